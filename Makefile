@@ -1,0 +1,48 @@
+# Everything is installed into .venv; `make demo` and `make test` need nothing but Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_OUT ?= demo
+
+.PHONY: help install install-dev demo test slow check format clean
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Boxwright needs Python 3.11 or later, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[report]'
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+install: $(VENV)/installed  ## set up .venv
+
+install-dev: $(VENV)/installed-dev  ## set up .venv with what tests and checks need
+
+demo: install  ## draw a data set, train on it, evaluate, predict, write a report
+	$(BIN)/boxwright demo --out $(DEMO_OUT)
+
+# One thread per worker: two workers of torch on two cores would otherwise fight for them.
+test: install-dev  ## run the tests
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+slow: install-dev  ## run the tests that take minutes
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+
+check: install-dev  ## style, import layers, types and tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(MAKE) --no-print-directory test
+
+format: install-dev  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove .venv and what runs have written
+	rm -rf $(VENV) demo runs build dist

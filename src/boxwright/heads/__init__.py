@@ -1,0 +1,1 @@
+"""One file, one head: levels to output, with loss and postprocess."""

@@ -1,0 +1,1 @@
+"""One file, one neck: levels to levels."""

@@ -1,0 +1,78 @@
+"""Boxes: formats, clipping, overlap.
+
+Corner boxes are (x1, y1, x2, y2), centre boxes (cx, cy, w, h); both in whatever unit the caller keeps.
+Every function computes in float32 at least, whatever autocast says: in half precision a box of a large picture
+loses whole pixels, and the products of its sides overflow.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x`` in float32, or unchanged where it is float32 or float64 already."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def cxcywh_to_xyxy(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
+    """Centre boxes to corner boxes."""
+    cx, cy, w, h = at_least_float32(boxes).unbind(-1)
+    return torch.stack((cx - 0.5 * w, cy - 0.5 * h, cx + 0.5 * w, cy + 0.5 * h), dim=-1)
+
+
+def xyxy_to_cxcywh(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
+    """Corner boxes to centre boxes."""
+    x1, y1, x2, y2 = at_least_float32(boxes).unbind(-1)
+    return torch.stack(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1), dim=-1)
+
+
+def clip_xyxy(boxes: Float[Tensor, "*n 4"], height: int, width: int) -> Float[Tensor, "*n 4"]:
+    """Corner boxes cut to ``[0, width] x [0, height]``."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack(
+        (x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)), dim=-1
+    )
+
+
+def area(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
+    """Area of corner boxes; negative sides count as they are."""
+    boxes = at_least_float32(boxes)
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def iou(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"]) -> Float[Tensor, "*n"]:
+    """Intersection over union of corner boxes, in [0, 1], element by element under broadcasting.
+
+    All pairs of ``n`` and ``m`` boxes are ``iou(a[:, None], b)``. Two boxes without area give 0, not NaN.
+    """
+    return _overlap(a, b)[0]
+
+
+def generalized_iou(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"]) -> Float[Tensor, "*n"]:
+    """Generalised IoU of corner boxes, in [-1, 1], element by element under broadcasting.
+
+    GIoU = IoU - (hull - union) / hull, with ``hull`` the smallest box around both.
+
+    Source: Rezatofighi et al., Generalized Intersection over Union, CVPR 2019, algorithm 1. Checked against
+    torchvision.ops.generalized_box_iou. Differs where both boxes are one and the same point: 0, not NaN.
+    """
+    overlap, union = _overlap(a, b)
+    a, b = at_least_float32(a), at_least_float32(b)
+    sides = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    hull = sides.clamp(min=0).prod(-1)
+    return overlap - (hull - union) / _nonzero(hull)
+
+
+def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    a, b = at_least_float32(a), at_least_float32(b)
+    sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
+    intersection = sides.clamp(min=0).prod(-1)
+    union = area(a) + area(b) - intersection
+    return intersection / _nonzero(union), union
+
+
+def _nonzero(x: Tensor) -> Tensor:
+    return torch.where(x == 0, torch.ones_like(x), x)

@@ -1,0 +1,1 @@
+"""Named detectors: one YAML file each."""

@@ -1,0 +1,97 @@
+"""The nouns that everything shares: levels, targets, detections and batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Level:
+    """What is known of a feature map before any image is seen.
+
+    Args:
+        channels: width of the map.
+        stride: pixels of the network input per cell, in both directions.
+        auxiliary: offered for supervision only; heads skip it unless they ask for it.
+    """
+
+    channels: int
+    stride: int
+    auxiliary: bool = False
+
+
+Spec = dict[str, Level]
+"""Levels by name, ordered fine to coarse: ``{"c3": Level(512, 8), ...}``."""
+
+Features = dict[str, Float[Tensor, "b _c _h _w"]]
+"""The maps of a ``Spec``: the same keys in the same order."""
+
+
+@dataclass(frozen=True)
+class Category:
+    """One class of a data set, as its annotation file names it.
+
+    Args:
+        id: the file's own id; ids may be sparse and may start anywhere.
+        name: the file's own name.
+    """
+
+    id: int
+    name: str
+
+
+class ImageSize(NamedTuple):
+    """The size of one picture before and after it was resized, in pixels.
+
+    ``height`` and ``width`` are those of the original picture (after its EXIF rotation);
+    ``input_height`` and ``input_width`` those of its content on the network's canvas, padding not counted.
+    """
+
+    height: int
+    width: int
+    input_height: int
+    input_width: int
+
+
+class Targets(NamedTuple):
+    """The objects of one picture, as a head is trained on them.
+
+    ``labels`` are 0..C-1. ``boxes`` are corners (x1, y1, x2, y2) in pixels of the network input.
+    ``size`` is the (height, width) of the picture's content on the canvas, padding not counted.
+    ``masks`` are in pixels of the network input, or None where the task has none.
+    """
+
+    labels: Int[Tensor, " n"]
+    boxes: Float[Tensor, "n 4"]
+    size: tuple[int, int]
+    masks: Bool[Tensor, "n h w"] | None = None
+
+
+class Detections(NamedTuple):
+    """What was found in one picture, best first.
+
+    ``boxes`` are corners (x1, y1, x2, y2) in pixels of the original picture and lie inside it;
+    ``scores`` are in [0, 1]; ``labels`` are 0..C-1.
+    """
+
+    boxes: Float[Tensor, "n 4"]
+    scores: Float[Tensor, " n"]
+    labels: Int[Tensor, " n"]
+
+
+class Batch(NamedTuple):
+    """Pictures on their way through a detector.
+
+    ``images`` are RGB, ready for the network; ``padding_mask`` is True on padding and None where there is none.
+    ``targets``, ``sizes`` and ``image_ids`` have one entry per picture.
+    """
+
+    images: Float[Tensor, "b 3 h w"]
+    padding_mask: Bool[Tensor, "b h w"] | None
+    targets: list[Targets]
+    sizes: list[ImageSize]
+    image_ids: list[int]

@@ -1,0 +1,1 @@
+"""The training loop and what it keeps; knows the detector's three methods and nothing else."""
