@@ -62,17 +62,23 @@ def generalized_iou(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"]) -> Flo
     overlap, union = _overlap(a, b)
     a, b = at_least_float32(a), at_least_float32(b)
     sides = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
-    hull = sides.clamp(min=0).prod(-1)
+    hull = sides[..., 0].clamp(min=0) * sides[..., 1].clamp(min=0)
     return overlap - (hull - union) / _nonzero(hull)
 
 
 def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     a, b = at_least_float32(a), at_least_float32(b)
     sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
-    intersection = sides.clamp(min=0).prod(-1)
+    intersection = sides[..., 0].clamp(min=0) * sides[..., 1].clamp(min=0)
     union = area(a) + area(b) - intersection
     return intersection / _nonzero(union), union
 
 
 def _nonzero(x: Tensor) -> Tensor:
     return torch.where(x == 0, torch.ones_like(x), x)
+
+
+def inverse_sigmoid(x: Float[Tensor, "*n"], eps: float = 1e-5) -> Float[Tensor, "*n"]:
+    """log(x / (1 - x)), both sides kept above ``eps``."""
+    x = at_least_float32(x).clamp(0, 1)
+    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))

@@ -1,0 +1,108 @@
+"""RT-DETR of Boxwright beside RT-DETR of transformers: the same model, batch and precision, in turn, as ratios.
+
+    python benchmarks/rtdetr_against_transformers.py --depth 18 --image-size 256 --batch 4
+    python benchmarks/rtdetr_against_transformers.py --depth 18 --image-size 640 --inference
+
+A ratio above 1 means that Boxwright is faster. Times are medians over rounds in which both sides take turns, so that
+whatever else the machine does meets both alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "parity"))
+
+import torch
+from transformers_rtdetr import transformers_rtdetr
+
+import boxwright
+from boxwright.losses.set_criterion import normalized_targets
+from boxwright.structures import Targets
+
+
+def objects(count: int, side: int, generator: torch.Generator) -> Targets:
+    corner = torch.rand(count, 2, generator=generator) * 0.6 * side
+    size = (torch.rand(count, 2, generator=generator) * 0.35 + 0.05) * side
+    labels = torch.randint(0, 80, (count,), generator=generator)
+    return Targets(labels, torch.cat((corner, corner + size), 1), (side, side))
+
+
+def in_turn(ours: Callable[[], None], theirs: Callable[[], None], rounds: int) -> tuple[float, float]:
+    """Median seconds of each; the first two rounds warm up."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for i in range(rounds + 2):
+        for side, action in enumerate((ours, theirs)):
+            start = time.perf_counter()
+            action()
+            if i >= 2:
+                seconds[side].append(time.perf_counter() - start)
+    return statistics.median(seconds[0]), statistics.median(seconds[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--depth", type=int, choices=(18, 50), default=18)
+    parser.add_argument("--image-size", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--objects", type=int, default=13, help="per picture")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--inference", action="store_true", help="batch 1, without gradient, instead of training")
+    options = parser.parse_args()
+
+    torch.manual_seed(0)
+    side = options.image_size
+    detector = boxwright.build(f"rtdetr_r{options.depth}", num_classes=80, image_size=side)
+    peer = transformers_rtdetr(options.depth, detector, num_denoising=100)
+    batch = 1 if options.inference else options.batch
+    images = torch.rand(batch, 3, side, side)
+    if options.inference:
+        fused = detector.fused()
+        peer.eval()
+
+        @torch.inference_mode()
+        def ours() -> None:
+            fused(images)
+
+        @torch.inference_mode()
+        def theirs() -> None:
+            peer(pixel_values=images)
+    else:
+        generator = torch.Generator().manual_seed(0)
+        targets = [objects(options.objects, side, generator) for _ in range(batch)]
+        labels = [
+            {"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalized_targets(targets)
+        ]
+        detector.train()
+        peer.train()
+        our_optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-5)
+        their_optimizer = torch.optim.AdamW(peer.parameters(), lr=1e-5)
+
+        def ours() -> None:
+            our_optimizer.zero_grad()
+            sum(detector.loss(detector(images, None, targets), targets).values()).backward()
+            our_optimizer.step()
+
+        def theirs() -> None:
+            their_optimizer.zero_grad()
+            peer(pixel_values=images, labels=labels).loss.backward()
+            their_optimizer.step()
+
+    our_time, their_time = in_turn(ours, theirs, options.rounds)
+    what = "inference" if options.inference else "training step"
+    print(
+        f"RT-DETR R{options.depth}, {side} pixels, batch {batch}, {torch.get_num_threads()} threads, {what}: "
+        f"boxwright {our_time * 1e3:.0f} ms, transformers {their_time * 1e3:.0f} ms, "
+        f"ratio {their_time / our_time:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

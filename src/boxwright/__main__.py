@@ -1,0 +1,7 @@
+"""``python -m boxwright``."""
+
+import sys
+
+from boxwright.cli.main import main
+
+sys.exit(main())

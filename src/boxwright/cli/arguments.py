@@ -1,0 +1,50 @@
+"""How every command reads its own options: argparse, with errors in one line that suggest the nearest."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser of one command, ``boxwright <command>``.
+
+    Where argparse prints the usage and exits, this raises ``ValueError``, which ``main`` turns into one line.
+
+    Args:
+        command: its name.
+        description: what it does, for ``--help``.
+    """
+
+    def __init__(self, command: str, *, description: str) -> None:
+        super().__init__(
+            prog=f"boxwright {command}",
+            description=description,
+            # An abbreviation that works today is another option tomorrow.
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """A wrong value, a missing argument."""
+        raise ValueError(f"{message}; see `{self.prog} --help`")
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """The options; unknown ones are an error that suggests the nearest."""
+        options, rest = self.parse_known_args(argv)
+        if rest:
+            self.reject(rest[0])
+        return options
+
+    def reject(self, argument: str, more_options: Iterable[str] = ()) -> NoReturn:
+        """Raise for an unknown argument, with the nearest of all options and ``more_options``."""
+        if not argument.startswith("-"):
+            self.error(f"unexpected argument '{argument}'")
+        name = argument.partition("=")[0]
+        options = [*self._option_string_actions, *more_options]
+        # `--repeats` for `--neck.repeats`: people forget the part.
+        near = [option for option in options if option.rpartition(".")[2] == name.lstrip("-")]
+        near = near or difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+        self.error(f"unknown option {name}" + (f"; did you mean {' or '.join(near)}?" if near else ""))

@@ -1,0 +1,77 @@
+"""``boxwright``: finds the command, runs it, and turns what goes wrong into one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from boxwright import __version__
+from boxwright.compose.parts import import_attribute, unknown
+
+COMMANDS = {
+    "demo": "draw a data set, train on it, evaluate, predict and write a report",
+    "train": "train a detector on a data set",
+    "eval": "measure a trained detector on a data set: COCO metrics, a table per class",
+    "predict": "find objects in pictures, draw and list them",
+    "info": "parameters and multiply-adds of a recipe, part by part",
+    "list": "the backbones, necks, heads and recipes that there are",
+}
+"""What each ``boxwright/cli/<command>.py`` does; its ``run(argv) -> exit status`` is imported on demand."""
+
+TRACEBACK_SWITCH = "BOXWRIGHT_TRACEBACK"
+
+USAGE = "usage: boxwright COMMAND [options]"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status: 0 done, 2 bad input, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(arguments)
+        # Here rather than at exit, where a closed pipe could no longer be handled.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, e.g. `| head`, has seen enough. What is still buffered must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("boxwright: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get(TRACEBACK_SWITCH):
+            raise
+        print(f"boxwright: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help(), end="")
+        return 0 if arguments else 2
+    command, *rest = arguments
+    if command == "--version":
+        print(f"boxwright {__version__}")
+        return 0
+    if command not in COMMANDS:
+        raise ValueError(unknown("command", command, COMMANDS, "commands"))
+    run: Callable[[list[str]], int] = import_attribute(f"boxwright.cli.{command}:run")
+    return run(rest)
+
+
+def _help() -> str:
+    commands = "".join(f"  {name:10}{summary}\n" for name, summary in COMMANDS.items())
+    return (
+        f"{USAGE}\n\nObject detectors built from interchangeable parts.\n\ncommands:\n{commands}\n"
+        "  boxwright COMMAND --help           options of a command\n"
+        "  boxwright train RECIPE --help      and of every part of a recipe\n"
+        f"  boxwright --version                {__version__}\n\n"
+        f"{TRACEBACK_SWITCH}=1 in the environment shows where an error comes from.\n"
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,150 @@
+"""Commands that take a recipe: ``boxwright train rtdetr_r18 --data DIR --neck bifpn --neck.repeats 3``.
+
+What begins with a section of a recipe (``--neck...``, ``--train...``) is taken aside first and changes the
+recipe; argparse sees the rest. Values are checked where those of a recipe file are, in ``compose``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from boxwright.cli.arguments import CommandParser
+from boxwright.compose.options import Option, options_of
+from boxwright.compose.parts import find_part, import_attribute
+from boxwright.compose.recipes import ALIASES, SECTIONS, SLOTS, Recipe, resolve
+
+_GENERAL_HELP = """\
+A recipe is a name from `boxwright list recipes` or the path of a .yaml file. Any part of it can be swapped
+and any option be set; what there is, with types and defaults: `{prog} RECIPE --help`
+  --backbone NAME, --head NAME       swap a part; names from `boxwright list`, or package.module:Class
+  --neck NAME[,NAME...]              likewise; several make a chain
+  --neck.OPTION VALUE                an option of a part; --neck.1.OPTION that of the second of a chain
+  {sections}
+"""
+
+_COLUMN = 30
+
+
+class RecipeCommand(NamedTuple):
+    """What was read: the command's own options, the resolved recipe, and notes on it for the user."""
+
+    options: argparse.Namespace
+    recipe: Recipe
+    notes: tuple[str, ...]
+
+
+def parse_recipe_command(
+    parser: CommandParser, argv: Sequence[str], *, sections: Sequence[str] = tuple(SECTIONS)
+) -> RecipeCommand:
+    """Read the arguments of a command that takes a recipe.
+
+    Args:
+        parser: with the command's own options; RECIPE and ``--image-size`` are added here.
+        argv: the arguments.
+        sections: which sections' options ``--help`` shows.
+
+    Raises:
+        ValueError: anything wrong, in one line.
+        SystemExit: after ``--help``, with status 0.
+    """
+    parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="name or .yaml file")
+    parser.add_argument(
+        "--image-size", metavar="N", dest="_image_size", help="the same as --input.image_size N"
+    )
+    own, overrides = _take_overrides(argv)
+    wants_help = any(argument in ("-h", "--help") for argument in own)
+    options, rest = parser.parse_known_args(
+        [argument for argument in own if argument not in ("-h", "--help")]
+    )
+    if wants_help and options.recipe is None:
+        listed = ", ".join(f"--{section}.OPTION" for section in sections)
+        general = _GENERAL_HELP.format(prog=parser.prog, sections=f"{listed} VALUE".ljust(35) + "likewise")
+        print(f"{parser.format_help()}\n{general}", end="")
+        raise SystemExit(0)
+    if options.recipe is None:
+        parser.error("which recipe? give a name from `boxwright list recipes` or the path of a .yaml file")
+    # A part in the user's own file, `--neck my_neck:MyNeck`, is found in the folder where they work. It comes
+    # last in the path: nothing there may hide an installed module.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    recipe, notes = resolve(options.recipe, overrides)
+    if rest:
+        owners = [(address, options_of(owner)) for address, _, owner in _owners(recipe)]
+        known = [f"--{address}.{name}" for address, names in owners for name in names]
+        parser.reject(rest[0], [*(f"--{address}" for address in SLOTS), *known])
+    if wants_help:
+        print(f"{parser.format_help()}\n{recipe_help(recipe, sections)}", end="")
+        raise SystemExit(0)
+    return RecipeCommand(options, recipe, notes)
+
+
+def recipe_help(recipe: Recipe, sections: Sequence[str] = tuple(SECTIONS)) -> str:
+    """Every option of every part of a resolved recipe: help, type and default from its constructor."""
+    blocks = []
+    for address, entry, owner in _owners(recipe):
+        if address in SECTIONS and address not in sections:
+            continue
+        summary = (inspect.getdoc(owner) or "").partition("\n")[0]
+        title = f"{address}: {entry['name']}. {summary}" if "name" in entry else f"{address}: {summary}"
+        options = [_option_help(address, option, entry[option.name]) for option in options_of(owner).values()]
+        blocks.append("\n".join([title, *(options or ["  (no options)"])]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _option_help(address: str, option: Option, value: Any) -> str:
+    # A tuple among the defaults is a list in a recipe.
+    default = list(option.default) if isinstance(option.default, tuple) else option.default
+    facts = f"{option.expected()}; default {_shown(default)}"
+    if value != default:
+        facts += f"; here {_shown(value)}"
+    text = " ".join([option.help.replace("``", ""), f"[{facts}]"]).strip()
+    name = f"  --{address}.{option.name} "
+    width = max(60, min(120, shutil.get_terminal_size().columns))
+    # A name that is too long for its column has a line of its own.
+    head = name.ljust(_COLUMN) if len(name) <= _COLUMN else name.rstrip() + "\n" + " " * _COLUMN
+    lines = textwrap.wrap(text, width - _COLUMN, break_on_hyphens=False)
+    return head + ("\n" + " " * _COLUMN).join(lines)
+
+
+def _shown(value: Any) -> str:
+    """As it is written in a recipe and on the command line."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
+def _owners(recipe: Recipe) -> Iterator[tuple[str, Recipe, type[Any]]]:
+    """Address, entry and class of everything in a resolved recipe that has options."""
+    for slot, folder in SLOTS.items():
+        entries = recipe[slot] if slot == "neck" else [recipe[slot]]
+        for i, entry in enumerate(entries):
+            yield (slot if len(entries) == 1 else f"{slot}.{i}"), entry, find_part(folder, entry["name"])
+    for section, target in SECTIONS.items():
+        yield section, recipe[section], import_attribute(target)
+
+
+def _take_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Split the arguments into the command's own and what changes the recipe, by dotted key."""
+    own: list[str] = []
+    overrides: dict[str, str] = {}
+    remaining = iter(argv)
+    for argument in remaining:
+        key, has_value, value = argument.removeprefix("--").partition("=")
+        key = key.replace("-", "_")
+        if not argument.startswith("--") or key.partition(".")[0] not in {*SLOTS, *SECTIONS, *ALIASES}:
+            own.append(argument)
+            continue
+        if not has_value:
+            value = next(remaining, "--")
+            if value.startswith("--"):
+                raise ValueError(f"{argument} needs a value, as in `{argument} VALUE`")
+        overrides[key] = value
+    return own, overrides

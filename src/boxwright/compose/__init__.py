@@ -1,0 +1,1 @@
+"""Name to class, recipe to detector."""

@@ -1,0 +1,104 @@
+"""Name to class. The folder is the registry, and this is the only place that imports by name.
+
+``fpn`` among the necks is ``boxwright/necks/fpn.py`` and the one module class in its ``__all__``;
+``package.module:Class`` names a part outside by the same door. Listing imports neither the parts nor torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import sys
+from collections.abc import Collection, Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+Folder = Literal["backbones", "necks", "heads"]
+FOLDERS: tuple[Folder, ...] = ("backbones", "necks", "heads")
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def list_parts(folder: Folder) -> list[str]:
+    """Names of the parts in a folder, in alphabetical order. Imports none of them."""
+    return sorted(path.stem for path in (_PACKAGE / folder).glob("*.py") if not path.stem.startswith("_"))
+
+
+def part_summary(folder: Folder, name: str) -> str:
+    """First line of the docstring of a part's module, read without importing it."""
+    source = (_PACKAGE / folder / f"{name}.py").read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(source)) or ""
+    return docstring.partition("\n")[0]
+
+
+def find_part(folder: Folder, name: str, *, trusted: Collection[str] | None = None) -> type[Any]:
+    """The class that a name stands for.
+
+    Args:
+        folder: which kind of part.
+        name: a file of that folder without its suffix, or ``package.module:Class`` for a part outside.
+        trusted: modules that may be imported for a part outside, besides those that are imported already.
+            None trusts all: right for names that the user wrote, wrong for names that came with a checkpoint.
+
+    Raises:
+        ValueError: no such part, or what has this name is not one.
+    """
+    if ":" in name:
+        return _outside_part(folder, name, trusted)
+    name = name.replace("-", "_")
+    choices = list_parts(folder)
+    if name not in choices:
+        raise ValueError(
+            f"{unknown(folder[:-1], name, choices, folder)}; a part outside is package.module:Class"
+        )
+    module = import_module(f"boxwright.{folder}.{name}")
+    classes: list[type[Any]] = [
+        part for part in (vars(module)[key] for key in module.__all__) if _is_part(part)
+    ]
+    if len(classes) != 1:
+        raise ValueError(
+            f"boxwright/{folder}/{name}.py: __all__ must name one torch.nn.Module class, not {len(classes)}"
+        )
+    return classes[0]
+
+
+def import_attribute(target: str) -> Any:
+    """What ``package.module:name`` names."""
+    module_name, _, name = target.partition(":")
+    return getattr(import_module(module_name), name)
+
+
+def unknown(what: str, name: str, choices: Iterable[str], plural: str) -> str:
+    """One line that says a name is unknown, suggests the nearest and lists what there is."""
+    choices = list(choices)
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    suggestion = f"; did you mean '{near[0]}'?" if near else ";"
+    return f"unknown {what} '{name}'{suggestion} {plural}: {', '.join(choices) or 'none'}"
+
+
+def _outside_part(folder: Folder, name: str, trusted: Collection[str] | None) -> type[Any]:
+    module_name, _, class_name = name.partition(":")
+    if trusted is not None and module_name not in trusted and module_name not in sys.modules:
+        raise ValueError(
+            f"{folder[:-1]} '{name}' is code outside Boxwright, which a checkpoint may not import by itself: "
+            f"import {module_name} first, or name it as trusted"
+        )
+    try:
+        part = import_attribute(name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{folder[:-1]} '{name}': no module named '{error.name}'; install it or run where it is"
+        ) from error
+    except AttributeError as error:
+        raise ValueError(f"{folder[:-1]} '{name}': module {module_name} has no '{class_name}'") from error
+    if not _is_part(part):
+        raise ValueError(f"{folder[:-1]} '{name}' is not a torch.nn.Module class")
+    return part  # type: ignore[no-any-return]
+
+
+def _is_part(candidate: object) -> bool:
+    # Here, not above: listing the parts must not wait for torch.
+    from torch import nn
+
+    return isinstance(candidate, type) and issubclass(candidate, nn.Module)

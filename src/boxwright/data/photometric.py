@@ -1,0 +1,104 @@
+"""Random changes of colour, folded into one affine map of RGB."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float64, UInt8
+from torch import Tensor
+
+BRIGHTNESS = (0.875, 1.125)
+CONTRAST = (0.5, 1.5)
+SATURATION = (0.5, 1.5)
+HUE = (-0.05, 0.05)
+"""What the factors are drawn from; hue in turns of the colour circle."""
+
+LUMA = np.array([0.2989, 0.587, 0.114])
+"""Weights of red, green and blue in the grey value (ITU-R BT.601)."""
+
+ColourMap = Float64[np.ndarray, "4 4"]
+"""Maps (red, green, blue, 1), in bytes; the last row is (0, 0, 0, 1), so that maps compose by ``@``."""
+
+
+def brightness(factor: float) -> ColourMap:
+    """Scales all channels."""
+    return np.diag([factor, factor, factor, 1.0])
+
+
+def contrast(factor: float, grey: float) -> ColourMap:
+    """Scales the distance from ``grey``, the mean grey value of the picture at this point."""
+    colour_map = brightness(factor)
+    colour_map[:3, 3] = (1 - factor) * grey
+    return colour_map
+
+
+def saturation(factor: float) -> ColourMap:
+    """Scales the distance of each pixel from its own grey value."""
+    colour_map = np.eye(4)
+    colour_map[:3, :3] = factor * np.eye(3) + (1 - factor) * LUMA
+    return colour_map
+
+
+def hue(turns: float) -> ColourMap:
+    """Turns colours around the grey axis (1, 1, 1)."""
+    cos, sin = math.cos(2 * math.pi * turns), math.sin(2 * math.pi * turns)
+    ahead, behind = (1 - cos) / 3 + sin / math.sqrt(3), (1 - cos) / 3 - sin / math.sqrt(3)
+    colour_map = np.eye(4)
+    for row in range(3):
+        colour_map[row, row] = cos + (1 - cos) / 3
+        colour_map[row, (row + 1) % 3] = behind
+        colour_map[row, (row + 2) % 3] = ahead
+    return colour_map
+
+
+def draw_colour_map(
+    rng: np.random.Generator, probability: float, shuffle: float, mean: Float64[np.ndarray, "rgb=3"]
+) -> ColourMap:
+    """A random change of brightness, contrast, saturation and hue, then of the order of the channels.
+
+    **Source**: SSD (Liu et al., ECCV 2016, section 3.6) as torchvision's v2.RandomPhotometricDistort draws
+    it: the same ranges, order and probabilities. Differs in that values are clipped once, at the end, and in
+        that hue
+    turns around the grey axis: of all linear maps the nearest to HSV's, its angle within 2.3 of at most 18
+    degrees, and it keeps the mean of the channels, where HSV keeps the largest.
+
+    Args:
+        rng: the only source of chance.
+        probability: of each of the four changes.
+        shuffle: probability that the channels change places.
+        mean: colour of the picture, in bytes.
+    """
+
+    def drawn(low_high: tuple[float, float]) -> float | None:
+        value = rng.uniform(*low_high)
+        return value if rng.random() < probability else None
+
+    light, spread, chroma, turns = drawn(BRIGHTNESS), drawn(CONTRAST), drawn(SATURATION), drawn(HUE)
+    spread_first = rng.random() < 0.5
+
+    def spread_after(colour_map: ColourMap) -> ColourMap:
+        grey = float(LUMA @ (colour_map @ np.append(mean, 1.0))[:3])
+        return colour_map if spread is None else contrast(spread, grey) @ colour_map
+
+    colour_map = np.eye(4) if light is None else brightness(light)
+    if spread_first:
+        colour_map = spread_after(colour_map)
+    if chroma is not None:
+        colour_map = saturation(chroma) @ colour_map
+    if turns is not None:
+        colour_map = hue(turns) @ colour_map
+    if not spread_first:
+        colour_map = spread_after(colour_map)
+    if rng.random() < shuffle:
+        colour_map = colour_map[[*rng.permutation(3), 3]]
+    return colour_map
+
+
+def change_colours(image: UInt8[Tensor, "3 h w"], colour_map: ColourMap) -> UInt8[Tensor, "3 h w"]:
+    """Every pixel through the map, clipped to bytes and rounded."""
+    linear = torch.from_numpy(colour_map[:3, :3]).float()
+    offset = torch.from_numpy(colour_map[:3, 3:]).float() + 0.5
+    pixels = torch.addmm(offset, linear, image.flatten(1).float())  # 3 h w -> 3 (h w)
+    return pixels.clamp_(0, 255).to(torch.uint8).view_as(image)

@@ -1,0 +1,67 @@
+"""Looking at every picture of a set before anything is done with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from boxwright.data.images import check_image, image_size
+
+Progress = Callable[[int, int], None]
+"""Called as ``progress(done, total)`` while pictures are checked."""
+
+
+def measure_pictures(
+    folder: Path, names: Sequence[str], *, decode: bool, progress: Progress | None = None
+) -> list[tuple[int, int]]:
+    """(height, width) after EXIF rotation of every picture.
+
+    Args:
+        folder: where the pictures are.
+        names: paths of the pictures inside ``folder``.
+        decode: read the pictures entirely, so that truncated ones are found, not only their headers.
+        progress: told how far this is.
+
+    Raises:
+        FileNotFoundError: ``folder`` does not exist.
+        ValueError: some pictures are missing or cannot be read: how many, and the names of the first.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"image folder {folder} does not exist")
+    look = check_image if decode else image_size
+
+    def measure(name: str) -> tuple[int, int] | OSError | ValueError:
+        try:
+            return look(folder / name)
+        except (OSError, ValueError) as error:
+            return error
+
+    sizes, missing, unreadable = [], [], []
+    first_error: Exception | None = None
+    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:  # Pillow decodes without the GIL
+        for done, (name, result) in enumerate(zip(names, pool.map(measure, names), strict=True), start=1):
+            if isinstance(result, FileNotFoundError):
+                missing.append(name)
+            elif isinstance(result, Exception):
+                unreadable.append(name)
+                first_error = first_error or result
+            else:
+                sizes.append(result)
+            if progress is not None:
+                progress(done, len(names))
+    if missing or unreadable:
+        problems = [f"{len(missing)} missing: {first_names(missing)}"] if missing else []
+        problems += [f"{len(unreadable)} unreadable: {first_names(unreadable)}"] if unreadable else []
+        reason = f" ({first_error})" if first_error else ""
+        raise ValueError(
+            f"of {len(names)} pictures in {folder}, {' and '.join(problems)}{reason}; "
+            "restore the files or take them out of the annotation file"
+        )
+    return sizes
+
+
+def first_names(names: Sequence[str], count: int = 3) -> str:
+    """The first few of some names, for a message."""
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

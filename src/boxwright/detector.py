@@ -1,0 +1,177 @@
+"""The wiring of the three slots."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor, nn
+
+from boxwright.data.images import InputFormat, Window, as_rgb, normalise, resample
+from boxwright.layers.rep_vgg import fuse_for_inference
+from boxwright.structures import Category, Detections, Features, ImageSize, Spec, Targets
+
+Picture = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor
+
+
+class Backbone(Protocol):
+    """Images to levels."""
+
+    out_spec: Spec
+
+    def __call__(self, images: Tensor) -> Features: ...
+
+
+class Neck(Protocol):
+    """Levels to levels."""
+
+    out_spec: Spec
+
+    def __call__(self, features: Features, padding_mask: Tensor | None = None) -> Features: ...
+
+
+class Head(Protocol):
+    """Levels to detections. ``Any`` is the head's own output type, which only the head looks into."""
+
+    def __call__(
+        self, features: Features, padding_mask: Tensor | None = None, targets: Sequence[Targets] | None = None
+    ) -> Any: ...
+
+    def loss(
+        self, output: Any, targets: Sequence[Targets], num_objects: float | None = None
+    ) -> dict[str, Tensor]: ...
+
+    def postprocess(self, output: Any, image_sizes: Sequence[ImageSize]) -> list[Detections]: ...
+
+
+class Detector(nn.Module):
+    """Backbone, necks and head in a row, with what is needed to use them on pictures.
+
+    Args:
+        backbone: images to levels.
+        necks: levels to levels, in order; may be empty.
+        head: levels to detections.
+        categories: label i means ``categories[i]``.
+        input_format: what the network wants its pictures to look like.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        necks: Sequence[nn.Module],
+        head: nn.Module,
+        *,
+        categories: Sequence[Category],
+        input_format: InputFormat,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.necks = nn.ModuleList(necks)
+        self.head = head
+        self.categories = tuple(categories)
+        self.input_format = input_format
+
+    def forward(
+        self,
+        images: Float[Tensor, "b 3 h w"],
+        padding_mask: Bool[Tensor, "b h w"] | None = None,
+        targets: Sequence[Targets] | None = None,
+    ) -> Any:
+        """The head's output for normalised images; with ``targets``, one that ``loss`` takes."""
+        features = self.backbone(images)
+        for neck in self.necks:
+            features = neck(features, padding_mask)
+        return self.head(features, padding_mask, targets)
+
+    def loss(
+        self, output: Any, targets: Sequence[Targets], num_objects: float | None = None
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Weighted, named terms, whose sum is trained on.
+
+        Args:
+            output: of ``forward`` with the same targets.
+            targets: one per picture.
+            num_objects: the objects of the whole optimiser step, over processes and accumulated batches, per process;
+                those of ``targets`` where None.
+        """
+        return self.head.loss(output, targets, num_objects)  # type: ignore[operator, no-any-return]
+
+    def postprocess(self, output: Any, image_sizes: Sequence[ImageSize]) -> list[Detections]:
+        """Detections of each picture, best first, in pixels of the original picture."""
+        return self.head.postprocess(output, image_sizes)  # type: ignore[operator, no-any-return]
+
+    @torch.inference_mode()
+    def predict(
+        self, images: Picture | Iterable[Picture], *, threshold: float = 0.0, batch_size: int = 8
+    ) -> Detections | list[Detections]:
+        """Detect objects in pictures, always in evaluation mode.
+
+        Args:
+            images: one picture, or several: a path, a PIL image, an array (h, w, 3) or a tensor (3, h, w), RGB, of
+                bytes or of floats in [0, 1]. A tensor of four dimensions is several.
+            threshold: detections with a lower score are left out, in [0, 1].
+            batch_size: pictures that go through the network together.
+
+        Returns:
+            detections in pixels of the original picture; a list of them, in order, where several pictures came in.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: something is not a picture, or an argument is out of range.
+        """
+        if not 0 <= threshold <= 1 or batch_size < 1:
+            raise ValueError(f"threshold is in [0, 1] and batch_size at least 1, not {threshold} and {batch_size}")
+        single = isinstance(images, str | Path | Image.Image | np.ndarray) or (
+            isinstance(images, Tensor) and images.ndim < 4
+        )
+        pictures: list[Picture] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
+        was_training = self.training
+        self.eval()
+        try:
+            found = [
+                detections
+                for first in range(0, len(pictures), batch_size)
+                for detections in self._predict_batch(pictures[first : first + batch_size])
+            ]
+        finally:
+            self.train(was_training)
+        kept = [Detections(*(field[d.scores >= threshold] for field in d)) for d in found]
+        return kept[0] if single else kept
+
+    def _predict_batch(self, pictures: Sequence[Picture]) -> list[Detections]:
+        side = self.input_format.image_size
+        device = next(self.parameters()).device
+        canvases, sizes = [], []
+        for picture in pictures:
+            rgb = as_rgb(picture)
+            height, width = rgb.shape[:2]
+            canvases.append(resample(rgb, Window.whole(height, width), side, side))
+            sizes.append(ImageSize(height, width, side, side))
+        images = normalise(torch.stack(canvases).to(device), self.input_format)
+        return [Detections(*(x.cpu() for x in d)) for d in self.postprocess(self(images), sizes)]
+
+    def fused(self) -> Detector:
+        """A copy for inference: RepVGG branches in one convolution, norms folded into the convolutions before them."""
+        copy = deepcopy(self).eval().requires_grad_(False)
+        fuse_for_inference(copy)
+        return copy
+
+    def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Trainable parameters by what optimisers tell apart: ``{backbone, other}`` x ``{decay, no_decay}``.
+
+        Norms and biases, which have one dimension, do not decay.
+        """
+        groups: dict[str, list[tuple[str, nn.Parameter]]] = defaultdict(list)
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                slot = "backbone" if name.startswith("backbone.") else "other"
+                decay = "no_decay" if parameter.ndim <= 1 else "decay"
+                groups[f"{slot}/{decay}"].append((name, parameter))
+        return dict(groups)

@@ -1,0 +1,310 @@
+"""The 12 numbers of COCO, and what they are per class, from detections.
+
+The one file that knows which library computes them (hotcoco, which gives what pycocotools gives).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import hotcoco
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from boxwright.data.records import DetectionData, Record
+from boxwright.structures import Detections
+
+Task = Literal["bbox", "segm"]
+
+NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""The names of the 12 numbers, in COCO's order."""
+
+UNDEFINED = -1.0
+"""What stands, as in pycocotools, where there is no object to find: a mean over nothing."""
+
+MAX_DETECTIONS = 100
+"""Per picture and class, the best so many detections are evaluated."""
+
+# Axes of the evaluator's arrays: IoU 0.50..0.95 | recall 0..1 | class | area | cap on the detections.
+_IOU50, _IOU75 = 0, 5
+_ALL, _SMALL, _MEDIUM, _LARGE = range(4)
+_MAX1, _MAX10, _MAX100 = range(3)
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """What COCO says of one class; -1 where it has no object (of that size).
+
+    Args:
+        name: of the class.
+        category_id: of the class, as in the annotation file.
+        num_objects: objects in the ground truth, crowd regions not counted.
+        AP: mean over IoU 0.50, 0.55, ..., 0.95.
+        AP50: at IoU 0.5.
+        APs: of objects below 32 x 32 pixels.
+        APm: of objects between that and 96 x 96 pixels.
+        APl: of objects above that.
+        precision50: precision at IoU 0.5 where recall is 0, 0.01, ..., 1; empty without objects.
+    """
+
+    name: str
+    category_id: int
+    num_objects: int
+    AP: float
+    AP50: float
+    APs: float
+    APm: float
+    APl: float
+    precision50: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class CocoMetrics:
+    """The 12 numbers of COCO in [0, 1], or -1 where the data has no object (of that size) to find.
+
+    Args:
+        AP: average precision, mean over classes and IoU 0.50, 0.55, ..., 0.95.
+        AP50: at IoU 0.5.
+        AP75: at IoU 0.75.
+        APs: of objects below 32 x 32 pixels.
+        APm: of objects between that and 96 x 96 pixels.
+        APl: of objects above that.
+        AR1: average recall with one detection per picture and class.
+        AR10: with ten.
+        AR100: with a hundred.
+        ARs: AR100 of objects below 32 x 32 pixels.
+        ARm: of objects between that and 96 x 96 pixels.
+        ARl: of objects above that.
+        per_class: one row per class, in the order of the labels.
+        notes: what the numbers do not show, one line each, for the user.
+    """
+
+    AP: float
+    AP50: float
+    AP75: float
+    APs: float
+    APm: float
+    APl: float
+    AR1: float
+    AR10: float
+    AR100: float
+    ARs: float
+    ARm: float
+    ARl: float
+    per_class: tuple[ClassMetrics, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def numbers(self) -> dict[str, float]:
+        """The 12 numbers by name, in COCO's order."""
+        return {name: getattr(self, name) for name in NUMBERS}
+
+    def to_json(self, *, curves: bool = False) -> dict[str, Any]:
+        """The 12 numbers and ``per_class``, ready for ``json.dump``; -1 stays -1, as in pycocotools.
+
+        Args:
+            curves: also ``precision50`` of each class, for a report.
+        """
+        rows = [asdict(row) for row in self.per_class]
+        for row in rows:
+            if not curves:
+                del row["precision50"]
+        return {**self.numbers(), "per_class": rows}
+
+
+def evaluate_detections(
+    data: DetectionData,
+    detections: Mapping[int, Detections],
+    *,
+    task: Task = "bbox",
+    masks: Mapping[int, Sequence[Mapping[str, Any]]] | None = None,
+) -> CocoMetrics:
+    """Compare detections with the objects of a data set, as COCO does.
+
+    Of equal scores in one picture the first given counts as the better.
+
+    Args:
+        data: the pictures and their objects; boxes and areas are taken as they are in the file.
+        detections: what was found, by image id, in pixels of the original picture. A picture that is not
+            among them counts as one without detections, with a note.
+        task: overlap of boxes, or of masks.
+        masks: for ``segm``, by image id, one COCO run-length encoding per detection, of the picture's size.
+
+    Returns:
+        The numbers. Those of ``segm`` take an object's size from the file and a detection's from its mask.
+
+    Raises:
+        ValueError: where detections belong to no picture, are not finite or have a label that the data lacks,
+            or where masks are needed and missing.
+
+    Source: pycocotools.cocoeval (COCOeval, summarize), against which it is checked to 1e-12. Differs in one
+    case: an annotation with id 0 is an object like all others, where pycocotools never finds it.
+    """
+    _check(data, detections)
+    truth = _truth(data, task)
+    results = _box_results(detections) if task == "bbox" else _mask_results(detections, masks)
+    evaluator = hotcoco.COCOeval(truth, truth.load_res(results), task)
+    evaluator.evaluate()
+    evaluator.accumulate()
+    assert evaluator.eval is not None  # it is there after accumulate
+    precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
+    num_objects = _num_objects(data).sum(0)
+    rows = tuple(
+        _class_metrics(category.name, category.id, int(num_objects[label]), precision[:, :, label])
+        for label, category in enumerate(data.categories)
+    )
+    return CocoMetrics(**_numbers(precision, recall), per_class=rows, notes=_notes(data, detections))
+
+
+def _numbers(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
+    p, r = precision[..., _MAX100], recall[..., _MAX100]
+    return {
+        "AP": _mean(p[..., _ALL]),
+        "AP50": _mean(p[_IOU50, ..., _ALL]),
+        "AP75": _mean(p[_IOU75, ..., _ALL]),
+        "APs": _mean(p[..., _SMALL]),
+        "APm": _mean(p[..., _MEDIUM]),
+        "APl": _mean(p[..., _LARGE]),
+        "AR1": _mean(recall[..., _ALL, _MAX1]),
+        "AR10": _mean(recall[..., _ALL, _MAX10]),
+        "AR100": _mean(r[..., _ALL]),
+        "ARs": _mean(r[..., _SMALL]),
+        "ARm": _mean(r[..., _MEDIUM]),
+        "ARl": _mean(r[..., _LARGE]),
+    }
+
+
+def _class_metrics(name: str, category_id: int, num_objects: int, precision: np.ndarray) -> ClassMetrics:
+    p = precision[..., _MAX100]
+    return ClassMetrics(
+        name=name,
+        category_id=category_id,
+        num_objects=num_objects,
+        AP=_mean(p[..., _ALL]),
+        AP50=_mean(p[_IOU50, ..., _ALL]),
+        APs=_mean(p[..., _SMALL]),
+        APm=_mean(p[..., _MEDIUM]),
+        APl=_mean(p[..., _LARGE]),
+        precision50=tuple(p[_IOU50, :, _ALL].tolist()) if num_objects else (),
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean over what is defined: classes without objects (of that size) are left out."""
+    defined = values[values > UNDEFINED]
+    return float(defined.mean()) if defined.size else UNDEFINED
+
+
+def _truth(data: DetectionData, task: Task) -> hotcoco.COCO:
+    records = data.records
+    num_objects = [len(record.labels) for record in records]
+    segmentations = [s for r in records for s in _segmentations(r, data)] if task == "segm" else None
+    # Each column starts with an empty array, so that no pictures are no rows.
+    # Labels stand in for category ids, and ids of annotations count from 1: the file's may be anything.
+    return hotcoco.COCO.from_arrays(
+        [{"id": record.image_id, "width": record.width, "height": record.height} for record in records],
+        [{"id": label, "name": category.name} for label, category in enumerate(data.categories)],
+        np.repeat(np.array([record.image_id for record in records], dtype=np.int64), num_objects),
+        np.concatenate([np.empty(0, np.int64), *(record.labels for record in records)]),
+        np.concatenate([np.empty((0, 4)), *(record.bbox_xywh for record in records)]),
+        area=np.concatenate([np.empty(0), *(record.area for record in records)]),
+        iscrowd=np.concatenate([np.empty(0, bool), *(record.crowd for record in records)]).astype(np.int64),
+        segmentation=segmentations,
+    )
+
+
+def _segmentations(record: Record, data: DetectionData) -> tuple[Any, ...]:
+    given = record.segmentations or (None,) * len(record.labels)
+    for annotation_id, segmentation in zip(record.annotation_ids, given, strict=True):
+        if not segmentation:
+            raise ValueError(
+                f"{data.source}: annotation {annotation_id} of picture {record.image_id} has no "
+                "segmentation; masks cannot be evaluated on this data, boxes (task 'bbox') can"
+            )
+    return given
+
+
+def _box_results(detections: Mapping[int, Detections]) -> Float64[np.ndarray, "n 7"]:
+    """Rows of image id, left, top, width, height, score, label."""
+    rows = []
+    for image_id, found in detections.items():
+        row = np.empty((len(found.scores), 7))
+        row[:, 0] = image_id
+        row[:, 1:5] = found.boxes.detach().cpu().double().numpy()
+        row[:, 3:5] -= row[:, 1:3]
+        row[:, 5] = found.scores.detach().cpu().double().numpy()
+        row[:, 6] = found.labels.cpu().numpy()
+        rows.append(row)
+    return np.concatenate([np.empty((0, 7)), *rows])
+
+
+def _mask_results(
+    detections: Mapping[int, Detections], masks: Mapping[int, Sequence[Mapping[str, Any]]] | None
+) -> list[dict[str, Any]]:
+    """Results without boxes: with one, its area would stand for the mask's."""
+    results = []
+    for image_id, found in detections.items():
+        own = (masks or {}).get(image_id, ())
+        if len(own) != len(found.scores):
+            raise ValueError(
+                f"picture {image_id} has {len(found.scores)} detections and {len(own)} masks; "
+                "task 'segm' needs one run-length encoded mask per detection"
+            )
+        for score, label, mask in zip(found.scores.tolist(), found.labels.tolist(), own, strict=True):
+            results.append(
+                {"image_id": image_id, "category_id": label, "score": score, "segmentation": dict(mask)}
+            )
+    return results
+
+
+def _check(data: DetectionData, detections: Mapping[int, Detections]) -> None:
+    known = {record.image_id for record in data.records}
+    num_classes = len(data.categories)
+    for image_id, found in detections.items():
+        if image_id not in known:
+            raise ValueError(
+                f"{data.source}: there is no picture {image_id}, for which there are detections; "
+                "evaluate on the data that was predicted"
+            )
+        if not (found.boxes.isfinite().all() and found.scores.isfinite().all()):
+            raise ValueError(
+                f"picture {image_id}: a detection's box or score is not a finite number, so the model has "
+                "diverged; train it again with a lower learning rate or without mixed precision"
+            )
+        for label in found.labels.unique().tolist():
+            if label not in range(num_classes):
+                raise ValueError(
+                    f"picture {image_id}: a detection has label {label}, but {data.source} has only the "
+                    f"{num_classes} classes 0..{num_classes - 1}; evaluate on data of the model's own classes"
+                )
+
+
+def _notes(data: DetectionData, detections: Mapping[int, Detections]) -> tuple[str, ...]:
+    """One line for each thing that the numbers swallow."""
+    num_classes = len(data.categories)
+    objects = _num_objects(data)
+    crowded = int((objects > MAX_DETECTIONS).any(1).sum())
+    cut = sum(int(found.labels.bincount(minlength=1).max()) > MAX_DETECTIONS for found in detections.values())
+    missing = sum(record.image_id not in detections for record in data.records)
+    absent = int((objects.sum(0) == 0).sum())
+    cap = f"COCO counts the best {MAX_DETECTIONS} detections per picture and class"
+    of_one_class = f"Pictures with more than {MAX_DETECTIONS} {{}} of one class: {{}}. {cap}{{}}."
+    lines = (
+        (
+            missing,
+            f"Pictures not predicted, counted as without detections: {missing} of {len(data.records)}.",
+        ),
+        (absent, f"Classes without objects in this data, left out of the means: {absent} of {num_classes}."),
+        (crowded, of_one_class.format("objects", crowded, ", so AR100 cannot reach 1")),
+        (cut, of_one_class.format("detections", cut, "")),
+    )
+    return tuple(line for count, line in lines if count)
+
+
+def _num_objects(data: DetectionData) -> Int64[np.ndarray, "b k"]:
+    """Objects per picture and class, crowd regions not counted."""
+    counts = np.zeros((len(data.records), len(data.categories)), dtype=np.int64)
+    for count, record in zip(counts, data.records, strict=True):
+        np.add.at(count, record.labels[~record.crowd], 1)
+    return counts

@@ -1,0 +1,49 @@
+"""Metrics as tables for the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from boxwright.evaluation.coco_metrics import UNDEFINED, CocoMetrics
+
+_COLUMNS = ("objects", "AP", "AP50", "APs", "APm", "APl")
+
+
+def metrics_tables(metrics: CocoMetrics) -> Group:
+    """The 12 numbers, a table with a row per class, and the notes, for ``rich.print``."""
+    notes = [Text(f"Note: {note}", style="yellow") for note in metrics.notes]
+    return Group(numbers_table(metrics), class_table(metrics), *notes)
+
+
+def numbers_table(metrics: CocoMetrics) -> Table:
+    """Average precision in one row, average recall in the next."""
+    table = Table(box=None, pad_edge=False)
+    numbers = list(metrics.numbers().items())
+    precision, recall = numbers[:6], numbers[6:]
+    for name, _ in precision:
+        table.add_column(name, justify="right")
+    table.add_row(*(format_number(value) for _, value in precision))
+    table.add_row()
+    table.add_row(*(Text(name, style="bold") for name, _ in recall))
+    table.add_row(*(format_number(value) for _, value in recall))
+    return table
+
+
+def class_table(metrics: CocoMetrics) -> Table:
+    """A row per class: objects, AP, AP50 and AP by size."""
+    table = Table(pad_edge=False)
+    table.add_column("class", overflow="fold")
+    for name in _COLUMNS:
+        table.add_column(name, justify="right")
+    for row in metrics.per_class:
+        values = (row.AP, row.AP50, row.APs, row.APm, row.APl)
+        # As Text, since a name in square brackets would be read as markup.
+        table.add_row(Text(row.name), f"{row.num_objects:,}", *(format_number(value) for value in values))
+    return table
+
+
+def format_number(value: float) -> str:
+    """Three decimals, or a dash where there is nothing to find."""
+    return "–" if value == UNDEFINED else f"{value:.3f}"

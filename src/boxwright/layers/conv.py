@@ -1,0 +1,119 @@
+"""Convolution, norm, activation: the brick of every backbone and neck."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Activation = Literal["relu", "silu", "gelu"]
+Norm = Literal["batch", "frozen"]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm whose statistics and affine are constants: y = (x - mean) / sqrt(var + eps) * weight + bias.
+
+    The names are those of ``nn.BatchNorm2d``, so that its checkpoints load; all four are buffers, so that they are
+    neither trained nor counted as parameters.
+
+    Source: facebookresearch/detr models/backbone.py. Checked against torchvision.ops.FrozenBatchNorm2d. Differs in
+    calling the fused ``batch_norm`` instead of a product and a sum: one pass over the map instead of two.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(num_features))
+        self.register_buffer("bias", torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, batch norm, activation; padded so that stride 1 keeps the size.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        kernel_size: of the square kernel.
+        stride: of the convolution.
+        activation: None for none.
+        norm: ``batch`` trains its statistics, ``frozen`` keeps them as they are loaded.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        *,
+        activation: Activation | None = None,
+        norm: Norm = "batch",
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, padding=(kernel_size - 1) // 2, bias=False
+        )
+        self.norm: nn.Module = nn.BatchNorm2d(out_channels) if norm == "batch" else FrozenBatchNorm2d(out_channels)
+        self.activation = ACTIVATIONS[activation]() if activation else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h_out w_out"]:
+        return self.activation(self.norm(self.conv(x)))  # type: ignore[no-any-return]
+
+    def fold_norm(self) -> None:
+        """Put the norm's scale and shift into the convolution. For inference: statistics are frozen by it."""
+        if isinstance(self.norm, nn.Identity):
+            return
+        weight, bias = folded(self)
+        self.conv = with_weights(self.conv, weight, bias)
+        self.norm = nn.Identity()
+
+
+@torch.no_grad()
+def folded(block: ConvNorm) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one convolution that does what ``block`` does before its activation, in evaluation.
+
+    Computed in float64: the rounding of the fold then stays below that of the convolution itself.
+    """
+    norm = block.norm
+    if not isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d) or norm.running_var is None:
+        raise ValueError(f"only a batch norm with statistics can be folded, not {type(norm).__name__}")
+    assert norm.running_mean is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    weight = block.conv.weight.double() * scale.view(-1, 1, 1, 1)
+    bias = norm.bias.double() - norm.running_mean.double() * scale
+    return weight.to(block.conv.weight.dtype), bias.to(block.conv.weight.dtype)
+
+
+@torch.no_grad()
+def with_weights(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    """A convolution with the stride and padding of ``like`` and the given weights."""
+    conv = nn.Conv2d(
+        like.in_channels,
+        like.out_channels,
+        (like.kernel_size[0], like.kernel_size[1]),
+        (like.stride[0], like.stride[1]),
+        (like.kernel_size[0] // 2, like.kernel_size[1] // 2),
+        device=weight.device,
+        dtype=weight.dtype,
+    )
+    conv.weight.copy_(weight)
+    assert conv.bias is not None
+    conv.bias.copy_(bias)
+    return conv.requires_grad_(like.weight.requires_grad)

@@ -1,0 +1,82 @@
+"""RepVGG blocks: two branches in training, one convolution in deployment."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from boxwright.layers.conv import ACTIVATIONS, Activation, ConvNorm, folded, with_weights
+
+
+class RepVGGBlock(nn.Module):
+    """activation(conv3x3-norm(x) + conv1x1-norm(x)); no identity branch.
+
+    Args:
+        channels: of input and output.
+        activation: after the sum.
+
+    Source: Ding et al., RepVGG, CVPR 2021, in the form of lyuwenyu/RT-DETR 068dfde (``RepVggBlock``).
+    """
+
+    def __init__(self, channels: int, *, activation: Activation = "silu") -> None:
+        super().__init__()
+        self.conv3x3: ConvNorm | nn.Conv2d = ConvNorm(channels, channels, 3)
+        self.conv1x1: ConvNorm | None = ConvNorm(channels, channels, 1)
+        self.activation = ACTIVATIONS[activation]()
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        y = self.conv3x3(x)
+        if self.conv1x1 is not None:
+            y = y + self.conv1x1(x)
+        return self.activation(y)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """Replace both branches by one 3 x 3 convolution with bias. For inference only."""
+        if not isinstance(self.conv3x3, ConvNorm) or self.conv1x1 is None:
+            return
+        weight, bias = folded(self.conv3x3)
+        point_weight, point_bias = folded(self.conv1x1)
+        weight = weight + F.pad(point_weight, (1, 1, 1, 1))
+        self.conv3x3 = with_weights(self.conv3x3.conv, weight, bias + point_bias)
+        self.conv1x1 = None
+
+
+class CSPRepLayer(nn.Module):
+    """Two 1 x 1 branches, one of them through RepVGG blocks, added element by element.
+
+    out = expand(blocks(conv1(x)) + conv2(x)); ``expand`` is the identity where the hidden width is the output's.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        num_blocks: RepVGG blocks in the first branch.
+        expansion: hidden width as a share of ``out_channels``.
+
+    Source: Zhao et al., RT-DETR, CVPR 2024, figure 4 (the "Fusion" block), as in lyuwenyu/RT-DETR 068dfde.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, num_blocks: int = 3, expansion: float = 1.0) -> None:
+        super().__init__()
+        hidden = int(out_channels * expansion)
+        self.conv1 = ConvNorm(in_channels, hidden, 1, activation="silu")
+        self.conv2 = ConvNorm(in_channels, hidden, 1, activation="silu")
+        self.blocks = nn.Sequential(*[RepVGGBlock(hidden) for _ in range(num_blocks)])
+        self.expand = (
+            nn.Identity() if hidden == out_channels else ConvNorm(hidden, out_channels, 1, activation="silu")
+        )
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
+        return self.expand(self.blocks(self.conv1(x)) + self.conv2(x))  # type: ignore[no-any-return]
+
+
+def fuse_for_inference(module: nn.Module) -> None:
+    """Fuse every RepVGG block and fold every norm below ``module``, in place."""
+    for child in module.modules():
+        if isinstance(child, RepVGGBlock):
+            child.fuse()
+    for child in module.modules():
+        if isinstance(child, ConvNorm):
+            child.fold_norm()

@@ -1,0 +1,224 @@
+"""Boxes drawn on pictures: what was found in solid lines, what is there in dashed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from boxwright.data.records import Record
+from boxwright.structures import Category, Detections
+
+Colour = tuple[int, int, int]
+Rectangle = tuple[int, int, int, int]
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+# Distinct to readers with any common colour vision, and apart from each other in lightness.
+# Source: Paul Tol, Colour Schemes, SRON technical note 2021: "vibrant", with a yellow and a purple added.
+_PALETTE: tuple[Colour, ...] = (
+    (0, 119, 187),
+    (238, 119, 51),
+    (0, 153, 136),
+    (238, 51, 119),
+    (51, 187, 238),
+    (221, 170, 51),
+    (170, 68, 153),
+    (204, 51, 17),
+)
+_WHITE, _BLACK = (255, 255, 255), (17, 17, 17)
+_TINTS = ((_WHITE, 0.0), (_WHITE, 0.4), (_BLACK, 0.4))
+
+
+class _Item(NamedTuple):
+    """One box to draw, in pixels of the drawing; ``dash`` is in line widths, None for a solid line."""
+
+    box: Rectangle
+    text: str
+    colour: Colour
+    dash: int | None
+
+
+def class_colour(label: int) -> Colour:
+    """The colour of a class, the same in every picture and chart: 24 of them, then from the start again."""
+    base = _PALETTE[label % len(_PALETTE)]
+    towards, share = _TINTS[label // len(_PALETTE) % len(_TINTS)]
+    red, green, blue = (round(a + share * (b - a)) for a, b in zip(base, towards, strict=True))
+    return red, green, blue
+
+
+def draw_detections(
+    image: UInt8[np.ndarray, "h w 3"],
+    detections: Detections,
+    categories: Sequence[Category],
+    *,
+    threshold: float,
+    scale: float = 1.0,
+) -> Image.Image:
+    """Draw what was found, each box with its class and score.
+
+    Args:
+        image: RGB.
+        detections: in pixels of ``image``.
+        categories: label ``i`` is ``categories[i]``.
+        threshold: the lowest score that is drawn.
+        scale: resize the picture by so much first, which leaves room for letters in a small one.
+    """
+    items = [
+        _Item(
+            _pixels(box, scale, image.shape[:2]),
+            f"{categories[label].name} {score:.2f}",
+            class_colour(label),
+            dash=None,
+        )
+        for box, score, label in zip(*(x.tolist() for x in detections), strict=True)
+        if score >= threshold
+    ]
+    return _draw(image, items, scale)
+
+
+def draw_truth(
+    image: UInt8[np.ndarray, "h w 3"],
+    record: Record,
+    categories: Sequence[Category],
+    *,
+    scale: float = 1.0,
+) -> Image.Image:
+    """Draw the objects of a picture, each box dashed, and dotted where it marks a crowd.
+
+    Args:
+        image: RGB, the picture of ``record`` after its EXIF rotation.
+        record: its objects.
+        categories: label ``i`` is ``categories[i]``.
+        scale: resize the picture by so much first.
+    """
+    items = [
+        _Item(
+            _pixels(box, scale, image.shape[:2]),
+            f"{categories[label].name} (crowd)" if crowd else categories[label].name,
+            class_colour(label),
+            dash=1 if crowd else 4,
+        )
+        for box, label, crowd in zip(
+            record.boxes().tolist(), record.labels.tolist(), record.crowd.tolist(), strict=True
+        )
+    ]
+    return _draw(image, items, scale)
+
+
+def _pixels(box: Sequence[float], scale: float, size: tuple[int, ...]) -> Rectangle:
+    """The pixels under a box's edges, all inside the drawing."""
+    height, width = _scaled(size[0], scale), _scaled(size[1], scale)
+    x1, y1 = min(round(box[0] * scale), width - 1), min(round(box[1] * scale), height - 1)
+    x2, y2 = min(round(box[2] * scale) - 1, width - 1), min(round(box[3] * scale) - 1, height - 1)
+    return max(x1, 0), max(y1, 0), max(x2, x1, 0), max(y2, y1, 0)
+
+
+def _scaled(side: int, scale: float) -> int:
+    return max(1, round(side * scale))
+
+
+def _draw(image: np.ndarray, items: list[_Item], scale: float) -> Image.Image:
+    picture = Image.fromarray(np.ascontiguousarray(image), "RGB")
+    if scale != 1.0:
+        size = (_scaled(picture.width, scale), _scaled(picture.height, scale))
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    draw = ImageDraw.Draw(picture)
+    side = min(picture.size)
+    line = max(1, round(side / 160))
+    font = ImageFont.load_default(max(10, round(side / 36)))
+    # Weak ones first, so that strong ones lie on top; labels last, so that no line crosses a letter.
+    for item in reversed(items):
+        _draw_box(draw, item, line)
+    taken: list[Rectangle] = []
+    for item in items:
+        taken.append(_draw_label(draw, item, font, picture.size, taken))
+    return picture
+
+
+def _draw_box(draw: ImageDraw.ImageDraw, item: _Item, line: int) -> None:
+    """Lines lie inside the box, so that two boxes side by side do not cover each other's edges."""
+    x1, y1, x2, y2 = item.box
+    if item.dash is None:
+        draw.rectangle(item.box, outline=item.colour, width=min(line, x2 - x1 + 1, y2 - y1 + 1))
+        return
+    on, period = item.dash * line, 2 * item.dash * line
+    for start in range(x1, x2 + 1, period):
+        end = min(start + on - 1, x2)
+        draw.rectangle((start, y1, end, min(y1 + line - 1, y2)), fill=item.colour)
+        draw.rectangle((start, max(y2 - line + 1, y1), end, y2), fill=item.colour)
+    for start in range(y1, y2 + 1, period):
+        end = min(start + on - 1, y2)
+        draw.rectangle((x1, start, min(x1 + line - 1, x2), end), fill=item.colour)
+        draw.rectangle((max(x2 - line + 1, x1), start, x2, end), fill=item.colour)
+
+
+def _draw_label(
+    draw: ImageDraw.ImageDraw,
+    item: _Item,
+    font: _Font,
+    size: tuple[int, int],
+    taken: list[Rectangle],
+) -> Rectangle:
+    """Draw a label inside the picture, where it covers no other if it can; returns its place."""
+    text = _shortened(draw, item.text, font, size[0])
+    _, top, _, bottom = draw.textbbox((0, 0), "Ag", font=font)  # one height for all labels
+    pad = max(1, round((bottom - top) / 5))
+    width = min(round(draw.textlength(text, font=font)) + 2 * pad, size[0])
+    height = min(round(bottom - top) + 2 * pad, size[1])
+    place = _place(item.box, width, height, size, taken)
+    x1, y1, x2, y2 = place
+    draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=item.colour)
+    red, green, blue = item.colour
+    letters = _BLACK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else _WHITE
+    draw.text((x1 + pad, y1 + pad - top), text, font=font, fill=letters)
+    return place
+
+
+def _place(
+    box: Rectangle,
+    width: int,
+    height: int,
+    size: tuple[int, int],
+    taken: list[Rectangle],
+) -> Rectangle:
+    x1, y1, x2, y2 = box
+    above, below = y1 - height, y2 + 1
+    left, right = (min(max(x, 0), size[0] - width) for x in (x1, x2 + 1 - width))
+    corners = [
+        (left, above),
+        (left, below),
+        (right, above),
+        (right, below),
+        (left, y1),
+        (left, below - height),
+    ]
+    places = [(x, y, x + width, y + height) for x, y in corners if 0 <= y <= size[1] - height]
+    free = (place for place in places if not any(_overlap(place, other) for other in taken))
+    # Where there is no room around the box, the label lies in it: a box as high as the picture.
+    top = min(max(y1, 0), size[1] - height)
+    return next(free, places[0] if places else (left, top, left + width, top + height))
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _shortened(
+    draw: ImageDraw.ImageDraw,
+    text: str,
+    font: _Font,
+    width: int,
+) -> str:
+    """``text``, its middle left out where it would be wider than the picture: the score at its end stays."""
+    text = " ".join(text.split())
+    if draw.textlength(text, font=font) <= width - 8:
+        return text
+    for kept in range(len(text) - 1, 1, -1):
+        tail = min(5, kept // 2)
+        short = f"{text[: kept - tail]}...{text[len(text) - tail :]}"
+        if draw.textlength(short, font=font) <= width - 8:
+            return short
+    return ""

@@ -1,0 +1,93 @@
+"""Writing checkpoints, and going on from them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from boxwright.compose.detectors import detector_state, read_checkpoint
+from boxwright.detector import Detector
+from boxwright.training.moving_average import MovingAverage
+
+LAST, BEST = "last.pt", "best.pt"
+
+
+@dataclass
+class Progress:
+    """Where a run stands. Together with the weights and the optimiser, all that the next step depends on.
+
+    Args:
+        step: optimiser steps done.
+        steps: optimiser steps of the whole run.
+        evaluations: evaluations of the whole run.
+        best_ap: the best AP on the validation split so far; negative where there was none.
+        seconds: time spent so far, over all sessions of the run.
+    """
+
+    step: int
+    steps: int
+    evaluations: int
+    best_ap: float = -1.0
+    seconds: float = 0.0
+
+
+def save(
+    path: Path,
+    detector: Detector,
+    average: MovingAverage | None,
+    recipe: dict[str, Any],
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    progress: Progress,
+) -> None:
+    """Write a checkpoint; whatever stood there stays whole until the new one is complete on disk.
+
+    Without ``optimizer`` it is one to predict with; training cannot go on from it.
+    """
+    state = detector_state(detector, recipe)
+    if average is not None:
+        state["ema"] = average.model.state_dict()
+    state["progress"] = vars(progress)
+    if optimizer is not None:
+        state["optimizer"] = optimizer.state_dict()
+    else:
+        # The average is what is used; the weights beside it would double the file.
+        state["model"] = state.pop("ema", state["model"])
+    unfinished = path.with_suffix(".unfinished")
+    with open(unfinished, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+
+def resume(
+    path: Path,
+    detector: Detector,
+    average: MovingAverage | None,
+    optimizer: torch.optim.Optimizer,
+) -> Progress:
+    """Load a run's last checkpoint into its parts.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not one that training can go on from.
+    """
+    state = read_checkpoint(path)
+    if "optimizer" not in state or "progress" not in state:
+        raise ValueError(f"{path}: only holds weights to predict with; resume from the run's {LAST}")
+    if (average is None) != ("ema" not in state):
+        raise ValueError(f"{path}: train.ema has been switched since; a run is resumed with the options it began with")
+    try:
+        detector.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        if average is not None:
+            average.load(state["ema"])
+        return Progress(**state["progress"])
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: does not fit the run's recipe: {reason}") from error

@@ -1,0 +1,110 @@
+"""One optimiser step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from boxwright.detector import Detector
+from boxwright.structures import Batch, Targets
+from boxwright.training.options import TrainOptions
+
+
+class StepResult(NamedTuple):
+    """``losses`` are the named terms of this process's pictures; ``gradient_norm`` is before clipping."""
+
+    losses: dict[str, float]
+    gradient_norm: float
+
+    @property
+    def loss(self) -> float:
+        return sum(self.losses.values())
+
+
+def train_step(
+    detector: Detector,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    options: TrainOptions,
+    device: torch.device,
+) -> StepResult:
+    """Forward and backward in ``options.accumulate`` parts, clip, step.
+
+    Losses are sums over objects divided by the objects of the whole step, over all processes and parts: how a step's
+    pictures are spread does not change its gradient.
+
+    Args:
+        detector: what is trained.
+        model: the same, or its wrapper that averages gradients over processes.
+        optimizer: of its parameters.
+        batch: this process's pictures of the step.
+        options: of the training.
+        device: where the detector is.
+
+    Raises:
+        ValueError: the loss is not finite.
+    """
+    num_objects = _objects_per_process(batch.targets, device)
+    optimizer.zero_grad(set_to_none=True)
+    totals: dict[str, float] = {}
+    parts = _parts(batch, options.accumulate)
+    for i, part in enumerate(parts):
+        images, targets = part.images.to(device, non_blocking=True), _to(part.targets, device)
+        mask = None if part.padding_mask is None else part.padding_mask.to(device)
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model.require_backward_grad_sync = i == len(parts) - 1
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
+            output = model(images, mask, targets)
+        losses = detector.loss(output, targets, num_objects)
+        torch.stack(list(losses.values())).sum().backward()
+        for name, value in zip(losses, torch.stack(list(losses.values())).detach().tolist(), strict=True):
+            totals[name] = totals.get(name, 0.0) + value
+    result = StepResult(totals, _clip(detector, options.clip_norm))
+    if not torch.isfinite(torch.tensor((result.loss, result.gradient_norm))).all():
+        raise ValueError(
+            f"training has diverged: loss {result.loss}, gradient norm {result.gradient_norm}; "
+            "resume with a lower train.lr, or a longer train.warmup_steps"
+        )
+    optimizer.step()
+    return result
+
+
+def _objects_per_process(targets: Sequence[Targets], device: torch.device) -> float:
+    count = torch.tensor(float(sum(len(t.labels) for t in targets)), device=device)
+    processes = 1
+    if dist.is_initialized():
+        dist.all_reduce(count)
+        processes = dist.get_world_size()
+    # Gradients are averaged over processes, so each divides by its share of the objects.
+    return max(float(count), 1.0) / processes
+
+
+def _parts(batch: Batch, count: int) -> list[Batch]:
+    if count == 1:
+        return [batch]
+    size = -(-len(batch.targets) // count)
+    parts = []
+    for first in range(0, len(batch.targets), size):
+        chosen = slice(first, first + size)
+        mask = None if batch.padding_mask is None else batch.padding_mask[chosen]
+        parts.append(
+            Batch(batch.images[chosen], mask, batch.targets[chosen], batch.sizes[chosen], batch.image_ids[chosen])
+        )
+    return parts
+
+
+def _to(targets: Sequence[Targets], device: torch.device) -> list[Targets]:
+    return [
+        Targets(t.labels.to(device), t.boxes.to(device), t.size, None if t.masks is None else t.masks.to(device))
+        for t in targets
+    ]
+
+
+def _clip(detector: Detector, max_norm: float) -> float:
+    parameters = [p for p in detector.parameters() if p.grad is not None]
+    return float(nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else float("inf")))

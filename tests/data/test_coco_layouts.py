@@ -1,0 +1,97 @@
+"""Every layout of a COCO-style folder is found; what is not there is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from boxwright.data.coco import open_data, splits
+
+
+class TestLayouts:
+    @pytest.mark.parametrize(
+        ("annotations", "images"),
+        [
+            ("annotations/train.json", "images"),
+            ("annotations/train.json", "images/train"),
+            ("annotations/train.json", "train"),
+            ("annotations/train.json", "."),
+            ("annotations/instances_train2017.json", "train2017"),
+            ("annotations/instances_train2014.json", "images/train2014"),
+            ("annotations/instances_train2017.json", "images"),
+            ("annotations/instances_train.json", "train"),
+            ("train/_annotations.coco.json", "train"),
+        ],
+    )
+    def test_found(self, tiny, annotations: str, images: str) -> None:
+        tiny.write(annotations, images)
+        assert splits(tiny.root) == ["train"]
+        data = open_data(tiny.root, "train")
+        assert data.source == tiny.root / annotations
+        assert data.records[0].path == tiny.root / images / "a.png"
+        assert len(data.records) == 3
+
+    @pytest.mark.parametrize(
+        "annotations",
+        ["valid/_annotations.coco.json", "annotations/valid.json", "annotations/instances_valid.json"],
+    )
+    def test_valid_serves_val(self, tiny, annotations: str) -> None:
+        tiny.write(annotations, "valid")
+        assert splits(str(tiny.root)) == ["val"]
+        for split in ("val", "valid"):
+            assert open_data(tiny.root, split).records[0].path == tiny.root / "valid/a.png"
+
+    def test_order_of_splits_and_files_of_other_tasks(self, tiny) -> None:
+        for name in ("test", "val", "train", "extra", "captions_train2017", "person_keypoints_val2017"):
+            tiny.write(f"annotations/{name}.json")
+        assert splits(tiny.root) == ["train", "val", "test", "extra"]
+
+    def test_year_asked_for_and_several_years(self, tiny) -> None:
+        tiny.write("annotations/instances_train2017.json", "train2017")
+        assert open_data(tiny.root, "train2017").source.name == "instances_train2017.json"
+        tiny.write("annotations/instances_train2014.json", "train2014")
+        assert splits(tiny.root) == ["train2014", "train2017"]
+        assert open_data(tiny.root, "train2014").records[0].path == tiny.root / "train2014/a.png"
+        with pytest.raises(ValueError, match=r"no split 'train'.* its splits are train2014, train2017"):
+            open_data(tiny.root, "train")
+
+    def test_file_names_that_begin_with_the_image_folder(self, tiny) -> None:
+        for image in tiny.document["images"]:
+            image["file_name"] = "images/" + image["file_name"]
+        tiny.write()
+        assert open_data(tiny.root, "train").records[0].path == tiny.root / "images/a.png"
+
+    def test_explicit_paths(self, tiny) -> None:
+        file = tiny.write("odd/place.json", "elsewhere")
+        data = open_data(None, annotations=file, images=tiny.root / "elsewhere")
+        assert data.records[0].path == tiny.root / "elsewhere/a.png"
+        tiny.write("train/labels.json", "train")
+        assert open_data(None, annotations=tiny.root / "train/labels.json").source.name == "labels.json"
+        with pytest.raises(ValueError, match="give a data folder, or an annotation file"):
+            open_data(None)
+
+    def test_explicit_images_with_the_layouts_annotations(self, tiny) -> None:
+        tiny.write("annotations/train.json", "elsewhere")
+        data = open_data(tiny.root, "train", images=tiny.root / "elsewhere")
+        assert data.records[0].path == tiny.root / "elsewhere/a.png"
+
+    def test_missing_split_says_what_is_there(self, tiny) -> None:
+        tiny.write("annotations/val.json")
+        tiny.write("annotations/train.json")
+        with pytest.raises(ValueError, match="no split 'test'") as caught:
+            open_data(tiny.root, "test")
+        message = str(caught.value)
+        assert "annotations/test.json, annotations/instances_test*.json and test/_annotations" in message
+        assert message.endswith("its splits are train, val")
+
+    def test_missing_empty_and_foreign_folders(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match=r"data folder .*nowhere does not exist"):
+            open_data(tmp_path / "nowhere", "train")
+        with pytest.raises(ValueError, match="is empty"):
+            open_data(tmp_path, "train")
+        (tmp_path / "notes.txt").write_text("no data")
+        with pytest.raises(ValueError, match=r"no split 'train'.* it has no annotation file of any split"):
+            open_data(tmp_path, "train")
+        with pytest.raises(ValueError, match=r"notes\.txt is a file; give the data folder"):
+            splits(tmp_path / "notes.txt")
