@@ -63,13 +63,16 @@ def main() -> None:
     peer = transformers_rtdetr(options.depth, detector, num_denoising=100)
     batch = 1 if options.inference else options.batch
     images = torch.rand(batch, 3, side, side)
+    # As the training loop, the evaluator and the predictor do on a CPU.
+    channels_last = images.contiguous(memory_format=torch.channels_last)
+    detector.to(memory_format=torch.channels_last)
     if options.inference:
         fused = detector.fused()
         peer.eval()
 
         @torch.inference_mode()
         def ours() -> None:
-            fused(images)
+            fused(channels_last)
 
         @torch.inference_mode()
         def theirs() -> None:
@@ -87,7 +90,7 @@ def main() -> None:
 
         def ours() -> None:
             our_optimizer.zero_grad()
-            sum(detector.loss(detector(images, None, targets), targets).values()).backward()
+            sum(detector.loss(detector(channels_last, None, targets), targets).values()).backward()
             our_optimizer.step()
 
         def theirs() -> None:

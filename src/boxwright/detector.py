@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float
 from PIL import Image
@@ -18,7 +19,7 @@ from boxwright.data.images import InputFormat, Window, as_rgb, normalise, resamp
 from boxwright.layers.rep_vgg import fuse_for_inference
 from boxwright.structures import Category, Detections, Features, ImageSize, Spec, Targets
 
-Picture = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor
+Picture = str | Path | Image.Image | npt.NDArray[Any] | Tensor
 
 
 class Backbone(Protocol):

@@ -212,8 +212,8 @@ def test_iou_crop_is_torchvisions() -> None:
     a, b = np.array(ours, dtype=float), np.array(theirs, dtype=float)
     error = np.sqrt((a.var(0) + b.var(0)) / 1000)
     assert (np.abs(a.mean(0) - b.mean(0)) < 4 * error).all()
-    assert error.max() < 0.02, "the comparison above means something"
-    assert a.std(0) == pytest.approx(b.std(0), abs=0.02)
+    assert error.max() < 0.025, "the comparison above means something"
+    assert a.std(0) == pytest.approx(b.std(0), abs=0.05)
 
 
 def test_crops_keep_what_they_promise() -> None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from boxwright.data.coco import open_data
 from boxwright.data.scenes import CLASSES, LEAST_VISIBLE, paint_scene, signed_distance
 from boxwright.data.shapes import MARKER, draw_data_set, encode_mask
 
@@ -61,6 +62,17 @@ def test_pictures_match_the_file(drawn: Path) -> None:
             with Image.open(drawn / "images" / picture["file_name"]) as image:
                 assert image.size == (picture["width"], picture["height"])
             assert 192 <= min(image.size) <= max(image.size) <= 256
+
+
+def test_the_reader_has_nothing_to_say_about_it(drawn: Path) -> None:
+    for split, size in (("train", 120), ("val", 20)):
+        data = open_data(drawn, split)
+        assert len(data.records) == size
+        assert data.notes == ()
+        assert tuple(category.name for category in data.categories) == CLASSES
+        assert sum(len(record.labels) for record in data.records) == len(
+            annotations(drawn, split)["annotations"]
+        )
 
 
 def test_variety(drawn: Path) -> None:

@@ -47,21 +47,37 @@ def run(argv: list[str]) -> int:
 def measure(recipe: Recipe, num_classes: int) -> dict[str, Any]:
     """Parameters and GMAC of a resolved recipe, in total and per part.
 
-    GMAC is half of what ``torch.utils.flop_counter`` counts for one picture of the recipe's image size.
+    GMAC is half of what ``torch.utils.flop_counter`` counts for one picture of the recipe's image size, in the
+    graph that was published, so that figures compare with those of papers. ``deployed_gmac`` is what prediction
+    runs: branches and norms fused, and nothing computed that is not used.
     """
     categories = [Category(i, f"class_{i}") for i in range(num_classes)]
     detector = build_resolved(recipe, categories=categories).eval()
     size = recipe["input"]["image_size"]
-    counter = FlopCounterMode(display=False)
-    # The math form of attention is two matrix products, which every release counts; fused forms it may not.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        detector(torch.zeros(1, 3, size, size))
-    flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
+    deployed = _flops(detector.fused(), size).get("Global", 0)
+    for module in detector.modules():
+        if hasattr(module, "as_published"):
+            module.as_published = True
+    flops = _flops(detector, size)
     parts = [
         {"slot": slot, "name": name, **_num_params(part), "gmac": flops.get(f"Detector.{path}", 0) / 2e9}
         for slot, name, path, part in _slots(detector, recipe)
     ]
-    return {**_num_params(detector), "gmac": flops.get("Global", 0) / 2e9, "parts": parts}
+    return {
+        **_num_params(detector),
+        "gmac": flops.get("Global", 0) / 2e9,
+        "deployed_gmac": deployed / 2e9,
+        "parts": parts,
+    }
+
+
+def _flops(detector: Detector, size: int) -> dict[str, int]:
+    """Floating-point operations by the path of the module, and under ``Global`` of all."""
+    counter = FlopCounterMode(display=False)
+    # The math form of attention is two matrix products, which every release counts; fused forms it may not.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        detector(torch.zeros(1, 3, size, size))
+    return {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
 
 
 def _slots(detector: Detector, recipe: Recipe) -> list[tuple[str, str, str, nn.Module]]:

@@ -154,7 +154,8 @@ class _Draft:
                 target(**parsed)
             except ValueError as error:
                 changed = any(key.startswith(f"{section}.") for key in self.overridden)
-                raise ValueError(f"{'' if changed else f'{self.source}: '}{section}: {error}") from error
+                place = "" if str(error).startswith(f"{section}.") else f"{section}: "
+                raise ValueError(f"{'' if changed else f'{self.source}: '}{place}{error}") from error
             resolved[section] = _plain(parsed)
         return {key: resolved[key] for key in (*SLOTS, *SECTIONS)}
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from types import TracebackType
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -168,10 +170,17 @@ class BatchLoader(DataLoader[Any]):
         Raises:
             ValueError: naming the picture, where one could not be read.
         """
+        failure = None
         for batch in super().__iter__():
             if isinstance(batch, Failure):
-                raise ValueError(batch.message)
+                failure = batch
+                break
             yield cast(Batch, batch)
+        if failure is not None:
+            # Ends the workers. The traceback would keep them until garbage is collected, and in that order of
+            # events torch waits five seconds for each.
+            self._iterator = None
+            raise ValueError(failure.message)
 
 
 def train_loader(
@@ -284,6 +293,13 @@ def _start_worker(_: int) -> None:
     """One thread per worker; Ctrl-C is the main process's to answer, which then ends its workers."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _report_unless_left
+
+
+def _report_unless_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Keeps quiet where the main process, interrupted, no longer listens to a worker's threads."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _sample(

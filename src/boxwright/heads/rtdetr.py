@@ -125,6 +125,8 @@ class RTDETR(nn.Module):
         self.eval_layers = eval_layers or num_layers
         self.num_denoising, self.label_noise, self.box_noise = num_denoising, label_noise, box_noise
         self.look_forward_twice, self.max_detections = look_forward_twice, max_detections
+        # For counting only: run the encoder's box head on every token, as the published graph does.
+        self.as_published = False
         self.criterion = SetCriterion(
             class_weight=class_weight, l1_weight=l1_weight, giou_weight=giou_weight, matcher=HungarianMatcher()
         )
@@ -259,9 +261,11 @@ class RTDETR(nn.Module):
         best = logits.detach().amax(-1).topk(count, dim=1).indices
         content = _rows(memory, best)
         start = torch.where(usable, torch.log(anchors / (1 - anchors)), torch.inf).expand(len(memory), -1, -1)
-        return Selection(
-            content.detach(), _rows(logits, best), self._box_delta(self.encoder_boxes, content) + _rows(start, best)
-        )
+        if self.as_published:
+            delta = _rows(self._box_delta(self.encoder_boxes, memory), best)
+        else:
+            delta = self._box_delta(self.encoder_boxes, content)
+        return Selection(content.detach(), _rows(logits, best), delta + _rows(start, best))
 
     def _decode(
         self,

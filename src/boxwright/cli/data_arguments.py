@@ -1,0 +1,57 @@
+"""How commands are told where the data set is, and how they read it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from boxwright.data.coco import open_data
+from boxwright.data.records import DetectionData
+from boxwright.structures import Category
+
+MANY_PICTURES = 2000
+
+
+def read_split(
+    console: Console,
+    split: str,
+    data: str | None,
+    *,
+    annotations: str | None = None,
+    images: str | None = None,
+    categories: Sequence[Category] | None = None,
+) -> DetectionData:
+    """Read and check a split, with a progress bar where that takes a while, and print what was dropped or repaired."""
+    with Progress(
+        TextColumn(f"checking {split}"), BarColumn(), MofNCompleteColumn(), console=console, transient=True
+    ) as bar:
+        task = bar.add_task(split, total=None, visible=False)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=total >= MANY_PICTURES)
+
+        found = open_data(
+            Path(data) if data is not None else None,
+            split,
+            annotations=annotations,
+            images=images,
+            categories=categories,
+            progress=show,
+        )
+    for note in found.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    return found
+
+
+def add_split_arguments(parser: argparse.ArgumentParser, split: str) -> None:
+    """``--SPLIT-annotations`` and ``--SPLIT-images``, for data sets in no layout that is known."""
+    parser.add_argument(
+        f"--{split}-annotations", metavar="FILE", help=f"the {split} split's annotation file, instead of --data's"
+    )
+    parser.add_argument(
+        f"--{split}-images", metavar="DIR", help=f"the {split} split's pictures, instead of --data's"
+    )

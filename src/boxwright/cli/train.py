@@ -1,0 +1,155 @@
+"""``boxwright train``: train a detector on a data set."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+
+from boxwright.cli.arguments import CommandParser
+from boxwright.cli.data_arguments import add_split_arguments, read_split
+from boxwright.cli.recipe_arguments import parse_recipe_command
+from boxwright.cli.validation import Validation
+from boxwright.compose.detectors import build_resolved, read_checkpoint
+from boxwright.compose.recipes import section_options
+from boxwright.data.coco import max_objects, splits
+from boxwright.data.records import DetectionData
+from boxwright.structures import Category
+from boxwright.training.checkpoint import BEST, LAST
+from boxwright.training.loop import Interrupted, Run, train
+
+RECIPE = "recipe.yaml"
+
+
+def run(argv: Sequence[str]) -> int:
+    """The command; returns its exit status."""
+    began = time.monotonic()
+    parser = CommandParser("train", description="Train a detector on a data set in COCO format.")
+    parser.add_argument("--data", metavar="DIR", help="data set: annotations/train.json + images/, or a like layout")
+    add_split_arguments(parser, "train")
+    add_split_arguments(parser, "val")
+    parser.add_argument("--out", metavar="RUN", help="folder of the run; runs/RECIPE-DATA where not given")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    options, recipe, notes = parse_recipe_command(parser, argv)
+    console = Console(stderr=True)
+    for note in notes:
+        say(console, f"note: {note}")
+    if options.data is None and options.train_annotations is None:
+        parser.error("which data set? give --data DIR, or --train-annotations FILE and --train-images DIR")
+    folder = Path(options.out) if options.out else _default_folder(options)
+    return train_recipe(console, recipe, folder, options, began=began, command_line=" ".join(argv))
+
+
+def train_recipe(
+    console: Console,
+    recipe: dict[str, Any],
+    folder: Path,
+    options: argparse.Namespace,
+    *,
+    began: float,
+    command_line: str,
+) -> int:
+    """Train a resolved recipe into ``folder``; returns the exit status."""
+    _check_folder(folder, options.resume)
+    categories: list[Category] | None = None
+    if options.resume:
+        stored = read_checkpoint(folder / LAST)
+        for difference in _differences(stored["recipe"], recipe):
+            say(console, f"note: the run goes on as it began, {difference}")
+        recipe = stored["recipe"]
+        categories = [Category(int(number), str(name)) for number, name in stored["categories"]]
+    data = read_split(
+        console,
+        "train",
+        options.data,
+        annotations=options.train_annotations,
+        images=options.train_images,
+        categories=categories,
+    )
+    validation = _validation(console, options, recipe, data)
+    settings = section_options(recipe, "train")
+    torch.manual_seed(settings.seed)
+    detector = build_resolved(recipe, categories=data.categories)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not options.resume:
+        (folder / RECIPE).write_text(yaml.safe_dump(recipe, sort_keys=False))
+    say(
+        console,
+        f"training on {len(data.records)} pictures of {len(data.categories)} classes "
+        f"(at most {max_objects(data)} objects in one), into {folder}",
+    )
+    work = Run(
+        detector=detector,
+        recipe=recipe,
+        data=data,
+        augmentation=section_options(recipe, "augment"),
+        options=settings,
+        folder=folder,
+        evaluate=validation,
+        console=console,
+        began=began,
+    )
+    try:
+        progress = train(work, resume=options.resume)
+    except Interrupted:
+        say(console, f"stopped, and saved in {folder}. To go on:  boxwright train {command_line} --resume")
+        return 130
+    best = f", best AP {progress.best_ap:.3f}" if validation is not None else ""
+    say(console, f"done: {progress.steps} steps in {progress.seconds:.0f} s{best}")
+    where = options.data or "DIR"
+    say(console, f"now:  boxwright eval {folder / BEST} --data {where} --split val")
+    say(console, f"      boxwright predict {folder / BEST} PICTURE...")
+    return 0
+
+
+def say(console: Console, line: str) -> None:
+    """Print a line as it is, unbroken."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _default_folder(options: argparse.Namespace) -> Path:
+    source = Path(options.data or options.train_annotations).resolve()
+    name = source.name if source.is_dir() else source.stem
+    return Path("runs") / f"{Path(options.recipe).stem}-{name}"
+
+
+def _check_folder(folder: Path, resume: bool) -> None:
+    if resume and not (folder / LAST).is_file():
+        raise FileNotFoundError(f"{folder}: no run to resume here ({LAST} is missing); leave --resume out to begin one")
+    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"{folder} exists already and is not overwritten: give another --out, or --resume to go on with it"
+        )
+
+
+def _validation(
+    console: Console, options: argparse.Namespace, recipe: dict[str, Any], train_data: DetectionData
+) -> Validation | None:
+    if options.val_annotations is None and (options.data is None or "val" not in splits(Path(options.data))):
+        say(console, "note: there is no split val, so that nothing is measured during training")
+        return None
+    data = read_split(
+        console,
+        "val",
+        options.data,
+        annotations=options.val_annotations,
+        images=options.val_images,
+        categories=train_data.categories,
+    )
+    return Validation(data, bfloat16=section_options(recipe, "train").precision == "bfloat16")
+
+
+def _differences(stored: Any, given: Any, path: str = "") -> list[str]:
+    if isinstance(stored, dict) and isinstance(given, dict):
+        return [
+            line
+            for key in {**stored, **given}
+            for line in _differences(stored.get(key), given.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if stored == given else [f"with {path} {stored}, not {given}"]

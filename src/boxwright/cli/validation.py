@@ -1,0 +1,55 @@
+"""Evaluation as the training loop and ``boxwright eval`` ask for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+
+import torch
+
+from boxwright.data.loader import eval_loader
+from boxwright.data.records import DetectionData
+from boxwright.detector import Detector
+from boxwright.evaluation.coco_metrics import CocoMetrics
+from boxwright.evaluation.evaluate import evaluate
+from boxwright.structures import Detections
+
+
+class Validation:
+    """Measures detectors on one split.
+
+    Args:
+        data: the split.
+        batch_size: pictures that go through the network together.
+        workers: processes that read pictures; 0 reads in this one.
+        bfloat16: run the network in bfloat16.
+    """
+
+    def __init__(
+        self, data: DetectionData, *, batch_size: int = 8, workers: int = 0, bfloat16: bool = False
+    ) -> None:
+        self.data, self.batch_size, self.workers, self.bfloat16 = data, batch_size, workers, bfloat16
+        self.num_pictures = len(data.records)
+
+    def __call__(self, detector: Detector, limit: int | None = None) -> dict[str, Any]:
+        """Metrics as they stand in JSON; of the first ``limit`` pictures only where given."""
+        return self.detections(detector, limit)[0].to_json()
+
+    def detections(
+        self, detector: Detector, limit: int | None = None
+    ) -> tuple[CocoMetrics, dict[int, Detections]]:
+        """Metrics, and what was found by image id. The detector is fused first: that is what will be used."""
+        data = self.data if limit is None else replace(self.data, records=self.data.records[:limit])
+        fused = detector.fused()
+        device = next(fused.parameters()).device
+        if device.type == "cpu":
+            fused.to(memory_format=torch.channels_last)
+        loader = eval_loader(
+            data,
+            input_format=detector.input_format,
+            batch_size=self.batch_size,
+            num_workers=self.workers,
+            pin_memory=device.type == "cuda",
+        )
+        return evaluate(fused, loader, data, device=device, amp=self.bfloat16)

@@ -1,0 +1,58 @@
+"""Which process this is, where torchrun has started several."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+
+
+class Process(NamedTuple):
+    """This process among all that train: ``rank`` from 0, ``count`` of them, and its device."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+
+def join(device: str) -> Process:
+    """Join the other processes where torchrun has started any; one process of one otherwise.
+
+    Args:
+        device: as in ``TrainOptions``.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if count > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    return Process(dist.get_rank() if dist.is_initialized() else 0, count, chosen)
+
+
+def choose_device(name: str, index: int = 0) -> torch.device:
+    """The device that ``name`` means: ``auto`` takes GPU number ``index`` where there is one.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda", index) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device is auto, cpu or cuda, not {name!r}") from error
+    if device.type == "cuda":
+        found = torch.cuda.device_count()
+        if (device.index or 0) >= found:
+            raise ValueError(f"there is no device {name}: torch sees {found} CUDA devices; take cpu or auto")
+    return device

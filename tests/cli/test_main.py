@@ -1,0 +1,118 @@
+"""Dispatch, and what goes wrong in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from boxwright import __version__
+from boxwright.cli import main as cli
+from boxwright.cli.main import COMMANDS, main
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def run(_argv: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "import_attribute", lambda _target: run)
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    for name, summary in COMMANDS.items():
+        assert f"  {name}" in printed
+        assert summary in printed
+
+
+def test_every_command_has_its_file() -> None:
+    for name in COMMANDS:
+        path = Path(cli.__file__).parent / f"{name}.py"
+        assert "def run(argv: list[str]) -> int:" in path.read_text(), path
+
+
+def test_without_a_command_the_help_comes_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "usage: boxwright COMMAND" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"boxwright {__version__}\n"
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project.get("version", __version__) == __version__
+
+
+def test_a_misspelt_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "boxwright: error: unknown command 'trian'; did you mean 'train'? commands: demo, "
+    )
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("a\n  b"), "a b"),
+        (FileNotFoundError(2, "No such file or directory", "x.json"), "x.json: No such file or directory"),
+        (FileNotFoundError("no folder x"), "no folder x"),
+        (ImportError("install boxwright[report]"), "install boxwright[report]"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_errors_are_one_line_and_status_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, line: str
+) -> None:
+    fail_with(monkeypatch, error)
+    assert main(["info"]) == 2
+    assert capsys.readouterr() == ("", f"boxwright: error: {line}\n")
+
+
+def test_a_switch_shows_where_an_error_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(monkeypatch, ValueError("deep down"))
+    monkeypatch.setenv("BOXWRIGHT_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="deep down"):
+        main(["info"])
+
+
+def test_faults_of_the_program_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(monkeypatch, KeyError("x"))
+    with pytest.raises(KeyError):
+        main(["info"])
+
+
+def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    fail_with(monkeypatch, KeyboardInterrupt())
+    assert main(["info"]) == 130
+    assert capsys.readouterr().err == "boxwright: interrupted\n"
+
+
+def test_the_installed_command() -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "boxwright", *arguments], capture_output=True, text=True)
+
+    assert run("--version").stdout == f"boxwright {__version__}\n"
+    done = run("list", "nekcs")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_seen_enough() -> None:
+    command = f"{sys.executable} -m boxwright list | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_help_imports_neither_torch_nor_jsonargparse() -> None:
+    code = (
+        "import sys; from boxwright.cli.main import main; main(['--help']); main(['list'])\n"
+        "print({'torch', 'jsonargparse', 'numpy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("\nset()\n")
