@@ -80,9 +80,7 @@ def main() -> None:
     else:
         generator = torch.Generator().manual_seed(0)
         targets = [objects(options.objects, side, generator) for _ in range(batch)]
-        labels = [
-            {"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalized_targets(targets)
-        ]
+        labels = [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalized_targets(targets)]
         detector.train()
         peer.train()
         our_optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-5)

@@ -50,9 +50,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_misspelt_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trian"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(
-        "boxwright: error: unknown command 'trian'; did you mean 'train'? commands: demo, "
-    )
+    assert error.startswith("boxwright: error: unknown command 'trian'; did you mean 'train'? commands: demo, ")
     assert error.count("\n") == 1
 
 

@@ -18,9 +18,7 @@ def parse(*argv: str) -> RecipeCommand:
 
 
 def test_own_options_and_the_recipes_are_told_apart() -> None:
-    command = parse(
-        "--neck", "fpn", "rtdetr_r18", "--data", "d", "--neck.out-channels=64", "--train.budget", "10m"
-    )
+    command = parse("--neck", "fpn", "rtdetr_r18", "--data", "d", "--neck.out-channels=64", "--train.budget", "10m")
     assert (command.options.recipe, command.options.data, command.options.resume) == (
         "rtdetr_r18",
         "d",

@@ -46,9 +46,7 @@ class TestBuild:
 
     def test_overrides_as_arguments(self, small: dict[str, Any]) -> None:
         with pytest.warns(UserWarning, match="hybrid_encoder was replaced by fpn; its options are dropped"):
-            detector = boxwright.build(
-                small, num_classes=1, neck={"name": "fpn", "out_channels": 8}, image_size=96
-            )
+            detector = boxwright.build(small, num_classes=1, neck={"name": "fpn", "out_channels": 8}, image_size=96)
         assert detector.necks[0].out_spec["c4"] == Level(8, 16)
         assert detector.input_format.image_size == 96
 

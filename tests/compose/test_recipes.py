@@ -109,9 +109,7 @@ class TestOverrides:
         assert recipe["neck"][1]["expansion"] == 0.5
         assert notes == ()
 
-    @pytest.mark.parametrize(
-        "entry", [{"name": "fpn", "out_channels": 128}, "{name: fpn, out_channels: 128}"]
-    )
+    @pytest.mark.parametrize("entry", [{"name": "fpn", "out_channels": 128}, "{name: fpn, out_channels: 128}"])
     def test_a_part_with_its_options(self, entry: Any) -> None:
         assert resolve("rtdetr_r18", {"neck": entry}).recipe["neck"] == [{"name": "fpn", "out_channels": 128}]
 

@@ -65,9 +65,7 @@ class TinyCoco:
         file = self.root / annotations
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(self.document))
-        for index, (name, height, width) in enumerate(
-            [("a.png", 30, 40), ("sub/b.png", 50, 20), ("c.png", 16, 16)]
-        ):
+        for index, (name, height, width) in enumerate([("a.png", 30, 40), ("sub/b.png", 50, 20), ("c.png", 16, 16)]):
             path = self.root / images / name
             path.parent.mkdir(parents=True, exist_ok=True)
             pixels = np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -14,9 +14,7 @@ from boxwright.data.augment import Augmentation, Augmented, View, cropped, zoome
 from boxwright.data.images import Window, resample
 
 HEIGHT, WIDTH = 150, 210
-BOXES = np.array(
-    [[20, 30, 90, 120], [100, 10, 130, 40], [5, 5, 14, 12], [60, 60, 205, 145]], dtype=np.float32
-)
+BOXES = np.array([[20, 30, 90, 120], [100, 10, 130, 40], [5, 5, 14, 12], [60, 60, 205, 145]], dtype=np.float32)
 PLAIN: dict[str, Any] = {
     "photometric": 0.0,
     "channel_shuffle": 0.0,

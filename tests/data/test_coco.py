@@ -148,9 +148,7 @@ class TestRecords:
         document = {
             "images": [{"id": 1, "file_name": "a.png"}],
             "categories": [{"id": 1, "name": "x"}],
-            "annotations": [
-                {"id": i, "image_id": 1, "category_id": 1, "bbox": box} for i, box in enumerate(boxes)
-            ],
+            "annotations": [{"id": i, "image_id": 1, "category_id": 1, "bbox": box} for i, box in enumerate(boxes)],
         }
         (folder / "a.json").write_text(json.dumps(document))
         (record,) = read_coco(folder / "a.json", folder).records

@@ -97,9 +97,7 @@ class TestReadImage:
         grey = np.array([[0, 128, 129, 257, 32768, 65535]], dtype=np.uint16)
         for suffix in ("png", "tif"):
             Image.fromarray(grey).save(tmp_path / f"a.{suffix}")
-            np.testing.assert_array_equal(
-                read_image(tmp_path / f"a.{suffix}")[0, :, 0], [0, 0, 1, 1, 128, 255]
-            )
+            np.testing.assert_array_equal(read_image(tmp_path / f"a.{suffix}")[0, :, 0], [0, 0, 1, 1, 128, 255])
 
     def test_cmyk_becomes_rgb(self, tmp_path: Path) -> None:
         Image.new("CMYK", (4, 4), (0, 255, 255, 0)).save(tmp_path / "a.tif")
@@ -312,9 +310,7 @@ class TestResample:
         width=st.floats(0.1, 300),
         height=st.floats(0.1, 300),
     )
-    def test_content_lies_where_the_window_says(
-        self, x: float, y: float, width: float, height: float
-    ) -> None:
+    def test_content_lies_where_the_window_says(self, x: float, y: float, width: float, height: float) -> None:
         """A white picture's bounding box on the canvas is the picture's box seen through the window."""
         window = Window(x, y, max(x + width, 0.1), max(y + height, 0.1))
         canvas = resample(np.full((40, 50, 3), 255, np.uint8), window, 64, 96)

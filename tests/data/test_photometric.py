@@ -56,9 +56,7 @@ def test_hue_turns_as_in_hsv(turns: float) -> None:
 
 def test_hue_is_the_linear_map_nearest_to_hsv() -> None:
     """Over random colours, within 1 % of what least squares finds, which is 40 % off doing nothing."""
-    colours = 50 + 155 * torch.rand(
-        3, 1, 20000, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
+    colours = 50 + 155 * torch.rand(3, 1, 20000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     given = colours.flatten(1).numpy()
     for turns in (-0.05, 0.05):
         hsv = 255 * F.adjust_hue(colours / 255, turns).flatten(1).numpy()
@@ -107,9 +105,7 @@ def test_statistics_are_torchvisions(image: torch.Tensor) -> None:
         values = picture.double()
         return [*values.mean((1, 2)).tolist(), values.std().item(), values.std(0).mean().item()]
 
-    ours = np.array(
-        [describe(change_colours(image, draw_colour_map(rng, 0.5, 0.5, mean))) for _ in range(1000)]
-    )
+    ours = np.array([describe(change_colours(image, draw_colour_map(rng, 0.5, 0.5, mean))) for _ in range(1000)])
     theirs = np.array([describe(theirs_transform(image)) for _ in range(1000)])
     error = np.sqrt((ours.var(0) + theirs.var(0)) / 1000)
     assert (np.abs(ours.mean(0) - theirs.mean(0)) < 4 * error + 0.5).all()

@@ -38,14 +38,9 @@ class TestBadPictures:
     def test_truncated_copy_of_a_real_set(self, real_data, tmp_path: Path) -> None:
         source = real_data("coco_mini")
         (tmp_path / "images").mkdir()
-        names = [
-            image["file_name"]
-            for image in json.loads((source / "annotations/val.json").read_text())["images"]
-        ]
+        names = [image["file_name"] for image in json.loads((source / "annotations/val.json").read_text())["images"]]
         for index, name in enumerate(names):
             content = (source / "images" / name).read_bytes()
             (tmp_path / "images" / name).write_bytes(content[:-500] if index == 7 else content)
-        with pytest.raises(
-            ValueError, match=rf"of 25 pictures in .*, 1 unreadable: {names[7]} \(.*truncated"
-        ):
+        with pytest.raises(ValueError, match=rf"of 25 pictures in .*, 1 unreadable: {names[7]} \(.*truncated"):
             read_coco(source / "annotations/val.json", tmp_path / "images")

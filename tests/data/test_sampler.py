@@ -52,9 +52,7 @@ def test_resuming_gives_the_tail_of_the_uninterrupted_run(
     seed=st.integers(0, 9),
 )
 @settings(max_examples=60, deadline=None)
-def test_processes_share_out_the_same_samples(
-    share: int, world_size: int, num_samples: int, seed: int
-) -> None:
+def test_processes_share_out_the_same_samples(share: int, world_size: int, num_samples: int, seed: int) -> None:
     options: dict[str, Any] = {"seed": seed, "num_samples": num_samples, "batch_size": share * world_size}
     ranks = [sampler(**options, rank=rank, world_size=world_size) for rank in range(world_size)]
     for alone, together in zip(sampler(**options), zip(*ranks, strict=True), strict=True):

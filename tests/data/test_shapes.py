@@ -70,9 +70,7 @@ def test_the_reader_has_nothing_to_say_about_it(drawn: Path) -> None:
         assert len(data.records) == size
         assert data.notes == ()
         assert tuple(category.name for category in data.categories) == CLASSES
-        assert sum(len(record.labels) for record in data.records) == len(
-            annotations(drawn, split)["annotations"]
-        )
+        assert sum(len(record.labels) for record in data.records) == len(annotations(drawn, split)["annotations"])
 
 
 def test_variety(drawn: Path) -> None:

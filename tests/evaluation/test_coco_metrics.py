@@ -99,9 +99,7 @@ class Oracle:
             for i, (box, score, label) in enumerate(zip(*(x.tolist() for x in d), strict=True)):
                 x1, y1, x2, y2 = box
                 result = {"image_id": image_id, "category_id": ids[label], "score": score}
-                result |= (
-                    {"segmentation": masks[image_id][i]} if masks else {"bbox": [x1, y1, x2 - x1, y2 - y1]}
-                )
+                result |= {"segmentation": masks[image_id][i]} if masks else {"bbox": [x1, y1, x2 - x1, y2 - y1]}
                 results.append(result)
         with contextlib.redirect_stdout(io.StringIO()):
             truth.createIndex()
@@ -344,9 +342,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("label", [-1, 2])
     def test_label_without_class(self, label: int) -> None:
-        with pytest.raises(
-            ValueError, match=f"a detection has label {label}, but val.json has only the 2 classes"
-        ):
+        with pytest.raises(ValueError, match=f"a detection has label {label}, but val.json has only the 2 classes"):
             evaluate_detections(self.data, {1: make_detections([[0, 0, 4, 4]], [0.5], [label])})
 
     def test_no_segmentation(self) -> None:

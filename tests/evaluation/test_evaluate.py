@@ -42,9 +42,7 @@ class Fake(nn.Module):
     def postprocess(self, output: Tensor, image_sizes: list[ImageSize]) -> list[Detections]:
         assert not torch.is_autocast_enabled("cpu")
         return [
-            Detections(
-                torch.tensor([[float(x), 0.0, s.width, s.height]]), torch.ones(1), torch.zeros(1).long()
-            )
+            Detections(torch.tensor([[float(x), 0.0, s.width, s.height]]), torch.ones(1), torch.zeros(1).long())
             for x, s in zip(output, image_sizes, strict=True)
         ]
 

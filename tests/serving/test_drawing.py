@@ -40,9 +40,7 @@ def record(boxes_xywh: list[list[float]], labels: list[int], crowd: list[bool]) 
 
 
 def test_a_box_colours_its_edges_and_nothing_else() -> None:
-    picture = np.asarray(
-        draw_detections(GREY, found([[50, 60, 150, 160]], [0.9], [0]), CATEGORIES, threshold=0.5)
-    )
+    picture = np.asarray(draw_detections(GREY, found([[50, 60, 150, 160]], [0.9], [0]), CATEGORIES, threshold=0.5))
     changed = (picture != 128).any(2)
     colour = np.array(class_colour(0))
     for edge in (picture[60, 50:150], picture[159, 50:150], picture[60:160, 50], picture[60:160, 149]):
@@ -161,7 +159,5 @@ def test_24_colours_are_distinct() -> None:
     colours = [class_colour(label) for label in range(24)]
     assert len(set(colours)) == 24
     assert class_colour(24) == colours[0]
-    distances = [
-        sum(abs(a - b) for a, b in zip(x, y, strict=True)) for x in colours for y in colours if x != y
-    ]
+    distances = [sum(abs(a - b) for a, b in zip(x, y, strict=True)) for x in colours for y in colours if x != y]
     assert min(distances) >= 40

@@ -32,9 +32,7 @@ def class_row(name: str, **changed: Any) -> dict[str, Any]:
     return row | {"APm": 0.1, "APl": 0.9, "precision50": tuple(np.linspace(1, 0, 101).tolist())} | changed
 
 
-METRICS = NUMBERS | {
-    "per_class": [class_row(NAMES[0]), class_row(NAMES[1], num_objects=0, AP=-1.0, precision50=())]
-}
+METRICS = NUMBERS | {"per_class": [class_row(NAMES[0]), class_row(NAMES[1], num_objects=0, AP=-1.0, precision50=())]}
 
 
 def history() -> list[dict[str, Any]]:
@@ -126,9 +124,7 @@ def test_needs_nothing_but_itself(tmp_path: Path) -> None:
     assert "@import" not in html
     page = Page(html)
     assert not {"script", "link", "iframe"} & set(page.tags)
-    outside = [
-        address for address in page.addresses if not address.startswith(("#", "data:image/jpeg;base64,"))
-    ]
+    outside = [address for address in page.addresses if not address.startswith(("#", "data:image/jpeg;base64,"))]
     assert outside == []
     assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["report.html"]
 
@@ -250,8 +246,6 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         return None if name == "matplotlib" else util.find_spec(name)
 
     monkeypatch.setattr(report, "find_spec", find)
-    with pytest.raises(
-        ValueError, match=r"report: matplotlib; install with: pip install 'boxwright\[report\]'"
-    ):
+    with pytest.raises(ValueError, match=r"report: matplotlib; install with: pip install 'boxwright\[report\]'"):
         written(tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []

@@ -50,8 +50,8 @@ def read_split(
 def add_split_arguments(parser: argparse.ArgumentParser, split: str) -> None:
     """``--SPLIT-annotations`` and ``--SPLIT-images``, for data sets in no layout that is known."""
     parser.add_argument(
-        f"--{split}-annotations", metavar="FILE", help=f"the {split} split's annotation file, instead of --data's"
+        f"--{split}-annotations",
+        metavar="FILE",
+        help=f"the {split} split's annotation file, instead of --data's",
     )
-    parser.add_argument(
-        f"--{split}-images", metavar="DIR", help=f"the {split} split's pictures, instead of --data's"
-    )
+    parser.add_argument(f"--{split}-images", metavar="DIR", help=f"the {split} split's pictures, instead of --data's")

@@ -57,7 +57,7 @@ def measure(recipe: Recipe, num_classes: int) -> dict[str, Any]:
     deployed = _flops(detector.fused(), size).get("Global", 0)
     for module in detector.modules():
         if hasattr(module, "as_published"):
-            module.as_published = True
+            module.as_published = True  # type: ignore[assignment]
     flops = _flops(detector, size)
     parts = [
         {"slot": slot, "name": name, **_num_params(part), "gmac": flops.get(f"Detector.{path}", 0) / 2e9}

@@ -56,14 +56,10 @@ def parse_recipe_command(
         SystemExit: after ``--help``, with status 0.
     """
     parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="name or .yaml file")
-    parser.add_argument(
-        "--image-size", metavar="N", dest="_image_size", help="the same as --input.image_size N"
-    )
+    parser.add_argument("--image-size", metavar="N", dest="_image_size", help="the same as --input.image_size N")
     own, overrides = _take_overrides(argv)
     wants_help = any(argument in ("-h", "--help") for argument in own)
-    options, rest = parser.parse_known_args(
-        [argument for argument in own if argument not in ("-h", "--help")]
-    )
+    options, rest = parser.parse_known_args([argument for argument in own if argument not in ("-h", "--help")])
     if wants_help and options.recipe is None:
         listed = ", ".join(f"--{section}.OPTION" for section in sections)
         general = _GENERAL_HELP.format(prog=parser.prog, sections=f"{listed} VALUE".ljust(35) + "likewise")

@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> int:
     if options.data is None and options.train_annotations is None:
         parser.error("which data set? give --data DIR, or --train-annotations FILE and --train-images DIR")
     folder = Path(options.out) if options.out else _default_folder(options)
-    return train_recipe(console, recipe, folder, options, began=began, command_line=" ".join(argv))
+    return train_recipe(console, recipe, folder, options, began=began, command="train " + " ".join(argv))
 
 
 def train_recipe(
@@ -53,9 +53,18 @@ def train_recipe(
     options: argparse.Namespace,
     *,
     began: float,
-    command_line: str,
+    command: str,
 ) -> int:
-    """Train a resolved recipe into ``folder``; returns the exit status."""
+    """Train a resolved recipe into ``folder``; returns the exit status.
+
+    Args:
+        console: for what the user reads on the way.
+        recipe: resolved.
+        folder: of the run.
+        options: ``data``, ``{train,val}_{annotations,images}`` and ``resume``, as in ``run``.
+        began: ``time.monotonic()`` when the user's budget began to run.
+        command: what was typed, to say how to go on after Ctrl-C.
+    """
     _check_folder(folder, options.resume)
     categories: list[Category] | None = None
     if options.resume:
@@ -98,7 +107,8 @@ def train_recipe(
     try:
         progress = train(work, resume=options.resume)
     except Interrupted:
-        say(console, f"stopped, and saved in {folder}. To go on:  boxwright train {command_line} --resume")
+        again = command if options.resume or command.startswith("demo") else f"{command} --resume"
+        say(console, f"stopped and saved in {folder}; to go on:  boxwright {again}")
         return 130
     best = f", best AP {progress.best_ap:.3f}" if validation is not None else ""
     say(console, f"done: {progress.steps} steps in {progress.seconds:.0f} s{best}")

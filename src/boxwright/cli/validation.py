@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-
 import torch
 
 from boxwright.data.loader import eval_loader
@@ -26,9 +25,7 @@ class Validation:
         bfloat16: run the network in bfloat16.
     """
 
-    def __init__(
-        self, data: DetectionData, *, batch_size: int = 8, workers: int = 0, bfloat16: bool = False
-    ) -> None:
+    def __init__(self, data: DetectionData, *, batch_size: int = 8, workers: int = 0, bfloat16: bool = False) -> None:
         self.data, self.batch_size, self.workers, self.bfloat16 = data, batch_size, workers, bfloat16
         self.num_pictures = len(data.records)
 
@@ -36,9 +33,7 @@ class Validation:
         """Metrics as they stand in JSON; of the first ``limit`` pictures only where given."""
         return self.detections(detector, limit)[0].to_json()
 
-    def detections(
-        self, detector: Detector, limit: int | None = None
-    ) -> tuple[CocoMetrics, dict[int, Detections]]:
+    def detections(self, detector: Detector, limit: int | None = None) -> tuple[CocoMetrics, dict[int, Detections]]:
         """Metrics, and what was found by image id. The detector is fused first: that is what will be used."""
         data = self.data if limit is None else replace(self.data, records=self.data.records[:limit])
         fused = detector.fused()

@@ -70,9 +70,7 @@ def build_resolved(
         necks.append(_construct(address, entry, trusted, {"in_spec": spec}))
         spec = necks[-1].out_spec
     head = _construct("head", head_entry, trusted, {"in_spec": spec, "num_classes": len(categories)})
-    return Detector(
-        backbone, necks, head, categories=categories, input_format=section_options(recipe, "input")
-    )
+    return Detector(backbone, necks, head, categories=categories, input_format=section_options(recipe, "input"))
 
 
 def detector_state(detector: Detector, recipe: Recipe) -> dict[str, Any]:
@@ -147,9 +145,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: not a checkpoint, or a damaged one: it is not readable as plain tensors and values"
         ) from error
     if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
-        raise ValueError(
-            f"{path}: holds weights, but not of Boxwright; a checkpoint comes from `boxwright train`"
-        )
+        raise ValueError(f"{path}: holds weights, but not of Boxwright; a checkpoint comes from `boxwright train`")
     if content.get("version") != CHECKPOINT_VERSION:
         raise ValueError(
             f"{path}: has checkpoint format {content.get('version')}, this release reads "
@@ -169,17 +165,13 @@ def _categories(num_classes: int | None, categories: Sequence[Category] | None) 
             raise ValueError(f"num_classes is at least 1, not {num_classes}")
         return [Category(i, f"class_{i}") for i in range(num_classes)]
     if num_classes not in (None, len(categories)):
-        raise ValueError(
-            f"num_classes is {num_classes}, but there are {len(categories)} categories; give only one"
-        )
+        raise ValueError(f"num_classes is {num_classes}, but there are {len(categories)} categories; give only one")
     if not categories:
         raise ValueError("categories are empty; a detector has at least one class")
     return list(categories)
 
 
-def _construct(
-    address: str, entry: Recipe, trusted: Collection[str] | None, wiring: Mapping[str, Any]
-) -> Any:
+def _construct(address: str, entry: Recipe, trusted: Collection[str] | None, wiring: Mapping[str, Any]) -> Any:
     name = entry["name"]
     part = find_part(SLOTS[address.partition(".")[0]], name, trusted=trusted)
     values = {key: value for key, value in entry.items() if key != "name"}

@@ -49,13 +49,9 @@ def find_part(folder: Folder, name: str, *, trusted: Collection[str] | None = No
     name = name.replace("-", "_")
     choices = list_parts(folder)
     if name not in choices:
-        raise ValueError(
-            f"{unknown(folder[:-1], name, choices, folder)}; a part outside is package.module:Class"
-        )
+        raise ValueError(f"{unknown(folder[:-1], name, choices, folder)}; a part outside is package.module:Class")
     module = import_module(f"boxwright.{folder}.{name}")
-    classes: list[type[Any]] = [
-        part for part in (vars(module)[key] for key in module.__all__) if _is_part(part)
-    ]
+    classes: list[type[Any]] = [part for part in (vars(module)[key] for key in module.__all__) if _is_part(part)]
     if len(classes) != 1:
         raise ValueError(
             f"boxwright/{folder}/{name}.py: __all__ must name one torch.nn.Module class, not {len(classes)}"

@@ -66,9 +66,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(recipe, dict):
-        raise ValueError(
-            f"{path}: a recipe has sections ({', '.join([*SLOTS, *SECTIONS])}); this is not a mapping"
-        )
+        raise ValueError(f"{path}: a recipe has sections ({', '.join([*SLOTS, *SECTIONS])}); this is not a mapping")
     return recipe
 
 
@@ -98,9 +96,7 @@ def section_options(recipe: Recipe, section: str) -> Any:
     target = import_attribute(SECTIONS[section])
     try:
         return target(
-            **parse_options(
-                target, recipe[section], owner=f"'{section}'", label=lambda name: f"{section}.{name}"
-            )
+            **parse_options(target, recipe[section], owner=f"'{section}'", label=lambda name: f"{section}.{name}")
         )
     except KeyError as error:
         raise ValueError(f"the recipe is not resolved: section '{section}' is missing") from error
@@ -179,9 +175,7 @@ class _Draft:
     def _check_section(self, name: str, prefix: str) -> None:
         known = [*SLOTS, *SECTIONS]
         if name not in known:
-            raise ValueError(
-                prefix + unknown("section", name, [*known, *ALIASES] if not prefix else known, "sections")
-            )
+            raise ValueError(prefix + unknown("section", name, [*known, *ALIASES] if not prefix else known, "sections"))
 
     def _swap(self, slot: str, value: Any) -> None:
         self.overridden.add(slot)
@@ -189,16 +183,13 @@ class _Draft:
         new = _entries(slot, value, slot)
         # A part that stays, as in `--neck hybrid_encoder,fpn`, keeps its options.
         self.slots[slot] = [
-            old.pop(entry["name"]) if entry.keys() == {"name"} and entry["name"] in old else entry
-            for entry in new
+            old.pop(entry["name"]) if entry.keys() == {"name"} and entry["name"] in old else entry for entry in new
         ]
         for name, entry in old.items():
             dropped = ", ".join(f"{key}={value}" for key, value in entry.items() if key != "name")
             if dropped:
                 names = ", ".join(entry["name"] for entry in new)
-                self.notes.append(
-                    f"{slot}: {name} was replaced by {names}; its options are dropped: {dropped}"
-                )
+                self.notes.append(f"{slot}: {name} was replaced by {names}; its options are dropped: {dropped}")
 
     def _set_option(self, slot: str, option: str, value: Any) -> None:
         entries = self.slots[slot]
@@ -207,9 +198,7 @@ class _Draft:
             raise ValueError(f"{slot}.{option}: a part is swapped by {slot} itself, without '.{option}'")
         if index.isdecimal() and rest:
             if int(index) >= len(entries):
-                raise ValueError(
-                    f"{slot}.{option}: there is no {slot}.{index}, the last is {slot}.{len(entries) - 1}"
-                )
+                raise ValueError(f"{slot}.{option}: there is no {slot}.{index}, the last is {slot}.{len(entries) - 1}")
             option, position = rest, int(index)
         elif len(entries) > 1:
             raise ValueError(
@@ -233,9 +222,7 @@ def _entries(slot: str, value: Any, where: str) -> list[Recipe]:
             raise ValueError(f"{where}: a part is a name or a mapping with 'name', got {item!r}")
         entries.append(entry)
     if not entries or (slot != "neck" and len(entries) > 1):
-        raise ValueError(
-            f"{where}: takes {'at least ' if slot == 'neck' else ''}one part, got {len(entries)}"
-        )
+        raise ValueError(f"{where}: takes {'at least ' if slot == 'neck' else ''}one part, got {len(entries)}")
     return entries
 
 
@@ -269,8 +256,6 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if str(key) in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"'{key}' appears twice", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"'{key}' appears twice", key_node.start_mark)
             seen.add(str(key))
         return super().construct_mapping(node, deep)

@@ -221,19 +221,13 @@ def _draw_parts(window: Window, rng: np.random.Generator) -> Float64[np.ndarray,
     return np.concatenate((corners, corners + sides), axis=1)[fits]
 
 
-def _centres_within(
-    boxes: Float32[np.ndarray, "n 4"], parts: Float64[np.ndarray, "p 4"]
-) -> Bool[np.ndarray, "p n"]:
+def _centres_within(boxes: Float32[np.ndarray, "n 4"], parts: Float64[np.ndarray, "p 4"]) -> Bool[np.ndarray, "p n"]:
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside: Bool[np.ndarray, "p n"] = ((parts[:, None, :2] < centres) & (centres < parts[:, None, 2:])).all(
-        -1
-    )
+    inside: Bool[np.ndarray, "p n"] = ((parts[:, None, :2] < centres) & (centres < parts[:, None, 2:])).all(-1)
     return inside
 
 
-def _pairwise_iou(
-    parts: Float64[np.ndarray, "p 4"], boxes: Float32[np.ndarray, "n 4"]
-) -> Float64[np.ndarray, "p n"]:
+def _pairwise_iou(parts: Float64[np.ndarray, "p 4"], boxes: Float32[np.ndarray, "n 4"]) -> Float64[np.ndarray, "p n"]:
     """In numpy, unlike ``ops.boxes``: a worker spends its time here on calls, not on numbers."""
     low = np.maximum(parts[:, None, :2], boxes[:, :2])
     high = np.minimum(parts[:, None, 2:], boxes[:, 2:])

@@ -110,9 +110,7 @@ def max_objects(data: DetectionData) -> int:
 def _likeliest_folder(folders: tuple[Path, ...], file: CocoFile) -> Path:
     """The first of those folders that hold most of the first pictures."""
     names = [image.file_name for image in islice(file.images, 20)]
-    return max(
-        folders, key=lambda folder: (sum((folder / name).is_file() for name in names), folder.is_dir())
-    )
+    return max(folders, key=lambda folder: (sum((folder / name).is_file() for name in names), folder.is_dir()))
 
 
 def _join(
@@ -136,9 +134,7 @@ def _join(
     return dataclasses.replace(data, notes=tuple(f"{file.path}: {note}" for note in notes))
 
 
-def _records(
-    file: CocoFile, folder: Path, sizes: list[tuple[int, int]]
-) -> tuple[tuple[Record, ...], list[str]]:
+def _records(file: CocoFile, folder: Path, sizes: list[tuple[int, int]]) -> tuple[tuple[Record, ...], list[str]]:
     """A record per picture, and the names of the annotations that were dropped."""
     order = np.argsort(file.image_index, kind="stable")
     bounds = np.searchsorted(file.image_index[order], np.arange(1, len(file.images)))
@@ -155,9 +151,7 @@ def _records(
     return tuple(records), dropped
 
 
-def _record(
-    file: CocoFile, folder: Path, index: int, size: tuple[int, int], rows: Int64[np.ndarray, " n"]
-) -> Record:
+def _record(file: CocoFile, folder: Path, index: int, size: tuple[int, int], rows: Int64[np.ndarray, " n"]) -> Record:
     image = file.images[index]
     segmentations = tuple(file.segmentations[row] for row in rows) if file.segmentations else ()
     return Record(
@@ -174,9 +168,7 @@ def _record(
     )
 
 
-def _labels_of_model(
-    file: CocoFile, categories: Sequence[Category]
-) -> tuple[Int64[np.ndarray, " n"], list[str]]:
+def _labels_of_model(file: CocoFile, categories: Sequence[Category]) -> tuple[Int64[np.ndarray, " n"], list[str]]:
     """The file's labels as indices into a model's categories, matched by name."""
     label_of = {category.name: label for label, category in enumerate(categories)}
     lookup = np.array([label_of.get(category.name, -1) for category in file.categories], dtype=np.int64)
@@ -194,8 +186,7 @@ def _labels_of_model(
     unused = [repr(file.categories[i].name) for i in np.flatnonzero(lookup < 0)]
     if unused:
         notes.append(
-            f"{len(unused)} categories without annotations are unknown to the model, and ignored: "
-            f"{first_names(unused)}"
+            f"{len(unused)} categories without annotations are unknown to the model, and ignored: {first_names(unused)}"
         )
     moved = [
         f"{category.name!r} is {category.id} here and {categories[label].id} there"
@@ -203,9 +194,7 @@ def _labels_of_model(
         if label >= 0 and category.id != categories[label].id
     ]
     if moved:
-        notes.append(
-            f"{len(moved)} category ids differ from the model's, matched by name: {first_names(moved, 1)}"
-        )
+        notes.append(f"{len(moved)} category ids differ from the model's, matched by name: {first_names(moved, 1)}")
     return labels, notes
 
 

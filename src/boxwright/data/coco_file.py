@@ -181,9 +181,7 @@ def _annotation(entry: dict[str, Any], index_of: dict[int, int], label_of: dict[
     annotation_id = _whole(entry, "id")
     image_id = _whole(entry, "image_id")
     if image_id not in index_of:
-        raise _InvalidEntryError(
-            f"image_id {image_id} is not in 'images'; add the picture or delete the annotation"
-        )
+        raise _InvalidEntryError(f"image_id {image_id} is not in 'images'; add the picture or delete the annotation")
     category_id = _whole(entry, "category_id")
     if category_id not in label_of:
         raise _InvalidEntryError(
@@ -199,21 +197,16 @@ def _annotation(entry: dict[str, Any], index_of: dict[int, int], label_of: dict[
     if area is None:
         area = float(bbox[2]) * float(bbox[3])
     elif not _is_finite(area):
-        raise _InvalidEntryError(
-            f"area must be a finite number, not {reprlib.repr(area)}; correct or leave it out"
-        )
+        raise _InvalidEntryError(f"area must be a finite number, not {reprlib.repr(area)}; correct or leave it out")
     crowd = entry.get("iscrowd")
     if crowd not in (None, 0, 1):
         raise _InvalidEntryError(f"iscrowd must be 0 or 1, not {reprlib.repr(crowd)}")
     segmentation = entry.get("segmentation") or None
     if not (segmentation is None or isinstance(segmentation, list | dict)):
         raise _InvalidEntryError(
-            f"segmentation must be polygons or an RLE, not {reprlib.repr(segmentation)}; "
-            "correct it or leave it out"
+            f"segmentation must be polygons or an RLE, not {reprlib.repr(segmentation)}; correct it or leave it out"
         )
-    return _Annotation(
-        annotation_id, index_of[image_id], label_of[category_id], bbox, area, bool(crowd), segmentation
-    )
+    return _Annotation(annotation_id, index_of[image_id], label_of[category_id], bbox, area, bool(crowd), segmentation)
 
 
 def _whole(entry: dict[str, Any], key: str) -> int:

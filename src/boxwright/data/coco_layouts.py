@@ -38,9 +38,7 @@ def find_sources(data: Path) -> dict[str, Source]:
     if not data.exists():
         raise FileNotFoundError(f"data folder {data} does not exist")
     if not data.is_dir():
-        raise ValueError(
-            f"{data} is a file; give the data folder, or this file and its pictures as explicit paths"
-        )
+        raise ValueError(f"{data} is a file; give the data folder, or this file and its pictures as explicit paths")
     if not any(data.iterdir()):
         raise ValueError(f"data folder {data} is empty")
     found = _roboflow(data) | _official(data) | _plain(data)
@@ -59,9 +57,7 @@ def find_source(data: Path, split: str) -> Source:
     if _canonical(split) in sources:
         return sources[_canonical(split)]
     for source in sources.values():
-        if (
-            source.annotations.stem == f"instances_{split}"
-        ):  # asked for by its year where only one year is there
+        if source.annotations.stem == f"instances_{split}":  # asked for by its year where only one year is there
             return source
     splits = f"its splits are {', '.join(sources)}" if sources else "it has no annotation file of any split"
     raise ValueError(

@@ -143,9 +143,7 @@ def as_rgb(image: str | Path | Image.Image | npt.NDArray[Any] | Tensor) -> UInt8
             raise ValueError(f"this PIL image cannot be read: {_reason(error)}") from error
     if isinstance(image, np.ndarray | Tensor):
         return _three_channels(_as_uint8(_channels_last(image)))
-    raise ValueError(
-        f"an image must be a path, a PIL image, an array or a tensor, not {type(image).__name__}"
-    )
+    raise ValueError(f"an image must be a path, a PIL image, an array or a tensor, not {type(image).__name__}")
 
 
 def resample(
@@ -207,9 +205,7 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
         empty = Path(path).stat().st_size == 0
         what = "it is empty" if empty else "it is not an image file, or its beginning is damaged"
         raise ValueError(f"{path} cannot be read as a picture: {what}") from error
-    except (
-        Exception
-    ) as error:  # on damaged files, Pillow's decoders raise what they like, SyntaxError included
+    except Exception as error:  # on damaged files, Pillow's decoders raise what they like, SyntaxError included
         raise ValueError(f"{path} cannot be read as a picture: {_reason(error)}") from error
 
 
@@ -220,9 +216,7 @@ def _reason(error: Exception) -> str:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except (
-        Exception
-    ):  # a damaged EXIF block does not make the picture unreadable: it says nothing, as if absent
+    except Exception:  # a damaged EXIF block does not make the picture unreadable: it says nothing, as if absent
         return 1
 
 

@@ -80,9 +80,7 @@ class TrainSet(Dataset[Sample]):
         cache_bytes: memory for decoded pictures, in bytes, in each process.
     """
 
-    def __init__(
-        self, data: DetectionData, *, augmentation: Augmentation, seed: int, cache_bytes: int = 0
-    ) -> None:
+    def __init__(self, data: DetectionData, *, augmentation: Augmentation, seed: int, cache_bytes: int = 0) -> None:
         self.data = data
         self.augmentation = augmentation
         self.seed = seed
@@ -96,9 +94,7 @@ class TrainSet(Dataset[Sample]):
         picture = self._cache.read(key.record, record)
         single = ~record.crowd
         rng = augmentation_rng(self.seed, key)
-        image, boxes, kept = self.augmentation(
-            picture, record.boxes()[single], key.image_size, rng, light=key.light
-        )
+        image, boxes, kept = self.augmentation(picture, record.boxes()[single], key.image_size, rng, light=key.light)
         return _sample(record, image, record.labels[single][kept], boxes)
 
 
@@ -145,8 +141,7 @@ def read_record(record: Record) -> UInt8[np.ndarray, "h w 3"]:
 def collate(samples: Sequence[Sample], input_format: InputFormat) -> Batch:
     """Samples of one image size to a batch; their images normalised. No canvas has padding."""
     targets = [
-        Targets(sample.labels, sample.boxes, (sample.size.input_height, sample.size.input_width))
-        for sample in samples
+        Targets(sample.labels, sample.boxes, (sample.size.input_height, sample.size.input_width)) for sample in samples
     ]
     return Batch(
         images=normalise(torch.stack([sample.image for sample in samples]), input_format),
@@ -208,9 +203,7 @@ def train_loader(
         ValueError: if the sampler counts another number of pictures.
     """
     if sampler.num_samples != len(data.records):
-        raise ValueError(
-            f"the sampler counts {sampler.num_samples} pictures, the data set {len(data.records)}"
-        )
+        raise ValueError(f"the sampler counts {sampler.num_samples} pictures, the data set {len(data.records)}")
     samples = TrainSet(data, augmentation=augmentation, seed=sampler.seed, cache_bytes=cache_bytes)
     return _loader(samples, input_format, num_workers, pin_memory, batch_sampler=sampler)
 

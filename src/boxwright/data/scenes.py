@@ -78,9 +78,7 @@ def paint_scene(rng: np.random.Generator, height: int, width: int, num_shapes: i
             visible = [shape.mask & ~mask for shape in shapes] + [mask]
             if _all_recognisable(visible, [*full_areas, full_area]):
                 _draw(rng, canvas, patch, backdrop)
-                shapes = [Shape(s.label, v) for s, v in zip(shapes, visible, strict=False)] + [
-                    Shape(label, mask)
-                ]
+                shapes = [Shape(s.label, v) for s, v in zip(shapes, visible, strict=False)] + [Shape(label, mask)]
                 full_areas.append(full_area)
                 break
     grain = rng.normal(0.0, rng.uniform(0.0, 0.03), (height, width, 1))

@@ -90,9 +90,7 @@ def _drawn_before(out: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict):
-        raise ValueError(
-            f"{out} is not empty and was not drawn by boxwright: name another folder for the drawn set"
-        )
+        raise ValueError(f"{out} is not empty and was not drawn by boxwright: name another folder for the drawn set")
     return found
 
 

@@ -252,9 +252,7 @@ def _mask_results(
                 "task 'segm' needs one run-length encoded mask per detection"
             )
         for score, label, mask in zip(found.scores.tolist(), found.labels.tolist(), own, strict=True):
-            results.append(
-                {"image_id": image_id, "category_id": label, "score": score, "segmentation": dict(mask)}
-            )
+            results.append({"image_id": image_id, "category_id": label, "score": score, "segmentation": dict(mask)})
     return results
 
 

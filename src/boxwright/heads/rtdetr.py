@@ -118,7 +118,11 @@ class RTDETR(nn.Module):
             raise ValueError("the head needs at least one level")
         if eval_layers is not None and not 1 <= eval_layers <= num_layers:
             raise ValueError(f"eval_layers is between 1 and num_layers ({num_layers}), not {eval_layers}")
-        for name, value in (("num_classes", num_classes), ("num_queries", num_queries), ("num_layers", num_layers)):
+        for name, value in (
+            ("num_classes", num_classes),
+            ("num_queries", num_queries),
+            ("num_layers", num_layers),
+        ):
             if value < 1:
                 raise ValueError(f"{name} is at least 1, not {value}")
         self.num_classes, self.num_queries = num_classes, num_queries
@@ -128,7 +132,10 @@ class RTDETR(nn.Module):
         # For counting only: run the encoder's box head on every token, as the published graph does.
         self.as_published = False
         self.criterion = SetCriterion(
-            class_weight=class_weight, l1_weight=l1_weight, giou_weight=giou_weight, matcher=HungarianMatcher()
+            class_weight=class_weight,
+            l1_weight=l1_weight,
+            giou_weight=giou_weight,
+            matcher=HungarianMatcher(),
         )
 
         self.projections = nn.ModuleDict(
@@ -162,9 +169,9 @@ class RTDETR(nn.Module):
         for mlp in (self.encoder_boxes, *self.boxes):
             nn.init.zeros_(mlp.layers[-1].weight)
             nn.init.zeros_(mlp.layers[-1].bias)
-        nn.init.xavier_uniform_(self.encoder_output[0].weight)
-        for layer in self.query_positions.layers:
-            nn.init.xavier_uniform_(layer.weight)
+        for module in (*self.encoder_output.modules(), *self.query_positions.modules()):
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
 
     def forward(
         self,
@@ -285,7 +292,13 @@ class RTDETR(nn.Module):
             if tokens.valid_ratios is not None:
                 sampled = sampled * tokens.valid_ratios.repeat(1, 1, 2)[:, None]
             content = self.layers[i](
-                content, positions, sampled, tokens.memory, tokens.shapes, padding=tokens.padding, blocked=blocked
+                content,
+                positions,
+                sampled,
+                tokens.memory,
+                tokens.shapes,
+                padding=tokens.padding,
+                blocked=blocked,
             )
             delta = self._box_delta(self.boxes[i], content)
             refined = (delta + inverse_sigmoid(reference)).sigmoid()

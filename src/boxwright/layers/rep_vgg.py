@@ -64,9 +64,7 @@ class CSPRepLayer(nn.Module):
         self.conv1 = ConvNorm(in_channels, hidden, 1, activation="silu")
         self.conv2 = ConvNorm(in_channels, hidden, 1, activation="silu")
         self.blocks = nn.Sequential(*[RepVGGBlock(hidden) for _ in range(num_blocks)])
-        self.expand = (
-            nn.Identity() if hidden == out_channels else ConvNorm(hidden, out_channels, 1, activation="silu")
-        )
+        self.expand = nn.Identity() if hidden == out_channels else ConvNorm(hidden, out_channels, 1, activation="silu")
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
         return self.expand(self.blocks(self.conv1(x)) + self.conv2(x))  # type: ignore[no-any-return]

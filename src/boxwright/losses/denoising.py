@@ -90,7 +90,10 @@ def denoising_queries(
     size = size + (place >= places).float()[:, None]  # the second half of each group is to be rejected
     corners = cxcywh_to_xyxy(boxes) + sign * size * boxes[..., 2:].repeat(1, 1, 2) * 0.5 * box_noise
     return DenoisingQueries(
-        noised_labels, xyxy_to_cxcywh(corners.clamp(0, 1)), _matches(counts, places, num_groups, device), num_groups
+        noised_labels,
+        xyxy_to_cxcywh(corners.clamp(0, 1)),
+        _matches(counts, places, num_groups, device),
+        num_groups,
     )
 
 
@@ -104,5 +107,7 @@ def _matches(counts: Sequence[int], places: int, num_groups: int, device: torch.
         objects.append((one + first).repeat(num_groups))
         images.append(torch.full((count * num_groups,), image))
         first += count
-    image = torch.cat(images).to(device)
-    return Matches(torch.zeros_like(image), image, torch.cat(queries).to(device), torch.cat(objects).to(device))
+    image_index = torch.cat(images).to(device)
+    return Matches(
+        torch.zeros_like(image_index), image_index, torch.cat(queries).to(device), torch.cat(objects).to(device)
+    )

@@ -36,7 +36,6 @@ class Matches(NamedTuple):
     query: Int[Tensor, " s"]
     object: Int[Tensor, " s"]
 
-
     def repeated(self, num_layers: int) -> Matches:
         """The same pairs in each of ``num_layers`` layers; for pairs of one layer."""
         times = self.image.new_tensor(range(num_layers)).repeat_interleave(len(self.image))
@@ -93,9 +92,7 @@ class HungarianMatcher:
                 "the objects beyond are never learnt; raise num_queries",
                 stacklevel=2,
             )
-        costs = [
-            self.cost(logits[:, i], boxes_cxcywh_norm[:, i], target).flatten() for i, target in enumerate(targets)
-        ]
+        costs = [self.cost(logits[:, i], boxes_cxcywh_norm[:, i], target).flatten() for i, target in enumerate(targets)]
         flat = torch.cat(costs).cpu()
         if not flat.isfinite().all():
             raise ValueError("predictions are not finite any more: training has diverged; lower the learning rate")

@@ -32,9 +32,7 @@ class FPN(nn.Module):
         self.lateral = nn.ModuleDict(
             {name: nn.Conv2d(level.channels, out_channels, 1) for name, level in in_spec.items()}
         )
-        self.smooth = nn.ModuleDict(
-            {name: nn.Conv2d(out_channels, out_channels, 3, padding=1) for name in in_spec}
-        )
+        self.smooth = nn.ModuleDict({name: nn.Conv2d(out_channels, out_channels, 3, padding=1) for name in in_spec})
         for conv in self.modules():
             if isinstance(conv, nn.Conv2d):
                 nn.init.kaiming_uniform_(conv.weight, a=1)

@@ -65,16 +65,13 @@ class HybridEncoder(nn.Module):
         # From the coarsest down, then from the finest up.
         self.laterals = nn.ModuleList(ConvNorm(hidden_dim, hidden_dim, 1, activation="silu") for _ in strides[1:])
         self.down_blocks = nn.ModuleList(
-            CSPRepLayer(2 * hidden_dim, hidden_dim, num_blocks=num_blocks, expansion=expansion)
-            for _ in strides[1:]
+            CSPRepLayer(2 * hidden_dim, hidden_dim, num_blocks=num_blocks, expansion=expansion) for _ in strides[1:]
         )
         self.downsamples = nn.ModuleList(
-            ConvNorm(hidden_dim, hidden_dim, 3, coarse // fine, activation="silu")
-            for fine, coarse in pairwise(strides)
+            ConvNorm(hidden_dim, hidden_dim, 3, coarse // fine, activation="silu") for fine, coarse in pairwise(strides)
         )
         self.up_blocks = nn.ModuleList(
-            CSPRepLayer(2 * hidden_dim, hidden_dim, num_blocks=num_blocks, expansion=expansion)
-            for _ in strides[1:]
+            CSPRepLayer(2 * hidden_dim, hidden_dim, num_blocks=num_blocks, expansion=expansion) for _ in strides[1:]
         )
 
     def forward(self, features: Features, padding_mask: Bool[Tensor, "b h w"] | None = None) -> Features:

@@ -46,9 +46,7 @@ def deformable_sampling(
     bags = (rows * m + first + head).flatten(3)  # b q m (l p 4)
     bag_weights = (corner_weights * at_least_float32(weights).unsqueeze(-1)).flatten(3)
     table = at_least_float32(value.reshape(b * t * m, d))
-    summed = F.embedding_bag(
-        bags.flatten(0, 2), table, mode="sum", per_sample_weights=bag_weights.flatten(0, 2)
-    )
+    summed = F.embedding_bag(bags.flatten(0, 2), table, mode="sum", per_sample_weights=bag_weights.flatten(0, 2))
     return summed.view(b, q, m * d).to(value.dtype)
 
 

@@ -114,9 +114,7 @@ def ap_chart(history: Rows) -> str:
         for line in lines:
             colour = _colour(1 if line.name.startswith("AP50") else 0)
             style = "--" if line.name.endswith("raw") else "-"
-            axes.plot(
-                line.steps, line.values, style, color=colour, marker="o", markersize=3.5, label=line.name
-            )
+            axes.plot(line.steps, line.values, style, color=colour, marker="o", markersize=3.5, label=line.name)
         axes.set_ylim(0, 1)
 
     return _svg("ap", plot, "step", "average precision") if lines else ""

@@ -82,7 +82,7 @@ def write_report(
     Raises:
         ValueError: where the libraries of the extra ``report`` are not installed.
     """
-    _require_extra()
+    require_extra()
     rows = metrics["per_class"]
     page = _render(
         title=title,
@@ -105,7 +105,7 @@ def write_report(
     os.replace(partial, path)
 
 
-def _require_extra() -> None:
+def require_extra() -> None:
     missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
     if missing:
         raise ValueError(

@@ -29,9 +29,7 @@ class Plan(NamedTuple):
     evaluations: int
 
 
-def plan(
-    available: float, seconds_per_step: float, seconds_per_evaluation: float, wanted_evaluations: int
-) -> Plan:
+def plan(available: float, seconds_per_step: float, seconds_per_evaluation: float, wanted_evaluations: int) -> Plan:
     """Steps and evaluations that take ``available`` seconds together; at least one of each.
 
     Raises:

@@ -10,10 +10,10 @@ import torch.distributed as dist
 
 
 class Process(NamedTuple):
-    """This process among all that train: ``rank`` from 0, ``count`` of them, and its device."""
+    """This process among all that train: ``rank`` from 0, ``processes`` of them, and its device."""
 
     rank: int
-    count: int
+    processes: int
     device: torch.device
 
     @property

@@ -72,5 +72,5 @@ def _tensorboard(folder: Path, step: int) -> _Writer | None:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    writer: _Writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+    writer: _Writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
     return writer

@@ -122,7 +122,7 @@ class _Loop:
         self.detector, self.optimizer, self.average = detector, optimizer, average
         self.schedule = Schedule(progress.steps, run.options)
         self.model: nn.Module = detector
-        if process.count > 1:
+        if process.processes > 1:
             devices = [process.device.index] if process.device.type == "cuda" else None
             self.model = nn.parallel.DistributedDataParallel(detector, device_ids=devices)
         self.session_start = time.monotonic()
@@ -165,9 +165,7 @@ class _Loop:
         lr = set_lr(self.optimizer, self.schedule.lr_factor(step))
         if self.process.device.type == "cpu":
             batch = batch._replace(images=batch.images.contiguous(memory_format=torch.channels_last))
-        result = train_step(
-            self.detector, self.model, self.optimizer, batch, self.run.options, self.process.device
-        )
+        result = train_step(self.detector, self.model, self.optimizer, batch, self.run.options, self.process.device)
         if self.average is not None:
             self.average.update(self.detector, self.schedule.ema_decay(step))
         return result, lr, batch
@@ -230,7 +228,7 @@ def _plan(run: Run, process: Process) -> Plan:
     if options.budget is None:
         steps = -(-len(run.data.records) * options.epochs // options.batch_size)
         return Plan(steps, options.evaluations)
-    if process.count > 1:
+    if process.processes > 1:
         raise ValueError("train.budget measures one process; with several, give train.epochs or train.steps")
     allowed = seconds(options.budget)
     sizes = training_sizes(run.detector.input_format.image_size, options.multi_scale)
@@ -272,7 +270,7 @@ def _loader(run: Run, process: Process, schedule: Schedule, start_step: int) -> 
         start_step=start_step,
         light_from_step=schedule.light_from,
         rank=process.rank,
-        world_size=process.count,
+        world_size=process.processes,
     )
     return _loader_of(run, sampler, process)
 

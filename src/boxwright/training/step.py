@@ -93,7 +93,13 @@ def _parts(batch: Batch, count: int) -> list[Batch]:
         chosen = slice(first, first + size)
         mask = None if batch.padding_mask is None else batch.padding_mask[chosen]
         parts.append(
-            Batch(batch.images[chosen], mask, batch.targets[chosen], batch.sizes[chosen], batch.image_ids[chosen])
+            Batch(
+                batch.images[chosen],
+                mask,
+                batch.targets[chosen],
+                batch.sizes[chosen],
+                batch.image_ids[chosen],
+            )
         )
     return parts
 

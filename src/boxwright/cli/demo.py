@@ -1,0 +1,160 @@
+"""``boxwright demo``: the whole job on data that the project draws itself."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+import yaml
+from rich.console import Console
+
+from boxwright import __version__
+from boxwright.cli.arguments import CommandParser
+from boxwright.cli.predict import detection_rows
+from boxwright.cli.train import say, train_recipe
+from boxwright.cli.validation import Validation
+from boxwright.cli.writing import write_text
+from boxwright.compose.detectors import load, read_checkpoint
+from boxwright.compose.recipes import resolve
+from boxwright.data.coco import open_data
+from boxwright.data.images import read_image
+from boxwright.data.records import DetectionData
+from boxwright.data.shapes import draw_data_set
+from boxwright.evaluation.coco_metrics import CocoMetrics
+from boxwright.evaluation.tables import metrics_tables
+from boxwright.serving.drawing import draw_detections
+from boxwright.serving.report import ReportPicture, require_extra, write_report
+from boxwright.structures import Detections
+from boxwright.training.checkpoint import BEST, LAST
+from boxwright.training.log import read_log
+
+NUM_SHOWN = 8
+THRESHOLD = 0.5
+
+
+def run(argv: Sequence[str]) -> int:
+    """The command; returns its exit status."""
+    parser = CommandParser("demo", description="Draw a data set, train on it, evaluate, predict and write a report.")
+    parser.add_argument("--out", metavar="DIR", default="demo", help="folder of the demo (default: demo)")
+    parser.add_argument("--recipe", default="rtdetr_tiny", help="what to train (default: rtdetr_tiny)")
+    parser.add_argument(
+        "--budget", metavar="TIME", help="time for training, like 90s; the recipe's own where not given"
+    )
+    options = parser.parse(argv)
+    require_extra()
+    console = Console(stderr=True)
+    out = Path(options.out)
+    started = time.monotonic()
+
+    say(console, "1/4  drawing a data set")
+    draw_data_set(out / "data", image_size=192)
+    say(console, "2/4  training")
+    overrides = {"train.steps": None, "train.budget": options.budget} if options.budget else {}
+    recipe, _ = resolve(options.recipe, overrides)
+    if not _trained(out / "run"):
+        command = f"demo --out {out}"
+        work = _train_options(options, out)
+        status = train_recipe(console, recipe, out / "run", work, began=started, command=command)
+        if status:
+            return status
+    else:
+        say(console, f"     already done; remove {out / 'run'} to train again")
+
+    say(console, "3/4  evaluating and predicting")
+    detector = load(out / "run")
+    data = open_data(out / "data", "val", categories=detector.categories)
+    metrics, found = Validation(data).detections(detector)
+    Console().print(metrics_tables(metrics))
+    pictures = _shown(data, found)
+    _write_predictions(out / "predictions", pictures, data)
+
+    say(console, "4/4  writing the report")
+    _write_report(out, metrics, pictures, data)
+    print(f"""
+report        {out / "report.html"}
+predictions   {out / "predictions"}
+checkpoint    {out / "run" / BEST}
+
+next, on data of your own (COCO format: annotations/train.json, annotations/val.json, images/):
+  boxwright train rtdetr_r18 --data DIR --image-size 320 --train.budget 30m
+  boxwright list""")
+    return 0
+
+
+def _train_options(options: argparse.Namespace, out: Path) -> argparse.Namespace:
+    return argparse.Namespace(
+        recipe=options.recipe,
+        data=str(out / "data"),
+        train_annotations=None,
+        train_images=None,
+        val_annotations=None,
+        val_images=None,
+        resume=(out / "run" / LAST).is_file(),
+    )
+
+
+def _trained(run: Path) -> bool:
+    if not (run / LAST).is_file():
+        return False
+    progress = read_checkpoint(run / LAST)["progress"]
+    return bool(progress["step"] == progress["steps"])
+
+
+def _shown(data: DetectionData, found: dict[int, Detections]) -> list[ReportPicture]:
+    """The first pictures that have objects, and one that has none."""
+    full = [r for r in data.records if len(r.labels)]
+    empty = [r for r in data.records if not len(r.labels)]
+    chosen = full[: NUM_SHOWN - 1] + empty[:1]
+    return [ReportPicture(read_image(r.path), r, found[r.image_id]) for r in chosen]
+
+
+def _write_predictions(folder: Path, pictures: Sequence[ReportPicture], data: DetectionData) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for picture in pictures:
+        name = picture.record.path.name
+        kept = Detections(*(field[picture.detections.scores >= THRESHOLD] for field in picture.detections))
+        draw_detections(picture.image, kept, data.categories, threshold=THRESHOLD).save(folder / name, quality=95)
+        rows += detection_rows(name, kept, data.categories)
+    write_text(folder / "predictions.json", json.dumps(rows, indent=1) + "\n")
+
+
+def _write_report(out: Path, metrics: CocoMetrics, pictures: Sequence[ReportPicture], data: DetectionData) -> None:
+    state = read_checkpoint(out / "run" / LAST)
+    recipe, progress = state["recipe"], state["progress"]
+    parts = [recipe["backbone"], *recipe["neck"], recipe["head"]]
+    write_report(
+        out / "report.html",
+        title="Boxwright demo",
+        metrics=metrics.to_json(curves=True),
+        history=read_log(out / "run"),
+        pictures=pictures,
+        categories=data.categories,
+        threshold=THRESHOLD,
+        summary={
+            "detector": ", ".join(part["name"] for part in parts),
+            "training": f"{progress['steps']} steps in {progress['seconds']:.0f} s",
+            "held-out pictures": str(len(data.records)),
+            "best AP during training": f"{progress['best_ap']:.3f}",
+        },
+        notes=metrics.notes,
+        recipe=yaml.safe_dump(recipe, sort_keys=False),
+        environment={
+            "boxwright": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": np.__version__,
+            "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
+        },
+        command=f"boxwright demo --out {out}",
+    )

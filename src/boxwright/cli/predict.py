@@ -1,0 +1,178 @@
+"""``boxwright predict``: find objects in pictures, draw and list them."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from boxwright.cli.arguments import CommandParser
+from boxwright.cli.writing import check_target, write_text
+from boxwright.compose.detectors import load
+from boxwright.data.images import read_image
+from boxwright.detector import Detector
+from boxwright.serving.drawing import draw_detections
+from boxwright.structures import Category, Detections
+from boxwright.training.distributed import choose_device
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+
+
+class Picture(NamedTuple):
+    """A file, and the name that it goes by: relative to the folder that was given, or its own."""
+
+    path: Path
+    name: str
+
+
+def run(argv: Sequence[str]) -> int:
+    """The command; returns its exit status."""
+    parser = CommandParser("predict", description="Find objects in pictures; draw them, and list them as JSON.")
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint, or the folder of a run")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="pictures, folders of pictures, globs")
+    parser.add_argument("--out", metavar="DIR", default="predictions", help="for drawn pictures (default: predictions)")
+    parser.add_argument("--threshold", metavar="T", type=float, default=0.3, help="least score (default: 0.3)")
+    parser.add_argument("--json", metavar="FILE", help="also write detections, boxes as [x, y, w, h], as JSON")
+    parser.add_argument("--batch-size", metavar="N", type=int, default=1, help="pictures at a time (default: 1)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
+    parser.add_argument("--trust", metavar="MODULE", action="append", default=[], help="import parts from MODULE")
+    options = parser.parse(argv)
+    if not 0 <= options.threshold <= 1:
+        parser.error(f"--threshold is between 0 and 1, not {options.threshold}")
+    if options.batch_size < 1:
+        parser.error(f"--batch-size is at least 1, not {options.batch_size}")
+    pictures = find_pictures(options.paths)
+    out = Path(options.out)
+    _check_out(out, pictures)
+    target = Path(options.json) if options.json else None
+    if target is not None:
+        check_target(target)
+    detector = load(options.model, trusted=options.trust).fused().to(choose_device(options.device))
+    if next(detector.parameters()).device.type == "cpu":
+        detector.to(memory_format=torch.channels_last)
+
+    rows: list[dict[str, Any]] = []
+    failures: list[str] = []
+    console = Console(stderr=True)
+    batches = list(_batches(pictures, options.batch_size))
+    for batch in track(batches, "predicting", console=console, disable=not console.is_terminal):
+        rows += _predict(detector, batch, out, options.threshold, failures)
+    if target is not None:
+        write_text(target, json.dumps(rows, indent=1) + "\n")
+    done = len(pictures) - len(failures)
+    if done:
+        where = f", as JSON in {target}" if target is not None else ""
+        print(f"{len(rows)} objects in {done} pictures, drawn in {out}{where}")
+    if failures:
+        raise ValueError(f"{len(failures)} of {len(pictures)} pictures could not be read: {'; '.join(failures[:3])}")
+    return 0
+
+
+def find_pictures(paths: Sequence[str]) -> list[Picture]:
+    """The pictures that paths mean: files as they are, folders with all below them, globs; each once, in order.
+
+    Raises:
+        FileNotFoundError: a path or a glob without a match.
+        ValueError: a folder without pictures.
+    """
+    found: dict[Path, Picture] = {}
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not inside:
+                raise ValueError(f"{path}: no pictures in this folder ({', '.join(sorted(SUFFIXES))})")
+            new = [Picture(p, p.relative_to(path).as_posix()) for p in inside]
+        elif path.exists():
+            new = [Picture(path, path.name)]
+        else:
+            matches = sorted(m for m in glob.glob(given, recursive=True) if Path(m).is_file())
+            if not matches:
+                raise FileNotFoundError(f"{given}: no such picture or folder")
+            new = [Picture(Path(m), Path(m).name) for m in matches]
+        for picture in new:
+            found.setdefault(picture.path.resolve(), picture)
+    return list(found.values())
+
+
+def _check_out(out: Path, pictures: Sequence[Picture]) -> None:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; --out is a folder")
+    sources = {p.path.resolve() for p in pictures}
+    drawn: dict[Path, Path] = {}
+    for picture in pictures:
+        target = _target(out, picture)
+        if target.resolve() in sources:
+            raise ValueError(f"{target} is one of the pictures, and drawing would overwrite it; give another --out")
+        if target in drawn:
+            raise ValueError(
+                f"{drawn[target]} and {picture.path} would both be drawn to {target}; predict one of them alone, "
+                "or give the folder above both"
+            )
+        drawn[target] = picture.path
+
+
+def _target(out: Path, picture: Picture) -> Path:
+    name = Path(picture.name)
+    # Drawn pictures are JPEG or PNG, whatever came in.
+    return out / (name if name.suffix.lower() in (".jpg", ".jpeg", ".png") else name.with_suffix(".png"))
+
+
+def _batches(pictures: Sequence[Picture], size: int) -> Iterator[Sequence[Picture]]:
+    for first in range(0, len(pictures), size):
+        yield pictures[first : first + size]
+
+
+def _predict(
+    detector: Detector, batch: Sequence[Picture], out: Path, threshold: float, failures: list[str]
+) -> list[dict[str, Any]]:
+    readable, images = [], []
+    for picture in batch:
+        try:
+            images.append(read_image(picture.path))
+            readable.append(picture)
+        except (OSError, ValueError) as error:
+            failures.append(str(error))
+    if not readable:
+        return []
+    rows = []
+    found = detector.predict(images, threshold=threshold, batch_size=len(images))
+    for picture, image, detections in zip(readable, images, found, strict=True):
+        assert isinstance(detections, Detections)
+        target = _target(out, picture)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _save(draw_detections(image, detections, detector.categories, threshold=threshold), target)
+        rows += detection_rows(picture.name, detections, detector.categories)
+    return rows
+
+
+def _save(image: Image.Image, target: Path) -> None:
+    if target.suffix.lower() == ".png":
+        image.save(target)
+    else:
+        image.save(target, quality=95)
+
+
+def detection_rows(file_name: str, detections: Detections, categories: Sequence[Category]) -> list[dict[str, Any]]:
+    """Detections of one picture as JSON rows: the data set's own ids, boxes (x, y, w, h) in its pixels."""
+    rows = []
+    for (x1, y1, x2, y2), score, label in zip(
+        detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
+    ):
+        rows.append(
+            {
+                "file_name": file_name,
+                "category_id": categories[label].id,
+                "category_name": categories[label].name,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": score,
+            }
+        )
+    return rows
