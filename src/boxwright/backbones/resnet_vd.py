@@ -22,7 +22,7 @@ class ResNetVD(nn.Module):
 
     Args:
         depth: 18 and 34 have basic blocks, 50 and 101 bottlenecks.
-        levels: which stages are handed on, of c2 (stride 4) to c5 (stride 32).
+        levels: which stages are handed on, of c2 (stride 4) to c5 (stride 32); those beyond the last are not built.
         width: channels of the stem and of c2's inner convolutions; 64 in the published models.
         norm: ``batch``, or ``frozen`` for constant statistics and affine, as the published R50 and R101 train.
         frozen_stages: how many stages are not trained: 0 none, 1 the stem, 2 stem and c2, up to 5.
@@ -58,10 +58,11 @@ class ResNetVD(nn.Module):
         channels = width
         self.stages = nn.ModuleDict()
         self.out_spec: Spec = {}
-        for index, (name, num_blocks) in enumerate(zip(STAGES, BLOCKS_PER_STAGE[depth], strict=True)):
+        # What lies beyond the last level that is handed on would never be trained.
+        for index, name in enumerate(STAGES[: STAGES.index(levels[-1]) + 1]):
             inner = width * 2**index
             blocks = []
-            for position in range(num_blocks):
+            for position in range(BLOCKS_PER_STAGE[depth][index]):
                 stride = 2 if position == 0 and index > 0 else 1
                 blocks.append(block(channels, inner, stride, project=position == 0, norm=norm))
                 channels = inner * block.expansion

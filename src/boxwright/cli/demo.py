@@ -22,7 +22,7 @@ from boxwright.cli.arguments import CommandParser
 from boxwright.cli.predict import detection_rows
 from boxwright.cli.train import say, train_recipe
 from boxwright.cli.validation import Validation
-from boxwright.cli.writing import write_text
+from boxwright.cli.writing import check_folder, write_text
 from boxwright.compose.detectors import load, read_checkpoint
 from boxwright.compose.recipes import resolve
 from boxwright.data.coco import open_data
@@ -55,11 +55,13 @@ def run(argv: Sequence[str]) -> int:
     out = Path(options.out)
     started = time.monotonic()
 
+    overrides = {"train.steps": None, "train.budget": options.budget} if options.budget else {}
+    recipe, _ = resolve(options.recipe, overrides)
+    check_folder(out)
+
     say(console, "1/4  drawing a data set")
     draw_data_set(out / "data", image_size=192)
     say(console, "2/4  training")
-    overrides = {"train.steps": None, "train.budget": options.budget} if options.budget else {}
-    recipe, _ = resolve(options.recipe, overrides)
     if not _trained(out / "run"):
         command = f"demo --out {out}"
         work = _train_options(options, out)

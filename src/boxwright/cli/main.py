@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from boxwright import __version__
 from boxwright.compose.parts import import_attribute, unknown
@@ -27,6 +29,7 @@ USAGE = "usage: boxwright COMMAND [options]"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status: 0 done, 2 bad input, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    warnings.showwarning = _show_warning
     try:
         status = _run(arguments)
         # Here rather than at exit, where a closed pipe could no longer be handled.
@@ -69,6 +72,21 @@ def _help() -> str:
         f"  boxwright --version                {__version__}\n\n"
         f"{TRACEBACK_SWITCH}=1 in the environment shows where an error comes from.\n"
     )
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,  # noqa: ARG001
+    line: str | None = None,
+) -> None:
+    """Our own warnings are notes to the user; those of libraries stay as they are."""
+    if os.path.dirname(os.path.dirname(__file__)) in filename:
+        print(f"note: {message}", file=sys.stderr)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 def _one_line(error: BaseException) -> str:

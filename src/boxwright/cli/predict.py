@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from boxwright.cli.arguments import CommandParser
-from boxwright.cli.writing import check_target, write_text
+from boxwright.cli.writing import check_folder, check_target, write_text
 from boxwright.compose.detectors import load
 from boxwright.data.images import read_image
 from boxwright.detector import Detector
@@ -64,9 +64,9 @@ def run(argv: Sequence[str]) -> int:
     batches = list(_batches(pictures, options.batch_size))
     for batch in track(batches, "predicting", console=console, disable=not console.is_terminal):
         rows += _predict(detector, batch, out, options.threshold, failures)
-    if target is not None:
-        write_text(target, json.dumps(rows, indent=1) + "\n")
     done = len(pictures) - len(failures)
+    if done and target is not None:
+        write_text(target, json.dumps(rows, indent=1) + "\n")
     if done:
         where = f", as JSON in {target}" if target is not None else ""
         print(f"{len(rows)} objects in {done} pictures, drawn in {out}{where}")
@@ -103,8 +103,7 @@ def find_pictures(paths: Sequence[str]) -> list[Picture]:
 
 
 def _check_out(out: Path, pictures: Sequence[Picture]) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; --out is a folder")
+    check_folder(out)
     sources = {p.path.resolve() for p in pictures}
     drawn: dict[Path, Path] = {}
     for picture in pictures:

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from rich.console import Console
 
 from boxwright.cli.arguments import CommandParser
 from boxwright.cli.data_arguments import add_split_arguments, read_split
 from boxwright.cli.recipe_arguments import parse_recipe_command
 from boxwright.cli.validation import Validation
+from boxwright.cli.writing import check_folder
 from boxwright.compose.detectors import build_resolved, read_checkpoint
 from boxwright.compose.recipes import section_options
 from boxwright.data.coco import max_objects, splits
 from boxwright.data.records import DetectionData
 from boxwright.structures import Category
 from boxwright.training.checkpoint import BEST, LAST
-from boxwright.training.loop import Interrupted, Run, train
+from boxwright.training.interrupt import Interrupted
+from boxwright.training.log import LOG
+from boxwright.training.loop import train
+from boxwright.training.run import RECIPE, Run
 
-RECIPE = "recipe.yaml"
+BEFORE_A_CHECKPOINT = {RECIPE, LOG, "tensorboard", "last.unfinished"}
+"""What a run leaves that ended before its first checkpoint: nothing that is worth keeping."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -43,7 +48,7 @@ def run(argv: Sequence[str]) -> int:
     if options.data is None and options.train_annotations is None:
         parser.error("which data set? give --data DIR, or --train-annotations FILE and --train-images DIR")
     folder = Path(options.out) if options.out else _default_folder(options)
-    return train_recipe(console, recipe, folder, options, began=began, command="train " + " ".join(argv))
+    return train_recipe(console, recipe, folder, options, began=began, command=shlex.join(["train", *argv]))
 
 
 def train_recipe(
@@ -81,18 +86,18 @@ def train_recipe(
         images=options.train_images,
         categories=categories,
     )
-    validation = _validation(console, options, recipe, data)
+    validation = _validation(console, options, data)
     settings = section_options(recipe, "train")
     torch.manual_seed(settings.seed)
     detector = build_resolved(recipe, categories=data.categories)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not options.resume:
-        (folder / RECIPE).write_text(yaml.safe_dump(recipe, sort_keys=False))
     say(
         console,
         f"training on {len(data.records)} pictures of {len(data.categories)} classes "
         f"(at most {max_objects(data)} objects in one), into {folder}",
     )
+    places = getattr(detector.head, "num_queries", None)
+    if places is not None and max_objects(data) > places:
+        say(console, f"note: more objects than the {places} queries; the rest is never found: raise --head.num_queries")
     work = Run(
         detector=detector,
         recipe=recipe,
@@ -110,7 +115,7 @@ def train_recipe(
         again = command if options.resume or command.startswith("demo") else f"{command} --resume"
         say(console, f"stopped and saved in {folder}; to go on:  boxwright {again}")
         return 130
-    best = f", best AP {progress.best_ap:.3f}" if validation is not None else ""
+    best = f", best AP {progress.best_ap:.3f}" if progress.best_ap >= 0 else ""
     say(console, f"done: {progress.steps} steps in {progress.seconds:.0f} s{best}")
     where = options.data or "DIR"
     say(console, f"now:  boxwright eval {folder / BEST} --data {where} --split val")
@@ -132,15 +137,14 @@ def _default_folder(options: argparse.Namespace) -> Path:
 def _check_folder(folder: Path, resume: bool) -> None:
     if resume and not (folder / LAST).is_file():
         raise FileNotFoundError(f"{folder}: no run to resume here ({LAST} is missing); leave --resume out to begin one")
-    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    check_folder(folder)
+    if not resume and folder.exists() and {path.name for path in folder.iterdir()} - BEFORE_A_CHECKPOINT:
         raise ValueError(
             f"{folder} exists already and is not overwritten: give another --out, or --resume to go on with it"
         )
 
 
-def _validation(
-    console: Console, options: argparse.Namespace, recipe: dict[str, Any], train_data: DetectionData
-) -> Validation | None:
+def _validation(console: Console, options: argparse.Namespace, train_data: DetectionData) -> Validation | None:
     if options.val_annotations is None and (options.data is None or "val" not in splits(Path(options.data))):
         say(console, "note: there is no split val, so that nothing is measured during training")
         return None
@@ -152,7 +156,7 @@ def _validation(
         images=options.val_images,
         categories=train_data.categories,
     )
-    return Validation(data, bfloat16=section_options(recipe, "train").precision == "bfloat16")
+    return Validation(data)
 
 
 def _differences(stored: Any, given: Any, path: str = "") -> list[str]:
@@ -162,4 +166,5 @@ def _differences(stored: Any, given: Any, path: str = "") -> list[str]:
             for key in {**stored, **given}
             for line in _differences(stored.get(key), given.get(key), f"{path}.{key}" if path else str(key))
         ]
-    return [] if stored == given else [f"with {path} {stored}, not {given}"]
+    # "auto" is stored as what it came to.
+    return [] if stored == given or given == "auto" else [f"with {path} {stored}, not {given}"]

@@ -22,11 +22,10 @@ class Validation:
         data: the split.
         batch_size: pictures that go through the network together.
         workers: processes that read pictures; 0 reads in this one.
-        bfloat16: run the network in bfloat16.
     """
 
-    def __init__(self, data: DetectionData, *, batch_size: int = 8, workers: int = 0, bfloat16: bool = False) -> None:
-        self.data, self.batch_size, self.workers, self.bfloat16 = data, batch_size, workers, bfloat16
+    def __init__(self, data: DetectionData, *, batch_size: int = 8, workers: int = 0) -> None:
+        self.data, self.batch_size, self.workers = data, batch_size, workers
         self.num_pictures = len(data.records)
 
     def __call__(self, detector: Detector, limit: int | None = None) -> dict[str, Any]:
@@ -47,4 +46,4 @@ class Validation:
             num_workers=self.workers,
             pin_memory=device.type == "cuda",
         )
-        return evaluate(fused, loader, data, device=device, amp=self.bfloat16)
+        return evaluate(fused, loader, data, device=device)

@@ -49,6 +49,7 @@ class BatchSampler(Sampler[list[SampleKey]]):
             twice is chosen twice as often.
         start_step: steps that were done before.
         light_from_step: first step of the last stage, which mirrors only; None where there is no such stage.
+        light_size: side of the canvas in the last stage; drawn as before where None.
         rank: which process this is, from 0.
         world_size: number of processes.
 
@@ -66,6 +67,7 @@ class BatchSampler(Sampler[list[SampleKey]]):
         image_sizes: Sequence[int],
         start_step: int = 0,
         light_from_step: int | None = None,
+        light_size: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -89,6 +91,7 @@ class BatchSampler(Sampler[list[SampleKey]]):
         self.image_sizes = tuple(image_sizes)
         self.start_step = start_step
         self.light_from_step = light_from_step
+        self.light_size = light_size
         self.rank = rank
         self.world_size = world_size
 
@@ -104,7 +107,7 @@ class BatchSampler(Sampler[list[SampleKey]]):
         share = self.batch_size // self.world_size
         first = step * self.batch_size + self.rank * share
         image_size = self.image_size(step)
-        light = self.light_from_step is not None and step >= self.light_from_step
+        light = self._is_light(step)
         keys = []
         for position in range(first, first + share):
             epoch, place = divmod(position, self.num_samples)
@@ -114,10 +117,15 @@ class BatchSampler(Sampler[list[SampleKey]]):
 
     def image_size(self, step: int) -> int:
         """Side of the canvas in one step, in pixels; the same in all processes."""
+        if self.light_size is not None and self._is_light(step):
+            return self.light_size
         if len(self.image_sizes) == 1:
             return self.image_sizes[0]
         rng = np.random.default_rng([self.seed, _IMAGE_SIZE, step])
         return self.image_sizes[int(rng.integers(len(self.image_sizes)))]
+
+    def _is_light(self, step: int) -> bool:
+        return self.light_from_step is not None and step >= self.light_from_step
 
 
 @lru_cache(maxsize=4)

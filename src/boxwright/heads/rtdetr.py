@@ -122,9 +122,12 @@ class RTDETR(nn.Module):
             ("num_classes", num_classes),
             ("num_queries", num_queries),
             ("num_layers", num_layers),
+            ("num_heads", num_heads),
         ):
             if value < 1:
                 raise ValueError(f"{name} is at least 1, not {value}")
+        if hidden_dim < 1 or hidden_dim % num_heads:
+            raise ValueError(f"hidden_dim is a multiple of num_heads ({num_heads}), not {hidden_dim}")
         self.num_classes, self.num_queries = num_classes, num_queries
         self.eval_layers = eval_layers or num_layers
         self.num_denoising, self.label_noise, self.box_noise = num_denoising, label_noise, box_noise
@@ -267,7 +270,7 @@ class RTDETR(nn.Module):
         count = min(self.num_queries, memory.shape[1])
         best = logits.detach().amax(-1).topk(count, dim=1).indices
         content = _rows(memory, best)
-        start = torch.where(usable, torch.log(anchors / (1 - anchors)), torch.inf).expand(len(memory), -1, -1)
+        start = torch.where(usable, torch.log(anchors / (1 - anchors)), torch.inf).expand(memory.shape[0], -1, -1)
         if self.as_published:
             delta = _rows(self._box_delta(self.encoder_boxes, memory), best)
         else:

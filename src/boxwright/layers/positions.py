@@ -9,7 +9,7 @@ from torch import Tensor
 
 def sine_grid(
     height: int, width: int, dim: int, *, temperature: float = 10000.0, device: torch.device | None = None
-) -> Float[Tensor, "h*w d"]:
+) -> Float[Tensor, "{height*width} {dim}"]:
     """2-D sine-cosine encoding of integer positions, row by row: [sin(y w), cos(y w), sin(x w), cos(x w)].
 
     w_i = temperature ** (-i / (dim / 4)) for i = 0 .. dim / 4 - 1.

@@ -49,6 +49,8 @@ class HybridEncoder(nn.Module):
         num_blocks: int = 3,
     ) -> None:
         super().__init__()
+        if num_heads < 1:
+            raise ValueError(f"num_heads is at least 1, not {num_heads}")
         if hidden_dim % 4 or hidden_dim % num_heads:
             raise ValueError(f"hidden_dim is a multiple of 4 and of num_heads ({num_heads}), not {hidden_dim}")
         if int(hidden_dim * expansion) < 1:

@@ -16,7 +16,7 @@ from boxwright.training.optimizer import make_optimizer
 from boxwright.training.options import TrainOptions
 from boxwright.training.step import train_step
 
-RESERVE = 0.04
+RESERVE = 0.06
 """Share of the budget kept for what varies: the machine's speed, the last checkpoint."""
 EVALUATION_SHARE = 0.08
 """Largest share of the budget that evaluations may take."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -37,6 +37,20 @@ def join(device: str) -> Process:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     return Process(dist.get_rank() if dist.is_initialized() else 0, count, chosen)
+
+
+def choose_precision(name: str, device: torch.device) -> Literal["float32", "bfloat16"]:
+    """The precision that ``name`` means: ``auto`` takes bfloat16 where ``device`` multiplies it natively."""
+    if name == "auto":
+        return "bfloat16" if _has_native_bfloat16(device) else "float32"
+    return "bfloat16" if name == "bfloat16" else "float32"
+
+
+def _has_native_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
 def choose_device(name: str, index: int = 0) -> torch.device:

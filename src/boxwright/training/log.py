@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 LOG = "log.jsonl"
 
 
+@runtime_checkable
 class _Writer(Protocol):
     def add_scalar(self, tag: str, value: float, step: int) -> None: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -27,12 +28,14 @@ class TrainOptions:
         warmup_steps: steps over which the learning rate rises; at most a tenth of all.
         decay_share: the last share of the steps, over which the learning rate falls (half a cosine); 0 for none.
         final_lr: where it falls to, as a share of ``lr``.
-        light_share: the last share of the steps, in which pictures are only flipped.
+        light_share: the last share of the steps, in which pictures are only flipped and keep one size. Where None, 12
+            passes over the pictures, and at least a tenth: changed pictures pay once the plain ones are known.
         ema: decay of the moving average of the weights; early on min(ema, (1 + step) / (10 + step)). 0 for none.
         multi_scale: pictures are trained at sizes from 1 - x to 1 + x times the image size, in steps of 32 pixels; 0
             for one size.
         evaluations: on the validation split, evenly over training; the last step is always evaluated.
-        precision: bfloat16 runs the network under autocast; weights, boxes and losses stay float32.
+        precision: bfloat16 runs the network under autocast; weights, boxes and losses stay float32. auto takes it where
+            the device multiplies it natively; what was taken is stored with the run.
         seed: of weights, order, augmentation and noise.
         workers: processes that read pictures; where None, none on a CPU and one per core, at most 8, beside a GPU.
         device: cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.
@@ -50,11 +53,11 @@ class TrainOptions:
     warmup_steps: int = 2000
     decay_share: float = 0.5
     final_lr: float = 0.02
-    light_share: float = 0.1
+    light_share: float | None = None
     ema: float = 0.9999
     multi_scale: float = 0.25
     evaluations: int = 10
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = 0
     workers: int | None = None
     device: str = "auto"
@@ -62,6 +65,9 @@ class TrainOptions:
     def __post_init__(self) -> None:
         positive = ("epochs", "steps", "batch_size", "accumulate", "lr", "backbone_lr", "evaluations")
         shares = ("decay_share", "final_lr", "light_share", "ema", "multi_scale")
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"train.{name} is a finite number, not {value}")
         for name in positive:
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -71,8 +77,9 @@ class TrainOptions:
             if value is not None and value < 0:
                 raise ValueError(f"train.{name} is at least 0, not {value}")
         for name in shares:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"train.{name} is between 0 and 1, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"train.{name} is between 0 and 1, not {value}")
         if self.ema == 1 or self.multi_scale == 1:
             raise ValueError("train.ema and train.multi_scale are less than 1")
         if self.batch_size % self.accumulate:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from boxwright.training.options import TrainOptions
 
+LIGHT_EPOCHS = 12
+LEAST_LIGHT_SHARE = 0.1
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -15,10 +18,12 @@ class Schedule:
     Args:
         steps: optimiser steps of the whole run.
         options: their shape.
+        num_pictures: pictures that a pass over the data consists of.
     """
 
     steps: int
     options: TrainOptions
+    num_pictures: int
 
     def lr_factor(self, step: int) -> float:
         """Share of the highest learning rate at ``step``, counted from 0: a straight rise, a plateau, half a cosine."""
@@ -42,7 +47,11 @@ class Schedule:
     @property
     def light_from(self) -> int:
         """The first step of the last stage, whose pictures are only flipped."""
-        return self.steps - round(self.options.light_share * self.steps)
+        share = self.options.light_share
+        if share is None:
+            passes = LIGHT_EPOCHS * self.num_pictures / (self.options.batch_size * self.steps)
+            share = min(1.0, max(LEAST_LIGHT_SHARE, passes))
+        return self.steps - round(share * self.steps)
 
     def evaluates_after(self, step: int, evaluations: int) -> bool:
         """Whether one of ``evaluations`` evaluations comes after ``step``, counted from 0; always after the last."""

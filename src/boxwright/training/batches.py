@@ -1,0 +1,65 @@
+"""The training batches of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from boxwright.data.loader import BatchLoader, train_loader
+from boxwright.data.sampler import BatchSampler
+from boxwright.structures import Batch
+from boxwright.training.distributed import Process
+from boxwright.training.options import training_sizes
+from boxwright.training.run import Run
+from boxwright.training.schedule import Schedule
+
+CACHE_BYTES = 2 * 2**30
+"""Memory for decoded pictures, over all processes that read them."""
+
+
+def training_batches(run: Run, process: Process, schedule: Schedule, start_step: int) -> Iterator[Batch]:
+    """This process's share of every step from ``start_step`` on."""
+    options = run.options
+    sampler = BatchSampler(
+        seed=options.seed,
+        num_samples=len(run.data.records),
+        batch_size=options.batch_size,
+        num_steps=schedule.steps,
+        image_sizes=training_sizes(run.detector.input_format.image_size, options.multi_scale),
+        start_step=start_step,
+        light_from_step=schedule.light_from,
+        light_size=run.detector.input_format.image_size,
+        rank=process.rank,
+        world_size=process.processes,
+    )
+    return iter(_loader(run, sampler, process))
+
+
+def batches_of_size(run: Run, process: Process, size: int) -> Iterator[Batch]:
+    """Batches as training has them, all of one image size; to measure with, so there are only so many."""
+    sampler = BatchSampler(
+        seed=run.options.seed,
+        num_samples=len(run.data.records),
+        batch_size=run.options.batch_size,
+        num_steps=1000,
+        image_sizes=(size,),
+    )
+    return iter(_loader(run, sampler, process))
+
+
+def _loader(run: Run, sampler: BatchSampler, process: Process) -> BatchLoader:
+    on_gpu = process.device.type == "cuda"
+    workers = run.options.workers
+    if workers is None:
+        # Beside training on a CPU, a reading process only takes cores away from it.
+        workers = min(8, torch.get_num_threads()) if on_gpu else 0
+    return train_loader(
+        run.data,
+        augmentation=run.augmentation,
+        input_format=run.detector.input_format,
+        sampler=sampler,
+        num_workers=workers,
+        cache_bytes=CACHE_BYTES // max(1, workers),
+        pin_memory=on_gpu,
+    )

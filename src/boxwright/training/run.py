@@ -1,0 +1,56 @@
+"""What a training run consists of."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from rich.console import Console
+
+from boxwright.data.augment import Augmentation
+from boxwright.data.records import DetectionData
+from boxwright.detector import Detector
+from boxwright.training.options import TrainOptions
+
+RECIPE = "recipe.yaml"
+"""The resolved recipe in the folder of a run, for people to read; checkpoints have their own copy."""
+
+
+@runtime_checkable
+class Evaluate(Protocol):
+    """Measures a detector on the validation split."""
+
+    num_pictures: int
+
+    def __call__(self, detector: Detector, limit: int | None = None) -> dict[str, Any]:
+        """Metrics by name, among them ``AP`` and ``AP50``; on the first ``limit`` pictures only where given."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """All that a training run consists of.
+
+    Args:
+        detector: what is trained; fresh, or with the weights to start from.
+        recipe: the resolved recipe that it was built from.
+        data: what it is trained on.
+        augmentation: what happens to pictures on the way.
+        options: how it is trained.
+        folder: where the recipe, checkpoints and the log go; made when training begins.
+        evaluate: measures it on the validation split; None where there is none.
+        console: where progress is shown; silent where None.
+        began: ``time.monotonic()`` when the user's budget began to run; now where not given.
+    """
+
+    detector: Detector
+    recipe: dict[str, Any]
+    data: DetectionData
+    augmentation: Augmentation
+    options: TrainOptions
+    folder: Path
+    evaluate: Evaluate | None = None
+    console: Console | None = None
+    began: float = field(default_factory=time.monotonic)

@@ -1,0 +1,160 @@
+"""Small detectors, objects to train them on, and a whole small run: data set, recipe and checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from boxwright.backbones.resnet_vd import ResNetVD
+from boxwright.cli.main import main
+from boxwright.data.images import InputFormat
+from boxwright.data.shapes import draw_data_set
+from boxwright.detector import Detector
+from boxwright.heads.rtdetr import RTDETR
+from boxwright.necks.hybrid_encoder import HybridEncoder
+from boxwright.structures import Category, Targets
+
+MakeTargets = Callable[..., list[Targets]]
+MakeDetector = Callable[..., Detector]
+
+TINY_RECIPE: dict[str, Any] = {
+    "backbone": {"name": "resnet_vd", "depth": 18, "width": 8},
+    "neck": {"name": "hybrid_encoder", "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32, "expansion": 0.5},
+    "head": {
+        "name": "rtdetr",
+        "hidden_dim": 16,
+        "num_heads": 2,
+        "feedforward_dim": 32,
+        "num_layers": 2,
+        "num_queries": 20,
+        "num_denoising": 8,
+    },
+    "input": {"image_size": 64},
+    "train": {
+        "steps": 6,
+        "batch_size": 4,
+        "multi_scale": 0.5,
+        "evaluations": 2,
+        "lr": 0.001,
+        "device": "cpu",
+        "precision": "float32",
+    },
+}
+"""Trains in a tenth of a second per step, with everything on that RT-DETR has: denoising, several sizes, average."""
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn data set of 10 pictures to train on and 6 held out, with sparse ids; not to be written to."""
+    folder = tmp_path_factory.mktemp("drawn") / "set"
+    for file in draw_data_set(folder, train=10, val=6, image_size=80, seed=1).values():
+        document = json.loads(file.read_text())
+        for category in document["categories"]:
+            category["id"] = sparse(category["id"])
+        for annotation in document["annotations"]:
+            annotation["category_id"] = sparse(annotation["category_id"])
+            annotation["image_id"] = 1000 + 3 * annotation["image_id"]
+        for image in document["images"]:
+            image["id"] = 1000 + 3 * image["id"]
+        file.write_text(json.dumps(document))
+    return folder
+
+
+def sparse(category_id: int) -> int:
+    """Ids with gaps, and in another order than in the file: 1, 2, 3 ... become 93, 86, 79 ..."""
+    return 100 - 7 * category_id
+
+
+@pytest.fixture
+def tiny_recipe() -> dict[str, Any]:
+    """A recipe that trains in seconds; a copy to change."""
+    return json.loads(json.dumps(TINY_RECIPE))
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path, tiny_recipe: dict[str, Any]) -> Path:
+    """The same as a file."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_recipe))
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> Path:
+    """The folder of a finished run of ``TINY_RECIPE`` on ``drawn``; not to be written to."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY_RECIPE))
+    assert main(["train", str(folder / "tiny.yaml"), "--data", str(drawn), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def make_targets() -> MakeTargets:
+    """Targets with so many objects per picture, inside a canvas of ``size`` (height, width)."""
+
+    def make(
+        counts: Sequence[int], *, size: tuple[int, int] = (64, 64), num_classes: int = 4, seed: int = 0
+    ) -> list[Targets]:
+        generator = torch.Generator().manual_seed(seed)
+        height, width = size
+        scale = torch.tensor([width, height, width, height])
+        targets = []
+        for count in counts:
+            corner = torch.rand(count, 2, generator=generator) * 0.6
+            sides = torch.rand(count, 2, generator=generator) * 0.35 + 0.05
+            boxes = torch.cat((corner, corner + sides), 1) * scale
+            labels = torch.randint(0, num_classes, (count,), generator=generator)
+            targets.append(Targets(labels, boxes, size))
+        return targets
+
+    return make
+
+
+@pytest.fixture
+def make_detector() -> MakeDetector:
+    """A whole RT-DETR of a few thousand parameters, whose weights and norm statistics are all far from special."""
+
+    def make(*, num_classes: int = 4, seed: int = 0, **head_options: float) -> Detector:
+        torch.manual_seed(seed)
+        backbone = ResNetVD(depth=18, width=8)
+        neck = HybridEncoder(
+            backbone.out_spec, hidden_dim=16, num_heads=2, feedforward_dim=32, expansion=0.5, num_blocks=1
+        )
+        options = {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32, "num_layers": 3, "num_queries": 12}
+        head = RTDETR(neck.out_spec, num_classes, **(options | {"num_denoising": 8} | head_options))
+        categories = [Category(10 * (i + 1), f"class {i}") for i in range(num_classes)]
+        detector = Detector(backbone, [neck], head, categories=categories, input_format=InputFormat(image_size=64))
+        shake(detector)
+        calibrate(detector, torch.rand(4, 3, 8, 8).repeat_interleave(8, 2).repeat_interleave(8, 3))
+        return detector
+
+    return make
+
+
+@torch.no_grad()
+def shake(module: nn.Module) -> None:
+    """Move every weight away from its start, where zeros and ones hide mistakes."""
+    for name, parameter in module.named_parameters():
+        spread = 0.5 if ".classes." in name or "encoder_classes" in name else 0.1
+        parameter.add_(torch.randn_like(parameter) * spread)
+    for child in module.modules():
+        if isinstance(child, nn.Embedding) and child.padding_idx is not None:
+            child.weight[child.padding_idx] = 0
+
+
+@torch.no_grad()
+def calibrate(module: nn.Module, images: torch.Tensor) -> None:
+    """Give every batch norm the statistics of ``images``: else each layer shrinks what the one before put out."""
+    norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    module.train()(images)
+    for norm in norms:
+        norm.momentum = 0.1

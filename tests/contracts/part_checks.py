@@ -1,0 +1,127 @@
+"""What every part of every folder has to keep to.
+
+A new part is tested by these contracts as soon as its file is there. ``REDUCED`` only makes the tests fast: a part
+that is not in it is built with its defaults.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from importlib import import_module
+from typing import Any, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from boxwright.compose.parts import Folder, find_part
+from boxwright.structures import Features, Level, Spec
+
+REDUCED: dict[str, dict[str, Any]] = {
+    "resnet_vd": {"depth": 18, "width": 8},
+    "hybrid_encoder": {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 16, "num_blocks": 1},
+    "fpn": {"out_channels": 16},
+    "rtdetr": {
+        "hidden_dim": 16,
+        "num_heads": 2,
+        "feedforward_dim": 16,
+        "num_layers": 2,
+        "num_queries": 20,
+        "num_denoising": 6,
+    },
+}
+
+# No two widths alike, so that a mix-up is an error.
+SPEC: Spec = {"c3": Level(12, 8), "c4": Level(20, 16), "c5": Level(28, 32)}
+
+
+def build(folder: Folder, name: str, *wiring: object, seed: int = 0, **options: object) -> Any:
+    """A part with small options."""
+    torch.manual_seed(seed)
+    return find_part(folder, name)(*wiring, **(REDUCED.get(name, {}) | options))
+
+
+def maps(height: int, width: int, *, batch: int = 2, spec: Spec = SPEC) -> Features:
+    """The levels of a picture of this size, cells rounded up."""
+    generator = torch.Generator().manual_seed(1)
+    return {
+        name: torch.randn(batch, at.channels, -(-height // at.stride), -(-width // at.stride), generator=generator)
+        for name, at in spec.items()
+    }
+
+
+def check_levels(features: Features, spec: Spec, height: int, width: int, *, batch: int = 2) -> None:
+    """Maps are what ``out_spec`` promises for a picture of this size."""
+    assert list(features) == list(spec)
+    for name, level in spec.items():
+        cells = (-(-height // level.stride), -(-width // level.stride))
+        assert features[name].shape == (batch, level.channels, *cells), name
+        assert features[name].isfinite().all()
+    strides = [level.stride for level in spec.values()]
+    assert strides == sorted(strides)
+
+
+def check_name(folder: Folder, name: str) -> None:
+    """One class, named as its file."""
+    module = import_module(f"boxwright.{folder}.{name}")
+    (class_name,) = module.__all__
+    assert find_part(folder, name).__name__ == class_name
+    assert class_name.lower() == name.replace("_", "")
+
+
+def check_constructor(part: type[nn.Module], wiring: tuple[str, ...]) -> None:
+    """Beyond what ``compose`` passes, arguments are keyword-only, typed and have defaults."""
+    parameters = list(inspect.signature(part).parameters.values())
+    assert tuple(p.name for p in parameters[: len(wiring)]) == wiring
+    hints = get_type_hints(part.__init__)
+    for parameter in parameters:
+        assert parameter.name in hints, f"{parameter.name} has no type"
+    for option in parameters[len(wiring) :]:
+        assert option.kind is inspect.Parameter.KEYWORD_ONLY, option.name
+        assert option.default is not inspect.Parameter.empty, f"{option.name} has no default"
+        assert not option.name.endswith("_"), option.name
+
+
+def check_docstring(part: type[nn.Module], wiring: tuple[str, ...]) -> None:
+    """Every option is explained, nothing else is, and a part that has any names its source."""
+    doc = inspect.getdoc(part)
+    assert doc
+    assert doc.partition("\n")[0].endswith((".", ".)"))
+    options = [name for name in inspect.signature(part).parameters if name not in wiring]
+    section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", doc, re.MULTILINE | re.DOTALL)
+    explained = re.findall(r"^ {4}(\w+): \S", section[1], re.MULTILINE) if section else []
+    assert [name for name in explained if name not in wiring] == options
+    if options:
+        assert re.search(r"^Source: \S", doc, re.MULTILINE), "no source"
+
+
+def check_gradients(part: nn.Module, outputs: list[Tensor]) -> None:
+    """A random projection of all outputs reaches every trainable parameter."""
+    generator = torch.Generator().manual_seed(2)
+    sum((x * torch.randn(x.shape, generator=generator)).sum() for x in outputs).backward()
+    for name, parameter in part.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"{name} is never reached"
+            assert parameter.grad.isfinite().all(), name
+        else:
+            assert parameter.grad is None, name
+
+
+def check_state_round_trip(part: nn.Module, other: nn.Module, outputs: Any) -> None:
+    """Another part with the state of this one puts out the same; ``outputs`` runs a part."""
+    before = outputs(part.eval())
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.normal_()
+    other.load_state_dict(part.state_dict())
+    for one, two in zip(before, outputs(other.eval()), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+def check_equal_seeds_give_equal_weights(one: nn.Module, same: nn.Module, other: nn.Module) -> None:
+    """``one`` and ``same`` were built from one seed, ``other`` from another."""
+    state = same.state_dict()
+    for name, tensor in one.state_dict().items():
+        torch.testing.assert_close(tensor, state[name], rtol=0, atol=0)
+    if any(parameter.ndim > 1 for parameter in one.parameters()):
+        assert any((a != b).any() for a, b in zip(one.parameters(), other.parameters(), strict=True))

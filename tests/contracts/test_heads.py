@@ -1,0 +1,203 @@
+"""What every head keeps to, and what every detector made of these parts can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import pytest
+import torch
+from part_checks import (
+    SPEC,
+    build,
+    check_constructor,
+    check_docstring,
+    check_equal_seeds_give_equal_weights,
+    check_name,
+    check_state_round_trip,
+    maps,
+)
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from boxwright.compose.parts import find_part, list_parts
+from boxwright.data.images import InputFormat
+from boxwright.detector import Detector
+from boxwright.structures import Category, Detections, ImageSize, Targets
+
+MakeTargets = Callable[..., list[Targets]]
+
+NUM_CLASSES = 4
+heads = pytest.mark.parametrize("name", list_parts("heads"))
+
+
+def tensors(output: object) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+@heads
+def test_name(name: str) -> None:
+    check_name("heads", name)
+
+
+@heads
+def test_constructor(name: str) -> None:
+    check_constructor(find_part("heads", name), ("in_spec", "num_classes"))
+
+
+@heads
+def test_docstring(name: str) -> None:
+    check_docstring(find_part("heads", name), ("in_spec", "num_classes"))
+
+
+@heads
+def test_output_is_the_same_in_training_and_in_evaluation(name: str, make_targets: MakeTargets) -> None:
+    head = build("heads", name, SPEC, NUM_CLASSES)
+    for targets in (None, make_targets([2, 1])):
+        training, evaluation = head.train()(maps(64, 64), None, targets), head.eval()(maps(64, 64), None, targets)
+        assert pytree.tree_structure(training) == pytree.tree_structure(evaluation)
+        assert [x.shape for x in tensors(training)] == [x.shape for x in tensors(evaluation)]
+
+
+@heads
+@pytest.mark.parametrize("counts", [[3, 1], [2, 0], [0, 0]], ids=str)
+def test_losses_are_finite_scalars(name: str, counts: list[int], make_targets: MakeTargets) -> None:
+    head, targets = build("heads", name, SPEC, NUM_CLASSES).train(), make_targets(counts)
+    losses = head.loss(head(maps(64, 64), None, targets), targets)
+    assert losses
+    for term, value in losses.items():
+        assert value.shape == (), term
+        assert value.dtype == torch.float32
+        assert value.isfinite()
+        assert value >= 0
+    total = sum(losses.values())
+    assert isinstance(total, Tensor)
+    assert total > 0
+
+
+@heads
+@pytest.mark.parametrize("counts", [[3, 1], [0, 0]], ids=str)
+def test_every_parameter_is_trained_whatever_the_batch(
+    name: str, counts: list[int], make_targets: MakeTargets
+) -> None:
+    # One process of several waits for ever for a gradient that never comes.
+    head, targets = build("heads", name, SPEC, NUM_CLASSES).train(), make_targets(counts)
+    sum(head.loss(head(maps(64, 64), None, targets), targets).values()).backward()
+    for parameter_name, parameter in head.named_parameters():
+        assert parameter.grad is not None, f"{parameter_name} is never reached"
+        assert parameter.grad.isfinite().all(), parameter_name
+
+
+@heads
+def test_losses_are_divided_by_the_given_number_of_objects(name: str, make_targets: MakeTargets) -> None:
+    head, targets = build("heads", name, SPEC, NUM_CLASSES).eval(), make_targets([3, 1])
+    output = head(maps(64, 64), None, targets)
+    own, given = head.loss(output, targets), head.loss(output, targets, 8.0)
+    for term, value in own.items():
+        torch.testing.assert_close(given[term], value / 2, rtol=1e-5, atol=1e-7)
+
+
+@heads
+def test_detections(name: str) -> None:
+    head = build("heads", name, SPEC, NUM_CLASSES).eval()
+    sizes = [ImageSize(480, 640, 64, 64), ImageSize(33, 21, 64, 64)]
+    detections = head.postprocess(head(maps(64, 64)), sizes)
+    assert len(detections) == 2
+    for found, size in zip(detections, sizes, strict=True):
+        assert isinstance(found, Detections)
+        assert len(found.boxes) == len(found.scores) == len(found.labels)
+        assert found.boxes.dtype == found.scores.dtype == torch.float32
+        assert found.labels.dtype == torch.int64
+        assert (found.scores.diff() <= 0).all()
+        assert found.scores.min() >= 0
+        assert found.scores.max() <= 1
+        assert 0 <= found.labels.min() <= found.labels.max() < NUM_CLASSES
+        assert (found.boxes >= 0).all()
+        assert (found.boxes[:, 2:] >= found.boxes[:, :2]).all()
+        assert (found.boxes[:, 0::2] <= size.width).all()
+        assert (found.boxes[:, 1::2] <= size.height).all()
+
+
+@heads
+def test_pictures_of_a_batch_do_not_see_each_other(name: str) -> None:
+    head = build("heads", name, SPEC, NUM_CLASSES).eval()
+    features = maps(64, 96)
+    size = ImageSize(64, 96, 64, 96)
+    together = head.postprocess(head(features), [size] * 2)[1]
+    (alone,) = head.postprocess(head({key: x[1:] for key, x in features.items()}), [size])
+    torch.testing.assert_close(together.scores, alone.scores, rtol=0, atol=1e-5)
+    torch.testing.assert_close(together.boxes, alone.boxes, rtol=0, atol=1e-3)
+
+
+@heads
+def test_state_round_trip(name: str) -> None:
+    def outputs(head: nn.Module) -> list[Tensor]:
+        return tensors(head(maps(64, 64)))
+
+    one, other = (build("heads", name, SPEC, NUM_CLASSES, seed=seed) for seed in (0, 1))
+    check_state_round_trip(one, other, outputs)
+
+
+@heads
+def test_seeds(name: str) -> None:
+    one, same, other = (build("heads", name, SPEC, NUM_CLASSES, seed=seed) for seed in (0, 0, 1))
+    check_equal_seeds_give_equal_weights(one, same, other)
+
+
+def composed(backbone_name: str, neck_names: tuple[str, ...], head_name: str) -> Detector:
+    backbone = build("backbones", backbone_name)
+    spec, necks = backbone.out_spec, []
+    for neck_name in neck_names:
+        necks.append(build("necks", neck_name, spec))
+        spec = necks[-1].out_spec
+    head = build("heads", head_name, spec, NUM_CLASSES)
+    categories = [Category(i, f"class {i}") for i in range(NUM_CLASSES)]
+    return Detector(backbone, necks, head, categories=categories, input_format=InputFormat(image_size=64))
+
+
+NECKS = [(), *((name,) for name in list_parts("necks")), tuple(list_parts("necks"))]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "necks", "head"),
+    list(product(list_parts("backbones"), NECKS, list_parts("heads"))),
+    ids=lambda value: value if isinstance(value, str) else "+".join(value) or "no neck",
+)
+def test_any_parts_make_a_detector_that_learns(
+    backbone: str, necks: tuple[str, ...], head: str, make_targets: MakeTargets
+) -> None:
+    detector, targets = composed(backbone, necks, head).train(), make_targets([3, 1])
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    def total() -> Tensor:
+        torch.manual_seed(0)
+        loss = sum(detector.loss(detector(images, None, targets), targets).values())
+        assert isinstance(loss, Tensor)
+        return loss
+
+    optimizer = torch.optim.AdamW(detector.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(30):
+        losses.append(total())
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.9 * losses[0], [loss.item() for loss in losses]
+    assert all(parameter.grad is not None for parameter in detector.parameters() if parameter.requires_grad)
+
+
+@heads
+def test_the_fused_detector_exports_with_a_free_batch(name: str) -> None:
+    detector = composed("resnet_vd", ("hybrid_encoder",), name).fused()
+
+    def pictures(count: int) -> Tensor:
+        return torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(count))
+
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(detector, (pictures(2),), dynamic_shapes=({0: batch},))
+    for count in (1, 2, 5):
+        with torch.no_grad():
+            exported, eager = program.module()(pictures(count)), detector(pictures(count))
+        for ours, expected in zip(tensors(exported), tensors(eager), strict=True):
+            torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+            assert ours.shape[1] == count

@@ -1,0 +1,97 @@
+"""What every neck keeps to."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from part_checks import (
+    SPEC,
+    build,
+    check_constructor,
+    check_docstring,
+    check_equal_seeds_give_equal_weights,
+    check_gradients,
+    check_levels,
+    check_name,
+    check_state_round_trip,
+    maps,
+)
+from torch import Tensor, nn
+
+from boxwright.compose.parts import find_part, list_parts
+
+pytestmark = pytest.mark.parametrize("name", list_parts("necks"))
+
+
+def test_name(name: str) -> None:
+    check_name("necks", name)
+
+
+def test_constructor(name: str) -> None:
+    check_constructor(find_part("necks", name), ("in_spec",))
+
+
+def test_docstring(name: str) -> None:
+    check_docstring(find_part("necks", name), ("in_spec",))
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 128), (224, 96), (100, 75)])
+def test_levels_are_what_the_specification_says(name: str, height: int, width: int) -> None:
+    neck = build("necks", name, SPEC).eval()
+    check_levels(neck(maps(height, width), None), neck.out_spec, height, width)
+
+
+def test_incoming_specification_and_maps_are_left_alone(name: str) -> None:
+    spec, features = dict(SPEC), maps(64, 64)
+    before = {key: x.clone() for key, x in features.items()}
+    neck = build("necks", name, spec).eval()
+    neck(features, None)
+    neck.out_spec.clear()
+    assert spec == SPEC
+    assert list(features) == list(before)
+    for key, x in features.items():
+        torch.testing.assert_close(x, before[key], rtol=0, atol=0)
+
+
+def test_levels_are_the_same_in_training_and_in_evaluation(name: str) -> None:
+    neck = build("necks", name, SPEC)
+    training, evaluation = neck.train()(maps(64, 64)), neck.eval()(maps(64, 64))
+    assert type(training) is type(evaluation) is dict
+    assert {k: x.shape for k, x in training.items()} == {k: x.shape for k, x in evaluation.items()}
+
+
+def test_mask_without_padding_changes_nothing(name: str) -> None:
+    neck = build("necks", name, SPEC).eval()
+    without, nothing = neck(maps(64, 96), None), neck(maps(64, 96), torch.zeros(2, 64, 96, dtype=torch.bool))
+    for key, level in without.items():
+        torch.testing.assert_close(level, nothing[key], rtol=0, atol=1e-5)
+
+
+def test_pictures_of_a_batch_do_not_see_each_other(name: str) -> None:
+    neck = build("necks", name, SPEC).eval()
+    features = maps(64, 96)
+    together, alone = neck(features), neck({key: x[1:] for key, x in features.items()})
+    for key, level in alone.items():
+        torch.testing.assert_close(together[key][1:], level, rtol=0, atol=1e-5)
+        assert (together[key][0] - together[key][1]).abs().max() > 1e-3
+
+
+def test_gradients(name: str) -> None:
+    neck = build("necks", name, SPEC).train()
+    features = {key: x.requires_grad_() for key, x in maps(64, 64).items()}
+    check_gradients(neck, list(neck(features).values()))
+    for key, x in features.items():
+        assert x.grad is not None, key
+        assert x.grad.abs().max() > 0
+
+
+def test_state_round_trip(name: str) -> None:
+    def outputs(neck: nn.Module) -> list[Tensor]:
+        return list(neck(maps(64, 64)).values())
+
+    check_state_round_trip(build("necks", name, SPEC), build("necks", name, SPEC, seed=1), outputs)
+
+
+def test_seeds(name: str) -> None:
+    one, same, other = (build("necks", name, SPEC, seed=seed) for seed in (0, 0, 1))
+    check_equal_seeds_give_equal_weights(one, same, other)

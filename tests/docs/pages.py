@@ -1,0 +1,191 @@
+"""Plays the reader of a page: types its commands, runs its Python, looks at what it says the answer is.
+
+What stands in a fenced block is run in the order of the page, in a folder of its own:
+
+- ``bash``: line by line. Commands are made small by ``SMALLER``, so that a page takes seconds, unless their answer is
+  shown: those run as they stand.
+- ``text`` right after ``bash``: each of its lines is among what was printed, where ``...`` stands for anything. Where
+  one says "boxwright: error:", every command of that block ends with status 2; all others end with status 0.
+- ``python``: in one namespace for the whole page. A block that begins with ``# some/file.py`` is that file.
+- ``yaml``: is resolved as a recipe.
+
+``python tests/docs/pages.py PAGE FOLDER`` does it in a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[2]
+
+SMALLER = {
+    # The recipes of the same name that stand in the reader's folder: a few thousand parameters, two steps.
+    r"^boxwright (train|info) (rtdetr_\w+)": r"boxwright \1 \2.yaml",
+    r"--train\.(budget|epochs|steps) \S+": "--train.steps 2",
+    r"--image-size \d+": "--image-size 64",
+    r"--train\.batch_size \d+ --train\.accumulate \d+": "--train.batch_size 4 --train.accumulate 2",
+}
+
+SMALL_RECIPE = """\
+backbone: {name: resnet_vd, depth: 18, width: 8}
+neck:     {name: hybrid_encoder, hidden_dim: 16, num_heads: 2, feedforward_dim: 16, num_blocks: 1}
+head:     {name: rtdetr, hidden_dim: 16, num_heads: 2, feedforward_dim: 16, num_layers: 1, num_queries: 20}
+input:    {image_size: 64}
+train:    {steps: 2, batch_size: 2, evaluations: 1, multi_scale: 0}
+"""
+
+NOT_TYPED = ("source .venv/bin/activate",)
+"""What changes the reader's shell only."""
+
+ELSEWHERE = ("torchrun ",)
+"""What starts other processes; the slow tests run it."""
+
+
+class Block(NamedTuple):
+    """A fenced block; ``line`` is where its text begins, ``answers`` the block that it follows at once."""
+
+    language: str
+    text: str
+    line: int
+    answers: int | None
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced blocks of a page, in order."""
+    found: list[Block] = []
+    text = page.read_text(encoding="utf-8")
+    end_of_last = None
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        follows = end_of_last is not None and not text[end_of_last : match.start()].strip()
+        line = text.count("\n", 0, match.start(2)) + 1
+        found.append(Block(match[1], match[2], line, len(found) - 1 if follows else None))
+        end_of_last = match.end()
+    return found
+
+
+def answer_of(index: int, all_blocks: list[Block]) -> str | None:
+    """The text block that shows what the commands of block ``index`` print, if there is one."""
+    return next((b.text for b in all_blocks if b.language == "text" and b.answers == index), None)
+
+
+def commands(text: str) -> list[str]:
+    """The commands of a bash block."""
+    lines = re.sub(r"\\\n *", "", text).splitlines()
+    return [re.sub(r"\s+#.*", "", line).strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def smaller(command: str) -> str:
+    """The same command with less to do."""
+    if "--help" in command:
+        return command
+    for pattern, replacement in SMALLER.items():
+        command = re.sub(pattern, replacement, command)
+    return command
+
+
+def play(page: Path, folder: Path) -> None:
+    """Do everything that a page says, in ``folder``.
+
+    Raises:
+        AssertionError: something does not do what the page says; names the line.
+    """
+    all_blocks = blocks(page)
+    namespace: dict[str, Any] = {"__name__": "page"}
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        for index, block in enumerate(all_blocks):
+            place = f"{page.name}:{block.line}"
+            if block.language == "bash":
+                _type(block, answer_of(index, all_blocks), place)
+            elif block.language == "python":
+                _run_python(block, namespace, place)
+            elif block.language == "yaml":
+                _resolve(block, place)
+    finally:
+        os.chdir(before)
+
+
+def _type(block: Block, answer: str | None, place: str) -> None:
+    printed = ""
+    wanted = 2 if answer is not None and "boxwright: error:" in answer else 0
+    for command in commands(block.text):
+        status, output = _run(command if answer is not None else smaller(command))
+        assert status == wanted, f"{place}: {command}\nended with status {status}:\n{output}"
+        printed += output
+    for line in (answer or "").splitlines():
+        pattern = ".*".join(re.escape(" ".join(part.split())) for part in line.split("..."))
+        lines = [" ".join(found.split()) for found in printed.splitlines()]
+        assert any(re.fullmatch(pattern, found) for found in lines), f"{place}: not printed: {line}\nbut:\n{printed}"
+
+
+def _run(command: str) -> tuple[int, str]:
+    """Status and output of one command."""
+    program, *arguments = shlex.split(command)
+    if command in NOT_TYPED or command.startswith(ELSEWHERE):
+        return 0, ""
+    if program == "boxwright":
+        return _run_boxwright(arguments)
+    if program == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        return (0, "") if set(arguments) <= set(targets) else (1, f"no such target in the Makefile: {arguments}")
+    if program == "cp":
+        shutil.copy(*arguments)
+        return 0, ""
+    if program == "python":
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+    return 1, "the tests do not know how to run this"
+
+
+def _run_boxwright(arguments: list[str]) -> tuple[int, str]:
+    """As if typed at a prompt: what an earlier command has imported from the folder is forgotten."""
+    from boxwright.cli.main import main
+
+    path, modules = list(sys.path), set(sys.modules)
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        try:
+            status = main(arguments)
+        except SystemExit as end:
+            status = int(end.code or 0)
+    sys.path[:] = path
+    here = str(Path.cwd())
+    for name in set(sys.modules) - modules:
+        if not name.startswith("boxwright") and str(getattr(sys.modules[name], "__file__", "")).startswith(here):
+            del sys.modules[name]
+    return status, output.getvalue()
+
+
+def _run_python(block: Block, namespace: dict[str, Any], place: str) -> None:
+    file = re.match(r"# (\S+\.py)\n", block.text)
+    if file:
+        Path(file[1]).parent.mkdir(parents=True, exist_ok=True)
+        Path(file[1]).write_text(block.text.partition("\n")[2], encoding="utf-8")
+        return
+    sys.path.append(str(Path.cwd()))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(compile("\n" * (block.line - 1) + block.text, place, "exec"), namespace)
+    finally:
+        sys.path.pop()
+
+
+def _resolve(block: Block, place: str) -> None:
+    from boxwright.compose.recipes import resolve
+
+    Path("page.yaml").write_text(block.text, encoding="utf-8")
+    assert resolve("page.yaml").notes == (), place
+
+
+if __name__ == "__main__":
+    play(Path(sys.argv[1]).resolve(), Path(sys.argv[2]))

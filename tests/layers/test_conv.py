@@ -1,0 +1,105 @@
+"""Convolution and norm: what is folded, what is frozen."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from boxwright.layers.conv import Activation, ConvNorm, FrozenBatchNorm2d, Norm, folded
+
+
+def with_statistics(block: nn.Module, seed: int = 0) -> nn.Module:
+    """Norms as after training: no statistic and no affine at its start."""
+    generator = torch.Generator().manual_seed(seed)
+    for norm in block.modules():
+        if isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d):
+            with torch.no_grad():
+                norm.weight.uniform_(0.5, 1.5, generator=generator)
+                norm.bias.normal_(generator=generator)
+                norm.running_mean.normal_(generator=generator)
+                norm.running_var.uniform_(0.2, 3.0, generator=generator)
+    return block
+
+
+@pytest.mark.parametrize(("kernel_size", "stride", "norm"), list(product([1, 3], [1, 2], ["batch", "frozen"])))
+def test_folding_the_norm_changes_nothing(kernel_size: int, stride: int, norm: Norm) -> None:
+    torch.manual_seed(0)
+    block = with_statistics(ConvNorm(5, 7, kernel_size, stride, activation="silu", norm=norm)).eval()
+    x = torch.randn(2, 5, 9, 6)
+    before = block(x)
+    block.fold_norm()
+    assert isinstance(block.norm, nn.Identity)
+    assert block.conv.bias is not None
+    assert (block(x) - before).abs().max() < 1e-5
+
+
+def test_folding_twice_is_folding_once() -> None:
+    block = with_statistics(ConvNorm(3, 3, 3)).eval()
+    block.fold_norm()
+    weight = block.conv.weight.clone()
+    block.fold_norm()
+    torch.testing.assert_close(block.conv.weight, weight, rtol=0, atol=0)
+
+
+def test_the_fold_uses_the_norms_own_epsilon() -> None:
+    block = with_statistics(ConvNorm(2, 3, 1)).eval()
+    assert isinstance(block.norm, nn.BatchNorm2d)
+    block.norm.eps = 0.7
+    weight, bias = folded(block)
+    scale = block.norm.weight / (block.norm.running_var + 0.7).sqrt()
+    torch.testing.assert_close(weight, block.conv.weight * scale.view(-1, 1, 1, 1))
+    torch.testing.assert_close(bias, block.norm.bias - block.norm.running_mean * scale)
+
+
+def test_what_is_not_a_norm_with_statistics_cannot_be_folded() -> None:
+    block = ConvNorm(2, 2, 1)
+    block.norm = nn.GroupNorm(1, 2)
+    with pytest.raises(ValueError, match="only a batch norm with statistics can be folded, not GroupNorm"):
+        block.fold_norm()
+
+
+def test_frozen_norm_equals_torchvisions() -> None:
+    theirs = torchvision.ops.FrozenBatchNorm2d(6, eps=1e-5)
+    ours = with_statistics(FrozenBatchNorm2d(6))
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 6, 5, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-6)
+    gradients = [torch.autograd.grad(norm(x).square().sum(), x)[0] for norm in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
+
+
+def test_frozen_norm_neither_learns_nor_counts() -> None:
+    norm = with_statistics(FrozenBatchNorm2d(4)).train()
+    before = {name: buffer.clone() for name, buffer in norm.state_dict().items()}
+    norm(torch.randn(2, 4, 3, 3))
+    assert list(norm.parameters()) == []
+    assert list(before) == ["weight", "bias", "running_mean", "running_var"]
+    for name, buffer in norm.state_dict().items():
+        torch.testing.assert_close(buffer, before[name], rtol=0, atol=0)
+
+
+def test_frozen_norms_load_a_checkpoint_of_batch_norms() -> None:
+    trained = with_statistics(ConvNorm(3, 4, 1)).eval()
+    frozen = ConvNorm(3, 4, 1, norm="frozen")
+    frozen.load_state_dict(trained.state_dict())
+    x = torch.randn(2, 3, 5, 5)
+    torch.testing.assert_close(frozen(x), trained(x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("activation", "function"),
+    [("relu", torch.relu), ("silu", lambda x: x * x.sigmoid()), ("gelu", nn.functional.gelu), (None, lambda x: x)],
+)
+def test_activation_stands_after_the_norm(activation: Activation | None, function: nn.Module) -> None:
+    block = with_statistics(ConvNorm(3, 4, 3, activation=activation)).eval()
+    x = torch.randn(1, 3, 5, 5)
+    torch.testing.assert_close(block(x), function(block.norm(block.conv(x))))
+
+
+@pytest.mark.parametrize(("kernel_size", "stride", "expected"), [(1, 1, 7), (3, 1, 7), (3, 2, 4), (1, 2, 4)])
+def test_stride_one_keeps_the_size_and_two_halves_it_upwards(kernel_size: int, stride: int, expected: int) -> None:
+    assert ConvNorm(1, 1, kernel_size, stride)(torch.zeros(2, 1, 7, 7)).shape[-2:] == (expected, expected)

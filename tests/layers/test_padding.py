@@ -1,0 +1,28 @@
+"""Padding masks at the levels."""
+
+from __future__ import annotations
+
+import torch
+
+from boxwright.layers.padding import mask_at, valid_ratio
+
+
+def canvas(height: int, width: int, content: list[tuple[int, int]]) -> torch.Tensor:
+    mask = torch.ones(len(content), height, width, dtype=torch.bool)
+    for row, (h, w) in zip(mask, content, strict=True):
+        row[:h, :w] = False
+    return mask
+
+
+def test_mask_at_a_level_keeps_the_cells_that_begin_in_the_picture() -> None:
+    mask = canvas(64, 96, [(64, 96), (32, 48), (8, 96)])
+    level = mask_at(mask, 8, 12)
+    assert (~level).sum((1, 2)).tolist() == [96, 4 * 6, 12]
+    assert not level[1, :4, :6].any()
+    assert level[1, 4:].all()
+    assert level[1, :, 6:].all()
+
+
+def test_valid_ratio_is_x_first() -> None:
+    ratio = valid_ratio(canvas(8, 16, [(8, 16), (4, 4), (2, 16)]))
+    assert ratio.tolist() == [[1.0, 1.0], [0.25, 0.5], [1.0, 0.25]]

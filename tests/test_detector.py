@@ -1,0 +1,216 @@
+"""A detector used on pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from boxwright.detector import Detector
+from boxwright.structures import Detections, Targets
+
+MakeDetector = Callable[..., Detector]
+MakeTargets = Callable[..., list[Targets]]
+
+
+def picture(height: int, width: int, seed: int = 0) -> Image.Image:
+    """Coarse noise: every picture looks different to a detector."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((width, height))
+
+
+def assert_same(one: Detections, other: Detections, tolerance: float = 1e-4) -> None:
+    torch.testing.assert_close(one.scores, other.scores, rtol=0, atol=tolerance)
+    assert one.labels.tolist() == other.labels.tolist()
+    torch.testing.assert_close(one.boxes, other.boxes, rtol=0, atol=tolerance * 200)
+
+
+@pytest.fixture
+def detector(make_detector: MakeDetector) -> Detector:
+    return make_detector()
+
+
+def test_predicts_in_evaluation_mode_and_gives_training_back(detector: Detector) -> None:
+    detector.train()
+    statistics = {name: buffer.clone() for name, buffer in detector.named_buffers()}
+    modes: list[bool] = []
+    detector.head.register_forward_hook(lambda module, *_: modes.append(module.training))
+    in_training = detector.predict(picture(60, 80))
+    assert modes == [False]
+    assert detector.training
+    assert all(module.training for module in detector.modules())
+    for name, buffer in detector.named_buffers():
+        torch.testing.assert_close(buffer, statistics[name], rtol=0, atol=0)
+    in_evaluation = detector.eval().predict(picture(60, 80))
+    assert not detector.training
+    assert isinstance(in_training, Detections)
+    assert isinstance(in_evaluation, Detections)
+    assert_same(in_training, in_evaluation, tolerance=0)
+
+
+def test_mode_is_given_back_after_an_error_too(detector: Detector) -> None:
+    detector.train()
+    with pytest.raises(FileNotFoundError):
+        detector.predict("no/such/picture.jpg")
+    assert detector.training
+
+
+def test_a_picture_alone_is_predicted_as_among_others(detector: Detector) -> None:
+    pictures = [picture(60, 80, 0), picture(200, 33, 1), picture(64, 64, 2), picture(31, 400, 3), picture(90, 90, 4)]
+    together = detector.predict(pictures)
+    in_threes = detector.predict(pictures, batch_size=3)
+    assert isinstance(together, list)
+    assert isinstance(in_threes, list)
+    assert len(together) == 5
+    for i, one in enumerate(pictures):
+        alone = detector.predict(one)
+        assert isinstance(alone, Detections)
+        assert_same(alone, together[i])
+        assert_same(alone, in_threes[i])
+    # The pictures are told apart at all.
+    assert (together[0].scores - together[2].scores).abs().max() > 1e-3
+
+
+def test_boxes_lie_inside_the_original_picture(detector: Detector) -> None:
+    for height, width in ((60, 80), (301, 17), (1, 1)):
+        found = detector.predict(picture(height, width))
+        assert isinstance(found, Detections)
+        assert len(found.boxes) == 12 * 4
+        assert found.boxes.min() >= 0
+        assert found.boxes[:, 0::2].max() <= width
+        assert found.boxes[:, 1::2].max() <= height
+        assert (found.boxes[:, 2:] >= found.boxes[:, :2]).all()
+        assert found.boxes[:, 0::2].max() > 0.3 * width
+
+
+def test_boxes_scale_with_the_original_picture(detector: Detector) -> None:
+    # One colour looks the same at every size.
+    small, large = (detector.predict(Image.new("RGB", size, (200, 40, 90))) for size in ((50, 40), (500, 80)))
+    assert isinstance(small, Detections)
+    assert isinstance(large, Detections)
+    torch.testing.assert_close(small.scores, large.scores, rtol=0, atol=1e-5)
+    torch.testing.assert_close(small.boxes * torch.tensor([10.0, 2, 10, 2]), large.boxes, rtol=1e-4, atol=1e-2)
+
+
+def test_every_form_of_a_picture_is_the_same_picture(detector: Detector, tmp_path: Path) -> None:
+    image = picture(60, 80)
+    image.save(tmp_path / "one.png")
+    array = np.asarray(image).copy()
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    expected = detector.predict(image)
+    assert isinstance(expected, Detections)
+    for form in (tmp_path / "one.png", str(tmp_path / "one.png"), array, tensor, tensor / 255, array / 255.0):
+        found = detector.predict(form)
+        assert isinstance(found, Detections)
+        assert_same(found, expected, tolerance=1e-6)
+    stacked = detector.predict(torch.stack((tensor, tensor)))
+    assert isinstance(stacked, list)
+    for found in (*stacked, *(detector.predict(iter([image, array])))):
+        assert_same(found, expected, tolerance=1e-5)
+
+
+def test_no_pictures(detector: Detector) -> None:
+    assert detector.predict([]) == []
+
+
+def test_threshold_leaves_out_lower_scores(detector: Detector) -> None:
+    every = detector.predict(picture(60, 80))
+    assert isinstance(every, Detections)
+    middle = every.scores[20].item()
+    some = detector.predict(picture(60, 80), threshold=middle)
+    assert isinstance(some, Detections)
+    assert len(some.scores) == 21
+    assert some.scores.min().item() == pytest.approx(middle, abs=1e-7)
+    assert (some.boxes == every.boxes[:21]).all()
+
+
+@pytest.mark.parametrize("options", [{"threshold": -0.1}, {"threshold": 1.5}, {"batch_size": 0}])
+def test_options_out_of_range(detector: Detector, options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"threshold is in \[0, 1\] and batch_size at least 1"):
+        detector.predict(picture(8, 8), **options)  # type: ignore[arg-type]
+
+
+def test_predicting_leaves_no_graph(detector: Detector) -> None:
+    found = detector.predict(picture(8, 8))
+    assert isinstance(found, Detections)
+    assert not found.boxes.requires_grad
+    assert all(parameter.grad is None for parameter in detector.parameters())
+
+
+def test_fused_predicts_the_same_and_leaves_the_original_alone(detector: Detector) -> None:
+    detector.eval()
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    fused = detector.fused()
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for ours, expected in zip(fused(images).prediction(), detector(images).prediction(), strict=True):
+            assert (ours - expected).abs().max() < 1e-4
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+    assert not any(parameter.requires_grad for parameter in fused.parameters())
+    assert not fused.training
+    for name, tensor in detector.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+    assert all(parameter.requires_grad for parameter in detector.parameters())
+
+
+def test_fusing_works_from_training_mode_too(detector: Detector) -> None:
+    detector.train()
+    fused = detector.fused()
+    assert detector.training
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        difference = fused(images).prediction()[0] - detector.eval()(images).prediction()[0]
+    assert difference.abs().max() < 1e-4
+
+
+def test_necks_run_one_after_the_other(make_detector: MakeDetector) -> None:
+    class Doubled(nn.Module):
+        def __init__(self, spec: dict[str, object]) -> None:
+            super().__init__()
+            self.out_spec = spec
+
+        def forward(self, features: dict[str, torch.Tensor], padding_mask: object = None) -> dict[str, torch.Tensor]:
+            return {name: 2 * x for name, x in features.items()}
+
+    detector = make_detector().eval()
+    seen: list[dict[str, torch.Tensor]] = []
+    detector.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    images = torch.rand(1, 3, 64, 64)
+    detector(images)
+    detector.necks.append(Doubled(detector.necks[0].out_spec))
+    detector(images)
+    for name in seen[0]:
+        torch.testing.assert_close(seen[1][name], 2 * seen[0][name], rtol=0, atol=0)
+
+
+def test_parameter_groups_tell_norms_biases_and_the_backbone_apart(detector: Detector) -> None:
+    detector.backbone.stem.requires_grad_(False)
+    groups = detector.parameter_groups()
+    assert sorted(groups) == ["backbone/decay", "backbone/no_decay", "other/decay", "other/no_decay"]
+    names = [name for group in groups.values() for name, _ in group]
+    assert sorted(names) == sorted(name for name, p in detector.named_parameters() if p.requires_grad)
+    assert not any(name.startswith("backbone.stem") for name in names)
+    norms = {name for name, m in detector.named_modules() if isinstance(m, nn.BatchNorm2d | nn.LayerNorm)}
+    for key, group in groups.items():
+        for name, _ in group:
+            assert name.startswith("backbone.") == key.startswith("backbone/")
+            of_norm = name.rpartition(".")[0] in norms
+            assert (of_norm or name.endswith("bias")) == key.endswith("no_decay"), name
+
+
+def test_no_table_of_positions_is_stored(detector: Detector) -> None:
+    for module in (detector, detector.fused()):
+        stored = set(module.state_dict()) - {name for name, _ in module.named_parameters()}
+        assert {name.rpartition(".")[2] for name in stored} <= {"running_mean", "running_var", "num_batches_tracked"}
+
+
+def test_loss_and_postprocess_are_the_heads(detector: Detector, make_targets: MakeTargets) -> None:
+    targets = make_targets([2])
+    output = detector(torch.rand(1, 3, 64, 64), None, targets)
+    ours, heads = detector.loss(output, targets, 3.0), detector.head.loss(output, targets, 3.0)
+    assert {name: value.item() for name, value in ours.items()} == {n: v.item() for n, v in heads.items()}

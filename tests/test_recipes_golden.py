@@ -1,0 +1,90 @@
+"""What must not drift: the names and shapes in every recipe's checkpoint, and the published sizes and costs.
+
+The names are public API, because checkpoints are written with them. ``golden/RECIPE.txt`` holds them, one line per
+name with numbers left out, and a digest of the whole list. If a change is meant, write the files anew with
+``python tests/test_recipes_golden.py`` and say in the change how old checkpoints are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from boxwright.cli.info import measure
+from boxwright.compose.detectors import build_resolved
+from boxwright.compose.recipes import list_recipes, resolve
+from boxwright.detector import Detector
+from boxwright.layers.rep_vgg import RepVGGBlock
+from boxwright.structures import Category
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# Parameters as published, the same with RepVGG blocks fused, GMAC at 640 x 640.
+PUBLISHED = {
+    "rtdetr_r18": (20_184_464, 19_983_248, 30.744),
+    "rtdetr_r34": (31_441_668, 31_240_452, 46.797),
+    "rtdetr_r50_m": (36_593_772, 36_392_556, 50.300),
+    "rtdetr_r50": (42_891_372, 42_095_724, 68.890),
+    "rtdetr_r101": (76_556_268, 74_772_972, 130.286),
+}
+
+
+def without_storage(recipe: str) -> Detector:
+    """The recipe's detector for 80 classes on the meta device: names and shapes, no numbers, no time."""
+    categories = [Category(i, f"class {i}") for i in range(80)]
+    with torch.device("meta"):
+        return build_resolved(resolve(recipe, {}).recipe, categories=categories)
+
+
+def num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def described(recipe: str) -> str:
+    """Names and shapes of the recipe's checkpoint: the digest of all, then each kind of name with its count."""
+    state = without_storage(recipe).state_dict()
+    lines = [f"{name} {list(tensor.shape)}" for name, tensor in state.items()]
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    kinds = Counter(re.sub(r"\.\d+(?=\.)", ".#", line) for line in lines)
+    body = [f"{count:4} x {kind}" for kind, count in kinds.items()]
+    return "\n".join([f"sha256 {digest} of {len(lines)} names", *body]) + "\n"
+
+
+@pytest.mark.parametrize("recipe", list_recipes())
+def test_names_and_shapes_in_checkpoints(recipe: str) -> None:
+    assert described(recipe).splitlines() == (GOLDEN / f"{recipe}.txt").read_text().splitlines()
+
+
+def test_no_golden_list_is_left_over() -> None:
+    assert sorted(path.stem for path in GOLDEN.glob("*.txt")) == list_recipes()
+
+
+@pytest.mark.parametrize("recipe", PUBLISHED)
+def test_published_parameters(recipe: str) -> None:
+    detector = without_storage(recipe)
+    expected, expected_fused, _ = PUBLISHED[recipe]
+    assert num_parameters(detector) == expected
+    for block in [module for module in detector.modules() if isinstance(module, RepVGGBlock)]:
+        block.fuse()
+    assert num_parameters(detector) == expected_fused
+
+
+@pytest.mark.parametrize(
+    "recipe", ["rtdetr_r18", *(pytest.param(name, marks=pytest.mark.slow) for name in list(PUBLISHED)[1:])]
+)
+def test_published_costs(recipe: str) -> None:
+    facts = measure(resolve(recipe, {}).recipe, 80)
+    expected = PUBLISHED[recipe][2]
+    assert facts["gmac"] == pytest.approx(expected, rel=1e-4)
+    assert 0.9 * expected < facts["deployed_gmac"] < expected
+
+
+if __name__ == "__main__":
+    for name in list_recipes():
+        (GOLDEN / f"{name}.txt").write_text(described(name))

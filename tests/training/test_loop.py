@@ -1,0 +1,314 @@
+"""The loop: what it does at each step, and that a run which was stopped ends as the unbroken one does."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from boxwright.structures import Batch
+from boxwright.training import loop, planning
+from boxwright.training.checkpoint import Progress
+from boxwright.training.interrupt import Interrupted
+from boxwright.training.log import read_log
+from boxwright.training.loop import train
+from boxwright.training.moving_average import MovingAverage
+from boxwright.training.run import RECIPE, Run
+from boxwright.training.step import train_step
+
+MakeRun = Callable[..., Run]
+
+STAGES = {"steps": 20, "evaluations": 4, "warmup_steps": 100, "decay_share": 0.5, "light_share": 0.2, "final_lr": 0.1}
+"""Warm-up in steps 1 and 2, decay from step 11, light augmentation from step 17, evaluations after 5, 10, 15, 20."""
+
+
+@pytest.fixture(autouse=True)
+def every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log every step, whenever it is done."""
+    monkeypatch.setattr(loop, "LOG_INTERVAL", 0.0)
+
+
+@pytest.fixture
+def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Ctrl-C in the middle of a step, counted from now."""
+
+    def at(step: int) -> None:
+        calls = iter(range(1, 1000))
+
+        def interrupted(*arguments: Any) -> Any:
+            if next(calls) == step:
+                signal.raise_signal(signal.SIGINT)
+            return train_step(*arguments)
+
+        monkeypatch.setattr(loop, "train_step", interrupted)
+
+    return at
+
+
+def timeless(folder: Path) -> list[dict[str, Any]]:
+    """Rows of the log without what depends on the clock."""
+    clock = ("seconds", "images_per_second")
+    return [{key: value for key, value in row.items() if key not in clock} for row in read_log(folder)]
+
+
+def assert_equal(first: Any, second: Any, path: str = "") -> None:
+    """Bit by bit, through dictionaries and lists."""
+    assert type(first) is type(second), path
+    if isinstance(first, torch.Tensor):
+        assert first.dtype == second.dtype, path
+        assert torch.equal(first, second), path
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys(), path
+        for key in first:
+            if key != "seconds":
+                assert_equal(first[key], second[key], f"{path}.{key}")
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second), path
+        for i, (one, other) in enumerate(zip(first, second, strict=True)):
+            assert_equal(one, other, f"{path}.{i}")
+    else:
+        assert first == second, path
+
+
+def checkpoint(run: Run, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(run.folder / name, weights_only=True)
+    return content
+
+
+class TestResume:
+    @pytest.mark.parametrize(
+        "stops",
+        [
+            pytest.param([1], id="warm-up"),
+            pytest.param([7], id="plateau"),
+            pytest.param([10], id="with an evaluation"),
+            pytest.param([13], id="decay"),
+            pytest.param([16, 2], id="light stage, twice"),
+            pytest.param([19], id="before the last"),
+            pytest.param([1, 1, 3, 6, 5, 1], id="again and again"),
+        ],
+    )
+    def test_a_broken_run_ends_as_the_unbroken_one(
+        self, make_run: MakeRun, unbroken: Run, interrupt_at: Callable[[int], None], stops: list[int]
+    ) -> None:
+        """Weights, average, optimiser, progress, log: bit by bit, with several sizes and denoising on."""
+        done = 0
+        for part, steps in enumerate(stops):
+            interrupt_at(steps)
+            with pytest.raises(Interrupted):
+                train(make_run("broken", weights_seed=part, **STAGES), resume=part > 0)
+            done += steps
+            assert checkpoint(make_run("broken"), "last.pt")["progress"]["step"] == done
+        broken = make_run("broken", weights_seed=99, **STAGES)
+        interrupt_at(1000)
+        progress = train(broken, resume=True)
+
+        assert (progress.step, progress.steps) == (20, 20)
+        assert_equal(checkpoint(broken, "last.pt"), checkpoint(unbroken, "last.pt"))
+        assert_equal(checkpoint(broken, "best.pt"), checkpoint(unbroken, "best.pt"))
+        assert timeless(broken.folder) == timeless(unbroken.folder)
+
+    @pytest.fixture(scope="class")
+    def unbroken_folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return tmp_path_factory.mktemp("unbroken")
+
+    @pytest.fixture
+    def unbroken(self, make_run: MakeRun, unbroken_folder: Path) -> Run:
+        run = replace(make_run(**STAGES), folder=unbroken_folder / "run")
+        if not run.folder.exists():
+            train(run)
+        return run
+
+    def test_the_unbroken_run_goes_through_every_stage(self, unbroken: Run) -> None:
+        """Else the comparison would say little."""
+        rows = [row for row in read_log(unbroken.folder) if row["kind"] == "train"]
+        assert [row["step"] for row in rows] == list(range(1, 21))
+        assert {row["image_size"] for row in rows} == {32, 64, 96}
+        factors = [row["lr"] / 0.001 for row in rows]
+        assert factors[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
+        assert factors[10] == pytest.approx(1.0)
+        assert factors[19] == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi * 0.9)) / 2)
+        assert {"varifocal", "l1", "giou", "varifocal_encoder", "giou_denoising_0"} <= rows[0]["losses"].keys()
+        assert rows[0]["loss"] == pytest.approx(sum(rows[0]["losses"].values()))
+        evaluated = [row["step"] for row in read_log(unbroken.folder) if row["kind"] == "eval"]
+        assert evaluated == [5, 10, 15, 20]
+        last = checkpoint(unbroken, "last.pt")
+        assert any(not torch.equal(last["ema"][name], tensor) for name, tensor in last["model"].items())
+
+    def test_another_seed_is_another_run(self, make_run: MakeRun, unbroken: Run) -> None:
+        other = make_run(seed=1, **{**STAGES, "steps": 2})
+        train(other)
+        first, second = timeless(other.folder)[0], timeless(unbroken.folder)[0]
+        assert first["loss"] != second["loss"]
+
+    def test_a_finished_run_is_left_as_it_is(self, make_run: MakeRun, unbroken: Run) -> None:
+        before = (unbroken.folder / "last.pt").read_bytes(), timeless(unbroken.folder)
+        progress = train(replace(make_run(weights_seed=5, **STAGES), folder=unbroken.folder), resume=True)
+        assert progress.step == 20
+        assert ((unbroken.folder / "last.pt").read_bytes(), timeless(unbroken.folder)) == before
+
+
+def test_a_second_interruption_does_not_wait_for_the_step(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    def impatient(*_: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(loop, "train_step", impatient)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(make_run())
+    assert not isinstance(caught.value, Interrupted)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interruption_in_the_last_step_changes_nothing(
+    make_run: MakeRun, interrupt_at: Callable[[int], None]
+) -> None:
+    interrupt_at(2)
+    assert train(make_run(steps=2)).step == 2
+
+
+class TestAverage:
+    def test_it_moves_once_per_optimiser_step(self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However many batches a step is accumulated from (TRAPS 8)."""
+        decays: list[float] = []
+        real = MovingAverage.update
+
+        def update(self: MovingAverage, model: torch.nn.Module, decay: float) -> None:
+            decays.append(decay)
+            real(self, model, decay)
+
+        monkeypatch.setattr(MovingAverage, "update", update)
+        train(make_run(steps=3, accumulate=4, ema=0.15))
+        assert decays == [1 / 10, 0.15, 0.15]
+
+    def test_it_is_what_is_measured_and_kept_as_best(self, make_run: MakeRun) -> None:
+        run = make_run(steps=2, evaluations=1)
+        train(run)
+        last, best = checkpoint(run, "last.pt"), checkpoint(run, "best.pt")
+        assert_equal(best["model"], last["ema"])
+        total = sum(float(best["model"][name].double().abs().sum()) for name, _ in run.detector.named_parameters())
+        assert last["progress"]["best_ap"] == pytest.approx(total % 1, abs=1e-9)
+
+    def test_there_may_be_none(self, make_run: MakeRun) -> None:
+        run = make_run(steps=2, evaluations=1, ema=0.0)
+        train(run)
+        last = checkpoint(run, "last.pt")
+        assert "ema" not in last
+        assert_equal(checkpoint(run, "best.pt")["model"], last["model"])
+
+
+class Scripted:
+    """Measures what it is told to."""
+
+    num_pictures = 6
+
+    def __init__(self, *aps: float) -> None:
+        self.aps = iter(aps)
+
+    def __call__(self, _detector: Any, _limit: int | None = None) -> dict[str, Any]:
+        ap = next(self.aps)
+        return {"AP": ap, "AP50": ap}
+
+
+@pytest.mark.parametrize(
+    ("aps", "best_step", "best_ap"),
+    [((0.1, 0.3, 0.2), 2, 0.3), ((0.3, 0.3, 0.3), 1, 0.3), ((-1.0, -1.0, -1.0), 1, -1.0), ((0.0, 0.0, 0.1), 3, 0.1)],
+)
+def test_the_best_is_kept(make_run: MakeRun, aps: tuple[float, ...], best_step: int, best_ap: float) -> None:
+    """Also where there is nothing to find, and AP is -1."""
+    run = replace(make_run(steps=3, evaluations=3), evaluate=Scripted(*aps))
+    assert train(run).best_ap == best_ap
+    assert checkpoint(run, "best.pt")["progress"]["step"] == best_step
+    assert checkpoint(run, "last.pt")["progress"]["step"] == 3
+
+
+def test_without_a_validation_the_last_is_the_best(make_run: MakeRun) -> None:
+    run = replace(make_run(steps=2, evaluations=1), evaluate=None)
+    assert train(run).best_ap < 0
+    assert_equal(checkpoint(run, "best.pt")["model"], checkpoint(run, "last.pt")["ema"])
+
+
+def test_a_checkpoint_is_written_now_and_then(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "SAVE_INTERVAL", -1.0)
+    saved: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        loop.checkpoint, "save", lambda path, *_, progress, **__: saved.append((path.name, progress.step))
+    )
+    train(make_run(steps=4, evaluations=1))
+    assert saved == [("last.pt", 1), ("last.pt", 2), ("last.pt", 3), ("last.pt", 4), ("best.pt", 4)]
+
+
+def test_what_auto_comes_to_is_stored(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "choose_precision", lambda _name, _device: "bfloat16")
+    run = make_run(steps=1, precision="auto")
+    train(run)
+    assert checkpoint(run, "last.pt")["recipe"]["train"]["precision"] == "bfloat16"
+    assert "precision: bfloat16" in (run.folder / RECIPE).read_text()
+
+
+class TestPlan:
+    def test_epochs_count_every_picture(self, make_run: MakeRun) -> None:
+        """3 epochs of 10 pictures are 7.5 batches of 4, so 8."""
+        run = make_run(steps=None, epochs=3)
+        assert planning.plan_run(run, loop.join("cpu")) == (8, run.options.evaluations)
+
+    def test_a_budget_is_measured_once_and_stored(
+        self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, interrupt_at: Callable[[int], None]
+    ) -> None:
+        monkeypatch.setattr(planning, "measure_step", lambda *_, **__: 1.7)
+        monkeypatch.setattr(planning, "_measure_evaluation", lambda _run: 0.0)
+        monkeypatch.setattr("boxwright.training.budget.RESERVE", 0.05)
+        options = {"steps": None, "budget": "20s", "evaluations": 1}
+        interrupt_at(2)
+        with pytest.raises(Interrupted):
+            train(make_run("budget", **options))
+        stored = checkpoint(make_run("budget"), "last.pt")["progress"]
+        assert (stored["step"], stored["steps"], stored["evaluations"]) == (2, 11, 1)
+
+        monkeypatch.setattr(planning, "measure_step", lambda *_, **__: pytest.fail("measured again"))
+        progress = train(make_run("budget", **options), resume=True)
+        assert (progress.step, progress.steps) == (11, 11)
+
+    def test_a_budget_ends_in_time(self, make_run: MakeRun) -> None:
+        """Measured for real; the bound is loose, because machines are."""
+        run = make_run(steps=None, budget="4s", evaluations=1)
+        progress = train(run)
+        assert progress.step == progress.steps >= 10
+        assert time.monotonic() - run.began < 20
+
+    def test_too_small_a_budget_leaves_nothing(self, make_run: MakeRun) -> None:
+        run = make_run(steps=None, budget="0.1s")
+        with pytest.raises(ValueError, match=r"train\.budget is too small"):
+            train(run)
+        assert not run.folder.exists()
+
+    def test_what_evaluating_takes_is_measured_on_a_few_pictures(
+        self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(planning, "measure_step", lambda *_, **__: 0.01)
+        run = make_run(steps=None, budget="1m")
+        run.evaluate.num_pictures = 400
+        planning.plan_run(run, loop.join("cpu"))
+        assert run.evaluate.calls == [8]
+
+
+def test_batches_of_a_size_are_those_of_training(make_run: MakeRun) -> None:
+    run = make_run()
+    batch = next(planning.batches_of_size(run, loop.join("cpu"), 96))
+    assert isinstance(batch, Batch)
+    assert batch.images.shape == (4, 3, 96, 96)
+
+
+def test_progress_is_plain(make_run: MakeRun) -> None:
+    run = make_run(steps=1)
+    progress = train(run)
+    assert isinstance(progress, Progress)
+    assert progress.seconds > 0

@@ -1,0 +1,93 @@
+"""Which parameters are trained, at which rate, and which decay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import boxwright
+from boxwright.detector import Detector
+from boxwright.training.optimizer import make_optimizer, set_lr
+from boxwright.training.options import TrainOptions
+
+OPTIONS = TrainOptions(lr=0.01, backbone_lr=0.002, weight_decay=0.05)
+
+
+def settings(detector: Detector, options: TrainOptions = OPTIONS) -> dict[str, tuple[float, float]]:
+    """Learning rate and decay by the name of the parameter."""
+    names = {id(parameter): name for name, parameter in detector.named_parameters()}
+    found: dict[str, tuple[float, float]] = {}
+    for group in make_optimizer(detector, options).param_groups:
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            assert name not in found, f"{name} is in two groups"
+            found[name] = (group["lr"], group["weight_decay"])
+    return found
+
+
+def undecayed(detector: Detector) -> set[str]:
+    """Parameters of norms, and biases: found by their modules and names, not by their dimensions."""
+    norms = {
+        f"{path}.{name}"
+        for path, module in detector.named_modules()
+        if isinstance(module, nn.BatchNorm2d | nn.LayerNorm)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    return norms | {name for name, _ in detector.named_parameters() if name.rpartition(".")[2].endswith("bias")}
+
+
+def test_every_parameter_once_with_its_rate_and_decay(tiny_recipe: dict[str, Any]) -> None:
+    detector = boxwright.build(tiny_recipe, num_classes=3)
+    found = settings(detector)
+    assert found.keys() == {name for name, _ in detector.named_parameters()}
+    without = undecayed(detector)
+    assert 0 < len(without) < len(found)
+    for name, (lr, decay) in found.items():
+        assert lr == (0.002 if name.startswith("backbone.") else 0.01), name
+        assert decay == (0.0 if name in without else 0.05), name
+
+
+def test_the_backbone_has_the_common_rate_where_it_has_none(tiny_recipe: dict[str, Any]) -> None:
+    detector = boxwright.build(tiny_recipe, num_classes=3)
+    assert {lr for lr, _ in settings(detector, TrainOptions(lr=0.03)).values()} == {0.03}
+
+
+def test_what_is_frozen_is_left_out(tiny_recipe: dict[str, Any]) -> None:
+    detector = boxwright.build(tiny_recipe, num_classes=3, **{"backbone.frozen_stages": 2, "backbone.norm": "frozen"})
+    found = settings(detector)
+    assert found.keys() == {name for name, parameter in detector.named_parameters() if parameter.requires_grad}
+    assert not any(name.startswith(("backbone.stem.", "backbone.stages.c2.")) for name in found)
+    assert not any(name.startswith("backbone.") and ".norm." in name for name in found)
+    assert any(name.startswith("backbone.stages.c3.") for name in found)
+
+
+def test_nothing_to_train(tiny_recipe: dict[str, Any]) -> None:
+    detector = boxwright.build(tiny_recipe, num_classes=3).requires_grad_(False)
+    with pytest.raises(ValueError, match="nothing to train: every parameter of this detector is frozen"):
+        make_optimizer(detector, OPTIONS)
+
+
+def test_rates_are_set_from_their_peaks(tiny_recipe: dict[str, Any]) -> None:
+    optimizer = make_optimizer(boxwright.build(tiny_recipe, num_classes=3), OPTIONS)
+    assert set_lr(optimizer, 0.5) == 0.005
+    assert {group["lr"] for group in optimizer.param_groups} == {0.005, 0.001}
+    # Of the peak, not of the rate before.
+    assert set_lr(optimizer, 0.5) == 0.005
+    assert set_lr(optimizer, 1.0) == 0.01
+
+
+def test_without_gradients_only_what_decays_shrinks(tiny_recipe: dict[str, Any]) -> None:
+    detector = boxwright.build(tiny_recipe, num_classes=3)
+    before = {name: parameter.detach().clone() for name, parameter in detector.named_parameters()}
+    optimizer = make_optimizer(detector, OPTIONS)
+    for parameter in detector.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    without = undecayed(detector)
+    for name, parameter in detector.named_parameters():
+        lr = 0.002 if name.startswith("backbone.") else 0.01
+        factor = 1.0 if name in without else 1 - lr * 0.05
+        torch.testing.assert_close(parameter.detach(), before[name] * factor, rtol=1e-6, atol=0)
