@@ -148,10 +148,11 @@ def _run(command: str) -> tuple[int, str]:
 
 
 def _run_boxwright(arguments: list[str]) -> tuple[int, str]:
-    """As if typed at a prompt: what an earlier command has imported from the folder is forgotten."""
+    """As if typed at a prompt: the command finds no module of the reader's imported already, and leaves none."""
     from boxwright.cli.main import main
 
-    path, modules = list(sys.path), set(sys.modules)
+    path = list(sys.path)
+    _forget_modules_of(Path.cwd())
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         try:
@@ -159,11 +160,15 @@ def _run_boxwright(arguments: list[str]) -> tuple[int, str]:
         except SystemExit as end:
             status = int(end.code or 0)
     sys.path[:] = path
-    here = str(Path.cwd())
-    for name in set(sys.modules) - modules:
-        if not name.startswith("boxwright") and str(getattr(sys.modules[name], "__file__", "")).startswith(here):
-            del sys.modules[name]
+    _forget_modules_of(Path.cwd())
     return status, output.getvalue()
+
+
+def _forget_modules_of(folder: Path) -> None:
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and not name.startswith("boxwright") and Path(file).parent == folder:
+            del sys.modules[name]
 
 
 def _run_python(block: Block, namespace: dict[str, Any], place: str) -> None:

@@ -69,7 +69,7 @@ def test_adding_a_part_works_as_its_page_says(folder: Path) -> None:
         shutil.copy(ROOT / name, folder / name)
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("pages.py")), str(ADD_A_PART), str(folder)],
-        env={**os.environ, "PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONPATH": str(folder / "src")},
         capture_output=True,
         text=True,
     )

@@ -6,7 +6,11 @@ import re
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from boxwright.backbones.resnet_vd import Bottleneck
+from boxwright.layers.conv import FrozenBatchNorm2d
 
 RENAMES = [
     (r"^backbone\.stem\.(\d)\.", r"model.backbone.model.embedder.embedder.\1."),
@@ -100,6 +104,14 @@ def transformers_rtdetr(depth: int, ours: nn.Module, *, num_denoising: int) -> A
     return theirs
 
 
+def random_pictures(count: int, height: int, width: int) -> Tensor:
+    """Coarse patches and some noise. Of noise alone, deep layers see no more than its mean."""
+    generator = torch.Generator().manual_seed(1)
+    patches = torch.rand(count, 3, 6, 6, generator=generator)
+    patches = F.interpolate(patches, size=(height, width), mode="bilinear")
+    return 0.9 * patches + 0.1 * torch.rand(count, 3, height, width, generator=generator)
+
+
 @torch.no_grad()
 def random_weights(module: nn.Module, images: Tensor) -> None:
     """Weights that tell pictures and queries apart, and norm statistics that fit them.
@@ -109,22 +121,38 @@ def random_weights(module: nn.Module, images: Tensor) -> None:
     generator = torch.Generator().manual_seed(0)
     for name, parameter in module.named_parameters():
         if parameter.ndim > 1:
-            fan_in = parameter[0].numel()
-            parameter.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
+            gain = 1.0 if parameter.ndim == 2 else 2.0
+            # Features of random weights change from cell to cell: samples that jump multiply float32's rounding.
+            if "sampling_offsets" in name or re.search(r"boxes.*layers\.2\.", name):
+                gain = 0.05
+            parameter.normal_(0, (gain / parameter[0].numel()) ** 0.5, generator=generator)
         elif "norm" in name and name.endswith("weight"):
             parameter.uniform_(0.5, 1.0, generator=generator)
         elif "sampling_offsets" not in name:
             parameter.normal_(0, 0.1, generator=generator)
         if name == "head.denoising_classes.weight":
             parameter[-1] = 0
-    for name, buffer in module.named_buffers():
-        if name.endswith("running_var"):
-            buffer.fill_(1.0)
+    # Frozen norms have to fit what comes in as well, and no two of their constants may be alike.
+    for child in module.modules():
+        if isinstance(child, FrozenBatchNorm2d):
+            child.weight.uniform_(0.5, 1.0, generator=generator)
+            child.bias.normal_(0, 0.1, generator=generator)
+            child.register_forward_pre_hook(_take_statistics)
+    for child in module.modules():
+        if isinstance(child, Bottleneck):
+            child.conv3.norm.weight.mul_(0.3)
+    norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
     module.train()
-    for child in module.modules():
-        if isinstance(child, nn.BatchNorm2d):
-            child.momentum = 1.0
     module(images)
+    for norm in norms:
+        norm.momentum = 0.1
     for child in module.modules():
-        if isinstance(child, nn.BatchNorm2d):
-            child.momentum = 0.1
+        if isinstance(child, FrozenBatchNorm2d):
+            child._forward_pre_hooks.clear()
+
+
+def _take_statistics(norm: FrozenBatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
+    norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
+    norm.running_var.copy_(inputs[0].var((0, 2, 3)))

@@ -13,12 +13,6 @@ from boxwright.training import log
 from boxwright.training.log import LOG, RunLog, read_log
 
 
-@pytest.fixture(autouse=True)
-def without_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes a second to import; the one test that is about it brings its own."""
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-
-
 def write(folder: Path, first: int, last: int) -> None:
     one = RunLog(folder, first - 1)
     for step in range(first, last + 1):
@@ -88,3 +82,12 @@ def test_tensorboard_gets_every_number_by_name(tmp_path: Path, monkeypatch: pyte
         ("train/losses/giou", 0.5, 3),
         ("closed", 0, 0),
     ]
+
+
+def test_tensorboard_is_written_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard")
+    write(tmp_path, 1, 2)
+    events = list((tmp_path / "tensorboard").iterdir())
+    assert [event.name.startswith("events.out.tfevents") for event in events] == [True]
+    assert b"train/loss" in events[0].read_bytes()

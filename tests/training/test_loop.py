@@ -22,6 +22,7 @@ from boxwright.training.loop import train
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.run import RECIPE, Run
 from boxwright.training.step import train_step
+from equality import assert_equal, timeless
 
 MakeRun = Callable[..., Run]
 
@@ -52,34 +53,23 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return at
 
 
-def timeless(folder: Path) -> list[dict[str, Any]]:
-    """Rows of the log without what depends on the clock."""
-    clock = ("seconds", "images_per_second")
-    return [{key: value for key, value in row.items() if key not in clock} for row in read_log(folder)]
-
-
-def assert_equal(first: Any, second: Any, path: str = "") -> None:
-    """Bit by bit, through dictionaries and lists."""
-    assert type(first) is type(second), path
-    if isinstance(first, torch.Tensor):
-        assert first.dtype == second.dtype, path
-        assert torch.equal(first, second), path
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys(), path
-        for key in first:
-            if key != "seconds":
-                assert_equal(first[key], second[key], f"{path}.{key}")
-    elif isinstance(first, list | tuple):
-        assert len(first) == len(second), path
-        for i, (one, other) in enumerate(zip(first, second, strict=True)):
-            assert_equal(one, other, f"{path}.{i}")
-    else:
-        assert first == second, path
-
-
 def checkpoint(run: Run, name: str) -> dict[str, Any]:
     content: dict[str, Any] = torch.load(run.folder / name, weights_only=True)
     return content
+
+
+@pytest.fixture(scope="module")
+def unbroken_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("unbroken")
+
+
+@pytest.fixture
+def unbroken(make_run: MakeRun, unbroken_folder: Path) -> Run:
+    """A run through all ``STAGES`` without a stop; trained once."""
+    run = replace(make_run(**STAGES), folder=unbroken_folder / "run")
+    if not run.folder.exists():
+        train(run)
+    return run
 
 
 class TestResume:
@@ -87,12 +77,10 @@ class TestResume:
         "stops",
         [
             pytest.param([1], id="warm-up"),
-            pytest.param([7], id="plateau"),
             pytest.param([10], id="with an evaluation"),
             pytest.param([13], id="decay"),
             pytest.param([16, 2], id="light stage, twice"),
-            pytest.param([19], id="before the last"),
-            pytest.param([1, 1, 3, 6, 5, 1], id="again and again"),
+            pytest.param([2, 5, 12], id="again and again"),
         ],
     )
     def test_a_broken_run_ends_as_the_unbroken_one(
@@ -113,18 +101,7 @@ class TestResume:
         assert (progress.step, progress.steps) == (20, 20)
         assert_equal(checkpoint(broken, "last.pt"), checkpoint(unbroken, "last.pt"))
         assert_equal(checkpoint(broken, "best.pt"), checkpoint(unbroken, "best.pt"))
-        assert timeless(broken.folder) == timeless(unbroken.folder)
-
-    @pytest.fixture(scope="class")
-    def unbroken_folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return tmp_path_factory.mktemp("unbroken")
-
-    @pytest.fixture
-    def unbroken(self, make_run: MakeRun, unbroken_folder: Path) -> Run:
-        run = replace(make_run(**STAGES), folder=unbroken_folder / "run")
-        if not run.folder.exists():
-            train(run)
-        return run
+        assert timeless(read_log(broken.folder)) == timeless(read_log(unbroken.folder))
 
     def test_the_unbroken_run_goes_through_every_stage(self, unbroken: Run) -> None:
         """Else the comparison would say little."""
@@ -145,14 +122,14 @@ class TestResume:
     def test_another_seed_is_another_run(self, make_run: MakeRun, unbroken: Run) -> None:
         other = make_run(seed=1, **{**STAGES, "steps": 2})
         train(other)
-        first, second = timeless(other.folder)[0], timeless(unbroken.folder)[0]
+        first, second = timeless(read_log(other.folder))[0], timeless(read_log(unbroken.folder))[0]
         assert first["loss"] != second["loss"]
 
     def test_a_finished_run_is_left_as_it_is(self, make_run: MakeRun, unbroken: Run) -> None:
-        before = (unbroken.folder / "last.pt").read_bytes(), timeless(unbroken.folder)
+        before = (unbroken.folder / "last.pt").read_bytes(), timeless(read_log(unbroken.folder))
         progress = train(replace(make_run(weights_seed=5, **STAGES), folder=unbroken.folder), resume=True)
         assert progress.step == 20
-        assert ((unbroken.folder / "last.pt").read_bytes(), timeless(unbroken.folder)) == before
+        assert ((unbroken.folder / "last.pt").read_bytes(), timeless(read_log(unbroken.folder))) == before
 
 
 def test_a_second_interruption_does_not_wait_for_the_step(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +256,7 @@ class TestPlan:
 
     def test_a_budget_ends_in_time(self, make_run: MakeRun) -> None:
         """Measured for real; the bound is loose, because machines are."""
-        run = make_run(steps=None, budget="4s", evaluations=1)
+        run = make_run(steps=None, budget="3s", evaluations=1)
         progress = train(run)
         assert progress.step == progress.steps >= 10
         assert time.monotonic() - run.began < 20

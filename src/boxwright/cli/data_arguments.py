@@ -26,9 +26,8 @@ def read_split(
     categories: Sequence[Category] | None = None,
 ) -> DetectionData:
     """Read and check a split, with a progress bar where that takes a while, and print what was dropped or repaired."""
-    with Progress(
-        TextColumn(f"checking {split}"), BarColumn(), MofNCompleteColumn(), console=console, transient=True
-    ) as bar:
+    columns = (TextColumn(f"checking {split}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(split, total=None, visible=False)
 
         def show(done: int, total: int) -> None:

@@ -32,6 +32,9 @@ and any option be set; what there is, with types and defaults: `{prog} RECIPE --
 
 _COLUMN = 30
 
+LENGTHS = ("train.steps", "train.budget")
+"""Two ways to say how long to train: the one that is typed replaces the one in the recipe."""
+
 
 class RecipeCommand(NamedTuple):
     """What was read: the command's own options, the resolved recipe, and notes on it for the user."""
@@ -143,4 +146,7 @@ def _take_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             if value.startswith("--"):
                 raise ValueError(f"{argument} needs a value, as in `{argument} VALUE`")
         overrides[key] = value
+    for length, other in (LENGTHS, LENGTHS[::-1]):
+        if length in overrides:
+            overrides.setdefault(other, "null")
     return own, overrides

@@ -21,6 +21,7 @@ from boxwright.compose.detectors import build_resolved, read_checkpoint
 from boxwright.compose.recipes import section_options
 from boxwright.data.coco import max_objects, splits
 from boxwright.data.records import DetectionData
+from boxwright.layers.conv import FrozenBatchNorm2d
 from boxwright.structures import Category
 from boxwright.training.checkpoint import BEST, LAST
 from boxwright.training.interrupt import Interrupted
@@ -98,6 +99,8 @@ def train_recipe(
     places = getattr(detector.head, "num_queries", None)
     if places is not None and max_objects(data) > places:
         say(console, f"note: more objects than the {places} queries; the rest is never found: raise --head.num_queries")
+    if any(isinstance(m, FrozenBatchNorm2d) and m.is_fresh() for m in detector.modules()):
+        say(console, "note: norms are frozen but were never trained; from scratch, take --backbone.norm batch")
     work = Run(
         detector=detector,
         recipe=recipe,

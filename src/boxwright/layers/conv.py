@@ -43,6 +43,10 @@ class FrozenBatchNorm2d(nn.Module):
         state_dict.pop(f"{prefix}num_batches_tracked", None)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
+    def is_fresh(self) -> bool:
+        """Whether the statistics are still those of a new norm, so that nothing is normalised."""
+        return bool((self.running_mean == 0).all() and (self.running_var == 1).all())
+
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps

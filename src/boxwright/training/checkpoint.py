@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -89,5 +90,6 @@ def resume(
             average.load(state["ema"])
         return Progress(**state["progress"])
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        # Of torch's several lines the last one names a tensor, or many.
+        reason = shorten(str(error).splitlines()[-1], 160, placeholder=" ...")
         raise ValueError(f"{path}: does not fit the run's recipe: {reason}") from error

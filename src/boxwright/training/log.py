@@ -62,9 +62,9 @@ def _scalars(row: Mapping[str, Any]) -> list[tuple[str, float]]:
     found = []
     for name, value in row.items():
         if isinstance(value, Mapping):
-            found += [(f"{name}/{inner}", v) for inner, v in value.items() if isinstance(v, int | float)]
+            found += [(f"{name}/{inner}", float(v)) for inner, v in value.items() if isinstance(v, int | float)]
         elif isinstance(value, int | float) and name != "step":
-            found.append((name, value))
+            found.append((name, float(value)))
     return found
 
 

@@ -1,0 +1,84 @@
+"""RT-DETR's authors' own numbers, made once with their code (see README.md) and checked for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from formula import pictures, set_weights, uniform
+from torch import Tensor
+
+import boxwright
+from boxwright.detector import Detector
+from boxwright.losses.denoising import DenoisingQueries, denoising_queries
+from boxwright.structures import Targets
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def authors() -> dict[str, np.ndarray]:
+    with np.load(Path(__file__).parent / "data" / "authors_rtdetr_r18.npz") as numbers:
+        return dict(numbers)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    small = {"head.num_queries": 30, "head.num_denoising": 8}
+    detector = boxwright.build("rtdetr_r18", num_classes=5, image_size=SIZE, **small)
+    set_weights(detector)
+    # The norms' own statistics, in training too: eight cells of the coarsest level make poor ones.
+    return detector.eval()
+
+
+@pytest.fixture
+def noised(authors: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The denoising queries that the authors drew, so that no random generator is compared."""
+
+    def drawn(*args: object, **kwargs: object) -> DenoisingQueries:
+        queries = denoising_queries(*args, **kwargs)  # type: ignore[arg-type]
+        labels, boxes = (torch.from_numpy(authors[f"noised_{name}"]) for name in ("labels", "boxes"))
+        assert labels.shape == queries.labels.shape
+        return queries._replace(labels=labels, boxes_cxcywh_norm=boxes)
+
+    monkeypatch.setattr("boxwright.heads.rtdetr.denoising_queries", drawn)
+    return
+
+
+def test_logits_and_boxes(authors: dict[str, np.ndarray], detector: Detector) -> None:
+    with torch.no_grad():
+        logits, boxes = detector(pictures(2, SIZE)).prediction()
+    assert np.abs(logits.numpy() - authors["logits"]).max() < 5e-6
+    assert np.abs(boxes.numpy() - authors["boxes"]).max() < 1e-6
+
+
+@pytest.mark.parametrize("denoising", ["without", "with"])
+@pytest.mark.usefixtures("noised")
+def test_losses_and_gradients(authors: dict[str, np.ndarray], detector: Detector, denoising: str) -> None:
+    detector.head.num_denoising = 8 if denoising == "with" else 0
+    detector.zero_grad(set_to_none=True)
+    targets = [
+        Targets(torch.from_numpy(authors[f"object_labels_{i}"]), torch.from_numpy(authors[f"object_boxes_{i}"]), (64, 64))
+        for i in range(2)
+    ]
+    losses = detector.loss(detector(pictures(2, SIZE), None, targets), targets)
+    expected = dict(zip(authors[f"{denoising}/term_names"].tolist(), authors[f"{denoising}/terms"].tolist(), strict=True))
+    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-6)
+
+    total = sum(losses.values())
+    assert isinstance(total, Tensor)
+    total.backward()
+    gradients = {name: p.grad for name, p in detector.named_parameters() if p.grad is not None}
+    names = authors[f"{denoising}/gradient_names"].tolist()
+    assert set(gradients) == set(names)
+    norms, projections = (authors[f"{denoising}/gradient_{kind}"] for kind in ("norms", "projections"))
+    floor = 1e-9 * np.linalg.norm(norms)
+    for name, norm, projection in zip(names, norms, projections, strict=True):
+        grad = gradients[name]
+        direction = uniform(f"direction of {name}", *grad.shape)
+        assert abs(grad.norm().item() - norm) <= 1e-5 * norm + floor, name
+        # A projection of a wrong gradient of the right norm would be off by about the norm itself.
+        assert abs((grad * direction).sum().item() - projection) <= 1e-5 * norm * direction.norm() + floor, name

@@ -1,0 +1,250 @@
+"""RT-DETR of transformers with our weights: outputs, assignments, every loss term, the gradient of every parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers_rtdetr import random_pictures, random_weights, renamed, transformers_rtdetr
+
+import boxwright
+from boxwright.detector import Detector
+from boxwright.losses.matching import HungarianMatcher
+from boxwright.losses.set_criterion import SetCriterion, normalized_targets
+from boxwright.structures import Targets
+
+pytest.importorskip("transformers")
+
+TERMS = {"loss_vfl": "varifocal", "loss_bbox": "l1", "loss_giou": "giou"}
+
+
+@dataclass
+class Run:
+    """One training pass: losses and gradients under transformers' names."""
+
+    losses: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+
+
+@dataclass
+class Pair:
+    """The same detector in both libraries, and what both are given."""
+
+    ours: Detector
+    theirs: Any
+    images: Tensor
+    targets: list[Targets]
+
+    @property
+    def labels(self) -> list[dict[str, Tensor]]:
+        wanted = normalized_targets(self.targets)
+        return [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in wanted]
+
+    def run_ours(self, *, num_denoising: int, twice: bool = False) -> Run:
+        self.ours.head.num_denoising, self.ours.head.look_forward_twice = num_denoising, twice
+        self.ours.train().zero_grad(set_to_none=True)
+        torch.manual_seed(5)
+        output = self.ours(self.images, None, self.targets)
+        losses = self.ours.loss(output, self.targets)
+        sum(losses.values()).backward()
+        gradients = {n: p.grad for n, p in self.ours.named_parameters() if p.grad is not None}
+        return Run({self.their_name(n): v.detach() for n, v in losses.items()}, renamed(gradients))
+
+    def run_theirs(self, *, num_denoising: int) -> Run:
+        self.theirs.config.num_denoising = self.theirs.model.config.num_denoising = num_denoising
+        self.theirs.train().zero_grad(set_to_none=True)
+        torch.manual_seed(5)
+        output = self.theirs(pixel_values=self.images, labels=self.labels)
+        output.loss.backward()
+        gradients = {n: p.grad for n, p in self.theirs.named_parameters() if p.grad is not None}
+        return Run({n: v.detach() for n, v in output.loss_dict.items()}, gradients)
+
+    def their_name(self, name: str) -> str:
+        """transformers counts the encoder's selection as one more auxiliary layer."""
+        term, _, suffix = name.partition("_")
+        base = next(theirs for theirs, ours in TERMS.items() if ours == term)
+        if not suffix:
+            return base
+        if suffix == "encoder":
+            return f"{base}_aux_{len(self.ours.head.layers) - 1}"
+        return f"{base}_dn_{suffix.removeprefix('denoising_')}" if "denoising" in suffix else f"{base}_aux_{suffix}"
+
+
+def objects(count: int, size: int, generator: torch.Generator) -> Targets:
+    corner = torch.rand(count, 2, generator=generator) * 0.6 * size
+    sides = (torch.rand(count, 2, generator=generator) * 0.35 + 0.05) * size
+    labels = torch.randint(0, 80, (count,), generator=generator)
+    return Targets(labels, torch.cat((corner, corner + sides), 1), (size, size))
+
+
+@pytest.fixture(scope="module", params=[("rtdetr_r18", 18, 160), ("rtdetr_r50", 50, 128)], ids=["r18", "r50"])
+def pair(request: pytest.FixtureRequest) -> Pair:
+    recipe, depth, size = request.param
+    generator = torch.Generator().manual_seed(1)
+    images = random_pictures(2, size, size)
+    ours = boxwright.build(recipe, num_classes=80, image_size=size)
+    # transformers trains the stem of R50, which the recipe freezes.
+    ours.requires_grad_(True)
+    random_weights(ours, images)
+    theirs = transformers_rtdetr(depth, ours, num_denoising=100)
+    return Pair(ours, theirs, images, [objects(7, size, generator), objects(3, size, generator)])
+
+
+@pytest.fixture(scope="module")
+def double_pair(pair: Pair) -> Iterator[Pair]:
+    """The same in float64, where a difference of 1e-6 is a difference in the mathematics."""
+    from transformers.models.rt_detr import modeling_rt_detr
+
+    draw = modeling_rt_detr.get_contrastive_denoising_training_group
+
+    def drawn_in_float64(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        # Attention takes a float32 mask beside float64 queries, and reads something else in it.
+        content, boxes, mask, meta = draw(*args, **kwargs)
+        return content, boxes.double(), mask.double(), meta
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modeling_rt_detr, "get_contrastive_denoising_training_group", drawn_in_float64)
+        targets = [target._replace(boxes=target.boxes.double()) for target in pair.targets]
+        yield Pair(deepcopy(pair.ours).double(), deepcopy(pair.theirs).double(), pair.images.double(), targets)
+
+
+@pytest.fixture(scope="module")
+def runs(double_pair: Pair) -> dict[int, tuple[Run, Run]]:
+    """Ours and theirs, without and with denoising."""
+    return {n: (double_pair.run_ours(num_denoising=n), double_pair.run_theirs(num_denoising=n)) for n in (0, 100)}
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    return (ours - theirs).abs().max().item()
+
+
+def test_logits_and_boxes(pair: Pair) -> None:
+    pair.ours.eval()
+    pair.theirs.eval()
+    with torch.no_grad():
+        logits, boxes = pair.ours(pair.images).prediction()
+        theirs = pair.theirs(pixel_values=pair.images)
+    # Queries and pictures are told apart, or there would be nothing to compare.
+    assert logits.std(1).mean() > 0.1
+    assert boxes.std(1).mean() > 0.1
+    assert difference(logits, theirs.logits) < 1e-4
+    assert difference(boxes, theirs.pred_boxes) < 1e-4
+
+
+def test_logits_and_boxes_of_wide_pictures_in_float64(double_pair: Pair) -> None:
+    ours, theirs = double_pair.ours.eval(), double_pair.theirs.eval()
+    images = random_pictures(2, 96, 160).double()
+    with torch.no_grad():
+        logits, boxes = ours(images).prediction()
+        expected = theirs(pixel_values=images)
+    # Positions and anchors are float32 in both.
+    assert difference(logits, expected.logits) < 1e-6
+    assert difference(boxes, expected.pred_boxes) < 1e-7
+
+
+@pytest.mark.parametrize("num_denoising", [0, 100], ids=["without denoising", "with denoising"])
+def test_every_loss_term(runs: dict[int, tuple[Run, Run]], pair: Pair, num_denoising: int) -> None:
+    ours, theirs = runs[num_denoising]
+    layers = len(pair.ours.head.layers)
+    assert len(theirs.losses) == 3 * (layers + 1) + (3 * layers if num_denoising else 0)
+    assert set(ours.losses) == set(theirs.losses)
+    for name, loss in theirs.losses.items():
+        assert loss > 1e-3
+        assert ours.losses[name].item() == pytest.approx(loss.item(), rel=1e-6), name
+
+
+@pytest.mark.parametrize("num_denoising", [0, 100], ids=["without denoising", "with denoising"])
+def test_gradient_of_every_parameter(runs: dict[int, tuple[Run, Run]], num_denoising: int) -> None:
+    ours, theirs = (run.gradients for run in runs[num_denoising])
+    assert set(theirs) <= set(ours)
+    # A parameter that theirs does not reach has no gradient in ours either: the embedding of unused denoising.
+    assert all(ours[name].norm() == 0 for name in set(ours) - set(theirs))
+    total = torch.stack([grad.norm() for grad in theirs.values()]).norm()
+    for name, grad in theirs.items():
+        error = (ours[name] - grad).norm()
+        # The second summand is for gradients that are zero but for rounding: of biases that a batch norm takes off
+        # again, and of the bias of keys, which moves all scores of a softmax alike.
+        assert error <= 1e-6 * grad.norm() + 1e-10 * total, f"{name}: {error / grad.norm():.1e}"
+
+
+def test_assignments_are_identical(pair: Pair) -> None:
+    from transformers.loss.loss_rt_detr import RTDetrHungarianMatcher
+
+    matcher = RTDetrHungarianMatcher(pair.theirs.config)
+    pair.ours.train()
+    with torch.no_grad():
+        output = pair.ours(pair.images, None, pair.targets)
+    ours = HungarianMatcher()(output.logits, output.boxes_cxcywh_norm, normalized_targets(pair.targets))
+    assert len(ours.query) == len(output.logits) * 10
+    for layer, (logits, boxes) in enumerate(zip(output.logits, output.boxes_cxcywh_norm, strict=True)):
+        first = 0
+        for image, (queries, found) in enumerate(matcher({"logits": logits, "pred_boxes": boxes}, pair.labels)):
+            here = (ours.layer == layer) & (ours.image == image)
+            assert ours.query[here].tolist() == queries.tolist()
+            assert (ours.object[here] - first).tolist() == found.tolist()
+            first += len(pair.targets[image].labels)
+
+
+def test_loss_of_the_same_outputs(pair: Pair) -> None:
+    """The criteria alone, among them one on a batch without any object."""
+    from transformers.loss.loss_rt_detr import RTDetrLoss
+
+    pair.ours.head.num_denoising = 0
+    none = [Targets(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), t.size) for t in pair.targets]
+    criterion = RTDetrLoss(pair.theirs.config)
+    with torch.no_grad():
+        output = pair.ours(pair.images, None, pair.targets)
+    for targets in (pair.targets, none, [pair.targets[0], none[1]]):
+        ours = pair.ours.loss(output, targets)
+        labels = [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalized_targets(targets)]
+        for i, suffix in ((-2, ""), (0, "_0"), (-1, "_encoder")):
+            outputs = {"logits": output.logits[i], "pred_boxes": output.boxes_cxcywh_norm[i]}
+            theirs = criterion(outputs, labels)
+            for name, term in TERMS.items():
+                assert ours[term + suffix].item() == pytest.approx(theirs[name].item(), rel=1e-5, abs=1e-7)
+
+
+def test_denoising_leaves_the_main_loss_alone_in_both(runs: dict[int, tuple[Run, Run]]) -> None:
+    for library in (0, 1):
+        off, on = runs[0][library].losses, runs[100][library].losses
+        for name, loss in off.items():
+            assert on[name].item() == pytest.approx(loss.item(), rel=1e-6)
+
+
+def test_a_main_loss_over_denoising_queries_too_is_another_number(pair: Pair) -> None:
+    """What transformers computed until #48528: matching could take noised copies of the objects themselves."""
+    pair.ours.train()
+    pair.ours.head.num_denoising = 100
+    torch.manual_seed(5)
+    with torch.no_grad():
+        output = pair.ours(pair.images, None, pair.targets)
+    criterion = SetCriterion(matcher=HungarianMatcher())
+    wanted = normalized_targets(pair.targets)
+    last = len(output.logits) - 2
+    logits = torch.cat((output.noised_logits[last], output.logits[last]), 1)[None]
+    boxes = torch.cat((output.noised_boxes_cxcywh_norm[last], output.boxes_cxcywh_norm[last]), 1)[None]
+    faulty = criterion(logits, boxes, wanted, 10.0)
+    losses = pair.ours.loss(output, pair.targets)
+    assert faulty.l1.item() < 0.8 * losses["l1"].item()
+    assert faulty.varifocal.item() > 1.2 * losses["varifocal"].item()
+
+
+def test_looking_forward_twice_changes_gradients_and_no_loss(
+    double_pair: Pair, runs: dict[int, tuple[Run, Run]]
+) -> None:
+    """transformers leaves the second look out; tests/heads/test_rtdetr.py checks it against the authors' formula."""
+    _, theirs = runs[100]
+    twice = double_pair.run_ours(num_denoising=100, twice=True)
+    for name, loss in theirs.losses.items():
+        assert twice.losses[name].item() == pytest.approx(loss.item(), rel=1e-6)
+    layers = len(double_pair.ours.head.layers)
+    for i in range(layers):
+        name = f"model.decoder.bbox_embed.{i}.layers.2.weight"
+        error = (twice.gradients[name] - theirs.gradients[name]).norm() / theirs.gradients[name].norm()
+        # The last layer has none after it that could look back.
+        assert error > 0.05 if i < layers - 1 else error < 1e-6, (name, error)
