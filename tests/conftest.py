@@ -15,11 +15,11 @@ from torch import nn
 from boxwright.backbones.resnet_vd import ResNetVD
 from boxwright.cli.main import main
 from boxwright.data.images import InputFormat
-from boxwright.data.shapes import draw_data_set
 from boxwright.detector import Detector
 from boxwright.heads.rtdetr import RTDETR
 from boxwright.necks.hybrid_encoder import HybridEncoder
 from boxwright.structures import Category, Targets
+from sparse_ids import draw_with_sparse_ids
 
 MakeTargets = Callable[..., list[Targets]]
 MakeDetector = Callable[..., Detector]
@@ -53,23 +53,7 @@ TINY_RECIPE: dict[str, Any] = {
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A drawn data set of 10 pictures to train on and 6 held out, with sparse ids; not to be written to."""
-    folder = tmp_path_factory.mktemp("drawn") / "set"
-    for file in draw_data_set(folder, train=10, val=6, image_size=80, seed=1).values():
-        document = json.loads(file.read_text())
-        for category in document["categories"]:
-            category["id"] = sparse(category["id"])
-        for annotation in document["annotations"]:
-            annotation["category_id"] = sparse(annotation["category_id"])
-            annotation["image_id"] = 1000 + 3 * annotation["image_id"]
-        for image in document["images"]:
-            image["id"] = 1000 + 3 * image["id"]
-        file.write_text(json.dumps(document))
-    return folder
-
-
-def sparse(category_id: int) -> int:
-    """Ids with gaps, and in another order than in the file: 1, 2, 3 ... become 93, 86, 79 ..."""
-    return 100 - 7 * category_id
+    return draw_with_sparse_ids(tmp_path_factory.mktemp("drawn") / "set", train=10, val=6, image_size=80, seed=1)
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ def test_necks_run_one_after_the_other(make_detector: MakeDetector) -> None:
             super().__init__()
             self.out_spec = spec
 
-        def forward(self, features: dict[str, torch.Tensor], padding_mask: object = None) -> dict[str, torch.Tensor]:
+        def forward(self, features: dict[str, torch.Tensor], _: object) -> dict[str, torch.Tensor]:
             return {name: 2 * x for name, x in features.items()}
 
     detector = make_detector().eval()

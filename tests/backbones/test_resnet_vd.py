@@ -29,7 +29,9 @@ def test_published_parameter_count_of_depth_50() -> None:
     assert num_parameters(plain) == 23_474_016 + 53_248
 
 
-@pytest.mark.parametrize(("depth", "block", "expected"), [(34, BasicBlock, [3, 4, 6, 3]), (101, Bottleneck, [3, 4, 23, 3])])
+@pytest.mark.parametrize(
+    ("depth", "block", "expected"), [(34, BasicBlock, [3, 4, 6, 3]), (101, Bottleneck, [3, 4, 23, 3])]
+)
 def test_blocks_per_stage(depth: int, block: type[nn.Module], expected: list[int]) -> None:
     with torch.device("meta"):
         backbone = ResNetVD(depth=depth)  # type: ignore[arg-type]

@@ -77,9 +77,7 @@ def test_losses_are_finite_scalars(name: str, counts: list[int], make_targets: M
 
 @heads
 @pytest.mark.parametrize("counts", [[3, 1], [0, 0]], ids=str)
-def test_every_parameter_is_trained_whatever_the_batch(
-    name: str, counts: list[int], make_targets: MakeTargets
-) -> None:
+def test_every_parameter_is_trained_whatever_the_batch(name: str, counts: list[int], make_targets: MakeTargets) -> None:
     # One process of several waits for ever for a gradient that never comes.
     head, targets = build("heads", name, SPEC, NUM_CLASSES).train(), make_targets(counts)
     sum(head.loss(head(maps(64, 64), None, targets), targets).values()).backward()

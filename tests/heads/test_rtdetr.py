@@ -201,7 +201,7 @@ def test_queries_are_the_best_tokens() -> None:
     head(maps())
     best = seen["scores"].amax(-1)
     for image in range(2):
-        order = sorted(range(84), key=lambda t: -best[image, t].item())[:12]  # noqa: B023
+        order = sorted(range(84), key=lambda t: -best[image, t].item())[:12]
         torch.testing.assert_close(seen["chosen"][image], seen["tokens"][image, order], rtol=0, atol=0)
 
 
@@ -293,9 +293,7 @@ def test_a_second_look_trains_the_layer_before_and_leaves_values_alone(make_targ
         output = head(maps(), None, targets)
         (grad,) = torch.autograd.grad(output.boxes_cxcywh_norm[1].sum(), head.boxes[0].layers[-1].bias)
         found[twice] = (output, grad)
-    torch.testing.assert_close(
-        found[True][0].boxes_cxcywh_norm, found[False][0].boxes_cxcywh_norm, rtol=0, atol=1e-6
-    )
+    torch.testing.assert_close(found[True][0].boxes_cxcywh_norm, found[False][0].boxes_cxcywh_norm, rtol=0, atol=1e-6)
     # Content is passed on with its gradient, but the first layer's box head is reached through boxes only.
     assert found[True][1].abs().min() > 1e-3
     assert found[False][1].abs().max() == 0

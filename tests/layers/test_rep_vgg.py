@@ -53,9 +53,7 @@ def test_the_block_is_the_sum_of_two_branches_without_identity() -> None:
     block = trained(RepVGGBlock(3, activation="relu"))
     x = torch.randn(1, 3, 5, 5)
     wide, point = block.conv3x3, block.conv1x1
-    expected = F.relu(
-        wide.norm(F.conv2d(x, wide.conv.weight, padding=1)) + point.norm(F.conv2d(x, point.conv.weight))
-    )
+    expected = F.relu(wide.norm(F.conv2d(x, wide.conv.weight, padding=1)) + point.norm(F.conv2d(x, point.conv.weight)))
     torch.testing.assert_close(block(x), expected)
 
 

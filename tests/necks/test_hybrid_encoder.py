@@ -24,7 +24,9 @@ def small(**options: float) -> HybridEncoder:
 def maps(height: int, width: int, batch: int = 1, seed: int = 1) -> Features:
     generator = torch.Generator().manual_seed(seed)
     return {
-        name: torch.randn(batch, level.channels, -(-height // level.stride), -(-width // level.stride), generator=generator)
+        name: torch.randn(
+            batch, level.channels, -(-height // level.stride), -(-width // level.stride), generator=generator
+        )
         for name, level in SPEC.items()
     }
 

@@ -90,9 +90,7 @@ def test_numbers_worked_out_by_hand() -> None:
     weights = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1, 1)
     # A cell's centre; three quarters down from row 0 and right from column 0; between rows; half outside.
     expected = torch.tensor([0.0, 2 * (7.5 + 0.75), 3 * 7.0, 4 * 0.5 * 10.5]).view(1, 4, 1)
-    torch.testing.assert_close(
-        deformable_sampling(value, [(2, 3)], locations, weights), expected, rtol=0, atol=1e-5
-    )
+    torch.testing.assert_close(deformable_sampling(value, [(2, 3)], locations, weights), expected, rtol=0, atol=1e-5)
 
 
 def test_gradients_against_finite_differences() -> None:

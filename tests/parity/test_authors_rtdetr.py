@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +34,7 @@ def detector() -> Detector:
 
 
 @pytest.fixture
-def noised(authors: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def noised(authors: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     """The denoising queries that the authors drew, so that no random generator is compared."""
 
     def drawn(*args: object, **kwargs: object) -> DenoisingQueries:
@@ -45,7 +44,6 @@ def noised(authors: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> I
         return queries._replace(labels=labels, boxes_cxcywh_norm=boxes)
 
     monkeypatch.setattr("boxwright.heads.rtdetr.denoising_queries", drawn)
-    return
 
 
 def test_logits_and_boxes(authors: dict[str, np.ndarray], detector: Detector) -> None:
@@ -61,11 +59,13 @@ def test_losses_and_gradients(authors: dict[str, np.ndarray], detector: Detector
     detector.head.num_denoising = 8 if denoising == "with" else 0
     detector.zero_grad(set_to_none=True)
     targets = [
-        Targets(torch.from_numpy(authors[f"object_labels_{i}"]), torch.from_numpy(authors[f"object_boxes_{i}"]), (64, 64))
+        Targets(*(torch.from_numpy(authors[f"object_{name}_{i}"]) for name in ("labels", "boxes")), (SIZE, SIZE))
         for i in range(2)
     ]
     losses = detector.loss(detector(pictures(2, SIZE), None, targets), targets)
-    expected = dict(zip(authors[f"{denoising}/term_names"].tolist(), authors[f"{denoising}/terms"].tolist(), strict=True))
+    expected = dict(
+        zip(authors[f"{denoising}/term_names"].tolist(), authors[f"{denoising}/terms"].tolist(), strict=True)
+    )
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-6)
 
     total = sum(losses.values())

@@ -142,9 +142,9 @@ def test_logits_and_boxes_of_wide_pictures_in_float64(double_pair: Pair) -> None
     with torch.no_grad():
         logits, boxes = ours(images).prediction()
         expected = theirs(pixel_values=images)
-    # Positions and anchors are float32 in both.
-    assert difference(logits, expected.logits) < 1e-6
-    assert difference(boxes, expected.pred_boxes) < 1e-7
+    # Positions and anchors are made in float32 in both.
+    assert difference(logits, expected.logits) < 1e-5
+    assert difference(boxes, expected.pred_boxes) < 1e-6
 
 
 @pytest.mark.parametrize("num_denoising", [0, 100], ids=["without denoising", "with denoising"])

@@ -9,9 +9,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-import os
 import shutil
-import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -32,8 +30,8 @@ and any option be set; what there is, with types and defaults: `{prog} RECIPE --
 
 _COLUMN = 30
 
-LENGTHS = ("train.steps", "train.budget")
-"""Two ways to say how long to train: the one that is typed replaces the one in the recipe."""
+LENGTHS = ("train.epochs", "train.steps", "train.budget")
+"""Ways to say how long to train: the one that is typed replaces the one in the recipe."""
 
 
 class RecipeCommand(NamedTuple):
@@ -70,10 +68,6 @@ def parse_recipe_command(
         raise SystemExit(0)
     if options.recipe is None:
         parser.error("which recipe? give a name from `boxwright list recipes` or the path of a .yaml file")
-    # A part in the user's own file, `--neck my_neck:MyNeck`, is found in the folder where they work. It comes
-    # last in the path: nothing there may hide an installed module.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     recipe, notes = resolve(options.recipe, overrides)
     if rest:
         owners = [(address, options_of(owner)) for address, _, owner in _owners(recipe)]
@@ -146,7 +140,7 @@ def _take_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             if value.startswith("--"):
                 raise ValueError(f"{argument} needs a value, as in `{argument} VALUE`")
         overrides[key] = value
-    for length, other in (LENGTHS, LENGTHS[::-1]):
-        if length in overrides:
+    if any(length in overrides for length in LENGTHS):
+        for other in LENGTHS[1:]:
             overrides.setdefault(other, "null")
     return own, overrides

@@ -1,0 +1,91 @@
+"""``boxwright eval``: the numbers of a data set, on the terminal and as JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boxwright.cli.main import main
+from boxwright.training.log import read_log
+from sparse_ids import NAMES
+
+Capture = pytest.CaptureFixture[str]
+
+NUMBERS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+
+
+def evaluate(model: Path, *arguments: str | Path, out: Path) -> dict[str, Any]:
+    assert main(["eval", str(model), *map(str, arguments), "--json", str(out)]) == 0
+    content: dict[str, Any] = json.loads(out.read_text())
+    return content
+
+
+def test_the_json_has_the_numbers_and_a_row_per_class(trained: Path, drawn: Path, tmp_path: Path) -> None:
+    """The file's folder is made where there is none, and nothing else is left in it."""
+    out = tmp_path / "new" / "metrics.json"
+    found = evaluate(trained, "--data", drawn, out=out)
+    assert list(found) == [*NUMBERS, "per_class"]
+    assert all(isinstance(found[name], float) and -1 <= found[name] <= 1 for name in NUMBERS)
+    assert [(row["category_id"], row["name"]) for row in found["per_class"]] == list(NAMES.items())
+    assert list(found["per_class"][0]) == ["name", "category_id", "num_objects", "AP", "AP50", "APs", "APm", "APl"]
+    document = json.loads((drawn / "annotations" / "val.json").read_text())
+    for row in found["per_class"]:
+        of_class = [a for a in document["annotations"] if a["category_id"] == row["category_id"]]
+        assert row["num_objects"] == len(of_class)
+        assert (row["AP"] == -1) == (not of_class)
+    assert [path.name for path in out.parent.iterdir()] == ["metrics.json"]
+
+
+def test_the_best_checkpoint_has_the_numbers_of_the_training(trained: Path, drawn: Path, tmp_path: Path) -> None:
+    found = evaluate(trained / "best.pt", "--data", drawn, out=tmp_path / "x.json")
+    best = max((row for row in read_log(trained) if row["kind"] == "eval"), key=lambda row: row["AP"])
+    assert {name: found[name] for name in NUMBERS} == pytest.approx({name: best[name] for name in NUMBERS}, abs=1e-6)
+
+
+def test_the_tables(trained: Path, drawn: Path, capsys: Capture) -> None:
+    assert main(["eval", str(trained), "--data", str(drawn)]) == 0
+    captured = capsys.readouterr()
+    for name in (*NUMBERS, *NAMES.values()):
+        assert name in captured.out
+    assert all(line.startswith("note: ") for line in captured.err.splitlines())
+
+
+def test_another_split_and_explicit_files(trained: Path, drawn: Path, tmp_path: Path) -> None:
+    split = evaluate(trained, "--data", drawn, "--split", "train", out=tmp_path / "a.json")
+    annotations = drawn / "annotations" / "train.json"
+    files = evaluate(trained, "--annotations", annotations, "--images", drawn / "images", out=tmp_path / "b.json")
+    assert split == files
+    assert sum(row["num_objects"] for row in split["per_class"]) == len(
+        json.loads(annotations.read_text())["annotations"]
+    )
+
+
+def test_pictures_are_measured_alike_in_any_batch(trained: Path, drawn: Path, tmp_path: Path) -> None:
+    one = evaluate(trained, "--data", drawn, "--batch-size", "1", out=tmp_path / "a.json")
+    four = evaluate(trained, "--data", drawn, "--batch-size", "4", "--workers", "1", out=tmp_path / "b.json")
+    assert {n: one[n] for n in NUMBERS} == pytest.approx({n: four[n] for n in NUMBERS}, abs=1e-4)
+
+
+def test_categories_are_matched_by_name(trained: Path, drawn: Path, tmp_path: Path, capsys: Capture) -> None:
+    """The data set may number its classes in another way than the one that was trained on."""
+    expected = evaluate(trained, "--data", drawn, out=tmp_path / "a.json")
+    shutil.copytree(drawn, tmp_path / "set")
+    file = tmp_path / "set" / "annotations" / "val.json"
+    document = json.loads(file.read_text())
+    for entry in (*document["categories"], *document["annotations"]):
+        key = "category_id" if "category_id" in entry else "id"
+        entry[key] = 200 - entry[key]
+    file.write_text(json.dumps(document))
+    found = evaluate(trained, "--data", tmp_path / "set", out=tmp_path / "b.json")
+    assert found == expected
+    said = capsys.readouterr().err
+    assert "6 category ids differ from the model's, matched by name: 'circle' is 107 here and 93 there, ..." in said
+
+
+def test_an_older_file_is_replaced(trained: Path, drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("old" * 10_000)
+    assert "AP" in evaluate(trained, "--data", drawn, out=tmp_path / "x.json")

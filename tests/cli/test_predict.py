@@ -1,0 +1,148 @@
+"""``boxwright predict``: which pictures are meant, where they are drawn, what the JSON says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import boxwright
+from boxwright.cli.main import main
+from boxwright.cli.predict import find_pictures
+from sparse_ids import NAMES
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def album(tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pictures of several formats in two folders, beside a file that is none; also the working folder."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "album"
+    (folder / "deep").mkdir(parents=True)
+    shutil.copy(drawn / "images" / "val_00000.jpg", folder / "one.jpg")
+    with Image.open(drawn / "images" / "val_00001.jpg") as image:
+        image.save(folder / "deep" / "two.PNG")
+        image.convert("L").save(folder / "deep" / "three.bmp")
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+def predict(model: Path, *arguments: str | Path) -> list[dict[str, Any]]:
+    assert main(["predict", str(model), *map(str, arguments), "--json", "found.json"]) == 0
+    rows: list[dict[str, Any]] = json.loads(Path("found.json").read_text())
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["album/one.jpg"], ["one.jpg"]),
+        (["album"], ["deep/three.bmp", "deep/two.PNG", "one.jpg"]),
+        (["album/*.jpg"], ["one.jpg"]),
+        (["album/**/*.PNG"], ["two.PNG"]),
+        (["album/deep/*"], ["three.bmp", "two.PNG"]),
+        (["album/one.jpg", "album"], ["one.jpg", "deep/three.bmp", "deep/two.PNG"]),
+        (["album", "album/deep", "album/one.jpg"], ["deep/three.bmp", "deep/two.PNG", "one.jpg"]),
+    ],
+)
+def test_files_folders_and_globs_each_picture_once(album: Path, paths: list[str], expected: list[str]) -> None:
+    assert album.is_dir()
+    assert [picture.name for picture in find_pictures(paths)] == expected
+
+
+def test_rows(trained: Path, album: Path) -> None:
+    """The data set's own ids and names; boxes x, y, w, h in the picture's pixels, and inside it; best first."""
+    rows = predict(trained, album, "--threshold", "0")
+    assert list(dict.fromkeys(row["file_name"] for row in rows)) == ["deep/three.bmp", "deep/two.PNG", "one.jpg"]
+    for name in ("deep/three.bmp", "deep/two.PNG", "one.jpg"):
+        with Image.open(album / name) as image:
+            width, height = image.size
+        own = [row for row in rows if row["file_name"] == name]
+        assert len(own) == 120
+        scores = [row["score"] for row in own]
+        assert scores == sorted(scores, reverse=True)
+        assert all(0 <= score <= 1 for score in scores)
+        for row in own:
+            assert list(row) == ["file_name", "category_id", "category_name", "bbox", "score"]
+            assert NAMES[row["category_id"]] == row["category_name"]
+            x, y, w, h = row["bbox"]
+            assert min(x, y, w, h) >= 0
+            assert x + w <= width + 1e-4
+            assert y + h <= height + 1e-4
+
+
+def test_rows_are_what_python_gives(trained: Path, album: Path) -> None:
+    rows = predict(trained, album / "one.jpg", "--threshold", "0")
+    found = boxwright.load(trained).predict(album / "one.jpg")
+    assert [row["score"] for row in rows] == pytest.approx(found.scores.tolist(), abs=1e-5)
+    x, y, w, h = np.array([row["bbox"] for row in rows]).T
+    assert np.stack([x, y, x + w, y + h], 1) == pytest.approx(found.boxes.numpy(), abs=1e-2)
+
+
+def test_the_threshold(trained: Path, album: Path, capsys: Capture) -> None:
+    everything = predict(trained, album, "--threshold", "0")
+    middle = sorted(row["score"] for row in everything)[len(everything) // 2]
+    capsys.readouterr()
+    some = predict(trained, album, "--threshold", repr(middle))
+    assert some == [row for row in everything if row["score"] >= middle]
+    assert 0 < len(some) < len(everything)
+    expected = f"{len(some)} objects in 3 pictures, drawn in predictions, as JSON in found.json\n"
+    assert capsys.readouterr() == (expected, "")
+    assert predict(trained, album, "--threshold", "1") == []
+
+
+def test_drawn_pictures(trained: Path, album: Path) -> None:
+    """Where the pictures were in their folder, in their size; formats that cannot hold colours become PNG."""
+    predict(trained, album, "--threshold", "0", "--out", "drawn/here")
+    out, deep = Path("drawn/here"), ("deep/two.PNG", "deep/three.bmp")
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.*")) == [
+        "deep/three.png", "deep/two.PNG", "one.jpg"
+    ]  # fmt: skip
+    for name, source in zip(("one.jpg", "deep/two.PNG", "deep/three.png"), ("one.jpg", *deep), strict=True):
+        with Image.open(out / name) as image, Image.open(album / source) as original:
+            assert image.size == original.size
+            difference = np.abs(np.asarray(image.convert("RGB"), int) - np.asarray(original.convert("RGB"), int))
+        assert difference.mean() > 1
+
+
+def test_nothing_found_leaves_the_picture_as_it_is(trained: Path, album: Path) -> None:
+    predict(trained, album / "deep" / "two.PNG", "--threshold", "1")
+    with Image.open("predictions/two.PNG") as image, Image.open(album / "deep" / "two.PNG") as original:
+        assert np.array_equal(np.asarray(image), np.asarray(original))
+
+
+def test_a_picture_does_not_depend_on_its_neighbours(trained: Path, album: Path) -> None:
+    one = predict(trained, album, "--threshold", "0")
+    three = predict(trained, album, "--threshold", "0", "--batch-size", "3")
+    assert [row["score"] for row in one] == pytest.approx([row["score"] for row in three], abs=1e-5)
+
+
+def test_an_exif_rotated_picture_is_upright(trained: Path, album: Path) -> None:
+    """In the detections, and as it is drawn."""
+    with Image.open(album / "one.jpg") as image:
+        upright = image.convert("RGB")
+    exif = Image.Exif()
+    exif[274] = 6
+    upright.save(album / "upright.png")
+    upright.transpose(Image.Transpose.ROTATE_90).save(album / "turned.png", exif=exif)
+    rows = predict(trained, album / "upright.png", album / "turned.png", "--threshold", "0")
+    first, second = rows[:120], rows[120:]
+    assert {row["file_name"] for row in second} == {"turned.png"}
+    assert [{**row, "file_name": "upright.png"} for row in second] == first
+    with Image.open("predictions/turned.png") as image:
+        assert image.size == upright.size
+        assert image.getexif().get(274, 1) == 1
+
+
+def test_no_failed_picture_costs_an_older_result(trained: Path, album: Path) -> None:
+    """Nothing could be read, so there is nothing to write."""
+    Path("found.json").write_text("[1]")
+    assert main(["predict", str(trained), str(album / "notes.txt"), "--json", "found.json"]) == 2
+    assert Path("found.json").read_text() == "[1]"
+    assert not Path("predictions").exists()
