@@ -41,6 +41,7 @@ TINY_RECIPE: dict[str, Any] = {
         "steps": 6,
         "batch_size": 4,
         "multi_scale": 0.5,
+        "light_share": 0.2,
         "evaluations": 2,
         "lr": 0.001,
         "device": "cpu",

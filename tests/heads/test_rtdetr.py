@@ -160,11 +160,15 @@ def test_noise_options_reach_the_denoising_queries(make_targets: MakeTargets) ->
 def test_boxes_and_losses_are_float32_under_autocast(make_detector: MakeDetector, make_targets: MakeTargets) -> None:
     detector, targets = make_detector().train(), make_targets([3, 1])
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    corrections: list[torch.dtype] = []
+    for mlp in (detector.head.encoder_boxes, *detector.head.boxes):
+        mlp.register_forward_hook(lambda _, __, out: corrections.append(out.dtype))
     with torch.autocast("cpu", torch.bfloat16):
         output = detector(images, None, targets)
         losses = detector.loss(output, targets)
         (detections, _) = detector.postprocess(output, [ImageSize(64, 64, 64, 64)] * 2)
     assert output.logits.dtype == torch.bfloat16
+    assert corrections == [torch.float32] * 4
     for boxes in (output.boxes_cxcywh_norm, output.noised_boxes_cxcywh_norm, detections.boxes, detections.scores):
         assert boxes.dtype == torch.float32
         # Not merely stored in float32: nearly all would survive the way through bfloat16 if they came from there.
@@ -223,15 +227,16 @@ def test_fresh_boxes_are_the_anchors(make_targets: MakeTargets) -> None:
             assert sorted(distance.argmin(1).tolist()) == list(range(84))
 
 
-def test_anchors_at_the_rim_are_not_selected() -> None:
+def test_places_at_the_rim_are_not_usable(make_targets: MakeTargets) -> None:
     torch.manual_seed(0)
     spec: Spec = {"c3": Level(6, 8)}
-    head = RTDETR(spec, 2, hidden_dim=16, num_heads=2, num_layers=1, num_queries=60).eval()
-    # 64 cells in a row: the centres of the first and the last lie within 1 % of the border.
-    boxes = head({"c3": torch.randn(1, 6, 1, 64)}).boxes_cxcywh_norm
-    assert boxes.isfinite().all()
-    inner = boxes[0, 0, (boxes[0, 0, :, 0] > 0.01) & (boxes[0, 0, :, 0] < 0.99)]
-    assert len(inner) >= 58
+    head = RTDETR(spec, 2, hidden_dim=16, num_heads=2, num_layers=1, num_queries=64).eval()
+    # 64 cells in a row, all of them queries: the centres of the first and the last lie within 1 % of the border,
+    # and start from an infinite logit.
+    output = head({"c3": torch.randn(1, 6, 1, 64)}, None, make_targets([1], num_classes=2))
+    starts = output.boxes_cxcywh_norm[-1, 0]
+    expected = [[(column + 0.5) / 64, 0.5, 0.05, 0.05] for column in range(1, 63)] + [[1.0] * 4] * 2
+    torch.testing.assert_close(starts[starts[:, 0].argsort()], torch.tensor(expected), rtol=0, atol=1e-5)
 
 
 def authors_boxes(head: RTDETR, features: Features, targets: list[Targets], twice: bool) -> list[Tensor]:

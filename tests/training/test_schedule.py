@@ -54,6 +54,18 @@ def test_the_stage_with_light_augmentation(share: float, first: int) -> None:
     assert schedule(1000, light_share=share).light_from == first
 
 
+@pytest.mark.parametrize(
+    ("steps", "first"),
+    [
+        (1000, 700),  # 12 passes over 100 pictures, 4 at a time, are 300 steps
+        (10_000, 9000),  # at least a tenth
+        (200, 0),  # at most all
+    ],
+)
+def test_without_a_share_the_last_stage_is_twelve_passes_long(steps: int, first: int) -> None:
+    assert Schedule(steps, TrainOptions(batch_size=4, light_share=None), 100).light_from == first
+
+
 def test_evaluations_are_even_and_the_last_step_is_evaluated() -> None:
     one = schedule(1000)
     assert [s + 1 for s in range(1000) if one.evaluates_after(s, 4)] == [250, 500, 750, 1000]

@@ -22,6 +22,7 @@ from boxwright.training.interrupt import Interrupted, stop_on_interrupt
 from boxwright.training.log import RunLog
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer, set_lr
+from boxwright.training.options import seconds
 from boxwright.training.planning import plan_run
 from boxwright.training.run import RECIPE, Run
 from boxwright.training.schedule import Schedule
@@ -88,6 +89,8 @@ class _Loop:
             self.model = nn.parallel.DistributedDataParallel(detector, device_ids=devices)
         self.session_start = time.monotonic()
         self.seconds_before = progress.seconds
+        self.first_step = progress.step
+        self.evaluating = self.last_evaluation = 0.0
 
     def go(self) -> Progress:
         log = RunLog(self.run.folder, self.progress.step) if self.process.is_first else None
@@ -119,7 +122,7 @@ class _Loop:
                     log.write("train", self._row(result, lr, rate, batch))
                 # Asked once: Ctrl-C between saving and stopping must not stop without saving.
                 stopping = stop.asked and progress.step < progress.steps
-                if self.schedule.evaluates_after(step, progress.evaluations):
+                if self.schedule.evaluates_after(step, progress.evaluations) and self._affords_evaluation():
                     self._evaluate(log, display)
                     saved = time.monotonic()
                 elif stopping or now - saved > SAVE_INTERVAL:
@@ -161,7 +164,10 @@ class _Loop:
             return
         evaluated = self.average.model if self.average is not None else self.detector
         assert isinstance(evaluated, Detector)
+        start = time.monotonic()
         metrics = run.evaluate(evaluated)
+        self.last_evaluation = time.monotonic() - start
+        self.evaluating += self.last_evaluation
         progress.seconds = self._seconds()
         # Without any object to find AP is -1, never better than before; a run has its best all the same.
         best = metrics["AP"] > progress.best_ap or not (run.folder / BEST).is_file()
@@ -187,6 +193,19 @@ class _Loop:
                 optimizer=self.optimizer if name == LAST else None,
                 progress=self.progress,
             )
+
+    def _affords_evaluation(self) -> bool:
+        """Whether steps and last evaluation still end within the budget if one is made now; the last one always is.
+
+        The steps are fixed. Where the machine has become slower since they were, evaluations on the way give way.
+        """
+        left = self.progress.steps - self.progress.step
+        if self.run.options.budget is None or self.first_step > 0 or left == 0:
+            return True
+        now = time.monotonic()
+        per_step = (now - self.session_start - self.evaluating) / self.progress.step
+        end = now + left * per_step + 2 * self.last_evaluation
+        return end <= self.run.began + seconds(self.run.options.budget)
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.session_start
