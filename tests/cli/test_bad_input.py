@@ -294,10 +294,7 @@ def test_two_pictures_of_one_name(trained: Path, data: Path, here: Path, refused
     assert line.startswith("a/same.jpg and b/same.jpg would both be drawn to predictions/same.jpg; ")
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["train nothing.yaml --data data", "eval nothing.pt --data data", "train --help me"],
-)
+@pytest.mark.parametrize("command", ["train nothing.yaml --data data", "eval nothing.pt --data data"])
 def test_as_a_program(command: str, here: Path) -> None:
     (here / "data").mkdir()
     done = subprocess.run([sys.executable, "-m", "boxwright", *command.split()], capture_output=True, text=True)

@@ -78,11 +78,17 @@ def test_rows(trained: Path, album: Path) -> None:
 
 
 def test_rows_are_what_python_gives(trained: Path, album: Path) -> None:
+    """Each of them; the order of nearly equal scores may differ, because the command fuses the network first."""
     rows = predict(trained, album / "one.jpg", "--threshold", "0")
     found = boxwright.load(trained).predict(album / "one.jpg")
-    assert [row["score"] for row in rows] == pytest.approx(found.scores.tolist(), abs=1e-5)
     x, y, w, h = np.array([row["bbox"] for row in rows]).T
-    assert np.stack([x, y, x + w, y + h], 1) == pytest.approx(found.boxes.numpy(), abs=1e-2)
+    boxes = np.abs(np.stack([x, y, x + w, y + h], 1)[:, None] - found.boxes.numpy()).max(2) < 1e-2
+    scores = np.abs(np.array([row["score"] for row in rows])[:, None] - found.scores.numpy()) < 1e-5
+    classes = np.array([row["category_id"] for row in rows])[:, None] == np.array(list(NAMES))[found.labels.numpy()]
+    same = boxes & scores & classes
+    assert same.shape == (120, 120)
+    assert same.any(0).all()
+    assert same.any(1).all()
 
 
 def test_the_threshold(trained: Path, album: Path, capsys: Capture) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from boxwright.cli.arguments import CommandParser
+from boxwright.cli.main import main
 from boxwright.cli.recipe_arguments import RecipeCommand, parse_recipe_command
 
 
@@ -50,16 +52,20 @@ def test_negative_numbers_are_values() -> None:
         parse("rtdetr_r18", "--train.lr", "-1")
 
 
-def test_a_part_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_in_the_users_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "my_neck.py").write_text(
         "from torch import nn\n\n\nclass MyNeck(nn.Module):\n"
         '    """Mine.\n\n    Args:\n        gain: how much.\n    """\n\n'
         "    def __init__(self, in_spec, *, gain: float = 1.0):\n        super().__init__()\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", list(__import__("sys").path))
-    command = parse("rtdetr_r18", "--neck", "my_neck:MyNeck", "--neck.gain", "2")
-    assert command.recipe["neck"] == [{"name": "my_neck:MyNeck", "gain": 2.0}]
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit):
+        main(["train", "rtdetr_r18", "--neck", "my_neck:MyNeck", "--neck.gain", "2", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "neck: my_neck:MyNeck. Mine. --neck.gain how much. [number; default 1.0; here 2.0]" in printed
 
 
 @pytest.mark.parametrize(

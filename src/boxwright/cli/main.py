@@ -29,9 +29,10 @@ USAGE = "usage: boxwright COMMAND [options]"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status: 0 done, 2 bad input, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    warnings.showwarning = _show_warning
     try:
-        status = _run(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            status = _run(arguments)
         # Here rather than at exit, where a closed pipe could no longer be handled.
         sys.stdout.flush()
     except BrokenPipeError:

@@ -14,6 +14,7 @@ from boxwright.layers.conv import ConvNorm
 from boxwright.layers.deformable_attention import DeformableDecoderLayer
 from boxwright.layers.mlp import MLP
 from boxwright.layers.padding import mask_at, valid_ratio
+from boxwright.layers.tokens import to_tokens
 from boxwright.losses.denoising import DenoisingQueries, denoising_queries
 from boxwright.losses.matching import HungarianMatcher
 from boxwright.losses.set_criterion import LayerLosses, SetCriterion, normalized_targets
@@ -150,6 +151,8 @@ class RTDETR(nn.Module):
         self.query_positions = MLP(4, 2 * hidden_dim, hidden_dim, 2)
         # The last row, for places without object, stays zero.
         self.denoising_classes = nn.Embedding(num_classes + 1, hidden_dim, padding_idx=num_classes)
+        # Without denoising it is in no graph, and processes would wait for its gradient.
+        self.denoising_classes.requires_grad_(num_denoising > 0)
         self.layers = nn.ModuleList(
             DeformableDecoderLayer(
                 hidden_dim,
@@ -252,7 +255,7 @@ class RTDETR(nn.Module):
     def _tokens(self, features: Features, padding_mask: Tensor | None) -> Tokens:
         maps = [self.projections[name](features[name]) for name in self.levels]
         shapes = [(x.shape[-2], x.shape[-1]) for x in maps]
-        memory = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1)  # b d h w -> b (l h w) d
+        memory = torch.cat([to_tokens(x) for x in maps], 1)  # b (l h w) d
         if padding_mask is None:
             return Tokens(memory, shapes, None, None)
         masks = [mask_at(padding_mask, h, w) for h, w in shapes]

@@ -13,6 +13,7 @@ from boxwright.layers.conv import ConvNorm
 from boxwright.layers.padding import mask_at
 from boxwright.layers.positions import sine_grid
 from boxwright.layers.rep_vgg import CSPRepLayer
+from boxwright.layers.tokens import to_map, to_tokens
 from boxwright.layers.transformer import TransformerEncoderLayer
 from boxwright.structures import Features, Level, Spec
 
@@ -98,10 +99,10 @@ class HybridEncoder(nn.Module):
     ) -> Float[Tensor, "b d h w"]:
         if not self.layers:
             return level
-        b, d, h, w = level.shape
+        _, d, h, w = level.shape
         positions = sine_grid(h, w, d, device=level.device)
         padding = None if padding_mask is None else mask_at(padding_mask, h, w).flatten(1)
-        tokens = level.flatten(2).transpose(1, 2)  # b d h w -> b (h w) d
+        tokens = to_tokens(level)
         for layer in self.layers:
             tokens = layer(tokens, positions, padding)
-        return tokens.transpose(1, 2).reshape(b, d, h, w)
+        return to_map(tokens, h, w)
