@@ -46,21 +46,18 @@ def run(argv: Sequence[str]) -> int:
     parser = CommandParser("demo", description="Draw a data set, train on it, evaluate, predict and write a report.")
     parser.add_argument("--out", metavar="DIR", default="demo", help="folder of the demo (default: demo)")
     parser.add_argument("--recipe", default="rtdetr_tiny", help="what to train (default: rtdetr_tiny)")
-    parser.add_argument(
-        "--budget", metavar="TIME", help="time for training, like 90s; the recipe's own where not given"
-    )
+    parser.add_argument("--budget", metavar="TIME", default="5m", help="time for training, like 90s (default: 5m)")
     options = parser.parse(argv)
     require_extra()
     console = Console(stderr=True)
     out = Path(options.out)
     started = time.monotonic()
 
-    overrides = {"train.steps": None, "train.budget": options.budget} if options.budget else {}
-    recipe, _ = resolve(options.recipe, overrides)
+    recipe, _ = resolve(options.recipe, {"train.steps": None, "train.budget": options.budget})
     check_folder(out)
 
     say(console, "1/4  drawing a data set")
-    draw_data_set(out / "data", image_size=192)
+    draw_data_set(out / "data", image_size=160)
     say(console, "2/4  training")
     if not _trained(out / "run"):
         command = f"demo --out {out}"

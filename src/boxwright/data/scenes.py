@@ -17,9 +17,9 @@ from PIL import Image
 CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
 """Names of the shapes, in the order of their labels."""
 
-SMALLEST_RADIUS = 10.0  # in pixels
+SMALLEST_RADIUS = 14.0  # in pixels
 LARGEST_SIDE_SHARE = 0.42  # radius by the picture's shorter side
-MOST_SHAPES = 8
+MOST_SHAPES = 6
 LEAST_VISIBLE = 0.65  # of a shape's own area
 
 _PLACEMENT_TRIALS = 8

@@ -20,7 +20,7 @@ MARKER = "drawn_set.json"
 EMPTY_SHARE = 0.05
 SMALLEST_IMAGE_SIZE = 64
 
-_FORMAT = 1  # goes up whenever the pictures or files of a given seed change, so that old sets are drawn anew
+_FORMAT = 2  # goes up whenever the pictures or files of a given seed change, so that old sets are drawn anew
 _PICTURE_NAME = re.compile(r"(train|val)_\d{5,}\.jpg")
 
 
