@@ -17,4 +17,5 @@ def to_tokens(x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b {h*w} d"]:
 
 def to_map(tokens: Float[Tensor, "b t d"], height: int, width: int) -> Float[Tensor, "b d {height} {width}"]:
     """The inverse of ``to_tokens``."""
-    return tokens.transpose(1, 2).unflatten(2, (height, width))
+    b, _, d = tokens.shape
+    return tokens.transpose(1, 2).reshape(b, d, height, width)
