@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def to_tokens(x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b {h*w} d"]:
+def to_tokens(x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b t d"]:
     """A map's cells as a sequence, row by row.
 
     Not ``flatten(2).transpose(1, 2)``: for a batch of one, its gradient has strides that the CPU's batch norm misreads
