@@ -37,6 +37,7 @@ from boxwright.structures import Detections
 from boxwright.training.checkpoint import BEST, LAST
 from boxwright.training.log import read_log
 
+RECIPE, BUDGET = "rtdetr_tiny", "5m"
 NUM_SHOWN = 8
 THRESHOLD = 0.5
 
@@ -45,15 +46,20 @@ def run(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
     parser = CommandParser("demo", description="Draw a data set, train on it, evaluate, predict and write a report.")
     parser.add_argument("--out", metavar="DIR", default="demo", help="folder of the demo (default: demo)")
-    parser.add_argument("--recipe", default="rtdetr_tiny", help="what to train (default: rtdetr_tiny)")
-    parser.add_argument("--budget", metavar="TIME", default="5m", help="time for training, like 90s (default: 5m)")
+    parser.add_argument("--recipe", default=RECIPE, help=f"what to train (default: {RECIPE})")
+    parser.add_argument(
+        "--budget",
+        metavar="TIME",
+        help=f"time for training, like 90s (default: {BUDGET} for {RECIPE}, else the recipe's)",
+    )
     options = parser.parse(argv)
     require_extra()
     console = Console(stderr=True)
     out = Path(options.out)
     started = time.monotonic()
 
-    recipe, _ = resolve(options.recipe, {"train.steps": None, "train.budget": options.budget})
+    budget = options.budget or (BUDGET if options.recipe == RECIPE else None)
+    recipe, _ = resolve(options.recipe, {"train.steps": None, "train.budget": budget} if budget else {})
     check_folder(out)
 
     say(console, "1/4  drawing a data set")
