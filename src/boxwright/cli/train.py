@@ -21,6 +21,7 @@ from boxwright.compose.detectors import build_resolved, read_checkpoint
 from boxwright.compose.recipes import section_options
 from boxwright.data.coco import max_objects, splits
 from boxwright.data.records import DetectionData
+from boxwright.detector import Detector
 from boxwright.layers.conv import FrozenBatchNorm2d
 from boxwright.structures import Category
 from boxwright.training.checkpoint import BEST, LAST
@@ -96,11 +97,7 @@ def train_recipe(
         f"training on {len(data.records)} pictures of {len(data.categories)} classes "
         f"(at most {max_objects(data)} objects in one), into {folder}",
     )
-    places = getattr(detector.head, "num_queries", None)
-    if places is not None and max_objects(data) > places:
-        say(console, f"note: more objects than the {places} queries; the rest is never found: raise --head.num_queries")
-    if any(isinstance(m, FrozenBatchNorm2d) and m.is_fresh() for m in detector.modules()):
-        say(console, "note: norms are frozen but were never trained; from scratch, take --backbone.norm batch")
+    _advise(console, detector, data)
     work = Run(
         detector=detector,
         recipe=recipe,
@@ -124,6 +121,15 @@ def train_recipe(
     say(console, f"now:  boxwright eval {folder / BEST} --data {where} --split val")
     say(console, f"      boxwright predict {folder / BEST} PICTURE...")
     return 0
+
+
+def _advise(console: Console, detector: Detector, data: DetectionData) -> None:
+    """Say what will not work as hoped, before time is spent on it."""
+    places = getattr(detector.head, "num_queries", None)
+    if places is not None and max_objects(data) > places:
+        say(console, f"note: more objects than the {places} queries; the rest is never found: raise --head.num_queries")
+    if any(isinstance(m, FrozenBatchNorm2d) and m.is_fresh() for m in detector.modules()):
+        say(console, "note: norms are frozen but were never trained; from scratch, take --backbone.norm batch")
 
 
 def say(console: Console, line: str) -> None:
