@@ -24,7 +24,7 @@ from boxwright.data.records import DetectionData
 from boxwright.detector import Detector
 from boxwright.layers.conv import FrozenBatchNorm2d
 from boxwright.structures import Category
-from boxwright.training.checkpoint import BEST, LAST
+from boxwright.training.checkpoint import BEST, LAST, Progress
 from boxwright.training.interrupt import Interrupted
 from boxwright.training.log import LOG
 from boxwright.training.loop import train
@@ -115,12 +115,16 @@ def train_recipe(
         again = command if options.resume or command.startswith("demo") else f"{command} --resume"
         say(console, f"stopped and saved in {folder}; to go on:  boxwright {again}")
         return 130
+    _conclude(console, progress, folder, options.data or "DIR")
+    return 0
+
+
+def _conclude(console: Console, progress: Progress, folder: Path, data: str) -> None:
+    """Say what came out, and what to type next."""
     best = f", best AP {progress.best_ap:.3f}" if progress.best_ap >= 0 else ""
     say(console, f"done: {progress.steps} steps in {progress.seconds:.0f} s{best}")
-    where = options.data or "DIR"
-    say(console, f"now:  boxwright eval {folder / BEST} --data {where} --split val")
+    say(console, f"now:  boxwright eval {folder / BEST} --data {data} --split val")
     say(console, f"      boxwright predict {folder / BEST} PICTURE...")
-    return 0
 
 
 def _advise(console: Console, detector: Detector, data: DetectionData) -> None:
