@@ -109,7 +109,7 @@ class BasicBlock(nn.Module):
         self.shortcut = _shortcut(in_channels, channels, stride, project, norm)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h_out w_out"]:
-        return F.relu(self.conv2(self.conv1(x)) + self.shortcut(x))
+        return self.conv2(self.conv1(x)).add_(self.shortcut(x)).relu_()  # type: ignore[no-any-return]
 
 
 class Bottleneck(nn.Module):
@@ -125,4 +125,4 @@ class Bottleneck(nn.Module):
         self.shortcut = _shortcut(in_channels, channels * 4, stride, project, norm)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h_out w_out"]:
-        return F.relu(self.conv3(self.conv2(self.conv1(x))) + self.shortcut(x))
+        return self.conv3(self.conv2(self.conv1(x))).add_(self.shortcut(x)).relu_()  # type: ignore[no-any-return]

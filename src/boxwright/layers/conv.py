@@ -81,6 +81,9 @@ class ConvNorm(nn.Module):
         )
         self.norm: nn.Module = nn.BatchNorm2d(out_channels) if norm == "batch" else FrozenBatchNorm2d(out_channels)
         self.activation = ACTIVATIONS[activation]() if activation else nn.Identity()
+        if isinstance(self.activation, nn.ReLU):
+            # Neither a norm's gradient nor this one's needs what went in.
+            self.activation.inplace = True
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h_out w_out"]:
         return self.activation(self.norm(self.conv(x)))  # type: ignore[no-any-return]
