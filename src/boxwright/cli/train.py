@@ -75,11 +75,7 @@ def train_recipe(
     _check_folder(folder, options.resume)
     categories: list[Category] | None = None
     if options.resume:
-        stored = read_checkpoint(folder / LAST)
-        for difference in _differences(stored["recipe"], recipe):
-            say(console, f"note: the run goes on as it began, {difference}")
-        recipe = stored["recipe"]
-        categories = [Category(int(number), str(name)) for number, name in stored["categories"]]
+        recipe, categories = _as_begun(console, recipe, folder)
     data = read_split(
         console,
         "train",
@@ -117,6 +113,14 @@ def train_recipe(
         return 130
     _conclude(console, progress, folder, options.data or "DIR")
     return 0
+
+
+def _as_begun(console: Console, recipe: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Category]]:
+    """The recipe and classes that a run began with; says where another recipe was given."""
+    stored = read_checkpoint(folder / LAST)
+    for difference in _differences(stored["recipe"], recipe):
+        say(console, f"note: the run goes on as it began, {difference}")
+    return stored["recipe"], [Category(int(number), str(name)) for number, name in stored["categories"]]
 
 
 def _conclude(console: Console, progress: Progress, folder: Path, data: str) -> None:
