@@ -26,7 +26,9 @@ Capture = pytest.CaptureFixture[str]
 def small(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Options of a demo that takes seconds."""
     monkeypatch.setattr(
-        demo, "draw_data_set", lambda out, image_size: draw_data_set(out, train=6, val=4, image_size=image_size // 2)
+        demo,
+        "draw_data_set",
+        lambda out, train, image_size: draw_data_set(out, train=train // 150, val=4, image_size=image_size // 2),
     )
     return ["demo", "--out", str(recipe_file.parent / "out"), "--recipe", str(recipe_file)]
 
