@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from boxwright.data.images import InputFormat, Window, as_rgb, normalise, resample
 from boxwright.layers.rep_vgg import fuse_for_inference
-from boxwright.structures import Category, Detections, Features, ImageSize, Spec, Targets
+from boxwright.structures import Category, Detections, Features, ImageSize, LossTotals, Spec, Targets
 
 Picture = str | Path | Image.Image | npt.NDArray[Any] | Tensor
 
@@ -45,7 +45,7 @@ class Head(Protocol):
         self, features: Features, padding_mask: Tensor | None = None, targets: Sequence[Targets] | None = None
     ) -> Any: ...
 
-    def loss(self, output: Any, targets: Sequence[Targets], num_objects: float | None = None) -> dict[str, Tensor]: ...
+    def loss(self, output: Any, targets: Sequence[Targets], totals: LossTotals | None = None) -> dict[str, Tensor]: ...
 
     def postprocess(self, output: Any, image_sizes: Sequence[ImageSize]) -> list[Detections]: ...
 
@@ -90,17 +90,16 @@ class Detector(nn.Module):
         return self.head(features, padding_mask, targets)
 
     def loss(
-        self, output: Any, targets: Sequence[Targets], num_objects: float | None = None
+        self, output: Any, targets: Sequence[Targets], totals: LossTotals | None = None
     ) -> dict[str, Float[Tensor, ""]]:
         """Weighted, named terms, whose sum is trained on.
 
         Args:
             output: of ``forward`` with the same targets.
             targets: one per picture.
-            num_objects: the objects of the whole optimiser step, over processes and accumulated batches, per process;
-                those of ``targets`` where None.
+            totals: of the whole optimiser step, over processes and accumulated batches; of ``targets`` where None.
         """
-        return self.head.loss(output, targets, num_objects)  # type: ignore[operator, no-any-return]
+        return self.head.loss(output, targets, totals)  # type: ignore[operator, no-any-return]
 
     def postprocess(self, output: Any, image_sizes: Sequence[ImageSize]) -> list[Detections]:
         """Detections of each picture, best first, in pixels of the original picture."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,6 +30,18 @@ Spec = dict[str, Level]
 
 Features = dict[str, Float[Tensor, "b _c _h _w"]]
 """The maps of a ``Spec``: the same keys in the same order."""
+
+
+def head_levels(spec: Spec) -> list[str]:
+    """Names of the levels that a head predicts from: all but the auxiliary ones.
+
+    Raises:
+        ValueError: there is none.
+    """
+    levels = [name for name, level in spec.items() if not level.auxiliary]
+    if not levels:
+        raise ValueError("the head needs at least one level")
+    return levels
 
 
 @dataclass(frozen=True)
@@ -95,3 +108,25 @@ class Batch(NamedTuple):
     targets: list[Targets]
     sizes: list[ImageSize]
     image_ids: list[int]
+
+
+class LossTotals(NamedTuple):
+    """What one optimiser step consists of, so that its losses do not depend on how its pictures are spread.
+
+    ``objects`` and ``images`` count the whole step, over processes and accumulated batches. Gradients are averaged
+    over ``processes``, so that each process divides by its share.
+    """
+
+    objects: int
+    images: int
+    processes: int = 1
+
+    @classmethod
+    def of(cls, targets: Sequence[Targets]) -> LossTotals:
+        """Of a step that consists of this batch alone."""
+        return cls(sum(len(t.labels) for t in targets), len(targets))
+
+    @property
+    def object_share(self) -> float:
+        """Objects per process; where the step has none, as if it had one."""
+        return max(self.objects, 1) / self.processes

@@ -8,12 +8,14 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.ops import sigmoid_focal_loss
 
 from boxwright.detector import Detector
 from boxwright.heads.rtdetr import RTDETR
+from boxwright.losses.matching import HungarianMatcher
 from boxwright.losses.set_criterion import normalized_targets
 from boxwright.ops.boxes import inverse_sigmoid
-from boxwright.structures import Features, ImageSize, Level, Spec, Targets
+from boxwright.structures import Features, ImageSize, Level, LossTotals, Spec, Targets
 
 MakeDetector = Callable[..., Detector]
 MakeTargets = Callable[..., list[Targets]]
@@ -21,7 +23,7 @@ MakeTargets = Callable[..., list[Targets]]
 SPEC: Spec = {"c3": Level(6, 8), "c4": Level(8, 16), "c5": Level(10, 32)}
 
 
-def small_head(num_classes: int = 4, **options: float) -> RTDETR:
+def small_head(num_classes: int = 4, **options: float | str) -> RTDETR:
     defaults = {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32, "num_layers": 3, "num_queries": 12}
     torch.manual_seed(0)
     head = RTDETR(SPEC, num_classes, **(defaults | {"num_denoising": 8} | options))  # type: ignore[arg-type]
@@ -72,7 +74,8 @@ def test_denoising_changes_no_other_term(make_targets: MakeTargets) -> None:
 def test_main_loss_is_over_the_matching_queries_only(make_targets: MakeTargets) -> None:
     head, targets = small_head(), make_targets([3, 1])
     output = head(maps(), None, targets)
-    assert output.logits.shape[:3] == (4, 2, 12)
+    assert output.logits.shape[:3] == (3, 2, 12)
+    assert output.selected_logits.shape[:2] == (2, 12)
     assert output.noised_logits.shape[:3] == (3, 2, 2 * 3 * 2)
     before = head.loss(output, targets)
     after = head.loss(output._replace(noised_logits=output.noised_logits + 1), targets)
@@ -111,29 +114,47 @@ def test_gradient_of_four_pictures_is_the_sum_of_two_and_two(
     images = torch.rand(4, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     targets = [t._replace(boxes=t.boxes.double()) for t in make_targets([3, 0, 1, 5])]
 
-    def loss(which: slice, num_objects: float | None) -> Tensor:
+    def loss(which: slice, totals: LossTotals | None) -> Tensor:
         output = detector(images[which], None, targets[which])
-        total = sum(detector.loss(output, targets[which], num_objects).values())
+        total = sum(detector.loss(output, targets[which], totals).values())
         assert isinstance(total, Tensor)
         return total
 
     whole = gradients(detector, loss(slice(0, 4), None))
-    parts = [gradients(detector, loss(which, 9.0)) for which in (slice(0, 2), slice(2, 4))]
+    parts = [gradients(detector, loss(which, LossTotals(9, 4))) for which in (slice(0, 2), slice(2, 4))]
     # Two processes, whose gradients are averaged, each divide by the objects per process.
-    averaged = [gradients(detector, loss(which, 4.5)) for which in (slice(0, 2), slice(2, 4))]
+    averaged = [gradients(detector, loss(which, LossTotals(9, 4, processes=2))) for which in (slice(0, 2), slice(2, 4))]
     for name, grad in whole.items():
         torch.testing.assert_close(parts[0][name] + parts[1][name], grad, rtol=1e-8, atol=1e-10)
         torch.testing.assert_close((averaged[0][name] + averaged[1][name]) / 2, grad, rtol=1e-8, atol=1e-10)
 
 
-def test_without_num_objects_sums_are_divided_by_those_of_the_batch(make_targets: MakeTargets) -> None:
+def test_without_totals_sums_are_divided_by_those_of_the_batch(make_targets: MakeTargets) -> None:
     head, targets = small_head(num_denoising=0), make_targets([3, 1])
     output = head(maps(), None, targets)
-    by_default, by_one = head.loss(output, targets), head.loss(output, targets, 1.0)
+    by_default, by_one = head.loss(output, targets), head.loss(output, targets, LossTotals(1, 2))
     for name, value in by_default.items():
         torch.testing.assert_close(value * 4, by_one[name], rtol=1e-5, atol=0)
     none = make_targets([0, 0])
-    torch.testing.assert_close(head.loss(output, none)["varifocal"], head.loss(output, none, 1.0)["varifocal"])
+    torch.testing.assert_close(
+        head.loss(output, none)["varifocal"], head.loss(output, none, LossTotals(1, 2))["varifocal"]
+    )
+
+
+def test_vanilla_selection_trains_the_encoders_scores_on_the_classes_alone(make_targets: MakeTargets) -> None:
+    targets = make_targets([3, 1])
+    aware, vanilla = terms(small_head(), targets), terms(small_head(query_selection="vanilla"), targets)
+    assert set(aware) ^ set(vanilla) == {"varifocal_encoder", "focal_encoder"}
+    for name in set(aware) & set(vanilla):
+        torch.testing.assert_close(aware[name], vanilla[name], rtol=1e-6, atol=0)
+    head = small_head()
+    output, wanted = head(maps(), None, targets), normalized_targets(targets)
+    selected = output.selected_logits[None], output.selected_boxes_cxcywh_norm[None]
+    target = torch.zeros_like(selected[0])
+    for image, query, found in list(zip(*(x.tolist() for x in HungarianMatcher()(*selected, wanted)[1:]), strict=True)):
+        target[0, image, query, torch.cat([t.labels for t in wanted])[found]] = 1
+    expected = sigmoid_focal_loss(selected[0], target, 0.25, 2.0).sum() / 4
+    torch.testing.assert_close(vanilla["focal_encoder"], expected, rtol=1e-5, atol=0)
 
 
 def test_loss_weights_reach_their_terms(make_targets: MakeTargets) -> None:
@@ -212,7 +233,7 @@ def test_queries_are_the_best_tokens() -> None:
 def test_fresh_boxes_are_the_anchors(make_targets: MakeTargets) -> None:
     torch.manual_seed(0)
     head = RTDETR(SPEC, 2, hidden_dim=16, num_heads=2, num_layers=2, num_queries=84).eval()
-    boxes = head(maps(), None, make_targets([1, 1], num_classes=2)).boxes_cxcywh_norm
+    trained = head(maps(), None, make_targets([1, 1], num_classes=2))
     expected = []
     for level, cells in enumerate((8, 4, 2)):
         for row in range(cells):
@@ -220,7 +241,7 @@ def test_fresh_boxes_are_the_anchors(make_targets: MakeTargets) -> None:
                 side = 0.05 * 2**level
                 expected.append([(column + 0.5) / cells, (row + 0.5) / cells, side, side])
     # All 84 tokens are queries, in an order that the scores give.
-    for layer in boxes:
+    for layer in (*trained.boxes_cxcywh_norm, trained.selected_boxes_cxcywh_norm):
         for found in layer:
             distance = torch.cdist(found, torch.tensor(expected), p=1)
             assert distance.amin(1).max() < 1e-5
@@ -234,7 +255,7 @@ def test_places_at_the_rim_are_not_usable(make_targets: MakeTargets) -> None:
     # 64 cells in a row, all of them queries: the centres of the first and the last lie within 1 % of the border,
     # and start from an infinite logit.
     output = head({"c3": torch.randn(1, 6, 1, 64)}, None, make_targets([1], num_classes=2))
-    starts = output.boxes_cxcywh_norm[-1, 0]
+    starts = output.selected_boxes_cxcywh_norm[0]
     expected = [[(column + 0.5) / 64, 0.5, 0.05, 0.05] for column in range(1, 63)] + [[1.0] * 4] * 2
     torch.testing.assert_close(starts[starts[:, 0].argsort()], torch.tensor(expected), rtol=0, atol=1e-5)
 
@@ -280,7 +301,7 @@ def test_refinement_equals_the_authors_formula(twice: bool, make_targets: MakeTa
     features = {name: x.double() for name, x in maps().items()}
     torch.manual_seed(0)
     output = head(features, None, targets)
-    ours = torch.cat((output.noised_boxes_cxcywh_norm, output.boxes_cxcywh_norm[:-1]), 2)
+    ours = torch.cat((output.noised_boxes_cxcywh_norm, output.boxes_cxcywh_norm), 2)
     expected = torch.stack(authors_boxes(head, features, targets, twice))
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
     cotangent = torch.randn(ours.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
@@ -322,8 +343,8 @@ def test_prediction_is_the_last_decoder_layer_with_and_without_targets(make_targ
     assert len(alone.logits) == 1
     for a, b in zip(alone.prediction(), trained.prediction(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
-    assert trained.prediction()[0] is not trained.logits[-1]
-    assert (trained.prediction()[0] - trained.logits[-1]).abs().max() > 0.01
+    assert len(trained.logits) == 3
+    assert (trained.prediction()[0] - trained.logits[-2]).abs().max() > 0.01
 
 
 def test_padding_is_as_if_it_were_not_there() -> None:

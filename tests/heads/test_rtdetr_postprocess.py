@@ -13,7 +13,8 @@ SPEC: Spec = {"c5": Level(10, 32)}
 
 
 def crafted(logits: Tensor, boxes: Tensor) -> RTDETROutput:
-    return RTDETROutput(logits[None], boxes[None], logits[None, :, :0], boxes[None, :, :0], None)
+    none = logits[None, :, :0], boxes[None, :, :0]
+    return RTDETROutput(logits[None], boxes[None], logits, boxes, *none, None)
 
 
 def test_detections_are_the_best_pairs_of_query_and_class() -> None:

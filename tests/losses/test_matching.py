@@ -11,6 +11,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from boxwright.losses.classification import FocalCost, SoftmaxCost
 from boxwright.losses.matching import HungarianMatcher, Matches, NormalizedTargets
 
 
@@ -89,7 +90,7 @@ def test_no_permutation_costs_less(seed: int) -> None:
 @pytest.mark.parametrize("weights", [(2.0, 5.0, 2.0), (1.0, 0.0, 0.0), (0.0, 3.0, 0.0), (0.0, 0.0, 7.0)])
 def test_cost_is_the_formula(weights: tuple[float, float, float]) -> None:
     logits, boxes, targets = example([4], queries=6)
-    matcher = HungarianMatcher(class_cost=weights[0], l1_cost=weights[1], giou_cost=weights[2])
+    matcher = HungarianMatcher(class_weight=weights[0], l1_weight=weights[1], giou_weight=weights[2])
     expected = [written_out_cost(logits[i, 0], boxes[i, 0], targets[0], weights=weights) for i in range(2)]
     ours = matcher.cost(logits[:, 0], boxes[:, 0], targets[0])
     torch.testing.assert_close(ours, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-6)
@@ -98,10 +99,19 @@ def test_cost_is_the_formula(weights: tuple[float, float, float]) -> None:
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.9, 2.0), (0.25, 0.5), (0.6, 3.0)])
 def test_alpha_and_gamma_reach_the_cost(alpha: float, gamma: float) -> None:
     logits, boxes, targets = example([4])
-    matcher = HungarianMatcher(alpha=alpha, gamma=gamma)
+    matcher = HungarianMatcher(class_cost=FocalCost(alpha, gamma))
     expected = written_out_cost(logits[0, 0], boxes[0, 0], targets[0], alpha=alpha, gamma=gamma)
     ours = matcher.cost(logits[:, 0], boxes[:, 0], targets[0])[0]
     torch.testing.assert_close(ours, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+def test_the_softmax_cost_is_minus_the_probability() -> None:
+    logits, boxes, targets = example([4], classes=5)
+    matcher = HungarianMatcher(class_cost=SoftmaxCost(), class_weight=3.0, l1_weight=0.0, giou_weight=0.0)
+    for row, logit in zip(matcher.cost(logits[:, 0], boxes[:, 0], targets[0])[1], logits[1, 0].tolist(), strict=True):
+        total = sum(math.exp(x) for x in logit)
+        expected = [-3 * math.exp(logit[label]) / total for label in targets[0].labels.tolist()]
+        assert row.tolist() == pytest.approx(expected, abs=1e-9)
 
 
 def test_larger_batches_equal_scipy_on_the_written_out_cost() -> None:

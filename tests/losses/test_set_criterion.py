@@ -9,8 +9,9 @@ import torchvision
 from torch import Tensor
 
 from boxwright.losses.matching import HungarianMatcher, Matches, NormalizedTargets
-from boxwright.losses.set_criterion import LayerLosses, SetCriterion, normalized_targets
-from boxwright.structures import Targets
+from boxwright.losses.classification import VarifocalLoss
+from boxwright.losses.set_criterion import SetCriterion, named_terms, normalized_targets
+from boxwright.structures import LossTotals, Targets
 
 LAYERS, QUERIES, CLASSES = 3, 8, 4
 
@@ -57,19 +58,19 @@ def written_out(
 
 @pytest.fixture
 def criterion() -> SetCriterion:
-    return SetCriterion(matcher=HungarianMatcher())
+    return SetCriterion(class_loss=VarifocalLoss(), matcher=HungarianMatcher())
 
 
 @pytest.mark.parametrize("counts", [[3, 1, 2], [5, 0], [0, 0]])
 def test_equals_loops(criterion: SetCriterion, counts: list[int]) -> None:
     logits, boxes, targets = example(counts)
     matches = HungarianMatcher()(logits, boxes, targets)
-    losses = criterion(logits, boxes, targets, 7.0)
+    losses = criterion(logits, boxes, targets, LossTotals(7, 3))
     expected = written_out(logits, boxes, targets, matches, 7.0)
-    for name, values in losses._asdict().items():
+    for name, values in losses.items():
         torch.testing.assert_close(values, torch.stack(expected[name]), rtol=1e-10, atol=1e-12)
-    assert (losses.varifocal > 0).all()
-    assert bool((losses.l1 > 0).all()) == bool(sum(counts))
+    assert (losses["varifocal"] > 0).all()
+    assert bool((losses["l1"] > 0).all()) == bool(sum(counts))
 
 
 def test_gradients_equal_those_of_loops(criterion: SetCriterion) -> None:
@@ -77,7 +78,7 @@ def test_gradients_equal_those_of_loops(criterion: SetCriterion) -> None:
     logits.requires_grad_()
     boxes.requires_grad_()
     matches = HungarianMatcher()(logits, boxes, targets)
-    ours = sum(values.sum() for values in criterion(logits, boxes, targets, 7.0))
+    ours = sum(values.sum() for values in criterion(logits, boxes, targets, LossTotals(7, 3)).values())
     expected = sum(torch.stack(v).sum() for v in written_out(logits, boxes, targets, matches, 7.0).values())
     assert isinstance(ours, Tensor)
     assert isinstance(expected, Tensor)
@@ -91,9 +92,9 @@ def test_given_matches_are_used(criterion: SetCriterion) -> None:
     logits, boxes, targets = example([2, 1])
     once = Matches(*(torch.tensor(index) for index in ([0, 0, 0], [0, 1, 0], [5, 6, 7], [1, 2, 0])))
     matches = once.repeated(LAYERS)
-    losses = criterion(logits, boxes, targets, 2.0, matches)
+    losses = criterion(logits, boxes, targets, LossTotals(2, len(targets)), matches)
     expected = written_out(logits, boxes, targets, matches, 2.0)
-    for name, values in losses._asdict().items():
+    for name, values in losses.items():
         torch.testing.assert_close(values, torch.stack(expected[name]), rtol=1e-10, atol=1e-12)
 
 
@@ -101,57 +102,59 @@ def test_an_object_may_be_matched_several_times_in_a_layer(criterion: SetCriteri
     # So are the objects of denoising, once per group.
     logits, boxes, targets = example([1])
     matches = Matches(*(torch.tensor(index) for index in ([1, 1], [0, 0], [2, 5], [0, 0])))
-    losses = criterion(logits, boxes, targets, 2.0, matches)
+    losses = criterion(logits, boxes, targets, LossTotals(2, len(targets)), matches)
     expected = written_out(logits, boxes, targets, matches, 2.0)
-    for name, values in losses._asdict().items():
+    for name, values in losses.items():
         torch.testing.assert_close(values, torch.stack(expected[name]), rtol=1e-10, atol=1e-12)
-    assert losses.l1[0] == losses.l1[2] == 0
+    assert losses["l1"][0] == losses["l1"][2] == 0
 
 
 def test_layers_are_independent(criterion: SetCriterion) -> None:
     logits, boxes, targets = example([3, 2])
-    before = criterion(logits, boxes, targets, 5.0)
+    before = criterion(logits, boxes, targets, LossTotals(5, 2))
     logits[1] += 1.5
     boxes[1] *= 0.5
-    after = criterion(logits, boxes, targets, 5.0)
-    for name in LayerLosses._fields:
-        torch.testing.assert_close(getattr(after, name)[::2], getattr(before, name)[::2], rtol=0, atol=0)
-        assert (getattr(after, name)[1] - getattr(before, name)[1]).abs() > 1e-3
+    after = criterion(logits, boxes, targets, LossTotals(5, 2))
+    for name in before:
+        torch.testing.assert_close(after[name][::2], before[name][::2], rtol=0, atol=0)
+        assert (after[name][1] - before[name][1]).abs() > 1e-3
 
 
-def test_everything_is_divided_by_the_normalizer(criterion: SetCriterion) -> None:
+def test_everything_is_divided_by_the_objects_of_the_step(criterion: SetCriterion) -> None:
     logits, boxes, targets = example([3, 2])
-    for one, three in zip(criterion(logits, boxes, targets, 1.0), criterion(logits, boxes, targets, 3.0), strict=True):
-        torch.testing.assert_close(one / 3, three, rtol=1e-12, atol=0)
+    one = criterion(logits, boxes, targets, LossTotals(1, 2))
+    for totals, factor in ((LossTotals(3, 2), 3.0), (LossTotals(6, 9, processes=4), 1.5), (LossTotals(0, 2), 1.0)):
+        for name, values in criterion(logits, boxes, targets, totals).items():
+            torch.testing.assert_close(one[name] / factor, values, rtol=1e-12, atol=0)
+    for name, values in criterion(logits, boxes, targets, LossTotals(1, 2), groups=4).items():
+        torch.testing.assert_close(one[name] / 4, values, rtol=1e-12, atol=0)
 
 
 def test_every_weight_reaches_its_term() -> None:
     logits, boxes, targets = example([3, 2])
-    plain = SetCriterion(class_weight=1.0, l1_weight=1.0, giou_weight=1.0, matcher=HungarianMatcher())
-    weighted = SetCriterion(class_weight=3.0, l1_weight=7.0, giou_weight=11.0, matcher=HungarianMatcher())
-    for factor, a, b in zip(
-        (3, 7, 11), plain(logits, boxes, targets, 5.0), weighted(logits, boxes, targets, 5.0), strict=True
-    ):
-        torch.testing.assert_close(factor * a, b, rtol=1e-12, atol=0)
+    parts = {"class_loss": VarifocalLoss(), "matcher": HungarianMatcher()}
+    plain = SetCriterion(**parts, class_weight=1.0, l1_weight=1.0, giou_weight=1.0)
+    weighted = SetCriterion(**parts, class_weight=3.0, l1_weight=7.0, giou_weight=11.0)
+    before, after = (criterion(logits, boxes, targets, LossTotals(5, 2)) for criterion in (plain, weighted))
+    for name, factor in {"varifocal": 3, "l1": 7, "giou": 11}.items():
+        torch.testing.assert_close(factor * before[name], after[name], rtol=1e-12, atol=0)
 
 
-def test_alpha_and_gamma_reach_the_varifocal_loss() -> None:
-    logits, boxes, targets = example([0, 0])
-    losses = SetCriterion(alpha=0.3, gamma=1.5, matcher=HungarianMatcher())(logits, boxes, targets, 1.0)
-    expected = (0.3 * logits.sigmoid() ** 1.5 * F.softplus(logits)).sum((1, 2, 3))
-    torch.testing.assert_close(losses.varifocal, expected, rtol=1e-10, atol=0)
+def test_terms_are_named_by_loss_and_layer() -> None:
+    losses = {"focal": torch.tensor([1.0, 2.0]), "l1": torch.tensor([3.0, 4.0])}
+    assert named_terms(losses, ["_0", ""]) == {"focal_0": 1, "focal": 2, "l1_0": 3, "l1": 4}
 
 
 def test_under_autocast_losses_are_float32_and_exact(criterion: SetCriterion) -> None:
     logits, boxes, targets = example([3, 2])
     logits, boxes = logits.float(), boxes.float()
     targets = [NormalizedTargets(t.labels, t.boxes_cxcywh_norm.float()) for t in targets]
-    plain = criterion(logits, boxes, targets, 5.0)
+    plain = criterion(logits, boxes, targets, LossTotals(5, 2))
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = criterion(logits, boxes, targets, 5.0)
-    for a, b in zip(plain, mixed, strict=True):
-        assert b.dtype == torch.float32
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=0)
+        mixed = criterion(logits, boxes, targets, LossTotals(5, 2))
+    for name, values in plain.items():
+        assert mixed[name].dtype == torch.float32
+        torch.testing.assert_close(mixed[name], values, rtol=1e-6, atol=0)
 
 
 def test_targets_are_relative_to_the_content_and_not_to_the_canvas() -> None:

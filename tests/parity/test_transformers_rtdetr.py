@@ -14,9 +14,10 @@ from transformers_rtdetr import random_pictures, random_weights, renamed, transf
 
 import boxwright
 from boxwright.detector import Detector
+from boxwright.losses.classification import VarifocalLoss
 from boxwright.losses.matching import HungarianMatcher
 from boxwright.losses.set_criterion import SetCriterion, normalized_targets
-from boxwright.structures import Targets
+from boxwright.structures import LossTotals, Targets
 
 pytest.importorskip("transformers")
 
@@ -202,8 +203,10 @@ def test_loss_of_the_same_outputs(pair: Pair) -> None:
     for targets in (pair.targets, none, [pair.targets[0], none[1]]):
         ours = pair.ours.loss(output, targets)
         labels = [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalized_targets(targets)]
-        for i, suffix in ((-2, ""), (0, "_0"), (-1, "_encoder")):
-            outputs = {"logits": output.logits[i], "pred_boxes": output.boxes_cxcywh_norm[i]}
+        selected = output.selected_logits, output.selected_boxes_cxcywh_norm
+        layers = list(zip(output.logits, output.boxes_cxcywh_norm, strict=True))
+        for (logits, boxes), suffix in ((layers[-1], ""), (layers[0], "_0"), (selected, "_encoder")):
+            outputs = {"logits": logits, "pred_boxes": boxes}
             theirs = criterion(outputs, labels)
             for name, term in TERMS.items():
                 assert ours[term + suffix].item() == pytest.approx(theirs[name].item(), rel=1e-5, abs=1e-7)
@@ -223,15 +226,14 @@ def test_a_main_loss_over_denoising_queries_too_is_another_number(pair: Pair) ->
     torch.manual_seed(5)
     with torch.no_grad():
         output = pair.ours(pair.images, None, pair.targets)
-    criterion = SetCriterion(matcher=HungarianMatcher())
+    criterion = SetCriterion(class_loss=VarifocalLoss(), matcher=HungarianMatcher())
     wanted = normalized_targets(pair.targets)
-    last = len(output.logits) - 2
-    logits = torch.cat((output.noised_logits[last], output.logits[last]), 1)[None]
-    boxes = torch.cat((output.noised_boxes_cxcywh_norm[last], output.boxes_cxcywh_norm[last]), 1)[None]
-    faulty = criterion(logits, boxes, wanted, 10.0)
+    logits = torch.cat((output.noised_logits[-1], output.logits[-1]), 1)[None]
+    boxes = torch.cat((output.noised_boxes_cxcywh_norm[-1], output.boxes_cxcywh_norm[-1]), 1)[None]
+    faulty = criterion(logits, boxes, wanted, LossTotals(10, 2))
     losses = pair.ours.loss(output, pair.targets)
-    assert faulty.l1.item() < 0.8 * losses["l1"].item()
-    assert faulty.varifocal.item() > 1.2 * losses["varifocal"].item()
+    assert faulty["l1"].item() < 0.8 * losses["l1"].item()
+    assert faulty["varifocal"].item() > 1.2 * losses["varifocal"].item()
 
 
 def test_looking_forward_twice_changes_gradients_and_no_loss(

@@ -91,3 +91,28 @@ def test_without_gradients_only_what_decays_shrinks(tiny_recipe: dict[str, Any])
         lr = 0.002 if name.startswith("backbone.") else 0.01
         factor = 1.0 if name in without else 1 - lr * 0.05
         torch.testing.assert_close(parameter.detach(), before[name] * factor, rtol=1e-6, atol=0)
+
+
+def test_factors_reach_the_parameters_that_they_name(tiny_recipe: dict[str, Any]) -> None:
+    detector = boxwright.build(tiny_recipe, num_classes=3)
+    plain = settings(detector)
+    chosen = TrainOptions(
+        lr=0.01, backbone_lr=0.002, weight_decay=0.05, lr_factors={"sampling_offsets": 0.1, "necks": 0.5}
+    )
+    changed = 0
+    for name, (lr, decay) in settings(detector, chosen).items():
+        factor = (0.1 if ".sampling_offsets." in name else 1) * (0.5 if name.startswith("necks.") else 1)
+        assert (lr, decay) == (pytest.approx(plain[name][0] * factor), plain[name][1])
+        changed += factor != 1
+    assert 0 < changed < len(plain)
+
+
+def test_a_factor_that_names_nothing_is_an_error(tiny_recipe: dict[str, Any]) -> None:
+    options = TrainOptions(lr_factors={"sampling_ofsets": 0.1})
+    with pytest.raises(ValueError, match="no trainable parameter has sampling_ofsets in its name"):
+        make_optimizer(boxwright.build(tiny_recipe, num_classes=3), options)
+
+
+def test_norms_and_biases_decay_where_asked_for(tiny_recipe: dict[str, Any]) -> None:
+    options = TrainOptions(weight_decay=0.05, norm_decay=True)
+    assert {decay for _, decay in settings(boxwright.build(tiny_recipe, num_classes=3), options).values()} == {0.05}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from boxwright.training.options import TrainOptions
 from boxwright.training.schedule import Schedule
 
 
-def schedule(steps: int, *, warmup_steps: int = 0, decay_share: float = 0.0, **options: float) -> Schedule:
+def schedule(steps: int, *, warmup_steps: int = 0, decay_share: float = 0.0, **options: Any) -> Schedule:
     return Schedule(steps, TrainOptions(warmup_steps=warmup_steps, decay_share=decay_share, **options), 100)
 
 
@@ -41,6 +42,12 @@ def test_warm_up_takes_at_most_a_tenth() -> None:
 
 def test_neither_warm_up_nor_decay() -> None:
     assert {schedule(30, final_lr=0.0).lr_factor(step) for step in range(30)} == {1.0}
+
+
+def test_a_step_falls_at_once() -> None:
+    factor = schedule(300, warmup_steps=10, decay_share=1 / 3, decay="step", final_lr=0.1).lr_factor
+    assert [factor(step) for step in (10, 199, 200, 299)] == [1.0, 1.0, pytest.approx(0.1), pytest.approx(0.1)]
+    assert schedule(300, decay="step", final_lr=0.1).lr_factor(299) == 1.0
 
 
 def test_decay_from_the_first_step_on() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from boxwright.detector import Detector
-from boxwright.structures import Batch, Targets
+from boxwright.structures import Batch, LossTotals, Targets
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.options import TrainOptions
 from boxwright.training.step import StepResult, train_step
@@ -85,7 +85,9 @@ def test_the_sums_of_losses_are_divided_by_the_objects_of_the_step(
     assert objects > 4
     detector = frozen_statistics(make_detector(num_classes=6, num_denoising=0))
     with torch.no_grad():
-        summed = detector.loss(detector(batch.images, None, batch.targets), batch.targets, 1.0)
+        summed = detector.loss(
+            detector(batch.images, None, batch.targets), batch.targets, LossTotals(1, len(batch.targets))
+        )
     result = step(detector, batch, accumulate=2)
     assert result.loss == pytest.approx(float(sum(summed.values())) / objects, rel=1e-4)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,35 +15,40 @@ from boxwright.layers.deformable_attention import DeformableDecoderLayer
 from boxwright.layers.mlp import MLP
 from boxwright.layers.padding import mask_at, valid_ratio
 from boxwright.layers.tokens import to_tokens
+from boxwright.losses.classification import FocalLoss, VarifocalLoss
 from boxwright.losses.denoising import DenoisingQueries, denoising_queries
 from boxwright.losses.matching import HungarianMatcher
-from boxwright.losses.set_criterion import LayerLosses, SetCriterion, normalized_targets
-from boxwright.ops.boxes import at_least_float32, clip_xyxy, cxcywh_to_xyxy, inverse_sigmoid
-from boxwright.structures import Detections, Features, ImageSize, Spec, Targets
+from boxwright.losses.selection import SelectionQuality, selection_quality
+from boxwright.losses.set_criterion import SetCriterion, named_terms, normalized_targets
+from boxwright.ops.boxes import at_least_float32, inverse_sigmoid
+from boxwright.ops.detections import sigmoid_detections
+from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets, head_levels
 
 __all__ = ["RTDETR"]
+
+QuerySelection = Literal["uncertainty_minimal", "vanilla"]
 
 
 class RTDETROutput(NamedTuple):
     """What the head predicts. Boxes are centre boxes relative to the picture's content, in [0, 1].
 
-    ``logits`` and ``boxes_cxcywh_norm`` are the prediction, a layer more in front: with targets one entry per decoder
-    layer and, last, the encoder's selection; without targets the last decoder layer alone.
-    ``noised_*`` are the decoder layers' answers to the denoising queries, with no queries where there are none.
-    ``denoising`` is what was noised, None without targets or denoising.
+    ``logits`` and ``boxes_cxcywh_norm`` are the prediction, with a decoder layer in front: every layer with targets,
+    the last one without. ``selected_*`` are the encoder's: what the decoder started from. ``noised_*`` are the decoder
+    layers' answers to the denoising queries, with no queries where there are none. ``denoising`` is what was noised,
+    None without targets or denoising.
     """
 
     logits: Float[Tensor, "l b q k"]
     boxes_cxcywh_norm: Float[Tensor, "l b q 4"]
-    noised_logits: Float[Tensor, "n b d k"]
-    noised_boxes_cxcywh_norm: Float[Tensor, "n b d 4"]
+    selected_logits: Float[Tensor, "b q k"]
+    selected_boxes_cxcywh_norm: Float[Tensor, "b q 4"]
+    noised_logits: Float[Tensor, "l b d k"]
+    noised_boxes_cxcywh_norm: Float[Tensor, "l b d 4"]
     denoising: DenoisingQueries | None
 
     def prediction(self) -> tuple[Float[Tensor, "b q k"], Float[Tensor, "b q 4"]]:
         """Logits and boxes of the last decoder layer."""
-        # Without targets there is one layer; with targets the encoder's selection stands behind the last.
-        last = max(0, len(self.logits) - 2)
-        return self.logits[last], self.boxes_cxcywh_norm[last]
+        return self.logits[-1], self.boxes_cxcywh_norm[-1]
 
 
 class Tokens(NamedTuple):
@@ -81,6 +86,8 @@ class RTDETR(nn.Module):
         label_noise: twice the probability that a noised object has another label.
         box_noise: how far a noised corner moves, in half sides.
         look_forward_twice: a layer's box loss also trains the box of the layer before, as in the authors' code.
+        query_selection: ``uncertainty_minimal`` trains the encoder's scores on how well the boxes fit (varifocal loss),
+            ``vanilla`` on the classes alone (focal loss).
         max_detections: how many (query, class) pairs ``postprocess`` returns.
         class_weight: of the varifocal loss.
         l1_weight: of the L1 loss.
@@ -108,39 +115,26 @@ class RTDETR(nn.Module):
         label_noise: float = 0.5,
         box_noise: float = 1.0,
         look_forward_twice: bool = True,
+        query_selection: QuerySelection = "uncertainty_minimal",
         max_detections: int = 300,
         class_weight: float = 1.0,
         l1_weight: float = 5.0,
         giou_weight: float = 2.0,
     ) -> None:
         super().__init__()
-        self.levels = [name for name, level in in_spec.items() if not level.auxiliary]
-        if not self.levels:
-            raise ValueError("the head needs at least one level")
-        if eval_layers is not None and not 1 <= eval_layers <= num_layers:
-            raise ValueError(f"eval_layers is between 1 and num_layers ({num_layers}), not {eval_layers}")
-        for name, value in (
-            ("num_classes", num_classes),
-            ("num_queries", num_queries),
-            ("num_layers", num_layers),
-            ("num_heads", num_heads),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} is at least 1, not {value}")
-        if hidden_dim < 1 or hidden_dim % num_heads:
-            raise ValueError(f"hidden_dim is a multiple of num_heads ({num_heads}), not {hidden_dim}")
+        _check(num_classes, num_queries, num_layers, eval_layers, hidden_dim, num_heads)
+        self.levels = head_levels(in_spec)
         self.num_classes, self.num_queries = num_classes, num_queries
         self.eval_layers = eval_layers or num_layers
         self.num_denoising, self.label_noise, self.box_noise = num_denoising, label_noise, box_noise
         self.look_forward_twice, self.max_detections = look_forward_twice, max_detections
         # For counting only: run the encoder's box head on every token, as the published graph does.
         self.as_published = False
-        self.criterion = SetCriterion(
-            class_weight=class_weight,
-            l1_weight=l1_weight,
-            giou_weight=giou_weight,
-            matcher=HungarianMatcher(),
-        )
+        weights = {"class_weight": class_weight, "l1_weight": l1_weight, "giou_weight": giou_weight}
+        self.criterion = SetCriterion(class_loss=VarifocalLoss(), matcher=HungarianMatcher(), **weights)
+        self.encoder_criterion = self.criterion
+        if query_selection == "vanilla":
+            self.encoder_criterion = SetCriterion(class_loss=FocalLoss(), matcher=HungarianMatcher(), **weights)
 
         self.projections = nn.ModuleDict(
             {name: ConvNorm(in_spec[name].channels, hidden_dim, 1) for name in self.levels}
@@ -205,52 +199,57 @@ class RTDETR(nn.Module):
 
         every_layer = targets is not None
         logits, boxes = self._decode(tokens, content, reference_logit.sigmoid(), blocked, every_layer)
-        own_logits, own_boxes = logits[:, :, noised:], boxes[:, :, noised:]
-        if every_layer:
-            own_logits = torch.cat((own_logits, selection.logits[None]))
-            own_boxes = torch.cat((own_boxes, selection.boxes_logit.sigmoid()[None]))
-        return RTDETROutput(own_logits, own_boxes, logits[:, :, :noised], boxes[:, :, :noised], denoising)
+        return RTDETROutput(
+            logits[:, :, noised:],
+            boxes[:, :, noised:],
+            selection.logits,
+            selection.boxes_logit.sigmoid(),
+            logits[:, :, :noised],
+            boxes[:, :, :noised],
+            denoising,
+        )
 
     def loss(
-        self, output: RTDETROutput, targets: Sequence[Targets], num_objects: float | None = None
+        self, output: RTDETROutput, targets: Sequence[Targets], totals: LossTotals | None = None
     ) -> dict[str, Float[Tensor, ""]]:
         """Weighted loss terms of every decoder layer, of the encoder's selection and of the denoising queries.
 
         Args:
             output: made with the same targets.
             targets: one per picture.
-            num_objects: what the sums are divided by: the objects of the whole optimiser step, over processes and
-                accumulated batches, per process. The objects of ``targets``, at least 1, where None.
+            totals: of the whole optimiser step; of these targets where None.
         """
-        wanted = normalized_targets(targets)
-        normalizer = max(1.0, float(sum(len(t.labels) for t in targets))) if num_objects is None else num_objects
-        own = self.criterion(output.logits, output.boxes_cxcywh_norm, wanted, normalizer)
-        decoder = len(output.logits) - 1
-        names = ["_encoder" if i == decoder else f"_{i}" if i < decoder - 1 else "" for i in range(decoder + 1)]
-        terms = _named(own, names)
+        wanted, totals = normalized_targets(targets), totals or LossTotals.of(targets)
+        decoder = len(output.logits)
+        names = [*(f"_{i}" for i in range(decoder - 1)), ""]
+        logits, boxes = output.logits, output.boxes_cxcywh_norm
+        selected = output.selected_logits[None], output.selected_boxes_cxcywh_norm[None]
+        if self.encoder_criterion is self.criterion:
+            # Together, so that all costs are computed and copied once.
+            logits, boxes = torch.cat((logits, selected[0])), torch.cat((boxes, selected[1]))
+            terms = named_terms(self.criterion(logits, boxes, wanted, totals), [*names, "_encoder"])
+        else:
+            terms = named_terms(self.criterion(logits, boxes, wanted, totals), names)
+            terms |= named_terms(self.encoder_criterion(*selected, wanted, totals), ["_encoder"])
         if output.denoising is not None:
             noised = self.criterion(
                 output.noised_logits,
                 output.noised_boxes_cxcywh_norm,
                 wanted,
-                normalizer * output.denoising.num_groups,
+                totals,
                 output.denoising.matches.repeated(decoder),
+                output.denoising.num_groups,
             )
-            terms |= _named(noised, [f"_denoising_{i}" for i in range(decoder)])
+            terms |= named_terms(noised, [f"_denoising_{i}" for i in range(decoder)])
         return terms
+
+    def selection_quality(self, output: RTDETROutput, targets: Sequence[Targets]) -> SelectionQuality:
+        """How good the queries are that the encoder selected."""
+        return selection_quality(output.selected_logits, output.selected_boxes_cxcywh_norm, normalized_targets(targets))
 
     def postprocess(self, output: RTDETROutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
         """The best (query, class) pairs of each picture, in pixels of the original picture; ties keep their order."""
-        logits, boxes = output.prediction()
-        # A stable sort, where top k leaves the order of ties to chance.
-        scores, places = at_least_float32(logits).sigmoid().flatten(1).sort(descending=True, stable=True)
-        scores, places = scores[:, : self.max_detections], places[:, : self.max_detections]
-        found = []
-        for score, place, corners, size in zip(scores, places, cxcywh_to_xyxy(boxes), image_sizes, strict=True):
-            scale = corners.new_tensor([size.width, size.height, size.width, size.height])
-            chosen = clip_xyxy(corners[place // self.num_classes] * scale, size.height, size.width)
-            found.append(Detections(chosen, score, place % self.num_classes))
-        return found
+        return sigmoid_detections(*output.prediction(), image_sizes, self.max_detections)
 
     def _tokens(self, features: Features, padding_mask: Tensor | None) -> Tokens:
         maps = [self.projections[name](features[name]) for name in self.levels]
@@ -323,8 +322,17 @@ class RTDETR(nn.Module):
             return mlp(at_least_float32(content))  # type: ignore[no-any-return]
 
 
-def _named(losses: LayerLosses, suffixes: Sequence[str]) -> dict[str, Tensor]:
-    return {f"{term}{s}": v for term, values in losses._asdict().items() for s, v in zip(suffixes, values, strict=True)}
+def _check(
+    num_classes: int, num_queries: int, num_layers: int, eval_layers: int | None, hidden_dim: int, num_heads: int
+) -> None:
+    counts = {"num_classes": num_classes, "num_queries": num_queries, "num_layers": num_layers, "num_heads": num_heads}
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} is at least 1, not {value}")
+    if eval_layers is not None and not 1 <= eval_layers <= num_layers:
+        raise ValueError(f"eval_layers is between 1 and num_layers ({num_layers}), not {eval_layers}")
+    if hidden_dim < 1 or hidden_dim % num_heads:
+        raise ValueError(f"hidden_dim is a multiple of num_heads ({num_heads}), not {hidden_dim}")
 
 
 def _rows(x: Float[Tensor, "b t d"], index: Int[Tensor, "b q"]) -> Float[Tensor, "b q d"]:

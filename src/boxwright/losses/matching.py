@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from boxwright.losses.classification import ClassCost, FocalCost
 from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, generalized_iou
 
 
@@ -45,32 +46,30 @@ class Matches(NamedTuple):
 class HungarianMatcher:
     """The assignment of least total cost.
 
-    cost = class_cost * focal(p) + l1_cost * |box - object|_1 - giou_cost * GIoU, where
-    focal(p) = alpha (1 - p)^gamma (-log p) - (1 - alpha) p^gamma (-log(1 - p)) for the object's own class.
+    cost = class_weight * class_cost(logits, label) + l1_weight * |box - object|_1 - giou_weight * GIoU
 
     Args:
-        class_cost: weight of the class term.
-        l1_cost: weight of the L1 distance of normalised centre boxes.
-        giou_cost: weight of the generalised IoU.
-        alpha: of the focal cost, in [0, 1].
-        gamma: of the focal cost.
+        class_cost: the class term; ``FocalCost`` where None.
+        class_weight: of the class term.
+        l1_weight: of the L1 distance of normalised centre boxes.
+        giou_weight: of the generalised IoU.
 
-    Source: Zhu et al., Deformable DETR, ICLR 2021 (focal cost); Carion et al., DETR, equation 1. Assignments are those
-    of transformers and of lyuwenyu/RT-DETR 068dfde. Differs in computing costs picture by picture for all layers at
-    once (the originals compare each picture's queries with the whole batch's objects) and in one copy to the CPU.
+    Source: Carion et al., DETR, ECCV 2020, equation 1; Zhu et al., Deformable DETR, ICLR 2021 (focal cost). Assignments
+    are those of transformers, facebookresearch/detr 29901c5, fundamentalvision/Deformable-DETR 11169a6 and
+    lyuwenyu/RT-DETR 068dfde. Differs in computing costs picture by picture for all layers at once (the originals
+    compare each picture's queries with the whole batch's objects) and in one copy to the CPU.
     """
 
     def __init__(
         self,
         *,
-        class_cost: float = 2.0,
-        l1_cost: float = 5.0,
-        giou_cost: float = 2.0,
-        alpha: float = 0.25,
-        gamma: float = 2.0,
+        class_cost: ClassCost | None = None,
+        class_weight: float = 2.0,
+        l1_weight: float = 5.0,
+        giou_weight: float = 2.0,
     ) -> None:
-        self.class_cost, self.l1_cost, self.giou_cost = class_cost, l1_cost, giou_cost
-        self.alpha, self.gamma = alpha, gamma
+        self.class_cost: ClassCost = class_cost or FocalCost()
+        self.class_weight, self.l1_weight, self.giou_weight = class_weight, l1_weight, giou_weight
 
     @torch.no_grad()
     def __call__(
@@ -113,13 +112,11 @@ class HungarianMatcher:
         target: NormalizedTargets,
     ) -> Float[Tensor, "l q n"]:
         """The cost matrices of one picture."""
-        probability = at_least_float32(logits[..., target.labels]).sigmoid()
-        positive = self.alpha * (1 - probability) ** self.gamma * -(probability + 1e-8).log()
-        negative = (1 - self.alpha) * probability**self.gamma * -(1 - probability + 1e-8).log()
+        of_class = self.class_cost(at_least_float32(logits), target.labels)
         boxes = at_least_float32(boxes_cxcywh_norm)
         l1 = torch.cdist(boxes, target.boxes_cxcywh_norm.to(boxes.dtype).expand(len(boxes), -1, -1), p=1)
         giou = generalized_iou(cxcywh_to_xyxy(boxes)[:, :, None], cxcywh_to_xyxy(target.boxes_cxcywh_norm))
-        return self.l1_cost * l1 + self.class_cost * (positive - negative) - self.giou_cost * giou
+        return self.l1_weight * l1 + self.class_weight * of_class - self.giou_weight * giou
 
 
 def _collect(pairs: Sequence[tuple[int, int, Tensor, Tensor]], device: torch.device) -> Matches:

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+from torch import nn
 
 from boxwright.detector import Detector
 from boxwright.training.options import TrainOptions
 
 
 def make_optimizer(detector: Detector, options: TrainOptions) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters: backbone at its own rate, norms and biases without decay.
+    """AdamW over the trainable parameters: backbone at its own rate, norms and biases without decay unless asked for.
 
     Every group keeps its highest rate as ``peak_lr``, for ``set_lr``.
+
+    Raises:
+        ValueError: nothing is trainable, or a key of ``lr_factors`` names no trainable parameter.
     """
     backbone_lr = options.lr if options.backbone_lr is None else options.backbone_lr
-    groups = []
+    chosen: dict[tuple[float, float], list[nn.Parameter]] = {}
+    factors = options.lr_factors or {}
+    unused = set(factors)
     for name, parameters in detector.parameter_groups().items():
         lr = backbone_lr if name.startswith("backbone/") else options.lr
-        decay = 0.0 if name.endswith("/no_decay") else options.weight_decay
-        groups.append({"params": [p for _, p in parameters], "lr": lr, "peak_lr": lr, "weight_decay": decay})
+        decay = options.weight_decay if options.norm_decay or name.endswith("/decay") else 0.0
+        for path, parameter in parameters:
+            named = [key for key in factors if key in path.split(".")]
+            unused -= set(named)
+            factor = math.prod(factors[key] for key in named)
+            chosen.setdefault((lr * factor, decay), []).append(parameter)
+    if unused:
+        raise ValueError(f"train.lr_factors: no trainable parameter has {', '.join(sorted(unused))} in its name")
+    groups = [
+        {"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay}
+        for (lr, decay), parameters in chosen.items()
+    ]
     if not groups:
         raise ValueError("nothing to train: every parameter of this detector is frozen")
     # The fused form does a step in one pass over memory.

@@ -23,10 +23,14 @@ class TrainOptions:
         accumulate: batches that a step's pictures are split into, for less memory.
         lr: learning rate at its highest.
         backbone_lr: learning rate of the backbone; ``lr`` where None.
-        weight_decay: of AdamW; norms and biases do not decay.
+        lr_factors: learning rates of parts of the detector as multiples of their own; a key is a name between two dots of
+            a parameter's, as in ``{sampling_offsets: 0.1}``.
+        weight_decay: of AdamW.
+        norm_decay: norms and biases decay too, as in DETR and Deformable DETR.
         clip_norm: largest norm of the gradient of a step; 0 for no limit.
         warmup_steps: steps over which the learning rate rises; at most a tenth of all.
-        decay_share: the last share of the steps, over which the learning rate falls (half a cosine); 0 for none.
+        decay_share: the last share of the steps, in which the learning rate is lower; 0 for none.
+        decay: it falls there along half a ``cosine``, or at once, in one ``step``.
         final_lr: where it falls to, as a share of ``lr``.
         light_share: the last share of the steps, in which pictures are only flipped and keep one size. Where None, 12
             passes over the pictures, and at least a tenth: changed pictures pay once the plain ones are known.
@@ -48,10 +52,13 @@ class TrainOptions:
     accumulate: int = 1
     lr: float = 1e-4
     backbone_lr: float | None = None
+    lr_factors: dict[str, float] | None = None
     weight_decay: float = 1e-4
+    norm_decay: bool = False
     clip_norm: float = 0.1
     warmup_steps: int = 2000
     decay_share: float = 0.5
+    decay: Literal["cosine", "step"] = "cosine"
     final_lr: float = 0.02
     light_share: float | None = None
     ema: float = 0.9999
@@ -80,6 +87,9 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"train.{name} is between 0 and 1, not {value}")
+        for name, factor in (self.lr_factors or {}).items():
+            if not (math.isfinite(factor) and factor > 0):
+                raise ValueError(f"train.lr_factors.{name} is a finite number greater than 0, not {factor}")
         if self.ema == 1 or self.multi_scale == 1:
             raise ValueError("train.ema and train.multi_scale are less than 1")
         if self.batch_size % self.accumulate:

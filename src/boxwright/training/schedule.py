@@ -26,14 +26,16 @@ class Schedule:
     num_pictures: int
 
     def lr_factor(self, step: int) -> float:
-        """Share of the highest learning rate at ``step``, counted from 0: a straight rise, a plateau, half a cosine."""
+        """Share of the highest learning rate at ``step``, counted from 0: a straight rise, a plateau, a fall."""
         warmup = min(self.options.warmup_steps, self.steps // 10)
         rise = min(1.0, (step + 1) / (warmup + 1))
         decay = round(self.options.decay_share * self.steps)
         done = step - (self.steps - decay)
+        low = self.options.final_lr
+        if self.options.decay == "step":
+            return rise * low if decay and done >= 0 else rise
         if decay == 0 or done <= 0:
             return rise
-        low = self.options.final_lr
         return rise * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done / decay)))
 
     def ema_decay(self, step: int) -> float:

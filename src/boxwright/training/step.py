@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from boxwright.detector import Detector
-from boxwright.structures import Batch, Targets
+from boxwright.structures import Batch, LossTotals, Targets
 from boxwright.training.options import TrainOptions
 
 
@@ -49,9 +49,9 @@ def train_step(
     Raises:
         ValueError: the loss is not finite.
     """
-    num_objects = _objects_per_process(batch.targets, device)
+    totals = _totals(batch.targets, device)
     optimizer.zero_grad(set_to_none=True)
-    totals: dict[str, float] = {}
+    terms: dict[str, float] = {}
     parts = _parts(batch, options.accumulate)
     for i, part in enumerate(parts):
         images, targets = part.images.to(device, non_blocking=True), _to(part.targets, device)
@@ -63,11 +63,11 @@ def train_step(
             model.require_backward_grad_sync = i == len(parts) - 1
         with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
             output = model(images, mask, targets)
-        losses = detector.loss(output, targets, num_objects)
+        losses = detector.loss(output, targets, totals)
         torch.stack(list(losses.values())).sum().backward()
         for name, value in zip(losses, torch.stack(list(losses.values())).detach().tolist(), strict=True):
-            totals[name] = totals.get(name, 0.0) + value
-    result = StepResult(totals, _clip(detector, options.clip_norm))
+            terms[name] = terms.get(name, 0.0) + value
+    result = StepResult(terms, _clip(detector, options.clip_norm))
     if not torch.isfinite(torch.tensor((result.loss, result.gradient_norm))).all():
         raise ValueError(
             f"training has diverged: loss {result.loss}, gradient norm {result.gradient_norm}; "
@@ -77,14 +77,14 @@ def train_step(
     return result
 
 
-def _objects_per_process(targets: Sequence[Targets], device: torch.device) -> float:
-    count = torch.tensor(float(sum(len(t.labels) for t in targets)), device=device)
-    processes = 1
-    if dist.is_initialized():
-        dist.all_reduce(count)
-        processes = dist.get_world_size()
-    # Gradients are averaged over processes, so each divides by its share of the objects.
-    return max(float(count), 1.0) / processes
+def _totals(targets: Sequence[Targets], device: torch.device) -> LossTotals:
+    own = LossTotals.of(targets)
+    if not dist.is_initialized():
+        return own
+    counts = torch.tensor([own.objects, own.images], device=device)
+    dist.all_reduce(counts)
+    objects, images = counts.tolist()
+    return LossTotals(objects, images, dist.get_world_size())
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:

@@ -1,0 +1,164 @@
+"""What the class scores of a query decoder are trained with, and what they cost in matching.
+
+One class here is one choice for ``SetCriterion`` or ``HungarianMatcher``. Which of them belong together is said by the
+paper of the head that uses them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from boxwright.losses.focal import sigmoid_focal_loss
+from boxwright.losses.varifocal import varifocal_loss
+from boxwright.structures import LossTotals
+
+
+class MatchedQueries(NamedTuple):
+    """Queries that have an object.
+
+    Entry ``i`` is query ``query[i]`` of picture ``image[i]`` in layer ``layer[i]``, with the object's label, and the
+    IoU of the two boxes as ``overlap``.
+    """
+
+    layer: Int[Tensor, " s"]
+    image: Int[Tensor, " s"]
+    query: Int[Tensor, " s"]
+    label: Int[Tensor, " s"]
+    overlap: Float[Tensor, " s"]
+
+
+@runtime_checkable
+class ClassLoss(Protocol):
+    """A loss over the class logits of all queries, one value per layer, with its name."""
+
+    name: str
+
+    def __call__(
+        self, logits: Float[Tensor, "l b q k"], matched: MatchedQueries, totals: LossTotals, groups: int = 1
+    ) -> Float[Tensor, " l"]: ...
+
+
+@runtime_checkable
+class ClassCost(Protocol):
+    """The cost of giving an object to a query, as far as the object's class goes."""
+
+    def __call__(self, logits: Float[Tensor, "l q k"], labels: Int[Tensor, " n"]) -> Float[Tensor, "l q n"]: ...
+
+
+class VarifocalLoss:
+    """``varifocal_loss`` summed over queries and classes, divided by the objects times ``groups``.
+
+    Args:
+        alpha: weight of negatives.
+        gamma: exponent that lowers the weight of easy negatives.
+
+    Source: Zhao et al., RT-DETR, equation 4.
+    """
+
+    name = "varifocal"
+
+    def __init__(self, alpha: float = 0.75, gamma: float = 2.0) -> None:
+        self.alpha, self.gamma = alpha, gamma
+
+    def __call__(
+        self, logits: Float[Tensor, "l b q k"], matched: MatchedQueries, totals: LossTotals, groups: int = 1
+    ) -> Float[Tensor, " l"]:
+        places = matched[:4]
+        quality = torch.zeros_like(logits)
+        quality[places] = matched.overlap.to(quality.dtype)
+        positive = torch.zeros_like(logits, dtype=torch.bool)
+        positive[places] = True
+        loss = varifocal_loss(logits, quality, positive, alpha=self.alpha, gamma=self.gamma)
+        return loss.sum((1, 2, 3)) / (totals.object_share * groups)
+
+
+class FocalLoss:
+    """``sigmoid_focal_loss`` summed over queries and classes, divided by the objects times ``groups``.
+
+    Args:
+        alpha: weight of positives, in [0, 1].
+        gamma: exponent that lowers the weight of easy predictions.
+
+    Source: Zhu et al., Deformable DETR, ICLR 2021, appendix A.4; its code's mean over queries times their number is
+    this sum.
+    """
+
+    name = "focal"
+
+    def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:
+        self.alpha, self.gamma = alpha, gamma
+
+    def __call__(
+        self, logits: Float[Tensor, "l b q k"], matched: MatchedQueries, totals: LossTotals, groups: int = 1
+    ) -> Float[Tensor, " l"]:
+        target = torch.zeros_like(logits)
+        target[matched[:4]] = 1
+        loss = sigmoid_focal_loss(logits, target, alpha=self.alpha, gamma=self.gamma)
+        return loss.sum((1, 2, 3)) / (totals.object_share * groups)
+
+
+class CrossEntropyLoss:
+    """Softmax cross entropy of all queries, those without object counting less; a weighted mean.
+
+    The last logit stands for "no object". The mean is over the queries of the whole optimiser step, so that it does
+    not depend on how pictures are spread over processes and accumulated batches.
+
+    Args:
+        no_object_weight: of queries without object, in [0, 1].
+
+    Source: Carion et al., DETR, ECCV 2020, section 3.1. Checked against facebookresearch/detr 29901c5, whose mean is
+    over one process's pictures.
+    """
+
+    name = "cross_entropy"
+
+    def __init__(self, no_object_weight: float = 0.1) -> None:
+        self.no_object_weight = no_object_weight
+
+    def __call__(
+        self, logits: Float[Tensor, "l b q k"], matched: MatchedQueries, totals: LossTotals, groups: int = 1
+    ) -> Float[Tensor, " l"]:
+        num_layers, _, num_queries, num_logits = logits.shape
+        labels = torch.full(logits.shape[:-1], num_logits - 1, device=logits.device)
+        labels[matched[:3]] = matched.label
+        weights = torch.ones_like(logits[..., 0]).masked_fill(labels == num_logits - 1, self.no_object_weight)
+        loss = F.cross_entropy(logits.flatten(0, 2), labels.flatten(), reduction="none").view_as(labels)
+        with_object = min(totals.objects * groups, totals.images * num_queries)
+        without = totals.images * num_queries - with_object
+        total_weight = (with_object + self.no_object_weight * without) / totals.processes
+        return (weights * loss).view(num_layers, -1).sum(1) / total_weight
+
+
+class FocalCost:
+    """alpha (1 - p)^gamma (-log p) - (1 - alpha) p^gamma (-log(1 - p)), with p the sigmoid of the object's class.
+
+    Args:
+        alpha: of the focal loss, in [0, 1].
+        gamma: of the focal loss.
+
+    Source: Zhu et al., Deformable DETR, ICLR 2021.
+    """
+
+    def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:
+        self.alpha, self.gamma = alpha, gamma
+
+    def __call__(self, logits: Float[Tensor, "l q k"], labels: Int[Tensor, " n"]) -> Float[Tensor, "l q n"]:
+        p = logits[..., labels].sigmoid()
+        positive = self.alpha * (1 - p) ** self.gamma * -(p + 1e-8).log()
+        negative = (1 - self.alpha) * p**self.gamma * -(1 - p + 1e-8).log()
+        return positive - negative
+
+
+class SoftmaxCost:
+    """Minus the probability of the object's class, after a softmax over the classes and "no object".
+
+    Source: Carion et al., DETR, ECCV 2020, equation 1.
+    """
+
+    def __call__(self, logits: Float[Tensor, "l q k"], labels: Int[Tensor, " n"]) -> Float[Tensor, "l q n"]:
+        return -logits.softmax(-1)[..., labels]
