@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from boxwright.data.images import InputFormat, Window, as_rgb, normalise, resample
 from boxwright.layers.rep_vgg import fuse_for_inference
+from boxwright.losses.selection import SelectionQuality
 from boxwright.structures import Category, Detections, Features, ImageSize, LossTotals, Spec, Targets
 
 Picture = str | Path | Image.Image | npt.NDArray[Any] | Tensor
@@ -48,6 +49,14 @@ class Head(Protocol):
     def loss(self, output: Any, targets: Sequence[Targets], totals: LossTotals | None = None) -> dict[str, Tensor]: ...
 
     def postprocess(self, output: Any, image_sizes: Sequence[ImageSize]) -> list[Detections]: ...
+
+
+@runtime_checkable
+class SelectingHead(Protocol):
+    """A head whose queries are selected, and can be judged before any decoder."""
+
+    def selection_quality(self, output: Any, targets: Sequence[Targets]) -> SelectionQuality | None:
+        """Counts over the selected queries; None where this head's options select none."""
 
 
 class Detector(nn.Module):

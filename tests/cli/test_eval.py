@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torchvision
 
+import boxwright
 from boxwright.cli.main import main
+from boxwright.data.coco import open_data
+from boxwright.data.loader import eval_loader
+from boxwright.ops.boxes import cxcywh_to_xyxy
 from boxwright.training.log import read_log
 from sparse_ids import NAMES
 
@@ -28,7 +34,7 @@ def test_the_json_has_the_numbers_and_a_row_per_class(trained: Path, drawn: Path
     """The file's folder is made where there is none, and nothing else is left in it."""
     out = tmp_path / "new" / "metrics.json"
     found = evaluate(trained, "--data", drawn, out=out)
-    assert list(found) == [*NUMBERS, "per_class"]
+    assert list(found) == [*NUMBERS, "per_class", "selection"]
     assert all(isinstance(found[name], float) and -1 <= found[name] <= 1 for name in NUMBERS)
     assert [(row["category_id"], row["name"]) for row in found["per_class"]] == list(NAMES.items())
     assert list(found["per_class"][0]) == ["name", "category_id", "num_objects", "AP", "AP50", "APs", "APm", "APl"]
@@ -44,6 +50,25 @@ def test_the_best_checkpoint_has_the_numbers_of_the_training(trained: Path, draw
     found = evaluate(trained / "best.pt", "--data", drawn, out=tmp_path / "x.json")
     best = max((row for row in read_log(trained) if row["kind"] == "eval"), key=lambda row: row["AP"])
     assert {name: found[name] for name in NUMBERS} == pytest.approx({name: best[name] for name in NUMBERS}, abs=1e-6)
+
+
+def test_the_worth_of_selected_queries(trained: Path, drawn: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Counted again, query by query, on the detector as it is loaded."""
+    found = evaluate(trained, "--data", drawn, out=tmp_path / "x.json")["selection"]
+    detector = boxwright.load(trained).eval()
+    selected = confident = both = 0
+    for batch in eval_loader(open_data(drawn, "val"), input_format=detector.input_format, batch_size=1):
+        with torch.no_grad():
+            output = detector(batch.images)
+        boxes = cxcywh_to_xyxy(output.selected_boxes_cxcywh_norm[0] * batch.images.shape[-1])
+        for logits, box in zip(output.selected_logits[0], boxes, strict=True):
+            selected += 1
+            if logits.sigmoid().max() > 0.5:
+                confident += 1
+                overlaps = torchvision.ops.box_iou(box[None], batch.targets[0].boxes)
+                both += bool((overlaps > 0.5).any())
+    assert found == {"selected": selected, "Prop_cls": confident / selected, "Prop_both": both / selected}
+    assert f"of {selected:,} selected queries {confident / selected:.2%} have a score above" in capsys.readouterr().out
 
 
 def test_the_tables(trained: Path, drawn: Path, capsys: Capture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -13,7 +14,10 @@ from boxwright.cli.data_arguments import read_split
 from boxwright.cli.validation import Validation
 from boxwright.cli.writing import check_target, write_text
 from boxwright.compose.detectors import load
+from boxwright.detector import Detector, SelectingHead
 from boxwright.evaluation.tables import metrics_tables
+from boxwright.losses.selection import SelectionQuality
+from boxwright.structures import Batch
 from boxwright.training.distributed import choose_device
 
 
@@ -46,8 +50,45 @@ def run(argv: Sequence[str]) -> int:
         categories=detector.categories,
     )
     validation = Validation(data, batch_size=options.batch_size, workers=options.workers)
-    metrics, _ = validation.detections(detector)
+    selection = SelectionCounter(detector)
+    metrics, _ = validation.detections(detector, observe=selection)
     Console().print(metrics_tables(metrics))
+    if selection.quality is not None:
+        print(selection.line())
     if target is not None:
-        write_text(target, json.dumps(metrics.to_json(), indent=2) + "\n")
+        write_text(target, json.dumps(metrics.to_json() | selection.to_json(), indent=2) + "\n")
     return 0
+
+
+class SelectionCounter:
+    """Counts, batch by batch, what the queries are worth that the detector's head selects.
+
+    Args:
+        detector: whose head may or may not select queries; ``quality`` stays None where it does not.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self.head = detector.head if isinstance(detector.head, SelectingHead) else None
+        self.quality: SelectionQuality | None = None
+
+    def __call__(self, output: Any, batch: Batch) -> None:
+        """Count one batch."""
+        quality = self.head.selection_quality(output, batch.targets) if self.head else None
+        if quality is not None:
+            self.quality = quality if self.quality is None else self.quality + quality
+
+    def line(self) -> str:
+        """The shares in a sentence."""
+        assert self.quality is not None
+        confident, fitting = self.quality.shares()
+        return (
+            f"of {self.quality.selected:,} selected queries {confident:.2%} have a score above 0.5, "
+            f"{fitting:.2%} and an IoU above 0.5"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """``selection``, where there is one: Prop_cls and Prop_both of RT-DETR's Table 4, as shares."""
+        if self.quality is None:
+            return {}
+        confident, fitting = self.quality.shares()
+        return {"selection": {"selected": self.quality.selected, "Prop_cls": confident, "Prop_both": fitting}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from boxwright.data.records import DetectionData
 from boxwright.detector import Detector
 from boxwright.evaluation.coco_metrics import CocoMetrics
 from boxwright.evaluation.evaluate import evaluate
-from boxwright.structures import Detections
+from boxwright.structures import Batch, Detections
 
 
 class Validation:
@@ -32,7 +33,12 @@ class Validation:
         """Metrics as they stand in JSON; of the first ``limit`` pictures only where given."""
         return self.detections(detector, limit)[0].to_json()
 
-    def detections(self, detector: Detector, limit: int | None = None) -> tuple[CocoMetrics, dict[int, Detections]]:
+    def detections(
+        self,
+        detector: Detector,
+        limit: int | None = None,
+        observe: Callable[[Any, Batch], None] | None = None,
+    ) -> tuple[CocoMetrics, dict[int, Detections]]:
         """Metrics, and what was found by image id. The detector is fused first: that is what will be used."""
         data = self.data if limit is None else replace(self.data, records=self.data.records[:limit])
         fused = detector.fused()
@@ -46,4 +52,4 @@ class Validation:
             num_workers=self.workers,
             pin_memory=device.type == "cuda",
         )
-        return evaluate(fused, loader, data, device=device)
+        return evaluate(fused, loader, data, device=device, observe=observe)

@@ -36,6 +36,7 @@ def evaluate(
     device: torch.device,
     amp: bool = False,
     progress: Callable[[int], None] | None = None,
+    observe: Callable[[Any, Batch], None] | None = None,
 ) -> tuple[CocoMetrics, dict[int, Detections]]:
     """Run a detector over a data set and compare what it finds with what is there.
 
@@ -46,6 +47,7 @@ def evaluate(
         device: where the detector runs.
         amp: run the network in bfloat16; what follows it stays in float32.
         progress: called after each batch with the number of pictures done.
+        observe: called with the output for each batch, for what metrics do not show.
 
     Returns:
         The metrics, and the detections by image id, on the CPU.
@@ -53,7 +55,7 @@ def evaluate(
     Raises:
         ValueError: where the loader's pictures or the detector's classes are not those of ``data``.
     """
-    detections = detect(detector, loader, device=device, amp=amp, progress=progress)
+    detections = detect(detector, loader, device=device, amp=amp, progress=progress, observe=observe)
     return evaluate_detections(data, detections), detections
 
 
@@ -64,6 +66,7 @@ def detect(
     device: torch.device,
     amp: bool = False,
     progress: Callable[[int], None] | None = None,
+    observe: Callable[[Any, Batch], None] | None = None,
 ) -> dict[int, Detections]:
     """The detections of a detector by image id, on the CPU; arguments as in ``evaluate``."""
     detections: dict[int, Detections] = {}
@@ -73,6 +76,8 @@ def detect(
             mask = None if batch.padding_mask is None else batch.padding_mask.to(device, non_blocking=True)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
                 output = detector(images, mask)
+            if observe is not None:
+                observe(output, batch)
             found = detector.postprocess(output, batch.sizes)
             for image_id, one in zip(batch.image_ids, found, strict=True):
                 detections[image_id] = Detections(*(x.cpu() for x in one))

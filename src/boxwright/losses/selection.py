@@ -58,6 +58,7 @@ def selection_quality(
     both = 0
     for image, target in enumerate(targets):
         if len(target.labels):
-            overlap = iou(corners[image][:, None], cxcywh_to_xyxy(target.boxes_cxcywh_norm)).amax(-1)
+            wanted = cxcywh_to_xyxy(target.boxes_cxcywh_norm).to(corners.device)
+            overlap = iou(corners[image][:, None], wanted).amax(-1)
             both += int((confident[image] & (overlap > iou_threshold)).sum())
     return SelectionQuality(confident.numel(), int(confident.sum()), both)
