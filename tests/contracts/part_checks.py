@@ -19,8 +19,27 @@ from boxwright.structures import Features, Level, Spec
 
 REDUCED: dict[str, dict[str, Any]] = {
     "resnet_vd": {"depth": 18, "width": 8},
+    "resnet": {"depth": 18, "width": 8},
     "hybrid_encoder": {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 16, "num_blocks": 1},
+    "detr_encoder": {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 16, "num_layers": 2, "dropout": 0.0},
+    "deformable_encoder": {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 16, "num_layers": 2, "dropout": 0.0},
     "fpn": {"out_channels": 16},
+    "detr": {
+        "hidden_dim": 16,
+        "num_heads": 2,
+        "feedforward_dim": 16,
+        "num_layers": 2,
+        "num_queries": 10,
+        "dropout": 0.0,
+    },
+    "deformable_detr": {
+        "hidden_dim": 16,
+        "num_heads": 2,
+        "feedforward_dim": 16,
+        "num_layers": 2,
+        "num_queries": 10,
+        "dropout": 0.0,
+    },
     "rtdetr": {
         "hidden_dim": 16,
         "num_heads": 2,

@@ -22,19 +22,18 @@ from boxwright.training.run import Run
 
 ENOUGH = 0.9
 
+NARROW: dict[str, Any] = {"hidden_dim": 64, "num_heads": 4, "feedforward_dim": 64}
+SHORT: dict[str, Any] = {"num_layers": 2, "dropout": 0.0}
+
 REDUCED: dict[str, dict[str, Any]] = {
     "resnet_vd": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0},
-    "hybrid_encoder": {"hidden_dim": 64, "num_heads": 4, "feedforward_dim": 64, "num_blocks": 1},
-    "rtdetr": {
-        "hidden_dim": 64,
-        "num_heads": 4,
-        "feedforward_dim": 64,
-        "num_layers": 2,
-        "eval_layers": None,
-        "num_queries": 12,
-        "num_denoising": 12,
-        "class_weight": 4.0,
-    },
+    "resnet": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0},
+    "hybrid_encoder": {**NARROW, "num_blocks": 1},
+    "detr_encoder": {**NARROW, **SHORT},
+    "deformable_encoder": {**NARROW, **SHORT},
+    "detr": {**NARROW, **SHORT, "num_queries": 12},
+    "deformable_detr": {**NARROW, **SHORT, "num_queries": 12},
+    "rtdetr": {**NARROW, **SHORT, "eval_layers": None, "num_queries": 12, "num_denoising": 12, "class_weight": 4.0},
 }
 """Options by part that make a recipe small; what is not named keeps the recipe's own options."""
 
@@ -45,6 +44,7 @@ TRAINING: dict[str, Any] = {
     "accumulate": 1,
     "lr": 2e-3,
     "backbone_lr": None,
+    "lr_factors": None,
     "warmup_steps": 10,
     "multi_scale": 0.0,
     "light_share": 1.0,
@@ -67,6 +67,8 @@ def small(name: str) -> dict[str, Any]:
     """The recipe with reduced sizes, for pictures of 96 pixels."""
     recipe = resolve(name).recipe
     overrides: dict[str, Any] = {"input.image_size": 96, "augment.flip": 0.0, "augment.vertical_flip": 0.0}
+    if recipe["input"]["max_size"] is not None:
+        overrides["input.max_size"] = 128
     overrides |= {f"train.{key}": value for key, value in TRAINING.items()}
     slots = {"backbone": recipe["backbone"], "head": recipe["head"]}
     slots |= {f"neck.{i}": part for i, part in enumerate(recipe["neck"])}

@@ -31,7 +31,7 @@ def test_folding_the_norm_changes_nothing(kernel_size: int, stride: int, norm: N
     block = with_statistics(ConvNorm(5, 7, kernel_size, stride, activation="silu", norm=norm)).eval()
     x = torch.randn(2, 5, 9, 6)
     before = block(x)
-    block.fold_norm()
+    block.fold_norms()
     assert isinstance(block.norm, nn.Identity)
     assert block.conv.bias is not None
     assert (block(x) - before).abs().max() < 1e-5
@@ -39,9 +39,9 @@ def test_folding_the_norm_changes_nothing(kernel_size: int, stride: int, norm: N
 
 def test_folding_twice_is_folding_once() -> None:
     block = with_statistics(ConvNorm(3, 3, 3)).eval()
-    block.fold_norm()
+    block.fold_norms()
     weight = block.conv.weight.clone()
-    block.fold_norm()
+    block.fold_norms()
     torch.testing.assert_close(block.conv.weight, weight, rtol=0, atol=0)
 
 
@@ -49,7 +49,7 @@ def test_the_fold_uses_the_norms_own_epsilon() -> None:
     block = with_statistics(ConvNorm(2, 3, 1)).eval()
     assert isinstance(block.norm, nn.BatchNorm2d)
     block.norm.eps = 0.7
-    weight, bias = folded(block)
+    weight, bias = folded(block.conv, block.norm)
     scale = block.norm.weight / (block.norm.running_var + 0.7).sqrt()
     torch.testing.assert_close(weight, block.conv.weight * scale.view(-1, 1, 1, 1))
     torch.testing.assert_close(bias, block.norm.bias - block.norm.running_mean * scale)
@@ -59,7 +59,7 @@ def test_what_is_not_a_norm_with_statistics_cannot_be_folded() -> None:
     block = ConvNorm(2, 2, 1)
     block.norm = nn.GroupNorm(1, 2)
     with pytest.raises(ValueError, match="only a batch norm with statistics can be folded, not GroupNorm"):
-        block.fold_norm()
+        block.fold_norms()
 
 
 def test_frozen_norm_equals_torchvisions() -> None:

@@ -49,10 +49,12 @@ class ResNetVD(nn.Module):
             raise ValueError(f"width is a positive even number, not {width}")
         if not 0 <= frozen_stages <= 5:
             raise ValueError(f"frozen_stages is between 0 (none) and 5 (all), not {frozen_stages}")
+        # A frozen stage's statistics would go on moving in training.
+        norms: list[Norm] = ["frozen" if stage < frozen_stages else norm for stage in range(5)]
         self.stem = nn.Sequential(
-            ConvNorm(3, width // 2, 3, 2, activation="relu", norm=norm),
-            ConvNorm(width // 2, width // 2, 3, activation="relu", norm=norm),
-            ConvNorm(width // 2, width, 3, activation="relu", norm=norm),
+            ConvNorm(3, width // 2, 3, 2, activation="relu", norm=norms[0]),
+            ConvNorm(width // 2, width // 2, 3, activation="relu", norm=norms[0]),
+            ConvNorm(width // 2, width, 3, activation="relu", norm=norms[0]),
         )
         block: type[BasicBlock] | type[Bottleneck] = BasicBlock if depth < 50 else Bottleneck
         channels = width
@@ -64,7 +66,7 @@ class ResNetVD(nn.Module):
             blocks = []
             for position in range(BLOCKS_PER_STAGE[depth][index]):
                 stride = 2 if position == 0 and index > 0 else 1
-                blocks.append(block(channels, inner, stride, project=position == 0, norm=norm))
+                blocks.append(block(channels, inner, stride, project=position == 0, norm=norms[index + 1]))
                 channels = inner * block.expansion
             self.stages[name] = nn.Sequential(*blocks)
             if name in levels:

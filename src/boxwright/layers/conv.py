@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -88,40 +88,55 @@ class ConvNorm(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h_out w_out"]:
         return self.activation(self.norm(self.conv(x)))  # type: ignore[no-any-return]
 
-    def fold_norm(self) -> None:
+    def fold_norms(self) -> None:
         """Put the norm's scale and shift into the convolution. For inference: statistics are frozen by it."""
-        if isinstance(self.norm, nn.Identity):
-            return
-        weight, bias = folded(self)
-        self.conv = with_weights(self.conv, weight, bias)
-        self.norm = nn.Identity()
+        if not isinstance(self.norm, nn.Identity):
+            self.conv, self.norm = fold(self.conv, self.norm), nn.Identity()
+
+
+@runtime_checkable
+class FoldsNorms(Protocol):
+    """A module that can put its norms into the convolutions before them."""
+
+    def fold_norms(self) -> None:
+        """Do so, in place, for inference; once or more often."""
+
+
+def fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
+    """The one convolution that does what ``norm(conv(x))`` does in evaluation."""
+    return with_weights(conv, *folded(conv, norm))
 
 
 @torch.no_grad()
-def folded(block: ConvNorm) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one convolution that does what ``block`` does before its activation, in evaluation.
+def folded(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of that convolution, for one without bias.
 
     Computed in float64: the rounding of the fold then stays below that of the convolution itself.
+
+    Raises:
+        ValueError: the norm is not a batch norm with statistics.
     """
-    norm = block.norm
     if not isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d) or norm.running_var is None:
         raise ValueError(f"only a batch norm with statistics can be folded, not {type(norm).__name__}")
     assert norm.running_mean is not None
+    assert conv.bias is None
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    weight = block.conv.weight.double() * scale.view(-1, 1, 1, 1)
+    weight = conv.weight.double() * scale.view(-1, 1, 1, 1)
     bias = norm.bias.double() - norm.running_mean.double() * scale
-    return weight.to(block.conv.weight.dtype), bias.to(block.conv.weight.dtype)
+    return weight.to(conv.weight.dtype), bias.to(conv.weight.dtype)
 
 
 @torch.no_grad()
 def with_weights(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """A convolution with the stride and padding of ``like`` and the given weights."""
+    """A convolution with the geometry of ``like`` and the given weights."""
     conv = nn.Conv2d(
         like.in_channels,
         like.out_channels,
         (like.kernel_size[0], like.kernel_size[1]),
         (like.stride[0], like.stride[1]),
-        (like.kernel_size[0] // 2, like.kernel_size[1] // 2),
+        (int(like.padding[0]), int(like.padding[1])),
+        (like.dilation[0], like.dilation[1]),
+        like.groups,
         device=weight.device,
         dtype=weight.dtype,
     )

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from boxwright.layers.conv import ACTIVATIONS, Activation, ConvNorm, folded, with_weights
+from boxwright.layers.conv import ACTIVATIONS, Activation, ConvNorm, FoldsNorms, folded, with_weights
 
 
 class RepVGGBlock(nn.Module):
@@ -37,8 +37,8 @@ class RepVGGBlock(nn.Module):
         """Replace both branches by one 3 x 3 convolution with bias. For inference only."""
         if not isinstance(self.conv3x3, ConvNorm) or self.conv1x1 is None:
             return
-        weight, bias = folded(self.conv3x3)
-        point_weight, point_bias = folded(self.conv1x1)
+        weight, bias = folded(self.conv3x3.conv, self.conv3x3.norm)
+        point_weight, point_bias = folded(self.conv1x1.conv, self.conv1x1.norm)
         weight = weight + F.pad(point_weight, (1, 1, 1, 1))
         self.conv3x3 = with_weights(self.conv3x3.conv, weight, bias + point_bias)
         self.conv1x1 = None
@@ -75,9 +75,9 @@ def fuse_for_inference(module: nn.Module) -> None:
     for child in module.modules():
         if isinstance(child, RepVGGBlock):
             child.fuse()
-    for child in module.modules():
-        if isinstance(child, ConvNorm):
-            child.fold_norm()
+    for child in list(module.modules()):
+        if isinstance(child, FoldsNorms):
+            child.fold_norms()
         if isinstance(child, nn.ReLU | nn.SiLU):
             # Nothing needs what went in any more; a fresh map costs a CPU more than the activation itself.
             child.inplace = True

@@ -30,18 +30,21 @@ class FeedForward(nn.Module):
 
 
 class TransformerEncoderLayer(nn.Module):
-    """Self-attention and feed-forward, each with a residual and the norm after it (post-norm).
+    """Self-attention and feed-forward, each with a residual and a norm.
 
-    Positions are added to queries and keys, never to values.
+    Post-norm: x = norm(x + f(x)). Pre-norm: x = x + f(norm(x)). Positions are added to queries and keys, never to
+    values.
 
     Args:
         dim: width of the tokens.
         num_heads: attention heads.
         hidden_dim: width of the feed-forward.
         activation: of the feed-forward.
-        dropout: probability after attention and in the feed-forward, in [0, 1).
+        dropout: probability of attention weights, after attention, in and after the feed-forward, in [0, 1).
+        pre_norm: norms before attention and feed-forward rather than after their residuals.
 
-    Source: Carion et al., DETR, ECCV 2020, appendix A.3. Checked against transformers' RTDetrAIFILayer.
+    Source: Carion et al., DETR, ECCV 2020, appendix A.3. Checked against facebookresearch/detr 29901c5 and
+    transformers' RTDetrAIFILayer.
     """
 
     def __init__(
@@ -52,8 +55,10 @@ class TransformerEncoderLayer(nn.Module):
         *,
         activation: Activation = "relu",
         dropout: float = 0.0,
+        pre_norm: bool = False,
     ) -> None:
         super().__init__()
+        self.pre_norm = pre_norm
         self.self_attention = nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True)
         self.norm1 = nn.LayerNorm(dim)
         self.feed_forward = FeedForward(dim, hidden_dim, activation=activation, dropout=dropout)
@@ -63,12 +68,108 @@ class TransformerEncoderLayer(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, "b t d"],
-        positions: Float[Tensor, "t d"] | Float[Tensor, "b t d"],
+        positions: Float[Tensor, "t d"] | Float[Tensor, "b t d"] | None,
         padding: Bool[Tensor, "b t"] | None = None,
     ) -> Float[Tensor, "b t d"]:
         """``padding`` is True on tokens that no other token may look at."""
-        query = tokens + positions
+        if self.pre_norm:
+            tokens = tokens + self._attended(self.norm1(tokens), positions, padding)
+            return within_half(tokens + self.dropout(self.feed_forward(self.norm2(tokens))))
+        tokens = self.norm1(tokens + self._attended(tokens, positions, padding))
+        return self.norm2(within_half(tokens + self.dropout(self.feed_forward(tokens))))  # type: ignore[no-any-return]
+
+    def _attended(self, tokens: Tensor, positions: Tensor | None, padding: Tensor | None) -> Tensor:
+        placed = _placed(tokens, positions)
         # need_weights=False keeps the fused attention kernel.
-        attended = self.self_attention(query, query, tokens, key_padding_mask=padding, need_weights=False)[0]
-        tokens = self.norm1(tokens + self.dropout(attended))
-        return self.norm2(tokens + self.dropout(self.feed_forward(tokens)))  # type: ignore[no-any-return]
+        attended = self.self_attention(placed, placed, tokens, key_padding_mask=padding, need_weights=False)[0]
+        return self.dropout(attended)  # type: ignore[no-any-return]
+
+
+class TransformerDecoderLayer(nn.Module):
+    """Self-attention among queries, attention to the memory and feed-forward, each with a residual and a norm.
+
+    Post-norm and pre-norm as in ``TransformerEncoderLayer``. Positions are added to queries and keys, never to values.
+
+    Args:
+        dim: width of queries and memory.
+        num_heads: heads of both attentions.
+        hidden_dim: width of the feed-forward.
+        dropout: probability of attention weights, after both attentions, in and after the feed-forward, in [0, 1).
+        pre_norm: norms before each of the three rather than after its residual.
+
+    Source: Carion et al., DETR, ECCV 2020, appendix A.3. Checked against facebookresearch/detr 29901c5.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, hidden_dim: int, *, dropout: float = 0.0, pre_norm: bool = False
+    ) -> None:
+        super().__init__()
+        self.pre_norm = pre_norm
+        self.self_attention = nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True)
+        self.norm1 = nn.LayerNorm(dim)
+        self.cross_attention = nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True)
+        self.norm2 = nn.LayerNorm(dim)
+        self.feed_forward = FeedForward(dim, hidden_dim, dropout=dropout)
+        self.norm3 = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        queries: Float[Tensor, "b q d"],
+        positions: Float[Tensor, "q d"] | None,
+        keys: Float[Tensor, "b t d"],
+        memory: Float[Tensor, "b t d"],
+        padding: Bool[Tensor, "b t"] | None = None,
+    ) -> Float[Tensor, "b q d"]:
+        """One round.
+
+        Args:
+            queries: contents.
+            positions: of the queries.
+            keys: the memory with its positions.
+            memory: the values.
+            padding: True on tokens of the memory that no query may look at.
+        """
+        if self.pre_norm:
+            queries = queries + self._among_queries(self.norm1(queries), positions)
+            queries = queries + self._to_memory(self.norm2(queries), positions, keys, memory, padding)
+            return within_half(queries + self.dropout(self.feed_forward(self.norm3(queries))))
+        queries = self.norm1(queries + self._among_queries(queries, positions))
+        queries = self.norm2(queries + self._to_memory(queries, positions, keys, memory, padding))
+        return self.norm3(within_half(queries + self.dropout(self.feed_forward(queries))))  # type: ignore[no-any-return]
+
+    def _among_queries(self, queries: Tensor, positions: Tensor | None) -> Tensor:
+        placed = _placed(queries, positions)
+        return self.dropout(  # type: ignore[no-any-return]
+            self.self_attention(placed, placed, queries, need_weights=False)[0]
+        )
+
+    def _to_memory(
+        self, queries: Tensor, positions: Tensor | None, keys: Tensor, memory: Tensor, padding: Tensor | None
+    ) -> Tensor:
+        attended = self.cross_attention(
+            _placed(queries, positions), keys, memory, key_padding_mask=padding, need_weights=False
+        )[0]
+        return self.dropout(attended)  # type: ignore[no-any-return]
+
+
+def within_half(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """``x`` cut to what half precision can hold.
+
+    Residuals after a feed-forward overflow first (lyuwenyu/RT-DETR #464); float32 never comes near.
+    """
+    return x.clamp(-65504, 65504)
+
+
+def xavier_matrices(module: nn.Module) -> None:
+    """Start every parameter of two dimensions or more from Xavier's uniform distribution, biases left alone.
+
+    Source: facebookresearch/detr 29901c5 (``Transformer``), where attention's joint projection counts as one matrix.
+    """
+    for parameter in module.parameters():
+        if parameter.ndim > 1:
+            nn.init.xavier_uniform_(parameter)
+
+
+def _placed(tokens: Tensor, positions: Tensor | None) -> Tensor:
+    return tokens if positions is None else tokens + positions

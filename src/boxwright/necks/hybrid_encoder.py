@@ -1,8 +1,9 @@
-"""RT-DETR's hybrid encoder: attention within the coarsest level, convolutions across levels."""
+"""RT-DETR's hybrid encoder and the variants it was compared with: attention within levels, convolutions across."""
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from boxwright.layers.conv import ConvNorm
 from boxwright.layers.padding import mask_at
 from boxwright.layers.positions import sine_grid
+from boxwright.layers.pyramid import LightPathAggregation
 from boxwright.layers.rep_vgg import CSPRepLayer
 from boxwright.layers.tokens import to_map, to_tokens
 from boxwright.layers.transformer import TransformerEncoderLayer
@@ -19,23 +21,43 @@ from boxwright.structures import Features, Level, Spec
 
 __all__ = ["HybridEncoder"]
 
+Variant = Literal["A", "B", "C", "D", "D_S5", "E"]
+
 
 class HybridEncoder(nn.Module):
     """AIFI (a transformer layer on the coarsest level) and CCFF (a path down and a path up, fused by RepVGG blocks).
+
+    Or one of the encoders that lead up to it in the paper's study, which differ in who attends and in who fuses:
+
+    - A: none; the levels go to the head as they come.
+    - B: every level attends within itself, in the same transformer layer for all levels.
+    - C: the cells of all levels attend to each other, in one transformer layer.
+    - D: as B, then a light PANet: a path down and a path up, fused by addition.
+    - D_S5: as D, but only the coarsest level attends.
+    - E: RT-DETR's own: only the coarsest level attends; CCFF fuses.
 
     Args:
         in_spec: the levels that come in, fine to coarse.
         hidden_dim: width of every level inside and out; a multiple of 4 and of ``num_heads``.
         num_heads: heads of the attention.
         feedforward_dim: width of the attention layer's feed-forward.
-        num_layers: attention layers on the coarsest level; 0 for none.
-        expansion: width of the fusion blocks as a share of ``hidden_dim``; 0.5 in R18, R34 and R50-m.
-        num_blocks: RepVGG blocks per fusion.
+        num_layers: attention layers; 0 for none.
+        expansion: of E: width of the fusion blocks as a share of ``hidden_dim``; 0.5 in R18, R34 and R50-m.
+        num_blocks: of E: RepVGG blocks per fusion.
+        variant: the encoder of the study, A to E. A takes none of the options above.
 
-    Source: Zhao et al., RT-DETR, CVPR 2024, section 4.2. Checked against transformers' RTDetrHybridEncoder and
-    ``HybridEncoder`` of lyuwenyu/RT-DETR 068dfde (there, positions are scrambled on maps that are not square; see
-    ``sine_grid``). Differs in masking padding in the attention, where there is any, and in enlarging to the size of
-    the finer level rather than by two, so that sizes which are not multiples of 32 pass.
+    Source: Zhao et al., RT-DETR, CVPR 2024; E section 4.2, all variants section 5.2, figure 3 and table 3. E was
+    checked against transformers' RTDetrHybridEncoder and ``HybridEncoder`` of lyuwenyu/RT-DETR 068dfde (there,
+    positions are scrambled on maps that are not square; see ``sine_grid``). Differs in masking padding in the
+    attention, where there is any, and in enlarging to the size of the finer level rather than by two, so that sizes
+    which are not multiples of 32 pass.
+
+    Of A to D there is no code of the authors. Known are the paper's words and table 3 (R50: 31, 32, 32, 35, 35, 42 M
+    parameters). Reconstructed from them: C's layer across levels takes the place of B's layer. With both, C would have
+    33 M; and C costs 1.6 times what B costs beyond A (6.1 and 3.9 ms), as it has 1.6 times the pairs of cells. D shares
+    one layer among the levels, as B does: three would be 1.6 M more than in D_S5, and both have 35 M. That leaves 2.3
+    to 3.3 M for the PANet, four or five 3 x 3 convolutions, so a full one with seven does not fit; see
+    ``LightPathAggregation`` for the choice. The layer is AIFI's, and so are the positions, on each level by itself.
     """
 
     def __init__(
@@ -48,6 +70,7 @@ class HybridEncoder(nn.Module):
         num_layers: int = 1,
         expansion: float = 1.0,
         num_blocks: int = 3,
+        variant: Variant = "E",
     ) -> None:
         super().__init__()
         if num_heads < 1:
@@ -56,7 +79,13 @@ class HybridEncoder(nn.Module):
             raise ValueError(f"hidden_dim is a multiple of 4 and of num_heads ({num_heads}), not {hidden_dim}")
         if int(hidden_dim * expansion) < 1:
             raise ValueError(f"expansion leaves at least one of {hidden_dim} channels, and {expansion} does not")
-        self.out_spec: Spec = {name: Level(hidden_dim, level.stride) for name, level in in_spec.items()}
+        if variant not in get_args(Variant):
+            raise ValueError(f"variant is one of {', '.join(get_args(Variant))}, not {variant}")
+        self.variant = variant
+        if variant == "A":
+            self.out_spec: Spec = dict(in_spec)
+            return
+        self.out_spec = {name: Level(hidden_dim, level.stride) for name, level in in_spec.items()}
         strides = [level.stride for level in in_spec.values()]
         self.projections = nn.ModuleDict(
             {name: ConvNorm(level.channels, hidden_dim, 1) for name, level in in_spec.items()}
@@ -65,6 +94,10 @@ class HybridEncoder(nn.Module):
             TransformerEncoderLayer(hidden_dim, num_heads, feedforward_dim, activation="gelu")
             for _ in range(num_layers)
         )
+        if variant in ("D", "D_S5"):
+            self.paths = LightPathAggregation(strides, hidden_dim)
+        if variant != "E":
+            return
         # From the coarsest down, then from the finest up.
         self.laterals = nn.ModuleList(ConvNorm(hidden_dim, hidden_dim, 1, activation="silu") for _ in strides[1:])
         self.down_blocks = nn.ModuleList(
@@ -78,9 +111,22 @@ class HybridEncoder(nn.Module):
         )
 
     def forward(self, features: Features, padding_mask: Bool[Tensor, "b h w"] | None = None) -> Features:
+        if self.variant == "A":
+            return dict(features)
         levels = [self.projections[name](features[name]) for name in self.out_spec]
-        levels[-1] = self._attend(levels[-1], padding_mask)
+        if self.variant in ("B", "D"):
+            levels = [self._attend([level], padding_mask)[0] for level in levels]
+        elif self.variant == "C":
+            levels = self._attend(levels, padding_mask)
+        else:
+            levels[-1:] = self._attend(levels[-1:], padding_mask)
+        if self.variant in ("D", "D_S5"):
+            levels = self.paths(levels)
+        elif self.variant == "E":
+            levels = self._fuse(levels)
+        return dict(zip(self.out_spec, levels, strict=True))
 
+    def _fuse(self, levels: list[Float[Tensor, "b d _h _w"]]) -> list[Float[Tensor, "b d _h _w"]]:
         top = levels[-1]
         inner: list[Tensor] = []  # coarse to fine
         for lateral, block, level in zip(self.laterals, self.down_blocks, reversed(levels[:-1]), strict=True):
@@ -92,17 +138,21 @@ class HybridEncoder(nn.Module):
         out = [top]
         for downsample, block, level in zip(self.downsamples, self.up_blocks, reversed(inner), strict=True):
             out.append(block(torch.cat((downsample(out[-1]), level), 1)))
-        return dict(zip(self.out_spec, out, strict=True))
+        return out
 
     def _attend(
-        self, level: Float[Tensor, "b d h w"], padding_mask: Bool[Tensor, "b y x"] | None
-    ) -> Float[Tensor, "b d h w"]:
+        self, levels: list[Float[Tensor, "b d _h _w"]], padding_mask: Bool[Tensor, "b y x"] | None
+    ) -> list[Float[Tensor, "b d _h _w"]]:
+        """Every cell of ``levels`` looks at every other that is not padding."""
         if not self.layers:
-            return level
-        _, d, h, w = level.shape
-        positions = sine_grid(h, w, d, device=level.device)
-        padding = None if padding_mask is None else mask_at(padding_mask, h, w).flatten(1)
-        tokens = to_tokens(level)
+            return levels
+        shapes = [(level.shape[-2], level.shape[-1]) for level in levels]
+        positions = torch.cat([sine_grid(h, w, levels[0].shape[1], device=levels[0].device) for h, w in shapes])
+        padding = None
+        if padding_mask is not None:
+            padding = torch.cat([mask_at(padding_mask, h, w).flatten(1) for h, w in shapes], 1)
+        tokens = torch.cat([to_tokens(level) for level in levels], 1)  # b (l h w) d
         for layer in self.layers:
             tokens = layer(tokens, positions, padding)
-        return to_map(tokens, h, w)
+        parts = tokens.split([h * w for h, w in shapes], 1)
+        return [to_map(part, h, w) for part, (h, w) in zip(parts, shapes, strict=True)]

@@ -36,14 +36,14 @@ def sigmoid_detections(
 
 
 def softmax_detections(
-    logits: Float[Tensor, "b q k+1"],
+    logits: Float[Tensor, "b q k"],
     boxes_cxcywh_norm: Float[Tensor, "b q 4"],
     image_sizes: Sequence[ImageSize],
 ) -> list[Detections]:
     """Each query's best class, in pixels of the original picture, best first; ties keep their order.
 
     Args:
-        logits: of the classes and, last, of "no object", which is never the answer.
+        logits: (b, q, classes + 1), of the classes and, last, of "no object", which is never the answer.
         boxes_cxcywh_norm: centre boxes relative to the picture's content.
         image_sizes: one per picture.
 
