@@ -11,23 +11,19 @@ import torch
 from PIL import Image
 from torch import nn
 
+from boxwright.data.images import InputFormat
+from boxwright.data.loader import Sample, collate
 from boxwright.detector import Detector
-from boxwright.structures import Detections, Targets
+from boxwright.layers.padding import mask_at
+from boxwright.structures import Detections, ImageSize, LossTotals, Targets
+from neighbours import assert_alone_as_among_others, assert_same, picture
 
 MakeDetector = Callable[..., Detector]
 MakeTargets = Callable[..., list[Targets]]
 
 
-def picture(height: int, width: int, seed: int = 0) -> Image.Image:
-    """Coarse noise: every picture looks different to a detector."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    return Image.fromarray(pixels).resize((width, height))
-
-
-def assert_same(one: Detections, other: Detections, tolerance: float = 1e-4) -> None:
-    torch.testing.assert_close(one.scores, other.scores, rtol=0, atol=tolerance)
-    assert one.labels.tolist() == other.labels.tolist()
-    torch.testing.assert_close(one.boxes, other.boxes, rtol=0, atol=tolerance * 200)
+SQUARE = InputFormat(image_size=64)
+KEPT = InputFormat(image_size=64, resize="shortest_side", max_size=96)
 
 
 @pytest.fixture
@@ -60,20 +56,55 @@ def test_mode_is_given_back_after_an_error_too(detector: Detector) -> None:
     assert detector.training
 
 
-def test_a_picture_alone_is_predicted_as_among_others(detector: Detector) -> None:
-    pictures = [picture(60, 80, 0), picture(200, 33, 1), picture(64, 64, 2), picture(31, 400, 3), picture(90, 90, 4)]
-    together = detector.predict(pictures)
-    in_threes = detector.predict(pictures, batch_size=3)
-    assert isinstance(together, list)
-    assert isinstance(in_threes, list)
-    assert len(together) == 5
-    for i, one in enumerate(pictures):
-        alone = detector.predict(one)
-        assert isinstance(alone, Detections)
-        assert_same(alone, together[i])
-        assert_same(alone, in_threes[i])
-    # The pictures are told apart at all.
-    assert (together[0].scores - together[2].scores).abs().max() > 1e-3
+@pytest.mark.parametrize("input_format", [SQUARE, KEPT], ids=["square", "shortest_side"])
+def test_a_picture_alone_is_predicted_as_among_others(detector: Detector, input_format: InputFormat) -> None:
+    detector.input_format = input_format
+    assert_alone_as_among_others(detector)
+
+
+def test_only_equal_canvases_share_a_batch(detector: Detector) -> None:
+    detector.input_format = KEPT
+    batches: list[tuple[int, ...]] = []
+    masks: list[object] = []
+    detector.backbone.register_forward_pre_hook(lambda _, inputs: batches.append(tuple(inputs[0].shape)))
+    detector.head.register_forward_pre_hook(lambda _, inputs: masks.append(inputs[1]))
+    detector.predict([picture(*shape) for shape in ((60, 80), (80, 60), (120, 160), (31, 400), (6, 8))], batch_size=2)
+    assert batches == [(2, 3, 64, 85), (1, 3, 85, 64), (1, 3, 7, 90), (1, 3, 64, 85)]
+    assert masks == [None] * 4
+
+
+def test_the_head_does_not_see_what_is_in_the_padding(detector: Detector) -> None:
+    """Of a training batch: whatever the levels hold beside the picture, outputs and losses stay."""
+    detector.eval()
+    boxes = torch.tensor([[4.0, 6.0, 30.0, 50.0]])
+    samples = [
+        Sample(
+            torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(i)),
+            torch.tensor([i]),
+            boxes,
+            ImageSize(height, width, height, width),
+            i,
+        )
+        for i, (height, width) in enumerate(((64, 96), (64, 40), (35, 64)))
+    ]
+    batch = collate(samples, KEPT)
+    mask = batch.padding_mask
+    assert mask is not None
+    features = detector.backbone(batch.images)
+    for neck in detector.necks:
+        features = neck(features, mask)
+    changed = {
+        name: torch.where(mask_at(mask, *level.shape[-2:])[:, None], 50 * torch.randn_like(level), level)
+        for name, level in features.items()
+    }
+    assert all((changed[name] - features[name]).abs().max() > 50 for name in features)
+    outputs = []
+    for levels in (features, changed):
+        torch.manual_seed(0)  # of the denoising queries
+        output = detector.head(levels, mask, batch.targets)
+        outputs.append((*output.prediction(), *detector.loss(output, batch.targets).values()))
+    for ours, expected in zip(*outputs, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_boxes_lie_inside_the_original_picture(detector: Detector) -> None:
@@ -212,5 +243,5 @@ def test_no_table_of_positions_is_stored(detector: Detector) -> None:
 def test_loss_and_postprocess_are_the_heads(detector: Detector, make_targets: MakeTargets) -> None:
     targets = make_targets([2])
     output = detector(torch.rand(1, 3, 64, 64), None, targets)
-    ours, heads = detector.loss(output, targets, 3.0), detector.head.loss(output, targets, 3.0)
+    ours, heads = (part.loss(output, targets, LossTotals(3, 1)) for part in (detector, detector.head))
     assert {name: value.item() for name, value in ours.items()} == {n: v.item() for n, v in heads.items()}

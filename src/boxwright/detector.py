@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 
-from boxwright.data.images import InputFormat, Window, as_rgb, normalise, resample
+from boxwright.data.canvases import Ready, read_equal_canvases
+from boxwright.data.images import InputFormat, Picture, normalise
 from boxwright.layers.rep_vgg import fuse_for_inference
 from boxwright.losses.selection import SelectionQuality
 from boxwright.structures import Category, Detections, Features, ImageSize, LossTotals, Spec, Targets
-
-Picture = str | Path | Image.Image | npt.NDArray[Any] | Tensor
 
 
 class Backbone(Protocol):
@@ -124,7 +122,7 @@ class Detector(nn.Module):
             images: one picture, or several: a path, a PIL image, an array (h, w, 3) or a tensor (3, h, w), RGB, of
                 bytes or of floats in [0, 1]. A tensor of four dimensions is several.
             threshold: detections with a lower score are left out, in [0, 1].
-            batch_size: pictures that go through the network together.
+            batch_size: pictures that go through the network together, at most: only equal canvases do.
 
         Returns:
             detections in pixels of the original picture; a list of them, in order, where several pictures came in.
@@ -141,28 +139,21 @@ class Detector(nn.Module):
         pictures: list[Picture] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
         was_training = self.training
         self.eval()
+        found: dict[int, Detections] = {}
         try:
-            found = [
-                detections
-                for first in range(0, len(pictures), batch_size)
-                for detections in self._predict_batch(pictures[first : first + batch_size])
-            ]
+            for batch in read_equal_canvases(pictures, self.input_format, batch_size):
+                found |= self._predict_batch(batch)
         finally:
             self.train(was_training)
-        kept = [Detections(*(field[d.scores >= threshold] for field in d)) for d in found]
+        in_order = [found[place] for place in range(len(pictures))]
+        kept = [Detections(*(field[d.scores >= threshold] for field in d)) for d in in_order]
         return kept[0] if single else kept
 
-    def _predict_batch(self, pictures: Sequence[Picture]) -> list[Detections]:
-        side = self.input_format.image_size
+    def _predict_batch(self, batch: Sequence[Ready]) -> dict[int, Detections]:
         device = next(self.parameters()).device
-        canvases, sizes = [], []
-        for picture in pictures:
-            rgb = as_rgb(picture)
-            height, width = rgb.shape[:2]
-            canvases.append(resample(rgb, Window.whole(height, width), side, side))
-            sizes.append(ImageSize(height, width, side, side))
-        images = normalise(torch.stack(canvases).to(device), self.input_format)
-        return [Detections(*(x.cpu() for x in d)) for d in self.postprocess(self(images), sizes)]
+        images = normalise(torch.stack([one.canvas for one in batch]).to(device), self.input_format)
+        found = self.postprocess(self(images), [one.size for one in batch])
+        return {one.place: Detections(*(x.cpu() for x in d)) for one, d in zip(batch, found, strict=True)}
 
     def fused(self) -> Detector:
         """A copy for inference: RepVGG branches in one convolution, norms folded into the convolutions before them."""

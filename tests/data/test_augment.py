@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from boxwright.data.augment import Augmentation, Augmented, View, cropped, zoomed_out
-from boxwright.data.images import Window, resample
+from boxwright.data.images import Sizing, Window, resample
 
 HEIGHT, WIDTH = 150, 210
 BOXES = np.array([[20, 30, 90, 120], [100, 10, 130, 40], [5, 5, 14, 12], [60, 60, 205, 145]], dtype=np.float32)
@@ -58,7 +58,7 @@ def test_boxes_follow_pixels(options: dict[str, float]) -> None:
         corner = rng.integers(0, [WIDTH - 40, HEIGHT - 40])
         box = np.concatenate((corner, corner + rng.integers(20, 40, 2))).astype(np.float32)
         size = int(rng.choice([96, 160, 224]))
-        canvas, boxes, kept = augment(painted(box), box[None], size, rng)
+        canvas, boxes, kept = augment(painted(box), box[None], Sizing(size), rng)
         assert canvas.shape == (3, size, size)
         assert kept.tolist() == [0], "the only object's centre is always shown"
         assert np.abs(red_box(canvas) - boxes[0]).max() <= 1.5
@@ -66,7 +66,7 @@ def test_boxes_follow_pixels(options: dict[str, float]) -> None:
 
 def test_nothing_switched_on_is_a_plain_resize() -> None:
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    canvas, boxes, kept = Augmentation(**PLAIN)(image, BOXES, 64, np.random.default_rng(1))
+    canvas, boxes, kept = Augmentation(**PLAIN)(image, BOXES, Sizing(64), np.random.default_rng(1))
     assert torch.equal(canvas, resample(image, Window.whole(HEIGHT, WIDTH), 64, 64))
     assert np.allclose(boxes, BOXES * np.array([64 / WIDTH, 64 / HEIGHT] * 2), atol=1e-4)
     assert kept.tolist() == [0, 1, 2, 3]
@@ -74,14 +74,14 @@ def test_nothing_switched_on_is_a_plain_resize() -> None:
 
 def test_flips_are_exact_mirrors() -> None:
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    plain = View(Window.whole(HEIGHT, WIDTH))
+    plain = View(Window.whole(HEIGHT, WIDTH), (48, 64))
     mirrored = plain._replace(flip_x=True)
     upside_down = plain._replace(flip_y=True)
-    assert torch.equal(mirrored.picture(image, 64), plain.picture(image, 64).flip(2))
-    assert torch.equal(upside_down.picture(image, 64), plain.picture(image, 64).flip(1))
-    x1, y1, x2, y2 = plain.boxes(BOXES, 64).T
-    assert np.allclose(mirrored.boxes(BOXES, 64).T, [64 - x2, y1, 64 - x1, y2])
-    assert np.allclose(upside_down.boxes(BOXES, 64).T, [x1, 64 - y2, x2, 64 - y1])
+    assert torch.equal(mirrored.picture(image), plain.picture(image).flip(2))
+    assert torch.equal(upside_down.picture(image), plain.picture(image).flip(1))
+    x1, y1, x2, y2 = plain.boxes(BOXES).T
+    assert np.allclose(mirrored.boxes(BOXES).T, [64 - x2, y1, 64 - x1, y2])
+    assert np.allclose(upside_down.boxes(BOXES).T, [x1, 48 - y2, x2, 48 - y1])
 
 
 def test_boxes_are_clipped_and_tiny_ones_dropped() -> None:
@@ -90,7 +90,7 @@ def test_boxes_are_clipped_and_tiny_ones_dropped() -> None:
     augment = Augmentation(**{**PLAIN, "iou_crop": 1.0})
     dropped = 0
     for seed in range(200):
-        _, boxes, kept = augment(painted(BOXES[0]), BOXES, size, np.random.default_rng(seed))
+        _, boxes, kept = augment(painted(BOXES[0]), BOXES, Sizing(size), np.random.default_rng(seed))
         assert boxes.min() >= 0
         assert boxes.max() <= size
         assert (boxes[:, 2:] - boxes[:, :2]).min() >= 1.0
@@ -98,7 +98,7 @@ def test_boxes_are_clipped_and_tiny_ones_dropped() -> None:
         assert kept.tolist() == sorted(kept.tolist())
         dropped += len(kept) < len(BOXES)
     assert dropped > 50
-    _, boxes, kept = Augmentation(**PLAIN)(painted(BOXES[0]), BOXES, 20, np.random.default_rng(0))
+    _, boxes, kept = Augmentation(**PLAIN)(painted(BOXES[0]), BOXES, Sizing(20), np.random.default_rng(0))
     assert kept.tolist() == [0, 1, 3]
 
 
@@ -108,7 +108,7 @@ def test_the_border_stays_black_and_everything_else_changes_colour() -> None:
     image = np.full((HEIGHT, WIDTH, 3), 130, dtype=np.uint8)
     with_border = 0
     for seed in range(100):
-        canvas = augment(image, BOXES, 96, np.random.default_rng(seed)).image.flatten(1)
+        canvas = augment(image, BOXES, Sizing(96), np.random.default_rng(seed)).image.flatten(1)
         colours = torch.unique(canvas, dim=1).T.tolist()
         assert len(colours) <= 2
         with_border += [0, 0, 0] in colours
@@ -123,7 +123,7 @@ def test_light_only_mirrors() -> None:
     plain = resample(image, Window.whole(HEIGHT, WIDTH), 64, 64)
     mirrored = 0
     for seed in range(100):
-        canvas, _, kept = augment(image, BOXES, 64, np.random.default_rng(seed), light=True)
+        canvas, _, kept = augment(image, BOXES, Sizing(64), np.random.default_rng(seed), light=True)
         flipped = not torch.equal(canvas, plain)
         assert not flipped or torch.equal(canvas, plain.flip(2))
         assert len(kept) == len(BOXES)
@@ -136,17 +136,17 @@ def test_pictures_without_objects_are_augmented_like_all_others() -> None:
     augment = Augmentation()
     whole = np.array([[0, 0, WIDTH, HEIGHT]], dtype=np.float32)
     empty, filled = (
-        [augment.draw_view(HEIGHT, WIDTH, boxes, np.random.default_rng(seed))[0] for seed in range(1000)]
+        [augment.draw_view(HEIGHT, WIDTH, boxes, Sizing(64), np.random.default_rng(seed))[0] for seed in range(1000)]
         for boxes in (NO_BOXES, whole)
     )
     assert empty == filled
-    areas = np.array([(x2 - x1) * (y2 - y1) for (x1, y1, x2, y2), _, _ in empty]) / (WIDTH * HEIGHT)
+    areas = np.array([(x2 - x1) * (y2 - y1) for (x1, y1, x2, y2), *_ in empty]) / (WIDTH * HEIGHT)
     assert (areas < 1).mean() > 0.15, "cropped"
     assert (areas > 1).mean() > 0.3, "zoomed out"
     assert np.mean([view.flip_x for view in empty]) == pytest.approx(0.5, abs=0.06)
 
     image = np.full((HEIGHT, WIDTH, 3), (180, 130, 70), dtype=np.uint8)
-    results = [augment(image, NO_BOXES, 32, np.random.default_rng(seed)) for seed in range(200)]
+    results = [augment(image, NO_BOXES, Sizing(32), np.random.default_rng(seed)) for seed in range(200)]
     assert all(result.boxes.shape == (0, 4) and result.kept.shape == (0,) for result in results)
     colours = {tuple(result.image.flatten(1).amax(1).tolist()) for result in results}
     assert len(colours) > 150
@@ -157,7 +157,7 @@ def test_the_seed_decides_everything() -> None:
     augment = Augmentation()
 
     def draw(seed: int) -> Augmented:
-        return augment(image, BOXES, 64, np.random.default_rng(seed))
+        return augment(image, BOXES, Sizing(64), np.random.default_rng(seed))
 
     for seed in range(20):
         first, again, other = draw(seed), draw(seed), draw(seed + 1000)
@@ -236,7 +236,7 @@ def test_pictures_of_one_pixel_and_extreme_shapes() -> None:
         box = np.array([[0, 0, width, height]], dtype=np.float32)
         for seed in range(30):
             for boxes in (box, NO_BOXES):
-                canvas, moved, _ = augment(image, boxes, 32, np.random.default_rng(seed))
+                canvas, moved, _ = augment(image, boxes, Sizing(32), np.random.default_rng(seed))
                 assert canvas.shape == (3, 32, 32)
                 assert np.isfinite(moved).all()
 

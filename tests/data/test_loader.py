@@ -120,9 +120,69 @@ def test_eval_batches_by_hand(data: DetectionData) -> None:
     assert first.targets[0].labels.tolist() == [0, 1]
 
 
+KEPT = InputFormat(image_size=64, resize="shortest_side", max_size=96, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+# Pictures of 60, 70, ... 110 x 100 pixels.
+CANVASES = [(58, 96), (64, 91), (64, 80), (64, 71), (64, 64), (70, 64)]
+
+
+def test_eval_batches_have_equal_canvases(data: DetectionData) -> None:
+    """TRAPS 22: no prediction may depend on padding."""
+    twice = DetectionData(data.records * 2, data.categories, data.source)
+    batches = list(eval_loader(twice, input_format=KEPT, batch_size=4))
+    assert [batch.image_ids for batch in batches] == [[100 + i] * 2 for i in range(6)]
+    for batch, canvas, one in zip(batches, CANVASES, data.records, strict=True):
+        assert batch.padding_mask is None
+        expected = resample(read_record(one), Window.whole(one.height, one.width), *canvas)
+        assert torch.equal(batch.images, normalise(expected, KEPT).expand(2, -1, -1, -1))
+        assert batch.sizes == [ImageSize(one.height, one.width, *canvas)] * 2
+        assert {targets.size for targets in batch.targets} == {canvas}
+    in_singles = eval_loader(data, input_format=KEPT, batch_size=1)
+    assert [batch.image_ids for batch in in_singles] == [[100 + i] for i in range(6)]
+
+
+def test_training_batches_are_padded_after_normalising(data: DetectionData) -> None:
+    (batch,) = train_loader(
+        data,
+        augmentation=PLAIN,
+        input_format=KEPT,
+        sampler=sampler(batch_size=6, num_steps=1, image_sizes=(64,)),
+    )
+    assert batch.images.shape == (6, 3, 70, 96)
+    assert batch.padding_mask is not None
+    for i, image_id in enumerate(batch.image_ids):
+        one, (height, width) = data.records[image_id - 100], CANVASES[image_id - 100]
+        canvas = resample(read_record(one), Window.whole(one.height, one.width), height, width)
+        assert torch.equal(batch.images[i, :, :height, :width], normalise(canvas, KEPT))
+        expected = torch.ones(70, 96, dtype=torch.bool)
+        expected[:height, :width] = False
+        assert torch.equal(batch.padding_mask[i], expected)
+        assert (batch.images[i, :, expected] == 0).all()
+        assert batch.targets[i].size == (height, width)
+        assert batch.sizes[i] == ImageSize(one.height, one.width, height, width)
+        boxes = torch.from_numpy(one.boxes()[~one.crowd])
+        scale = torch.tensor([width / one.width, height / one.height] * 2)
+        torch.testing.assert_close(batch.targets[i].boxes, boxes * scale)
+
+
+def test_training_batches_of_one_canvas_have_no_mask(data: DetectionData) -> None:
+    square = DetectionData((data.records[4],) * 6, data.categories, data.source)
+    loader = train_loader(
+        square, augmentation=PLAIN, input_format=KEPT, sampler=sampler(num_steps=2, image_sizes=(64,))
+    )
+    for batch in loader:
+        assert batch.padding_mask is None
+        assert batch.images.shape == (4, 3, 64, 64)
+
+
+def test_training_at_several_sizes_keeps_the_aspect_ratio(data: DetectionData) -> None:
+    train = TrainSet(data, augmentation=PLAIN, input_format=KEPT, seed=0)
+    shapes = {size: [tuple(train[SampleKey(i, 0, size)].image.shape[1:]) for i in (0, 4, 5)] for size in (32, 64)}
+    assert shapes == {32: [(29, 48), (32, 32), (35, 32)], 64: [(58, 96), (64, 64), (70, 64)]}
+
+
 def test_crowd_regions_are_not_trained_as_objects(data: DetectionData) -> None:
     """TRAPS 17."""
-    train = TrainSet(data, augmentation=PLAIN, seed=0)
+    train = TrainSet(data, augmentation=PLAIN, input_format=FORMAT, seed=0)
     for sample in (train[SampleKey(1, 0, 64)], EvalSet(data, input_format=FORMAT)[1]):
         assert sample.labels.tolist() == [1]
         assert sample.boxes.shape == (1, 4)
@@ -134,7 +194,7 @@ def test_pictures_without_objects_are_samples(data: DetectionData) -> None:
     batches = train_batches(data, num_steps=9)
     ids = [image_id for batch in batches for image_id in batch.image_ids]
     assert ids.count(102) == 6
-    train = TrainSet(data, augmentation=Augmentation(), seed=0)
+    train = TrainSet(data, augmentation=Augmentation(), input_format=FORMAT, seed=0)
     samples = [train[SampleKey(2, epoch, 32)] for epoch in range(20)]
     assert all(sample.boxes.shape == (0, 4) and sample.labels.shape == (0,) for sample in samples)
     assert len({sample.image.numpy().tobytes() for sample in samples}) == 20
@@ -142,14 +202,14 @@ def test_pictures_without_objects_are_samples(data: DetectionData) -> None:
 
 def test_a_sample_depends_on_seed_epoch_and_picture_only(data: DetectionData) -> None:
     def draw(seed: int, key: SampleKey, cache_bytes: int = 0) -> bytes:
-        samples = TrainSet(data, augmentation=Augmentation(), seed=seed, cache_bytes=cache_bytes)
+        samples = TrainSet(data, augmentation=Augmentation(), input_format=FORMAT, seed=seed, cache_bytes=cache_bytes)
         samples[SampleKey(0, 5, 32)]  # what was drawn before does not matter
         return samples[key].image.numpy().tobytes()
 
     key = SampleKey(4, 1, 64)
     assert draw(3, key) == draw(3, key) == draw(3, key, cache_bytes=10**6)
     assert len({draw(3, key), draw(4, key), draw(3, key._replace(epoch=2))}) == 3
-    light = TrainSet(data, augmentation=Augmentation(flip=0.0), seed=3)[key._replace(light=True)]
+    light = TrainSet(data, augmentation=Augmentation(flip=0.0), input_format=FORMAT, seed=3)[key._replace(light=True)]
     plain = resample(read_record(data.records[4]), Window.whole(100, 100), 64, 64)
     assert torch.equal(light.image, plain)
 
@@ -222,7 +282,7 @@ def test_bad_options(data: DetectionData) -> None:
     with pytest.raises(ValueError, match="num_workers must not be negative, got -1"):
         eval_loader(data, input_format=FORMAT, batch_size=1, num_workers=-1)
     with pytest.raises(ValueError, match="cache_bytes must not be negative, got -5"):
-        TrainSet(data, augmentation=PLAIN, seed=0, cache_bytes=-5)
+        TrainSet(data, augmentation=PLAIN, input_format=FORMAT, seed=0, cache_bytes=-5)
     with pytest.raises(ValueError, match="the sampler counts 5 pictures, the data set 6"):
         train_loader(data, augmentation=PLAIN, input_format=FORMAT, sampler=sampler(num_samples=5))
 

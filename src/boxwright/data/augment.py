@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
-from boxwright.data.images import Window, resample
+from boxwright.data.images import Sizing, Window, resample
 from boxwright.data.photometric import change_colours, draw_colour_map
+from boxwright.data.size_crop import Part, draw_scale, scaled, size_cropped
 
 CROP_OPTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """Overlaps that a crop is asked to have with some object; 1 leaves the picture whole."""
@@ -27,43 +28,45 @@ SMALLEST_SIDE = 1.0
 
 
 class View(NamedTuple):
-    """What a square canvas shows of a picture: a window of it, perhaps mirrored."""
+    """What a canvas shows of a picture: a window of it, perhaps mirrored. ``canvas`` is (height, width)."""
 
     window: Window
+    canvas: tuple[int, int]
     flip_x: bool = False
     flip_y: bool = False
 
-    def picture(self, image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[Tensor, "3 {size} {size}"]:
+    def picture(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 {self.canvas[0]} {self.canvas[1]}"]:
         """The canvas; black where the window lies outside the picture."""
-        canvas = resample(image, self.window, size, size)
+        canvas = resample(image, self.window, *self.canvas)
         axes = [axis for axis, flipped in ((1, self.flip_y), (2, self.flip_x)) if flipped]
         return canvas.flip(axes) if axes else canvas
 
-    def boxes(self, boxes: Float32[np.ndarray, "n 4"], size: int) -> Float32[np.ndarray, "n 4"]:
+    def boxes(self, boxes: Float32[np.ndarray, "n 4"]) -> Float32[np.ndarray, "n 4"]:
         """Corner boxes in pixels of the picture, as corner boxes in pixels of the canvas, clipped to it."""
         x1, y1, x2, y2 = self.window
-        scale = size / np.array([x2 - x1, y2 - y1] * 2)
-        moved = ((boxes - np.array([x1, y1] * 2)) * scale).clip(0, size)
+        height, width = self.canvas
+        size = np.array([width, height] * 2)
+        moved = ((boxes - np.array([x1, y1] * 2)) * (size / np.array([x2 - x1, y2 - y1] * 2))).clip(0, size)
         if self.flip_x:
-            moved[:, [0, 2]] = size - moved[:, [2, 0]]
+            moved[:, [0, 2]] = width - moved[:, [2, 0]]
         if self.flip_y:
-            moved[:, [1, 3]] = size - moved[:, [3, 1]]
+            moved[:, [1, 3]] = height - moved[:, [3, 1]]
         clipped: Float32[np.ndarray, "n 4"] = moved.astype(np.float32)
         return clipped
 
-    def content(self, height: int, width: int, size: int) -> tuple[slice, slice]:
-        """Rows and columns of the canvas that show the picture, rounded as ``resample`` rounds them."""
+    def content(self, height: int, width: int) -> tuple[slice, slice]:
+        """Rows and columns of the canvas that show a picture of this size, rounded as ``resample`` rounds them."""
         x1, y1, x2, y2 = self.window
         return (
-            _visible_span(y1, y2, height, size, flipped=self.flip_y),
-            _visible_span(x1, x2, width, size, flipped=self.flip_x),
+            _visible_span(y1, y2, height, self.canvas[0], flipped=self.flip_y),
+            _visible_span(x1, x2, width, self.canvas[1], flipped=self.flip_x),
         )
 
 
 class Augmented(NamedTuple):
     """A training canvas; ``kept`` are the rows of the given boxes that ``boxes`` still has, in its order."""
 
-    image: UInt8[Tensor, "3 size size"]
+    image: UInt8[Tensor, "3 height width"]
     boxes: Float32[np.ndarray, "kept 4"]
     kept: Int64[np.ndarray, " kept"]
 
@@ -71,11 +74,15 @@ class Augmented(NamedTuple):
 class Augmentation:
     """Colours, zooming out, cropping around objects, mirroring; in this order, then resized.
 
+    DETR's pipeline has neither colours, zooming out nor that crop (all 0), but ``scale_range`` [0.6, 1.0],
+    ``size_crop`` 0.5 and ``flip`` 0.5. There every object stays that the crop leaves a part of.
+
     **Source**: RT-DETR's published training pipeline, which is SSD's (Liu et al., ECCV 2016, 2.2 and 3.6).
     Windows and kept boxes follow the same distribution as torchvision.transforms.v2's RandomZoomOut and
     RandomIoUCrop. Differs in that pictures without objects are cropped too (there, only those with objects
     ever are): the whole picture stands in as the object; in that boxes below one pixel are dropped by their
-    size on the canvas; and in the colours, see ``draw_colour_map``.
+    size on the canvas; and in the colours, see ``draw_colour_map``. DETR's: facebookresearch/detr 29901c5
+    (``make_coco_transforms``); see ``size_cropped``.
 
     Args:
         photometric: probability of each change of colour: brightness, contrast, saturation, hue.
@@ -85,6 +92,10 @@ class Augmentation:
         iou_crop: probability of a crop that overlaps some object by a random least IoU.
         flip: probability that left and right change places.
         vertical_flip: probability that top and bottom change places.
+        scale_range: least and largest shortest side of a canvas, as multiples of the image size; each picture
+            draws one of those in steps of 0.04 between them.
+        size_crop: probability of a crop of random size and place, whatever it shows, instead of zooming out and
+            ``iou_crop``.
     """
 
     def __init__(
@@ -97,6 +108,8 @@ class Augmentation:
         iou_crop: float = 0.8,
         flip: float = 0.5,
         vertical_flip: float = 0.0,
+        scale_range: tuple[float, float] = (1.0, 1.0),
+        size_crop: float = 0.0,
     ) -> None:
         probabilities = {
             "photometric": photometric,
@@ -105,12 +118,15 @@ class Augmentation:
             "iou_crop": iou_crop,
             "flip": flip,
             "vertical_flip": vertical_flip,
+            "size_crop": size_crop,
         }
         for name, value in probabilities.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is a probability, from 0 to 1; got {value}")
         if not zoom_out_max >= 1:
             raise ValueError(f"zoom_out_max must be at least 1, the picture's own size; got {zoom_out_max}")
+        if len(scale_range) != 2 or not 0 < scale_range[0] <= scale_range[1] < np.inf:
+            raise ValueError(f"scale_range is the least and the largest scale, greater than 0; got {scale_range}")
         self.photometric = photometric
         self.channel_shuffle = channel_shuffle
         self.zoom_out = zoom_out
@@ -118,12 +134,14 @@ class Augmentation:
         self.iou_crop = iou_crop
         self.flip = flip
         self.vertical_flip = vertical_flip
+        self.scale_range = scale_range
+        self.size_crop = size_crop
 
     def __call__(
         self,
         image: UInt8[np.ndarray, "h w 3"],
         boxes: Float32[np.ndarray, "n 4"],
-        size: int,
+        sizing: Sizing,
         rng: np.random.Generator,
         *,
         light: bool = False,
@@ -133,19 +151,19 @@ class Augmentation:
         Args:
             image: RGB.
             boxes: corner boxes in pixels of the picture.
-            size: side of the canvas, in pixels.
+            sizing: how large canvases are in this step.
             rng: the only source of chance.
             light: mirror only, as in the last stage of training.
         """
-        view, kept = self.draw_view(image.shape[0], image.shape[1], boxes, rng, light=light)
-        canvas = view.picture(image, size)
+        view, kept = self.draw_view(image.shape[0], image.shape[1], boxes, sizing, rng, light=light)
+        canvas = view.picture(image)
         if not light and (self.photometric or self.channel_shuffle):
             # The mean of a coarse grid will do, and costs a hundredth of the mean of all pixels.
             mean = image[::8, ::8].mean((0, 1), dtype=np.float64)
             colour_map = draw_colour_map(rng, self.photometric, self.channel_shuffle, mean)
-            rows, columns = view.content(image.shape[0], image.shape[1], size)
+            rows, columns = view.content(image.shape[0], image.shape[1])
             canvas[:, rows, columns] = change_colours(canvas[:, rows, columns], colour_map)
-        moved = view.boxes(boxes[kept], size)
+        moved = view.boxes(boxes[kept])
         large_enough = (moved[:, 2:] - moved[:, :2]).min(1, initial=np.inf) >= SMALLEST_SIDE
         return Augmented(canvas, moved[large_enough], kept[large_enough])
 
@@ -154,19 +172,35 @@ class Augmentation:
         height: int,
         width: int,
         boxes: Float32[np.ndarray, "n 4"],
+        sizing: Sizing,
         rng: np.random.Generator,
         *,
         light: bool = False,
     ) -> tuple[View, Int64[np.ndarray, " kept"]]:
         """What to show of a picture of this size, and which of its objects count as shown."""
-        window = Window.whole(height, width)
-        inside = np.ones(len(boxes), dtype=bool)
-        if not light and rng.random() < self.zoom_out:
-            window = zoomed_out(height, width, self.zoom_out_max, rng)
-        if not light and rng.random() < self.iou_crop:
-            window, inside = cropped(window, height, width, boxes, rng)
-        view = View(window, bool(rng.random() < self.flip), bool(rng.random() < self.vertical_flip))
+        part, inside = Part(Window.whole(height, width), height, width), np.ones(len(boxes), dtype=bool)
+        if not light:
+            part, inside = self._draw_part(height, width, boxes, sizing, rng)
+            sizing = sizing._replace(image_size=scaled(sizing.image_size, draw_scale(self.scale_range, rng)))
+        view = View(
+            part.window,
+            sizing.canvas(part.height, part.width),
+            bool(rng.random() < self.flip),
+            bool(rng.random() < self.vertical_flip),
+        )
         return view, np.flatnonzero(inside)
+
+    def _draw_part(
+        self, height: int, width: int, boxes: Float32[np.ndarray, "n 4"], sizing: Sizing, rng: np.random.Generator
+    ) -> tuple[Part, Bool[np.ndarray, " n"]]:
+        window, inside = Window.whole(height, width), np.ones(len(boxes), dtype=bool)
+        if self.size_crop and rng.random() < self.size_crop:
+            return size_cropped(height, width, sizing, rng), inside
+        if rng.random() < self.zoom_out:
+            window = zoomed_out(height, width, self.zoom_out_max, rng)
+        if rng.random() < self.iou_crop:
+            window, inside = cropped(window, height, width, boxes, rng)
+        return Part(window, round(window.y2 - window.y1), round(window.x2 - window.x1)), inside
 
 
 def zoomed_out(height: int, width: int, largest: float, rng: np.random.Generator) -> Window:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedI
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
+
+Picture = str | Path | Image.Image | npt.NDArray[Any] | Tensor
+"""What ``as_rgb`` makes a picture of."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,32 +38,94 @@ _UPRIGHT = {
 _SIDES_SWAP = (5, 6, 7, 8)
 
 
+Resize = Literal["square", "shortest_side"]
+
+
+class Sizing(NamedTuple):
+    """From the size of a picture to that of its canvas, in pixels.
+
+    Args:
+        image_size: side of a square canvas, or the shortest side of one that keeps the aspect ratio.
+        resize: which of the two.
+        max_size: longest side of a canvas that keeps the aspect ratio; for a longer one, both sides shrink.
+    """
+
+    image_size: int
+    resize: Resize = "square"
+    max_size: int | None = None
+
+    def canvas(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the canvas for a picture, or a part of one, of this size.
+
+        **Source**: the sizes of facebookresearch/detr 29901c5 (``get_size_with_aspect_ratio``). Hence the longest
+        side is rounded down, and may exceed ``max_size`` by what rounding the shortest adds to it. Differs where the
+        shortest side would be 0: it is 1, and the longest ``max_size``.
+        """
+        if self.resize == "square":
+            return self.image_size, self.image_size
+        short, long = sorted((height, width))
+        shortest = self.image_size
+        if self.max_size is not None and long / short * shortest > self.max_size:
+            shortest = round(self.max_size * short / long)
+        longest = int(shortest * long / short)
+        if self.max_size is not None and shortest < 1:
+            shortest, longest = 1, self.max_size
+        return (shortest, longest) if height <= width else (longest, shortest)
+
+
 @dataclass(frozen=True, kw_only=True)
 class InputFormat:
     """What a network wants its pictures to look like; stored with the model.
 
     Args:
-        image_size: side of the network's square input in pixels, a multiple of 32; the aspect ratio of a
-            picture is not kept.
+        image_size: in pixels; side of the network's input where that is square, and then a multiple of 32; else the
+            shortest side of a picture's canvas.
+        resize: ``square`` stretches every picture to the same square; ``shortest_side`` keeps the aspect ratio, and
+            pictures of one training batch are padded to the largest.
+        max_size: with ``shortest_side``, longest side of a canvas in pixels; pictures that would be longer become
+            smaller on both sides.
         mean: taken off each channel, RGB with values in [0, 1].
         std: what each channel is divided by after that.
     """
 
     image_size: int = 640
+    resize: Resize = "square"
+    max_size: int | None = None
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
-        if self.image_size <= 0 or self.image_size % 32:
-            nearest = max(32, round(self.image_size / 32) * 32)
-            raise ValueError(
-                f"image_size must be a positive multiple of 32, not {self.image_size}; nearest is {nearest}"
-            )
+        if self.resize not in get_args(Resize):
+            raise ValueError(f"resize must be {' or '.join(get_args(Resize))}, not {self.resize}")
+        if self.resize == "square":
+            self._check_square()
+        elif self.image_size < 1:
+            raise ValueError(f"image_size must be at least 1, not {self.image_size}")
+        elif self.max_size is not None and self.max_size < self.image_size:
+            raise ValueError(f"max_size must be at least image_size ({self.image_size}), not {self.max_size}")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
             raise ValueError(
                 "mean and std must have three numbers each, for red, green and blue, std positive ones; "
                 f"they are {self.mean} and {self.std}"
             )
+
+    def canvas(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the canvas for a picture of this size; of nothing else, so that batches do not matter."""
+        return self.sizing(self.image_size).canvas(height, width)
+
+    def sizing(self, image_size: int) -> Sizing:
+        """The same format at another image size; ``max_size`` changes with it."""
+        max_size = None if self.max_size is None else round(self.max_size * image_size / self.image_size)
+        return Sizing(image_size, self.resize, max_size)
+
+    def _check_square(self) -> None:
+        if self.image_size <= 0 or self.image_size % 32:
+            nearest = max(32, round(self.image_size / 32) * 32)
+            raise ValueError(
+                f"image_size must be a positive multiple of 32, not {self.image_size}; nearest is {nearest}"
+            )
+        if self.max_size is not None:
+            raise ValueError(f"max_size {self.max_size} needs resize shortest_side: a square has one size")
 
 
 class Window(NamedTuple):
@@ -122,7 +187,7 @@ def check_image(path: Path | str) -> tuple[int, int]:
         return size
 
 
-def as_rgb(image: str | Path | Image.Image | npt.NDArray[Any] | Tensor) -> UInt8[np.ndarray, "h w 3"]:
+def as_rgb(image: Picture) -> UInt8[np.ndarray, "h w 3"]:
     """A picture in any of the usual forms as RGB, upright.
 
     Args:

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from boxwright.data.augment import Augmentation, View
+from boxwright.data.canvases import equal_canvases
 from boxwright.data.images import InputFormat, Window, normalise, read_image
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.sampler import BatchSampler, SampleKey, augmentation_rng
@@ -23,9 +24,9 @@ from boxwright.structures import Batch, ImageSize, Targets
 
 
 class Sample(NamedTuple):
-    """One picture on its square canvas; ``boxes`` are corners in pixels of the canvas."""
+    """One picture on its canvas; ``boxes`` are corners in pixels of the canvas."""
 
-    image: UInt8[Tensor, "3 size size"]
+    image: UInt8[Tensor, "3 height width"]
     labels: Int64[Tensor, " n"]
     boxes: Float32[Tensor, "n 4"]
     size: ImageSize
@@ -76,13 +77,23 @@ class TrainSet(Dataset[Sample]):
     Args:
         data: the pictures.
         augmentation: what may happen to them.
+        input_format: how canvases follow from pictures and the image size of a key.
         seed: of the run.
         cache_bytes: memory for decoded pictures, in bytes, in each process.
     """
 
-    def __init__(self, data: DetectionData, *, augmentation: Augmentation, seed: int, cache_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        data: DetectionData,
+        *,
+        augmentation: Augmentation,
+        input_format: InputFormat,
+        seed: int,
+        cache_bytes: int = 0,
+    ) -> None:
         self.data = data
         self.augmentation = augmentation
+        self.input_format = input_format
         self.seed = seed
         self._cache = PictureCache(cache_bytes)
 
@@ -93,17 +104,17 @@ class TrainSet(Dataset[Sample]):
         record = self.data.records[key.record]
         picture = self._cache.read(key.record, record)
         single = ~record.crowd
-        rng = augmentation_rng(self.seed, key)
-        image, boxes, kept = self.augmentation(picture, record.boxes()[single], key.image_size, rng, light=key.light)
+        sizing, rng = self.input_format.sizing(key.image_size), augmentation_rng(self.seed, key)
+        image, boxes, kept = self.augmentation(picture, record.boxes()[single], sizing, rng, light=key.light)
         return _sample(record, image, record.labels[single][kept], boxes)
 
 
 class EvalSet(Dataset[Sample]):
-    """Whole pictures, resized to the canvas; by their index in the data set.
+    """Whole pictures, resized to their canvases; by their index in the data set.
 
     Args:
         data: the pictures.
-        input_format: the canvas.
+        input_format: the canvases.
     """
 
     def __init__(self, data: DetectionData, *, input_format: InputFormat) -> None:
@@ -116,10 +127,11 @@ class EvalSet(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         record = self.data.records[index]
         single = ~record.crowd
-        size = self.input_format.image_size
-        view = View(Window.whole(record.height, record.width))
-        image = view.picture(read_record(record), size)
-        return _sample(record, image, record.labels[single], view.boxes(record.boxes()[single], size))
+        canvas = self.input_format.canvas(record.height, record.width)
+        view = View(Window.whole(record.height, record.width), canvas)
+        return _sample(
+            record, view.picture(read_record(record)), record.labels[single], view.boxes(record.boxes()[single])
+        )
 
 
 def read_record(record: Record) -> UInt8[np.ndarray, "h w 3"]:
@@ -139,17 +151,34 @@ def read_record(record: Record) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def collate(samples: Sequence[Sample], input_format: InputFormat) -> Batch:
-    """Samples of one image size to a batch; their images normalised. No canvas has padding."""
+    """Samples to a batch; their images normalised, then padded with zeros at the bottom and on the right."""
     targets = [
         Targets(sample.labels, sample.boxes, (sample.size.input_height, sample.size.input_width)) for sample in samples
     ]
+    images, padding_mask = _padded([sample.image for sample in samples], input_format)
     return Batch(
-        images=normalise(torch.stack([sample.image for sample in samples]), input_format),
-        padding_mask=None,
+        images=images,
+        padding_mask=padding_mask,
         targets=targets,
         sizes=[sample.size for sample in samples],
         image_ids=[sample.image_id for sample in samples],
     )
+
+
+def _padded(
+    canvases: Sequence[UInt8[Tensor, "3 _h _w"]], input_format: InputFormat
+) -> tuple[Float32[Tensor, "b 3 h w"], Bool[Tensor, "b h w"] | None]:
+    """Normalised images as large as the largest canvas, and where they are padding; None where nowhere."""
+    height, width = (max(canvas.shape[axis] for canvas in canvases) for axis in (1, 2))
+    if all(canvas.shape[1:] == (height, width) for canvas in canvases):
+        return normalise(torch.stack(list(canvases)), input_format), None
+    images = torch.zeros(len(canvases), 3, height, width)
+    padding_mask = torch.ones(len(canvases), height, width, dtype=torch.bool)
+    for canvas, image, mask in zip(canvases, images, padding_mask, strict=True):
+        _, h, w = canvas.shape
+        image[:, :h, :w] = normalise(canvas, input_format)
+        mask[:h, :w] = False
+    return images, padding_mask
 
 
 class BatchLoader(DataLoader[Any]):
@@ -193,7 +222,7 @@ def train_loader(
     Args:
         data: the pictures that the sampler counts.
         augmentation: what may happen to them.
-        input_format: how they are normalised; their size is the sampler's.
+        input_format: how they are resized and normalised; their image size is the sampler's.
         sampler: which samples each step takes.
         num_workers: processes that make samples ahead of time; 0 makes them in this one.
         cache_bytes: memory for decoded pictures, in bytes, in each of those processes.
@@ -204,8 +233,10 @@ def train_loader(
     """
     if sampler.num_samples != len(data.records):
         raise ValueError(f"the sampler counts {sampler.num_samples} pictures, the data set {len(data.records)}")
-    samples = TrainSet(data, augmentation=augmentation, seed=sampler.seed, cache_bytes=cache_bytes)
-    return _loader(samples, input_format, num_workers, pin_memory, batch_sampler=sampler)
+    samples = TrainSet(
+        data, augmentation=augmentation, input_format=input_format, seed=sampler.seed, cache_bytes=cache_bytes
+    )
+    return _loader(samples, sampler, num_workers, pin_memory)
 
 
 def eval_loader(
@@ -216,19 +247,22 @@ def eval_loader(
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> BatchLoader:
-    """Every picture once, in the order of the data set; the last batch may be smaller.
+    """Every picture once, in batches of equal canvases; in the order of the data set as far as canvases are equal.
+
+    Batches may be smaller than ``batch_size``; none has padding.
 
     Args:
         data: the pictures.
         input_format: their size and normalisation.
-        batch_size: pictures of one batch.
+        batch_size: pictures of one batch, at most.
         num_workers: processes that read ahead of time; 0 reads in this one.
         pin_memory: copy batches to page-locked memory, for faster transfer to a GPU.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    samples = EvalSet(data, input_format=input_format)
-    return _loader(samples, input_format, num_workers, pin_memory, batch_size=batch_size)
+    canvases = [input_format.canvas(record.height, record.width) for record in data.records]
+    batches = equal_canvases(canvases, batch_size)
+    return _loader(EvalSet(data, input_format=input_format), batches, num_workers, pin_memory)
 
 
 class _Guarded(Dataset[Sample | Failure]):
@@ -249,22 +283,18 @@ class _Guarded(Dataset[Sample | Failure]):
 
 def _loader(
     samples: TrainSet | EvalSet,
-    input_format: InputFormat,
+    batches: BatchSampler | list[list[int]],
     num_workers: int,
     pin_memory: bool,
-    *,
-    batch_size: int = 1,
-    batch_sampler: BatchSampler | None = None,
 ) -> BatchLoader:
     if num_workers < 0:
         raise ValueError(f"num_workers must not be negative, got {num_workers}")
     collate_fn: Callable[[list[Sample | Failure]], Batch | Failure] = partial(
-        _collate_or_fail, input_format=input_format
+        _collate_or_fail, input_format=samples.input_format
     )
     return BatchLoader(
         _Guarded(samples),
-        batch_size=batch_size,
-        batch_sampler=batch_sampler,
+        batch_sampler=batches,
         num_workers=num_workers,
         collate_fn=collate_fn,
         pin_memory=pin_memory,
@@ -297,15 +327,15 @@ def _report_unless_left(kind: type[BaseException], error: BaseException, trace: 
 
 def _sample(
     record: Record,
-    image: UInt8[Tensor, "3 size size"],
+    image: UInt8[Tensor, "3 height width"],
     labels: Int64[np.ndarray, " n"],
     boxes: Float32[np.ndarray, "n 4"],
 ) -> Sample:
-    size = image.shape[-1]
+    _, height, width = image.shape
     return Sample(
         image=image,
         labels=torch.from_numpy(labels),
         boxes=torch.from_numpy(boxes),
-        size=ImageSize(record.height, record.width, size, size),
+        size=ImageSize(record.height, record.width, height, width),
         image_id=record.image_id,
     )

@@ -25,7 +25,7 @@ class SampleKey(NamedTuple):
     Args:
         record: which picture of the data set, by its place in ``DetectionData.records``.
         epoch: in which pass over the data set it is seen.
-        image_size: side of the canvas, in pixels.
+        image_size: side of a square canvas, or its shortest side, in pixels.
         light: augmented by mirroring only.
     """
 
@@ -45,11 +45,11 @@ class BatchSampler(Sampler[list[SampleKey]]):
         num_samples: pictures in the data set.
         batch_size: samples of one step, over all processes.
         num_steps: steps of the whole run.
-        image_sizes: sides of the canvas that steps choose from, with equal probability; a size that is named
-            twice is chosen twice as often.
+        image_sizes: sides of the canvas, or shortest sides, that steps choose from, with equal probability; a size
+            that is named twice is chosen twice as often.
         start_step: steps that were done before.
         light_from_step: first step of the last stage, which mirrors only; None where there is no such stage.
-        light_size: side of the canvas in the last stage; drawn as before where None.
+        light_size: image size in the last stage; drawn as before where None.
         rank: which process this is, from 0.
         world_size: number of processes.
 
@@ -116,7 +116,7 @@ class BatchSampler(Sampler[list[SampleKey]]):
         return keys
 
     def image_size(self, step: int) -> int:
-        """Side of the canvas in one step, in pixels; the same in all processes."""
+        """Side of the canvas, or its shortest, in one step, in pixels; the same in all processes."""
         if self.light_size is not None and self._is_light(step):
             return self.light_size
         if len(self.image_sizes) == 1:

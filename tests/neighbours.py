@@ -1,0 +1,45 @@
+"""That what is found in a picture does not depend on the pictures around it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+
+from boxwright.detector import Detector
+from boxwright.structures import Detections
+
+SHAPES = ((60, 80), (200, 33), (64, 64), (31, 400), (90, 90), (120, 160), (80, 60), (30, 40), (61, 80))
+"""(height, width): some have equal canvases at a shortest side of 64 pixels, some are longer than wide, some lines."""
+
+
+def picture(height: int, width: int, seed: int = 0) -> Image.Image:
+    """Coarse noise: every picture looks different to a detector."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((width, height))
+
+
+def assert_same(one: Detections, other: Detections, tolerance: float = 1e-4) -> None:
+    """Scores within ``tolerance``, boxes within as much of 200 pixels."""
+    torch.testing.assert_close(one.scores, other.scores, rtol=0, atol=tolerance)
+    assert one.labels.tolist() == other.labels.tolist()
+    torch.testing.assert_close(one.boxes, other.boxes, rtol=0, atol=tolerance * 200)
+
+
+def assert_alone_as_among_others(detector: Detector) -> None:
+    """TRAPS 22: pictures of all sizes are predicted as each alone, in any order and batch size."""
+    pictures = [picture(*shape, seed) for seed, shape in enumerate(SHAPES)]
+    alone = [detector.predict(one) for one in pictures]
+    for batch_size in (1, 2, 3, 8, 20):
+        order = np.random.default_rng(batch_size).permutation(len(pictures)).tolist()
+        together = detector.predict([pictures[i] for i in order], batch_size=batch_size)
+        assert isinstance(together, list)
+        assert len(together) == len(pictures)
+        for i, found in zip(order, together, strict=True):
+            expected = alone[i]
+            assert isinstance(expected, Detections)
+            assert_same(expected, found)
+    first, other = alone[0], alone[5]
+    assert isinstance(first, Detections)
+    assert isinstance(other, Detections)
+    assert (first.scores - other.scores).abs().max() > 1e-3, "the pictures are told apart at all"
