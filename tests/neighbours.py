@@ -27,7 +27,7 @@ def assert_same(one: Detections, other: Detections, tolerance: float = 1e-4) -> 
 
 
 def assert_alone_as_among_others(detector: Detector) -> None:
-    """TRAPS 22: pictures of all sizes are predicted as each alone, in any order and batch size."""
+    """Pictures of all sizes are predicted as each alone, in any order and batch size."""
     pictures = [picture(*shape, seed) for seed, shape in enumerate(SHAPES)]
     alone = [detector.predict(one) for one in pictures]
     for batch_size in (1, 2, 3, 8, 20):

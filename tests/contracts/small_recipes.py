@@ -1,0 +1,70 @@
+"""The recipes that come with Boxwright, at sizes that train in seconds."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from boxwright.compose.recipes import list_recipes, resolve
+
+NARROW: dict[str, Any] = {"hidden_dim": 64, "num_heads": 4, "feedforward_dim": 64}
+SHORT: dict[str, Any] = {"num_layers": 2, "dropout": 0.0}
+
+REDUCED: dict[str, dict[str, Any]] = {
+    "resnet_vd": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0},
+    "resnet": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0},
+    "hybrid_encoder": {**NARROW, "num_blocks": 1},
+    "detr_encoder": {**NARROW, **SHORT},
+    "deformable_encoder": {**NARROW, **SHORT},
+    "detr": {**NARROW, **SHORT, "num_queries": 12},
+    "deformable_detr": {**NARROW, **SHORT, "num_queries": 12},
+    "rtdetr": {**NARROW, **SHORT, "eval_layers": None, "num_queries": 12, "num_denoising": 12, "class_weight": 4.0},
+}
+"""Options by part that make a recipe small; what is not named keeps the recipe's own options."""
+
+TRAINING: dict[str, Any] = {
+    "epochs": 1,
+    "steps": 150,
+    "batch_size": 8,
+    "accumulate": 1,
+    "lr": 2e-3,
+    "backbone_lr": None,
+    "lr_factors": None,
+    "warmup_steps": 10,
+    "multi_scale": 0.0,
+    "light_share": 1.0,
+    "ema": 0.99,
+    "evaluations": 1,
+    "precision": "float32",
+    "device": "cpu",
+    "workers": 0,
+}
+
+
+def small(name: str) -> dict[str, Any]:
+    """The recipe with reduced sizes, for pictures of 96 pixels."""
+    recipe = resolve(name).recipe
+    overrides: dict[str, Any] = {"input.image_size": 96, "augment.flip": 0.0, "augment.vertical_flip": 0.0}
+    if recipe["input"]["max_size"] is not None:
+        overrides["input.max_size"] = 128
+    overrides |= {f"train.{key}": value for key, value in TRAINING.items()}
+    slots = {"backbone": recipe["backbone"], "head": recipe["head"]}
+    slots |= {f"neck.{i}": part for i, part in enumerate(recipe["neck"])}
+    for slot, part in slots.items():
+        overrides |= {f"{slot}.{key}": value for key, value in REDUCED.get(part["name"], {}).items()}
+    return resolve(name, overrides).recipe
+
+
+def distinct() -> dict[str, dict[str, Any]]:
+    """What is left of the recipes when they are small, by the names of those that then are one."""
+    names: dict[str, list[str]] = {}
+    for name in list_recipes():
+        names.setdefault(json.dumps(small(name), sort_keys=True), []).append(name)
+    return {", ".join(alike): json.loads(recipe) for recipe, alike in names.items()}
+
+
+every_recipe = pytest.mark.parametrize(
+    "recipe", [pytest.param(recipe, id=names) for names, recipe in distinct().items()]
+)

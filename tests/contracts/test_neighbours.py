@@ -1,0 +1,22 @@
+"""No recipe's predictions depend on the pictures around a picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from small_recipes import every_recipe
+
+from boxwright.compose.detectors import build_resolved
+from boxwright.structures import Category
+from conftest import calibrate, shake
+from neighbours import assert_alone_as_among_others
+
+
+@every_recipe
+def test_a_picture_alone_is_predicted_as_among_others(recipe: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    detector = build_resolved(recipe, categories=[Category(i, f"class {i}") for i in range(3)])
+    shake(detector)
+    calibrate(detector, torch.rand(4, 3, 12, 12).repeat_interleave(8, 2).repeat_interleave(8, 3))
+    assert_alone_as_among_others(detector)
