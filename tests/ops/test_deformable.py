@@ -1,80 +1,50 @@
-"""Deformable sampling, against a plain loop over ``grid_sample``."""
+"""Deformable sampling without Triton, against a plain loop over ``grid_sample``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import jaxtyping
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from deformable_cases import SHAPES, SPREADS, Shapes, cotangent, example, reference, smooth_example
+from torch import Tensor, nn
 
-from boxwright.ops.deformable import deformable_sampling
+from boxwright.layers.deformable_attention import DeformableDecoderLayer
+from boxwright.ops import deformable
+from boxwright.ops.deformable import choose_body, deformable_sampling
+from boxwright.ops.deformable_grid_sample import grid_sample_sampling
 
-Shapes = list[tuple[int, int]]
+Body = Literal["grid_sample", "embedding_bag"]
 
-
-def reference(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-    """Head by head and level by level, as the paper writes it."""
-    b, _, m, d = value.shape
-    q = locations.shape[1]
-    out = value.new_zeros(b, q, m, d)
-    for head in range(m):
-        first = 0
-        for level, (h, w) in enumerate(shapes):
-            table = value[:, first : first + h * w, head].transpose(1, 2).reshape(b, d, h, w)
-            grid = 2 * locations[:, :, head, level] - 1  # b q p 2
-            sampled = F.grid_sample(table, grid, align_corners=False, padding_mode="zeros")  # b d q p
-            out[:, :, head] += (sampled * weights[:, None, :, head, level]).sum(-1).transpose(1, 2)
-            first += h * w
-    return out.flatten(2)
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+bodies = pytest.mark.parametrize("body", ["grid_sample", "embedding_bag"])
+maps = pytest.mark.parametrize("shapes", SHAPES, ids=str)
 
 
-def example(
-    shapes: Shapes,
-    *,
-    b: int = 2,
-    q: int = 7,
-    m: int = 3,
-    d: int = 4,
-    p: int = 2,
-    spread: float = 1.0,
-    dtype: torch.dtype = torch.float32,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Values, locations (within ``spread`` of the middle, where 0.5 is the border) and weights."""
-    generator = torch.Generator().manual_seed(0)
-    tokens = sum(h * w for h, w in shapes)
-    value = torch.randn(b, tokens, m, d, generator=generator, dtype=dtype)
-    locations = 0.5 + spread * (2 * torch.rand(b, q, m, len(shapes), p, 2, generator=generator, dtype=dtype) - 1)
-    weights = torch.rand(b, q, m, len(shapes), p, generator=generator, dtype=dtype)
-    return value, locations, weights
-
-
-SHAPES: list[Shapes] = [
-    [(8, 8), (4, 4), (2, 2)],
-    [(5, 9), (3, 4)],
-    [(9, 5)],
-    [(1, 1)],
-    [(1, 7), (7, 1), (1, 1), (2, 3)],
-]
-
-
-@pytest.mark.parametrize("shapes", SHAPES, ids=str)
-@pytest.mark.parametrize("spread", [0.3, 0.5, 1.5], ids=["inside", "to the borders", "far outside"])
-def test_equals_the_grid_sample_form(shapes: Shapes, spread: float) -> None:
-    value, locations, weights = example(shapes, spread=spread)
+@bodies
+@maps
+@pytest.mark.parametrize("spread", SPREADS.values(), ids=list(SPREADS))
+@pytest.mark.parametrize("b", [1, 2])
+def test_equals_the_grid_sample_form(body: Body, shapes: Shapes, spread: float, b: int) -> None:
+    value, locations, weights = example(shapes, spread=spread, b=b)
     expected = reference(value, shapes, locations, weights)
     assert expected.abs().max() > 0.01
-    torch.testing.assert_close(deformable_sampling(value, shapes, locations, weights), expected, rtol=0, atol=1e-5)
+    ours = deformable_sampling(value, shapes, locations, weights, body=body)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("shapes", SHAPES, ids=str)
-def test_exactly_on_centres_corners_and_borders(shapes: Shapes) -> None:
+@bodies
+@maps
+def test_exactly_on_centres_corners_and_borders(body: Body, shapes: Shapes) -> None:
     value, locations, weights = example(shapes, q=8, m=1, p=1)
     # In units of the whole map: corners, edges, the middle, and one map beyond each side.
     places = torch.tensor(
         [[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.5, 0.5], [0.5, 0.0], [1.0, 0.5], [-1.0, 0.5], [0.5, 2.0]]
     )
     locations = places.view(1, 8, 1, 1, 1, 2).expand_as(locations).contiguous()
-    ours = deformable_sampling(value, shapes, locations, weights)
+    ours = deformable_sampling(value, shapes, locations, weights, body=body)
     torch.testing.assert_close(ours, reference(value, shapes, locations, weights), rtol=0, atol=1e-5)
     assert ours[:, 6:].abs().max() == 0
     # A quarter of the corner's cell is all there is at the very corner.
@@ -82,7 +52,8 @@ def test_exactly_on_centres_corners_and_borders(shapes: Shapes) -> None:
         torch.testing.assert_close(ours[:, 0], 0.25 * weights[:, 0, 0, 0] * value[:, 0, 0], rtol=0, atol=1e-6)
 
 
-def test_numbers_worked_out_by_hand() -> None:
+@bodies
+def test_numbers_worked_out_by_hand(body: Body) -> None:
     # 2 rows of 3 columns: 0 1 2 / 10 11 12.
     value = torch.tensor([0.0, 1, 2, 10, 11, 12]).view(1, 6, 1, 1)
     x, y = torch.tensor([0.5, 1.25, 2.5, 1.0]) / 3, torch.tensor([0.5, 1.25, 1.0, 2.0]) / 2
@@ -90,46 +61,194 @@ def test_numbers_worked_out_by_hand() -> None:
     weights = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1, 1)
     # A cell's centre; three quarters down from row 0 and right from column 0; between rows; half outside.
     expected = torch.tensor([0.0, 2 * (7.5 + 0.75), 3 * 7.0, 4 * 0.5 * 10.5]).view(1, 4, 1)
-    torch.testing.assert_close(deformable_sampling(value, [(2, 3)], locations, weights), expected, rtol=0, atol=1e-5)
+    ours = deformable_sampling(value, [(2, 3)], locations, weights, body=body)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
 
 
-def test_gradients_against_finite_differences() -> None:
-    shapes = [(3, 2), (1, 1)]
-    value, locations, weights = example(shapes, b=2, q=2, m=2, d=2, p=2, spread=0.7, dtype=torch.float64)
-    inputs = (value.requires_grad_(), locations.requires_grad_(), weights.requires_grad_())
-    assert torch.autograd.gradcheck(lambda v, at, by: deformable_sampling(v, shapes, at, by), inputs, eps=1e-7)
+def test_what_is_not_a_number_stays_so_and_is_no_address() -> None:
+    shapes = [(5, 9), (3, 4)]
+    value, locations, weights = example(shapes)
+    expected = deformable_sampling(value, shapes, locations, weights).unflatten(2, (3, 4))
+    locations[0, 3, 1, 0] = float("nan")
+    locations[1, 2, 0] = torch.tensor([float("inf"), -1e30])
+    ours = deformable_sampling(value, shapes, locations, weights).unflatten(2, (3, 4))
+    assert ours[0, 3, 1].isnan().all()
+    assert (ours[1, 2, 0] == 0).all()
+    expected[0, 3, 1], expected[1, 2, 0] = float("nan"), 0
+    torch.testing.assert_close(ours, expected, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("shapes", SHAPES, ids=str)
-def test_gradients_equal_those_of_the_grid_sample_form(shapes: Shapes) -> None:
-    inputs = [x.requires_grad_() for x in example(shapes, spread=0.7, dtype=torch.float64)]
-    cotangent = torch.randn(2, 7, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+@bodies
+@pytest.mark.parametrize("b", [1, 2])
+@pytest.mark.parametrize("shapes", [[(3, 2), (1, 1)], [(1, 3), (2, 1)]], ids=str)
+def test_gradients_against_finite_differences(body: Body, shapes: Shapes, b: int) -> None:
+    inputs = tuple(x.requires_grad_() for x in smooth_example(shapes, b=b))
 
-    def gradients(function: object) -> tuple[Tensor, ...]:
-        value, locations, weights = inputs
-        return torch.autograd.grad(function(value, shapes, locations, weights), inputs, cotangent)  # type: ignore[operator]
+    def sample(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+        return deformable_sampling(value, shapes, locations, weights, body=body)
 
-    for ours, expected in zip(gradients(deformable_sampling), gradients(reference), strict=True):
-        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-10)
+    assert torch.autograd.gradcheck(sample, inputs, fast_mode=b == 2)
 
 
-def test_no_queries() -> None:
-    shapes = [(4, 3)]
-    value, locations, weights = example(shapes, q=0)
-    value.requires_grad_()
-    out = deformable_sampling(value, shapes, locations, weights)
+def gradients(function: Callable[..., Tensor], inputs: list[Tensor], *, names: str = "vlw") -> tuple[Tensor, ...]:
+    """Of value, locations and weights, or of some of them."""
+    for name, x in zip("vlw", inputs, strict=True):
+        x.requires_grad_(name in names)
+    wanted = [x for x in inputs if x.requires_grad]
+    return torch.autograd.grad(function(*inputs), wanted, cotangent(*inputs[:2]))
+
+
+@bodies
+@maps
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=str)
+def test_gradients_equal_those_of_the_grid_sample_form(
+    body: Body, shapes: Shapes, dtype: torch.dtype, tolerance: float
+) -> None:
+    inputs = list(example(shapes, spread=0.7, dtype=dtype))
+    ours = gradients(lambda v, at, by: deformable_sampling(v, shapes, at, by, body=body), inputs)
+    expected = gradients(lambda v, at, by: reference(v, shapes, at, by), inputs)
+    for x, y in zip(ours, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("names", ["v", "l", "w", "vw", "lw"])
+def test_gradients_of_some_inputs_only(names: str) -> None:
+    shapes = [(5, 9), (3, 4)]
+    inputs = list(example(shapes))
+    every = gradients(lambda v, at, by: deformable_sampling(v, shapes, at, by), inputs)
+    some = gradients(lambda v, at, by: deformable_sampling(v, shapes, at, by), inputs, names=names)
+    for name, ours in zip(names, some, strict=True):
+        torch.testing.assert_close(ours, every["vlw".index(name)], rtol=0, atol=0)
+
+
+def test_a_second_derivative_is_refused_and_not_wrong() -> None:
+    shapes = [(3, 4)]
+    inputs = [x.requires_grad_() for x in example(shapes)]
+    out = deformable_sampling(inputs[0], shapes, *inputs[1:]).square().sum()
+    (first,) = torch.autograd.grad(out, inputs[1], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+@bodies
+def test_no_queries(body: Body) -> None:
+    shapes = [(4, 3), (1, 1)]
+    inputs = [x.requires_grad_() for x in example(shapes, q=0)]
+    out = deformable_sampling(inputs[0], shapes, *inputs[1:], body=body)
     assert out.shape == (2, 0, 12)
     out.sum().backward()
-    assert value.grad is not None
-    assert value.grad.abs().max() == 0
+    assert inputs[0].grad is not None
+    assert inputs[0].grad.shape == (2, 13, 3, 4)
+    assert inputs[0].grad.abs().max() == 0
+    for x in inputs[1:]:
+        assert x.grad is not None
+        assert x.grad.shape == x.shape
 
 
+@bodies
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
+def test_half_precision_is_computed_in_float32(body: Body, dtype: torch.dtype) -> None:
     shapes = [(8, 8), (4, 4)]
     value, locations, weights = example(shapes)
-    ours = deformable_sampling(value.to(dtype), shapes, locations, weights)
+    ours = deformable_sampling(value.to(dtype), shapes, locations, weights, body=body)
     assert ours.dtype == dtype
     # Only the values were rounded before, and only the result is rounded after.
     expected = reference(value.to(dtype).float(), shapes, locations, weights).to(dtype)
     torch.testing.assert_close(ours, expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """What reads the code cannot read the checks of shapes that the tests put around it."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiles_whole_forward_and_backward(backend: str) -> None:
+    shapes = [(5, 9), (3, 4)]
+    inputs = list(example(shapes))
+
+    def sample(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+        return deformable_sampling(value, shapes, locations, weights)
+
+    torch.compiler.reset()
+    compiled = torch.compile(sample, fullgraph=True, backend=backend)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(*inputs), sample(*inputs), rtol=0, atol=1e-6)
+    for ours, expected in zip(gradients(compiled, inputs), gradients(sample, inputs), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+class Sampler(nn.Module):
+    def forward(self, value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+        return deformable_sampling(value, [(5, 9), (3, 4)], locations, weights)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("strict", [False, True])
+def test_exports_with_a_free_batch(strict: bool) -> None:
+    batch = torch.export.Dim("batch", min=1, max=64)
+    inputs = example([(5, 9), (3, 4)])
+    program = torch.export.export(Sampler(), inputs, dynamic_shapes=({0: batch},) * 3, strict=strict)
+    for count in (1, 3):
+        others = example([(5, 9), (3, 4)], b=count)
+        torch.testing.assert_close(program.module()(*others), Sampler()(*others), rtol=0, atol=0)
+
+
+class TestChoiceOfBody:
+    def test_auto_goes_by_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(deformable, "HAS_TRITON", True)
+        assert choose_body("auto", CPU) == "embedding_bag"
+        assert choose_body("auto", CUDA) == "triton"
+        monkeypatch.setattr(deformable, "HAS_TRITON", False)
+        assert choose_body("auto", CUDA) == "embedding_bag"
+
+    def test_what_is_exported_needs_no_triton(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(deformable, "HAS_TRITON", True)
+        monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+        assert choose_body("auto", CUDA) == "embedding_bag"
+
+    @pytest.mark.parametrize("name", ["grid_sample", "embedding_bag", "triton"])
+    def test_one_can_be_forced(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(deformable, "HAS_TRITON", True)
+        assert choose_body(name, CPU) == name
+        assert choose_body(name, CUDA) == name
+
+    def test_a_layer_can_force_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        called = []
+
+        def noticed(*inputs: Any) -> Tensor:
+            called.append(inputs)
+            return grid_sample_sampling(*inputs)
+
+        monkeypatch.setattr(deformable, "grid_sample_sampling", noticed)
+        query, memory, points = torch.rand(1, 5, 16), torch.rand(1, 12, 16), torch.rand(1, 5, 1, 2)
+        torch.manual_seed(0)
+        layer = DeformableDecoderLayer(16, num_heads=2, num_levels=1, sampling="grid_sample").eval()
+        plain = layer(query, query, points, memory, [(3, 4)])
+        assert len(called) == 1
+        layer.cross_attention.sampling = "auto"
+        torch.testing.assert_close(layer(query, query, points, memory, [(3, 4)]), plain, rtol=0, atol=1e-5)
+        assert len(called) == 1
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (
+                {"name": "cuda", "device": CPU},
+                r"body is one of \['auto', 'grid_sample', 'embedding_bag', 'triton'\], not 'cuda'",
+            ),
+            ({"name": "triton", "device": CUDA}, "needs the package triton, which is not installed: take 'auto'"),
+            (
+                {"name": "grid_sample", "device": CUDA, "deterministic": True},
+                "no deterministic gradient on CUDA: take 'embedding_bag'",
+            ),
+        ],
+    )
+    def test_what_is_refused(self, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(deformable, "HAS_TRITON", False)
+        with pytest.raises(ValueError, match=message):
+            choose_body(**options)

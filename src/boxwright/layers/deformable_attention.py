@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from boxwright.layers.transformer import FeedForward
 from boxwright.ops.boxes import at_least_float32
-from boxwright.ops.deformable import deformable_sampling
+from boxwright.ops.deformable import Sampling, deformable_sampling
 
 
 class MultiScaleDeformableAttention(nn.Module):
@@ -26,16 +27,22 @@ class MultiScaleDeformableAttention(nn.Module):
         num_heads: attention heads; divides ``dim``.
         num_levels: of the value maps.
         num_points: per head and level.
+        sampling: which form of the sampling runs, see ``deformable_sampling``.
 
     Source: Zhu et al., Deformable DETR, ICLR 2021, section 4.1. Checked against transformers and lyuwenyu/RT-DETR
     068dfde.
     """
 
-    def __init__(self, dim: int, num_heads: int, num_levels: int, num_points: int) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, num_levels: int, num_points: int, *, sampling: Sampling = "auto"
+    ) -> None:
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"num_heads has to divide the width {dim}, and {num_heads} does not")
+        if sampling not in get_args(Sampling):
+            raise ValueError(f"sampling is one of {list(get_args(Sampling))}, not {sampling!r}")
         self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
+        self.sampling = sampling
         samples = num_heads * num_levels * num_points
         self.sampling_offsets = nn.Linear(dim, samples * 2)
         self.attention_weights = nn.Linear(dim, samples)
@@ -89,7 +96,8 @@ class MultiScaleDeformableAttention(nn.Module):
         else:
             cells = torch.tensor([(w, h) for h, w in shapes], device=query.device, dtype=reference.dtype)
             locations = reference + offsets / cells[:, None]
-        sampled = deformable_sampling(value.view(b, -1, m, value.shape[-1] // m), shapes, locations, weights)
+        value = value.view(b, -1, m, value.shape[-1] // m)
+        sampled = deformable_sampling(value, shapes, locations, weights, body=self.sampling)
         return self.output_projection(sampled)  # type: ignore[no-any-return]
 
 
@@ -103,6 +111,7 @@ class DeformableDecoderLayer(nn.Module):
         num_points: per head and level.
         hidden_dim: width of the feed-forward.
         dropout: probability after each of the three, in [0, 1).
+        sampling: which form of the sampling runs, see ``deformable_sampling``.
 
     Source: Zhu et al., Deformable DETR; lyuwenyu/RT-DETR 068dfde (``TransformerDecoderLayer``). The norms are numbered
     in their order of execution.
@@ -117,11 +126,12 @@ class DeformableDecoderLayer(nn.Module):
         num_points: int = 4,
         hidden_dim: int = 1024,
         dropout: float = 0.0,
+        sampling: Sampling = "auto",
     ) -> None:
         super().__init__()
         self.self_attention = nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True)
         self.norm1 = nn.LayerNorm(dim)
-        self.cross_attention = MultiScaleDeformableAttention(dim, num_heads, num_levels, num_points)
+        self.cross_attention = MultiScaleDeformableAttention(dim, num_heads, num_levels, num_points, sampling=sampling)
         self.norm2 = nn.LayerNorm(dim)
         self.feed_forward = FeedForward(dim, hidden_dim, activation="relu", dropout=dropout)
         self.norm3 = nn.LayerNorm(dim)
