@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from boxwright.losses.matching import HungarianMatcher
 from boxwright.losses.selection import SelectionQuality, selection_quality
 from boxwright.losses.set_criterion import SetCriterion, named_terms, normalized_targets
 from boxwright.ops.boxes import at_least_float32, inverse_sigmoid
+from boxwright.ops.deformable import Sampling
 from boxwright.ops.detections import sigmoid_detections
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets, head_levels
 
@@ -82,6 +84,7 @@ class RTDETR(nn.Module):
         num_points: samples per head and level.
         feedforward_dim: width of the decoder's feed-forward.
         dropout: in the decoder, in [0, 1).
+        sampling: the body of the sampling operator; ``auto`` takes the fastest of the device.
         num_denoising: objects to recover from noise per picture, over all groups; 0 for none.
         label_noise: twice the probability that a noised object has another label.
         box_noise: how far a noised corner moves, in half sides.
@@ -111,6 +114,7 @@ class RTDETR(nn.Module):
         num_points: int = 4,
         feedforward_dim: int = 1024,
         dropout: float = 0.0,
+        sampling: Sampling = "auto",
         num_denoising: int = 100,
         label_noise: float = 0.5,
         box_noise: float = 1.0,
@@ -136,9 +140,8 @@ class RTDETR(nn.Module):
         if query_selection == "vanilla":
             self.encoder_criterion = SetCriterion(class_loss=FocalLoss(), matcher=HungarianMatcher(), **weights)
 
-        self.projections = nn.ModuleDict(
-            {name: ConvNorm(in_spec[name].channels, hidden_dim, 1) for name in self.levels}
-        )
+        projections = {name: ConvNorm(in_spec[name].channels, hidden_dim, 1) for name in self.levels}
+        self.projections = nn.ModuleDict(projections)
         self.encoder_output = nn.Sequential(nn.Linear(hidden_dim, hidden_dim), nn.LayerNorm(hidden_dim))
         self.encoder_classes = nn.Linear(hidden_dim, num_classes)
         self.encoder_boxes = MLP(hidden_dim, hidden_dim, 4, 3)
@@ -147,16 +150,11 @@ class RTDETR(nn.Module):
         self.denoising_classes = nn.Embedding(num_classes + 1, hidden_dim, padding_idx=num_classes)
         # Without denoising it is in no graph, and processes would wait for its gradient.
         self.denoising_classes.requires_grad_(num_denoising > 0)
+        layer = partial(
+            DeformableDecoderLayer, num_levels=len(self.levels), hidden_dim=feedforward_dim, dropout=dropout
+        )
         self.layers = nn.ModuleList(
-            DeformableDecoderLayer(
-                hidden_dim,
-                num_heads=num_heads,
-                num_levels=len(self.levels),
-                num_points=num_points,
-                hidden_dim=feedforward_dim,
-                dropout=dropout,
-            )
-            for _ in range(num_layers)
+            layer(hidden_dim, num_heads=num_heads, num_points=num_points, sampling=sampling) for _ in range(num_layers)
         )
         self.classes = nn.ModuleList(nn.Linear(hidden_dim, num_classes) for _ in range(num_layers))
         self.boxes = nn.ModuleList(MLP(hidden_dim, hidden_dim, 4, 3) for _ in range(num_layers))

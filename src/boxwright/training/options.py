@@ -23,8 +23,8 @@ class TrainOptions:
         accumulate: batches that a step's pictures are split into, for less memory.
         lr: learning rate at its highest.
         backbone_lr: learning rate of the backbone; ``lr`` where None.
-        lr_factors: learning rates of parts of the detector as multiples of their own; a key is a name between two dots of
-            a parameter's, as in ``{sampling_offsets: 0.1}``.
+        lr_factors: learning rates of parts of the detector as multiples of their own; a key is one of the names between
+            dots in a parameter's name, as in ``{sampling_offsets: 0.1}``.
         weight_decay: of AdamW.
         norm_decay: norms and biases decay too, as in DETR and Deformable DETR.
         clip_norm: largest norm of the gradient of a step; 0 for no limit.
