@@ -9,8 +9,8 @@ from small_recipes import every_recipe
 
 from boxwright.compose.detectors import build_resolved
 from boxwright.structures import Category
-from conftest import calibrate, shake
 from neighbours import assert_alone_as_among_others
+from weights import calibrate, shake
 
 
 @every_recipe
