@@ -8,8 +8,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
-from boxwright.losses.matching import HungarianMatcher, Matches, NormalizedTargets
 from boxwright.losses.classification import VarifocalLoss
+from boxwright.losses.matching import HungarianMatcher, Matches, NormalizedTargets
 from boxwright.losses.set_criterion import SetCriterion, named_terms, normalized_targets
 from boxwright.structures import LossTotals, Targets
 

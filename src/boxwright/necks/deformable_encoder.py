@@ -1,0 +1,139 @@
+"""Deformable DETR's encoder: every cell of every level looks at a few points of all levels."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from boxwright.layers.deformable_transformer import (
+    DeformableEncoderLayer,
+    LevelTokens,
+    cell_centres,
+    level_projection,
+    level_tokens,
+    reset_transformer,
+)
+from boxwright.layers.padding import mask_at
+from boxwright.layers.positions import masked_sine, unmasked_sine
+from boxwright.layers.tokens import to_map
+from boxwright.ops.deformable import Sampling
+from boxwright.structures import Features, Level, Spec
+
+__all__ = ["DeformableEncoder"]
+
+
+class DeformableEncoder(nn.Module):
+    """Deformable attention over all levels, to which coarser ones are added where there are too few.
+
+    Args:
+        in_spec: the levels that come in, fine to coarse.
+        hidden_dim: width of every level that goes out; a multiple of 4 and of ``num_heads``.
+        num_levels: levels that go out. Those beyond the ones that come in are each half the size of the level before;
+            the first of them is made of the coarsest level as it comes in. 1 with c5 alone is the single-scale form.
+        num_heads: attention heads.
+        num_points: samples per head and level.
+        feedforward_dim: width of the layers' feed-forward.
+        num_layers: attention layers.
+        dropout: in every layer, in [0, 1).
+        sampling: which form of the sampling runs; ``auto`` is the fastest on the device.
+
+    Source: Zhu et al., Deformable DETR, ICLR 2021, section 4.1 and appendix A.2. Checked against transformers'
+    DeformableDetrForObjectDetection (which also drops some of the encoder's input out) and
+    fundamentalvision/Deformable-DETR 11169a6. Where in_spec already has pyramid levels (an FPN in front), the paper's
+    table 2 has the numbers.
+    """
+
+    def __init__(
+        self,
+        in_spec: Spec,
+        *,
+        hidden_dim: int = 256,
+        num_levels: int = 4,
+        num_heads: int = 8,
+        num_points: int = 4,
+        feedforward_dim: int = 1024,
+        num_layers: int = 6,
+        dropout: float = 0.1,
+        sampling: Sampling = "auto",
+    ) -> None:
+        super().__init__()
+        for option, value in {"num_heads": num_heads, "num_points": num_points, "num_layers": num_layers}.items():
+            if value < 1:
+                raise ValueError(f"{option} is at least 1, not {value}")
+        if hidden_dim < 1 or hidden_dim % 4 or hidden_dim % num_heads:
+            raise ValueError(f"hidden_dim is a multiple of 4 and of num_heads ({num_heads}), not {hidden_dim}")
+        if num_levels < len(in_spec):
+            raise ValueError(f"num_levels is at least {len(in_spec)}, the levels {list(in_spec)}, not {num_levels}")
+        self.in_levels = list(in_spec)
+        self.projections = nn.ModuleDict(
+            {name: level_projection(level.channels, hidden_dim) for name, level in in_spec.items()}
+        )
+        self.out_spec: Spec = {name: Level(hidden_dim, level.stride) for name, level in in_spec.items()}
+        self.extra_levels: list[str] = []
+        name = self.in_levels[-1]
+        channels, stride = in_spec[name].channels, in_spec[name].stride
+        for _ in range(num_levels - len(in_spec)):
+            name, stride = _next_name(name), stride * 2
+            self.projections[name] = level_projection(channels, hidden_dim, kernel_size=3, stride=2)
+            self.out_spec[name] = Level(hidden_dim, stride)
+            self.extra_levels.append(name)
+            channels = hidden_dim
+        self.level_embedding = nn.Parameter(torch.empty(num_levels, hidden_dim))
+        self.layers = nn.ModuleList(
+            DeformableEncoderLayer(
+                hidden_dim,
+                num_heads=num_heads,
+                num_levels=num_levels,
+                num_points=num_points,
+                hidden_dim=feedforward_dim,
+                dropout=dropout,
+                sampling=sampling,
+            )
+            for _ in range(num_layers)
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As published: Xavier throughout, level embeddings from a normal distribution."""
+        reset_transformer(self.layers)
+        nn.init.normal_(self.level_embedding)
+
+    def forward(self, features: Features, padding_mask: Bool[Tensor, "b h w"] | None = None) -> Features:
+        maps = [self.projections[name](features[name]) for name in self.in_levels]
+        coarsest = features[self.in_levels[-1]]
+        for name in self.extra_levels:
+            coarsest = self.projections[name](coarsest)
+            maps.append(coarsest)
+        tokens = level_tokens(maps, padding_mask)
+        positions = self._positions(tokens, padding_mask)
+        reference = cell_centres(tokens)[:, :, None] * tokens.valid_ratios[:, None]  # b t l 2
+        memory = tokens.memory
+        reference = reference.expand(memory.shape[0], -1, -1, -1)
+        for layer in self.layers:
+            memory = layer(memory, positions, reference, tokens.shapes, tokens.padding)
+        levels = memory.split([h * w for h, w in tokens.shapes], 1)
+        return {
+            name: to_map(level, h, w)
+            for name, level, (h, w) in zip(self.projections, levels, tokens.shapes, strict=True)
+        }
+
+    def _positions(self, tokens: LevelTokens, padding_mask: Bool[Tensor, "b h w"] | None) -> Float[Tensor, "#b t d"]:
+        """Of the cell within its level, and of the level."""
+        d, device = tokens.memory.shape[-1], tokens.memory.device
+        positions = []
+        for (h, w), of_level in zip(tokens.shapes, self.level_embedding, strict=True):
+            if padding_mask is None:
+                sine = unmasked_sine(h, w, d, shift=0.5, device=device)[None]
+            else:
+                sine = masked_sine(mask_at(padding_mask, h, w), d, shift=0.5)
+            positions.append(sine.to(of_level.dtype) + of_level)
+        return torch.cat(positions, 1)
+
+
+def _next_name(name: str) -> str:
+    """What a coarser level is called: c6 after c5."""
+    number = re.search(r"\d+$", name)
+    return f"{name[: number.start()]}{int(number[0]) + 1}" if number else f"{name}1"

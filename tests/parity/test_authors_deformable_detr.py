@@ -1,0 +1,120 @@
+"""Deformable DETR's authors' own numbers, made once with their code (see README.md) and checked for ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from formula import set_weights, uniform
+from torch import Tensor, nn
+
+from boxwright.heads.deformable_detr import DeformableDETR, DeformableDETROutput
+from boxwright.necks.deformable_encoder import DeformableEncoder
+from boxwright.structures import Features, Level, Spec, Targets
+
+CANVAS = (96, 128)
+SIZES = [(96, 128), (72, 80)]
+NUM_CLASSES = 5
+LEVELS: Spec = {"c3": Level(12, 8), "c4": Level(20, 16), "c5": Level(28, 32)}
+VARIANTS: dict[str, dict[str, bool]] = {
+    "base": {},
+    "refine": {"refine": True},
+    "two_stage": {"refine": True, "two_stage": True},
+    "single_scale": {},
+}
+
+
+class Transformer(nn.Module):
+    """Neck and head, in float64, with weights that follow from their names."""
+
+    def __init__(self, variant: str) -> None:
+        super().__init__()
+        spec = {"c5": LEVELS["c5"]} if variant == "single_scale" else LEVELS
+        options = {"feedforward_dim": 48, "num_layers": 2, "dropout": 0.0}
+        self.neck = DeformableEncoder(spec, num_levels=1 if variant == "single_scale" else 4, **options)
+        self.head = DeformableDETR(self.neck.out_spec, NUM_CLASSES, num_queries=20, **VARIANTS[variant], **options)
+        set_weights(self)
+        with torch.no_grad():
+            # Queries that differ, and positions that count.
+            self.neck.level_embedding *= 10
+            if variant != "two_stage":
+                self.head.queries.weight *= 10
+
+    def forward(self, features: Features, mask: Tensor, targets: list[Targets] | None = None) -> DeformableDETROutput:
+        return self.head(self.neck(features, mask), mask, targets)  # type: ignore[no-any-return]
+
+
+def maps(transformer: Transformer) -> Features:
+    height, width = CANVAS
+    return {
+        name: uniform(f"level {name}", 2, LEVELS[name].channels, height // stride, width // stride)
+        for name, stride in ((name, LEVELS[name].stride) for name in transformer.neck.in_levels)
+    }
+
+
+def padding_mask() -> Tensor:
+    mask = torch.ones(2, *CANVAS, dtype=torch.bool)
+    for i, (height, width) in enumerate(SIZES):
+        mask[i, :height, :width] = False
+    return mask
+
+
+def objects() -> list[Targets]:
+    targets = []
+    for i, (count, (height, width)) in enumerate(zip((4, 2), SIZES, strict=True)):
+        corner = (uniform(f"corners of {i}", count, 2) + 1) * 0.3
+        side = (uniform(f"sides of {i}", count, 2) + 1) * 0.15 + 0.05
+        boxes = torch.cat((corner, corner + side), 1) * torch.tensor([width, height] * 2)
+        labels = ((uniform(f"labels of {i}", count) + 1) * NUM_CLASSES / 2).long()
+        targets.append(Targets(labels, boxes, (height, width)))
+    return targets
+
+
+@pytest.fixture(scope="module")
+def authors() -> dict[str, np.ndarray]:
+    with np.load(Path(__file__).parent / "data" / "authors_deformable_detr.npz") as numbers:
+        return dict(numbers)
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def transformer(variant: str) -> Transformer:
+    return Transformer(variant)
+
+
+def test_logits_and_boxes(authors: dict[str, np.ndarray], variant: str, transformer: Transformer) -> None:
+    with torch.no_grad():
+        logits, boxes = transformer(maps(transformer), padding_mask()).prediction()
+    assert logits.std(1).mean() > 0.05
+    assert boxes.std(1).mean() > 0.02
+    assert np.abs(logits.numpy() - authors[f"{variant}/logits"]).max() < 1e-5
+    assert np.abs(boxes.numpy() - authors[f"{variant}/boxes"]).max() < 1e-6
+
+
+def test_losses_and_gradients(authors: dict[str, np.ndarray], variant: str, transformer: Transformer) -> None:
+    targets = objects()
+    transformer.zero_grad(set_to_none=True)
+    losses = transformer.head.loss(transformer(maps(transformer), padding_mask(), targets), targets)
+    terms = zip(authors[f"{variant}/term_names"].tolist(), authors[f"{variant}/terms"].tolist(), strict=True)
+    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(dict(terms), rel=1e-6)
+
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    names = authors[f"{variant}/gradient_names"].tolist()
+    gradients = dict(transformer.named_parameters())
+    assert set(gradients) == set(names)
+    norms, projections = (authors[f"{variant}/gradient_{kind}"] for kind in ("norms", "projections"))
+    floor = 1e-8 * np.linalg.norm(norms)
+    for name, norm, projection in zip(names, norms, projections, strict=True):
+        grad = gradients[name].grad
+        assert grad is not None, name
+        direction = uniform(f"direction of {name}", *grad.shape)
+        assert abs(grad.norm().item() - norm) <= 1e-5 * norm + floor, name
+        # A projection of a wrong gradient of the right norm would be off by about the norm itself.
+        assert abs((grad * direction).sum().item() - projection) <= 1e-5 * norm * direction.norm() + floor, name

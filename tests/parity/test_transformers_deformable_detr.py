@@ -1,0 +1,177 @@
+"""Deformable DETR of transformers with our weights: outputs, assignments, every loss term, every gradient."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers_deformable_detr import random_weights, renamed, transformers_deformable_detr
+from transformers_detr import padded_batch
+
+from boxwright.backbones.resnet import ResNet
+from boxwright.data.images import InputFormat
+from boxwright.detector import Detector
+from boxwright.heads.deformable_detr import DeformableDETR, DeformableDETROutput
+from boxwright.losses.set_criterion import normalized_targets
+from boxwright.necks.deformable_encoder import DeformableEncoder
+from boxwright.structures import Category, Targets
+
+pytest.importorskip("transformers")
+
+TERMS = {"loss_ce": ("focal", 1), "loss_bbox": ("l1", 5), "loss_giou": ("giou", 2)}
+NUM_CLASSES, WIDTH = 11, 16
+VARIANTS: dict[str, dict[str, bool]] = {
+    "base": {},
+    "refine": {"refine": True},
+    "two-stage": {"refine": True, "two_stage": True},
+    "single-scale": {},
+}
+
+
+@dataclass
+class Run:
+    """One training pass: what the decoder answered, losses by transformers' names, gradients likewise."""
+
+    output: Any
+    losses: dict[str, float]
+    gradients: dict[str, Tensor]
+
+
+@dataclass
+class Pair:
+    """The same detector in both libraries, and what both are given."""
+
+    ours: Detector
+    theirs: Any
+    images: Tensor
+    mask: Tensor
+    targets: list[Targets]
+
+    @property
+    def labels(self) -> list[dict[str, Tensor]]:
+        wanted = normalized_targets(self.targets)
+        return [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in wanted]
+
+    @cached_property
+    def run_ours(self) -> Run:
+        output = self.ours.train()(self.images, self.mask, self.targets)
+        # transformers has no loss for the proposals of the encoder.
+        losses = {n: v for n, v in self.ours.loss(output, self.targets).items() if not n.endswith("_encoder")}
+        sum(losses.values()).backward()
+        levels = list(self.ours.necks[0].out_spec)
+        gradients = renamed({n: p.grad for n, p in self.ours.named_parameters() if p.grad is not None}, levels)
+        return Run(output, {name: loss.item() for name, loss in losses.items()}, gradients)
+
+    @cached_property
+    def run_theirs(self) -> Run:
+        output = self.theirs.train()(pixel_values=self.images, pixel_mask=(~self.mask).long(), labels=self.labels)
+        output.loss.backward()
+        # A head that several layers share, or that the decoder knows too, has several names.
+        named = self.theirs.named_parameters(remove_duplicate=False)
+        gradients = {name: p.grad for name, p in named if p.grad is not None}
+        losses = {n: v.item() for n, v in output.loss_dict.items() if n.startswith("loss_")}
+        return Run(output, losses, gradients)
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def pair(request: pytest.FixtureRequest) -> Pair:
+    torch.manual_seed(0)
+    single = request.param == "single-scale"
+    backbone = ResNet(depth=18, width=WIDTH, norm="frozen", levels=("c5",) if single else ("c3", "c4", "c5"))
+    options = {"hidden_dim": 64, "num_heads": 4, "feedforward_dim": 128, "dropout": 0.0}
+    neck = DeformableEncoder(backbone.out_spec, num_layers=3, num_levels=1 if single else 4, **options)
+    head = DeformableDETR(
+        neck.out_spec, NUM_CLASSES, num_layers=3, num_queries=20, class_weight=1.0, **VARIANTS[request.param], **options
+    )
+    categories = [Category(i, f"class {i}") for i in range(NUM_CLASSES)]
+    ours = Detector(backbone, [neck], head, categories=categories, input_format=InputFormat(image_size=64))
+    images, mask, targets = padded_batch([(96, 160), (128, 100)], [7, 3], NUM_CLASSES)
+    random_weights(ours, images)
+    return Pair(ours, transformers_deformable_detr(ours, depth=18, width=WIDTH), images, mask, targets)
+
+
+@pytest.fixture(scope="module")
+def double_pair(pair: Pair) -> Pair:
+    """The same in float64, where a difference of 1e-6 is a difference in the mathematics."""
+    targets = [target._replace(boxes=target.boxes.double()) for target in pair.targets]
+    return Pair(deepcopy(pair.ours).double(), deepcopy(pair.theirs).double(), pair.images.double(), pair.mask, targets)
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    return (ours - theirs).abs().max().item()
+
+
+def test_logits_and_boxes(pair: Pair) -> None:
+    pair.ours.eval()
+    pair.theirs.eval()
+    with torch.no_grad():
+        logits, boxes = pair.ours(pair.images, pair.mask).prediction()
+        theirs = pair.theirs(pixel_values=pair.images, pixel_mask=(~pair.mask).long())
+    # Queries are told apart, or there would be nothing to compare.
+    assert logits.std(1).mean() > 0.1
+    assert boxes.std(1).mean() > 0.05
+    assert difference(logits, theirs.logits) < 1e-4
+    assert difference(boxes, theirs.pred_boxes) < 1e-4
+
+
+def test_every_layer_and_every_proposal(double_pair: Pair) -> None:
+    ours: DeformableDETROutput = double_pair.run_ours.output
+    theirs = double_pair.run_theirs.output
+    layers = [*theirs.auxiliary_outputs, {"logits": theirs.logits, "pred_boxes": theirs.pred_boxes}]
+    assert len(layers) == len(ours.logits)
+    for i, layer in enumerate(layers):
+        assert difference(ours.logits[i], layer["logits"]) < 1e-5
+        assert difference(ours.boxes_cxcywh_norm[i], layer["pred_boxes"]) < 1e-5
+    if double_pair.ours.head.two_stage:
+        assert ours.proposal_logits is not None
+        assert ours.proposal_boxes_cxcywh_norm is not None
+        assert difference(ours.proposal_logits, theirs.enc_outputs_class) < 1e-5
+        assert difference(ours.proposal_boxes_cxcywh_norm, theirs.enc_outputs_coord_logits.sigmoid()) < 1e-5
+
+
+def test_every_loss_term(double_pair: Pair) -> None:
+    ours, theirs = double_pair.run_ours.losses, double_pair.run_theirs.losses
+    assert len(ours) == len(theirs) == 3 * len(double_pair.ours.head.layers)
+    for name, loss in theirs.items():
+        base, _, suffix = name.removeprefix("loss_").partition("_")
+        term, weight = TERMS[f"loss_{base}"]
+        assert loss > 1e-3
+        assert ours[f"{term}_{suffix}" if suffix else term] == pytest.approx(weight * loss, rel=1e-6), name
+
+
+def test_gradient_of_every_parameter(double_pair: Pair) -> None:
+    ours, theirs = double_pair.run_ours.gradients, double_pair.run_theirs.gradients
+    assert set(ours) <= set(theirs)
+    assert len(ours) == len({id(grad) for grad in theirs.values()})
+    total = torch.stack([grad.norm() for grad in ours.values()]).norm()
+    for name, our_grad in ours.items():
+        grad = theirs[name]
+        error = (our_grad - grad).norm()
+        # The second summand is for gradients that are zero but for rounding: the bias of keys moves all scores of a
+        # softmax alike.
+        assert error <= 1e-5 * grad.norm() + 1e-10 * total, f"{name}: {error / grad.norm():.1e}"
+
+
+def test_assignments_are_identical(pair: Pair) -> None:
+    from transformers.loss.loss_deformable_detr import DeformableDetrHungarianMatcher
+
+    config = pair.theirs.config
+    costs = {"class_cost": config.class_cost, "bbox_cost": config.bbox_cost, "giou_cost": config.giou_cost}
+    matcher = DeformableDetrHungarianMatcher(**costs)
+    with torch.no_grad():
+        output = pair.ours(pair.images, pair.mask, pair.targets)
+    wanted = normalized_targets(pair.targets)
+    ours = pair.ours.head.criterion.matcher(output.logits, output.boxes_cxcywh_norm, wanted)
+    assert len(ours.query) == len(output.logits) * 10
+    for layer, (logits, boxes) in enumerate(zip(output.logits, output.boxes_cxcywh_norm, strict=True)):
+        first = 0
+        for image, (queries, found) in enumerate(matcher({"logits": logits, "pred_boxes": boxes}, pair.labels)):
+            here = (ours.layer == layer) & (ours.image == image)
+            assert ours.query[here].tolist() == queries.tolist()
+            assert (ours.object[here] - first).tolist() == found.tolist()
+            first += len(pair.targets[image].labels)
