@@ -109,7 +109,7 @@ def test_help_without_a_recipe_says_how_parts_are_swapped(capsys: pytest.Capture
 def test_help_with_a_recipe_shows_every_option_with_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:
     printed = help_of(capsys, "rtdetr_r18")
     assert "neck: hybrid_encoder. AIFI" in printed
-    assert "--neck.expansion width of the fusion blocks as a share of hidden_dim" in printed
+    assert "--neck.expansion of E: width of the fusion blocks as a share of hidden_dim" in printed
     assert "[number; default 1.0; here 0.5]" in printed
     assert "--head.num_queries how many objects can be found in a picture. [integer; default 300]" in printed
     assert "--input.mean" in printed

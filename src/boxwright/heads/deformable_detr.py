@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -156,17 +157,11 @@ class DeformableDETR(nn.Module):
         else:
             self.queries = nn.Embedding(num_queries, 2 * hidden_dim)  # position, content
             self.reference_points = nn.Linear(hidden_dim, 2)
+        layer = partial(
+            DeformableDecoderLayer, num_levels=len(self.levels), hidden_dim=feedforward_dim, dropout=dropout
+        )
         self.layers = nn.ModuleList(
-            DeformableDecoderLayer(
-                hidden_dim,
-                num_heads=num_heads,
-                num_levels=len(self.levels),
-                num_points=num_points,
-                hidden_dim=feedforward_dim,
-                dropout=dropout,
-                sampling=sampling,
-            )
-            for _ in range(num_layers)
+            layer(hidden_dim, num_heads=num_heads, num_points=num_points, sampling=sampling) for _ in range(num_layers)
         )
         # One pair for all layers, or one per layer; then one for the proposals.
         num_heads_out = num_layers + two_stage if refine else 1
@@ -213,9 +208,7 @@ class DeformableDETR(nn.Module):
         tokens = level_tokens(maps, padding_mask)
         every_place = targets is not None or self.as_published
         proposals = self._propose(tokens, every_place) if self.two_stage else None
-        queries = (
-            self._learned_queries(tokens.memory.shape[0]) if proposals is None else self._proposed_queries(proposals)
-        )
+        queries = self._learned_queries(tokens.memory) if proposals is None else self._proposed_queries(proposals)
         every_layer = (targets is not None and self.auxiliary_losses) or self.as_published
         logits, boxes = self._decode(tokens, queries, every_layer)
         if proposals is None:
@@ -283,12 +276,12 @@ class DeformableDETR(nn.Module):
         positions, content = self.proposal_queries(encoded).chunk(2, -1)
         return Queries(content.contiguous(), positions, reference)
 
-    def _learned_queries(self, batch: int) -> Queries:
+    def _learned_queries(self, memory: Float[Tensor, "b t d"]) -> Queries:
         # Looked up, because a slice of a parameter asks for gradients even where there are none (torch 2.15).
         every_query = torch.arange(self.num_queries, device=self.queries.weight.device)
         positions, content = self.queries(every_query).chunk(2, -1)
         reference = _at_full_precision(self.reference_points, positions).sigmoid()
-        return Queries(*(x.repeat(batch, 1, 1) for x in (content, positions, reference)))
+        return Queries(*(x.repeat(memory.shape[0], 1, 1) for x in (content, positions, reference)))
 
     def _decode(
         self, tokens: LevelTokens, queries: Queries, every_layer: bool
