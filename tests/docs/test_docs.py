@@ -65,7 +65,13 @@ def test_adding_a_part_works_as_its_page_says(folder: Path) -> None:
     """In a copy of the project, and in a process of its own that imports this copy."""
     for name in ("src", "tests/contracts"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "tests/conftest.py", "tests/sparse_ids.py", "tests/weights.py"):
+    for name in (
+        "pyproject.toml",
+        "tests/conftest.py",
+        "tests/sparse_ids.py",
+        "tests/weights.py",
+        "tests/neighbours.py",
+    ):
         shutil.copy(ROOT / name, folder / name)
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("pages.py")), str(ADD_A_PART), str(folder)],
