@@ -97,12 +97,12 @@ def transformers_deformable_detr(ours: Detector, *, depth: int, width: int = 64,
         dropout=dropout,
         attention_dropout=dropout,
         activation_dropout=dropout,
-        # With it the heads of all layers are one, also where each layer has its own.
+        # With it the class heads of all layers are one, also where refinement has one per layer.
         tie_word_embeddings=not head.refine,
     )
     theirs = DeformableDetrForObjectDetection(config)
     if head.refine:
-        # Two names of one head, as in the published code; here they are copies.
+        # Two names of one head, as in the published code; untied they are copies.
         theirs.model.decoder.bbox_embed = theirs.bbox_embed
     if head.two_stage:
         theirs.model.decoder.class_embed = theirs.class_embed
