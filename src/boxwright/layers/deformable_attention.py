@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from boxwright.layers.dropout import Dropout
 from boxwright.layers.transformer import FeedForward
 from boxwright.ops.boxes import at_least_float32
 from boxwright.ops.deformable import Sampling, deformable_sampling
@@ -135,7 +136,7 @@ class DeformableDecoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.feed_forward = FeedForward(dim, hidden_dim, activation="relu", dropout=dropout)
         self.norm3 = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,

@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.conv import ACTIVATIONS, Activation
+from boxwright.layers.dropout import Dropout, relu_dropout
 
 
 class FeedForward(nn.Module):
@@ -22,11 +23,16 @@ class FeedForward(nn.Module):
         super().__init__()
         self.linear1 = nn.Linear(dim, hidden_dim)
         self.activation = ACTIVATIONS[activation]()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.linear2 = nn.Linear(hidden_dim, dim)
 
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        return self.linear2(self.dropout(self.activation(self.linear1(x))))  # type: ignore[no-any-return]
+        x = self.linear1(x)
+        if isinstance(self.activation, nn.ReLU):
+            x = relu_dropout(x, self.dropout.p, training=self.training)
+        else:
+            x = self.dropout(self.activation(x))
+        return self.linear2(x)  # type: ignore[no-any-return]
 
 
 class TransformerEncoderLayer(nn.Module):
@@ -63,7 +69,7 @@ class TransformerEncoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.feed_forward = FeedForward(dim, hidden_dim, activation=activation, dropout=dropout)
         self.norm2 = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,
@@ -111,7 +117,7 @@ class TransformerDecoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.feed_forward = FeedForward(dim, hidden_dim, dropout=dropout)
         self.norm3 = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,
