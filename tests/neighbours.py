@@ -42,4 +42,5 @@ def assert_alone_as_among_others(detector: Detector) -> None:
     first, other = alone[0], alone[5]
     assert isinstance(first, Detections)
     assert isinstance(other, Detections)
-    assert (first.scores - other.scores).abs().max() > 1e-3, "the pictures are told apart at all"
+    assert min(len(first.scores), len(other.scores)) >= 5, "something is found"
+    assert (first.scores[:5] - other.scores[:5]).abs().max() > 1e-3, "the pictures are told apart at all"

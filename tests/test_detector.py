@@ -15,7 +15,7 @@ from boxwright.data.images import InputFormat
 from boxwright.data.loader import Sample, collate
 from boxwright.detector import Detector
 from boxwright.layers.padding import mask_at
-from boxwright.structures import Detections, ImageSize, LossTotals, Targets
+from boxwright.structures import Detections, Features, ImageSize, Level, LossTotals, Spec, Targets, main_levels
 from neighbours import assert_alone_as_among_others, assert_same, picture
 
 MakeDetector = Callable[..., Detector]
@@ -217,6 +217,45 @@ def test_necks_run_one_after_the_other(make_detector: MakeDetector) -> None:
     detector(images)
     for name in seen[0]:
         torch.testing.assert_close(seen[1][name], 2 * seen[0][name], rtol=0, atol=0)
+
+
+class Adds(nn.Module):
+    """A neck that adds 1 and offers what came in, tenfold, as an auxiliary level."""
+
+    def __init__(self, in_spec: Spec) -> None:
+        super().__init__()
+        self.out_spec: Spec = {**in_spec, "more": Level(1, 8, auxiliary=True)}
+
+    def forward(self, features: Features, _: object) -> Features:
+        assert list(features) == ["c3"]
+        return {"c3": features["c3"] + 1, "more": features["c3"] * 10}
+
+
+class Shows(nn.Module):
+    """A head that puts out what it gets."""
+
+    def forward(self, features: Features, *_: object) -> Features:
+        return features
+
+
+class Splits(nn.Module):
+    """A backbone that hands on its images, and thrice as much as an auxiliary level."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out_spec: Spec = {"c3": Level(3, 1), "aside": Level(3, 1, auxiliary=True)}
+
+    def forward(self, images: torch.Tensor) -> Features:
+        return {"c3": images, "aside": images * 3}
+
+
+def test_auxiliary_levels_pass_the_necks_by() -> None:
+    backbone = Splits()
+    first = Adds(main_levels(backbone.out_spec))
+    necks = [first, Adds(main_levels(first.out_spec))]
+    detector = Detector(backbone, necks, Shows(), categories=[], input_format=SQUARE)
+    found = detector(torch.full((1, 3, 2, 2), 2.0))
+    assert {name: x.unique().tolist() for name, x in found.items()} == {"aside": [6.0], "more": [30.0], "c3": [4.0]}
 
 
 def test_parameter_groups_tell_norms_biases_and_the_backbone_apart(detector: Detector) -> None:

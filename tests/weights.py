@@ -26,3 +26,19 @@ def calibrate(module: nn.Module, images: torch.Tensor) -> None:
     module.train()(images)
     for norm in norms:
         norm.momentum = 0.1
+
+
+@torch.no_grad()
+def settle(detector: nn.Module, images: torch.Tensor) -> None:
+    """Bring what a dense head predicts to the size that it has in use.
+
+    Else all scores are 1, and boxes are so large that rounding shows.
+    """
+    output = detector.eval()(images)
+    for name, maps, size in (("classes", "logits", 0.5), ("boxes", "deltas", 0.1)):
+        predictor, levels = getattr(detector.head, name, None), getattr(output, maps, None)
+        if isinstance(levels, tuple) and isinstance(predictor, nn.Module):
+            *_, last = (child for child in predictor.modules() if isinstance(child, nn.Conv2d))
+            factor = size / torch.cat(levels, 1).std()
+            for parameter in last.parameters():
+                parameter.mul_(factor)

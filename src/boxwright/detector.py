@@ -18,7 +18,7 @@ from boxwright.data.canvases import Ready, read_equal_canvases
 from boxwright.data.images import InputFormat, Picture, normalise
 from boxwright.layers.rep_vgg import fuse_for_inference
 from boxwright.losses.selection import SelectionQuality
-from boxwright.structures import Category, Detections, Features, ImageSize, LossTotals, Spec, Targets
+from boxwright.structures import Category, Detections, Features, ImageSize, LossTotals, Spec, Targets, main_levels
 
 
 class Backbone(Protocol):
@@ -57,6 +57,14 @@ class SelectingHead(Protocol):
         """Counts over the selected queries; None where this head's options select none."""
 
 
+@runtime_checkable
+class MatchingHead(Protocol):
+    """A head whose losses are divided by the number of places that it gives to objects."""
+
+    def count_matches(self, targets: Sequence[Targets], canvas: tuple[int, int]) -> int:
+        """How many places, for pictures on a canvas of this (height, width) in pixels of the network's input."""
+
+
 class Detector(nn.Module):
     """Backbone, necks and head in a row, with what is needed to use them on pictures.
 
@@ -91,10 +99,14 @@ class Detector(nn.Module):
         targets: Sequence[Targets] | None = None,
     ) -> Any:
         """The head's output for normalised images; with ``targets``, one that ``loss`` takes."""
-        features = self.backbone(images)
+        spec: Spec = self.backbone.out_spec  # type: ignore[assignment]
+        features: Features = self.backbone(images)
+        auxiliary: Features = {}
         for neck in self.necks:
-            features = neck(features, padding_mask)
-        return self.head(features, padding_mask, targets)
+            auxiliary |= {name: features[name] for name, level in spec.items() if level.auxiliary}
+            features = neck({name: features[name] for name in main_levels(spec)}, padding_mask)
+            spec = neck.out_spec  # type: ignore[assignment]
+        return self.head({**auxiliary, **features}, padding_mask, targets)
 
     def loss(
         self, output: Any, targets: Sequence[Targets], totals: LossTotals | None = None
@@ -107,6 +119,18 @@ class Detector(nn.Module):
             totals: of the whole optimiser step, over processes and accumulated batches; of ``targets`` where None.
         """
         return self.head.loss(output, targets, totals)  # type: ignore[operator, no-any-return]
+
+    def totals(self, targets: Sequence[Targets], canvas: tuple[int, int]) -> LossTotals:
+        """What ``loss`` divides by, of these pictures alone; those of a step's parts add up.
+
+        Args:
+            targets: one per picture.
+            canvas: (height, width) of the network's input.
+        """
+        totals = LossTotals.of(targets)
+        if isinstance(self.head, MatchingHead):
+            totals = totals._replace(matches=self.head.count_matches(targets, canvas))
+        return totals
 
     def postprocess(self, output: Any, image_sizes: Sequence[ImageSize]) -> list[Detections]:
         """Detections of each picture, best first, in pixels of the original picture."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -32,13 +33,30 @@ Features = dict[str, Float[Tensor, "b _c _h _w"]]
 """The maps of a ``Spec``: the same keys in the same order."""
 
 
+def main_levels(spec: Spec) -> Spec:
+    """The levels that a neck works on: all but the auxiliary ones, which pass it by."""
+    return {name: level for name, level in spec.items() if not level.auxiliary}
+
+
+def levels_for_head(specs: Sequence[Spec]) -> Spec:
+    """What reaches the head: the last of the ``out_spec`` of backbone and necks, and the auxiliary levels before."""
+    auxiliary = {name: level for spec in specs[:-1] for name, level in spec.items() if level.auxiliary}
+    return {**auxiliary, **specs[-1]}
+
+
+def coarser_name(name: str) -> str:
+    """What a part calls the level that it adds beyond ``name``: c6 after c5."""
+    number = re.search(r"\d+$", name)
+    return f"{name[: number.start()]}{int(number[0]) + 1}" if number else f"{name}1"
+
+
 def head_levels(spec: Spec) -> list[str]:
     """Names of the levels that a head predicts from: all but the auxiliary ones.
 
     Raises:
         ValueError: there is none.
     """
-    levels = [name for name, level in spec.items() if not level.auxiliary]
+    levels = list(main_levels(spec))
     if not levels:
         raise ValueError("the head needs at least one level")
     return levels
@@ -113,13 +131,15 @@ class Batch(NamedTuple):
 class LossTotals(NamedTuple):
     """What one optimiser step consists of, so that its losses do not depend on how its pictures are spread.
 
-    ``objects`` and ``images`` count the whole step, over processes and accumulated batches. Gradients are averaged
-    over ``processes``, so that each process divides by its share.
+    ``objects`` and ``images`` count the whole step, over processes and accumulated batches; so do ``matches``, the
+    places that the head gives to objects, which only some heads count. Gradients are averaged over ``processes``, so
+    that each process divides by its share.
     """
 
     objects: int
     images: int
     processes: int = 1
+    matches: int | None = None
 
     @classmethod
     def of(cls, targets: Sequence[Targets]) -> LossTotals:
@@ -130,3 +150,19 @@ class LossTotals(NamedTuple):
     def object_share(self) -> float:
         """Objects per process; where the step has none, as if it had one."""
         return max(self.objects, 1) / self.processes
+
+    @property
+    def image_share(self) -> float:
+        """Images per process."""
+        return self.images / self.processes
+
+    @property
+    def match_share(self) -> float:
+        """Matches per process; where the step has none, as if it had one.
+
+        Raises:
+            ValueError: they were not counted.
+        """
+        if self.matches is None:
+            raise ValueError("the losses of this head need LossTotals with matches; Detector.totals counts them")
+        return max(self.matches, 1) / self.processes

@@ -14,6 +14,9 @@ from boxwright.training.options import TrainOptions
 
 RECIPES = ["rtdetr_r101", "rtdetr_r18", "rtdetr_r34", "rtdetr_r50", "rtdetr_r50_m"]
 
+NO_EXTRA = {"extra_levels": 0, "extra": "max_pool"}
+"""What else a resolved FPN has."""
+
 
 def write(folder: Path, text: str) -> Path:
     path = folder / "mine.yaml"
@@ -82,12 +85,12 @@ class TestOverrides:
 
     def test_swapping_drops_the_options_of_the_old_part_and_says_so(self) -> None:
         recipe, notes = resolve("rtdetr_r18", {"neck": "fpn"})
-        assert recipe["neck"] == [{"name": "fpn", "out_channels": 256}]
+        assert recipe["neck"] == [{"name": "fpn", "out_channels": 256, **NO_EXTRA}]
         assert notes == ("neck: hybrid_encoder was replaced by fpn; its options are dropped: expansion=0.5",)
 
     def test_a_swap_comes_before_options_in_any_order(self) -> None:
         recipe, _ = resolve("rtdetr_r18", {"neck.out_channels": "64", "neck": "fpn"})
-        assert recipe["neck"] == [{"name": "fpn", "out_channels": 64}]
+        assert recipe["neck"] == [{"name": "fpn", "out_channels": 64, **NO_EXTRA}]
 
     def test_swapping_for_the_same_part_keeps_its_options(self) -> None:
         recipe, notes = resolve("rtdetr_r18", {"neck": "hybrid_encoder"})
@@ -111,7 +114,9 @@ class TestOverrides:
 
     @pytest.mark.parametrize("entry", [{"name": "fpn", "out_channels": 128}, "{name: fpn, out_channels: 128}"])
     def test_a_part_with_its_options(self, entry: Any) -> None:
-        assert resolve("rtdetr_r18", {"neck": entry}).recipe["neck"] == [{"name": "fpn", "out_channels": 128}]
+        assert resolve("rtdetr_r18", {"neck": entry}).recipe["neck"] == [
+            {"name": "fpn", "out_channels": 128, **NO_EXTRA}
+        ]
 
     def test_a_section_as_a_mapping_keeps_the_rest(self) -> None:
         train = resolve("rtdetr_r101", {"train": {"epochs": 3}}).recipe["train"]

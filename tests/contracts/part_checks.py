@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, get_type_hints
 
@@ -15,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.compose.parts import Folder, find_part
-from boxwright.structures import Features, Level, Spec
+from boxwright.data.images import InputFormat
+from boxwright.detector import Detector
+from boxwright.structures import Category, Features, Level, Spec, levels_for_head, main_levels
 
 REDUCED: dict[str, dict[str, Any]] = {
     "resnet_vd": {"depth": 18, "width": 8},
@@ -23,7 +26,17 @@ REDUCED: dict[str, dict[str, Any]] = {
     "hybrid_encoder": {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 16, "num_blocks": 1},
     "detr_encoder": {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 16, "num_layers": 2, "dropout": 0.0},
     "deformable_encoder": {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 16, "num_layers": 2, "dropout": 0.0},
+    "rfp": {"depth": 18, "width": 8, "out_channels": 16},
+    "timm": {"model": "test_efficientnet"},
     "fpn": {"out_channels": 16},
+    "pafpn": {"out_channels": 16},
+    "augfpn": {"out_channels": 16},
+    "bifpn": {"out_channels": 16, "repeats": 1},
+    "nas_fpn": {"out_channels": 16, "repeats": 1},
+    # A fresh head is sure of nothing, and a threshold would leave no detections to look at.
+    "retinanet": {"channels": 16, "num_convs": 1, "score_threshold": 0.0},
+    "fcos": {"channels": 16, "num_convs": 1, "score_threshold": 0.0},
+    "efficientdet": {"channels": 16, "num_convs": 1},
     "detr": {
         "hidden_dim": 16,
         "num_heads": 2,
@@ -58,6 +71,22 @@ def build(folder: Folder, name: str, *wiring: object, seed: int = 0, **options: 
     """A part with small options."""
     torch.manual_seed(seed)
     return find_part(folder, name)(*wiring, **(REDUCED.get(name, {}) | options))
+
+
+def composed(backbone: str, necks: Sequence[str], head: str, num_classes: int) -> Detector:
+    """A detector of small parts, for pictures of 64 pixels."""
+    parts = [build("backbones", backbone)]
+    for name in necks:
+        parts.append(build("necks", name, main_levels(parts[-1].out_spec)))
+    spec = levels_for_head([part.out_spec for part in parts])
+    categories = [Category(i, f"class {i}") for i in range(num_classes)]
+    return Detector(
+        parts[0],
+        parts[1:],
+        build("heads", head, spec, num_classes),
+        categories=categories,
+        input_format=InputFormat(image_size=64),
+    )
 
 
 def maps(height: int, width: int, *, batch: int = 2, spec: Spec = SPEC) -> Features:

@@ -1,9 +1,8 @@
-"""What every head keeps to, and what every detector made of these parts can do."""
+"""What every head keeps to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
 
 import pytest
 import torch
@@ -15,15 +14,15 @@ from part_checks import (
     check_equal_seeds_give_equal_weights,
     check_name,
     check_state_round_trip,
+    composed,
     maps,
 )
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from boxwright.compose.parts import find_part, list_parts
-from boxwright.data.images import InputFormat
-from boxwright.detector import Detector
-from boxwright.structures import Category, Detections, ImageSize, LossTotals, Targets
+from boxwright.detector import MatchingHead
+from boxwright.structures import Detections, ImageSize, LossTotals, Targets
 
 MakeTargets = Callable[..., list[Targets]]
 
@@ -97,9 +96,10 @@ def test_losses_do_not_depend_on_how_pictures_are_spread(name: str, make_targets
         output = head(chosen, None, targets[part])
         return torch.stack(list(head.loss(output, targets[part], totals).values())).sum()
 
+    step = LossTotals(4, 3, matches=head.count_matches(targets, (64, 64)) if isinstance(head, MatchingHead) else None)
     whole, parts = total(slice(3), None), (slice(2), slice(2, 3))
-    accumulated = sum(total(part, LossTotals(4, 3)) for part in parts)
-    averaged = sum(total(part, LossTotals(4, 3, processes=2)) for part in parts) / 2
+    accumulated = sum(total(part, step) for part in parts)
+    averaged = sum(total(part, step._replace(processes=2)) for part in parts) / 2
     torch.testing.assert_close(accumulated, whole, rtol=1e-5, atol=0)
     torch.testing.assert_close(averaged, whole, rtol=1e-5, atol=0)
 
@@ -151,51 +151,9 @@ def test_seeds(name: str) -> None:
     check_equal_seeds_give_equal_weights(one, same, other)
 
 
-def composed(backbone_name: str, neck_names: tuple[str, ...], head_name: str) -> Detector:
-    backbone = build("backbones", backbone_name)
-    spec, necks = backbone.out_spec, []
-    for neck_name in neck_names:
-        necks.append(build("necks", neck_name, spec))
-        spec = necks[-1].out_spec
-    head = build("heads", head_name, spec, NUM_CLASSES)
-    categories = [Category(i, f"class {i}") for i in range(NUM_CLASSES)]
-    return Detector(backbone, necks, head, categories=categories, input_format=InputFormat(image_size=64))
-
-
-NECKS = [(), *((name,) for name in list_parts("necks")), tuple(list_parts("necks"))]
-
-
-@pytest.mark.parametrize(
-    ("backbone", "necks", "head"),
-    list(product(list_parts("backbones"), NECKS, list_parts("heads"))),
-    ids=lambda value: value if isinstance(value, str) else "+".join(value) or "no neck",
-)
-def test_any_parts_make_a_detector_that_learns(
-    backbone: str, necks: tuple[str, ...], head: str, make_targets: MakeTargets
-) -> None:
-    detector, targets = composed(backbone, necks, head).train(), make_targets([3, 1])
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-
-    def total() -> Tensor:
-        torch.manual_seed(0)
-        loss = sum(detector.loss(detector(images, None, targets), targets).values())
-        assert isinstance(loss, Tensor)
-        return loss
-
-    optimizer = torch.optim.AdamW(detector.parameters(), lr=2e-3)
-    losses = []
-    for _ in range(30):
-        losses.append(total())
-        optimizer.zero_grad()
-        losses[-1].backward()
-        optimizer.step()
-    assert losses[-1] < 0.97 * losses[0], [loss.item() for loss in losses]
-    assert all(parameter.grad is not None for parameter in detector.parameters() if parameter.requires_grad)
-
-
 @heads
 def test_the_fused_detector_exports_with_a_free_batch(name: str) -> None:
-    detector = composed("resnet_vd", ("hybrid_encoder",), name).fused()
+    detector = composed("resnet_vd", ["hybrid_encoder"], name, NUM_CLASSES).fused()
 
     def pictures(count: int) -> Tensor:
         return torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(count))

@@ -8,9 +8,10 @@ import torch
 from small_recipes import every_recipe
 
 from boxwright.compose.detectors import build_resolved
+from boxwright.data.images import normalise
 from boxwright.structures import Category
 from neighbours import assert_alone_as_among_others
-from weights import calibrate, shake
+from weights import calibrate, settle, shake
 
 
 @every_recipe
@@ -18,5 +19,8 @@ def test_a_picture_alone_is_predicted_as_among_others(recipe: dict[str, Any]) ->
     torch.manual_seed(0)
     detector = build_resolved(recipe, categories=[Category(i, f"class {i}") for i in range(3)])
     shake(detector)
-    calibrate(detector, torch.rand(4, 3, 12, 12).repeat_interleave(8, 2).repeat_interleave(8, 3))
+    coarse = torch.randint(256, (4, 3, 12, 12), dtype=torch.uint8)
+    images = normalise(coarse.repeat_interleave(8, 2).repeat_interleave(8, 3), detector.input_format)
+    calibrate(detector, images)
+    settle(detector, images)
     assert_alone_as_among_others(detector)

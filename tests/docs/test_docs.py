@@ -27,7 +27,7 @@ from boxwright.data.shapes import draw_data_set
 from boxwright.structures import Category
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-ADD_A_PART = ROOT / "docs" / "add-a-part.md"
+ADD_A_NECK = ROOT / "docs" / "add-a-neck.md"
 
 
 def by_name(page: Path) -> str:
@@ -56,12 +56,12 @@ def folder(tmp_path: Path, data_set: Path) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore:a picture holds")
-@pytest.mark.parametrize("page", [page for page in PAGES if page != ADD_A_PART], ids=by_name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != ADD_A_NECK], ids=by_name)
 def test_what_a_page_says_works(page: Path, folder: Path) -> None:
     play(page, folder)
 
 
-def test_adding_a_part_works_as_its_page_says(folder: Path) -> None:
+def test_adding_a_neck_works_as_its_page_says(folder: Path) -> None:
     """In a copy of the project, and in a process of its own that imports this copy."""
     for name in ("src", "tests/contracts"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -74,7 +74,7 @@ def test_adding_a_part_works_as_its_page_says(folder: Path) -> None:
     ):
         shutil.copy(ROOT / name, folder / name)
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("pages.py")), str(ADD_A_PART), str(folder)],
+        [sys.executable, str(Path(__file__).with_name("pages.py")), str(ADD_A_NECK), str(folder)],
         env={**os.environ, "PYTHONPATH": str(folder / "src")},
         capture_output=True,
         text=True,
@@ -155,7 +155,7 @@ def test_the_table_of_recipes_has_every_cost(name: str) -> None:
 
 def example_options() -> set[str]:
     """Options of the neck that the page on adding parts adds."""
-    code = next(block.text for block in blocks(ADD_A_PART) if block.language == "python")
+    code = next(block.text for block in blocks(ADD_A_NECK) if block.language == "python")
     constructor = next(
         node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.FunctionDef) and node.name == "__init__"
     )

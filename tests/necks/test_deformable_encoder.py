@@ -85,6 +85,7 @@ def test_levels_are_added_below_the_coarsest() -> None:
 def test_names_of_added_levels_continue_those_that_come_in() -> None:
     assert list(small({"p4": Level(8, 16), "p5": Level(8, 32)}).out_spec) == ["p4", "p5", "p6", "p7"]
     assert list(small({"c9": Level(8, 16)}, num_levels=2).out_spec) == ["c9", "c10"]
+    assert list(small(num_levels=2).out_spec) == ["c3", "c4", "c5"]
     assert list(small({"top": Level(8, 16)}, num_levels=3).out_spec) == ["top", "top1", "top2"]
 
 
@@ -169,7 +170,7 @@ def test_starts_as_published() -> None:
         ({"num_heads": 3}, r"num_heads \(3\), not 16"),
         ({"num_heads": 0}, "num_heads is at least 1, not 0"),
         ({"num_points": 0}, "num_points is at least 1, not 0"),
-        ({"num_levels": 2}, r"num_levels is at least 3, the levels \['c3', 'c4', 'c5'\], not 2"),
+        ({"num_levels": 0}, r"num_levels is at least 1, not 0"),
     ],
 )
 def test_what_the_constructor_refuses(options: dict[str, object], message: str) -> None:

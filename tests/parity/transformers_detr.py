@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from boxwright.backbones.resnet import Bottleneck
 from boxwright.layers.conv import FrozenBatchNorm2d
+from boxwright.layers.resnet import Bottleneck
 from boxwright.structures import Targets
 
 RENAMES = [

@@ -107,6 +107,19 @@ class TestResume:
         assert_equal(checkpoint(broken, "best.pt"), checkpoint(unbroken, "best.pt"))
         assert timeless(read_log(broken.folder)) == timeless(read_log(unbroken.folder))
 
+    def test_sgd_goes_on_with_its_momentum(self, make_run: MakeRun, interrupt_at: Callable[[int], None]) -> None:
+        options: dict[str, Any] = {"steps": 4, "evaluations": 1, "optimizer": "sgd", "lr": 1e-3}
+        whole, broken = make_run("whole", **options), make_run("broken", **options)
+        train(whole)
+        interrupt_at(2)
+        with pytest.raises(Interrupted):
+            train(broken)
+        interrupt_at(1000)
+        broken = make_run("broken", weights_seed=99, **options)
+        train(broken, resume=True)
+        assert any("momentum_buffer" in state for state in checkpoint(broken, "last.pt")["optimizer"]["state"].values())
+        assert_equal(checkpoint(broken, "last.pt"), checkpoint(whole, "last.pt"))
+
     def test_the_unbroken_run_goes_through_every_stage(self, unbroken: Run) -> None:
         """Else the comparison would say little."""
         rows = [row for row in read_log(unbroken.folder) if row["kind"] == "train"]

@@ -116,3 +116,21 @@ def test_a_factor_that_names_nothing_is_an_error(tiny_recipe: dict[str, Any]) ->
 def test_norms_and_biases_decay_where_asked_for(tiny_recipe: dict[str, Any]) -> None:
     options = TrainOptions(weight_decay=0.05, norm_decay=True)
     assert {decay for _, decay in settings(boxwright.build(tiny_recipe, num_classes=3), options).values()} == {0.05}
+
+
+def test_sgd_has_momentum_and_an_l2_penalty(tiny_recipe: dict[str, Any]) -> None:
+    detector = boxwright.build(tiny_recipe, num_classes=3)
+    options = TrainOptions(optimizer="sgd", momentum=0.8, lr=0.01, weight_decay=0.05)
+    before = {name: parameter.detach().clone() for name, parameter in detector.named_parameters()}
+    optimizer = make_optimizer(detector, options)
+    for _ in range(2):
+        for parameter in detector.parameters():
+            parameter.grad = torch.full_like(parameter, 0.5)
+        optimizer.step()
+    without = undecayed(detector)
+    for name, parameter in detector.named_parameters():
+        decay = 0.0 if name in without else 0.05
+        first = 0.5 + decay * before[name]
+        once = before[name] - 0.01 * first
+        twice = once - 0.01 * (0.8 * first + 0.5 + decay * once)
+        torch.testing.assert_close(parameter.detach(), twice, rtol=1e-5, atol=1e-7)

@@ -133,9 +133,11 @@ def _conclude(console: Console, progress: Progress, folder: Path, data: str) -> 
 
 def _advise(console: Console, detector: Detector, data: DetectionData) -> None:
     """Say what will not work as hoped, before time is spent on it."""
-    places = getattr(detector.head, "num_queries", None)
-    if places is not None and max_objects(data) > places:
-        say(console, f"note: more objects than the {places} queries; the rest is never found: raise --head.num_queries")
+    for limit in ("num_queries", "max_detections"):
+        places = getattr(detector.head, limit, None)
+        if places is not None and max_objects(data) > places:
+            most = f"{max_objects(data)} objects in a picture, but no more than {places} can be found"
+            say(console, f"note: {most}: raise --head.{limit}")
     if any(isinstance(m, FrozenBatchNorm2d) and m.is_fresh() for m in detector.modules()):
         say(console, "note: norms are frozen but were never trained; from scratch, take --backbone.norm batch")
 

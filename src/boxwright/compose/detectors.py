@@ -14,7 +14,7 @@ from boxwright.compose.options import parse_options
 from boxwright.compose.parts import find_part
 from boxwright.compose.recipes import SLOTS, Recipe, resolve, section_options
 from boxwright.detector import Detector
-from boxwright.structures import Category
+from boxwright.structures import Category, levels_for_head, main_levels
 
 CHECKPOINT_FORMAT = "boxwright"
 CHECKPOINT_VERSION = 1
@@ -63,13 +63,14 @@ def build_resolved(
     except KeyError as error:
         raise ValueError(f"the recipe is not resolved: {error} is missing") from error
     backbone = _construct("backbone", backbone_entry, trusted, {})
-    spec = backbone.out_spec
+    specs = [backbone.out_spec]
     necks = []
     for i, entry in enumerate(neck_entries):
         address = "neck" if len(neck_entries) == 1 else f"neck.{i}"
-        necks.append(_construct(address, entry, trusted, {"in_spec": spec}))
-        spec = necks[-1].out_spec
-    head = _construct("head", head_entry, trusted, {"in_spec": spec, "num_classes": len(categories)})
+        necks.append(_construct(address, entry, trusted, {"in_spec": main_levels(specs[-1])}))
+        specs.append(necks[-1].out_spec)
+    wiring = {"in_spec": levels_for_head(specs), "num_classes": len(categories)}
+    head = _construct("head", head_entry, trusted, wiring)
     return Detector(backbone, necks, head, categories=categories, input_format=section_options(recipe, "input"))
 
 

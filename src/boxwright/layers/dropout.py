@@ -34,7 +34,7 @@ def relu_dropout(x: Float[Tensor, "*n"], p: float, *, training: bool) -> Float[T
         training: nothing is dropped where False.
     """
     if not _by_sixteen_bits(x, p, training):
-        return F.dropout(F.relu(x), p, training)
+        return F.dropout(F.relu(x, inplace=True), p, training)
     return _ReLUDropout.apply(x, round(p * 65536))  # type: ignore[no-any-return]
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from boxwright.layers.conv import ACTIVATIONS, Activation, ConvNorm, FoldsNorms, folded, with_weights
+from boxwright.layers.conv import ACTIVATIONS, Activation, ConvNorm, FoldsNorms, folded, overwrite, with_weights
 
 
 class RepVGGBlock(nn.Module):
@@ -42,6 +42,7 @@ class RepVGGBlock(nn.Module):
         weight = weight + F.pad(point_weight, (1, 1, 1, 1))
         self.conv3x3 = with_weights(self.conv3x3.conv, weight, bias + point_bias)
         self.conv1x1 = None
+        overwrite(self.activation)
 
 
 class CSPRepLayer(nn.Module):
@@ -78,6 +79,3 @@ def fuse_for_inference(module: nn.Module) -> None:
     for child in list(module.modules()):
         if isinstance(child, FoldsNorms):
             child.fold_norms()
-        if isinstance(child, nn.ReLU | nn.SiLU):
-            # Nothing needs what went in any more; a fresh map costs a CPU more than the activation itself.
-            child.inplace = True

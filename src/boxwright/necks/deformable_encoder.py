@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -20,7 +18,7 @@ from boxwright.layers.padding import mask_at
 from boxwright.layers.positions import masked_sine, unmasked_sine
 from boxwright.layers.tokens import to_map
 from boxwright.ops.deformable import Sampling
-from boxwright.structures import Features, Level, Spec
+from boxwright.structures import Features, Level, Spec, coarser_name
 
 __all__ = ["DeformableEncoder"]
 
@@ -31,8 +29,9 @@ class DeformableEncoder(nn.Module):
     Args:
         in_spec: the levels that come in, fine to coarse.
         hidden_dim: width of every level that goes out; a multiple of 4 and of ``num_heads``.
-        num_levels: levels that go out. Those beyond the ones that come in are each half the size of the level before;
-            the first of them is made of the coarsest level as it comes in. 1 with c5 alone is the single-scale form.
+        num_levels: levels that go out, or more where more come in. Those beyond the ones that come in are each half the
+            size of the level before; the first of them is made of the coarsest level as it comes in. 1 with c5 alone
+            is the single-scale form.
         num_heads: attention heads.
         num_points: samples per head and level.
         feedforward_dim: width of the layers' feed-forward.
@@ -60,13 +59,13 @@ class DeformableEncoder(nn.Module):
         sampling: Sampling = "auto",
     ) -> None:
         super().__init__()
-        for option, value in {"num_heads": num_heads, "num_points": num_points, "num_layers": num_layers}.items():
+        counts = {"num_levels": num_levels, "num_heads": num_heads, "num_points": num_points, "num_layers": num_layers}
+        for option, value in counts.items():
             if value < 1:
                 raise ValueError(f"{option} is at least 1, not {value}")
         if hidden_dim < 1 or hidden_dim % 4 or hidden_dim % num_heads:
             raise ValueError(f"hidden_dim is a multiple of 4 and of num_heads ({num_heads}), not {hidden_dim}")
-        if num_levels < len(in_spec):
-            raise ValueError(f"num_levels is at least {len(in_spec)}, the levels {list(in_spec)}, not {num_levels}")
+        num_levels = max(num_levels, len(in_spec))
         self.in_levels = list(in_spec)
         self.projections = nn.ModuleDict(
             {name: level_projection(level.channels, hidden_dim) for name, level in in_spec.items()}
@@ -76,7 +75,7 @@ class DeformableEncoder(nn.Module):
         name = self.in_levels[-1]
         channels, stride = in_spec[name].channels, in_spec[name].stride
         for _ in range(num_levels - len(in_spec)):
-            name, stride = _next_name(name), stride * 2
+            name, stride = coarser_name(name), stride * 2
             self.projections[name] = level_projection(channels, hidden_dim, kernel_size=3, stride=2)
             self.out_spec[name] = Level(hidden_dim, stride)
             self.extra_levels.append(name)
@@ -131,9 +130,3 @@ class DeformableEncoder(nn.Module):
                 sine = masked_sine(mask_at(padding_mask, h, w), d, shift=0.5)
             positions.append(sine.to(of_level.dtype) + of_level)
         return torch.cat(positions, 1)
-
-
-def _next_name(name: str) -> str:
-    """What a coarser level is called: c6 after c5."""
-    number = re.search(r"\d+$", name)
-    return f"{name[: number.start()]}{int(number[0]) + 1}" if number else f"{name}1"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from boxwright.structures import Features, Level, Spec
+from boxwright.layers.feature_pyramid import ExtraKind, ExtraLevels, FeaturePyramid
+from boxwright.structures import Features, Spec
 
 __all__ = ["FPN"]
 
@@ -17,33 +17,26 @@ class FPN(nn.Module):
     top_l = conv1x1(c_l) + nearest(top_{l+1});  out_l = conv3x3(top_l)
 
     Args:
-        in_spec: the levels that come in, fine to coarse.
+        in_spec: the levels that come in, fine to coarse; they keep their names.
         out_channels: width of every level that goes out.
+        extra_levels: levels to add beyond the coarsest, each half the size: 1 for P6, 2 for P6 and P7.
+        extra: what they are made of. ``max_pool``: every second cell of the coarsest level that goes out (the paper).
+            Convolutions of stride 2 on the coarsest level that comes in, ``conv_input`` (RetinaNet), or that goes out,
+            ``conv_output`` (FCOS).
 
     Source: Lin et al., Feature Pyramid Networks, CVPR 2017, section 3. Checked against
-    torchvision.ops.FeaturePyramidNetwork: same weights, same outputs. Level names are kept.
+    torchvision.ops.FeaturePyramidNetwork with LastLevelMaxPool and LastLevelP6P7: same weights, same outputs.
     """
 
-    def __init__(self, in_spec: Spec, *, out_channels: int = 256) -> None:
+    def __init__(
+        self, in_spec: Spec, *, out_channels: int = 256, extra_levels: int = 0, extra: ExtraKind = "max_pool"
+    ) -> None:
         super().__init__()
-        if out_channels < 1:
-            raise ValueError(f"out_channels is at least 1, not {out_channels}")
-        self.out_spec: Spec = {name: Level(out_channels, level.stride) for name, level in in_spec.items()}
-        self.lateral = nn.ModuleDict(
-            {name: nn.Conv2d(level.channels, out_channels, 1) for name, level in in_spec.items()}
-        )
-        self.smooth = nn.ModuleDict({name: nn.Conv2d(out_channels, out_channels, 3, padding=1) for name in in_spec})
-        for conv in self.modules():
-            if isinstance(conv, nn.Conv2d):
-                nn.init.kaiming_uniform_(conv.weight, a=1)
-                assert conv.bias is not None
-                nn.init.zeros_(conv.bias)
+        self.pyramid = FeaturePyramid(in_spec, out_channels)
+        self.extra = ExtraLevels(in_spec, out_channels, extra_levels, extra)
+        self.out_spec: Spec = {**self.pyramid.out_spec, **self.extra.out_spec}
+        self.coarsest = list(in_spec)[-1]
 
     def forward(self, features: Features, padding_mask: Bool[Tensor, "b h w"] | None = None) -> Features:
-        out: Features = {}
-        top: Tensor | None = None
-        for name in reversed(list(self.out_spec)):
-            lateral = self.lateral[name](features[name])
-            top = lateral if top is None else lateral + F.interpolate(top, size=lateral.shape[-2:])
-            out[name] = self.smooth[name](top)
-        return {name: out[name] for name in self.out_spec}
+        levels = self.pyramid(features)
+        return {**levels, **self.extra(features[self.coarsest], levels[self.coarsest])}

@@ -1,4 +1,4 @@
-"""AdamW with its groups."""
+"""AdamW or SGD, with its groups."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from boxwright.detector import Detector
 from boxwright.training.options import TrainOptions
 
 
-def make_optimizer(detector: Detector, options: TrainOptions) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters: backbone at its own rate, norms and biases without decay unless asked for.
+def make_optimizer(detector: Detector, options: TrainOptions) -> torch.optim.Optimizer:
+    """Over the trainable parameters: backbone at its own rate, norms and biases without decay unless asked for.
 
     Every group keeps its highest rate as ``peak_lr``, for ``set_lr``.
 
@@ -39,7 +39,9 @@ def make_optimizer(detector: Detector, options: TrainOptions) -> torch.optim.Ada
     ]
     if not groups:
         raise ValueError("nothing to train: every parameter of this detector is frozen")
-    # The fused form does a step in one pass over memory.
+    # The fused forms do a step in one pass over memory.
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=options.momentum, fused=True)
     return torch.optim.AdamW(groups, fused=True)
 
 

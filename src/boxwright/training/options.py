@@ -25,7 +25,9 @@ class TrainOptions:
         backbone_lr: learning rate of the backbone; ``lr`` where None.
         lr_factors: learning rates of parts of the detector as multiples of their own; a key is one of the names between
             dots in a parameter's name, as in ``{sampling_offsets: 0.1}``.
-        weight_decay: of AdamW.
+        optimizer: AdamW, or stochastic gradient descent (sgd).
+        momentum: of sgd; 0 for none.
+        weight_decay: of AdamW, or the factor of the L2 penalty of sgd.
         norm_decay: norms and biases decay too, as in DETR and Deformable DETR.
         clip_norm: largest norm of the gradient of a step; 0 for no limit.
         warmup_steps: steps over which the learning rate rises; at most a tenth of all.
@@ -53,6 +55,8 @@ class TrainOptions:
     lr: float = 1e-4
     backbone_lr: float | None = None
     lr_factors: dict[str, float] | None = None
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = 0.9
     weight_decay: float = 1e-4
     norm_decay: bool = False
     clip_norm: float = 0.1
@@ -71,7 +75,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         positive = ("epochs", "steps", "batch_size", "accumulate", "lr", "backbone_lr", "evaluations")
-        shares = ("decay_share", "final_lr", "light_share", "ema", "multi_scale")
+        shares = ("decay_share", "final_lr", "light_share", "ema", "multi_scale", "momentum")
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"train.{name} is a finite number, not {value}")
@@ -90,8 +94,9 @@ class TrainOptions:
         for name, factor in (self.lr_factors or {}).items():
             if not (math.isfinite(factor) and factor > 0):
                 raise ValueError(f"train.lr_factors.{name} is a finite number greater than 0, not {factor}")
-        if self.ema == 1 or self.multi_scale == 1:
-            raise ValueError("train.ema and train.multi_scale are less than 1")
+        for name in ("ema", "multi_scale", "momentum"):
+            if getattr(self, name) == 1:
+                raise ValueError(f"train.{name} is less than 1")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"train.batch_size is a multiple of train.accumulate, and {self.batch_size} is not one of "

@@ -49,7 +49,7 @@ def train_step(
     Raises:
         ValueError: the loss is not finite.
     """
-    totals = _totals(batch.targets, device)
+    totals = _totals(detector, batch, device)
     optimizer.zero_grad(set_to_none=True)
     terms: dict[str, float] = {}
     parts = _parts(batch, options.accumulate)
@@ -77,14 +77,14 @@ def train_step(
     return result
 
 
-def _totals(targets: Sequence[Targets], device: torch.device) -> LossTotals:
-    own = LossTotals.of(targets)
+def _totals(detector: Detector, batch: Batch, device: torch.device) -> LossTotals:
+    own = detector.totals(batch.targets, (batch.images.shape[-2], batch.images.shape[-1]))
     if not dist.is_initialized():
         return own
-    counts = torch.tensor([own.objects, own.images], device=device)
+    counts = torch.tensor([own.objects, own.images, own.matches or 0], device=device)
     dist.all_reduce(counts)
-    objects, images = counts.tolist()
-    return LossTotals(objects, images, dist.get_world_size())
+    objects, images, matches = counts.tolist()
+    return LossTotals(objects, images, dist.get_world_size(), None if own.matches is None else matches)
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:

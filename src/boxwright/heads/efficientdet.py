@@ -1,0 +1,306 @@
+"""EfficientDet's head: separable convolutions that all levels share, with norms of each level's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from boxwright.layers.conv import fold
+from boxwright.layers.dense_tower import EqualWidths, in_rows
+from boxwright.layers.separable_conv import SeparableConv, efficientdet_norm
+from boxwright.losses.anchor_matching import BACKGROUND, match_by_iou
+from boxwright.losses.focal import summed_focal_loss
+from boxwright.ops.anchors import grid_anchors
+from boxwright.ops.box_deltas import decode_deltas, encode_deltas
+from boxwright.ops.boxes import at_least_float32
+from boxwright.ops.dense_detections import dense_detections, hard_nms
+from boxwright.ops.soft_nms import soft_nms as soften
+from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
+
+__all__ = ["EfficientDet"]
+
+
+class EfficientDetOutput(NamedTuple):
+    """What the head predicts, level by level, fine to coarse.
+
+    ``deltas`` are deviations from ``anchors``, which are corner boxes in pixels of the network's input.
+    """
+
+    logits: tuple[Float[Tensor, "b _n k"], ...]
+    deltas: tuple[Float[Tensor, "b _n 4"], ...]
+    anchors: tuple[Float[Tensor, "_n 4"], ...]
+
+    def prediction(self) -> tuple[Float[Tensor, "b n k"], Float[Tensor, "b n 4"]]:
+        """Logits and corner boxes, in pixels of the network's input, of all levels together."""
+        return torch.cat(self.logits, 1), decode_deltas(torch.cat(self.deltas, 1), torch.cat(self.anchors))
+
+
+class EfficientDet(nn.Module):
+    """Two towers of separable convolutions tell classes and boxes of the anchors around the middle of each cell.
+
+    Args:
+        in_spec: the levels that come in, fine to coarse.
+        num_classes: C.
+        channels: width of the towers; where None, that of the levels if they share one, else 256. Levels of another
+            width are projected to it.
+        num_convs: of each tower: 3 in D0 to D2, 4 in D3 to D5, 5 from D6 on.
+        norm_momentum: of the running statistics of batch norms, the share of the newest batch, in (0, 1].
+        anchor_scale: side of a level's smallest anchors, in strides; 5 in D7.
+        octave_steps: sizes of anchors before the side has doubled.
+        aspects: (width, height) of the anchors of one size, in sides.
+        matching_iou: least IoU of an anchor with the object that it is trained on; below, it is background, unless it
+            is the one that overlaps an object most.
+        alpha: weight of positives in the focal loss, in [0, 1].
+        gamma: exponent that lowers the weight of easy predictions.
+        huber_delta: deviation up to which the box loss is quadratic.
+        box_weight: of the box loss.
+        score_threshold: detections have a higher score.
+        soft_nms: detections that overlap a better one of their class get a lower score instead of being left out.
+        nms_threshold: IoU above which they are left out.
+        max_candidates: (anchor, class) pairs of a picture before that.
+        max_detections: most detections of a picture.
+
+    Source: Tan et al., EfficientDet, CVPR 2020, section 4. Checked against effdet 0.4.1, whose weights are
+    google/automl's: same weights, same outputs, matches, losses (its default focal loss), gradients and detections.
+    Differs in the order of a box's numbers, x before y; in counting a deviation whose target is exactly 0 in the loss,
+    which both leave out; in limiting how far a side can grow; and in anchors that follow the strides of the levels
+    where the sides of a picture are no multiples of them.
+    """
+
+    base_anchors: Float[Tensor, "l a 4"]
+
+    def __init__(
+        self,
+        in_spec: Spec,
+        num_classes: int,
+        *,
+        channels: int | None = None,
+        num_convs: int = 3,
+        norm_momentum: float = 0.01,
+        anchor_scale: float = 4.0,
+        octave_steps: int = 3,
+        aspects: tuple[tuple[float, float], ...] = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4)),
+        matching_iou: float = 0.5,
+        alpha: float = 0.25,
+        gamma: float = 1.5,
+        huber_delta: float = 0.1,
+        box_weight: float = 50.0,
+        score_threshold: float = 0.0,
+        soft_nms: bool = False,
+        nms_threshold: float = 0.5,
+        max_candidates: int = 5000,
+        max_detections: int = 100,
+    ) -> None:
+        super().__init__()
+        _check_counts(num_classes=num_classes, max_candidates=max_candidates, max_detections=max_detections)
+        _check_shares(
+            matching_iou=matching_iou, alpha=alpha, score_threshold=score_threshold, nms_threshold=nms_threshold
+        )
+        if gamma < 0 or box_weight < 0 or huber_delta <= 0:
+            raise ValueError(
+                "gamma and box_weight are at least 0, and huber_delta is above 0, "
+                f"not {gamma}, {box_weight} and {huber_delta}"
+            )
+        if not 0 < norm_momentum <= 1:
+            raise ValueError(f"norm_momentum is in (0, 1], not {norm_momentum}")
+        self.num_classes = num_classes
+        self.match = partial(match_by_iou, positive=matching_iou, negative=matching_iou, low_quality="best")
+        self.alpha, self.gamma, self.huber_delta, self.box_weight = alpha, gamma, huber_delta, box_weight
+        self.score_threshold, self.max_candidates, self.max_detections = score_threshold, max_candidates, max_detections
+        self.suppress = partial(hard_nms, threshold=nms_threshold)
+        if soft_nms:
+            self.suppress = partial(soften, max_detections=max_detections)
+
+        self.widths = EqualWidths(in_spec, channels)
+        self.strides = [in_spec[name].stride for name in self.widths.levels]
+        base = torch.stack([_base_anchors(stride, anchor_scale, octave_steps, aspects) for stride in self.strides])
+        self.register_buffer("base_anchors", base, persistent=False)
+        num_anchors, width = base.shape[1], self.widths.channels
+        self.class_tower = Tower(width, num_convs, self.widths.levels)
+        self.box_tower = Tower(width, num_convs, self.widths.levels)
+        self.classes = SeparableConv(width, num_anchors * num_classes)
+        self.boxes = SeparableConv(width, num_anchors * 4)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = norm_momentum
+        # Every class starts at probability 0.01: else the many background anchors would drown the start.
+        nn.init.constant_(self.classes.pointwise.bias, -math.log(99))  # type: ignore[arg-type]
+
+    def forward(
+        self,
+        features: Features,
+        padding_mask: Bool[Tensor, "b h w"] | None = None,
+        targets: Sequence[Targets] | None = None,
+    ) -> EfficientDetOutput:
+        """Predict; with targets or without them the same."""
+        maps = dict(zip(self.widths.levels, self.widths(features), strict=True))
+        logits = in_rows([self.classes(self.class_tower(x, name)) for name, x in maps.items()], self.num_classes)
+        deltas = in_rows([self._deltas(self.box_tower(x, name)) for name, x in maps.items()], 4)
+        anchors = self._anchors([(x.shape[-2], x.shape[-1]) for x in maps.values()])
+        return EfficientDetOutput(tuple(logits), tuple(deltas), anchors)
+
+    def loss(
+        self, output: EfficientDetOutput, targets: Sequence[Targets], totals: LossTotals | None = None
+    ) -> dict[str, Float[Tensor, ""]]:
+        """``focal`` over all anchors, and ``huber`` over the four deviations of the matched ones.
+
+        Both are divided by the number of matched anchors and one more, ``huber`` also by four.
+
+        Args:
+            output: of ``forward``.
+            targets: one per picture.
+            totals: of the whole optimiser step, with matches; of these targets where None.
+
+        Raises:
+            ValueError: the matches of the step were not counted.
+        """
+        anchors = torch.cat(output.anchors)
+        matched = torch.stack([self.match(anchors, t.boxes.to(anchors.dtype)) for t in targets])  # b n
+        image, place = torch.where(matched >= 0)
+        totals = totals or LossTotals.of(targets)._replace(matches=len(place))
+        if totals.matches is None:
+            raise ValueError("this head's losses need LossTotals with matches; Detector.totals counts them")
+        share = (totals.matches + 1) / totals.processes
+        first = torch.tensor([0, *(len(t.labels) for t in targets)], device=image.device).cumsum(0)
+        objects = matched[image, place] + first[image]
+        labels = torch.full_like(matched, BACKGROUND)
+        labels[image, place] = torch.cat([t.labels for t in targets])[objects]
+        wanted = encode_deltas(torch.cat([t.boxes for t in targets])[objects].to(anchors.dtype), anchors[place])
+        # Logarithms and small deviations in half precision lose what the boxes are about.
+        with torch.autocast(anchors.device.type, enabled=False):
+            found = at_least_float32(torch.cat(output.deltas, 1)[image, place])
+            huber = F.huber_loss(found, wanted, reduction="sum", delta=self.huber_delta)
+            return {
+                "focal": self._focal_loss(output.logits, labels) / share,
+                "huber": self.box_weight * huber / (4 * share),
+            }
+
+    def count_matches(self, targets: Sequence[Targets], canvas: tuple[int, int]) -> int:
+        """How many anchors belong to an object, over these pictures.
+
+        Args:
+            targets: one per picture.
+            canvas: (height, width) of the network's input.
+        """
+        anchors = torch.cat(self._anchors([(-(-canvas[0] // s), -(-canvas[1] // s)) for s in self.strides]))
+        return sum(int((self.match(anchors, t.boxes.to(anchors)) >= 0).sum()) for t in targets)
+
+    def postprocess(self, output: EfficientDetOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
+        """The best (anchor, class) pairs of all levels together that are not suppressed, in original pixels."""
+        return dense_detections(
+            [at_least_float32(torch.cat(output.logits, 1)).sigmoid()],
+            [torch.cat(output.deltas, 1)],
+            [torch.cat(output.anchors)],
+            image_sizes,
+            decode=decode_deltas,
+            suppress=self.suppress,
+            score_threshold=self.score_threshold,
+            max_candidates=self.max_candidates,
+            max_detections=self.max_detections,
+        )
+
+    def _deltas(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
+        # In half precision a large box would move in steps of several pixels.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.boxes(x.to(self.boxes.depthwise.weight.dtype))  # type: ignore[no-any-return]
+
+    def _anchors(self, shapes: Sequence[tuple[int, int]]) -> tuple[Float[Tensor, "_n 4"], ...]:
+        """Anchors of all levels, whose maps have these (height, width)."""
+        levels = zip(at_least_float32(self.base_anchors), shapes, self.strides, strict=True)
+        return tuple(grid_anchors(base, height, width, stride) for base, (height, width), stride in levels)
+
+    def _focal_loss(self, logits: Sequence[Float[Tensor, "b _n k"]], labels: Int[Tensor, "b n"]) -> Float[Tensor, ""]:
+        losses = []
+        for level, of_level in zip(logits, labels.split([x.shape[1] for x in logits], 1), strict=True):
+            weights = torch.ones_like(of_level, dtype=at_least_float32(level).dtype)
+            losses.append(summed_focal_loss(level, of_level, weights, alpha=self.alpha, gamma=self.gamma))
+        return torch.stack(losses).sum()
+
+
+class Tower(nn.Module):
+    """Separable convolutions, shared by all levels, each with a norm of the level's own and a swish.
+
+    Args:
+        channels: of input and output.
+        num_convs: how many; at least 0.
+        levels: their names.
+    """
+
+    def __init__(self, channels: int, num_convs: int, levels: Sequence[str]) -> None:
+        super().__init__()
+        if num_convs < 0:
+            raise ValueError(f"num_convs is at least 0, not {num_convs}")
+        self.blocks = nn.ModuleList(SharedConv(channels, levels) for _ in range(num_convs))
+
+    def forward(self, x: Float[Tensor, "b c h w"], level: str) -> Float[Tensor, "b c h w"]:
+        for block in self.blocks:
+            x = block(x, level)
+        return x
+
+
+class SharedConv(nn.Module):
+    """A separable convolution, shared by all levels, a norm of the level's own and a swish.
+
+    Args:
+        channels: of input and output.
+        levels: their names.
+    """
+
+    def __init__(self, channels: int, levels: Sequence[str]) -> None:
+        super().__init__()
+        self.conv = SeparableConv(channels, channels)
+        self.norms = nn.ModuleDict({level: efficientdet_norm(channels) for level in levels})
+        self.activation = nn.SiLU()
+
+    def forward(self, x: Float[Tensor, "b c h w"], level: str) -> Float[Tensor, "b c h w"]:
+        return self.activation(self.norms[level](self.conv(x)))  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def fold_norms(self) -> None:
+        """Give every level a 1 x 1 convolution that holds its norm. For inference: statistics are frozen by it."""
+        pointwise = self.conv.pointwise
+        if isinstance(pointwise, nn.Identity):
+            return
+        assert isinstance(pointwise, nn.Conv2d)
+        bias, pointwise.bias = pointwise.bias, None
+        assert bias is not None
+        for level, norm in self.norms.items():
+            assert isinstance(norm, nn.BatchNorm2d)
+            assert norm.running_mean is not None
+            # norm(x + bias) is the norm of x with a mean that is smaller by the bias.
+            norm.running_mean -= bias
+            self.norms[level] = fold(pointwise, norm)
+        self.conv.pointwise = nn.Identity()
+
+
+def _base_anchors(
+    stride: int, scale: float, steps: int, aspects: Sequence[tuple[float, float]]
+) -> Float[Tensor, "a 4"]:
+    """Corner boxes around the middle of the first cell: all aspects of the first size, then of the next."""
+    if scale <= 0 or steps < 1 or not aspects or min(min(aspect) for aspect in aspects) <= 0:
+        raise ValueError(
+            "anchors need an anchor_scale above 0, octave_steps of 1 or more and aspects above 0, "
+            f"not {scale}, {steps} and {list(aspects)}"
+        )
+    sides = [scale * stride * 2 ** (i / steps) for i in range(steps)]
+    half = torch.tensor([(side * width / 2, side * height / 2) for side in sides for width, height in aspects])
+    return torch.cat((stride / 2 - half, stride / 2 + half), 1)
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} is at least 1, not {value}")
+
+
+def _check_shares(**shares: float) -> None:
+    for name, value in shares.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is in [0, 1], not {value}")

@@ -1,0 +1,127 @@
+"""What the pyramid necks share: laterals, the path down, levels beyond the coarsest."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from boxwright.structures import Features, Level, Spec, coarser_name
+
+ExtraKind = Literal["max_pool", "conv_input", "conv_output"]
+
+
+class FeaturePyramid(nn.Module):
+    """Coarse levels are enlarged and added to the finer ones; each sum is smoothed.
+
+    top_l = conv1x1(c_l) + nearest(top_{l+1});  out_l = conv3x3(top_l)
+
+    Args:
+        in_spec: the levels that come in, fine to coarse; they keep their names.
+        channels: width of every level that goes out, at least 1.
+
+    Source: Lin et al., Feature Pyramid Networks, CVPR 2017, section 3. Checked against
+    torchvision.ops.FeaturePyramidNetwork.
+    """
+
+    def __init__(self, in_spec: Spec, channels: int) -> None:
+        super().__init__()
+        if channels < 1:
+            raise ValueError(f"out_channels is at least 1, not {channels}")
+        self.out_spec: Spec = {name: Level(channels, level.stride) for name, level in in_spec.items()}
+        self.lateral = nn.ModuleDict({name: nn.Conv2d(level.channels, channels, 1) for name, level in in_spec.items()})
+        self.smooth = nn.ModuleDict({name: nn.Conv2d(channels, channels, 3, padding=1) for name in in_spec})
+        reset_convolutions(self)
+
+    def laterals(self, features: Features) -> Features:
+        """Each level at the width of the pyramid."""
+        return {name: lateral(features[name]) for name, lateral in self.lateral.items()}
+
+    def top_down(self, laterals: Features) -> Features:
+        """Each level plus all coarser ones, not smoothed yet."""
+        sums: Features = {}
+        above: Tensor | None = None
+        for name in reversed(laterals):
+            lateral = laterals[name]
+            above = lateral if above is None else lateral + F.interpolate(above, size=lateral.shape[-2:])
+            sums[name] = above
+        return {name: sums[name] for name in laterals}
+
+    def smoothed(self, sums: Features) -> Features:
+        """One convolution over each level."""
+        return {name: smooth(sums[name]) for name, smooth in self.smooth.items()}
+
+    def forward(self, features: Features) -> Features:
+        return self.smoothed(self.top_down(self.laterals(features)))
+
+
+class ExtraLevels(nn.Module):
+    """Levels beyond the coarsest, each half the size of the one before: P6, P7.
+
+    Args:
+        in_spec: the levels that came into the neck, fine to coarse.
+        channels: width of the levels that go out.
+        count: how many to add; 0 for none.
+        kind: ``max_pool`` takes every second cell of the coarsest level that went out. ``conv_input`` and
+            ``conv_output`` are convolutions of stride 2, the first on the coarsest level that came in or that went
+            out, each next one on the ReLU of the one before.
+
+    Source: Lin et al., Feature Pyramid Networks, CVPR 2017, section 4.1, footnote 3 (``max_pool``); Lin et al.,
+    RetinaNet, ICCV 2017, section 4, footnote 2 (``conv_input``); Tian et al., FCOS, ICCV 2019, section 3.2
+    (``conv_output``). Checked against torchvision's LastLevelMaxPool and LastLevelP6P7.
+    """
+
+    def __init__(self, in_spec: Spec, channels: int, count: int, kind: ExtraKind) -> None:
+        super().__init__()
+        if count < 0:
+            raise ValueError(f"extra_levels is at least 0, not {count}")
+        if kind not in get_args(ExtraKind):
+            raise ValueError(f"extra is one of {list(get_args(ExtraKind))}, not {kind!r}")
+        self.kind = kind
+        name, level = list(in_spec.items())[-1]
+        stride, width = level.stride, level.channels if kind == "conv_input" else channels
+        self.out_spec: Spec = {}
+        self.convs = nn.ModuleDict()
+        for _ in range(count):
+            name, stride = coarser_name(name), stride * 2
+            self.out_spec[name] = Level(channels, stride)
+            if kind != "max_pool":
+                self.convs[name] = nn.Conv2d(width, channels, 3, 2, padding=1)
+            width = channels
+        reset_convolutions(self)
+
+    def forward(
+        self,
+        coarsest_in: Float[Tensor, "b c_in h w"],
+        coarsest_out: Float[Tensor, "b c h w"],
+        shift: Float[Tensor, "b c 1 1"] | None = None,
+    ) -> Features:
+        """The extra levels alone, from the coarsest level before and after the neck.
+
+        Args:
+            coarsest_in: what came into the neck.
+            coarsest_out: what the neck made of it.
+            shift: added to every cell of the first extra level, before the next one is made of it.
+        """
+        x = coarsest_in if self.kind == "conv_input" else coarsest_out
+        levels: Features = {}
+        for name in self.out_spec:
+            if self.kind == "max_pool":
+                x = F.max_pool2d(x, kernel_size=1, stride=2)
+            else:
+                x = self.convs[name](x.relu() if levels else x)
+            if shift is not None and not levels:
+                x = x + shift
+            levels[name] = x
+        return levels
+
+
+def reset_convolutions(neck: nn.Module) -> None:
+    """Start every convolution as Detectron starts a pyramid's: uniform weights of variance 1 / fan-in, no bias."""
+    for module in neck.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_uniform_(module.weight, a=1)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

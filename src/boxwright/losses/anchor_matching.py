@@ -1,0 +1,60 @@
+"""Which object an anchor is trained on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from boxwright.ops.boxes import iou
+
+BACKGROUND = -1
+IGNORED = -2
+
+LowQuality = Literal["none", "ties", "best"]
+
+
+def match_by_iou(
+    anchors: Float[Tensor, "a 4"],
+    boxes: Float[Tensor, "n 4"],
+    *,
+    positive: float = 0.5,
+    negative: float = 0.4,
+    low_quality: LowQuality = "none",
+) -> Int[Tensor, " a"]:
+    """The object of each anchor: its index, ``BACKGROUND`` (-1) or ``IGNORED`` (-2).
+
+    An anchor belongs to the object that it overlaps most, the first of equals, where the IoU is at least ``positive``.
+    Below ``negative`` it is background, between the two it is ignored.
+
+    Args:
+        anchors: corner boxes.
+        boxes: of the objects, corner boxes.
+        positive: least IoU of an anchor with its object.
+        negative: IoU below which an anchor is background; at most ``positive``.
+        low_quality: anchors that belong to an object whatever their IoU is. ``ties``: those that no other anchor
+            overlaps a given object more than; each is given to the object that it overlaps most itself (torchvision,
+            Detectron). ``best``: for each object the first such anchor, given to that object (EfficientDet). Of
+            objects with the same anchor the first one has it.
+
+    Source: Ren et al., Faster R-CNN, section 3.1.2; Lin et al., RetinaNet, section 4. Checked against torchvision
+    0.29.2's Matcher. Differs where no anchor overlaps an object at all: there every anchor would belong to it.
+    """
+    if not len(boxes):
+        return torch.full((len(anchors),), BACKGROUND, device=anchors.device)
+    overlap = iou(boxes[:, None], anchors)  # n a
+    best, nearest = overlap.max(0)
+    matched = torch.where(best < negative, BACKGROUND, IGNORED)
+    matched = torch.where(best >= positive, nearest, matched)
+    if low_quality == "ties":
+        most = overlap.amax(1, keepdim=True)
+        tied = ((overlap == most) & (most > 0)).any(0)
+        matched = torch.where(tied, nearest, matched)
+    elif low_quality == "best":
+        # One after another, the first one last, so that it wins on every device.
+        most, anchor = overlap.max(1)
+        for index in reversed(torch.where(most > 0)[0].tolist()):
+            matched[anchor[index]] = index
+    return matched

@@ -1,0 +1,198 @@
+"""Bidirectional feature pyramid with weighted fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from boxwright.layers.same_padding import max_pool_same
+from boxwright.layers.separable_conv import PointwiseNorm, SeparableConv
+from boxwright.structures import Features, Level, Spec, coarser_name
+
+__all__ = ["BiFPN"]
+
+Fusion = Literal["fast", "softmax", "sum"]
+Place = Literal["before_conv", "after_norm"]
+
+
+class BiFPN(nn.Module):
+    """Cells with a path down and a path up; every node fuses two or three levels, then a separable convolution.
+
+    With x_l from the cell before, L the coarsest level, d_L = x_L, and o_l = d_l on the finest level:
+
+    d_l = node(x_l, enlarged(d_{l+1}));  o_l = node(x_l, d_l, shrunk(o_{l-1}));  o_L = node(x_L, shrunk(o_{L-1}))
+
+    node(x_1, ..., x_n) = swish(norm(conv(sum_i s_i x_i))), with learnt shares s_i per node. Enlarging takes the nearest
+    cell, shrinking the largest of a window. In the first cell, a level of another width has a 1 x 1 convolution and a
+    norm for each node that it goes to. Levels beyond the coarsest are shrunk from it at the width of the neck.
+
+    Args:
+        in_spec: the levels that come in, fine to coarse; they keep their names.
+        out_channels: width of every level that goes out: 64, 88, 112, 160, 224, 288 and 384 in EfficientDet D0 to D6,
+            and 384 from there on.
+        repeats: how many cells: 3, 4, 5, 6, 7, 7 and 8 in D0 to D6, and 8 from there on.
+        num_levels: as many levels go out at least, the missing ones beyond the coarsest; 5 for P3 to P7 (6 in D7x).
+        fusion: how the shares follow from the weights w of a node. ``fast``: relu(w_i) / (1e-4 + sum of relu(w)), which
+            the paper prefers. ``softmax``: of w. ``sum``: no weights, every share is 1; D6 and up.
+        activation: place of the swish in a node: ``after_norm``, as the paper has it, or ``before_conv``, as the
+            published models do.
+        norm_momentum: of the running statistics of batch norms, the share of the newest batch, in (0, 1].
+
+    Raises:
+        ValueError: an option is out of range, or the stride of a level is no multiple of that of the one before.
+
+    Source: Tan et al., EfficientDet, CVPR 2020, section 3 and table 1. Checked against BiFpn of effdet 0.4.1, whose
+    weights are google/automl's: same weights, same outputs and gradients. The paper describes weighted fusion for all
+    models; the code sums in D6 and up. Convolutions have a bias in both places of the swish, as the published weights
+    do; effdet has none with ``after_norm``, where the norm takes it away again just as well.
+    """
+
+    def __init__(
+        self,
+        in_spec: Spec,
+        *,
+        out_channels: int = 64,
+        repeats: int = 3,
+        num_levels: int = 5,
+        fusion: Fusion = "fast",
+        activation: Place = "after_norm",
+        norm_momentum: float = 0.01,
+    ) -> None:
+        super().__init__()
+        if out_channels < 1:
+            raise ValueError(f"out_channels is at least 1, not {out_channels}")
+        if repeats < 1:
+            raise ValueError(f"repeats is at least 1, not {repeats}")
+        if num_levels < 2:
+            raise ValueError(f"num_levels is at least 2, not {num_levels}")
+        if fusion not in get_args(Fusion):
+            raise ValueError(f"fusion is one of {list(get_args(Fusion))}, not {fusion!r}")
+        if activation not in get_args(Place):
+            raise ValueError(f"activation is one of {list(get_args(Place))}, not {activation!r}")
+        if not 0 < norm_momentum <= 1:
+            raise ValueError(f"norm_momentum is in (0, 1], not {norm_momentum}")
+        self.incoming = list(in_spec)
+        spec = dict(in_spec)
+        name, level = list(in_spec.items())[-1]
+        missing = num_levels - len(in_spec)
+        self.project = _to_width(level.channels, out_channels) if missing > 0 else nn.Identity()
+        for _ in range(missing):
+            name, level = coarser_name(name), Level(out_channels, 2 * level.stride)
+            spec[name] = level
+        self.out_spec: Spec = {name: Level(out_channels, level.stride) for name, level in spec.items()}
+        self.added = list(spec)[len(in_spec) :]
+        self.cells = nn.ModuleList(
+            Cell(self.out_spec if i else spec, out_channels, fusion, activation) for i in range(repeats)
+        )
+
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = norm_momentum
+
+    def forward(self, features: Features, padding_mask: Bool[Tensor, "b h w"] | None = None) -> Features:
+        levels = {name: features[name] for name in self.incoming}
+        coarsest = self.project(features[self.incoming[-1]])
+        for name in self.added:
+            coarsest = levels[name] = max_pool_same(coarsest, 2)
+        for cell in self.cells:
+            levels = cell(levels)
+        return levels
+
+
+class Cell(nn.Module):
+    """One path down and one path up.
+
+    Args:
+        spec: the levels, fine to coarse; at least two.
+        channels: width of every level that goes out.
+        fusion: as in ``BiFPN``.
+        activation: as in ``BiFPN``.
+
+    Raises:
+        ValueError: the stride of a level is no multiple of that of the one before.
+    """
+
+    def __init__(self, spec: Spec, channels: int, fusion: Fusion, activation: Place) -> None:
+        super().__init__()
+        self.steps: dict[str, int] = {}
+        for (_, fine), (name, coarse) in pairwise(spec.items()):
+            if coarse.stride % fine.stride:
+                raise ValueError(f"stride {coarse.stride} of {name} is no multiple of {fine.stride}, the level before")
+            self.steps[name] = coarse.stride // fine.stride
+        self.down, self.up = nn.ModuleDict(), nn.ModuleDict()
+        widths = {name: level.channels for name, level in spec.items()}
+        *names, coarsest = spec
+        above = widths[coarsest]
+        for name in reversed(names):
+            self.down[name] = Node([widths[name], above], channels, fusion, activation)
+            above = channels
+        for name in names[1:]:
+            self.up[name] = Node([widths[name], channels, channels], channels, fusion, activation)
+        self.up[coarsest] = Node([widths[coarsest], channels], channels, fusion, activation)
+
+    def forward(self, levels: Features) -> Features:
+        down: Features = {}
+        above = list(levels.values())[-1]
+        for name, node in self.down.items():
+            above = down[name] = node([levels[name], above])
+        out = {name: down.get(name, x) for name, x in levels.items()}
+        below = next(iter(out.values()))
+        for name, node in self.up.items():
+            own = [levels[name], down[name]] if name in down else [levels[name]]
+            below = out[name] = node([*own, max_pool_same(below, self.steps[name])])
+        return out
+
+
+class Node(nn.Module):
+    """The weighted sum of maps, and a separable convolution of it.
+
+    Args:
+        in_channels: widths of what is fused.
+        channels: of the output.
+        fusion: as in ``BiFPN``.
+        activation: as in ``BiFPN``.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int, fusion: Fusion, activation: Place) -> None:
+        super().__init__()
+        self.fusion = fusion
+        self.projections = nn.ModuleList(_to_width(width, channels) for width in in_channels)
+        self.weights = None if fusion == "sum" else nn.Parameter(torch.ones(len(in_channels)))
+        self.conv = SeparableConv(channels, channels, norm=True)
+        self.before = nn.SiLU() if activation == "before_conv" else nn.Identity()
+        self.after = nn.SiLU() if activation == "after_norm" else nn.Identity()
+
+    def forward(self, maps: Sequence[Float[Tensor, "b _c _h _w"]]) -> Float[Tensor, "b c h w"]:
+        """The output has the size of the first map; others are enlarged to it."""
+        size = maps[0].shape[-2:]
+        inputs = [project(x) for project, x in zip(self.projections, maps, strict=True)]
+        inputs = [x if x.shape[-2:] == size else F.interpolate(x, size=size) for x in inputs]
+        return self.after(self.conv(self.before(self.fused(inputs))))  # type: ignore[no-any-return]
+
+    def fused(self, inputs: Sequence[Float[Tensor, "b c h w"]]) -> Float[Tensor, "b c h w"]:
+        """The sum of the inputs, each times its share."""
+        shares = self.shares()
+        terms = inputs if shares is None else [x * share for x, share in zip(inputs, shares, strict=True)]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
+    def shares(self) -> Float[Tensor, " n"] | None:
+        """Of each input in the sum; None where every share is 1."""
+        if self.weights is None:
+            return None
+        if self.fusion == "softmax":
+            return self.weights.softmax(0)
+        positive = self.weights.relu()
+        return positive / (positive.sum() + 1e-4)
+
+
+def _to_width(channels: int, width: int) -> nn.Module:
+    return nn.Identity() if channels == width else PointwiseNorm(channels, width)

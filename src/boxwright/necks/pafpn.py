@@ -1,0 +1,89 @@
+"""Path aggregation: a feature pyramid with a second path, from fine to coarse."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal, get_args
+
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from boxwright.layers.feature_pyramid import ExtraKind, ExtraLevels, FeaturePyramid, reset_convolutions
+from boxwright.structures import Features, Spec
+
+__all__ = ["PAFPN"]
+
+Wiring = Literal["paper", "mmdet"]
+
+
+class PAFPN(nn.Module):
+    """A feature pyramid whose fine levels are then shrunk and added to the coarser ones.
+
+    With p_l from the pyramid, s a convolution 3x3 whose stride is the step to the next level, f one of stride 1, and
+    n_l = p_l unprocessed on the finest level:
+
+    paper: n_{l+1} = relu(f(relu(s(n_l)) + p_{l+1}));
+    mmdet: m_{l+1} = s(m_l) + p_{l+1}, n_{l+1} = f(m_{l+1}), with m_l = p_l on the finest level.
+
+    Args:
+        in_spec: the levels that come in, fine to coarse; they keep their names.
+        out_channels: width of every level that goes out.
+        wiring: of the path from fine to coarse. ``paper`` builds each level on the finished one below. ``mmdet`` builds
+            it on the sum from which the one below was made, without ReLU.
+        extra_levels: levels to add beyond the coarsest, each half the size: 1 for P6, 2 for P6 and P7.
+        extra: what they are made of. ``max_pool``: every second cell of the coarsest level that goes out (the paper).
+            Convolutions of stride 2 on the coarsest level that comes in, ``conv_input`` (RetinaNet), or that goes out,
+            ``conv_output`` (FCOS).
+
+    Raises:
+        ValueError: an option is out of range, or the stride of a level is no multiple of that of the one before.
+
+    Source: Liu et al., Path Aggregation Network for Instance Segmentation, CVPR 2018, section 3.1. ``paper`` was
+    checked against ShuLiu1993/PANet commit f055f71, ``mmdet`` against PAFPN of mmdetection 3.3.0: same weights, same
+    outputs. The paper has a ReLU after each convolution of this path; the authors' code has it only together with
+    group norm. Ours has the ReLU without the norm.
+    """
+
+    def __init__(
+        self,
+        in_spec: Spec,
+        *,
+        out_channels: int = 256,
+        wiring: Wiring = "paper",
+        extra_levels: int = 0,
+        extra: ExtraKind = "max_pool",
+    ) -> None:
+        super().__init__()
+        if wiring not in get_args(Wiring):
+            raise ValueError(f"wiring is one of {list(get_args(Wiring))}, not {wiring!r}")
+        self.wiring = wiring
+        self.pyramid = FeaturePyramid(in_spec, out_channels)
+        self.downsample, self.fuse = nn.ModuleDict(), nn.ModuleDict()
+        for (_, fine), (name, coarse) in pairwise(in_spec.items()):
+            if coarse.stride % fine.stride:
+                raise ValueError(f"stride {coarse.stride} of {name} is no multiple of {fine.stride}, the level before")
+            step = coarse.stride // fine.stride
+            self.downsample[name] = nn.Conv2d(out_channels, out_channels, 3, step, padding=1)
+            self.fuse[name] = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        reset_convolutions(self.downsample)
+        reset_convolutions(self.fuse)
+        self.extra = ExtraLevels(in_spec, out_channels, extra_levels, extra)
+        self.out_spec: Spec = {**self.pyramid.out_spec, **self.extra.out_spec}
+        self.coarsest = list(in_spec)[-1]
+
+    def forward(self, features: Features, padding_mask: Bool[Tensor, "b h w"] | None = None) -> Features:
+        levels = self.bottom_up(self.pyramid(features))
+        return {**levels, **self.extra(features[self.coarsest], levels[self.coarsest])}
+
+    def bottom_up(self, levels: Features) -> Features:
+        """Each level of the pyramid with what the finer ones add to it."""
+        out = dict(levels)
+        below = next(iter(levels.values()))
+        for name, downsample in self.downsample.items():
+            shrunk = downsample(below)
+            if self.wiring == "paper":
+                below = out[name] = self.fuse[name](shrunk.relu() + levels[name]).relu()
+            else:
+                below = shrunk + levels[name]
+                out[name] = self.fuse[name](below)
+        return out

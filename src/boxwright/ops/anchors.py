@@ -1,0 +1,66 @@
+"""Anchors: the boxes, or points, that dense heads predict from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def octave_anchors(
+    side: float, steps: int, ratios: Sequence[float], *, whole_pixels: bool = False
+) -> Float[Tensor, "a 4"]:
+    """Corner boxes around the origin, of several sizes within one octave and several ratios.
+
+    An anchor of ratio r has the sides s / sqrt(r) and s * sqrt(r), with s = side * 2^(i / steps), i = 0 .. steps - 1
+
+    Args:
+        side: of the smallest square, in pixels.
+        steps: sizes, at least 1.
+        ratios: height / width.
+        whole_pixels: sides of squares are cut to whole pixels, and corners are rounded to them.
+
+    Returns:
+        All sizes of the first ratio, then of the next.
+
+    Raises:
+        ValueError: there is none, or one has no area.
+
+    Source: Lin et al., RetinaNet, ICCV 2017, section 4. Checked against torchvision 0.29.2's AnchorGenerator, with
+    whole pixels, and against mmdetection 3.3.0's, without.
+    """
+    if steps < 1 or not ratios or min(ratios) <= 0 or side <= 0:
+        raise ValueError(
+            "anchors need a positive scale, one step or more and positive ratios, "
+            f"not a side of {side}, {steps} steps and ratios {list(ratios)}"
+        )
+    sizes = [side * 2 ** (i / steps) for i in range(steps)]
+    squares = [float(int(size)) if whole_pixels else size for size in sizes]
+    halves = [(square / ratio**0.5 / 2, square * ratio**0.5 / 2) for ratio in ratios for square in squares]
+    if whole_pixels:
+        halves = [(float(round(x)), float(round(y))) for x, y in halves]
+    if min(map(min, halves)) <= 0:
+        raise ValueError(f"anchors of {side:g} pixels have no area in whole pixels; make their scale larger")
+    return torch.tensor([(-x, -y, x, y) for x, y in halves])
+
+
+def grid_anchors(base: Float[Tensor, "a 4"], height: int, width: int, stride: int) -> Float[Tensor, "n 4"]:
+    """The base boxes at every cell of a map: corner boxes in pixels of the network's input.
+
+    Args:
+        base: corner boxes around the cell whose top left corner is the origin.
+        height: of the map, in cells.
+        width: of the map, in cells.
+        stride: pixels per cell.
+
+    Returns:
+        height * width * a boxes, row by row; all boxes of a cell after one another.
+
+    Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3.1.1. Checked against torchvision's AnchorGenerator.
+    """
+    y = torch.arange(height, device=base.device, dtype=base.dtype) * stride
+    x = torch.arange(width, device=base.device, dtype=base.dtype) * stride
+    corner = torch.stack((x.expand(height, width), y[:, None].expand(height, width)), -1)  # h w 2
+    return (corner.repeat(1, 1, 2)[:, :, None] + base).view(-1, 4)  # h w a 4 -> n 4

@@ -1,0 +1,44 @@
+"""Boxes as deviations from anchors."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, xyxy_to_cxcywh
+
+MAX_LOG_SCALE = math.log(1000 / 16)
+"""How far a side may grow, as a logarithm: an anchor of 16 pixels to 1,000."""
+
+
+def encode_deltas(boxes: Float[Tensor, "*n 4"], anchors: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
+    """(dx, dy, dw, dh): the shift of the centre in sides of the anchor, the logarithm of the growth of each side.
+
+    Args:
+        boxes: corner boxes with an area.
+        anchors: corner boxes with an area, in the same unit.
+
+    Source: Girshick et al., R-CNN, CVPR 2014, appendix C. Checked against torchvision's BoxCoder.
+    """
+    box, anchor = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(anchors)
+    shift = (box[..., :2] - anchor[..., :2]) / anchor[..., 2:]
+    return torch.cat((shift, (box[..., 2:] / anchor[..., 2:]).log()), -1)
+
+
+def decode_deltas(
+    deltas: Float[Tensor, "*#n 4"], anchors: Float[Tensor, "*#n 4"], *, max_log_scale: float = MAX_LOG_SCALE
+) -> Float[Tensor, "*n 4"]:
+    """Corner boxes from what ``encode_deltas`` makes of them.
+
+    Args:
+        deltas: (dx, dy, dw, dh).
+        anchors: corner boxes.
+        max_log_scale: dw and dh count as no more than this, so that no side becomes infinite.
+    """
+    delta, anchor = at_least_float32(deltas), xyxy_to_cxcywh(anchors)
+    centre = delta[..., :2] * anchor[..., 2:] + anchor[..., :2]
+    sides = delta[..., 2:].clamp(max=max_log_scale).exp() * anchor[..., 2:]
+    return cxcywh_to_xyxy(torch.cat((centre, sides), -1))

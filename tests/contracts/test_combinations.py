@@ -1,0 +1,104 @@
+"""Any backbone with any necks and any head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import pytest
+import torch
+from part_checks import composed
+from torch import Tensor
+
+from boxwright.compose.parts import list_parts
+from boxwright.detector import Detector
+from boxwright.structures import Detections, Targets
+from weights import calibrate
+
+MakeTargets = Callable[..., list[Targets]]
+
+NUM_CLASSES = 4
+BACKBONES, NECKS, HEADS = list_parts("backbones"), list_parts("necks"), list_parts("heads")
+ALL_NECKS = [(), *((name,) for name in NECKS)]
+CHAINS = [("fpn", "pafpn"), ("deformable_encoder", "bifpn"), ("augfpn", "hybrid_encoder", "nas_fpn"), tuple(NECKS)]
+
+
+def named(value: object) -> str:
+    return value if isinstance(value, str) else "+".join(value) or "no neck"  # type: ignore[arg-type]
+
+
+def images() -> Tensor:
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def loss_of(detector: Detector, targets: list[Targets]) -> Tensor:
+    torch.manual_seed(0)
+    return torch.stack(list(detector.loss(detector(images(), None, targets), targets).values())).sum()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "necks", "head"),
+    [*product(BACKBONES, ALL_NECKS, HEADS), *product(["resnet"], CHAINS, HEADS)],
+    ids=named,
+)
+def test_any_parts_make_a_detector(backbone: str, necks: tuple[str, ...], head: str, make_targets: MakeTargets) -> None:
+    """One step of training, then prediction, and the same prediction from the saved state."""
+    detector, targets = composed(backbone, necks, head, NUM_CLASSES).train(), make_targets([3, 1])
+    optimizer = torch.optim.SGD(detector.parameters(), lr=1e-3)
+    loss_of(detector, targets).backward()
+    for name, parameter in detector.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"{name} is never reached"
+            assert parameter.grad.isfinite().all(), name
+    torch.nn.utils.clip_grad_norm_(detector.parameters(), 1.0)
+    optimizer.step()
+    assert loss_of(detector, targets).isfinite()
+
+    found = detector.predict(list(images()))
+    assert isinstance(found, list)
+    assert all(isinstance(one, Detections) and one.boxes.isfinite().all() for one in found)
+    other = composed(backbone, necks, head, NUM_CLASSES)
+    other.load_state_dict(detector.state_dict())
+    for one, again in zip(found, other.predict(list(images())), strict=True):
+        for ours, theirs in zip(one, again, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "necks", "head"),
+    [
+        *product(BACKBONES, [("fpn",)], HEADS[:1]),
+        *product(["resnet"], ALL_NECKS, HEADS[-1:]),
+        *product(["resnet"], [("fpn",)], HEADS),
+    ],
+    ids=named,
+)
+def test_any_part_learns(backbone: str, necks: tuple[str, ...], head: str, make_targets: MakeTargets) -> None:
+    detector, targets = composed(backbone, necks, head, NUM_CLASSES).train(), make_targets([3, 1])
+    optimizer = torch.optim.AdamW(detector.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(30):
+        losses.append(loss_of(detector, targets))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.97 * losses[0], [loss.item() for loss in losses]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "necks", "head"),
+    [
+        *product(BACKBONES, [("fpn",)], HEADS[:1]),
+        *product(["resnet"], ALL_NECKS, HEADS[:1]),
+        *product(["resnet"], [("fpn",)], HEADS),
+    ],
+    ids=named,
+)
+def test_norms_are_folded_without_a_change(backbone: str, necks: tuple[str, ...], head: str) -> None:
+    detector = composed(backbone, necks, head, NUM_CLASSES)
+    calibrate(detector, images())
+    detector.eval()
+    with torch.no_grad():
+        expected, found = detector(images()).prediction(), detector.fused()(images()).prediction()
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,62 @@
+"""Anchors, against torchvision's and by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+
+from boxwright.ops.anchors import grid_anchors, octave_anchors
+
+RATIOS = (0.5, 1.0, 2.0)
+
+
+@pytest.mark.parametrize("side", [32.0, 64.0, 128.0, 256.0, 512.0, 20.0])
+def test_whole_pixels_are_torchvisions(side: float) -> None:
+    sizes = tuple(int(side * 2 ** (i / 3)) for i in range(3))
+    (expected,) = AnchorGenerator((sizes,), (RATIOS,)).cell_anchors
+    torch.testing.assert_close(octave_anchors(side, 3, RATIOS, whole_pixels=True), expected, rtol=0, atol=0)
+
+
+def test_exact_anchors() -> None:
+    anchors = octave_anchors(32.0, 3, RATIOS)
+    sides = anchors[:, 2:] - anchors[:, :2]
+    # As in mmdetection 3.3.0 with octave_base_scale=4, scales_per_octave=3 and stride 8.
+    expected = [(45.2548, 22.6274), (57.0175, 28.5088), (71.8376, 35.9188), (32, 32), (40.3175, 40.3175)]
+    torch.testing.assert_close(sides[:5], torch.tensor(expected), rtol=0, atol=1e-3)
+    torch.testing.assert_close(sides.prod(1).view(3, 3)[0], 1024 * 4 ** (torch.arange(3) / 3))
+    torch.testing.assert_close(sides[:, 1] / sides[:, 0], torch.tensor(RATIOS).repeat_interleave(3))
+    assert (anchors[:, :2] == -anchors[:, 2:]).all()
+
+
+def test_grids_are_torchvisions() -> None:
+    base = octave_anchors(32.0, 3, RATIOS, whole_pixels=True)
+    generator = AnchorGenerator(((32, 40, 50),), (RATIOS,))
+    (expected,) = generator(ImageList(torch.zeros(1, 3, 24, 40), [(24, 40)]), [torch.zeros(1, 1, 3, 5)])
+    torch.testing.assert_close(grid_anchors(base, 3, 5, 8), expected, rtol=0, atol=0)
+
+
+def test_all_anchors_of_a_cell_follow_one_another_row_by_row() -> None:
+    base = torch.tensor([[-1.0, -2, 1, 2], [-2, -1, 2, 1]])
+    found = grid_anchors(base, 2, 3, 10)
+    assert found.shape == (12, 4)
+    assert found[:3].tolist() == [[-1, -2, 1, 2], [-2, -1, 2, 1], [9, -2, 11, 2]]
+    assert found[6].tolist() == [-1, 8, 1, 12]
+    assert grid_anchors(base.double(), 1, 1, 4).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0.0, 3, RATIOS), "positive scale"),
+        ((8.0, 0, RATIOS), "0 steps"),
+        ((8.0, 3, ()), r"ratios \[\]"),
+        ((8.0, 3, (1.0, -1.0)), r"ratios \[1.0, -1.0\]"),
+        ((0.5, 3, RATIOS), "anchors of 0.5 pixels have no area in whole pixels"),
+    ],
+    ids=str,
+)
+def test_bad_anchors(arguments: tuple[float, int, tuple[float, ...]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        octave_anchors(*arguments, whole_pixels=True)

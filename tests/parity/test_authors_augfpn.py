@@ -1,0 +1,63 @@
+"""AugFPN's authors' own numbers, made once with their code (see README.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from formula import set_weights, uniform
+
+from boxwright.necks.augfpn import AugFPN
+from boxwright.structures import Features, Level, Spec
+
+# Sizes at 224 x 320 pixels, where the coarsest level is pooled to 1 x 1, 1 x 2 and 2 x 3.
+SPEC: Spec = {"c4": Level(5, 16), "c5": Level(6, 32)}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "faster_rcnn": {"extra_levels": 1},
+    "retinanet": {"extra_levels": 2, "extra": "conv_input", "extra_context": True},
+    "fcos": {"extra_levels": 2, "extra": "conv_output", "extra_context": True},
+}
+
+
+def neck(variant: str) -> AugFPN:
+    """A small one on the weights of ``formula.py``."""
+    neck = AugFPN(SPEC, out_channels=2, **VARIANTS[variant])
+    set_weights(neck)
+    return neck
+
+
+def maps() -> Features:
+    return {
+        name: uniform(f"map {name}", 1, level.channels, 224 // level.stride, 320 // level.stride)
+        for name, level in SPEC.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def authors() -> dict[str, np.ndarray]:
+    with np.load(Path(__file__).parent / "data" / "augfpn.npz") as numbers:
+        return dict(numbers)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_outputs_and_gradients(authors: dict[str, np.ndarray], variant: str) -> None:
+    expected = {key.removeprefix(f"{variant}/"): x for key, x in authors.items() if key.startswith(f"{variant}/")}
+    ours = neck(variant)
+    levels = ours(maps())
+    assert set(levels) == {key for key in expected if not key.startswith("gradient")}
+    for name, level in levels.items():
+        # Stored in float32.
+        assert np.abs(level.detach().numpy() - expected[name]).max() < 1e-6, name
+
+    sum((x * uniform(f"direction of {name}", *x.shape)).sum() for name, x in levels.items()).backward()
+    parameters = dict(ours.named_parameters())
+    names = expected["gradient_names"].tolist()
+    assert names == list(parameters)
+    for name, norm, projection in zip(names, expected["gradient_norms"], expected["gradient_projections"], strict=True):
+        grad, direction = parameters[name].grad, uniform(f"direction of {name}", *parameters[name].shape)
+        assert grad is not None
+        assert grad.norm().item() == pytest.approx(norm, rel=1e-9), name
+        # A projection of a wrong gradient of the right norm would be off by about the norm itself.
+        assert (grad * direction).sum().item() == pytest.approx(projection, abs=1e-9 * norm), name

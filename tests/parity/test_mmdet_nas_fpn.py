@@ -1,0 +1,72 @@
+"""NAS-FPN beside mmdetection's: its numbers, made once with its code (see README.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from formula import set_weights, uniform
+from torch import nn
+
+from boxwright.necks.nas_fpn import NASFPN
+from boxwright.structures import Features, Level, Spec
+
+SPEC: Spec = {"c3": Level(5, 8), "c4": Level(6, 16), "c5": Level(7, 32), "c6": Level(4, 64), "c7": Level(3, 128)}
+VARIANTS = {"three_levels": 3, "five_levels": 5, "training": 3}
+
+
+def neck(variant: str) -> NASFPN:
+    """A small one on the weights of ``formula.py``."""
+    spec = dict(list(SPEC.items())[: VARIANTS[variant]])
+    neck = NASFPN(spec, out_channels=3, repeats=2, wiring="mmdet")
+    set_weights(neck)
+    return neck.train(variant == "training")
+
+
+def maps(variant: str) -> Features:
+    """One cell of a picture on the coarsest level, but four of two pictures in training."""
+    batch, height, width = (2, 128, 256) if variant == "training" else (1, 128, 128)
+    return {
+        name: uniform(f"map {name}", batch, level.channels, height // level.stride, width // level.stride)
+        for name, level in list(SPEC.items())[: VARIANTS[variant]]
+    }
+
+
+def statistics(module: nn.Module) -> np.ndarray:
+    """Running means and variances of all norms in a row."""
+    found = [tensor for name, tensor in module.state_dict().items() if "running_" in name]
+    return torch.cat(found).numpy()
+
+
+@pytest.fixture(scope="module")
+def theirs() -> dict[str, np.ndarray]:
+    with np.load(Path(__file__).parent / "data" / "nas_fpn_mmdet.npz") as numbers:
+        return dict(numbers)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_outputs_statistics_and_gradients(theirs: dict[str, np.ndarray], variant: str) -> None:
+    expected = {key.removeprefix(f"{variant}/"): x for key, x in theirs.items() if key.startswith(f"{variant}/")}
+    ours = neck(variant)
+    levels = ours(maps(variant))
+    assert list(levels) == list(SPEC)
+    for name, level in levels.items():
+        # Stored in float32.
+        assert np.abs(level.detach().numpy() - expected[name]).max() < 1e-6, name
+    assert np.abs(statistics(ours) - expected["statistics"]).max() < 1e-9
+
+    sum((x * uniform(f"direction of {name}", *x.shape)).sum() for name, x in levels.items()).backward()
+    parameters = dict(ours.named_parameters())
+    names = expected["gradient_names"].tolist()
+    assert set(names) == set(parameters)
+    norms = expected["gradient_norms"]
+    # With two values to a norm, all that a gradient before it consists of is the norm's epsilon.
+    floor = 1e-9 * norms.max()
+    for name, norm, projection in zip(names, norms, expected["gradient_projections"], strict=True):
+        grad, direction = parameters[name].grad, uniform(f"direction of {name}", *parameters[name].shape)
+        assert grad is not None
+        assert grad.norm().item() == pytest.approx(norm, rel=1e-6, abs=floor), name
+        # A projection of a wrong gradient of the right norm would be off by about the norm itself.
+        assert (grad * direction).sum().item() == pytest.approx(projection, abs=1e-6 * norm + floor), name

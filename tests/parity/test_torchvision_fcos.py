@@ -1,0 +1,182 @@
+"""FCOS beside torchvision's: outputs, matched points, losses, gradients and detections."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet18
+from torchvision.models.detection import FCOS as TheirFCOS  # noqa: N811
+from torchvision.models.detection import fcos_resnet50_fpn
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from boxwright.backbones.resnet import ResNet
+from boxwright.data.images import InputFormat
+from boxwright.detector import Detector
+from boxwright.heads.fcos import FCOS
+from boxwright.necks.fpn import FPN
+from boxwright.structures import Category, ImageSize, Targets
+
+MakeTargets = Callable[..., list[Targets]]
+
+NUM_CLASSES = 7
+# torchvision's strides are quotients of sides: those of the levels only where all are whole.
+HEIGHT, WIDTH = 128, 256
+LEVELS = {"c3": 0, "c4": 1, "c5": 2}
+RENAMES: list[tuple[str, Any]] = [
+    (r"^backbone\.", r"backbone.body."),
+    (r"^necks\.0\.pyramid\.lateral\.(c\d)\.", lambda m: f"backbone.fpn.inner_blocks.{LEVELS[m[1]]}.0."),
+    (r"^necks\.0\.pyramid\.smooth\.(c\d)\.", lambda m: f"backbone.fpn.layer_blocks.{LEVELS[m[1]]}.0."),
+    (r"^necks\.0\.extra\.convs\.c(\d)\.", r"backbone.fpn.extra_blocks.p\1."),
+    (r"^head\.class_tower\.", r"head.classification_head.conv."),
+    (r"^head\.classes\.", r"head.classification_head.cls_logits."),
+    (r"^head\.box_tower\.", r"head.regression_head.conv."),
+    (r"^head\.distances\.", r"head.regression_head.bbox_reg."),
+    (r"^head\.centerness\.", r"head.regression_head.bbox_ctrness."),
+]
+TERMS = {"focal": "classification", "giou": "bbox_regression", "centerness": "bbox_ctrness"}
+
+
+def renamed(ours: dict[str, Tensor]) -> dict[str, Tensor]:
+    theirs = {}
+    for name, tensor in ours.items():
+        for pattern, replacement in RENAMES:
+            name = re.sub(pattern, replacement, name)
+        theirs[name] = tensor
+    return theirs
+
+
+def our_detector(num_classes: int = NUM_CLASSES, width: int = 256, **backbone_options: Any) -> Detector:
+    backbone = ResNet(levels=("c3", "c4", "c5"), **backbone_options)
+    neck = FPN(backbone.out_spec, out_channels=width, extra_levels=2, extra="conv_output")
+    head = FCOS(neck.out_spec, num_classes, point_offset=0.0)
+    categories = [Category(i, f"class {i}") for i in range(num_classes)]
+    return Detector(backbone, [neck], head, categories=categories, input_format=InputFormat())
+
+
+class Pair(NamedTuple):
+    """Both detectors with the same weights; logits and distances are spread as if they had been trained."""
+
+    ours: Detector
+    theirs: TheirFCOS
+    images: Tensor
+
+
+@pytest.fixture
+def pair() -> Pair:
+    torch.manual_seed(0)
+    ours = our_detector(width=64, depth=18, norm="batch", frozen_stages=0)
+    stages = {f"layer{i}": f"layer{i}" for i in (2, 3, 4)}
+    extra = LastLevelP6P7(64, 64)
+    theirs = TheirFCOS(BackboneWithFPN(resnet18(), stages, [128, 256, 512], 64, extra), NUM_CLASSES)
+    with torch.no_grad():
+        for conv in (ours.head.classes, ours.head.distances, ours.head.centerness):
+            conv.weight.normal_(std=0.08)
+        ours.head.classes.bias.fill_(-2.0)
+        for layer in (*ours.head.class_tower, *ours.head.box_tower):
+            if isinstance(layer, nn.Conv2d):
+                layer.bias.normal_(std=0.02)
+    theirs.load_state_dict(renamed(ours.state_dict()))
+    return Pair(ours, theirs, torch.randn(2, 3, HEIGHT, WIDTH))
+
+
+def their_anchors(theirs: TheirFCOS, maps: list[Tensor], height: int, width: int) -> list[Tensor]:
+    pictures = torch.empty(len(maps[0]), 3, height, width, device="meta")
+    return theirs.anchor_generator(ImageList(pictures, [(height, width)] * len(maps[0])), maps)
+
+
+def their_terms(
+    theirs: TheirFCOS, outputs: dict[str, Tensor], maps: list[Tensor], targets: list[Targets], size: tuple[int, int]
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Loss terms and the object of each point."""
+    matched: list[Tensor] = []
+
+    def watched(wanted: Any, found: Any, anchors: Any, objects: list[Tensor]) -> dict[str, Tensor]:
+        matched.extend(objects)
+        return type(theirs.head).compute_loss(theirs.head, wanted, found, anchors, objects) if found else {}
+
+    theirs.head.compute_loss = watched
+    wanted = [{"labels": t.labels, "boxes": t.boxes} for t in targets]
+    counts = [x.shape[2] * x.shape[3] for x in maps]
+    terms = theirs.compute_loss(wanted, outputs, their_anchors(theirs, maps, *size), counts)
+    del theirs.head.compute_loss
+    return terms, matched
+
+
+def targets_of(make_targets: MakeTargets, counts: list[int], size: tuple[int, int]) -> list[Targets]:
+    """The first object of each picture takes nearly all of it."""
+    targets = make_targets(counts, size=size, num_classes=NUM_CLASSES)
+    for target in targets:
+        target.boxes[:1] = torch.tensor([0.01, 0.02, 0.98, 0.97]) * torch.tensor([size[1], size[0], size[1], size[0]])
+    return targets
+
+
+def test_parameters() -> None:
+    with torch.device("meta"):
+        ours = our_detector(91, depth=50, norm="frozen", frozen_stages=0)
+        theirs = fcos_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91)
+    norms = sum(p.numel() for m in theirs.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters())
+    count = sum(p.numel() for p in ours.parameters())
+    assert count == sum(p.numel() for p in theirs.parameters()) - norms == 32_269_600
+
+
+def test_outputs_and_detections(pair: Pair) -> None:
+    ours, theirs = pair.ours.eval(), pair.theirs.eval()
+    with torch.no_grad():
+        output = ours(pair.images)
+        maps = list(theirs.backbone(pair.images).values())
+        outputs = theirs.head(maps)
+        for mine, name in zip(output[:3], ("cls_logits", "bbox_regression", "bbox_ctrness"), strict=True):
+            torch.testing.assert_close(torch.cat(mine, 1), outputs[name], rtol=0, atol=1e-4)
+        anchors = their_anchors(theirs, maps, HEIGHT, WIDTH)
+        torch.testing.assert_close(torch.cat(output.squares), anchors[0], rtol=0, atol=0)
+        counts = [x.shape[2] * x.shape[3] for x in maps]
+        split = {name: list(x.split(counts, 1)) for name, x in outputs.items()}
+        expected = theirs.postprocess_detections(split, [list(a.split(counts)) for a in anchors], [(HEIGHT, WIDTH)] * 2)
+    found = ours.postprocess(output, [ImageSize(HEIGHT, WIDTH, HEIGHT, WIDTH)] * 2)
+    for detections, wanted in zip(found, expected, strict=True):
+        assert 20 < len(detections.scores) == len(wanted["scores"])
+        torch.testing.assert_close(detections.scores, wanted["scores"], rtol=0, atol=1e-5)
+        torch.testing.assert_close(detections.boxes, wanted["boxes"], rtol=0, atol=1e-2)
+        assert torch.equal(detections.labels, wanted["labels"])
+
+
+@pytest.mark.parametrize("center_radius", [1.5, None])
+def test_every_point_has_the_same_object(center_radius: float | None, pair: Pair, make_targets: MakeTargets) -> None:
+    size = (768, 1280)
+    targets = targets_of(make_targets, [40, 1, 0], size)
+    maps = [torch.zeros(3, 1, size[0] // s, size[1] // s) for s in pair.ours.head.strides]
+    points = [x.shape[2] * x.shape[3] for x in maps]
+    squares = their_anchors(pair.theirs, maps, *size)[0].split(points)
+    head = FCOS(pair.ours.necks[0].out_spec, NUM_CLASSES, point_offset=0.0, center_radius=center_radius)
+    pair.theirs.center_sampling_radius = center_radius or float("inf")
+    _, matched = their_terms(pair.theirs, {}, maps, targets, size)
+    for objects, target in zip(matched, targets, strict=True):
+        assert torch.equal(head.match(squares, target.boxes), objects)
+    assert all((level >= 0).any() for level in matched[0].split(points))
+    assert head.count_matches(targets, size) == sum(int((objects >= 0).sum()) for objects in matched)
+
+
+@pytest.mark.parametrize("counts", [[6, 3], [0, 0]], ids=str)
+def test_losses_and_gradients(counts: list[int], pair: Pair, make_targets: MakeTargets) -> None:
+    ours, theirs, images = pair.ours.train(), pair.theirs.train(), pair.images
+    targets = targets_of(make_targets, counts, (HEIGHT, WIDTH))
+    terms = ours.loss(ours(images, None, targets), targets)
+    maps = list(theirs.backbone(images).values())
+    their, matched = their_terms(theirs, theirs.head(maps), maps, targets, (HEIGHT, WIDTH))
+    assert sum(int((m >= 0).sum()) for m in matched) > 5 * sum(counts) or not sum(counts)
+    assert list(terms) == list(TERMS)
+    for name, value in terms.items():
+        torch.testing.assert_close(value, their[TERMS[name]], rtol=1e-4, atol=0)
+    sum(terms.values()).backward()
+    sum(their.values()).backward()
+    expected = dict(theirs.named_parameters())
+    for name, gradient in renamed({n: p.grad for n, p in ours.named_parameters()}).items():
+        wanted = expected[name].grad
+        assert (gradient - wanted).norm() <= 1e-3 * wanted.norm(), name

@@ -1,0 +1,48 @@
+"""The nouns: levels on their way to the head, and what a step consists of."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from boxwright.structures import (
+    Level,
+    LossTotals,
+    Spec,
+    Targets,
+    coarser_name,
+    head_levels,
+    levels_for_head,
+    main_levels,
+)
+
+LATERAL = Level(8, 8, auxiliary=True)
+AUGMENTED: Spec = {"c3": Level(8, 8), "c3_lateral": LATERAL, "c4": Level(8, 16)}
+
+
+def test_auxiliary_levels_pass_necks_by_and_reach_the_head() -> None:
+    assert main_levels(AUGMENTED) == {"c3": Level(8, 8), "c4": Level(8, 16)}
+    last: Spec = {"c3": Level(4, 8)}
+    assert levels_for_head([{"c3": Level(2, 8)}, AUGMENTED, last]) == {"c3_lateral": LATERAL, "c3": Level(4, 8)}
+    assert levels_for_head([last, AUGMENTED]) == AUGMENTED
+
+
+def test_a_head_predicts_from_levels_that_are_not_auxiliary() -> None:
+    assert head_levels(AUGMENTED) == ["c3", "c4"]
+    with pytest.raises(ValueError, match="the head needs at least one level"):
+        head_levels({"c3": LATERAL})
+
+
+@pytest.mark.parametrize(("name", "coarser"), [("c5", "c6"), ("p9", "p10"), ("top", "top1"), ("s2_c3", "s2_c4")])
+def test_the_name_of_a_coarser_level(name: str, coarser: str) -> None:
+    assert coarser_name(name) == coarser
+
+
+def test_shares_of_a_step() -> None:
+    totals = LossTotals(objects=6, images=4, processes=2, matches=0)
+    assert (totals.object_share, totals.image_share, totals.match_share) == (3.0, 2.0, 0.5)
+    target = Targets(torch.zeros(3, dtype=torch.int64), torch.zeros(3, 4), (8, 8))
+    counted = LossTotals.of([target, target])
+    assert counted == LossTotals(6, 2, 1, None)
+    with pytest.raises(ValueError, match=r"need LossTotals with matches; Detector\.totals counts them"):
+        assert counted.match_share
