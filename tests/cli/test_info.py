@@ -83,3 +83,11 @@ def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixt
     assert printed == ""
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_operations_are_what_efficientdet_was_published_with(capsys: pytest.CaptureFixture[str]) -> None:
+    products = info(capsys, "efficientdet_d0", "--num-classes", "90")
+    operations = info(capsys, "efficientdet_d0", "--num-classes", "90", "--count", "operations")
+    assert operations["params"] == 3_880_067
+    assert operations["gmac"] == pytest.approx(2.550618821, rel=2e-3)
+    assert products["gmac"] < 0.98 * operations["gmac"]

@@ -18,6 +18,7 @@ import torch
 from pages import ELSEWHERE, ROOT, SMALL_RECIPE, answer_of, blocks, commands, play, smaller
 
 from boxwright.cli.info import measure
+from boxwright.cli.list import combination_table
 from boxwright.cli.main import COMMANDS, main
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.options import options_of
@@ -131,6 +132,12 @@ def rows(page: Path, column: str) -> dict[str, list[str]]:
 def test_the_table_of_parts_lists_every_part() -> None:
     listed = {(name, cells[0]) for name, cells in rows(ROOT / "README.md", "part").items()}
     assert listed == {(name, folder.removesuffix("s")) for folder in FOLDERS for name in list_parts(folder)}
+
+
+def test_the_page_on_combinations_is_what_the_command_prints() -> None:
+    page = ROOT / "docs" / "combinations.md"
+    (table,) = (block.text for block in blocks(page) if block.language == "text")
+    assert table.splitlines() == combination_table()
 
 
 def test_the_table_of_recipes_has_every_recipe_with_its_size() -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from boxwright.cli.operation_counts import OPERATIONS
 from boxwright.compose.detectors import build, build_resolved
 from boxwright.compose.recipes import resolve
 from boxwright.detector import Detector
@@ -232,31 +232,6 @@ def test_multiply_adds(name: str) -> None:
     with FakeTensorMode(), torch.no_grad():
         state = {n: torch.empty(x.shape, dtype=x.dtype) for n, x in detector.state_dict(keep_vars=True).items()}
         state["head.base_anchors"] = torch.empty(detector.head.base_anchors.shape)
-        with FlopCounterMode(display=False, custom_mapping=PROFILER) as counter:
+        with FlopCounterMode(display=False, custom_mapping=OPERATIONS) as counter:
             torch.func.functional_call(detector, state, (torch.empty(1, 3, size, size),))
     assert counter.get_total_flops() / 2 == pytest.approx(MULTIPLY_ADDS[name], rel=2e-3)
-
-
-def _per_number(operations: int) -> Callable[..., int]:
-    def count(*_: Any, out_shape: Any, **__: Any) -> int:
-        return operations * math.prod(out_shape)
-
-    return count
-
-
-def _convolution(_: Any, weight: Any, bias: Any, *__: Any, out_shape: Any, **___: Any) -> int:
-    return math.prod(out_shape) * (2 * math.prod(weight[1:]) + (bias is not None))
-
-
-# The published figures are half of what TensorFlow's profiler counts: beside two operations for each product in a
-# convolution, one for each number that is added, multiplied or averaged, two for a swish, nine for a maximum of nine.
-aten = torch.ops.aten
-PROFILER: dict[Any, Callable[..., int]] = {
-    aten.convolution: _convolution,
-    aten.silu: _per_number(2),
-    aten.silu_: _per_number(2),
-    aten.add: _per_number(1),
-    aten.mul: _per_number(1),
-    aten.mean: lambda x, *_, **__: math.prod(x),
-    aten.max_pool2d_with_indices: lambda *_, out_shape, **__: 9 * math.prod(out_shape[0]),
-}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from boxwright.cli.arguments import CommandParser
+from boxwright.cli.operation_counts import OPERATIONS
 from boxwright.cli.recipe_arguments import parse_recipe_command
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipes import Recipe
@@ -29,12 +31,20 @@ def run(argv: list[str]) -> int:
         description="Parameters, and multiply-adds for one picture in evaluation mode:\n"
         "convolutions, linear layers and attention, as torch.utils.flop_counter counts them.",
     )
+    parser.add_argument(
+        "--count",
+        choices=["products", "operations"],
+        default="products",
+        help="operations: also sums, biases, swish, means and pooling, as TensorFlow's profiler and EfficientDet's "
+        "paper (default: products)",
+    )
     parser.add_argument("--num-classes", metavar="K", type=int, default=80, help="classes (default: 80)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     command = parse_recipe_command(parser, argv, sections=("input",))
     if command.options.num_classes < 1:
         parser.error(f"--num-classes is at least 1, not {command.options.num_classes}")
-    facts = measure(command.recipe, command.options.num_classes)
+    counted = OPERATIONS if command.options.count == "operations" else None
+    facts = measure(command.recipe, command.options.num_classes, counted)
     for note in command.notes:
         print(note, file=sys.stderr)
     if command.options.json:
@@ -44,21 +54,26 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def measure(recipe: Recipe, num_classes: int) -> dict[str, Any]:
+def measure(recipe: Recipe, num_classes: int, counted: Mapping[Any, Any] | None = None) -> dict[str, Any]:
     """Parameters and GMAC of a resolved recipe, in total and per part.
 
     GMAC is half of what ``torch.utils.flop_counter`` counts for one picture of the recipe's image size, in the
     graph that was published, so that figures compare with those of papers. ``deployed_gmac`` is what prediction
     runs: branches and norms fused, and nothing computed that is not used.
+
+    Args:
+        recipe: with a name and options for every part.
+        num_classes: how many classes.
+        counted: other counts per operator, as ``OPERATIONS``.
     """
     categories = [Category(i, f"class_{i}") for i in range(num_classes)]
     detector = build_resolved(recipe, categories=categories).eval()
     size = recipe["input"]["image_size"]
-    deployed = _flops(detector.fused(), size).get("Global", 0)
+    deployed = _flops(detector.fused(), size, counted).get("Global", 0)
     for module in detector.modules():
         if hasattr(module, "as_published"):
             module.as_published = True  # type: ignore[assignment]
-    flops = _flops(detector, size)
+    flops = _flops(detector, size, counted)
     parts = [
         {"slot": slot, "name": name, **_num_params(part), "gmac": flops.get(f"Detector.{path}", 0) / 2e9}
         for slot, name, path, part in _slots(detector, recipe)
@@ -71,9 +86,9 @@ def measure(recipe: Recipe, num_classes: int) -> dict[str, Any]:
     }
 
 
-def _flops(detector: Detector, size: int) -> dict[str, int]:
+def _flops(detector: Detector, size: int, counted: Mapping[Any, Any] | None) -> dict[str, int]:
     """Floating-point operations by the path of the module, and under ``Global`` of all."""
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping=dict(counted or {}))
     # The math form of attention is two matrix products, which every release counts; fused forms it may not.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         detector(torch.zeros(1, 3, size, size))

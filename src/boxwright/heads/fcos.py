@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from boxwright.layers.conv_over_levels import conv_over_levels
 from boxwright.layers.dense_tower import ConvTower, EqualWidths, TowerNorm, in_rows, small_conv
 from boxwright.losses.anchor_matching import BACKGROUND
 from boxwright.losses.focal import summed_focal_loss
@@ -112,8 +113,9 @@ class FCOS(nn.Module):
         self.widths = EqualWidths(in_spec, channels)
         self.strides = [in_spec[name].stride for name in self.widths.levels]
         width = self.widths.channels
-        self.class_tower = _tower(width, num_convs, norm)
-        self.box_tower = _tower(width, num_convs, norm)
+        # As in torchvision and the authors' code, convolutions have biases also before norms.
+        self.class_tower = ConvTower(width, num_convs, norm=norm, bias=True)
+        self.box_tower = ConvTower(width, num_convs, norm=norm, bias=True)
         # Every class starts at probability 0.01.
         self.classes = small_conv(width, num_classes, value=-math.log(99))
         self.distances = small_conv(width, 4)
@@ -127,9 +129,9 @@ class FCOS(nn.Module):
     ) -> FCOSOutput:
         """Predict at every point; ``targets`` change nothing."""
         maps = self.widths(features)
-        class_maps, box_maps = [self.class_tower(x) for x in maps], [self.box_tower(x) for x in maps]
+        class_maps, box_maps = self.class_tower.over_levels(maps), self.box_tower.over_levels(maps)
         return FCOSOutput(
-            tuple(in_rows([self.classes(x) for x in class_maps], self.classes.out_channels)),
+            tuple(in_rows(conv_over_levels(self.classes, class_maps), self.classes.out_channels)),
             tuple(in_rows([self._distances(x) for x in box_maps], 4)),
             tuple(in_rows([self.centerness(x) for x in box_maps], 1)),
             self._squares([(x.shape[-2], x.shape[-1]) for x in maps], at_least_float32(maps[0])),
@@ -239,15 +241,6 @@ def _centerness(squares: Float[Tensor, "n 4"], boxes: Float[Tensor, "n 4"]) -> F
     point = xyxy_to_cxcywh(squares)[:, :2]
     near, far = point - boxes[:, :2], boxes[:, 2:] - point
     return (torch.minimum(near, far) / torch.maximum(near, far)).prod(-1).sqrt()
-
-
-def _tower(channels: int, num_convs: int, norm: TowerNorm) -> ConvTower:
-    """As in torchvision and the authors' code, convolutions have biases also before norms."""
-    tower = ConvTower(channels, num_convs, norm=norm)
-    for layer in tower:
-        if isinstance(layer, nn.Conv2d) and layer.bias is None:
-            layer.bias = nn.Parameter(torch.zeros(channels))
-    return tower
 
 
 def _check_counts(**counts: int) -> None:

@@ -50,19 +50,20 @@ class ConvTower(nn.Sequential):
     Args:
         channels: of input and output.
         num_convs: how many; at least 0.
-        norm: ``none``, then convolutions have biases; or ``group``, of 32 groups where the width allows it.
+        norm: ``none``, or ``group``, of 32 groups where the width allows it.
+        bias: convolutions have biases; where None, those without a norm after them.
 
     Source: Lin et al., RetinaNet, ICCV 2017, section 4; weights start from a normal distribution of 0.01.
     """
 
-    def __init__(self, channels: int, num_convs: int, *, norm: TowerNorm = "none") -> None:
+    def __init__(self, channels: int, num_convs: int, *, norm: TowerNorm = "none", bias: bool | None = None) -> None:
         if num_convs < 0:
             raise ValueError(f"num_convs is at least 0, not {num_convs}")
         if norm not in get_args(TowerNorm):
             raise ValueError(f"norm is one of {list(get_args(TowerNorm))}, not {norm!r}")
         layers: list[nn.Module] = []
         for _ in range(num_convs):
-            layers.append(small_conv(channels, channels, bias=norm == "none"))
+            layers.append(small_conv(channels, channels, bias=norm == "none" if bias is None else bias))
             if norm == "group":
                 # With one channel per group, a map of one cell would have no variance.
                 layers.append(nn.GroupNorm(math.gcd(32, max(1, channels // 2)), channels))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from boxwright.layers.conv_over_levels import conv_over_levels
 from boxwright.structures import Features, Level, Spec, coarser_name
 
 ExtraKind = Literal["max_pool", "conv_input", "conv_output"]
@@ -51,7 +52,11 @@ class FeaturePyramid(nn.Module):
 
     def smoothed(self, sums: Features) -> Features:
         """One convolution over each level."""
-        return {name: smooth(sums[name]) for name, smooth in self.smooth.items()}
+        levels: Features = {}
+        for name, smooth in self.smooth.items():
+            assert isinstance(smooth, nn.Conv2d)
+            (levels[name],) = conv_over_levels(smooth, [sums[name]])
+        return levels
 
     def forward(self, features: Features) -> Features:
         return self.smoothed(self.top_down(self.laterals(features)))
