@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import sigmoid_focal_loss
 
-from boxwright.heads.efficientdet import EfficientDet, EfficientDetOutput
+from boxwright.heads.efficientdet import EfficientDet
+from boxwright.layers.dense_tower import AnchorOutput
 from boxwright.layers.rep_vgg import fuse_for_inference
 from boxwright.ops.box_deltas import encode_deltas
 from boxwright.ops.boxes import iou
@@ -49,7 +50,7 @@ def maps(height: int = 64, width: int = 64, *, batch: int = 2, spec: Spec = SPEC
     }
 
 
-def ideal(head: EfficientDet, targets: list[Targets], size: tuple[int, int]) -> EfficientDetOutput:
+def ideal(head: EfficientDet, targets: list[Targets], size: tuple[int, int]) -> AnchorOutput:
     """What a head that has learnt these pictures by heart puts out."""
     output = head(maps(*size, batch=len(targets)))
     anchors = torch.cat(output.anchors)
@@ -61,7 +62,7 @@ def ideal(head: EfficientDet, targets: list[Targets], size: tuple[int, int]) -> 
         logits[image, place, target.labels[objects[place]]] = 12.0
         deltas[image, place] = encode_deltas(target.boxes[objects[place]], anchors[place])
     counts = [len(level) for level in output.anchors]
-    return EfficientDetOutput(logits.split(counts, 1), deltas.split(counts, 1), output.anchors)
+    return AnchorOutput(logits.split(counts, 1), deltas.split(counts, 1), output.anchors)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

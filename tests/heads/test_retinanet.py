@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from boxwright.heads.retinanet import RetinaNet, RetinaNetOutput
+from boxwright.heads.retinanet import RetinaNet
+from boxwright.layers.dense_tower import AnchorOutput
 from boxwright.losses.anchor_matching import BACKGROUND, IGNORED
 from boxwright.losses.focal import sigmoid_focal_loss
 from boxwright.ops.box_deltas import encode_deltas
@@ -40,11 +41,11 @@ def maps(height: int = 64, width: int = 96, *, batch: int = 2, spec: Spec = SPEC
     }
 
 
-def joined(output: RetinaNetOutput) -> tuple[Tensor, Tensor, Tensor]:
+def joined(output: AnchorOutput) -> tuple[Tensor, Tensor, Tensor]:
     return torch.cat(output.logits, 1), torch.cat(output.deltas, 1), torch.cat(output.anchors)
 
 
-def ideal(head: RetinaNet, targets: list[Targets], size: tuple[int, int]) -> RetinaNetOutput:
+def ideal(head: RetinaNet, targets: list[Targets], size: tuple[int, int]) -> AnchorOutput:
     """What a head that has learnt these pictures by heart puts out."""
     output = head(maps(*size, batch=len(targets)))
     logits, deltas, anchors = joined(output)
@@ -55,7 +56,7 @@ def ideal(head: RetinaNet, targets: list[Targets], size: tuple[int, int]) -> Ret
         logits[image, place, target.labels[objects[place]]] = 20.0
         deltas[image, place] = encode_deltas(target.boxes[objects[place]], anchors[place])
     sizes = [len(level) for level in output.anchors]
-    return RetinaNetOutput(tuple(logits.split(sizes, 1)), tuple(deltas.split(sizes, 1)), output.anchors)
+    return AnchorOutput(tuple(logits.split(sizes, 1)), tuple(deltas.split(sizes, 1)), output.anchors)
 
 
 def test_sides_of_anchors_are_four_strides_and_more() -> None:

@@ -8,8 +8,9 @@ from torch import Tensor
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
-from boxwright.losses.anchor_matching import BACKGROUND, IGNORED, LowQuality, match_by_iou
+from boxwright.losses.anchor_matching import BACKGROUND, IGNORED, LowQuality, match_by_iou, matched_anchors
 from boxwright.ops.anchors import grid_anchors, octave_anchors
+from boxwright.structures import Targets
 
 OBJECT = torch.tensor([[0.0, 0, 10, 10]])
 
@@ -70,3 +71,14 @@ def test_equals_torchvisions(ties: bool) -> None:
     found = match_by_iou(anchors, objects, low_quality="ties" if ties else "none")
     assert set(found.unique().tolist()) >= {BACKGROUND, IGNORED, 0}
     assert (found == expected).all()
+
+
+def test_objects_of_matched_anchors_of_several_pictures() -> None:
+    first = Targets(torch.tensor([5, 6]), torch.tensor([[0.0, 0, 1, 1], [0, 0, 2, 2]]), (8, 8))
+    second = Targets(torch.tensor([7]), torch.tensor([[0.0, 0, 3, 3]]), (8, 8))
+    matched = torch.tensor([[BACKGROUND, 1, IGNORED], [0, BACKGROUND, 0]])
+    found = matched_anchors(matched, [first, second])
+    assert found.image.tolist() == [0, 1, 1]
+    assert found.place.tolist() == [1, 0, 2]
+    assert found.boxes[:, 2].tolist() == [2, 3, 3]
+    assert found.labels.tolist() == [[BACKGROUND, 6, BACKGROUND], [7, BACKGROUND, 7]]

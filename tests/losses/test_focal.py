@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxwright.losses.focal import sigmoid_focal_loss, summed_focal_loss
+from boxwright.losses.focal import sigmoid_focal_loss, summed_focal_loss, summed_focal_loss_of_levels
 
 
 @pytest.fixture
@@ -77,3 +77,16 @@ def test_half_precision_is_left(labels: Tensor) -> None:
     loss.backward()
     assert logits.grad is not None
     assert logits.grad.dtype == torch.bfloat16
+
+
+def test_levels_are_one_sum() -> None:
+    generator = torch.Generator().manual_seed(0)
+    levels = [torch.randn(2, n, 3, generator=generator) for n in (4, 1)]
+    labels = torch.tensor([[0, -1, 2, -1, 1], [-1, -1, 1, 0, -1]])
+    weights = torch.rand(2, 5, generator=generator)
+    together = torch.cat(levels, 1)
+    for given, used in ((weights, weights), (None, torch.ones(2, 5))):
+        torch.testing.assert_close(
+            summed_focal_loss_of_levels(levels, labels, given, alpha=0.3, gamma=1.5),
+            summed_focal_loss(together, labels, used, alpha=0.3, gamma=1.5),
+        )

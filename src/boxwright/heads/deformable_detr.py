@@ -138,13 +138,8 @@ class DeformableDETR(nn.Module):
         self.auxiliary_losses, self.max_detections = auxiliary_losses, max_detections
         # For counting only: run all heads of all layers and places, as the published graph does.
         self.as_published = False
-        self.criterion = SetCriterion(
-            class_loss=FocalLoss(),
-            matcher=HungarianMatcher(),
-            class_weight=class_weight,
-            l1_weight=l1_weight,
-            giou_weight=giou_weight,
-        )
+        weights = {"class_weight": class_weight, "l1_weight": l1_weight, "giou_weight": giou_weight}
+        self.criterion = SetCriterion(class_loss=FocalLoss(), matcher=HungarianMatcher(), **weights)
         others = [name for name in self.levels if in_spec[name].channels != hidden_dim]
         self.projections = nn.ModuleDict(
             {name: level_projection(in_spec[name].channels, hidden_dim) for name in others}

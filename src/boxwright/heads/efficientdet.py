@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.conv import fold
-from boxwright.layers.dense_tower import EqualWidths, in_rows
+from boxwright.layers.dense_tower import AnchorOutput, EqualWidths, in_rows
 from boxwright.layers.separable_conv import SeparableConv, efficientdet_norm
-from boxwright.losses.anchor_matching import BACKGROUND, match_by_iou
-from boxwright.losses.focal import summed_focal_loss
+from boxwright.losses.anchor_matching import match_by_iou, matched_anchors
+from boxwright.losses.focal import summed_focal_loss_of_levels
 from boxwright.ops.anchors import grid_anchors
 from boxwright.ops.box_deltas import decode_deltas, encode_deltas
 from boxwright.ops.boxes import at_least_float32
@@ -25,21 +24,6 @@ from boxwright.ops.soft_nms import soft_nms as soften
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
 
 __all__ = ["EfficientDet"]
-
-
-class EfficientDetOutput(NamedTuple):
-    """What the head predicts, level by level, fine to coarse.
-
-    ``deltas`` are deviations from ``anchors``, which are corner boxes in pixels of the network's input.
-    """
-
-    logits: tuple[Float[Tensor, "b _n k"], ...]
-    deltas: tuple[Float[Tensor, "b _n 4"], ...]
-    anchors: tuple[Float[Tensor, "_n 4"], ...]
-
-    def prediction(self) -> tuple[Float[Tensor, "b n k"], Float[Tensor, "b n 4"]]:
-        """Logits and corner boxes, in pixels of the network's input, of all levels together."""
-        return torch.cat(self.logits, 1), decode_deltas(torch.cat(self.deltas, 1), torch.cat(self.anchors))
 
 
 class EfficientDet(nn.Module):
@@ -138,16 +122,16 @@ class EfficientDet(nn.Module):
         features: Features,
         padding_mask: Bool[Tensor, "b h w"] | None = None,
         targets: Sequence[Targets] | None = None,
-    ) -> EfficientDetOutput:
+    ) -> AnchorOutput:
         """Predict; with targets or without them the same."""
         maps = dict(zip(self.widths.levels, self.widths(features), strict=True))
         logits = in_rows([self.classes(self.class_tower(x, name)) for name, x in maps.items()], self.num_classes)
         deltas = in_rows([self._deltas(self.box_tower(x, name)) for name, x in maps.items()], 4)
         anchors = self._anchors([(x.shape[-2], x.shape[-1]) for x in maps.values()])
-        return EfficientDetOutput(tuple(logits), tuple(deltas), anchors)
+        return AnchorOutput(tuple(logits), tuple(deltas), anchors)
 
     def loss(
-        self, output: EfficientDetOutput, targets: Sequence[Targets], totals: LossTotals | None = None
+        self, output: AnchorOutput, targets: Sequence[Targets], totals: LossTotals | None = None
     ) -> dict[str, Float[Tensor, ""]]:
         """``focal`` over all anchors, and ``huber`` over the four deviations of the matched ones.
 
@@ -163,22 +147,19 @@ class EfficientDet(nn.Module):
         """
         anchors = torch.cat(output.anchors)
         matched = torch.stack([self.match(anchors, t.boxes.to(anchors.dtype)) for t in targets])  # b n
-        image, place = torch.where(matched >= 0)
+        image, place, boxes, labels = matched_anchors(matched, targets)
         totals = totals or LossTotals.of(targets)._replace(matches=len(place))
         if totals.matches is None:
             raise ValueError("this head's losses need LossTotals with matches; Detector.totals counts them")
         share = (totals.matches + 1) / totals.processes
-        first = torch.tensor([0, *(len(t.labels) for t in targets)], device=image.device).cumsum(0)
-        objects = matched[image, place] + first[image]
-        labels = torch.full_like(matched, BACKGROUND)
-        labels[image, place] = torch.cat([t.labels for t in targets])[objects]
-        wanted = encode_deltas(torch.cat([t.boxes for t in targets])[objects].to(anchors.dtype), anchors[place])
+        wanted = encode_deltas(boxes.to(anchors.dtype), anchors[place])
         # Logarithms and small deviations in half precision lose what the boxes are about.
         with torch.autocast(anchors.device.type, enabled=False):
             found = at_least_float32(torch.cat(output.deltas, 1)[image, place])
             huber = F.huber_loss(found, wanted, reduction="sum", delta=self.huber_delta)
+            focal = summed_focal_loss_of_levels(output.logits, labels, alpha=self.alpha, gamma=self.gamma)
             return {
-                "focal": self._focal_loss(output.logits, labels) / share,
+                "focal": focal / share,
                 "huber": self.box_weight * huber / (4 * share),
             }
 
@@ -192,7 +173,7 @@ class EfficientDet(nn.Module):
         anchors = torch.cat(self._anchors([(-(-canvas[0] // s), -(-canvas[1] // s)) for s in self.strides]))
         return sum(int((self.match(anchors, t.boxes.to(anchors)) >= 0).sum()) for t in targets)
 
-    def postprocess(self, output: EfficientDetOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
+    def postprocess(self, output: AnchorOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
         """The best (anchor, class) pairs of all levels together that are not suppressed, in original pixels."""
         return dense_detections(
             [at_least_float32(torch.cat(output.logits, 1)).sigmoid()],
@@ -215,13 +196,6 @@ class EfficientDet(nn.Module):
         """Anchors of all levels, whose maps have these (height, width)."""
         levels = zip(at_least_float32(self.base_anchors), shapes, self.strides, strict=True)
         return tuple(grid_anchors(base, height, width, stride) for base, (height, width), stride in levels)
-
-    def _focal_loss(self, logits: Sequence[Float[Tensor, "b _n k"]], labels: Int[Tensor, "b n"]) -> Float[Tensor, ""]:
-        losses = []
-        for level, of_level in zip(logits, labels.split([x.shape[1] for x in logits], 1), strict=True):
-            weights = torch.ones_like(of_level, dtype=at_least_float32(level).dtype)
-            losses.append(summed_focal_loss(level, of_level, weights, alpha=self.alpha, gamma=self.gamma))
-        return torch.stack(losses).sum()
 
 
 class Tower(nn.Module):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from boxwright.layers.conv_over_levels import conv_over_levels
 from boxwright.layers.dense_tower import ConvTower, EqualWidths, TowerNorm, in_rows, small_conv
-from boxwright.losses.anchor_matching import BACKGROUND
-from boxwright.losses.focal import summed_focal_loss
+from boxwright.losses.anchor_matching import matched_anchors
+from boxwright.losses.focal import summed_focal_loss_of_levels
 from boxwright.losses.point_matching import match_points, scale_ranges
 from boxwright.ops.anchors import grid_anchors
 from boxwright.ops.boxes import at_least_float32, generalized_iou, inverse_sigmoid, xyxy_to_cxcywh
@@ -147,11 +147,9 @@ class FCOS(nn.Module):
             targets: one per picture.
             totals: of the whole optimiser step, with matches; of these targets where None.
         """
-        objects = [self.match(output.squares, target.boxes) for target in targets]
-        image, place = torch.where(torch.stack(objects) >= 0)
+        matched = torch.stack([self.match(output.squares, target.boxes) for target in targets])
+        image, place, boxes, labels = matched_anchors(matched, targets)
         totals = totals or LossTotals.of(targets)._replace(matches=len(place))
-        labels = torch.cat([t.labels[of[of >= 0]] for t, of in zip(targets, objects, strict=True)])
-        boxes = torch.cat([t.boxes[of[of >= 0]] for t, of in zip(targets, objects, strict=True)])
         # Overlaps and logarithms in half precision lose what the boxes are about.
         with torch.autocast(boxes.device.type, enabled=False):
             squares = torch.cat(output.squares)[place]
@@ -159,7 +157,7 @@ class FCOS(nn.Module):
             centerness = at_least_float32(torch.cat(output.centerness, 1)[image, place, 0])
             central = F.binary_cross_entropy_with_logits(centerness, _centerness(squares, boxes), reduction="sum")
             sums = {
-                "focal": self._focal_loss(output.logits, image, place, labels),
+                "focal": summed_focal_loss_of_levels(output.logits, labels, alpha=self.alpha, gamma=self.gamma),
                 "giou": (1 - generalized_iou(found, boxes)).sum(),
                 "centerness": central,
             }
@@ -205,21 +203,6 @@ class FCOS(nn.Module):
         # In half precision the far side of a large box would move in steps of several pixels.
         with torch.autocast(x.device.type, enabled=False):
             return F.relu(self.distances(x.to(self.distances.weight.dtype)))
-
-    def _focal_loss(
-        self,
-        logits: Sequence[Float[Tensor, "b _n k"]],
-        image: Int[Tensor, " matches"],
-        place: Int[Tensor, " matches"],
-        labels: Int[Tensor, " matches"],
-    ) -> Float[Tensor, ""]:
-        """Sum over all points and classes, where these places of these images have objects."""
-        sizes = [level.shape[1] for level in logits]
-        of_place = labels.new_full((len(logits[0]), sum(sizes)), BACKGROUND)
-        of_place[image, place] = labels
-        loss = partial(summed_focal_loss, alpha=self.alpha, gamma=self.gamma)
-        levels = zip(logits, of_place.split(sizes, 1), strict=True)
-        return torch.stack([loss(level, own, torch.ones_like(level[..., 0])) for level, own in levels]).sum()
 
     def _squares(self, shapes: Sequence[tuple[int, int]], like: Tensor) -> tuple[Float[Tensor, "_n 4"], ...]:
         """Squares around the points of maps of these (height, width), on the device and of the type of ``like``."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.conv_over_levels import conv_over_levels
-from boxwright.layers.dense_tower import ConvTower, EqualWidths, TowerNorm, in_rows, small_conv
-from boxwright.losses.anchor_matching import BACKGROUND, IGNORED, match_by_iou
-from boxwright.losses.focal import summed_focal_loss
+from boxwright.layers.dense_tower import AnchorOutput, ConvTower, EqualWidths, TowerNorm, in_rows, small_conv
+from boxwright.losses.anchor_matching import IGNORED, match_by_iou, matched_anchors
+from boxwright.losses.focal import summed_focal_loss_of_levels
 from boxwright.ops.anchors import grid_anchors, octave_anchors
 from boxwright.ops.box_deltas import decode_deltas, encode_deltas
 from boxwright.ops.boxes import at_least_float32, generalized_iou
@@ -24,21 +24,6 @@ from boxwright.structures import Detections, Features, ImageSize, LossTotals, Sp
 __all__ = ["RetinaNet"]
 
 BoxLoss = Literal["l1", "giou"]
-
-
-class RetinaNetOutput(NamedTuple):
-    """What the head predicts, level by level, fine to coarse.
-
-    ``deltas`` are deviations from ``anchors``, which are corner boxes in pixels of the network's input.
-    """
-
-    logits: tuple[Float[Tensor, "b _n k"], ...]
-    deltas: tuple[Float[Tensor, "b _n 4"], ...]
-    anchors: tuple[Float[Tensor, "_n 4"], ...]
-
-    def prediction(self) -> tuple[Float[Tensor, "b n k"], Float[Tensor, "b n 4"]]:
-        """Logits and corner boxes, in pixels of the network's input, of all levels together."""
-        return torch.cat(self.logits, 1), decode_deltas(torch.cat(self.deltas, 1), torch.cat(self.anchors))
 
 
 class RetinaNet(nn.Module):
@@ -129,15 +114,15 @@ class RetinaNet(nn.Module):
         features: Features,
         padding_mask: Bool[Tensor, "b h w"] | None = None,
         targets: Sequence[Targets] | None = None,
-    ) -> RetinaNetOutput:
+    ) -> AnchorOutput:
         """Predict; with targets or without them the same."""
         maps = self.widths(features)
         logits = in_rows(conv_over_levels(self.classes, self.class_tower.over_levels(maps)), self.num_classes)
         deltas = in_rows([self._deltas(x) for x in self.box_tower.over_levels(maps)], 4)
-        return RetinaNetOutput(tuple(logits), tuple(deltas), self._anchors(maps))
+        return AnchorOutput(tuple(logits), tuple(deltas), self._anchors(maps))
 
     def loss(
-        self, output: RetinaNetOutput, targets: Sequence[Targets], totals: LossTotals | None = None
+        self, output: AnchorOutput, targets: Sequence[Targets], totals: LossTotals | None = None
     ) -> dict[str, Float[Tensor, ""]]:
         """``focal`` over all anchors that are not ignored, and ``l1`` or ``giou`` over the matched ones.
 
@@ -151,21 +136,16 @@ class RetinaNet(nn.Module):
         totals = totals or LossTotals.of(targets)
         anchors = torch.cat(output.anchors)
         matched = torch.stack([self.match(anchors, t.boxes.to(anchors.dtype)) for t in targets])  # b n
-        image, place = torch.where(matched >= 0)
-        first = torch.tensor([0, *(len(t.labels) for t in targets)], device=image.device).cumsum(0)
-        objects = matched[image, place] + first[image]
-        labels = torch.full_like(matched, BACKGROUND)
-        labels[image, place] = torch.cat([t.labels for t in targets])[objects]
-        boxes = torch.cat([t.boxes for t in targets])[objects].to(anchors.dtype)
-
+        image, place, boxes, labels = matched_anchors(matched, targets)
         weights = 1 / (totals.image_share * (matched >= 0).sum(1).clamp(min=1).to(anchors.dtype))
         with torch.autocast(image.device.type, enabled=False):
-            focal = self._focal_loss(output.logits, labels, weights[:, None] * (matched != IGNORED))
+            counted = weights[:, None] * (matched != IGNORED)
+            focal = summed_focal_loss_of_levels(output.logits, labels, counted, alpha=self.alpha, gamma=self.gamma)
             deltas = at_least_float32(torch.cat(output.deltas, 1)[image, place])
-            box = (weights[image] * self._box_losses(deltas, anchors[place], boxes)).sum()
+            box = (weights[image] * self._box_losses(deltas, anchors[place], boxes.to(anchors.dtype))).sum()
         return {"focal": focal, self.box_loss: box}
 
-    def postprocess(self, output: RetinaNetOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
+    def postprocess(self, output: AnchorOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
         """The best (anchor, class) pairs that no better one of their class suppresses, in original pixels."""
         return dense_detections(
             [at_least_float32(logits).sigmoid() for logits in output.logits],
@@ -190,14 +170,6 @@ class RetinaNet(nn.Module):
             grid_anchors(base, x.shape[-2], x.shape[-1], stride)
             for base, x, stride in zip(bases, maps, self.strides, strict=True)
         )
-
-    def _focal_loss(
-        self, logits: Sequence[Float[Tensor, "b _n k"]], labels: Int[Tensor, "b n"], weights: Float[Tensor, "b n"]
-    ) -> Float[Tensor, ""]:
-        # Level by level: logits of all classes side by side would be copied once more.
-        sizes = [level.shape[1] for level in logits]
-        parts = zip(logits, labels.split(sizes, 1), weights.split(sizes, 1), strict=True)
-        return torch.stack([summed_focal_loss(*part, alpha=self.alpha, gamma=self.gamma) for part in parts]).sum()
 
     def _box_losses(
         self, deltas: Float[Tensor, "n 4"], anchors: Float[Tensor, "n 4"], boxes: Float[Tensor, "n 4"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from boxwright.layers.conv_over_levels import conv_over_levels
+from boxwright.ops.box_deltas import decode_deltas
 from boxwright.structures import Features, Spec, head_levels
 
 DEFAULT_CHANNELS = 256
@@ -42,6 +44,21 @@ class EqualWidths(nn.ModuleDict):
 
     def forward(self, features: Features) -> list[Float[Tensor, "b c _h _w"]]:
         return [self[name](features[name]) if name in self else features[name] for name in self.levels]
+
+
+class AnchorOutput(NamedTuple):
+    """What a head predicts from anchors, level by level, fine to coarse.
+
+    ``deltas`` are deviations from ``anchors``, which are corner boxes in pixels of the network's input.
+    """
+
+    logits: tuple[Float[Tensor, "b _n k"], ...]
+    deltas: tuple[Float[Tensor, "b _n 4"], ...]
+    anchors: tuple[Float[Tensor, "_n 4"], ...]
+
+    def prediction(self) -> tuple[Float[Tensor, "b n k"], Float[Tensor, "b n 4"]]:
+        """Logits and corner boxes, in pixels of the network's input, of all levels together."""
+        return torch.cat(self.logits, 1), decode_deltas(torch.cat(self.deltas, 1), torch.cat(self.anchors))
 
 
 class ConvTower(nn.Sequential):

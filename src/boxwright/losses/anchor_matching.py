@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from boxwright.ops.boxes import iou
+from boxwright.structures import Targets
 
 BACKGROUND = -1
 IGNORED = -2
@@ -58,3 +60,31 @@ def match_by_iou(
         for index in reversed(torch.where(most > 0)[0].tolist()):
             matched[anchor[index]] = index
     return matched
+
+
+class MatchedAnchors(NamedTuple):
+    """Anchors that have an object.
+
+    Entry ``i`` is anchor ``place[i]`` of picture ``image[i]``, with its object's box. ``labels`` are of every anchor,
+    ``BACKGROUND`` where there is no object.
+    """
+
+    image: Int[Tensor, " s"]
+    place: Int[Tensor, " s"]
+    boxes: Float[Tensor, "s 4"]
+    labels: Int[Tensor, "b a"]
+
+
+def matched_anchors(matched: Int[Tensor, "b a"], targets: Sequence[Targets]) -> MatchedAnchors:
+    """The objects that ``match_by_iou`` found, picture by picture.
+
+    Args:
+        matched: of every picture.
+        targets: one per picture.
+    """
+    image, place = torch.where(matched >= 0)
+    first = torch.tensor([0, *(len(t.labels) for t in targets)], device=image.device).cumsum(0)
+    objects = matched[image, place] + first[image]
+    labels = torch.full_like(matched, BACKGROUND)
+    labels[image, place] = torch.cat([t.labels for t in targets])[objects]
+    return MatchedAnchors(image, place, torch.cat([t.boxes for t in targets])[objects], labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -64,6 +65,30 @@ def summed_focal_loss(
         at_least_float32(logits).flatten(0, -2), labels.flatten(), weights.flatten(), alpha, gamma
     )
     return loss
+
+
+def summed_focal_loss_of_levels(
+    logits: Sequence[Float[Tensor, "b _n k"]],
+    labels: Int[Tensor, "b n"],
+    weights: Float[Tensor, "b n"] | None = None,
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+) -> Float[Tensor, ""]:
+    """``summed_focal_loss`` over all levels; logits of all classes side by side would be copied once more.
+
+    Args:
+        logits: of each level, before the sigmoid.
+        labels: the class of each place of all levels, or -1 for background.
+        weights: of each place; 1 where None.
+        alpha: weight of positives, in [0, 1].
+        gamma: exponent that lowers the weight of easy predictions.
+    """
+    if weights is None:
+        weights = torch.ones_like(labels, dtype=at_least_float32(logits[0]).dtype)
+    sizes = [level.shape[1] for level in logits]
+    parts = zip(logits, labels.split(sizes, 1), weights.split(sizes, 1), strict=True)
+    return torch.stack([summed_focal_loss(*part, alpha=alpha, gamma=gamma) for part in parts]).sum()
 
 
 class _SummedFocalLoss(torch.autograd.Function):
