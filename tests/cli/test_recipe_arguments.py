@@ -26,7 +26,8 @@ def test_own_options_and_the_recipes_are_told_apart() -> None:
         "d",
         False,
     )
-    assert command.recipe["neck"] == [{"name": "fpn", "out_channels": 64}]
+    (neck,) = command.recipe["neck"]
+    assert (neck["name"], neck["out_channels"]) == ("fpn", 64)
     assert command.recipe["train"]["budget"] == "10m"
     assert len(command.notes) == 1
 
