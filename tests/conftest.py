@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 import yaml
@@ -121,3 +122,11 @@ def make_detector() -> MakeDetector:
         return detector
 
     return make
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """As in production: the annotations that the tests check are only read."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

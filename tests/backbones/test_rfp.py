@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 import torchvision
@@ -217,14 +215,6 @@ def test_exported_with_a_free_batch(atrous: str) -> None:
 def test_what_the_constructor_refuses(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rfp(**options)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """As in production, where annotations are not checked."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

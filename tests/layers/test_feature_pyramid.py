@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -15,14 +12,6 @@ from boxwright.structures import Level, Spec
 
 SPEC: Spec = {"c4": Level(6, 16), "c5": Level(8, 32)}
 SIZES = pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 1)], ids=["even", "odd", "one_cell"])
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """As in production, where annotations are not checked."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def coarsest(size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -16,14 +14,6 @@ from boxwright.structures import Features, Level, Spec
 from weights import calibrate, shake
 
 SPEC: Spec = {"c3": Level(12, 8), "c4": Level(20, 16), "c5": Level(28, 32)}
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """As in production, where annotations are not checked."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def maps(spec: Spec, height: int = 128, width: int = 96) -> Features:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,14 +17,6 @@ from weights import calibrate, shake
 SPEC: Spec = {"c3": Level(12, 8), "c4": Level(20, 16), "c5": Level(28, 32)}
 FIVE: Spec = {f"p{i}": Level(6, 2**i) for i in range(3, 8)}
 WIRINGS = ("tf", "mmdet")
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """As in production, where annotations are not checked."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def maps(spec: Spec, height: int = 128, width: int = 96, batch: int = 2) -> Features:

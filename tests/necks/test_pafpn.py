@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -16,14 +14,6 @@ from boxwright.structures import Features, Level, Spec
 
 SPEC: Spec = {"c3": Level(6, 8), "c4": Level(8, 16), "c5": Level(10, 32)}
 WIRINGS = pytest.mark.parametrize("wiring", ["paper", "mmdet"])
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """As in production, where annotations are not checked."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def small(spec: Spec = SPEC, **options: Any) -> PAFPN:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
-import jaxtyping
 import pytest
 import torch
 from deformable_cases import SHAPES, SPREADS, Shapes, cotangent, example, reference, smooth_example
@@ -155,14 +154,6 @@ def test_half_precision_is_computed_in_float32(body: Body, dtype: torch.dtype) -
     # Only the values were rounded before, and only the result is rounded after.
     expected = reference(value.to(dtype).float(), shapes, locations, weights).to(dtype)
     torch.testing.assert_close(ours, expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """What reads the code cannot read the checks of shapes that the tests put around it."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

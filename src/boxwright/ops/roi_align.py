@@ -1,0 +1,147 @@
+"""RoIAlign: bilinear samples of regions of feature maps, averaged over a fixed grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torchvision.ops import roi_align as torchvision_roi_align
+
+RoIBody = Literal["auto", "embedding_bag", "torchvision"]
+
+
+def roi_align(
+    maps: Sequence[Float[Tensor, "b c _h _w"]],
+    strides: Sequence[int],
+    boxes: Float[Tensor, "r 4"],
+    images: Int[Tensor, " r"],
+    levels: Int[Tensor, " r"],
+    *,
+    output_size: int,
+    sampling_ratio: int = 2,
+    aligned: bool = False,
+    body: RoIBody = "auto",
+) -> Float[Tensor, "r c s s"]:
+    """What each region shows on its level, as ``output_size`` x ``output_size`` cells.
+
+    A cell is the mean of ``sampling_ratio`` x ``sampling_ratio`` bilinear samples, evenly spaced in it. Samples more
+    than a cell outside of the map count as 0, those at its rim as the rim. Boxes get no gradient.
+
+    Both bodies give the same numbers. ``embedding_bag`` makes each cell a bag of weighted rows of the table of all
+    levels, which is fast on a CPU in both directions. ``torchvision`` calls that operator level by level.
+
+    Args:
+        maps: of each level.
+        strides: of each level, in pixels of the network's input.
+        boxes: corner boxes in pixels of the network's input.
+        images: the picture of each box.
+        levels: the level of each box, as an index of ``maps``.
+        output_size: cells per side.
+        sampling_ratio: samples per side of a cell.
+        aligned: shifts by half a cell, so that sample and cell centres agree; without, a region is at least one cell
+            wide and high, as in the published detectors.
+        body: which of them runs; ``auto`` is ``embedding_bag`` on a CPU, else ``torchvision``.
+
+    Raises:
+        ValueError: a body that does not exist, or sizes below 1.
+
+    Source: He et al., Mask R-CNN, ICCV 2017, section 3. Checked against torchvision 0.29.2's ``roi_align``.
+    """
+    if body not in get_args(RoIBody):
+        raise ValueError(f"body is one of {list(get_args(RoIBody))}, not {body!r}")
+    if output_size < 1 or sampling_ratio < 1:
+        raise ValueError(f"output_size and sampling_ratio are at least 1, not {output_size} and {sampling_ratio}")
+    if body == "auto":
+        body = "embedding_bag" if boxes.device.type == "cpu" else "torchvision"
+    form = _bags_of_rows if body == "embedding_bag" else _level_by_level
+    return form(maps, strides, boxes.detach(), images, levels, output_size, sampling_ratio, aligned)
+
+
+def _level_by_level(
+    maps: Sequence[Tensor],
+    strides: Sequence[int],
+    boxes: Tensor,
+    images: Tensor,
+    levels: Tensor,
+    output_size: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    out = maps[0].new_zeros(len(boxes), maps[0].shape[1], output_size, output_size)
+    for index, (x, stride) in enumerate(zip(maps, strides, strict=True)):
+        (chosen,) = torch.where(levels == index)
+        regions = torch.cat((images[chosen, None].to(x.dtype), boxes[chosen].to(x.dtype)), 1)
+        found = torchvision_roi_align(x, regions, output_size, 1 / stride, sampling_ratio, aligned)
+        out = out.index_copy(0, chosen, found)
+    return out
+
+
+def _bags_of_rows(
+    maps: Sequence[Tensor],
+    strides: Sequence[int],
+    boxes: Tensor,
+    images: Tensor,
+    levels: Tensor,
+    output_size: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    channels, dtype = maps[0].shape[1], torch.promote_types(maps[0].dtype, torch.float32)
+    # b c h w -> (b h w) c, level after level.
+    table = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, channels) for x in maps]).to(dtype)
+    heights, widths, scales, starts = _of_level(maps, strides, levels, dtype)
+    corners = boxes.to(dtype) * scales[:, None]
+    x_cells, x_shares = _taps(corners[:, 0], corners[:, 2], widths, output_size, sampling_ratio, aligned)
+    y_cells, y_shares = _taps(corners[:, 1], corners[:, 3], heights, output_size, sampling_ratio, aligned)
+    first = starts + images.to(starts.dtype) * heights * widths
+    lines = first[:, None, None] + y_cells * widths[:, None, None]  # r s taps
+    rows = lines[:, :, None, :, None] + x_cells[:, None, :, None, :]  # r s s taps taps
+    shares = (y_shares / sampling_ratio)[:, :, None, :, None] * (x_shares / sampling_ratio)[:, None, :, None, :]
+    taps = (2 * sampling_ratio) ** 2
+    bags = F.embedding_bag(rows.view(-1, taps), table, mode="sum", per_sample_weights=shares.reshape(-1, taps))
+    return bags.view(len(boxes), output_size, output_size, channels).permute(0, 3, 1, 2).to(maps[0].dtype)
+
+
+def _of_level(
+    maps: Sequence[Tensor], strides: Sequence[int], levels: Tensor, dtype: torch.dtype
+) -> tuple[Int[Tensor, " r"], Int[Tensor, " r"], Float[Tensor, " r"], Int[Tensor, " r"]]:
+    """Height, width, scale and first row of the table of each region's level."""
+    heights, widths = [x.shape[-2] for x in maps], [x.shape[-1] for x in maps]
+    starts = [0]
+    for x in maps[:-1]:
+        starts.append(starts[-1] + x.shape[0] * x.shape[-2] * x.shape[-1])
+    # 32 bits hold every row, and sort and load twice as fast.
+    counts = torch.tensor([heights, widths, starts], device=levels.device, dtype=torch.int32)[:, levels]
+    scales = torch.tensor([1 / stride for stride in strides], device=levels.device, dtype=dtype)[levels]
+    return counts[0], counts[1], scales, counts[2]
+
+
+def _taps(
+    low: Float[Tensor, " r"],
+    high: Float[Tensor, " r"],
+    size: Int[Tensor, " r"],
+    output_size: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> tuple[Int[Tensor, "r s t"], Float[Tensor, "r s t"]]:
+    """Along one axis: for each cell of the output, which cells of the map are read, and their shares of a sample."""
+    if aligned:
+        low, high = low - 0.5, high - 0.5
+    extent = high - low if aligned else (high - low).clamp(min=1)
+    steps = (torch.arange(output_size * sampling_ratio, device=low.device, dtype=low.dtype) + 0.5) / (
+        output_size * sampling_ratio
+    )
+    places = low[:, None] + steps * extent[:, None]  # r (s ratio)
+    limits = size[:, None].to(places.dtype)
+    inside = (places >= -1) & (places <= limits)
+    places = places.clamp(min=0).minimum(limits - 1)
+    cells = places.to(torch.int32)
+    beyond = places - cells
+    neighbours = (cells + 1).minimum(size[:, None] - 1)
+    both = torch.stack((cells, neighbours), -1).view(len(low), output_size, 2 * sampling_ratio)
+    shares = torch.stack((1 - beyond, beyond), -1) * inside[..., None]
+    return both, shares.view(len(low), output_size, 2 * sampling_ratio)
