@@ -37,6 +37,14 @@ REDUCED: dict[str, dict[str, Any]] = {
     "retinanet": {"channels": 16, "num_convs": 1, "score_threshold": 0.0},
     "fcos": {"channels": 16, "num_convs": 1, "score_threshold": 0.0},
     "efficientdet": {"channels": 16, "num_convs": 1},
+    "faster_rcnn": {
+        "channels": 16,
+        "hidden_dim": 16,
+        "num_samples": 32,
+        "num_candidates": (50, 50),
+        "num_proposals": (20, 20),
+        "score_threshold": 0.0,
+    },
     "detr": {
         "hidden_dim": 16,
         "num_heads": 2,

@@ -151,6 +151,7 @@ def test_seeds(name: str) -> None:
     check_equal_seeds_give_equal_weights(one, same, other)
 
 
+@pytest.mark.usefixtures("unchecked")
 @heads
 def test_the_fused_detector_exports_with_a_free_batch(name: str) -> None:
     detector = composed("resnet_vd", ["hybrid_encoder"], name, NUM_CLASSES).fused()

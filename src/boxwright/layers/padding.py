@@ -17,3 +17,20 @@ def valid_ratio(mask: Bool[Tensor, "b h w"]) -> Float[Tensor, "b 2"]:
     """(x, y) share of the map that is picture, read off the first row and column."""
     content = ~mask
     return torch.stack((content[:, 0].float().mean(1), content[:, :, 0].float().mean(1)), -1)
+
+
+def content_size(
+    mask: Bool[Tensor, "b h w"] | None, finest: Float[Tensor, "b c y x"], stride: int
+) -> Float[Tensor, "#b 2"]:
+    """(height, width) of what is picture on the canvas, in pixels of the network's input.
+
+    Args:
+        mask: True on padding, which is at the right and at the bottom.
+        finest: a map of the canvas; without a mask its size is taken, which may be up to a cell larger.
+        stride: of that map, in pixels.
+    """
+    if mask is None:
+        height, width = finest.shape[-2] * stride, finest.shape[-1] * stride
+        return torch.tensor([[height, width]], device=finest.device, dtype=torch.float32)
+    content = ~mask
+    return torch.stack((content[:, :, 0].sum(1), content[:, 0].sum(1)), -1).float()

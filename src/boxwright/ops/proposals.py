@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from boxwright.ops.box_deltas import decode_deltas
 from boxwright.ops.boxes import at_least_float32, clip_xyxy
+from boxwright.ops.grouped_nms import survivors
 
 
 class Proposals(NamedTuple):
@@ -65,21 +65,6 @@ def select_proposals(
     box = torch.minimum(clip_xyxy(box, 2**20, 2**20), content.flip(-1).repeat(1, 2)[:, None].to(box.dtype))
     sides = box[..., 2:] - box[..., :2]
     usable = (sides >= min_side).all(-1)
-    usable = usable & _survivors(box, score, level_of, usable, len(logits), nms_threshold)
+    usable = survivors(box, score, level_of, usable, nms_threshold)
     order = torch.where(usable, score, -1.0).topk(min(num_proposals, score.shape[1]), 1).indices
     return Proposals(box.gather(1, order[..., None].expand(-1, -1, 4)), score.gather(1, order), usable.gather(1, order))
-
-
-def _survivors(
-    boxes: Float[Tensor, "b n 4"],
-    scores: Float[Tensor, "b n"],
-    levels: Tensor,
-    usable: Bool[Tensor, "b n"],
-    num_levels: int,
-    threshold: float,
-) -> Bool[Tensor, "b n"]:
-    """Which boxes no better one of the same picture and level covers."""
-    image = torch.arange(boxes.shape[0], device=boxes.device)[:, None]
-    groups = torch.where(usable, image * num_levels + levels, -1)
-    keep = batched_nms(boxes.flatten(0, 1), scores.flatten(), groups.flatten(), threshold)
-    return torch.zeros_like(usable).flatten().index_fill(0, keep, True).view_as(usable)

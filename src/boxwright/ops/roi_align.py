@@ -71,7 +71,7 @@ def _level_by_level(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    out = maps[0].new_zeros(len(boxes), maps[0].shape[1], output_size, output_size)
+    out = maps[0].new_zeros(boxes.shape[0], maps[0].shape[1], output_size, output_size)
     for index, (x, stride) in enumerate(zip(maps, strides, strict=True)):
         (chosen,) = torch.where(levels == index)
         regions = torch.cat((images[chosen, None].to(x.dtype), boxes[chosen].to(x.dtype)), 1)
@@ -91,29 +91,33 @@ def _bags_of_rows(
     aligned: bool,
 ) -> Tensor:
     channels, dtype = maps[0].shape[1], torch.promote_types(maps[0].dtype, torch.float32)
-    # b c h w -> (b h w) c, level after level.
-    table = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, channels) for x in maps]).to(dtype)
+    # Picture by picture, level after level: where a level begins does not depend on how many pictures there are.
+    levels_of_picture = [x.permute(0, 2, 3, 1).flatten(1, 2) for x in maps]  # b c h w -> b (h w) c
+    table = torch.cat(levels_of_picture, 1).to(dtype)
+    length = table.shape[1]
     heights, widths, scales, starts = _of_level(maps, strides, levels, dtype)
     corners = boxes.to(dtype) * scales[:, None]
     x_cells, x_shares = _taps(corners[:, 0], corners[:, 2], widths, output_size, sampling_ratio, aligned)
     y_cells, y_shares = _taps(corners[:, 1], corners[:, 3], heights, output_size, sampling_ratio, aligned)
-    first = starts + images.to(starts.dtype) * heights * widths
+    first = starts + images.to(starts.dtype) * length
     lines = first[:, None, None] + y_cells * widths[:, None, None]  # r s taps
     rows = lines[:, :, None, :, None] + x_cells[:, None, :, None, :]  # r s s taps taps
     shares = (y_shares / sampling_ratio)[:, :, None, :, None] * (x_shares / sampling_ratio)[:, None, :, None, :]
     taps = (2 * sampling_ratio) ** 2
-    bags = F.embedding_bag(rows.view(-1, taps), table, mode="sum", per_sample_weights=shares.reshape(-1, taps))
-    return bags.view(len(boxes), output_size, output_size, channels).permute(0, 3, 1, 2).to(maps[0].dtype)
+    bags = F.embedding_bag(
+        rows.view(-1, taps), table.flatten(0, 1), mode="sum", per_sample_weights=shares.reshape(-1, taps)
+    )
+    return bags.view(boxes.shape[0], output_size, output_size, channels).permute(0, 3, 1, 2).to(maps[0].dtype)
 
 
 def _of_level(
     maps: Sequence[Tensor], strides: Sequence[int], levels: Tensor, dtype: torch.dtype
 ) -> tuple[Int[Tensor, " r"], Int[Tensor, " r"], Float[Tensor, " r"], Int[Tensor, " r"]]:
-    """Height, width, scale and first row of the table of each region's level."""
+    """Height, width, scale and first row, within its picture's table, of each region's level."""
     heights, widths = [x.shape[-2] for x in maps], [x.shape[-1] for x in maps]
     starts = [0]
     for x in maps[:-1]:
-        starts.append(starts[-1] + x.shape[0] * x.shape[-2] * x.shape[-1])
+        starts.append(starts[-1] + x.shape[-2] * x.shape[-1])
     # 32 bits hold every row, and sort and load twice as fast.
     counts = torch.tensor([heights, widths, starts], device=levels.device, dtype=torch.int32)[:, levels]
     scales = torch.tensor([1 / stride for stride in strides], device=levels.device, dtype=dtype)[levels]
@@ -142,6 +146,6 @@ def _taps(
     cells = places.to(torch.int32)
     beyond = places - cells
     neighbours = (cells + 1).minimum(size[:, None] - 1)
-    both = torch.stack((cells, neighbours), -1).view(len(low), output_size, 2 * sampling_ratio)
+    both = torch.stack((cells, neighbours), -1).view(low.shape[0], output_size, 2 * sampling_ratio)
     shares = torch.stack((1 - beyond, beyond), -1) * inside[..., None]
-    return both, shares.view(len(low), output_size, 2 * sampling_ratio)
+    return both, shares.view(low.shape[0], output_size, 2 * sampling_ratio)

@@ -1,0 +1,78 @@
+"""What looks at the features of a region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from boxwright.layers.conv import ConvNorm
+
+BoxHeadKind = Literal["two_linear", "four_conv"]
+Fusion = Literal["max", "sum"]
+
+
+class BoxHead(nn.Module):
+    """Features of regions to one vector each.
+
+    ``two_linear``: linear, ReLU, linear, ReLU. ``four_conv``: four 3 x 3 convolutions with batch norm and ReLU, linear,
+    ReLU. With several maps of a region the first layer has one copy for each, and what they put out is fused.
+
+    Args:
+        channels: of the maps.
+        size: cells per side.
+        num_maps: of a region: 1, or one per level with adaptive features.
+        kind: which layers.
+        hidden_dim: width of the vector.
+        fusion: how maps are fused after the first layer: by the largest value, or by the sum.
+
+    Source: Lin et al., Feature Pyramid Networks, CVPR 2017, section 4.2 (``two_linear``); Wu and He, Group
+    Normalization, ECCV 2018, with batch norm as in torchvision's V2 (``four_conv``); Liu et al., PANet, CVPR 2018,
+    section 3.2 (several maps). Checked against torchvision 0.29.2's TwoMLPHead and FastRCNNConvFCHead.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        *,
+        num_maps: int = 1,
+        kind: BoxHeadKind = "two_linear",
+        hidden_dim: int = 1024,
+        fusion: Fusion = "max",
+    ) -> None:
+        super().__init__()
+        if kind not in get_args(BoxHeadKind) or fusion not in get_args(Fusion):
+            raise ValueError(
+                f"box_head is one of {list(get_args(BoxHeadKind))} and fusion of {list(get_args(Fusion))}, "
+                f"not {kind!r} and {fusion!r}"
+            )
+        self.out_channels, self.fusion = hidden_dim, fusion
+        first: list[nn.Module]
+        rest: list[nn.Module]
+        if kind == "two_linear":
+            first = [nn.Sequential(nn.Flatten(), nn.Linear(channels * size**2, hidden_dim)) for _ in range(num_maps)]
+            rest = [nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]
+        else:
+            first = [ConvNorm(channels, channels, 3) for _ in range(num_maps)]
+            rest = [nn.ReLU(), *(ConvNorm(channels, channels, 3, activation="relu") for _ in range(3))]
+            rest += [nn.Flatten(), nn.Linear(channels * size**2, hidden_dim), nn.ReLU()]
+            for conv in (child for layer in (*first, *rest) for child in layer.modules()):
+                if isinstance(conv, nn.Conv2d):
+                    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        self.first, self.rest = nn.ModuleList(first), nn.Sequential(*rest)
+
+    def forward(self, maps: Sequence[Float[Tensor, "r c s s"]]) -> Float[Tensor, "r d"]:
+        each = [layer(x) for layer, x in zip(self.first, maps, strict=True)]
+        return self.rest(fused(each, self.fusion))  # type: ignore[no-any-return]
+
+
+def fused(each: Sequence[Float[Tensor, r * n]], fusion: Fusion) -> Float[Tensor, r * n]:
+    """The maps of a region as one: by the largest value, or by the sum."""
+    if len(each) == 1:
+        return each[0]
+    together = torch.stack(list(each))
+    return together.amax(0) if fusion == "max" else together.sum(0)

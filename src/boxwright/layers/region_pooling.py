@@ -1,0 +1,91 @@
+"""How the features of a region are taken from a pyramid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from boxwright.ops.region_levels import Epsilon, region_levels
+from boxwright.ops.roi_align import roi_align
+
+RegionFeatures = Literal["fpn_level", "adaptive", "soft"]
+
+
+class RegionPooling(nn.Module):
+    """RoIAlign on one level, on all of them, or on their weighted sum.
+
+    Args:
+        channels: of every level.
+        strides: of the levels, fine to coarse, in pixels of the network's input.
+        output_size: cells per side of a region.
+        features: ``fpn_level``: from the one level that fits the region's size. ``adaptive``: from every level, for
+            layers that have one copy per level and then fuse. ``soft``: from every level, summed with learnt weights
+            for each cell.
+        sampling_ratio: samples per side of a cell.
+        epsilon: of ``fpn_level``, see ``region_levels``.
+
+    Source: Lin et al., Feature Pyramid Networks, equation 1 (``fpn_level``); Liu et al., PANet, CVPR 2018, section 3.2
+    (``adaptive``); Guo et al., AugFPN, CVPR 2020, section 3.3 (``soft``).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        strides: Sequence[int],
+        *,
+        output_size: int,
+        features: RegionFeatures = "fpn_level",
+        sampling_ratio: int = 2,
+        epsilon: Epsilon = "outside",
+    ) -> None:
+        super().__init__()
+        if features not in get_args(RegionFeatures):
+            raise ValueError(f"region_features is one of {list(get_args(RegionFeatures))}, not {features!r}")
+        self.strides, self.output_size, self.features = list(strides), output_size, features
+        self.sampling_ratio, self.epsilon = sampling_ratio, epsilon
+        self.num_outputs = len(self.strides) if features == "adaptive" else 1
+        self.weigh: nn.Module = nn.Identity()
+        if features == "soft":
+            self.weigh = nn.Sequential(
+                nn.Conv2d(len(self.strides) * channels, channels, 1),
+                nn.ReLU(),
+                nn.Conv2d(channels, len(self.strides), 3, padding=1),
+                nn.Sigmoid(),
+            )
+
+    def forward(
+        self,
+        maps: Sequence[Float[Tensor, "b c _h _w"]],
+        boxes: Float[Tensor, "r 4"],
+        images: Int[Tensor, " r"],
+    ) -> list[Float[Tensor, "r c s s"]]:
+        """``num_outputs`` maps for each region.
+
+        Args:
+            maps: of each level.
+            boxes: corner boxes in pixels of the network's input.
+            images: the picture of each box.
+        """
+        if self.features == "fpn_level":
+            levels = region_levels(boxes, self.strides, epsilon=self.epsilon)
+            return [self._pooled(maps, boxes, images, levels)]
+        each = [self._pooled(maps, boxes, images, torch.full_like(images, i)) for i in range(len(self.strides))]
+        if self.features == "adaptive":
+            return each
+        weights = self.weigh(torch.cat(each, 1)).split(1, 1)
+        return [torch.stack([weight * x for weight, x in zip(weights, each, strict=True)]).sum(0)]
+
+    def _pooled(self, maps: Sequence[Tensor], boxes: Tensor, images: Tensor, levels: Tensor) -> Tensor:
+        return roi_align(
+            maps,
+            self.strides,
+            boxes,
+            images,
+            levels,
+            output_size=self.output_size,
+            sampling_ratio=self.sampling_ratio,
+        )

@@ -1,0 +1,40 @@
+"""Non-maximum suppression within groups, as a mask of fixed size."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torchvision.ops import batched_nms, nms
+
+APART = 2.0**20
+"""Pixels between groups: further than any canvas is wide."""
+
+
+def survivors(
+    boxes: Float[Tensor, "b n 4"],
+    scores: Float[Tensor, "b n"],
+    groups: Int[Tensor, "b n"],
+    usable: Bool[Tensor, "b n"],
+    threshold: float,
+) -> Bool[Tensor, "b n"]:
+    """Usable boxes that no better usable one of the same picture and group covers.
+
+    Args:
+        boxes: corner boxes.
+        scores: by which one is better than another.
+        groups: within a picture, from 0.
+        usable: the others neither stay nor suppress.
+        threshold: IoU above which the worse one of two goes, in [0, 1].
+    """
+    image = torch.arange(boxes.shape[0], device=boxes.device)[:, None]
+    # Groups of all pictures in one call: a loop over pictures would fix their number in an export.
+    separate = groups * boxes.shape[0] + image
+    (places,) = torch.where(usable.flatten())
+    own, score, group = boxes.flatten(0, 1)[places], scores.flatten()[places], separate.flatten()[places]
+    if torch.compiler.is_compiling():
+        # The other form looks at how many boxes there are, which an export cannot know.
+        keep = nms(own.double() + (group * APART)[:, None], score.double(), threshold)
+    else:
+        keep = batched_nms(own, score, group, threshold)
+    return torch.zeros_like(usable).flatten().index_fill(0, places[keep], True).view_as(usable)
