@@ -23,7 +23,8 @@ from torchvision.models.detection import backbone_utils, retinanet
 from boxwright.backbones.resnet import ResNet
 from boxwright.data.images import InputFormat
 from boxwright.detector import Detector
-from boxwright.heads.retinanet import RetinaNet, RetinaNetOutput
+from boxwright.heads.retinanet import RetinaNet
+from boxwright.layers.dense_tower import AnchorOutput
 from boxwright.necks.fpn import FPN
 from boxwright.ops.anchors import grid_anchors
 from boxwright.structures import Category, ImageSize, Targets
@@ -112,7 +113,7 @@ def detections(options: argparse.Namespace) -> tuple[Callable[[], None], Callabl
         torch.randn(1, len(level), options.classes, generator=generator) + threshold - quantile for level in anchors
     ]
     deltas = [torch.randn(1, len(level), 4, generator=generator) * 0.1 for level in anchors]
-    output = RetinaNetOutput(tuple(logits), tuple(deltas), tuple(anchors))
+    output = AnchorOutput(tuple(logits), tuple(deltas), tuple(anchors))
     size = [ImageSize(side, side, side, side)]
 
     @torch.inference_mode()

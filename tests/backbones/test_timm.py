@@ -254,6 +254,24 @@ def test_a_norm_is_not_folded_into_a_convolution_that_something_else_uses_too() 
     assert isinstance(backbone.body.bn2, nn.Identity)
 
 
+def test_a_norm_is_folded_into_a_convolution_with_bias() -> None:
+    class Biased(nn.Sequential):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            x = super().forward(x)
+            return [x, x, x]
+
+    backbone = build("test_efficientnet")
+    backbone.body = Biased(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    randomise(backbone).eval()
+    with torch.no_grad():
+        expected = backbone(pictures(9, 7))
+        backbone.fold_norms()
+        found = backbone(pictures(9, 7))
+    assert isinstance(backbone.body[1], nn.Identity)
+    for name, level in found.items():
+        torch.testing.assert_close(level, expected[name], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("model", ["test_efficientnet", "test_convnext"])
 def test_export_with_a_free_batch(model: str) -> None:
     backbone = build(model).eval()

@@ -375,12 +375,7 @@ class TestResample:
             resample(noise(10, 10), window, 32, 32)
 
     @settings(max_examples=100, deadline=None)
-    @given(
-        x=st.floats(-100, 49.9),
-        y=st.floats(-100, 39.9),
-        width=st.floats(0.1, 300),
-        height=st.floats(0.1, 300),
-    )
+    @given(x=st.floats(-100, 49.9), y=st.floats(-100, 39.9), width=st.floats(0.1, 300), height=st.floats(0.1, 300))
     def test_content_lies_where_the_window_says(self, x: float, y: float, width: float, height: float) -> None:
         """A white picture's bounding box on the canvas is the picture's box seen through the window."""
         window = Window(x, y, max(x + width, 0.1), max(y + height, 0.1))

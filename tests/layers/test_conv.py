@@ -37,6 +37,24 @@ def test_folding_the_norm_changes_nothing(kernel_size: int, stride: int, norm: N
     assert (block(x) - before).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize(("bias", "norm"), list(product([False, True], ["batch", "frozen"])))
+def test_folding_is_exact_with_and_without_bias(bias: bool, norm: Norm) -> None:
+    torch.manual_seed(0)
+    block = with_statistics(ConvNorm(5, 7, 3, norm=norm, bias=bias, eps=0.1)).double().eval()
+    x = torch.randn(2, 5, 9, 6, dtype=torch.float64)
+    before = block(x)
+    block.fold_norms()
+    torch.testing.assert_close(block(x), before, rtol=0, atol=1e-12)
+
+
+def test_options_of_the_norm_reach_it() -> None:
+    block = ConvNorm(2, 3, 1, eps=0.3, momentum=0.2)
+    assert (block.norm.eps, block.norm.momentum) == (0.3, 0.2)
+    assert ConvNorm(2, 3, 1, norm="frozen", eps=0.3).norm.eps == 0.3
+    assert block.conv.bias is None
+    assert ConvNorm(2, 3, 1, bias=True).conv.bias is not None
+
+
 def test_folding_twice_is_folding_once() -> None:
     block = with_statistics(ConvNorm(3, 3, 3)).eval()
     block.fold_norms()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from boxwright.layers.feature_pyramid import ExtraLevels, FeaturePyramid, reset_convolutions
+from boxwright.layers.feature_pyramid import ExtraLevels, FeaturePyramid, level_steps, reset_convolutions
 from boxwright.structures import Level, Spec
 
 SPEC: Spec = {"c4": Level(6, 16), "c5": Level(8, 32)}
@@ -81,6 +81,14 @@ def test_bad_options_are_refused() -> None:
 def test_unknown_kind_is_refused() -> None:
     with pytest.raises(ValueError, match=r"extra is one of \['max_pool', .*\], not 'pool'"):
         ExtraLevels(SPEC, 5, 1, "pool")  # type: ignore[arg-type]
+
+
+def test_steps_between_levels() -> None:
+    spec: Spec = {"c3": Level(1, 4), "c4": Level(1, 16), "c5": Level(1, 16), "c6": Level(1, 32)}
+    assert level_steps(spec) == {"c4": 4, "c5": 1, "c6": 2}
+    assert level_steps({"c5": Level(1, 32)}) == {}
+    with pytest.raises(ValueError, match="stride 12 of c4 is no multiple of 8, the level before"):
+        level_steps({"c3": Level(1, 8), "c4": Level(1, 12)})
 
 
 def test_the_steps_are_the_whole() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from boxwright.layers.rep_vgg import fuse_for_inference
 from boxwright.layers.same_padding import max_pool_same
-from boxwright.layers.separable_conv import PointwiseNorm, SeparableConv, efficientdet_norm
+from boxwright.layers.separable_conv import SeparableConv, efficientdet_norm, pointwise_norm
 
 
 def test_a_separable_convolution_is_one_whose_kernel_is_an_outer_product() -> None:
@@ -53,7 +53,8 @@ def test_the_norms_constants_act() -> None:
     torch.testing.assert_close(norm(x).flatten(), torch.tensor([-1.0, 1.0]) / 1.001**0.5)
     torch.testing.assert_close(norm.running_mean, torch.tensor([0.02]))
     torch.testing.assert_close(norm.running_var, torch.tensor([0.99 + 0.02]))
-    assert (PointwiseNorm(2, 3).norm.eps, PointwiseNorm(2, 3).norm.momentum) == (norm.eps, norm.momentum)
+    of_block = pointwise_norm(2, 3).norm
+    assert (of_block.eps, of_block.momentum) == (norm.eps, norm.momentum)
 
 
 def test_fresh_weights_keep_the_variance() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from transformers.models.rt_detr import modeling_rt_detr
 
 from boxwright.losses.denoising import DenoisingQueries, denoising_queries
 from boxwright.losses.matching import NormalizedTargets
@@ -142,13 +143,12 @@ def test_equal_seeds_give_equal_queries() -> None:
 
 @pytest.mark.parametrize("counts", [(3, 1), (4, 0, 2), (120, 7)])
 def test_equal_seeds_give_the_queries_of_transformers(counts: tuple[int, ...]) -> None:
-    modeling = pytest.importorskip("transformers.models.rt_detr.modeling_rt_detr")
     targets = objects(*counts)
     labels = [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in targets]
     torch.manual_seed(3)
     ours = denoising_queries(targets, CLASSES)
     torch.manual_seed(3)
-    classes, boxes, mask, meta = modeling.get_contrastive_denoising_training_group(
+    classes, boxes, mask, meta = modeling_rt_detr.get_contrastive_denoising_training_group(
         labels, CLASSES, num_queries=6, class_embed=lambda index: index
     )
     assert (ours.labels == classes).all()

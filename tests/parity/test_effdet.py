@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+import effdet
 import pytest
 import torch
 from test_effdet_bifpn import their_name as their_neck_name
@@ -20,8 +21,6 @@ from boxwright.detector import Detector
 from boxwright.ops.box_deltas import MAX_LOG_SCALE
 from boxwright.structures import Category, ImageSize, Targets
 from weights import calibrate, shake
-
-effdet = pytest.importorskip("effdet")
 
 MakeTargets = Callable[..., list[Targets]]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import effdet
 import pytest
 import torch
 from torch import nn
@@ -12,8 +13,6 @@ from torch import nn
 from boxwright.necks.bifpn import BiFPN
 from boxwright.structures import Features, Level, Spec
 from weights import calibrate, shake
-
-effdet = pytest.importorskip("effdet")
 
 SIZE = (260, 180)  # odd and even maps, down to 3 x 2 on P7 and 2 x 1 on P8
 D0: Spec = {"c3": Level(40, 8), "c4": Level(112, 16), "c5": Level(320, 32)}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers.loss.loss_deformable_detr import DeformableDetrHungarianMatcher
 from transformers_deformable_detr import random_weights, renamed, transformers_deformable_detr
 from transformers_detr import padded_batch
 
@@ -20,8 +21,6 @@ from boxwright.heads.deformable_detr import DeformableDETR, DeformableDETROutput
 from boxwright.losses.set_criterion import normalized_targets
 from boxwright.necks.deformable_encoder import DeformableEncoder
 from boxwright.structures import Category, Targets
-
-pytest.importorskip("transformers")
 
 TERMS = {"loss_ce": ("focal", 1), "loss_bbox": ("l1", 5), "loss_giou": ("giou", 2)}
 NUM_CLASSES, WIDTH = 11, 16
@@ -158,8 +157,6 @@ def test_gradient_of_every_parameter(double_pair: Pair) -> None:
 
 
 def test_assignments_are_identical(pair: Pair) -> None:
-    from transformers.loss.loss_deformable_detr import DeformableDetrHungarianMatcher
-
     config = pair.theirs.config
     costs = {"class_cost": config.class_cost, "bbox_cost": config.bbox_cost, "giou_cost": config.giou_cost}
     matcher = DeformableDetrHungarianMatcher(**costs)

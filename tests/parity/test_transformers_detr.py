@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss, HungarianMatcher
 from transformers_detr import padded_batch, random_weights, renamed, transformers_detr
 
 from boxwright.backbones.resnet import ResNet
 from boxwright.data.images import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.detr import DETR, DETROutput
+from boxwright.losses.set_criterion import normalized_targets
 from boxwright.necks.detr_encoder import DETREncoder
 from boxwright.structures import Category, Targets
-
-pytest.importorskip("transformers")
 
 TERMS = {"loss_ce": ("cross_entropy", 1), "loss_bbox": ("l1", 5), "loss_giou": ("giou", 2)}
 NUM_CLASSES, WIDTH = 11, 16
@@ -72,8 +72,6 @@ class Pair:
 
         With ``auxiliary_loss`` transformers hands the normed output to the next layer: another network than DETR.
         """
-        from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
-
         layers: list[Tensor] = []
         hooks = [
             layer.register_forward_hook(lambda *args: layers.append(args[2]))
@@ -173,10 +171,6 @@ def test_gradient_of_every_parameter(double_pair: Pair) -> None:
 
 
 def test_assignments_are_identical(double_pair: Pair) -> None:
-    from transformers.loss.loss_for_object_detection import HungarianMatcher
-
-    from boxwright.losses.set_criterion import normalized_targets
-
     matcher = HungarianMatcher(class_cost=1, bbox_cost=5, giou_cost=2)
     output = double_pair.run_ours.output
     ours = double_pair.ours.head.criterion.matcher(*output, normalized_targets(double_pair.targets))
@@ -191,8 +185,6 @@ def test_assignments_are_identical(double_pair: Pair) -> None:
 
 
 def test_loss_of_the_same_outputs_without_objects(pair: Pair) -> None:
-    from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
-
     none = [Targets(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), t.size) for t in pair.targets]
     with torch.no_grad():
         output = pair.ours.eval()(pair.images, pair.mask, pair.targets)

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers.loss.loss_rt_detr import RTDetrHungarianMatcher, RTDetrLoss
+from transformers.models.rt_detr import modeling_rt_detr
 from transformers_rtdetr import random_pictures, random_weights, renamed, transformers_rtdetr
 
 import boxwright
@@ -18,8 +20,6 @@ from boxwright.losses.classification import VarifocalLoss
 from boxwright.losses.matching import HungarianMatcher
 from boxwright.losses.set_criterion import SetCriterion, normalized_targets
 from boxwright.structures import LossTotals, Targets
-
-pytest.importorskip("transformers")
 
 TERMS = {"loss_vfl": "varifocal", "loss_bbox": "l1", "loss_giou": "giou"}
 
@@ -99,8 +99,6 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 @pytest.fixture(scope="module")
 def double_pair(pair: Pair) -> Iterator[Pair]:
     """The same in float64, where a difference of 1e-6 is a difference in the mathematics."""
-    from transformers.models.rt_detr import modeling_rt_detr
-
     draw = modeling_rt_detr.get_contrastive_denoising_training_group
 
     def drawn_in_float64(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -174,8 +172,6 @@ def test_gradient_of_every_parameter(runs: dict[int, tuple[Run, Run]], num_denoi
 
 
 def test_assignments_are_identical(pair: Pair) -> None:
-    from transformers.loss.loss_rt_detr import RTDetrHungarianMatcher
-
     matcher = RTDetrHungarianMatcher(pair.theirs.config)
     pair.ours.train()
     with torch.no_grad():
@@ -193,8 +189,6 @@ def test_assignments_are_identical(pair: Pair) -> None:
 
 def test_loss_of_the_same_outputs(pair: Pair) -> None:
     """The criteria alone, among them one on a batch without any object."""
-    from transformers.loss.loss_rt_detr import RTDetrLoss
-
     pair.ours.head.num_denoising = 0
     none = [Targets(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), t.size) for t in pair.targets]
     criterion = RTDetrLoss(pair.theirs.config)

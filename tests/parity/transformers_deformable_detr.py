@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection, ResNetConfig
 
 from boxwright.detector import Detector
 from boxwright.layers.conv import FrozenBatchNorm2d
@@ -62,8 +63,6 @@ def renamed(ours: dict[str, Tensor], levels: list[str]) -> dict[str, Tensor]:
 
 def transformers_deformable_detr(ours: Detector, *, depth: int, width: int = 64, dropout: float = 0.0) -> Any:
     """``DeformableDetrForObjectDetection`` on a ResNet of this depth and width, holding the weights of ``ours``."""
-    from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection, ResNetConfig
-
     neck, head = ours.necks[0], ours.head
     basic = depth == 18
     expansion = 1 if basic else 4

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from boxwright.layers.conv import FrozenBatchNorm2d
 from boxwright.layers.resnet import Bottleneck
@@ -62,8 +63,6 @@ def renamed(ours: dict[str, Tensor]) -> dict[str, list[Tensor]]:
 
 def transformers_detr(ours: nn.Module, *, width: int, positions: str, dilated: bool) -> Any:
     """``DetrForObjectDetection`` on a ResNet-50 of this width, holding the weights of ``ours``."""
-    from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
-
     backbone = ResNetConfig(
         depths=[3, 4, 6, 3],
         hidden_sizes=[4 * width, 8 * width, 16 * width, 32 * width],

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
 
 from boxwright.backbones.resnet_vd import Bottleneck
 from boxwright.layers.conv import FrozenBatchNorm2d
@@ -75,8 +76,6 @@ def renamed(ours: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def transformers_rtdetr(depth: int, ours: nn.Module, *, num_denoising: int) -> Any:
     """``RTDetrForObjectDetection`` of this depth (18 or 50), holding the weights of ``ours``."""
-    from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
-
     basic = depth == 18
     backbone = RTDetrResNetConfig(
         depths=[2, 2, 2, 2] if basic else [3, 4, 6, 3],

@@ -251,14 +251,14 @@ def _reason(error: Exception) -> str:
 
 
 def _conv_norm_pairs(module: nn.Module, images: Tensor) -> list[tuple[nn.Conv2d, str]]:
-    """Convolutions without bias, and the paths of the norms that alone take their outputs, each called once."""
+    """Convolutions, and the paths of the norms that alone take their outputs, each called once."""
     layers = _timm().layers
     convs: list[tuple[nn.Conv2d, Node]] = []
     norms: list[tuple[str, Node]] = []
     handles = []
     # Only these types: a subclass may compute something else.
     for path, child in module.named_modules():
-        if type(child) in (nn.Conv2d, layers.Conv2dSame) and child.bias is None:
+        if type(child) in (nn.Conv2d, layers.Conv2dSame):
             handles.append(child.register_forward_hook(lambda conv, _, out: convs.append((conv, out.grad_fn))))
         elif type(child) in (nn.BatchNorm2d, layers.BatchNormAct2d, _FrozenNormAct):
             handles.append(child.register_forward_pre_hook(lambda _, x, path=path: norms.append((path, x[0].grad_fn))))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 
-def _per_number(operations: int) -> Callable[..., int]:
-    def count(*_: Any, out_shape: Any, **__: Any) -> int:
-        return operations * int(math.prod(out_shape))
-
-    return count
+def _for_each_number(*_: Any, operations: int, out_shape: Any, **__: Any) -> int:
+    return operations * int(math.prod(out_shape))
 
 
 def _convolution(_: Any, weight: Any, bias: Any, *__: Any, out_shape: Any, **___: Any) -> int:
@@ -23,10 +21,10 @@ def _convolution(_: Any, weight: Any, bias: Any, *__: Any, out_shape: Any, **___
 aten = torch.ops.aten
 OPERATIONS: dict[Any, Callable[..., int]] = {
     aten.convolution: _convolution,
-    aten.silu: _per_number(2),
-    aten.silu_: _per_number(2),
-    aten.add: _per_number(1),
-    aten.mul: _per_number(1),
+    aten.silu: partial(_for_each_number, operations=2),
+    aten.silu_: partial(_for_each_number, operations=2),
+    aten.add: partial(_for_each_number, operations=1),
+    aten.mul: partial(_for_each_number, operations=1),
     aten.mean: lambda x, *_, **__: math.prod(x),
     aten.max_pool2d_with_indices: lambda *_, out_shape, **__: 9 * math.prod(out_shape[0]),
 }

@@ -22,12 +22,14 @@ from boxwright.layers.deformable_transformer import (
     level_tokens,
     reset_transformer,
 )
+from boxwright.layers.full_precision import at_full_precision
 from boxwright.layers.mlp import MLP
+from boxwright.layers.option_checks import check_counts, check_hidden_dim
 from boxwright.losses.classification import FocalLoss
 from boxwright.losses.matching import HungarianMatcher
 from boxwright.losses.selection import SelectionQuality, selection_quality
 from boxwright.losses.set_criterion import SetCriterion, named_terms, normalized_targets
-from boxwright.ops.boxes import at_least_float32, inverse_sigmoid
+from boxwright.ops.boxes import inverse_sigmoid
 from boxwright.ops.deformable import Sampling
 from boxwright.ops.detections import sigmoid_detections
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets, head_levels
@@ -130,7 +132,8 @@ class DeformableDETR(nn.Module):
     ) -> None:
         super().__init__()
         counts = {"num_classes": num_classes, "num_queries": num_queries, "num_layers": num_layers}
-        _check_sizes(counts | {"num_heads": num_heads, "num_points": num_points}, hidden_dim, num_heads)
+        check_counts(counts | {"num_heads": num_heads, "num_points": num_points})
+        check_hidden_dim(hidden_dim, num_heads, sine=True)
         _check_variant(refine=refine, two_stage=two_stage, auxiliary_losses=auxiliary_losses)
         self.levels = head_levels(in_spec)
         self.hidden_dim, self.num_queries = hidden_dim, num_queries
@@ -144,14 +147,7 @@ class DeformableDETR(nn.Module):
         self.projections = nn.ModuleDict(
             {name: level_projection(in_spec[name].channels, hidden_dim) for name in others}
         )
-        if two_stage:
-            self.encoder_output = nn.Sequential(nn.Linear(hidden_dim, hidden_dim), nn.LayerNorm(hidden_dim))
-            self.proposal_queries = nn.Sequential(
-                nn.Linear(2 * hidden_dim, 2 * hidden_dim), nn.LayerNorm(2 * hidden_dim)
-            )
-        else:
-            self.queries = nn.Embedding(num_queries, 2 * hidden_dim)  # position, content
-            self.reference_points = nn.Linear(hidden_dim, 2)
+        self._build_query_layers(hidden_dim)
         layer = partial(
             DeformableDecoderLayer, num_levels=len(self.levels), hidden_dim=feedforward_dim, dropout=dropout
         )
@@ -164,6 +160,17 @@ class DeformableDETR(nn.Module):
         self.classes = nn.ModuleList(deepcopy(classes) for _ in range(num_heads_out))
         self.boxes = nn.ModuleList(deepcopy(boxes) for _ in range(num_heads_out))
         self.reset_parameters()
+
+    def _build_query_layers(self, hidden_dim: int) -> None:
+        """What makes the decoder's queries of proposals, or the learned ones."""
+        if self.two_stage:
+            self.encoder_output = nn.Sequential(nn.Linear(hidden_dim, hidden_dim), nn.LayerNorm(hidden_dim))
+            self.proposal_queries = nn.Sequential(
+                nn.Linear(2 * hidden_dim, 2 * hidden_dim), nn.LayerNorm(2 * hidden_dim)
+            )
+        else:
+            self.queries = nn.Embedding(self.num_queries, 2 * hidden_dim)  # position, content
+            self.reference_points = nn.Linear(hidden_dim, 2)
 
     def reset_parameters(self) -> None:
         """As published: Xavier for the transformer; probability 0.01 for each class; boxes start at their references.
@@ -258,12 +265,12 @@ class DeformableDETR(nn.Module):
         if every_place:
             logits = classes(memory)
             best = logits[..., 0].detach().topk(count, dim=1).indices
-            boxes_logit = _at_full_precision(boxes, memory) + start
+            boxes_logit = at_full_precision(boxes, memory) + start
             return Proposals(logits, boxes_logit, _rows(logits, best), _rows(boxes_logit, best))
         scores = F.linear(memory, classes.weight[:1], classes.bias[:1])
         best = scores[..., 0].detach().topk(count, dim=1).indices
         selected = _rows(memory, best)
-        return Proposals(None, None, classes(selected), _at_full_precision(boxes, selected) + _rows(start, best))
+        return Proposals(None, None, classes(selected), at_full_precision(boxes, selected) + _rows(start, best))
 
     def _proposed_queries(self, proposals: Proposals) -> Queries:
         reference = proposals.selected_boxes_logit.detach().sigmoid()
@@ -275,7 +282,7 @@ class DeformableDETR(nn.Module):
         # Looked up, because a slice of a parameter asks for gradients even where there are none (torch 2.15).
         every_query = torch.arange(self.num_queries, device=self.queries.weight.device)
         positions, content = self.queries(every_query).chunk(2, -1)
-        reference = _at_full_precision(self.reference_points, positions).sigmoid()
+        reference = at_full_precision(self.reference_points, positions).sigmoid()
         return Queries(*(x.repeat(memory.shape[0], 1, 1) for x in (content, positions, reference)))
 
     def _decode(
@@ -295,19 +302,11 @@ class DeformableDETR(nn.Module):
             if asked or self.refine:
                 start = inverse_sigmoid(reference)
                 # A point moves; the size is the head's own.
-                moved = _at_full_precision(self.boxes[head], content) + F.pad(start, (0, 4 - start.shape[-1]))
+                moved = at_full_precision(self.boxes[head], content) + F.pad(start, (0, 4 - start.shape[-1]))
                 boxes.append(moved.sigmoid())
             if self.refine:
                 reference = boxes[-1].detach()
         return torch.stack(logits), torch.stack(boxes[-len(logits) :])
-
-
-def _check_sizes(counts: dict[str, int], hidden_dim: int, num_heads: int) -> None:
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} is at least 1, not {value}")
-    if hidden_dim < 1 or hidden_dim % 4 or hidden_dim % num_heads:
-        raise ValueError(f"hidden_dim is a multiple of 4 and of num_heads ({num_heads}), not {hidden_dim}")
 
 
 def _check_variant(*, refine: bool, two_stage: bool, auxiliary_losses: bool) -> None:
@@ -315,12 +314,6 @@ def _check_variant(*, refine: bool, two_stage: bool, auxiliary_losses: bool) -> 
         raise ValueError("two_stage proposes boxes, which only refine can start from: set refine to true as well")
     if refine and not auxiliary_losses:
         raise ValueError("refine needs auxiliary_losses: nothing else trains the boxes of the layers before the last")
-
-
-def _at_full_precision(module: nn.Module, x: Tensor) -> Tensor:
-    # In half precision a large picture's boxes would move in steps of several pixels.
-    with torch.autocast(x.device.type, enabled=False):
-        return module(at_least_float32(x))  # type: ignore[no-any-return]
 
 
 def _rows(x: Float[Tensor, "b t d"], index: Int[Tensor, "b q"]) -> Float[Tensor, "b q d"]:

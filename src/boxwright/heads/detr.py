@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from boxwright.layers.full_precision import at_full_precision
 from boxwright.layers.mlp import MLP
+from boxwright.layers.option_checks import check_counts, check_hidden_dim, check_shares
 from boxwright.layers.padding import mask_at
 from boxwright.layers.positions import LevelPositions, Positions, PositionsAt
 from boxwright.layers.tokens import to_tokens
@@ -17,7 +19,6 @@ from boxwright.layers.transformer import TransformerDecoderLayer, xavier_matrice
 from boxwright.losses.classification import CrossEntropyLoss, SoftmaxCost
 from boxwright.losses.matching import HungarianMatcher
 from boxwright.losses.set_criterion import SetCriterion, named_terms, normalized_targets
-from boxwright.ops.boxes import at_least_float32
 from boxwright.ops.detections import softmax_detections
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets, head_levels
 
@@ -91,7 +92,10 @@ class DETR(nn.Module):
         giou_weight: float = 2.0,
     ) -> None:
         super().__init__()
-        _check(num_classes, num_queries, num_layers, hidden_dim, num_heads, no_object_weight)
+        counts = {"num_classes": num_classes, "num_queries": num_queries, "num_layers": num_layers}
+        check_counts(counts | {"num_heads": num_heads})
+        check_hidden_dim(hidden_dim, num_heads)
+        check_shares({"no_object_weight": no_object_weight})
         self.levels = head_levels(in_spec)
         self.num_classes, self.num_queries, self.auxiliary_losses = num_classes, num_queries, auxiliary_losses
         self.positions_at, self.query_positions_at = positions_at, query_positions_at
@@ -143,10 +147,7 @@ class DETR(nn.Module):
         contents = self._decode(keys, memory, padding)
         contents = contents if targets is not None and self.auxiliary_losses else contents[-1:]
         decoded = self.norm(torch.stack(contents))
-        # In half precision a large picture's boxes would move in steps of several pixels.
-        with torch.autocast(decoded.device.type, enabled=False):
-            boxes = self.boxes(at_least_float32(decoded)).sigmoid()
-        return DETROutput(self.classes(decoded), boxes)
+        return DETROutput(self.classes(decoded), at_full_precision(self.boxes, decoded).sigmoid())
 
     def loss(
         self, output: DETROutput, targets: Sequence[Targets], totals: LossTotals | None = None
@@ -177,16 +178,3 @@ class DETR(nn.Module):
             contents = layer(contents, positions, keys, memory, padding)
             decoded.append(contents)
         return decoded
-
-
-def _check(
-    num_classes: int, num_queries: int, num_layers: int, hidden_dim: int, num_heads: int, no_object_weight: float
-) -> None:
-    counts = {"num_classes": num_classes, "num_queries": num_queries, "num_layers": num_layers, "num_heads": num_heads}
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} is at least 1, not {value}")
-    if hidden_dim < 1 or hidden_dim % num_heads:
-        raise ValueError(f"hidden_dim is a multiple of num_heads ({num_heads}), not {hidden_dim}")
-    if not 0 <= no_object_weight <= 1:
-        raise ValueError(f"no_object_weight is in [0, 1], not {no_object_weight}")

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from boxwright.layers.conv import fold
 from boxwright.layers.dense_tower import AnchorOutput, EqualWidths, in_rows
+from boxwright.layers.full_precision import at_full_precision
+from boxwright.layers.option_checks import check_counts, check_shares
 from boxwright.layers.separable_conv import SeparableConv, efficientdet_norm
 from boxwright.losses.anchor_matching import match_by_iou, matched_anchors
 from boxwright.losses.focal import summed_focal_loss_of_levels
@@ -83,17 +85,15 @@ class EfficientDet(nn.Module):
         max_detections: int = 100,
     ) -> None:
         super().__init__()
-        _check_counts(num_classes=num_classes, max_candidates=max_candidates, max_detections=max_detections)
-        _check_shares(
-            matching_iou=matching_iou, alpha=alpha, score_threshold=score_threshold, nms_threshold=nms_threshold
-        )
+        check_counts({"num_classes": num_classes, "max_candidates": max_candidates, "max_detections": max_detections})
+        check_shares({"matching_iou": matching_iou, "alpha": alpha})
+        check_shares({"score_threshold": score_threshold, "nms_threshold": nms_threshold})
+        check_shares({"norm_momentum": norm_momentum}, zero=False)
         if gamma < 0 or box_weight < 0 or huber_delta <= 0:
             raise ValueError(
                 "gamma and box_weight are at least 0, and huber_delta is above 0, "
                 f"not {gamma}, {box_weight} and {huber_delta}"
             )
-        if not 0 < norm_momentum <= 1:
-            raise ValueError(f"norm_momentum is in (0, 1], not {norm_momentum}")
         self.num_classes = num_classes
         self.match = partial(match_by_iou, positive=matching_iou, negative=matching_iou, low_quality="best")
         self.alpha, self.gamma, self.huber_delta, self.box_weight = alpha, gamma, huber_delta, box_weight
@@ -126,7 +126,7 @@ class EfficientDet(nn.Module):
         """Predict; with targets or without them the same."""
         maps = dict(zip(self.widths.levels, self.widths(features), strict=True))
         logits = in_rows([self.classes(self.class_tower(x, name)) for name, x in maps.items()], self.num_classes)
-        deltas = in_rows([self._deltas(self.box_tower(x, name)) for name, x in maps.items()], 4)
+        deltas = in_rows([at_full_precision(self.boxes, self.box_tower(x, name)) for name, x in maps.items()], 4)
         anchors = self._anchors([(x.shape[-2], x.shape[-1]) for x in maps.values()])
         return AnchorOutput(tuple(logits), tuple(deltas), anchors)
 
@@ -187,11 +187,6 @@ class EfficientDet(nn.Module):
             max_detections=self.max_detections,
         )
 
-    def _deltas(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
-        # In half precision a large box would move in steps of several pixels.
-        with torch.autocast(x.device.type, enabled=False):
-            return self.boxes(x.to(self.boxes.depthwise.weight.dtype))  # type: ignore[no-any-return]
-
     def _anchors(self, shapes: Sequence[tuple[int, int]]) -> tuple[Float[Tensor, "_n 4"], ...]:
         """Anchors of all levels, whose maps have these (height, width)."""
         levels = zip(at_least_float32(self.base_anchors), shapes, self.strides, strict=True)
@@ -209,8 +204,7 @@ class Tower(nn.Module):
 
     def __init__(self, channels: int, num_convs: int, levels: Sequence[str]) -> None:
         super().__init__()
-        if num_convs < 0:
-            raise ValueError(f"num_convs is at least 0, not {num_convs}")
+        check_counts({"num_convs": num_convs}, least=0)
         self.blocks = nn.ModuleList(SharedConv(channels, levels) for _ in range(num_convs))
 
     def forward(self, x: Float[Tensor, "b c h w"], level: str) -> Float[Tensor, "b c h w"]:
@@ -236,20 +230,13 @@ class SharedConv(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"], level: str) -> Float[Tensor, "b c h w"]:
         return self.activation(self.norms[level](self.conv(x)))  # type: ignore[no-any-return]
 
-    @torch.no_grad()
     def fold_norms(self) -> None:
         """Give every level a 1 x 1 convolution that holds its norm. For inference: statistics are frozen by it."""
         pointwise = self.conv.pointwise
         if isinstance(pointwise, nn.Identity):
             return
         assert isinstance(pointwise, nn.Conv2d)
-        bias, pointwise.bias = pointwise.bias, None
-        assert bias is not None
         for level, norm in self.norms.items():
-            assert isinstance(norm, nn.BatchNorm2d)
-            assert norm.running_mean is not None
-            # norm(x + bias) is the norm of x with a mean that is smaller by the bias.
-            norm.running_mean -= bias
             self.norms[level] = fold(pointwise, norm)
         self.conv.pointwise = nn.Identity()
 
@@ -266,15 +253,3 @@ def _base_anchors(
     sides = [scale * stride * 2 ** (i / steps) for i in range(steps)]
     half = torch.tensor([(side * width / 2, side * height / 2) for side in sides for width, height in aspects])
     return torch.cat((stride / 2 - half, stride / 2 + half), 1)
-
-
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} is at least 1, not {value}")
-
-
-def _check_shares(**shares: float) -> None:
-    for name, value in shares.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} is in [0, 1], not {value}")

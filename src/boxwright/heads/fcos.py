@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from boxwright.layers.conv_over_levels import conv_over_levels
 from boxwright.layers.dense_tower import ConvTower, EqualWidths, TowerNorm, in_rows, small_conv
+from boxwright.layers.full_precision import at_full_precision
+from boxwright.layers.option_checks import check_counts, check_shares
 from boxwright.losses.anchor_matching import matched_anchors
 from boxwright.losses.focal import summed_focal_loss_of_levels
 from boxwright.losses.point_matching import match_points, scale_ranges
@@ -94,15 +96,9 @@ class FCOS(nn.Module):
         max_detections: int = 100,
     ) -> None:
         super().__init__()
-        _check_counts(
-            num_classes=num_classes, num_convs=num_convs, max_candidates=max_candidates, max_detections=max_detections
-        )
-        _check_shares(
-            point_offset=point_offset,
-            alpha=alpha,
-            score_threshold=score_threshold,
-            nms_threshold=nms_threshold,
-        )
+        check_counts({"num_classes": num_classes, "max_candidates": max_candidates, "max_detections": max_detections})
+        check_shares({"point_offset": point_offset, "alpha": alpha})
+        check_shares({"score_threshold": score_threshold, "nms_threshold": nms_threshold})
         if (center_radius or 0) < 0 or gamma < 0:
             raise ValueError(f"center_radius and gamma are at least 0, not {center_radius} and {gamma}")
         self.point_offset, self.center_radius = point_offset, center_radius or math.inf
@@ -132,7 +128,7 @@ class FCOS(nn.Module):
         class_maps, box_maps = self.class_tower.over_levels(maps), self.box_tower.over_levels(maps)
         return FCOSOutput(
             tuple(in_rows(conv_over_levels(self.classes, class_maps), self.classes.out_channels)),
-            tuple(in_rows([self._distances(x) for x in box_maps], 4)),
+            tuple(in_rows([at_full_precision(self.distances, x).relu() for x in box_maps], 4)),
             tuple(in_rows([self.centerness(x) for x in box_maps], 1)),
             self._squares([(x.shape[-2], x.shape[-1]) for x in maps], at_least_float32(maps[0])),
         )
@@ -199,11 +195,6 @@ class FCOS(nn.Module):
             ]
         )
 
-    def _distances(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 4 h w"]:
-        # In half precision the far side of a large box would move in steps of several pixels.
-        with torch.autocast(x.device.type, enabled=False):
-            return F.relu(self.distances(x.to(self.distances.weight.dtype)))
-
     def _squares(self, shapes: Sequence[tuple[int, int]], like: Tensor) -> tuple[Float[Tensor, "_n 4"], ...]:
         """Squares around the points of maps of these (height, width), on the device and of the type of ``like``."""
         low, high = self.point_offset - 0.5, self.point_offset + 0.5
@@ -224,16 +215,3 @@ def _centerness(squares: Float[Tensor, "n 4"], boxes: Float[Tensor, "n 4"]) -> F
     point = xyxy_to_cxcywh(squares)[:, :2]
     near, far = point - boxes[:, :2], boxes[:, 2:] - point
     return (torch.minimum(near, far) / torch.maximum(near, far)).prod(-1).sqrt()
-
-
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        least = 0 if name == "num_convs" else 1
-        if value < least:
-            raise ValueError(f"{name} is at least {least}, not {value}")
-
-
-def _check_shares(**shares: float) -> None:
-    for name, value in shares.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} is in [0, 1], not {value}")

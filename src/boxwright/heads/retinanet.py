@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from boxwright.layers.conv_over_levels import conv_over_levels
 from boxwright.layers.dense_tower import AnchorOutput, ConvTower, EqualWidths, TowerNorm, in_rows, small_conv
+from boxwright.layers.full_precision import at_full_precision
+from boxwright.layers.option_checks import check_choice, check_counts, check_shares
 from boxwright.losses.anchor_matching import IGNORED, match_by_iou, matched_anchors
 from boxwright.losses.focal import summed_focal_loss_of_levels
 from boxwright.ops.anchors import grid_anchors, octave_anchors
@@ -82,12 +84,15 @@ class RetinaNet(nn.Module):
         max_detections: int = 300,
     ) -> None:
         super().__init__()
-        _check_counts(num_classes=num_classes, max_candidates=max_candidates, max_detections=max_detections)
-        _check_shares(positive_iou, negative_iou, alpha, score_threshold, nms_threshold)
+        check_counts({"num_classes": num_classes, "max_candidates": max_candidates, "max_detections": max_detections})
+        check_shares({"alpha": alpha, "score_threshold": score_threshold, "nms_threshold": nms_threshold})
+        if not 0 <= negative_iou <= positive_iou <= 1:
+            raise ValueError(
+                f"0 <= negative_iou <= positive_iou <= 1 does not hold for {negative_iou} and {positive_iou}"
+            )
         if gamma < 0:
             raise ValueError(f"gamma is at least 0, not {gamma}")
-        if box_loss not in get_args(BoxLoss):
-            raise ValueError(f"box_loss is one of {list(get_args(BoxLoss))}, not {box_loss!r}")
+        check_choice("box_loss", box_loss, get_args(BoxLoss))
         self.num_classes, self.box_loss = num_classes, box_loss
         self.match = partial(match_by_iou, positive=positive_iou, negative=negative_iou, low_quality="ties")
         self.alpha, self.gamma = alpha, gamma
@@ -118,7 +123,7 @@ class RetinaNet(nn.Module):
         """Predict; with targets or without them the same."""
         maps = self.widths(features)
         logits = in_rows(conv_over_levels(self.classes, self.class_tower.over_levels(maps)), self.num_classes)
-        deltas = in_rows([self._deltas(x) for x in self.box_tower.over_levels(maps)], 4)
+        deltas = in_rows([at_full_precision(self.boxes, x) for x in self.box_tower.over_levels(maps)], 4)
         return AnchorOutput(tuple(logits), tuple(deltas), self._anchors(maps))
 
     def loss(
@@ -159,11 +164,6 @@ class RetinaNet(nn.Module):
             max_detections=self.max_detections,
         )
 
-    def _deltas(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
-        # In half precision a large box would move in steps of several pixels.
-        with torch.autocast(x.device.type, enabled=False):
-            return self.boxes(x.to(self.boxes.weight.dtype))  # type: ignore[no-any-return]
-
     def _anchors(self, maps: Sequence[Float[Tensor, "b c _h _w"]]) -> tuple[Float[Tensor, "_n 4"], ...]:
         bases = at_least_float32(self.base_anchors)
         return tuple(
@@ -177,17 +177,3 @@ class RetinaNet(nn.Module):
         if self.box_loss == "l1":
             return (deltas - encode_deltas(boxes, anchors)).abs().sum(-1)
         return 1 - generalized_iou(decode_deltas(deltas, anchors), boxes)
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} is at least 1, not {count}")
-
-
-def _check_shares(positive_iou: float, negative_iou: float, *shares: float) -> None:
-    if not 0 <= negative_iou <= positive_iou <= 1:
-        raise ValueError(f"0 <= negative_iou <= positive_iou <= 1 does not hold for {negative_iou} and {positive_iou}")
-    for name, share in zip(("alpha", "score_threshold", "nms_threshold"), shares, strict=True):
-        if not 0 <= share <= 1:
-            raise ValueError(f"{name} is in [0, 1], not {share}")

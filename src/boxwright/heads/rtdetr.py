@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from boxwright.layers.conv import ConvNorm
 from boxwright.layers.deformable_attention import DeformableDecoderLayer
+from boxwright.layers.full_precision import at_full_precision
 from boxwright.layers.mlp import MLP
+from boxwright.layers.option_checks import check_counts, check_hidden_dim
 from boxwright.layers.padding import mask_at, valid_ratio
 from boxwright.layers.tokens import to_tokens
 from boxwright.losses.classification import FocalLoss, VarifocalLoss
@@ -126,7 +128,10 @@ class RTDETR(nn.Module):
         giou_weight: float = 2.0,
     ) -> None:
         super().__init__()
-        _check(num_classes, num_queries, num_layers, eval_layers, hidden_dim, num_heads)
+        counts = {"num_classes": num_classes, "num_queries": num_queries, "num_layers": num_layers}
+        check_counts(counts | {"num_heads": num_heads})
+        check_hidden_dim(hidden_dim, num_heads)
+        _check_eval_layers(eval_layers, num_layers)
         self.levels = head_levels(in_spec)
         self.num_classes, self.num_queries = num_classes, num_queries
         self.eval_layers = eval_layers or num_layers
@@ -135,10 +140,7 @@ class RTDETR(nn.Module):
         # For counting only: run the encoder's box head on every token, as the published graph does.
         self.as_published = False
         weights = {"class_weight": class_weight, "l1_weight": l1_weight, "giou_weight": giou_weight}
-        self.criterion = SetCriterion(class_loss=VarifocalLoss(), matcher=HungarianMatcher(), **weights)
-        self.encoder_criterion = self.criterion
-        if query_selection == "vanilla":
-            self.encoder_criterion = SetCriterion(class_loss=FocalLoss(), matcher=HungarianMatcher(), **weights)
+        self.criterion, self.encoder_criterion = _criteria(query_selection, weights)
 
         projections = {name: ConvNorm(in_spec[name].channels, hidden_dim, 1) for name in self.levels}
         self.projections = nn.ModuleDict(projections)
@@ -272,9 +274,9 @@ class RTDETR(nn.Module):
         content = _rows(memory, best)
         start = torch.where(usable, torch.log(anchors / (1 - anchors)), torch.inf).expand(memory.shape[0], -1, -1)
         if self.as_published:
-            delta = _rows(self._box_delta(self.encoder_boxes, memory), best)
+            delta = _rows(at_full_precision(self.encoder_boxes, memory), best)
         else:
-            delta = self._box_delta(self.encoder_boxes, content)
+            delta = at_full_precision(self.encoder_boxes, content)
         return Selection(content.detach(), _rows(logits, best), delta + _rows(start, best))
 
     def _decode(
@@ -303,7 +305,7 @@ class RTDETR(nn.Module):
                 padding=tokens.padding,
                 blocked=blocked,
             )
-            delta = self._box_delta(self.boxes[i], content)
+            delta = at_full_precision(self.boxes[i], content)
             refined = (delta + inverse_sigmoid(reference)).sigmoid()
             if every_layer or i == num_layers - 1:
                 logits.append(self.classes[i](content))
@@ -313,24 +315,18 @@ class RTDETR(nn.Module):
             previous, reference = refined, refined.detach()
         return torch.stack(logits), torch.stack(boxes)
 
-    @staticmethod
-    def _box_delta(mlp: nn.Module, content: Tensor) -> Tensor:
-        # In half precision a large picture's boxes would move in steps of several pixels.
-        with torch.autocast(content.device.type, enabled=False):
-            return mlp(at_least_float32(content))  # type: ignore[no-any-return]
 
-
-def _check(
-    num_classes: int, num_queries: int, num_layers: int, eval_layers: int | None, hidden_dim: int, num_heads: int
-) -> None:
-    counts = {"num_classes": num_classes, "num_queries": num_queries, "num_layers": num_layers, "num_heads": num_heads}
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} is at least 1, not {value}")
+def _check_eval_layers(eval_layers: int | None, num_layers: int) -> None:
     if eval_layers is not None and not 1 <= eval_layers <= num_layers:
         raise ValueError(f"eval_layers is between 1 and num_layers ({num_layers}), not {eval_layers}")
-    if hidden_dim < 1 or hidden_dim % num_heads:
-        raise ValueError(f"hidden_dim is a multiple of num_heads ({num_heads}), not {hidden_dim}")
+
+
+def _criteria(query_selection: QuerySelection, weights: dict[str, float]) -> tuple[SetCriterion, SetCriterion]:
+    """Of the decoder, and of what the encoder selects: one and the same, unless their class losses differ."""
+    decoder = SetCriterion(class_loss=VarifocalLoss(), matcher=HungarianMatcher(), **weights)
+    if query_selection == "vanilla":
+        return decoder, SetCriterion(class_loss=FocalLoss(), matcher=HungarianMatcher(), **weights)
+    return decoder, decoder
 
 
 def _rows(x: Float[Tensor, "b t d"], index: Int[Tensor, "b q"]) -> Float[Tensor, "b q d"]:

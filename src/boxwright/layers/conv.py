@@ -54,7 +54,7 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, batch norm, activation; padded so that stride 1 keeps the size.
+    """Convolution, batch norm, activation; padded so that stride 1 keeps the size.
 
     Args:
         in_channels: of the input.
@@ -63,6 +63,9 @@ class ConvNorm(nn.Module):
         stride: of the convolution.
         activation: None for none.
         norm: ``batch`` trains its statistics, ``frozen`` keeps them as they are loaded.
+        bias: the convolution has one. The norm takes it away again; some published weights have it all the same.
+        eps: of the norm.
+        momentum: of the running statistics of a batch norm, the share of the newest batch.
     """
 
     def __init__(
@@ -74,12 +77,16 @@ class ConvNorm(nn.Module):
         *,
         activation: Activation | None = None,
         norm: Norm = "batch",
+        bias: bool = False,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, padding=(kernel_size - 1) // 2, bias=False
-        )
-        self.norm: nn.Module = nn.BatchNorm2d(out_channels) if norm == "batch" else FrozenBatchNorm2d(out_channels)
+        padding = (kernel_size - 1) // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=padding, bias=bias)
+        self.norm: nn.Module = FrozenBatchNorm2d(out_channels, eps)
+        if norm == "batch":
+            self.norm = nn.BatchNorm2d(out_channels, eps, momentum)
         self.activation = ACTIVATIONS[activation]() if activation else nn.Identity()
         if isinstance(self.activation, nn.ReLU):
             # Neither a norm's gradient nor this one's needs what went in.
@@ -119,7 +126,7 @@ def fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
 
 @torch.no_grad()
 def folded(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias of that convolution, for one without bias.
+    """Weight and bias of that convolution.
 
     Computed in float64: the rounding of the fold then stays below that of the convolution itself.
 
@@ -129,10 +136,10 @@ def folded(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
     if not isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d) or norm.running_var is None:
         raise ValueError(f"only a batch norm with statistics can be folded, not {type(norm).__name__}")
     assert norm.running_mean is not None
-    assert conv.bias is None
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     weight = conv.weight.double() * scale.view(-1, 1, 1, 1)
-    bias = norm.bias.double() - norm.running_mean.double() * scale
+    mean = norm.running_mean.double() if conv.bias is None else norm.running_mean.double() - conv.bias.double()
+    bias = norm.bias.double() - mean * scale
     return weight.to(conv.weight.dtype), bias.to(conv.weight.dtype)
 
 

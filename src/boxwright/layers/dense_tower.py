@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from boxwright.layers.conv_over_levels import conv_over_levels
+from boxwright.layers.option_checks import check_choice, check_counts
 from boxwright.ops.box_deltas import decode_deltas
 from boxwright.structures import Features, Spec, head_levels
 
@@ -29,8 +30,8 @@ class EqualWidths(nn.ModuleDict):
 
     def __init__(self, in_spec: Spec, channels: int | None) -> None:
         super().__init__()
-        if channels is not None and channels < 1:
-            raise ValueError(f"channels is at least 1, not {channels}")
+        if channels is not None:
+            check_counts({"channels": channels})
         self.levels = head_levels(in_spec)
         widths = {in_spec[name].channels for name in self.levels}
         self.channels = channels or (widths.pop() if len(widths) == 1 else DEFAULT_CHANNELS)
@@ -74,10 +75,8 @@ class ConvTower(nn.Sequential):
     """
 
     def __init__(self, channels: int, num_convs: int, *, norm: TowerNorm = "none", bias: bool | None = None) -> None:
-        if num_convs < 0:
-            raise ValueError(f"num_convs is at least 0, not {num_convs}")
-        if norm not in get_args(TowerNorm):
-            raise ValueError(f"norm is one of {list(get_args(TowerNorm))}, not {norm!r}")
+        check_counts({"num_convs": num_convs}, least=0)
+        check_choice("norm", norm, get_args(TowerNorm))
         layers: list[nn.Module] = []
         for _ in range(num_convs):
             layers.append(small_conv(channels, channels, bias=norm == "none" if bias is None else bias))

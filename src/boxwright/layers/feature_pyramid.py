@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from boxwright.layers.conv import ConvNorm
 from boxwright.layers.conv_over_levels import conv_over_levels
+from boxwright.layers.option_checks import check_choice, check_counts
 from boxwright.structures import Features, Level, Spec, coarser_name
 
+PyramidNorm = Literal["none", "batch"]
 ExtraKind = Literal["max_pool", "conv_input", "conv_output"]
 
 
@@ -22,18 +26,27 @@ class FeaturePyramid(nn.Module):
     Args:
         in_spec: the levels that come in, fine to coarse; they keep their names.
         channels: width of every level that goes out, at least 1.
+        norm: after every convolution: ``none``, or ``batch`` (torchvision's V2 detectors).
 
     Source: Lin et al., Feature Pyramid Networks, CVPR 2017, section 3. Checked against
     torchvision.ops.FeaturePyramidNetwork.
     """
 
-    def __init__(self, in_spec: Spec, channels: int) -> None:
+    def __init__(self, in_spec: Spec, channels: int, norm: PyramidNorm = "none") -> None:
         super().__init__()
-        if channels < 1:
-            raise ValueError(f"out_channels is at least 1, not {channels}")
+        check_counts({"out_channels": channels})
+        check_choice("norm", norm, get_args(PyramidNorm))
         self.out_spec: Spec = {name: Level(channels, level.stride) for name, level in in_spec.items()}
-        self.lateral = nn.ModuleDict({name: nn.Conv2d(level.channels, channels, 1) for name, level in in_spec.items()})
-        self.smooth = nn.ModuleDict({name: nn.Conv2d(channels, channels, 3, padding=1) for name in in_spec})
+        self.lateral, self.smooth = nn.ModuleDict(), nn.ModuleDict()
+        for name, level in in_spec.items():
+            if norm == "batch":
+                self.lateral[name], self.smooth[name] = (
+                    ConvNorm(level.channels, channels, 1),
+                    ConvNorm(channels, channels, 3),
+                )
+            else:
+                self.lateral[name] = nn.Conv2d(level.channels, channels, 1)
+                self.smooth[name] = nn.Conv2d(channels, channels, 3, padding=1)
         reset_convolutions(self)
 
     def laterals(self, features: Features) -> Features:
@@ -51,11 +64,13 @@ class FeaturePyramid(nn.Module):
         return {name: sums[name] for name in laterals}
 
     def smoothed(self, sums: Features) -> Features:
-        """One convolution over each level."""
+        """One convolution, and norm, over each level."""
         levels: Features = {}
         for name, smooth in self.smooth.items():
-            assert isinstance(smooth, nn.Conv2d)
-            (levels[name],) = conv_over_levels(smooth, [sums[name]])
+            conv = smooth.conv if isinstance(smooth, ConvNorm) else smooth
+            assert isinstance(conv, nn.Conv2d)
+            (x,) = conv_over_levels(conv, [sums[name]])
+            levels[name] = smooth.norm(x) if isinstance(smooth, ConvNorm) else x
         return levels
 
     def forward(self, features: Features) -> Features:
@@ -80,10 +95,8 @@ class ExtraLevels(nn.Module):
 
     def __init__(self, in_spec: Spec, channels: int, count: int, kind: ExtraKind) -> None:
         super().__init__()
-        if count < 0:
-            raise ValueError(f"extra_levels is at least 0, not {count}")
-        if kind not in get_args(ExtraKind):
-            raise ValueError(f"extra is one of {list(get_args(ExtraKind))}, not {kind!r}")
+        check_counts({"extra_levels": count}, least=0)
+        check_choice("extra", kind, get_args(ExtraKind))
         self.kind = kind
         name, level = list(in_spec.items())[-1]
         stride, width = level.stride, level.channels if kind == "conv_input" else channels
@@ -121,6 +134,23 @@ class ExtraLevels(nn.Module):
                 x = x + shift
             levels[name] = x
         return levels
+
+
+def level_steps(spec: Spec) -> dict[str, int]:
+    """How many cells of the level before lie along a cell of each level but the finest.
+
+    Args:
+        spec: the levels, fine to coarse.
+
+    Raises:
+        ValueError: the stride of a level is no multiple of that of the one before.
+    """
+    steps = {}
+    for (_, fine), (name, coarse) in pairwise(spec.items()):
+        if coarse.stride % fine.stride:
+            raise ValueError(f"stride {coarse.stride} of {name} is no multiple of {fine.stride}, the level before")
+        steps[name] = coarse.stride // fine.stride
+    return steps
 
 
 def reset_convolutions(neck: nn.Module) -> None:

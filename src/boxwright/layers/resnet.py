@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from boxwright.layers.conv import FrozenBatchNorm2d, Norm, fold
+from boxwright.layers.option_checks import check_choice, check_counts
 from boxwright.layers.switchable_conv import SwitchableConv2d
 from boxwright.structures import Features, Level, Spec
 
@@ -112,18 +113,15 @@ def _check(
     depth: int, levels: tuple[StageName, ...], width: int, frozen_stages: int, dilation: Dilation, atrous: Atrous
 ) -> None:
     """Raise ``ValueError`` for options that there are not."""
-    if depth not in BLOCKS_PER_STAGE:
-        raise ValueError(f"depth is one of {sorted(BLOCKS_PER_STAGE)}, not {depth}")
+    check_choice("depth", depth, BLOCKS_PER_STAGE)
     if not levels or list(levels) != [name for name in STAGES if name in levels]:
         raise ValueError(f"levels are some of {list(STAGES)}, fine to coarse and each once, not {list(levels)}")
-    if width < 1:
-        raise ValueError(f"width is at least 1, not {width}")
+    check_counts({"width": width})
     if not 0 <= frozen_stages <= 5:
         raise ValueError(f"frozen_stages is between 0 (none) and 5 (all), not {frozen_stages}")
     if dilation != "none" and "c5" not in levels:
         raise ValueError(f"dilation {dilation} is of c5, which is not among the levels {list(levels)}")
-    if atrous not in get_args(Atrous):
-        raise ValueError(f"atrous is one of {list(get_args(Atrous))}, not {atrous!r}")
+    check_choice("atrous", atrous, get_args(Atrous))
 
 
 def _dilations(dilation: Dilation, position: int) -> tuple[int, int]:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from boxwright.layers.conv_over_levels import conv_over_levels
 from boxwright.layers.dense_tower import in_rows, small_conv
+from boxwright.layers.full_precision import at_full_precision
+from boxwright.layers.option_checks import check_counts
 from boxwright.ops.anchors import grid_anchors, octave_anchors
 from boxwright.ops.boxes import at_least_float32
 
@@ -53,8 +55,7 @@ class RPN(nn.Module):
         num_convs: int = 1,
     ) -> None:
         super().__init__()
-        if num_convs < 1:
-            raise ValueError(f"rpn_convs is at least 1, not {num_convs}")
+        check_counts({"rpn_convs": num_convs})
         self.strides = list(strides)
         base = [octave_anchors(anchor_scale * stride, 1, ratios, whole_pixels=True) for stride in strides]
         self.register_buffer("base_anchors", torch.stack(base), persistent=False)
@@ -71,9 +72,7 @@ class RPN(nn.Module):
             assert isinstance(conv, nn.Conv2d)
             levels = [x.relu() for x in conv_over_levels(conv, levels)]
         logits = [x.squeeze(-1) for x in in_rows([self.logits(x) for x in levels], 1)]
-        with torch.autocast(levels[0].device.type, enabled=False):
-            # In half precision a large box would move in steps of several pixels.
-            deltas = in_rows([self.deltas(x.to(self.deltas.weight.dtype)) for x in levels], 4)
+        deltas = in_rows([at_full_precision(self.deltas, x) for x in levels], 4)
         bases = at_least_float32(self.base_anchors)
         anchors = (
             grid_anchors(base, x.shape[-2], x.shape[-1], stride)

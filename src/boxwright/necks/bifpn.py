@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -11,8 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from boxwright.layers.feature_pyramid import level_steps
+from boxwright.layers.option_checks import check_choice, check_counts, check_shares
 from boxwright.layers.same_padding import max_pool_same
-from boxwright.layers.separable_conv import PointwiseNorm, SeparableConv
+from boxwright.layers.separable_conv import SeparableConv, pointwise_norm
 from boxwright.structures import Features, Level, Spec, coarser_name
 
 __all__ = ["BiFPN"]
@@ -65,18 +66,11 @@ class BiFPN(nn.Module):
         norm_momentum: float = 0.01,
     ) -> None:
         super().__init__()
-        if out_channels < 1:
-            raise ValueError(f"out_channels is at least 1, not {out_channels}")
-        if repeats < 1:
-            raise ValueError(f"repeats is at least 1, not {repeats}")
-        if num_levels < 2:
-            raise ValueError(f"num_levels is at least 2, not {num_levels}")
-        if fusion not in get_args(Fusion):
-            raise ValueError(f"fusion is one of {list(get_args(Fusion))}, not {fusion!r}")
-        if activation not in get_args(Place):
-            raise ValueError(f"activation is one of {list(get_args(Place))}, not {activation!r}")
-        if not 0 < norm_momentum <= 1:
-            raise ValueError(f"norm_momentum is in (0, 1], not {norm_momentum}")
+        check_counts({"out_channels": out_channels, "repeats": repeats})
+        check_counts({"num_levels": num_levels}, least=2)
+        check_choice("fusion", fusion, get_args(Fusion))
+        check_choice("activation", activation, get_args(Place))
+        check_shares({"norm_momentum": norm_momentum}, zero=False)
         self.incoming = list(in_spec)
         spec = dict(in_spec)
         name, level = list(in_spec.items())[-1]
@@ -120,11 +114,7 @@ class Cell(nn.Module):
 
     def __init__(self, spec: Spec, channels: int, fusion: Fusion, activation: Place) -> None:
         super().__init__()
-        self.steps: dict[str, int] = {}
-        for (_, fine), (name, coarse) in pairwise(spec.items()):
-            if coarse.stride % fine.stride:
-                raise ValueError(f"stride {coarse.stride} of {name} is no multiple of {fine.stride}, the level before")
-            self.steps[name] = coarse.stride // fine.stride
+        self.steps = level_steps(spec)
         self.down, self.up = nn.ModuleDict(), nn.ModuleDict()
         widths = {name: level.channels for name, level in spec.items()}
         *names, coarsest = spec
@@ -195,4 +185,4 @@ class Node(nn.Module):
 
 
 def _to_width(channels: int, width: int) -> nn.Module:
-    return nn.Identity() if channels == width else PointwiseNorm(channels, width)
+    return nn.Identity() if channels == width else pointwise_norm(channels, width)

@@ -14,6 +14,7 @@ from boxwright.layers.deformable_transformer import (
     level_tokens,
     reset_transformer,
 )
+from boxwright.layers.option_checks import check_counts, check_hidden_dim
 from boxwright.layers.padding import mask_at
 from boxwright.layers.positions import masked_sine, unmasked_sine
 from boxwright.layers.tokens import to_map
@@ -59,12 +60,10 @@ class DeformableEncoder(nn.Module):
         sampling: Sampling = "auto",
     ) -> None:
         super().__init__()
-        counts = {"num_levels": num_levels, "num_heads": num_heads, "num_points": num_points, "num_layers": num_layers}
-        for option, value in counts.items():
-            if value < 1:
-                raise ValueError(f"{option} is at least 1, not {value}")
-        if hidden_dim < 1 or hidden_dim % 4 or hidden_dim % num_heads:
-            raise ValueError(f"hidden_dim is a multiple of 4 and of num_heads ({num_heads}), not {hidden_dim}")
+        check_counts(
+            {"num_levels": num_levels, "num_heads": num_heads, "num_points": num_points, "num_layers": num_layers}
+        )
+        check_hidden_dim(hidden_dim, num_heads, sine=True)
         num_levels = max(num_levels, len(in_spec))
         self.in_levels = list(in_spec)
         self.projections = nn.ModuleDict(

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from boxwright.layers.option_checks import check_hidden_dim
 from boxwright.layers.padding import mask_at
 from boxwright.layers.positions import LevelPositions, Positions, PositionsAt
 from boxwright.layers.tokens import to_map, to_tokens
@@ -52,8 +53,7 @@ class DETREncoder(nn.Module):
         super().__init__()
         if num_heads < 1 or num_layers < 0:
             raise ValueError(f"num_heads is at least 1 and num_layers at least 0, not {num_heads} and {num_layers}")
-        if hidden_dim < 1 or hidden_dim % num_heads:
-            raise ValueError(f"hidden_dim is a multiple of num_heads ({num_heads}), not {hidden_dim}")
+        check_hidden_dim(hidden_dim, num_heads)
         self.out_spec: Spec = {name: Level(hidden_dim, level.stride) for name, level in in_spec.items()}
         self.positions_at = positions_at
         self.projections = nn.ModuleDict(

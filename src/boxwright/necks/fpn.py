@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from boxwright.layers.feature_pyramid import ExtraKind, ExtraLevels, FeaturePyramid
+from boxwright.layers.feature_pyramid import ExtraKind, ExtraLevels, FeaturePyramid, PyramidNorm
 from boxwright.structures import Features, Spec
 
 __all__ = ["FPN"]
@@ -19,6 +19,7 @@ class FPN(nn.Module):
     Args:
         in_spec: the levels that come in, fine to coarse; they keep their names.
         out_channels: width of every level that goes out.
+        norm: after every convolution but those of extra levels: ``none`` (the paper), or ``batch`` (torchvision's V2).
         extra_levels: levels to add beyond the coarsest, each half the size: 1 for P6, 2 for P6 and P7.
         extra: what they are made of. ``max_pool``: every second cell of the coarsest level that goes out (the paper).
             Convolutions of stride 2 on the coarsest level that comes in, ``conv_input`` (RetinaNet), or that goes out,
@@ -29,10 +30,16 @@ class FPN(nn.Module):
     """
 
     def __init__(
-        self, in_spec: Spec, *, out_channels: int = 256, extra_levels: int = 0, extra: ExtraKind = "max_pool"
+        self,
+        in_spec: Spec,
+        *,
+        out_channels: int = 256,
+        norm: PyramidNorm = "none",
+        extra_levels: int = 0,
+        extra: ExtraKind = "max_pool",
     ) -> None:
         super().__init__()
-        self.pyramid = FeaturePyramid(in_spec, out_channels)
+        self.pyramid = FeaturePyramid(in_spec, out_channels, norm)
         self.extra = ExtraLevels(in_spec, out_channels, extra_levels, extra)
         self.out_spec: Spec = {**self.pyramid.out_spec, **self.extra.out_spec}
         self.coarsest = list(in_spec)[-1]

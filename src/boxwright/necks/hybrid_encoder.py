@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.conv import ConvNorm
+from boxwright.layers.option_checks import check_counts, check_hidden_dim
 from boxwright.layers.padding import mask_at
 from boxwright.layers.positions import sine_grid
 from boxwright.layers.pyramid import LightPathAggregation
@@ -73,10 +74,8 @@ class HybridEncoder(nn.Module):
         variant: Variant = "E",
     ) -> None:
         super().__init__()
-        if num_heads < 1:
-            raise ValueError(f"num_heads is at least 1, not {num_heads}")
-        if hidden_dim % 4 or hidden_dim % num_heads:
-            raise ValueError(f"hidden_dim is a multiple of 4 and of num_heads ({num_heads}), not {hidden_dim}")
+        check_counts({"num_heads": num_heads})
+        check_hidden_dim(hidden_dim, num_heads, sine=True)
         if int(hidden_dim * expansion) < 1:
             raise ValueError(f"expansion leaves at least one of {hidden_dim} channels, and {expansion} does not")
         if variant not in get_args(Variant):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from boxwright.layers.conv import fold
-from boxwright.layers.feature_pyramid import reset_convolutions
+from boxwright.layers.conv import ConvNorm
+from boxwright.layers.feature_pyramid import level_steps, reset_convolutions
+from boxwright.layers.option_checks import check_choice, check_counts, check_shares
 from boxwright.structures import Features, Level, Spec, coarser_name
 
 __all__ = ["NASFPN"]
@@ -102,21 +101,16 @@ class NASFPN(nn.Module):
         super().__init__()
         if len(in_spec) > 5:
             raise ValueError(f"nas_fpn merges five levels at most, not the {len(in_spec)} that come in: {[*in_spec]}")
-        if out_channels < 1:
-            raise ValueError(f"out_channels is at least 1, not {out_channels}")
-        if repeats < 1:
-            raise ValueError(f"repeats is at least 1, not {repeats}")
-        if wiring not in get_args(Wiring):
-            raise ValueError(f"wiring is one of {list(get_args(Wiring))}, not {wiring!r}")
+        check_counts({"out_channels": out_channels, "repeats": repeats})
+        check_choice("wiring", wiring, get_args(Wiring))
         momentum = MOMENTUM[wiring] if norm_momentum is None else norm_momentum
-        if not 0 < momentum <= 1:
-            raise ValueError(f"norm_momentum is in (0, 1], not {norm_momentum}")
+        check_shares({"norm_momentum": momentum}, zero=False)
 
         self.lateral, self.extra = nn.ModuleDict(), nn.ModuleDict()
         for name, level in in_spec.items():
             as_it_is = wiring == "tf" and level.channels == out_channels
             self.lateral[name] = (
-                nn.Identity() if as_it_is else NormedConv(level.channels, out_channels, 1, wiring, momentum)
+                nn.Identity() if as_it_is else normed_conv(level.channels, out_channels, 1, wiring, momentum)
             )
         self.out_spec: Spec = {name: Level(out_channels, level.stride) for name, level in in_spec.items()}
         name, level = list(in_spec.items())[-1]
@@ -124,7 +118,7 @@ class NASFPN(nn.Module):
             name, level = coarser_name(name), Level(out_channels, 2 * level.stride)
             self.out_spec[name] = level
             self.extra[name] = (
-                nn.Identity() if wiring == "tf" else NormedConv(out_channels, out_channels, 1, wiring, momentum)
+                nn.Identity() if wiring == "tf" else normed_conv(out_channels, out_channels, 1, wiring, momentum)
             )
         self.cells = nn.ModuleList(Cell(self.out_spec, out_channels, wiring, momentum) for _ in range(repeats))
 
@@ -152,13 +146,12 @@ class Cell(nn.Module):
 
     def __init__(self, spec: Spec, channels: int, wiring: Wiring, momentum: float) -> None:
         super().__init__()
-        for (_, fine), (name, coarse) in pairwise(spec.items()):
-            if coarse.stride % fine.stride:
-                raise ValueError(f"stride {coarse.stride} of {name} is no multiple of {fine.stride}, the level before")
+        # Maps are resized by whole steps.
+        level_steps(spec)
         strides = [level.stride for level in spec.values()]
         self.strides = strides + [strides[node.level] for node in NODES]
         self.wiring = wiring
-        self.nodes = nn.ModuleList(NormedConv(channels, channels, 3, wiring, momentum) for _ in NODES)
+        self.nodes = nn.ModuleList(normed_conv(channels, channels, 3, wiring, momentum) for _ in NODES)
 
     def forward(self, levels: Sequence[Float[Tensor, "b c _h _w"]]) -> list[Float[Tensor, "b c _h _w"]]:
         """``levels`` come and go from fine to coarse."""
@@ -179,39 +172,15 @@ class Cell(nn.Module):
         return fine + fine.mean((-2, -1), keepdim=True).sigmoid() * coarse
 
 
-class NormedConv(nn.Module):
-    """A convolution and a batch norm, with the constants and the initial weights of the wiring.
-
-    Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        kernel_size: of the square kernel, odd.
-        wiring: as in ``NASFPN``.
-        momentum: of the norm.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, wiring: Wiring, momentum: float) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=wiring == "tf")
-        self.norm: nn.BatchNorm2d | nn.Identity = nn.BatchNorm2d(out_channels, eps=EPSILON[wiring], momentum=momentum)
-        reset_convolutions(self)
-        if wiring == "tf":
-            nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
-        return self.norm(self.conv(x))  # type: ignore[no-any-return]
-
-    @torch.no_grad()
-    def fold_norms(self) -> None:
-        """Put the norm's scale and shift into the convolution. For inference: statistics are frozen by it."""
-        if isinstance(self.norm, nn.Identity):
-            return
-        if self.conv.bias is not None:
-            # norm(x + bias) is the norm of x with a mean that is smaller by the bias.
-            assert self.norm.running_mean is not None
-            self.norm.running_mean -= self.conv.bias
-            self.conv.bias = None
-        self.conv, self.norm = fold(self.conv, self.norm), nn.Identity()
+def normed_conv(in_channels: int, out_channels: int, kernel_size: int, wiring: Wiring, momentum: float) -> ConvNorm:
+    """A convolution and a batch norm, with the constants and the initial weights of the wiring."""
+    block = ConvNorm(
+        in_channels, out_channels, kernel_size, bias=wiring == "tf", eps=EPSILON[wiring], momentum=momentum
+    )
+    reset_convolutions(block)
+    if wiring == "tf":
+        nn.init.kaiming_normal_(block.conv.weight, mode="fan_out", nonlinearity="relu")
+    return block
 
 
 def resized(

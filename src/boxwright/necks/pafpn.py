@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Literal, get_args
 
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from boxwright.layers.feature_pyramid import ExtraKind, ExtraLevels, FeaturePyramid, reset_convolutions
+from boxwright.layers.feature_pyramid import ExtraKind, ExtraLevels, FeaturePyramid, level_steps, reset_convolutions
+from boxwright.layers.option_checks import check_choice
 from boxwright.structures import Features, Spec
 
 __all__ = ["PAFPN"]
@@ -54,15 +54,11 @@ class PAFPN(nn.Module):
         extra: ExtraKind = "max_pool",
     ) -> None:
         super().__init__()
-        if wiring not in get_args(Wiring):
-            raise ValueError(f"wiring is one of {list(get_args(Wiring))}, not {wiring!r}")
+        check_choice("wiring", wiring, get_args(Wiring))
         self.wiring = wiring
         self.pyramid = FeaturePyramid(in_spec, out_channels)
         self.downsample, self.fuse = nn.ModuleDict(), nn.ModuleDict()
-        for (_, fine), (name, coarse) in pairwise(in_spec.items()):
-            if coarse.stride % fine.stride:
-                raise ValueError(f"stride {coarse.stride} of {name} is no multiple of {fine.stride}, the level before")
-            step = coarse.stride // fine.stride
+        for name, step in level_steps(in_spec).items():
             self.downsample[name] = nn.Conv2d(out_channels, out_channels, 3, step, padding=1)
             self.fuse[name] = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         reset_convolutions(self.downsample)

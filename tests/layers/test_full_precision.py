@@ -1,0 +1,20 @@
+"""A layer in the precision of its weights, whatever surrounds it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from boxwright.layers.full_precision import at_full_precision
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_autocast_and_the_inputs_type_change_nothing(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).to(dtype)
+    x = torch.randn(5, 3).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = at_full_precision(layer, x)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, layer(x.to(dtype)), rtol=0, atol=0)
