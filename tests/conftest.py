@@ -83,7 +83,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> Path:
 
 @pytest.fixture
 def make_targets() -> MakeTargets:
-    """Targets with so many objects per picture, inside a canvas of ``size`` (height, width)."""
+    """Targets with so many objects, ellipses, per picture, inside a canvas of ``size`` (height, width)."""
 
     def make(
         counts: Sequence[int], *, size: tuple[int, int] = (64, 64), num_classes: int = 4, seed: int = 0
@@ -91,13 +91,17 @@ def make_targets() -> MakeTargets:
         generator = torch.Generator().manual_seed(seed)
         height, width = size
         scale = torch.tensor([width, height, width, height])
+        y, x = torch.arange(height)[:, None] + 0.5, torch.arange(width) + 0.5
         targets = []
         for count in counts:
             corner = torch.rand(count, 2, generator=generator) * 0.6
             sides = torch.rand(count, 2, generator=generator) * 0.35 + 0.05
             boxes = torch.cat((corner, corner + sides), 1) * scale
             labels = torch.randint(0, num_classes, (count,), generator=generator)
-            targets.append(Targets(labels, boxes, size))
+            centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+            (cx, cy), (rx, ry) = (values.t()[:, :, None, None] for values in (centre, half))
+            masks = ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1
+            targets.append(Targets(labels, boxes, size, masks))
         return targets
 
     return make

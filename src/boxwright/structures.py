@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -25,6 +26,9 @@ class Level:
     stride: int
     auxiliary: bool = False
 
+
+RLE = dict[str, Any]
+"""A mask as COCO's compressed run lengths: ``{"size": [height, width], "counts": bytes}``."""
 
 Spec = dict[str, Level]
 """Levels by name, ordered fine to coarse: ``{"c3": Level(512, 8), ...}``."""
@@ -106,12 +110,22 @@ class Detections(NamedTuple):
     """What was found in one picture, best first.
 
     ``boxes`` are corners (x1, y1, x2, y2) in pixels of the original picture and lie inside it;
-    ``scores`` are in [0, 1]; ``labels`` are 0..C-1.
+    ``scores`` are in [0, 1]; ``labels`` are 0..C-1. ``masks`` are one mask of the original picture's size for each, or
+    None where the task has none.
     """
 
     boxes: Float[Tensor, "n 4"]
     scores: Float[Tensor, " n"]
     labels: Int[Tensor, " n"]
+    masks: tuple[RLE, ...] | None = None
+
+    def select(self, places: Int[Tensor, " m"] | Bool[Tensor, " n"]) -> Detections:
+        """Some of them: by their places, in that order, or where it says so."""
+        masks = self.masks
+        if masks is not None:
+            order = torch.arange(len(masks))[places.cpu()]
+            masks = tuple(masks[i] for i in order.tolist())
+        return Detections(self.boxes[places], self.scores[places], self.labels[places], masks)
 
 
 class Batch(NamedTuple):

@@ -33,7 +33,7 @@ def maps(spec: Spec = SPEC, height: int = 128, width: int = 128) -> Features:
 
 def test_the_coarsest_level_is_for_proposals_alone() -> None:
     head = small().eval()
-    assert head.rpn.strides == [4, 8, 32, 64]
+    assert head.first_stage.rpn.strides == [4, 8, 32, 64]
     assert head.boxes.pooling.strides == [4, 8, 32]
     assert small(coarsest_region_stride=8).boxes.pooling.strides == [4, 8]
     assert small({"c6": Level(8, 64)}).boxes.pooling.strides == [64]

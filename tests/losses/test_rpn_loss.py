@@ -6,6 +6,7 @@ import torch
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
+from boxwright.layers.rpn import RPNOutput
 from boxwright.losses.rpn_loss import RPNLoss
 from boxwright.ops.anchors import grid_anchors, octave_anchors
 from boxwright.structures import LossTotals, Targets
@@ -68,8 +69,9 @@ def test_losses_and_gradients_are_torchvisions() -> None:
 def test_samples_are_drawn_and_losses_do_not_depend_on_how_pictures_are_spread() -> None:
     loss, (logits, deltas) = RPNLoss(num_samples=1000), predictions()
     step = LossTotals.of(TARGETS)
-    whole = loss(logits, deltas, ANCHORS, TARGETS, step)
-    parts = [loss(logits[i : i + 1], deltas[i : i + 1], ANCHORS, TARGETS[i : i + 1], step) for i in range(2)]
+    whole = loss(RPNOutput((logits,), (deltas,), (ANCHORS,)), TARGETS, step)
+    own = [RPNOutput((logits[i : i + 1],), (deltas[i : i + 1],), (ANCHORS,)) for i in range(2)]
+    parts = [loss(own[i], TARGETS[i : i + 1], step) for i in range(2)]
     for term, value in whole.items():
         assert value > 0
         torch.testing.assert_close(parts[0][term] + parts[1][term], value)

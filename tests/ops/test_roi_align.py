@@ -87,3 +87,16 @@ def test_bad_options() -> None:
         roi_align(maps(), STRIDES, boxes, images, levels, output_size=7, body="cuda")
     with pytest.raises(ValueError, match="at least 1, not 0 and 2"):
         roi_align(maps(), STRIDES, boxes, images, levels, output_size=0)
+
+
+@pytest.mark.parametrize("body", ["embedding_bag", "torchvision"])
+def test_half_precision_maps_do_not_move_boxes(body: RoIBody) -> None:
+    slope = ((torch.arange(512.0) - 490).clamp(0, 32) / 32)[None, None, None].expand(1, 1, 8, 512)
+    boxes = torch.tensor([[2001.0, 4, 2009, 20]])
+    none = torch.zeros(1, dtype=torch.int64)
+    options = {"output_size": 1, "body": body}
+    exact = roi_align([slope], [4], boxes, none, none, **options)  # type: ignore[arg-type]
+    found = roi_align([slope.bfloat16()], [4], boxes, none, none, **options)  # type: ignore[arg-type]
+    assert found.dtype == torch.bfloat16
+    # In bfloat16 the box would begin at 2000 and end at 2016, two cells further right.
+    torch.testing.assert_close(found.float(), exact, rtol=0, atol=1e-6)

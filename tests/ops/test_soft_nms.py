@@ -52,9 +52,9 @@ def test_as_written_out(sigma: float, threshold: float) -> None:
 
 def test_fewer_rounds_keep_the_best_of_all() -> None:
     given = candidates(40, 3)
-    everything = soft_nms(given, max_detections=40)
-    for some, all_of_it in zip(soft_nms(given, max_detections=7), everything, strict=True):
-        assert torch.equal(some, all_of_it[:7])
+    everything, some = soft_nms(given, max_detections=40), soft_nms(given, max_detections=7)
+    for found, all_of_it in zip(some[:3], everything[:3], strict=True):
+        assert torch.equal(found, all_of_it[:7])
 
 
 def test_the_same_box_again_loses_most_of_its_score() -> None:

@@ -3,48 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.box_branch import BoxBranch, BoxPrediction
-from boxwright.layers.box_head import BoxHead, BoxHeadKind, Fusion
-from boxwright.layers.dense_tower import EqualWidths
-from boxwright.layers.padding import content_size
-from boxwright.layers.region_pooling import RegionFeatures, RegionPooling
-from boxwright.layers.rpn import RPN, RPNOutput
-from boxwright.losses.region_assignment import TrainingRegions, assign_regions
-from boxwright.losses.region_loss import region_losses
+from boxwright.layers.box_head import BoxHeadKind, Fusion
+from boxwright.layers.levelwise_boxes import LevelwiseBoxes
+from boxwright.layers.option_checks import check_counts, check_shares
+from boxwright.layers.region_pooling import RegionFeatures
+from boxwright.layers.region_proposals import RegionProposals
+from boxwright.layers.rpn import RPNOutput
+from boxwright.losses.region_assignment import TrainingRegions, assign_regions, sampled
+from boxwright.losses.region_loss import consistent_losses, region_losses
 from boxwright.losses.rpn_loss import RPNLoss
-from boxwright.ops.box_deltas import decode_deltas
-from boxwright.ops.boxes import at_least_float32
-from boxwright.ops.proposals import Proposals, select_proposals
-from boxwright.ops.region_detections import Found, in_original_pixels, select_detections
+from boxwright.ops.region_detections import Found, detect_in_regions, detected, in_original_pixels
+from boxwright.ops.region_levels import Epsilon
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
 
 __all__ = ["FasterRCNN"]
 
 DELTA_WEIGHTS = (10.0, 5.0)
-POOLED = 7
 
 
 class FasterRCNNOutput(NamedTuple):
     """What is said of anchors and of regions.
 
-    With targets, ``regions`` are the sampled ones, with what is wanted; without, ``found`` are the detections.
+    With targets, ``regions`` are the sampled ones with what is wanted, and ``raw`` is what is said of them on each
+    auxiliary level; without, ``found`` are the detections.
     """
 
     rpn: RPNOutput
     boxes: BoxPrediction
-    regions: TrainingRegions | None
-    found: Found | None
+    raw: Sequence[BoxPrediction] = ()
+    regions: TrainingRegions | None = None
+    found: Found | None = None
 
     def prediction(self) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n 4"]]:
         """Scores and corner boxes, in pixels of the network's input; what only fills up has the score 0."""
-        assert self.found is not None
-        return self.found.scores * self.found.usable, self.found.boxes
+        found = detected(self.found)
+        return found.scores * found.usable, found.boxes
 
 
 class FasterRCNN(nn.Module):
@@ -63,8 +63,12 @@ class FasterRCNN(nn.Module):
         num_samples: regions of a picture that are trained on.
         region_features: from the level that fits a region (``fpn_level``), from all of them (``adaptive``, PANet), or
             from their sum with learnt weights (``soft``, AugFPN).
+        level_epsilon: of ``fpn_level``: where 1e-6 is added against rounding, ``outside`` of the logarithm
+            (torchvision) or ``inside`` (Detectron).
         fusion: of adaptive features, after the first layer.
         coarsest_region_stride: levels beyond are for proposals alone, as P6.
+        consistent_weight: of the losses of regions seen on each auxiliary level, as AugFPN's raw laterals, by a branch
+            that is there in training only; 0 for none.
         box_head: ``two_linear``, or ``four_conv`` with batch norm (torchvision's V2).
         hidden_dim: width of what it puts out.
         score_threshold: detections that do not exceed it are left out, in [0, 1].
@@ -90,8 +94,10 @@ class FasterRCNN(nn.Module):
         rpn_nms_threshold: float = 0.7,
         num_samples: int = 512,
         region_features: RegionFeatures = "fpn_level",
+        level_epsilon: Epsilon = "outside",
         fusion: Fusion = "max",
         coarsest_region_stride: int = 32,
+        consistent_weight: float = 0.25,
         box_head: BoxHeadKind = "two_linear",
         hidden_dim: int = 1024,
         score_threshold: float = 0.05,
@@ -99,29 +105,40 @@ class FasterRCNN(nn.Module):
         max_detections: int = 100,
     ) -> None:
         super().__init__()
-        _check_counts(num_classes=num_classes, num_samples=num_samples, max_detections=max_detections)
-        _check_counts(num_candidates=min(num_candidates), num_proposals=min(num_proposals), hidden_dim=hidden_dim)
-        _check_shares(rpn_nms_threshold=rpn_nms_threshold, score_threshold=score_threshold, nms_threshold=nms_threshold)
-        self.num_candidates, self.num_proposals, self.num_samples = num_candidates, num_proposals, num_samples
-        self.rpn_nms_threshold, self.nms_threshold = rpn_nms_threshold, nms_threshold
-        self.score_threshold, self.max_detections = score_threshold, max_detections
-        self.widths = EqualWidths(in_spec, channels)
-        strides = [in_spec[name].stride for name in self.widths.levels]
-        self.finest = strides[0]
-        # A pyramid that begins beyond has no other levels to look at.
-        self.num_region_levels = max(1, sum(stride <= coarsest_region_stride for stride in strides))
-        region_strides = strides[: self.num_region_levels]
-        self.rpn = RPN(self.widths.channels, strides, anchor_scale=anchor_scale, num_convs=rpn_convs)
-        pooling = RegionPooling(self.widths.channels, region_strides, output_size=POOLED, features=region_features)
-        head = BoxHead(
-            self.widths.channels,
-            POOLED,
-            num_maps=pooling.num_outputs,
+        counts = {"num_classes": num_classes, "num_samples": num_samples, "hidden_dim": hidden_dim}
+        check_counts(counts | {"max_detections": max_detections})
+        check_shares({"score_threshold": score_threshold, "nms_threshold": nms_threshold})
+        self.num_samples, self.consistent_weight, self.max_detections = num_samples, consistent_weight, max_detections
+        self.detect = partial(
+            detect_in_regions,
+            weights=DELTA_WEIGHTS,
+            score_threshold=score_threshold,
+            nms_threshold=nms_threshold,
+            max_detections=max_detections,
+        )
+        self.first_stage = RegionProposals(
+            in_spec,
+            channels=channels,
+            rpn_convs=rpn_convs,
+            anchor_scale=anchor_scale,
+            num_candidates=num_candidates,
+            num_proposals=num_proposals,
+            nms_threshold=rpn_nms_threshold,
+            coarsest_region_stride=coarsest_region_stride,
+        )
+        self.boxes = BoxBranch(
+            self.first_stage.channels,
+            self.first_stage.region_strides,
+            num_classes,
+            features=region_features,
+            level_epsilon=level_epsilon,
+            fusion=fusion,
             kind=box_head,
             hidden_dim=hidden_dim,
-            fusion=fusion,
         )
-        self.boxes = BoxBranch(pooling, head, num_classes)
+        self.raw: LevelwiseBoxes | None = None
+        if consistent_weight and any(level.auxiliary for level in in_spec.values()):
+            self.raw = LevelwiseBoxes(in_spec, num_classes, hidden_dim=hidden_dim)
         self.rpn_loss = RPNLoss()
 
     def forward(
@@ -131,74 +148,38 @@ class FasterRCNN(nn.Module):
         targets: Sequence[Targets] | None = None,
     ) -> FasterRCNNOutput:
         """Propose and detect; with ``targets``, propose, sample and say what ``loss`` needs."""
-        maps = self.widths(features)
-        rpn = self.rpn(maps)
-        content = content_size(padding_mask, maps[0], self.finest)
-        proposals = self._propose(rpn, content, training=targets is not None)
-        region_maps = maps[: self.num_region_levels]
+        maps, rpn, content, proposals = self.first_stage(features, padding_mask, training=targets is not None)
         if targets is not None:
             regions = assign_regions(proposals, targets, num_samples=self.num_samples)
-            return FasterRCNNOutput(rpn, self.boxes(region_maps, regions.boxes, regions.images), regions, None)
-        images = torch.arange(maps[0].shape[0], device=maps[0].device)[:, None].expand(proposals.scores.shape)
-        boxes = self.boxes(region_maps, proposals.boxes.flatten(0, 1), images.flatten())
-        return FasterRCNNOutput(rpn, boxes, None, self._found(boxes, proposals, content))
+            raw = self.raw(features, regions.boxes, regions.images) if self.raw is not None else ()
+            return FasterRCNNOutput(rpn, self.boxes(maps, regions.boxes, regions.images), raw, regions)
+        boxes = self.boxes(maps, *proposals.as_rows())
+        scores, deltas = boxes.of_pictures(proposals.scores.shape[0])
+        found = self.detect(scores, deltas, proposals, content)
+        return FasterRCNNOutput(rpn, boxes, found=found)
 
     def loss(
         self, output: FasterRCNNOutput, targets: Sequence[Targets], totals: LossTotals | None = None
     ) -> dict[str, Float[Tensor, ""]]:
         """``objectness`` and ``rpn_box`` of anchors, ``cross_entropy`` and ``smooth_l1`` of regions.
 
+        With auxiliary levels also ``raw_cross_entropy`` and ``raw_smooth_l1``, sums over these levels.
+
         Args:
             output: made with the same targets.
             targets: one per picture.
             totals: of the whole optimiser step; of these targets where None.
+
+        Raises:
+            ValueError: the output was made without targets.
         """
-        assert output.regions is not None
-        totals = totals or LossTotals.of(targets)
-        rpn = output.rpn
-        terms = self.rpn_loss(
-            torch.cat(rpn.logits, 1), torch.cat(rpn.deltas, 1), torch.cat(rpn.anchors), targets, totals
+        regions, totals = sampled(output.regions), totals or LossTotals.of(targets)
+        terms = self.rpn_loss(output.rpn, targets, totals)
+        terms |= region_losses(*output.boxes, regions, totals, weights=DELTA_WEIGHTS)
+        return terms | consistent_losses(
+            output.raw, regions, totals, weights=DELTA_WEIGHTS, weight=self.consistent_weight
         )
-        return terms | region_losses(*output.boxes, output.regions, totals, weights=DELTA_WEIGHTS)
 
     def postprocess(self, output: FasterRCNNOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
         """What was found, in pixels of the original pictures."""
-        assert output.found is not None
-        return in_original_pixels(output.found, image_sizes)
-
-    def _propose(self, rpn: RPNOutput, content: Float[Tensor, "#b 2"], *, training: bool) -> Proposals:
-        place = 0 if training else 1
-        return select_proposals(
-            *rpn,
-            content,
-            num_candidates=self.num_candidates[place],
-            num_proposals=self.num_proposals[place],
-            nms_threshold=self.rpn_nms_threshold,
-        )
-
-    def _found(self, boxes: BoxPrediction, proposals: Proposals, content: Float[Tensor, "#b 2"]) -> Found:
-        shape = proposals.scores.shape
-        scores = at_least_float32(boxes.logits).softmax(-1)[:, :-1].unflatten(0, shape)
-        deltas = boxes.deltas[:, :-1].unflatten(0, shape)
-        corners = decode_deltas(deltas, proposals.boxes[:, :, None], weights=DELTA_WEIGHTS)
-        limits = content.flip(-1).repeat(1, 2)[:, None, None].to(corners.dtype)
-        return select_detections(
-            scores * proposals.usable[..., None],
-            torch.minimum(corners.clamp(min=0), limits),
-            score_threshold=self.score_threshold,
-            nms_threshold=self.nms_threshold,
-            max_candidates=20 * self.max_detections,
-            max_detections=self.max_detections,
-        )
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} is at least 1, not {count}")
-
-
-def _check_shares(**shares: float) -> None:
-    for name, share in shares.items():
-        if not 0 <= share <= 1:
-            raise ValueError(f"{name} is in [0, 1], not {share}")
+        return in_original_pixels(detected(output.found), image_sizes)

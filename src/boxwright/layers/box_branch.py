@@ -8,8 +8,13 @@ from typing import NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from boxwright.layers.box_head import BoxHead
-from boxwright.layers.region_pooling import RegionPooling
+from boxwright.layers.box_head import BoxHead, BoxHeadKind, Fusion
+from boxwright.layers.full_precision import at_full_precision
+from boxwright.layers.region_pooling import RegionFeatures, RegionPooling
+from boxwright.ops.boxes import at_least_float32
+from boxwright.ops.region_levels import Epsilon
+
+POOLED = 7
 
 
 class BoxPrediction(NamedTuple):
@@ -22,26 +27,50 @@ class BoxPrediction(NamedTuple):
     logits: Float[Tensor, "r k"]
     deltas: Float[Tensor, "r c 4"]
 
+    def of_pictures(self, count: int) -> tuple[Float[Tensor, "b n k"], Float[Tensor, "b n c 4"]]:
+        """Scores in [0, 1] and deviations, of the classes without background, of as many regions of each picture."""
+        scores = at_least_float32(self.logits).softmax(-1)[:, :-1]
+        deltas = self.deltas[:, :-1] if self.deltas.shape[1] > 1 else self.deltas
+        return scores.unflatten(0, (count, -1)), deltas.unflatten(0, (count, -1))
+
 
 class BoxBranch(nn.Module):
-    """Features of regions, then a linear layer for classes and one for boxes.
+    """Features of regions, 7 x 7 cells, to one vector; from it one linear layer for classes and one for boxes.
 
     Args:
-        pooling: takes the features from the pyramid.
-        head: makes one vector of them.
+        channels: of every level.
+        strides: of the levels, fine to coarse, in pixels of the network's input.
         num_classes: C; background is one more.
+        features: how the features of a region are taken, see ``RegionPooling``.
+        level_epsilon: of its ``fpn_level``.
+        fusion: of its ``adaptive``, after the first layer.
+        kind: of the layers that make the vector, see ``BoxHead``.
+        hidden_dim: width of the vector.
         boxes_per_class: a box for each class and background, else one for all.
 
     Source: Girshick, Fast R-CNN, ICCV 2015, section 2. Checked against torchvision 0.29.2's FastRCNNPredictor.
     """
 
     def __init__(
-        self, pooling: RegionPooling, head: BoxHead, num_classes: int, *, boxes_per_class: bool = True
+        self,
+        channels: int,
+        strides: Sequence[int],
+        num_classes: int,
+        *,
+        features: RegionFeatures,
+        level_epsilon: Epsilon = "outside",
+        fusion: Fusion = "max",
+        kind: BoxHeadKind = "two_linear",
+        hidden_dim: int = 1024,
+        boxes_per_class: bool = True,
     ) -> None:
         super().__init__()
-        self.pooling, self.head = pooling, head
-        self.classes = nn.Linear(head.out_channels, num_classes + 1)
-        self.boxes = nn.Linear(head.out_channels, 4 * (num_classes + 1 if boxes_per_class else 1))
+        self.pooling = RegionPooling(channels, strides, output_size=POOLED, features=features, epsilon=level_epsilon)
+        self.head = BoxHead(
+            channels, POOLED, num_maps=self.pooling.num_outputs, kind=kind, hidden_dim=hidden_dim, fusion=fusion
+        )
+        self.classes = nn.Linear(hidden_dim, num_classes + 1)
+        self.boxes = nn.Linear(hidden_dim, 4 * (num_classes + 1 if boxes_per_class else 1))
         for linear, std in ((self.classes, 0.01), (self.boxes, 0.001)):
             nn.init.normal_(linear.weight, std=std)
             nn.init.zeros_(linear.bias)
@@ -59,5 +88,8 @@ class BoxBranch(nn.Module):
             boxes: corner boxes in pixels of the network's input.
             images: the picture of each box.
         """
-        vectors = self.head(self.pooling(maps, boxes, images))
-        return BoxPrediction(self.classes(vectors), self.boxes(vectors).unflatten(1, (-1, 4)))
+        return self.predicted(self.head(self.pooling(maps, boxes, images)))
+
+    def predicted(self, vectors: Float[Tensor, "r d"]) -> BoxPrediction:
+        """Classes and boxes from the vectors of regions."""
+        return BoxPrediction(self.classes(vectors), at_full_precision(self.boxes, vectors).unflatten(1, (-1, 4)))

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from boxwright.layers.conv import ConvNorm
+from boxwright.layers.option_checks import check_choice
 
 BoxHeadKind = Literal["two_linear", "four_conv"]
 Fusion = Literal["max", "sum"]
@@ -31,7 +32,8 @@ class BoxHead(nn.Module):
 
     Source: Lin et al., Feature Pyramid Networks, CVPR 2017, section 4.2 (``two_linear``); Wu and He, Group
     Normalization, ECCV 2018, with batch norm as in torchvision's V2 (``four_conv``); Liu et al., PANet, CVPR 2018,
-    section 3.2 (several maps). Checked against torchvision 0.29.2's TwoMLPHead and FastRCNNConvFCHead.
+    section 3.2 (several maps). Checked against torchvision 0.29.2's TwoMLPHead and FastRCNNConvFCHead. Differs in the
+    order of a linear layer's inputs: cell after cell, where theirs is channel after channel.
     """
 
     def __init__(
@@ -45,21 +47,18 @@ class BoxHead(nn.Module):
         fusion: Fusion = "max",
     ) -> None:
         super().__init__()
-        if kind not in get_args(BoxHeadKind) or fusion not in get_args(Fusion):
-            raise ValueError(
-                f"box_head is one of {list(get_args(BoxHeadKind))} and fusion of {list(get_args(Fusion))}, "
-                f"not {kind!r} and {fusion!r}"
-            )
+        check_choice("box_head", kind, get_args(BoxHeadKind))
+        check_choice("fusion", fusion, get_args(Fusion))
         self.out_channels, self.fusion = hidden_dim, fusion
         first: list[nn.Module]
         rest: list[nn.Module]
         if kind == "two_linear":
-            first = [nn.Sequential(nn.Flatten(), nn.Linear(channels * size**2, hidden_dim)) for _ in range(num_maps)]
+            first = [nn.Sequential(CellsInRow(), nn.Linear(channels * size**2, hidden_dim)) for _ in range(num_maps)]
             rest = [nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]
         else:
             first = [ConvNorm(channels, channels, 3) for _ in range(num_maps)]
             rest = [nn.ReLU(), *(ConvNorm(channels, channels, 3, activation="relu") for _ in range(3))]
-            rest += [nn.Flatten(), nn.Linear(channels * size**2, hidden_dim), nn.ReLU()]
+            rest += [CellsInRow(), nn.Linear(channels * size**2, hidden_dim), nn.ReLU()]
             for conv in (child for layer in (*first, *rest) for child in layer.modules()):
                 if isinstance(conv, nn.Conv2d):
                     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
@@ -68,6 +67,13 @@ class BoxHead(nn.Module):
     def forward(self, maps: Sequence[Float[Tensor, "r c s s"]]) -> Float[Tensor, "r d"]:
         each = [layer(x) for layer, x in zip(self.first, maps, strict=True)]
         return self.rest(fused(each, self.fusion))  # type: ignore[no-any-return]
+
+
+class CellsInRow(nn.Module):
+    """All numbers of a region in one row, cell after cell: as RoIAlign on a CPU leaves them, so that nothing is moved."""
+
+    def forward(self, x: Float[Tensor, "r c s s"]) -> Float[Tensor, "r d"]:
+        return x.permute(0, 2, 3, 1).flatten(1)
 
 
 def fused(each: Sequence[Float[Tensor, r * n]], fusion: Fusion) -> Float[Tensor, r * n]:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from boxwright.layers.option_checks import check_choice
 from boxwright.ops.region_levels import Epsilon, region_levels
 from boxwright.ops.roi_align import roi_align
 
@@ -43,8 +44,7 @@ class RegionPooling(nn.Module):
         epsilon: Epsilon = "outside",
     ) -> None:
         super().__init__()
-        if features not in get_args(RegionFeatures):
-            raise ValueError(f"region_features is one of {list(get_args(RegionFeatures))}, not {features!r}")
+        check_choice("region_features", features, get_args(RegionFeatures))
         self.strides, self.output_size, self.features = list(strides), output_size, features
         self.sampling_ratio, self.epsilon = sampling_ratio, epsilon
         self.num_outputs = len(self.strides) if features == "adaptive" else 1

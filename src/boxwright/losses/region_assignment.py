@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from boxwright.losses.anchor_matching import BACKGROUND, match_by_iou
 from boxwright.losses.region_sampling import balanced_sample
@@ -60,6 +61,40 @@ def assign_regions(
         regions, objects = regions[chosen], objects[chosen]
         pictures.append(of_objects(regions, objects, image, target))
     return TrainingRegions(*(torch.cat(field) for field in zip(*pictures, strict=True)))
+
+
+def sampled(regions: TrainingRegions | None) -> TrainingRegions:
+    """The regions that a head's output holds where it was made with targets.
+
+    Raises:
+        ValueError: it was made without.
+    """
+    if regions is None:
+        raise ValueError("the loss needs an output that was made with the targets")
+    return regions
+
+
+def with_objects(regions: TrainingRegions) -> TrainingRegions:
+    """Those of the regions that have an object."""
+    (places,) = torch.where(regions.objects != BACKGROUND)
+    return TrainingRegions(*(field[places] for field in regions))
+
+
+@torch.no_grad()
+def as_proposals(regions: TrainingRegions, boxes: Float[Tensor, "r 4"], num_images: int) -> Proposals:
+    """What became of regions, for ``assign_regions`` to sample from once more.
+
+    Without those that were the very box of their object, which it puts in again.
+
+    Args:
+        regions: of all pictures.
+        boxes: what became of each, corner boxes in pixels of the network's input.
+        num_images: how many pictures.
+    """
+    own = (regions.objects != BACKGROUND) & (regions.boxes == regions.wanted).all(1)
+    pictures = [boxes[(regions.images == image) & ~own] for image in range(num_images)]
+    scores = pad_sequence([torch.ones_like(x[:, 0]) for x in pictures], batch_first=True)
+    return Proposals(pad_sequence(pictures, batch_first=True), scores, scores > 0)
 
 
 def of_objects(

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from boxwright.layers.rpn import RPNOutput
 from boxwright.losses.anchor_matching import match_by_iou, matched_anchors
 from boxwright.losses.region_sampling import balanced_sample
 from boxwright.ops.box_deltas import encode_deltas
@@ -47,21 +48,18 @@ class RPNLoss:
 
     def __call__(
         self,
-        logits: Float[Tensor, "b n"],
-        deltas: Float[Tensor, "b n 4"],
-        anchors: Float[Tensor, "n 4"],
+        output: RPNOutput,
         targets: Sequence[Targets],
         totals: LossTotals,
     ) -> dict[str, Float[Tensor, ""]]:
         """``objectness`` and ``rpn_box``.
 
         Args:
-            logits: of there being an object, of the anchors of all levels.
-            deltas: deviations from the anchors.
-            anchors: corner boxes in pixels of the network's input.
+            output: what is said of the anchors.
             targets: one per picture.
             totals: of the optimiser step.
         """
+        logits, deltas, anchors = torch.cat(output.logits, 1), torch.cat(output.deltas, 1), torch.cat(output.anchors)
         matched = torch.stack([self.match(anchors, t.boxes.to(anchors.dtype)) for t in targets])
         samples = [balanced_sample(of, self.num_samples, self.positive_share) for of in matched]
         with torch.autocast(anchors.device.type, enabled=False):

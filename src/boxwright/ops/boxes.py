@@ -8,7 +8,7 @@ loses whole pixels, and the products of its sides overflow.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -33,6 +33,24 @@ def clip_xyxy(boxes: Float[Tensor, "*n 4"], height: int, width: int) -> Float[Te
     """Corner boxes cut to ``[0, width] x [0, height]``."""
     x1, y1, x2, y2 = boxes.unbind(-1)
     return torch.stack((x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)), dim=-1)
+
+
+def clip_to_sizes(boxes: Float[Tensor, "b *n 4"], sizes: Float[Tensor, "#b 2"]) -> Float[Tensor, "b *n 4"]:
+    """Corner boxes of each picture cut to its (height, width), or all to the one that is given."""
+    limits = sizes.flip(-1).repeat(1, 2).to(boxes.dtype)
+    return boxes.clamp(min=0).minimum(limits.view(-1, *[1] * (boxes.ndim - 2), 4))
+
+
+def resized(boxes: Float[Tensor, "n 4"], before: tuple[int, int], after: tuple[int, int]) -> Float[Tensor, "n 4"]:
+    """Corner boxes of a picture of one (height, width) as those of it at another, cut to it."""
+    scale_y, scale_x = after[0] / before[0], after[1] / before[1]
+    return clip_xyxy(boxes * boxes.new_tensor([scale_x, scale_y, scale_x, scale_y]), *after)
+
+
+def boxes_as_rows(boxes: Float[Tensor, "b n 4"]) -> tuple[Float[Tensor, "r 4"], Int[Tensor, " r"]]:
+    """Boxes of all pictures, one picture after another, and the picture of each."""
+    images = torch.arange(boxes.shape[0], device=boxes.device)[:, None].expand(boxes.shape[:2])
+    return boxes.flatten(0, 1), images.flatten()
 
 
 def area(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:

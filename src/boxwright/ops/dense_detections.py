@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from boxwright.ops.boxes import at_least_float32, clip_xyxy
+from boxwright.ops.boxes import at_least_float32, clip_xyxy, resized
 from boxwright.structures import Detections, ImageSize
 
 Decode = Callable[[Tensor, Tensor], Tensor]
@@ -61,9 +61,14 @@ def dense_detections(
             boxes = decode(level_offsets[image, at], level_anchors[at])
             boxes = clip_xyxy(boxes, size.input_height, size.input_width)
             candidates.append(Detections(boxes, flat[places], places % num_classes))
-        together = Detections(*(torch.cat(field) for field in zip(*candidates, strict=True)))
-        kept = Detections(*(field[:max_detections] for field in suppress(together)))
-        found.append(_in_original(kept, size))
+        together = Detections(
+            torch.cat([level.boxes for level in candidates]),
+            torch.cat([level.scores for level in candidates]),
+            torch.cat([level.labels for level in candidates]),
+        )
+        kept, best = suppress(together), slice(max_detections)
+        corners = resized(kept.boxes[best], (size.input_height, size.input_width), (size.height, size.width))
+        found.append(Detections(corners, kept.scores[best], kept.labels[best]))
     return found
 
 
@@ -74,7 +79,7 @@ def hard_nms(candidates: Detections, threshold: float) -> Detections:
     """
     keep = batched_nms(candidates.boxes, candidates.scores, candidates.labels, threshold).sort().values
     keep = keep[candidates.scores[keep].sort(descending=True, stable=True).indices]
-    return Detections(*(field[keep] for field in candidates))
+    return candidates.select(keep)
 
 
 def _best(scores: Float[Tensor, " s"], threshold: float, count: int) -> Int[Tensor, " n"]:
@@ -86,9 +91,3 @@ def _best(scores: Float[Tensor, " s"], threshold: float, count: int) -> Int[Tens
         places = places[found >= found.topk(count, sorted=False).values.min()]
         found = scores[places]
     return places[found.sort(descending=True, stable=True).indices[:count]]
-
-
-def _in_original(detections: Detections, size: ImageSize) -> Detections:
-    scale_x, scale_y = size.width / size.input_width, size.height / size.input_height
-    boxes = detections.boxes * detections.boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
-    return detections._replace(boxes=clip_xyxy(boxes, size.height, size.width))

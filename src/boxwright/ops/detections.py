@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from boxwright.ops.boxes import at_least_float32, clip_xyxy, cxcywh_to_xyxy
+from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, resized
 from boxwright.structures import Detections, ImageSize
 
 
@@ -64,7 +64,6 @@ def _detections(
     corners = cxcywh_to_xyxy(at_least_float32(boxes_cxcywh_norm))
     found = []
     for image, size in enumerate(image_sizes):
-        scale = corners.new_tensor([size.width, size.height, size.width, size.height])
-        boxes = clip_xyxy(corners[image, queries[image]] * scale, size.height, size.width)
+        boxes = resized(corners[image, queries[image]], (1, 1), (size.height, size.width))
         found.append(Detections(boxes, scores[image], labels[image]))
     return found

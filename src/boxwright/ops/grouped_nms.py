@@ -11,6 +11,24 @@ APART = 2.0**20
 """Pixels between groups: further than any canvas is wide."""
 
 
+def best_survivors(
+    boxes: Float[Tensor, "b n 4"],
+    scores: Float[Tensor, "b n"],
+    groups: Int[Tensor, "b n"],
+    usable: Bool[Tensor, "b n"],
+    *,
+    threshold: float,
+    count: int,
+) -> tuple[Int[Tensor, "b m"], Bool[Tensor, "b m"]]:
+    """The places of the best ``survivors`` of each picture, best first, and which of them are ones.
+
+    Where there are fewer than ``count``, others fill up. Of equal scores the first is the better one.
+    """
+    usable = survivors(boxes, scores, groups, usable, threshold)
+    places = torch.where(usable, scores, -1.0).sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return places, usable.gather(1, places)
+
+
 def survivors(
     boxes: Float[Tensor, "b n 4"],
     scores: Float[Tensor, "b n"],

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from boxwright.ops.box_deltas import decode_deltas
-from boxwright.ops.boxes import at_least_float32, clip_xyxy
-from boxwright.ops.grouped_nms import survivors
+from boxwright.ops.boxes import at_least_float32, boxes_as_rows, clip_to_sizes
+from boxwright.ops.grouped_nms import best_survivors
 
 
 class Proposals(NamedTuple):
@@ -23,6 +23,10 @@ class Proposals(NamedTuple):
     boxes: Float[Tensor, "b n 4"]
     scores: Float[Tensor, "b n"]
     usable: Bool[Tensor, "b n"]
+
+    def as_rows(self) -> tuple[Float[Tensor, "r 4"], Int[Tensor, " r"]]:
+        """All boxes, picture after picture, and the picture of each."""
+        return boxes_as_rows(self.boxes)
 
 
 @torch.no_grad()
@@ -62,9 +66,8 @@ def select_proposals(
         scores.append(best.sigmoid())
         levels.append(torch.full_like(places, level))
     box, score, level_of = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels, 1)
-    box = torch.minimum(clip_xyxy(box, 2**20, 2**20), content.flip(-1).repeat(1, 2)[:, None].to(box.dtype))
+    box = clip_to_sizes(box, content)
     sides = box[..., 2:] - box[..., :2]
     usable = (sides >= min_side).all(-1)
-    usable = survivors(box, score, level_of, usable, nms_threshold)
-    order = torch.where(usable, score, -1.0).topk(min(num_proposals, score.shape[1]), 1).indices
-    return Proposals(box.gather(1, order[..., None].expand(-1, -1, 4)), score.gather(1, order), usable.gather(1, order))
+    order, usable = best_survivors(box, score, level_of, usable, threshold=nms_threshold, count=num_proposals)
+    return Proposals(box.gather(1, order[..., None].expand(-1, -1, 4)), score.gather(1, order), usable)

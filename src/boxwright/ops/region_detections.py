@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from boxwright.ops.boxes import clip_xyxy
-from boxwright.ops.grouped_nms import survivors
+from boxwright.ops.box_deltas import Weights, decode_deltas
+from boxwright.ops.boxes import boxes_as_rows, clip_to_sizes, resized
+from boxwright.ops.grouped_nms import best_survivors
+from boxwright.ops.proposals import Proposals
 from boxwright.structures import Detections, ImageSize
 
 MIN_SIDE = 1e-2
+
+CANDIDATES_PER_DETECTION = 20
+"""Before suppression: a bound on its work, which grows with the square of their number."""
 
 
 class Found(NamedTuple):
@@ -26,6 +30,10 @@ class Found(NamedTuple):
     scores: Float[Tensor, "b n"]
     labels: Int[Tensor, "b n"]
     usable: Bool[Tensor, "b n"]
+
+    def as_rows(self) -> tuple[Float[Tensor, "r 4"], Int[Tensor, " r"]]:
+        """All boxes, picture after picture, and the picture of each."""
+        return boxes_as_rows(self.boxes)
 
 
 def select_detections(
@@ -53,20 +61,62 @@ def select_detections(
     ``max_candidates``. Differs in filling up.
     """
     num_classes = scores.shape[2]
-    best, places = scores.flatten(1).topk(min(max_candidates, scores.shape[1] * num_classes), 1)
+    # A stable sort, where top k leaves the order of ties to chance.
+    best, places = scores.flatten(1).sort(dim=1, descending=True, stable=True)
+    best, places = best[:, :max_candidates], places[:, :max_candidates]
     labels = places % num_classes
     own = places if boxes.shape[2] > 1 else places // num_classes
     candidates = boxes.flatten(1, 2).gather(1, own[..., None].expand(-1, -1, 4))
     sides = candidates[..., 2:] - candidates[..., :2]
     usable = (best > score_threshold) & (sides >= MIN_SIDE).all(-1)
-    usable = survivors(candidates, best, labels, usable, nms_threshold)
-    order = torch.where(usable, best, -1.0).topk(min(max_detections, best.shape[1]), 1).indices
-    return Found(
-        candidates.gather(1, order[..., None].expand(-1, -1, 4)),
-        best.gather(1, order),
-        labels.gather(1, order),
-        usable.gather(1, order),
+    order, usable = best_survivors(candidates, best, labels, usable, threshold=nms_threshold, count=max_detections)
+    corners = candidates.gather(1, order[..., None].expand(-1, -1, 4))
+    return Found(corners, best.gather(1, order), labels.gather(1, order), usable)
+
+
+def detect_in_regions(
+    scores: Float[Tensor, "b r k"],
+    deltas: Float[Tensor, "b r #k 4"],
+    proposals: Proposals,
+    content: Float[Tensor, "#b 2"],
+    *,
+    weights: Weights,
+    score_threshold: float,
+    nms_threshold: float,
+    max_detections: int,
+) -> Found:
+    """The objects of pictures, from what is said of every region.
+
+    Args:
+        scores: of every class, in [0, 1].
+        deltas: deviations from the regions, of every class or of all together.
+        proposals: the regions.
+        content: (height, width) of each picture on the canvas, or of all of them.
+        weights: of the deviations, see ``encode_deltas``.
+        score_threshold: see ``select_detections``, as the others.
+        nms_threshold: likewise.
+        max_detections: likewise.
+    """
+    corners = decode_deltas(deltas, proposals.boxes[:, :, None], weights=weights)
+    return select_detections(
+        scores * proposals.usable[..., None],
+        clip_to_sizes(corners, content),
+        score_threshold=score_threshold,
+        nms_threshold=nms_threshold,
+        max_candidates=CANDIDATES_PER_DETECTION * max_detections,
+        max_detections=max_detections,
     )
+
+
+def detected(found: Found | None) -> Found:
+    """What a head's output holds where it was made without targets.
+
+    Raises:
+        ValueError: it was made with targets.
+    """
+    if found is None:
+        raise ValueError("an output that was made with targets is for the loss; predict without targets")
+    return found
 
 
 def in_original_pixels(found: Found, image_sizes: Sequence[ImageSize]) -> list[Detections]:
@@ -78,7 +128,6 @@ def in_original_pixels(found: Found, image_sizes: Sequence[ImageSize]) -> list[D
     """
     detections = []
     for boxes, scores, labels, usable, size in zip(*found, image_sizes, strict=True):
-        scale_x, scale_y = size.width / size.input_width, size.height / size.input_height
-        scaled = boxes[usable] * boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
-        detections.append(Detections(clip_xyxy(scaled, size.height, size.width), scores[usable], labels[usable]))
+        corners = resized(boxes[usable], (size.input_height, size.input_width), (size.height, size.width))
+        detections.append(Detections(corners, scores[usable], labels[usable]))
     return detections

@@ -71,13 +71,15 @@ def _level_by_level(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    out = maps[0].new_zeros(boxes.shape[0], maps[0].shape[1], output_size, output_size)
+    # In half precision the corners of a large picture's boxes would move by whole pixels.
+    dtype = torch.promote_types(maps[0].dtype, torch.float32)
+    regions = torch.cat((images[:, None].to(dtype), boxes.to(dtype)), 1)
+    out = maps[0].new_zeros(boxes.shape[0], maps[0].shape[1], output_size, output_size, dtype=dtype)
     for index, (x, stride) in enumerate(zip(maps, strides, strict=True)):
         (chosen,) = torch.where(levels == index)
-        regions = torch.cat((images[chosen, None].to(x.dtype), boxes[chosen].to(x.dtype)), 1)
-        found = torchvision_roi_align(x, regions, output_size, 1 / stride, sampling_ratio, aligned)
+        found = torchvision_roi_align(x.to(dtype), regions[chosen], output_size, 1 / stride, sampling_ratio, aligned)
         out = out.index_copy(0, chosen, found)
-    return out
+    return out.to(maps[0].dtype)
 
 
 def _bags_of_rows(

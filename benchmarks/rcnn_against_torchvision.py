@@ -1,0 +1,145 @@
+"""Faster and Mask R-CNN of Boxwright beside those of torchvision: the same model, batch and precision, as ratios.
+
+    python benchmarks/rcnn_against_torchvision.py --depth 18 --image-size 256 --batch 4
+    python benchmarks/rcnn_against_torchvision.py --depth 50 --image-size 512 --batch 2
+    python benchmarks/rcnn_against_torchvision.py --depth 50 --image-size 640 --batch 1 --inference
+    python benchmarks/rcnn_against_torchvision.py --masks
+
+A ratio above 1 means that Boxwright is faster. Times are medians over rounds in which both sides take turns, so that
+whatever else the machine does meets both alike. ``--frozen`` trains as from pretrained weights: constant norms, stem
+and c2 as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.detection import FasterRCNN as TheirFasterRCNN
+from torchvision.models.detection import MaskRCNN as TheirMaskRCNN
+from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+
+from boxwright.backbones.resnet import ResNet
+from boxwright.data.images import InputFormat
+from boxwright.detector import Detector
+from boxwright.heads.faster_rcnn import FasterRCNN
+from boxwright.heads.mask_rcnn import MaskRCNN
+from boxwright.necks.fpn import FPN
+from boxwright.structures import Category, ImageSize, Targets
+
+Action = Callable[[], object]
+
+
+def our_detector(options: argparse.Namespace) -> Detector:
+    norm, frozen = ("frozen", 2) if options.frozen else ("batch", 0)
+    backbone = ResNet(depth=options.depth, norm=norm, frozen_stages=frozen, levels=("c2", "c3", "c4", "c5"))
+    neck = FPN(backbone.out_spec, extra_levels=1)
+    head = (MaskRCNN if options.masks else FasterRCNN)(neck.out_spec, options.classes)
+    categories = [Category(i, f"class {i}") for i in range(options.classes)]
+    return Detector(backbone, [neck], head, categories=categories, input_format=InputFormat())
+
+
+def their_detector(options: argparse.Namespace) -> TheirFasterRCNN:
+    """For pictures that are not resized."""
+    norm = torchvision.ops.FrozenBatchNorm2d if options.frozen else nn.BatchNorm2d
+    body = getattr(torchvision.models, f"resnet{options.depth}")(norm_layer=norm)
+    backbone = _resnet_fpn_extractor(body, 3 if options.frozen else 5)
+    kind: Any = TheirMaskRCNN if options.masks else TheirFasterRCNN
+    return kind(backbone, options.classes + 1, _skip_resize=True)  # type: ignore[no-any-return]
+
+
+def objects(options: argparse.Namespace, generator: torch.Generator) -> Targets:
+    side, count = options.image_size, options.objects
+    corner = torch.rand(count, 2, generator=generator) * 0.6 * side
+    size = (torch.rand(count, 2, generator=generator) * 0.35 + 0.05) * side
+    labels = torch.randint(0, options.classes, (count,), generator=generator)
+    boxes = torch.cat((corner, corner + size), 1)
+    y, x = torch.arange(side)[:, None], torch.arange(side)
+    x1, y1, x2, y2 = boxes.t()[:, :, None, None]
+    return Targets(labels, boxes, (side, side), (x >= x1) & (x < x2) & (y >= y1) & (y < y2))
+
+
+def in_turn(ours: Action, theirs: Action, rounds: int) -> tuple[float, float]:
+    """Median seconds of each; the first round warms up."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for i in range(rounds + 1):
+        for side, action in enumerate((ours, theirs)):
+            start = time.perf_counter()
+            action()
+            if i >= 1:
+                seconds[side].append(time.perf_counter() - start)
+    return statistics.median(seconds[0]), statistics.median(seconds[1])
+
+
+def steps(options: argparse.Namespace) -> tuple[Action, Action]:
+    """A training step of each, without the optimiser."""
+    side, generator = options.image_size, torch.Generator().manual_seed(0)
+    ours, theirs = our_detector(options).train(), their_detector(options).train()
+    images = torch.rand(options.batch, 3, side, side, generator=generator)
+    targets = [objects(options, generator) for _ in range(options.batch)]
+    wanted = [{"boxes": t.boxes, "labels": t.labels + 1, "masks": t.masks.to(torch.uint8)} for t in targets]
+    # As the training loop does on a CPU.
+    channels_last = images.contiguous(memory_format=torch.channels_last)
+    ours.to(memory_format=torch.channels_last)
+
+    def our_step() -> None:
+        ours.zero_grad()
+        sum(ours.loss(ours(channels_last, None, targets), targets).values()).backward()
+
+    def their_step() -> None:
+        theirs.zero_grad()
+        sum(theirs(list(images), wanted).values()).backward()
+
+    return our_step, their_step
+
+
+def predictions(options: argparse.Namespace) -> tuple[Action, Action]:
+    """From pictures to detections, of both as they are used: ours with norms folded."""
+    side = options.image_size
+    ours, theirs = our_detector(options).fused(), their_detector(options).eval()
+    ours.to(memory_format=torch.channels_last)
+    images = torch.rand(options.batch, 3, side, side, generator=torch.Generator().manual_seed(0))
+    channels_last = images.contiguous(memory_format=torch.channels_last)
+    sizes = [ImageSize(side, side, side, side)] * options.batch
+
+    @torch.inference_mode()
+    def our_prediction() -> object:
+        return ours.postprocess(ours(channels_last), sizes)
+
+    @torch.inference_mode()
+    def their_prediction() -> object:
+        return theirs(list(images))
+
+    return our_prediction, their_prediction
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--depth", type=int, choices=(18, 34, 50), default=18)
+    parser.add_argument("--image-size", type=int, default=256, help="a multiple of 64")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--classes", type=int, default=90)
+    parser.add_argument("--objects", type=int, default=13, help="per picture")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--frozen", action="store_true", help="constant norms, stem and c2 as they are")
+    parser.add_argument("--masks", action="store_true", help="Mask R-CNN")
+    parser.add_argument("--inference", action="store_true", help="pictures to detections, not training")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    ours, theirs = (predictions if options.inference else steps)(options)
+    our_time, their_time = in_turn(ours, theirs, options.rounds)
+    print(
+        f"{'Mask' if options.masks else 'Faster'} R-CNN R{options.depth}, {options.image_size} pixels, batch "
+        f"{options.batch}, {torch.get_num_threads()} threads, {'inference' if options.inference else 'training step'}: "
+        f"boxwright {our_time * 1e3:.0f} ms, torchvision {their_time * 1e3:.0f} ms, ratio {their_time / our_time:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Mask R-CNN: proposed regions, looked at again, and masks of what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from boxwright.layers.box_branch import BoxBranch, BoxPrediction
+from boxwright.layers.box_head import BoxHeadKind, Fusion
+from boxwright.layers.levelwise_boxes import LevelwiseBoxes
+from boxwright.layers.mask_branch import MaskBranch, MaskNorm
+from boxwright.layers.option_checks import check_counts, check_shares
+from boxwright.layers.region_pooling import RegionFeatures
+from boxwright.layers.region_proposals import RegionProposals
+from boxwright.layers.rpn import RPNOutput
+from boxwright.losses.mask_loss import mask_loss
+from boxwright.losses.region_assignment import TrainingRegions, assign_regions, sampled, with_objects
+from boxwright.losses.region_loss import consistent_losses, region_losses
+from boxwright.losses.rpn_loss import RPNLoss
+from boxwright.ops.boxes import at_least_float32
+from boxwright.ops.mask_pasting import paste_masks
+from boxwright.ops.region_detections import Found, detect_in_regions, detected, in_original_pixels
+from boxwright.ops.region_levels import Epsilon
+from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
+
+__all__ = ["MaskRCNN"]
+
+DELTA_WEIGHTS = (10.0, 5.0)
+
+
+class MaskRCNNOutput(NamedTuple):
+    """What is said of anchors and of regions.
+
+    With targets, ``regions`` are the sampled ones with what is wanted, ``masks`` are logits of those of them that have
+    an object, and ``raw`` is what is said of all of them on each auxiliary level. Without, ``found`` are the
+    detections, and ``masks`` are theirs, picture after picture.
+    """
+
+    rpn: RPNOutput
+    boxes: BoxPrediction
+    masks: Float[Tensor, "r s s"]
+    raw: Sequence[BoxPrediction] = ()
+    regions: TrainingRegions | None = None
+    found: Found | None = None
+
+    def prediction(self) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n 4"]]:
+        """Scores and corner boxes, in pixels of the network's input; what only fills up has the score 0."""
+        found = detected(self.found)
+        return found.scores * found.usable, found.boxes
+
+
+class MaskRCNN(nn.Module):
+    """Faster R-CNN with a branch that tells the mask of each region's class, 28 x 28 cells over its box.
+
+    Args:
+        in_spec: the levels that come in, fine to coarse.
+        num_classes: C.
+        channels: width of the levels; where None, what they have if they share one, else 256. Levels of another width
+            are projected to it.
+        rpn_convs: 3 x 3 convolutions of the proposal network; 2 in torchvision's V2.
+        anchor_scale: side of a level's square anchor, in strides.
+        num_candidates: anchors of a level before suppression, in training and in prediction.
+        num_proposals: regions of a picture after it, in training and in prediction.
+        rpn_nms_threshold: IoU above which the worse of two proposals is left out, in [0, 1].
+        num_samples: regions of a picture that are trained on.
+        region_features: from the level that fits a region (``fpn_level``), from all of them (``adaptive``, PANet), or
+            from their sum with learnt weights (``soft``, AugFPN).
+        level_epsilon: of ``fpn_level``: where 1e-6 is added against rounding, ``outside`` of the logarithm
+            (torchvision) or ``inside`` (Detectron).
+        fusion: of adaptive features, after the first layer.
+        coarsest_region_stride: levels beyond are for proposals alone, as P6.
+        consistent_weight: of the losses of regions seen on each auxiliary level, as AugFPN's raw laterals, by a branch
+            that is there in training only; 0 for none.
+        box_head: ``two_linear``, or ``four_conv`` with batch norm (torchvision's V2).
+        hidden_dim: width of what it puts out.
+        mask_convs: 3 x 3 convolutions of the mask branch.
+        mask_norm: of these: ``none``, or ``batch`` (torchvision's V2).
+        mask_dim: width of the mask branch.
+        fully_connected_masks: a mask of all classes from linear layers is added to each (PANet).
+        score_threshold: detections that do not exceed it are left out, in [0, 1].
+        nms_threshold: IoU above which the worse of two of one class is left out, in [0, 1].
+        max_detections: most detections of a picture.
+
+    Source: He et al., Mask R-CNN, ICCV 2017; Liu et al., PANet, CVPR 2018, sections 3.2 and 3.3 (``adaptive``,
+    ``fully_connected_masks``). Checked against torchvision 0.29.2's maskrcnn_resnet50_fpn and _v2: detections, masks,
+    losses on the same regions, gradients. Differs in losses that are averages over pictures, where torchvision averages
+    over the sampled anchors and regions of a batch.
+    """
+
+    needs_masks = True
+
+    def __init__(
+        self,
+        in_spec: Spec,
+        num_classes: int,
+        *,
+        channels: int | None = None,
+        rpn_convs: int = 1,
+        anchor_scale: float = 8.0,
+        num_candidates: tuple[int, int] = (2000, 1000),
+        num_proposals: tuple[int, int] = (2000, 1000),
+        rpn_nms_threshold: float = 0.7,
+        num_samples: int = 512,
+        region_features: RegionFeatures = "fpn_level",
+        level_epsilon: Epsilon = "outside",
+        fusion: Fusion = "max",
+        coarsest_region_stride: int = 32,
+        consistent_weight: float = 0.25,
+        box_head: BoxHeadKind = "two_linear",
+        hidden_dim: int = 1024,
+        mask_convs: int = 4,
+        mask_norm: MaskNorm = "none",
+        mask_dim: int = 256,
+        fully_connected_masks: bool = False,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.5,
+        max_detections: int = 100,
+    ) -> None:
+        super().__init__()
+        counts = {"num_classes": num_classes, "num_samples": num_samples, "hidden_dim": hidden_dim}
+        check_counts(counts | {"max_detections": max_detections})
+        check_shares({"score_threshold": score_threshold, "nms_threshold": nms_threshold})
+        self.num_samples, self.consistent_weight, self.max_detections = num_samples, consistent_weight, max_detections
+        self.detect = partial(
+            detect_in_regions,
+            weights=DELTA_WEIGHTS,
+            score_threshold=score_threshold,
+            nms_threshold=nms_threshold,
+            max_detections=max_detections,
+        )
+        self.first_stage = RegionProposals(
+            in_spec,
+            channels=channels,
+            rpn_convs=rpn_convs,
+            anchor_scale=anchor_scale,
+            num_candidates=num_candidates,
+            num_proposals=num_proposals,
+            nms_threshold=rpn_nms_threshold,
+            coarsest_region_stride=coarsest_region_stride,
+        )
+        pyramid = self.first_stage.channels, self.first_stage.region_strides, num_classes
+        regions = partial(dict, features=region_features, level_epsilon=level_epsilon, fusion=fusion)
+        self.boxes = BoxBranch(*pyramid, **regions(kind=box_head, hidden_dim=hidden_dim))
+        self.masks = MaskBranch(
+            *pyramid,
+            **regions(num_convs=mask_convs, norm=mask_norm, hidden_dim=mask_dim, fully_connected=fully_connected_masks),
+        )
+        self.raw: LevelwiseBoxes | None = None
+        if consistent_weight and any(level.auxiliary for level in in_spec.values()):
+            self.raw = LevelwiseBoxes(in_spec, num_classes, hidden_dim=hidden_dim)
+        self.rpn_loss = RPNLoss()
+
+    def forward(
+        self,
+        features: Features,
+        padding_mask: Bool[Tensor, "b h w"] | None = None,
+        targets: Sequence[Targets] | None = None,
+    ) -> MaskRCNNOutput:
+        """Propose and detect; with ``targets``, propose, sample and say what ``loss`` needs."""
+        maps, rpn, content, proposals = self.first_stage(features, padding_mask, training=targets is not None)
+        if targets is not None:
+            regions = assign_regions(proposals, targets, num_samples=self.num_samples)
+            raw = self.raw(features, regions.boxes, regions.images) if self.raw is not None else ()
+            shown = with_objects(regions)
+            masks = self.masks(maps, shown.boxes, shown.images, shown.labels)
+            return MaskRCNNOutput(rpn, self.boxes(maps, regions.boxes, regions.images), masks, raw, regions)
+        boxes = self.boxes(maps, *proposals.as_rows())
+        scores, deltas = boxes.of_pictures(proposals.scores.shape[0])
+        found = self.detect(scores, deltas, proposals, content)
+        return MaskRCNNOutput(rpn, boxes, self._masks(maps, found), found=found)
+
+    def _masks(self, maps: Sequence[Float[Tensor, "b c _h _w"]], found: Found) -> Float[Tensor, "r s s"]:
+        """Logits of what was found, 0 for what only fills up; an export looks at that too, so that shapes are fixed."""
+        boxes, images = found.as_rows()
+        labels = found.labels.flatten()
+        if torch.compiler.is_compiling():
+            of_all: Tensor = self.masks(maps, boxes, images, labels)
+            return of_all * found.usable.flatten()[:, None, None]
+        (places,) = torch.where(found.usable.flatten())
+        masks: Tensor = self.masks(maps, boxes[places], images[places], labels[places])
+        return masks.new_zeros(len(boxes), *masks.shape[1:]).index_copy(0, places, masks)
+
+    def loss(
+        self, output: MaskRCNNOutput, targets: Sequence[Targets], totals: LossTotals | None = None
+    ) -> dict[str, Float[Tensor, ""]]:
+        """``objectness`` and ``rpn_box`` of anchors, ``cross_entropy``, ``smooth_l1`` and ``mask`` of regions.
+
+        With auxiliary levels also ``raw_cross_entropy`` and ``raw_smooth_l1``, sums over these levels.
+
+        Args:
+            output: made with the same targets.
+            targets: one per picture, with masks.
+            totals: of the whole optimiser step; of these targets where None.
+
+        Raises:
+            ValueError: the output was made without targets, or a picture with objects has no masks.
+        """
+        regions, totals = sampled(output.regions), totals or LossTotals.of(targets)
+        terms = self.rpn_loss(output.rpn, targets, totals)
+        terms |= region_losses(*output.boxes, regions, totals, weights=DELTA_WEIGHTS)
+        terms["mask"] = mask_loss(output.masks, with_objects(regions), targets, totals)
+        return terms | consistent_losses(
+            output.raw, regions, totals, weights=DELTA_WEIGHTS, weight=self.consistent_weight
+        )
+
+    def postprocess(self, output: MaskRCNNOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
+        """What was found, in pixels of the original pictures, with masks."""
+        found = detected(output.found)
+        detections = in_original_pixels(found, image_sizes)
+        masks = output.masks.unflatten(0, found.scores.shape)
+        for i, (own, usable, size) in enumerate(zip(masks, found.usable, image_sizes, strict=True)):
+            probabilities = at_least_float32(own[usable]).sigmoid()
+            pasted = paste_masks(probabilities, detections[i].boxes, (size.height, size.width))
+            detections[i] = detections[i]._replace(masks=pasted)
+        return detections

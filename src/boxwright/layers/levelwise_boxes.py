@@ -1,0 +1,49 @@
+"""Regions seen on every level by itself, for consistent supervision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from boxwright.layers.box_branch import POOLED, BoxBranch, BoxPrediction
+from boxwright.layers.dense_tower import EqualWidths
+from boxwright.layers.region_pooling import RegionPooling
+from boxwright.structures import Features, Level, Spec
+
+
+class LevelwiseBoxes(nn.Module):
+    """One box branch, shared by the auxiliary levels, that sees each region on each of them.
+
+    Trained on what the main branch is trained on, it asks every level for the same meaning before levels are summed.
+
+    Args:
+        in_spec: the levels that come in; those that are not auxiliary are left out.
+        num_classes: C.
+        hidden_dim: width of the branch's vector.
+
+    Raises:
+        ValueError: there is no auxiliary level.
+
+    Source: Guo et al., AugFPN, CVPR 2020, section 3.1. Checked against AuxAllLevelRoIExtractor and
+    AuxiliarySharedFCBBoxHead of Gus-Guo/AugFPN, commit ffc7e5e.
+    """
+
+    def __init__(self, in_spec: Spec, num_classes: int, *, hidden_dim: int) -> None:
+        super().__init__()
+        raw = {name: Level(level.channels, level.stride) for name, level in in_spec.items() if level.auxiliary}
+        self.widths = EqualWidths(raw, None)
+        channels, strides = self.widths.channels, [level.stride for level in raw.values()]
+        self.poolings = [
+            RegionPooling(channels, [stride], output_size=POOLED, features="fpn_level") for stride in strides
+        ]
+        self.branch = BoxBranch(channels, strides[:1], num_classes, features="fpn_level", hidden_dim=hidden_dim)
+
+    def forward(
+        self, features: Features, boxes: Float[Tensor, "r 4"], images: Int[Tensor, " r"]
+    ) -> Sequence[BoxPrediction]:
+        """What is said of the regions, level by level."""
+        levels = zip(self.widths(features), self.poolings, strict=True)
+        vectors = [self.branch.head(pooling([x], boxes, images)) for x, pooling in levels]
+        return [self.branch.predicted(x) for x in vectors]

@@ -1,0 +1,127 @@
+"""Mask R-CNN: what its masks are of, what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from boxwright.heads.faster_rcnn import FasterRCNN
+from boxwright.heads.mask_rcnn import MaskRCNN
+from boxwright.ops.masks import decode_mask
+from boxwright.structures import Features, ImageSize, Level, Spec, Targets
+
+MakeTargets = Callable[..., list[Targets]]
+
+SPEC: Spec = {"c2": Level(8, 4), "c3": Level(8, 8), "c5": Level(8, 32), "c6": Level(8, 64)}
+
+
+def small(spec: Spec = SPEC, **options: Any) -> MaskRCNN:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"hidden_dim": 16, "num_candidates": (60, 40), "num_proposals": (30, 20), "num_samples": 24}
+    return MaskRCNN(spec, 3, **(sizes | {"mask_dim": 8, "score_threshold": 0.0, "max_detections": 10} | options))
+
+
+def maps(count: int = 2) -> Features:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: torch.randn(count, at.channels, -(-128 // at.stride), -(-128 // at.stride), generator=generator)
+        for name, at in SPEC.items()
+    }
+
+
+@pytest.mark.parametrize("features", ["fpn_level", "adaptive", "soft"])
+@pytest.mark.parametrize(
+    "options", [{}, {"mask_norm": "batch", "mask_convs": 2}, {"fully_connected_masks": True, "fusion": "sum"}]
+)
+@pytest.mark.parametrize("counts", [[2, 0], [0, 0]])
+def test_every_choice_trains_every_parameter(
+    features: Any, options: dict[str, Any], counts: list[int], make_targets: MakeTargets
+) -> None:
+    head, targets = small(region_features=features, **options), make_targets(counts, size=(128, 128))
+    losses = head.loss(head(maps(), None, targets), targets)
+    assert list(losses) == ["objectness", "rpn_box", "cross_entropy", "smooth_l1", "mask"]
+    assert (losses["mask"] > 0) == (sum(counts) > 0)
+    sum(losses.values()).backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_parameters_of_the_mask_branch() -> None:
+    def count(**options: Any) -> int:
+        plain = {key: value for key, value in options.items() if key == "region_features"}
+        boxes = FasterRCNN(SPEC, 3, hidden_dim=16, **plain)
+        return sum(p.numel() for p in small(**options).parameters()) - sum(p.numel() for p in boxes.parameters())
+
+    conv, enlarge, logits = 8 * 8 * 9 + 8, 8 * 8 * 4 + 8, 4 * 8 + 4
+    assert count() == 4 * conv + enlarge + logits
+    assert count(region_features="adaptive") == 6 * conv + enlarge + logits
+    assert count(mask_convs=2) == 2 * conv + enlarge + logits
+    assert count(mask_norm="batch") == 4 * (conv + 8) + enlarge + logits
+    whole = conv + 8 * 4 * 9 + 4 + 4 * 14**2 * 28**2 + 28**2
+    assert count(fully_connected_masks=True) == 4 * conv + enlarge + logits + whole
+
+
+def test_detections_have_masks_of_the_original_picture_within_their_boxes() -> None:
+    head = small().eval()
+    with torch.no_grad():
+        output = head(maps())
+        found = head.postprocess(output, [ImageSize(200, 160, 128, 102), ImageSize(64, 64, 128, 128)])
+    for detections, shape in zip(found, [(200, 160), (64, 64)], strict=True):
+        assert detections.masks is not None
+        assert len(detections.masks) == len(detections.scores) > 5
+        masks = torch.stack([decode_mask(mask) for mask in detections.masks])
+        assert masks.shape[1:] == shape
+        assert masks.any()
+        for mask, (x1, y1, x2, y2) in zip(masks, detections.boxes.tolist(), strict=True):
+            rows, columns = torch.where(mask)
+            # The rim of the mask is half a cell wide.
+            margin_x, margin_y = (x2 - x1) / 28 + 1, (y2 - y1) / 28 + 1
+            if len(rows):
+                assert columns.min() >= x1 - margin_x
+                assert columns.max() <= x2 + margin_x
+                assert rows.min() >= y1 - margin_y
+                assert rows.max() <= y2 + margin_y
+
+
+def test_only_the_masks_of_what_was_found_are_looked_at() -> None:
+    head = small(score_threshold=0.3).eval()
+    with torch.no_grad():
+        output = head(maps())
+        assert output.found is not None
+        output = output._replace(found=output.found._replace(usable=torch.zeros_like(output.found.usable)))
+        found = head.postprocess(output, [ImageSize(128, 128, 128, 128)] * 2)
+    assert [detections.masks for detections in found] == [(), ()]
+
+
+def test_objects_need_masks(make_targets: MakeTargets) -> None:
+    head = small()
+    targets = [target._replace(masks=None) for target in make_targets([2, 1], size=(128, 128))]
+    with pytest.raises(ValueError, match="trained on masks, and the targets have none"):
+        head.loss(head(maps(), None, targets), targets)
+    empty = [target._replace(masks=None) for target in make_targets([0, 0], size=(128, 128))]
+    assert head.loss(head(maps(), None, empty), empty)["mask"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask_convs": 1}, "mask_convs is at least 2, not 1"),
+        ({"mask_dim": 0}, "mask_dim is at least 1, not 0"),
+        ({"max_detections": 0}, "max_detections is at least 1, not 0"),
+    ],
+)
+def test_refuses(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        small(**options)
+
+
+def test_outputs_are_for_the_loss_or_for_prediction(make_targets: MakeTargets) -> None:
+    head, targets = small(), make_targets([1, 1], size=(128, 128))
+    with pytest.raises(ValueError, match="made with targets is for the loss"):
+        head.postprocess(head(maps(), None, targets), [ImageSize(128, 128, 128, 128)] * 2)
+    with pytest.raises(ValueError, match="the loss needs an output that was made with the targets"):
+        head.loss(head(maps()), targets)

@@ -1,0 +1,31 @@
+"""Masks of boxes on pictures, against torchvision's paste_masks_in_image."""
+
+from __future__ import annotations
+
+import torch
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+from boxwright.ops.boxes import clip_xyxy
+from boxwright.ops.mask_pasting import paste_masks
+from boxwright.ops.masks import decode_mask
+
+
+def test_equals_torchvision_at_any_box() -> None:
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(60, 2, generator=generator) * torch.tensor([90.0, 60.0]) - 5
+    sides = torch.rand(60, 2, generator=generator).pow(3) * 80
+    boxes = clip_xyxy(torch.cat((corners, corners + sides), 1), 60, 90)
+    boxes[0], boxes[1] = torch.tensor([10.0, 10, 10, 10]), torch.tensor([0.0, 0, 90, 60])
+    probabilities = torch.rand(60, 28, 28, generator=generator)
+    expected = paste_masks_in_image(probabilities[:, None], boxes, (60, 90))[:, 0]
+    found = paste_masks(probabilities, boxes, (60, 90))
+    assert [mask["size"] for mask in found] == [[60, 90]] * 60
+    masks = torch.stack([decode_mask(mask) for mask in found])
+    assert masks.any((1, 2)).sum() > 40
+    assert torch.equal(masks, expected > 0.5)
+    higher = paste_masks(probabilities, boxes, (60, 90), threshold=0.8)
+    assert torch.equal(torch.stack([decode_mask(mask) for mask in higher]), expected > 0.8)
+
+
+def test_none() -> None:
+    assert paste_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), (60, 90)) == ()
