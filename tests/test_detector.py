@@ -12,7 +12,8 @@ from PIL import Image
 from torch import nn
 
 from boxwright.data.images import InputFormat
-from boxwright.data.loader import Sample, collate
+from boxwright.data.loader import collate
+from boxwright.data.samples import Sample
 from boxwright.detector import Detector
 from boxwright.layers.padding import mask_at
 from boxwright.structures import Detections, Features, ImageSize, Level, LossTotals, Spec, Targets, main_levels

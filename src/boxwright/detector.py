@@ -65,6 +65,13 @@ class MatchingHead(Protocol):
         """How many places, for pictures on a canvas of this (height, width) in pixels of the network's input."""
 
 
+@runtime_checkable
+class MaskHead(Protocol):
+    """A head that may be trained on masks, and then finds them; its options decide."""
+
+    needs_masks: bool
+
+
 class Detector(nn.Module):
     """Backbone, necks and head in a row, with what is needed to use them on pictures.
 
@@ -91,6 +98,11 @@ class Detector(nn.Module):
         self.head = head
         self.categories = tuple(categories)
         self.input_format = input_format
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether it is trained on masks and finds them."""
+        return isinstance(self.head, MaskHead) and self.head.needs_masks
 
     def forward(
         self,
@@ -170,14 +182,14 @@ class Detector(nn.Module):
         finally:
             self.train(was_training)
         in_order = [found[place] for place in range(len(pictures))]
-        kept = [Detections(*(field[d.scores >= threshold] for field in d)) for d in in_order]
+        kept = [one.select(one.scores >= threshold) for one in in_order]
         return kept[0] if single else kept
 
     def _predict_batch(self, batch: Sequence[Ready]) -> dict[int, Detections]:
         device = next(self.parameters()).device
         images = normalise(torch.stack([one.canvas for one in batch]).to(device), self.input_format)
         found = self.postprocess(self(images), [one.size for one in batch])
-        return {one.place: Detections(*(x.cpu() for x in d)) for one, d in zip(batch, found, strict=True)}
+        return {one.place: d.cpu() for one, d in zip(batch, found, strict=True)}
 
     def fused(self) -> Detector:
         """A copy for inference: RepVGG branches in one convolution, norms folded into the convolutions before them."""

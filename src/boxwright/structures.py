@@ -119,6 +119,10 @@ class Detections(NamedTuple):
     labels: Int[Tensor, " n"]
     masks: tuple[RLE, ...] | None = None
 
+    def cpu(self) -> Detections:
+        """The same on the CPU."""
+        return Detections(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu(), self.masks)
+
     def select(self, places: Int[Tensor, " m"] | Bool[Tensor, " n"]) -> Detections:
         """Some of them: by their places, in that order, or where it says so."""
         masks = self.masks

@@ -58,7 +58,7 @@ def test_boxes_follow_pixels(options: dict[str, float]) -> None:
         corner = rng.integers(0, [WIDTH - 40, HEIGHT - 40])
         box = np.concatenate((corner, corner + rng.integers(20, 40, 2))).astype(np.float32)
         size = int(rng.choice([96, 160, 224]))
-        canvas, boxes, kept = augment(painted(box), box[None], Sizing(size), rng)
+        canvas, boxes, kept, _ = augment(painted(box), box[None], Sizing(size), rng)
         assert canvas.shape == (3, size, size)
         assert kept.tolist() == [0], "the only object's centre is always shown"
         assert np.abs(red_box(canvas) - boxes[0]).max() <= 1.5
@@ -66,7 +66,8 @@ def test_boxes_follow_pixels(options: dict[str, float]) -> None:
 
 def test_nothing_switched_on_is_a_plain_resize() -> None:
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    canvas, boxes, kept = Augmentation(**PLAIN)(image, BOXES, Sizing(64), np.random.default_rng(1))
+    canvas, boxes, kept, view = Augmentation(**PLAIN)(image, BOXES, Sizing(64), np.random.default_rng(1))
+    assert view == View(Window.whole(HEIGHT, WIDTH), (64, 64))
     assert torch.equal(canvas, resample(image, Window.whole(HEIGHT, WIDTH), 64, 64))
     assert np.allclose(boxes, BOXES * np.array([64 / WIDTH, 64 / HEIGHT] * 2), atol=1e-4)
     assert kept.tolist() == [0, 1, 2, 3]
@@ -90,7 +91,7 @@ def test_boxes_are_clipped_and_tiny_ones_dropped() -> None:
     augment = Augmentation(**{**PLAIN, "iou_crop": 1.0})
     dropped = 0
     for seed in range(200):
-        _, boxes, kept = augment(painted(BOXES[0]), BOXES, Sizing(size), np.random.default_rng(seed))
+        _, boxes, kept, _ = augment(painted(BOXES[0]), BOXES, Sizing(size), np.random.default_rng(seed))
         assert boxes.min() >= 0
         assert boxes.max() <= size
         assert (boxes[:, 2:] - boxes[:, :2]).min() >= 1.0
@@ -98,7 +99,7 @@ def test_boxes_are_clipped_and_tiny_ones_dropped() -> None:
         assert kept.tolist() == sorted(kept.tolist())
         dropped += len(kept) < len(BOXES)
     assert dropped > 50
-    _, boxes, kept = Augmentation(**PLAIN)(painted(BOXES[0]), BOXES, Sizing(20), np.random.default_rng(0))
+    _, boxes, kept, _ = Augmentation(**PLAIN)(painted(BOXES[0]), BOXES, Sizing(20), np.random.default_rng(0))
     assert kept.tolist() == [0, 1, 3]
 
 
@@ -123,7 +124,7 @@ def test_light_only_mirrors() -> None:
     plain = resample(image, Window.whole(HEIGHT, WIDTH), 64, 64)
     mirrored = 0
     for seed in range(100):
-        canvas, _, kept = augment(image, BOXES, Sizing(64), np.random.default_rng(seed), light=True)
+        canvas, _, kept, _ = augment(image, BOXES, Sizing(64), np.random.default_rng(seed), light=True)
         flipped = not torch.equal(canvas, plain)
         assert not flipped or torch.equal(canvas, plain.flip(2))
         assert len(kept) == len(BOXES)
@@ -236,7 +237,7 @@ def test_pictures_of_one_pixel_and_extreme_shapes() -> None:
         box = np.array([[0, 0, width, height]], dtype=np.float32)
         for seed in range(30):
             for boxes in (box, NO_BOXES):
-                canvas, moved, _ = augment(image, boxes, Sizing(32), np.random.default_rng(seed))
+                canvas, moved, *_ = augment(image, boxes, Sizing(32), np.random.default_rng(seed))
                 assert canvas.shape == (3, 32, 32)
                 assert np.isfinite(moved).all()
 

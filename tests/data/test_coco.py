@@ -67,10 +67,6 @@ class TestRealSets:
         assert len(data.categories) == 80
         assert data.categories[-1] == Category(90, "toothbrush")
 
-    def test_full_pictures_are_reported(self, real_data) -> None:
-        data = open_data(real_data("nuclei"), "train", check_images=False)
-        assert any("375 objects" in note for note in data.notes)
-
     @pytest.mark.parametrize("name", ["coco_mini", "nuclei"])
     def test_agrees_with_pycocotools(self, real_data, name: str) -> None:
         data = open_data(real_data(name), "val", check_images=False)
@@ -180,16 +176,12 @@ class TestRecords:
         file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
         assert read_coco(file, tiny.root / "images").records[1].path == tiny.root / "images/sub/b.png"
 
-    def test_more_than_300_objects_are_reported(self, tiny) -> None:
+    def test_crowds_are_no_objects_of_the_fullest_picture(self, tiny) -> None:
         tiny.document["annotations"] += [
             {"id": 10 + i, "image_id": 8, "category_id": 7, "bbox": [1, 1, 9, 9], "iscrowd": int(i >= 300)}
             for i in range(310)
         ]
         assert max_objects(tiny.read()) == 300
-        assert tiny.read().notes == ()
-        tiny.document["annotations"][-1]["iscrowd"] = 0
-        (note,) = tiny.read().notes
-        assert "up to 301 objects in a picture" in note
 
     def test_progress_counts_to_the_end(self, tiny) -> None:
         calls: list[tuple[int, int]] = []

@@ -19,17 +19,10 @@ from PIL import Image
 
 from boxwright.data.augment import Augmentation
 from boxwright.data.images import InputFormat, Window, normalise, resample
-from boxwright.data.loader import (
-    EvalSet,
-    PictureCache,
-    TrainSet,
-    collate,
-    eval_loader,
-    read_record,
-    train_loader,
-)
+from boxwright.data.loader import collate, eval_loader, train_loader
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.sampler import BatchSampler, SampleKey
+from boxwright.data.samples import EvalSet, PictureCache, TrainSet, read_record
 from boxwright.structures import Batch, Category, ImageSize
 
 FORMAT = InputFormat(image_size=64, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))

@@ -106,7 +106,7 @@ def test_boxes_follow_pixels(sizing: Sizing) -> None:
         x1, y1, x2, y2 = box = np.concatenate((corner, corner + rng.integers(20, 60, 2)))
         image = np.full((HEIGHT, WIDTH, 3), 100, dtype=np.uint8)
         image[y1:y2, x1:x2] = (250, 0, 0)
-        canvas, boxes, kept = augment(image, box[None].astype(np.float32), sizing, rng)
+        canvas, boxes, kept, _ = augment(image, box[None].astype(np.float32), sizing, rng)
         shapes.add(tuple(canvas.shape[1:]))
         rows, columns = np.nonzero((canvas[0].int() - canvas[1].int()).numpy() > 125)
         if not len(kept):
@@ -127,7 +127,7 @@ def test_every_object_stays_that_the_crop_leaves_a_part_of() -> None:
         (x1, y1, x2, y2), (height, width), *_ = augment.draw_view(HEIGHT, WIDTH, BOXES, SMALL, again)[0]
         left = BOXES.clip([x1, y1, x1, y1], [x2, y2, x2, y2])
         sides = (left[:, 2:] - left[:, :2]) * [width / (x2 - x1), height / (y2 - y1)]
-        _, boxes, kept = augment(np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8), BOXES, SMALL, rng)
+        _, boxes, kept, _ = augment(np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8), BOXES, SMALL, rng)
         assert kept.tolist() == np.flatnonzero((sides >= 1).all(1)).tolist()
         assert len(boxes) == len(kept)
         centres = (BOXES[:, :2] + BOXES[:, 2:]) / 2
@@ -155,7 +155,7 @@ def test_pictures_of_one_pixel_and_extreme_shapes() -> None:
         image = np.full((height, width, 3), 90, dtype=np.uint8)
         box = np.array([[0, 0, width, height]], dtype=np.float32)
         for seed in range(30):
-            canvas, moved, kept = augment(image, box, SMALL, np.random.default_rng(seed))
+            canvas, moved, kept, _ = augment(image, box, SMALL, np.random.default_rng(seed))
             assert kept.tolist() == [0]
             assert moved[0].tolist() == [0, 0, canvas.shape[2], canvas.shape[1]]
             assert (canvas == 90).all()

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 SMALLER = {
     # The recipes of the same name that stand in the reader's folder: a few thousand parameters, two steps.
-    r"^boxwright (train|info) (rtdetr_\w+)": r"boxwright \1 \2.yaml",
+    r"^boxwright (train|info) ((?:rtdetr|mask_rcnn)_\w+)": r"boxwright \1 \2.yaml",
     r"--train\.(budget|epochs|steps) \S+": "--train.steps 2",
     r"--image-size \d+": "--image-size 64",
     r"--train\.batch_size \d+ --train\.accumulate \d+": "--train.batch_size 4 --train.accumulate 2",
@@ -42,6 +42,15 @@ head:     {name: rtdetr, hidden_dim: 16, num_heads: 2, feedforward_dim: 16, num_
 input:    {image_size: 64}
 train:    {steps: 2, batch_size: 2, evaluations: 1, multi_scale: 0}
 """
+
+SMALL_MASK_RECIPE = """\
+backbone: {name: resnet_vd, depth: 18, width: 8}
+neck:     {name: fpn, out_channels: 16}
+head:     {name: mask_rcnn, hidden_dim: 16, mask_dim: 8, num_samples: 16, num_proposals: [40, 20], score_threshold: 0}
+input:    {image_size: 64}
+train:    {steps: 2, batch_size: 2, evaluations: 1, multi_scale: 0}
+"""
+"""The same with masks."""
 
 NOT_TYPED = ("source .venv/bin/activate",)
 """What changes the reader's shell only."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pages import ELSEWHERE, ROOT, SMALL_RECIPE, answer_of, blocks, commands, play, smaller
+from pages import ELSEWHERE, ROOT, SMALL_MASK_RECIPE, SMALL_RECIPE, answer_of, blocks, commands, play, smaller
 
 from boxwright.cli.info import measure
 from boxwright.cli.list import combination_table
@@ -52,7 +52,7 @@ def folder(tmp_path: Path, data_set: Path) -> Path:
     for name, picture in zip(("photo.jpg", "photos/a.jpg", "photos/b.jpg"), pictures, strict=True):
         shutil.copy(picture, tmp_path / name)
     for name in list_recipes():
-        (tmp_path / f"{name}.yaml").write_text(SMALL_RECIPE)
+        (tmp_path / f"{name}.yaml").write_text(SMALL_MASK_RECIPE if name.startswith("mask_rcnn") else SMALL_RECIPE)
     return tmp_path
 
 

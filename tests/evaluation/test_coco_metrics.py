@@ -20,8 +20,6 @@ from boxwright.data.records import DetectionData, Record
 from boxwright.evaluation.coco_metrics import NUMBERS, CocoMetrics, evaluate_detections
 from boxwright.structures import Category, Detections
 
-Masks = dict[int, list[dict[str, Any]]]
-
 
 def make_record(
     image_id: int,
@@ -74,7 +72,6 @@ class Oracle:
         data: DetectionData,
         detections: dict[int, Detections],
         task: str = "bbox",
-        masks: Masks | None = None,
     ) -> None:
         truth, found = COCO(), COCO()
         ids = [category.id for category in data.categories]
@@ -96,10 +93,11 @@ class Oracle:
                 truth.dataset["annotations"].append(annotation)
         results = []
         for image_id, d in detections.items():
-            for i, (box, score, label) in enumerate(zip(*(x.tolist() for x in d), strict=True)):
+            for i, (box, score, label) in enumerate(zip(*(x.tolist() for x in d[:3]), strict=True)):
                 x1, y1, x2, y2 = box
-                result = {"image_id": image_id, "category_id": ids[label], "score": score}
-                result |= {"segmentation": masks[image_id][i]} if masks else {"bbox": [x1, y1, x2 - x1, y2 - y1]}
+                result: dict[str, Any] = {"image_id": image_id, "category_id": ids[label], "score": score}
+                of_mask = task == "segm" and d.masks is not None
+                result |= {"segmentation": d.masks[i]} if of_mask else {"bbox": [x1, y1, x2 - x1, y2 - y1]}
                 results.append(result)
         with contextlib.redirect_stdout(io.StringIO()):
             truth.createIndex()
@@ -124,10 +122,9 @@ def assert_equals_oracle(
     data: DetectionData,
     detections: dict[int, Detections],
     task: Any = "bbox",
-    masks: Masks | None = None,
 ) -> CocoMetrics:
-    oracle = Oracle(data, detections, task, masks)
-    ours = evaluate_detections(data, detections, task=task, masks=masks)
+    oracle = Oracle(data, detections, task)
+    ours = evaluate_detections(data, detections, task=task)
     np.testing.assert_allclose(list(ours.numbers().values()), oracle.evaluation.stats, rtol=0, atol=1e-12)
     for label, row in enumerate(ours.per_class):
         values = [row.AP, row.AP50, row.APs, row.APm, row.APl]
@@ -224,7 +221,7 @@ def random_masks(rng: np.random.Generator, boxes: np.ndarray, side: int) -> list
 def test_masks_equal_pycocotools(seed: int) -> None:
     rng = np.random.default_rng(seed)
     side = 96
-    records, detections, masks = [], {}, {}
+    records, detections = [], {}
     for image_id in range(6):
         n = image_id * 2
         boxes = random_boxes(rng, n, side)
@@ -234,13 +231,14 @@ def test_masks_equal_pycocotools(seed: int) -> None:
         records.append(make_record(image_id, labels.tolist(), boxes, crowd.tolist(), tuple(truth), side=side))
         near = np.concatenate([boxes + rng.normal(0, 2, boxes.shape), random_boxes(rng, 5, side)])
         near[:, 2:] = near[:, 2:].clip(2)
-        detections[image_id] = make_detections(
+        # Results are compressed run lengths.
+        masks = tuple(random_masks(rng, near.repeat(3, 0), side)[1::3])
+        found = make_detections(
             near, rng.integers(1, 10, len(near)) / 10, np.concatenate([labels, rng.integers(0, 2, 5)])
         )
-        # Results are compressed run lengths.
-        masks[image_id] = random_masks(rng, near.repeat(3, 0), side)[1::3]
+        detections[image_id] = found._replace(masks=masks)
     data = make_data(*records)
-    segm = assert_equals_oracle(data, detections, "segm", masks)
+    segm = assert_equals_oracle(data, detections, "segm")
     assert 0 < segm.AP < 1
     assert segm.AP != assert_equals_oracle(data, detections).AP
 
@@ -299,10 +297,24 @@ def test_more_than_100_objects_of_one_class_are_reported() -> None:
     assert_numbers(metrics, AR100=100 / 120)
     assert metrics.notes[1:] == (
         "Pictures with more than 100 objects of one class: 1. "
-        "COCO counts the best 100 detections per picture and class, so AR100 cannot reach 1.",
-        "Pictures with more than 100 detections of one class: 1. "
-        "COCO counts the best 100 detections per picture and class.",
+        "COCO counts the best 100 detections per picture and class, so 20 of 120 objects cannot be found, "
+        "and AR100 cannot reach 1.",
+        "Pictures with more than 100 detections of one class, of which the best 100 count: 1.",
     )
+
+
+def test_more_than_coco_counts() -> None:
+    """The default numbers stay COCO's; with a higher limit nothing is hidden, and the number has another name."""
+    data, detections = many([0] * 120)
+    metrics = evaluate_detections(data, detections, max_detections=120)
+    assert metrics.numbers()["AR120"] == 1.0
+    assert "AR100" not in metrics.numbers()
+    assert metrics.numbers()["AP"] == pytest.approx(1.0)
+    assert metrics.notes[1:] == (
+        "Counted are the best 120 detections per picture and class, where COCO counts 100: the numbers are not COCO's.",
+    )
+    with pytest.raises(ValueError, match="max_detections is at least 10, for AR10, not 9"):
+        evaluate_detections(data, detections, max_detections=9)
 
 
 def test_the_cap_of_100_is_per_class() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.data.records import DetectionData, Record
+from boxwright.evaluation.coco_metrics import NUMBERS
 from boxwright.evaluation.evaluate import detect, evaluate
+from boxwright.ops.masks import encode_mask
 from boxwright.structures import Batch, Category, Detections, ImageSize, Targets
 
 CPU = torch.device("cpu")
@@ -79,7 +83,8 @@ def data() -> DetectionData:
 
 def test_detections_and_metrics() -> None:
     done: list[int] = []
-    metrics, detections = evaluate(Fake(), batches(), data(), device=CPU, progress=done.append)
+    detections, metrics, masks = evaluate(Fake(), batches(), data(), device=CPU, progress=done.append)
+    assert masks is None
     lefts = {image_id: float(found.boxes[0, 0]) for image_id, found in detections.items()}
     assert lefts == {10 + v: v for v in range(5)}
     assert done == [2, 4, 5]
@@ -88,6 +93,36 @@ def test_detections_and_metrics() -> None:
     assert numbers["AP50"] == pytest.approx(1.0)
     assert numbers["AR100"] == pytest.approx((9 * 5 + 3) / 50)
     assert metrics.notes == ()
+
+
+class Masked(Fake):
+    """Also says which pixels: all of the box but its last column."""
+
+    def postprocess(self, output: Tensor, image_sizes: list[ImageSize]) -> list[Detections]:
+        found = super().postprocess(output, image_sizes)
+        mask = torch.zeros(40, 50, dtype=torch.bool)
+        mask[:, :-1] = True
+        return [one._replace(masks=(encode_mask(mask),)) for one in found]
+
+
+def test_masks_are_measured_where_they_are_found() -> None:
+    whole = [[0.0, 0, 50, 0, 50, 40, 0, 40]]
+    with_masks = replace(data(), records=tuple(replace(r, segmentations=(whole,)) for r in data().records))
+    evaluation = evaluate(Masked(), batches(), with_masks, device=CPU)
+    assert all(found.masks is not None for found in evaluation.detections.values())
+    assert evaluation.masks is not None
+    # Every mask overlaps by 49 / 50, more than each threshold asks for.
+    assert evaluation.masks.numbers()["AP"] == pytest.approx(1.0)
+    read = json.loads(json.dumps(evaluation.to_json()))
+    assert {name: read[name] for name in NUMBERS} == pytest.approx(evaluation.boxes.numbers())
+    assert list(read) == [*NUMBERS, "per_class", "segm"]
+    assert read["segm"]["AP"] == pytest.approx(1.0)
+    assert list(read["segm"]) == [*NUMBERS, "per_class"]
+
+
+def test_masks_need_masks_to_compare_with() -> None:
+    with pytest.raises(ValueError, match=r"annotation 10 of picture 10 has no segmentation; masks cannot be evaluated"):
+        evaluate(Masked(), batches(), data(), device=CPU)
 
 
 def test_runs_in_evaluation_mode_and_restores_every_module() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
 from boxwright.evaluation.coco_metrics import ClassMetrics, CocoMetrics
-from boxwright.evaluation.tables import format_number, metrics_tables
+from boxwright.evaluation.evaluate import Evaluation
+from boxwright.evaluation.tables import evaluation_tables, format_number
 
 METRICS = CocoMetrics(
     *(0.412, 0.755, 0.399, -1.0, 0.387, 0.461, 0.352, 0.501, 0.523, -1.0, 0.49, 0.571),
@@ -19,9 +21,9 @@ METRICS = CocoMetrics(
 )
 
 
-def rendered() -> list[list[str]]:
+def rendered(masks: CocoMetrics | None = None) -> list[list[str]]:
     console = Console(file=io.StringIO(), width=100)
-    console.print(metrics_tables(METRICS))
+    console.print(evaluation_tables(Evaluation({}, METRICS, masks)))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     return [line.replace("│", " ").split() for line in lines]
 
@@ -42,6 +44,15 @@ def test_a_row_per_class_with_its_name_as_it_is() -> None:
 
 def test_notes_follow() -> None:
     assert " ".join(rendered()[-1]) == f"Note: {METRICS.notes[0]}"
+
+
+def test_boxes_then_masks_and_each_note_once() -> None:
+    masks = replace(METRICS, AP=0.321, notes=(*METRICS.notes, "Of masks alone."))
+    lines = rendered(masks)
+    assert lines[0] == ["boxes"]
+    assert lines.index(["masks"]) > lines.index(["0.412", "0.755", "0.399", "–", "0.387", "0.461"])
+    assert lines.index(["masks"]) < lines.index(["0.321", "0.755", "0.399", "–", "0.387", "0.461"])
+    assert [" ".join(line) for line in lines[-2:]] == [f"Note: {METRICS.notes[0]}", "Note: Of masks alone."]
 
 
 def test_zero_is_a_number() -> None:

@@ -13,6 +13,7 @@ from boxwright.data.shapes import encode_mask as plain_run_lengths
 from boxwright.ops.masks import decode_mask, encode_mask, mask_box, rasterise, run_lengths, to_json
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
 @pytest.mark.parametrize("seed", range(20))
 def test_masks_survive_packing_and_are_pycocotools(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -41,6 +42,7 @@ def test_text_that_is_no_counts(text: str, message: str) -> None:
         run_lengths(text)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
 @pytest.mark.parametrize("seed", range(20))
 def test_polygons_are_pycocotools(seed: int) -> None:
     """Also those that leave the canvas, and objects of several parts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from boxwright.data.records import Record
+from boxwright.ops.masks import encode_mask
 from boxwright.serving.drawing import class_colour, draw_detections, draw_truth
 from boxwright.structures import Category, Detections
 
@@ -54,6 +56,70 @@ def test_a_box_colours_its_edges_and_nothing_else() -> None:
     assert rows[-1] == 59
     assert 10 <= len(rows) <= 18
     assert changed[rows[0] : 60, 50].all()
+
+
+def masked(*masks: torch.Tensor) -> Detections:
+    boxes = [[50.0, 60, 150, 160]] * len(masks)
+    scores = [0.9 - 0.1 * i for i in range(len(masks))]
+    detections = found(boxes, scores, list(range(len(masks))))
+    return detections._replace(masks=tuple(encode_mask(mask) for mask in masks))
+
+
+def disc() -> torch.Tensor:
+    rows, columns = torch.meshgrid(torch.arange(200), torch.arange(300), indexing="ij")
+    return (rows - 110) ** 2 + (columns - 100) ** 2 < 40**2
+
+
+def test_a_mask_is_tinted_inside_its_edge_and_nothing_else() -> None:
+    picture = np.asarray(draw_detections(GREY, masked(disc()), CATEGORIES, threshold=0.5)).astype(int)
+    mask, colour = disc().numpy(), np.array(class_colour(0))
+    inside = mask & np.roll(mask, 1, 0) & np.roll(mask, -1, 0) & np.roll(mask, 1, 1) & np.roll(mask, -1, 1)
+    assert (picture[mask & ~inside] == colour).all()
+    assert np.abs(picture[inside] - (0.6 * 128 + 0.4 * colour)).max() <= 1
+    within = np.zeros_like(mask)
+    within[62:158, 52:148] = True  # inside the box's lines
+    assert (picture[within & ~mask] == 128).all()
+    without = np.asarray(draw_detections(GREY, masked(disc())._replace(masks=None), CATEGORIES, threshold=0.5))
+    assert (picture[~mask] == without[~mask]).all()
+
+
+def test_masks_lie_below_boxes_and_stronger_ones_on_top() -> None:
+    everywhere = torch.ones(200, 300, dtype=torch.bool)
+    both = np.asarray(draw_detections(GREY, masked(disc(), everywhere), CATEGORIES, threshold=0.5)).astype(int)
+    assert (both[159, 60:140] == class_colour(0)).all()
+    behind = 0.6 * 128 + 0.4 * np.array(class_colour(1))
+    assert np.abs(both[110, 100] - (0.6 * behind + 0.4 * np.array(class_colour(0)))).max() <= 2
+    weak = np.asarray(draw_detections(GREY, masked(disc(), everywhere), CATEGORIES, threshold=0.85))
+    assert (weak[5, 5] == 128).all()
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
+def test_masks_grow_with_the_picture(scale: float) -> None:
+    picture = np.asarray(draw_detections(GREY, masked(disc()), CATEGORIES, threshold=0.5, scale=scale))
+    tinted = (picture != 128).any(2)
+    row = round(110 * scale)
+    columns = np.flatnonzero(tinted[row, round(54 * scale) : round(146 * scale)]) + round(54 * scale)
+    assert abs(columns[0] - 61 * scale) <= scale
+    assert abs(columns[-1] + 1 - 140 * scale) <= scale
+
+
+def test_a_mask_of_no_pixel_draws_nothing() -> None:
+    empty = torch.zeros(200, 300, dtype=torch.bool)
+    with_mask = draw_detections(GREY, masked(empty), CATEGORIES, threshold=0.5)
+    without = draw_detections(GREY, masked(empty)._replace(masks=None), CATEGORIES, threshold=0.5)
+    assert np.array_equal(np.asarray(with_mask), np.asarray(without))
+
+
+def test_masks_of_the_truth() -> None:
+    given = replace(
+        record([[60, 70, 80, 80], [10, 10, 30, 30]], [0, 0], [False, False]),
+        segmentations=([[60.0, 70, 140, 70, 140, 150, 60, 150]], None),
+    )
+    plain = np.asarray(draw_truth(GREY, given, CATEGORIES)).astype(int)
+    masks = np.asarray(draw_truth(GREY, given, CATEGORIES, with_masks=True)).astype(int)
+    assert (plain[110, 100] == 128).all()
+    assert np.abs(masks[110, 100] - (0.6 * 128 + 0.4 * np.array(class_colour(0)))).max() <= 1
+    assert (masks[20, 20] == 128).all()
 
 
 def test_the_callers_image_stays_as_it_is() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib import util
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from boxwright.data.records import Record
+from boxwright.ops.masks import encode_mask
 from boxwright.serving import report
 from boxwright.serving.report import ReportPicture, write_report
 from boxwright.structures import Category, Detections
@@ -249,3 +251,31 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ValueError, match=r"report: matplotlib; install with: pip install 'boxwright\[report\]'"):
         written(tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_masks_have_numbers_curves_and_pixels_of_their_own(tmp_path: Path) -> None:
+    masks = {**METRICS, "AP": 0.3331, "per_class": [class_row(NAMES[0], AP=0.222), class_row(NAMES[1], AP=-1.0)]}
+    rows = [*history(), {"step": 60, "AP": 0.4, "AP50": 0.5, "segm": {"AP": 0.3, "AP50": 0.45}}]
+    one = picture()
+    mask = torch.ones(100, 150, dtype=torch.bool)
+    given = replace(one.record, segmentations=([[10.0, 20, 60, 20, 60, 60]],))
+    pictures = [one._replace(record=given, detections=one.detections._replace(masks=(encode_mask(mask),) * 2))]
+    html = written(tmp_path / "a.html", metrics=METRICS | {"segm": masks}, history=rows, pictures=pictures)
+    page = Page(html)
+    assert len(page.ids) == len(set(page.ids))
+    tiles = re.findall(r'class="name">(\w+)</span><b>([^<]+)</b>', html)
+    assert [value for name, value in tiles if name == "AP"] == ["0.412", "0.333"]
+    text = "".join(page.text)
+    for heading in ("Boxes", "Masks", "Classes: boxes", "Classes: masks", "Precision over recall: masks"):
+        assert heading in text
+    for line in ("mask AP", "mask AP50"):
+        assert line in text
+    assert text.count("7 pictures < 8") == 1
+    assert "mask AP" not in "".join(Page(written(tmp_path / "b.html")).text)
+
+    def drawn(name: str) -> list[np.ndarray]:
+        uris = re.findall(r"data:image/jpeg;base64,([^\"]+)", (tmp_path / name).read_text())
+        return [np.asarray(Image.open(io.BytesIO(base64.b64decode(uri)))).astype(int) for uri in uris]
+
+    for with_masks, without in zip(drawn("a.html"), drawn("b.html"), strict=True):
+        assert np.abs(with_masks - without).mean() > 1

@@ -29,8 +29,8 @@ from boxwright.data.coco import open_data
 from boxwright.data.images import read_image
 from boxwright.data.records import DetectionData
 from boxwright.data.shapes import draw_data_set
-from boxwright.evaluation.coco_metrics import CocoMetrics
-from boxwright.evaluation.tables import metrics_tables
+from boxwright.evaluation.evaluate import Evaluation
+from boxwright.evaluation.tables import evaluation_tables
 from boxwright.serving.drawing import draw_detections
 from boxwright.serving.report import ReportPicture, require_extra, write_report
 from boxwright.structures import Detections
@@ -78,13 +78,13 @@ def run(argv: Sequence[str]) -> int:
     say(console, "3/4  evaluating and predicting")
     detector = load(out / "run")
     data = open_data(out / "data", "val", categories=detector.categories)
-    metrics, found = Validation(data).detections(detector)
-    Console().print(metrics_tables(metrics))
-    pictures = _shown(data, found)
+    evaluation = Validation(data).measure(detector)
+    Console().print(evaluation_tables(evaluation))
+    pictures = _shown(data, evaluation.detections)
     _write_predictions(out / "predictions", pictures, data)
 
     say(console, "4/4  writing the report")
-    _write_report(out, metrics, pictures, data)
+    _write_report(out, evaluation, pictures, data)
     print(f"""
 report        {out / "report.html"}
 predictions   {out / "predictions"}
@@ -128,20 +128,20 @@ def _write_predictions(folder: Path, pictures: Sequence[ReportPicture], data: De
     rows: list[dict[str, Any]] = []
     for picture in pictures:
         name = picture.record.path.name
-        kept = Detections(*(field[picture.detections.scores >= THRESHOLD] for field in picture.detections))
+        kept = picture.detections.select(picture.detections.scores >= THRESHOLD)
         draw_detections(picture.image, kept, data.categories, threshold=THRESHOLD).save(folder / name, quality=95)
         rows += detection_rows(name, kept, data.categories)
     write_text(folder / "predictions.json", json.dumps(rows, indent=1) + "\n")
 
 
-def _write_report(out: Path, metrics: CocoMetrics, pictures: Sequence[ReportPicture], data: DetectionData) -> None:
+def _write_report(out: Path, evaluation: Evaluation, pictures: Sequence[ReportPicture], data: DetectionData) -> None:
     state = read_checkpoint(out / "run" / LAST)
     recipe, progress = state["recipe"], state["progress"]
     parts = [recipe["backbone"], *recipe["neck"], recipe["head"]]
     write_report(
         out / "report.html",
         title="Boxwright demo",
-        metrics=metrics.to_json(curves=True),
+        metrics=evaluation.to_json(curves=True),
         history=read_log(out / "run"),
         pictures=pictures,
         categories=data.categories,
@@ -152,7 +152,7 @@ def _write_report(out: Path, metrics: CocoMetrics, pictures: Sequence[ReportPict
             "held-out pictures": str(len(data.records)),
             "best AP during training": f"{progress['best_ap']:.3f}",
         },
-        notes=metrics.notes,
+        notes=evaluation.notes,
         recipe=yaml.safe_dump(recipe, sort_keys=False),
         environment={
             "boxwright": __version__,

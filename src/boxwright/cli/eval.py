@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,11 @@ from boxwright.cli.arguments import CommandParser
 from boxwright.cli.data_arguments import read_split
 from boxwright.cli.validation import Validation
 from boxwright.cli.writing import check_target, write_text
-from boxwright.compose.detectors import load
+from boxwright.compose.detectors import build_resolved, checkpoint_path, load, read_checkpoint
+from boxwright.data.masks import check_masks
 from boxwright.detector import Detector, SelectingHead
-from boxwright.evaluation.tables import metrics_tables
+from boxwright.evaluation.limits import MAX_DETECTIONS, head_limits
+from boxwright.evaluation.tables import evaluation_tables
 from boxwright.losses.selection import SelectionQuality
 from boxwright.structures import Batch
 from boxwright.training.distributed import choose_device
@@ -23,7 +26,49 @@ from boxwright.training.distributed import choose_device
 
 def run(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
-    parser = CommandParser("eval", description="Measure a trained detector: the 12 COCO numbers, a table per class.")
+    options = _parsed(argv)
+    target = Path(options.json) if options.json else None
+    detector = load(options.model, trusted=options.trust)
+    if options.max_detections is not None:
+        detector = _finding_at_most(options.max_detections, detector, Path(options.model), options.trust)
+    detector.to(choose_device(options.device))
+    console = Console(stderr=True)
+    data = read_split(
+        console,
+        options.split,
+        options.data,
+        annotations=options.annotations,
+        images=options.images,
+        categories=detector.categories,
+    )
+    if detector.needs_masks:
+        check_masks(data, crowds=True)
+    for option, line in head_limits(data, detector.head).items():
+        advice = ": raise --max-detections" if option == "max_detections" else ""
+        console.print(f"note: {line}{advice}", highlight=False, markup=False, soft_wrap=True)
+    validation = Validation(
+        data,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        max_detections=options.max_detections or MAX_DETECTIONS,
+    )
+    selection = SelectionCounter(detector)
+    evaluation = validation.measure(detector, observe=selection)
+    Console().print(evaluation_tables(evaluation))
+    if selection.quality is not None:
+        print(selection.line())
+    if target is not None:
+        write_text(target, json.dumps(evaluation.to_json() | selection.to_json(), indent=2) + "\n")
+    return 0
+
+
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """What was typed, checked as far as it can be without the files that are read."""
+    parser = CommandParser(
+        "eval",
+        description="Measure a trained detector: the 12 COCO numbers and a table per class, of boxes and, where it "
+        "finds them, of masks.",
+    )
     parser.add_argument("model", metavar="MODEL", help="a checkpoint, or the folder of a run")
     parser.add_argument("--data", metavar="DIR", help="data set: annotations/val.json + images/, or a like layout")
     parser.add_argument("--split", default="val", help="which split of it (default: val)")
@@ -31,33 +76,34 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--images", metavar="DIR", help="pictures, instead of --data's")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers as JSON")
     parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="pictures at a time (default: 8)")
+    parser.add_argument(
+        "--max-detections",
+        metavar="N",
+        type=int,
+        help=f"find and count so many per picture, for dense pictures; COCO counts {MAX_DETECTIONS} per class",
+    )
     parser.add_argument("--workers", metavar="N", type=int, default=0, help="reading processes (default: 0)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
     parser.add_argument("--trust", metavar="MODULE", action="append", default=[], help="import parts from MODULE")
     options = parser.parse(argv)
     if options.data is None and options.annotations is None:
         parser.error("which data set? give --data DIR, or --annotations FILE and --images DIR")
-    target = Path(options.json) if options.json else None
-    if target is not None:
-        check_target(target)
-    detector = load(options.model, trusted=options.trust).to(choose_device(options.device))
-    data = read_split(
-        Console(stderr=True),
-        options.split,
-        options.data,
-        annotations=options.annotations,
-        images=options.images,
-        categories=detector.categories,
-    )
-    validation = Validation(data, batch_size=options.batch_size, workers=options.workers)
-    selection = SelectionCounter(detector)
-    metrics, _ = validation.detections(detector, observe=selection)
-    Console().print(metrics_tables(metrics))
-    if selection.quality is not None:
-        print(selection.line())
-    if target is not None:
-        write_text(target, json.dumps(metrics.to_json() | selection.to_json(), indent=2) + "\n")
-    return 0
+    if options.json:
+        check_target(Path(options.json))
+    if options.max_detections is not None and options.max_detections < MAX_DETECTIONS:
+        parser.error(f"--max-detections is at least COCO's {MAX_DETECTIONS}, not {options.max_detections}")
+    return options
+
+
+def _finding_at_most(count: int, detector: Detector, model: Path, trusted: Sequence[str]) -> Detector:
+    """The same detector with another ``max_detections``; as it is where its head has no such option."""
+    recipe = read_checkpoint(checkpoint_path(model))["recipe"]
+    if "max_detections" not in recipe["head"]:
+        return detector
+    head = {**recipe["head"], "max_detections": count}
+    changed = build_resolved({**recipe, "head": head}, categories=detector.categories, trusted=trusted)
+    changed.load_state_dict(detector.state_dict())
+    return changed.eval()
 
 
 class SelectionCounter:

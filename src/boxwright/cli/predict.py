@@ -18,6 +18,7 @@ from boxwright.cli.writing import check_folder, check_target, write_text
 from boxwright.compose.detectors import load
 from boxwright.data.images import read_image
 from boxwright.detector import Detector
+from boxwright.ops.masks import to_json
 from boxwright.serving.drawing import draw_detections
 from boxwright.structures import Category, Detections
 from boxwright.training.distributed import choose_device
@@ -39,7 +40,9 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("paths", metavar="PATH", nargs="+", help="pictures, folders of pictures, globs")
     parser.add_argument("--out", metavar="DIR", default="predictions", help="for drawn pictures (default: predictions)")
     parser.add_argument("--threshold", metavar="T", type=float, default=0.3, help="least score (default: 0.3)")
-    parser.add_argument("--json", metavar="FILE", help="also write detections, boxes as [x, y, w, h], as JSON")
+    parser.add_argument(
+        "--json", metavar="FILE", help="also write detections as JSON: boxes as [x, y, w, h], masks as RLE"
+    )
     parser.add_argument("--batch-size", metavar="N", type=int, default=1, help="pictures at a time (default: 1)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
     parser.add_argument("--trust", metavar="MODULE", action="append", default=[], help="import parts from MODULE")
@@ -160,8 +163,8 @@ def _save(image: Image.Image, target: Path) -> None:
 
 
 def detection_rows(file_name: str, detections: Detections, categories: Sequence[Category]) -> list[dict[str, Any]]:
-    """Detections of one picture as JSON rows: the data set's own ids, boxes (x, y, w, h) in its pixels."""
-    rows = []
+    """Detections of one picture as JSON rows: the data set's own ids, boxes (x, y, w, h) in its pixels, RLE masks."""
+    rows: list[dict[str, Any]] = []
     for (x1, y1, x2, y2), score, label in zip(
         detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
     ):
@@ -174,4 +177,7 @@ def detection_rows(file_name: str, detections: Detections, categories: Sequence[
                 "score": score,
             }
         )
+    if detections.masks is not None:
+        for row, mask in zip(rows, detections.masks, strict=True):
+            row["segmentation"] = to_json(mask)
     return rows

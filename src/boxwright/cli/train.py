@@ -20,8 +20,10 @@ from boxwright.cli.writing import check_folder
 from boxwright.compose.detectors import build_resolved, read_checkpoint
 from boxwright.compose.recipes import section_options
 from boxwright.data.coco import max_objects, splits
+from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData
 from boxwright.detector import Detector
+from boxwright.evaluation.limits import coco_limit, head_limits
 from boxwright.layers.conv import FrozenBatchNorm2d
 from boxwright.structures import Category
 from boxwright.training.checkpoint import BEST, LAST, Progress
@@ -37,7 +39,11 @@ BEFORE_A_CHECKPOINT = {RECIPE, LOG, "tensorboard", "last.unfinished"}
 def run(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
     began = time.monotonic()
-    parser = CommandParser("train", description="Train a detector on a data set in COCO format.")
+    parser = CommandParser(
+        "train",
+        description="Train a detector on a data set in COCO format; best.pt has the weights with the best AP on its "
+        "validation split, of masks where the detector finds them.",
+    )
     parser.add_argument("--data", metavar="DIR", help="data set: annotations/train.json + images/, or a like layout")
     add_split_arguments(parser, "train")
     add_split_arguments(parser, "val")
@@ -93,7 +99,7 @@ def train_recipe(
         f"training on {len(data.records)} pictures of {len(data.categories)} classes "
         f"(at most {max_objects(data)} objects in one), into {folder}",
     )
-    _advise(console, detector, data)
+    _check_and_advise(console, detector, data, validation)
     work = Run(
         detector=detector,
         recipe=recipe,
@@ -111,7 +117,7 @@ def train_recipe(
         again = command if options.resume or command.startswith("demo") else f"{command} --resume"
         say(console, f"stopped and saved in {folder}; to go on:  boxwright {again}")
         return 130
-    _conclude(console, progress, folder, options.data or "DIR")
+    _conclude(console, progress, folder, options.data or "DIR", "mask AP" if detector.needs_masks else "AP")
     return 0
 
 
@@ -123,21 +129,27 @@ def _as_begun(console: Console, recipe: dict[str, Any], folder: Path) -> tuple[d
     return stored["recipe"], [Category(int(number), str(name)) for number, name in stored["categories"]]
 
 
-def _conclude(console: Console, progress: Progress, folder: Path, data: str) -> None:
+def _conclude(console: Console, progress: Progress, folder: Path, data: str, measure: str) -> None:
     """Say what came out, and what to type next."""
-    best = f", best AP {progress.best_ap:.3f}" if progress.best_ap >= 0 else ""
+    best = f", best {measure} {progress.best_ap:.3f}" if progress.best_ap >= 0 else ""
     say(console, f"done: {progress.steps} steps in {progress.seconds:.0f} s{best}")
     say(console, f"now:  boxwright eval {folder / BEST} --data {data} --split val")
     say(console, f"      boxwright predict {folder / BEST} PICTURE...")
 
 
-def _advise(console: Console, detector: Detector, data: DetectionData) -> None:
-    """Say what will not work as hoped, before time is spent on it."""
-    for limit in ("num_queries", "max_detections"):
-        places = getattr(detector.head, limit, None)
-        if places is not None and max_objects(data) > places:
-            most = f"{max_objects(data)} objects in a picture, but no more than {places} can be found"
-            say(console, f"note: {most}: raise --head.{limit}")
+def _check_and_advise(console: Console, detector: Detector, data: DetectionData, validation: Validation | None) -> None:
+    """Stop at masks that are missing, and say what will not work as hoped, before time is spent on it."""
+    if detector.needs_masks:
+        check_masks(data)
+        if validation is not None:
+            check_masks(validation.data, crowds=True)
+    measured = () if validation is None else (validation.data,)
+    for split in (data, *measured):
+        for option, line in head_limits(split, detector.head).items():
+            say(console, f"note: {line}: raise --head.{option}")
+    for split in measured:
+        if limit := coco_limit(split):
+            say(console, f"note: {split.source}: {limit} `boxwright eval --max-detections N` counts more.")
     if any(isinstance(m, FrozenBatchNorm2d) and m.is_fresh() for m in detector.modules()):
         say(console, "note: norms are frozen but were never trained; from scratch, take --backbone.norm batch")
 

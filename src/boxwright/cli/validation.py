@@ -11,9 +11,9 @@ import torch
 from boxwright.data.loader import eval_loader
 from boxwright.data.records import DetectionData
 from boxwright.detector import Detector
-from boxwright.evaluation.coco_metrics import CocoMetrics
-from boxwright.evaluation.evaluate import evaluate
-from boxwright.structures import Batch, Detections
+from boxwright.evaluation.evaluate import Evaluation, evaluate
+from boxwright.evaluation.limits import MAX_DETECTIONS
+from boxwright.structures import Batch
 
 
 class Validation:
@@ -23,23 +23,32 @@ class Validation:
         data: the split.
         batch_size: pictures that go through the network together.
         workers: processes that read pictures; 0 reads in this one.
+        max_detections: see ``evaluate_detections``.
     """
 
-    def __init__(self, data: DetectionData, *, batch_size: int = 8, workers: int = 0) -> None:
+    def __init__(
+        self,
+        data: DetectionData,
+        *,
+        batch_size: int = 8,
+        workers: int = 0,
+        max_detections: int = MAX_DETECTIONS,
+    ) -> None:
         self.data, self.batch_size, self.workers = data, batch_size, workers
+        self.max_detections = max_detections
         self.num_pictures = len(data.records)
 
     def __call__(self, detector: Detector, limit: int | None = None) -> dict[str, Any]:
         """Metrics as they stand in JSON; of the first ``limit`` pictures only where given."""
-        return self.detections(detector, limit)[0].to_json()
+        return self.measure(detector, limit).to_json()
 
-    def detections(
+    def measure(
         self,
         detector: Detector,
         limit: int | None = None,
         observe: Callable[[Any, Batch], None] | None = None,
-    ) -> tuple[CocoMetrics, dict[int, Detections]]:
-        """Metrics, and what was found by image id. The detector is fused first: that is what will be used."""
+    ) -> Evaluation:
+        """Metrics, and what was found. The detector is fused first: that is what will be used."""
         data = self.data if limit is None else replace(self.data, records=self.data.records[:limit])
         fused = detector.fused()
         device = next(fused.parameters()).device
@@ -52,4 +61,4 @@ class Validation:
             num_workers=self.workers,
             pin_memory=device.type == "cuda",
         )
-        return evaluate(fused, loader, data, device=device, observe=observe)
+        return evaluate(fused, loader, data, device=device, observe=observe, max_detections=self.max_detections)

@@ -64,11 +64,15 @@ class View(NamedTuple):
 
 
 class Augmented(NamedTuple):
-    """A training canvas; ``kept`` are the rows of the given boxes that ``boxes`` still has, in its order."""
+    """A training canvas.
+
+    ``kept`` are the rows of the given boxes that ``boxes`` still has, in its order; ``view`` is what the canvas shows.
+    """
 
     image: UInt8[Tensor, "3 height width"]
     boxes: Float32[np.ndarray, "kept 4"]
     kept: Int64[np.ndarray, " kept"]
+    view: View
 
 
 class Augmentation:
@@ -165,7 +169,7 @@ class Augmentation:
             canvas[:, rows, columns] = change_colours(canvas[:, rows, columns], colour_map)
         moved = view.boxes(boxes[kept])
         large_enough = (moved[:, 2:] - moved[:, :2]).min(1, initial=np.inf) >= SMALLEST_SIDE
-        return Augmented(canvas, moved[large_enough], kept[large_enough])
+        return Augmented(canvas, moved[large_enough], kept[large_enough], view)
 
     def draw_view(
         self,

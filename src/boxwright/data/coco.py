@@ -16,9 +16,6 @@ from boxwright.data.picture_check import Progress, first_names, measure_pictures
 from boxwright.data.records import DetectionData, Record
 from boxwright.structures import Category
 
-_MANY_OBJECTS = 300
-"""The number of queries and of detections per picture in the recipes: what is beyond cannot be found."""
-
 
 def splits(data: Path | str) -> list[str]:
     """The splits that a COCO-style folder has: train, val and test first.
@@ -130,7 +127,7 @@ def _join(
     sizes = measure_pictures(folder, names, decode=check_images, progress=progress)
     records, dropped = _records(file, folder, sizes)
     data = DetectionData(records=records, categories=tuple(categories), source=file.path)
-    notes += _disagreeing_sizes(file, sizes) + _dropped(dropped) + _many_objects(data)
+    notes += _disagreeing_sizes(file, sizes) + _dropped(dropped)
     return dataclasses.replace(data, notes=tuple(f"{file.path}: {note}" for note in notes))
 
 
@@ -227,13 +224,3 @@ def _dropped(names: list[str]) -> list[str]:
     if not names:
         return []
     return [f"{len(names)} annotations without area inside their picture dropped: {first_names(names)}"]
-
-
-def _many_objects(data: DetectionData) -> list[str]:
-    most = max_objects(data)
-    if most <= _MANY_OBJECTS:
-        return []
-    return [
-        f"up to {most} objects in a picture: a model finds at most as many as it has queries, "
-        "and COCO evaluation counts the best 100"
-    ]

@@ -1,4 +1,4 @@
-"""From records to batches: decoding, augmenting and collating, in this process or in workers."""
+"""From samples to batches, made in this process or in workers."""
 
 from __future__ import annotations
 
@@ -9,28 +9,19 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset
 
-from boxwright.data.augment import Augmentation, View
+from boxwright.data.augment import Augmentation
 from boxwright.data.canvases import equal_canvases
-from boxwright.data.images import InputFormat, Window, normalise, read_image
-from boxwright.data.records import DetectionData, Record
-from boxwright.data.sampler import BatchSampler, SampleKey, augmentation_rng
-from boxwright.structures import Batch, ImageSize, Targets
-
-
-class Sample(NamedTuple):
-    """One picture on its canvas; ``boxes`` are corners in pixels of the canvas."""
-
-    image: UInt8[Tensor, "3 height width"]
-    labels: Int64[Tensor, " n"]
-    boxes: Float32[Tensor, "n 4"]
-    size: ImageSize
-    image_id: int
+from boxwright.data.images import InputFormat, normalise
+from boxwright.data.records import DetectionData
+from boxwright.data.sampler import BatchSampler
+from boxwright.data.samples import EvalSet, Sample, TrainSet
+from boxwright.structures import Batch, Targets
 
 
 class Failure(NamedTuple):
@@ -39,123 +30,10 @@ class Failure(NamedTuple):
     message: str
 
 
-class PictureCache:
-    """Decoded pictures, kept until a budget is spent; each process has its own.
-
-    Args:
-        limit_bytes: the budget; 0 keeps nothing.
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        if limit_bytes < 0:
-            raise ValueError(f"cache_bytes must not be negative, got {limit_bytes}")
-        self.limit_bytes = limit_bytes
-        self.used_bytes = 0
-        self._pictures: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
-
-    def read(self, index: int, record: Record) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture of a record; must not be written to."""
-        picture = self._pictures.get(index)
-        if picture is None:
-            picture = read_record(record)
-            if self.used_bytes + picture.nbytes <= self.limit_bytes:
-                self._pictures[index] = picture
-                self.used_bytes += picture.nbytes
-        return picture
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A worker that is sent this cache starts an empty one."""
-        return {"limit_bytes": self.limit_bytes, "used_bytes": 0, "_pictures": {}}
-
-
-class TrainSet(Dataset[Sample]):
-    """Augmented samples; each depends on the seed and its key alone.
-
-    Crowd regions are no objects to train on and are left out. Pictures without objects are samples like all
-    others.
-
-    Args:
-        data: the pictures.
-        augmentation: what may happen to them.
-        input_format: how canvases follow from pictures and the image size of a key.
-        seed: of the run.
-        cache_bytes: memory for decoded pictures, in bytes, in each process.
-    """
-
-    def __init__(
-        self,
-        data: DetectionData,
-        *,
-        augmentation: Augmentation,
-        input_format: InputFormat,
-        seed: int,
-        cache_bytes: int = 0,
-    ) -> None:
-        self.data = data
-        self.augmentation = augmentation
-        self.input_format = input_format
-        self.seed = seed
-        self._cache = PictureCache(cache_bytes)
-
-    def __len__(self) -> int:
-        return len(self.data.records)
-
-    def __getitem__(self, key: SampleKey) -> Sample:
-        record = self.data.records[key.record]
-        picture = self._cache.read(key.record, record)
-        single = ~record.crowd
-        sizing, rng = self.input_format.sizing(key.image_size), augmentation_rng(self.seed, key)
-        image, boxes, kept = self.augmentation(picture, record.boxes()[single], sizing, rng, light=key.light)
-        return _sample(record, image, record.labels[single][kept], boxes)
-
-
-class EvalSet(Dataset[Sample]):
-    """Whole pictures, resized to their canvases; by their index in the data set.
-
-    Args:
-        data: the pictures.
-        input_format: the canvases.
-    """
-
-    def __init__(self, data: DetectionData, *, input_format: InputFormat) -> None:
-        self.data = data
-        self.input_format = input_format
-
-    def __len__(self) -> int:
-        return len(self.data.records)
-
-    def __getitem__(self, index: int) -> Sample:
-        record = self.data.records[index]
-        single = ~record.crowd
-        canvas = self.input_format.canvas(record.height, record.width)
-        view = View(Window.whole(record.height, record.width), canvas)
-        return _sample(
-            record, view.picture(read_record(record)), record.labels[single], view.boxes(record.boxes()[single])
-        )
-
-
-def read_record(record: Record) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture of a record.
-
-    Raises:
-        ValueError: if the file cannot be read, or if its size is not the one that the annotations are for.
-    """
-    picture = read_image(record.path)
-    height, width = picture.shape[:2]
-    if (height, width) != (record.height, record.width):
-        raise ValueError(
-            f"{record.path} has {width} x {height} pixels, but its annotations are for {record.width} x "
-            f"{record.height}: restore the picture, or correct its width and height in the annotation file"
-        )
-    return picture
-
-
 def collate(samples: Sequence[Sample], input_format: InputFormat) -> Batch:
     """Samples to a batch; their images normalised, then padded with zeros at the bottom and on the right."""
-    targets = [
-        Targets(sample.labels, sample.boxes, (sample.size.input_height, sample.size.input_width)) for sample in samples
-    ]
     images, padding_mask = _padded([sample.image for sample in samples], input_format)
+    targets = [_targets(sample, images.shape[2], images.shape[3]) for sample in samples]
     return Batch(
         images=images,
         padding_mask=padding_mask,
@@ -163,6 +41,15 @@ def collate(samples: Sequence[Sample], input_format: InputFormat) -> Batch:
         sizes=[sample.size for sample in samples],
         image_ids=[sample.image_id for sample in samples],
     )
+
+
+def _targets(sample: Sample, height: int, width: int) -> Targets:
+    """Its objects, on a canvas that may be larger than its own."""
+    own = (sample.size.input_height, sample.size.input_width)
+    masks = sample.masks
+    if masks is not None and own != (height, width):
+        masks = pad(masks, (0, width - own[1], 0, height - own[0]))
+    return Targets(sample.labels, sample.boxes, own, masks)
 
 
 def _padded(
@@ -216,6 +103,7 @@ def train_loader(
     num_workers: int = 0,
     cache_bytes: int = 0,
     pin_memory: bool = False,
+    with_masks: bool = False,
 ) -> BatchLoader:
     """Batches for training, in the sampler's order.
 
@@ -227,6 +115,7 @@ def train_loader(
         num_workers: processes that make samples ahead of time; 0 makes them in this one.
         cache_bytes: memory for decoded pictures, in bytes, in each of those processes.
         pin_memory: copy batches to page-locked memory, for faster transfer to a GPU.
+        with_masks: make the objects' masks too; ``check_masks`` says whether the data has them.
 
     Raises:
         ValueError: if the sampler counts another number of pictures.
@@ -234,7 +123,12 @@ def train_loader(
     if sampler.num_samples != len(data.records):
         raise ValueError(f"the sampler counts {sampler.num_samples} pictures, the data set {len(data.records)}")
     samples = TrainSet(
-        data, augmentation=augmentation, input_format=input_format, seed=sampler.seed, cache_bytes=cache_bytes
+        data,
+        augmentation=augmentation,
+        input_format=input_format,
+        seed=sampler.seed,
+        cache_bytes=cache_bytes,
+        with_masks=with_masks,
     )
     return _loader(samples, sampler, num_workers, pin_memory)
 
@@ -323,19 +217,3 @@ def _report_unless_left(kind: type[BaseException], error: BaseException, trace: 
     """Keeps quiet where the main process, interrupted, no longer listens to a worker's threads."""
     if not issubclass(kind, ConnectionError | EOFError):
         sys.__excepthook__(kind, error, trace)
-
-
-def _sample(
-    record: Record,
-    image: UInt8[Tensor, "3 height width"],
-    labels: Int64[np.ndarray, " n"],
-    boxes: Float32[np.ndarray, "n 4"],
-) -> Sample:
-    _, height, width = image.shape
-    return Sample(
-        image=image,
-        labels=torch.from_numpy(labels),
-        boxes=torch.from_numpy(boxes),
-        size=ImageSize(record.height, record.width, height, width),
-        image_id=record.image_id,
-    )

@@ -5,15 +5,16 @@ The one file that knows which library computes them (hotcoco, which gives what p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import hotcoco
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
 from boxwright.data.records import DetectionData, Record
+from boxwright.evaluation.limits import MAX_DETECTIONS, coco_limit, num_objects
 from boxwright.structures import Detections
 
 Task = Literal["bbox", "segm"]
@@ -24,13 +25,10 @@ NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "A
 UNDEFINED = -1.0
 """What stands, as in pycocotools, where there is no object to find: a mean over nothing."""
 
-MAX_DETECTIONS = 100
-"""Per picture and class, the best so many detections are evaluated."""
-
 # Axes of the evaluator's arrays: IoU 0.50..0.95 | recall 0..1 | class | area | cap on the detections.
 _IOU50, _IOU75 = 0, 5
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
-_MAX1, _MAX10, _MAX100 = range(3)
+_MAX1, _MAX10, _MOST = range(3)
 
 
 @dataclass(frozen=True)
@@ -73,12 +71,13 @@ class CocoMetrics:
         APl: of objects above that.
         AR1: average recall with one detection per picture and class.
         AR10: with ten.
-        AR100: with a hundred.
+        AR100: with a hundred, or ``max_detections``.
         ARs: AR100 of objects below 32 x 32 pixels.
         ARm: of objects between that and 96 x 96 pixels.
         ARl: of objects above that.
         per_class: one row per class, in the order of the labels.
         notes: what the numbers do not show, one line each, for the user.
+        max_detections: per picture and class, the best so many detections were evaluated; COCO's is 100.
     """
 
     AP: float
@@ -95,10 +94,12 @@ class CocoMetrics:
     ARl: float
     per_class: tuple[ClassMetrics, ...] = ()
     notes: tuple[str, ...] = ()
+    max_detections: int = MAX_DETECTIONS
 
     def numbers(self) -> dict[str, float]:
-        """The 12 numbers by name, in COCO's order."""
-        return {name: getattr(self, name) for name in NUMBERS}
+        """The 12 numbers by name, in COCO's order; AR100 is AR300 where 300 detections were evaluated."""
+        names = {"AR100": f"AR{self.max_detections}"}
+        return {names.get(name, name): getattr(self, name) for name in NUMBERS}
 
     def to_json(self, *, curves: bool = False) -> dict[str, Any]:
         """The 12 numbers and ``per_class``, ready for ``json.dump``; -1 stays -1, as in pycocotools.
@@ -118,7 +119,7 @@ def evaluate_detections(
     detections: Mapping[int, Detections],
     *,
     task: Task = "bbox",
-    masks: Mapping[int, Sequence[Mapping[str, Any]]] | None = None,
+    max_detections: int = MAX_DETECTIONS,
 ) -> CocoMetrics:
     """Compare detections with the objects of a data set, as COCO does.
 
@@ -128,37 +129,42 @@ def evaluate_detections(
         data: the pictures and their objects; boxes and areas are taken as they are in the file.
         detections: what was found, by image id, in pixels of the original picture. A picture that is not
             among them counts as one without detections, with a note.
-        task: overlap of boxes, or of masks.
-        masks: for ``segm``, by image id, one COCO run-length encoding per detection, of the picture's size.
+        task: overlap of boxes, or of masks, which every detection must have then.
+        max_detections: per picture and class, the best so many are evaluated; numbers with another than COCO's 100
+            are no longer COCO's.
 
     Returns:
         The numbers. Those of ``segm`` take an object's size from the file and a detection's from its mask.
 
     Raises:
         ValueError: where detections belong to no picture, are not finite or have a label that the data lacks,
-            or where masks are needed and missing.
+            where masks are needed and missing, or where ``max_detections`` is less than 10.
 
     Source: pycocotools.cocoeval (COCOeval, summarize), against which it is checked to 1e-12. Differs in one
     case: an annotation with id 0 is an object like all others, where pycocotools never finds it.
     """
     _check(data, detections)
+    if max_detections < 10:
+        raise ValueError(f"max_detections is at least 10, for AR10, not {max_detections}")
     truth = _truth(data, task)
-    results = _box_results(detections) if task == "bbox" else _mask_results(detections, masks)
+    results = _box_results(detections) if task == "bbox" else _mask_results(detections)
     evaluator = hotcoco.COCOeval(truth, truth.load_res(results), task)
+    evaluator.params.max_dets = [1, 10, max_detections]
     evaluator.evaluate()
     evaluator.accumulate()
     assert evaluator.eval is not None  # it is there after accumulate
     precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
-    num_objects = _num_objects(data).sum(0)
+    of_class = num_objects(data).sum(0)
     rows = tuple(
-        _class_metrics(category.name, category.id, int(num_objects[label]), precision[:, :, label])
+        _class_metrics(category.name, category.id, int(of_class[label]), precision[:, :, label])
         for label, category in enumerate(data.categories)
     )
-    return CocoMetrics(**_numbers(precision, recall), per_class=rows, notes=_notes(data, detections))
+    notes = _notes(data, detections, max_detections)
+    return CocoMetrics(**_numbers(precision, recall), per_class=rows, notes=notes, max_detections=max_detections)
 
 
 def _numbers(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
-    p, r = precision[..., _MAX100], recall[..., _MAX100]
+    p, r = precision[..., _MOST], recall[..., _MOST]
     return {
         "AP": _mean(p[..., _ALL]),
         "AP50": _mean(p[_IOU50, ..., _ALL]),
@@ -176,7 +182,7 @@ def _numbers(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
 
 
 def _class_metrics(name: str, category_id: int, num_objects: int, precision: np.ndarray) -> ClassMetrics:
-    p = precision[..., _MAX100]
+    p = precision[..., _MOST]
     return ClassMetrics(
         name=name,
         category_id=category_id,
@@ -239,20 +245,18 @@ def _box_results(detections: Mapping[int, Detections]) -> Float64[np.ndarray, "n
     return np.concatenate([np.empty((0, 7)), *rows])
 
 
-def _mask_results(
-    detections: Mapping[int, Detections], masks: Mapping[int, Sequence[Mapping[str, Any]]] | None
-) -> list[dict[str, Any]]:
+def _mask_results(detections: Mapping[int, Detections]) -> list[dict[str, Any]]:
     """Results without boxes: with one, its area would stand for the mask's."""
     results = []
     for image_id, found in detections.items():
-        own = (masks or {}).get(image_id, ())
-        if len(own) != len(found.scores):
+        masks = found.masks or ()
+        if len(masks) != len(found.scores):
             raise ValueError(
-                f"picture {image_id} has {len(found.scores)} detections and {len(own)} masks; "
+                f"picture {image_id} has {len(found.scores)} detections and {len(masks)} masks; "
                 "task 'segm' needs one run-length encoded mask per detection"
             )
-        for score, label, mask in zip(found.scores.tolist(), found.labels.tolist(), own, strict=True):
-            results.append({"image_id": image_id, "category_id": label, "score": score, "segmentation": dict(mask)})
+        for score, label, mask in zip(found.scores.tolist(), found.labels.tolist(), masks, strict=True):
+            results.append({"image_id": image_id, "category_id": label, "score": score, "segmentation": mask})
     return results
 
 
@@ -278,31 +282,21 @@ def _check(data: DetectionData, detections: Mapping[int, Detections]) -> None:
                 )
 
 
-def _notes(data: DetectionData, detections: Mapping[int, Detections]) -> tuple[str, ...]:
+def _notes(data: DetectionData, detections: Mapping[int, Detections], max_detections: int) -> tuple[str, ...]:
     """One line for each thing that the numbers swallow."""
     num_classes = len(data.categories)
-    objects = _num_objects(data)
-    crowded = int((objects > MAX_DETECTIONS).any(1).sum())
-    cut = sum(int(found.labels.bincount(minlength=1).max()) > MAX_DETECTIONS for found in detections.values())
+    cut = sum(int(found.labels.bincount(minlength=1).max()) > max_detections for found in detections.values())
     missing = sum(record.image_id not in detections for record in data.records)
-    absent = int((objects.sum(0) == 0).sum())
-    cap = f"COCO counts the best {MAX_DETECTIONS} detections per picture and class"
-    of_one_class = f"Pictures with more than {MAX_DETECTIONS} {{}} of one class: {{}}. {cap}{{}}."
+    absent = int((num_objects(data).sum(0) == 0).sum())
     lines = (
-        (
-            missing,
-            f"Pictures not predicted, counted as without detections: {missing} of {len(data.records)}.",
-        ),
-        (absent, f"Classes without objects in this data, left out of the means: {absent} of {num_classes}."),
-        (crowded, of_one_class.format("objects", crowded, ", so AR100 cannot reach 1")),
-        (cut, of_one_class.format("detections", cut, "")),
+        missing and f"Pictures not predicted, counted as without detections: {missing} of {len(data.records)}.",
+        absent and f"Classes without objects in this data, left out of the means: {absent} of {num_classes}.",
+        max_detections != MAX_DETECTIONS
+        and f"Counted are the best {max_detections} detections per picture and class, where COCO counts "
+        f"{MAX_DETECTIONS}: the numbers are not COCO's.",
+        coco_limit(data, max_detections),
+        cut
+        and f"Pictures with more than {max_detections} detections of one class, of which the best {max_detections} "
+        f"count: {cut}.",
     )
-    return tuple(line for count, line in lines if count)
-
-
-def _num_objects(data: DetectionData) -> Int64[np.ndarray, "b k"]:
-    """Objects per picture and class, crowd regions not counted."""
-    counts = np.zeros((len(data.records), len(data.categories)), dtype=np.int64)
-    for count, record in zip(counts, data.records, strict=True):
-        np.add.at(count, record.labels[~record.crowd], 1)
-    return counts
+    return tuple(line for line in lines if line)

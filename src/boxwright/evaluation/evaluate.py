@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from boxwright.data.records import DetectionData
 from boxwright.evaluation.coco_metrics import CocoMetrics, evaluate_detections
+from boxwright.evaluation.limits import MAX_DETECTIONS
 from boxwright.structures import Batch, Detections, ImageSize
 
 
@@ -28,6 +29,27 @@ class Evaluable(Protocol):
         """The module and all in it."""
 
 
+class Evaluation(NamedTuple):
+    """What was found, by image id and on the CPU, and what COCO says of it.
+
+    ``masks`` are the metrics of masks, where the detector finds them.
+    """
+
+    detections: dict[int, Detections]
+    boxes: CocoMetrics
+    masks: CocoMetrics | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the numbers do not show, one line each, for the user."""
+        return tuple(dict.fromkeys(self.boxes.notes + (self.masks.notes if self.masks else ())))
+
+    def to_json(self, *, curves: bool = False) -> dict[str, Any]:
+        """The numbers of boxes, and those of masks as ``segm`` where there are any; see ``CocoMetrics.to_json``."""
+        masks = {"segm": self.masks.to_json(curves=curves)} if self.masks else {}
+        return self.boxes.to_json(curves=curves) | masks
+
+
 def evaluate(
     detector: Evaluable,
     loader: Iterable[Batch],
@@ -37,8 +59,9 @@ def evaluate(
     amp: bool = False,
     progress: Callable[[int], None] | None = None,
     observe: Callable[[Any, Batch], None] | None = None,
-) -> tuple[CocoMetrics, dict[int, Detections]]:
-    """Run a detector over a data set and compare what it finds with what is there.
+    max_detections: int = MAX_DETECTIONS,
+) -> Evaluation:
+    """Run a detector over a data set and compare what it finds with what is there: boxes, and masks if it finds them.
 
     Args:
         detector: on ``device`` already.
@@ -48,15 +71,18 @@ def evaluate(
         amp: run the network in bfloat16; what follows it stays in float32.
         progress: called after each batch with the number of pictures done.
         observe: called with the output for each batch, for what metrics do not show.
-
-    Returns:
-        The metrics, and the detections by image id, on the CPU.
+        max_detections: see ``evaluate_detections``.
 
     Raises:
-        ValueError: where the loader's pictures or the detector's classes are not those of ``data``.
+        ValueError: where the loader's pictures or the detector's classes are not those of ``data``, or where masks
+            are found and ``data`` has none.
     """
     detections = detect(detector, loader, device=device, amp=amp, progress=progress, observe=observe)
-    return evaluate_detections(data, detections), detections
+    boxes = evaluate_detections(data, detections, max_detections=max_detections)
+    if all(found.masks is None for found in detections.values()):
+        return Evaluation(detections, boxes)
+    masks = evaluate_detections(data, detections, task="segm", max_detections=max_detections)
+    return Evaluation(detections, boxes, masks)
 
 
 def detect(
@@ -80,7 +106,7 @@ def detect(
                 observe(output, batch)
             found = detector.postprocess(output, batch.sizes)
             for image_id, one in zip(batch.image_ids, found, strict=True):
-                detections[image_id] = Detections(*(x.cpu() for x in one))
+                detections[image_id] = one.cpu()
             if progress is not None:
                 progress(len(detections))
     return detections

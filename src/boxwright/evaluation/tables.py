@@ -7,14 +7,19 @@ from rich.table import Table
 from rich.text import Text
 
 from boxwright.evaluation.coco_metrics import UNDEFINED, CocoMetrics
+from boxwright.evaluation.evaluate import Evaluation
 
 _COLUMNS = ("objects", "AP", "AP50", "APs", "APm", "APl")
 
 
-def metrics_tables(metrics: CocoMetrics) -> Group:
-    """The 12 numbers, a table with a row per class, and the notes, for ``rich.print``."""
-    notes = [Text(f"Note: {note}", style="yellow") for note in metrics.notes]
-    return Group(numbers_table(metrics), class_table(metrics), *notes)
+def evaluation_tables(evaluation: Evaluation) -> Group:
+    """The 12 numbers and a table with a row per class, of boxes and of masks, and the notes, for ``rich.print``."""
+    notes = [Text(f"Note: {note}", style="yellow") for note in evaluation.notes]
+    boxes = (numbers_table(evaluation.boxes), class_table(evaluation.boxes))
+    if evaluation.masks is None:
+        return Group(*boxes, *notes)
+    masks = (numbers_table(evaluation.masks), class_table(evaluation.masks))
+    return Group(Text("boxes", style="bold"), *boxes, Text("\nmasks", style="bold"), *masks, *notes)
 
 
 def numbers_table(metrics: CocoMetrics) -> Table:

@@ -21,8 +21,7 @@ def encode_mask(mask: Bool[Tensor, "h w"]) -> RLE:
 
 def decode_mask(rle: RLE) -> Bool[Tensor, "h w"]:
     """The mask of run lengths, whose counts may be compressed (bytes or text) or a list of numbers."""
-    columns = torch.from_numpy(packing.decode(rle))  # column by column
-    return columns.contiguous().view(torch.bool)
+    return torch.from_numpy(packing.decode(rle)).view(torch.bool)
 
 
 def mask_box(rle: RLE) -> tuple[int, int, int, int]:

@@ -100,19 +100,21 @@ def terms_chart(history: Rows) -> str:
 
 
 def ap_chart(history: Rows) -> str:
-    """AP and AP50 of every evaluation, empty where the history has none.
+    """AP and AP50 of every evaluation, of masks too where there are any; empty where the history has none.
 
     A row's ``weights`` tells whose they are: "ema" is the moving average's, "raw" the trained weights' own.
     """
+    names = ("AP", "AP50", "mask AP", "mask AP50")
     lines = _lines(
-        (f"{number} {row['weights']}" if row.get("weights") else number, row, row.get(number))
+        (f"{name} {row['weights']}" if row.get("weights") else name, row, values.get(name.removeprefix("mask ")))
         for row in history
-        for number in ("AP", "AP50")
+        for name in names
+        if isinstance(values := row.get("segm") if name.startswith("mask") else row, Mapping)
     )
 
     def plot(axes: Any) -> None:
         for line in lines:
-            colour = _colour(1 if line.name.startswith("AP50") else 0)
+            colour = _colour(names.index(line.name.removesuffix(" raw").removesuffix(" ema")))
             style = "--" if line.name.endswith("raw") else "-"
             axes.plot(line.steps, line.values, style, color=colour, marker="o", markersize=3.5, label=line.name)
         axes.set_ylim(0, 1)
@@ -135,8 +137,11 @@ def rate_chart(history: Rows) -> str:
     return _svg("rate", plot, "step", "learning rate") if lines else ""
 
 
-def precision_recall_chart(rows: Rows) -> str:
-    """Precision over recall at IoU 0.5 of the classes with most objects; empty where no class has any."""
+def precision_recall_chart(rows: Rows, *, name: str = "precision-recall") -> str:
+    """Precision over recall at IoU 0.5 of the classes with most objects; empty where no class has any.
+
+    ``name`` is another for every such chart of a page.
+    """
     shown = [(label, row) for label, row in enumerate(rows) if row.get("precision50")]
     shown = sorted(shown, key=lambda entry: -entry[1]["num_objects"])[:_NUM_LINES]
     recall = np.linspace(0, 1, 101)
@@ -147,7 +152,7 @@ def precision_recall_chart(rows: Rows) -> str:
         axes.set_xlim(0, 1.01)
         axes.set_ylim(0, 1.02)
 
-    return _svg("precision-recall", plot, "recall", "precision") if shown else ""
+    return _svg(name, plot, "recall", "precision") if shown else ""
 
 
 def _lines(points: Iterable[tuple[str, Mapping[str, Any], Any]]) -> list[Line]:

@@ -1,4 +1,4 @@
-"""Boxes drawn on pictures: what was found in solid lines, what is there in dashed ones."""
+"""Boxes and masks drawn on pictures: what was found in solid lines, what is there in dashed ones."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from boxwright.data.masks import picture_masks
 from boxwright.data.records import Record
+from boxwright.ops.masks import decode_mask
 from boxwright.structures import Category, Detections
 
 Colour = tuple[int, int, int]
@@ -31,14 +33,21 @@ _PALETTE: tuple[Colour, ...] = (
 _WHITE, _BLACK = (255, 255, 255), (17, 17, 17)
 _TINTS = ((_WHITE, 0.0), (_WHITE, 0.4), (_BLACK, 0.4))
 
+_FILL = 0.4
+"""How much of the class's colour lies on the pixels of a mask; all of it on its edge."""
+
 
 class _Item(NamedTuple):
-    """One box to draw, in pixels of the drawing; ``dash`` is in line widths, None for a solid line."""
+    """One object to draw, in pixels of the drawing; ``dash`` is in line widths, None for a solid line.
+
+    The ``mask`` is in pixels of the picture as it was given.
+    """
 
     box: Rectangle
     text: str
     colour: Colour
     dash: int | None
+    mask: Bool[np.ndarray, "h w"] | None = None
 
 
 def class_colour(label: int) -> Colour:
@@ -57,7 +66,7 @@ def draw_detections(
     threshold: float,
     scale: float = 1.0,
 ) -> Image.Image:
-    """Draw what was found, each box with its class and score.
+    """Draw what was found, each box with its class and score, on its mask where there is one.
 
     Args:
         image: RGB.
@@ -66,15 +75,19 @@ def draw_detections(
         threshold: the lowest score that is drawn.
         scale: resize the picture by so much first, which leaves room for letters in a small one.
     """
+    kept = detections.select(detections.scores >= threshold)
+    masks = [None] * len(kept.scores) if kept.masks is None else [decode_mask(rle).numpy() for rle in kept.masks]
     items = [
         _Item(
             _pixels(box, scale, image.shape[:2]),
             f"{categories[label].name} {score:.2f}",
             class_colour(label),
             dash=None,
+            mask=mask,
         )
-        for box, score, label in zip(*(x.tolist() for x in detections), strict=True)
-        if score >= threshold
+        for box, score, label, mask in zip(
+            kept.boxes.tolist(), kept.scores.tolist(), kept.labels.tolist(), masks, strict=True
+        )
     ]
     return _draw(image, items, scale)
 
@@ -85,6 +98,7 @@ def draw_truth(
     categories: Sequence[Category],
     *,
     scale: float = 1.0,
+    with_masks: bool = False,
 ) -> Image.Image:
     """Draw the objects of a picture, each box dashed, and dotted where it marks a crowd.
 
@@ -93,16 +107,19 @@ def draw_truth(
         record: its objects.
         categories: label ``i`` is ``categories[i]``.
         scale: resize the picture by so much first.
+        with_masks: also the masks of those that have one.
     """
+    masks = list(picture_masks(record).numpy()) if with_masks else [None] * len(record.labels)
     items = [
         _Item(
             _pixels(box, scale, image.shape[:2]),
             f"{categories[label].name} (crowd)" if crowd else categories[label].name,
             class_colour(label),
             dash=1 if crowd else 4,
+            mask=mask,
         )
-        for box, label, crowd in zip(
-            record.boxes().tolist(), record.labels.tolist(), record.crowd.tolist(), strict=True
+        for box, label, crowd, mask in zip(
+            record.boxes().tolist(), record.labels.tolist(), record.crowd.tolist(), masks, strict=True
         )
     ]
     return _draw(image, items, scale)
@@ -125,17 +142,40 @@ def _draw(image: np.ndarray, items: list[_Item], scale: float) -> Image.Image:
     if scale != 1.0:
         size = (_scaled(picture.width, scale), _scaled(picture.height, scale))
         picture = picture.resize(size, Image.Resampling.LANCZOS)
-    draw = ImageDraw.Draw(picture)
     side = min(picture.size)
     line = max(1, round(side / 160))
+    # Masks below all boxes; of all of them, weak ones first, so that strong ones lie on top.
+    for item in reversed(items):
+        if item.mask is not None:
+            _draw_mask(picture, item.mask, item.colour, max(1, line // 2))
+    draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(max(10, round(side / 36)))
-    # Weak ones first, so that strong ones lie on top; labels last, so that no line crosses a letter.
+    # Labels last, so that no line crosses a letter.
     for item in reversed(items):
         _draw_box(draw, item, line)
     taken: list[Rectangle] = []
     for item in items:
         taken.append(_draw_label(draw, item, font, picture.size, taken))
     return picture
+
+
+def _draw_mask(picture: Image.Image, mask: Bool[np.ndarray, "h w"], colour: Colour, line: int) -> None:
+    """Tint the pixels of a mask and colour its edge, which lies inside it."""
+    drawn = Image.fromarray(mask.astype(np.uint8) * 255).resize(picture.size, Image.Resampling.NEAREST)
+    place = drawn.getbbox()
+    if place is None:
+        return
+    inside = np.asarray(drawn.crop(place)) > 0
+    weight = np.where(_eroded(inside, line), round(255 * _FILL), 255) * inside
+    picture.paste(colour, place, Image.fromarray(weight.astype(np.uint8)))
+
+
+def _eroded(mask: Bool[np.ndarray, "h w"], times: int) -> Bool[np.ndarray, "h w"]:
+    """What is left where every pixel goes that has a neighbour outside, so many times."""
+    for _ in range(times):
+        wide = np.pad(mask, 1)
+        mask = mask & wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
+    return mask
 
 
 def _draw_box(draw: ImageDraw.ImageDraw, item: _Item, line: int) -> None:

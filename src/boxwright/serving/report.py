@@ -67,9 +67,11 @@ def write_report(
     Args:
         path: of the HTML file. Its folder is made; an older report is replaced once this one is complete.
         title: of the page.
-        metrics: the 12 numbers and ``per_class``, as ``CocoMetrics.to_json(curves=True)`` gives them.
+        metrics: the 12 numbers and ``per_class``, and those of masks under ``segm`` where there are any, as
+            ``Evaluation.to_json(curves=True)`` gives them.
         history: the run's JSON lines. Drawn over ``step``: ``loss``, ``losses`` by name, ``lr`` (a number, or
-            one by group), and ``AP`` and ``AP50``, with ``weights`` "raw" or "ema" where both are evaluated.
+            one by group), and ``AP`` and ``AP50``, those in ``segm`` too, with ``weights`` "raw" or "ema" where both
+            are evaluated.
         pictures: shown with truth and detections side by side.
         categories: label ``i`` is ``categories[i]``.
         threshold: the lowest score that is drawn.
@@ -83,16 +85,13 @@ def write_report(
         ValueError: where the libraries of the extra ``report`` are not installed.
     """
     require_extra()
-    rows = metrics["per_class"]
+    measured = [("Boxes", metrics), ("Masks", metrics["segm"])] if "segm" in metrics else [("", metrics)]
     page = _render(
         title=title,
         summary=summary,
-        headlines=[(name, _MEANINGS[name], metrics[name]) for name in _HEADLINES],
-        numbers=[(name, meaning, metrics[name]) for name, meaning in _MEANINGS.items()],
+        tasks=[_task(name, numbers) for name, numbers in measured],
         notes=notes,
         curves=_curves(history),
-        per_class=[{**row, "colour": _css_colour(label)} for label, row in enumerate(rows)],
-        precision_recall=charts.precision_recall_chart(rows),
         pictures=[_picture(picture, categories, threshold) for picture in pictures],
         threshold=threshold,
         recipe=recipe,
@@ -103,6 +102,18 @@ def write_report(
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(page, encoding="utf-8")
     os.replace(partial, path)
+
+
+def _task(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows of the metrics of boxes, or of masks; the name is empty where there are boxes only."""
+    rows = metrics["per_class"]
+    return {
+        "name": name,
+        "headlines": [(number, _MEANINGS[number], metrics[number]) for number in _HEADLINES],
+        "numbers": [(number, meaning, metrics[number]) for number, meaning in _MEANINGS.items()],
+        "per_class": [{**row, "colour": _css_colour(label)} for label, row in enumerate(rows)],
+        "precision_recall": charts.precision_recall_chart(rows, name=f"precision-recall-{name.lower()}".rstrip("-")),
+    }
 
 
 def require_extra() -> None:
@@ -143,7 +154,7 @@ def _picture(picture: ReportPicture, categories: Sequence[Category], threshold: 
         "name": record.path.name,
         "num_objects": int((~record.crowd).sum()),
         "num_found": int((detections.scores >= threshold).sum()),
-        "truth": _data_uri(draw_truth(image, record, categories, scale=scale)),
+        "truth": _data_uri(draw_truth(image, record, categories, scale=scale, with_masks=detections.masks is not None)),
         "found": _data_uri(draw_detections(image, detections, categories, threshold=threshold, scale=scale)),
     }
 

@@ -62,4 +62,5 @@ def _loader(run: Run, sampler: BatchSampler, process: Process) -> BatchLoader:
         num_workers=workers,
         cache_bytes=CACHE_BYTES // max(1, workers),
         pin_memory=on_gpu,
+        with_masks=run.detector.needs_masks,
     )

@@ -25,7 +25,8 @@ class Progress:
         step: optimiser steps done.
         steps: optimiser steps of the whole run.
         evaluations: evaluations of the whole run.
-        best_ap: the best AP on the validation split so far; negative where there was none.
+        best_ap: the best AP on the validation split so far, of masks where the detector finds them; negative where
+            there was none.
         seconds: time spent so far, over all sessions of the run.
     """
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -69,8 +71,12 @@ class Display:
             self._spoke = time.monotonic()
             self.console.print(f"step {done}/{self.steps}  {numbers}  {_clock(seconds_left)} left", soft_wrap=True)
 
-    def say(self, line: str) -> None:
-        """A line that stays."""
+    def evaluation(self, done: int, metrics: Mapping[str, Any], *, best: bool) -> None:
+        """A line that stays: what was measured after ``done`` steps, and whether it is the best so far."""
+        numbers = [f"AP {metrics['AP']:.3f}  AP50 {metrics['AP50']:.3f}"]
+        if "segm" in metrics:
+            numbers.append(f"mask AP {metrics['segm']['AP']:.3f}  mask AP50 {metrics['segm']['AP50']:.3f}")
+        line = "  ".join([f"step {done}/{self.steps}", *numbers, *(["best so far"] if best else [])])
         if self.console is not None:
             self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 

@@ -169,16 +169,15 @@ class _Loop:
         self.last_evaluation = time.monotonic() - start
         self.evaluating += self.last_evaluation
         progress.seconds = self._seconds()
+        # What the detector was made for decides: masks, where it finds them.
+        ap = metrics.get("segm", metrics)["AP"]
         # Without any object to find AP is -1, never better than before; a run has its best all the same.
-        best = metrics["AP"] > progress.best_ap or not (run.folder / BEST).is_file()
+        best = ap > progress.best_ap or not (run.folder / BEST).is_file()
         if best:
-            progress.best_ap = metrics["AP"]
+            progress.best_ap = ap
         if log is not None:
             log.write("eval", {"step": progress.step, **metrics, "seconds": progress.seconds})
-        display.say(
-            f"step {progress.step}/{progress.steps}  AP {metrics['AP']:.3f}  AP50 {metrics['AP50']:.3f}"
-            + ("  best so far" if best else "")
-        )
+        display.evaluation(progress.step, metrics, best=best)
         self._save(LAST)
         if best:
             self._save(BEST)

@@ -1,0 +1,209 @@
+"""Masks through the commands: trained on, measured, found, written and drawn; and what is said of limits."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import boxwright
+from boxwright.cli.main import main
+from boxwright.compose.detectors import read_checkpoint
+from boxwright.ops.masks import decode_mask
+from boxwright.training.log import read_log
+from masked_rtdetr import MaskedRTDETR, ellipse
+
+Capture = pytest.CaptureFixture[str]
+Recipe = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def masked_recipe(trained: Path) -> Recipe:
+    """Writes a recipe of a detector with masks, that trains in seconds, into a folder."""
+    plain = yaml.safe_load((trained.parent / "tiny.yaml").read_text())
+
+    def write(folder: Path, **head: Any) -> Path:
+        path = folder / "masked.yaml"
+        options = {**plain["head"], "name": "masked_rtdetr:MaskedRTDETR", **head}
+        path.write_text(yaml.safe_dump({**plain, "head": options}))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory, drawn: Path, masked_recipe: Recipe) -> Path:
+    """The folder of a finished run of a detector with masks; not to be written to."""
+    folder = tmp_path_factory.mktemp("masked")
+    assert main(["train", str(masked_recipe(folder)), "--data", str(drawn), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def evaluated(model: Path, data: Path, out: Path, *arguments: str) -> dict[str, Any]:
+    assert main(["eval", str(model), "--data", str(data), "--json", str(out), *arguments]) == 0
+    content: dict[str, Any] = json.loads(out.read_text())
+    return content
+
+
+def test_a_detector_says_whether_it_needs_masks(masked: Path, trained: Path) -> None:
+    assert isinstance(boxwright.load(masked).head, MaskedRTDETR)
+    assert boxwright.load(masked).needs_masks
+    assert boxwright.load(masked).fused().needs_masks
+    assert not boxwright.load(trained).needs_masks
+
+
+def test_training_logs_masks_and_keeps_the_best_of_them(masked: Path) -> None:
+    rows = [row for row in read_log(masked) if row["kind"] == "eval"]
+    assert len(rows) == 2
+    assert all(0 <= row["segm"]["AP"] <= 1 for row in rows)
+    assert read_checkpoint(masked / "last.pt")["progress"]["best_ap"] == max(row["segm"]["AP"] for row in rows)
+
+
+def test_the_best_is_the_best_of_masks(
+    tmp_path: Path, drawn: Path, masked_recipe: Recipe, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where boxes become worse."""
+    measured = iter([(0.5, 0.1), (0.3, 0.2), (0.9, 0.15)])
+
+    def measure(*_: Any, **__: Any) -> dict[str, Any]:
+        boxes, masks = next(measured)
+        return {"AP": boxes, "AP50": boxes, "segm": {"AP": masks, "AP50": masks}}
+
+    monkeypatch.setattr("boxwright.cli.validation.Validation.__call__", measure)
+    arguments = ["--data", str(drawn), "--out", str(tmp_path / "run"), "--train.evaluations", "3"]
+    assert main(["train", str(masked_recipe(tmp_path)), *arguments]) == 0
+    assert read_checkpoint(tmp_path / "run" / "best.pt")["progress"]["step"] == 4
+    said = capsys.readouterr().err
+    assert "step 4/6  AP 0.300  AP50 0.300  mask AP 0.200  mask AP50 0.200  best so far\n" in said
+    assert "step 6/6  AP 0.900  AP50 0.900  mask AP 0.150  mask AP50 0.150\n" in said
+    assert "best mask AP 0.200" in said
+
+
+def test_both_kinds_of_metrics_are_printed_and_written(
+    masked: Path, drawn: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    found = evaluated(masked, drawn, tmp_path / "x.json")
+    assert list(found["segm"]) == [*list(found)[:12], "per_class"]
+    assert len(found["segm"]["per_class"]) == 6
+    best = max((row for row in read_log(masked) if row["kind"] == "eval"), key=lambda row: row["segm"]["AP"])
+    assert found["segm"]["AP"] == pytest.approx(best["segm"]["AP"], abs=1e-6)
+    printed = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert printed.index("boxes") < printed.index("masks")
+
+
+def test_json_of_predict_decodes_to_the_mask(
+    masked: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture = drawn / "images" / "val_00000.jpg"
+    assert main(["predict", str(masked), str(picture), "--threshold", "0.01", "--json", "found.json"]) == 0
+    rows = json.loads(Path("found.json").read_text())
+    assert rows
+    with Image.open(picture) as image:
+        original = np.asarray(image.convert("RGB")).astype(int)
+    for row in rows:
+        assert list(row) == ["file_name", "category_id", "category_name", "bbox", "score", "segmentation"]
+        assert row["segmentation"]["size"] == list(original.shape[:2])
+        x, y, w, h = row["bbox"]
+        wanted = ellipse(torch.tensor([x, y, x + w, y + h]), *original.shape[:2])
+        assert (decode_mask(row["segmentation"]) != wanted).float().mean() < 0.005
+    with Image.open("predictions/val_00000.jpg") as image:
+        assert np.abs(np.asarray(image).astype(int) - original).mean() > 1
+
+
+def test_python_gives_masks_with_the_threshold(masked: Path, drawn: Path) -> None:
+    pictures = [drawn / "images" / f"val_0000{i}.jpg" for i in range(3)]
+    detector = boxwright.load(masked)
+    everything = detector.predict(pictures)
+    limit = float(torch.cat([found.scores for found in everything]).median())
+    for found, some in zip(everything, detector.predict(pictures, threshold=limit, batch_size=2), strict=True):
+        assert found.masks is not None
+        kept = [mask for mask, score in zip(found.masks, found.scores, strict=True) if score >= limit]
+        assert some.masks == tuple(kept)
+
+
+@pytest.fixture
+def stripped(data: Path) -> Callable[..., Path]:
+    """The drawn set, some segmentations of a split changed."""
+
+    def strip(split: str, segmentation: Any = None, *, count: int = 1) -> Path:
+        file = data / "annotations" / f"{split}.json"
+        document = json.loads(file.read_text())
+        for annotation in document["annotations"][:count]:
+            annotation["segmentation"] = segmentation
+        file.write_text(json.dumps(document))
+        return data
+
+    return strip
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_objects_without_masks_are_refused_before_training(
+    stripped, refused, here: Path, masked_recipe: Recipe, split: str
+) -> None:
+    data = stripped(split, count=3)
+    line = refused(["train", str(masked_recipe(here)), "--data", str(data), "--out", "run"])
+    wanted = rf"{data}/annotations/{split}\.json: 3 of \d+ annotations have no segmentation, and this detector needs "
+    assert re.match(wanted + r"masks \(the first is annotation \d+ of image '\w+\.jpg'\); complete the file", line)
+
+
+def test_broken_masks_are_refused_where_masks_are_wanted_only(stripped, refused, masked: Path, trained: Path) -> None:
+    data = stripped("val", [[1, 2, 3, 4]])
+    line = refused(["eval", str(masked), "--data", str(data)])
+    assert re.search(
+        r"val\.json: annotation \d+ of image '\w+\.jpg': a polygon is a list of at least six numbers", line
+    )
+    assert main(["eval", str(trained), "--data", str(data)]) == 0
+
+
+def test_limits_are_said_with_what_they_hide(
+    data: Path, tmp_path: Path, masked_recipe: Recipe, capsys: Capture
+) -> None:
+    file = data / "annotations" / "val.json"
+    document = json.loads(file.read_text())
+    image = document["images"][0]["id"]
+    square = {"image_id": image, "category_id": document["categories"][0]["id"], "bbox": [1, 1, 9, 9], "area": 81}
+    square["segmentation"] = [[1, 1, 10, 1, 10, 10, 1, 10]]
+    document["annotations"] = [{**square, "id": 1 + i} for i in range(140)]
+    file.write_text(json.dumps(document))
+
+    recipe = masked_recipe(tmp_path, max_detections=110)
+    run = tmp_path / "run"
+    assert main(["train", str(recipe), "--data", str(data), "--out", str(run), "--train.steps", "1"]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if f"note: {file}" in line and "more than" in line]
+    beyond = f"note: {file}: 1 of 6 pictures have more than"
+    assert said == [
+        f"{beyond} 20 objects: 120 of 140 objects cannot be found (head.num_queries is 20; 140 would hide none): "
+        "raise --head.num_queries",
+        f"{beyond} 110 objects: 30 of 140 objects cannot be found (head.max_detections is 110; 140 would hide none): "
+        "raise --head.max_detections",
+        f"note: {file}: Pictures with more than 100 objects of one class: 1. COCO counts the best 100 detections per "
+        "picture and class, so 40 of 140 objects cannot be found, and AR100 cannot reach 1. "
+        "`boxwright eval --max-detections N` counts more.",
+    ]
+
+    found = evaluated(run, data, tmp_path / "x.json")
+    captured = capsys.readouterr()
+    assert "(head.max_detections is 110; 140 would hide none): raise --max-detections\n" in captured.err
+    assert "so 40 of 140 objects cannot be found" in " ".join(captured.out.split())
+    assert "AR100" in found
+
+    found = evaluated(run, data, tmp_path / "x.json", "--max-detections", "140")
+    captured = capsys.readouterr()
+    assert "AR140" in found
+    assert "AR100" not in found
+    assert "max_detections is" not in captured.err
+    assert "the numbers are not COCO's" in " ".join(captured.out.split())
+
+
+def test_fewer_detections_than_cocos_are_refused(masked: Path, drawn: Path, refused) -> None:
+    line = refused(["eval", str(masked), "--data", str(drawn), "--max-detections", "99"])
+    assert "--max-detections is at least COCO's 100, not 99" in line

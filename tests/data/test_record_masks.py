@@ -1,0 +1,329 @@
+"""Masks on canvases: where pixels lie, whatever the file has; and what is said of files that have none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from boxwright.data.augment import Augmentation, View
+from boxwright.data.coco import open_data
+from boxwright.data.images import InputFormat, Window
+from boxwright.data.loader import train_loader
+from boxwright.data.masks import check_masks, picture_masks, record_masks
+from boxwright.data.records import DetectionData, Record
+from boxwright.data.sampler import BatchSampler
+from boxwright.data.shapes import encode_mask as plain_run_lengths
+from boxwright.ops.masks import decode_mask, encode_mask, to_json
+
+HEIGHT, WIDTH = 30, 40
+WHOLE = Window.whole(HEIGHT, WIDTH)
+PLAIN = View(WHOLE, (HEIGHT, WIDTH))
+
+
+def blob(seed: int = 0) -> Tensor:
+    """A smooth shape without symmetry, that touches the picture's left edge."""
+    rows, columns = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
+    shift = seed % 5
+    return (((rows - 14.3) / 9) ** 2 + ((columns - 8 - shift) / 12) ** 2 < 1) & ~((rows > 16) & (columns > 9 + shift))
+
+
+def make_record(*segmentations: Any) -> Record:
+    n = len(segmentations)
+    return Record(
+        image_id=1,
+        path=Path("a.png"),
+        height=HEIGHT,
+        width=WIDTH,
+        labels=np.zeros(n, dtype=np.int64),
+        bbox_xywh=np.tile([[0.0, 5.0, 20.0, 20.0]], (n, 1)),
+        area=np.full(n, 400.0),
+        crowd=np.zeros(n, dtype=bool),
+        annotation_ids=tuple(range(5, 5 + n)),
+        segmentations=segmentations,
+    )
+
+
+def seen(segmentation: Any, view: View) -> Tensor:
+    return record_masks(make_record(segmentation), [0], view)[0]
+
+
+def iou(first: Tensor, second: Tensor) -> float:
+    return float((first & second).sum() / (first | second).sum())
+
+
+RECTANGLE = [[4.0, 6, 24, 6, 24, 21, 4, 21]]
+"""Columns 4 to 23, rows 6 to 20."""
+DIAMOND = [[12.0, 2, 26, 15, 12, 28, 1, 15], [30.0, 3, 39, 3, 39, 12]]
+"""Of two parts."""
+COMPRESSED = to_json(encode_mask(blob()))
+PACKED = [COMPRESSED, plain_run_lengths(blob().numpy())]
+EVERYTHING = [RECTANGLE, DIAMOND, *PACKED]
+
+
+@pytest.mark.parametrize("segmentation", PACKED, ids=["compressed", "numbers"])
+def test_the_picture_itself_shows_the_mask_itself(segmentation: Any) -> None:
+    assert torch.equal(seen(segmentation, PLAIN), blob())
+
+
+def test_a_polygon_covers_its_pixels() -> None:
+    mask = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    mask[6:21, 4:24] = True
+    assert torch.equal(seen(RECTANGLE, PLAIN), mask)
+    both = seen(DIAMOND, PLAIN)
+    assert both[15, 12]
+    assert both[5, 37]
+    assert not both[25, 30]
+
+
+@pytest.mark.parametrize("segmentation", EVERYTHING, ids=["rectangle", "diamond", "compressed", "numbers"])
+@pytest.mark.parametrize("flips", [(True, False), (False, True), (True, True)])
+def test_mirroring_mirrors_the_mask(segmentation: Any, flips: tuple[bool, bool]) -> None:
+    view = View(Window(3.0, 2.0, 33.0, 27.0), (50, 45))
+    axes = [axis for axis, flipped in zip((1, 0), flips, strict=True) if flipped]
+    assert torch.equal(seen(segmentation, View(*view[:2], *flips)), seen(segmentation, view).flip(axes))
+
+
+def test_a_mirrored_mask_is_where_mirrored_pixels_are() -> None:
+    """Half pixels: the pixels of the picture that the mask covers are those of the canvas."""
+    image = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+    image[blob().numpy()] = 255
+    for window, canvas in ((WHOLE, (60, 80)), (Window(5.0, 3.0, 25.0, 23.0), (40, 40)), (WHOLE, (HEIGHT, WIDTH))):
+        view = View(window, canvas, flip_x=True)
+        assert iou(view.picture(image)[0] > 127, seen(COMPRESSED, view)) > 0.97
+
+
+def test_a_canvas_twice_as_large() -> None:
+    double = View(WHOLE, (2 * HEIGHT, 2 * WIDTH))
+    assert torch.equal(seen(COMPRESSED, double), blob().repeat_interleave(2, 0).repeat_interleave(2, 1))
+    mask = torch.zeros(2 * HEIGHT, 2 * WIDTH, dtype=torch.bool)
+    mask[12:42, 8:48] = True
+    assert torch.equal(seen(RECTANGLE, double), mask)
+
+
+def test_a_canvas_half_as_large_shows_the_pixel_under_its_centre() -> None:
+    # Centres of the canvas lie on the corners of pixels: the later one counts, as floor does.
+    assert torch.equal(seen(COMPRESSED, View(WHOLE, (HEIGHT // 2, WIDTH // 2))), blob()[1::2, 1::2])
+    mask = torch.zeros(HEIGHT // 2, WIDTH // 2, dtype=torch.bool)
+    mask[3:10, 2:12] = True
+    polygon = seen([[4.0, 6, 24, 6, 24, 20, 4, 20]], View(WHOLE, (HEIGHT // 2, WIDTH // 2)))
+    assert torch.equal(polygon, mask)
+
+
+def test_a_crop_of_whole_pixels_is_a_part_of_the_mask() -> None:
+    view = View(Window(7.0, 4.0, 27.0, 24.0), (20, 20))
+    assert torch.equal(seen(COMPRESSED, view), blob()[4:24, 7:27])
+    assert torch.equal(seen(RECTANGLE, view), seen(RECTANGLE, PLAIN)[4:24, 7:27])
+
+
+@pytest.mark.parametrize("segmentation", EVERYTHING, ids=["rectangle", "diamond", "compressed", "numbers"])
+def test_a_picture_on_a_larger_canvas_has_no_mask_around_it(segmentation: Any) -> None:
+    view = View(Window(-10.0, -5.0, 50.0, 45.0), (50, 60))
+    mask = seen(segmentation, view)
+    assert torch.equal(mask[5:35, 10:50], seen(segmentation, PLAIN))
+    mask[5:35, 10:50] = False
+    assert not mask.any()
+
+
+def test_a_polygon_beyond_the_picture_ends_at_its_edge() -> None:
+    mask = seen([[-8.0, 5, 48, 5, 48, 40, -8, 40]], View(Window(-10.0, -5.0, 50.0, 45.0), (50, 60)))
+    assert mask[10:35, 10:50].all()
+    assert mask.sum() == 25 * 40
+
+
+def test_random_views_agree_on_polygons_and_run_lengths() -> None:
+    """Of the same objects: the polygon's own pixels, packed."""
+    packed = to_json(encode_mask(seen(DIAMOND, PLAIN)))
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        corner = rng.uniform(-10, 5, 2)
+        window = Window(*corner.tolist(), *(corner + rng.uniform(25, 45, 2)).tolist())
+        view = View(window, (128, 160), bool(rng.random() < 0.5), bool(rng.random() < 0.5))
+        assert iou(seen(DIAMOND, view), seen(packed, view)) > 0.9
+
+
+def test_chosen_objects_in_their_order_whatever_their_kind() -> None:
+    record = make_record(*EVERYTHING)
+    masks = record_masks(record, [3, 0, 1], PLAIN)
+    assert torch.equal(masks, torch.stack([seen(EVERYTHING[i], PLAIN) for i in (3, 0, 1)]))
+    assert record_masks(record, [], PLAIN).shape == (0, HEIGHT, WIDTH)
+    everything = picture_masks(make_record(RECTANGLE, None))
+    assert torch.equal(everything[0], seen(RECTANGLE, PLAIN))
+    assert not everything[1].any()
+
+
+def test_an_object_without_one_is_named() -> None:
+    with pytest.raises(ValueError, match=r"annotation 6 of image 'a\.png' has no segmentation"):
+        record_masks(make_record(RECTANGLE, None), [0, 1], PLAIN)
+
+
+class TestChecking:
+    """What is wrong with a file is said in one line, and only where masks are wanted."""
+
+    @pytest.mark.parametrize(
+        ("segmentation", "message"),
+        [
+            ([[1, 2, 3, 4]], "at least six numbers x, y, x, y ..., an even number; not 4 of them; correct it or"),
+            ([[1, 2, 3, 4, 5, 6, 7]], "an even number; not 7 of them"),
+            ([[]], "not 0 of them"),
+            ([7, 8], "not 7"),
+            ([[1, 2, 3, 4, 5, float("nan")]], "a polygon has finite numbers, not nan"),
+            ([[1, 2, 3, 4, 5, "6"]], "a polygon has finite numbers, not '6'"),
+            ([[1, 2, 3, 4, 5, 1e9]], r"a point at y = 1e\+09, far outside of its picture of 40 x 30 pixels"),
+            ({"size": [30, 40]}, "run lengths have 'counts', a text or a list of numbers, not None"),
+            (
+                {**COMPRESSED, "size": [40, 30]},
+                r"size \[40, 30\] do not fit the picture's \[height, width\] \[30, 40\]",
+            ),
+            ({"counts": [0, 1200]}, "run lengths of size None do not fit"),
+            ({"size": [30, 40], "counts": [0, 1000, 100]}, "add up to 1,100, not to the 1,200 pixels of the picture"),
+            ({"size": [30, 40], "counts": [0, -3, 1203]}, "whole numbers, none of them negative"),
+            ({"size": [30, 40], "counts": [0, 1200.0]}, "whole numbers"),
+            ({"size": [30, 40], "counts": COMPRESSED["counts"][:-3]}, "add up to|end within a number"),
+            ({"size": [30, 40], "counts": "é!"}, "its counts cannot be read: .* is no letter"),
+        ],
+    )
+    def test_broken(self, tiny, segmentation: Any, message: str) -> None:
+        for annotation in tiny.document["annotations"]:
+            annotation["segmentation"] = [[1, 1, 9, 1, 9, 9]]
+        tiny.document["annotations"][0]["segmentation"] = segmentation
+        data = tiny.read()  # boxes alone work as before
+        with pytest.raises(ValueError, match=message) as error:
+            check_masks(data)
+        assert str(error.value).startswith(f"{data.source}: annotation 1 of image 'a.png': ")
+        assert "\n" not in str(error.value)
+
+    def test_missing(self, tiny) -> None:
+        message = r"2 of 2 annotations have no segmentation, .*first is annotation 1 of image 'a\.png'\); complete the"
+        with pytest.raises(ValueError, match=message):
+            check_masks(tiny.read())
+
+    def test_crowds_are_measured_with_but_not_trained_on(self, tiny) -> None:
+        for annotation in tiny.document["annotations"]:
+            annotation["segmentation"] = None if annotation.get("iscrowd") else [[1, 1, 9, 1, 9, 9]]
+        check_masks(tiny.read())
+        with pytest.raises(ValueError, match=r"1 of 3 annotations .*annotation 2 of image 'b\.png'"):
+            check_masks(tiny.read(), crowds=True)
+
+    @pytest.mark.parametrize(("name", "split"), [("nuclei", "val_rle"), ("coco_mini", "train"), ("coco_mini", "val")])
+    def test_real_files_are_whole(self, real_data: Callable[[str], Path], name: str, split: str) -> None:
+        check_masks(open_data(real_data(name), split, check_images=False), crowds=True)
+
+
+def test_polygons_and_run_lengths_of_real_objects_agree(real_data: Callable[[str], Path]) -> None:
+    polygons, exact = (open_data(real_data("nuclei"), split, check_images=False) for split in ("val", "val_rle"))
+    rng = np.random.default_rng(1)
+    overlaps = []
+    for first, second in list(zip(polygons.records, exact.records, strict=True))[:6]:
+        corner = rng.uniform(0, 0.4, 2) * (first.width, first.height)
+        stop = corner + 0.6 * np.array([first.width, first.height])
+        view = View(Window(*corner.tolist(), *stop.tolist()), (512, 512), flip_x=True)
+        chosen = list(range(len(first.labels)))
+        a, b = record_masks(first, chosen, view), record_masks(second, chosen, view)
+        union = (a | b).sum((1, 2))
+        overlaps += ((a & b).sum((1, 2)) / union)[union > 200].tolist()
+    assert len(overlaps) > 50
+    assert np.mean(overlaps) > 0.95
+    assert np.mean(np.array(overlaps) > 0.9) > 0.95
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+def test_masks_of_real_pictures_are_pycocotools(real_data: Callable[[str], Path]) -> None:
+    """Of several polygons, beyond the edge, of crowds: every pixel."""
+    for name, count in (("coco_mini", 20), ("nuclei", 5)):
+        data = open_data(real_data(name), "val", check_images=False)
+        for record in data.records[:count]:
+            for segmentation, mask in zip(record.segmentations, picture_masks(record), strict=True):
+                packed = coco_mask.frPyObjects(segmentation, record.height, record.width)
+                theirs = coco_mask.decode(coco_mask.merge(packed) if isinstance(packed, list) else packed)
+                assert np.array_equal(mask.numpy(), theirs.astype(bool))
+
+
+FORMAT = InputFormat(image_size=64)
+
+
+def batches(data: DetectionData, input_format: InputFormat = FORMAT, *, workers: int = 0, with_masks: bool = True):
+    count = len(data.records)
+    sampler = BatchSampler(seed=3, num_samples=count, batch_size=5, num_steps=2, image_sizes=(input_format.image_size,))
+    augmentation = Augmentation(vertical_flip=0.5)
+    return list(
+        train_loader(
+            data,
+            augmentation=augmentation,
+            input_format=input_format,
+            sampler=sampler,
+            num_workers=workers,
+            with_masks=with_masks,
+        )
+    )
+
+
+def test_masks_come_with_their_boxes(drawn: Path) -> None:
+    """The boxes of the drawn set are those of its masks, so that a moved mask fills its moved box."""
+    seen_objects = 0
+    for batch in batches(open_data(drawn, "train")):
+        for target in batch.targets:
+            assert target.masks is not None
+            assert target.masks.shape == (len(target.labels), 64, 64)
+            for box, mask in zip(target.boxes, target.masks, strict=True):
+                if mask.sum() < 30:
+                    continue
+                rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+                own = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+                assert not (own[:2] < box[:2] - 2).any()
+                assert not (own[2:] > box[2:] + 2).any()
+                seen_objects += 1
+    assert seen_objects > 10
+
+
+def test_masks_are_there_only_where_they_are_wanted(drawn: Path) -> None:
+    """And change nothing else."""
+    data = open_data(drawn, "train")
+    for plain, masked in zip(batches(data, with_masks=False), batches(data), strict=True):
+        assert torch.equal(plain.images, masked.images)
+        for first, second in zip(plain.targets, masked.targets, strict=True):
+            assert first.masks is None
+            assert torch.equal(first.boxes, second.boxes)
+
+
+def test_workers_make_the_same_masks(drawn: Path) -> None:
+    data = open_data(drawn, "train")
+    for here, there in zip(batches(data), batches(data, workers=2), strict=True):
+        for first, second in zip(here.targets, there.targets, strict=True):
+            assert torch.equal(first.masks, second.masks)
+
+
+def test_masks_are_as_large_as_the_batch(drawn: Path) -> None:
+    for batch in batches(open_data(drawn, "train"), InputFormat(image_size=48, resize="shortest_side")):
+        for target, padding in zip(batch.targets, batch.padding_mask, strict=True):
+            assert target.masks.shape[1:] == batch.images.shape[2:]
+            assert not target.masks[:, padding].any()
+
+
+def test_crowds_have_no_mask(tiny) -> None:
+    for annotation in tiny.document["annotations"]:
+        annotation.setdefault("segmentation", [[30, 20, 40, 20, 40, 30]])
+    for batch in batches(tiny.read()):
+        assert all(len(target.masks) == len(target.labels) for target in batch.targets)
+
+
+def test_a_picture_without_masks_stops_the_loader_in_one_line(tiny) -> None:
+    for workers in (0, 1):
+        with pytest.raises(ValueError, match=r"annotation \d of image 'a.png' has no segmentation"):
+            batches(tiny.read(), workers=workers)
+
+
+def test_drawn_masks_are_those_of_the_file(drawn: Path) -> None:
+    record = next(r for r in open_data(drawn, "train").records if len(r.labels))
+    document = json.loads((drawn / "annotations" / "train.json").read_text())
+    for annotation_id, mask in zip(record.annotation_ids, picture_masks(record), strict=True):
+        own = next(a for a in document["annotations"] if a["id"] == annotation_id)
+        assert torch.equal(decode_mask(own["segmentation"]), mask)
+        assert mask.sum() == own["area"]

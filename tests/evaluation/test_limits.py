@@ -1,0 +1,113 @@
+"""Objects that a limit hides: counted, and said in one line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from boxwright.data.coco import open_data
+from boxwright.data.masks import picture_masks
+from boxwright.data.records import DetectionData, Record
+from boxwright.evaluation.coco_metrics import evaluate_detections
+from boxwright.evaluation.limits import Beyond, coco_limit, head_limits, num_objects
+from boxwright.ops.masks import encode_mask
+from boxwright.structures import Category, Detections
+
+NUCLEI = Path(__file__).parents[3] / "shared" / "data" / "nuclei"
+
+
+def make_data(*counts: tuple[int, int]) -> DetectionData:
+    """Pictures with so many objects of two classes, and as many crowd regions, which do not count."""
+    records = []
+    for image_id, (first, second) in enumerate(counts):
+        labels = np.repeat([0, 1, 0], [first, second, first])
+        boxes = np.tile([[1.0, 1, 5, 5]], (len(labels), 1))
+        crowd = np.arange(len(labels)) >= first + second
+        ids = tuple(range(len(labels)))
+        records.append(
+            Record(image_id, Path("a.png"), 9, 9, labels.astype(np.int64), boxes, boxes[:, 2] * 5, crowd, ids)
+        )
+    return DetectionData(tuple(records), (Category(1, "a"), Category(2, "b")), Path("val.json"))
+
+
+def test_what_a_limit_hides() -> None:
+    data = make_data((7, 0), (3, 5), (0, 0), (2, 1))
+    counts = num_objects(data)
+    assert counts.tolist() == [[7, 0], [3, 5], [0, 0], [2, 1]]
+    assert Beyond.of(counts, 4) == Beyond(pictures=2, objects=4, total=18, most=7)
+    assert Beyond.of(counts.sum(1, keepdims=True), 4) == Beyond(pictures=2, objects=7, total=18, most=8)
+    assert Beyond.of(counts, 7).objects == 0
+    assert Beyond.of(num_objects(make_data()), 4) == Beyond(0, 0, 0, 0)
+
+
+def test_every_option_of_a_head_that_hides_objects_has_its_line() -> None:
+    data = make_data((7, 0), (3, 5), (0, 0), (2, 1))
+    assert head_limits(data, SimpleNamespace(num_queries=8, max_detections=5)) == {
+        "max_detections": "val.json: 2 of 4 pictures have more than 5 objects: 5 of 18 objects cannot be found "
+        "(head.max_detections is 5; 8 would hide none)"
+    }
+    assert list(head_limits(data, SimpleNamespace(num_queries=7, max_detections=5))) == [
+        "num_queries",
+        "max_detections",
+    ]
+    assert head_limits(data, SimpleNamespace()) == {}
+
+
+def test_cocos_limit_is_per_class() -> None:
+    assert coco_limit(make_data((100, 100))) is None
+    line = coco_limit(make_data((101, 100), (150, 3)))
+    assert line is not None
+    assert "one class: 2. COCO counts the best 100 detections per picture and class, so 51 of 354 objects" in line
+    assert coco_limit(make_data((101, 100)), 101) is None
+
+
+@pytest.fixture(scope="module")
+def nuclei() -> DetectionData:
+    """Every dense picture of a real data set and some others, with exact masks."""
+    if not NUCLEI.is_dir():
+        pytest.skip("the real data set 'nuclei' is not beside the repository")
+    data = open_data(NUCLEI, "val_rle", check_images=False)
+    chosen = [r for i, r in enumerate(data.records) if i < 20 or len(r.labels) > 100]
+    return DetectionData(tuple(chosen), data.categories, data.source)
+
+
+@pytest.fixture(scope="module")
+def perfect(nuclei: DetectionData) -> dict[int, Detections]:
+    """What a detector finds that finds every object exactly."""
+    found = {}
+    for record in nuclei.records:
+        boxes, labels = torch.from_numpy(record.boxes()), torch.from_numpy(record.labels)
+        masks = tuple(encode_mask(mask) for mask in picture_masks(record))
+        found[record.image_id] = Detections(boxes, torch.linspace(1, 0.5, len(labels)), labels, masks)
+    return found
+
+
+def test_masks_of_a_real_file_have_their_areas(nuclei: DetectionData) -> None:
+    record = nuclei.records[0]
+    assert picture_masks(record).sum((1, 2)).tolist() == record.area.tolist()
+
+
+def test_perfect_masks_have_ap_1_up_to_the_limit_which_is_reported(
+    nuclei: DetectionData, perfect: dict[int, Detections]
+) -> None:
+    sparse = replace(nuclei, records=tuple(r for r in nuclei.records if len(r.labels) <= 100))
+    metrics = evaluate_detections(sparse, {r.image_id: perfect[r.image_id] for r in sparse.records}, task="segm")
+    assert metrics.numbers()["AP"] == pytest.approx(1.0, abs=1e-12)
+    assert metrics.notes == ()
+
+    beyond = Beyond.of(num_objects(nuclei), 100)
+    assert (beyond.pictures, beyond.most) == (13, 313)
+    capped = evaluate_detections(nuclei, perfect, task="segm")
+    recall = 1 - beyond.objects / beyond.total
+    assert capped.numbers()["AR100"] == pytest.approx(recall, abs=1e-12)
+    # Of 101 places on the axis of recall, those that are reached have precision 1.
+    assert capped.numbers()["AP"] == pytest.approx((int(100 * recall) + 1) / 101, abs=1e-12)
+    assert any(f"so {beyond.objects:,} of {beyond.total:,} objects cannot be found" in n for n in capped.notes)
+
+    whole = evaluate_detections(nuclei, perfect, task="segm", max_detections=beyond.most)
+    assert whole.numbers()["AP"] == pytest.approx(1.0, abs=1e-12)
