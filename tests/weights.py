@@ -30,15 +30,34 @@ def calibrate(module: nn.Module, images: torch.Tensor) -> None:
 
 @torch.no_grad()
 def settle(detector: nn.Module, images: torch.Tensor) -> None:
-    """Bring what a dense head predicts to the size that it has in use.
+    """Bring what a dense or two-stage head predicts to the size that it has in use.
 
     Else all scores are 1, and boxes are so large that rounding shows.
     """
     output = detector.eval()(images)
+    if hasattr(detector.head, "first_stage"):
+        _settle_stages(detector, images)
+        return
     for name, maps, size in (("classes", "logits", 0.5), ("boxes", "deltas", 0.1)):
         predictor, levels = getattr(detector.head, name, None), getattr(output, maps, None)
         if isinstance(levels, tuple) and isinstance(predictor, nn.Module):
             *_, last = (child for child in predictor.modules() if isinstance(child, nn.Conv2d))
-            factor = size / torch.cat(levels, 1).std()
-            for parameter in last.parameters():
-                parameter.mul_(factor)
+            _scale(last, size / torch.cat(levels, 1).std())
+
+
+def _settle_stages(detector: nn.Module, images: torch.Tensor) -> None:
+    """Stage after stage: what one puts out is what the next one looks at."""
+    rpn, output = detector.head.first_stage.rpn, detector(images)
+    _scale(rpn.logits, 1 / torch.cat(output.rpn.logits, 1).std())
+    _scale(rpn.deltas, 0.1 / torch.cat(output.rpn.deltas, 1).std())
+    stages = getattr(detector.head, "stages", None) or [detector.head.boxes]
+    for place, branch in enumerate(stages):
+        output = detector(images)
+        said = output.stages[place].boxes if hasattr(output, "stages") else output.boxes
+        _scale(branch.classes, 1 / said.logits.std())
+        _scale(branch.boxes, 0.5 / said.deltas.std())
+
+
+def _scale(layer: nn.Module, factor: torch.Tensor) -> None:
+    for parameter in layer.parameters():
+        parameter.mul_(factor)

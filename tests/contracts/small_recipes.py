@@ -12,6 +12,8 @@ from boxwright.compose.recipes import list_recipes, resolve
 NARROW: dict[str, Any] = {"hidden_dim": 64, "num_heads": 4, "feedforward_dim": 64}
 SHORT: dict[str, Any] = {"num_layers": 2, "dropout": 0.0}
 
+FEW: dict[str, Any] = {"hidden_dim": 64, "num_candidates": [200, 100], "num_proposals": [100, 50], "num_samples": 64}
+
 REDUCED: dict[str, dict[str, Any]] = {
     "resnet_vd": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0},
     "resnet": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0},
@@ -25,6 +27,9 @@ REDUCED: dict[str, dict[str, Any]] = {
     "retinanet": {"num_convs": 2, "max_detections": 20},
     "fcos": {"num_convs": 2, "max_detections": 20},
     "efficientdet": {"num_convs": 2, "norm_momentum": 0.1, "max_detections": 20},
+    "faster_rcnn": {**FEW, "max_detections": 20},
+    "mask_rcnn": {**FEW, "mask_dim": 32, "max_detections": 20},
+    "cascade_rcnn": {**FEW, "max_detections": 20},
     "hybrid_encoder": {**NARROW, "num_blocks": 1},
     "detr_encoder": {**NARROW, **SHORT},
     "deformable_encoder": {**NARROW, **SHORT},

@@ -49,5 +49,8 @@ def test_eight_pictures_are_learnt_by_heart(recipe: dict[str, Any], eight: Detec
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     found = [row["AP50"] for row in rows if row["kind"] == "eval"]
     assert max(found) >= ENOUGH, found
-    metrics, _ = Validation(eight).detections(load(tmp_path / "run"))
-    assert metrics.to_json()["AP50"] == pytest.approx(max(found), abs=1e-3)
+    metrics = Validation(eight).measure(load(tmp_path / "run")).to_json()
+    assert metrics["AP50"] == pytest.approx(max(found), abs=1e-3)
+    assert ("segm" in metrics) == (recipe["head"]["name"] == "mask_rcnn")
+    if "segm" in metrics:
+        assert metrics["segm"]["AP50"] >= ENOUGH, metrics["segm"]

@@ -33,7 +33,7 @@ def test_wanted_masks_are_what_the_region_shows_of_the_object() -> None:
     whole, inside = torch.tensor([0.0, 0, 8, 8]), torch.tensor([0.0, 0, 3, 8])
     found = wanted_masks(regions(torch.stack((whole, inside)), [0, 0], [0, 0]), [square()], 4)
     assert torch.equal(found[1], torch.ones(4, 4))
-    # A sample half a pixel before the rim is half object: RoIAlign without the shift by half a cell, as in the original.
+    # A sample half a pixel before the rim is half object: RoIAlign without a shift by half a cell, as in the original.
     torch.testing.assert_close(found[0], torch.tensor([1, 0.75, 0, 0]).expand(4, 4))
 
 

@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.box_branch import BoxBranch, BoxPrediction
-from boxwright.layers.box_head import BoxHeadKind, Fusion
+from boxwright.layers.box_head import BoxHeadKind
 from boxwright.layers.levelwise_boxes import LevelwiseBoxes
 from boxwright.layers.mask_branch import MaskBranch, MaskNorm
 from boxwright.layers.option_checks import check_counts, check_shares
-from boxwright.layers.region_pooling import RegionFeatures
+from boxwright.layers.region_pooling import Fusion, RegionFeatures
 from boxwright.layers.region_proposals import RegionProposals
 from boxwright.layers.rpn import RPNOutput
 from boxwright.losses.mask_loss import mask_loss
@@ -29,8 +29,6 @@ from boxwright.ops.region_levels import Epsilon
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
 
 __all__ = ["MaskRCNN"]
-
-DELTA_WEIGHTS = (10.0, 5.0)
 
 
 class MaskRCNNOutput(NamedTuple):
@@ -122,13 +120,11 @@ class MaskRCNN(nn.Module):
         max_detections: int = 100,
     ) -> None:
         super().__init__()
-        counts = {"num_classes": num_classes, "num_samples": num_samples, "hidden_dim": hidden_dim}
-        check_counts(counts | {"max_detections": max_detections})
+        check_counts({"num_classes": num_classes, "num_samples": num_samples, "max_detections": max_detections})
         check_shares({"score_threshold": score_threshold, "nms_threshold": nms_threshold})
         self.num_samples, self.consistent_weight, self.max_detections = num_samples, consistent_weight, max_detections
         self.detect = partial(
             detect_in_regions,
-            weights=DELTA_WEIGHTS,
             score_threshold=score_threshold,
             nms_threshold=nms_threshold,
             max_detections=max_detections,
@@ -143,16 +139,18 @@ class MaskRCNN(nn.Module):
             nms_threshold=rpn_nms_threshold,
             coarsest_region_stride=coarsest_region_stride,
         )
-        pyramid = self.first_stage.channels, self.first_stage.region_strides, num_classes
-        regions = partial(dict, features=region_features, level_epsilon=level_epsilon, fusion=fusion)
-        self.boxes = BoxBranch(*pyramid, **regions(kind=box_head, hidden_dim=hidden_dim))
+        source = self.first_stage.source(region_features, level_epsilon, fusion)
+        self.boxes = BoxBranch(source, num_classes, kind=box_head, hidden_dim=hidden_dim)
         self.masks = MaskBranch(
-            *pyramid,
-            **regions(num_convs=mask_convs, norm=mask_norm, hidden_dim=mask_dim, fully_connected=fully_connected_masks),
+            source,
+            num_classes,
+            num_convs=mask_convs,
+            norm=mask_norm,
+            hidden_dim=mask_dim,
+            fully_connected=fully_connected_masks,
         )
-        self.raw: LevelwiseBoxes | None = None
-        if consistent_weight and any(level.auxiliary for level in in_spec.values()):
-            self.raw = LevelwiseBoxes(in_spec, num_classes, hidden_dim=hidden_dim)
+        supervised = bool(consistent_weight) and any(level.auxiliary for level in in_spec.values())
+        self.raw = LevelwiseBoxes(in_spec, num_classes, hidden_dim=hidden_dim) if supervised else None
         self.rpn_loss = RPNLoss()
 
     def forward(
@@ -202,11 +200,9 @@ class MaskRCNN(nn.Module):
         """
         regions, totals = sampled(output.regions), totals or LossTotals.of(targets)
         terms = self.rpn_loss(output.rpn, targets, totals)
-        terms |= region_losses(*output.boxes, regions, totals, weights=DELTA_WEIGHTS)
+        terms |= region_losses(*output.boxes, regions, totals)
         terms["mask"] = mask_loss(output.masks, with_objects(regions), targets, totals)
-        return terms | consistent_losses(
-            output.raw, regions, totals, weights=DELTA_WEIGHTS, weight=self.consistent_weight
-        )
+        return terms | consistent_losses(output.raw, regions, totals, weight=self.consistent_weight)
 
     def postprocess(self, output: MaskRCNNOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
         """What was found, in pixels of the original pictures, with masks."""

@@ -8,11 +8,10 @@ from typing import NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from boxwright.layers.box_head import BoxHead, BoxHeadKind, Fusion
+from boxwright.layers.box_head import BoxHead, BoxHeadKind
 from boxwright.layers.full_precision import at_full_precision
-from boxwright.layers.region_pooling import RegionFeatures, RegionPooling
+from boxwright.layers.region_pooling import RegionPooling, RegionSource
 from boxwright.ops.boxes import at_least_float32
-from boxwright.ops.region_levels import Epsilon
 
 POOLED = 7
 
@@ -38,12 +37,8 @@ class BoxBranch(nn.Module):
     """Features of regions, 7 x 7 cells, to one vector; from it one linear layer for classes and one for boxes.
 
     Args:
-        channels: of every level.
-        strides: of the levels, fine to coarse, in pixels of the network's input.
+        source: of the features of regions.
         num_classes: C; background is one more.
-        features: how the features of a region are taken, see ``RegionPooling``.
-        level_epsilon: of its ``fpn_level``.
-        fusion: of its ``adaptive``, after the first layer.
         kind: of the layers that make the vector, see ``BoxHead``.
         hidden_dim: width of the vector.
         boxes_per_class: a box for each class and background, else one for all.
@@ -53,21 +48,22 @@ class BoxBranch(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        strides: Sequence[int],
+        source: RegionSource,
         num_classes: int,
         *,
-        features: RegionFeatures,
-        level_epsilon: Epsilon = "outside",
-        fusion: Fusion = "max",
         kind: BoxHeadKind = "two_linear",
         hidden_dim: int = 1024,
         boxes_per_class: bool = True,
     ) -> None:
         super().__init__()
-        self.pooling = RegionPooling(channels, strides, output_size=POOLED, features=features, epsilon=level_epsilon)
+        self.pooling = RegionPooling(source, output_size=POOLED)
         self.head = BoxHead(
-            channels, POOLED, num_maps=self.pooling.num_outputs, kind=kind, hidden_dim=hidden_dim, fusion=fusion
+            source.channels,
+            POOLED,
+            num_maps=self.pooling.num_outputs,
+            kind=kind,
+            hidden_dim=hidden_dim,
+            fusion=source.fusion,
         )
         self.classes = nn.Linear(hidden_dim, num_classes + 1)
         self.boxes = nn.Linear(hidden_dim, 4 * (num_classes + 1 if boxes_per_class else 1))

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from boxwright.layers.conv import ConvNorm
-from boxwright.layers.option_checks import check_choice
+from boxwright.layers.option_checks import check_choice, check_counts
+from boxwright.layers.region_pooling import Fusion, fused
 
 BoxHeadKind = Literal["two_linear", "four_conv"]
-Fusion = Literal["max", "sum"]
 
 
 class BoxHead(nn.Module):
@@ -47,6 +46,7 @@ class BoxHead(nn.Module):
         fusion: Fusion = "max",
     ) -> None:
         super().__init__()
+        check_counts({"hidden_dim": hidden_dim})
         check_choice("box_head", kind, get_args(BoxHeadKind))
         check_choice("fusion", fusion, get_args(Fusion))
         self.out_channels, self.fusion = hidden_dim, fusion
@@ -70,15 +70,7 @@ class BoxHead(nn.Module):
 
 
 class CellsInRow(nn.Module):
-    """All numbers of a region in one row, cell after cell: as RoIAlign on a CPU leaves them, so that nothing is moved."""
+    """All numbers of a region in a row, cell after cell: as RoIAlign on a CPU leaves them, so that nothing is moved."""
 
     def forward(self, x: Float[Tensor, "r c s s"]) -> Float[Tensor, "r d"]:
         return x.permute(0, 2, 3, 1).flatten(1)
-
-
-def fused(each: Sequence[Float[Tensor, r * n]], fusion: Fusion) -> Float[Tensor, r * n]:
-    """The maps of a region as one: by the largest value, or by the sum."""
-    if len(each) == 1:
-        return each[0]
-    together = torch.stack(list(each))
-    return together.amax(0) if fusion == "max" else together.sum(0)

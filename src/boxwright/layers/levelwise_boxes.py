@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from boxwright.layers.box_branch import POOLED, BoxBranch, BoxPrediction
 from boxwright.layers.dense_tower import EqualWidths
-from boxwright.layers.region_pooling import RegionPooling
+from boxwright.layers.region_pooling import RegionPooling, RegionSource
 from boxwright.structures import Features, Level, Spec
 
 
@@ -34,11 +34,9 @@ class LevelwiseBoxes(nn.Module):
         super().__init__()
         raw = {name: Level(level.channels, level.stride) for name, level in in_spec.items() if level.auxiliary}
         self.widths = EqualWidths(raw, None)
-        channels, strides = self.widths.channels, [level.stride for level in raw.values()]
-        self.poolings = [
-            RegionPooling(channels, [stride], output_size=POOLED, features="fpn_level") for stride in strides
-        ]
-        self.branch = BoxBranch(channels, strides[:1], num_classes, features="fpn_level", hidden_dim=hidden_dim)
+        sources = [RegionSource(self.widths.channels, [level.stride], "fpn_level") for level in raw.values()]
+        self.poolings = [RegionPooling(source, output_size=POOLED) for source in sources]
+        self.branch = BoxBranch(sources[0], num_classes, hidden_dim=hidden_dim)
 
     def forward(
         self, features: Features, boxes: Float[Tensor, "r 4"], images: Int[Tensor, " r"]

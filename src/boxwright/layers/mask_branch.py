@@ -9,11 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from boxwright.layers.box_head import Fusion, fused
 from boxwright.layers.conv import ConvNorm
 from boxwright.layers.option_checks import check_choice, check_counts
-from boxwright.layers.region_pooling import RegionFeatures, RegionPooling
-from boxwright.ops.region_levels import Epsilon
+from boxwright.layers.region_pooling import RegionPooling, RegionSource, fused
 
 POOLED = 14
 MASK_SIZE = 2 * POOLED
@@ -28,12 +26,8 @@ class MaskBranch(nn.Module):
     With adaptive features the first convolution has one copy for each level, and what they put out is fused.
 
     Args:
-        channels: of every level.
-        strides: of the levels, fine to coarse, in pixels of the network's input.
+        source: of the features of regions.
         num_classes: C; background has a mask too, which is never asked for.
-        features: how the features of a region are taken, see ``RegionPooling``.
-        level_epsilon: of its ``fpn_level``.
-        fusion: of its ``adaptive``, after the first convolution.
         num_convs: 3 x 3 convolutions before the transposed one.
         norm: of these convolutions: ``none``, or ``batch`` (torchvision's V2).
         hidden_dim: width of all convolutions.
@@ -47,13 +41,9 @@ class MaskBranch(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        strides: Sequence[int],
+        source: RegionSource,
         num_classes: int,
         *,
-        features: RegionFeatures,
-        level_epsilon: Epsilon = "outside",
-        fusion: Fusion = "max",
         num_convs: int = 4,
         norm: MaskNorm = "none",
         hidden_dim: int = 256,
@@ -63,8 +53,7 @@ class MaskBranch(nn.Module):
         check_counts({"mask_dim": hidden_dim})
         check_counts({"mask_convs": num_convs}, least=2)
         check_choice("mask_norm", norm, NORMS)
-        self.pooling = RegionPooling(channels, strides, output_size=POOLED, features=features, epsilon=level_epsilon)
-        self.fusion = fusion
+        self.pooling, self.fusion = RegionPooling(source, output_size=POOLED), source.fusion
 
         def conv(width_in: int, width_out: int = hidden_dim, *, active: bool = True) -> nn.Module:
             if norm == "batch":
@@ -72,7 +61,7 @@ class MaskBranch(nn.Module):
             plain = nn.Conv2d(width_in, width_out, 3, padding=1)
             return nn.Sequential(plain, nn.ReLU()) if active else plain
 
-        self.first = nn.ModuleList(conv(channels, active=False) for _ in range(self.pooling.num_outputs))
+        self.first = nn.ModuleList(conv(source.channels, active=False) for _ in range(self.pooling.num_outputs))
         self.middle = nn.Sequential(*(conv(hidden_dim) for _ in range(num_convs - 2)))
         self.last = conv(hidden_dim)
         self.enlarge = nn.ConvTranspose2d(hidden_dim, hidden_dim, 2, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -14,42 +14,49 @@ from boxwright.ops.region_levels import Epsilon, region_levels
 from boxwright.ops.roi_align import roi_align
 
 RegionFeatures = Literal["fpn_level", "adaptive", "soft"]
+Fusion = Literal["max", "sum"]
+
+
+class RegionSource(NamedTuple):
+    """Where the features of regions come from.
+
+    Args:
+        channels: of every level.
+        strides: of the levels, fine to coarse, in pixels of the network's input.
+        features: ``fpn_level``: from the one level that fits the region's size. ``adaptive``: from every level, for
+            layers that have one copy per level and then fuse. ``soft``: from every level, summed with learnt weights
+            for each cell.
+        level_epsilon: of ``fpn_level``, see ``region_levels``.
+        fusion: of ``adaptive``, after the first layer: the largest value, or the sum.
+    """
+
+    channels: int
+    strides: Sequence[int]
+    features: RegionFeatures
+    level_epsilon: Epsilon = "outside"
+    fusion: Fusion = "max"
 
 
 class RegionPooling(nn.Module):
     """RoIAlign on one level, on all of them, or on their weighted sum.
 
     Args:
-        channels: of every level.
-        strides: of the levels, fine to coarse, in pixels of the network's input.
+        source: the levels, and how they are used.
         output_size: cells per side of a region.
-        features: ``fpn_level``: from the one level that fits the region's size. ``adaptive``: from every level, for
-            layers that have one copy per level and then fuse. ``soft``: from every level, summed with learnt weights
-            for each cell.
         sampling_ratio: samples per side of a cell.
-        epsilon: of ``fpn_level``, see ``region_levels``.
 
     Source: Lin et al., Feature Pyramid Networks, equation 1 (``fpn_level``); Liu et al., PANet, CVPR 2018, section 3.2
     (``adaptive``); Guo et al., AugFPN, CVPR 2020, section 3.3 (``soft``).
     """
 
-    def __init__(
-        self,
-        channels: int,
-        strides: Sequence[int],
-        *,
-        output_size: int,
-        features: RegionFeatures = "fpn_level",
-        sampling_ratio: int = 2,
-        epsilon: Epsilon = "outside",
-    ) -> None:
+    def __init__(self, source: RegionSource, *, output_size: int, sampling_ratio: int = 2) -> None:
         super().__init__()
-        check_choice("region_features", features, get_args(RegionFeatures))
-        self.strides, self.output_size, self.features = list(strides), output_size, features
-        self.sampling_ratio, self.epsilon = sampling_ratio, epsilon
-        self.num_outputs = len(self.strides) if features == "adaptive" else 1
+        channels, strides, self.features, self.level_epsilon, _ = source
+        check_choice("region_features", self.features, get_args(RegionFeatures))
+        self.strides, self.output_size, self.sampling_ratio = list(strides), output_size, sampling_ratio
+        self.num_outputs = len(self.strides) if self.features == "adaptive" else 1
         self.weigh: nn.Module = nn.Identity()
-        if features == "soft":
+        if self.features == "soft":
             self.weigh = nn.Sequential(
                 nn.Conv2d(len(self.strides) * channels, channels, 1),
                 nn.ReLU(),
@@ -71,7 +78,7 @@ class RegionPooling(nn.Module):
             images: the picture of each box.
         """
         if self.features == "fpn_level":
-            levels = region_levels(boxes, self.strides, epsilon=self.epsilon)
+            levels = region_levels(boxes, self.strides, epsilon=self.level_epsilon)
             return [self._pooled(maps, boxes, images, levels)]
         each = [self._pooled(maps, boxes, images, torch.full_like(images, i)) for i in range(len(self.strides))]
         if self.features == "adaptive":
@@ -89,3 +96,11 @@ class RegionPooling(nn.Module):
             output_size=self.output_size,
             sampling_ratio=self.sampling_ratio,
         )
+
+
+def fused(each: Sequence[Float[Tensor, r * n]], fusion: Fusion) -> Float[Tensor, r * n]:
+    """The maps of a region as one: by the largest value, or by the sum."""
+    if len(each) == 1:
+        return each[0]
+    together = torch.stack(list(each))
+    return together.amax(0) if fusion == "max" else together.sum(0)

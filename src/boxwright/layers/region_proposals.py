@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from boxwright.layers.dense_tower import EqualWidths
 from boxwright.layers.option_checks import check_counts, check_shares
 from boxwright.layers.padding import content_size
+from boxwright.layers.region_pooling import Fusion, RegionFeatures, RegionSource
 from boxwright.layers.rpn import RPN, RPNOutput
 from boxwright.ops.proposals import Proposals, select_proposals
+from boxwright.ops.region_levels import Epsilon
 from boxwright.structures import Features, Spec
 
 
@@ -70,6 +72,10 @@ class RegionProposals(nn.Module):
         count = max(1, sum(stride <= coarsest_region_stride for stride in strides))
         self.region_strides = strides[:count]
         self.rpn = RPN(self.channels, strides, anchor_scale=anchor_scale, num_convs=rpn_convs)
+
+    def source(self, features: RegionFeatures, level_epsilon: Epsilon, fusion: Fusion) -> RegionSource:
+        """The levels that regions are looked at on, used in this way."""
+        return RegionSource(self.channels, self.region_strides, features, level_epsilon, fusion)
 
     def forward(self, features: Features, padding_mask: Bool[Tensor, "b h w"] | None, *, training: bool) -> FirstStage:
         """Propose.

@@ -12,7 +12,7 @@ from torch import Tensor
 from boxwright.layers.box_branch import BoxPrediction
 from boxwright.losses.anchor_matching import BACKGROUND
 from boxwright.losses.region_assignment import TrainingRegions
-from boxwright.ops.box_deltas import Weights, encode_deltas
+from boxwright.ops.box_deltas import FAST_RCNN_WEIGHTS, Weights, encode_deltas
 from boxwright.ops.boxes import at_least_float32
 from boxwright.structures import LossTotals
 
@@ -29,7 +29,7 @@ def region_losses(
     regions: TrainingRegions,
     totals: LossTotals,
     *,
-    weights: Weights,
+    weights: Weights = FAST_RCNN_WEIGHTS,
     beta: float = SMOOTH_L1_BETA,
 ) -> dict[str, Float[Tensor, ""]]:
     """``cross_entropy`` of all regions and ``smooth_l1`` of those with an object.
@@ -64,7 +64,6 @@ def consistent_losses(
     regions: TrainingRegions,
     totals: LossTotals,
     *,
-    weights: Weights,
     weight: float,
 ) -> dict[str, Float[Tensor, ""]]:
     """``raw_cross_entropy`` and ``raw_smooth_l1``: the losses of every level, summed; none without levels.
@@ -75,13 +74,12 @@ def consistent_losses(
         levels: what is said of the regions on each of them.
         regions: what was predicted from, with what is wanted.
         totals: of the optimiser step.
-        weights: of the deviations, see ``encode_deltas``.
         weight: of the sums.
 
     Source: Guo et al., AugFPN, CVPR 2020, section 3.1, equation 1. Checked against AuxiliaryBBoxHead of
     Gus-Guo/AugFPN, commit ffc7e5e.
     """
-    each = [region_losses(*level, regions, totals, weights=weights, beta=FAST_RCNN_BETA) for level in levels]
+    each = [region_losses(*level, regions, totals, beta=FAST_RCNN_BETA) for level in levels]
     if not each:
         return {}
     return {f"raw_{name}": weight * torch.stack([terms[name] for terms in each]).sum() for name in each[0]}

@@ -13,9 +13,11 @@ from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, xyxy_to_cxcywh
 MAX_LOG_SCALE = math.log(1000 / 16)
 """How far a side may grow, as a logarithm: an anchor of 16 pixels to 1,000."""
 
-
 Weights = tuple[float, float]
-"""Factors of shifts and of growth. (10, 10, 5, 5) of Fast R-CNN is (10, 5)."""
+"""Factors of shifts and of growth."""
+
+FAST_RCNN_WEIGHTS: Weights = (10.0, 5.0)
+"""Of deviations from regions, published as (10, 10, 5, 5)."""
 
 
 def encode_deltas(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from boxwright.ops.box_deltas import Weights, decode_deltas
+from boxwright.ops.box_deltas import FAST_RCNN_WEIGHTS, Weights, decode_deltas
 from boxwright.ops.boxes import boxes_as_rows, clip_to_sizes, resized
 from boxwright.ops.grouped_nms import best_survivors
 from boxwright.ops.proposals import Proposals
@@ -80,7 +80,7 @@ def detect_in_regions(
     proposals: Proposals,
     content: Float[Tensor, "#b 2"],
     *,
-    weights: Weights,
+    weights: Weights = FAST_RCNN_WEIGHTS,
     score_threshold: float,
     nms_threshold: float,
     max_detections: int,

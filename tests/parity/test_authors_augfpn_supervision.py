@@ -1,0 +1,77 @@
+"""AugFPN's consistent supervision: its authors' own numbers, made once with their code (see README.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from formula import set_weights, uniform
+
+from boxwright.layers.levelwise_boxes import LevelwiseBoxes
+from boxwright.losses.region_assignment import TrainingRegions, of_objects
+from boxwright.losses.region_loss import FAST_RCNN_BETA, consistent_losses, region_losses
+from boxwright.structures import Features, Level, LossTotals, Spec, Targets
+
+SPEC: Spec = {f"raw{i}": Level(2, 2**i, auxiliary=True) for i in (2, 3, 4)} | {"c2": Level(5, 4)}
+NUM_CLASSES, CANVAS = 3, 128
+WEIGHT = 0.25
+
+
+def branch() -> LevelwiseBoxes:
+    branch = LevelwiseBoxes(SPEC, NUM_CLASSES, hidden_dim=8)
+    set_weights(branch)
+    with torch.no_grad():
+        branch.branch.boxes.weight.mul_(20)  # distances on both sides of 1
+        branch.branch.classes.weight.mul_(10)
+    return branch
+
+
+def maps() -> Features:
+    return {
+        name: uniform(f"map {name}", 2, at.channels, CANVAS // at.stride, CANVAS // at.stride)
+        for name, at in SPEC.items()
+    }
+
+
+def regions() -> TrainingRegions:
+    """Ten of each picture, four of them with one of three objects."""
+    pictures = []
+    for i in range(2):
+        numbers = (uniform(f"objects of {i}", 3, 4) + 1) / 2
+        corner = 5 + 50 * numbers[:, :2]
+        target = Targets(torch.tensor([2, 0, 1]), torch.cat((corner, corner + 20 + 40 * numbers[:, 2:]), 1), (128, 128))
+        objects = torch.tensor([0, 1, 2, 1, *[-1] * 6])
+        boxes = target.boxes[objects.clamp(min=0)] + 5 * uniform(f"regions of {i}", 10, 4)
+        pictures.append(of_objects(boxes, objects, i, target))
+    return TrainingRegions(*(torch.cat(field) for field in zip(*pictures, strict=True)))
+
+
+def test_losses_of_each_level_and_gradients() -> None:
+    with np.load(Path(__file__).parent / "data" / "augfpn_supervision.npz") as numbers:
+        theirs = dict(numbers)
+    ours, features, regions_ = branch(), {name: x.requires_grad_() for name, x in maps().items()}, regions()
+    totals = LossTotals(6, 2)
+    levels = ours(features, regions_.boxes, regions_.images)
+    assert len(levels) == len(theirs["cross_entropy"]) == 3
+    for i, level in enumerate(levels):
+        terms = region_losses(*level, regions_, totals, beta=FAST_RCNN_BETA)
+        for name, value in terms.items():
+            assert WEIGHT * value.item() == pytest.approx(theirs[name][i], rel=1e-9)
+
+    terms = consistent_losses(levels, regions_, totals, weight=WEIGHT)
+    assert {name: value.item() for name, value in terms.items()} == pytest.approx(
+        {f"raw_{name}": theirs[name].sum() for name in ("cross_entropy", "smooth_l1")}, rel=1e-9
+    )
+
+    sum(terms.values()).backward()
+    gradients = {name: x.grad for name, x in [*ours.named_parameters(), *features.items()] if name != "c2"}
+    assert list(gradients) == theirs["gradient_names"].tolist()
+    for (name, grad), norm, projection in zip(
+        gradients.items(), theirs["gradient_norms"], theirs["gradient_projections"], strict=True
+    ):
+        assert grad is not None
+        assert grad.norm().item() == pytest.approx(norm, rel=1e-9), name
+        direction = uniform(f"direction of {name}", *grad.shape)
+        assert (grad * direction).sum().item() == pytest.approx(projection, abs=1e-9 * norm), name
