@@ -66,6 +66,14 @@ class MatchingHead(Protocol):
 
 
 @runtime_checkable
+class GrowingHead(Protocol):
+    """A head whose training steps take longer once it has learnt to find objects."""
+
+    def as_if_trained(self, targets: Sequence[Targets]) -> list[Targets]:
+        """Targets that give it as much to do now, for measuring how long a step will take."""
+
+
+@runtime_checkable
 class MaskHead(Protocol):
     """A head that may be trained on masks, and then finds them; its options decide."""
 
@@ -186,9 +194,9 @@ class Detector(nn.Module):
         return kept[0] if single else kept
 
     def _predict_batch(self, batch: Sequence[Ready]) -> dict[int, Detections]:
-        device = next(self.parameters()).device
-        images = normalise(torch.stack([one.canvas for one in batch]).to(device), self.input_format)
-        found = self.postprocess(self(images), [one.size for one in batch])
+        like = next(self.parameters())
+        images = normalise(torch.stack([one.canvas for one in batch]).to(like.device), self.input_format)
+        found = self.postprocess(self(images.to(like.dtype)), [one.size for one in batch])
         return {one.place: d.cpu() for one, d in zip(batch, found, strict=True)}
 
     def fused(self) -> Detector:

@@ -101,7 +101,7 @@ def test_notes_on_the_data_and_on_the_recipe(recipe_file: Path, drawn: Path, tmp
     dropped = r"note: .*train\.json: 1 annotations without area inside their picture dropped: .*\.jpg \(annotation 1\)"
     assert any(re.fullmatch(dropped, line) for line in said)
     (neck,) = read_checkpoint(out / "last.pt")["recipe"]["neck"]
-    assert neck == {"name": "fpn", "out_channels": 16, "extra_levels": 0, "extra": "max_pool"}
+    assert neck == {"name": "fpn", "out_channels": 16, "norm": "none", "extra_levels": 0, "extra": "max_pool"}
 
 
 class TestInterrupted:

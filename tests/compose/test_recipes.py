@@ -14,7 +14,7 @@ from boxwright.training.options import TrainOptions
 
 RECIPES = ["rtdetr_r101", "rtdetr_r18", "rtdetr_r34", "rtdetr_r50", "rtdetr_r50_m"]
 
-NO_EXTRA = {"extra_levels": 0, "extra": "max_pool"}
+NO_EXTRA = {"norm": "none", "extra_levels": 0, "extra": "max_pool"}
 """What else a resolved FPN has."""
 
 

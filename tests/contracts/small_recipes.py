@@ -12,7 +12,7 @@ from boxwright.compose.recipes import list_recipes, resolve
 NARROW: dict[str, Any] = {"hidden_dim": 64, "num_heads": 4, "feedforward_dim": 64}
 SHORT: dict[str, Any] = {"num_layers": 2, "dropout": 0.0}
 
-FEW: dict[str, Any] = {"hidden_dim": 64, "num_candidates": [200, 100], "num_proposals": [100, 50], "num_samples": 64}
+FEW: dict[str, Any] = {"hidden_dim": 64, "num_candidates": [100, 100], "num_proposals": [50, 50], "num_samples": 32}
 
 REDUCED: dict[str, dict[str, Any]] = {
     "resnet_vd": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0},

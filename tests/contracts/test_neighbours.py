@@ -23,4 +23,5 @@ def test_a_picture_alone_is_predicted_as_among_others(recipe: dict[str, Any]) ->
     images = normalise(coarse.repeat_interleave(8, 2).repeat_interleave(8, 3), detector.input_format)
     calibrate(detector, images)
     settle(detector, images)
-    assert_alone_as_among_others(detector)
+    # In float32, a cascade of boxes lets rounding grow beyond what neighbours could do.
+    assert_alone_as_among_others(detector.double())

@@ -19,7 +19,14 @@ from boxwright.layers.region_pooling import Fusion, RegionFeatures
 from boxwright.layers.region_proposals import RegionProposals
 from boxwright.layers.rpn import RPNOutput
 from boxwright.losses.mask_loss import mask_loss
-from boxwright.losses.region_assignment import TrainingRegions, assign_regions, sampled, with_objects
+from boxwright.losses.region_assignment import (
+    POSITIVE_SHARE,
+    TrainingRegions,
+    assign_regions,
+    repeated,
+    sampled,
+    with_objects,
+)
 from boxwright.losses.region_loss import consistent_losses, region_losses
 from boxwright.losses.rpn_loss import RPNLoss
 from boxwright.ops.boxes import at_least_float32
@@ -203,6 +210,10 @@ class MaskRCNN(nn.Module):
         terms |= region_losses(*output.boxes, regions, totals)
         terms["mask"] = mask_loss(output.masks, with_objects(regions), targets, totals)
         return terms | consistent_losses(output.raw, regions, totals, weight=self.consistent_weight)
+
+    def as_if_trained(self, targets: Sequence[Targets]) -> list[Targets]:
+        """The same objects over and over: as many regions get a mask as when every proposal fits an object."""
+        return [repeated(target, int(self.num_samples * POSITIVE_SHARE)) for target in targets]
 
     def postprocess(self, output: MaskRCNNOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
         """What was found, in pixels of the original pictures, with masks."""

@@ -15,6 +15,9 @@ from boxwright.losses.region_sampling import balanced_sample
 from boxwright.ops.proposals import Proposals
 from boxwright.structures import Targets
 
+POSITIVE_SHARE = 0.25
+"""Of the sampled regions of a picture, at most so many have an object."""
+
 
 class TrainingRegions(NamedTuple):
     """Regions of all pictures, one after another.
@@ -39,7 +42,7 @@ def assign_regions(
     *,
     positive_iou: float = 0.5,
     num_samples: int = 512,
-    positive_share: float = 0.25,
+    positive_share: float = POSITIVE_SHARE,
 ) -> TrainingRegions:
     """Sample proposals, and the objects' own boxes, and give each an object or background.
 
@@ -72,6 +75,14 @@ def sampled(regions: TrainingRegions | None) -> TrainingRegions:
     if regions is None:
         raise ValueError("the loss needs an output that was made with the targets")
     return regions
+
+
+def repeated(target: Targets, count: int) -> Targets:
+    """Objects of a picture over and over, ``count`` of them; none where it has none."""
+    num_objects = len(target.labels)
+    places = torch.arange(count if num_objects else 0, device=target.labels.device) % max(1, num_objects)
+    masks = None if target.masks is None else target.masks[places]
+    return Targets(target.labels[places], target.boxes[places], target.size, masks)
 
 
 def with_objects(regions: TrainingRegions) -> TrainingRegions:

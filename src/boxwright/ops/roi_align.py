@@ -143,8 +143,9 @@ def _taps(
     )
     places = low[:, None] + steps * extent[:, None]  # r (s ratio)
     limits = size[:, None].to(places.dtype)
+    # Of boxes that are no numbers nothing is inside, and none of their places is read.
     inside = (places >= -1) & (places <= limits)
-    places = places.clamp(min=0).minimum(limits - 1)
+    places = places.where(inside, 0).clamp(min=0).minimum(limits - 1)
     cells = places.to(torch.int32)
     beyond = places - cells
     neighbours = (cells + 1).minimum(size[:, None] - 1)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from boxwright.detector import Detector
+from boxwright.detector import Detector, GrowingHead
 from boxwright.structures import Batch
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer
@@ -75,7 +75,10 @@ def measure_step(
 
     def step(source: Iterator[Batch]) -> float:
         start = time.perf_counter()
-        train_step(copy, copy, optimizer, next(source), options, device)
+        batch = next(source)
+        if isinstance(copy.head, GrowingHead):
+            batch = batch._replace(targets=copy.head.as_if_trained(batch.targets))
+        train_step(copy, copy, optimizer, batch, options, device)
         if average is not None:
             average.update(copy, 0.5)
         if device.type == "cuda":

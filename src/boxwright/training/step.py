@@ -49,10 +49,11 @@ def train_step(
     Raises:
         ValueError: the loss is not finite.
     """
-    totals = _totals(detector, batch, device)
     optimizer.zero_grad(set_to_none=True)
     terms: dict[str, float] = {}
     parts = _parts(batch, options.accumulate)
+    # Of a step that is one batch the head counts for itself what it needs, and some match to count.
+    totals = None if len(parts) == 1 and not dist.is_initialized() else _totals(detector, batch, device)
     for i, part in enumerate(parts):
         images, targets = part.images.to(device, non_blocking=True), _to(part.targets, device)
         if device.type == "cpu":
