@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from boxwright.detector import GrowingHead
 from boxwright.heads.faster_rcnn import FasterRCNN
 from boxwright.heads.mask_rcnn import MaskRCNN
 from boxwright.ops.masks import decode_mask
@@ -95,6 +96,19 @@ def test_only_the_masks_of_what_was_found_are_looked_at() -> None:
         output = output._replace(found=output.found._replace(usable=torch.zeros_like(output.found.usable)))
         found = head.postprocess(output, [ImageSize(128, 128, 128, 128)] * 2)
     assert [detections.masks for detections in found] == [(), ()]
+
+
+def test_a_fresh_head_can_be_given_as_many_masks_as_a_trained_one(make_targets: MakeTargets) -> None:
+    head, targets = small(), make_targets([1, 0], size=(128, 128))
+    busy = head.as_if_trained(targets)
+    assert isinstance(head, GrowingHead)
+    assert [len(target.labels) for target in busy] == [6, 0]
+    assert torch.equal(busy[0].boxes, targets[0].boxes.expand(6, 4))
+    assert busy[0].masks is not None
+    assert busy[0].masks.shape == (6, 128, 128)
+    # A quarter of the 24 samples of a picture.
+    assert len(head(maps(), None, busy).masks) == 6
+    assert len(head(maps(), None, targets).masks) < 6
 
 
 def test_objects_need_masks(make_targets: MakeTargets) -> None:

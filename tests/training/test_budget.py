@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from boxwright.structures import Batch
+from boxwright.structures import Batch, Targets
 from boxwright.training import budget
 from boxwright.training.budget import Plan, measure_step, plan
 from boxwright.training.options import TrainOptions
@@ -96,3 +96,22 @@ def test_measuring_leaves_the_detector_as_it_is(make_detector: Any, make_targets
     assert taken > 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
     assert all(parameter.grad is None for parameter in detector.parameters())
+
+
+def test_a_head_that_grows_is_measured_as_if_it_were_trained(
+    monkeypatch: pytest.MonkeyPatch, make_detector: Any, make_targets: Any
+) -> None:
+    seen: list[int] = []
+
+    def step(_detector: Any, _model: Any, _optimizer: Any, batch: Batch, *_: Any) -> None:
+        seen.extend(len(target.labels) for target in batch.targets)
+
+    def twice(_head: Any, targets: list[Targets]) -> list[Targets]:
+        return [target._replace(labels=target.labels.repeat(2)) for target in targets]
+
+    detector = make_detector()
+    monkeypatch.setattr(type(detector.head), "as_if_trained", twice, raising=False)
+    monkeypatch.setattr(budget, "train_step", step)
+    batch = Batch(torch.zeros(2, 3, 64, 64), None, make_targets([2, 1]), [], [])
+    measure_step(detector, lambda _size: repeat(batch), (64,), TrainOptions(), CPU, limit=0.0)
+    assert seen == [4, 2]
