@@ -94,12 +94,7 @@ def train_recipe(
     settings = section_options(recipe, "train")
     torch.manual_seed(settings.seed)
     detector = build_resolved(recipe, categories=data.categories)
-    say(
-        console,
-        f"training on {len(data.records)} pictures of {len(data.categories)} classes "
-        f"(at most {max_objects(data)} objects in one), into {folder}",
-    )
-    _check_and_advise(console, detector, data, validation)
+    _announce(console, detector, data, validation, folder)
     work = Run(
         detector=detector,
         recipe=recipe,
@@ -137,12 +132,19 @@ def _conclude(console: Console, progress: Progress, folder: Path, data: str, mea
     say(console, f"      boxwright predict {folder / BEST} PICTURE...")
 
 
-def _check_and_advise(console: Console, detector: Detector, data: DetectionData, validation: Validation | None) -> None:
-    """Stop at masks that are missing, and say what will not work as hoped, before time is spent on it."""
+def _announce(
+    console: Console, detector: Detector, data: DetectionData, validation: Validation | None, folder: Path
+) -> None:
+    """Stop at masks that are missing; say what begins, and what will not work as hoped, before time is spent on it."""
     if detector.needs_masks:
         check_masks(data)
         if validation is not None:
             check_masks(validation.data, crowds=True)
+    say(
+        console,
+        f"training on {len(data.records)} pictures of {len(data.categories)} classes "
+        f"(at most {max_objects(data)} objects in one), into {folder}",
+    )
     measured = () if validation is None else (validation.data,)
     for split in (data, *measured):
         for option, line in head_limits(split, detector.head).items():
