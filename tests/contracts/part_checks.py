@@ -20,6 +20,15 @@ from boxwright.data.images import InputFormat
 from boxwright.detector import Detector
 from boxwright.structures import Category, Features, Level, Spec, levels_for_head, main_levels
 
+TWO_STAGES: dict[str, Any] = {
+    "channels": 16,
+    "hidden_dim": 16,
+    "num_samples": 32,
+    "num_candidates": (50, 50),
+    "num_proposals": (20, 20),
+    "score_threshold": 0.0,
+}
+
 REDUCED: dict[str, dict[str, Any]] = {
     "resnet_vd": {"depth": 18, "width": 8},
     "resnet": {"depth": 18, "width": 8},
@@ -37,32 +46,9 @@ REDUCED: dict[str, dict[str, Any]] = {
     "retinanet": {"channels": 16, "num_convs": 1, "score_threshold": 0.0},
     "fcos": {"channels": 16, "num_convs": 1, "score_threshold": 0.0},
     "efficientdet": {"channels": 16, "num_convs": 1},
-    "faster_rcnn": {
-        "channels": 16,
-        "hidden_dim": 16,
-        "num_samples": 32,
-        "num_candidates": (50, 50),
-        "num_proposals": (20, 20),
-        "score_threshold": 0.0,
-    },
-    "cascade_rcnn": {
-        "channels": 16,
-        "hidden_dim": 16,
-        "num_samples": 32,
-        "num_candidates": (50, 50),
-        "num_proposals": (20, 20),
-        "score_threshold": 0.0,
-    },
-    "mask_rcnn": {
-        "channels": 16,
-        "hidden_dim": 16,
-        "num_samples": 32,
-        "num_candidates": (50, 50),
-        "num_proposals": (20, 20),
-        "mask_dim": 8,
-        "score_threshold": 0.0,
-        "max_detections": 20,
-    },
+    "faster_rcnn": TWO_STAGES,
+    "cascade_rcnn": TWO_STAGES,
+    "mask_rcnn": {**TWO_STAGES, "mask_dim": 8, "max_detections": 20},
     "detr": {
         "hidden_dim": 16,
         "num_heads": 2,
