@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +28,8 @@ from boxwright.detector import Detector
 from boxwright.heads.deformable_detr import DeformableDETR
 from boxwright.losses.set_criterion import normalized_targets
 from boxwright.necks.deformable_encoder import DeformableEncoder
-from boxwright.structures import Category, Targets
+from boxwright.structures import Category
+from side_by_side import in_turn, random_objects
 
 NUM_CLASSES = 91
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -47,25 +45,6 @@ def deformable_detr(variant: str) -> Detector:
     head = DeformableDETR(neck.out_spec, NUM_CLASSES, **VARIANTS[variant])
     categories = [Category(i, f"class {i}") for i in range(NUM_CLASSES)]
     return Detector(backbone, [neck], head, categories=categories, input_format=InputFormat())
-
-
-def objects(count: int, side: int, generator: torch.Generator) -> Targets:
-    corner = torch.rand(count, 2, generator=generator) * 0.6 * side
-    size = (torch.rand(count, 2, generator=generator) * 0.35 + 0.05) * side
-    labels = torch.randint(0, NUM_CLASSES, (count,), generator=generator)
-    return Targets(labels, torch.cat((corner, corner + size), 1), (side, side))
-
-
-def in_turn(ours: Callable[[], None], theirs: Callable[[], None], rounds: int) -> tuple[float, float]:
-    """Median seconds of each; the first round warms up."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for i in range(rounds + 1):
-        for side, action in enumerate((ours, theirs)):
-            start = time.perf_counter()
-            action()
-            if i >= 1:
-                seconds[side].append(time.perf_counter() - start)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
 
 
 def main() -> None:
@@ -90,7 +69,7 @@ def main() -> None:
     channels_last = images.contiguous(memory_format=torch.channels_last)
     detector.to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(0)
-    targets = [objects(options.objects, side, generator) for _ in range(options.batch)]
+    targets = [random_objects(options.objects, side, NUM_CLASSES, generator) for _ in range(options.batch)]
     labels = [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalized_targets(targets)]
     our_optimizer = torch.optim.AdamW([p for p in detector.parameters() if p.requires_grad], lr=1e-5)
     their_optimizer = torch.optim.AdamW([p for p in peer.parameters() if p.requires_grad], lr=1e-5)
@@ -105,7 +84,7 @@ def main() -> None:
         peer(pixel_values=images, labels=labels).loss.backward()
         their_optimizer.step()
 
-    our_time, their_time = in_turn(ours, theirs, options.rounds)
+    our_time, their_time = in_turn(ours, theirs, rounds=options.rounds)
     print(
         f"Deformable DETR R50 ({options.variant}), {side} pixels, batch {options.batch}, "
         f"{torch.get_num_threads()} threads, training step: boxwright {our_time * 1e3:.0f} ms, "

@@ -13,9 +13,6 @@ and c2 as they are.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,9 +28,8 @@ from boxwright.detector import Detector
 from boxwright.heads.faster_rcnn import FasterRCNN
 from boxwright.heads.mask_rcnn import MaskRCNN
 from boxwright.necks.fpn import FPN
-from boxwright.structures import Category, ImageSize, Targets
-
-Action = Callable[[], object]
+from boxwright.structures import Category, ImageSize
+from side_by_side import Action, in_turn, random_objects
 
 
 def our_detector(options: argparse.Namespace) -> Detector:
@@ -54,35 +50,14 @@ def their_detector(options: argparse.Namespace) -> TheirFasterRCNN:
     return kind(backbone, options.classes + 1, _skip_resize=True)  # type: ignore[no-any-return]
 
 
-def objects(options: argparse.Namespace, generator: torch.Generator) -> Targets:
-    side, count = options.image_size, options.objects
-    corner = torch.rand(count, 2, generator=generator) * 0.6 * side
-    size = (torch.rand(count, 2, generator=generator) * 0.35 + 0.05) * side
-    labels = torch.randint(0, options.classes, (count,), generator=generator)
-    boxes = torch.cat((corner, corner + size), 1)
-    y, x = torch.arange(side)[:, None], torch.arange(side)
-    x1, y1, x2, y2 = boxes.t()[:, :, None, None]
-    return Targets(labels, boxes, (side, side), (x >= x1) & (x < x2) & (y >= y1) & (y < y2))
-
-
-def in_turn(ours: Action, theirs: Action, rounds: int) -> tuple[float, float]:
-    """Median seconds of each; the first round warms up."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for i in range(rounds + 1):
-        for side, action in enumerate((ours, theirs)):
-            start = time.perf_counter()
-            action()
-            if i >= 1:
-                seconds[side].append(time.perf_counter() - start)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
-
-
 def steps(options: argparse.Namespace) -> tuple[Action, Action]:
     """A training step of each, without the optimiser."""
     side, generator = options.image_size, torch.Generator().manual_seed(0)
     ours, theirs = our_detector(options).train(), their_detector(options).train()
     images = torch.rand(options.batch, 3, side, side, generator=generator)
-    targets = [objects(options, generator) for _ in range(options.batch)]
+    targets = [
+        random_objects(options.objects, side, options.classes, generator, masks=True) for _ in range(options.batch)
+    ]
     wanted = [{"boxes": t.boxes, "labels": t.labels + 1, "masks": t.masks.to(torch.uint8)} for t in targets]
     # As the training loop does on a CPU.
     channels_last = images.contiguous(memory_format=torch.channels_last)
@@ -133,7 +108,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     ours, theirs = (predictions if options.inference else steps)(options)
-    our_time, their_time = in_turn(ours, theirs, options.rounds)
+    our_time, their_time = in_turn(ours, theirs, rounds=options.rounds)
     print(
         f"{'Mask' if options.masks else 'Faster'} R-CNN R{options.depth}, {options.image_size} pixels, batch "
         f"{options.batch}, {torch.get_num_threads()} threads, {'inference' if options.inference else 'training step'}: "

@@ -12,8 +12,6 @@ and c2 as they are.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -27,7 +25,8 @@ from boxwright.heads.retinanet import RetinaNet
 from boxwright.layers.dense_tower import AnchorOutput
 from boxwright.necks.fpn import FPN
 from boxwright.ops.anchors import grid_anchors
-from boxwright.structures import Category, ImageSize, Targets
+from boxwright.structures import Category, ImageSize
+from side_by_side import in_turn, random_objects
 
 
 def boxwright_retinanet(version: int, num_classes: int, *, frozen: bool) -> Detector:
@@ -57,32 +56,13 @@ def torchvision_retinanet(version: int, num_classes: int, *, frozen: bool) -> re
     return model
 
 
-def objects(count: int, side: int, num_classes: int, generator: torch.Generator) -> Targets:
-    corner = torch.rand(count, 2, generator=generator) * 0.6 * side
-    size = (torch.rand(count, 2, generator=generator) * 0.35 + 0.05) * side
-    labels = torch.randint(0, num_classes, (count,), generator=generator)
-    return Targets(labels, torch.cat((corner, corner + size), 1), (side, side))
-
-
-def in_turn(ours: Callable[[], None], theirs: Callable[[], None], rounds: int) -> tuple[float, float]:
-    """Median seconds of each; the first round warms up."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for i in range(rounds + 1):
-        for side, action in enumerate((ours, theirs)):
-            start = time.perf_counter()
-            action()
-            if i >= 1:
-                seconds[side].append(time.perf_counter() - start)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
-
-
 def steps(options: argparse.Namespace) -> tuple[Callable[[], None], Callable[[], None]]:
     """A training step of each, without the optimiser."""
     side, generator = options.image_size, torch.Generator().manual_seed(0)
     ours = boxwright_retinanet(options.version, options.classes, frozen=options.frozen).train()
     theirs = torchvision_retinanet(options.version, options.classes, frozen=options.frozen).train()
     images = torch.rand(options.batch, 3, side, side, generator=generator)
-    targets = [objects(options.objects, side, options.classes, generator) for _ in range(options.batch)]
+    targets = [random_objects(options.objects, side, options.classes, generator) for _ in range(options.batch)]
     # As the training loop does on a CPU.
     channels_last = images.contiguous(memory_format=torch.channels_last)
     ours.to(memory_format=torch.channels_last)
@@ -141,7 +121,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     ours, theirs = (detections if options.detections else steps)(options)
-    our_time, their_time = in_turn(ours, theirs, options.rounds)
+    our_time, their_time = in_turn(ours, theirs, rounds=options.rounds)
     what = "post-processing" if options.detections else "training step"
     print(
         f"RetinaNet V{options.version} R50, {options.image_size} pixels, {options.classes} classes, "

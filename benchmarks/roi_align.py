@@ -11,8 +11,6 @@ both take turns, so that whatever else the machine does meets both alike.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -20,22 +18,9 @@ from torch import Tensor
 
 from boxwright.ops.region_levels import region_levels
 from boxwright.ops.roi_align import RoIBody, roi_align
-
-Action = Callable[[], object]
+from side_by_side import Action, in_turn
 
 CHANNELS, STRIDES = 256, (4, 8, 16, 32)
-
-
-def in_turn(actions: dict[str, Action], rounds: int) -> dict[str, float]:
-    """Median seconds of each; the first two rounds warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for i in range(rounds + 2):
-        for name, action in actions.items():
-            start = time.perf_counter()
-            action()
-            if i >= 2:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def regions(size: tuple[int, int], count: int) -> Tensor:
@@ -80,7 +65,7 @@ def main() -> None:
         ("forward", {body: torch.no_grad()(form(body)) for body in bodies}),
         ("forward and backward", {body: back(form(body)) for body in bodies}),
     ):
-        seconds = in_turn(actions, options.rounds)
+        seconds = dict(zip(actions, in_turn(*actions.values(), rounds=options.rounds), strict=True))
         for body, time_of in seconds.items():
             ratio = seconds["torchvision"] / time_of
             print(f"{what:22} {body:16} {time_of * 1e3:9.1f} ms   {ratio:6.2f} x", flush=True)

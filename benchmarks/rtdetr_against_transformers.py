@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -25,26 +22,7 @@ from transformers_rtdetr import transformers_rtdetr
 
 import boxwright
 from boxwright.losses.set_criterion import normalized_targets
-from boxwright.structures import Targets
-
-
-def objects(count: int, side: int, generator: torch.Generator) -> Targets:
-    corner = torch.rand(count, 2, generator=generator) * 0.6 * side
-    size = (torch.rand(count, 2, generator=generator) * 0.35 + 0.05) * side
-    labels = torch.randint(0, 80, (count,), generator=generator)
-    return Targets(labels, torch.cat((corner, corner + size), 1), (side, side))
-
-
-def in_turn(ours: Callable[[], None], theirs: Callable[[], None], rounds: int) -> tuple[float, float]:
-    """Median seconds of each; the first two rounds warm up."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for i in range(rounds + 2):
-        for side, action in enumerate((ours, theirs)):
-            start = time.perf_counter()
-            action()
-            if i >= 2:
-                seconds[side].append(time.perf_counter() - start)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+from side_by_side import in_turn, random_objects
 
 
 def main() -> None:
@@ -79,7 +57,7 @@ def main() -> None:
             peer(pixel_values=images)
     else:
         generator = torch.Generator().manual_seed(0)
-        targets = [objects(options.objects, side, generator) for _ in range(batch)]
+        targets = [random_objects(options.objects, side, 80, generator) for _ in range(batch)]
         labels = [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalized_targets(targets)]
         detector.train()
         peer.train()
@@ -96,7 +74,7 @@ def main() -> None:
             peer(pixel_values=images, labels=labels).loss.backward()
             their_optimizer.step()
 
-    our_time, their_time = in_turn(ours, theirs, options.rounds)
+    our_time, their_time = in_turn(ours, theirs, rounds=options.rounds)
     what = "inference" if options.inference else "training step"
     print(
         f"RT-DETR R{options.depth}, {side} pixels, batch {batch}, {torch.get_num_threads()} threads, {what}: "

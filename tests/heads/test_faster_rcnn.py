@@ -122,6 +122,7 @@ def test_a_score_is_the_softmax_without_background() -> None:
         ({"region_features": "all"}, r"region_features is one of \['fpn_level', 'adaptive', 'soft'\], not 'all'"),
         ({"box_head": "none"}, "box_head is one of"),
         ({"rpn_convs": 0}, "rpn_convs is at least 1, not 0"),
+        ({"consistent_weight": -0.5}, "consistent_weight is at least 0, not -0.5"),
     ],
 )
 def test_options_out_of_range(options: dict[str, Any], message: str) -> None:

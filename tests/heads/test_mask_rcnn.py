@@ -125,6 +125,7 @@ def test_objects_need_masks(make_targets: MakeTargets) -> None:
     [
         ({"mask_convs": 1}, "mask_convs is at least 2, not 1"),
         ({"mask_dim": 0}, "mask_dim is at least 1, not 0"),
+        ({"consistent_weight": float("nan")}, "consistent_weight is at least 0, not nan"),
         ({"max_detections": 0}, "max_detections is at least 1, not 0"),
     ],
 )

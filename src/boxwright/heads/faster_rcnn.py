@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from boxwright.layers.box_branch import BoxBranch, BoxPrediction
 from boxwright.layers.box_head import BoxHeadKind
-from boxwright.layers.levelwise_boxes import LevelwiseBoxes
+from boxwright.layers.levelwise_boxes import levelwise_boxes
 from boxwright.layers.option_checks import check_counts, check_shares
 from boxwright.layers.region_pooling import Fusion, RegionFeatures
 from boxwright.layers.region_proposals import RegionProposals
@@ -124,8 +124,7 @@ class FasterRCNN(nn.Module):
         )
         source = self.first_stage.source(region_features, level_epsilon, fusion)
         self.boxes = BoxBranch(source, num_classes, kind=box_head, hidden_dim=hidden_dim)
-        supervised = bool(consistent_weight) and any(level.auxiliary for level in in_spec.values())
-        self.raw = LevelwiseBoxes(in_spec, num_classes, hidden_dim=hidden_dim) if supervised else None
+        self.raw = levelwise_boxes(in_spec, num_classes, hidden_dim=hidden_dim, weight=consistent_weight)
         self.rpn_loss = RPNLoss()
 
     def forward(

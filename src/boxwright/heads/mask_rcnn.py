@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from boxwright.layers.box_branch import BoxBranch, BoxPrediction
 from boxwright.layers.box_head import BoxHeadKind
-from boxwright.layers.levelwise_boxes import LevelwiseBoxes
+from boxwright.layers.levelwise_boxes import levelwise_boxes
 from boxwright.layers.mask_branch import MaskBranch, MaskNorm
 from boxwright.layers.option_checks import check_counts, check_shares
 from boxwright.layers.region_pooling import Fusion, RegionFeatures
@@ -156,8 +156,7 @@ class MaskRCNN(nn.Module):
             hidden_dim=mask_dim,
             fully_connected=fully_connected_masks,
         )
-        supervised = bool(consistent_weight) and any(level.auxiliary for level in in_spec.values())
-        self.raw = LevelwiseBoxes(in_spec, num_classes, hidden_dim=hidden_dim) if supervised else None
+        self.raw = levelwise_boxes(in_spec, num_classes, hidden_dim=hidden_dim, weight=consistent_weight)
         self.rpn_loss = RPNLoss()
 
     def forward(

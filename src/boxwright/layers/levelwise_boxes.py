@@ -13,6 +13,18 @@ from boxwright.layers.region_pooling import RegionPooling, RegionSource
 from boxwright.structures import Features, Level, Spec
 
 
+def levelwise_boxes(in_spec: Spec, num_classes: int, *, hidden_dim: int, weight: float) -> LevelwiseBoxes | None:
+    """The branch of a head whose losses of it have this weight; None where it is 0 or there is no auxiliary level.
+
+    Raises:
+        ValueError: the weight is negative, or no number.
+    """
+    if not weight >= 0:
+        raise ValueError(f"consistent_weight is at least 0, not {weight}")
+    supervised = weight > 0 and any(level.auxiliary for level in in_spec.values())
+    return LevelwiseBoxes(in_spec, num_classes, hidden_dim=hidden_dim) if supervised else None
+
+
 class LevelwiseBoxes(nn.Module):
     """One box branch, shared by the auxiliary levels, that sees each region on each of them.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,14 @@ from torch import Tensor
 from torchvision.ops import roi_align as torchvision_roi_align
 
 RoIBody = Literal["auto", "embedding_bag", "torchvision"]
+
+
+class Grid(NamedTuple):
+    """How a region is looked at: cells per side, samples per side of a cell, and whether by the centres of cells."""
+
+    output_size: int
+    sampling_ratio: int
+    aligned: bool
 
 
 def roi_align(
@@ -58,7 +66,7 @@ def roi_align(
     if body == "auto":
         body = "embedding_bag" if boxes.device.type == "cpu" else "torchvision"
     form = _bags_of_rows if body == "embedding_bag" else _level_by_level
-    return form(maps, strides, boxes.detach(), images, levels, output_size, sampling_ratio, aligned)
+    return form(maps, strides, boxes.detach(), images, levels, Grid(output_size, sampling_ratio, aligned))
 
 
 def _level_by_level(
@@ -67,17 +75,15 @@ def _level_by_level(
     boxes: Tensor,
     images: Tensor,
     levels: Tensor,
-    output_size: int,
-    sampling_ratio: int,
-    aligned: bool,
+    grid: Grid,
 ) -> Tensor:
     # In half precision the corners of a large picture's boxes would move by whole pixels.
     dtype = torch.promote_types(maps[0].dtype, torch.float32)
     regions = torch.cat((images[:, None].to(dtype), boxes.to(dtype)), 1)
-    out = maps[0].new_zeros(boxes.shape[0], maps[0].shape[1], output_size, output_size, dtype=dtype)
+    out = maps[0].new_zeros(boxes.shape[0], maps[0].shape[1], grid.output_size, grid.output_size, dtype=dtype)
     for index, (x, stride) in enumerate(zip(maps, strides, strict=True)):
         (chosen,) = torch.where(levels == index)
-        found = torchvision_roi_align(x.to(dtype), regions[chosen], output_size, 1 / stride, sampling_ratio, aligned)
+        found = torchvision_roi_align(x.to(dtype), regions[chosen], spatial_scale=1 / stride, **grid._asdict())
         out = out.index_copy(0, chosen, found)
     return out.to(maps[0].dtype)
 
@@ -88,9 +94,7 @@ def _bags_of_rows(
     boxes: Tensor,
     images: Tensor,
     levels: Tensor,
-    output_size: int,
-    sampling_ratio: int,
-    aligned: bool,
+    grid: Grid,
 ) -> Tensor:
     channels, dtype = maps[0].shape[1], torch.promote_types(maps[0].dtype, torch.float32)
     # Picture by picture, level after level: where a level begins does not depend on how many pictures there are.
@@ -99,17 +103,19 @@ def _bags_of_rows(
     length = table.shape[1]
     heights, widths, scales, starts = _of_level(maps, strides, levels, dtype)
     corners = boxes.to(dtype) * scales[:, None]
-    x_cells, x_shares = _taps(corners[:, 0], corners[:, 2], widths, output_size, sampling_ratio, aligned)
-    y_cells, y_shares = _taps(corners[:, 1], corners[:, 3], heights, output_size, sampling_ratio, aligned)
+    x_cells, x_shares = _taps(corners[:, 0], corners[:, 2], widths, grid)
+    y_cells, y_shares = _taps(corners[:, 1], corners[:, 3], heights, grid)
     first = starts + images.to(starts.dtype) * length
     lines = first[:, None, None] + y_cells * widths[:, None, None]  # r s taps
     rows = lines[:, :, None, :, None] + x_cells[:, None, :, None, :]  # r s s taps taps
-    shares = (y_shares / sampling_ratio)[:, :, None, :, None] * (x_shares / sampling_ratio)[:, None, :, None, :]
-    taps = (2 * sampling_ratio) ** 2
+    shares = (y_shares / grid.sampling_ratio)[:, :, None, :, None] * (x_shares / grid.sampling_ratio)[
+        :, None, :, None, :
+    ]
+    taps = (2 * grid.sampling_ratio) ** 2
     bags = F.embedding_bag(
         rows.view(-1, taps), table.flatten(0, 1), mode="sum", per_sample_weights=shares.reshape(-1, taps)
     )
-    return bags.view(boxes.shape[0], output_size, output_size, channels).permute(0, 3, 1, 2).to(maps[0].dtype)
+    return bags.view(boxes.shape[0], grid.output_size, grid.output_size, channels).permute(0, 3, 1, 2).to(maps[0].dtype)
 
 
 def _of_level(
@@ -130,14 +136,13 @@ def _taps(
     low: Float[Tensor, " r"],
     high: Float[Tensor, " r"],
     size: Int[Tensor, " r"],
-    output_size: int,
-    sampling_ratio: int,
-    aligned: bool,
+    grid: Grid,
 ) -> tuple[Int[Tensor, "r s t"], Float[Tensor, "r s t"]]:
     """Along one axis: for each cell of the output, which cells of the map are read, and their shares of a sample."""
-    if aligned:
+    output_size, sampling_ratio = grid.output_size, grid.sampling_ratio
+    if grid.aligned:
         low, high = low - 0.5, high - 0.5
-    extent = high - low if aligned else (high - low).clamp(min=1)
+    extent = high - low if grid.aligned else (high - low).clamp(min=1)
     steps = (torch.arange(output_size * sampling_ratio, device=low.device, dtype=low.dtype) + 0.5) / (
         output_size * sampling_ratio
     )
