@@ -12,7 +12,7 @@ from formula import pictures, set_weights, uniform
 from torch import Tensor
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.images import InputFormat
+from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.detr import DETR
 from boxwright.losses.set_criterion import normalized_targets

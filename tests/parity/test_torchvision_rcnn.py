@@ -22,7 +22,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.images import InputFormat
+from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.faster_rcnn import FasterRCNN
 from boxwright.heads.mask_rcnn import MaskRCNN

@@ -21,7 +21,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.images import InputFormat
+from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.retinanet import RetinaNet
 from boxwright.layers import conv_over_levels

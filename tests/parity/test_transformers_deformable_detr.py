@@ -15,7 +15,7 @@ from transformers_deformable_detr import random_weights, renamed, transformers_d
 from transformers_detr import padded_batch
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.images import InputFormat
+from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.deformable_detr import DeformableDETR, DeformableDETROutput
 from boxwright.losses.set_criterion import normalized_targets

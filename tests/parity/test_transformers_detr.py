@@ -14,7 +14,7 @@ from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss, 
 from transformers_detr import padded_batch, random_weights, renamed, transformers_detr
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.images import InputFormat
+from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.detr import DETR, DETROutput
 from boxwright.losses.set_criterion import normalized_targets

@@ -23,6 +23,7 @@ NORMS: dict[str, type[nn.BatchNorm2d] | type[FrozenBatchNorm2d]] = {
 Depth = Literal[18, 34, 50, 101, 152]
 StageName = Literal["c2", "c3", "c4", "c5"]
 Dilation = Literal["none", "after_first", "all"]
+C5Stride = Literal[1, 2]
 Atrous = Literal["none", "switchable"]
 
 
@@ -37,6 +38,7 @@ class ResNetBody(nn.Module):
         frozen_stages: how many stages stay as they are loaded, their norms too; the stem is the first.
         dilation: of c5's 3 x 3 convolutions; see ``ResNet``.
         atrous: ``switchable`` makes every 3 x 3 convolution of c3, c4 and c5 a ``SwitchableConv2d``.
+        c5_stride: of c5 over c4; with 1, c5 has stride 16 and, unless ``dilation`` says otherwise, no dilation.
     """
 
     def __init__(
@@ -49,9 +51,11 @@ class ResNetBody(nn.Module):
         frozen_stages: int,
         dilation: Dilation = "none",
         atrous: Atrous = "none",
+        c5_stride: C5Stride = 2,
     ) -> None:
         super().__init__()
         _check(depth, levels, width, frozen_stages, dilation, atrous)
+        check_choice("c5_stride", c5_stride, get_args(C5Stride))
         norms: list[Norm] = ["frozen" if stage < frozen_stages else norm for stage in range(5)]
         self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
         self.bn1 = NORMS[norms[0]](width)
@@ -63,6 +67,8 @@ class ResNetBody(nn.Module):
         for index, name in enumerate(self.built):
             dilated = dilation if name == "c5" else "none"
             stride = 2 if index > 0 and dilated == "none" else 1
+            if name == "c5":
+                stride = min(stride, c5_stride)
             total_stride *= stride
             blocks = []
             for position in range(BLOCKS_PER_STAGE[depth][index]):
@@ -97,12 +103,18 @@ class ResNetBody(nn.Module):
         x = F.max_pool2d(self.bn1(self.conv1(images)).relu_(), kernel_size=3, stride=2, padding=1)
         features = {}
         for name in self.built:
-            added = None if feedback is None else feedback.get(name)
-            for block in getattr(self, STAGES[name]):
-                x, added = block(x, added), None
+            x = self.stage(name, x, None if feedback is None else feedback.get(name))
             if name in self.out_spec:
                 features[name] = x
         return features
+
+    def stage(
+        self, name: str, x: Float[Tensor, "b c h w"], feedback: Float[Tensor, "b c_out h_out w_out"] | None = None
+    ) -> Float[Tensor, "b c_out h_out w_out"]:
+        """The blocks of one stage; ``feedback`` goes to the first."""
+        for block in getattr(self, STAGES[name]):
+            x, feedback = block(x, feedback), None
+        return x
 
     def fold_norms(self) -> None:
         """Put the stem's norm into its convolution, for inference; the blocks do so themselves."""
@@ -137,7 +149,7 @@ def _conv3x3(in_channels: int, out_channels: int, stride: int, dilation: int, at
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, bias=False)
 
 
-def _downsample(in_channels: int, out_channels: int, stride: int, norm: Norm) -> nn.Module | None:
+def _downsample(in_channels: int, out_channels: int, stride: int, norm: Norm) -> nn.Sequential | None:
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), NORMS[norm](out_channels))
@@ -146,8 +158,8 @@ def _downsample(in_channels: int, out_channels: int, stride: int, norm: Norm) ->
 def _fold_pairs(module: nn.Module, count: int) -> None:
     """Fold bn1 into conv1, bn2 into conv2, ... up to ``count``, and the downsample's norm.
 
-    The norm after a switchable convolution stays: its scale would have to be divided out of the context again, and may
-    be zero.
+    The norm after what is no plain convolution stays: after attention, and after a switchable convolution, where its
+    scale would have to be divided out of the context again, and may be zero.
     """
     for i in range(1, count + 1):
         conv, norm = getattr(module, f"conv{i}"), getattr(module, f"bn{i}")

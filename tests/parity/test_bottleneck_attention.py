@@ -1,0 +1,127 @@
+"""Attention in backbones beside timm's, live, and beside two other projects' numbers, made once (see README.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from formula import set_weights, uniform
+from timm.layers.bottleneck_attn import BottleneckAttn
+from torch import Tensor, nn
+
+from boxwright.backbones.botnet import BoTNet
+from boxwright.layers.non_local_block import NonLocalBlock
+from boxwright.layers.position_attention import PositionAttention
+
+STACKS: dict[str, dict[str, Any]] = {
+    "relative/stride_2/training": {"c5_stride": 2, "positions": "relative"},
+    "relative/stride_1/evaluation": {"c5_stride": 1, "positions": "relative"},
+    "absolute/stride_2/evaluation": {"c5_stride": 2, "positions": "absolute"},
+}
+ATTENTIONS = ["relative", "absolute"]
+BLOCKS = {"all_cells": False, "subsampled": True}
+
+
+def stack(variant: str) -> tuple[nn.Module, Tensor]:
+    """c5 of a small BoTNet with the authors' ReLU on the shortcut, and a map of 6 x 6 cells for it."""
+    botnet = BoTNet(width=2, image_size=96, shortcut_relu=True, **STACKS[variant])
+    set_weights(botnet)
+    return botnet.layer4.train(variant.endswith("training")), uniform("map", 2, 32, 6, 6) + 0.5
+
+
+def attention(positions: Any) -> tuple[nn.Module, Tensor]:
+    """With a map that is not square."""
+    layer = PositionAttention(12, (5, 4), num_heads=2, positions=positions)
+    set_weights(layer)
+    return layer, uniform("map", 2, 12, 5, 4)
+
+
+def block(variant: str) -> tuple[nn.Module, Tensor]:
+    """A non-local block of even sizes."""
+    layer = NonLocalBlock(8, subsample=BLOCKS[variant])
+    set_weights(layer)
+    return layer, uniform("map", 2, 8, 6, 4)
+
+
+@pytest.mark.parametrize(
+    ("size", "heads", "stride"),
+    # The pooling of theirs leaves an odd edge out.
+    [((6, 6), 4, 1), ((5, 7), 2, 1), ((1, 4), 4, 1), ((6, 4), 4, 2)],
+)
+def test_timm(size: tuple[int, int], heads: int, stride: int) -> None:
+    theirs = BottleneckAttn(16, feat_size=size, num_heads=heads, stride=stride, scale_pos_embed=True).double()
+    ours = PositionAttention(16, size, num_heads=heads, stride=stride).double()
+    assert ours.relative is not None
+    pairs = [
+        (ours.project.weight, theirs.qkv.weight),
+        (ours.relative.height, theirs.pos_embed.height_rel),
+        (ours.relative.width, theirs.pos_embed.width_rel),
+    ]
+    with torch.no_grad():
+        for mine, other in pairs:
+            mine.copy_(other.normal_(0, 0.3))
+    x = uniform("map", 2, 16, *size).requires_grad_()
+    y, expected = ours(x), theirs(x)
+    torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)
+    direction = uniform("direction", *y.shape)
+    one = torch.autograd.grad((y * direction).sum(), [x, *(mine for mine, _ in pairs)])
+    two = torch.autograd.grad((expected * direction).sum(), [x, *(other for _, other in pairs)])
+    for mine, other in zip(one, two, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+
+    # Its default does not scale the position's part: tables that are sqrt(d) times as large.
+    theirs.scale_pos_embed = False
+    with torch.no_grad():
+        for table in theirs.pos_embed.parameters():
+            table.mul_(ours.head_dim**-0.5)
+    torch.testing.assert_close(theirs(x), expected, rtol=1e-10, atol=1e-10)
+
+
+def recorded(name: str) -> dict[str, np.ndarray]:
+    with np.load(Path(__file__).parent / "data" / f"{name}.npz") as numbers:
+        return dict(numbers)
+
+
+@pytest.mark.parametrize("variant", STACKS)
+def test_the_blocks_of_bottleneck_transformer_pytorch(variant: str) -> None:
+    check(*stack(variant), f"stack/{variant}", recorded("bottleneck_transformer"))
+
+
+@pytest.mark.parametrize("positions", ATTENTIONS)
+def test_the_attention_of_bottleneck_transformer_pytorch(positions: str) -> None:
+    check(*attention(positions), f"attention/{positions}", recorded("bottleneck_transformer"))
+
+
+@pytest.mark.parametrize("variant", BLOCKS)
+def test_the_non_local_block_of_mmcv(variant: str) -> None:
+    check(*block(variant), variant, recorded("non_local_mmcv"))
+
+
+def check(ours: nn.Module, x: Tensor, variant: str, theirs: dict[str, np.ndarray]) -> None:
+    """Outputs; of a projection of them, norm and projection of the gradients of the map and of every parameter."""
+    x.requires_grad_()
+    y = ours(x)
+    (y * uniform("direction", *y.shape)).sum().backward()
+    # Stored in float32.
+    np.testing.assert_allclose(sparse(y), theirs[f"{variant}/out"], rtol=1e-6, atol=1e-6)
+    named = [("map", x), *ours.named_parameters()]
+    found = {name: tensor.grad for name, tensor in named if tensor.grad is not None}
+    np.testing.assert_allclose(summaries(found), theirs[f"{variant}/gradients"], rtol=1e-9, atol=1e-9)
+
+
+def sparse(y: Tensor) -> np.ndarray:
+    """What is stored of outputs: every third channel."""
+    return y.detach()[:, ::3].numpy()
+
+
+def summaries(gradients: dict[str, Tensor]) -> np.ndarray:
+    """Norm and projection of each, in the order of the names."""
+    return np.array(
+        [
+            (gradient.norm().item(), (gradient * uniform(f"direction of {name}", *gradient.shape)).sum().item())
+            for name, gradient in sorted(gradients.items())
+        ]
+    )
