@@ -14,7 +14,7 @@ import yaml
 
 from boxwright.backbones.resnet_vd import ResNetVD
 from boxwright.cli.main import main
-from boxwright.data.images import InputFormat
+from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.rtdetr import RTDETR
 from boxwright.necks.hybrid_encoder import HybridEncoder

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from boxwright.data.images import InputFormat
+from boxwright.data.input_format import InputFormat
 from boxwright.data.loader import collate
 from boxwright.data.samples import Sample
 from boxwright.detector import Detector

@@ -11,7 +11,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from boxwright.data.augment import Augmentation, Augmented, View, cropped, zoomed_out
-from boxwright.data.images import Sizing, Window, resample
+from boxwright.data.images import resample
+from boxwright.data.input_format import Sizing, Window
 
 HEIGHT, WIDTH = 150, 210
 BOXES = np.array([[20, 30, 90, 120], [100, 10, 130, 40], [5, 5, 14, 12], [60, 60, 205, 145]], dtype=np.float32)
@@ -176,7 +177,7 @@ def test_zoom_out_is_torchvisions() -> None:
     image = tv_tensors.Image(torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8))
     ours, theirs = [], []
     for _ in range(3000):
-        x1, y1, x2, y2 = zoomed_out(HEIGHT, WIDTH, 4.0, rng)
+        x1, y1, x2, y2 = zoomed_out(Window.whole(HEIGHT, WIDTH), 4.0, rng)
         ours.append([-x1, -y1, x2 - WIDTH, y2 - HEIGHT])
         theirs.append(transform.make_params([image])["padding"])
     mean, spread = np.mean(ours, 0), np.std(ours, 0)
@@ -218,7 +219,7 @@ def test_iou_crop_is_torchvisions() -> None:
 def test_crops_keep_what_they_promise() -> None:
     for seed in range(500):
         rng = np.random.default_rng(seed)
-        window = zoomed_out(HEIGHT, WIDTH, 4.0, rng)
+        window = zoomed_out(Window.whole(HEIGHT, WIDTH), 4.0, rng)
         (x1, y1, x2, y2), inside = cropped(window, HEIGHT, WIDTH, BOXES, rng)
         assert window.x1 <= x1 < x2 <= window.x2
         assert window.y1 <= y1 < y2 <= window.y2

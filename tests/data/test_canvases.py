@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boxwright.data.canvases import MAX_WAITING, equal_canvases, read_equal_canvases
-from boxwright.data.images import InputFormat, Window, resample
+from boxwright.data.images import resample
+from boxwright.data.input_format import InputFormat, Window
 from boxwright.structures import ImageSize
 
 FORMAT = InputFormat(image_size=32, resize="shortest_side", max_size=64)

@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 from boxwright.data.augment import Augmentation
-from boxwright.data.images import InputFormat, Window, normalise, resample
+from boxwright.data.images import normalise, resample
+from boxwright.data.input_format import InputFormat, Window
 from boxwright.data.loader import collate, eval_loader, train_loader
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.sampler import BatchSampler, SampleKey
@@ -285,7 +286,7 @@ import sys, torch
 from pathlib import Path
 import numpy as np
 from boxwright.data.augment import Augmentation
-from boxwright.data.images import InputFormat
+from boxwright.data.input_format import InputFormat
 from boxwright.data.loader import train_loader
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.sampler import BatchSampler

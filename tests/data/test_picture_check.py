@@ -23,7 +23,7 @@ class TestBadPictures:
         message = str(caught.value)
         assert "5 missing: gone0.png, gone1.png, gone2.png, ... and 2 unreadable: a.png, c.png (" in message
         assert "a.png cannot be read as a picture: " in message
-        assert message.endswith("restore the files or take them out of the annotation file")
+        assert message.endswith("restore the files or take them out of the data set")
         assert "\n" not in message
 
     def test_headers_only_finds_what_is_missing(self, tiny) -> None:

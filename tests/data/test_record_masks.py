@@ -15,7 +15,7 @@ from torch import Tensor
 
 from boxwright.data.augment import Augmentation, View
 from boxwright.data.coco import open_data
-from boxwright.data.images import InputFormat, Window
+from boxwright.data.input_format import InputFormat, Window
 from boxwright.data.loader import train_loader
 from boxwright.data.masks import check_masks, picture_masks, record_masks
 from boxwright.data.records import DetectionData, Record

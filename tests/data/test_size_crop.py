@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from boxwright.data.augment import Augmentation
-from boxwright.data.images import Sizing, Window
+from boxwright.data.input_format import Sizing, Window
 from boxwright.data.size_crop import draw_scale, size_cropped
 
 DETR: dict[str, Any] = {

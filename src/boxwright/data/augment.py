@@ -2,7 +2,8 @@
 
 Geometry is never applied step by step: zooming out, cropping and mirroring compose into one ``View``, the
 part of the picture that becomes the canvas, and the picture is resampled once. The black border of a
-zoomed-out picture is never drawn at full size, and no pixel is interpolated twice.
+zoomed-out picture is never drawn at full size, and no pixel is interpolated twice. RandAugment alone, which
+is not for detection, changes the finished canvas.
 """
 
 from __future__ import annotations
@@ -13,9 +14,16 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
-from boxwright.data.images import Sizing, Window, resample
+from boxwright.data.images import resample
+from boxwright.data.input_format import Sizing, Window
 from boxwright.data.photometric import change_colours, draw_colour_map
+from boxwright.data.rand_augment import check_operations, rand_augmented
+from boxwright.data.resized_crop import area_cropped, check_shares
+from boxwright.data.scale_jitter import check_scales, jittered
 from boxwright.data.size_crop import Part, draw_scale, scaled, size_cropped
+
+OFF = (1.0, 1.0)
+"""The range of scales, or shares of the area, that changes nothing."""
 
 CROP_OPTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """Overlaps that a crop is asked to have with some object; 1 leaves the picture whole."""
@@ -78,6 +86,8 @@ class Augmented(NamedTuple):
 class Augmentation:
     """Colours, zooming out, cropping around objects, mirroring; in this order, then resized.
 
+    The last stage of training mirrors only.
+
     DETR's pipeline has neither colours, zooming out nor that crop (all 0), but ``scale_range`` [0.6, 1.0],
     ``size_crop`` 0.5 and ``flip`` 0.5. There every object stays that the crop leaves a part of.
 
@@ -86,7 +96,8 @@ class Augmentation:
     RandomIoUCrop. Differs in that pictures without objects are cropped too (there, only those with objects
     ever are): the whole picture stands in as the object; in that boxes below one pixel are dropped by their
     size on the canvas; and in the colours, see ``draw_colour_map``. DETR's: facebookresearch/detr 29901c5
-    (``make_coco_transforms``); see ``size_cropped``.
+    (``make_coco_transforms``); see ``size_cropped``. The last three options: see ``jittered``,
+    ``area_cropped`` and ``rand_augmented``.
 
     Args:
         photometric: probability of each change of colour: brightness, contrast, saturation, hue.
@@ -100,6 +111,18 @@ class Augmentation:
             draws one of those in steps of 0.04 between them.
         size_crop: probability of a crop of random size and place, whatever it shows, instead of zooming out and
             ``iou_crop``.
+        scale_jitter: least and largest size of a picture, as multiples of the size that evaluation shows it at, on a
+            square canvas whose side is the image size; black where the picture ends. Where it is not (1, 1), it takes
+            the place of zooming out, ``iou_crop``, ``size_crop`` and ``scale_range``, and every object stays that a
+            part is left of. Whole pictures fit at 1 where ``max_size`` is the image size, as in the published recipes.
+        resized_crop: least and largest share of a picture's area that is shown, in a part 3/4 to 4/3 as wide as
+            high. Where it is not (1, 1), it takes the place of zooming out, ``iou_crop`` and ``size_crop``, and every
+            object stays that a part is left of.
+        rand_augment: number of RandAugment's operations, and their magnitude, 0 to 30; for classification only: after
+            everything else, it shears, shifts and turns the canvas, and neither its boxes nor its masks.
+
+    Raises:
+        ValueError: an option is out of range, or two of ``scale_jitter``, ``resized_crop``, ``size_crop`` are on.
     """
 
     def __init__(
@@ -114,6 +137,9 @@ class Augmentation:
         vertical_flip: float = 0.0,
         scale_range: tuple[float, float] = (1.0, 1.0),
         size_crop: float = 0.0,
+        scale_jitter: tuple[float, float] = OFF,
+        resized_crop: tuple[float, float] = OFF,
+        rand_augment: tuple[int, int] = (0, 0),
     ) -> None:
         probabilities = {
             "photometric": photometric,
@@ -129,8 +155,15 @@ class Augmentation:
                 raise ValueError(f"{name} is a probability, from 0 to 1; got {value}")
         if not zoom_out_max >= 1:
             raise ValueError(f"zoom_out_max must be at least 1, the picture's own size; got {zoom_out_max}")
-        if len(scale_range) != 2 or not 0 < scale_range[0] <= scale_range[1] < np.inf:
-            raise ValueError(f"scale_range is the least and the largest scale, greater than 0; got {scale_range}")
+        check_scales("scale_range", scale_range)
+        check_scales("scale_jitter", scale_jitter)
+        check_shares("resized_crop", resized_crop)
+        check_operations("rand_augment", rand_augment)
+        on = {"scale_jitter": scale_jitter != OFF, "resized_crop": resized_crop != OFF, "size_crop": size_crop > 0}
+        if sum(on.values()) > 1:
+            raise ValueError(
+                f"at most one of {', '.join(on)} can be on; got {' and '.join(name for name in on if on[name])}"
+            )
         self.photometric = photometric
         self.channel_shuffle = channel_shuffle
         self.zoom_out = zoom_out
@@ -140,6 +173,9 @@ class Augmentation:
         self.vertical_flip = vertical_flip
         self.scale_range = scale_range
         self.size_crop = size_crop
+        self.scale_jitter = scale_jitter
+        self.resized_crop = resized_crop
+        self.rand_augment = rand_augment
 
     def __call__(
         self,
@@ -167,6 +203,8 @@ class Augmentation:
             colour_map = draw_colour_map(rng, self.photometric, self.channel_shuffle, mean)
             rows, columns = view.content(image.shape[0], image.shape[1])
             canvas[:, rows, columns] = change_colours(canvas[:, rows, columns], colour_map)
+        if not light and self.rand_augment[0]:
+            canvas = rand_augmented(canvas, *self.rand_augment, rng)
         moved = view.boxes(boxes[kept])
         large_enough = (moved[:, 2:] - moved[:, :2]).min(1, initial=np.inf) >= SMALLEST_SIDE
         return Augmented(canvas, moved[large_enough], kept[large_enough], view)
@@ -182,38 +220,42 @@ class Augmentation:
         light: bool = False,
     ) -> tuple[View, Int64[np.ndarray, " kept"]]:
         """What to show of a picture of this size, and which of its objects count as shown."""
-        part, inside = Part(Window.whole(height, width), height, width), np.ones(len(boxes), dtype=bool)
-        if not light:
+        inside = np.ones(len(boxes), dtype=bool)
+        if light:
+            window, canvas = sizing.window(height, width), sizing.canvas(height, width)
+        elif self.scale_jitter != OFF:
+            window, canvas = jittered(height, width, sizing, self.scale_jitter, rng)
+        else:
             part, inside = self._draw_part(height, width, boxes, sizing, rng)
             sizing = sizing._replace(image_size=scaled(sizing.image_size, draw_scale(self.scale_range, rng)))
-        view = View(
-            part.window,
-            sizing.canvas(part.height, part.width),
-            bool(rng.random() < self.flip),
-            bool(rng.random() < self.vertical_flip),
-        )
+            window, canvas = part.window, sizing.canvas(part.height, part.width)
+        view = View(window, canvas, bool(rng.random() < self.flip), bool(rng.random() < self.vertical_flip))
         return view, np.flatnonzero(inside)
 
     def _draw_part(
         self, height: int, width: int, boxes: Float32[np.ndarray, "n 4"], sizing: Sizing, rng: np.random.Generator
     ) -> tuple[Part, Bool[np.ndarray, " n"]]:
-        window, inside = Window.whole(height, width), np.ones(len(boxes), dtype=bool)
+        window, inside = sizing.window(height, width), np.ones(len(boxes), dtype=bool)
+        if self.resized_crop != OFF:
+            return area_cropped(height, width, self.resized_crop, rng), inside
         if self.size_crop and rng.random() < self.size_crop:
             return size_cropped(height, width, sizing, rng), inside
         if rng.random() < self.zoom_out:
-            window = zoomed_out(height, width, self.zoom_out_max, rng)
+            window = zoomed_out(window, self.zoom_out_max, rng)
         if rng.random() < self.iou_crop:
             window, inside = cropped(window, height, width, boxes, rng)
         return Part(window, round(window.y2 - window.y1), round(window.x2 - window.x1)), inside
 
 
-def zoomed_out(height: int, width: int, largest: float, rng: np.random.Generator) -> Window:
-    """A window 1 to ``largest`` times as large as a picture, around it at a random place."""
+def zoomed_out(shown: Window, largest: float, rng: np.random.Generator) -> Window:
+    """A window 1 to ``largest`` times as large as what is shown of a picture, around it at a random place."""
+    x1, y1, x2, y2 = shown
+    height, width = y2 - y1, x2 - x1
     factor = rng.uniform(1.0, largest)
     canvas_height, canvas_width = int(height * factor), int(width * factor)
-    left = int((canvas_width - width) * rng.random())
-    top = int((canvas_height - height) * rng.random())
-    return Window(*map(float, (-left, -top, canvas_width - left, canvas_height - top)))
+    left = x1 - int((canvas_width - width) * rng.random())
+    top = y1 - int((canvas_height - height) * rng.random())
+    return Window(left, top, left + canvas_width, top + canvas_height)
 
 
 def cropped(

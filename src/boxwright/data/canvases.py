@@ -13,7 +13,8 @@ from typing import NamedTuple
 from jaxtyping import UInt8
 from torch import Tensor
 
-from boxwright.data.images import InputFormat, Picture, Window, as_rgb, resample
+from boxwright.data.images import Picture, as_rgb, resample
+from boxwright.data.input_format import InputFormat
 from boxwright.structures import ImageSize
 
 MAX_WAITING = 8
@@ -67,7 +68,7 @@ def read_equal_canvases(
         rgb = as_rgb(picture)
         height, width = rgb.shape[:2]
         shape = input_format.canvas(height, width)
-        canvas = resample(rgb, Window.whole(height, width), *shape)
+        canvas = resample(rgb, input_format.window(height, width), *shape)
         waiting[shape].append(Ready(place, canvas, ImageSize(height, width, *shape)))
         if len(waiting[shape]) == batch_size:
             yield waiting.pop(shape)

@@ -6,11 +6,11 @@ then ``normalise``. A second implementation of any of these, however close, cost
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedI
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
+
+from boxwright.data.input_format import InputFormat, Window
 
 Picture = str | Path | Image.Image | npt.NDArray[Any] | Tensor
 """What ``as_rgb`` makes a picture of."""
@@ -36,113 +38,6 @@ _UPRIGHT = {
 """What turns a picture upright, by its EXIF orientation (TIFF 6.0, tag 274); 1 is upright already."""
 
 _SIDES_SWAP = (5, 6, 7, 8)
-
-
-Resize = Literal["square", "shortest_side"]
-
-
-class Sizing(NamedTuple):
-    """From the size of a picture to that of its canvas, in pixels.
-
-    Args:
-        image_size: side of a square canvas, or the shortest side of one that keeps the aspect ratio.
-        resize: which of the two.
-        max_size: longest side of a canvas that keeps the aspect ratio; for a longer one, both sides shrink.
-    """
-
-    image_size: int
-    resize: Resize = "square"
-    max_size: int | None = None
-
-    def canvas(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of the canvas for a picture, or a part of one, of this size.
-
-        **Source**: the sizes of facebookresearch/detr 29901c5 (``get_size_with_aspect_ratio``). Hence the longest
-        side is rounded down, and may exceed ``max_size`` by what rounding the shortest adds to it. Differs where the
-        shortest side would be 0: it is 1, and the longest ``max_size``.
-        """
-        if self.resize == "square":
-            return self.image_size, self.image_size
-        short, long = sorted((height, width))
-        shortest = self.image_size
-        if self.max_size is not None and long / short * shortest > self.max_size:
-            shortest = round(self.max_size * short / long)
-        longest = int(shortest * long / short)
-        if self.max_size is not None and shortest < 1:
-            shortest, longest = 1, self.max_size
-        return (shortest, longest) if height <= width else (longest, shortest)
-
-
-@dataclass(frozen=True, kw_only=True)
-class InputFormat:
-    """What a network wants its pictures to look like; stored with the model.
-
-    Args:
-        image_size: in pixels; side of the network's input where that is square, and then a multiple of 32; else the
-            shortest side of a picture's canvas.
-        resize: ``square`` stretches every picture to the same square; ``shortest_side`` keeps the aspect ratio, and
-            pictures of one training batch are padded to the largest.
-        max_size: with ``shortest_side``, longest side of a canvas in pixels; pictures that would be longer become
-            smaller on both sides.
-        mean: taken off each channel, RGB with values in [0, 1].
-        std: what each channel is divided by after that.
-    """
-
-    image_size: int = 640
-    resize: Resize = "square"
-    max_size: int | None = None
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-
-    def __post_init__(self) -> None:
-        if self.resize not in get_args(Resize):
-            raise ValueError(f"resize must be {' or '.join(get_args(Resize))}, not {self.resize}")
-        if self.resize == "square":
-            self._check_square()
-        elif self.image_size < 1:
-            raise ValueError(f"image_size must be at least 1, not {self.image_size}")
-        elif self.max_size is not None and self.max_size < self.image_size:
-            raise ValueError(f"max_size must be at least image_size ({self.image_size}), not {self.max_size}")
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
-            raise ValueError(
-                "mean and std must have three numbers each, for red, green and blue, std positive ones; "
-                f"they are {self.mean} and {self.std}"
-            )
-
-    def canvas(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of the canvas for a picture of this size; of nothing else, so that batches do not matter."""
-        return self.sizing(self.image_size).canvas(height, width)
-
-    def sizing(self, image_size: int) -> Sizing:
-        """The same format at another image size; ``max_size`` changes with it."""
-        max_size = None if self.max_size is None else round(self.max_size * image_size / self.image_size)
-        return Sizing(image_size, self.resize, max_size)
-
-    def _check_square(self) -> None:
-        if self.image_size <= 0 or self.image_size % 32:
-            nearest = max(32, round(self.image_size / 32) * 32)
-            raise ValueError(
-                f"image_size must be a positive multiple of 32, not {self.image_size}; nearest is {nearest}"
-            )
-        if self.max_size is not None:
-            raise ValueError(f"max_size {self.max_size} needs resize shortest_side: a square has one size")
-
-
-class Window(NamedTuple):
-    """The part of a picture that becomes the network's canvas, in pixels of the picture.
-
-    It may reach outside the picture: that part of the canvas is filled.
-    """
-
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-
-    @classmethod
-    def whole(cls, height: int, width: int) -> Window:
-        """The window that is all of a picture of this size."""
-        return cls(0.0, 0.0, float(width), float(height))
 
 
 def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
@@ -220,9 +115,9 @@ def resample(
 ) -> UInt8[Tensor, "3 {height} {width}"]:
     """Make a canvas of ``height`` x ``width`` pixels from a window of a picture; the only resize there is.
 
-    Bilinear with antialiasing. The edges of the picture's part are rounded to whole pixels, in the picture
-    and on the canvas: a whole picture is exactly resized, and a window inside it with whole numbers for edges
-    is exactly cropped and resized.
+    Bilinear with antialiasing. A whole picture is exactly resized, and a window inside it with whole numbers for
+    edges is exactly cropped and resized. Of another window everything lies within a pixel of the canvas from where
+    it belongs: pixels of the picture that it cuts are resized whole, then cut off on the canvas.
 
     Args:
         image: RGB.
@@ -234,17 +129,18 @@ def resample(
     Raises:
         ValueError: the window has no area or does not overlap the picture.
     """
-    rows, canvas_rows = _overlap(float(window.y1), float(window.y2), image.shape[0], height)
-    columns, canvas_columns = _overlap(float(window.x1), float(window.x2), image.shape[1], width)
+    x1, y1, x2, y2 = map(float, window)
+    rows, resized_height, kept_rows, canvas_rows = _overlap(y1, y2, image.shape[0], height)
+    columns, resized_width, kept_columns, canvas_columns = _overlap(x1, x2, image.shape[1], width)
     part = np.require(image[rows, columns], requirements=["C", "W"])
     resized = F.resize(
         torch.from_numpy(part).permute(2, 0, 1),  # h w c -> c h w, in channels-last memory: the fast path
-        [canvas_rows.stop - canvas_rows.start, canvas_columns.stop - canvas_columns.start],
+        [resized_height, resized_width],
         interpolation=InterpolationMode.BILINEAR,
         antialias=True,
     )
     canvas = torch.tensor(fill, dtype=torch.uint8).repeat(height, width, 1)
-    canvas[canvas_rows, canvas_columns] = resized.permute(1, 2, 0)
+    canvas[canvas_rows, canvas_columns] = resized[:, kept_rows, kept_columns].permute(1, 2, 0)
     return canvas.permute(2, 0, 1)
 
 
@@ -357,13 +253,20 @@ def _three_channels(pixels: npt.NDArray[np.uint8]) -> UInt8[np.ndarray, "h w 3"]
     return np.ascontiguousarray(pixels)
 
 
-def _overlap(start: float, stop: float, size: int, canvas_size: int) -> tuple[slice, slice]:
-    """Where one side of a window meets a picture's side of ``size``: in the picture, and on the canvas."""
+def _overlap(start: float, stop: float, size: int, canvas_size: int) -> tuple[slice, int, slice, slice]:
+    """Where one side of a window meets a picture's side of ``size``.
+
+    Returns:
+        Pixels of the picture, the number that they are resized to, which of those are kept, and their places.
+    """
     if not (start < stop and start < size and stop > 0):
         raise ValueError(f"the window {start:g} to {stop:g} has no part of a picture's side of {size} pixels")
-    first = min(int(max(start, 0.0) + 0.5), size - 1)
-    last = max(int(min(stop, size) + 0.5), first + 1)
+    low, high = max(start, 0.0), min(stop, float(size))
+    first = min(int(low), size - 1)
+    last = max(math.ceil(high), first + 1)
     scale = canvas_size / (stop - start)
-    canvas_first = min(max(int((first - start) * scale + 0.5), 0), canvas_size - 1)
-    canvas_last = min(max(int((last - start) * scale + 0.5), canvas_first + 1), canvas_size)
-    return slice(first, last), slice(canvas_first, canvas_last)
+    canvas_first = min(int((low - start) * scale + 0.5), canvas_size - 1)
+    canvas_last = min(max(int((high - start) * scale + 0.5), canvas_first + 1), canvas_size)
+    before, after = (int(length * scale + 0.5) for length in (low - first, last - high))
+    end = before + canvas_last - canvas_first
+    return slice(first, last), end + after, slice(before, end), slice(canvas_first, canvas_last)

@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from boxwright.data.augment import Augmentation
 from boxwright.data.canvases import equal_canvases
-from boxwright.data.images import InputFormat, normalise
+from boxwright.data.images import normalise
+from boxwright.data.input_format import InputFormat
 from boxwright.data.records import DetectionData
 from boxwright.data.sampler import BatchSampler
 from boxwright.data.samples import EvalSet, Sample, TrainSet

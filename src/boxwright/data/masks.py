@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from boxwright.data.augment import View
-from boxwright.data.images import Window
+from boxwright.data.input_format import Window
 from boxwright.data.records import DetectionData, Record
 from boxwright.ops.masks import decode_mask, mask_box, rasterise, run_lengths
 from boxwright.structures import RLE

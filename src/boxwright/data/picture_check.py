@@ -9,6 +9,9 @@ from pathlib import Path
 
 from boxwright.data.images import check_image, image_size
 
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+"""By which pictures are known in a folder."""
+
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, total)`` while pictures are checked."""
 
@@ -57,7 +60,7 @@ def measure_pictures(
         reason = f" ({first_error})" if first_error else ""
         raise ValueError(
             f"of {len(names)} pictures in {folder}, {' and '.join(problems)}{reason}; "
-            "restore the files or take them out of the annotation file"
+            "restore the files or take them out of the data set"
         )
     return sizes
 

@@ -1,4 +1,4 @@
-"""Single pictures on their canvases, with their objects: augmented for training, whole for evaluation."""
+"""Single pictures on their canvases, with their objects: augmented for training, as they are for evaluation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from boxwright.data.augment import Augmentation, View
-from boxwright.data.images import InputFormat, Window, read_image
+from boxwright.data.images import read_image
+from boxwright.data.input_format import InputFormat
 from boxwright.data.masks import record_masks
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.sampler import SampleKey, augmentation_rng
@@ -105,7 +106,7 @@ class TrainSet(Dataset[Sample]):
 
 
 class EvalSet(Dataset[Sample]):
-    """Whole pictures, resized to their canvases; by their index in the data set.
+    """What canvases show of pictures without chance; by their index in the data set.
 
     Args:
         data: the pictures.
@@ -122,8 +123,8 @@ class EvalSet(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         record = self.data.records[index]
         single = ~record.crowd
-        canvas = self.input_format.canvas(record.height, record.width)
-        view = View(Window.whole(record.height, record.width), canvas)
+        shape = record.height, record.width
+        view = View(self.input_format.window(*shape), self.input_format.canvas(*shape))
         return _sample(
             record, view.picture(read_record(record)), record.labels[single], view.boxes(record.boxes()[single])
         )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from boxwright.data.images import Sizing, Window
+from boxwright.data.input_format import Sizing, Window
 
 SCALE_STEP = 0.04
 """Between the shortest sides that are drawn, as a share of the image size: 32 pixels of 800."""

@@ -1,0 +1,102 @@
+"""Cutting the objects of a detection data set out, for classification."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+from PIL import Image
+
+from boxwright.data.records import DetectionData
+from boxwright.data.samples import read_record
+
+_NOT_IN_NAMES = re.compile(r'[\\/:*?"<>|\x00-\x1f]')
+"""What file systems refuse."""
+
+
+class Cut(NamedTuple):
+    """How many pictures were written for each class, and how many objects were too small."""
+
+    counts: dict[str, int]
+    too_small: int
+
+
+def crop_objects(
+    data: DetectionData,
+    out: Path,
+    *,
+    margin: float = 0.1,
+    min_size: int = 8,
+    progress: Callable[[int], None] | None = None,
+) -> Cut:
+    """Write every object as ``out/CLASS/PICTURE_ANNOTATION.png``.
+
+    What is cut is a square around the object, so that nothing is distorted, moved into the picture where it reaches
+    out of it; where the picture is too small, as much of the square as there is. Crowd regions are left out.
+
+    Args:
+        data: pictures with objects.
+        out: a folder, which is made.
+        margin: shown around the object on each side, as a share of its longer side; not negative.
+        min_size: shorter side that an object has at least, in pixels.
+        progress: called with the number of pictures done.
+
+    Raises:
+        ValueError: a number is out of range, two classes would have one folder, or a picture cannot be read.
+    """
+    if not margin >= 0 or min_size < 1:
+        raise ValueError(f"margin is not negative and min_size at least 1 pixel, not {margin} and {min_size}")
+    folders = _folder_names(data)
+    counts: Counter[str] = Counter()
+    too_small = 0
+    for name in folders.values():
+        (out / name).mkdir(parents=True, exist_ok=True)
+    for done, record in enumerate(data.records, start=1):
+        boxes = record.boxes()
+        large = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf) >= min_size
+        too_small += int((~large & ~record.crowd).sum())
+        chosen = np.flatnonzero(large & ~record.crowd)
+        picture = read_record(record) if len(chosen) else None
+        for i in chosen.tolist():
+            assert picture is not None
+            left, top, right, bottom = square_around(boxes[i], record.height, record.width, margin)
+            name = folders[int(record.labels[i])]
+            file = out / name / f"{record.path.stem}_{record.annotation_ids[i]}.png"
+            Image.fromarray(picture[top:bottom, left:right]).save(file)
+            counts[name] += 1
+        if progress is not None:
+            progress(done)
+    return Cut({name: counts[name] for name in folders.values()}, too_small)
+
+
+def square_around(
+    box: Float32[np.ndarray, "xyxy=4"], height: int, width: int, margin: float
+) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the square around a corner box, in whole pixels, inside the picture."""
+    x1, y1, x2, y2 = box.tolist()
+    side = max(1, round(max(x2 - x1, y2 - y1) * (1 + 2 * margin)))
+
+    def placed(low: float, high: float, length: int) -> tuple[int, int]:
+        start = min(max(0, round((low + high - side) / 2)), max(0, length - side))
+        return start, min(start + side, length)
+
+    (left, right), (top, bottom) = placed(x1, x2, width), placed(y1, y2, height)
+    return left, top, right, bottom
+
+
+def _folder_names(data: DetectionData) -> dict[int, str]:
+    names = {i: _NOT_IN_NAMES.sub("_", category.name).strip(". ") for i, category in enumerate(data.categories)}
+    taken: dict[str, str] = {}
+    for label, name in names.items():
+        own = data.categories[label].name
+        # Some file systems do not tell upper from lower case.
+        if not name or name.lower() in taken:
+            other = f" and {taken[name.lower()]!r}" if name else ""
+            raise ValueError(f"classes {own!r}{other} have no folder name of their own; rename one")
+        taken[name.lower()] = own
+    return names
