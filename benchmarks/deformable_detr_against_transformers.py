@@ -23,7 +23,7 @@ import torch
 from transformers_deformable_detr import transformers_deformable_detr
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.images import InputFormat
+from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.deformable_detr import DeformableDETR
 from boxwright.losses.set_criterion import normalized_targets

@@ -19,7 +19,7 @@ import torchvision
 from torchvision.models.detection import backbone_utils, retinanet
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.images import InputFormat
+from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.retinanet import RetinaNet
 from boxwright.layers.dense_tower import AnchorOutput

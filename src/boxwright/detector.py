@@ -15,10 +15,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from boxwright.data.canvases import Ready, read_equal_canvases
-from boxwright.data.images import InputFormat, Picture, normalise
+from boxwright.data.images import Picture, normalise
+from boxwright.data.input_format import InputFormat
 from boxwright.layers.rep_vgg import fuse_for_inference
 from boxwright.losses.selection import SelectionQuality
-from boxwright.structures import Category, Detections, Features, ImageSize, LossTotals, Spec, Targets, main_levels
+from boxwright.structures import Category, Detections, Features, ImageSize, LossTotals, Spec, Targets, Task, main_levels
 
 
 class Backbone(Protocol):
@@ -80,6 +81,13 @@ class MaskHead(Protocol):
     needs_masks: bool
 
 
+@runtime_checkable
+class TaskHead(Protocol):
+    """A head that is for another task than detection, and says for which."""
+
+    task: Task
+
+
 class Detector(nn.Module):
     """Backbone, necks and head in a row, with what is needed to use them on pictures.
 
@@ -106,6 +114,11 @@ class Detector(nn.Module):
         self.head = head
         self.categories = tuple(categories)
         self.input_format = input_format
+
+    @property
+    def task(self) -> Task:
+        """What it is trained for."""
+        return self.head.task if isinstance(self.head, TaskHead) else "detection"
 
     @property
     def needs_masks(self) -> bool:

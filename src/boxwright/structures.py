@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,6 +26,9 @@ class Level:
     stride: int
     auxiliary: bool = False
 
+
+Task = Literal["detection", "classification"]
+"""What a head is trained for: objects and their boxes, or the class of a whole picture, its one object."""
 
 RLE = dict[str, Any]
 """A mask as COCO's compressed run lengths: ``{"size": [height, width], "counts": bytes}``."""

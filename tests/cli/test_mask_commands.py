@@ -64,7 +64,7 @@ def test_training_logs_masks_and_keeps_the_best_of_them(masked: Path) -> None:
     rows = [row for row in read_log(masked) if row["kind"] == "eval"]
     assert len(rows) == 2
     assert all(0 <= row["segm"]["AP"] <= 1 for row in rows)
-    assert read_checkpoint(masked / "last.pt")["progress"]["best_ap"] == max(row["segm"]["AP"] for row in rows)
+    assert read_checkpoint(masked / "last.pt")["progress"]["best"] == max(row["segm"]["AP"] for row in rows)
 
 
 def test_the_best_is_the_best_of_masks(

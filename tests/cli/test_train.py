@@ -40,7 +40,7 @@ def test_a_run_folder_has_recipe_log_and_checkpoints(trained: Path) -> None:
     assert last["categories"] == list(NAMES.items())
     rows = read_log(trained)
     assert [row["step"] for row in rows if row["kind"] == "eval"] == [3, 6]
-    assert max(row["AP"] for row in rows if row["kind"] == "eval") == last["progress"]["best_ap"]
+    assert max(row["AP"] for row in rows if row["kind"] == "eval") == last["progress"]["best"]
 
 
 def test_what_is_said(recipe_file: Path, drawn: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.compose.parts import Folder, find_part
-from boxwright.data.images import InputFormat
+from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.structures import Category, Features, Level, Spec, levels_for_head, main_levels
 
@@ -32,6 +32,8 @@ TWO_STAGES: dict[str, Any] = {
 REDUCED: dict[str, dict[str, Any]] = {
     "resnet_vd": {"depth": 18, "width": 8},
     "resnet": {"depth": 18, "width": 8},
+    "botnet": {"width": 8, "image_size": 64},
+    "non_local": {"depth": 18, "width": 8},
     "hybrid_encoder": {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 16, "num_blocks": 1},
     "detr_encoder": {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 16, "num_layers": 2, "dropout": 0.0},
     "deformable_encoder": {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 16, "num_layers": 2, "dropout": 0.0},

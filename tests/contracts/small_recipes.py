@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from boxwright.compose.recipes import list_recipes, resolve
+from boxwright.compose.tasks import recipe_task
+from boxwright.structures import Task
 
 NARROW: dict[str, Any] = {"hidden_dim": 64, "num_heads": 4, "feedforward_dim": 64}
 SHORT: dict[str, Any] = {"num_layers": 2, "dropout": 0.0}
@@ -17,6 +19,8 @@ FEW: dict[str, Any] = {"hidden_dim": 64, "num_candidates": [100, 100], "num_prop
 REDUCED: dict[str, dict[str, Any]] = {
     "resnet_vd": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0},
     "resnet": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0},
+    "botnet": {"width": 16, "norm": "batch", "frozen_stages": 0, "image_size": 96},
+    "non_local": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0},
     "rfp": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0, "out_channels": 64},
     "timm": {"model": "test_efficientnet", "drop_path": 0.0, "norm_momentum": 0.1},
     "fpn": {"out_channels": 64},
@@ -67,6 +71,8 @@ def small(name: str) -> dict[str, Any]:
     """The recipe with reduced sizes, for pictures of 96 pixels."""
     recipe = resolve(name).recipe
     overrides: dict[str, Any] = {"input.image_size": 96, "augment.flip": 0.0, "augment.vertical_flip": 0.0}
+    # What a classifier sees of a picture has to be the same each time too.
+    overrides |= {"augment.resized_crop": [1.0, 1.0], "augment.rand_augment": [0, 0]}
     if recipe["input"]["max_size"] is not None:
         overrides["input.max_size"] = 128
     overrides |= {f"train.{key}": value for key, value in TRAINING.items()}
@@ -85,6 +91,11 @@ def distinct() -> dict[str, dict[str, Any]]:
     return {", ".join(alike): json.loads(recipe) for recipe, alike in names.items()}
 
 
-every_recipe = pytest.mark.parametrize(
-    "recipe", [pytest.param(recipe, id=names) for names, recipe in distinct().items()]
-)
+def _parameters(*tasks: Task) -> pytest.MarkDecorator:
+    found = {names: recipe for names, recipe in distinct().items() if recipe_task(recipe) in tasks}
+    return pytest.mark.parametrize("recipe", [pytest.param(recipe, id=names) for names, recipe in found.items()])
+
+
+every_recipe = _parameters("detection", "classification")
+every_detector = _parameters("detection")
+every_classifier = _parameters("classification")

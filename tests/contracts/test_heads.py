@@ -71,7 +71,8 @@ def test_losses_are_finite_scalars(name: str, counts: list[int], make_targets: M
         assert value >= 0
     total = sum(losses.values())
     assert isinstance(total, Tensor)
-    assert total > 0
+    # A picture without objects is all background to a detector; to a classifier it says nothing.
+    assert total > 0 or (getattr(head, "task", "detection") == "classification" and not sum(counts))
 
 
 @heads

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_recipes import every_recipe
+from small_recipes import every_classifier, every_detector
 
 from boxwright.cli.validation import Validation
 from boxwright.compose.detectors import build_resolved, load
 from boxwright.compose.recipes import resolve, section_options
+from boxwright.data.class_folders import open_class_folders
 from boxwright.data.coco import open_data
+from boxwright.data.object_crops import crop_objects
 from boxwright.data.records import DetectionData
 from boxwright.data.shapes import draw_data_set
 from boxwright.training.loop import train
@@ -31,23 +33,44 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> DetectionData:
     return open_data(folder, "train")
 
 
-@every_recipe
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory, eight: DetectionData) -> DetectionData:
+    folder = tmp_path_factory.mktemp("crops")
+    crop_objects(eight, folder / "train")
+    return open_class_folders(folder)
+
+
+def learnt(recipe: dict[str, Any], data: DetectionData, folder: Path) -> list[dict[str, Any]]:
+    """What was measured on the pictures that it was trained on."""
+    run = Run(
+        detector=build_resolved(recipe, categories=data.categories),
+        recipe=recipe,
+        data=data,
+        augmentation=section_options(recipe, "augment"),
+        options=section_options(recipe, "train"),
+        folder=folder / "run",
+        evaluate=Validation(data),
+    )
+    train(run)
+    rows = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["kind"] == "eval"]
+
+
+@every_classifier
+def test_the_objects_of_eight_pictures_are_learnt_by_heart(
+    recipe: dict[str, Any], crops: DetectionData, tmp_path: Path
+) -> None:
+    found = [row["top1"] for row in learnt(recipe, crops, tmp_path)]
+    assert max(found) >= ENOUGH, found
+    assert Validation(crops).measure_classes(load(tmp_path / "run")).accuracy.top1 == max(found)
+
+
+@every_detector
 def test_eight_pictures_are_learnt_by_heart(recipe: dict[str, Any], eight: DetectionData, tmp_path: Path) -> None:
     # Convolutions see padding. On maps of a dozen cells, pictures that were learnt beside padding are other pictures
     # without it: with canvases of several sizes, AP50 stays between 0.7 and 0.95.
     recipe = resolve(recipe, {"input.resize": "square", "input.max_size": None}).recipe
-    run = Run(
-        detector=build_resolved(recipe, categories=eight.categories),
-        recipe=recipe,
-        data=eight,
-        augmentation=section_options(recipe, "augment"),
-        options=section_options(recipe, "train"),
-        folder=tmp_path / "run",
-        evaluate=Validation(eight),
-    )
-    train(run)
-    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    found = [row["AP50"] for row in rows if row["kind"] == "eval"]
+    found = [row["AP50"] for row in learnt(recipe, eight, tmp_path)]
     assert max(found) >= ENOUGH, found
     metrics = Validation(eight).measure(load(tmp_path / "run")).to_json()
     assert metrics["AP50"] == pytest.approx(max(found), abs=1e-3)

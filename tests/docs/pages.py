@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 SMALLER = {
     # The recipes of the same name that stand in the reader's folder: a few thousand parameters, two steps.
-    r"^boxwright (train|info) ((?:rtdetr|mask_rcnn)_\w+)": r"boxwright \1 \2.yaml",
+    r"^boxwright (train|info) ((?:rtdetr|mask_rcnn|faster_rcnn|resnet18)_\w+)": r"boxwright \1 \2.yaml",
     r"--train\.(budget|epochs|steps) \S+": "--train.steps 2",
     r"--image-size \d+": "--image-size 64",
     r"--train\.batch_size \d+ --train\.accumulate \d+": "--train.batch_size 4 --train.accumulate 2",
@@ -51,6 +51,27 @@ input:    {image_size: 64}
 train:    {steps: 2, batch_size: 2, evaluations: 1, multi_scale: 0}
 """
 """The same with masks."""
+
+SMALL_CLASSIFIER_RECIPE = """\
+backbone: {name: resnet, depth: 18, width: 8, levels: [c5]}
+neck:     identity
+head:     {name: classifier}
+input:    {image_size: 32, resize: centre_crop}
+augment:  {zoom_out: 0, iou_crop: 0}
+train:    {steps: 2, batch_size: 2, evaluations: 1, multi_scale: 0}
+"""
+
+SMALL_REGION_RECIPE = (
+    SMALL_MASK_RECIPE.replace("resnet_vd", "resnet").replace("mask_rcnn", "faster_rcnn").replace("mask_dim: 8, ", "")
+)
+
+
+def small_recipe(name: str) -> str:
+    """What stands in the reader's folder under the name of a recipe."""
+    if name.endswith("_classifier"):
+        return SMALL_CLASSIFIER_RECIPE
+    return {"mask": SMALL_MASK_RECIPE, "faster": SMALL_REGION_RECIPE}.get(name.partition("_")[0], SMALL_RECIPE)
+
 
 NOT_TYPED = ("source .venv/bin/activate",)
 """What changes the reader's shell only."""

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from pages import ELSEWHERE, ROOT, SMALL_MASK_RECIPE, SMALL_RECIPE, answer_of, blocks, commands, play, smaller
+from pages import ELSEWHERE, ROOT, answer_of, blocks, commands, play, small_recipe, smaller
 
 from boxwright.cli.info import measure
 from boxwright.cli.list import combination_table
 from boxwright.cli.main import COMMANDS, main
+from boxwright.cli.recipe_arguments import BACKBONE_WEIGHTS
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.options import options_of
 from boxwright.compose.parts import FOLDERS, Folder, find_part, import_attribute, list_parts
@@ -52,7 +53,7 @@ def folder(tmp_path: Path, data_set: Path) -> Path:
     for name, picture in zip(("photo.jpg", "photos/a.jpg", "photos/b.jpg"), pictures, strict=True):
         shutil.copy(picture, tmp_path / name)
     for name in list_recipes():
-        (tmp_path / f"{name}.yaml").write_text(SMALL_MASK_RECIPE if name.startswith("mask_rcnn") else SMALL_RECIPE)
+        (tmp_path / f"{name}.yaml").write_text(small_recipe(name))
     return tmp_path
 
 
@@ -178,6 +179,7 @@ def test_options_that_are_named_exist(page: Path) -> None:
     known = {slot: slot_options(folder) for slot, folder in SLOTS.items()}
     known |= {section: set(options_of(import_attribute(target))) for section, target in SECTIONS.items()}
     known["neck"] |= example_options()
+    known["backbone"].add(BACKBONE_WEIGHTS.partition(".")[2])
     all_blocks = blocks(page)
     text = page.read_text()
     for index, block in enumerate(all_blocks):
@@ -199,7 +201,8 @@ def test_the_page_on_the_command_line_has_every_option(command: str) -> None:
     section = re.search(rf"^## boxwright {command}\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
     assert section
     table = "\n".join(line for line in section[1].splitlines() if line.startswith("| `"))
-    assert set(re.findall(option, table.replace("--input.image_size", ""))) == has
+    assert set(re.findall(option, table.replace("--input.image_size", ""))) - parts == has
+    assert (f"`{BACKBONE_WEIGHTS} " in table) == (f"{BACKBONE_WEIGHTS} " in output.getvalue())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)

@@ -38,14 +38,21 @@ def save_at(path: Path, run: Run, step: int, *, average: bool = True, optimizer:
         average_of(run) if average else None,
         run.recipe,
         optimizer=make_optimizer(run.detector, run.options) if optimizer else None,
-        progress=Progress(step=step, steps=20, evaluations=2, best_ap=0.25, seconds=1.5),
+        progress=Progress(step=step, steps=20, evaluations=2, best=0.25, seconds=1.5),
     )
 
 
 def test_it_holds_plain_values_and_both_sets_of_weights(tmp_path: Path, run: Run) -> None:
     save_at(tmp_path / "last.pt", run, 7)
     state = torch.load(tmp_path / "last.pt", weights_only=True)
-    assert state["progress"] == {"step": 7, "steps": 20, "evaluations": 2, "best_ap": 0.25, "seconds": 1.5}
+    assert state["progress"] == {
+        "step": 7,
+        "steps": 20,
+        "evaluations": 2,
+        "best": 0.25,
+        "measure": "AP",
+        "seconds": 1.5,
+    }
     assert state["recipe"] == run.recipe
     assert state["categories"] == [(category.id, category.name) for category in run.data.categories]
     assert [number for number, _ in state["categories"]] == [58, 65, 72, 79, 86, 93]
@@ -94,7 +101,7 @@ def go_on(path: Path, run: Run, *, average: bool = True) -> Progress:
 def test_everything_comes_back(tmp_path: Path, make_run: Callable[..., Run]) -> None:
     first, second = make_run(weights_seed=1), make_run(weights_seed=2)
     save_at(tmp_path / "last.pt", first, 7)
-    assert go_on(tmp_path / "last.pt", second) == Progress(7, 20, 2, 0.25, 1.5)
+    assert go_on(tmp_path / "last.pt", second) == Progress(7, 20, 2, 0.25, seconds=1.5)
     for name, tensor in first.detector.state_dict().items():
         assert torch.equal(second.detector.state_dict()[name], tensor), name
 

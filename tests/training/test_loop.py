@@ -189,7 +189,7 @@ class TestAverage:
         last, best = checkpoint(run, "last.pt"), checkpoint(run, "best.pt")
         assert_equal(best["model"], last["ema"])
         total = sum(float(best["model"][name].double().abs().sum()) for name, _ in run.detector.named_parameters())
-        assert last["progress"]["best_ap"] == pytest.approx(total % 1, abs=1e-9)
+        assert last["progress"]["best"] == pytest.approx(total % 1, abs=1e-9)
 
     def test_there_may_be_none(self, make_run: MakeRun) -> None:
         run = make_run(steps=2, evaluations=1, ema=0.0)
@@ -213,20 +213,20 @@ class Scripted:
 
 
 @pytest.mark.parametrize(
-    ("aps", "best_step", "best_ap"),
+    ("aps", "best_step", "best"),
     [((0.1, 0.3, 0.2), 2, 0.3), ((0.3, 0.3, 0.3), 1, 0.3), ((-1.0, -1.0, -1.0), 1, -1.0), ((0.0, 0.0, 0.1), 3, 0.1)],
 )
-def test_the_best_is_kept(make_run: MakeRun, aps: tuple[float, ...], best_step: int, best_ap: float) -> None:
+def test_the_best_is_kept(make_run: MakeRun, aps: tuple[float, ...], best_step: int, best: float) -> None:
     """Also where there is nothing to find, and AP is -1."""
     run = replace(make_run(steps=3, evaluations=3), evaluate=Scripted(*aps))
-    assert train(run).best_ap == best_ap
+    assert train(run).best == best
     assert checkpoint(run, "best.pt")["progress"]["step"] == best_step
     assert checkpoint(run, "last.pt")["progress"]["step"] == 3
 
 
 def test_without_a_validation_the_last_is_the_best(make_run: MakeRun) -> None:
     run = replace(make_run(steps=2, evaluations=1), evaluate=None)
-    assert train(run).best_ap < 0
+    assert train(run).best < 0
     assert_equal(checkpoint(run, "best.pt")["model"], checkpoint(run, "last.pt")["ema"])
 
 

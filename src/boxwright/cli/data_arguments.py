@@ -9,9 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from boxwright.data.class_folders import open_class_folders
 from boxwright.data.coco import open_data
 from boxwright.data.records import DetectionData
-from boxwright.structures import Category
+from boxwright.structures import Category, Task
 
 MANY_PICTURES = 2000
 
@@ -24,23 +25,33 @@ def read_split(
     annotations: str | None = None,
     images: str | None = None,
     categories: Sequence[Category] | None = None,
+    task: Task = "detection",
 ) -> DetectionData:
-    """Read and check a split, with a progress bar where that takes a while, and print what was dropped or repaired."""
+    """Read and check a split, with a progress bar where that takes a while, and print what was dropped or repaired.
+
+    For classification that is a folder per class in ``data``.
+    """
+    if task == "classification" and (data is None or annotations is not None or images is not None):
+        raise ValueError("a classifier has no annotation files: give --data DIR, with DIR/train/CLASS/*.jpg")
     columns = (TextColumn(f"checking {split}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(split, total=None, visible=False)
+        line = bar.add_task(split, total=None, visible=False)
 
         def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, visible=total >= MANY_PICTURES)
+            bar.update(line, completed=done, total=total, visible=total >= MANY_PICTURES)
 
-        found = open_data(
-            Path(data) if data is not None else None,
-            split,
-            annotations=annotations,
-            images=images,
-            categories=categories,
-            progress=show,
-        )
+        if task == "classification":
+            assert data is not None
+            found = open_class_folders(Path(data), split, categories=categories, progress=show)
+        else:
+            found = open_data(
+                Path(data) if data is not None else None,
+                split,
+                annotations=annotations,
+                images=images,
+                categories=categories,
+                progress=show,
+            )
     for note in found.notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     return found

@@ -25,6 +25,7 @@ from boxwright.cli.validation import Validation
 from boxwright.cli.writing import check_folder, write_text
 from boxwright.compose.detectors import load, read_checkpoint
 from boxwright.compose.recipes import resolve
+from boxwright.compose.tasks import recipe_task
 from boxwright.data.coco import open_data
 from boxwright.data.images import read_image
 from boxwright.data.records import DetectionData
@@ -61,6 +62,8 @@ def run(argv: Sequence[str]) -> int:
 
     budget = options.budget or (BUDGET if options.recipe == RECIPE else None)
     recipe, _ = resolve(options.recipe, {"train.steps": None, "train.budget": budget} if budget else {})
+    if recipe_task(recipe) != "detection":
+        parser.error(f"the demo shows a detector, and {options.recipe} is for {recipe_task(recipe)}")
     check_folder(out)
 
     say(console, "1/4  drawing a data set")
@@ -104,6 +107,7 @@ def _train_options(options: argparse.Namespace, out: Path) -> argparse.Namespace
         train_images=None,
         val_annotations=None,
         val_images=None,
+        backbone_weights=None,
         resume=(out / "run" / LAST).is_file(),
     )
 
@@ -150,7 +154,7 @@ def _write_report(out: Path, evaluation: Evaluation, pictures: Sequence[ReportPi
             "detector": ", ".join(part["name"] for part in parts),
             "training": f"{progress['steps']} steps in {progress['seconds']:.0f} s",
             "held-out pictures": str(len(data.records)),
-            "best AP during training": f"{progress['best_ap']:.3f}",
+            f"best {progress['measure']} during training": f"{progress['best']:.3f}",
         },
         notes=evaluation.notes,
         recipe=yaml.safe_dump(recipe, sort_keys=False),

@@ -30,6 +30,8 @@ def run(argv: Sequence[str]) -> int:
     target = Path(options.json) if options.json else None
     detector = load(options.model, trusted=options.trust)
     if options.max_detections is not None:
+        if detector.task != "detection":
+            raise ValueError(f"--max-detections is for detectors, and {options.model} is for {detector.task}")
         detector = _finding_at_most(options.max_detections, detector, Path(options.model), options.trust)
     detector.to(choose_device(options.device))
     console = Console(stderr=True)
@@ -40,6 +42,7 @@ def run(argv: Sequence[str]) -> int:
         annotations=options.annotations,
         images=options.images,
         categories=detector.categories,
+        task=detector.task,
     )
     if detector.needs_masks:
         check_masks(data, crowds=True)
@@ -53,7 +56,11 @@ def run(argv: Sequence[str]) -> int:
         max_detections=options.max_detections or MAX_DETECTIONS,
     )
     selection = SelectionCounter(detector)
-    evaluation = validation.measure(detector, observe=selection)
+    evaluation = (
+        validation.measure_classes(detector)
+        if detector.task == "classification"
+        else validation.measure(detector, observe=selection)
+    )
     Console().print(evaluation_tables(evaluation))
     if selection.quality is not None:
         print(selection.line())
@@ -67,7 +74,7 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser(
         "eval",
         description="Measure a trained detector: the 12 COCO numbers and a table per class, of boxes and, where it "
-        "finds them, of masks.",
+        "finds them, of masks; of a classifier top-1 and top-5.",
     )
     parser.add_argument("model", metavar="MODEL", help="a checkpoint, or the folder of a run")
     parser.add_argument("--data", metavar="DIR", help="data set: annotations/val.json + images/, or a like layout")

@@ -13,10 +13,12 @@ from boxwright.compose.parts import import_attribute, unknown
 
 COMMANDS = {
     "demo": "draw a data set, train on it, evaluate, predict and write a report",
-    "train": "train a detector on a data set",
-    "eval": "measure a trained detector on a data set: COCO metrics, a table per class",
+    "train": "train a detector or a classifier on a data set",
+    "eval": "measure a trained one on a data set: COCO metrics or accuracy, a table per class",
     "predict": "find objects in pictures, draw and list them",
     "info": "parameters and multiply-adds of a recipe, part by part",
+    "draw": "a data set of drawn shapes, for first experiments",
+    "crop": "cut the objects out of a data set, for a classifier",
     "list": "the backbones, necks, heads and recipes that there are",
 }
 """What each ``boxwright/cli/<command>.py`` does; its ``run(argv) -> exit status`` is imported on demand."""

@@ -17,13 +17,12 @@ from boxwright.cli.arguments import CommandParser
 from boxwright.cli.writing import check_folder, check_target, write_text
 from boxwright.compose.detectors import load
 from boxwright.data.images import read_image
+from boxwright.data.picture_check import SUFFIXES
 from boxwright.detector import Detector
 from boxwright.ops.masks import to_json
 from boxwright.serving.drawing import draw_detections
 from boxwright.structures import Category, Detections
 from boxwright.training.distributed import choose_device
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 
 
 class Picture(NamedTuple):
@@ -35,7 +34,9 @@ class Picture(NamedTuple):
 
 def run(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
-    parser = CommandParser("predict", description="Find objects in pictures; draw them, and list them as JSON.")
+    parser = CommandParser(
+        "predict", description="Find objects in pictures, or their classes; draw them, and list them as JSON."
+    )
     parser.add_argument("model", metavar="MODEL", help="a checkpoint, or the folder of a run")
     parser.add_argument("paths", metavar="PATH", nargs="+", help="pictures, folders of pictures, globs")
     parser.add_argument("--out", metavar="DIR", default="predictions", help="for drawn pictures (default: predictions)")
@@ -72,7 +73,8 @@ def run(argv: Sequence[str]) -> int:
         write_text(target, json.dumps(rows, indent=1) + "\n")
     if done:
         where = f", as JSON in {target}" if target is not None else ""
-        print(f"{len(rows)} objects in {done} pictures, drawn in {out}{where}")
+        found = "objects in" if detector.task == "detection" else "classes of"
+        print(f"{len(rows)} {found} {done} pictures, drawn in {out}{where}")
     if failures:
         raise ValueError(f"{len(failures)} of {len(pictures)} pictures could not be read: {'; '.join(failures[:3])}")
     return 0
@@ -150,7 +152,11 @@ def _predict(
         assert isinstance(detections, Detections)
         target = _target(out, picture)
         target.parent.mkdir(parents=True, exist_ok=True)
-        _save(draw_detections(image, detections, detector.categories, threshold=threshold), target)
+        # Of a picture's classes, whose boxes are all the same, the likeliest is drawn.
+        drawn = (
+            detections if detector.task == "detection" else detections.select(torch.arange(len(detections.scores))[:1])
+        )
+        _save(draw_detections(image, drawn, detector.categories, threshold=threshold), target)
         rows += detection_rows(picture.name, detections, detector.categories)
     return rows
 

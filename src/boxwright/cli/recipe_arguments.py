@@ -30,6 +30,9 @@ and any option be set; what there is, with types and defaults: `{prog} RECIPE --
 
 _COLUMN = 30
 
+BACKBONE_WEIGHTS = "--backbone.weights"
+"""An option of the command and not of the recipe: what a run began with is not there when its weights are loaded."""
+
 LENGTHS = ("train.epochs", "train.steps", "train.budget")
 """Ways to say how long to train: the one that is typed replaces the one in the recipe."""
 
@@ -130,9 +133,13 @@ def _take_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     overrides: dict[str, str] = {}
     remaining = iter(argv)
     for argument in remaining:
-        key, has_value, value = argument.removeprefix("--").partition("=")
-        key = key.replace("-", "_")
-        if not argument.startswith("--") or key.partition(".")[0] not in {*SLOTS, *SECTIONS, *ALIASES}:
+        option, has_value, value = argument.partition("=")
+        key = option.removeprefix("--").replace("-", "_")
+        if (
+            option == BACKBONE_WEIGHTS
+            or not argument.startswith("--")
+            or key.partition(".")[0] not in {*SLOTS, *SECTIONS, *ALIASES}
+        ):
             own.append(argument)
             continue
         if not has_value:

@@ -13,26 +13,29 @@ import torch
 from rich.console import Console
 
 from boxwright.cli.arguments import CommandParser
+from boxwright.cli.backbone_weights import WEIGHTS, note_backbone, take_backbone
 from boxwright.cli.data_arguments import add_split_arguments, read_split
-from boxwright.cli.recipe_arguments import parse_recipe_command
+from boxwright.cli.recipe_arguments import BACKBONE_WEIGHTS, parse_recipe_command
 from boxwright.cli.validation import Validation
 from boxwright.cli.writing import check_folder
 from boxwright.compose.detectors import build_resolved, read_checkpoint
 from boxwright.compose.recipes import section_options
+from boxwright.compose.tasks import recipe_task
+from boxwright.data.class_folders import has_split
 from boxwright.data.coco import max_objects, splits
 from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData
 from boxwright.detector import Detector
 from boxwright.evaluation.limits import coco_limit, head_limits
 from boxwright.layers.conv import FrozenBatchNorm2d
-from boxwright.structures import Category
+from boxwright.structures import Category, Task
 from boxwright.training.checkpoint import BEST, LAST, Progress
 from boxwright.training.interrupt import Interrupted
 from boxwright.training.log import LOG
 from boxwright.training.loop import train
 from boxwright.training.run import RECIPE, Run
 
-BEFORE_A_CHECKPOINT = {RECIPE, LOG, "tensorboard", "last.unfinished"}
+BEFORE_A_CHECKPOINT = {RECIPE, LOG, WEIGHTS, "tensorboard", "last.unfinished"}
 """What a run leaves that ended before its first checkpoint: nothing that is worth keeping."""
 
 
@@ -41,14 +44,17 @@ def run(argv: Sequence[str]) -> int:
     began = time.monotonic()
     parser = CommandParser(
         "train",
-        description="Train a detector on a data set in COCO format; best.pt has the weights with the best AP on its "
-        "validation split, of masks where the detector finds them.",
+        description="Train a detector on a data set in COCO format, or a classifier on train/CLASS/*.jpg; best.pt has "
+        "the weights with the best AP on the validation split, of masks where they are found, or the best top-1.",
     )
     parser.add_argument("--data", metavar="DIR", help="data set: annotations/train.json + images/, or a like layout")
     add_split_arguments(parser, "train")
     add_split_arguments(parser, "val")
     parser.add_argument("--out", metavar="RUN", help="folder of the run; runs/RECIPE-DATA where not given")
     parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    parser.add_argument(
+        BACKBONE_WEIGHTS, metavar="RUN", dest="backbone_weights", help="begin with the backbone of another run"
+    )
     options, recipe, notes = parse_recipe_command(parser, argv)
     console = Console(stderr=True)
     for note in notes:
@@ -74,7 +80,7 @@ def train_recipe(
         console: for what the user reads on the way.
         recipe: resolved.
         folder: of the run.
-        options: ``data``, ``{train,val}_{annotations,images}`` and ``resume``, as in ``run``.
+        options: ``data``, ``{train,val}_{annotations,images}``, ``resume`` and ``backbone_weights``, as in ``run``.
         began: ``time.monotonic()`` when the user's budget began to run.
         command: what was typed, to say how to go on after Ctrl-C.
     """
@@ -82,19 +88,17 @@ def train_recipe(
     categories: list[Category] | None = None
     if options.resume:
         recipe, categories = _as_begun(console, recipe, folder)
-    data = read_split(
-        console,
-        "train",
-        options.data,
-        annotations=options.train_annotations,
-        images=options.train_images,
-        categories=categories,
-    )
-    validation = _validation(console, options, data)
+    task = recipe_task(recipe)
+    data = _split(console, "train", options, categories, task)
+    validation = _validation(console, options, data, task)
     settings = section_options(recipe, "train")
     torch.manual_seed(settings.seed)
     detector = build_resolved(recipe, categories=data.categories)
+    source = None if options.resume else options.backbone_weights
+    transfer = None if source is None else take_backbone(console, detector, source)
     _announce(console, detector, data, validation, folder)
+    if transfer is not None:
+        note_backbone(transfer, folder)
     work = Run(
         detector=detector,
         recipe=recipe,
@@ -112,7 +116,7 @@ def train_recipe(
         again = command if options.resume or command.startswith("demo") else f"{command} --resume"
         say(console, f"stopped and saved in {folder}; to go on:  boxwright {again}")
         return 130
-    _conclude(console, progress, folder, options.data or "DIR", "mask AP" if detector.needs_masks else "AP")
+    _conclude(console, progress, folder, options.data or "DIR")
     return 0
 
 
@@ -124,9 +128,9 @@ def _as_begun(console: Console, recipe: dict[str, Any], folder: Path) -> tuple[d
     return stored["recipe"], [Category(int(number), str(name)) for number, name in stored["categories"]]
 
 
-def _conclude(console: Console, progress: Progress, folder: Path, data: str, measure: str) -> None:
+def _conclude(console: Console, progress: Progress, folder: Path, data: str) -> None:
     """Say what came out, and what to type next."""
-    best = f", best {measure} {progress.best_ap:.3f}" if progress.best_ap >= 0 else ""
+    best = f", best {progress.measure} {progress.best:.3f}" if progress.best >= 0 else ""
     say(console, f"done: {progress.steps} steps in {progress.seconds:.0f} s{best}")
     say(console, f"now:  boxwright eval {folder / BEST} --data {data} --split val")
     say(console, f"      boxwright predict {folder / BEST} PICTURE...")
@@ -140,11 +144,9 @@ def _announce(
         check_masks(data)
         if validation is not None:
             check_masks(validation.data, crowds=True)
-    say(
-        console,
-        f"training on {len(data.records)} pictures of {len(data.categories)} classes "
-        f"(at most {max_objects(data)} objects in one), into {folder}",
-    )
+    objects = f" (at most {max_objects(data)} objects in one)" if detector.task == "detection" else ""
+    pictures = f"{len(data.records)} pictures of {len(data.categories)} classes"
+    say(console, f"training on {pictures}{objects}, into {folder}")
     measured = () if validation is None else (validation.data,)
     for split in (data, *measured):
         for option, line in head_limits(split, detector.head).items():
@@ -177,19 +179,31 @@ def _check_folder(folder: Path, resume: bool) -> None:
         )
 
 
-def _validation(console: Console, options: argparse.Namespace, train_data: DetectionData) -> Validation | None:
-    if options.val_annotations is None and (options.data is None or "val" not in splits(Path(options.data))):
+def _validation(
+    console: Console, options: argparse.Namespace, train_data: DetectionData, task: Task
+) -> Validation | None:
+    if options.val_annotations is None and (options.data is None or not _has_val(Path(options.data), task)):
         say(console, "note: there is no split val, so that nothing is measured during training")
         return None
-    data = read_split(
+    return Validation(_split(console, "val", options, train_data.categories, task))
+
+
+def _split(
+    console: Console, split: str, options: argparse.Namespace, categories: Sequence[Category] | None, task: Task
+) -> DetectionData:
+    return read_split(
         console,
-        "val",
+        split,
         options.data,
-        annotations=options.val_annotations,
-        images=options.val_images,
-        categories=train_data.categories,
+        annotations=getattr(options, f"{split}_annotations"),
+        images=getattr(options, f"{split}_images"),
+        categories=categories,
+        task=task,
     )
-    return Validation(data)
+
+
+def _has_val(data: Path, task: Task) -> bool:
+    return has_split(data, "val") if task == "classification" else "val" in splits(data)
 
 
 def _differences(stored: Any, given: Any, path: str = "") -> list[str]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from boxwright.data.loader import eval_loader
+from boxwright.data.loader import BatchLoader, eval_loader
 from boxwright.data.records import DetectionData
 from boxwright.detector import Detector
-from boxwright.evaluation.evaluate import Evaluation, evaluate
+from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation, evaluate, evaluate_classes
 from boxwright.evaluation.limits import MAX_DETECTIONS
 from boxwright.structures import Batch
 
@@ -40,6 +40,8 @@ class Validation:
 
     def __call__(self, detector: Detector, limit: int | None = None) -> dict[str, Any]:
         """Metrics as they stand in JSON; of the first ``limit`` pictures only where given."""
+        if detector.task == "classification":
+            return self.measure_classes(detector, limit).to_json()
         return self.measure(detector, limit).to_json()
 
     def measure(
@@ -48,7 +50,24 @@ class Validation:
         limit: int | None = None,
         observe: Callable[[Any, Batch], None] | None = None,
     ) -> Evaluation:
-        """Metrics, and what was found. The detector is fused first: that is what will be used."""
+        """Metrics, and what was found. The detector is fused first: that is what will be used.
+
+        Raises:
+            ValueError: it is a classifier.
+        """
+        if detector.task != "detection":
+            raise ValueError(f"boxes are measured of detectors, and this one is for {detector.task}")
+        fused, loader, data, device = self._ready(detector, limit)
+        return evaluate(fused, loader, data, device=device, observe=observe, max_detections=self.max_detections)
+
+    def measure_classes(self, detector: Detector, limit: int | None = None) -> ClassEvaluation:
+        """The same of a classifier."""
+        fused, loader, data, device = self._ready(detector, limit)
+        return evaluate_classes(fused, loader, data, device=device)
+
+    def _ready(
+        self, detector: Detector, limit: int | None
+    ) -> tuple[Detector, BatchLoader, DetectionData, torch.device]:
         data = self.data if limit is None else replace(self.data, records=self.data.records[:limit])
         fused = detector.fused()
         device = next(fused.parameters()).device
@@ -61,4 +80,4 @@ class Validation:
             num_workers=self.workers,
             pin_memory=device.type == "cuda",
         )
-        return evaluate(fused, loader, data, device=device, observe=observe, max_detections=self.max_detections)
+        return fused, loader, data, device

@@ -13,6 +13,7 @@ from torch import Tensor
 from boxwright.compose.options import parse_options
 from boxwright.compose.parts import find_part
 from boxwright.compose.recipes import SLOTS, Recipe, resolve, section_options
+from boxwright.compose.tasks import check_task, recipe_task
 from boxwright.detector import Detector
 from boxwright.structures import Category, levels_for_head, main_levels
 
@@ -71,6 +72,7 @@ def build_resolved(
         specs.append(necks[-1].out_spec)
     wiring = {"in_spec": levels_for_head(specs), "num_classes": len(categories)}
     head = _construct("head", head_entry, trusted, wiring)
+    check_task(recipe, recipe_task(recipe, trusted=trusted))
     return Detector(backbone, necks, head, categories=categories, input_format=section_options(recipe, "input"))
 
 

@@ -18,7 +18,7 @@ Recipe = dict[str, Any]
 SLOTS: dict[str, Folder] = {"backbone": "backbones", "neck": "necks", "head": "heads"}
 
 SECTIONS = {
-    "input": "boxwright.data.images:InputFormat",
+    "input": "boxwright.data.input_format:InputFormat",
     "augment": "boxwright.data.augment:Augmentation",
     "train": "boxwright.training.options:TrainOptions",
 }

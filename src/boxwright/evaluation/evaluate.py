@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.data.records import DetectionData
+from boxwright.evaluation.class_accuracy import ClassAccuracy, class_accuracy
 from boxwright.evaluation.coco_metrics import CocoMetrics, evaluate_detections
 from boxwright.evaluation.limits import MAX_DETECTIONS
 from boxwright.structures import Batch, Detections, ImageSize
@@ -27,6 +28,22 @@ class Evaluable(Protocol):
 
     def modules(self) -> Iterator[nn.Module]:
         """The module and all in it."""
+
+
+class ClassEvaluation(NamedTuple):
+    """What classes were found, by image id and on the CPU, and how often they are right."""
+
+    detections: dict[int, Detections]
+    accuracy: ClassAccuracy
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the numbers do not show, one line each, for the user."""
+        return self.accuracy.notes
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers; see ``ClassAccuracy.to_json``."""
+        return self.accuracy.to_json()
 
 
 class Evaluation(NamedTuple):
@@ -83,6 +100,19 @@ def evaluate(
         return Evaluation(detections, boxes)
     masks = evaluate_detections(data, detections, task="segm", max_detections=max_detections)
     return Evaluation(detections, boxes, masks)
+
+
+def evaluate_classes(
+    detector: Evaluable,
+    loader: Iterable[Batch],
+    data: DetectionData,
+    *,
+    device: torch.device,
+    progress: Callable[[int], None] | None = None,
+) -> ClassEvaluation:
+    """The same for a detector whose task is classification; arguments as in ``evaluate``."""
+    detections = detect(detector, loader, device=device, progress=progress)
+    return ClassEvaluation(detections, class_accuracy(data, detections))
 
 
 def detect(

@@ -6,20 +6,41 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from boxwright.evaluation.class_accuracy import ClassAccuracy
 from boxwright.evaluation.coco_metrics import UNDEFINED, CocoMetrics
-from boxwright.evaluation.evaluate import Evaluation
+from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation
 
 _COLUMNS = ("objects", "AP", "AP50", "APs", "APm", "APl")
 
 
-def evaluation_tables(evaluation: Evaluation) -> Group:
-    """The 12 numbers and a table with a row per class, of boxes and of masks, and the notes, for ``rich.print``."""
+def evaluation_tables(evaluation: Evaluation | ClassEvaluation) -> Group:
+    """The numbers and a table with a row per class, of boxes and of masks, and the notes, for ``rich.print``."""
     notes = [Text(f"Note: {note}", style="yellow") for note in evaluation.notes]
+    if isinstance(evaluation, ClassEvaluation):
+        return Group(*accuracy_tables(evaluation.accuracy), *notes)
     boxes = (numbers_table(evaluation.boxes), class_table(evaluation.boxes))
     if evaluation.masks is None:
         return Group(*boxes, *notes)
     masks = (numbers_table(evaluation.masks), class_table(evaluation.masks))
     return Group(Text("boxes", style="bold"), *boxes, Text("\nmasks", style="bold"), *masks, *notes)
+
+
+def accuracy_tables(accuracy: ClassAccuracy) -> tuple[Table, Table]:
+    """Both accuracies, then a row per class: pictures, accuracies, and what it is mostly mistaken for."""
+    numbers = Table(box=None, pad_edge=False)
+    for name in ("pictures", "top-1", "top-5"):
+        numbers.add_column(name, justify="right")
+    numbers.add_row(f"{accuracy.num_pictures:,}", format_number(accuracy.top1), format_number(accuracy.top5))
+    classes = Table(pad_edge=False)
+    classes.add_column("class", overflow="fold")
+    for name in ("pictures", "top-1", "top-5"):
+        classes.add_column(name, justify="right")
+    classes.add_column("else mostly taken for", overflow="fold")
+    for row in accuracy.per_class:
+        values = (format_number(row.top1), format_number(row.top5))
+        # As Text, since a name in square brackets would be read as markup.
+        classes.add_row(Text(row.name), f"{row.num_pictures:,}", *values, Text(row.taken_for or ""))
+    return numbers, classes
 
 
 def numbers_table(metrics: CocoMetrics) -> Table:

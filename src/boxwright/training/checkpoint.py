@@ -25,15 +25,16 @@ class Progress:
         step: optimiser steps done.
         steps: optimiser steps of the whole run.
         evaluations: evaluations of the whole run.
-        best_ap: the best AP on the validation split so far, of masks where the detector finds them; negative where
-            there was none.
+        best: the best value of the measure on the validation split so far; negative where there was none.
+        measure: what is measured there: AP, mask AP or top-1, after the detector's task.
         seconds: time spent so far, over all sessions of the run.
     """
 
     step: int
     steps: int
     evaluations: int
-    best_ap: float = -1.0
+    best: float = -1.0
+    measure: str = "AP"
     seconds: float = 0.0
 
 

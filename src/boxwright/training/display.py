@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from boxwright.training.measures import headline
 from boxwright.training.step import StepResult
 
 PLAIN_INTERVAL = 20.0
@@ -73,9 +74,7 @@ class Display:
 
     def evaluation(self, done: int, metrics: Mapping[str, Any], *, best: bool) -> None:
         """A line that stays: what was measured after ``done`` steps, and whether it is the best so far."""
-        numbers = [f"AP {metrics['AP']:.3f}  AP50 {metrics['AP50']:.3f}"]
-        if "segm" in metrics:
-            numbers.append(f"mask AP {metrics['segm']['AP']:.3f}  mask AP50 {metrics['segm']['AP50']:.3f}")
+        numbers = [f"{name} {value:.3f}" for name, value in headline(metrics).items()]
         line = "  ".join([f"step {done}/{self.steps}", *numbers, *(["best so far"] if best else [])])
         if self.console is not None:
             self.console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -21,7 +21,8 @@ class RunLog:
     """Appends one JSON object per line to ``log.jsonl``.
 
     Rows have a ``kind``: ``train`` (step, epoch, loss, losses, lr, gradient_norm, images_per_second, image_size) or
-    ``eval`` (step, and the keys of the metrics, those of masks under ``segm``). ``step`` counts the steps done.
+    ``eval`` (step, and the keys of the metrics, those of masks under ``segm``; of a classifier ``top1``, ``top5``).
+    ``step`` counts the steps done.
 
     Args:
         folder: of the run.

@@ -20,6 +20,7 @@ from boxwright.training.display import Display
 from boxwright.training.distributed import Process, choose_precision, join
 from boxwright.training.interrupt import Interrupted, stop_on_interrupt
 from boxwright.training.log import RunLog
+from boxwright.training.measures import decisive
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer, set_lr
 from boxwright.training.options import seconds
@@ -169,12 +170,11 @@ class _Loop:
         self.last_evaluation = time.monotonic() - start
         self.evaluating += self.last_evaluation
         progress.seconds = self._seconds()
-        # What the detector was made for decides: masks, where it finds them.
-        ap = metrics.get("segm", metrics)["AP"]
+        name, value = decisive(metrics)
         # Without any object to find AP is -1, never better than before; a run has its best all the same.
-        best = ap > progress.best_ap or not (run.folder / BEST).is_file()
+        best = value > progress.best or not (run.folder / BEST).is_file()
         if best:
-            progress.best_ap = ap
+            progress.measure, progress.best = name, value
         if log is not None:
             log.write("eval", {"step": progress.step, **metrics, "seconds": progress.seconds})
         display.evaluation(progress.step, metrics, best=best)

@@ -25,10 +25,7 @@ class Evaluate(Protocol):
     num_pictures: int
 
     def __call__(self, detector: Detector, limit: int | None = None) -> dict[str, Any]:
-        """Metrics by name, among them ``AP`` and ``AP50``; on the first ``limit`` pictures only where given.
-
-        Those of masks are under ``segm``, where the detector finds masks: its ``AP`` says then which weights are best.
-        """
+        """Metrics by name, as ``measures.headline`` reads them; on the first ``limit`` pictures only where given."""
         ...
 
 

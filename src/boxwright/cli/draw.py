@@ -1,0 +1,26 @@
+"""``boxwright draw``: a data set that the project draws itself, for first experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from boxwright.cli.arguments import CommandParser
+from boxwright.cli.writing import check_folder
+from boxwright.data.shapes import draw_data_set
+
+
+def run(argv: Sequence[str]) -> int:
+    """The command; returns its exit status."""
+    parser = CommandParser("draw", description="Draw pictures of shapes in COCO format, with boxes and masks.")
+    parser.add_argument("--out", metavar="DIR", required=True, help="a new folder, or one of an older drawn set")
+    parser.add_argument("--train", metavar="N", type=int, default=400, help="pictures to train on (default: 400)")
+    parser.add_argument("--val", metavar="N", type=int, default=100, help="pictures held out (default: 100)")
+    parser.add_argument("--image-size", metavar="N", type=int, default=256, help="longest side (default: 256)")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of everything that is drawn (default: 0)")
+    options = parser.parse(argv)
+    out = Path(options.out)
+    check_folder(out)
+    draw_data_set(out, train=options.train, val=options.val, image_size=options.image_size, seed=options.seed)
+    print(f"{options.train} pictures to train on and {options.val} held out, in {out}")
+    return 0

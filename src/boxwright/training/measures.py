@@ -1,0 +1,23 @@
+"""What is said of metrics in a line, and which of them decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a line by name: top-1 and top-5, or AP and AP50 and those of masks where they are found."""
+    if "top1" in metrics:
+        return {"top-1": metrics["top1"], "top-5": metrics["top5"]}
+    numbers = {"AP": metrics["AP"], "AP50": metrics["AP50"]}
+    if "segm" in metrics:
+        numbers |= {"mask AP": metrics["segm"]["AP"], "mask AP50": metrics["segm"]["AP50"]}
+    return numbers
+
+
+def decisive(metrics: Mapping[str, Any]) -> tuple[str, float]:
+    """Name and value of the number that says which weights are best: what the detector was made for decides."""
+    numbers = headline(metrics)
+    name = next(name for name in ("top-1", "mask AP", "AP") if name in numbers)
+    return name, numbers[name]

@@ -1,0 +1,197 @@
+"""A classifier from drawn pictures to a detector: draw, crop, train, resume, eval, predict, and its backbone."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import boxwright
+from boxwright.cli.backbone_weights import WEIGHTS
+from boxwright.cli.main import main
+from boxwright.compose.detectors import read_checkpoint
+from boxwright.training.log import read_log
+from equality import assert_equal
+
+Capture = pytest.CaptureFixture[str]
+
+RECIPE: dict[str, Any] = {
+    "backbone": {"name": "resnet_vd", "depth": 18, "width": 8, "levels": ["c5"]},
+    "neck": "identity",
+    "head": {"name": "classifier"},
+    "input": {"image_size": 32, "resize": "centre_crop"},
+    "augment": {"zoom_out": 0, "iou_crop": 0, "resized_crop": [0.5, 1.0], "rand_augment": [1, 9]},
+    "train": {
+        "steps": 6,
+        "batch_size": 4,
+        "optimizer": "sgd",
+        "lr": 0.05,
+        "evaluations": 2,
+        "multi_scale": 0,
+        "device": "cpu",
+        "precision": "float32",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> Path:
+    """The objects of the drawn set, as a data set for classification; not to be written to."""
+    out = tmp_path_factory.mktemp("crops") / "set"
+    assert main(["crop", "--data", str(drawn), "--out", str(out), "--min-size", "1"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory, crops: Path) -> Path:
+    """The folder of a finished run of a classifier; not to be written to."""
+    folder = tmp_path_factory.mktemp("classifier")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+    assert main(["train", str(folder / "tiny.yaml"), "--data", str(crops), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def error_of(capsys: Capture, *arguments: object) -> str:
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("boxwright: error: ")
+    return lines[-1].removeprefix("boxwright: error: ")
+
+
+def test_draw_and_crop_say_what_they_wrote(tmp_path: Path, capsys: Capture) -> None:
+    drawn, crops = tmp_path / "drawn", tmp_path / "crops"
+    size = ["--train", "3", "--val", "2", "--image-size", "64"]
+    assert main(["draw", "--out", str(drawn), *size]) == 0
+    assert capsys.readouterr().out == f"3 pictures to train on and 2 held out, in {drawn}\n"
+    assert main(["crop", "--data", str(drawn), "--out", str(crops), "--min-size", "20"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [str(crops / "train"), str(crops / "val")]
+    for split, line in zip(("train", "val"), lines, strict=True):
+        written = len(list((crops / split).rglob("*.png")))
+        assert re.match(rf"{written} pictures \(", line.partition(": ")[2])
+    assert "objects below 20 pixels left out" in "".join(lines)
+    assert "is not empty and is not overwritten" in error_of(capsys, "crop", "--data", drawn, "--out", crops)
+    assert "min_size at least 1" in error_of(capsys, "crop", "--data", drawn, "--out", tmp_path / "x", "--min-size", 0)
+
+
+def test_a_run_is_measured_by_top_1(classifier: Path) -> None:
+    rows = [row for row in read_log(classifier) if row["kind"] == "eval"]
+    assert [row["step"] for row in rows] == [3, 6]
+    progress = read_checkpoint(classifier / "last.pt")["progress"]
+    assert (progress["measure"], progress["best"]) == ("top-1", max(row["top1"] for row in rows))
+    assert boxwright.load(classifier).task == "classification"
+
+
+def test_eval_says_top_1_and_top_5(classifier: Path, crops: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "numbers.json"
+    assert main(["eval", str(classifier), "--data", str(crops), "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    best = max(row["top1"] for row in read_log(classifier) if row["kind"] == "eval")
+    assert found["top1"] == pytest.approx(best, abs=1e-6)
+    assert found["num_pictures"] == len(list((crops / "val").rglob("*.png")))
+    assert len(found["per_class"]) == 6
+    assert capsys.readouterr().out.splitlines()[0].split() == ["pictures", "top-1", "top-5"]
+
+
+def test_predict_lists_classes_and_draws_the_likeliest(
+    classifier: Path, crops: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture = next(iter(sorted((crops / "val").rglob("*.png"))))
+    assert main(["predict", str(classifier), str(picture), "--threshold", "0", "--json", "found.json"]) == 0
+    rows = json.loads(Path("found.json").read_text())
+    assert len(rows) == 5
+    assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
+    assert len({row["category_name"] for row in rows}) == 5
+    assert capsys.readouterr().out == "5 classes of 1 pictures, drawn in predictions, as JSON in found.json\n"
+    assert Path("predictions", picture.name).is_file()
+
+
+def test_a_resumed_run_is_the_unbroken_one(classifier: Path, crops: Path, tmp_path: Path) -> None:
+    """RandAugment draws from a library's own source of chance, which must not matter."""
+    recipe = classifier.parent / "tiny.yaml"
+    torch.rand(7)
+    assert main(["train", str(recipe), "--data", str(crops), "--out", str(tmp_path / "again")]) == 0
+    one, other = (read_checkpoint(run / "last.pt") for run in (classifier, tmp_path / "again"))
+    assert_equal(one["model"], other["model"])
+
+
+def test_its_backbone_begins_a_detector(
+    classifier: Path, trained: Path, drawn: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """Other levels, frozen norms: what fits is taken, and said."""
+    out = tmp_path / "run"
+    command = ["train", str(trained.parent / "tiny.yaml"), "--data", str(drawn), "--out", str(out)]
+    begin = ["--backbone.weights", str(classifier), "--backbone.norm", "frozen", "--backbone.frozen_stages", "5"]
+    assert main([*command, *begin, "--train.steps", "1", "--train.evaluations", "1"]) == 0
+    said = capsys.readouterr().err
+    given = read_checkpoint(classifier / "best.pt")["model"]
+    expected = {name for name in given if name.startswith("backbone.") and not name.endswith("num_batches_tracked")}
+    assert f"backbone from {classifier / 'best.pt'}: {len(expected)} tensors loaded" in said
+    assert "skipped" not in said
+    assert "new" not in said
+    noted = json.loads((out / WEIGHTS).read_text())
+    assert {f"backbone.{name}" for name in noted["loaded"]} == expected
+    assert noted["skipped"] == noted["new"] == []
+    found = read_checkpoint(out / "last.pt")["model"]
+    for name in expected:
+        torch.testing.assert_close(found[name], given[name], rtol=0, atol=0)
+    assert "weights" not in read_checkpoint(out / "last.pt")["recipe"]["backbone"]
+    assert main([*command, "--resume"]) == 0
+
+
+def test_what_does_not_fit_is_said(
+    classifier: Path, trained: Path, drawn: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    command = ["train", str(trained.parent / "tiny.yaml"), "--data", str(drawn), "--out", str(tmp_path / "run")]
+    short = ["--train.steps", "1", "--train.evaluations", "1"]
+    other = ["--backbone.depth", "34", "--backbone.levels", "c3,c4"]
+    assert main([*command, *other, "--backbone.weights", str(classifier), *short]) == 0
+    said = capsys.readouterr().err
+    assert re.search(r"  \d+ skipped, for which it has no place: \S+", said)
+    assert re.search(r"  \d+ new, not in that run: \S+", said)
+
+
+def test_bad_input(classifier: Path, crops: Path, drawn: Path, tmp_path: Path, capsys: Capture) -> None:
+    recipe = classifier.parent / "tiny.yaml"
+    out = ["--out", tmp_path / "run"]
+    said = error_of(capsys, "train", recipe, "--data", drawn, *out)
+    assert said.startswith(f"{drawn}: no split train for classification")
+    said = error_of(capsys, "train", recipe, "--train-annotations", drawn / "annotations" / "train.json", *out)
+    assert said == "a classifier has no annotation files: give --data DIR, with DIR/train/CLASS/*.jpg"
+    said = error_of(capsys, "train", recipe, "--data", crops, *out, "--augment.iou_crop", "0.5")
+    assert said.startswith("augment.iou_crop is about the objects of a picture")
+    said = error_of(capsys, "eval", classifier, "--data", crops, "--max-detections", "200")
+    assert said == f"--max-detections is for detectors, and {classifier} is for classification"
+    said = error_of(capsys, "demo", "--recipe", recipe, "--out", tmp_path / "demo")
+    assert said.startswith(f"the demo shows a detector, and {recipe} is for classification")
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "demo").exists()
+
+
+def test_options_for_classifiers_are_refused_by_detectors(
+    trained: Path, drawn: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    command = ["train", trained.parent / "tiny.yaml", "--data", drawn, "--out", tmp_path / "run"]
+    said = error_of(capsys, *command, "--augment.rand_augment", "2,9")
+    assert said == "augment.rand_augment turns pictures without their boxes: it is for a classifier"
+    said = error_of(capsys, *command, "--input.resize", "centre_crop")
+    assert said == "input.resize centre_crop hides the rim of pictures and is for a classifier, not a detector"
+
+
+def test_backbone_weights_that_are_none(
+    classifier: Path, trained: Path, drawn: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    command = ["train", trained.parent / "tiny.yaml", "--data", drawn, "--out", tmp_path / "run"]
+    said = error_of(capsys, *command, "--backbone.weights", tmp_path / "nowhere.pt")
+    assert said == f"{tmp_path / 'nowhere.pt'}: no such file; give a checkpoint (.pt) or the folder of a run"
+    narrow = ["--backbone.width", "16", "--backbone.weights", classifier]
+    said = error_of(capsys, *command, *narrow)
+    assert said.startswith(f"{classifier / 'best.pt'}: nothing of its backbone (resnet_vd) fits this one")
+    assert error_of(capsys, *command, "--backbone.weights").startswith("argument --backbone.weights: expected one")

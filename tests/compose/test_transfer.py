@@ -1,0 +1,128 @@
+"""Backbones of one run in another detector: what fits, across strides, dilations, norms and table sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import boxwright
+from boxwright.compose.detectors import detector_state
+from boxwright.compose.recipes import resolve
+from boxwright.compose.transfer import load_backbone
+from boxwright.detector import Detector
+
+BACKBONE = {"name": "resnet", "depth": 18, "width": 8, "levels": ["c5"]}
+
+
+def classifier(path: Path, **backbone: Any) -> Detector:
+    """A classifier with random weights, also as a checkpoint at ``path``."""
+    recipe = resolve("resnet18_classifier", {"backbone": {**BACKBONE, **backbone}}).recipe
+    torch.manual_seed(1)
+    detector = boxwright.build(recipe, num_classes=4)
+    for module in detector.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean)
+    torch.save(detector_state(detector, recipe), path)
+    return detector
+
+
+def retinanet(**backbone: Any) -> Detector:
+    torch.manual_seed(2)
+    overrides = {"backbone": {**BACKBONE, "levels": ["c3", "c4", "c5"], **backbone}, "image_size": 64}
+    return boxwright.build("retinanet_r18_fpn", num_classes=2, **overrides)
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        {},
+        {"dilation": "all"},
+        {"dilation": "after_first"},
+        {"norm": "frozen", "frozen_stages": 2},
+        {"levels": ["c4", "c5"]},
+    ],
+    ids=str,
+)
+def test_everything_fits_across_strides_dilations_norms_and_levels(tmp_path: Path, backbone: dict[str, Any]) -> None:
+    given, taken = classifier(tmp_path / "a.pt"), retinanet(**backbone)
+    transfer = load_backbone(taken, tmp_path / "a.pt")
+    assert transfer.skipped == transfer.new == ()
+    weights = given.backbone.state_dict()
+    for name, tensor in taken.backbone.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(tensor, weights[name], rtol=0, atol=0)
+            assert name in transfer.loaded
+
+
+def test_the_same_levels_come_out(tmp_path: Path) -> None:
+    given, taken = classifier(tmp_path / "a.pt").eval(), retinanet(norm="frozen", frozen_stages=5).eval()
+    load_backbone(taken, tmp_path / "a.pt")
+    images = torch.rand(1, 3, 64, 96)
+    torch.testing.assert_close(taken.backbone(images)["c5"], given.backbone(images)["c5"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_dilated_stage_has_every_cell_of_the_plain_one(tmp_path: Path) -> None:
+    """The hole algorithm: the weights mean the same at half the stride."""
+    given, taken = classifier(tmp_path / "a.pt").eval(), retinanet(dilation="after_first").eval()
+    load_backbone(taken, tmp_path / "a.pt")
+    images = torch.rand(1, 3, 64, 96)
+    fine, coarse = taken.backbone(images)["c5"], given.backbone(images)["c5"]
+    torch.testing.assert_close(fine[:, :, ::2, ::2], coarse, rtol=1e-4, atol=1e-5)
+
+
+def test_another_depth_takes_what_it_knows(tmp_path: Path) -> None:
+    given, taken = classifier(tmp_path / "a.pt"), retinanet(depth=34)
+    transfer = load_backbone(taken, tmp_path / "a.pt")
+    assert transfer.skipped == ()
+    assert set(transfer.loaded) == {n for n in given.backbone.state_dict() if not n.endswith("num_batches_tracked")}
+    assert all(name.startswith(("layer1.2", "layer2.", "layer3.", "layer4.2")) for name in transfer.new)
+    assert "layer3.5.conv2.weight" in transfer.new
+
+
+def test_other_widths_are_skipped_and_new(tmp_path: Path) -> None:
+    classifier(tmp_path / "a.pt")
+    taken = retinanet(width=16)
+    before = {name: tensor.clone() for name, tensor in taken.state_dict().items()}
+    with pytest.raises(ValueError, match=r"a\.pt: nothing of its backbone \(resnet\) fits this one"):
+        load_backbone(taken, tmp_path / "a.pt")
+    for name, tensor in taken.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+
+
+def test_the_moving_average_is_taken_where_there_is_one(tmp_path: Path) -> None:
+    classifier(tmp_path / "a.pt")
+    state = torch.load(tmp_path / "a.pt", weights_only=True)
+    state["ema"] = {name: torch.full_like(tensor, 3) for name, tensor in state["model"].items()}
+    torch.save(state, tmp_path / "a.pt")
+    taken = retinanet()
+    load_backbone(taken, tmp_path / "a.pt")
+    assert (taken.backbone.conv1.weight == 3).all()
+
+
+BOTNET = {"name": "botnet", "depth": 50, "width": 8, "num_heads": 2}
+
+
+def test_tables_of_positions_are_interpolated(tmp_path: Path) -> None:
+    given = classifier(tmp_path / "a.pt", **{**BOTNET, "image_size": 64})
+    taken = retinanet(**{**BOTNET, "image_size": 128})
+    transfer = load_backbone(taken, tmp_path / "a.pt")
+    assert transfer.skipped == transfer.new == ()
+    found, weights = taken.backbone.state_dict(), given.backbone.state_dict()
+    longer = [name for name, tensor in weights.items() if tensor.shape != found[name].shape]
+    assert len(longer) == 6
+    for name in longer:
+        assert len(found[name]) == 2 * len(weights[name]) + 1
+        # Distance 0, and the farthest, mean what they meant.
+        for place in (0, len(weights[name]) // 2, -1):
+            there = {0: 0, -1: -1}.get(place, len(found[name]) // 2)
+            torch.testing.assert_close(found[name][there], weights[name][place])
+
+
+def test_a_resnet_begins_a_botnet(tmp_path: Path) -> None:
+    classifier(tmp_path / "a.pt", depth=50)
+    transfer = load_backbone(retinanet(**BOTNET), tmp_path / "a.pt")
+    assert transfer.skipped == tuple(f"layer4.{i}.conv2.weight" for i in range(3))
+    assert all(name.startswith("layer4.") and ".conv2." in name for name in transfer.new)
