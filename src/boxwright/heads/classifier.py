@@ -74,7 +74,7 @@ class Classifier(nn.Module):
         logits = self.linear(self.dropout(torch.cat(means, 1)))
         height, width = (side * self.finest_stride for side in features[self.levels[0]].shape[-2:])
         canvas = torch.tensor([0.0, 0.0, width, height], device=logits.device)
-        return ClassifierOutput(logits, canvas.expand(len(logits), 4))
+        return ClassifierOutput(logits, canvas.expand(logits.shape[0], 4))
 
     def loss(
         self, output: ClassifierOutput, targets: Sequence[Targets], totals: LossTotals | None = None
