@@ -180,9 +180,12 @@ def test_options_for_classifiers_are_refused_by_detectors(
 ) -> None:
     command = ["train", trained.parent / "tiny.yaml", "--data", drawn, "--out", tmp_path / "run"]
     said = error_of(capsys, *command, "--augment.rand_augment", "2,9")
-    assert said == "augment.rand_augment turns pictures without their boxes: it is for a classifier"
+    assert said == "augment.rand_augment turns pictures without their boxes: it is for a classifier; set it to 0,0"
     said = error_of(capsys, *command, "--input.resize", "centre_crop")
-    assert said == "input.resize centre_crop hides the rim of pictures and is for a classifier, not a detector"
+    assert (
+        said
+        == "input.resize centre_crop hides the rim of pictures and is for classifiers; take square, or shortest_side"
+    )
 
 
 def test_backbone_weights_that_are_none(

@@ -23,10 +23,12 @@ def check_task(recipe: Recipe, task: Task) -> None:
     if task == "detection":
         if recipe["input"]["resize"] == "centre_crop":
             raise ValueError(
-                "input.resize centre_crop hides the rim of pictures and is for a classifier, not a detector"
+                "input.resize centre_crop hides the rim of pictures and is for classifiers; take square, or shortest_side"
             )
         if operations:
-            raise ValueError("augment.rand_augment turns pictures without their boxes: it is for a classifier")
+            raise ValueError(
+                "augment.rand_augment turns pictures without their boxes: it is for a classifier; set it to 0,0"
+            )
     elif augment.get("iou_crop"):
         raise ValueError(
             "augment.iou_crop is about the objects of a picture, and a classifier's are whole pictures: set it to 0"
