@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import torch
 import yaml
 
 import boxwright
-from boxwright.cli.backbone_weights import WEIGHTS
 from boxwright.cli.main import main
+from boxwright.cli.validation import Validation
 from boxwright.compose.detectors import read_checkpoint
+from boxwright.detector import Detector
 from boxwright.training.log import read_log
+from boxwright.training.run import WEIGHTS
 from equality import assert_equal
 
 Capture = pytest.CaptureFixture[str]
@@ -77,7 +80,12 @@ def test_draw_and_crop_say_what_they_wrote(tmp_path: Path, capsys: Capture) -> N
         assert re.match(rf"{written} pictures \(", line.partition(": ")[2])
     assert "objects below 20 pixels left out" in "".join(lines)
     assert "is not empty and is not overwritten" in error_of(capsys, "crop", "--data", drawn, "--out", crops)
-    assert "min_size at least 1" in error_of(capsys, "crop", "--data", drawn, "--out", tmp_path / "x", "--min-size", 0)
+    for option, value in (("--min-size", 0), ("--margin", "inf"), ("--margin", -1)):
+        said = error_of(capsys, "crop", "--data", drawn, "--out", tmp_path / "x", option, value)
+        assert said.startswith("margin is from 0 to 10 and min_size at least 1 pixel")
+    said = error_of(capsys, "crop", "--data", crops, "--out", tmp_path / "x")
+    assert said.startswith(f"{crops}: no annotation file of any split; what is cut is a data set in COCO format")
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_run_is_measured_by_top_1(classifier: Path) -> None:
@@ -113,13 +121,41 @@ def test_predict_lists_classes_and_draws_the_likeliest(
     assert Path("predictions", picture.name).is_file()
 
 
-def test_a_resumed_run_is_the_unbroken_one(classifier: Path, crops: Path, tmp_path: Path) -> None:
-    """RandAugment draws from a library's own source of chance, which must not matter."""
-    recipe = classifier.parent / "tiny.yaml"
+@pytest.mark.parametrize("begins", [(), ("classifier",)], ids=["fresh", "with weights"])
+def test_a_resumed_run_is_the_unbroken_one(
+    classifier: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begins: tuple[str, ...]
+) -> None:
+    """RandAugment draws from a library's own source of chance, and the weights of another run are only a beginning."""
+    weights = ["--backbone.weights", str(classifier)] if begins else []
+    command = ["train", str(classifier.parent / "tiny.yaml"), "--data", str(crops), *weights, "--out"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert main([*command, str(whole)]) == 0
+    evaluated = Validation.__call__
+
+    def interrupted(self: Validation, detector: Detector, limit: int | None = None) -> dict[str, Any]:
+        signal.raise_signal(signal.SIGINT)
+        return evaluated(self, detector, limit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Validation, "__call__", interrupted)
+        assert main([*command, str(broken)]) == 130
+    assert read_checkpoint(broken / "last.pt")["progress"]["step"] < 6
     torch.rand(7)
-    assert main(["train", str(recipe), "--data", str(crops), "--out", str(tmp_path / "again")]) == 0
-    one, other = (read_checkpoint(run / "last.pt") for run in (classifier, tmp_path / "again"))
+    assert main([*command, str(broken), "--resume"]) == 0
+    one, other = (read_checkpoint(run / "last.pt") for run in (whole, broken))
     assert_equal(one["model"], other["model"])
+    assert (broken / WEIGHTS).exists() == bool(begins)
+
+
+def test_weights_of_a_run_that_came_to_nothing_are_not_noted(
+    classifier: Path, crops: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    command = ["train", classifier.parent / "tiny.yaml", "--data", crops, "--out", tmp_path / "run"]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / WEIGHTS).write_text("{}")
+    assert main([str(argument) for argument in command]) == 0
+    assert not (tmp_path / "run" / WEIGHTS).exists()
+    capsys.readouterr()
 
 
 def test_its_backbone_begins_a_detector(
@@ -166,7 +202,9 @@ def test_bad_input(classifier: Path, crops: Path, drawn: Path, tmp_path: Path, c
     said = error_of(capsys, "train", recipe, "--train-annotations", drawn / "annotations" / "train.json", *out)
     assert said == "a classifier has no annotation files: give --data DIR, with DIR/train/CLASS/*.jpg"
     said = error_of(capsys, "train", recipe, "--data", crops, *out, "--augment.iou_crop", "0.5")
-    assert said.startswith("augment.iou_crop is about the objects of a picture")
+    assert said == (
+        "for classification, set augment.iou_crop to 0 (it looks for objects, and a classifier's are whole pictures)"
+    )
     said = error_of(capsys, "eval", classifier, "--data", crops, "--max-detections", "200")
     assert said == f"--max-detections is for detectors, and {classifier} is for classification"
     said = error_of(capsys, "demo", "--recipe", recipe, "--out", tmp_path / "demo")
@@ -179,12 +217,10 @@ def test_options_for_classifiers_are_refused_by_detectors(
     trained: Path, drawn: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     command = ["train", trained.parent / "tiny.yaml", "--data", drawn, "--out", tmp_path / "run"]
-    said = error_of(capsys, *command, "--augment.rand_augment", "2,9")
-    assert said == "augment.rand_augment turns pictures without their boxes: it is for a classifier; set it to 0,0"
-    said = error_of(capsys, *command, "--input.resize", "centre_crop")
-    assert (
-        said
-        == "input.resize centre_crop hides the rim of pictures and is for classifiers; take square, or shortest_side"
+    said = error_of(capsys, *command, "--augment.rand_augment", "2,9", "--input.resize", "centre_crop")
+    assert said == (
+        "for detection, set input.resize to square or shortest_side (centre_crop hides the rim of pictures), and "
+        "augment.rand_augment to 0,0 (it turns pictures without their boxes)"
     )
 
 

@@ -126,3 +126,26 @@ def test_a_resnet_begins_a_botnet(tmp_path: Path) -> None:
     transfer = load_backbone(retinanet(**BOTNET), tmp_path / "a.pt")
     assert transfer.skipped == tuple(f"layer4.{i}.conv2.weight" for i in range(3))
     assert all(name.startswith("layer4.") and ".conv2." in name for name in transfer.new)
+
+
+@pytest.mark.parametrize("atrous", ["none", "switchable"])
+def test_a_resnet_begins_every_resnet_of_a_recursive_pyramid(tmp_path: Path, atrous: str) -> None:
+    given = classifier(tmp_path / "a.pt")
+    taken = retinanet(name="rfp", atrous=atrous, out_channels=16)
+    transfer = load_backbone(taken, tmp_path / "a.pt")
+    assert transfer.skipped == ()
+    weights, found = given.backbone.state_dict(), taken.backbone.state_dict()
+    for name, tensor in weights.items():
+        for i in range(2):
+            torch.testing.assert_close(found[f"bodies.{i}.{name}"], tensor, rtol=0, atol=0)
+    assert "bodies.1.layer4.1.conv2.weight" in transfer.loaded
+    assert "fusion.weight" in transfer.new
+    images = torch.rand(1, 3, 64, 96)
+    if atrous == "none":
+        ours, theirs = (d.eval().backbone.bodies[0] if d is taken else d.eval().backbone for d in (taken, given))
+        torch.testing.assert_close(ours(images)["c5"], theirs(images)["c5"], rtol=1e-5, atol=1e-5)
+    torch.save(detector_state(taken, resolve("retinanet_r50_rfp").recipe), tmp_path / "b.pt")
+    again = retinanet(name="rfp", atrous=atrous, out_channels=16)
+    assert load_backbone(again, tmp_path / "b.pt").new == ()
+    for name, tensor in again.backbone.state_dict().items():
+        torch.testing.assert_close(tensor, found[name], rtol=0, atol=0)

@@ -24,6 +24,7 @@ def pets(tmp_path: Path) -> Path:
     put(tmp_path / "train" / "Cat" / "c.jpg")
     put(tmp_path / "train" / "dog" / ".hidden.jpg")
     put(tmp_path / "train" / ".cache" / "d.jpg")
+    put(tmp_path / "train" / "dog" / ".thumbs" / "b.jpg")
     (tmp_path / "train" / "dog" / "notes.txt").write_text("no picture")
     return tmp_path
 
@@ -64,6 +65,9 @@ def test_splits(pets: Path) -> None:
     assert not has_split(pets, "val")
     (pets / "val").mkdir()
     assert not has_split(pets, "val")
+    put(pets / "valid" / "dog" / "x.png")
+    assert has_split(pets, "val")
+    assert open_class_folders(pets, "val").records[0].path == pets / "valid" / "dog" / "x.png"
 
 
 def test_what_cannot_be_read_stops_it(pets: Path) -> None:

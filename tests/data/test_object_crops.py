@@ -93,7 +93,7 @@ def test_classes_that_would_share_a_folder(one_picture: DetectionData, tmp_path:
 
 @pytest.mark.parametrize("options", [{"margin": -0.1}, {"margin": float("nan")}, {"min_size": 0}])
 def test_numbers_out_of_range(one_picture: DetectionData, tmp_path: Path, options: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="margin is not negative and min_size at least 1 pixel"):
+    with pytest.raises(ValueError, match="margin is from 0 to 10 and min_size at least 1 pixel"):
         crop_objects(one_picture, tmp_path / "out", **options)  # type: ignore[arg-type]
 
 

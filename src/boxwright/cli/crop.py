@@ -12,7 +12,7 @@ from boxwright.cli.arguments import CommandParser
 from boxwright.cli.data_arguments import read_split
 from boxwright.cli.writing import check_folder
 from boxwright.data.coco import splits
-from boxwright.data.object_crops import crop_objects
+from boxwright.data.object_crops import check_crop, crop_objects
 
 
 def run(argv: Sequence[str]) -> int:
@@ -43,8 +43,15 @@ def run(argv: Sequence[str]) -> int:
     check_folder(out)
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty and is not overwritten: give another --out")
+    check_crop(options.margin, options.min_size)
+    found_splits = splits(Path(options.data))
+    if not found_splits:
+        raise ValueError(
+            f"{options.data}: no annotation file of any split; what is cut is a data set in COCO format, with "
+            "annotations/train.json or a like layout"
+        )
     console = Console(stderr=True)
-    data = {split: read_split(console, split, options.data) for split in splits(Path(options.data))}
+    data = {split: read_split(console, split, options.data) for split in found_splits}
     for split, found in data.items():
         columns = (TextColumn(f"cutting {split}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -46,7 +46,8 @@ def run(argv: Sequence[str]) -> int:
     )
     if detector.needs_masks:
         check_masks(data, crowds=True)
-    for option, line in head_limits(data, detector.head).items():
+    limits = head_limits(data, detector.head) if detector.task == "detection" else {}
+    for option, line in limits.items():
         advice = ": raise --max-detections" if option == "max_detections" else ""
         console.print(f"note: {line}{advice}", highlight=False, markup=False, soft_wrap=True)
     validation = Validation(

@@ -13,14 +13,15 @@ import torch
 from rich.console import Console
 
 from boxwright.cli.arguments import CommandParser
-from boxwright.cli.backbone_weights import WEIGHTS, note_backbone, take_backbone
+from boxwright.cli.backbone_weights import report
 from boxwright.cli.data_arguments import add_split_arguments, read_split
 from boxwright.cli.recipe_arguments import BACKBONE_WEIGHTS, parse_recipe_command
 from boxwright.cli.validation import Validation
 from boxwright.cli.writing import check_folder
 from boxwright.compose.detectors import build_resolved, read_checkpoint
 from boxwright.compose.recipes import section_options
-from boxwright.compose.tasks import recipe_task
+from boxwright.compose.tasks import check_task, recipe_task
+from boxwright.compose.transfer import give_backbone, read_backbone
 from boxwright.data.class_folders import has_split
 from boxwright.data.coco import max_objects, splits
 from boxwright.data.masks import check_masks
@@ -33,7 +34,7 @@ from boxwright.training.checkpoint import BEST, LAST, Progress
 from boxwright.training.interrupt import Interrupted
 from boxwright.training.log import LOG
 from boxwright.training.loop import train
-from boxwright.training.run import RECIPE, Run
+from boxwright.training.run import RECIPE, WEIGHTS, Run
 
 BEFORE_A_CHECKPOINT = {RECIPE, LOG, WEIGHTS, "tensorboard", "last.unfinished"}
 """What a run leaves that ended before its first checkpoint: nothing that is worth keeping."""
@@ -88,28 +89,7 @@ def train_recipe(
     categories: list[Category] | None = None
     if options.resume:
         recipe, categories = _as_begun(console, recipe, folder)
-    task = recipe_task(recipe)
-    data = _split(console, "train", options, categories, task)
-    validation = _validation(console, options, data, task)
-    settings = section_options(recipe, "train")
-    torch.manual_seed(settings.seed)
-    detector = build_resolved(recipe, categories=data.categories)
-    source = None if options.resume else options.backbone_weights
-    transfer = None if source is None else take_backbone(console, detector, source)
-    _announce(console, detector, data, validation, folder)
-    if transfer is not None:
-        note_backbone(transfer, folder)
-    work = Run(
-        detector=detector,
-        recipe=recipe,
-        data=data,
-        augmentation=section_options(recipe, "augment"),
-        options=settings,
-        folder=folder,
-        evaluate=validation,
-        console=console,
-        began=began,
-    )
+    work = _work(console, recipe, folder, options, categories, began)
     try:
         progress = train(work, resume=options.resume)
     except Interrupted:
@@ -118,6 +98,42 @@ def train_recipe(
         return 130
     _conclude(console, progress, folder, options.data or "DIR")
     return 0
+
+
+def _work(
+    console: Console,
+    recipe: dict[str, Any],
+    folder: Path,
+    options: argparse.Namespace,
+    categories: list[Category] | None,
+    began: float,
+) -> Run:
+    """Read what is needed, quick things first, and say what begins."""
+    task = recipe_task(recipe)
+    check_task(recipe, task)
+    source = None if options.resume else options.backbone_weights
+    given = None if source is None else read_backbone(source)
+    data = _split(console, "train", options, categories, task)
+    validation = _validation(console, options, data, task)
+    settings = section_options(recipe, "train")
+    torch.manual_seed(settings.seed)
+    detector = build_resolved(recipe, categories=data.categories)
+    transfer = None if given is None else give_backbone(detector, given)
+    for line in [] if transfer is None else report(transfer):
+        say(console, line)
+    _announce(console, detector, data, validation, folder)
+    return Run(
+        detector=detector,
+        recipe=recipe,
+        data=data,
+        augmentation=section_options(recipe, "augment"),
+        options=settings,
+        folder=folder,
+        evaluate=validation,
+        console=console,
+        backbone_weights=None if transfer is None else transfer.to_json(),
+        began=began,
+    )
 
 
 def _as_begun(console: Console, recipe: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Category]]:
@@ -147,14 +163,17 @@ def _announce(
     objects = f" (at most {max_objects(data)} objects in one)" if detector.task == "detection" else ""
     pictures = f"{len(data.records)} pictures of {len(data.categories)} classes"
     say(console, f"training on {pictures}{objects}, into {folder}")
-    measured = () if validation is None else (validation.data,)
-    for split in (data, *measured):
+    # A picture's class is no object that could be hidden.
+    measured = () if validation is None or detector.task == "classification" else (validation.data,)
+    for split in (data, *measured) if detector.task == "detection" else ():
         for option, line in head_limits(split, detector.head).items():
             say(console, f"note: {line}: raise --head.{option}")
     for split in measured:
         if limit := coco_limit(split):
             say(console, f"note: {split.source}: {limit} `boxwright eval --max-detections N` counts more.")
-    if any(isinstance(m, FrozenBatchNorm2d) and m.is_fresh() for m in detector.modules()):
+    frozen = [m for m in detector.modules() if isinstance(m, FrozenBatchNorm2d)]
+    # Some may be fresh by right: of blocks that are new to a backbone whose weights were taken over.
+    if frozen and all(m.is_fresh() for m in frozen):
         say(console, "note: norms are frozen but were never trained; from scratch, take --backbone.norm batch")
 
 

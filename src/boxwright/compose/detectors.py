@@ -72,8 +72,9 @@ def build_resolved(
         specs.append(necks[-1].out_spec)
     wiring = {"in_spec": levels_for_head(specs), "num_classes": len(categories)}
     head = _construct("head", head_entry, trusted, wiring)
+    input_format = section_options(recipe, "input")
     check_task(recipe, recipe_task(recipe, trusted=trusted))
-    return Detector(backbone, necks, head, categories=categories, input_format=section_options(recipe, "input"))
+    return Detector(backbone, necks, head, categories=categories, input_format=input_format)
 
 
 def detector_state(detector: Detector, recipe: Recipe) -> dict[str, Any]:

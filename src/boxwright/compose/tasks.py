@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import cast
 
 from boxwright.compose.parts import find_part
-from boxwright.compose.recipes import Recipe
+from boxwright.compose.recipes import Recipe, section_options
 from boxwright.structures import Task
 
 
@@ -18,18 +18,13 @@ def recipe_task(recipe: Recipe, *, trusted: Collection[str] | None = None) -> Ta
 
 def check_task(recipe: Recipe, task: Task) -> None:
     """Raise ``ValueError`` for options that would make targets wrong, in one line."""
-    augment = recipe.get("augment", {})
-    operations = augment.get("rand_augment", (0, 0))[0]
-    if task == "detection":
-        if recipe["input"]["resize"] == "centre_crop":
-            raise ValueError(
-                "input.resize centre_crop hides the rim of pictures and is for classifiers; take square, or shortest_side"
-            )
-        if operations:
-            raise ValueError(
-                "augment.rand_augment turns pictures without their boxes: it is for a classifier; set it to 0,0"
-            )
-    elif augment.get("iou_crop"):
-        raise ValueError(
-            "augment.iou_crop is about the objects of a picture, and a classifier's are whole pictures: set it to 0"
-        )
+    augmentation = section_options(recipe, "augment")
+    wrong = []
+    if task == "classification" and augmentation.iou_crop:
+        wrong.append("augment.iou_crop to 0 (it looks for objects, and a classifier's are whole pictures)")
+    if task == "detection" and section_options(recipe, "input").resize == "centre_crop":
+        wrong.append("input.resize to square or shortest_side (centre_crop hides the rim of pictures)")
+    if task == "detection" and augmentation.rand_augment[0]:
+        wrong.append("augment.rand_augment to 0,0 (it turns pictures without their boxes)")
+    if wrong:
+        raise ValueError(f"for {task}, set {', and '.join(wrong)}")

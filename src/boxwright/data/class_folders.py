@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from boxwright.data.coco_layouts import OTHER_NAMES
 from boxwright.data.picture_check import SUFFIXES, Progress, first_names, measure_pictures
 from boxwright.data.records import DetectionData, Record
 from boxwright.structures import Category
 
 
 def has_split(data: Path, split: str) -> bool:
-    """Whether there is a folder of this split, with at least one folder in it."""
-    return (data / split).is_dir() and bool(_class_folders(data / split))
+    """Whether there is a folder of this split, with at least one folder in it; ``valid`` and ``validation`` are val."""
+    return _split_folder(data, split) is not None
 
 
 def open_class_folders(
@@ -42,10 +43,10 @@ def open_class_folders(
         ValueError: it has no class folders or no pictures, a picture cannot be read, or a folder is of a class that
             the model does not know.
     """
-    folder = data / split
     if not data.is_dir():
         raise FileNotFoundError(f"{data}: no such folder; a data set for classification has {split}/CLASS/*.jpg in it")
-    if not has_split(data, split):
+    folder = _split_folder(data, split)
+    if folder is None:
         raise ValueError(
             f"{data}: no split {split} for classification, which would have {split}/CLASS/*.jpg; "
             "`boxwright crop` cuts one out of a data set for detection"
@@ -67,6 +68,11 @@ def open_class_folders(
     return DetectionData(records, tuple(categories), folder, notes=_notes(folder, folders, pictures))
 
 
+def _split_folder(data: Path, split: str) -> Path | None:
+    names = [split, *(name for name, meant in OTHER_NAMES.items() if meant == split)]
+    return next((data / name for name in names if (data / name).is_dir() and _class_folders(data / name)), None)
+
+
 def _class_folders(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
@@ -74,7 +80,8 @@ def _class_folders(folder: Path) -> list[str]:
 def _pictures(folder: Path) -> list[str]:
     """Paths relative to the split's folder."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return [path.relative_to(folder.parent).as_posix() for path in found if not path.name.startswith(".")]
+    inside = [path.relative_to(folder.parent) for path in found]
+    return [path.as_posix() for path in inside if not any(part.startswith(".") for part in path.parts)]
 
 
 def _check_known(folder: Path, names: Sequence[str], label_of: dict[str, int]) -> None:

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 _ROBOFLOW = "_annotations.coco.json"
 _OTHER_TASKS = re.compile(r"(captions|person_keypoints|stuff|panoptic|image_info)_")
-_OTHER_NAMES = {"valid": "val", "validation": "val"}
+OTHER_NAMES = {"valid": "val", "validation": "val"}
+"""What splits are called too."""
+
 _FIRST = ("train", "val", "test")
 
 
@@ -98,7 +100,7 @@ def _roboflow(data: Path) -> dict[str, Source]:
 
 
 def _canonical(split: str) -> str:
-    return _OTHER_NAMES.get(split, split)
+    return OTHER_NAMES.get(split, split)
 
 
 def _rank(split: str) -> int:

@@ -42,15 +42,14 @@ def crop_objects(
     Args:
         data: pictures with objects.
         out: a folder, which is made.
-        margin: shown around the object on each side, as a share of its longer side; not negative.
+        margin: shown around the object on each side, as a share of its longer side, from 0 to 10.
         min_size: shorter side that an object has at least, in pixels.
         progress: called with the number of pictures done.
 
     Raises:
         ValueError: a number is out of range, two classes would have one folder, or a picture cannot be read.
     """
-    if not margin >= 0 or min_size < 1:
-        raise ValueError(f"margin is not negative and min_size at least 1 pixel, not {margin} and {min_size}")
+    check_crop(margin, min_size)
     folders = _folder_names(data)
     counts: Counter[str] = Counter()
     too_small = 0
@@ -72,6 +71,12 @@ def crop_objects(
         if progress is not None:
             progress(done)
     return Cut({name: counts[name] for name in folders.values()}, too_small)
+
+
+def check_crop(margin: float, min_size: int) -> None:
+    """Raise ``ValueError`` for numbers that ``crop_objects`` does not take."""
+    if not 0 <= margin <= 10 or min_size < 1:
+        raise ValueError(f"margin is from 0 to 10 and min_size at least 1 pixel, not {margin} and {min_size}")
 
 
 def square_around(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -63,9 +63,12 @@ def class_accuracy(data: DetectionData, detections: Mapping[int, Detections]) ->
         own.append(int(record.labels[0]))
         first.append(best[0] if best else -1)
         among.append(own[-1] in best)
+    places_of = defaultdict(list)
+    for place, label in enumerate(own):
+        places_of[label].append(place)
     rows = []
     for label, category in enumerate(data.categories):
-        places = [i for i, found in enumerate(own) if found == label]
+        places = places_of[label]
         wrong = Counter(first[i] for i in places if first[i] not in (label, -1))
         likeliest = wrong.most_common(1)
         rows.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -25,7 +26,7 @@ from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer, set_lr
 from boxwright.training.options import seconds
 from boxwright.training.planning import plan_run
-from boxwright.training.run import RECIPE, Run
+from boxwright.training.run import RECIPE, WEIGHTS, Run
 from boxwright.training.schedule import Schedule
 from boxwright.training.step import StepResult, train_step
 
@@ -66,9 +67,17 @@ def train(run: Run, *, resume: bool = False) -> Progress:
         fixed = plan_run(run, process)
         progress = Progress(step=0, steps=fixed.steps, evaluations=fixed.evaluations)
         if process.is_first:
-            run.folder.mkdir(parents=True, exist_ok=True)
-            (run.folder / RECIPE).write_text(yaml.safe_dump(run.recipe, sort_keys=False))
+            _write_beginning(run)
     return _Loop(run, process, detector, optimizer, average, progress).go()
+
+
+def _write_beginning(run: Run) -> None:
+    """What the run begins with. An earlier one here, which came to nothing, may have begun otherwise."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / RECIPE).write_text(yaml.safe_dump(run.recipe, sort_keys=False))
+    (run.folder / WEIGHTS).unlink(missing_ok=True)
+    if run.backbone_weights is not None:
+        (run.folder / WEIGHTS).write_text(json.dumps(run.backbone_weights, indent=1) + "\n")
 
 
 class _Loop:

@@ -18,6 +18,10 @@ RECIPE = "recipe.yaml"
 """The resolved recipe in the folder of a run, for people to read; checkpoints have their own copy."""
 
 
+WEIGHTS = "backbone_weights.json"
+"""Likewise, of a run whose backbone came from another one: from where, and the names of all tensors."""
+
+
 @runtime_checkable
 class Evaluate(Protocol):
     """Measures a detector on the validation split."""
@@ -42,6 +46,7 @@ class Run:
         folder: where the recipe, checkpoints and the log go; made when training begins.
         evaluate: measures it on the validation split; None where there is none.
         console: where progress is shown; silent where None.
+        backbone_weights: what the backbone was taken over from, for ``backbone_weights.json``; None where it is fresh.
         began: ``time.monotonic()`` when the user's budget began to run; now where not given.
     """
 
@@ -53,4 +58,5 @@ class Run:
     folder: Path
     evaluate: Evaluate | None = None
     console: Console | None = None
+    backbone_weights: dict[str, Any] | None = None
     began: float = field(default_factory=time.monotonic)
