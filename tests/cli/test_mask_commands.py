@@ -164,9 +164,8 @@ def test_broken_masks_are_refused_where_masks_are_wanted_only(stripped, refused,
     assert main(["eval", str(trained), "--data", str(data)]) == 0
 
 
-def test_limits_are_said_with_what_they_hide(
-    data: Path, tmp_path: Path, masked_recipe: Recipe, capsys: Capture
-) -> None:
+def crowded(data: Path) -> Path:
+    """The annotation file of ``val``, with 140 objects in its first picture and none in the others."""
     file = data / "annotations" / "val.json"
     document = json.loads(file.read_text())
     image = document["images"][0]["id"]
@@ -174,7 +173,13 @@ def test_limits_are_said_with_what_they_hide(
     square["segmentation"] = [[1, 1, 10, 1, 10, 10, 1, 10]]
     document["annotations"] = [{**square, "id": 1 + i} for i in range(140)]
     file.write_text(json.dumps(document))
+    return file
 
+
+def test_limits_are_said_with_what_they_hide(
+    data: Path, tmp_path: Path, masked_recipe: Recipe, capsys: Capture
+) -> None:
+    file = crowded(data)
     recipe = masked_recipe(tmp_path, max_detections=110)
     run = tmp_path / "run"
     assert main(["train", str(recipe), "--data", str(data), "--out", str(run), "--train.steps", "1"]) == 0
@@ -202,6 +207,28 @@ def test_limits_are_said_with_what_they_hide(
     assert "AR100" not in found
     assert "max_detections is" not in captured.err
     assert "the numbers are not COCO's" in " ".join(captured.out.split())
+
+
+def test_a_two_stage_head_says_how_many_regions_it_proposes(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    file = crowded(data)
+    recipe = {
+        "backbone": {"name": "resnet", "depth": 18, "width": 8},
+        "neck": {"name": "fpn", "out_channels": 8},
+        "head": {"name": "faster_rcnn", "hidden_dim": 8, "num_proposals": [200, 30], "max_detections": 200},
+        "input": {"image_size": 64},
+        "train": {"steps": 1, "batch_size": 2, "evaluations": 1, "multi_scale": 0.0, "device": "cpu"},
+    }
+    (tmp_path / "two_stages.yaml").write_text(yaml.safe_dump(recipe))
+    run = tmp_path / "run"
+    assert main(["train", str(tmp_path / "two_stages.yaml"), "--data", str(data), "--out", str(run)]) == 0
+    line = (
+        f"note: {file}: 1 of 6 pictures have more than 30 objects: 110 of 140 objects cannot be found "
+        "(the second number of head.num_proposals is 30; 140 would hide none): "
+    )
+    assert f"{line}raise --head.num_proposals\n" in capsys.readouterr().err
+    assert main(["eval", str(run), "--data", str(data), "--max-detections", "140"]) == 0
+    said = capsys.readouterr().err
+    assert f"{line}train with a larger --head.num_proposals; --max-detections does not change it\n" in said
 
 
 def test_fewer_detections_than_cocos_are_refused(masked: Path, drawn: Path, refused) -> None:

@@ -52,7 +52,9 @@ BROKEN = {
     "box missing": (_without("annotations", 2, "bbox"), "bbox must be four finite numbers .* not None"),
     "area a text": (_set("annotations", 0, area="big"), "area must be a finite number, not 'big'"),
     "crowd of 2": (_set("annotations", 0, iscrowd=2), "iscrowd must be 0 or 1, not 2"),
-    "segmentation a text": (_set("annotations", 0, segmentation="x"), "segmentation must be polygons or an"),
+    "segmentation a text": (_set("annotations", 0, segmentation="x"), "segmentation must be polygons, an RLE or"),
+    "mask that is no PNG": (_set("annotations", 0, segmentation="x.jpg"), "or the name of a PNG file, not 'x.jpg'"),
+    "mask outside": (_set("annotations", 0, segmentation="../x.png"), "'segmentation' '../x.png' leaves the image"),
     "same annotation id": (_set("annotations", 2, id=1), r"1 annotation id\(s\) occur more than once: 1"),
     "same image id": (
         _set("images", 2, id=11),

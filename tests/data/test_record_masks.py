@@ -188,6 +188,9 @@ class TestChecking:
             ({"size": [30, 40], "counts": [0, 1200.0]}, "whole numbers"),
             ({"size": [30, 40], "counts": COMPRESSED["counts"][:-3]}, "add up to|end within a number"),
             ({"size": [30, 40], "counts": "é!"}, "its counts cannot be read: .* is no letter"),
+            ({"size": [30, 40], "counts": [1200]}, "its segmentation has no pixel in the picture; correct it or"),
+            ({"size": [30, 40], "counts": [1200, 0]}, "no pixel"),
+            (to_json(encode_mask(torch.zeros(HEIGHT, WIDTH, dtype=torch.bool))), "no pixel"),
         ],
     )
     def test_broken(self, tiny, segmentation: Any, message: str) -> None:
@@ -199,6 +202,11 @@ class TestChecking:
             check_masks(data)
         assert str(error.value).startswith(f"{data.source}: annotation 1 of image 'a.png': ")
         assert "\n" not in str(error.value)
+
+    def test_polygons_smaller_than_a_pixel_are_no_mistake(self, tiny) -> None:
+        for annotation in tiny.document["annotations"]:
+            annotation["segmentation"] = [[1, 1, 9, 1, 20, 1]]
+        check_masks(tiny.read())
 
     def test_missing(self, tiny) -> None:
         message = r"2 of 2 annotations have no segmentation, .*first is annotation 1 of image 'a\.png'\); complete the"

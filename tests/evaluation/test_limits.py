@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +16,12 @@ from boxwright.data.coco import open_data
 from boxwright.data.masks import picture_masks
 from boxwright.data.records import DetectionData, Record
 from boxwright.evaluation.coco_metrics import evaluate_detections
-from boxwright.evaluation.limits import Beyond, coco_limit, head_limits, num_objects
+from boxwright.evaluation.limits import Beyond, class_totals, coco_limit, head_limits, objects_per_class
+from boxwright.heads.cascade_rcnn import CascadeRCNN
+from boxwright.heads.faster_rcnn import FasterRCNN
+from boxwright.heads.mask_rcnn import MaskRCNN
 from boxwright.ops.masks import encode_mask
-from boxwright.structures import Category, Detections
+from boxwright.structures import Category, Detections, Level
 
 NUCLEI = Path(__file__).parents[3] / "shared" / "data" / "nuclei"
 
@@ -37,12 +42,14 @@ def make_data(*counts: tuple[int, int]) -> DetectionData:
 
 def test_what_a_limit_hides() -> None:
     data = make_data((7, 0), (3, 5), (0, 0), (2, 1))
-    counts = num_objects(data)
-    assert counts.tolist() == [[7, 0], [3, 5], [0, 0], [2, 1]]
+    counts = [objects_per_class(record) for record in data.records]
+    assert [own.tolist() for own in counts] == [[7], [3, 5], [], [2, 1]]
+    assert class_totals(data).tolist() == [12, 6]
     assert Beyond.of(counts, 4) == Beyond(pictures=2, objects=4, total=18, most=7)
-    assert Beyond.of(counts.sum(1, keepdims=True), 4) == Beyond(pictures=2, objects=7, total=18, most=8)
+    assert Beyond.of([own.sum(keepdims=True) for own in counts], 4) == Beyond(pictures=2, objects=7, total=18, most=8)
     assert Beyond.of(counts, 7).objects == 0
-    assert Beyond.of(num_objects(make_data()), 4) == Beyond(0, 0, 0, 0)
+    assert Beyond.of([], 4) == Beyond(0, 0, 0, 0)
+    assert class_totals(make_data()).tolist() == [0, 0]
 
 
 def test_every_option_of_a_head_that_hides_objects_has_its_line() -> None:
@@ -56,6 +63,29 @@ def test_every_option_of_a_head_that_hides_objects_has_its_line() -> None:
         "max_detections",
     ]
     assert head_limits(data, SimpleNamespace()) == {}
+
+
+@pytest.mark.parametrize("head", [FasterRCNN, MaskRCNN, CascadeRCNN])
+def test_a_two_stage_head_finds_no_more_than_it_proposes(head: type[FasterRCNN]) -> None:
+    spec = {"c4": Level(4, 16)}
+    options: dict[str, Any] = {"hidden_dim": 4, "max_detections": 1000, "num_proposals": (1000, 500)}
+    assert head_limits(make_data((600, 0), (400, 100)), head(spec, 2, **options)) == {
+        "num_proposals": "val.json: 1 of 2 pictures have more than 500 objects: 100 of 1,100 objects cannot be found "
+        "(the second number of head.num_proposals is 500; 600 would hide none)"
+    }
+    assert head_limits(make_data((500, 0)), head(spec, 2, **options)) == {}
+
+
+def test_pictures_are_counted_one_by_one() -> None:
+    """Of very many classes there is never a table with a row for each picture."""
+    few = make_data((3, 5))
+    many = replace(few, records=few.records * 500, categories=tuple(Category(i, str(i)) for i in range(2000)))
+    tracemalloc.start()
+    assert coco_limit(many) is None
+    assert list(head_limits(many, SimpleNamespace(num_queries=7))) == ["num_queries"]
+    assert class_totals(many)[:3].tolist() == [1500, 2500, 0]
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
 
 
 def test_cocos_limit_is_per_class() -> None:
@@ -100,7 +130,7 @@ def test_perfect_masks_have_ap_1_up_to_the_limit_which_is_reported(
     assert metrics.numbers()["AP"] == pytest.approx(1.0, abs=1e-12)
     assert metrics.notes == ()
 
-    beyond = Beyond.of(num_objects(nuclei), 100)
+    beyond = Beyond.of(map(objects_per_class, nuclei.records), 100)
     assert (beyond.pictures, beyond.most) == (13, 313)
     capped = evaluate_detections(nuclei, perfect, task="segm")
     recall = 1 - beyond.objects / beyond.total

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from boxwright.data.records import Record
+from boxwright.evaluation.coco_metrics import CocoMetrics
 from boxwright.ops.masks import encode_mask
 from boxwright.serving import report
 from boxwright.serving.report import ReportPicture, write_report
@@ -174,6 +175,22 @@ def test_numbers(tmp_path: Path) -> None:
     ]
     assert "score of at least 0.40" in html
     assert "1 to find, 1 found" in html
+
+
+def test_recall_of_more_detections_has_its_own_name(tmp_path: Path) -> None:
+    """As ``evaluate(..., max_detections=300)`` gives it, of boxes and of masks; of ten there is no third."""
+    numbers = CocoMetrics(*[0.1 * i for i in range(1, 13)], max_detections=300).to_json(curves=True)
+    html = written(tmp_path / "a.html", metrics=numbers | {"segm": numbers})
+    assert list(numbers)[8] == "AR300"
+    assert re.findall(r'class="name">(AR\w+)</span><b>([^<]+)</b>', html) == [("AR300", "0.900")] * 2
+    values = re.findall(r'<dt>(AR\d+)</dt>.*?class="value">([^<]+)</dd>', html)
+    assert values == [("AR1", "0.700"), ("AR10", "0.800"), ("AR300", "0.900")] * 2
+    assert "recall, 300 per class" in html
+    assert "AR100" not in html
+
+    ten = CocoMetrics(*[0.1 * i for i in range(1, 13)], max_detections=10).to_json(curves=True)
+    html = written(tmp_path / "b.html", metrics=ten)
+    assert re.findall(r'class="name">(AR\w+)</span>', html) == ["AR10"]
 
 
 def test_pictures_show_truth_and_detections(tmp_path: Path) -> None:

@@ -23,6 +23,12 @@ from boxwright.losses.selection import SelectionQuality
 from boxwright.structures import Batch
 from boxwright.training.distributed import choose_device
 
+ADVICE = {
+    "max_detections": ": raise --max-detections",
+    "num_proposals": ": train with a larger --head.num_proposals; --max-detections does not change it",
+}
+"""What to do about an option of a head that hides objects."""
+
 
 def run(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
@@ -48,8 +54,7 @@ def run(argv: Sequence[str]) -> int:
         check_masks(data, crowds=True)
     limits = head_limits(data, detector.head) if detector.task == "detection" else {}
     for option, line in limits.items():
-        advice = ": raise --max-detections" if option == "max_detections" else ""
-        console.print(f"note: {line}{advice}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"note: {line}{ADVICE.get(option, '')}", highlight=False, markup=False, soft_wrap=True)
     validation = Validation(
         data,
         batch_size=options.batch_size,

@@ -12,6 +12,7 @@ from jaxtyping import Int64
 
 from boxwright.data.coco_file import CocoFile, parse_coco
 from boxwright.data.coco_layouts import Source, find_source, find_sources
+from boxwright.data.mask_file import MaskFile
 from boxwright.data.picture_check import Progress, first_names, measure_pictures
 from boxwright.data.records import DetectionData, Record
 from boxwright.structures import Category
@@ -150,7 +151,9 @@ def _records(file: CocoFile, folder: Path, sizes: list[tuple[int, int]]) -> tupl
 
 def _record(file: CocoFile, folder: Path, index: int, size: tuple[int, int], rows: Int64[np.ndarray, " n"]) -> Record:
     image = file.images[index]
-    segmentations = tuple(file.segmentations[row] for row in rows) if file.segmentations else ()
+    folders = folder, file.path.parent
+    given = [file.segmentations[row] for row in rows] if file.segmentations else []
+    segmentations = tuple(MaskFile(one, folders, *size) if isinstance(one, str) else one for one in given)
     return Record(
         image_id=image.id,
         path=folder / image.file_name,

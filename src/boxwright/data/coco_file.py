@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from boxwright.data.mask_file import SUFFIX
 from boxwright.structures import Category
 
 
@@ -39,7 +40,8 @@ class CocoFile:
         area: in square pixels; width times height where the file has none.
         crowd: the annotation marks a group.
         annotation_ids: the file's own ids.
-        segmentations: polygons, an RLE, or None per annotation; empty where the file has none at all.
+        segmentations: polygons, an RLE, the name of a PNG, or None per annotation; empty where the file has none
+            at all.
     """
 
     path: Path
@@ -201,12 +203,20 @@ def _annotation(entry: dict[str, Any], index_of: dict[int, int], label_of: dict[
     crowd = entry.get("iscrowd")
     if crowd not in (None, 0, 1):
         raise _InvalidEntryError(f"iscrowd must be 0 or 1, not {reprlib.repr(crowd)}")
+    shape = _segmentation(entry)
+    return _Annotation(annotation_id, index_of[image_id], label_of[category_id], bbox, area, bool(crowd), shape)
+
+
+def _segmentation(entry: dict[str, Any]) -> Any:
     segmentation = entry.get("segmentation") or None
+    if isinstance(segmentation, str) and segmentation.lower().endswith(SUFFIX):
+        return _file_name(entry, "segmentation")
     if not (segmentation is None or isinstance(segmentation, list | dict)):
         raise _InvalidEntryError(
-            f"segmentation must be polygons or an RLE, not {reprlib.repr(segmentation)}; correct it or leave it out"
+            f"segmentation must be polygons, an RLE or the name of a PNG file, not {reprlib.repr(segmentation)}; "
+            "correct it or leave it out"
         )
-    return _Annotation(annotation_id, index_of[image_id], label_of[category_id], bbox, area, bool(crowd), segmentation)
+    return segmentation
 
 
 def _whole(entry: dict[str, Any], key: str) -> int:
@@ -225,11 +235,11 @@ def _text(entry: dict[str, Any], key: str) -> str:
     return value
 
 
-def _file_name(entry: dict[str, Any]) -> str:
-    name = _text(entry, "file_name").replace("\\", "/")  # as exported on Windows
+def _file_name(entry: dict[str, Any], key: str = "file_name") -> str:
+    name = _text(entry, key).replace("\\", "/")  # as exported on Windows
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in PurePosixPath(name).parts:
         raise _InvalidEntryError(
-            f"'file_name' {reprlib.repr(name)} leaves the image folder; give a path inside that folder"
+            f"{key!r} {reprlib.repr(name)} leaves the image folder; give a path inside that folder"
         )
     return name
 

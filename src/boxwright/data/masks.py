@@ -14,6 +14,7 @@ from torch import Tensor
 
 from boxwright.data.augment import View
 from boxwright.data.input_format import Window
+from boxwright.data.mask_file import run_lengths_of
 from boxwright.data.records import DetectionData, Record
 from boxwright.ops.masks import decode_mask, mask_box, rasterise, run_lengths
 from boxwright.structures import RLE
@@ -71,7 +72,8 @@ def record_masks(record: Record, chosen: Sequence[int], view: View) -> Bool[Tens
         view: what the canvas shows.
 
     Raises:
-        ValueError: one of them has no segmentation.
+        FileNotFoundError: a mask is in a file that is not there.
+        ValueError: one of them has no segmentation, or its file cannot be used.
     """
     given = record.segmentations or (None,) * len(record.labels)
     for place in chosen:
@@ -82,7 +84,7 @@ def record_masks(record: Record, chosen: Sequence[int], view: View) -> Bool[Tens
     masks = torch.zeros(len(chosen), height, width, dtype=torch.bool)
     # Object by object: most are much smaller than the canvas, and all the rest of it need not be touched.
     for mask, place in zip(masks, chosen, strict=True):
-        segmentation: Any = given[place]
+        segmentation: Any = run_lengths_of(given[place])
         polygons = isinstance(segmentation, list)
         tile, top, left = (
             _polygon_tile(segmentation, record, view, grid) if polygons else _sampled_tile(segmentation, grid)
@@ -105,7 +107,7 @@ def picture_masks(record: Record) -> Bool[Tensor, "n h w"]:
 
 
 def check_masks(data: DetectionData, *, crowds: bool = False) -> None:
-    """Make sure that every object has a mask that can be used.
+    """Make sure that every object has a mask that can be used; those in files are read, once and for all.
 
     Args:
         data: what a detector with masks is trained on, or measured on.
@@ -143,10 +145,17 @@ def _name(record: Record, place: int) -> str:
 
 def _check(segmentation: Any, record: Record) -> None:
     if isinstance(segmentation, list):
+        # One that is smaller than a pixel is no mistake: in large pictures of many objects there are such.
         for part in segmentation:
             _check_polygon(part, record)
-    else:
-        _check_run_lengths(segmentation, record)
+        return
+    try:
+        rle = run_lengths_of(segmentation)
+    except (FileNotFoundError, ValueError) as error:
+        raise _BrokenError(str(error)) from None
+    _check_run_lengths(rle, record)
+    if not any(mask_box(rle)):
+        raise _BrokenError("its segmentation has no pixel in the picture")
 
 
 def _check_polygon(part: Any, record: Record) -> None:

@@ -26,7 +26,8 @@ class Record:
         area: area of each object in square pixels: the file's own, or the box's where the file has none.
         crowd: True where the annotation marks a group rather than one object.
         annotation_ids: the file's own ids of the annotations.
-        segmentations: per object COCO polygons or an RLE, or None; an empty tuple where the file has none at all.
+        segmentations: per object COCO polygons, an RLE, a ``MaskFile`` or None; an empty tuple where the file has
+            none at all.
     """
 
     image_id: int

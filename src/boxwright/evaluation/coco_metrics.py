@@ -13,8 +13,9 @@ import hotcoco
 import numpy as np
 from jaxtyping import Float64
 
+from boxwright.data.mask_file import run_lengths_of
 from boxwright.data.records import DetectionData, Record
-from boxwright.evaluation.limits import MAX_DETECTIONS, coco_limit, num_objects
+from boxwright.evaluation.limits import MAX_DETECTIONS, class_totals, coco_limit
 from boxwright.structures import Detections
 
 Task = Literal["bbox", "segm"]
@@ -154,7 +155,7 @@ def evaluate_detections(
     evaluator.accumulate()
     assert evaluator.eval is not None  # it is there after accumulate
     precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
-    of_class = num_objects(data).sum(0)
+    of_class = class_totals(data)
     rows = tuple(
         _class_metrics(category.name, category.id, int(of_class[label]), precision[:, :, label])
         for label, category in enumerate(data.categories)
@@ -228,7 +229,7 @@ def _segmentations(record: Record, data: DetectionData) -> tuple[Any, ...]:
                 f"{data.source}: annotation {annotation_id} of picture {record.image_id} has no "
                 "segmentation; masks cannot be evaluated on this data, boxes (task 'bbox') can"
             )
-    return given
+    return tuple(map(run_lengths_of, given))
 
 
 def _box_results(detections: Mapping[int, Detections]) -> Float64[np.ndarray, "n 7"]:
@@ -287,7 +288,7 @@ def _notes(data: DetectionData, detections: Mapping[int, Detections], max_detect
     num_classes = len(data.categories)
     cut = sum(int(found.labels.bincount(minlength=1).max()) > max_detections for found in detections.values())
     missing = sum(record.image_id not in detections for record in data.records)
-    absent = int((num_objects(data).sum(0) == 0).sum())
+    absent = int((class_totals(data) == 0).sum())
     lines = (
         missing and f"Pictures not predicted, counted as without detections: {missing} of {len(data.records)}.",
         absent and f"Classes without objects in this data, left out of the means: {absent} of {num_classes}.",

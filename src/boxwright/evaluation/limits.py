@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
 
-from boxwright.data.records import DetectionData
+from boxwright.data.records import DetectionData, Record
 
 MAX_DETECTIONS = 100
 """COCO's: per picture and class, the best so many detections are evaluated."""
 
-LIMITS = ("num_queries", "max_detections")
-"""Options of heads that say how many objects are found in a picture."""
+LIMITS = {
+    "num_queries": "head.num_queries",
+    "num_proposals": "the second number of head.num_proposals",
+    "max_detections": "head.max_detections",
+}
+"""Options of heads that say how many objects are found in a picture, and what that number is called."""
 
 
 class Beyond(NamedTuple):
@@ -25,44 +30,59 @@ class Beyond(NamedTuple):
     most: int
 
     @classmethod
-    def of(cls, counts: Int64[np.ndarray, "b k"], limit: int) -> Beyond:
-        """Of the numbers of objects that share a limit."""
-        over = (counts - limit).clip(min=0)
-        return cls(int(over.any(1).sum()), int(over.sum()), int(counts.sum()), int(counts.max(initial=0)))
+    def of(cls, counts: Iterable[Int64[np.ndarray, " _k"]], limit: int) -> Beyond:
+        """Of the numbers of objects that share a limit, picture by picture."""
+        pictures = objects = total = most = 0
+        for own in counts:
+            largest = int(own.max(initial=0))
+            total, most = total + int(own.sum()), max(most, largest)
+            if largest > limit:
+                pictures, objects = pictures + 1, objects + int((own - limit).clip(min=0).sum())
+        return cls(pictures, objects, total, most)
 
     def hidden(self) -> str:
         """The objects, as words."""
         return f"{self.objects:,} of {self.total:,} objects"
 
 
-def num_objects(data: DetectionData) -> Int64[np.ndarray, "b k"]:
-    """Objects per picture and class, crowd regions not counted."""
-    counts = np.zeros((len(data.records), len(data.categories)), dtype=np.int64)
-    for count, record in zip(counts, data.records, strict=True):
-        np.add.at(count, record.labels[~record.crowd], 1)
-    return counts
+def objects_per_class(record: Record, num_classes: int = 0) -> Int64[np.ndarray, " k"]:
+    """Objects of a picture, crowd regions not counted, up to its last class, or of ``num_classes``."""
+    return np.bincount(record.labels[~record.crowd], minlength=num_classes)
+
+
+def class_totals(data: DetectionData) -> Int64[np.ndarray, " k"]:
+    """Objects of each class, crowd regions not counted."""
+    totals = np.zeros(len(data.categories), dtype=np.int64)
+    for record in data.records:
+        totals += objects_per_class(record, len(totals))
+    return totals
 
 
 def head_limits(data: DetectionData, head: object) -> dict[str, str]:
     """A line for each option of a head that hides objects of this data, by the option's name."""
-    counts = num_objects(data).sum(1, keepdims=True)
+    limits = {option: limit for option in LIMITS if (limit := _limit(getattr(head, option, None))) is not None}
+    counts = [np.count_nonzero(~record.crowd, keepdims=True) for record in data.records] if limits else []
     lines = {}
-    for option in LIMITS:
-        limit = getattr(head, option, None)
-        if not isinstance(limit, int):
-            continue
+    for option, limit in limits.items():
         beyond = Beyond.of(counts, limit)
         if beyond.objects:
             lines[option] = (
                 f"{data.source}: {beyond.pictures} of {len(data.records)} pictures have more than {limit} objects: "
-                f"{beyond.hidden()} cannot be found (head.{option} is {limit}; {beyond.most} would hide none)"
+                f"{beyond.hidden()} cannot be found ({LIMITS[option]} is {limit}; {beyond.most} would hide none)"
             )
     return lines
 
 
+def _limit(value: object) -> int | None:
+    """In prediction: of an option that has two numbers, the second."""
+    if isinstance(value, Sequence) and len(value) == 2:
+        value = value[1]
+    return value if isinstance(value, int) else None
+
+
 def coco_limit(data: DetectionData, max_detections: int = MAX_DETECTIONS) -> str | None:
     """A line where evaluation hides objects of this data."""
-    beyond = Beyond.of(num_objects(data), max_detections)
+    beyond = Beyond.of(map(objects_per_class, data.records), max_detections)
     if not beyond.objects:
         return None
     whose = "COCO counts" if max_detections == MAX_DETECTIONS else "counted are"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from importlib.util import find_spec
@@ -29,14 +30,12 @@ _MEANINGS = {
     "APs": "small objects, below 32² pixels",
     "APm": "medium objects, 32² to 96²",
     "APl": "large objects, above 96²",
-    "AR1": "recall, 1 per class",
-    "AR10": "recall, 10 per class",
-    "AR100": "recall, 100 per class",
     "ARs": "recall of small objects",
     "ARm": "recall of medium objects",
     "ARl": "recall of large objects",
 }
-_HEADLINES = ("AP", "AP50", "AP75", "AR100")
+_RECALL = re.compile(r"AR(\d+)")
+"""How numbers are called that say how many detections per picture and class were counted."""
 
 
 class ReportPicture(NamedTuple):
@@ -107,10 +106,13 @@ def write_report(
 def _task(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What the page shows of the metrics of boxes, or of masks; the name is empty where there are boxes only."""
     rows = metrics["per_class"]
+    recalls = {int(match[1]): match[0] for match in map(_RECALL.fullmatch, metrics) if match}
+    meanings = _MEANINGS | {number: f"recall, {count} per class" for count, number in recalls.items()}
+    headlines = ["AP", "AP50", "AP75", recalls[max(recalls)]]
     return {
         "name": name,
-        "headlines": [(number, _MEANINGS[number], metrics[number]) for number in _HEADLINES],
-        "numbers": [(number, meaning, metrics[number]) for number, meaning in _MEANINGS.items()],
+        "headlines": [(number, meanings[number], metrics[number]) for number in headlines],
+        "numbers": [(number, meanings[number], value) for number, value in metrics.items() if number in meanings],
         "per_class": [{**row, "colour": _css_colour(label)} for label, row in enumerate(rows)],
         "precision_recall": charts.precision_recall_chart(rows, name=f"precision-recall-{name.lower()}".rstrip("-")),
     }
