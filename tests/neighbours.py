@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from boxwright.detector import Detector
+from boxwright.ops.masks import decode_mask
 from boxwright.structures import Detections
 
 SHAPES = ((60, 80), (200, 33), (64, 64), (31, 400), (90, 90), (120, 160), (80, 60), (30, 40), (61, 80))
@@ -20,10 +21,13 @@ def picture(height: int, width: int, seed: int = 0) -> Image.Image:
 
 
 def assert_same(one: Detections, other: Detections, tolerance: float = 1e-4) -> None:
-    """Scores within ``tolerance``, boxes within as much of 200 pixels."""
+    """Scores within ``tolerance``, boxes within as much of 200 pixels, masks but for one pixel in a thousand."""
     torch.testing.assert_close(one.scores, other.scores, rtol=0, atol=tolerance)
     assert one.labels.tolist() == other.labels.tolist()
     torch.testing.assert_close(one.boxes, other.boxes, rtol=0, atol=tolerance * 200)
+    assert (one.masks is None) == (other.masks is None)
+    for mask, again in zip(one.masks or (), other.masks or (), strict=True):
+        assert mask == again or (decode_mask(mask) != decode_mask(again)).float().mean() <= 1e-3
 
 
 def assert_alone_as_among_others(detector: Detector) -> None:

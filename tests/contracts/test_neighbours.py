@@ -23,5 +23,5 @@ def test_a_picture_alone_is_predicted_as_among_others(recipe: dict[str, Any]) ->
     images = normalise(coarse.repeat_interleave(8, 2).repeat_interleave(8, 3), detector.input_format)
     calibrate(detector, images)
     settle(detector, images)
-    # In float32, a cascade of boxes lets rounding grow beyond what neighbours could do.
-    assert_alone_as_among_others(detector.double())
+    # In float32, rounding grows in a recursive backbone to what is allowed here: 9e-5, and 1e-14 in float64.
+    assert_alone_as_among_others(detector.double() if recipe["backbone"]["name"] == "rfp" else detector)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from boxwright.detector import GrowingHead
 from boxwright.heads.faster_rcnn import FasterRCNN
 from boxwright.heads.mask_rcnn import MaskRCNN
 from boxwright.ops.masks import decode_mask
+from boxwright.ops.region_detections import Found
 from boxwright.structures import Features, ImageSize, Level, Spec, Targets
 
 MakeTargets = Callable[..., list[Targets]]
@@ -89,13 +91,52 @@ def test_detections_have_masks_of_the_original_picture_within_their_boxes() -> N
 
 
 def test_only_the_masks_of_what_was_found_are_looked_at() -> None:
-    head = small(score_threshold=0.3).eval()
+    head = small().eval()
+    seen: list[int] = []
+    head.masks.register_forward_pre_hook(lambda _, given: seen.append(len(given[1])))
     with torch.no_grad():
+        # A fresh head finds everything equally likely.
+        head.boxes.classes.weight.normal_()
+        every = head(maps()).found
+        assert every is not None
+        middle = float(every.scores[every.usable].median())
+        head.detect = partial(head.detect, score_threshold=middle)
         output = head(maps())
         assert output.found is not None
-        output = output._replace(found=output.found._replace(usable=torch.zeros_like(output.found.usable)))
+        usable = output.found.usable
+        assert 0 < usable.sum() < usable.numel()
+        assert seen == [every.usable.sum(), usable.sum()]
+        assert output.masks.unflatten(0, usable.shape).any((2, 3)).equal(usable)
         found = head.postprocess(output, [ImageSize(128, 128, 128, 128)] * 2)
-    assert [detections.masks for detections in found] == [(), ()]
+    assert [len(detections.masks or ()) for detections in found] == usable.sum(1).tolist()
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("right", [80.0, 103.5, 120.0])
+def test_a_mask_is_of_all_of_its_box_also_beyond_the_picture(right: float, scale: int) -> None:
+    head = small().eval()
+    with torch.no_grad():
+        output = head(maps(1))
+    # A picture 102 pixels wide and 104 high; cells of the levels reach to 128.
+    boxes = torch.tensor([[[60.0, 20, right, 60], [110, 20, 120, 60], [60, 20, right, 60], [20, 105, 60, 128]]])
+    usable = torch.tensor([[True, True, False, True]])
+    found = Found(boxes, torch.full((1, 4), 0.5), torch.zeros(1, 4, dtype=torch.int64), usable)
+    logits = torch.full((4, 28, 28), -10.0)
+    logits[:, :, :14] = 10.0
+    output = output._replace(found=found, masks=logits)
+    (detections,) = head.postprocess(output, [ImageSize(104 * scale, 102 * scale, 104, 102)])
+    # Boxes that lie beyond the picture are left out, and the others cut to it.
+    expected = torch.tensor([[60.0, 20, min(right, 102), 60]]) * scale
+    torch.testing.assert_close(detections.boxes, expected)
+    assert detections.masks is not None
+    (mask,) = detections.masks
+    rows, columns = torch.where(decode_mask(mask))
+    assert decode_mask(mask).shape == (104 * scale, 102 * scale)
+    middle = (60 + right) / 2 * scale
+    assert abs(columns.min() - 60 * scale) <= 1
+    assert abs(columns.max() + 1 - middle) <= 1
+    assert abs(rows.min() - 20 * scale) <= 1
+    assert abs(rows.max() + 1 - 60 * scale) <= 1
 
 
 def test_a_fresh_head_can_be_given_as_many_masks_as_a_trained_one(make_targets: MakeTargets) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from boxwright.losses.anchor_matching import BACKGROUND, IGNORED
-from boxwright.losses.region_sampling import balanced_sample
+from boxwright.losses.region_sampling import balanced_sample, most_positive
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,21 @@ def test_how_many_of_each(positives: int, negatives: int, expected: tuple[int, i
     kinds = matched[chosen]
     assert (int((kinds >= 0).sum()), int((kinds == BACKGROUND).sum())) == expected
     assert len(chosen) == sum(expected)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, (1, 0)), (2, (1, 1)), (3, (1, 2)), (4, (1, 3)), (8, (2, 6))])
+def test_an_object_is_trained_on_however_few_are_chosen(count: int, expected: tuple[int, int]) -> None:
+    matched = torch.tensor([0, 1, 2] + [BACKGROUND] * 20)
+    kinds = matched[balanced_sample(matched, count, 0.25)]
+    assert (int((kinds >= 0).sum()), int((kinds == BACKGROUND).sum())) == expected
+    empty = balanced_sample(matched[3:], count, 0.25)
+    assert len(empty) == count
+
+
+def test_torchvisions_number_wherever_it_is_not_zero() -> None:
+    for share in (0.25, 0.5):
+        theirs = [int(count * share) for count in range(1, 600)]
+        assert [most_positive(count, share) for count in range(1, 600)] == [number or 1 for number in theirs]
 
 
 def test_every_region_has_the_same_chance() -> None:

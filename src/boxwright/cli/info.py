@@ -59,7 +59,8 @@ def measure(recipe: Recipe, num_classes: int, counted: Mapping[Any, Any] | None 
 
     GMAC is half of what ``torch.utils.flop_counter`` counts for one picture of the recipe's image size, in the
     graph that was published, so that figures compare with those of papers. ``deployed_gmac`` is what prediction
-    runs: branches and norms fused, and nothing computed that is not used.
+    runs: branches and norms fused, and nothing computed that is not used. Neither has masks, of which there are as
+    many as objects are found.
 
     Args:
         recipe: with a name and options for every part.
@@ -69,7 +70,10 @@ def measure(recipe: Recipe, num_classes: int, counted: Mapping[Any, Any] | None 
     categories = [Category(i, f"class_{i}") for i in range(num_classes)]
     detector = build_resolved(recipe, categories=categories).eval()
     size = recipe["input"]["image_size"]
-    deployed = _flops(detector.fused(), size, counted).get("Global", 0)
+    fused = detector.fused()
+    if fused.needs_masks and hasattr(fused.head, "as_published"):
+        fused.head.as_published = True  # type: ignore[assignment]
+    deployed = _flops(fused, size, counted).get("Global", 0)
     for module in detector.modules():
         if hasattr(module, "as_published"):
             module.as_published = True  # type: ignore[assignment]

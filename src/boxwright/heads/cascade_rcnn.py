@@ -123,7 +123,7 @@ class CascadeRCNN(nn.Module):
         check_shares({"score_threshold": score_threshold, "nms_threshold": nms_threshold})
         check_stages(stage_ious, stage_weights, smooth_l1_beta)
         self.stage_ious, self.stage_weights, self.smooth_l1_beta = stage_ious, stage_weights, smooth_l1_beta
-        self.num_samples, self.max_detections = num_samples, max_detections
+        self.num_samples, self.num_proposals, self.max_detections = num_samples, num_proposals, max_detections
         detect = partial(detect_in_regions, score_threshold=score_threshold, nms_threshold=nms_threshold)
         self.detect = partial(detect, weights=delta_weights(len(stage_ious) - 1), max_detections=max_detections)
         self.first_stage = RegionProposals(

@@ -106,6 +106,7 @@ class FasterRCNN(nn.Module):
         check_counts({"num_classes": num_classes, "num_samples": num_samples, "max_detections": max_detections})
         check_shares({"score_threshold": score_threshold, "nms_threshold": nms_threshold})
         self.num_samples, self.consistent_weight, self.max_detections = num_samples, consistent_weight, max_detections
+        self.num_proposals = num_proposals
         self.detect = partial(
             detect_in_regions,
             score_threshold=score_threshold,

@@ -28,6 +28,7 @@ from boxwright.losses.region_assignment import (
     with_objects,
 )
 from boxwright.losses.region_loss import consistent_losses, region_losses
+from boxwright.losses.region_sampling import most_positive
 from boxwright.losses.rpn_loss import RPNLoss
 from boxwright.ops.boxes import at_least_float32
 from boxwright.ops.mask_pasting import paste_masks
@@ -94,10 +95,13 @@ class MaskRCNN(nn.Module):
     Source: He et al., Mask R-CNN, ICCV 2017; Liu et al., PANet, CVPR 2018, sections 3.2 and 3.3 (``adaptive``,
     ``fully_connected_masks``). Checked against torchvision 0.29.2's maskrcnn_resnet50_fpn and _v2: detections, masks,
     losses on the same regions, gradients. Differs in losses that are averages over pictures, where torchvision averages
-    over the sampled anchors and regions of a batch.
+    over the sampled anchors and regions of a batch, and where a canvas without padding ends within a cell of the finest
+    level: boxes are cut there at the end of the cell, where torchvision cuts them at the canvas.
     """
 
     needs_masks = True
+    as_published = False
+    """Whether costs are counted, which papers do of boxes alone: how many masks there are, the picture decides."""
 
     def __init__(
         self,
@@ -130,6 +134,7 @@ class MaskRCNN(nn.Module):
         check_counts({"num_classes": num_classes, "num_samples": num_samples, "max_detections": max_detections})
         check_shares({"score_threshold": score_threshold, "nms_threshold": nms_threshold})
         self.num_samples, self.consistent_weight, self.max_detections = num_samples, consistent_weight, max_detections
+        self.num_proposals = num_proposals
         self.detect = partial(
             detect_in_regions,
             score_threshold=score_threshold,
@@ -185,7 +190,7 @@ class MaskRCNN(nn.Module):
         if torch.compiler.is_compiling():
             of_all: Tensor = self.masks(maps, boxes, images, labels)
             return of_all * found.usable.flatten()[:, None, None]
-        (places,) = torch.where(found.usable.flatten())
+        (places,) = torch.where(found.usable.flatten() & (not self.as_published))
         masks: Tensor = self.masks(maps, boxes[places], images[places], labels[places])
         return masks.new_zeros(len(boxes), *masks.shape[1:]).index_copy(0, places, masks)
 
@@ -212,15 +217,34 @@ class MaskRCNN(nn.Module):
 
     def as_if_trained(self, targets: Sequence[Targets]) -> list[Targets]:
         """The same objects over and over: as many regions get a mask as when every proposal fits an object."""
-        return [repeated(target, int(self.num_samples * POSITIVE_SHARE)) for target in targets]
+        return [repeated(target, most_positive(self.num_samples, POSITIVE_SHARE)) for target in targets]
 
     def postprocess(self, output: MaskRCNNOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
         """What was found, in pixels of the original pictures, with masks."""
         found = detected(output.found)
-        detections = in_original_pixels(found, image_sizes)
         masks = output.masks.unflatten(0, found.scores.shape)
-        for i, (own, usable, size) in enumerate(zip(masks, found.usable, image_sizes, strict=True)):
-            probabilities = at_least_float32(own[usable]).sigmoid()
-            pasted = paste_masks(probabilities, detections[i].boxes, (size.height, size.width))
-            detections[i] = detections[i]._replace(masks=pasted)
-        return detections
+        pictures = zip(
+            in_original_pixels(found, image_sizes), found.boxes, masks, found.usable, image_sizes, strict=True
+        )
+        return [with_masks(own, boxes[usable], logits[usable], size) for own, boxes, logits, usable, size in pictures]
+
+
+def with_masks(
+    found: Detections, boxes: Float[Tensor, "n 4"], logits: Float[Tensor, "n s s"], size: ImageSize
+) -> Detections:
+    """What was found in a picture, with masks.
+
+    A mask is of all of its box, which may reach into the last cells of the finest level, beyond the picture. What lies
+    wholly there is left out.
+
+    Args:
+        found: in pixels of the original picture, cut to it.
+        boxes: the same in pixels of the network's input, not cut.
+        logits: of the cells that each of these boxes consists of.
+        size: of the picture.
+    """
+    (shown,) = torch.where((found.boxes[:, 2:] > found.boxes[:, :2]).all(1))
+    scale = boxes.new_tensor([size.width / size.input_width, size.height / size.input_height]).repeat(2)
+    probabilities = at_least_float32(logits[shown]).sigmoid()
+    masks = paste_masks(probabilities, boxes[shown] * scale, (size.height, size.width))
+    return found.select(shown)._replace(masks=masks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +15,6 @@ from boxwright.layers.region_pooling import RegionPooling, RegionSource, fused
 
 POOLED = 14
 MASK_SIZE = 2 * POOLED
-NORMS = ("none", "batch")
 
 MaskNorm = Literal["none", "batch"]
 
@@ -52,7 +51,7 @@ class MaskBranch(nn.Module):
         super().__init__()
         check_counts({"mask_dim": hidden_dim})
         check_counts({"mask_convs": num_convs}, least=2)
-        check_choice("mask_norm", norm, NORMS)
+        check_choice("mask_norm", norm, get_args(MaskNorm))
         self.pooling, self.fusion = RegionPooling(source, output_size=POOLED), source.fusion
 
         def conv(width_in: int, width_out: int = hidden_dim, *, active: bool = True) -> nn.Module:
@@ -66,16 +65,16 @@ class MaskBranch(nn.Module):
         self.last = conv(hidden_dim)
         self.enlarge = nn.ConvTranspose2d(hidden_dim, hidden_dim, 2, 2)
         self.logits = nn.Conv2d(hidden_dim, num_classes + 1, 1)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
         self.whole: nn.Sequential | None = None
         if fully_connected:
             narrow = max(1, hidden_dim // 2)
             linear = nn.Linear(narrow * POOLED**2, MASK_SIZE**2)
             self.whole = nn.Sequential(conv(hidden_dim), conv(hidden_dim, narrow), nn.Flatten(), linear)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
     def forward(
         self,

@@ -54,7 +54,8 @@ def assign_regions(
         positive_share: most of them with an object, as a share.
 
     Source: Girshick, Fast R-CNN, ICCV 2015, section 2.3, with the objects' boxes as in Detectron. Checked against
-    torchvision 0.29.2's RoIHeads.
+    torchvision 0.29.2's RoIHeads. Crowd regions are left out of the targets, so that proposals on them are background,
+    as there.
     """
     pictures = []
     for image, (boxes, usable, target) in enumerate(zip(proposals.boxes, proposals.usable, targets, strict=True)):

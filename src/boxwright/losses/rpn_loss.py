@@ -11,12 +11,11 @@ from torch import Tensor
 
 from boxwright.layers.rpn import RPNOutput
 from boxwright.losses.anchor_matching import match_by_iou, matched_anchors
+from boxwright.losses.region_loss import SMOOTH_L1_BETA
 from boxwright.losses.region_sampling import balanced_sample
 from boxwright.ops.box_deltas import encode_deltas
 from boxwright.ops.boxes import at_least_float32
 from boxwright.structures import LossTotals, Targets
-
-SMOOTH_L1_BETA = 1 / 9
 
 
 class RPNLoss:

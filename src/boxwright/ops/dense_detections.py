@@ -77,7 +77,9 @@ def hard_nms(candidates: Detections, threshold: float) -> Detections:
 
     What is left is best first; equal scores keep their order, which torchvision leaves to chance.
     """
-    keep = batched_nms(candidates.boxes, candidates.scores, candidates.labels, threshold).sort().values
+    # Classes are set apart by adding to coordinates: in float32 many classes would cost them their fraction.
+    boxes, scores = candidates.boxes.double(), candidates.scores.double()
+    keep = batched_nms(boxes, scores, candidates.labels, threshold).sort().values
     keep = keep[candidates.scores[keep].sort(descending=True, stable=True).indices]
     return candidates.select(keep)
 

@@ -49,10 +49,12 @@ def survivors(
     # Groups of all pictures in one call: a loop over pictures would fix their number in an export.
     separate = groups * boxes.shape[0] + image
     (places,) = torch.where(usable.flatten())
-    own, score, group = boxes.flatten(0, 1)[places], scores.flatten()[places], separate.flatten()[places]
+    # Groups are set apart by adding to coordinates: in float32 many groups would cost them their fraction.
+    own, score = boxes.flatten(0, 1)[places].double(), scores.flatten()[places].double()
+    group = separate.flatten()[places]
     if torch.compiler.is_compiling():
         # The other form looks at how many boxes there are, which an export cannot know.
-        keep = nms(own.double() + (group * APART)[:, None], score.double(), threshold)
+        keep = nms(own + (group * APART)[:, None], score, threshold)
     else:
         keep = batched_nms(own, score, group, threshold)
     return torch.zeros_like(usable).flatten().index_fill(0, places[keep], True).view_as(usable)
