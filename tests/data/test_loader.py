@@ -320,11 +320,16 @@ def test_ctrl_c_reaches_the_main_process_only(data: DetectionData) -> None:
         start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "running\n"
-    time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        # Else it would go on for ever, beside all tests that follow.
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     assert out == "saved\n"
     assert err == ""
     assert process.returncode == 0
