@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -91,11 +92,26 @@ def distinct() -> dict[str, dict[str, Any]]:
     return {", ".join(alike): json.loads(recipe) for recipe, alike in names.items()}
 
 
-def _parameters(*tasks: Task) -> pytest.MarkDecorator:
-    found = {names: recipe for names, recipe in distinct().items() if recipe_task(recipe) in tasks}
-    return pytest.mark.parametrize("recipe", [pytest.param(recipe, id=names) for names, recipe in found.items()])
+def _parameters(found: dict[str, dict[str, Any]], marked: Collection[str] = ()) -> pytest.MarkDecorator:
+    slow = {names: [pytest.mark.slow] if names in marked else [] for names in found}
+    return pytest.mark.parametrize(
+        "recipe", [pytest.param(recipe, id=names, marks=slow[names]) for names, recipe in found.items()]
+    )
 
 
-every_recipe = _parameters("detection", "classification")
-every_detector = _parameters("detection")
-every_classifier = _parameters("classification")
+def _of(task: Task) -> dict[str, dict[str, Any]]:
+    return {names: recipe for names, recipe in DISTINCT.items() if recipe_task(recipe) == task}
+
+
+def _not_the_first_of_their_head(found: dict[str, dict[str, Any]]) -> list[str]:
+    heads = [recipe["head"]["name"] for recipe in found.values()]
+    return [names for place, names in enumerate(found) if heads[place] in heads[:place]]
+
+
+DISTINCT = distinct()
+"""Made once: every process that runs tests makes them."""
+
+every_recipe = _parameters(DISTINCT)
+every_classifier = _parameters(_of("classification"))
+every_detector = _parameters(_of("detection"), _not_the_first_of_their_head(_of("detection")))
+"""One recipe of every head, and as slow tests the others, which have other backbones and necks."""
