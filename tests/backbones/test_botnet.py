@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from torch import Tensor, nn
+from shaken_backbone import pictures, shake_backbone
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,22 +28,13 @@ def botnet(**options: Any) -> BoTNet:
     return BoTNet(**SMALL | options)
 
 
-def pictures(height: int = 64, width: int = 64, batch: int = 2) -> Tensor:
-    return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
-
-
 @torch.no_grad()
 def shaken(backbone: BoTNet) -> BoTNet:
     """Away from zeros and ones, in evaluation."""
-    torch.manual_seed(1)
+    shake_backbone(backbone)
     for name, parameter in backbone.named_parameters():
-        parameter.add_(torch.randn_like(parameter) * (0.3 / parameter[0].numel() ** 0.5))
         if name.endswith("project.weight"):
             parameter.mul_(3)
-    for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
     return backbone.eval()
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from torch import Tensor, nn
+from shaken_backbone import pictures, shake_backbone
+from torch import nn
 
 from boxwright.backbones.non_local import NonLocal
 from boxwright.backbones.resnet import ResNet
@@ -24,20 +25,9 @@ def non_local(**options: Any) -> NonLocal:
     return NonLocal(**SMALL | options)
 
 
-def pictures(height: int = 64, width: int = 64, batch: int = 2) -> Tensor:
-    return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
-
-
-@torch.no_grad()
 def shaken(backbone: NonLocal) -> NonLocal:
     """Away from zeros and ones, in evaluation."""
-    torch.manual_seed(1)
-    for parameter in backbone.parameters():
-        parameter.add_(torch.randn_like(parameter) * (0.3 / parameter[0].numel() ** 0.5))
-    for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
+    shake_backbone(backbone)
     return backbone.eval()
 
 

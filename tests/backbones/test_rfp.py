@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from torch import Tensor, nn
+from shaken_backbone import pictures, shake_backbone
+from torch import nn
 
 from boxwright.backbones.resnet import ResNet
 from boxwright.backbones.rfp import RFP
@@ -20,27 +21,15 @@ EVERY = ("c2", "c3", "c4", "c5")
 SMALL: dict[str, Any] = {"depth": 18, "width": 4, "out_channels": 8}
 
 
-def pictures(height: int = 64, width: int = 96, batch: int = 2) -> Tensor:
-    return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
-
-
 def rfp(**options: Any) -> RFP:
     torch.manual_seed(0)
     return RFP(**SMALL | options)
 
 
-@torch.no_grad()
 def shaken(backbone: RFP) -> RFP:
     """Away from the zeros that feedback, fusion and switches start from."""
-    torch.manual_seed(1)
-    for name, parameter in backbone.named_parameters():
-        # A switch is linear in its map: with larger weights the maps explode over the depth.
-        spread = 0.01 if "switch" in name or "context" in name else 0.1
-        parameter.add_(torch.randn_like(parameter) * (spread / parameter[0].numel() ** 0.5))
-    for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
+    # A switch is linear in its map: with larger weights the maps explode over the depth.
+    shake_backbone(backbone, 0.1, little=("switch", "context"))
     return backbone
 
 
@@ -62,7 +51,7 @@ def test_a_new_one_puts_out_what_resnet_and_fpn_do(options: dict[str, Any], trai
     resnet.load_state_dict({name: ours.bodies[0].state_dict()[name] for name in resnet.state_dict()})
     fpn = FPN(resnet.out_spec, out_channels=8, **{k: v for k, v in options.items() if k.startswith("extra")})
     fpn.pyramid, fpn.extra = ours.pyramid, ours.extra
-    x = pictures().double()
+    x = pictures(64, 96).double()
     expected = fpn(resnet(x))
     # The size of the weights is stored in float32.
     tolerance = 2e-5 if "atrous" in options else 0
@@ -118,8 +107,8 @@ def test_shared_is_unshared_with_the_same_weights_in_all_steps(steps: int) -> No
         body.load_state_dict(shared.bodies[0].state_dict())
     for convs in unshared.feedback:
         convs.load_state_dict(shared.feedback[0].state_dict())
-    expected = unshared(pictures())
-    for name, level in shared(pictures()).items():
+    expected = unshared(pictures(64, 96))
+    for name, level in shared(pictures(64, 96)).items():
         torch.testing.assert_close(level, expected[name], rtol=0, atol=0)
 
 
@@ -138,19 +127,19 @@ def test_the_feedback_comes_from_the_levels_that_it_goes_to_and_from_no_other() 
     ours = shaken(rfp(levels=("c2", "c4"), extra_levels=1)).eval()
     pooled: list[torch.Size] = []
     ours.aspp.register_forward_hook(lambda _, args, __: pooled.append(args[0].shape[-2:]))
-    ours(pictures())
+    ours(pictures(64, 96))
     assert pooled == [(4, 6)]
     assert list(ours.feedback[0]) == ["c4"]
 
 
 def test_the_feedback_is_added_before_the_relu_of_the_first_block_alone() -> None:
     body = rfp().bodies[0].eval()
-    plain, sums = body(pictures()), []
+    plain, sums = body(pictures(64, 96)), []
     # What the second block is given is what the first one puts out.
     body.layer2[1].register_forward_pre_hook(lambda _, args: sums.append(args))
     added = torch.randn(2, 8, 8, 12)
-    body(pictures())
-    lifted = body(pictures(), {"c3": added})
+    body(pictures(64, 96))
+    lifted = body(pictures(64, 96), {"c3": added})
     (first, nothing), (with_feedback, still_nothing) = sums
     assert nothing is still_nothing is None
     # Where the ReLU cut nothing off, the sum is known.
@@ -179,7 +168,7 @@ def test_maps_of_few_cells_are_trained_on(atrous: str, size: tuple[int, int]) ->
 @pytest.mark.parametrize("options", [{}, {"depth": 50, "atrous": "switchable"}, {"atrous": "switchable"}])
 def test_folded_norms_change_no_output(options: dict[str, Any]) -> None:
     ours = shaken(rfp(**options)).double().eval()
-    x = pictures().double()
+    x = pictures(64, 96).double()
     expected = ours(x)
     fuse_for_inference(ours)
     for name, level in ours(x).items():
@@ -192,9 +181,9 @@ def test_folded_norms_change_no_output(options: dict[str, Any]) -> None:
 def test_exported_with_a_free_batch(atrous: str) -> None:
     ours = shaken(rfp(atrous=atrous, extra_levels=1)).eval()
     batch = {0: torch.export.Dim("batch", min=1, max=64)}
-    program = torch.export.export(ours, (pictures(),), dynamic_shapes=(batch,)).module()
+    program = torch.export.export(ours, (pictures(64, 96),), dynamic_shapes=(batch,)).module()
     for size in (1, 3):
-        expected, found = ours(pictures(batch=size)), program(pictures(batch=size))
+        expected, found = ours(pictures(64, 96, size)), program(pictures(64, 96, size))
         for name, level in expected.items():
             torch.testing.assert_close(found[name], level, rtol=1e-5, atol=1e-5)
 

@@ -29,3 +29,11 @@ def test_equals_torchvision_at_any_box() -> None:
 
 def test_none() -> None:
     assert paste_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), (60, 90)) == ()
+
+
+def test_what_lies_beyond_the_picture_is_empty() -> None:
+    boxes = torch.tensor([[95.0, 5, 120, 20], [5, 64, 20, 80], [-30, 5, -4, 20], [5, -40, 20, -10], [80, 50, 100, 70]])
+    found = paste_masks(torch.ones(5, 28, 28), boxes, (60, 90))
+    masks = torch.stack([decode_mask(mask) for mask in found])
+    assert masks.any((1, 2)).tolist() == [False, False, False, False, True]
+    assert masks[4, 50:, 80:].all()

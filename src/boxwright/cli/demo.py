@@ -38,7 +38,7 @@ from boxwright.structures import Detections
 from boxwright.training.checkpoint import BEST, LAST
 from boxwright.training.log import read_log
 
-RECIPE, BUDGET = "rtdetr_tiny", "4m"
+RECIPE, BUDGET = "rtdetr_tiny", "5m"
 NUM_PICTURES = 1000  # of fewer, the last minutes of training only learn them by heart
 NUM_SHOWN = 8
 THRESHOLD = 0.5

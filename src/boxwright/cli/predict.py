@@ -152,10 +152,9 @@ def _predict(
         assert isinstance(detections, Detections)
         target = _target(out, picture)
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Of a picture's classes, whose boxes are all the same, the likeliest is drawn.
-        drawn = (
-            detections if detector.task == "detection" else detections.select(torch.arange(len(detections.scores))[:1])
-        )
+        drawn = detections
+        if detector.task == "classification":  # The boxes of a picture's classes are all the same.
+            drawn = detections.select(torch.arange(min(1, len(detections.scores))))
         _save(draw_detections(image, drawn, detector.categories, threshold=threshold), target)
         rows += detection_rows(picture.name, detections, detector.categories)
     return rows

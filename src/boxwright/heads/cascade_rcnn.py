@@ -21,7 +21,7 @@ from boxwright.losses.region_loss import region_losses
 from boxwright.losses.rpn_loss import RPNLoss
 from boxwright.ops.box_deltas import Weights, decode_deltas
 from boxwright.ops.boxes import clip_to_sizes
-from boxwright.ops.region_detections import Found, detect_in_regions, detected, in_original_pixels
+from boxwright.ops.region_detections import Found, detect_in_regions, detected, in_original_pixels, within_pictures
 from boxwright.ops.region_levels import Epsilon
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
 
@@ -197,7 +197,7 @@ class CascadeRCNN(nn.Module):
 
     def postprocess(self, output: CascadeRCNNOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
         """What was found, in pixels of the original pictures."""
-        return in_original_pixels(detected(output.found), image_sizes)
+        return in_original_pixels(within_pictures(detected(output.found), image_sizes), image_sizes)
 
 
 def delta_weights(number: int) -> Weights:

@@ -19,7 +19,7 @@ from boxwright.layers.rpn import RPNOutput
 from boxwright.losses.region_assignment import TrainingRegions, assign_regions, sampled
 from boxwright.losses.region_loss import consistent_losses, region_losses
 from boxwright.losses.rpn_loss import RPNLoss
-from boxwright.ops.region_detections import Found, detect_in_regions, detected, in_original_pixels
+from boxwright.ops.region_detections import Found, detect_in_regions, detected, in_original_pixels, within_pictures
 from boxwright.ops.region_levels import Epsilon
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
 
@@ -167,4 +167,4 @@ class FasterRCNN(nn.Module):
 
     def postprocess(self, output: FasterRCNNOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
         """What was found, in pixels of the original pictures."""
-        return in_original_pixels(detected(output.found), image_sizes)
+        return in_original_pixels(within_pictures(detected(output.found), image_sizes), image_sizes)

@@ -32,7 +32,7 @@ from boxwright.losses.region_sampling import most_positive
 from boxwright.losses.rpn_loss import RPNLoss
 from boxwright.ops.boxes import at_least_float32
 from boxwright.ops.mask_pasting import paste_masks
-from boxwright.ops.region_detections import Found, detect_in_regions, detected, in_original_pixels
+from boxwright.ops.region_detections import Found, detect_in_regions, detected, in_original_pixels, within_pictures
 from boxwright.ops.region_levels import Epsilon
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
 
@@ -221,30 +221,13 @@ class MaskRCNN(nn.Module):
 
     def postprocess(self, output: MaskRCNNOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
         """What was found, in pixels of the original pictures, with masks."""
-        found = detected(output.found)
+        found = within_pictures(detected(output.found), image_sizes)
         masks = output.masks.unflatten(0, found.scores.shape)
-        pictures = zip(
-            in_original_pixels(found, image_sizes), found.boxes, masks, found.usable, image_sizes, strict=True
-        )
-        return [with_masks(own, boxes[usable], logits[usable], size) for own, boxes, logits, usable, size in pictures]
-
-
-def with_masks(
-    found: Detections, boxes: Float[Tensor, "n 4"], logits: Float[Tensor, "n s s"], size: ImageSize
-) -> Detections:
-    """What was found in a picture, with masks.
-
-    A mask is of all of its box, which may reach into the last cells of the finest level, beyond the picture. What lies
-    wholly there is left out.
-
-    Args:
-        found: in pixels of the original picture, cut to it.
-        boxes: the same in pixels of the network's input, not cut.
-        logits: of the cells that each of these boxes consists of.
-        size: of the picture.
-    """
-    (shown,) = torch.where((found.boxes[:, 2:] > found.boxes[:, :2]).all(1))
-    scale = boxes.new_tensor([size.width / size.input_width, size.height / size.input_height]).repeat(2)
-    probabilities = at_least_float32(logits[shown]).sigmoid()
-    masks = paste_masks(probabilities, boxes[shown] * scale, (size.height, size.width))
-    return found.select(shown)._replace(masks=masks)
+        detections = in_original_pixels(found, image_sizes)
+        for i, (boxes, own, usable, size) in enumerate(zip(found.boxes, masks, found.usable, image_sizes, strict=True)):
+            # A mask is of all of its box, also of what reaches beyond the picture.
+            scale = boxes.new_tensor([size.width / size.input_width, size.height / size.input_height]).repeat(2)
+            probabilities = at_least_float32(own[usable]).sigmoid()
+            pasted = paste_masks(probabilities, boxes[usable] * scale, (size.height, size.width))
+            detections[i] = detections[i]._replace(masks=pasted)
+        return detections

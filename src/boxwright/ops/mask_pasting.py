@@ -23,7 +23,7 @@ def paste_masks(
 
     Args:
         probabilities: of the cells that a box consists of.
-        boxes: corner boxes in pixels of the picture.
+        boxes: corner boxes in pixels of the picture, which they may leave.
         size: (height, width) of the picture.
         threshold: pixels with a higher probability belong to the object.
 
@@ -47,7 +47,7 @@ def _pasted(mask: Float[Tensor, "s s"], corners: list[int], canvas: Bool[Tensor,
     shape = (max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1))
     large = F.interpolate(mask[None, None], size=shape, mode="bilinear", align_corners=False)[0, 0]
     top, left = max(y1, 0), max(x1, 0)
-    bottom, right = min(y1 + shape[0], height), min(x1 + shape[1], width)
+    bottom, right = max(top, min(y1 + shape[0], height)), max(left, min(x1 + shape[1], width))
     part = canvas[top:bottom, left:right]
     part.copy_(large[top - y1 : bottom - y1, left - x1 : right - x1] > threshold)
     rle = encode_mask(canvas)

@@ -119,6 +119,19 @@ def detected(found: Found | None) -> Found:
     return found
 
 
+def within_pictures(found: Found, image_sizes: Sequence[ImageSize]) -> Found:
+    """The same, with what has no area within its picture made unusable.
+
+    Where a canvas is no multiple of the finest stride, the last cells reach beyond it, and so may boxes.
+
+    Args:
+        found: in pixels of the network's input.
+        image_sizes: one per picture.
+    """
+    ends = found.boxes.new_tensor([[size.input_width, size.input_height] for size in image_sizes])
+    return found._replace(usable=found.usable & (ends[:, None] - found.boxes[:, :, :2] >= MIN_SIDE).all(-1))
+
+
 def in_original_pixels(found: Found, image_sizes: Sequence[ImageSize]) -> list[Detections]:
     """What was found, in pixels of the original pictures and cut to them.
 
