@@ -167,6 +167,14 @@ def test_options_out_of_range(detector: Detector, options: dict[str, float]) -> 
         detector.predict(picture(8, 8), **options)  # type: ignore[arg-type]
 
 
+def test_a_model_that_has_diverged_says_so(detector: Detector) -> None:
+    with torch.no_grad():
+        for parameter in detector.head.parameters():
+            parameter.fill_(torch.nan)
+    with pytest.raises(ValueError, match="not a number, so it has diverged"):
+        detector.predict(torch.zeros(3, 40, 60, dtype=torch.uint8))
+
+
 def test_predicting_leaves_no_graph(detector: Detector) -> None:
     found = detector.predict(picture(8, 8))
     assert isinstance(found, Detections)

@@ -19,6 +19,7 @@ from boxwright.data.images import Picture, normalise
 from boxwright.data.input_format import InputFormat
 from boxwright.layers.rep_vgg import fuse_for_inference
 from boxwright.losses.selection import SelectionQuality
+from boxwright.ops.number_check import check_numbers
 from boxwright.structures import Category, Detections, Features, ImageSize, LossTotals, Spec, Targets, Task, main_levels
 
 
@@ -186,7 +187,7 @@ class Detector(nn.Module):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: something is not a picture, or an argument is out of range.
+            ValueError: something is not a picture, an argument is out of range, or what the model says is not a number.
         """
         if not 0 <= threshold <= 1 or batch_size < 1:
             raise ValueError(f"threshold is in [0, 1] and batch_size at least 1, not {threshold} and {batch_size}")
@@ -210,6 +211,7 @@ class Detector(nn.Module):
         like = next(self.parameters())
         images = normalise(torch.stack([one.canvas for one in batch]).to(like.device), self.input_format)
         found = self.postprocess(self(images.to(like.dtype)), [one.size for one in batch])
+        check_numbers(one.scores for one in found)
         return {one.place: d.cpu() for one, d in zip(batch, found, strict=True)}
 
     def fused(self) -> Detector:

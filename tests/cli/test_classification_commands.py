@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import boxwright
 from boxwright.cli.main import main
 from boxwright.cli.validation import Validation
 from boxwright.compose.detectors import read_checkpoint
+from boxwright.data.images import read_image
 from boxwright.detector import Detector
 from boxwright.training.log import read_log
 from boxwright.training.run import WEIGHTS
@@ -88,6 +92,39 @@ def test_draw_and_crop_say_what_they_wrote(tmp_path: Path, capsys: Capture) -> N
     assert not (tmp_path / "x").exists()
 
 
+def test_crop_looks_at_the_classes_of_all_splits_first(drawn: Path, tmp_path: Path, capsys: Capture) -> None:
+    data, out = tmp_path / "data", tmp_path / "crops"
+    shutil.copytree(drawn, data)
+    file = data / "annotations" / "val.json"
+    document = json.loads(file.read_text())
+    for category, name in zip(document["categories"], ("A:B", "a/b"), strict=False):
+        category["name"] = name
+    file.write_text(json.dumps(document))
+    said = error_of(capsys, "crop", "--data", data, "--out", out)
+    assert said == f"{file}: classes 'A:B' and 'a/b' have no folder name of their own; rename one"
+    assert not out.exists()
+
+
+def test_crop_takes_explicit_paths(drawn: Path, tmp_path: Path, capsys: Capture) -> None:
+    def written(*options: object) -> dict[str, int]:
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        assert main(["crop", "--out", str(out), "--min-size", "1", *map(str, options)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.partition(":")[0] for line in lines] == [str(path) for path in sorted(out.iterdir())]
+        return {path.name: len(list(path.rglob("*.png"))) for path in out.iterdir()}
+
+    whole = written("--data", drawn)
+    files = {split: drawn / "annotations" / f"{split}.json" for split in ("train", "val")}
+    val = ("--val-annotations", files["val"], "--val-images", drawn / "images")
+    assert written(*val) == {"val": whole["val"]}
+    assert written("--train-annotations", files["train"], "--train-images", drawn / "images", *val) == whole
+    swapped = written("--data", drawn, "--val-annotations", files["train"], "--val-images", drawn / "images")
+    assert swapped == {"train": whole["train"], "val": whole["train"]}
+    said = error_of(capsys, "crop", "--out", tmp_path / "x", "--train-images", drawn / "images")
+    assert said.startswith("which data set? give --data DIR, or --train-annotations FILE and --train-images DIR")
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_run_is_measured_by_top_1(classifier: Path) -> None:
     rows = [row for row in read_log(classifier) if row["kind"] == "eval"]
     assert [row["step"] for row in rows] == [3, 6]
@@ -121,9 +158,34 @@ def test_predict_lists_classes_and_draws_the_likeliest(
     assert Path("predictions", picture.name).is_file()
 
 
+@pytest.mark.parametrize("threshold", ["0.25", "1"])
+def test_the_likeliest_class_needs_no_score(
+    classifier: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threshold: str
+) -> None:
+    """Of six classes hardly told apart none reaches the threshold; what is drawn does not depend on it."""
+    monkeypatch.chdir(tmp_path)
+    picture = next(iter(sorted((crops / "val").rglob("*.png"))))
+    rows, drawings = {}, {}
+    for least in ("0", threshold):
+        command = ["predict", str(classifier), str(picture), "--out", least, "--json", f"{least}.json"]
+        assert main([*command, "--threshold", least]) == 0
+        rows[least] = json.loads(Path(f"{least}.json").read_text())
+        drawings[least] = np.asarray(Image.open(Path(least, picture.name)))
+    first, *others = rows["0"]
+    assert rows[threshold] == [first, *(row for row in others if row["score"] >= float(threshold))]
+    assert len(rows[threshold]) < 5
+    np.testing.assert_array_equal(drawings[threshold], drawings["0"])
+    assert (drawings["0"] != read_image(picture)).any()
+
+
 @pytest.mark.parametrize("begins", [(), ("classifier",)], ids=["fresh", "with weights"])
 def test_a_resumed_run_is_the_unbroken_one(
-    classifier: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begins: tuple[str, ...]
+    classifier: Path,
+    crops: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+    begins: tuple[str, ...],
 ) -> None:
     """RandAugment draws from a library's own source of chance, and the weights of another run are only a beginning."""
     weights = ["--backbone.weights", str(classifier)] if begins else []
@@ -141,10 +203,23 @@ def test_a_resumed_run_is_the_unbroken_one(
         assert main([*command, str(broken)]) == 130
     assert read_checkpoint(broken / "last.pt")["progress"]["step"] < 6
     torch.rand(7)
+    capsys.readouterr()
     assert main([*command, str(broken), "--resume"]) == 0
+    assert "goes on as it began" not in capsys.readouterr().err
     one, other = (read_checkpoint(run / "last.pt") for run in (whole, broken))
     assert_equal(one["model"], other["model"])
     assert (broken / WEIGHTS).exists() == bool(begins)
+
+
+def test_pictures_of_no_class_measure_nothing(classifier: Path, crops: Path, tmp_path: Path, capsys: Capture) -> None:
+    shutil.copytree(crops / "train", tmp_path / "set" / "train")
+    (tmp_path / "set" / "val").mkdir()
+    shutil.copy(next((crops / "val").rglob("*.png")), tmp_path / "set" / "val" / "a.png")
+    command = ["train", classifier.parent / "tiny.yaml", "--data", tmp_path / "set", "--out", tmp_path / "run"]
+    assert main([*map(str, command), "--train.steps", "1"]) == 0
+    said = capsys.readouterr().err
+    assert "note: there is no split val with class folders (val/CLASS/*.jpg), so that nothing is measured" in said
+    assert "boxwright eval" not in said
 
 
 def test_weights_of_a_run_that_came_to_nothing_are_not_noted(
@@ -179,7 +254,12 @@ def test_its_backbone_begins_a_detector(
     for name in expected:
         torch.testing.assert_close(found[name], given[name], rtol=0, atol=0)
     assert "weights" not in read_checkpoint(out / "last.pt")["recipe"]["backbone"]
-    assert main([*command, "--resume"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--resume", "--backbone.weights", str(tmp_path / "other")]) == 0
+    note = (
+        f"note: the run goes on as it began, with {classifier / 'best.pt'}, not the backbone of {tmp_path / 'other'}\n"
+    )
+    assert note in capsys.readouterr().err
 
 
 def test_what_does_not_fit_is_said(
@@ -190,8 +270,14 @@ def test_what_does_not_fit_is_said(
     other = ["--backbone.depth", "34", "--backbone.levels", "c3,c4"]
     assert main([*command, *other, "--backbone.weights", str(classifier), *short]) == 0
     said = capsys.readouterr().err
-    assert re.search(r"  \d+ skipped, for which it has no place: \S+", said)
+    assert re.search(r"  \d+ skipped, which have no place here: \S+", said)
     assert re.search(r"  \d+ new, not in that run: \S+", said)
+    assert "normalised" not in said
+    shutil.rmtree(tmp_path / "run")
+    pictures = ["--input.mean", "0.1,0.2,0.3", "--input.std", "1,1,1"]
+    assert main([*command, *pictures, "--backbone.weights", str(classifier), *short]) == 0
+    note = "note: that run normalised its pictures otherwise; to do as it did:  --input.mean 0.0,0.0,0.0 "
+    assert f"{note}--input.std 1.0,1.0,1.0" in capsys.readouterr().err
 
 
 def test_bad_input(classifier: Path, crops: Path, drawn: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -199,6 +285,11 @@ def test_bad_input(classifier: Path, crops: Path, drawn: Path, tmp_path: Path, c
     out = ["--out", tmp_path / "run"]
     said = error_of(capsys, "train", recipe, "--data", drawn, *out)
     assert said.startswith(f"{drawn}: no split train for classification")
+    said = error_of(capsys, "train", "rtdetr_tiny", "--data", crops, *out)
+    assert said == (
+        f"{crops}: no annotation file, but folders in the split train: if they are classes, the data is for a "
+        "classifier, like resnet18_classifier"
+    )
     said = error_of(capsys, "train", recipe, "--train-annotations", drawn / "annotations" / "train.json", *out)
     assert said == "a classifier has no annotation files: give --data DIR, with DIR/train/CLASS/*.jpg"
     said = error_of(capsys, "train", recipe, "--data", crops, *out, "--augment.iou_crop", "0.5")

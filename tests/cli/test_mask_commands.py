@@ -186,10 +186,10 @@ def test_limits_are_said_with_what_they_hide(
     said = [line for line in capsys.readouterr().err.splitlines() if f"note: {file}" in line and "more than" in line]
     beyond = f"note: {file}: 1 of 6 pictures have more than"
     assert said == [
-        f"{beyond} 20 objects: 120 of 140 objects cannot be found (head.num_queries is 20; 140 would hide none): "
-        "raise --head.num_queries",
-        f"{beyond} 110 objects: 30 of 140 objects cannot be found (head.max_detections is 110; 140 would hide none): "
-        "raise --head.max_detections",
+        f"{beyond} 20 objects: 120 of 140 objects cannot be found (head.num_queries is 20; the most in a picture "
+        "are 140): raise --head.num_queries",
+        f"{beyond} 110 objects: 30 of 140 objects cannot be found (head.max_detections is 110; the most in a picture "
+        "are 140): raise --head.max_detections",
         f"note: {file}: Pictures with more than 100 objects of one class: 1. COCO counts the best 100 detections per "
         "picture and class, so 40 of 140 objects cannot be found, and AR100 cannot reach 1. "
         "`boxwright eval --max-detections N` counts more.",
@@ -197,7 +197,7 @@ def test_limits_are_said_with_what_they_hide(
 
     found = evaluated(run, data, tmp_path / "x.json")
     captured = capsys.readouterr()
-    assert "(head.max_detections is 110; 140 would hide none): raise --max-detections\n" in captured.err
+    assert "(head.max_detections is 110; the most in a picture are 140): raise --max-detections\n" in captured.err
     assert "so 40 of 140 objects cannot be found" in " ".join(captured.out.split())
     assert "AR100" in found
 
@@ -214,21 +214,34 @@ def test_a_two_stage_head_says_how_many_regions_it_proposes(data: Path, tmp_path
     recipe = {
         "backbone": {"name": "resnet", "depth": 18, "width": 8},
         "neck": {"name": "fpn", "out_channels": 8},
-        "head": {"name": "faster_rcnn", "hidden_dim": 8, "num_proposals": [200, 30], "max_detections": 200},
+        "head": {
+            "name": "faster_rcnn",
+            "hidden_dim": 8,
+            "num_candidates": [200, 130],
+            "num_proposals": [200, 30],
+            "max_detections": 200,
+        },
         "input": {"image_size": 64},
         "train": {"steps": 1, "batch_size": 2, "evaluations": 1, "multi_scale": 0.0, "device": "cpu"},
     }
     (tmp_path / "two_stages.yaml").write_text(yaml.safe_dump(recipe))
     run = tmp_path / "run"
     assert main(["train", str(tmp_path / "two_stages.yaml"), "--data", str(data), "--out", str(run)]) == 0
-    line = (
+    lines = [
+        f"note: {file}: 1 of 6 pictures have more than 130 objects: 10 of 140 objects cannot be found where those of a "
+        "picture share a level, as objects of one size do (the second number of head.num_candidates is 130; the most "
+        "in a picture are 140): raise --",
         f"note: {file}: 1 of 6 pictures have more than 30 objects: 110 of 140 objects cannot be found "
-        "(the second number of head.num_proposals is 30; 140 would hide none): "
-    )
-    assert f"{line}raise --head.num_proposals\n" in capsys.readouterr().err
-    assert main(["eval", str(run), "--data", str(data), "--max-detections", "140"]) == 0
+        "(the second number of head.num_proposals is 30; the most in a picture are 140): raise --",
+    ]
     said = capsys.readouterr().err
-    assert f"{line}train with a larger --head.num_proposals; --max-detections does not change it\n" in said
+    for line, option in zip(lines, ("num_candidates", "num_proposals"), strict=True):
+        assert f"{line}head.{option}\n" in said
+    assert main(["eval", str(run), "--data", str(data)]) == 0
+    said = capsys.readouterr().err
+    assert all(f"{line}max-detections\n" in said for line in lines)
+    assert main(["eval", str(run), "--data", str(data), "--max-detections", "140"]) == 0
+    assert "cannot be found (" not in capsys.readouterr().err
 
 
 def test_fewer_detections_than_cocos_are_refused(masked: Path, drawn: Path, refused) -> None:

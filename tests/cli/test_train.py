@@ -74,6 +74,8 @@ def test_explicit_files_and_no_validation(recipe_file: Path, drawn: Path, tmp_pa
     assert "note: there is no split val, so that nothing is measured during training\n" in said
     assert "training on 6 pictures" in said
     assert "best AP" not in said
+    assert "boxwright eval" not in said
+    assert f"now:  boxwright predict {out / 'best.pt'} PICTURE...\n" in said
     assert not [row for row in read_log(out) if row["kind"] == "eval"]
     assert len(load(out).categories) == 6
 

@@ -121,11 +121,69 @@ def test_tables_of_positions_are_interpolated(tmp_path: Path) -> None:
             torch.testing.assert_close(found[name][there], weights[name][place])
 
 
-def test_a_resnet_begins_a_botnet(tmp_path: Path) -> None:
-    classifier(tmp_path / "a.pt", depth=50)
-    transfer = load_backbone(retinanet(**BOTNET), tmp_path / "a.pt")
-    assert transfer.skipped == tuple(f"layer4.{i}.conv2.weight" for i in range(3))
-    assert all(name.startswith("layer4.") and ".conv2." in name for name in transfer.new)
+def test_a_resnet_begins_a_botnet_up_to_its_attention(tmp_path: Path) -> None:
+    """What was learnt behind a convolution is not taken behind attention: blocks start as their shortcuts."""
+    given, taken = classifier(tmp_path / "a.pt", depth=50).eval(), retinanet(**BOTNET).eval()
+    transfer = load_backbone(taken, tmp_path / "a.pt")
+    left = ("conv2", "bn2", "conv3", "bn3")
+    assert {tuple(name.split(".")[:3]) for name in transfer.skipped} == {
+        ("layer4", str(i), child) for i in range(3) for child in left
+    }
+    assert all(name.split(".")[0] == "layer4" and name.split(".")[2] in left for name in transfer.new)
+    images = torch.rand(1, 3, 64, 96)
+    c4, ours = given.backbone.stage("c4", _c3(given, images)), taken.backbone(images)
+    torch.testing.assert_close(ours["c4"], c4, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours["c5"], given.backbone.layer4[0].downsample(c4).relu(), rtol=1e-5, atol=1e-5)
+
+
+def _c3(detector: Detector, images: torch.Tensor) -> torch.Tensor:
+    body = detector.backbone
+    x = torch.nn.functional.max_pool2d(body.bn1(body.conv1(images)).relu(), 3, 2, 1)
+    return body.stage("c3", body.stage("c2", x))
+
+
+@pytest.mark.parametrize(
+    ("given", "taken", "untouched"),
+    [
+        ({"depth": 18}, {"depth": 50}, ["layer2.1.conv2.weight", "layer2.1.bn2.running_mean", "layer1.0.conv1.weight"]),
+        (BOTNET, {**BOTNET, "num_heads": 4}, ["layer4.1.conv2.project.weight", "layer4.1.bn2.weight"]),
+        (BOTNET, {**BOTNET, "positions": "absolute"}, ["layer4.1.conv2.project.weight"]),
+        (
+            {"name": "rfp", "atrous": "switchable", "out_channels": 16},
+            {"name": "rfp", "out_channels": 16},
+            ["bodies.0.layer3.1.conv1.weight", "bodies.1.layer2.0.bn1.weight"],
+        ),
+    ],
+    ids=["blocks", "heads", "positions", "convolutions"],
+)
+def test_layers_of_another_kind_are_not_half_taken(
+    tmp_path: Path, given: dict[str, Any], taken: dict[str, Any], untouched: list[str]
+) -> None:
+    classifier(tmp_path / "a.pt", **given)
+    ours = retinanet(**taken)
+    before = {name: tensor.clone() for name, tensor in ours.backbone.state_dict().items()}
+    transfer = load_backbone(ours, tmp_path / "a.pt")
+    after = ours.backbone.state_dict()
+    assert set(untouched) <= set(transfer.new)
+    assert transfer.loaded
+    for name in transfer.new:
+        torch.testing.assert_close(after[name], before[name], rtol=0, atol=0)
+
+
+def test_only_the_stem_of_another_kind_of_resnet_is_taken(tmp_path: Path) -> None:
+    classifier(tmp_path / "a.pt")
+    transfer = load_backbone(retinanet(depth=50), tmp_path / "a.pt")
+    assert set(transfer.loaded) == {
+        "conv1.weight",
+        *(f"bn1.{name}" for name in ("weight", "bias", "running_mean", "running_var")),
+    }
+
+
+def test_what_is_frozen_must_be_given(tmp_path: Path) -> None:
+    classifier(tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt: \d+ tensors that the recipe freezes .*frozen_stages 0"):
+        load_backbone(retinanet(depth=50, frozen_stages=2), tmp_path / "a.pt")
+    assert load_backbone(retinanet(depth=50, frozen_stages=1), tmp_path / "a.pt").loaded
 
 
 @pytest.mark.parametrize("atrous", ["none", "switchable"])

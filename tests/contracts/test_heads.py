@@ -23,15 +23,26 @@ from torch.utils import _pytree as pytree
 from boxwright.compose.parts import find_part, list_parts
 from boxwright.detector import MatchingHead
 from boxwright.structures import Detections, ImageSize, LossTotals, Targets
+from weights import shake
 
 MakeTargets = Callable[..., list[Targets]]
 
 NUM_CLASSES = 4
+SCORES = {"logits", "noised_logits", "selected_logits", "centerness", "masks"}
+"""Fields of outputs that may have half precision: no boxes, nor what boxes are made of."""
+
 heads = pytest.mark.parametrize("name", list_parts("heads"))
 
 
 def tensors(output: object) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+def in_half_precision(output: object) -> set[str]:
+    """Names of the fields whose numbers are not of 32 bits."""
+    paths = pytree.tree_flatten_with_path(output)[0]
+    half = [path for path, x in paths if isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16)]
+    return {[key.name for key in path if isinstance(key, pytree.GetAttrKey)][-1] for path in half}
 
 
 @heads
@@ -106,6 +117,32 @@ def test_losses_do_not_depend_on_how_pictures_are_spread(name: str, make_targets
 
 
 @heads
+def test_boxes_and_losses_are_float32_under_autocast(name: str, make_targets: MakeTargets) -> None:
+    head, targets = build("heads", name, SPEC, NUM_CLASSES).train(), make_targets([3, 1])
+    shake(head)
+
+    def losses(*, enabled: bool) -> dict[str, Tensor]:
+        torch.manual_seed(0)  # Of what is drawn: regions to train on, random queries.
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            output = head(maps(64, 64), None, targets)
+            assert in_half_precision(output) <= SCORES if enabled else not in_half_precision(output)
+            return head.loss(output, targets)
+
+    exact, half = losses(enabled=False), losses(enabled=True)
+    assert list(half) == list(exact)
+    for term, value in half.items():
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(exact[term].item(), rel=0.1, abs=0.01), term
+    with torch.autocast("cpu", torch.bfloat16):
+        output = head.eval()(maps(64, 64))
+        detections = head.postprocess(output, [ImageSize(64, 64, 64, 64)] * 2)
+    assert "logits" in in_half_precision(output) <= SCORES
+    assert output.prediction()[1].dtype == torch.float32
+    for found in detections:
+        assert found.boxes.dtype == found.scores.dtype == torch.float32
+
+
+@heads
 def test_detections(name: str) -> None:
     head = build("heads", name, SPEC, NUM_CLASSES).eval()
     sizes = [ImageSize(480, 640, 64, 64), ImageSize(33, 21, 64, 64)]
@@ -124,6 +161,21 @@ def test_detections(name: str) -> None:
         assert (found.boxes[:, 2:] >= found.boxes[:, :2]).all()
         assert (found.boxes[:, 0::2] <= size.width).all()
         assert (found.boxes[:, 1::2] <= size.height).all()
+
+
+@heads
+def test_what_is_not_a_number_is_not_hidden(name: str) -> None:
+    """A model that has diverged says so, or shows it in its scores, and does not just find nothing."""
+    head = build("heads", name, SPEC, NUM_CLASSES).eval()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.fill_(torch.nan)
+    output, scores, said = head(maps(64, 64)), torch.zeros(0), ""
+    try:
+        scores = head.postprocess(output, [ImageSize(64, 64, 64, 64)] * 2)[0].scores
+    except ValueError as error:
+        said = str(error)
+    assert "has diverged" in said or scores.isnan().any()
 
 
 @heads
@@ -154,17 +206,18 @@ def test_seeds(name: str) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 @heads
-def test_the_fused_detector_exports_with_a_free_batch(name: str) -> None:
+def test_the_fused_detector_exports_with_a_free_batch_height_and_width(name: str) -> None:
     detector = composed("resnet_vd", ["hybrid_encoder"], name, NUM_CLASSES).fused()
 
-    def pictures(count: int) -> Tensor:
-        return torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(count))
+    def pictures(count: int, height: int, width: int) -> Tensor:
+        return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(count))
 
-    batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(detector, (pictures(2),), dynamic_shapes=({0: batch},))
-    for count in (1, 2, 5):
+    free = {0: torch.export.Dim("batch", min=1, max=64)}
+    free |= {axis: 32 * torch.export.Dim(side, min=2, max=8) for axis, side in ((2, "height"), (3, "width"))}
+    program = torch.export.export(detector, (pictures(2, 96, 64),), dynamic_shapes=(free,)).module()
+    for size in ((1, 64, 64), (2, 96, 64), (5, 64, 128)):
         with torch.no_grad():
-            exported, eager = program.module()(pictures(count)), detector(pictures(count))
+            exported, eager = program(pictures(*size)), detector(pictures(*size))
         for ours, expected in zip(tensors(exported), tensors(eager), strict=True):
             torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
-        assert exported.prediction()[0].shape[0] == count
+        assert exported.prediction()[0].shape[0] == size[0]

@@ -93,6 +93,14 @@ def test_nothing_is_read_where_nobody_wants_masks(tiny) -> None:
     assert len(tiny.read().records) == 3
 
 
+def declared(image: Image.Image, transparent: Any) -> Image.Image:
+    """With colours that the file declares to be transparent."""
+    if image.mode == "P":
+        image.putpalette(bytes(range(9)))
+    image.info["transparency"] = transparent
+    return image
+
+
 KINDS: dict[str, Any] = {
     "two colours": lambda on: Image.fromarray(on),
     "palette": lambda on: Image.fromarray(on.astype(np.uint8), mode="P"),
@@ -100,6 +108,16 @@ KINDS: dict[str, Any] = {
     "blue": lambda on: Image.fromarray(np.stack([0 * on, 0 * on, 3 * on], -1).astype(np.uint8)),
     "opaque on black": lambda on: Image.fromarray(np.stack([*[200 * on] * 3, 0 * on + 255], -1).astype(np.uint8)),
     "opaque on transparent white": lambda on: Image.fromarray(np.stack([0 * on + 255, 255 * on], -1).astype(np.uint8)),
+    "palette, one transparent": lambda on: declared(Image.fromarray((2 - on).astype(np.uint8), mode="P"), 2),
+    "palette, some transparent": lambda on: declared(
+        Image.fromarray((2 - on).astype(np.uint8), mode="P"), b"\x00\x80\x00"
+    ),
+    "grey, one transparent": lambda on: declared(Image.fromarray((7 - 3 * on).astype(np.uint8)), 7),
+    "white, transparent black": lambda on: declared(Image.fromarray((255 * on).astype(np.uint8)), 0),
+    "16 bits, one transparent": lambda on: declared(Image.fromarray((700 - on).astype(np.uint16)), 700),
+    "colours, one transparent": lambda on: declared(
+        Image.fromarray(np.stack([0 * on + 9, 5 + on, 0 * on + 3], -1).astype(np.uint8)), (9, 5, 3)
+    ),
 }
 
 

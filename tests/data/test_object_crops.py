@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -84,8 +85,24 @@ def test_pixels_and_names(one_picture: DetectionData, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "a_b" / "a_11.png")), whole[33:57, 38:62])
 
 
+@pytest.mark.parametrize(
+    ("picture", "crop"), [(".a.png", "a_11.png"), ("..b c..png", "b c_11.png"), (".png", "png_11.png")]
+)
+def test_crops_of_hidden_pictures_are_seen(one_picture: DetectionData, tmp_path: Path, picture: str, crop: str) -> None:
+    (record,) = one_picture.records
+    hidden = dataclasses.replace(record, path=record.path.rename(tmp_path / picture))
+    cut = crop_objects(dataclasses.replace(one_picture, records=(hidden,)), tmp_path / "out" / "train")
+    read = open_class_folders(tmp_path / "out")
+    assert len(read.records) == sum(cut.counts.values()) == 2
+    assert read.records[0].path.name == crop
+
+
 def test_classes_that_would_share_a_folder(one_picture: DetectionData, tmp_path: Path) -> None:
-    for first, second, said in [("x/y", "X:Y", "classes 'X:Y' and 'x/y'"), ("a", "..", r"classes '\.\.' have")]:
+    for first, second, said in [
+        ("x/y", "X:Y", r"a\.json: classes 'X:Y' and 'x/y'"),
+        ("a", "..", r"classes '\.\.' have"),
+        ("\u00e9", "e\u0301", "classes .* and .* have no folder name of their own"),
+    ]:
         data = DetectionData(one_picture.records, (Category(1, first), Category(2, second)), one_picture.source)
         with pytest.raises(ValueError, match=said):
             crop_objects(data, tmp_path / "out")

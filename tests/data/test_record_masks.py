@@ -17,7 +17,7 @@ from boxwright.data.augment import Augmentation, View
 from boxwright.data.coco import open_data
 from boxwright.data.input_format import InputFormat, Window
 from boxwright.data.loader import train_loader
-from boxwright.data.masks import check_masks, picture_masks, record_masks
+from boxwright.data.masks import check_masks, picture_mask, picture_masks, record_masks
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.sampler import BatchSampler
 from boxwright.data.shapes import encode_mask as plain_run_lengths
@@ -157,11 +157,18 @@ def test_chosen_objects_in_their_order_whatever_their_kind() -> None:
     everything = picture_masks(make_record(RECTANGLE, None))
     assert torch.equal(everything[0], seen(RECTANGLE, PLAIN))
     assert not everything[1].any()
+    assert torch.equal(picture_mask(make_record(None, DIAMOND), 1), seen(DIAMOND, PLAIN))
 
 
 def test_an_object_without_one_is_named() -> None:
     with pytest.raises(ValueError, match=r"annotation 6 of image 'a\.png' has no segmentation"):
         record_masks(make_record(RECTANGLE, None), [0, 1], PLAIN)
+
+
+def triangle(annotation: dict[str, Any]) -> list[list[float]]:
+    """A polygon in an annotation's box."""
+    x, y = annotation["bbox"][:2]
+    return [[x, y, x + 8, y, x + 8, y + 4]]
 
 
 class TestChecking:
@@ -183,19 +190,40 @@ class TestChecking:
                 r"size \[40, 30\] do not fit the picture's \[height, width\] \[30, 40\]",
             ),
             ({"counts": [0, 1200]}, "run lengths of size None do not fit"),
+            (
+                {"size": [30.0, 40.0], "counts": [0, 1200]},
+                r"the size of run lengths is whole numbers, not \[30\.0, 40\.0\]; correct it or",
+            ),
+            ({**COMPRESSED, "size": [30, 40.0]}, r"whole numbers, not \[30, 40\.0\]"),
             ({"size": [30, 40], "counts": [0, 1000, 100]}, "add up to 1,100, not to the 1,200 pixels of the picture"),
             ({"size": [30, 40], "counts": [0, -3, 1203]}, "whole numbers, none of them negative"),
-            ({"size": [30, 40], "counts": [0, 1200.0]}, "whole numbers"),
+            ({"size": [30, 40], "counts": [0, 1200.0]}, r"whole numbers, none of them negative; not 1200\.0"),
             ({"size": [30, 40], "counts": COMPRESSED["counts"][:-3]}, "add up to|end within a number"),
             ({"size": [30, 40], "counts": "é!"}, "its counts cannot be read: .* is no letter"),
             ({"size": [30, 40], "counts": [1200]}, "its segmentation has no pixel in the picture; correct it or"),
             ({"size": [30, 40], "counts": [1200, 0]}, "no pixel"),
+            (
+                [[200, 200, 240, 200, 240, 230]],
+                "its segmentation has no pixel in the picture: its polygons lie outside of the 40 x 30 pixels; correct",
+            ),
+            ([[-9, -9, -1, -9, -1, -1]], "no pixel"),
+            ([[5, -9, 9, -9, 9, -1]], "no pixel"),
+            ([[40, 5, 44, 5, 44, 9]], "no pixel"),
+            # Around the picture, but none of them in it.
+            ([[-9, 5, -1, 5, -1, 9], [45, 5, 50, 5, 50, 9]], "no pixel"),
+            (
+                [[20.5, 15, 30, 15, 30, 25]],
+                r"its segmentation and its bbox do not meet: polygons from \(20\.5, 15\) to \(30, 25\), "
+                r"\[left, top, width, height\] \[1, 2, 10, 5\]; correct it or",
+            ),
+            # As shares of the picture's sides; the box begins at 1, 2.
+            ([[0.1, 0.1, 0.5, 0.1, 0.5, 0.4]], "do not meet"),
             (to_json(encode_mask(torch.zeros(HEIGHT, WIDTH, dtype=torch.bool))), "no pixel"),
         ],
     )
     def test_broken(self, tiny, segmentation: Any, message: str) -> None:
         for annotation in tiny.document["annotations"]:
-            annotation["segmentation"] = [[1, 1, 9, 1, 9, 9]]
+            annotation["segmentation"] = triangle(annotation)
         tiny.document["annotations"][0]["segmentation"] = segmentation
         data = tiny.read()  # boxes alone work as before
         with pytest.raises(ValueError, match=message) as error:
@@ -205,8 +233,16 @@ class TestChecking:
 
     def test_polygons_smaller_than_a_pixel_are_no_mistake(self, tiny) -> None:
         for annotation in tiny.document["annotations"]:
-            annotation["segmentation"] = [[1, 1, 9, 1, 20, 1]]
-        check_masks(tiny.read())
+            x, y = annotation["bbox"][:2]
+            annotation["segmentation"] = [[x, y, x + 4, y, x + 9, y]]
+        check_masks(tiny.read(), crowds=True)
+
+    def test_polygons_may_reach_beyond_the_picture_and_lie_a_pixel_from_their_box(self, tiny) -> None:
+        first, crowd, last = tiny.document["annotations"]
+        first["segmentation"] = [[0, 0, 0.5, 0, 0.5, 1.2]]  # its box begins at 1, 2
+        crowd["segmentation"] = [[-30, -20, 30, -20, 30, 200], [-9, 0, -1, 0, -1, 9]]
+        last["segmentation"] = [[39.2, 20, 60, 20, 60, 29.5]]
+        check_masks(tiny.read(), crowds=True)
 
     def test_missing(self, tiny) -> None:
         message = r"2 of 2 annotations have no segmentation, .*first is annotation 1 of image 'a\.png'\); complete the"
@@ -215,7 +251,7 @@ class TestChecking:
 
     def test_crowds_are_measured_with_but_not_trained_on(self, tiny) -> None:
         for annotation in tiny.document["annotations"]:
-            annotation["segmentation"] = None if annotation.get("iscrowd") else [[1, 1, 9, 1, 9, 9]]
+            annotation["segmentation"] = None if annotation.get("iscrowd") else triangle(annotation)
         check_masks(tiny.read())
         with pytest.raises(ValueError, match=r"1 of 3 annotations .*annotation 2 of image 'b\.png'"):
             check_masks(tiny.read(), crowds=True)

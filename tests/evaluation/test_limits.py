@@ -18,8 +18,11 @@ from boxwright.data.records import DetectionData, Record
 from boxwright.evaluation.coco_metrics import evaluate_detections
 from boxwright.evaluation.limits import Beyond, class_totals, coco_limit, head_limits, objects_per_class
 from boxwright.heads.cascade_rcnn import CascadeRCNN
+from boxwright.heads.efficientdet import EfficientDet
 from boxwright.heads.faster_rcnn import FasterRCNN
+from boxwright.heads.fcos import FCOS
 from boxwright.heads.mask_rcnn import MaskRCNN
+from boxwright.heads.retinanet import RetinaNet
 from boxwright.ops.masks import encode_mask
 from boxwright.structures import Category, Detections, Level
 
@@ -56,7 +59,7 @@ def test_every_option_of_a_head_that_hides_objects_has_its_line() -> None:
     data = make_data((7, 0), (3, 5), (0, 0), (2, 1))
     assert head_limits(data, SimpleNamespace(num_queries=8, max_detections=5)) == {
         "max_detections": "val.json: 2 of 4 pictures have more than 5 objects: 5 of 18 objects cannot be found "
-        "(head.max_detections is 5; 8 would hide none)"
+        "(head.max_detections is 5; the most in a picture are 8)"
     }
     assert list(head_limits(data, SimpleNamespace(num_queries=7, max_detections=5))) == [
         "num_queries",
@@ -69,11 +72,31 @@ def test_every_option_of_a_head_that_hides_objects_has_its_line() -> None:
 def test_a_two_stage_head_finds_no_more_than_it_proposes(head: type[FasterRCNN]) -> None:
     spec = {"c4": Level(4, 16)}
     options: dict[str, Any] = {"hidden_dim": 4, "max_detections": 1000, "num_proposals": (1000, 500)}
+    options["num_candidates"] = (100, 2000)
     assert head_limits(make_data((600, 0), (400, 100)), head(spec, 2, **options)) == {
         "num_proposals": "val.json: 1 of 2 pictures have more than 500 objects: 100 of 1,100 objects cannot be found "
-        "(the second number of head.num_proposals is 500; 600 would hide none)"
+        "(the second number of head.num_proposals is 500; the most in a picture are 600)"
     }
     assert head_limits(make_data((500, 0)), head(spec, 2, **options)) == {}
+
+
+@pytest.mark.parametrize("head", [FasterRCNN, MaskRCNN, CascadeRCNN])
+def test_a_two_stage_head_finds_no_more_of_a_level_than_it_looks_at(head: type[FasterRCNN]) -> None:
+    options: dict[str, Any] = {"hidden_dim": 4, "max_detections": 1000, "num_candidates": (1000, 100)}
+    assert head_limits(make_data((600, 0), (100, 0)), head({"c4": Level(4, 16)}, 2, **options)) == {
+        "num_candidates": "val.json: 1 of 2 pictures have more than 100 objects: 500 of 700 objects cannot be found "
+        "where those of a picture share a level, as objects of one size do "
+        "(the second number of head.num_candidates is 100; the most in a picture are 600)"
+    }
+
+
+@pytest.mark.parametrize("head", [RetinaNet, FCOS, EfficientDet])
+def test_a_dense_head_finds_no_more_than_it_looks_at(head: type[RetinaNet]) -> None:
+    found = head({"c4": Level(4, 16)}, 2, max_candidates=5, max_detections=9)
+    lines = head_limits(make_data((7, 0), (2, 1)), found)
+    assert list(lines) == ["max_candidates"]
+    assert "2 of 10 objects cannot be found where those of a picture share a level, as" in lines["max_candidates"]
+    assert "(head.max_candidates is 5; the most in a picture are 7)" in lines["max_candidates"]
 
 
 def test_pictures_are_counted_one_by_one() -> None:

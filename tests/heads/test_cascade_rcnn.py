@@ -12,7 +12,7 @@ from torch import Tensor
 from boxwright.heads.cascade_rcnn import CascadeRCNN, delta_weights, refined
 from boxwright.losses.region_assignment import TrainingRegions, as_proposals
 from boxwright.ops.boxes import iou
-from boxwright.structures import Features, Level, Spec, Targets
+from boxwright.structures import Features, ImageSize, Level, Spec, Targets
 
 MakeTargets = Callable[..., list[Targets]]
 
@@ -181,6 +181,26 @@ def test_the_loss_needs_targets_in_forward(make_targets: MakeTargets) -> None:
     head = small()
     with pytest.raises(ValueError, match="the loss needs an output that was made with the targets"):
         head.loss(head(maps()), make_targets([1, 1], size=(128, 128)))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "first_stage.rpn.logits.weight",
+        "first_stage.rpn.deltas.bias",
+        "stages.0.classes.weight",
+        "stages.1.boxes.bias",
+        "stages.2.boxes.bias",
+    ],
+)
+@torch.no_grad()
+def test_a_model_that_has_diverged_says_so_instead_of_finding_nothing(broken: str) -> None:
+    head = small().eval()
+    sizes = [ImageSize(128, 128, 128, 128)] * 2
+    head.postprocess(head(maps()), sizes)
+    head.get_parameter(broken).flatten()[0] = torch.nan
+    with pytest.raises(ValueError, match="not a number, so it has diverged; train it again with a lower learning rate"):
+        head.postprocess(head(maps()), sizes)
 
 
 @pytest.mark.usefixtures("unchecked")

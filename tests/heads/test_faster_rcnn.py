@@ -40,6 +40,36 @@ def test_the_coarsest_level_is_for_proposals_alone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("strides", "pooled"),
+    [
+        ((4, 8, 16, 32, 64), [4, 8, 16, 32]),
+        ((4, 8, 16, 16, 32), [4, 8, 16, 16]),
+        ((4, 8, 16, 16), [4, 8, 16, 16]),
+        ((8, 16, 16, 32, 64), [8, 16, 16]),
+        ((4, 8, 8, 8, 16, 32), [4, 8, 8, 8]),
+        ((8, 8, 16, 16, 32), [8, 8, 16, 16]),
+        ((32, 32), [32, 32]),
+        ((64, 64), [64]),
+    ],
+    ids=str,
+)
+def test_nothing_is_pooled_beyond_a_dilated_backbone(strides: tuple[int, ...], pooled: list[int]) -> None:
+    spec = {f"c{place}": Level(4, stride) for place, stride in enumerate(strides)}
+    assert small(spec).boxes.pooling.strides == pooled
+
+
+@torch.no_grad()
+def test_large_regions_are_pooled_from_the_last_level_of_a_dilated_backbone() -> None:
+    spec = {f"c{place}": Level(8, stride) for place, stride in enumerate((4, 8, 16, 16, 32))}
+    head, features = small(spec).eval(), maps(spec, 512, 512)
+    boxes, images = torch.tensor([[0.0, 0, 240, 240], [0, 0, 500, 500]]), torch.zeros(2, dtype=torch.int64)
+    first = head.first_stage(features, None, training=False)
+    expected = head.boxes(first.maps, boxes, images).logits
+    first.maps[3][:] = 0
+    assert (head.boxes(first.maps, boxes, images).logits != expected).any(1).all()
+
+
+@pytest.mark.parametrize(
     ("features", "extra"),
     [("fpn_level", 0), ("adaptive", 2 * (8 * 49 * 16 + 16)), ("soft", 24 * 8 + 8 + 8 * 9 * 3 + 3)],
 )
@@ -110,6 +140,20 @@ def test_a_score_is_the_softmax_without_background() -> None:
     count = int(output.found.usable[0].sum())
     assert count > 10
     torch.testing.assert_close(output.found.scores[0, :5], best[0, :5])
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["first_stage.rpn.logits.weight", "first_stage.rpn.deltas.bias", "boxes.classes.weight", "boxes.boxes.bias"],
+)
+@torch.no_grad()
+def test_a_model_that_has_diverged_says_so_instead_of_finding_nothing(broken: str) -> None:
+    head = small().eval()
+    sizes = [ImageSize(128, 128, 128, 128)] * 2
+    head.postprocess(head(maps()), sizes)
+    head.get_parameter(broken).flatten()[0] = torch.nan
+    with pytest.raises(ValueError, match="not a number, so it has diverged; train it again with a lower learning rate"):
+        head.postprocess(head(maps()), sizes)
 
 
 @pytest.mark.usefixtures("unchecked")

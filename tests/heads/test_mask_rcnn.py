@@ -152,6 +152,26 @@ def test_a_fresh_head_can_be_given_as_many_masks_as_a_trained_one(make_targets: 
     assert len(head(maps(), None, targets).masks) < 6
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "first_stage.rpn.logits.weight",
+        "first_stage.rpn.deltas.bias",
+        "boxes.classes.weight",
+        "boxes.boxes.bias",
+        "masks.enlarge.weight",
+    ],
+)
+@torch.no_grad()
+def test_a_model_that_has_diverged_says_so_instead_of_finding_nothing(broken: str) -> None:
+    head = small().eval()
+    sizes = [ImageSize(128, 128, 128, 128)] * 2
+    head.postprocess(head(maps()), sizes)
+    head.get_parameter(broken).flatten()[0] = torch.nan
+    with pytest.raises(ValueError, match="not a number, so it has diverged; train it again with a lower learning rate"):
+        head.postprocess(head(maps()), sizes)
+
+
 def test_objects_need_masks(make_targets: MakeTargets) -> None:
     head = small()
     targets = [target._replace(masks=None) for target in make_targets([2, 1], size=(128, 128))]

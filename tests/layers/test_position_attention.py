@@ -203,7 +203,7 @@ def test_tables_of_one_cell_are_constant_and_those_of_their_own_size_themselves(
 
 @pytest.mark.parametrize("positions", ["absolute", "relative"])
 def test_a_map_of_another_size_gets_interpolated_tables_with_gradients(positions: Any) -> None:
-    small, large = attention((4, 3), positions=positions), attention((6, 9), positions=positions)
+    small, large = attention((4, 3), positions=positions), attention((8, 6), positions=positions)
     tables = small.relative or small.absolute
     others = large.relative or large.absolute
     assert tables is not None
@@ -213,17 +213,38 @@ def test_a_map_of_another_size_gets_interpolated_tables_with_gradients(positions
     with torch.no_grad():
         for mine, other in zip(tables.parameters(), others.parameters(), strict=True):
             other.copy_(resized_table(mine, len(other), relative=relative))
-    y = small(picture(6, 9))
-    torch.testing.assert_close(y, large(picture(6, 9)), rtol=1e-12, atol=1e-12)
+    y = small(picture(8, 6))
+    torch.testing.assert_close(y, large(picture(8, 6)), rtol=1e-12, atol=1e-12)
     y.square().sum().backward()
     for table in tables.parameters():
         assert table.grad is not None
         assert (table.grad.abs().sum(1) > 0).all()
 
 
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize(("size", "whole"), [((5, 7), (7, 7)), ((7, 2), (7, 7)), ((6, 9), (9, 9)), ((3, 4), (4, 4))])
+def test_a_narrow_map_has_the_vectors_of_the_corner_of_a_square_one(
+    size: tuple[int, int], whole: tuple[int, int], relative: bool
+) -> None:
+    tables = PositionTables((7, 7), 3, relative=relative).double()
+    for cells, of, table, square in zip(size, whole, tables(*size), tables(*whole), strict=True):
+        assert len(square) == (2 * of - 1 if relative else of)
+        # The vector of distance d is entry d + of - 1 of the square map's, and d + cells - 1 of its own.
+        assert torch.equal(table, square[of - cells : of + cells - 1] if relative else square[:cells])
+    if whole == (7, 7):
+        assert all(torch.equal(square, own) for square, own in zip(tables(7, 7), tables.parameters(), strict=True))
+
+
+def test_one_factor_enlarges_tables_that_are_not_square() -> None:
+    tables = PositionTables((4, 6), 3).double()
+    rows, columns = tables(6, 6)
+    assert torch.equal(rows, resized_table(tables.height, 6, relative=False)), "1.5 times as large: 6 rows, 9 columns"
+    assert torch.equal(columns, resized_table(tables.width, 9, relative=False)[:6])
+
+
 @pytest.mark.parametrize("positions", ["absolute", "relative"])
 def test_a_checkpoint_of_another_size_is_interpolated(positions: Any) -> None:
-    trained, ours = attention((4, 3), positions=positions), attention((6, 9), positions=positions)
+    trained, ours = attention((4, 3), positions=positions), attention((8, 6), positions=positions)
     state = trained.state_dict()
     ours.load_state_dict(state)
     for name, tensor in ours.state_dict().items():
@@ -231,7 +252,7 @@ def test_a_checkpoint_of_another_size_is_interpolated(positions: Any) -> None:
         if name != "project.weight":
             expected = resized_table(expected, len(tensor), relative=positions == "relative")
         assert torch.equal(tensor, expected)
-    torch.testing.assert_close(ours(picture(6, 9)), trained(picture(6, 9)), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(ours(picture(8, 6)), trained(picture(8, 6)), rtol=1e-12, atol=1e-12)
     # What was given is left alone.
     assert all(torch.equal(tensor, trained.state_dict()[name]) for name, tensor in state.items())
 

@@ -42,6 +42,9 @@ def test_equals_torchvisions() -> None:
 
 def test_levels_that_are_missing_or_alike() -> None:
     sides = squares(20.0, 60.0, 120.0, 240.0, 480.0)
-    assert region_levels(sides, (8, 16, 16)).tolist() == [0, 0, 0, 1, 2]
+    assert region_levels(sides, (8, 16, 16)).tolist() == [0, 0, 0, 2, 2]
+    assert region_levels(sides, (4, 8, 16, 16)).tolist() == [0, 0, 1, 3, 3]
+    assert region_levels(sides, (4, 8, 8, 8, 32)).tolist() == [0, 0, 3, 4, 4]
+    assert region_levels(sides, (16, 16, 16)).tolist() == [2] * 5
     assert region_levels(sides, (4, 32)).tolist() == [0, 0, 1, 1, 1]
     assert region_levels(sides, (16,)).tolist() == [0] * 5

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import torch
 
 from boxwright.data.records import Record
 from boxwright.ops.masks import encode_mask
+from boxwright.serving import drawing
 from boxwright.serving.drawing import class_colour, draw_detections, draw_truth
 from boxwright.structures import Category, Detections
 
@@ -120,6 +124,29 @@ def test_masks_of_the_truth() -> None:
     assert (plain[110, 100] == 128).all()
     assert np.abs(masks[110, 100] - (0.6 * 128 + 0.4 * np.array(class_colour(0)))).max() <= 1
     assert (masks[20, 20] == 128).all()
+
+
+def test_masks_are_made_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a hundred objects of 24 million pixels would need 2.4 GB."""
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def watched(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def call(*args: Any) -> torch.Tensor:
+            assert all(mask() is None for mask in made)
+            mask = make(*args)
+            made.append(weakref.ref(mask))
+            return mask
+
+        return call
+
+    for name in ("decode_mask", "picture_mask"):
+        monkeypatch.setattr(drawing, name, watched(getattr(drawing, name)))
+    draw_detections(GREY, masked(disc(), disc(), disc()), CATEGORIES, threshold=0.75)
+    assert len(made) == 2
+    square = [[60.0, 70, 140, 70, 140, 150, 60, 150]]
+    given = replace(record([[60, 70, 80, 80]] * 3, [0] * 3, [False] * 3), segmentations=(square, None, square))
+    draw_truth(GREY, given, CATEGORIES, with_masks=True)
+    assert len(made) == 4
 
 
 def test_the_callers_image_stays_as_it_is() -> None:

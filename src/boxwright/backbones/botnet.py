@@ -39,8 +39,10 @@ class BoTNet(ResNetBody):
         num_heads: attention heads.
         shortcut_relu: the authors' code has a ReLU on the convolution of the first block's shortcut, after its norm;
             ResNet and the paper's figure have none.
-        image_size: height and width that the position tables are made for, an entry to each cell. Pictures of another
-            size are looked at with interpolated tables; so are checkpoints with tables of another size.
+        image_size: height and width that the position tables are made for, an entry to each cell: that of the canvases
+            that it is trained on, and of much larger ones only some entries would ever be trained. Canvases whose
+            longer side is another one are looked at with interpolated tables; so are checkpoints with tables of
+            another size. Narrower canvases have a part of the tables.
 
     Source: Srinivas et al., BoTNet, CVPR 2021, and the code of a block that its authors published. Parameters and
     multiply-adds are those of the paper's table 1. Checked against bottleneck-transformer-pytorch 0.1.4 without its

@@ -23,10 +23,10 @@ from boxwright.losses.selection import SelectionQuality
 from boxwright.structures import Batch
 from boxwright.training.distributed import choose_device
 
-ADVICE = {
-    "max_detections": ": raise --max-detections",
-    "num_proposals": ": train with a larger --head.num_proposals; --max-detections does not change it",
-}
+ROOM = ("num_candidates", "num_proposals", "max_candidates")
+"""Options of heads that leave room for detections: without weights, and of two numbers the second for prediction."""
+
+ADVICE = dict.fromkeys((*ROOM, "max_detections"), ": raise --max-detections")
 """What to do about an option of a head that hides objects."""
 
 
@@ -83,7 +83,9 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
         "finds them, of masks; of a classifier top-1 and top-5.",
     )
     parser.add_argument("model", metavar="MODEL", help="a checkpoint, or the folder of a run")
-    parser.add_argument("--data", metavar="DIR", help="data set: annotations/val.json + images/, or a like layout")
+    parser.add_argument(
+        "--data", metavar="DIR", help="data set: annotations/val.json + images/, a like layout, or val/CLASS/"
+    )
     parser.add_argument("--split", default="val", help="which split of it (default: val)")
     parser.add_argument("--annotations", metavar="FILE", help="annotation file, instead of --data's")
     parser.add_argument("--images", metavar="DIR", help="pictures, instead of --data's")
@@ -109,14 +111,22 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _finding_at_most(count: int, detector: Detector, model: Path, trusted: Sequence[str]) -> Detector:
-    """The same detector with another ``max_detections``; as it is where its head has no such option."""
+    """The same detector with another ``max_detections`` and room for it; as it is where its head has no such option."""
     recipe = read_checkpoint(checkpoint_path(model))["recipe"]
     if "max_detections" not in recipe["head"]:
         return detector
     head = {**recipe["head"], "max_detections": count}
+    for option in ROOM:
+        if option in head:
+            head[option] = _at_least(count, head[option])
     changed = build_resolved({**recipe, "head": head}, categories=detector.categories, trusted=trusted)
     changed.load_state_dict(detector.state_dict())
     return changed.eval()
+
+
+def _at_least(count: int, value: int | Sequence[int]) -> int | list[int]:
+    """An option that is at least so much; of two numbers the second, which is for prediction."""
+    return max(count, value) if isinstance(value, int) else [value[0], max(count, value[1])]
 
 
 class SelectionCounter:

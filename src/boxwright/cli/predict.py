@@ -40,7 +40,13 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("model", metavar="MODEL", help="a checkpoint, or the folder of a run")
     parser.add_argument("paths", metavar="PATH", nargs="+", help="pictures, folders of pictures, globs")
     parser.add_argument("--out", metavar="DIR", default="predictions", help="for drawn pictures (default: predictions)")
-    parser.add_argument("--threshold", metavar="T", type=float, default=0.3, help="least score (default: 0.3)")
+    parser.add_argument(
+        "--threshold",
+        metavar="T",
+        type=float,
+        default=0.3,
+        help="least score; a classifier's likeliest class is given in any case (default: 0.3)",
+    )
     parser.add_argument(
         "--json", metavar="FILE", help="also write detections as JSON: boxes as [x, y, w, h], masks as RLE"
     )
@@ -147,15 +153,19 @@ def _predict(
     if not readable:
         return []
     rows = []
-    found = detector.predict(images, threshold=threshold, batch_size=len(images))
+    classifies = detector.task == "classification"
+    found = detector.predict(images, threshold=0.0 if classifies else threshold, batch_size=len(images))
     for picture, image, detections in zip(readable, images, found, strict=True):
         assert isinstance(detections, Detections)
         target = _target(out, picture)
         target.parent.mkdir(parents=True, exist_ok=True)
         drawn = detections
-        if detector.task == "classification":  # The boxes of a picture's classes are all the same.
-            drawn = detections.select(torch.arange(min(1, len(detections.scores))))
-        _save(draw_detections(image, drawn, detector.categories, threshold=threshold), target)
+        if classifies:
+            best = torch.arange(len(detections.scores)) == 0
+            # The boxes of a picture's classes are all the same: one of them is drawn.
+            drawn = detections.select(best)
+            detections = detections.select(best | (detections.scores >= threshold))
+        _save(draw_detections(image, drawn, detector.categories, threshold=0.0), target)
         rows += detection_rows(picture.name, detections, detector.categories)
     return rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import time
 from collections.abc import Sequence
@@ -48,7 +49,9 @@ def run(argv: Sequence[str]) -> int:
         description="Train a detector on a data set in COCO format, or a classifier on train/CLASS/*.jpg; best.pt has "
         "the weights with the best AP on the validation split, of masks where they are found, or the best top-1.",
     )
-    parser.add_argument("--data", metavar="DIR", help="data set: annotations/train.json + images/, or a like layout")
+    parser.add_argument(
+        "--data", metavar="DIR", help="data set: annotations/train.json + images/, a like layout, or train/CLASS/"
+    )
     add_split_arguments(parser, "train")
     add_split_arguments(parser, "val")
     parser.add_argument("--out", metavar="RUN", help="folder of the run; runs/RECIPE-DATA where not given")
@@ -88,7 +91,7 @@ def train_recipe(
     _check_folder(folder, options.resume)
     categories: list[Category] | None = None
     if options.resume:
-        recipe, categories = _as_begun(console, recipe, folder)
+        recipe, categories = _as_begun(console, recipe, folder, options.backbone_weights)
     work = _work(console, recipe, folder, options, categories, began)
     try:
         progress = train(work, resume=options.resume)
@@ -96,7 +99,7 @@ def train_recipe(
         again = command if options.resume or command.startswith("demo") else f"{command} --resume"
         say(console, f"stopped and saved in {folder}; to go on:  boxwright {again}")
         return 130
-    _conclude(console, progress, folder, options.data or "DIR")
+    _conclude(console, progress, folder, None if work.evaluate is None else options.data or "DIR")
     return 0
 
 
@@ -118,9 +121,11 @@ def _work(
     settings = section_options(recipe, "train")
     torch.manual_seed(settings.seed)
     detector = build_resolved(recipe, categories=data.categories)
-    transfer = None if given is None else give_backbone(detector, given)
-    for line in [] if transfer is None else report(transfer):
-        say(console, line)
+    transfer = None
+    if given is not None:
+        transfer = give_backbone(detector, given)
+        for line in report(transfer, given, detector.input_format):
+            say(console, line)
     _announce(console, detector, data, validation, folder)
     return Run(
         detector=detector,
@@ -136,20 +141,34 @@ def _work(
     )
 
 
-def _as_begun(console: Console, recipe: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Category]]:
-    """The recipe and classes that a run began with; says where another recipe was given."""
+def _as_begun(
+    console: Console, recipe: dict[str, Any], folder: Path, weights: str | None
+) -> tuple[dict[str, Any], list[Category]]:
+    """The recipe and classes that a run began with; says where another recipe or another backbone was given."""
     stored = read_checkpoint(folder / LAST)
-    for difference in _differences(stored["recipe"], recipe):
+    differences = _differences(stored["recipe"], recipe)
+    source = _backbone_source(folder)
+    if weights is not None and (source is None or Path(weights) not in (source, source.parent)):
+        differences.append(f"with {source or 'a fresh backbone'}, not the backbone of {weights}")
+    for difference in differences:
         say(console, f"note: the run goes on as it began, {difference}")
     return stored["recipe"], [Category(int(number), str(name)) for number, name in stored["categories"]]
 
 
-def _conclude(console: Console, progress: Progress, folder: Path, data: str) -> None:
-    """Say what came out, and what to type next."""
+def _backbone_source(folder: Path) -> Path | None:
+    """The checkpoint whose backbone a run began with."""
+    file = folder / WEIGHTS
+    return Path(json.loads(file.read_text())["source"]) if file.is_file() else None
+
+
+def _conclude(console: Console, progress: Progress, folder: Path, data: str | None) -> None:
+    """Say what came out, and what to type next; ``data`` has a split to evaluate on."""
     best = f", best {progress.measure} {progress.best:.3f}" if progress.best >= 0 else ""
     say(console, f"done: {progress.steps} steps in {progress.seconds:.0f} s{best}")
-    say(console, f"now:  boxwright eval {folder / BEST} --data {data} --split val")
-    say(console, f"      boxwright predict {folder / BEST} PICTURE...")
+    commands = [] if data is None else [f"boxwright eval {folder / BEST} --data {data} --split val"]
+    commands.append(f"boxwright predict {folder / BEST} PICTURE...")
+    for lead, line in zip(("now: ", "     "), commands, strict=False):
+        say(console, f"{lead} {line}")
 
 
 def _announce(
@@ -172,9 +191,9 @@ def _announce(
         if limit := coco_limit(split):
             say(console, f"note: {split.source}: {limit} `boxwright eval --max-detections N` counts more.")
     frozen = [m for m in detector.modules() if isinstance(m, FrozenBatchNorm2d)]
-    # Some may be fresh by right: of blocks that are new to a backbone whose weights were taken over.
-    if frozen and all(m.is_fresh() for m in frozen):
-        say(console, "note: norms are frozen but were never trained; from scratch, take --backbone.norm batch")
+    if untrained := sum(m.is_fresh() for m in frozen):
+        share = "norms" if untrained == len(frozen) else f"{untrained} of {len(frozen)} norms"
+        say(console, f"note: {share} are frozen but were never trained; from scratch, take --backbone.norm batch")
 
 
 def say(console: Console, line: str) -> None:
@@ -202,7 +221,8 @@ def _validation(
     console: Console, options: argparse.Namespace, train_data: DetectionData, task: Task
 ) -> Validation | None:
     if options.val_annotations is None and (options.data is None or not _has_val(Path(options.data), task)):
-        say(console, "note: there is no split val, so that nothing is measured during training")
+        layout = " with class folders (val/CLASS/*.jpg)" if task == "classification" else ""
+        say(console, f"note: there is no split val{layout}, so that nothing is measured during training")
         return None
     return Validation(_split(console, "val", options, train_data.categories, task))
 

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from boxwright.compose.detectors import checkpoint_path, read_checkpoint
+from boxwright.compose.recipes import section_options
+from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 
 PREFIX = "backbone."
@@ -17,13 +20,17 @@ PREFIX = "backbone."
 COUNTER = "num_batches_tracked"
 """Of batch norms, and nothing that a prediction depends on: frozen norms have none."""
 
+SHORTCUTS = ("downsample", "shortcut")
+"""What the shortcuts of residual blocks are called, in timm's backbones too."""
+
 
 class GivenBackbone(NamedTuple):
-    """The backbone of a run: the checkpoint, the name of the part, and its tensors."""
+    """The backbone of a run: the checkpoint, the name of the part, its tensors, and how its pictures were made."""
 
     source: Path
     name: str
     tensors: Mapping[str, Tensor]
+    input_format: InputFormat
 
 
 class Transfer(NamedTuple):
@@ -43,8 +50,9 @@ def load_backbone(detector: Detector, path: str | Path) -> Transfer:
     """Take over what fits of the backbone in a run, whatever its task, strides and dilations were.
 
     Tensors fit by name and shape, or where the module that they are of knows how to make them fit: tables of positions
-    are interpolated. A backbone made of several ResNets takes those of one in each. The moving average is taken where
-    there is one.
+    are interpolated. A layer that lacks some of its own takes none, and neither do those that follow it in a residual
+    block: statistics and weights that were learnt behind another layer mean nothing there. A backbone made of several
+    ResNets takes those of one in each. The moving average is taken where there is one.
 
     Args:
         detector: its backbone is changed in place.
@@ -52,7 +60,7 @@ def load_backbone(detector: Detector, path: str | Path) -> Transfer:
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: not a checkpoint of Boxwright, or nothing in it fits.
+        ValueError: not a checkpoint of Boxwright, nothing in it fits, or it lacks weights that are frozen here.
     """
     return give_backbone(detector, read_backbone(path))
 
@@ -67,7 +75,8 @@ def read_backbone(path: str | Path) -> GivenBackbone:
         for name, tensor in weights.items()
         if name.startswith(PREFIX) and not name.endswith(COUNTER)
     }
-    return GivenBackbone(path, checkpoint["recipe"]["backbone"]["name"], tensors)
+    recipe = checkpoint["recipe"]
+    return GivenBackbone(path, recipe["backbone"]["name"], tensors, section_options(recipe, "input"))
 
 
 def give_backbone(detector: Detector, given: GivenBackbone) -> Transfer:
@@ -87,12 +96,19 @@ def give_backbone(detector: Detector, given: GivenBackbone) -> Transfer:
             f"{given.source}: nothing of its backbone ({given.name}) fits this one; give a run of a like backbone"
         )
     new = [name for name in expected if name not in set(loaded)]
+    frozen = [name for name, weight in backbone.named_parameters() if not weight.requires_grad and name in new]
+    if frozen:
+        raise ValueError(
+            f"{given.source}: {len(frozen)} tensors that the recipe freezes are not in it, and would stay random, like "
+            f"{frozen[0]}; give a run of a like backbone, or train all with --backbone.frozen_stages 0"
+        )
     return Transfer(given.source, tuple(loaded), tuple(skipped), tuple(new))
 
 
 def _taken(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
     """Load what fits; returns its names."""
     expected = backbone.state_dict()
+    before = {name: tensor.clone() for name, tensor in expected.items()}
     of_module: dict[str, list[str]] = defaultdict(list)
     for name in tensors:
         if name in expected:
@@ -105,7 +121,30 @@ def _taken(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
             taken += names
         else:
             taken += [name for name in names if _loads(module, {name: tensors[name]})]
-    return taken
+    meaningless = _behind_gaps(backbone, set(tensors), set(taken))
+    with torch.no_grad():
+        for name, tensor in expected.items():
+            if name.startswith(meaningless):
+                tensor.copy_(before[name])
+    return [name for name in taken if not name.startswith(meaningless)]
+
+
+def _behind_gaps(backbone: nn.Module, given: set[str], taken: set[str]) -> tuple[str, ...]:
+    """Beginnings of the names of layers that lack something in their residual block, and of those that follow them."""
+    found = []
+    for place, block in backbone.named_modules():
+        if not any(hasattr(block, name) for name in SHORTCUTS):
+            continue
+        gap = False
+        for child, layer in block.named_children():
+            start = f"{place}.{child}."
+            if child in SHORTCUTS or not layer.state_dict():
+                continue
+            own = {name for name in given | taken if name.startswith(start)}
+            gap = gap or not own & taken or bool(own - taken)
+            if gap:
+                found.append(start)
+    return tuple(found)
 
 
 def _loads(module: nn.Module, tensors: Mapping[str, Tensor]) -> bool:

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 _ROBOFLOW = "_annotations.coco.json"
 _OTHER_TASKS = re.compile(r"(captions|person_keypoints|stuff|panoptic|image_info)_")
-OTHER_NAMES = {"valid": "val", "validation": "val"}
-"""What splits are called too."""
+_OTHER_NAMES = {"valid": "val", "validation": "val"}
 
 _FIRST = ("train", "val", "test")
 
@@ -56,8 +55,8 @@ def find_source(data: Path, split: str) -> Source:
     """
     sources = find_sources(data)
     split = split.strip("/")
-    if _canonical(split) in sources:
-        return sources[_canonical(split)]
+    if canonical_split(split) in sources:
+        return sources[canonical_split(split)]
     for source in sources.values():
         if source.annotations.stem == f"instances_{split}":  # asked for by its year where only one year is there
             return source
@@ -68,13 +67,23 @@ def find_source(data: Path, split: str) -> Source:
     )
 
 
+def canonical_split(name: str) -> str:
+    """What a split goes by: ``val`` for ``valid`` and ``validation``, else its own name."""
+    return _OTHER_NAMES.get(name, name)
+
+
+def without_year(name: str) -> str:
+    """``train`` for ``train2017``."""
+    return re.sub(r"\d{4}$", "", name) or name
+
+
 def _plain(data: Path) -> dict[str, Source]:
     sources = {}
     for file in sorted((data / "annotations").glob("*.json"), reverse=True):  # val after valid: it wins
         name = file.stem
         if not name.startswith("instances_") and not _OTHER_TASKS.match(name):
             folders = (data / "images" / name, data / "images", data / name, data)
-            sources[_canonical(name)] = Source(file, folders)
+            sources[canonical_split(name)] = Source(file, folders)
     return sources
 
 
@@ -83,8 +92,7 @@ def _official(data: Path) -> dict[str, Source]:
     for file in sorted((data / "annotations").glob("instances_*.json"), reverse=True):
         name = file.stem.removeprefix("instances_")
         folders = (data / name, data / "images" / name, data / "images", data)
-        bare = re.sub(r"\d{4}$", "", name) or name
-        years.setdefault(_canonical(bare), []).append((name, Source(file, folders)))
+        years.setdefault(canonical_split(without_year(name)), []).append((name, Source(file, folders)))
     sources = {}
     for split, files in years.items():
         if len(files) == 1:
@@ -96,11 +104,7 @@ def _official(data: Path) -> dict[str, Source]:
 
 def _roboflow(data: Path) -> dict[str, Source]:
     files = sorted(data.glob(f"*/{_ROBOFLOW}"), reverse=True)
-    return {_canonical(file.parent.name): Source(file, (file.parent,)) for file in files}
-
-
-def _canonical(split: str) -> str:
-    return OTHER_NAMES.get(split, split)
+    return {canonical_split(file.parent.name): Source(file, (file.parent,)) for file in files}
 
 
 def _rank(split: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -70,6 +70,7 @@ def _read(path: Path) -> Bool[np.ndarray, "h w"]:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
             bands, pixels = upright.getbands(), np.asarray(upright)
+            opaque = _opaque(upright)
     except Exception as error:  # on damaged files, Pillow's decoders raise what they like, SyntaxError included
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"the mask {path} cannot be read: {reason}") from error
@@ -77,4 +78,13 @@ def _read(path: Path) -> Bool[np.ndarray, "h w"]:
     mask = pixels.reshape(*pixels.shape[:2], -1) != 0
     if bands[-1] == "A":
         mask = mask[..., :-1] & mask[..., -1:]
-    return np.asarray(mask.any(-1))
+    return np.asarray(mask.any(-1) & opaque)
+
+
+def _opaque(image: Image.Image) -> Bool[np.ndarray, "h w"] | Literal[True]:
+    """Where a picture is of none of the colours that it declares to be transparent; True where it declares none."""
+    if "transparency" not in image.info:
+        return True
+    if image.mode.startswith("I"):  # of 16 bits, the conversion would compare 8
+        return np.asarray(np.asarray(image) != image.info["transparency"])
+    return np.asarray(np.asarray(image.convert("RGBA"))[..., 3] != 0)

@@ -99,11 +99,22 @@ def record_masks(record: Record, chosen: Sequence[int], view: View) -> Bool[Tens
 
 def picture_masks(record: Record) -> Bool[Tensor, "n h w"]:
     """Masks of all objects of a picture, in its own pixels; empty ones where the file has none."""
-    whole = View(Window.whole(record.height, record.width), (record.height, record.width))
-    given = [place for place, segmentation in enumerate(record.segmentations) if segmentation]
     masks = torch.zeros(len(record.labels), record.height, record.width, dtype=torch.bool)
-    masks[given] = record_masks(record, given, whole)
+    for place, segmentation in enumerate(record.segmentations):
+        if segmentation:
+            masks[place] = picture_mask(record, place)
     return masks
+
+
+def picture_mask(record: Record, place: int) -> Bool[Tensor, "h w"]:
+    """The mask of one object of a picture that has one, in the picture's own pixels.
+
+    Args:
+        record: the picture and its objects.
+        place: of the object in the record.
+    """
+    whole = View(Window.whole(record.height, record.width), (record.height, record.width))
+    return record_masks(record, [place], whole)[0]
 
 
 def check_masks(data: DetectionData, *, crowds: bool = False) -> None:
@@ -127,7 +138,7 @@ def check_masks(data: DetectionData, *, crowds: bool = False) -> None:
                 missing, first = missing + 1, first or _name(record, place)
                 continue
             try:
-                _check(segmentation, record)
+                _check(segmentation, record, record.bbox_xywh[place].tolist())
             except _BrokenError as error:
                 raise ValueError(
                     f"{data.source}: {_name(record, place)}: {error}; correct it or delete the annotation"
@@ -143,11 +154,12 @@ def _name(record: Record, place: int) -> str:
     return f"annotation {record.annotation_ids[place]} of image {record.path.name!r}"
 
 
-def _check(segmentation: Any, record: Record) -> None:
+def _check(segmentation: Any, record: Record, bbox: list[float]) -> None:
     if isinstance(segmentation, list):
         # One that is smaller than a pixel is no mistake: in large pictures of many objects there are such.
         for part in segmentation:
             _check_polygon(part, record)
+        _check_where(segmentation, record, bbox)
         return
     try:
         rle = run_lengths_of(segmentation)
@@ -173,6 +185,25 @@ def _check_polygon(part: Any, record: Record) -> None:
                 )
 
 
+def _check_where(polygons: list[list[int | float]], record: Record, bbox: list[float]) -> None:
+    """By the boxes around the polygons: nothing is rasterised, and those smaller than a pixel are no exception."""
+    boxes = [(min(part[0::2]), min(part[1::2]), max(part[0::2]), max(part[1::2])) for part in polygons]
+    if not any(x2 >= 0 and y2 >= 0 and x1 < record.width and y1 < record.height for x1, y1, x2, y2 in boxes):
+        raise _BrokenError(
+            "its segmentation has no pixel in the picture: its polygons lie outside of the "
+            f"{record.width} x {record.height} pixels"
+        )
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    x1, y1, x2, y2 = min(lefts), min(tops), max(rights), max(bottoms)
+    left, top, width, height = bbox
+    # A pixel apart is no mistake: boxes may be rounded.
+    if max(left - x2, top - y2, x1 - left - width, y1 - top - height) > 1:
+        raise _BrokenError(
+            f"its segmentation and its bbox do not meet: polygons from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}), "
+            f"[left, top, width, height] [{left:g}, {top:g}, {width:g}, {height:g}]"
+        )
+
+
 def _check_run_lengths(segmentation: Any, record: Record) -> None:
     size = [record.height, record.width]
     counts = segmentation.get("counts")
@@ -183,12 +214,15 @@ def _check_run_lengths(segmentation: Any, record: Record) -> None:
             f"run lengths of size {reprlib.repr(segmentation.get('size'))} do not fit the picture's "
             f"[height, width] {size}"
         )
+    if not all(type(side) is int for side in segmentation["size"]):  # 60.0 equals 60, but is nothing to decode with
+        raise _BrokenError(f"the size of run lengths is whole numbers, not {reprlib.repr(segmentation['size'])}")
     try:
         runs = counts if isinstance(counts, list) else run_lengths(counts)
     except ValueError as error:
         raise _BrokenError(f"its counts cannot be read: {error}") from None
-    if not all(type(run) is int and run >= 0 for run in runs):
-        raise _BrokenError("run lengths are whole numbers, none of them negative")
+    for run in runs:
+        if type(run) is not int or run < 0:
+            raise _BrokenError(f"run lengths are whole numbers, none of them negative; not {reprlib.repr(run)}")
     if sum(runs) != record.height * record.width:
         raise _BrokenError(
             f"its counts add up to {sum(runs):,}, not to the {record.height * record.width:,} pixels of the picture"

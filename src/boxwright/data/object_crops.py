@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,7 @@ def crop_objects(
     min_size: int = 8,
     progress: Callable[[int], None] | None = None,
 ) -> Cut:
-    """Write every object as ``out/CLASS/PICTURE_ANNOTATION.png``.
+    """Write every object as ``out/CLASS/PICTURE_ANNOTATION.png``, the picture's name without dots that would hide it.
 
     What is cut is a square around the object, so that nothing is distorted, moved into the picture where it reaches
     out of it; where the picture is too small, as much of the square as there is. Crowd regions are left out.
@@ -50,7 +51,7 @@ def crop_objects(
         ValueError: a number is out of range, two classes would have one folder, or a picture cannot be read.
     """
     check_crop(margin, min_size)
-    folders = _folder_names(data)
+    folders = class_folder_names(data)
     counts: Counter[str] = Counter()
     too_small = 0
     for name in folders.values():
@@ -65,7 +66,7 @@ def crop_objects(
             assert picture is not None
             left, top, right, bottom = square_around(boxes[i], record.height, record.width, margin)
             name = folders[int(record.labels[i])]
-            file = out / name / f"{record.path.stem}_{record.annotation_ids[i]}.png"
+            file = out / name / f"{_file_name(record.path.stem)}_{record.annotation_ids[i]}.png"
             Image.fromarray(picture[top:bottom, left:right]).save(file)
             counts[name] += 1
         if progress is not None:
@@ -94,14 +95,24 @@ def square_around(
     return left, top, right, bottom
 
 
-def _folder_names(data: DetectionData) -> dict[int, str]:
-    names = {i: _NOT_IN_NAMES.sub("_", category.name).strip(". ") for i, category in enumerate(data.categories)}
+def class_folder_names(data: DetectionData) -> dict[int, str]:
+    """The folder that the crops of each label go into.
+
+    Raises:
+        ValueError: two classes would have one folder, or one has no name that a folder can have.
+    """
+    names = {i: _file_name(category.name) for i, category in enumerate(data.categories)}
     taken: dict[str, str] = {}
     for label, name in names.items():
         own = data.categories[label].name
         # Some file systems do not tell upper from lower case.
         if not name or name.lower() in taken:
             other = f" and {taken[name.lower()]!r}" if name else ""
-            raise ValueError(f"classes {own!r}{other} have no folder name of their own; rename one")
+            raise ValueError(f"{data.source}: classes {own!r}{other} have no folder name of their own; rename one")
         taken[name.lower()] = own
     return names
+
+
+def _file_name(name: str) -> str:
+    """Without what some file systems refuse; empty where nothing is left."""
+    return _NOT_IN_NAMES.sub("_", unicodedata.normalize("NFC", name)).strip(". ")

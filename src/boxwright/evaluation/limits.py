@@ -15,14 +15,19 @@ MAX_DETECTIONS = 100
 
 LIMITS = {
     "num_queries": "head.num_queries",
+    "num_candidates": "the second number of head.num_candidates",
     "num_proposals": "the second number of head.num_proposals",
+    "max_candidates": "head.max_candidates",
     "max_detections": "head.max_detections",
 }
 """Options of heads that say how many objects are found in a picture, and what that number is called."""
 
+OF_A_LEVEL = ("num_candidates", "max_candidates")
+"""Those of them that most heads apply to each level by itself."""
+
 
 class Beyond(NamedTuple):
-    """Of ``total`` objects, ``objects`` in ``pictures`` pictures are beyond a limit; ``most`` would hide none."""
+    """Of ``total`` objects, ``objects`` in ``pictures`` pictures are beyond a limit; ``most`` share it at most."""
 
     pictures: int
     objects: int
@@ -59,16 +64,23 @@ def class_totals(data: DetectionData) -> Int64[np.ndarray, " k"]:
 
 
 def head_limits(data: DetectionData, head: object) -> dict[str, str]:
-    """A line for each option of a head that hides objects of this data, by the option's name."""
+    """A line for each option of a head that hides objects of this data, by the option's name.
+
+    So many are hidden at least: what the options let through is still to be found and to survive suppression.
+    """
     limits = {option: limit for option in LIMITS if (limit := _limit(getattr(head, option, None))) is not None}
     counts = [np.count_nonzero(~record.crowd, keepdims=True) for record in data.records] if limits else []
     lines = {}
     for option, limit in limits.items():
         beyond = Beyond.of(counts, limit)
         if beyond.objects:
+            shared = (
+                " where those of a picture share a level, as objects of one size do" if option in OF_A_LEVEL else ""
+            )
             lines[option] = (
                 f"{data.source}: {beyond.pictures} of {len(data.records)} pictures have more than {limit} objects: "
-                f"{beyond.hidden()} cannot be found ({LIMITS[option]} is {limit}; {beyond.most} would hide none)"
+                f"{beyond.hidden()} cannot be found{shared} ({LIMITS[option]} is {limit}; the most in a picture are "
+                f"{beyond.most})"
             )
     return lines
 

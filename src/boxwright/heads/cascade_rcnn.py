@@ -21,6 +21,7 @@ from boxwright.losses.region_loss import region_losses
 from boxwright.losses.rpn_loss import RPNLoss
 from boxwright.ops.box_deltas import Weights, decode_deltas
 from boxwright.ops.boxes import clip_to_sizes
+from boxwright.ops.number_check import check_numbers
 from boxwright.ops.region_detections import Found, detect_in_regions, detected, in_original_pixels, within_pictures
 from boxwright.ops.region_levels import Epsilon
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
@@ -64,7 +65,8 @@ class CascadeRCNN(nn.Module):
         channels: width of the levels; where None, what they have if they share one, else 256. Levels of another width
             are projected to it.
         rpn_convs: 3 x 3 convolutions of the proposal network.
-        anchor_scale: side of a level's square anchor, in strides.
+        anchor_scale: side of a level's square anchor, in strides: with stride 32 the coarsest, as of a dilated
+            backbone's P6, there is none of 512 pixels.
         num_candidates: anchors of a level before suppression, in training and in prediction.
         num_proposals: regions of a picture after it, in training and in prediction.
         rpn_nms_threshold: IoU above which the worse of two proposals is left out, in [0, 1].
@@ -74,7 +76,8 @@ class CascadeRCNN(nn.Module):
         level_epsilon: of ``fpn_level``: where 1e-6 is added against rounding, ``outside`` of the logarithm
             (torchvision) or ``inside`` (Detectron).
         fusion: of adaptive features, after the first layer.
-        coarsest_region_stride: levels beyond are for proposals alone, as P6.
+        coarsest_region_stride: levels beyond are for proposals alone, as P6; so are levels beyond a stride that two
+            share, where a dilated backbone ends.
         box_head: of each stage: ``two_linear``, or ``four_conv`` with batch norm (torchvision's V2).
         hidden_dim: width of what it puts out.
         score_threshold: detections that do not exceed it are left out, in [0, 1].
@@ -90,7 +93,10 @@ class CascadeRCNN(nn.Module):
     from it in scores: there, and in the paper, all classifiers look at the last stage's regions, which runs every box
     head again; each on its own regions, as in detectron2 and mmdetection, costs nothing more (mmdetection averages
     logits instead). Differs in sampling: every stage draws ``num_samples``, as in mmdetection, where the authors' later
-    stages train on all that came through the first. Losses are averages over pictures.
+    stages train on all that came through the first. Differs in suppression, which at most 20 ``max_detections``
+    (region, class) pairs of a picture enter, the best, where theirs and torchvision's have no bound. Losses are
+    averages over pictures. Where a canvas without padding ends within a cell of the finest level, boxes are cut at the
+    end of the cell, up to stride - 1 pixels beyond the canvas.
     """
 
     def __init__(
@@ -123,7 +129,8 @@ class CascadeRCNN(nn.Module):
         check_shares({"score_threshold": score_threshold, "nms_threshold": nms_threshold})
         check_stages(stage_ious, stage_weights, smooth_l1_beta)
         self.stage_ious, self.stage_weights, self.smooth_l1_beta = stage_ious, stage_weights, smooth_l1_beta
-        self.num_samples, self.num_proposals, self.max_detections = num_samples, num_proposals, max_detections
+        self.num_samples, self.max_detections = num_samples, max_detections
+        self.num_candidates, self.num_proposals = num_candidates, num_proposals
         detect = partial(detect_in_regions, score_threshold=score_threshold, nms_threshold=nms_threshold)
         self.detect = partial(detect, weights=delta_weights(len(stage_ious) - 1), max_detections=max_detections)
         self.first_stage = RegionProposals(
@@ -196,7 +203,13 @@ class CascadeRCNN(nn.Module):
         return self.rpn_loss(output.rpn, targets, totals) | terms
 
     def postprocess(self, output: CascadeRCNNOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
-        """What was found, in pixels of the original pictures."""
+        """What was found, in pixels of the original pictures.
+
+        Raises:
+            ValueError: the output was made with targets, or the model has diverged.
+        """
+        said = (x for stage in output.stages for x in stage.boxes)
+        check_numbers((*output.rpn.logits, *output.rpn.deltas, *said))
         return in_original_pixels(within_pictures(detected(output.found), image_sizes), image_sizes)
 
 

@@ -19,6 +19,7 @@ from boxwright.layers.rpn import RPNOutput
 from boxwright.losses.region_assignment import TrainingRegions, assign_regions, sampled
 from boxwright.losses.region_loss import consistent_losses, region_losses
 from boxwright.losses.rpn_loss import RPNLoss
+from boxwright.ops.number_check import check_numbers
 from boxwright.ops.region_detections import Found, detect_in_regions, detected, in_original_pixels, within_pictures
 from boxwright.ops.region_levels import Epsilon
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
@@ -54,7 +55,8 @@ class FasterRCNN(nn.Module):
         channels: width of the levels; where None, what they have if they share one, else 256. Levels of another width
             are projected to it.
         rpn_convs: 3 x 3 convolutions of the proposal network; 2 in torchvision's V2.
-        anchor_scale: side of a level's square anchor, in strides.
+        anchor_scale: side of a level's square anchor, in strides: with stride 32 the coarsest, as of a dilated
+            backbone's P6, there is none of 512 pixels.
         num_candidates: anchors of a level before suppression, in training and in prediction.
         num_proposals: regions of a picture after it, in training and in prediction.
         rpn_nms_threshold: IoU above which the worse of two proposals is left out, in [0, 1].
@@ -64,9 +66,10 @@ class FasterRCNN(nn.Module):
         level_epsilon: of ``fpn_level``: where 1e-6 is added against rounding, ``outside`` of the logarithm
             (torchvision) or ``inside`` (Detectron).
         fusion: of adaptive features, after the first layer.
-        coarsest_region_stride: levels beyond are for proposals alone, as P6.
+        coarsest_region_stride: levels beyond are for proposals alone, as P6; so are levels beyond a stride that two
+            share, where a dilated backbone ends.
         consistent_weight: of the losses of regions seen on each auxiliary level, as AugFPN's raw laterals, by a branch
-            that is there in training only; 0 for none.
+            that is used in training only; 0 for none.
         box_head: ``two_linear``, or ``four_conv`` with batch norm (torchvision's V2).
         hidden_dim: width of what it puts out.
         score_threshold: detections that do not exceed it are left out, in [0, 1].
@@ -76,7 +79,11 @@ class FasterRCNN(nn.Module):
     Source: Ren et al., Faster R-CNN, NeurIPS 2015, with Lin et al., Feature Pyramid Networks, CVPR 2017, section 4.2.
     Checked against torchvision 0.29.2's fasterrcnn_resnet50_fpn and _v2: proposals, detections, losses on the same
     regions, gradients. Differs in losses that are averages over pictures, where torchvision averages over the sampled
-    anchors and regions of a batch.
+    anchors and regions of a batch; where a canvas without padding ends within a cell of the finest level: boxes are cut
+    there at the end of the cell, up to stride - 1 pixels beyond the canvas, where torchvision cuts them at the canvas;
+    in suppression, which at most 20 ``max_detections`` (region, class) pairs of a picture enter, the best, where
+    torchvision has no bound; and in first weights of the branch's last layers, from normal distributions of 0.01 for
+    classes and 0.001 for boxes as in Detectron, where torchvision has those of ``nn.Linear``.
     """
 
     def __init__(
@@ -106,7 +113,7 @@ class FasterRCNN(nn.Module):
         check_counts({"num_classes": num_classes, "num_samples": num_samples, "max_detections": max_detections})
         check_shares({"score_threshold": score_threshold, "nms_threshold": nms_threshold})
         self.num_samples, self.consistent_weight, self.max_detections = num_samples, consistent_weight, max_detections
-        self.num_proposals = num_proposals
+        self.num_candidates, self.num_proposals = num_candidates, num_proposals
         self.detect = partial(
             detect_in_regions,
             score_threshold=score_threshold,
@@ -166,5 +173,10 @@ class FasterRCNN(nn.Module):
         return terms | consistent_losses(output.raw, regions, totals, weight=self.consistent_weight)
 
     def postprocess(self, output: FasterRCNNOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
-        """What was found, in pixels of the original pictures."""
+        """What was found, in pixels of the original pictures.
+
+        Raises:
+            ValueError: the output was made with targets, or the model has diverged.
+        """
+        check_numbers((*output.rpn.logits, *output.rpn.deltas, *output.boxes))
         return in_original_pixels(within_pictures(detected(output.found), image_sizes), image_sizes)

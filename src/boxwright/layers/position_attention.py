@@ -31,7 +31,7 @@ class PositionAttention(nn.Module):
     Args:
         channels: of input and output.
         map_size: rows and columns that the tables have vectors for. For maps of another size they are interpolated,
-            and so are tables of another size in a checkpoint.
+            see ``PositionTables``, and so are tables of another size in a checkpoint.
         num_heads: attention heads, which share the tables.
         positions: ``none``, or what the tables say.
         content: whether logits depend on the content of the cell that is looked at.
@@ -125,6 +125,10 @@ class PositionAttention(nn.Module):
 class PositionTables(nn.Module):
     """A learned vector for every row and one for every column, or for every distance between two of them.
 
+    For a map of another size, one factor brings both tables to the smallest size that the map is a part of, and the
+    part at the top left is taken. A wide picture thus has the vectors that it has in the corner of a square one, which
+    detectors are trained on, and a distance means as much down as across.
+
     Args:
         map_size: rows and columns.
         dim: of each vector.
@@ -144,13 +148,23 @@ class PositionTables(nn.Module):
 
     def forward(self, height: int, width: int) -> tuple[Float[Tensor, "rows d"], Float[Tensor, "columns d"]]:
         """The tables for a map of this size."""
-        return self._resized(self.height, height), self._resized(self.width, width)
+        rows, columns = ((len(t) + 1) // 2 if self.is_relative else len(t) for t in (self.height, self.width))
+        factor = max(height / rows, width / columns)
+        return (
+            self._part(self.height, max(height, round(rows * factor)), height),
+            self._part(self.width, max(width, round(columns * factor)), width),
+        )
 
     def _length(self, cells: int) -> int:
         return 2 * cells - 1 if self.is_relative else cells
 
-    def _resized(self, table: Tensor, cells: int) -> Tensor:
-        return resized_table(table, self._length(cells), relative=self.is_relative)
+    def _part(self, table: Tensor, whole: int, cells: int) -> Tensor:
+        """The vectors of the first ``cells`` of ``whole``, or of the distances between them."""
+        resized = resized_table(table, self._length(whole), relative=self.is_relative)
+        if whole == cells:
+            return resized
+        first = whole - cells if self.is_relative else 0
+        return resized[first : first + self._length(cells)]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         for name, table in self.named_parameters():

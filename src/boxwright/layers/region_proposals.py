@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from jaxtyping import Bool, Float
@@ -42,7 +44,7 @@ class RegionProposals(nn.Module):
         num_candidates: anchors of a level before suppression, in training and in prediction.
         num_proposals: regions of a picture after it, in training and in prediction.
         nms_threshold: IoU above which the worse of two is left out, in [0, 1].
-        coarsest_region_stride: levels beyond are for proposals alone, as P6.
+        coarsest_region_stride: see ``region_strides``.
 
     Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3; Lin et al., Feature Pyramid Networks, CVPR 2017, section
     4.1.
@@ -68,9 +70,7 @@ class RegionProposals(nn.Module):
         self.channels = self.widths.channels
         strides = [in_spec[name].stride for name in self.widths.levels]
         self.finest = strides[0]
-        # A pyramid that begins beyond has no other levels to look at.
-        count = max(1, sum(stride <= coarsest_region_stride for stride in strides))
-        self.region_strides = strides[:count]
+        self.region_strides = region_strides(strides, coarsest_region_stride)
         self.rpn = RPN(self.channels, strides, anchor_scale=anchor_scale, num_convs=rpn_convs)
 
     def source(self, features: RegionFeatures, level_epsilon: Epsilon, fusion: Fusion) -> RegionSource:
@@ -99,3 +99,19 @@ class RegionProposals(nn.Module):
             nms_threshold=self.nms_threshold,
         )
         return FirstStage(maps[: len(self.region_strides)], rpn, content, proposals)
+
+
+def region_strides(strides: Sequence[int], coarsest: int) -> list[int]:
+    """Of the levels that regions are pooled from; those beyond are for proposals alone, as P6.
+
+    Levels beyond ``coarsest`` are; so are levels beyond a stride that two share. A dilated backbone keeps its stride to
+    its end, so that what is coarser was added to it, as P6 of strides 4, 8, 16, 16, 32.
+
+    Args:
+        strides: of the levels, fine to coarse.
+        coarsest: the coarsest one of those.
+    """
+    shared = [stride for stride, following in pairwise(strides) if stride == following]
+    last = min([coarsest, *shared[-1:]])
+    # A pyramid that begins beyond has no other levels to look at.
+    return [stride for stride in strides if stride <= last] or list(strides[:1])

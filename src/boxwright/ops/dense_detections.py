@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from boxwright.ops.boxes import at_least_float32, clip_xyxy, resized
+from boxwright.ops.number_check import check_numbers
 from boxwright.structures import Detections, ImageSize
 
 Decode = Callable[[Tensor, Tensor], Tensor]
@@ -47,9 +48,13 @@ def dense_detections(
         max_candidates: most pairs of a level.
         max_detections: most detections of a picture.
 
+    Raises:
+        ValueError: scores or offsets are not numbers.
+
     Source: Lin et al., RetinaNet, ICCV 2017, section 4.1. Checked against torchvision 0.29.2's RetinaNet and FCOS,
     which leave the order of equal scores to chance.
     """
+    check_numbers((*scores, *offsets))
     num_classes = scores[0].shape[-1]
     found = []
     for image, size in enumerate(image_sizes):

@@ -87,6 +87,8 @@ def detect_in_regions(
 ) -> Found:
     """The objects of pictures, from what is said of every region.
 
+    Of a picture at most 20 ``max_detections`` (region, class) pairs, the best, enter suppression.
+
     Args:
         scores: of every class, in [0, 1].
         deltas: deviations from the regions, of every class or of all together.

@@ -25,7 +25,7 @@ def region_levels(
     """The level of each box, as an index of ``strides``: regions of one size look alike on their levels.
 
     k = floor(k0 + log2(sqrt(w h) / 224)), where the level of stride 2^k is meant and 2^k0 is ``canonical_stride``; the
-    finest or coarsest level where there is none so fine or so coarse.
+    finest or coarsest level where there is none so fine or so coarse. Of levels that share a stride the last is taken.
 
     Args:
         boxes: corner boxes in pixels of the network's input.
@@ -44,6 +44,8 @@ def region_levels(
     else:
         steps = torch.log2(side + 1e-6)
     stride = canonical_stride * 2.0 ** steps.floor().clamp(-16, 16)
-    # The first level that is at least so coarse.
-    places = torch.bucketize(stride, torch.tensor(strides, device=boxes.device, dtype=stride.dtype))
-    return places.clamp(max=len(strides) - 1)
+    # The first stride that is at least so coarse, and of its levels the last, whose features have seen the most.
+    ends = [place for place, own in enumerate(strides) if own not in strides[place + 1 :]]
+    coarseness = torch.tensor([strides[end] for end in ends], device=boxes.device, dtype=stride.dtype)
+    places = torch.bucketize(stride, coarseness).clamp(max=len(ends) - 1)
+    return torch.tensor(ends, device=boxes.device)[places]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
-from boxwright.data.masks import picture_masks
+from boxwright.data.masks import picture_mask
 from boxwright.data.records import Record
 from boxwright.ops.masks import decode_mask
 from boxwright.structures import Category, Detections
@@ -40,14 +42,15 @@ _FILL = 0.4
 class _Item(NamedTuple):
     """One object to draw, in pixels of the drawing; ``dash`` is in line widths, None for a solid line.
 
-    The ``mask`` is in pixels of the picture as it was given.
+    The ``mask`` is in pixels of the picture as it was given. It is made when it is drawn: all of a large picture's
+    masks at once need gigabytes.
     """
 
     box: Rectangle
     text: str
     colour: Colour
     dash: int | None
-    mask: Bool[np.ndarray, "h w"] | None = None
+    mask: Callable[[], Bool[Tensor, "h w"]] | None = None
 
 
 def class_colour(label: int) -> Colour:
@@ -76,7 +79,7 @@ def draw_detections(
         scale: resize the picture by so much first, which leaves room for letters in a small one.
     """
     kept = detections.select(detections.scores >= threshold)
-    masks = [None] * len(kept.scores) if kept.masks is None else [decode_mask(rle).numpy() for rle in kept.masks]
+    masks = [None] * len(kept.scores) if kept.masks is None else [partial(decode_mask, rle) for rle in kept.masks]
     items = [
         _Item(
             _pixels(box, scale, image.shape[:2]),
@@ -109,17 +112,17 @@ def draw_truth(
         scale: resize the picture by so much first.
         with_masks: also the masks of those that have one.
     """
-    masks = list(picture_masks(record).numpy()) if with_masks else [None] * len(record.labels)
+    given = record.segmentations if with_masks and record.segmentations else [None] * len(record.labels)
     items = [
         _Item(
             _pixels(box, scale, image.shape[:2]),
             f"{categories[label].name} (crowd)" if crowd else categories[label].name,
             class_colour(label),
             dash=1 if crowd else 4,
-            mask=mask,
+            mask=partial(picture_mask, record, place) if segmentation else None,
         )
-        for box, label, crowd, mask in zip(
-            record.boxes().tolist(), record.labels.tolist(), record.crowd.tolist(), masks, strict=True
+        for place, (box, label, crowd, segmentation) in enumerate(
+            zip(record.boxes().tolist(), record.labels.tolist(), record.crowd.tolist(), given, strict=True)
         )
     ]
     return _draw(image, items, scale)
@@ -147,7 +150,7 @@ def _draw(image: np.ndarray, items: list[_Item], scale: float) -> Image.Image:
     # Masks below all boxes; of all of them, weak ones first, so that strong ones lie on top.
     for item in reversed(items):
         if item.mask is not None:
-            _draw_mask(picture, item.mask, item.colour, max(1, line // 2))
+            _draw_mask(picture, item.mask().numpy(), item.colour, max(1, line // 2))
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(max(10, round(side / 36)))
     # Labels last, so that no line crosses a letter.

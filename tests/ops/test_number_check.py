@@ -1,0 +1,16 @@
+"""Whether a model still says numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from boxwright.ops.number_check import check_numbers
+
+
+def test_infinities_are_numbers_and_nan_is_not() -> None:
+    said = [torch.tensor([0.0, torch.inf]), torch.tensor([[-torch.inf]]).bfloat16(), torch.zeros(0, 4)]
+    check_numbers(said)
+    said[1][0, 0] = torch.nan
+    with pytest.raises(ValueError, match="has diverged"):
+        check_numbers(said)
