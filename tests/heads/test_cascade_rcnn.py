@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from diverged_head import assert_says_that_it_has_diverged
 from torch import Tensor
 
 from boxwright.heads.cascade_rcnn import CascadeRCNN, delta_weights, refined
 from boxwright.losses.region_assignment import TrainingRegions, as_proposals
 from boxwright.ops.boxes import iou
-from boxwright.structures import Features, ImageSize, Level, Spec, Targets
+from boxwright.structures import Features, Level, Spec, Targets
 
 MakeTargets = Callable[..., list[Targets]]
 
@@ -193,14 +194,8 @@ def test_the_loss_needs_targets_in_forward(make_targets: MakeTargets) -> None:
         "stages.2.boxes.bias",
     ],
 )
-@torch.no_grad()
 def test_a_model_that_has_diverged_says_so_instead_of_finding_nothing(broken: str) -> None:
-    head = small().eval()
-    sizes = [ImageSize(128, 128, 128, 128)] * 2
-    head.postprocess(head(maps()), sizes)
-    head.get_parameter(broken).flatten()[0] = torch.nan
-    with pytest.raises(ValueError, match="not a number, so it has diverged; train it again with a lower learning rate"):
-        head.postprocess(head(maps()), sizes)
+    assert_says_that_it_has_diverged(small(), maps(), broken)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diverged_head import assert_says_that_it_has_diverged
 
 from boxwright.detector import GrowingHead
 from boxwright.heads.faster_rcnn import FasterRCNN
@@ -162,14 +163,8 @@ def test_a_fresh_head_can_be_given_as_many_masks_as_a_trained_one(make_targets: 
         "masks.enlarge.weight",
     ],
 )
-@torch.no_grad()
 def test_a_model_that_has_diverged_says_so_instead_of_finding_nothing(broken: str) -> None:
-    head = small().eval()
-    sizes = [ImageSize(128, 128, 128, 128)] * 2
-    head.postprocess(head(maps()), sizes)
-    head.get_parameter(broken).flatten()[0] = torch.nan
-    with pytest.raises(ValueError, match="not a number, so it has diverged; train it again with a lower learning rate"):
-        head.postprocess(head(maps()), sizes)
+    assert_says_that_it_has_diverged(small(), maps(), broken)
 
 
 def test_objects_need_masks(make_targets: MakeTargets) -> None:
