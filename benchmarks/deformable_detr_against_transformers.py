@@ -26,8 +26,8 @@ from boxwright.backbones.resnet import ResNet
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.deformable_detr import DeformableDETR
-from boxwright.losses.set_criterion import normalized_targets
 from boxwright.necks.deformable_encoder import DeformableEncoder
+from boxwright.queries.criterion import normalized_targets
 from boxwright.structures import Category
 from side_by_side import in_turn, random_objects
 

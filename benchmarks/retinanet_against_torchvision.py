@@ -20,9 +20,9 @@ from torchvision.models.detection import backbone_utils, retinanet
 
 from boxwright.backbones.resnet import ResNet
 from boxwright.data.input_format import InputFormat
+from boxwright.dense.towers import AnchorOutput
 from boxwright.detector import Detector
 from boxwright.heads.retinanet import RetinaNet
-from boxwright.layers.dense_tower import AnchorOutput
 from boxwright.necks.fpn import FPN
 from boxwright.ops.anchors import grid_anchors
 from boxwright.structures import Category, ImageSize

@@ -16,8 +16,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from boxwright.ops.region_levels import region_levels
 from boxwright.ops.roi_align import RoIBody, roi_align
+from boxwright.regions.levels import region_levels
 from side_by_side import Action, in_turn
 
 CHANNELS, STRIDES = 256, (4, 8, 16, 32)

@@ -21,7 +21,7 @@ import torch
 from transformers_rtdetr import transformers_rtdetr
 
 import boxwright
-from boxwright.losses.set_criterion import normalized_targets
+from boxwright.queries.criterion import normalized_targets
 from side_by_side import in_turn, random_objects
 
 

@@ -19,8 +19,8 @@ from boxwright.detector import Detector
 from boxwright.heads.rtdetr import RTDETR
 from boxwright.necks.hybrid_encoder import HybridEncoder
 from boxwright.structures import Category, Targets
+from random_weights import calibrate, shake
 from sparse_ids import draw_with_sparse_ids
-from weights import calibrate, shake
 
 MakeTargets = Callable[..., list[Targets]]
 MakeDetector = Callable[..., Detector]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from boxwright.data.shapes import draw_data_set
+from boxwright.data.synthetic.shapes import draw_data_set
 
 NAMES = {58: "ring", 65: "cross", 72: "star", 79: "triangle", 86: "square", 93: "circle"}
 """The classes by id; a label is the place in this order."""

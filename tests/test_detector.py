@@ -12,12 +12,12 @@ from PIL import Image
 from torch import nn
 
 from boxwright.data.input_format import InputFormat
-from boxwright.data.loader import collate
-from boxwright.data.samples import Sample
+from boxwright.data.loading.loader import collate
+from boxwright.data.loading.samples import Sample
 from boxwright.detector import Detector
 from boxwright.layers.padding import mask_at
 from boxwright.structures import Detections, Features, ImageSize, Level, LossTotals, Spec, Targets, main_levels
-from neighbours import assert_alone_as_among_others, assert_same, picture
+from neighbors import assert_alone_as_among_others, assert_same, picture
 
 MakeDetector = Callable[..., Detector]
 MakeTargets = Callable[..., list[Targets]]

@@ -14,12 +14,12 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 
-from boxwright.data.canvases import Ready, read_equal_canvases
 from boxwright.data.images import Picture, normalise
 from boxwright.data.input_format import InputFormat
+from boxwright.data.loading.equal_sizes import Ready, read_equal_canvases
 from boxwright.layers.rep_vgg import fuse_for_inference
-from boxwright.losses.selection import SelectionQuality
-from boxwright.ops.number_check import check_numbers
+from boxwright.ops.finite import check_numbers
+from boxwright.queries.selection import SelectionQuality
 from boxwright.structures import Category, Detections, Features, ImageSize, LossTotals, Spec, Targets, Task, main_levels
 
 

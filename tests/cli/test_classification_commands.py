@@ -17,12 +17,12 @@ from PIL import Image
 
 import boxwright
 from boxwright.cli.main import main
-from boxwright.cli.validation import Validation
 from boxwright.compose.detectors import read_checkpoint
 from boxwright.data.images import read_image
 from boxwright.detector import Detector
 from boxwright.training.log import read_log
 from boxwright.training.run import WEIGHTS
+from boxwright.workflows.validation import Validation
 from equality import assert_equal
 
 Capture = pytest.CaptureFixture[str]

@@ -15,7 +15,7 @@ from PIL import Image
 from boxwright.cli import demo
 from boxwright.cli.main import main
 from boxwright.compose.detectors import read_checkpoint
-from boxwright.data.shapes import draw_data_set
+from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.training import loop
 from boxwright.training.step import train_step
 

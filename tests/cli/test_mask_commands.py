@@ -77,7 +77,7 @@ def test_the_best_is_the_best_of_masks(
         boxes, masks = next(measured)
         return {"AP": boxes, "AP50": boxes, "segm": {"AP": masks, "AP50": masks}}
 
-    monkeypatch.setattr("boxwright.cli.validation.Validation.__call__", measure)
+    monkeypatch.setattr("boxwright.workflows.validation.Validation.__call__", measure)
     arguments = ["--data", str(drawn), "--out", str(tmp_path / "run"), "--train.evaluations", "3"]
     assert main(["train", str(masked_recipe(tmp_path)), *arguments]) == 0
     assert read_checkpoint(tmp_path / "run" / "best.pt")["progress"]["step"] == 4

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from boxwright.compose.recipes import list_recipes, load_recipe, recipe_summary, resolve, section_options
-from boxwright.training.options import TrainOptions
+from boxwright.compose.train_options import TrainOptions
 
 RECIPES = ["rtdetr_r101", "rtdetr_r18", "rtdetr_r34", "rtdetr_r50", "rtdetr_r50_m"]
 

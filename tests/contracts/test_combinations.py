@@ -13,7 +13,7 @@ from torch import Tensor
 from boxwright.compose.parts import list_parts
 from boxwright.detector import Detector
 from boxwright.structures import Detections, Targets
-from weights import calibrate
+from random_weights import calibrate
 
 MakeTargets = Callable[..., list[Targets]]
 

@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 from boxwright.compose.parts import find_part, list_parts
 from boxwright.detector import MatchingHead
 from boxwright.structures import Detections, ImageSize, LossTotals, Targets
-from weights import shake
+from random_weights import shake
 
 MakeTargets = Callable[..., list[Targets]]
 

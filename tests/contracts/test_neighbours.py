@@ -10,8 +10,8 @@ from small_recipes import every_recipe
 from boxwright.compose.detectors import build_resolved
 from boxwright.data.images import normalise
 from boxwright.structures import Category
-from neighbours import assert_alone_as_among_others
-from weights import calibrate, settle, shake
+from neighbors import assert_alone_as_among_others
+from random_weights import calibrate, settle, shake
 
 
 @every_recipe

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from small_recipes import every_classifier, every_detector
 
-from boxwright.cli.validation import Validation
 from boxwright.compose.detectors import build_resolved, load
 from boxwright.compose.recipes import resolve, section_options
-from boxwright.data.class_folders import open_class_folders
-from boxwright.data.coco import open_data
 from boxwright.data.object_crops import crop_objects
+from boxwright.data.readers.class_folders import open_class_folders
+from boxwright.data.readers.coco import open_data
 from boxwright.data.records import DetectionData
-from boxwright.data.shapes import draw_data_set
+from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.training.loop import train
 from boxwright.training.run import Run
+from boxwright.workflows.validation import Validation
 
 ENOUGH = 0.9
 

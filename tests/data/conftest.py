@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boxwright.data.coco import read_coco
+from boxwright.data.readers.coco import read_coco
 from boxwright.data.records import DetectionData
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from boxwright.data.augment import Augmentation
 from boxwright.data.input_format import Sizing
+from boxwright.data.transforms.augment import Augmentation
 
 
 def followed_rectangles(augment: Augmentation, sizing: Sizing, tolerance: float) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from boxwright.data.coco import read_coco
+from boxwright.data.readers.coco import read_coco
 
 
 def _set(key: str, index: int, **values: Any):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from boxwright.data.coco import open_data, splits
+from boxwright.data.readers.coco import open_data, splits
 
 
 class TestLayouts:

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from boxwright.data.augment import View
-from boxwright.data.coco import read_coco
 from boxwright.data.input_format import Window
 from boxwright.data.mask_file import MaskFile
 from boxwright.data.masks import check_masks, picture_masks, record_masks
+from boxwright.data.readers.coco import read_coco
 from boxwright.data.records import DetectionData
+from boxwright.data.transforms.augment import View
 from boxwright.evaluation.coco_metrics import evaluate_detections
 from boxwright.ops.masks import encode_mask, to_json
 from boxwright.structures import Detections

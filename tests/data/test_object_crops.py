@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from boxwright.data.class_folders import open_class_folders
-from boxwright.data.coco import open_data
 from boxwright.data.object_crops import crop_objects, square_around
+from boxwright.data.readers.class_folders import open_class_folders
+from boxwright.data.readers.coco import open_data
 from boxwright.data.records import DetectionData, Record
 from boxwright.structures import Category
 

@@ -13,14 +13,14 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from boxwright.data.augment import Augmentation, View
-from boxwright.data.coco import open_data
 from boxwright.data.input_format import InputFormat, Window
-from boxwright.data.loader import train_loader
+from boxwright.data.loading.loader import train_loader
+from boxwright.data.loading.sampler import BatchSampler
 from boxwright.data.masks import check_masks, picture_mask, picture_masks, record_masks
+from boxwright.data.readers.coco import open_data
 from boxwright.data.records import DetectionData, Record
-from boxwright.data.sampler import BatchSampler
-from boxwright.data.shapes import encode_mask as plain_run_lengths
+from boxwright.data.synthetic.shapes import encode_mask as plain_run_lengths
+from boxwright.data.transforms.augment import Augmentation, View
 from boxwright.ops.masks import decode_mask, encode_mask, to_json
 
 HEIGHT, WIDTH = 30, 40

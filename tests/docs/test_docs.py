@@ -25,7 +25,7 @@ from boxwright.compose.detectors import build_resolved
 from boxwright.compose.options import options_of
 from boxwright.compose.parts import FOLDERS, Folder, find_part, import_attribute, list_parts
 from boxwright.compose.recipes import SECTIONS, SLOTS, list_recipes, resolve
-from boxwright.data.shapes import draw_data_set
+from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.structures import Category
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -71,8 +71,8 @@ def test_adding_a_neck_works_as_its_page_says(folder: Path) -> None:
         "pyproject.toml",
         "tests/conftest.py",
         "tests/sparse_ids.py",
-        "tests/weights.py",
-        "tests/neighbours.py",
+        "tests/random_weights.py",
+        "tests/neighbors.py",
     ):
         shutil.copy(ROOT / name, folder / name)
     done = subprocess.run(

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.data.coco import open_data
 from boxwright.data.masks import picture_masks
+from boxwright.data.readers.coco import open_data
 from boxwright.data.records import DetectionData, Record
 from boxwright.evaluation.coco_metrics import evaluate_detections
 from boxwright.evaluation.limits import Beyond, class_totals, coco_limit, head_limits, objects_per_class

@@ -11,8 +11,8 @@ from diverged_head import assert_says_that_it_has_diverged
 from torch import Tensor
 
 from boxwright.heads.cascade_rcnn import CascadeRCNN, delta_weights, refined
-from boxwright.losses.region_assignment import TrainingRegions, as_proposals
 from boxwright.ops.boxes import iou
+from boxwright.regions.assignment import TrainingRegions, as_proposals
 from boxwright.structures import Features, Level, Spec, Targets
 
 MakeTargets = Callable[..., list[Targets]]

@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 
 from boxwright.heads.deformable_detr import DeformableDETROutput
 from boxwright.layers.deformable_transformer import box_sine
-from boxwright.losses.set_criterion import normalized_targets
+from boxwright.queries.criterion import normalized_targets
 from boxwright.structures import Level, LossTotals, Targets
 
 MakeTargets = Callable[..., list[Targets]]

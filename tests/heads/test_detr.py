@@ -19,8 +19,8 @@ from boxwright.detector import Detector
 from boxwright.heads.detr import DETR, DETROutput
 from boxwright.layers.positions import unmasked_sine
 from boxwright.layers.tokens import to_tokens
-from boxwright.losses.classification import SoftmaxCost
 from boxwright.necks.detr_encoder import DETREncoder
+from boxwright.queries.class_losses import SoftmaxCost
 from boxwright.structures import Category, ImageSize, Level, LossTotals, Targets
 
 MakeTargets = Callable[..., list[Targets]]

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import sigmoid_focal_loss
 
+from boxwright.dense.towers import AnchorOutput
 from boxwright.heads.efficientdet import EfficientDet
-from boxwright.layers.dense_tower import AnchorOutput
 from boxwright.layers.rep_vgg import fuse_for_inference
 from boxwright.ops.box_deltas import encode_deltas
 from boxwright.ops.boxes import iou
 from boxwright.structures import Features, ImageSize, Level, LossTotals, Spec, Targets
-from weights import calibrate, shake
+from random_weights import calibrate, shake
 
 MakeTargets = Callable[..., list[Targets]]
 

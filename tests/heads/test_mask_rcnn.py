@@ -14,7 +14,7 @@ from boxwright.detector import GrowingHead
 from boxwright.heads.faster_rcnn import FasterRCNN
 from boxwright.heads.mask_rcnn import MaskRCNN
 from boxwright.ops.masks import decode_mask
-from boxwright.ops.region_detections import Found
+from boxwright.regions.decode import Found
 from boxwright.structures import Features, ImageSize, Level, Spec, Targets
 
 MakeTargets = Callable[..., list[Targets]]

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from boxwright.dense.towers import AnchorOutput
 from boxwright.heads.retinanet import RetinaNet
-from boxwright.layers.dense_tower import AnchorOutput
-from boxwright.losses.anchor_matching import BACKGROUND, IGNORED
 from boxwright.losses.focal import sigmoid_focal_loss
 from boxwright.ops.box_deltas import encode_deltas
+from boxwright.ops.box_matching import BACKGROUND, IGNORED
 from boxwright.structures import Features, ImageSize, Level, LossTotals, Spec, Targets
 
 MakeTargets = Callable[..., list[Targets]]

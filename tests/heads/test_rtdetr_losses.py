@@ -10,8 +10,8 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from boxwright.detector import Detector
-from boxwright.losses.matching import HungarianMatcher
-from boxwright.losses.set_criterion import normalized_targets
+from boxwright.queries.criterion import normalized_targets
+from boxwright.queries.matching import HungarianMatcher
 from boxwright.structures import LossTotals, Targets
 
 MakeDetector = Callable[..., Detector]

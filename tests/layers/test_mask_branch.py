@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.layers.mask_branch import MaskBranch, MaskNorm
-from boxwright.layers.region_pooling import RegionSource
+from boxwright.regions.mask_branch import MaskBranch, MaskNorm
+from boxwright.regions.roi_extractor import RegionSource
 
 
 def branch(norm: MaskNorm, hidden_dim: int = 64) -> MaskBranch:

@@ -8,7 +8,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RPNHead, concat_box_prediction_layers
 
-from boxwright.layers.rpn import RPN
+from boxwright.regions.rpn import RPN
 
 STRIDES = (4, 8, 16)
 

@@ -11,7 +11,7 @@ from torch import nn
 from boxwright.layers.rep_vgg import fuse_for_inference
 from boxwright.necks.bifpn import BiFPN, Node
 from boxwright.structures import Features, Level, Spec
-from weights import calibrate, shake
+from random_weights import calibrate, shake
 
 SPEC: Spec = {"c3": Level(12, 8), "c4": Level(20, 16), "c5": Level(28, 32)}
 

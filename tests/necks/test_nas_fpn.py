@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from boxwright.layers.rep_vgg import fuse_for_inference
 from boxwright.necks.nas_fpn import NASFPN
 from boxwright.structures import Features, Level, Spec
-from weights import calibrate, shake
+from random_weights import calibrate, shake
 
 SPEC: Spec = {"c3": Level(12, 8), "c4": Level(20, 16), "c5": Level(28, 32)}
 FIVE: Spec = {f"p{i}": Level(6, 2**i) for i in range(3, 8)}

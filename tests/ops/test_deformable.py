@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from boxwright.layers.deformable_attention import DeformableDecoderLayer
 from boxwright.ops import deformable
 from boxwright.ops.deformable import choose_body, deformable_sampling
-from boxwright.ops.deformable_grid_sample import grid_sample_sampling
+from boxwright.ops.deformable.grid_sample import grid_sample_sampling
 
 Body = Literal["grid_sample", "embedding_bag"]
 

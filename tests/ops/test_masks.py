@@ -9,7 +9,7 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from boxwright.data.shapes import encode_mask as plain_run_lengths
+from boxwright.data.synthetic.shapes import encode_mask as plain_run_lengths
 from boxwright.ops.masks import decode_mask, encode_mask, mask_box, rasterise, run_lengths, to_json
 
 

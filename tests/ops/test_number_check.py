@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from boxwright.ops.number_check import check_numbers
+from boxwright.ops.finite import check_numbers
 
 
 def test_infinities_are_numbers_and_nan_is_not() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from boxwright.ops.region_detections import Found, in_original_pixels, within_pictures
+from boxwright.regions.decode import Found, in_original_pixels, within_pictures
 from boxwright.structures import ImageSize
 
 

@@ -10,7 +10,7 @@ import torch
 from formula import set_weights, uniform
 from torch import Tensor
 
-from boxwright.layers.region_pooling import RegionPooling, RegionSource
+from boxwright.regions.roi_extractor import RegionPooling, RegionSource
 
 CHANNELS, STRIDES, CELLS = 4, [4, 8, 16], 5
 WEIGHTS = [f"weigh.{i}.{kind}" for i in (0, 2) for kind in ("weight", "bias")]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from formula import set_weights, uniform
 
-from boxwright.layers.levelwise_boxes import LevelwiseBoxes
-from boxwright.losses.region_assignment import TrainingRegions, of_objects
-from boxwright.losses.region_loss import FAST_RCNN_BETA, consistent_losses, region_losses
+from boxwright.regions.assignment import TrainingRegions, of_objects
+from boxwright.regions.auxiliary_boxes import LevelwiseBoxes
+from boxwright.regions.box_loss import FAST_RCNN_BETA, consistent_losses, region_losses
 from boxwright.structures import Features, Level, LossTotals, Spec, Targets
 
 SPEC: Spec = {f"raw{i}": Level(2, 2**i, auxiliary=True) for i in (2, 3, 4)} | {"c2": Level(5, 4)}

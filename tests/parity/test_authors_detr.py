@@ -15,8 +15,8 @@ from boxwright.backbones.resnet import ResNet
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.detr import DETR
-from boxwright.losses.set_criterion import normalized_targets
 from boxwright.necks.detr_encoder import DETREncoder
+from boxwright.queries.criterion import normalized_targets
 from boxwright.structures import Category, Targets
 
 VARIANTS: dict[str, dict[str, Any]] = {

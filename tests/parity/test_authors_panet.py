@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from formula import set_weights, uniform
 
-from boxwright.layers.mask_branch import MaskBranch
-from boxwright.layers.region_pooling import RegionSource
+from boxwright.regions.mask_branch import MaskBranch
+from boxwright.regions.roi_extractor import RegionSource
 
 WITHOUT_BIAS = ("first", "middle", "last", "whole.0", "whole.1")
 

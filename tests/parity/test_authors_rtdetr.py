@@ -12,7 +12,7 @@ from torch import Tensor
 
 import boxwright
 from boxwright.detector import Detector
-from boxwright.losses.denoising import DenoisingQueries, denoising_queries
+from boxwright.queries.denoising import DenoisingQueries, denoising_queries
 from boxwright.structures import Targets
 
 SIZE = 64

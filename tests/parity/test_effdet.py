@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from boxwright.cli.operation_counts import OPERATIONS
 from boxwright.compose.detectors import build, build_resolved
 from boxwright.compose.recipes import resolve
 from boxwright.detector import Detector
 from boxwright.ops.box_deltas import MAX_LOG_SCALE
 from boxwright.structures import Category, ImageSize, Targets
-from weights import calibrate, shake
+from boxwright.workflows.operation_counts import OPERATIONS
+from random_weights import calibrate, shake
 
 MakeTargets = Callable[..., list[Targets]]
 

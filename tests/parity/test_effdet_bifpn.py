@@ -12,7 +12,7 @@ from torch import nn
 
 from boxwright.necks.bifpn import BiFPN
 from boxwright.structures import Features, Level, Spec
-from weights import calibrate, shake
+from random_weights import calibrate, shake
 
 SIZE = (260, 180)  # odd and even maps, down to 3 x 2 on P7 and 2 x 1 on P8
 D0: Spec = {"c3": Level(40, 8), "c4": Level(112, 16), "c5": Level(320, 32)}

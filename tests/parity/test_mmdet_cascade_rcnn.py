@@ -11,9 +11,9 @@ from formula import set_weights, uniform
 from torch import Tensor, nn
 
 from boxwright.heads.cascade_rcnn import CascadeRCNN, refined
-from boxwright.layers.region_proposals import FirstStage
-from boxwright.losses.region_assignment import as_proposals
-from boxwright.ops.proposals import Proposals
+from boxwright.regions.assignment import as_proposals
+from boxwright.regions.first_stage import FirstStage
+from boxwright.regions.proposals import Proposals
 from boxwright.structures import Features, Level, Spec, Targets
 
 SPEC: Spec = {"c2": Level(3, 4), "c3": Level(3, 8)}

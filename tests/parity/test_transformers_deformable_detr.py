@@ -18,8 +18,8 @@ from boxwright.backbones.resnet import ResNet
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.deformable_detr import DeformableDETR, DeformableDETROutput
-from boxwright.losses.set_criterion import normalized_targets
 from boxwright.necks.deformable_encoder import DeformableEncoder
+from boxwright.queries.criterion import normalized_targets
 from boxwright.structures import Category, Targets
 
 TERMS = {"loss_ce": ("focal", 1), "loss_bbox": ("l1", 5), "loss_giou": ("giou", 2)}

@@ -17,8 +17,8 @@ from boxwright.backbones.resnet import ResNet
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.detr import DETR, DETROutput
-from boxwright.losses.set_criterion import normalized_targets
 from boxwright.necks.detr_encoder import DETREncoder
+from boxwright.queries.criterion import normalized_targets
 from boxwright.structures import Category, Targets
 
 TERMS = {"loss_ce": ("cross_entropy", 1), "loss_bbox": ("l1", 5), "loss_giou": ("giou", 2)}

@@ -16,9 +16,9 @@ from transformers_rtdetr import random_pictures, random_weights, renamed, transf
 
 import boxwright
 from boxwright.detector import Detector
-from boxwright.losses.classification import VarifocalLoss
-from boxwright.losses.matching import HungarianMatcher
-from boxwright.losses.set_criterion import SetCriterion, normalized_targets
+from boxwright.queries.class_losses import VarifocalLoss
+from boxwright.queries.criterion import SetCriterion, normalized_targets
+from boxwright.queries.matching import HungarianMatcher
 from boxwright.structures import LossTotals, Targets
 
 TERMS = {"loss_vfl": "varifocal", "loss_bbox": "l1", "loss_giou": "giou"}

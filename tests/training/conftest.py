@@ -13,10 +13,10 @@ from torch import nn
 
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipes import resolve, section_options
-from boxwright.data.coco import open_data
-from boxwright.data.loader import train_loader
+from boxwright.data.loading.loader import train_loader
+from boxwright.data.loading.sampler import BatchSampler
+from boxwright.data.readers.coco import open_data
 from boxwright.data.records import DetectionData
-from boxwright.data.sampler import BatchSampler
 from boxwright.detector import Detector
 from boxwright.structures import Batch
 from boxwright.training.run import Run

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from boxwright.compose.train_options import TrainOptions
 from boxwright.structures import Batch, Targets
 from boxwright.training import budget
 from boxwright.training.budget import Plan, measure_step, plan
-from boxwright.training.options import TrainOptions
 
 CPU = torch.device("cpu")
 

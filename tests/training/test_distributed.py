@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from boxwright.compose.detectors import read_checkpoint
+from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
 from boxwright.structures import Batch, Targets
 from boxwright.training import distributed
 from boxwright.training.distributed import choose_device, choose_precision, join
 from boxwright.training.log import read_log
 from boxwright.training.optimizer import make_optimizer
-from boxwright.training.options import TrainOptions
 from boxwright.training.step import train_step
 
 CPU = torch.device("cpu")

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import boxwright
+from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
 from boxwright.training.optimizer import make_optimizer, set_lr
-from boxwright.training.options import TrainOptions
 
 OPTIONS = TrainOptions(lr=0.01, backbone_lr=0.002, weight_decay=0.05)
 

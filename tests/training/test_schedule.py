@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from boxwright.training.options import TrainOptions
+from boxwright.compose.train_options import TrainOptions
 from boxwright.training.schedule import Schedule
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
 from boxwright.structures import Batch, LossTotals, Targets
 from boxwright.training.optimizer import make_optimizer
-from boxwright.training.options import TrainOptions
 from boxwright.training.step import StepResult, train_step
 
 CPU = torch.device("cpu")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from boxwright.compose.transfer import GivenBackbone, Transfer
 from boxwright.data.input_format import InputFormat
 from boxwright.training.run import WEIGHTS
+from boxwright.weights.backbone import GivenBackbone, Transfer
 
 SHOWN = 6
 """Names that are printed of a list."""

@@ -11,10 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from boxwright.cli.arguments import CommandParser
 from boxwright.cli.data_arguments import add_split_arguments, read_split
-from boxwright.cli.writing import check_folder
-from boxwright.data.coco import splits
 from boxwright.data.object_crops import Cut, check_crop, class_folder_names, crop_objects
+from boxwright.data.readers.coco import splits
 from boxwright.data.records import DetectionData
+from boxwright.files import check_folder
 
 _EXPLICIT = ("train", "val")
 """Splits whose files can be given one by one, as for training."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from boxwright.data.class_folders import has_split, open_class_folders
-from boxwright.data.coco import open_data, splits
+from boxwright.data.readers.class_folders import has_split, open_class_folders
+from boxwright.data.readers.coco import open_data, splits
 from boxwright.data.records import DetectionData
 from boxwright.structures import Category, Task
 

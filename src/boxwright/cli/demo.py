@@ -21,22 +21,22 @@ from boxwright import __version__
 from boxwright.cli.arguments import CommandParser
 from boxwright.cli.predict import detection_rows
 from boxwright.cli.train import say, train_recipe
-from boxwright.cli.validation import Validation
-from boxwright.cli.writing import check_folder, write_text
 from boxwright.compose.detectors import load, read_checkpoint
 from boxwright.compose.recipes import resolve
 from boxwright.compose.tasks import recipe_task
-from boxwright.data.coco import open_data
 from boxwright.data.images import read_image
+from boxwright.data.readers.coco import open_data
 from boxwright.data.records import DetectionData
-from boxwright.data.shapes import draw_data_set
+from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.evaluation.evaluate import Evaluation
 from boxwright.evaluation.tables import evaluation_tables
-from boxwright.serving.drawing import draw_detections
-from boxwright.serving.report import ReportPicture, require_extra, write_report
+from boxwright.files import check_folder, write_text
+from boxwright.reports.drawing import draw_detections
+from boxwright.reports.report import ReportPicture, require_extra, write_report
 from boxwright.structures import Detections
 from boxwright.training.checkpoint import BEST, LAST
 from boxwright.training.log import read_log
+from boxwright.workflows.validation import Validation
 
 RECIPE, BUDGET = "rtdetr_tiny", "5m"
 NUM_PICTURES = 1000  # of fewer, the last minutes of training only learn them by heart

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boxwright.cli.arguments import CommandParser
-from boxwright.cli.writing import check_folder
-from boxwright.data.shapes import draw_data_set
+from boxwright.data.synthetic.shapes import draw_data_set
+from boxwright.files import check_folder
 
 
 def run(argv: Sequence[str]) -> int:

@@ -12,16 +12,16 @@ from rich.console import Console
 
 from boxwright.cli.arguments import CommandParser
 from boxwright.cli.data_arguments import read_split
-from boxwright.cli.validation import Validation
-from boxwright.cli.writing import check_target, write_text
 from boxwright.compose.detectors import build_resolved, checkpoint_path, load, read_checkpoint
 from boxwright.data.masks import check_masks
 from boxwright.detector import Detector, SelectingHead
 from boxwright.evaluation.limits import MAX_DETECTIONS, head_limits
 from boxwright.evaluation.tables import evaluation_tables
-from boxwright.losses.selection import SelectionQuality
+from boxwright.files import check_target, write_text
+from boxwright.queries.selection import SelectionQuality
 from boxwright.structures import Batch
 from boxwright.training.distributed import choose_device
+from boxwright.workflows.validation import Validation
 
 ROOM = ("num_candidates", "num_proposals", "max_candidates")
 """Options of heads that leave room for detections: without weights, and of two numbers the second for prediction."""

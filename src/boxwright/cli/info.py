@@ -16,12 +16,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from boxwright.cli.arguments import CommandParser
-from boxwright.cli.operation_counts import OPERATIONS
 from boxwright.cli.recipe_arguments import parse_recipe_command
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipes import Recipe
 from boxwright.detector import Detector
 from boxwright.structures import Category
+from boxwright.workflows.operation_counts import OPERATIONS
 
 
 def run(argv: list[str]) -> int:

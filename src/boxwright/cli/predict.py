@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.progress import track
 
 from boxwright.cli.arguments import CommandParser
-from boxwright.cli.writing import check_folder, check_target, write_text
 from boxwright.compose.detectors import load
+from boxwright.data.image_check import SUFFIXES
 from boxwright.data.images import read_image
-from boxwright.data.picture_check import SUFFIXES
 from boxwright.detector import Detector
+from boxwright.files import check_folder, check_target, write_text
 from boxwright.ops.masks import to_json
-from boxwright.serving.drawing import draw_detections
+from boxwright.reports.drawing import draw_detections
 from boxwright.structures import Category, Detections
 from boxwright.training.distributed import choose_device
 

@@ -17,18 +17,16 @@ from boxwright.cli.arguments import CommandParser
 from boxwright.cli.backbone_weights import report
 from boxwright.cli.data_arguments import add_split_arguments, read_split
 from boxwright.cli.recipe_arguments import BACKBONE_WEIGHTS, parse_recipe_command
-from boxwright.cli.validation import Validation
-from boxwright.cli.writing import check_folder
 from boxwright.compose.detectors import build_resolved, read_checkpoint
 from boxwright.compose.recipes import section_options
 from boxwright.compose.tasks import check_task, recipe_task
-from boxwright.compose.transfer import give_backbone, read_backbone
-from boxwright.data.class_folders import has_split
-from boxwright.data.coco import max_objects, splits
 from boxwright.data.masks import check_masks
+from boxwright.data.readers.class_folders import has_split
+from boxwright.data.readers.coco import max_objects, splits
 from boxwright.data.records import DetectionData
 from boxwright.detector import Detector
 from boxwright.evaluation.limits import coco_limit, head_limits
+from boxwright.files import check_folder
 from boxwright.layers.conv import FrozenBatchNorm2d
 from boxwright.structures import Category, Task
 from boxwright.training.checkpoint import BEST, LAST, Progress
@@ -36,6 +34,8 @@ from boxwright.training.interrupt import Interrupted
 from boxwright.training.log import LOG
 from boxwright.training.loop import train
 from boxwright.training.run import RECIPE, WEIGHTS, Run
+from boxwright.weights.backbone import give_backbone, read_backbone
+from boxwright.workflows.validation import Validation
 
 BEFORE_A_CHECKPOINT = {RECIPE, LOG, WEIGHTS, "tensorboard", "last.unfinished"}
 """What a run leaves that ended before its first checkpoint: nothing that is worth keeping."""

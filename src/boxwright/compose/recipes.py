@@ -19,8 +19,8 @@ SLOTS: dict[str, Folder] = {"backbone": "backbones", "neck": "necks", "head": "h
 
 SECTIONS = {
     "input": "boxwright.data.input_format:InputFormat",
-    "augment": "boxwright.data.augment:Augmentation",
-    "train": "boxwright.training.options:TrainOptions",
+    "augment": "boxwright.data.transforms.augment:Augmentation",
+    "train": "boxwright.compose.train_options:TrainOptions",
 }
 """What is not a part: the class whose constructor takes the options of each section."""
 

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from boxwright.data.augment import View
 from boxwright.data.input_format import Window
 from boxwright.data.mask_file import run_lengths_of
 from boxwright.data.records import DetectionData, Record
+from boxwright.data.transforms.augment import View
 from boxwright.ops.masks import decode_mask, mask_box, rasterise, run_lengths
 from boxwright.structures import RLE
 

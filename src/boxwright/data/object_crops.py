@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
+from boxwright.data.loading.samples import read_record
 from boxwright.data.records import DetectionData
-from boxwright.data.samples import read_record
 
 _NOT_IN_NAMES = re.compile(r'[\\/:*?"<>|\x00-\x1f]')
 """What file systems refuse."""

@@ -10,20 +10,20 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from boxwright.layers.box_branch import BoxBranch, BoxPrediction
-from boxwright.layers.box_head import BoxHeadKind
 from boxwright.layers.option_checks import check_counts, check_shares
-from boxwright.layers.region_pooling import Fusion, RegionFeatures
-from boxwright.layers.region_proposals import FirstStage, RegionProposals
-from boxwright.layers.rpn import RPNOutput
-from boxwright.losses.region_assignment import TrainingRegions, as_proposals, assign_regions, sampled
-from boxwright.losses.region_loss import region_losses
-from boxwright.losses.rpn_loss import RPNLoss
 from boxwright.ops.box_deltas import Weights, decode_deltas
 from boxwright.ops.boxes import clip_to_sizes
-from boxwright.ops.number_check import check_numbers
-from boxwright.ops.region_detections import Found, detect_in_regions, detected, in_original_pixels, within_pictures
-from boxwright.ops.region_levels import Epsilon
+from boxwright.ops.finite import check_numbers
+from boxwright.regions.assignment import TrainingRegions, as_proposals, assign_regions, sampled
+from boxwright.regions.box_branch import BoxBranch, BoxPrediction
+from boxwright.regions.box_head import BoxHeadKind
+from boxwright.regions.box_loss import region_losses
+from boxwright.regions.decode import Found, detect_in_regions, detected, in_original_pixels, within_pictures
+from boxwright.regions.first_stage import FirstStage, RegionProposals
+from boxwright.regions.levels import Epsilon
+from boxwright.regions.roi_extractor import Fusion, RegionFeatures
+from boxwright.regions.rpn import RPNOutput
+from boxwright.regions.rpn_loss import RPNLoss
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
 
 __all__ = ["CascadeRCNN"]

@@ -25,13 +25,13 @@ from boxwright.layers.deformable_transformer import (
 from boxwright.layers.full_precision import at_full_precision
 from boxwright.layers.mlp import MLP
 from boxwright.layers.option_checks import check_counts, check_hidden_dim
-from boxwright.losses.classification import FocalLoss
-from boxwright.losses.matching import HungarianMatcher
-from boxwright.losses.selection import SelectionQuality, selection_quality
-from boxwright.losses.set_criterion import SetCriterion, named_terms, normalized_targets
 from boxwright.ops.boxes import inverse_sigmoid
 from boxwright.ops.deformable import Sampling
-from boxwright.ops.detections import sigmoid_detections
+from boxwright.queries.class_losses import FocalLoss
+from boxwright.queries.criterion import SetCriterion, named_terms, normalized_targets
+from boxwright.queries.decode import sigmoid_detections
+from boxwright.queries.matching import HungarianMatcher
+from boxwright.queries.selection import SelectionQuality, selection_quality
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets, head_levels
 
 __all__ = ["DeformableDETR"]

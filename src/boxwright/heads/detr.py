@@ -16,10 +16,10 @@ from boxwright.layers.padding import mask_at
 from boxwright.layers.positions import LevelPositions, Positions, PositionsAt
 from boxwright.layers.tokens import to_tokens
 from boxwright.layers.transformer import TransformerDecoderLayer, xavier_matrices
-from boxwright.losses.classification import CrossEntropyLoss, SoftmaxCost
-from boxwright.losses.matching import HungarianMatcher
-from boxwright.losses.set_criterion import SetCriterion, named_terms, normalized_targets
-from boxwright.ops.detections import softmax_detections
+from boxwright.queries.class_losses import CrossEntropyLoss, SoftmaxCost
+from boxwright.queries.criterion import SetCriterion, named_terms, normalized_targets
+from boxwright.queries.decode import softmax_detections
+from boxwright.queries.matching import HungarianMatcher
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets, head_levels
 
 __all__ = ["DETR"]

@@ -11,17 +11,19 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from boxwright.dense.decode import dense_detections, hard_nms
+from boxwright.dense.towers import AnchorOutput
 from boxwright.layers.conv import fold
-from boxwright.layers.dense_tower import AnchorOutput, EqualWidths, in_rows
 from boxwright.layers.full_precision import at_full_precision
+from boxwright.layers.input_projection import EqualWidths
 from boxwright.layers.option_checks import check_counts, check_shares
+from boxwright.layers.predictions import in_rows
 from boxwright.layers.separable_conv import SeparableConv, efficientdet_norm
-from boxwright.losses.anchor_matching import match_by_iou, matched_anchors
 from boxwright.losses.focal import summed_focal_loss_of_levels
 from boxwright.ops.anchors import grid_anchors
 from boxwright.ops.box_deltas import decode_deltas, encode_deltas
+from boxwright.ops.box_matching import match_by_iou, matched_anchors
 from boxwright.ops.boxes import at_least_float32
-from boxwright.ops.dense_detections import dense_detections, hard_nms
 from boxwright.ops.soft_nms import soft_nms as soften
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
 

@@ -9,19 +9,19 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from boxwright.layers.box_branch import BoxBranch, BoxPrediction
-from boxwright.layers.box_head import BoxHeadKind
-from boxwright.layers.levelwise_boxes import levelwise_boxes
 from boxwright.layers.option_checks import check_counts, check_shares
-from boxwright.layers.region_pooling import Fusion, RegionFeatures
-from boxwright.layers.region_proposals import RegionProposals
-from boxwright.layers.rpn import RPNOutput
-from boxwright.losses.region_assignment import TrainingRegions, assign_regions, sampled
-from boxwright.losses.region_loss import consistent_losses, region_losses
-from boxwright.losses.rpn_loss import RPNLoss
-from boxwright.ops.number_check import check_numbers
-from boxwright.ops.region_detections import Found, detect_in_regions, detected, in_original_pixels, within_pictures
-from boxwright.ops.region_levels import Epsilon
+from boxwright.ops.finite import check_numbers
+from boxwright.regions.assignment import TrainingRegions, assign_regions, sampled
+from boxwright.regions.auxiliary_boxes import levelwise_boxes
+from boxwright.regions.box_branch import BoxBranch, BoxPrediction
+from boxwright.regions.box_head import BoxHeadKind
+from boxwright.regions.box_loss import consistent_losses, region_losses
+from boxwright.regions.decode import Found, detect_in_regions, detected, in_original_pixels, within_pictures
+from boxwright.regions.first_stage import RegionProposals
+from boxwright.regions.levels import Epsilon
+from boxwright.regions.roi_extractor import Fusion, RegionFeatures
+from boxwright.regions.rpn import RPNOutput
+from boxwright.regions.rpn_loss import RPNLoss
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
 
 __all__ = ["FasterRCNN"]

@@ -12,16 +12,18 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from boxwright.dense.decode import dense_detections, hard_nms
+from boxwright.dense.point_matching import match_points, scale_ranges
+from boxwright.dense.towers import ConvTower, TowerNorm
 from boxwright.layers.conv_over_levels import conv_over_levels
-from boxwright.layers.dense_tower import ConvTower, EqualWidths, TowerNorm, in_rows, small_conv
 from boxwright.layers.full_precision import at_full_precision
+from boxwright.layers.input_projection import EqualWidths
 from boxwright.layers.option_checks import check_counts, check_shares
-from boxwright.losses.anchor_matching import matched_anchors
+from boxwright.layers.predictions import in_rows, small_conv
 from boxwright.losses.focal import summed_focal_loss_of_levels
-from boxwright.losses.point_matching import match_points, scale_ranges
 from boxwright.ops.anchors import grid_anchors
+from boxwright.ops.box_matching import matched_anchors
 from boxwright.ops.boxes import at_least_float32, generalized_iou, inverse_sigmoid, xyxy_to_cxcywh
-from boxwright.ops.dense_detections import dense_detections, hard_nms
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
 
 __all__ = ["FCOS"]

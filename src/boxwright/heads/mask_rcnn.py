@@ -10,16 +10,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from boxwright.layers.box_branch import BoxBranch, BoxPrediction
-from boxwright.layers.box_head import BoxHeadKind
-from boxwright.layers.levelwise_boxes import levelwise_boxes
-from boxwright.layers.mask_branch import MaskBranch, MaskNorm
 from boxwright.layers.option_checks import check_counts, check_shares
-from boxwright.layers.region_pooling import Fusion, RegionFeatures
-from boxwright.layers.region_proposals import RegionProposals
-from boxwright.layers.rpn import RPNOutput
-from boxwright.losses.mask_loss import mask_loss
-from boxwright.losses.region_assignment import (
+from boxwright.ops.boxes import at_least_float32
+from boxwright.ops.finite import check_numbers
+from boxwright.ops.mask_pasting import paste_masks
+from boxwright.regions.assignment import (
     POSITIVE_SHARE,
     TrainingRegions,
     assign_regions,
@@ -27,14 +22,19 @@ from boxwright.losses.region_assignment import (
     sampled,
     with_objects,
 )
-from boxwright.losses.region_loss import consistent_losses, region_losses
-from boxwright.losses.region_sampling import most_positive
-from boxwright.losses.rpn_loss import RPNLoss
-from boxwright.ops.boxes import at_least_float32
-from boxwright.ops.mask_pasting import paste_masks
-from boxwright.ops.number_check import check_numbers
-from boxwright.ops.region_detections import Found, detect_in_regions, detected, in_original_pixels, within_pictures
-from boxwright.ops.region_levels import Epsilon
+from boxwright.regions.auxiliary_boxes import levelwise_boxes
+from boxwright.regions.box_branch import BoxBranch, BoxPrediction
+from boxwright.regions.box_head import BoxHeadKind
+from boxwright.regions.box_loss import consistent_losses, region_losses
+from boxwright.regions.decode import Found, detect_in_regions, detected, in_original_pixels, within_pictures
+from boxwright.regions.first_stage import RegionProposals
+from boxwright.regions.levels import Epsilon
+from boxwright.regions.mask_branch import MaskBranch, MaskNorm
+from boxwright.regions.mask_loss import mask_loss
+from boxwright.regions.roi_extractor import Fusion, RegionFeatures
+from boxwright.regions.rpn import RPNOutput
+from boxwright.regions.rpn_loss import RPNLoss
+from boxwright.regions.sampling import most_positive
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
 
 __all__ = ["MaskRCNN"]

@@ -18,14 +18,14 @@ from boxwright.layers.mlp import MLP
 from boxwright.layers.option_checks import check_counts, check_hidden_dim
 from boxwright.layers.padding import mask_at, valid_ratio
 from boxwright.layers.tokens import to_tokens
-from boxwright.losses.classification import FocalLoss, VarifocalLoss
-from boxwright.losses.denoising import DenoisingQueries, denoising_queries
-from boxwright.losses.matching import HungarianMatcher
-from boxwright.losses.selection import SelectionQuality, selection_quality
-from boxwright.losses.set_criterion import SetCriterion, named_terms, normalized_targets
 from boxwright.ops.boxes import at_least_float32, inverse_sigmoid
 from boxwright.ops.deformable import Sampling
-from boxwright.ops.detections import sigmoid_detections
+from boxwright.queries.class_losses import FocalLoss, VarifocalLoss
+from boxwright.queries.criterion import SetCriterion, named_terms, normalized_targets
+from boxwright.queries.decode import sigmoid_detections
+from boxwright.queries.denoising import DenoisingQueries, denoising_queries
+from boxwright.queries.matching import HungarianMatcher
+from boxwright.queries.selection import SelectionQuality, selection_quality
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets, head_levels
 
 __all__ = ["RTDETR"]

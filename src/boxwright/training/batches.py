@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import torch
 
-from boxwright.data.loader import BatchLoader, train_loader
-from boxwright.data.sampler import BatchSampler
+from boxwright.compose.train_options import training_sizes
+from boxwright.data.loading.loader import BatchLoader, train_loader
+from boxwright.data.loading.sampler import BatchSampler
 from boxwright.structures import Batch
 from boxwright.training.distributed import Process
-from boxwright.training.options import training_sizes
 from boxwright.training.run import Run
 from boxwright.training.schedule import Schedule
 

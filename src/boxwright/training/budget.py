@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import torch
 
+from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector, GrowingHead
 from boxwright.structures import Batch
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer
-from boxwright.training.options import TrainOptions
 from boxwright.training.step import train_step
 
 RESERVE = 0.06

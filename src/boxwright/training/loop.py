@@ -12,6 +12,7 @@ import torch
 import yaml
 from torch import nn
 
+from boxwright.compose.train_options import seconds
 from boxwright.detector import Detector
 from boxwright.structures import Batch
 from boxwright.training import checkpoint
@@ -24,7 +25,6 @@ from boxwright.training.log import RunLog
 from boxwright.training.measures import decisive
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer, set_lr
-from boxwright.training.options import seconds
 from boxwright.training.planning import plan_run
 from boxwright.training.run import RECIPE, WEIGHTS, Run
 from boxwright.training.schedule import Schedule

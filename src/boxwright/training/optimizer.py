@@ -7,8 +7,8 @@ import math
 import torch
 from torch import nn
 
+from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
-from boxwright.training.options import TrainOptions
 
 
 def make_optimizer(detector: Detector, options: TrainOptions) -> torch.optim.Optimizer:

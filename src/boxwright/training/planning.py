@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from functools import partial
 
+from boxwright.compose.train_options import seconds, training_sizes
 from boxwright.training.batches import batches_of_size
 from boxwright.training.budget import Plan, measure_step, plan
 from boxwright.training.distributed import Process
-from boxwright.training.options import seconds, training_sizes
 from boxwright.training.run import Run
 
 MEASURING_SHARE = 0.03

@@ -9,10 +9,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 
-from boxwright.data.augment import Augmentation
+from boxwright.compose.train_options import TrainOptions
 from boxwright.data.records import DetectionData
+from boxwright.data.transforms.augment import Augmentation
 from boxwright.detector import Detector
-from boxwright.training.options import TrainOptions
 
 RECIPE = "recipe.yaml"
 """The resolved recipe in the folder of a run, for people to read; checkpoints have their own copy."""

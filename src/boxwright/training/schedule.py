@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from boxwright.training.options import TrainOptions
+from boxwright.compose.train_options import TrainOptions
 
 LIGHT_EPOCHS = 12
 LEAST_LIGHT_SHARE = 0.1

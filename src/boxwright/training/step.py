@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
 from boxwright.structures import Batch, LossTotals, Targets
-from boxwright.training.options import TrainOptions
 
 
 class StepResult(NamedTuple):

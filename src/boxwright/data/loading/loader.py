@@ -1,0 +1,220 @@
+"""From samples to batches, made in this process or in workers."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, NamedTuple, cast
+
+import torch
+from jaxtyping import Bool, Float32, UInt8
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.utils.data import DataLoader, Dataset
+
+from boxwright.data.images import normalise
+from boxwright.data.input_format import InputFormat
+from boxwright.data.loading.equal_sizes import equal_canvases
+from boxwright.data.loading.sampler import BatchSampler
+from boxwright.data.loading.samples import EvalSet, Sample, TrainSet
+from boxwright.data.records import DetectionData
+from boxwright.data.transforms.augment import Augmentation
+from boxwright.structures import Batch, Targets
+
+
+class Failure(NamedTuple):
+    """Why a sample could not be made; travels from a worker in its place."""
+
+    message: str
+
+
+def collate(samples: Sequence[Sample], input_format: InputFormat) -> Batch:
+    """Samples to a batch; their images normalised, then padded with zeros at the bottom and on the right."""
+    images, padding_mask = _padded([sample.image for sample in samples], input_format)
+    targets = [_targets(sample, images.shape[2], images.shape[3]) for sample in samples]
+    return Batch(
+        images=images,
+        padding_mask=padding_mask,
+        targets=targets,
+        sizes=[sample.size for sample in samples],
+        image_ids=[sample.image_id for sample in samples],
+    )
+
+
+def _targets(sample: Sample, height: int, width: int) -> Targets:
+    """Its objects, on a canvas that may be larger than its own."""
+    own = (sample.size.input_height, sample.size.input_width)
+    masks = sample.masks
+    if masks is not None and own != (height, width):
+        masks = pad(masks, (0, width - own[1], 0, height - own[0]))
+    return Targets(sample.labels, sample.boxes, own, masks)
+
+
+def _padded(
+    canvases: Sequence[UInt8[Tensor, "3 _h _w"]], input_format: InputFormat
+) -> tuple[Float32[Tensor, "b 3 h w"], Bool[Tensor, "b h w"] | None]:
+    """Normalised images as large as the largest canvas, and where they are padding; None where nowhere."""
+    height, width = (max(canvas.shape[axis] for canvas in canvases) for axis in (1, 2))
+    if all(canvas.shape[1:] == (height, width) for canvas in canvases):
+        return normalise(torch.stack(list(canvases)), input_format), None
+    images = torch.zeros(len(canvases), 3, height, width)
+    padding_mask = torch.ones(len(canvases), height, width, dtype=torch.bool)
+    for canvas, image, mask in zip(canvases, images, padding_mask, strict=True):
+        _, h, w = canvas.shape
+        image[:, :h, :w] = normalise(canvas, input_format)
+        mask[:h, :w] = False
+    return images, padding_mask
+
+
+class BatchLoader(DataLoader[Any]):
+    """A DataLoader of ``Batch`` that leaves this process's random state alone and reports failures in one
+    line.
+
+    Make one with ``train_loader`` or ``eval_loader``.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Batch by batch.
+
+        Raises:
+            ValueError: naming the picture, where one could not be read.
+        """
+        failure = None
+        for batch in super().__iter__():
+            if isinstance(batch, Failure):
+                failure = batch
+                break
+            yield cast(Batch, batch)
+        if failure is not None:
+            # Ends the workers. The traceback would keep them until garbage is collected, and in that order of
+            # events torch waits five seconds for each.
+            self._iterator = None
+            raise ValueError(failure.message)
+
+
+def train_loader(
+    data: DetectionData,
+    *,
+    augmentation: Augmentation,
+    input_format: InputFormat,
+    sampler: BatchSampler,
+    num_workers: int = 0,
+    cache_bytes: int = 0,
+    pin_memory: bool = False,
+    with_masks: bool = False,
+) -> BatchLoader:
+    """Batches for training, in the sampler's order.
+
+    Args:
+        data: the pictures that the sampler counts.
+        augmentation: what may happen to them.
+        input_format: how they are resized and normalised; their image size is the sampler's.
+        sampler: which samples each step takes.
+        num_workers: processes that make samples ahead of time; 0 makes them in this one.
+        cache_bytes: memory for decoded pictures, in bytes, in each of those processes.
+        pin_memory: copy batches to page-locked memory, for faster transfer to a GPU.
+        with_masks: make the objects' masks too; ``check_masks`` says whether the data has them.
+
+    Raises:
+        ValueError: if the sampler counts another number of pictures.
+    """
+    if sampler.num_samples != len(data.records):
+        raise ValueError(f"the sampler counts {sampler.num_samples} pictures, the data set {len(data.records)}")
+    samples = TrainSet(
+        data,
+        augmentation=augmentation,
+        input_format=input_format,
+        seed=sampler.seed,
+        cache_bytes=cache_bytes,
+        with_masks=with_masks,
+    )
+    return _loader(samples, sampler, num_workers, pin_memory)
+
+
+def eval_loader(
+    data: DetectionData,
+    *,
+    input_format: InputFormat,
+    batch_size: int,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> BatchLoader:
+    """Every picture once, in batches of equal canvases; in the order of the data set as far as canvases are equal.
+
+    Batches may be smaller than ``batch_size``; none has padding.
+
+    Args:
+        data: the pictures.
+        input_format: their size and normalisation.
+        batch_size: pictures of one batch, at most.
+        num_workers: processes that read ahead of time; 0 reads in this one.
+        pin_memory: copy batches to page-locked memory, for faster transfer to a GPU.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    canvases = [input_format.canvas(record.height, record.width) for record in data.records]
+    batches = equal_canvases(canvases, batch_size)
+    return _loader(EvalSet(data, input_format=input_format), batches, num_workers, pin_memory)
+
+
+class _Guarded(Dataset[Sample | Failure]):
+    """Turns what is wrong with a file into a value: an exception would leave a worker as a traceback."""
+
+    def __init__(self, samples: TrainSet | EvalSet) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: Any) -> Sample | Failure:
+        try:
+            return self.samples[key]
+        except (OSError, ValueError) as error:
+            return Failure(" ".join(str(error).split()))
+
+
+def _loader(
+    samples: TrainSet | EvalSet,
+    batches: BatchSampler | list[list[int]],
+    num_workers: int,
+    pin_memory: bool,
+) -> BatchLoader:
+    if num_workers < 0:
+        raise ValueError(f"num_workers must not be negative, got {num_workers}")
+    collate_fn: Callable[[list[Sample | Failure]], Batch | Failure] = partial(
+        _collate_or_fail, input_format=samples.input_format
+    )
+    return BatchLoader(
+        _Guarded(samples),
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=collate_fn,
+        pin_memory=pin_memory,
+        worker_init_fn=_start_worker,
+        persistent_workers=num_workers > 0,
+        # A loader without its own draws from the global one, and evaluating would change the training.
+        generator=torch.Generator(),
+    )
+
+
+def _collate_or_fail(samples: list[Sample | Failure], input_format: InputFormat) -> Batch | Failure:
+    for sample in samples:
+        if isinstance(sample, Failure):
+            return sample
+    return collate(cast(list[Sample], samples), input_format)
+
+
+def _start_worker(_: int) -> None:
+    """One thread per worker; Ctrl-C is the main process's to answer, which then ends its workers."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _report_unless_left
+
+
+def _report_unless_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Keeps quiet where the main process, interrupted, no longer listens to a worker's threads."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)

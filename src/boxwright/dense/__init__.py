@@ -1,0 +1,1 @@
+"""Dense heads: towers, matching, decoding."""

@@ -1,0 +1,65 @@
+"""What dense heads share: levels of one width, a tower of convolutions, predictions in rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from boxwright.layers.conv_over_levels import conv_over_levels
+from boxwright.layers.option_checks import check_choice, check_counts
+from boxwright.layers.predictions import small_conv
+from boxwright.ops.box_deltas import decode_deltas
+
+TowerNorm = Literal["none", "group"]
+
+
+class AnchorOutput(NamedTuple):
+    """What a head predicts from anchors, level by level, fine to coarse.
+
+    ``deltas`` are deviations from ``anchors``, which are corner boxes in pixels of the network's input.
+    """
+
+    logits: tuple[Float[Tensor, "b _n k"], ...]
+    deltas: tuple[Float[Tensor, "b _n 4"], ...]
+    anchors: tuple[Float[Tensor, "_n 4"], ...]
+
+    def prediction(self) -> tuple[Float[Tensor, "b n k"], Float[Tensor, "b n 4"]]:
+        """Logits and corner boxes, in pixels of the network's input, of all levels together."""
+        return torch.cat(self.logits, 1), decode_deltas(torch.cat(self.deltas, 1), torch.cat(self.anchors))
+
+
+class ConvTower(nn.Sequential):
+    """3 x 3 convolutions with ReLU, by choice with group norm, that keep width and size.
+
+    Args:
+        channels: of input and output.
+        num_convs: how many; at least 0.
+        norm: ``none``, or ``group``, of 32 groups where the width allows it.
+        bias: convolutions have biases; where None, those without a norm after them.
+
+    Source: Lin et al., RetinaNet, ICCV 2017, section 4; weights start from a normal distribution of 0.01.
+    """
+
+    def __init__(self, channels: int, num_convs: int, *, norm: TowerNorm = "none", bias: bool | None = None) -> None:
+        check_counts({"num_convs": num_convs}, least=0)
+        check_choice("norm", norm, get_args(TowerNorm))
+        layers: list[nn.Module] = []
+        for _ in range(num_convs):
+            layers.append(small_conv(channels, channels, bias=norm == "none" if bias is None else bias))
+            if norm == "group":
+                # With one channel per group, a map of one cell would have no variance.
+                layers.append(nn.GroupNorm(math.gcd(32, max(1, channels // 2)), channels))
+            layers.append(nn.ReLU())
+        super().__init__(*layers)
+
+    def over_levels(self, maps: Sequence[Float[Tensor, "b c _h _w"]]) -> list[Float[Tensor, "b c _h _w"]]:
+        """The tower of each map, layer by layer, which trains faster than map by map."""
+        levels = list(maps)
+        for layer in self:
+            levels = conv_over_levels(layer, levels) if isinstance(layer, nn.Conv2d) else [layer(x) for x in levels]
+        return levels

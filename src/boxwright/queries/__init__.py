@@ -1,0 +1,1 @@
+"""Query heads: tokens, selection, matching, denoising, criterion, decoding."""

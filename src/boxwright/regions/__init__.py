@@ -1,0 +1,1 @@
+"""Two-stage heads: proposals, RoI extraction, sampling, box and mask branches, decoding."""

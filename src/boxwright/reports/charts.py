@@ -1,0 +1,232 @@
+"""The charts of a report as SVG: what training wrote down, and precision over recall.
+
+Colours of text and lines are names of CSS variables, so that a chart follows its page from light to dark.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from boxwright.reports.drawing import class_colour
+
+Rows = Sequence[Mapping[str, Any]]
+
+_NUM_POINTS = 600
+"""Points of a line; more than a page shows are averaged."""
+
+_NUM_LINES = 8
+"""Lines in one chart that readers still tell apart."""
+
+# matplotlib needs true colours: these stand for the page's own until the SVG is written.
+_INK, _GRID = "#010101", "#020202"
+_VARIABLES = {_INK: "var(--muted)", _GRID: "var(--line)", "#0077bb": "var(--blue)"}
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "boxwright",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _GRID,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": _GRID,
+    "ytick.color": _GRID,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "ytick.major.size": 0,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.handlelength": 2.4,
+}
+
+
+class Line(NamedTuple):
+    """One line of a chart; ``steps`` and ``values`` have one entry per point."""
+
+    name: str
+    steps: list[float]
+    values: list[float]
+
+
+def loss_chart(history: Rows) -> str:
+    """The training loss, as it was and smoothed; empty where the history has none."""
+    lines = _lines(("loss", row, row.get("loss")) for row in history)
+    if not lines:
+        return ""
+    steps, values = _thinned(lines[0])
+    smooth = _smoothed(values)
+
+    def plot(axes: Any) -> None:
+        axes.plot(steps, values, color=_colour(0), alpha=0.4, linewidth=1, label="as it was")
+        axes.plot(steps, smooth, color=_colour(0), label="smoothed")
+        axes.set_ylim(bottom=0)
+        # The first steps of a training are often far above the rest, and would flatten it.
+        axes.set_ylim(top=1.1 * max(*np.percentile(values, [99]), smooth.max()))
+
+    return _svg("loss", plot, "step", "loss")
+
+
+def terms_chart(history: Rows) -> str:
+    """The largest terms of the loss, smoothed; empty where the history does not have them."""
+    lines = _lines(
+        (name, row, value)
+        for row in history
+        if isinstance(row.get("losses"), Mapping)
+        for name, value in row["losses"].items()
+    )
+    lines = sorted(lines, key=lambda line: -float(np.mean(line.values)))[:_NUM_LINES]
+
+    def plot(axes: Any) -> None:
+        for index, line in enumerate(lines):
+            steps, values = _thinned(line)
+            axes.plot(steps, _smoothed(values), color=_colour(index), label=line.name)
+        axes.set_ylim(bottom=0)
+
+    return _svg("terms", plot, "step", "loss term") if lines else ""
+
+
+def ap_chart(history: Rows) -> str:
+    """AP and AP50 of every evaluation, of masks too where there are any; empty where the history has none.
+
+    A row's ``weights`` tells whose they are: "ema" is the moving average's, "raw" the trained weights' own.
+    """
+    names = ("AP", "AP50", "mask AP", "mask AP50")
+    lines = _lines(
+        (f"{name} {row['weights']}" if row.get("weights") else name, row, values.get(name.removeprefix("mask ")))
+        for row in history
+        for name in names
+        if isinstance(values := row.get("segm") if name.startswith("mask") else row, Mapping)
+    )
+
+    def plot(axes: Any) -> None:
+        for line in lines:
+            colour = _colour(names.index(line.name.removesuffix(" raw").removesuffix(" ema")))
+            style = "--" if line.name.endswith("raw") else "-"
+            axes.plot(line.steps, line.values, style, color=colour, marker="o", markersize=3.5, label=line.name)
+        axes.set_ylim(0, 1)
+
+    return _svg("ap", plot, "step", "average precision") if lines else ""
+
+
+def rate_chart(history: Rows) -> str:
+    """The learning rate, of each group of parameters where there are several; empty without any."""
+    rates = ((row, row.get("lr")) for row in history)
+    groups = ((row, lr if isinstance(lr, Mapping) else {"rate": lr}) for row, lr in rates)
+    lines = _lines((name, row, value) for row, lr in groups for name, value in lr.items())[:_NUM_LINES]
+
+    def plot(axes: Any) -> None:
+        for index, line in enumerate(lines):
+            axes.plot(*_thinned(line), color=_colour(index), label=line.name)
+        axes.set_ylim(bottom=0)
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+
+    return _svg("rate", plot, "step", "learning rate") if lines else ""
+
+
+def precision_recall_chart(rows: Rows, *, name: str = "precision-recall") -> str:
+    """Precision over recall at IoU 0.5 of the classes with most objects; empty where no class has any.
+
+    ``name`` is another for every such chart of a page.
+    """
+    shown = [(label, row) for label, row in enumerate(rows) if row.get("precision50")]
+    shown = sorted(shown, key=lambda entry: -entry[1]["num_objects"])[:_NUM_LINES]
+    recall = np.linspace(0, 1, 101)
+
+    def plot(axes: Any) -> None:
+        for label, row in sorted(shown, key=lambda entry: entry[0]):
+            axes.plot(recall, row["precision50"], color=_colour(label), label=_short(row["name"]))
+        axes.set_xlim(0, 1.01)
+        axes.set_ylim(0, 1.02)
+
+    return _svg(name, plot, "recall", "precision") if shown else ""
+
+
+def _lines(points: Iterable[tuple[str, Mapping[str, Any], Any]]) -> list[Line]:
+    """Points of (name, row, value), those without a number left out, as one line per name as they appear."""
+    lines: dict[str, Line] = {}
+    for name, row, value in points:
+        if _is_number(row.get("step")) and _is_number(value):
+            line = lines.setdefault(name, Line(name, [], []))
+            line.steps.append(row["step"])
+            line.values.append(value)
+    return list(lines.values())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _thinned(line: Line) -> tuple[np.ndarray, np.ndarray]:
+    chunks = min(len(line.steps), _NUM_POINTS)
+    steps, values = (np.array_split(np.asarray(x, dtype=float), chunks) for x in (line.steps, line.values))
+    return np.array([x.mean() for x in steps]), np.array([x.mean() for x in values])
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Mean over a window around each point, cut off at the ends."""
+    half = len(values) // 40
+    total = np.concatenate([[0.0], values.cumsum()])
+    index = np.arange(len(values))
+    first, last = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    smooth: np.ndarray = (total[last] - total[first]) / (last - first)
+    return smooth
+
+
+def _colour(label: int) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*class_colour(label))
+
+
+def _short(name: str) -> str:
+    """A name for the legend: cut to its room, and not read as a formula or as a request to hide."""
+    name = name if len(name) <= 24 else f"{name[:23]}…"
+    return name.replace("$", r"\$").lstrip("_")
+
+
+def _svg(name: str, plot: Callable[[Any], None], x_label: str, y_label: str) -> str:
+    """What ``plot`` draws into its axes, as an ``<svg>`` element without any address in it.
+
+    ``name`` keeps the ids of one chart apart from those of the others on its page.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        axes = figure.add_subplot()
+        plot(axes)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.margins(x=0.01)
+        if len(axes.lines) > 1:
+            longest = max(len(str(line.get_label())) for line in axes.lines)
+            figure.legend(loc="outside upper left", ncols=max(1, min(4, 80 // (longest + 8))))
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return _for_page(buffer.getvalue(), name, f"{y_label} over {x_label}")
+
+
+def _for_page(svg: str, name: str, label: str) -> str:
+    """An SVG file as an element of a page: its head gone, its ids its own, its colours the page's."""
+    box = re.search(r'viewBox="[^"]*"', svg)
+    assert box is not None  # matplotlib writes one
+    body = svg[svg.index(">", box.end()) + 1 :]
+    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
+    body = body.replace("xlink:href", "href")
+    body = re.sub(r'(\bid="|\bhref="#|\burl\(#)', rf"\g<1>{name}-", body)
+    for colour, variable in _VARIABLES.items():
+        body = body.replace(colour, variable)
+    return f'<svg role="img" aria-label="{label}" {box.group()}>{body}'

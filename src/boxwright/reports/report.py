@@ -1,0 +1,177 @@
+"""A training run as one HTML file that needs nothing but itself: numbers, curves, pictures, settings."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from boxwright.data.records import Record
+from boxwright.reports import charts
+from boxwright.reports.drawing import class_colour, draw_detections, draw_truth
+from boxwright.structures import Category, Detections
+
+_PICTURE_SIDE = 720
+"""Longest side of a picture in the report, in pixels; smaller ones are enlarged to it, up to four times."""
+
+_MEANINGS = {
+    "AP": "mean over IoU 0.50 to 0.95",
+    "AP50": "at IoU 0.50",
+    "AP75": "at IoU 0.75",
+    "APs": "small objects, below 32² pixels",
+    "APm": "medium objects, 32² to 96²",
+    "APl": "large objects, above 96²",
+    "ARs": "recall of small objects",
+    "ARm": "recall of medium objects",
+    "ARl": "recall of large objects",
+}
+_RECALL = re.compile(r"AR(\d+)")
+"""How numbers are called that say how many detections per picture and class were counted."""
+
+
+class ReportPicture(NamedTuple):
+    """One picture to show: ``image`` is RGB, (h, w, 3), uint8, and the detections are in its pixels."""
+
+    image: np.ndarray
+    record: Record
+    detections: Detections
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    metrics: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    pictures: Sequence[ReportPicture],
+    categories: Sequence[Category],
+    threshold: float,
+    summary: Mapping[str, str],
+    notes: Sequence[str] = (),
+    recipe: str = "",
+    environment: Mapping[str, str] | None = None,
+    command: str = "",
+) -> None:
+    """Write a report of a run.
+
+    Args:
+        path: of the HTML file. Its folder is made; an older report is replaced once this one is complete.
+        title: of the page.
+        metrics: the 12 numbers and ``per_class``, and those of masks under ``segm`` where there are any, as
+            ``Evaluation.to_json(curves=True)`` gives them.
+        history: the run's JSON lines. Drawn over ``step``: ``loss``, ``losses`` by name, ``lr`` (a number, or
+            one by group), and ``AP`` and ``AP50``, those in ``segm`` too, with ``weights`` "raw" or "ema" where both
+            are evaluated.
+        pictures: shown with truth and detections side by side.
+        categories: label ``i`` is ``categories[i]``.
+        threshold: the lowest score that is drawn.
+        summary: facts for the top of the page, by name: recipe, data, steps, time.
+        notes: what the reader should know of the numbers, one line each.
+        recipe: the resolved recipe as YAML.
+        environment: versions and threads, by name.
+        command: what to type to repeat the run.
+
+    Raises:
+        ValueError: where the libraries of the extra ``report`` are not installed.
+    """
+    require_extra()
+    measured = [("Boxes", metrics), ("Masks", metrics["segm"])] if "segm" in metrics else [("", metrics)]
+    page = _render(
+        title=title,
+        summary=summary,
+        tasks=[_task(name, numbers) for name, numbers in measured],
+        notes=notes,
+        curves=_curves(history),
+        pictures=[_picture(picture, categories, threshold) for picture in pictures],
+        threshold=threshold,
+        recipe=recipe,
+        environment=environment or {},
+        command=command,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _task(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows of the metrics of boxes, or of masks; the name is empty where there are boxes only."""
+    rows = metrics["per_class"]
+    recalls = {int(match[1]): match[0] for match in map(_RECALL.fullmatch, metrics) if match}
+    meanings = _MEANINGS | {number: f"recall, {count} per class" for count, number in recalls.items()}
+    headlines = ["AP", "AP50", "AP75", recalls[max(recalls)]]
+    return {
+        "name": name,
+        "headlines": [(number, meanings[number], metrics[number]) for number in headlines],
+        "numbers": [(number, meanings[number], value) for number, value in metrics.items() if number in meanings],
+        "per_class": [{**row, "colour": _css_colour(label)} for label, row in enumerate(rows)],
+        "precision_recall": charts.precision_recall_chart(rows, name=f"precision-recall-{name.lower()}".rstrip("-")),
+    }
+
+
+def require_extra() -> None:
+    missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"not installed, but needed for a report: {', '.join(missing)}; "
+            "install with: pip install 'boxwright[report]'"
+        )
+
+
+def _render(**content: Any) -> str:
+    import jinja2
+
+    engine = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    engine.filters["number"] = _number
+    template = resources.files("boxwright.reports").joinpath("report_template.html")
+    return engine.from_string(template.read_text(encoding="utf-8")).render(content)
+
+
+def _curves(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Caption and SVG of each chart that the history has data for."""
+    drawn = [
+        ("Training loss", charts.loss_chart(history)),
+        ("Average precision on the validation data", charts.ap_chart(history)),
+        ("Largest terms of the loss", charts.terms_chart(history)),
+        ("Learning rate", charts.rate_chart(history)),
+    ]
+    return [(caption, svg) for caption, svg in drawn if svg]
+
+
+def _picture(picture: ReportPicture, categories: Sequence[Category], threshold: float) -> dict[str, Any]:
+    image, record, detections = picture
+    scale = _PICTURE_SIDE / max(image.shape[:2])
+    # Enlarged by whole numbers only, which keeps pixels sharp.
+    scale = float(min(int(scale), 4)) if scale > 1 else scale
+    return {
+        "name": record.path.name,
+        "num_objects": int((~record.crowd).sum()),
+        "num_found": int((detections.scores >= threshold).sum()),
+        "truth": _data_uri(draw_truth(image, record, categories, scale=scale, with_masks=detections.masks is not None)),
+        "found": _data_uri(draw_detections(image, detections, categories, threshold=threshold, scale=scale)),
+    }
+
+
+def _data_uri(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _css_colour(label: int) -> str:
+    red, green, blue = class_colour(label)
+    return f"rgb({red} {green} {blue})"
+
+
+def _number(value: float) -> str:
+    """Three decimals, or a dash where there is nothing to find."""
+    return "–" if value < 0 else f"{value:.3f}"

@@ -1,0 +1,1 @@
+"""The Python API: what every command does besides parsing and printing."""

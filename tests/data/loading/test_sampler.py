@@ -1,0 +1,127 @@
+"""The order of samples: complete, reproducible, resumable, and independent of the number of processes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boxwright.data.loading.sampler import BatchSampler, SampleKey, augmentation_rng, epoch_order
+
+SIZES = (192, 224, 256)
+
+
+def sampler(**options: Any) -> BatchSampler:
+    defaults = {"seed": 0, "num_samples": 10, "batch_size": 4, "num_steps": 20, "image_sizes": SIZES}
+    return BatchSampler(**{**defaults, **options})
+
+
+@given(
+    seed=st.integers(0, 2**40),
+    num_samples=st.integers(1, 50),
+    batch_size=st.integers(1, 60),
+    num_steps=st.integers(0, 12),
+    data=st.data(),
+)
+@settings(max_examples=80, deadline=None)
+def test_resuming_gives_the_tail_of_the_uninterrupted_run(
+    seed: int, num_samples: int, batch_size: int, num_steps: int, data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(0, num_steps))
+    light = data.draw(st.none() | st.integers(0, num_steps))
+    options: dict[str, Any] = {
+        "seed": seed,
+        "num_samples": num_samples,
+        "batch_size": batch_size,
+        "num_steps": num_steps,
+        "light_from_step": light,
+    }
+    whole = list(sampler(**options))
+    assert list(sampler(**options, start_step=start)) == whole[start:]
+    assert [len(batch) for batch in whole] == [batch_size] * num_steps
+
+
+@given(
+    share=st.integers(1, 6),
+    world_size=st.integers(1, 6),
+    num_samples=st.integers(1, 40),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=60, deadline=None)
+def test_processes_share_out_the_same_samples(share: int, world_size: int, num_samples: int, seed: int) -> None:
+    options: dict[str, Any] = {"seed": seed, "num_samples": num_samples, "batch_size": share * world_size}
+    ranks = [sampler(**options, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for alone, together in zip(sampler(**options), zip(*ranks, strict=True), strict=True):
+        assert [key for part in together for key in part] == alone
+        assert {len(part) for part in together} == {share}
+
+
+def test_every_epoch_has_every_picture_once() -> None:
+    keys = [key for batch in sampler(num_samples=7, batch_size=4, num_steps=21) for key in batch]
+    assert len(keys) == 84 == 12 * 7
+    for epoch in range(12):
+        assert sorted(key.record for key in keys if key.epoch == epoch) == list(range(7))
+    assert [key.epoch for key in keys] == sorted(key.epoch for key in keys)
+
+
+def test_epochs_and_seeds_have_different_orders_that_nobody_can_change() -> None:
+    orders = [epoch_order(seed, epoch, 100) for seed in range(3) for epoch in range(3)]
+    for i, first in enumerate(orders):
+        assert sorted(first) == list(range(100))
+        assert all((first == second).mean() < 0.1 for second in orders[:i])
+    with pytest.raises(ValueError, match="read-only"):
+        orders[0][0] = 1
+
+
+def test_image_sizes_are_one_per_step_and_evenly_drawn() -> None:
+    sizes = Counter()
+    for batch in sampler(num_steps=900, image_sizes=(192, 256, 256)):
+        assert len({key.image_size for key in batch}) == 1
+        sizes[batch[0].image_size] += 1
+    assert set(sizes) == {192, 256}
+    assert sizes[192] / 900 == pytest.approx(1 / 3, abs=0.06)
+
+
+def test_the_last_stage_is_light() -> None:
+    batches = list(sampler(light_from_step=15))
+    assert [batch[0].light for batch in batches] == [False] * 15 + [True] * 5
+    assert not any(key.light for batch in sampler() for key in batch)
+
+
+def test_augmentation_depends_on_seed_epoch_and_picture_only() -> None:
+    def draw(seed: int, key: SampleKey) -> float:
+        return augmentation_rng(seed, key).random()
+
+    first = draw(1, SampleKey(5, 2, 256))
+    assert first == draw(1, SampleKey(5, 2, 192, light=True))
+    others = [draw(2, SampleKey(5, 2, 256)), draw(1, SampleKey(5, 3, 256)), draw(1, SampleKey(2, 5, 256))]
+    assert len({first, *others}) == 4
+    order_stream = np.random.default_rng([1, 0, 2]).random()
+    assert first != order_stream
+
+
+def test_length() -> None:
+    assert len(sampler(num_steps=20, start_step=5)) == 15 == len(list(sampler(num_steps=20, start_step=5)))
+    assert len(sampler(num_steps=20, start_step=25)) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_samples": 0}, "the data set is empty"),
+        ({"batch_size": 6, "world_size": 4}, "choose a positive multiple of 4"),
+        ({"batch_size": 0}, "batch of 0"),
+        ({"image_sizes": ()}, "at least one positive size"),
+        ({"image_sizes": (0, 32)}, "at least one positive size"),
+        ({"seed": -1}, "must not be negative, got -1 and 0"),
+        ({"start_step": -2}, "must not be negative, got 0 and -2"),
+        ({"rank": 1}, "rank must be from 0 to world_size - 1 = 0, got 1"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sampler(**options)

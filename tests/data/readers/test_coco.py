@@ -1,0 +1,232 @@
+"""Reading data sets in COCO format: numbers of real sets, every layout, every kind of damage."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools.coco import COCO
+
+from boxwright.data.readers.coco import max_objects, open_data, read_coco
+from boxwright.data.records import DetectionData
+from boxwright.structures import Category
+
+
+def counts(data: DetectionData) -> tuple[int, int, int, int]:
+    """Pictures, annotations, crowd regions, pictures without annotations."""
+    records = data.records
+    return (
+        len(records),
+        sum(len(record.labels) for record in records),
+        sum(int(record.crowd.sum()) for record in records),
+        sum(len(record.labels) == 0 for record in records),
+    )
+
+
+class TestRealSets:
+    """The numbers are those of the sets' own README files."""
+
+    @pytest.mark.parametrize(
+        ("name", "split", "expected", "fullest"),
+        [
+            ("bccd", "train", (205, 2799, 0, 0), 28),
+            ("bccd", "val", (87, 1135, 0, 0), 30),
+            ("bccd", "test", (72, 944, 0, 0), 24),
+            ("coco_mini", "train", (27, 333, 5, 1), 34),
+            ("coco_mini", "val", (25, 213, 2, 0), 24),
+            ("deeppcb", "train", (600, 4099, 0, 0), 15),
+            ("deeppcb", "val", (300, 1895, 0, 0), 13),
+            ("nuclei", "train", (531, 23125, 0, 0), 375),
+            ("nuclei", "val", (133, 5861, 0, 0), 313),
+        ],
+    )
+    def test_counts(self, real_data, name: str, split: str, expected: tuple[int, ...], fullest: int) -> None:
+        data = open_data(real_data(name), split)
+        assert counts(data) == expected
+        assert max_objects(data) == fullest
+        assert [note for note in data.notes if "dropped" in note or "another size" in note] == []
+
+    def test_objects_per_class_of_bccd(self, real_data) -> None:
+        data = open_data(real_data("bccd"), "train", check_images=False)
+        labels = Counter(np.concatenate([record.labels for record in data.records]).tolist())
+        assert {data.categories[label].name: n for label, n in labels.items()} == {
+            "WBC": 214,
+            "RBC": 2376,
+            "Platelets": 209,
+        }
+
+    def test_areas_of_coco_mini(self, real_data) -> None:
+        data = open_data(real_data("coco_mini"), "train", check_images=False)
+        area = np.concatenate([record.area for record in data.records])
+        assert np.histogram(area, [0, 32**2, 96**2, np.inf])[0].tolist() == [179, 113, 41]
+        assert len(data.categories) == 80
+        assert data.categories[-1] == Category(90, "toothbrush")
+
+    @pytest.mark.parametrize("name", ["coco_mini", "nuclei"])
+    def test_agrees_with_pycocotools(self, real_data, name: str) -> None:
+        data = open_data(real_data(name), "val", check_images=False)
+        oracle = COCO(str(data.source))
+        for record in data.records:
+            expected = oracle.imgToAnns[record.image_id]
+            assert record.annotation_ids == tuple(entry["id"] for entry in expected)
+            assert record.bbox_xywh.tolist() == [list(map(float, entry["bbox"])) for entry in expected]
+            assert record.area.tolist() == [float(entry["area"]) for entry in expected]
+            assert record.crowd.tolist() == [bool(entry["iscrowd"]) for entry in expected]
+            assert list(record.segmentations) == [entry["segmentation"] for entry in expected]
+            ids = [data.categories[label].id for label in record.labels]
+            assert ids == [entry["category_id"] for entry in expected]
+
+
+class TestRecords:
+    def test_everything_of_the_tiny_set(self, tiny) -> None:
+        data = tiny.read()
+        assert data.categories == (Category(7, "cat"), Category(90, "dog"))
+        assert data.source == tiny.root / "annotations/train.json"
+        assert data.notes == ()
+        assert counts(data) == (3, 3, 1, 1)
+        assert max_objects(data) == 2
+        a, b, c = data.records
+        assert [record.image_id for record in data.records] == [11, 5, 8]
+        assert [(record.height, record.width) for record in data.records] == [(30, 40), (50, 20), (16, 16)]
+        assert b.path == tiny.root / "images/sub/b.png"
+        assert a.labels.tolist() == [1, 0]
+        assert a.annotation_ids == (1, 3)
+        assert a.bbox_xywh.tolist() == [[1, 2, 10, 5], [30.5, 20.5, 20, 20]]
+        assert a.boxes().tolist() == [[1, 2, 11, 7], [30.5, 20.5, 40, 30]]
+        assert a.area.tolist() == [50, 99.5]
+        assert a.segmentations == (None, None)
+        assert b.crowd.tolist() == [True]
+        assert b.segmentations == ({"counts": [0, 600, 400], "size": [50, 20]},)
+        assert c.boxes().shape == (0, 4)
+        assert c.segmentations == ()
+
+    def test_no_segmentation_at_all_is_an_empty_tuple(self, tiny) -> None:
+        tiny.document["annotations"][1]["segmentation"] = []
+        assert [record.segmentations for record in tiny.read().records] == [(), (), ()]
+
+    def test_a_set_without_annotations_is_read(self, tiny) -> None:
+        tiny.document["annotations"] = []
+        data = tiny.read()
+        assert counts(data) == (3, 0, 0, 3)
+        assert max_objects(data) == 0
+
+    def test_null_counts_as_absent(self, tiny) -> None:
+        tiny.document["annotations"][0] |= {"area": None, "iscrowd": None, "segmentation": None}
+        tiny.document["images"][0] |= {"width": None, "height": None}
+        record = tiny.read().records[0]
+        assert record.area[0] == 50
+        assert not record.crowd[0]
+
+    def test_boxes_without_area_are_dropped_with_a_note(self, tiny) -> None:
+        boxes = [[5, 5, 0, 4], [5, 5, 4, -1], [40, 3, 9, 9], [-9, -9, 9, 40], [39.9999999, 3, 1e-9, 5]]
+        tiny.document["annotations"] += [
+            {"id": 100 + i, "image_id": 11, "category_id": 7, "bbox": box} for i, box in enumerate(boxes)
+        ]
+        data = tiny.read()
+        assert data.records[0].annotation_ids == (1, 3)
+        assert counts(data) == (3, 3, 1, 1)
+        (note,) = data.notes
+        assert note.endswith(
+            "train.json: 5 annotations without area inside their picture dropped: "
+            "a.png (annotation 100), a.png (annotation 101), a.png (annotation 102), ..."
+        )
+
+    @settings(max_examples=50, deadline=None)
+    @given(boxes=st.lists(st.lists(st.floats(-60, 60, width=32), min_size=4, max_size=4), max_size=20))
+    def test_kept_boxes_lie_inside_and_have_area(self, tmp_path_factory, boxes: list[list[float]]) -> None:
+        folder = tmp_path_factory.mktemp("set")
+        Image.new("RGB", (40, 30)).save(folder / "a.png")
+        document = {
+            "images": [{"id": 1, "file_name": "a.png"}],
+            "categories": [{"id": 1, "name": "x"}],
+            "annotations": [{"id": i, "image_id": 1, "category_id": 1, "bbox": box} for i, box in enumerate(boxes)],
+        }
+        (folder / "a.json").write_text(json.dumps(document))
+        (record,) = read_coco(folder / "a.json", folder).records
+        x1, y1, x2, y2 = record.boxes().T
+        assert bool(((x1 >= 0) & (y1 >= 0) & (x2 <= 40) & (y2 <= 30) & (x1 < x2) & (y1 < y2)).all())
+        inside = [
+            i
+            for i, (x, y, w, h) in enumerate(boxes)
+            if min(x + w, 40) - max(x, 0) > 1e-3 and min(y + h, 30) - max(y, 0) > 1e-3
+        ]
+        assert set(inside) <= set(record.annotation_ids)
+
+    def test_size_is_the_pictures_own_after_its_rotation(self, tiny) -> None:
+        file = tiny.write()
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.new("L", (40, 30)).save(tiny.root / "images/a.png", exif=exif)
+        for check_images in (True, False):
+            data = read_coco(file, tiny.root / "images", check_images=check_images)
+            assert (data.records[0].height, data.records[0].width) == (40, 30)
+            size, dropped = data.notes
+            assert "1 pictures have another size than the file says" in size
+            assert "a.png (file 40x30, picture 30x40)" in size
+            assert "inside their picture dropped: a.png (annotation 3)" in dropped  # from x = 30.5 on
+
+    def test_windows_separators_and_byte_order_mark(self, tiny) -> None:
+        tiny.document["images"][1]["file_name"] = "sub\\b.png"
+        file = tiny.write()
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+        assert read_coco(file, tiny.root / "images").records[1].path == tiny.root / "images/sub/b.png"
+
+    def test_crowds_are_no_objects_of_the_fullest_picture(self, tiny) -> None:
+        tiny.document["annotations"] += [
+            {"id": 10 + i, "image_id": 8, "category_id": 7, "bbox": [1, 1, 9, 9], "iscrowd": int(i >= 300)}
+            for i in range(310)
+        ]
+        assert max_objects(tiny.read()) == 300
+
+    def test_progress_counts_to_the_end(self, tiny) -> None:
+        calls: list[tuple[int, int]] = []
+        tiny.read(progress=lambda done, total: calls.append((done, total)))
+        assert calls == [(1, 3), (2, 3), (3, 3)]
+
+    def test_many_annotations_in_any_order_reach_their_pictures(self, tiny) -> None:
+        image_ids = np.random.default_rng(0).choice([11, 5, 8], 5000).tolist()
+        tiny.document["annotations"] = [
+            {"id": i, "image_id": image_id, "category_id": 7, "bbox": [1, 1, 5, 5]}
+            for i, image_id in enumerate(image_ids)
+        ]
+        for record in tiny.read().records:
+            expected = [i for i, image_id in enumerate(image_ids) if image_id == record.image_id]
+            assert list(record.annotation_ids) == expected
+
+
+class TestCategoriesOfAModel:
+    def test_matched_by_name_whatever_the_ids(self, tiny) -> None:
+        known = (Category(1, "dog"), Category(2, "horse"), Category(3, "cat"))
+        data = tiny.read(categories=known)
+        assert data.categories == known
+        assert data.records[0].labels.tolist() == [0, 2]
+        (note,) = data.notes
+        assert "2 category ids differ from the model's, matched by name: 'cat' is 7 here and 3 there" in note
+
+    def test_same_categories_need_no_note(self, tiny) -> None:
+        data = tiny.read(categories=[Category(7, "cat"), Category(90, "dog")])
+        assert data.notes == ()
+
+    def test_unknown_category_with_annotations_is_an_error(self, tiny) -> None:
+        with pytest.raises(ValueError, match=r"1 of its categories .* unknown to the model: 'dog'; .* 'cat'"):
+            tiny.read(categories=[Category(7, "cat"), Category(90, "hound")])
+
+    def test_unknown_category_without_annotations_is_a_note(self, tiny) -> None:
+        tiny.document["categories"].append({"id": 0, "name": "animals"})
+        data = tiny.read(categories=[Category(7, "cat"), Category(90, "dog")])
+        assert data.records[0].labels.tolist() == [1, 0]
+        (note,) = data.notes
+        assert "1 categories without annotations are unknown to the model, and ignored: 'animals'" in note
+
+    def test_category_without_annotations_stays_a_class(self, tiny) -> None:
+        tiny.document["categories"].append({"id": 0, "name": "animals"})
+        data = tiny.read()
+        assert data.categories == (Category(0, "animals"), Category(7, "cat"), Category(90, "dog"))
+        assert data.records[0].labels.tolist() == [2, 1]
+        (note,) = data.notes
+        assert "1 of 3 categories have no annotations here, and are classes all the same: 'animals'" in note

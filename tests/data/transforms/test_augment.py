@@ -1,0 +1,257 @@
+"""Augmentation: boxes follow pixels, chance follows torchvision, and the seed decides everything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from boxwright.data.images import resample
+from boxwright.data.input_format import Sizing, Window
+from boxwright.data.transforms.augment import Augmentation, Augmented, View, cropped, zoomed_out
+
+HEIGHT, WIDTH = 150, 210
+BOXES = np.array([[20, 30, 90, 120], [100, 10, 130, 40], [5, 5, 14, 12], [60, 60, 205, 145]], dtype=np.float32)
+PLAIN: dict[str, Any] = {
+    "photometric": 0.0,
+    "channel_shuffle": 0.0,
+    "zoom_out": 0.0,
+    "iou_crop": 0.0,
+    "flip": 0.0,
+}
+NO_BOXES = np.zeros((0, 4), dtype=np.float32)
+
+
+def painted(box: np.ndarray, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """Grey, with a red rectangle on the box's pixels."""
+    image = np.full((height, width, 3), 100, dtype=np.uint8)
+    x1, y1, x2, y2 = box.astype(int)
+    image[y1:y2, x1:x2] = (250, 0, 0)
+    return image
+
+
+def red_box(canvas: torch.Tensor) -> np.ndarray:
+    """The box of what is more red than not."""
+    rows, columns = np.nonzero((canvas[0].int() - canvas[1].int()).numpy() > 125)
+    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"flip": 1.0},
+        {"vertical_flip": 1.0},
+        {"zoom_out": 1.0},
+        {"iou_crop": 1.0},
+        {"zoom_out": 0.5, "iou_crop": 0.8, "flip": 0.5, "vertical_flip": 0.5},
+    ],
+    ids=["flip", "vertical_flip", "zoom_out", "iou_crop", "all"],
+)
+def test_boxes_follow_pixels(options: dict[str, float]) -> None:
+    """The box of the red pixels on the canvas is the box that comes with it, for 300 random canvases."""
+    augment = Augmentation(**{**PLAIN, **options})
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        corner = rng.integers(0, [WIDTH - 40, HEIGHT - 40])
+        box = np.concatenate((corner, corner + rng.integers(20, 40, 2))).astype(np.float32)
+        size = int(rng.choice([96, 160, 224]))
+        canvas, boxes, kept, _ = augment(painted(box), box[None], Sizing(size), rng)
+        assert canvas.shape == (3, size, size)
+        assert kept.tolist() == [0], "the only object's centre is always shown"
+        assert np.abs(red_box(canvas) - boxes[0]).max() <= 1.5
+
+
+def test_nothing_switched_on_is_a_plain_resize() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    canvas, boxes, kept, view = Augmentation(**PLAIN)(image, BOXES, Sizing(64), np.random.default_rng(1))
+    assert view == View(Window.whole(HEIGHT, WIDTH), (64, 64))
+    assert torch.equal(canvas, resample(image, Window.whole(HEIGHT, WIDTH), 64, 64))
+    assert np.allclose(boxes, BOXES * np.array([64 / WIDTH, 64 / HEIGHT] * 2), atol=1e-4)
+    assert kept.tolist() == [0, 1, 2, 3]
+
+
+def test_flips_are_exact_mirrors() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    plain = View(Window.whole(HEIGHT, WIDTH), (48, 64))
+    mirrored = plain._replace(flip_x=True)
+    upside_down = plain._replace(flip_y=True)
+    assert torch.equal(mirrored.picture(image), plain.picture(image).flip(2))
+    assert torch.equal(upside_down.picture(image), plain.picture(image).flip(1))
+    x1, y1, x2, y2 = plain.boxes(BOXES).T
+    assert np.allclose(mirrored.boxes(BOXES).T, [64 - x2, y1, 64 - x1, y2])
+    assert np.allclose(upside_down.boxes(BOXES).T, [x1, 48 - y2, x2, 48 - y1])
+
+
+def test_boxes_are_clipped_and_tiny_ones_dropped() -> None:
+    """At an eighth of its size, a box of 9 x 7 pixels has a side below one pixel of the canvas."""
+    size = 32
+    augment = Augmentation(**{**PLAIN, "iou_crop": 1.0})
+    dropped = 0
+    for seed in range(200):
+        _, boxes, kept, _ = augment(painted(BOXES[0]), BOXES, Sizing(size), np.random.default_rng(seed))
+        assert boxes.min() >= 0
+        assert boxes.max() <= size
+        assert (boxes[:, 2:] - boxes[:, :2]).min() >= 1.0
+        assert len(boxes) == len(kept) == len(set(kept.tolist()))
+        assert kept.tolist() == sorted(kept.tolist())
+        dropped += len(kept) < len(BOXES)
+    assert dropped > 50
+    _, boxes, kept, _ = Augmentation(**PLAIN)(painted(BOXES[0]), BOXES, Sizing(20), np.random.default_rng(0))
+    assert kept.tolist() == [0, 1, 3]
+
+
+def test_the_border_stays_black_and_everything_else_changes_colour() -> None:
+    """A grey picture has one colour after any change; the border of the zoomed-out canvas keeps its own."""
+    augment = Augmentation(photometric=1.0, zoom_out=1.0, flip=0.5, vertical_flip=0.5)
+    image = np.full((HEIGHT, WIDTH, 3), 130, dtype=np.uint8)
+    with_border = 0
+    for seed in range(100):
+        canvas = augment(image, BOXES, Sizing(96), np.random.default_rng(seed)).image.flatten(1)
+        colours = torch.unique(canvas, dim=1).T.tolist()
+        assert len(colours) <= 2
+        with_border += [0, 0, 0] in colours
+        assert any(min(colour) > 40 for colour in colours)
+        assert all(colour == [0, 0, 0] or min(colour) > 40 for colour in colours)
+    assert with_border > 50
+
+
+def test_light_only_mirrors() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    augment = Augmentation(photometric=1.0, zoom_out=1.0, iou_crop=1.0)
+    plain = resample(image, Window.whole(HEIGHT, WIDTH), 64, 64)
+    mirrored = 0
+    for seed in range(100):
+        canvas, _, kept, _ = augment(image, BOXES, Sizing(64), np.random.default_rng(seed), light=True)
+        flipped = not torch.equal(canvas, plain)
+        assert not flipped or torch.equal(canvas, plain.flip(2))
+        assert len(kept) == len(BOXES)
+        mirrored += flipped
+    assert 30 < mirrored < 70
+
+
+def test_pictures_without_objects_are_augmented_like_all_others() -> None:
+    """TRAPS 12: their windows and colours vary as much as those of pictures with one large object."""
+    augment = Augmentation()
+    whole = np.array([[0, 0, WIDTH, HEIGHT]], dtype=np.float32)
+    empty, filled = (
+        [augment.draw_view(HEIGHT, WIDTH, boxes, Sizing(64), np.random.default_rng(seed))[0] for seed in range(1000)]
+        for boxes in (NO_BOXES, whole)
+    )
+    assert empty == filled
+    areas = np.array([(x2 - x1) * (y2 - y1) for (x1, y1, x2, y2), *_ in empty]) / (WIDTH * HEIGHT)
+    assert (areas < 1).mean() > 0.15, "cropped"
+    assert (areas > 1).mean() > 0.3, "zoomed out"
+    assert np.mean([view.flip_x for view in empty]) == pytest.approx(0.5, abs=0.06)
+
+    image = np.full((HEIGHT, WIDTH, 3), (180, 130, 70), dtype=np.uint8)
+    results = [augment(image, NO_BOXES, Sizing(32), np.random.default_rng(seed)) for seed in range(200)]
+    assert all(result.boxes.shape == (0, 4) and result.kept.shape == (0,) for result in results)
+    colours = {tuple(result.image.flatten(1).amax(1).tolist()) for result in results}
+    assert len(colours) > 150
+
+
+def test_the_seed_decides_everything() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    augment = Augmentation()
+
+    def draw(seed: int) -> Augmented:
+        return augment(image, BOXES, Sizing(64), np.random.default_rng(seed))
+
+    for seed in range(20):
+        first, again, other = draw(seed), draw(seed), draw(seed + 1000)
+        assert torch.equal(first.image, again.image)
+        assert np.array_equal(first.boxes, again.boxes)
+        assert np.array_equal(first.kept, again.kept)
+        assert not torch.equal(first.image, other.image)
+
+
+def test_zoom_out_is_torchvisions() -> None:
+    """Sides of the canvas and place of the picture, over 3,000 draws each."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    transform = v2.RandomZoomOut(p=1.0)
+    image = tv_tensors.Image(torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8))
+    ours, theirs = [], []
+    for _ in range(3000):
+        x1, y1, x2, y2 = zoomed_out(Window.whole(HEIGHT, WIDTH), 4.0, rng)
+        ours.append([-x1, -y1, x2 - WIDTH, y2 - HEIGHT])
+        theirs.append(transform.make_params([image])["padding"])
+    mean, spread = np.mean(ours, 0), np.std(ours, 0)
+    assert np.min(ours) >= 0
+    assert mean == pytest.approx(np.mean(theirs, 0), rel=0.07)
+    assert spread == pytest.approx(np.std(theirs, 0), rel=0.07)
+
+
+def test_iou_crop_is_torchvisions() -> None:
+    """Area and middle of the crops, share of boxes kept and of untouched pictures, over 1,000 draws each."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    transform = v2.RandomIoUCrop()
+    image = tv_tensors.Image(torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8))
+    boxes = tv_tensors.BoundingBoxes(torch.from_numpy(BOXES), format="XYXY", canvas_size=(HEIGHT, WIDTH))
+
+    def describe(window: tuple[float, ...], inside: np.ndarray) -> list[float]:
+        x1, y1, x2, y2 = window
+        whole = float((x1, y1, x2, y2) == (0, 0, WIDTH, HEIGHT))
+        return [(x2 - x1) / WIDTH, (y2 - y1) / HEIGHT, (x1 + x2) / WIDTH, (y1 + y2) / HEIGHT, whole, *inside]
+
+    ours, theirs = [], []
+    for _ in range(1000):
+        ours.append(describe(*cropped(Window.whole(HEIGHT, WIDTH), HEIGHT, WIDTH, BOXES, rng)))
+        params = transform.make_params([image, boxes])
+        if params:
+            left, top = params["left"], params["top"]
+            window = (left, top, left + params["width"], top + params["height"])
+            theirs.append(describe(window, params["is_within_crop_area"].numpy()))
+        else:
+            theirs.append(describe((0, 0, WIDTH, HEIGHT), np.ones(len(BOXES))))
+    a, b = np.array(ours, dtype=float), np.array(theirs, dtype=float)
+    error = np.sqrt((a.var(0) + b.var(0)) / 1000)
+    assert (np.abs(a.mean(0) - b.mean(0)) < 4 * error).all()
+    assert error.max() < 0.025, "the comparison above means something"
+    assert a.std(0) == pytest.approx(b.std(0), abs=0.05)
+
+
+def test_crops_keep_what_they_promise() -> None:
+    for seed in range(500):
+        rng = np.random.default_rng(seed)
+        window = zoomed_out(Window.whole(HEIGHT, WIDTH), 4.0, rng)
+        (x1, y1, x2, y2), inside = cropped(window, HEIGHT, WIDTH, BOXES, rng)
+        assert window.x1 <= x1 < x2 <= window.x2
+        assert window.y1 <= y1 < y2 <= window.y2
+        centres = (BOXES[:, :2] + BOXES[:, 2:]) / 2
+        shown = ((centres > (x1, y1)) & (centres < (x2, y2))).all(1)
+        assert np.array_equal(inside, shown)
+        assert inside.any()
+        if (x1, y1, x2, y2) != window:
+            assert 0.5 <= (x2 - x1) / (y2 - y1) <= 2.0
+
+
+def test_pictures_of_one_pixel_and_extreme_shapes() -> None:
+    augment = Augmentation(zoom_out=1.0, iou_crop=1.0)
+    for height, width in ((1, 1), (1, 300), (300, 2)):
+        image = np.full((height, width, 3), 90, dtype=np.uint8)
+        box = np.array([[0, 0, width, height]], dtype=np.float32)
+        for seed in range(30):
+            for boxes in (box, NO_BOXES):
+                canvas, moved, *_ = augment(image, boxes, Sizing(32), np.random.default_rng(seed))
+                assert canvas.shape == (3, 32, 32)
+                assert np.isfinite(moved).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"flip": 1.5}, "flip is a probability, from 0 to 1; got 1.5"),
+        ({"photometric": -0.1}, "photometric is a probability"),
+        ({"zoom_out": float("nan")}, "zoom_out is a probability"),
+        ({"zoom_out_max": 0.5}, "zoom_out_max must be at least 1"),
+    ],
+)
+def test_bad_options(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Augmentation(**options)

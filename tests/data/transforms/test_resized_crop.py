@@ -1,0 +1,128 @@
+"""The crop of random area and shape: torchvision's distribution, and boxes that follow the pixels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from red_rectangles import followed_rectangles
+from torchvision.transforms import v2
+
+from boxwright.data.images import resample
+from boxwright.data.input_format import Sizing, Window
+from boxwright.data.transforms.augment import Augmentation
+from boxwright.data.transforms.resized_crop import area_cropped
+
+ONLY: dict[str, Any] = {
+    "photometric": 0.0,
+    "channel_shuffle": 0.0,
+    "zoom_out": 0.0,
+    "iou_crop": 0.0,
+    "flip": 0.0,
+    "resized_crop": (0.08, 1.0),
+}
+NO_BOXES = np.zeros((0, 4), dtype=np.float32)
+
+
+@pytest.mark.parametrize("shape", [(480, 640), (300, 1200), (64, 48), (5, 7)])
+@pytest.mark.parametrize("shares", [(0.08, 1.0), (0.6, 1.0)])
+def test_parts_are_torchvisions(shape: tuple[int, int], shares: tuple[float, float]) -> None:
+    """Mean and spread of places and sides, and how often a side is whole, over 3,000 draws each."""
+    torch.manual_seed(0)
+    rng, transform, image = np.random.default_rng(0), v2.RandomResizedCrop(224, shares), torch.zeros(3, *shape)
+    ours, theirs = [], []
+    for _ in range(3000):
+        (x1, y1, x2, y2), height, width = area_cropped(*shape, shares, rng)
+        assert (y2 - y1, x2 - x1) == (height, width)
+        ours.append([y1, x1, height, width, height == shape[0], width == shape[1]])
+        drawn = transform.make_params([image])
+        top, left, height, width = (drawn[name] for name in ("top", "left", "height", "width"))
+        theirs.append([top, left, height, width, height == shape[0], width == shape[1]])
+    a, b = np.array(ours, dtype=float), np.array(theirs, dtype=float)
+    error = np.sqrt((a.var(0) + b.var(0)) / 3000)
+    assert (np.abs(a.mean(0) - b.mean(0)) <= 4 * error + 1e-9).all()
+    assert a.std(0)[:4] == pytest.approx(b.std(0)[:4], rel=0.08, abs=0.02)
+
+
+@pytest.mark.parametrize("shape", [(100, 1000), (1000, 100), (1, 300), (300, 2), (1, 1), (37, 101)])
+def test_what_fits_nowhere_is_torchvisions_centre(shape: tuple[int, int]) -> None:
+    part = area_cropped(*shape, (0.999, 1.0), np.random.default_rng(0))
+    drawn = v2.RandomResizedCrop(224, (0.999, 1.0)).make_params([torch.zeros(3, *shape)])
+    top, left, height, width = (drawn[name] for name in ("top", "left", "height", "width"))
+    assert part == (Window(left, top, left + width, top + height), height, width)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    height=st.integers(1, 500),
+    width=st.integers(1, 500),
+    shares=st.sampled_from([(0.08, 1.0), (0.25, 0.3), (0.9, 0.95), (0.0001, 0.01)]),
+    seed=st.integers(0, 2**32),
+)
+def test_parts_lie_inside_and_have_the_promised_area(
+    height: int, width: int, shares: tuple[float, float], seed: int
+) -> None:
+    (x1, y1, x2, y2), rows, columns = area_cropped(height, width, shares, np.random.default_rng(seed))
+    assert 0 <= x1 < x2 <= width
+    assert 0 <= y1 < y2 <= height
+    assert (rows, columns) == (y2 - y1, x2 - x1)
+    centred = (x1, y1) == ((width - columns) // 2, (height - rows) // 2) and (rows == height or columns == width)
+    if not centred:
+        assert (columns + 0.5) / (rows - 0.5) >= 3 / 4, "both sides are rounded"
+        assert (columns - 0.5) / (rows + 0.5) <= 4 / 3
+        low, high = (math.sqrt(share * height * width) for share in shares)
+        assert low - 1 <= math.sqrt(rows * columns) <= high + 1
+
+
+@pytest.mark.parametrize("sizing", [Sizing(96), Sizing(96, "shortest_side", 160), Sizing(96, "centre_crop")])
+def test_the_canvas_is_exactly_the_part(sizing: Sizing) -> None:
+    """Cropped in whole pixels, then resized; on a square, or in the part's own shape."""
+    image, augment = np.random.default_rng(0).integers(0, 256, (150, 210, 3), dtype=np.uint8), Augmentation(**ONLY)
+    shapes = set()
+    for seed in range(40):
+        canvas, _, _, view = augment(image, NO_BOXES, sizing, np.random.default_rng(seed))
+        x1, y1, x2, y2 = map(int, view.window)
+        assert view.canvas == sizing.canvas(y2 - y1, x2 - x1)
+        part = np.ascontiguousarray(image[y1:y2, x1:x2])
+        assert torch.equal(canvas, resample(part, Window.whole(y2 - y1, x2 - x1), *view.canvas))
+        shapes.add(view.canvas)
+    assert (len(shapes) > 10) == (sizing.resize == "shortest_side")
+
+
+def test_every_object_stays_that_a_part_is_left_of() -> None:
+    augment = Augmentation(**{**ONLY, "flip": 0.5, "zoom_out": 1.0, "iou_crop": 1.0})
+    boxes = np.array([[20, 30, 90, 120], [100, 10, 130, 40], [5, 5, 14, 12], [0, 0, 210, 150]], dtype=np.float32)
+    image, counts = np.zeros((150, 210, 3), dtype=np.uint8), set()
+    for seed in range(200):
+        _, moved, kept, view = augment(image, boxes, Sizing(96), np.random.default_rng(seed))
+        x1, y1, x2, y2 = view.window
+        assert x1 >= 0
+        assert y1 >= 0
+        left = boxes.clip([x1, y1, x1, y1], [x2, y2, x2, y2])
+        sides = (left[:, 2:] - left[:, :2]) * [96 / (x2 - x1), 96 / (y2 - y1)]
+        assert kept.tolist() == np.flatnonzero((sides >= 1).all(1)).tolist()
+        assert moved[-1].tolist() == [0, 0, 96, 96], "the box of a whole picture"
+        counts.add(len(kept))
+    assert counts == {1, 2, 3, 4}
+
+
+def test_red_pixels_have_their_boxes() -> None:
+    augment = Augmentation(**{**ONLY, "flip": 0.5, "vertical_flip": 0.5})
+    assert followed_rectangles(augment, Sizing(96), tolerance=1) > 100
+
+
+def test_the_last_stage_only_mirrors() -> None:
+    augment, rng = Augmentation(**ONLY), np.random.default_rng(0)
+    view, _ = augment.draw_view(480, 640, NO_BOXES, Sizing(64), rng, light=True)
+    assert view == (Window.whole(480, 640), (64, 64), False, False)
+
+
+@pytest.mark.parametrize("shares", [(0.0, 1.0), (0.9, 0.5), (0.5, 1.1), (float("nan"), 1.0)])
+def test_bad_shares(shares: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="resized_crop is the least and the largest share of the area, above 0 and up"):
+        Augmentation(resized_crop=shares)

@@ -1,0 +1,87 @@
+"""What is pooled of a region, written out level by level with torchvision's operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from boxwright.layers import region_pooling
+from boxwright.regions.roi_extractor import RegionPooling, RegionSource, fused
+
+CHANNELS, STRIDES, CELLS = 3, (4, 8, 16), 5
+
+
+def maps() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(2, CHANNELS, 96 // s, 128 // s, generator=generator, dtype=torch.double) for s in STRIDES]
+
+
+BOXES = torch.tensor([[3.0, 5, 17, 22], [-9, 10, 60, 50], [8, 2, 120, 95], [40, 40, 41, 90]]).double()
+IMAGES = torch.tensor([0, 1, 1, 0])
+
+
+def pooled(features: Any, **options: Any) -> RegionPooling:
+    torch.manual_seed(0)
+    return RegionPooling(RegionSource(CHANNELS, STRIDES, features, **options), output_size=CELLS).double()
+
+
+def by_hand() -> list[Tensor]:
+    """Every region on every level."""
+    regions = torch.cat((IMAGES[:, None].double(), BOXES), 1)
+    levels = zip(maps(), STRIDES, strict=True)
+    return [roi_align(x, regions, CELLS, spatial_scale=1 / stride, sampling_ratio=2) for x, stride in levels]
+
+
+def test_adaptive_features_are_those_of_every_level() -> None:
+    found = pooled("adaptive")(maps(), BOXES, IMAGES)
+    assert len(found) == pooled("adaptive").num_outputs == 3
+    for ours, theirs in zip(found, by_hand(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    first, second, third = by_hand()
+    torch.testing.assert_close(fused(found, "max"), torch.maximum(torch.maximum(first, second), third))
+    torch.testing.assert_close(fused(found, "sum"), first + second + third)
+
+
+def test_soft_features_are_a_sum_with_a_weight_for_each_cell_and_level() -> None:
+    pooling, each = pooled("soft"), by_hand()
+    reduce, _, place, _ = pooling.weigh
+    hidden = F.conv2d(torch.cat(each, 1), reduce.weight, reduce.bias).relu()
+    weights = 1 / (1 + torch.exp(-F.conv2d(hidden, place.weight, place.bias, padding=1)))
+    wanted = sum(weights[:, i : i + 1] * x for i, x in enumerate(each))
+    (found,) = pooling(maps(), BOXES, IMAGES)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    assert weights.std((0, 2, 3)).min() > 0.01
+
+
+def test_a_region_is_on_the_one_level_that_fits_it() -> None:
+    boxes = torch.tensor([[0.0, 0, 60, 60], [0, 0, 130, 130], [0, 0, 300, 300]]).double()  # of levels 4, 8, 16
+    (found,) = pooled("fpn_level")(maps(), boxes, IMAGES[:3])
+    regions = torch.cat((IMAGES[:3, None].double(), boxes), 1)
+    for i, (x, stride) in enumerate(zip(maps(), STRIDES, strict=True)):
+        wanted = roi_align(x, regions[i : i + 1], CELLS, spatial_scale=1 / stride, sampling_ratio=2)
+        torch.testing.assert_close(found[i : i + 1], wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("features", ["adaptive", "soft"])
+def test_levels_are_looked_at_one_by_one(features: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that none is laid out more than once."""
+    seen = []
+
+    def looked(levels: list[Tensor], *rest: Any, **options: Any) -> Tensor:
+        seen.append([tuple(x.shape[-2:]) for x in levels])
+        return original(levels, *rest, **options)
+
+    original = region_pooling.roi_align
+    monkeypatch.setattr(region_pooling, "roi_align", looked)
+    pooled(features)(maps(), BOXES, IMAGES)
+    assert seen == [[(24, 32)], [(12, 16)], [(6, 8)]]
+
+
+def test_options_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"level_epsilon is one of \['outside', 'inside'\], not 'outsid'"):
+        RegionPooling(RegionSource(2, [4], "fpn_level", "outsid"), output_size=7)  # type: ignore[arg-type]
