@@ -1,9 +1,9 @@
 """Attention with relative positions beside its plain form, which holds the logits of all pairs: memory and time.
 
-    python benchmarks/bottleneck_attention.py                       2 pictures, 64 x 64 cells, 4 heads of width 128
+    python benchmarks/bottleneck_attention.py                       2 images, 64 x 64 cells, 4 heads of width 128
     python benchmarks/bottleneck_attention.py --cells 14 --batch 8
 
-BoTNet's first block sees 64 x 64 cells of a picture of 1024 x 1024 pixels. A pass is forward and backward. Memory is
+BoTNet's first block sees 64 x 64 cells of an image of 1024 x 1024 pixels. A pass is forward and backward. Memory is
 the most that a process of its own held during one pass (its peak resident size), less what it held before: weights,
 input, and a pass over a small map, which loads what is loaded once. Times are medians over rounds in which both forms
 take turns, so that whatever else the machine does meets both alike. Ratios are ours over the plain form's.
@@ -31,7 +31,7 @@ def layer_of(options: argparse.Namespace, form: str, cells: int) -> tuple[Positi
     torch.manual_seed(0)
     channels = options.heads * options.head_dim
     layer = PositionAttention(channels, (cells, cells), num_heads=options.heads)
-    layer.as_published = form == "plain"
+    layer.count_as_published = form == "plain"
     return layer, torch.randn(options.batch, channels, cells, cells)
 
 

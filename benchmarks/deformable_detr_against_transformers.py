@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--variant", choices=list(VARIANTS), default="base")
     parser.add_argument("--image-size", type=int, default=512)
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--objects", type=int, default=7, help="per picture")
+    parser.add_argument("--objects", type=int, default=7, help="per image")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
 

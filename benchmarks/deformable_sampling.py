@@ -32,7 +32,7 @@ def encoder_inputs(size: tuple[int, int], batch: int, *, scattered: bool) -> tup
     """Value, locations and weights, and the shapes of the levels."""
     shapes = [(-(-size[0] // stride), -(-size[1] // stride)) for stride in STRIDES]
     tokens, levels = sum(h * w for h, w in shapes), len(shapes)
-    centres = torch.cat(
+    centers = torch.cat(
         [
             torch.cartesian_prod((torch.arange(h) + 0.5) / h, (torch.arange(w) + 0.5) / w).flip(-1)  # (h w) (x, y)
             for h, w in shapes
@@ -40,7 +40,7 @@ def encoder_inputs(size: tuple[int, int], batch: int, *, scattered: bool) -> tup
     )
     cells = torch.tensor([(w, h) for h, w in shapes]).view(levels, 1, 2)
     offsets = 3 * torch.randn(batch, tokens, HEADS, levels, POINTS, 2)
-    locations = centres.view(1, tokens, 1, 1, 1, 2) + offsets / cells
+    locations = centers.view(1, tokens, 1, 1, 1, 2) + offsets / cells
     weights = torch.rand(batch, tokens, HEADS, levels * POINTS).softmax(-1).view(offsets.shape[:-1])
     value = torch.randn(batch, tokens, HEADS, WIDTH)
     return [value, torch.rand_like(locations) if scattered else locations, weights], shapes

@@ -2,7 +2,7 @@
 
     python benchmarks/mask_rcnn_training.py --data DIR --image-size 256 --budget 10m
 
-Both run through Boxwright's training: the same pictures, augmentation, batches, optimiser, schedule, moving average and
+Both run through Boxwright's training: the same images, augmentation, batches, optimizer, schedule, moving average and
 evaluation, in float32, from scratch. Ours is the recipe `mask_rcnn_r18_fpn`, theirs has torchvision's own options. Each
 gets as many steps as fit into the budget on this machine: ours as fast as with a trained model, theirs as fast as with
 a fresh one, which finds few objects to make masks of, so that their run takes longer than the budget, never shorter.
@@ -60,8 +60,8 @@ class TorchvisionMaskRCNN(Detector):
             shapes = [target.size for target in targets]
             wanted = [_wanted(target) for target in targets]
         features = self.model.backbone(images)
-        pictures = ImageList(images, shapes)
-        proposals, first = self.model.rpn(pictures, features, wanted)
+        images = ImageList(images, shapes)
+        proposals, first = self.model.rpn(images, features, wanted)
         found, second = self.model.roi_heads(features, proposals, shapes, wanted)
         return {**first, **second} if targets is not None else found
 

@@ -43,7 +43,7 @@ def our_detector(options: argparse.Namespace) -> Detector:
 
 
 def their_detector(options: argparse.Namespace) -> TheirFasterRCNN:
-    """For pictures that are not resized."""
+    """For images that are not resized."""
     norm = torchvision.ops.FrozenBatchNorm2d if options.frozen else nn.BatchNorm2d
     body = getattr(torchvision.models, f"resnet{options.depth}")(norm_layer=norm)
     backbone = _resnet_fpn_extractor(body, 3 if options.frozen else 5)
@@ -52,7 +52,7 @@ def their_detector(options: argparse.Namespace) -> TheirFasterRCNN:
 
 
 def steps(options: argparse.Namespace) -> tuple[Action, Action]:
-    """A training step of each, without the optimiser."""
+    """A training step of each, without the optimizer."""
     side, generator = options.image_size, torch.Generator().manual_seed(0)
     ours, theirs = our_detector(options).train(), their_detector(options).train()
     images = torch.rand(options.batch, 3, side, side, generator=generator)
@@ -84,7 +84,7 @@ def sure_of_something(model: nn.Module, num_logits: int) -> None:
 
 
 def predictions(options: argparse.Namespace) -> tuple[Action, Action]:
-    """From pictures to detections, of both as they are used: ours with norms folded."""
+    """From images to detections, of both as they are used: ours with norms folded."""
     side = options.image_size
     ours, theirs = our_detector(options).eval(), their_detector(options).eval()
     for model in (ours, theirs):
@@ -105,7 +105,7 @@ def predictions(options: argparse.Namespace) -> tuple[Action, Action]:
         return theirs(list(images))
 
     found = len(our_prediction()[0].scores), len(their_prediction()[0]["scores"])
-    print(f"objects in the first picture: {found[0]} and {found[1]}")
+    print(f"objects in the first image: {found[0]} and {found[1]}")
     return our_prediction, their_prediction
 
 
@@ -115,11 +115,11 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=256, help="a multiple of 64")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--classes", type=int, default=90)
-    parser.add_argument("--objects", type=int, default=13, help="per picture")
+    parser.add_argument("--objects", type=int, default=13, help="per image")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frozen", action="store_true", help="constant norms, stem and c2 as they are")
     parser.add_argument("--masks", action="store_true", help="Mask R-CNN")
-    parser.add_argument("--inference", action="store_true", help="pictures to detections, not training")
+    parser.add_argument("--inference", action="store_true", help="images to detections, not training")
     parser.add_argument("--channels-last", action="store_true", help="theirs too, in prediction")
     options = parser.parse_args()
     torch.manual_seed(0)

@@ -42,7 +42,7 @@ def boxwright_retinanet(version: int, num_classes: int, *, frozen: bool) -> Dete
 
 
 def torchvision_retinanet(version: int, num_classes: int, *, frozen: bool) -> retinanet.RetinaNet:
-    """For pictures that are not resized."""
+    """For images that are not resized."""
     build = (retinanet.retinanet_resnet50_fpn, retinanet.retinanet_resnet50_fpn_v2)[version - 1]
     model = build(weights=None, weights_backbone=None, num_classes=num_classes, _skip_resize=True)
     if frozen:
@@ -57,7 +57,7 @@ def torchvision_retinanet(version: int, num_classes: int, *, frozen: bool) -> re
 
 
 def steps(options: argparse.Namespace) -> tuple[Callable[[], None], Callable[[], None]]:
-    """A training step of each, without the optimiser."""
+    """A training step of each, without the optimizer."""
     side, generator = options.image_size, torch.Generator().manual_seed(0)
     ours = boxwright_retinanet(options.version, options.classes, frozen=options.frozen).train()
     theirs = torchvision_retinanet(options.version, options.classes, frozen=options.frozen).train()
@@ -113,10 +113,10 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=512, help="a multiple of 128")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--classes", type=int, default=91)
-    parser.add_argument("--objects", type=int, default=13, help="per picture")
+    parser.add_argument("--objects", type=int, default=13, help="per image")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frozen", action="store_true", help="constant norms, stem and c2 as they are")
-    parser.add_argument("--detections", action="store_true", help="post-processing of one picture, not training")
+    parser.add_argument("--detections", action="store_true", help="post-processing of one image, not training")
     parser.add_argument("--candidates", type=float, default=0.001, help="share of logits above the threshold")
     options = parser.parse_args()
     torch.manual_seed(0)

@@ -1,6 +1,6 @@
 """Both bodies of RoIAlign beside each other: the regions of a training step, in turn, as ratios.
 
-    python benchmarks/roi_align.py                                      512 regions of each of 4 pictures, 256 pixels
+    python benchmarks/roi_align.py                                      512 regions of each of 4 images, 256 pixels
     python benchmarks/roi_align.py --size 800 1066 --batch 1 --regions 1000
 
 Regions of all sizes lie on four levels (strides 4 to 32) of 256 channels, each on the level that fits it; 7 x 7 cells
@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from boxwright.ops.roi_align import RoIBody, roi_align
+from boxwright.ops.roi_align import RoIBackend, roi_align
 from boxwright.regions.levels import region_levels
 from side_by_side import Action, in_turn
 
@@ -24,7 +24,7 @@ CHANNELS, STRIDES = 256, (4, 8, 16, 32)
 
 
 def regions(size: tuple[int, int], count: int) -> Tensor:
-    """Corner boxes on a picture, of sides from 10 pixels to all of it."""
+    """Corner boxes on an image, of sides from 10 pixels to all of it."""
     height, width = size
     sides = torch.tensor([width, height]) * torch.rand(count, 2).pow(2).clamp(min=10 / max(size))
     corners = torch.rand(count, 2) * (torch.tensor([width, height]) - sides)
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=2, default=(256, 256), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--regions", type=int, default=512, help="of each picture")
+    parser.add_argument("--regions", type=int, default=512, help="of each image")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
@@ -54,13 +54,13 @@ def main() -> None:
     levels = region_levels(boxes, STRIDES)
     change = torch.randn(len(boxes), CHANNELS, 7, 7)
 
-    def form(body: RoIBody) -> Callable[[], Tensor]:
+    def form(body: RoIBackend) -> Callable[[], Tensor]:
         return lambda: roi_align(maps, STRIDES, boxes, images, levels, output_size=7, body=body)
 
     def back(action: Callable[[], Tensor]) -> Action:
         return lambda: torch.autograd.grad(action(), maps, change)
 
-    bodies: tuple[RoIBody, ...] = ("torchvision", "embedding_bag")
+    bodies: tuple[RoIBackend, ...] = ("torchvision", "embedding_bag")
     for what, actions in (
         ("forward", {body: torch.no_grad()(form(body)) for body in bodies}),
         ("forward and backward", {body: back(form(body)) for body in bodies}),

@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, choices=(18, 50), default=18)
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--objects", type=int, default=13, help="per picture")
+    parser.add_argument("--objects", type=int, default=13, help="per image")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--inference", action="store_true", help="batch 1, without gradient, instead of training")
     options = parser.parse_args()

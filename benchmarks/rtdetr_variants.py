@@ -3,7 +3,7 @@
     python benchmarks/rtdetr_variants.py --image-size 640 --rounds 5
     python benchmarks/rtdetr_variants.py --device cuda --rounds 50
 
-The whole detector, R50, one picture, fused for inference, float32. All models take turns in one process, so that
+The whole detector, R50, one image, fused for inference, float32. All models take turns in one process, so that
 whatever else the machine does meets all alike; times are medians. The paper's are of TensorRT in float16 on a T4
 (tables 3 and 5): an ordering to compare with, not numbers to reach.
 

@@ -29,7 +29,7 @@ def in_turn(*actions: Action, rounds: int, warm_up: int = 2) -> list[float]:
 def random_objects(
     count: int, side: int, num_classes: int, generator: torch.Generator, *, masks: bool = False
 ) -> Targets:
-    """Objects of a square picture, of a twentieth to two fifths of its sides; masks fill their boxes."""
+    """Objects of a square image, of a twentieth to two fifths of its sides; masks fill their boxes."""
     corner = torch.rand(count, 2, generator=generator) * 0.6 * side
     size = (torch.rand(count, 2, generator=generator) * 0.35 + 0.05) * side
     labels = torch.randint(0, num_classes, (count,), generator=generator)

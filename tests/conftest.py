@@ -42,7 +42,7 @@ TINY_RECIPE: dict[str, Any] = {
         "steps": 6,
         "batch_size": 4,
         "multi_scale": 0.5,
-        "light_share": 0.2,
+        "no_aug_fraction": 0.2,
         "evaluations": 2,
         "lr": 0.001,
         "device": "cpu",
@@ -54,7 +54,7 @@ TINY_RECIPE: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn data set of 10 pictures to train on and 6 held out, with sparse ids; not to be written to."""
+    """A drawn data set of 10 images to train on and 6 held out, with sparse ids; not to be written to."""
     return draw_with_sparse_ids(tmp_path_factory.mktemp("drawn") / "set", train=10, val=6, image_size=80, seed=1)
 
 
@@ -83,7 +83,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> Path:
 
 @pytest.fixture
 def make_targets() -> MakeTargets:
-    """Targets with so many objects, ellipses, per picture, inside a canvas of ``size`` (height, width)."""
+    """Targets with so many objects, ellipses, per image, inside a canvas of ``size`` (height, width)."""
 
     def make(
         counts: Sequence[int], *, size: tuple[int, int] = (64, 64), num_classes: int = 4, seed: int = 0
@@ -98,8 +98,8 @@ def make_targets() -> MakeTargets:
             sides = torch.rand(count, 2, generator=generator) * 0.35 + 0.05
             boxes = torch.cat((corner, corner + sides), 1) * scale
             labels = torch.randint(0, num_classes, (count,), generator=generator)
-            centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
-            (cx, cy), (rx, ry) = (values.t()[:, :, None, None] for values in (centre, half))
+            center, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+            (cx, cy), (rx, ry) = (values.t()[:, :, None, None] for values in (center, half))
             masks = ((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 < 1
             targets.append(Targets(labels, boxes, size, masks))
         return targets

@@ -1,4 +1,4 @@
-"""That what is found in a picture does not depend on the pictures around it."""
+"""That what is found in an image does not depend on the images around it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SHAPES = ((60, 80), (200, 33), (64, 64), (31, 400), (90, 90), (120, 160), (80, 6
 """(height, width): some have equal canvases at a shortest side of 64 pixels, some are longer than wide, some lines."""
 
 
-def picture(height: int, width: int, seed: int = 0) -> Image.Image:
-    """Coarse noise: every picture looks different to a detector."""
+def make_image(height: int, width: int, seed: int = 0) -> Image.Image:
+    """Coarse noise: every image looks different to a detector."""
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize((width, height))
 
@@ -31,14 +31,14 @@ def assert_same(one: Detections, other: Detections, tolerance: float = 1e-4) -> 
 
 
 def assert_alone_as_among_others(detector: Detector) -> None:
-    """Pictures of all sizes are predicted as each alone, in any order and batch size."""
-    pictures = [picture(*shape, seed) for seed, shape in enumerate(SHAPES)]
-    alone = [detector.predict(one) for one in pictures]
+    """Images of all sizes are predicted as each alone, in any order and batch size."""
+    images = [make_image(*shape, seed) for seed, shape in enumerate(SHAPES)]
+    alone = [detector.predict(one) for one in images]
     for batch_size in (1, 2, 3, 8, 20):
-        order = np.random.default_rng(batch_size).permutation(len(pictures)).tolist()
-        together = detector.predict([pictures[i] for i in order], batch_size=batch_size)
+        order = np.random.default_rng(batch_size).permutation(len(images)).tolist()
+        together = detector.predict([images[i] for i in order], batch_size=batch_size)
         assert isinstance(together, list)
-        assert len(together) == len(pictures)
+        assert len(together) == len(images)
         for i, found in zip(order, together, strict=True):
             expected = alone[i]
             assert isinstance(expected, Detections)
@@ -48,4 +48,4 @@ def assert_alone_as_among_others(detector: Detector) -> None:
     assert isinstance(other, Detections)
     enough = 5 if detector.task == "detection" else min(5, len(detector.categories))
     assert min(len(first.scores), len(other.scores)) >= enough, "something is found"
-    assert (first.scores[:5] - other.scores[:5]).abs().max() > 1e-3, "the pictures are told apart at all"
+    assert (first.scores[:5] - other.scores[:5]).abs().max() > 1e-3, "the images are told apart at all"

@@ -12,7 +12,7 @@ def shake(module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         spread = 0.5 if ".classes." in name or "encoder_classes" in name else 0.1
         if ".switch." in name:
-            spread = 0.01  # Unbounded factors: of other pictures, some layers later, they would make infinities.
+            spread = 0.01  # Unbounded factors: of other images, some layers later, they would make infinities.
         parameter.add_(torch.randn_like(parameter) * spread)
     for child in module.modules():
         if isinstance(child, nn.Embedding) and child.padding_idx is not None:

@@ -1,4 +1,4 @@
-"""A detector used on pictures."""
+"""A detector used on images."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.loader import collate
 from boxwright.data.loading.samples import Sample
 from boxwright.detector import Detector
-from boxwright.layers.padding import mask_at
+from boxwright.layers.padding import resize_mask
 from boxwright.structures import Detections, Features, ImageSize, Level, LossTotals, Spec, Targets, main_levels
-from neighbors import assert_alone_as_among_others, assert_same, picture
+from neighbors import assert_alone_as_among_others, assert_same, make_image
 
 MakeDetector = Callable[..., Detector]
 MakeTargets = Callable[..., list[Targets]]
@@ -37,13 +37,13 @@ def test_predicts_in_evaluation_mode_and_gives_training_back(detector: Detector)
     statistics = {name: buffer.clone() for name, buffer in detector.named_buffers()}
     modes: list[bool] = []
     detector.head.register_forward_hook(lambda module, *_: modes.append(module.training))
-    in_training = detector.predict(picture(60, 80))
+    in_training = detector.predict(make_image(60, 80))
     assert modes == [False]
     assert detector.training
     assert all(module.training for module in detector.modules())
     for name, buffer in detector.named_buffers():
         torch.testing.assert_close(buffer, statistics[name], rtol=0, atol=0)
-    in_evaluation = detector.eval().predict(picture(60, 80))
+    in_evaluation = detector.eval().predict(make_image(60, 80))
     assert not detector.training
     assert isinstance(in_training, Detections)
     assert isinstance(in_evaluation, Detections)
@@ -53,12 +53,12 @@ def test_predicts_in_evaluation_mode_and_gives_training_back(detector: Detector)
 def test_mode_is_given_back_after_an_error_too(detector: Detector) -> None:
     detector.train()
     with pytest.raises(FileNotFoundError):
-        detector.predict("no/such/picture.jpg")
+        detector.predict("no/such/image.jpg")
     assert detector.training
 
 
 @pytest.mark.parametrize("input_format", [SQUARE, KEPT], ids=["square", "shortest_side"])
-def test_a_picture_alone_is_predicted_as_among_others(detector: Detector, input_format: InputFormat) -> None:
+def test_an_image_alone_is_predicted_as_among_others(detector: Detector, input_format: InputFormat) -> None:
     detector.input_format = input_format
     assert_alone_as_among_others(detector)
 
@@ -69,13 +69,15 @@ def test_only_equal_canvases_share_a_batch(detector: Detector) -> None:
     masks: list[object] = []
     detector.backbone.register_forward_pre_hook(lambda _, inputs: batches.append(tuple(inputs[0].shape)))
     detector.head.register_forward_pre_hook(lambda _, inputs: masks.append(inputs[1]))
-    detector.predict([picture(*shape) for shape in ((60, 80), (80, 60), (120, 160), (31, 400), (6, 8))], batch_size=2)
+    detector.predict(
+        [make_image(*shape) for shape in ((60, 80), (80, 60), (120, 160), (31, 400), (6, 8))], batch_size=2
+    )
     assert batches == [(2, 3, 64, 85), (1, 3, 85, 64), (1, 3, 7, 90), (1, 3, 64, 85)]
     assert masks == [None] * 4
 
 
 def test_the_head_does_not_see_what_is_in_the_padding(detector: Detector) -> None:
-    """Of a training batch: whatever the levels hold beside the picture, outputs and losses stay."""
+    """Of a training batch: whatever the levels hold beside the image, outputs and losses stay."""
     detector.eval()
     boxes = torch.tensor([[4.0, 6.0, 30.0, 50.0]])
     samples = [
@@ -95,7 +97,7 @@ def test_the_head_does_not_see_what_is_in_the_padding(detector: Detector) -> Non
     for neck in detector.necks:
         features = neck(features, mask)
     changed = {
-        name: torch.where(mask_at(mask, *level.shape[-2:])[:, None], 50 * torch.randn_like(level), level)
+        name: torch.where(resize_mask(mask, *level.shape[-2:])[:, None], 50 * torch.randn_like(level), level)
         for name, level in features.items()
     }
     assert all((changed[name] - features[name]).abs().max() > 50 for name in features)
@@ -108,9 +110,9 @@ def test_the_head_does_not_see_what_is_in_the_padding(detector: Detector) -> Non
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_boxes_lie_inside_the_original_picture(detector: Detector) -> None:
+def test_boxes_lie_inside_the_original_image(detector: Detector) -> None:
     for height, width in ((60, 80), (301, 17), (1, 1)):
-        found = detector.predict(picture(height, width))
+        found = detector.predict(make_image(height, width))
         assert isinstance(found, Detections)
         assert len(found.boxes) == 12 * 4
         assert found.boxes.min() >= 0
@@ -120,8 +122,8 @@ def test_boxes_lie_inside_the_original_picture(detector: Detector) -> None:
         assert found.boxes[:, 0::2].max() > 0.3 * width
 
 
-def test_boxes_scale_with_the_original_picture(detector: Detector) -> None:
-    # One colour looks the same at every size.
+def test_boxes_scale_with_the_original_image(detector: Detector) -> None:
+    # One color looks the same at every size.
     small, large = (detector.predict(Image.new("RGB", size, (200, 40, 90))) for size in ((50, 40), (500, 80)))
     assert isinstance(small, Detections)
     assert isinstance(large, Detections)
@@ -129,8 +131,8 @@ def test_boxes_scale_with_the_original_picture(detector: Detector) -> None:
     torch.testing.assert_close(small.boxes * torch.tensor([10.0, 2, 10, 2]), large.boxes, rtol=1e-4, atol=1e-2)
 
 
-def test_every_form_of_a_picture_is_the_same_picture(detector: Detector, tmp_path: Path) -> None:
-    image = picture(60, 80)
+def test_every_form_of_an_image_is_the_same_image(detector: Detector, tmp_path: Path) -> None:
+    image = make_image(60, 80)
     image.save(tmp_path / "one.png")
     array = np.asarray(image).copy()
     tensor = torch.from_numpy(array).permute(2, 0, 1)
@@ -146,15 +148,15 @@ def test_every_form_of_a_picture_is_the_same_picture(detector: Detector, tmp_pat
         assert_same(found, expected, tolerance=1e-5)
 
 
-def test_no_pictures(detector: Detector) -> None:
+def test_no_images(detector: Detector) -> None:
     assert detector.predict([]) == []
 
 
 def test_threshold_leaves_out_lower_scores(detector: Detector) -> None:
-    every = detector.predict(picture(60, 80))
+    every = detector.predict(make_image(60, 80))
     assert isinstance(every, Detections)
     middle = every.scores[20].item()
-    some = detector.predict(picture(60, 80), threshold=middle)
+    some = detector.predict(make_image(60, 80), threshold=middle)
     assert isinstance(some, Detections)
     assert len(some.scores) == 21
     assert some.scores.min().item() == pytest.approx(middle, abs=1e-7)
@@ -164,7 +166,7 @@ def test_threshold_leaves_out_lower_scores(detector: Detector) -> None:
 @pytest.mark.parametrize("options", [{"threshold": -0.1}, {"threshold": 1.5}, {"batch_size": 0}])
 def test_options_out_of_range(detector: Detector, options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"threshold is in \[0, 1\] and batch_size at least 1"):
-        detector.predict(picture(8, 8), **options)  # type: ignore[arg-type]
+        detector.predict(make_image(8, 8), **options)  # type: ignore[arg-type]
 
 
 def test_a_model_that_has_diverged_says_so(detector: Detector) -> None:
@@ -176,7 +178,7 @@ def test_a_model_that_has_diverged_says_so(detector: Detector) -> None:
 
 
 def test_predicting_leaves_no_graph(detector: Detector) -> None:
-    found = detector.predict(picture(8, 8))
+    found = detector.predict(make_image(8, 8))
     assert isinstance(found, Detections)
     assert not found.boxes.requires_grad
     assert all(parameter.grad is None for parameter in detector.parameters())

@@ -1,6 +1,6 @@
 """From a data set on disk to drawn boxes: train, stop, resume, evaluate, predict, from the command line and Python.
 
-The detector learns eight drawn pictures by heart, so that what comes out at the end can be compared with what was
+The detector learns eight drawn images by heart, so that what comes out at the end can be compared with what was
 drawn: a fault anywhere on the way, in targets, losses, average, postprocessing or metrics, shows as a low AP.
 """
 
@@ -71,7 +71,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(place: Path) -> Path:
-    """A run that was stopped at step 40 and went on, measured on the pictures that it is trained on."""
+    """A run that was stopped at step 40 and went on, measured on the images that it is trained on."""
     data = place / "data"
     learned = ["--val-annotations", str(data / "annotations" / "train.json"), "--val-images", str(data / "images")]
     train = ["train", str(place / "small.yaml"), "--data", str(data), *learned, "--out", str(place / "run")]
@@ -201,7 +201,7 @@ class TestPython:
         return found
 
     @pytest.mark.parametrize("form", ["text", "PIL", "array", "tensor", "floats", "float tensor"])
-    def test_every_form_of_a_picture(self, detector: Detector, path: Path, expected: Detections, form: str) -> None:
+    def test_every_form_of_an_image(self, detector: Detector, path: Path, expected: Detections, form: str) -> None:
         with Image.open(path) as image:
             array = np.asarray(image.convert("RGB"))
             forms: dict[str, Any] = {
@@ -216,7 +216,7 @@ class TestPython:
         assert isinstance(found, Detections)
         assert all(torch.equal(one, other) for one, other in zip(found[:3], expected[:3], strict=True))
 
-    def test_several_pictures_in_order(self, detector: Detector, path: Path, place: Path, expected: Detections) -> None:
+    def test_several_images_in_order(self, detector: Detector, path: Path, place: Path, expected: Detections) -> None:
         other = place / "data" / "images" / "val_00000.jpg"
         found = detector.predict([other, path, other], batch_size=2)
         assert [len(detections.scores) for detections in found] == [180, 180, 180]

@@ -40,9 +40,9 @@ def test_the_name_of_a_coarser_level(name: str, coarser: str) -> None:
 
 def test_shares_of_a_step() -> None:
     totals = LossTotals(objects=6, images=4, processes=2, matches=0)
-    assert (totals.object_share, totals.image_share, totals.match_share) == (3.0, 2.0, 0.5)
+    assert (totals.objects_per_process, totals.images_per_process, totals.matches_per_process) == (3.0, 2.0, 0.5)
     target = Targets(torch.zeros(3, dtype=torch.int64), torch.zeros(3, 4), (8, 8))
     counted = LossTotals.of([target, target])
     assert counted == LossTotals(6, 2, 1, None)
     with pytest.raises(ValueError, match=r"need LossTotals with matches; Detector\.totals counts them"):
-        assert counted.match_share
+        assert counted.matches_per_process

@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 
-from boxwright.data.images import Picture, normalise
+from boxwright.data.images import ImageLike, normalize
 from boxwright.data.input_format import InputFormat
-from boxwright.data.loading.equal_sizes import Ready, read_equal_canvases
+from boxwright.data.loading.equal_sizes import PreparedImage, prepare_equal_sizes
 from boxwright.layers.rep_vgg import fuse_for_inference
-from boxwright.ops.finite import check_numbers
+from boxwright.ops.finite import check_finite
 from boxwright.queries.selection import SelectionQuality
 from boxwright.structures import Category, Detections, Features, ImageSize, LossTotals, Spec, Targets, Task, main_levels
 
@@ -60,18 +60,18 @@ class SelectingHead(Protocol):
 
 
 @runtime_checkable
-class MatchingHead(Protocol):
+class MatchCountingHead(Protocol):
     """A head whose losses are divided by the number of places that it gives to objects."""
 
     def count_matches(self, targets: Sequence[Targets], canvas: tuple[int, int]) -> int:
-        """How many places, for pictures on a canvas of this (height, width) in pixels of the network's input."""
+        """How many places, for images on a canvas of this (height, width) in pixels of the network's input."""
 
 
 @runtime_checkable
-class GrowingHead(Protocol):
-    """A head whose training steps take longer once it has learnt to find objects."""
+class WorstCaseHead(Protocol):
+    """A head whose training steps take longer once it has learned to find objects."""
 
-    def as_if_trained(self, targets: Sequence[Targets]) -> list[Targets]:
+    def worst_case_targets(self, targets: Sequence[Targets]) -> list[Targets]:
         """Targets that give it as much to do now, for measuring how long a step will take."""
 
 
@@ -90,14 +90,14 @@ class TaskHead(Protocol):
 
 
 class Detector(nn.Module):
-    """Backbone, necks and head in a row, with what is needed to use them on pictures.
+    """Backbone, necks and head in a row, with what is needed to use them on images.
 
     Args:
         backbone: images to levels.
         necks: levels to levels, in order; may be empty.
         head: levels to detections.
         categories: label i means ``categories[i]``.
-        input_format: what the network wants its pictures to look like.
+        input_format: what the network wants its images to look like.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Detector(nn.Module):
         padding_mask: Bool[Tensor, "b h w"] | None = None,
         targets: Sequence[Targets] | None = None,
     ) -> Any:
-        """The head's output for normalised images; with ``targets``, one that ``loss`` takes."""
+        """The head's output for normalized images; with ``targets``, one that ``loss`` takes."""
         spec: Spec = self.backbone.out_spec  # type: ignore[assignment]
         features: Features = self.backbone(images)
         auxiliary: Features = {}
@@ -149,69 +149,69 @@ class Detector(nn.Module):
 
         Args:
             output: of ``forward`` with the same targets.
-            targets: one per picture.
-            totals: of the whole optimiser step, over processes and accumulated batches; of ``targets`` where None.
+            targets: one per image.
+            totals: of the whole optimizer step, over processes and accumulated batches; of ``targets`` where None.
         """
         return self.head.loss(output, targets, totals)  # type: ignore[operator, no-any-return]
 
     def totals(self, targets: Sequence[Targets], canvas: tuple[int, int]) -> LossTotals:
-        """What ``loss`` divides by, of these pictures alone; those of a step's parts add up.
+        """What ``loss`` divides by, of these images alone; those of a step's parts add up.
 
         Args:
-            targets: one per picture.
+            targets: one per image.
             canvas: (height, width) of the network's input.
         """
         totals = LossTotals.of(targets)
-        if isinstance(self.head, MatchingHead):
+        if isinstance(self.head, MatchCountingHead):
             totals = totals._replace(matches=self.head.count_matches(targets, canvas))
         return totals
 
     def postprocess(self, output: Any, image_sizes: Sequence[ImageSize]) -> list[Detections]:
-        """Detections of each picture, best first, in pixels of the original picture."""
+        """Detections of each image, best first, in pixels of the original image."""
         return self.head.postprocess(output, image_sizes)  # type: ignore[operator, no-any-return]
 
     @torch.inference_mode()
     def predict(
-        self, images: Picture | Iterable[Picture], *, threshold: float = 0.0, batch_size: int = 8
+        self, images: ImageLike | Iterable[ImageLike], *, threshold: float = 0.0, batch_size: int = 8
     ) -> Detections | list[Detections]:
-        """Detect objects in pictures, always in evaluation mode.
+        """Detect objects in images, always in evaluation mode.
 
         Args:
-            images: one picture, or several: a path, a PIL image, an array (h, w, 3) or a tensor (3, h, w), RGB, of
+            images: one image, or several: a path, a PIL image, an array (h, w, 3) or a tensor (3, h, w), RGB, of
                 bytes or of floats in [0, 1]. A tensor of four dimensions is several.
             threshold: detections with a lower score are left out, in [0, 1].
-            batch_size: pictures that go through the network together, at most: only equal canvases do.
+            batch_size: images that go through the network together, at most: only equal canvases do.
 
         Returns:
-            detections in pixels of the original picture; a list of them, in order, where several pictures came in.
+            detections in pixels of the original image; a list of them, in order, where several images came in.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: something is not a picture, an argument is out of range, or what the model says is not a number.
+            ValueError: something is not an image, an argument is out of range, or what the model says is not a number.
         """
         if not 0 <= threshold <= 1 or batch_size < 1:
             raise ValueError(f"threshold is in [0, 1] and batch_size at least 1, not {threshold} and {batch_size}")
         single = isinstance(images, str | Path | Image.Image | np.ndarray) or (
             isinstance(images, Tensor) and images.ndim < 4
         )
-        pictures: list[Picture] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
+        several: list[ImageLike] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
         was_training = self.training
         self.eval()
         found: dict[int, Detections] = {}
         try:
-            for batch in read_equal_canvases(pictures, self.input_format, batch_size):
+            for batch in prepare_equal_sizes(several, self.input_format, batch_size):
                 found |= self._predict_batch(batch)
         finally:
             self.train(was_training)
-        in_order = [found[place] for place in range(len(pictures))]
+        in_order = [found[place] for place in range(len(several))]
         kept = [one.select(one.scores >= threshold) for one in in_order]
         return kept[0] if single else kept
 
-    def _predict_batch(self, batch: Sequence[Ready]) -> dict[int, Detections]:
+    def _predict_batch(self, batch: Sequence[PreparedImage]) -> dict[int, Detections]:
         like = next(self.parameters())
-        images = normalise(torch.stack([one.canvas for one in batch]).to(like.device), self.input_format)
+        images = normalize(torch.stack([one.canvas for one in batch]).to(like.device), self.input_format)
         found = self.postprocess(self(images.to(like.dtype)), [one.size for one in batch])
-        check_numbers(one.scores for one in found)
+        check_finite(one.scores for one in found)
         return {one.place: d.cpu() for one, d in zip(batch, found, strict=True)}
 
     def fused(self) -> Detector:
@@ -221,7 +221,7 @@ class Detector(nn.Module):
         return copy
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Trainable parameters by what optimisers tell apart: ``{backbone, other}`` x ``{decay, no_decay}``.
+        """Trainable parameters by what optimizers tell apart: ``{backbone, other}`` x ``{decay, no_decay}``.
 
         Norms and biases, which have one dimension, do not decay.
         """

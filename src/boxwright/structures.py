@@ -28,7 +28,7 @@ class Level:
 
 
 Task = Literal["detection", "classification"]
-"""What a head is trained for: objects and their boxes, or the class of a whole picture, its one object."""
+"""What a head is trained for: objects and their boxes, or the class of a whole image, its one object."""
 
 RLE = dict[str, Any]
 """A mask as COCO's compressed run lengths: ``{"size": [height, width], "counts": bytes}``."""
@@ -83,9 +83,9 @@ class Category:
 
 
 class ImageSize(NamedTuple):
-    """The size of one picture before and after it was resized, in pixels.
+    """The size of one image before and after it was resized, in pixels.
 
-    ``height`` and ``width`` are those of the original picture (after its EXIF rotation);
+    ``height`` and ``width`` are those of the original image (after its EXIF rotation);
     ``input_height`` and ``input_width`` those of its content on the network's canvas, padding not counted.
     """
 
@@ -96,10 +96,10 @@ class ImageSize(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """The objects of one picture, as a head is trained on them.
+    """The objects of one image, as a head is trained on them.
 
     ``labels`` are 0..C-1. ``boxes`` are corners (x1, y1, x2, y2) in pixels of the network input.
-    ``size`` is the (height, width) of the picture's content on the canvas, padding not counted.
+    ``size`` is the (height, width) of the image's content on the canvas, padding not counted.
     ``masks`` are in pixels of the network input, or None where the task has none.
     """
 
@@ -110,10 +110,10 @@ class Targets(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """What was found in one picture, best first.
+    """What was found in one image, best first.
 
-    ``boxes`` are corners (x1, y1, x2, y2) in pixels of the original picture and lie inside it;
-    ``scores`` are in [0, 1]; ``labels`` are 0..C-1. ``masks`` are one mask of the original picture's size for each, or
+    ``boxes`` are corners (x1, y1, x2, y2) in pixels of the original image and lie inside it;
+    ``scores`` are in [0, 1]; ``labels`` are 0..C-1. ``masks`` are one mask of the original image's size for each, or
     None where the task has none.
     """
 
@@ -136,10 +136,10 @@ class Detections(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Pictures on their way through a detector.
+    """Images on their way through a detector.
 
     ``images`` are RGB, ready for the network; ``padding_mask`` is True on padding and None where there is none.
-    ``targets``, ``sizes`` and ``image_ids`` have one entry per picture.
+    ``targets``, ``sizes`` and ``image_ids`` have one entry per image.
     """
 
     images: Float[Tensor, "b 3 h w"]
@@ -150,7 +150,7 @@ class Batch(NamedTuple):
 
 
 class LossTotals(NamedTuple):
-    """What one optimiser step consists of, so that its losses do not depend on how its pictures are spread.
+    """What one optimizer step consists of, so that its losses do not depend on how its images are spread.
 
     ``objects`` and ``images`` count the whole step, over processes and accumulated batches; so do ``matches``, the
     places that the head gives to objects, which only some heads count. Gradients are averaged over ``processes``, so
@@ -168,17 +168,17 @@ class LossTotals(NamedTuple):
         return cls(sum(len(t.labels) for t in targets), len(targets))
 
     @property
-    def object_share(self) -> float:
+    def objects_per_process(self) -> float:
         """Objects per process; where the step has none, as if it had one."""
         return max(self.objects, 1) / self.processes
 
     @property
-    def image_share(self) -> float:
+    def images_per_process(self) -> float:
         """Images per process."""
         return self.images / self.processes
 
     @property
-    def match_share(self) -> float:
+    def matches_per_process(self) -> float:
         """Matches per process; where the step has none, as if it had one.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Pictures for backbones, and weights that are neither zeros nor ones."""
+"""Images for backbones, and weights that are neither zeros nor ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from boxwright.layers.conv import FrozenBatchNorm2d
 
 
-def pictures(height: int = 64, width: int = 64, batch: int = 2) -> Tensor:
+def make_images(height: int = 64, width: int = 64, batch: int = 2) -> Tensor:
     return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 

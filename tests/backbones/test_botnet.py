@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from shaken_backbone import pictures, shake_backbone
+from shaken_backbone import make_images, shake_backbone
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -66,8 +66,8 @@ def gmac(size: int, **options: Any) -> float:
     with torch.device("meta"):
         backbone, images = BoTNet(image_size=size, **options).eval(), torch.empty(1, 3, size, size)
     for module in backbone.modules():
-        if hasattr(module, "as_published"):
-            module.as_published = True
+        if hasattr(module, "count_as_published"):
+            module.count_as_published = True
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         backbone(images)
@@ -122,21 +122,21 @@ def test_the_chosen_blocks_are_replaced_and_have_tables_of_their_maps(attention:
 def test_without_attention_it_is_resnet() -> None:
     ours, resnet = botnet(attention=(0, 0, 0)).eval(), ResNet(width=4).eval()
     resnet.load_state_dict(ours.state_dict())
-    for name, level in resnet(pictures()).items():
-        assert torch.equal(ours(pictures())[name], level)
+    for name, level in resnet(make_images()).items():
+        assert torch.equal(ours(make_images())[name], level)
 
 
 @pytest.mark.parametrize("norm", ["batch", "frozen"])
 def test_a_new_one_puts_out_its_shortcuts_and_is_trained_away_from_them(norm: Any) -> None:
     ours = botnet(norm=norm, width=8).eval()
-    levels = ours(pictures())
+    levels = ours(make_images())
     torch.testing.assert_close(levels["c5"], ours.layer4[0].downsample(levels["c4"]).relu())
     ours.train()
     optimizer = torch.optim.Adam(ours.parameters(), lr=1e-3)
     for _ in range(2):
         optimizer.zero_grad()
         (
-            ours(pictures())["c5"] * torch.randn(1, 256, 2, 2, generator=torch.Generator().manual_seed(3))
+            ours(make_images())["c5"] * torch.randn(1, 256, 2, 2, generator=torch.Generator().manual_seed(3))
         ).sum().backward()
         optimizer.step()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in ours.layer4.parameters() if p.requires_grad)
@@ -144,7 +144,7 @@ def test_a_new_one_puts_out_its_shortcuts_and_is_trained_away_from_them(norm: An
 
 def test_the_first_block_follows_the_papers_order() -> None:
     ours = shaken(botnet()).double()
-    block, x = ours.layer4[0], pictures().double()
+    block, x = ours.layer4[0], make_images().double()
     c4 = ours(x)["c4"]
     y = block.bn1(block.conv1(c4)).relu()
     attended = PositionAttention.forward(block.conv2, y)
@@ -158,7 +158,7 @@ def test_the_authors_relu_on_the_shortcut() -> None:
     plain, ours = shaken(botnet()), shaken(botnet(shortcut_relu=True))
     assert list(plain.state_dict()) == list(ours.state_dict())
     ours.load_state_dict(plain.state_dict())
-    c4 = ours(pictures())["c4"]
+    c4 = ours(make_images())["c4"]
     block, theirs = ours.layer4[0], plain.layer4[0]
     y = theirs.bn1(theirs.conv1(c4)).relu()
     y = theirs.bn3(theirs.conv3(theirs.bn2(theirs.conv2(y)).relu()))
@@ -172,7 +172,7 @@ def test_the_authors_relu_on_the_shortcut() -> None:
 @pytest.mark.parametrize("options", [{}, {"c5_stride": 1}, {"attention": (0, 1, 1)}, {"positions": "absolute"}])
 def test_maps_of_any_size_are_trained_on(size: tuple[int, int], options: dict[str, Any]) -> None:
     ours = shaken(botnet(**options)).train()
-    levels = ours(pictures(*size, batch=3))
+    levels = ours(make_images(*size, batch=3))
     for name, level in ours.out_spec.items():
         assert levels[name].shape[-2:] == (-(-size[0] // level.stride), -(-size[1] // level.stride))
     sum(x.square().sum() for x in levels.values()).backward()  # type: ignore[union-attr]
@@ -188,8 +188,8 @@ def test_weights_trained_at_another_size_load(positions: Any) -> None:
     expected = resized_table(trained.state_dict()[kind], len(ours.state_dict()[kind]), relative=positions == "relative")
     assert torch.equal(ours.state_dict()[kind], expected)
     # At the size that its tables are for, it does what interpolating in each pass does.
-    for name, level in trained(pictures(256, 256)).items():
-        torch.testing.assert_close(ours(pictures(256, 256))[name], level, rtol=1e-5, atol=1e-5)
+    for name, level in trained(make_images(256, 256)).items():
+        torch.testing.assert_close(ours(make_images(256, 256))[name], level, rtol=1e-5, atol=1e-5)
 
 
 def test_frozen_stages_include_attention() -> None:
@@ -202,7 +202,7 @@ def test_frozen_stages_include_attention() -> None:
 @pytest.mark.parametrize("options", [{}, {"shortcut_relu": True}, {"c5_stride": 1}, {"norm": "frozen"}])
 def test_folded_norms_change_no_output(options: dict[str, Any]) -> None:
     ours = shaken(botnet(**options)).double()
-    x = pictures(64, 96).double()
+    x = make_images(64, 96).double()
     expected = ours(x)
     fuse_for_inference(ours)
     norms = [m for m in ours.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d)]
@@ -215,9 +215,9 @@ def test_folded_norms_change_no_output(options: dict[str, Any]) -> None:
 def test_exported_with_a_free_batch(options: dict[str, Any]) -> None:
     ours = shaken(botnet(**options))
     batch = {0: torch.export.Dim("batch", min=1, max=64)}
-    program = torch.export.export(ours, (pictures(64, 90),), dynamic_shapes=(batch,)).module()
+    program = torch.export.export(ours, (make_images(64, 90),), dynamic_shapes=(batch,)).module()
     for size in (1, 3):
-        expected, found = ours(pictures(64, 90, size)), program(pictures(64, 90, size))
+        expected, found = ours(make_images(64, 90, size)), program(make_images(64, 90, size))
         for name, level in expected.items():
             torch.testing.assert_close(found[name], level, rtol=1e-5, atol=1e-5)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from shaken_backbone import pictures, shake_backbone
+from shaken_backbone import make_images, shake_backbone
 from torch import nn
 
 from boxwright.backbones.non_local import NonLocal
@@ -58,7 +58,7 @@ def test_places(depth: Any, num_blocks: Any, places: list[str]) -> None:
             block.register_forward_hook(lambda *_, at=f"{stage}_{place}": order.append(at))
     for name, block in ours.non_local.items():
         block.register_forward_hook(lambda *_, at=name: order.append(at))
-    ours.eval()(pictures(32, 32))
+    ours.eval()(make_images(32, 32))
     for name in ours.non_local:
         assert order[order.index(name) - 1] == name.removeprefix("layer")
 
@@ -82,8 +82,8 @@ def test_a_new_one_does_what_the_resnet_does_whose_weights_it_takes(norm: Any, t
     result = ours.load_state_dict(resnet.state_dict(), strict=False)
     assert not result.unexpected_keys
     assert all(name.startswith("non_local.") for name in result.missing_keys)
-    expected = resnet.train(training)(pictures())
-    for name, level in ours.train(training)(pictures()).items():
+    expected = resnet.train(training)(make_images())
+    for name, level in ours.train(training)(make_images()).items():
         torch.testing.assert_close(level, expected[name], rtol=0, atol=0)
 
 
@@ -101,7 +101,7 @@ def test_its_blocks_are_trained_away_from_the_identity(norm: Any) -> None:
     optimizer = torch.optim.Adam(ours.parameters(), lr=1e-3)
     for _ in range(2):
         optimizer.zero_grad()
-        sum(x.square().mean() for x in ours(pictures()).values()).backward()  # type: ignore[union-attr]
+        sum(x.square().mean() for x in ours(make_images()).values()).backward()  # type: ignore[union-attr]
         optimizer.step()
     for block in ours.non_local.values():
         assert isinstance(block, NonLocalBlock)
@@ -116,7 +116,7 @@ def test_frozen_stages_freeze_the_blocks_in_them() -> None:
     for name, block in ours.non_local.items():
         assert all(p.requires_grad == name.startswith("layer3") for p in block.parameters())
     before = {name: tensor.clone() for name, tensor in ours.non_local.state_dict().items() if "layer2" in name}
-    ours.train()(pictures())
+    ours.train()(make_images())
     assert all(
         torch.equal(tensor, before[name]) for name, tensor in ours.non_local.state_dict().items() if name in before
     )
@@ -126,7 +126,7 @@ def test_frozen_stages_freeze_the_blocks_in_them() -> None:
 @pytest.mark.parametrize("size", [(64, 64), (33, 31), (100, 75), (16, 16), (1, 1)])
 def test_maps_of_any_size_are_trained_on(size: tuple[int, int], subsample: bool) -> None:
     ours = shaken(non_local(num_blocks=5, subsample=subsample)).train()
-    levels = ours(pictures(*size, batch=3))
+    levels = ours(make_images(*size, batch=3))
     for name, level in ours.out_spec.items():
         assert levels[name].shape[-2:] == (-(-size[0] // level.stride), -(-size[1] // level.stride))
     sum(x.square().sum() for x in levels.values()).backward()  # type: ignore[union-attr]
@@ -136,19 +136,19 @@ def test_maps_of_any_size_are_trained_on(size: tuple[int, int], subsample: bool)
 @pytest.mark.parametrize("norm", ["batch", "frozen"])
 def test_folded_norms_change_no_output(norm: Any) -> None:
     ours = shaken(non_local(num_blocks=5, norm=norm)).double()
-    expected = ours(pictures().double())
+    expected = ours(make_images().double())
     fuse_for_inference(ours)
     assert not [m for m in ours.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d)]
-    for name, level in ours(pictures().double()).items():
+    for name, level in ours(make_images().double()).items():
         torch.testing.assert_close(level, expected[name], rtol=1e-9, atol=1e-9)
 
 
 def test_exported_with_a_free_batch() -> None:
     ours = shaken(non_local(num_blocks=5))
     batch = {0: torch.export.Dim("batch", min=1, max=64)}
-    program = torch.export.export(ours, (pictures(64, 90),), dynamic_shapes=(batch,)).module()
+    program = torch.export.export(ours, (make_images(64, 90),), dynamic_shapes=(batch,)).module()
     for size in (1, 3):
-        expected, found = ours(pictures(64, 90, size)), program(pictures(64, 90, size))
+        expected, found = ours(make_images(64, 90, size)), program(make_images(64, 90, size))
         for name, level in expected.items():
             torch.testing.assert_close(found[name], level, rtol=1e-5, atol=1e-5)
 

@@ -34,7 +34,7 @@ def outputs(peer: nn.Module, x: Tensor) -> list[Tensor]:
     return levels
 
 
-def randomise(module: nn.Module) -> nn.Module:
+def randomize(module: nn.Module) -> nn.Module:
     """Weights and statistics without any special value, in float64, such that no depth explodes."""
     generator = torch.Generator().manual_seed(0)
     for norm in module.modules():
@@ -50,12 +50,12 @@ def randomise(module: nn.Module) -> nn.Module:
     return module.double()
 
 
-def pictures(height: int = 64, width: int = 64) -> Tensor:
+def make_images(height: int = 64, width: int = 64) -> Tensor:
     return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 def assert_equal(ours: ResNet, peer: nn.Module, x: Tensor) -> None:
-    """Levels, and the gradients of every parameter and of the picture, of a projection of all levels."""
+    """Levels, and the gradients of every parameter and of the image, of a projection of all levels."""
     ours.load_state_dict(peer.state_dict())
     inputs = x.clone().requires_grad_(), x.clone().requires_grad_()
     levels = list(ours.double()(inputs[0]).values()), outputs(peer, inputs[1])
@@ -82,21 +82,21 @@ def test_names_and_shapes_in_checkpoints_are_those_of_torchvision(depth: int) ->
 
 @pytest.mark.parametrize(("depth", "training"), [(18, True), (34, False), (50, True), (101, False), (152, False)])
 def test_outputs_and_gradients_are_those_of_torchvision(depth: int, training: bool) -> None:
-    peer = randomise(theirs(depth)).train(training)
+    peer = randomize(theirs(depth)).train(training)
     ours = ResNet(depth=depth, levels=EVERY).train(training)  # type: ignore[arg-type]
-    assert_equal(ours, peer, pictures())
+    assert_equal(ours, peer, make_images())
     for name, tensor in ours.state_dict().items():
         torch.testing.assert_close(tensor, peer.state_dict()[name], rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("dilation", ["after_first", "all"])
 def test_a_dilated_c5_is_that_of_torchvision_or_has_all_convolutions_dilated(dilation: str) -> None:
-    peer = randomise(theirs(50, replace_stride_with_dilation=[False, False, True])).eval()
+    peer = randomize(theirs(50, replace_stride_with_dilation=[False, False, True])).eval()
     if dilation == "all":
         # As detectron2's RES5_DILATION = 2.
         peer.layer4[0].conv2.dilation = peer.layer4[0].conv2.padding = (2, 2)
     ours = ResNet(depth=50, levels=EVERY, dilation=dilation).eval()  # type: ignore[arg-type]
-    assert_equal(ours, peer, pictures(64, 72))
+    assert_equal(ours, peer, make_images(64, 72))
     assert ours.out_spec["c5"] == Level(2048, 16)
 
 
@@ -122,11 +122,11 @@ def test_a_dilated_c5_convolution_by_convolution(dilation: str, first: int) -> N
 
 @pytest.mark.parametrize("depth", [18, 50])
 def test_every_second_cell_of_a_dilated_c5_is_the_plain_c5(depth: int) -> None:
-    plain = randomise(ResNet(depth=depth, width=8)).eval()  # type: ignore[arg-type]
+    plain = randomize(ResNet(depth=depth, width=8)).eval()  # type: ignore[arg-type]
     dilated, fcis = (ResNet(depth=depth, width=8, dilation=d).double().eval() for d in ("after_first", "all"))  # type: ignore[arg-type]
     for other in (dilated, fcis):
         other.load_state_dict(plain.state_dict())
-    x = pictures(100, 75)
+    x = make_images(100, 75)
     assert dilated(x)["c5"].shape[-2:] == (7, 5)
     torch.testing.assert_close(dilated(x)["c5"][..., ::2, ::2], plain(x)["c5"], rtol=1e-10, atol=1e-12)
     assert (fcis(x)["c5"][..., ::2, ::2] - plain(x)["c5"]).abs().max() > 1e-3
@@ -173,11 +173,11 @@ def test_frozen_stages_are_the_first_ones_and_constant_in_training(frozen_stages
 
 
 def test_frozen_norms_load_what_batch_norms_saved_and_compute_the_same() -> None:
-    batch = randomise(ResNet(depth=18, width=4)).eval()
+    batch = randomize(ResNet(depth=18, width=4)).eval()
     frozen = ResNet(depth=18, width=4, norm="frozen").double().train()
     frozen.load_state_dict(batch.state_dict())
     assert sum(isinstance(module, FrozenBatchNorm2d) for module in frozen.modules()) == 20
-    x = pictures()
+    x = make_images()
     for name, level in frozen(x).items():
         torch.testing.assert_close(level, batch(x)[name], rtol=1e-10, atol=1e-12)
 

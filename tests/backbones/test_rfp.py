@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from shaken_backbone import pictures, shake_backbone
+from shaken_backbone import make_images, shake_backbone
 from torch import nn
 
 from boxwright.backbones.resnet import ResNet
@@ -51,7 +51,7 @@ def test_a_new_one_puts_out_what_resnet_and_fpn_do(options: dict[str, Any], trai
     resnet.load_state_dict({name: ours.bodies[0].state_dict()[name] for name in resnet.state_dict()})
     fpn = FPN(resnet.out_spec, out_channels=8, **{k: v for k, v in options.items() if k.startswith("extra")})
     fpn.pyramid, fpn.extra = ours.pyramid, ours.extra
-    x = pictures(64, 96).double()
+    x = make_images(64, 96).double()
     expected = fpn(resnet(x))
     # The size of the weights is stored in float32.
     tolerance = 2e-5 if "atrous" in options else 0
@@ -107,15 +107,15 @@ def test_shared_is_unshared_with_the_same_weights_in_all_steps(steps: int) -> No
         body.load_state_dict(shared.bodies[0].state_dict())
     for convs in unshared.feedback:
         convs.load_state_dict(shared.feedback[0].state_dict())
-    expected = unshared(pictures(64, 96))
-    for name, level in shared(pictures(64, 96)).items():
+    expected = unshared(make_images(64, 96))
+    for name, level in shared(make_images(64, 96)).items():
         torch.testing.assert_close(level, expected[name], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("options", [{}, {"shared": True}, {"steps": 3}, {"atrous": "switchable"}])
 def test_gradients_reach_everything_once_the_feedback_has_left_zero(options: dict[str, Any]) -> None:
     ours = shaken(rfp(levels=EVERY, extra_levels=1, **options)).train()
-    sum((x * torch.randn_like(x)).sum() for x in ours(pictures(96, 128)).values()).backward()  # type: ignore[union-attr]
+    sum((x * torch.randn_like(x)).sum() for x in ours(make_images(96, 128)).values()).backward()  # type: ignore[union-attr]
     for name, parameter in ours.named_parameters():
         assert parameter.grad is not None
         # A constant before a norm has no effect.
@@ -127,19 +127,19 @@ def test_the_feedback_comes_from_the_levels_that_it_goes_to_and_from_no_other() 
     ours = shaken(rfp(levels=("c2", "c4"), extra_levels=1)).eval()
     pooled: list[torch.Size] = []
     ours.aspp.register_forward_hook(lambda _, args, __: pooled.append(args[0].shape[-2:]))
-    ours(pictures(64, 96))
+    ours(make_images(64, 96))
     assert pooled == [(4, 6)]
     assert list(ours.feedback[0]) == ["c4"]
 
 
 def test_the_feedback_is_added_before_the_relu_of_the_first_block_alone() -> None:
     body = rfp().bodies[0].eval()
-    plain, sums = body(pictures(64, 96)), []
+    plain, sums = body(make_images(64, 96)), []
     # What the second block is given is what the first one puts out.
     body.layer2[1].register_forward_pre_hook(lambda _, args: sums.append(args))
     added = torch.randn(2, 8, 8, 12)
-    body(pictures(64, 96))
-    lifted = body(pictures(64, 96), {"c3": added})
+    body(make_images(64, 96))
+    lifted = body(make_images(64, 96), {"c3": added})
     (first, nothing), (with_feedback, still_nothing) = sums
     assert nothing is still_nothing is None
     # Where the ReLU cut nothing off, the sum is known.
@@ -158,7 +158,7 @@ def test_frozen_stages_are_those_of_every_resnet_and_the_feedback_is_trained() -
 @pytest.mark.parametrize("size", [(32, 32), (33, 31), (100, 75)])
 def test_maps_of_few_cells_are_trained_on(atrous: str, size: tuple[int, int]) -> None:
     ours = rfp(atrous=atrous, extra_levels=2).train()
-    levels = ours(pictures(*size))
+    levels = ours(make_images(*size))
     for name, level in ours.out_spec.items():
         assert levels[name].shape == (2, 8, -(-size[0] // level.stride), -(-size[1] // level.stride))
     sum(x.sum() for x in levels.values()).backward()  # type: ignore[union-attr]
@@ -168,7 +168,7 @@ def test_maps_of_few_cells_are_trained_on(atrous: str, size: tuple[int, int]) ->
 @pytest.mark.parametrize("options", [{}, {"depth": 50, "atrous": "switchable"}, {"atrous": "switchable"}])
 def test_folded_norms_change_no_output(options: dict[str, Any]) -> None:
     ours = shaken(rfp(**options)).double().eval()
-    x = pictures(64, 96).double()
+    x = make_images(64, 96).double()
     expected = ours(x)
     fuse_for_inference(ours)
     for name, level in ours(x).items():
@@ -181,9 +181,9 @@ def test_folded_norms_change_no_output(options: dict[str, Any]) -> None:
 def test_exported_with_a_free_batch(atrous: str) -> None:
     ours = shaken(rfp(atrous=atrous, extra_levels=1)).eval()
     batch = {0: torch.export.Dim("batch", min=1, max=64)}
-    program = torch.export.export(ours, (pictures(64, 96),), dynamic_shapes=(batch,)).module()
+    program = torch.export.export(ours, (make_images(64, 96),), dynamic_shapes=(batch,)).module()
     for size in (1, 3):
-        expected, found = ours(pictures(64, 96, size)), program(pictures(64, 96, size))
+        expected, found = ours(make_images(64, 96, size)), program(make_images(64, 96, size))
         for name, level in expected.items():
             torch.testing.assert_close(found[name], level, rtol=1e-5, atol=1e-5)
 

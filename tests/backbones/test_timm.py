@@ -19,7 +19,7 @@ from boxwright.structures import Level
 EVERY = ("c1", "c2", "c3", "c4", "c5")
 
 
-def randomise(module: nn.Module) -> nn.Module:
+def randomize(module: nn.Module) -> nn.Module:
     """Norms without any special value, in float64."""
     generator = torch.Generator().manual_seed(0)
     for norm in module.modules():
@@ -35,7 +35,7 @@ def randomise(module: nn.Module) -> nn.Module:
     return module.double()
 
 
-def pictures(height: int = 64, width: int = 64) -> Tensor:
+def make_images(height: int = 64, width: int = 64) -> Tensor:
     return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
@@ -70,7 +70,7 @@ def test_the_efficientnets_of_efficientdet(number: int, total: int, channels: tu
 
 
 def test_levels_of_the_default_are_blocks_of_the_classifier() -> None:
-    peer = randomise(timm.create_model("tf_efficientnet_b0")).eval()
+    peer = randomize(timm.create_model("tf_efficientnet_b0")).eval()
     expected: dict[str, Tensor] = {}
     for name, block in (("c3", 2), ("c4", 4), ("c5", 6)):
         peer.blocks[block].register_forward_hook(lambda _, __, out, name=name: expected.setdefault(name, out))
@@ -79,8 +79,8 @@ def test_levels_of_the_default_are_blocks_of_the_classifier() -> None:
     assert not missing
     assert {name.partition(".")[0] for name in extra} == {"conv_head", "bn2", "classifier"}
     with torch.no_grad():
-        peer(pictures(100, 75))
-        found = ours(pictures(100, 75))
+        peer(make_images(100, 75))
+        found = ours(make_images(100, 75))
     assert list(found) == list(expected)
     for name, level in found.items():
         torch.testing.assert_close(level, expected[name], rtol=1e-10, atol=1e-12)
@@ -91,14 +91,14 @@ def test_levels_of_the_default_are_blocks_of_the_classifier() -> None:
 )
 @pytest.mark.parametrize("training", [True, False])
 def test_outputs_and_gradients_are_those_of_timm(model: str, training: bool) -> None:
-    peer = randomise(timm.create_model(model, features_only=True)).train(training)
+    peer = randomize(timm.create_model(model, features_only=True)).train(training)
     levels = EVERY if len(peer.feature_info) == 5 else EVERY[1:]
     ours = build(model, levels=levels).double().train(training)
     assert [(x.channels, x.stride) for x in ours.out_spec.values()] == list(
         zip(peer.feature_info.channels(), peer.feature_info.reduction(), strict=True)
     )
     ours.body.load_state_dict(peer.state_dict())
-    found, expected = list(ours(pictures()).values()), peer(pictures())
+    found, expected = list(ours(make_images()).values()), peer(make_images())
     if ours.channels_last:
         expected = [x.permute(0, 3, 1, 2) for x in expected]
     for one, two in zip(found, expected, strict=True):
@@ -110,11 +110,11 @@ def test_outputs_and_gradients_are_those_of_timm(model: str, training: bool) -> 
 
 
 def test_an_output_stride_dilates_the_levels_beyond_and_keeps_their_names() -> None:
-    plain = randomise(build("resnet18", levels=EVERY)).eval()
+    plain = randomize(build("resnet18", levels=EVERY)).eval()
     dilated = build("resnet18", levels=EVERY, output_stride=16).double().eval()
     assert [level.stride for level in dilated.out_spec.values()] == [2, 4, 8, 16, 16]
     dilated.load_state_dict(plain.state_dict())
-    ours, theirs = dilated(pictures(100, 75)), plain(pictures(100, 75))
+    ours, theirs = dilated(make_images(100, 75)), plain(make_images(100, 75))
     assert ours["c5"].shape[-2:] == (7, 5)
     for name in EVERY[:-1]:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-10, atol=1e-12)
@@ -142,10 +142,10 @@ def test_an_output_stride_is_that_of_timm(model: str, output_stride: Any) -> Non
         ("test_vit", ("c4",), 16),
     ],
 )
-def test_pictures_of_any_size(model: str, levels: tuple[str, ...], multiple: int) -> None:
+def test_images_of_any_size(model: str, levels: tuple[str, ...], multiple: int) -> None:
     backbone = build(model, levels=levels).double().eval()
     assert backbone.multiple == multiple
-    images = pictures(100, 75)
+    images = make_images(100, 75)
     padded = images.new_zeros(2, 3, -(-100 // multiple) * multiple, -(-75 // multiple) * multiple)
     padded[..., :100, :75] = images
     with torch.no_grad():
@@ -194,15 +194,15 @@ def test_what_no_level_depends_on_is_not_trained() -> None:
 
 
 def test_frozen_norms_load_what_batch_norms_saved_and_compute_the_same() -> None:
-    batch = randomise(build("test_efficientnet")).eval()
+    batch = randomize(build("test_efficientnet")).eval()
     frozen = build("test_efficientnet", norm="frozen").double().train()
     frozen.load_state_dict(batch.state_dict())
     norms = [module for module in frozen.modules() if isinstance(module, FrozenBatchNorm2d)]
     assert len(norms) == 12
     assert {norm.eps for norm in norms} == {m.eps for m in batch.modules() if isinstance(m, nn.BatchNorm2d)}
     assert not any(isinstance(module, nn.BatchNorm2d) for module in frozen.modules())
-    for name, level in frozen(pictures()).items():
-        torch.testing.assert_close(level, batch(pictures())[name], rtol=1e-10, atol=1e-12)
+    for name, level in frozen(make_images()).items():
+        torch.testing.assert_close(level, batch(make_images())[name], rtol=1e-10, atol=1e-12)
 
 
 def test_options_reach_what_they_name() -> None:
@@ -225,11 +225,11 @@ def test_options_reach_what_they_name() -> None:
     ("model", "left"), [("test_efficientnet", 0), ("test_resnet", 0), ("test_byobnet", None), ("ghostnet_050", None)]
 )
 def test_folded_norms_change_no_output(model: str, left: int | None, norm: Any) -> None:
-    backbone = randomise(build(model, norm=norm)).eval()
+    backbone = randomize(build(model, norm=norm)).eval()
     with torch.no_grad():
-        expected = backbone(pictures(100, 75))
+        expected = backbone(make_images(100, 75))
         fuse_for_inference(backbone)
-        found = backbone(pictures(100, 75))
+        found = backbone(make_images(100, 75))
     norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d)]
     assert left is None or len(norms) == left
     for name, level in found.items():
@@ -262,11 +262,11 @@ def test_a_norm_is_folded_into_a_convolution_with_bias() -> None:
 
     backbone = build("test_efficientnet")
     backbone.body = Biased(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    randomise(backbone).eval()
+    randomize(backbone).eval()
     with torch.no_grad():
-        expected = backbone(pictures(9, 7))
+        expected = backbone(make_images(9, 7))
         backbone.fold_norms()
-        found = backbone(pictures(9, 7))
+        found = backbone(make_images(9, 7))
     assert isinstance(backbone.body[1], nn.Identity)
     for name, level in found.items():
         torch.testing.assert_close(level, expected[name], rtol=0, atol=1e-12)
@@ -306,7 +306,7 @@ def test_the_default_is_exported_with_a_free_batch() -> None:
         ({"model": "test_vit"}, r"model test_vit has levels c4 \(stride 16\); not c3, c5"),
         ({"levels": ("c5", "c3")}, r"fine to coarse and each once, not \['c5', 'c3'\]"),
         ({"levels": ()}, r"fine to coarse and each once, not \[\]"),
-        ({"model": "test_vit_relpos", "levels": ("c4",)}, "test_vit_relpos does not take pictures of any size: Input"),
+        ({"model": "test_vit_relpos", "levels": ("c4",)}, "test_vit_relpos does not take images of any size: Input"),
         ({"model": "vgg11", "output_stride": 16}, "no feature maps of model vgg11 with output_stride 16"),
         ({"levels": ("c3", "c4"), "output_stride": 16}, "output_stride 16 changes none of the levels"),
         ({"model": "vgg11", "drop_path": 0.1}, "no feature maps of model vgg11 with drop_path_rate 0.1"),

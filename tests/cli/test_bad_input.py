@@ -33,8 +33,8 @@ def annotation(**values: Any) -> Break:
     return lambda data: edit(data, lambda document: document["annotations"][2].update(values))
 
 
-def picture(content: bytes | None) -> Break:
-    """Replaces a picture by something else, or removes it; a function of its bytes where ``content`` is None."""
+def make_image(content: bytes | None) -> Break:
+    """Replaces an image by something else, or removes it; a function of its bytes where ``content`` is None."""
 
     def change(data: Path) -> None:
         path = data / "images" / "train_00004.jpg"
@@ -44,7 +44,7 @@ def picture(content: bytes | None) -> Break:
 
 
 def cut(share: float) -> Break:
-    """Leaves the first part of a picture only."""
+    """Leaves the first part of an image only."""
 
     def change(data: Path) -> None:
         path = data / "images" / "train_00004.jpg"
@@ -67,7 +67,7 @@ DATA: dict[str, tuple[Break, str]] = {
     "missing": (shutil.rmtree, "data folder {data} does not exist"),
     "empty": (emptied, "data folder {data} is empty"),
     "no annotations": (lambda data: shutil.rmtree(data / "annotations"), "no split 'train' in {data}: looked for "),
-    "no pictures": (lambda data: shutil.rmtree(data / "images"), "10 missing: train_00000.jpg, "),
+    "no images": (lambda data: shutil.rmtree(data / "images"), "10 missing: train_00000.jpg, "),
     "broken json": (write("annotations/train.json", '{"images": ['), "train.json is not valid JSON: line 1, column 13"),
     "another json": (write("annotations/train.json", "[1, 2]"), "train.json is not a COCO annotation file"),
     "an empty file": (write("annotations/train.json", ""), "train.json is not valid JSON"),
@@ -80,24 +80,24 @@ DATA: dict[str, tuple[Break, str]] = {
     "five numbers": (annotation(bbox=[1, 2, 3, 4, 5]), "bbox must be four finite numbers"),
     "text in a box": (annotation(bbox=[1, 2, "3", 4]), "bbox must be four finite numbers"),
     "no box": (annotation(bbox=None), "bbox must be four finite numbers"),
-    "missing picture": (picture(None), "of 10 pictures in {data}/images, 1 missing: train_00004.jpg"),
-    "text for a picture": (picture(b"no picture\n"), "1 unreadable: train_00004.jpg"),
-    "an empty picture": (picture(b""), "1 unreadable: train_00004.jpg"),
-    "half a picture": (cut(0.5), "1 unreadable: train_00004.jpg"),
-    "nearly all of a picture": (cut(0.9), "1 unreadable: train_00004.jpg"),
+    "missing image": (make_image(None), "of 10 images in {data}/images, 1 missing: train_00004.jpg"),
+    "text for an image": (make_image(b"no image\n"), "1 unreadable: train_00004.jpg"),
+    "an empty image": (make_image(b""), "1 unreadable: train_00004.jpg"),
+    "half an image": (cut(0.5), "1 unreadable: train_00004.jpg"),
+    "nearly all of an image": (cut(0.9), "1 unreadable: train_00004.jpg"),
 }
 
 
 @pytest.mark.parametrize("name", DATA)
 def test_data_that_cannot_be_trained_on(recipe_file: Path, data: Path, refused: Refused, name: str) -> None:
-    """Found before training starts, whichever picture it is."""
+    """Found before training starts, whichever image it is."""
     change, message = DATA[name]
     change(data)
     line = refused(["train", str(recipe_file), "--data", str(data)])
     assert message.format(data=data) in line
 
 
-def test_an_annotation_is_named_with_its_file_and_picture(recipe_file: Path, data: Path, refused: Refused) -> None:
+def test_an_annotation_is_named_with_its_file_and_image(recipe_file: Path, data: Path, refused: Refused) -> None:
     edit(data, lambda document: document["annotations"][2].update(bbox=[1, 2, 3], id=77))
     wrong = json.loads((data / "annotations" / "train.json").read_text())["annotations"][2]["image_id"]
     line = refused(["train", str(recipe_file), "--data", str(data)])
@@ -159,7 +159,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "nothing.pt: no such file; give a checkpoint",
     ),
     "eval of a folder without checkpoint": ("eval data --data data", "data: no checkpoint in this folder"),
-    "eval of a picture": ("eval data/images/train_00000.jpg --data data", "train_00000.jpg: not a checkpoint, or a "),
+    "eval of an image": ("eval data/images/train_00000.jpg --data data", "train_00000.jpg: not a checkpoint, or a "),
     "eval of an unknown split": ("eval {run} --data data --split tset", "no split 'tset' in data: "),
     "eval into a folder": ("eval {run} --data data --json data", "data is a folder; give the name of a file"),
     "eval into a file's folder": (
@@ -170,13 +170,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval on no GPU": ("eval {run} --data data --device cuda", "there is no device cuda: torch sees 0 CUDA devices"),
     "eval without a batch": ("eval {run} --data data --batch-size 0", "batch_size must be at least 1, got 0"),
     "eval, misspelt": ("eval {run} --data data --jsn x", "unknown option --jsn; did you mean --json?"),
-    "predict without pictures": ("predict {run}", "the following arguments are required: PATH"),
-    "predict nothing": ("predict {run} nothing.jpg", "nothing.jpg: no such picture or folder"),
-    "predict an empty glob": ("predict {run} data/*.bmp", "data/*.bmp: no such picture or folder"),
-    "predict a folder without pictures": ("predict {run} data/annotations", "data/annotations: no pictures in this "),
-    "predict over the pictures": (
+    "predict without images": ("predict {run}", "the following arguments are required: PATH"),
+    "predict nothing": ("predict {run} nothing.jpg", "nothing.jpg: no such image or folder"),
+    "predict an empty glob": ("predict {run} data/*.bmp", "data/*.bmp: no such image or folder"),
+    "predict a folder without images": ("predict {run} data/annotations", "data/annotations: no images in this "),
+    "predict over the images": (
         "predict {run} data/images --out data/images",
-        "data/images/train_00000.jpg is one of the pictures, and drawing would overwrite it; give another --out",
+        "data/images/train_00000.jpg is one of the images, and drawing would overwrite it; give another --out",
     ),
     "predict into a file": (
         "predict {run} data/images --out tiny.yaml",
@@ -191,8 +191,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict without a batch": ("predict {run} data/images --batch-size 0", "--batch-size is at least 1, not 0"),
     "predict on no GPU": ("predict {run} data/images --device cuda", "there is no device cuda"),
     "predict into a folder as JSON": ("predict {run} data/images --json data", "data is a folder; give the name of a "),
-    "predict a text": ("predict {run} tiny.yaml", "1 of 1 pictures could not be read: tiny.yaml cannot be read as a "),
-    "predict a text as JSON": ("predict {run} tiny.yaml --json x.json", "1 of 1 pictures could not be read"),
+    "predict a text": ("predict {run} tiny.yaml", "1 of 1 images could not be read: tiny.yaml cannot be read as a "),
+    "predict a text as JSON": ("predict {run} tiny.yaml --json x.json", "1 of 1 images could not be read"),
     "demo with another recipe": ("demo --out d --recipe rtdetr", "unknown recipe 'rtdetr'; did you mean 'rtdetr_r"),
     "demo without time": ("demo --out d --budget soon", "train.budget is a number and s, m or h"),
     "demo into a file": ("demo --out tiny.yaml", "tiny.yaml is a file; give the name of a folder"),
@@ -269,7 +269,7 @@ def test_data_with_other_classes(trained: Path, data: Path, refused: Refused) ->
     assert "1 of its categories with annotations are unknown to the model: 'hexagon'; the model knows 6: " in line
 
 
-def test_a_broken_picture_among_good_ones(trained: Path, data: Path, here: Path, capsys: Capture) -> None:
+def test_a_broken_image_among_good_ones(trained: Path, data: Path, here: Path, capsys: Capture) -> None:
     """The good ones are not lost; the status says that not all went well."""
     cut(0.5)(data)
     (here / "mixed").mkdir()
@@ -277,8 +277,8 @@ def test_a_broken_picture_among_good_ones(trained: Path, data: Path, here: Path,
         shutil.move(data / "images" / f"train_{number:05}.jpg", here / "mixed")
     assert main(["predict", str(trained), "mixed", "--json", "found.json", "--threshold", "0"]) == 2
     captured = capsys.readouterr()
-    assert captured.out.startswith("240 objects in 2 pictures, drawn in predictions, as JSON in found.json")
-    assert captured.err.startswith("boxwright: error: 1 of 3 pictures could not be read: mixed/train_00004.jpg cannot ")
+    assert captured.out.startswith("240 objects in 2 images, drawn in predictions, as JSON in found.json")
+    assert captured.err.startswith("boxwright: error: 1 of 3 images could not be read: mixed/train_00004.jpg cannot ")
     assert {row["file_name"] for row in json.loads(Path("found.json").read_text())} == {
         "train_00003.jpg",
         "train_00005.jpg",
@@ -286,7 +286,7 @@ def test_a_broken_picture_among_good_ones(trained: Path, data: Path, here: Path,
     assert sorted(path.name for path in Path("predictions").iterdir()) == ["train_00003.jpg", "train_00005.jpg"]
 
 
-def test_two_pictures_of_one_name(trained: Path, data: Path, here: Path, refused: Refused) -> None:
+def test_two_images_of_one_name(trained: Path, data: Path, here: Path, refused: Refused) -> None:
     for folder in ("a", "b"):
         (here / folder).mkdir()
         shutil.copy(data / "images" / "val_00000.jpg", here / folder / "same.jpg")

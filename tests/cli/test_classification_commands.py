@@ -1,4 +1,4 @@
-"""A classifier from drawn pictures to a detector: draw, crop, train, resume, eval, predict, and its backbone."""
+"""A classifier from drawn images to a detector: draw, crop, train, resume, eval, predict, and its backbone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RECIPE: dict[str, Any] = {
     "backbone": {"name": "resnet_vd", "depth": 18, "width": 8, "levels": ["c5"]},
     "neck": "identity",
     "head": {"name": "classifier"},
-    "input": {"image_size": 32, "resize": "centre_crop"},
+    "input": {"image_size": 32, "resize": "center_crop"},
     "augment": {"zoom_out": 0, "iou_crop": 0, "resized_crop": [0.5, 1.0], "rand_augment": [1, 9]},
     "train": {
         "steps": 6,
@@ -75,13 +75,13 @@ def test_draw_and_crop_say_what_they_wrote(tmp_path: Path, capsys: Capture) -> N
     drawn, crops = tmp_path / "drawn", tmp_path / "crops"
     size = ["--train", "3", "--val", "2", "--image-size", "64"]
     assert main(["draw", "--out", str(drawn), *size]) == 0
-    assert capsys.readouterr().out == f"3 pictures to train on and 2 held out, in {drawn}\n"
+    assert capsys.readouterr().out == f"3 images to train on and 2 held out, in {drawn}\n"
     assert main(["crop", "--data", str(drawn), "--out", str(crops), "--min-size", "20"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == [str(crops / "train"), str(crops / "val")]
     for split, line in zip(("train", "val"), lines, strict=True):
         written = len(list((crops / split).rglob("*.png")))
-        assert re.match(rf"{written} pictures \(", line.partition(": ")[2])
+        assert re.match(rf"{written} images \(", line.partition(": ")[2])
     assert "objects below 20 pixels left out" in "".join(lines)
     assert "is not empty and is not overwritten" in error_of(capsys, "crop", "--data", drawn, "--out", crops)
     for option, value in (("--min-size", 0), ("--margin", "inf"), ("--margin", -1)):
@@ -139,23 +139,23 @@ def test_eval_says_top_1_and_top_5(classifier: Path, crops: Path, tmp_path: Path
     found = json.loads(out.read_text())
     best = max(row["top1"] for row in read_log(classifier) if row["kind"] == "eval")
     assert found["top1"] == pytest.approx(best, abs=1e-6)
-    assert found["num_pictures"] == len(list((crops / "val").rglob("*.png")))
+    assert found["num_images"] == len(list((crops / "val").rglob("*.png")))
     assert len(found["per_class"]) == 6
-    assert capsys.readouterr().out.splitlines()[0].split() == ["pictures", "top-1", "top-5"]
+    assert capsys.readouterr().out.splitlines()[0].split() == ["images", "top-1", "top-5"]
 
 
 def test_predict_lists_classes_and_draws_the_likeliest(
     classifier: Path, crops: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    picture = next(iter(sorted((crops / "val").rglob("*.png"))))
-    assert main(["predict", str(classifier), str(picture), "--threshold", "0", "--json", "found.json"]) == 0
+    image = next(iter(sorted((crops / "val").rglob("*.png"))))
+    assert main(["predict", str(classifier), str(image), "--threshold", "0", "--json", "found.json"]) == 0
     rows = json.loads(Path("found.json").read_text())
     assert len(rows) == 5
     assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
     assert len({row["category_name"] for row in rows}) == 5
-    assert capsys.readouterr().out == "5 classes of 1 pictures, drawn in predictions, as JSON in found.json\n"
-    assert Path("predictions", picture.name).is_file()
+    assert capsys.readouterr().out == "5 classes of 1 images, drawn in predictions, as JSON in found.json\n"
+    assert Path("predictions", image.name).is_file()
 
 
 @pytest.mark.parametrize("threshold", ["0.25", "1"])
@@ -164,18 +164,18 @@ def test_the_likeliest_class_needs_no_score(
 ) -> None:
     """Of six classes hardly told apart none reaches the threshold; what is drawn does not depend on it."""
     monkeypatch.chdir(tmp_path)
-    picture = next(iter(sorted((crops / "val").rglob("*.png"))))
+    image = next(iter(sorted((crops / "val").rglob("*.png"))))
     rows, drawings = {}, {}
     for least in ("0", threshold):
-        command = ["predict", str(classifier), str(picture), "--out", least, "--json", f"{least}.json"]
+        command = ["predict", str(classifier), str(image), "--out", least, "--json", f"{least}.json"]
         assert main([*command, "--threshold", least]) == 0
         rows[least] = json.loads(Path(f"{least}.json").read_text())
-        drawings[least] = np.asarray(Image.open(Path(least, picture.name)))
+        drawings[least] = np.asarray(Image.open(Path(least, image.name)))
     first, *others = rows["0"]
     assert rows[threshold] == [first, *(row for row in others if row["score"] >= float(threshold))]
     assert len(rows[threshold]) < 5
     np.testing.assert_array_equal(drawings[threshold], drawings["0"])
-    assert (drawings["0"] != read_image(picture)).any()
+    assert (drawings["0"] != read_image(image)).any()
 
 
 @pytest.mark.parametrize("begins", [(), ("classifier",)], ids=["fresh", "with weights"])
@@ -211,7 +211,7 @@ def test_a_resumed_run_is_the_unbroken_one(
     assert (broken / WEIGHTS).exists() == bool(begins)
 
 
-def test_pictures_of_no_class_measure_nothing(classifier: Path, crops: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_images_of_no_class_measure_nothing(classifier: Path, crops: Path, tmp_path: Path, capsys: Capture) -> None:
     shutil.copytree(crops / "train", tmp_path / "set" / "train")
     (tmp_path / "set" / "val").mkdir()
     shutil.copy(next((crops / "val").rglob("*.png")), tmp_path / "set" / "val" / "a.png")
@@ -272,11 +272,11 @@ def test_what_does_not_fit_is_said(
     said = capsys.readouterr().err
     assert re.search(r"  \d+ skipped, which have no place here: \S+", said)
     assert re.search(r"  \d+ new, not in that run: \S+", said)
-    assert "normalised" not in said
+    assert "normalized" not in said
     shutil.rmtree(tmp_path / "run")
-    pictures = ["--input.mean", "0.1,0.2,0.3", "--input.std", "1,1,1"]
-    assert main([*command, *pictures, "--backbone.weights", str(classifier), *short]) == 0
-    note = "note: that run normalised its pictures otherwise; to do as it did:  --input.mean 0.0,0.0,0.0 "
+    images = ["--input.mean", "0.1,0.2,0.3", "--input.std", "1,1,1"]
+    assert main([*command, *images, "--backbone.weights", str(classifier), *short]) == 0
+    note = "note: that run normalized its images otherwise; to do as it did:  --input.mean 0.0,0.0,0.0 "
     assert f"{note}--input.std 1.0,1.0,1.0" in capsys.readouterr().err
 
 
@@ -294,7 +294,7 @@ def test_bad_input(classifier: Path, crops: Path, drawn: Path, tmp_path: Path, c
     assert said == "a classifier has no annotation files: give --data DIR, with DIR/train/CLASS/*.jpg"
     said = error_of(capsys, "train", recipe, "--data", crops, *out, "--augment.iou_crop", "0.5")
     assert said == (
-        "for classification, set augment.iou_crop to 0 (it looks for objects, and a classifier's are whole pictures)"
+        "for classification, set augment.iou_crop to 0 (it looks for objects, and a classifier's are whole images)"
     )
     said = error_of(capsys, "eval", classifier, "--data", crops, "--max-detections", "200")
     assert said == f"--max-detections is for detectors, and {classifier} is for classification"
@@ -308,10 +308,10 @@ def test_options_for_classifiers_are_refused_by_detectors(
     trained: Path, drawn: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     command = ["train", trained.parent / "tiny.yaml", "--data", drawn, "--out", tmp_path / "run"]
-    said = error_of(capsys, *command, "--augment.rand_augment", "2,9", "--input.resize", "centre_crop")
+    said = error_of(capsys, *command, "--augment.rand_augment", "2,9", "--input.resize", "center_crop")
     assert said == (
-        "for detection, set input.resize to square or shortest_side (centre_crop hides the rim of pictures), and "
-        "augment.rand_augment to 0,0 (it turns pictures without their boxes)"
+        "for detection, set input.resize to square or shortest_side (center_crop hides the rim of images), and "
+        "augment.rand_augment to 0,0 (it turns images without their boxes)"
     )
 
 

@@ -1,4 +1,4 @@
-"""``boxwright demo``: the whole job, on a handful of small pictures, and once as it is."""
+"""``boxwright demo``: the whole job, on a handful of small images, and once as it is."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def test_a_report_predictions_and_a_checkpoint(small: list[str], tmp_path: Path,
     assert report.count("data:image/") == 2 * 4
     assert not re.search(r"""(src|href)=["']?https?:""", report)
 
-    pictures = sorted((out / "predictions").glob("*.jpg"))
-    assert [picture.name for picture in pictures] == [f"val_{i:05}.jpg" for i in range(4)]
-    for picture in pictures:
-        with Image.open(picture) as drawn, Image.open(out / "data" / "images" / picture.name) as original:
+    images = sorted((out / "predictions").glob("*.jpg"))
+    assert [image.name for image in images] == [f"val_{i:05}.jpg" for i in range(4)]
+    for image in images:
+        with Image.open(image) as drawn, Image.open(out / "data" / "images" / image.name) as original:
             assert drawn.size == original.size
     rows: list[dict[str, Any]] = json.loads((out / "predictions" / "predictions.json").read_text())
     assert all(row["score"] >= demo.THRESHOLD for row in rows)
@@ -113,7 +113,7 @@ def test_a_budget_replaces_the_steps_of_the_recipe(
 
 @pytest.mark.slow
 def test_the_demo_finds_what_it_drew(tmp_path: Path, capsys: Capture) -> None:
-    """As ``make demo`` runs it: AP50 of 0.85 at least on the held-out pictures."""
+    """As ``make demo`` runs it: AP50 of 0.85 at least on the held-out images."""
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
     captured = capsys.readouterr()
     ap50 = max(float(value) for value in re.findall(r"AP50 (\d\.\d+)", captured.err))

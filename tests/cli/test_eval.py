@@ -89,7 +89,7 @@ def test_another_split_and_explicit_files(trained: Path, drawn: Path, tmp_path: 
     )
 
 
-def test_pictures_are_measured_alike_in_any_batch(trained: Path, drawn: Path, tmp_path: Path) -> None:
+def test_images_are_measured_alike_in_any_batch(trained: Path, drawn: Path, tmp_path: Path) -> None:
     one = evaluate(trained, "--data", drawn, "--batch-size", "1", out=tmp_path / "a.json")
     four = evaluate(trained, "--data", drawn, "--batch-size", "4", "--workers", "1", out=tmp_path / "b.json")
     assert {n: one[n] for n in NUMBERS} == pytest.approx({n: four[n] for n in NUMBERS}, abs=1e-4)

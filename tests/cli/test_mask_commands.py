@@ -103,11 +103,11 @@ def test_json_of_predict_decodes_to_the_mask(
     masked: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    picture = drawn / "images" / "val_00000.jpg"
-    assert main(["predict", str(masked), str(picture), "--threshold", "0.01", "--json", "found.json"]) == 0
+    image = drawn / "images" / "val_00000.jpg"
+    assert main(["predict", str(masked), str(image), "--threshold", "0.01", "--json", "found.json"]) == 0
     rows = json.loads(Path("found.json").read_text())
     assert rows
-    with Image.open(picture) as image:
+    with Image.open(image) as image:
         original = np.asarray(image.convert("RGB")).astype(int)
     for row in rows:
         assert list(row) == ["file_name", "category_id", "category_name", "bbox", "score", "segmentation"]
@@ -120,11 +120,11 @@ def test_json_of_predict_decodes_to_the_mask(
 
 
 def test_python_gives_masks_with_the_threshold(masked: Path, drawn: Path) -> None:
-    pictures = [drawn / "images" / f"val_0000{i}.jpg" for i in range(3)]
+    images = [drawn / "images" / f"val_0000{i}.jpg" for i in range(3)]
     detector = boxwright.load(masked)
-    everything = detector.predict(pictures)
+    everything = detector.predict(images)
     limit = float(torch.cat([found.scores for found in everything]).median())
-    for found, some in zip(everything, detector.predict(pictures, threshold=limit, batch_size=2), strict=True):
+    for found, some in zip(everything, detector.predict(images, threshold=limit, batch_size=2), strict=True):
         assert found.masks is not None
         kept = [mask for mask, score in zip(found.masks, found.scores, strict=True) if score >= limit]
         assert some.masks == tuple(kept)
@@ -165,7 +165,7 @@ def test_broken_masks_are_refused_where_masks_are_wanted_only(stripped, refused,
 
 
 def crowded(data: Path) -> Path:
-    """The annotation file of ``val``, with 140 objects in its first picture and none in the others."""
+    """The annotation file of ``val``, with 140 objects in its first image and none in the others."""
     file = data / "annotations" / "val.json"
     document = json.loads(file.read_text())
     image = document["images"][0]["id"]
@@ -184,20 +184,20 @@ def test_limits_are_said_with_what_they_hide(
     run = tmp_path / "run"
     assert main(["train", str(recipe), "--data", str(data), "--out", str(run), "--train.steps", "1"]) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if f"note: {file}" in line and "more than" in line]
-    beyond = f"note: {file}: 1 of 6 pictures have more than"
+    beyond = f"note: {file}: 1 of 6 images have more than"
     assert said == [
-        f"{beyond} 20 objects: 120 of 140 objects cannot be found (head.num_queries is 20; the most in a picture "
+        f"{beyond} 20 objects: 120 of 140 objects cannot be found (head.num_queries is 20; the most in an image "
         "are 140): raise --head.num_queries",
-        f"{beyond} 110 objects: 30 of 140 objects cannot be found (head.max_detections is 110; the most in a picture "
+        f"{beyond} 110 objects: 30 of 140 objects cannot be found (head.max_detections is 110; the most in an image "
         "are 140): raise --head.max_detections",
-        f"note: {file}: Pictures with more than 100 objects of one class: 1. COCO counts the best 100 detections per "
-        "picture and class, so 40 of 140 objects cannot be found, and AR100 cannot reach 1. "
+        f"note: {file}: Images with more than 100 objects of one class: 1. COCO counts the best 100 detections per "
+        "image and class, so 40 of 140 objects cannot be found, and AR100 cannot reach 1. "
         "`boxwright eval --max-detections N` counts more.",
     ]
 
     found = evaluated(run, data, tmp_path / "x.json")
     captured = capsys.readouterr()
-    assert "(head.max_detections is 110; the most in a picture are 140): raise --max-detections\n" in captured.err
+    assert "(head.max_detections is 110; the most in an image are 140): raise --max-detections\n" in captured.err
     assert "so 40 of 140 objects cannot be found" in " ".join(captured.out.split())
     assert "AR100" in found
 
@@ -217,8 +217,8 @@ def test_a_two_stage_head_says_how_many_regions_it_proposes(data: Path, tmp_path
         "head": {
             "name": "faster_rcnn",
             "hidden_dim": 8,
-            "num_candidates": [200, 130],
-            "num_proposals": [200, 30],
+            "pre_nms_top_k": [200, 130],
+            "post_nms_top_k": [200, 30],
             "max_detections": 200,
         },
         "input": {"image_size": 64},
@@ -228,14 +228,14 @@ def test_a_two_stage_head_says_how_many_regions_it_proposes(data: Path, tmp_path
     run = tmp_path / "run"
     assert main(["train", str(tmp_path / "two_stages.yaml"), "--data", str(data), "--out", str(run)]) == 0
     lines = [
-        f"note: {file}: 1 of 6 pictures have more than 130 objects: 10 of 140 objects cannot be found where those of a "
-        "picture share a level, as objects of one size do (the second number of head.num_candidates is 130; the most "
-        "in a picture are 140): raise --",
-        f"note: {file}: 1 of 6 pictures have more than 30 objects: 110 of 140 objects cannot be found "
-        "(the second number of head.num_proposals is 30; the most in a picture are 140): raise --",
+        f"note: {file}: 1 of 6 images have more than 130 objects: 10 of 140 objects cannot be found where those of a "
+        "image share a level, as objects of one size do (the second number of head.pre_nms_top_k is 130; the most "
+        "in an image are 140): raise --",
+        f"note: {file}: 1 of 6 images have more than 30 objects: 110 of 140 objects cannot be found "
+        "(the second number of head.post_nms_top_k is 30; the most in an image are 140): raise --",
     ]
     said = capsys.readouterr().err
-    for line, option in zip(lines, ("num_candidates", "num_proposals"), strict=True):
+    for line, option in zip(lines, ("pre_nms_top_k", "post_nms_top_k"), strict=True):
         assert f"{line}head.{option}\n" in said
     assert main(["eval", str(run), "--data", str(data)]) == 0
     said = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``boxwright predict``: which pictures are meant, where they are drawn, what the JSON says."""
+"""``boxwright predict``: which images are meant, where they are drawn, what the JSON says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 import boxwright
 from boxwright.cli.main import main
-from boxwright.cli.predict import find_pictures
+from boxwright.cli.predict import find_images
 from sparse_ids import NAMES
 
 Capture = pytest.CaptureFixture[str]
@@ -21,7 +21,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def album(tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pictures of several formats in two folders, beside a file that is none; also the working folder."""
+    """Images of several formats in two folders, beside a file that is none; also the working folder."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "album"
     (folder / "deep").mkdir(parents=True)
@@ -29,7 +29,7 @@ def album(tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with Image.open(drawn / "images" / "val_00001.jpg") as image:
         image.save(folder / "deep" / "two.PNG")
         image.convert("L").save(folder / "deep" / "three.bmp")
-    (folder / "notes.txt").write_text("not a picture")
+    (folder / "notes.txt").write_text("not an image")
     return folder
 
 
@@ -51,13 +51,13 @@ def predict(model: Path, *arguments: str | Path) -> list[dict[str, Any]]:
         (["album", "album/deep", "album/one.jpg"], ["deep/three.bmp", "deep/two.PNG", "one.jpg"]),
     ],
 )
-def test_files_folders_and_globs_each_picture_once(album: Path, paths: list[str], expected: list[str]) -> None:
+def test_files_folders_and_globs_each_image_once(album: Path, paths: list[str], expected: list[str]) -> None:
     assert album.is_dir()
-    assert [picture.name for picture in find_pictures(paths)] == expected
+    assert [image.name for image in find_images(paths)] == expected
 
 
 def test_rows(trained: Path, album: Path) -> None:
-    """The data set's own ids and names; boxes x, y, w, h in the picture's pixels, and inside it; best first."""
+    """The data set's own ids and names; boxes x, y, w, h in the image's pixels, and inside it; best first."""
     rows = predict(trained, album, "--threshold", "0")
     assert list(dict.fromkeys(row["file_name"] for row in rows)) == ["deep/three.bmp", "deep/two.PNG", "one.jpg"]
     for name in ("deep/three.bmp", "deep/two.PNG", "one.jpg"):
@@ -98,13 +98,13 @@ def test_the_threshold(trained: Path, album: Path, capsys: Capture) -> None:
     some = predict(trained, album, "--threshold", repr(middle))
     assert some == [row for row in everything if row["score"] >= middle]
     assert 0 < len(some) < len(everything)
-    expected = f"{len(some)} objects in 3 pictures, drawn in predictions, as JSON in found.json\n"
+    expected = f"{len(some)} objects in 3 images, drawn in predictions, as JSON in found.json\n"
     assert capsys.readouterr() == (expected, "")
     assert predict(trained, album, "--threshold", "1") == []
 
 
-def test_drawn_pictures(trained: Path, album: Path) -> None:
-    """Where the pictures were in their folder, in their size; formats that cannot hold colours become PNG."""
+def test_drawn_images(trained: Path, album: Path) -> None:
+    """Where the images were in their folder, in their size; formats that cannot hold colors become PNG."""
     predict(trained, album, "--threshold", "0", "--out", "drawn/here")
     out, deep = Path("drawn/here"), ("deep/two.PNG", "deep/three.bmp")
     assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.*")) == [
@@ -117,19 +117,19 @@ def test_drawn_pictures(trained: Path, album: Path) -> None:
         assert difference.mean() > 1
 
 
-def test_nothing_found_leaves_the_picture_as_it_is(trained: Path, album: Path) -> None:
+def test_nothing_found_leaves_the_image_as_it_is(trained: Path, album: Path) -> None:
     predict(trained, album / "deep" / "two.PNG", "--threshold", "1")
     with Image.open("predictions/two.PNG") as image, Image.open(album / "deep" / "two.PNG") as original:
         assert np.array_equal(np.asarray(image), np.asarray(original))
 
 
-def test_a_picture_does_not_depend_on_its_neighbours(trained: Path, album: Path) -> None:
+def test_an_image_does_not_depend_on_its_neighbors(trained: Path, album: Path) -> None:
     one = predict(trained, album, "--threshold", "0")
     three = predict(trained, album, "--threshold", "0", "--batch-size", "3")
     assert [row["score"] for row in one] == pytest.approx([row["score"] for row in three], abs=1e-5)
 
 
-def test_an_exif_rotated_picture_is_upright(trained: Path, album: Path) -> None:
+def test_an_exif_rotated_image_is_upright(trained: Path, album: Path) -> None:
     """In the detections, and as it is drawn."""
     with Image.open(album / "one.jpg") as image:
         upright = image.convert("RGB")
@@ -146,7 +146,7 @@ def test_an_exif_rotated_picture_is_upright(trained: Path, album: Path) -> None:
         assert image.getexif().get(274, 1) == 1
 
 
-def test_no_failed_picture_costs_an_older_result(trained: Path, album: Path) -> None:
+def test_no_failed_image_costs_an_older_result(trained: Path, album: Path) -> None:
     """Nothing could be read, so there is nothing to write."""
     Path("found.json").write_text("[1]")
     assert main(["predict", str(trained), str(album / "notes.txt"), "--json", "found.json"]) == 2

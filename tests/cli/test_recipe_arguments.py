@@ -112,7 +112,7 @@ def test_help_with_a_recipe_shows_every_option_with_its_docstring(capsys: pytest
     assert "neck: hybrid_encoder. AIFI" in printed
     assert "--neck.expansion of E: width of the fusion blocks as a share of hidden_dim" in printed
     assert "[number; default 1.0; here 0.5]" in printed
-    assert "--head.num_queries how many objects can be found in a picture. [integer; default 300]" in printed
+    assert "--head.num_queries how many objects can be found in an image. [integer; default 300]" in printed
     assert "--input.mean" in printed
     assert "default [0.0, 0.0, 0.0]" in printed
     assert "--augment.flip" in printed

@@ -49,12 +49,12 @@ def test_what_is_said(recipe_file: Path, drawn: Path, tmp_path: Path, capsys: Ca
     captured = capsys.readouterr()
     assert captured.out == ""
     said = captured.err.splitlines()
-    assert re.fullmatch(rf"training on 10 pictures of 6 classes \(at most \d objects in one\), into {out}", said[0])
+    assert re.fullmatch(rf"training on 10 images of 6 classes \(at most \d objects in one\), into {out}", said[0])
     assert re.fullmatch(r"step 2/2  AP \d\.\d{3}  AP50 \d\.\d{3}  best so far", said[1])
     assert re.fullmatch(r"done: 2 steps in \d+ s, best AP \d\.\d{3}", said[2])
     assert said[3:] == [
         f"now:  boxwright eval {out / 'best.pt'} --data {drawn} --split val",
-        f"      boxwright predict {out / 'best.pt'} PICTURE...",
+        f"      boxwright predict {out / 'best.pt'} IMAGE...",
     ]
 
 
@@ -72,10 +72,10 @@ def test_explicit_files_and_no_validation(recipe_file: Path, drawn: Path, tmp_pa
     assert main(["train", str(recipe_file), *files, "--out", str(out), "--train.steps", "2"]) == 0
     said = capsys.readouterr().err
     assert "note: there is no split val, so that nothing is measured during training\n" in said
-    assert "training on 6 pictures" in said
+    assert "training on 6 images" in said
     assert "best AP" not in said
     assert "boxwright eval" not in said
-    assert f"now:  boxwright predict {out / 'best.pt'} PICTURE...\n" in said
+    assert f"now:  boxwright predict {out / 'best.pt'} IMAGE...\n" in said
     assert not [row for row in read_log(out) if row["kind"] == "eval"]
     assert len(load(out).categories) == 6
 
@@ -100,7 +100,7 @@ def test_notes_on_the_data_and_on_the_recipe(recipe_file: Path, drawn: Path, tmp
     assert train(recipe_file, tmp_path / "set", out, *swap) == 0
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith("note: neck: hybrid_encoder was replaced by fpn; its options are dropped: expansion=0.5,")
-    dropped = r"note: .*train\.json: 1 annotations without area inside their picture dropped: .*\.jpg \(annotation 1\)"
+    dropped = r"note: .*train\.json: 1 annotations without area inside their image dropped: .*\.jpg \(annotation 1\)"
     assert any(re.fullmatch(dropped, line) for line in said)
     (neck,) = read_checkpoint(out / "last.pt")["recipe"]["neck"]
     assert neck == {"name": "fpn", "out_channels": 16, "norm": "none", "extra_levels": 0, "extra": "max_pool"}
@@ -109,7 +109,7 @@ def test_notes_on_the_data_and_on_the_recipe(recipe_file: Path, drawn: Path, tmp
 class TestInterrupted:
     def test_ctrl_c_and_the_command_that_it_prints(self, recipe_file: Path, drawn: Path, tmp_path: Path) -> None:
         """Another process is stopped at a step that nobody chose; going on here ends as the unbroken run does."""
-        more = ["--train.steps", "30", "--train.light_share", "0.3", "--train.seed", "3"]
+        more = ["--train.steps", "30", "--train.no_aug_fraction", "0.3", "--train.seed", "3"]
         # With a space in it, since the command is printed to be pasted.
         broken, unbroken = tmp_path / "my run", tmp_path / "unbroken"
         command = [sys.executable, "-m", "boxwright", "train", str(recipe_file), "--data", str(drawn)]

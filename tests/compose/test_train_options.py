@@ -62,11 +62,11 @@ def test_sizes_are_multiples_of_32_around_the_image_size(
         ({"steps": -3}, r"^train\.steps is greater than 0, not -3$"),
         ({"evaluations": 0}, r"^train\.evaluations is greater than 0, not 0$"),
         ({"weight_decay": -0.1}, r"^train\.weight_decay is at least 0, not -0\.1$"),
-        ({"clip_norm": float("nan")}, r"^train\.clip_norm is a finite number, not nan$"),
+        ({"max_grad_norm": float("nan")}, r"^train\.max_grad_norm is a finite number, not nan$"),
         ({"workers": -1}, r"^train\.workers is at least 0, not -1$"),
         ({"seed": -1}, r"^train\.seed is at least 0, not -1$"),
-        ({"decay_share": 1.5}, r"^train\.decay_share is between 0 and 1, not 1\.5$"),
-        ({"light_share": -0.1}, r"^train\.light_share is between 0 and 1, not -0\.1$"),
+        ({"decay_fraction": 1.5}, r"^train\.decay_fraction is between 0 and 1, not 1\.5$"),
+        ({"no_aug_fraction": -0.1}, r"^train\.no_aug_fraction is between 0 and 1, not -0\.1$"),
         ({"ema": 1.0}, r"^train\.ema is less than 1$"),
         ({"multi_scale": 1.0}, r"^train\.multi_scale is less than 1$"),
         ({"momentum": 1.0}, r"^train\.momentum is less than 1$"),
@@ -81,6 +81,6 @@ def test_values_that_are_refused(options: dict[str, Any], message: str) -> None:
 
 
 def test_the_ends_of_the_ranges_are_allowed() -> None:
-    TrainOptions(weight_decay=0.0, clip_norm=0.0, warmup_steps=0, workers=0, seed=0)
-    TrainOptions(decay_share=0.0, final_lr=0.0, light_share=0.0, ema=0.0, multi_scale=0.0)
-    TrainOptions(decay_share=1.0, final_lr=1.0, light_share=1.0)
+    TrainOptions(weight_decay=0.0, max_grad_norm=0.0, warmup_steps=0, workers=0, seed=0)
+    TrainOptions(decay_fraction=0.0, final_lr_ratio=0.0, no_aug_fraction=0.0, ema=0.0, multi_scale=0.0)
+    TrainOptions(decay_fraction=1.0, final_lr_ratio=1.0, no_aug_fraction=1.0)

@@ -24,8 +24,8 @@ TWO_STAGES: dict[str, Any] = {
     "channels": 16,
     "hidden_dim": 16,
     "num_samples": 32,
-    "num_candidates": (50, 50),
-    "num_proposals": (20, 20),
+    "pre_nms_top_k": (50, 50),
+    "post_nms_top_k": (20, 20),
     "score_threshold": 0.0,
 }
 
@@ -88,7 +88,7 @@ def build(folder: Folder, name: str, *wiring: object, seed: int = 0, **options: 
 
 
 def composed(backbone: str, necks: Sequence[str], head: str, num_classes: int) -> Detector:
-    """A detector of small parts, for pictures of 64 pixels."""
+    """A detector of small parts, for images of 64 pixels."""
     parts = [build("backbones", backbone)]
     for name in necks:
         parts.append(build("necks", name, main_levels(parts[-1].out_spec)))
@@ -104,7 +104,7 @@ def composed(backbone: str, necks: Sequence[str], head: str, num_classes: int) -
 
 
 def maps(height: int, width: int, *, batch: int = 2, spec: Spec = SPEC) -> Features:
-    """The levels of a picture of this size, cells rounded up."""
+    """The levels of an image of this size, cells rounded up."""
     generator = torch.Generator().manual_seed(1)
     return {
         name: torch.randn(batch, at.channels, -(-height // at.stride), -(-width // at.stride), generator=generator)
@@ -113,7 +113,7 @@ def maps(height: int, width: int, *, batch: int = 2, spec: Spec = SPEC) -> Featu
 
 
 def check_levels(features: Features, spec: Spec, height: int, width: int, *, batch: int = 2) -> None:
-    """Maps are what ``out_spec`` promises for a picture of this size."""
+    """Maps are what ``out_spec`` promises for an image of this size."""
     assert list(features) == list(spec)
     for name, level in spec.items():
         cells = (-(-height // level.stride), -(-width // level.stride))

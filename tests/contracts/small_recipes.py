@@ -15,7 +15,7 @@ from boxwright.structures import Task
 NARROW: dict[str, Any] = {"hidden_dim": 64, "num_heads": 4, "feedforward_dim": 64}
 SHORT: dict[str, Any] = {"num_layers": 2, "dropout": 0.0}
 
-FEW: dict[str, Any] = {"hidden_dim": 64, "num_candidates": [100, 100], "num_proposals": [50, 50], "num_samples": 32}
+FEW: dict[str, Any] = {"hidden_dim": 64, "pre_nms_top_k": [100, 100], "post_nms_top_k": [50, 50], "num_samples": 32}
 
 REDUCED: dict[str, dict[str, Any]] = {
     "resnet_vd": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0},
@@ -51,15 +51,15 @@ TRAINING: dict[str, Any] = {
     "accumulate": 1,
     "optimizer": "adamw",
     "lr": 2e-3,
-    "clip_norm": 0.1,
+    "max_grad_norm": 0.1,
     "backbone_lr": None,
     "lr_factors": None,
     "warmup_steps": 10,
     "decay": "cosine",
-    "decay_share": 0.5,
-    "final_lr": 0.02,
+    "decay_fraction": 0.5,
+    "final_lr_ratio": 0.02,
     "multi_scale": 0.0,
-    "light_share": 1.0,
+    "no_aug_fraction": 1.0,
     "ema": 0.99,
     "evaluations": 1,
     "precision": "float32",
@@ -69,10 +69,10 @@ TRAINING: dict[str, Any] = {
 
 
 def small(name: str) -> dict[str, Any]:
-    """The recipe with reduced sizes, for pictures of 96 pixels."""
+    """The recipe with reduced sizes, for images of 96 pixels."""
     recipe = resolve(name).recipe
     overrides: dict[str, Any] = {"input.image_size": 96, "augment.flip": 0.0, "augment.vertical_flip": 0.0}
-    # What a classifier sees of a picture has to be the same each time too.
+    # What a classifier sees of an image has to be the same each time too.
     overrides |= {"augment.resized_crop": [1.0, 1.0], "augment.rand_augment": [0, 0]}
     if recipe["input"]["max_size"] is not None:
         overrides["input.max_size"] = 128

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from boxwright.compose.parts import find_part, list_parts
-from boxwright.detector import MatchingHead
+from boxwright.detector import MatchCountingHead
 from boxwright.structures import Detections, ImageSize, LossTotals, Targets
 from random_weights import shake
 
@@ -82,7 +82,7 @@ def test_losses_are_finite_scalars(name: str, counts: list[int], make_targets: M
         assert value >= 0
     total = sum(losses.values())
     assert isinstance(total, Tensor)
-    # A picture without objects is all background to a detector; to a classifier it says nothing.
+    # An image without objects is all background to a detector; to a classifier it says nothing.
     assert total > 0 or (getattr(head, "task", "detection") == "classification" and not sum(counts))
 
 
@@ -98,7 +98,7 @@ def test_every_parameter_is_trained_whatever_the_batch(name: str, counts: list[i
 
 
 @heads
-def test_losses_do_not_depend_on_how_pictures_are_spread(name: str, make_targets: MakeTargets) -> None:
+def test_losses_do_not_depend_on_how_images_are_spread(name: str, make_targets: MakeTargets) -> None:
     # Training without random queries, which are drawn anew for every part.
     head = build("heads", name, SPEC, NUM_CLASSES, **{"num_denoising": 0} if name == "rtdetr" else {}).eval()
     features, targets = maps(64, 64, batch=3), make_targets([3, 0, 1])
@@ -108,7 +108,9 @@ def test_losses_do_not_depend_on_how_pictures_are_spread(name: str, make_targets
         output = head(chosen, None, targets[part])
         return torch.stack(list(head.loss(output, targets[part], totals).values())).sum()
 
-    step = LossTotals(4, 3, matches=head.count_matches(targets, (64, 64)) if isinstance(head, MatchingHead) else None)
+    step = LossTotals(
+        4, 3, matches=head.count_matches(targets, (64, 64)) if isinstance(head, MatchCountingHead) else None
+    )
     whole, parts = total(slice(3), None), (slice(2), slice(2, 3))
     accumulated = sum(total(part, step) for part in parts)
     averaged = sum(total(part, step._replace(processes=2)) for part in parts) / 2
@@ -179,7 +181,7 @@ def test_what_is_not_a_number_is_not_hidden(name: str) -> None:
 
 
 @heads
-def test_pictures_of_a_batch_do_not_see_each_other(name: str) -> None:
+def test_images_of_a_batch_do_not_see_each_other(name: str) -> None:
     head = build("heads", name, SPEC, NUM_CLASSES).eval()
     features = maps(64, 96)
     size = ImageSize(64, 96, 64, 96)
@@ -209,15 +211,15 @@ def test_seeds(name: str) -> None:
 def test_the_fused_detector_exports_with_a_free_batch_height_and_width(name: str) -> None:
     detector = composed("resnet_vd", ["hybrid_encoder"], name, NUM_CLASSES).fused()
 
-    def pictures(count: int, height: int, width: int) -> Tensor:
+    def make_images(count: int, height: int, width: int) -> Tensor:
         return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(count))
 
     free = {0: torch.export.Dim("batch", min=1, max=64)}
     free |= {axis: 32 * torch.export.Dim(side, min=2, max=8) for axis, side in ((2, "height"), (3, "width"))}
-    program = torch.export.export(detector, (pictures(2, 96, 64),), dynamic_shapes=(free,)).module()
+    program = torch.export.export(detector, (make_images(2, 96, 64),), dynamic_shapes=(free,)).module()
     for size in ((1, 64, 64), (2, 96, 64), (5, 64, 128)):
         with torch.no_grad():
-            exported, eager = program(pictures(*size)), detector(pictures(*size))
+            exported, eager = program(make_images(*size)), detector(make_images(*size))
         for ours, expected in zip(tensors(exported), tensors(eager), strict=True):
             torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
         assert exported.prediction()[0].shape[0] == size[0]

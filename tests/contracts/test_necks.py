@@ -67,7 +67,7 @@ def test_mask_without_padding_changes_nothing(name: str) -> None:
         torch.testing.assert_close(level, nothing[key], rtol=0, atol=1e-5)
 
 
-def test_pictures_of_a_batch_do_not_see_each_other(name: str) -> None:
+def test_images_of_a_batch_do_not_see_each_other(name: str) -> None:
     neck = build("necks", name, SPEC).eval()
     features = maps(64, 96)
     together, alone = neck(features), neck({key: x[1:] for key, x in features.items()})

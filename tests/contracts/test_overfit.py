@@ -1,4 +1,4 @@
-"""Every recipe learns eight pictures by heart, through training, moving average, post-processing and metrics.
+"""Every recipe learns eight images by heart, through training, moving average, post-processing and metrics.
 
 A detector with a mistake between its loss and its boxes stays well below the limit, however long it is trained.
 """
@@ -40,8 +40,8 @@ def crops(tmp_path_factory: pytest.TempPathFactory, eight: DetectionData) -> Det
     return open_class_folders(folder)
 
 
-def learnt(recipe: dict[str, Any], data: DetectionData, folder: Path) -> list[dict[str, Any]]:
-    """What was measured on the pictures that it was trained on."""
+def learned(recipe: dict[str, Any], data: DetectionData, folder: Path) -> list[dict[str, Any]]:
+    """What was measured on the images that it was trained on."""
     run = Run(
         detector=build_resolved(recipe, categories=data.categories),
         recipe=recipe,
@@ -57,20 +57,20 @@ def learnt(recipe: dict[str, Any], data: DetectionData, folder: Path) -> list[di
 
 
 @every_classifier
-def test_the_objects_of_eight_pictures_are_learnt_by_heart(
+def test_the_objects_of_eight_images_are_learned_by_heart(
     recipe: dict[str, Any], crops: DetectionData, tmp_path: Path
 ) -> None:
-    found = [row["top1"] for row in learnt(recipe, crops, tmp_path)]
+    found = [row["top1"] for row in learned(recipe, crops, tmp_path)]
     assert max(found) >= ENOUGH, found
     assert Validation(crops).measure_classes(load(tmp_path / "run")).accuracy.top1 == max(found)
 
 
 @every_detector
-def test_eight_pictures_are_learnt_by_heart(recipe: dict[str, Any], eight: DetectionData, tmp_path: Path) -> None:
-    # Convolutions see padding. On maps of a dozen cells, pictures that were learnt beside padding are other pictures
+def test_eight_images_are_learned_by_heart(recipe: dict[str, Any], eight: DetectionData, tmp_path: Path) -> None:
+    # Convolutions see padding. On maps of a dozen cells, images that were learned beside padding are other images
     # without it: with canvases of several sizes, AP50 stays between 0.7 and 0.95.
     recipe = resolve(recipe, {"input.resize": "square", "input.max_size": None}).recipe
-    found = [row["AP50"] for row in learnt(recipe, eight, tmp_path)]
+    found = [row["AP50"] for row in learned(recipe, eight, tmp_path)]
     assert max(found) >= ENOUGH, found
     metrics = Validation(eight).measure(load(tmp_path / "run")).to_json()
     assert metrics["AP50"] == pytest.approx(max(found), abs=1e-3)

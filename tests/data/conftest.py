@@ -30,7 +30,7 @@ def real_data() -> Callable[[str], Path]:
 
 
 class TinyCoco:
-    """A COCO document of three pictures that a test can break, and its files.
+    """A COCO document of three images that a test can break, and its files.
 
     a.png (40 wide, 30 high) has a cat and a dog, sub/b.png (20, 50) a crowd of cats, c.png (16, 16) nothing.
     Category ids are sparse and not in order: dog 90, cat 7.
@@ -61,7 +61,7 @@ class TinyCoco:
         }
 
     def write(self, annotations: str = "annotations/train.json", images: str = "images") -> Path:
-        """Write the annotation file and the pictures; returns the annotation file."""
+        """Write the annotation file and the images; returns the annotation file."""
         file = self.root / annotations
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(self.document))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from boxwright.data.input_format import Sizing
+from boxwright.data.input_format import ResizeRule
 from boxwright.data.transforms.augment import Augmentation
 
 
-def followed_rectangles(augment: Augmentation, sizing: Sizing, tolerance: float) -> int:
-    """In how many of 200 grey pictures a red rectangle remains; its box may miss its rim by ``tolerance`` pixels."""
+def followed_rectangles(augment: Augmentation, resize_rule: ResizeRule, tolerance: float) -> int:
+    """In how many of 200 gray images a red rectangle remains; its box may miss its rim by ``tolerance`` pixels."""
     shown = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
@@ -17,7 +17,7 @@ def followed_rectangles(augment: Augmentation, sizing: Sizing, tolerance: float)
         x1, y1, x2, y2 = box = np.concatenate((corner, corner + rng.integers(20, 60, 2)))
         image = np.full((150, 210, 3), 100, dtype=np.uint8)
         image[y1:y2, x1:x2] = (250, 0, 0)
-        canvas, boxes, kept, _ = augment(image, box[None].astype(np.float32), sizing, rng)
+        canvas, boxes, kept, _ = augment(image, box[None].astype(np.float32), resize_rule, rng)
         found = ((canvas[0].int() - canvas[1].int()) > 125).nonzero()
         if not len(kept) or not len(found):
             continue

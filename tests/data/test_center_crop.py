@@ -1,4 +1,4 @@
-"""The central square that classifiers are evaluated on: torchvision's, wherever pictures become canvases."""
+"""The central square that classifiers are evaluated on: torchvision's, wherever images become canvases."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from boxwright.data.images import resample
-from boxwright.data.input_format import InputFormat, Sizing, Window
-from boxwright.data.loading.equal_sizes import read_equal_canvases
+from boxwright.data.input_format import InputFormat, ResizeRule, Window
+from boxwright.data.loading.equal_sizes import prepare_equal_sizes
 from boxwright.data.loading.sampler import SampleKey
 from boxwright.data.loading.samples import EvalSet, TrainSet
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.transforms.augment import Augmentation, View
 from boxwright.structures import Category
 
-FORMAT = InputFormat(image_size=224, resize="centre_crop")
+FORMAT = InputFormat(image_size=224, resize="center_crop")
 PLAIN: dict[str, Any] = {"photometric": 0.0, "channel_shuffle": 0.0, "zoom_out": 0.0, "iou_crop": 0.0, "flip": 0.0}
 
 
@@ -40,7 +40,7 @@ def test_windows_by_hand() -> None:
 @settings(max_examples=300, deadline=None)
 @given(height=st.integers(1, 3000), width=st.integers(1, 3000))
 def test_windows_are_torchvisions(height: int, width: int) -> None:
-    """Each edge within a pixel of the picture and one of the canvas; and a square inside the picture."""
+    """Each edge within a pixel of the image and one of the canvas; and a square inside the image."""
     x1, y1, x2, y2 = FORMAT.window(height, width)
     assert 0 <= x1 < x2 <= width
     assert 0 <= y1 < y2 <= height
@@ -87,16 +87,16 @@ def data(tmp_path: Path) -> DetectionData:
 
 
 def test_evaluation_prediction_and_plain_training_show_the_same(data: DetectionData) -> None:
-    """And the box of a whole picture is the whole canvas."""
-    small = InputFormat(image_size=64, resize="centre_crop")
+    """And the box of a whole image is the whole canvas."""
+    small = InputFormat(image_size=64, resize="center_crop")
     evaluated = EvalSet(data, input_format=small)
     trained = TrainSet(data, augmentation=Augmentation(**PLAIN), input_format=small, seed=0)
     light = TrainSet(data, augmentation=Augmentation(flip=0.0), input_format=small, seed=0)
-    (predicted,) = read_equal_canvases([record.path for record in data.records], small, 3)
+    (predicted,) = prepare_equal_sizes([record.path for record in data.records], small, 3)
     for i, record in enumerate(data.records):
-        picture = np.asarray(Image.open(record.path))
+        image = np.asarray(Image.open(record.path))
         x1, y1, x2, y2 = map(int, small.window(record.height, record.width))
-        part = np.ascontiguousarray(picture[y1:y2, x1:x2])
+        part = np.ascontiguousarray(image[y1:y2, x1:x2])
         expected = resample(part, Window.whole(y2 - y1, x2 - x1), 64, 64)
         samples = evaluated[i], trained[SampleKey(i, 0, 64)], light[SampleKey(i, 0, 64, light=True)]
         for sample in samples:
@@ -109,17 +109,17 @@ def test_evaluation_prediction_and_plain_training_show_the_same(data: DetectionD
 
 
 def test_random_parts_start_from_the_square() -> None:
-    """Zooming out goes beyond it, onto the rest of the picture first; a crop around objects stays inside of it."""
-    sizing, boxes = Sizing(64, "centre_crop"), np.array([[30, 20, 60, 40]], dtype=np.float32)
-    x1, y1, x2, y2 = sizing.window(60, 100)
+    """Zooming out goes beyond it, onto the rest of the image first; a crop around objects stays inside of it."""
+    resize_rule, boxes = ResizeRule(64, "center_crop"), np.array([[30, 20, 60, 40]], dtype=np.float32)
+    x1, y1, x2, y2 = resize_rule.window(60, 100)
     for seed in range(50):
         outer, _ = Augmentation(**{**PLAIN, "zoom_out": 1.0}).draw_view(
-            60, 100, boxes, sizing, np.random.default_rng(seed)
+            60, 100, boxes, resize_rule, np.random.default_rng(seed)
         )
         assert outer.window.x1 <= x1 < x2 <= outer.window.x2
         assert outer.window.y1 <= y1 < y2 <= outer.window.y2
         inner, _ = Augmentation(**{**PLAIN, "iou_crop": 1.0}).draw_view(
-            60, 100, boxes, sizing, np.random.default_rng(seed)
+            60, 100, boxes, resize_rule, np.random.default_rng(seed)
         )
         assert x1 <= inner.window.x1 < inner.window.x2 <= x2
         assert y1 <= inner.window.y1 < inner.window.y2 <= y2
@@ -128,9 +128,9 @@ def test_random_parts_start_from_the_square() -> None:
 
 def test_objects_beyond_the_square_are_dropped_in_training() -> None:
     boxes = np.array([[0, 0, 10, 60], [40, 20, 60, 40]], dtype=np.float32)
-    image, sizing = np.zeros((60, 100, 3), dtype=np.uint8), Sizing(64, "centre_crop")
-    _, moved, kept, view = Augmentation(**PLAIN)(image, boxes, sizing, np.random.default_rng(0))
-    assert view == View(sizing.window(60, 100), (64, 64))
+    image, resize_rule = np.zeros((60, 100, 3), dtype=np.uint8), ResizeRule(64, "center_crop")
+    _, moved, kept, view = Augmentation(**PLAIN)(image, boxes, resize_rule, np.random.default_rng(0))
+    assert view == View(resize_rule.window(60, 100), (64, 64))
     assert kept.tolist() == [1]
     assert moved.shape == (1, 4)
 
@@ -144,4 +144,4 @@ def test_objects_beyond_the_square_are_dropped_in_training() -> None:
 )
 def test_bad_sizes(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        InputFormat(resize="centre_crop", **options)
+        InputFormat(resize="center_crop", **options)

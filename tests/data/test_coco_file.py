@@ -21,7 +21,7 @@ BROKEN = {
     "no images key": (lambda d: d.pop("images"), "not a COCO annotation file: it has no 'images'"),
     "no annotations key": (lambda d: d.pop("annotations"), "it has no 'annotations'"),
     "no categories key": (lambda d: d.pop("categories"), "it has no 'categories'"),
-    "no pictures": (lambda d: d["images"].clear(), "'images' is empty"),
+    "no images": (lambda d: d["images"].clear(), "'images' is empty"),
     "no categories": (lambda d: d["categories"].clear(), "'categories' is empty"),
     "images an object": (lambda d: d.update(images={}), "'images' must be a list, not an object"),
     "annotations null": (lambda d: d.update(annotations=None), "'annotations' must be a list, not null"),

@@ -1,4 +1,4 @@
-"""Pictures that are missing or cannot be read are found before anything starts, all at once."""
+"""Images that are missing or cannot be read are found before anything starts, all at once."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import pytest
 from boxwright.data.readers.coco import read_coco
 
 
-class TestBadPictures:
-    def test_all_bad_pictures_in_one_error(self, tiny) -> None:
+class TestBadImages:
+    def test_all_bad_images_in_one_error(self, tiny) -> None:
         for i in range(5):
             tiny.document["images"].append({"id": 100 + i, "file_name": f"gone{i}.png"})
         file = tiny.write()
         whole = (tiny.root / "images/a.png").read_bytes()
         (tiny.root / "images/a.png").write_bytes(whole[: len(whole) // 2])
-        (tiny.root / "images/c.png").write_text("no picture")
-        with pytest.raises(ValueError, match="of 8 pictures in") as caught:
+        (tiny.root / "images/c.png").write_text("no image")
+        with pytest.raises(ValueError, match="of 8 images in") as caught:
             read_coco(file, tiny.root / "images")
         message = str(caught.value)
         assert "5 missing: gone0.png, gone1.png, gone2.png, ... and 2 unreadable: a.png, c.png (" in message
-        assert "a.png cannot be read as a picture: " in message
+        assert "a.png cannot be read as an image: " in message
         assert message.endswith("restore the files or take them out of the data set")
         assert "\n" not in message
 
@@ -32,7 +32,7 @@ class TestBadPictures:
         (tiny.root / "images/a.png").write_bytes(whole[: len(whole) // 2])
         assert len(read_coco(file, tiny.root / "images", check_images=False).records) == 3
         (tiny.root / "images/c.png").unlink()
-        with pytest.raises(ValueError, match=r"of 3 pictures in .*, 1 missing: c\.png; restore"):
+        with pytest.raises(ValueError, match=r"of 3 images in .*, 1 missing: c\.png; restore"):
             read_coco(file, tiny.root / "images", check_images=False)
 
     def test_truncated_copy_of_a_real_set(self, real_data, tmp_path: Path) -> None:
@@ -42,5 +42,5 @@ class TestBadPictures:
         for index, name in enumerate(names):
             content = (source / "images" / name).read_bytes()
             (tmp_path / "images" / name).write_bytes(content[:-500] if index == 7 else content)
-        with pytest.raises(ValueError, match=rf"of 25 pictures in .*, 1 unreadable: {names[7]} \(.*truncated"):
+        with pytest.raises(ValueError, match=rf"of 25 images in .*, 1 unreadable: {names[7]} \(.*truncated"):
             read_coco(source / "annotations/val.json", tmp_path / "images")

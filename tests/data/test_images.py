@@ -1,4 +1,4 @@
-"""Reading, resizing and normalising pictures."""
+"""Reading, resizing and normalizing images."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from boxwright.data.images import as_rgb, check_image, image_size, normalise, read_image, resample
-from boxwright.data.input_format import InputFormat, Sizing, Window
+from boxwright.data.images import as_rgb, check_image, image_size, normalize, read_image, resample
+from boxwright.data.input_format import InputFormat, ResizeRule, Window
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -62,10 +62,10 @@ class TestReadImage:
         assert read_image(path).shape == (20, 34, 3)
         assert image_size(path) == (20, 34)
 
-    def test_grey_has_three_equal_channels(self, tmp_path: Path) -> None:
-        grey = noise(5, 7, channels=1)
-        Image.fromarray(grey).save(tmp_path / "grey.png")
-        np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), grey[:, :, None].repeat(3, axis=2))
+    def test_gray_has_three_equal_channels(self, tmp_path: Path) -> None:
+        gray = noise(5, 7, channels=1)
+        Image.fromarray(gray).save(tmp_path / "gray.png")
+        np.testing.assert_array_equal(read_image(tmp_path / "gray.png"), gray[:, :, None].repeat(3, axis=2))
 
     def test_bilevel_is_black_and_white(self, tmp_path: Path) -> None:
         Image.fromarray(np.eye(4, dtype=bool)).save(tmp_path / "a.png")
@@ -78,7 +78,7 @@ class TestReadImage:
         np.testing.assert_array_equal(read_image(tmp_path / "rgba.png"), expected)
         np.testing.assert_array_equal(as_rgb(rgba), expected)
 
-    def test_transparent_grey_and_palette_are_laid_on_black(self, tmp_path: Path) -> None:
+    def test_transparent_gray_and_palette_are_laid_on_black(self, tmp_path: Path) -> None:
         Image.fromarray(np.array([[[90, 255], [90, 0]]], dtype=np.uint8), "LA").save(tmp_path / "la.png")
         np.testing.assert_array_equal(read_image(tmp_path / "la.png")[0, :, 0], [90, 0])
         palette = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), "P")
@@ -87,9 +87,9 @@ class TestReadImage:
         np.testing.assert_array_equal(read_image(tmp_path / "p.png"), [[[10, 20, 30], [0, 0, 0]]])
 
     def test_16_bits_are_scaled_over_the_full_range(self, tmp_path: Path) -> None:
-        grey = np.array([[0, 128, 129, 257, 32768, 65535]], dtype=np.uint16)
+        gray = np.array([[0, 128, 129, 257, 32768, 65535]], dtype=np.uint16)
         for suffix in ("png", "tif"):
-            Image.fromarray(grey).save(tmp_path / f"a.{suffix}")
+            Image.fromarray(gray).save(tmp_path / f"a.{suffix}")
             np.testing.assert_array_equal(read_image(tmp_path / f"a.{suffix}")[0, :, 0], [0, 0, 1, 1, 128, 255])
 
     def test_cmyk_becomes_rgb(self, tmp_path: Path) -> None:
@@ -99,28 +99,28 @@ class TestReadImage:
     def test_unknown_range_is_an_error(self, tmp_path: Path) -> None:
         Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "a.tif")
         for read in (read_image, check_image):
-            with pytest.raises(ValueError, match=r"a\.tif cannot be read as a picture: .*8 or 16 bits"):
+            with pytest.raises(ValueError, match=r"a\.tif cannot be read as an image: .*8 or 16 bits"):
                 read(tmp_path / "a.tif")
 
     def test_takes_the_first_frame_of_an_animation(self, tmp_path: Path) -> None:
-        frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+        frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
         frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
         np.testing.assert_array_equal(read_image(tmp_path / "a.gif")[0, 0], [255, 0, 0])
 
     def test_missing_file(self, tmp_path: Path) -> None:
         for read in (read_image, image_size, check_image):
-            with pytest.raises(FileNotFoundError, match=r"no picture .*nowhere\.png"):
+            with pytest.raises(FileNotFoundError, match=r"no image .*nowhere\.png"):
                 read(tmp_path / "nowhere.png")
 
-    @pytest.mark.parametrize(("content", "reason"), [(b"", "empty"), (b"no picture at all", "not an image")])
-    def test_file_that_is_no_picture(self, tmp_path: Path, content: bytes, reason: str) -> None:
+    @pytest.mark.parametrize(("content", "reason"), [(b"", "empty"), (b"no image at all", "not an image")])
+    def test_file_that_is_no_image(self, tmp_path: Path, content: bytes, reason: str) -> None:
         (tmp_path / "a.jpg").write_bytes(content)
         for read in (read_image, image_size, check_image):
-            with pytest.raises(ValueError, match=rf"a\.jpg cannot be read as a picture: .*{reason}"):
+            with pytest.raises(ValueError, match=rf"a\.jpg cannot be read as an image: .*{reason}"):
                 read(tmp_path / "a.jpg")
 
-    def test_folder_is_no_picture(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="cannot be read as a picture"):
+    def test_folder_is_no_image(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="cannot be read as an image"):
             read_image(tmp_path)
 
     @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "gif", "webp", "bmp"])
@@ -129,7 +129,7 @@ class TestReadImage:
         Image.fromarray(noise(64, 64)).save(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         for read in (read_image, check_image):
-            with pytest.raises(ValueError, match=rf"a\.{suffix} cannot be read as a picture") as caught:
+            with pytest.raises(ValueError, match=rf"a\.{suffix} cannot be read as an image") as caught:
                 read(path)
             assert "\n" not in str(caught.value)
 
@@ -150,7 +150,7 @@ class TestReadImage:
     def test_bomb_is_an_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Image.fromarray(noise(64, 64)).save(tmp_path / "a.png")
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-        with pytest.raises(ValueError, match=r"a\.png cannot be read as a picture: .*4096 pixels"):
+        with pytest.raises(ValueError, match=r"a\.png cannot be read as an image: .*4096 pixels"):
             read_image(tmp_path / "a.png")
 
 
@@ -163,7 +163,7 @@ def _reads(read, path: Path) -> bool:
 
 
 class TestAsRgb:
-    def test_all_forms_of_one_picture_agree(self, tmp_path: Path) -> None:
+    def test_all_forms_of_one_image_agree(self, tmp_path: Path) -> None:
         pixels = noise(6, 9)
         Image.fromarray(pixels).save(tmp_path / "a.png")
         forms = {
@@ -181,11 +181,11 @@ class TestAsRgb:
         for name, form in forms.items():
             np.testing.assert_array_equal(as_rgb(form), pixels, err_msg=name)
 
-    def test_all_forms_of_one_grey_picture_agree(self) -> None:
-        grey = noise(6, 9, channels=1)
-        expected = np.repeat(grey[:, :, None], 3, axis=2)
-        tensor = torch.from_numpy(grey)
-        for form in (grey, grey[:, :, None], tensor, tensor[None], Image.fromarray(grey), grey / 255):
+    def test_all_forms_of_one_gray_image_agree(self) -> None:
+        gray = noise(6, 9, channels=1)
+        expected = np.repeat(gray[:, :, None], 3, axis=2)
+        tensor = torch.from_numpy(gray)
+        for form in (gray, gray[:, :, None], tensor, tensor[None], Image.fromarray(gray), gray / 255):
             np.testing.assert_array_equal(as_rgb(form), expected)
 
     def test_half_precision_keeps_black_and_white(self) -> None:
@@ -247,26 +247,26 @@ class TestInputFormat:
             InputFormat(**options)
 
     def test_the_longest_side_changes_with_the_image_size(self) -> None:
-        assert InputFormat(image_size=800, resize="shortest_side", max_size=1333).sizing(400) == Sizing(
+        assert InputFormat(image_size=800, resize="shortest_side", max_size=1333).resize_rule(400) == ResizeRule(
             400, "shortest_side", 666
         )
-        assert InputFormat(image_size=100, resize="shortest_side").sizing(50) == Sizing(50, "shortest_side")
-        assert InputFormat(image_size=64).sizing(96) == Sizing(96)
+        assert InputFormat(image_size=100, resize="shortest_side").resize_rule(50) == ResizeRule(50, "shortest_side")
+        assert InputFormat(image_size=64).resize_rule(96) == ResizeRule(96)
 
     def test_refuses_a_std_of_zero(self) -> None:
         with pytest.raises(ValueError, match="std positive"):
             InputFormat(std=(1.0, 0.0, 1.0))
 
-    def test_normalise(self) -> None:
+    def test_normalize(self) -> None:
         images = torch.tensor([0, 51, 255], dtype=torch.uint8)[:, None, None].repeat(2, 1, 4, 4)
-        assert torch.equal(normalise(images, InputFormat())[1, :, 0, 0], torch.tensor([0.0, 0.2, 1.0]))
+        assert torch.equal(normalize(images, InputFormat())[1, :, 0, 0], torch.tensor([0.0, 0.2, 1.0]))
         other = InputFormat(mean=(0.5, 0.2, 0.0), std=(0.5, 0.1, 2.0))
-        torch.testing.assert_close(normalise(images, other)[1, :, 0, 0], torch.tensor([-1.0, 0.0, 0.5]))
-        assert normalise(images[0], other).shape == (3, 4, 4)
+        torch.testing.assert_close(normalize(images, other)[1, :, 0, 0], torch.tensor([-1.0, 0.0, 0.5]))
+        assert normalize(images[0], other).shape == (3, 4, 4)
 
 
 class TestSizing:
-    # Picture, shortest side and longest; what get_size_with_aspect_ratio of facebookresearch/detr 29901c5 makes of it.
+    # Image, shortest side and longest; what get_size_with_aspect_ratio of facebookresearch/detr 29901c5 makes of it.
     DETR = (
         ((480, 640), (800, 1333), (800, 1066)),
         ((427, 640), (800, 1333), (800, 1199)),
@@ -283,23 +283,23 @@ class TestSizing:
         ((33, 200), (64, 96), (16, 96)),
     )
 
-    @pytest.mark.parametrize(("picture", "limits", "expected"), DETR)
+    @pytest.mark.parametrize(("image", "limits", "expected"), DETR)
     def test_canvases_are_detrs(
-        self, picture: tuple[int, int], limits: tuple[int, int | None], expected: tuple[int, int]
+        self, image: tuple[int, int], limits: tuple[int, int | None], expected: tuple[int, int]
     ) -> None:
         shortest, longest = limits
-        assert Sizing(shortest, "shortest_side", longest).canvas(*picture) == expected
+        assert ResizeRule(shortest, "shortest_side", longest).canvas(*image) == expected
         input_format = InputFormat(image_size=shortest, resize="shortest_side", max_size=longest)
-        assert input_format.canvas(*picture) == expected
-        assert input_format.canvas(*picture[::-1]) == expected[::-1]
+        assert input_format.canvas(*image) == expected
+        assert input_format.canvas(*image[::-1]) == expected[::-1]
 
     def test_a_square_is_a_square(self) -> None:
-        assert {InputFormat(image_size=96).canvas(*picture) for picture, _, _ in self.DETR} == {(96, 96)}
+        assert {InputFormat(image_size=96).canvas(*image) for image, _, _ in self.DETR} == {(96, 96)}
 
     @settings(max_examples=200, deadline=None)
     @given(height=st.integers(1, 4000), width=st.integers(1, 4000))
     def test_the_aspect_ratio_is_kept_within_a_pixel(self, height: int, width: int) -> None:
-        canvas_height, canvas_width = Sizing(800, "shortest_side", 1333).canvas(height, width)
+        canvas_height, canvas_width = ResizeRule(800, "shortest_side", 1333).canvas(height, width)
         short, long = sorted((canvas_height, canvas_width))
         ratio = max(height, width) / min(height, width)
         assert 1 <= short <= 800
@@ -311,13 +311,13 @@ class TestSizing:
             assert short * ratio - 1 <= long <= short * ratio
 
     def test_a_line_keeps_a_pixel(self) -> None:
-        assert Sizing(800, "shortest_side", 1333).canvas(1, 4000) == (1, 1333)
-        assert Sizing(800, "shortest_side", 1333).canvas(4000, 1) == (1333, 1)
+        assert ResizeRule(800, "shortest_side", 1333).canvas(1, 4000) == (1, 1333)
+        assert ResizeRule(800, "shortest_side", 1333).canvas(4000, 1) == (1333, 1)
 
 
 class TestResample:
     @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 160), (57, 83), (300, 90), (256, 256)])
-    def test_whole_picture_equals_pillow(self, height: int, width: int) -> None:
+    def test_whole_image_equals_pillow(self, height: int, width: int) -> None:
         image = noise(57, 83)
         canvas = resample(image, Window.whole(57, 83), height, width)
         difference = (canvas.int() - pillow_bilinear(image, height, width).int()).abs()
@@ -331,7 +331,7 @@ class TestResample:
         canvas = resample(image, Window(10, 5, 42, 37), 64, 96)
         assert torch.equal(canvas, resample(image[5:37, 10:42], Window.whole(32, 32), 64, 96))
 
-    def test_zoom_out_places_the_picture_on_the_filled_canvas(self) -> None:
+    def test_zoom_out_places_the_image_on_the_filled_canvas(self) -> None:
         image = noise(20, 30)
         canvas = resample(image, Window(-15, -40, 45, 40), 80, 120, fill=(1, 2, 3))
         inside = canvas[:, 40:60, 30:90]
@@ -346,7 +346,7 @@ class TestResample:
         assert torch.equal(canvas[:, 5:, :5], torch.from_numpy(image[:5, 5:].copy()).permute(2, 0, 1))
         assert canvas[:, :5].sum() == canvas[:, :, 5:].sum() == 0
 
-    def test_does_not_share_memory_with_the_picture(self) -> None:
+    def test_does_not_share_memory_with_the_image(self) -> None:
         image = noise(32, 32)
         before = image.copy()
         resample(image, Window.whole(32, 32), 32, 32).zero_()
@@ -361,14 +361,14 @@ class TestResample:
         )
 
     @pytest.mark.parametrize("window", [Window(0, 0, 0, 5), Window(5, 0, 4, 5), Window(10, 0, 12, 5)])
-    def test_window_beside_the_picture(self, window: Window) -> None:
-        with pytest.raises(ValueError, match="no part of a picture's side of 10 pixels"):
+    def test_window_beside_the_image(self, window: Window) -> None:
+        with pytest.raises(ValueError, match="no part of an image's side of 10 pixels"):
             resample(noise(10, 10), window, 32, 32)
 
     @settings(max_examples=100, deadline=None)
     @given(x=st.floats(-100, 49.9), y=st.floats(-100, 39.9), width=st.floats(0.1, 300), height=st.floats(0.1, 300))
     def test_content_lies_where_the_window_says(self, x: float, y: float, width: float, height: float) -> None:
-        """A white picture's bounding box on the canvas is the picture's box seen through the window."""
+        """A white image's bounding box on the canvas is the image's box seen through the window."""
         window = Window(x, y, max(x + width, 0.1), max(y + height, 0.1))
         canvas = resample(np.full((40, 50, 3), 255, np.uint8), window, 64, 96)
         assert canvas.shape == (3, 64, 96)
@@ -382,5 +382,5 @@ class TestResample:
             (rows.max() + 1, min(64, (40 - window.y1) * scale_y)),
         )
         for found, expected in seen:
-            # Half a pixel of the canvas, but at least one is kept; no pixel of the picture is rounded away.
+            # Half a pixel of the canvas, but at least one is kept; no pixel of the image is rounded away.
             assert abs(float(found) - expected) <= 1

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from boxwright.data.input_format import Window
 from boxwright.data.mask_file import MaskFile
-from boxwright.data.masks import check_masks, picture_masks, record_masks
+from boxwright.data.masks import check_masks, decode_image_masks, render_record_masks
 from boxwright.data.readers.coco import read_coco
 from boxwright.data.records import DetectionData
 from boxwright.data.transforms.augment import View
@@ -23,7 +23,7 @@ from boxwright.ops.masks import encode_mask, to_json
 from boxwright.structures import Detections
 
 SIZES = {11: (30, 40), 5: (50, 20)}
-"""Height and width of the tiny set's pictures with objects, by id."""
+"""Height and width of the tiny set's images with objects, by id."""
 
 
 def shape(height: int, width: int, seed: int) -> Tensor:
@@ -60,17 +60,17 @@ def test_training_sees_what_it_sees_of_run_lengths(both: tuple[DetectionData, De
             View(Window.whole(files.height, files.width), (files.height, files.width)),
             View(Window(-3.0, 2.0, 25.0, 27.0), (50, 45), flip_x=True),
         ):
-            masks = record_masks(files, chosen, view)
-            assert torch.equal(masks, record_masks(packed, chosen, view))
+            masks = render_record_masks(files, chosen, view)
+            assert torch.equal(masks, render_record_masks(packed, chosen, view))
             assert masks.flatten(1).any(1).all()
-    assert torch.equal(picture_masks(both[0].records[0])[0], shape(30, 40, 1))
+    assert torch.equal(decode_image_masks(both[0].records[0])[0], shape(30, 40, 1))
 
 
 def test_evaluation_says_what_it_says_of_run_lengths(both: tuple[DetectionData, DetectionData]) -> None:
     found = {}
     for record in both[1].records:
         # Nearly the objects, so that the numbers are neither 0 nor 1.
-        masks = tuple(encode_mask(mask.roll(1, 0)) for mask in picture_masks(record))
+        masks = tuple(encode_mask(mask.roll(1, 0)) for mask in decode_image_masks(record))
         boxes = torch.from_numpy(record.boxes())
         found[record.image_id] = Detections(boxes, torch.ones(len(masks)), torch.from_numpy(record.labels), masks)
     of_files, of_packed = (evaluate_detections(data, found, task="segm") for data in both)
@@ -84,7 +84,7 @@ def test_a_file_is_read_once(both: tuple[DetectionData, DetectionData], tiny) ->
     for path in tiny.root.rglob("masks/*.png"):
         path.unlink()
     record = pickle.loads(pickle.dumps(data.records[0]))  # as a loader's workers get it
-    assert torch.equal(picture_masks(record)[0], shape(30, 40, 1))
+    assert torch.equal(decode_image_masks(record)[0], shape(30, 40, 1))
 
 
 def test_nothing_is_read_where_nobody_wants_masks(tiny) -> None:
@@ -94,7 +94,7 @@ def test_nothing_is_read_where_nobody_wants_masks(tiny) -> None:
 
 
 def declared(image: Image.Image, transparent: Any) -> Image.Image:
-    """With colours that the file declares to be transparent."""
+    """With colors that the file declares to be transparent."""
     if image.mode == "P":
         image.putpalette(bytes(range(9)))
     image.info["transparency"] = transparent
@@ -102,7 +102,7 @@ def declared(image: Image.Image, transparent: Any) -> Image.Image:
 
 
 KINDS: dict[str, Any] = {
-    "two colours": lambda on: Image.fromarray(on),
+    "two colors": lambda on: Image.fromarray(on),
     "palette": lambda on: Image.fromarray(on.astype(np.uint8), mode="P"),
     "one of 65,535": lambda on: Image.fromarray(on.astype(np.uint16)),
     "blue": lambda on: Image.fromarray(np.stack([0 * on, 0 * on, 3 * on], -1).astype(np.uint8)),
@@ -112,10 +112,10 @@ KINDS: dict[str, Any] = {
     "palette, some transparent": lambda on: declared(
         Image.fromarray((2 - on).astype(np.uint8), mode="P"), b"\x00\x80\x00"
     ),
-    "grey, one transparent": lambda on: declared(Image.fromarray((7 - 3 * on).astype(np.uint8)), 7),
+    "gray, one transparent": lambda on: declared(Image.fromarray((7 - 3 * on).astype(np.uint8)), 7),
     "white, transparent black": lambda on: declared(Image.fromarray((255 * on).astype(np.uint8)), 0),
     "16 bits, one transparent": lambda on: declared(Image.fromarray((700 - on).astype(np.uint16)), 700),
-    "colours, one transparent": lambda on: declared(
+    "colors, one transparent": lambda on: declared(
         Image.fromarray(np.stack([0 * on + 9, 5 + on, 0 * on + 3], -1).astype(np.uint8)), (9, 5, 3)
     ),
 }
@@ -123,13 +123,13 @@ KINDS: dict[str, Any] = {
 
 @pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
 @pytest.mark.parametrize("kind", KINDS)
-def test_kinds_of_pictures(kind: str, tmp_path: Path) -> None:
+def test_kinds_of_images(kind: str, tmp_path: Path) -> None:
     mask = shape(30, 40, 1)
-    KINDS[kind](mask.numpy() if kind == "two colours" else mask.long().numpy()).save(tmp_path / "a.png")
+    KINDS[kind](mask.numpy() if kind == "two colors" else mask.long().numpy()).save(tmp_path / "a.png")
     assert MaskFile("a.png", (tmp_path,), 30, 40).run_lengths == to_json(encode_mask(mask))
 
 
-def test_a_mask_is_turned_upright_as_its_picture_is(tmp_path: Path) -> None:
+def test_a_mask_is_turned_upright_as_its_image_is(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     mask = shape(30, 40, 1)
@@ -153,8 +153,8 @@ def wrong(tiny, kind: str) -> None:
     [
         ("absent", r"there is no mask 'mask\.png' in \S+/images or \S+/annotations; correct it or delete"),
         ("damaged", r"the mask \S+/images/mask\.png cannot be read: .+; correct it"),
-        ("turned", r"the mask \S+/mask\.png has 30 x 40 pixels, but its picture has 40 x 30; correct it"),
-        ("empty", "its segmentation has no pixel in the picture; correct it"),
+        ("turned", r"the mask \S+/mask\.png has 30 x 40 pixels, but its image has 40 x 30; correct it"),
+        ("empty", "its segmentation has no pixel in the image; correct it"),
     ],
 )
 def test_what_is_wrong_is_one_line(tiny, kind: str, message: str) -> None:

@@ -32,7 +32,7 @@ def box(*corners: float) -> np.ndarray:
         ((0, 30, 100, 40), 0.1, (0, 0, 100, 80)),
     ],
 )
-def test_the_square_is_moved_into_the_picture(
+def test_the_square_is_moved_into_the_image(
     corners: tuple[float, ...], margin: float, expected: tuple[int, ...]
 ) -> None:
     assert square_around(box(*corners), 80, 100, margin) == expected
@@ -58,7 +58,7 @@ def test_squares_show_the_object(height: int, width: int, at: tuple[float, ...],
 
 
 @pytest.fixture
-def one_picture(tmp_path: Path) -> DetectionData:
+def one_image(tmp_path: Path) -> DetectionData:
     pixels = np.random.default_rng(0).integers(0, 256, (80, 100, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     record = Record(
@@ -75,8 +75,8 @@ def one_picture(tmp_path: Path) -> DetectionData:
     return DetectionData((record,), (Category(3, "a/b"), Category(5, "c")), tmp_path / "a.json")
 
 
-def test_pixels_and_names(one_picture: DetectionData, tmp_path: Path) -> None:
-    cut = crop_objects(one_picture, tmp_path / "out", margin=0.1, min_size=8)
+def test_pixels_and_names(one_image: DetectionData, tmp_path: Path) -> None:
+    cut = crop_objects(one_image, tmp_path / "out", margin=0.1, min_size=8)
     assert cut.counts == {"a_b": 1, "c": 1}
     assert cut.too_small == 1
     files = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png"))
@@ -86,32 +86,32 @@ def test_pixels_and_names(one_picture: DetectionData, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("picture", "crop"), [(".a.png", "a_11.png"), ("..b c..png", "b c_11.png"), (".png", "png_11.png")]
+    ("image", "crop"), [(".a.png", "a_11.png"), ("..b c..png", "b c_11.png"), (".png", "png_11.png")]
 )
-def test_crops_of_hidden_pictures_are_seen(one_picture: DetectionData, tmp_path: Path, picture: str, crop: str) -> None:
-    (record,) = one_picture.records
-    hidden = dataclasses.replace(record, path=record.path.rename(tmp_path / picture))
-    cut = crop_objects(dataclasses.replace(one_picture, records=(hidden,)), tmp_path / "out" / "train")
+def test_crops_of_hidden_images_are_seen(one_image: DetectionData, tmp_path: Path, image: str, crop: str) -> None:
+    (record,) = one_image.records
+    hidden = dataclasses.replace(record, path=record.path.rename(tmp_path / image))
+    cut = crop_objects(dataclasses.replace(one_image, records=(hidden,)), tmp_path / "out" / "train")
     read = open_class_folders(tmp_path / "out")
     assert len(read.records) == sum(cut.counts.values()) == 2
     assert read.records[0].path.name == crop
 
 
-def test_classes_that_would_share_a_folder(one_picture: DetectionData, tmp_path: Path) -> None:
+def test_classes_that_would_share_a_folder(one_image: DetectionData, tmp_path: Path) -> None:
     for first, second, said in [
         ("x/y", "X:Y", r"a\.json: classes 'X:Y' and 'x/y'"),
         ("a", "..", r"classes '\.\.' have"),
         ("\u00e9", "e\u0301", "classes .* and .* have no folder name of their own"),
     ]:
-        data = DetectionData(one_picture.records, (Category(1, first), Category(2, second)), one_picture.source)
+        data = DetectionData(one_image.records, (Category(1, first), Category(2, second)), one_image.source)
         with pytest.raises(ValueError, match=said):
             crop_objects(data, tmp_path / "out")
 
 
 @pytest.mark.parametrize("options", [{"margin": -0.1}, {"margin": float("nan")}, {"min_size": 0}])
-def test_numbers_out_of_range(one_picture: DetectionData, tmp_path: Path, options: dict[str, float]) -> None:
+def test_numbers_out_of_range(one_image: DetectionData, tmp_path: Path, options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="margin is from 0 to 10 and min_size at least 1 pixel"):
-        crop_objects(one_picture, tmp_path / "out", **options)  # type: ignore[arg-type]
+        crop_objects(one_image, tmp_path / "out", **options)  # type: ignore[arg-type]
 
 
 def test_crops_of_a_drawn_set_are_a_data_set_for_classification(drawn: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from boxwright.data.input_format import InputFormat, Window
 from boxwright.data.loading.loader import train_loader
 from boxwright.data.loading.sampler import BatchSampler
-from boxwright.data.masks import check_masks, picture_mask, picture_masks, record_masks
+from boxwright.data.masks import check_masks, decode_image_mask, decode_image_masks, render_record_masks
 from boxwright.data.readers.coco import open_data
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.synthetic.shapes import encode_mask as plain_run_lengths
@@ -29,7 +29,7 @@ PLAIN = View(WHOLE, (HEIGHT, WIDTH))
 
 
 def blob(seed: int = 0) -> Tensor:
-    """A smooth shape without symmetry, that touches the picture's left edge."""
+    """A smooth shape without symmetry, that touches the image's left edge."""
     rows, columns = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
     shift = seed % 5
     return (((rows - 14.3) / 9) ** 2 + ((columns - 8 - shift) / 12) ** 2 < 1) & ~((rows > 16) & (columns > 9 + shift))
@@ -52,7 +52,7 @@ def make_record(*segmentations: Any) -> Record:
 
 
 def seen(segmentation: Any, view: View) -> Tensor:
-    return record_masks(make_record(segmentation), [0], view)[0]
+    return render_record_masks(make_record(segmentation), [0], view)[0]
 
 
 def iou(first: Tensor, second: Tensor) -> float:
@@ -69,7 +69,7 @@ EVERYTHING = [RECTANGLE, DIAMOND, *PACKED]
 
 
 @pytest.mark.parametrize("segmentation", PACKED, ids=["compressed", "numbers"])
-def test_the_picture_itself_shows_the_mask_itself(segmentation: Any) -> None:
+def test_the_image_itself_shows_the_mask_itself(segmentation: Any) -> None:
     assert torch.equal(seen(segmentation, PLAIN), blob())
 
 
@@ -92,12 +92,12 @@ def test_mirroring_mirrors_the_mask(segmentation: Any, flips: tuple[bool, bool])
 
 
 def test_a_mirrored_mask_is_where_mirrored_pixels_are() -> None:
-    """Half pixels: the pixels of the picture that the mask covers are those of the canvas."""
+    """Half pixels: the pixels of the image that the mask covers are those of the canvas."""
     image = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
     image[blob().numpy()] = 255
     for window, canvas in ((WHOLE, (60, 80)), (Window(5.0, 3.0, 25.0, 23.0), (40, 40)), (WHOLE, (HEIGHT, WIDTH))):
         view = View(window, canvas, flip_x=True)
-        assert iou(view.picture(image)[0] > 127, seen(COMPRESSED, view)) > 0.97
+        assert iou(view.render(image)[0] > 127, seen(COMPRESSED, view)) > 0.97
 
 
 def test_a_canvas_twice_as_large() -> None:
@@ -108,8 +108,8 @@ def test_a_canvas_twice_as_large() -> None:
     assert torch.equal(seen(RECTANGLE, double), mask)
 
 
-def test_a_canvas_half_as_large_shows_the_pixel_under_its_centre() -> None:
-    # Centres of the canvas lie on the corners of pixels: the later one counts, as floor does.
+def test_a_canvas_half_as_large_shows_the_pixel_under_its_center() -> None:
+    # Centers of the canvas lie on the corners of pixels: the later one counts, as floor does.
     assert torch.equal(seen(COMPRESSED, View(WHOLE, (HEIGHT // 2, WIDTH // 2))), blob()[1::2, 1::2])
     mask = torch.zeros(HEIGHT // 2, WIDTH // 2, dtype=torch.bool)
     mask[3:10, 2:12] = True
@@ -124,7 +124,7 @@ def test_a_crop_of_whole_pixels_is_a_part_of_the_mask() -> None:
 
 
 @pytest.mark.parametrize("segmentation", EVERYTHING, ids=["rectangle", "diamond", "compressed", "numbers"])
-def test_a_picture_on_a_larger_canvas_has_no_mask_around_it(segmentation: Any) -> None:
+def test_an_image_on_a_larger_canvas_has_no_mask_around_it(segmentation: Any) -> None:
     view = View(Window(-10.0, -5.0, 50.0, 45.0), (50, 60))
     mask = seen(segmentation, view)
     assert torch.equal(mask[5:35, 10:50], seen(segmentation, PLAIN))
@@ -132,7 +132,7 @@ def test_a_picture_on_a_larger_canvas_has_no_mask_around_it(segmentation: Any) -
     assert not mask.any()
 
 
-def test_a_polygon_beyond_the_picture_ends_at_its_edge() -> None:
+def test_a_polygon_beyond_the_image_ends_at_its_edge() -> None:
     mask = seen([[-8.0, 5, 48, 5, 48, 40, -8, 40]], View(Window(-10.0, -5.0, 50.0, 45.0), (50, 60)))
     assert mask[10:35, 10:50].all()
     assert mask.sum() == 25 * 40
@@ -151,18 +151,18 @@ def test_random_views_agree_on_polygons_and_run_lengths() -> None:
 
 def test_chosen_objects_in_their_order_whatever_their_kind() -> None:
     record = make_record(*EVERYTHING)
-    masks = record_masks(record, [3, 0, 1], PLAIN)
+    masks = render_record_masks(record, [3, 0, 1], PLAIN)
     assert torch.equal(masks, torch.stack([seen(EVERYTHING[i], PLAIN) for i in (3, 0, 1)]))
-    assert record_masks(record, [], PLAIN).shape == (0, HEIGHT, WIDTH)
-    everything = picture_masks(make_record(RECTANGLE, None))
+    assert render_record_masks(record, [], PLAIN).shape == (0, HEIGHT, WIDTH)
+    everything = decode_image_masks(make_record(RECTANGLE, None))
     assert torch.equal(everything[0], seen(RECTANGLE, PLAIN))
     assert not everything[1].any()
-    assert torch.equal(picture_mask(make_record(None, DIAMOND), 1), seen(DIAMOND, PLAIN))
+    assert torch.equal(decode_image_mask(make_record(None, DIAMOND), 1), seen(DIAMOND, PLAIN))
 
 
 def test_an_object_without_one_is_named() -> None:
     with pytest.raises(ValueError, match=r"annotation 6 of image 'a\.png' has no segmentation"):
-        record_masks(make_record(RECTANGLE, None), [0, 1], PLAIN)
+        render_record_masks(make_record(RECTANGLE, None), [0, 1], PLAIN)
 
 
 def triangle(annotation: dict[str, Any]) -> list[list[float]]:
@@ -183,11 +183,11 @@ class TestChecking:
             ([7, 8], "not 7"),
             ([[1, 2, 3, 4, 5, float("nan")]], "a polygon has finite numbers, not nan"),
             ([[1, 2, 3, 4, 5, "6"]], "a polygon has finite numbers, not '6'"),
-            ([[1, 2, 3, 4, 5, 1e9]], r"a point at y = 1e\+09, far outside of its picture of 40 x 30 pixels"),
+            ([[1, 2, 3, 4, 5, 1e9]], r"a point at y = 1e\+09, far outside of its image of 40 x 30 pixels"),
             ({"size": [30, 40]}, "run lengths have 'counts', a text or a list of numbers, not None"),
             (
                 {**COMPRESSED, "size": [40, 30]},
-                r"size \[40, 30\] do not fit the picture's \[height, width\] \[30, 40\]",
+                r"size \[40, 30\] do not fit the image's \[height, width\] \[30, 40\]",
             ),
             ({"counts": [0, 1200]}, "run lengths of size None do not fit"),
             (
@@ -195,28 +195,28 @@ class TestChecking:
                 r"the size of run lengths is whole numbers, not \[30\.0, 40\.0\]; correct it or",
             ),
             ({**COMPRESSED, "size": [30, 40.0]}, r"whole numbers, not \[30, 40\.0\]"),
-            ({"size": [30, 40], "counts": [0, 1000, 100]}, "add up to 1,100, not to the 1,200 pixels of the picture"),
+            ({"size": [30, 40], "counts": [0, 1000, 100]}, "add up to 1,100, not to the 1,200 pixels of the image"),
             ({"size": [30, 40], "counts": [0, -3, 1203]}, "whole numbers, none of them negative"),
             ({"size": [30, 40], "counts": [0, 1200.0]}, r"whole numbers, none of them negative; not 1200\.0"),
             ({"size": [30, 40], "counts": COMPRESSED["counts"][:-3]}, "add up to|end within a number"),
             ({"size": [30, 40], "counts": "é!"}, "its counts cannot be read: .* is no letter"),
-            ({"size": [30, 40], "counts": [1200]}, "its segmentation has no pixel in the picture; correct it or"),
+            ({"size": [30, 40], "counts": [1200]}, "its segmentation has no pixel in the image; correct it or"),
             ({"size": [30, 40], "counts": [1200, 0]}, "no pixel"),
             (
                 [[200, 200, 240, 200, 240, 230]],
-                "its segmentation has no pixel in the picture: its polygons lie outside of the 40 x 30 pixels; correct",
+                "its segmentation has no pixel in the image: its polygons lie outside of the 40 x 30 pixels; correct",
             ),
             ([[-9, -9, -1, -9, -1, -1]], "no pixel"),
             ([[5, -9, 9, -9, 9, -1]], "no pixel"),
             ([[40, 5, 44, 5, 44, 9]], "no pixel"),
-            # Around the picture, but none of them in it.
+            # Around the image, but none of them in it.
             ([[-9, 5, -1, 5, -1, 9], [45, 5, 50, 5, 50, 9]], "no pixel"),
             (
                 [[20.5, 15, 30, 15, 30, 25]],
                 r"its segmentation and its bbox do not meet: polygons from \(20\.5, 15\) to \(30, 25\), "
                 r"\[left, top, width, height\] \[1, 2, 10, 5\]; correct it or",
             ),
-            # As shares of the picture's sides; the box begins at 1, 2.
+            # As shares of the image's sides; the box begins at 1, 2.
             ([[0.1, 0.1, 0.5, 0.1, 0.5, 0.4]], "do not meet"),
             (to_json(encode_mask(torch.zeros(HEIGHT, WIDTH, dtype=torch.bool))), "no pixel"),
         ],
@@ -237,7 +237,7 @@ class TestChecking:
             annotation["segmentation"] = [[x, y, x + 4, y, x + 9, y]]
         check_masks(tiny.read(), crowds=True)
 
-    def test_polygons_may_reach_beyond_the_picture_and_lie_a_pixel_from_their_box(self, tiny) -> None:
+    def test_polygons_may_reach_beyond_the_image_and_lie_a_pixel_from_their_box(self, tiny) -> None:
         first, crowd, last = tiny.document["annotations"]
         first["segmentation"] = [[0, 0, 0.5, 0, 0.5, 1.2]]  # its box begins at 1, 2
         crowd["segmentation"] = [[-30, -20, 30, -20, 30, 200], [-9, 0, -1, 0, -1, 9]]
@@ -270,7 +270,7 @@ def test_polygons_and_run_lengths_of_real_objects_agree(real_data: Callable[[str
         stop = corner + 0.6 * np.array([first.width, first.height])
         view = View(Window(*corner.tolist(), *stop.tolist()), (512, 512), flip_x=True)
         chosen = list(range(len(first.labels)))
-        a, b = record_masks(first, chosen, view), record_masks(second, chosen, view)
+        a, b = render_record_masks(first, chosen, view), render_record_masks(second, chosen, view)
         union = (a | b).sum((1, 2))
         overlaps += ((a & b).sum((1, 2)) / union)[union > 200].tolist()
     assert len(overlaps) > 50
@@ -279,12 +279,12 @@ def test_polygons_and_run_lengths_of_real_objects_agree(real_data: Callable[[str
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
-def test_masks_of_real_pictures_are_pycocotools(real_data: Callable[[str], Path]) -> None:
+def test_masks_of_real_images_are_pycocotools(real_data: Callable[[str], Path]) -> None:
     """Of several polygons, beyond the edge, of crowds: every pixel."""
     for name, count in (("coco_mini", 20), ("nuclei", 5)):
         data = open_data(real_data(name), "val", check_images=False)
         for record in data.records[:count]:
-            for segmentation, mask in zip(record.segmentations, picture_masks(record), strict=True):
+            for segmentation, mask in zip(record.segmentations, decode_image_masks(record), strict=True):
                 packed = coco_mask.frPyObjects(segmentation, record.height, record.width)
                 theirs = coco_mask.decode(coco_mask.merge(packed) if isinstance(packed, list) else packed)
                 assert np.array_equal(mask.numpy(), theirs.astype(bool))
@@ -358,7 +358,7 @@ def test_crowds_have_no_mask(tiny) -> None:
         assert all(len(target.masks) == len(target.labels) for target in batch.targets)
 
 
-def test_a_picture_without_masks_stops_the_loader_in_one_line(tiny) -> None:
+def test_an_image_without_masks_stops_the_loader_in_one_line(tiny) -> None:
     for workers in (0, 1):
         with pytest.raises(ValueError, match=r"annotation \d of image 'a.png' has no segmentation"):
             batches(tiny.read(), workers=workers)
@@ -367,7 +367,7 @@ def test_a_picture_without_masks_stops_the_loader_in_one_line(tiny) -> None:
 def test_drawn_masks_are_those_of_the_file(drawn: Path) -> None:
     record = next(r for r in open_data(drawn, "train").records if len(r.labels))
     document = json.loads((drawn / "annotations" / "train.json").read_text())
-    for annotation_id, mask in zip(record.annotation_ids, picture_masks(record), strict=True):
+    for annotation_id, mask in zip(record.annotation_ids, decode_image_masks(record), strict=True):
         own = next(a for a in document["annotations"] if a["id"] == annotation_id)
         assert torch.equal(decode_mask(own["segmentation"]), mask)
         assert mask.sum() == own["area"]

@@ -39,7 +39,7 @@ def detect(
         decode=decode_deltas,
         suppress=partial(hard_nms, threshold=suppress),
         score_threshold=threshold,
-        max_candidates=candidates,
+        pre_nms_top_k=candidates,
         max_detections=detections,
     )
 
@@ -47,7 +47,7 @@ def detect(
 def test_the_best_pairs_of_all_levels_in_original_pixels() -> None:
     scores = [torch.tensor([[[0.3, 0.0], [0.01, 0.9]]]), torch.tensor([[[0.2, 0.6]]])]
     boxes = [torch.tensor([[0.0, 0, 10, 20], [20, 20, 40, 30]]), torch.tensor([[50.0, 50, 90, 90]])]
-    # The original picture was twice as high and half as wide.
+    # The original image was twice as high and half as wide.
     (found,) = detect(scores, boxes, [ImageSize(200, 50, 100, 100)])
     assert found.labels.tolist() == [1, 1, 0, 0]
     torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.6, 0.3, 0.2]))
@@ -64,7 +64,7 @@ def test_scores_have_to_exceed_the_threshold() -> None:
     assert found.scores.shape == found.labels.shape == (0,)
 
 
-def test_so_many_of_each_level_and_of_a_picture() -> None:
+def test_so_many_of_each_level_and_of_an_image() -> None:
     scores = [torch.tensor([[[0.5], [0.7], [0.6]]]), torch.tensor([[[0.2], [0.1], [0.3]]])]
     boxes = [apart(3), apart(3) + 50]
     (found,) = detect(scores, boxes, [SQUARE], candidates=2)
@@ -94,7 +94,7 @@ def test_better_ones_suppress_others_of_their_class() -> None:
     torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.7]))
 
 
-def test_every_picture_is_cut_to_its_own_size() -> None:
+def test_every_image_is_cut_to_its_own_size() -> None:
     boxes = torch.tensor([[-10.0, -10, 60, 200]])
     scores = torch.tensor([[[0.5]], [[0.4]]])
     one, other = detect([scores], [boxes], [ImageSize(100, 100, 100, 100), ImageSize(10, 20, 50, 40)])

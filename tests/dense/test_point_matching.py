@@ -42,8 +42,8 @@ def test_points_inside_of_the_box() -> None:
     assert torch.equal(found, wanted)
 
 
-def test_points_near_the_centre() -> None:
-    # The centre is (32, 32); points at a distance of exactly the radius are too far.
+def test_points_near_the_center() -> None:
+    # The center is (32, 32); points at a distance of exactly the radius are too far.
     found = match_points(grid(), torch.tensor([[0.0, 0.0, 64.0, 64.0]]), radius=12.0).view(8, 8)
     wanted = torch.full((8, 8), -1)
     wanted[3:5, 3:5] = 0

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.dense.towers import ConvTower, TowerNorm
-from boxwright.layers.input_projection import EqualWidths
-from boxwright.layers.predictions import in_rows, small_conv
+from boxwright.layers.input_projection import InputProjection
+from boxwright.layers.predictions import flatten_predictions, prediction_conv
 from boxwright.structures import Level, Spec
 
 SPEC: Spec = {"c3": Level(12, 8), "c4": Level(16, 16), "raw": Level(9, 16, auxiliary=True), "c5": Level(16, 32)}
@@ -20,7 +20,7 @@ def maps(spec: Spec = SPEC) -> dict[str, Tensor]:
 
 
 def test_levels_of_another_width_are_projected_and_auxiliary_ones_left_out() -> None:
-    widths, features = EqualWidths(SPEC, 16), maps()
+    widths, features = InputProjection(SPEC, 16), maps()
     assert widths.levels == ["c3", "c4", "c5"]
     assert list(widths) == ["c3"]
     c3, c4, c5 = widths(features)
@@ -32,13 +32,13 @@ def test_levels_of_another_width_are_projected_and_auxiliary_ones_left_out() -> 
 
 def test_the_width_is_that_of_the_levels_where_they_share_one() -> None:
     equal: Spec = {"c4": Level(16, 16), "raw": Level(9, 16, auxiliary=True), "c5": Level(16, 32)}
-    assert EqualWidths(equal, None).channels == 16
-    assert len(EqualWidths(equal, None)) == 0
-    assert EqualWidths(equal, 8).channels == 8
-    assert list(EqualWidths(equal, 8)) == ["c4", "c5"]
-    assert EqualWidths(SPEC, None).channels == 256
+    assert InputProjection(equal, None).channels == 16
+    assert len(InputProjection(equal, None)) == 0
+    assert InputProjection(equal, 8).channels == 8
+    assert list(InputProjection(equal, 8)) == ["c4", "c5"]
+    assert InputProjection(SPEC, None).channels == 256
     with pytest.raises(ValueError, match="channels is at least 1, not 0"):
-        EqualWidths(SPEC, 0)
+        InputProjection(SPEC, 0)
 
 
 @pytest.mark.parametrize(
@@ -77,15 +77,15 @@ def test_bad_towers() -> None:
 
 
 def test_small_convolutions_start_at_their_value() -> None:
-    conv = small_conv(3, 5, value=-2.0)
+    conv = prediction_conv(3, 5, value=-2.0)
     assert (conv(torch.zeros(1, 3, 2, 4)) == -2).all()
-    assert small_conv(3, 5, bias=False).bias is None
+    assert prediction_conv(3, 5, bias=False).bias is None
 
 
 def test_rows_go_cell_by_cell() -> None:
     # Value 100 * row + 10 * column + channel; channels are two anchors of three numbers.
     x = (100 * torch.arange(2)[:, None] + 10 * torch.arange(4)).float() + torch.arange(6)[:, None, None]
-    (rows,) = in_rows([x[None]], 3)
+    (rows,) = flatten_predictions([x[None]], 3)
     assert rows.shape == (1, 16, 3)
     assert rows[0, :3].tolist() == [[0, 1, 2], [3, 4, 5], [10, 11, 12]]
     assert rows[0, -1].tolist() == [133, 134, 135]

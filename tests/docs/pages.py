@@ -46,7 +46,7 @@ train:    {steps: 2, batch_size: 2, evaluations: 1, multi_scale: 0}
 SMALL_MASK_RECIPE = """\
 backbone: {name: resnet_vd, depth: 18, width: 8}
 neck:     {name: fpn, out_channels: 16}
-head:     {name: mask_rcnn, hidden_dim: 16, mask_dim: 8, num_samples: 16, num_proposals: [40, 20], score_threshold: 0}
+head:     {name: mask_rcnn, hidden_dim: 16, mask_dim: 8, num_samples: 16, post_nms_top_k: [40, 20], score_threshold: 0}
 input:    {image_size: 64}
 train:    {steps: 2, batch_size: 2, evaluations: 1, multi_scale: 0}
 """
@@ -56,7 +56,7 @@ SMALL_CLASSIFIER_RECIPE = """\
 backbone: {name: resnet, depth: 18, width: 8, levels: [c5]}
 neck:     identity
 head:     {name: classifier}
-input:    {image_size: 32, resize: centre_crop}
+input:    {image_size: 32, resize: center_crop}
 augment:  {zoom_out: 0, iou_crop: 0}
 train:    {steps: 2, batch_size: 2, evaluations: 1, multi_scale: 0}
 """

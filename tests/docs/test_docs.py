@@ -46,18 +46,18 @@ def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, data_set: Path) -> Path:
-    """Where the reader of a page is: with a data set, pictures, and small recipes under the names of the real ones."""
+    """Where the reader of a page is: with a data set, images, and small recipes under the names of the real ones."""
     shutil.copytree(data_set, tmp_path / "DIR")
-    pictures = sorted((data_set / "images").glob("val_*.jpg"))
+    images = sorted((data_set / "images").glob("val_*.jpg"))
     (tmp_path / "photos").mkdir()
-    for name, picture in zip(("photo.jpg", "photos/a.jpg", "photos/b.jpg"), pictures, strict=True):
-        shutil.copy(picture, tmp_path / name)
+    for name, image in zip(("photo.jpg", "photos/a.jpg", "photos/b.jpg"), images, strict=True):
+        shutil.copy(image, tmp_path / name)
     for name in list_recipes():
         (tmp_path / f"{name}.yaml").write_text(small_recipe(name))
     return tmp_path
 
 
-@pytest.mark.filterwarnings("ignore:a picture holds")
+@pytest.mark.filterwarnings("ignore:an image holds")
 @pytest.mark.parametrize("page", [page for page in PAGES if page != ADD_A_NECK], ids=by_name)
 def test_what_a_page_says_works(page: Path, folder: Path) -> None:
     play(page, folder)

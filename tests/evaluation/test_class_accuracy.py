@@ -48,9 +48,9 @@ def test_numbers() -> None:
     """Right, second, sixth, and right again."""
     found = said([0, 1, 2, 3, 4], [2, 1, 0, 3, 4], [1, 0, 2, 3, 4], [5, 0, 1, 2, 3])
     accuracy = class_accuracy(data(7, 0, 1, 6, 5), found)
-    assert (accuracy.num_pictures, accuracy.top1, accuracy.top5) == (4, 0.5, 0.75)
+    assert (accuracy.num_images, accuracy.top1, accuracy.top5) == (4, 0.5, 0.75)
     rows = accuracy.to_json()["per_class"]
-    assert [row["num_pictures"] for row in rows] == [1, 1, 0, 0, 0, 1, 1]
+    assert [row["num_images"] for row in rows] == [1, 1, 0, 0, 0, 1, 1]
     assert [row["top1"] for row in rows] == [1, 0, -1, -1, -1, 1, 0]
     assert [row["top5"] for row in rows] == [1, 1, -1, -1, -1, 1, 0]
     assert [row["taken_for"] for row in rows] == [None, "class [2]", None, None, None, None, "class [1]"]
@@ -81,11 +81,11 @@ def test_nothing_to_measure() -> None:
     assert class_accuracy(data(2), {}).top1 == -1
 
 
-def test_only_pictures_of_one_class_each() -> None:
+def test_only_images_of_one_class_each() -> None:
     two = DetectionData((record(0, 0, 1),), (Category(1, "a"), Category(2, "b")), Path("x"))
-    with pytest.raises(ValueError, match=r"0\.jpg has 2 objects; a picture to classify has one class"):
+    with pytest.raises(ValueError, match=r"0\.jpg has 2 objects; an image to classify has one class"):
         class_accuracy(two, said([0, 1]))
-    with pytest.raises(ValueError, match=r"1\.jpg: there is no result for this picture"):
+    with pytest.raises(ValueError, match=r"1\.jpg: there is no result for this image"):
         class_accuracy(data(2, 0, 1), said([0, 1]))
 
 
@@ -95,7 +95,7 @@ def test_tables() -> None:
     stream = io.StringIO()
     Console(file=stream, width=100, force_terminal=False).print(evaluation_tables(evaluation))
     lines = [line.split() for line in stream.getvalue().splitlines()]
-    assert lines[0] == ["pictures", "top-1", "top-5"]
+    assert lines[0] == ["images", "top-1", "top-5"]
     assert lines[1] == ["2", "0.500", "1.000"]
     text = stream.getvalue()
     assert "class [0]" in text

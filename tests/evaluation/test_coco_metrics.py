@@ -149,7 +149,7 @@ def random_boxes(rng: np.random.Generator, n: int, side: int) -> np.ndarray:
 
 
 def random_case(seed: int) -> tuple[DetectionData, dict[int, Detections]]:
-    """Ties, crowds, pictures without objects or detections, a class without objects, > 100 detections."""
+    """Ties, crowds, images without objects or detections, a class without objects, > 100 detections."""
     rng = np.random.default_rng(seed)
     records, detections = [], {}
     image_ids = rng.permutation(1000)[:12].tolist()
@@ -166,7 +166,7 @@ def random_case(seed: int) -> tuple[DetectionData, dict[int, Detections]]:
         near[:, 2:] = near[:, 2:].clip(1)
         found = np.concatenate([near, random_boxes(rng, extra, 256)])
         guessed = np.concatenate([labels[again] if n else [], rng.integers(0, 4, extra)])
-        # Nine levels of score: most scores are ties, inside a picture and between pictures.
+        # Nine levels of score: most scores are ties, inside an image and between images.
         detections[image_id] = make_detections(found, rng.integers(1, 10, len(found)) / 10, guessed)
     return make_data(*records, ids=(3, 7, 18, 90)), detections
 
@@ -243,13 +243,13 @@ def test_masks_equal_pycocotools(seed: int) -> None:
     assert segm.AP != assert_equals_oracle(data, detections).AP
 
 
-@pytest.mark.parametrize("given", ["no picture", "empty pictures"])
+@pytest.mark.parametrize("given", ["no image", "empty images"])
 def test_no_detections_at_all(given: str) -> None:
     data = make_data(make_record(4, [0, 1], [[0, 0, 20, 20], [0, 0, 60, 60]]), make_record(9, [], []))
-    detections = {} if given == "no picture" else {4: nothing(), 9: nothing()}
+    detections = {} if given == "no image" else {4: nothing(), 9: nothing()}
     metrics = assert_equals_oracle(data, detections)
     assert_numbers(metrics, AP=0.0, APs=0.0, APm=0.0, APl=-1.0, AR100=0.0, ARl=-1.0)
-    assert [len(note) > 0 for note in metrics.notes] == [True] * (given == "no picture")
+    assert [len(note) > 0 for note in metrics.notes] == [True] * (given == "no image")
 
 
 def test_no_objects_at_all() -> None:
@@ -259,7 +259,7 @@ def test_no_objects_at_all() -> None:
     assert metrics.notes == ("Classes without objects in this data, left out of the means: 2 of 2.",)
 
 
-def test_no_pictures() -> None:
+def test_no_images() -> None:
     metrics = evaluate_detections(make_data(), {})
     assert set(metrics.numbers().values()) == {-1.0}
 
@@ -296,10 +296,10 @@ def test_more_than_100_objects_of_one_class_are_reported() -> None:
     metrics = assert_equals_oracle(*many([0] * 120))
     assert_numbers(metrics, AR100=100 / 120)
     assert metrics.notes[1:] == (
-        "Pictures with more than 100 objects of one class: 1. "
-        "COCO counts the best 100 detections per picture and class, so 20 of 120 objects cannot be found, "
+        "Images with more than 100 objects of one class: 1. "
+        "COCO counts the best 100 detections per image and class, so 20 of 120 objects cannot be found, "
         "and AR100 cannot reach 1.",
-        "Pictures with more than 100 detections of one class, of which the best 100 count: 1.",
+        "Images with more than 100 detections of one class, of which the best 100 count: 1.",
     )
 
 
@@ -311,7 +311,7 @@ def test_more_than_coco_counts() -> None:
     assert "AR100" not in metrics.numbers()
     assert metrics.numbers()["AP"] == pytest.approx(1.0)
     assert metrics.notes[1:] == (
-        "Counted are the best 120 detections per picture and class, where COCO counts 100: the numbers are not COCO's.",
+        "Counted are the best 120 detections per image and class, where COCO counts 100: the numbers are not COCO's.",
     )
     with pytest.raises(ValueError, match="max_detections is at least 10, for AR10, not 9"):
         evaluate_detections(data, detections, max_detections=9)
@@ -343,13 +343,13 @@ def test_json_holds_the_12_numbers_and_the_classes() -> None:
 class TestErrors:
     data = make_data(make_record(1, [0], [[10, 10, 50, 50]]))
 
-    def test_unknown_picture(self) -> None:
-        with pytest.raises(ValueError, match=r"val\.json: there is no picture 8, for which"):
+    def test_unknown_image(self) -> None:
+        with pytest.raises(ValueError, match=r"val\.json: there is no image 8, for which"):
             evaluate_detections(self.data, {8: nothing()})
 
     @pytest.mark.parametrize(("box", "score"), [([0, 0, float("nan"), 4], 0.5), ([0, 0, 4, 4], float("inf"))])
     def test_not_finite(self, box: list[float], score: float) -> None:
-        with pytest.raises(ValueError, match="picture 1: a detection's box or score is not a finite number"):
+        with pytest.raises(ValueError, match="image 1: a detection's box or score is not a finite number"):
             evaluate_detections(self.data, {1: make_detections([box], [score], [0])})
 
     @pytest.mark.parametrize("label", [-1, 2])
@@ -358,11 +358,11 @@ class TestErrors:
             evaluate_detections(self.data, {1: make_detections([[0, 0, 4, 4]], [0.5], [label])})
 
     def test_no_segmentation(self) -> None:
-        with pytest.raises(ValueError, match=r"val\.json: annotation 1 of picture 1 has no segmentation"):
+        with pytest.raises(ValueError, match=r"val\.json: annotation 1 of image 1 has no segmentation"):
             evaluate_detections(self.data, {}, task="segm")
 
     def test_no_masks(self) -> None:
         square = ([[10, 10, 60, 10, 60, 60, 10, 60]],)
         data = make_data(make_record(1, [0], [[10, 10, 50, 50]], segmentations=square))
-        with pytest.raises(ValueError, match="picture 1 has 1 detections and 0 masks"):
+        with pytest.raises(ValueError, match="image 1 has 1 detections and 0 masks"):
             evaluate_detections(data, {1: make_detections([[0, 0, 4, 4]], [0.5], [0])}, task="segm")

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 class Fake(nn.Module):
-    """Finds one box per picture, whose left edge is the picture's mean, and remembers how it was called."""
+    """Finds one box per image, whose left edge is the image's mean, and remembers how it was called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Fake(nn.Module):
 
 
 def batches(mask: Tensor | None = None) -> Iterator[Batch]:
-    """Pictures 10 to 14, of which the value is 0 to 4, in batches of two."""
+    """Images 10 to 14, of which the value is 0 to 4, in batches of two."""
     for start in (0, 2, 4):
         values = range(start, min(start + 2, 5))
         images = torch.tensor([float(v) for v in values])[:, None, None, None].expand(-1, 3, 4, 6)
@@ -63,7 +63,7 @@ def batches(mask: Tensor | None = None) -> Iterator[Batch]:
 
 
 def data() -> DetectionData:
-    """In each picture one object, where Fake sees it in picture 10."""
+    """In each image one object, where Fake sees it in image 10."""
     records = tuple(
         Record(
             image_id=image_id,
@@ -121,7 +121,7 @@ def test_masks_are_measured_where_they_are_found() -> None:
 
 
 def test_masks_need_masks_to_compare_with() -> None:
-    with pytest.raises(ValueError, match=r"annotation 10 of picture 10 has no segmentation; masks cannot be evaluated"):
+    with pytest.raises(ValueError, match=r"annotation 10 of image 10 has no segmentation; masks cannot be evaluated"):
         evaluate(Masked(), batches(), data(), device=CPU)
 
 
@@ -139,9 +139,9 @@ def test_restores_the_mode_after_an_error() -> None:
 
     def broken() -> Iterator[Batch]:
         yield from batches()
-        raise OSError("picture 7 is gone")
+        raise OSError("image 7 is gone")
 
-    with pytest.raises(OSError, match="picture 7"):
+    with pytest.raises(OSError, match="image 7"):
         detect(detector, broken(), device=CPU)
     assert detector.training
     assert detector.frozen.training
@@ -162,8 +162,8 @@ def test_the_padding_mask_reaches_the_detector() -> None:
     assert all(torch.equal(call["mask"][0], mask) for call in detector.calls)  # type: ignore[index]
 
 
-def test_pictures_of_other_data_are_an_error() -> None:
+def test_images_of_other_data_are_an_error() -> None:
     other = data()
     other = DetectionData(other.records[:2], other.categories, other.source)
-    with pytest.raises(ValueError, match=r"val\.json: there is no picture 12"):
+    with pytest.raises(ValueError, match=r"val\.json: there is no image 12"):
         evaluate(Fake(), batches(), other, device=CPU)

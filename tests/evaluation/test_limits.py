@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.data.masks import picture_masks
+from boxwright.data.masks import decode_image_masks
 from boxwright.data.readers.coco import open_data
 from boxwright.data.records import DetectionData, Record
 from boxwright.evaluation.coco_metrics import evaluate_detections
@@ -30,7 +30,7 @@ NUCLEI = Path(__file__).parents[3] / "shared" / "data" / "nuclei"
 
 
 def make_data(*counts: tuple[int, int]) -> DetectionData:
-    """Pictures with so many objects of two classes, and as many crowd regions, which do not count."""
+    """Images with so many objects of two classes, and as many crowd regions, which do not count."""
     records = []
     for image_id, (first, second) in enumerate(counts):
         labels = np.repeat([0, 1, 0], [first, second, first])
@@ -48,8 +48,8 @@ def test_what_a_limit_hides() -> None:
     counts = [objects_per_class(record) for record in data.records]
     assert [own.tolist() for own in counts] == [[7], [3, 5], [], [2, 1]]
     assert class_totals(data).tolist() == [12, 6]
-    assert Beyond.of(counts, 4) == Beyond(pictures=2, objects=4, total=18, most=7)
-    assert Beyond.of([own.sum(keepdims=True) for own in counts], 4) == Beyond(pictures=2, objects=7, total=18, most=8)
+    assert Beyond.of(counts, 4) == Beyond(images=2, objects=4, total=18, most=7)
+    assert Beyond.of([own.sum(keepdims=True) for own in counts], 4) == Beyond(images=2, objects=7, total=18, most=8)
     assert Beyond.of(counts, 7).objects == 0
     assert Beyond.of([], 4) == Beyond(0, 0, 0, 0)
     assert class_totals(make_data()).tolist() == [0, 0]
@@ -58,8 +58,8 @@ def test_what_a_limit_hides() -> None:
 def test_every_option_of_a_head_that_hides_objects_has_its_line() -> None:
     data = make_data((7, 0), (3, 5), (0, 0), (2, 1))
     assert head_limits(data, SimpleNamespace(num_queries=8, max_detections=5)) == {
-        "max_detections": "val.json: 2 of 4 pictures have more than 5 objects: 5 of 18 objects cannot be found "
-        "(head.max_detections is 5; the most in a picture are 8)"
+        "max_detections": "val.json: 2 of 4 images have more than 5 objects: 5 of 18 objects cannot be found "
+        "(head.max_detections is 5; the most in an image are 8)"
     }
     assert list(head_limits(data, SimpleNamespace(num_queries=7, max_detections=5))) == [
         "num_queries",
@@ -71,36 +71,36 @@ def test_every_option_of_a_head_that_hides_objects_has_its_line() -> None:
 @pytest.mark.parametrize("head", [FasterRCNN, MaskRCNN, CascadeRCNN])
 def test_a_two_stage_head_finds_no_more_than_it_proposes(head: type[FasterRCNN]) -> None:
     spec = {"c4": Level(4, 16)}
-    options: dict[str, Any] = {"hidden_dim": 4, "max_detections": 1000, "num_proposals": (1000, 500)}
-    options["num_candidates"] = (100, 2000)
+    options: dict[str, Any] = {"hidden_dim": 4, "max_detections": 1000, "post_nms_top_k": (1000, 500)}
+    options["pre_nms_top_k"] = (100, 2000)
     assert head_limits(make_data((600, 0), (400, 100)), head(spec, 2, **options)) == {
-        "num_proposals": "val.json: 1 of 2 pictures have more than 500 objects: 100 of 1,100 objects cannot be found "
-        "(the second number of head.num_proposals is 500; the most in a picture are 600)"
+        "post_nms_top_k": "val.json: 1 of 2 images have more than 500 objects: 100 of 1,100 objects cannot be found "
+        "(the second number of head.post_nms_top_k is 500; the most in an image are 600)"
     }
     assert head_limits(make_data((500, 0)), head(spec, 2, **options)) == {}
 
 
 @pytest.mark.parametrize("head", [FasterRCNN, MaskRCNN, CascadeRCNN])
 def test_a_two_stage_head_finds_no_more_of_a_level_than_it_looks_at(head: type[FasterRCNN]) -> None:
-    options: dict[str, Any] = {"hidden_dim": 4, "max_detections": 1000, "num_candidates": (1000, 100)}
+    options: dict[str, Any] = {"hidden_dim": 4, "max_detections": 1000, "pre_nms_top_k": (1000, 100)}
     assert head_limits(make_data((600, 0), (100, 0)), head({"c4": Level(4, 16)}, 2, **options)) == {
-        "num_candidates": "val.json: 1 of 2 pictures have more than 100 objects: 500 of 700 objects cannot be found "
-        "where those of a picture share a level, as objects of one size do "
-        "(the second number of head.num_candidates is 100; the most in a picture are 600)"
+        "pre_nms_top_k": "val.json: 1 of 2 images have more than 100 objects: 500 of 700 objects cannot be found "
+        "where those of an image share a level, as objects of one size do "
+        "(the second number of head.pre_nms_top_k is 100; the most in an image are 600)"
     }
 
 
 @pytest.mark.parametrize("head", [RetinaNet, FCOS, EfficientDet])
 def test_a_dense_head_finds_no_more_than_it_looks_at(head: type[RetinaNet]) -> None:
-    found = head({"c4": Level(4, 16)}, 2, max_candidates=5, max_detections=9)
+    found = head({"c4": Level(4, 16)}, 2, pre_nms_top_k=5, max_detections=9)
     lines = head_limits(make_data((7, 0), (2, 1)), found)
-    assert list(lines) == ["max_candidates"]
-    assert "2 of 10 objects cannot be found where those of a picture share a level, as" in lines["max_candidates"]
-    assert "(head.max_candidates is 5; the most in a picture are 7)" in lines["max_candidates"]
+    assert list(lines) == ["pre_nms_top_k"]
+    assert "2 of 10 objects cannot be found where those of an image share a level, as" in lines["pre_nms_top_k"]
+    assert "(head.pre_nms_top_k is 5; the most in an image are 7)" in lines["pre_nms_top_k"]
 
 
-def test_pictures_are_counted_one_by_one() -> None:
-    """Of very many classes there is never a table with a row for each picture."""
+def test_images_are_counted_one_by_one() -> None:
+    """Of very many classes there is never a table with a row for each image."""
     few = make_data((3, 5))
     many = replace(few, records=few.records * 500, categories=tuple(Category(i, str(i)) for i in range(2000)))
     tracemalloc.start()
@@ -115,13 +115,13 @@ def test_cocos_limit_is_per_class() -> None:
     assert coco_limit(make_data((100, 100))) is None
     line = coco_limit(make_data((101, 100), (150, 3)))
     assert line is not None
-    assert "one class: 2. COCO counts the best 100 detections per picture and class, so 51 of 354 objects" in line
+    assert "one class: 2. COCO counts the best 100 detections per image and class, so 51 of 354 objects" in line
     assert coco_limit(make_data((101, 100)), 101) is None
 
 
 @pytest.fixture(scope="module")
 def nuclei() -> DetectionData:
-    """Every dense picture of a real data set and some others, with exact masks."""
+    """Every dense image of a real data set and some others, with exact masks."""
     if not NUCLEI.is_dir():
         pytest.skip("the real data set 'nuclei' is not beside the repository")
     data = open_data(NUCLEI, "val_rle", check_images=False)
@@ -135,14 +135,14 @@ def perfect(nuclei: DetectionData) -> dict[int, Detections]:
     found = {}
     for record in nuclei.records:
         boxes, labels = torch.from_numpy(record.boxes()), torch.from_numpy(record.labels)
-        masks = tuple(encode_mask(mask) for mask in picture_masks(record))
+        masks = tuple(encode_mask(mask) for mask in decode_image_masks(record))
         found[record.image_id] = Detections(boxes, torch.linspace(1, 0.5, len(labels)), labels, masks)
     return found
 
 
 def test_masks_of_a_real_file_have_their_areas(nuclei: DetectionData) -> None:
     record = nuclei.records[0]
-    assert picture_masks(record).sum((1, 2)).tolist() == record.area.tolist()
+    assert decode_image_masks(record).sum((1, 2)).tolist() == record.area.tolist()
 
 
 def test_perfect_masks_have_ap_1_up_to_the_limit_which_is_reported(
@@ -154,7 +154,7 @@ def test_perfect_masks_have_ap_1_up_to_the_limit_which_is_reported(
     assert metrics.notes == ()
 
     beyond = Beyond.of(map(objects_per_class, nuclei.records), 100)
-    assert (beyond.pictures, beyond.most) == (13, 313)
+    assert (beyond.images, beyond.most) == (13, 313)
     capped = evaluate_detections(nuclei, perfect, task="segm")
     recall = 1 - beyond.objects / beyond.total
     assert capped.numbers()["AR100"] == pytest.approx(recall, abs=1e-12)

@@ -17,7 +17,7 @@ METRICS = CocoMetrics(
         ClassMetrics("cell [red]", 1, 1234, 0.5123, 0.9, -1.0, 0.4, 0.6),
         ClassMetrics("absent", 2, 0, -1.0, -1.0, -1.0, -1.0, -1.0),
     ),
-    notes=("Pictures not predicted, counted as without detections: 1 of 2.",),
+    notes=("Images not predicted, counted as without detections: 1 of 2.",),
 )
 
 

@@ -46,7 +46,7 @@ def maps(height: int = 64, width: int = 96, spec: Spec = SPEC) -> Features:
 
 
 def padding_mask() -> Tensor:
-    """Of pictures of 64 x 96 and 40 x 64 pixels on one canvas."""
+    """Of images of 64 x 96 and 40 x 64 pixels on one canvas."""
     mask = torch.zeros(2, 64, 96, dtype=torch.bool)
     mask[1, 40:], mask[1, :, 64:] = True, True
     return mask

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from boxwright.heads.cascade_rcnn import CascadeRCNN, delta_weights, refined
 from boxwright.ops.boxes import iou
-from boxwright.regions.assignment import TrainingRegions, as_proposals
+from boxwright.regions.assignment import SampledRegions, regions_to_proposals
 from boxwright.structures import Features, Level, Spec, Targets
 
 MakeTargets = Callable[..., list[Targets]]
@@ -23,7 +23,7 @@ SPEC: Spec = {"c2": Level(8, 4), "c3": Level(8, 8), "c5": Level(8, 32), "c6": Le
 def small(spec: Spec = SPEC, **options: Any) -> CascadeRCNN:
     """Boxes of fresh stages hardly move; here they do."""
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {"hidden_dim": 16, "num_candidates": (60, 40), "num_proposals": (40, 20), "num_samples": 48}
+    sizes: dict[str, Any] = {"hidden_dim": 16, "pre_nms_top_k": (60, 40), "post_nms_top_k": (40, 20), "num_samples": 48}
     head = CascadeRCNN(spec, 3, **(sizes | options))
     with torch.no_grad():
         for branch in head.stages:
@@ -41,7 +41,7 @@ def maps(spec: Spec = SPEC) -> Features:
 
 def test_deviations_of_later_stages_are_multiplied_by_more() -> None:
     assert [delta_weights(number) for number in range(3)] == [(10.0, 5.0), (20.0, 10.0), (30.0, 15.0)]
-    # A box of 40 x 20 shifted by 0.1 of its width, and twice as high; cut to a picture 90 high and 65 wide.
+    # A box of 40 x 20 shifted by 0.1 of its width, and twice as high; cut to an image 90 high and 65 wide.
     boxes, deltas = torch.tensor([[20.0, 60.0, 60.0, 80.0]]), torch.tensor([[3.0, 0.0, 0.0, 15 * 0.69314718]])
     content = torch.tensor([[90.0, 65.0]])
     torch.testing.assert_close(refined(deltas, boxes, content, 2), torch.tensor([[24.0, 50.0, 64.0, 90.0]]))
@@ -54,7 +54,7 @@ def test_an_objects_own_box_is_not_refined() -> None:
     boxes = torch.arange(20.0).view(5, 4)
     wanted = boxes.clone()
     wanted[1] += 1
-    regions = TrainingRegions(
+    regions = SampledRegions(
         boxes,
         images=torch.tensor([0, 0, 0, 2, 2]),
         objects=torch.tensor([0, 1, -1, -1, 0]),
@@ -62,8 +62,8 @@ def test_an_objects_own_box_is_not_refined() -> None:
         wanted=wanted,
         shares=torch.ones(5),
     )
-    proposals = as_proposals(regions, boxes + 100, 3)
-    assert proposals.usable.tolist() == [[True, True], [False, False], [True, False]]
+    proposals = regions_to_proposals(regions, boxes + 100, 3)
+    assert proposals.valid.tolist() == [[True, True], [False, False], [True, False]]
     torch.testing.assert_close(proposals.boxes[0], boxes[1:3] + 100)
     torch.testing.assert_close(proposals.boxes[2, 0], boxes[3] + 100)
 
@@ -135,14 +135,14 @@ def test_a_prediction_has_the_last_boxes_and_mean_scores() -> None:
         boxes = refined(said.deltas[:, 0], boxes, content, number)
     scores = torch.stack([said.logits.softmax(-1)[:, :-1] for said, _ in output.stages]).mean(0).unflatten(0, (2, -1))
     best = scores.flatten(1).sort(dim=1, descending=True, stable=True)
-    count = int(output.found.usable[0].sum())
+    count = int(output.found.valid[0].sum())
     assert count == 60
     torch.testing.assert_close(output.found.scores[0], best.values[0])
     torch.testing.assert_close(output.found.labels[0], best.indices[0] % 3)
     torch.testing.assert_close(output.found.boxes[0], boxes.unflatten(0, (2, -1))[0, best.indices[0] // 3])
 
 
-def test_regions_of_every_stage_lie_on_the_picture_not_on_its_padding(make_targets: MakeTargets) -> None:
+def test_regions_of_every_stage_lie_on_the_image_not_on_its_padding(make_targets: MakeTargets) -> None:
     mask = torch.zeros(2, 128, 128, dtype=torch.bool)
     mask[0, 100:] = mask[0, :, 80:] = True
     targets = [*make_targets([3], size=(100, 80)), *make_targets([1], size=(128, 128))]
@@ -162,8 +162,8 @@ def test_auxiliary_levels_are_left_out() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"region_features": "adaptive", "fusion": "sum"},
-        {"region_features": "soft", "box_head": "four_conv"},
+        {"roi_extractor": "adaptive", "fusion": "sum"},
+        {"roi_extractor": "soft", "box_head": "four_conv"},
         {"stage_ious": (0.5,), "stage_weights": (1.0,), "smooth_l1_beta": 0.0},
     ],
     ids=str,

@@ -1,4 +1,4 @@
-"""The classifier against torchvision's, its means beside padding, and pictures of other than one object."""
+"""The classifier against torchvision's, its means beside padding, and images of other than one object."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_each_object_counts_once_and_none_not_at_all() -> None:
 
 
 @pytest.mark.parametrize("num_classes", [2, 9])
-def test_the_likeliest_classes_best_first_with_the_picture_as_box(num_classes: int) -> None:
+def test_the_likeliest_classes_best_first_with_the_image_as_box(num_classes: int) -> None:
     head = Classifier(SPEC, num_classes).eval()
     output = head(maps())
     found = head.postprocess(output, [ImageSize(480, 640, 64, 96), ImageSize(10, 20, 64, 96)])

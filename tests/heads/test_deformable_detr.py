@@ -71,7 +71,7 @@ def test_published_parameters(variant: str, total: int, trainable: int) -> None:
 )
 def test_published_costs(variant: str, height: int, width: int, gmac: float) -> None:
     detector = published(variant).eval()
-    detector.head.as_published = True
+    detector.head.count_as_published = True
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         detector(torch.zeros(1, 3, height, width))

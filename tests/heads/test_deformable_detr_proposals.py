@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from boxwright.heads.deformable_detr import DeformableDETROutput
-from boxwright.layers.deformable_transformer import box_sine
+from boxwright.layers.deformable_transformer import encode_box_sine
 from boxwright.queries.criterion import normalized_targets
 from boxwright.structures import Level, LossTotals, Targets
 
@@ -64,11 +64,11 @@ def test_cells_at_the_rim_and_on_large_levels_are_no_proposals(make_targets: Mak
     head = fresh_head({f"c{i}": Level(6, 2**i) for i in range(3, 9)}, **TWO_STAGE)
     features = {f"c{i}": torch.randn(1, 6, 1, 64 if i == 3 else 1) for i in range(3, 9)}
     _, boxes = proposals(head(features, None, make_targets([1])))
-    # The centres of the first and the last of 64 cells lie within 1 % of the border.
+    # The centers of the first and the last of 64 cells lie within 1 % of the border.
     expected = [[(column + 0.5) / 64, 0.5, 0.05, 0.05] for column in range(1, 63)]
     torch.testing.assert_close(boxes[0, 1:63], torch.tensor(expected), rtol=0, atol=1e-5)
     assert boxes[0, [0, 63]].tolist() == [[1.0] * 4] * 2
-    # 0.8 of the picture on the fifth level, 1.6 on the sixth.
+    # 0.8 of the image on the fifth level, 1.6 on the sixth.
     torch.testing.assert_close(boxes[0, 67], torch.tensor([0.5, 0.5, 0.8, 0.8]), rtol=0, atol=1e-5)
     assert boxes[0, 68].tolist() == [1.0] * 4
 
@@ -87,7 +87,7 @@ def test_the_best_by_the_logit_of_class_0_become_queries(padded: bool, make_targ
             torch.testing.assert_close(found[image], of_all[image, best], rtol=0, atol=1e-6)
     content, positions, reference = given[0][:3]
     chosen = selected(output)[1].detach()
-    encoded = head.proposal_queries(box_sine(chosen, 8))
+    encoded = head.proposal_queries(encode_box_sine(chosen, 8))
     torch.testing.assert_close(torch.cat((positions, content), -1), encoded, rtol=0, atol=1e-5)
     torch.testing.assert_close(reference[0, :, 0], chosen[0], rtol=0, atol=1e-6)
     assert not reference.requires_grad
@@ -111,7 +111,7 @@ def test_without_targets_the_box_head_sees_the_selected_only(make_targets: MakeT
 def test_as_published_all_is_computed_everywhere() -> None:
     head = small_head(**TWO_STAGE)
     ours = head(maps()).prediction()
-    head.as_published = True
+    head.count_as_published = True
     published = head(maps())
     assert proposals(published)[1].shape == (2, TOKENS, 4)
     assert len(published.logits) == 3

@@ -17,7 +17,7 @@ from boxwright.backbones.resnet import ResNet
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.detr import DETR, DETROutput
-from boxwright.layers.positions import unmasked_sine
+from boxwright.layers.positions import encode_unmasked_sine
 from boxwright.layers.tokens import to_tokens
 from boxwright.necks.detr_encoder import DETREncoder
 from boxwright.queries.class_losses import SoftmaxCost
@@ -140,7 +140,7 @@ def test_positions_go_where_the_options_say(positions: str, positions_at: str, q
     memory = to_tokens(x)
     encoding: Tensor | float = 0.0
     if positions != "none":
-        encoding = unmasked_sine(3, 4, 16) if positions == "sine" else detr.positions.learned(3, 4)
+        encoding = encode_unmasked_sine(3, 4, 16) if positions == "sine" else detr.positions.learned(3, 4)
     keys, queries = memory + encoding, detr.queries.weight
     values = keys if positions_at == "input" else memory
     contents = queries.expand(2, -1, -1) if query_positions_at == "input" else torch.zeros(2, 7, 16)
@@ -150,7 +150,7 @@ def test_positions_go_where_the_options_say(positions: str, positions_at: str, q
     torch.testing.assert_close(detr({"c5": x}).logits[0], expected, rtol=0, atol=1e-5)
 
 
-def test_a_padded_picture_is_seen_as_one_alone() -> None:
+def test_a_padded_image_is_seen_as_one_alone() -> None:
     detr, x = head(), level()
     mask = torch.zeros(2, 96, 128, dtype=torch.bool)
     mask[0, 64:] = True
@@ -175,7 +175,7 @@ def test_levels_of_another_width_are_projected_and_all_are_seen() -> None:
 
 def test_losses_of_known_outputs() -> None:
     detr = head(num_classes=2)
-    objects = torch.tensor([[8.0, 16.0, 24.0, 48.0]])  # centre box 0.25 0.5 0.25 0.5 of 64 x 64
+    objects = torch.tensor([[8.0, 16.0, 24.0, 48.0]])  # center box 0.25 0.5 0.25 0.5 of 64 x 64
     targets = [Targets(torch.tensor([1]), objects, (64, 64)), Targets(torch.zeros(0).long(), objects[:0], (64, 64))]
     logits = torch.zeros(2, 2, 3, 3)
     boxes = torch.tensor([0.8, 0.8, 0.1, 0.1]).repeat(2, 2, 3, 1)
@@ -191,7 +191,7 @@ def test_losses_of_known_outputs() -> None:
     losses = detr.loss(DETROutput(logits, boxes), targets)
     found = math.log(2 + math.exp(2)) - 2
     assert losses["cross_entropy"].item() == pytest.approx((found + 0.5 * math.log(3)) / 1.5, rel=1e-5)
-    # As a quarter of a step of twelve pictures with four objects on one of two processes.
+    # As a quarter of a step of twelve images with four objects on one of two processes.
     losses = detr.loss(DETROutput(logits, boxes), targets, LossTotals(objects=4, images=12, processes=2))
     weight = (4 + 0.1 * (12 * 3 - 4)) / 2
     assert losses["cross_entropy"].item() == pytest.approx((found + 0.5 * math.log(3)) / weight, rel=1e-5)

@@ -51,7 +51,7 @@ def maps(height: int = 64, width: int = 64, *, batch: int = 2, spec: Spec = SPEC
 
 
 def ideal(head: EfficientDet, targets: list[Targets], size: tuple[int, int]) -> AnchorOutput:
-    """What a head that has learnt these pictures by heart puts out."""
+    """What a head that has learned these images by heart puts out."""
     output = head(maps(*size, batch=len(targets)))
     anchors = torch.cat(output.anchors)
     logits = torch.cat(output.logits, 1).detach().fill_(-12.0)
@@ -80,10 +80,10 @@ def test_anchors_of_a_cell() -> None:
     output = small_head()(maps(40, 70))
     assert [len(level) for level in output.anchors] == [9 * 5 * 9, 9 * 3 * 5, 9 * 2 * 3]
     for level, stride, width in zip(output.anchors, (8, 16, 32), (9, 5, 3), strict=True):
-        centre, sides = (level[:, :2] + level[:, 2:]) / 2, (level[:, 2:] - level[:, :2]) / stride
-        torch.testing.assert_close(centre[:9], torch.full((9, 2), stride / 2))
-        torch.testing.assert_close(centre[9], torch.tensor([1.5, 0.5]) * stride)
-        torch.testing.assert_close(centre[9 * width], torch.tensor([0.5, 1.5]) * stride)
+        center, sides = (level[:, :2] + level[:, 2:]) / 2, (level[:, 2:] - level[:, :2]) / stride
+        torch.testing.assert_close(center[:9], torch.full((9, 2), stride / 2))
+        torch.testing.assert_close(center[9], torch.tensor([1.5, 0.5]) * stride)
+        torch.testing.assert_close(center[9 * width], torch.tensor([0.5, 1.5]) * stride)
         aspects = torch.tensor([[1.0, 1.0], [1.4, 0.7], [0.7, 1.4]])
         expected = [4 * 2 ** (octave / 3) * aspects for octave in range(3)]
         torch.testing.assert_close(sides[:9], torch.cat(expected))
@@ -221,14 +221,14 @@ def test_a_head_that_knows_the_objects_finds_them(soft_nms: bool) -> None:
 
 
 def test_the_best_candidates_of_all_levels_together() -> None:
-    head = small_head(nms_threshold=1.0, max_candidates=7, max_detections=5)
+    head = small_head(nms_threshold=1.0, pre_nms_top_k=7, max_detections=5)
     output = head(maps(batch=1))
     output.logits[1][0, 3] += 20
     scores = torch.cat(output.logits, 1)[0].sigmoid().flatten().sort(descending=True).values
     size = ImageSize(64, 64, 64, 64)
     torch.testing.assert_close(head.postprocess(output, [size])[0].scores, scores[:5])
     torch.testing.assert_close(
-        small_head(nms_threshold=1.0, max_candidates=3).postprocess(output, [size])[0].scores, scores[:3]
+        small_head(nms_threshold=1.0, pre_nms_top_k=3).postprocess(output, [size])[0].scores, scores[:3]
     )
     enough = small_head(nms_threshold=1.0, score_threshold=0.9).postprocess(output, [size])[0]
     assert len(enough.scores) == (scores > 0.9).sum()

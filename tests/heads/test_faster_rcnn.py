@@ -20,7 +20,7 @@ SPEC: Spec = {"c2": Level(8, 4), "c3": Level(8, 8), "c5": Level(8, 32), "c6": Le
 
 def small(spec: Spec = SPEC, **options: Any) -> FasterRCNN:
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {"hidden_dim": 16, "num_candidates": (60, 40), "num_proposals": (30, 20), "num_samples": 24}
+    sizes: dict[str, Any] = {"hidden_dim": 16, "pre_nms_top_k": (60, 40), "post_nms_top_k": (30, 20), "num_samples": 24}
     return FasterRCNN(spec, 3, **(sizes | options))
 
 
@@ -78,13 +78,13 @@ def test_parameters_of_the_choices_of_region_features(features: Any, extra: int)
     def count(head: FasterRCNN) -> int:
         return sum(parameter.numel() for parameter in head.parameters())
 
-    assert count(small(region_features=features)) - count(small()) == extra
+    assert count(small(roi_extractor=features)) - count(small()) == extra
 
 
 @pytest.mark.parametrize("features", ["fpn_level", "adaptive", "soft"])
 @pytest.mark.parametrize("box_head", ["two_linear", "four_conv"])
 def test_every_choice_trains_every_parameter(features: Any, box_head: Any, make_targets: MakeTargets) -> None:
-    head, targets = small(region_features=features, box_head=box_head), make_targets([2, 0], size=(128, 128))
+    head, targets = small(roi_extractor=features, box_head=box_head), make_targets([2, 0], size=(128, 128))
     losses = head.loss(head(maps(), None, targets), targets)
     assert list(losses) == ["objectness", "rpn_box", "cross_entropy", "smooth_l1"]
     sum(losses.values()).backward()
@@ -94,7 +94,7 @@ def test_every_choice_trains_every_parameter(features: Any, box_head: Any, make_
 
 
 def test_fusion_by_the_largest_value_and_by_the_sum() -> None:
-    by_max, by_sum = (small(region_features="adaptive", fusion=fusion).eval() for fusion in ("max", "sum"))
+    by_max, by_sum = (small(roi_extractor="adaptive", fusion=fusion).eval() for fusion in ("max", "sum"))
     by_sum.load_state_dict(by_max.state_dict())
     pooled = [torch.randn(5, 8, 7, 7) for _ in range(3)]
     each = torch.stack([layer(x) for layer, x in zip(by_max.boxes.head.first, pooled, strict=True)])
@@ -116,13 +116,13 @@ def test_samples_are_proposals_and_the_objects_own_boxes(make_targets: MakeTarge
         torch.testing.assert_close(regions.shares[own], torch.full((int(own.sum()),), 1 / int(own.sum())))
 
 
-def test_detections_lie_on_the_picture_not_on_its_padding() -> None:
+def test_detections_lie_on_the_image_not_on_its_padding() -> None:
     head = small(score_threshold=0.0).eval()
     mask = torch.zeros(2, 128, 128, dtype=torch.bool)
     mask[0, 100:] = mask[0, :, 80:] = True
     with torch.no_grad():
         output = head(maps(), mask)
-    first, second = (boxes[usable] for boxes, usable in zip(output.found.boxes, output.found.usable, strict=True))
+    first, second = (boxes[valid] for boxes, valid in zip(output.found.boxes, output.found.valid, strict=True))
     assert first[:, 2].max() <= 80
     assert first[:, 3].max() <= 100
     assert second[:, 2:].max() > 100
@@ -138,7 +138,7 @@ def test_a_score_is_the_softmax_without_background() -> None:
         output = head(maps())
     probabilities: Tensor = output.boxes.logits.softmax(-1)[:, :-1]
     best = probabilities.unflatten(0, (2, -1)).flatten(1).sort(1, descending=True).values
-    count = int(output.found.usable[0].sum())
+    count = int(output.found.valid[0].sum())
     assert count > 10
     torch.testing.assert_close(output.found.scores[0, :5], best[0, :5])
 
@@ -156,9 +156,9 @@ def test_a_model_that_has_diverged_says_so_instead_of_finding_nothing(broken: st
     ("options", "message"),
     [
         ({"num_samples": 0}, "num_samples is at least 1, not 0"),
-        ({"num_proposals": (10, 0)}, "num_proposals is at least 1, not 0"),
+        ({"post_nms_top_k": (10, 0)}, "post_nms_top_k is at least 1, not 0"),
         ({"nms_threshold": 1.5}, r"nms_threshold is in \[0, 1\], not 1.5"),
-        ({"region_features": "all"}, r"region_features is one of \['fpn_level', 'adaptive', 'soft'\], not 'all'"),
+        ({"roi_extractor": "all"}, r"roi_extractor is one of \['fpn_level', 'adaptive', 'soft'\], not 'all'"),
         ({"box_head": "none"}, "box_head is one of"),
         ({"rpn_convs": 0}, "rpn_convs is at least 1, not 0"),
         ({"consistent_weight": -0.5}, "consistent_weight is at least 0, not -0.5"),

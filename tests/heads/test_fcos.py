@@ -38,7 +38,7 @@ def maps(height: int = 64, width: int = 64, *, batch: int = 2, spec: Spec = SPEC
 
 
 def ideal(head: FCOS, targets: list[Targets], size: tuple[int, int]) -> FCOSOutput:
-    """What a head that has learnt these pictures by heart puts out."""
+    """What a head that has learned these images by heart puts out."""
     output = head(maps(*size, batch=len(targets)))
     squares = torch.cat(output.squares)
     point, side = (squares[:, :2] + squares[:, 2:]) / 2, squares[:, 2:] - squares[:, :2]
@@ -164,13 +164,13 @@ def test_detections_keep_to_thresholds_and_counts() -> None:
         head = small_head(**options)
         return head.postprocess(head(features), size)[0].scores
 
-    scores = detections(score_threshold=0.0, nms_threshold=1.0, max_candidates=10_000, max_detections=10_000)
+    scores = detections(score_threshold=0.0, nms_threshold=1.0, pre_nms_top_k=10_000, max_detections=10_000)
     assert len(scores) == 4 * (64 + 16 + 4)
     limit = scores[100].item()
     above = detections(score_threshold=limit, nms_threshold=1.0, max_detections=1000)
     assert torch.equal(above, scores[:100])
     assert len(detections(score_threshold=0.0, max_detections=7)) == 7
-    assert len(detections(score_threshold=0.0, nms_threshold=1.0, max_candidates=5)) == 15
+    assert len(detections(score_threshold=0.0, nms_threshold=1.0, pre_nms_top_k=5)) == 15
     assert len(detections(score_threshold=0.0, nms_threshold=0.1, max_detections=1000)) < len(scores)
 
 
@@ -234,7 +234,7 @@ def test_boxes_and_losses_stay_in_float32_under_autocast(make_targets: MakeTarge
         ("gamma", -0.5),
         ("score_threshold", -0.1),
         ("nms_threshold", 2.0),
-        ("max_candidates", 0),
+        ("pre_nms_top_k", 0),
         ("max_detections", 0),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diverged_head import assert_says_that_it_has_diverged
 
-from boxwright.detector import GrowingHead
+from boxwright.detector import WorstCaseHead
 from boxwright.heads.faster_rcnn import FasterRCNN
 from boxwright.heads.mask_rcnn import MaskRCNN
 from boxwright.ops.masks import decode_mask
@@ -24,7 +24,7 @@ SPEC: Spec = {"c2": Level(8, 4), "c3": Level(8, 8), "c5": Level(8, 32), "c6": Le
 
 def small(spec: Spec = SPEC, **options: Any) -> MaskRCNN:
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {"hidden_dim": 16, "num_candidates": (60, 40), "num_proposals": (30, 20), "num_samples": 24}
+    sizes: dict[str, Any] = {"hidden_dim": 16, "pre_nms_top_k": (60, 40), "post_nms_top_k": (30, 20), "num_samples": 24}
     return MaskRCNN(spec, 3, **(sizes | {"mask_dim": 8, "score_threshold": 0.0, "max_detections": 10} | options))
 
 
@@ -44,7 +44,7 @@ def maps(count: int = 2) -> Features:
 def test_every_choice_trains_every_parameter(
     features: Any, options: dict[str, Any], counts: list[int], make_targets: MakeTargets
 ) -> None:
-    head, targets = small(region_features=features, **options), make_targets(counts, size=(128, 128))
+    head, targets = small(roi_extractor=features, **options), make_targets(counts, size=(128, 128))
     losses = head.loss(head(maps(), None, targets), targets)
     assert list(losses) == ["objectness", "rpn_box", "cross_entropy", "smooth_l1", "mask"]
     assert (losses["mask"] > 0) == (sum(counts) > 0)
@@ -56,20 +56,20 @@ def test_every_choice_trains_every_parameter(
 
 def test_parameters_of_the_mask_branch() -> None:
     def count(**options: Any) -> int:
-        plain = {key: value for key, value in options.items() if key == "region_features"}
+        plain = {key: value for key, value in options.items() if key == "roi_extractor"}
         boxes = FasterRCNN(SPEC, 3, hidden_dim=16, **plain)
         return sum(p.numel() for p in small(**options).parameters()) - sum(p.numel() for p in boxes.parameters())
 
     conv, enlarge, logits = 8 * 8 * 9 + 8, 8 * 8 * 4 + 8, 4 * 8 + 4
     assert count() == 4 * conv + enlarge + logits
-    assert count(region_features="adaptive") == 6 * conv + enlarge + logits
+    assert count(roi_extractor="adaptive") == 6 * conv + enlarge + logits
     assert count(mask_convs=2) == 2 * conv + enlarge + logits
     assert count(mask_norm="batch") == 4 * (conv + 8) + enlarge + logits
     whole = conv + 8 * 4 * 9 + 4 + 4 * 14**2 * 28**2 + 28**2
     assert count(fully_connected_masks=True) == 4 * conv + enlarge + logits + whole
 
 
-def test_detections_have_masks_of_the_original_picture_within_their_boxes() -> None:
+def test_detections_have_masks_of_the_original_image_within_their_boxes() -> None:
     head = small().eval()
     with torch.no_grad():
         output = head(maps())
@@ -100,33 +100,33 @@ def test_only_the_masks_of_what_was_found_are_looked_at() -> None:
         head.boxes.classes.weight.normal_()
         every = head(maps()).found
         assert every is not None
-        middle = float(every.scores[every.usable].median())
+        middle = float(every.scores[every.valid].median())
         head.detect = partial(head.detect, score_threshold=middle)
         output = head(maps())
         assert output.found is not None
-        usable = output.found.usable
-        assert 0 < usable.sum() < usable.numel()
-        assert seen == [every.usable.sum(), usable.sum()]
-        assert output.masks.unflatten(0, usable.shape).any((2, 3)).equal(usable)
+        valid = output.found.valid
+        assert 0 < valid.sum() < valid.numel()
+        assert seen == [every.valid.sum(), valid.sum()]
+        assert output.masks.unflatten(0, valid.shape).any((2, 3)).equal(valid)
         found = head.postprocess(output, [ImageSize(128, 128, 128, 128)] * 2)
-    assert [len(detections.masks or ()) for detections in found] == usable.sum(1).tolist()
+    assert [len(detections.masks or ()) for detections in found] == valid.sum(1).tolist()
 
 
 @pytest.mark.parametrize("scale", [1, 2])
 @pytest.mark.parametrize("right", [80.0, 103.5, 120.0])
-def test_a_mask_is_of_all_of_its_box_also_beyond_the_picture(right: float, scale: int) -> None:
+def test_a_mask_is_of_all_of_its_box_also_beyond_the_image(right: float, scale: int) -> None:
     head = small().eval()
     with torch.no_grad():
         output = head(maps(1))
-    # A picture 102 pixels wide and 104 high; cells of the levels reach to 128.
+    # An image 102 pixels wide and 104 high; cells of the levels reach to 128.
     boxes = torch.tensor([[[60.0, 20, right, 60], [110, 20, 120, 60], [60, 20, right, 60], [20, 105, 60, 128]]])
-    usable = torch.tensor([[True, True, False, True]])
-    found = Found(boxes, torch.full((1, 4), 0.5), torch.zeros(1, 4, dtype=torch.int64), usable)
+    valid = torch.tensor([[True, True, False, True]])
+    found = Found(boxes, torch.full((1, 4), 0.5), torch.zeros(1, 4, dtype=torch.int64), valid)
     logits = torch.full((4, 28, 28), -10.0)
     logits[:, :, :14] = 10.0
     output = output._replace(found=found, masks=logits)
     (detections,) = head.postprocess(output, [ImageSize(104 * scale, 102 * scale, 104, 102)])
-    # Boxes that lie beyond the picture are left out, and the others cut to it.
+    # Boxes that lie beyond the image are left out, and the others cut to it.
     expected = torch.tensor([[60.0, 20, min(right, 102), 60]]) * scale
     torch.testing.assert_close(detections.boxes, expected)
     assert detections.masks is not None
@@ -142,13 +142,13 @@ def test_a_mask_is_of_all_of_its_box_also_beyond_the_picture(right: float, scale
 
 def test_a_fresh_head_can_be_given_as_many_masks_as_a_trained_one(make_targets: MakeTargets) -> None:
     head, targets = small(), make_targets([1, 0], size=(128, 128))
-    busy = head.as_if_trained(targets)
-    assert isinstance(head, GrowingHead)
+    busy = head.worst_case_targets(targets)
+    assert isinstance(head, WorstCaseHead)
     assert [len(target.labels) for target in busy] == [6, 0]
     assert torch.equal(busy[0].boxes, targets[0].boxes.expand(6, 4))
     assert busy[0].masks is not None
     assert busy[0].masks.shape == (6, 128, 128)
-    # A quarter of the 24 samples of a picture.
+    # A quarter of the 24 samples of an image.
     assert len(head(maps(), None, busy).masks) == 6
     assert len(head(maps(), None, targets).masks) < 6
 

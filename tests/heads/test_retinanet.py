@@ -46,7 +46,7 @@ def joined(output: AnchorOutput) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def ideal(head: RetinaNet, targets: list[Targets], size: tuple[int, int]) -> AnchorOutput:
-    """What a head that has learnt these pictures by heart puts out."""
+    """What a head that has learned these images by heart puts out."""
     output = head(maps(*size, batch=len(targets)))
     logits, deltas, anchors = joined(output)
     logits, deltas = torch.full_like(logits, -20.0), torch.zeros_like(deltas)
@@ -128,7 +128,7 @@ def test_losses_as_written_out(make_targets: MakeTargets) -> None:
     assert {name: loss.item() for name, loss in found.items()} == pytest.approx(
         {name: loss / 2 for name, loss in expected.items()}, rel=1e-4
     )
-    # As a part of a step of eight pictures on two processes.
+    # As a part of a step of eight images on two processes.
     found = head.loss(output, targets, LossTotals(objects=20, images=8, processes=2))
     assert {name: loss.item() for name, loss in found.items()} == pytest.approx(
         {name: loss / 4 for name, loss in expected.items()}, rel=1e-4
@@ -160,7 +160,7 @@ def test_options_of_detections() -> None:
     torch.testing.assert_close(scores(score_threshold=0.3), every[every > 0.3])
     assert (every > 0.3).any()
     assert len(scores(nms_threshold=0.1)) < len(every)
-    assert 0 < len(scores(max_candidates=2)) <= 6
+    assert 0 < len(scores(pre_nms_top_k=2)) <= 6
 
 
 def test_one_level_of_another_width_and_any_stride() -> None:
@@ -205,7 +205,7 @@ def test_anchors_and_losses_stay_in_float32_under_mixed_precision(make_targets: 
     [
         ({"channels": 0}, "channels is at least 1, not 0"),
         ({"num_convs": -1}, "num_convs is at least 0, not -1"),
-        ({"max_candidates": 0}, "max_candidates is at least 1, not 0"),
+        ({"pre_nms_top_k": 0}, "pre_nms_top_k is at least 1, not 0"),
         ({"max_detections": 0}, "max_detections is at least 1, not 0"),
         ({"alpha": 1.5}, r"alpha is in \[0, 1\], not 1.5"),
         ({"gamma": -1.0}, "gamma is at least 0, not -1.0"),

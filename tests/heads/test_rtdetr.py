@@ -53,7 +53,7 @@ def test_as_published_the_same_is_computed_on_every_token() -> None:
     seen: list[tuple[int, ...]] = []
     head.encoder_boxes.register_forward_hook(lambda _, inputs, __: seen.append(tuple(inputs[0].shape)))
     ours = head(maps())
-    head.as_published = True
+    head.count_as_published = True
     published = head(maps())
     assert seen[1] == (2, 64 + 16 + 4, 16)
     torch.testing.assert_close(ours.boxes_cxcywh_norm, published.boxes_cxcywh_norm, rtol=0, atol=1e-5)
@@ -93,7 +93,7 @@ def test_places_at_the_rim_are_not_usable(make_targets: MakeTargets) -> None:
     torch.manual_seed(0)
     spec: Spec = {"c3": Level(6, 8)}
     head = RTDETR(spec, 2, hidden_dim=16, num_heads=2, num_layers=1, num_queries=64).eval()
-    # 64 cells in a row, all of them queries: the centres of the first and the last lie within 1 % of the border,
+    # 64 cells in a row, all of them queries: the centers of the first and the last lie within 1 % of the border,
     # and start from an infinite logit.
     output = head({"c3": torch.randn(1, 6, 1, 64)}, None, make_targets([1], num_classes=2))
     starts = output.selected_boxes_cxcywh_norm[0]

@@ -68,10 +68,10 @@ def test_a_batch_without_any_object_trains_every_parameter(make_targets: MakeTar
     assert grads["classes.2.bias"].abs().sum() > 0
 
 
-def test_gradient_of_four_pictures_is_the_sum_of_two_and_two(
+def test_gradient_of_four_images_is_the_sum_of_two_and_two(
     make_detector: MakeDetector, make_targets: MakeTargets
 ) -> None:
-    # Norms in evaluation: their statistics would tie the pictures of a batch together.
+    # Norms in evaluation: their statistics would tie the images of a batch together.
     detector = make_detector(num_denoising=0).double().eval()
     images = torch.rand(4, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     targets = [t._replace(boxes=t.boxes.double()) for t in make_targets([3, 0, 1, 5])]

@@ -37,7 +37,7 @@ def test_ties_keep_their_order() -> None:
     torch.testing.assert_close(found.boxes, expected, rtol=0, atol=1e-3)
 
 
-def test_boxes_are_cut_to_the_picture() -> None:
+def test_boxes_are_cut_to_the_image() -> None:
     head = RTDETR(SPEC, 1)
     boxes = torch.tensor([[[0.05, 0.5, 0.3, 0.2], [0.9, 0.95, 0.4, 0.4]]])
     (found,) = head.postprocess(crafted(torch.zeros(1, 2, 1), boxes), [ImageSize(50, 200, 64, 64)])

@@ -34,7 +34,7 @@ def boxes(b: int, q: int) -> Tensor:
 
 def test_each_head_starts_in_its_own_direction(attention: MultiScaleDeformableAttention) -> None:
     offsets = attention.sampling_offsets.bias.view(8, 3, 4, 2)
-    # Eight heads: the eight neighbours of a cell, anticlockwise from the right.
+    # Eight heads: the eight neighbors of a cell, anticlockwise from the right.
     directions = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]
     for head, direction in enumerate(directions):
         for point in range(4):
@@ -73,8 +73,8 @@ def test_samples_of_a_box_and_of_a_point(attention: MultiScaleDeformableAttentio
         return attention.output_projection(deformable_sampling(value, SHAPES, locations, weights))
 
     box = boxes(2, 5)
-    centre, size = box[:, :, :, None, None, :2], box[:, :, :, None, None, 2:]  # b q 1 1 1 2
-    expected = attended(centre + offsets / 4 * size / 2)
+    center, size = box[:, :, :, None, None, :2], box[:, :, :, None, None, 2:]  # b q 1 1 1 2
+    expected = attended(center + offsets / 4 * size / 2)
     torch.testing.assert_close(attention(query, box, memory, SHAPES), expected, rtol=0, atol=1e-5)
 
     points = torch.rand(2, 5, 3, 2)

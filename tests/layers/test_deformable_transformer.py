@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from boxwright.layers.deformable_attention import MultiScaleDeformableAttention
 from boxwright.layers.deformable_transformer import (
     DeformableEncoderLayer,
-    box_sine,
-    cell_centres,
+    compute_cell_centers,
+    encode_box_sine,
+    flatten_levels,
     level_projection,
-    level_tokens,
     reset_transformer,
 )
 
@@ -28,7 +28,7 @@ def maps(batch: int = 2) -> list[Tensor]:
 
 
 def padding_mask() -> Tensor:
-    """Of pictures of 32 x 48 and 24 x 16 pixels on one canvas."""
+    """Of images of 32 x 48 and 24 x 16 pixels on one canvas."""
     mask = torch.zeros(2, 32, 48, dtype=torch.bool)
     mask[1, 24:], mask[1, :, 16:] = True, True
     return mask
@@ -43,7 +43,7 @@ def stirred(module: nn.Module) -> None:
 
 def test_tokens_run_row_by_row_from_the_finest_level() -> None:
     levels = maps()
-    tokens = level_tokens(levels, None)
+    tokens = flatten_levels(levels, None)
     assert tokens.shapes == SHAPES
     assert tokens.padding is None
     torch.testing.assert_close(tokens.memory[1, 2 * 6 + 5], levels[0][1, :, 2, 5], rtol=0, atol=0)
@@ -53,7 +53,7 @@ def test_tokens_run_row_by_row_from_the_finest_level() -> None:
 
 
 def test_content_is_counted_in_cells_of_each_level() -> None:
-    tokens = level_tokens(maps(), padding_mask())
+    tokens = flatten_levels(maps(), padding_mask())
     assert tokens.content.tolist() == [[[6, 4], [3, 2]], [[2, 3], [1, 2]]]
     torch.testing.assert_close(tokens.valid_ratios[1], torch.tensor([[2 / 6, 3 / 4], [1 / 3, 2 / 2]]))
     assert tokens.padding is not None
@@ -63,8 +63,8 @@ def test_content_is_counted_in_cells_of_each_level() -> None:
     assert tokens.padding[1].tolist() == expected
 
 
-def test_centres_are_relative_to_the_content() -> None:
-    centres = cell_centres(level_tokens(maps(), padding_mask()))
+def test_centers_are_relative_to_the_content() -> None:
+    centers = compute_cell_centers(flatten_levels(maps(), padding_mask()))
     for image, content in enumerate(([(6, 4), (3, 2)], [(2, 3), (1, 2)])):
         expected = [
             ((column + 0.5) / columns, (row + 0.5) / rows)
@@ -72,24 +72,24 @@ def test_centres_are_relative_to_the_content() -> None:
             for row in range(h)
             for column in range(w)
         ]
-        torch.testing.assert_close(centres[image], torch.tensor(expected), rtol=0, atol=1e-6)
-    torch.testing.assert_close(cell_centres(level_tokens(maps(), None))[0], centres[0], rtol=0, atol=0)
+        torch.testing.assert_close(centers[image], torch.tensor(expected), rtol=0, atol=1e-6)
+    torch.testing.assert_close(compute_cell_centers(flatten_levels(maps(), None))[0], centers[0], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_cell_at_one_percent_of_the_picture_is_there_exactly(dtype: torch.dtype) -> None:
+def test_a_cell_at_one_percent_of_the_image_is_there_exactly(dtype: torch.dtype) -> None:
     # 0.5 / 50, by way of a canvas of 70 cells: a proposal at 0.01 is left out, one above it is not.
     mask = torch.zeros(1, 8, 560, dtype=torch.bool)
     mask[..., 400:] = True
-    centres = cell_centres(level_tokens([torch.zeros(1, 2, 1, 70, dtype=dtype)], mask))
-    assert centres.dtype == dtype
-    assert not centres[0, 0, 0] > 0.01
-    assert not centres[0, 49, 0] < 0.99
+    centers = compute_cell_centers(flatten_levels([torch.zeros(1, 2, 1, 70, dtype=dtype)], mask))
+    assert centers.dtype == dtype
+    assert not centers[0, 0, 0] > 0.01
+    assert not centers[0, 49, 0] < 0.99
 
 
 def test_encoding_of_boxes_is_the_formula() -> None:
     box = [0.1, 0.9, 0.5, 0.02]
-    encoded = box_sine(torch.tensor([[box]]), 8)[0, 0]
+    encoded = encode_box_sine(torch.tensor([[box]]), 8)[0, 0]
     expected = []
     for value in box:
         for i in range(4):
@@ -132,8 +132,8 @@ def encoder_layer(dropout: float = 0.0) -> DeformableEncoderLayer:
 
 
 def arguments() -> tuple[Tensor, Tensor, Tensor]:
-    tokens = level_tokens(maps(), None)
-    reference = cell_centres(tokens)[:, :, None].expand(2, -1, 2, -1)
+    tokens = flatten_levels(maps(), None)
+    reference = compute_cell_centers(tokens)[:, :, None].expand(2, -1, 2, -1)
     return tokens.memory, torch.randn(1, 30, 16, generator=torch.Generator().manual_seed(1)), reference
 
 
@@ -162,7 +162,7 @@ def test_dropout_is_after_both_and_within_the_feed_forward() -> None:
 def test_nobody_looks_at_padding() -> None:
     layer = encoder_layer()
     tokens, positions, reference = arguments()
-    padding = level_tokens(maps(), padding_mask()).padding
+    padding = flatten_levels(maps(), padding_mask()).padding
     assert padding is not None
     others = tokens + 5 * padding[..., None]
     before, after = (layer(x, positions, reference, SHAPES, padding) for x in (tokens, others))

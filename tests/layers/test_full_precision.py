@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.layers.full_precision import at_full_precision
+from boxwright.layers.full_precision import run_in_full_precision
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -15,6 +15,6 @@ def test_autocast_and_the_inputs_type_change_nothing(dtype: torch.dtype) -> None
     layer = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).to(dtype)
     x = torch.randn(5, 3).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        found = at_full_precision(layer, x)
+        found = run_in_full_precision(layer, x)
     assert found.dtype == dtype
     torch.testing.assert_close(found, layer(x.to(dtype)), rtol=0, atol=0)

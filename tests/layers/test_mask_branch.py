@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from boxwright.regions.mask_branch import MaskBranch, MaskNorm
-from boxwright.regions.roi_extractor import RegionSource
+from boxwright.regions.roi_extractor import RoISource
 
 
 def branch(norm: MaskNorm, hidden_dim: int = 64) -> MaskBranch:
     torch.manual_seed(0)
-    source = RegionSource(16, [4, 8], "adaptive")
+    source = RoISource(16, [4, 8], "adaptive")
     return MaskBranch(source, 3, norm=norm, hidden_dim=hidden_dim, fully_connected=True)
 
 

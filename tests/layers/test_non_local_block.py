@@ -20,12 +20,12 @@ def block(*, subsample: bool, channels: int = 6) -> NonLocalBlock:
     return layer
 
 
-def picture(*size: int, channels: int = 6) -> Tensor:
+def make_image(*size: int, channels: int = 6) -> Tensor:
     return torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 def by_hand(layer: NonLocalBlock, x: Tensor) -> Tensor:
-    """Picture by picture; what is looked at, window by window."""
+    """Image by image; what is looked at, window by window."""
     height, width = x.shape[-2:]
     step = 2 if layer.subsample else 1
     sums = []
@@ -43,7 +43,7 @@ def by_hand(layer: NonLocalBlock, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("subsample", [True, False])
 @pytest.mark.parametrize("size", [(6, 8), (5, 7), (1, 4), (1, 1)])
 def test_equals_the_formula_with_gradients(size: tuple[int, int], subsample: bool) -> None:
-    layer, x = block(subsample=subsample).eval(), picture(*size).requires_grad_()
+    layer, x = block(subsample=subsample).eval(), make_image(*size).requires_grad_()
     both = layer(x), by_hand(layer, x)
     torch.testing.assert_close(*both, rtol=1e-10, atol=1e-10)
     gradients = [torch.autograd.grad(y.square().sum(), [x, *layer.parameters()]) for y in both]
@@ -56,7 +56,7 @@ def test_equals_the_formula_with_gradients(size: tuple[int, int], subsample: boo
 def test_starts_as_the_identity(norm: Any, training: bool) -> None:
     layer = NonLocalBlock(64, norm=norm).train(training)
     assert layer.embed.weight.std().item() == pytest.approx(0.01, rel=0.1)
-    x = picture(5, 6, channels=64).float()
+    x = make_image(5, 6, channels=64).float()
     assert torch.equal(layer(x), x)
 
 

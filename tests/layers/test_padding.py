@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from boxwright.layers.padding import mask_at, valid_ratio
+from boxwright.layers.padding import resize_mask, valid_ratio
 
 
 def canvas(height: int, width: int, content: list[tuple[int, int]]) -> torch.Tensor:
@@ -14,9 +14,9 @@ def canvas(height: int, width: int, content: list[tuple[int, int]]) -> torch.Ten
     return mask
 
 
-def test_mask_at_a_level_keeps_the_cells_that_begin_in_the_picture() -> None:
+def test_mask_at_a_level_keeps_the_cells_that_begin_in_the_image() -> None:
     mask = canvas(64, 96, [(64, 96), (32, 48), (8, 96)])
-    level = mask_at(mask, 8, 12)
+    level = resize_mask(mask, 8, 12)
     assert (~level).sum((1, 2)).tolist() == [96, 4 * 6, 12]
     assert not level[1, :4, :6].any()
     assert level[1, 4:].all()

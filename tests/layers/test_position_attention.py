@@ -34,16 +34,16 @@ def attention(map_size: tuple[int, int], *, channels: int = 12, heads: int = 2, 
     return layer
 
 
-def picture(height: int, width: int, *, channels: int = 12, batch: int = 2) -> Tensor:
+def make_image(height: int, width: int, *, channels: int = 12, batch: int = 2) -> Tensor:
     return torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 def by_hand(layer: PositionAttention, x: Tensor) -> Tensor:
-    """Vectors gathered for each pair of cells, picture by picture and head by head."""
+    """Vectors gathered for each pair of cells, image by image and head by head."""
     _, channels, height, width = x.shape
     cells = list(itertools.product(range(height), range(width)))
     weight = layer.project.weight[:, :, 0, 0]
-    pictures = []
+    images = []
     for one in x:
         vectors = (weight @ one.flatten(1)).unflatten(0, (-1, layer.num_heads, layer.head_dim))
         heads = []
@@ -60,8 +60,8 @@ def by_hand(layer: PositionAttention, x: Tensor) -> Tensor:
                 r = torch.stack([layer.absolute.height[y] + layer.absolute.width[x] for y, x in cells])
                 logits = logits + q @ r.t()
             heads.append(logits.softmax(-1) @ v)
-        pictures.append(torch.cat(heads, 1).t().reshape(channels, height, width))
-    return torch.stack(pictures)
+        images.append(torch.cat(heads, 1).t().reshape(channels, height, width))
+    return torch.stack(images)
 
 
 def gradients(layer: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
@@ -72,7 +72,7 @@ def gradients(layer: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("options", KINDS)
 @pytest.mark.parametrize("size", MAPS)
 def test_equals_the_formula_with_gradients(size: tuple[int, int], options: dict[str, Any]) -> None:
-    layer, x = attention(size, **options), picture(*size).requires_grad_()
+    layer, x = attention(size, **options), make_image(*size).requires_grad_()
     ours, theirs = layer(x), by_hand(layer, x)
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
     for one, two in zip(gradients(layer, x, ours), gradients(layer, x, theirs), strict=True):
@@ -81,7 +81,7 @@ def test_equals_the_formula_with_gradients(size: tuple[int, int], options: dict[
 
 @pytest.mark.parametrize("options", KINDS)
 def test_equals_the_formula_in_float32(options: dict[str, Any]) -> None:
-    layer, x = attention((6, 9), channels=32, heads=4, **options), picture(6, 9, channels=32)
+    layer, x = attention((6, 9), channels=32, heads=4, **options), make_image(6, 9, channels=32)
     expected = by_hand(layer, x)
     torch.testing.assert_close(layer.float()(x.float()).double(), expected, rtol=1e-5, atol=1e-5)
 
@@ -89,9 +89,9 @@ def test_equals_the_formula_in_float32(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("options", KINDS[-2:])
 @pytest.mark.parametrize("size", [(6, 9), (1, 4)])
 def test_the_published_form_is_the_same(size: tuple[int, int], options: dict[str, Any]) -> None:
-    layer, x = attention(size, **options), picture(*size).requires_grad_()
+    layer, x = attention(size, **options), make_image(*size).requires_grad_()
     ours = layer(x)
-    layer.as_published = True
+    layer.count_as_published = True
     published = layer(x)
     torch.testing.assert_close(ours, published, rtol=1e-10, atol=1e-10)
     for one, two in zip(gradients(layer, x, ours), gradients(layer, x, published), strict=True):
@@ -105,12 +105,12 @@ def test_tables_of_zeros_are_plain_attention() -> None:
         layer.project = plain.project
         for table in (*layer.parameters(),)[1:]:
             nn.init.zeros_(table)
-        torch.testing.assert_close(layer(picture(4, 6)), plain(picture(4, 6)), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(layer(make_image(4, 6)), plain(make_image(4, 6)), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("options", KINDS)
-def test_a_picture_does_not_depend_on_its_neighbours(options: dict[str, Any]) -> None:
-    layer, x = attention((5, 4), **options), picture(5, 4, batch=3)
+def test_an_image_does_not_depend_on_its_neighbors(options: dict[str, Any]) -> None:
+    layer, x = attention((5, 4), **options), make_image(5, 4, batch=3)
     together = layer(x)
     for i in range(3):
         torch.testing.assert_close(layer(x[i : i + 1])[0], together[i], rtol=1e-12, atol=1e-12)
@@ -119,7 +119,7 @@ def test_a_picture_does_not_depend_on_its_neighbours(options: dict[str, Any]) ->
 @pytest.mark.parametrize("size", [(4, 6), (5, 7), (5, 4), (1, 3), (1, 1)])
 def test_stride_2_averages_the_cells_that_there_are(size: tuple[int, int]) -> None:
     fine, coarse = attention(size), attention(size, stride=2)
-    y, pooled = fine(picture(*size)), coarse(picture(*size))
+    y, pooled = fine(make_image(*size)), coarse(make_image(*size))
     assert pooled.shape[-2:] == (-(-size[0] // 2), -(-size[1] // 2))
     for row, column in itertools.product(range(pooled.shape[-2]), range(pooled.shape[-1])):
         cells = y[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
@@ -179,7 +179,7 @@ def test_up_by_a_whole_factor_and_down_again_is_exact(cells: int, factor: int) -
     relative = torch.randn(2 * cells - 1, 3, dtype=torch.float64)
     up = resized_table(relative, 2 * (factor * (cells - 1) + 1) - 1, relative=True)
     torch.testing.assert_close(resized_table(up, len(relative), relative=True), relative, rtol=1e-12, atol=1e-12)
-    # The cells' old centres are among the new ones where the factor is odd.
+    # The cells' old centers are among the new ones where the factor is odd.
     absolute = torch.randn(cells, 3, dtype=torch.float64)
     again = resized_table(resized_table(absolute, factor * cells, relative=False), cells, relative=False)
     assert ((again - absolute).abs().max() < 1e-12) == (factor == 3)
@@ -187,7 +187,7 @@ def test_up_by_a_whole_factor_and_down_again_is_exact(cells: int, factor: int) -
 
 def test_absolute_tables_of_another_size_by_numbers() -> None:
     table = torch.tensor([[0.0], [4.0], [8.0]], dtype=torch.float64)
-    # Centres at 1/6, 1/2 and 5/6 of the map; six cells have theirs at 1/12, 3/12, ..
+    # Centers at 1/6, 1/2 and 5/6 of the map; six cells have theirs at 1/12, 3/12, ..
     assert resized_table(table, 6, relative=False)[:, 0].tolist() == pytest.approx([0, 1, 3, 5, 7, 8])
     assert resized_table(table, 1, relative=False)[:, 0].tolist() == pytest.approx([4])
     assert resized_table(table[:1] + 2, 4, relative=False)[:, 0].tolist() == [2] * 4
@@ -213,8 +213,8 @@ def test_a_map_of_another_size_gets_interpolated_tables_with_gradients(positions
     with torch.no_grad():
         for mine, other in zip(tables.parameters(), others.parameters(), strict=True):
             other.copy_(resized_table(mine, len(other), relative=relative))
-    y = small(picture(8, 6))
-    torch.testing.assert_close(y, large(picture(8, 6)), rtol=1e-12, atol=1e-12)
+    y = small(make_image(8, 6))
+    torch.testing.assert_close(y, large(make_image(8, 6)), rtol=1e-12, atol=1e-12)
     y.square().sum().backward()
     for table in tables.parameters():
         assert table.grad is not None
@@ -252,7 +252,7 @@ def test_a_checkpoint_of_another_size_is_interpolated(positions: Any) -> None:
         if name != "project.weight":
             expected = resized_table(expected, len(tensor), relative=positions == "relative")
         assert torch.equal(tensor, expected)
-    torch.testing.assert_close(ours(picture(8, 6)), trained(picture(8, 6)), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(ours(make_image(8, 6)), trained(make_image(8, 6)), rtol=1e-12, atol=1e-12)
     # What was given is left alone.
     assert all(torch.equal(tensor, trained.state_dict()[name]) for name, tensor in state.items())
 
@@ -271,9 +271,9 @@ def test_exported_with_a_free_batch(options: dict[str, Any]) -> None:
     batch = {0: torch.export.Dim("batch", min=1, max=64)}
     # Tables of the map's own size, and interpolated ones.
     for size in ((4, 7), (5, 6)):
-        program = torch.export.export(layer, (picture(*size).float(),), dynamic_shapes=(batch,)).module()
+        program = torch.export.export(layer, (make_image(*size).float(),), dynamic_shapes=(batch,)).module()
         for count in (1, 3):
-            x = picture(*size, batch=count).float()
+            x = make_image(*size, batch=count).float()
             torch.testing.assert_close(program(x), layer(x), rtol=1e-5, atol=1e-5)
 
 
@@ -306,15 +306,15 @@ def memory(layer: PositionAttention, x: Tensor) -> Memory:
 
 @pytest.mark.parametrize("options", KINDS)
 def test_no_tensor_holds_all_pairs(options: dict[str, Any]) -> None:
-    layer, x = attention((20, 24), channels=8, **options).float(), picture(20, 24, channels=8).float()
+    layer, x = attention((20, 24), channels=8, **options).float(), make_image(20, 24, channels=8).float()
     assert memory(layer, x).largest < 4 * 2 * 2 * (20 * 24) ** 2 / 5
 
 
 @pytest.mark.parametrize("options", KINDS[-2:])
 def test_half_of_the_memory_at_most_that_the_published_form_takes(options: dict[str, Any]) -> None:
-    layer, x = attention((32, 32), channels=32, **options).float(), picture(32, 32, channels=32, batch=1).float()
+    layer, x = attention((32, 32), channels=32, **options).float(), make_image(32, 32, channels=32, batch=1).float()
     ours = memory(layer, x)
-    layer.as_published = True
+    layer.count_as_published = True
     published = memory(layer, x)
     assert published.largest == 4 * 2 * 32**4
     assert published.peak > 2 * published.largest
@@ -323,13 +323,13 @@ def test_half_of_the_memory_at_most_that_the_published_form_takes(options: dict[
 
 @pytest.mark.parametrize("options", KINDS)
 def test_in_bfloat16_logits_are_as_exact_as_in_the_plain_form(options: dict[str, Any]) -> None:
-    layer, x = attention((10, 12), channels=64, heads=2, **options), picture(10, 12, channels=64)
+    layer, x = attention((10, 12), channels=64, heads=2, **options), make_image(10, 12, channels=64)
     with torch.no_grad():
         exact = layer(x)
         layer.float()
         errors = []
         for published in (False, True):
-            layer.as_published = published
+            layer.count_as_published = published
             with torch.autocast("cpu", torch.bfloat16):
                 errors.append((layer(x.float()).double() - exact).norm() / exact.norm())
     assert errors[0] < 0.02

@@ -7,13 +7,19 @@ import math
 import pytest
 import torch
 
-from boxwright.layers.positions import LearnedGrid, LevelPositions, masked_sine, sine_grid, unmasked_sine
+from boxwright.layers.positions import (
+    LearnedGrid,
+    LevelPositions,
+    encode_masked_sine,
+    encode_sine_grid,
+    encode_unmasked_sine,
+)
 
 
 @pytest.mark.parametrize(("height", "width"), [(20, 20), (25, 15), (1, 3)])
 def test_every_token_is_its_row_and_its_column(height: int, width: int) -> None:
     dim = 16
-    grid = sine_grid(height, width, dim).view(height, width, dim)
+    grid = encode_sine_grid(height, width, dim).view(height, width, dim)
     omega = [10000 ** (-i / (dim // 4)) for i in range(dim // 4)]
     for row in range(height):
         for column in range(width):
@@ -28,12 +34,12 @@ def test_every_token_is_its_row_and_its_column(height: int, width: int) -> None:
 
 def test_temperature_stretches_the_waves() -> None:
     # The slowest wave of dim = 8 has the frequency temperature ** -0.5.
-    assert sine_grid(2, 1, 8, temperature=400.0)[1, 1].item() == pytest.approx(math.sin(1 / 20), abs=1e-7)
+    assert encode_sine_grid(2, 1, 8, temperature=400.0)[1, 1].item() == pytest.approx(math.sin(1 / 20), abs=1e-7)
 
 
 def test_width_is_a_multiple_of_four() -> None:
     with pytest.raises(ValueError, match="multiple of 4, not 6"):
-        sine_grid(2, 2, 6)
+        encode_sine_grid(2, 2, 6)
     with pytest.raises(ValueError, match="multiple of 4, not 6"):
         LevelPositions("sine", 6)
 
@@ -46,9 +52,9 @@ def mask_of(*sizes: tuple[int, int], canvas: tuple[int, int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5], ids=["DETR", "Deformable DETR"])
-def test_every_cell_is_its_share_of_the_picture(shift: float) -> None:
+def test_every_cell_is_its_share_of_the_image(shift: float) -> None:
     dim, sizes = 8, [(3, 5), (4, 2)]
-    grids = masked_sine(mask_of(*sizes, canvas=(4, 5)), dim, shift=shift).view(2, 4, 5, dim)
+    grids = encode_masked_sine(mask_of(*sizes, canvas=(4, 5)), dim, shift=shift).view(2, 4, 5, dim)
     assert grids.dtype == torch.float32
     for grid, (height, width) in zip(grids, sizes, strict=True):
         for row in range(height):
@@ -60,18 +66,20 @@ def test_every_cell_is_its_share_of_the_picture(shift: float) -> None:
                 torch.testing.assert_close(grid[row, column], torch.tensor(expected), rtol=0, atol=1e-5)
 
 
-def test_a_picture_is_encoded_alike_on_any_canvas() -> None:
-    alone = unmasked_sine(3, 5, 16).view(3, 5, 16)
-    torch.testing.assert_close(masked_sine(mask_of((3, 5), canvas=(3, 5)), 16)[0].view(3, 5, 16), alone, rtol=0, atol=0)
-    padded = masked_sine(mask_of((3, 5), (7, 6), canvas=(7, 6)), 16).view(2, 7, 6, 16)
+def test_an_image_is_encoded_alike_on_any_canvas() -> None:
+    alone = encode_unmasked_sine(3, 5, 16).view(3, 5, 16)
+    torch.testing.assert_close(
+        encode_masked_sine(mask_of((3, 5), canvas=(3, 5)), 16)[0].view(3, 5, 16), alone, rtol=0, atol=0
+    )
+    padded = encode_masked_sine(mask_of((3, 5), (7, 6), canvas=(7, 6)), 16).view(2, 7, 6, 16)
     torch.testing.assert_close(padded[0, :3, :5], alone, rtol=0, atol=0)
     assert (padded[1, :3, :5] - alone).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 def test_encoding_without_a_mask_is_that_of_a_mask_without_padding(shift: float) -> None:
-    masked = masked_sine(torch.zeros(1, 4, 3, dtype=torch.bool), 8, shift=shift, temperature=100.0)
-    torch.testing.assert_close(unmasked_sine(4, 3, 8, shift=shift, temperature=100.0), masked[0], rtol=0, atol=0)
+    masked = encode_masked_sine(torch.zeros(1, 4, 3, dtype=torch.bool), 8, shift=shift, temperature=100.0)
+    torch.testing.assert_close(encode_unmasked_sine(4, 3, 8, shift=shift, temperature=100.0), masked[0], rtol=0, atol=0)
 
 
 def test_learned_cells_are_their_column_and_their_row() -> None:
@@ -105,10 +113,10 @@ def test_levels_follow_each_other() -> None:
     shapes = [(4, 6), (2, 3)]
     mask = mask_of((32, 24), (20, 48), canvas=(32, 48))
     sine = LevelPositions("sine", 8)
-    expected = torch.cat((unmasked_sine(4, 6, 8), unmasked_sine(2, 3, 8)))
+    expected = torch.cat((encode_unmasked_sine(4, 6, 8), encode_unmasked_sine(2, 3, 8)))
     torch.testing.assert_close(sine(shapes), expected, rtol=0, atol=0)
     of_levels = [
-        masked_sine(mask_of(*sizes, canvas=at), 8)
+        encode_masked_sine(mask_of(*sizes, canvas=at), 8)
         for at, sizes in ((shapes[0], [(4, 3), (3, 6)]), (shapes[1], [(2, 2), (2, 3)]))
     ]
     torch.testing.assert_close(sine(shapes, mask), torch.cat(of_levels, 1), rtol=0, atol=0)

@@ -12,7 +12,7 @@ from boxwright.layers.rep_vgg import fuse_for_inference
 from boxwright.layers.switchable_conv import SwitchableConv2d
 
 
-def randomised(stride: int = 1, dilation: int = 1) -> SwitchableConv2d:
+def randomized(stride: int = 1, dilation: int = 1) -> SwitchableConv2d:
     torch.manual_seed(0)
     conv = SwitchableConv2d(4, 6, stride=stride, dilation=dilation).double()
     for tensor in conv.state_dict().values():
@@ -20,7 +20,7 @@ def randomised(stride: int = 1, dilation: int = 1) -> SwitchableConv2d:
     return conv
 
 
-def picture(*size: int) -> Tensor:
+def make_image(*size: int) -> Tensor:
     return torch.randn(2, 4, *size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
@@ -40,8 +40,8 @@ def by_hand(conv: SwitchableConv2d, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("size", [(8, 9), (7, 4), (3, 3), (2, 5), (2, 2), (1, 2), (1, 1), (6, 1)])
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
 def test_equals_the_formula(size: tuple[int, int], stride: int, dilation: int) -> None:
-    conv = randomised(stride, dilation)
-    torch.testing.assert_close(conv(picture(*size)), by_hand(conv, picture(*size)), rtol=1e-10, atol=1e-10)
+    conv = randomized(stride, dilation)
+    torch.testing.assert_close(conv(make_image(*size)), by_hand(conv, make_image(*size)), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
@@ -49,8 +49,8 @@ def test_starts_as_the_plain_convolution_of_its_weights(stride: int, dilation: i
     torch.manual_seed(0)
     conv = SwitchableConv2d(4, 6, stride=stride, dilation=dilation).double()
     conv.reset_parameters()
-    plain = F.conv2d(picture(7, 8), conv.weight, None, stride, dilation, dilation)
-    torch.testing.assert_close(conv(picture(7, 8)), plain, rtol=1e-10, atol=1e-10)
+    plain = F.conv2d(make_image(7, 8), conv.weight, None, stride, dilation, dilation)
+    torch.testing.assert_close(conv(make_image(7, 8)), plain, rtol=1e-10, atol=1e-10)
 
 
 def test_takes_the_weights_of_a_plain_convolution() -> None:
@@ -58,25 +58,25 @@ def test_takes_the_weights_of_a_plain_convolution() -> None:
     unused = conv.load_state_dict(plain.state_dict(), strict=False)
     assert not unused.unexpected_keys
     assert not {"weight", "weight_scale", "weight_shift"} & set(unused.missing_keys)
-    torch.testing.assert_close(conv(picture(5, 6)), plain(picture(5, 6)), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(conv(make_image(5, 6)), plain(make_image(5, 6)), rtol=1e-10, atol=1e-10)
 
 
 def test_a_state_brings_its_own_size_of_the_weights() -> None:
-    one, two = randomised(), SwitchableConv2d(4, 6).double()
+    one, two = randomized(), SwitchableConv2d(4, 6).double()
     two.load_state_dict(one.state_dict())
-    torch.testing.assert_close(two(picture(5, 6)), one(picture(5, 6)), rtol=0, atol=0)
+    torch.testing.assert_close(two(make_image(5, 6)), one(make_image(5, 6)), rtol=0, atol=0)
 
 
 def test_the_size_of_the_trained_weights_has_no_effect() -> None:
-    conv = randomised()
-    before = conv(picture(5, 6))
+    conv = randomized()
+    before = conv(make_image(5, 6))
     conv.weight.data = 100 * conv.weight.data + 3
-    torch.testing.assert_close(conv(picture(5, 6)), before, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(conv(make_image(5, 6)), before, rtol=1e-4, atol=1e-4)
 
 
 def test_gradients_reach_every_parameter_of_a_new_one() -> None:
     conv = SwitchableConv2d(4, 6).double()
-    (conv(picture(7, 8)) * torch.randn(2, 6, 7, 8)).sum().backward()
+    (conv(make_image(7, 8)) * torch.randn(2, 6, 7, 8)).sum().backward()
     for name, parameter in conv.named_parameters():
         assert parameter.grad is not None
         # The larger dilation has no share yet.
@@ -84,14 +84,14 @@ def test_gradients_reach_every_parameter_of_a_new_one() -> None:
 
 
 def test_stored_weights_change_no_output_once_or_twice() -> None:
-    conv = randomised()
-    before = conv(picture(5, 6))
+    conv = randomized()
+    before = conv(make_image(5, 6))
     for _ in range(2):
         fuse_for_inference(conv)
-        torch.testing.assert_close(conv(picture(5, 6)), before, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(conv(make_image(5, 6)), before, rtol=1e-10, atol=1e-10)
 
 
 def test_runs_in_the_precision_of_autocast() -> None:
-    conv = randomised().float()
+    conv = randomized().float()
     with torch.autocast("cpu", torch.bfloat16):
-        assert conv(picture(5, 6).float()).dtype == torch.bfloat16
+        assert conv(make_image(5, 6).float()).dtype == torch.bfloat16

@@ -16,7 +16,7 @@ def test_tokens_run_row_by_row_and_back() -> None:
     assert torch.equal(to_map(tokens, 4, 5), x)
 
 
-def test_the_gradient_of_a_single_picture_passes_batch_norm() -> None:
+def test_the_gradient_of_a_single_image_passes_batch_norm() -> None:
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(3).double()
     x = torch.randn(1, 3, 4, 5, dtype=torch.float64, requires_grad=True)

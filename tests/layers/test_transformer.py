@@ -125,7 +125,7 @@ def test_what_padded_tokens_hold_changes_nothing_elsewhere(layer: nn.Module) -> 
     before, after = layer(tokens, positions, padding), layer(others, positions, padding)
     torch.testing.assert_close(after[0], before[0], rtol=0, atol=0)
     torch.testing.assert_close(after[1, :4], before[1, :4], rtol=0, atol=1e-6)
-    # A picture that is padded attends as one that is shorter.
+    # An image that is padded attends as one that is shorter.
     torch.testing.assert_close(before[1:, :4], layer(tokens[1:, :4], positions[:4]), rtol=0, atol=1e-5)
     assert (layer(others, positions)[1, :4] - layer(tokens, positions)[1, :4]).abs().max() > 0.01
 
@@ -150,7 +150,7 @@ def test_dropout_of_everything_leaves_the_residual(pre_norm: bool) -> None:
     encoder = TransformerEncoderLayer(8, 2, 8, dropout=0.3, pre_norm=pre_norm).train()
     encoder.dropout.p = decoder.dropout.p = 1.0
     x, positions = torch.randn(2, 5, 8), torch.randn(5, 8)
-    # Fresh norms do nothing to what is normalised already.
+    # Fresh norms do nothing to what is normalized already.
     expected = x if pre_norm else F.layer_norm(x, (8,))
     torch.testing.assert_close(encoder(x, positions), expected, rtol=0, atol=1e-4)
     torch.testing.assert_close(decoder(x, positions, x, x), expected, rtol=0, atol=1e-4)

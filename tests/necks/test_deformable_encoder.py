@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from boxwright.layers.padding import mask_at
-from boxwright.layers.positions import masked_sine
+from boxwright.layers.padding import resize_mask
+from boxwright.layers.positions import encode_masked_sine
 from boxwright.necks.deformable_encoder import DeformableEncoder
 from boxwright.necks.fpn import FPN
 from boxwright.structures import Features, Level, Spec
@@ -32,7 +32,7 @@ def maps(height: int, width: int, batch: int = 2, spec: Spec = SPEC) -> Features
 
 
 def padding_mask() -> Tensor:
-    """Of pictures of 64 x 96 and 40 x 64 pixels on one canvas."""
+    """Of images of 64 x 96 and 40 x 64 pixels on one canvas."""
     mask = torch.zeros(2, 64, 96, dtype=torch.bool)
     mask[1, 40:], mask[1, :, 64:] = True, True
     return mask
@@ -107,7 +107,7 @@ def test_behind_a_pyramid_it_takes_the_pyramids_levels() -> None:
     }
 
 
-def test_tokens_of_a_padded_picture_refer_to_their_own_content() -> None:
+def test_tokens_of_a_padded_image_refer_to_their_own_content() -> None:
     reference = caught(small(num_levels=3), maps(64, 96), padding_mask())["reference"]
     shapes, content = [(8, 12), (4, 6), (2, 3)], [(5, 8), (3, 4), (2, 2)]
     token = 0
@@ -126,7 +126,7 @@ def test_positions_are_of_the_cell_and_of_the_level() -> None:
     neck, mask = small(num_levels=3), padding_mask()
     positions = caught(neck, maps(64, 96), mask)["positions"]
     expected = [
-        masked_sine(mask_at(mask, h, w), 16, shift=0.5) + neck.level_embedding[i]
+        encode_masked_sine(resize_mask(mask, h, w), 16, shift=0.5) + neck.level_embedding[i]
         for i, (h, w) in enumerate([(8, 12), (4, 6), (2, 3)])
     ]
     torch.testing.assert_close(positions, torch.cat(expected, 1), rtol=0, atol=0)

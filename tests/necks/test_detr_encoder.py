@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from boxwright.layers.positions import masked_sine, unmasked_sine
+from boxwright.layers.positions import encode_masked_sine, encode_unmasked_sine
 from boxwright.layers.tokens import to_tokens
 from boxwright.necks.detr_encoder import DETREncoder
 from boxwright.structures import Level
@@ -29,7 +29,7 @@ def level(batch: int, channels: int, height: int, width: int) -> Tensor:
 
 
 def canvas(height: int, width: int, *contents: tuple[int, int]) -> Tensor:
-    """The padding mask of pictures of these sizes."""
+    """The padding mask of images of these sizes."""
     mask = torch.ones(len(contents), height, width, dtype=torch.bool)
     for i, (h, w) in enumerate(contents):
         mask[i, :h, :w] = False
@@ -49,13 +49,13 @@ def test_cells_go_through_the_layers_row_by_row(pre_norm: bool) -> None:
     cells[0, 2:] = True
     cells[1, :, 3:] = True  # column 3 begins at pixel 96, column 2 at 64
     for layer in neck.layers:
-        tokens = layer(tokens, masked_sine(cells, 16), cells.flatten(1))
+        tokens = layer(tokens, encode_masked_sine(cells, 16), cells.flatten(1))
     tokens = F.layer_norm(tokens, (16,)) if pre_norm else tokens
     expected = tokens.transpose(1, 2).unflatten(2, (3, 4))
     torch.testing.assert_close(neck({"c5": x}, mask)["c5"], expected, rtol=0, atol=1e-6)
 
 
-def test_a_padded_picture_is_encoded_as_one_alone() -> None:
+def test_a_padded_image_is_encoded_as_one_alone() -> None:
     neck, x = encoder(), level(2, 12, 3, 4)
     x[0, :, 2:] = 7.0  # what convolutions leave on padding
     together = neck({"c5": x}, canvas(96, 128, (64, 128), (96, 128)))["c5"]
@@ -67,7 +67,7 @@ def test_a_padded_picture_is_encoded_as_one_alone() -> None:
 @pytest.mark.parametrize("positions", ["sine", "learned"])
 def test_positions_at_the_input_are_added_once(positions: str) -> None:
     neck, x = encoder(positions=positions, positions_at="input"), level(1, 12, 3, 4)
-    added = unmasked_sine(3, 4, 16) if positions == "sine" else neck.positions.learned(3, 4)
+    added = encode_unmasked_sine(3, 4, 16) if positions == "sine" else neck.positions.learned(3, 4)
     tokens = to_tokens(neck.projections["c5"](x)) + added
     for layer in neck.layers:
         tokens = layer(tokens, None)

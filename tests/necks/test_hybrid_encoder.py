@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import boxwright
-from boxwright.layers.positions import sine_grid
+from boxwright.layers.positions import encode_sine_grid
 from boxwright.layers.rep_vgg import fuse_for_inference
 from boxwright.layers.tokens import to_map, to_tokens
 from boxwright.necks.hybrid_encoder import HybridEncoder
@@ -55,7 +55,7 @@ def test_published_parameter_counts_part_by_part() -> None:
 def test_is_the_paths_written_out() -> None:
     neck, features = small(), maps(96, 64)
     c3, c4, c5 = (neck.projections[name](features[name]) for name in SPEC)
-    tokens = neck.layers[0](c5.flatten(2).mT, sine_grid(3, 2, 16))
+    tokens = neck.layers[0](c5.flatten(2).mT, encode_sine_grid(3, 2, 16))
     c5 = tokens.mT.reshape(1, 16, 3, 2)
 
     def twice(x: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ def test_variant_a_hands_the_levels_on() -> None:
 
 def attended(neck: HybridEncoder, level: Tensor) -> Tensor:
     h, w = level.shape[-2:]
-    return to_map(neck.layers[0](to_tokens(level), sine_grid(h, w, 16)), h, w)
+    return to_map(neck.layers[0](to_tokens(level), encode_sine_grid(h, w, 16)), h, w)
 
 
 def test_variants_b_and_d_share_one_layer_among_the_levels() -> None:
@@ -173,7 +173,7 @@ def test_variants_b_and_d_share_one_layer_among_the_levels() -> None:
 def test_variant_c_attends_across_all_levels_at_once() -> None:
     neck, features = small(variant="C"), maps(96, 64)
     tokens = torch.cat([to_tokens(neck.projections[name](features[name])) for name in SPEC], 1)
-    positions = torch.cat([sine_grid(h, w, 16) for h, w in ((12, 8), (6, 4), (3, 2))])
+    positions = torch.cat([encode_sine_grid(h, w, 16) for h, w in ((12, 8), (6, 4), (3, 2))])
     expected = neck.layers[0](tokens, positions)
     out = torch.cat([to_tokens(x) for x in neck(features).values()], 1)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-6)
@@ -214,7 +214,7 @@ def test_of_those_that_fuse_only_d_attends_on_fine_levels(variant: str) -> None:
 
 @attending
 def test_every_parameter_of_every_variant_is_trained(variant: str) -> None:
-    # One picture: gradients of its tokens have strides that batch norm is known to misread.
+    # One image: gradients of its tokens have strides that batch norm is known to misread.
     neck = small(variant=variant).train()
     reference = small(variant=variant).train().double()
     sides = []

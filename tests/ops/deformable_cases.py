@@ -57,7 +57,7 @@ def example(
 
 
 def smooth_example(shapes: Shapes, *, b: int, q: int = 3, p: int = 2) -> tuple[Tensor, Tensor, Tensor]:
-    """In float64, small, inside and outside, and nowhere near the centre of a cell, where the slope jumps."""
+    """In float64, small, inside and outside, and nowhere near the center of a cell, where the slope jumps."""
     value, locations, weights = example(shapes, b=b, q=q, m=2, d=2, p=p, spread=0.9, dtype=torch.float64)
     sizes = torch.tensor([(w, h) for h, w in shapes], dtype=torch.float64).view(-1, 1, 2)
     cells = locations * sizes - 0.5

@@ -42,10 +42,10 @@ def check_gradients(b: int, deterministic: bool) -> bool:
 
 
 def check_operator() -> bool:
-    from boxwright.ops import deformable_triton
+    from boxwright.ops.deformable import triton_kernels
 
     inputs = [x.requires_grad_() for x in example([(5, 9), (3, 4)])]
-    outcome = torch.library.opcheck(deformable_triton._sample, (*inputs, [5, 9, 3, 4], False))
+    outcome = torch.library.opcheck(triton_kernels._sample, (*inputs, [5, 9, 3, 4], False))
     return set(outcome.values()) == {"SUCCESS"}
 
 

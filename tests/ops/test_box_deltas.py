@@ -42,7 +42,7 @@ def test_no_side_becomes_infinite() -> None:
     torch.testing.assert_close(found, torch.tensor([[-16.0, -16, 16, 16]]))
 
 
-def test_pictures_share_their_anchors_and_half_precision_is_left() -> None:
+def test_images_share_their_anchors_and_half_precision_is_left() -> None:
     anchors, deltas = boxes(6), torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0)) * 0.1
     found = decode_deltas(deltas, anchors)
     torch.testing.assert_close(found[1], decode_deltas(deltas[1], anchors))

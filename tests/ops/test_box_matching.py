@@ -73,7 +73,7 @@ def test_equals_torchvisions(ties: bool) -> None:
     assert (found == expected).all()
 
 
-def test_objects_of_matched_anchors_of_several_pictures() -> None:
+def test_objects_of_matched_anchors_of_several_images() -> None:
     first = Targets(torch.tensor([5, 6]), torch.tensor([[0.0, 0, 1, 1], [0, 0, 2, 2]]), (8, 8))
     second = Targets(torch.tensor([7]), torch.tensor([[0.0, 0, 3, 3]]), (8, 8))
     matched = torch.tensor([[BACKGROUND, 1, IGNORED], [0, BACKGROUND, 0]])

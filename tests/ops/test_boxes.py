@@ -47,9 +47,9 @@ def random_boxes(count: int, seed: int, scale: float = 640.0) -> Tensor:
 
 def test_conversions_on_numbers_worked_out_by_hand() -> None:
     corners = torch.tensor([[10.0, 20.0, 40.0, 100.0]])
-    centres = torch.tensor([[25.0, 60.0, 30.0, 80.0]])
-    torch.testing.assert_close(xyxy_to_cxcywh(corners), centres, rtol=0, atol=0)
-    torch.testing.assert_close(cxcywh_to_xyxy(centres), corners, rtol=0, atol=0)
+    centers = torch.tensor([[25.0, 60.0, 30.0, 80.0]])
+    torch.testing.assert_close(xyxy_to_cxcywh(corners), centers, rtol=0, atol=0)
+    torch.testing.assert_close(cxcywh_to_xyxy(centers), corners, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-4), (torch.float64, 1e-12)])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from boxwright.layers.deformable_attention import DeformableDecoderLayer
 from boxwright.ops import deformable
-from boxwright.ops.deformable import choose_body, deformable_sampling
+from boxwright.ops.deformable import choose_backend, deformable_sampling
 from boxwright.ops.deformable.grid_sample import grid_sample_sampling
 
 Body = Literal["grid_sample", "embedding_bag"]
@@ -36,7 +36,7 @@ def test_equals_the_grid_sample_form(body: Body, shapes: Shapes, spread: float, 
 
 @bodies
 @maps
-def test_exactly_on_centres_corners_and_borders(body: Body, shapes: Shapes) -> None:
+def test_exactly_on_centers_corners_and_borders(body: Body, shapes: Shapes) -> None:
     value, locations, weights = example(shapes, q=8, m=1, p=1)
     # In units of the whole map: corners, edges, the middle, and one map beyond each side.
     places = torch.tensor(
@@ -58,7 +58,7 @@ def test_numbers_worked_out_by_hand(body: Body) -> None:
     x, y = torch.tensor([0.5, 1.25, 2.5, 1.0]) / 3, torch.tensor([0.5, 1.25, 1.0, 2.0]) / 2
     locations = torch.stack((x, y), -1).view(1, 4, 1, 1, 1, 2)
     weights = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1, 1)
-    # A cell's centre; three quarters down from row 0 and right from column 0; between rows; half outside.
+    # A cell's center; three quarters down from row 0 and right from column 0; between rows; half outside.
     expected = torch.tensor([0.0, 2 * (7.5 + 0.75), 3 * 7.0, 4 * 0.5 * 10.5]).view(1, 4, 1)
     ours = deformable_sampling(value, [(2, 3)], locations, weights, body=body)
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
@@ -192,21 +192,21 @@ def test_exports_with_a_free_batch(strict: bool) -> None:
 class TestChoiceOfBody:
     def test_auto_goes_by_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(deformable, "HAS_TRITON", True)
-        assert choose_body("auto", CPU) == "embedding_bag"
-        assert choose_body("auto", CUDA) == "triton"
+        assert choose_backend("auto", CPU) == "embedding_bag"
+        assert choose_backend("auto", CUDA) == "triton"
         monkeypatch.setattr(deformable, "HAS_TRITON", False)
-        assert choose_body("auto", CUDA) == "embedding_bag"
+        assert choose_backend("auto", CUDA) == "embedding_bag"
 
     def test_what_is_exported_needs_no_triton(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(deformable, "HAS_TRITON", True)
         monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
-        assert choose_body("auto", CUDA) == "embedding_bag"
+        assert choose_backend("auto", CUDA) == "embedding_bag"
 
     @pytest.mark.parametrize("name", ["grid_sample", "embedding_bag", "triton"])
     def test_one_can_be_forced(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(deformable, "HAS_TRITON", True)
-        assert choose_body(name, CPU) == name
-        assert choose_body(name, CUDA) == name
+        assert choose_backend(name, CPU) == name
+        assert choose_backend(name, CUDA) == name
 
     def test_a_layer_can_force_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         called = []
@@ -242,4 +242,4 @@ class TestChoiceOfBody:
     def test_what_is_refused(self, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(deformable, "HAS_TRITON", False)
         with pytest.raises(ValueError, match=message):
-            choose_body(**options)
+            choose_backend(**options)

@@ -41,7 +41,7 @@ CASES: dict[str, Case] = {
             # Several programs, and the last one not full.
             "many queries": {"q": 91},
             "a width that is no power of two": {"d": 6, "q": 60},
-            "one picture": {"b": 1},
+            "one image": {"b": 1},
             "no queries": {"q": 0},
             "float64": {"dtype": torch.float64},
         }.items()
@@ -69,7 +69,7 @@ def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     if not HAS_TRITON:
         pytest.skip("Triton is not installed")
     folder = tmp_path_factory.mktemp("triton")
-    halves = {f"half {dtype}": halved(CASES["one picture"], dtype) for dtype in (torch.bfloat16, torch.float16)}
+    halves = {f"half {dtype}": halved(CASES["one image"], dtype) for dtype in (torch.bfloat16, torch.float16)}
     torch.save({**CASES, **halves}, folder / "cases.pt")
     done = subprocess.run([sys.executable, str(WORKER), str(folder)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -88,7 +88,7 @@ def test_half_precision_is_accumulated_in_float32(dtype: torch.dtype, interprete
     ours = interpreted[f"half {dtype}"]
     assert [x.dtype for x in ours] == [dtype, dtype, torch.float32, torch.float32]
     # Only values and results are rounded.
-    for x, expected in zip(ours, expected_of(halved(CASES["one picture"], dtype)), strict=True):
+    for x, expected in zip(ours, expected_of(halved(CASES["one image"], dtype)), strict=True):
         torch.testing.assert_close(x, expected.to(x.dtype), rtol=max(1e-5, 2 * torch.finfo(x.dtype).eps), atol=1e-5)
 
 
@@ -112,9 +112,9 @@ def test_compiles_for_a_gpu_that_is_not_there(kernel: str, dtype: str) -> None:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from boxwright.ops import deformable_triton
+    from boxwright.ops.deformable import triton_kernels
 
-    function = getattr(deformable_triton, kernel)
+    function = getattr(triton_kernels, kernel)
     accumulated = "fp64" if dtype == "fp64" else "fp32"
     types: dict[str, Any] = dict.fromkeys(("value", "out", "grad"), f"*{dtype}")
     types |= {"sizes": ("fp32",) * 8}

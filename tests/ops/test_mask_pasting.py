@@ -1,4 +1,4 @@
-"""Masks of boxes on pictures, against torchvision's paste_masks_in_image."""
+"""Masks of boxes on images, against torchvision's paste_masks_in_image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_none() -> None:
     assert paste_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), (60, 90)) == ()
 
 
-def test_what_lies_beyond_the_picture_is_empty() -> None:
+def test_what_lies_beyond_the_image_is_empty() -> None:
     boxes = torch.tensor([[95.0, 5, 120, 20], [5, 64, 20, 80], [-30, 5, -4, 20], [5, -40, 20, -10], [80, 50, 100, 70]])
     found = paste_masks(torch.ones(5, 28, 28), boxes, (60, 90))
     masks = torch.stack([decode_mask(mask) for mask in found])

@@ -10,7 +10,7 @@ import torch
 from pycocotools import mask as coco_mask
 
 from boxwright.data.synthetic.shapes import encode_mask as plain_run_lengths
-from boxwright.ops.masks import decode_mask, encode_mask, mask_box, rasterise, run_lengths, to_json
+from boxwright.ops.masks import decode_mask, encode_mask, mask_box, rasterize, run_lengths, to_json
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
@@ -50,7 +50,7 @@ def test_polygons_are_pycocotools(seed: int) -> None:
     for count in (1, 3, 2):
         parts = [(rng.uniform(-20, 60, 2) + rng.normal(0, 15, (6, 2))).ravel().tolist() for _ in range(count)]
         theirs = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(parts, 30, 40)))
-        assert np.array_equal(decode_mask(rasterise(parts, 30, 40)).numpy(), theirs.astype(bool))
+        assert np.array_equal(decode_mask(rasterize(parts, 30, 40)).numpy(), theirs.astype(bool))
 
 
 def test_the_box_of_a_mask() -> None:

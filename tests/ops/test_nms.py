@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from boxwright.ops.nms import best_survivors, survivors
+from boxwright.ops.nms import nms_keep_mask, nms_top_k
 
 BATCH = 8
 THRESHOLD = 0.5
 
 
 def close_calls(num_pairs: int, num_groups: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Boxes in float32, in pairs of one group that overlap a hair more or less than the threshold, on 8 pictures."""
+    """Boxes in float32, in pairs of one group that overlap a hair more or less than the threshold, on 8 images."""
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(BATCH, num_pairs, 2, generator=generator) * 1000
     sides = torch.rand(BATCH, num_pairs, 2, generator=generator) * 200 + 8
@@ -28,12 +28,12 @@ def close_calls(num_pairs: int, num_groups: int) -> tuple[Tensor, Tensor, Tensor
     return boxes, scores, groups, torch.rand(scores.shape, generator=generator) > 0.05
 
 
-def one_group_at_a_time(boxes: Tensor, scores: Tensor, groups: Tensor, usable: Tensor) -> Tensor:
-    """Survivors, picture by picture and group by group, without any shift of coordinates."""
-    kept = torch.zeros_like(usable)
+def one_group_at_a_time(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor) -> Tensor:
+    """Survivors, image by image and group by group, without any shift of coordinates."""
+    kept = torch.zeros_like(valid)
     for image in range(len(boxes)):
         for group in groups[image].unique():
-            (own,) = torch.where(usable[image] & (groups[image] == group))
+            (own,) = torch.where(valid[image] & (groups[image] == group))
             kept[image, own[nms(boxes[image, own].double(), scores[image, own].double(), THRESHOLD)]] = True
     return kept
 
@@ -42,27 +42,27 @@ def one_group_at_a_time(boxes: Tensor, scores: Tensor, groups: Tensor, usable: T
 # More than 1,000 boxes go another way through torchvision.
 @pytest.mark.parametrize("num_pairs", [60, 100])
 @pytest.mark.parametrize("num_groups", [5, 365, 1203])
-def test_groups_of_pictures_are_suppressed_as_each_alone(
+def test_groups_of_images_are_suppressed_as_each_alone(
     num_groups: int, num_pairs: int, exported: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: exported)
     given = close_calls(num_pairs, num_groups)
     expected = one_group_at_a_time(*given)
-    usable = given[3]
-    assert 0.1 < (usable & ~expected).float().mean() < 0.4
-    together = survivors(*given, THRESHOLD)
+    valid = given[3]
+    assert 0.1 < (valid & ~expected).float().mean() < 0.4
+    together = nms_keep_mask(*given, THRESHOLD)
     assert torch.equal(together, expected)
     for image in range(BATCH):
-        alone = survivors(*(field[image : image + 1] for field in given), THRESHOLD)
+        alone = nms_keep_mask(*(field[image : image + 1] for field in given), THRESHOLD)
         assert torch.equal(alone[0], together[image])
 
 
-def test_neighbours_change_nothing() -> None:
-    boxes, scores, groups, usable = close_calls(60, 1203)
-    alone = survivors(boxes[:1], scores[:1], groups[:1], usable[:1], THRESHOLD)
+def test_neighbors_change_nothing() -> None:
+    boxes, scores, groups, valid = close_calls(60, 1203)
+    alone = nms_keep_mask(boxes[:1], scores[:1], groups[:1], valid[:1], THRESHOLD)
     for far in (0.0, 1.0, 10.0):
         others = boxes[1:] * (1 + far)
-        among = survivors(torch.cat((boxes[:1], others)), scores, groups, usable, THRESHOLD)
+        among = nms_keep_mask(torch.cat((boxes[:1], others)), scores, groups, valid, THRESHOLD)
         assert torch.equal(among[:1], alone)
 
 
@@ -70,9 +70,9 @@ def test_the_best_come_first_and_others_fill_up() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 8], [50, 50, 60, 60], [70, 70, 80, 80]])[None]
     scores = torch.tensor([[0.5, 0.9, 0.7, 0.9, 1.0]])
     groups = torch.tensor([[0, 0, 1, 0, 0]])
-    usable = torch.tensor([[True, True, True, True, False]])
-    places, kept = best_survivors(boxes, scores, groups, usable, threshold=THRESHOLD, count=4)
+    valid = torch.tensor([[True, True, True, True, False]])
+    places, kept = nms_top_k(boxes, scores, groups, valid, threshold=THRESHOLD, count=4)
     assert places[0, :3].tolist() == [1, 3, 2]
     assert kept.tolist() == [[True, True, True, False]]
-    nobody = best_survivors(boxes, scores, groups, ~usable & usable, threshold=THRESHOLD, count=4)
+    nobody = nms_top_k(boxes, scores, groups, ~valid & valid, threshold=THRESHOLD, count=4)
     assert not nobody[1].any()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from boxwright.ops.finite import check_numbers
+from boxwright.ops.finite import check_finite
 
 
 def test_infinities_are_numbers_and_nan_is_not() -> None:
     said = [torch.tensor([0.0, torch.inf]), torch.tensor([[-torch.inf]]).bfloat16(), torch.zeros(0, 4)]
-    check_numbers(said)
+    check_finite(said)
     said[1][0, 0] = torch.nan
     with pytest.raises(ValueError, match="has diverged"):
-        check_numbers(said)
+        check_finite(said)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 
-from boxwright.ops.roi_align import RoIBody, roi_align
+from boxwright.ops.roi_align import RoIBackend, roi_align
 
 STRIDES = (4, 8)
 
@@ -18,7 +18,7 @@ def maps(dtype: torch.dtype = torch.float64) -> list[Tensor]:
 
 
 def regions(count: int = 40) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes inside, across the rim, outside, of no size and upside down; their pictures and levels."""
+    """Boxes inside, across the rim, outside, of no size and upside down; their images and levels."""
     generator = torch.Generator().manual_seed(1)
     corners = torch.rand(count, 4, generator=generator, dtype=torch.float64) * 120 - 30
     corners[: count // 2, 2:] = corners[: count // 2, :2] + 40
@@ -62,7 +62,7 @@ def test_equals_torchvisions_choice_of_levels_taken_apart() -> None:
 
 
 @pytest.mark.parametrize("body", ["embedding_bag", "torchvision"])
-def test_no_regions(body: RoIBody) -> None:
+def test_no_regions(body: RoIBackend) -> None:
     none = torch.zeros(0, dtype=torch.int64)
     own = [x.requires_grad_() for x in maps()]
     out = roi_align(own, STRIDES, torch.zeros(0, 4), none, none, output_size=7, body=body)
@@ -90,7 +90,7 @@ def test_bad_options() -> None:
 
 
 @pytest.mark.parametrize("body", ["embedding_bag", "torchvision"])
-def test_half_precision_maps_do_not_move_boxes(body: RoIBody) -> None:
+def test_half_precision_maps_do_not_move_boxes(body: RoIBackend) -> None:
     slope = ((torch.arange(512.0) - 490).clamp(0, 32) / 32)[None, None, None].expand(1, 1, 8, 512)
     boxes = torch.tensor([[2001.0, 4, 2009, 20]])
     none = torch.zeros(1, dtype=torch.int64)

@@ -21,9 +21,9 @@ def uniform(name: str, *shape: int) -> Tensor:
     return torch.from_numpy((x >> np.uint64(11)).astype(np.float64) / 2**52 - 1).view(shape)
 
 
-def pictures(count: int, size: int) -> Tensor:
-    """Smooth patches of colour, in [0, 1]."""
-    patches = (uniform("pictures", count, 3, 6, 6) + 1) / 2
+def make_images(count: int, size: int) -> Tensor:
+    """Smooth patches of color, in [0, 1]."""
+    patches = (uniform("images", count, 3, 6, 6) + 1) / 2
     return F.interpolate(patches, size=(size, size), mode="bilinear")
 
 

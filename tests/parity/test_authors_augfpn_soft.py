@@ -10,20 +10,20 @@ import torch
 from formula import set_weights, uniform
 from torch import Tensor
 
-from boxwright.regions.roi_extractor import RegionPooling, RegionSource
+from boxwright.regions.roi_extractor import RoIExtractor, RoISource
 
 CHANNELS, STRIDES, CELLS = 4, [4, 8, 16], 5
 WEIGHTS = [f"weigh.{i}.{kind}" for i in (0, 2) for kind in ("weight", "bias")]
 
 
-def pooling() -> RegionPooling:
-    pooling = RegionPooling(RegionSource(CHANNELS, STRIDES, "soft"), output_size=CELLS)
+def pooling() -> RoIExtractor:
+    pooling = RoIExtractor(RoISource(CHANNELS, STRIDES, "soft"), output_size=CELLS)
     set_weights(pooling)
     return pooling
 
 
 def inputs() -> tuple[list[Tensor], Tensor, Tensor]:
-    """Maps of two pictures of 96 x 128 pixels, and three regions of each, of very different sizes."""
+    """Maps of two images of 96 x 128 pixels, and three regions of each, of very different sizes."""
     maps = [uniform(f"map {stride}", 2, CHANNELS, 96 // stride, 128 // stride) * 3 for stride in STRIDES]
     sides = torch.tensor([[12.0, 20], [30, 24], [110, 80]]).double().repeat(2, 1)
     corners = 8 + 6 * uniform("corners", 6, 2)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from formula import set_weights, uniform
 
-from boxwright.regions.assignment import TrainingRegions, of_objects
-from boxwright.regions.auxiliary_boxes import LevelwiseBoxes
+from boxwright.regions.assignment import SampledRegions, of_objects
+from boxwright.regions.auxiliary_boxes import AuxiliaryBoxHead
 from boxwright.regions.box_loss import FAST_RCNN_BETA, consistent_losses, region_losses
 from boxwright.structures import Features, Level, LossTotals, Spec, Targets
 
@@ -19,8 +19,8 @@ NUM_CLASSES, CANVAS = 3, 128
 WEIGHT = 0.25
 
 
-def branch() -> LevelwiseBoxes:
-    branch = LevelwiseBoxes(SPEC, NUM_CLASSES, hidden_dim=8)
+def branch() -> AuxiliaryBoxHead:
+    branch = AuxiliaryBoxHead(SPEC, NUM_CLASSES, hidden_dim=8)
     set_weights(branch)
     with torch.no_grad():
         branch.branch.boxes.weight.mul_(20)  # distances on both sides of 1
@@ -35,17 +35,17 @@ def maps() -> Features:
     }
 
 
-def regions() -> TrainingRegions:
-    """Ten of each picture, four of them with one of three objects."""
-    pictures = []
+def regions() -> SampledRegions:
+    """Ten of each image, four of them with one of three objects."""
+    images = []
     for i in range(2):
         numbers = (uniform(f"objects of {i}", 3, 4) + 1) / 2
         corner = 5 + 50 * numbers[:, :2]
         target = Targets(torch.tensor([2, 0, 1]), torch.cat((corner, corner + 20 + 40 * numbers[:, 2:]), 1), (128, 128))
         objects = torch.tensor([0, 1, 2, 1, *[-1] * 6])
         boxes = target.boxes[objects.clamp(min=0)] + 5 * uniform(f"regions of {i}", 10, 4)
-        pictures.append(of_objects(boxes, objects, i, target))
-    return TrainingRegions(*(torch.cat(field) for field in zip(*pictures, strict=True)))
+        images.append(of_objects(boxes, objects, i, target))
+    return SampledRegions(*(torch.cat(field) for field in zip(*images, strict=True)))
 
 
 def test_losses_of_each_level_and_gradients() -> None:

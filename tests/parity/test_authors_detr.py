@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from formula import pictures, set_weights, uniform
+from formula import make_images, set_weights, uniform
 from torch import Tensor
 
 from boxwright.backbones.resnet import ResNet
@@ -55,9 +55,9 @@ def detector(*, dilated: bool = False, **options: Any) -> Detector:
     return detector
 
 
-def padded_pictures() -> tuple[Tensor, Tensor]:
-    """Two pictures of different sizes on one canvas, and where it is padding."""
-    images, mask = 2 * pictures(2, CANVAS) - 1, torch.ones(2, CANVAS, CANVAS, dtype=torch.bool)
+def padded_images() -> tuple[Tensor, Tensor]:
+    """Two images of different sizes on one canvas, and where it is padding."""
+    images, mask = 2 * make_images(2, CANVAS) - 1, torch.ones(2, CANVAS, CANVAS, dtype=torch.bool)
     for i, (h, w) in enumerate(SIZES):
         mask[i, :h, :w] = False
     return images.masked_fill(mask[:, None], 0.0), mask
@@ -93,7 +93,7 @@ def authors() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_outputs_assignments_losses_and_gradients(authors: dict[str, np.ndarray], variant: str) -> None:
     expected = {key.removeprefix(f"{variant}/"): x for key, x in authors.items() if key.startswith(f"{variant}/")}
-    ours, (images, mask), targets = detector(**VARIANTS[variant]).train(), padded_pictures(), objects()
+    ours, (images, mask), targets = detector(**VARIANTS[variant]).train(), padded_images(), objects()
     output = ours(images, mask, targets)
     # Positions are made in float32 on both sides.
     assert np.abs(output.logits.detach().numpy() - expected["logits"]).max() < 5e-6

@@ -9,13 +9,13 @@ import torch
 from formula import set_weights, uniform
 
 from boxwright.regions.mask_branch import MaskBranch
-from boxwright.regions.roi_extractor import RegionSource
+from boxwright.regions.roi_extractor import RoISource
 
 WITHOUT_BIAS = ("first", "middle", "last", "whole.0", "whole.1")
 
 
 def test_adaptive_features_and_fully_connected_fusion() -> None:
-    ours = MaskBranch(RegionSource(6, [4, 8, 16], "adaptive"), 3, hidden_dim=6, fully_connected=True)
+    ours = MaskBranch(RoISource(6, [4, 8, 16], "adaptive"), 3, hidden_dim=6, fully_connected=True)
     set_weights(ours)
     with torch.no_grad():
         for name, parameter in ours.named_parameters():

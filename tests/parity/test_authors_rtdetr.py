@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from formula import pictures, set_weights, uniform
+from formula import make_images, set_weights, uniform
 from torch import Tensor
 
 import boxwright
@@ -48,7 +48,7 @@ def noised(authors: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_logits_and_boxes(authors: dict[str, np.ndarray], detector: Detector) -> None:
     with torch.no_grad():
-        logits, boxes = detector(pictures(2, SIZE)).prediction()
+        logits, boxes = detector(make_images(2, SIZE)).prediction()
     assert np.abs(logits.numpy() - authors["logits"]).max() < 5e-6
     assert np.abs(boxes.numpy() - authors["boxes"]).max() < 1e-6
 
@@ -62,7 +62,7 @@ def test_losses_and_gradients(authors: dict[str, np.ndarray], detector: Detector
         Targets(*(torch.from_numpy(authors[f"object_{name}_{i}"]) for name in ("labels", "boxes")), (SIZE, SIZE))
         for i in range(2)
     ]
-    losses = detector.loss(detector(pictures(2, SIZE), None, targets), targets)
+    losses = detector.loss(detector(make_images(2, SIZE), None, targets), targets)
     expected = dict(
         zip(authors[f"{denoising}/term_names"].tolist(), authors[f"{denoising}/terms"].tolist(), strict=True)
     )

@@ -77,7 +77,7 @@ def their_model(name: str, size: tuple[int, int]) -> nn.Module:
 
 
 class Pair(NamedTuple):
-    """Both models with the same weights, none of them special, and pictures."""
+    """Both models with the same weights, none of them special, and images."""
 
     ours: Detector
     theirs: nn.Module
@@ -110,7 +110,7 @@ def their_targets(targets: list[Targets]) -> dict[str, list[Tensor]]:
     return {"bbox": [t.boxes[:, SWAPPED] for t in targets], "cls": [(t.labels + 1).float() for t in targets]}
 
 
-def in_rows(maps: list[Tensor], size: int) -> Tensor:
+def flatten_predictions(maps: list[Tensor], size: int) -> Tensor:
     return torch.cat([x.permute(0, 2, 3, 1).reshape(len(x), -1, size) for x in maps], 1)
 
 
@@ -122,8 +122,10 @@ def test_outputs(name: str) -> None:
         logits, deltas = theirs.double().eval()(images.double())
     assert output.logits[0].std() > 0.5
     assert output.deltas[0].std() > 0.2
-    torch.testing.assert_close(torch.cat(output.logits, 1), in_rows(logits, NUM_CLASSES), rtol=0, atol=1e-9)
-    torch.testing.assert_close(torch.cat(output.deltas, 1), in_rows(deltas, 4)[..., SWAPPED], rtol=0, atol=1e-9)
+    torch.testing.assert_close(torch.cat(output.logits, 1), flatten_predictions(logits, NUM_CLASSES), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        torch.cat(output.deltas, 1), flatten_predictions(deltas, 4)[..., SWAPPED], rtol=0, atol=1e-9
+    )
     anchors = effdet.anchors.Anchors.from_config(theirs.config).boxes[:, SWAPPED]
     torch.testing.assert_close(torch.cat(output.anchors), anchors.double(), rtol=0, atol=1e-4)
 
@@ -163,8 +165,8 @@ def test_every_anchor_has_the_same_object(make_targets: MakeTargets) -> None:
     targets = make_targets([40, 1, 0], size=size)
     # Small ones that only their best anchor is given to, some of them twice: the same anchor for both.
     many = targets[0].boxes
-    centre = (many[:, :2] + many[:, 2:]) / 2
-    small = torch.cat((centre, centre), 1) + torch.tensor([-3.0, -4.0, 3.0, 4.0])
+    center = (many[:, :2] + many[:, 2:]) / 2
+    small = torch.cat((center, center), 1) + torch.tensor([-3.0, -4.0, 3.0, 4.0])
     whole = torch.tensor([[0.0, 0.0, size[1], size[0]]])
     targets[0] = targets[0]._replace(boxes=torch.cat((many, small, small[:5], whole)), labels=torch.arange(86))
     bench = effdet.DetBenchTrain(theirs)

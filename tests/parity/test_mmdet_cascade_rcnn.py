@@ -11,7 +11,7 @@ from formula import set_weights, uniform
 from torch import Tensor, nn
 
 from boxwright.heads.cascade_rcnn import CascadeRCNN, refined
-from boxwright.regions.assignment import as_proposals
+from boxwright.regions.assignment import regions_to_proposals
 from boxwright.regions.first_stage import FirstStage
 from boxwright.regions.proposals import Proposals
 from boxwright.structures import Features, Level, Spec, Targets
@@ -63,16 +63,16 @@ def objects() -> list[Targets]:
 
 
 def proposals() -> Proposals:
-    """Twelve around each object, some of them good, and where there are fewer, places that are not usable."""
+    """Twelve around each object, some of them good, and where there are fewer, places that are not valid."""
     boxes = torch.zeros(2, 36, 4, dtype=torch.float64)
-    usable = torch.zeros(2, 36, dtype=torch.bool)
+    valid = torch.zeros(2, 36, dtype=torch.bool)
     for i, target in enumerate(objects()):
         sides = (target.boxes[:, 2:] - target.boxes[:, :2]).repeat(1, 2)
         shifts = uniform(f"proposals of {i}", len(sides), 12, 4) * torch.linspace(0.05, 0.5, 12)[:, None]
         near = (target.boxes[:, None] + shifts * sides[:, None]).flatten(0, 1)
         limits = torch.tensor(SIZES[i]).flip(0).repeat(2)
-        boxes[i, : len(near)], usable[i, : len(near)] = near.clamp(min=0).minimum(limits), True
-    return Proposals(boxes, usable.double(), usable)
+        boxes[i, : len(near)], valid[i, : len(near)] = near.clamp(min=0).minimum(limits), True
+    return Proposals(boxes, valid.double(), valid)
 
 
 def in_order(boxes: Tensor) -> np.ndarray:
@@ -95,10 +95,10 @@ def test_samples_losses_gradients_and_refined_boxes(theirs: dict[str, np.ndarray
         assert counts == theirs["counts"][number].tolist()
         if number < NUM_STAGES - 1:
             content = torch.tensor(SIZES, dtype=torch.float64)[regions.images]
-            found = as_proposals(regions, refined(said.deltas[:, 0], regions.boxes, content, number), 2)
-            for i, (boxes, usable) in enumerate(zip(found.boxes, found.usable, strict=True)):
+            found = regions_to_proposals(regions, refined(said.deltas[:, 0], regions.boxes, content, number), 2)
+            for i, (boxes, valid) in enumerate(zip(found.boxes, found.valid, strict=True)):
                 # Stored in float32.
-                assert np.abs(in_order(boxes[usable]) - theirs[f"refined_{number}_{i}"]).max() < 1e-4
+                assert np.abs(in_order(boxes[valid]) - theirs[f"refined_{number}_{i}"]).max() < 1e-4
 
     terms = {name: value for name, value in ours.loss(output, targets).items() if name[-1].isdigit()}
     expected = dict(zip(theirs["term_names"].tolist(), theirs["terms"].tolist(), strict=True))
@@ -137,17 +137,17 @@ def test_detections(theirs: dict[str, np.ndarray]) -> None:
     boxes = refined(deltas[:, :, 0], regions.boxes, content, NUM_STAGES - 1)
     # They average logits, we average what a softmax makes of them.
     scores = logits.mean(0).softmax(-1)
-    for i, usable in enumerate(regions.usable):
-        assert np.abs(boxes[i, usable].numpy() - theirs[f"boxes_{i}"]).max() < 1e-4
-        assert np.abs(scores[i, usable].numpy() - theirs[f"scores_{i}"]).max() < 1e-6
+    for i, valid in enumerate(regions.valid):
+        assert np.abs(boxes[i, valid].numpy() - theirs[f"boxes_{i}"]).max() < 1e-4
+        assert np.abs(scores[i, valid].numpy() - theirs[f"scores_{i}"]).max() < 1e-6
 
     for name, found in (
         ("of_logits", ours.detect(scores[..., :-1], deltas, regions, content)),
         ("of_scores", output.found),
     ):
-        for i, usable in enumerate(found.usable):
+        for i, valid in enumerate(found.valid):
             expected = {key: theirs[f"{name}_{key}_{i}"] for key in ("boxes", "scores", "labels")}
-            assert found.labels[i, usable].tolist() == expected["labels"].tolist()
+            assert found.labels[i, valid].tolist() == expected["labels"].tolist()
             assert len(set(expected["labels"].tolist())) == NUM_CLASSES
-            assert np.abs(found.scores[i, usable].numpy() - expected["scores"]).max() < 1e-6
-            assert np.abs(found.boxes[i, usable].numpy() - expected["boxes"]).max() < 1e-4
+            assert np.abs(found.scores[i, valid].numpy() - expected["scores"]).max() < 1e-6
+            assert np.abs(found.boxes[i, valid].numpy() - expected["boxes"]).max() < 1e-4

@@ -26,7 +26,7 @@ def neck(variant: str) -> NASFPN:
 
 
 def maps(variant: str) -> Features:
-    """One cell of a picture on the coarsest level, but four of two pictures in training."""
+    """One cell of an image on the coarsest level, but four of two images in training."""
     batch, height, width = (2, 128, 256) if variant == "training" else (1, 128, 128)
     return {
         name: uniform(f"map {name}", batch, level.channels, height // level.stride, width // level.stride)

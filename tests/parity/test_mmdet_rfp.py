@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from formula import pictures, set_weights, uniform
+from formula import make_images, set_weights, uniform
 from torch import Tensor, nn
 
 from boxwright.backbones.rfp import RFP
@@ -31,7 +31,7 @@ def backbone(variant: str) -> RFP:
 
 def images() -> Tensor:
     """Odd sizes at most levels; the coarsest has 3 x 3 cells, the least that mmcv reflects."""
-    return pictures(2, 96)[:, :, :70, :91]
+    return make_images(2, 96)[:, :, :70, :91]
 
 
 def convolution(variant: str) -> tuple[SwitchableConv2d, Tensor]:

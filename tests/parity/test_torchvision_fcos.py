@@ -87,8 +87,8 @@ def pair() -> Pair:
 
 
 def their_anchors(theirs: TheirFCOS, maps: list[Tensor], height: int, width: int) -> list[Tensor]:
-    pictures = torch.empty(len(maps[0]), 3, height, width, device="meta")
-    return theirs.anchor_generator(ImageList(pictures, [(height, width)] * len(maps[0])), maps)
+    images = torch.empty(len(maps[0]), 3, height, width, device="meta")
+    return theirs.anchor_generator(ImageList(images, [(height, width)] * len(maps[0])), maps)
 
 
 def their_terms(
@@ -110,7 +110,7 @@ def their_terms(
 
 
 def targets_of(make_targets: MakeTargets, counts: list[int], size: tuple[int, int]) -> list[Targets]:
-    """The first object of each picture takes nearly all of it."""
+    """The first object of each image takes nearly all of it."""
     targets = make_targets(counts, size=size, num_classes=NUM_CLASSES)
     for target in targets:
         target.boxes[:1] = torch.tensor([0.01, 0.02, 0.98, 0.97]) * torch.tensor([size[1], size[0], size[1], size[0]])

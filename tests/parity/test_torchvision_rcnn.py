@@ -56,7 +56,7 @@ RENAMES: list[tuple[str, Any]] = [
     (r"^head\.masks\.enlarge\.", r"roi_heads.mask_predictor.conv5_mask."),
     (r"^head\.masks\.logits\.", r"roi_heads.mask_predictor.mask_fcn_logits."),
 ]
-SMALL: dict[str, Any] = {"num_samples": 64, "num_candidates": (300, 150), "num_proposals": (200, 100)}
+SMALL: dict[str, Any] = {"num_samples": 64, "pre_nms_top_k": (300, 150), "post_nms_top_k": (200, 100)}
 V2: dict[str, Any] = {"rpn_convs": 2, "box_head": "four_conv"}
 
 
@@ -173,9 +173,9 @@ def test_proposals(pair: Pair) -> None:
         levels = ours.necks[0](ours.backbone(pair.images))
         found = ours.head.first_stage(levels, None, training=False).proposals  # type: ignore[operator, union-attr]
     for image, boxes in enumerate(expected):
-        usable = found.boxes[image][found.usable[image]]
-        assert 40 < len(boxes) == len(usable)
-        torch.testing.assert_close(usable, boxes, rtol=0, atol=1e-4)
+        valid = found.boxes[image][found.valid[image]]
+        assert 40 < len(boxes) == len(valid)
+        torch.testing.assert_close(valid, boxes, rtol=0, atol=1e-4)
 
 
 def test_detections_and_masks(pair: Pair) -> None:
@@ -202,7 +202,7 @@ def test_detections_and_masks(pair: Pair) -> None:
 def test_losses_and_gradients_on_the_same_samples(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "randperm", lambda count, **options: torch.arange(count, device=options.get("device")))
     ours, theirs = pair.ours.train(), pair.theirs.train()
-    # Theirs are means over a batch, ours over pictures: the same picture by picture. Batch norms want one alone.
+    # Theirs are means over a batch, ours over images: the same image by image. Batch norms want one alone.
     count = 1 if any(isinstance(module, nn.BatchNorm2d) for module in ours.modules()) else 2
     images, targets = pair.images[:count], pair.targets[:count]
     losses = ours.loss(ours(images, None, targets), targets)

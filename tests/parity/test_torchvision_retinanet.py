@@ -79,7 +79,7 @@ def their_detector(version: int) -> TheirRetinaNet:
 
 
 def as_they_are() -> dict[str, Any]:
-    """Pictures are taken as they are, neither normalised nor resized."""
+    """Images are taken as they are, neither normalized nor resized."""
     return {"image_mean": [0.0] * 3, "image_std": [1.0] * 3, "min_size": HEIGHT, "max_size": WIDTH}
 
 
@@ -194,7 +194,7 @@ def test_losses_and_gradients(double_pair: Pair) -> None:
     compare_losses_and_gradients(double_pair, rtol=1e-6)
 
 
-def test_losses_and_gradients_of_a_picture_without_objects(double_pair: Pair) -> None:
+def test_losses_and_gradients_of_an_image_without_objects(double_pair: Pair) -> None:
     nothing = double_pair.targets[0]._replace(
         labels=torch.zeros(0, dtype=torch.int64), boxes=torch.zeros(0, 4).double()
     )

@@ -133,7 +133,7 @@ def test_logits_and_boxes(pair: Pair) -> None:
     with torch.no_grad():
         logits, boxes = pair.ours(pair.images, pair.mask).prediction()
         theirs = pair.theirs(pixel_values=pair.images, pixel_mask=(~pair.mask).long())
-    # Queries and pictures are told apart, or there would be nothing to compare.
+    # Queries and images are told apart, or there would be nothing to compare.
     assert logits.std(1).mean() > 0.15
     assert boxes.std(1).mean() > 0.02
     assert difference(logits[0], logits[1]) > 0.2

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers.loss.loss_rt_detr import RTDetrHungarianMatcher, RTDetrLoss
 from transformers.models.rt_detr import modeling_rt_detr
-from transformers_rtdetr import random_pictures, random_weights, renamed, transformers_rtdetr
+from transformers_rtdetr import random_images, random_weights, renamed, transformers_rtdetr
 
 import boxwright
 from boxwright.detector import Detector
@@ -87,7 +87,7 @@ def objects(count: int, size: int, generator: torch.Generator) -> Targets:
 def pair(request: pytest.FixtureRequest) -> Pair:
     recipe, depth, size = request.param
     generator = torch.Generator().manual_seed(1)
-    images = random_pictures(2, size, size)
+    images = random_images(2, size, size)
     ours = boxwright.build(recipe, num_classes=80, image_size=size)
     # transformers trains the stem of R50, which the recipe freezes.
     ours.requires_grad_(True)
@@ -128,16 +128,16 @@ def test_logits_and_boxes(pair: Pair) -> None:
     with torch.no_grad():
         logits, boxes = pair.ours(pair.images).prediction()
         theirs = pair.theirs(pixel_values=pair.images)
-    # Queries and pictures are told apart, or there would be nothing to compare.
+    # Queries and images are told apart, or there would be nothing to compare.
     assert logits.std(1).mean() > 0.1
     assert boxes.std(1).mean() > 0.1
     assert difference(logits, theirs.logits) < 1e-4
     assert difference(boxes, theirs.pred_boxes) < 1e-4
 
 
-def test_logits_and_boxes_of_wide_pictures_in_float64(double_pair: Pair) -> None:
+def test_logits_and_boxes_of_wide_images_in_float64(double_pair: Pair) -> None:
     ours, theirs = double_pair.ours.eval(), double_pair.theirs.eval()
-    images = random_pictures(2, 96, 160).double()
+    images = random_images(2, 96, 160).double()
     with torch.no_grad():
         logits, boxes = ours(images).prediction()
         expected = theirs(pixel_values=images)

@@ -120,7 +120,7 @@ def _stage(level: str) -> str:
 
 @torch.no_grad()
 def random_weights(detector: Detector, images: Tensor) -> None:
-    """Weights that tell pictures and queries apart, and norm statistics that fit them.
+    """Weights that tell images and queries apart, and norm statistics that fit them.
 
     With fresh ones all queries answer alike, and every top k is a tie.
     """

@@ -111,7 +111,7 @@ def dilate(layers: nn.Sequential) -> None:
 def padded_batch(
     sizes: list[tuple[int, int]], counts: list[int], num_classes: int
 ) -> tuple[Tensor, Tensor, list[Targets]]:
-    """Pictures of these sizes on one canvas, where it is padding, and so many objects in each."""
+    """Images of these sizes on one canvas, where it is padding, and so many objects in each."""
     generator = torch.Generator().manual_seed(1)
     canvas = (max(h for h, _ in sizes), max(w for _, w in sizes))
     images, mask = torch.zeros(len(sizes), 3, *canvas), torch.ones(len(sizes), *canvas, dtype=torch.bool)
@@ -130,7 +130,7 @@ def padded_batch(
 
 @torch.no_grad()
 def random_weights(module: nn.Module, images: Tensor) -> None:
-    """Weights that tell pictures and queries apart, and norm statistics that fit them.
+    """Weights that tell images and queries apart, and norm statistics that fit them.
 
     With fresh ones, attention averages over everything, and all queries answer alike.
     """

@@ -103,7 +103,7 @@ def transformers_rtdetr(depth: int, ours: nn.Module, *, num_denoising: int) -> A
     return theirs
 
 
-def random_pictures(count: int, height: int, width: int) -> Tensor:
+def random_images(count: int, height: int, width: int) -> Tensor:
     """Coarse patches and some noise. Of noise alone, deep layers see no more than its mean."""
     generator = torch.Generator().manual_seed(1)
     patches = torch.rand(count, 3, 6, 6, generator=generator)
@@ -113,7 +113,7 @@ def random_pictures(count: int, height: int, width: int) -> Tensor:
 
 @torch.no_grad()
 def random_weights(module: nn.Module, images: Tensor) -> None:
-    """Weights that tell pictures and queries apart, and norm statistics that fit them.
+    """Weights that tell images and queries apart, and norm statistics that fit them.
 
     Fresh heads predict the same for every query, and every top k is then a tie.
     """

@@ -23,7 +23,7 @@ def logits() -> Tensor:
 
 @pytest.fixture
 def matched() -> MatchedQueries:
-    """Two objects in the first picture and one in the last, in both layers."""
+    """Two objects in the first image and one in the last, in both layers."""
     layer, image, query, label = ([0, 0, 0, 1, 1, 1], [0, 0, 2, 0, 0, 2], [1, 3, 0, 2, 4, 0], [0, 2, 1, 0, 2, 1])
     overlap = torch.tensor([0.9, 0.2, 0.5, 0.0, 1.0, 0.3], dtype=torch.float64)
     return MatchedQueries(*(torch.tensor(index) for index in (layer, image, query, label)), overlap)
@@ -67,7 +67,7 @@ def test_cross_entropy_is_the_weighted_mean_of_torch(logits: Tensor, matched: Ma
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-10, atol=0)
 
 
-def test_cross_entropy_does_not_depend_on_how_pictures_are_spread(logits: Tensor, matched: MatchedQueries) -> None:
+def test_cross_entropy_does_not_depend_on_how_images_are_spread(logits: Tensor, matched: MatchedQueries) -> None:
     loss = CrossEntropyLoss()
     whole = loss(logits, matched, LossTotals(3, IMAGES))
 

@@ -1,4 +1,4 @@
-"""The losses of all layers, against loops over layers, pictures and pairs."""
+"""The losses of all layers, against loops over layers, images and pairs."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ def objects(*counts: int, classes: int = CLASSES) -> list[NormalizedTargets]:
     generator = torch.Generator().manual_seed(0)
     targets = []
     for count in counts:
-        centres = 0.4 + 0.2 * torch.rand(count, 2, generator=generator)
+        centers = 0.4 + 0.2 * torch.rand(count, 2, generator=generator)
         sides = 0.1 + 0.2 * torch.rand(count, 2, generator=generator)
-        targets.append(NormalizedTargets(torch.arange(count) % classes, torch.cat((centres, sides), 1)))
+        targets.append(NormalizedTargets(torch.arange(count) % classes, torch.cat((centers, sides), 1)))
     return targets
 
 
@@ -82,7 +82,7 @@ def test_corners_move_less_than_half_a_side_or_half_to_a_whole_side(box_noise: f
         assert moved.std((0, 1)).min() > 0.9
 
 
-def test_noised_boxes_stay_in_the_picture() -> None:
+def test_noised_boxes_stay_in_the_image() -> None:
     large = NormalizedTargets(torch.tensor([0]), torch.tensor([[0.5, 0.5, 0.9, 0.9]]))
     corners = cxcywh_to_xyxy(denoising_queries([large], CLASSES).boxes_cxcywh_norm)
     assert corners.min() == 0

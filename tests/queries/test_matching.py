@@ -24,7 +24,7 @@ def written_out_cost(
     alpha: float = 0.25,
     gamma: float = 2.0,
 ) -> list[list[float]]:
-    """Costs of one layer of one picture, pair by pair, in plain Python."""
+    """Costs of one layer of one image, pair by pair, in plain Python."""
     rows = []
     for logit, box in zip(logits.tolist(), boxes.tolist(), strict=True):
         row = []
@@ -127,7 +127,7 @@ def test_larger_batches_equal_scipy_on_the_written_out_cost() -> None:
             first += count
 
 
-def test_a_picture_is_only_compared_with_its_own_objects() -> None:
+def test_an_image_is_only_compared_with_its_own_objects() -> None:
     logits, boxes, targets = example([3, 2], layers=2, queries=7)
     assert HungarianMatcher().cost(logits[:, 0], boxes[:, 0], targets[0]).shape == (2, 7, 3)
     together = HungarianMatcher()(logits, boxes, targets)
@@ -137,7 +137,7 @@ def test_a_picture_is_only_compared_with_its_own_objects() -> None:
         assert pairs(together, layer, 1) == expected
 
 
-def test_pictures_without_objects() -> None:
+def test_images_without_objects() -> None:
     logits, boxes, targets = example([0, 2, 0])
     assert HungarianMatcher()(logits, boxes, targets).image.tolist() == [1, 1, 1, 1]
     logits, boxes, targets = example([0, 0])
@@ -148,7 +148,7 @@ def test_pictures_without_objects() -> None:
 
 def test_more_objects_than_queries_are_reported() -> None:
     logits, boxes, targets = example([2, 6], queries=4)
-    with pytest.warns(UserWarning, match="a picture holds 6 objects and the detector has 4 queries"):
+    with pytest.warns(UserWarning, match="an image holds 6 objects and the detector has 4 queries"):
         matches = HungarianMatcher()(logits, boxes, targets)
     for layer in range(2):
         assert sorted(pairs(matches, layer, 1)) == [0, 1, 2, 3]

@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from boxwright.regions.assignment import TrainingRegions
-from boxwright.regions.mask_loss import mask_loss, wanted_masks
+from boxwright.regions.assignment import SampledRegions
+from boxwright.regions.mask_loss import mask_loss, mask_targets
 from boxwright.structures import LossTotals, Targets
 
 MakeTargets = Callable[..., list[Targets]]
 
 
-def regions(boxes: Tensor, images: list[int], objects: list[int]) -> TrainingRegions:
+def regions(boxes: Tensor, images: list[int], objects: list[int]) -> SampledRegions:
     places, none = torch.tensor(objects), torch.zeros(len(boxes))
-    return TrainingRegions(boxes, torch.tensor(images), places, places * 0, boxes, none)
+    return SampledRegions(boxes, torch.tensor(images), places, places * 0, boxes, none)
 
 
 def square() -> Targets:
@@ -31,13 +31,13 @@ def square() -> Targets:
 
 def test_wanted_masks_are_what_the_region_shows_of_the_object() -> None:
     whole, inside = torch.tensor([0.0, 0, 8, 8]), torch.tensor([0.0, 0, 3, 8])
-    found = wanted_masks(regions(torch.stack((whole, inside)), [0, 0], [0, 0]), [square()], 4)
+    found = mask_targets(regions(torch.stack((whole, inside)), [0, 0], [0, 0]), [square()], 4)
     assert torch.equal(found[1], torch.ones(4, 4))
     # A sample half a pixel before the rim is half object: RoIAlign without a shift by half a cell, as in the original.
     torch.testing.assert_close(found[0], torch.tensor([1, 0.75, 0, 0]).expand(4, 4))
 
 
-def test_the_loss_is_a_mean_over_a_pictures_regions_and_over_pictures() -> None:
+def test_the_loss_is_a_mean_over_an_images_regions_and_over_images() -> None:
     targets = [square(), square(), square()]
     own = regions(torch.tensor([[0.0, 0, 3, 8]] * 4), [0, 0, 0, 2], [0] * 4)
     logits = torch.tensor([0.0, 1.0, 2.0, 3.0])[:, None, None].expand(4, 4, 4)
@@ -46,18 +46,18 @@ def test_the_loss_is_a_mean_over_a_pictures_regions_and_over_pictures() -> None:
     assert found.item() == pytest.approx((sum(each[:3]) / 3 + each[3]) / 3, rel=1e-6)
 
 
-def test_the_loss_does_not_depend_on_how_pictures_are_spread(make_targets: MakeTargets) -> None:
+def test_the_loss_does_not_depend_on_how_images_are_spread(make_targets: MakeTargets) -> None:
     targets = make_targets([2, 3], size=(32, 32))
     own = regions(torch.cat([t.boxes for t in targets]), [0, 0, 1, 1, 1], [0, 1, 0, 1, 2])
     logits = torch.randn(5, 7, 7, generator=torch.Generator().manual_seed(0), requires_grad=True)
     step = LossTotals.of(targets)
     whole = mask_loss(logits, own, targets, step)
-    first = TrainingRegions(*(field[:2] for field in own))
-    second = TrainingRegions(*(field[2:] for field in own))._replace(images=torch.zeros(3, dtype=torch.int64))
+    first = SampledRegions(*(field[:2] for field in own))
+    second = SampledRegions(*(field[2:] for field in own))._replace(images=torch.zeros(3, dtype=torch.int64))
     parts = mask_loss(logits[:2], first, targets[:1], step) + mask_loss(logits[2:], second, targets[1:], step)
     torch.testing.assert_close(whole, parts)
     (gradient,) = torch.autograd.grad(whole, logits)
-    wanted = wanted_masks(own, targets, 7)
+    wanted = mask_targets(own, targets, 7)
     counts = torch.tensor([2, 2, 3, 3, 3.0])[:, None, None]
     torch.testing.assert_close(gradient, (logits.sigmoid() - wanted).detach() / (49 * counts * 2))
 
@@ -68,5 +68,5 @@ def test_half_precision_logits_are_raised(make_targets: MakeTargets) -> None:
     logits = torch.randn(1, 28, 28, generator=torch.Generator().manual_seed(0)).bfloat16()
     found = mask_loss(logits, own, targets, LossTotals.of(targets))
     assert found.dtype == torch.float32
-    expected = F.binary_cross_entropy_with_logits(logits.float(), wanted_masks(own, targets, 28))
+    expected = F.binary_cross_entropy_with_logits(logits.float(), mask_targets(own, targets, 28))
     torch.testing.assert_close(found, expected)

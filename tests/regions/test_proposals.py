@@ -27,15 +27,15 @@ def predictions(batch: int = 2) -> tuple[list[Tensor], list[Tensor], list[Tensor
 
 
 def select(content: list[list[float]], **options: float) -> Proposals:
-    settings = {"num_candidates": 200, "num_proposals": 60, "nms_threshold": 0.5} | options
+    settings = {"pre_nms_top_k": 200, "post_nms_top_k": 60, "nms_threshold": 0.5} | options
     return select_proposals(*predictions(), torch.tensor(content), **settings)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("num_proposals", [60, 1000])
-def test_equals_torchvisions(num_proposals: int) -> None:
+@pytest.mark.parametrize("post_nms_top_k", [60, 1000])
+def test_equals_torchvisions(post_nms_top_k: int) -> None:
     theirs = RegionProposalNetwork(
         AnchorGenerator(((32,), (64,))), RPNHead(4, 3), 0.7, 0.3, 256, 0.5,
-        {"training": 200, "testing": 200}, {"training": num_proposals, "testing": num_proposals}, 0.5,
+        {"training": 200, "testing": 200}, {"training": post_nms_top_k, "testing": post_nms_top_k}, 0.5,
     ).eval()  # fmt: skip
     logits, deltas, anchors = predictions()
     boxes = theirs.box_coder.decode(torch.cat(deltas, 1).flatten(0, 1), [torch.cat(anchors)] * 2).view(2, -1, 4)
@@ -43,36 +43,36 @@ def test_equals_torchvisions(num_proposals: int) -> None:
     expected, scores = theirs.filter_proposals(
         boxes, torch.cat(logits, 1), [tuple(size) for size in content], [len(own) for own in anchors]
     )
-    found = select(content, num_proposals=num_proposals)
+    found = select(content, post_nms_top_k=post_nms_top_k)
     for image in range(2):
-        usable = found.usable[image]
-        count = int(usable.sum())
+        valid = found.valid[image]
+        count = int(valid.sum())
         assert count == len(expected[image]) > 50
-        assert usable[:count].all(), "what fills up comes last"
+        assert valid[:count].all(), "what fills up comes last"
         torch.testing.assert_close(found.boxes[image, :count], expected[image], rtol=0, atol=1e-3)
         torch.testing.assert_close(found.scores[image, :count], scores[image], rtol=0, atol=1e-6)
 
 
-def test_as_many_of_every_picture_whatever_survives() -> None:
-    found = select([[128.0, 192.0]], num_proposals=400, nms_threshold=0.1)
+def test_as_many_of_every_image_whatever_survives() -> None:
+    found = select([[128.0, 192.0]], post_nms_top_k=400, nms_threshold=0.1)
     assert found.boxes.shape == (2, 400, 4)
-    assert found.usable.sum(1).max() < 200
+    assert found.valid.sum(1).max() < 200
 
 
-def test_boxes_lie_on_the_picture_and_small_ones_are_left_out() -> None:
+def test_boxes_lie_on_the_image_and_small_ones_are_left_out() -> None:
     found = select([[40.0, 64.0], [128.0, 192.0]], min_side=5.0)
     for image, (height, width) in enumerate([(40, 64), (128, 192)]):
-        boxes = found.boxes[image][found.usable[image]]
+        boxes = found.boxes[image][found.valid[image]]
         assert (boxes[:, 2:] - boxes[:, :2] >= 5).all()
         assert (boxes[:, 2] <= width).all()
         assert (boxes[:, 3] <= height).all()
-    assert found.usable[0].sum() < found.usable[1].sum()
+    assert found.valid[0].sum() < found.valid[1].sum()
 
 
 def test_nothing_passes_a_gradient() -> None:
     logits, deltas, anchors = predictions()
     trained = [x.requires_grad_() for x in logits], [x.requires_grad_() for x in deltas]
     size = torch.tensor([[128.0, 192.0]])
-    found = select_proposals(*trained, anchors, size, num_candidates=10, num_proposals=5, nms_threshold=0.7)
+    found = select_proposals(*trained, anchors, size, pre_nms_top_k=10, post_nms_top_k=5, nms_threshold=0.7)
     assert not found.boxes.requires_grad
     assert not found.scores.requires_grad

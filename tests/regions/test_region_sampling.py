@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from boxwright.ops.box_matching import BACKGROUND, IGNORED
-from boxwright.regions.sampling import balanced_sample, most_positive
+from boxwright.regions.sampling import max_positives, sample_balanced
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_how_many_of_each(positives: int, negatives: int, expected: tuple[int, i
     torch.manual_seed(0)
     matched = torch.cat((torch.arange(positives), torch.full((negatives,), BACKGROUND), torch.full((50,), IGNORED)))
     matched = matched[torch.randperm(len(matched))]
-    chosen = balanced_sample(matched, 64, 0.25)
+    chosen = sample_balanced(matched, 64, 0.25)
     assert (chosen.diff() > 0).all()
     kinds = matched[chosen]
     assert (int((kinds >= 0).sum()), int((kinds == BACKGROUND).sum())) == expected
@@ -34,16 +34,16 @@ def test_how_many_of_each(positives: int, negatives: int, expected: tuple[int, i
 @pytest.mark.parametrize(("count", "expected"), [(1, (1, 0)), (2, (1, 1)), (3, (1, 2)), (4, (1, 3)), (8, (2, 6))])
 def test_an_object_is_trained_on_however_few_are_chosen(count: int, expected: tuple[int, int]) -> None:
     matched = torch.tensor([0, 1, 2] + [BACKGROUND] * 20)
-    kinds = matched[balanced_sample(matched, count, 0.25)]
+    kinds = matched[sample_balanced(matched, count, 0.25)]
     assert (int((kinds >= 0).sum()), int((kinds == BACKGROUND).sum())) == expected
-    empty = balanced_sample(matched[3:], count, 0.25)
+    empty = sample_balanced(matched[3:], count, 0.25)
     assert len(empty) == count
 
 
 def test_torchvisions_number_wherever_it_is_not_zero() -> None:
     for share in (0.25, 0.5):
         theirs = [int(count * share) for count in range(1, 600)]
-        assert [most_positive(count, share) for count in range(1, 600)] == [number or 1 for number in theirs]
+        assert [max_positives(count, share) for count in range(1, 600)] == [number or 1 for number in theirs]
 
 
 def test_every_region_has_the_same_chance() -> None:
@@ -51,5 +51,5 @@ def test_every_region_has_the_same_chance() -> None:
     matched = torch.tensor([0] * 8 + [BACKGROUND] * 8)
     counts = torch.zeros(16)
     for _ in range(2000):
-        counts[balanced_sample(matched, 8, 0.25)] += 1
+        counts[sample_balanced(matched, 8, 0.25)] += 1
     torch.testing.assert_close(counts / 2000, torch.tensor([0.25] * 8 + [0.75] * 8), rtol=0, atol=0.04)

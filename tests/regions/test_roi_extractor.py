@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from boxwright.layers import region_pooling
-from boxwright.regions.roi_extractor import RegionPooling, RegionSource, fused
+from boxwright.regions import roi_extractor
+from boxwright.regions.roi_extractor import RoIExtractor, RoISource, fused
 
 CHANNELS, STRIDES, CELLS = 3, (4, 8, 16), 5
 
@@ -25,9 +25,9 @@ BOXES = torch.tensor([[3.0, 5, 17, 22], [-9, 10, 60, 50], [8, 2, 120, 95], [40, 
 IMAGES = torch.tensor([0, 1, 1, 0])
 
 
-def pooled(features: Any, **options: Any) -> RegionPooling:
+def pooled(features: Any, **options: Any) -> RoIExtractor:
     torch.manual_seed(0)
-    return RegionPooling(RegionSource(CHANNELS, STRIDES, features, **options), output_size=CELLS).double()
+    return RoIExtractor(RoISource(CHANNELS, STRIDES, features, **options), output_size=CELLS).double()
 
 
 def by_hand() -> list[Tensor]:
@@ -76,12 +76,12 @@ def test_levels_are_looked_at_one_by_one(features: Any, monkeypatch: pytest.Monk
         seen.append([tuple(x.shape[-2:]) for x in levels])
         return original(levels, *rest, **options)
 
-    original = region_pooling.roi_align
-    monkeypatch.setattr(region_pooling, "roi_align", looked)
+    original = roi_extractor.roi_align
+    monkeypatch.setattr(roi_extractor, "roi_align", looked)
     pooled(features)(maps(), BOXES, IMAGES)
     assert seen == [[(24, 32)], [(12, 16)], [(6, 8)]]
 
 
 def test_options_that_do_not_exist_are_refused() -> None:
     with pytest.raises(ValueError, match=r"level_epsilon is one of \['outside', 'inside'\], not 'outsid'"):
-        RegionPooling(RegionSource(2, [4], "fpn_level", "outsid"), output_size=7)  # type: ignore[arg-type]
+        RoIExtractor(RoISource(2, [4], "fpn_level", "outsid"), output_size=7)  # type: ignore[arg-type]

@@ -66,7 +66,7 @@ def test_losses_and_gradients_are_torchvisions() -> None:
                 torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-9, check_dtype=False)
 
 
-def test_samples_are_drawn_and_losses_do_not_depend_on_how_pictures_are_spread() -> None:
+def test_samples_are_drawn_and_losses_do_not_depend_on_how_images_are_spread() -> None:
     loss, (logits, deltas) = RPNLoss(num_samples=1000), predictions()
     step = LossTotals.of(TARGETS)
     whole = loss(RPNOutput((logits,), (deltas,), (ANCHORS,)), TARGETS, step)

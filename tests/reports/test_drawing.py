@@ -1,4 +1,4 @@
-"""Boxes on pictures: where lines and labels lie, and what must not break them."""
+"""Boxes on images: where lines and labels lie, and what must not break them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import torch
 from boxwright.data.records import Record
 from boxwright.ops.masks import encode_mask
 from boxwright.reports import drawing
-from boxwright.reports.drawing import class_colour, draw_detections, draw_truth
+from boxwright.reports.drawing import class_color, draw_detections, draw_truth
 from boxwright.structures import Category, Detections
 
-GREY = np.full((200, 300, 3), 128, dtype=np.uint8)
+GRAY = np.full((200, 300, 3), 128, dtype=np.uint8)
 CATEGORIES = (Category(1, "cell"), Category(5, "x" * 500), Category(9, "细胞 🧫 Zelle\n\tß"))
 
 
@@ -45,12 +45,12 @@ def record(boxes_xywh: list[list[float]], labels: list[int], crowd: list[bool]) 
     )
 
 
-def test_a_box_colours_its_edges_and_nothing_else() -> None:
-    picture = np.asarray(draw_detections(GREY, found([[50, 60, 150, 160]], [0.9], [0]), CATEGORIES, threshold=0.5))
-    changed = (picture != 128).any(2)
-    colour = np.array(class_colour(0))
-    for edge in (picture[60, 50:150], picture[159, 50:150], picture[60:160, 50], picture[60:160, 149]):
-        assert (edge == colour).all()
+def test_a_box_colors_its_edges_and_nothing_else() -> None:
+    image = np.asarray(draw_detections(GRAY, found([[50, 60, 150, 160]], [0.9], [0]), CATEGORIES, threshold=0.5))
+    changed = (image != 128).any(2)
+    color = np.array(class_color(0))
+    for edge in (image[60, 50:150], image[159, 50:150], image[60:160, 50], image[60:160, 149]):
+        assert (edge == color).all()
     assert not changed[61:159, 51:149].any()
     assert not changed[160:].any()
     assert not changed[:, :50].any()
@@ -75,32 +75,32 @@ def disc() -> torch.Tensor:
 
 
 def test_a_mask_is_tinted_inside_its_edge_and_nothing_else() -> None:
-    picture = np.asarray(draw_detections(GREY, masked(disc()), CATEGORIES, threshold=0.5)).astype(int)
-    mask, colour = disc().numpy(), np.array(class_colour(0))
+    image = np.asarray(draw_detections(GRAY, masked(disc()), CATEGORIES, threshold=0.5)).astype(int)
+    mask, color = disc().numpy(), np.array(class_color(0))
     inside = mask & np.roll(mask, 1, 0) & np.roll(mask, -1, 0) & np.roll(mask, 1, 1) & np.roll(mask, -1, 1)
-    assert (picture[mask & ~inside] == colour).all()
-    assert np.abs(picture[inside] - (0.6 * 128 + 0.4 * colour)).max() <= 1
+    assert (image[mask & ~inside] == color).all()
+    assert np.abs(image[inside] - (0.6 * 128 + 0.4 * color)).max() <= 1
     within = np.zeros_like(mask)
     within[62:158, 52:148] = True  # inside the box's lines
-    assert (picture[within & ~mask] == 128).all()
-    without = np.asarray(draw_detections(GREY, masked(disc())._replace(masks=None), CATEGORIES, threshold=0.5))
-    assert (picture[~mask] == without[~mask]).all()
+    assert (image[within & ~mask] == 128).all()
+    without = np.asarray(draw_detections(GRAY, masked(disc())._replace(masks=None), CATEGORIES, threshold=0.5))
+    assert (image[~mask] == without[~mask]).all()
 
 
 def test_masks_lie_below_boxes_and_stronger_ones_on_top() -> None:
     everywhere = torch.ones(200, 300, dtype=torch.bool)
-    both = np.asarray(draw_detections(GREY, masked(disc(), everywhere), CATEGORIES, threshold=0.5)).astype(int)
-    assert (both[159, 60:140] == class_colour(0)).all()
-    behind = 0.6 * 128 + 0.4 * np.array(class_colour(1))
-    assert np.abs(both[110, 100] - (0.6 * behind + 0.4 * np.array(class_colour(0)))).max() <= 2
-    weak = np.asarray(draw_detections(GREY, masked(disc(), everywhere), CATEGORIES, threshold=0.85))
+    both = np.asarray(draw_detections(GRAY, masked(disc(), everywhere), CATEGORIES, threshold=0.5)).astype(int)
+    assert (both[159, 60:140] == class_color(0)).all()
+    behind = 0.6 * 128 + 0.4 * np.array(class_color(1))
+    assert np.abs(both[110, 100] - (0.6 * behind + 0.4 * np.array(class_color(0)))).max() <= 2
+    weak = np.asarray(draw_detections(GRAY, masked(disc(), everywhere), CATEGORIES, threshold=0.85))
     assert (weak[5, 5] == 128).all()
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
-def test_masks_grow_with_the_picture(scale: float) -> None:
-    picture = np.asarray(draw_detections(GREY, masked(disc()), CATEGORIES, threshold=0.5, scale=scale))
-    tinted = (picture != 128).any(2)
+def test_masks_grow_with_the_image(scale: float) -> None:
+    image = np.asarray(draw_detections(GRAY, masked(disc()), CATEGORIES, threshold=0.5, scale=scale))
+    tinted = (image != 128).any(2)
     row = round(110 * scale)
     columns = np.flatnonzero(tinted[row, round(54 * scale) : round(146 * scale)]) + round(54 * scale)
     assert abs(columns[0] - 61 * scale) <= scale
@@ -109,8 +109,8 @@ def test_masks_grow_with_the_picture(scale: float) -> None:
 
 def test_a_mask_of_no_pixel_draws_nothing() -> None:
     empty = torch.zeros(200, 300, dtype=torch.bool)
-    with_mask = draw_detections(GREY, masked(empty), CATEGORIES, threshold=0.5)
-    without = draw_detections(GREY, masked(empty)._replace(masks=None), CATEGORIES, threshold=0.5)
+    with_mask = draw_detections(GRAY, masked(empty), CATEGORIES, threshold=0.5)
+    without = draw_detections(GRAY, masked(empty)._replace(masks=None), CATEGORIES, threshold=0.5)
     assert np.array_equal(np.asarray(with_mask), np.asarray(without))
 
 
@@ -119,10 +119,10 @@ def test_masks_of_the_truth() -> None:
         record([[60, 70, 80, 80], [10, 10, 30, 30]], [0, 0], [False, False]),
         segmentations=([[60.0, 70, 140, 70, 140, 150, 60, 150]], None),
     )
-    plain = np.asarray(draw_truth(GREY, given, CATEGORIES)).astype(int)
-    masks = np.asarray(draw_truth(GREY, given, CATEGORIES, with_masks=True)).astype(int)
+    plain = np.asarray(draw_truth(GRAY, given, CATEGORIES)).astype(int)
+    masks = np.asarray(draw_truth(GRAY, given, CATEGORIES, with_masks=True)).astype(int)
     assert (plain[110, 100] == 128).all()
-    assert np.abs(masks[110, 100] - (0.6 * 128 + 0.4 * np.array(class_colour(0)))).max() <= 1
+    assert np.abs(masks[110, 100] - (0.6 * 128 + 0.4 * np.array(class_color(0)))).max() <= 1
     assert (masks[20, 20] == 128).all()
 
 
@@ -139,18 +139,18 @@ def test_masks_are_made_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return call
 
-    for name in ("decode_mask", "picture_mask"):
+    for name in ("decode_mask", "decode_image_mask"):
         monkeypatch.setattr(drawing, name, watched(getattr(drawing, name)))
-    draw_detections(GREY, masked(disc(), disc(), disc()), CATEGORIES, threshold=0.75)
+    draw_detections(GRAY, masked(disc(), disc(), disc()), CATEGORIES, threshold=0.75)
     assert len(made) == 2
     square = [[60.0, 70, 140, 70, 140, 150, 60, 150]]
     given = replace(record([[60, 70, 80, 80]] * 3, [0] * 3, [False] * 3), segmentations=(square, None, square))
-    draw_truth(GREY, given, CATEGORIES, with_masks=True)
+    draw_truth(GRAY, given, CATEGORIES, with_masks=True)
     assert len(made) == 4
 
 
 def test_the_callers_image_stays_as_it_is() -> None:
-    image = GREY.copy()
+    image = GRAY.copy()
     draw_detections(image, found([[50, 60, 150, 160]], [0.9], [0]), CATEGORIES, threshold=0.5)
     draw_truth(image, record([[50, 60, 100, 100]], [0], [False]), CATEGORIES)
     assert (image == 128).all()
@@ -158,20 +158,20 @@ def test_the_callers_image_stays_as_it_is() -> None:
 
 def test_the_threshold_itself_is_drawn_and_less_is_not() -> None:
     detections = found([[10, 50, 60, 90], [110, 50, 160, 90]], [0.5, 0.25], [0, 0])
-    picture = np.asarray(draw_detections(GREY, detections, CATEGORIES, threshold=0.5))
-    assert (picture[50:90, 10] == class_colour(0)).all()
-    assert (picture[:, 100:] == 128).all()
+    image = np.asarray(draw_detections(GRAY, detections, CATEGORIES, threshold=0.5))
+    assert (image[50:90, 10] == class_color(0)).all()
+    assert (image[:, 100:] == 128).all()
 
 
-def test_nothing_found_is_the_picture_itself() -> None:
-    assert (np.asarray(draw_detections(GREY, found([], [], []), CATEGORIES, threshold=0.5)) == 128).all()
-    assert (np.asarray(draw_truth(GREY, record([], [], []), CATEGORIES)) == 128).all()
+def test_nothing_found_is_the_image_itself() -> None:
+    assert (np.asarray(draw_detections(GRAY, found([], [], []), CATEGORIES, threshold=0.5)) == 128).all()
+    assert (np.asarray(draw_truth(GRAY, record([], [], []), CATEGORIES)) == 128).all()
 
 
 def test_the_better_of_two_boxes_lies_on_top() -> None:
     boxes = [[50.0, 60.0, 150.0, 160.0]] * 2
-    picture = np.asarray(draw_detections(GREY, found(boxes, [0.9, 0.8], [0, 1]), CATEGORIES, threshold=0.5))
-    assert (picture[159, 50:150] == class_colour(0)).all()
+    image = np.asarray(draw_detections(GRAY, found(boxes, [0.9, 0.8], [0, 1]), CATEGORIES, threshold=0.5))
+    assert (image[159, 50:150] == class_color(0)).all()
 
 
 @pytest.mark.parametrize("label", [0, 1, 2])
@@ -188,38 +188,38 @@ def test_the_better_of_two_boxes_lies_on_top() -> None:
     ],
 )
 def test_boxes_at_the_border_and_odd_names(box: list[float], label: int) -> None:
-    picture = draw_detections(GREY, found([box], [0.75], [label]), CATEGORIES, threshold=0.5)
-    assert picture.size == (300, 200)
-    array = np.asarray(picture)
+    image = draw_detections(GRAY, found([box], [0.75], [label]), CATEGORIES, threshold=0.5)
+    assert image.size == (300, 200)
+    array = np.asarray(image)
     x = min(max(round(box[0]), 0), 299)
     y = min(max(round(box[1]), 0), 199)
     corner = array[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].reshape(-1, 3)
-    assert (corner == class_colour(label)).all(1).any()
+    assert (corner == class_color(label)).all(1).any()
     truth = record([[box[0], box[1], box[2] - box[0], box[3] - box[1]]], [label], [True])
-    assert draw_truth(GREY, truth, CATEGORIES).size == (300, 200)
+    assert draw_truth(GRAY, truth, CATEGORIES).size == (300, 200)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (40, 3), (12, 12)])
-def test_tiny_pictures(size: tuple[int, int]) -> None:
+def test_tiny_images(size: tuple[int, int]) -> None:
     image = np.zeros((*size, 3), dtype=np.uint8)
-    picture = draw_detections(image, found([[0, 0, size[1], size[0]]], [1.0], [1]), CATEGORIES, threshold=0.5)
-    assert picture.size == (size[1], size[0])
+    image = draw_detections(image, found([[0, 0, size[1], size[0]]], [1.0], [1]), CATEGORIES, threshold=0.5)
+    assert image.size == (size[1], size[0])
 
 
-def test_labels_of_neighbours_do_not_cover_each_other() -> None:
+def test_labels_of_neighbors_do_not_cover_each_other() -> None:
     boxes = [[100.0, 80.0, 200.0, 180.0], [102.0, 81.0, 202.0, 181.0]]
     both = found(boxes, [0.9, 0.9], [0, 2])
-    picture = np.asarray(draw_detections(GREY, both, CATEGORIES, threshold=0.5))
-    # The first keeps its place above the box: no pixel of it has the colour of the second.
-    above = picture[60:79, 100:160].reshape(-1, 3)
-    assert (above == class_colour(0)).all(1).sum() > 300
-    assert not (above == class_colour(2)).all(1).any()
+    image = np.asarray(draw_detections(GRAY, both, CATEGORIES, threshold=0.5))
+    # The first keeps its place above the box: no pixel of it has the color of the second.
+    above = image[60:79, 100:160].reshape(-1, 3)
+    assert (above == class_color(0)).all(1).sum() > 300
+    assert not (above == class_color(2)).all(1).any()
 
 
 def test_truth_is_dashed_and_a_crowd_is_dotted() -> None:
     def share_and_runs(crowd: bool) -> tuple[float, int]:
-        picture = np.asarray(draw_truth(GREY, record([[50, 60, 200, 100]], [0], [crowd]), CATEGORIES))
-        drawn = (picture[159, 50:250] == class_colour(0)).all(1)
+        image = np.asarray(draw_truth(GRAY, record([[50, 60, 200, 100]], [0], [crowd]), CATEGORIES))
+        drawn = (image[159, 50:250] == class_color(0)).all(1)
         return float(drawn.mean()), int((np.diff(drawn.astype(int)) == 1).sum()) + int(drawn[0])
 
     dashed, crowd = share_and_runs(False), share_and_runs(True)
@@ -229,28 +229,28 @@ def test_truth_is_dashed_and_a_crowd_is_dotted() -> None:
     assert crowd == (0.5, 100)
 
 
-def test_scale_enlarges_the_picture_before_the_lines() -> None:
+def test_scale_enlarges_the_image_before_the_lines() -> None:
     image = np.full((50, 60, 3), 128, dtype=np.uint8)
     detections = found([[10, 20, 40, 40]], [0.9], [0])
-    picture = np.asarray(draw_detections(image, detections, CATEGORIES, threshold=0.5, scale=4.0))
-    assert picture.shape == (200, 240, 3)
-    assert (picture[80:160, 40] == class_colour(0)).all()
-    assert (picture[82:158, 42:158] == 128).all()
+    image = np.asarray(draw_detections(image, detections, CATEGORIES, threshold=0.5, scale=4.0))
+    assert image.shape == (200, 240, 3)
+    assert (image[80:160, 40] == class_color(0)).all()
+    assert (image[82:158, 42:158] == 128).all()
     half = draw_detections(image, detections, CATEGORIES, threshold=0.5, scale=0.5)
     assert half.size == (30, 25)
 
 
-def test_lines_and_letters_grow_with_the_picture() -> None:
+def test_lines_and_letters_grow_with_the_image() -> None:
     large = np.full((1600, 1600, 3), 128, dtype=np.uint8)
     detections = found([[400, 400, 1200, 1200]], [0.9], [0])
-    picture = np.asarray(draw_detections(large, detections, CATEGORIES, threshold=0.5))
-    assert (picture[800, 400:410] == class_colour(0)).all()
-    assert (picture[800, 410:1190] == 128).all()
+    image = np.asarray(draw_detections(large, detections, CATEGORIES, threshold=0.5))
+    assert (image[800, 400:410] == class_color(0)).all()
+    assert (image[800, 410:1190] == 128).all()
 
 
-def test_24_colours_are_distinct() -> None:
-    colours = [class_colour(label) for label in range(24)]
-    assert len(set(colours)) == 24
-    assert class_colour(24) == colours[0]
-    distances = [sum(abs(a - b) for a, b in zip(x, y, strict=True)) for x in colours for y in colours if x != y]
+def test_24_colors_are_distinct() -> None:
+    colors = [class_color(label) for label in range(24)]
+    assert len(set(colors)) == 24
+    assert class_color(24) == colors[0]
+    distances = [sum(abs(a - b) for a, b in zip(x, y, strict=True)) for x in colors for y in colors if x != y]
     assert min(distances) >= 40

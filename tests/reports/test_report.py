@@ -20,7 +20,7 @@ from boxwright.data.records import Record
 from boxwright.evaluation.coco_metrics import CocoMetrics
 from boxwright.ops.masks import encode_mask
 from boxwright.reports import report
-from boxwright.reports.report import ReportPicture, write_report
+from boxwright.reports.report import ReportImage, write_report
 from boxwright.structures import Category, Detections
 
 NAMES = ("cell <b>&\"'", "$x_{1}$ _y")
@@ -47,7 +47,7 @@ def history() -> list[dict[str, Any]]:
     return rows
 
 
-def picture() -> ReportPicture:
+def make_image() -> ReportImage:
     record = Record(
         image_id=1,
         path=Path("folder/<i>one.png"),
@@ -61,7 +61,7 @@ def picture() -> ReportPicture:
     )
     boxes = torch.tensor([[10.0, 20.0, 60.0, 60.0], [1.0, 2.0, 9.0, 9.0]])
     detections = Detections(boxes, torch.tensor([0.8, 0.3]), torch.tensor([0, 1]))
-    return ReportPicture(np.full((100, 150, 3), 90, dtype=np.uint8), record, detections)
+    return ReportImage(np.full((100, 150, 3), 90, dtype=np.uint8), record, detections)
 
 
 def written(path: Path, **changed: Any) -> str:
@@ -70,11 +70,11 @@ def written(path: Path, **changed: Any) -> str:
         "title": "Run <1>",
         "metrics": METRICS,
         "history": history(),
-        "pictures": [picture()],
+        "images": [make_image()],
         "categories": categories,
         "threshold": 0.4,
         "summary": {"Data": "a & b"},
-        "notes": ["7 pictures < 8"],
+        "notes": ["7 images < 8"],
         "recipe": "neck: {name: <fpn>}\ntrain: {epochs: 3}\n",
         "environment": {"torch": "2.15"},
         "command": "boxwright train x --data 'a b'",
@@ -147,7 +147,7 @@ def test_names_are_text_not_markup(tmp_path: Path) -> None:
     page = Page(html)
     assert "cell <b" not in html
     text = "".join(page.text)
-    for shown in (*NAMES, "Run <1>", "<i>one.png", "a & b", "7 pictures < 8", "neck: {name: <fpn>}"):
+    for shown in (*NAMES, "Run <1>", "<i>one.png", "a & b", "7 images < 8", "neck: {name: <fpn>}"):
         assert shown in text
     assert "i" not in page.tags
 
@@ -193,7 +193,7 @@ def test_recall_of_more_detections_has_its_own_name(tmp_path: Path) -> None:
     assert re.findall(r'class="name">(AR\w+)</span>', html) == ["AR10"]
 
 
-def test_pictures_show_truth_and_detections(tmp_path: Path) -> None:
+def test_images_show_truth_and_detections(tmp_path: Path) -> None:
     html = written(tmp_path / "report.html")
     encoded = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', html)
     truth, found = (np.asarray(Image.open(io.BytesIO(base64.b64decode(one)))).astype(int) for one in encoded)
@@ -226,7 +226,7 @@ def test_charts_show_what_the_history_has(tmp_path: Path) -> None:
     ],
 )
 def test_histories_with_gaps(tmp_path: Path, rows: list[dict[str, Any]], num_charts: int) -> None:
-    html = written(tmp_path / "report.html", history=rows, pictures=[])
+    html = written(tmp_path / "report.html", history=rows, images=[])
     assert html.count("<svg") == num_charts
     assert len(html) < 120_000
 
@@ -237,7 +237,7 @@ def test_the_least_that_is_needed(tmp_path: Path) -> None:
         tmp_path / "report.html",
         metrics=undefined,
         history=[],
-        pictures=[],
+        images=[],
         notes=[],
         summary={},
         recipe="",
@@ -273,11 +273,11 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_masks_have_numbers_curves_and_pixels_of_their_own(tmp_path: Path) -> None:
     masks = {**METRICS, "AP": 0.3331, "per_class": [class_row(NAMES[0], AP=0.222), class_row(NAMES[1], AP=-1.0)]}
     rows = [*history(), {"step": 60, "AP": 0.4, "AP50": 0.5, "segm": {"AP": 0.3, "AP50": 0.45}}]
-    one = picture()
+    one = make_image()
     mask = torch.ones(100, 150, dtype=torch.bool)
     given = replace(one.record, segmentations=([[10.0, 20, 60, 20, 60, 60]],))
-    pictures = [one._replace(record=given, detections=one.detections._replace(masks=(encode_mask(mask),) * 2))]
-    html = written(tmp_path / "a.html", metrics=METRICS | {"segm": masks}, history=rows, pictures=pictures)
+    images = [one._replace(record=given, detections=one.detections._replace(masks=(encode_mask(mask),) * 2))]
+    html = written(tmp_path / "a.html", metrics=METRICS | {"segm": masks}, history=rows, images=images)
     page = Page(html)
     assert len(page.ids) == len(set(page.ids))
     tiles = re.findall(r'class="name">(\w+)</span><b>([^<]+)</b>', html)
@@ -287,7 +287,7 @@ def test_masks_have_numbers_curves_and_pixels_of_their_own(tmp_path: Path) -> No
         assert heading in text
     for line in ("mask AP", "mask AP50"):
         assert line in text
-    assert text.count("7 pictures < 8") == 1
+    assert text.count("7 images < 8") == 1
     assert "mask AP" not in "".join(Page(written(tmp_path / "b.html")).text)
 
     def drawn(name: str) -> list[np.ndarray]:

@@ -37,7 +37,7 @@ def data(drawn: Path) -> DetectionData:
 
 @pytest.fixture
 def batch(data: DetectionData) -> Batch:
-    """Four pictures as training has them, all with objects."""
+    """Four images as training has them, all with objects."""
     recipe_format = section_options(resolve("rtdetr_tiny", {"image_size": 64}).recipe, "input")
     full = [i for i, record in enumerate(data.records) if len(record.labels)]
     sampler = BatchSampler(seed=0, num_samples=len(data.records), batch_size=40, num_steps=1, image_sizes=(64,))
@@ -71,7 +71,7 @@ def frozen_statistics() -> Callable[[Detector], Detector]:
 class WeightSum:
     """Stands in for the validation: numbers that depend on every weight, and calls that can be counted."""
 
-    num_pictures = 6
+    num_images = 6
 
     def __init__(self) -> None:
         self.calls: list[int | None] = []

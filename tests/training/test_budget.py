@@ -110,7 +110,7 @@ def test_a_head_that_grows_is_measured_as_if_it_were_trained(
         return [target._replace(labels=target.labels.repeat(2)) for target in targets]
 
     detector = make_detector()
-    monkeypatch.setattr(type(detector.head), "as_if_trained", twice, raising=False)
+    monkeypatch.setattr(type(detector.head), "worst_case_targets", twice, raising=False)
     monkeypatch.setattr(budget, "train_step", step)
     batch = Batch(torch.zeros(2, 3, 64, 64), None, make_targets([2, 1]), [], [])
     measure_step(detector, lambda _size: repeat(batch), (64,), TrainOptions(), CPU, limit=0.0)

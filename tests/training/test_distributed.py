@@ -32,7 +32,7 @@ CASES = {
     "case_nobody_has_any": ((0, 1, 2, 3), {"num_denoising": 0}, {}),
     "case_denoising_where_the_second_has_none": ((2, 3), {"num_denoising": 8}, {}),
 }
-"""Pictures without objects, options of the head and of training."""
+"""Images without objects, options of the head and of training."""
 
 LIKE_ONE = [name for name in CASES if "denoising" not in name]
 
@@ -53,7 +53,7 @@ def prepare(
     detector.head.denoising_classes.requires_grad_(head["num_denoising"] > 0)
     targets = [Targets(t.labels[:0], t.boxes[:0], t.size) if i in empty else t for i, t in enumerate(batch.targets)]
     changed = batch._replace(images=batch.images.double(), targets=targets)
-    return detector, changed, TrainOptions(batch_size=4, clip_norm=0.0, **options)
+    return detector, changed, TrainOptions(batch_size=4, max_grad_norm=0.0, **options)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_two_processes_have_the_gradient_of_one(
         assert found.keys() == expected.keys()
         for parameter, gradient in expected.items():
             assert float((found[parameter] - gradient).abs().max()) <= 1e-9 * scale, parameter
-    # Each reports its own pictures' part, so that the mean is the whole.
+    # Each reports its own images' part, so that the mean is the whole.
     assert sum(loss for loss, _ in both[name]) / 2 == pytest.approx(whole.loss, rel=1e-6)
 
 

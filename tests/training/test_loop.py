@@ -30,7 +30,14 @@ from equality import assert_equal, timeless
 
 MakeRun = Callable[..., Run]
 
-STAGES = {"steps": 20, "evaluations": 4, "warmup_steps": 100, "decay_share": 0.5, "light_share": 0.2, "final_lr": 0.1}
+STAGES = {
+    "steps": 20,
+    "evaluations": 4,
+    "warmup_steps": 100,
+    "decay_fraction": 0.5,
+    "no_aug_fraction": 0.2,
+    "final_lr_ratio": 0.1,
+}
 """Warm-up in steps 1 and 2, decay from step 11, light augmentation from step 17, evaluations after 5, 10, 15, 20."""
 
 
@@ -90,7 +97,7 @@ class TestResume:
     def test_a_broken_run_ends_as_the_unbroken_one(
         self, make_run: MakeRun, unbroken: Run, interrupt_at: Callable[[int], None], stops: list[int]
     ) -> None:
-        """Weights, average, optimiser, progress, log: bit by bit, with several sizes and denoising on."""
+        """Weights, average, optimizer, progress, log: bit by bit, with several sizes and denoising on."""
         done = 0
         for part, steps in enumerate(stops):
             interrupt_at(steps)
@@ -170,7 +177,7 @@ def test_an_interruption_in_the_last_step_changes_nothing(
 
 
 class TestAverage:
-    def test_it_moves_once_per_optimiser_step(self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_moves_once_per_optimizer_step(self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
         """However many batches a step is accumulated from (TRAPS 8)."""
         decays: list[float] = []
         real = MovingAverage.update
@@ -202,7 +209,7 @@ class TestAverage:
 class Scripted:
     """Measures what it is told to."""
 
-    num_pictures = 6
+    num_images = 6
 
     def __init__(self, *aps: float) -> None:
         self.aps = iter(aps)
@@ -249,8 +256,8 @@ def test_what_auto_comes_to_is_stored(make_run: MakeRun, monkeypatch: pytest.Mon
 
 
 class TestPlan:
-    def test_epochs_count_every_picture(self, make_run: MakeRun) -> None:
-        """3 epochs of 10 pictures are 7.5 batches of 4, so 8."""
+    def test_epochs_count_every_image(self, make_run: MakeRun) -> None:
+        """3 epochs of 10 images are 7.5 batches of 4, so 8."""
         run = make_run(steps=None, epochs=3)
         assert planning.plan_run(run, loop.join("cpu")) == (8, run.options.evaluations)
 
@@ -298,12 +305,12 @@ class TestPlan:
             train(run)
         assert not run.folder.exists()
 
-    def test_what_evaluating_takes_is_measured_on_a_few_pictures(
+    def test_what_evaluating_takes_is_measured_on_a_few_images(
         self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(planning, "measure_step", lambda *_, **__: 0.01)
         run = make_run(steps=None, budget="1m")
-        run.evaluate.num_pictures = 400
+        run.evaluate.num_images = 400
         planning.plan_run(run, loop.join("cpu"))
         assert run.evaluate.calls == [8]
 

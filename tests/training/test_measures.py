@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from boxwright.training.measures import decisive, headline
+from boxwright.training.measures import primary_metric, summary_metrics
 
 BOXES = {"AP": 0.3, "AP50": 0.5, "AP75": 0.2}
 
@@ -20,11 +20,11 @@ BOXES = {"AP": 0.3, "AP50": 0.5, "AP75": 0.2}
             {"AP": 0.3, "AP50": 0.5, "mask AP": 0.1, "mask AP50": 0.4},
             ("mask AP", 0.1),
         ),
-        ({"top1": 0.7, "top5": 0.9, "num_pictures": 3}, {"top-1": 0.7, "top-5": 0.9}, ("top-1", 0.7)),
+        ({"top1": 0.7, "top5": 0.9, "num_images": 3}, {"top-1": 0.7, "top-5": 0.9}, ("top-1", 0.7)),
     ],
 )
 def test_of_boxes_masks_and_classes(
     metrics: dict[str, Any], shown: dict[str, float], decides: tuple[str, float]
 ) -> None:
-    assert headline(metrics) == shown
-    assert decisive(metrics) == decides
+    assert summary_metrics(metrics) == shown
+    assert primary_metric(metrics) == decides

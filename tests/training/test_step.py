@@ -1,4 +1,4 @@
-"""One optimiser step: its gradient does not depend on how its pictures are spread."""
+"""One optimizer step: its gradient does not depend on how its images are spread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MakeDetector = Callable[..., Detector]
 
 
 def step(detector: Detector, batch: Batch, **options: Any) -> StepResult:
-    chosen = TrainOptions(batch_size=len(batch.targets), **{"clip_norm": 0.0, **options})
+    chosen = TrainOptions(batch_size=len(batch.targets), **{"max_grad_norm": 0.0, **options})
     return train_step(detector, detector, make_optimizer(detector, chosen), batch, chosen, CPU)
 
 
@@ -41,7 +41,7 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor],
 def in_float64(detector: Detector, batch: Batch) -> tuple[Detector, Batch]:
     """Exact to where it is split, and in the memory format that training has on a CPU.
 
-    In the other one, torch's ``batch_norm`` returns wrong gradients for a single picture (2.15).
+    In the other one, torch's ``batch_norm`` returns wrong gradients for a single image (2.15).
     """
     return detector.double().to(memory_format=torch.channels_last), batch._replace(images=batch.images.double())
 
@@ -53,9 +53,9 @@ def record_dtype(module: nn.Module) -> list[torch.dtype]:
     return seen
 
 
-def emptied(batch: Batch, *pictures: int) -> Batch:
-    """The batch with no objects in some of its pictures."""
-    targets = [Targets(t.labels[:0], t.boxes[:0], t.size) if i in pictures else t for i, t in enumerate(batch.targets)]
+def emptied(batch: Batch, *images: int) -> Batch:
+    """The batch with no objects in some of its images."""
+    targets = [Targets(t.labels[:0], t.boxes[:0], t.size) if i in images else t for i, t in enumerate(batch.targets)]
     return batch._replace(targets=targets)
 
 
@@ -106,9 +106,9 @@ def test_a_step_without_any_object(make_detector: MakeDetector, batch: Batch) ->
 def test_gradients_are_clipped_to_a_norm(make_detector: MakeDetector, batch: Batch) -> None:
     free, clipped = make_detector(num_classes=6).train(), make_detector(num_classes=6).train()
     torch.manual_seed(0)
-    before = step(free, batch, clip_norm=0.0)
+    before = step(free, batch, max_grad_norm=0.0)
     torch.manual_seed(0)
-    after = step(clipped, batch, clip_norm=0.25)
+    after = step(clipped, batch, max_grad_norm=0.25)
     norm = math.sqrt(sum(float(gradient.double().square().sum()) for gradient in gradients(free).values()))
     assert norm > 0.5
     # What is reported is the norm before clipping: it says how training goes.

@@ -1,4 +1,4 @@
-"""What ``test_distributed.py`` runs in each of two processes: one optimiser step of this process's share."""
+"""What ``test_distributed.py`` runs in each of two processes: one optimizer step of this process's share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from boxwright.training.step import train_step
 
 
 def share(batch: Batch, rank: int, processes: int) -> Batch:
-    """The pictures of one process."""
+    """The images of one process."""
     size = len(batch.targets) // processes
     own = slice(rank * size, (rank + 1) * size)
     return Batch(batch.images[own], None, batch.targets[own], batch.sizes[own], batch.image_ids[own])

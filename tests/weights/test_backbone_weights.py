@@ -12,7 +12,7 @@ import boxwright
 from boxwright.compose.detectors import detector_state
 from boxwright.compose.recipes import resolve
 from boxwright.detector import Detector
-from boxwright.weights.backbone import load_backbone
+from boxwright.weights.backbone import load_backbone_from
 
 BACKBONE = {"name": "resnet", "depth": 18, "width": 8, "levels": ["c5"]}
 
@@ -48,7 +48,7 @@ def retinanet(**backbone: Any) -> Detector:
 )
 def test_everything_fits_across_strides_dilations_norms_and_levels(tmp_path: Path, backbone: dict[str, Any]) -> None:
     given, taken = classifier(tmp_path / "a.pt"), retinanet(**backbone)
-    transfer = load_backbone(taken, tmp_path / "a.pt")
+    transfer = load_backbone_from(taken, tmp_path / "a.pt")
     assert transfer.skipped == transfer.new == ()
     weights = given.backbone.state_dict()
     for name, tensor in taken.backbone.state_dict().items():
@@ -59,7 +59,7 @@ def test_everything_fits_across_strides_dilations_norms_and_levels(tmp_path: Pat
 
 def test_the_same_levels_come_out(tmp_path: Path) -> None:
     given, taken = classifier(tmp_path / "a.pt").eval(), retinanet(norm="frozen", frozen_stages=5).eval()
-    load_backbone(taken, tmp_path / "a.pt")
+    load_backbone_from(taken, tmp_path / "a.pt")
     images = torch.rand(1, 3, 64, 96)
     torch.testing.assert_close(taken.backbone(images)["c5"], given.backbone(images)["c5"], rtol=1e-5, atol=1e-5)
 
@@ -67,7 +67,7 @@ def test_the_same_levels_come_out(tmp_path: Path) -> None:
 def test_a_dilated_stage_has_every_cell_of_the_plain_one(tmp_path: Path) -> None:
     """The hole algorithm: the weights mean the same at half the stride."""
     given, taken = classifier(tmp_path / "a.pt").eval(), retinanet(dilation="after_first").eval()
-    load_backbone(taken, tmp_path / "a.pt")
+    load_backbone_from(taken, tmp_path / "a.pt")
     images = torch.rand(1, 3, 64, 96)
     fine, coarse = taken.backbone(images)["c5"], given.backbone(images)["c5"]
     torch.testing.assert_close(fine[:, :, ::2, ::2], coarse, rtol=1e-4, atol=1e-5)
@@ -75,7 +75,7 @@ def test_a_dilated_stage_has_every_cell_of_the_plain_one(tmp_path: Path) -> None
 
 def test_another_depth_takes_what_it_knows(tmp_path: Path) -> None:
     given, taken = classifier(tmp_path / "a.pt"), retinanet(depth=34)
-    transfer = load_backbone(taken, tmp_path / "a.pt")
+    transfer = load_backbone_from(taken, tmp_path / "a.pt")
     assert transfer.skipped == ()
     assert set(transfer.loaded) == {n for n in given.backbone.state_dict() if not n.endswith("num_batches_tracked")}
     assert all(name.startswith(("layer1.2", "layer2.", "layer3.", "layer4.2")) for name in transfer.new)
@@ -87,7 +87,7 @@ def test_other_widths_are_skipped_and_new(tmp_path: Path) -> None:
     taken = retinanet(width=16)
     before = {name: tensor.clone() for name, tensor in taken.state_dict().items()}
     with pytest.raises(ValueError, match=r"a\.pt: nothing of its backbone \(resnet\) fits this one"):
-        load_backbone(taken, tmp_path / "a.pt")
+        load_backbone_from(taken, tmp_path / "a.pt")
     for name, tensor in taken.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
 
@@ -98,7 +98,7 @@ def test_the_moving_average_is_taken_where_there_is_one(tmp_path: Path) -> None:
     state["ema"] = {name: torch.full_like(tensor, 3) for name, tensor in state["model"].items()}
     torch.save(state, tmp_path / "a.pt")
     taken = retinanet()
-    load_backbone(taken, tmp_path / "a.pt")
+    load_backbone_from(taken, tmp_path / "a.pt")
     assert (taken.backbone.conv1.weight == 3).all()
 
 
@@ -108,7 +108,7 @@ BOTNET = {"name": "botnet", "depth": 50, "width": 8, "num_heads": 2}
 def test_tables_of_positions_are_interpolated(tmp_path: Path) -> None:
     given = classifier(tmp_path / "a.pt", **{**BOTNET, "image_size": 64})
     taken = retinanet(**{**BOTNET, "image_size": 128})
-    transfer = load_backbone(taken, tmp_path / "a.pt")
+    transfer = load_backbone_from(taken, tmp_path / "a.pt")
     assert transfer.skipped == transfer.new == ()
     found, weights = taken.backbone.state_dict(), given.backbone.state_dict()
     longer = [name for name, tensor in weights.items() if tensor.shape != found[name].shape]
@@ -122,9 +122,9 @@ def test_tables_of_positions_are_interpolated(tmp_path: Path) -> None:
 
 
 def test_a_resnet_begins_a_botnet_up_to_its_attention(tmp_path: Path) -> None:
-    """What was learnt behind a convolution is not taken behind attention: blocks start as their shortcuts."""
+    """What was learned behind a convolution is not taken behind attention: blocks start as their shortcuts."""
     given, taken = classifier(tmp_path / "a.pt", depth=50).eval(), retinanet(**BOTNET).eval()
-    transfer = load_backbone(taken, tmp_path / "a.pt")
+    transfer = load_backbone_from(taken, tmp_path / "a.pt")
     left = ("conv2", "bn2", "conv3", "bn3")
     assert {tuple(name.split(".")[:3]) for name in transfer.skipped} == {
         ("layer4", str(i), child) for i in range(3) for child in left
@@ -162,7 +162,7 @@ def test_layers_of_another_kind_are_not_half_taken(
     classifier(tmp_path / "a.pt", **given)
     ours = retinanet(**taken)
     before = {name: tensor.clone() for name, tensor in ours.backbone.state_dict().items()}
-    transfer = load_backbone(ours, tmp_path / "a.pt")
+    transfer = load_backbone_from(ours, tmp_path / "a.pt")
     after = ours.backbone.state_dict()
     assert set(untouched) <= set(transfer.new)
     assert transfer.loaded
@@ -172,7 +172,7 @@ def test_layers_of_another_kind_are_not_half_taken(
 
 def test_only_the_stem_of_another_kind_of_resnet_is_taken(tmp_path: Path) -> None:
     classifier(tmp_path / "a.pt")
-    transfer = load_backbone(retinanet(depth=50), tmp_path / "a.pt")
+    transfer = load_backbone_from(retinanet(depth=50), tmp_path / "a.pt")
     assert set(transfer.loaded) == {
         "conv1.weight",
         *(f"bn1.{name}" for name in ("weight", "bias", "running_mean", "running_var")),
@@ -182,15 +182,15 @@ def test_only_the_stem_of_another_kind_of_resnet_is_taken(tmp_path: Path) -> Non
 def test_what_is_frozen_must_be_given(tmp_path: Path) -> None:
     classifier(tmp_path / "a.pt")
     with pytest.raises(ValueError, match=r"a\.pt: \d+ tensors that the recipe freezes .*frozen_stages 0"):
-        load_backbone(retinanet(depth=50, frozen_stages=2), tmp_path / "a.pt")
-    assert load_backbone(retinanet(depth=50, frozen_stages=1), tmp_path / "a.pt").loaded
+        load_backbone_from(retinanet(depth=50, frozen_stages=2), tmp_path / "a.pt")
+    assert load_backbone_from(retinanet(depth=50, frozen_stages=1), tmp_path / "a.pt").loaded
 
 
 @pytest.mark.parametrize("atrous", ["none", "switchable"])
 def test_a_resnet_begins_every_resnet_of_a_recursive_pyramid(tmp_path: Path, atrous: str) -> None:
     given = classifier(tmp_path / "a.pt")
     taken = retinanet(name="rfp", atrous=atrous, out_channels=16)
-    transfer = load_backbone(taken, tmp_path / "a.pt")
+    transfer = load_backbone_from(taken, tmp_path / "a.pt")
     assert transfer.skipped == ()
     weights, found = given.backbone.state_dict(), taken.backbone.state_dict()
     for name, tensor in weights.items():
@@ -204,6 +204,6 @@ def test_a_resnet_begins_every_resnet_of_a_recursive_pyramid(tmp_path: Path, atr
         torch.testing.assert_close(ours(images)["c5"], theirs(images)["c5"], rtol=1e-5, atol=1e-5)
     torch.save(detector_state(taken, resolve("retinanet_r50_rfp").recipe), tmp_path / "b.pt")
     again = retinanet(name="rfp", atrous=atrous, out_channels=16)
-    assert load_backbone(again, tmp_path / "b.pt").new == ()
+    assert load_backbone_from(again, tmp_path / "b.pt").new == ()
     for name, tensor in again.backbone.state_dict().items():
         torch.testing.assert_close(tensor, found[name], rtol=0, atol=0)

@@ -1,4 +1,4 @@
-"""Recursive feature pyramid: a backbone that looks at the picture twice."""
+"""Recursive feature pyramid: a backbone that looks at the image twice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FED_BACK = ("c3", "c4", "c5")
 
 
 class RFP(nn.Module):
-    """ResNet and FPN run several times; the FPN of one step feeds the ResNet of the next, on the same picture.
+    """ResNet and FPN run several times; the FPN of one step feeds the ResNet of the next, on the same image.
 
     p^1 = FPN(ResNet(image));  q = FPN(ResNet(image, feedback_l(ASPP(p_l^t))));
     p_l^{t+1} = w * q_l + (1 - w) * p_l^t with w = sigmoid(fusion(q_l)).
@@ -40,7 +40,7 @@ class RFP(nn.Module):
         extra_levels: levels to add beyond the coarsest, each half the size: 1 for P6, 2 for P6 and P7.
         extra: what they are made of, as in ``fpn``: ``max_pool``, or convolutions of stride 2 on the coarsest level of
             the ResNet (``conv_input``) or of the FPN (``conv_output``).
-        steps: how often the picture is looked at, at least 2; the paper also has 3.
+        steps: how often the image is looked at, at least 2; the paper also has 3.
         shared: whether all steps have one ResNet and its feedback. Otherwise (the paper) each has its own; all ResNets
             start from the same weights. FPN, ASPP and fusion are always the same ones.
         atrous: of the 3 x 3 convolutions in c3, c4 and c5: ``none``, or ``switchable`` for the paper's switchable
@@ -48,7 +48,7 @@ class RFP(nn.Module):
 
     Source: Qiao et al., DetectoRS, CVPR 2021, sections 3 and 4. Checked against ``RFP``, ``DetectoRS_ResNet`` and
     ``SAConv2d`` of mmdet 3.3.0 and mmcv a8073c7: same weights, same outputs and gradients. Differs in basic blocks,
-    which there have neither feedback nor switches; in standardising the weights of switchable convolutions only, where
+    which there have neither feedback nor switches; in standardizing the weights of switchable convolutions only, where
     the published configurations do so with every convolution of the ResNets; in levels, which there always begin with
     c2; and in starting the ResNets of all steps alike without pretrained weights too. Switchable convolutions are
     not deformable here.

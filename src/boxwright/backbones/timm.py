@@ -28,7 +28,7 @@ class Timm(nn.Module):
 
     A level is called by the stride that it has in the unchanged model: c3 is the last map of stride 8. A stride that
     is no power of two takes the nearest: a vision transformer with patches of 14 pixels has a c4. Where a model only
-    takes multiples of its stride, pictures are padded with zeros at the right and at the bottom, and maps cut to
+    takes multiples of its stride, images are padded with zeros at the right and at the bottom, and maps cut to
     ceil(size / stride).
 
     Args:
@@ -130,7 +130,7 @@ class Timm(nn.Module):
                 batch_norm.momentum = momentum
 
     def _fit(self, model: str, coarsest: int) -> int:
-        """The multiple that sides of pictures are padded to, found on a device that has shapes only.
+        """The multiple that sides of images are padded to, found on a device that has shapes only.
 
         Also freezes what no level depends on, if the model has such parameters: they cannot be trained.
         """
@@ -154,7 +154,7 @@ class Timm(nn.Module):
                 self.body.train()
                 self._freeze_unused(state, features)
                 return multiple
-        raise ValueError(f"model {model} does not take pictures of any size{problem}")
+        raise ValueError(f"model {model} does not take images of any size{problem}")
 
     def _shape(self, name: str, images: Tensor) -> tuple[int, ...]:
         level = self.out_spec[name]
@@ -199,7 +199,7 @@ def _timm() -> Any:
 
 
 def _create(model: str, **options: Any) -> Any:
-    """timm's model without what comes after its maps, made for pictures of any size where it has that choice."""
+    """timm's model without what comes after its maps, made for images of any size where it has that choice."""
     timm = _timm()
     if not timm.is_model(model):
         near = difflib.get_close_matches(model, timm.list_models(), n=3, cutoff=0.5)

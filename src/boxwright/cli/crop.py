@@ -32,7 +32,7 @@ def run(argv: Sequence[str]) -> int:
         cut = _cut(console, split, found, options)
         counts = ", ".join(f"{name} {count:,}" for name, count in cut.counts.items())
         small = f"; {cut.too_small:,} objects below {options.min_size} pixels left out" if cut.too_small else ""
-        print(f"{out / split}: {sum(cut.counts.values()):,} pictures ({counts}){small}")
+        print(f"{out / split}: {sum(cut.counts.values()):,} images ({counts}){small}")
     return 0
 
 
@@ -40,7 +40,7 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     """What was typed, checked as far as it can be without the files that are read."""
     parser = CommandParser(
         "crop",
-        description="Cut every object out of a data set in COCO format, as a square picture in OUT/SPLIT/CLASS: data\n"
+        description="Cut every object out of a data set in COCO format, as a square image in OUT/SPLIT/CLASS: data\n"
         "for a classifier.",
     )
     parser.add_argument("--data", metavar="DIR", help="data set: annotations/train.json + images/, or a like layout")
@@ -88,7 +88,7 @@ def _splits(options: argparse.Namespace) -> list[str]:
 
 
 def _files(options: argparse.Namespace, split: str) -> tuple[str | None, str | None]:
-    """The annotation file and the folder of pictures that were typed for a split."""
+    """The annotation file and the folder of images that were typed for a split."""
     return getattr(options, f"{split}_annotations", None), getattr(options, f"{split}_images", None)
 
 

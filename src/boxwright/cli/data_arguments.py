@@ -14,7 +14,7 @@ from boxwright.data.readers.coco import open_data, splits
 from boxwright.data.records import DetectionData
 from boxwright.structures import Category, Task
 
-MANY_PICTURES = 2000
+MANY_IMAGES = 2000
 
 
 def read_split(
@@ -40,7 +40,7 @@ def read_split(
         line = bar.add_task(split, total=None, visible=False)
 
         def show(done: int, total: int) -> None:
-            bar.update(line, completed=done, total=total, visible=total >= MANY_PICTURES)
+            bar.update(line, completed=done, total=total, visible=total >= MANY_IMAGES)
 
         if task == "classification":
             assert data is not None
@@ -75,4 +75,4 @@ def add_split_arguments(parser: argparse.ArgumentParser, split: str) -> None:
         metavar="FILE",
         help=f"the {split} split's annotation file, instead of --data's",
     )
-    parser.add_argument(f"--{split}-images", metavar="DIR", help=f"the {split} split's pictures, instead of --data's")
+    parser.add_argument(f"--{split}-images", metavar="DIR", help=f"the {split} split's images, instead of --data's")

@@ -32,14 +32,14 @@ from boxwright.evaluation.evaluate import Evaluation
 from boxwright.evaluation.tables import evaluation_tables
 from boxwright.files import check_folder, write_text
 from boxwright.reports.drawing import draw_detections
-from boxwright.reports.report import ReportPicture, require_extra, write_report
+from boxwright.reports.report import ReportImage, require_extra, write_report
 from boxwright.structures import Detections
 from boxwright.training.checkpoint import BEST, LAST
 from boxwright.training.log import read_log
 from boxwright.workflows.validation import Validation
 
 RECIPE, BUDGET = "rtdetr_tiny", "5m"
-NUM_PICTURES = 1000  # of fewer, the last minutes of training only learn them by heart
+NUM_IMAGES = 1000  # of fewer, the last minutes of training only learn them by heart
 NUM_SHOWN = 8
 THRESHOLD = 0.5
 
@@ -67,7 +67,7 @@ def run(argv: Sequence[str]) -> int:
     check_folder(out)
 
     say(console, "1/4  drawing a data set")
-    draw_data_set(out / "data", train=NUM_PICTURES, image_size=160)
+    draw_data_set(out / "data", train=NUM_IMAGES, image_size=160)
     say(console, "2/4  training")
     if not _trained(out / "run"):
         command = f"demo --out {out}"
@@ -83,11 +83,11 @@ def run(argv: Sequence[str]) -> int:
     data = open_data(out / "data", "val", categories=detector.categories)
     evaluation = Validation(data).measure(detector)
     Console().print(evaluation_tables(evaluation))
-    pictures = _shown(data, evaluation.detections)
-    _write_predictions(out / "predictions", pictures, data)
+    images = _shown(data, evaluation.detections)
+    _write_predictions(out / "predictions", images, data)
 
     say(console, "4/4  writing the report")
-    _write_report(out, evaluation, pictures, data)
+    _write_report(out, evaluation, images, data)
     print(f"""
 report        {out / "report.html"}
 predictions   {out / "predictions"}
@@ -119,26 +119,26 @@ def _trained(run: Path) -> bool:
     return bool(progress["step"] == progress["steps"])
 
 
-def _shown(data: DetectionData, found: dict[int, Detections]) -> list[ReportPicture]:
-    """The first pictures that have objects, and one that has none."""
+def _shown(data: DetectionData, found: dict[int, Detections]) -> list[ReportImage]:
+    """The first images that have objects, and one that has none."""
     full = [r for r in data.records if len(r.labels)]
     empty = [r for r in data.records if not len(r.labels)]
     chosen = full[: NUM_SHOWN - 1] + empty[:1]
-    return [ReportPicture(read_image(r.path), r, found[r.image_id]) for r in chosen]
+    return [ReportImage(read_image(r.path), r, found[r.image_id]) for r in chosen]
 
 
-def _write_predictions(folder: Path, pictures: Sequence[ReportPicture], data: DetectionData) -> None:
+def _write_predictions(folder: Path, images: Sequence[ReportImage], data: DetectionData) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    for picture in pictures:
-        name = picture.record.path.name
-        kept = picture.detections.select(picture.detections.scores >= THRESHOLD)
-        draw_detections(picture.image, kept, data.categories, threshold=THRESHOLD).save(folder / name, quality=95)
+    for image in images:
+        name = image.record.path.name
+        kept = image.detections.select(image.detections.scores >= THRESHOLD)
+        draw_detections(image.image, kept, data.categories, threshold=THRESHOLD).save(folder / name, quality=95)
         rows += detection_rows(name, kept, data.categories)
     write_text(folder / "predictions.json", json.dumps(rows, indent=1) + "\n")
 
 
-def _write_report(out: Path, evaluation: Evaluation, pictures: Sequence[ReportPicture], data: DetectionData) -> None:
+def _write_report(out: Path, evaluation: Evaluation, images: Sequence[ReportImage], data: DetectionData) -> None:
     state = read_checkpoint(out / "run" / LAST)
     recipe, progress = state["recipe"], state["progress"]
     parts = [recipe["backbone"], *recipe["neck"], recipe["head"]]
@@ -147,13 +147,13 @@ def _write_report(out: Path, evaluation: Evaluation, pictures: Sequence[ReportPi
         title="Boxwright demo",
         metrics=evaluation.to_json(curves=True),
         history=read_log(out / "run"),
-        pictures=pictures,
+        images=images,
         categories=data.categories,
         threshold=THRESHOLD,
         summary={
             "detector": ", ".join(part["name"] for part in parts),
             "training": f"{progress['steps']} steps in {progress['seconds']:.0f} s",
-            "held-out pictures": str(len(data.records)),
+            "held-out images": str(len(data.records)),
             f"best {progress['measure']} during training": f"{progress['best']:.3f}",
         },
         notes=evaluation.notes,

@@ -12,15 +12,15 @@ from boxwright.files import check_folder
 
 def run(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
-    parser = CommandParser("draw", description="Draw pictures of shapes in COCO format, with boxes and masks.")
+    parser = CommandParser("draw", description="Draw images of shapes in COCO format, with boxes and masks.")
     parser.add_argument("--out", metavar="DIR", required=True, help="a new folder, or one of an older drawn set")
-    parser.add_argument("--train", metavar="N", type=int, default=400, help="pictures to train on (default: 400)")
-    parser.add_argument("--val", metavar="N", type=int, default=100, help="pictures held out (default: 100)")
+    parser.add_argument("--train", metavar="N", type=int, default=400, help="images to train on (default: 400)")
+    parser.add_argument("--val", metavar="N", type=int, default=100, help="images held out (default: 100)")
     parser.add_argument("--image-size", metavar="N", type=int, default=256, help="longest side (default: 256)")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of everything that is drawn (default: 0)")
     options = parser.parse(argv)
     out = Path(options.out)
     check_folder(out)
     draw_data_set(out, train=options.train, val=options.val, image_size=options.image_size, seed=options.seed)
-    print(f"{options.train} pictures to train on and {options.val} held out, in {out}")
+    print(f"{options.train} images to train on and {options.val} held out, in {out}")
     return 0

@@ -23,7 +23,7 @@ from boxwright.structures import Batch
 from boxwright.training.distributed import choose_device
 from boxwright.workflows.validation import Validation
 
-ROOM = ("num_candidates", "num_proposals", "max_candidates")
+ROOM = ("pre_nms_top_k", "post_nms_top_k")
 """Options of heads that leave room for detections: without weights, and of two numbers the second for prediction."""
 
 ADVICE = dict.fromkeys((*ROOM, "max_detections"), ": raise --max-detections")
@@ -88,14 +88,14 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--split", default="val", help="which split of it (default: val)")
     parser.add_argument("--annotations", metavar="FILE", help="annotation file, instead of --data's")
-    parser.add_argument("--images", metavar="DIR", help="pictures, instead of --data's")
+    parser.add_argument("--images", metavar="DIR", help="images, instead of --data's")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers as JSON")
-    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="pictures at a time (default: 8)")
+    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="images at a time (default: 8)")
     parser.add_argument(
         "--max-detections",
         metavar="N",
         type=int,
-        help=f"find and count so many per picture, for dense pictures; COCO counts {MAX_DETECTIONS} per class",
+        help=f"find and count so many per image, for dense images; COCO counts {MAX_DETECTIONS} per class",
     )
     parser.add_argument("--workers", metavar="N", type=int, default=0, help="reading processes (default: 0)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")

@@ -1,4 +1,4 @@
-"""``boxwright info``: how large a recipe's detector is and what a picture costs, part by part."""
+"""``boxwright info``: how large a recipe's detector is and what an image costs, part by part."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(argv: list[str]) -> int:
     """Print the table, or JSON."""
     parser = CommandParser(
         "info",
-        description="Parameters, and multiply-adds for one picture in evaluation mode:\n"
+        description="Parameters, and multiply-adds for one image in evaluation mode:\n"
         "convolutions, linear layers and attention, as torch.utils.flop_counter counts them.",
     )
     parser.add_argument(
@@ -57,7 +57,7 @@ def run(argv: list[str]) -> int:
 def measure(recipe: Recipe, num_classes: int, counted: Mapping[Any, Any] | None = None) -> dict[str, Any]:
     """Parameters and GMAC of a resolved recipe, in total and per part.
 
-    GMAC is half of what ``torch.utils.flop_counter`` counts for one picture of the recipe's image size, in the
+    GMAC is half of what ``torch.utils.flop_counter`` counts for one image of the recipe's image size, in the
     graph that was published, so that figures compare with those of papers. ``deployed_gmac`` is what prediction
     runs: branches and norms fused, and nothing computed that is not used. Neither has masks, of which there are as
     many as objects are found.
@@ -71,12 +71,12 @@ def measure(recipe: Recipe, num_classes: int, counted: Mapping[Any, Any] | None 
     detector = build_resolved(recipe, categories=categories).eval()
     size = recipe["input"]["image_size"]
     fused = detector.fused()
-    if fused.needs_masks and hasattr(fused.head, "as_published"):
-        fused.head.as_published = True  # type: ignore[assignment]
+    if fused.needs_masks and hasattr(fused.head, "count_as_published"):
+        fused.head.count_as_published = True  # type: ignore[assignment]
     deployed = _flops(fused, size, counted).get("Global", 0)
     for module in detector.modules():
-        if hasattr(module, "as_published"):
-            module.as_published = True  # type: ignore[assignment]
+        if hasattr(module, "count_as_published"):
+            module.count_as_published = True  # type: ignore[assignment]
     flops = _flops(detector, size, counted)
     parts = [
         {"slot": slot, "name": name, **_num_params(part), "gmac": flops.get(f"Detector.{path}", 0) / 2e9}

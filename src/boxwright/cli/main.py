@@ -15,7 +15,7 @@ COMMANDS = {
     "demo": "draw a data set, train on it, evaluate, predict and write a report",
     "train": "train a detector or a classifier on a data set",
     "eval": "measure a trained one on a data set: COCO metrics or accuracy, a table per class",
-    "predict": "find objects in pictures, draw and list them",
+    "predict": "find objects in images, draw and list them",
     "info": "parameters and multiply-adds of a recipe, part by part",
     "draw": "a data set of drawn shapes, for first experiments",
     "crop": "cut the objects out of a data set, for a classifier",

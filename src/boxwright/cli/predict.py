@@ -1,4 +1,4 @@
-"""``boxwright predict``: find objects in pictures, draw and list them."""
+"""``boxwright predict``: find objects in files, draw and list them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from boxwright.structures import Category, Detections
 from boxwright.training.distributed import choose_device
 
 
-class Picture(NamedTuple):
+class ImageFile(NamedTuple):
     """A file, and the name that it goes by: relative to the folder that was given, or its own."""
 
     path: Path
@@ -35,11 +35,11 @@ class Picture(NamedTuple):
 def run(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
     parser = CommandParser(
-        "predict", description="Find objects in pictures, or their classes; draw them, and list them as JSON."
+        "predict", description="Find objects in files, or their classes; draw them, and list them as JSON."
     )
     parser.add_argument("model", metavar="MODEL", help="a checkpoint, or the folder of a run")
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="pictures, folders of pictures, globs")
-    parser.add_argument("--out", metavar="DIR", default="predictions", help="for drawn pictures (default: predictions)")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="files, folders of files, globs")
+    parser.add_argument("--out", metavar="DIR", default="predictions", help="for drawn images (default: predictions)")
     parser.add_argument(
         "--threshold",
         metavar="T",
@@ -50,7 +50,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--json", metavar="FILE", help="also write detections as JSON: boxes as [x, y, w, h], masks as RLE"
     )
-    parser.add_argument("--batch-size", metavar="N", type=int, default=1, help="pictures at a time (default: 1)")
+    parser.add_argument("--batch-size", metavar="N", type=int, default=1, help="images at a time (default: 1)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
     parser.add_argument("--trust", metavar="MODULE", action="append", default=[], help="import parts from MODULE")
     options = parser.parse(argv)
@@ -58,9 +58,9 @@ def run(argv: Sequence[str]) -> int:
         parser.error(f"--threshold is between 0 and 1, not {options.threshold}")
     if options.batch_size < 1:
         parser.error(f"--batch-size is at least 1, not {options.batch_size}")
-    pictures = find_pictures(options.paths)
+    files = find_images(options.paths)
     out = Path(options.out)
-    _check_out(out, pictures)
+    _check_out(out, files)
     target = Path(options.json) if options.json else None
     if target is not None:
         check_target(target)
@@ -71,83 +71,83 @@ def run(argv: Sequence[str]) -> int:
     rows: list[dict[str, Any]] = []
     failures: list[str] = []
     console = Console(stderr=True)
-    batches = list(_batches(pictures, options.batch_size))
+    batches = list(_batches(files, options.batch_size))
     for batch in track(batches, "predicting", console=console, disable=not console.is_terminal):
         rows += _predict(detector, batch, out, options.threshold, failures)
-    done = len(pictures) - len(failures)
+    done = len(files) - len(failures)
     if done and target is not None:
         write_text(target, json.dumps(rows, indent=1) + "\n")
     if done:
         where = f", as JSON in {target}" if target is not None else ""
         found = "objects in" if detector.task == "detection" else "classes of"
-        print(f"{len(rows)} {found} {done} pictures, drawn in {out}{where}")
+        print(f"{len(rows)} {found} {done} files, drawn in {out}{where}")
     if failures:
-        raise ValueError(f"{len(failures)} of {len(pictures)} pictures could not be read: {'; '.join(failures[:3])}")
+        raise ValueError(f"{len(failures)} of {len(files)} images could not be read: {'; '.join(failures[:3])}")
     return 0
 
 
-def find_pictures(paths: Sequence[str]) -> list[Picture]:
-    """The pictures that paths mean: files as they are, folders with all below them, globs; each once, in order.
+def find_images(paths: Sequence[str]) -> list[ImageFile]:
+    """The images that paths mean: files as they are, folders with all below them, globs; each once, in order.
 
     Raises:
         FileNotFoundError: a path or a glob without a match.
-        ValueError: a folder without pictures.
+        ValueError: a folder without images.
     """
-    found: dict[Path, Picture] = {}
+    found: dict[Path, ImageFile] = {}
     for given in paths:
         path = Path(given)
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             if not inside:
-                raise ValueError(f"{path}: no pictures in this folder ({', '.join(sorted(SUFFIXES))})")
-            new = [Picture(p, p.relative_to(path).as_posix()) for p in inside]
+                raise ValueError(f"{path}: no files in this folder ({', '.join(sorted(SUFFIXES))})")
+            new = [ImageFile(p, p.relative_to(path).as_posix()) for p in inside]
         elif path.exists():
-            new = [Picture(path, path.name)]
+            new = [ImageFile(path, path.name)]
         else:
             matches = sorted(m for m in glob.glob(given, recursive=True) if Path(m).is_file())
             if not matches:
-                raise FileNotFoundError(f"{given}: no such picture or folder")
-            new = [Picture(Path(m), Path(m).name) for m in matches]
-        for picture in new:
-            found.setdefault(picture.path.resolve(), picture)
+                raise FileNotFoundError(f"{given}: no such image or folder")
+            new = [ImageFile(Path(m), Path(m).name) for m in matches]
+        for file in new:
+            found.setdefault(file.path.resolve(), file)
     return list(found.values())
 
 
-def _check_out(out: Path, pictures: Sequence[Picture]) -> None:
+def _check_out(out: Path, files: Sequence[ImageFile]) -> None:
     check_folder(out)
-    sources = {p.path.resolve() for p in pictures}
+    sources = {p.path.resolve() for p in files}
     drawn: dict[Path, Path] = {}
-    for picture in pictures:
-        target = _target(out, picture)
+    for file in files:
+        target = _target(out, file)
         if target.resolve() in sources:
-            raise ValueError(f"{target} is one of the pictures, and drawing would overwrite it; give another --out")
+            raise ValueError(f"{target} is one of the files, and drawing would overwrite it; give another --out")
         if target in drawn:
             raise ValueError(
-                f"{drawn[target]} and {picture.path} would both be drawn to {target}; predict one of them alone, "
+                f"{drawn[target]} and {file.path} would both be drawn to {target}; predict one of them alone, "
                 "or give the folder above both"
             )
-        drawn[target] = picture.path
+        drawn[target] = file.path
 
 
-def _target(out: Path, picture: Picture) -> Path:
-    name = Path(picture.name)
-    # Drawn pictures are JPEG or PNG, whatever came in.
+def _target(out: Path, file: ImageFile) -> Path:
+    name = Path(file.name)
+    # Drawn images are JPEG or PNG, whatever came in.
     return out / (name if name.suffix.lower() in (".jpg", ".jpeg", ".png") else name.with_suffix(".png"))
 
 
-def _batches(pictures: Sequence[Picture], size: int) -> Iterator[Sequence[Picture]]:
-    for first in range(0, len(pictures), size):
-        yield pictures[first : first + size]
+def _batches(files: Sequence[ImageFile], size: int) -> Iterator[Sequence[ImageFile]]:
+    for first in range(0, len(files), size):
+        yield files[first : first + size]
 
 
 def _predict(
-    detector: Detector, batch: Sequence[Picture], out: Path, threshold: float, failures: list[str]
+    detector: Detector, batch: Sequence[ImageFile], out: Path, threshold: float, failures: list[str]
 ) -> list[dict[str, Any]]:
     readable, images = [], []
-    for picture in batch:
+    for file in batch:
         try:
-            images.append(read_image(picture.path))
-            readable.append(picture)
+            images.append(read_image(file.path))
+            readable.append(file)
         except (OSError, ValueError) as error:
             failures.append(str(error))
     if not readable:
@@ -155,18 +155,18 @@ def _predict(
     rows = []
     classifies = detector.task == "classification"
     found = detector.predict(images, threshold=0.0 if classifies else threshold, batch_size=len(images))
-    for picture, image, detections in zip(readable, images, found, strict=True):
+    for file, image, detections in zip(readable, images, found, strict=True):
         assert isinstance(detections, Detections)
-        target = _target(out, picture)
+        target = _target(out, file)
         target.parent.mkdir(parents=True, exist_ok=True)
         drawn = detections
         if classifies:
             best = torch.arange(len(detections.scores)) == 0
-            # The boxes of a picture's classes are all the same: one of them is drawn.
+            # The boxes of an image's classes are all the same: one of them is drawn.
             drawn = detections.select(best)
             detections = detections.select(best | (detections.scores >= threshold))
         _save(draw_detections(image, drawn, detector.categories, threshold=0.0), target)
-        rows += detection_rows(picture.name, detections, detector.categories)
+        rows += detection_rows(file.name, detections, detector.categories)
     return rows
 
 
@@ -178,7 +178,7 @@ def _save(image: Image.Image, target: Path) -> None:
 
 
 def detection_rows(file_name: str, detections: Detections, categories: Sequence[Category]) -> list[dict[str, Any]]:
-    """Detections of one picture as JSON rows: the data set's own ids, boxes (x, y, w, h) in its pixels, RLE masks."""
+    """Detections of one image as JSON rows: the data set's own ids, boxes (x, y, w, h) in its pixels, RLE masks."""
     rows: list[dict[str, Any]] = []
     for (x1, y1, x2, y2), score, label in zip(
         detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True

@@ -34,7 +34,7 @@ from boxwright.training.interrupt import Interrupted
 from boxwright.training.log import LOG
 from boxwright.training.loop import train
 from boxwright.training.run import RECIPE, WEIGHTS, Run
-from boxwright.weights.backbone import give_backbone, read_backbone
+from boxwright.weights.backbone import load_backbone_weights, read_backbone_weights
 from boxwright.workflows.validation import Validation
 
 BEFORE_A_CHECKPOINT = {RECIPE, LOG, WEIGHTS, "tensorboard", "last.unfinished"}
@@ -115,7 +115,7 @@ def _work(
     task = recipe_task(recipe)
     check_task(recipe, task)
     source = None if options.resume else options.backbone_weights
-    given = None if source is None else read_backbone(source)
+    given = None if source is None else read_backbone_weights(source)
     data = _split(console, "train", options, categories, task)
     validation = _validation(console, options, data, task)
     settings = section_options(recipe, "train")
@@ -123,7 +123,7 @@ def _work(
     detector = build_resolved(recipe, categories=data.categories)
     transfer = None
     if given is not None:
-        transfer = give_backbone(detector, given)
+        transfer = load_backbone_weights(detector, given)
         for line in report(transfer, given, detector.input_format):
             say(console, line)
     _announce(console, detector, data, validation, folder)
@@ -166,7 +166,7 @@ def _conclude(console: Console, progress: Progress, folder: Path, data: str | No
     best = f", best {progress.measure} {progress.best:.3f}" if progress.best >= 0 else ""
     say(console, f"done: {progress.steps} steps in {progress.seconds:.0f} s{best}")
     commands = [] if data is None else [f"boxwright eval {folder / BEST} --data {data} --split val"]
-    commands.append(f"boxwright predict {folder / BEST} PICTURE...")
+    commands.append(f"boxwright predict {folder / BEST} IMAGE...")
     for lead, line in zip(("now: ", "     "), commands, strict=False):
         say(console, f"{lead} {line}")
 
@@ -180,9 +180,9 @@ def _announce(
         if validation is not None:
             check_masks(validation.data, crowds=True)
     objects = f" (at most {max_objects(data)} objects in one)" if detector.task == "detection" else ""
-    pictures = f"{len(data.records)} pictures of {len(data.categories)} classes"
-    say(console, f"training on {pictures}{objects}, into {folder}")
-    # A picture's class is no object that could be hidden.
+    images = f"{len(data.records)} images of {len(data.categories)} classes"
+    say(console, f"training on {images}{objects}, into {folder}")
+    # An image's class is no object that could be hidden.
     measured = () if validation is None or detector.task == "classification" else (validation.data,)
     for split in (data, *measured) if detector.task == "detection" else ():
         for option, line in head_limits(split, detector.head).items():

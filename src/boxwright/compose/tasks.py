@@ -21,10 +21,10 @@ def check_task(recipe: Recipe, task: Task) -> None:
     augmentation = section_options(recipe, "augment")
     wrong = []
     if task == "classification" and augmentation.iou_crop:
-        wrong.append("augment.iou_crop to 0 (it looks for objects, and a classifier's are whole pictures)")
-    if task == "detection" and section_options(recipe, "input").resize == "centre_crop":
-        wrong.append("input.resize to square or shortest_side (centre_crop hides the rim of pictures)")
+        wrong.append("augment.iou_crop to 0 (it looks for objects, and a classifier's are whole images)")
+    if task == "detection" and section_options(recipe, "input").resize == "center_crop":
+        wrong.append("input.resize to square or shortest_side (center_crop hides the rim of images)")
     if task == "detection" and augmentation.rand_augment[0]:
-        wrong.append("augment.rand_augment to 0,0 (it turns pictures without their boxes)")
+        wrong.append("augment.rand_augment to 0,0 (it turns images without their boxes)")
     if wrong:
         raise ValueError(f"for {task}, set {', and '.join(wrong)}")

@@ -15,12 +15,12 @@ class TrainOptions:
     """How a detector is trained.
 
     Args:
-        epochs: passes over the training pictures.
-        steps: optimiser steps, instead of epochs.
+        epochs: passes over the training images.
+        steps: optimizer steps, instead of epochs.
         budget: time for all of training, its evaluations included, instead of epochs: 45s, 10m, 2h. The speed is
             measured first; the number of steps that follows from it is stored, so that a resumed run is the same run.
-        batch_size: pictures per optimiser step, over all processes and accumulated batches.
-        accumulate: batches that a step's pictures are split into, for less memory.
+        batch_size: images per optimizer step, over all processes and accumulated batches.
+        accumulate: batches that a step's images are split into, for less memory.
         lr: learning rate at its highest.
         backbone_lr: learning rate of the backbone; ``lr`` where None.
         lr_factors: learning rates of parts of the detector as multiples of their own; a key is one of the names between
@@ -29,21 +29,21 @@ class TrainOptions:
         momentum: of sgd; 0 for none.
         weight_decay: of AdamW, or the factor of the L2 penalty of sgd.
         norm_decay: norms and biases decay too, as in DETR and Deformable DETR.
-        clip_norm: largest norm of the gradient of a step; 0 for no limit.
+        max_grad_norm: largest norm of the gradient of a step; 0 for no limit.
         warmup_steps: steps over which the learning rate rises; at most a tenth of all.
-        decay_share: the last share of the steps, in which the learning rate is lower; 0 for none.
+        decay_fraction: the last share of the steps, in which the learning rate is lower; 0 for none.
         decay: it falls there along half a ``cosine``, or at once, in one ``step``.
-        final_lr: where it falls to, as a share of ``lr``.
-        light_share: the last share of the steps, in which pictures are only flipped and keep one size. Where None, 12
-            passes over the pictures, and at least a tenth: changed pictures pay once the plain ones are known.
+        final_lr_ratio: where it falls to, as a share of ``lr``.
+        no_aug_fraction: the last share of the steps, in which images are only flipped and keep one size. Where None, 12
+            passes over the images, and at least a tenth: changed images pay once the plain ones are known.
         ema: decay of the moving average of the weights; early on min(ema, (1 + step) / (10 + step)). 0 for none.
-        multi_scale: pictures are trained at sizes from 1 - x to 1 + x times the image size, in steps of 32 pixels; 0
+        multi_scale: images are trained at sizes from 1 - x to 1 + x times the image size, in steps of 32 pixels; 0
             for one size.
         evaluations: on the validation split, evenly over training; the last step is always evaluated.
         precision: bfloat16 runs the network under autocast; weights, boxes and losses stay float32. auto takes it where
             the device multiplies it natively; what was taken is stored with the run.
         seed: of weights, order, augmentation and noise.
-        workers: processes that read pictures; where None, none on a CPU and one per core, at most 8, beside a GPU.
+        workers: processes that read images; where None, none on a CPU and one per core, at most 8, beside a GPU.
         device: cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.
     """
 
@@ -59,12 +59,12 @@ class TrainOptions:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     norm_decay: bool = False
-    clip_norm: float = 0.1
+    max_grad_norm: float = 0.1
     warmup_steps: int = 2000
-    decay_share: float = 0.5
+    decay_fraction: float = 0.5
     decay: Literal["cosine", "step"] = "cosine"
-    final_lr: float = 0.02
-    light_share: float | None = None
+    final_lr_ratio: float = 0.02
+    no_aug_fraction: float | None = None
     ema: float = 0.9999
     multi_scale: float = 0.25
     evaluations: int = 10
@@ -75,7 +75,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         positive = ("epochs", "steps", "batch_size", "accumulate", "lr", "backbone_lr", "evaluations")
-        shares = ("decay_share", "final_lr", "light_share", "ema", "multi_scale", "momentum")
+        shares = ("decay_fraction", "final_lr_ratio", "no_aug_fraction", "ema", "multi_scale", "momentum")
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"train.{name} is a finite number, not {value}")
@@ -83,7 +83,7 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"train.{name} is greater than 0, not {value}")
-        for name in ("weight_decay", "clip_norm", "warmup_steps", "workers", "seed"):
+        for name in ("weight_decay", "max_grad_norm", "warmup_steps", "workers", "seed"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ValueError(f"train.{name} is at least 0, not {value}")

@@ -1,1 +1,1 @@
-"""Pictures and annotations: reading, augmenting, batching; knows nothing of models."""
+"""Images and annotations: reading, augmenting, batching; knows nothing of models."""

@@ -1,4 +1,4 @@
-"""A COCO annotation file, parsed and checked; knows nothing of pictures."""
+"""A COCO annotation file, parsed and checked; knows nothing of images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ListedImage(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class CocoFile:
-    """What a COCO file says: its pictures, and a table of annotations with a row each.
+    """What a COCO file says: its images, and a table of annotations with a row each.
 
     Args:
         path: the file, for messages.
@@ -183,7 +183,7 @@ def _annotation(entry: dict[str, Any], index_of: dict[int, int], label_of: dict[
     annotation_id = _whole(entry, "id")
     image_id = _whole(entry, "image_id")
     if image_id not in index_of:
-        raise _InvalidEntryError(f"image_id {image_id} is not in 'images'; add the picture or delete the annotation")
+        raise _InvalidEntryError(f"image_id {image_id} is not in 'images'; add the image or delete the annotation")
     category_id = _whole(entry, "category_id")
     if category_id not in label_of:
         raise _InvalidEntryError(

@@ -1,4 +1,4 @@
-"""Where the annotation files and pictures of a COCO-style folder are."""
+"""Where the annotation files and images of a COCO-style folder are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FIRST = ("train", "val", "test")
 
 
 class Source(NamedTuple):
-    """One split: its annotation file, and the folders that its pictures may be in, likeliest first."""
+    """One split: its annotation file, and the folders that its images may be in, likeliest first."""
 
     annotations: Path
     image_folders: tuple[Path, ...]
@@ -25,10 +25,10 @@ def find_sources(data: Path) -> dict[str, Source]:
 
     Known layouts, here for the split ``train``:
 
-    - ``annotations/train.json`` with the pictures in ``images/train/``, ``images/`` or ``train/``;
-    - ``annotations/instances_train2017.json``, of any year or none, with the pictures in ``train2017/``,
+    - ``annotations/train.json`` with the images in ``images/train/``, ``images/`` or ``train/``;
+    - ``annotations/instances_train2017.json``, of any year or none, with the images in ``train2017/``,
       ``images/train2017/`` or ``images/``; where there are several years, the split's name has the year;
-    - ``train/_annotations.coco.json`` with the pictures beside it, as Roboflow exports.
+    - ``train/_annotations.coco.json`` with the images beside it, as Roboflow exports.
 
     Folders and files named ``valid`` or ``validation`` serve the split ``val``.
 
@@ -39,7 +39,7 @@ def find_sources(data: Path) -> dict[str, Source]:
     if not data.exists():
         raise FileNotFoundError(f"data folder {data} does not exist")
     if not data.is_dir():
-        raise ValueError(f"{data} is a file; give the data folder, or this file and its pictures as explicit paths")
+        raise ValueError(f"{data} is a file; give the data folder, or this file and its images as explicit paths")
     if not any(data.iterdir()):
         raise ValueError(f"data folder {data} is empty")
     found = _roboflow(data) | _official(data) | _plain(data)

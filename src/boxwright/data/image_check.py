@@ -1,4 +1,4 @@
-"""Looking at every picture of a set before anything is done with it."""
+"""Looking at every image of a set before anything is done with it."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from pathlib import Path
 from boxwright.data.images import check_image, image_size
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
-"""By which pictures are known in a folder."""
+"""By which images are known in a folder."""
 
 Progress = Callable[[int, int], None]
-"""Called as ``progress(done, total)`` while pictures are checked."""
+"""Called as ``progress(done, total)`` while images are checked."""
 
 
-def measure_pictures(
+def measure_images(
     folder: Path, names: Sequence[str], *, decode: bool, progress: Progress | None = None
 ) -> list[tuple[int, int]]:
-    """(height, width) after EXIF rotation of every picture.
+    """(height, width) after EXIF rotation of every image.
 
     Args:
-        folder: where the pictures are.
-        names: paths of the pictures inside ``folder``.
-        decode: read the pictures entirely, so that truncated ones are found, not only their headers.
+        folder: where the images are.
+        names: paths of the images inside ``folder``.
+        decode: read the images entirely, so that truncated ones are found, not only their headers.
         progress: told how far this is.
 
     Raises:
         FileNotFoundError: ``folder`` does not exist.
-        ValueError: some pictures are missing or cannot be read: how many, and the names of the first.
+        ValueError: some images are missing or cannot be read: how many, and the names of the first.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"image folder {folder} does not exist")
@@ -59,7 +59,7 @@ def measure_pictures(
         problems += [f"{len(unreadable)} unreadable: {first_names(unreadable)}"] if unreadable else []
         reason = f" ({first_error})" if first_error else ""
         raise ValueError(
-            f"of {len(names)} pictures in {folder}, {' and '.join(problems)}{reason}; "
+            f"of {len(names)} images in {folder}, {' and '.join(problems)}{reason}; "
             "restore the files or take them out of the data set"
         )
     return sizes

@@ -1,7 +1,7 @@
-"""Pictures on their way from a file to the network: the one reading, the one resize, the one normalisation.
+"""Images on their way from a file to the network: the one reading, the one resize, the one normalization.
 
 Training, evaluation, prediction and export all go through ``read_image`` or ``as_rgb``, then ``resample``,
-then ``normalise``. A second implementation of any of these, however close, costs accuracy in silence.
+then ``normalize``. A second implementation of any of these, however close, costs accuracy in silence.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torchvision.transforms.v2 import functional as F
 
 from boxwright.data.input_format import InputFormat, Window
 
-Picture = str | Path | Image.Image | npt.NDArray[Any] | Tensor
-"""What ``as_rgb`` makes a picture of."""
+ImageLike = str | Path | Image.Image | npt.NDArray[Any] | Tensor
+"""What ``as_rgb`` makes an image of."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,20 +35,20 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns a picture upright, by its EXIF orientation (TIFF 6.0, tag 274); 1 is upright already."""
+"""What turns an image upright, by its EXIF orientation (TIFF 6.0, tag 274); 1 is upright already."""
 
 _SIDES_SWAP = (5, 6, 7, 8)
 
 
 def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture in a file as RGB, upright.
+    """The image in a file as RGB, upright.
 
-    The EXIF orientation is applied. Transparent pixels are laid on black, like the canvas around a picture.
+    The EXIF orientation is applied. Transparent pixels are laid on black, like the canvas around an image.
     Pixels of 16 bits are scaled to 8 over their full range. Of an animation, the first frame counts.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no picture, is truncated, has more pixels than Pillow's limit of 179 million,
+        ValueError: the file is no image, is truncated, has more pixels than Pillow's limit of 179 million,
             or has pixels whose range is unknown (32-bit floats).
     """
     with _opened(path) as image:
@@ -56,11 +56,11 @@ def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """(height, width) of the picture in a file after its EXIF rotation; reads the header only.
+    """(height, width) of the image in a file after its EXIF rotation; reads the header only.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no picture.
+        ValueError: the file is no image.
     """
     with _opened(path) as image:
         return _upright_size(image)
@@ -82,8 +82,8 @@ def check_image(path: Path | str) -> tuple[int, int]:
         return size
 
 
-def as_rgb(image: Picture) -> UInt8[np.ndarray, "h w 3"]:
-    """A picture in any of the usual forms as RGB, upright.
+def as_rgb(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
+    """An image in any of the usual forms as RGB, upright.
 
     Args:
         image: a file's path; a PIL image of any mode (its EXIF orientation is applied, as for a file); an
@@ -113,21 +113,21 @@ def resample(
     width: int,
     fill: tuple[int, int, int] = (0, 0, 0),
 ) -> UInt8[Tensor, "3 {height} {width}"]:
-    """Make a canvas of ``height`` x ``width`` pixels from a window of a picture; the only resize there is.
+    """Make a canvas of ``height`` x ``width`` pixels from a window of an image; the only resize there is.
 
-    Bilinear with antialiasing. A whole picture is exactly resized, and a window inside it with whole numbers for
+    Bilinear with antialiasing. A whole image is exactly resized, and a window inside it with whole numbers for
     edges is exactly cropped and resized. Of another window everything lies within a pixel of the canvas from where
-    it belongs: pixels of the picture that it cuts are resized whole, then cut off on the canvas.
+    it belongs: pixels of the image that it cuts are resized whole, then cut off on the canvas.
 
     Args:
         image: RGB.
         window: what becomes the canvas.
         height: of the canvas.
         width: of the canvas.
-        fill: RGB of the canvas where the window lies outside the picture.
+        fill: RGB of the canvas where the window lies outside the image.
 
     Raises:
-        ValueError: the window has no area or does not overlap the picture.
+        ValueError: the window has no area or does not overlap the image.
     """
     x1, y1, x2, y2 = map(float, window)
     rows, resized_height, kept_rows, canvas_rows = _overlap(y1, y2, image.shape[0], height)
@@ -144,7 +144,7 @@ def resample(
     return canvas.permute(2, 0, 1)
 
 
-def normalise(images: UInt8[Tensor, "*b 3 h w"], input_format: InputFormat) -> Float32[Tensor, "*b 3 h w"]:
+def normalize(images: UInt8[Tensor, "*b 3 h w"], input_format: InputFormat) -> Float32[Tensor, "*b 3 h w"]:
     """Bytes to what the network reads: ``(x / 255 - mean) / std``."""
     pixels = images.float() / 255
     if any(input_format.mean):
@@ -156,18 +156,18 @@ def normalise(images: UInt8[Tensor, "*b 3 h w"], input_format: InputFormat) -> F
 
 @contextmanager
 def _opened(path: Path | str) -> Iterator[Image.Image]:
-    """An open picture; whatever goes wrong while it is used becomes one line that names the file."""
+    """An open image; whatever goes wrong while it is used becomes one line that names the file."""
     try:
         with Image.open(path) as image:
             yield image
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no picture {path}") from error
+        raise FileNotFoundError(f"there is no image {path}") from error
     except UnidentifiedImageError as error:
         empty = Path(path).stat().st_size == 0
         what = "it is empty" if empty else "it is not an image file, or its beginning is damaged"
-        raise ValueError(f"{path} cannot be read as a picture: {what}") from error
+        raise ValueError(f"{path} cannot be read as an image: {what}") from error
     except Exception as error:  # on damaged files, Pillow's decoders raise what they like, SyntaxError included
-        raise ValueError(f"{path} cannot be read as a picture: {_reason(error)}") from error
+        raise ValueError(f"{path} cannot be read as an image: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -177,7 +177,7 @@ def _reason(error: Exception) -> str:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a damaged EXIF block does not make the picture unreadable: it says nothing, as if absent
+    except Exception:  # a damaged EXIF block does not make the image unreadable: it says nothing, as if absent
         return 1
 
 
@@ -197,17 +197,17 @@ def _upright_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     if image.mode == "F":
         raise ValueError("its pixels are 32-bit floats of unknown range; save it with 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _three_channels(_grey_16_to_8(np.asarray(image)))
+        return _three_channels(_gray_16_to_8(np.asarray(image)))
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
     return np.array(image.convert("RGB"))
 
 
-def _grey_16_to_8(grey: npt.NDArray[Any]) -> UInt8[np.ndarray, "h w"]:
-    if grey.min() < 0 or grey.max() > 65535:
+def _gray_16_to_8(gray: npt.NDArray[Any]) -> UInt8[np.ndarray, "h w"]:
+    if gray.min() < 0 or gray.max() > 65535:
         raise ValueError("its pixels do not fit into 16 bits; save it with 8 or 16 bits")
-    return np.asarray((grey.astype(np.uint32) * 255 + 32767) // 65535, dtype=np.uint8)
+    return np.asarray((gray.astype(np.uint32) * 255 + 32767) // 65535, dtype=np.uint8)
 
 
 def _channels_last(image: npt.NDArray[Any] | Tensor) -> npt.NDArray[Any]:
@@ -237,7 +237,7 @@ def _as_uint8(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if not (low >= 0 and high <= 1):
         raise ValueError(
             f"an image of floats must lie in [0, 1]; this one spans {low:g} to {high:g}: "
-            "undo its normalisation, or pass bytes"
+            "undo its normalization, or pass bytes"
         )
     return (pixels * 255 + 0.5).astype(np.uint8)
 
@@ -254,13 +254,13 @@ def _three_channels(pixels: npt.NDArray[np.uint8]) -> UInt8[np.ndarray, "h w 3"]
 
 
 def _overlap(start: float, stop: float, size: int, canvas_size: int) -> tuple[slice, int, slice, slice]:
-    """Where one side of a window meets a picture's side of ``size``.
+    """Where one side of a window meets an image's side of ``size``.
 
     Returns:
-        Pixels of the picture, the number that they are resized to, which of those are kept, and their places.
+        Pixels of the image, the number that they are resized to, which of those are kept, and their places.
     """
     if not (start < stop and start < size and stop > 0):
-        raise ValueError(f"the window {start:g} to {stop:g} has no part of a picture's side of {size} pixels")
+        raise ValueError(f"the window {start:g} to {stop:g} has no part of an image's side of {size} pixels")
     low, high = max(start, 0.0), min(stop, float(size))
     first = min(int(low), size - 1)
     last = max(math.ceil(high), first + 1)

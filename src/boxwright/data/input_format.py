@@ -1,20 +1,20 @@
-"""What a network wants its pictures to look like: the size of their canvases, what those show, and colours."""
+"""What a network wants its images to look like: the size of their canvases, what those show, and colors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
-Resize = Literal["square", "shortest_side", "centre_crop"]
+Resize = Literal["square", "shortest_side", "center_crop"]
 
-CENTRE_SHARE = 0.875
-"""Side of the central square, as a share of a picture's shortest side: 224 pixels of 256."""
+CENTER_SHARE = 0.875
+"""Side of the central square, as a share of an image's shortest side: 224 pixels of 256."""
 
 
 class Window(NamedTuple):
-    """The part of a picture that becomes the network's canvas, in pixels of the picture.
+    """The part of an image that becomes the network's canvas, in pixels of the image.
 
-    It may reach outside the picture: that part of the canvas is filled.
+    It may reach outside the image: that part of the canvas is filled.
     """
 
     x1: float
@@ -24,16 +24,16 @@ class Window(NamedTuple):
 
     @classmethod
     def whole(cls, height: int, width: int) -> Window:
-        """The window that is all of a picture of this size."""
+        """The window that is all of an image of this size."""
         return cls(0.0, 0.0, float(width), float(height))
 
 
-class Sizing(NamedTuple):
-    """From the size of a picture to that of its canvas, in pixels.
+class ResizeRule(NamedTuple):
+    """From the size of an image to that of its canvas, in pixels.
 
     Args:
         image_size: side of a square canvas, or the shortest side of one that keeps the aspect ratio.
-        resize: a square of the whole picture, the whole picture in its own shape, or a square of its middle.
+        resize: a square of the whole image, the whole image in its own shape, or a square of its middle.
         max_size: longest side of a canvas that keeps the aspect ratio; for a longer one, both sides shrink.
     """
 
@@ -42,7 +42,7 @@ class Sizing(NamedTuple):
     max_size: int | None = None
 
     def canvas(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of the canvas for a picture, or a part of one, of this size.
+        """(height, width) of the canvas for an image, or a part of one, of this size.
 
         **Source**: the sizes of facebookresearch/detr 29901c5 (``get_size_with_aspect_ratio``). Hence the longest
         side is rounded down, and may exceed ``max_size`` by what rounding the shortest adds to it. Differs where the
@@ -60,14 +60,14 @@ class Sizing(NamedTuple):
         return (shortest, longest) if height <= width else (longest, shortest)
 
     def window(self, height: int, width: int) -> Window:
-        """What the canvas shows of a picture of this size, without chance.
+        """What the canvas shows of an image of this size, without chance.
 
-        **Source**: of ``centre_crop``, torchvision's ``Resize(256)``, then ``CenterCrop(224)``. Differs in the
-        rounding: edges are whole pixels of the picture, within one of them and one of the canvas from theirs.
+        **Source**: of ``center_crop``, torchvision's ``Resize(256)``, then ``CenterCrop(224)``. Differs in the
+        rounding: edges are whole pixels of the image, within one of them and one of the canvas from theirs.
         """
-        if self.resize != "centre_crop":
+        if self.resize != "center_crop":
             return Window.whole(height, width)
-        shown = CENTRE_SHARE * min(height, width)
+        shown = CENTER_SHARE * min(height, width)
         side = max(1, round(shown))
         top, left = (min(round((length - shown) / 2), length - side) for length in (height, width))
         return Window(float(left), float(top), float(left + side), float(top + side))
@@ -75,15 +75,15 @@ class Sizing(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class InputFormat:
-    """What a network wants its pictures to look like; stored with the model.
+    """What a network wants its images to look like; stored with the model.
 
     Args:
         image_size: in pixels; side of the network's input where that is square, and then a multiple of 32; else the
-            shortest side of a picture's canvas.
-        resize: ``square`` stretches every picture to the same square; ``shortest_side`` keeps the aspect ratio, and
-            pictures of one training batch are padded to the largest; ``centre_crop``, for classifiers, shows the
-            central square, whose side is 0.875 of the picture's shortest.
-        max_size: with ``shortest_side``, longest side of a canvas in pixels; pictures that would be longer become
+            shortest side of an image's canvas.
+        resize: ``square`` stretches every image to the same square; ``shortest_side`` keeps the aspect ratio, and
+            images of one training batch are padded to the largest; ``center_crop``, for classifiers, shows the
+            central square, whose side is 0.875 of the image's shortest.
+        max_size: with ``shortest_side``, longest side of a canvas in pixels; images that would be longer become
             smaller on both sides.
         mean: taken off each channel, RGB with values in [0, 1].
         std: what each channel is divided by after that.
@@ -111,17 +111,17 @@ class InputFormat:
             )
 
     def canvas(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of the canvas for a picture of this size; of nothing else, so that batches do not matter."""
-        return self.sizing(self.image_size).canvas(height, width)
+        """(height, width) of the canvas for an image of this size; of nothing else, so that batches do not matter."""
+        return self.resize_rule(self.image_size).canvas(height, width)
 
     def window(self, height: int, width: int) -> Window:
-        """What that canvas shows of the picture."""
-        return self.sizing(self.image_size).window(height, width)
+        """What that canvas shows of the image."""
+        return self.resize_rule(self.image_size).window(height, width)
 
-    def sizing(self, image_size: int) -> Sizing:
+    def resize_rule(self, image_size: int) -> ResizeRule:
         """The same format at another image size; ``max_size`` changes with it."""
         max_size = None if self.max_size is None else round(self.max_size * image_size / self.image_size)
-        return Sizing(image_size, self.resize, max_size)
+        return ResizeRule(image_size, self.resize, max_size)
 
     def _check_square(self) -> None:
         if self.image_size <= 0 or self.image_size % 32:

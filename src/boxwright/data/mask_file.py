@@ -1,4 +1,4 @@
-"""A segmentation that is a picture of its own: a PNG with the mask of one object."""
+"""A segmentation that is an image of its own: a PNG with the mask of one object."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class MaskFile:
     Args:
         name: of the file, inside one of the folders.
         folders: where it is looked for, the first one first.
-        height: of the picture that it is a mask of, in pixels.
+        height: of the image that it is a mask of, in pixels.
         width: likewise.
     """
 
@@ -40,7 +40,7 @@ class MaskFile:
 
         Raises:
             FileNotFoundError: it is in none of the folders.
-            ValueError: it cannot be read, or is not as large as the picture.
+            ValueError: it cannot be read, or is not as large as the image.
         """
         path = next((folder / self.name for folder in self.folders if (folder / self.name).is_file()), None)
         if path is None:
@@ -49,7 +49,7 @@ class MaskFile:
         mask = _read(path)
         if mask.shape != (self.height, self.width):
             raise ValueError(
-                f"the mask {path} has {mask.shape[1]} x {mask.shape[0]} pixels, but its picture has "
+                f"the mask {path} has {mask.shape[1]} x {mask.shape[0]} pixels, but its image has "
                 f"{self.width} x {self.height}"
             )
         return to_json(encode_mask(torch.from_numpy(mask)))
@@ -74,7 +74,7 @@ def _read(path: Path) -> Bool[np.ndarray, "h w"]:
     except Exception as error:  # on damaged files, Pillow's decoders raise what they like, SyntaxError included
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"the mask {path} cannot be read: {reason}") from error
-    # Bytes as they are: of a palette the number of the colour counts, and 16 bits are not scaled to 8.
+    # Bytes as they are: of a palette the number of the color counts, and 16 bits are not scaled to 8.
     mask = pixels.reshape(*pixels.shape[:2], -1) != 0
     if bands[-1] == "A":
         mask = mask[..., :-1] & mask[..., -1:]
@@ -82,7 +82,7 @@ def _read(path: Path) -> Bool[np.ndarray, "h w"]:
 
 
 def _opaque(image: Image.Image) -> Bool[np.ndarray, "h w"] | Literal[True]:
-    """Where a picture is of none of the colours that it declares to be transparent; True where it declares none."""
+    """Where an image is of none of the colors that it declares to be transparent; True where it declares none."""
     if "transparency" not in image.info:
         return True
     if image.mode.startswith("I"):  # of 16 bits, the conversion would compare 8

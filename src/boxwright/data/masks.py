@@ -1,4 +1,4 @@
-"""The masks of a picture's objects, as a view of the picture shows them; and whether a data set has them."""
+"""The masks of an image's objects, as a view of the image shows them; and whether a data set has them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from boxwright.data.input_format import Window
 from boxwright.data.mask_file import run_lengths_of
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.transforms.augment import View
-from boxwright.ops.masks import decode_mask, mask_box, rasterise, run_lengths
+from boxwright.ops.masks import decode_mask, mask_box, rasterize, run_lengths
 from boxwright.structures import RLE
 
 FARTHEST = 10
-"""Where polygons may have points, in sides of the picture from its own: a slip of the pen, not of the unit."""
+"""Where polygons may have points, in sides of the image from its own: a slip of the pen, not of the unit."""
 
 
 class _BrokenError(ValueError):
@@ -36,7 +36,7 @@ class _Tile(NamedTuple):
 
 
 class _Grid(NamedTuple):
-    """The pixel of a picture under the centre of every row and column of a canvas, also outside the picture."""
+    """The pixel of an image under the center of every row and column of a canvas, also outside the image."""
 
     rows: Int64[np.ndarray, " height"]
     columns: Int64[np.ndarray, " width"]
@@ -50,7 +50,7 @@ class _Grid(NamedTuple):
         return cls(np.floor(rows).astype(np.int64), np.floor(columns).astype(np.int64))
 
     def part(self, x1: int, y1: int, x2: int, y2: int) -> tuple[int, int, int, int]:
-        """The corners, on the canvas, of what it shows of a part of the picture."""
+        """The corners, on the canvas, of what it shows of a part of the image."""
         left, right = np.searchsorted(self.columns, (x1, x2)).tolist()
         top, bottom = np.searchsorted(self.rows, (y1, y2)).tolist()
         return left, top, right, bottom
@@ -59,15 +59,15 @@ class _Grid(NamedTuple):
 _NO_TILE = _Tile(torch.zeros(0, 0, dtype=torch.bool), 0, 0)
 
 
-def record_masks(record: Record, chosen: Sequence[int], view: View) -> Bool[Tensor, "n h w"]:
-    """Masks of some of a picture's objects on the canvas of a view.
+def render_record_masks(record: Record, chosen: Sequence[int], view: View) -> Bool[Tensor, "n h w"]:
+    """Masks of some of an image's objects on the canvas of a view.
 
-    Polygons are moved with the view and rasterised on the canvas: they lose nothing. Of run lengths, a pixel of the
-    canvas shows the pixel of the picture in which its centre lies. Mirroring mirrors the mask. There is no object
-    outside of the picture.
+    Polygons are moved with the view and rasterized on the canvas: they lose nothing. Of run lengths, a pixel of the
+    canvas shows the pixel of the image in which its center lies. Mirroring mirrors the mask. There is no object
+    outside of the image.
 
     Args:
-        record: the picture and its objects.
+        record: the image and its objects.
         chosen: which objects, by their places in the record.
         view: what the canvas shows.
 
@@ -97,24 +97,24 @@ def record_masks(record: Record, chosen: Sequence[int], view: View) -> Bool[Tens
     return masks
 
 
-def picture_masks(record: Record) -> Bool[Tensor, "n h w"]:
-    """Masks of all objects of a picture, in its own pixels; empty ones where the file has none."""
+def decode_image_masks(record: Record) -> Bool[Tensor, "n h w"]:
+    """Masks of all objects of an image, in its own pixels; empty ones where the file has none."""
     masks = torch.zeros(len(record.labels), record.height, record.width, dtype=torch.bool)
     for place, segmentation in enumerate(record.segmentations):
         if segmentation:
-            masks[place] = picture_mask(record, place)
+            masks[place] = decode_image_mask(record, place)
     return masks
 
 
-def picture_mask(record: Record, place: int) -> Bool[Tensor, "h w"]:
-    """The mask of one object of a picture that has one, in the picture's own pixels.
+def decode_image_mask(record: Record, place: int) -> Bool[Tensor, "h w"]:
+    """The mask of one object of an image that has one, in the image's own pixels.
 
     Args:
-        record: the picture and its objects.
+        record: the image and its objects.
         place: of the object in the record.
     """
     whole = View(Window.whole(record.height, record.width), (record.height, record.width))
-    return record_masks(record, [place], whole)[0]
+    return render_record_masks(record, [place], whole)[0]
 
 
 def check_masks(data: DetectionData, *, crowds: bool = False) -> None:
@@ -156,7 +156,7 @@ def _name(record: Record, place: int) -> str:
 
 def _check(segmentation: Any, record: Record, bbox: list[float]) -> None:
     if isinstance(segmentation, list):
-        # One that is smaller than a pixel is no mistake: in large pictures of many objects there are such.
+        # One that is smaller than a pixel is no mistake: in large images of many objects there are such.
         for part in segmentation:
             _check_polygon(part, record)
         _check_where(segmentation, record, bbox)
@@ -167,7 +167,7 @@ def _check(segmentation: Any, record: Record, bbox: list[float]) -> None:
         raise _BrokenError(str(error)) from None
     _check_run_lengths(rle, record)
     if not any(mask_box(rle)):
-        raise _BrokenError("its segmentation has no pixel in the picture")
+        raise _BrokenError("its segmentation has no pixel in the image")
 
 
 def _check_polygon(part: Any, record: Record) -> None:
@@ -180,17 +180,17 @@ def _check_polygon(part: Any, record: Record) -> None:
                 raise _BrokenError(f"a polygon has finite numbers, not {reprlib.repr(value)}")
             if not -FARTHEST * side <= value <= (FARTHEST + 1) * side:
                 raise _BrokenError(
-                    f"a polygon has a point at {'xy'[axis]} = {value:g}, far outside of its picture of "
+                    f"a polygon has a point at {'xy'[axis]} = {value:g}, far outside of its image of "
                     f"{record.width} x {record.height} pixels"
                 )
 
 
 def _check_where(polygons: list[list[int | float]], record: Record, bbox: list[float]) -> None:
-    """By the boxes around the polygons: nothing is rasterised, and those smaller than a pixel are no exception."""
+    """By the boxes around the polygons: nothing is rasterized, and those smaller than a pixel are no exception."""
     boxes = [(min(part[0::2]), min(part[1::2]), max(part[0::2]), max(part[1::2])) for part in polygons]
     if not any(x2 >= 0 and y2 >= 0 and x1 < record.width and y1 < record.height for x1, y1, x2, y2 in boxes):
         raise _BrokenError(
-            "its segmentation has no pixel in the picture: its polygons lie outside of the "
+            "its segmentation has no pixel in the image: its polygons lie outside of the "
             f"{record.width} x {record.height} pixels"
         )
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
@@ -211,7 +211,7 @@ def _check_run_lengths(segmentation: Any, record: Record) -> None:
         raise _BrokenError(f"run lengths have 'counts', a text or a list of numbers, not {reprlib.repr(counts)}")
     if segmentation.get("size") != size:
         raise _BrokenError(
-            f"run lengths of size {reprlib.repr(segmentation.get('size'))} do not fit the picture's "
+            f"run lengths of size {reprlib.repr(segmentation.get('size'))} do not fit the image's "
             f"[height, width] {size}"
         )
     if not all(type(side) is int for side in segmentation["size"]):  # 60.0 equals 60, but is nothing to decode with
@@ -225,7 +225,7 @@ def _check_run_lengths(segmentation: Any, record: Record) -> None:
             raise _BrokenError(f"run lengths are whole numbers, none of them negative; not {reprlib.repr(run)}")
     if sum(runs) != record.height * record.width:
         raise _BrokenError(
-            f"its counts add up to {sum(runs):,}, not to the {record.height * record.width:,} pixels of the picture"
+            f"its counts add up to {sum(runs):,}, not to the {record.height * record.width:,} pixels of the image"
         )
 
 
@@ -242,7 +242,7 @@ def _polygon_tile(polygons: list[Any], record: Record, view: View, grid: _Grid) 
     if top >= bottom or left >= right:
         return _NO_TILE
     # On the whole canvas: moved to the tile, points between two pixels would be rounded to the other one.
-    whole = decode_mask(rasterise([part.ravel().tolist() for part in parts], height, width))
+    whole = decode_mask(rasterize([part.ravel().tolist() for part in parts], height, width))
     return _Tile(whole[top:bottom, left:right], top, left)
 
 

@@ -21,7 +21,7 @@ _NOT_IN_NAMES = re.compile(r'[\\/:*?"<>|\x00-\x1f]')
 
 
 class Cut(NamedTuple):
-    """How many pictures were written for each class, and how many objects were too small."""
+    """How many images were written for each class, and how many objects were too small."""
 
     counts: dict[str, int]
     too_small: int
@@ -35,20 +35,20 @@ def crop_objects(
     min_size: int = 8,
     progress: Callable[[int], None] | None = None,
 ) -> Cut:
-    """Write every object as ``out/CLASS/PICTURE_ANNOTATION.png``, the picture's name without dots that would hide it.
+    """Write every object as ``out/CLASS/IMAGE_ANNOTATION.png``, the image's name without dots that would hide it.
 
-    What is cut is a square around the object, so that nothing is distorted, moved into the picture where it reaches
-    out of it; where the picture is too small, as much of the square as there is. Crowd regions are left out.
+    What is cut is a square around the object, so that nothing is distorted, moved into the image where it reaches
+    out of it; where the image is too small, as much of the square as there is. Crowd regions are left out.
 
     Args:
-        data: pictures with objects.
+        data: images with objects.
         out: a folder, which is made.
         margin: shown around the object on each side, as a share of its longer side, from 0 to 10.
         min_size: shorter side that an object has at least, in pixels.
-        progress: called with the number of pictures done.
+        progress: called with the number of images done.
 
     Raises:
-        ValueError: a number is out of range, two classes would have one folder, or a picture cannot be read.
+        ValueError: a number is out of range, two classes would have one folder, or an image cannot be read.
     """
     check_crop(margin, min_size)
     folders = class_folder_names(data)
@@ -61,13 +61,13 @@ def crop_objects(
         large = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf) >= min_size
         too_small += int((~large & ~record.crowd).sum())
         chosen = np.flatnonzero(large & ~record.crowd)
-        picture = read_record(record) if len(chosen) else None
+        image = read_record(record) if len(chosen) else None
         for i in chosen.tolist():
-            assert picture is not None
+            assert image is not None
             left, top, right, bottom = square_around(boxes[i], record.height, record.width, margin)
             name = folders[int(record.labels[i])]
             file = out / name / f"{_file_name(record.path.stem)}_{record.annotation_ids[i]}.png"
-            Image.fromarray(picture[top:bottom, left:right]).save(file)
+            Image.fromarray(image[top:bottom, left:right]).save(file)
             counts[name] += 1
         if progress is not None:
             progress(done)
@@ -83,7 +83,7 @@ def check_crop(margin: float, min_size: int) -> None:
 def square_around(
     box: Float32[np.ndarray, "xyxy=4"], height: int, width: int, margin: float
 ) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the square around a corner box, in whole pixels, inside the picture."""
+    """(left, top, right, bottom) of the square around a corner box, in whole pixels, inside the image."""
     x1, y1, x2, y2 = box.tolist()
     side = max(1, round(max(x2 - x1, y2 - y1) * (1 + 2 * margin)))
 

@@ -10,14 +10,14 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from boxwright.ops.boxes import at_least_float32, clip_xyxy, resized
-from boxwright.ops.finite import check_numbers
+from boxwright.ops.finite import check_finite
 from boxwright.structures import Detections, ImageSize
 
 Decode = Callable[[Tensor, Tensor], Tensor]
 """(offsets, anchors), both (n, 4), to corner boxes in pixels of the network's input."""
 
 Suppress = Callable[[Detections], Detections]
-"""Candidates of one picture, in any order, to those that are kept, best first."""
+"""Candidates of one image, in any order, to those that are kept, best first."""
 
 
 def dense_detections(
@@ -29,24 +29,24 @@ def dense_detections(
     decode: Decode,
     suppress: Suppress,
     score_threshold: float,
-    max_candidates: int,
+    pre_nms_top_k: int,
     max_detections: int,
 ) -> list[Detections]:
-    """Detections of each picture, best first, in pixels of the original picture.
+    """Detections of each image, best first, in pixels of the original image.
 
-    Of each level the best (anchor, class) pairs above the threshold are decoded, cut to the picture and, over all
+    Of each level the best (anchor, class) pairs above the threshold are decoded, cut to the image and, over all
     levels together, suppressed by better ones. Of equal scores the first is the better one.
 
     Args:
         scores: of each level, in [0, 1].
         offsets: of each level, what ``decode`` takes.
         anchors: of each level, in pixels of the network's input.
-        image_sizes: one per picture.
+        image_sizes: one per image.
         decode: offsets and anchors to boxes.
         suppress: candidates to what is kept of them.
         score_threshold: pairs that do not exceed it are left out.
-        max_candidates: most pairs of a level.
-        max_detections: most detections of a picture.
+        pre_nms_top_k: most pairs of a level.
+        max_detections: most detections of an image.
 
     Raises:
         ValueError: scores or offsets are not numbers.
@@ -54,14 +54,14 @@ def dense_detections(
     Source: Lin et al., RetinaNet, ICCV 2017, section 4.1. Checked against torchvision 0.29.2's RetinaNet and FCOS,
     which leave the order of equal scores to chance.
     """
-    check_numbers((*scores, *offsets))
+    check_finite((*scores, *offsets))
     num_classes = scores[0].shape[-1]
     found = []
     for image, size in enumerate(image_sizes):
         candidates = []
         for level_scores, level_offsets, level_anchors in zip(scores, offsets, anchors, strict=True):
             flat = at_least_float32(level_scores[image]).flatten()
-            places = _best(flat, score_threshold, max_candidates)
+            places = _best(flat, score_threshold, pre_nms_top_k)
             at = places // num_classes
             boxes = decode(level_offsets[image, at], level_anchors[at])
             boxes = clip_xyxy(boxes, size.input_height, size.input_width)

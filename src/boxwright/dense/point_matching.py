@@ -37,7 +37,7 @@ def match_points(
 ) -> Int[Tensor, " a"]:
     """The object of each point of a level: its index, or ``BACKGROUND`` (-1).
 
-    A point may belong to an object where it lies inside its box, near enough to the box's centre, and where the
+    A point may belong to an object where it lies inside its box, near enough to the box's center, and where the
     farthest side of the box is at a distance that the level predicts. Of several objects it belongs to the smallest,
     the first of equals.
 
@@ -45,9 +45,9 @@ def match_points(
         points: (x, y).
         boxes: of the objects, corner boxes.
         scale_range: least and largest distance to the farthest side; both belong to the range.
-        radius: distance to the box's centre, across and down, that a point keeps below.
+        radius: distance to the box's center, across and down, that a point keeps below.
 
-    Source: Tian et al., FCOS, ICCV 2019, section 3.2; centre sampling is from the TPAMI 2020 version.
+    Source: Tian et al., FCOS, ICCV 2019, section 3.2; center sampling is from the TPAMI 2020 version.
     Checked against torchvision 0.29.2's FCOS. Differs in the bounds of the range, which torchvision leaves out on
     either level and the paper counts on both, and in comparing areas as they are: torchvision rounds them to 8 square
     pixels.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from boxwright.layers.conv_over_levels import conv_over_levels
 from boxwright.layers.option_checks import check_choice, check_counts
-from boxwright.layers.predictions import small_conv
+from boxwright.layers.predictions import prediction_conv
 from boxwright.ops.box_deltas import decode_deltas
 
 TowerNorm = Literal["none", "group"]
@@ -50,7 +50,7 @@ class ConvTower(nn.Sequential):
         check_choice("norm", norm, get_args(TowerNorm))
         layers: list[nn.Module] = []
         for _ in range(num_convs):
-            layers.append(small_conv(channels, channels, bias=norm == "none" if bias is None else bias))
+            layers.append(prediction_conv(channels, channels, bias=norm == "none" if bias is None else bias))
             if norm == "group":
                 # With one channel per group, a map of one cell would have no variance.
                 layers.append(nn.GroupNorm(math.gcd(32, max(1, channels // 2)), channels))

@@ -1,4 +1,4 @@
-"""How often the class of a picture is found: top-1, top-5, and what each class is taken for."""
+"""How often the class of an image is found: top-1, top-5, and what each class is taken for."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from boxwright.structures import Detections
 
 
 class ClassRow(NamedTuple):
-    """One class: how many pictures it has, how many of them are found, and what most of the others are taken for."""
+    """One class: how many images it has, how many of them are found, and what most of the others are taken for."""
 
     name: str
     category_id: int
-    num_pictures: int
+    num_images: int
     top1: float
     top5: float
     taken_for: str | None
 
 
 class ClassAccuracy(NamedTuple):
-    """Shares of pictures, in [0, 1], whose class is the likeliest, or among the five likeliest."""
+    """Shares of images, in [0, 1], whose class is the likeliest, or among the five likeliest."""
 
-    num_pictures: int
+    num_images: int
     top1: float
     top5: float
     per_class: tuple[ClassRow, ...]
@@ -38,27 +38,27 @@ class ClassAccuracy(NamedTuple):
         return (f"There are {len(self.per_class)} classes: one of the five likeliest is always right.",)
 
     def to_json(self) -> dict[str, Any]:
-        """``num_pictures``, ``top1``, ``top5``, and ``per_class`` with a mapping per class."""
+        """``num_images``, ``top1``, ``top5``, and ``per_class`` with a mapping per class."""
         rows = [row._asdict() for row in self.per_class]
-        return {"num_pictures": self.num_pictures, "top1": self.top1, "top5": self.top5, "per_class": rows}
+        return {"num_images": self.num_images, "top1": self.top1, "top5": self.top5, "per_class": rows}
 
 
 def class_accuracy(data: DetectionData, detections: Mapping[int, Detections]) -> ClassAccuracy:
-    """Compare the likeliest classes of pictures with their own.
+    """Compare the likeliest classes of images with their own.
 
     Args:
-        data: pictures of one object each, as ``open_class_folders`` reads them.
-        detections: of every picture by image id, best first, each class once.
+        data: images of one object each, as ``open_class_folders`` reads them.
+        detections: of every image by image id, best first, each class once.
 
     Raises:
-        ValueError: a picture has not exactly one object, or nothing was said of it.
+        ValueError: an image has not exactly one object, or nothing was said of it.
     """
     own, first, among = [], [], []
     for record in data.records:
         if len(record.labels) != 1:
-            raise ValueError(f"{record.path} has {len(record.labels)} objects; a picture to classify has one class")
+            raise ValueError(f"{record.path} has {len(record.labels)} objects; an image to classify has one class")
         if record.image_id not in detections:
-            raise ValueError(f"{record.path}: there is no result for this picture")
+            raise ValueError(f"{record.path}: there is no result for this image")
         best = detections[record.image_id].labels[:5].tolist()
         own.append(int(record.labels[0]))
         first.append(best[0] if best else -1)

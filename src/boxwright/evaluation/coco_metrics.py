@@ -70,7 +70,7 @@ class CocoMetrics:
         APs: of objects below 32 x 32 pixels.
         APm: of objects between that and 96 x 96 pixels.
         APl: of objects above that.
-        AR1: average recall with one detection per picture and class.
+        AR1: average recall with one detection per image and class.
         AR10: with ten.
         AR100: with a hundred, or ``max_detections``.
         ARs: AR100 of objects below 32 x 32 pixels.
@@ -78,7 +78,7 @@ class CocoMetrics:
         ARl: of objects above that.
         per_class: one row per class, in the order of the labels.
         notes: what the numbers do not show, one line each, for the user.
-        max_detections: per picture and class, the best so many detections were evaluated; COCO's is 100.
+        max_detections: per image and class, the best so many detections were evaluated; COCO's is 100.
     """
 
     AP: float
@@ -124,21 +124,21 @@ def evaluate_detections(
 ) -> CocoMetrics:
     """Compare detections with the objects of a data set, as COCO does.
 
-    Of equal scores in one picture the first given counts as the better.
+    Of equal scores in one image the first given counts as the better.
 
     Args:
-        data: the pictures and their objects; boxes and areas are taken as they are in the file.
-        detections: what was found, by image id, in pixels of the original picture. A picture that is not
+        data: the images and their objects; boxes and areas are taken as they are in the file.
+        detections: what was found, by image id, in pixels of the original image. An image that is not
             among them counts as one without detections, with a note.
         task: overlap of boxes, or of masks, which every detection must have then.
-        max_detections: per picture and class, the best so many are evaluated; numbers with another than COCO's 100
+        max_detections: per image and class, the best so many are evaluated; numbers with another than COCO's 100
             are no longer COCO's.
 
     Returns:
         The numbers. Those of ``segm`` take an object's size from the file and a detection's from its mask.
 
     Raises:
-        ValueError: where detections belong to no picture, are not finite or have a label that the data lacks,
+        ValueError: where detections belong to no image, are not finite or have a label that the data lacks,
             where masks are needed and missing, or where ``max_detections`` is less than 10.
 
     Source: pycocotools.cocoeval (COCOeval, summarize), against which it is checked to 1e-12. Differs in one
@@ -207,7 +207,7 @@ def _truth(data: DetectionData, task: Task) -> hotcoco.COCO:
     records = data.records
     num_objects = [len(record.labels) for record in records]
     segmentations = [s for r in records for s in _segmentations(r, data)] if task == "segm" else None
-    # Each column starts with an empty array, so that no pictures are no rows.
+    # Each column starts with an empty array, so that no images are no rows.
     # Labels stand in for category ids, and ids of annotations count from 1: the file's may be anything.
     return hotcoco.COCO.from_arrays(
         [{"id": record.image_id, "width": record.width, "height": record.height} for record in records],
@@ -226,7 +226,7 @@ def _segmentations(record: Record, data: DetectionData) -> tuple[Any, ...]:
     for annotation_id, segmentation in zip(record.annotation_ids, given, strict=True):
         if not segmentation:
             raise ValueError(
-                f"{data.source}: annotation {annotation_id} of picture {record.image_id} has no "
+                f"{data.source}: annotation {annotation_id} of image {record.image_id} has no "
                 "segmentation; masks cannot be evaluated on this data, boxes (task 'bbox') can"
             )
     return tuple(map(run_lengths_of, given))
@@ -253,7 +253,7 @@ def _mask_results(detections: Mapping[int, Detections]) -> list[dict[str, Any]]:
         masks = found.masks or ()
         if len(masks) != len(found.scores):
             raise ValueError(
-                f"picture {image_id} has {len(found.scores)} detections and {len(masks)} masks; "
+                f"image {image_id} has {len(found.scores)} detections and {len(masks)} masks; "
                 "task 'segm' needs one run-length encoded mask per detection"
             )
         for score, label, mask in zip(found.scores.tolist(), found.labels.tolist(), masks, strict=True):
@@ -267,18 +267,18 @@ def _check(data: DetectionData, detections: Mapping[int, Detections]) -> None:
     for image_id, found in detections.items():
         if image_id not in known:
             raise ValueError(
-                f"{data.source}: there is no picture {image_id}, for which there are detections; "
+                f"{data.source}: there is no image {image_id}, for which there are detections; "
                 "evaluate on the data that was predicted"
             )
         if not (found.boxes.isfinite().all() and found.scores.isfinite().all()):
             raise ValueError(
-                f"picture {image_id}: a detection's box or score is not a finite number, so the model has "
+                f"image {image_id}: a detection's box or score is not a finite number, so the model has "
                 "diverged; train it again with a lower learning rate or without mixed precision"
             )
         for label in found.labels.unique().tolist():
             if label not in range(num_classes):
                 raise ValueError(
-                    f"picture {image_id}: a detection has label {label}, but {data.source} has only the "
+                    f"image {image_id}: a detection has label {label}, but {data.source} has only the "
                     f"{num_classes} classes 0..{num_classes - 1}; evaluate on data of the model's own classes"
                 )
 
@@ -290,14 +290,14 @@ def _notes(data: DetectionData, detections: Mapping[int, Detections], max_detect
     missing = sum(record.image_id not in detections for record in data.records)
     absent = int((class_totals(data) == 0).sum())
     lines = (
-        missing and f"Pictures not predicted, counted as without detections: {missing} of {len(data.records)}.",
+        missing and f"Images not predicted, counted as without detections: {missing} of {len(data.records)}.",
         absent and f"Classes without objects in this data, left out of the means: {absent} of {num_classes}.",
         max_detections != MAX_DETECTIONS
-        and f"Counted are the best {max_detections} detections per picture and class, where COCO counts "
+        and f"Counted are the best {max_detections} detections per image and class, where COCO counts "
         f"{MAX_DETECTIONS}: the numbers are not COCO's.",
         coco_limit(data, max_detections),
         cut
-        and f"Pictures with more than {max_detections} detections of one class, of which the best {max_detections} "
+        and f"Images with more than {max_detections} detections of one class, of which the best {max_detections} "
         f"count: {cut}.",
     )
     return tuple(line for line in lines if line)

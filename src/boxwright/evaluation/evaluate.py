@@ -21,10 +21,10 @@ class Evaluable(Protocol):
     """What evaluation knows of a detector."""
 
     def __call__(self, images: Tensor, padding_mask: Tensor | None) -> Any:
-        """Pictures to the output that ``postprocess`` takes."""
+        """Images to the output that ``postprocess`` takes."""
 
     def postprocess(self, output: Any, image_sizes: list[ImageSize]) -> list[Detections]:
-        """Detections in pixels of the original pictures, one entry per picture."""
+        """Detections in pixels of the original images, one entry per image."""
 
     def modules(self) -> Iterator[nn.Module]:
         """The module and all in it."""
@@ -82,16 +82,16 @@ def evaluate(
 
     Args:
         detector: on ``device`` already.
-        loader: batches of the pictures of ``data``.
-        data: the pictures and their objects.
+        loader: batches of the images of ``data``.
+        data: the images and their objects.
         device: where the detector runs.
         amp: run the network in bfloat16; what follows it stays in float32.
-        progress: called after each batch with the number of pictures done.
+        progress: called after each batch with the number of images done.
         observe: called with the output for each batch, for what metrics do not show.
         max_detections: see ``evaluate_detections``.
 
     Raises:
-        ValueError: where the loader's pictures or the detector's classes are not those of ``data``, or where masks
+        ValueError: where the loader's images or the detector's classes are not those of ``data``, or where masks
             are found and ``data`` has none.
     """
     detections = detect(detector, loader, device=device, amp=amp, progress=progress, observe=observe)

@@ -11,39 +11,33 @@ from jaxtyping import Int64
 from boxwright.data.records import DetectionData, Record
 
 MAX_DETECTIONS = 100
-"""COCO's: per picture and class, the best so many detections are evaluated."""
+"""COCO's: per image and class, the best so many detections are evaluated."""
 
-LIMITS = {
-    "num_queries": "head.num_queries",
-    "num_candidates": "the second number of head.num_candidates",
-    "num_proposals": "the second number of head.num_proposals",
-    "max_candidates": "head.max_candidates",
-    "max_detections": "head.max_detections",
-}
-"""Options of heads that say how many objects are found in a picture, and what that number is called."""
+LIMITS = ("num_queries", "pre_nms_top_k", "post_nms_top_k", "max_detections")
+"""Options of heads that say how many objects are found in an image."""
 
-OF_A_LEVEL = ("num_candidates", "max_candidates")
+OF_A_LEVEL = ("pre_nms_top_k",)
 """Those of them that most heads apply to each level by itself."""
 
 
 class Beyond(NamedTuple):
-    """Of ``total`` objects, ``objects`` in ``pictures`` pictures are beyond a limit; ``most`` share it at most."""
+    """Of ``total`` objects, ``objects`` in ``images`` images are beyond a limit; ``most`` share it at most."""
 
-    pictures: int
+    images: int
     objects: int
     total: int
     most: int
 
     @classmethod
     def of(cls, counts: Iterable[Int64[np.ndarray, " _k"]], limit: int) -> Beyond:
-        """Of the numbers of objects that share a limit, picture by picture."""
-        pictures = objects = total = most = 0
+        """Of the numbers of objects that share a limit, image by image."""
+        images = objects = total = most = 0
         for own in counts:
             largest = int(own.max(initial=0))
             total, most = total + int(own.sum()), max(most, largest)
             if largest > limit:
-                pictures, objects = pictures + 1, objects + int((own - limit).clip(min=0).sum())
-        return cls(pictures, objects, total, most)
+                images, objects = images + 1, objects + int((own - limit).clip(min=0).sum())
+        return cls(images, objects, total, most)
 
     def hidden(self) -> str:
         """The objects, as words."""
@@ -51,7 +45,7 @@ class Beyond(NamedTuple):
 
 
 def objects_per_class(record: Record, num_classes: int = 0) -> Int64[np.ndarray, " k"]:
-    """Objects of a picture, crowd regions not counted, up to its last class, or of ``num_classes``."""
+    """Objects of an image, crowd regions not counted, up to its last class, or of ``num_classes``."""
     return np.bincount(record.labels[~record.crowd], minlength=num_classes)
 
 
@@ -74,15 +68,19 @@ def head_limits(data: DetectionData, head: object) -> dict[str, str]:
     for option, limit in limits.items():
         beyond = Beyond.of(counts, limit)
         if beyond.objects:
-            shared = (
-                " where those of a picture share a level, as objects of one size do" if option in OF_A_LEVEL else ""
-            )
+            shared = " where those of an image share a level, as objects of one size do" if option in OF_A_LEVEL else ""
+            name = _label(head, option)
             lines[option] = (
-                f"{data.source}: {beyond.pictures} of {len(data.records)} pictures have more than {limit} objects: "
-                f"{beyond.hidden()} cannot be found{shared} ({LIMITS[option]} is {limit}; the most in a picture are "
+                f"{data.source}: {beyond.images} of {len(data.records)} images have more than {limit} objects: "
+                f"{beyond.hidden()} cannot be found{shared} ({name} is {limit}; the most in an image are "
                 f"{beyond.most})"
             )
     return lines
+
+
+def _label(head: object, option: str) -> str:
+    """The name of an option in a message: of one that has two numbers, the second counts."""
+    return f"head.{option}" if isinstance(getattr(head, option), int) else f"the second number of head.{option}"
 
 
 def _limit(value: object) -> int | None:
@@ -99,7 +97,7 @@ def coco_limit(data: DetectionData, max_detections: int = MAX_DETECTIONS) -> str
         return None
     whose = "COCO counts" if max_detections == MAX_DETECTIONS else "counted are"
     return (
-        f"Pictures with more than {max_detections} objects of one class: {beyond.pictures}. {whose} the best "
-        f"{max_detections} detections per picture and class, so {beyond.hidden()} cannot be found, and "
+        f"Images with more than {max_detections} objects of one class: {beyond.images}. {whose} the best "
+        f"{max_detections} detections per image and class, so {beyond.hidden()} cannot be found, and "
         f"AR{max_detections} cannot reach 1."
     )

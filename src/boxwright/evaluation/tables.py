@@ -26,20 +26,20 @@ def evaluation_tables(evaluation: Evaluation | ClassEvaluation) -> Group:
 
 
 def accuracy_tables(accuracy: ClassAccuracy) -> tuple[Table, Table]:
-    """Both accuracies, then a row per class: pictures, accuracies, and what it is mostly mistaken for."""
+    """Both accuracies, then a row per class: images, accuracies, and what it is mostly mistaken for."""
     numbers = Table(box=None, pad_edge=False)
-    for name in ("pictures", "top-1", "top-5"):
+    for name in ("images", "top-1", "top-5"):
         numbers.add_column(name, justify="right")
-    numbers.add_row(f"{accuracy.num_pictures:,}", format_number(accuracy.top1), format_number(accuracy.top5))
+    numbers.add_row(f"{accuracy.num_images:,}", format_number(accuracy.top1), format_number(accuracy.top5))
     classes = Table(pad_edge=False)
     classes.add_column("class", overflow="fold")
-    for name in ("pictures", "top-1", "top-5"):
+    for name in ("images", "top-1", "top-5"):
         classes.add_column(name, justify="right")
     classes.add_column("else mostly taken for", overflow="fold")
     for row in accuracy.per_class:
         values = (format_number(row.top1), format_number(row.top5))
         # As Text, since a name in square brackets would be read as markup.
-        classes.add_row(Text(row.name), f"{row.num_pictures:,}", *values, Text(row.taken_for or ""))
+        classes.add_row(Text(row.name), f"{row.num_images:,}", *values, Text(row.taken_for or ""))
     return numbers, classes
 
 

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from boxwright.layers.option_checks import check_counts, check_shares
 from boxwright.ops.box_deltas import Weights, decode_deltas
 from boxwright.ops.boxes import clip_to_sizes
-from boxwright.ops.finite import check_numbers
-from boxwright.regions.assignment import TrainingRegions, as_proposals, assign_regions, sampled
+from boxwright.ops.finite import check_finite
+from boxwright.regions.assignment import SampledRegions, regions_to_proposals, sample_regions, sampled
 from boxwright.regions.box_branch import BoxBranch, BoxPrediction
 from boxwright.regions.box_head import BoxHeadKind
 from boxwright.regions.box_loss import region_losses
-from boxwright.regions.decode import Found, detect_in_regions, detected, in_original_pixels, within_pictures
+from boxwright.regions.decode import Found, detect_in_regions, detected, in_original_pixels, within_images
 from boxwright.regions.first_stage import FirstStage, RegionProposals
 from boxwright.regions.levels import Epsilon
-from boxwright.regions.roi_extractor import Fusion, RegionFeatures
+from boxwright.regions.roi_extractor import Fusion, RoIExtractorKind
 from boxwright.regions.rpn import RPNOutput
 from boxwright.regions.rpn_loss import RPNLoss
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
@@ -33,7 +33,7 @@ class StageOutput(NamedTuple):
     """What one stage says of its regions; with targets, ``regions`` are these, with what is wanted."""
 
     boxes: BoxPrediction
-    regions: TrainingRegions | None = None
+    regions: SampledRegions | None = None
 
 
 class CascadeRCNNOutput(NamedTuple):
@@ -46,7 +46,7 @@ class CascadeRCNNOutput(NamedTuple):
     def prediction(self) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n 4"]]:
         """Scores and corner boxes, in pixels of the network's input; what only fills up has the score 0."""
         found = detected(self.found)
-        return found.scores * found.usable, found.boxes
+        return found.scores * found.valid, found.boxes
 
 
 class CascadeRCNN(nn.Module):
@@ -67,12 +67,12 @@ class CascadeRCNN(nn.Module):
         rpn_convs: 3 x 3 convolutions of the proposal network.
         anchor_scale: side of a level's square anchor, in strides: with stride 32 the coarsest, as of a dilated
             backbone's P6, there is none of 512 pixels.
-        num_candidates: anchors of a level before suppression, in training and in prediction.
-        num_proposals: regions of a picture after it, in training and in prediction.
+        pre_nms_top_k: anchors of a level before suppression, in training and in prediction.
+        post_nms_top_k: regions of an image after it, in training and in prediction.
         rpn_nms_threshold: IoU above which the worse of two proposals is left out, in [0, 1].
-        num_samples: regions of a picture that each stage is trained on.
-        region_features: from the level that fits a region (``fpn_level``), from all of them (``adaptive``, PANet), or
-            from their sum with learnt weights (``soft``, AugFPN).
+        num_samples: regions of an image that each stage is trained on.
+        roi_extractor: from the level that fits a region (``fpn_level``), from all of them (``adaptive``, PANet), or
+            from their sum with learned weights (``soft``, AugFPN).
         level_epsilon: of ``fpn_level``: where 1e-6 is added against rounding, ``outside`` of the logarithm
             (torchvision) or ``inside`` (Detectron).
         fusion: of adaptive features, after the first layer.
@@ -82,7 +82,7 @@ class CascadeRCNN(nn.Module):
         hidden_dim: width of what it puts out.
         score_threshold: detections that do not exceed it are left out, in [0, 1].
         nms_threshold: IoU above which the worse of two of one class is left out, in [0, 1].
-        max_detections: most detections of a picture.
+        max_detections: most detections of an image.
 
     Raises:
         ValueError: there is no stage, or not one weight for each.
@@ -94,8 +94,8 @@ class CascadeRCNN(nn.Module):
     head again; each on its own regions, as in detectron2 and mmdetection, costs nothing more (mmdetection averages
     logits instead). Differs in sampling: every stage draws ``num_samples``, as in mmdetection, where the authors' later
     stages train on all that came through the first. Differs in suppression, which at most 20 ``max_detections``
-    (region, class) pairs of a picture enter, the best, where theirs and torchvision's have no bound. Losses are
-    averages over pictures. Where a canvas without padding ends within a cell of the finest level, boxes are cut at the
+    (region, class) pairs of an image enter, the best, where theirs and torchvision's have no bound. Losses are
+    averages over images. Where a canvas without padding ends within a cell of the finest level, boxes are cut at the
     end of the cell, up to stride - 1 pixels beyond the canvas.
     """
 
@@ -110,11 +110,11 @@ class CascadeRCNN(nn.Module):
         channels: int | None = None,
         rpn_convs: int = 1,
         anchor_scale: float = 8.0,
-        num_candidates: tuple[int, int] = (2000, 1000),
-        num_proposals: tuple[int, int] = (2000, 1000),
+        pre_nms_top_k: tuple[int, int] = (2000, 1000),
+        post_nms_top_k: tuple[int, int] = (2000, 1000),
         rpn_nms_threshold: float = 0.7,
         num_samples: int = 512,
-        region_features: RegionFeatures = "fpn_level",
+        roi_extractor: RoIExtractorKind = "fpn_level",
         level_epsilon: Epsilon = "outside",
         fusion: Fusion = "max",
         coarsest_region_stride: int = 32,
@@ -130,7 +130,7 @@ class CascadeRCNN(nn.Module):
         check_stages(stage_ious, stage_weights, smooth_l1_beta)
         self.stage_ious, self.stage_weights, self.smooth_l1_beta = stage_ious, stage_weights, smooth_l1_beta
         self.num_samples, self.max_detections = num_samples, max_detections
-        self.num_candidates, self.num_proposals = num_candidates, num_proposals
+        self.pre_nms_top_k, self.post_nms_top_k = pre_nms_top_k, post_nms_top_k
         detect = partial(detect_in_regions, score_threshold=score_threshold, nms_threshold=nms_threshold)
         self.detect = partial(detect, weights=delta_weights(len(stage_ious) - 1), max_detections=max_detections)
         self.first_stage = RegionProposals(
@@ -138,12 +138,12 @@ class CascadeRCNN(nn.Module):
             channels=channels,
             rpn_convs=rpn_convs,
             anchor_scale=anchor_scale,
-            num_candidates=num_candidates,
-            num_proposals=num_proposals,
+            pre_nms_top_k=pre_nms_top_k,
+            post_nms_top_k=post_nms_top_k,
             nms_threshold=rpn_nms_threshold,
             coarsest_region_stride=coarsest_region_stride,
         )
-        source = self.first_stage.source(region_features, level_epsilon, fusion)
+        source = self.first_stage.source(roi_extractor, level_epsilon, fusion)
         branch = partial(BoxBranch, source, num_classes, kind=box_head, hidden_dim=hidden_dim, boxes_per_class=False)
         self.stages = nn.ModuleList(branch() for _ in stage_ious)
         self.rpn_loss = RPNLoss()
@@ -159,11 +159,11 @@ class CascadeRCNN(nn.Module):
         if targets is not None:
             return CascadeRCNNOutput(first.rpn, self._trained(first, targets))
         regions, stages = first.proposals, [StageOutput(self.stages[0](first.maps, *first.proposals.as_rows()))]
-        scores, deltas = stages[0].boxes.of_pictures(regions.scores.shape[0])
+        scores, deltas = stages[0].boxes.of_images(regions.scores.shape[0])
         for number, branch in enumerate(self.stages[1:]):
             regions = regions._replace(boxes=refined(deltas[:, :, 0], regions.boxes, first.content, number))
             stages.append(StageOutput(branch(first.maps, *regions.as_rows())))
-            score, deltas = stages[-1].boxes.of_pictures(regions.scores.shape[0])
+            score, deltas = stages[-1].boxes.of_images(regions.scores.shape[0])
             scores = scores + score
         found = self.detect(scores / len(stages), deltas, regions, first.content)
         return CascadeRCNNOutput(first.rpn, stages, found)
@@ -173,11 +173,11 @@ class CascadeRCNN(nn.Module):
         proposals, stages = first.proposals, list[StageOutput]()
         content = first.content.expand(len(targets), -1)
         for number, (branch, least) in enumerate(zip(self.stages, self.stage_ious, strict=True)):
-            regions = assign_regions(proposals, targets, positive_iou=least, num_samples=self.num_samples)
+            regions = sample_regions(proposals, targets, positive_iou=least, num_samples=self.num_samples)
             said = branch(first.maps, regions.boxes, regions.images)
             stages.append(StageOutput(said, regions))
             boxes = refined(said.deltas[:, 0], regions.boxes, content[regions.images], number)
-            proposals = as_proposals(regions, boxes, len(targets))
+            proposals = regions_to_proposals(regions, boxes, len(targets))
         return stages
 
     def loss(
@@ -187,8 +187,8 @@ class CascadeRCNN(nn.Module):
 
         Args:
             output: made with the same targets.
-            targets: one per picture.
-            totals: of the whole optimiser step; of these targets where None.
+            targets: one per image.
+            totals: of the whole optimizer step; of these targets where None.
 
         Raises:
             ValueError: the output was made without targets.
@@ -203,14 +203,14 @@ class CascadeRCNN(nn.Module):
         return self.rpn_loss(output.rpn, targets, totals) | terms
 
     def postprocess(self, output: CascadeRCNNOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
-        """What was found, in pixels of the original pictures.
+        """What was found, in pixels of the original images.
 
         Raises:
             ValueError: the output was made with targets, or the model has diverged.
         """
         said = (x for stage in output.stages for x in stage.boxes)
-        check_numbers((*output.rpn.logits, *output.rpn.deltas, *said))
-        return in_original_pixels(within_pictures(detected(output.found), image_sizes), image_sizes)
+        check_finite((*output.rpn.logits, *output.rpn.deltas, *said))
+        return in_original_pixels(within_images(detected(output.found), image_sizes), image_sizes)
 
 
 def delta_weights(number: int) -> Weights:
@@ -222,7 +222,7 @@ def delta_weights(number: int) -> Weights:
 def refined(
     deltas: Float[Tensor, "*b 4"], boxes: Float[Tensor, "*b 4"], content: Float[Tensor, "_b 2"], number: int
 ) -> Float[Tensor, "*b 4"]:
-    """Regions moved by what stage ``number`` says of them, cut to ``content``, their picture's (height, width)."""
+    """Regions moved by what stage ``number`` says of them, cut to ``content``, their image's (height, width)."""
     return clip_to_sizes(decode_deltas(deltas, boxes, weights=delta_weights(number)), content)
 
 

@@ -1,4 +1,4 @@
-"""A classifier, which says what a whole picture shows: how backbones are pretrained and compared."""
+"""A classifier, which says what a whole image shows: how backbones are pretrained and compared."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.option_checks import check_shares
-from boxwright.layers.padding import mask_at
+from boxwright.layers.padding import resize_mask
 from boxwright.ops.boxes import at_least_float32
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets, Task, head_levels
 
 __all__ = ["Classifier"]
 
 NUM_BEST = 5
-"""Classes that are handed on for a picture: as many as top-5 asks for."""
+"""Classes that are handed on for an image: as many as top-5 asks for."""
 
 
 class ClassifierOutput(NamedTuple):
@@ -28,15 +28,15 @@ class ClassifierOutput(NamedTuple):
     boxes: Float[Tensor, "b 4"]
 
     def prediction(self) -> tuple[Float[Tensor, "b 1 k"], Float[Tensor, "b 1 4"]]:
-        """Logits and corner boxes of the one object of each picture, which is the picture."""
+        """Logits and corner boxes of the one object of each image, which is the image."""
         return self.logits[:, None], self.boxes[:, None]
 
 
 class Classifier(nn.Module):
-    """The mean of every level over the picture, side by side, dropout, and a linear layer with a logit per class.
+    """The mean of every level over the image, side by side, dropout, and a linear layer with a logit per class.
 
-    To detection a picture's class is one object as large as the picture: targets and detections are of that form. A
-    picture with several objects counts once for each, and one with none not at all.
+    To detection an image's class is one object as large as the image: targets and detections are of that form. A
+    image with several objects counts once for each, and one with none not at all.
 
     Args:
         in_spec: the levels to average; with the last one alone (``--backbone.levels c5``) this is ResNet's classifier.
@@ -69,7 +69,7 @@ class Classifier(nn.Module):
         padding_mask: Bool[Tensor, "b h w"] | None = None,
         targets: Sequence[Targets] | None = None,
     ) -> ClassifierOutput:
-        """The logits of each picture."""
+        """The logits of each image."""
         means = [_mean(features[name], padding_mask) for name in self.levels]
         logits = self.linear(self.dropout(torch.cat(means, 1)))
         height, width = (side * self.finest_stride for side in features[self.levels[0]].shape[-2:])
@@ -87,10 +87,10 @@ class Classifier(nn.Module):
         total = F.cross_entropy(
             logits.repeat_interleave(counts, 0), labels, label_smoothing=self.label_smoothing, reduction="sum"
         )
-        return {"class": total / totals.object_share}
+        return {"class": total / totals.objects_per_process}
 
     def postprocess(self, output: ClassifierOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
-        """The likeliest classes of each picture, at most five, each with a box around the picture."""
+        """The likeliest classes of each image, at most five, each with a box around the image."""
         scores = at_least_float32(output.logits).softmax(-1).float()
         best = scores.topk(min(NUM_BEST, scores.shape[1]))
         found = []
@@ -101,8 +101,8 @@ class Classifier(nn.Module):
 
 
 def _mean(level: Float[Tensor, "b c y x"], padding_mask: Bool[Tensor, "b h w"] | None) -> Float[Tensor, "b c"]:
-    """Over the cells that show the picture."""
+    """Over the cells that show the image."""
     if padding_mask is None:
         return level.mean((2, 3))
-    shown = ~mask_at(padding_mask, level.shape[2], level.shape[3])[:, None]
+    shown = ~resize_mask(padding_mask, level.shape[2], level.shape[3])[:, None]
     return (level * shown).sum((2, 3)) / shown.sum((2, 3)).clamp(min=1)

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from boxwright.layers.deformable_attention import DeformableDecoderLayer
 from boxwright.layers.deformable_transformer import (
     LevelTokens,
-    box_sine,
-    cell_centres,
+    compute_cell_centers,
+    encode_box_sine,
+    flatten_levels,
     level_projection,
-    level_tokens,
     reset_transformer,
 )
-from boxwright.layers.full_precision import at_full_precision
+from boxwright.layers.full_precision import run_in_full_precision
 from boxwright.layers.mlp import MLP
 from boxwright.layers.option_checks import check_counts, check_hidden_dim
 from boxwright.ops.boxes import inverse_sigmoid
@@ -38,7 +38,7 @@ __all__ = ["DeformableDETR"]
 
 
 class DeformableDETROutput(NamedTuple):
-    """What the head predicts. Boxes are centre boxes relative to the picture's content, in [0, 1].
+    """What the head predicts. Boxes are center boxes relative to the image's content, in [0, 1].
 
     ``logits`` and ``boxes_cxcywh_norm`` are the prediction, with a decoder layer in front: every layer with targets and
     auxiliary losses, else the last one. ``selected_*`` are the encoder's best proposals, which the decoder started
@@ -86,7 +86,7 @@ class DeformableDETR(nn.Module):
         in_spec: the levels that come in, fine to coarse; those that are not ``hidden_dim`` wide are projected.
         num_classes: C.
         hidden_dim: width of tokens and queries; a multiple of 4 and of ``num_heads``.
-        num_queries: how many objects can be found in a picture.
+        num_queries: how many objects can be found in an image.
         num_layers: decoder layers.
         num_heads: heads of both attentions.
         num_points: samples per head and level.
@@ -140,7 +140,7 @@ class DeformableDETR(nn.Module):
         self.refine, self.two_stage = refine, two_stage
         self.auxiliary_losses, self.max_detections = auxiliary_losses, max_detections
         # For counting only: run all heads of all layers and places, as the published graph does.
-        self.as_published = False
+        self.count_as_published = False
         weights = {"class_weight": class_weight, "l1_weight": l1_weight, "giou_weight": giou_weight}
         self.criterion = SetCriterion(class_loss=FocalLoss(), matcher=HungarianMatcher(), **weights)
         others = [name for name in self.levels if in_spec[name].channels != hidden_dim]
@@ -207,11 +207,11 @@ class DeformableDETR(nn.Module):
             self.projections[name](level) if name in self.projections else level
             for name, level in zip(self.levels, maps, strict=True)
         ]
-        tokens = level_tokens(maps, padding_mask)
-        every_place = targets is not None or self.as_published
+        tokens = flatten_levels(maps, padding_mask)
+        every_place = targets is not None or self.count_as_published
         proposals = self._propose(tokens, every_place) if self.two_stage else None
         queries = self._learned_queries(tokens.memory) if proposals is None else self._proposed_queries(proposals)
-        every_layer = (targets is not None and self.auxiliary_losses) or self.as_published
+        every_layer = (targets is not None and self.auxiliary_losses) or self.count_as_published
         logits, boxes = self._decode(tokens, queries, every_layer)
         if proposals is None:
             return DeformableDETROutput(logits, boxes, None, None, None, None)
@@ -231,8 +231,8 @@ class DeformableDETR(nn.Module):
 
         Args:
             output: made with the same targets.
-            targets: one per picture.
-            totals: of the whole optimiser step; of these targets where None.
+            targets: one per image.
+            totals: of the whole optimizer step; of these targets where None.
         """
         wanted, totals = normalized_targets(targets), totals or LossTotals.of(targets)
         names = [*(f"_{i}" for i in range(len(output.logits) - 1)), ""]
@@ -252,29 +252,29 @@ class DeformableDETR(nn.Module):
         return selection_quality(scores, output.selected_boxes_cxcywh_norm, normalized_targets(targets))
 
     def postprocess(self, output: DeformableDETROutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
-        """The best (query, class) pairs of each picture, in pixels of the original picture; ties keep their order."""
+        """The best (query, class) pairs of each image, in pixels of the original image; ties keep their order."""
         return sigmoid_detections(*output.prediction(), image_sizes, self.max_detections)
 
     def _propose(self, tokens: LevelTokens, every_place: bool) -> Proposals:
         """Score every place as an object, keep the best ``num_queries``."""
-        start, usable = _proposal_boxes(tokens)
-        memory = self.encoder_output(tokens.memory * usable)
+        start, valid = _proposal_boxes(tokens)
+        memory = self.encoder_output(tokens.memory * valid)
         classes, boxes = self.classes[-1], self.boxes[-1]
         assert isinstance(classes, nn.Linear)
         count = min(self.num_queries, memory.shape[1])
         if every_place:
             logits = classes(memory)
             best = logits[..., 0].detach().topk(count, dim=1).indices
-            boxes_logit = at_full_precision(boxes, memory) + start
+            boxes_logit = run_in_full_precision(boxes, memory) + start
             return Proposals(logits, boxes_logit, _rows(logits, best), _rows(boxes_logit, best))
         scores = F.linear(memory, classes.weight[:1], classes.bias[:1])
         best = scores[..., 0].detach().topk(count, dim=1).indices
         selected = _rows(memory, best)
-        return Proposals(None, None, classes(selected), at_full_precision(boxes, selected) + _rows(start, best))
+        return Proposals(None, None, classes(selected), run_in_full_precision(boxes, selected) + _rows(start, best))
 
     def _proposed_queries(self, proposals: Proposals) -> Queries:
         reference = proposals.selected_boxes_logit.detach().sigmoid()
-        encoded = box_sine(reference, self.hidden_dim // 2).to(proposals.selected_logits.dtype)
+        encoded = encode_box_sine(reference, self.hidden_dim // 2).to(proposals.selected_logits.dtype)
         positions, content = self.proposal_queries(encoded).chunk(2, -1)
         return Queries(content.contiguous(), positions, reference)
 
@@ -282,7 +282,7 @@ class DeformableDETR(nn.Module):
         # Looked up, because a slice of a parameter asks for gradients even where there are none (torch 2.15).
         every_query = torch.arange(self.num_queries, device=self.queries.weight.device)
         positions, content = self.queries(every_query).chunk(2, -1)
-        reference = at_full_precision(self.reference_points, positions).sigmoid()
+        reference = run_in_full_precision(self.reference_points, positions).sigmoid()
         return Queries(*(x.repeat(memory.shape[0], 1, 1) for x in (content, positions, reference)))
 
     def _decode(
@@ -302,7 +302,7 @@ class DeformableDETR(nn.Module):
             if asked or self.refine:
                 start = inverse_sigmoid(reference)
                 # A point moves; the size is the head's own.
-                moved = at_full_precision(self.boxes[head], content) + F.pad(start, (0, 4 - start.shape[-1]))
+                moved = run_in_full_precision(self.boxes[head], content) + F.pad(start, (0, 4 - start.shape[-1]))
                 boxes.append(moved.sigmoid())
             if self.refine:
                 reference = boxes[-1].detach()
@@ -325,11 +325,11 @@ def _proposal_boxes(tokens: LevelTokens) -> tuple[Float[Tensor, "b t 4"], Bool[T
 
     Those that cannot, near the border or on padding, become infinite.
     """
-    centres = cell_centres(tokens)
-    sides = [centres.new_full((h * w, 2), 0.05 * 2**i) for i, (h, w) in enumerate(tokens.shapes)]
-    side = torch.cat(sides).expand(centres.shape[0], -1, 2)
-    boxes = torch.cat((centres, side), -1).expand(tokens.memory.shape[0], -1, -1)
-    usable = ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
+    centers = compute_cell_centers(tokens)
+    sides = [centers.new_full((h * w, 2), 0.05 * 2**i) for i, (h, w) in enumerate(tokens.shapes)]
+    side = torch.cat(sides).expand(centers.shape[0], -1, 2)
+    boxes = torch.cat((centers, side), -1).expand(tokens.memory.shape[0], -1, -1)
+    valid = ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
     if tokens.padding is not None:
-        usable = usable & ~tokens.padding[..., None]
-    return torch.where(usable, torch.log(boxes / (1 - boxes)), torch.inf), usable
+        valid = valid & ~tokens.padding[..., None]
+    return torch.where(valid, torch.log(boxes / (1 - boxes)), torch.inf), valid

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from boxwright.layers.full_precision import at_full_precision
+from boxwright.layers.full_precision import run_in_full_precision
 from boxwright.layers.mlp import MLP
 from boxwright.layers.option_checks import check_counts, check_hidden_dim, check_shares
-from boxwright.layers.padding import mask_at
+from boxwright.layers.padding import resize_mask
 from boxwright.layers.positions import LevelPositions, Positions, PositionsAt
 from boxwright.layers.tokens import to_tokens
 from boxwright.layers.transformer import TransformerDecoderLayer, xavier_matrices
@@ -26,7 +26,7 @@ __all__ = ["DETR"]
 
 
 class DETROutput(NamedTuple):
-    """What the head predicts. Boxes are centre boxes relative to the picture's content, in [0, 1].
+    """What the head predicts. Boxes are center boxes relative to the image's content, in [0, 1].
 
     Both have a decoder layer in front: every layer with targets, the last one without. The last logit of a query
     stands for "no object".
@@ -48,7 +48,7 @@ class DETR(nn.Module):
         num_classes: C.
         hidden_dim: width of tokens and queries; a multiple of ``num_heads``, and of 4 for sine positions. Levels of
             another width are projected to it.
-        num_queries: how many objects can be found in a picture.
+        num_queries: how many objects can be found in an image.
         num_layers: decoder layers.
         num_heads: heads of both attentions.
         feedforward_dim: width of the feed-forward.
@@ -67,7 +67,7 @@ class DETR(nn.Module):
     Source: Carion et al., DETR, ECCV 2020, section 3, appendix A.3 and table 3. Checked against facebookresearch/detr
     29901c5 and transformers (outputs, assignments, losses, gradients). Differs in taking several levels; in learned
     positions of its own, where the original shares one table with the encoder; in a cross entropy averaged over the
-    whole optimiser step. Positions at the input are the paper's; the original's code has none.
+    whole optimizer step. Positions at the input are the paper's; the original's code has none.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class DETR(nn.Module):
         memory = torch.cat([to_tokens(x) for x in maps], 1)  # b (l h w) d
         padding = None
         if padding_mask is not None:
-            padding = torch.cat([mask_at(padding_mask, h, w).flatten(1) for h, w in shapes], 1)
+            padding = torch.cat([resize_mask(padding_mask, h, w).flatten(1) for h, w in shapes], 1)
         positions = self.positions(shapes, padding_mask, memory.device)
         keys = memory if positions is None else memory + positions
         if self.positions_at == "input":
@@ -147,7 +147,7 @@ class DETR(nn.Module):
         contents = self._decode(keys, memory, padding)
         contents = contents if targets is not None and self.auxiliary_losses else contents[-1:]
         decoded = self.norm(torch.stack(contents))
-        return DETROutput(self.classes(decoded), at_full_precision(self.boxes, decoded).sigmoid())
+        return DETROutput(self.classes(decoded), run_in_full_precision(self.boxes, decoded).sigmoid())
 
     def loss(
         self, output: DETROutput, targets: Sequence[Targets], totals: LossTotals | None = None
@@ -156,14 +156,14 @@ class DETR(nn.Module):
 
         Args:
             output: made with the same targets.
-            targets: one per picture.
-            totals: of the whole optimiser step; of these targets where None.
+            targets: one per image.
+            totals: of the whole optimizer step; of these targets where None.
         """
         losses = self.criterion(*output, normalized_targets(targets), totals or LossTotals.of(targets))
         return named_terms(losses, [*(f"_{i}" for i in range(len(output.logits) - 1)), ""])
 
     def postprocess(self, output: DETROutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
-        """Each query's best class, in pixels of the original picture, best first."""
+        """Each query's best class, in pixels of the original image, best first."""
         return softmax_detections(*output.prediction(), image_sizes)
 
     def _decode(

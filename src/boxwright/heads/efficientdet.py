@@ -12,19 +12,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.dense.decode import dense_detections, hard_nms
+from boxwright.dense.soft_nms import soft_nms as soften
 from boxwright.dense.towers import AnchorOutput
 from boxwright.layers.conv import fold
-from boxwright.layers.full_precision import at_full_precision
-from boxwright.layers.input_projection import EqualWidths
+from boxwright.layers.full_precision import run_in_full_precision
+from boxwright.layers.input_projection import InputProjection
 from boxwright.layers.option_checks import check_counts, check_shares
-from boxwright.layers.predictions import in_rows
+from boxwright.layers.predictions import flatten_predictions
 from boxwright.layers.separable_conv import SeparableConv, efficientdet_norm
 from boxwright.losses.focal import summed_focal_loss_of_levels
 from boxwright.ops.anchors import grid_anchors
 from boxwright.ops.box_deltas import decode_deltas, encode_deltas
 from boxwright.ops.box_matching import match_by_iou, matched_anchors
 from boxwright.ops.boxes import at_least_float32
-from boxwright.ops.soft_nms import soft_nms as soften
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
 
 __all__ = ["EfficientDet"]
@@ -52,14 +52,14 @@ class EfficientDet(nn.Module):
         score_threshold: detections have a higher score.
         soft_nms: detections that overlap a better one of their class get a lower score instead of being left out.
         nms_threshold: IoU above which they are left out.
-        max_candidates: (anchor, class) pairs of a picture before that.
-        max_detections: most detections of a picture.
+        pre_nms_top_k: (anchor, class) pairs of an image before that.
+        max_detections: most detections of an image.
 
     Source: Tan et al., EfficientDet, CVPR 2020, section 4. Checked against effdet 0.4.1, whose weights are
     google/automl's: same weights, same outputs, matches, losses (its default focal loss), gradients and detections.
     Differs in the order of a box's numbers, x before y; in counting a deviation whose target is exactly 0 in the loss,
     which both leave out; in limiting how far a side can grow; and in anchors that follow the strides of the levels
-    where the sides of a picture are no multiples of them.
+    where the sides of an image are no multiples of them.
     """
 
     base_anchors: Float[Tensor, "l a 4"]
@@ -83,11 +83,11 @@ class EfficientDet(nn.Module):
         score_threshold: float = 0.0,
         soft_nms: bool = False,
         nms_threshold: float = 0.5,
-        max_candidates: int = 5000,
+        pre_nms_top_k: int = 5000,
         max_detections: int = 100,
     ) -> None:
         super().__init__()
-        check_counts({"num_classes": num_classes, "max_candidates": max_candidates, "max_detections": max_detections})
+        check_counts({"num_classes": num_classes, "pre_nms_top_k": pre_nms_top_k, "max_detections": max_detections})
         check_shares({"matching_iou": matching_iou, "alpha": alpha})
         check_shares({"score_threshold": score_threshold, "nms_threshold": nms_threshold})
         check_shares({"norm_momentum": norm_momentum}, zero=False)
@@ -99,12 +99,12 @@ class EfficientDet(nn.Module):
         self.num_classes = num_classes
         self.match = partial(match_by_iou, positive=matching_iou, negative=matching_iou, low_quality="best")
         self.alpha, self.gamma, self.huber_delta, self.box_weight = alpha, gamma, huber_delta, box_weight
-        self.score_threshold, self.max_candidates, self.max_detections = score_threshold, max_candidates, max_detections
+        self.score_threshold, self.pre_nms_top_k, self.max_detections = score_threshold, pre_nms_top_k, max_detections
         self.suppress = partial(hard_nms, threshold=nms_threshold)
         if soft_nms:
             self.suppress = partial(soften, max_detections=max_detections)
 
-        self.widths = EqualWidths(in_spec, channels)
+        self.widths = InputProjection(in_spec, channels)
         self.strides = [in_spec[name].stride for name in self.widths.levels]
         base = torch.stack([_base_anchors(stride, anchor_scale, octave_steps, aspects) for stride in self.strides])
         self.register_buffer("base_anchors", base, persistent=False)
@@ -127,8 +127,12 @@ class EfficientDet(nn.Module):
     ) -> AnchorOutput:
         """Predict; with targets or without them the same."""
         maps = dict(zip(self.widths.levels, self.widths(features), strict=True))
-        logits = in_rows([self.classes(self.class_tower(x, name)) for name, x in maps.items()], self.num_classes)
-        deltas = in_rows([at_full_precision(self.boxes, self.box_tower(x, name)) for name, x in maps.items()], 4)
+        logits = flatten_predictions(
+            [self.classes(self.class_tower(x, name)) for name, x in maps.items()], self.num_classes
+        )
+        deltas = flatten_predictions(
+            [run_in_full_precision(self.boxes, self.box_tower(x, name)) for name, x in maps.items()], 4
+        )
         anchors = self._anchors([(x.shape[-2], x.shape[-1]) for x in maps.values()])
         return AnchorOutput(tuple(logits), tuple(deltas), anchors)
 
@@ -141,8 +145,8 @@ class EfficientDet(nn.Module):
 
         Args:
             output: of ``forward``.
-            targets: one per picture.
-            totals: of the whole optimiser step, with matches; of these targets where None.
+            targets: one per image.
+            totals: of the whole optimizer step, with matches; of these targets where None.
 
         Raises:
             ValueError: the matches of the step were not counted.
@@ -166,10 +170,10 @@ class EfficientDet(nn.Module):
             }
 
     def count_matches(self, targets: Sequence[Targets], canvas: tuple[int, int]) -> int:
-        """How many anchors belong to an object, over these pictures.
+        """How many anchors belong to an object, over these images.
 
         Args:
-            targets: one per picture.
+            targets: one per image.
             canvas: (height, width) of the network's input.
         """
         anchors = torch.cat(self._anchors([(-(-canvas[0] // s), -(-canvas[1] // s)) for s in self.strides]))
@@ -185,7 +189,7 @@ class EfficientDet(nn.Module):
             decode=decode_deltas,
             suppress=self.suppress,
             score_threshold=self.score_threshold,
-            max_candidates=self.max_candidates,
+            pre_nms_top_k=self.pre_nms_top_k,
             max_detections=self.max_detections,
         )
 

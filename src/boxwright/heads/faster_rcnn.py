@@ -10,16 +10,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.option_checks import check_counts, check_shares
-from boxwright.ops.finite import check_numbers
-from boxwright.regions.assignment import TrainingRegions, assign_regions, sampled
-from boxwright.regions.auxiliary_boxes import levelwise_boxes
+from boxwright.ops.finite import check_finite
+from boxwright.regions.assignment import SampledRegions, sample_regions, sampled
+from boxwright.regions.auxiliary_boxes import build_auxiliary_box_head
 from boxwright.regions.box_branch import BoxBranch, BoxPrediction
 from boxwright.regions.box_head import BoxHeadKind
 from boxwright.regions.box_loss import consistent_losses, region_losses
-from boxwright.regions.decode import Found, detect_in_regions, detected, in_original_pixels, within_pictures
+from boxwright.regions.decode import Found, detect_in_regions, detected, in_original_pixels, within_images
 from boxwright.regions.first_stage import RegionProposals
 from boxwright.regions.levels import Epsilon
-from boxwright.regions.roi_extractor import Fusion, RegionFeatures
+from boxwright.regions.roi_extractor import Fusion, RoIExtractorKind
 from boxwright.regions.rpn import RPNOutput
 from boxwright.regions.rpn_loss import RPNLoss
 from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
@@ -37,13 +37,13 @@ class FasterRCNNOutput(NamedTuple):
     rpn: RPNOutput
     boxes: BoxPrediction
     raw: Sequence[BoxPrediction] = ()
-    regions: TrainingRegions | None = None
+    regions: SampledRegions | None = None
     found: Found | None = None
 
     def prediction(self) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n 4"]]:
         """Scores and corner boxes, in pixels of the network's input; what only fills up has the score 0."""
         found = detected(self.found)
-        return found.scores * found.usable, found.boxes
+        return found.scores * found.valid, found.boxes
 
 
 class FasterRCNN(nn.Module):
@@ -57,12 +57,12 @@ class FasterRCNN(nn.Module):
         rpn_convs: 3 x 3 convolutions of the proposal network; 2 in torchvision's V2.
         anchor_scale: side of a level's square anchor, in strides: with stride 32 the coarsest, as of a dilated
             backbone's P6, there is none of 512 pixels.
-        num_candidates: anchors of a level before suppression, in training and in prediction.
-        num_proposals: regions of a picture after it, in training and in prediction.
+        pre_nms_top_k: anchors of a level before suppression, in training and in prediction.
+        post_nms_top_k: regions of an image after it, in training and in prediction.
         rpn_nms_threshold: IoU above which the worse of two proposals is left out, in [0, 1].
-        num_samples: regions of a picture that are trained on.
-        region_features: from the level that fits a region (``fpn_level``), from all of them (``adaptive``, PANet), or
-            from their sum with learnt weights (``soft``, AugFPN).
+        num_samples: regions of an image that are trained on.
+        roi_extractor: from the level that fits a region (``fpn_level``), from all of them (``adaptive``, PANet), or
+            from their sum with learned weights (``soft``, AugFPN).
         level_epsilon: of ``fpn_level``: where 1e-6 is added against rounding, ``outside`` of the logarithm
             (torchvision) or ``inside`` (Detectron).
         fusion: of adaptive features, after the first layer.
@@ -74,14 +74,14 @@ class FasterRCNN(nn.Module):
         hidden_dim: width of what it puts out.
         score_threshold: detections that do not exceed it are left out, in [0, 1].
         nms_threshold: IoU above which the worse of two of one class is left out, in [0, 1].
-        max_detections: most detections of a picture.
+        max_detections: most detections of an image.
 
     Source: Ren et al., Faster R-CNN, NeurIPS 2015, with Lin et al., Feature Pyramid Networks, CVPR 2017, section 4.2.
     Checked against torchvision 0.29.2's fasterrcnn_resnet50_fpn and _v2: proposals, detections, losses on the same
-    regions, gradients. Differs in losses that are averages over pictures, where torchvision averages over the sampled
+    regions, gradients. Differs in losses that are averages over images, where torchvision averages over the sampled
     anchors and regions of a batch; where a canvas without padding ends within a cell of the finest level: boxes are cut
     there at the end of the cell, up to stride - 1 pixels beyond the canvas, where torchvision cuts them at the canvas;
-    in suppression, which at most 20 ``max_detections`` (region, class) pairs of a picture enter, the best, where
+    in suppression, which at most 20 ``max_detections`` (region, class) pairs of an image enter, the best, where
     torchvision has no bound; and in first weights of the branch's last layers, from normal distributions of 0.01 for
     classes and 0.001 for boxes as in Detectron, where torchvision has those of ``nn.Linear``.
     """
@@ -94,11 +94,11 @@ class FasterRCNN(nn.Module):
         channels: int | None = None,
         rpn_convs: int = 1,
         anchor_scale: float = 8.0,
-        num_candidates: tuple[int, int] = (2000, 1000),
-        num_proposals: tuple[int, int] = (2000, 1000),
+        pre_nms_top_k: tuple[int, int] = (2000, 1000),
+        post_nms_top_k: tuple[int, int] = (2000, 1000),
         rpn_nms_threshold: float = 0.7,
         num_samples: int = 512,
-        region_features: RegionFeatures = "fpn_level",
+        roi_extractor: RoIExtractorKind = "fpn_level",
         level_epsilon: Epsilon = "outside",
         fusion: Fusion = "max",
         coarsest_region_stride: int = 32,
@@ -113,7 +113,7 @@ class FasterRCNN(nn.Module):
         check_counts({"num_classes": num_classes, "num_samples": num_samples, "max_detections": max_detections})
         check_shares({"score_threshold": score_threshold, "nms_threshold": nms_threshold})
         self.num_samples, self.consistent_weight, self.max_detections = num_samples, consistent_weight, max_detections
-        self.num_candidates, self.num_proposals = num_candidates, num_proposals
+        self.pre_nms_top_k, self.post_nms_top_k = pre_nms_top_k, post_nms_top_k
         self.detect = partial(
             detect_in_regions,
             score_threshold=score_threshold,
@@ -125,14 +125,14 @@ class FasterRCNN(nn.Module):
             channels=channels,
             rpn_convs=rpn_convs,
             anchor_scale=anchor_scale,
-            num_candidates=num_candidates,
-            num_proposals=num_proposals,
+            pre_nms_top_k=pre_nms_top_k,
+            post_nms_top_k=post_nms_top_k,
             nms_threshold=rpn_nms_threshold,
             coarsest_region_stride=coarsest_region_stride,
         )
-        source = self.first_stage.source(region_features, level_epsilon, fusion)
+        source = self.first_stage.source(roi_extractor, level_epsilon, fusion)
         self.boxes = BoxBranch(source, num_classes, kind=box_head, hidden_dim=hidden_dim)
-        self.raw = levelwise_boxes(in_spec, num_classes, hidden_dim=hidden_dim, weight=consistent_weight)
+        self.raw = build_auxiliary_box_head(in_spec, num_classes, hidden_dim=hidden_dim, weight=consistent_weight)
         self.rpn_loss = RPNLoss()
 
     def forward(
@@ -144,11 +144,11 @@ class FasterRCNN(nn.Module):
         """Propose and detect; with ``targets``, propose, sample and say what ``loss`` needs."""
         maps, rpn, content, proposals = self.first_stage(features, padding_mask, training=targets is not None)
         if targets is not None:
-            regions = assign_regions(proposals, targets, num_samples=self.num_samples)
+            regions = sample_regions(proposals, targets, num_samples=self.num_samples)
             raw = self.raw(features, regions.boxes, regions.images) if self.raw is not None else ()
             return FasterRCNNOutput(rpn, self.boxes(maps, regions.boxes, regions.images), raw, regions)
         boxes = self.boxes(maps, *proposals.as_rows())
-        scores, deltas = boxes.of_pictures(proposals.scores.shape[0])
+        scores, deltas = boxes.of_images(proposals.scores.shape[0])
         found = self.detect(scores, deltas, proposals, content)
         return FasterRCNNOutput(rpn, boxes, found=found)
 
@@ -161,8 +161,8 @@ class FasterRCNN(nn.Module):
 
         Args:
             output: made with the same targets.
-            targets: one per picture.
-            totals: of the whole optimiser step; of these targets where None.
+            targets: one per image.
+            totals: of the whole optimizer step; of these targets where None.
 
         Raises:
             ValueError: the output was made without targets.
@@ -173,10 +173,10 @@ class FasterRCNN(nn.Module):
         return terms | consistent_losses(output.raw, regions, totals, weight=self.consistent_weight)
 
     def postprocess(self, output: FasterRCNNOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
-        """What was found, in pixels of the original pictures.
+        """What was found, in pixels of the original images.
 
         Raises:
             ValueError: the output was made with targets, or the model has diverged.
         """
-        check_numbers((*output.rpn.logits, *output.rpn.deltas, *output.boxes))
-        return in_original_pixels(within_pictures(detected(output.found), image_sizes), image_sizes)
+        check_finite((*output.rpn.logits, *output.rpn.deltas, *output.boxes))
+        return in_original_pixels(within_images(detected(output.found), image_sizes), image_sizes)

@@ -16,10 +16,10 @@ from boxwright.dense.decode import dense_detections, hard_nms
 from boxwright.dense.point_matching import match_points, scale_ranges
 from boxwright.dense.towers import ConvTower, TowerNorm
 from boxwright.layers.conv_over_levels import conv_over_levels
-from boxwright.layers.full_precision import at_full_precision
-from boxwright.layers.input_projection import EqualWidths
+from boxwright.layers.full_precision import run_in_full_precision
+from boxwright.layers.input_projection import InputProjection
 from boxwright.layers.option_checks import check_counts, check_shares
-from boxwright.layers.predictions import in_rows, small_conv
+from boxwright.layers.predictions import flatten_predictions, prediction_conv
 from boxwright.losses.focal import summed_focal_loss_of_levels
 from boxwright.ops.anchors import grid_anchors
 from boxwright.ops.box_matching import matched_anchors
@@ -53,7 +53,7 @@ class FCOSOutput(NamedTuple):
 
 
 class FCOS(nn.Module):
-    """Points inside of a box, near its centre, predict its class, its sides and how central they are.
+    """Points inside of a box, near its center, predict its class, its sides and how central they are.
 
     score = sqrt(class * centerness), with centerness = sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b))
 
@@ -66,14 +66,14 @@ class FCOS(nn.Module):
         norm: after each of them: ``group`` norm or ``none``.
         point_offset: where in its cell a point lies, in cells: 0.5 in the middle (the paper), 0 in the upper left
             corner (torchvision).
-        center_radius: how far from the centre of its box, across and down, a point may lie, in strides; anywhere in
+        center_radius: how far from the center of its box, across and down, a point may lie, in strides; anywhere in
             the box where None or 0 (the paper's first version).
         alpha: weight of objects in the class loss, in [0, 1].
         gamma: exponent of the class loss that lowers the weight of easy predictions.
         score_threshold: detections have a higher score.
         nms_threshold: IoU above which the better of two detections of a class suppresses the other.
-        max_candidates: most (point, class) pairs of a level that are looked at.
-        max_detections: most detections of a picture.
+        pre_nms_top_k: most (point, class) pairs of a level that are looked at.
+        max_detections: most detections of an image.
 
     Source: Tian et al., FCOS, ICCV 2019, sections 3.1 to 3.3, with the improvements of the TPAMI 2020 version. Checked
     against torchvision 0.29.2's FCOS with ``point_offset=0`` (outputs, matched points, losses, gradients, detections).
@@ -94,11 +94,11 @@ class FCOS(nn.Module):
         gamma: float = 2.0,
         score_threshold: float = 0.2,
         nms_threshold: float = 0.6,
-        max_candidates: int = 1000,
+        pre_nms_top_k: int = 1000,
         max_detections: int = 100,
     ) -> None:
         super().__init__()
-        check_counts({"num_classes": num_classes, "max_candidates": max_candidates, "max_detections": max_detections})
+        check_counts({"num_classes": num_classes, "pre_nms_top_k": pre_nms_top_k, "max_detections": max_detections})
         check_shares({"point_offset": point_offset, "alpha": alpha})
         check_shares({"score_threshold": score_threshold, "nms_threshold": nms_threshold})
         if (center_radius or 0) < 0 or gamma < 0:
@@ -106,18 +106,18 @@ class FCOS(nn.Module):
         self.point_offset, self.center_radius = point_offset, center_radius or math.inf
         self.alpha, self.gamma = alpha, gamma
         self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
-        self.max_candidates, self.max_detections = max_candidates, max_detections
+        self.pre_nms_top_k, self.max_detections = pre_nms_top_k, max_detections
 
-        self.widths = EqualWidths(in_spec, channels)
+        self.widths = InputProjection(in_spec, channels)
         self.strides = [in_spec[name].stride for name in self.widths.levels]
         width = self.widths.channels
         # As in torchvision and the authors' code, convolutions have biases also before norms.
         self.class_tower = ConvTower(width, num_convs, norm=norm, bias=True)
         self.box_tower = ConvTower(width, num_convs, norm=norm, bias=True)
         # Every class starts at probability 0.01.
-        self.classes = small_conv(width, num_classes, value=-math.log(99))
-        self.distances = small_conv(width, 4)
-        self.centerness = small_conv(width, 1)
+        self.classes = prediction_conv(width, num_classes, value=-math.log(99))
+        self.distances = prediction_conv(width, 4)
+        self.centerness = prediction_conv(width, 1)
 
     def forward(
         self,
@@ -129,9 +129,9 @@ class FCOS(nn.Module):
         maps = self.widths(features)
         class_maps, box_maps = self.class_tower.over_levels(maps), self.box_tower.over_levels(maps)
         return FCOSOutput(
-            tuple(in_rows(conv_over_levels(self.classes, class_maps), self.classes.out_channels)),
-            tuple(in_rows([at_full_precision(self.distances, x).relu() for x in box_maps], 4)),
-            tuple(in_rows([self.centerness(x) for x in box_maps], 1)),
+            tuple(flatten_predictions(conv_over_levels(self.classes, class_maps), self.classes.out_channels)),
+            tuple(flatten_predictions([run_in_full_precision(self.distances, x).relu() for x in box_maps], 4)),
+            tuple(flatten_predictions([self.centerness(x) for x in box_maps], 1)),
             self._squares([(x.shape[-2], x.shape[-1]) for x in maps], at_least_float32(maps[0])),
         )
 
@@ -141,9 +141,9 @@ class FCOS(nn.Module):
         """``focal`` over all points; ``giou`` and ``centerness`` over the matched ones; divided by how many are.
 
         Args:
-            output: of these pictures.
-            targets: one per picture.
-            totals: of the whole optimiser step, with matches; of these targets where None.
+            output: of these images.
+            targets: one per image.
+            totals: of the whole optimizer step, with matches; of these targets where None.
         """
         matched = torch.stack([self.match(output.squares, target.boxes) for target in targets])
         image, place, boxes, labels = matched_anchors(matched, targets)
@@ -159,13 +159,13 @@ class FCOS(nn.Module):
                 "giou": (1 - generalized_iou(found, boxes)).sum(),
                 "centerness": central,
             }
-            return {name: value / totals.match_share for name, value in sums.items()}
+            return {name: value / totals.matches_per_process for name, value in sums.items()}
 
     def count_matches(self, targets: Sequence[Targets], canvas: tuple[int, int]) -> int:
-        """How many points belong to an object, over these pictures.
+        """How many points belong to an object, over these images.
 
         Args:
-            targets: one per picture.
+            targets: one per image.
             canvas: (height, width) of the network's input.
         """
         shapes = [(-(-canvas[0] // stride), -(-canvas[1] // stride)) for stride in self.strides]
@@ -181,7 +181,7 @@ class FCOS(nn.Module):
             decode=decode_distances,
             suppress=partial(hard_nms, threshold=self.nms_threshold),
             score_threshold=self.score_threshold,
-            max_candidates=self.max_candidates,
+            pre_nms_top_k=self.pre_nms_top_k,
             max_detections=self.max_detections,
         )
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from boxwright.dense.decode import dense_detections, hard_nms
 from boxwright.dense.towers import AnchorOutput, ConvTower, TowerNorm
 from boxwright.layers.conv_over_levels import conv_over_levels
-from boxwright.layers.full_precision import at_full_precision
-from boxwright.layers.input_projection import EqualWidths
+from boxwright.layers.full_precision import run_in_full_precision
+from boxwright.layers.input_projection import InputProjection
 from boxwright.layers.option_checks import check_choice, check_counts, check_shares
-from boxwright.layers.predictions import in_rows, small_conv
+from boxwright.layers.predictions import flatten_predictions, prediction_conv
 from boxwright.losses.focal import summed_focal_loss_of_levels
 from boxwright.ops.anchors import grid_anchors, octave_anchors
 from boxwright.ops.box_deltas import decode_deltas, encode_deltas
@@ -51,14 +51,14 @@ class RetinaNet(nn.Module):
         gamma: exponent that lowers the weight of easy predictions.
         score_threshold: detections have a higher score.
         nms_threshold: detections that overlap a better one of their class by more are left out.
-        max_candidates: detections of a level before those are left out.
-        max_detections: most detections of a picture.
+        pre_nms_top_k: detections of a level before those are left out.
+        max_detections: most detections of an image.
 
     Source: Lin et al., RetinaNet, ICCV 2017, sections 3 and 4. Checked against torchvision 0.29.2, V1 and V2: same
     weights, same outputs, detections, losses and gradients. Torchvision's and not the paper's are L1 where the paper
     has smooth L1, and anchors given to an object although they fit it badly, where none fits it better; torchvision's
     alone are anchors of whole pixels, where detectron2 and mmdetection keep the fractions. Differs in taking any
-    number of levels of any stride: there, sides go by the level and strides by the picture's size.
+    number of levels of any stride: there, sides go by the level and strides by the image's size.
     """
 
     base_anchors: Float[Tensor, "l a 4"]
@@ -82,11 +82,11 @@ class RetinaNet(nn.Module):
         gamma: float = 2.0,
         score_threshold: float = 0.05,
         nms_threshold: float = 0.5,
-        max_candidates: int = 1000,
+        pre_nms_top_k: int = 1000,
         max_detections: int = 300,
     ) -> None:
         super().__init__()
-        check_counts({"num_classes": num_classes, "max_candidates": max_candidates, "max_detections": max_detections})
+        check_counts({"num_classes": num_classes, "pre_nms_top_k": pre_nms_top_k, "max_detections": max_detections})
         check_shares({"alpha": alpha, "score_threshold": score_threshold, "nms_threshold": nms_threshold})
         if not 0 <= negative_iou <= positive_iou <= 1:
             raise ValueError(
@@ -99,9 +99,9 @@ class RetinaNet(nn.Module):
         self.match = partial(match_by_iou, positive=positive_iou, negative=negative_iou, low_quality="ties")
         self.alpha, self.gamma = alpha, gamma
         self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
-        self.max_candidates, self.max_detections = max_candidates, max_detections
+        self.pre_nms_top_k, self.max_detections = pre_nms_top_k, max_detections
 
-        self.widths = EqualWidths(in_spec, channels)
+        self.widths = InputProjection(in_spec, channels)
         self.strides = [in_spec[name].stride for name in self.widths.levels]
         base = [
             octave_anchors(anchor_scale * stride, octave_steps, ratios, whole_pixels=round_anchors)
@@ -113,8 +113,8 @@ class RetinaNet(nn.Module):
         self.class_tower = ConvTower(width, num_convs, norm=norm)
         self.box_tower = ConvTower(width, num_convs, norm=norm)
         # Every class starts at probability 0.01: else the many background anchors would drown the start.
-        self.classes = small_conv(width, num_anchors * num_classes, value=-math.log(99))
-        self.boxes = small_conv(width, num_anchors * 4)
+        self.classes = prediction_conv(width, num_anchors * num_classes, value=-math.log(99))
+        self.boxes = prediction_conv(width, num_anchors * 4)
 
     def forward(
         self,
@@ -124,8 +124,12 @@ class RetinaNet(nn.Module):
     ) -> AnchorOutput:
         """Predict; with targets or without them the same."""
         maps = self.widths(features)
-        logits = in_rows(conv_over_levels(self.classes, self.class_tower.over_levels(maps)), self.num_classes)
-        deltas = in_rows([at_full_precision(self.boxes, x) for x in self.box_tower.over_levels(maps)], 4)
+        logits = flatten_predictions(
+            conv_over_levels(self.classes, self.class_tower.over_levels(maps)), self.num_classes
+        )
+        deltas = flatten_predictions(
+            [run_in_full_precision(self.boxes, x) for x in self.box_tower.over_levels(maps)], 4
+        )
         return AnchorOutput(tuple(logits), tuple(deltas), self._anchors(maps))
 
     def loss(
@@ -133,18 +137,18 @@ class RetinaNet(nn.Module):
     ) -> dict[str, Float[Tensor, ""]]:
         """``focal`` over all anchors that are not ignored, and ``l1`` or ``giou`` over the matched ones.
 
-        Both are sums divided by the matched anchors of a picture, at least one, and averages over pictures.
+        Both are sums divided by the matched anchors of an image, at least one, and averages over images.
 
         Args:
             output: of ``forward``.
-            targets: one per picture.
-            totals: of the whole optimiser step; of these targets where None.
+            targets: one per image.
+            totals: of the whole optimizer step; of these targets where None.
         """
         totals = totals or LossTotals.of(targets)
         anchors = torch.cat(output.anchors)
         matched = torch.stack([self.match(anchors, t.boxes.to(anchors.dtype)) for t in targets])  # b n
         image, place, boxes, labels = matched_anchors(matched, targets)
-        weights = 1 / (totals.image_share * (matched >= 0).sum(1).clamp(min=1).to(anchors.dtype))
+        weights = 1 / (totals.images_per_process * (matched >= 0).sum(1).clamp(min=1).to(anchors.dtype))
         with torch.autocast(image.device.type, enabled=False):
             counted = weights[:, None] * (matched != IGNORED)
             focal = summed_focal_loss_of_levels(output.logits, labels, counted, alpha=self.alpha, gamma=self.gamma)
@@ -162,7 +166,7 @@ class RetinaNet(nn.Module):
             decode=decode_deltas,
             suppress=partial(hard_nms, threshold=self.nms_threshold),
             score_threshold=self.score_threshold,
-            max_candidates=self.max_candidates,
+            pre_nms_top_k=self.pre_nms_top_k,
             max_detections=self.max_detections,
         )
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from boxwright.layers.conv import ConvNorm
 from boxwright.layers.deformable_attention import DeformableDecoderLayer
-from boxwright.layers.full_precision import at_full_precision
+from boxwright.layers.full_precision import run_in_full_precision
 from boxwright.layers.mlp import MLP
 from boxwright.layers.option_checks import check_counts, check_hidden_dim
-from boxwright.layers.padding import mask_at, valid_ratio
+from boxwright.layers.padding import resize_mask, valid_ratio
 from boxwright.layers.tokens import to_tokens
 from boxwright.ops.boxes import at_least_float32, inverse_sigmoid
 from boxwright.ops.deformable import Sampling
@@ -34,7 +34,7 @@ QuerySelection = Literal["uncertainty_minimal", "vanilla"]
 
 
 class RTDETROutput(NamedTuple):
-    """What the head predicts. Boxes are centre boxes relative to the picture's content, in [0, 1].
+    """What the head predicts. Boxes are center boxes relative to the image's content, in [0, 1].
 
     ``logits`` and ``boxes_cxcywh_norm`` are the prediction, with a decoder layer in front: every layer with targets,
     the last one without. ``selected_*`` are the encoder's: what the decoder started from. ``noised_*`` are the decoder
@@ -79,7 +79,7 @@ class RTDETR(nn.Module):
         in_spec: the levels that come in, fine to coarse.
         num_classes: C.
         hidden_dim: width of tokens and queries; a multiple of ``num_heads``.
-        num_queries: how many objects can be found in a picture.
+        num_queries: how many objects can be found in an image.
         num_layers: decoder layers.
         eval_layers: decoder layers that prediction uses; all where None.
         num_heads: heads of both attentions.
@@ -87,7 +87,7 @@ class RTDETR(nn.Module):
         feedforward_dim: width of the decoder's feed-forward.
         dropout: in the decoder, in [0, 1).
         sampling: the body of the sampling operator; ``auto`` takes the fastest of the device.
-        num_denoising: objects to recover from noise per picture, over all groups; 0 for none.
+        num_denoising: objects to recover from noise per image, over all groups; 0 for none.
         label_noise: twice the probability that a noised object has another label.
         box_noise: how far a noised corner moves, in half sides.
         look_forward_twice: a layer's box loss also trains the box of the layer before, as in the authors' code.
@@ -138,7 +138,7 @@ class RTDETR(nn.Module):
         self.num_denoising, self.label_noise, self.box_noise = num_denoising, label_noise, box_noise
         self.look_forward_twice, self.max_detections = look_forward_twice, max_detections
         # For counting only: run the encoder's box head on every token, as the published graph does.
-        self.as_published = False
+        self.count_as_published = False
         weights = {"class_weight": class_weight, "l1_weight": l1_weight, "giou_weight": giou_weight}
         self.criterion, self.encoder_criterion = _criteria(query_selection, weights)
 
@@ -216,8 +216,8 @@ class RTDETR(nn.Module):
 
         Args:
             output: made with the same targets.
-            targets: one per picture.
-            totals: of the whole optimiser step; of these targets where None.
+            targets: one per image.
+            totals: of the whole optimizer step; of these targets where None.
         """
         wanted, totals = normalized_targets(targets), totals or LossTotals.of(targets)
         decoder = len(output.logits)
@@ -248,7 +248,7 @@ class RTDETR(nn.Module):
         return selection_quality(output.selected_logits, output.selected_boxes_cxcywh_norm, normalized_targets(targets))
 
     def postprocess(self, output: RTDETROutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
-        """The best (query, class) pairs of each picture, in pixels of the original picture; ties keep their order."""
+        """The best (query, class) pairs of each image, in pixels of the original image; ties keep their order."""
         return sigmoid_detections(*output.prediction(), image_sizes, self.max_detections)
 
     def _tokens(self, features: Features, padding_mask: Tensor | None) -> Tokens:
@@ -257,26 +257,26 @@ class RTDETR(nn.Module):
         memory = torch.cat([to_tokens(x) for x in maps], 1)  # b (l h w) d
         if padding_mask is None:
             return Tokens(memory, shapes, None, None)
-        masks = [mask_at(padding_mask, h, w) for h, w in shapes]
+        masks = [resize_mask(padding_mask, h, w) for h, w in shapes]
         padding = torch.cat([mask.flatten(1) for mask in masks], 1)
         return Tokens(memory, shapes, padding, torch.stack([valid_ratio(mask) for mask in masks], 1))
 
     def _select(self, tokens: Tokens) -> Selection:
         """Score every place, keep the best ``num_queries``."""
         anchors = _anchors(tokens)
-        usable = ((anchors > 0.01) & (anchors < 0.99)).all(-1, keepdim=True)
+        valid = ((anchors > 0.01) & (anchors < 0.99)).all(-1, keepdim=True)
         if tokens.padding is not None:
-            usable = usable & ~tokens.padding[..., None]
-        memory = self.encoder_output(tokens.memory * usable)
+            valid = valid & ~tokens.padding[..., None]
+        memory = self.encoder_output(tokens.memory * valid)
         logits = self.encoder_classes(memory)
         count = min(self.num_queries, memory.shape[1])
         best = logits.detach().amax(-1).topk(count, dim=1).indices
         content = _rows(memory, best)
-        start = torch.where(usable, torch.log(anchors / (1 - anchors)), torch.inf).expand(memory.shape[0], -1, -1)
-        if self.as_published:
-            delta = _rows(at_full_precision(self.encoder_boxes, memory), best)
+        start = torch.where(valid, torch.log(anchors / (1 - anchors)), torch.inf).expand(memory.shape[0], -1, -1)
+        if self.count_as_published:
+            delta = _rows(run_in_full_precision(self.encoder_boxes, memory), best)
         else:
-            delta = at_full_precision(self.encoder_boxes, content)
+            delta = run_in_full_precision(self.encoder_boxes, content)
         return Selection(content.detach(), _rows(logits, best), delta + _rows(start, best))
 
     def _decode(
@@ -305,7 +305,7 @@ class RTDETR(nn.Module):
                 padding=tokens.padding,
                 blocked=blocked,
             )
-            delta = at_full_precision(self.boxes[i], content)
+            delta = run_in_full_precision(self.boxes[i], content)
             refined = (delta + inverse_sigmoid(reference)).sigmoid()
             if every_layer or i == num_layers - 1:
                 logits.append(self.classes[i](content))
@@ -334,14 +334,14 @@ def _rows(x: Float[Tensor, "b t d"], index: Int[Tensor, "b q"]) -> Float[Tensor,
 
 
 def _anchors(tokens: Tokens) -> Float[Tensor, "b t 4"]:
-    """A centre box at every place, relative to the picture's content: 0.05 * 2^level wide and high."""
+    """A center box at every place, relative to the image's content: 0.05 * 2^level wide and high."""
     device = tokens.memory.device
     anchors = []
     for i, (h, w) in enumerate(tokens.shapes):
         y = (torch.arange(h, device=device, dtype=torch.float32) + 0.5) / h
         x = (torch.arange(w, device=device, dtype=torch.float32) + 0.5) / w
-        centres = torch.stack((x.expand(h, w), y[:, None].expand(h, w)), -1).view(1, h * w, 2)
+        centers = torch.stack((x.expand(h, w), y[:, None].expand(h, w)), -1).view(1, h * w, 2)
         if tokens.valid_ratios is not None:
-            centres = centres / tokens.valid_ratios[:, i, None]
-        anchors.append(torch.cat((centres, torch.full_like(centres, 0.05 * 2**i)), -1))
+            centers = centers / tokens.valid_ratios[:, i, None]
+        anchors.append(torch.cat((centers, torch.full_like(centers, 0.05 * 2**i)), -1))
     return torch.cat(anchors, 1).to(at_least_float32(tokens.memory).dtype)

@@ -44,7 +44,7 @@ class FrozenBatchNorm2d(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def is_fresh(self) -> bool:
-        """Whether the statistics are still those of a new norm, so that nothing is normalised."""
+        """Whether the statistics are still those of a new norm, so that nothing is normalized."""
         return bool((self.running_mean == 0).all() and (self.running_var == 1).all())
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -17,7 +17,7 @@ MIN_CELLS = 512
 def conv_over_levels(conv: nn.Conv2d, maps: Sequence[Float[Tensor, "b c _h _w"]]) -> list[Float[Tensor, "b o _h _w"]]:
     """``conv`` of each map; in training on a CPU in Winograd's form, where that is faster.
 
-    It is from 128 channels and, over all maps of a picture, 512 cells. The count does not depend on the batch.
+    It is from 128 channels and, over all maps of an image, 512 cells. The count does not depend on the batch.
     """
     if _winograd_is_faster(conv, maps):
         return winograd_conv3x3(maps, conv.weight, conv.bias)

@@ -20,7 +20,7 @@ class MultiScaleDeformableAttention(nn.Module):
     """Each query looks at a few points around its reference, on every level.
 
     Offsets and weights are linear in the query; the softmax of the weights runs over levels and points jointly.
-    A reference box (cx, cy, w, h) is sampled at centre + offset / points * size / 2, a reference point at
+    A reference box (cx, cy, w, h) is sampled at center + offset / points * size / 2, a reference point at
     point + offset in cells of the level.
 
     Args:

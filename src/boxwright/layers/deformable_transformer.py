@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from boxwright.layers.deformable_attention import MultiScaleDeformableAttention
 from boxwright.layers.dropout import Dropout
-from boxwright.layers.padding import mask_at, valid_ratio
+from boxwright.layers.padding import resize_mask, valid_ratio
 from boxwright.layers.tokens import to_tokens
-from boxwright.layers.transformer import FeedForward, within_half, xavier_matrices
+from boxwright.layers.transformer import FeedForward, clamp_to_half, xavier_matrices
 from boxwright.ops.boxes import at_least_float32
 from boxwright.ops.deformable import Sampling
 
@@ -23,7 +23,7 @@ class LevelTokens(NamedTuple):
     """All levels as one sequence, with what is known of each place.
 
     ``padding`` is True on padding and None where there is none. ``content`` is how many columns and rows of each level
-    are picture, ``valid_ratios`` the same as a share of the map; both have one picture where all are alike.
+    are image, ``valid_ratios`` the same as a share of the map; both have one image where all are alike.
     """
 
     memory: Float[Tensor, "b t d"]
@@ -33,21 +33,23 @@ class LevelTokens(NamedTuple):
     valid_ratios: Float[Tensor, "#b l 2"]
 
 
-def level_tokens(maps: Sequence[Float[Tensor, "b d _h _w"]], padding_mask: Bool[Tensor, "b y x"] | None) -> LevelTokens:
-    """Flatten the levels and read off the mask what is picture."""
+def flatten_levels(
+    maps: Sequence[Float[Tensor, "b d _h _w"]], padding_mask: Bool[Tensor, "b y x"] | None
+) -> LevelTokens:
+    """Flatten the levels and read off the mask what is image."""
     memory = torch.cat([to_tokens(level) for level in maps], 1)  # b (l h w) d
     shapes = [(level.shape[-2], level.shape[-1]) for level in maps]
     cells = torch.tensor([(w, h) for h, w in shapes], device=memory.device, dtype=at_least_float32(memory).dtype)
     if padding_mask is None:
         return LevelTokens(memory, shapes, None, cells[None], torch.ones_like(cells)[None])
-    masks = [mask_at(padding_mask, h, w) for h, w in shapes]
-    # Whole numbers again, so that a cell at exactly 1 % of the picture is there in every precision.
+    masks = [resize_mask(padding_mask, h, w) for h, w in shapes]
+    # Whole numbers again, so that a cell at exactly 1 % of the image is there in every precision.
     content = (torch.stack([valid_ratio(mask) for mask in masks], 1) * cells).round()
     return LevelTokens(memory, shapes, torch.cat([mask.flatten(1) for mask in masks], 1), content, content / cells)
 
 
-def cell_centres(tokens: LevelTokens) -> Float[Tensor, "#b t 2"]:
-    """(x, y) of each token's cell, relative to the picture's content."""
+def compute_cell_centers(tokens: LevelTokens) -> Float[Tensor, "#b t 2"]:
+    """(x, y) of each token's cell, relative to the image's content."""
     places = []
     for i, (h, w) in enumerate(tokens.shapes):
         y = torch.arange(h, device=tokens.content.device, dtype=tokens.content.dtype) + 0.5
@@ -57,13 +59,15 @@ def cell_centres(tokens: LevelTokens) -> Float[Tensor, "#b t 2"]:
     return torch.cat(places, 1)
 
 
-def box_sine(boxes: Float[Tensor, "b q 4"], dim: int, *, temperature: float = 10000.0) -> Float[Tensor, "b q {4*dim}"]:
-    """Sine-cosine encoding of centre boxes in [0, 1]: cx, cy, w, h after one another, sines and cosines in turn.
+def encode_box_sine(
+    boxes: Float[Tensor, "b q 4"], dim: int, *, temperature: float = 10000.0
+) -> Float[Tensor, "b q {4*dim}"]:
+    """Sine-cosine encoding of center boxes in [0, 1]: cx, cy, w, h after one another, sines and cosines in turn.
 
     The angles of a coordinate x are 2 pi x w_i with w_i = temperature ** (-i / (dim / 2)) for i = 0 .. dim / 2 - 1.
 
     Args:
-        boxes: relative to the picture's content.
+        boxes: relative to the image's content.
         dim: of each coordinate; even.
         temperature: of the longest wave.
 
@@ -153,4 +157,4 @@ class DeformableEncoderLayer(nn.Module):
         """
         attended = self.self_attention(tokens + positions, reference, tokens, shapes, padding)
         tokens = self.norm1(tokens + self.dropout(attended))
-        return self.norm2(within_half(tokens + self.dropout(self.feed_forward(tokens))))  # type: ignore[no-any-return]
+        return self.norm2(clamp_to_half(tokens + self.dropout(self.feed_forward(tokens))))  # type: ignore[no-any-return]

@@ -11,7 +11,7 @@ from boxwright.structures import Features, Spec, head_levels
 DEFAULT_CHANNELS = 256
 
 
-class EqualWidths(nn.ModuleDict):
+class InputProjection(nn.ModuleDict):
     """Brings levels to one width: 1 x 1 convolutions where levels have another, nothing where none has.
 
     Args:

@@ -8,13 +8,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def mask_at(mask: Bool[Tensor, "b h w"], height: int, width: int) -> Bool[Tensor, "b height width"]:
+def resize_mask(mask: Bool[Tensor, "b h w"], height: int, width: int) -> Bool[Tensor, "b height width"]:
     """The mask of a level of ``height`` x ``width`` cells, True on padding (nearest cell)."""
     return F.interpolate(mask[:, None].float(), size=(height, width))[:, 0].bool()
 
 
 def valid_ratio(mask: Bool[Tensor, "b h w"]) -> Float[Tensor, "b 2"]:
-    """(x, y) share of the map that is picture, read off the first row and column."""
+    """(x, y) share of the map that is image, read off the first row and column."""
     content = ~mask
     return torch.stack((content[:, 0].float().mean(1), content[:, :, 0].float().mean(1)), -1)
 
@@ -22,7 +22,7 @@ def valid_ratio(mask: Bool[Tensor, "b h w"]) -> Float[Tensor, "b 2"]:
 def content_size(
     mask: Bool[Tensor, "b h w"] | None, finest: Float[Tensor, "b c y x"], stride: int
 ) -> Float[Tensor, "#b 2"]:
-    """(height, width) of what is picture on the canvas, in pixels of the network's input.
+    """(height, width) of what is image on the canvas, in pixels of the network's input.
 
     Args:
         mask: True on padding, which is at the right and at the bottom.

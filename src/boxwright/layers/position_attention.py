@@ -26,7 +26,8 @@ class PositionAttention(nn.Module):
     All of it runs in fused attention, which never holds the logits of all pairs. Absolute vectors are added to the
     keys. Relative ones become columns: q_i . R_height[row - row_i] for each row, q_i . R_width[column - column_i] for
     each column, against keys that have a 1 at their own row and column. The product is the sum of both logits, without
-    any rounding of its own. ``as_published`` adds them up for all pairs instead, as the figures of papers count it.
+    any rounding of its own. ``count_as_published`` adds them up for all pairs
+    instead, as the figures of papers count it.
 
     Args:
         channels: of input and output.
@@ -64,7 +65,7 @@ class PositionAttention(nn.Module):
             raise ValueError("attention needs content, positions or both: positions is one of absolute, relative")
         self.num_heads, self.head_dim, self.stride = num_heads, channels // num_heads, stride
         self.content = content
-        self.as_published = False
+        self.count_as_published = False
         self.project = nn.Conv2d(channels, (3 if content else 2) * channels, 1, bias=False)
         self.absolute = PositionTables(map_size, self.head_dim) if positions == "absolute" else None
         self.relative = PositionTables(map_size, self.head_dim, relative=True) if positions == "relative" else None
@@ -110,7 +111,7 @@ class PositionAttention(nn.Module):
         cells = query.unflatten(2, (height, width))
         by_column = _at_distances(cells, columns).flatten(2, 3)  # b m (h w) w
         by_row = _at_distances(cells.transpose(2, 3), rows).transpose(2, 3).flatten(2, 3)  # b m (h w) h
-        if self.as_published:
+        if self.count_as_published:
             logits = (by_row[..., :, None] + by_column[..., None, :]).flatten(-2)
             logits = logits if key is None else logits + query @ key.transpose(-1, -2)
             return logits.softmax(-1).to(value.dtype) @ value
@@ -126,7 +127,7 @@ class PositionTables(nn.Module):
     """A learned vector for every row and one for every column, or for every distance between two of them.
 
     For a map of another size, one factor brings both tables to the smallest size that the map is a part of, and the
-    part at the top left is taken. A wide picture thus has the vectors that it has in the corner of a square one, which
+    part at the top left is taken. A wide image thus has the vectors that it has in the corner of a square one, which
     detectors are trained on, and a distance means as much down as across.
 
     Args:
@@ -178,7 +179,7 @@ def resized_table(table: Float[Tensor, "n d"], length: int, *, relative: bool) -
     """A table of positions for a map of another size, linear between entries.
 
     Relative: the outermost distances keep their vectors, and so does distance 0; one entry is that of distance 0.
-    Absolute: places are the cells' centres on one map, whatever it is cut into; beyond the outermost centres the table
+    Absolute: places are the cells' centers on one map, whatever it is cut into; beyond the outermost centers the table
     is constant.
 
     Args:
@@ -207,7 +208,7 @@ def _at_distances(query: Float[Tensor, "b m y x d"], table: Float[Tensor, "r d"]
 
 
 def _own_place(height: int, width: int, like: Float[Tensor, "b m t d"]) -> Float[Tensor, "b m t p"]:
-    """A 1 at each cell's row and one at its column, for all pictures and heads."""
+    """A 1 at each cell's row and one at its column, for all images and heads."""
     rows = torch.eye(height, dtype=like.dtype, device=like.device).repeat_interleave(width, 0)
     columns = torch.eye(width, dtype=like.dtype, device=like.device).repeat(height, 1)
     return torch.cat((rows, columns), 1).expand(*like.shape[:2], -1, -1)

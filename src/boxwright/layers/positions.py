@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from boxwright.layers.padding import mask_at
+from boxwright.layers.padding import resize_mask
 
 Positions = Literal["sine", "learned", "none"]
 PositionsAt = Literal["attention", "input"]
 
 
-def sine_grid(
+def encode_sine_grid(
     height: int, width: int, dim: int, *, temperature: float = 10000.0, device: torch.device | None = None
 ) -> Float[Tensor, "{height*width} {dim}"]:
     """2-D sine-cosine encoding of integer positions, row by row: [sin(y w), cos(y w), sin(x w), cos(x w)].
@@ -40,14 +40,14 @@ def sine_grid(
     return torch.cat((rows, columns), -1).reshape(height * width, dim)
 
 
-def masked_sine(
+def encode_masked_sine(
     mask: Bool[Tensor, "b h w"], dim: int, *, shift: float = 0.0, temperature: float = 10000.0
 ) -> Float[Tensor, "b t {dim}"]:
-    """2-D sine-cosine encoding of each picture's own cells, row by row, in float32.
+    """2-D sine-cosine encoding of each image's own cells, row by row, in float32.
 
-    A cell in row y = 1 .. Y and column x = 1 .. X of a picture of Y rows and X columns gets the angles
+    A cell in row y = 1 .. Y and column x = 1 .. X of an image of Y rows and X columns gets the angles
     2 pi (y - shift) / Y and 2 pi (x - shift) / X, encoded as [sin(y w_0), cos(y w_0), sin(y w_1), .., sin(x w_0), ..]
-    with w_i = temperature ** (-i / (dim / 4)). Padding has no part in it: a picture's encoding is the same on any
+    with w_i = temperature ** (-i / (dim / 4)). Padding has no part in it: an image's encoding is the same on any
     canvas.
 
     Args:
@@ -64,7 +64,7 @@ def masked_sine(
     return _interleaved(angles, _frequencies(dim, temperature, mask.device)).flatten(1, 2)
 
 
-def unmasked_sine(
+def encode_unmasked_sine(
     height: int,
     width: int,
     dim: int,
@@ -73,7 +73,7 @@ def unmasked_sine(
     temperature: float = 10000.0,
     device: torch.device | None = None,
 ) -> Float[Tensor, "{height*width} {dim}"]:
-    """``masked_sine`` of a map without padding, the same for every picture."""
+    """``encode_masked_sine`` of a map without padding, the same for every image."""
     y = torch.arange(1, height + 1, dtype=torch.float32, device=device)[:, None].expand(height, width)
     x = torch.arange(1, width + 1, dtype=torch.float32, device=device).expand(height, width)
     angles = [_share(cells, axis, shift)[..., None] for axis, cells in enumerate((y, x))]
@@ -110,7 +110,7 @@ class LearnedGrid(nn.Module):
         if max(height, width) > limit:
             raise ValueError(
                 f"learned positions reach {limit} cells along each side, and the map has {height} x {width}: "
-                'make the pictures smaller or take positions="sine"'
+                'make the images smaller or take positions="sine"'
             )
         columns = self.columns.weight[:width].expand(height, width, -1)
         rows = self.rows.weight[:height, None].expand(height, width, -1)
@@ -121,7 +121,7 @@ class LevelPositions(nn.Module):
     """The encodings of all cells of all levels, as one sequence.
 
     Args:
-        kind: ``sine`` as ``masked_sine``, ``learned`` as ``LearnedGrid``, one table for all levels, or ``none``.
+        kind: ``sine`` as ``encode_masked_sine``, ``learned`` as ``LearnedGrid``, one table for all levels, or ``none``.
         dim: of each encoding.
     """
 
@@ -146,15 +146,15 @@ class LevelPositions(nn.Module):
             device: where the tokens are.
 
         Returns:
-            one sequence for all pictures where padding has no part in it; None for no positions.
+            one sequence for all images where padding has no part in it; None for no positions.
         """
         if self.kind == "none":
             return None
         if self.learned is not None:
             return torch.cat([self.learned(h, w) for h, w in shapes])
         if padding_mask is None:
-            return torch.cat([unmasked_sine(h, w, self.dim, device=device) for h, w in shapes])
-        return torch.cat([masked_sine(mask_at(padding_mask, h, w), self.dim) for h, w in shapes], 1)
+            return torch.cat([encode_unmasked_sine(h, w, self.dim, device=device) for h, w in shapes])
+        return torch.cat([encode_masked_sine(resize_mask(padding_mask, h, w), self.dim) for h, w in shapes], 1)
 
 
 def _check_sine(dim: int) -> None:

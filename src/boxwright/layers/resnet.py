@@ -94,7 +94,7 @@ class ResNetBody(nn.Module):
                 module.reset_parameters()
 
     def forward(self, images: Float[Tensor, "b 3 h w"], feedback: Features | None = None) -> Features:
-        """The levels of pictures.
+        """The levels of images.
 
         Args:
             images: ready for the network.

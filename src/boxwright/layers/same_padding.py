@@ -1,4 +1,4 @@
-"""TensorFlow's "SAME" padding, where it differs from a symmetrical one."""
+"""TensorFlow's "SAME" padding, where it differs from a symmetric one."""
 
 from __future__ import annotations
 

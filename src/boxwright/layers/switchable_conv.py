@@ -39,7 +39,7 @@ class SwitchableConv2d(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
         self.stride, self.dilation = stride, dilation
-        self.standardise = True
+        self.standardize = True
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
         self.weight_diff = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
         self.register_buffer("weight_scale", torch.empty(out_channels, 1, 1, 1))
@@ -71,7 +71,7 @@ class SwitchableConv2d(nn.Module):
 
     def near_weight(self) -> Float[Tensor, "c_out c 3 3"]:
         """Weights of the smaller dilation, as they are applied."""
-        if not self.standardise:
+        if not self.standardize:
             return self.weight
         mean, deviation = _statistics(self.weight)
         return (self.weight - mean) / deviation * self.weight_scale + self.weight_shift
@@ -92,7 +92,7 @@ class SwitchableConv2d(nn.Module):
     def fold_norms(self) -> None:
         """Store the weights as they are applied. For inference: they are not trained on from there."""
         self.weight.copy_(self.near_weight())
-        self.standardise = False
+        self.standardize = False
 
 
 def _statistics(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -80,9 +80,9 @@ class TransformerEncoderLayer(nn.Module):
         """``padding`` is True on tokens that no other token may look at."""
         if self.pre_norm:
             tokens = tokens + self._attended(self.norm1(tokens), positions, padding)
-            return within_half(tokens + self.dropout(self.feed_forward(self.norm2(tokens))))
+            return clamp_to_half(tokens + self.dropout(self.feed_forward(self.norm2(tokens))))
         tokens = self.norm1(tokens + self._attended(tokens, positions, padding))
-        return self.norm2(within_half(tokens + self.dropout(self.feed_forward(tokens))))  # type: ignore[no-any-return]
+        return self.norm2(clamp_to_half(tokens + self.dropout(self.feed_forward(tokens))))  # type: ignore[no-any-return]
 
     def _attended(self, tokens: Tensor, positions: Tensor | None, padding: Tensor | None) -> Tensor:
         placed = _placed(tokens, positions)
@@ -139,10 +139,10 @@ class TransformerDecoderLayer(nn.Module):
         if self.pre_norm:
             queries = queries + self._among_queries(self.norm1(queries), positions)
             queries = queries + self._to_memory(self.norm2(queries), positions, keys, memory, padding)
-            return within_half(queries + self.dropout(self.feed_forward(self.norm3(queries))))
+            return clamp_to_half(queries + self.dropout(self.feed_forward(self.norm3(queries))))
         queries = self.norm1(queries + self._among_queries(queries, positions))
         queries = self.norm2(queries + self._to_memory(queries, positions, keys, memory, padding))
-        return self.norm3(within_half(queries + self.dropout(self.feed_forward(queries))))  # type: ignore[no-any-return]
+        return self.norm3(clamp_to_half(queries + self.dropout(self.feed_forward(queries))))  # type: ignore[no-any-return]
 
     def _among_queries(self, queries: Tensor, positions: Tensor | None) -> Tensor:
         placed = _placed(queries, positions)
@@ -159,7 +159,7 @@ class TransformerDecoderLayer(nn.Module):
         return self.dropout(attended)  # type: ignore[no-any-return]
 
 
-def within_half(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+def clamp_to_half(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """``x`` cut to what half precision can hold.
 
     Residuals after a feed-forward overflow first (lyuwenyu/RT-DETR #464); float32 never comes near.

@@ -29,9 +29,10 @@ class BiFPN(nn.Module):
 
     d_l = node(x_l, enlarged(d_{l+1}));  o_l = node(x_l, d_l, shrunk(o_{l-1}));  o_L = node(x_L, shrunk(o_{L-1}))
 
-    node(x_1, ..., x_n) = swish(norm(conv(sum_i s_i x_i))), with learnt shares s_i per node. Enlarging takes the nearest
-    cell, shrinking the largest of a window. In the first cell, a level of another width has a 1 x 1 convolution and a
-    norm for each node that it goes to. Levels beyond the coarsest are shrunk from it at the width of the neck.
+    node(x_1, ..., x_n) = swish(norm(conv(sum_i s_i x_i))), with learned shares s_i per node. Upsampling takes the
+    nearest cell, downsampling the largest of a window. In the first cell, a level of another width has a 1 x 1
+    convolution and a norm for each node that it goes to. Levels beyond the coarsest are downsampled from it at the
+    width of the neck.
 
     Args:
         in_spec: the levels that come in, fine to coarse; they keep their names.

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from boxwright.layers.deformable_transformer import (
     DeformableEncoderLayer,
     LevelTokens,
-    cell_centres,
+    compute_cell_centers,
+    flatten_levels,
     level_projection,
-    level_tokens,
     reset_transformer,
 )
 from boxwright.layers.option_checks import check_counts, check_hidden_dim
-from boxwright.layers.padding import mask_at
-from boxwright.layers.positions import masked_sine, unmasked_sine
+from boxwright.layers.padding import resize_mask
+from boxwright.layers.positions import encode_masked_sine, encode_unmasked_sine
 from boxwright.layers.tokens import to_map
 from boxwright.ops.deformable import Sampling
 from boxwright.structures import Features, Level, Spec, coarser_name
@@ -105,9 +105,9 @@ class DeformableEncoder(nn.Module):
         for name in self.extra_levels:
             coarsest = self.projections[name](coarsest)
             maps.append(coarsest)
-        tokens = level_tokens(maps, padding_mask)
+        tokens = flatten_levels(maps, padding_mask)
         positions = self._positions(tokens, padding_mask)
-        reference = cell_centres(tokens)[:, :, None] * tokens.valid_ratios[:, None]  # b t l 2
+        reference = compute_cell_centers(tokens)[:, :, None] * tokens.valid_ratios[:, None]  # b t l 2
         memory = tokens.memory
         reference = reference.expand(memory.shape[0], -1, -1, -1)
         for layer in self.layers:
@@ -124,8 +124,8 @@ class DeformableEncoder(nn.Module):
         positions = []
         for (h, w), of_level in zip(tokens.shapes, self.level_embedding, strict=True):
             if padding_mask is None:
-                sine = unmasked_sine(h, w, d, shift=0.5, device=device)[None]
+                sine = encode_unmasked_sine(h, w, d, shift=0.5, device=device)[None]
             else:
-                sine = masked_sine(mask_at(padding_mask, h, w), d, shift=0.5)
+                sine = encode_masked_sine(resize_mask(padding_mask, h, w), d, shift=0.5)
             positions.append(sine.to(of_level.dtype) + of_level)
         return torch.cat(positions, 1)

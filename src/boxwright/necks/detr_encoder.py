@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.option_checks import check_hidden_dim
-from boxwright.layers.padding import mask_at
+from boxwright.layers.padding import resize_mask
 from boxwright.layers.positions import LevelPositions, Positions, PositionsAt
 from boxwright.layers.tokens import to_map, to_tokens
 from boxwright.layers.transformer import TransformerEncoderLayer, xavier_matrices
@@ -82,7 +82,7 @@ class DETREncoder(nn.Module):
     ) -> Float[Tensor, "b t d"]:
         padding = None
         if padding_mask is not None:
-            padding = torch.cat([mask_at(padding_mask, h, w).flatten(1) for h, w in shapes], 1)
+            padding = torch.cat([resize_mask(padding_mask, h, w).flatten(1) for h, w in shapes], 1)
         positions = self.positions(shapes, padding_mask, tokens.device)
         if positions is not None and self.positions_at == "input":
             tokens, positions = tokens + positions, None

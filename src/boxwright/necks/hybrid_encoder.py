@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from boxwright.layers.conv import ConvNorm
 from boxwright.layers.option_checks import check_counts, check_hidden_dim
-from boxwright.layers.padding import mask_at
-from boxwright.layers.positions import sine_grid
+from boxwright.layers.padding import resize_mask
+from boxwright.layers.positions import encode_sine_grid
 from boxwright.layers.pyramid import LightPathAggregation
 from boxwright.layers.rep_vgg import CSPRepLayer
 from boxwright.layers.tokens import to_map, to_tokens
@@ -49,7 +49,7 @@ class HybridEncoder(nn.Module):
 
     Source: Zhao et al., RT-DETR, CVPR 2024; E section 4.2, all variants section 5.2, figure 3 and table 3. E was
     checked against transformers' RTDetrHybridEncoder and ``HybridEncoder`` of lyuwenyu/RT-DETR 068dfde (there,
-    positions are scrambled on maps that are not square; see ``sine_grid``). Differs in masking padding in the
+    positions are scrambled on maps that are not square; see ``encode_sine_grid``). Differs in masking padding in the
     attention, where there is any, and in enlarging to the size of the finer level rather than by two, so that sizes
     which are not multiples of 32 pass.
 
@@ -146,10 +146,10 @@ class HybridEncoder(nn.Module):
         if not self.layers:
             return levels
         shapes = [(level.shape[-2], level.shape[-1]) for level in levels]
-        positions = torch.cat([sine_grid(h, w, levels[0].shape[1], device=levels[0].device) for h, w in shapes])
+        positions = torch.cat([encode_sine_grid(h, w, levels[0].shape[1], device=levels[0].device) for h, w in shapes])
         padding = None
         if padding_mask is not None:
-            padding = torch.cat([mask_at(padding_mask, h, w).flatten(1) for h, w in shapes], 1)
+            padding = torch.cat([resize_mask(padding_mask, h, w).flatten(1) for h, w in shapes], 1)
         tokens = torch.cat([to_tokens(level) for level in levels], 1)  # b (l h w) d
         for layer in self.layers:
             tokens = layer(tokens, positions, padding)

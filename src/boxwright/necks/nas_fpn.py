@@ -65,7 +65,7 @@ class NASFPN(nn.Module):
 
     Maps come to the size of a node by their strides alone. Shrinking takes the largest of k x k cells, beginning at the
     first cell; where the size is no multiple of k, the last windows are cut off. Enlarging repeats each cell k x k
-    times and cuts off what exceeds the level. So each cell keeps its place in the picture, at any size.
+    times and cuts off what exceeds the level. So each cell keeps its place in the image, at any size.
 
     Args:
         in_spec: the levels that come in, fine to coarse, five at most; they keep their names. Missing ones are made
@@ -84,7 +84,7 @@ class NASFPN(nn.Module):
 
     Source: Ghiasi et al., NAS-FPN, CVPR 2019, section 3 and figure 6. ``tf`` was checked against the node table of
     tensorflow/models official/vision/modeling/decoders/nasfpn.py, commit 00d83f3, ``mmdet`` against NASFPN of
-    mmdetection 3.3.0: same weights, same outputs and gradients. Both are made for pictures whose sides are multiples of
+    mmdetection 3.3.0: same weights, same outputs and gradients. Both are made for images whose sides are multiples of
     128, on which all ways of resizing agree. mmdetection's 3 x 3 convolutions do have a bias, which the norm after them
     takes away again; ours do not.
     """

@@ -23,7 +23,7 @@ FAST_RCNN_WEIGHTS: Weights = (10.0, 5.0)
 def encode_deltas(
     boxes: Float[Tensor, "*n 4"], anchors: Float[Tensor, "*n 4"], *, weights: Weights = (1.0, 1.0)
 ) -> Float[Tensor, "*n 4"]:
-    """(dx, dy, dw, dh): the shift of the centre in sides of the anchor, the logarithm of the growth of each side.
+    """(dx, dy, dw, dh): the shift of the center in sides of the anchor, the logarithm of the growth of each side.
 
     Args:
         boxes: corner boxes with an area.
@@ -53,6 +53,6 @@ def decode_deltas(
         max_log_scale: dw and dh count as no more than this, so that no side becomes infinite.
     """
     delta, anchor = at_least_float32(deltas), xyxy_to_cxcywh(anchors)
-    centre = delta[..., :2] / weights[0] * anchor[..., 2:] + anchor[..., :2]
+    center = delta[..., :2] / weights[0] * anchor[..., 2:] + anchor[..., :2]
     sides = (delta[..., 2:] / weights[1]).clamp(max=max_log_scale).exp() * anchor[..., 2:]
-    return cxcywh_to_xyxy(torch.cat((centre, sides), -1))
+    return cxcywh_to_xyxy(torch.cat((center, sides), -1))

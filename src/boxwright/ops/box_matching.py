@@ -65,7 +65,7 @@ def match_by_iou(
 class MatchedAnchors(NamedTuple):
     """Anchors that have an object.
 
-    Entry ``i`` is anchor ``place[i]`` of picture ``image[i]``, with its object's box. ``labels`` are of every anchor,
+    Entry ``i`` is anchor ``place[i]`` of image ``image[i]``, with its object's box. ``labels`` are of every anchor,
     ``BACKGROUND`` where there is no object.
     """
 
@@ -76,11 +76,11 @@ class MatchedAnchors(NamedTuple):
 
 
 def matched_anchors(matched: Int[Tensor, "b a"], targets: Sequence[Targets]) -> MatchedAnchors:
-    """The objects that ``match_by_iou`` found, picture by picture.
+    """The objects that ``match_by_iou`` found, image by image.
 
     Args:
-        matched: of every picture.
-        targets: one per picture.
+        matched: of every image.
+        targets: one per image.
     """
     image, place = torch.where(matched >= 0)
     first = torch.tensor([0, *(len(t.labels) for t in targets)], device=image.device).cumsum(0)

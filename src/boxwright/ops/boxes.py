@@ -1,7 +1,7 @@
 """Boxes: formats, clipping, overlap.
 
-Corner boxes are (x1, y1, x2, y2), centre boxes (cx, cy, w, h); both in whatever unit the caller keeps.
-Every function computes in float32 at least, whatever autocast says: in half precision a box of a large picture
+Corner boxes are (x1, y1, x2, y2), center boxes (cx, cy, w, h); both in whatever unit the caller keeps.
+Every function computes in float32 at least, whatever autocast says: in half precision a box of a large image
 loses whole pixels, and the products of its sides overflow.
 """
 
@@ -18,13 +18,13 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def cxcywh_to_xyxy(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    """Centre boxes to corner boxes."""
+    """Center boxes to corner boxes."""
     cx, cy, w, h = at_least_float32(boxes).unbind(-1)
     return torch.stack((cx - 0.5 * w, cy - 0.5 * h, cx + 0.5 * w, cy + 0.5 * h), dim=-1)
 
 
 def xyxy_to_cxcywh(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    """Corner boxes to centre boxes."""
+    """Corner boxes to center boxes."""
     x1, y1, x2, y2 = at_least_float32(boxes).unbind(-1)
     return torch.stack(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1), dim=-1)
 
@@ -36,19 +36,19 @@ def clip_xyxy(boxes: Float[Tensor, "*n 4"], height: int, width: int) -> Float[Te
 
 
 def clip_to_sizes(boxes: Float[Tensor, "b *n 4"], sizes: Float[Tensor, "#b 2"]) -> Float[Tensor, "b *n 4"]:
-    """Corner boxes of each picture cut to its (height, width), or all to the one that is given."""
+    """Corner boxes of each image cut to its (height, width), or all to the one that is given."""
     limits = sizes.flip(-1).repeat(1, 2).to(boxes.dtype)
     return boxes.clamp(min=0).minimum(limits.view(-1, *[1] * (boxes.ndim - 2), 4))
 
 
 def resized(boxes: Float[Tensor, "n 4"], before: tuple[int, int], after: tuple[int, int]) -> Float[Tensor, "n 4"]:
-    """Corner boxes of a picture of one (height, width) as those of it at another, cut to it."""
+    """Corner boxes of an image of one (height, width) as those of it at another, cut to it."""
     scale_y, scale_x = after[0] / before[0], after[1] / before[1]
     return clip_xyxy(boxes * boxes.new_tensor([scale_x, scale_y, scale_x, scale_y]), *after)
 
 
 def boxes_as_rows(boxes: Float[Tensor, "b n 4"]) -> tuple[Float[Tensor, "r 4"], Int[Tensor, " r"]]:
-    """Boxes of all pictures, one picture after another, and the picture of each."""
+    """Boxes of all images, one image after another, and the image of each."""
     images = torch.arange(boxes.shape[0], device=boxes.device)[:, None].expand(boxes.shape[:2])
     return boxes.flatten(0, 1), images.flatten()
 
@@ -68,7 +68,7 @@ def iou(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"]) -> Float[Tensor, "
 
 
 def generalized_iou(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"]) -> Float[Tensor, "*n"]:
-    """Generalised IoU of corner boxes, in [-1, 1], element by element under broadcasting.
+    """Generalized IoU of corner boxes, in [-1, 1], element by element under broadcasting.
 
     GIoU = IoU - (hull - union) / hull, with ``hull`` the smallest box around both.
 

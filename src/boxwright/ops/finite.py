@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 
-def check_numbers(said: Iterable[Tensor]) -> None:
-    """What a model says of pictures is numbers; infinities are.
+def check_finite(said: Iterable[Tensor]) -> None:
+    """What a model says of images is numbers; infinities are.
 
     What is not a number exceeds no threshold, so that a model that has diverged would only seem to find nothing.
 

@@ -1,4 +1,4 @@
-"""From small masks of boxes to masks of pictures."""
+"""From small masks of boxes to masks of images."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def paste_masks(
     *,
     threshold: float = 0.5,
 ) -> tuple[RLE, ...]:
-    """Masks over their boxes, as masks of a picture.
+    """Masks over their boxes, as masks of an image.
 
     Args:
         probabilities: of the cells that a box consists of.
-        boxes: corner boxes in pixels of the picture, which they may leave.
-        size: (height, width) of the picture.
+        boxes: corner boxes in pixels of the image, which they may leave.
+        size: (height, width) of the image.
         threshold: pixels with a higher probability belong to the object.
 
     Source: He et al., Mask R-CNN, ICCV 2017, section 3.1 (inference). Checked against torchvision 0.29.2's
@@ -32,9 +32,9 @@ def paste_masks(
     """
     cells = probabilities.shape[-1]
     padded = F.pad(probabilities, (1, 1, 1, 1))
-    centred = xyxy_to_cxcywh(boxes)
-    sides = centred[:, 2:] * ((cells + 2) / cells)
-    corners = cxcywh_to_xyxy(torch.cat((centred[:, :2], sides), 1)).long()
+    centered = xyxy_to_cxcywh(boxes)
+    sides = centered[:, 2:] * ((cells + 2) / cells)
+    corners = cxcywh_to_xyxy(torch.cat((centered[:, :2], sides), 1)).long()
     canvas = torch.zeros(size, dtype=torch.bool)
     return tuple(
         _pasted(mask, corner, canvas, threshold) for mask, corner in zip(padded.cpu(), corners.tolist(), strict=True)

@@ -30,15 +30,15 @@ def mask_box(rle: RLE) -> tuple[int, int, int, int]:
     return left, top, left + width, top + height
 
 
-def rasterise(polygons: Sequence[Sequence[float]], height: int, width: int) -> RLE:
-    """The pixels of an object of one or more polygons: those whose centre lies in one of them, nearly.
+def rasterize(polygons: Sequence[Sequence[float]], height: int, width: int) -> RLE:
+    """The pixels of an object of one or more polygons: those whose center lies in one of them, nearly.
 
     Args:
         polygons: each x, y, x, y ... of three points or more, in pixels. What lies outside the canvas is cut off.
         height: of the canvas.
         width: likewise.
 
-    **Source**: rleFrPoly of pycocotools, which hotcoco computes likewise; what is evaluated is rasterised so as well.
+    **Source**: rleFrPoly of pycocotools, which hotcoco computes likewise; what is evaluated is rasterized so as well.
     """
     parts: list[RLE] = packing.frPyObjects(list(polygons), height, width)
     whole: RLE = parts[0] if len(parts) == 1 else packing.merge(parts)

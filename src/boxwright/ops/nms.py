@@ -11,44 +11,44 @@ APART = 2.0**20
 """Pixels between groups: further than any canvas is wide."""
 
 
-def best_survivors(
+def nms_top_k(
     boxes: Float[Tensor, "b n 4"],
     scores: Float[Tensor, "b n"],
     groups: Int[Tensor, "b n"],
-    usable: Bool[Tensor, "b n"],
+    valid: Bool[Tensor, "b n"],
     *,
     threshold: float,
     count: int,
 ) -> tuple[Int[Tensor, "b m"], Bool[Tensor, "b m"]]:
-    """The places of the best ``survivors`` of each picture, best first, and which of them are ones.
+    """The places of the best ``nms_keep_mask`` of each image, best first, and which of them are ones.
 
     Where there are fewer than ``count``, others fill up. Of equal scores the first is the better one.
     """
-    usable = survivors(boxes, scores, groups, usable, threshold)
-    places = torch.where(usable, scores, -1.0).sort(dim=1, descending=True, stable=True).indices[:, :count]
-    return places, usable.gather(1, places)
+    valid = nms_keep_mask(boxes, scores, groups, valid, threshold)
+    places = torch.where(valid, scores, -1.0).sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return places, valid.gather(1, places)
 
 
-def survivors(
+def nms_keep_mask(
     boxes: Float[Tensor, "b n 4"],
     scores: Float[Tensor, "b n"],
     groups: Int[Tensor, "b n"],
-    usable: Bool[Tensor, "b n"],
+    valid: Bool[Tensor, "b n"],
     threshold: float,
 ) -> Bool[Tensor, "b n"]:
-    """Usable boxes that no better usable one of the same picture and group covers.
+    """Usable boxes that no better valid one of the same image and group covers.
 
     Args:
         boxes: corner boxes.
         scores: by which one is better than another.
-        groups: within a picture, from 0.
-        usable: the others neither stay nor suppress.
+        groups: within an image, from 0.
+        valid: the others neither stay nor suppress.
         threshold: IoU above which the worse one of two goes, in [0, 1].
     """
     image = torch.arange(boxes.shape[0], device=boxes.device)[:, None]
-    # Groups of all pictures in one call: a loop over pictures would fix their number in an export.
+    # Groups of all images in one call: a loop over images would fix their number in an export.
     separate = groups * boxes.shape[0] + image
-    (places,) = torch.where(usable.flatten())
+    (places,) = torch.where(valid.flatten())
     # Groups are set apart by adding to coordinates: in float32 many groups would cost them their fraction.
     own, score = boxes.flatten(0, 1)[places].double(), scores.flatten()[places].double()
     group = separate.flatten()[places]
@@ -57,4 +57,4 @@ def survivors(
         keep = nms(own + (group * APART)[:, None], score, threshold)
     else:
         keep = batched_nms(own, score, group, threshold)
-    return torch.zeros_like(usable).flatten().index_fill(0, places[keep], True).view_as(usable)
+    return torch.zeros_like(valid).flatten().index_fill(0, places[keep], True).view_as(valid)

@@ -11,11 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import roi_align as torchvision_roi_align
 
-RoIBody = Literal["auto", "embedding_bag", "torchvision"]
+RoIBackend = Literal["auto", "embedding_bag", "torchvision"]
 
 
 class Grid(NamedTuple):
-    """How a region is looked at: cells per side, samples per side of a cell, and whether by the centres of cells."""
+    """How a region is looked at: cells per side, samples per side of a cell, and whether by the centers of cells."""
 
     output_size: int
     sampling_ratio: int
@@ -32,7 +32,7 @@ def roi_align(
     output_size: int,
     sampling_ratio: int = 2,
     aligned: bool = False,
-    body: RoIBody = "auto",
+    body: RoIBackend = "auto",
 ) -> Float[Tensor, "r c s s"]:
     """What each region shows on its level, as ``output_size`` x ``output_size`` cells.
 
@@ -46,11 +46,11 @@ def roi_align(
         maps: of each level.
         strides: of each level, in pixels of the network's input.
         boxes: corner boxes in pixels of the network's input.
-        images: the picture of each box.
+        images: the image of each box.
         levels: the level of each box, as an index of ``maps``.
         output_size: cells per side.
         sampling_ratio: samples per side of a cell.
-        aligned: shifts by half a cell, so that sample and cell centres agree; without, a region is at least one cell
+        aligned: shifts by half a cell, so that sample and cell centers agree; without, a region is at least one cell
             wide and high, as in the published detectors.
         body: which of them runs; ``auto`` is ``embedding_bag`` on a CPU, else ``torchvision``.
 
@@ -59,8 +59,8 @@ def roi_align(
 
     Source: He et al., Mask R-CNN, ICCV 2017, section 3. Checked against torchvision 0.29.2's ``roi_align``.
     """
-    if body not in get_args(RoIBody):
-        raise ValueError(f"body is one of {list(get_args(RoIBody))}, not {body!r}")
+    if body not in get_args(RoIBackend):
+        raise ValueError(f"body is one of {list(get_args(RoIBackend))}, not {body!r}")
     if output_size < 1 or sampling_ratio < 1:
         raise ValueError(f"output_size and sampling_ratio are at least 1, not {output_size} and {sampling_ratio}")
     if body == "auto":
@@ -77,7 +77,7 @@ def _level_by_level(
     levels: Tensor,
     grid: Grid,
 ) -> Tensor:
-    # In half precision the corners of a large picture's boxes would move by whole pixels.
+    # In half precision the corners of a large image's boxes would move by whole pixels.
     dtype = torch.promote_types(maps[0].dtype, torch.float32)
     regions = torch.cat((images[:, None].to(dtype), boxes.to(dtype)), 1)
     out = maps[0].new_zeros(boxes.shape[0], maps[0].shape[1], grid.output_size, grid.output_size, dtype=dtype)
@@ -97,9 +97,9 @@ def _bags_of_rows(
     grid: Grid,
 ) -> Tensor:
     channels, dtype = maps[0].shape[1], torch.promote_types(maps[0].dtype, torch.float32)
-    # Picture by picture, level after level: where a level begins does not depend on how many pictures there are.
-    levels_of_picture = [x.permute(0, 2, 3, 1).flatten(1, 2) for x in maps]  # b c h w -> b (h w) c
-    table = torch.cat(levels_of_picture, 1).to(dtype)
+    # Image by image, level after level: where a level begins does not depend on how many images there are.
+    levels_of_image = [x.permute(0, 2, 3, 1).flatten(1, 2) for x in maps]  # b c h w -> b (h w) c
+    table = torch.cat(levels_of_image, 1).to(dtype)
     length = table.shape[1]
     heights, widths, scales, starts = _of_level(maps, strides, levels, dtype)
     corners = boxes.to(dtype) * scales[:, None]
@@ -121,7 +121,7 @@ def _bags_of_rows(
 def _of_level(
     maps: Sequence[Tensor], strides: Sequence[int], levels: Tensor, dtype: torch.dtype
 ) -> tuple[Int[Tensor, " r"], Int[Tensor, " r"], Float[Tensor, " r"], Int[Tensor, " r"]]:
-    """Height, width, scale and first row, within its picture's table, of each region's level."""
+    """Height, width, scale and first row, within its image's table, of each region's level."""
     heights, widths = [x.shape[-2] for x in maps], [x.shape[-1] for x in maps]
     starts = [0]
     for x in maps[:-1]:
@@ -153,7 +153,7 @@ def _taps(
     places = places.where(inside, 0).clamp(min=0).minimum(limits - 1)
     cells = places.to(torch.int32)
     beyond = places - cells
-    neighbours = (cells + 1).minimum(size[:, None] - 1)
-    both = torch.stack((cells, neighbours), -1).view(low.shape[0], output_size, 2 * sampling_ratio)
+    neighbors = (cells + 1).minimum(size[:, None] - 1)
+    both = torch.stack((cells, neighbors), -1).view(low.shape[0], output_size, 2 * sampling_ratio)
     shares = torch.stack((1 - beyond, beyond), -1) * inside[..., None]
     return both, shares.view(low.shape[0], output_size, 2 * sampling_ratio)

@@ -100,7 +100,7 @@ class _Grid:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Pictures, rows and columns of tiles."""
+        """Images, rows and columns of tiles."""
         return self.batch, -(-self.height // TILE), -(-self.width // TILE)
 
     @property
@@ -121,8 +121,8 @@ def _patches(maps: Sequence[Float[Tensor, "b c _h _w"]], matrices: _Matrices) ->
         _, rows, columns = grid.shape
         beyond = (0, 0, 1, TILE * columns + 1 - grid.width, 1, TILE * rows + 1 - grid.height)
         padded = F.pad(x.permute(0, 2, 3, 1), beyond).contiguous()  # b h w c
-        picture, row, column, channel = padded.stride()
-        strides = (row, column, picture, TILE * row, TILE * column, channel)
+        image, row, column, channel = padded.stride()
+        strides = (row, column, image, TILE * row, TILE * column, channel)
         place.view(PATCH, PATCH, *grid.shape, channels).copy_(
             padded.as_strided((PATCH, PATCH, *grid.shape, channels), strides)
         )

@@ -21,7 +21,7 @@ from boxwright.structures import LossTotals
 class MatchedQueries(NamedTuple):
     """Queries that have an object.
 
-    Entry ``i`` is query ``query[i]`` of picture ``image[i]`` in layer ``layer[i]``, with the object's label, and the
+    Entry ``i`` is query ``query[i]`` of image ``image[i]`` in layer ``layer[i]``, with the object's label, and the
     IoU of the two boxes as ``overlap``.
     """
 
@@ -74,7 +74,7 @@ class VarifocalLoss:
         positive = torch.zeros_like(logits, dtype=torch.bool)
         positive[places] = True
         loss = varifocal_loss(logits, quality, positive, alpha=self.alpha, gamma=self.gamma)
-        return loss.sum((1, 2, 3)) / (totals.object_share * groups)
+        return loss.sum((1, 2, 3)) / (totals.objects_per_process * groups)
 
 
 class FocalLoss:
@@ -99,20 +99,20 @@ class FocalLoss:
         target = torch.zeros_like(logits)
         target[matched[:4]] = 1
         loss = sigmoid_focal_loss(logits, target, alpha=self.alpha, gamma=self.gamma)
-        return loss.sum((1, 2, 3)) / (totals.object_share * groups)
+        return loss.sum((1, 2, 3)) / (totals.objects_per_process * groups)
 
 
 class CrossEntropyLoss:
     """Softmax cross entropy of all queries, those without object counting less; a weighted mean.
 
-    The last logit stands for "no object". The mean is over the queries of the whole optimiser step, so that it does
-    not depend on how pictures are spread over processes and accumulated batches.
+    The last logit stands for "no object". The mean is over the queries of the whole optimizer step, so that it does
+    not depend on how images are spread over processes and accumulated batches.
 
     Args:
         no_object_weight: of queries without object, in [0, 1].
 
     Source: Carion et al., DETR, ECCV 2020, section 3.1. Checked against facebookresearch/detr 29901c5, whose mean is
-    over one process's pictures.
+    over one process's images.
     """
 
     name = "cross_entropy"

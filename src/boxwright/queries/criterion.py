@@ -21,7 +21,7 @@ class SetCriterion:
         class_loss: of the class scores; its name is the term's.
         matcher: assigns queries to objects.
         class_weight: of the class loss.
-        l1_weight: of the L1 distance of normalised centre boxes.
+        l1_weight: of the L1 distance of normalized center boxes.
         giou_weight: of 1 - GIoU.
 
     Source: Carion et al., DETR, equation 2; Zhao et al., RT-DETR, equation 4. Checked against transformers,
@@ -55,8 +55,8 @@ class SetCriterion:
         Args:
             logits: of every layer.
             boxes_cxcywh_norm: of every layer.
-            targets: one per picture.
-            totals: of the optimiser step.
+            targets: one per image.
+            totals: of the optimizer step.
             matches: pairs of query and object; found by the matcher where None.
             groups: how often each object is matched.
         """
@@ -73,7 +73,7 @@ class SetCriterion:
 
             l1 = (found - wanted).abs().sum(-1)
             giou = 1 - generalized_iou(found_corners, wanted_corners)
-            per_layer, objects = l1.new_zeros(len(logits)), totals.object_share * groups
+            per_layer, objects = l1.new_zeros(len(logits)), totals.objects_per_process * groups
             return {
                 self.class_loss.name: self.class_weight * self.class_loss(logits, matched, totals, groups),
                 "l1": self.l1_weight * per_layer.index_add(0, matches.layer, l1) / objects,
@@ -91,7 +91,7 @@ def named_terms(losses: dict[str, Float[Tensor, " l"]], suffixes: Sequence[str])
 
 
 def normalized_targets(targets: Sequence[Targets]) -> list[NormalizedTargets]:
-    """Corner boxes in pixels to centre boxes relative to the picture's content."""
+    """Corner boxes in pixels to center boxes relative to the image's content."""
     out = []
     for target in targets:
         height, width = target.size

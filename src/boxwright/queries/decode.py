@@ -17,13 +17,13 @@ def sigmoid_detections(
     image_sizes: Sequence[ImageSize],
     max_detections: int,
 ) -> list[Detections]:
-    """The best (query, class) pairs of each picture, in pixels of the original picture; ties keep their order.
+    """The best (query, class) pairs of each image, in pixels of the original image; ties keep their order.
 
     Args:
         logits: of each class on its own.
-        boxes_cxcywh_norm: centre boxes relative to the picture's content.
-        image_sizes: one per picture.
-        max_detections: most pairs of a picture; 100 in Deformable DETR, 300 in RT-DETR.
+        boxes_cxcywh_norm: center boxes relative to the image's content.
+        image_sizes: one per image.
+        max_detections: most pairs of an image; 100 in Deformable DETR, 300 in RT-DETR.
 
     Source: ``PostProcess`` of fundamentalvision/Deformable-DETR 11169a6; RTDETRPostProcessor of lyuwenyu/RT-DETR
     068dfde. Differs in the order of ties, which there is left to top k.
@@ -40,12 +40,12 @@ def softmax_detections(
     boxes_cxcywh_norm: Float[Tensor, "b q 4"],
     image_sizes: Sequence[ImageSize],
 ) -> list[Detections]:
-    """Each query's best class, in pixels of the original picture, best first; ties keep their order.
+    """Each query's best class, in pixels of the original image, best first; ties keep their order.
 
     Args:
         logits: (b, q, classes + 1), of the classes and, last, of "no object", which is never the answer.
-        boxes_cxcywh_norm: centre boxes relative to the picture's content.
-        image_sizes: one per picture.
+        boxes_cxcywh_norm: center boxes relative to the image's content.
+        image_sizes: one per image.
 
     Source: ``PostProcess`` of facebookresearch/detr 29901c5, which leaves the detections unsorted.
     """

@@ -16,7 +16,7 @@ from boxwright.queries.matching import Matches, NormalizedTargets
 class DenoisingQueries(NamedTuple):
     """Noised objects, in groups that do not see each other.
 
-    ``labels`` are 0..C-1, or C for a place that holds no object. ``boxes_cxcywh_norm`` are relative to the picture's
+    ``labels`` are 0..C-1, or C for a place that holds no object. ``boxes_cxcywh_norm`` are relative to the image's
     content. ``matches`` says which queries have to recover which object, for one layer. ``num_groups`` is how many
     times each object has to be recovered.
     """
@@ -50,20 +50,20 @@ def denoising_queries(
     """Draw noised copies of every object: per group one to be recovered and one to be rejected.
 
     A corner moves by noise * box_noise * side / 2, with |noise| in [0, 1) for those to be recovered and in [1, 2) for
-    those to be rejected, and is clipped to the picture. A label is replaced, with probability ``label_noise`` / 2, by
+    those to be rejected, and is clipped to the image. A label is replaced, with probability ``label_noise`` / 2, by
     one drawn evenly.
 
     Args:
-        targets: one per picture. All may be without objects: one empty group is drawn then, so that every parameter
+        targets: one per image. All may be without objects: one empty group is drawn then, so that every parameter
             stays part of the graph.
         num_classes: C.
-        num_denoising: objects to recover, over all groups, in the fullest picture; the number of groups follows.
+        num_denoising: objects to recover, over all groups, in the fullest image; the number of groups follows.
         label_noise: in [0, 2].
         box_noise: at least 0.
 
     Returns:
-        per group and picture: places for the objects to recover, as many as the fullest picture has, then as many for
-        those to reject. Pictures with fewer objects leave places empty.
+        per group and image: places for the objects to recover, as many as the fullest image has, then as many for
+        those to reject. Images with fewer objects leave places empty.
 
     Source: Zhang et al., DINO, ICLR 2023, section 3.3. Checked against transformers and lyuwenyu/RT-DETR 068dfde, with
     which it shares the order of random draws: equal seeds give equal queries.

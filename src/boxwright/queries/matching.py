@@ -16,9 +16,9 @@ from boxwright.queries.class_losses import ClassCost, FocalCost
 
 
 class NormalizedTargets(NamedTuple):
-    """The objects of one picture in the units that query decoders predict.
+    """The objects of one image in the units that query decoders predict.
 
-    ``labels`` are 0..C-1; ``boxes_cxcywh_norm`` are centre boxes relative to the picture's content, in [0, 1].
+    ``labels`` are 0..C-1; ``boxes_cxcywh_norm`` are center boxes relative to the image's content, in [0, 1].
     """
 
     labels: Int[Tensor, " n"]
@@ -28,7 +28,7 @@ class NormalizedTargets(NamedTuple):
 class Matches(NamedTuple):
     """Pairs of prediction and object, over several layers of predictions and a batch.
 
-    Entry ``i`` pairs query ``query[i]`` of picture ``image[i]`` in layer ``layer[i]`` with object ``object[i]``,
+    Entry ``i`` pairs query ``query[i]`` of image ``image[i]`` in layer ``layer[i]`` with object ``object[i]``,
     which counts the objects of the whole batch in order.
     """
 
@@ -51,13 +51,13 @@ class HungarianMatcher:
     Args:
         class_cost: the class term; ``FocalCost`` where None.
         class_weight: of the class term.
-        l1_weight: of the L1 distance of normalised centre boxes.
-        giou_weight: of the generalised IoU.
+        l1_weight: of the L1 distance of normalized center boxes.
+        giou_weight: of the generalized IoU.
 
     Source: Carion et al., DETR, ECCV 2020, equation 1; Zhu et al., Deformable DETR, ICLR 2021 (focal cost). Assignments
     are those of transformers, facebookresearch/detr 29901c5, fundamentalvision/Deformable-DETR 11169a6 and
-    lyuwenyu/RT-DETR 068dfde. Differs in computing costs picture by picture for all layers at once (the originals
-    compare each picture's queries with the whole batch's objects) and in one copy to the CPU.
+    lyuwenyu/RT-DETR 068dfde. Differs in computing costs image by image for all layers at once (the originals
+    compare each image's queries with the whole batch's objects) and in one copy to the CPU.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class HungarianMatcher:
         sizes = [len(t.labels) for t in targets]
         if max(sizes, default=0) > num_queries:
             warnings.warn(
-                f"a picture holds {max(sizes)} objects and the detector has {num_queries} queries: "
-                "the objects beyond are never learnt; raise num_queries",
+                f"an image holds {max(sizes)} objects and the detector has {num_queries} queries: "
+                "the objects beyond are never learned; raise num_queries",
                 stacklevel=2,
             )
         costs = [self.cost(logits[:, i], boxes_cxcywh_norm[:, i], target).flatten() for i, target in enumerate(targets)]
@@ -111,7 +111,7 @@ class HungarianMatcher:
         boxes_cxcywh_norm: Float[Tensor, "l q 4"],
         target: NormalizedTargets,
     ) -> Float[Tensor, "l q n"]:
-        """The cost matrices of one picture."""
+        """The cost matrices of one image."""
         of_class = self.class_cost(at_least_float32(logits), target.labels)
         boxes = at_least_float32(boxes_cxcywh_norm)
         l1 = torch.cdist(boxes, target.boxes_cxcywh_norm.to(boxes.dtype).expand(len(boxes), -1, -1), p=1)

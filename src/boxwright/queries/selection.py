@@ -46,12 +46,12 @@ def selection_quality(
     Args:
         logits: of the selected queries.
         boxes_cxcywh_norm: likewise.
-        targets: one per picture.
+        targets: one per image.
         score_threshold: in [0, 1].
         iou_threshold: in [0, 1].
 
     Source: Zhao et al., RT-DETR, CVPR 2024, section 5.3 and Table 4 (thresholds of 0.5). The authors published no code
-    for it; that the IoU is the best with any object of the picture is our reading.
+    for it; that the IoU is the best with any object of the image is our reading.
     """
     confident = at_least_float32(logits).sigmoid().amax(-1) > score_threshold
     corners = cxcywh_to_xyxy(at_least_float32(boxes_cxcywh_norm))

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from boxwright.layers.input_projection import EqualWidths
+from boxwright.layers.input_projection import InputProjection
 from boxwright.regions.box_branch import POOLED, BoxBranch, BoxPrediction
-from boxwright.regions.roi_extractor import RegionPooling, RegionSource
+from boxwright.regions.roi_extractor import RoIExtractor, RoISource
 from boxwright.structures import Features, Level, Spec
 
 
-def levelwise_boxes(in_spec: Spec, num_classes: int, *, hidden_dim: int, weight: float) -> LevelwiseBoxes | None:
+def build_auxiliary_box_head(
+    in_spec: Spec, num_classes: int, *, hidden_dim: int, weight: float
+) -> AuxiliaryBoxHead | None:
     """The branch of a head whose losses of it have this weight; None where it is 0 or there is no auxiliary level.
 
     Raises:
@@ -22,10 +24,10 @@ def levelwise_boxes(in_spec: Spec, num_classes: int, *, hidden_dim: int, weight:
     if not weight >= 0:
         raise ValueError(f"consistent_weight is at least 0, not {weight}")
     supervised = weight > 0 and any(level.auxiliary for level in in_spec.values())
-    return LevelwiseBoxes(in_spec, num_classes, hidden_dim=hidden_dim) if supervised else None
+    return AuxiliaryBoxHead(in_spec, num_classes, hidden_dim=hidden_dim) if supervised else None
 
 
-class LevelwiseBoxes(nn.Module):
+class AuxiliaryBoxHead(nn.Module):
     """One box branch, shared by the auxiliary levels, that sees each region on each of them.
 
     Trained on what the main branch is trained on, it asks every level for the same meaning before levels are summed.
@@ -45,9 +47,9 @@ class LevelwiseBoxes(nn.Module):
     def __init__(self, in_spec: Spec, num_classes: int, *, hidden_dim: int) -> None:
         super().__init__()
         raw = {name: Level(level.channels, level.stride) for name, level in in_spec.items() if level.auxiliary}
-        self.widths = EqualWidths(raw, None)
-        sources = [RegionSource(self.widths.channels, [level.stride], "fpn_level") for level in raw.values()]
-        self.poolings = [RegionPooling(source, output_size=POOLED) for source in sources]
+        self.widths = InputProjection(raw, None)
+        sources = [RoISource(self.widths.channels, [level.stride], "fpn_level") for level in raw.values()]
+        self.poolings = [RoIExtractor(source, output_size=POOLED) for source in sources]
         self.branch = BoxBranch(sources[0], num_classes, hidden_dim=hidden_dim)
 
     def forward(

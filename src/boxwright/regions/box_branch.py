@@ -8,10 +8,10 @@ from typing import NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from boxwright.layers.full_precision import at_full_precision
+from boxwright.layers.full_precision import run_in_full_precision
 from boxwright.ops.boxes import at_least_float32
 from boxwright.regions.box_head import BoxHead, BoxHeadKind
-from boxwright.regions.roi_extractor import RegionPooling, RegionSource
+from boxwright.regions.roi_extractor import RoIExtractor, RoISource
 
 POOLED = 7
 
@@ -26,8 +26,8 @@ class BoxPrediction(NamedTuple):
     logits: Float[Tensor, "r k"]
     deltas: Float[Tensor, "r c 4"]
 
-    def of_pictures(self, count: int) -> tuple[Float[Tensor, "b n k"], Float[Tensor, "b n c 4"]]:
-        """Scores in [0, 1] and deviations, of the classes without background, of as many regions of each picture."""
+    def of_images(self, count: int) -> tuple[Float[Tensor, "b n k"], Float[Tensor, "b n c 4"]]:
+        """Scores in [0, 1] and deviations, of the classes without background, of as many regions of each image."""
         scores = at_least_float32(self.logits).softmax(-1)[:, :-1]
         deltas = self.deltas[:, :-1] if self.deltas.shape[1] > 1 else self.deltas
         return scores.unflatten(0, (count, -1)), deltas.unflatten(0, (count, -1))
@@ -48,7 +48,7 @@ class BoxBranch(nn.Module):
 
     def __init__(
         self,
-        source: RegionSource,
+        source: RoISource,
         num_classes: int,
         *,
         kind: BoxHeadKind = "two_linear",
@@ -56,7 +56,7 @@ class BoxBranch(nn.Module):
         boxes_per_class: bool = True,
     ) -> None:
         super().__init__()
-        self.pooling = RegionPooling(source, output_size=POOLED)
+        self.pooling = RoIExtractor(source, output_size=POOLED)
         self.head = BoxHead(
             source.channels,
             POOLED,
@@ -82,10 +82,10 @@ class BoxBranch(nn.Module):
         Args:
             maps: of each level.
             boxes: corner boxes in pixels of the network's input.
-            images: the picture of each box.
+            images: the image of each box.
         """
         return self.predicted(self.head(self.pooling(maps, boxes, images)))
 
     def predicted(self, vectors: Float[Tensor, "r d"]) -> BoxPrediction:
         """Classes and boxes from the vectors of regions."""
-        return BoxPrediction(self.classes(vectors), at_full_precision(self.boxes, vectors).unflatten(1, (-1, 4)))
+        return BoxPrediction(self.classes(vectors), run_in_full_precision(self.boxes, vectors).unflatten(1, (-1, 4)))

@@ -12,7 +12,7 @@ from torch import Tensor
 from boxwright.ops.box_deltas import FAST_RCNN_WEIGHTS, Weights, encode_deltas
 from boxwright.ops.box_matching import BACKGROUND
 from boxwright.ops.boxes import at_least_float32
-from boxwright.regions.assignment import TrainingRegions
+from boxwright.regions.assignment import SampledRegions
 from boxwright.regions.box_branch import BoxPrediction
 from boxwright.structures import LossTotals
 
@@ -26,7 +26,7 @@ FAST_RCNN_BETA = 1.0
 def region_losses(
     logits: Float[Tensor, "r k"],
     deltas: Float[Tensor, "r c 4"],
-    regions: TrainingRegions,
+    regions: SampledRegions,
     totals: LossTotals,
     *,
     weights: Weights = FAST_RCNN_WEIGHTS,
@@ -34,21 +34,21 @@ def region_losses(
 ) -> dict[str, Float[Tensor, ""]]:
     """``cross_entropy`` of all regions and ``smooth_l1`` of those with an object.
 
-    Both are divided by the regions of a picture, and averages over pictures.
+    Both are divided by the regions of an image, and averages over images.
 
     Args:
         logits: of the classes and, last, of background.
         deltas: deviations from the regions, for each class or, with c = 1, for all of them.
         regions: what was predicted from, with what is wanted.
-        totals: of the optimiser step.
+        totals: of the optimizer step.
         weights: of the deviations, see ``encode_deltas``.
         beta: distance from which smooth L1 is linear; 0 for L1.
 
     Source: Girshick, Fast R-CNN, ICCV 2015, equations 1 to 3. Checked against torchvision 0.29.2's RoIHeads, which
-    divides by the regions of the batch: the same number wherever pictures have equally many.
+    divides by the regions of the batch: the same number wherever images have equally many.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        shares = regions.shares / totals.image_share
+        shares = regions.shares / totals.images_per_process
         classes = torch.where(regions.labels == BACKGROUND, logits.shape[1] - 1, regions.labels)
         entropy = F.cross_entropy(at_least_float32(logits), classes, reduction="none")
         (positive,) = torch.where(regions.labels != BACKGROUND)
@@ -61,7 +61,7 @@ def region_losses(
 
 def consistent_losses(
     levels: Sequence[BoxPrediction],
-    regions: TrainingRegions,
+    regions: SampledRegions,
     totals: LossTotals,
     *,
     weight: float,
@@ -73,7 +73,7 @@ def consistent_losses(
     Args:
         levels: what is said of the regions on each of them.
         regions: what was predicted from, with what is wanted.
-        totals: of the optimiser step.
+        totals: of the optimizer step.
         weight: of the sums.
 
     Source: Guo et al., AugFPN, CVPR 2020, section 3.1, equation 1. Checked against AuxiliaryBBoxHead of

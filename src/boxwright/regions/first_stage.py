@@ -9,12 +9,12 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from boxwright.layers.input_projection import EqualWidths
+from boxwright.layers.input_projection import InputProjection
 from boxwright.layers.option_checks import check_counts, check_shares
 from boxwright.layers.padding import content_size
 from boxwright.regions.levels import Epsilon
 from boxwright.regions.proposals import Proposals, select_proposals
-from boxwright.regions.roi_extractor import Fusion, RegionFeatures, RegionSource
+from boxwright.regions.roi_extractor import Fusion, RoIExtractorKind, RoISource
 from boxwright.regions.rpn import RPN, RPNOutput
 from boxwright.structures import Features, Spec
 
@@ -22,7 +22,7 @@ from boxwright.structures import Features, Spec
 class FirstStage(NamedTuple):
     """What the second stage works on.
 
-    ``maps`` are the levels that regions are pooled from; ``content`` is (height, width) of each picture, or of all, in
+    ``maps`` are the levels that regions are pooled from; ``content`` is (height, width) of each image, or of all, in
     pixels of the network's input.
     """
 
@@ -41,8 +41,8 @@ class RegionProposals(nn.Module):
             are projected to it.
         rpn_convs: 3 x 3 convolutions of the proposal network.
         anchor_scale: side of a level's square anchor, in strides.
-        num_candidates: anchors of a level before suppression, in training and in prediction.
-        num_proposals: regions of a picture after it, in training and in prediction.
+        pre_nms_top_k: anchors of a level before suppression, in training and in prediction.
+        post_nms_top_k: regions of an image after it, in training and in prediction.
         nms_threshold: IoU above which the worse of two is left out, in [0, 1].
         coarsest_region_stride: see ``region_strides``.
 
@@ -57,32 +57,32 @@ class RegionProposals(nn.Module):
         channels: int | None,
         rpn_convs: int,
         anchor_scale: float,
-        num_candidates: tuple[int, int],
-        num_proposals: tuple[int, int],
+        pre_nms_top_k: tuple[int, int],
+        post_nms_top_k: tuple[int, int],
         nms_threshold: float,
         coarsest_region_stride: int,
     ) -> None:
         super().__init__()
-        check_counts({"num_candidates": min(num_candidates), "num_proposals": min(num_proposals)})
+        check_counts({"pre_nms_top_k": min(pre_nms_top_k), "post_nms_top_k": min(post_nms_top_k)})
         check_shares({"rpn_nms_threshold": nms_threshold})
-        self.num_candidates, self.num_proposals, self.nms_threshold = num_candidates, num_proposals, nms_threshold
-        self.widths = EqualWidths(in_spec, channels)
+        self.pre_nms_top_k, self.post_nms_top_k, self.nms_threshold = pre_nms_top_k, post_nms_top_k, nms_threshold
+        self.widths = InputProjection(in_spec, channels)
         self.channels = self.widths.channels
         strides = [in_spec[name].stride for name in self.widths.levels]
         self.finest = strides[0]
         self.region_strides = region_strides(strides, coarsest_region_stride)
         self.rpn = RPN(self.channels, strides, anchor_scale=anchor_scale, num_convs=rpn_convs)
 
-    def source(self, features: RegionFeatures, level_epsilon: Epsilon, fusion: Fusion) -> RegionSource:
+    def source(self, features: RoIExtractorKind, level_epsilon: Epsilon, fusion: Fusion) -> RoISource:
         """The levels that regions are looked at on, used in this way."""
-        return RegionSource(self.channels, self.region_strides, features, level_epsilon, fusion)
+        return RoISource(self.channels, self.region_strides, features, level_epsilon, fusion)
 
     def forward(self, features: Features, padding_mask: Bool[Tensor, "b h w"] | None, *, training: bool) -> FirstStage:
         """Propose.
 
         Args:
             features: all levels.
-            padding_mask: True where there is no picture.
+            padding_mask: True where there is no image.
             training: which of the two counts of candidates and proposals holds.
         """
         maps = self.widths(features)
@@ -94,8 +94,8 @@ class RegionProposals(nn.Module):
             rpn.deltas,
             rpn.anchors,
             content,
-            num_candidates=self.num_candidates[place],
-            num_proposals=self.num_proposals[place],
+            pre_nms_top_k=self.pre_nms_top_k[place],
+            post_nms_top_k=self.post_nms_top_k[place],
             nms_threshold=self.nms_threshold,
         )
         return FirstStage(maps[: len(self.region_strides)], rpn, content, proposals)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from boxwright.layers.conv import ConvNorm
 from boxwright.layers.option_checks import check_choice, check_counts
-from boxwright.regions.roi_extractor import RegionPooling, RegionSource, fused
+from boxwright.regions.roi_extractor import RoIExtractor, RoISource, fused
 
 POOLED = 14
 MASK_SIZE = 2 * POOLED
@@ -40,7 +40,7 @@ class MaskBranch(nn.Module):
 
     def __init__(
         self,
-        source: RegionSource,
+        source: RoISource,
         num_classes: int,
         *,
         num_convs: int = 4,
@@ -52,7 +52,7 @@ class MaskBranch(nn.Module):
         check_counts({"mask_dim": hidden_dim})
         check_counts({"mask_convs": num_convs}, least=2)
         check_choice("mask_norm", norm, get_args(MaskNorm))
-        self.pooling, self.fusion = RegionPooling(source, output_size=POOLED), source.fusion
+        self.pooling, self.fusion = RoIExtractor(source, output_size=POOLED), source.fusion
 
         def conv(width_in: int, width_out: int = hidden_dim, *, active: bool = True) -> nn.Module:
             if norm == "batch":
@@ -88,7 +88,7 @@ class MaskBranch(nn.Module):
         Args:
             maps: of each level.
             boxes: corner boxes in pixels of the network's input.
-            images: the picture of each box.
+            images: the image of each box.
             labels: the class of each box.
         """
         return self.of_regions(self.pooling(maps, boxes, images), labels)

@@ -13,18 +13,18 @@ from boxwright.layers.option_checks import check_choice
 from boxwright.ops.roi_align import roi_align
 from boxwright.regions.levels import Epsilon, region_levels
 
-RegionFeatures = Literal["fpn_level", "adaptive", "soft"]
+RoIExtractorKind = Literal["fpn_level", "adaptive", "soft"]
 Fusion = Literal["max", "sum"]
 
 
-class RegionSource(NamedTuple):
+class RoISource(NamedTuple):
     """Where the features of regions come from.
 
     Args:
         channels: of every level.
         strides: of the levels, fine to coarse, in pixels of the network's input.
         features: ``fpn_level``: from the one level that fits the region's size. ``adaptive``: from every level, for
-            layers that have one copy per level and then fuse. ``soft``: from every level, summed with learnt weights
+            layers that have one copy per level and then fuse. ``soft``: from every level, summed with learned weights
             for each cell.
         level_epsilon: of ``fpn_level``, see ``region_levels``.
         fusion: of ``adaptive``, after the first layer: the largest value, or the sum.
@@ -32,12 +32,12 @@ class RegionSource(NamedTuple):
 
     channels: int
     strides: Sequence[int]
-    features: RegionFeatures
+    features: RoIExtractorKind
     level_epsilon: Epsilon = "outside"
     fusion: Fusion = "max"
 
 
-class RegionPooling(nn.Module):
+class RoIExtractor(nn.Module):
     """RoIAlign on one level, on all of them, or on their weighted sum.
 
     Args:
@@ -51,10 +51,10 @@ class RegionPooling(nn.Module):
     gradients. Differs with one level, which is weighed like several; there it is taken as it is.
     """
 
-    def __init__(self, source: RegionSource, *, output_size: int, sampling_ratio: int = 2) -> None:
+    def __init__(self, source: RoISource, *, output_size: int, sampling_ratio: int = 2) -> None:
         super().__init__()
         channels, strides, self.features, self.level_epsilon, _ = source
-        check_choice("region_features", self.features, get_args(RegionFeatures))
+        check_choice("roi_extractor", self.features, get_args(RoIExtractorKind))
         check_choice("level_epsilon", self.level_epsilon, get_args(Epsilon))
         self.strides, self.output_size, self.sampling_ratio = list(strides), output_size, sampling_ratio
         self.num_outputs = len(self.strides) if self.features == "adaptive" else 1
@@ -78,7 +78,7 @@ class RegionPooling(nn.Module):
         Args:
             maps: of each level.
             boxes: corner boxes in pixels of the network's input.
-            images: the picture of each box.
+            images: the image of each box.
         """
         if self.features == "fpn_level":
             levels = region_levels(boxes, self.strides, epsilon=self.level_epsilon)

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from boxwright.layers.conv_over_levels import conv_over_levels
-from boxwright.layers.full_precision import at_full_precision
+from boxwright.layers.full_precision import run_in_full_precision
 from boxwright.layers.option_checks import check_counts
-from boxwright.layers.predictions import in_rows, small_conv
+from boxwright.layers.predictions import flatten_predictions, prediction_conv
 from boxwright.ops.anchors import grid_anchors, octave_anchors
 from boxwright.ops.boxes import at_least_float32
 
@@ -59,7 +59,7 @@ class RPN(nn.Module):
         self.strides = list(strides)
         base = [octave_anchors(anchor_scale * stride, 1, ratios, whole_pixels=True) for stride in strides]
         self.register_buffer("base_anchors", torch.stack(base), persistent=False)
-        self.convs = nn.ModuleList(small_conv(channels, channels) for _ in range(num_convs))
+        self.convs = nn.ModuleList(prediction_conv(channels, channels) for _ in range(num_convs))
         self.logits, self.deltas = nn.Conv2d(channels, len(ratios), 1), nn.Conv2d(channels, len(ratios) * 4, 1)
         for conv in (self.logits, self.deltas):
             nn.init.normal_(conv.weight, std=0.01)
@@ -71,8 +71,8 @@ class RPN(nn.Module):
         for conv in self.convs:
             assert isinstance(conv, nn.Conv2d)
             levels = [x.relu() for x in conv_over_levels(conv, levels)]
-        logits = [x.squeeze(-1) for x in in_rows([self.logits(x) for x in levels], 1)]
-        deltas = in_rows([at_full_precision(self.deltas, x) for x in levels], 4)
+        logits = [x.squeeze(-1) for x in flatten_predictions([self.logits(x) for x in levels], 1)]
+        deltas = flatten_predictions([run_in_full_precision(self.deltas, x) for x in levels], 4)
         bases = at_least_float32(self.base_anchors)
         anchors = (
             grid_anchors(base, x.shape[-2], x.shape[-1], stride)

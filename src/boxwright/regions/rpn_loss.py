@@ -14,23 +14,23 @@ from boxwright.ops.box_matching import match_by_iou, matched_anchors
 from boxwright.ops.boxes import at_least_float32
 from boxwright.regions.box_loss import SMOOTH_L1_BETA
 from boxwright.regions.rpn import RPNOutput
-from boxwright.regions.sampling import balanced_sample
+from boxwright.regions.sampling import sample_balanced
 from boxwright.structures import LossTotals, Targets
 
 
 class RPNLoss:
     """Cross entropy of "object" over sampled anchors, smooth L1 over those of them that have an object.
 
-    Both are divided by the anchors sampled in a picture, and averages over pictures.
+    Both are divided by the anchors sampled in an image, and averages over images.
 
     Args:
         positive_iou: least IoU of an anchor with its object; each object also has the anchors that overlap it most.
         negative_iou: IoU below which an anchor is background.
-        num_samples: anchors sampled in a picture.
+        num_samples: anchors sampled in an image.
         positive_share: most of them with an object, as a share.
 
     Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3.1.2. Checked against torchvision 0.29.2's
-    RegionProposalNetwork, which divides by the anchors sampled in the batch: the same number wherever pictures have
+    RegionProposalNetwork, which divides by the anchors sampled in the batch: the same number wherever images have
     enough anchors.
     """
 
@@ -55,12 +55,12 @@ class RPNLoss:
 
         Args:
             output: what is said of the anchors.
-            targets: one per picture.
-            totals: of the optimiser step.
+            targets: one per image.
+            totals: of the optimizer step.
         """
         logits, deltas, anchors = torch.cat(output.logits, 1), torch.cat(output.deltas, 1), torch.cat(output.anchors)
         matched = torch.stack([self.match(anchors, t.boxes.to(anchors.dtype)) for t in targets])
-        samples = [balanced_sample(of, self.num_samples, self.positive_share) for of in matched]
+        samples = [sample_balanced(of, self.num_samples, self.positive_share) for of in matched]
         with torch.autocast(anchors.device.type, enabled=False):
             return self.of_samples(
                 at_least_float32(logits), at_least_float32(deltas), anchors, matched, samples, targets, totals
@@ -80,10 +80,10 @@ class RPNLoss:
         targets: Sequence[Targets],
         totals: LossTotals,
     ) -> dict[str, Float[Tensor, ""]]:
-        """The same with given samples of each picture."""
+        """The same with given samples of each image."""
         weights = torch.zeros_like(logits)
         for own, chosen in zip(weights, samples, strict=True):
-            own[chosen] = 1 / (max(1, len(chosen)) * totals.image_share)
+            own[chosen] = 1 / (max(1, len(chosen)) * totals.images_per_process)
         entropy = F.binary_cross_entropy_with_logits(logits, (matched >= 0).to(logits.dtype), reduction="none")
         image, place, boxes, _ = matched_anchors(matched, targets)
         wanted = encode_deltas(boxes.to(anchors.dtype), anchors[place])

@@ -1,6 +1,6 @@
 """The charts of a report as SVG: what training wrote down, and precision over recall.
 
-Colours of text and lines are names of CSS variables, so that a chart follows its page from light to dark.
+Colors of text and lines are names of CSS variables, so that a chart follows its page from light to dark.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from boxwright.reports.drawing import class_colour
+from boxwright.reports.drawing import class_color
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -23,7 +23,7 @@ _NUM_POINTS = 600
 _NUM_LINES = 8
 """Lines in one chart that readers still tell apart."""
 
-# matplotlib needs true colours: these stand for the page's own until the SVG is written.
+# matplotlib needs true colors: these stand for the page's own until the SVG is written.
 _INK, _GRID = "#010101", "#020202"
 _VARIABLES = {_INK: "var(--muted)", _GRID: "var(--line)", "#0077bb": "var(--blue)"}
 
@@ -71,8 +71,8 @@ def loss_chart(history: Rows) -> str:
     smooth = _smoothed(values)
 
     def plot(axes: Any) -> None:
-        axes.plot(steps, values, color=_colour(0), alpha=0.4, linewidth=1, label="as it was")
-        axes.plot(steps, smooth, color=_colour(0), label="smoothed")
+        axes.plot(steps, values, color=_color(0), alpha=0.4, linewidth=1, label="as it was")
+        axes.plot(steps, smooth, color=_color(0), label="smoothed")
         axes.set_ylim(bottom=0)
         # The first steps of a training are often far above the rest, and would flatten it.
         axes.set_ylim(top=1.1 * max(*np.percentile(values, [99]), smooth.max()))
@@ -93,7 +93,7 @@ def terms_chart(history: Rows) -> str:
     def plot(axes: Any) -> None:
         for index, line in enumerate(lines):
             steps, values = _thinned(line)
-            axes.plot(steps, _smoothed(values), color=_colour(index), label=line.name)
+            axes.plot(steps, _smoothed(values), color=_color(index), label=line.name)
         axes.set_ylim(bottom=0)
 
     return _svg("terms", plot, "step", "loss term") if lines else ""
@@ -114,9 +114,9 @@ def ap_chart(history: Rows) -> str:
 
     def plot(axes: Any) -> None:
         for line in lines:
-            colour = _colour(names.index(line.name.removesuffix(" raw").removesuffix(" ema")))
+            color = _color(names.index(line.name.removesuffix(" raw").removesuffix(" ema")))
             style = "--" if line.name.endswith("raw") else "-"
-            axes.plot(line.steps, line.values, style, color=colour, marker="o", markersize=3.5, label=line.name)
+            axes.plot(line.steps, line.values, style, color=color, marker="o", markersize=3.5, label=line.name)
         axes.set_ylim(0, 1)
 
     return _svg("ap", plot, "step", "average precision") if lines else ""
@@ -130,7 +130,7 @@ def rate_chart(history: Rows) -> str:
 
     def plot(axes: Any) -> None:
         for index, line in enumerate(lines):
-            axes.plot(*_thinned(line), color=_colour(index), label=line.name)
+            axes.plot(*_thinned(line), color=_color(index), label=line.name)
         axes.set_ylim(bottom=0)
         axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
 
@@ -148,7 +148,7 @@ def precision_recall_chart(rows: Rows, *, name: str = "precision-recall") -> str
 
     def plot(axes: Any) -> None:
         for label, row in sorted(shown, key=lambda entry: entry[0]):
-            axes.plot(recall, row["precision50"], color=_colour(label), label=_short(row["name"]))
+            axes.plot(recall, row["precision50"], color=_color(label), label=_short(row["name"]))
         axes.set_xlim(0, 1.01)
         axes.set_ylim(0, 1.02)
 
@@ -186,8 +186,8 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
     return smooth
 
 
-def _colour(label: int) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*class_colour(label))
+def _color(label: int) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*class_color(label))
 
 
 def _short(name: str) -> str:
@@ -220,13 +220,13 @@ def _svg(name: str, plot: Callable[[Any], None], x_label: str, y_label: str) -> 
 
 
 def _for_page(svg: str, name: str, label: str) -> str:
-    """An SVG file as an element of a page: its head gone, its ids its own, its colours the page's."""
+    """An SVG file as an element of a page: its head gone, its ids its own, its colors the page's."""
     box = re.search(r'viewBox="[^"]*"', svg)
     assert box is not None  # matplotlib writes one
     body = svg[svg.index(">", box.end()) + 1 :]
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
     body = body.replace("xlink:href", "href")
     body = re.sub(r'(\bid="|\bhref="#|\burl\(#)', rf"\g<1>{name}-", body)
-    for colour, variable in _VARIABLES.items():
-        body = body.replace(colour, variable)
+    for color, variable in _VARIABLES.items():
+        body = body.replace(color, variable)
     return f'<svg role="img" aria-label="{label}" {box.group()}>{body}'

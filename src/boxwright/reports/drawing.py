@@ -1,4 +1,4 @@
-"""Boxes and masks drawn on pictures: what was found in solid lines, what is there in dashed ones."""
+"""Boxes and masks drawn on images: what was found in solid lines, what is there in dashed ones."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from boxwright.data.masks import picture_mask
+from boxwright.data.masks import decode_image_mask
 from boxwright.data.records import Record
 from boxwright.ops.masks import decode_mask
 from boxwright.structures import Category, Detections
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-# Distinct to readers with any common colour vision, and apart from each other in lightness.
-# Source: Paul Tol, Colour Schemes, SRON technical note 2021: "vibrant", with a yellow and a purple added.
-_PALETTE: tuple[Colour, ...] = (
+# Distinct to readers with any common color vision, and apart from each other in lightness.
+# Source: Paul Tol, Color Schemes, SRON technical note 2021: "vibrant", with a yellow and a purple added.
+_PALETTE: tuple[Color, ...] = (
     (0, 119, 187),
     (238, 119, 51),
     (0, 153, 136),
@@ -36,25 +36,25 @@ _WHITE, _BLACK = (255, 255, 255), (17, 17, 17)
 _TINTS = ((_WHITE, 0.0), (_WHITE, 0.4), (_BLACK, 0.4))
 
 _FILL = 0.4
-"""How much of the class's colour lies on the pixels of a mask; all of it on its edge."""
+"""How much of the class's color lies on the pixels of a mask; all of it on its edge."""
 
 
 class _Item(NamedTuple):
     """One object to draw, in pixels of the drawing; ``dash`` is in line widths, None for a solid line.
 
-    The ``mask`` is in pixels of the picture as it was given. It is made when it is drawn: all of a large picture's
+    The ``mask`` is in pixels of the image as it was given. It is made when it is drawn: all of a large image's
     masks at once need gigabytes.
     """
 
     box: Rectangle
     text: str
-    colour: Colour
+    color: Color
     dash: int | None
     mask: Callable[[], Bool[Tensor, "h w"]] | None = None
 
 
-def class_colour(label: int) -> Colour:
-    """The colour of a class, the same in every picture and chart: 24 of them, then from the start again."""
+def class_color(label: int) -> Color:
+    """The color of a class, the same in every image and chart: 24 of them, then from the start again."""
     base = _PALETTE[label % len(_PALETTE)]
     towards, share = _TINTS[label // len(_PALETTE) % len(_TINTS)]
     red, green, blue = (round(a + share * (b - a)) for a, b in zip(base, towards, strict=True))
@@ -76,7 +76,7 @@ def draw_detections(
         detections: in pixels of ``image``.
         categories: label ``i`` is ``categories[i]``.
         threshold: the lowest score that is drawn.
-        scale: resize the picture by so much first, which leaves room for letters in a small one.
+        scale: resize the image by so much first, which leaves room for letters in a small one.
     """
     kept = detections.select(detections.scores >= threshold)
     masks = [None] * len(kept.scores) if kept.masks is None else [partial(decode_mask, rle) for rle in kept.masks]
@@ -84,7 +84,7 @@ def draw_detections(
         _Item(
             _pixels(box, scale, image.shape[:2]),
             f"{categories[label].name} {score:.2f}",
-            class_colour(label),
+            class_color(label),
             dash=None,
             mask=mask,
         )
@@ -103,13 +103,13 @@ def draw_truth(
     scale: float = 1.0,
     with_masks: bool = False,
 ) -> Image.Image:
-    """Draw the objects of a picture, each box dashed, and dotted where it marks a crowd.
+    """Draw the objects of an image, each box dashed, and dotted where it marks a crowd.
 
     Args:
-        image: RGB, the picture of ``record`` after its EXIF rotation.
+        image: RGB, the image of ``record`` after its EXIF rotation.
         record: its objects.
         categories: label ``i`` is ``categories[i]``.
-        scale: resize the picture by so much first.
+        scale: resize the image by so much first.
         with_masks: also the masks of those that have one.
     """
     given = record.segmentations if with_masks and record.segmentations else [None] * len(record.labels)
@@ -117,9 +117,9 @@ def draw_truth(
         _Item(
             _pixels(box, scale, image.shape[:2]),
             f"{categories[label].name} (crowd)" if crowd else categories[label].name,
-            class_colour(label),
+            class_color(label),
             dash=1 if crowd else 4,
-            mask=partial(picture_mask, record, place) if segmentation else None,
+            mask=partial(decode_image_mask, record, place) if segmentation else None,
         )
         for place, (box, label, crowd, segmentation) in enumerate(
             zip(record.boxes().tolist(), record.labels.tolist(), record.crowd.tolist(), given, strict=True)
@@ -141,40 +141,40 @@ def _scaled(side: int, scale: float) -> int:
 
 
 def _draw(image: np.ndarray, items: list[_Item], scale: float) -> Image.Image:
-    picture = Image.fromarray(np.ascontiguousarray(image), "RGB")
+    drawing = Image.fromarray(np.ascontiguousarray(image), "RGB")
     if scale != 1.0:
-        size = (_scaled(picture.width, scale), _scaled(picture.height, scale))
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
-    side = min(picture.size)
+        size = (_scaled(drawing.width, scale), _scaled(drawing.height, scale))
+        drawing = drawing.resize(size, Image.Resampling.LANCZOS)
+    side = min(drawing.size)
     line = max(1, round(side / 160))
     # Masks below all boxes; of all of them, weak ones first, so that strong ones lie on top.
     for item in reversed(items):
         if item.mask is not None:
-            _draw_mask(picture, item.mask().numpy(), item.colour, max(1, line // 2))
-    draw = ImageDraw.Draw(picture)
+            _draw_mask(drawing, item.mask().numpy(), item.color, max(1, line // 2))
+    draw = ImageDraw.Draw(drawing)
     font = ImageFont.load_default(max(10, round(side / 36)))
     # Labels last, so that no line crosses a letter.
     for item in reversed(items):
         _draw_box(draw, item, line)
     taken: list[Rectangle] = []
     for item in items:
-        taken.append(_draw_label(draw, item, font, picture.size, taken))
-    return picture
+        taken.append(_draw_label(draw, item, font, drawing.size, taken))
+    return drawing
 
 
-def _draw_mask(picture: Image.Image, mask: Bool[np.ndarray, "h w"], colour: Colour, line: int) -> None:
-    """Tint the pixels of a mask and colour its edge, which lies inside it."""
-    drawn = Image.fromarray(mask.astype(np.uint8) * 255).resize(picture.size, Image.Resampling.NEAREST)
+def _draw_mask(drawing: Image.Image, mask: Bool[np.ndarray, "h w"], color: Color, line: int) -> None:
+    """Tint the pixels of a mask and color its edge, which lies inside it."""
+    drawn = Image.fromarray(mask.astype(np.uint8) * 255).resize(drawing.size, Image.Resampling.NEAREST)
     place = drawn.getbbox()
     if place is None:
         return
     inside = np.asarray(drawn.crop(place)) > 0
     weight = np.where(_eroded(inside, line), round(255 * _FILL), 255) * inside
-    picture.paste(colour, place, Image.fromarray(weight.astype(np.uint8)))
+    drawing.paste(color, place, Image.fromarray(weight.astype(np.uint8)))
 
 
 def _eroded(mask: Bool[np.ndarray, "h w"], times: int) -> Bool[np.ndarray, "h w"]:
-    """What is left where every pixel goes that has a neighbour outside, so many times."""
+    """What is left where every pixel goes that has a neighbor outside, so many times."""
     for _ in range(times):
         wide = np.pad(mask, 1)
         mask = mask & wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
@@ -185,17 +185,17 @@ def _draw_box(draw: ImageDraw.ImageDraw, item: _Item, line: int) -> None:
     """Lines lie inside the box, so that two boxes side by side do not cover each other's edges."""
     x1, y1, x2, y2 = item.box
     if item.dash is None:
-        draw.rectangle(item.box, outline=item.colour, width=min(line, x2 - x1 + 1, y2 - y1 + 1))
+        draw.rectangle(item.box, outline=item.color, width=min(line, x2 - x1 + 1, y2 - y1 + 1))
         return
     on, period = item.dash * line, 2 * item.dash * line
     for start in range(x1, x2 + 1, period):
         end = min(start + on - 1, x2)
-        draw.rectangle((start, y1, end, min(y1 + line - 1, y2)), fill=item.colour)
-        draw.rectangle((start, max(y2 - line + 1, y1), end, y2), fill=item.colour)
+        draw.rectangle((start, y1, end, min(y1 + line - 1, y2)), fill=item.color)
+        draw.rectangle((start, max(y2 - line + 1, y1), end, y2), fill=item.color)
     for start in range(y1, y2 + 1, period):
         end = min(start + on - 1, y2)
-        draw.rectangle((x1, start, min(x1 + line - 1, x2), end), fill=item.colour)
-        draw.rectangle((max(x2 - line + 1, x1), start, x2, end), fill=item.colour)
+        draw.rectangle((x1, start, min(x1 + line - 1, x2), end), fill=item.color)
+        draw.rectangle((max(x2 - line + 1, x1), start, x2, end), fill=item.color)
 
 
 def _draw_label(
@@ -205,7 +205,7 @@ def _draw_label(
     size: tuple[int, int],
     taken: list[Rectangle],
 ) -> Rectangle:
-    """Draw a label inside the picture, where it covers no other if it can; returns its place."""
+    """Draw a label inside the image, where it covers no other if it can; returns its place."""
     text = _shortened(draw, item.text, font, size[0])
     _, top, _, bottom = draw.textbbox((0, 0), "Ag", font=font)  # one height for all labels
     pad = max(1, round((bottom - top) / 5))
@@ -213,8 +213,8 @@ def _draw_label(
     height = min(round(bottom - top) + 2 * pad, size[1])
     place = _place(item.box, width, height, size, taken)
     x1, y1, x2, y2 = place
-    draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=item.colour)
-    red, green, blue = item.colour
+    draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=item.color)
+    red, green, blue = item.color
     letters = _BLACK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else _WHITE
     draw.text((x1 + pad, y1 + pad - top), text, font=font, fill=letters)
     return place
@@ -240,7 +240,7 @@ def _place(
     ]
     places = [(x, y, x + width, y + height) for x, y in corners if 0 <= y <= size[1] - height]
     free = (place for place in places if not any(_overlap(place, other) for other in taken))
-    # Where there is no room around the box, the label lies in it: a box as high as the picture.
+    # Where there is no room around the box, the label lies in it: a box as high as the image.
     top = min(max(y1, 0), size[1] - height)
     return next(free, places[0] if places else (left, top, left + width, top + height))
 
@@ -255,7 +255,7 @@ def _shortened(
     font: _Font,
     width: int,
 ) -> str:
-    """``text``, its middle left out where it would be wider than the picture: the score at its end stays."""
+    """``text``, its middle left out where it would be wider than the image: the score at its end stays."""
     text = " ".join(text.split())
     if draw.textlength(text, font=font) <= width - 8:
         return text

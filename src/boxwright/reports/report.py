@@ -1,4 +1,4 @@
-"""A training run as one HTML file that needs nothing but itself: numbers, curves, pictures, settings."""
+"""A training run as one HTML file that needs nothing but itself: numbers, curves, images, settings."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from PIL import Image
 
 from boxwright.data.records import Record
 from boxwright.reports import charts
-from boxwright.reports.drawing import class_colour, draw_detections, draw_truth
+from boxwright.reports.drawing import class_color, draw_detections, draw_truth
 from boxwright.structures import Category, Detections
 
-_PICTURE_SIDE = 720
-"""Longest side of a picture in the report, in pixels; smaller ones are enlarged to it, up to four times."""
+_IMAGE_SIDE = 720
+"""Longest side of an image in the report, in pixels; smaller ones are enlarged to it, up to four times."""
 
 _MEANINGS = {
     "AP": "mean over IoU 0.50 to 0.95",
@@ -35,11 +35,11 @@ _MEANINGS = {
     "ARl": "recall of large objects",
 }
 _RECALL = re.compile(r"AR(\d+)")
-"""How numbers are called that say how many detections per picture and class were counted."""
+"""How numbers are called that say how many detections per image and class were counted."""
 
 
-class ReportPicture(NamedTuple):
-    """One picture to show: ``image`` is RGB, (h, w, 3), uint8, and the detections are in its pixels."""
+class ReportImage(NamedTuple):
+    """One image to show: ``image`` is RGB, (h, w, 3), uint8, and the detections are in its pixels."""
 
     image: np.ndarray
     record: Record
@@ -52,7 +52,7 @@ def write_report(
     title: str,
     metrics: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
-    pictures: Sequence[ReportPicture],
+    images: Sequence[ReportImage],
     categories: Sequence[Category],
     threshold: float,
     summary: Mapping[str, str],
@@ -71,7 +71,7 @@ def write_report(
         history: the run's JSON lines. Drawn over ``step``: ``loss``, ``losses`` by name, ``lr`` (a number, or
             one by group), and ``AP`` and ``AP50``, those in ``segm`` too, with ``weights`` "raw" or "ema" where both
             are evaluated.
-        pictures: shown with truth and detections side by side.
+        images: shown with truth and detections side by side.
         categories: label ``i`` is ``categories[i]``.
         threshold: the lowest score that is drawn.
         summary: facts for the top of the page, by name: recipe, data, steps, time.
@@ -91,7 +91,7 @@ def write_report(
         tasks=[_task(name, numbers) for name, numbers in measured],
         notes=notes,
         curves=_curves(history),
-        pictures=[_picture(picture, categories, threshold) for picture in pictures],
+        images=[_shown(one, categories, threshold) for one in images],
         threshold=threshold,
         recipe=recipe,
         environment=environment or {},
@@ -113,7 +113,7 @@ def _task(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
         "name": name,
         "headlines": [(number, meanings[number], metrics[number]) for number in headlines],
         "numbers": [(number, meanings[number], value) for number, value in metrics.items() if number in meanings],
-        "per_class": [{**row, "colour": _css_colour(label)} for label, row in enumerate(rows)],
+        "per_class": [{**row, "color": _css_color(label)} for label, row in enumerate(rows)],
         "precision_recall": charts.precision_recall_chart(rows, name=f"precision-recall-{name.lower()}".rstrip("-")),
     }
 
@@ -147,9 +147,9 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return [(caption, svg) for caption, svg in drawn if svg]
 
 
-def _picture(picture: ReportPicture, categories: Sequence[Category], threshold: float) -> dict[str, Any]:
-    image, record, detections = picture
-    scale = _PICTURE_SIDE / max(image.shape[:2])
+def _shown(one: ReportImage, categories: Sequence[Category], threshold: float) -> dict[str, Any]:
+    image, record, detections = one
+    scale = _IMAGE_SIDE / max(image.shape[:2])
     # Enlarged by whole numbers only, which keeps pixels sharp.
     scale = float(min(int(scale), 4)) if scale > 1 else scale
     return {
@@ -161,14 +161,14 @@ def _picture(picture: ReportPicture, categories: Sequence[Category], threshold: 
     }
 
 
-def _data_uri(picture: Image.Image) -> str:
+def _data_uri(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85, subsampling=0)
+    image.save(buffer, "JPEG", quality=85, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _css_colour(label: int) -> str:
-    red, green, blue = class_colour(label)
+def _css_color(label: int) -> str:
+    red, green, blue = class_color(label)
     return f"rgb({red} {green} {blue})"
 
 

@@ -15,7 +15,7 @@ from boxwright.training.run import Run
 from boxwright.training.schedule import Schedule
 
 CACHE_BYTES = 2 * 2**30
-"""Memory for decoded pictures, over all processes that read them."""
+"""Memory for decoded images, over all processes that read them."""
 
 
 def training_batches(run: Run, process: Process, schedule: Schedule, start_step: int) -> Iterator[Batch]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from boxwright.compose.train_options import TrainOptions
-from boxwright.detector import Detector, GrowingHead
+from boxwright.detector import Detector, WorstCaseHead
 from boxwright.structures import Batch
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer
@@ -35,10 +35,10 @@ def plan(available: float, seconds_per_step: float, seconds_per_evaluation: floa
     Raises:
         ValueError: not even ten steps fit.
     """
-    usable = available * (1 - RESERVE)
-    affordable = int(usable * EVALUATION_SHARE / max(seconds_per_evaluation, 1e-9))
+    valid = available * (1 - RESERVE)
+    affordable = int(valid * EVALUATION_SHARE / max(seconds_per_evaluation, 1e-9))
     evaluations = max(1, min(wanted_evaluations, affordable))
-    steps = int((usable - evaluations * seconds_per_evaluation) / seconds_per_step)
+    steps = int((valid - evaluations * seconds_per_evaluation) / seconds_per_step)
     if steps < 10:
         raise ValueError(
             f"train.budget is too small: {available:.0f} s are left, a step takes {seconds_per_step:.2f} s and an "
@@ -76,8 +76,8 @@ def measure_step(
     def step(source: Iterator[Batch]) -> float:
         start = time.perf_counter()
         batch = next(source)
-        if isinstance(copy.head, GrowingHead):
-            batch = batch._replace(targets=copy.head.as_if_trained(batch.targets))
+        if isinstance(copy.head, WorstCaseHead):
+            batch = batch._replace(targets=copy.head.worst_case_targets(batch.targets))
         train_step(copy, copy, optimizer, batch, options, device)
         if average is not None:
             average.update(copy, 0.5)

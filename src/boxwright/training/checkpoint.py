@@ -19,11 +19,11 @@ LAST, BEST = "last.pt", "best.pt"
 
 @dataclass
 class Progress:
-    """Where a run stands. Together with the weights and the optimiser, all that the next step depends on.
+    """Where a run stands. Together with the weights and the optimizer, all that the next step depends on.
 
     Args:
-        step: optimiser steps done.
-        steps: optimiser steps of the whole run.
+        step: optimizer steps done.
+        steps: optimizer steps of the whole run.
         evaluations: evaluations of the whole run.
         best: the best value of the measure on the validation split so far; negative where there was none.
         measure: what is measured there: AP, mask AP or top-1, after the detector's task.

@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from boxwright.training.measures import headline
+from boxwright.training.measures import summary_metrics
 from boxwright.training.step import StepResult
 
 PLAIN_INTERVAL = 20.0
@@ -74,7 +74,7 @@ class Display:
 
     def evaluation(self, done: int, metrics: Mapping[str, Any], *, best: bool) -> None:
         """A line that stays: what was measured after ``done`` steps, and whether it is the best so far."""
-        numbers = [f"{name} {value:.3f}" for name, value in headline(metrics).items()]
+        numbers = [f"{name} {value:.3f}" for name, value in summary_metrics(metrics).items()]
         line = "  ".join([f"step {done}/{self.steps}", *numbers, *(["best so far"] if best else [])])
         if self.console is not None:
             self.console.print(line, soft_wrap=True, highlight=False, markup=False)

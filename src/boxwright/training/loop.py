@@ -22,7 +22,7 @@ from boxwright.training.display import Display
 from boxwright.training.distributed import Process, choose_precision, join
 from boxwright.training.interrupt import Interrupted, stop_on_interrupt
 from boxwright.training.log import RunLog
-from boxwright.training.measures import decisive
+from boxwright.training.measures import primary_metric
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer, set_lr
 from boxwright.training.planning import plan_run
@@ -179,7 +179,7 @@ class _Loop:
         self.last_evaluation = time.monotonic() - start
         self.evaluating += self.last_evaluation
         progress.seconds = self._seconds()
-        name, value = decisive(metrics)
+        name, value = primary_metric(metrics)
         # Without any object to find AP is -1, never better than before; a run has its best all the same.
         best = value > progress.best or not (run.folder / BEST).is_file()
         if best:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
+def summary_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a line by name: top-1 and top-5, or AP and AP50 and those of masks where they are found."""
     if "top1" in metrics:
         return {"top-1": metrics["top1"], "top-5": metrics["top5"]}
@@ -16,8 +16,8 @@ def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
     return numbers
 
 
-def decisive(metrics: Mapping[str, Any]) -> tuple[str, float]:
+def primary_metric(metrics: Mapping[str, Any]) -> tuple[str, float]:
     """Name and value of the number that says which weights are best: what the detector was made for decides."""
-    numbers = headline(metrics)
+    numbers = summary_metrics(metrics)
     name = next(name for name in ("top-1", "mask AP", "AP") if name in numbers)
     return name, numbers[name]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class MovingAverage:
     """A second model whose floating-point weights and statistics follow those of the first.
 
-    average = decay * average + (1 - decay) * model, once per optimiser step; counters are copied.
+    average = decay * average + (1 - decay) * model, once per optimizer step; counters are copied.
 
     Args:
         model: what is followed; its copy is ``self.model``, in evaluation mode.

@@ -50,10 +50,10 @@ def plan_run(run: Run, process: Process) -> Plan:
 
 
 def _measure_evaluation(run: Run) -> float:
-    """Seconds of an evaluation, from the first few pictures."""
+    """Seconds of an evaluation, from the first few images."""
     if run.evaluate is None:
         return 0.0
-    pictures = min(8, run.evaluate.num_pictures)
+    images = min(8, run.evaluate.num_images)
     start = time.monotonic()
-    run.evaluate(run.detector, limit=pictures)
-    return (time.monotonic() - start) * run.evaluate.num_pictures / max(1, pictures)
+    run.evaluate(run.detector, limit=images)
+    return (time.monotonic() - start) * run.evaluate.num_images / max(1, images)

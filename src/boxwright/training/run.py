@@ -26,10 +26,11 @@ WEIGHTS = "backbone_weights.json"
 class Evaluate(Protocol):
     """Measures a detector on the validation split."""
 
-    num_pictures: int
+    num_images: int
 
     def __call__(self, detector: Detector, limit: int | None = None) -> dict[str, Any]:
-        """Metrics by name, as ``measures.headline`` reads them; on the first ``limit`` pictures only where given."""
+        """Metrics by name, as ``measures.summary_metrics`` reads them; of the first ``limit`` images only
+        where given."""
         ...
 
 
@@ -41,7 +42,7 @@ class Run:
         detector: what is trained; fresh, or with the weights to start from.
         recipe: the resolved recipe that it was built from.
         data: what it is trained on.
-        augmentation: what happens to pictures on the way.
+        augmentation: what happens to images on the way.
         options: how it is trained.
         folder: where the recipe, checkpoints and the log go; made when training begins.
         evaluate: measures it on the validation split; None where there is none.

@@ -16,22 +16,22 @@ class Schedule:
     """Everything that depends on the step, laid over exactly ``steps`` steps.
 
     Args:
-        steps: optimiser steps of the whole run.
+        steps: optimizer steps of the whole run.
         options: their shape.
-        num_pictures: pictures that a pass over the data consists of.
+        num_images: images that a pass over the data consists of.
     """
 
     steps: int
     options: TrainOptions
-    num_pictures: int
+    num_images: int
 
     def lr_factor(self, step: int) -> float:
         """Share of the highest learning rate at ``step``, counted from 0: a straight rise, a plateau, a fall."""
         warmup = min(self.options.warmup_steps, self.steps // 10)
         rise = min(1.0, (step + 1) / (warmup + 1))
-        decay = round(self.options.decay_share * self.steps)
+        decay = round(self.options.decay_fraction * self.steps)
         done = step - (self.steps - decay)
-        low = self.options.final_lr
+        low = self.options.final_lr_ratio
         if self.options.decay == "step":
             return rise * low if decay and done >= 0 else rise
         if decay == 0 or done <= 0:
@@ -48,10 +48,10 @@ class Schedule:
 
     @property
     def light_from(self) -> int:
-        """The first step of the last stage, whose pictures are only flipped."""
-        share = self.options.light_share
+        """The first step of the last stage, whose images are only flipped."""
+        share = self.options.no_aug_fraction
         if share is None:
-            passes = LIGHT_EPOCHS * self.num_pictures / (self.options.batch_size * self.steps)
+            passes = LIGHT_EPOCHS * self.num_images / (self.options.batch_size * self.steps)
             share = min(1.0, max(LEAST_LIGHT_SHARE, passes))
         return self.steps - round(share * self.steps)
 

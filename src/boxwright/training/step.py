@@ -1,4 +1,4 @@
-"""One optimiser step."""
+"""One optimizer step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from boxwright.structures import Batch, LossTotals, Targets
 
 
 class StepResult(NamedTuple):
-    """``losses`` are the named terms of this process's pictures; ``gradient_norm`` is before clipping."""
+    """``losses`` are the named terms of this process's images; ``gradient_norm`` is before clipping."""
 
     losses: dict[str, float]
     gradient_norm: float
@@ -36,13 +36,13 @@ def train_step(
     """Forward and backward in ``options.accumulate`` parts, clip, step.
 
     Losses are sums over objects divided by the objects of the whole step, over all processes and parts: how a step's
-    pictures are spread does not change its gradient.
+    images are spread does not change its gradient.
 
     Args:
         detector: what is trained.
         model: the same, or its wrapper that averages gradients over processes.
         optimizer: of its parameters.
-        batch: this process's pictures of the step.
+        batch: this process's images of the step.
         options: of the training.
         device: where the detector is.
 
@@ -68,7 +68,7 @@ def train_step(
         torch.stack(list(losses.values())).sum().backward()
         for name, value in zip(losses, torch.stack(list(losses.values())).detach().tolist(), strict=True):
             terms[name] = terms.get(name, 0.0) + value
-    result = StepResult(terms, _clip(detector, options.clip_norm))
+    result = StepResult(terms, _clip(detector, options.max_grad_norm))
     if not torch.isfinite(torch.tensor((result.loss, result.gradient_norm))).all():
         raise ValueError(
             f"training has diverged: loss {result.loss}, gradient norm {result.gradient_norm}; "

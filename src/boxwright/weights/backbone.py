@@ -24,8 +24,8 @@ SHORTCUTS = ("downsample", "shortcut")
 """What the shortcuts of residual blocks are called, in timm's backbones too."""
 
 
-class GivenBackbone(NamedTuple):
-    """The backbone of a run: the checkpoint, the name of the part, its tensors, and how its pictures were made."""
+class SourceBackbone(NamedTuple):
+    """The backbone of a run: the checkpoint, the name of the part, its tensors, and how its images were made."""
 
     source: Path
     name: str
@@ -46,12 +46,12 @@ class Transfer(NamedTuple):
         return {**self._asdict(), "source": str(self.source)}
 
 
-def load_backbone(detector: Detector, path: str | Path) -> Transfer:
+def load_backbone_from(detector: Detector, path: str | Path) -> Transfer:
     """Take over what fits of the backbone in a run, whatever its task, strides and dilations were.
 
     Tensors fit by name and shape, or where the module that they are of knows how to make them fit: tables of positions
     are interpolated. A layer that lacks some of its own takes none, and neither do those that follow it in a residual
-    block: statistics and weights that were learnt behind another layer mean nothing there. A backbone made of several
+    block: statistics and weights that were learned behind another layer mean nothing there. A backbone made of several
     ResNets takes those of one in each. The moving average is taken where there is one.
 
     Args:
@@ -62,11 +62,11 @@ def load_backbone(detector: Detector, path: str | Path) -> Transfer:
         FileNotFoundError: nothing there.
         ValueError: not a checkpoint of Boxwright, nothing in it fits, or it lacks weights that are frozen here.
     """
-    return give_backbone(detector, read_backbone(path))
+    return load_backbone_weights(detector, read_backbone_weights(path))
 
 
-def read_backbone(path: str | Path) -> GivenBackbone:
-    """The backbone of a run, on the CPU; arguments and errors as of ``load_backbone``."""
+def read_backbone_weights(path: str | Path) -> SourceBackbone:
+    """The backbone of a run, on the CPU; arguments and errors as of ``load_backbone_from``."""
     path = checkpoint_path(path)
     checkpoint = read_checkpoint(path)
     weights = checkpoint.get("ema") or checkpoint["model"]
@@ -76,11 +76,11 @@ def read_backbone(path: str | Path) -> GivenBackbone:
         if name.startswith(PREFIX) and not name.endswith(COUNTER)
     }
     recipe = checkpoint["recipe"]
-    return GivenBackbone(path, recipe["backbone"]["name"], tensors, section_options(recipe, "input"))
+    return SourceBackbone(path, recipe["backbone"]["name"], tensors, section_options(recipe, "input"))
 
 
-def give_backbone(detector: Detector, given: GivenBackbone) -> Transfer:
-    """The second half of ``load_backbone``."""
+def load_backbone_weights(detector: Detector, given: SourceBackbone) -> Transfer:
+    """The second half of ``load_backbone_from``."""
     backbone = detector.backbone
     expected = [name for name in backbone.state_dict() if not name.endswith(COUNTER)]
     bodies = getattr(backbone, "bodies", None)

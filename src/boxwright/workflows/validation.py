@@ -21,8 +21,8 @@ class Validation:
 
     Args:
         data: the split.
-        batch_size: pictures that go through the network together.
-        workers: processes that read pictures; 0 reads in this one.
+        batch_size: images that go through the network together.
+        workers: processes that read images; 0 reads in this one.
         max_detections: see ``evaluate_detections``.
     """
 
@@ -36,10 +36,10 @@ class Validation:
     ) -> None:
         self.data, self.batch_size, self.workers = data, batch_size, workers
         self.max_detections = max_detections
-        self.num_pictures = len(data.records)
+        self.num_images = len(data.records)
 
     def __call__(self, detector: Detector, limit: int | None = None) -> dict[str, Any]:
-        """Metrics as they stand in JSON; of the first ``limit`` pictures only where given."""
+        """Metrics as they stand in JSON; of the first ``limit`` images only where given."""
         if detector.task == "classification":
             return self.measure_classes(detector, limit).to_json()
         return self.measure(detector, limit).to_json()

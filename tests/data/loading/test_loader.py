@@ -17,11 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
-from boxwright.data.images import normalise, resample
+from boxwright.data.images import normalize, resample
 from boxwright.data.input_format import InputFormat, Window
 from boxwright.data.loading.loader import collate, eval_loader, train_loader
 from boxwright.data.loading.sampler import BatchSampler, SampleKey
-from boxwright.data.loading.samples import EvalSet, PictureCache, TrainSet, read_record
+from boxwright.data.loading.samples import EvalSet, ImageCache, TrainSet, read_record
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.transforms.augment import Augmentation
 from boxwright.structures import Batch, Category, ImageSize
@@ -55,11 +55,11 @@ def record(
 
 @pytest.fixture
 def data(tmp_path: Path) -> DetectionData:
-    """Six noisy pictures of different sizes; the second has a crowd region, the third no object."""
+    """Six noisy images of different sizes; the second has a crowd region, the third no object."""
     rng = np.random.default_rng(0)
     records = []
     for i in range(6):
-        path = tmp_path / f"picture_{i}.png"
+        path = tmp_path / f"image_{i}.png"
         Image.fromarray(rng.integers(0, 256, (60 + 10 * i, 100, 3), dtype=np.uint8)).save(path)
         boxes = [[10, 10, 30, 20], [50, 20, 40, 30]] if i != 2 else []
         crowd = [i == 1, False] if i != 2 else []
@@ -104,7 +104,7 @@ def test_eval_batches_by_hand(data: DetectionData) -> None:
     assert first.sizes[:2] == [ImageSize(60, 100, 64, 64), ImageSize(70, 100, 64, 64)]
     assert first.targets[0].size == (64, 64)
     expected = resample(read_record(data.records[0]), Window.whole(60, 100), 64, 64)
-    assert torch.equal(first.images[0], normalise(expected, FORMAT))
+    assert torch.equal(first.images[0], normalize(expected, FORMAT))
     x, y = 64 / 100, 64 / 60
     assert torch.allclose(
         first.targets[0].boxes,
@@ -115,7 +115,7 @@ def test_eval_batches_by_hand(data: DetectionData) -> None:
 
 
 KEPT = InputFormat(image_size=64, resize="shortest_side", max_size=96, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
-# Pictures of 60, 70, ... 110 x 100 pixels.
+# Images of 60, 70, ... 110 x 100 pixels.
 CANVASES = [(58, 96), (64, 91), (64, 80), (64, 71), (64, 64), (70, 64)]
 
 
@@ -127,14 +127,14 @@ def test_eval_batches_have_equal_canvases(data: DetectionData) -> None:
     for batch, canvas, one in zip(batches, CANVASES, data.records, strict=True):
         assert batch.padding_mask is None
         expected = resample(read_record(one), Window.whole(one.height, one.width), *canvas)
-        assert torch.equal(batch.images, normalise(expected, KEPT).expand(2, -1, -1, -1))
+        assert torch.equal(batch.images, normalize(expected, KEPT).expand(2, -1, -1, -1))
         assert batch.sizes == [ImageSize(one.height, one.width, *canvas)] * 2
         assert {targets.size for targets in batch.targets} == {canvas}
     in_singles = eval_loader(data, input_format=KEPT, batch_size=1)
     assert [batch.image_ids for batch in in_singles] == [[100 + i] for i in range(6)]
 
 
-def test_training_batches_are_padded_after_normalising(data: DetectionData) -> None:
+def test_training_batches_are_padded_after_normalizing(data: DetectionData) -> None:
     (batch,) = train_loader(
         data,
         augmentation=PLAIN,
@@ -146,7 +146,7 @@ def test_training_batches_are_padded_after_normalising(data: DetectionData) -> N
     for i, image_id in enumerate(batch.image_ids):
         one, (height, width) = data.records[image_id - 100], CANVASES[image_id - 100]
         canvas = resample(read_record(one), Window.whole(one.height, one.width), height, width)
-        assert torch.equal(batch.images[i, :, :height, :width], normalise(canvas, KEPT))
+        assert torch.equal(batch.images[i, :, :height, :width], normalize(canvas, KEPT))
         expected = torch.ones(70, 96, dtype=torch.bool)
         expected[:height, :width] = False
         assert torch.equal(batch.padding_mask[i], expected)
@@ -183,7 +183,7 @@ def test_crowd_regions_are_not_trained_as_objects(data: DetectionData) -> None:
         assert sample.boxes[0, 0] == pytest.approx(50 * 0.64)
 
 
-def test_pictures_without_objects_are_samples(data: DetectionData) -> None:
+def test_images_without_objects_are_samples(data: DetectionData) -> None:
     """TRAPS 12: they come as often as all others, and are augmented."""
     batches = train_batches(data, num_steps=9)
     ids = [image_id for batch in batches for image_id in batch.image_ids]
@@ -194,7 +194,7 @@ def test_pictures_without_objects_are_samples(data: DetectionData) -> None:
     assert len({sample.image.numpy().tobytes() for sample in samples}) == 20
 
 
-def test_a_sample_depends_on_seed_epoch_and_picture_only(data: DetectionData) -> None:
+def test_a_sample_depends_on_seed_epoch_and_image_only(data: DetectionData) -> None:
     def draw(seed: int, key: SampleKey, cache_bytes: int = 0) -> bytes:
         samples = TrainSet(data, augmentation=Augmentation(), input_format=FORMAT, seed=seed, cache_bytes=cache_bytes)
         samples[SampleKey(0, 5, 32)]  # what was drawn before does not matter
@@ -234,36 +234,36 @@ def test_a_loader_can_be_left_early_and_used_again(data: DetectionData) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_broken_picture_is_one_line_that_names_it(data: DetectionData, num_workers: int) -> None:
-    data.records[3].path.write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match=r"picture_3\.png") as caught:
+def test_a_broken_image_is_one_line_that_names_it(data: DetectionData, num_workers: int) -> None:
+    data.records[3].path.write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"image_3\.png") as caught:
         list(eval_loader(data, input_format=FORMAT, batch_size=2, num_workers=num_workers))
     assert "\n" not in str(caught.value)
     assert "Traceback" not in str(caught.value)
 
     data.records[3].path.unlink()
-    with pytest.raises(ValueError, match=r"picture_3\.png"):
+    with pytest.raises(ValueError, match=r"image_3\.png"):
         train_batches(data, num_workers=num_workers)
 
 
-def test_a_picture_of_another_size_than_its_annotations(data: DetectionData) -> None:
+def test_an_image_of_another_size_than_its_annotations(data: DetectionData) -> None:
     Image.new("RGB", (50, 40)).save(data.records[0].path)
-    with pytest.raises(ValueError, match=r"picture_0.png has 50 x 40 pixels, .* are for 100 x 60: restore"):
+    with pytest.raises(ValueError, match=r"image_0.png has 50 x 40 pixels, .* are for 100 x 60: restore"):
         next(iter(eval_loader(data, input_format=FORMAT, batch_size=1)))
 
 
 def test_cache_keeps_its_budget_and_travels_empty(data: DetectionData) -> None:
-    cache = PictureCache(60 * 100 * 3 + 70 * 100 * 3)
-    pictures = [cache.read(i, r) for i, r in enumerate(data.records)]
+    cache = ImageCache(60 * 100 * 3 + 70 * 100 * 3)
+    images = [cache.read(i, r) for i, r in enumerate(data.records)]
     assert cache.used_bytes == 60 * 100 * 3 + 70 * 100 * 3
-    assert cache.read(1, data.records[1]) is pictures[1]
-    assert cache.read(2, data.records[2]) is not pictures[2]
+    assert cache.read(1, data.records[1]) is images[1]
+    assert cache.read(2, data.records[2]) is not images[2]
     sent = pickle.loads(pickle.dumps(cache))
     assert (sent.used_bytes, sent.limit_bytes) == (0, cache.limit_bytes)
     assert len(pickle.dumps(cache)) < 1000
 
 
-def test_collate_counts_boxes_per_picture(data: DetectionData) -> None:
+def test_collate_counts_boxes_per_image(data: DetectionData) -> None:
     samples = EvalSet(data, input_format=FORMAT)
     batch = collate([samples[i] for i in (2, 0, 1)], FORMAT)
     assert [len(targets.labels) for targets in batch.targets] == [0, 2, 1]
@@ -277,7 +277,7 @@ def test_bad_options(data: DetectionData) -> None:
         eval_loader(data, input_format=FORMAT, batch_size=1, num_workers=-1)
     with pytest.raises(ValueError, match="cache_bytes must not be negative, got -5"):
         TrainSet(data, augmentation=PLAIN, input_format=FORMAT, seed=0, cache_bytes=-5)
-    with pytest.raises(ValueError, match="the sampler counts 5 pictures, the data set 6"):
+    with pytest.raises(ValueError, match="the sampler counts 5 images, the data set 6"):
         train_loader(data, augmentation=PLAIN, input_format=FORMAT, sampler=sampler(num_samples=5))
 
 
@@ -292,10 +292,10 @@ from boxwright.data.records import DetectionData, Record
 from boxwright.data.loading.sampler import BatchSampler
 
 none = np.zeros(0, dtype=np.int64)
-picture = Record(1, Path(sys.argv[1]), 60, 100, none, np.zeros((0, 4)), np.zeros(0), none.astype(bool), ())
+image = Record(1, Path(sys.argv[1]), 60, 100, none, np.zeros((0, 4)), np.zeros(0), none.astype(bool), ())
 sampler = BatchSampler(seed=0, num_samples=1, batch_size=2, num_steps=10**9, image_sizes=[32])
 loader = train_loader(
-    DetectionData((picture,), (), Path("x")),
+    DetectionData((image,), (), Path("x")),
     augmentation=Augmentation(),
     input_format=InputFormat(image_size=32),
     sampler=sampler,

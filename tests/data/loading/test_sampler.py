@@ -60,7 +60,7 @@ def test_processes_share_out_the_same_samples(share: int, world_size: int, num_s
         assert {len(part) for part in together} == {share}
 
 
-def test_every_epoch_has_every_picture_once() -> None:
+def test_every_epoch_has_every_image_once() -> None:
     keys = [key for batch in sampler(num_samples=7, batch_size=4, num_steps=21) for key in batch]
     assert len(keys) == 84 == 12 * 7
     for epoch in range(12):
@@ -92,7 +92,7 @@ def test_the_last_stage_is_light() -> None:
     assert not any(key.light for batch in sampler() for key in batch)
 
 
-def test_augmentation_depends_on_seed_epoch_and_picture_only() -> None:
+def test_augmentation_depends_on_seed_epoch_and_image_only() -> None:
     def draw(seed: int, key: SampleKey) -> float:
         return augmentation_rng(seed, key).random()
 

@@ -26,12 +26,12 @@ def pets(tmp_path: Path) -> Path:
     put(tmp_path / "train" / "dog" / ".hidden.jpg")
     put(tmp_path / "train" / ".cache" / "d.jpg")
     put(tmp_path / "train" / "dog" / ".thumbs" / "b.jpg")
-    (tmp_path / "train" / "dog" / "Thumbs.db").write_text("no picture")
-    (tmp_path / "train" / "dog" / ".notes.txt").write_text("no picture")
+    (tmp_path / "train" / "dog" / "Thumbs.db").write_text("no image")
+    (tmp_path / "train" / "dog" / ".notes.txt").write_text("no image")
     return tmp_path
 
 
-def test_every_picture_is_one_object_as_large_as_itself(pets: Path) -> None:
+def test_every_image_is_one_object_as_large_as_itself(pets: Path) -> None:
     data = open_class_folders(pets)
     assert data.categories == (Category(1, "Cat"), Category(2, "dog"))
     assert [record.path.name for record in data.records] == ["c.jpg", "b.jpg", "a.PNG"]
@@ -59,9 +59,9 @@ def test_what_is_left_out_is_said(pets: Path) -> None:
     data = open_class_folders(pets)
     assert [category.name for category in data.categories] == ["Cat", "bird", "dog"]
     assert data.notes == (
-        f"{pets / 'train'}: 1 of 3 classes have no pictures here: 'bird'",
-        f"{pets / 'train'}: 1 pictures in no class folder left out: loose.png",
-        f"{pets / 'train'}: 4 files left out that are no pictures of a known kind: .jfif 2, no suffix 1, .heic 1",
+        f"{pets / 'train'}: 1 of 3 classes have no images here: 'bird'",
+        f"{pets / 'train'}: 1 images in no class folder left out: loose.png",
+        f"{pets / 'train'}: 4 files left out that are no images of a known kind: .jfif 2, no suffix 1, .heic 1",
     )
 
 
@@ -116,7 +116,7 @@ def test_folders_nested_too_deep(pets: Path) -> None:
     with pytest.raises(ValueError, match="only one class") as caught:
         open_class_folders(pets)
     assert str(caught.value) == (
-        f"{folder}: only one class has pictures, 'train', and a classifier tells at least two apart; "
+        f"{folder}: only one class has images, 'train', and a classifier tells at least two apart; "
         f"if the classes are its sub-folders, 'Cat', 'dog', move them up into {folder}"
     )
 
@@ -128,8 +128,8 @@ def test_one_class_is_not_enough_to_learn_from(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="only one class") as caught:
         open_class_folders(tmp_path)
     assert str(caught.value).endswith(
-        "'dog', and a classifier tells at least two apart; add a folder of pictures for each other class; "
-        "1 files left out that are no pictures of a known kind: .heic 1"
+        "'dog', and a classifier tells at least two apart; add a folder of images for each other class; "
+        "1 files left out that are no images of a known kind: .heic 1"
     )
     assert len(open_class_folders(tmp_path, categories=[Category(1, "dog")]).records) == 1
 
@@ -166,12 +166,12 @@ def test_what_cannot_be_read_stops_it(pets: Path) -> None:
         open_class_folders(pets / "nowhere")
     with pytest.raises(ValueError, match=r"no split val for classification, .* `boxwright crop` cuts one"):
         open_class_folders(pets, "val")
-    (pets / "train" / "dog" / "broken.jpg").write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match=r"of 4 pictures in .*, 1 unreadable: dog/broken\.jpg"):
+    (pets / "train" / "dog" / "broken.jpg").write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"of 4 images in .*, 1 unreadable: dog/broken\.jpg"):
         open_class_folders(pets)
 
 
-def test_folders_without_pictures(tmp_path: Path) -> None:
+def test_folders_without_images(tmp_path: Path) -> None:
     (tmp_path / "train" / "dog").mkdir(parents=True)
-    with pytest.raises(ValueError, match="no pictures in its folders"):
+    with pytest.raises(ValueError, match="no images in its folders"):
         open_class_folders(tmp_path)

@@ -18,7 +18,7 @@ from boxwright.structures import Category
 
 
 def counts(data: DetectionData) -> tuple[int, int, int, int]:
-    """Pictures, annotations, crowd regions, pictures without annotations."""
+    """Images, annotations, crowd regions, images without annotations."""
     records = data.records
     return (
         len(records),
@@ -132,7 +132,7 @@ class TestRecords:
         assert counts(data) == (3, 3, 1, 1)
         (note,) = data.notes
         assert note.endswith(
-            "train.json: 5 annotations without area inside their picture dropped: "
+            "train.json: 5 annotations without area inside their image dropped: "
             "a.png (annotation 100), a.png (annotation 101), a.png (annotation 102), ..."
         )
 
@@ -157,7 +157,7 @@ class TestRecords:
         ]
         assert set(inside) <= set(record.annotation_ids)
 
-    def test_size_is_the_pictures_own_after_its_rotation(self, tiny) -> None:
+    def test_size_is_the_images_own_after_its_rotation(self, tiny) -> None:
         file = tiny.write()
         exif = Image.Exif()
         exif[0x0112] = 6
@@ -166,9 +166,9 @@ class TestRecords:
             data = read_coco(file, tiny.root / "images", check_images=check_images)
             assert (data.records[0].height, data.records[0].width) == (40, 30)
             size, dropped = data.notes
-            assert "1 pictures have another size than the file says" in size
-            assert "a.png (file 40x30, picture 30x40)" in size
-            assert "inside their picture dropped: a.png (annotation 3)" in dropped  # from x = 30.5 on
+            assert "1 images have another size than the file says" in size
+            assert "a.png (file 40x30, image 30x40)" in size
+            assert "inside their image dropped: a.png (annotation 3)" in dropped  # from x = 30.5 on
 
     def test_windows_separators_and_byte_order_mark(self, tiny) -> None:
         tiny.document["images"][1]["file_name"] = "sub\\b.png"
@@ -176,7 +176,7 @@ class TestRecords:
         file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
         assert read_coco(file, tiny.root / "images").records[1].path == tiny.root / "images/sub/b.png"
 
-    def test_crowds_are_no_objects_of_the_fullest_picture(self, tiny) -> None:
+    def test_crowds_are_no_objects_of_the_fullest_image(self, tiny) -> None:
         tiny.document["annotations"] += [
             {"id": 10 + i, "image_id": 8, "category_id": 7, "bbox": [1, 1, 9, 9], "iscrowd": int(i >= 300)}
             for i in range(310)
@@ -188,7 +188,7 @@ class TestRecords:
         tiny.read(progress=lambda done, total: calls.append((done, total)))
         assert calls == [(1, 3), (2, 3), (3, 3)]
 
-    def test_many_annotations_in_any_order_reach_their_pictures(self, tiny) -> None:
+    def test_many_annotations_in_any_order_reach_their_images(self, tiny) -> None:
         image_ids = np.random.default_rng(0).choice([11, 5, 8], 5000).tolist()
         tiny.document["annotations"] = [
             {"id": i, "image_id": image_id, "category_id": 7, "bbox": [1, 1, 5, 5]}

@@ -39,7 +39,7 @@ def decode(segmentation: dict[str, Any]) -> np.ndarray:
 
 def test_masks_boxes_and_areas_agree(drawn: Path) -> None:
     content = annotations(drawn)
-    sizes = {picture["id"]: [picture["height"], picture["width"]] for picture in content["images"]}
+    sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
     union: dict[int, np.ndarray] = {}
     for annotation in content["annotations"]:
         mask = decode(annotation["segmentation"])
@@ -54,13 +54,13 @@ def test_masks_boxes_and_areas_agree(drawn: Path) -> None:
         covered |= mask
 
 
-def test_pictures_match_the_file(drawn: Path) -> None:
+def test_images_match_the_file(drawn: Path) -> None:
     for split, size in (("train", 120), ("val", 20)):
-        pictures = annotations(drawn, split)["images"]
-        assert len(pictures) == size
-        for picture in pictures:
-            with Image.open(drawn / "images" / picture["file_name"]) as image:
-                assert image.size == (picture["width"], picture["height"])
+        images = annotations(drawn, split)["images"]
+        assert len(images) == size
+        for image in images:
+            with Image.open(drawn / "images" / image["file_name"]) as image:
+                assert image.size == (image["width"], image["height"])
             assert 192 <= min(image.size) <= max(image.size) <= 256
 
 
@@ -82,8 +82,8 @@ def test_variety(drawn: Path) -> None:
     per_class = np.bincount([annotation["category_id"] for annotation in content["annotations"]])[1:]
     assert [category["name"] for category in content["categories"]] == list(CLASSES)
     assert per_class.min() > 0.6 * per_class.mean()
-    with_objects = {annotation["image_id"] for annotation in content["annotations"]}
-    assert 0.005 < 1 - len(with_objects) / len(content["images"]) < 0.12
+    select_positives = {annotation["image_id"] for annotation in content["annotations"]}
+    assert 0.005 < 1 - len(select_positives) / len(content["images"]) < 0.12
 
 
 def test_same_seed_same_bytes(drawn: Path, tmp_path: Path) -> None:
@@ -91,14 +91,14 @@ def test_same_seed_same_bytes(drawn: Path, tmp_path: Path) -> None:
     assert digest(drawn) == digest(tmp_path / "again")
 
 
-def test_seed_and_split_change_pictures_and_the_split_size_does_not(tmp_path: Path) -> None:
+def test_seed_and_split_change_images_and_the_split_size_does_not(tmp_path: Path) -> None:
     for name, train, seed in (("a", 2, 0), ("b", 3, 0), ("c", 2, 1)):
         draw_data_set(tmp_path / name, train=train, val=2, seed=seed, image_size=96)
     a, b, c = (digest(tmp_path / name) for name in "abc")
-    picture, held_out = "images/train_00001.jpg", "images/val_00001.jpg"
-    assert a[picture] == b[picture] != c[picture]
+    image, held_out = "images/train_00001.jpg", "images/val_00001.jpg"
+    assert a[image] == b[image] != c[image]
     assert a[held_out] == b[held_out] != c[held_out]
-    assert a[picture] != a[held_out]
+    assert a[image] != a[held_out]
 
 
 def test_a_complete_set_is_kept_and_another_replaces_it(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_shapes_follow_their_formulas() -> None:
         signed_distance("blob", x, y, 50.0)
 
 
-def test_every_shape_can_be_recognised() -> None:
+def test_every_shape_can_be_recognized() -> None:
     """No mask is less than the promised share of the smallest shape there can be."""
     for seed in range(30):
         scene = paint_scene(np.random.default_rng(seed), 160, 200, 8)

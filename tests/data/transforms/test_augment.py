@@ -11,8 +11,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from boxwright.data.images import resample
-from boxwright.data.input_format import Sizing, Window
-from boxwright.data.transforms.augment import Augmentation, Augmented, View, cropped, zoomed_out
+from boxwright.data.input_format import ResizeRule, Window
+from boxwright.data.transforms.augment import Augmentation, Augmented, View, cropped, zoom_out_window
 
 HEIGHT, WIDTH = 150, 210
 BOXES = np.array([[20, 30, 90, 120], [100, 10, 130, 40], [5, 5, 14, 12], [60, 60, 205, 145]], dtype=np.float32)
@@ -27,7 +27,7 @@ NO_BOXES = np.zeros((0, 4), dtype=np.float32)
 
 
 def painted(box: np.ndarray, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """Grey, with a red rectangle on the box's pixels."""
+    """Gray, with a red rectangle on the box's pixels."""
     image = np.full((height, width, 3), 100, dtype=np.uint8)
     x1, y1, x2, y2 = box.astype(int)
     image[y1:y2, x1:x2] = (250, 0, 0)
@@ -59,15 +59,15 @@ def test_boxes_follow_pixels(options: dict[str, float]) -> None:
         corner = rng.integers(0, [WIDTH - 40, HEIGHT - 40])
         box = np.concatenate((corner, corner + rng.integers(20, 40, 2))).astype(np.float32)
         size = int(rng.choice([96, 160, 224]))
-        canvas, boxes, kept, _ = augment(painted(box), box[None], Sizing(size), rng)
+        canvas, boxes, kept, _ = augment(painted(box), box[None], ResizeRule(size), rng)
         assert canvas.shape == (3, size, size)
-        assert kept.tolist() == [0], "the only object's centre is always shown"
+        assert kept.tolist() == [0], "the only object's center is always shown"
         assert np.abs(red_box(canvas) - boxes[0]).max() <= 1.5
 
 
 def test_nothing_switched_on_is_a_plain_resize() -> None:
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    canvas, boxes, kept, view = Augmentation(**PLAIN)(image, BOXES, Sizing(64), np.random.default_rng(1))
+    canvas, boxes, kept, view = Augmentation(**PLAIN)(image, BOXES, ResizeRule(64), np.random.default_rng(1))
     assert view == View(Window.whole(HEIGHT, WIDTH), (64, 64))
     assert torch.equal(canvas, resample(image, Window.whole(HEIGHT, WIDTH), 64, 64))
     assert np.allclose(boxes, BOXES * np.array([64 / WIDTH, 64 / HEIGHT] * 2), atol=1e-4)
@@ -79,8 +79,8 @@ def test_flips_are_exact_mirrors() -> None:
     plain = View(Window.whole(HEIGHT, WIDTH), (48, 64))
     mirrored = plain._replace(flip_x=True)
     upside_down = plain._replace(flip_y=True)
-    assert torch.equal(mirrored.picture(image), plain.picture(image).flip(2))
-    assert torch.equal(upside_down.picture(image), plain.picture(image).flip(1))
+    assert torch.equal(mirrored.render(image), plain.render(image).flip(2))
+    assert torch.equal(upside_down.render(image), plain.render(image).flip(1))
     x1, y1, x2, y2 = plain.boxes(BOXES).T
     assert np.allclose(mirrored.boxes(BOXES).T, [64 - x2, y1, 64 - x1, y2])
     assert np.allclose(upside_down.boxes(BOXES).T, [x1, 48 - y2, x2, 48 - y1])
@@ -92,7 +92,7 @@ def test_boxes_are_clipped_and_tiny_ones_dropped() -> None:
     augment = Augmentation(**{**PLAIN, "iou_crop": 1.0})
     dropped = 0
     for seed in range(200):
-        _, boxes, kept, _ = augment(painted(BOXES[0]), BOXES, Sizing(size), np.random.default_rng(seed))
+        _, boxes, kept, _ = augment(painted(BOXES[0]), BOXES, ResizeRule(size), np.random.default_rng(seed))
         assert boxes.min() >= 0
         assert boxes.max() <= size
         assert (boxes[:, 2:] - boxes[:, :2]).min() >= 1.0
@@ -100,22 +100,22 @@ def test_boxes_are_clipped_and_tiny_ones_dropped() -> None:
         assert kept.tolist() == sorted(kept.tolist())
         dropped += len(kept) < len(BOXES)
     assert dropped > 50
-    _, boxes, kept, _ = Augmentation(**PLAIN)(painted(BOXES[0]), BOXES, Sizing(20), np.random.default_rng(0))
+    _, boxes, kept, _ = Augmentation(**PLAIN)(painted(BOXES[0]), BOXES, ResizeRule(20), np.random.default_rng(0))
     assert kept.tolist() == [0, 1, 3]
 
 
-def test_the_border_stays_black_and_everything_else_changes_colour() -> None:
-    """A grey picture has one colour after any change; the border of the zoomed-out canvas keeps its own."""
+def test_the_border_stays_black_and_everything_else_changes_color() -> None:
+    """A gray image has one color after any change; the border of the zoomed-out canvas keeps its own."""
     augment = Augmentation(photometric=1.0, zoom_out=1.0, flip=0.5, vertical_flip=0.5)
     image = np.full((HEIGHT, WIDTH, 3), 130, dtype=np.uint8)
     with_border = 0
     for seed in range(100):
-        canvas = augment(image, BOXES, Sizing(96), np.random.default_rng(seed)).image.flatten(1)
-        colours = torch.unique(canvas, dim=1).T.tolist()
-        assert len(colours) <= 2
-        with_border += [0, 0, 0] in colours
-        assert any(min(colour) > 40 for colour in colours)
-        assert all(colour == [0, 0, 0] or min(colour) > 40 for colour in colours)
+        canvas = augment(image, BOXES, ResizeRule(96), np.random.default_rng(seed)).image.flatten(1)
+        colors = torch.unique(canvas, dim=1).T.tolist()
+        assert len(colors) <= 2
+        with_border += [0, 0, 0] in colors
+        assert any(min(color) > 40 for color in colors)
+        assert all(color == [0, 0, 0] or min(color) > 40 for color in colors)
     assert with_border > 50
 
 
@@ -125,7 +125,7 @@ def test_light_only_mirrors() -> None:
     plain = resample(image, Window.whole(HEIGHT, WIDTH), 64, 64)
     mirrored = 0
     for seed in range(100):
-        canvas, _, kept, _ = augment(image, BOXES, Sizing(64), np.random.default_rng(seed), light=True)
+        canvas, _, kept, _ = augment(image, BOXES, ResizeRule(64), np.random.default_rng(seed), light=True)
         flipped = not torch.equal(canvas, plain)
         assert not flipped or torch.equal(canvas, plain.flip(2))
         assert len(kept) == len(BOXES)
@@ -133,12 +133,15 @@ def test_light_only_mirrors() -> None:
     assert 30 < mirrored < 70
 
 
-def test_pictures_without_objects_are_augmented_like_all_others() -> None:
-    """TRAPS 12: their windows and colours vary as much as those of pictures with one large object."""
+def test_images_without_objects_are_augmented_like_all_others() -> None:
+    """TRAPS 12: their windows and colors vary as much as those of images with one large object."""
     augment = Augmentation()
     whole = np.array([[0, 0, WIDTH, HEIGHT]], dtype=np.float32)
     empty, filled = (
-        [augment.draw_view(HEIGHT, WIDTH, boxes, Sizing(64), np.random.default_rng(seed))[0] for seed in range(1000)]
+        [
+            augment.draw_view(HEIGHT, WIDTH, boxes, ResizeRule(64), np.random.default_rng(seed))[0]
+            for seed in range(1000)
+        ]
         for boxes in (NO_BOXES, whole)
     )
     assert empty == filled
@@ -148,10 +151,10 @@ def test_pictures_without_objects_are_augmented_like_all_others() -> None:
     assert np.mean([view.flip_x for view in empty]) == pytest.approx(0.5, abs=0.06)
 
     image = np.full((HEIGHT, WIDTH, 3), (180, 130, 70), dtype=np.uint8)
-    results = [augment(image, NO_BOXES, Sizing(32), np.random.default_rng(seed)) for seed in range(200)]
+    results = [augment(image, NO_BOXES, ResizeRule(32), np.random.default_rng(seed)) for seed in range(200)]
     assert all(result.boxes.shape == (0, 4) and result.kept.shape == (0,) for result in results)
-    colours = {tuple(result.image.flatten(1).amax(1).tolist()) for result in results}
-    assert len(colours) > 150
+    colors = {tuple(result.image.flatten(1).amax(1).tolist()) for result in results}
+    assert len(colors) > 150
 
 
 def test_the_seed_decides_everything() -> None:
@@ -159,7 +162,7 @@ def test_the_seed_decides_everything() -> None:
     augment = Augmentation()
 
     def draw(seed: int) -> Augmented:
-        return augment(image, BOXES, Sizing(64), np.random.default_rng(seed))
+        return augment(image, BOXES, ResizeRule(64), np.random.default_rng(seed))
 
     for seed in range(20):
         first, again, other = draw(seed), draw(seed), draw(seed + 1000)
@@ -170,14 +173,14 @@ def test_the_seed_decides_everything() -> None:
 
 
 def test_zoom_out_is_torchvisions() -> None:
-    """Sides of the canvas and place of the picture, over 3,000 draws each."""
+    """Sides of the canvas and place of the image, over 3,000 draws each."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     transform = v2.RandomZoomOut(p=1.0)
     image = tv_tensors.Image(torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8))
     ours, theirs = [], []
     for _ in range(3000):
-        x1, y1, x2, y2 = zoomed_out(Window.whole(HEIGHT, WIDTH), 4.0, rng)
+        x1, y1, x2, y2 = zoom_out_window(Window.whole(HEIGHT, WIDTH), 4.0, rng)
         ours.append([-x1, -y1, x2 - WIDTH, y2 - HEIGHT])
         theirs.append(transform.make_params([image])["padding"])
     mean, spread = np.mean(ours, 0), np.std(ours, 0)
@@ -187,7 +190,7 @@ def test_zoom_out_is_torchvisions() -> None:
 
 
 def test_iou_crop_is_torchvisions() -> None:
-    """Area and middle of the crops, share of boxes kept and of untouched pictures, over 1,000 draws each."""
+    """Area and middle of the crops, share of boxes kept and of untouched images, over 1,000 draws each."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     transform = v2.RandomIoUCrop()
@@ -219,26 +222,26 @@ def test_iou_crop_is_torchvisions() -> None:
 def test_crops_keep_what_they_promise() -> None:
     for seed in range(500):
         rng = np.random.default_rng(seed)
-        window = zoomed_out(Window.whole(HEIGHT, WIDTH), 4.0, rng)
+        window = zoom_out_window(Window.whole(HEIGHT, WIDTH), 4.0, rng)
         (x1, y1, x2, y2), inside = cropped(window, HEIGHT, WIDTH, BOXES, rng)
         assert window.x1 <= x1 < x2 <= window.x2
         assert window.y1 <= y1 < y2 <= window.y2
-        centres = (BOXES[:, :2] + BOXES[:, 2:]) / 2
-        shown = ((centres > (x1, y1)) & (centres < (x2, y2))).all(1)
+        centers = (BOXES[:, :2] + BOXES[:, 2:]) / 2
+        shown = ((centers > (x1, y1)) & (centers < (x2, y2))).all(1)
         assert np.array_equal(inside, shown)
         assert inside.any()
         if (x1, y1, x2, y2) != window:
             assert 0.5 <= (x2 - x1) / (y2 - y1) <= 2.0
 
 
-def test_pictures_of_one_pixel_and_extreme_shapes() -> None:
+def test_images_of_one_pixel_and_extreme_shapes() -> None:
     augment = Augmentation(zoom_out=1.0, iou_crop=1.0)
     for height, width in ((1, 1), (1, 300), (300, 2)):
         image = np.full((height, width, 3), 90, dtype=np.uint8)
         box = np.array([[0, 0, width, height]], dtype=np.float32)
         for seed in range(30):
             for boxes in (box, NO_BOXES):
-                canvas, moved, *_ = augment(image, boxes, Sizing(32), np.random.default_rng(seed))
+                canvas, moved, *_ = augment(image, boxes, ResizeRule(32), np.random.default_rng(seed))
                 assert canvas.shape == (3, 32, 32)
                 assert np.isfinite(moved).all()
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from boxwright.data.input_format import Sizing
+from boxwright.data.input_format import ResizeRule
 from boxwright.data.transforms.augment import Augmentation
-from boxwright.data.transforms.rand_augment import rand_augmented
+from boxwright.data.transforms.rand_augment import rand_augment_image
 
 PLAIN: dict[str, Any] = {"photometric": 0.0, "channel_shuffle": 0.0, "zoom_out": 0.0, "iou_crop": 0.0, "flip": 0.0}
 BOXES = np.array([[0, 0, 80, 60]], dtype=np.float32)
@@ -28,7 +28,7 @@ def test_it_is_torchvisions(magnitude: int) -> None:
     canvas = torch.from_numpy(noise()).permute(2, 0, 1)
     transform = v2.RandAugment(2, magnitude, 31, interpolation=v2.InterpolationMode.BILINEAR)
     for seed in range(20):
-        ours = rand_augmented(canvas, 2, magnitude, np.random.default_rng(seed))
+        ours = rand_augment_image(canvas, 2, magnitude, np.random.default_rng(seed))
         torch.manual_seed(int(np.random.default_rng(seed).integers(2**63)))
         assert torch.equal(ours, transform(canvas.contiguous()))
         assert ours.dtype == torch.uint8
@@ -40,10 +40,10 @@ def test_a_sample_is_a_function_of_its_generator_alone() -> None:
     images = []
     for seed in range(30):
         torch.manual_seed(1000 + seed)
-        first = augment(noise(), BOXES, Sizing(64), np.random.default_rng(seed)).image
+        first = augment(noise(), BOXES, ResizeRule(64), np.random.default_rng(seed)).image
         torch.manual_seed(2000 + seed)
         torch.rand(seed + 1)
-        assert torch.equal(first, augment(noise(), BOXES, Sizing(64), np.random.default_rng(seed)).image)
+        assert torch.equal(first, augment(noise(), BOXES, ResizeRule(64), np.random.default_rng(seed)).image)
         images.append(first.numpy().tobytes())
     assert len(set(images)) > 20
 
@@ -57,7 +57,7 @@ def test_the_process_keeps_its_random_state(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
     before, numpy_before = torch.get_rng_state(), pickle.dumps(np.random.get_state())  # noqa: NPY002
     for seed in range(10):
-        Augmentation(rand_augment=(3, 20))(noise(), BOXES, Sizing(64), np.random.default_rng(seed))
+        Augmentation(rand_augment=(3, 20))(noise(), BOXES, ResizeRule(64), np.random.default_rng(seed))
     assert torch.equal(torch.get_rng_state(), before)
     assert pickle.dumps(np.random.get_state()) == numpy_before  # noqa: NPY002
 
@@ -71,23 +71,23 @@ def test_an_error_inside_restores_the_state_too(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("boxwright.data.transforms.rand_augment.RandAugment.forward", fail)
     with pytest.raises(RuntimeError, match="broken"):
-        rand_augmented(torch.zeros(3, 8, 8, dtype=torch.uint8), 1, 1, np.random.default_rng(0))
+        rand_augment_image(torch.zeros(3, 8, 8, dtype=torch.uint8), 1, 1, np.random.default_rng(0))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_outside_is_black() -> None:
-    """A white picture that is shifted, sheared or turned has black corners or edges; colours leave it bright."""
+    """A white image that is shifted, sheared or turned has black corners or edges; colors leave it bright."""
     white, black = torch.full((3, 64, 64), 255, dtype=torch.uint8), 0
     for seed in range(60):
-        canvas = rand_augmented(white, 1, 20, np.random.default_rng(seed))
+        canvas = rand_augment_image(white, 1, 20, np.random.default_rng(seed))
         black += bool((canvas.amax(0) == 0).any() and canvas.max() == 255)
-    assert 10 < black < 45, "five of fourteen operations move the picture"
+    assert 10 < black < 45, "five of fourteen operations move the image"
 
 
 def test_off_changes_nothing_and_draws_nothing() -> None:
     rngs = [np.random.default_rng(0), np.random.default_rng(0)]
     images = [
-        Augmentation(**options)(noise(), BOXES, Sizing(64), rng).image
+        Augmentation(**options)(noise(), BOXES, ResizeRule(64), rng).image
         for options, rng in zip(({}, {"rand_augment": (0, 9)}), rngs, strict=True)
     ]
     assert torch.equal(*images)
@@ -97,13 +97,13 @@ def test_off_changes_nothing_and_draws_nothing() -> None:
 def test_the_last_stage_has_none_of_it() -> None:
     augment, plain = Augmentation(**PLAIN, rand_augment=(2, 30)), Augmentation(**PLAIN)
     for seed in range(5):
-        light = augment(noise(), BOXES, Sizing(64), np.random.default_rng(seed), light=True)
-        assert torch.equal(light.image, plain(noise(), BOXES, Sizing(64), np.random.default_rng(seed)).image)
+        light = augment(noise(), BOXES, ResizeRule(64), np.random.default_rng(seed), light=True)
+        assert torch.equal(light.image, plain(noise(), BOXES, ResizeRule(64), np.random.default_rng(seed)).image)
 
 
 def test_boxes_stay_where_they_were() -> None:
     augment = Augmentation(**PLAIN, rand_augment=(4, 30))
-    result = augment(noise(), BOXES, Sizing(64), np.random.default_rng(0))
+    result = augment(noise(), BOXES, ResizeRule(64), np.random.default_rng(0))
     assert result.boxes.tolist() == [[0, 0, 64, 64]]
 
 

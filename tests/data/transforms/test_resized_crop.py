@@ -14,9 +14,9 @@ from red_rectangles import followed_rectangles
 from torchvision.transforms import v2
 
 from boxwright.data.images import resample
-from boxwright.data.input_format import Sizing, Window
+from boxwright.data.input_format import ResizeRule, Window
 from boxwright.data.transforms.augment import Augmentation
-from boxwright.data.transforms.resized_crop import area_cropped
+from boxwright.data.transforms.resized_crop import random_resized_crop
 
 ONLY: dict[str, Any] = {
     "photometric": 0.0,
@@ -37,7 +37,7 @@ def test_parts_are_torchvisions(shape: tuple[int, int], shares: tuple[float, flo
     rng, transform, image = np.random.default_rng(0), v2.RandomResizedCrop(224, shares), torch.zeros(3, *shape)
     ours, theirs = [], []
     for _ in range(3000):
-        (x1, y1, x2, y2), height, width = area_cropped(*shape, shares, rng)
+        (x1, y1, x2, y2), height, width = random_resized_crop(*shape, shares, rng)
         assert (y2 - y1, x2 - x1) == (height, width)
         ours.append([y1, x1, height, width, height == shape[0], width == shape[1]])
         drawn = transform.make_params([image])
@@ -50,8 +50,8 @@ def test_parts_are_torchvisions(shape: tuple[int, int], shares: tuple[float, flo
 
 
 @pytest.mark.parametrize("shape", [(100, 1000), (1000, 100), (1, 300), (300, 2), (1, 1), (37, 101)])
-def test_what_fits_nowhere_is_torchvisions_centre(shape: tuple[int, int]) -> None:
-    part = area_cropped(*shape, (0.999, 1.0), np.random.default_rng(0))
+def test_what_fits_nowhere_is_torchvisions_center(shape: tuple[int, int]) -> None:
+    part = random_resized_crop(*shape, (0.999, 1.0), np.random.default_rng(0))
     drawn = v2.RandomResizedCrop(224, (0.999, 1.0)).make_params([torch.zeros(3, *shape)])
     top, left, height, width = (drawn[name] for name in ("top", "left", "height", "width"))
     assert part == (Window(left, top, left + width, top + height), height, width)
@@ -67,31 +67,33 @@ def test_what_fits_nowhere_is_torchvisions_centre(shape: tuple[int, int]) -> Non
 def test_parts_lie_inside_and_have_the_promised_area(
     height: int, width: int, shares: tuple[float, float], seed: int
 ) -> None:
-    (x1, y1, x2, y2), rows, columns = area_cropped(height, width, shares, np.random.default_rng(seed))
+    (x1, y1, x2, y2), rows, columns = random_resized_crop(height, width, shares, np.random.default_rng(seed))
     assert 0 <= x1 < x2 <= width
     assert 0 <= y1 < y2 <= height
     assert (rows, columns) == (y2 - y1, x2 - x1)
-    centred = (x1, y1) == ((width - columns) // 2, (height - rows) // 2) and (rows == height or columns == width)
-    if not centred:
+    centered = (x1, y1) == ((width - columns) // 2, (height - rows) // 2) and (rows == height or columns == width)
+    if not centered:
         assert (columns + 0.5) / (rows - 0.5) >= 3 / 4, "both sides are rounded"
         assert (columns - 0.5) / (rows + 0.5) <= 4 / 3
         low, high = (math.sqrt(share * height * width) for share in shares)
         assert low - 1 <= math.sqrt(rows * columns) <= high + 1
 
 
-@pytest.mark.parametrize("sizing", [Sizing(96), Sizing(96, "shortest_side", 160), Sizing(96, "centre_crop")])
-def test_the_canvas_is_exactly_the_part(sizing: Sizing) -> None:
+@pytest.mark.parametrize(
+    "resize_rule", [ResizeRule(96), ResizeRule(96, "shortest_side", 160), ResizeRule(96, "center_crop")]
+)
+def test_the_canvas_is_exactly_the_part(resize_rule: ResizeRule) -> None:
     """Cropped in whole pixels, then resized; on a square, or in the part's own shape."""
     image, augment = np.random.default_rng(0).integers(0, 256, (150, 210, 3), dtype=np.uint8), Augmentation(**ONLY)
     shapes = set()
     for seed in range(40):
-        canvas, _, _, view = augment(image, NO_BOXES, sizing, np.random.default_rng(seed))
+        canvas, _, _, view = augment(image, NO_BOXES, resize_rule, np.random.default_rng(seed))
         x1, y1, x2, y2 = map(int, view.window)
-        assert view.canvas == sizing.canvas(y2 - y1, x2 - x1)
+        assert view.canvas == resize_rule.canvas(y2 - y1, x2 - x1)
         part = np.ascontiguousarray(image[y1:y2, x1:x2])
         assert torch.equal(canvas, resample(part, Window.whole(y2 - y1, x2 - x1), *view.canvas))
         shapes.add(view.canvas)
-    assert (len(shapes) > 10) == (sizing.resize == "shortest_side")
+    assert (len(shapes) > 10) == (resize_rule.resize == "shortest_side")
 
 
 def test_every_object_stays_that_a_part_is_left_of() -> None:
@@ -99,26 +101,26 @@ def test_every_object_stays_that_a_part_is_left_of() -> None:
     boxes = np.array([[20, 30, 90, 120], [100, 10, 130, 40], [5, 5, 14, 12], [0, 0, 210, 150]], dtype=np.float32)
     image, counts = np.zeros((150, 210, 3), dtype=np.uint8), set()
     for seed in range(200):
-        _, moved, kept, view = augment(image, boxes, Sizing(96), np.random.default_rng(seed))
+        _, moved, kept, view = augment(image, boxes, ResizeRule(96), np.random.default_rng(seed))
         x1, y1, x2, y2 = view.window
         assert x1 >= 0
         assert y1 >= 0
         left = boxes.clip([x1, y1, x1, y1], [x2, y2, x2, y2])
         sides = (left[:, 2:] - left[:, :2]) * [96 / (x2 - x1), 96 / (y2 - y1)]
         assert kept.tolist() == np.flatnonzero((sides >= 1).all(1)).tolist()
-        assert moved[-1].tolist() == [0, 0, 96, 96], "the box of a whole picture"
+        assert moved[-1].tolist() == [0, 0, 96, 96], "the box of a whole image"
         counts.add(len(kept))
     assert counts == {1, 2, 3, 4}
 
 
 def test_red_pixels_have_their_boxes() -> None:
     augment = Augmentation(**{**ONLY, "flip": 0.5, "vertical_flip": 0.5})
-    assert followed_rectangles(augment, Sizing(96), tolerance=1) > 100
+    assert followed_rectangles(augment, ResizeRule(96), tolerance=1) > 100
 
 
 def test_the_last_stage_only_mirrors() -> None:
     augment, rng = Augmentation(**ONLY), np.random.default_rng(0)
-    view, _ = augment.draw_view(480, 640, NO_BOXES, Sizing(64), rng, light=True)
+    view, _ = augment.draw_view(480, 640, NO_BOXES, ResizeRule(64), rng, light=True)
     assert view == (Window.whole(480, 640), (64, 64), False, False)
 
 

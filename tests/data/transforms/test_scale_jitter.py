@@ -16,14 +16,14 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from boxwright.data.images import resample
-from boxwright.data.input_format import InputFormat, Resize, Sizing, Window
+from boxwright.data.input_format import InputFormat, Resize, ResizeRule, Window
 from boxwright.data.loading.loader import train_loader
 from boxwright.data.loading.sampler import BatchSampler
-from boxwright.data.masks import record_masks
+from boxwright.data.masks import render_record_masks
 from boxwright.data.readers.coco import open_data
 from boxwright.data.records import Record
 from boxwright.data.transforms.augment import Augmentation, View
-from boxwright.data.transforms.scale_jitter import content_size, jittered, placed
+from boxwright.data.transforms.scale_jitter import content_size, jitter_scale, placed
 from boxwright.ops.masks import encode_mask, to_json
 
 ONLY: dict[str, Any] = {
@@ -34,21 +34,21 @@ ONLY: dict[str, Any] = {
     "flip": 0.0,
     "scale_jitter": (0.1, 2.0),
 }
-FITTED = Sizing(512, "shortest_side", 512)
-"""Evaluation fits pictures into a square, as the projects do that are compared with."""
+FITTED = ResizeRule(512, "shortest_side", 512)
+"""Evaluation fits images into a square, as the projects do that are compared with."""
 
 SHAPES = ((480, 640), (640, 427), (300, 1200), (333, 500), (50, 37))
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    """A picture that bends slowly, so that what is a pixel off is a little off."""
+    """An image that bends slowly, so that what is a pixel off is a little off."""
     y, x = np.mgrid[:height, :width] / max(height, width)
     waves = [np.sin(6 * x + 4 * y), np.cos(5 * x - 7 * y), np.sin(9 * y)]
     return (127.5 + 120 * np.stack(waves, -1)).astype(np.uint8)
 
 
 def test_boxes_are_scaled_and_shifted() -> None:
-    """A picture of 300 x 400 is 384 x 512 at scale 1, 480 x 640 at 1.25; 100 and 60 pixels of it are cut off."""
+    """An image of 300 x 400 is 384 x 512 at scale 1, 480 x 640 at 1.25; 100 and 60 pixels of it are cut off."""
     assert content_size(300, 400, FITTED, 1.25) == (480, 640)
     view = View(placed(300, 400, (480, 640), (60, 100), 512), (512, 512))
     boxes = np.array([[100, 50, 200, 250], [0, 0, 400, 300], [330, 290, 395, 300], [0, 0, 62, 37]], dtype=np.float32)
@@ -60,7 +60,7 @@ def test_boxes_are_scaled_and_shifted() -> None:
     assert small.boxes(boxes)[0] == pytest.approx([64, 32, 128, 160], abs=1e-3)
     assert small.content(300, 400) == (slice(0, 192), slice(0, 256))
     assert view.content(300, 400) == (slice(0, 420), slice(0, 512))
-    assert view.picture(image).shape == (3, 512, 512)
+    assert view.render(image).shape == (3, 512, 512)
 
 
 @pytest.mark.parametrize(("height", "width"), SHAPES)
@@ -81,8 +81,8 @@ def test_scales_are_drawn_as_in_torchvision() -> None:
     rng, transform, image = np.random.default_rng(0), v2.ScaleJitter((512, 512), (0.1, 2.0)), torch.zeros(3, 333, 500)
     ours, theirs = [], []
     for _ in range(3000):
-        window, _ = jittered(333, 500, FITTED, (0.1, 2.0), rng)
-        ours.append(512 / (window.x2 - window.x1))  # of the picture to the canvas
+        window, _ = jitter_scale(333, 500, FITTED, (0.1, 2.0), rng)
+        ours.append(512 / (window.x2 - window.x1))  # of the image to the canvas
         theirs.append(transform.make_params([image])["size"][1] / 500)
     assert np.mean(ours) == pytest.approx(np.mean(theirs), rel=0.04)
     assert np.std(ours) == pytest.approx(np.std(theirs), rel=0.04)
@@ -92,7 +92,7 @@ def test_scales_are_drawn_as_in_torchvision() -> None:
 def test_parts_are_drawn_evenly_on_each_axis_for_itself() -> None:
     """Of 1,024 x 1,024 pixels, 512 x 512 at any whole pixel."""
     rng = np.random.default_rng(0)
-    windows = [jittered(256, 256, FITTED, (2.0, 2.0), rng)[0] for _ in range(4000)]
+    windows = [jitter_scale(256, 256, FITTED, (2.0, 2.0), rng)[0] for _ in range(4000)]
     offsets = np.array([(window.x1, window.y1) for window in windows]) * 4
     assert (offsets == offsets.round()).all()
     assert (offsets.min(), offsets.max()) == (0, 512)
@@ -103,11 +103,11 @@ def test_parts_are_drawn_evenly_on_each_axis_for_itself() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), SHAPES)
-def test_smaller_pictures_are_resized_whole_onto_black(height: int, width: int) -> None:
+def test_smaller_images_are_resized_whole_onto_black(height: int, width: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     for scale in (0.1, 0.37, 1.0):
         rows, columns = content_size(height, width, FITTED, scale)
-        canvas = View(placed(height, width, (rows, columns), (0, 0), 512), (512, 512)).picture(image)
+        canvas = View(placed(height, width, (rows, columns), (0, 0), 512), (512, 512)).render(image)
         assert torch.equal(canvas[:, :rows, :columns], resample(image, Window.whole(height, width), rows, columns))
         assert not canvas[:, rows:].any()
         assert not canvas[:, :, columns:].any()
@@ -115,10 +115,10 @@ def test_smaller_pictures_are_resized_whole_onto_black(height: int, width: int) 
 
 @pytest.mark.parametrize(("height", "width"), SHAPES)
 @pytest.mark.parametrize("scale", [1.25, 2.0])
-def test_larger_pictures_are_resized_then_cropped(height: int, width: int, scale: float) -> None:
-    """To within a pixel of the canvas, and half of one of the picture at its edges, where the neighbours are cut off.
+def test_larger_images_are_resized_then_cropped(height: int, width: int, scale: float) -> None:
+    """To within a pixel of the canvas, and half of one of the image at its edges, where the neighbors are cut off.
 
-    What is a pixel off differs by the steepest step between neighbours at most.
+    What is a pixel off differs by the steepest step between neighbors at most.
     """
     image, rng = smooth(height, width), np.random.default_rng(0)
     content = content_size(height, width, FITTED, scale)
@@ -126,7 +126,7 @@ def test_larger_pictures_are_resized_then_cropped(height: int, width: int, scale
     steepest = max(int(whole.diff(dim=axis).abs().max()) for axis in (1, 2))
     for _ in range(10):
         top, left = (int(rng.integers(max(length - 512, 0) + 1)) for length in content)
-        canvas = View(placed(height, width, content, (top, left), 512), (512, 512)).picture(image).int()
+        canvas = View(placed(height, width, content, (top, left), 512), (512, 512)).render(image).int()
         expected = whole[:, top : top + 512, left : left + 512]
         rows, columns = expected.shape[1:]
         difference = (canvas[:, :rows, :columns] - expected).abs()
@@ -179,12 +179,12 @@ def record(height: int, width: int, boxes: np.ndarray, *, polygons: bool) -> Rec
 @given(
     height=st.integers(1, 90),
     width=st.integers(1, 90),
-    sizing=st.sampled_from(
+    resize_rule=st.sampled_from(
         [
-            Sizing(64),
+            ResizeRule(64),
             FITTED._replace(image_size=48, max_size=80),
-            Sizing(40, "shortest_side"),
-            Sizing(64, "centre_crop"),
+            ResizeRule(40, "shortest_side"),
+            ResizeRule(64, "center_crop"),
         ]
     ),
     scales=st.sampled_from([(0.8, 1.25), (0.5, 2.0), (0.1, 2.0)]),
@@ -192,22 +192,22 @@ def record(height: int, width: int, boxes: np.ndarray, *, polygons: bool) -> Rec
     seed=st.integers(0, 2**32),
 )
 def test_masks_and_boxes_enclose_the_same(
-    height: int, width: int, sizing: Sizing, scales: tuple[float, float], polygons: bool, seed: int
+    height: int, width: int, resize_rule: ResizeRule, scales: tuple[float, float], polygons: bool, seed: int
 ) -> None:
-    """On a canvas of the same size whatever the picture's; what is dropped is a line at most."""
+    """On a canvas of the same size whatever the image's; what is dropped is a line at most."""
     rng = np.random.default_rng(seed)
     low, high = rng.integers(0, [width, height], (5, 2)), rng.integers(1, [width + 1, height + 1], (5, 2))
     boxes = np.concatenate((np.minimum(low, high - 1), high), 1)
     augment = Augmentation(**{**ONLY, "scale_jitter": scales, "flip": 0.5, "vertical_flip": 0.5})
     image = np.zeros((height, width, 3), dtype=np.uint8)
-    canvas, moved, kept, view = augment(image, boxes.astype(np.float32), sizing, rng)
-    side = sizing.image_size
+    canvas, moved, kept, view = augment(image, boxes.astype(np.float32), resize_rule, rng)
+    side = resize_rule.image_size
     assert canvas.shape == (3, side, side)
     assert (moved >= 0).all()
     assert (moved <= side).all()
     all_moved = view.boxes(boxes.astype(np.float32))
     assert kept.tolist() == np.flatnonzero(((all_moved[:, 2:] - all_moved[:, :2]) >= 1).all(1)).tolist()
-    masks = record_masks(record(height, width, boxes, polygons=polygons), kept.tolist(), view)
+    masks = render_record_masks(record(height, width, boxes, polygons=polygons), kept.tolist(), view)
     rows, columns = view.content(height, width)
     for box, mask in zip(moved, masks, strict=True):
         found = mask.nonzero()
@@ -224,9 +224,9 @@ def test_masks_and_boxes_enclose_the_same(
 
 @pytest.mark.parametrize("resize", ["square", "shortest_side"])
 def test_red_pixels_have_their_boxes(resize: Resize) -> None:
-    sizing = Sizing(160, resize, None if resize == "square" else 200)
+    resize_rule = ResizeRule(160, resize, None if resize == "square" else 200)
     augment = Augmentation(**{**ONLY, "flip": 0.5, "scale_jitter": (0.5, 2.0)})
-    assert followed_rectangles(augment, sizing, tolerance=1.5) > 150
+    assert followed_rectangles(augment, resize_rule, tolerance=1.5) > 150
 
 
 def test_it_takes_the_place_of_other_crops_and_scales() -> None:
@@ -235,7 +235,7 @@ def test_it_takes_the_place_of_other_crops_and_scales() -> None:
     boxes = np.array([[10, 10, 50, 50]], dtype=np.float32)
     for seed in range(20):
         plain, other = (
-            Augmentation(**{**ONLY, **options})(image, boxes, Sizing(64), np.random.default_rng(seed))
+            Augmentation(**{**ONLY, **options})(image, boxes, ResizeRule(64), np.random.default_rng(seed))
             for options in ({}, others)
         )
         assert torch.equal(plain.image, other.image)
@@ -250,11 +250,11 @@ def test_the_last_stage_only_mirrors() -> None:
     assert {view.flip_x for view in views} == {True, False}
 
 
-def test_the_border_stays_black_when_colours_change() -> None:
+def test_the_border_stays_black_when_colors_change() -> None:
     augment = Augmentation(**{**ONLY, "photometric": 1.0, "flip": 0.5, "scale_jitter": (0.3, 0.9)})
     image, boxes = np.full((60, 80, 3), 130, dtype=np.uint8), np.zeros((0, 4), dtype=np.float32)
     for seed in range(30):
-        canvas, _, _, view = augment(image, boxes, Sizing(64), np.random.default_rng(seed))
+        canvas, _, _, view = augment(image, boxes, ResizeRule(64), np.random.default_rng(seed))
         inside = torch.zeros(64, 64, dtype=torch.bool)
         inside[view.content(60, 80)] = True
         assert not canvas[:, ~inside].any()

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boxwright.data.input_format import Sizing, Window
+from boxwright.data.input_format import ResizeRule, Window
 from boxwright.data.transforms.augment import Augmentation
-from boxwright.data.transforms.size_crop import draw_scale, size_cropped
+from boxwright.data.transforms.size_crop import draw_scale, random_size_crop
 
 DETR: dict[str, Any] = {
     "photometric": 0.0,
@@ -21,13 +21,13 @@ DETR: dict[str, Any] = {
     "size_crop": 0.5,
 }
 CROPPED = DETR | {"size_crop": 1.0}
-FULL = Sizing(800, "shortest_side", 1333)
-SMALL = Sizing(160, "shortest_side", 267)
+FULL = ResizeRule(800, "shortest_side", 1333)
+SMALL = ResizeRule(160, "shortest_side", 267)
 HEIGHT, WIDTH = 150, 210
 BOXES = np.array([[20, 30, 90, 120], [100, 10, 130, 40], [5, 5, 14, 12], [60, 60, 205, 145]], dtype=np.float32)
 
 
-# Share of the picture's width and height, middle, and canvas (width, height): mean and spread of 60,000 draws of
+# Share of the image's width and height, middle, and canvas (width, height): mean and spread of 60,000 draws of
 # RandomResize([400, 500, 600]), RandomSizeCrop(384, 600), RandomResize(480 .. 800, max_size=1333).
 DRAWN_BY_DETR = {
     (480, 640): ([0.7383, 0.8947, 0.4999, 0.5002, 723.5, 662.4], [0.1315, 0.0976, 0.0848, 0.0415, 142.1, 117.6]),
@@ -52,10 +52,10 @@ def test_crops_are_drawn_as_in_detr(shape: tuple[int, int]) -> None:
 
 
 def test_crops_lie_inside_and_have_the_promised_size() -> None:
-    """384 to 600 pixels of a picture resized to a shortest side of 400, 500 or 600, at an image size of 800."""
+    """384 to 600 pixels of an image resized to a shortest side of 400, 500 or 600, at an image size of 800."""
     sides = set()
     for seed in range(1000):
-        window, height, width = size_cropped(480, 640, FULL, np.random.default_rng(seed))
+        window, height, width = random_size_crop(480, 640, FULL, np.random.default_rng(seed))
         assert 0 <= window.x1 < window.x2 <= 640
         assert 0 <= window.y1 < window.y2 <= 480
         assert 384 <= min(height, width) <= max(height, width) <= 600
@@ -65,14 +65,14 @@ def test_crops_lie_inside_and_have_the_promised_size() -> None:
             max(abs(window.x2 - window.x1 - width / scale), abs(window.y2 - window.y1 - height / scale))
             for scale in scales
         ]
-        assert min(errors) <= 1.5, "whole pixels of the picture, and of the resized one"
+        assert min(errors) <= 1.5, "whole pixels of the image, and of the resized one"
     assert {min(sides), max(sides)} == {384, 600}
 
 
 def test_everything_is_relative_to_the_image_size() -> None:
     for seed in range(200):
-        large = size_cropped(480, 640, FULL, np.random.default_rng(seed))
-        small = size_cropped(480, 640, SMALL, np.random.default_rng(seed))
+        large = random_size_crop(480, 640, FULL, np.random.default_rng(seed))
+        small = random_size_crop(480, 640, SMALL, np.random.default_rng(seed))
         assert small.height == pytest.approx(large.height / 5, abs=1.5)
         assert small.width == pytest.approx(large.width / 5, abs=1.5)
 
@@ -95,8 +95,8 @@ def test_one_scale_takes_no_chance() -> None:
     assert {round(draw_scale((0.9, 1.0), rng), 3) for _ in range(100)} == {0.9, 0.94, 0.98}
 
 
-@pytest.mark.parametrize("sizing", [SMALL, Sizing(160)], ids=["shortest_side", "square"])
-def test_boxes_follow_pixels(sizing: Sizing) -> None:
+@pytest.mark.parametrize("resize_rule", [SMALL, ResizeRule(160)], ids=["shortest_side", "square"])
+def test_boxes_follow_pixels(resize_rule: ResizeRule) -> None:
     """The red pixels on a canvas have the box that comes with it; where none comes, they are a line at most."""
     augment = Augmentation(**(CROPPED | {"flip": 0.5, "vertical_flip": 0.5}))
     shown, shapes = 0, set()
@@ -106,7 +106,7 @@ def test_boxes_follow_pixels(sizing: Sizing) -> None:
         x1, y1, x2, y2 = box = np.concatenate((corner, corner + rng.integers(20, 60, 2)))
         image = np.full((HEIGHT, WIDTH, 3), 100, dtype=np.uint8)
         image[y1:y2, x1:x2] = (250, 0, 0)
-        canvas, boxes, kept, _ = augment(image, box[None].astype(np.float32), sizing, rng)
+        canvas, boxes, kept, _ = augment(image, box[None].astype(np.float32), resize_rule, rng)
         shapes.add(tuple(canvas.shape[1:]))
         rows, columns = np.nonzero((canvas[0].int() - canvas[1].int()).numpy() > 125)
         if not len(kept):
@@ -116,11 +116,11 @@ def test_boxes_follow_pixels(sizing: Sizing) -> None:
         red = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         assert np.abs(red - boxes[0]).max() <= 1
     assert shown > 150
-    assert len(shapes) > 10 if sizing.resize == "shortest_side" else len(shapes) == 11
+    assert len(shapes) > 10 if resize_rule.resize == "shortest_side" else len(shapes) == 11
 
 
 def test_every_object_stays_that_the_crop_leaves_a_part_of() -> None:
-    """No rule about centres, unlike the crop around objects."""
+    """No rule about centers, unlike the crop around objects."""
     augment, outside = Augmentation(**CROPPED), 0
     for seed in range(300):
         rng, again = np.random.default_rng(seed), np.random.default_rng(seed)
@@ -130,8 +130,8 @@ def test_every_object_stays_that_the_crop_leaves_a_part_of() -> None:
         _, boxes, kept, _ = augment(np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8), BOXES, SMALL, rng)
         assert kept.tolist() == np.flatnonzero((sides >= 1).all(1)).tolist()
         assert len(boxes) == len(kept)
-        centres = (BOXES[:, :2] + BOXES[:, 2:]) / 2
-        outside += sum(not ((x1, y1) < centres[i]).all() or not (centres[i] < (x2, y2)).all() for i in kept)
+        centers = (BOXES[:, :2] + BOXES[:, 2:]) / 2
+        outside += sum(not ((x1, y1) < centers[i]).all() or not (centers[i] < (x2, y2)).all() for i in kept)
     assert outside > 50
 
 
@@ -149,7 +149,7 @@ def test_the_crop_takes_the_place_of_zooming_out() -> None:
     assert 0.4 < np.mean(inside) < 0.6
 
 
-def test_pictures_of_one_pixel_and_extreme_shapes() -> None:
+def test_images_of_one_pixel_and_extreme_shapes() -> None:
     augment = Augmentation(**CROPPED)
     for height, width in ((1, 1), (1, 300), (300, 2)):
         image = np.full((height, width, 3), 90, dtype=np.uint8)

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset
 
-from boxwright.data.images import normalise
+from boxwright.data.images import normalize
 from boxwright.data.input_format import InputFormat
-from boxwright.data.loading.equal_sizes import equal_canvases
+from boxwright.data.loading.equal_sizes import group_equal_sizes
 from boxwright.data.loading.sampler import BatchSampler
 from boxwright.data.loading.samples import EvalSet, Sample, TrainSet
 from boxwright.data.records import DetectionData
@@ -32,7 +32,7 @@ class Failure(NamedTuple):
 
 
 def collate(samples: Sequence[Sample], input_format: InputFormat) -> Batch:
-    """Samples to a batch; their images normalised, then padded with zeros at the bottom and on the right."""
+    """Samples to a batch; their images normalized, then padded with zeros at the bottom and on the right."""
     images, padding_mask = _padded([sample.image for sample in samples], input_format)
     targets = [_targets(sample, images.shape[2], images.shape[3]) for sample in samples]
     return Batch(
@@ -56,15 +56,15 @@ def _targets(sample: Sample, height: int, width: int) -> Targets:
 def _padded(
     canvases: Sequence[UInt8[Tensor, "3 _h _w"]], input_format: InputFormat
 ) -> tuple[Float32[Tensor, "b 3 h w"], Bool[Tensor, "b h w"] | None]:
-    """Normalised images as large as the largest canvas, and where they are padding; None where nowhere."""
+    """Normalized images as large as the largest canvas, and where they are padding; None where nowhere."""
     height, width = (max(canvas.shape[axis] for canvas in canvases) for axis in (1, 2))
     if all(canvas.shape[1:] == (height, width) for canvas in canvases):
-        return normalise(torch.stack(list(canvases)), input_format), None
+        return normalize(torch.stack(list(canvases)), input_format), None
     images = torch.zeros(len(canvases), 3, height, width)
     padding_mask = torch.ones(len(canvases), height, width, dtype=torch.bool)
     for canvas, image, mask in zip(canvases, images, padding_mask, strict=True):
         _, h, w = canvas.shape
-        image[:, :h, :w] = normalise(canvas, input_format)
+        image[:, :h, :w] = normalize(canvas, input_format)
         mask[:h, :w] = False
     return images, padding_mask
 
@@ -80,7 +80,7 @@ class BatchLoader(DataLoader[Any]):
         """Batch by batch.
 
         Raises:
-            ValueError: naming the picture, where one could not be read.
+            ValueError: naming the image, where one could not be read.
         """
         failure = None
         for batch in super().__iter__():
@@ -109,20 +109,20 @@ def train_loader(
     """Batches for training, in the sampler's order.
 
     Args:
-        data: the pictures that the sampler counts.
+        data: the images that the sampler counts.
         augmentation: what may happen to them.
-        input_format: how they are resized and normalised; their image size is the sampler's.
+        input_format: how they are resized and normalized; their image size is the sampler's.
         sampler: which samples each step takes.
         num_workers: processes that make samples ahead of time; 0 makes them in this one.
-        cache_bytes: memory for decoded pictures, in bytes, in each of those processes.
+        cache_bytes: memory for decoded images, in bytes, in each of those processes.
         pin_memory: copy batches to page-locked memory, for faster transfer to a GPU.
         with_masks: make the objects' masks too; ``check_masks`` says whether the data has them.
 
     Raises:
-        ValueError: if the sampler counts another number of pictures.
+        ValueError: if the sampler counts another number of images.
     """
     if sampler.num_samples != len(data.records):
-        raise ValueError(f"the sampler counts {sampler.num_samples} pictures, the data set {len(data.records)}")
+        raise ValueError(f"the sampler counts {sampler.num_samples} images, the data set {len(data.records)}")
     samples = TrainSet(
         data,
         augmentation=augmentation,
@@ -142,21 +142,21 @@ def eval_loader(
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> BatchLoader:
-    """Every picture once, in batches of equal canvases; in the order of the data set as far as canvases are equal.
+    """Every image once, in batches of equal canvases; in the order of the data set as far as canvases are equal.
 
     Batches may be smaller than ``batch_size``; none has padding.
 
     Args:
-        data: the pictures.
-        input_format: their size and normalisation.
-        batch_size: pictures of one batch, at most.
+        data: the images.
+        input_format: their size and normalization.
+        batch_size: images of one batch, at most.
         num_workers: processes that read ahead of time; 0 reads in this one.
         pin_memory: copy batches to page-locked memory, for faster transfer to a GPU.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     canvases = [input_format.canvas(record.height, record.width) for record in data.records]
-    batches = equal_canvases(canvases, batch_size)
+    batches = group_equal_sizes(canvases, batch_size)
     return _loader(EvalSet(data, input_format=input_format), batches, num_workers, pin_memory)
 
 

@@ -23,7 +23,7 @@ class SampleKey(NamedTuple):
     """All that a training sample depends on, apart from the data set and the seed.
 
     Args:
-        record: which picture of the data set, by its place in ``DetectionData.records``.
+        record: which image of the data set, by its place in ``DetectionData.records``.
         epoch: in which pass over the data set it is seen.
         image_size: side of a square canvas, or its shortest side, in pixels.
         light: augmented by mirroring only.
@@ -42,7 +42,7 @@ class BatchSampler(Sampler[list[SampleKey]]):
 
     Args:
         seed: of the run; not negative.
-        num_samples: pictures in the data set.
+        num_samples: images in the data set.
         batch_size: samples of one step, over all processes.
         num_steps: steps of the whole run.
         image_sizes: sides of the canvas, or shortest sides, that steps choose from, with equal probability; a size
@@ -72,7 +72,7 @@ class BatchSampler(Sampler[list[SampleKey]]):
         world_size: int = 1,
     ) -> None:
         if num_samples < 1:
-            raise ValueError("there are no pictures to train on: the data set is empty")
+            raise ValueError("there are no images to train on: the data set is empty")
         if batch_size < 1 or world_size < 1 or batch_size % world_size:
             raise ValueError(
                 f"a batch of {batch_size} cannot be shared out evenly to {world_size} processes: "

@@ -1,4 +1,4 @@
-"""Single pictures on their canvases, with their objects: augmented for training, as they are for evaluation."""
+"""Single images on their canvases, with their objects: augmented for training, as they are for evaluation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch.utils.data import Dataset
 from boxwright.data.images import read_image
 from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.sampler import SampleKey, augmentation_rng
-from boxwright.data.masks import record_masks
+from boxwright.data.masks import render_record_masks
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.transforms.augment import Augmentation, View
 from boxwright.structures import ImageSize
 
 
 class Sample(NamedTuple):
-    """One picture on its canvas; ``boxes`` are corners in pixels of the canvas, ``masks`` are wanted by some only."""
+    """One image on its canvas; ``boxes`` are corners in pixels of the canvas, ``masks`` are wanted by some only."""
 
     image: UInt8[Tensor, "3 height width"]
     labels: Int64[Tensor, " n"]
@@ -30,8 +30,8 @@ class Sample(NamedTuple):
     masks: Bool[Tensor, "n height width"] | None = None
 
 
-class PictureCache:
-    """Decoded pictures, kept until a budget is spent; each process has its own.
+class ImageCache:
+    """Decoded images, kept until a budget is spent; each process has its own.
 
     Args:
         limit_bytes: the budget; 0 keeps nothing.
@@ -42,35 +42,35 @@ class PictureCache:
             raise ValueError(f"cache_bytes must not be negative, got {limit_bytes}")
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
-        self._pictures: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
+        self._images: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
 
     def read(self, index: int, record: Record) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture of a record; must not be written to."""
-        picture = self._pictures.get(index)
-        if picture is None:
-            picture = read_record(record)
-            if self.used_bytes + picture.nbytes <= self.limit_bytes:
-                self._pictures[index] = picture
-                self.used_bytes += picture.nbytes
-        return picture
+        """The image of a record; must not be written to."""
+        image = self._images.get(index)
+        if image is None:
+            image = read_record(record)
+            if self.used_bytes + image.nbytes <= self.limit_bytes:
+                self._images[index] = image
+                self.used_bytes += image.nbytes
+        return image
 
     def __getstate__(self) -> dict[str, Any]:
         """A worker that is sent this cache starts an empty one."""
-        return {"limit_bytes": self.limit_bytes, "used_bytes": 0, "_pictures": {}}
+        return {"limit_bytes": self.limit_bytes, "used_bytes": 0, "_images": {}}
 
 
 class TrainSet(Dataset[Sample]):
     """Augmented samples; each depends on the seed and its key alone.
 
-    Crowd regions are no objects to train on and are left out. Pictures without objects are samples like all
+    Crowd regions are no objects to train on and are left out. Images without objects are samples like all
     others.
 
     Args:
-        data: the pictures.
+        data: the images.
         augmentation: what may happen to them.
-        input_format: how canvases follow from pictures and the image size of a key.
+        input_format: how canvases follow from images and the image size of a key.
         seed: of the run.
-        cache_bytes: memory for decoded pictures, in bytes, in each process.
+        cache_bytes: memory for decoded images, in bytes, in each process.
         with_masks: make the objects' masks too.
     """
 
@@ -89,27 +89,27 @@ class TrainSet(Dataset[Sample]):
         self.augmentation = augmentation
         self.input_format = input_format
         self.seed = seed
-        self._cache = PictureCache(cache_bytes)
+        self._cache = ImageCache(cache_bytes)
 
     def __len__(self) -> int:
         return len(self.data.records)
 
     def __getitem__(self, key: SampleKey) -> Sample:
         record = self.data.records[key.record]
-        picture = self._cache.read(key.record, record)
+        pixels = self._cache.read(key.record, record)
         single = np.flatnonzero(~record.crowd)
-        sizing, rng = self.input_format.sizing(key.image_size), augmentation_rng(self.seed, key)
-        image, boxes, kept, view = self.augmentation(picture, record.boxes()[single], sizing, rng, light=key.light)
+        resize_rule, rng = self.input_format.resize_rule(key.image_size), augmentation_rng(self.seed, key)
+        image, boxes, kept, view = self.augmentation(pixels, record.boxes()[single], resize_rule, rng, light=key.light)
         chosen = single[kept]
         sample = _sample(record, image, record.labels[chosen], boxes)
-        return sample._replace(masks=record_masks(record, chosen.tolist(), view)) if self.with_masks else sample
+        return sample._replace(masks=render_record_masks(record, chosen.tolist(), view)) if self.with_masks else sample
 
 
 class EvalSet(Dataset[Sample]):
-    """What canvases show of pictures without chance; by their index in the data set.
+    """What canvases show of images without chance; by their index in the data set.
 
     Args:
-        data: the pictures.
+        data: the images.
         input_format: the canvases.
     """
 
@@ -126,24 +126,24 @@ class EvalSet(Dataset[Sample]):
         shape = record.height, record.width
         view = View(self.input_format.window(*shape), self.input_format.canvas(*shape))
         return _sample(
-            record, view.picture(read_record(record)), record.labels[single], view.boxes(record.boxes()[single])
+            record, view.render(read_record(record)), record.labels[single], view.boxes(record.boxes()[single])
         )
 
 
 def read_record(record: Record) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture of a record.
+    """The image of a record.
 
     Raises:
         ValueError: if the file cannot be read, or if its size is not the one that the annotations are for.
     """
-    picture = read_image(record.path)
-    height, width = picture.shape[:2]
+    image = read_image(record.path)
+    height, width = image.shape[:2]
     if (height, width) != (record.height, record.width):
         raise ValueError(
             f"{record.path} has {width} x {height} pixels, but its annotations are for {record.width} x "
-            f"{record.height}: restore the picture, or correct its width and height in the annotation file"
+            f"{record.height}: restore the image, or correct its width and height in the annotation file"
         )
-    return picture
+    return image
 
 
 def _sample(

@@ -12,7 +12,7 @@ from jaxtyping import Int64
 
 from boxwright.data.coco_file import CocoFile, parse_coco
 from boxwright.data.coco_layouts import Source, find_source, find_sources
-from boxwright.data.image_check import Progress, first_names, measure_pictures
+from boxwright.data.image_check import Progress, first_names, measure_images
 from boxwright.data.mask_file import MaskFile
 from boxwright.data.records import DetectionData, Record
 from boxwright.structures import Category
@@ -47,7 +47,7 @@ def open_data(
         images: the image folder, in place of the layout's; beside ``annotations`` where only those are given.
         categories: the classes of a model; see ``read_coco``.
         check_images: see ``read_coco``.
-        progress: called as ``progress(done, total)`` while the pictures are checked.
+        progress: called as ``progress(done, total)`` while the images are checked.
 
     Raises:
         FileNotFoundError: a folder or the annotation file does not exist.
@@ -74,12 +74,12 @@ def read_coco(
     check_images: bool = True,
     progress: Progress | None = None,
 ) -> DetectionData:
-    """Read an annotation file in COCO format together with its pictures.
+    """Read an annotation file in COCO format together with its images.
 
     Label ``i`` is the ``i``-th category of the file, sorted by id. Every category of the file is a class,
     with or without annotations: some exports begin with a super-category that has none, and dropping it could
-    number the classes of two splits differently. Pictures without annotations are kept. Annotations without
-    area inside their picture are dropped, with a note. A picture's size is its own, after the EXIF rotation.
+    number the classes of two splits differently. Images without annotations are kept. Annotations without
+    area inside their image are dropped, with a note. An image's size is its own, after the EXIF rotation.
 
     Args:
         annotations: the annotation file.
@@ -87,13 +87,13 @@ def read_coco(
         categories: the classes of a model. The file's categories are matched with them by name, and label
             ``i`` is ``categories[i]``. Ids may differ; a category that the model does not know must not have
             annotations.
-        check_images: decode every picture before returning, so that a truncated one is found now and not in
+        check_images: decode every image before returning, so that a truncated one is found now and not in
             epoch 7. Without it, only their headers are read.
-        progress: called as ``progress(done, total)`` while the pictures are checked.
+        progress: called as ``progress(done, total)`` while the images are checked.
 
     Raises:
         FileNotFoundError: the annotation file or the image folder does not exist.
-        ValueError: the annotation file is broken or contradicts itself, pictures are missing or cannot be
+        ValueError: the annotation file is broken or contradicts itself, images are missing or cannot be
             read, or annotations are of a class that the model does not know.
     """
     file = parse_coco(Path(annotations))
@@ -101,12 +101,12 @@ def read_coco(
 
 
 def max_objects(data: DetectionData) -> int:
-    """The number of objects in the fullest picture; crowd regions are not objects."""
+    """The number of objects in the fullest image; crowd regions are not objects."""
     return max((int((~record.crowd).sum()) for record in data.records), default=0)
 
 
 def _likeliest_folder(folders: tuple[Path, ...], file: CocoFile) -> Path:
-    """The first of those folders that hold most of the first pictures."""
+    """The first of those folders that hold most of the first images."""
     names = [image.file_name for image in islice(file.images, 20)]
     return max(folders, key=lambda folder: (sum((folder / name).is_file() for name in names), folder.is_dir()))
 
@@ -125,7 +125,7 @@ def _join(
         labels, notes = _labels_of_model(file, categories)
         file = dataclasses.replace(file, labels=labels)
     names = [image.file_name for image in file.images]
-    sizes = measure_pictures(folder, names, decode=check_images, progress=progress)
+    sizes = measure_images(folder, names, decode=check_images, progress=progress)
     records, dropped = _records(file, folder, sizes)
     data = DetectionData(records=records, categories=tuple(categories), source=file.path)
     notes += _disagreeing_sizes(file, sizes) + _dropped(dropped)
@@ -133,7 +133,7 @@ def _join(
 
 
 def _records(file: CocoFile, folder: Path, sizes: list[tuple[int, int]]) -> tuple[tuple[Record, ...], list[str]]:
-    """A record per picture, and the names of the annotations that were dropped."""
+    """A record per image, and the names of the annotations that were dropped."""
     order = np.argsort(file.image_index, kind="stable")
     bounds = np.searchsorted(file.image_index[order], np.arange(1, len(file.images)))
     records, dropped = [], []
@@ -211,14 +211,14 @@ def _unused_categories(file: CocoFile) -> list[str]:
 
 def _disagreeing_sizes(file: CocoFile, sizes: list[tuple[int, int]]) -> list[str]:
     wrong = [
-        f"{image.file_name} (file {image.size[1]}x{image.size[0]}, picture {size[1]}x{size[0]})"
+        f"{image.file_name} (file {image.size[1]}x{image.size[0]}, image {size[1]}x{size[0]})"
         for image, size in zip(file.images, sizes, strict=True)
         if image.size is not None and image.size != size
     ]
     if not wrong:
         return []
     return [
-        f"{len(wrong)} pictures have another size than the file says (the picture's own counts, after its "
+        f"{len(wrong)} images have another size than the file says (the image's own counts, after its "
         f"EXIF rotation; look whether the boxes fit): {first_names(wrong)}"
     ]
 
@@ -226,4 +226,4 @@ def _disagreeing_sizes(file: CocoFile, sizes: list[tuple[int, int]]) -> list[str
 def _dropped(names: list[str]) -> list[str]:
     if not names:
         return []
-    return [f"{len(names)} annotations without area inside their picture dropped: {first_names(names)}"]
+    return [f"{len(names)} annotations without area inside their image dropped: {first_names(names)}"]

@@ -1,7 +1,7 @@
-"""Paints one picture of textured shapes, with the exact visible mask of each.
+"""Paints one image of textured shapes, with the exact visible mask of each.
 
-Everything is drawn from one ``numpy.random.Generator``, so that a picture is a function of its seed.
-Coordinates are pixels with the centre of the first pixel at (0.5, 0.5); colours are RGB in [0, 1].
+Everything is drawn from one ``numpy.random.Generator``, so that an image is a function of its seed.
+Coordinates are pixels with the center of the first pixel at (0.5, 0.5); colors are RGB in [0, 1].
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
 """Names of the shapes, in the order of their labels."""
 
 SMALLEST_RADIUS = 14.0  # in pixels
-LARGEST_SIDE_SHARE = 0.42  # radius by the picture's shorter side
+LARGEST_SIDE_SHARE = 0.42  # radius by the image's shorter side
 MOST_SHAPES = 6
 LEAST_VISIBLE = 0.65  # of a shape's own area
 
@@ -27,8 +27,8 @@ _SHADOW_BLUR = 5.0
 _MARGIN = 8  # of a shape's patch around its circumscribed circle: room for the soft edge of the shadow
 
 Plane = Float32[np.ndarray, "h w"]
-Colours = Float32[np.ndarray, "h w 3"]
-Colour = Float32[np.ndarray, "rgb=3"]
+Colors = Float32[np.ndarray, "h w 3"]
+Color = Float32[np.ndarray, "rgb=3"]
 
 
 class Shape(NamedTuple):
@@ -39,7 +39,7 @@ class Shape(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """One picture and its objects, the farthest first."""
+    """One image and its objects, the farthest first."""
 
     image: UInt8[np.ndarray, "h w 3"]
     shapes: list[Shape]
@@ -57,12 +57,12 @@ def paint_scene(rng: np.random.Generator, height: int, width: int, num_shapes: i
     """A background and up to ``num_shapes`` shapes over it, the later ones in front.
 
     A shape whose place would hide a third of itself or of an earlier one gets another place, and is left out
-    where eight places fail: whatever is in the picture is annotated, and whatever is annotated can be
-    recognised.
+    where eight places fail: whatever is in the image is annotated, and whatever is annotated can be
+    recognized.
 
     Args:
         rng: the only source of chance.
-        height: of the picture, in pixels.
+        height: of the image, in pixels.
         width: likewise.
         num_shapes: how many are attempted.
     """
@@ -76,7 +76,7 @@ def paint_scene(rng: np.random.Generator, height: int, width: int, num_shapes: i
             mask = _mask(patch, height, width)
             full_area = int((patch.distance < 0).sum())
             visible = [shape.mask & ~mask for shape in shapes] + [mask]
-            if _all_recognisable(visible, [*full_areas, full_area]):
+            if _all_recognizable(visible, [*full_areas, full_area]):
                 _draw(rng, canvas, patch, backdrop)
                 shapes = [Shape(s.label, v) for s, v in zip(shapes, visible, strict=False)] + [Shape(label, mask)]
                 full_areas.append(full_area)
@@ -136,33 +136,33 @@ def _star_distance(x: Plane, y: Plane, radius: float, *, points: int, inner: flo
 
 
 def _place(rng: np.random.Generator, kind: str, height: int, width: int) -> _Patch:
-    """A shape of random size, place and rotation; its rim may reach out of the picture, its centre not."""
+    """A shape of random size, place and rotation; its rim may reach out of the image, its center not."""
     largest = max(SMALLEST_RADIUS, LARGEST_SIDE_SHARE * min(height, width))
     radius = SMALLEST_RADIUS * (largest / SMALLEST_RADIUS) ** rng.random()
     border = min(0.6 * radius, 0.5 * min(height, width))
-    centre_x, centre_y = rng.uniform(border, width - border), rng.uniform(border, height - border)
+    center_x, center_y = rng.uniform(border, width - border), rng.uniform(border, height - border)
     turn = rng.uniform(0, 2 * math.pi)
     reach = radius + _MARGIN
-    top, left = math.floor(centre_y - reach), math.floor(centre_x - reach)
+    top, left = math.floor(center_y - reach), math.floor(center_x - reach)
     side = math.ceil(2 * reach) + 1
-    x = (np.arange(left, left + side, dtype=np.float32) + np.float32(0.5 - centre_x))[None, :]
-    y = (np.arange(top, top + side, dtype=np.float32) + np.float32(0.5 - centre_y))[:, None]
+    x = (np.arange(left, left + side, dtype=np.float32) + np.float32(0.5 - center_x))[None, :]
+    y = (np.arange(top, top + side, dtype=np.float32) + np.float32(0.5 - center_y))[:, None]
     cos, sin = np.float32(math.cos(turn)), np.float32(math.sin(turn))
     return _Patch(signed_distance(kind, x * cos + y * sin, y * cos - x * sin, radius), top, left)
 
 
 def _mask(patch: _Patch, height: int, width: int) -> Bool[np.ndarray, "h w"]:
     mask = np.zeros((height, width), dtype=bool)
-    picture, inside = _overlap(patch.distance.shape, patch.top, patch.left, height, width)
-    mask[picture] = patch.distance[inside] < 0
+    target, inside = _overlap(patch.distance.shape, patch.top, patch.left, height, width)
+    mask[target] = patch.distance[inside] < 0
     return mask
 
 
-def _all_recognisable(visible: list[Bool[np.ndarray, "h w"]], full_areas: list[int]) -> bool:
+def _all_recognizable(visible: list[Bool[np.ndarray, "h w"]], full_areas: list[int]) -> bool:
     return all(mask.sum() >= LEAST_VISIBLE * full for mask, full in zip(visible, full_areas, strict=True))
 
 
-def _draw(rng: np.random.Generator, canvas: Colours, patch: _Patch, backdrop: Colour) -> None:
+def _draw(rng: np.random.Generator, canvas: Colors, patch: _Patch, backdrop: Color) -> None:
     """Shadow, fill, outline; nothing of the look depends on the class."""
     distance, top, left = patch
     height, width = distance.shape
@@ -170,9 +170,9 @@ def _draw(rng: np.random.Generator, canvas: Colours, patch: _Patch, backdrop: Co
     shadow = 0.4 * (0.5 - distance / _SHADOW_BLUR).clip(0, 1)
     _blend(canvas, np.zeros(3, np.float32), shadow, top + int(drop_y), left + int(drop_x))
 
-    colour = _vivid_colour(rng, backdrop)
-    other = np.clip(colour * np.float32(rng.uniform(0.35, 0.8)) + np.float32(rng.uniform(0, 0.35)), 0, 1)
-    fill = _mix(colour, other, _pattern(rng, height, width))
+    color = _vivid_color(rng, backdrop)
+    other = np.clip(color * np.float32(rng.uniform(0.35, 0.8)) + np.float32(rng.uniform(0, 0.35)), 0, 1)
+    fill = _mix(color, other, _pattern(rng, height, width))
     _blend(canvas, fill, (0.5 - distance).clip(0, 1), top, left)
     if rng.random() < 0.5:
         line = rng.uniform(0.8, 2.2)
@@ -181,8 +181,8 @@ def _draw(rng: np.random.Generator, canvas: Colours, patch: _Patch, backdrop: Co
         _blend(canvas, np.full(3, edge), 0.85 * coverage, top, left)
 
 
-def _background(rng: np.random.Generator, height: int, width: int) -> tuple[Colours, Colour]:
-    """A calm, textured ground, and its mean colour."""
+def _background(rng: np.random.Generator, height: int, width: int) -> tuple[Colors, Color]:
+    """A calm, textured ground, and its mean color."""
     hue, value = rng.random(), rng.uniform(0.25, 0.9)
     first, second = (
         _rgb(hue + rng.uniform(-0.12, 0.12), rng.uniform(0.05, 0.4), np.clip(value + shift, 0.08, 1.0))
@@ -232,42 +232,42 @@ def _turned_grid(rng: np.random.Generator, height: int, width: int) -> tuple[Pla
     return x * cos + y * sin, y * cos - x * sin
 
 
-def _vivid_colour(rng: np.random.Generator, backdrop: Colour) -> Colour:
-    """A saturated colour that stands out from the ground; the last of twenty trials if none does."""
+def _vivid_color(rng: np.random.Generator, backdrop: Color) -> Color:
+    """A saturated color that stands out from the ground; the last of twenty trials if none does."""
     for _ in range(20):
-        colour = _rgb(rng.random(), rng.uniform(0.5, 1.0), rng.uniform(0.45, 1.0))
-        if np.linalg.norm(colour - backdrop) > 0.45:
+        color = _rgb(rng.random(), rng.uniform(0.5, 1.0), rng.uniform(0.45, 1.0))
+        if np.linalg.norm(color - backdrop) > 0.45:
             break
-    return colour
+    return color
 
 
-def _rgb(hue: float, saturation: float, value: float) -> Colour:
+def _rgb(hue: float, saturation: float, value: float) -> Color:
     return np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, float(value)), dtype=np.float32)
 
 
-def _mix(first: Colour, second: Colour, share: Plane) -> Colours:
-    mixed: Colours = first + (second - first) * share[..., None]
+def _mix(first: Color, second: Color, share: Plane) -> Colors:
+    mixed: Colors = first + (second - first) * share[..., None]
     return mixed
 
 
 def _blend(
-    canvas: Colours,
-    colour: Colour | Float32[np.ndarray, "rows columns 3"],
+    canvas: Colors,
+    color: Color | Float32[np.ndarray, "rows columns 3"],
     alpha: Float32[np.ndarray, "rows columns"],
     top: int,
     left: int,
 ) -> None:
-    """Paint ``colour`` over ``canvas``, in place; what lies outside of it is cut off."""
-    picture, inside = _overlap(alpha.shape, top, left, *canvas.shape[:2])
+    """Paint ``color`` over ``canvas``, in place; what lies outside of it is cut off."""
+    target, inside = _overlap(alpha.shape, top, left, *canvas.shape[:2])
     weight = alpha[inside][..., None]
-    paint = colour[inside] if colour.ndim == 3 else colour
-    canvas[picture] += (paint - canvas[picture]) * weight
+    paint = color[inside] if color.ndim == 3 else color
+    canvas[target] += (paint - canvas[target]) * weight
 
 
 def _overlap(
     shape: tuple[int, ...], top: int, left: int, height: int, width: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a patch and a picture meet: as slices of the picture and of the patch."""
+    """Where a patch and an image meet: as slices of the image and of the patch."""
     rows = slice(max(0, top), max(0, min(height, top + shape[0])))
     columns = slice(max(0, left), max(0, min(width, left + shape[1])))
     inside = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))

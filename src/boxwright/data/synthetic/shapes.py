@@ -20,26 +20,26 @@ MARKER = "drawn_set.json"
 EMPTY_SHARE = 0.05
 SMALLEST_IMAGE_SIZE = 64
 
-_FORMAT = 2  # goes up whenever the pictures or files of a given seed change, so that old sets are drawn anew
-_PICTURE_NAME = re.compile(r"(train|val)_\d{5,}\.jpg")
+_FORMAT = 2  # goes up whenever the images or files of a given seed change, so that old sets are drawn anew
+_IMAGE_NAME = re.compile(r"(train|val)_\d{5,}\.jpg")
 
 
 def draw_data_set(
     out: Path, *, train: int = 400, val: int = 100, image_size: int = 256, seed: int = 0
 ) -> dict[str, Path]:
-    """Draws pictures of shapes with boxes and masks, or keeps a folder that holds exactly this set already.
+    """Draws images of shapes with boxes and masks, or keeps a folder that holds exactly this set already.
 
-    The classes are ``scenes.CLASSES``; colour, texture, size, rotation and outline say nothing about the
-    class. Shapes overlap, with two thirds of each visible. About one picture in twenty has no object. The
+    The classes are ``scenes.CLASSES``; color, texture, size, rotation and outline say nothing about the
+    class. Shapes overlap, with two thirds of each visible. About one image in twenty has no object. The
     layout is ``annotations/{train,val}.json`` and ``images/*.jpg``; segmentations are uncompressed run
-    lengths of the visible pixels, boxes and areas are those of the same pixels. A picture depends on the
+    lengths of the visible pixels, boxes and areas are those of the same pixels. An image depends on the
     seed, its split and its number alone, and the same seed gives the same bytes.
 
     Args:
         out: a folder that does not exist, is empty, or holds a drawn set, which is then replaced.
-        train: number of pictures to train on.
-        val: number of pictures held out.
-        image_size: longest side that a picture can have, in pixels; each side is at least three quarters of
+        train: number of images to train on.
+        val: number of images held out.
+        image_size: longest side that an image can have, in pixels; each side is at least three quarters of
             it.
         seed: of everything that is drawn.
 
@@ -50,7 +50,7 @@ def draw_data_set(
         ValueError: if a number is out of range, or if ``out`` holds files that are not a drawn set.
     """
     if min(train, val) < 1:
-        raise ValueError(f"a drawn set needs at least one picture per split, got train={train}, val={val}")
+        raise ValueError(f"a drawn set needs at least one image per split, got train={train}, val={val}")
     if image_size < SMALLEST_IMAGE_SIZE:
         raise ValueError(f"image_size must be at least {SMALLEST_IMAGE_SIZE} pixels, got {image_size}")
     if seed < 0:
@@ -64,7 +64,7 @@ def draw_data_set(
     for folder in ("annotations", "images"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     _write_json(out / MARKER, {**order, "complete": False})
-    _remove_pictures(out / "images")
+    _remove_images(out / "images")
     for number, (split, size) in enumerate((("train", train), ("val", val))):
         _write_json(files[split], _draw_split(out / "images", split, size, image_size, [seed, number]))
     _write_json(out / MARKER, {**order, "complete": True})
@@ -94,30 +94,30 @@ def _drawn_before(out: Path) -> dict[str, Any] | None:
     return found
 
 
-def _remove_pictures(images: Path) -> None:
+def _remove_images(images: Path) -> None:
     """Removes what an earlier set left, by its names: nothing that somebody else put there."""
-    for picture in images.iterdir():
-        if _PICTURE_NAME.fullmatch(picture.name):
-            picture.unlink()
+    for file in images.iterdir():
+        if _IMAGE_NAME.fullmatch(file.name):
+            file.unlink()
 
 
-def _picture_name(split: str, number: int) -> str:
+def _image_name(split: str, number: int) -> str:
     return f"{split}_{number:05d}.jpg"
 
 
 def _draw_split(images: Path, split: str, size: int, image_size: int, seed: list[int]) -> dict[str, Any]:
-    """Draws one split's pictures into ``images``; returns the content of its annotation file."""
-    pictures: list[dict[str, Any]] = []
+    """Draws one split's images into ``images``; returns the content of its annotation file."""
+    rows: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number in range(size):
         rng = np.random.default_rng([*seed, number])
         height, width = (round(image_size * rng.uniform(0.75, 1.0)) for _ in range(2))
         num_shapes = 0 if rng.random() < EMPTY_SHARE else int(rng.integers(1, MOST_SHAPES + 1))
         scene = paint_scene(rng, height, width, num_shapes)
-        name = _picture_name(split, number)
+        name = _image_name(split, number)
         Image.fromarray(scene.image).save(images / name, quality=92)
         image_id = number + 1
-        pictures.append({"id": image_id, "file_name": name, "width": width, "height": height})
+        rows.append({"id": image_id, "file_name": name, "width": width, "height": height})
         for label, mask in scene.shapes:
             annotations.append(
                 {
@@ -128,7 +128,7 @@ def _draw_split(images: Path, split: str, size: int, image_size: int, seed: list
                 }
             )
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)]
-    return {"images": pictures, "annotations": annotations, "categories": categories}
+    return {"images": rows, "annotations": annotations, "categories": categories}
 
 
 def _describe(mask: Bool[np.ndarray, "h w"]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Random changes of a training picture and its boxes.
+"""Random changes of a training image and its boxes.
 
 Geometry is never applied step by step: zooming out, cropping and mirroring compose into one ``View``, the
-part of the picture that becomes the canvas, and the picture is resampled once. The black border of a
-zoomed-out picture is never drawn at full size, and no pixel is interpolated twice. RandAugment alone, which
+part of the image that becomes the canvas, and the image is resampled once. The black border of a
+zoomed-out image is never drawn at full size, and no pixel is interpolated twice. RandAugment alone, which
 is not for detection, changes the finished canvas.
 """
 
@@ -15,18 +15,18 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 from boxwright.data.images import resample
-from boxwright.data.input_format import Sizing, Window
-from boxwright.data.transforms.photometric import change_colours, draw_colour_map
-from boxwright.data.transforms.rand_augment import check_operations, rand_augmented
-from boxwright.data.transforms.resized_crop import area_cropped, check_shares
-from boxwright.data.transforms.scale_jitter import check_scales, jittered
-from boxwright.data.transforms.size_crop import Part, draw_scale, scaled, size_cropped
+from boxwright.data.input_format import ResizeRule, Window
+from boxwright.data.transforms.photometric import change_colors, draw_color_map
+from boxwright.data.transforms.rand_augment import check_operations, rand_augment_image
+from boxwright.data.transforms.resized_crop import check_shares, random_resized_crop
+from boxwright.data.transforms.scale_jitter import check_scales, jitter_scale
+from boxwright.data.transforms.size_crop import Part, draw_scale, random_size_crop, scaled
 
 OFF = (1.0, 1.0)
 """The range of scales, or shares of the area, that changes nothing."""
 
 CROP_OPTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-"""Overlaps that a crop is asked to have with some object; 1 leaves the picture whole."""
+"""Overlaps that a crop is asked to have with some object; 1 leaves the image whole."""
 
 CROP_SCALE = (0.3, 1.0)
 CROP_ASPECT = (0.5, 2.0)
@@ -36,21 +36,21 @@ SMALLEST_SIDE = 1.0
 
 
 class View(NamedTuple):
-    """What a canvas shows of a picture: a window of it, perhaps mirrored. ``canvas`` is (height, width)."""
+    """What a canvas shows of an image: a window of it, perhaps mirrored. ``canvas`` is (height, width)."""
 
     window: Window
     canvas: tuple[int, int]
     flip_x: bool = False
     flip_y: bool = False
 
-    def picture(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 {self.canvas[0]} {self.canvas[1]}"]:
-        """The canvas; black where the window lies outside the picture."""
+    def render(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 {self.canvas[0]} {self.canvas[1]}"]:
+        """The canvas; black where the window lies outside the image."""
         canvas = resample(image, self.window, *self.canvas)
         axes = [axis for axis, flipped in ((1, self.flip_y), (2, self.flip_x)) if flipped]
         return canvas.flip(axes) if axes else canvas
 
     def boxes(self, boxes: Float32[np.ndarray, "n 4"]) -> Float32[np.ndarray, "n 4"]:
-        """Corner boxes in pixels of the picture, as corner boxes in pixels of the canvas, clipped to it."""
+        """Corner boxes in pixels of the image, as corner boxes in pixels of the canvas, clipped to it."""
         x1, y1, x2, y2 = self.window
         height, width = self.canvas
         size = np.array([width, height] * 2)
@@ -63,7 +63,7 @@ class View(NamedTuple):
         return clipped
 
     def content(self, height: int, width: int) -> tuple[slice, slice]:
-        """Rows and columns of the canvas that show a picture of this size, rounded as ``resample`` rounds them."""
+        """Rows and columns of the canvas that show an image of this size, rounded as ``resample`` rounds them."""
         x1, y1, x2, y2 = self.window
         return (
             _visible_span(y1, y2, height, self.canvas[0], flipped=self.flip_y),
@@ -84,38 +84,38 @@ class Augmented(NamedTuple):
 
 
 class Augmentation:
-    """Colours, zooming out, cropping around objects, mirroring; in this order, then resized.
+    """Colors, zooming out, cropping around objects, mirroring; in this order, then resized.
 
     The last stage of training mirrors only.
 
-    DETR's pipeline has neither colours, zooming out nor that crop (all 0), but ``scale_range`` [0.6, 1.0],
+    DETR's pipeline has neither colors, zooming out nor that crop (all 0), but ``scale_range`` [0.6, 1.0],
     ``size_crop`` 0.5 and ``flip`` 0.5. There every object stays that the crop leaves a part of.
 
     **Source**: RT-DETR's published training pipeline, which is SSD's (Liu et al., ECCV 2016, 2.2 and 3.6).
     Windows and kept boxes follow the same distribution as torchvision.transforms.v2's RandomZoomOut and
-    RandomIoUCrop. Differs in that pictures without objects are cropped too (there, only those with objects
-    ever are): the whole picture stands in as the object; in that boxes below one pixel are dropped by their
-    size on the canvas; and in the colours, see ``draw_colour_map``. DETR's: facebookresearch/detr 29901c5
-    (``make_coco_transforms``); see ``size_cropped``. The last three options: see ``jittered``,
-    ``area_cropped`` and ``rand_augmented``.
+    RandomIoUCrop. Differs in that images without objects are cropped too (there, only those with objects
+    ever are): the whole image stands in as the object; in that boxes below one pixel are dropped by their
+    size on the canvas; and in the colors, see ``draw_color_map``. DETR's: facebookresearch/detr 29901c5
+    (``make_coco_transforms``); see ``random_size_crop``. The last three options: see ``jitter_scale``,
+    ``random_resized_crop`` and ``rand_augment_image``.
 
     Args:
-        photometric: probability of each change of colour: brightness, contrast, saturation, hue.
+        photometric: probability of each change of color: brightness, contrast, saturation, hue.
         channel_shuffle: probability that red, green and blue change places.
-        zoom_out: probability that the picture is shrunk onto a larger black canvas.
-        zoom_out_max: largest side of that canvas, as a multiple of the picture's.
+        zoom_out: probability that the image is shrunk onto a larger black canvas.
+        zoom_out_max: largest side of that canvas, as a multiple of the image's.
         iou_crop: probability of a crop that overlaps some object by a random least IoU.
         flip: probability that left and right change places.
         vertical_flip: probability that top and bottom change places.
-        scale_range: least and largest shortest side of a canvas, as multiples of the image size; each picture
+        scale_range: least and largest shortest side of a canvas, as multiples of the image size; each image
             draws one of those in steps of 0.04 between them.
         size_crop: probability of a crop of random size and place, whatever it shows, instead of zooming out and
             ``iou_crop``.
-        scale_jitter: least and largest size of a picture, as multiples of the size that evaluation shows it at, on a
-            square canvas whose side is the image size; black where the picture ends. Where it is not (1, 1), it takes
+        scale_jitter: least and largest size of an image, as multiples of the size that evaluation shows it at, on a
+            square canvas whose side is the image size; black where the image ends. Where it is not (1, 1), it takes
             the place of zooming out, ``iou_crop``, ``size_crop`` and ``scale_range``, and every object stays that a
-            part is left of. Whole pictures fit at 1 where ``max_size`` is the image size, as in the published recipes.
-        resized_crop: least and largest share of a picture's area that is shown, in a part 3/4 to 4/3 as wide as
+            part is left of. Whole images fit at 1 where ``max_size`` is the image size, as in the published recipes.
+        resized_crop: least and largest share of an image's area that is shown, in a part 3/4 to 4/3 as wide as
             high. Where it is not (1, 1), it takes the place of zooming out, ``iou_crop`` and ``size_crop``, and every
             object stays that a part is left of.
         rand_augment: number of RandAugment's operations, and their magnitude, 0 to 30; for classification only: after
@@ -154,7 +154,7 @@ class Augmentation:
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is a probability, from 0 to 1; got {value}")
         if not zoom_out_max >= 1:
-            raise ValueError(f"zoom_out_max must be at least 1, the picture's own size; got {zoom_out_max}")
+            raise ValueError(f"zoom_out_max must be at least 1, the image's own size; got {zoom_out_max}")
         check_scales("scale_range", scale_range)
         check_scales("scale_jitter", scale_jitter)
         check_shares("resized_crop", resized_crop)
@@ -181,30 +181,30 @@ class Augmentation:
         self,
         image: UInt8[np.ndarray, "h w 3"],
         boxes: Float32[np.ndarray, "n 4"],
-        sizing: Sizing,
+        resize_rule: ResizeRule,
         rng: np.random.Generator,
         *,
         light: bool = False,
     ) -> Augmented:
-        """One random canvas of a picture.
+        """One random canvas of an image.
 
         Args:
             image: RGB.
-            boxes: corner boxes in pixels of the picture.
-            sizing: how large canvases are in this step.
+            boxes: corner boxes in pixels of the image.
+            resize_rule: how large canvases are in this step.
             rng: the only source of chance.
             light: mirror only, as in the last stage of training.
         """
-        view, kept = self.draw_view(image.shape[0], image.shape[1], boxes, sizing, rng, light=light)
-        canvas = view.picture(image)
+        view, kept = self.draw_view(image.shape[0], image.shape[1], boxes, resize_rule, rng, light=light)
+        canvas = view.render(image)
         if not light and (self.photometric or self.channel_shuffle):
             # The mean of a coarse grid will do, and costs a hundredth of the mean of all pixels.
             mean = image[::8, ::8].mean((0, 1), dtype=np.float64)
-            colour_map = draw_colour_map(rng, self.photometric, self.channel_shuffle, mean)
+            color_map = draw_color_map(rng, self.photometric, self.channel_shuffle, mean)
             rows, columns = view.content(image.shape[0], image.shape[1])
-            canvas[:, rows, columns] = change_colours(canvas[:, rows, columns], colour_map)
+            canvas[:, rows, columns] = change_colors(canvas[:, rows, columns], color_map)
         if not light and self.rand_augment[0]:
-            canvas = rand_augmented(canvas, *self.rand_augment, rng)
+            canvas = rand_augment_image(canvas, *self.rand_augment, rng)
         moved = view.boxes(boxes[kept])
         large_enough = (moved[:, 2:] - moved[:, :2]).min(1, initial=np.inf) >= SMALLEST_SIDE
         return Augmented(canvas, moved[large_enough], kept[large_enough], view)
@@ -214,41 +214,48 @@ class Augmentation:
         height: int,
         width: int,
         boxes: Float32[np.ndarray, "n 4"],
-        sizing: Sizing,
+        resize_rule: ResizeRule,
         rng: np.random.Generator,
         *,
         light: bool = False,
     ) -> tuple[View, Int64[np.ndarray, " kept"]]:
-        """What to show of a picture of this size, and which of its objects count as shown."""
+        """What to show of an image of this size, and which of its objects count as shown."""
         inside = np.ones(len(boxes), dtype=bool)
         if light:
-            window, canvas = sizing.window(height, width), sizing.canvas(height, width)
+            window, canvas = resize_rule.window(height, width), resize_rule.canvas(height, width)
         elif self.scale_jitter != OFF:
-            window, canvas = jittered(height, width, sizing, self.scale_jitter, rng)
+            window, canvas = jitter_scale(height, width, resize_rule, self.scale_jitter, rng)
         else:
-            part, inside = self._draw_part(height, width, boxes, sizing, rng)
-            sizing = sizing._replace(image_size=scaled(sizing.image_size, draw_scale(self.scale_range, rng)))
-            window, canvas = part.window, sizing.canvas(part.height, part.width)
+            part, inside = self._draw_part(height, width, boxes, resize_rule, rng)
+            resize_rule = resize_rule._replace(
+                image_size=scaled(resize_rule.image_size, draw_scale(self.scale_range, rng))
+            )
+            window, canvas = part.window, resize_rule.canvas(part.height, part.width)
         view = View(window, canvas, bool(rng.random() < self.flip), bool(rng.random() < self.vertical_flip))
         return view, np.flatnonzero(inside)
 
     def _draw_part(
-        self, height: int, width: int, boxes: Float32[np.ndarray, "n 4"], sizing: Sizing, rng: np.random.Generator
+        self,
+        height: int,
+        width: int,
+        boxes: Float32[np.ndarray, "n 4"],
+        resize_rule: ResizeRule,
+        rng: np.random.Generator,
     ) -> tuple[Part, Bool[np.ndarray, " n"]]:
-        window, inside = sizing.window(height, width), np.ones(len(boxes), dtype=bool)
+        window, inside = resize_rule.window(height, width), np.ones(len(boxes), dtype=bool)
         if self.resized_crop != OFF:
-            return area_cropped(height, width, self.resized_crop, rng), inside
+            return random_resized_crop(height, width, self.resized_crop, rng), inside
         if self.size_crop and rng.random() < self.size_crop:
-            return size_cropped(height, width, sizing, rng), inside
+            return random_size_crop(height, width, resize_rule, rng), inside
         if rng.random() < self.zoom_out:
-            window = zoomed_out(window, self.zoom_out_max, rng)
+            window = zoom_out_window(window, self.zoom_out_max, rng)
         if rng.random() < self.iou_crop:
             window, inside = cropped(window, height, width, boxes, rng)
         return Part(window, round(window.y2 - window.y1), round(window.x2 - window.x1)), inside
 
 
-def zoomed_out(shown: Window, largest: float, rng: np.random.Generator) -> Window:
-    """A window 1 to ``largest`` times as large as what is shown of a picture, around it at a random place."""
+def zoom_out_window(shown: Window, largest: float, rng: np.random.Generator) -> Window:
+    """A window 1 to ``largest`` times as large as what is shown of an image, around it at a random place."""
     x1, y1, x2, y2 = shown
     height, width = y2 - y1, x2 - x1
     factor = rng.uniform(1.0, largest)
@@ -261,17 +268,17 @@ def zoomed_out(shown: Window, largest: float, rng: np.random.Generator) -> Windo
 def cropped(
     window: Window, height: int, width: int, boxes: Float32[np.ndarray, "n 4"], rng: np.random.Generator
 ) -> tuple[Window, Bool[np.ndarray, " n"]]:
-    """A random part of a window, and which boxes have their centre in it.
+    """A random part of a window, and which boxes have their center in it.
 
-    A least IoU is drawn; then up to forty parts of random size and place, until one has the centre of some
+    A least IoU is drawn; then up to forty parts of random size and place, until one has the center of some
     box inside and that least IoU with it; failing that, another least IoU. One of the choices is to crop
     nothing.
 
     Args:
-        window: what may be shown of the picture.
-        height: of the picture.
+        window: what may be shown of the image.
+        height: of the image.
         width: likewise.
-        boxes: corner boxes in pixels of the picture; where there are none, the whole picture serves as one.
+        boxes: corner boxes in pixels of the image; where there are none, the whole image serves as one.
         rng: the only source of chance.
     """
     objects = boxes if len(boxes) else np.array([[0, 0, width, height]], dtype=np.float32)
@@ -280,12 +287,12 @@ def cropped(
         if least >= 1:
             return window, np.ones(len(boxes), dtype=bool)
         parts = _draw_parts(window, rng)
-        centred = _centres_within(objects, parts)
-        best = np.where(centred, _pairwise_iou(parts, objects), -1.0).max(1)
-        valid = np.flatnonzero((best >= least) & centred.any(1))
+        centered = _centers_within(objects, parts)
+        best = np.where(centered, _pairwise_iou(parts, objects), -1.0).max(1)
+        valid = np.flatnonzero((best >= least) & centered.any(1))
         if len(valid):
             part = parts[valid[0]]
-            return Window(*part.tolist()), _centres_within(boxes, part[None])[0]
+            return Window(*part.tolist()), _centers_within(boxes, part[None])[0]
 
 
 def _draw_parts(window: Window, rng: np.random.Generator) -> Float64[np.ndarray, "trials 4"]:
@@ -301,9 +308,9 @@ def _draw_parts(window: Window, rng: np.random.Generator) -> Float64[np.ndarray,
     return np.concatenate((corners, corners + sides), axis=1)[fits]
 
 
-def _centres_within(boxes: Float32[np.ndarray, "n 4"], parts: Float64[np.ndarray, "p 4"]) -> Bool[np.ndarray, "p n"]:
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside: Bool[np.ndarray, "p n"] = ((parts[:, None, :2] < centres) & (centres < parts[:, None, 2:])).all(-1)
+def _centers_within(boxes: Float32[np.ndarray, "n 4"], parts: Float64[np.ndarray, "p 4"]) -> Bool[np.ndarray, "p n"]:
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside: Bool[np.ndarray, "p n"] = ((parts[:, None, :2] < centers) & (centers < parts[:, None, 2:])).all(-1)
     return inside
 
 

@@ -1,4 +1,4 @@
-"""Random changes of colour, folded into one affine map of RGB."""
+"""Random changes of color, folded into one affine map of RGB."""
 
 from __future__ import annotations
 
@@ -13,62 +13,62 @@ BRIGHTNESS = (0.875, 1.125)
 CONTRAST = (0.5, 1.5)
 SATURATION = (0.5, 1.5)
 HUE = (-0.05, 0.05)
-"""What the factors are drawn from; hue in turns of the colour circle."""
+"""What the factors are drawn from; hue in turns of the color circle."""
 
 LUMA = np.array([0.2989, 0.587, 0.114])
-"""Weights of red, green and blue in the grey value (ITU-R BT.601)."""
+"""Weights of red, green and blue in the gray value (ITU-R BT.601)."""
 
-ColourMap = Float64[np.ndarray, "4 4"]
+ColorMap = Float64[np.ndarray, "4 4"]
 """Maps (red, green, blue, 1), in bytes; the last row is (0, 0, 0, 1), so that maps compose by ``@``."""
 
 
-def brightness(factor: float) -> ColourMap:
+def brightness(factor: float) -> ColorMap:
     """Scales all channels."""
     return np.diag([factor, factor, factor, 1.0])
 
 
-def contrast(factor: float, grey: float) -> ColourMap:
-    """Scales the distance from ``grey``, the mean grey value of the picture at this point."""
-    colour_map = brightness(factor)
-    colour_map[:3, 3] = (1 - factor) * grey
-    return colour_map
+def contrast(factor: float, gray: float) -> ColorMap:
+    """Scales the distance from ``gray``, the mean gray value of the image at this point."""
+    color_map = brightness(factor)
+    color_map[:3, 3] = (1 - factor) * gray
+    return color_map
 
 
-def saturation(factor: float) -> ColourMap:
-    """Scales the distance of each pixel from its own grey value."""
-    colour_map = np.eye(4)
-    colour_map[:3, :3] = factor * np.eye(3) + (1 - factor) * LUMA
-    return colour_map
+def saturation(factor: float) -> ColorMap:
+    """Scales the distance of each pixel from its own gray value."""
+    color_map = np.eye(4)
+    color_map[:3, :3] = factor * np.eye(3) + (1 - factor) * LUMA
+    return color_map
 
 
-def hue(turns: float) -> ColourMap:
-    """Turns colours around the grey axis (1, 1, 1)."""
+def hue(turns: float) -> ColorMap:
+    """Turns colors around the gray axis (1, 1, 1)."""
     cos, sin = math.cos(2 * math.pi * turns), math.sin(2 * math.pi * turns)
     ahead, behind = (1 - cos) / 3 + sin / math.sqrt(3), (1 - cos) / 3 - sin / math.sqrt(3)
-    colour_map = np.eye(4)
+    color_map = np.eye(4)
     for row in range(3):
-        colour_map[row, row] = cos + (1 - cos) / 3
-        colour_map[row, (row + 1) % 3] = behind
-        colour_map[row, (row + 2) % 3] = ahead
-    return colour_map
+        color_map[row, row] = cos + (1 - cos) / 3
+        color_map[row, (row + 1) % 3] = behind
+        color_map[row, (row + 2) % 3] = ahead
+    return color_map
 
 
-def draw_colour_map(
+def draw_color_map(
     rng: np.random.Generator, probability: float, shuffle: float, mean: Float64[np.ndarray, "rgb=3"]
-) -> ColourMap:
+) -> ColorMap:
     """A random change of brightness, contrast, saturation and hue, then of the order of the channels.
 
     **Source**: SSD (Liu et al., ECCV 2016, section 3.6) as torchvision's v2.RandomPhotometricDistort draws
     it: the same ranges, order and probabilities. Differs in that values are clipped once, at the end, and in
         that hue
-    turns around the grey axis: of all linear maps the nearest to HSV's, its angle within 2.3 of at most 18
+    turns around the gray axis: of all linear maps the nearest to HSV's, its angle within 2.3 of at most 18
     degrees, and it keeps the mean of the channels, where HSV keeps the largest.
 
     Args:
         rng: the only source of chance.
         probability: of each of the four changes.
         shuffle: probability that the channels change places.
-        mean: colour of the picture, in bytes.
+        mean: color of the image, in bytes.
     """
 
     def drawn(low_high: tuple[float, float]) -> float | None:
@@ -78,27 +78,27 @@ def draw_colour_map(
     light, spread, chroma, turns = drawn(BRIGHTNESS), drawn(CONTRAST), drawn(SATURATION), drawn(HUE)
     spread_first = rng.random() < 0.5
 
-    def spread_after(colour_map: ColourMap) -> ColourMap:
-        grey = float(LUMA @ (colour_map @ np.append(mean, 1.0))[:3])
-        return colour_map if spread is None else contrast(spread, grey) @ colour_map
+    def spread_after(color_map: ColorMap) -> ColorMap:
+        gray = float(LUMA @ (color_map @ np.append(mean, 1.0))[:3])
+        return color_map if spread is None else contrast(spread, gray) @ color_map
 
-    colour_map = np.eye(4) if light is None else brightness(light)
+    color_map = np.eye(4) if light is None else brightness(light)
     if spread_first:
-        colour_map = spread_after(colour_map)
+        color_map = spread_after(color_map)
     if chroma is not None:
-        colour_map = saturation(chroma) @ colour_map
+        color_map = saturation(chroma) @ color_map
     if turns is not None:
-        colour_map = hue(turns) @ colour_map
+        color_map = hue(turns) @ color_map
     if not spread_first:
-        colour_map = spread_after(colour_map)
+        color_map = spread_after(color_map)
     if rng.random() < shuffle:
-        colour_map = colour_map[[*rng.permutation(3), 3]]
-    return colour_map
+        color_map = color_map[[*rng.permutation(3), 3]]
+    return color_map
 
 
-def change_colours(image: UInt8[Tensor, "3 h w"], colour_map: ColourMap) -> UInt8[Tensor, "3 h w"]:
+def change_colors(image: UInt8[Tensor, "3 h w"], color_map: ColorMap) -> UInt8[Tensor, "3 h w"]:
     """Every pixel through the map, clipped to bytes and rounded."""
-    linear = torch.from_numpy(colour_map[:3, :3]).float()
-    offset = torch.from_numpy(colour_map[:3, 3:]).float() + 0.5
+    linear = torch.from_numpy(color_map[:3, :3]).float()
+    offset = torch.from_numpy(color_map[:3, 3:]).float() + 0.5
     pixels = torch.addmm(offset, linear, image.flatten(1).float())  # 3 h w -> 3 (h w)
     return pixels.clamp_(0, 255).to(torch.uint8).view_as(image)

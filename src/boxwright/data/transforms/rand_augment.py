@@ -1,4 +1,4 @@
-"""RandAugment: strong changes of colour and shape, for classification."""
+"""RandAugment: strong changes of color and shape, for classification."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ STRENGTHS = 31
 """Magnitudes that there are; the last is the strongest."""
 
 
-def rand_augmented(
+def rand_augment_image(
     canvas: UInt8[Tensor, "3 h w"], num_operations: int, magnitude: int, rng: np.random.Generator
 ) -> UInt8[Tensor, "3 h w"]:
     """Random operations, one after the other, each of the same magnitude; black where they bring in the outside.
 
     Fourteen operations: none, shearing and shifting along either axis, turning, brightness, saturation, contrast,
-    sharpness, fewer bits, inverting the bright, stretching and equalising the histogram. Boxes and masks do not follow.
+    sharpness, fewer bits, inverting the bright, stretching and equalizing the histogram. Boxes and masks do not follow.
 
     **Source**: Cubuk et al., "RandAugment", NeurIPS 2020; torchvision's RandAugment 0.29 itself, bilinear.
 

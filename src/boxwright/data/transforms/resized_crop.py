@@ -1,4 +1,4 @@
-"""The crop that classifiers are trained with: any part of a picture, of random area and shape."""
+"""The crop that classifiers are trained with: any part of an image, of random area and shape."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ ASPECTS = (3 / 4, 4 / 3)
 TRIALS = 10
 
 
-def area_cropped(height: int, width: int, area_range: tuple[float, float], rng: np.random.Generator) -> Part:
-    """A random part of a picture, in whole pixels of it.
+def random_resized_crop(height: int, width: int, area_range: tuple[float, float], rng: np.random.Generator) -> Part:
+    """A random part of an image, in whole pixels of it.
 
     Its share of the area is drawn evenly, its aspect ratio evenly on a logarithmic scale, up to ten times, until it is
-    neither wider nor higher than the picture; then its place. Failing that, it is the central part that is as large as
+    neither wider nor higher than the image; then its place. Failing that, it is the central part that is as large as
     possible within the range of aspect ratios.
 
     **Source**: Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6; torchvision's RandomResizedCrop
     0.29, with the same formulas.
 
     Args:
-        height: of the picture.
+        height: of the image.
         width: likewise.
-        area_range: least and largest share of the picture's area.
+        area_range: least and largest share of the image's area.
         rng: the only source of chance.
     """
     narrowest, widest = ASPECTS

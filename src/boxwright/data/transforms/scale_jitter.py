@@ -1,4 +1,4 @@
-"""Large-scale jitter: pictures of random size on a canvas of fixed size."""
+"""Large-scale jitter: images of random size on a canvas of fixed size."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import math
 
 import numpy as np
 
-from boxwright.data.input_format import Sizing, Window
+from boxwright.data.input_format import ResizeRule, Window
 
 
-def jittered(
-    height: int, width: int, sizing: Sizing, scale_range: tuple[float, float], rng: np.random.Generator
+def jitter_scale(
+    height: int, width: int, resize_rule: ResizeRule, scale_range: tuple[float, float], rng: np.random.Generator
 ) -> tuple[Window, tuple[int, int]]:
-    """What a square canvas shows of a picture at a random scale, and (height, width) of that canvas.
+    """What a square canvas shows of an image at a random scale, and (height, width) of that canvas.
 
-    The scale is drawn evenly; at 1, the picture is as large as evaluation shows it. Of a side that is longer than the
+    The scale is drawn evenly; at 1, the image is as large as evaluation shows it. Of a side that is longer than the
     canvas, a random part is shown; a shorter one begins at the canvas's left or top edge.
 
     **Source**: Ghiasi et al., "Simple Copy-Paste", CVPR 2021, and Du et al., "Simple Training Strategies and Model
     Scaling for Object Detection", 2021 (large-scale jitter); tensorflow/tpu 068fa832e (``resize_and_crop_image``). The
-    same sizes but for rounding, and the same places, where evaluation fits pictures into a square: ``shortest_side``
-    with a ``max_size`` equal to ``image_size``. Differs in that the rest of the canvas is black, not the mean colour,
+    same sizes but for rounding, and the same places, where evaluation fits images into a square: ``shortest_side``
+    with a ``max_size`` equal to ``image_size``. Differs in that the rest of the canvas is black, not the mean color,
     and, as mirroring comes after it, at the other edge of a mirrored canvas.
     torchvision's ScaleJitter and FixedSizeCrop (0055d83ce) and detectron2's ResizeScale and FixedSizeCrop (084acd0f7)
     have these sizes too, but one random number for the places on both axes.
 
     Args:
-        height: of the picture.
+        height: of the image.
         width: likewise.
-        sizing: of this step; the side of the canvas is its ``image_size``, whatever the picture's shape is.
+        resize_rule: of this step; the side of the canvas is its ``image_size``, whatever the image's shape is.
         scale_range: least and largest scale.
         rng: the only source of chance.
     """
-    side = sizing.image_size
-    content = content_size(height, width, sizing, rng.uniform(*scale_range))
+    side = resize_rule.image_size
+    content = content_size(height, width, resize_rule, rng.uniform(*scale_range))
     top, left = (int(rng.integers(max(length - side, 0) + 1)) for length in content)
     return placed(height, width, content, (top, left), side), (side, side)
 
@@ -48,20 +48,20 @@ def check_scales(name: str, scales: tuple[float, float]) -> None:
         raise ValueError(f"{name} is the least and the largest scale, greater than 0; got {scales}")
 
 
-def content_size(height: int, width: int, sizing: Sizing, scale: float) -> tuple[int, int]:
-    """(height, width) of a whole picture that is ``scale`` times as large as evaluation shows it; at least a pixel."""
-    x1, y1, x2, y2 = sizing.window(height, width)
-    rows, columns = sizing.canvas(height, width)
+def content_size(height: int, width: int, resize_rule: ResizeRule, scale: float) -> tuple[int, int]:
+    """(height, width) of a whole image that is ``scale`` times as large as evaluation shows it; at least a pixel."""
+    x1, y1, x2, y2 = resize_rule.window(height, width)
+    rows, columns = resize_rule.canvas(height, width)
     return max(1, round(scale * rows * height / (y2 - y1))), max(1, round(scale * columns * width / (x2 - x1)))
 
 
 def placed(height: int, width: int, content: tuple[int, int], offset: tuple[int, int], side: int) -> Window:
-    """The part of a picture under a square canvas that lies on it once it is resized.
+    """The part of an image under a square canvas that lies on it once it is resized.
 
     Args:
-        height: of the picture.
+        height: of the image.
         width: likewise.
-        content: (height, width) that the picture is resized to.
+        content: (height, width) that the image is resized to.
         offset: (top, left) of the canvas on it.
         side: of the canvas.
     """

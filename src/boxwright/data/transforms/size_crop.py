@@ -6,46 +6,46 @@ from typing import NamedTuple
 
 import numpy as np
 
-from boxwright.data.input_format import Sizing, Window
+from boxwright.data.input_format import ResizeRule, Window
 
 SCALE_STEP = 0.04
 """Between the shortest sides that are drawn, as a share of the image size: 32 pixels of 800."""
 
 FIRST_SCALES = (0.5, 0.625, 0.75)
-"""Shortest sides, as shares of the image size, at which a picture is cropped: 400, 500 and 600 pixels of 800."""
+"""Shortest sides, as shares of the image size, at which an image is cropped: 400, 500 and 600 pixels of 800."""
 
 CROP_SIDES = (0.48, 0.75)
 """Least and largest side of a crop at that scale, as shares of the image size: 384 and 600 pixels of 800."""
 
 
 class Part(NamedTuple):
-    """What is shown of a picture; the canvas has the proportions of ``height`` and ``width``."""
+    """What is shown of an image; the canvas has the proportions of ``height`` and ``width``."""
 
     window: Window
     height: int
     width: int
 
 
-def size_cropped(height: int, width: int, sizing: Sizing, rng: np.random.Generator) -> Part:
-    """A random part of a picture, of 0.48 to 0.75 times the image size, as if the picture were resized first.
+def random_size_crop(height: int, width: int, resize_rule: ResizeRule, rng: np.random.Generator) -> Part:
+    """A random part of an image, of 0.48 to 0.75 times the image size, as if the image were resized first.
 
-    The resizing is only reckoned with: the window's edges are whole pixels of the picture itself, so that it is
+    The resizing is only reckoned with: the window's edges are whole pixels of the image itself, so that it is
     resampled once and exactly.
 
     **Source**: facebookresearch/detr 29901c5 (``RandomResize([400, 500, 600])``, then ``RandomSizeCrop(384, 600)``),
     with every size as a share of the image size, 800 there. Differs in the rounding of the window.
 
     Args:
-        height: of the picture.
+        height: of the image.
         width: likewise.
-        sizing: of this step's canvases.
+        resize_rule: of this step's canvases.
         rng: the only source of chance.
     """
     scale = FIRST_SCALES[rng.integers(len(FIRST_SCALES))]
     # Here, as in the original, no side is too long.
-    first = Sizing(scaled(sizing.image_size, scale), sizing.resize)
+    first = ResizeRule(scaled(resize_rule.image_size, scale), resize_rule.resize)
     resized_height, resized_width = first.canvas(height, width)
-    least, largest = (scaled(sizing.image_size, share) for share in CROP_SIDES)
+    least, largest = (scaled(resize_rule.image_size, share) for share in CROP_SIDES)
     part_width = int(rng.integers(least, min(resized_width, largest) + 1))
     part_height = int(rng.integers(least, min(resized_height, largest) + 1))
     top = int(rng.integers(resized_height - part_height + 1))

@@ -57,7 +57,7 @@ def deformable_sampling(
     Source: Zhu et al., Deformable DETR, ICLR 2021, equation 3. Checked against the ``grid_sample`` form
     (``align_corners=False``, zero padding) of lyuwenyu/RT-DETR 068dfde and of transformers.
     """
-    body = choose_body(body, value.device, deterministic)
+    body = choose_backend(body, value.device, deterministic)
     if body == "grid_sample":
         return grid_sample_sampling(value, shapes, locations, weights)
     if body == "embedding_bag":
@@ -69,7 +69,7 @@ def deformable_sampling(
     return triton_sampling(value, shapes, locations, weights, deterministic)
 
 
-def choose_body(
+def choose_backend(
     name: str, device: torch.device, deterministic: bool = False
 ) -> Literal["grid_sample", "embedding_bag", "triton"]:
     """The body that runs on a device.

@@ -21,7 +21,7 @@ class Corners(NamedTuple):
 
     Args:
         rows: of the padded table, the upper left cell's. 32 bits hold every row; they sort and load twice as fast.
-        right: distance from that cell's centre, in cells, within [0, 1).
+        right: distance from that cell's center, in cells, within [0, 1).
         down: likewise.
     """
 
@@ -38,7 +38,7 @@ def embedding_bag_sampling(
 ) -> Float[Tensor, "b q m*d"]:
     """Each (query, head) is a bag of 4 x levels x points rows of the table of values, summed by ``embedding_bag``.
 
-    No sampled map is ever materialised. Everything is kept head by head, so that the rows that one head reads lie
+    No sampled map is ever materialized. Everything is kept head by head, so that the rows that one head reads lie
     close together. Deterministic in both directions. The arguments are those of ``deformable_sampling``.
     """
     b, q, m = locations.shape[:3]
@@ -87,7 +87,7 @@ def corners_of(locations: Float[Tensor, "b q m l p 2"], shapes: Sequence[tuple[i
     b, _, m, _, p, _ = locations.shape
     # One constant per column, because broadcasting along a short last axis is slow.
     sizes = _per_sample([(w, h) for h, w in shapes], p, locations).flatten()
-    # Centres of cells lie on halves. With the margin nothing is negative, and truncating is rounding down.
+    # Centers of cells lie on halves. With the margin nothing is negative, and truncating is rounding down.
     places = (head_by_head(locations) * sizes + (MARGIN - 0.5)).clamp(min=0).minimum(sizes + MARGIN)
     # Not a number becomes the most negative integer, which must not become an address.
     cells = places.to(torch.int32).clamp(min=0)
@@ -140,7 +140,7 @@ def value_gradient(
 
 
 def _padded_table(value: Float[Tensor, "b t m d"], shapes: Sequence[tuple[int, int]]) -> Float[Tensor, "r d"]:
-    """All maps with their margins, line by line; r runs over pictures, heads and levels."""
+    """All maps with their margins, line by line; r runs over images, heads and levels."""
     b, _, m, d = value.shape
     maps = value.transpose(1, 2).split([h * w for h, w in shapes], 2)
     margins = (0, 0, MARGIN, 0, MARGIN, MARGIN)

@@ -158,7 +158,7 @@ def _level(sizes, l, LEVELS: tl.constexpr):  # noqa: N803
 @no_type_check
 @triton.jit
 def _place(locations, sample, real, height, width, DTYPE: tl.constexpr):  # noqa: N803
-    """Column and line of the upper left of four cells, and the distance from its centre."""
+    """Column and line of the upper left of four cells, and the distance from its center."""
     x = tl.load(locations + 2 * sample, mask=real, other=0).to(DTYPE) * width - 0.5
     y = tl.load(locations + 2 * sample + 1, mask=real, other=0).to(DTYPE) * height - 0.5
     left, top = tl.floor(x), tl.floor(y)
@@ -175,14 +175,14 @@ def _inside(line, column, height, width):
 @no_type_check
 @triton.jit
 def _forward_kernel(
-    value, locations, weights, out, sizes, num_pairs, pairs_per_picture, tokens,
+    value, locations, weights, out, sizes, num_pairs, pairs_per_image, tokens,
     HEADS: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr, WIDTH: tl.constexpr,  # noqa: N803
     PAIRS: tl.constexpr, CHANNELS: tl.constexpr, DTYPE: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
     pair = tl.program_id(0).to(tl.int64) * PAIRS + tl.arange(0, PAIRS)
     channel = tl.arange(0, CHANNELS)[None, :]
     real = pair < num_pairs
-    table = (pair // pairs_per_picture * tokens * HEADS + pair % HEADS) * WIDTH
+    table = (pair // pairs_per_image * tokens * HEADS + pair % HEADS) * WIDTH
     total = tl.zeros((PAIRS, CHANNELS), DTYPE)
     first = 0
     for l in range(LEVELS):
@@ -206,14 +206,14 @@ def _forward_kernel(
 @triton.jit
 def _backward_kernel(
     value, locations, weights, grad, value_grad, locations_grad, weights_grad, sizes,
-    num_pairs, pairs_per_picture, tokens,
+    num_pairs, pairs_per_image, tokens,
     HEADS: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr, WIDTH: tl.constexpr,  # noqa: N803
     PAIRS: tl.constexpr, CHANNELS: tl.constexpr, DTYPE: tl.constexpr, ATOMIC: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
     pair = tl.program_id(0).to(tl.int64) * PAIRS + tl.arange(0, PAIRS)
     channel = tl.arange(0, CHANNELS)[None, :]
     real = pair < num_pairs
-    table = (pair // pairs_per_picture * tokens * HEADS + pair % HEADS) * WIDTH
+    table = (pair // pairs_per_image * tokens * HEADS + pair % HEADS) * WIDTH
     mask = real[:, None] & (channel < WIDTH)
     change = tl.load(grad + pair[:, None] * WIDTH + channel, mask=mask, other=0).to(DTYPE)
     first = 0

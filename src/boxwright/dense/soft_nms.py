@@ -16,7 +16,7 @@ def soft_nms(
     score <- score * exp(-IoU^2 / sigma)
 
     Args:
-        candidates: of one picture, in any order.
+        candidates: of one image, in any order.
         max_detections: most that are kept, and the number of rounds.
         sigma: the smaller, the more overlap costs; above 0.
         score_threshold: what falls to this score or below is left out.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from boxwright.ops.soft_nms import soft_nms
+from boxwright.dense.soft_nms import soft_nms
 from boxwright.structures import Detections
 
 
