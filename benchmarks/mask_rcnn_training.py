@@ -30,10 +30,11 @@ from torchvision.models.detection.image_list import ImageList
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipes import resolve, section_options
 from boxwright.data.readers.coco import open_data
+from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.ops.boxes import resized
 from boxwright.ops.mask_pasting import paste_masks
-from boxwright.structures import Category, Detections, ImageSize, LossTotals, Targets
+from boxwright.structures import Category, ImageSize, LossTotals, Targets
 from boxwright.training.loop import train
 from boxwright.training.run import Run
 from boxwright.workflows.validation import Validation

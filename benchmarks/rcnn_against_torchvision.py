@@ -89,7 +89,7 @@ def predictions(options: argparse.Namespace) -> tuple[Action, Action]:
     ours, theirs = our_detector(options).eval(), their_detector(options).eval()
     for model in (ours, theirs):
         sure_of_something(model, options.classes + 1)
-    ours = ours.fused().to(memory_format=torch.channels_last)
+    ours = ours.fold().to(memory_format=torch.channels_last)
     if options.channels_last:
         theirs.to(memory_format=torch.channels_last)
     images = torch.rand(options.batch, 3, side, side, generator=torch.Generator().manual_seed(0))

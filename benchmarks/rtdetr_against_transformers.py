@@ -45,7 +45,7 @@ def main() -> None:
     channels_last = images.contiguous(memory_format=torch.channels_last)
     detector.to(memory_format=torch.channels_last)
     if options.inference:
-        fused = detector.fused()
+        fused = detector.fold()
         peer.eval()
 
         @torch.inference_mode()

@@ -59,7 +59,7 @@ def runner(images: Tensor, *, variant: str = "E", eval_layers: int = 6) -> Calla
     torch.manual_seed(0)
     overrides = {"neck.variant": variant, "head.eval_layers": eval_layers}
     detector = boxwright.build("rtdetr_r50", num_classes=80, **overrides)
-    fused = detector.to(images.device, memory_format=torch.channels_last).fused()
+    fused = detector.to(images.device, memory_format=torch.channels_last).fold()
 
     @torch.inference_mode()
     def run() -> object:

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from boxwright.detections import Detections
 from boxwright.heads.rtdetr import RTDETR
 from boxwright.ops.masks import encode_mask
-from boxwright.structures import Detections, ImageSize, LossTotals, Targets
+from boxwright.structures import ImageSize, LossTotals, Targets
 
 __all__ = ["MaskedRTDETR"]
 

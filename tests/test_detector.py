@@ -14,9 +14,10 @@ from torch import nn
 from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.loader import collate
 from boxwright.data.loading.samples import Sample
+from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.layers.padding import resize_mask
-from boxwright.structures import Detections, Features, ImageSize, Level, LossTotals, Spec, Targets, main_levels
+from boxwright.structures import Features, ImageSize, Level, LossTotals, Spec, Targets, main_levels
 from neighbors import assert_alone_as_among_others, assert_same, make_image
 
 MakeDetector = Callable[..., Detector]
@@ -187,7 +188,7 @@ def test_predicting_leaves_no_graph(detector: Detector) -> None:
 def test_fused_predicts_the_same_and_leaves_the_original_alone(detector: Detector) -> None:
     detector.eval()
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
-    fused = detector.fused()
+    fused = detector.fold()
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for ours, expected in zip(fused(images).prediction(), detector(images).prediction(), strict=True):
@@ -202,7 +203,7 @@ def test_fused_predicts_the_same_and_leaves_the_original_alone(detector: Detecto
 
 def test_fusing_works_from_training_mode_too(detector: Detector) -> None:
     detector.train()
-    fused = detector.fused()
+    fused = detector.fold()
     assert detector.training
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
@@ -285,7 +286,7 @@ def test_parameter_groups_tell_norms_biases_and_the_backbone_apart(detector: Det
 
 
 def test_no_table_of_positions_is_stored(detector: Detector) -> None:
-    for module in (detector, detector.fused()):
+    for module in (detector, detector.fold()):
         stored = set(module.state_dict()) - {name for name, _ in module.named_parameters()}
         assert {name.rpartition(".")[2] for name in stored} <= {"running_mean", "running_var", "num_batches_tracked"}
 

@@ -22,9 +22,9 @@ from pycocotools.cocoeval import COCOeval
 import boxwright
 from boxwright.cli.main import main
 from boxwright.compose.detectors import read_checkpoint
+from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.ops.boxes import iou
-from boxwright.structures import Detections
 from boxwright.training import loop
 from boxwright.training.log import read_log
 from boxwright.training.step import train_step

@@ -71,7 +71,7 @@ def test_published_parameters(recipe: str) -> None:
     expected, expected_fused, _, _ = PUBLISHED[recipe]
     assert num_parameters(detector) == expected
     for block in [module for module in detector.modules() if isinstance(module, RepVGGBlock)]:
-        block.fuse()
+        block.fold_norms()
     assert num_parameters(detector) == expected_fused
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,79 +14,28 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 
+from boxwright.contracts import Backbone, Head, MaskHead, MatchCountingHead, Neck, TaskHead
 from boxwright.data.images import ImageLike, normalize
 from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.equal_sizes import PreparedImage, prepare_equal_sizes
-from boxwright.layers.rep_vgg import fuse_for_inference
+from boxwright.detections import Detections
+from boxwright.layers.folding import fold_norms
+from boxwright.ops.boxes import clip_to_sizes
 from boxwright.ops.finite import check_finite
-from boxwright.queries.selection import SelectionQuality
-from boxwright.structures import Category, Detections, Features, ImageSize, LossTotals, Spec, Targets, Task, main_levels
+from boxwright.ops.mask_pasting import paste_masks
+from boxwright.structures import (
+    Category,
+    Decoded,
+    Features,
+    ImageSize,
+    LossTotals,
+    Targets,
+    Task,
+    main_levels,
+)
 
-
-class Backbone(Protocol):
-    """Images to levels."""
-
-    out_spec: Spec
-
-    def __call__(self, images: Tensor) -> Features: ...
-
-
-class Neck(Protocol):
-    """Levels to levels."""
-
-    out_spec: Spec
-
-    def __call__(self, features: Features, padding_mask: Tensor | None = None) -> Features: ...
-
-
-class Head(Protocol):
-    """Levels to detections. ``Any`` is the head's own output type, which only the head looks into."""
-
-    def __call__(
-        self, features: Features, padding_mask: Tensor | None = None, targets: Sequence[Targets] | None = None
-    ) -> Any: ...
-
-    def loss(self, output: Any, targets: Sequence[Targets], totals: LossTotals | None = None) -> dict[str, Tensor]: ...
-
-    def postprocess(self, output: Any, image_sizes: Sequence[ImageSize]) -> list[Detections]: ...
-
-
-@runtime_checkable
-class SelectingHead(Protocol):
-    """A head whose queries are selected, and can be judged before any decoder."""
-
-    def selection_quality(self, output: Any, targets: Sequence[Targets]) -> SelectionQuality | None:
-        """Counts over the selected queries; None where this head's options select none."""
-
-
-@runtime_checkable
-class MatchCountingHead(Protocol):
-    """A head whose losses are divided by the number of places that it gives to objects."""
-
-    def count_matches(self, targets: Sequence[Targets], canvas: tuple[int, int]) -> int:
-        """How many places, for images on a canvas of this (height, width) in pixels of the network's input."""
-
-
-@runtime_checkable
-class WorstCaseHead(Protocol):
-    """A head whose training steps take longer once it has learned to find objects."""
-
-    def worst_case_targets(self, targets: Sequence[Targets]) -> list[Targets]:
-        """Targets that give it as much to do now, for measuring how long a step will take."""
-
-
-@runtime_checkable
-class MaskHead(Protocol):
-    """A head that may be trained on masks, and then finds them; its options decide."""
-
-    needs_masks: bool
-
-
-@runtime_checkable
-class TaskHead(Protocol):
-    """A head that is for another task than detection, and says for which."""
-
-    task: Task
+MIN_SIDE = 1e-2
+"""Detections whose box has a shorter side within the image, in pixels of the network input, are dropped."""
 
 
 class Detector(nn.Module):
@@ -97,7 +46,7 @@ class Detector(nn.Module):
         necks: levels to levels, in order; may be empty.
         head: levels to detections.
         categories: label i means ``categories[i]``.
-        input_format: what the network wants its images to look like.
+        input_format: size and normalization of the network input.
     """
 
     def __init__(
@@ -118,12 +67,12 @@ class Detector(nn.Module):
 
     @property
     def task(self) -> Task:
-        """What it is trained for."""
+        """The task that it is trained for."""
         return self.head.task if isinstance(self.head, TaskHead) else "detection"
 
     @property
     def needs_masks(self) -> bool:
-        """Whether it is trained on masks and finds them."""
+        """Whether it is trained on masks and predicts them."""
         return isinstance(self.head, MaskHead) and self.head.needs_masks
 
     def forward(
@@ -133,14 +82,14 @@ class Detector(nn.Module):
         targets: Sequence[Targets] | None = None,
     ) -> Any:
         """The head's output for normalized images; with ``targets``, one that ``loss`` takes."""
-        spec: Spec = self.backbone.out_spec  # type: ignore[assignment]
+        spec = cast(Backbone, self.backbone).out_spec
         features: Features = self.backbone(images)
         auxiliary: Features = {}
         for neck in self.necks:
             auxiliary |= {name: features[name] for name, level in spec.items() if level.auxiliary}
             features = neck({name: features[name] for name in main_levels(spec)}, padding_mask)
-            spec = neck.out_spec  # type: ignore[assignment]
-        return self.head({**auxiliary, **features}, padding_mask, targets)
+            spec = cast(Neck, neck).out_spec
+        return self.head({**auxiliary, **features}, padding_mask, targets, valid_sizes(images, padding_mask))
 
     def loss(
         self, output: Any, targets: Sequence[Targets], totals: LossTotals | None = None
@@ -152,25 +101,51 @@ class Detector(nn.Module):
             targets: one per image.
             totals: of the whole optimizer step, over processes and accumulated batches; of ``targets`` where None.
         """
-        return self.head.loss(output, targets, totals)  # type: ignore[operator, no-any-return]
+        return cast(Head, self.head).loss(output, targets, totals)
 
-    def totals(self, targets: Sequence[Targets], canvas: tuple[int, int]) -> LossTotals:
-        """What ``loss`` divides by, of these images alone; those of a step's parts add up.
+    def totals(self, targets: Sequence[Targets], input_size: tuple[int, int]) -> LossTotals:
+        """The counts that ``loss`` divides by, of these images alone; those of a step's parts add up.
 
         Args:
             targets: one per image.
-            canvas: (height, width) of the network's input.
+            input_size: (height, width) of the network input.
         """
         totals = LossTotals.of(targets)
         if isinstance(self.head, MatchCountingHead):
-            totals = totals._replace(matches=self.head.count_matches(targets, canvas))
+            totals = totals._replace(matches=self.head.count_matches(targets, input_size))
         return totals
 
-    def postprocess(self, output: Any, image_sizes: Sequence[ImageSize]) -> list[Detections]:
-        """Detections of each image, best first, in pixels of the original image."""
-        return self.head.postprocess(output, image_sizes)  # type: ignore[operator, no-any-return]
+    def decode(self, output: Any) -> Decoded:
+        """Detections of fixed shape in pixels of the network input; of an output with or without targets."""
+        return cast(Head, self.head).decode(output)
 
-    @torch.inference_mode()
+    def postprocess(self, output: Any, image_sizes: Sequence[ImageSize]) -> list[Detections]:
+        """Detections of each image, best first, in pixels of the original image and cut to it.
+
+        Args:
+            output: of ``forward``.
+            image_sizes: one per image.
+
+        Raises:
+            ValueError: a score is not a number: the model has diverged.
+        """
+        decoded = self.decode(output)
+        check_finite(decoded.scores)
+        boxes, valid = _within_images(decoded, image_sizes)
+        detections = []
+        for i, size in enumerate(image_sizes):
+            keep = valid[i]
+            masks = None
+            if decoded.masks is not None:
+                # A mask is of all of its box, also of what reaches beyond the image.
+                whole = decoded.boxes[i, keep] * _scales([size], decoded.boxes)[0]
+                masks = paste_masks(decoded.masks[i, keep], whole, (size.height, size.width))
+            detections.append(
+                Detections(boxes[i, keep], decoded.scores[i, keep], decoded.labels[i, keep], masks, self.categories)
+            )
+        return detections
+
+    @torch.no_grad()
     def predict(
         self, images: ImageLike | Iterable[ImageLike], *, threshold: float = 0.0, batch_size: int = 8
     ) -> Detections | list[Detections]:
@@ -180,44 +155,43 @@ class Detector(nn.Module):
             images: one image, or several: a path, a PIL image, an array (h, w, 3) or a tensor (3, h, w), RGB, of
                 bytes or of floats in [0, 1]. A tensor of four dimensions is several.
             threshold: detections with a lower score are left out, in [0, 1].
-            batch_size: images that go through the network together, at most: only equal canvases do.
+            batch_size: images that go through the network together, at most: only equal input sizes do.
 
         Returns:
             detections in pixels of the original image; a list of them, in order, where several images came in.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: something is not an image, an argument is out of range, or what the model says is not a number.
+            ValueError: something is not an image, an argument is out of range, or a score is not a number.
         """
         if not 0 <= threshold <= 1 or batch_size < 1:
             raise ValueError(f"threshold is in [0, 1] and batch_size at least 1, not {threshold} and {batch_size}")
         single = isinstance(images, str | Path | Image.Image | np.ndarray) or (
             isinstance(images, Tensor) and images.ndim < 4
         )
-        several: list[ImageLike] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
+        several = [images] if single else list(cast(Iterable[ImageLike], images))
         was_training = self.training
         self.eval()
-        found: dict[int, Detections] = {}
+        predicted: dict[int, Detections] = {}
         try:
-            for batch in prepare_equal_sizes(several, self.input_format, batch_size):
-                found |= self._predict_batch(batch)
+            for batch in prepare_equal_sizes(cast(list[ImageLike], several), self.input_format, batch_size):
+                predicted |= self._predict_batch(batch)
         finally:
             self.train(was_training)
-        in_order = [found[place] for place in range(len(several))]
-        kept = [one.select(one.scores >= threshold) for one in in_order]
+        in_order = [predicted[index] for index in range(len(several))]
+        kept = [one[one.scores >= threshold] for one in in_order]
         return kept[0] if single else kept
 
     def _predict_batch(self, batch: Sequence[PreparedImage]) -> dict[int, Detections]:
         like = next(self.parameters())
         images = normalize(torch.stack([one.canvas for one in batch]).to(like.device), self.input_format)
-        found = self.postprocess(self(images.to(like.dtype)), [one.size for one in batch])
-        check_finite(one.scores for one in found)
-        return {one.place: d.cpu() for one, d in zip(batch, found, strict=True)}
+        detections = self.postprocess(self(images.to(like.dtype)), [one.size for one in batch])
+        return {one.place: d.cpu() for one, d in zip(batch, detections, strict=True)}
 
-    def fused(self) -> Detector:
+    def fold(self) -> Detector:
         """A copy for inference: RepVGG branches in one convolution, norms folded into the convolutions before them."""
         copy = deepcopy(self).eval().requires_grad_(False)
-        fuse_for_inference(copy)
+        fold_norms(copy)
         return copy
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
@@ -232,3 +206,28 @@ class Detector(nn.Module):
                 decay = "no_decay" if parameter.ndim <= 1 else "decay"
                 groups[f"{slot}/{decay}"].append((name, parameter))
         return dict(groups)
+
+
+def valid_sizes(images: Float[Tensor, "b 3 h w"], padding_mask: Bool[Tensor, "b h w"] | None) -> Float[Tensor, "#b 2"]:
+    """(height, width) of each image inside its padding, or of all, in pixels of the network input."""
+    if padding_mask is None:
+        return torch.tensor([images.shape[-2:]], device=images.device, dtype=torch.float32)
+    valid = ~padding_mask
+    return torch.stack((valid[:, :, 0].sum(1), valid[:, 0].sum(1)), -1).float()
+
+
+def _within_images(
+    decoded: Decoded, image_sizes: Sequence[ImageSize]
+) -> tuple[Float[Tensor, "b n 4"], Bool[Tensor, "b n"]]:
+    """Boxes in pixels of the original images, cut to them, and which of them are valid and have an area there."""
+    inputs = decoded.boxes.new_tensor([[size.input_height, size.input_width] for size in image_sizes])
+    clipped = clip_to_sizes(decoded.boxes, inputs)
+    valid = decoded.valid & (clipped[..., 2:] - clipped[..., :2] >= MIN_SIDE).all(-1)
+    originals = decoded.boxes.new_tensor([[size.height, size.width] for size in image_sizes])
+    return clip_to_sizes(decoded.boxes * _scales(image_sizes, decoded.boxes)[:, None], originals), valid
+
+
+def _scales(image_sizes: Sequence[ImageSize], like: Tensor) -> Float[Tensor, "b 4"]:
+    """Factors (x, y, x, y) from pixels of the network input to those of each original image."""
+    scales = [(size.width / size.input_width, size.height / size.input_height) for size in image_sizes]
+    return like.new_tensor(scales).repeat(1, 2)

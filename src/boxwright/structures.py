@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -109,30 +108,57 @@ class Targets(NamedTuple):
     masks: Bool[Tensor, "n h w"] | None = None
 
 
-class Detections(NamedTuple):
-    """What was found in one image, best first.
+class Decoded(NamedTuple):
+    """Detections of a batch in the one form that every head has, of fixed shape, best first.
 
-    ``boxes`` are corners (x1, y1, x2, y2) in pixels of the original image and lie inside it;
-    ``scores`` are in [0, 1]; ``labels`` are 0..C-1. ``masks`` are one mask of the original image's size for each, or
-    None where the task has none.
+    ``boxes`` are corners (x1, y1, x2, y2) in pixels of the network input, and may reach beyond the image; ``scores``
+    are in [0, 1], or not a number where the model has diverged; ``labels`` are 0..C-1; entries that are not ``valid``
+    fill up. ``masks`` are probabilities of the cells that each box consists of, or None where the head has none.
     """
 
-    boxes: Float[Tensor, "n 4"]
-    scores: Float[Tensor, " n"]
-    labels: Int[Tensor, " n"]
-    masks: tuple[RLE, ...] | None = None
+    boxes: Float[Tensor, "b n 4"]
+    scores: Float[Tensor, "b n"]
+    labels: Int[Tensor, "b n"]
+    valid: Bool[Tensor, "b n"]
+    masks: Float[Tensor, "b n s s"] | None = None
 
-    def cpu(self) -> Detections:
-        """The same on the CPU."""
-        return Detections(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu(), self.masks)
 
-    def select(self, places: Int[Tensor, " m"] | Bool[Tensor, " n"]) -> Detections:
-        """Some of them: by their places, in that order, or where it says so."""
-        masks = self.masks
-        if masks is not None:
-            order = torch.arange(len(masks))[places.cpu()]
-            masks = tuple(masks[i] for i in order.tolist())
-        return Detections(self.boxes[places], self.scores[places], self.labels[places], masks)
+class ObjectLimit(NamedTuple):
+    """An option that limits how many objects are found in an image.
+
+    ``option`` is its name in the head's own options, with dots, as in ``rpn.post_nms_top_k``; of an option with one
+    number for training and one for prediction, ``limit`` is that for prediction. ``per_level`` limits hold for each
+    level by itself.
+    """
+
+    option: str
+    limit: int
+    per_level: bool = False
+
+
+class ResidualBlock(NamedTuple):
+    """The layers of a residual block, shortcut left out, as prefixes of their names in the backbone's state."""
+
+    layers: tuple[str, ...]
+
+
+class SelectionQuality(NamedTuple):
+    """Selected queries: all, those with a high score, and those with a high score on a box that fits."""
+
+    selected: int
+    confident: int
+    confident_and_fitting: int
+
+    def __add__(self, other: object) -> SelectionQuality:
+        """The counts of both."""
+        if not isinstance(other, SelectionQuality):
+            return NotImplemented
+        return SelectionQuality(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def ratios(self) -> tuple[float, float]:
+        """Prop_cls and Prop_both of RT-DETR's Table 4, in [0, 1]."""
+        count = max(self.selected, 1)
+        return self.confident / count, self.confident_and_fitting / count
 
 
 class Batch(NamedTuple):

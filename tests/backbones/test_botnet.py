@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from boxwright.backbones.botnet import BoTNet
 from boxwright.backbones.resnet import ResNet
 from boxwright.layers.conv import FrozenBatchNorm2d
+from boxwright.layers.folding import fold_norms
 from boxwright.layers.position_attention import PositionAttention, resized_table
-from boxwright.layers.rep_vgg import fuse_for_inference
 from boxwright.structures import Level
 
 SMALL: dict[str, Any] = {"width": 4, "image_size": 64}
@@ -204,7 +204,7 @@ def test_folded_norms_change_no_output(options: dict[str, Any]) -> None:
     ours = shaken(botnet(**options)).double()
     x = make_images(64, 96).double()
     expected = ours(x)
-    fuse_for_inference(ours)
+    fold_norms(ours)
     norms = [m for m in ours.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d)]
     assert norms == [block.bn2 for block in ours.layer4]
     for name, level in ours(x).items():

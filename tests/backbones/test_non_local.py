@@ -13,8 +13,8 @@ from torch import nn
 from boxwright.backbones.non_local import NonLocal
 from boxwright.backbones.resnet import ResNet
 from boxwright.layers.conv import FrozenBatchNorm2d
+from boxwright.layers.folding import fold_norms
 from boxwright.layers.non_local_block import NonLocalBlock
-from boxwright.layers.rep_vgg import fuse_for_inference
 from boxwright.structures import Level
 
 SMALL: dict[str, Any] = {"width": 4}
@@ -137,7 +137,7 @@ def test_maps_of_any_size_are_trained_on(size: tuple[int, int], subsample: bool)
 def test_folded_norms_change_no_output(norm: Any) -> None:
     ours = shaken(non_local(num_blocks=5, norm=norm)).double()
     expected = ours(make_images().double())
-    fuse_for_inference(ours)
+    fold_norms(ours)
     assert not [m for m in ours.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d)]
     for name, level in ours(make_images().double()).items():
         torch.testing.assert_close(level, expected[name], rtol=1e-9, atol=1e-9)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from boxwright.backbones.resnet import ResNet
 from boxwright.layers.conv import FrozenBatchNorm2d
-from boxwright.layers.rep_vgg import fuse_for_inference
+from boxwright.layers.folding import fold_norms
 from boxwright.structures import Level
 
 DEPTHS = [18, 34, 50, 101, 152]
@@ -233,7 +233,7 @@ def test_folded_norms_change_no_output(depth: Any, dilation: Any, norm: Any) -> 
                 values.uniform_(0.5, 1.5)
     images = torch.rand(2, 3, 64, 96, dtype=torch.float64)
     expected = backbone(images)
-    fuse_for_inference(backbone)
+    fold_norms(backbone)
     assert not [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d)]
     for name, level in backbone(images).items():
         torch.testing.assert_close(level, expected[name], rtol=1e-9, atol=1e-9)

@@ -12,7 +12,7 @@ from torch import nn
 
 from boxwright.backbones.resnet import ResNet
 from boxwright.backbones.rfp import RFP
-from boxwright.layers.rep_vgg import fuse_for_inference
+from boxwright.layers.folding import fold_norms
 from boxwright.layers.switchable_conv import SwitchableConv2d
 from boxwright.necks.fpn import FPN
 from boxwright.structures import Level
@@ -170,7 +170,7 @@ def test_folded_norms_change_no_output(options: dict[str, Any]) -> None:
     ours = shaken(rfp(**options)).double().eval()
     x = make_images(64, 96).double()
     expected = ours(x)
-    fuse_for_inference(ours)
+    fold_norms(ours)
     for name, level in ours(x).items():
         torch.testing.assert_close(level, expected[name], rtol=1e-8, atol=1e-8)
     switches = sum(isinstance(module, SwitchableConv2d) for module in ours.modules())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from boxwright.backbones.timm import Timm
 from boxwright.layers.conv import FrozenBatchNorm2d
-from boxwright.layers.rep_vgg import fuse_for_inference
+from boxwright.layers.folding import fold_norms
 from boxwright.structures import Level
 
 EVERY = ("c1", "c2", "c3", "c4", "c5")
@@ -228,7 +228,7 @@ def test_folded_norms_change_no_output(model: str, left: int | None, norm: Any) 
     backbone = randomize(build(model, norm=norm)).eval()
     with torch.no_grad():
         expected = backbone(make_images(100, 75))
-        fuse_for_inference(backbone)
+        fold_norms(backbone)
         found = backbone(make_images(100, 75))
     norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d)]
     assert left is None or len(norms) == left

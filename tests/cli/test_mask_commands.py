@@ -56,7 +56,7 @@ def evaluated(model: Path, data: Path, out: Path, *arguments: str) -> dict[str, 
 def test_a_detector_says_whether_it_needs_masks(masked: Path, trained: Path) -> None:
     assert isinstance(boxwright.load(masked).head, MaskedRTDETR)
     assert boxwright.load(masked).needs_masks
-    assert boxwright.load(masked).fused().needs_masks
+    assert boxwright.load(masked).fold().needs_masks
     assert not boxwright.load(trained).needs_masks
 
 

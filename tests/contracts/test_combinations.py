@@ -11,8 +11,9 @@ from part_checks import composed
 from torch import Tensor
 
 from boxwright.compose.parts import list_parts
+from boxwright.detections import Detections
 from boxwright.detector import Detector
-from boxwright.structures import Detections, Targets
+from boxwright.structures import Targets
 from random_weights import calibrate
 
 MakeTargets = Callable[..., list[Targets]]
@@ -99,6 +100,6 @@ def test_norms_are_folded_without_a_change(backbone: str, necks: tuple[str, ...]
     calibrate(detector, images())
     detector.eval()
     with torch.no_grad():
-        expected, found = detector(images()).prediction(), detector.fused()(images()).prediction()
+        expected, found = detector(images()).prediction(), detector.fold()(images()).prediction()
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)

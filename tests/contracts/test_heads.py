@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from boxwright.compose.parts import find_part, list_parts
-from boxwright.detector import MatchCountingHead
-from boxwright.structures import Detections, ImageSize, LossTotals, Targets
+from boxwright.contracts import MatchCountingHead
+from boxwright.detections import Detections
+from boxwright.structures import ImageSize, LossTotals, Targets
 from random_weights import shake
 
 MakeTargets = Callable[..., list[Targets]]
@@ -209,7 +210,7 @@ def test_seeds(name: str) -> None:
 @pytest.mark.usefixtures("unchecked")
 @heads
 def test_the_fused_detector_exports_with_a_free_batch_height_and_width(name: str) -> None:
-    detector = composed("resnet_vd", ["hybrid_encoder"], name, NUM_CLASSES).fused()
+    detector = composed("resnet_vd", ["hybrid_encoder"], name, NUM_CLASSES).fold()
 
     def make_images(count: int, height: int, width: int) -> Tensor:
         return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(count))

@@ -18,9 +18,9 @@ from boxwright.data.masks import check_masks, decode_image_masks, render_record_
 from boxwright.data.readers.coco import read_coco
 from boxwright.data.records import DetectionData
 from boxwright.data.transforms.augment import View
+from boxwright.detections import Detections
 from boxwright.evaluation.coco_metrics import evaluate_detections
 from boxwright.ops.masks import encode_mask, to_json
-from boxwright.structures import Detections
 
 SIZES = {11: (30, 40), 5: (50, 20)}
 """Height and width of the tiny set's images with objects, by id."""

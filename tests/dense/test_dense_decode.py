@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from boxwright.dense.decode import dense_detections, hard_nms
+from boxwright.detections import Detections
 from boxwright.ops.box_deltas import decode_deltas
-from boxwright.structures import Detections, ImageSize
+from boxwright.structures import ImageSize
 
 SQUARE = ImageSize(100, 100, 100, 100)
 

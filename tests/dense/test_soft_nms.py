@@ -9,7 +9,7 @@ import torch
 from torchvision.ops import box_iou
 
 from boxwright.dense.soft_nms import soft_nms
-from boxwright.structures import Detections
+from boxwright.detections import Detections
 
 
 def candidates(count: int, num_classes: int, seed: int = 0) -> Detections:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.data.records import DetectionData, Record
+from boxwright.detections import Detections
 from boxwright.evaluation.coco_metrics import NUMBERS
 from boxwright.evaluation.evaluate import detect, evaluate
 from boxwright.ops.masks import encode_mask
-from boxwright.structures import Batch, Category, Detections, ImageSize, Targets
+from boxwright.structures import Batch, Category, ImageSize, Targets
 
 CPU = torch.device("cpu")
 

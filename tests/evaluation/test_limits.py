@@ -15,6 +15,7 @@ import torch
 from boxwright.data.masks import decode_image_masks
 from boxwright.data.readers.coco import open_data
 from boxwright.data.records import DetectionData, Record
+from boxwright.detections import Detections
 from boxwright.evaluation.coco_metrics import evaluate_detections
 from boxwright.evaluation.limits import Beyond, class_totals, coco_limit, head_limits, objects_per_class
 from boxwright.heads.cascade_rcnn import CascadeRCNN
@@ -24,7 +25,7 @@ from boxwright.heads.fcos import FCOS
 from boxwright.heads.mask_rcnn import MaskRCNN
 from boxwright.heads.retinanet import RetinaNet
 from boxwright.ops.masks import encode_mask
-from boxwright.structures import Category, Detections, Level
+from boxwright.structures import Category, Level
 
 NUCLEI = Path(__file__).parents[3] / "shared" / "data" / "nuclei"
 

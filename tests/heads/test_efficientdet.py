@@ -14,7 +14,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from boxwright.dense.towers import AnchorOutput
 from boxwright.heads.efficientdet import EfficientDet
-from boxwright.layers.rep_vgg import fuse_for_inference
+from boxwright.layers.folding import fold_norms
 from boxwright.ops.box_deltas import encode_deltas
 from boxwright.ops.boxes import iou
 from boxwright.structures import Features, ImageSize, Level, LossTotals, Spec, Targets
@@ -153,7 +153,7 @@ def test_norms_fold_into_a_convolution_of_each_level() -> None:
     calibrate(head, maps())
     fused = deepcopy(head.eval())
     for _ in range(2):
-        fuse_for_inference(fused)
+        fold_norms(fused)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
     with torch.no_grad():
         expected, found = head(maps(40, 70)), fused(maps(40, 70))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diverged_head import assert_says_that_it_has_diverged
 
-from boxwright.detector import WorstCaseHead
+from boxwright.contracts import WorstCaseHead
 from boxwright.heads.faster_rcnn import FasterRCNN
 from boxwright.heads.mask_rcnn import MaskRCNN
 from boxwright.ops.masks import decode_mask

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from boxwright.layers.conv import ConvNorm
-from boxwright.layers.rep_vgg import CSPRepLayer, RepVGGBlock, fuse_for_inference
+from boxwright.layers.folding import fold_norms
+from boxwright.layers.rep_vgg import CSPRepLayer, RepVGGBlock
 
 
 def trained(module: nn.Module) -> nn.Module:
@@ -33,7 +34,7 @@ def test_fusing_a_block_keeps_what_it_computes() -> None:
     assert isinstance(block, RepVGGBlock)
     x = torch.randn(2, 16, 11, 8)
     before = block(x)
-    block.fuse()
+    block.fold_norms()
     assert (block(x) - before).abs().max() < 1e-4
     assert [type(child) for child in block.children()] == [nn.Conv2d, nn.SiLU]
     assert sum(p.numel() for p in block.parameters()) == 16 * 16 * 9 + 16
@@ -42,9 +43,9 @@ def test_fusing_a_block_keeps_what_it_computes() -> None:
 def test_fusing_twice_is_fusing_once() -> None:
     block = trained(RepVGGBlock(4))
     assert isinstance(block, RepVGGBlock)
-    block.fuse()
+    block.fold_norms()
     weight = block.conv3x3.weight
-    block.fuse()
+    block.fold_norms()
     assert block.conv3x3.weight is weight
 
 
@@ -84,6 +85,6 @@ def test_everything_below_a_module_is_fused() -> None:
     module = trained(module)
     x = torch.randn(2, 3, 16, 16)
     before = module(x)
-    fuse_for_inference(module)
+    fold_norms(module)
     assert not any(isinstance(child, nn.BatchNorm2d) for child in module.modules())
     assert (module(x) - before).abs().max() < 1e-4

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from boxwright.layers.rep_vgg import fuse_for_inference
+from boxwright.layers.folding import fold_norms
 from boxwright.layers.same_padding import max_pool_same
 from boxwright.layers.separable_conv import SeparableConv, efficientdet_norm, pointwise_norm
 
@@ -41,8 +41,8 @@ def test_folding_the_norm_changes_nothing(bias: bool) -> None:
     norm.running_var.uniform_(0.2, 3)
     x = torch.randn(2, 4, 5, 5)
     before = block.eval()(x)
-    fuse_for_inference(block)
-    fuse_for_inference(block)
+    fold_norms(block)
+    fold_norms(block)
     assert isinstance(block.pointwise.norm, nn.Identity)
     torch.testing.assert_close(block(x), before, rtol=0, atol=1e-4)
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from boxwright.layers.rep_vgg import fuse_for_inference
+from boxwright.layers.folding import fold_norms
 from boxwright.layers.switchable_conv import SwitchableConv2d
 
 
@@ -87,7 +87,7 @@ def test_stored_weights_change_no_output_once_or_twice() -> None:
     conv = randomized()
     before = conv(make_image(5, 6))
     for _ in range(2):
-        fuse_for_inference(conv)
+        fold_norms(conv)
         torch.testing.assert_close(conv(make_image(5, 6)), before, rtol=1e-10, atol=1e-10)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.layers.rep_vgg import fuse_for_inference
+from boxwright.layers.folding import fold_norms
 from boxwright.necks.bifpn import BiFPN, Node
 from boxwright.structures import Features, Level, Spec
 from random_weights import calibrate, shake
@@ -148,7 +148,7 @@ def test_folding_the_norms_changes_nothing(activation: Any) -> None:
     calibrate(neck, maps(SPEC, 256, 256))
     features = maps(SPEC)
     before = neck.eval()(features)
-    fuse_for_inference(neck)
+    fold_norms(neck)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in neck.modules())
     after = neck(features)
     for name, level in before.items():

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import boxwright
+from boxwright.layers.folding import fold_norms
 from boxwright.layers.positions import encode_sine_grid
-from boxwright.layers.rep_vgg import fuse_for_inference
 from boxwright.layers.tokens import to_map, to_tokens
 from boxwright.necks.hybrid_encoder import HybridEncoder
 from boxwright.structures import Features, Level, Spec
@@ -112,7 +112,7 @@ def test_fused_for_inference_it_computes_the_same() -> None:
         neck(features)
     neck.eval()
     before = neck(features)
-    fuse_for_inference(neck)
+    fold_norms(neck)
     for name, x in neck(features).items():
         assert (x - before[name]).abs().max() < 1e-4
 

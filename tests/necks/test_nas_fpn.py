@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from boxwright.layers.rep_vgg import fuse_for_inference
+from boxwright.layers.folding import fold_norms
 from boxwright.necks.nas_fpn import NASFPN
 from boxwright.structures import Features, Level, Spec
 from random_weights import calibrate, shake
@@ -206,8 +206,8 @@ def test_every_parameter_learns(levels: int, wiring: Any) -> None:
 def test_folding_the_norms_changes_nothing(wiring: Any) -> None:
     neck = calibrated(SPEC, out_channels=8, repeats=2, wiring=wiring).float()
     before = neck(maps(SPEC))
-    fuse_for_inference(neck)
-    fuse_for_inference(neck)
+    fold_norms(neck)
+    fold_norms(neck)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in neck.modules())
     for name, level in neck(maps(SPEC)).items():
         torch.testing.assert_close(level, before[name], rtol=0, atol=1e-4)

@@ -21,7 +21,7 @@ def test_counts() -> None:
     targets = [NormalizedTargets(torch.tensor([1, 0]), torch.tensor([BOX, [0.8, 0.8, 0.1, 0.1]])), none]
     quality = selection_quality(logits, boxes, targets)
     assert quality == SelectionQuality(selected=8, confident=4, confident_and_fitting=1)
-    assert quality.shares() == (0.5, 0.125)
+    assert quality.ratios() == (0.5, 0.125)
     assert selection_quality(logits, boxes, targets, iou_threshold=0.4).confident_and_fitting == 2
     assert selection_quality(logits, boxes, targets, score_threshold=0.8).confident == 0
     assert quality + quality == SelectionQuality(16, 8, 2)

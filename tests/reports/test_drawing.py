@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from boxwright.data.records import Record
+from boxwright.detections import Detections
 from boxwright.ops.masks import encode_mask
 from boxwright.reports import drawing
 from boxwright.reports.drawing import class_color, draw_detections, draw_truth
-from boxwright.structures import Category, Detections
+from boxwright.structures import Category
 
 GRAY = np.full((200, 300, 3), 128, dtype=np.uint8)
 CATEGORIES = (Category(1, "cell"), Category(5, "x" * 500), Category(9, "细胞 🧫 Zelle\n\tß"))

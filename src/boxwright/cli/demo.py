@@ -28,12 +28,12 @@ from boxwright.data.images import read_image
 from boxwright.data.readers.coco import open_data
 from boxwright.data.records import DetectionData
 from boxwright.data.synthetic.shapes import draw_data_set
+from boxwright.detections import Detections
 from boxwright.evaluation.evaluate import Evaluation
 from boxwright.evaluation.tables import evaluation_tables
 from boxwright.files import check_folder, write_text
 from boxwright.reports.drawing import draw_detections
 from boxwright.reports.report import ReportImage, require_extra, write_report
-from boxwright.structures import Detections
 from boxwright.training.checkpoint import BEST, LAST
 from boxwright.training.log import read_log
 from boxwright.workflows.validation import Validation
@@ -132,7 +132,7 @@ def _write_predictions(folder: Path, images: Sequence[ReportImage], data: Detect
     rows: list[dict[str, Any]] = []
     for image in images:
         name = image.record.path.name
-        kept = image.detections.select(image.detections.scores >= THRESHOLD)
+        kept = image.detections[image.detections.scores >= THRESHOLD]
         draw_detections(image.image, kept, data.categories, threshold=THRESHOLD).save(folder / name, quality=95)
         rows += detection_rows(name, kept, data.categories)
     write_text(folder / "predictions.json", json.dumps(rows, indent=1) + "\n")

@@ -13,13 +13,13 @@ from rich.console import Console
 from boxwright.cli.arguments import CommandParser
 from boxwright.cli.data_arguments import read_split
 from boxwright.compose.detectors import build_resolved, checkpoint_path, load, read_checkpoint
+from boxwright.contracts import SelectingHead
 from boxwright.data.masks import check_masks
-from boxwright.detector import Detector, SelectingHead
+from boxwright.detector import Detector
 from boxwright.evaluation.limits import MAX_DETECTIONS, head_limits
 from boxwright.evaluation.tables import evaluation_tables
 from boxwright.files import check_target, write_text
-from boxwright.queries.selection import SelectionQuality
-from boxwright.structures import Batch
+from boxwright.structures import Batch, SelectionQuality
 from boxwright.training.distributed import choose_device
 from boxwright.workflows.validation import Validation
 
@@ -149,7 +149,7 @@ class SelectionCounter:
     def line(self) -> str:
         """The shares in a sentence."""
         assert self.quality is not None
-        confident, fitting = self.quality.shares()
+        confident, fitting = self.quality.ratios()
         return (
             f"of {self.quality.selected:,} selected queries {confident:.2%} have a score above 0.5, "
             f"{fitting:.2%} and an IoU above 0.5"
@@ -159,5 +159,5 @@ class SelectionCounter:
         """``selection``, where there is one: Prop_cls and Prop_both of RT-DETR's Table 4, as shares."""
         if self.quality is None:
             return {}
-        confident, fitting = self.quality.shares()
+        confident, fitting = self.quality.ratios()
         return {"selection": {"selected": self.quality.selected, "Prop_cls": confident, "Prop_both": fitting}}

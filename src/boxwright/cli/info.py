@@ -70,7 +70,7 @@ def measure(recipe: Recipe, num_classes: int, counted: Mapping[Any, Any] | None 
     categories = [Category(i, f"class_{i}") for i in range(num_classes)]
     detector = build_resolved(recipe, categories=categories).eval()
     size = recipe["input"]["image_size"]
-    fused = detector.fused()
+    fused = detector.fold()
     if fused.needs_masks and hasattr(fused.head, "count_as_published"):
         fused.head.count_as_published = True  # type: ignore[assignment]
     deployed = _flops(fused, size, counted).get("Global", 0)

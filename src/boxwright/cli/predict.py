@@ -17,11 +17,12 @@ from boxwright.cli.arguments import CommandParser
 from boxwright.compose.detectors import load
 from boxwright.data.image_check import SUFFIXES
 from boxwright.data.images import read_image
+from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.files import check_folder, check_target, write_text
 from boxwright.ops.masks import to_json
 from boxwright.reports.drawing import draw_detections
-from boxwright.structures import Category, Detections
+from boxwright.structures import Category
 from boxwright.training.distributed import choose_device
 
 
@@ -64,7 +65,7 @@ def run(argv: Sequence[str]) -> int:
     target = Path(options.json) if options.json else None
     if target is not None:
         check_target(target)
-    detector = load(options.model, trusted=options.trust).fused().to(choose_device(options.device))
+    detector = load(options.model, trusted=options.trust).fold().to(choose_device(options.device))
     if next(detector.parameters()).device.type == "cpu":
         detector.to(memory_format=torch.channels_last)
 
@@ -163,8 +164,8 @@ def _predict(
         if classifies:
             best = torch.arange(len(detections.scores)) == 0
             # The boxes of an image's classes are all the same: one of them is drawn.
-            drawn = detections.select(best)
-            detections = detections.select(best | (detections.scores >= threshold))
+            drawn = detections[best]
+            detections = detections[best | (detections.scores >= threshold)]
         _save(draw_detections(image, drawn, detector.categories, threshold=0.0), target)
         rows += detection_rows(file.name, detections, detector.categories)
     return rows

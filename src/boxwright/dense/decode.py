@@ -9,9 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from boxwright.detections import Detections
 from boxwright.ops.boxes import at_least_float32, clip_xyxy, resized
 from boxwright.ops.finite import check_finite
-from boxwright.structures import Detections, ImageSize
+from boxwright.structures import ImageSize
 
 Decode = Callable[[Tensor, Tensor], Tensor]
 """(offsets, anchors), both (n, 4), to corner boxes in pixels of the network's input."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from boxwright.detections import Detections
 from boxwright.ops.boxes import iou
-from boxwright.structures import Detections
 
 
 def soft_nms(

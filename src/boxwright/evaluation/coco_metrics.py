@@ -15,8 +15,8 @@ from jaxtyping import Float64
 
 from boxwright.data.mask_file import run_lengths_of
 from boxwright.data.records import DetectionData, Record
+from boxwright.detections import Detections
 from boxwright.evaluation.limits import MAX_DETECTIONS, class_totals, coco_limit
-from boxwright.structures import Detections
 
 Task = Literal["bbox", "segm"]
 

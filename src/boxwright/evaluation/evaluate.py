@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.data.records import DetectionData
+from boxwright.detections import Detections
 from boxwright.evaluation.class_accuracy import ClassAccuracy, class_accuracy
 from boxwright.evaluation.coco_metrics import CocoMetrics, evaluate_detections
 from boxwright.evaluation.limits import MAX_DETECTIONS
-from boxwright.structures import Batch, Detections, ImageSize
+from boxwright.structures import Batch, ImageSize
 
 
 @runtime_checkable

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
 
+from boxwright.contracts import LimitedHead
 from boxwright.data.records import DetectionData, Record
 
 MAX_DETECTIONS = 100
 """COCO's: per image and class, the best so many detections are evaluated."""
-
-LIMITS = ("num_queries", "pre_nms_top_k", "post_nms_top_k", "max_detections")
-"""Options of heads that say how many objects are found in an image."""
-
-OF_A_LEVEL = ("pre_nms_top_k",)
-"""Those of them that most heads apply to each level by itself."""
 
 
 class Beyond(NamedTuple):
@@ -62,32 +57,19 @@ def head_limits(data: DetectionData, head: object) -> dict[str, str]:
 
     So many are hidden at least: what the options let through is still to be found and to survive suppression.
     """
-    limits = {option: limit for option in LIMITS if (limit := _limit(getattr(head, option, None))) is not None}
+    limits = head.object_limits() if isinstance(head, LimitedHead) else ()
     counts = [np.count_nonzero(~record.crowd, keepdims=True) for record in data.records] if limits else []
     lines = {}
-    for option, limit in limits.items():
+    for option, limit, per_level in limits:
         beyond = Beyond.of(counts, limit)
         if beyond.objects:
-            shared = " where those of an image share a level, as objects of one size do" if option in OF_A_LEVEL else ""
-            name = _label(head, option)
+            shared = " where those of an image share a level, as objects of one size do" if per_level else ""
             lines[option] = (
                 f"{data.source}: {beyond.images} of {len(data.records)} images have more than {limit} objects: "
-                f"{beyond.hidden()} cannot be found{shared} ({name} is {limit}; the most in an image are "
-                f"{beyond.most})"
+                f"{beyond.hidden()} cannot be found{shared} (head.{option} is {limit} in prediction; the most in an "
+                f"image are {beyond.most})"
             )
     return lines
-
-
-def _label(head: object, option: str) -> str:
-    """The name of an option in a message: of one that has two numbers, the second counts."""
-    return f"head.{option}" if isinstance(getattr(head, option), int) else f"the second number of head.{option}"
-
-
-def _limit(value: object) -> int | None:
-    """In prediction: of an option that has two numbers, the second."""
-    if isinstance(value, Sequence) and len(value) == 2:
-        value = value[1]
-    return value if isinstance(value, int) else None
 
 
 def coco_limit(data: DetectionData, max_detections: int = MAX_DETECTIONS) -> str | None:

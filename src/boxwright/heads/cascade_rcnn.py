@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from boxwright.detections import Detections
 from boxwright.layers.option_checks import check_counts, check_shares
 from boxwright.ops.box_deltas import Weights, decode_deltas
 from boxwright.ops.boxes import clip_to_sizes
@@ -24,7 +25,7 @@ from boxwright.regions.levels import Epsilon
 from boxwright.regions.roi_extractor import Fusion, RoIExtractorKind
 from boxwright.regions.rpn import RPNOutput
 from boxwright.regions.rpn_loss import RPNLoss
-from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
+from boxwright.structures import Features, ImageSize, LossTotals, Spec, Targets
 
 __all__ = ["CascadeRCNN"]
 

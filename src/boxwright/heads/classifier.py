@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from boxwright.detections import Detections
 from boxwright.layers.option_checks import check_shares
 from boxwright.layers.padding import resize_mask
 from boxwright.ops.boxes import at_least_float32
-from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets, Task, head_levels
+from boxwright.structures import Features, ImageSize, LossTotals, Spec, Targets, Task, head_levels
 
 __all__ = ["Classifier"]
 

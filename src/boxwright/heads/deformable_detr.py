@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from boxwright.detections import Detections
 from boxwright.layers.deformable_attention import DeformableDecoderLayer
 from boxwright.layers.deformable_transformer import (
     LevelTokens,
@@ -32,7 +33,7 @@ from boxwright.queries.criterion import SetCriterion, named_terms, normalized_ta
 from boxwright.queries.decode import sigmoid_detections
 from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.selection import SelectionQuality, selection_quality
-from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets, head_levels
+from boxwright.structures import Features, ImageSize, LossTotals, Spec, Targets, head_levels
 
 __all__ = ["DeformableDETR"]
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from boxwright.detections import Detections
 from boxwright.layers.full_precision import run_in_full_precision
 from boxwright.layers.mlp import MLP
 from boxwright.layers.option_checks import check_counts, check_hidden_dim, check_shares
@@ -20,7 +21,7 @@ from boxwright.queries.class_losses import CrossEntropyLoss, SoftmaxCost
 from boxwright.queries.criterion import SetCriterion, named_terms, normalized_targets
 from boxwright.queries.decode import softmax_detections
 from boxwright.queries.matching import HungarianMatcher
-from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets, head_levels
+from boxwright.structures import Features, ImageSize, LossTotals, Spec, Targets, head_levels
 
 __all__ = ["DETR"]
 

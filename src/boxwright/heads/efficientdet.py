@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from boxwright.dense.decode import dense_detections, hard_nms
 from boxwright.dense.soft_nms import soft_nms as soften
 from boxwright.dense.towers import AnchorOutput
+from boxwright.detections import Detections
 from boxwright.layers.conv import fold
 from boxwright.layers.full_precision import run_in_full_precision
 from boxwright.layers.input_projection import InputProjection
@@ -25,7 +26,7 @@ from boxwright.ops.anchors import grid_anchors
 from boxwright.ops.box_deltas import decode_deltas, encode_deltas
 from boxwright.ops.box_matching import match_by_iou, matched_anchors
 from boxwright.ops.boxes import at_least_float32
-from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
+from boxwright.structures import Features, ImageSize, LossTotals, Spec, Targets
 
 __all__ = ["EfficientDet"]
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from boxwright.detections import Detections
 from boxwright.layers.option_checks import check_counts, check_shares
 from boxwright.ops.finite import check_finite
 from boxwright.regions.assignment import SampledRegions, sample_regions, sampled
@@ -22,7 +23,7 @@ from boxwright.regions.levels import Epsilon
 from boxwright.regions.roi_extractor import Fusion, RoIExtractorKind
 from boxwright.regions.rpn import RPNOutput
 from boxwright.regions.rpn_loss import RPNLoss
-from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
+from boxwright.structures import Features, ImageSize, LossTotals, Spec, Targets
 
 __all__ = ["FasterRCNN"]
 

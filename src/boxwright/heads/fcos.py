@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from boxwright.dense.decode import dense_detections, hard_nms
 from boxwright.dense.point_matching import match_points, scale_ranges
 from boxwright.dense.towers import ConvTower, TowerNorm
+from boxwright.detections import Detections
 from boxwright.layers.conv_over_levels import conv_over_levels
 from boxwright.layers.full_precision import run_in_full_precision
 from boxwright.layers.input_projection import InputProjection
@@ -24,7 +25,7 @@ from boxwright.losses.focal import summed_focal_loss_of_levels
 from boxwright.ops.anchors import grid_anchors
 from boxwright.ops.box_matching import matched_anchors
 from boxwright.ops.boxes import at_least_float32, generalized_iou, inverse_sigmoid, xyxy_to_cxcywh
-from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
+from boxwright.structures import Features, ImageSize, LossTotals, Spec, Targets
 
 __all__ = ["FCOS"]
 

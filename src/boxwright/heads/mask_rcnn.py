@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from boxwright.detections import Detections
 from boxwright.layers.option_checks import check_counts, check_shares
 from boxwright.ops.boxes import at_least_float32
 from boxwright.ops.finite import check_finite
@@ -35,7 +36,7 @@ from boxwright.regions.roi_extractor import Fusion, RoIExtractorKind
 from boxwright.regions.rpn import RPNOutput
 from boxwright.regions.rpn_loss import RPNLoss
 from boxwright.regions.sampling import max_positives
-from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
+from boxwright.structures import Features, ImageSize, LossTotals, Spec, Targets
 
 __all__ = ["MaskRCNN"]
 

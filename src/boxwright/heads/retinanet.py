@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from boxwright.dense.decode import dense_detections, hard_nms
 from boxwright.dense.towers import AnchorOutput, ConvTower, TowerNorm
+from boxwright.detections import Detections
 from boxwright.layers.conv_over_levels import conv_over_levels
 from boxwright.layers.full_precision import run_in_full_precision
 from boxwright.layers.input_projection import InputProjection
@@ -23,7 +24,7 @@ from boxwright.ops.anchors import grid_anchors, octave_anchors
 from boxwright.ops.box_deltas import decode_deltas, encode_deltas
 from boxwright.ops.box_matching import IGNORED, match_by_iou, matched_anchors
 from boxwright.ops.boxes import at_least_float32, generalized_iou
-from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets
+from boxwright.structures import Features, ImageSize, LossTotals, Spec, Targets
 
 __all__ = ["RetinaNet"]
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from boxwright.detections import Detections
 from boxwright.layers.conv import ConvNorm
 from boxwright.layers.deformable_attention import DeformableDecoderLayer
 from boxwright.layers.full_precision import run_in_full_precision
@@ -26,7 +27,7 @@ from boxwright.queries.decode import sigmoid_detections
 from boxwright.queries.denoising import DenoisingQueries, denoising_queries
 from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.selection import SelectionQuality, selection_quality
-from boxwright.structures import Detections, Features, ImageSize, LossTotals, Spec, Targets, head_levels
+from boxwright.structures import Features, ImageSize, LossTotals, Spec, Targets, head_levels
 
 __all__ = ["RTDETR"]
 

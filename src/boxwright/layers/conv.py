@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -109,14 +109,6 @@ def overwrite(activation: nn.Module) -> None:
     """
     if isinstance(activation, nn.ReLU | nn.SiLU):
         activation.inplace = True
-
-
-@runtime_checkable
-class FoldsNorms(Protocol):
-    """A module that can put its norms into the convolutions before them."""
-
-    def fold_norms(self) -> None:
-        """Do so, in place, for inference; once or more often."""
 
 
 def fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from boxwright.layers.conv import ACTIVATIONS, Activation, ConvNorm, FoldsNorms, folded, overwrite, with_weights
+from boxwright.layers.conv import ACTIVATIONS, Activation, ConvNorm, folded, overwrite, with_weights
 
 
 class RepVGGBlock(nn.Module):
@@ -33,8 +33,8 @@ class RepVGGBlock(nn.Module):
         return self.activation(y)  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def fuse(self) -> None:
-        """Replace both branches by one 3 x 3 convolution with bias. For inference only."""
+    def fold_norms(self) -> None:
+        """Replace both branches and their norms by one 3 x 3 convolution with bias. For inference only."""
         if not isinstance(self.conv3x3, ConvNorm) or self.conv1x1 is None:
             return
         weight, bias = folded(self.conv3x3.conv, self.conv3x3.norm)
@@ -69,13 +69,3 @@ class CSPRepLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
         return self.expand(self.blocks(self.conv1(x)) + self.conv2(x))  # type: ignore[no-any-return]
-
-
-def fuse_for_inference(module: nn.Module) -> None:
-    """Fuse every RepVGG block and fold every norm below ``module``, in place."""
-    for child in module.modules():
-        if isinstance(child, RepVGGBlock):
-            child.fuse()
-    for child in list(module.modules()):
-        if isinstance(child, FoldsNorms):
-            child.fold_norms()

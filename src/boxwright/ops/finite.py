@@ -1,23 +1,26 @@
-"""Whether a model still says numbers."""
+"""Predictions that are not numbers: kept visible, and reported."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def check_finite(said: Iterable[Tensor]) -> None:
-    """What a model says of images is numbers; infinities are.
+def nan_like_any(*tensors: Float[Tensor, b * _n]) -> Float[Tensor, " b"]:
+    """0 for each image, or NaN where any of its values is NaN; infinities are numbers.
 
-    What is not a number exceeds no threshold, so that a model that has diverged would only seem to find nothing.
-
-    Raises:
-        ValueError: one is not.
+    Added to scores it keeps a diverged model visible: what is not a number exceeds no threshold and covers no other
+    box, so that the model would only seem to find nothing.
     """
-    if torch.stack([x.isnan().any() for x in said]).any():
+    broken = torch.stack([x.flatten(1).isnan().any(1) for x in tensors]).any(0)
+    return torch.where(broken, torch.nan, 0.0)
+
+
+def check_finite(scores: Tensor) -> None:
+    """Raise ``ValueError`` if a score is not a number."""
+    if scores.isnan().any():
         raise ValueError(
-            "what the model says is not a number, so it has diverged; train it again with a lower learning rate or "
-            "without mixed precision"
+            "the model predicts values that are not numbers, so it has diverged; train it again with a lower learning "
+            "rate or without mixed precision"
         )

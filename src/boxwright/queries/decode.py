@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from boxwright.detections import Detections
 from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, resized
-from boxwright.structures import Detections, ImageSize
+from boxwright.structures import ImageSize
 
 
 def sigmoid_detections(

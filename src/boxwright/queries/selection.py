@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -11,25 +10,7 @@ from torch import Tensor
 
 from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, iou
 from boxwright.queries.matching import NormalizedTargets
-
-
-class SelectionQuality(NamedTuple):
-    """Selected queries: all, those with a high score, and those with a high score on a box that fits."""
-
-    selected: int
-    confident: int
-    confident_and_fitting: int
-
-    def __add__(self, other: object) -> SelectionQuality:
-        """The counts of both."""
-        if not isinstance(other, SelectionQuality):
-            return NotImplemented
-        return SelectionQuality(*(a + b for a, b in zip(self, other, strict=True)))
-
-    def shares(self) -> tuple[float, float]:
-        """Prop_cls and Prop_both of RT-DETR's Table 4, in [0, 1]."""
-        count = max(self.selected, 1)
-        return self.confident / count, self.confident_and_fitting / count
+from boxwright.structures import SelectionQuality
 
 
 @torch.no_grad()

@@ -8,11 +8,12 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from boxwright.detections import Detections
 from boxwright.ops.box_deltas import FAST_RCNN_WEIGHTS, Weights, decode_deltas
 from boxwright.ops.boxes import boxes_as_rows, clip_to_sizes, resized
 from boxwright.ops.nms import nms_top_k
 from boxwright.regions.proposals import Proposals
-from boxwright.structures import Detections, ImageSize
+from boxwright.structures import ImageSize
 
 MIN_SIDE = 1e-2
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from boxwright.data.masks import decode_image_mask
 from boxwright.data.records import Record
+from boxwright.detections import Detections
 from boxwright.ops.masks import decode_mask
-from boxwright.structures import Category, Detections
+from boxwright.structures import Category
 
 Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
@@ -78,7 +79,7 @@ def draw_detections(
         threshold: the lowest score that is drawn.
         scale: resize the image by so much first, which leaves room for letters in a small one.
     """
-    kept = detections.select(detections.scores >= threshold)
+    kept = detections[detections.scores >= threshold]
     masks = [None] * len(kept.scores) if kept.masks is None else [partial(decode_mask, rle) for rle in kept.masks]
     items = [
         _Item(

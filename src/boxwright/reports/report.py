@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image
 
 from boxwright.data.records import Record
+from boxwright.detections import Detections
 from boxwright.reports import charts
 from boxwright.reports.drawing import class_color, draw_detections, draw_truth
-from boxwright.structures import Category, Detections
+from boxwright.structures import Category
 
 _IMAGE_SIDE = 720
 """Longest side of an image in the report, in pixels; smaller ones are enlarged to it, up to four times."""

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 
 from boxwright.compose.train_options import TrainOptions
-from boxwright.detector import Detector, WorstCaseHead
+from boxwright.contracts import WorstCaseHead
+from boxwright.detector import Detector
 from boxwright.structures import Batch
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer

@@ -69,7 +69,7 @@ class Validation:
         self, detector: Detector, limit: int | None
     ) -> tuple[Detector, BatchLoader, DetectionData, torch.device]:
         data = self.data if limit is None else replace(self.data, records=self.data.records[:limit])
-        fused = detector.fused()
+        fused = detector.fold()
         device = next(fused.parameters()).device
         if device.type == "cpu":
             fused.to(memory_format=torch.channels_last)

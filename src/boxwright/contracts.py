@@ -1,0 +1,162 @@
+"""The contracts of parts: what every backbone, neck and head has, and what some may have besides.
+
+The detector, the workflows and the contract tests ask for nothing that is not declared here: no class, no option and
+no child is looked up by its name. A capability is asked for by ``isinstance`` with one of the protocols below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from boxwright.structures import (
+    Decoded,
+    Features,
+    LossTotals,
+    ObjectLimit,
+    ResidualBlock,
+    SelectionQuality,
+    Spec,
+    Targets,
+    Task,
+)
+
+
+class Backbone(Protocol):
+    """Images to levels."""
+
+    out_spec: Spec
+
+    def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Features:
+        """Maps of the levels of ``out_spec``, each of ceil(size / stride) cells."""
+
+
+class Neck(Protocol):
+    """Levels to levels. Auxiliary levels pass it by: its ``in_spec`` has none."""
+
+    out_spec: Spec
+
+    def __call__(self, features: Features, padding_mask: Bool[Tensor, "b h w"] | None = None) -> Features:
+        """Maps of the levels of ``out_spec``; ``padding_mask`` is True on padding, None where there is none."""
+
+
+class Head(Protocol):
+    """Levels to an output of the head's own type, which only its ``loss`` and ``decode`` look into."""
+
+    def __call__(
+        self,
+        features: Features,
+        padding_mask: Bool[Tensor, "b h w"] | None = None,
+        targets: Sequence[Targets] | None = None,
+        valid_sizes: Float[Tensor, "#b 2"] | None = None,
+    ) -> Any:
+        """Predict; with ``targets`` also what ``loss`` needs.
+
+        Args:
+            features: maps of all levels.
+            padding_mask: True on padding, None where there is none.
+            targets: one per image, where the output is for ``loss``.
+            valid_sizes: (height, width) of each image inside its padding, or of all, in pixels of the network input;
+                read off ``padding_mask``, or else the finest map, where None.
+        """
+
+    def loss(self, output: Any, targets: Sequence[Targets], totals: LossTotals | None = None) -> dict[str, Tensor]:
+        """Weighted, named terms, whose sum is trained on; of an output that was made with the same targets."""
+
+    def decode(self, output: Any) -> Decoded:
+        """Detections of fixed shape, best first, of an output with or without targets.
+
+        No loop over images and no shape that depends on data: ``torch.export`` traces it. What is not a number in the
+        output is not a number in the scores.
+        """
+
+
+@runtime_checkable
+class TaskHead(Protocol):
+    """A head that says what it is trained for; others are for detection."""
+
+    task: Task
+
+
+@runtime_checkable
+class MaskHead(Protocol):
+    """A head that may be trained on masks, and then predicts them; its options decide."""
+
+    needs_masks: bool
+
+
+@runtime_checkable
+class MatchCountingHead(Protocol):
+    """A head whose losses are divided by the number of predictions that are matched with objects."""
+
+    def count_matches(self, targets: Sequence[Targets], input_size: tuple[int, int]) -> int:
+        """Count the predictions that are matched with an object, at a network input of this (height, width)."""
+
+
+@runtime_checkable
+class SelectingHead(Protocol):
+    """A head whose queries are selected, and can be judged before any decoder."""
+
+    def selection_quality(self, output: Any, targets: Sequence[Targets]) -> SelectionQuality | None:
+        """Count over the selected queries; None where this head's options select none."""
+
+
+@runtime_checkable
+class WorstCaseHead(Protocol):
+    """A head whose training steps take longer once it has learned to find objects."""
+
+    def worst_case_targets(self, targets: Sequence[Targets]) -> list[Targets]:
+        """Make targets that give it as much to do now, for measuring how long a step will take."""
+
+
+@runtime_checkable
+class LimitedHead(Protocol):
+    """A head that can find only so many objects in an image."""
+
+    def object_limits(self) -> Sequence[ObjectLimit]:
+        """List the options that limit how many objects are found."""
+
+    def raise_limits(self, max_detections: int) -> None:
+        """Make room for so many detections of an image, as far as that needs no other weights."""
+
+
+@runtime_checkable
+class CountedAsPublished(Protocol):
+    """A module whose published graph computes more than ours; set while multiply-adds are counted."""
+
+    count_as_published: bool
+
+
+@runtime_checkable
+class FoldsNorms(Protocol):
+    """A module that can put its norms, and branches that add up to one convolution, into convolutions."""
+
+    def fold_norms(self) -> None:
+        """Do so, in place, for inference; once or more often."""
+
+
+@runtime_checkable
+class FrozenStatistics(Protocol):
+    """A norm whose statistics are constants, which are loaded and never learned."""
+
+    def is_fresh(self) -> bool:
+        """Tell whether nothing was loaded yet, so that nothing is normalized."""
+
+
+@runtime_checkable
+class ResidualBackbone(Protocol):
+    """A backbone of residual blocks, in which a layer that was not loaded makes those that follow it meaningless."""
+
+    def residual_blocks(self) -> Iterable[ResidualBlock]:
+        """List the blocks, with their layers in the order of execution."""
+
+
+@runtime_checkable
+class RepeatedBackbone(Protocol):
+    """A backbone that holds several copies of another one, all of which can begin with the same weights."""
+
+    def copies(self) -> Iterable[tuple[str, Any]]:
+        """List the copies by their names in the checkpoint."""

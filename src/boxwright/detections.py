@@ -1,0 +1,177 @@
+"""Detections of one image, as users hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from boxwright.ops.masks import decode_mask, to_json
+from boxwright.structures import RLE, Category
+
+Index = int | slice | Sequence[int] | Sequence[bool] | np.ndarray[Any, Any] | Tensor
+"""One object by its position, or several: a slice, positions, or a mask that is True where an object stays."""
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """One object.
+
+    Args:
+        box: corners (x1, y1, x2, y2) in pixels of the image.
+        score: in [0, 1].
+        label: 0..C-1.
+        category: the class with its id and name in the data set; None where it is not known.
+        mask: run lengths of the image's size, or None.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    label: int
+    category: Category | None = None
+    mask: RLE | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its class; the label as text where the class is not known."""
+        return self.category.name if self.category is not None else str(self.label)
+
+
+@dataclass(eq=False)
+class Detections:
+    """Objects of one image, best first.
+
+    ``len`` counts them, iteration gives one ``Detection`` at a time, and an index, a slice, positions or a mask select.
+
+    Args:
+        boxes: corners (x1, y1, x2, y2) in pixels of the original image; they lie inside it.
+        scores: in [0, 1].
+        labels: 0..C-1.
+        masks: run lengths of the original image's size for each, or None where the task has none.
+        categories: label ``i`` is ``categories[i]``; empty where the classes are not known.
+    """
+
+    boxes: Float[Tensor, "n 4"]
+    scores: Float[Tensor, " n"]
+    labels: Int[Tensor, " n"]
+    masks: tuple[RLE, ...] | None = None
+    categories: tuple[Category, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[Detection]:
+        for i in range(len(self)):
+            yield self._one(i)
+
+    @overload
+    def __getitem__(self, index: int) -> Detection: ...
+
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | np.ndarray[Any, Any] | Tensor) -> Detections: ...
+
+    def __getitem__(self, index: Index) -> Detection | Detections:
+        """One object by its position, or those at several positions or where a mask is True.
+
+        Raises:
+            IndexError: a position is beyond the last object, or a mask has another length.
+        """
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"there is no detection {index}, there are {len(self)}")
+            return self._one(index % len(self))
+        positions = self._positions(index)
+        here = positions.to(self.boxes.device)
+        masks = None if self.masks is None else tuple(self.masks[i] for i in positions.tolist())
+        return Detections(self.boxes[here], self.scores[here], self.labels[here], masks, self.categories)
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each object's class; labels as text where the classes are not known."""
+        return [one.name for one in self]
+
+    def to(self, device: torch.device | str) -> Detections:
+        """The same on another device."""
+        boxes, scores, labels = (x.to(device) for x in (self.boxes, self.scores, self.labels))
+        return Detections(boxes, scores, labels, self.masks, self.categories)
+
+    def cpu(self) -> Detections:
+        """The same on the CPU."""
+        return self.to("cpu")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for ``json.dump``: ``boxes`` as corners, ``scores``, ``labels``, ``names``, ``masks``."""
+        masks = None if self.masks is None else [to_json(mask) for mask in self.masks]
+        return {
+            "boxes": self.boxes.tolist(),
+            "scores": self.scores.tolist(),
+            "labels": self.labels.tolist(),
+            "names": self.names,
+            **({} if masks is None else {"masks": masks}),
+        }
+
+    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+        """Rows of a COCO results file: the data set's own category ids, boxes as [x, y, width, height], RLE masks.
+
+        Args:
+            image_id: of the image in the annotation file.
+
+        Raises:
+            ValueError: the classes are not known.
+        """
+        if len(self) and not self.categories:
+            raise ValueError("category ids are not known: detections of a detector have them, these have labels only")
+        rows = []
+        for one in self:
+            assert one.category is not None
+            x1, y1, x2, y2 = one.box
+            row = {"image_id": image_id, "category_id": one.category.id, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            mask = {} if one.mask is None else {"segmentation": to_json(one.mask)}
+            rows.append({**row, "score": one.score, **mask})
+        return rows
+
+    def to_supervision(self) -> Any:
+        """The same as ``supervision.Detections``, with class names in its data.
+
+        Raises:
+            ImportError: the package supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise ImportError("supervision is not installed: pip install supervision") from error
+        masks = None
+        if self.masks is not None:
+            masks = np.array([decode_mask(mask).numpy() for mask in self.masks] or np.empty((0, 0, 0)), dtype=bool)
+        return supervision.Detections(
+            xyxy=self.boxes.cpu().numpy().reshape(-1, 4),
+            confidence=self.scores.cpu().numpy(),
+            class_id=self.labels.cpu().numpy(),
+            mask=masks,
+            data={"class_name": np.array(self.names)},
+        )
+
+    def _one(self, i: int) -> Detection:
+        x1, y1, x2, y2 = self.boxes[i].tolist()
+        label = int(self.labels[i])
+        category = self.categories[label] if self.categories else None
+        mask = None if self.masks is None else self.masks[i]
+        return Detection((x1, y1, x2, y2), float(self.scores[i]), label, category, mask)
+
+    def _positions(self, index: Any) -> Int[Tensor, " m"]:
+        if isinstance(index, slice):
+            return torch.arange(len(self))[index]
+        chosen = torch.as_tensor(index).cpu()
+        if chosen.dtype == torch.bool:
+            if chosen.shape != (len(self),):
+                raise IndexError(f"a mask has one value for each of {len(self)} detections, not {tuple(chosen.shape)}")
+            return torch.where(chosen)[0]
+        chosen = chosen.reshape(-1).long()
+        if len(chosen) and not (chosen.min() >= -len(self) and chosen.max() < len(self)):
+            raise IndexError(f"positions are from {-len(self)} to {len(self) - 1}, not {chosen.tolist()}")
+        return chosen % max(len(self), 1)
