@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from boxwright.ops.masks import decode_mask, to_json
 from boxwright.structures import RLE, Category
 
-Index = int | slice | Sequence[int] | Sequence[bool] | np.ndarray[Any, Any] | Tensor
+Index = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any] | Tensor
 """One object by its position, or several: a slice, positions, or a mask that is True where an object stays."""
 
 
@@ -73,7 +74,7 @@ class Detections:
     def __getitem__(self, index: int) -> Detection: ...
 
     @overload
-    def __getitem__(self, index: slice | Sequence[int] | np.ndarray[Any, Any] | Tensor) -> Detections: ...
+    def __getitem__(self, index: slice | Sequence[int] | npt.NDArray[Any] | Tensor) -> Detections: ...
 
     def __getitem__(self, index: Index) -> Detection | Detections:
         """One object by its position, or those at several positions or where a mask is True.
