@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.dense.towers import ConvTower, TowerNorm
-from boxwright.layers.input_projection import InputProjection
-from boxwright.layers.predictions import flatten_predictions, prediction_conv
+from boxwright.layers.predictions import InputProjection, flatten_predictions, prediction_conv
 from boxwright.structures import Level, Spec
 
 SPEC: Spec = {"c3": Level(12, 8), "c4": Level(16, 16), "raw": Level(9, 16, auxiliary=True), "c5": Level(16, 32)}

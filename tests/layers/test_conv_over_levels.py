@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.layers import conv_over_levels as module
-from boxwright.layers.conv_over_levels import conv_over_levels
-from boxwright.ops.winograd import winograd_conv3x3
+from boxwright.layers.conv_over_levels import conv_over_levels, winograd_conv3x3
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.retinanet import RetinaNet
 from boxwright.layers import conv_over_levels
+from boxwright.layers.conv_over_levels import winograd_conv3x3
 from boxwright.necks.fpn import FPN
-from boxwright.ops.winograd import winograd_conv3x3
 from boxwright.structures import Category, ImageSize, Targets
 
 MakeTargets = Callable[..., list[Targets]]

@@ -23,9 +23,9 @@ from boxwright.layers.deformable_transformer import (
     level_projection,
     reset_transformer,
 )
-from boxwright.layers.full_precision import run_in_full_precision
 from boxwright.layers.mlp import MLP
 from boxwright.layers.option_checks import check_counts, check_hidden_dim
+from boxwright.layers.predictions import run_in_full_precision
 from boxwright.ops.boxes import inverse_sigmoid
 from boxwright.ops.deformable import Sampling
 from boxwright.queries.class_losses import FocalLoss

@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.detections import Detections
-from boxwright.layers.full_precision import run_in_full_precision
 from boxwright.layers.mlp import MLP
 from boxwright.layers.option_checks import check_counts, check_hidden_dim, check_shares
 from boxwright.layers.padding import resize_mask
 from boxwright.layers.positions import LevelPositions, Positions, PositionsAt
+from boxwright.layers.predictions import run_in_full_precision
 from boxwright.layers.tokens import to_tokens
 from boxwright.layers.transformer import TransformerDecoderLayer, xavier_matrices
 from boxwright.queries.class_losses import CrossEntropyLoss, SoftmaxCost

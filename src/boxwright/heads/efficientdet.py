@@ -16,10 +16,8 @@ from boxwright.dense.soft_nms import soft_nms as soften
 from boxwright.dense.towers import AnchorOutput
 from boxwright.detections import Detections
 from boxwright.layers.conv import fold
-from boxwright.layers.full_precision import run_in_full_precision
-from boxwright.layers.input_projection import InputProjection
 from boxwright.layers.option_checks import check_counts, check_shares
-from boxwright.layers.predictions import flatten_predictions
+from boxwright.layers.predictions import InputProjection, flatten_predictions, run_in_full_precision
 from boxwright.layers.separable_conv import SeparableConv, efficientdet_norm
 from boxwright.losses.focal import summed_focal_loss_of_levels
 from boxwright.ops.anchors import grid_anchors

@@ -15,10 +15,8 @@ from boxwright.dense.decode import dense_detections, hard_nms
 from boxwright.dense.towers import AnchorOutput, ConvTower, TowerNorm
 from boxwright.detections import Detections
 from boxwright.layers.conv_over_levels import conv_over_levels
-from boxwright.layers.full_precision import run_in_full_precision
-from boxwright.layers.input_projection import InputProjection
 from boxwright.layers.option_checks import check_choice, check_counts, check_shares
-from boxwright.layers.predictions import flatten_predictions, prediction_conv
+from boxwright.layers.predictions import InputProjection, flatten_predictions, prediction_conv, run_in_full_precision
 from boxwright.losses.focal import summed_focal_loss_of_levels
 from boxwright.ops.anchors import grid_anchors, octave_anchors
 from boxwright.ops.box_deltas import decode_deltas, encode_deltas

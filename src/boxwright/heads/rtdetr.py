@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from boxwright.detections import Detections
 from boxwright.layers.conv import ConvNorm
 from boxwright.layers.deformable_attention import DeformableDecoderLayer
-from boxwright.layers.full_precision import run_in_full_precision
 from boxwright.layers.mlp import MLP
 from boxwright.layers.option_checks import check_counts, check_hidden_dim
 from boxwright.layers.padding import resize_mask, valid_ratio
+from boxwright.layers.predictions import run_in_full_precision
 from boxwright.layers.tokens import to_tokens
 from boxwright.ops.boxes import at_least_float32, inverse_sigmoid
 from boxwright.ops.deformable import Sampling

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from boxwright.layers.input_projection import InputProjection
+from boxwright.layers.predictions import InputProjection
 from boxwright.regions.box_branch import POOLED, BoxBranch, BoxPrediction
 from boxwright.regions.roi_extractor import RoIExtractor, RoISource
 from boxwright.structures import Features, Level, Spec

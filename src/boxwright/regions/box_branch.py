@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from boxwright.layers.full_precision import run_in_full_precision
+from boxwright.layers.predictions import run_in_full_precision
 from boxwright.ops.boxes import at_least_float32
 from boxwright.regions.box_head import BoxHead, BoxHeadKind
 from boxwright.regions.roi_extractor import RoIExtractor, RoISource

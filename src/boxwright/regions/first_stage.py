@@ -9,9 +9,9 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from boxwright.layers.input_projection import InputProjection
 from boxwright.layers.option_checks import check_counts, check_shares
 from boxwright.layers.padding import content_size
+from boxwright.layers.predictions import InputProjection
 from boxwright.regions.levels import Epsilon
 from boxwright.regions.proposals import Proposals, select_proposals
 from boxwright.regions.roi_extractor import Fusion, RoIExtractorKind, RoISource

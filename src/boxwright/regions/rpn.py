@@ -10,9 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from boxwright.layers.conv_over_levels import conv_over_levels
-from boxwright.layers.full_precision import run_in_full_precision
 from boxwright.layers.option_checks import check_counts
-from boxwright.layers.predictions import flatten_predictions, prediction_conv
+from boxwright.layers.predictions import flatten_predictions, prediction_conv, run_in_full_precision
 from boxwright.ops.anchors import grid_anchors, octave_anchors
 from boxwright.ops.boxes import at_least_float32
 

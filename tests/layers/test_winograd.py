@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from boxwright.ops.winograd import winograd_conv3x3
+from boxwright.layers.conv_over_levels import winograd_conv3x3
 
 # Whole tiles, cut tiles, and maps smaller than one.
 SIZES = [(8, 12), (5, 9), (4, 3), (1, 2)]

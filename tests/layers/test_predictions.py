@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.layers.full_precision import run_in_full_precision
+from boxwright.layers.predictions import run_in_full_precision
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
