@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= demo
 
-.PHONY: help install install-dev demo test slow check format clean
+.PHONY: help install install-dev demo test slow part rules check quick tables format clean
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -33,12 +33,31 @@ test: install-dev  ## run the tests
 slow: install-dev  ## run the tests that take minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
 
+# Of the contract tests, those of this part alone: `[fpn]` is not `[pafpn]`.
+part: install-dev  ## run the tests of one file: make part NAME=fpn
+	@test -n '$(NAME)' || { echo 'of which file? make part NAME=fpn'; exit 2; }
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -k 'test_$(NAME).py or [$(NAME)]' \
+	  $(wildcard tests/test_$(NAME).py tests/*/test_$(NAME).py tests/*/*/test_$(NAME).py) \
+	  tests/contracts/test_backbones.py tests/contracts/test_necks.py tests/contracts/test_heads.py
+
+rules: install-dev  ## run the tests of the rules for names, words and sizes
+	$(BIN)/python -m pytest --noconftest -o addopts= tests/rules
+
+quick: install-dev  ## those checks that take seconds: style, import layers, rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory rules
+
 check: install-dev  ## style, import layers, types and tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(MAKE) --no-print-directory test
+
+tables: install-dev  ## write the tables of parts in README.md and docs/combinations.md
+	$(BIN)/python docs/tables.py
 
 format: install-dev  ## format the code
 	$(BIN)/ruff format .

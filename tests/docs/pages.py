@@ -167,6 +167,7 @@ def _run(command: str) -> tuple[int, str]:
         return _run_boxwright(arguments)
     if program == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        arguments = [argument for argument in arguments if "=" not in argument]
         return (0, "") if set(arguments) <= set(targets) else (1, f"no such target in the Makefile: {arguments}")
     if program == "cp":
         shutil.copy(*arguments)

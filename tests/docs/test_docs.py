@@ -18,12 +18,11 @@ import torch
 from pages import ELSEWHERE, ROOT, answer_of, blocks, commands, play, small_recipe, smaller
 
 from boxwright.cli.info import measure
-from boxwright.cli.list import combination_table
 from boxwright.cli.main import COMMANDS, main
 from boxwright.cli.recipe_arguments import BACKBONE_WEIGHTS
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.options import options_of
-from boxwright.compose.parts import FOLDERS, Folder, find_part, import_attribute, list_parts
+from boxwright.compose.parts import Folder, find_part, import_attribute, list_parts
 from boxwright.compose.recipes import SECTIONS, SLOTS, list_recipes, resolve
 from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.structures import Category
@@ -128,17 +127,6 @@ def rows(page: Path, column: str) -> dict[str, list[str]]:
     assert tables, f"{page.name} has no table of {column}"
     cells = [[c.strip() for c in line.strip("|").split(" | ")] for table in tables for line in table.splitlines()]
     return {first.strip("`| "): rest for first, *rest in cells}
-
-
-def test_the_table_of_parts_lists_every_part() -> None:
-    listed = {(name, cells[0]) for name, cells in rows(ROOT / "README.md", "part").items()}
-    assert listed == {(name, folder.removesuffix("s")) for folder in FOLDERS for name in list_parts(folder)}
-
-
-def test_the_page_on_combinations_is_what_the_command_prints() -> None:
-    page = ROOT / "docs" / "combinations.md"
-    (table,) = (block.text for block in blocks(page) if block.language == "text")
-    assert table.splitlines() == combination_table()
 
 
 def test_the_table_of_recipes_has_every_recipe_with_its_size() -> None:

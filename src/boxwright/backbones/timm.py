@@ -193,7 +193,7 @@ def _timm() -> Any:
         import timm
     except ImportError as error:
         raise ValueError(
-            f"the backbone timm needs the package timm ({error}): pip install 'boxwright[timm]'"
+            f"the backbone timm needs the package timm ({error}): pip install timm"
         ) from error
     return timm
 

@@ -1,0 +1,93 @@
+"""Write the tables of parts in README.md and docs/combinations.md: ``make tables``, or ``python docs/tables.py``.
+
+A table stands between two comments, ``<!-- NAME: ... -->`` and ``<!-- end of NAME -->``, and is replaced whole. Its
+rows come from the folders ``backbones``, ``necks`` and ``heads``: the name of a file, the first line of its docstring,
+and the paper that the ``Source`` of its class begins with. No page has to be changed for a new part; the next
+``make tables`` adds its row.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from boxwright.cli.list import combination_table
+from boxwright.compose.parts import FOLDERS, Folder, list_parts, part_summary
+
+ROOT = Path(__file__).parents[1]
+COMMAND = "make tables"
+
+
+def parts_table() -> str:
+    """A row for each part: name, kind, first line of its module, the paper it is from."""
+    rows = [part_row(folder, name) for folder in FOLDERS for name in list_parts(folder)]
+    return "\n".join(["| part | kind | what it is | from |", "|---|---|---|---|", *rows])
+
+
+def part_row(folder: Folder, name: str) -> str:
+    """The row of one part."""
+    cells = (f"`{name}`", folder[:-1], part_summary(folder, name).rstrip("."), paper_of(folder, name))
+    return f"| {' | '.join(cells)} |"
+
+
+def paper_of(folder: Folder, name: str) -> str:
+    """Authors, title, place and year that the ``Source`` of a part's class begins with; empty where it has none."""
+    path = ROOT / "src" / "boxwright" / folder / f"{name}.py"
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
+    texts = [ast.get_docstring(node) or "" for node in classes if node.name.lower() == name.replace("_", "")]
+    source = re.search(r"^Source: (.+?)(?:\n\n|\Z)", "".join(texts), re.DOTALL | re.MULTILINE)
+    if source is None:
+        return ""
+    text = " ".join(source[1].split())
+    paper = re.match(r".+?, [A-Z]\w+ (?:19|20)\d\d", text)
+    return paper[0] if paper else re.split(r"[;:.] |, wh", text)[0]
+
+
+def combinations() -> str:
+    """The table that ``boxwright list --combinations`` prints, as a block of text."""
+    return "\n".join(["```text", *combination_table(), "```"])
+
+
+TABLES: dict[str, tuple[str, Callable[[], str]]] = {
+    "parts": ("README.md", parts_table),
+    "combinations": ("docs/combinations.md", combinations),
+}
+"""Name of each table, the page that has it, and the function that makes it."""
+
+
+def between(name: str) -> re.Pattern[str]:
+    """Pattern of a table with the comments around it, in three groups."""
+    return re.compile(rf"(<!-- {name}:[^>]*-->\n)(.*?)(<!-- end of {name} -->)", re.DOTALL)
+
+
+def read_table(name: str) -> str:
+    """The table as its page has it now.
+
+    Raises:
+        ValueError: the page has no comments that say where the table is.
+    """
+    page = TABLES[name][0]
+    match = between(name).search((ROOT / page).read_text(encoding="utf-8"))
+    if match is None:
+        raise ValueError(f"{page} has no comments '<!-- {name}: ... -->' and '<!-- end of {name} -->' around a table")
+    return match[2].strip()
+
+
+def write_table(name: str) -> bool:
+    """Write the table into its page, and tell whether that changed the page."""
+    page, make = TABLES[name]
+    path = ROOT / page
+    before = path.read_text(encoding="utf-8")
+    read_table(name)
+    table = make()
+    after = between(name).sub(lambda match: f"{match[1]}{table}\n{match[3]}", before)
+    path.write_text(after, encoding="utf-8")
+    return after != before
+
+
+if __name__ == "__main__":
+    for table_name, (page_name, _) in TABLES.items():
+        print(f"{page_name}: {table_name} {'written' if write_table(table_name) else 'as before'}")

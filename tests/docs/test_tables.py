@@ -1,0 +1,100 @@
+"""Tables of parts are what ``make tables`` writes; a part that is new may not be in them yet."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from pages import ROOT
+
+from boxwright.cli.list import combination_table
+from boxwright.compose.parts import FOLDERS, list_parts
+
+
+def load_generator() -> ModuleType:
+    """The module ``docs/tables.py``."""
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tables"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+tables = load_generator()
+
+
+def compare(page: str, ours: dict[str, object], theirs: dict[str, object]) -> None:
+    """Every row of a page is true; one that is missing is only said, so that a new part needs no change of a page.
+
+    Args:
+        page: where the table stands.
+        ours: what stands there.
+        theirs: what ``make tables`` would write.
+    """
+    wrong = [name for name, row in ours.items() if theirs.get(name) != row]
+    assert not wrong, f"{page} is not what the code says of {', '.join(wrong)}: {tables.COMMAND}"
+    if missing := [name for name in theirs if name not in ours]:
+        warnings.warn(f"{page} does not have {', '.join(missing)} yet: {tables.COMMAND}", stacklevel=2)
+
+
+def parts_by_name(table: str) -> dict[str, object]:
+    return {line.split("`")[1]: line for line in table.splitlines() if "`" in line}
+
+
+def cells_by_parts(lines: list[str]) -> dict[str, object]:
+    """Whether three parts fit together, by their names."""
+    header, *rows = [line.split(maxsplit=2) for line in lines if not line.startswith(("`", "("))]
+    heads = header[2].split()
+    return {
+        f"{backbone} + {neck} + {head}": cell.strip()
+        for backbone, neck, cells in rows
+        for head, cell in zip(heads, re.findall(r"yes|no \(\d+\)", cells), strict=True)
+    }
+
+
+def test_the_table_of_parts_is_true() -> None:
+    compare("README.md", parts_by_name(tables.read_table("parts")), parts_by_name(tables.parts_table()))
+
+
+def test_the_table_of_parts_would_have_every_part() -> None:
+    assert len(parts_by_name(tables.parts_table())) == sum(len(list_parts(folder)) for folder in FOLDERS)
+
+
+def test_the_table_of_combinations_is_true() -> None:
+    page = tables.read_table("combinations").splitlines()
+    compare("docs/combinations.md", cells_by_parts(page), cells_by_parts(combination_table()))
+
+
+def test_a_new_part_is_said_and_a_lost_one_is_refused() -> None:
+    with pytest.warns(UserWarning, match=r"README\.md does not have fpn2 yet: make tables"):
+        compare("README.md", {"fpn": "row"}, {"fpn": "row", "fpn2": "row"})
+    with pytest.raises(AssertionError, match="of fpn2: make tables"):
+        compare("README.md", {"fpn": "row", "fpn2": "row"}, {"fpn": "row"})
+    with pytest.raises(AssertionError, match="of fpn: make tables"):
+        compare("README.md", {"fpn": "row"}, {"fpn": "another row"})
+
+
+def test_the_generator_writes_between_its_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "README.md").write_text("before\n<!-- parts: any -->\nold\n<!-- end of parts -->\nafter\n")
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    monkeypatch.setitem(tables.TABLES, "parts", ("README.md", lambda: r"new \1"))
+    assert tables.write_table("parts")
+    text = (tmp_path / "README.md").read_text()
+    assert text == "before\n<!-- parts: any -->\nnew \\1\n<!-- end of parts -->\nafter\n"
+    assert not tables.write_table("parts")
+    (tmp_path / "README.md").write_text("nothing\n")
+    with pytest.raises(ValueError, match=r"README\.md has no comments '<!-- parts"):
+        tables.write_table("parts")
+
+
+def test_papers_are_read_from_the_source_of_a_part() -> None:
+    assert tables.paper_of("necks", "fpn") == "Lin et al., Feature Pyramid Networks, CVPR 2017"
+    assert tables.paper_of("backbones", "timm") == "Wightman, PyTorch Image Models"
+    assert tables.paper_of("necks", "identity") == ""
