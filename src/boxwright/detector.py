@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from PIL import Image
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from boxwright.contracts import Backbone, Head, MaskHead, MatchCountingHead, Neck, TaskHead
-from boxwright.data.images import ImageLike, normalize
+from boxwright.data.images import normalize
 from boxwright.data.input_format import InputFormat
-from boxwright.data.loading.equal_sizes import PreparedImage, prepare_equal_sizes
 from boxwright.detections import Detections
 from boxwright.layers.folding import fold_norms
 from boxwright.ops.boxes import clip_to_sizes
 from boxwright.ops.finite import check_finite
 from boxwright.ops.mask_pasting import paste_masks
+from boxwright.prediction import ImageSource, OnError, PredictionStream, evaluation_mode, list_sources
 from boxwright.structures import (
     Category,
     Decoded,
@@ -145,15 +142,16 @@ class Detector(nn.Module):
             )
         return detections
 
-    @torch.no_grad()
     def predict(
-        self, images: ImageLike | Iterable[ImageLike], *, threshold: float = 0.0, batch_size: int = 8
+        self, images: ImageSource | Iterable[ImageSource], *, threshold: float = 0.0, batch_size: int = 8
     ) -> Detections | list[Detections]:
         """Detect objects in images, always in evaluation mode.
 
         Args:
-            images: one image, or several: a path, a PIL image, an array (h, w, 3) or a tensor (3, h, w), RGB, of
-                bytes or of floats in [0, 1]. A tensor of four dimensions is several.
+            images: one image, or several. One is a path, the bytes of a file or an open one, a PIL image, an array
+                (h, w, 3) or a tensor (3, h, w), RGB, of bytes or of floats in [0, 1]. Several are any iterable of
+                these, an array or tensor of four dimensions, or a folder, whose images are taken in the order of
+                their names.
             threshold: detections with a lower score are left out, in [0, 1].
             batch_size: images that go through the network together, at most: only equal input sizes do.
 
@@ -164,29 +162,50 @@ class Detector(nn.Module):
             FileNotFoundError: there is no such file.
             ValueError: something is not an image, an argument is out of range, or a score is not a number.
         """
-        if not 0 <= threshold <= 1 or batch_size < 1:
-            raise ValueError(f"threshold is in [0, 1] and batch_size at least 1, not {threshold} and {batch_size}")
-        single = isinstance(images, str | Path | Image.Image | np.ndarray) or (
-            isinstance(images, Tensor) and images.ndim < 4
-        )
-        several = [images] if single else list(cast(Iterable[ImageLike], images))
-        was_training = self.training
-        self.eval()
-        predicted: dict[int, Detections] = {}
-        try:
-            for batch in prepare_equal_sizes(cast(list[ImageLike], several), self.input_format, batch_size):
-                predicted |= self._predict_batch(batch)
-        finally:
-            self.train(was_training)
-        in_order = [predicted[index] for index in range(len(several))]
-        kept = [one[one.scores >= threshold] for one in in_order]
-        return kept[0] if single else kept
+        sources, is_one = list_sources(images)
+        detections = list(self.stream(sources, threshold=threshold, batch_size=batch_size))
+        return detections[0] if is_one else detections
 
-    def _predict_batch(self, batch: Sequence[PreparedImage]) -> dict[int, Detections]:
+    def stream(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        *,
+        threshold: float = 0.0,
+        batch_size: int = 8,
+        on_error: OnError = "raise",
+    ) -> PredictionStream:
+        """Detect objects in any number of images, and give results while they are read.
+
+        Results come in the order of the input. A few batches of images are in memory at a time, never all of them.
+
+        Args:
+            images: as for ``predict``.
+            threshold: detections with a lower score are left out, in [0, 1].
+            batch_size: images that go through the network together, at most; with 1, a result comes after each image.
+            on_error: ``raise`` at an image that cannot be read, after the results of those before it; or ``skip`` it.
+
+        Returns:
+            an iterator of ``Detections``. Its ``items()`` are pairs of path (or index) and detections, and its
+            ``skipped`` lists index, path and reason of every image that was skipped.
+
+        Raises:
+            ValueError: an argument is out of range; more on the way, as for ``predict``.
+        """
+        return PredictionStream(
+            list_sources(images)[0],
+            self._predict_batch,
+            self.input_format,
+            threshold=threshold,
+            batch_size=batch_size,
+            on_error=on_error,
+        )
+
+    def _predict_batch(self, pixels: UInt8[Tensor, "b 3 h w"], sizes: Sequence[ImageSize]) -> list[Detections]:
         like = next(self.parameters())
-        images = normalize(torch.stack([one.canvas for one in batch]).to(like.device), self.input_format)
-        detections = self.postprocess(self(images.to(like.dtype)), [one.size for one in batch])
-        return {one.place: d.cpu() for one, d in zip(batch, detections, strict=True)}
+        images = normalize(pixels.to(like.device), self.input_format).to(like.dtype)
+        # Batch by batch: whoever takes results from a stream may train between them.
+        with torch.no_grad(), evaluation_mode(self):
+            return [one.cpu() for one in self.postprocess(self(images), sizes)]
 
     def fold(self) -> Detector:
         """A copy for inference: RepVGG branches in one convolution, norms folded into the convolutions before them."""

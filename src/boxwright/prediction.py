@@ -1,0 +1,238 @@
+"""Images on their way through a detector: read, batched by equal input size, predicted, and put back in order."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor, nn
+
+from boxwright.data.image_check import SUFFIXES
+from boxwright.data.images import ImageLike, as_rgb, resample
+from boxwright.data.input_format import InputFormat
+from boxwright.detections import Detections
+from boxwright.structures import ImageSize
+
+ImageSource = ImageLike | bytes | bytearray | memoryview | io.IOBase
+"""One image: a path, the bytes of a file or an open one, a PIL image, an array (h, w, 3) or a tensor (3, h, w)."""
+
+OnError = Literal["raise", "skip"]
+
+MAX_WAITING = 8
+"""Batches that may be read while an image waits for others of its input size; so much is held in memory at most."""
+
+
+@dataclass(frozen=True)
+class SkippedImage:
+    """An image that could not be read.
+
+    Args:
+        index: in the input, from 0.
+        path: of the image, where it has one.
+        reason: of the failure, in one line.
+    """
+
+    index: int
+    path: Path | None
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """An image that was read and resized.
+
+    Args:
+        index: in the input, from 0.
+        source: its path, or else its index.
+        pixels: the network input.
+        size: before and after it was resized.
+    """
+
+    index: int
+    source: Path | int
+    pixels: UInt8[Tensor, "3 height width"]
+    size: ImageSize
+
+
+PredictBatch = Callable[[UInt8[Tensor, "b 3 h w"], Sequence[ImageSize]], list[Detections]]
+"""Detections of images of equal input size, on the CPU."""
+
+
+def list_sources(images: ImageSource | Iterable[ImageSource]) -> tuple[Iterable[ImageSource], bool]:
+    """Tell one image from several.
+
+    Args:
+        images: as ``Detector.predict`` takes them.
+
+    Returns:
+        the images, and whether it was one by itself.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: no image, and nothing that gives images.
+    """
+    if isinstance(images, str | Path):
+        path = Path(images)
+        return (list_image_files(path), False) if path.is_dir() else ([path], True)
+    if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
+        return iter(images), False
+    if isinstance(images, bytes | bytearray | memoryview | io.IOBase | Image.Image | np.ndarray | Tensor):
+        return [images], True
+    if not isinstance(images, Iterable):
+        raise ValueError(
+            "images are paths, bytes of files, PIL images, arrays or tensors, or several of them, "
+            f"not {type(images).__name__}"
+        )
+    return cast(Iterable[ImageSource], images), False
+
+
+def list_image_files(folder: Path) -> list[Path]:
+    """List the images in a folder and in all below it, sorted.
+
+    Raises:
+        ValueError: there is none.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise ValueError(f"{folder}: no images in this folder ({', '.join(sorted(SUFFIXES))})")
+    return files
+
+
+class PredictionStream(Iterator[Detections]):
+    """Detections of images, one image at a time and in the order of the input, which is read as far as is needed.
+
+    ``items`` gives pairs of path (index in the input, where an image has no path) and detections instead.
+
+    Args:
+        images: one after the other; never collected.
+        predict_batch: detections of images of equal input size.
+        input_format: sizes of the network input.
+        threshold: detections with a lower score are left out.
+        batch_size: images that go through the network together, at most.
+        on_error: ``raise`` at an image that cannot be read, once all before it are given; or ``skip`` it, which
+            ``skipped`` reports.
+    """
+
+    def __init__(
+        self,
+        images: Iterable[ImageSource],
+        predict_batch: PredictBatch,
+        input_format: InputFormat,
+        *,
+        threshold: float,
+        batch_size: int,
+        on_error: OnError,
+    ) -> None:
+        if not 0 <= threshold <= 1 or batch_size < 1:
+            raise ValueError(f"threshold is in [0, 1] and batch_size at least 1, not {threshold} and {batch_size}")
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
+        self.skipped: list[SkippedImage] = []
+        self._predict_batch, self._threshold = predict_batch, threshold
+        self._batches = _prepare(images, input_format, batch_size, self.skipped if on_error == "skip" else None)
+        self._results = self._in_order()
+
+    def __next__(self) -> Detections:
+        return next(self._results)[1]
+
+    def items(self) -> Iterator[tuple[Path | int, Detections]]:
+        """Pairs of path and detections; of an image without a path its index in the input."""
+        return self._results
+
+    def _in_order(self) -> Iterator[tuple[Path | int, Detections]]:
+        waiting: dict[int, tuple[Path | int, Detections]] = {}
+        following = 0
+        for batch in self._batches:
+            if isinstance(batch, Exception):
+                raise batch
+            pixels = torch.stack([one.pixels for one in batch])
+            predicted = self._predict_batch(pixels, [one.size for one in batch])
+            for one, detections in zip(batch, predicted, strict=True):
+                waiting[one.index] = one.source, detections[detections.scores >= self._threshold]
+            for index in range(following, max(waiting) + 1):
+                if index in waiting:
+                    yield waiting.pop(index)
+                elif all(one.index != index for one in self.skipped):
+                    break
+                following = index + 1
+
+
+def _prepare(
+    images: Iterable[ImageSource], input_format: InputFormat, batch_size: int, skipped: list[SkippedImage] | None
+) -> Iterator[list[PreparedImage] | Exception]:
+    """Batches of equal input size: full, but for the last of each size and those that have waited for long.
+
+    An image that cannot be read is appended to ``skipped``; where that is None, the error comes last.
+    """
+    waiting: dict[tuple[int, int], list[PreparedImage]] = defaultdict(list)
+    failure = None
+    for index, image in enumerate(images):
+        try:
+            prepared = _prepare_one(index, image, input_format)
+        except (OSError, ValueError) as error:
+            if skipped is None:
+                failure = error
+                break
+            path = Path(image) if isinstance(image, str | Path) else None
+            skipped.append(SkippedImage(index, path, " ".join(str(error).split())))
+        else:
+            shape = prepared.size.input_height, prepared.size.input_width
+            waiting[shape].append(prepared)
+            if len(waiting[shape]) == batch_size:
+                yield waiting.pop(shape)
+        # The first of these began first: a size that is alone must not hold the results of all others back.
+        oldest = next(iter(waiting), None)
+        if oldest is not None and index - waiting[oldest][0].index >= MAX_WAITING * batch_size:
+            yield waiting.pop(oldest)
+    yield from list(waiting.values())
+    if failure is not None:
+        yield failure
+
+
+def _prepare_one(index: int, image: ImageSource, input_format: InputFormat) -> PreparedImage:
+    is_path = isinstance(image, str | Path)
+    rgb = as_rgb(cast(ImageLike, image)) if is_path else _read_in_memory(index, image)
+    height, width = rgb.shape[:2]
+    shape = input_format.canvas(height, width)
+    pixels = resample(rgb, input_format.window(height, width), *shape)
+    source = Path(cast(str | Path, image)) if is_path else index
+    return PreparedImage(index, source, pixels, ImageSize(height, width, *shape))
+
+
+def _read_in_memory(index: int, image: Any) -> UInt8[np.ndarray, "h w 3"]:
+    """Read an image that has no name; errors say which one it is."""
+    try:
+        if isinstance(image, bytes | bytearray | memoryview | io.IOBase):
+            file = cast(IO[bytes], image) if isinstance(image, io.IOBase) else io.BytesIO(image)
+            with Image.open(file) as opened:
+                return as_rgb(opened)
+        return as_rgb(image)
+    except OSError as error:
+        raise ValueError(f"image {index}: these bytes are no image file, or a damaged one") from error
+    except ValueError as error:
+        raise ValueError(f"image {index}: {error}") from error
+
+
+@contextmanager
+def evaluation_mode(*modules: nn.Module) -> Iterator[None]:
+    """Switch modules to evaluation, and each of them and of their children back to its own mode at the end.
+
+    Module by module: frozen parts of a detector in training are in evaluation mode already, and stay so.
+    """
+    before = [(module, module.training) for one in modules for module in one.modules()]
+    for module, _ in before:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training

@@ -1,0 +1,294 @@
+"""Images through a detector: every form of them, in order, in bounded memory, and what cannot be read."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor, nn
+
+from boxwright.data.input_format import InputFormat
+from boxwright.detections import Detections
+from boxwright.detector import Detector
+from boxwright.prediction import MAX_WAITING, SkippedImage, evaluation_mode
+from boxwright.structures import Category, Decoded, Features, Level, Spec
+
+FORMAT = InputFormat(image_size=32, resize="shortest_side", max_size=64)
+
+
+class Passes(nn.Module):
+    """A backbone that hands on its images, and remembers their shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out_spec: Spec = {"c0": Level(3, 1)}
+        self.weight = nn.Parameter(torch.ones(()))
+        self.norm = nn.BatchNorm2d(3)
+        self.shapes: list[tuple[int, ...]] = []
+
+    def forward(self, images: Tensor) -> Features:
+        self.shapes.append(tuple(images.shape))
+        return {"c0": images * self.weight}
+
+
+class Mean(nn.Module):
+    """A head that finds two boxes: the image with its mean as score, and a quarter of it with half the score."""
+
+    def forward(self, features: Features, *_: object) -> Tensor:
+        return features["c0"]
+
+    def loss(self, *_: object) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def decode(self, output: Tensor) -> Decoded:
+        b, _, h, w = output.shape
+        boxes = torch.tensor([[0, 0, w, h], [0, 0, w / 2, h / 2]], device=output.device).repeat(b, 1, 1)
+        scores = output.mean((1, 2, 3))[:, None] * torch.tensor([1.0, 0.5])
+        valid = torch.ones(b, 2, dtype=torch.bool)
+        return Decoded(boxes.to(output.dtype), scores.to(output.dtype), torch.zeros(b, 2, dtype=torch.long), valid)
+
+
+@pytest.fixture
+def detector() -> Detector:
+    return Detector(Passes(), [], Mean(), categories=[Category(7, "thing")], input_format=FORMAT)
+
+
+def gray(value: float, height: int = 40, width: int = 60) -> np.ndarray:
+    return np.full((height, width, 3), round(value * 255), dtype=np.uint8)
+
+
+def scores(detections: Sequence[Detections]) -> list[float]:
+    return [round(one.scores[0].item(), 2) for one in detections]
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+FORMS: dict[str, Callable[[np.ndarray, Path], Any]] = {
+    "path": lambda _, path: path,
+    "text": lambda _, path: str(path),
+    "bytes": lambda image, _: png(image),
+    "bytearray": lambda image, _: bytearray(png(image)),
+    "memoryview": lambda image, _: memoryview(png(image)),
+    "file": lambda image, _: io.BytesIO(png(image)),
+    "PIL": lambda image, _: Image.fromarray(image),
+    "array": lambda image, _: image,
+    "array of floats": lambda image, _: image / 255.0,
+    "tensor": lambda image, _: torch.from_numpy(image).permute(2, 0, 1),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_an_image(detector: Detector, tmp_path: Path, form: str) -> None:
+    Image.fromarray(gray(0.6)).save(tmp_path / "one.png")
+    image = FORMS[form](gray(0.6), tmp_path / "one.png")
+    one = detector.predict(image)
+    assert isinstance(one, Detections)
+    assert one.boxes.tolist() == [[0, 0, 60, 40], [0, 0, 30, 20]]
+    if form != "file":  # which is at its end
+        several = detector.predict([image])
+        assert isinstance(several, list)
+        assert scores(several) == scores([one]) == [0.6]
+
+
+def test_an_open_file(detector: Detector, tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(png(gray(0.2)))
+    with (tmp_path / "one.png").open("rb") as file:
+        one = detector.predict(file)
+    assert isinstance(one, Detections)
+    assert scores([one]) == [0.2]
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_four_dimensions_are_several(detector: Detector, as_tensor: bool) -> None:
+    images: Any = np.stack([gray(0.2), gray(0.8)])
+    several = detector.predict(torch.from_numpy(images).permute(0, 3, 1, 2) if as_tensor else images)
+    assert isinstance(several, list)
+    assert scores(several) == [0.2, 0.8]
+
+
+def test_a_folder_in_the_order_of_its_names(detector: Detector, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for value, name in ((0.2, "b.png"), (0.4, "a.png"), (0.6, "deep/c.PNG")):
+        (tmp_path / name).write_bytes(png(gray(value)))
+    (tmp_path / "notes.txt").write_text("no image")
+    several = detector.predict(tmp_path)
+    assert isinstance(several, list)
+    assert scores(several) == [0.4, 0.2, 0.6]
+    paths = [path for path, _ in detector.stream(str(tmp_path)).items()]
+    assert paths == [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "deep" / "c.PNG"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: no images in this folder"):
+        detector.predict(tmp_path / "empty")
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_image(detector: Detector, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"there is no image .*nowhere\.png"):
+        detector.predict(tmp_path / "nowhere.png")
+    with pytest.raises(ValueError, match=r"images are paths, bytes of files, .* or several of them, not int"):
+        detector.predict(cast(Any, 3))
+    with pytest.raises(ValueError, match="image 1: these bytes are no image file"):
+        detector.predict([gray(0.1), b"no image"])
+    with pytest.raises(ValueError, match=r"image 0: .*not dict"):
+        detector.predict(cast(Any, [{"image": 3}]))
+    with pytest.raises(ValueError, match="on_error is 'raise' or 'skip', not 'ignore'"):
+        detector.stream([], on_error=cast(Any, "ignore"))
+
+
+def test_half_an_image_in_memory(detector: Detector) -> None:
+    whole = png(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    with pytest.raises(ValueError, match="image 0: "):
+        detector.predict(whole[: len(whole) // 2])
+
+
+@given(
+    shapes=st.lists(st.sampled_from([(10, 10), (20, 30), (40, 60), (30, 20)]), max_size=25),
+    batch_size=st.integers(1, 4),
+    bad=st.sets(st.integers(0, 24)),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_stream_is_in_order_whatever_the_sizes(shapes: list[tuple[int, int]], batch_size: int, bad: set[int]) -> None:
+    backbone = Passes()
+    detector = Detector(backbone, [], Mean(), categories=[], input_format=FORMAT)
+    images: list[Any] = [gray(i / 25, *shape) for i, shape in enumerate(shapes)]
+    for i in bad & set(range(len(images))):
+        images[i] = b"broken"
+    stream = detector.stream(iter(images), batch_size=batch_size, on_error="skip")
+    good = [i for i in range(len(images)) if i not in bad]
+    pairs = list(stream.items())
+    assert [index for index, _ in pairs] == good
+    assert scores([one for _, one in pairs]) == [pytest.approx(i / 25, abs=0.01) for i in good]
+    assert [one.index for one in stream.skipped] == sorted(bad & set(range(len(images))))
+    assert all(one.shape[0] <= batch_size for one in map(torch.empty, backbone.shapes))
+
+
+def test_skipped_images_are_reported(detector: Detector, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    images: list[Any] = [
+        gray(0.2),
+        tmp_path / "nowhere.png",
+        gray(0.4),
+        str(tmp_path / "text.png"),
+        b"broken",
+        gray(0.6),
+    ]
+    stream = detector.stream(images, batch_size=2, on_error="skip")
+    assert scores(list(stream)) == [0.2, 0.4, 0.6]
+    assert [(one.index, one.path) for one in stream.skipped] == [
+        (1, tmp_path / "nowhere.png"), (3, tmp_path / "text.png"), (4, None)
+    ]  # fmt: skip
+    assert "there is no image" in stream.skipped[0].reason
+    assert isinstance(stream.skipped[2], SkippedImage)
+
+
+def test_results_before_an_unreadable_image_come_before_its_error(detector: Detector, tmp_path: Path) -> None:
+    images: list[Any] = [gray(0.2), gray(0.4, 60, 40), tmp_path / "nowhere.png"]
+    stream = detector.stream(iter(images), batch_size=4)
+    assert scores([next(stream), next(stream)]) == [0.2, 0.4]
+    with pytest.raises(FileNotFoundError):
+        next(stream)
+
+
+def test_a_generator_is_read_as_far_as_is_needed(detector: Detector) -> None:
+    read: list[int] = []
+
+    def endless() -> Iterator[np.ndarray]:
+        while True:
+            read.append(len(read))
+            yield gray(0.5)
+
+    stream = detector.stream(endless(), batch_size=3)
+    for count in (1, 2, 3, 4):
+        next(stream)
+        assert len(read) == (3 if count <= 3 else 6)
+
+
+def test_a_rare_size_holds_back_only_so_much(detector: Detector) -> None:
+    """One image of another size among very many: the memory for its followers is bounded."""
+    read: list[int] = []
+
+    def images() -> Iterator[np.ndarray]:
+        for i in range(200):
+            read.append(i)
+            yield gray(i / 255, *((60, 40) if i in (0, 100) else (40, 60)))
+
+    ahead = []
+    found = []
+    for done, one in enumerate(detector.stream(images(), batch_size=2)):
+        ahead.append(len(read) - done)
+        found.append(one)
+    assert scores(found) == [pytest.approx(i / 255, abs=0.01) for i in range(200)]
+    assert max(ahead) <= (MAX_WAITING + 1) * 2
+
+
+def test_every_module_gets_its_own_mode_back_between_results(detector: Detector) -> None:
+    detector.train()
+    cast(Passes, detector.backbone).norm.eval()
+    before = [module.training for module in detector.modules()]
+    assert len(set(before)) == 2
+    modes: list[bool] = []
+    detector.head.register_forward_hook(lambda module, *_: modes.append(module.training))
+    stream = detector.stream([gray(0.1)] * 4, batch_size=1)
+    for _ in range(2):
+        next(stream)
+        assert [module.training for module in detector.modules()] == before
+        assert torch.is_grad_enabled()
+    assert modes == [False] * 2
+
+
+def test_every_module_gets_its_own_mode_back_after_an_error(detector: Detector) -> None:
+    detector.train()
+    cast(Passes, detector.backbone).norm.eval()
+    before = [module.training for module in detector.modules()]
+    with contextlib.suppress(RuntimeError), evaluation_mode(detector):
+        assert not any(module.training for module in detector.modules())
+        raise RuntimeError
+    assert [module.training for module in detector.modules()] == before
+
+
+def test_results_are_ordinary_tensors(detector: Detector) -> None:
+    one = detector.predict(gray(0.5))
+    assert isinstance(one, Detections)
+    for tensor in (one.boxes, one.scores, one.labels):
+        assert not tensor.is_inference()
+        assert not tensor.requires_grad
+    one.boxes += 1
+    (one.boxes * torch.ones(4, requires_grad=True)).sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_precisions(detector: Detector, dtype: torch.dtype) -> None:
+    shapes = cast(Passes, detector.backbone).shapes
+    one = detector.to(dtype).predict(gray(0.5))
+    assert isinstance(one, Detections)
+    assert len(shapes) == 1
+    assert one.scores[0].item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_compiled_detector(detector: Detector) -> None:
+    expected = detector.predict([gray(0.3), gray(0.7, 60, 40)])
+    calls: list[int] = []
+
+    def backend(graph: Any, _: object) -> Any:
+        calls.append(1)
+        return graph.forward
+
+    detector.compile(backend=backend)
+    found = detector.predict([gray(0.3), gray(0.7, 60, 40)])
+    assert calls
+    assert isinstance(expected, list)
+    assert isinstance(found, list)
+    assert scores(found) == scores(expected)
