@@ -1,13 +1,13 @@
-"""The forms of deformable sampling beside each other: the encoder of Deformable DETR, in turn, as ratios.
+"""The backends of deformable sampling beside each other: the encoder of Deformable DETR, in turn, as ratios.
 
     python benchmarks/deformable_sampling.py                              640 x 640 on the CPU
     python benchmarks/deformable_sampling.py --device cuda --size 800 1066 --dtype bfloat16
 
 Every token of four levels (strides 8 to 64) is a query with 8 heads of width 32 and 4 points a level, at offsets of a
-few cells from its own place; ``--random`` scatters the samples over the map instead. A ratio above 1 means: faster, or
+few cells from its own cell; ``--random`` scatters the samples over the map instead. A ratio above 1 means: faster, or
 smaller, than ``grid_sample``, run eagerly; on half precision it computes in float32, as under autocast. Times are
 medians over rounds in which all take turns, so that whatever else the machine does meets all alike; yet with two
-threads on two busy cores the form of more and shorter steps suffers more. Memory is the peak above the inputs.
+threads on two busy cores the backend of more and shorter steps suffers more. Memory is the peak above the inputs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HEADS, WIDTH, POINTS, STRIDES = 8, 32, 4, (8, 16, 32, 64)
 
 
 def encoder_inputs(size: tuple[int, int], batch: int, *, scattered: bool) -> tuple[list[Tensor], list[tuple[int, int]]]:
-    """Value, locations and weights, and the shapes of the levels."""
+    """Draw value, locations and weights, and list the shapes of the levels."""
     shapes = [(-(-size[0] // stride), -(-size[1] // stride)) for stride in STRIDES]
     tokens, levels = sum(h * w for h, w in shapes), len(shapes)
     centers = torch.cat(
@@ -38,16 +38,16 @@ def encoder_inputs(size: tuple[int, int], batch: int, *, scattered: bool) -> tup
             for h, w in shapes
         ]
     )
-    cells = torch.tensor([(w, h) for h, w in shapes]).view(levels, 1, 2)
-    offsets = 3 * torch.randn(batch, tokens, HEADS, levels, POINTS, 2)
-    locations = centers.view(1, tokens, 1, 1, 1, 2) + offsets / cells
-    weights = torch.rand(batch, tokens, HEADS, levels * POINTS).softmax(-1).view(offsets.shape[:-1])
+    cells = torch.tensor([(w, h) for h, w in shapes]).repeat_interleave(POINTS, 0)
+    offsets = 3 * torch.randn(batch, tokens, HEADS, levels * POINTS, 2)
+    locations = centers.view(1, tokens, 1, 1, 2) + offsets / cells
+    weights = torch.rand(batch, tokens, HEADS, levels * POINTS).softmax(-1)
     value = torch.randn(batch, tokens, HEADS, WIDTH)
     return [value, torch.rand_like(locations) if scattered else locations, weights], shapes
 
 
 def in_turn(actions: dict[str, Action], rounds: int, wait: Action) -> dict[str, float]:
-    """Median seconds of each; the first two rounds warm up."""
+    """Measure the median seconds of each; the first two rounds warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     for i in range(rounds + 2):
         for name, action in actions.items():
@@ -61,7 +61,7 @@ def in_turn(actions: dict[str, Action], rounds: int, wait: Action) -> dict[str, 
 
 
 def peak_memory(action: Action) -> int:
-    """Bytes above what was there before."""
+    """Measure the peak of memory in bytes above the state before."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -90,17 +90,18 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     gpu = device.type == "cuda"
+    points = (POINTS,) * len(STRIDES)
     tensors, shapes = encoder_inputs(tuple(options.size), options.batch, scattered=options.random)
     value, locations, weights = (x.to(device).requires_grad_() for x in tensors)
     value = value.detach().to(getattr(torch, options.dtype)).requires_grad_()
     change = torch.randn(value.flatten(2).shape, device=device, dtype=value.dtype)
 
-    def form(body: Sampling, *, deterministic: bool = False, compiled: bool = False) -> Callable[[], Tensor]:
+    def form(backend: Sampling, *, deterministic: bool = False, compiled: bool = False) -> Callable[[], Tensor]:
         def sample(v: Tensor, at: Tensor, by: Tensor) -> Tensor:
-            return deformable_sampling(v, shapes, at, by, body=body, deterministic=deterministic)
+            return deformable_sampling(v, shapes, at, by, points, backend=backend, deterministic=deterministic)
 
-        chosen = torch.compile(sample, fullgraph=True) if compiled else sample
-        return lambda: chosen(value, locations, weights)
+        run = torch.compile(sample, fullgraph=True) if compiled else sample
+        return lambda: run(value, locations, weights)
 
     def without_gradient(action: Callable[[], Tensor]) -> Action:
         return torch.no_grad()(action)
@@ -108,15 +109,15 @@ def main() -> None:
     def and_back(action: Callable[[], Tensor]) -> Action:
         return lambda: torch.autograd.grad(action(), (value, locations, weights), change)
 
-    bodies: list[Sampling] = [
-        body for body in get_args(Sampling) if body != "auto" and (body != "triton" or (gpu and HAS_TRITON))
+    backends: list[Sampling] = [
+        name for name in get_args(Sampling) if name != "auto" and (name != "triton" or (gpu and HAS_TRITON))
     ]
-    eager = {body: form(body) for body in bodies}
+    eager = {name: form(name) for name in backends}
     backward = {name: and_back(action) for name, action in eager.items()}
-    if "triton" in bodies:
+    if "triton" in backends:
         backward["triton, deterministic"] = and_back(form("triton", deterministic=True))
     forward = {name: without_gradient(action) for name, action in eager.items()}
-    compiled = {f"{body}, compiled": without_gradient(form(body, compiled=True)) for body in bodies}
+    compiled = {f"{name}, compiled": without_gradient(form(name, compiled=True)) for name in backends}
 
     where = torch.cuda.get_device_name(device) if gpu else f"CPU, {torch.get_num_threads()} threads"
     print(

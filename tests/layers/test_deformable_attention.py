@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention and the decoder layer around it."""
+"""Multi-scale deformable attention and the decoder layer that uses it."""
 
 from __future__ import annotations
 
@@ -62,6 +62,47 @@ def test_fresh_attention_weighs_all_twelve_samples_alike_whatever_the_query(
     torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+def test_every_level_has_its_own_points() -> None:
+    torch.manual_seed(0)
+    attention = MultiScaleDeformableAttention(16, num_heads=2, num_levels=3, num_points=[3, 6, 1])
+    first = attention.sampling_offsets.bias.view(2, 10, 2)[0]
+    assert first.tolist() == [[n, 0] for n in (1, 2, 3, 1, 2, 3, 4, 5, 6, 1)]
+    stirred(attention)
+    query, memory, box = torch.randn(2, 5, 16), torch.randn(2, TOKENS, 16), boxes(2, 5).expand(2, 5, 3, 4).clone()
+    box[:, :, 1] *= 0.9
+    weights = attention.attention_weights(query).view(2, 5, 2, 10).softmax(-1)
+    offsets = attention.sampling_offsets(query).view(2, 5, 2, 10, 2)
+    value = attention.value_projection(memory).view(2, TOKENS, 2, 8)
+    for reference in (box, box[..., :2].contiguous()):
+        locations = torch.empty_like(offsets)
+        for point, level in enumerate([0] * 3 + [1] * 6 + [2]):
+            of_level, count = reference[:, :, None, level], (3, 6, 1)[level]
+            if reference.shape[-1] == 4:
+                moved = offsets[:, :, :, point] / count * of_level[..., 2:] / 2
+            else:
+                moved = offsets[:, :, :, point] / torch.tensor(SHAPES[level]).flip(0)
+            locations[:, :, :, point] = of_level[..., :2] + moved
+        sampled = deformable_sampling(value, SHAPES, locations, weights, (3, 6, 1), backend="grid_sample")
+        expected = attention.output_projection(sampled)
+        torch.testing.assert_close(attention(query, reference, memory, SHAPES), expected, rtol=0, atol=1e-5)
+
+
+def test_equal_numbers_are_as_one_number() -> None:
+    attentions = []
+    for num_points in (4, [4, 4, 4]):
+        torch.manual_seed(0)
+        attentions.append(MultiScaleDeformableAttention(16, num_heads=8, num_levels=3, num_points=num_points))
+    one, other = (attention.state_dict() for attention in attentions)
+    assert all(one[name].equal(tensor) for name, tensor in other.items())
+
+
+@pytest.mark.parametrize("num_points", [[4, 4], [4, 4, 4, 4], [4, 0, 4], 0], ids=str)
+def test_numbers_of_points_are_one_for_each_level(num_points: int | list[int]) -> None:
+    with pytest.raises(ValueError, match="one number of at least 1, or one for each of 3 levels, not") as error:
+        MultiScaleDeformableAttention(16, num_heads=8, num_levels=3, num_points=num_points)
+    assert str(num_points) in str(error.value)
+
+
 def test_samples_of_a_box_and_of_a_point(attention: MultiScaleDeformableAttention) -> None:
     stirred(attention)
     query, memory = torch.randn(2, 5, 16), torch.randn(2, TOKENS, 16)
@@ -70,7 +111,9 @@ def test_samples_of_a_box_and_of_a_point(attention: MultiScaleDeformableAttentio
     value = attention.value_projection(memory).view(2, TOKENS, 8, 2)
 
     def attended(locations: Tensor) -> Tensor:
-        return attention.output_projection(deformable_sampling(value, SHAPES, locations, weights))
+        return attention.output_projection(
+            deformable_sampling(value, SHAPES, locations.flatten(3, 4), weights.flatten(3), (4, 4, 4))
+        )
 
     box = boxes(2, 5)
     center, size = box[:, :, :, None, None, :2], box[:, :, :, None, None, 2:]  # b q 1 1 1 2
@@ -111,8 +154,8 @@ def layer() -> DeformableDecoderLayer:
 def test_decoder_layer_is_its_three_steps(layer: DeformableDecoderLayer) -> None:
     queries, positions = torch.randn(2, 5, 16), torch.randn(2, 5, 16)
     memory, reference = torch.randn(2, TOKENS, 16), boxes(2, 5).expand(2, 5, 3, 4)
-    placed = queries + positions
-    x = layer.norm1(queries + layer.self_attention(placed, placed, queries)[0])
+    positioned = queries + positions
+    x = layer.norm1(queries + layer.self_attention(positioned, positioned, queries)[0])
     x = layer.norm2(x + layer.cross_attention(x + positions, reference, memory, SHAPES))
     expected = layer.norm3(x + layer.feed_forward.linear2(F.relu(layer.feed_forward.linear1(x))))
     ours = layer(queries, positions, reference, memory, SHAPES)

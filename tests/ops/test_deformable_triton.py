@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
-from deformable_cases import SHAPES, Shapes, cotangent, example, reference
+from deformable_cases import SHAPES, Points, Shapes, cotangent, example, reference, spread_points
 from torch import Tensor
 
 from boxwright.ops.deformable import HAS_TRITON, Sampling, deformable_sampling
@@ -20,12 +20,12 @@ WORKER = Path(__file__).with_name("interpreted_triton.py")
 needs_triton = pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
-Case = tuple[Tensor, Shapes, Tensor, Tensor, bool]
+Case = tuple[Tensor, Shapes, Tensor, Tensor, Points, bool]
 
 CASES: dict[str, Case] = {
     # Samples inside, on both sides of the borders, and outside.
     **{
-        str(shapes): (value, shapes, locations, weights, deterministic)
+        str(shapes): (value, shapes, locations, weights, spread_points(2, shapes), deterministic)
         for shapes, deterministic in zip(SHAPES, (False, True, False, True, True), strict=True)
         for value, locations, weights in [example(shapes, spread=0.8)]
     },
@@ -35,6 +35,7 @@ CASES: dict[str, Case] = {
             [(5, 9), (3, 4)],
             locations,
             weights,
+            options.get("p", (2, 2)),
             deterministic,
         )
         for name, options in {
@@ -44,6 +45,8 @@ CASES: dict[str, Case] = {
             "one image": {"b": 1},
             "no queries": {"q": 0},
             "float64": {"dtype": torch.float64},
+            "more points on the second level": {"p": (1, 5), "q": 91},
+            "more points on the first level": {"p": (6, 3)},
         }.items()
         for deterministic in (False, True)
         for value, locations, weights in [example([(5, 9), (3, 4)], **options)]
@@ -52,11 +55,11 @@ CASES: dict[str, Case] = {
 
 
 def expected_of(case: Case) -> list[Tensor]:
-    """Output and gradients of the formula, in float32 at least."""
-    value, shapes, locations, weights, _ = case
+    """Compute output and gradients of the formula, in float32 at least."""
+    value, shapes, locations, weights, points, _ = case
     dtype = torch.promote_types(value.dtype, torch.float32)
     inputs = [x.detach().to(dtype).requires_grad_() for x in (value, locations, weights)]
-    out = reference(inputs[0], shapes, *inputs[1:])
+    out = reference(inputs[0], shapes, *inputs[1:], points)
     return [out.detach(), *torch.autograd.grad(out, inputs, cotangent(value, locations).to(dtype))]
 
 
@@ -73,7 +76,7 @@ def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     torch.save({**CASES, **halves}, folder / "cases.pt")
     done = subprocess.run([sys.executable, str(WORKER), str(folder)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    return torch.load(folder / "results.pt")  # type: ignore[no-any-return]
+    return cast(dict[str, Any], torch.load(folder / "results.pt"))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -105,9 +108,10 @@ def test_is_an_operator_that_torch_can_compile(interpreted: dict[str, Any]) -> N
 
 
 @needs_triton
+@pytest.mark.parametrize("points", [(4, 4, 4, 4), (3, 6, 3, 1)], ids=str)
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp64"])
 @pytest.mark.parametrize("kernel", ["_forward_kernel", "_backward_kernel"])
-def test_compiles_for_a_gpu_that_is_not_there(kernel: str, dtype: str) -> None:
+def test_compiles_for_a_gpu_that_is_not_there(kernel: str, dtype: str, points: Points) -> None:
     import triton.language as tl
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
@@ -119,11 +123,16 @@ def test_compiles_for_a_gpu_that_is_not_there(kernel: str, dtype: str) -> None:
     types: dict[str, Any] = dict.fromkeys(("value", "out", "grad"), f"*{dtype}")
     types |= {"sizes": ("fp32",) * 8}
     types |= dict.fromkeys(("locations", "weights", "value_grad", "locations_grad", "weights_grad"), f"*{accumulated}")
-    constants = {"HEADS": 8, "LEVELS": 4, "POINTS": 4, "WIDTH": 32, "PAIRS": 16, "CHANNELS": 32}
-    constants |= {"DTYPE": getattr(tl, f"float{accumulated[2:]}"), "ATOMIC": True}
-    given = {name: value for name, value in constants.items() if name in function.arg_names}
-    signature = {name: "constexpr" if name in given else types.get(name, "i32") for name in function.arg_names}
-    source = ASTSource(function, signature, given)
+    constants: dict[str, Any] = {"HEADS": 8, "LEVELS": 4, "WIDTH": 32, "PAIRS": 16, "CHANNELS": 32}
+    constants |= {
+        "POINTS": points,
+        "MOST": max(points),
+        "DTYPE": getattr(tl, f"float{accumulated[2:]}"),
+        "ATOMIC": True,
+    }
+    constants = {name: value for name, value in constants.items() if name in function.arg_names}
+    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in function.arg_names}
+    source = ASTSource(function, signature, constants)
     assembly = compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": True}).asm["ptx"]
     assert ("red.global" in assembly or "atom.global" in assembly) == (kernel == "_backward_kernel")
 
@@ -131,8 +140,8 @@ def test_compiles_for_a_gpu_that_is_not_there(kernel: str, dtype: str) -> None:
 @needs_triton
 def test_is_refused_where_it_cannot_run() -> None:
     value, locations, weights = example([(5, 9)])
-    with pytest.raises(ValueError, match="body 'triton' runs on CUDA, not on cpu: take 'auto'"):
-        deformable_sampling(value, [(5, 9)], locations, weights, body="triton")
+    with pytest.raises(ValueError, match="backend 'triton' runs on CUDA, not on cpu: take 'auto'"):
+        deformable_sampling(value, [(5, 9)], locations, weights, (2,), backend="triton")
 
 
 def test_boxwright_needs_no_triton() -> None:
@@ -145,12 +154,12 @@ def test_boxwright_needs_no_triton() -> None:
 @needs_gpu
 class TestOnAGpu:
     @pytest.mark.parametrize("name", CASES)
-    @pytest.mark.parametrize("body", ["auto", "embedding_bag", "grid_sample"])
-    def test_output_and_gradients_equal_the_formula(self, name: str, body: Sampling) -> None:
-        value, shapes, locations, weights, deterministic = CASES[name]
+    @pytest.mark.parametrize("backend", ["auto", "embedding_bag", "grid_sample"])
+    def test_output_and_gradients_equal_the_formula(self, name: str, backend: Sampling) -> None:
+        value, shapes, locations, weights, points, deterministic = CASES[name]
         inputs = [x.detach().cuda().requires_grad_() for x in (value, locations, weights)]
-        deterministic = deterministic and body != "grid_sample"
-        out = deformable_sampling(inputs[0], shapes, *inputs[1:], body=body, deterministic=deterministic)
+        deterministic = deterministic and backend != "grid_sample"
+        out = deformable_sampling(inputs[0], shapes, *inputs[1:], points, backend=backend, deterministic=deterministic)
         ours = [out, *torch.autograd.grad(out, inputs, cotangent(value, locations).cuda())]
         tolerance = 1e-12 if value.dtype == torch.float64 else 1e-5
         for x, expected in zip(ours, expected_of(CASES[name]), strict=True):
@@ -164,7 +173,8 @@ class TestOnAGpu:
         change = cotangent(inputs[0].cpu(), locations).cuda()
 
         def value_gradient() -> Tensor:
-            out = deformable_sampling(inputs[0], [(6, 5), (2, 3)], *inputs[1:], body="triton", deterministic=True)
+            shapes, tensors = [(6, 5), (2, 3)], inputs[1:]
+            out = deformable_sampling(inputs[0], shapes, *tensors, (2, 2), backend="triton", deterministic=True)
             return torch.autograd.grad(out, inputs[0], change)[0]
 
         first = value_gradient()
@@ -177,7 +187,7 @@ class TestOnAGpu:
         inputs = [x.cuda().requires_grad_() for x in example(shapes)]
 
         def sample(v: Tensor, at: Tensor, by: Tensor) -> Tensor:
-            return deformable_sampling(v, shapes, at, by, body="triton", deterministic=deterministic)
+            return deformable_sampling(v, shapes, at, by, (2, 2), backend="triton", deterministic=deterministic)
 
         torch.compiler.reset()
         compiled = torch.compile(sample, fullgraph=True, backend="aot_eager")

@@ -4,47 +4,56 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import get_args
+from typing import cast, get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.dropout import Dropout
-from boxwright.layers.transformer import FeedForward
+from boxwright.layers.transformer import FeedForward, clamp_to_half
 from boxwright.ops.boxes import at_least_float32
 from boxwright.ops.deformable import Sampling, deformable_sampling
 
 
 class MultiScaleDeformableAttention(nn.Module):
-    """Each query looks at a few points around its reference, on every level.
+    """Attention of each query to a few points around its reference, on every level.
 
-    Offsets and weights are linear in the query; the softmax of the weights runs over levels and points jointly.
-    A reference box (cx, cy, w, h) is sampled at center + offset / points * size / 2, a reference point at
+    Offsets and weights are linear in the query; the softmax of the weights runs over the points of all levels jointly.
+    A reference box (cx, cy, w, h) is sampled at center + offset / points of the level * size / 2, a reference point at
     point + offset in cells of the level.
 
     Args:
         dim: width of queries and values.
         num_heads: attention heads; divides ``dim``.
         num_levels: of the value maps.
-        num_points: per head and level.
-        sampling: which form of the sampling runs, see ``deformable_sampling``.
+        num_points: per head and level; one number, or one for each level.
+        sampling: backend of the sampling, see ``deformable_sampling``.
 
-    Source: Zhu et al., Deformable DETR, ICLR 2021, section 4.1. Checked against transformers and lyuwenyu/RT-DETR
-    068dfde.
+    Raises:
+        ValueError: for a width, a backend or numbers of points that do not fit.
+
+    Source: Zhu et al., Deformable DETR, ICLR 2021, section 4.1; numbers of points by level: Lv et al., RT-DETRv2, 2024.
+    Checked against transformers and lyuwenyu/RT-DETR 068dfde.
     """
 
     def __init__(
-        self, dim: int, num_heads: int, num_levels: int, num_points: int, *, sampling: Sampling = "auto"
+        self,
+        dim: int,
+        num_heads: int,
+        num_levels: int,
+        num_points: int | Sequence[int],
+        *,
+        sampling: Sampling = "auto",
     ) -> None:
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"num_heads has to divide the width {dim}, and {num_heads} does not")
         if sampling not in get_args(Sampling):
             raise ValueError(f"sampling is one of {list(get_args(Sampling))}, not {sampling!r}")
-        self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
-        self.sampling = sampling
-        samples = num_heads * num_levels * num_points
+        self.points = spread_points(num_points, num_levels)
+        self.num_heads, self.sampling = num_heads, sampling
+        samples = num_heads * sum(self.points)
         self.sampling_offsets = nn.Linear(dim, samples * 2)
         self.attention_weights = nn.Linear(dim, samples)
         self.value_projection = nn.Linear(dim, dim)
@@ -53,14 +62,14 @@ class MultiScaleDeformableAttention(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Each head starts in its own direction, its points 1, 2, 3, ... steps away, all weighted alike."""
+        """Start each head in its own direction, its points 1, 2, 3, ... steps away, with equal weights."""
         angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         direction = torch.stack((angle.cos(), angle.sin()), -1)
         direction = direction / direction.abs().max(-1, keepdim=True).values
-        steps = torch.arange(1, self.num_points + 1).view(1, 1, -1, 1)
-        offsets = direction.view(-1, 1, 1, 2) * steps  # m 1 p 2
+        steps = torch.cat([torch.arange(1, count + 1) for count in self.points])[:, None]
+        offsets = direction[:, None] * steps  # m p 2
         nn.init.zeros_(self.sampling_offsets.weight)
-        self.sampling_offsets.bias.copy_(offsets.expand(-1, self.num_levels, -1, -1).reshape(-1))
+        self.sampling_offsets.bias.copy_(offsets.flatten())
         nn.init.zeros_(self.attention_weights.weight)
         nn.init.zeros_(self.attention_weights.bias)
         for linear in (self.value_projection, self.output_projection):
@@ -85,34 +94,78 @@ class MultiScaleDeformableAttention(nn.Module):
             padding: True on tokens that are padding; they count as zero.
         """
         b, q, _ = query.shape
-        m, l, p = self.num_heads, self.num_levels, self.num_points
+        m = self.num_heads
         value = self.value_projection(memory)
         if padding is not None:
             value = value.masked_fill(padding[..., None], 0.0)
-        offsets = at_least_float32(self.sampling_offsets(query)).view(b, q, m, l, p, 2)
-        weights = at_least_float32(self.attention_weights(query)).view(b, q, m, l * p).softmax(-1).view(b, q, m, l, p)
-        reference = at_least_float32(reference)[:, :, None, :, None]  # b q 1 l 1 r
-        if reference.shape[-1] == 4:
-            locations = reference[..., :2] + offsets / p * reference[..., 2:] * 0.5
-        else:
-            cells = torch.tensor([(w, h) for h, w in shapes], device=query.device, dtype=reference.dtype)
-            locations = reference + offsets / cells[:, None]
+        offsets = at_least_float32(self.sampling_offsets(query)).view(b, q, m, -1, 2)
+        weights = at_least_float32(self.attention_weights(query)).view(b, q, m, -1).softmax(-1)
+        locations = self._locate(offsets, at_least_float32(reference), shapes)
         value = value.view(b, -1, m, value.shape[-1] // m)
-        sampled = deformable_sampling(value, shapes, locations, weights, body=self.sampling)
-        return self.output_projection(sampled)  # type: ignore[no-any-return]
+        sampled = deformable_sampling(value, shapes, locations, weights, self.points, backend=self.sampling)
+        return cast(Tensor, self.output_projection(sampled))
+
+    def _locate(
+        self,
+        offsets: Float[Tensor, "b q m p 2"],
+        reference: Float[Tensor, "b q l r"],
+        shapes: Sequence[tuple[int, int]],
+    ) -> Float[Tensor, "b q m p 2"]:
+        """Add the offsets to the references of their levels."""
+        if len(set(self.points)) == 1:
+            # Levels and points are axes of their own here, and nothing of a level is repeated for its points.
+            offsets = offsets.unflatten(3, (len(self.points), -1))  # b q m l p 2
+            reference = reference[:, :, None, :, None]
+        else:
+            reference = self._repeat(reference)[:, :, None]  # b q 1 p r
+        if reference.shape[-1] == 4:
+            locations = reference[..., :2] + offsets / self._counts(offsets) * reference[..., 2:] * 0.5
+        else:
+            cells = offsets.new_tensor([(w, h) for h, w in shapes])
+            locations = reference + offsets / (cells[:, None] if offsets.ndim == 6 else self._repeat(cells))
+        return locations.flatten(3, -2)
+
+    def _counts(self, like: Tensor) -> int | Float[Tensor, "p 1"]:
+        """Number of points of the level of each point, or of all levels where they are alike."""
+        if len(set(self.points)) == 1:
+            return self.points[0]
+        return like.new_tensor([count for count in self.points for _ in range(count)])[:, None]
+
+    def _repeat(self, of_level: Float[Tensor, "*b l r"]) -> Float[Tensor, "*b p r"]:
+        """Repeat the rows of each level for each of its points."""
+        indices = [level for level, count in enumerate(self.points) for _ in range(count)]
+        return of_level.index_select(-2, torch.tensor(indices, device=of_level.device))
+
+
+def spread_points(num_points: int | Sequence[int], num_levels: int) -> tuple[int, ...]:
+    """Number the points of each level.
+
+    Args:
+        num_points: one number for all levels, or one for each.
+        num_levels: number of levels.
+
+    Raises:
+        ValueError: there are more or fewer numbers than levels, or one of them is below 1.
+    """
+    points = (num_points,) * num_levels if isinstance(num_points, int) else tuple(num_points)
+    if len(points) != num_levels or min(points) < 1:
+        raise ValueError(
+            f"num_points is one number of at least 1, or one for each of {num_levels} levels, not {num_points}"
+        )
+    return points
 
 
 class DeformableDecoderLayer(nn.Module):
-    """Self-attention among queries, deformable attention to the maps, feed-forward; post-norm.
+    """Self-attention among queries, deformable attention to the maps and feed-forward; post-norm.
 
     Args:
         dim: width of the queries.
         num_heads: attention heads.
         num_levels: of the maps.
-        num_points: per head and level.
+        num_points: per head and level; one number, or one for each level.
         hidden_dim: width of the feed-forward.
         dropout: probability after each of the three, in [0, 1).
-        sampling: which form of the sampling runs, see ``deformable_sampling``.
+        sampling: backend of the sampling, see ``deformable_sampling``.
 
     Source: Zhu et al., Deformable DETR; lyuwenyu/RT-DETR 068dfde (``TransformerDecoderLayer``). The norms are numbered
     in their order of execution.
@@ -124,7 +177,7 @@ class DeformableDecoderLayer(nn.Module):
         *,
         num_heads: int = 8,
         num_levels: int = 3,
-        num_points: int = 4,
+        num_points: int | Sequence[int] = 4,
         hidden_dim: int = 1024,
         dropout: float = 0.0,
         sampling: Sampling = "auto",
@@ -149,7 +202,7 @@ class DeformableDecoderLayer(nn.Module):
         padding: Bool[Tensor, "b t"] | None = None,
         blocked: Bool[Tensor, "q q"] | None = None,
     ) -> Float[Tensor, "b q d"]:
-        """One round.
+        """Run one round.
 
         Args:
             queries: contents.
@@ -160,11 +213,10 @@ class DeformableDecoderLayer(nn.Module):
             padding: True on tokens that are padding.
             blocked: True where a query (row) must not see another (column).
         """
-        placed = queries + positions
-        attended = self.self_attention(placed, placed, queries, attn_mask=blocked, need_weights=False)[0]
+        positioned = queries + positions
+        attended = self.self_attention(positioned, positioned, queries, attn_mask=blocked, need_weights=False)[0]
         queries = self.norm1(queries + self.dropout(attended))
         sampled = self.cross_attention(queries + positions, reference, memory, shapes, padding)
         queries = self.norm2(queries + self.dropout(sampled))
         residual = queries + self.dropout(self.feed_forward(queries))
-        # Half precision overflows here first (lyuwenyu/RT-DETR #464); float32 never comes near.
-        return self.norm3(residual.clamp(-65504, 65504))  # type: ignore[no-any-return]
+        return cast(Tensor, self.norm3(clamp_to_half(residual)))

@@ -17,7 +17,7 @@ MARGIN = 2
 
 
 class Corners(NamedTuple):
-    """Where each sample lies: the four cells around it, head by head.
+    """Position of each sample among the four cells around it, head by head.
 
     Args:
         rows: of the padded table, the upper left cell's. 32 bits hold every row; they sort and load twice as fast.
@@ -25,25 +25,26 @@ class Corners(NamedTuple):
         down: likewise.
     """
 
-    rows: Int[Tensor, "b m q lp"]
-    right: Float[Tensor, "b m q lp"]
-    down: Float[Tensor, "b m q lp"]
+    rows: Int[Tensor, "b m q p"]
+    right: Float[Tensor, "b m q p"]
+    down: Float[Tensor, "b m q p"]
 
 
 def embedding_bag_sampling(
     value: Float[Tensor, "b t m d"],
     shapes: Sequence[tuple[int, int]],
-    locations: Float[Tensor, "b q m l p 2"],
-    weights: Float[Tensor, "b q m l p"],
+    locations: Float[Tensor, "b q m p 2"],
+    weights: Float[Tensor, "b q m p"],
+    points: Sequence[int],
 ) -> Float[Tensor, "b q m*d"]:
-    """Each (query, head) is a bag of 4 x levels x points rows of the table of values, summed by ``embedding_bag``.
+    """Sum a bag of rows of the table of values for each (query, head), four for each point, with ``embedding_bag``.
 
     No sampled map is ever materialized. Everything is kept head by head, so that the rows that one head reads lie
     close together. Deterministic in both directions. The arguments are those of ``deformable_sampling``.
     """
     b, q, m = locations.shape[:3]
     dtype = torch.promote_types(value.dtype, torch.float32)
-    summed: Tensor = _BagSampling.apply(value.to(dtype), locations.to(dtype), weights.to(dtype), shapes)
+    summed: Tensor = _BagSampling.apply(value.to(dtype), locations.to(dtype), weights.to(dtype), shapes, points)
     return summed.view(b, m, q, value.shape[-1]).transpose(1, 2).flatten(2).to(value.dtype)
 
 
@@ -52,77 +53,84 @@ class _BagSampling(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, value: Tensor, locations: Tensor, weights: Tensor, shapes: Sequence[tuple[int, int]]
+        ctx: Any,
+        value: Tensor,
+        locations: Tensor,
+        weights: Tensor,
+        shapes: Sequence[tuple[int, int]],
+        points: Sequence[int],
     ) -> Float[Tensor, "bmq d"]:
         table = _padded_table(value, shapes)
-        corners = corners_of(locations, shapes)
-        shares = head_by_head(weights)
-        ctx.save_for_backward(table, shares, *corners)
-        ctx.shapes, ctx.points = shapes, weights.shape[-1]
-        row_weights = torch.stack(_corner_weights(shares, corners.right, corners.down), 3)
-        rows = _corner_rows(corners.rows, shapes)
+        corners = find_corners(locations, shapes, points)
+        weights = head_by_head(weights)
+        ctx.save_for_backward(table, weights, *corners)
+        ctx.shapes, ctx.points = shapes, points
+        row_weights = torch.stack(_corner_weights(weights, corners.right, corners.down), 3)
+        rows = _corner_rows(corners.rows, shapes, points)
         return F.embedding_bag(_bags(rows), table, mode="sum", per_sample_weights=_bags(row_weights))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        table, shares, *parts = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        table, weights, *parts = ctx.saved_tensors
         corners = Corners(*parts)
         # An expanded gradient, as that of a sum, would take the slow path of every operator below.
         grad = grad.contiguous()
         value_grad = locations_grad = weights_grad = None
         if ctx.needs_input_grad[0]:
-            value_grad = value_gradient(grad, corners, shares, ctx.shapes)
+            value_grad = value_gradient(grad, corners, weights, ctx.shapes)
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            products = _row_products(grad, table, _corner_rows(corners.rows, ctx.shapes))
-            shares_grad, steps_grad = _through_corners(products, corners, shares)
+            products = _row_products(grad, table, _corner_rows(corners.rows, ctx.shapes, ctx.points))
+            by_head, steps_grad = _through_corners(products, corners, weights)
             sizes = _per_sample([(w, h) for h, w in ctx.shapes], ctx.points, grad)
-            locations_grad = (steps_grad * sizes).unflatten(3, (-1, ctx.points)).transpose(1, 2)
-            weights_grad = shares_grad.unflatten(3, (-1, ctx.points)).transpose(1, 2)
-        return value_grad, locations_grad, weights_grad, None
+            locations_grad = (steps_grad * sizes).transpose(1, 2)
+            weights_grad = by_head.transpose(1, 2)
+        return value_grad, locations_grad, weights_grad, None, None
 
 
-def corners_of(locations: Float[Tensor, "b q m l p 2"], shapes: Sequence[tuple[int, int]]) -> Corners:
-    """The four cells around each location."""
-    b, _, m, _, p, _ = locations.shape
+def find_corners(
+    locations: Float[Tensor, "b q m p 2"], shapes: Sequence[tuple[int, int]], points: Sequence[int]
+) -> Corners:
+    """Find the four cells around each location; ``points`` are those of each level."""
+    b, _, m, _, _ = locations.shape
     # One constant per column, because broadcasting along a short last axis is slow.
-    sizes = _per_sample([(w, h) for h, w in shapes], p, locations).flatten()
+    sizes = _per_sample([(w, h) for h, w in shapes], points, locations).flatten()
     # Centers of cells lie on halves. With the margin nothing is negative, and truncating is rounding down.
-    places = (head_by_head(locations) * sizes + (MARGIN - 0.5)).clamp(min=0).minimum(sizes + MARGIN)
+    positions = (head_by_head(locations) * sizes + (MARGIN - 0.5)).clamp(min=0).minimum(sizes + MARGIN)
     # Not a number becomes the most negative integer, which must not become an address.
-    cells = places.to(torch.int32).clamp(min=0)
-    right, down = (places - cells).unflatten(3, (-1, 2)).unbind(-1)  # b m q lp
+    cells = positions.to(torch.int32).clamp(min=0)
+    right, down = (positions - cells).unflatten(3, (-1, 2)).unbind(-1)  # b m q p
     columns, lines = cells.unflatten(3, (-1, 2)).unbind(-1)
 
     *starts, length = _table_starts(shapes)
-    first = _per_sample(starts, p, cells)
-    line_lengths = _per_sample([w + MARGIN for _, w in shapes], p, cells)
+    first = _per_sample(starts, points, cells)
+    line_lengths = _per_sample([w + MARGIN for _, w in shapes], points, cells)
     heads = (torch.arange(b * m, device=cells.device, dtype=cells.dtype) * length).view(b, m, 1, 1)
     return Corners(lines * line_lengths + columns + (first + heads), right, down)
 
 
 def head_by_head(x: Tensor) -> Tensor:
-    """b q m ... -> b m q (...), in memory too: operators on mixed layouts take several times as long as this copy."""
+    """Transpose b q m ... to b m q (...), in memory too: operators on mixed layouts take longer than this copy."""
     return x.transpose(1, 2).flatten(3).contiguous()
 
 
 def value_gradient(
     grad: Float[Tensor, "bmq d"],
     corners: Corners,
-    shares: Float[Tensor, "b m q lp"],
+    weights: Float[Tensor, "b m q p"],
     shapes: Sequence[tuple[int, int]],
 ) -> Float[Tensor, "b t m d"]:
-    """The transposed operator is again a weighted sum of rows: for each cell, of the bags with a sample beside it.
+    """Sum, for each cell, the gradients of the bags with a sample beside it: again a weighted sum of rows.
 
     One sort by the upper left cell serves all four corners, and three of the four sums then move by one cell.
     """
-    b, m, _, samples = shares.shape
+    b, m, _, samples = weights.shape
     *starts, length = _table_starts(shapes)
     in_order, order = corners.rows.flatten().sort()
     every_row = torch.arange(b * m * length, device=grad.device, dtype=in_order.dtype)
     first = torch.searchsorted(in_order, every_row, out_int32=True)
     bags = order.to(torch.int32).div(samples, rounding_mode="floor")
-    ordered = (x.flatten().index_select(0, order) for x in (shares, corners.right, corners.down))
+    ordered = (x.flatten().index_select(0, order) for x in (weights, corners.right, corners.down))
     sums = [
         F.embedding_bag(bags, grad, first, mode="sum", per_sample_weights=x).view(b, m, length, grad.shape[1])
         for x in _corner_weights(*ordered)
@@ -156,34 +164,36 @@ def _table_starts(shapes: Sequence[tuple[int, int]]) -> list[int]:
     return [*starts[:-1], starts[-1] + MARGIN]
 
 
-def _per_sample(of_level: Sequence[int] | Sequence[tuple[int, int]], points: int, like: Tensor) -> Tensor:
-    repeated = [number for number in of_level for _ in range(points)]
+def _per_sample(of_level: Sequence[int] | Sequence[tuple[int, int]], points: Sequence[int], like: Tensor) -> Tensor:
+    """Repeat the number of each level for each of its points."""
+    repeated = [number for number, count in zip(of_level, points, strict=True) for _ in range(count)]
     return torch.tensor(repeated, device=like.device, dtype=like.dtype)
 
 
-def _corner_rows(rows: Int[Tensor, "b m q lp"], shapes: Sequence[tuple[int, int]]) -> Int[Tensor, "b m q 4 lp"]:
-    points = rows.shape[3] // len(shapes)
+def _corner_rows(
+    rows: Int[Tensor, "b m q p"], shapes: Sequence[tuple[int, int]], points: Sequence[int]
+) -> Int[Tensor, "b m q 4 p"]:
     down = _per_sample([w + MARGIN for _, w in shapes], points, rows)
     lower = rows + down
     return torch.stack((rows, rows + 1, lower, lower + 1), 3)
 
 
-def _corner_weights(shares: Tensor, right: Tensor, down: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The share of each sample, split bilinearly."""
-    lower = shares * down
-    upper = shares - lower
+def _corner_weights(weights: Tensor, right: Tensor, down: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Split the weight of each sample bilinearly."""
+    lower = weights * down
+    upper = weights - lower
     lower_right, upper_right = lower * right, upper * right
     return upper - upper_right, upper_right, lower - lower_right, lower_right
 
 
 def _bags(x: Tensor) -> Tensor:
-    return x.flatten(3).flatten(0, 2)  # b m q 4 lp -> (b m q) (4 lp)
+    return x.flatten(3).flatten(0, 2)  # b m q 4 p -> (b m q) (4 p)
 
 
 def _row_products(
-    grad: Float[Tensor, "bmq d"], table: Float[Tensor, "r d"], rows: Int[Tensor, "b m q 4 lp"]
-) -> Float[Tensor, "b m q 4 lp"]:
-    """Scalar product of each row with the gradient of its bag."""
+    grad: Float[Tensor, "bmq d"], table: Float[Tensor, "r d"], rows: Int[Tensor, "b m q 4 p"]
+) -> Float[Tensor, "b m q 4 p"]:
+    """Multiply each row, as a scalar product, with the gradient of its bag."""
     length = rows.shape[3] * rows.shape[4]
     bags = torch.arange(grad.shape[0], device=rows.device, dtype=rows.dtype)
     bag_of_row = bags.unsqueeze(1).expand(-1, length).reshape(-1)
@@ -193,13 +203,13 @@ def _row_products(
     return products.view(rows.shape)
 
 
-def _through_corners(products: Tensor, corners: Corners, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of ``_corner_weights`` times products: of the shares, and of the steps right and down."""
+def _through_corners(products: Tensor, corners: Corners, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of ``_corner_weights`` times products: of the weights, and of the steps right and down."""
     _, right, down = corners
     upper_left, upper_right, lower_left, lower_right = products.unbind(3)
     upper_slope, lower_slope = upper_right - upper_left, lower_right - lower_left
     upper = torch.addcmul(upper_left, right, upper_slope)
     slope_down = torch.addcmul(lower_left, right, lower_slope) - upper
     slope_right = torch.lerp(upper_slope, lower_slope, down)
-    steps_grad = torch.stack((shares * slope_right, shares * slope_down), -1)
+    steps_grad = torch.stack((weights * slope_right, weights * slope_down), -1)
     return torch.addcmul(upper, down, slope_down), steps_grad

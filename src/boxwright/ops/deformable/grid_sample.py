@@ -1,4 +1,4 @@
-"""Deformable sampling with ``grid_sample``, level by level: the plain form that the others are measured by."""
+"""Deformable sampling with ``grid_sample``, level by level: the plain form and the measure of the others."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch import Tensor
 def grid_sample_sampling(
     value: Float[Tensor, "b t m d"],
     shapes: Sequence[tuple[int, int]],
-    locations: Float[Tensor, "b q m l p 2"],
-    weights: Float[Tensor, "b q m l p"],
+    locations: Float[Tensor, "b q m p 2"],
+    weights: Float[Tensor, "b q m p"],
+    points: Sequence[int],
 ) -> Float[Tensor, "b q m*d"]:
     """Sample each level, then add up. The arguments are those of ``deformable_sampling``.
 
@@ -24,18 +25,18 @@ def grid_sample_sampling(
     dtype = torch.promote_types(value.dtype, torch.float32)
     maps = value.to(dtype).split([h * w for h, w in shapes], 1)
     # -1 and 1 are the outer corners here.
-    grid = (2 * locations.to(dtype) - 1).transpose(1, 2).flatten(0, 1)  # (b m) q l p 2
+    grids = (2 * locations.to(dtype) - 1).transpose(1, 2).flatten(0, 1).split(list(points), 2)  # (b m) q p 2
     samples = [
         F.grid_sample(
             x.permute(0, 2, 3, 1).flatten(0, 1).unflatten(-1, shape),  # b t m d -> (b m) d h w
-            grid[:, :, level],
+            grid,
             mode="bilinear",
             padding_mode="zeros",
             align_corners=False,
         )
-        for level, (x, shape) in enumerate(zip(maps, shapes, strict=True))
+        for x, grid, shape in zip(maps, grids, shapes, strict=True)
     ]
-    shares = weights.to(dtype).transpose(1, 2).flatten(0, 1).flatten(2).unsqueeze(1)  # (b m) 1 q (l p)
-    summed = (torch.cat(samples, -1) * shares).sum(-1)  # (b m) d q
+    by = weights.to(dtype).transpose(1, 2).flatten(0, 1).unsqueeze(1)  # (b m) 1 q p
+    summed = (torch.cat(samples, -1) * by).sum(-1)  # (b m) d q
     b, _, m, d = value.shape
     return summed.view(b, m * d, -1).transpose(1, 2).to(value.dtype)

@@ -11,25 +11,26 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from boxwright.ops.deformable.embedding_bag import corners_of, head_by_head, value_gradient
+from boxwright.ops.deformable.embedding_bag import find_corners, head_by_head, value_gradient
 
 # Numbers of a map that one program holds at a time: as many (query, head) pairs as there is room for.
 NUMBERS_PER_PROGRAM = 512
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 
-# Of the two operators; sizes are h and w of each level in turn.
-INPUTS = "Tensor value, Tensor locations, Tensor weights, int[] sizes, bool deterministic"
+# Of the two operators; sizes are h and w of each level in turn, points the number of points of each level.
+INPUTS = "Tensor value, Tensor locations, Tensor weights, int[] sizes, int[] points, bool deterministic"
 
 
 def triton_sampling(
     value: Float[Tensor, "b t m d"],
     shapes: Sequence[tuple[int, int]],
-    locations: Float[Tensor, "b q m l p 2"],
-    weights: Float[Tensor, "b q m l p"],
+    locations: Float[Tensor, "b q m p 2"],
+    weights: Float[Tensor, "b q m p"],
+    points: Sequence[int],
     deterministic: bool = False,
 ) -> Float[Tensor, "b q m*d"]:
-    """Each program samples for a few (query, head) pairs, and nothing but their sums is written.
+    """Sample with programs for a few (query, head) pairs each, which write nothing but sums.
 
     Accumulates in float32, or float64 where ``value`` is. The gradients of locations and weights are sums within a
     program. That of the values is gathered by atomic additions, in any order, or deterministically, by one sort and
@@ -40,8 +41,9 @@ def triton_sampling(
         ValueError: for tensors that are not on a GPU, outside of Triton's interpreter.
     """
     if value.device.type != "cuda" and not INTERPRETED:
-        raise ValueError(f"body 'triton' runs on CUDA, not on {value.device.type}: take 'auto'")
-    out: Tensor = _sample(value, locations, weights, [side for shape in shapes for side in shape], deterministic)
+        raise ValueError(f"backend 'triton' runs on CUDA, not on {value.device.type}: take 'auto'")
+    sizes = [side for shape in shapes for side in shape]
+    out: Tensor = _sample(value, locations, weights, sizes, list(points), deterministic)
     return out
 
 
@@ -51,12 +53,13 @@ def _sample(
     locations: Tensor,
     weights: Tensor,
     sizes: list[int],
+    points: list[int],
     deterministic: bool,  # noqa: ARG001 - for the backward
 ) -> Tensor:
     out = value.new_empty(value.shape[0], locations.shape[1], value.shape[2] * value.shape[3])
     if out.numel():
         inputs = (value.contiguous(), locations.contiguous(), weights.contiguous())
-        _launch(_forward_kernel, sizes, inputs, (out,))
+        _launch(_forward_kernel, sizes, points, inputs, (out,))
     return out
 
 
@@ -66,7 +69,13 @@ def _sample(
     schema=f"(Tensor grad, {INPUTS}) -> (Tensor, Tensor, Tensor)",
 )
 def _sample_backward(
-    grad: Tensor, value: Tensor, locations: Tensor, weights: Tensor, sizes: list[int], deterministic: bool
+    grad: Tensor,
+    value: Tensor,
+    locations: Tensor,
+    weights: Tensor,
+    sizes: list[int],
+    points: list[int],
+    deterministic: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     inputs = value, locations, weights = value.contiguous(), locations.contiguous(), weights.contiguous()
     dtype = torch.promote_types(value.dtype, torch.float32)
@@ -75,11 +84,11 @@ def _sample_backward(
     locations_grad, weights_grad = torch.empty_like(locations), torch.empty_like(weights)
     if grad.numel():
         outputs = (grad.contiguous(), value_grad, locations_grad, weights_grad)
-        _launch(_backward_kernel, sizes, inputs, outputs, ATOMIC=not deterministic)
+        _launch(_backward_kernel, sizes, points, inputs, outputs, ATOMIC=not deterministic)
         if deterministic:
             shapes = list(zip(sizes[::2], sizes[1::2], strict=True))
             by_head = grad.to(dtype).unflatten(2, value.shape[2:]).transpose(1, 2).flatten(0, 2)
-            corners = corners_of(locations.to(dtype), shapes)
+            corners = find_corners(locations.to(dtype), shapes, points)
             value_grad = value_gradient(by_head, corners, head_by_head(weights.to(dtype)), shapes)
     return value_grad.to(value.dtype).contiguous(), locations_grad, weights_grad
 
@@ -95,13 +104,14 @@ def _(_: Tensor, value: Tensor, locations: Tensor, weights: Tensor, *__: Any) ->
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-    *tensors, ctx.sizes, ctx.deterministic = inputs
+    *tensors, ctx.sizes, ctx.points, ctx.deterministic = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-    value_grad, locations_grad, weights_grad = _sample_backward(grad, *ctx.saved_tensors, ctx.sizes, ctx.deterministic)
-    return value_grad, locations_grad, weights_grad, None, None
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+    options = ctx.sizes, ctx.points, ctx.deterministic
+    value_grad, locations_grad, weights_grad = _sample_backward(grad, *ctx.saved_tensors, *options)
+    return value_grad, locations_grad, weights_grad, None, None, None
 
 
 _sample.register_autograd(_differentiate, setup_context=_keep)
@@ -110,13 +120,14 @@ _sample.register_autograd(_differentiate, setup_context=_keep)
 def _launch(
     kernel: Any,
     sizes: Sequence[int],
+    points: Sequence[int],
     inputs: tuple[Tensor, Tensor, Tensor],
     others: tuple[Tensor, ...],
     **options: bool,
 ) -> None:
     value, locations, _ = inputs
     _, t, m, d = value.shape
-    b, q, _, l, p, _ = locations.shape
+    b, q = locations.shape[:2]
     block_d = triton.next_power_of_2(d)
     block = max(1, NUMBERS_PER_PROGRAM // block_d)
     with torch.cuda.device_of(value):
@@ -128,8 +139,9 @@ def _launch(
             q * m,
             t,
             HEADS=m,
-            LEVELS=l,
-            POINTS=p,
+            LEVELS=len(points),
+            POINTS=tuple(points),
+            MOST=max(points),
             WIDTH=d,
             PAIRS=block,
             CHANNELS=block_d,
@@ -148,7 +160,7 @@ def _launch(
 @no_type_check
 @triton.jit
 def _level(sizes, l, LEVELS: tl.constexpr):  # noqa: N803
-    """Height and width. Chosen, not indexed: unrolling the levels takes four times the registers."""
+    """Select height and width, without an index: unrolling the levels takes four times the registers."""
     height, width = tl.cast(sizes[0], tl.float32), tl.cast(sizes[1], tl.float32)
     for k in tl.static_range(1, LEVELS):
         height, width = tl.where(l == k, sizes[2 * k], height), tl.where(l == k, sizes[2 * k + 1], width)
@@ -157,8 +169,20 @@ def _level(sizes, l, LEVELS: tl.constexpr):  # noqa: N803
 
 @no_type_check
 @triton.jit
-def _place(locations, sample, real, height, width, DTYPE: tl.constexpr):  # noqa: N803
-    """Column and line of the upper left of four cells, and the distance from its center."""
+def _points(l, POINTS: tl.constexpr, LEVELS: tl.constexpr):  # noqa: N803
+    """Select the first point of a level, the number of its points, and that of all levels."""
+    first, count = 0, POINTS[0]
+    total = POINTS[0]
+    for k in tl.static_range(1, LEVELS):
+        first, count = tl.where(l == k, total, first), tl.where(l == k, POINTS[k], count)
+        total += POINTS[k]
+    return first, count, total
+
+
+@no_type_check
+@triton.jit
+def _locate(locations, sample, real, height, width, DTYPE: tl.constexpr):  # noqa: N803
+    """Find column and line of the upper left of four cells, and the distance from its center."""
     x = tl.load(locations + 2 * sample, mask=real, other=0).to(DTYPE) * width - 0.5
     y = tl.load(locations + 2 * sample + 1, mask=real, other=0).to(DTYPE) * height - 0.5
     left, top = tl.floor(x), tl.floor(y)
@@ -177,29 +201,31 @@ def _inside(line, column, height, width):
 def _forward_kernel(
     value, locations, weights, out, sizes, num_pairs, pairs_per_image, tokens,
     HEADS: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr, WIDTH: tl.constexpr,  # noqa: N803
-    PAIRS: tl.constexpr, CHANNELS: tl.constexpr, DTYPE: tl.constexpr,  # noqa: N803
+    MOST: tl.constexpr, PAIRS: tl.constexpr, CHANNELS: tl.constexpr, DTYPE: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
     pair = tl.program_id(0).to(tl.int64) * PAIRS + tl.arange(0, PAIRS)
     channel = tl.arange(0, CHANNELS)[None, :]
-    real = pair < num_pairs
+    exists = pair < num_pairs
     table = (pair // pairs_per_image * tokens * HEADS + pair % HEADS) * WIDTH
     total = tl.zeros((PAIRS, CHANNELS), DTYPE)
     first = 0
     for l in range(LEVELS):
         height, width = _level(sizes, l, LEVELS)
-        for p in tl.static_range(POINTS):
-            sample = (pair * LEVELS + l) * POINTS + p
-            left, top, right, down = _place(locations, sample, real, height, width, DTYPE)
+        start, count, total_points = _points(l, POINTS, LEVELS)
+        for p in tl.static_range(MOST):
+            sample = pair * total_points + start + p
+            real = exists & (p < count)
+            left, top, right, down = _locate(locations, sample, real, height, width, DTYPE)
             by = tl.load(weights + sample, mask=real, other=0).to(DTYPE)[:, None]
             for corner in tl.static_range(4):
                 line, column = top + corner // 2, left + corner % 2
                 token = first + line.to(tl.int32) * width.to(tl.int32) + column.to(tl.int32)
                 at = (table + token.to(tl.int64) * (HEADS * WIDTH))[:, None] + channel
                 mask = (real & _inside(line, column, height, width))[:, None] & (channel < WIDTH)
-                share = (right if corner % 2 else 1 - right) * (down if corner // 2 else 1 - down)
-                total += by * share * tl.load(value + at, mask=mask, other=0).to(DTYPE)
+                fraction = (right if corner % 2 else 1 - right) * (down if corner // 2 else 1 - down)
+                total += by * fraction * tl.load(value + at, mask=mask, other=0).to(DTYPE)
         first += (height * width).to(tl.int32)
-    tl.store(out + pair[:, None] * WIDTH + channel, total, mask=real[:, None] & (channel < WIDTH))
+    tl.store(out + pair[:, None] * WIDTH + channel, total, mask=exists[:, None] & (channel < WIDTH))
 
 
 @no_type_check
@@ -208,22 +234,25 @@ def _backward_kernel(
     value, locations, weights, grad, value_grad, locations_grad, weights_grad, sizes,
     num_pairs, pairs_per_image, tokens,
     HEADS: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr, WIDTH: tl.constexpr,  # noqa: N803
-    PAIRS: tl.constexpr, CHANNELS: tl.constexpr, DTYPE: tl.constexpr, ATOMIC: tl.constexpr,  # noqa: N803
+    MOST: tl.constexpr, PAIRS: tl.constexpr, CHANNELS: tl.constexpr, DTYPE: tl.constexpr,  # noqa: N803
+    ATOMIC: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
     pair = tl.program_id(0).to(tl.int64) * PAIRS + tl.arange(0, PAIRS)
     channel = tl.arange(0, CHANNELS)[None, :]
-    real = pair < num_pairs
+    exists = pair < num_pairs
     table = (pair // pairs_per_image * tokens * HEADS + pair % HEADS) * WIDTH
-    mask = real[:, None] & (channel < WIDTH)
+    mask = exists[:, None] & (channel < WIDTH)
     change = tl.load(grad + pair[:, None] * WIDTH + channel, mask=mask, other=0).to(DTYPE)
     first = 0
     for l in range(LEVELS):
         height, width = _level(sizes, l, LEVELS)
-        for p in tl.static_range(POINTS):
-            sample = (pair * LEVELS + l) * POINTS + p
-            left, top, right, down = _place(locations, sample, real, height, width, DTYPE)
+        start, count, total_points = _points(l, POINTS, LEVELS)
+        for p in tl.static_range(MOST):
+            sample = pair * total_points + start + p
+            real = exists & (p < count)
+            left, top, right, down = _locate(locations, sample, real, height, width, DTYPE)
             by = tl.load(weights + sample, mask=real, other=0).to(DTYPE)
-            found = tl.zeros((PAIRS, CHANNELS), DTYPE)
+            sampled = tl.zeros((PAIRS, CHANNELS), DTYPE)
             slope_right = tl.zeros((PAIRS, CHANNELS), DTYPE)
             slope_down = tl.zeros((PAIRS, CHANNELS), DTYPE)
             for corner in tl.static_range(4):
@@ -233,12 +262,12 @@ def _backward_kernel(
                 mask = (real & _inside(line, column, height, width))[:, None] & (channel < WIDTH)
                 across, along = (right if corner % 2 else 1 - right), (down if corner // 2 else 1 - down)
                 here = tl.load(value + at, mask=mask, other=0).to(DTYPE)
-                found += across * along * here
+                sampled += across * along * here
                 slope_right += (along if corner % 2 else -along) * here
                 slope_down += (across if corner // 2 else -across) * here
                 if ATOMIC:
                     tl.atomic_add(value_grad + at, by[:, None] * across * along * change, mask, sem="relaxed")
-            tl.store(weights_grad + sample, tl.sum(change * found, 1), mask=real)
+            tl.store(weights_grad + sample, tl.sum(change * sampled, 1), mask=real)
             tl.store(locations_grad + 2 * sample, by * tl.sum(change * slope_right, 1) * width, mask=real)
             tl.store(locations_grad + 2 * sample + 1, by * tl.sum(change * slope_down, 1) * height, mask=real)
         first += (height * width).to(tl.int32)
