@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boxwright.compose.options import parse_options
+from boxwright.compose import legacy
+from boxwright.compose.options import Naming, parse_options
 from boxwright.compose.parts import find_part
 from boxwright.compose.recipes import SLOTS, Recipe, resolve, section_options
 from boxwright.compose.tasks import check_task, recipe_task
@@ -18,7 +19,7 @@ from boxwright.detector import Detector
 from boxwright.structures import Category, levels_for_head, main_levels
 
 CHECKPOINT_FORMAT = "boxwright"
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = legacy.VERSION
 
 
 def build(
@@ -150,15 +151,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
         raise ValueError(f"{path}: holds weights, but not of Boxwright; a checkpoint comes from `boxwright train`")
-    if content.get("version") != CHECKPOINT_VERSION:
+    if content.get("version") not in range(1, CHECKPOINT_VERSION + 1):
         raise ValueError(
-            f"{path}: has checkpoint format {content.get('version')}, this release reads "
+            f"{path}: has checkpoint format {content.get('version')}, this release reads 1 to "
             f"{CHECKPOINT_VERSION}; use the release that wrote it"
         )
     missing = [key for key in ("recipe", "categories", "model") if key not in content]
     if missing:
         raise ValueError(f"{path}: a damaged checkpoint, without {', '.join(missing)}")
-    return content
+    return legacy.upgrade_checkpoint(content)
 
 
 def _categories(num_classes: int | None, categories: Sequence[Category] | None) -> list[Category]:
@@ -179,7 +180,7 @@ def _construct(address: str, entry: Recipe, trusted: Collection[str] | None, wir
     name = entry["name"]
     part = find_part(SLOTS[address.partition(".")[0]], name, trusted=trusted)
     values = {key: value for key, value in entry.items() if key != "name"}
-    options = parse_options(part, values, owner=name, label=lambda option: f"{address}.{option}")
+    options = parse_options(part, values, Naming(owner=name, address=address))
     try:
         return part(**wiring, **options)
     except ValueError as error:
@@ -188,6 +189,12 @@ def _construct(address: str, entry: Recipe, trusted: Collection[str] | None, wir
 
 def _load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
     expected = detector.state_dict()
+    # Until the heads have their present names: then this goes.
+    old = {new: old for old, new in legacy.TENSORS.items()}
+    weights = {
+        name if name in expected else name.replace(".input_projection.", old[".input_projection."]).replace("head.aux_boxes.", "head.raw."): x
+        for name, x in weights.items()
+    }
     problems = [f"{name} is missing" for name in expected if name not in weights]
     problems += [f"{name} is unknown" for name in weights if name not in expected]
     problems += [

@@ -1,20 +1,28 @@
-"""Options of a class: read from its signature and docstring, values checked against them by jsonargparse."""
+"""Options of a class: read from its signature and docstring, values checked against them.
+
+An option is an argument of a plain type, or a group: an argument annotated with a frozen dataclass, whose fields are
+options again. Recipes write a group as a mapping, command lines and messages name its options with a dot.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
-from boxwright.compose.parts import unknown
+import yaml
+
+from boxwright.compose.parts import nearest
+from boxwright.compose.values import convert, describe_type
 
 FROM_THE_WIRING = frozenset({"in_spec", "num_classes"})
-"""Arguments that a part is given by what stands before it and by the data; never options."""
-
-_WORDS = {int: "integer", float: "number", bool: "true or false", str: "text", types.NoneType: "null"}
+"""Arguments that a part gets from the part before it and from the data; never options."""
 
 
 @dataclass(frozen=True)
@@ -24,129 +32,224 @@ class Option:
     Args:
         name: of the argument.
         annotation: its type.
-        default: what it is where a recipe says nothing.
+        default: its value where a recipe says nothing.
         help: its lines in the docstring.
+        group: its own options, where it is a group; None where it is a plain value.
     """
 
     name: str
     annotation: Any
     default: Any
     help: str
+    group: Mapping[str, Option] | None = None
 
     def expected(self) -> str:
-        """The type in words."""
+        """Describe the values that it takes."""
+        if self.group is not None:
+            return f"a mapping of options ({', '.join(self.group)})"
         return describe_type(self.annotation)
 
 
-def options_of(part: type[Any]) -> dict[str, Option]:
-    """Options of a class by name, in the order of its signature.
+@dataclass(frozen=True, kw_only=True)
+class Naming:
+    """Names of options in messages.
+
+    Args:
+        owner: the part or section.
+        address: where its options are in a recipe: ``head``, ``neck.1``, ``train``.
+        source: the recipe that the values come from; empty where that is nothing to speak of.
+        overridden: options by dotted name whose values the user typed, beside that recipe.
+        renamed: options of earlier releases, and their names now, both dotted.
+    """
+
+    owner: str
+    address: str
+    source: str = ""
+    overridden: frozenset[str] = field(default_factory=frozenset)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def label(self, dotted: str) -> str:
+        """Name an option, or the owner where ``dotted`` is empty; with the source of its value."""
+        label = f"{self.address}.{dotted}" if dotted else self.address
+        typed = any(name == dotted or name.startswith(f"{dotted}." if dotted else "") for name in self.overridden)
+        return label if typed or not self.source else f"{self.source}: {label}"
+
+
+@cache
+def options_of(part: type[Any]) -> Mapping[str, Option]:
+    """List the options of a class by name, in the order of its signature.
 
     Raises:
         ValueError: an argument without a default or a plain type. Recipes are data: a type that is filled by
             importing something would let the recipe in a checkpoint run code.
     """
-    # Here, not above: a command that parses nothing need not wait for it.
-    from docstring_parser import parse as parse_docstring
-
     hints = typing.get_type_hints(part.__init__)
-    help_of = {
-        parameter.arg_name: " ".join((parameter.description or "").split())
-        for text in (part.__init__.__doc__, inspect.getdoc(part))
-        for parameter in parse_docstring(text or "").params
-    }
+    texts = argument_help(part.__init__.__doc__ or "") | argument_help(inspect.getdoc(part) or "")
     options = {}
     for name, parameter in inspect.signature(part).parameters.items():
         if name in FROM_THE_WIRING:
             continue
         if parameter.default is inspect.Parameter.empty:
             raise ValueError(f"{part.__name__}: argument '{name}' must have a default to be an option")
-        try:
-            describe_type(hints[name])
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"{part.__name__}: argument '{name}' cannot be an option; annotate it as bool, int, float, "
-                "str, None, Literal, or a tuple, Sequence, list or Mapping of these"
-            ) from error
-        options[name] = Option(name, hints[name], parameter.default, help_of.get(name, ""))
-    return options
+        annotation, default = hints.get(name), parameter.default
+        group = _group(annotation, default) if is_group(annotation) else None
+        if group is None:
+            try:
+                describe_type(annotation)
+            except TypeError as error:
+                raise ValueError(
+                    f"{part.__name__}: argument '{name}' cannot be an option; annotate it as bool, int, float, "
+                    "str, None, Literal, a tuple, Sequence, list or Mapping of these, or a frozen dataclass of these"
+                ) from error
+        options[name] = Option(name, annotation, default, texts.get(name, ""), group)
+    return types.MappingProxyType(options)
+
+
+def is_group(annotation: Any) -> bool:
+    """Tell whether an argument of this type is a group of options: a frozen dataclass."""
+    return isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
+
+
+def leaves(options: Mapping[str, Option], prefix: str = "") -> Iterator[tuple[str, Option]]:
+    """Iterate over all options that are plain values, those of groups too, by dotted name."""
+    for name, option in options.items():
+        if option.group is None:
+            yield prefix + name, option
+        else:
+            yield from leaves(option.group, f"{prefix}{name}.")
 
 
 def parse_options(
-    part: type[Any], values: Mapping[str, Any], *, owner: str, label: Callable[[str], str]
+    part: type[Any], values: Mapping[str, Any], naming: Naming, *, overrides: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Check and convert options; those that are not given take their defaults.
+    """Check and convert options; those without a value take their defaults.
 
     Args:
         part: the class whose constructor takes them.
-        values: as a YAML file or the command line gives them; text is converted to what is asked for.
-        owner: how messages call ``part``.
-        label: how messages call the place of an option, given its name.
+        values: options by name, those of groups as mappings or by dotted name.
+        naming: names for messages.
+        overrides: values that replace these, likewise.
 
     Returns:
         Keyword arguments for ``part``, all of them.
 
     Raises:
-        ValueError: an unknown option or a value of the wrong type, in one line.
+        ValueError: an unknown option, a value of the wrong type, or one that a group refuses, in one line.
     """
     options = options_of(part)
-    for name in values:
-        if name not in options:
-            raise ValueError(f"{label(name)}: {unknown(f'{owner} option', name, options, 'options')}")
-    return _parse(part, values, options, label)
+    flat = _flatten(options, values, naming) | _flatten(options, overrides or {}, naming)
+    return _build(options, flat, naming)
 
 
-def describe_type(annotation: Any) -> str:
-    """A plain type in words, e.g. ``list of integer, or null``.
+def construct(part: type[Any], naming: Naming, options: Mapping[str, Any]) -> Any:
+    """Construct a group or section of parsed options.
 
     Raises:
-        TypeError: not a plain type.
+        ValueError: it refuses them; the message begins with the address.
     """
-    if annotation in _WORDS:
-        return _WORDS[annotation]
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Literal:
-        return f"{'one of ' if len(arguments) > 1 else ''}{', '.join(map(str, arguments))}"
-    if origin in (typing.Union, types.UnionType):
-        return ", or ".join(describe_type(argument) for argument in arguments)
-    if origin is tuple and Ellipsis not in arguments:
-        return f"list [{', '.join(describe_type(argument) for argument in arguments)}]"
-    if origin in (tuple, list, Sequence):
-        return f"list of {describe_type(arguments[0])}"
-    if origin in (dict, Mapping) and arguments[0] is str:
-        return f"mapping of text to {describe_type(arguments[1])}"
-    raise TypeError(f"{annotation} is not a plain type")
+    return _construct(part, options, naming, "")
 
 
-def _parse(
-    part: type[Any], values: Mapping[str, Any], options: Mapping[str, Option], label: Callable[[str], str]
+def argument_help(docstring: str) -> dict[str, str]:
+    """Read the ``Args:`` of a docstring in Google style: text by argument, in one line each."""
+    section = re.search(r"^( *)Args:\n(.*?)(?=^\1\S|\Z)", docstring, re.MULTILINE | re.DOTALL)
+    if section is None:
+        return {}
+    indent = f"{section[1]}    "
+    arguments = re.split(rf"^{indent}(\w+): ", section[2], flags=re.MULTILINE)[1:]
+    return {name: " ".join(text.split()) for name, text in zip(arguments[::2], arguments[1::2], strict=True)}
+
+
+def _group(annotation: type[Any], default: Any) -> Mapping[str, Option]:
+    """The options of a group, whose defaults are those of the owner's default instance."""
+    if not annotation.__dataclass_params__.frozen or not isinstance(default, annotation):  # type: ignore[attr-defined]
+        raise ValueError(f"{annotation.__name__}: a group of options is a frozen dataclass with an instance as default")
+    options = {}
+    for name, option in options_of(annotation).items():
+        own = getattr(default, name)
+        group = None if option.group is None else _group(option.annotation, own)
+        options[name] = dataclasses.replace(option, default=own, group=group)
+    return types.MappingProxyType(options)
+
+
+def _flatten(
+    options: Mapping[str, Option], values: Mapping[str, Any], naming: Naming, prefix: str = ""
 ) -> dict[str, Any]:
-    from jsonargparse import ArgumentError, ArgumentParser
+    """Values of plain options by dotted name; every name is one of an option."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name, _, rest = str(key).replace("-", "_").partition(".")
+        option = options.get(name)
+        if option is None or (rest and option.group is None):
+            raise ValueError(_unknown(options, f"{prefix}{name}{'.' * bool(rest)}{rest}", prefix, naming))
+        if option.group is None:
+            flat[prefix + name] = value
+        else:
+            content = {rest: value} if rest else _mapping(option, value, naming, prefix + name)
+            flat |= _flatten(option.group, content, naming, f"{prefix}{name}.")
+    return flat
 
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(part, as_group=False, skip=set(FROM_THE_WIRING))
-    # One by one: the parser's own messages neither name the option reliably nor fit on a line.
-    parsed = {name: option.default for name, option in options.items()}
-    for name, value in values.items():
-        got = "null" if value is None else repr(value)
-        problem = f"{label(name)}: expected {options[name].expected()}; got {got}"
-        # The parser lets None pass everywhere.
-        if value is None and not _allows_none(options[name].annotation):
-            raise ValueError(problem)
+
+def _mapping(option: Option, value: Any, naming: Naming, dotted: str) -> Mapping[str, Any]:
+    if isinstance(value, option.annotation):
+        return {name: getattr(value, name) for name in option.group or ()}
+    if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            parsed[name] = parser.parse_object({name: _split_list(options[name], value)})[name]
-        except ArgumentError as error:
-            raise ValueError(problem) from error
-    return parsed
+            value = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{naming.label(dotted)}: cannot read {value!r}: {' '.join(str(error).split())}") from error
+    if not isinstance(value, Mapping):
+        hint = f"; it is called {naming.address}.{naming.renamed[dotted]} now" if dotted in naming.renamed else ""
+        raise ValueError(f"{naming.label(dotted)}: expected {option.expected()}; got {_shown(value)}{hint}")
+    return value
 
 
-def _allows_none(annotation: Any) -> bool:
-    return types.NoneType in typing.get_args(annotation)
+def _build(options: Mapping[str, Option], flat: Mapping[str, Any], naming: Naming, prefix: str = "") -> dict[str, Any]:
+    built = {}
+    for name, option in options.items():
+        dotted = prefix + name
+        if option.group is not None:
+            inner = _build(option.group, flat, naming, f"{dotted}.")
+            built[name] = _construct(option.annotation, inner, naming, dotted)
+        elif dotted in flat:
+            built[name] = _convert(option, flat[dotted], naming, dotted)
+        else:
+            built[name] = option.default
+    return built
 
 
-def _split_list(option: Option, value: Any) -> Any:
-    """``c3,c4`` for a list, as people type it; brackets and everything else are left to the parser."""
-    candidates = [option.annotation, *typing.get_args(option.annotation)]
-    is_list = any(typing.get_origin(candidate) in (tuple, list, Sequence) for candidate in candidates)
-    if not is_list or not isinstance(value, str) or value.startswith("["):
-        return value
-    return f"[{value}]" if value != "null" else value
+def _convert(option: Option, value: Any, naming: Naming, dotted: str) -> Any:
+    try:
+        return convert(value, option.annotation)
+    except ValueError as error:
+        expected = f"expected {option.expected()}; got {_shown(value)}"
+        raise ValueError(f"{naming.label(dotted)}: {expected}") from error
+
+
+def _construct(part: type[Any], options: Mapping[str, Any], naming: Naming, dotted: str) -> Any:
+    try:
+        return part(**options)
+    except ValueError as error:
+        label = naming.label(dotted)
+        # A class that knows its address, as that of a section may, has named the option itself.
+        source = label.removesuffix(f"{naming.address}.{dotted}" if dotted else naming.address)
+        message = f"{source}{error}" if str(error).startswith(f"{naming.address}.") else f"{label}: {error}"
+        raise ValueError(message) from error
+
+
+def _unknown(options: Mapping[str, Option], dotted: str, prefix: str, naming: Naming) -> str:
+    """One line: the option is unknown, its name today or the nearest one, and what there is."""
+    if dotted in naming.renamed:
+        return f"{naming.label(dotted)}: it is called {naming.address}.{naming.renamed[dotted]} now"
+    choices = [prefix + name for name, _ in leaves(options)]
+    last = dotted.rpartition(".")[2]
+    # The group is easily forgotten: `head.pre_nms_top_k` for `head.rpn.pre_nms_top_k`.
+    near = [name for name in choices if name.rpartition(".")[2] == last] or nearest(dotted, choices)
+    did_you_mean = " or ".join(f"'{naming.address}.{name}'" for name in near)
+    suggestion = f"; did you mean {did_you_mean}?" if near else ";"
+    listed = ", ".join(choices) or "none"
+    return f"{naming.label(dotted)}: unknown {naming.owner} option '{dotted}'{suggestion} options: {listed}"
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else repr(value)

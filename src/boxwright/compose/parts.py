@@ -65,10 +65,15 @@ def import_attribute(target: str) -> Any:
     return getattr(import_module(module_name), name)
 
 
+def nearest(name: str, choices: Iterable[str]) -> list[str]:
+    """Find the choice that a misspelt name most likely means; none where nothing is near."""
+    return difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+
+
 def unknown(what: str, name: str, choices: Iterable[str], plural: str) -> str:
-    """One line that says a name is unknown, suggests the nearest and lists what there is."""
+    """Say in one line that a name is unknown, suggest the nearest and list what there is."""
     choices = list(choices)
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    near = nearest(name, choices)
     suggestion = f"; did you mean '{near[0]}'?" if near else ";"
     return f"unknown {what} '{name}'{suggestion} {plural}: {', '.join(choices) or 'none'}"
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from boxwright.compose.options import parse_options
+from boxwright.compose import legacy
+from boxwright.compose.options import Naming, construct, parse_options
 from boxwright.compose.parts import Folder, find_part, import_attribute, unknown
+from boxwright.compose.values import plain
 
 Recipe = dict[str, Any]
 """As in a file, or resolved: every part with all its options, necks always a list; plain values only."""
@@ -94,29 +96,35 @@ def resolve(recipe: str | Path | Mapping[str, Any], overrides: Mapping[str, Any]
 def section_options(recipe: Recipe, section: str) -> Any:
     """The object that a section of a resolved recipe describes, e.g. the ``TrainOptions`` of ``train``."""
     target = import_attribute(SECTIONS[section])
+    naming = Naming(owner=f"'{section}'", address=section)
     try:
-        return target(
-            **parse_options(target, recipe[section], owner=f"'{section}'", label=lambda name: f"{section}.{name}")
-        )
+        return construct(target, naming, parse_options(target, recipe[section], naming))
     except KeyError as error:
         raise ValueError(f"the recipe is not resolved: section '{section}' is missing") from error
 
 
+class _Entry(NamedTuple):
+    """A part or a section: its values in the recipe, with its name, and those that the user typed beside it."""
+
+    values: Recipe
+    overrides: Recipe
+
+
 class _Draft:
-    """A recipe on its way to being resolved: parts with the options that were given, by whom."""
+    """A recipe on its way to being resolved: the parts with their options, and what the user changed of them."""
 
     def __init__(self, recipe: Mapping[str, Any], source: str) -> None:
         self.source = source
         self.notes: list[str] = []
-        self.overridden: set[str] = set()
-        self.slots: dict[str, list[Recipe]] = {}
-        self.sections: dict[str, Recipe] = {section: {} for section in SECTIONS}
+        self.swapped: set[str] = set()
+        self.slots: dict[str, list[_Entry]] = {}
+        self.sections = {section: _Entry({}, {}) for section in SECTIONS}
         for key, value in recipe.items():
             self._check_section(str(key), f"{source}: ")
             if key in SLOTS:
-                self.slots[key] = _entries(key, value, f"{source}: {key}")
+                self.slots[key] = [_Entry(entry, {}) for entry in _entries(key, value, f"{source}: {key}")]
             else:
-                self.sections[key] = _mapping(value, f"{source}: {key}")
+                self.sections[key] = _Entry(_mapping(value, f"{source}: {key}"), {})
         for slot in SLOTS:
             if slot not in self.slots:
                 example = "identity" if slot == "neck" else "NAME"
@@ -131,8 +139,7 @@ class _Draft:
             for name, single in _mapping(value, section).items():
                 self.override(f"{section}.{name}", single)
         elif section in SECTIONS:
-            self.overridden.add(f"{section}.{option}")
-            self.sections[section][option] = value
+            self.sections[section].overrides[option] = value
         else:
             self._set_option(section, option, value)
 
@@ -143,34 +150,28 @@ class _Draft:
             addresses = [slot] if len(entries) == 1 else [f"{slot}.{i}" for i in range(len(entries))]
             parts = [self._parse_part(slot, *pair) for pair in zip(addresses, entries, strict=True)]
             resolved[slot] = parts if slot == "neck" else parts[0]
-        for section, options in self.sections.items():
-            target, label = import_attribute(SECTIONS[section]), self._label(section)
-            parsed = parse_options(target, options, owner=f"'{section}'", label=label)
-            try:
-                target(**parsed)
-            except ValueError as error:
-                changed = any(key.startswith(f"{section}.") for key in self.overridden)
-                place = "" if str(error).startswith(f"{section}.") else f"{section}: "
-                raise ValueError(f"{'' if changed else f'{self.source}: '}{place}{error}") from error
-            resolved[section] = _plain(parsed)
+        for section, entry in self.sections.items():
+            target = import_attribute(SECTIONS[section])
+            naming = self._naming(f"'{section}'", section, entry, legacy.section_names(section))
+            options = parse_options(target, entry.values, naming, overrides=entry.overrides)
+            construct(target, naming, options)
+            resolved[section] = plain(options)
         return {key: resolved[key] for key in (*SLOTS, *SECTIONS)}
 
-    def _parse_part(self, slot: str, address: str, entry: Recipe) -> Recipe:
-        name = entry["name"]
+    def _parse_part(self, slot: str, address: str, entry: _Entry) -> Recipe:
+        name = entry.values["name"]
         try:
             part = find_part(SLOTS[slot], name)
         except ValueError as error:
-            raise ValueError(str(error) if slot in self.overridden else f"{self.source}: {error}") from error
-        options = {key: value for key, value in entry.items() if key != "name"}
-        parsed = parse_options(part, options, owner=f"{slot} {name}", label=self._label(address))
-        return {"name": name.replace("-", "_") if ":" not in name else name, **_plain(parsed)}
+            raise ValueError(str(error) if slot in self.swapped else f"{self.source}: {error}") from error
+        naming = self._naming(f"{slot} {name}", address, entry, legacy.part_names(slot, name))
+        values = {key: value for key, value in entry.values.items() if key != "name"}
+        options = parse_options(part, values, naming, overrides=entry.overrides)
+        return {"name": name.replace("-", "_") if ":" not in name else name, **plain(options)}
 
-    def _label(self, address: str) -> Callable[[str], str]:
-        def label(option: str) -> str:
-            place = f"{address}.{option}"
-            return place if place in self.overridden else f"{self.source}: {place}"
-
-        return label
+    def _naming(self, owner: str, address: str, entry: _Entry, renamed: Mapping[str, str]) -> Naming:
+        typed = frozenset(_dotted(entry.overrides))
+        return Naming(owner=owner, address=address, source=self.source, overridden=typed, renamed=renamed)
 
     def _check_section(self, name: str, prefix: str) -> None:
         known = [*SLOTS, *SECTIONS]
@@ -178,15 +179,16 @@ class _Draft:
             raise ValueError(prefix + unknown("section", name, [*known, *ALIASES] if not prefix else known, "sections"))
 
     def _swap(self, slot: str, value: Any) -> None:
-        self.overridden.add(slot)
-        old = {entry["name"]: entry for entry in self.slots[slot]}
+        self.swapped.add(slot)
+        old = {entry.values["name"]: entry for entry in self.slots[slot]}
         new = _entries(slot, value, slot)
         # A part that stays, as in `--neck hybrid_encoder,fpn`, keeps its options.
         self.slots[slot] = [
-            old.pop(entry["name"]) if entry.keys() == {"name"} and entry["name"] in old else entry for entry in new
+            old.pop(entry["name"]) if entry.keys() == {"name"} and entry["name"] in old else _Entry(entry, {})
+            for entry in new
         ]
         for name, entry in old.items():
-            dropped = ", ".join(f"{key}={value}" for key, value in entry.items() if key != "name")
+            dropped = ", ".join(f"{key}={value}" for key, value in _dotted(entry.values).items() if key != "name")
             if dropped:
                 names = ", ".join(entry["name"] for entry in new)
                 self.notes.append(f"{slot}: {name} was replaced by {names}; its options are dropped: {dropped}")
@@ -203,12 +205,11 @@ class _Draft:
         elif len(entries) > 1:
             raise ValueError(
                 f"{slot}.{option}: {len(entries)} {slot}s are chained, say which: {slot}.0.{option} is "
-                f"{entries[0]['name']}'s, {slot}.1.{option} is {entries[1]['name']}'s"
+                f"{entries[0].values['name']}'s, {slot}.1.{option} is {entries[1].values['name']}'s"
             )
         else:
             position = 0
-        entries[position][option] = value
-        self.overridden.add(f"{slot}.{option}" if len(entries) == 1 else f"{slot}.{position}.{option}")
+        entries[position].overrides[option] = value
 
 
 def _entries(slot: str, value: Any, where: str) -> list[Recipe]:
@@ -241,11 +242,15 @@ def _from_text(text: str, where: str) -> Any:
         raise ValueError(f"{where}: cannot read {text!r}: {' '.join(str(error).split())}") from error
 
 
-def _plain(value: Any) -> Any:
-    """As JSON and YAML know it: no tuples."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted name, those in mappings too."""
+    dotted: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            dotted |= _dotted(value, f"{prefix}{name}.")
+        else:
+            dotted[prefix + name] = value
+    return dotted
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

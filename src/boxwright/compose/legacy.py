@@ -1,0 +1,130 @@
+"""Recipes and checkpoints of earlier releases: names of options and of tensors then, and now.
+
+Tables, applied where a checkpoint is read. In a recipe of the user's own, or on the command line, an earlier name is an
+error that says the present one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+VERSION = 2
+"""The format of checkpoints that this release writes; it reads those since 1."""
+
+Names = Mapping[str, str]
+
+TWO_STAGE: Names = {
+    "num_candidates": "pre_nms_top_k",
+    "num_proposals": "post_nms_top_k",
+    "region_features": "roi_extractor",
+}
+
+DENSE: Names = {"max_candidates": "pre_nms_top_k"}
+
+PARTS: Mapping[str, Mapping[str, Names]] = {
+    "backbone": {},
+    "neck": {},
+    "head": {
+        "faster_rcnn": TWO_STAGE,
+        "mask_rcnn": TWO_STAGE,
+        "cascade_rcnn": TWO_STAGE,
+        "retinanet": DENSE,
+        "fcos": DENSE,
+        "efficientdet": DENSE,
+    },
+}
+"""Options of parts by slot and name: as they were called in format 1, and as they are called now, both dotted."""
+
+SECTIONS: Mapping[str, Names] = {
+    "input": {},
+    "augment": {},
+    "train": {
+        "clip_norm": "max_grad_norm",
+        "decay_share": "decay_fraction",
+        "final_lr": "final_lr_ratio",
+        "light_share": "no_aug_fraction",
+    },
+}
+"""Options of sections, likewise."""
+
+VALUES: Mapping[str, Mapping[Any, Any]] = {"input.resize": {"centre_crop": "center_crop"}}
+"""Values that have another name now, by the address of the option in a recipe."""
+
+DEFAULTS: Mapping[str, Any] = {}
+"""Options that format 1 did not have and whose default is another way than things were then: their address in a recipe
+(of a part: ``head.NAME.OPTION``) and the value that means what was done then."""
+
+TENSORS: Mapping[str, str] = {"head.raw.": "head.aux_boxes.", ".widths.": ".input_projection."}
+"""Parts of the names of tensors."""
+
+
+def part_names(slot: str, name: str) -> Names:
+    """Look up the options of a part that have other names now."""
+    return PARTS.get(slot, {}).get(name, MappingProxyType({}))
+
+
+def section_names(section: str) -> Names:
+    """Look up the options of a section that have other names now."""
+    return SECTIONS.get(section, MappingProxyType({}))
+
+
+def new_value(address: str, value: Any) -> Any:
+    """Look up the present name of a value; None where it has none."""
+    return VALUES.get(address, {}).get(value) if isinstance(value, str) else None
+
+
+def upgrade_checkpoint(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring the content of a checkpoint to the present format; of the present one, return it as it is."""
+    upgraded = dict(content)
+    if content["version"] == 1:
+        upgraded["recipe"] = upgrade_recipe(content["recipe"])
+        for weights in ("model", "ema"):
+            if weights in content:
+                upgraded[weights] = {_tensor_name(name): tensor for name, tensor in content[weights].items()}
+        upgraded["version"] = VERSION
+    return upgraded
+
+
+def upgrade_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring a resolved recipe of format 1 to the present names."""
+    upgraded: dict[str, Any] = {}
+    for section, content in recipe.items():
+        if section in PARTS:
+            entries = content if isinstance(content, list) else [content]
+            parts = [_upgrade_part(section, entry) for entry in entries]
+            upgraded[section] = parts if isinstance(content, list) else parts[0]
+        else:
+            upgraded[section] = _rename(content, section_names(section), section, section)
+    return upgraded
+
+
+def _upgrade_part(slot: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    return _rename(entry, part_names(slot, entry["name"]), slot, f"{slot}.{entry['name']}")
+
+
+def _rename(options: Mapping[str, Any], names: Names, *addresses: str) -> dict[str, Any]:
+    renamed: dict[str, Any] = {}
+    for name, value in options.items():
+        new = names.get(name, name)
+        for address in addresses:
+            value = VALUES.get(f"{address}.{new}", {}).get(value, value) if isinstance(value, str) else value
+        _set(renamed, new, value)
+    for address, value in DEFAULTS.items():
+        if address.startswith(f"{addresses[-1]}."):
+            _set(renamed, address.removeprefix(f"{addresses[-1]}."), value)
+    return renamed
+
+
+def _set(options: dict[str, Any], dotted: str, value: Any) -> None:
+    *groups, name = dotted.split(".")
+    for group in groups:
+        options = options.setdefault(group, {})
+    options[name] = value
+
+
+def _tensor_name(name: str) -> str:
+    for old, new in TENSORS.items():
+        name = name.replace(old, new)
+    return name
