@@ -105,7 +105,7 @@ def main() -> None:
         "input.image_size": options.image_size,
         "train.budget": options.budget,
         "train.evaluations": 1,
-        "train.precision": options.precision,
+        "train.runtime.precision": options.precision,
     }
     recipe = resolve("mask_rcnn_r18_fpn", overrides).recipe
     data = open_data(options.data, "train")

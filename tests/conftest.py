@@ -41,12 +41,11 @@ TINY_RECIPE: dict[str, Any] = {
     "train": {
         "steps": 6,
         "batch_size": 4,
-        "multi_scale": 0.5,
-        "no_aug_fraction": 0.2,
         "evaluations": 2,
         "lr": 0.001,
-        "device": "cpu",
-        "precision": "float32",
+        "schedule": {"no_aug_fraction": 0.2},
+        "batches": {"multi_scale": 0.5},
+        "runtime": {"device": "cpu", "precision": "float32"},
     },
 }
 """Trains in a tenth of a second per step, with everything on that RT-DETR has: denoising, several sizes, average."""

@@ -48,12 +48,11 @@ RECIPE = {
         "steps": 130,
         "batch_size": 8,
         "lr": 0.002,
-        "warmup_steps": 20,
-        "ema": 0.95,
-        "multi_scale": 0.0,
+        "ema_decay": 0.95,
         "evaluations": 2,
-        "device": "cpu",
-        "precision": "float32",
+        "schedule": {"warmup_steps": 20},
+        "batches": {"multi_scale": 0.0},
+        "runtime": {"device": "cpu", "precision": "float32"},
     },
 }
 

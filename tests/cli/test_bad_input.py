@@ -140,8 +140,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "train tiny.yaml --data data --image-size 100",
         "input: image_size must be a positive multiple of 32, not 100; nearest is 96",
     ),
-    "no GPU": ("train tiny.yaml --data data --train.device cuda", "there is no device cuda: torch sees 0 CUDA devices"),
-    "no such device": ("train tiny.yaml --data data --train.device gpu", "device is auto, cpu or cuda, not 'gpu'"),
+    "no GPU": ("train tiny.yaml --data data --train.runtime.device cuda", "there is no device cuda: torch sees 0 CUDA devices"),
+    "no such device": ("train tiny.yaml --data data --train.runtime.device gpu", "device is auto, cpu or cuda, not 'gpu'"),
     "nothing to resume": ("train tiny.yaml --data data --out run --resume", "run: no run to resume here (last.pt is "),
     "too small a budget": (
         "train tiny.yaml --data data --train.budget 0.1s",
@@ -236,8 +236,8 @@ RECIPES: dict[str, tuple[str, str]] = {
         "tiny.yaml: backbone.depth: expected one of 18, 34, 50, 101; got 19",
     ),
     "an option that training refuses": (
-        "{backbone: resnet_vd, neck: identity, head: rtdetr, train: {ema: 2}}",
-        "tiny.yaml: train.ema is between 0 and 1, not 2.0",
+        "{backbone: resnet_vd, neck: identity, head: rtdetr, train: {ema_decay: 2}}",
+        "tiny.yaml: train.ema_decay is between 0 and 1, not 2.0",
     ),
 }
 

@@ -36,12 +36,11 @@ RECIPE: dict[str, Any] = {
     "train": {
         "steps": 6,
         "batch_size": 4,
-        "optimizer": "sgd",
         "lr": 0.05,
         "evaluations": 2,
-        "multi_scale": 0,
-        "device": "cpu",
-        "precision": "float32",
+        "optimizer": {"name": "sgd"},
+        "batches": {"multi_scale": 0},
+        "runtime": {"device": "cpu", "precision": "float32"},
     },
 }
 

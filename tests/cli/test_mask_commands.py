@@ -222,7 +222,13 @@ def test_a_two_stage_head_says_how_many_regions_it_proposes(data: Path, tmp_path
             "max_detections": 200,
         },
         "input": {"image_size": 64},
-        "train": {"steps": 1, "batch_size": 2, "evaluations": 1, "multi_scale": 0.0, "device": "cpu"},
+        "train": {
+            "steps": 1,
+            "batch_size": 2,
+            "evaluations": 1,
+            "batches": {"multi_scale": 0.0},
+            "runtime": {"device": "cpu"},
+        },
     }
     (tmp_path / "two_stages.yaml").write_text(yaml.safe_dump(recipe))
     run = tmp_path / "run"

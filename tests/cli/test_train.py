@@ -109,7 +109,7 @@ def test_notes_on_the_data_and_on_the_recipe(recipe_file: Path, drawn: Path, tmp
 class TestInterrupted:
     def test_ctrl_c_and_the_command_that_it_prints(self, recipe_file: Path, drawn: Path, tmp_path: Path) -> None:
         """Another process is stopped at a step that nobody chose; going on here ends as the unbroken run does."""
-        more = ["--train.steps", "30", "--train.no_aug_fraction", "0.3", "--train.seed", "3"]
+        more = ["--train.steps", "30", "--train.schedule.no_aug_fraction", "0.3", "--train.runtime.seed", "3"]
         # With a space in it, since the command is printed to be pasted.
         broken, unbroken = tmp_path / "my run", tmp_path / "unbroken"
         command = [sys.executable, "-m", "boxwright", "train", str(recipe_file), "--data", str(drawn)]

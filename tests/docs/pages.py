@@ -32,7 +32,7 @@ SMALLER = {
     r"^boxwright (train|info) ((?:rtdetr|mask_rcnn|faster_rcnn|resnet18)_\w+)": r"boxwright \1 \2.yaml",
     r"--train\.(budget|epochs|steps) \S+": "--train.steps 2",
     r"--image-size \d+": "--image-size 64",
-    r"--train\.batch_size \d+ --train\.accumulate \d+": "--train.batch_size 4 --train.accumulate 2",
+    r"--train\.batch_size \d+ --train\.batches\.accumulate_steps \d+": "--train.batch_size 4 --train.batches.accumulate_steps 2",
 }
 
 SMALL_RECIPE = """\
@@ -40,7 +40,7 @@ backbone: {name: resnet_vd, depth: 18, width: 8}
 neck:     {name: hybrid_encoder, hidden_dim: 16, num_heads: 2, feedforward_dim: 16, num_blocks: 1}
 head:     {name: rtdetr, hidden_dim: 16, num_heads: 2, feedforward_dim: 16, num_layers: 1, num_queries: 20}
 input:    {image_size: 64}
-train:    {steps: 2, batch_size: 2, evaluations: 1, multi_scale: 0}
+train:    {steps: 2, batch_size: 2, evaluations: 1, batches: {multi_scale: 0}}
 """
 
 SMALL_MASK_RECIPE = """\
@@ -48,7 +48,7 @@ backbone: {name: resnet_vd, depth: 18, width: 8}
 neck:     {name: fpn, out_channels: 16}
 head:     {name: mask_rcnn, hidden_dim: 16, mask_dim: 8, num_samples: 16, post_nms_top_k: [40, 20], score_threshold: 0}
 input:    {image_size: 64}
-train:    {steps: 2, batch_size: 2, evaluations: 1, multi_scale: 0}
+train:    {steps: 2, batch_size: 2, evaluations: 1, batches: {multi_scale: 0}}
 """
 """The same with masks."""
 
@@ -58,7 +58,7 @@ neck:     identity
 head:     {name: classifier}
 input:    {image_size: 32, resize: center_crop}
 augment:  {zoom_out: 0, iou_crop: 0}
-train:    {steps: 2, batch_size: 2, evaluations: 1, multi_scale: 0}
+train:    {steps: 2, batch_size: 2, evaluations: 1, batches: {multi_scale: 0}}
 """
 
 SMALL_REGION_RECIPE = (

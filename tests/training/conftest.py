@@ -84,10 +84,12 @@ class WeightSum:
 
 @pytest.fixture
 def make_run(tmp_path: Path, tiny_recipe: dict[str, Any], data: DetectionData) -> MakeRun:
-    """A fresh run: ``make_run("name", seed, steps=20)`` with options of training; ``seed`` is of its first weights."""
+    """A fresh run: ``make_run("name", seed, steps=20, schedule__warmup_steps=5)``, ``__`` for the dots in options of
+    training; ``seed`` is of its initial weights."""
 
     def make(name: str = "run", weights_seed: int = 0, **options: Any) -> Run:
-        recipe = resolve(tiny_recipe, {f"train.{key}": value for key, value in options.items()}).recipe
+        overrides = {f"train.{key.replace('__', '.')}": value for key, value in options.items()}
+        recipe = resolve(tiny_recipe, overrides).recipe
         torch.manual_seed(weights_seed)
         return Run(
             detector=build_resolved(recipe, categories=data.categories),

@@ -17,17 +17,18 @@ from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
 from boxwright.structures import Batch, Targets
 from boxwright.training import distributed
-from boxwright.training.distributed import choose_device, choose_precision, join
+from boxwright.training.distributed import choose_device, choose_precision, init_distributed
 from boxwright.training.log import read_log
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.step import train_step
+from flat_options import train_options
 
 CPU = torch.device("cpu")
 WORKER = Path(__file__).with_name("two_processes.py")
 
 CASES = {
     "case_all_have_objects": ((), {"num_denoising": 0}, {}),
-    "case_accumulated": ((), {"num_denoising": 0}, {"accumulate": 2}),
+    "case_accumulated": ((), {"num_denoising": 0}, {"batches__accumulate_steps": 2}),
     "case_the_second_has_none": ((2, 3), {"num_denoising": 0}, {}),
     "case_nobody_has_any": ((0, 1, 2, 3), {"num_denoising": 0}, {}),
     "case_denoising_where_the_second_has_none": ((2, 3), {"num_denoising": 8}, {}),
@@ -53,7 +54,7 @@ def prepare(
     detector.head.denoising_classes.requires_grad_(head["num_denoising"] > 0)
     targets = [Targets(t.labels[:0], t.boxes[:0], t.size) if i in empty else t for i, t in enumerate(batch.targets)]
     changed = batch._replace(images=batch.images.double(), targets=targets)
-    return detector, changed, TrainOptions(batch_size=4, max_grad_norm=0.0, **options)
+    return detector, changed, train_options(batch_size=4, optimizer__max_grad_norm=0.0, **options)
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +148,8 @@ class TestDevice:
 
     def test_one_process_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("WORLD_SIZE", raising=False)
-        process = join("cpu")
-        assert (process.rank, process.processes, process.device, process.is_first) == (0, 1, CPU, True)
+        rank = init_distributed("cpu")
+        assert (rank.index, rank.world_size, rank.device, rank.is_first) == (0, 1, CPU, True)
 
 
 @pytest.mark.parametrize(

@@ -33,10 +33,10 @@ MakeRun = Callable[..., Run]
 STAGES = {
     "steps": 20,
     "evaluations": 4,
-    "warmup_steps": 100,
-    "decay_fraction": 0.5,
-    "no_aug_fraction": 0.2,
-    "final_lr_ratio": 0.1,
+    "schedule__warmup_steps": 100,
+    "schedule__decay_fraction": 0.5,
+    "schedule__no_aug_fraction": 0.2,
+    "schedule__final_lr_ratio": 0.1,
 }
 """Warm-up in steps 1 and 2, decay from step 11, light augmentation from step 17, evaluations after 5, 10, 15, 20."""
 
@@ -115,7 +115,7 @@ class TestResume:
         assert timeless(read_log(broken.folder)) == timeless(read_log(unbroken.folder))
 
     def test_sgd_goes_on_with_its_momentum(self, make_run: MakeRun, interrupt_at: Callable[[int], None]) -> None:
-        options: dict[str, Any] = {"steps": 4, "evaluations": 1, "optimizer": "sgd", "lr": 1e-3}
+        options: dict[str, Any] = {"steps": 4, "evaluations": 1, "optimizer__name": "sgd", "lr": 1e-3}
         whole, broken = make_run("whole", **options), make_run("broken", **options)
         train(whole)
         interrupt_at(2)
@@ -144,7 +144,7 @@ class TestResume:
         assert any(not torch.equal(last["ema"][name], tensor) for name, tensor in last["model"].items())
 
     def test_another_seed_is_another_run(self, make_run: MakeRun, unbroken: Run) -> None:
-        other = make_run(seed=1, **{**STAGES, "steps": 2})
+        other = make_run(runtime__seed=1, **{**STAGES, "steps": 2})
         train(other)
         first, second = timeless(read_log(other.folder))[0], timeless(read_log(unbroken.folder))[0]
         assert first["loss"] != second["loss"]
@@ -187,7 +187,7 @@ class TestAverage:
             real(self, model, decay)
 
         monkeypatch.setattr(MovingAverage, "update", update)
-        train(make_run(steps=3, accumulate=4, ema=0.15))
+        train(make_run(steps=3, batches__accumulate_steps=4, ema_decay=0.15))
         assert decays == [1 / 10, 0.15, 0.15]
 
     def test_it_is_what_is_measured_and_kept_as_best(self, make_run: MakeRun) -> None:
@@ -199,7 +199,7 @@ class TestAverage:
         assert last["progress"]["best"] == pytest.approx(total % 1, abs=1e-9)
 
     def test_there_may_be_none(self, make_run: MakeRun) -> None:
-        run = make_run(steps=2, evaluations=1, ema=0.0)
+        run = make_run(steps=2, evaluations=1, ema_decay=0.0)
         train(run)
         last = checkpoint(run, "last.pt")
         assert "ema" not in last
@@ -249,9 +249,9 @@ def test_a_checkpoint_is_written_now_and_then(make_run: MakeRun, monkeypatch: py
 
 def test_what_auto_comes_to_is_stored(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "choose_precision", lambda _name, _device: "bfloat16")
-    run = make_run(steps=1, precision="auto")
+    run = make_run(steps=1, runtime__precision="auto")
     train(run)
-    assert checkpoint(run, "last.pt")["recipe"]["train"]["precision"] == "bfloat16"
+    assert checkpoint(run, "last.pt")["recipe"]["train"]["runtime"]["precision"] == "bfloat16"
     assert "precision: bfloat16" in (run.folder / RECIPE).read_text()
 
 
@@ -259,7 +259,7 @@ class TestPlan:
     def test_epochs_count_every_image(self, make_run: MakeRun) -> None:
         """3 epochs of 10 images are 7.5 batches of 4, so 8."""
         run = make_run(steps=None, epochs=3)
-        assert planning.plan_run(run, loop.join("cpu")) == (8, run.options.evaluations)
+        assert planning.plan_run(run, loop.init_distributed("cpu")) == (8, run.options.evaluations)
 
     def test_a_budget_is_measured_once_and_stored(
         self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, interrupt_at: Callable[[int], None]
@@ -282,7 +282,7 @@ class TestPlan:
         """How long a step takes is the machine's affair; that what is said fits into ten minutes is not."""
         said = io.StringIO()
         run = replace(make_run(steps=None, budget="10m"), console=Console(file=said))
-        found = planning.plan_run(run, loop.join("cpu"))
+        found = planning.plan_run(run, loop.init_distributed("cpu"))
         match = re.fullmatch(r"(\d+\.\d\d) s a step: (\d+) steps and (\d+) evaluations fit into 10m\n", said.getvalue())
         assert match is not None
         assert (int(match[2]), int(match[3])) == found
@@ -311,13 +311,13 @@ class TestPlan:
         monkeypatch.setattr(planning, "measure_step", lambda *_, **__: 0.01)
         run = make_run(steps=None, budget="1m")
         run.evaluate.num_images = 400
-        planning.plan_run(run, loop.join("cpu"))
+        planning.plan_run(run, loop.init_distributed("cpu"))
         assert run.evaluate.calls == [8]
 
 
 def test_batches_of_a_size_are_those_of_training(make_run: MakeRun) -> None:
     run = make_run()
-    batch = next(planning.batches_of_size(run, loop.join("cpu"), 96))
+    batch = next(planning.batches_of_size(run, loop.init_distributed("cpu"), 96))
     assert isinstance(batch, Batch)
     assert batch.images.shape == (4, 3, 96, 96)
 

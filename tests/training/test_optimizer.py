@@ -1,4 +1,4 @@
-"""Which parameters are trained, at which rate, and which decay."""
+"""The parameters that are trained, their rates and their decay."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 import boxwright
-from boxwright.compose.train_options import TrainOptions
+from boxwright.compose.train_options import OptimizerOptions, TrainOptions
 from boxwright.detector import Detector
 from boxwright.training.optimizer import make_optimizer, set_lr
 
-OPTIONS = TrainOptions(lr=0.01, backbone_lr=0.002, weight_decay=0.05)
+OPTIONS = TrainOptions(lr=0.01, backbone_lr=0.002, optimizer=OptimizerOptions(weight_decay=0.05))
 
 
 def settings(detector: Detector, options: TrainOptions = OPTIONS) -> dict[str, tuple[float, float]]:
@@ -96,9 +96,8 @@ def test_without_gradients_only_what_decays_shrinks(tiny_recipe: dict[str, Any])
 def test_factors_reach_the_parameters_that_they_name(tiny_recipe: dict[str, Any]) -> None:
     detector = boxwright.build(tiny_recipe, num_classes=3)
     plain = settings(detector)
-    chosen = TrainOptions(
-        lr=0.01, backbone_lr=0.002, weight_decay=0.05, lr_factors={"sampling_offsets": 0.1, "necks": 0.5}
-    )
+    optimizer = OptimizerOptions(weight_decay=0.05, lr_factors={"sampling_offsets": 0.1, "necks": 0.5})
+    chosen = TrainOptions(lr=0.01, backbone_lr=0.002, optimizer=optimizer)
     changed = 0
     for name, (lr, decay) in settings(detector, chosen).items():
         factor = (0.1 if ".sampling_offsets." in name else 1) * (0.5 if name.startswith("necks.") else 1)
@@ -108,19 +107,39 @@ def test_factors_reach_the_parameters_that_they_name(tiny_recipe: dict[str, Any]
 
 
 def test_a_factor_that_names_nothing_is_an_error(tiny_recipe: dict[str, Any]) -> None:
-    options = TrainOptions(lr_factors={"sampling_ofsets": 0.1})
+    options = TrainOptions(optimizer=OptimizerOptions(lr_factors={"sampling_ofsets": 0.1}))
     with pytest.raises(ValueError, match="no trainable parameter has sampling_ofsets in its name"):
         make_optimizer(boxwright.build(tiny_recipe, num_classes=3), options)
 
 
+def test_some_norms_decay_by_name(tiny_recipe: dict[str, Any]) -> None:
+    """A name is one or several of those between dots; a part of one is none."""
+    detector = boxwright.build(tiny_recipe, num_classes=3)
+    names = ["encoder_output.1.weight", "necks.0.projections.c3.norm", "weigh"]
+    options = TrainOptions(optimizer=OptimizerOptions(weight_decay=0.05, decayed_names=names))
+    plain = settings(detector, TrainOptions(optimizer=OptimizerOptions(weight_decay=0.05)))
+    changed = {name for name, found in settings(detector, options).items() if found != plain[name]}
+    assert changed == {
+        "head.encoder_output.1.weight",
+        "necks.0.projections.c3.norm.weight",
+        "necks.0.projections.c3.norm.bias",
+    }
+
+
+def test_decayed_names_that_are_nowhere_are_an_error(tiny_recipe: dict[str, Any]) -> None:
+    options = TrainOptions(optimizer=OptimizerOptions(decayed_names=["norm7", "norm8"]))
+    with pytest.raises(ValueError, match="no trainable parameter has norm7, norm8 in its name; give other names, or"):
+        make_optimizer(boxwright.build(tiny_recipe, num_classes=3), options)
+
+
 def test_norms_and_biases_decay_where_asked_for(tiny_recipe: dict[str, Any]) -> None:
-    options = TrainOptions(weight_decay=0.05, norm_decay=True)
+    options = TrainOptions(optimizer=OptimizerOptions(weight_decay=0.05, norm_decay=True))
     assert {decay for _, decay in settings(boxwright.build(tiny_recipe, num_classes=3), options).values()} == {0.05}
 
 
 def test_sgd_has_momentum_and_an_l2_penalty(tiny_recipe: dict[str, Any]) -> None:
     detector = boxwright.build(tiny_recipe, num_classes=3)
-    options = TrainOptions(optimizer="sgd", momentum=0.8, lr=0.01, weight_decay=0.05)
+    options = TrainOptions(lr=0.01, optimizer=OptimizerOptions(name="sgd", momentum=0.8, weight_decay=0.05))
     before = {name: parameter.detach().clone() for name, parameter in detector.named_parameters()}
     optimizer = make_optimizer(detector, options)
     for _ in range(2):

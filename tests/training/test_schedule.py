@@ -1,4 +1,4 @@
-"""What changes over training, at steps that can be worked out by hand."""
+"""The changes over training, at steps that can be worked out by hand."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from typing import Any
 
 import pytest
 
-from boxwright.compose.train_options import TrainOptions
+from boxwright.compose.train_options import ScheduleOptions, TrainOptions
 from boxwright.training.schedule import Schedule
 
 
+RUN = ("epochs", "batch_size", "ema_decay")
+"""Options that are not of the schedule by itself."""
+
+
 def schedule(steps: int, *, warmup_steps: int = 0, decay_fraction: float = 0.0, **options: Any) -> Schedule:
-    return Schedule(steps, TrainOptions(warmup_steps=warmup_steps, decay_fraction=decay_fraction, **options), 100)
+    changes = {"warmup_steps": warmup_steps, "decay_fraction": decay_fraction, **options}
+    chosen = ScheduleOptions(**{name: value for name, value in changes.items() if name not in RUN})
+    run = {name: value for name, value in changes.items() if name in RUN}
+    return Schedule(steps, TrainOptions(schedule=chosen, **run), 100)
 
 
 def test_warm_up_plateau_and_half_a_cosine() -> None:
@@ -52,15 +59,41 @@ def test_a_step_falls_at_once() -> None:
     assert schedule(300, decay="step", final_lr_ratio=0.1).lr_factor(299) == 1.0
 
 
+def test_the_rate_falls_at_every_milestone() -> None:
+    """Epochs 8 and 11 of 12, whatever the length of the run."""
+    options = {"epochs": 12, "decay": "step", "milestones": (8, 11), "final_lr_ratio": 0.1}
+    for steps in (1200, 120, 24_000):
+        factor = schedule(steps, **options).lr_factor
+        first, second = steps * 8 // 12, steps * 11 // 12
+        assert [factor(step) for step in (0, first - 1)] == [1.0, 1.0]
+        assert [factor(step) for step in (first, second - 1)] == pytest.approx([0.1, 0.1])
+        assert [factor(step) for step in (second, steps - 1)] == pytest.approx([0.01, 0.01])
+
+
+def test_milestones_replace_the_fraction() -> None:
+    factor = schedule(100, epochs=10, decay="step", decay_fraction=0.5, milestones=(9,), final_lr_ratio=0.1).lr_factor
+    assert (factor(89), factor(90)) == (1.0, pytest.approx(0.1))
+
+
+def test_a_constant_rate_rises_and_stays() -> None:
+    factor = schedule(100, warmup_steps=4, decay="constant", decay_fraction=0.5, final_lr_ratio=0.0).lr_factor
+    assert [factor(step) for step in (0, 3, 4, 50, 99)] == [pytest.approx(0.2), pytest.approx(0.8), 1.0, 1.0, 1.0]
+
+
 def test_decay_from_the_first_step_on() -> None:
     factor = schedule(10, decay_fraction=1.0, final_lr_ratio=0.0).lr_factor
     assert (factor(0), factor(5)) == (1.0, pytest.approx(0.5))
     assert 0 < factor(9) < 0.03
 
 
-@pytest.mark.parametrize(("share", "first"), [(0.1, 900), (0.0, 1000), (1.0, 0), (0.25, 750)])
-def test_the_stage_with_light_augmentation(share: float, first: int) -> None:
-    assert schedule(1000, no_aug_fraction=share).light_from == first
+@pytest.mark.parametrize(("epochs", "first"), [(2, 600), (0, 1000), (5, 0), (1, 800)])
+def test_the_last_stage_in_epochs(epochs: int, first: int) -> None:
+    assert schedule(1000, epochs=5, no_aug_epochs=epochs).no_aug_from == first
+
+
+@pytest.mark.parametrize(("fraction", "first"), [(0.1, 900), (0.0, 1000), (1.0, 0), (0.25, 750)])
+def test_the_stage_with_light_augmentation(fraction: float, first: int) -> None:
+    assert schedule(1000, no_aug_fraction=fraction).no_aug_from == first
 
 
 @pytest.mark.parametrize(
@@ -71,8 +104,8 @@ def test_the_stage_with_light_augmentation(share: float, first: int) -> None:
         (200, 0),  # at most all
     ],
 )
-def test_without_a_share_the_last_stage_is_twelve_passes_long(steps: int, first: int) -> None:
-    assert Schedule(steps, TrainOptions(batch_size=4, no_aug_fraction=None), 100).light_from == first
+def test_without_a_fraction_the_last_stage_is_twelve_passes_long(steps: int, first: int) -> None:
+    assert Schedule(steps, TrainOptions(batch_size=4), 100).no_aug_from == first
 
 
 def test_evaluations_are_even_and_the_last_step_is_evaluated() -> None:
@@ -88,8 +121,16 @@ def test_evaluations_are_even_and_the_last_step_is_evaluated() -> None:
 
 
 def test_the_average_is_short_at_first() -> None:
-    decay = schedule(1000, ema=0.99).ema_decay
+    decay = schedule(1000, ema_decay=0.99).ema_decay
     assert [decay(step) for step in (0, 1, 8)] == [1 / 10, 2 / 11, 0.5]
     assert decay(889) == pytest.approx(890 / 899)
     assert decay(890) == pytest.approx(0.99)
     assert decay(5000) == 0.99
+
+
+def test_the_average_rises_as_the_authors_of_rtdetr_have_it() -> None:
+    """Their counter is at 1 in the first step."""
+    decay = schedule(10_000, ema_decay=0.9999, ema_warmup=2000).ema_decay
+    for step in (0, 1, 999, 1999, 9999):
+        assert decay(step) == pytest.approx(0.9999 * (1 - math.exp(-(step + 1) / 2000)), rel=1e-12)
+    assert {schedule(100, ema_decay=0.99, ema_warmup=0).ema_decay(step) for step in (0, 1, 50)} == {0.99}

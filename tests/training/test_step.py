@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
 from boxwright.structures import Batch, LossTotals, Targets
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.step import StepResult, train_step
+from flat_options import train_options
 
 CPU = torch.device("cpu")
 MakeDetector = Callable[..., Detector]
 
 
 def step(detector: Detector, batch: Batch, **options: Any) -> StepResult:
-    chosen = TrainOptions(batch_size=len(batch.targets), **{"max_grad_norm": 0.0, **options})
+    chosen = train_options(batch_size=len(batch.targets), **{"optimizer__max_grad_norm": 0.0, **options})
     return train_step(detector, detector, make_optimizer(detector, chosen), batch, chosen, CPU)
 
 
@@ -68,7 +68,7 @@ def test_accumulation_does_not_change_the_gradient(
     results, found = [], []
     for accumulate in (1, 2, 4):
         detector, batch = in_float64(frozen_statistics(make_detector(num_classes=6, num_denoising=0)), batch)
-        results.append(step(detector, batch, accumulate=accumulate))
+        results.append(step(detector, batch, batches__accumulate_steps=accumulate))
         found.append(gradients(detector))
     assert_same(found[0], found[1], 1e-9)
     assert_same(found[0], found[2], 1e-9)
@@ -88,7 +88,7 @@ def test_the_sums_of_losses_are_divided_by_the_objects_of_the_step(
         summed = detector.loss(
             detector(batch.images, None, batch.targets), batch.targets, LossTotals(1, len(batch.targets))
         )
-    result = step(detector, batch, accumulate=2)
+    result = step(detector, batch, batches__accumulate_steps=2)
     assert result.loss == pytest.approx(float(sum(summed.values())) / objects, rel=1e-4)
 
 
@@ -106,9 +106,9 @@ def test_a_step_without_any_object(make_detector: MakeDetector, batch: Batch) ->
 def test_gradients_are_clipped_to_a_norm(make_detector: MakeDetector, batch: Batch) -> None:
     free, clipped = make_detector(num_classes=6).train(), make_detector(num_classes=6).train()
     torch.manual_seed(0)
-    before = step(free, batch, max_grad_norm=0.0)
+    before = step(free, batch, optimizer__max_grad_norm=0.0)
     torch.manual_seed(0)
-    after = step(clipped, batch, max_grad_norm=0.25)
+    after = step(clipped, batch, optimizer__max_grad_norm=0.25)
     norm = math.sqrt(sum(float(gradient.double().square().sum()) for gradient in gradients(free).values()))
     assert norm > 0.5
     # What is reported is the norm before clipping: it says how training goes.
@@ -142,7 +142,7 @@ def test_bfloat16_keeps_weights_gradients_and_losses_in_float32(make_detector: M
         detector = make_detector(num_classes=6).train()
         computed = record_dtype(detector.backbone.stages["c3"])
         torch.manual_seed(0)
-        results[precision] = step(detector, batch, precision=precision)
+        results[precision] = step(detector, batch, runtime__precision=precision)
         assert computed == [getattr(torch, precision)]
         assert {parameter.dtype for parameter in detector.parameters()} == {torch.float32}
         assert {gradient.dtype for gradient in gradients(detector).values()} == {torch.float32}
@@ -154,7 +154,7 @@ def test_bfloat16_keeps_weights_gradients_and_losses_in_float32(make_detector: M
 def test_a_step_moves_every_parameter_that_has_a_gradient(make_detector: MakeDetector, batch: Batch) -> None:
     detector = make_detector(num_classes=6).train()
     before = {name: parameter.detach().clone() for name, parameter in detector.named_parameters()}
-    step(detector, batch, lr=1e-3, weight_decay=0.0)
+    step(detector, batch, lr=1e-3, optimizer__weight_decay=0.0)
     moved = {name for name, parameter in detector.named_parameters() if not torch.equal(parameter, before[name])}
     assert moved == {name for name, gradient in gradients(detector).items() if gradient.any()}
     assert len(moved) > 0.95 * len(before)

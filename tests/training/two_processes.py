@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from boxwright.structures import Batch
-from boxwright.training.distributed import join
+from boxwright.training.distributed import init_distributed
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.step import train_step
 
@@ -22,23 +22,23 @@ def share(batch: Batch, rank: int, processes: int) -> Batch:
 
 
 def run(folder: Path) -> None:
-    process = join("cpu")
-    assert process.processes == 2
+    rank = init_distributed("cpu")
+    assert rank.world_size == 2
     for file in sorted(folder.glob("case_*.pt")):
         # Written by the test itself.
         detector, batch, options = torch.load(file, weights_only=False)
         model = nn.parallel.DistributedDataParallel(detector)
-        torch.manual_seed(process.rank)
+        torch.manual_seed(rank.index)
         result = train_step(
             detector,
             model,
             make_optimizer(detector, options),
-            share(batch, process.rank, process.processes),
+            share(batch, rank.index, rank.world_size),
             options,
-            process.device,
+            rank.device,
         )
         gradients = {name: p.grad for name, p in detector.named_parameters() if p.grad is not None}
-        torch.save((result.loss, gradients), folder / f"{file.stem}_rank_{process.rank}.out")
+        torch.save((result.loss, gradients), folder / f"{file.stem}_rank_{rank.index}.out")
     torch.distributed.destroy_process_group()
 
 

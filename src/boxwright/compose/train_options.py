@@ -1,13 +1,161 @@
-"""What can be chosen about training."""
+"""Options of training."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+ASPECT_RATIO_GROUPS = (0, 2, 8)
+"""Numbers of groups that images are told apart into by their aspect ratio; 0 for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerOptions:
+    """The optimizer, and which parameters decay.
+
+    Args:
+        name: AdamW, or stochastic gradient descent (sgd).
+        momentum: of sgd; 0 for none.
+        weight_decay: of AdamW, or the factor of the L2 penalty of sgd.
+        norm_decay: norms and biases decay too, as in DETR and Deformable DETR.
+        decayed_names: norms and biases that decay although ``norm_decay`` is false: names, or several with dots between
+            them, as they stand in a parameter's name, as in ``[encoder_output.1.weight]``.
+        lr_factors: learning rates of parts of the detector as multiples of their own; a key is one of the names between
+            dots in a parameter's name, as in ``{sampling_offsets: 0.1}``.
+        max_grad_norm: largest norm of the gradient of a step; 0 for no limit.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    norm_decay: bool = False
+    decayed_names: Sequence[str] | None = None
+    lr_factors: dict[str, float] | None = None
+    max_grad_norm: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.decayed_names is not None:
+            object.__setattr__(self, "decayed_names", tuple(self.decayed_names))
+        _check_finite("train.optimizer", vars(self))
+        _check_range("train.optimizer", vars(self), least=("weight_decay", "max_grad_norm"), below_one=("momentum",))
+        for name, factor in (self.lr_factors or {}).items():
+            if not (math.isfinite(factor) and factor > 0):
+                raise ValueError(
+                    f"train.optimizer.lr_factors.{name} is a finite number greater than 0, not {factor}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleOptions:
+    """Changes over training: learning rate, strong augmentation, moving average.
+
+    Numbers of epochs are of a run of ``train.epochs``; where ``train.steps`` or ``train.budget`` make it shorter or
+    longer, they change in proportion.
+
+    Args:
+        warmup_steps: steps over which the learning rate rises; at most a tenth of all.
+        decay: the learning rate falls along half a ``cosine``, or at once, at each ``step``; or it is ``constant``.
+        decay_fraction: the last fraction of the steps, in which the learning rate is lower; 0 for none. Not read where
+            there are ``milestones``, or where the rate is constant.
+        milestones: epochs after which the learning rate falls by one ``step``, to ``final_lr_ratio`` of what it was, as
+            in ``[8, 11]``; one step at ``decay_fraction`` where None.
+        final_lr_ratio: the learning rate after its fall, as a fraction of that before it.
+        no_aug_fraction: the last fraction of the steps, in which images are only flipped and keep one size. Where both
+            this and ``no_aug_epochs`` are None, 12 passes over the images, and at least a tenth: changed images pay
+            once the plain ones are known.
+        no_aug_epochs: the same as a number of epochs.
+        ema_warmup: steps over which the decay of the moving average rises, as ema_decay * (1 - exp(-step /
+            ema_warmup)); 0 for a constant decay. Where None, min(ema_decay, (1 + step) / (10 + step)).
+    """
+
+    warmup_steps: int = 2000
+    decay: Literal["cosine", "step", "constant"] = "cosine"
+    decay_fraction: float = 0.5
+    milestones: Sequence[int] | None = None
+    final_lr_ratio: float = 0.02
+    no_aug_fraction: float | None = None
+    no_aug_epochs: int | None = None
+    ema_warmup: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_finite("train.schedule", vars(self))
+        _check_range(
+            "train.schedule",
+            vars(self),
+            least=("warmup_steps", "no_aug_epochs", "ema_warmup"),
+            fractions=("decay_fraction", "final_lr_ratio", "no_aug_fraction"),
+        )
+        if self.milestones is not None:
+            object.__setattr__(self, "milestones", tuple(self.milestones))
+            if list(self.milestones) != sorted(set(self.milestones)) or min(self.milestones, default=0) < 1:
+                raise ValueError(
+                    f"train.schedule.milestones are rising numbers of epochs, at least 1, not {list(self.milestones)}"
+                )
+            if self.decay != "step":
+                raise ValueError(
+                    f"train.schedule.milestones are for train.schedule.decay step, not {self.decay}; give null, or step"
+                )
+        if self.no_aug_fraction is not None and self.no_aug_epochs is not None:
+            raise ValueError(
+                "train.schedule.no_aug_fraction and train.schedule.no_aug_epochs both say where strong augmentation "
+                "ends; give one, and null for the other"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """The images of a step.
+
+    Args:
+        accumulate_steps: batches that a step's images are split into, for less memory.
+        multi_scale: images are trained at sizes from 1 - x to 1 + x times the image size, in steps of 32 pixels; 0
+            for one size.
+        group_aspect_ratios: images that go through the network together have like aspect ratios, so that there is less
+            padding: 2 groups, wide and tall, as in detectron2 and mmdetection; 8 groups, as in torchvision; 0 for none.
+        skip_empty_images: images without any annotation are left out, as in torchvision's and mmdetection's training.
+    """
+
+    accumulate_steps: int = 1
+    multi_scale: float = 0.25
+    group_aspect_ratios: int = 0
+    skip_empty_images: bool = False
+
+    def __post_init__(self) -> None:
+        _check_finite("train.batches", vars(self))
+        _check_range("train.batches", vars(self), positive=("accumulate_steps",), below_one=("multi_scale",))
+        if self.group_aspect_ratios not in ASPECT_RATIO_GROUPS:
+            raise ValueError(f"train.batches.group_aspect_ratios is 0, 2 or 8, not {self.group_aspect_ratios}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOptions:
+    """Where and how numbers are computed.
+
+    Args:
+        precision: bfloat16 runs the network under autocast; weights, boxes and losses stay float32. auto takes it where
+            the device multiplies it natively; what was taken is stored with the run.
+        device: cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.
+        workers: processes that read images; where None, none on a CPU and one per core, at most 8, beside a GPU.
+        seed: of weights, order, augmentation and noise.
+        sync_norms: batch norms take their statistics from the images of all processes, not of each by itself.
+    """
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+    workers: int | None = None
+    seed: int = 0
+    sync_norms: bool = False
+
+    def __post_init__(self) -> None:
+        _check_range("train.runtime", vars(self), least=("workers", "seed"))
+
+
+_OPTIMIZER, _SCHEDULE, _BATCHES, _RUNTIME = OptimizerOptions(), ScheduleOptions(), BatchOptions(), RuntimeOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,99 +168,88 @@ class TrainOptions:
         budget: time for all of training, its evaluations included, instead of epochs: 45s, 10m, 2h. The speed is
             measured first; the number of steps that follows from it is stored, so that a resumed run is the same run.
         batch_size: images per optimizer step, over all processes and accumulated batches.
-        accumulate: batches that a step's images are split into, for less memory.
         lr: learning rate at its highest.
         backbone_lr: learning rate of the backbone; ``lr`` where None.
-        lr_factors: learning rates of parts of the detector as multiples of their own; a key is one of the names between
-            dots in a parameter's name, as in ``{sampling_offsets: 0.1}``.
-        optimizer: AdamW, or stochastic gradient descent (sgd).
-        momentum: of sgd; 0 for none.
-        weight_decay: of AdamW, or the factor of the L2 penalty of sgd.
-        norm_decay: norms and biases decay too, as in DETR and Deformable DETR.
-        max_grad_norm: largest norm of the gradient of a step; 0 for no limit.
-        warmup_steps: steps over which the learning rate rises; at most a tenth of all.
-        decay_fraction: the last share of the steps, in which the learning rate is lower; 0 for none.
-        decay: it falls there along half a ``cosine``, or at once, in one ``step``.
-        final_lr_ratio: where it falls to, as a share of ``lr``.
-        no_aug_fraction: the last share of the steps, in which images are only flipped and keep one size. Where None, 12
-            passes over the images, and at least a tenth: changed images pay once the plain ones are known.
-        ema: decay of the moving average of the weights; early on min(ema, (1 + step) / (10 + step)). 0 for none.
-        multi_scale: images are trained at sizes from 1 - x to 1 + x times the image size, in steps of 32 pixels; 0
-            for one size.
+        ema_decay: decay of the moving average of the weights; lower at first, see ``schedule.ema_warmup``. 0 for none.
         evaluations: on the validation split, evenly over training; the last step is always evaluated.
-        precision: bfloat16 runs the network under autocast; weights, boxes and losses stay float32. auto takes it where
-            the device multiplies it natively; what was taken is stored with the run.
-        seed: of weights, order, augmentation and noise.
-        workers: processes that read images; where None, none on a CPU and one per core, at most 8, beside a GPU.
-        device: cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.
+        optimizer: the optimizer, and which parameters decay.
+        schedule: changes over training.
+        batches: the images of a step.
+        runtime: where and how numbers are computed.
     """
 
     epochs: int = 72
     steps: int | None = None
     budget: str | None = None
     batch_size: int = 16
-    accumulate: int = 1
     lr: float = 1e-4
     backbone_lr: float | None = None
-    lr_factors: dict[str, float] | None = None
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    norm_decay: bool = False
-    max_grad_norm: float = 0.1
-    warmup_steps: int = 2000
-    decay_fraction: float = 0.5
-    decay: Literal["cosine", "step"] = "cosine"
-    final_lr_ratio: float = 0.02
-    no_aug_fraction: float | None = None
-    ema: float = 0.9999
-    multi_scale: float = 0.25
+    ema_decay: float = 0.9999
     evaluations: int = 10
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    seed: int = 0
-    workers: int | None = None
-    device: str = "auto"
+    optimizer: OptimizerOptions = _OPTIMIZER
+    schedule: ScheduleOptions = _SCHEDULE
+    batches: BatchOptions = _BATCHES
+    runtime: RuntimeOptions = _RUNTIME
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "steps", "batch_size", "accumulate", "lr", "backbone_lr", "evaluations")
-        shares = ("decay_fraction", "final_lr_ratio", "no_aug_fraction", "ema", "multi_scale", "momentum")
-        for name, value in vars(self).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"train.{name} is a finite number, not {value}")
-        for name in positive:
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"train.{name} is greater than 0, not {value}")
-        for name in ("weight_decay", "max_grad_norm", "warmup_steps", "workers", "seed"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ValueError(f"train.{name} is at least 0, not {value}")
-        for name in shares:
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"train.{name} is between 0 and 1, not {value}")
-        for name, factor in (self.lr_factors or {}).items():
-            if not (math.isfinite(factor) and factor > 0):
-                raise ValueError(f"train.lr_factors.{name} is a finite number greater than 0, not {factor}")
-        for name in ("ema", "multi_scale", "momentum"):
-            if getattr(self, name) == 1:
-                raise ValueError(f"train.{name} is less than 1")
-        if self.batch_size % self.accumulate:
+        _check_finite("train", vars(self))
+        positive = ("epochs", "steps", "batch_size", "lr", "backbone_lr", "evaluations")
+        _check_range("train", vars(self), positive=positive, below_one=("ema_decay",))
+        if self.batch_size % self.batches.accumulate_steps:
             raise ValueError(
-                f"train.batch_size is a multiple of train.accumulate, and {self.batch_size} is not one of "
-                f"{self.accumulate}"
+                f"train.batch_size is a multiple of train.batches.accumulate_steps, and {self.batch_size} is not one of "
+                f"{self.batches.accumulate_steps}"
             )
         if self.steps is not None and self.budget is not None:
             raise ValueError("train.steps and train.budget both say how long to train; give one")
         if self.budget is not None:
             seconds(self.budget)
+        last = max(self.schedule.milestones or (0,))
+        if last >= self.epochs:
+            raise ValueError(
+                f"train.schedule.milestones come before the end of train.epochs, {self.epochs}, and {last} does not; "
+                "give both, or --train.steps, which changes the milestones in proportion"
+            )
+        if (self.schedule.no_aug_epochs or 0) > self.epochs:
+            raise ValueError(
+                f"train.schedule.no_aug_epochs is at most train.epochs, {self.epochs}, not {self.schedule.no_aug_epochs}"
+            )
+
+
+def _check_finite(section: str, options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{section}.{name} is a finite number, not {value}")
+
+
+def _check_range(
+    section: str,
+    options: dict[str, Any],
+    *,
+    positive: Sequence[str] = (),
+    least: Sequence[str] = (),
+    fractions: Sequence[str] = (),
+    below_one: Sequence[str] = (),
+) -> None:
+    """Raise ValueError for the first number that is out of its range; None is in every range."""
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name in positive and value <= 0:
+            raise ValueError(f"{section}.{name} is greater than 0, not {value}")
+        if name in least and value < 0:
+            raise ValueError(f"{section}.{name} is at least 0, not {value}")
+        if name in (*fractions, *below_one) and not 0 <= value <= 1:
+            raise ValueError(f"{section}.{name} is between 0 and 1, not {value}")
+        if name in below_one and value == 1:
+            raise ValueError(f"{section}.{name} is less than 1")
 
 
 def seconds(budget: str) -> float:
-    """The seconds of a budget like 45s, 10m or 1.5h.
+    """Convert a budget like 45s, 10m or 1.5h to seconds.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a budget.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget.strip())
     if not match or float(match[1]) == 0:
@@ -121,7 +258,7 @@ def seconds(budget: str) -> float:
 
 
 def training_sizes(image_size: int, multi_scale: float) -> tuple[int, ...]:
-    """The sizes that training chooses from, evenly: multiples of 32, the image size itself three times.
+    """List the sizes that training chooses from, evenly: multiples of 32, the image size itself three times.
 
     Source: the sizes of lyuwenyu/RT-DETR 068dfde for 640 pixels and 0.25: 480, 512, ... 800.
     """

@@ -10,7 +10,7 @@ from boxwright.compose.train_options import training_sizes
 from boxwright.data.loading.loader import BatchLoader, train_loader
 from boxwright.data.loading.sampler import BatchSampler
 from boxwright.structures import Batch
-from boxwright.training.distributed import Process
+from boxwright.training.distributed import Rank
 from boxwright.training.run import Run
 from boxwright.training.schedule import Schedule
 
@@ -18,39 +18,39 @@ CACHE_BYTES = 2 * 2**30
 """Memory for decoded images, over all processes that read them."""
 
 
-def training_batches(run: Run, process: Process, schedule: Schedule, start_step: int) -> Iterator[Batch]:
-    """This process's share of every step from ``start_step`` on."""
+def training_batches(run: Run, rank: Rank, schedule: Schedule, start_step: int) -> Iterator[Batch]:
+    """Make this process's part of every step from ``start_step`` on."""
     options = run.options
     sampler = BatchSampler(
-        seed=options.seed,
+        seed=options.runtime.seed,
         num_samples=len(run.data.records),
         batch_size=options.batch_size,
         num_steps=schedule.steps,
-        image_sizes=training_sizes(run.detector.input_format.image_size, options.multi_scale),
+        image_sizes=training_sizes(run.detector.input_format.image_size, options.batches.multi_scale),
         start_step=start_step,
-        light_from_step=schedule.light_from,
+        light_from_step=schedule.no_aug_from,
         light_size=run.detector.input_format.image_size,
-        rank=process.rank,
-        world_size=process.processes,
+        rank=rank.index,
+        world_size=rank.world_size,
     )
-    return iter(_loader(run, sampler, process))
+    return iter(_loader(run, sampler, rank))
 
 
-def batches_of_size(run: Run, process: Process, size: int) -> Iterator[Batch]:
-    """Batches as training has them, all of one image size; to measure with, so there are only so many."""
+def batches_of_size(run: Run, rank: Rank, size: int) -> Iterator[Batch]:
+    """Make batches as training has them, all of one image size; to measure with, so there are only so many."""
     sampler = BatchSampler(
-        seed=run.options.seed,
+        seed=run.options.runtime.seed,
         num_samples=len(run.data.records),
         batch_size=run.options.batch_size,
         num_steps=1000,
         image_sizes=(size,),
     )
-    return iter(_loader(run, sampler, process))
+    return iter(_loader(run, sampler, rank))
 
 
-def _loader(run: Run, sampler: BatchSampler, process: Process) -> BatchLoader:
-    on_gpu = process.device.type == "cuda"
-    workers = run.options.workers
+def _loader(run: Run, sampler: BatchSampler, rank: Rank) -> BatchLoader:
+    on_gpu = rank.device.type == "cuda"
+    workers = run.options.runtime.workers
     if workers is None:
         # Beside training on a CPU, a reading process only takes cores away from it.
         workers = min(8, torch.get_num_threads()) if on_gpu else 0

@@ -68,7 +68,7 @@ def measure_step(
         limit: seconds after which measuring ends, although never before one step.
     """
     copy = deepcopy(detector).train()
-    average = MovingAverage(copy) if options.ema else None
+    average = MovingAverage(copy) if options.ema_decay else None
     optimizer = make_optimizer(copy, options)
     for group in optimizer.param_groups:
         group["lr"] = 0.0

@@ -1,4 +1,4 @@
-"""Which process this is, where torchrun has started several."""
+"""The processes that train together, where torchrun has started several, and their devices."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ import torch
 import torch.distributed as dist
 
 
-class Process(NamedTuple):
-    """This process among all that train: ``rank`` from 0, ``processes`` of them, and its device."""
+class Rank(NamedTuple):
+    """This process among all that train: ``index`` from 0, ``world_size`` of them, and its device."""
 
-    rank: int
-    processes: int
+    index: int
+    world_size: int
     device: torch.device
 
     @property
     def is_first(self) -> bool:
-        return self.rank == 0
+        """True in the one process that evaluates, writes and prints."""
+        return self.index == 0
 
 
-def join(device: str) -> Process:
+def init_distributed(device: str) -> Rank:
     """Join the other processes where torchrun has started any; one process of one otherwise.
 
     Args:
-        device: as in ``TrainOptions``.
+        device: as in ``RuntimeOptions``.
 
     Raises:
         ValueError: there is no such device.
@@ -36,11 +37,11 @@ def join(device: str) -> Process:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    return Process(dist.get_rank() if dist.is_initialized() else 0, count, chosen)
+    return Rank(dist.get_rank() if dist.is_initialized() else 0, count, chosen)
 
 
 def choose_precision(name: str, device: torch.device) -> Literal["float32", "bfloat16"]:
-    """The precision that ``name`` means: ``auto`` takes bfloat16 where ``device`` multiplies it natively."""
+    """Choose the precision that ``name`` means: ``auto`` takes bfloat16 where ``device`` multiplies it natively."""
     if name == "auto":
         return "bfloat16" if _has_native_bfloat16(device) else "float32"
     return "bfloat16" if name == "bfloat16" else "float32"
@@ -54,7 +55,7 @@ def _has_native_bfloat16(device: torch.device) -> bool:
 
 
 def choose_device(name: str, index: int = 0) -> torch.device:
-    """The device that ``name`` means: ``auto`` takes GPU number ``index`` where there is one.
+    """Choose the device that ``name`` means: ``auto`` takes GPU number ``index`` where there is one.
 
     Raises:
         ValueError: there is no such device.
@@ -66,7 +67,7 @@ def choose_device(name: str, index: int = 0) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"device is auto, cpu or cuda, not {name!r}") from error
     if device.type == "cuda":
-        found = torch.cuda.device_count()
-        if (device.index or 0) >= found:
-            raise ValueError(f"there is no device {name}: torch sees {found} CUDA devices; take cpu or auto")
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise ValueError(f"there is no device {name}: torch sees {count} CUDA devices; take cpu or auto")
     return device

@@ -19,7 +19,7 @@ from boxwright.training import checkpoint
 from boxwright.training.batches import training_batches
 from boxwright.training.checkpoint import BEST, LAST, Progress
 from boxwright.training.display import Display
-from boxwright.training.distributed import Process, choose_precision, join
+from boxwright.training.distributed import Rank, choose_precision, init_distributed
 from boxwright.training.interrupt import Interrupted, stop_on_interrupt
 from boxwright.training.log import RunLog
 from boxwright.training.measures import primary_metric
@@ -47,28 +47,33 @@ def train(run: Run, *, resume: bool = False) -> Progress:
         ValueError: training has diverged, the budget is too small, or the checkpoint does not fit.
         Interrupted: the user pressed Ctrl-C; the state is saved.
     """
-    process = join(run.options.device)
+    rank = init_distributed(run.options.runtime.device)
     # What "auto" comes to here is stored, so that a run resumed elsewhere computes as it began.
-    precision = choose_precision(run.options.precision, process.device)
+    precision = choose_precision(run.options.runtime.precision, rank.device)
     run = replace(
         run,
-        options=replace(run.options, precision=precision),
-        recipe={**run.recipe, "train": {**run.recipe["train"], "precision": precision}},
+        options=replace(run.options, runtime=replace(run.options.runtime, precision=precision)),
+        recipe=_with_precision(run.recipe, precision),
     )
-    detector = run.detector.to(process.device).train()
-    if process.device.type == "cpu":
+    detector = run.detector.to(rank.device).train()
+    if rank.device.type == "cpu":
         # Convolutions on a CPU are fastest with channels last.
         detector.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(detector, run.options)
-    average = MovingAverage(detector) if run.options.ema else None
+    average = MovingAverage(detector) if run.options.ema_decay else None
     if resume:
         progress = checkpoint.resume(run.folder / LAST, detector, average, optimizer)
     else:
-        fixed = plan_run(run, process)
+        fixed = plan_run(run, rank)
         progress = Progress(step=0, steps=fixed.steps, evaluations=fixed.evaluations)
-        if process.is_first:
+        if rank.is_first:
             _write_beginning(run)
-    return _Loop(run, process, detector, optimizer, average, progress).go()
+    return _Loop(run, rank, detector, optimizer, average, progress).go()
+
+
+def _with_precision(recipe: dict[str, Any], precision: str) -> dict[str, Any]:
+    runtime = {**recipe["train"]["runtime"], "precision": precision}
+    return {**recipe, "train": {**recipe["train"], "runtime": runtime}}
 
 
 def _write_beginning(run: Run) -> None:
@@ -84,18 +89,18 @@ class _Loop:
     def __init__(
         self,
         run: Run,
-        process: Process,
+        rank: Rank,
         detector: Detector,
         optimizer: torch.optim.Optimizer,
         average: MovingAverage | None,
         progress: Progress,
     ) -> None:
-        self.run, self.process, self.progress = run, process, progress
+        self.run, self.rank, self.progress = run, rank, progress
         self.detector, self.optimizer, self.average = detector, optimizer, average
         self.schedule = Schedule(progress.steps, run.options, len(run.data.records))
         self.model: nn.Module = detector
-        if process.processes > 1:
-            devices = [process.device.index] if process.device.type == "cuda" else None
+        if rank.world_size > 1:
+            devices = [rank.device.index] if rank.device.type == "cuda" else None
             self.model = nn.parallel.DistributedDataParallel(detector, device_ids=devices)
         self.session_start = time.monotonic()
         self.seconds_before = progress.seconds
@@ -103,8 +108,8 @@ class _Loop:
         self.evaluating = self.last_evaluation = 0.0
 
     def go(self) -> Progress:
-        log = RunLog(self.run.folder, self.progress.step) if self.process.is_first else None
-        console = self.run.console if self.process.is_first else None
+        log = RunLog(self.run.folder, self.progress.step) if self.rank.is_first else None
+        console = self.run.console if self.rank.is_first else None
         with (
             closing(log) if log is not None else nullcontext(),
             Display(self.progress.steps, self.progress.step, console) as display,
@@ -116,7 +121,7 @@ class _Loop:
         run, progress = self.run, self.progress
         saved = logged = time.monotonic()
         with stop_on_interrupt() as stop:
-            batches = training_batches(run, self.process, self.schedule, progress.step)
+            batches = training_batches(run, self.rank, self.schedule, progress.step)
             for step in range(progress.step, progress.steps):
                 start = time.monotonic()
                 batch = next(batches)
@@ -143,9 +148,9 @@ class _Loop:
 
     def _step(self, step: int, batch: Batch) -> tuple[StepResult, float]:
         # Noise is a function of seed, step and process: a resumed run draws what the unbroken one drew.
-        torch.manual_seed(hash((self.run.options.seed, step, self.process.rank)) % 2**63)
+        torch.manual_seed(hash((self.run.options.runtime.seed, step, self.rank.index)) % 2**63)
         lr = set_lr(self.optimizer, self.schedule.lr_factor(step))
-        result = train_step(self.detector, self.model, self.optimizer, batch, self.run.options, self.process.device)
+        result = train_step(self.detector, self.model, self.optimizer, batch, self.run.options, self.rank.device)
         if self.average is not None:
             self.average.update(self.detector, self.schedule.ema_decay(step))
         return result, lr
@@ -165,7 +170,7 @@ class _Loop:
         }
 
     def _evaluate(self, log: RunLog | None, display: Display) -> None:
-        if not self.process.is_first:
+        if not self.rank.is_first:
             return
         progress, run = self.progress, self.run
         if run.evaluate is None:
@@ -192,7 +197,7 @@ class _Loop:
             self._save(BEST)
 
     def _save(self, name: str) -> None:
-        if self.process.is_first:
+        if self.rank.is_first:
             checkpoint.save(
                 self.run.folder / name,
                 self.detector,

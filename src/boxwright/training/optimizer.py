@@ -12,37 +12,47 @@ from boxwright.detector import Detector
 
 
 def make_optimizer(detector: Detector, options: TrainOptions) -> torch.optim.Optimizer:
-    """Over the trainable parameters: backbone at its own rate, norms and biases without decay unless asked for.
+    """Make the optimizer of the trainable parameters.
 
-    Every group keeps its highest rate as ``peak_lr``, for ``set_lr``.
+    The backbone has its own rate; norms and biases do not decay unless the options say so. Every group holds its
+    highest rate as ``peak_lr``, for ``set_lr``.
 
     Raises:
-        ValueError: nothing is trainable, or a key of ``lr_factors`` names no trainable parameter.
+        ValueError: nothing is trainable, a key of ``lr_factors`` is in no trainable parameter's name, or none of the
+            ``decayed_names``: of those some may belong to a part that was swapped for another.
     """
+    chosen = options.optimizer
     backbone_lr = options.lr if options.backbone_lr is None else options.backbone_lr
-    chosen: dict[tuple[float, float], list[nn.Parameter]] = {}
-    factors = options.lr_factors or {}
-    unused = set(factors)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    factors = chosen.lr_factors or {}
+    names = chosen.decayed_names or ()
+    unused, any_decayed = set(factors), not names
     for name, parameters in detector.parameter_groups().items():
         lr = backbone_lr if name.startswith("backbone/") else options.lr
-        decay = options.weight_decay if options.norm_decay or name.endswith("/decay") else 0.0
         for path, parameter in parameters:
-            named = [key for key in factors if key in path.split(".")]
-            unused -= set(named)
-            factor = math.prod(factors[key] for key in named)
-            chosen.setdefault((lr * factor, decay), []).append(parameter)
-    if unused:
-        raise ValueError(f"train.lr_factors: no trainable parameter has {', '.join(sorted(unused))} in its name")
-    groups = [
-        {"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay}
-        for (lr, decay), parameters in chosen.items()
-    ]
+            scaled = [key for key in factors if key in path.split(".")]
+            decayed = any(f".{key}." in f".{path}." for key in names)
+            unused -= set(scaled)
+            any_decayed |= decayed
+            decays = chosen.norm_decay or name.endswith("/decay") or decayed
+            factor = math.prod(factors[key] for key in scaled)
+            groups.setdefault((lr * factor, chosen.weight_decay if decays else 0.0), []).append(parameter)
     if not groups:
         raise ValueError("nothing to train: every parameter of this detector is frozen")
+    for option, missing in (("lr_factors", sorted(unused)), ("decayed_names", [] if any_decayed else list(names))):
+        if missing:
+            raise ValueError(
+                f"train.optimizer.{option}: no trainable parameter has {', '.join(missing)} in its name; give other "
+                f"names, or --train.optimizer.{option} null"
+            )
+    settings = [
+        {"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay}
+        for (lr, decay), parameters in groups.items()
+    ]
     # The fused forms do a step in one pass over memory.
-    if options.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=options.momentum, fused=True)
-    return torch.optim.AdamW(groups, fused=True)
+    if chosen.name == "sgd":
+        return torch.optim.SGD(settings, momentum=chosen.momentum, fused=True)
+    return torch.optim.AdamW(settings, fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:

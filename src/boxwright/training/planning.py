@@ -8,14 +8,14 @@ from functools import partial
 from boxwright.compose.train_options import seconds, training_sizes
 from boxwright.training.batches import batches_of_size
 from boxwright.training.budget import Plan, measure_step, plan
-from boxwright.training.distributed import Process
+from boxwright.training.distributed import Rank
 from boxwright.training.run import Run
 
 MEASURING_SHARE = 0.03
 """Largest share of the budget that measuring steps may take."""
 
 
-def plan_run(run: Run, process: Process) -> Plan:
+def plan_run(run: Run, rank: Rank) -> Plan:
     """The steps and evaluations that the run's options ask for, or that its budget allows.
 
     Raises:
@@ -27,15 +27,15 @@ def plan_run(run: Run, process: Process) -> Plan:
     if options.budget is None:
         steps = -(-len(run.data.records) * options.epochs // options.batch_size)
         return Plan(steps, options.evaluations)
-    if process.processes > 1:
+    if rank.world_size > 1:
         raise ValueError("train.budget measures one process; with several, give train.epochs or train.steps")
     allowed = seconds(options.budget)
     per_step = measure_step(
         run.detector,
-        partial(batches_of_size, run, process),
-        training_sizes(run.detector.input_format.image_size, options.multi_scale),
+        partial(batches_of_size, run, rank),
+        training_sizes(run.detector.input_format.image_size, options.batches.multi_scale),
         options,
-        process.device,
+        rank.device,
         limit=MEASURING_SHARE * allowed,
     )
     per_evaluation = _measure_evaluation(run)

@@ -1,4 +1,4 @@
-"""What changes over training: learning rate, moving average, augmentation, evaluation."""
+"""The changes over training: learning rate, moving average, augmentation, evaluation."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from boxwright.compose.train_options import TrainOptions
 
-LIGHT_EPOCHS = 12
-LEAST_LIGHT_SHARE = 0.1
+NO_AUG_EPOCHS = 12
+MIN_NO_AUG_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
@@ -26,36 +26,53 @@ class Schedule:
     num_images: int
 
     def lr_factor(self, step: int) -> float:
-        """Share of the highest learning rate at ``step``, counted from 0: a straight rise, a plateau, a fall."""
-        warmup = min(self.options.warmup_steps, self.steps // 10)
+        """Fraction of the highest learning rate at ``step``, counted from 0: a straight rise, a plateau, a fall."""
+        schedule = self.options.schedule
+        warmup = min(schedule.warmup_steps, self.steps // 10)
         rise = min(1.0, (step + 1) / (warmup + 1))
-        decay = round(self.options.decay_fraction * self.steps)
+        if schedule.decay == "constant":
+            return rise
+        low = schedule.final_lr_ratio
+        if schedule.milestones is not None:
+            drops = sum(step >= self._step_of_epoch(epoch) for epoch in schedule.milestones)
+            return rise * low**drops
+        decay = round(schedule.decay_fraction * self.steps)
         done = step - (self.steps - decay)
-        low = self.options.final_lr_ratio
-        if self.options.decay == "step":
+        if schedule.decay == "step":
             return rise * low if decay and done >= 0 else rise
         if decay == 0 or done <= 0:
             return rise
         return rise * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done / decay)))
 
     def ema_decay(self, step: int) -> float:
-        """Decay of the moving average after ``step``, counted from 0: early on it averages the last tenth or so.
+        """Decay of the moving average after ``step``, counted from 0; lower at first.
 
-        Source: the ramp of tf.train.ExponentialMovingAverage. It has no length of its own to choose, where the one of
-        lyuwenyu/RT-DETR (1 - exp(-step / 2000)) averages nothing in a run of 1,000 steps.
+        Source: where ``ema_warmup`` is None the ramp of tf.train.ExponentialMovingAverage, which has no length of its
+        own to choose and averages the last tenth or so early on; else that of lyuwenyu/RT-DETR 068dfde, whose 2,000
+        steps average nothing in a run of 1,000.
         """
-        return min(self.options.ema, (1 + step) / (10 + step))
+        decay, warmup = self.options.ema_decay, self.options.schedule.ema_warmup
+        if warmup is None:
+            return min(decay, (1 + step) / (10 + step))
+        return decay * (1 - math.exp(-(1 + step) / warmup)) if warmup else decay
 
     @property
-    def light_from(self) -> int:
+    def no_aug_from(self) -> int:
         """The first step of the last stage, whose images are only flipped."""
-        share = self.options.no_aug_fraction
-        if share is None:
-            passes = LIGHT_EPOCHS * self.num_images / (self.options.batch_size * self.steps)
-            share = min(1.0, max(LEAST_LIGHT_SHARE, passes))
-        return self.steps - round(share * self.steps)
+        schedule = self.options.schedule
+        if schedule.no_aug_epochs is not None:
+            return self._step_of_epoch(self.options.epochs - schedule.no_aug_epochs)
+        fraction = schedule.no_aug_fraction
+        if fraction is None:
+            passes = NO_AUG_EPOCHS * self.num_images / (self.options.batch_size * self.steps)
+            fraction = min(1.0, max(MIN_NO_AUG_FRACTION, passes))
+        return self.steps - round(fraction * self.steps)
 
     def evaluates_after(self, step: int, evaluations: int) -> bool:
-        """Whether one of ``evaluations`` evaluations comes after ``step``, counted from 0; always after the last."""
+        """Tell if one of ``evaluations`` evaluations comes after ``step``, counted from 0; always after the last."""
         done = step + 1
         return done * evaluations // self.steps > step * evaluations // self.steps
+
+    def _step_of_epoch(self, epoch: int) -> int:
+        """The step that a number of epochs of ``train.epochs`` comes to in this run, whatever its length."""
+        return round(epoch / self.options.epochs * self.steps)

@@ -33,7 +33,7 @@ def train_step(
     options: TrainOptions,
     device: torch.device,
 ) -> StepResult:
-    """Forward and backward in ``options.accumulate`` parts, clip, step.
+    """Forward and backward in ``options.batches.accumulate_steps`` parts, clip, step.
 
     Losses are sums over objects divided by the objects of the whole step, over all processes and parts: how a step's
     images are spread does not change its gradient.
@@ -51,7 +51,7 @@ def train_step(
     """
     optimizer.zero_grad(set_to_none=True)
     terms: dict[str, float] = {}
-    parts = _parts(batch, options.accumulate)
+    parts = _parts(batch, options.batches.accumulate_steps)
     # Of a step that is one batch the head counts for itself what it needs, and some match to count.
     totals = None if len(parts) == 1 and not dist.is_initialized() else _totals(detector, batch, device)
     for i, part in enumerate(parts):
@@ -62,17 +62,17 @@ def train_step(
         mask = None if part.padding_mask is None else part.padding_mask.to(device)
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model.require_backward_grad_sync = i == len(parts) - 1
-        with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.runtime.precision == "bfloat16"):
             output = model(images, mask, targets)
         losses = detector.loss(output, targets, totals)
         torch.stack(list(losses.values())).sum().backward()
         for name, value in zip(losses, torch.stack(list(losses.values())).detach().tolist(), strict=True):
             terms[name] = terms.get(name, 0.0) + value
-    result = StepResult(terms, _clip(detector, options.max_grad_norm))
+    result = StepResult(terms, _clip(detector, options.optimizer.max_grad_norm))
     if not torch.isfinite(torch.tensor((result.loss, result.gradient_norm))).all():
         raise ValueError(
             f"training has diverged: loss {result.loss}, gradient norm {result.gradient_norm}; "
-            "train again with a lower train.lr, or a longer train.warmup_steps"
+            "train again with a lower train.lr, or a longer train.schedule.warmup_steps"
         )
     optimizer.step()
     return result
