@@ -14,6 +14,35 @@ ASPECT_RATIO_GROUPS = (0, 2, 8)
 """Numbers of groups that images are told apart into by their aspect ratio; 0 for none."""
 
 
+def _check_finite(section: str, options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{section}.{name} is a finite number, not {value}")
+
+
+def _check_range(
+    section: str,
+    options: dict[str, Any],
+    *,
+    positive: Sequence[str] = (),
+    least: Sequence[str] = (),
+    fractions: Sequence[str] = (),
+    below_one: Sequence[str] = (),
+) -> None:
+    """Raise ValueError for the first number that is out of its range; None is in every range."""
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name in positive and value <= 0:
+            raise ValueError(f"{section}.{name} is greater than 0, not {value}")
+        if name in least and value < 0:
+            raise ValueError(f"{section}.{name} is at least 0, not {value}")
+        if name in (*fractions, *below_one) and not 0 <= value <= 1:
+            raise ValueError(f"{section}.{name} is between 0 and 1, not {value}")
+        if name in below_one and value == 1:
+            raise ValueError(f"{section}.{name} is less than 1")
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerOptions:
     """The optimizer, and which parameters decay.
@@ -214,35 +243,6 @@ class TrainOptions:
             raise ValueError(
                 f"train.schedule.no_aug_epochs is at most train.epochs, {self.epochs}, not {self.schedule.no_aug_epochs}"
             )
-
-
-def _check_finite(section: str, options: dict[str, Any]) -> None:
-    for name, value in options.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{section}.{name} is a finite number, not {value}")
-
-
-def _check_range(
-    section: str,
-    options: dict[str, Any],
-    *,
-    positive: Sequence[str] = (),
-    least: Sequence[str] = (),
-    fractions: Sequence[str] = (),
-    below_one: Sequence[str] = (),
-) -> None:
-    """Raise ValueError for the first number that is out of its range; None is in every range."""
-    for name, value in options.items():
-        if value is None:
-            continue
-        if name in positive and value <= 0:
-            raise ValueError(f"{section}.{name} is greater than 0, not {value}")
-        if name in least and value < 0:
-            raise ValueError(f"{section}.{name} is at least 0, not {value}")
-        if name in (*fractions, *below_one) and not 0 <= value <= 1:
-            raise ValueError(f"{section}.{name} is between 0 and 1, not {value}")
-        if name in below_one and value == 1:
-            raise ValueError(f"{section}.{name} is less than 1")
 
 
 def seconds(budget: str) -> float:

@@ -8,7 +8,7 @@ import torch
 
 from boxwright.compose.train_options import training_sizes
 from boxwright.data.loading.loader import BatchLoader, train_loader
-from boxwright.data.loading.sampler import BatchSampler
+from boxwright.data.loading.sampler import BatchSampler, ImageGroups, aspect_ratio_groups
 from boxwright.structures import Batch
 from boxwright.training.distributed import Rank
 from boxwright.training.run import Run
@@ -21,6 +21,7 @@ CACHE_BYTES = 2 * 2**30
 def training_batches(run: Run, rank: Rank, schedule: Schedule, start_step: int) -> Iterator[Batch]:
     """Make this process's part of every step from ``start_step`` on."""
     options = run.options
+    together = options.batch_size // (rank.world_size * options.batches.accumulate_steps)
     sampler = BatchSampler(
         seed=options.runtime.seed,
         num_samples=len(run.data.records),
@@ -32,6 +33,7 @@ def training_batches(run: Run, rank: Rank, schedule: Schedule, start_step: int) 
         light_size=run.detector.input_format.image_size,
         rank=rank.index,
         world_size=rank.world_size,
+        groups=_groups(run, together),
     )
     return iter(_loader(run, sampler, rank))
 
@@ -46,6 +48,14 @@ def batches_of_size(run: Run, rank: Rank, size: int) -> Iterator[Batch]:
         image_sizes=(size,),
     )
     return iter(_loader(run, sampler, rank))
+
+
+def _groups(run: Run, together: int) -> ImageGroups | None:
+    count = run.options.batches.group_aspect_ratios
+    if count == 0:
+        return None
+    sizes = [(record.height, record.width) for record in run.data.records]
+    return ImageGroups(aspect_ratio_groups(sizes, count), max(1, together))
 
 
 def _loader(run: Run, sampler: BatchSampler, rank: Rank) -> BatchLoader:

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boxwright.data.loading.sampler import BatchSampler, SampleKey, augmentation_rng, epoch_order
+from boxwright.data.loading.sampler import (
+    BatchSampler,
+    ImageGroups,
+    SampleKey,
+    aspect_ratio_groups,
+    augmentation_rng,
+    epoch_order,
+)
 
 SIZES = (192, 224, 256)
 
@@ -33,12 +40,14 @@ def test_resuming_gives_the_tail_of_the_uninterrupted_run(
 ) -> None:
     start = data.draw(st.integers(0, num_steps))
     light = data.draw(st.none() | st.integers(0, num_steps))
+    group_of = data.draw(st.none() | st.lists(st.integers(0, 2), min_size=num_samples, max_size=num_samples))
     options: dict[str, Any] = {
         "seed": seed,
         "num_samples": num_samples,
         "batch_size": batch_size,
         "num_steps": num_steps,
         "light_from_step": light,
+        "groups": None if group_of is None else ImageGroups(tuple(group_of), batch_size),
     }
     whole = list(sampler(**options))
     assert list(sampler(**options, start_step=start)) == whole[start:]
@@ -46,18 +55,18 @@ def test_resuming_gives_the_tail_of_the_uninterrupted_run(
 
 
 @given(
-    share=st.integers(1, 6),
+    size=st.integers(1, 6),
     world_size=st.integers(1, 6),
     num_samples=st.integers(1, 40),
     seed=st.integers(0, 9),
 )
 @settings(max_examples=60, deadline=None)
-def test_processes_share_out_the_same_samples(share: int, world_size: int, num_samples: int, seed: int) -> None:
-    options: dict[str, Any] = {"seed": seed, "num_samples": num_samples, "batch_size": share * world_size}
+def test_processes_divide_the_same_samples(size: int, world_size: int, num_samples: int, seed: int) -> None:
+    options: dict[str, Any] = {"seed": seed, "num_samples": num_samples, "batch_size": size * world_size}
     ranks = [sampler(**options, rank=rank, world_size=world_size) for rank in range(world_size)]
     for alone, together in zip(sampler(**options), zip(*ranks, strict=True), strict=True):
         assert [key for part in together for key in part] == alone
-        assert {len(part) for part in together} == {share}
+        assert {len(part) for part in together} == {size}
 
 
 def test_every_epoch_has_every_image_once() -> None:
@@ -66,6 +75,45 @@ def test_every_epoch_has_every_image_once() -> None:
     for epoch in range(12):
         assert sorted(key.record for key in keys if key.epoch == epoch) == list(range(7))
     assert [key.epoch for key in keys] == sorted(key.epoch for key in keys)
+
+
+@given(
+    size=st.integers(1, 6),
+    per_step=st.integers(1, 3),
+    group_of=st.lists(st.integers(0, 3), min_size=1, max_size=60),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=100, deadline=None)
+def test_groups_go_through_the_network_together(size: int, per_step: int, group_of: list[int], seed: int) -> None:
+    """Every image once per epoch, and at most as many mixed batches as groups, and one where epochs meet."""
+    groups, count, epochs = ImageGroups(tuple(group_of), size), len(group_of), 4
+    steps = -(-epochs * count // (size * per_step))
+    options = {"seed": seed, "num_samples": count, "batch_size": size * per_step, "num_steps": steps}
+    keys = [key for batch in sampler(**options, groups=groups) for key in batch]
+    for epoch in range(epochs):
+        assert sorted(key.record for key in keys if key.epoch == epoch) == list(range(count))
+    batches = [keys[i : i + size] for i in range(0, len(keys), size)]
+    mixed = sum(len({group_of[key.record] for key in batch}) > 1 for batch in batches)
+    assert mixed <= (epochs + 1) * (len(set(group_of)) + 1)
+
+
+def test_batches_of_two_groups() -> None:
+    """Worked out by hand: 7 wide and 5 tall images, pairs; only the two that are left meet."""
+    groups = ImageGroups((0,) * 7 + (1,) * 5, 2)
+    batches = list(sampler(num_samples=12, batch_size=2, num_steps=6, groups=groups))
+    kinds = [tuple(int(key.record >= 7) for key in batch) for batch in batches]
+    assert sorted(kinds[:-1]) == [(0, 0)] * 3 + [(1, 1)] * 2
+    assert set(kinds[-1]) == {0, 1}
+    plain = [key.record for batch in sampler(num_samples=12, batch_size=2, num_steps=6) for key in batch]
+    wide = [record for record in plain if record < 7]
+    assert [batch[0].record for batch in batches if batch[0].record < 7][:3] == wide[0:6:2]
+
+
+def test_groups_by_aspect_ratio() -> None:
+    """A border belongs to the wider group, as with Python's ``bisect_right``."""
+    sizes = [(100, 50), (100, 49), (100, 99), (100, 100), (100, 200), (100, 199), (90, 100)]
+    assert aspect_ratio_groups(sizes, 2) == (0, 0, 0, 1, 1, 1, 1)
+    assert aspect_ratio_groups(sizes, 8) == (1, 0, 3, 4, 7, 6, 4)
 
 
 def test_epochs_and_seeds_have_different_orders_that_nobody_can_change() -> None:
@@ -119,6 +167,7 @@ def test_length() -> None:
         ({"image_sizes": (0, 32)}, "at least one positive size"),
         ({"seed": -1}, "must not be negative, got -1 and 0"),
         ({"start_step": -2}, "must not be negative, got 0 and -2"),
+        ({"groups": ImageGroups((0, 1), 4)}, "groups are given for 2 images, and there are 10"),
         ({"rank": 1}, "rank must be from 0 to world_size - 1 = 0, got 1"),
     ],
 )

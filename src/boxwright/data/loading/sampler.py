@@ -1,13 +1,15 @@
 """The order of training samples: a pure function of the seed and of one number, the position in the stream.
 
 The stream is endless: epoch after epoch, each in its own random order. Sample ``g`` of it belongs to epoch
-``g // n``. Step ``s`` takes the samples from ``s * batch_size`` on, across the borders of epochs, so that
+``g // n``. With groups, every ``size`` samples in a row from a multiple of ``size`` on are of one group, as far as
+that goes up. Step ``s`` takes the samples from ``s * batch_size`` on, across the borders of epochs, so that
 every step is full. To resume a run, nothing but the step is needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,16 +18,16 @@ from jaxtyping import Int64
 from torch.utils.data import Sampler
 
 _ORDER, _IMAGE_SIZE, _AUGMENTATION = range(3)
-"""What a random stream is for: no two purposes share one."""
+"""Purposes of random streams: no two share one."""
 
 
 class SampleKey(NamedTuple):
     """All that a training sample depends on, apart from the data set and the seed.
 
     Args:
-        record: which image of the data set, by its place in ``DetectionData.records``.
-        epoch: in which pass over the data set it is seen.
-        image_size: side of a square canvas, or its shortest side, in pixels.
+        record: index of the image in ``DetectionData.records``.
+        epoch: pass over the data set in which it is seen.
+        image_size: side of a square network input, or its shortest side, in pixels.
         light: augmented by mirroring only.
     """
 
@@ -35,26 +37,40 @@ class SampleKey(NamedTuple):
     light: bool = False
 
 
-class BatchSampler(Sampler[list[SampleKey]]):
-    """The batches of steps ``start_step`` to ``num_steps - 1`` of a run; this process's share of each.
+@dataclass(frozen=True, eq=False)
+class ImageGroups:
+    """Groups of images of which ``size`` in a row are taken from the same group; compared by identity, which is fast.
 
-    The processes of a run share out each step's samples without changing them, and draw the same image size.
+    Args:
+        group_of: the group of each image of the data set.
+        size: images that go through the network together.
+    """
+
+    group_of: tuple[int, ...]
+    size: int
+
+
+class BatchSampler(Sampler[list[SampleKey]]):
+    """The batches of steps ``start_step`` to ``num_steps - 1`` of a run; this process's part of each.
+
+    The processes of a run divide each step's samples without changing them, and draw the same image size.
 
     Args:
         seed: of the run; not negative.
         num_samples: images in the data set.
         batch_size: samples of one step, over all processes.
         num_steps: steps of the whole run.
-        image_sizes: sides of the canvas, or shortest sides, that steps choose from, with equal probability; a size
-            that is named twice is chosen twice as often.
+        image_sizes: sides of the network input, or shortest sides, that steps choose from, with equal probability; a
+            size that is named twice is chosen twice as often.
         start_step: steps that were done before.
-        light_from_step: first step of the last stage, which mirrors only; None where there is no such stage.
+        light_from_step: first step of the last stage, which flips only; None where there is no such stage.
         light_size: image size in the last stage; drawn as before where None.
-        rank: which process this is, from 0.
+        rank: index of this process, from 0.
         world_size: number of processes.
+        groups: of images that go through the network together; in random order where None.
 
     Raises:
-        ValueError: if a number is out of range, or the batch cannot be shared out evenly.
+        ValueError: a number is out of range, or the batch cannot be divided evenly.
     """
 
     def __init__(
@@ -70,12 +86,13 @@ class BatchSampler(Sampler[list[SampleKey]]):
         light_size: int | None = None,
         rank: int = 0,
         world_size: int = 1,
+        groups: ImageGroups | None = None,
     ) -> None:
         if num_samples < 1:
             raise ValueError("there are no images to train on: the data set is empty")
         if batch_size < 1 or world_size < 1 or batch_size % world_size:
             raise ValueError(
-                f"a batch of {batch_size} cannot be shared out evenly to {world_size} processes: "
+                f"a batch of {batch_size} cannot be divided evenly between {world_size} processes: "
                 f"choose a positive multiple of {max(world_size, 1)}"
             )
         if not image_sizes or min(image_sizes) < 1:
@@ -94,6 +111,9 @@ class BatchSampler(Sampler[list[SampleKey]]):
         self.light_size = light_size
         self.rank = rank
         self.world_size = world_size
+        self.groups = groups
+        if groups is not None and len(groups.group_of) != num_samples:
+            raise ValueError(f"groups are given for {len(groups.group_of)} images, and there are {num_samples}")
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         for step in range(self.start_step, self.num_steps):
@@ -103,20 +123,20 @@ class BatchSampler(Sampler[list[SampleKey]]):
         return max(0, self.num_steps - self.start_step)
 
     def batch(self, step: int) -> list[SampleKey]:
-        """This process's samples of one step."""
-        share = self.batch_size // self.world_size
-        first = step * self.batch_size + self.rank * share
+        """List this process's samples of one step."""
+        size = self.batch_size // self.world_size
+        first = step * self.batch_size + self.rank * size
         image_size = self.image_size(step)
         light = self._is_light(step)
         keys = []
-        for position in range(first, first + share):
-            epoch, place = divmod(position, self.num_samples)
-            record = int(epoch_order(self.seed, epoch, self.num_samples)[place])
+        for position in range(first, first + size):
+            epoch, index = divmod(position, self.num_samples)
+            record = int(self._order(epoch)[index])
             keys.append(SampleKey(record, epoch, image_size, light))
         return keys
 
     def image_size(self, step: int) -> int:
-        """Side of the canvas, or its shortest, in one step, in pixels; the same in all processes."""
+        """Draw the side of the network input, or its shortest, of one step, in pixels; the same in all processes."""
         if self.light_size is not None and self._is_light(step):
             return self.light_size
         if len(self.image_sizes) == 1:
@@ -124,18 +144,66 @@ class BatchSampler(Sampler[list[SampleKey]]):
         rng = np.random.default_rng([self.seed, _IMAGE_SIZE, step])
         return self.image_sizes[int(rng.integers(len(self.image_sizes)))]
 
+    def _order(self, epoch: int) -> Int64[np.ndarray, " n"]:
+        if self.groups is None:
+            return epoch_order(self.seed, epoch, self.num_samples)
+        return grouped_epoch_order(self.seed, epoch, self.groups)
+
     def _is_light(self, step: int) -> bool:
         return self.light_from_step is not None and step >= self.light_from_step
 
 
 @lru_cache(maxsize=4)
 def epoch_order(seed: int, epoch: int, num_samples: int) -> Int64[np.ndarray, " n"]:
-    """The order of one epoch: a permutation of 0..n-1. Read-only, because calls share it."""
+    """Draw the order of one epoch: a permutation of 0..n-1. Read-only, because calls share it."""
     order = np.random.default_rng([seed, _ORDER, epoch]).permutation(num_samples)
     order.flags.writeable = False
     return order
 
 
+@lru_cache(maxsize=4)
+def grouped_epoch_order(seed: int, epoch: int, groups: ImageGroups) -> Int64[np.ndarray, " n"]:
+    """Order an epoch so that the images of a batch are of one group: every image once, batches in random order.
+
+    The images of each group that do not fill a batch, fewer than a batch of each, come at the end, and at the start
+    where the epoch before ended within a batch.
+
+    Source: ``GroupedBatchSampler`` of torchvision's training, which fills a group's last batch with images that are
+    repeated, and forgets what is left of the others.
+    """
+    order = epoch_order(seed, epoch, len(groups.group_of))
+    group_of = np.asarray(groups.group_of)[order]
+    full, rest = [np.empty((0, groups.size), np.int64)], [np.empty(0, np.int64)]
+    for group in np.unique(group_of):
+        positions = np.flatnonzero(group_of == group)
+        whole = len(positions) // groups.size * groups.size
+        full.append(positions[:whole].reshape(-1, groups.size))
+        rest.append(positions[whole:])
+    batches, left = np.concatenate(full), np.concatenate(rest)
+    # A batch comes when its last image has been drawn.
+    batches = batches[np.argsort(batches[:, -1])]
+    # Positions of the stream at which batches begin are multiples of their size, over the borders of epochs.
+    head = min(-epoch * len(order) % groups.size, len(order))
+    while len(left) < head:
+        batches, left = batches[:-1], np.concatenate((left, batches[-1]))
+    order = order[np.concatenate((left[:head], batches.ravel(), left[head:]))]
+    order.flags.writeable = False
+    return order
+
+
+def aspect_ratio_groups(sizes: Sequence[tuple[int, int]], count: int) -> tuple[int, ...]:
+    """Tell images apart by their aspect ratio.
+
+    Args:
+        sizes: (height, width) of each image.
+        count: 2, wide (and square) or tall, as in mmdetection; 8, with borders at 2 ** (-1, -2/3, ... 1), as in
+            torchvision's training with its factor of 3.
+    """
+    borders = [1.0] if count == 2 else list(2 ** np.linspace(-1, 1, count - 1))
+    ratios = [width / height for height, width in sizes]
+    return tuple(int(group) for group in np.searchsorted(borders, ratios, side="right"))
+
+
 def augmentation_rng(seed: int, key: SampleKey) -> np.random.Generator:
-    """The source of chance for one sample: the same in whichever process, worker or run it is made."""
+    """Make the source of chance for one sample: the same in whichever process, worker or run it is made."""
     return np.random.default_rng([seed, _AUGMENTATION, key.epoch, key.record])
