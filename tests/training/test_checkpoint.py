@@ -117,7 +117,7 @@ def test_what_is_there_to_predict_with_is_no_start(tmp_path: Path, run: Run) -> 
 @pytest.mark.parametrize("average", [True, False])
 def test_the_average_cannot_be_switched(tmp_path: Path, run: Run, average: bool) -> None:
     save_at(tmp_path / "last.pt", run, 7, average=not average)
-    with pytest.raises(ValueError, match=r"last\.pt: train\.ema has been switched since"):
+    with pytest.raises(ValueError, match=r"last\.pt: train\.ema_decay has been switched since"):
         go_on(tmp_path / "last.pt", run, average=average)
 
 
