@@ -84,7 +84,7 @@ def test_a_part_in_the_users_folder(
         (["rtdetr_r18", "--nek", "fpn"], r"unknown option --nek; did you mean --neck\?"),
         (["rtdetr_r18", "extra"], r"unexpected argument 'extra'"),
         (["rtdetr_r18", "--data"], r"--data: expected one argument"),
-        (["rtdetr_r18", "--neck.expanson", "1"], r"did you mean 'expansion'\?"),
+        (["rtdetr_r18", "--neck.expanson", "1"], r"did you mean 'neck.expansion'\?"),
     ],
 )
 def test_mistakes(argv: list[str], message: str) -> None:

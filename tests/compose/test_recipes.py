@@ -136,7 +136,7 @@ class TestOverrides:
     @pytest.mark.parametrize(
         ("overrides", "message"),
         [
-            ({"neck.expanson": 1}, r"^neck.expanson: unknown .* 'expanson'; did you mean 'expansion'\?"),
+            ({"neck.expanson": 1}, r"^neck.expanson: unknown .* 'expanson'; did you mean 'neck.expansion'\?"),
             ({"neck.expansion": "x"}, r"^neck.expansion: expected number; got 'x'$"),
             ({"neck": "fnp"}, r"^unknown neck 'fnp'; did you mean 'fpn'\?"),
             ({"nekc": "fpn"}, r"^unknown section 'nekc'; did you mean 'neck'\?"),
@@ -176,7 +176,7 @@ class TestFiles:
         [
             (
                 BODY.replace("depth", "detph"),
-                r"mine.yaml: backbone.detph: unknown .*; did you mean 'depth'\?",
+                r"mine.yaml: backbone.detph: unknown .*; did you mean 'backbone.depth'\?",
             ),
             (BODY.replace("18", "19"), r"mine.yaml: backbone.depth: expected one of 18, 34, 50, 101; got 19"),
             (BODY.replace("fpn", "fnp"), r"mine.yaml: unknown neck 'fnp'; did you mean 'fpn'"),

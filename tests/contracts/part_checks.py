@@ -15,10 +15,13 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor, nn
 
+from boxwright.compose.options import argument_help, is_group
 from boxwright.compose.parts import Folder, find_part
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.structures import Category, Features, Level, Spec, levels_for_head, main_levels
+
+MAX_PARAMETERS = 12
 
 TWO_STAGES: dict[str, Any] = {
     "channels": 16,
@@ -132,9 +135,13 @@ def check_name(folder: Folder, name: str) -> None:
 
 
 def check_constructor(part: type[nn.Module], wiring: tuple[str, ...]) -> None:
-    """Beyond what ``compose`` passes, arguments are keyword-only, typed and have defaults."""
+    """Beyond what ``compose`` passes, arguments are keyword-only, typed and have defaults; a part has 12 at most.
+
+    Groups of options, which are frozen dataclasses, keep to the same.
+    """
     parameters = list(inspect.signature(part).parameters.values())
     assert tuple(p.name for p in parameters[: len(wiring)]) == wiring
+    assert len(parameters) <= MAX_PARAMETERS, f"{part.__name__} has {len(parameters)} parameters; group them"
     hints = get_type_hints(part.__init__)
     for parameter in parameters:
         assert parameter.name in hints, f"{parameter.name} has no type"
@@ -142,19 +149,36 @@ def check_constructor(part: type[nn.Module], wiring: tuple[str, ...]) -> None:
         assert option.kind is inspect.Parameter.KEYWORD_ONLY, option.name
         assert option.default is not inspect.Parameter.empty, f"{option.name} has no default"
         assert not option.name.endswith("_"), option.name
+    for group in groups_of(part):
+        check_constructor(group, ())
 
 
 def check_docstring(part: type[nn.Module], wiring: tuple[str, ...]) -> None:
-    """Every option is explained, nothing else is, and a part that has any names its source."""
+    """Every option is explained, nothing else is, and a part that has any names its source.
+
+    Groups of options explain theirs, but for the source, which is the part's.
+    """
+    check_arguments(part, wiring)
+    options = [name for name in inspect.signature(part).parameters if name not in wiring]
+    if options:
+        assert re.search(r"^Source: \S", inspect.getdoc(part) or "", re.MULTILINE), "no source"
+    for group in groups_of(part):
+        check_arguments(group, ())
+
+
+def check_arguments(part: type[Any], wiring: tuple[str, ...]) -> None:
+    """The docstring's first line is a sentence, and its ``Args:`` are the options, in order."""
     doc = inspect.getdoc(part)
-    assert doc
+    assert doc, f"{part.__name__} has no docstring"
     assert doc.partition("\n")[0].endswith((".", ".)"))
     options = [name for name in inspect.signature(part).parameters if name not in wiring]
-    section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", doc, re.MULTILINE | re.DOTALL)
-    explained = re.findall(r"^ {4}(\w+): \S", section[1], re.MULTILINE) if section else []
-    assert [name for name in explained if name not in wiring] == options
-    if options:
-        assert re.search(r"^Source: \S", doc, re.MULTILINE), "no source"
+    assert [name for name in argument_help(doc) if name not in wiring] == options, part.__name__
+
+
+def groups_of(part: type[Any]) -> list[type[Any]]:
+    """The groups of options among a constructor's arguments, and those within them."""
+    groups = [hint for name, hint in get_type_hints(part.__init__).items() if name != "return" and is_group(hint)]
+    return [*groups, *(inner for group in groups for inner in groups_of(group))]
 
 
 def check_gradients(part: nn.Module, outputs: list[Tensor]) -> None:

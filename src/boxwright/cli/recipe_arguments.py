@@ -11,13 +11,14 @@ import inspect
 import json
 import shutil
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from boxwright.cli.arguments import CommandParser
-from boxwright.compose.options import Option, options_of
+from boxwright.compose.options import Option, leaves, options_of
 from boxwright.compose.parts import find_part, import_attribute
 from boxwright.compose.recipes import ALIASES, SECTIONS, SLOTS, Recipe, resolve
+from boxwright.compose.values import plain
 
 _GENERAL_HELP = """\
 A recipe is a name from `boxwright list recipes` or the path of a .yaml file. Any part of it can be swapped
@@ -73,8 +74,9 @@ def parse_recipe_command(
         parser.error("which recipe? give a name from `boxwright list recipes` or the path of a .yaml file")
     recipe, notes = resolve(options.recipe, overrides)
     if rest:
-        owners = [(address, options_of(owner)) for address, _, owner in _owners(recipe)]
-        known = [f"--{address}.{name}" for address, names in owners for name in names]
+        known = [
+            f"--{address}.{name}" for address, _, owner in _owners(recipe) for name, _ in leaves(options_of(owner))
+        ]
         parser.reject(rest[0], [*(f"--{address}" for address in SLOTS), *known])
     if wants_help:
         print(f"{parser.format_help()}\n{recipe_help(recipe, sections)}", end="")
@@ -90,19 +92,26 @@ def recipe_help(recipe: Recipe, sections: Sequence[str] = tuple(SECTIONS)) -> st
             continue
         summary = (inspect.getdoc(owner) or "").partition("\n")[0]
         title = f"{address}: {entry['name']}. {summary}" if "name" in entry else f"{address}: {summary}"
-        options = [_option_help(address, option, entry[option.name]) for option in options_of(owner).values()]
+        options = [
+            _option_help(f"{address}.{name}", option, _at(entry, name)) for name, option in leaves(options_of(owner))
+        ]
         blocks.append("\n".join([title, *(options or ["  (no options)"])]))
     return "\n\n".join(blocks) + "\n"
 
 
+def _at(entry: Mapping[str, Any], dotted: str) -> Any:
+    """The value of an option in a resolved recipe."""
+    name, _, rest = dotted.partition(".")
+    return _at(entry[name], rest) if rest else entry[name]
+
+
 def _option_help(address: str, option: Option, value: Any) -> str:
-    # A tuple among the defaults is a list in a recipe.
-    default = list(option.default) if isinstance(option.default, tuple) else option.default
+    default = plain(option.default)
     facts = f"{option.expected()}; default {_shown(default)}"
     if value != default:
         facts += f"; here {_shown(value)}"
     text = " ".join([option.help.replace("``", ""), f"[{facts}]"]).strip()
-    name = f"  --{address}.{option.name} "
+    name = f"  --{address} "
     width = max(60, min(120, shutil.get_terminal_size().columns))
     # A name that is too long for its column has a line of its own.
     head = name.ljust(_COLUMN) if len(name) <= _COLUMN else name.rstrip() + "\n" + " " * _COLUMN

@@ -190,9 +190,10 @@ def _construct(address: str, entry: Recipe, trusted: Collection[str] | None, wir
 def _load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
     expected = detector.state_dict()
     # Until the heads have their present names: then this goes.
-    old = {new: old for old, new in legacy.TENSORS.items()}
     weights = {
-        name if name in expected else name.replace(".input_projection.", old[".input_projection."]).replace("head.aux_boxes.", "head.raw."): x
+        name
+        if name in expected
+        else name.replace(".input_projection.", ".widths.").replace("head.aux_boxes.", "head.raw."): x
         for name, x in weights.items()
     }
     problems = [f"{name} is missing" for name in expected if name not in weights]

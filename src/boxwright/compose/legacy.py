@@ -6,6 +6,7 @@ error that says the present one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -49,15 +50,18 @@ SECTIONS: Mapping[str, Names] = {
 }
 """Options of sections, likewise."""
 
-VALUES: Mapping[str, Mapping[Any, Any]] = {"input.resize": {"centre_crop": "center_crop"}}
+VALUES: Mapping[str, Mapping[str, str]] = {"input.resize": {"centre_crop": "center_crop"}}
 """Values that have another name now, by the address of the option in a recipe."""
 
 DEFAULTS: Mapping[str, Any] = {}
 """Options that format 1 did not have and whose default is another way than things were then: their address in a recipe
 (of a part: ``head.NAME.OPTION``) and the value that means what was done then."""
 
-TENSORS: Mapping[str, str] = {"head.raw.": "head.aux_boxes.", ".widths.": ".input_projection."}
-"""Parts of the names of tensors."""
+TENSORS: Mapping[str, str] = {
+    r"^head\.raw\.": "head.aux_boxes.",
+    r"^head\.(.*\.)?widths\.": r"head.\1input_projection.",
+}
+"""Names of tensors: patterns, and their replacements."""
 
 
 def part_names(slot: str, name: str) -> Names:
@@ -68,11 +72,6 @@ def part_names(slot: str, name: str) -> Names:
 def section_names(section: str) -> Names:
     """Look up the options of a section that have other names now."""
     return SECTIONS.get(section, MappingProxyType({}))
-
-
-def new_value(address: str, value: Any) -> Any:
-    """Look up the present name of a value; None where it has none."""
-    return VALUES.get(address, {}).get(value) if isinstance(value, str) else None
 
 
 def upgrade_checkpoint(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,5 +125,5 @@ def _set(options: dict[str, Any], dotted: str, value: Any) -> None:
 
 def _tensor_name(name: str) -> str:
     for old, new in TENSORS.items():
-        name = name.replace(old, new)
+        name = re.sub(old, new, name)
     return name

@@ -11,10 +11,10 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -60,6 +60,7 @@ class Naming:
         source: the recipe that the values come from; empty where that is nothing to speak of.
         overridden: options by dotted name whose values the user typed, beside that recipe.
         renamed: options of earlier releases, and their names now, both dotted.
+        renamed_values: likewise values of options, by the option's address.
     """
 
     owner: str
@@ -67,15 +68,21 @@ class Naming:
     source: str = ""
     overridden: frozenset[str] = field(default_factory=frozenset)
     renamed: Mapping[str, str] = field(default_factory=dict)
+    renamed_values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def label(self, dotted: str) -> str:
         """Name an option, or the owner where ``dotted`` is empty; with the source of its value."""
         label = f"{self.address}.{dotted}" if dotted else self.address
-        typed = any(name == dotted or name.startswith(f"{dotted}." if dotted else "") for name in self.overridden)
-        return label if typed or not self.source else f"{self.source}: {label}"
+        return label if self._is_typed(dotted) or not self.source else f"{self.source}: {label}"
+
+    def _is_typed(self, dotted: str) -> bool:
+        """Tell whether the user typed the option, its group, or something in it."""
+        within = f"{dotted}." if dotted else ""
+        return any(
+            name == dotted or name.startswith(within) or dotted.startswith(f"{name}.") for name in self.overridden
+        )
 
 
-@cache
 def options_of(part: type[Any]) -> Mapping[str, Option]:
     """List the options of a class by name, in the order of its signature.
 
@@ -83,6 +90,12 @@ def options_of(part: type[Any]) -> Mapping[str, Option]:
         ValueError: an argument without a default or a plain type. Recipes are data: a type that is filled by
             importing something would let the recipe in a checkpoint run code.
     """
+    return _options_of(cast(Hashable, part))
+
+
+@cache
+def _options_of(key: Hashable) -> Mapping[str, Option]:
+    part = cast(type[Any], key)
     hints = typing.get_type_hints(part.__init__)
     texts = argument_help(part.__init__.__doc__ or "") | argument_help(inspect.getdoc(part) or "")
     options = {}
@@ -91,7 +104,8 @@ def options_of(part: type[Any]) -> Mapping[str, Option]:
             continue
         if parameter.default is inspect.Parameter.empty:
             raise ValueError(f"{part.__name__}: argument '{name}' must have a default to be an option")
-        annotation, default = hints.get(name), parameter.default
+        annotation: Any = hints.get(name)
+        default = parameter.default
         group = _group(annotation, default) if is_group(annotation) else None
         if group is None:
             try:
@@ -162,7 +176,7 @@ def argument_help(docstring: str) -> dict[str, str]:
 
 def _group(annotation: type[Any], default: Any) -> Mapping[str, Option]:
     """The options of a group, whose defaults are those of the owner's default instance."""
-    if not annotation.__dataclass_params__.frozen or not isinstance(default, annotation):  # type: ignore[attr-defined]
+    if not getattr(annotation, "__dataclass_params__").frozen or not isinstance(default, annotation):  # noqa: B009
         raise ValueError(f"{annotation.__name__}: a group of options is a frozen dataclass with an instance as default")
     options = {}
     for name, option in options_of(annotation).items():
@@ -197,7 +211,9 @@ def _mapping(option: Option, value: Any, naming: Naming, dotted: str) -> Mapping
         try:
             value = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ValueError(f"{naming.label(dotted)}: cannot read {value!r}: {' '.join(str(error).split())}") from error
+            raise ValueError(
+                f"{naming.label(dotted)}: cannot read {value!r}: {' '.join(str(error).split())}"
+            ) from error
     if not isinstance(value, Mapping):
         hint = f"; it is called {naming.address}.{naming.renamed[dotted]} now" if dotted in naming.renamed else ""
         raise ValueError(f"{naming.label(dotted)}: expected {option.expected()}; got {_shown(value)}{hint}")
@@ -222,8 +238,10 @@ def _convert(option: Option, value: Any, naming: Naming, dotted: str) -> Any:
     try:
         return convert(value, option.annotation)
     except ValueError as error:
-        expected = f"expected {option.expected()}; got {_shown(value)}"
-        raise ValueError(f"{naming.label(dotted)}: {expected}") from error
+        renamed = naming.renamed_values.get(f"{naming.address}.{dotted}", {})
+        hint = f"; it is called {renamed[value]} now" if isinstance(value, str) and value in renamed else ""
+        message = f"expected {option.expected()}; got {_shown(value)}{hint}"
+        raise ValueError(f"{naming.label(dotted)}: {message}") from error
 
 
 def _construct(part: type[Any], options: Mapping[str, Any], naming: Naming, dotted: str) -> Any:

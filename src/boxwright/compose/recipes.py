@@ -171,7 +171,14 @@ class _Draft:
 
     def _naming(self, owner: str, address: str, entry: _Entry, renamed: Mapping[str, str]) -> Naming:
         typed = frozenset(_dotted(entry.overrides))
-        return Naming(owner=owner, address=address, source=self.source, overridden=typed, renamed=renamed)
+        return Naming(
+            owner=owner,
+            address=address,
+            source=self.source,
+            overridden=typed,
+            renamed=renamed,
+            renamed_values=legacy.VALUES,
+        )
 
     def _check_section(self, name: str, prefix: str) -> None:
         known = [*SLOTS, *SECTIONS]

@@ -1,0 +1,89 @@
+"""Checkpoints and recipes of earlier releases.
+
+``tests/checkpoints/version1_*`` were written by Boxwright 0.1.0 (checkpoint format 1): a Faster R-CNN of one channel
+with AugFPN, six steps on eight drawn images, the best and the last checkpoint of its run, and the detections of the
+best one on an image of random colors, each of 12 x 12 pixels.
+"""
+
+from __future__ import annotations
+
+import lzma
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from boxwright import load
+from boxwright.compose.detectors import read_checkpoint
+from boxwright.compose.legacy import upgrade_checkpoint
+from boxwright.compose.recipes import resolve
+
+CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+
+
+def unpack(name: str, folder: Path) -> Path:
+    """A stored checkpoint, unpacked into a folder."""
+    path = folder / f"{name}.pt"
+    path.write_bytes(lzma.decompress((CHECKPOINTS / f"version1_{name}.pt.xz").read_bytes()))
+    return path
+
+
+def test_a_checkpoint_of_format_1_predicts_the_same(tmp_path: Path) -> None:
+    detector = load(unpack("best", tmp_path))
+    stored = np.load(CHECKPOINTS / "version1_predictions.npz")
+    image = np.kron(stored["image"], np.ones((12, 12, 1), dtype=np.uint8))
+    detections = detector.predict(image)
+    # Bit for bit on the machine that wrote it; others may add up in another order.
+    torch.testing.assert_close(detections.boxes, torch.from_numpy(stored["boxes"]), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(detections.scores, torch.from_numpy(stored["scores"]), rtol=1e-5, atol=1e-5)
+    assert detections.labels.tolist() == stored["labels"].tolist()
+
+
+def test_its_recipe_is_one_of_today(tmp_path: Path) -> None:
+    recipe = read_checkpoint(unpack("last", tmp_path))["recipe"]
+    assert resolve(recipe).recipe == recipe
+    assert recipe["train"]["steps"] == 6
+
+
+def test_what_has_the_present_format_is_left_as_it_is() -> None:
+    content = {"version": 2, "recipe": {"train": {"clip_norm": 3}}, "model": {"head.raw.x": 0}}
+    assert upgrade_checkpoint(content) == content
+
+
+def test_values_are_mapped_too() -> None:
+    recipe = {"input": {"resize": "centre_crop"}, "head": {"name": "classifier"}, "neck": [{"name": "identity"}]}
+    content = {"version": 1, "recipe": recipe, "model": {"head.raw.x": 0, "backbone.widths.x": 1}}
+    upgraded = upgrade_checkpoint(content)
+    assert upgraded["recipe"] == recipe | {"input": {"resize": "center_crop"}}
+    assert upgraded["model"] == {"head.aux_boxes.x": 0, "backbone.widths.x": 1}
+    assert content["version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "message"),
+    [
+        (
+            "faster_rcnn_r50_fpn",
+            {"head.num_candidates": 3},
+            r"^head.num_candidates: it is called head.*pre_nms_top_k now",
+        ),
+        (
+            "retinanet_r50_fpn",
+            {"head.max_candidates": 3},
+            r"^head.max_candidates: it is called head.*pre_nms_top_k now",
+        ),
+        ("rtdetr_r18", {"train.clip_norm": 3}, r"^train.clip_norm: it is called train.*max_grad_norm now"),
+        (
+            "rtdetr_r18",
+            {"input.resize": "centre_crop"},
+            r"^input.resize: .*'centre_crop'; it is called center_crop now",
+        ),
+    ],
+)
+def test_an_earlier_name_is_an_error_that_says_the_present_one(
+    recipe: str, overrides: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        resolve(recipe, overrides)
