@@ -173,7 +173,7 @@ def test_types_in_words() -> None:
 def test_the_text_of_arguments_is_read_from_docstrings() -> None:
     assert argument_help("No arguments.") == {}
     assert argument_help(Part.__doc__ or "")["norm"] == "which norm."
-    text = "Sum.\n\n    Args:\n        a: one\n            more: of it.\n        b: two.\n\n    Returns:\n        c: three.\n"
+    text = "Sum.\n\n    Args:\n        a: one\n            more: of it.\n        b: two.\n\n    Returns:\n        c: 3.\n"
     assert argument_help(text) == {"a": "one more: of it.", "b": "two."}
 
 
