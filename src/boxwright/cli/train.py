@@ -119,7 +119,7 @@ def _work(
     data = _split(console, "train", options, categories, task)
     validation = _validation(console, options, data, task)
     settings = section_options(recipe, "train")
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(settings.runtime.seed)
     detector = build_resolved(recipe, categories=data.categories)
     transfer = None
     if given is not None:
