@@ -1,11 +1,11 @@
-"""Plays the reader of a page: types its commands, runs its Python, looks at what it says the answer is.
+"""Play the reader of a page: type its commands, run its Python, compare the answers that it shows.
 
-What stands in a fenced block is run in the order of the page, in a folder of its own:
+A fenced block is run in the order of the page, in a folder of its own:
 
 - ``bash``: line by line. Commands are made small by ``SMALLER``, so that a page takes seconds, unless their answer is
   shown: those run as they stand.
-- ``text`` right after ``bash``: each of its lines is among what was printed, where ``...`` stands for anything. Where
-  one says "boxwright: error:", every command of that block ends with status 2; all others end with status 0.
+- ``text`` right after ``bash``: each of its lines was printed, where ``...`` stands for anything. Where one says
+  "boxwright: error:", every command of that block ends with status 2; all others end with status 0.
 - ``python``: in one namespace for the whole page. A block that begins with ``# some/file.py`` is that file.
 - ``yaml``: is resolved as a recipe.
 
@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
+ADDING = sorted((ROOT / "docs").glob("add-a-*.md"))
+"""Pages that add a part, which needs a copy of the repository."""
 
 SMALLER = {
     # The recipes of the same name that stand in the reader's folder: a few thousand parameters, two steps.
@@ -67,17 +69,17 @@ SMALL_REGION_RECIPE = (
 
 
 def small_recipe(name: str) -> str:
-    """What stands in the reader's folder under the name of a recipe."""
+    """Make the recipe that stands in the reader's folder under this name."""
     if name.endswith("_classifier"):
         return SMALL_CLASSIFIER_RECIPE
     return {"mask": SMALL_MASK_RECIPE, "faster": SMALL_REGION_RECIPE}.get(name.partition("_")[0], SMALL_RECIPE)
 
 
 NOT_TYPED = ("source .venv/bin/activate",)
-"""What changes the reader's shell only."""
+"""Commands that change the reader's shell only."""
 
 ELSEWHERE = ("torchrun ",)
-"""What starts other processes; the slow tests run it."""
+"""Commands that start other processes; the slow tests run them."""
 
 
 class Block(NamedTuple):
@@ -90,31 +92,31 @@ class Block(NamedTuple):
 
 
 def blocks(page: Path) -> list[Block]:
-    """The fenced blocks of a page, in order."""
-    found: list[Block] = []
+    """List the fenced blocks of a page, in order."""
+    listed: list[Block] = []
     text = page.read_text(encoding="utf-8")
     end_of_last = None
     for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
         follows = end_of_last is not None and not text[end_of_last : match.start()].strip()
         line = text.count("\n", 0, match.start(2)) + 1
-        found.append(Block(match[1], match[2], line, len(found) - 1 if follows else None))
+        listed.append(Block(match[1], match[2], line, len(listed) - 1 if follows else None))
         end_of_last = match.end()
-    return found
+    return listed
 
 
 def answer_of(index: int, all_blocks: list[Block]) -> str | None:
-    """The text block that shows what the commands of block ``index`` print, if there is one."""
+    """Find the text block that shows the output of the commands of block ``index``, if there is one."""
     return next((b.text for b in all_blocks if b.language == "text" and b.answers == index), None)
 
 
 def commands(text: str) -> list[str]:
-    """The commands of a bash block."""
+    """List the commands of a bash block."""
     lines = re.sub(r"\\\n *", "", text).splitlines()
     return [re.sub(r"\s+#.*", "", line).strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 def smaller(command: str) -> str:
-    """The same command with less to do."""
+    """Make the same command with less to do."""
     if "--help" in command:
         return command
     for pattern, replacement in SMALLER.items():
@@ -134,32 +136,32 @@ def play(page: Path, folder: Path) -> None:
     os.chdir(folder)
     try:
         for index, block in enumerate(all_blocks):
-            place = f"{page.name}:{block.line}"
+            position = f"{page.name}:{block.line}"
             if block.language == "bash":
-                _type(block, answer_of(index, all_blocks), place)
+                _type(block, answer_of(index, all_blocks), position)
             elif block.language == "python":
-                _run_python(block, namespace, place)
+                _run_python(block, namespace, position)
             elif block.language == "yaml":
-                _resolve(block, place)
+                _resolve(block, position)
     finally:
         os.chdir(before)
 
 
-def _type(block: Block, answer: str | None, place: str) -> None:
+def _type(block: Block, answer: str | None, position: str) -> None:
     printed = ""
-    wanted = 2 if answer is not None and "boxwright: error:" in answer else 0
+    expected = 2 if answer is not None and "boxwright: error:" in answer else 0
     for command in commands(block.text):
         status, output = _run(command if answer is not None else smaller(command))
-        assert status == wanted, f"{place}: {command}\nended with status {status}:\n{output}"
+        assert status == expected, f"{position}: {command}\nended with status {status}:\n{output}"
         printed += output
     for line in (answer or "").splitlines():
         pattern = ".*".join(re.escape(" ".join(part.split())) for part in line.split("..."))
-        lines = [" ".join(found.split()) for found in printed.splitlines()]
-        assert any(re.fullmatch(pattern, found) for found in lines), f"{place}: not printed: {line}\nbut:\n{printed}"
+        lines = [" ".join(line.split()) for line in printed.splitlines()]
+        assert any(re.fullmatch(pattern, one) for one in lines), f"{position}: not printed: {line}\nbut:\n{printed}"
 
 
 def _run(command: str) -> tuple[int, str]:
-    """Status and output of one command."""
+    """Run one command; return its status and output."""
     program, *arguments = shlex.split(command)
     if command in NOT_TYPED or command.startswith(ELSEWHERE):
         return 0, ""
@@ -179,7 +181,7 @@ def _run(command: str) -> tuple[int, str]:
 
 
 def _run_boxwright(arguments: list[str]) -> tuple[int, str]:
-    """As if typed at a prompt: the command finds no module of the reader's imported already, and leaves none."""
+    """Run it as if typed at a prompt: it sees no module of the reader's imported already, and leaves none."""
     from boxwright.cli.main import main
 
     path = list(sys.path)
@@ -202,7 +204,7 @@ def _forget_modules_of(folder: Path) -> None:
             del sys.modules[name]
 
 
-def _run_python(block: Block, namespace: dict[str, Any], place: str) -> None:
+def _run_python(block: Block, namespace: dict[str, Any], position: str) -> None:
     file = re.match(r"# (\S+\.py)\n", block.text)
     if file:
         Path(file[1]).parent.mkdir(parents=True, exist_ok=True)
@@ -211,16 +213,16 @@ def _run_python(block: Block, namespace: dict[str, Any], place: str) -> None:
     sys.path.append(str(Path.cwd()))
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            exec(compile("\n" * (block.line - 1) + block.text, place, "exec"), namespace)
+            exec(compile("\n" * (block.line - 1) + block.text, position, "exec"), namespace)
     finally:
         sys.path.pop()
 
 
-def _resolve(block: Block, place: str) -> None:
+def _resolve(block: Block, position: str) -> None:
     from boxwright.compose.recipes import resolve
 
     Path("page.yaml").write_text(block.text, encoding="utf-8")
-    assert resolve("page.yaml").notes == (), place
+    assert resolve("page.yaml").notes == (), position
 
 
 if __name__ == "__main__":

@@ -5,17 +5,15 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
-import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from pages import ELSEWHERE, ROOT, answer_of, blocks, commands, play, small_recipe, smaller
+from pages import ADDING, ELSEWHERE, ROOT, answer_of, blocks, commands, play, smaller
 
 from boxwright.cli.info import measure
 from boxwright.cli.main import COMMANDS, main
@@ -24,70 +22,24 @@ from boxwright.compose.detectors import build_resolved
 from boxwright.compose.options import options_of
 from boxwright.compose.parts import Folder, find_part, import_attribute, list_parts
 from boxwright.compose.recipes import SECTIONS, SLOTS, list_recipes, resolve
-from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.structures import Category
 
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-ADD_A_NECK = ROOT / "docs" / "add-a-neck.md"
+PAGES = sorted([*ROOT.glob("[A-Z]*.md"), *(ROOT / "docs").glob("*.md")])
 
 
 def by_name(page: Path) -> str:
     return page.name
 
 
-@pytest.fixture(scope="session")
-def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny drawn set in a folder that is called as the pages call it."""
-    folder = tmp_path_factory.mktemp("drawn") / "DIR"
-    draw_data_set(folder, train=4, val=3, image_size=64)
-    return folder
-
-
-@pytest.fixture
-def folder(tmp_path: Path, data_set: Path) -> Path:
-    """Where the reader of a page is: with a data set, images, and small recipes under the names of the real ones."""
-    shutil.copytree(data_set, tmp_path / "DIR")
-    images = sorted((data_set / "images").glob("val_*.jpg"))
-    (tmp_path / "photos").mkdir()
-    for name, image in zip(("photo.jpg", "photos/a.jpg", "photos/b.jpg"), images, strict=True):
-        shutil.copy(image, tmp_path / name)
-    for name in list_recipes():
-        (tmp_path / f"{name}.yaml").write_text(small_recipe(name))
-    return tmp_path
-
-
 @pytest.mark.filterwarnings("ignore:an image holds")
-@pytest.mark.parametrize("page", [page for page in PAGES if page != ADD_A_NECK], ids=by_name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in ADDING], ids=by_name)
 def test_what_a_page_says_works(page: Path, folder: Path) -> None:
     play(page, folder)
 
 
-def test_adding_a_neck_works_as_its_page_says(folder: Path) -> None:
-    """In a copy of the project, and in a process of its own that imports this copy."""
-    for name in ("src", "tests/contracts"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in (
-        "pyproject.toml",
-        "tests/conftest.py",
-        "tests/sparse_ids.py",
-        "tests/random_weights.py",
-        "tests/neighbors.py",
-    ):
-        shutil.copy(ROOT / name, folder / name)
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("pages.py")), str(ADD_A_NECK), str(folder)],
-        env={**os.environ, "PYTHONPATH": str(folder / "src")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (folder / "src/boxwright/necks/squeeze_excite.py").is_file()
-    assert not (ROOT / "src/boxwright/necks/squeeze_excite.py").exists()
-
-
 @pytest.mark.slow
 def test_commands_that_start_processes_work(folder: Path) -> None:
-    found = [
+    listed = [
         command
         for page in PAGES
         for block in blocks(page)
@@ -95,8 +47,8 @@ def test_commands_that_start_processes_work(folder: Path) -> None:
         for command in commands(block.text)
         if command.startswith(ELSEWHERE)
     ]
-    assert found
-    for command in found:
+    assert listed
+    for command in listed:
         command = re.sub(r"boxwright train (rtdetr_\w+)", r"boxwright train \1.yaml", smaller(command))
         program, *arguments = shlex.split(command)
         done = subprocess.run(
@@ -121,7 +73,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def rows(page: Path, column: str) -> dict[str, list[str]]:
-    """Rows of all tables whose first column is called ``column``: other cells by the first, without backticks."""
+    """Read all tables whose first column is ``column``: the other cells by the first, without backticks."""
     text = page.read_text() + "\n\n"
     tables = re.findall(rf"^\| {column} \|.*\n\|[-| ]+\n((?:\|.*\n)+)", text, re.MULTILINE)
     assert tables, f"{page.name} has no table of {column}"
@@ -150,12 +102,12 @@ def test_the_table_of_recipes_has_every_cost(name: str) -> None:
 
 
 def example_options() -> set[str]:
-    """Options of the neck that the page on adding parts adds."""
-    code = next(block.text for block in blocks(ADD_A_NECK) if block.language == "python")
-    constructor = next(
-        node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.FunctionDef) and node.name == "__init__"
-    )
-    return {argument.arg for argument in constructor.args.kwonlyargs}
+    """List the options of the parts that the pages on adding parts add."""
+    code = [block.text for page in ADDING for block in blocks(page) if block.language == "python"]
+    constructors = [
+        node for text in code for node in ast.walk(ast.parse(text)) if getattr(node, "name", "") == "__init__"
+    ]
+    return {argument.arg for node in constructors for argument in node.args.kwonlyargs}
 
 
 def slot_options(folder: Folder) -> set[str]:
@@ -166,7 +118,7 @@ def slot_options(folder: Folder) -> set[str]:
 def test_options_that_are_named_exist(page: Path) -> None:
     known = {slot: slot_options(folder) for slot, folder in SLOTS.items()}
     known |= {section: set(options_of(import_attribute(target))) for section, target in SECTIONS.items()}
-    known["neck"] |= example_options()
+    known = {section: options | example_options() for section, options in known.items()}
     known["backbone"].add(BACKBONE_WEIGHTS.partition(".")[2])
     all_blocks = blocks(page)
     text = page.read_text()
@@ -199,7 +151,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
     for name in re.findall(rf"`((?:{folders})/[\w/]+\.\w+)`", page.read_text()):
         assert (ROOT / "src" / "boxwright" / name).is_file(), f"{page.name}: {name}"
     for name in re.findall(r"`((?:tests|benchmarks|docs)/[\w/]+\.\w+)", page.read_text()):
-        assert (ROOT / name).is_file() or "squeeze_excite" in name, f"{page.name}: {name}"
+        assert (ROOT / name).is_file() or page in ADDING, f"{page.name}: {name}"
 
 
 def test_tests_that_prove_something_exist() -> None:
@@ -212,7 +164,7 @@ def test_tests_that_prove_something_exist() -> None:
         assert test in functions, f"docs/proven.md: {file}::{test}"
 
 
-def test_everything_that_is_said_to_hold_names_its_test() -> None:
+def test_everything_that_holds_names_its_test() -> None:
     for what, cells in rows(ROOT / "docs" / "proven.md", "what holds").items():
         assert "`tests/" in cells[-1], f"docs/proven.md: no test for: {what}"
 

@@ -31,7 +31,7 @@ tables = load_generator()
 
 
 def compare(page: str, ours: dict[str, object], theirs: dict[str, object]) -> None:
-    """Every row of a page is true; one that is missing is only said, so that a new part needs no change of a page.
+    """Every row of a page is true; one that is missing is a warning, so that a new part needs no change of a page.
 
     Args:
         page: where the table stands.
@@ -72,7 +72,7 @@ def test_the_table_of_combinations_is_true() -> None:
     compare("docs/combinations.md", cells_by_parts(page), cells_by_parts(combination_table()))
 
 
-def test_a_new_part_is_said_and_a_lost_one_is_refused() -> None:
+def test_a_new_part_is_a_warning_and_a_lost_one_is_refused() -> None:
     with pytest.warns(UserWarning, match=r"README\.md does not have fpn2 yet: make tables"):
         compare("README.md", {"fpn": "row"}, {"fpn": "row", "fpn2": "row"})
     with pytest.raises(AssertionError, match="of fpn2: make tables"):
