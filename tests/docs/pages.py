@@ -34,7 +34,7 @@ SMALLER = {
     r"^boxwright (train|info) ((?:rtdetr|mask_rcnn|faster_rcnn|resnet18)_\w+)": r"boxwright \1 \2.yaml",
     r"--train\.(budget|epochs|steps) \S+": "--train.steps 2",
     r"--image-size \d+": "--image-size 64",
-    r"--train\.batch_size \d+ --train\.batches\.accumulate_steps \d+": "--train.batch_size 4 --train.batches.accumulate_steps 2",
+    r"--train\.batch_size \d+ (--train\.batches\.accumulate_steps) \d+": r"--train.batch_size 4 \1 2",
 }
 
 SMALL_RECIPE = """\
