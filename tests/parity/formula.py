@@ -23,7 +23,7 @@ def uniform(name: str, *shape: int) -> Tensor:
 
 def make_images(count: int, size: int) -> Tensor:
     """Smooth patches of color, in [0, 1]."""
-    patches = (uniform("images", count, 3, 6, 6) + 1) / 2
+    patches = (uniform("pictures", count, 3, 6, 6) + 1) / 2
     return F.interpolate(patches, size=(size, size), mode="bilinear")
 
 
