@@ -29,7 +29,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipes import resolve, section_options
-from boxwright.data.readers.coco import open_data
+from boxwright.data.open import open_data
 from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.ops.boxes import resized

@@ -14,7 +14,7 @@ import torchvision
 import boxwright
 from boxwright.cli.main import main
 from boxwright.data.loading.loader import eval_loader
-from boxwright.data.readers.coco import open_data
+from boxwright.data.open import open_data
 from boxwright.ops.boxes import cxcywh_to_xyxy
 from boxwright.training.log import read_log
 from sparse_ids import NAMES

@@ -15,8 +15,7 @@ from small_recipes import every_classifier, every_detector
 from boxwright.compose.detectors import build_resolved, load
 from boxwright.compose.recipes import resolve, section_options
 from boxwright.data.object_crops import crop_objects
-from boxwright.data.readers.class_folders import open_class_folders
-from boxwright.data.readers.coco import open_data
+from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
 from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.training.loop import train
@@ -37,7 +36,7 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> DetectionData:
 def crops(tmp_path_factory: pytest.TempPathFactory, eight: DetectionData) -> DetectionData:
     folder = tmp_path_factory.mktemp("crops")
     crop_objects(eight, folder / "train")
-    return open_class_folders(folder)
+    return open_data(folder, task="classification")
 
 
 def learned(recipe: dict[str, Any], data: DetectionData, folder: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boxwright.data.readers.coco import read_coco
+from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -74,7 +74,7 @@ class TinyCoco:
 
     def read(self, **options: Any) -> DetectionData:
         """Write the set, and read it back."""
-        return read_coco(self.write(), self.root / "images", **options)
+        return open_data(None, annotations=self.write(), images=self.root / "images", **options)
 
 
 @pytest.fixture

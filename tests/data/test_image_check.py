@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from boxwright.data.readers.coco import read_coco
+from boxwright.data.open import open_data
 
 
 class TestBadImages:
@@ -19,7 +19,7 @@ class TestBadImages:
         (tiny.root / "images/a.png").write_bytes(whole[: len(whole) // 2])
         (tiny.root / "images/c.png").write_text("no image")
         with pytest.raises(ValueError, match="of 8 images in") as caught:
-            read_coco(file, tiny.root / "images")
+            open_data(None, annotations=file, images=tiny.root / "images")
         message = str(caught.value)
         assert "5 missing: gone0.png, gone1.png, gone2.png, ... and 2 unreadable: a.png, c.png (" in message
         assert "a.png cannot be read as an image: " in message
@@ -30,10 +30,10 @@ class TestBadImages:
         file = tiny.write()
         whole = (tiny.root / "images/a.png").read_bytes()
         (tiny.root / "images/a.png").write_bytes(whole[: len(whole) // 2])
-        assert len(read_coco(file, tiny.root / "images", check_images=False).records) == 3
+        assert len(open_data(None, annotations=file, images=tiny.root / "images", check_images=False).records) == 3
         (tiny.root / "images/c.png").unlink()
         with pytest.raises(ValueError, match=r"of 3 images in .*, 1 missing: c\.png; restore"):
-            read_coco(file, tiny.root / "images", check_images=False)
+            open_data(None, annotations=file, images=tiny.root / "images", check_images=False)
 
     def test_truncated_copy_of_a_real_set(self, real_data, tmp_path: Path) -> None:
         source = real_data("coco_mini")
@@ -43,4 +43,4 @@ class TestBadImages:
             content = (source / "images" / name).read_bytes()
             (tmp_path / "images" / name).write_bytes(content[:-500] if index == 7 else content)
         with pytest.raises(ValueError, match=rf"of 25 images in .*, 1 unreadable: {names[7]} \(.*truncated"):
-            read_coco(source / "annotations/val.json", tmp_path / "images")
+            open_data(None, annotations=source / "annotations/val.json", images=tmp_path / "images")

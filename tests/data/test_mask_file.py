@@ -15,7 +15,7 @@ from torch import Tensor
 from boxwright.data.input_format import Window
 from boxwright.data.mask_file import MaskFile
 from boxwright.data.masks import check_masks, decode_image_masks, render_record_masks
-from boxwright.data.readers.coco import read_coco
+from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
 from boxwright.data.transforms.augment import View
 from boxwright.detections import Detections
@@ -162,7 +162,7 @@ def test_what_is_wrong_is_one_line(tiny, kind: str, message: str) -> None:
         annotation["segmentation"] = "mask.png"
     file = tiny.write()
     wrong(tiny, kind)
-    data = read_coco(file, tiny.root / "images")
+    data = open_data(None, annotations=file, images=tiny.root / "images")
     with pytest.raises(ValueError, match=message) as error:
         check_masks(data)
     assert str(error.value).startswith(f"{file}: annotation 1 of image 'a.png': ")

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from boxwright.data.object_crops import crop_objects, square_around
-from boxwright.data.readers.class_folders import open_class_folders
-from boxwright.data.readers.coco import open_data
+from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData, Record
 from boxwright.structures import Category
 
@@ -92,7 +91,7 @@ def test_crops_of_hidden_images_are_seen(one_image: DetectionData, tmp_path: Pat
     (record,) = one_image.records
     hidden = dataclasses.replace(record, path=record.path.rename(tmp_path / image))
     cut = crop_objects(dataclasses.replace(one_image, records=(hidden,)), tmp_path / "out" / "train")
-    read = open_class_folders(tmp_path / "out")
+    read = open_data(tmp_path / "out", task="classification")
     assert len(read.records) == sum(cut.counts.values()) == 2
     assert read.records[0].path.name == crop
 
@@ -117,6 +116,6 @@ def test_numbers_out_of_range(one_image: DetectionData, tmp_path: Path, options:
 def test_crops_of_a_drawn_set_are_a_data_set_for_classification(drawn: Path, tmp_path: Path) -> None:
     data = open_data(drawn, "train")
     cut = crop_objects(data, tmp_path / "train", min_size=1)
-    read = open_class_folders(tmp_path)
+    read = open_data(tmp_path, task="classification")
     assert len(read.records) == sum(cut.counts.values()) == sum(len(record.labels) for record in data.records)
     assert {category.name for category in read.categories} == {category.name for category in data.categories}

@@ -17,7 +17,7 @@ from boxwright.data.input_format import InputFormat, Window
 from boxwright.data.loading.loader import train_loader
 from boxwright.data.loading.sampler import BatchSampler
 from boxwright.data.masks import check_masks, decode_image_mask, decode_image_masks, render_record_masks
-from boxwright.data.readers.coco import open_data
+from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.synthetic.shapes import encode_mask as plain_run_lengths
 from boxwright.data.transforms.augment import Augmentation, View

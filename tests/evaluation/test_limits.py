@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from boxwright.data.masks import decode_image_masks
-from boxwright.data.readers.coco import open_data
+from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData, Record
 from boxwright.detections import Detections
 from boxwright.evaluation.coco_metrics import evaluate_detections

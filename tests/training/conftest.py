@@ -15,7 +15,7 @@ from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipes import resolve, section_options
 from boxwright.data.loading.loader import train_loader
 from boxwright.data.loading.sampler import BatchSampler
-from boxwright.data.readers.coco import open_data
+from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
 from boxwright.detector import Detector
 from boxwright.structures import Batch

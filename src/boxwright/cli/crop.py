@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from boxwright.cli.arguments import CommandParser
 from boxwright.cli.data_arguments import add_split_arguments, read_split
 from boxwright.data.object_crops import Cut, check_crop, class_folder_names, crop_objects
-from boxwright.data.readers.coco import splits
+from boxwright.data.open import list_splits
 from boxwright.data.records import DetectionData
 from boxwright.files import check_folder
 
@@ -77,7 +77,7 @@ def _splits(options: argparse.Namespace) -> list[str]:
     explicit = [split for split in _EXPLICIT if any(_files(options, split))]
     if options.data is None:
         return explicit
-    found = splits(Path(options.data))
+    found = list_splits(Path(options.data))
     if not found and not explicit:
         raise ValueError(
             f"{options.data}: no annotation file of any split; what is cut is a data set in COCO format, with "

@@ -25,7 +25,7 @@ from boxwright.compose.detectors import load, read_checkpoint
 from boxwright.compose.recipes import resolve
 from boxwright.compose.tasks import recipe_task
 from boxwright.data.images import read_image
-from boxwright.data.readers.coco import open_data
+from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
 from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.detections import Detections

@@ -21,9 +21,7 @@ from boxwright.compose.detectors import build_resolved, read_checkpoint
 from boxwright.compose.recipes import section_options
 from boxwright.compose.tasks import check_task, recipe_task
 from boxwright.data.masks import check_masks
-from boxwright.data.readers.class_folders import has_split
-from boxwright.data.readers.coco import max_objects, splits
-from boxwright.data.records import DetectionData
+from boxwright.data.records import DetectionData, max_objects
 from boxwright.detector import Detector
 from boxwright.evaluation.limits import coco_limit, head_limits
 from boxwright.files import check_folder
@@ -242,7 +240,7 @@ def _split(
 
 
 def _has_val(data: Path, task: Task) -> bool:
-    return has_split(data, "val") if task == "classification" else "val" in splits(data)
+    return "val" in list_splits(data, task=task)
 
 
 def _differences(stored: Any, given: Any, path: str = "") -> list[str]:

@@ -12,12 +12,12 @@ from boxwright.data.images import check_image, image_size
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 """By which images are known in a folder."""
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Called as ``progress(done, total)`` while images are checked."""
 
 
 def measure_images(
-    folder: Path, names: Sequence[str], *, decode: bool, progress: Progress | None = None
+    folder: Path, names: Sequence[str], *, decode: bool, progress: ProgressCallback | None = None
 ) -> list[tuple[int, int]]:
     """(height, width) after EXIF rotation of every image.
 

@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
-from boxwright.data.loading.samples import read_record
 from boxwright.data.records import DetectionData
 
 _NOT_IN_NAMES = re.compile(r'[\\/:*?"<>|\x00-\x1f]')
@@ -61,7 +60,7 @@ def crop_objects(
         large = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf) >= min_size
         too_small += int((~large & ~record.crowd).sum())
         chosen = np.flatnonzero(large & ~record.crowd)
-        image = read_record(record) if len(chosen) else None
+        image = record.read() if len(chosen) else None
         for i in chosen.tolist():
             assert image is not None
             left, top, right, bottom = square_around(boxes[i], record.height, record.width, margin)

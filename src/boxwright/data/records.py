@@ -1,4 +1,4 @@
-"""What the readers return: images with their annotations, whatever the file format was."""
+"""Images with their annotations, checked and joined, whatever the file format was."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
+from boxwright.data.annotations import ImageSource
+from boxwright.data.images import read_image
 from boxwright.structures import Category
 
 
@@ -18,9 +20,9 @@ class Record:
 
     Args:
         image_id: the file's own id of the image.
-        path: where the image is.
+        path: the image file; a name for messages where the image is in no file.
         height: of the image after its EXIF rotation, in pixels.
-        width: likewise.
+        width: of the image after its EXIF rotation, in pixels.
         labels: class of each object, 0..C-1 into ``DetectionData.categories``.
         bbox_xywh: left, top, width, height of each object, in pixels of the image, exactly as in the file.
         area: area of each object in square pixels: the file's own, or the box's where the file has none.
@@ -28,6 +30,7 @@ class Record:
         annotation_ids: the file's own ids of the annotations.
         segmentations: per object COCO polygons, an RLE, a ``MaskFile`` or None; an empty tuple where the file has
             none at all.
+        source: returns the image where it is in no file.
     """
 
     image_id: int
@@ -40,12 +43,29 @@ class Record:
     crowd: Bool[np.ndarray, " n"]
     annotation_ids: tuple[int, ...]
     segmentations: tuple[Any, ...] = ()
+    source: ImageSource | None = None
 
     def boxes(self) -> Float32[np.ndarray, "n 4"]:
-        """Corner boxes, clipped to the image, in its pixels."""
+        """Return corner boxes, clipped to the image, in its pixels."""
         xyxy = self.bbox_xywh.copy()
         xyxy[:, 2:] += xyxy[:, :2]
         return xyxy.clip(0, [self.width, self.height, self.width, self.height]).astype(np.float32)
+
+    def read(self) -> UInt8[np.ndarray, "h w 3"]:
+        """Read the image.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the image cannot be read, or its size is not the one that the annotations are for.
+        """
+        image = read_image(self.path) if self.source is None else self.source()
+        height, width = image.shape[:2]
+        if (height, width) != (self.height, self.width):
+            raise ValueError(
+                f"{self.path} has {width} x {height} pixels, but its annotations are for {self.width} x "
+                f"{self.height}: restore the image, or correct its width and height in the annotation file"
+            )
+        return image
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +75,7 @@ class DetectionData:
     Args:
         records: the images; those without objects included.
         categories: label ``i`` is ``categories[i]``.
-        source: the annotation file, for messages.
+        source: the annotation file or folder, for messages.
         notes: what was dropped or repaired while reading, one line each, for the user.
     """
 
@@ -63,3 +83,8 @@ class DetectionData:
     categories: tuple[Category, ...]
     source: Path
     notes: tuple[str, ...] = field(default=())
+
+
+def max_objects(data: DetectionData) -> int:
+    """Return the number of objects in the fullest image; crowd regions are not objects."""
+    return max((int((~record.crowd).sum()) for record in data.records), default=0)

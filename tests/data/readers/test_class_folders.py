@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boxwright.data.readers.class_folders import has_split, open_class_folders
+from boxwright.data.open import open_data
 from boxwright.structures import Category
 
 
@@ -32,7 +32,7 @@ def pets(tmp_path: Path) -> Path:
 
 
 def test_every_image_is_one_object_as_large_as_itself(pets: Path) -> None:
-    data = open_class_folders(pets)
+    data = open_data(pets, task="classification")
     assert data.categories == (Category(1, "Cat"), Category(2, "dog"))
     assert [record.path.name for record in data.records] == ["c.jpg", "b.jpg", "a.PNG"]
     assert [record.labels.tolist() for record in data.records] == [[0], [1], [1]]
@@ -44,11 +44,11 @@ def test_every_image_is_one_object_as_large_as_itself(pets: Path) -> None:
 
 def test_folders_are_matched_with_a_models_classes_by_name(pets: Path) -> None:
     model = [Category(7, "dog"), Category(9, "bird"), Category(3, "Cat")]
-    data = open_class_folders(pets, categories=model)
+    data = open_data(pets, task="classification", categories=model)
     assert data.categories == tuple(model)
     assert [record.labels.tolist() for record in data.records] == [[2], [0], [0]]
-    with pytest.raises(ValueError, match="1 of its classes are unknown to the model: 'Cat'; the model knows 1: 'dog'"):
-        open_class_folders(pets, categories=[Category(1, "dog")])
+    with pytest.raises(ValueError, match="1 of its categories .* unknown to the model: 'Cat'; the model knows 1: 'dog'"):
+        open_data(pets, task="classification", categories=[Category(1, "dog")])
 
 
 def test_what_is_left_out_is_said(pets: Path) -> None:
@@ -56,12 +56,12 @@ def test_what_is_left_out_is_said(pets: Path) -> None:
     put(pets / "train" / "loose.png")
     for name in ("a.jfif", "b.JFIF", "c.heic", "LICENCE", ".hidden.heic"):
         (pets / "train" / "dog" / name).write_bytes(b"")
-    data = open_class_folders(pets)
+    data = open_data(pets, task="classification")
     assert [category.name for category in data.categories] == ["Cat", "bird", "dog"]
     assert data.notes == (
-        f"{pets / 'train'}: 1 of 3 classes have no images here: 'bird'",
         f"{pets / 'train'}: 1 images in no class folder left out: loose.png",
         f"{pets / 'train'}: 4 files left out that are no images of a known kind: .jfif 2, no suffix 1, .heic 1",
+        f"{pets / 'train'}: 1 of 3 categories have no annotations here, and are classes all the same: 'bird'",
     )
 
 
@@ -72,7 +72,7 @@ def test_splits(pets: Path) -> None:
     assert not has_split(pets, "val")
     put(pets / "valid" / "dog" / "x.png")
     assert has_split(pets, "val")
-    data = open_class_folders(pets, "val", categories=[Category(1, "dog")])
+    data = open_data(pets, "val", task="classification", categories=[Category(1, "dog")])
     assert data.records[0].path == pets / "valid" / "dog" / "x.png"
 
 
@@ -99,13 +99,12 @@ def test_other_names_of_splits(tmp_path: Path, folders: list[str], asked: str, f
     for folder in folders:
         put(tmp_path / folder / "cat" / "a.png")
         put(tmp_path / folder / "dog" / "a.png")
-    assert has_split(tmp_path, asked) == (found is not None)
     if found is not None:
-        assert open_class_folders(tmp_path, asked).source == tmp_path / found
+        assert open_data(tmp_path, asked, task="classification").source == tmp_path / found
     else:
         names = ", ".join(repr(folder) for folder in folders)
         with pytest.raises(ValueError, match=f"for classification, .* its folders are {names}$"):
-            open_class_folders(tmp_path, asked)
+            open_data(tmp_path, asked, task="classification")
 
 
 def test_folders_nested_too_deep(pets: Path) -> None:
@@ -114,10 +113,10 @@ def test_folders_nested_too_deep(pets: Path) -> None:
     folder.mkdir()
     (pets / "inner").rename(folder / "train")
     with pytest.raises(ValueError, match="only one class") as caught:
-        open_class_folders(pets)
+        open_data(pets, task="classification")
     assert str(caught.value) == (
-        f"{folder}: only one class has images, 'train', and a classifier tells at least two apart; "
-        f"if the classes are its sub-folders, 'Cat', 'dog', move them up into {folder}"
+        f"{folder}: only one class has images, 'train', and a classifier tells at least two apart; add images of "
+        f"another class; if the classes are the folders of 'train', 'Cat', 'dog', move them up into {folder}"
     )
 
 
@@ -126,12 +125,12 @@ def test_one_class_is_not_enough_to_learn_from(tmp_path: Path) -> None:
     (tmp_path / "train" / "cat").mkdir()
     (tmp_path / "train" / "cat" / "b.heic").write_bytes(b"")
     with pytest.raises(ValueError, match="only one class") as caught:
-        open_class_folders(tmp_path)
+        open_data(tmp_path, task="classification")
     assert str(caught.value).endswith(
-        "'dog', and a classifier tells at least two apart; add a folder of images for each other class; "
+        "'dog', and a classifier tells at least two apart; add images of another class; "
         "1 files left out that are no images of a known kind: .heic 1"
     )
-    assert len(open_class_folders(tmp_path, categories=[Category(1, "dog")]).records) == 1
+    assert len(open_data(tmp_path, task="classification", categories=[Category(1, "dog")]).records) == 1
 
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Möwe") for form in ("NFC", "NFD"))
@@ -141,11 +140,15 @@ def test_names_that_look_alike_are_one_class(tmp_path: Path) -> None:
     for split, name in (("train", COMPOSED), ("val", DECOMPOSED)):
         put(tmp_path / split / name / "a.png")
         put(tmp_path / split / "Zebra" / "a.png")
-    train = open_class_folders(tmp_path)
-    val = open_class_folders(tmp_path, "val", categories=train.categories)
-    assert train.categories == open_class_folders(tmp_path, "val").categories
+    train = open_data(tmp_path, task="classification")
+    val = open_data(tmp_path, "val", task="classification", categories=train.categories)
+    assert train.categories == open_data(tmp_path, "val", task="classification").categories
     assert train.categories == (Category(1, COMPOSED), Category(2, "Zebra"))
-    for data in (train, val, open_class_folders(tmp_path, categories=[Category(1, DECOMPOSED), Category(2, "Zebra")])):
+    for data in (
+        train,
+        val,
+        open_data(tmp_path, task="classification", categories=[Category(1, DECOMPOSED), Category(2, "Zebra")]),
+    ):
         assert [record.labels.tolist() for record in data.records] == [[0], [1]]
         assert all(record.path.is_file() for record in data.records)
 
@@ -155,23 +158,23 @@ def test_two_folders_that_look_alike_are_one_class(tmp_path: Path) -> None:
         put(tmp_path / "train" / name / f"{len(name)}.png")
     if len(list((tmp_path / "train").iterdir())) < 3:
         pytest.skip("this file system takes both for one folder")
-    data = open_class_folders(tmp_path)
+    data = open_data(tmp_path, task="classification")
     assert data.categories == (Category(1, COMPOSED), Category(2, "Zebra"))
     assert [record.labels.tolist() for record in data.records] == [[0], [0], [1]]
     assert {record.path.parent.name for record in data.records} == {COMPOSED, DECOMPOSED, "Zebra"}
 
 
 def test_what_cannot_be_read_stops_it(pets: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no such folder; a data set for classification has train/CLASS"):
-        open_class_folders(pets / "nowhere")
+    with pytest.raises(FileNotFoundError, match="data folder .*nowhere does not exist"):
+        open_data(pets / "nowhere", task="classification")
     with pytest.raises(ValueError, match=r"no split val for classification, .* `boxwright crop` cuts one"):
-        open_class_folders(pets, "val")
+        open_data(pets, "val", task="classification")
     (pets / "train" / "dog" / "broken.jpg").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"of 4 images in .*, 1 unreadable: dog/broken\.jpg"):
-        open_class_folders(pets)
+        open_data(pets, task="classification")
 
 
 def test_folders_without_images(tmp_path: Path) -> None:
     (tmp_path / "train" / "dog").mkdir(parents=True)
     with pytest.raises(ValueError, match="no images in its folders"):
-        open_class_folders(tmp_path)
+        open_data(tmp_path, task="classification")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 
-from boxwright.data.readers.coco import max_objects, open_data, read_coco
-from boxwright.data.records import DetectionData
+from boxwright.data.open import open_data
+from boxwright.data.records import DetectionData, max_objects
 from boxwright.structures import Category
 
 
@@ -147,7 +147,7 @@ class TestRecords:
             "annotations": [{"id": i, "image_id": 1, "category_id": 1, "bbox": box} for i, box in enumerate(boxes)],
         }
         (folder / "a.json").write_text(json.dumps(document))
-        (record,) = read_coco(folder / "a.json", folder).records
+        (record,) = open_data(None, annotations=folder / "a.json", images=folder).records
         x1, y1, x2, y2 = record.boxes().T
         assert bool(((x1 >= 0) & (y1 >= 0) & (x2 <= 40) & (y2 <= 30) & (x1 < x2) & (y1 < y2)).all())
         inside = [
@@ -163,7 +163,7 @@ class TestRecords:
         exif[0x0112] = 6
         Image.new("L", (40, 30)).save(tiny.root / "images/a.png", exif=exif)
         for check_images in (True, False):
-            data = read_coco(file, tiny.root / "images", check_images=check_images)
+            data = open_data(None, annotations=file, images=tiny.root / "images", check_images=check_images)
             assert (data.records[0].height, data.records[0].width) == (40, 30)
             size, dropped = data.notes
             assert "1 images have another size than the file says" in size
@@ -174,7 +174,10 @@ class TestRecords:
         tiny.document["images"][1]["file_name"] = "sub\\b.png"
         file = tiny.write()
         file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
-        assert read_coco(file, tiny.root / "images").records[1].path == tiny.root / "images/sub/b.png"
+        assert (
+            open_data(None, annotations=file, images=tiny.root / "images").records[1].path
+            == tiny.root / "images/sub/b.png"
+        )
 
     def test_crowds_are_no_objects_of_the_fullest_image(self, tiny) -> None:
         tiny.document["annotations"] += [

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from boxwright.data.readers.coco import open_data
+from boxwright.data.open import open_data
 from boxwright.data.synthetic.scenes import CLASSES, LEAST_VISIBLE, paint_scene, signed_distance
 from boxwright.data.synthetic.shapes import MARKER, draw_data_set, encode_mask
 

@@ -20,7 +20,7 @@ from boxwright.data.input_format import InputFormat, Resize, ResizeRule, Window
 from boxwright.data.loading.loader import train_loader
 from boxwright.data.loading.sampler import BatchSampler
 from boxwright.data.masks import render_record_masks
-from boxwright.data.readers.coco import open_data
+from boxwright.data.open import open_data
 from boxwright.data.records import Record
 from boxwright.data.transforms.augment import Augmentation, View
 from boxwright.data.transforms.scale_jitter import content_size, jitter_scale, placed

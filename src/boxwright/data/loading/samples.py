@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from boxwright.data.images import read_image
 from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.sampler import SampleKey, augmentation_rng
 from boxwright.data.masks import render_record_masks
@@ -48,7 +47,7 @@ class ImageCache:
         """The image of a record; must not be written to."""
         image = self._images.get(index)
         if image is None:
-            image = read_record(record)
+            image = record.read()
             if self.used_bytes + image.nbytes <= self.limit_bytes:
                 self._images[index] = image
                 self.used_bytes += image.nbytes
@@ -125,25 +124,7 @@ class EvalSet(Dataset[Sample]):
         single = ~record.crowd
         shape = record.height, record.width
         view = View(self.input_format.window(*shape), self.input_format.canvas(*shape))
-        return _sample(
-            record, view.render(read_record(record)), record.labels[single], view.boxes(record.boxes()[single])
-        )
-
-
-def read_record(record: Record) -> UInt8[np.ndarray, "h w 3"]:
-    """The image of a record.
-
-    Raises:
-        ValueError: if the file cannot be read, or if its size is not the one that the annotations are for.
-    """
-    image = read_image(record.path)
-    height, width = image.shape[:2]
-    if (height, width) != (record.height, record.width):
-        raise ValueError(
-            f"{record.path} has {width} x {height} pixels, but its annotations are for {record.width} x "
-            f"{record.height}: restore the image, or correct its width and height in the annotation file"
-        )
-    return image
+        return _sample(record, view.render(record.read()), record.labels[single], view.boxes(record.boxes()[single]))
 
 
 def _sample(

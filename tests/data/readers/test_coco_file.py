@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from boxwright.data.readers.coco import read_coco
+from boxwright.data.open import open_data
 
 
 def _set(key: str, index: int, **values: Any):
@@ -99,15 +99,15 @@ class TestBadInput:
         file = tiny.write()
         file.write_bytes(content)
         with pytest.raises(ValueError, match=message) as caught:
-            read_coco(file, tiny.root / "images")
+            open_data(None, annotations=file, images=tiny.root / "images")
         assert str(caught.value).startswith(str(file))
         assert "\n" not in str(caught.value)
 
     def test_missing_files_and_folders(self, tiny) -> None:
         file = tiny.write()
         with pytest.raises(FileNotFoundError, match=r"annotation file .*none\.json does not exist"):
-            read_coco(tiny.root / "none.json", tiny.root / "images")
+            open_data(None, annotations=tiny.root / "none.json", images=tiny.root / "images")
         with pytest.raises(FileNotFoundError, match="is a folder, not an annotation file"):
-            read_coco(tiny.root, tiny.root / "images")
+            open_data(None, annotations=tiny.root, images=tiny.root / "images")
         with pytest.raises(FileNotFoundError, match=r"image folder .*nowhere does not exist"):
-            read_coco(file, tiny.root / "nowhere")
+            open_data(None, annotations=file, images=tiny.root / "nowhere")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from boxwright.data.readers.coco import open_data, splits
+from boxwright.data.open import list_splits, open_data
 
 
 class TestLayouts:
@@ -26,7 +26,7 @@ class TestLayouts:
     )
     def test_found(self, tiny, annotations: str, images: str) -> None:
         tiny.write(annotations, images)
-        assert splits(tiny.root) == ["train"]
+        assert list_splits(tiny.root) == ["train"]
         data = open_data(tiny.root, "train")
         assert data.source == tiny.root / annotations
         assert data.records[0].path == tiny.root / images / "a.png"
@@ -38,20 +38,20 @@ class TestLayouts:
     )
     def test_valid_serves_val(self, tiny, annotations: str) -> None:
         tiny.write(annotations, "valid")
-        assert splits(str(tiny.root)) == ["val"]
+        assert list_splits(str(tiny.root)) == ["val"]
         for split in ("val", "valid"):
             assert open_data(tiny.root, split).records[0].path == tiny.root / "valid/a.png"
 
     def test_order_of_splits_and_files_of_other_tasks(self, tiny) -> None:
         for name in ("test", "val", "train", "extra", "captions_train2017", "person_keypoints_val2017"):
             tiny.write(f"annotations/{name}.json")
-        assert splits(tiny.root) == ["train", "val", "test", "extra"]
+        assert list_splits(tiny.root) == ["train", "val", "test", "extra"]
 
     def test_year_asked_for_and_several_years(self, tiny) -> None:
         tiny.write("annotations/instances_train2017.json", "train2017")
         assert open_data(tiny.root, "train2017").source.name == "instances_train2017.json"
         tiny.write("annotations/instances_train2014.json", "train2014")
-        assert splits(tiny.root) == ["train2014", "train2017"]
+        assert list_splits(tiny.root) == ["train2014", "train2017"]
         assert open_data(tiny.root, "train2014").records[0].path == tiny.root / "train2014/a.png"
         with pytest.raises(ValueError, match=r"no split 'train'.* its splits are train2014, train2017"):
             open_data(tiny.root, "train")
@@ -94,4 +94,4 @@ class TestLayouts:
         with pytest.raises(ValueError, match=r"no split 'train'.* it has no annotation file of any split"):
             open_data(tmp_path, "train")
         with pytest.raises(ValueError, match=r"notes\.txt is a file; give the data folder"):
-            splits(tmp_path / "notes.txt")
+            list_splits(tmp_path / "notes.txt")

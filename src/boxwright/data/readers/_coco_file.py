@@ -1,4 +1,4 @@
-"""A COCO annotation file, parsed and checked; knows nothing of images."""
+"""Parser of COCO annotation files, with their checks."""
 
 from __future__ import annotations
 
@@ -7,53 +7,14 @@ import reprlib
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
 
+from boxwright.data.annotations import Annotations, ListedImage
 from boxwright.data.mask_file import SUFFIX
 from boxwright.structures import Category
-
-
-class ListedImage(NamedTuple):
-    """One entry of ``images``; ``size`` is the (height, width) that the file claims, or None."""
-
-    id: int
-    file_name: str
-    size: tuple[int, int] | None
-
-
-@dataclass(frozen=True, eq=False)
-class CocoFile:
-    """What a COCO file says: its images, and a table of annotations with a row each.
-
-    Args:
-        path: the file, for messages.
-        categories: sorted by id.
-        images: in the file's order.
-        image_index: of each annotation, into ``images``.
-        labels: of each annotation, into ``categories``.
-        bbox_xywh: left, top, width, height in pixels, as in the file.
-        area: in square pixels; width times height where the file has none.
-        crowd: the annotation marks a group.
-        annotation_ids: the file's own ids.
-        segmentations: polygons, an RLE, the name of a PNG, or None per annotation; empty where the file has none
-            at all.
-    """
-
-    path: Path
-    categories: tuple[Category, ...]
-    images: tuple[ListedImage, ...]
-    image_index: Int64[np.ndarray, " n"]
-    labels: Int64[np.ndarray, " n"]
-    bbox_xywh: Float64[np.ndarray, "n 4"]
-    area: Float64[np.ndarray, " n"]
-    crowd: Bool[np.ndarray, " n"]
-    annotation_ids: tuple[int, ...]
-    segmentations: tuple[Any, ...]
 
 
 class _Annotation(NamedTuple):
@@ -67,23 +28,31 @@ class _Annotation(NamedTuple):
 
 
 class _InvalidEntryError(ValueError):
-    """What is wrong with one entry; the caller adds which file and which entry."""
+    """The fault of one entry; the caller adds the file and the entry."""
 
 
-def parse_coco(path: Path) -> CocoFile:
-    """Read and check a COCO annotation file.
+def parse_coco(path: Path, image_folders: tuple[Path, ...]) -> Annotations:
+    """Read and check a COCO annotation file; look at no image.
+
+    Args:
+        path: the annotation file.
+        image_folders: folders that ``file_name`` may be relative to, the likeliest first.
+
+    Returns:
+        Categories are sorted by id; images are in the file's order.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no JSON, no COCO file, or contradicts itself; names the first culprit.
+        ValueError: the file is no JSON, no COCO file, or contradicts itself; names the first fault.
     """
     document = _load_json(path)
     categories = _categories(path, _table(path, document, "categories"))
     images = _images(path, _table(path, document, "images"))
     rows = _annotations(path, _table(path, document, "annotations"), images, categories)
     segmentations = tuple(row.segmentation for row in rows)
-    return CocoFile(
+    return Annotations(
         path=path,
+        image_folders=image_folders,
         categories=categories,
         images=images,
         image_index=np.array([row.image_index for row in rows], dtype=np.int64),
@@ -93,6 +62,7 @@ def parse_coco(path: Path) -> CocoFile:
         crowd=np.array([row.crowd for row in rows], dtype=np.bool_),
         annotation_ids=tuple(row.id for row in rows),
         segmentations=segmentations if any(segmentations) else (),
+        mask_folders=(path.parent,),
     )
 
 

@@ -1,0 +1,219 @@
+"""Annotations of any format, joined with their images and matched with the classes of a model."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from boxwright.data.annotations import Annotations, ListedImage
+from boxwright.data.image_check import ProgressCallback, first_names, measure_images
+from boxwright.data.mask_file import MaskFile
+from boxwright.data.records import DetectionData, Record
+from boxwright.structures import Category
+
+
+def join_images(
+    table: Annotations,
+    *,
+    categories: Sequence[Category] | None = None,
+    check_images: bool = True,
+    progress: ProgressCallback | None = None,
+) -> DetectionData:
+    """Join a table of annotations with its images.
+
+    Label ``i`` is the ``i``-th category of the table. Every category is a class, with or without annotations: some
+    exports begin with a super-category that has none, and dropping it could number the classes of two splits
+    differently. Images without annotations are kept. Annotations without area inside their image are dropped, with a
+    note. An image's size is its own, after the EXIF rotation.
+
+    Args:
+        table: returned by a reader.
+        categories: the classes of a model. The table's categories are matched with them by name, and label
+            ``i`` is ``categories[i]``. Ids may differ; a category that the model does not know must not have
+            annotations.
+        check_images: decode every image before returning, so that a truncated one is found now and not in
+            epoch 7. Without it, only their headers are read.
+        progress: called as ``progress(done, total)`` while the images are checked.
+
+    Raises:
+        FileNotFoundError: the image folder does not exist.
+        ValueError: images are missing or cannot be read, annotations are of a class that the model does not know, or
+            there is nothing to tell apart for a classifier.
+    """
+    notes = list(table.notes)
+    if categories is None:
+        if table.bbox_xywh is None:
+            _check_several_classes(table)
+        categories = table.categories
+        notes += _unused_categories(table)
+    else:
+        labels, differences = _labels_of_model(table, categories)
+        table = replace(table, labels=labels)
+        notes += differences
+    folder = _likeliest_folder(table)
+    sizes = _sizes(table, folder, check_images=check_images, progress=progress)
+    records, dropped = _records(table, folder, sizes)
+    notes += _disagreeing_sizes(table, sizes) + _dropped(dropped)
+    lines = tuple(f"{table.path}: {note}" for note in notes)
+    return DetectionData(records=records, categories=tuple(categories), source=table.path, notes=lines)
+
+
+def _likeliest_folder(table: Annotations) -> Path:
+    """Return the first of the folders that hold most of the first images."""
+    names = [image.file_name for image in islice(table.images, 20) if image.source is None]
+    return max(
+        table.image_folders, key=lambda folder: (sum((folder / name).is_file() for name in names), folder.is_dir())
+    )
+
+
+def _sizes(
+    table: Annotations, folder: Path, *, check_images: bool, progress: ProgressCallback | None
+) -> list[tuple[int, int]]:
+    names = [image.file_name for image in table.images if image.source is None]
+    measured = iter(measure_images(folder, names, decode=check_images, progress=progress) if names else ())
+    return [next(measured) if image.source is None or image.size is None else image.size for image in table.images]
+
+
+def _records(table: Annotations, folder: Path, sizes: list[tuple[int, int]]) -> tuple[tuple[Record, ...], list[str]]:
+    """Return a record per image, and the names of the annotations that were dropped."""
+    order = np.argsort(table.image_index, kind="stable")
+    bounds = np.searchsorted(table.image_index[order], np.arange(1, len(table.images)))
+    records, dropped = [], []
+    for image, size, rows in zip(table.images, sizes, np.split(order, bounds), strict=True):
+        record = _record(table, folder, image, size, rows)
+        x1, y1, x2, y2 = record.boxes().T
+        keep = (x2 > x1) & (y2 > y1)
+        if not keep.all():
+            dropped += [f"{image.file_name} (annotation {_annotation_id(table, row)})" for row in rows[~keep]]
+            record = _record(table, folder, image, size, rows[keep])
+        records.append(record)
+    return tuple(records), dropped
+
+
+def _record(
+    table: Annotations, folder: Path, image: ListedImage, size: tuple[int, int], rows: Int64[np.ndarray, " n"]
+) -> Record:
+    height, width = size
+    bbox_xywh = _boxes(table, size, rows)
+    folders = (folder, *table.mask_folders)
+    entries = [table.segmentations[row] for row in rows] if table.segmentations else []
+    return Record(
+        image_id=image.id,
+        path=folder / image.file_name if image.source is None else Path(image.file_name),
+        height=height,
+        width=width,
+        labels=table.labels[rows],
+        bbox_xywh=bbox_xywh,
+        area=bbox_xywh[:, 2] * bbox_xywh[:, 3] if table.area is None else table.area[rows],
+        crowd=np.zeros(len(rows), dtype=np.bool_) if table.crowd is None else table.crowd[rows],
+        annotation_ids=tuple(_annotation_id(table, row) for row in rows),
+        segmentations=tuple(_segmentation(table, entry, folders, size) for entry in entries),
+        source=image.source,
+    )
+
+
+def _boxes(table: Annotations, size: tuple[int, int], rows: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, "n 4"]:
+    height, width = size
+    if table.bbox_xywh is None:
+        return np.array([[0.0, 0.0, width, height]]).repeat(len(rows), axis=0)
+    scale = np.array([width, height, width, height], dtype=np.float64)
+    return table.bbox_xywh[rows] * scale if table.has_fractions else table.bbox_xywh[rows]
+
+
+def _segmentation(table: Annotations, entry: Any, folders: tuple[Path, ...], size: tuple[int, int]) -> Any:
+    if isinstance(entry, str):
+        return MaskFile(entry, folders, *size)
+    if table.has_fractions and isinstance(entry, list):
+        height, width = size
+        return [(np.array(part).reshape(-1, 2) * (width, height)).ravel().tolist() for part in entry]
+    return entry
+
+
+def _annotation_id(table: Annotations, row: int) -> int:
+    return int(row) + 1 if table.annotation_ids is None else table.annotation_ids[row]
+
+
+def _labels_of_model(table: Annotations, categories: Sequence[Category]) -> tuple[Int64[np.ndarray, " n"], list[str]]:
+    """Return the table's labels as indices into a model's categories, matched by name, and notes on the differences."""
+    label_of = {_composed(category.name): label for label, category in enumerate(categories)}
+    label_of |= {category.name: label for label, category in enumerate(categories)}
+    lookup = np.array(
+        [label_of.get(one.name, label_of.get(_composed(one.name), -1)) for one in table.categories], dtype=np.int64
+    )
+    labels = lookup[table.labels]
+    unknown = np.unique(table.labels[labels < 0])
+    if unknown.size:
+        names = [repr(table.categories[label].name) for label in unknown]
+        known = [repr(category.name) for category in categories]
+        raise ValueError(
+            f"{table.path}: {len(names)} of its categories with annotations are unknown to the model: "
+            f"{first_names(names, 5)}; the model knows {len(known)}: {first_names(known, 5)}; "
+            "use the data set that it was trained on, or train a model for this one"
+        )
+    notes = []
+    unused = [repr(table.categories[i].name) for i in np.flatnonzero(lookup < 0)]
+    if unused:
+        notes.append(
+            f"{len(unused)} categories without annotations are unknown to the model, and ignored: {first_names(unused)}"
+        )
+    moved = [
+        f"{category.name!r} is {category.id} here and {categories[label].id} there"
+        for category, label in zip(table.categories, lookup, strict=True)
+        if label >= 0 and category.id != categories[label].id
+    ]
+    if moved and table.has_category_ids:
+        notes.append(f"{len(moved)} category ids differ from the model's, matched by name: {first_names(moved, 1)}")
+    return labels, notes
+
+
+def _composed(name: str) -> str:
+    """Return a name in Unicode's form NFC: some systems write an accent as a letter of its own."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _check_several_classes(table: Annotations) -> None:
+    used = np.unique(table.labels)
+    if len(used) < 2:
+        what = f"only one class has images, {table.categories[used[0]].name!r}" if len(used) else "no class has images"
+        notes = "".join(f"; {note}" for note in table.notes)
+        raise ValueError(
+            f"{table.path}: {what}, and a classifier tells at least two apart; add images of another class{notes}"
+        )
+
+
+def _unused_categories(table: Annotations) -> list[str]:
+    used = np.isin(np.arange(len(table.categories)), table.labels)
+    unused = [repr(table.categories[label].name) for label in np.flatnonzero(~used)]
+    if not unused:
+        return []
+    return [
+        f"{len(unused)} of {used.size} categories have no annotations here, and are classes all the same: "
+        f"{first_names(unused)}"
+    ]
+
+
+def _disagreeing_sizes(table: Annotations, sizes: list[tuple[int, int]]) -> list[str]:
+    wrong = [
+        f"{image.file_name} (file {image.size[1]}x{image.size[0]}, image {size[1]}x{size[0]})"
+        for image, size in zip(table.images, sizes, strict=True)
+        if image.size is not None and image.size != size
+    ]
+    if not wrong:
+        return []
+    return [
+        f"{len(wrong)} images have another size than the file says (the image's own counts, after its "
+        f"EXIF rotation; look whether the boxes fit): {first_names(wrong)}"
+    ]
+
+
+def _dropped(names: list[str]) -> list[str]:
+    if not names:
+        return []
+    return [f"{len(names)} annotations without area inside their image dropped: {first_names(names)}"]

@@ -1,0 +1,215 @@
+"""The one function that opens a data set, whatever its format is."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from boxwright.data.annotations import Annotations
+from boxwright.data.image_check import ProgressCallback, first_names
+from boxwright.data.image_dataset import ImageDataset
+from boxwright.data.join import join_images
+from boxwright.data.records import DetectionData
+from boxwright.structures import Category, Task
+
+DataSource = str | Path | ImageDataset | Mapping[str, ImageDataset]
+"""A folder, own samples, or own samples by the name of the split."""
+
+_READERS = Path(__file__).with_name("readers")
+
+
+class Reader(Protocol):
+    """Contract of a file in ``readers/``: one annotation format, as functions of a module.
+
+    A format with annotation files that may lie anywhere also has ``read_file(annotations: Path) -> Annotations``.
+    """
+
+    TASK: Task
+
+    def recognizes(self, folder: Path) -> bool:
+        """Return True where a folder holds data in this format; read names of files only, and never raise."""
+
+    def splits(self, folder: Path) -> list[str]:
+        """Return the names of the splits of a folder; ``val`` for ``valid`` and ``validation``."""
+
+    def read(self, folder: Path, split: str) -> Annotations:
+        """Read one split; raise ``ValueError``, in one line, for a fault or a split that is not there."""
+
+
+def list_readers() -> list[str]:
+    """Return the names of all formats, in alphabetical order; imports none of them."""
+    return sorted(path.stem for path in _READERS.glob("*.py") if not path.stem.startswith("_"))
+
+
+def reader_summary(name: str) -> str:
+    """Return the first line of a format's docstring, read without importing it."""
+    source = (_READERS / f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+
+
+def find_reader(name: str) -> Reader:
+    """Return the reader of a format.
+
+    Raises:
+        ValueError: there is no such format; lists them all.
+    """
+    name = name.replace("-", "_")
+    if name not in list_readers():
+        near = difflib.get_close_matches(name, list_readers(), n=1, cutoff=0.5)
+        suggestion = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown data format {name!r}; {suggestion}formats: {', '.join(list_readers())}")
+    return _import_reader(name)
+
+
+def open_data(
+    data: DataSource | None,
+    split: str = "train",
+    *,
+    task: Task = "detection",
+    data_format: str | None = None,
+    annotations: Path | str | None = None,
+    images: Path | str | None = None,
+    categories: Sequence[Category] | None = None,
+    check_images: bool = True,
+    progress: ProgressCallback | None = None,
+) -> DetectionData:
+    """Read one split of a data set, check it, and join it with its images.
+
+    Args:
+        data: a folder, whose format is recognized by its files; own samples as an ``ImageDataset``, or one for each
+            split by its name; None with an explicit annotation file.
+        split: the part of the data set; ``valid`` and ``validation`` mean ``val``.
+        task: of the model: detection needs objects with boxes, classification folders of classes or own samples.
+        data_format: name of a file in ``data/readers/``, for a folder that is recognized as another format.
+        annotations: the annotation file, in place of the folder's.
+        images: the image folder, in place of the folder's; beside ``annotations`` where only those are named.
+        categories: the classes of a model, see ``join_images``.
+        check_images: decode every image; without it, only headers are read.
+        progress: called as ``progress(done, total)`` while the images are checked.
+
+    Raises:
+        FileNotFoundError: a folder or the annotation file does not exist.
+        ValueError: no format is recognized, there is no such split, or the data is faulty.
+    """
+    notes: list[str] = []
+    if annotations is not None:
+        table = _read_file(Path(annotations), task, data_format)
+    elif data is None:
+        raise ValueError("give a data folder, or an annotation file and an image folder")
+    elif isinstance(data, str | Path):
+        table, notes = _read_folder(Path(data), split, task, data_format)
+    else:
+        table = _own_data(data, split).annotations(task)
+    if images is not None:
+        table = replace(table, image_folders=(Path(images),))
+    joined = join_images(table, categories=categories, check_images=check_images, progress=progress)
+    return replace(joined, notes=(*notes, *joined.notes))
+
+
+def list_splits(data: DataSource, *, task: Task = "detection", data_format: str | None = None) -> list[str]:
+    """Return the names of the splits that a data set has: train, val and test first.
+
+    Args:
+        data: see ``open_data``; own samples without the name of a split have the split train.
+        task: see ``open_data``.
+        data_format: see ``open_data``.
+
+    Returns:
+        An empty list where no format of this task is recognized.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it is not a folder, or it is empty.
+    """
+    if isinstance(data, ImageDataset):
+        return ["train"]
+    if not isinstance(data, str | Path):
+        return list(data)
+    folder = Path(data)
+    _check_folder(folder)
+    names = [data_format] if data_format else _recognized(folder, task)
+    return list(dict.fromkeys(split for name in names for split in find_reader(name).splits(folder)))
+
+
+def _read_folder(folder: Path, split: str, task: Task, data_format: str | None) -> tuple[Annotations, list[str]]:
+    _check_folder(folder)
+    if data_format is not None:
+        return find_reader(data_format).read(folder, split), []
+    names = _recognized(folder, task)
+    if not names:
+        raise ValueError(_unrecognized(folder, split, task))
+    having = [name for name in names if split in _import_reader(name).splits(folder)] or names
+    note = (
+        f"{folder}: read as {having[0]}; it looks like {' and like '.join(having[1:])} too, which "
+        f"data_format={having[1]} chooses"
+        if len(having) > 1
+        else None
+    )
+    return _import_reader(having[0]).read(folder, split), [note] if note else []
+
+
+def _read_file(annotations: Path, task: Task, data_format: str | None) -> Annotations:
+    readers = [data_format] if data_format else [name for name in list_readers() if task == find_reader(name).TASK]
+    functions = {name: getattr(find_reader(name), "read_file", None) for name in readers}
+    with_file = {name: function for name, function in functions.items() if function is not None}
+    if not with_file:
+        raise ValueError(
+            f"{annotations}: {' and '.join(readers)} has no annotation files: give a data folder alone "
+            f"({'; '.join(map(reader_summary, readers))})"
+        )
+    if len(with_file) > 1:
+        names = ", ".join(with_file)
+        raise ValueError(f"{annotations}: this file may be of several formats: choose with data_format: {names}")
+    return cast(Annotations, next(iter(with_file.values()))(annotations))
+
+
+def _own_data(data: ImageDataset | Mapping[str, ImageDataset], split: str) -> ImageDataset:
+    if isinstance(data, ImageDataset):
+        return data
+    if not isinstance(data, Mapping):
+        raise ValueError(
+            f"data must be a folder, an ImageDataset or one for each split, not {type(data).__name__}: "
+            "give boxwright.ImageDataset(samples, class_names=[...])"
+        )
+    if split not in data:
+        raise ValueError(f"no split {split!r} in this data; its splits are {', '.join(data) or 'none'}")
+    return data[split]
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.exists():
+        raise FileNotFoundError(f"data folder {folder} does not exist")
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give the data folder, or this file and its images as explicit paths")
+    if not any(folder.iterdir()):
+        raise ValueError(f"data folder {folder} is empty")
+
+
+def _recognized(folder: Path, task: Task | None) -> list[str]:
+    readers = {name: _import_reader(name) for name in list_readers()}
+    return [name for name, reader in readers.items() if task in (None, reader.TASK) and reader.recognizes(folder)]
+
+
+def _unrecognized(folder: Path, split: str, task: Task) -> str:
+    readers = {name: _import_reader(name) for name in list_readers()}
+    formats = "; ".join(reader_summary(name) for name, reader in readers.items() if task == reader.TASK)
+    known = f"data for {task} is one of: {formats}"
+    for name in _recognized(folder, None):
+        if split in readers[name].splits(folder):
+            return (
+                f"{folder}: no annotations for {task}; it looks like {name}, which is for {readers[name].TASK}: "
+                f"choose a model for {readers[name].TASK}, or another folder; {known}"
+            )
+    names = [path.name + "/" * path.is_dir() for path in sorted(folder.iterdir())]
+    return f"{folder}: no annotations of a known format; it holds {first_names(names, 5)}; {known}"
+
+
+@cache
+def _import_reader(name: str) -> Reader:
+    return cast(Reader, import_module(f"boxwright.data.readers.{name}"))

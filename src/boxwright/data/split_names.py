@@ -1,0 +1,29 @@
+"""Names of splits that mean the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_OTHER_NAMES = {"valid": "val", "validation": "val"}
+
+_FIRST = ("train", "val", "test")
+
+
+def canonical_split(name: str) -> str:
+    """Return ``val`` for ``valid`` and ``validation``, and any other name as it is."""
+    return _OTHER_NAMES.get(name, name)
+
+
+def without_year(name: str) -> str:
+    """Return ``train`` for ``train2017``."""
+    return re.sub(r"\d{4}$", "", name) or name
+
+
+def sort_splits(names: Iterable[str]) -> list[str]:
+    """Sort names of splits: train, val and test first, then by the alphabet."""
+    return sorted(names, key=lambda name: (_rank(name), name))
+
+
+def _rank(split: str) -> int:
+    return next((rank for rank, name in enumerate(_FIRST) if split.startswith(name)), len(_FIRST))
