@@ -283,14 +283,14 @@ def test_bad_input(classifier: Path, crops: Path, drawn: Path, tmp_path: Path, c
     recipe = classifier.parent / "tiny.yaml"
     out = ["--out", tmp_path / "run"]
     said = error_of(capsys, "train", recipe, "--data", drawn, *out)
-    assert said.startswith(f"{drawn}: no split train for classification")
+    assert said.startswith(f"{drawn}: no annotations for classification; it looks like coco, which is for")
     said = error_of(capsys, "train", "rtdetr_tiny", "--data", crops, *out)
-    assert said == (
-        f"{crops}: no annotation file, but folders in the split train: if they are classes, the data is for a "
-        "classifier, like resnet18_classifier"
+    assert said.startswith(
+        f"{crops}: no annotations for detection; it looks like class_folders, which is for classification: choose a "
+        "model for classification, or another folder; data for detection is one of: COCO: annotations/train.json"
     )
     said = error_of(capsys, "train", recipe, "--train-annotations", drawn / "annotations" / "train.json", *out)
-    assert said == "a classifier has no annotation files: give --data DIR, with DIR/train/CLASS/*.jpg"
+    assert "train.json: class_folders has no annotation files: give a data folder alone (Folders of classes" in said
     said = error_of(capsys, "train", recipe, "--data", crops, *out, "--augment.iou_crop", "0.5")
     assert said == (
         "for classification, set augment.iou_crop to 0 (it looks for objects, and a classifier's are whole images)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +35,22 @@ class LabeledImage:
     masks: Any = None
 
 
+@runtime_checkable
+class Samples(Protocol):
+    """A sequence of samples; lists are, and so are torchvision's data sets."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    def __getitem__(self, index: int, /) -> Any:
+        """Return the sample at an index from 0 on."""
+
+
 @dataclass(frozen=True)
 class _Item:
     """Returns one image of a sequence, again and again, so that only the sequence decides what stays in memory."""
 
-    samples: Sequence[Any]
+    samples: Samples
     index: int
 
     def __call__(self) -> UInt8[np.ndarray, "h w 3"]:
@@ -66,8 +77,8 @@ class ImageDataset:
         data = boxwright.ImageDataset(samples, class_names=["screw"])
     """
 
-    def __init__(self, samples: Sequence[Any], class_names: Sequence[str], *, name: str = "samples") -> None:
-        if not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")):
+    def __init__(self, samples: Samples, class_names: Sequence[str], *, name: str = "samples") -> None:
+        if not isinstance(samples, Samples):
             raise ValueError(f"samples must be a sequence, with len() and indices, not {type(samples).__name__}")
         if not len(samples):
             raise ValueError("there are no samples: the sequence is empty")
@@ -130,7 +141,7 @@ def _labeled_image(item: Any, index: int) -> LabeledImage:
     )
 
 
-def _listed_image(item: LabeledImage, samples: Sequence[Any], index: int) -> ListedImage:
+def _listed_image(item: LabeledImage, samples: Samples, index: int) -> ListedImage:
     if isinstance(item.image, str | Path):
         return ListedImage(index, str(item.image))
     height, width = as_rgb(item.image).shape[:2]
@@ -153,7 +164,10 @@ def _rows(
         return labels.astype(np.int64), np.zeros((1, 4)), [None]
     if item.boxes is None:
         raise ValueError("it has no boxes, which a detector needs; an image without objects has an empty list of them")
-    boxes = _array(item.boxes).astype(np.float64).reshape(-1, 4)
+    boxes = _array(item.boxes).astype(np.float64)
+    if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
+        raise ValueError(f"boxes must have the shape (n, 4), corners x1, y1, x2, y2; not {boxes.shape}")
+    boxes = boxes.reshape(-1, 4)
     if len(boxes) != len(labels):
         raise ValueError(f"it has {len(boxes)} boxes and {len(labels)} labels; each object has one of both")
     if not np.isfinite(boxes).all():

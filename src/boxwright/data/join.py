@@ -91,7 +91,7 @@ def _records(table: Annotations, folder: Path, sizes: list[tuple[int, int]]) -> 
         x1, y1, x2, y2 = record.boxes().T
         keep = (x2 > x1) & (y2 > y1)
         if not keep.all():
-            dropped += [f"{image.file_name} (annotation {_annotation_id(table, row)})" for row in rows[~keep]]
+            dropped += [f"{image.file_name} (annotation {_annotation_id(table, row)})" for row in rows[~keep].tolist()]
             record = _record(table, folder, image, size, rows[keep])
         records.append(record)
     return tuple(records), dropped
@@ -113,7 +113,7 @@ def _record(
         bbox_xywh=bbox_xywh,
         area=bbox_xywh[:, 2] * bbox_xywh[:, 3] if table.area is None else table.area[rows],
         crowd=np.zeros(len(rows), dtype=np.bool_) if table.crowd is None else table.crowd[rows],
-        annotation_ids=tuple(_annotation_id(table, row) for row in rows),
+        annotation_ids=tuple(_annotation_id(table, row) for row in rows.tolist()),
         segmentations=tuple(_segmentation(table, entry, folders, size) for entry in entries),
         source=image.source,
     )
@@ -123,8 +123,8 @@ def _boxes(table: Annotations, size: tuple[int, int], rows: Int64[np.ndarray, " 
     height, width = size
     if table.bbox_xywh is None:
         return np.array([[0.0, 0.0, width, height]]).repeat(len(rows), axis=0)
-    scale = np.array([width, height, width, height], dtype=np.float64)
-    return table.bbox_xywh[rows] * scale if table.has_fractions else table.bbox_xywh[rows]
+    boxes: Float64[np.ndarray, "n 4"] = table.bbox_xywh[rows]
+    return boxes * np.array([width, height, width, height], dtype=np.float64) if table.has_fractions else boxes
 
 
 def _segmentation(table: Annotations, entry: Any, folders: tuple[Path, ...], size: tuple[int, int]) -> Any:
@@ -137,7 +137,7 @@ def _segmentation(table: Annotations, entry: Any, folders: tuple[Path, ...], siz
 
 
 def _annotation_id(table: Annotations, row: int) -> int:
-    return int(row) + 1 if table.annotation_ids is None else table.annotation_ids[row]
+    return row + 1 if table.annotation_ids is None else table.annotation_ids[row]
 
 
 def _labels_of_model(table: Annotations, categories: Sequence[Category]) -> tuple[Int64[np.ndarray, " n"], list[str]]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from boxwright.data.annotations import Annotations
 from boxwright.data.image_check import ProgressCallback, first_names
@@ -24,6 +24,7 @@ DataSource = str | Path | ImageDataset | Mapping[str, ImageDataset]
 _READERS = Path(__file__).with_name("readers")
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Contract of a file in ``readers/``: one annotation format, as functions of a module.
 

@@ -21,7 +21,7 @@ from boxwright.data.images import normalize, resample
 from boxwright.data.input_format import InputFormat, Window
 from boxwright.data.loading.loader import collate, eval_loader, train_loader
 from boxwright.data.loading.sampler import BatchSampler, SampleKey
-from boxwright.data.loading.samples import EvalSet, ImageCache, TrainSet, read_record
+from boxwright.data.loading.samples import EvalSet, ImageCache, TrainSet
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.transforms.augment import Augmentation
 from boxwright.structures import Batch, Category, ImageSize
@@ -103,7 +103,7 @@ def test_eval_batches_by_hand(data: DetectionData) -> None:
     assert first.images.dtype == torch.float32
     assert first.sizes[:2] == [ImageSize(60, 100, 64, 64), ImageSize(70, 100, 64, 64)]
     assert first.targets[0].size == (64, 64)
-    expected = resample(read_record(data.records[0]), Window.whole(60, 100), 64, 64)
+    expected = resample(data.records[0].read(), Window.whole(60, 100), 64, 64)
     assert torch.equal(first.images[0], normalize(expected, FORMAT))
     x, y = 64 / 100, 64 / 60
     assert torch.allclose(
@@ -126,7 +126,7 @@ def test_eval_batches_have_equal_canvases(data: DetectionData) -> None:
     assert [batch.image_ids for batch in batches] == [[100 + i] * 2 for i in range(6)]
     for batch, canvas, one in zip(batches, CANVASES, data.records, strict=True):
         assert batch.padding_mask is None
-        expected = resample(read_record(one), Window.whole(one.height, one.width), *canvas)
+        expected = resample(one.read(), Window.whole(one.height, one.width), *canvas)
         assert torch.equal(batch.images, normalize(expected, KEPT).expand(2, -1, -1, -1))
         assert batch.sizes == [ImageSize(one.height, one.width, *canvas)] * 2
         assert {targets.size for targets in batch.targets} == {canvas}
@@ -145,7 +145,7 @@ def test_training_batches_are_padded_after_normalizing(data: DetectionData) -> N
     assert batch.padding_mask is not None
     for i, image_id in enumerate(batch.image_ids):
         one, (height, width) = data.records[image_id - 100], CANVASES[image_id - 100]
-        canvas = resample(read_record(one), Window.whole(one.height, one.width), height, width)
+        canvas = resample(one.read(), Window.whole(one.height, one.width), height, width)
         assert torch.equal(batch.images[i, :, :height, :width], normalize(canvas, KEPT))
         expected = torch.ones(70, 96, dtype=torch.bool)
         expected[:height, :width] = False
@@ -204,7 +204,7 @@ def test_a_sample_depends_on_seed_epoch_and_image_only(data: DetectionData) -> N
     assert draw(3, key) == draw(3, key) == draw(3, key, cache_bytes=10**6)
     assert len({draw(3, key), draw(4, key), draw(3, key._replace(epoch=2))}) == 3
     light = TrainSet(data, augmentation=Augmentation(flip=0.0), input_format=FORMAT, seed=3)[key._replace(light=True)]
-    plain = resample(read_record(data.records[4]), Window.whole(100, 100), 64, 64)
+    plain = resample(data.records[4].read(), Window.whole(100, 100), 64, 64)
     assert torch.equal(light.image, plain)
 
 

@@ -91,7 +91,9 @@ class TestLayouts:
         with pytest.raises(ValueError, match="is empty"):
             open_data(tmp_path, "train")
         (tmp_path / "notes.txt").write_text("no data")
-        with pytest.raises(ValueError, match=r"no split 'train'.* it has no annotation file of any split"):
+        with pytest.raises(
+            ValueError, match=r"no annotations of a known format; it holds notes\.txt; data for detection is"
+        ):
             open_data(tmp_path, "train")
         with pytest.raises(ValueError, match=r"notes\.txt is a file; give the data folder"):
             list_splits(tmp_path / "notes.txt")

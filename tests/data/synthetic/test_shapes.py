@@ -58,13 +58,13 @@ def test_images_match_the_file(drawn: Path) -> None:
     for split, size in (("train", 120), ("val", 20)):
         images = annotations(drawn, split)["images"]
         assert len(images) == size
-        for image in images:
-            with Image.open(drawn / "images" / image["file_name"]) as image:
-                assert image.size == (image["width"], image["height"])
+        for entry in images:
+            with Image.open(drawn / "images" / entry["file_name"]) as image:
+                assert image.size == (entry["width"], entry["height"])
             assert 192 <= min(image.size) <= max(image.size) <= 256
 
 
-def test_the_reader_has_nothing_to_say_about_it(drawn: Path) -> None:
+def test_a_drawn_set_is_read_without_notes(drawn: Path) -> None:
     for split, size in (("train", 120), ("val", 20)):
         data = open_data(drawn, split)
         assert len(data.records) == size

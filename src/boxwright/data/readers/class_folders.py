@@ -1,4 +1,4 @@
-"""Folders of classes, for classifiers: train/CLASS/*.jpg."""
+"""Folders of classes: train/CLASS/*.jpg; `boxwright crop` makes them from a data set for detection."""
 
 from __future__ import annotations
 
