@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from flat_options import train_options
 
 from boxwright.compose.detectors import read_checkpoint
 from boxwright.compose.train_options import TrainOptions
@@ -21,7 +22,6 @@ from boxwright.training.distributed import choose_device, choose_precision, init
 from boxwright.training.log import read_log
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.step import train_step
-from flat_options import train_options
 
 CPU = torch.device("cpu")
 WORKER = Path(__file__).with_name("two_processes.py")

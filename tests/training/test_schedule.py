@@ -10,7 +10,6 @@ import pytest
 from boxwright.compose.train_options import ScheduleOptions, TrainOptions
 from boxwright.training.schedule import Schedule
 
-
 RUN = ("epochs", "batch_size", "ema_decay")
 """Options that are not of the schedule by itself."""
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from flat_options import train_options
 from torch import nn
 
 from boxwright.detector import Detector
 from boxwright.structures import Batch, LossTotals, Targets
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.step import StepResult, train_step
-from flat_options import train_options
 
 CPU = torch.device("cpu")
 MakeDetector = Callable[..., Detector]

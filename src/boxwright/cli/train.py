@@ -21,6 +21,7 @@ from boxwright.compose.detectors import build_resolved, read_checkpoint
 from boxwright.compose.recipes import section_options
 from boxwright.compose.tasks import check_task, recipe_task
 from boxwright.data.masks import check_masks
+from boxwright.data.open import list_splits
 from boxwright.data.records import DetectionData, max_objects
 from boxwright.detector import Detector
 from boxwright.evaluation.limits import coco_limit, head_limits
