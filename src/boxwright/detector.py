@@ -16,6 +16,7 @@ from boxwright.data.images import normalize
 from boxwright.data.input_format import InputFormat
 from boxwright.detections import Detections
 from boxwright.layers.folding import fold_norms
+from boxwright.layers.freezing import frozen_norms
 from boxwright.ops.boxes import clip_to_sizes
 from boxwright.ops.finite import check_finite
 from boxwright.ops.mask_pasting import paste_masks
@@ -71,6 +72,13 @@ class Detector(nn.Module):
     def needs_masks(self) -> bool:
         """Whether it is trained on masks and predicts them."""
         return isinstance(self.head, MaskHead) and self.head.needs_masks
+
+    def train(self, mode: bool = True) -> Detector:
+        """Set the mode as ``nn.Module`` does, but for the norms of frozen parts: their statistics are frozen too."""
+        super().train(mode)
+        for norm in frozen_norms(self):
+            norm.eval()
+        return self
 
     def forward(
         self,

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 
 from boxwright.structures import Batch
-from boxwright.training import loop, planning
+from boxwright.training import log, loop, planning
 from boxwright.training.budget import Plan
 from boxwright.training.checkpoint import Progress
 from boxwright.training.interrupt import Interrupted
@@ -44,7 +44,7 @@ STAGES = {
 @pytest.fixture(autouse=True)
 def every_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """Log every step, whenever it is done."""
-    monkeypatch.setattr(loop, "LOG_INTERVAL", 0.0)
+    monkeypatch.setattr(log, "LOG_INTERVAL", 0.0)
 
 
 @pytest.fixture

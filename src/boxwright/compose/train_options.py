@@ -74,9 +74,7 @@ class OptimizerOptions:
         _check_range("train.optimizer", vars(self), least=("weight_decay", "max_grad_norm"), below_one=("momentum",))
         for name, factor in (self.lr_factors or {}).items():
             if not (math.isfinite(factor) and factor > 0):
-                raise ValueError(
-                    f"train.optimizer.lr_factors.{name} is a finite number greater than 0, not {factor}"
-                )
+                raise ValueError(f"train.optimizer.lr_factors.{name} is a finite number greater than 0, not {factor}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,8 +224,8 @@ class TrainOptions:
         _check_range("train", vars(self), positive=positive, below_one=("ema_decay",))
         if self.batch_size % self.batches.accumulate_steps:
             raise ValueError(
-                f"train.batch_size is a multiple of train.batches.accumulate_steps, and {self.batch_size} is not one of "
-                f"{self.batches.accumulate_steps}"
+                f"train.batch_size is a multiple of train.batches.accumulate_steps, and {self.batch_size} is not one "
+                f"of {self.batches.accumulate_steps}"
             )
         if self.steps is not None and self.budget is not None:
             raise ValueError("train.steps and train.budget both say how long to train; give one")
@@ -241,7 +239,8 @@ class TrainOptions:
             )
         if (self.schedule.no_aug_epochs or 0) > self.epochs:
             raise ValueError(
-                f"train.schedule.no_aug_epochs is at most train.epochs, {self.epochs}, not {self.schedule.no_aug_epochs}"
+                f"train.schedule.no_aug_epochs is at most train.epochs, {self.epochs}, "
+                f"not {self.schedule.no_aug_epochs}"
             )
 
 

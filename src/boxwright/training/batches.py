@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -36,6 +37,33 @@ def training_batches(run: Run, rank: Rank, schedule: Schedule, start_step: int) 
         groups=_groups(run, together),
     )
     return iter(_loader(run, sampler, rank))
+
+
+def leave_out_empty(run: Run) -> Run:
+    """Leave out the images without any annotation, where the options say so.
+
+    Source: torchvision's and mmdetection's training, which take images that show nothing but crowds in.
+
+    Raises:
+        ValueError: no image is left.
+    """
+    if not run.options.batches.skip_empty_images:
+        return run
+    records = tuple(record for record in run.data.records if len(record.labels))
+    if not records:
+        raise ValueError(
+            f"{run.data.source}: no image has an object; to train on images without objects, "
+            "--train.batches.skip_empty_images false"
+        )
+    left_out = len(run.data.records) - len(records)
+    if left_out and run.console is not None:
+        run.console.print(
+            f"{left_out} of {len(run.data.records)} images have no objects and are left out "
+            "(--train.batches.skip_empty_images false trains on them)",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return replace(run, data=replace(run.data, records=records))
 
 
 def batches_of_size(run: Run, rank: Rank, size: int) -> Iterator[Batch]:

@@ -84,7 +84,9 @@ def resume(
     if "optimizer" not in state or "progress" not in state:
         raise ValueError(f"{path}: only holds weights to predict with; resume from the run's {LAST}")
     if (average is None) != ("ema" not in state):
-        raise ValueError(f"{path}: train.ema_decay has been switched since; a run is resumed with the options it began with")
+        raise ValueError(
+            f"{path}: train.ema_decay has been switched since; a run is resumed with the options it began with"
+        )
     try:
         detector.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])

@@ -1,13 +1,10 @@
-"""What a run shows while it goes."""
+"""The progress of a run on the console."""
 
 from __future__ import annotations
 
 import resource
 import sys
 import time
-from collections.abc import Mapping
-from types import TracebackType
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -20,19 +17,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from boxwright.training.callbacks import Callback, EvaluationEvent, StepEvent
 from boxwright.training.measures import summary_metrics
-from boxwright.training.step import StepResult
 
 PLAIN_INTERVAL = 20.0
 
 
-class Display:
+class Display(Callback):
     """A progress bar on a terminal, a line now and then elsewhere.
 
     Args:
         steps: of the whole run.
         step: steps done.
-        console: where to; silent where None.
+        console: silent where None.
     """
 
     def __init__(self, steps: int, step: int, console: Console | None) -> None:
@@ -51,31 +48,24 @@ class Display:
                 console=console,
             )
             self._task = self._bar.add_task("training", total=steps, completed=step, numbers="")
-
-    def __enter__(self) -> Display:
-        if self._bar is not None:
             self._bar.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
 
-    def step(self, done: int, result: StepResult, lr: float, images_per_second: float, seconds_left: float) -> None:
-        """Show where the run stands after ``done`` steps."""
-        numbers = f"loss {result.loss:.2f}  lr {lr:.1e}  {images_per_second:.1f} img/s  {_memory()}"
+    def on_step(self, event: StepEvent) -> None:
+        numbers = f"loss {event.loss:.2f}  lr {event.lr:.1e}  {event.images_per_second:.1f} img/s  {_memory()}"
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, numbers=numbers)
+            self._bar.update(self._task, completed=event.step, numbers=numbers)
         elif self.console is not None and time.monotonic() - self._spoke >= PLAIN_INTERVAL:
             self._spoke = time.monotonic()
-            self.console.print(f"step {done}/{self.steps}  {numbers}  {_clock(seconds_left)} left", soft_wrap=True)
+            left = _clock(event.seconds_left)
+            self.console.print(f"step {event.step}/{self.steps}  {numbers}  {left} left", soft_wrap=True)
 
-    def evaluation(self, done: int, metrics: Mapping[str, Any], *, best: bool) -> None:
-        """A line that stays: what was measured after ``done`` steps, and whether it is the best so far."""
-        numbers = [f"{name} {value:.3f}" for name, value in summary_metrics(metrics).items()]
-        line = "  ".join([f"step {done}/{self.steps}", *numbers, *(["best so far"] if best else [])])
+    def on_evaluation(self, event: EvaluationEvent) -> None:
+        numbers = [f"{name} {value:.3f}" for name, value in summary_metrics(event.metrics).items()]
+        line = "  ".join([f"step {event.step}/{self.steps}", *numbers, *(["best so far"] if event.best else [])])
         if self.console is not None:
             self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 
 
-class Rank(NamedTuple):
-    """This process among all that train: ``index`` from 0, ``world_size`` of them, and its device."""
+@dataclass(frozen=True)
+class Rank:
+    """This process among all that train.
+
+    Args:
+        index: from 0.
+        world_size: number of processes.
+        device: of this process.
+    """
 
     index: int
     world_size: int
@@ -38,6 +46,15 @@ def init_distributed(device: str) -> Rank:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     return Rank(dist.get_rank() if dist.is_initialized() else 0, count, chosen)
+
+
+def highest(number: int, rank: Rank) -> int:
+    """Return the highest of the numbers of all processes, each of which must ask."""
+    if rank.world_size == 1:
+        return number
+    numbers = torch.tensor([number], device=rank.device)
+    dist.all_reduce(numbers, dist.ReduceOp.MAX)
+    return int(numbers.item())
 
 
 def choose_precision(name: str, device: torch.device) -> Literal["float32", "bfloat16"]:

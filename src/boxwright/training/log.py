@@ -1,13 +1,19 @@
-"""What a run writes while it goes: JSON lines, and tensorboard where it is installed."""
+"""The log of a run: JSON lines, and tensorboard where it is installed."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from boxwright.training.callbacks import Callback, EvaluationEvent, StepEvent
+
 LOG = "log.jsonl"
+
+LOG_INTERVAL = 1.0
+"""Seconds between rows of steps, at least."""
 
 
 @runtime_checkable
@@ -17,7 +23,7 @@ class _Writer(Protocol):
     def close(self) -> None: ...
 
 
-class RunLog:
+class RunLog(Callback):
     """Appends one JSON object per line to ``log.jsonl``.
 
     Rows have a ``kind``: ``train`` (step, epoch, loss, losses, lr, gradient_norm, images_per_second, image_size) or
@@ -26,16 +32,39 @@ class RunLog:
 
     Args:
         folder: of the run.
-        step: where the run stands; rows from beyond it, of steps that will be done again, are dropped.
+        step: steps done; rows from beyond it, of steps that will be done again, are dropped.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / LOG
-        kept = [row for row in read_log(folder) if row["step"] <= step] if step else []
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        rows = [row for row in read_log(folder) if row["step"] <= step] if step else []
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         self._tensorboard = _tensorboard(folder, step)
+        self._wrote = time.monotonic()
+
+    def on_step(self, event: StepEvent) -> None:
+        now = time.monotonic()
+        if now - self._wrote < LOG_INTERVAL and event.step not in (1, event.steps):
+            return
+        self._wrote = now
+        row = {
+            "step": event.step,
+            "epoch": round(event.epoch, 3),
+            "loss": event.loss,
+            "losses": dict(event.losses),
+            "lr": event.lr,
+            "gradient_norm": event.gradient_norm,
+            "images_per_second": event.images_per_second,
+            "image_size": event.image_size,
+            "seconds": event.seconds,
+        }
+        self.write("train", row)
+
+    def on_evaluation(self, event: EvaluationEvent) -> None:
+        self.write("eval", {"step": event.step, **event.metrics, "seconds": event.seconds})
 
     def write(self, kind: str, row: Mapping[str, Any]) -> None:
+        """Append a row."""
         with self.path.open("a") as file:
             file.write(json.dumps({"kind": kind, **row}) + "\n")
         if self._tensorboard is not None:
@@ -48,7 +77,7 @@ class RunLog:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's log; a last line that was cut off while it was written is left out."""
+    """Read the rows of a run's log; a last line that was cut off while it was written is left out."""
     path = folder / LOG
     rows = []
     for line in path.read_text().splitlines() if path.is_file() else []:
@@ -60,13 +89,13 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _scalars(row: Mapping[str, Any]) -> list[tuple[str, float]]:
-    found = []
+    scalars = []
     for name, value in row.items():
         if isinstance(value, Mapping):
-            found += [(f"{name}/{inner}", float(v)) for inner, v in value.items() if isinstance(v, int | float)]
+            scalars += [(f"{name}/{inner}", float(v)) for inner, v in value.items() if isinstance(v, int | float)]
         elif isinstance(value, int | float) and name != "step":
-            found.append((name, float(value)))
-    return found
+            scalars.append((name, float(value)))
+    return scalars
 
 
 def _tensorboard(folder: Path, step: int) -> _Writer | None:

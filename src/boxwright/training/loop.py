@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import closing, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +17,11 @@ from boxwright.compose.train_options import seconds
 from boxwright.detector import Detector
 from boxwright.structures import Batch
 from boxwright.training import checkpoint
-from boxwright.training.batches import training_batches
+from boxwright.training.batches import leave_out_empty, training_batches
+from boxwright.training.callbacks import Callback, CheckpointEvent, EvaluationEvent, StepEvent, StopRequest
 from boxwright.training.checkpoint import BEST, LAST, Progress
 from boxwright.training.display import Display
-from boxwright.training.distributed import Rank, choose_precision, init_distributed
+from boxwright.training.distributed import Rank, choose_precision, highest, init_distributed
 from boxwright.training.interrupt import Interrupted, stop_on_interrupt
 from boxwright.training.log import RunLog
 from boxwright.training.measures import primary_metric
@@ -29,18 +31,19 @@ from boxwright.training.planning import plan_run
 from boxwright.training.run import RECIPE, WEIGHTS, Run
 from boxwright.training.schedule import Schedule
 from boxwright.training.step import StepResult, train_step
+from boxwright.training.sync_norms import sync_norms
 
 SAVE_INTERVAL = 300.0
 """Seconds between checkpoints, evaluations aside."""
-LOG_INTERVAL = 1.0
-"""Seconds between rows of the log, at least."""
+
+GO_ON, STOP, INTERRUPT = range(3)
 
 
 def train(run: Run, *, resume: bool = False) -> Progress:
-    """Train to the end of the schedule.
+    """Train to the end of the schedule, or until a callback asks to stop.
 
     Args:
-        run: what and how.
+        run: all that training consists of.
         resume: go on from the run's last checkpoint instead of beginning.
 
     Raises:
@@ -48,13 +51,7 @@ def train(run: Run, *, resume: bool = False) -> Progress:
         Interrupted: the user pressed Ctrl-C; the state is saved.
     """
     rank = init_distributed(run.options.runtime.device)
-    # What "auto" comes to here is stored, so that a run resumed elsewhere computes as it began.
-    precision = choose_precision(run.options.runtime.precision, rank.device)
-    run = replace(
-        run,
-        options=replace(run.options, runtime=replace(run.options.runtime, precision=precision)),
-        recipe=_with_precision(run.recipe, precision),
-    )
+    run = leave_out_empty(_with_precision(run, rank))
     detector = run.detector.to(rank.device).train()
     if rank.device.type == "cpu":
         # Convolutions on a CPU are fastest with channels last.
@@ -64,20 +61,24 @@ def train(run: Run, *, resume: bool = False) -> Progress:
     if resume:
         progress = checkpoint.resume(run.folder / LAST, detector, average, optimizer)
     else:
-        fixed = plan_run(run, rank)
-        progress = Progress(step=0, steps=fixed.steps, evaluations=fixed.evaluations)
+        plan = plan_run(run, rank)
+        progress = Progress(step=0, steps=plan.steps, evaluations=plan.evaluations)
         if rank.is_first:
             _write_beginning(run)
     return _Loop(run, rank, detector, optimizer, average, progress).go()
 
 
-def _with_precision(recipe: dict[str, Any], precision: str) -> dict[str, Any]:
-    runtime = {**recipe["train"]["runtime"], "precision": precision}
-    return {**recipe, "train": {**recipe["train"], "runtime": runtime}}
+def _with_precision(run: Run, rank: Rank) -> Run:
+    """The run with the precision that "auto" comes to here: stored, so that a run resumed elsewhere computes alike."""
+    precision = choose_precision(run.options.runtime.precision, rank.device)
+    recipe = dict(run.recipe["train"])
+    recipe["runtime"] = {**recipe["runtime"], "precision": precision}
+    options = replace(run.options, runtime=replace(run.options.runtime, precision=precision))
+    return replace(run, options=options, recipe={**run.recipe, "train": recipe})
 
 
 def _write_beginning(run: Run) -> None:
-    """What the run begins with. An earlier one here, which came to nothing, may have begun otherwise."""
+    """Write what the run begins with. An earlier one here, which came to nothing, may have begun otherwise."""
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / RECIPE).write_text(yaml.safe_dump(run.recipe, sort_keys=False))
     (run.folder / WEIGHTS).unlink(missing_ok=True)
@@ -100,51 +101,62 @@ class _Loop:
         self.schedule = Schedule(progress.steps, run.options, len(run.data.records))
         self.model: nn.Module = detector
         if rank.world_size > 1:
+            if run.options.runtime.sync_norms:
+                sync_norms(detector)
             devices = [rank.device.index] if rank.device.type == "cuda" else None
             self.model = nn.parallel.DistributedDataParallel(detector, device_ids=devices)
+        self.callbacks: list[Callback] = []
+        self.stop = StopRequest()
         self.session_start = time.monotonic()
         self.seconds_before = progress.seconds
         self.first_step = progress.step
         self.evaluating = self.last_evaluation = 0.0
 
     def go(self) -> Progress:
-        log = RunLog(self.run.folder, self.progress.step) if self.rank.is_first else None
-        console = self.run.console if self.rank.is_first else None
-        with (
-            closing(log) if log is not None else nullcontext(),
-            Display(self.progress.steps, self.progress.step, console) as display,
-        ):
-            self._steps(log, display)
-        return self.progress
-
-    def _steps(self, log: RunLog | None, display: Display) -> None:
+        """Train; callbacks are of the first process alone, and closed whatever happens."""
         run, progress = self.run, self.progress
-        saved = logged = time.monotonic()
-        with stop_on_interrupt() as stop:
-            batches = training_batches(run, self.rank, self.schedule, progress.step)
+        with ExitStack() as stack:
+            if self.rank.is_first:
+                self.callbacks = [RunLog(run.folder, progress.step)]
+                self.callbacks += [Display(progress.steps, progress.step, run.console), *run.callbacks]
+            for callback in self.callbacks:
+                stack.callback(callback.close)
+            self._steps()
+        return progress
+
+    def _steps(self) -> None:
+        progress = self.progress
+        saved = time.monotonic()
+        with stop_on_interrupt() as interrupt:
+            batches = training_batches(self.run, self.rank, self.schedule, progress.step)
             for step in range(progress.step, progress.steps):
                 start = time.monotonic()
                 batch = next(batches)
                 result, lr = self._step(step, batch)
-                now = time.monotonic()
                 progress.step = step + 1
                 progress.seconds = self._seconds()
-                rate = run.options.batch_size / (now - start)
-                left = progress.seconds / progress.step * (progress.steps - progress.step)
-                display.step(progress.step, result, lr, rate, left)
-                if log is not None and (now - logged >= LOG_INTERVAL or progress.step in (1, progress.steps)):
-                    logged = now
-                    log.write("train", self._row(result, lr, rate, batch))
+                self._tell_step(result, lr, time.monotonic() - start, batch)
+                evaluates = self.schedule.evaluates_after(step, progress.evaluations) and self._affords_evaluation()
+                if evaluates:
+                    self._evaluate()
                 # Asked once: Ctrl-C between saving and stopping must not stop without saving.
-                stopping = stop.asked and progress.step < progress.steps
-                if self.schedule.evaluates_after(step, progress.evaluations) and self._affords_evaluation():
-                    self._evaluate(log, display)
-                    saved = time.monotonic()
-                elif stopping or now - saved > SAVE_INTERVAL:
+                verdict = self._verdict(interrupt.asked)
+                if verdict == STOP and not evaluates:
+                    self._evaluate()
+                elif not evaluates and (verdict == INTERRUPT or time.monotonic() - saved > SAVE_INTERVAL):
                     self._save(LAST)
-                    saved = time.monotonic()
-                if stopping:
+                elif not evaluates:
+                    continue
+                saved = time.monotonic()
+                if verdict == INTERRUPT:
                     raise Interrupted
+                if verdict == STOP:
+                    break
+
+    def _verdict(self, is_interrupted: bool) -> int:
+        """Decide how to go on after a step, in all processes alike; nothing can stop the last one."""
+        wish = INTERRUPT if is_interrupted else STOP if self.stop else GO_ON
+        return GO_ON if self.progress.step == self.progress.steps else highest(wish, self.rank)
 
     def _step(self, step: int, batch: Batch) -> tuple[StepResult, float]:
         # Noise is a function of seed, step and process: a resumed run draws what the unbroken one drew.
@@ -155,21 +167,23 @@ class _Loop:
             self.average.update(self.detector, self.schedule.ema_decay(step))
         return result, lr
 
-    def _row(self, result: StepResult, lr: float, rate: float, batch: Batch) -> dict[str, Any]:
-        samples = self.progress.step * self.run.options.batch_size
-        return {
-            "step": self.progress.step,
-            "epoch": round(samples / len(self.run.data.records), 3),
-            "loss": result.loss,
-            "losses": result.losses,
-            "lr": lr,
-            "gradient_norm": result.gradient_norm,
-            "images_per_second": rate,
-            "image_size": batch.images.shape[-1],
-            "seconds": self.progress.seconds,
-        }
+    def _tell_step(self, result: StepResult, lr: float, duration: float, batch: Batch) -> None:
+        progress, images = self.progress, self.run.options.batch_size
+        event = StepEvent(
+            **self._state(),
+            epoch=progress.step * images / len(self.run.data.records),
+            loss=result.loss,
+            losses=result.losses,
+            lr=lr,
+            gradient_norm=result.gradient_norm,
+            images_per_second=images / duration,
+            image_size=batch.images.shape[-1],
+            seconds_left=progress.seconds / progress.step * (progress.steps - progress.step),
+        )
+        self._tell(lambda callback: callback.on_step(event))
 
-    def _evaluate(self, log: RunLog | None, display: Display) -> None:
+    def _evaluate(self) -> None:
+        """Evaluate and save, in the first process."""
         if not self.rank.is_first:
             return
         progress, run = self.progress, self.run
@@ -185,30 +199,40 @@ class _Loop:
         self.evaluating += self.last_evaluation
         progress.seconds = self._seconds()
         name, value = primary_metric(metrics)
-        # Without any object to find AP is -1, never better than before; a run has its best all the same.
+        # Without any object AP is -1, never better than before; a run has its best all the same.
         best = value > progress.best or not (run.folder / BEST).is_file()
         if best:
             progress.measure, progress.best = name, value
-        if log is not None:
-            log.write("eval", {"step": progress.step, **metrics, "seconds": progress.seconds})
-        display.evaluation(progress.step, metrics, best=best)
+        event = EvaluationEvent(**self._state(), metrics=metrics, measure=name, value=value, best=best)
+        self._tell(lambda callback: callback.on_evaluation(event))
         self._save(LAST)
         if best:
             self._save(BEST)
 
     def _save(self, name: str) -> None:
-        if self.rank.is_first:
-            checkpoint.save(
-                self.run.folder / name,
-                self.detector,
-                self.average,
-                self.run.recipe,
-                optimizer=self.optimizer if name == LAST else None,
-                progress=self.progress,
-            )
+        if not self.rank.is_first:
+            return
+        checkpoint.save(
+            self.run.folder / name,
+            self.detector,
+            self.average,
+            self.run.recipe,
+            optimizer=self.optimizer if name == LAST else None,
+            progress=self.progress,
+        )
+        event = CheckpointEvent(**self._state(), path=self.run.folder / name)
+        self._tell(lambda callback: callback.on_checkpoint(event))
+
+    def _tell(self, tell: Callable[[Callback], None]) -> None:
+        for callback in self.callbacks:
+            tell(callback)
+
+    def _state(self) -> dict[str, Any]:
+        progress = self.progress
+        return {"step": progress.step, "steps": progress.steps, "seconds": progress.seconds, "stop": self.stop}
 
     def _affords_evaluation(self) -> bool:
-        """Whether steps and last evaluation still end within the budget if one is made now; the last one always is.
+        """Tell if steps and last evaluation still end within the budget if one is made now; the last one always is.
 
         The steps are fixed. Where the machine has become slower since they were, evaluations on the way give way.
         """

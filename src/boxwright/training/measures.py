@@ -1,4 +1,4 @@
-"""What is said of metrics in a line, and which of them decides."""
+"""The metrics of a line, and the one that decides."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def summary_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a line by name: top-1 and top-5, or AP and AP50 and those of masks where they are found."""
+    """Pick the numbers of a line by name: top-1 and top-5, or AP and AP50, and those of masks where there are any."""
     if "top1" in metrics:
         return {"top-1": metrics["top1"], "top-5": metrics["top5"]}
     numbers = {"AP": metrics["AP"], "AP50": metrics["AP50"]}
@@ -17,7 +17,7 @@ def summary_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def primary_metric(metrics: Mapping[str, Any]) -> tuple[str, float]:
-    """Name and value of the number that says which weights are best: what the detector was made for decides."""
+    """Return name and value of the metric that decides about the best weights, after the detector's task."""
     numbers = summary_metrics(metrics)
     name = next(name for name in ("top-1", "mask AP", "AP") if name in numbers)
     return name, numbers[name]

@@ -1,8 +1,9 @@
-"""What a training run consists of."""
+"""The parts of a training run."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,13 +14,13 @@ from boxwright.compose.train_options import TrainOptions
 from boxwright.data.records import DetectionData
 from boxwright.data.transforms.augment import Augmentation
 from boxwright.detector import Detector
+from boxwright.training.callbacks import Callback
 
 RECIPE = "recipe.yaml"
 """The resolved recipe in the folder of a run, for people to read; checkpoints have their own copy."""
 
-
 WEIGHTS = "backbone_weights.json"
-"""Likewise, of a run whose backbone came from another one: from where, and the names of all tensors."""
+"""Likewise, of a run whose backbone was loaded from another one: its source, and the names of all tensors."""
 
 
 @runtime_checkable
@@ -29,8 +30,7 @@ class Evaluate(Protocol):
     num_images: int
 
     def __call__(self, detector: Detector, limit: int | None = None) -> dict[str, Any]:
-        """Metrics by name, as ``measures.summary_metrics`` reads them; of the first ``limit`` images only
-        where given."""
+        """Measure: metrics by name, as ``measures.summary_metrics`` reads them; of ``limit`` images where given."""
         ...
 
 
@@ -39,15 +39,16 @@ class Run:
     """All that a training run consists of.
 
     Args:
-        detector: what is trained; fresh, or with the weights to start from.
+        detector: to be trained; fresh, or with the weights to start from.
         recipe: the resolved recipe that it was built from.
-        data: what it is trained on.
-        augmentation: what happens to images on the way.
-        options: how it is trained.
-        folder: where the recipe, checkpoints and the log go; made when training begins.
+        data: images to train on, with their objects.
+        augmentation: random changes of the images.
+        options: of training.
+        folder: of the recipe, checkpoints and the log; made when training begins.
         evaluate: measures it on the validation split; None where there is none.
-        console: where progress is shown; silent where None.
-        backbone_weights: what the backbone was taken over from, for ``backbone_weights.json``; None where it is fresh.
+        callbacks: hear of steps, evaluations and checkpoints.
+        console: shows progress; silent where None.
+        backbone_weights: source of the backbone's weights, for ``backbone_weights.json``; None where it is fresh.
         began: ``time.monotonic()`` when the user's budget began to run; now where not given.
     """
 
@@ -58,6 +59,7 @@ class Run:
     options: TrainOptions
     folder: Path
     evaluate: Evaluate | None = None
+    callbacks: Sequence[Callback] = ()
     console: Console | None = None
     backbone_weights: dict[str, Any] | None = None
     began: float = field(default_factory=time.monotonic)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
@@ -22,6 +22,7 @@ class StepResult(NamedTuple):
 
     @property
     def loss(self) -> float:
+        """The sum of the terms."""
         return sum(self.losses.values())
 
 
@@ -39,15 +40,15 @@ def train_step(
     images are spread does not change its gradient.
 
     Args:
-        detector: what is trained.
+        detector: to be trained.
         model: the same, or its wrapper that averages gradients over processes.
         optimizer: of its parameters.
         batch: this process's images of the step.
         options: of the training.
-        device: where the detector is.
+        device: of the detector.
 
     Raises:
-        ValueError: the loss is not finite.
+        ValueError: the loss is not finite, or the images are too small for a batch norm.
     """
     optimizer.zero_grad(set_to_none=True)
     terms: dict[str, float] = {}
@@ -63,7 +64,7 @@ def train_step(
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model.require_backward_grad_sync = i == len(parts) - 1
         with torch.autocast(device.type, torch.bfloat16, enabled=options.runtime.precision == "bfloat16"):
-            output = model(images, mask, targets)
+            output = _forward(model, images, mask, targets)
         losses = detector.loss(output, targets, totals)
         torch.stack(list(losses.values())).sum().backward()
         for name, value in zip(losses, torch.stack(list(losses.values())).detach().tolist(), strict=True):
@@ -76,6 +77,20 @@ def train_step(
         )
     optimizer.step()
     return result
+
+
+def _forward(model: nn.Module, images: Tensor, padding_mask: Tensor | None, targets: Sequence[Targets]) -> Any:
+    try:
+        return model(images, padding_mask, targets)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        count, _, height, width = images.shape
+        raise ValueError(
+            f"a batch norm has nothing to average: a batch of {count} image of {width} x {height} pixels comes down to "
+            "one cell; give a larger --image-size, or more images to a batch (train.batch_size, divided by processes "
+            "and train.batches.accumulate_steps)"
+        ) from error
 
 
 def _totals(detector: Detector, batch: Batch, device: torch.device) -> LossTotals:
@@ -94,17 +109,9 @@ def _parts(batch: Batch, count: int) -> list[Batch]:
     size = -(-len(batch.targets) // count)
     parts = []
     for first in range(0, len(batch.targets), size):
-        chosen = slice(first, first + size)
-        mask = None if batch.padding_mask is None else batch.padding_mask[chosen]
-        parts.append(
-            Batch(
-                batch.images[chosen],
-                mask,
-                batch.targets[chosen],
-                batch.sizes[chosen],
-                batch.image_ids[chosen],
-            )
-        )
+        part = slice(first, first + size)
+        mask = None if batch.padding_mask is None else batch.padding_mask[part]
+        parts.append(Batch(batch.images[part], mask, batch.targets[part], batch.sizes[part], batch.image_ids[part]))
     return parts
 
 
