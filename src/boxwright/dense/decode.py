@@ -1,101 +1,107 @@
-"""From the scores and offsets of dense heads to detections."""
+"""From the predictions of dense heads to detections."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torchvision.ops import batched_nms
 
-from boxwright.detections import Detections
-from boxwright.ops.boxes import at_least_float32, clip_xyxy, resized
-from boxwright.ops.finite import check_finite
-from boxwright.structures import ImageSize
+from boxwright.dense.options import DenseDetectionOptions
+from boxwright.dense.output import DenseOutput
+from boxwright.dense.soft_nms import soft_nms
+from boxwright.ops.boxes import at_least_float32, clip_to_sizes
+from boxwright.ops.finite import nan_like_any
+from boxwright.ops.nms import nms_top_k
+from boxwright.structures import Decoded
 
-Decode = Callable[[Tensor, Tensor], Tensor]
-"""(offsets, anchors), both (n, 4), to corner boxes in pixels of the network's input."""
-
-Suppress = Callable[[Detections], Detections]
-"""Candidates of one image, in any order, to those that are kept, best first."""
+DecodeBoxes = Callable[[Tensor, Tensor], Tensor]
+"""(offsets, anchors), both (..., 4), to corner boxes in pixels of the network input."""
 
 
-def dense_detections(
-    scores: Sequence[Float[Tensor, "b _a k"]],
-    offsets: Sequence[Float[Tensor, "b _a 4"]],
-    anchors: Sequence[Float[Tensor, "_a 4"]],
-    image_sizes: Sequence[ImageSize],
-    *,
-    decode: Decode,
-    suppress: Suppress,
-    score_threshold: float,
-    pre_nms_top_k: int,
-    max_detections: int,
-) -> list[Detections]:
-    """Detections of each image, best first, in pixels of the original image.
+def decode_dense(
+    output: DenseOutput, decode_boxes: DecodeBoxes, options: DenseDetectionOptions, *, per_level: bool
+) -> Decoded:
+    """Select the best (anchor, class) pairs, cut their boxes to the image and suppress those that better ones cover.
 
-    Of each level the best (anchor, class) pairs above the threshold are decoded, cut to the image and, over all
-    levels together, suppressed by better ones. Of equal scores the first is the better one.
+    Of equal scores the first is the better one.
 
     Args:
-        scores: of each level, in [0, 1].
-        offsets: of each level, what ``decode`` takes.
-        anchors: of each level, in pixels of the network's input.
-        image_sizes: one per image.
-        decode: offsets and anchors to boxes.
-        suppress: candidates to what is kept of them.
-        score_threshold: pairs that do not exceed it are left out.
-        pre_nms_top_k: most pairs of a level.
-        max_detections: most detections of an image.
-
-    Raises:
-        ValueError: scores or offsets are not numbers.
+        output: of a dense head.
+        decode_boxes: offsets and anchors to boxes.
+        options: thresholds and limits.
+        per_level: ``pre_nms_top_k`` pairs of each level, or of all levels together.
 
     Source: Lin et al., RetinaNet, ICCV 2017, section 4.1. Checked against torchvision 0.29.2's RetinaNet and FCOS,
-    which leave the order of equal scores to chance.
+    which leave the order of equal scores to chance, and against effdet 0.4.1.
     """
-    check_finite((*scores, *offsets))
-    num_classes = scores[0].shape[-1]
-    found = []
-    for image, size in enumerate(image_sizes):
-        candidates = []
-        for level_scores, level_offsets, level_anchors in zip(scores, offsets, anchors, strict=True):
-            flat = at_least_float32(level_scores[image]).flatten()
-            places = _best(flat, score_threshold, pre_nms_top_k)
-            at = places // num_classes
-            boxes = decode(level_offsets[image, at], level_anchors[at])
-            boxes = clip_xyxy(boxes, size.input_height, size.input_width)
-            candidates.append(Detections(boxes, flat[places], places % num_classes))
-        together = Detections(
-            torch.cat([level.boxes for level in candidates]),
-            torch.cat([level.scores for level in candidates]),
-            torch.cat([level.labels for level in candidates]),
+    boxes, scores, labels, best = [], [], [], []
+    levels = output if per_level else output.joined()
+    for logits, offsets, anchors, centerness in levels.by_level():
+        best_of_anchor = _scores(logits.amax(-1, keepdim=True), centerness)[..., 0]
+        anchor, label, score = _best_pairs(logits, centerness, best_of_anchor, options.pre_nms_top_k)
+        boxes.append(decode_boxes(take_rows(offsets, anchor), anchors[anchor]))
+        scores.append(score)
+        labels.append(label)
+        # The maximum is not a number where any class is not.
+        best.append(best_of_anchor)
+    diverged = nan_like_any(*best, *output.offsets)[:, None]
+    box, score, label = clip_to_sizes(torch.cat(boxes, 1), output.valid_sizes), torch.cat(scores, 1), torch.cat(labels, 1)
+    valid = score > options.score_threshold
+    if options.soft_nms:
+        kept, score, valid = soft_nms(box, score, label, valid, max_detections=options.max_detections)
+    else:
+        kept, valid = nms_top_k(
+            box, score, label, valid, threshold=options.nms_threshold, count=options.max_detections
         )
-        kept, best = suppress(together), slice(max_detections)
-        corners = resized(kept.boxes[best], (size.input_height, size.input_width), (size.height, size.width))
-        found.append(Detections(corners, kept.scores[best], kept.labels[best]))
-    return found
+        score = score.gather(1, kept)
+    return Decoded(take_rows(box, kept), score + diverged, label.gather(1, kept), valid)
 
 
-def hard_nms(candidates: Detections, threshold: float) -> Detections:
-    """Leave out what overlaps a better one of its class by more than ``threshold`` (IoU, in [0, 1]).
+def stable_top_k(scores: Float[Tensor, "b n"], count: int) -> Int[Tensor, "b m"]:
+    """Find the indices of the ``count`` largest scores of each row, or of all; of equal ones the first is larger.
 
-    What is left is best first; equal scores keep their order, which torchvision leaves to chance.
+    Args:
+        scores: at least 0.
+        count: as many, or all where there are fewer.
     """
-    # Classes are set apart by adding to coordinates: in float32 many classes would cost them their fraction.
-    boxes, scores = candidates.boxes.double(), candidates.scores.double()
-    keep = batched_nms(boxes, scores, candidates.labels, threshold).sort().values
-    keep = keep[candidates.scores[keep].sort(descending=True, stable=True).indices]
-    return candidates.select(keep)
+    if torch.compiler.is_compiling() or scores.dtype != torch.float32:
+        return scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    # Top k leaves the order of equal keys to chance, so that every key is another one: bits of a number that is not
+    # negative are ordered as the number is, and below them stands the index, the first one highest.
+    size = scores.shape[1]
+    backward = torch.arange(size - 1, -1, -1, device=scores.device)
+    keys = (scores.view(torch.int32).long() << 32) | backward
+    return size - 1 - (keys.topk(min(count, size), dim=1).values & 0xFFFFFFFF)
 
 
-def _best(scores: Float[Tensor, " s"], threshold: float, count: int) -> Int[Tensor, " n"]:
-    """Places of the best scores above the threshold, best first."""
-    (places,) = torch.where(scores > threshold)
-    found = scores[places]
-    if len(found) > count:
-        # Top k leaves the order of equal scores to chance; what it says for sure is the least score.
-        places = places[found >= found.topk(count, sorted=False).values.min()]
-        found = scores[places]
-    return places[found.sort(descending=True, stable=True).indices[:count]]
+def take_rows(x: Float[Tensor, "b n d"], index: Int[Tensor, "b m"]) -> Float[Tensor, "b m d"]:
+    """Select rows of each image."""
+    image = torch.arange(x.shape[0], device=x.device)[:, None]
+    return x[image, index]
+
+
+def _best_pairs(
+    logits: Float[Tensor, "b a k"],
+    centerness: Float[Tensor, "b a 1"] | None,
+    best_of_anchor: Float[Tensor, "b a"],
+    count: int,
+) -> tuple[Int[Tensor, "b n"], Int[Tensor, "b n"], Float[Tensor, "b n"]]:
+    """Anchors, classes and scores of the best pairs, best first.
+
+    The best ``count`` pairs are among the classes of the ``count`` anchors whose best class has the highest score:
+    scores of all other pairs are not computed.
+    """
+    # In the order of the anchors, so that of equal scores the first anchor's stays the first.
+    anchor = stable_top_k(best_of_anchor, count).sort(1).values
+    rows = take_rows(logits, anchor)
+    scores = _scores(rows, None if centerness is None else take_rows(centerness, anchor)).flatten(1)
+    pair, num_classes = stable_top_k(scores, count), logits.shape[-1]
+    return anchor.gather(1, pair // num_classes), pair % num_classes, scores.gather(1, pair)
+
+
+def _scores(logits: Float[Tensor, "b a k"], centerness: Float[Tensor, "b a 1"] | None) -> Float[Tensor, "b a k"]:
+    """Class probabilities, or sqrt(class probability * centerness)."""
+    scores = at_least_float32(logits).sigmoid()
+    return scores if centerness is None else (scores * at_least_float32(centerness).sigmoid()).sqrt()

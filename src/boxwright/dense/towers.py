@@ -1,36 +1,19 @@
-"""What dense heads share: levels of one width, a tower of convolutions, predictions in rows."""
+"""Towers of convolutions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from boxwright.layers.conv_over_levels import conv_over_levels
 from boxwright.layers.option_checks import check_choice, check_counts
 from boxwright.layers.predictions import prediction_conv
-from boxwright.ops.box_deltas import decode_deltas
 
 TowerNorm = Literal["none", "group"]
-
-
-class AnchorOutput(NamedTuple):
-    """What a head predicts from anchors, level by level, fine to coarse.
-
-    ``deltas`` are deviations from ``anchors``, which are corner boxes in pixels of the network's input.
-    """
-
-    logits: tuple[Float[Tensor, "b _n k"], ...]
-    deltas: tuple[Float[Tensor, "b _n 4"], ...]
-    anchors: tuple[Float[Tensor, "_n 4"], ...]
-
-    def prediction(self) -> tuple[Float[Tensor, "b n k"], Float[Tensor, "b n 4"]]:
-        """Logits and corner boxes, in pixels of the network's input, of all levels together."""
-        return torch.cat(self.logits, 1), decode_deltas(torch.cat(self.deltas, 1), torch.cat(self.anchors))
 
 
 class ConvTower(nn.Sequential):
@@ -38,7 +21,7 @@ class ConvTower(nn.Sequential):
 
     Args:
         channels: of input and output.
-        num_convs: how many; at least 0.
+        num_convs: number of convolutions, at least 0.
         norm: ``none``, or ``group``, of 32 groups where the width allows it.
         bias: convolutions have biases; where None, those without a norm after them.
 
@@ -58,7 +41,7 @@ class ConvTower(nn.Sequential):
         super().__init__(*layers)
 
     def over_levels(self, maps: Sequence[Float[Tensor, "b c _h _w"]]) -> list[Float[Tensor, "b c _h _w"]]:
-        """The tower of each map, layer by layer, which trains faster than map by map."""
+        """Apply the tower to each map, layer by layer, which trains faster than map by map."""
         levels = list(maps)
         for layer in self:
             levels = conv_over_levels(layer, levels) if isinstance(layer, nn.Conv2d) else [layer(x) for x in levels]

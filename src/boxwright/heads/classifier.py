@@ -1,4 +1,4 @@
-"""A classifier, which says what a whole image shows: how backbones are pretrained and compared."""
+"""A classifier of whole images: how backbones are pretrained and compared."""
 
 from __future__ import annotations
 
@@ -10,52 +10,48 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from boxwright.detections import Detections
-from boxwright.layers.option_checks import check_shares
-from boxwright.layers.padding import resize_mask
+from boxwright.layers.option_checks import check_fractions
+from boxwright.layers.padding import content_size, resize_mask
 from boxwright.ops.boxes import at_least_float32
-from boxwright.structures import Features, ImageSize, LossTotals, Spec, Targets, Task, head_levels
+from boxwright.ops.finite import nan_like_any
+from boxwright.structures import Decoded, Features, LossTotals, Spec, Targets, Task, head_levels
 
 __all__ = ["Classifier"]
 
 NUM_BEST = 5
-"""Classes that are handed on for an image: as many as top-5 asks for."""
+"""Number of classes in the detections of an image: as many as top-5 asks for."""
 
 
 class ClassifierOutput(NamedTuple):
-    """``boxes`` are the canvas, as corners in pixels of the network's input."""
+    """Logits of each image, and corner boxes around it in pixels of the network input."""
 
     logits: Float[Tensor, "b k"]
     boxes: Float[Tensor, "b 4"]
-
-    def prediction(self) -> tuple[Float[Tensor, "b 1 k"], Float[Tensor, "b 1 4"]]:
-        """Logits and corner boxes of the one object of each image, which is the image."""
-        return self.logits[:, None], self.boxes[:, None]
 
 
 class Classifier(nn.Module):
     """The mean of every level over the image, side by side, dropout, and a linear layer with a logit per class.
 
-    To detection an image's class is one object as large as the image: targets and detections are of that form. A
+    To detection an image's class is one object as large as the image: targets and detections are of that form. An
     image with several objects counts once for each, and one with none not at all.
 
     Args:
         in_spec: the levels to average; with the last one alone (``--backbone.levels c5``) this is ResNet's classifier.
         num_classes: number of logits.
-        dropout: share of the averages that are left out in training.
-        label_smoothing: share of a target that goes to all classes evenly, in [0, 1].
+        dropout: fraction of the averages that are left out in training.
+        label_smoothing: fraction of a target that goes to all classes evenly, in [0, 1].
 
     Source: He et al., Deep Residual Learning, CVPR 2016, section 3.3 (average pooling and one layer); label smoothing
     from Szegedy et al., Rethinking the Inception Architecture, CVPR 2016, section 7. Checked against torchvision
     0.29.2's ResNets: same weights, same logits, losses and gradients. Differs in taking any number of levels, in
-    leaving padding out of the mean, and in the first weights of the layer: normal with deviation 0.01.
+    leaving padding out of the mean, and in the initial weights of the layer: normal with standard deviation 0.01.
     """
 
     task: Task = "classification"
 
     def __init__(self, in_spec: Spec, num_classes: int, *, dropout: float = 0.0, label_smoothing: float = 0.1) -> None:
         super().__init__()
-        check_shares({"dropout": dropout, "label_smoothing": label_smoothing})
+        check_fractions({"dropout": dropout, "label_smoothing": label_smoothing})
         self.levels = head_levels(in_spec)
         self.finest_stride = in_spec[self.levels[0]].stride
         self.label_smoothing = label_smoothing
@@ -69,13 +65,16 @@ class Classifier(nn.Module):
         features: Features,
         padding_mask: Bool[Tensor, "b h w"] | None = None,
         targets: Sequence[Targets] | None = None,
+        valid_sizes: Float[Tensor, "#b 2"] | None = None,
     ) -> ClassifierOutput:
-        """The logits of each image."""
+        """Predict; with targets or without them the same."""
         means = [_mean(features[name], padding_mask) for name in self.levels]
         logits = self.linear(self.dropout(torch.cat(means, 1)))
-        height, width = (side * self.finest_stride for side in features[self.levels[0]].shape[-2:])
-        canvas = torch.tensor([0.0, 0.0, width, height], device=logits.device)
-        return ClassifierOutput(logits, canvas.expand(logits.shape[0], 4))
+        if valid_sizes is None:
+            valid_sizes = content_size(padding_mask, features[self.levels[0]], self.finest_stride)
+        # Larger by a rounding: cut to the image, in whatever pixels, it is the image and no less.
+        corner = valid_sizes.flip(-1) * (1 + 1e-6)
+        return ClassifierOutput(logits, torch.cat((corner * 0, corner), -1).expand(logits.shape[0], 4))
 
     def loss(
         self, output: ClassifierOutput, targets: Sequence[Targets], totals: LossTotals | None = None
@@ -90,19 +89,17 @@ class Classifier(nn.Module):
         )
         return {"class": total / totals.objects_per_process}
 
-    def postprocess(self, output: ClassifierOutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
-        """The likeliest classes of each image, at most five, each with a box around the image."""
-        scores = at_least_float32(output.logits).softmax(-1).float()
-        best = scores.topk(min(NUM_BEST, scores.shape[1]))
-        found = []
-        for values, labels, size in zip(best.values, best.indices, image_sizes, strict=True):
-            whole = torch.tensor([0.0, 0.0, size.width, size.height], device=scores.device)
-            found.append(Detections(whole.repeat(len(labels), 1), values, labels))
-        return found
+    def decode(self, output: ClassifierOutput) -> Decoded:
+        """Select the likeliest classes of each image, at most five, each with a box around the image."""
+        scores, labels = at_least_float32(output.logits).softmax(-1).sort(descending=True, stable=True)
+        scores, labels = scores[:, :NUM_BEST], labels[:, :NUM_BEST]
+        boxes = output.boxes[:, None].to(scores.dtype).expand(-1, labels.shape[1], -1)
+        diverged = nan_like_any(output.logits)[:, None]
+        return Decoded(boxes, scores + diverged, labels, torch.ones_like(labels, dtype=torch.bool))
 
 
 def _mean(level: Float[Tensor, "b c y x"], padding_mask: Bool[Tensor, "b h w"] | None) -> Float[Tensor, "b c"]:
-    """Over the cells that show the image."""
+    """Average over the cells that show the image."""
     if padding_mask is None:
         return level.mean((2, 3))
     shown = ~resize_mask(padding_mask, level.shape[2], level.shape[3])[:, None]

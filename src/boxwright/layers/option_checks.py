@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 
 def check_counts(counts: Mapping[str, int], *, least: int = 1) -> None:
-    """Every count is at least ``least``.
+    """Check that every count is at least ``least``.
 
     Raises:
         ValueError: one is not.
@@ -16,19 +16,22 @@ def check_counts(counts: Mapping[str, int], *, least: int = 1) -> None:
             raise ValueError(f"{name} is at least {least}, not {value}")
 
 
-def check_shares(shares: Mapping[str, float], *, zero: bool = True) -> None:
-    """Every share is in [0, 1]; without ``zero`` in (0, 1].
+def check_fractions(fractions: Mapping[str, float], *, zero: bool = True) -> None:
+    """Check that every fraction is in [0, 1]; without ``zero`` in (0, 1].
 
     Raises:
         ValueError: one is not.
     """
-    for name, value in shares.items():
+    for name, value in fractions.items():
         if not 0 <= value <= 1 or (value == 0 and not zero):
             raise ValueError(f"{name} is in {'[' if zero else '('}0, 1], not {value}")
 
 
+check_shares = check_fractions
+
+
 def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
-    """The value is one of those allowed.
+    """Check that the value is one of those allowed.
 
     Raises:
         ValueError: it is not.
@@ -39,7 +42,7 @@ def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
 
 
 def check_hidden_dim(hidden_dim: int, num_heads: int, *, sine: bool = False) -> None:
-    """Attention can cut the width into its heads, and a sine encoding, where there is one, into four.
+    """Check that attention can divide the width into its heads, and a sine encoding, where there is one, into four.
 
     Raises:
         ValueError: it cannot.

@@ -20,12 +20,15 @@ class SeparableConv(nn.Module):
         out_channels: of the output.
         norm: a batch norm comes last.
         bias: of the 1 x 1 convolution; the depthwise one has none.
+        value: of the biases at first, where there is no norm.
 
     Source: Tan et al., EfficientDet, CVPR 2020, section 5. Checked against SeparableConv2d of effdet 0.4.1. Differs in
     the initial weights: uniform, of variance 1 / fan-in, where google/automl's have that variance on average.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, norm: bool = False, bias: bool = True) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, norm: bool = False, bias: bool = True, value: float = 0.0
+    ) -> None:
         super().__init__()
         self.depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
         self.pointwise: nn.Module
@@ -34,13 +37,16 @@ class SeparableConv(nn.Module):
         else:
             self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
         reset_convolutions(self)
+        if isinstance(self.pointwise, nn.Conv2d) and self.pointwise.bias is not None:
+            nn.init.constant_(self.pointwise.bias, value)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
-        return self.pointwise(self.depthwise(x))  # type: ignore[no-any-return]
+        y: Tensor = self.pointwise(self.depthwise(x))
+        return y
 
 
 def pointwise_norm(in_channels: int, out_channels: int, *, bias: bool = True) -> ConvNorm:
-    """A 1 x 1 convolution and a batch norm with EfficientDet's constants; a bias because the published weights have it.
+    """Make a 1 x 1 convolution and a batch norm with EfficientDet's constants; published weights have a bias too.
 
     Source: google/automl efficientdet (``ResampleFeatureMap``). Checked against effdet 0.4.1.
     """
@@ -50,5 +56,5 @@ def pointwise_norm(in_channels: int, out_channels: int, *, bias: bool = True) ->
 
 
 def efficientdet_norm(channels: int) -> nn.BatchNorm2d:
-    """Batch norm with EfficientDet's constants."""
+    """Make a batch norm with EfficientDet's constants."""
     return nn.BatchNorm2d(channels, eps=EPSILON, momentum=MOMENTUM)

@@ -1,4 +1,4 @@
-"""Which object an anchor is trained on."""
+"""Matching of anchors with objects by their overlap."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def match_by_iou(
     negative: float = 0.4,
     low_quality: LowQuality = "none",
 ) -> Int[Tensor, " a"]:
-    """The object of each anchor: its index, ``BACKGROUND`` (-1) or ``IGNORED`` (-2).
+    """Match each anchor with an object: its index, ``BACKGROUND`` (-1) or ``IGNORED`` (-2).
 
-    An anchor belongs to the object that it overlaps most, the first of equals, where the IoU is at least ``positive``.
+    An anchor is matched with the object that it overlaps most, the first of equals, where the IoU is at least ``positive``.
     Below ``negative`` it is background, between the two it is ignored.
 
     Args:
@@ -36,13 +36,13 @@ def match_by_iou(
         boxes: of the objects, corner boxes.
         positive: least IoU of an anchor with its object.
         negative: IoU below which an anchor is background; at most ``positive``.
-        low_quality: anchors that belong to an object whatever their IoU is. ``ties``: those that no other anchor
-            overlaps a given object more than; each is given to the object that it overlaps most itself (torchvision,
-            Detectron). ``best``: for each object the first such anchor, given to that object (EfficientDet). Of
-            objects with the same anchor the first one has it.
+        low_quality: anchors that are matched whatever their IoU is. ``ties``: those that no other anchor overlaps an
+            object more than; each is matched with the object that it overlaps most itself (torchvision, Detectron).
+            ``best``: for each object the first such anchor, matched with that object (EfficientDet). Of objects with
+            the same anchor the first one has it.
 
     Source: Ren et al., Faster R-CNN, section 3.1.2; Lin et al., RetinaNet, section 4. Checked against torchvision
-    0.29.2's Matcher. Differs where no anchor overlaps an object at all: there every anchor would belong to it.
+    0.29.2's Matcher. Differs where no anchor overlaps an object at all: there every anchor would be matched with it.
     """
     if not len(boxes):
         return torch.full((len(anchors),), BACKGROUND, device=anchors.device)
@@ -63,28 +63,28 @@ def match_by_iou(
 
 
 class MatchedAnchors(NamedTuple):
-    """Anchors that have an object.
+    """Anchors that are matched with an object.
 
-    Entry ``i`` is anchor ``place[i]`` of image ``image[i]``, with its object's box. ``labels`` are of every anchor,
+    Entry ``i`` is anchor ``anchor[i]`` of image ``image[i]``, with its object's box. ``labels`` are of every anchor,
     ``BACKGROUND`` where there is no object.
     """
 
     image: Int[Tensor, " s"]
-    place: Int[Tensor, " s"]
+    anchor: Int[Tensor, " s"]
     boxes: Float[Tensor, "s 4"]
     labels: Int[Tensor, "b a"]
 
 
-def matched_anchors(matched: Int[Tensor, "b a"], targets: Sequence[Targets]) -> MatchedAnchors:
-    """The objects that ``match_by_iou`` found, image by image.
+def gather_matches(matched: Int[Tensor, "b a"], targets: Sequence[Targets]) -> MatchedAnchors:
+    """Gather the anchors that are matched with an object, image by image.
 
     Args:
-        matched: of every image.
+        matched: for each anchor of every image the index of its object, ``BACKGROUND`` or ``IGNORED``.
         targets: one per image.
     """
-    image, place = torch.where(matched >= 0)
+    image, anchor = torch.where(matched >= 0)
     first = torch.tensor([0, *(len(t.labels) for t in targets)], device=image.device).cumsum(0)
-    objects = matched[image, place] + first[image]
+    objects = matched[image, anchor] + first[image]
     labels = torch.full_like(matched, BACKGROUND)
-    labels[image, place] = torch.cat([t.labels for t in targets])[objects]
-    return MatchedAnchors(image, place, torch.cat([t.boxes for t in targets])[objects], labels)
+    labels[image, anchor] = torch.cat([t.labels for t in targets])[objects]
+    return MatchedAnchors(image, anchor, torch.cat([t.boxes for t in targets])[objects], labels)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from boxwright.ops.box_deltas import encode_deltas
-from boxwright.ops.box_matching import match_by_iou, matched_anchors
+from boxwright.ops.box_matching import match_by_iou, gather_matches
 from boxwright.ops.boxes import at_least_float32
 from boxwright.regions.box_loss import SMOOTH_L1_BETA
 from boxwright.regions.rpn import RPNOutput
@@ -85,7 +85,7 @@ class RPNLoss:
         for own, chosen in zip(weights, samples, strict=True):
             own[chosen] = 1 / (max(1, len(chosen)) * totals.images_per_process)
         entropy = F.binary_cross_entropy_with_logits(logits, (matched >= 0).to(logits.dtype), reduction="none")
-        image, place, boxes, _ = matched_anchors(matched, targets)
+        image, place, boxes, _ = gather_matches(matched, targets)
         wanted = encode_deltas(boxes.to(anchors.dtype), anchors[place])
         distance = F.smooth_l1_loss(deltas[image, place], wanted, reduction="none", beta=SMOOTH_L1_BETA).sum(-1)
         return {"objectness": (entropy * weights).sum(), "rpn_box": (distance * weights[image, place]).sum()}

@@ -1,0 +1,137 @@
+"""The base of dense heads: from levels to predictions at every cell, and from these to detections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from boxwright.dense.decode import DecodeBoxes, decode_dense
+from boxwright.dense.options import DenseDetectionOptions
+from boxwright.dense.output import DenseOutput
+from boxwright.layers.predictions import InputProjection
+from boxwright.layers.option_checks import check_counts
+from boxwright.layers.padding import content_size
+from boxwright.layers.predictions import flatten_predictions
+from boxwright.ops.anchors import grid_anchors
+from boxwright.ops.box_deltas import decode_deltas
+from boxwright.ops.boxes import at_least_float32
+from boxwright.structures import Decoded, Features, ObjectLimit, Spec, Targets
+
+Maps = list[Float[Tensor, "b _c _h _w"]]
+"""A map of each level."""
+
+
+class DenseMaps(NamedTuple):
+    """What the convolutions of a dense head put out: maps of each level, the predictions of a cell side by side."""
+
+    logits: Maps
+    offsets: Maps
+    centerness: Maps | None = None
+
+
+class DenseHead(nn.Module):
+    """Levels of one width in; classes and boxes of the anchors at every cell out.
+
+    A head of the family builds its convolutions and says what they predict (``predict``), which object an anchor is
+    trained on (``match``) and what it costs (``loss``).
+
+    Args:
+        in_spec: the levels that come in, fine to coarse.
+        num_classes: C.
+        channels: width to which levels of another one are projected; where None, that of the levels if they share
+            one, else 256.
+        make_anchors: from the stride of a level to the anchors of its first cell, corner boxes in pixels.
+        detection: thresholds and limits of detections.
+    """
+
+    base_anchors: Float[Tensor, "l a 4"]
+    limit_per_level = True
+    """Whether ``detection.pre_nms_top_k`` holds for each level, or for all of them together."""
+    decode_boxes: DecodeBoxes = staticmethod(decode_deltas)
+    """From offsets and anchors to boxes."""
+
+    def __init__(
+        self,
+        in_spec: Spec,
+        num_classes: int,
+        *,
+        channels: int | None,
+        make_anchors: Callable[[int], Float[Tensor, "a 4"]],
+        detection: DenseDetectionOptions,
+    ) -> None:
+        super().__init__()
+        check_counts({"num_classes": num_classes})
+        self.num_classes, self.detection = num_classes, detection
+        self.input_projection = InputProjection(in_spec, channels)
+        self.strides = [in_spec[name].stride for name in self.input_projection.levels]
+        self.register_buffer("base_anchors", torch.stack([make_anchors(s) for s in self.strides]), persistent=False)
+
+    def predict(self, maps: Maps) -> DenseMaps:
+        """Apply the head's convolutions to levels of one width."""
+        raise NotImplementedError
+
+    def match(self, anchors: Sequence[Float[Tensor, "_n 4"]], boxes: Float[Tensor, "n 4"]) -> Int[Tensor, " a"]:
+        """Match the anchors of all levels with objects: an index for each, ``BACKGROUND`` or ``IGNORED``."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        features: Features,
+        padding_mask: Bool[Tensor, "b h w"] | None = None,
+        targets: Sequence[Targets] | None = None,
+        valid_sizes: Float[Tensor, "#b 2"] | None = None,
+    ) -> DenseOutput:
+        """Predict; with targets or without them the same."""
+        maps = self.input_projection(features)
+        predictions = self.predict(maps)
+        if valid_sizes is None:
+            valid_sizes = content_size(padding_mask, maps[0], self.strides[0])
+        return DenseOutput(
+            tuple(flatten_predictions(predictions.logits, self.num_classes)),
+            tuple(flatten_predictions(predictions.offsets, 4)),
+            self.anchors([(x.shape[-2], x.shape[-1]) for x in maps]),
+            valid_sizes,
+            predictions.centerness and tuple(flatten_predictions(predictions.centerness, 1)),
+        )
+
+    def decode(self, output: DenseOutput) -> Decoded:
+        """Select the best (anchor, class) pairs that no better one of their class suppresses."""
+        return decode_dense(output, self.decode_boxes, self.detection, per_level=self.limit_per_level)
+
+    def object_limits(self) -> list[ObjectLimit]:
+        """List the options that limit how many objects are detected."""
+        return [
+            ObjectLimit("detection.max_detections", self.detection.max_detections),
+            ObjectLimit("detection.pre_nms_top_k", self.detection.pre_nms_top_k, per_level=self.limit_per_level),
+        ]
+
+    def raise_limits(self, max_detections: int) -> None:
+        """Make room for so many detections of an image."""
+        pre_nms_top_k = max(max_detections, self.detection.pre_nms_top_k)
+        self.detection = replace(self.detection, max_detections=max_detections, pre_nms_top_k=pre_nms_top_k)
+
+    def anchors(self, shapes: Sequence[tuple[int, int]]) -> tuple[Float[Tensor, "_n 4"], ...]:
+        """Lay the anchors over levels whose maps have these (height, width)."""
+        levels = zip(at_least_float32(self.base_anchors), shapes, self.strides, strict=True)
+        return tuple(grid_anchors(base, height, width, stride) for base, (height, width), stride in levels)
+
+    def match_targets(
+        self, anchors: Sequence[Float[Tensor, "_n 4"]], targets: Sequence[Targets]
+    ) -> Int[Tensor, "b a"]:
+        """Match the anchors of all levels with the objects of each image."""
+        return torch.stack([self.match(anchors, t.boxes.to(anchors[0].dtype)) for t in targets])
+
+    def count_matched(self, targets: Sequence[Targets], input_size: tuple[int, int]) -> int:
+        """Count the anchors that are matched with an object; heads whose losses are divided by it show it.
+
+        Args:
+            targets: one per image.
+            input_size: (height, width) of the network input.
+        """
+        anchors = self.anchors([(-(-input_size[0] // s), -(-input_size[1] // s)) for s in self.strides])
+        return sum(int((self.match(anchors, t.boxes.to(anchors[0])) >= 0).sum()) for t in targets)

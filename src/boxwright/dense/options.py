@@ -1,0 +1,65 @@
+"""Options that dense heads have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from boxwright.layers.option_checks import check_counts, check_fractions
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorOptions:
+    """Anchors of every cell: some sizes within an octave, each in some shapes of one area.
+
+    Args:
+        scale: side of a level's smallest square anchor, in strides.
+        octave_steps: sizes of anchors before the side has doubled.
+        aspect_ratios: heights of the anchors, in widths.
+        whole_pixels: sides and corners are whole pixels (torchvision).
+    """
+
+    scale: float = 4.0
+    octave_steps: int = 3
+    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    whole_pixels: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class FocalOptions:
+    """Constants of the focal loss.
+
+    Args:
+        alpha: weight of positives, in [0, 1].
+        gamma: exponent that lowers the weight of easy predictions, at least 0.
+    """
+
+    alpha: float = 0.25
+    gamma: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_fractions({"alpha": self.alpha})
+        if self.gamma < 0:
+            raise ValueError(f"gamma is at least 0, not {self.gamma}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseDetectionOptions:
+    """Limits of detections.
+
+    Args:
+        score_threshold: detections have a higher score, in [0, 1].
+        soft_nms: detections that overlap a better one of their class get a lower score instead of being left out.
+        nms_threshold: IoU with a better detection of its class above which one is left out, in [0, 1].
+        pre_nms_top_k: most (anchor, class) pairs before that, of each level or of all levels together.
+        max_detections: most detections of an image.
+    """
+
+    score_threshold: float = 0.05
+    soft_nms: bool = False
+    nms_threshold: float = 0.5
+    pre_nms_top_k: int = 1000
+    max_detections: int = 300
+
+    def __post_init__(self) -> None:
+        check_fractions({"score_threshold": self.score_threshold, "nms_threshold": self.nms_threshold})
+        check_counts({"pre_nms_top_k": self.pre_nms_top_k, "max_detections": self.max_detections})
