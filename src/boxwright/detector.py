@@ -32,9 +32,6 @@ from boxwright.structures import (
     main_levels,
 )
 
-MIN_SIDE = 1e-2
-"""Detections whose box has a shorter side within the image, in pixels of the network input, are dropped."""
-
 
 class Detector(nn.Module):
     """Backbone, necks and head in a row, with what is needed to use them on images.
@@ -136,10 +133,10 @@ class Detector(nn.Module):
         """
         decoded = self.decode(output)
         check_finite(decoded.scores)
-        boxes, valid = _within_images(decoded, image_sizes)
+        boxes = _cut_to_images(decoded.boxes, image_sizes)
         detections = []
         for i, size in enumerate(image_sizes):
-            keep = valid[i]
+            keep = decoded.valid[i]
             masks = None
             if decoded.masks is not None:
                 # A mask is of all of its box, also of what reaches beyond the image.
@@ -243,15 +240,10 @@ def valid_sizes(images: Float[Tensor, "b 3 h w"], padding_mask: Bool[Tensor, "b 
     return torch.stack((valid[:, :, 0].sum(1), valid[:, 0].sum(1)), -1).float()
 
 
-def _within_images(
-    decoded: Decoded, image_sizes: Sequence[ImageSize]
-) -> tuple[Float[Tensor, "b n 4"], Bool[Tensor, "b n"]]:
-    """Boxes in pixels of the original images, cut to them, and which of them are valid and have an area there."""
-    inputs = decoded.boxes.new_tensor([[size.input_height, size.input_width] for size in image_sizes])
-    clipped = clip_to_sizes(decoded.boxes, inputs)
-    valid = decoded.valid & (clipped[..., 2:] - clipped[..., :2] >= MIN_SIDE).all(-1)
-    originals = decoded.boxes.new_tensor([[size.height, size.width] for size in image_sizes])
-    return clip_to_sizes(decoded.boxes * _scales(image_sizes, decoded.boxes)[:, None], originals), valid
+def _cut_to_images(boxes: Float[Tensor, "b n 4"], image_sizes: Sequence[ImageSize]) -> Float[Tensor, "b n 4"]:
+    """Boxes in pixels of the original images, cut to them."""
+    originals = boxes.new_tensor([[size.height, size.width] for size in image_sizes])
+    return clip_to_sizes(boxes * _scales(image_sizes, boxes)[:, None], originals)
 
 
 def _scales(image_sizes: Sequence[ImageSize], like: Tensor) -> Float[Tensor, "b 4"]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from boxwright.compose.options import argument_help, is_group
 from boxwright.compose.parts import Folder, find_part
 from boxwright.data.input_format import InputFormat
+from boxwright.dense.options import DenseDetectionOptions
 from boxwright.detector import Detector
 from boxwright.structures import Category, Features, Level, Spec, levels_for_head, main_levels
 
@@ -48,8 +49,8 @@ REDUCED: dict[str, dict[str, Any]] = {
     "bifpn": {"out_channels": 16, "repeats": 1},
     "nas_fpn": {"out_channels": 16, "repeats": 1},
     # A fresh head is sure of nothing, and a threshold would leave no detections to look at.
-    "retinanet": {"channels": 16, "num_convs": 1, "score_threshold": 0.0},
-    "fcos": {"channels": 16, "num_convs": 1, "score_threshold": 0.0},
+    "retinanet": {"channels": 16, "num_convs": 1, "detection": DenseDetectionOptions(score_threshold=0.0)},
+    "fcos": {"channels": 16, "num_convs": 1, "detection": DenseDetectionOptions(score_threshold=0.0)},
     "efficientdet": {"channels": 16, "num_convs": 1},
     "faster_rcnn": TWO_STAGES,
     "cascade_rcnn": TWO_STAGES,

@@ -22,7 +22,17 @@ TWO_STAGE: Names = {
     "region_features": "roi_extractor",
 }
 
-DENSE: Names = {"max_candidates": "pre_nms_top_k"}
+DENSE: Names = {
+    "alpha": "focal.alpha",
+    "gamma": "focal.gamma",
+    "score_threshold": "detection.score_threshold",
+    "nms_threshold": "detection.nms_threshold",
+    "max_candidates": "detection.pre_nms_top_k",
+    "pre_nms_top_k": "detection.pre_nms_top_k",
+    "max_detections": "detection.max_detections",
+}
+
+ANCHORS: Names = {"anchor_scale": "anchors.scale", "octave_steps": "anchors.octave_steps"}
 
 PARTS: Mapping[str, Mapping[str, Names]] = {
     "backbone": {},
@@ -31,9 +41,19 @@ PARTS: Mapping[str, Mapping[str, Names]] = {
         "faster_rcnn": TWO_STAGE,
         "mask_rcnn": TWO_STAGE,
         "cascade_rcnn": TWO_STAGE,
-        "retinanet": DENSE,
+        "retinanet": {
+            **DENSE,
+            **ANCHORS,
+            "ratios": "anchors.aspect_ratios",
+            "round_anchors": "anchors.whole_pixels",
+        },
         "fcos": DENSE,
-        "efficientdet": DENSE,
+        "efficientdet": {
+            **DENSE,
+            **ANCHORS,
+            "aspects": "anchors.aspect_ratios",
+            "soft_nms": "detection.soft_nms",
+        },
     },
 }
 """Options of parts by slot and name: as they were called in format 1, and as they are called now, both dotted."""

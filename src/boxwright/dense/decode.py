@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from boxwright.dense.options import DenseDetectionOptions
@@ -37,8 +37,7 @@ def decode_dense(
     which leave the order of equal scores to chance, and against effdet 0.4.1.
     """
     boxes, scores, labels, best = [], [], [], []
-    levels = output if per_level else output.joined()
-    for logits, offsets, anchors, centerness in levels.by_level():
+    for logits, offsets, anchors, centerness in (output if per_level else output.joined()).by_level():
         best_of_anchor = _scores(logits.amax(-1, keepdim=True), centerness)[..., 0]
         anchor, label, score = _best_pairs(logits, centerness, best_of_anchor, options.pre_nms_top_k)
         boxes.append(decode_boxes(take_rows(offsets, anchor), anchors[anchor]))
@@ -46,17 +45,15 @@ def decode_dense(
         labels.append(label)
         # The maximum is not a number where any class is not.
         best.append(best_of_anchor)
-    diverged = nan_like_any(*best, *output.offsets)[:, None]
-    box, score, label = clip_to_sizes(torch.cat(boxes, 1), output.valid_sizes), torch.cat(scores, 1), torch.cat(labels, 1)
-    valid = score > options.score_threshold
+    box, score, label = (torch.cat(parts, 1) for parts in (boxes, scores, labels))
+    box, valid = clip_to_sizes(box, output.valid_sizes), score > options.score_threshold
     if options.soft_nms:
         kept, score, valid = soft_nms(box, score, label, valid, max_detections=options.max_detections)
     else:
-        kept, valid = nms_top_k(
-            box, score, label, valid, threshold=options.nms_threshold, count=options.max_detections
-        )
+        kept, valid = nms_top_k(box, score, label, valid, threshold=options.nms_threshold, count=options.max_detections)
         score = score.gather(1, kept)
-    return Decoded(take_rows(box, kept), score + diverged, label.gather(1, kept), valid)
+    score = score + nan_like_any(*best, *output.offsets)[:, None]
+    return Decoded(take_rows(box, kept), score, label.gather(1, kept), valid)
 
 
 def stable_top_k(scores: Float[Tensor, "b n"], count: int) -> Int[Tensor, "b m"]:
@@ -71,9 +68,9 @@ def stable_top_k(scores: Float[Tensor, "b n"], count: int) -> Int[Tensor, "b m"]
     # Top k leaves the order of equal keys to chance, so that every key is another one: bits of a number that is not
     # negative are ordered as the number is, and below them stands the index, the first one highest.
     size = scores.shape[1]
-    backward = torch.arange(size - 1, -1, -1, device=scores.device)
-    keys = (scores.view(torch.int32).long() << 32) | backward
-    return size - 1 - (keys.topk(min(count, size), dim=1).values & 0xFFFFFFFF)
+    keys = scores.view(torch.int32).long().bitwise_left_shift_(32)
+    keys.bitwise_or_(torch.arange(size - 1, -1, -1, device=scores.device))
+    return size - 1 - keys.topk(min(count, size), dim=1).values.bitwise_and_(0xFFFFFFFF)
 
 
 def take_rows(x: Float[Tensor, "b n d"], index: Int[Tensor, "b m"]) -> Float[Tensor, "b m d"]:
@@ -93,11 +90,15 @@ def _best_pairs(
     The best ``count`` pairs are among the classes of the ``count`` anchors whose best class has the highest score:
     scores of all other pairs are not computed.
     """
-    # In the order of the anchors, so that of equal scores the first anchor's stays the first.
-    anchor = stable_top_k(best_of_anchor, count).sort(1).values
-    rows = take_rows(logits, anchor)
-    scores = _scores(rows, None if centerness is None else take_rows(centerness, anchor)).flatten(1)
-    pair, num_classes = stable_top_k(scores, count), logits.shape[-1]
+    if torch.compiler.is_compiling() or logits.shape[1] > count:
+        # In the order of the anchors, so that of equal scores the first anchor's stays the first.
+        anchor = stable_top_k(best_of_anchor, count).sort(1).values
+        logits = take_rows(logits, anchor)
+        centerness = None if centerness is None else take_rows(centerness, anchor)
+    else:
+        anchor = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
+    scores, num_classes = _scores(logits, centerness).flatten(1), logits.shape[-1]
+    pair = stable_top_k(scores, count)
     return anchor.gather(1, pair // num_classes), pair % num_classes, scores.gather(1, pair)
 
 

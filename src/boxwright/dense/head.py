@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from boxwright.dense.decode import DecodeBoxes, decode_dense
 from boxwright.dense.options import DenseDetectionOptions
 from boxwright.dense.output import DenseOutput
-from boxwright.layers.predictions import InputProjection
 from boxwright.layers.option_checks import check_counts
 from boxwright.layers.padding import content_size
-from boxwright.layers.predictions import flatten_predictions
+from boxwright.layers.predictions import InputProjection, flatten_predictions
 from boxwright.ops.anchors import grid_anchors
 from boxwright.ops.box_deltas import decode_deltas
 from boxwright.ops.boxes import at_least_float32
@@ -87,6 +86,7 @@ class DenseHead(nn.Module):
         valid_sizes: Float[Tensor, "#b 2"] | None = None,
     ) -> DenseOutput:
         """Predict; with targets or without them the same."""
+        del targets
         maps = self.input_projection(features)
         predictions = self.predict(maps)
         if valid_sizes is None:
@@ -120,9 +120,7 @@ class DenseHead(nn.Module):
         levels = zip(at_least_float32(self.base_anchors), shapes, self.strides, strict=True)
         return tuple(grid_anchors(base, height, width, stride) for base, (height, width), stride in levels)
 
-    def match_targets(
-        self, anchors: Sequence[Float[Tensor, "_n 4"]], targets: Sequence[Targets]
-    ) -> Int[Tensor, "b a"]:
+    def match_targets(self, anchors: Sequence[Float[Tensor, "_n 4"]], targets: Sequence[Targets]) -> Int[Tensor, "b a"]:
         """Match the anchors of all levels with the objects of each image."""
         return torch.stack([self.match(anchors, t.boxes.to(anchors[0].dtype)) for t in targets])
 

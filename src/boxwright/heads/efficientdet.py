@@ -16,8 +16,8 @@ from boxwright.dense.head import DenseHead, DenseMaps, Maps
 from boxwright.dense.options import DenseDetectionOptions, FocalOptions
 from boxwright.dense.output import DenseOutput
 from boxwright.dense.separable_tower import SeparableTower
-from boxwright.layers.predictions import run_in_full_precision
 from boxwright.layers.option_checks import check_fractions
+from boxwright.layers.predictions import run_in_full_precision
 from boxwright.layers.separable_conv import SeparableConv
 from boxwright.losses.focal import summed_focal_loss_of_levels
 from boxwright.ops.box_deltas import encode_deltas
@@ -43,7 +43,7 @@ class EfficientDetAnchorOptions:
     aspect_ratios: tuple[tuple[float, float], ...] = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
 
 
-FOCAL = FocalOptions(gamma=1.5)
+ANCHORS, FOCAL = EfficientDetAnchorOptions(), FocalOptions(gamma=1.5)
 DETECTION = DenseDetectionOptions(score_threshold=0.0, pre_nms_top_k=5000, max_detections=100)
 
 
@@ -82,7 +82,7 @@ class EfficientDet(DenseHead):
         channels: int | None = None,
         num_convs: int = 3,
         norm_momentum: float = 0.01,
-        anchors: EfficientDetAnchorOptions = EfficientDetAnchorOptions(),
+        anchors: EfficientDetAnchorOptions = ANCHORS,
         matching_iou: float = 0.5,
         focal: FocalOptions = FOCAL,
         huber_delta: float = 0.1,
@@ -92,7 +92,7 @@ class EfficientDet(DenseHead):
         check_fractions({"matching_iou": matching_iou})
         check_fractions({"norm_momentum": norm_momentum}, zero=False)
         if box_weight < 0 or huber_delta <= 0:
-            raise ValueError(f"box_weight is at least 0, and huber_delta is above 0, not {box_weight} and {huber_delta}")
+            raise ValueError(f"box_weight is at least 0 and huber_delta above 0, not {box_weight} and {huber_delta}")
         make_anchors = partial(_centered_anchors, options=anchors)
         super().__init__(in_spec, num_classes, channels=channels, make_anchors=make_anchors, detection=detection)
         self.matching_iou, self.focal = matching_iou, focal
@@ -143,9 +143,7 @@ class EfficientDet(DenseHead):
         with torch.autocast(anchors.device.type, enabled=False):
             predicted = at_least_float32(torch.cat(output.offsets, 1)[image, anchor])
             huber = F.huber_loss(predicted, expected, reduction="sum", delta=self.huber_delta)
-            focal = summed_focal_loss_of_levels(
-                output.logits, labels, alpha=self.focal.alpha, gamma=self.focal.gamma
-            )
+            focal = summed_focal_loss_of_levels(output.logits, labels, alpha=self.focal.alpha, gamma=self.focal.gamma)
             return {"focal": focal / divisor, "huber": self.box_weight * huber / (4 * divisor)}
 
     def count_matches(self, targets: Sequence[Targets], input_size: tuple[int, int]) -> int:

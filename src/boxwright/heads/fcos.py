@@ -16,9 +16,8 @@ from boxwright.dense.output import DenseOutput
 from boxwright.dense.point_matching import match_points, scale_ranges
 from boxwright.dense.towers import ConvTower, TowerNorm
 from boxwright.layers.conv_over_levels import conv_over_levels
-from boxwright.layers.predictions import run_in_full_precision
 from boxwright.layers.option_checks import check_fractions
-from boxwright.layers.predictions import prediction_conv
+from boxwright.layers.predictions import prediction_conv, run_in_full_precision
 from boxwright.losses.focal import summed_focal_loss_of_levels
 from boxwright.ops.box_matching import gather_matches
 from boxwright.ops.boxes import at_least_float32, generalized_iou, xyxy_to_cxcywh
@@ -26,6 +25,7 @@ from boxwright.structures import LossTotals, Spec, Targets
 
 __all__ = ["FCOS"]
 
+FOCAL = FocalOptions()
 DETECTION = DenseDetectionOptions(score_threshold=0.2, nms_threshold=0.6, max_detections=100)
 
 
@@ -75,7 +75,7 @@ class FCOS(DenseHead):
         norm: TowerNorm = "group",
         point_offset: float = 0.5,
         center_radius: float | None = 1.5,
-        focal: FocalOptions = FocalOptions(),
+        focal: FocalOptions = FOCAL,
         detection: DenseDetectionOptions = DETECTION,
     ) -> None:
         check_fractions({"point_offset": point_offset})

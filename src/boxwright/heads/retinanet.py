@@ -15,9 +15,8 @@ from boxwright.dense.options import AnchorOptions, DenseDetectionOptions, FocalO
 from boxwright.dense.output import DenseOutput
 from boxwright.dense.towers import ConvTower, TowerNorm
 from boxwright.layers.conv_over_levels import conv_over_levels
-from boxwright.layers.predictions import run_in_full_precision
 from boxwright.layers.option_checks import check_choice
-from boxwright.layers.predictions import prediction_conv
+from boxwright.layers.predictions import prediction_conv, run_in_full_precision
 from boxwright.losses.focal import summed_focal_loss_of_levels
 from boxwright.ops.anchors import octave_anchors
 from boxwright.ops.box_deltas import encode_deltas
@@ -28,6 +27,8 @@ from boxwright.structures import LossTotals, Spec, Targets
 __all__ = ["RetinaNet"]
 
 BoxLoss = Literal["l1", "giou"]
+
+ANCHORS, FOCAL, DETECTION = AnchorOptions(), FocalOptions(), DenseDetectionOptions()
 
 
 class RetinaNet(DenseHead):
@@ -62,12 +63,12 @@ class RetinaNet(DenseHead):
         channels: int | None = None,
         num_convs: int = 4,
         norm: TowerNorm = "none",
-        anchors: AnchorOptions = AnchorOptions(),
+        anchors: AnchorOptions = ANCHORS,
         box_loss: BoxLoss = "l1",
         positive_iou: float = 0.5,
         negative_iou: float = 0.4,
-        focal: FocalOptions = FocalOptions(),
-        detection: DenseDetectionOptions = DenseDetectionOptions(),
+        focal: FocalOptions = FOCAL,
+        detection: DenseDetectionOptions = DETECTION,
     ) -> None:
         if not 0 <= negative_iou <= positive_iou <= 1:
             raise ValueError(

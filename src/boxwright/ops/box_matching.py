@@ -28,8 +28,8 @@ def match_by_iou(
 ) -> Int[Tensor, " a"]:
     """Match each anchor with an object: its index, ``BACKGROUND`` (-1) or ``IGNORED`` (-2).
 
-    An anchor is matched with the object that it overlaps most, the first of equals, where the IoU is at least ``positive``.
-    Below ``negative`` it is background, between the two it is ignored.
+    An anchor is matched with the object that it overlaps most, the first of equals, where the IoU is at least
+    ``positive``. Below ``negative`` it is background, between the two it is ignored.
 
     Args:
         anchors: corner boxes.

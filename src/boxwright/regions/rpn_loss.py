@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from boxwright.ops.box_deltas import encode_deltas
-from boxwright.ops.box_matching import match_by_iou, gather_matches
+from boxwright.ops.box_matching import gather_matches, match_by_iou
 from boxwright.ops.boxes import at_least_float32
 from boxwright.regions.box_loss import SMOOTH_L1_BETA
 from boxwright.regions.rpn import RPNOutput
