@@ -20,7 +20,7 @@ from torchvision.models.detection import backbone_utils, retinanet
 
 from boxwright.backbones.resnet import ResNet
 from boxwright.data.input_format import InputFormat
-from boxwright.dense.towers import AnchorOutput
+from boxwright.dense.output import DenseOutput
 from boxwright.detector import Detector
 from boxwright.heads.retinanet import RetinaNet
 from boxwright.necks.fpn import FPN
@@ -93,12 +93,12 @@ def detections(options: argparse.Namespace) -> tuple[Callable[[], None], Callabl
         torch.randn(1, len(level), options.classes, generator=generator) + threshold - quantile for level in anchors
     ]
     deltas = [torch.randn(1, len(level), 4, generator=generator) * 0.1 for level in anchors]
-    output = AnchorOutput(tuple(logits), tuple(deltas), tuple(anchors))
+    output = DenseOutput(tuple(logits), tuple(deltas), tuple(anchors), torch.tensor([[float(side), float(side)]]))
     size = [ImageSize(side, side, side, side)]
 
     @torch.inference_mode()
     def our_detections() -> None:
-        ours.head.postprocess(output, size)
+        ours.postprocess(output, size)
 
     @torch.inference_mode()
     def their_detections() -> None:
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frozen", action="store_true", help="constant norms, stem and c2 as they are")
     parser.add_argument("--detections", action="store_true", help="post-processing of one image, not training")
-    parser.add_argument("--candidates", type=float, default=0.001, help="share of logits above the threshold")
+    parser.add_argument("--candidates", type=float, default=0.001, help="fraction of logits above the threshold")
     options = parser.parse_args()
     torch.manual_seed(0)
     ours, theirs = (detections if options.detections else steps)(options)

@@ -19,12 +19,12 @@ def maps(spec: Spec = SPEC) -> dict[str, Tensor]:
 
 
 def test_levels_of_another_width_are_projected_and_auxiliary_ones_left_out() -> None:
-    widths, features = InputProjection(SPEC, 16), maps()
-    assert widths.levels == ["c3", "c4", "c5"]
-    assert list(widths) == ["c3"]
-    c3, c4, c5 = widths(features)
+    project, features = InputProjection(SPEC, 16), maps()
+    assert project.levels == ["c3", "c4", "c5"]
+    assert list(project) == ["c3"]
+    c3, c4, c5 = project(features)
     assert c3.shape == (2, 16, 8, 3)
-    torch.testing.assert_close(c3[0, :, 1, 2], widths["c3"].weight[:, :, 0, 0] @ features["c3"][0, :, 1, 2])
+    torch.testing.assert_close(c3[0, :, 1, 2], project["c3"].weight[:, :, 0, 0] @ features["c3"][0, :, 1, 2])
     assert c4 is features["c4"]
     assert c5 is features["c5"]
 
@@ -58,8 +58,8 @@ def test_towers(norm: TowerNorm, kinds: list[type[nn.Module]]) -> None:
     levels = [torch.randn(2, 128, 24, 22), torch.randn(2, 128, 3, 5)]
     with torch.no_grad():
         expected = [tower(x) for x in levels]
-    for found, wanted in zip(tower.over_levels(levels), expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+    for ours, alone in zip(tower.over_levels(levels), expected, strict=True):
+        torch.testing.assert_close(ours, alone, rtol=0, atol=1e-4)
     assert ConvTower(4, 0).over_levels(levels) == levels
 
 

@@ -56,9 +56,9 @@ def test_logits_losses_and_gradients_are_torchvisions(smoothing: float) -> None:
     torch.testing.assert_close(loss, reference, rtol=1e-12, atol=0)
     loss.backward()
     reference.backward()
-    found = {**dict(backbone.named_parameters()), "fc.weight": head.linear.weight, "fc.bias": head.linear.bias}
+    ours_by_name = {**dict(backbone.named_parameters()), "fc.weight": head.linear.weight, "fc.bias": head.linear.bias}
     for name, parameter in theirs.named_parameters():
-        torch.testing.assert_close(found[name].grad, parameter.grad, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(ours_by_name[name].grad, parameter.grad, rtol=1e-9, atol=1e-12)
 
 
 def test_it_averages_every_level_side_by_side() -> None:
@@ -90,14 +90,29 @@ def test_each_object_counts_once_and_none_not_at_all() -> None:
 @pytest.mark.parametrize("num_classes", [2, 9])
 def test_the_likeliest_classes_best_first_with_the_image_as_box(num_classes: int) -> None:
     head = Classifier(SPEC, num_classes).eval()
-    output = head(maps())
-    found = head.postprocess(output, [ImageSize(480, 640, 64, 96), ImageSize(10, 20, 64, 96)])
+    output = head(maps(), None, None, torch.tensor([[64.0, 96.0], [50.0, 37.0]]))
+    decoded = head.decode(output)
     probabilities: Tensor = output.logits.softmax(1)
-    for one, row, size in zip(found, probabilities, [(480, 640), (10, 20)], strict=True):
-        assert len(one.scores) == min(5, num_classes)
-        assert one.labels.tolist() == row.argsort(descending=True)[:5].tolist()
-        torch.testing.assert_close(one.scores, row[one.labels])
-        assert one.boxes.tolist() == [[0, 0, size[1], size[0]]] * len(one.scores)
+    assert decoded.valid.all()
+    assert decoded.scores.shape == (2, min(5, num_classes))
+    for scores, labels, row in zip(decoded.scores, decoded.labels, probabilities, strict=True):
+        assert labels.tolist() == row.argsort(descending=True)[:5].tolist()
+        torch.testing.assert_close(scores, row[labels])
+    torch.testing.assert_close(decoded.boxes[:, 0], torch.tensor([[0.0, 0.0, 96.0, 64.0], [0.0, 0.0, 37.0, 50.0]]))
+
+
+def test_the_box_is_the_whole_original_image() -> None:
+    # 500 / 224 and 37 / 224 are no numbers of float32.
+    backbone = ResNet(depth=18, width=8, levels=("c5",))
+    head = Classifier(backbone.out_spec, 3)
+    detector = Detector(
+        backbone, [], head, categories=[Category(i, str(i)) for i in range(3)], input_format=InputFormat()
+    )
+    sizes = [ImageSize(480, 500, 224, 224), ImageSize(37, 641, 224, 224)]
+    with torch.no_grad():
+        detections = detector.eval().postprocess(detector(torch.rand(2, 3, 224, 224)), sizes)
+    for one, size in zip(detections, sizes, strict=True):
+        assert one.boxes.tolist() == [[0, 0, size.width, size.height]] * 3
 
 
 def test_a_fresh_one_is_sure_of_nothing() -> None:
@@ -107,6 +122,6 @@ def test_a_fresh_one_is_sure_of_nothing() -> None:
 
 
 @pytest.mark.parametrize("options", [{"dropout": 1.5}, {"label_smoothing": -0.1}])
-def test_shares_are_checked(options: dict[str, float]) -> None:
+def test_fractions_are_checked(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"is in \[0, 1\]"):
         Classifier(SPEC, 4, **options)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
-from boxwright.dense.towers import AnchorOutput
-from boxwright.heads.efficientdet import EfficientDet
+from boxwright.dense.options import DenseDetectionOptions, FocalOptions
+from boxwright.dense.output import DenseOutput
+from boxwright.heads.efficientdet import DETECTION, EfficientDet, EfficientDetAnchorOptions
 from boxwright.layers.folding import fold_norms
 from boxwright.ops.box_deltas import encode_deltas
 from boxwright.ops.boxes import iou
-from boxwright.structures import Features, ImageSize, Level, LossTotals, Spec, Targets
+from boxwright.structures import Features, Level, LossTotals, Spec, Targets
 from random_weights import calibrate, shake
 
 MakeTargets = Callable[..., list[Targets]]
@@ -35,9 +38,9 @@ PUBLISHED = {
 }
 
 
-def small_head(spec: Spec = SPEC, num_classes: int = 4, **options: object) -> EfficientDet:
+def small_head(spec: Spec = SPEC, num_classes: int = 4, **options: Any) -> EfficientDet:
     torch.manual_seed(0)
-    head = EfficientDet(spec, num_classes, **({"num_convs": 1} | options))  # type: ignore[arg-type]
+    head = EfficientDet(spec, num_classes, **({"num_convs": 1} | options))
     shake(head)
     return head.eval()
 
@@ -50,19 +53,19 @@ def maps(height: int = 64, width: int = 64, *, batch: int = 2, spec: Spec = SPEC
     }
 
 
-def ideal(head: EfficientDet, targets: list[Targets], size: tuple[int, int]) -> AnchorOutput:
-    """What a head that has learned these images by heart puts out."""
+def ideal(head: EfficientDet, targets: list[Targets], size: tuple[int, int]) -> DenseOutput:
+    """Make the output of a head that has learned these images by heart."""
     output = head(maps(*size, batch=len(targets)))
     anchors = torch.cat(output.anchors)
     logits = torch.cat(output.logits, 1).detach().fill_(-12.0)
-    deltas = torch.cat(output.deltas, 1).detach()
+    deltas = torch.cat(output.offsets, 1).detach()
     for image, target in enumerate(targets):
-        objects = head.match(anchors, target.boxes)
-        (place,) = torch.where(objects >= 0)
-        logits[image, place, target.labels[objects[place]]] = 12.0
-        deltas[image, place] = encode_deltas(target.boxes[objects[place]], anchors[place])
+        objects = head.match(output.anchors, target.boxes)
+        (anchor,) = torch.where(objects >= 0)
+        logits[image, anchor, target.labels[objects[anchor]]] = 12.0
+        deltas[image, anchor] = encode_deltas(target.boxes[objects[anchor]], anchors[anchor])
     counts = [len(level) for level in output.anchors]
-    return AnchorOutput(logits.split(counts, 1), deltas.split(counts, 1), output.anchors)
+    return output._replace(logits=logits.split(counts, 1), offsets=deltas.split(counts, 1))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -73,7 +76,7 @@ def test_parameters(name: str) -> None:
     count = {name: sum(p.numel() for p in child.parameters()) for name, child in head.named_children()}
     assert count["class_tower"] + count["classes"] == class_branch
     assert count["box_tower"] + count["boxes"] == box_branch
-    assert count["widths"] == 0
+    assert count["input_projection"] == 0
 
 
 def test_anchors_of_a_cell() -> None:
@@ -91,7 +94,7 @@ def test_anchors_of_a_cell() -> None:
 
 
 def test_options_of_the_anchors() -> None:
-    head = small_head(anchor_scale=5.0, octave_steps=2, aspects=((2.0, 0.5),))
+    head = small_head(anchors=EfficientDetAnchorOptions(scale=5.0, octave_steps=2, aspect_ratios=((2.0, 0.5),)))
     sides = head.base_anchors[..., 2:] - head.base_anchors[..., :2]
     torch.testing.assert_close(sides[0], torch.tensor([[80.0, 20.0], [80 * 2**0.5, 20 * 2**0.5]]))
     torch.testing.assert_close(sides[2], 4 * sides[0])
@@ -109,10 +112,9 @@ def test_options_of_the_anchors() -> None:
 )
 def test_any_levels(spec: Spec) -> None:
     head = small_head(spec, channels=8)
-    logits, boxes = head(maps(75, 100, spec=spec)).prediction()
+    output = head(maps(75, 100, spec=spec))
     cells = sum(-(-75 // at.stride) * -(-100 // at.stride) for at in spec.values() if not at.auxiliary)
-    assert logits.shape == (2, 9 * cells, 4)
-    assert boxes.shape == (2, 9 * cells, 4)
+    assert torch.cat(output.logits, 1).shape == torch.cat(output.offsets, 1).shape == (2, 9 * cells, 4)
     assert head.count_matches([], (75, 100)) == 0
 
 
@@ -125,7 +127,7 @@ def test_levels_share_convolutions_but_not_norms() -> None:
     for tower in (head.class_tower, head.box_tower):
         nn.init.constant_(tower.blocks[1].norms["c4"].bias, 3.0)
     after = head(features)
-    for one, two in ((before.logits, after.logits), (before.deltas, after.deltas)):
+    for one, two in ((before.logits, after.logits), (before.offsets, after.offsets)):
         assert [torch.equal(a, b) for a, b in zip(one, two, strict=True)] == [True, False, True]
     features["c3"] = features["c4"]
     output = small_head(num_convs=0)(features)
@@ -151,50 +153,50 @@ def test_classes_start_improbable() -> None:
 def test_norms_fold_into_a_convolution_of_each_level() -> None:
     head = small_head(num_convs=2)
     calibrate(head, maps())
-    fused = deepcopy(head.eval())
+    folded = deepcopy(head.eval())
     for _ in range(2):
-        fold_norms(fused)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+        fold_norms(folded)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     with torch.no_grad():
-        expected, found = head(maps(40, 70)), fused(maps(40, 70))
-    for one, two in zip((*expected.logits, *expected.deltas), (*found.logits, *found.deltas), strict=True):
+        expected, output = head(maps(40, 70)), folded(maps(40, 70))
+    for one, two in zip((*expected.logits, *expected.offsets), (*output.logits, *output.offsets), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-4)
 
 
 def test_losses_as_written_out(make_targets: MakeTargets) -> None:
-    head, size = small_head(alpha=0.3, gamma=1.7, huber_delta=0.2, box_weight=7.0), (96, 128)
+    head, size = small_head(focal=FocalOptions(alpha=0.3, gamma=1.7), huber_delta=0.2, box_weight=7.0), (96, 128)
     targets = make_targets([6, 4], size=size)
     output = head(maps(*size))
-    logits, deltas, anchors = torch.cat(output.logits, 1), torch.cat(output.deltas, 1), torch.cat(output.anchors)
-    wanted, huber, count = torch.zeros_like(logits), [], 0
+    logits, deltas, anchors = torch.cat(output.logits, 1), torch.cat(output.offsets, 1), torch.cat(output.anchors)
+    classes, huber, count = torch.zeros_like(logits), [], 0
     for image, target in enumerate(targets):
-        for place, index in enumerate(head.match(anchors, target.boxes).tolist()):
+        for anchor, index in enumerate(head.match(output.anchors, target.boxes).tolist()):
             if index >= 0:
                 count += 1
-                wanted[image, place, target.labels[index]] = 1
-                delta = encode_deltas(target.boxes[index], anchors[place])
-                huber.append(F.smooth_l1_loss(deltas[image, place], delta, beta=0.2, reduction="sum") * 0.2)
+                classes[image, anchor, target.labels[index]] = 1
+                delta = encode_deltas(target.boxes[index], anchors[anchor])
+                huber.append(F.smooth_l1_loss(deltas[image, anchor], delta, beta=0.2, reduction="sum") * 0.2)
     terms = head.loss(output, targets)
     assert count > 15
-    focal = sigmoid_focal_loss(logits, wanted, alpha=0.3, gamma=1.7, reduction="sum")
+    focal = sigmoid_focal_loss(logits, classes, alpha=0.3, gamma=1.7, reduction="sum")
     torch.testing.assert_close(terms["focal"], focal / (count + 1))
     torch.testing.assert_close(terms["huber"], 7 * torch.stack(huber).sum() / (4 * (count + 1)))
     assert head.count_matches(targets, size) == count
 
     totals = LossTotals(9, 4, processes=2, matches=3 * count)
-    share = (count + 1) * 2 / (3 * count + 1)
+    ratio = (count + 1) * 2 / (3 * count + 1)
     for name, value in head.loss(output, targets, totals).items():
-        torch.testing.assert_close(value, terms[name] * share)
+        torch.testing.assert_close(value, terms[name] * ratio)
     with pytest.raises(ValueError, match="matches"):
         head.loss(output, targets, LossTotals.of(targets))
 
 
 def test_an_object_that_no_anchor_fits_has_one() -> None:
     head, boxes = small_head(), torch.tensor([[9.0, 18.0, 12.0, 21.0]])
-    anchors = torch.cat(head(maps()).anchors)
+    anchors = head(maps()).anchors
     objects = head.match(anchors, boxes)
-    (place,) = torch.where(objects >= 0)
-    assert place.tolist() == [int(iou(boxes, anchors).argmax())]
+    (matched,) = torch.where(objects >= 0)
+    assert matched.tolist() == [int(iou(boxes, torch.cat(anchors)).argmax())]
     assert (objects < 0).sum() == (objects == -1).sum() == len(objects) - 1
 
 
@@ -210,28 +212,30 @@ def test_a_head_that_knows_the_objects_has_hardly_a_loss(counts: list[int], make
 
 @pytest.mark.parametrize("soft_nms", [False, True])
 def test_a_head_that_knows_the_objects_finds_them(soft_nms: bool) -> None:
-    head, size = small_head(soft_nms=soft_nms), (96, 128)
+    head, size = small_head(detection=replace(DETECTION, soft_nms=soft_nms)), (96, 128)
     targets = [Targets(torch.tensor([2, 0]), torch.tensor([[3.0, 8, 60, 50], [70, 30, 110, 90]]), size)]
-    (found,) = head.postprocess(ideal(head, targets, size), [ImageSize(192, 256, *size)])
-    assert found.labels[:2].sort().values.tolist() == [0, 2]
-    assert found.scores[1] > 0.9
-    assert found.scores[2] < 0.2
-    order = found.labels[:2].argsort(descending=True)
-    torch.testing.assert_close(found.boxes[order], 2 * targets[0].boxes, rtol=0, atol=1e-3)
+    boxes, scores, labels, valid, _ = head.decode(ideal(head, targets, size))
+    assert valid[0, :2].all()
+    assert labels[0, :2].sort().values.tolist() == [0, 2]
+    assert scores[0, 1] > 0.9
+    assert scores[0, 2] < 0.2
+    order = labels[0, :2].argsort(descending=True)
+    torch.testing.assert_close(boxes[0, order], targets[0].boxes, rtol=0, atol=1e-3)
 
 
-def test_the_best_candidates_of_all_levels_together() -> None:
-    head = small_head(nms_threshold=1.0, pre_nms_top_k=7, max_detections=5)
-    output = head(maps(batch=1))
+def test_the_best_pairs_of_all_levels_together() -> None:
+    output = small_head()(maps(batch=1))
     output.logits[1][0, 3] += 20
-    scores = torch.cat(output.logits, 1)[0].sigmoid().flatten().sort(descending=True).values
-    size = ImageSize(64, 64, 64, 64)
-    torch.testing.assert_close(head.postprocess(output, [size])[0].scores, scores[:5])
-    torch.testing.assert_close(
-        small_head(nms_threshold=1.0, pre_nms_top_k=3).postprocess(output, [size])[0].scores, scores[:3]
-    )
-    enough = small_head(nms_threshold=1.0, score_threshold=0.9).postprocess(output, [size])[0]
-    assert len(enough.scores) == (scores > 0.9).sum()
+    expected = torch.cat(output.logits, 1)[0].sigmoid().flatten().sort(descending=True).values
+
+    def scores(**options: Any) -> Tensor:
+        defaults = {"score_threshold": 0.0, "nms_threshold": 1.0, "pre_nms_top_k": 5000, "max_detections": 100}
+        decoded = small_head(detection=DenseDetectionOptions(**(defaults | options))).decode(output)
+        return decoded.scores[0, decoded.valid[0]]
+
+    torch.testing.assert_close(scores(pre_nms_top_k=7, max_detections=5), expected[:5])
+    torch.testing.assert_close(scores(pre_nms_top_k=3), expected[:3])
+    assert len(scores(score_threshold=0.9)) == (expected > 0.9).sum()
 
 
 def test_boxes_and_losses_are_computed_in_float32(make_targets: MakeTargets) -> None:
@@ -240,7 +244,7 @@ def test_boxes_and_losses_are_computed_in_float32(make_targets: MakeTargets) -> 
         output = head(maps())
         terms = head.loss(output, targets)
     assert output.logits[0].dtype == torch.bfloat16
-    assert output.deltas[0].dtype == output.anchors[0].dtype == torch.float32
+    assert output.offsets[0].dtype == output.anchors[0].dtype == torch.float32
     for name, value in head.loss(head(maps()), targets).items():
         assert terms[name].dtype == torch.float32
         torch.testing.assert_close(terms[name], value, rtol=0.05, atol=0)
@@ -253,16 +257,14 @@ def test_boxes_and_losses_are_computed_in_float32(make_targets: MakeTargets) -> 
         ({"channels": 0}, "channels is at least 1, not 0"),
         ({"num_convs": -1}, "num_convs is at least 0, not -1"),
         ({"norm_momentum": 0.0}, r"norm_momentum is in \(0, 1\], not 0.0"),
-        ({"max_detections": 0}, "max_detections is at least 1, not 0"),
         ({"matching_iou": 1.5}, r"matching_iou is in \[0, 1\], not 1.5"),
-        ({"nms_threshold": -0.1}, r"nms_threshold is in \[0, 1\], not -0.1"),
-        ({"huber_delta": 0.0}, "huber_delta is above 0"),
-        ({"anchor_scale": 0.0}, "anchor_scale above 0"),
-        ({"octave_steps": 0}, "octave_steps of 1 or more"),
-        ({"aspects": ()}, "aspects above 0"),
+        ({"huber_delta": 0.0}, "huber_delta above 0"),
+        ({"anchors": EfficientDetAnchorOptions(scale=0.0)}, "scale above 0"),
+        ({"anchors": EfficientDetAnchorOptions(octave_steps=0)}, "octave_steps of 1 or more"),
+        ({"anchors": EfficientDetAnchorOptions(aspect_ratios=())}, "aspect_ratios above 0"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_wrong_options_are_refused(options: dict[str, object], message: str) -> None:
+def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        small_head(**options)  # type: ignore[arg-type]
+        small_head(**options)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from boxwright.dense.towers import AnchorOutput
+from boxwright.dense.options import AnchorOptions, DenseDetectionOptions, FocalOptions
+from boxwright.dense.output import DenseOutput
 from boxwright.heads.retinanet import RetinaNet
 from boxwright.losses.focal import sigmoid_focal_loss
 from boxwright.ops.box_deltas import encode_deltas
 from boxwright.ops.box_matching import BACKGROUND, IGNORED
-from boxwright.structures import Features, ImageSize, Level, LossTotals, Spec, Targets
+from boxwright.structures import Features, Level, LossTotals, Spec, Targets
 
 MakeTargets = Callable[..., list[Targets]]
 
@@ -41,22 +43,22 @@ def maps(height: int = 64, width: int = 96, *, batch: int = 2, spec: Spec = SPEC
     }
 
 
-def joined(output: AnchorOutput) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.cat(output.logits, 1), torch.cat(output.deltas, 1), torch.cat(output.anchors)
+def joined(output: DenseOutput) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.cat(output.logits, 1), torch.cat(output.offsets, 1), torch.cat(output.anchors)
 
 
-def ideal(head: RetinaNet, targets: list[Targets], size: tuple[int, int]) -> AnchorOutput:
-    """What a head that has learned these images by heart puts out."""
+def ideal(head: RetinaNet, targets: list[Targets], size: tuple[int, int]) -> DenseOutput:
+    """Make the output of a head that has learned these images by heart."""
     output = head(maps(*size, batch=len(targets)))
     logits, deltas, anchors = joined(output)
     logits, deltas = torch.full_like(logits, -20.0), torch.zeros_like(deltas)
     for image, target in enumerate(targets):
-        objects = head.match(anchors, target.boxes)
-        (place,) = torch.where(objects >= 0)
-        logits[image, place, target.labels[objects[place]]] = 20.0
-        deltas[image, place] = encode_deltas(target.boxes[objects[place]], anchors[place])
+        objects = head.match(output.anchors, target.boxes)
+        (matched,) = torch.where(objects >= 0)
+        logits[image, matched, target.labels[objects[matched]]] = 20.0
+        deltas[image, matched] = encode_deltas(target.boxes[objects[matched]], anchors[matched])
     sizes = [len(level) for level in output.anchors]
-    return AnchorOutput(tuple(logits.split(sizes, 1)), tuple(deltas.split(sizes, 1)), output.anchors)
+    return output._replace(logits=logits.split(sizes, 1), offsets=deltas.split(sizes, 1))
 
 
 def test_sides_of_anchors_are_four_strides_and_more() -> None:
@@ -71,11 +73,11 @@ def test_sides_of_anchors_are_four_strides_and_more() -> None:
 
 
 def test_options_of_anchors() -> None:
-    options = {"anchor_scale": 3.0, "octave_steps": 2, "ratios": (1.0, 4.0)}
-    anchors = small_head(**options)(maps()).anchors[0][:4]
+    options = AnchorOptions(scale=3.0, octave_steps=2, aspect_ratios=(1.0, 4.0))
+    anchors = small_head(anchors=options)(maps()).anchors[0][:4]
     sides = [[24.0, 24.0], [32.0, 32.0], [12.0, 48.0], [16.0, 66.0]]  # 33 / 2 and 33 * 2, halves rounded to even
     assert (anchors[:, 2:] - anchors[:, :2]).tolist() == sides
-    exact = small_head(**options, round_anchors=False)(maps()).anchors[0][:4]
+    exact = small_head(anchors=replace(options, whole_pixels=False))(maps()).anchors[0][:4]
     root = 24 * 2**0.5
     expected = torch.tensor([[24.0, 24.0], [root, root], [12.0, 48.0], [root / 2, root * 2]])
     torch.testing.assert_close(exact[:, 2:] - exact[:, :2], expected)
@@ -83,9 +85,9 @@ def test_options_of_anchors() -> None:
 
 def test_a_number_belongs_to_its_cell_anchor_and_class() -> None:
     head, features = small_head(num_convs=0), maps(batch=1)
-    logits, deltas = (x.view(8, 12, 9, -1) for x in (head(features).logits[0], head(features).deltas[0]))
-    found = head.classes(features["c3"])[0].view(9, NUM_CLASSES, 8, 12)
-    torch.testing.assert_close(logits[5, 7, 4, 2], found[4, 2, 5, 7])
+    logits, deltas = (x.view(8, 12, 9, -1) for x in (head(features).logits[0], head(features).offsets[0]))
+    expected = head.classes(features["c3"])[0].view(9, NUM_CLASSES, 8, 12)
+    torch.testing.assert_close(logits[5, 7, 4, 2], expected[4, 2, 5, 7])
     torch.testing.assert_close(deltas[5, 7, 8], head.boxes(features["c3"])[0].view(9, 4, 8, 12)[8, :, 5, 7])
 
 
@@ -103,56 +105,47 @@ def test_a_head_that_knows_the_objects_has_no_loss(box_loss: str, counts: list[i
 def test_a_head_that_knows_the_objects_finds_them() -> None:
     head, size = small_head(), (96, 128)
     targets = [Targets(torch.tensor([2, 0]), torch.tensor([[3.0, 8, 60, 50], [70, 30, 110, 90]]), size)]
-    (found,) = head.postprocess(ideal(head, targets, size), [ImageSize(192, 256, *size)])
-    assert found.labels.sort().values.tolist() == [0, 2]
-    torch.testing.assert_close(found.boxes[found.labels.argsort(descending=True)], 2 * targets[0].boxes)
+    decoded = head.decode(ideal(head, targets, size))
+    assert decoded.valid.sum() == 2
+    labels, boxes = decoded.labels[decoded.valid], decoded.boxes[decoded.valid]
+    assert labels.sort().values.tolist() == [0, 2]
+    torch.testing.assert_close(boxes[labels.argsort(descending=True)], targets[0].boxes)
 
 
 def test_losses_as_written_out(make_targets: MakeTargets) -> None:
-    head, size = small_head(alpha=0.3, gamma=1.5, positive_iou=0.4, negative_iou=0.3), (64, 96)
+    head, size = small_head(focal=FocalOptions(alpha=0.3, gamma=1.5), positive_iou=0.4, negative_iou=0.3), (64, 96)
     targets = make_targets([3, 2], size=size, num_classes=NUM_CLASSES)
     output = head(maps(*size))
     logits, deltas, anchors = joined(output)
     expected = {"focal": 0.0, "l1": 0.0}
     for image, target in enumerate(targets):
-        matched = head.match(anchors, target.boxes)
+        matched = head.match(output.anchors, target.boxes)
         assert {BACKGROUND, IGNORED} < set(matched.tolist())
-        wanted = torch.zeros_like(logits[image])
-        (place,) = torch.where(matched >= 0)
-        wanted[place, target.labels[matched[place]]] = 1
-        focal = sigmoid_focal_loss(logits[image], wanted, alpha=0.3, gamma=1.5)[matched != IGNORED]
-        l1 = (deltas[image, place] - encode_deltas(target.boxes[matched[place]], anchors[place])).abs()
-        expected["focal"] += focal.sum().item() / len(place)
-        expected["l1"] += l1.sum().item() / len(place)
-    found = head.loss(output, targets)
-    assert {name: loss.item() for name, loss in found.items()} == pytest.approx(
+        classes = torch.zeros_like(logits[image])
+        (anchor,) = torch.where(matched >= 0)
+        classes[anchor, target.labels[matched[anchor]]] = 1
+        focal = sigmoid_focal_loss(logits[image], classes, alpha=0.3, gamma=1.5)[matched != IGNORED]
+        l1 = (deltas[image, anchor] - encode_deltas(target.boxes[matched[anchor]], anchors[anchor])).abs()
+        expected["focal"] += focal.sum().item() / len(anchor)
+        expected["l1"] += l1.sum().item() / len(anchor)
+    losses = head.loss(output, targets)
+    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(
         {name: loss / 2 for name, loss in expected.items()}, rel=1e-4
     )
     # As a part of a step of eight images on two processes.
-    found = head.loss(output, targets, LossTotals(objects=20, images=8, processes=2))
-    assert {name: loss.item() for name, loss in found.items()} == pytest.approx(
+    losses = head.loss(output, targets, LossTotals(objects=20, images=8, processes=2))
+    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(
         {name: loss / 4 for name, loss in expected.items()}, rel=1e-4
     )
-
-
-def test_prediction_is_that_of_all_levels_in_pixels() -> None:
-    head, size = small_head(), (64, 96)
-    logits, boxes = head(maps(*size)).prediction()
-    assert logits.shape == (2, 9 * (96 + 24 + 6), NUM_CLASSES)
-    targets = [Targets(torch.tensor([1]), torch.tensor([[10.0, 10, 60, 50]]), size)]
-    output = ideal(head, targets, size)
-    logits, boxes = output.prediction()
-    (place,) = torch.where(logits[0, :, 1] > 0)
-    assert len(place) > 0
-    torch.testing.assert_close(boxes[0, place], targets[0].boxes.expand(len(place), -1), rtol=0, atol=1e-3)
 
 
 def test_options_of_detections() -> None:
     output = small_head()(maps())
 
     def scores(**options: Any) -> Tensor:
-        head = small_head(**({"score_threshold": 0.01, "max_detections": 2000} | options))
-        return head.postprocess(output, [ImageSize(64, 96, 64, 96)] * 2)[0].scores
+        options = {"score_threshold": 0.01, "max_detections": 2000} | options
+        decoded = small_head(detection=DenseDetectionOptions(**options)).decode(output)
+        return decoded.scores[0, decoded.valid[0]]
 
     every = scores()
     assert len(every) > 300
@@ -166,7 +159,7 @@ def test_options_of_detections() -> None:
 def test_one_level_of_another_width_and_any_stride() -> None:
     spec: Spec = {"p": Level(12, 14)}
     head = small_head(spec, channels=16)
-    assert {name for name, _ in head.widths.named_parameters()} == {"p.weight", "p.bias"}
+    assert {name for name, _ in head.input_projection.named_parameters()} == {"p.weight", "p.bias"}
     output = head(maps(28, 42, spec=spec))
     assert [len(level) for level in output.anchors] == [9 * 6]
     sides = output.anchors[0][3, 2:] - output.anchors[0][3, :2]
@@ -192,7 +185,7 @@ def test_anchors_and_losses_stay_in_float32_under_mixed_precision(make_targets: 
         output = head(maps(), None, targets)
         losses = head.loss(output, targets)
     assert output.logits[0].dtype == torch.bfloat16
-    assert output.deltas[0].dtype == torch.float32
+    assert output.offsets[0].dtype == torch.float32
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
     half = small_head().half()(dict.fromkeys(SPEC) | {k: x.half() for k, x in maps(64, 4096).items()})
     assert half.anchors[0].dtype == torch.float32
@@ -205,15 +198,9 @@ def test_anchors_and_losses_stay_in_float32_under_mixed_precision(make_targets: 
     [
         ({"channels": 0}, "channels is at least 1, not 0"),
         ({"num_convs": -1}, "num_convs is at least 0, not -1"),
-        ({"pre_nms_top_k": 0}, "pre_nms_top_k is at least 1, not 0"),
-        ({"max_detections": 0}, "max_detections is at least 1, not 0"),
-        ({"alpha": 1.5}, r"alpha is in \[0, 1\], not 1.5"),
-        ({"gamma": -1.0}, "gamma is at least 0, not -1.0"),
-        ({"score_threshold": 2.0}, r"score_threshold is in \[0, 1\], not 2.0"),
-        ({"nms_threshold": -0.1}, r"nms_threshold is in \[0, 1\], not -0.1"),
         ({"positive_iou": 0.3}, "negative_iou <= positive_iou <= 1 does not hold for 0.4 and 0.3"),
-        ({"octave_steps": 0}, "0 steps"),
-        ({"anchor_scale": 0.01}, "no area in whole pixels"),
+        ({"anchors": AnchorOptions(octave_steps=0)}, "0 steps"),
+        ({"anchors": AnchorOptions(scale=0.01)}, "no area in whole pixels"),
     ],
     ids=str,
 )
@@ -231,4 +218,4 @@ def test_fresh_scores_are_below_the_threshold_of_detections() -> None:
     head = RetinaNet(SPEC, NUM_CLASSES, num_convs=1).eval()
     output = head(maps())
     assert math.isclose(output.logits[0].sigmoid().mean().item(), 0.01, rel_tol=0.1)
-    assert all(len(found.scores) == 0 for found in head.postprocess(output, [ImageSize(64, 96, 64, 96)] * 2))
+    assert not head.decode(output).valid.any()

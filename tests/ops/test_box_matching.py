@@ -9,7 +9,7 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
 from boxwright.ops.anchors import grid_anchors, octave_anchors
-from boxwright.ops.box_matching import BACKGROUND, IGNORED, LowQuality, match_by_iou, matched_anchors
+from boxwright.ops.box_matching import BACKGROUND, IGNORED, LowQuality, gather_matches, match_by_iou
 from boxwright.structures import Targets
 
 OBJECT = torch.tensor([[0.0, 0, 10, 10]])
@@ -73,12 +73,12 @@ def test_equals_torchvisions(ties: bool) -> None:
     assert (found == expected).all()
 
 
-def test_objects_of_matched_anchors_of_several_images() -> None:
+def test_gathered_matches_of_several_images() -> None:
     first = Targets(torch.tensor([5, 6]), torch.tensor([[0.0, 0, 1, 1], [0, 0, 2, 2]]), (8, 8))
     second = Targets(torch.tensor([7]), torch.tensor([[0.0, 0, 3, 3]]), (8, 8))
     matched = torch.tensor([[BACKGROUND, 1, IGNORED], [0, BACKGROUND, 0]])
-    found = matched_anchors(matched, [first, second])
+    found = gather_matches(matched, [first, second])
     assert found.image.tolist() == [0, 1, 1]
-    assert found.place.tolist() == [1, 0, 2]
+    assert found.anchor.tolist() == [1, 0, 2]
     assert found.boxes[:, 2].tolist() == [2, 3, 3]
     assert found.labels.tolist() == [[BACKGROUND, 6, BACKGROUND], [7, BACKGROUND, 7]]

@@ -18,7 +18,7 @@ from boxwright.compose.detectors import build, build_resolved
 from boxwright.compose.recipes import resolve
 from boxwright.detector import Detector
 from boxwright.ops.box_deltas import MAX_LOG_SCALE
-from boxwright.structures import Category, ImageSize, Targets
+from boxwright.structures import Category, Targets
 from boxwright.workflows.operation_counts import OPERATIONS
 from random_weights import calibrate, shake
 
@@ -121,10 +121,10 @@ def test_outputs(name: str) -> None:
         output = ours.double().eval()(images.double())
         logits, deltas = theirs.double().eval()(images.double())
     assert output.logits[0].std() > 0.5
-    assert output.deltas[0].std() > 0.2
+    assert output.offsets[0].std() > 0.2
     torch.testing.assert_close(torch.cat(output.logits, 1), flatten_predictions(logits, NUM_CLASSES), rtol=0, atol=1e-9)
     torch.testing.assert_close(
-        torch.cat(output.deltas, 1), flatten_predictions(deltas, 4)[..., SWAPPED], rtol=0, atol=1e-9
+        torch.cat(output.offsets, 1), flatten_predictions(deltas, 4)[..., SWAPPED], rtol=0, atol=1e-9
     )
     anchors = effdet.anchors.Anchors.from_config(theirs.config).boxes[:, SWAPPED]
     torch.testing.assert_close(torch.cat(output.anchors), anchors.double(), rtol=0, atol=1e-4)
@@ -171,9 +171,9 @@ def test_every_anchor_has_the_same_object(make_targets: MakeTargets) -> None:
     targets[0] = targets[0]._replace(boxes=torch.cat((many, small, small[:5], whole)), labels=torch.arange(86))
     bench = effdet.DetBenchTrain(theirs)
     classes, _, counts = bench.anchor_labeler.batch_label_anchors(*their_targets(targets).values())
-    anchors = ours.head._anchors([(-(-size[0] // s), -(-size[1] // s)) for s in ours.head.strides])
+    anchors = ours.head.anchors([(-(-size[0] // s), -(-size[1] // s)) for s in ours.head.strides])
     for image, target in enumerate(targets):
-        objects = ours.head.match(torch.cat(anchors), target.boxes)
+        objects = ours.head.match(anchors, target.boxes)
         none = target.labels.new_full((1,), -1)
         labels = torch.cat((target.labels, none))[objects]
         assert torch.equal(labels, torch.cat([level[image].flatten() for level in classes]))
@@ -185,21 +185,22 @@ def test_every_anchor_has_the_same_object(make_targets: MakeTargets) -> None:
 @pytest.mark.parametrize("soft_nms", [False, True], ids=["hard", "soft"])
 def test_detections(soft_nms: bool, pair: Pair) -> None:
     ours, theirs, images = pair
-    head = build("efficientdet_d0", num_classes=NUM_CLASSES, **{"head.soft_nms": soft_nms}).head
+    head = build("efficientdet_d0", num_classes=NUM_CLASSES, **{"head.detection.soft_nms": soft_nms}).head
     bench = effdet.DetBenchPredict(theirs)
     bench.soft_nms = soft_nms
     info = {"img_scale": torch.ones(2), "img_size": torch.tensor([SIZE[1], SIZE[0]]).repeat(2, 1)}
     with torch.no_grad():
         output = ours.eval()(images)
         expected = bench.eval()(images, info)
-    assert max(float(deltas.max()) for deltas in output.deltas) < MAX_LOG_SCALE
-    found = head.postprocess(output, [ImageSize(*SIZE, *SIZE)] * 2)
-    for detections, wanted in zip(found, expected, strict=True):
-        assert len(detections.scores) == 100
-        assert len(set(detections.labels.tolist())) > 10
-        torch.testing.assert_close(detections.scores, wanted[:, 4], rtol=0, atol=1e-4)
-        torch.testing.assert_close(detections.boxes, wanted[:, :4], rtol=0, atol=1e-2)
-        assert torch.equal(detections.labels, wanted[:, 5].long() - 1)
+    assert max(float(deltas.max()) for deltas in output.offsets) < MAX_LOG_SCALE
+    decoded = head.decode(output)
+    assert decoded.valid.all()
+    for boxes, scores, labels, theirs_of_image in zip(*decoded[:3], expected, strict=True):
+        assert len(scores) == 100
+        assert len(set(labels.tolist())) > 10
+        torch.testing.assert_close(scores, theirs_of_image[:, 4], rtol=0, atol=1e-4)
+        torch.testing.assert_close(boxes, theirs_of_image[:, :4], rtol=0, atol=1e-2)
+        assert torch.equal(labels, theirs_of_image[:, 5].long() - 1)
 
 
 def without_storage(name: str) -> Detector:

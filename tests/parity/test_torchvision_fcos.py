@@ -132,10 +132,11 @@ def test_outputs_and_detections(pair: Pair) -> None:
         output = ours(pair.images)
         maps = list(theirs.backbone(pair.images).values())
         outputs = theirs.head(maps)
-        for mine, name in zip(output[:3], ("cls_logits", "bbox_regression", "bbox_ctrness"), strict=True):
+        parts = (output.logits, output.offsets, output.centerness)
+        for mine, name in zip(parts, ("cls_logits", "bbox_regression", "bbox_ctrness"), strict=True):
             torch.testing.assert_close(torch.cat(mine, 1), outputs[name], rtol=0, atol=1e-4)
         anchors = their_anchors(theirs, maps, HEIGHT, WIDTH)
-        torch.testing.assert_close(torch.cat(output.squares), anchors[0], rtol=0, atol=0)
+        torch.testing.assert_close(torch.cat(output.anchors), anchors[0], rtol=0, atol=0)
         counts = [x.shape[2] * x.shape[3] for x in maps]
         split = {name: list(x.split(counts, 1)) for name, x in outputs.items()}
         expected = theirs.postprocess_detections(split, [list(a.split(counts)) for a in anchors], [(HEIGHT, WIDTH)] * 2)

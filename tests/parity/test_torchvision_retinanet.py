@@ -172,7 +172,7 @@ def test_outputs_and_anchors(pair: Pair) -> None:
     assert theirs["cls_logits"].std() > 0.2
     assert theirs["bbox_regression"].std() > 0.1
     torch.testing.assert_close(torch.cat(output.logits, 1), theirs["cls_logits"], rtol=0, atol=1e-4)
-    torch.testing.assert_close(torch.cat(output.deltas, 1), theirs["bbox_regression"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(torch.cat(output.offsets, 1), theirs["bbox_regression"], rtol=0, atol=1e-4)
     anchors = pair.theirs.anchor_generator(ImageList(pair.images, [(HEIGHT, WIDTH)] * 2), features)[0]
     torch.testing.assert_close(torch.cat(output.anchors), anchors, rtol=0, atol=0)
 
