@@ -27,7 +27,7 @@ FORMS = ("ours", "plain")
 
 
 def layer_of(options: argparse.Namespace, form: str, cells: int) -> tuple[PositionAttention, Tensor]:
-    """With an input for it."""
+    """Build the layer, and an input for it."""
     torch.manual_seed(0)
     channels = options.heads * options.head_dim
     layer = PositionAttention(channels, (cells, cells), num_heads=options.heads)
@@ -42,13 +42,13 @@ def run_once(layer: PositionAttention, x: Tensor) -> None:
 
 
 def peak() -> float:
-    """MiB."""
+    """Measure the peak resident size of this process in MiB."""
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return size / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def measure_memory(options: argparse.Namespace) -> None:
-    """Print what one pass of one form takes; runs in a process of its own."""
+    """Print the memory of one pass of one form; runs in a process of its own."""
     run_once(*layer_of(options, options.memory_of, 4))
     layer, x = layer_of(options, options.memory_of, options.cells)
     before = peak()
@@ -57,7 +57,7 @@ def measure_memory(options: argparse.Namespace) -> None:
 
 
 def seconds_of(options: argparse.Namespace) -> dict[str, float]:
-    """Median seconds of a pass of each form."""
+    """Measure the median seconds of a pass of each form."""
     forms = [layer_of(options, form, options.cells) for form in FORMS]
     times = in_turn(*(partial(run_once, *form) for form in forms), rounds=options.rounds, warm_up=1)
     return dict(zip(FORMS, times, strict=True))
@@ -79,14 +79,14 @@ def main() -> None:
         return
 
     command = [sys.executable, __file__, *sys.argv[1:], "--memory-of"]
-    taken = {
+    memory = {
         form: float(subprocess.run([*command, form], check=True, capture_output=True, text=True).stdout)
         for form in FORMS
     }
     seconds = seconds_of(options)
     for form in FORMS:
-        print(f"{form:6} {taken[form]:9.0f} MiB {seconds[form] * 1e3:9.1f} ms")
-    print(f"ratio  {taken['ours'] / taken['plain']:9.3f}     {seconds['ours'] / seconds['plain']:9.3f}")
+        print(f"{form:6} {memory[form]:9.0f} MiB {seconds[form] * 1e3:9.1f} ms")
+    print(f"ratio  {memory['ours'] / memory['plain']:9.3f}     {seconds['ours'] / seconds['plain']:9.3f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks share: actions in turn, and objects to train on."""
+"""Helpers of the benchmarks: actions in turn, and objects to train on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Action = Callable[[], object]
 
 
 def in_turn(*actions: Action, rounds: int, warm_up: int = 2) -> list[float]:
-    """Median seconds of each action over rounds in which all take turns; the first ``warm_up`` rounds do not count."""
+    """Measure the median seconds of actions that take turns; the first ``warm_up`` rounds do not count."""
     seconds: list[list[float]] = [[] for _ in actions]
     for i in range(rounds + warm_up):
         for times, action in zip(seconds, actions, strict=True):
@@ -29,7 +29,7 @@ def in_turn(*actions: Action, rounds: int, warm_up: int = 2) -> list[float]:
 def random_objects(
     count: int, side: int, num_classes: int, generator: torch.Generator, *, masks: bool = False
 ) -> Targets:
-    """Objects of a square image, of a twentieth to two fifths of its sides; masks fill their boxes."""
+    """Draw objects of a square image, of a twentieth to two fifths of its sides; masks fill their boxes."""
     corner = torch.rand(count, 2, generator=generator) * 0.6 * side
     size = (torch.rand(count, 2, generator=generator) * 0.35 + 0.05) * side
     labels = torch.randint(0, num_classes, (count,), generator=generator)
