@@ -33,10 +33,15 @@ test: install-dev  ## run the tests
 slow: install-dev  ## run the tests that take minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
 
-# Of the contract tests, those of this part alone: `[fpn]` is not `[pafpn]`.
+# Shapes are checked in this one file: to check them in all takes half of the time. `[fpn]` is not `[pafpn]`.
+SOURCE = $(wildcard src/boxwright/$(NAME).py src/boxwright/*/$(NAME).py src/boxwright/*/*/$(NAME).py)
+empty :=
+MODULES = $(subst $(empty) ,$(comma),$(subst /,.,$(SOURCE:src/%.py=%)))
+comma := ,
 part: install-dev  ## run the tests of one file: make part NAME=fpn
-	@test -n '$(NAME)' || { echo 'of which file? make part NAME=fpn'; exit 2; }
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -k 'test_$(NAME).py or [$(NAME)]' \
+	@test -n '$(SOURCE)' || { echo 'no file of this name in src/boxwright: make part NAME=fpn'; exit 2; }
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -o addopts= -m 'not slow' \
+	  --jaxtyping-packages=$(MODULES),beartype.beartype -k 'test_$(NAME).py or [$(NAME)]' \
 	  $(wildcard tests/test_$(NAME).py tests/*/test_$(NAME).py tests/*/*/test_$(NAME).py) \
 	  tests/contracts/test_backbones.py tests/contracts/test_necks.py tests/contracts/test_heads.py
 
