@@ -16,12 +16,12 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.cli.info import measure
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipes import list_recipes, resolve
 from boxwright.detector import Detector
 from boxwright.layers.rep_vgg import RepVGGBlock
 from boxwright.structures import Category
+from boxwright.workflows.info import measure_recipe
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -79,12 +79,12 @@ def test_published_parameters(recipe: str) -> None:
     "recipe", ["rtdetr_r18", *(pytest.param(name, marks=pytest.mark.slow) for name in list(PUBLISHED)[1:])]
 )
 def test_published_costs(recipe: str) -> None:
-    facts = measure(resolve(recipe, {}).recipe, 80)
+    facts = measure_recipe(resolve(recipe, {}).recipe, 80)
     _, _, expected, expected_fused = PUBLISHED[recipe]
-    assert facts["gmac"] == pytest.approx(expected, rel=1e-4)
+    assert facts.gmac == pytest.approx(expected, rel=1e-4)
     # The published models run the encoder's box head (256-256-256-4) on all 8,400 tokens, ours on the selected 300.
     spared = (8400 - 300) * (2 * 256 * 256 + 256 * 4) / 1e9
-    assert facts["deployed_gmac"] + spared == pytest.approx(expected_fused, rel=1e-4)
+    assert facts.deployed_gmac + spared == pytest.approx(expected_fused, rel=1e-4)
 
 
 if __name__ == "__main__":

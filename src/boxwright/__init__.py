@@ -1,27 +1,64 @@
 """Boxwright: object detectors built from interchangeable parts.
 
-``boxwright.build("rtdetr_r18", num_classes=3)`` gives a fresh detector, ``boxwright.load(path)`` a trained
-one.
+``boxwright.build("rtdetr_r18", num_classes=3)`` gives a fresh detector, ``boxwright.load(path)`` a trained one, and
+``boxwright.train``, ``evaluate``, ``predict`` and ``info`` do what the commands of these names do.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from boxwright.compose.detectors import build, load
+    from boxwright.data.image_dataset import ImageDataset, LabeledImage
+    from boxwright.detections import Detections
+    from boxwright.detector import Detector
+    from boxwright.structures import Category
+    from boxwright.workflows.evaluate import evaluate
+    from boxwright.workflows.info import info
+    from boxwright.workflows.predict import predict
+    from boxwright.workflows.reading import DataFiles
+    from boxwright.workflows.train import train
 
-__all__ = ["__version__", "build", "load"]
+__all__ = [
+    "Category",
+    "DataFiles",
+    "Detections",
+    "Detector",
+    "ImageDataset",
+    "LabeledImage",
+    "__version__",
+    "build",
+    "evaluate",
+    "info",
+    "load",
+    "predict",
+    "train",
+]
 
 __version__ = "0.2.0"
 
+_HOMES = {
+    "Category": "boxwright.structures",
+    "DataFiles": "boxwright.workflows.reading",
+    "Detections": "boxwright.detections",
+    "Detector": "boxwright.detector",
+    "ImageDataset": "boxwright.data.image_dataset",
+    "LabeledImage": "boxwright.data.image_dataset",
+    "build": "boxwright.compose.detectors",
+    "evaluate": "boxwright.workflows.evaluate",
+    "info": "boxwright.workflows.info",
+    "load": "boxwright.compose.detectors",
+    "predict": "boxwright.workflows.predict",
+    "train": "boxwright.workflows.train",
+}
+"""The module of each public name, imported on demand (PEP 562): `boxwright --help` must not wait for torch."""
+
 
 def __getattr__(name: str) -> Any:
-    # On demand (PEP 562): `boxwright --help` must not wait for torch.
-    if name in ("build", "load"):
-        from boxwright.compose import detectors
-
-        return getattr(detectors, name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

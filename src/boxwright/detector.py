@@ -20,7 +20,7 @@ from boxwright.layers.freezing import frozen_norms
 from boxwright.ops.boxes import clip_to_sizes
 from boxwright.ops.finite import check_finite
 from boxwright.ops.mask_pasting import paste_masks
-from boxwright.prediction import ImageSource, OnError, PredictionStream, evaluation_mode, list_sources
+from boxwright.prediction import ImageInput, OnError, PredictionStream, evaluation_mode, list_sources
 from boxwright.structures import (
     Category,
     Decoded,
@@ -148,7 +148,7 @@ class Detector(nn.Module):
         return detections
 
     def predict(
-        self, images: ImageSource | Iterable[ImageSource], *, threshold: float = 0.0, batch_size: int = 8
+        self, images: ImageInput | Iterable[ImageInput], *, threshold: float = 0.0, batch_size: int = 8
     ) -> Detections | list[Detections]:
         """Detect objects in images, always in evaluation mode.
 
@@ -173,7 +173,7 @@ class Detector(nn.Module):
 
     def stream(
         self,
-        images: ImageSource | Iterable[ImageSource],
+        images: ImageInput | Iterable[ImageInput],
         *,
         threshold: float = 0.0,
         batch_size: int = 8,
@@ -198,14 +198,20 @@ class Detector(nn.Module):
         """
         return PredictionStream(
             list_sources(images)[0],
-            self._predict_batch,
+            self.predict_batch,
             self.input_format,
             threshold=threshold,
             batch_size=batch_size,
             on_error=on_error,
         )
 
-    def _predict_batch(self, pixels: UInt8[Tensor, "b 3 h w"], sizes: Sequence[ImageSize]) -> list[Detections]:
+    def predict_batch(self, pixels: UInt8[Tensor, "b 3 h w"], sizes: Sequence[ImageSize]) -> list[Detections]:
+        """Detect objects in images that were read and resized; detections are on the CPU.
+
+        Args:
+            pixels: images of equal input size, not normalized yet.
+            sizes: one per image.
+        """
         like = next(self.parameters())
         images = normalize(pixels.to(like.device), self.input_format).to(like.dtype)
         # Batch by batch: whoever takes results from a stream may train between them.

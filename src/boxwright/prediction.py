@@ -22,7 +22,7 @@ from boxwright.data.input_format import InputFormat
 from boxwright.detections import Detections
 from boxwright.structures import ImageSize
 
-ImageSource = ImageLike | bytes | bytearray | memoryview | io.IOBase
+ImageInput = ImageLike | bytes | bytearray | memoryview | io.IOBase
 """One image: a path, the bytes of a file or an open one, a PIL image, an array (h, w, 3) or a tensor (3, h, w)."""
 
 OnError = Literal["raise", "skip"]
@@ -55,19 +55,38 @@ class PreparedImage:
         source: its path, or else its index.
         pixels: the network input.
         size: before and after it was resized.
+        image: as it was read, where it is kept.
     """
 
     index: int
     source: Path | int
     pixels: UInt8[Tensor, "3 height width"]
     size: ImageSize
+    image: UInt8[np.ndarray, "h w 3"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedResult:
+    """Detections of one image of a stream.
+
+    Args:
+        index: in the input, from 0.
+        source: its path, or else its index.
+        detections: in pixels of the image, best first.
+        image: as it was read, where it is kept.
+    """
+
+    index: int
+    source: Path | int
+    detections: Detections
+    image: UInt8[np.ndarray, "h w 3"] | None = None
 
 
 PredictBatch = Callable[[UInt8[Tensor, "b 3 h w"], Sequence[ImageSize]], list[Detections]]
 """Detections of images of equal input size, on the CPU."""
 
 
-def list_sources(images: ImageSource | Iterable[ImageSource]) -> tuple[Iterable[ImageSource], bool]:
+def list_sources(images: ImageInput | Iterable[ImageInput]) -> tuple[Iterable[ImageInput], bool]:
     """Tell one image from several.
 
     Args:
@@ -92,7 +111,7 @@ def list_sources(images: ImageSource | Iterable[ImageSource]) -> tuple[Iterable[
             "images are paths, bytes of files, PIL images, arrays or tensors, or several of them, "
             f"not {type(images).__name__}"
         )
-    return cast(Iterable[ImageSource], images), False
+    return cast(Iterable[ImageInput], images), False
 
 
 def list_image_files(folder: Path) -> list[Path]:
@@ -120,17 +139,19 @@ class PredictionStream(Iterator[Detections]):
         batch_size: images that go through the network together, at most.
         on_error: ``raise`` at an image that cannot be read, once all before it are given; or ``skip`` it, which
             ``skipped`` reports.
+        keep_images: hand out each image beside its detections, in ``results``.
     """
 
     def __init__(
         self,
-        images: Iterable[ImageSource],
+        images: Iterable[ImageInput],
         predict_batch: PredictBatch,
         input_format: InputFormat,
         *,
         threshold: float,
         batch_size: int,
         on_error: OnError,
+        keep_images: bool = False,
     ) -> None:
         if not 0 <= threshold <= 1 or batch_size < 1:
             raise ValueError(f"threshold is in [0, 1] and batch_size at least 1, not {threshold} and {batch_size}")
@@ -138,18 +159,23 @@ class PredictionStream(Iterator[Detections]):
             raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
         self.skipped: list[SkippedImage] = []
         self._predict_batch, self._threshold = predict_batch, threshold
-        self._batches = _prepare(images, input_format, batch_size, self.skipped if on_error == "skip" else None)
+        read = _Reader(input_format, keep_images)
+        self._batches = _prepare(images, read, batch_size, self.skipped if on_error == "skip" else None)
         self._results = self._in_order()
 
     def __next__(self) -> Detections:
-        return next(self._results)[1]
+        return next(self._results).detections
 
     def items(self) -> Iterator[tuple[Path | int, Detections]]:
-        """Pairs of path and detections; of an image without a path its index in the input."""
+        """Give pairs of path and detections; of an image without a path, its index in the input."""
+        return ((one.source, one.detections) for one in self._results)
+
+    def results(self) -> Iterator[StreamedResult]:
+        """Give all that is known of each image."""
         return self._results
 
-    def _in_order(self) -> Iterator[tuple[Path | int, Detections]]:
-        waiting: dict[int, tuple[Path | int, Detections]] = {}
+    def _in_order(self) -> Iterator[StreamedResult]:
+        waiting: dict[int, StreamedResult] = {}
         following = 0
         for batch in self._batches:
             if isinstance(batch, Exception):
@@ -157,7 +183,8 @@ class PredictionStream(Iterator[Detections]):
             pixels = torch.stack([one.pixels for one in batch])
             predicted = self._predict_batch(pixels, [one.size for one in batch])
             for one, detections in zip(batch, predicted, strict=True):
-                waiting[one.index] = one.source, detections[detections.scores >= self._threshold]
+                kept = detections[detections.scores >= self._threshold]
+                waiting[one.index] = StreamedResult(one.index, one.source, kept, one.image)
             for index in range(following, max(waiting) + 1):
                 if index in waiting:
                     yield waiting.pop(index)
@@ -167,7 +194,7 @@ class PredictionStream(Iterator[Detections]):
 
 
 def _prepare(
-    images: Iterable[ImageSource], input_format: InputFormat, batch_size: int, skipped: list[SkippedImage] | None
+    images: Iterable[ImageInput], read: _Reader, batch_size: int, skipped: list[SkippedImage] | None
 ) -> Iterator[list[PreparedImage] | Exception]:
     """Batches of equal input size: full, but for the last of each size and those that have waited for long.
 
@@ -177,7 +204,7 @@ def _prepare(
     failure = None
     for index, image in enumerate(images):
         try:
-            prepared = _prepare_one(index, image, input_format)
+            prepared = read(index, image)
         except (OSError, ValueError) as error:
             if skipped is None:
                 failure = error
@@ -198,14 +225,20 @@ def _prepare(
         yield failure
 
 
-def _prepare_one(index: int, image: ImageSource, input_format: InputFormat) -> PreparedImage:
-    is_path = isinstance(image, str | Path)
-    rgb = as_rgb(cast(ImageLike, image)) if is_path else _read_in_memory(index, image)
-    height, width = rgb.shape[:2]
-    shape = input_format.canvas(height, width)
-    pixels = resample(rgb, input_format.window(height, width), *shape)
-    source = Path(cast(str | Path, image)) if is_path else index
-    return PreparedImage(index, source, pixels, ImageSize(height, width, *shape))
+@dataclass(frozen=True)
+class _Reader:
+    input_format: InputFormat
+    keep_images: bool
+
+    def __call__(self, index: int, image: Any) -> PreparedImage:
+        """Read and resize an image."""
+        is_path = isinstance(image, str | Path)
+        rgb = as_rgb(image) if is_path else _read_in_memory(index, image)
+        height, width = rgb.shape[:2]
+        shape = self.input_format.canvas(height, width)
+        pixels = resample(rgb, self.input_format.window(height, width), *shape)
+        size = ImageSize(height, width, *shape)
+        return PreparedImage(index, Path(image) if is_path else index, pixels, size, rgb if self.keep_images else None)
 
 
 def _read_in_memory(index: int, image: Any) -> UInt8[np.ndarray, "h w 3"]:

@@ -140,8 +140,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "train tiny.yaml --data data --image-size 100",
         "input: image_size must be a positive multiple of 32, not 100; nearest is 96",
     ),
-    "no GPU": ("train tiny.yaml --data data --train.runtime.device cuda", "there is no device cuda: torch sees 0 CUDA devices"),
-    "no such device": ("train tiny.yaml --data data --train.runtime.device gpu", "device is auto, cpu or cuda, not 'gpu'"),
+    "no GPU": (
+        "train tiny.yaml --data data --train.runtime.device cuda",
+        "there is no device cuda: torch sees 0 CUDA devices",
+    ),
+    "no such device": (
+        "train tiny.yaml --data data --train.runtime.device gpu",
+        "device is auto, cpu or cuda, not 'gpu'",
+    ),
     "nothing to resume": ("train tiny.yaml --data data --out run --resume", "run: no run to resume here (last.pt is "),
     "too small a budget": (
         "train tiny.yaml --data data --train.budget 0.1s",

@@ -269,7 +269,7 @@ def test_what_does_not_fit_is_said(
     other = ["--backbone.depth", "34", "--backbone.levels", "c3,c4"]
     assert main([*command, *other, "--backbone.weights", str(classifier), *short]) == 0
     said = capsys.readouterr().err
-    assert re.search(r"  \d+ skipped, which have no place here: \S+", said)
+    assert re.search(r"  \d+ skipped, which this backbone does not have: \S+", said)
     assert re.search(r"  \d+ new, not in that run: \S+", said)
     assert "normalized" not in said
     shutil.rmtree(tmp_path / "run")

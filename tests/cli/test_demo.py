@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from boxwright.cli import demo
 from boxwright.cli.main import main
 from boxwright.compose.detectors import read_checkpoint
 from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.training import loop
 from boxwright.training.step import train_step
+from boxwright.workflows import demo
 
 Capture = pytest.CaptureFixture[str]
 
@@ -72,7 +72,7 @@ def test_a_second_call_trains_no_more(
     before = checkpoint.stat().st_mtime_ns
     (tmp_path / "out" / "report.html").unlink()
     capsys.readouterr()
-    monkeypatch.setattr(demo, "train_recipe", partial(pytest.fail, "trained again"))
+    monkeypatch.setattr(demo, "train", partial(pytest.fail, "trained again"))
     assert main(small) == 0
     assert f"     already done; remove {tmp_path / 'out' / 'run'} to train again\n" in capsys.readouterr().err
     assert checkpoint.stat().st_mtime_ns == before

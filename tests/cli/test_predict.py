@@ -13,7 +13,8 @@ from PIL import Image
 
 import boxwright
 from boxwright.cli.main import main
-from boxwright.cli.predict import find_images
+from boxwright.detections import Detections
+from boxwright.workflows.predict import name_images
 from sparse_ids import NAMES
 
 Capture = pytest.CaptureFixture[str]
@@ -34,8 +35,8 @@ def album(tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def predict(model: Path, *arguments: str | Path) -> list[dict[str, Any]]:
-    assert main(["predict", str(model), *map(str, arguments), "--json", "found.json"]) == 0
-    rows: list[dict[str, Any]] = json.loads(Path("found.json").read_text())
+    assert main(["predict", str(model), *map(str, arguments), "--json", "detections.json"]) == 0
+    rows: list[dict[str, Any]] = json.loads(Path("detections.json").read_text())
     return rows
 
 
@@ -53,7 +54,7 @@ def predict(model: Path, *arguments: str | Path) -> list[dict[str, Any]]:
 )
 def test_files_folders_and_globs_each_image_once(album: Path, paths: list[str], expected: list[str]) -> None:
     assert album.is_dir()
-    assert [image.name for image in find_images(paths)] == expected
+    assert [image.name for image in name_images(paths)] == expected
 
 
 def test_rows(trained: Path, album: Path) -> None:
@@ -77,14 +78,15 @@ def test_rows(trained: Path, album: Path) -> None:
             assert y + h <= height + 1e-4
 
 
-def test_rows_are_what_python_gives(trained: Path, album: Path) -> None:
-    """Each of them; the order of nearly equal scores may differ, because the command fuses the network first."""
+def test_rows_are_the_detections_of_python(trained: Path, album: Path) -> None:
+    """Each of them; the order of nearly equal scores may differ, because the command folds the norms first."""
     rows = predict(trained, album / "one.jpg", "--threshold", "0")
-    found = boxwright.load(trained).predict(album / "one.jpg")
+    expected = boxwright.load(trained).predict(album / "one.jpg")
+    assert isinstance(expected, Detections)
     x, y, w, h = np.array([row["bbox"] for row in rows]).T
-    boxes = np.abs(np.stack([x, y, x + w, y + h], 1)[:, None] - found.boxes.numpy()).max(2) < 1e-2
-    scores = np.abs(np.array([row["score"] for row in rows])[:, None] - found.scores.numpy()) < 1e-5
-    classes = np.array([row["category_id"] for row in rows])[:, None] == np.array(list(NAMES))[found.labels.numpy()]
+    boxes = np.abs(np.stack([x, y, x + w, y + h], 1)[:, None] - expected.boxes.numpy()).max(2) < 1e-2
+    scores = np.abs(np.array([row["score"] for row in rows])[:, None] - expected.scores.numpy()) < 1e-5
+    classes = np.array([row["category_id"] for row in rows])[:, None] == np.array(list(NAMES))[expected.labels.numpy()]
     same = boxes & scores & classes
     assert same.shape == (120, 120)
     assert same.any(0).all()
@@ -98,9 +100,48 @@ def test_the_threshold(trained: Path, album: Path, capsys: Capture) -> None:
     some = predict(trained, album, "--threshold", repr(middle))
     assert some == [row for row in everything if row["score"] >= middle]
     assert 0 < len(some) < len(everything)
-    expected = f"{len(some)} objects in 3 images, drawn in predictions, as JSON in found.json\n"
+    expected = f"{len(some)} objects in 3 images, drawn in predictions, as JSON in detections.json\n"
     assert capsys.readouterr() == (expected, "")
+
+
+def test_without_any_detection_the_best_score_is_said(trained: Path, album: Path, capsys: Capture) -> None:
+    best = max(row["score"] for row in predict(trained, album, "--threshold", "0"))
+    capsys.readouterr()
     assert predict(trained, album, "--threshold", "1") == []
+    expected = (
+        "0 objects in 3 images, drawn in predictions, as JSON in detections.json; "
+        f"the best score is {best:.2g}, below --threshold 1\n"
+    )
+    assert capsys.readouterr() == (expected, "")
+
+
+@pytest.mark.parametrize("kind", ["null", "link", "private"])
+def test_json_goes_to_devices_and_through_links(trained: Path, album: Path, kind: str) -> None:
+    target = Path("target.json")
+    if kind == "null":
+        target = Path("/dev/null")
+    elif kind == "link":
+        Path("real.json").write_text("old")
+        target.symlink_to("real.json")
+    else:
+        target.write_text("old")
+        target.chmod(0o600)
+    assert main(["predict", str(trained), str(album / "one.jpg"), "--json", str(target)]) == 0
+    if kind == "null":
+        assert target.is_char_device()
+    else:
+        assert json.loads(target.read_text()) is not None
+        assert target.is_symlink() == (kind == "link")
+        assert (target.stat().st_mode & 0o777 == 0o600) == (kind == "private")
+
+
+def test_json_on_standard_output_is_nothing_but_json(
+    trained: Path, album: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(trained), str(album / "one.jpg"), "--threshold", "0", "--json", "/dev/stdout"]) == 0
+    captured = capfd.readouterr()
+    assert len(json.loads(captured.out)) == 120
+    assert captured.err.startswith("120 objects in 1 images, drawn in predictions, as JSON in /dev/stdout\n")
 
 
 def test_drawn_images(trained: Path, album: Path) -> None:
@@ -117,7 +158,7 @@ def test_drawn_images(trained: Path, album: Path) -> None:
         assert difference.mean() > 1
 
 
-def test_nothing_found_leaves_the_image_as_it_is(trained: Path, album: Path) -> None:
+def test_an_image_without_detections_stays_as_it_is(trained: Path, album: Path) -> None:
     predict(trained, album / "deep" / "two.PNG", "--threshold", "1")
     with Image.open("predictions/two.PNG") as image, Image.open(album / "deep" / "two.PNG") as original:
         assert np.array_equal(np.asarray(image), np.asarray(original))
@@ -148,7 +189,7 @@ def test_an_exif_rotated_image_is_upright(trained: Path, album: Path) -> None:
 
 def test_no_failed_image_costs_an_older_result(trained: Path, album: Path) -> None:
     """Nothing could be read, so there is nothing to write."""
-    Path("found.json").write_text("[1]")
-    assert main(["predict", str(trained), str(album / "notes.txt"), "--json", "found.json"]) == 2
-    assert Path("found.json").read_text() == "[1]"
+    Path("detections.json").write_text("[1]")
+    assert main(["predict", str(trained), str(album / "notes.txt"), "--json", "detections.json"]) == 2
+    assert Path("detections.json").read_text() == "[1]"
     assert not Path("predictions").exists()

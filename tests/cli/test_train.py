@@ -36,7 +36,7 @@ def test_a_run_folder_has_recipe_log_and_checkpoints(trained: Path) -> None:
     assert not list(trained.glob("*.unfinished"))
     last = read_checkpoint(trained / "last.pt")
     assert yaml.safe_load((trained / "recipe.yaml").read_text()) == last["recipe"]
-    assert last["recipe"]["head"]["num_points"] == 4
+    assert last["recipe"]["head"]["decoder"]["num_points"] == 4
     assert last["categories"] == list(NAMES.items())
     rows = read_log(trained)
     assert [row["step"] for row in rows if row["kind"] == "eval"] == [3, 6]
@@ -142,9 +142,12 @@ class TestInterrupted:
         """The recipe is that of the run, whatever is typed; what differs is said."""
         shutil.copytree(trained, tmp_path / "run")
         recipe = tmp_path / "run" / "recipe.yaml"
-        assert train(recipe, drawn, tmp_path / "run", "--resume", "--train.steps", "9", "--head.num_layers", "1") == 0
+        assert (
+            train(recipe, drawn, tmp_path / "run", "--resume", "--train.steps", "9", "--head.decoder.num_layers", "1")
+            == 0
+        )
         said = capsys.readouterr().err
-        assert "note: the run goes on as it began, with head.num_layers 2, not 1\n" in said
+        assert "note: the run goes on as it began, with head.decoder.num_layers 2, not 1\n" in said
         assert "note: the run goes on as it began, with train.steps 6, not 9\n" in said
         assert said.count("note: the run goes on") == 2
         assert read_checkpoint(tmp_path / "run" / "last.pt")["progress"]["steps"] == 6

@@ -15,7 +15,6 @@ import pytest
 import torch
 from pages import ADDING, ELSEWHERE, ROOT, answer_of, blocks, commands, play, smaller
 
-from boxwright.cli.info import measure
 from boxwright.cli.main import COMMANDS, main
 from boxwright.cli.recipe_arguments import BACKBONE_WEIGHTS
 from boxwright.compose.detectors import build_resolved
@@ -23,6 +22,7 @@ from boxwright.compose.options import options_of
 from boxwright.compose.parts import Folder, find_part, import_attribute, list_parts
 from boxwright.compose.recipes import SECTIONS, SLOTS, list_recipes, resolve
 from boxwright.structures import Category
+from boxwright.workflows.info import measure_recipe
 
 PAGES = sorted([*ROOT.glob("[A-Z]*.md"), *(ROOT / "docs").glob("*.md")])
 
@@ -97,8 +97,8 @@ def test_the_table_of_recipes_has_every_recipe_with_its_size() -> None:
     "name", [name if "tiny" in name else pytest.param(name, marks=pytest.mark.slow) for name in list_recipes()]
 )
 def test_the_table_of_recipes_has_every_cost(name: str) -> None:
-    facts = measure(resolve(name).recipe, num_classes=80)
-    assert rows(ROOT / "README.md", "recipe")[name][1] == f"{facts['gmac']:.3f}"
+    facts = measure_recipe(resolve(name).recipe, num_classes=80)
+    assert rows(ROOT / "README.md", "recipe")[name][1] == f"{facts.gmac:.3f}"
 
 
 def example_options() -> set[str]:

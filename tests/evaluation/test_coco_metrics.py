@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +73,17 @@ class Oracle:
         self,
         data: DetectionData,
         detections: dict[int, Detections],
-        task: str = "bbox",
+        iou_type: str = "bbox",
     ) -> None:
-        truth, found = COCO(), COCO()
+        ground_truth, detected = COCO(), COCO()
         ids = [category.id for category in data.categories]
         images = [{"id": r.image_id, "height": r.height, "width": r.width} for r in data.records]
         categories = [{"id": id_, "name": "x"} for id_ in ids]
-        truth.dataset = {"images": images, "categories": categories, "annotations": []}
+        ground_truth.dataset = {"images": images, "categories": categories, "annotations": []}
         for record in data.records:
             for i, label in enumerate(record.labels):
                 annotation = {
-                    "id": len(truth.dataset["annotations"]) + 1,
+                    "id": len(ground_truth.dataset["annotations"]) + 1,
                     "image_id": record.image_id,
                     "category_id": ids[label],
                     "bbox": record.bbox_xywh[i].tolist(),
@@ -91,23 +92,25 @@ class Oracle:
                 }
                 if record.segmentations:
                     annotation["segmentation"] = record.segmentations[i]
-                truth.dataset["annotations"].append(annotation)
+                ground_truth.dataset["annotations"].append(annotation)
         results = []
         for image_id, d in detections.items():
-            for i, (box, score, label) in enumerate(zip(*(x.tolist() for x in d[:3]), strict=True)):
+            for i, (box, score, label) in enumerate(
+                zip(d.boxes.tolist(), d.scores.tolist(), d.labels.tolist(), strict=True)
+            ):
                 x1, y1, x2, y2 = box
                 result: dict[str, Any] = {"image_id": image_id, "category_id": ids[label], "score": score}
-                of_mask = task == "segm" and d.masks is not None
+                of_mask = iou_type == "segm" and d.masks is not None
                 result |= {"segmentation": d.masks[i]} if of_mask else {"bbox": [x1, y1, x2 - x1, y2 - y1]}
                 results.append(result)
         with contextlib.redirect_stdout(io.StringIO()):
-            truth.createIndex()
+            ground_truth.createIndex()
             if results:
-                found = truth.loadRes(results)
+                detected = ground_truth.loadRes(results)
             else:
-                found.dataset = {"images": images, "categories": categories, "annotations": []}
-                found.createIndex()
-            self.evaluation = COCOeval(truth, found, task)
+                detected.dataset = {"images": images, "categories": categories, "annotations": []}
+                detected.createIndex()
+            self.evaluation = COCOeval(ground_truth, detected, iou_type)
             self.evaluation.evaluate()
             self.evaluation.accumulate()
             self.evaluation.summarize()
@@ -122,10 +125,10 @@ class Oracle:
 def assert_equals_oracle(
     data: DetectionData,
     detections: dict[int, Detections],
-    task: Any = "bbox",
+    iou_type: Any = "bbox",
 ) -> CocoMetrics:
-    oracle = Oracle(data, detections, task)
-    ours = evaluate_detections(data, detections, task=task)
+    oracle = Oracle(data, detections, iou_type)
+    ours = evaluate_detections(data, detections, iou_type=iou_type)
     np.testing.assert_allclose(list(ours.numbers().values()), oracle.evaluation.stats, rtol=0, atol=1e-12)
     for label, row in enumerate(ours.per_class):
         values = [row.AP, row.AP50, row.APs, row.APm, row.APl]
@@ -165,10 +168,10 @@ def random_case(seed: int) -> tuple[DetectionData, dict[int, Detections]]:
         again = rng.integers(0, max(n, 1), 2 * n)
         near = boxes[again] + rng.normal(0, 3, (len(again), 4)) if n else np.zeros((0, 4))
         near[:, 2:] = near[:, 2:].clip(1)
-        found = np.concatenate([near, random_boxes(rng, extra, 256)])
+        detected = np.concatenate([near, random_boxes(rng, extra, 256)])
         guessed = np.concatenate([labels[again] if n else [], rng.integers(0, 4, extra)])
         # Nine levels of score: most scores are ties, inside an image and between images.
-        detections[image_id] = make_detections(found, rng.integers(1, 10, len(found)) / 10, guessed)
+        detections[image_id] = make_detections(detected, rng.integers(1, 10, len(detected)) / 10, guessed)
     return make_data(*records, ids=(3, 7, 18, 90)), detections
 
 
@@ -228,16 +231,16 @@ def test_masks_equal_pycocotools(seed: int) -> None:
         boxes = random_boxes(rng, n, side)
         labels = rng.integers(0, 2, n)
         crowd = rng.random(n) < 0.2
-        truth = random_masks(rng, boxes, side)
-        records.append(make_record(image_id, labels.tolist(), boxes, crowd.tolist(), tuple(truth), side=side))
+        ground_truth = random_masks(rng, boxes, side)
+        records.append(make_record(image_id, labels.tolist(), boxes, crowd.tolist(), tuple(ground_truth), side=side))
         near = np.concatenate([boxes + rng.normal(0, 2, boxes.shape), random_boxes(rng, 5, side)])
         near[:, 2:] = near[:, 2:].clip(2)
         # Results are compressed run lengths.
         masks = tuple(random_masks(rng, near.repeat(3, 0), side)[1::3])
-        found = make_detections(
+        one = make_detections(
             near, rng.integers(1, 10, len(near)) / 10, np.concatenate([labels, rng.integers(0, 2, 5)])
         )
-        detections[image_id] = found._replace(masks=masks)
+        detections[image_id] = replace(one, masks=masks)
     data = make_data(*records)
     segm = assert_equals_oracle(data, detections, "segm")
     assert 0 < segm.AP < 1
@@ -281,7 +284,7 @@ def test_boxes_are_those_of_the_file_not_clipped_ones() -> None:
     assert_numbers(metrics, AP=0.1)
 
 
-def test_an_annotation_with_id_0_is_found() -> None:
+def test_an_annotation_with_id_0_is_detected() -> None:
     data = make_data(make_record(1, [0], [[10, 10, 50, 50]], first_id=0))
     metrics = evaluate_detections(data, {1: make_detections([[10, 10, 50, 50]], [0.9], [0])})
     assert_numbers(metrics, AP=1.0)
@@ -360,10 +363,10 @@ class TestErrors:
 
     def test_no_segmentation(self) -> None:
         with pytest.raises(ValueError, match=r"val\.json: annotation 1 of image 1 has no segmentation"):
-            evaluate_detections(self.data, {}, task="segm")
+            evaluate_detections(self.data, {}, iou_type="segm")
 
     def test_no_masks(self) -> None:
         square = ([[10, 10, 60, 10, 60, 60, 10, 60]],)
         data = make_data(make_record(1, [0], [[10, 10, 50, 50]], segmentations=square))
         with pytest.raises(ValueError, match="image 1 has 1 detections and 0 masks"):
-            evaluate_detections(data, {1: make_detections([[0, 0, 4, 4]], [0.5], [0])}, task="segm")
+            evaluate_detections(data, {1: make_detections([[0, 0, 4, 4]], [0.5], [0])}, iou_type="segm")

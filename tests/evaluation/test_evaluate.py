@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from boxwright.data.records import DetectionData, Record
 from boxwright.detections import Detections
 from boxwright.evaluation.coco_metrics import NUMBERS
-from boxwright.evaluation.evaluate import detect, evaluate
+from boxwright.evaluation.evaluate import detect, evaluate_detector
 from boxwright.ops.masks import encode_mask
 from boxwright.structures import Batch, Category, ImageSize, Targets
 
@@ -83,12 +84,15 @@ def data() -> DetectionData:
 
 
 def test_detections_and_metrics() -> None:
-    done: list[int] = []
-    detections, metrics, masks = evaluate(Fake(), batches(), data(), device=CPU, progress=done.append)
-    assert masks is None
-    lefts = {image_id: float(found.boxes[0, 0]) for image_id, found in detections.items()}
+    done: list[tuple[int, int]] = []
+    evaluation = evaluate_detector(
+        Fake(), batches(), data(), device=CPU, progress=lambda count, total: done.append((count, total))
+    )
+    assert evaluation.masks is None
+    lefts = {image_id: float(one.boxes[0, 0]) for image_id, one in evaluation.detections.items()}
     assert lefts == {10 + v: v for v in range(5)}
-    assert done == [2, 4, 5]
+    assert done == [(2, 5), (4, 5), (5, 5)]
+    metrics = evaluation.boxes
     # Overlaps 1, 0.98, 0.96, 0.94, 0.92: all reach the thresholds up to 0.9, three reach 0.95.
     numbers = metrics.numbers()
     assert numbers["AP50"] == pytest.approx(1.0)
@@ -100,17 +104,17 @@ class Masked(Fake):
     """Also says which pixels: all of the box but its last column."""
 
     def postprocess(self, output: Tensor, image_sizes: list[ImageSize]) -> list[Detections]:
-        found = super().postprocess(output, image_sizes)
+        detections = super().postprocess(output, image_sizes)
         mask = torch.zeros(40, 50, dtype=torch.bool)
         mask[:, :-1] = True
-        return [one._replace(masks=(encode_mask(mask),)) for one in found]
+        return [replace(one, masks=(encode_mask(mask),)) for one in detections]
 
 
 def test_masks_are_measured_where_they_are_found() -> None:
     whole = [[0.0, 0, 50, 0, 50, 40, 0, 40]]
     with_masks = replace(data(), records=tuple(replace(r, segmentations=(whole,)) for r in data().records))
-    evaluation = evaluate(Masked(), batches(), with_masks, device=CPU)
-    assert all(found.masks is not None for found in evaluation.detections.values())
+    evaluation = evaluate_detector(Masked(), batches(), with_masks, device=CPU)
+    assert all(one.masks is not None for one in evaluation.detections.values())
     assert evaluation.masks is not None
     # Every mask overlaps by 49 / 50, more than each threshold asks for.
     assert evaluation.masks.numbers()["AP"] == pytest.approx(1.0)
@@ -123,7 +127,13 @@ def test_masks_are_measured_where_they_are_found() -> None:
 
 def test_masks_need_masks_to_compare_with() -> None:
     with pytest.raises(ValueError, match=r"annotation 10 of image 10 has no segmentation; masks cannot be evaluated"):
-        evaluate(Masked(), batches(), data(), device=CPU)
+        evaluate_detector(Masked(), batches(), data(), device=CPU)
+
+
+def test_results_can_be_changed_in_place() -> None:
+    for one in detect(Fake(), batches(), device=CPU).values():
+        assert not any(tensor.is_inference() for tensor in (one.boxes, one.scores, one.labels))
+        one.boxes += 1
 
 
 def test_runs_in_evaluation_mode_and_restores_every_module() -> None:
@@ -160,11 +170,11 @@ def test_the_padding_mask_reaches_the_detector() -> None:
     mask[3] = True
     detector = Fake()
     detect(detector, batches(mask), device=CPU)
-    assert all(torch.equal(call["mask"][0], mask) for call in detector.calls)  # type: ignore[index]
+    assert all(torch.equal(cast(Tensor, call["mask"])[0], mask) for call in detector.calls)
 
 
 def test_images_of_other_data_are_an_error() -> None:
     other = data()
     other = DetectionData(other.records[:2], other.categories, other.source)
     with pytest.raises(ValueError, match=r"val\.json: there is no image 12"):
-        evaluate(Fake(), batches(), other, device=CPU)
+        evaluate_detector(Fake(), batches(), other, device=CPU)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from boxwright.heads.fcos import FCOS
 from boxwright.heads.mask_rcnn import MaskRCNN
 from boxwright.heads.retinanet import RetinaNet
 from boxwright.ops.masks import encode_mask
-from boxwright.structures import Category, Level
+from boxwright.structures import Category, Level, ObjectLimit
 
 NUCLEI = Path(__file__).parents[3] / "shared" / "data" / "nuclei"
 
@@ -44,6 +43,19 @@ def make_data(*counts: tuple[int, int]) -> DetectionData:
     return DetectionData(tuple(records), (Category(1, "a"), Category(2, "b")), Path("val.json"))
 
 
+@dataclass
+class Limited:
+    """A head with these limits, by the names of its options."""
+
+    limits: dict[str, int]
+
+    def object_limits(self) -> list[ObjectLimit]:
+        return [ObjectLimit(option, limit) for option, limit in self.limits.items()]
+
+    def raise_limits(self, max_detections: int) -> None:
+        raise NotImplementedError
+
+
 def test_what_a_limit_hides() -> None:
     data = make_data((7, 0), (3, 5), (0, 0), (2, 1))
     counts = [objects_per_class(record) for record in data.records]
@@ -58,15 +70,15 @@ def test_what_a_limit_hides() -> None:
 
 def test_every_option_of_a_head_that_hides_objects_has_its_line() -> None:
     data = make_data((7, 0), (3, 5), (0, 0), (2, 1))
-    assert head_limits(data, SimpleNamespace(num_queries=8, max_detections=5)) == {
-        "max_detections": "val.json: 2 of 4 images have more than 5 objects: 5 of 18 objects cannot be found "
-        "(head.max_detections is 5; the most in an image are 8)"
+    assert head_limits(data, Limited({"num_queries": 8, "detection.max_detections": 5})) == {
+        "detection.max_detections": "val.json: 2 of 4 images have more than 5 objects: 5 of 18 objects cannot be found "
+        "(head.detection.max_detections is 5 in prediction; the most in an image are 8)"
     }
-    assert list(head_limits(data, SimpleNamespace(num_queries=7, max_detections=5))) == [
+    assert list(head_limits(data, Limited({"num_queries": 7, "detection.max_detections": 5}))) == [
         "num_queries",
-        "max_detections",
+        "detection.max_detections",
     ]
-    assert head_limits(data, SimpleNamespace()) == {}
+    assert head_limits(data, object()) == {}
 
 
 @pytest.mark.parametrize("head", [FasterRCNN, MaskRCNN, CascadeRCNN])
@@ -106,7 +118,7 @@ def test_images_are_counted_one_by_one() -> None:
     many = replace(few, records=few.records * 500, categories=tuple(Category(i, str(i)) for i in range(2000)))
     tracemalloc.start()
     assert coco_limit(many) is None
-    assert list(head_limits(many, SimpleNamespace(num_queries=7))) == ["num_queries"]
+    assert list(head_limits(many, Limited({"num_queries": 7}))) == ["num_queries"]
     assert class_totals(many)[:3].tolist() == [1500, 2500, 0]
     assert tracemalloc.get_traced_memory()[1] < 1e6
     tracemalloc.stop()
@@ -150,18 +162,18 @@ def test_perfect_masks_have_ap_1_up_to_the_limit_which_is_reported(
     nuclei: DetectionData, perfect: dict[int, Detections]
 ) -> None:
     sparse = replace(nuclei, records=tuple(r for r in nuclei.records if len(r.labels) <= 100))
-    metrics = evaluate_detections(sparse, {r.image_id: perfect[r.image_id] for r in sparse.records}, task="segm")
+    metrics = evaluate_detections(sparse, {r.image_id: perfect[r.image_id] for r in sparse.records}, iou_type="segm")
     assert metrics.numbers()["AP"] == pytest.approx(1.0, abs=1e-12)
     assert metrics.notes == ()
 
     beyond = Beyond.of(map(objects_per_class, nuclei.records), 100)
     assert (beyond.images, beyond.most) == (13, 313)
-    capped = evaluate_detections(nuclei, perfect, task="segm")
+    capped = evaluate_detections(nuclei, perfect, iou_type="segm")
     recall = 1 - beyond.objects / beyond.total
     assert capped.numbers()["AR100"] == pytest.approx(recall, abs=1e-12)
     # Of 101 places on the axis of recall, those that are reached have precision 1.
     assert capped.numbers()["AP"] == pytest.approx((int(100 * recall) + 1) / 101, abs=1e-12)
     assert any(f"so {beyond.objects:,} of {beyond.total:,} objects cannot be found" in n for n in capped.notes)
 
-    whole = evaluate_detections(nuclei, perfect, task="segm", max_detections=beyond.most)
+    whole = evaluate_detections(nuclei, perfect, iou_type="segm", max_detections=beyond.most)
     assert whole.numbers()["AP"] == pytest.approx(1.0, abs=1e-12)

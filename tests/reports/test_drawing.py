@@ -16,14 +16,14 @@ from boxwright.data.records import Record
 from boxwright.detections import Detections
 from boxwright.ops.masks import encode_mask
 from boxwright.reports import drawing
-from boxwright.reports.drawing import class_color, draw_detections, draw_truth
+from boxwright.reports.drawing import class_color, draw_detections, draw_ground_truth
 from boxwright.structures import Category
 
 GRAY = np.full((200, 300, 3), 128, dtype=np.uint8)
 CATEGORIES = (Category(1, "cell"), Category(5, "x" * 500), Category(9, "细胞 🧫 Zelle\n\tß"))
 
 
-def found(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Detections:
+def make_detections(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Detections:
     return Detections(
         torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         torch.tensor(scores, dtype=torch.float32),
@@ -47,7 +47,9 @@ def record(boxes_xywh: list[list[float]], labels: list[int], crowd: list[bool]) 
 
 
 def test_a_box_colors_its_edges_and_nothing_else() -> None:
-    image = np.asarray(draw_detections(GRAY, found([[50, 60, 150, 160]], [0.9], [0]), CATEGORIES, threshold=0.5))
+    image = np.asarray(
+        draw_detections(GRAY, make_detections([[50, 60, 150, 160]], [0.9], [0]), CATEGORIES, threshold=0.5)
+    )
     changed = (image != 128).any(2)
     color = np.array(class_color(0))
     for edge in (image[60, 50:150], image[159, 50:150], image[60:160, 50], image[60:160, 149]):
@@ -66,8 +68,8 @@ def test_a_box_colors_its_edges_and_nothing_else() -> None:
 def masked(*masks: torch.Tensor) -> Detections:
     boxes = [[50.0, 60, 150, 160]] * len(masks)
     scores = [0.9 - 0.1 * i for i in range(len(masks))]
-    detections = found(boxes, scores, list(range(len(masks))))
-    return detections._replace(masks=tuple(encode_mask(mask) for mask in masks))
+    detections = make_detections(boxes, scores, list(range(len(masks))))
+    return replace(detections, masks=tuple(encode_mask(mask) for mask in masks))
 
 
 def disc() -> torch.Tensor:
@@ -84,7 +86,7 @@ def test_a_mask_is_tinted_inside_its_edge_and_nothing_else() -> None:
     within = np.zeros_like(mask)
     within[62:158, 52:148] = True  # inside the box's lines
     assert (image[within & ~mask] == 128).all()
-    without = np.asarray(draw_detections(GRAY, masked(disc())._replace(masks=None), CATEGORIES, threshold=0.5))
+    without = np.asarray(draw_detections(GRAY, replace(masked(disc()), masks=None), CATEGORIES, threshold=0.5))
     assert (image[~mask] == without[~mask]).all()
 
 
@@ -111,17 +113,17 @@ def test_masks_grow_with_the_image(scale: float) -> None:
 def test_a_mask_of_no_pixel_draws_nothing() -> None:
     empty = torch.zeros(200, 300, dtype=torch.bool)
     with_mask = draw_detections(GRAY, masked(empty), CATEGORIES, threshold=0.5)
-    without = draw_detections(GRAY, masked(empty)._replace(masks=None), CATEGORIES, threshold=0.5)
+    without = draw_detections(GRAY, replace(masked(empty), masks=None), CATEGORIES, threshold=0.5)
     assert np.array_equal(np.asarray(with_mask), np.asarray(without))
 
 
-def test_masks_of_the_truth() -> None:
-    given = replace(
+def test_masks_of_the_ground_truth() -> None:
+    annotated = replace(
         record([[60, 70, 80, 80], [10, 10, 30, 30]], [0, 0], [False, False]),
         segmentations=([[60.0, 70, 140, 70, 140, 150, 60, 150]], None),
     )
-    plain = np.asarray(draw_truth(GRAY, given, CATEGORIES)).astype(int)
-    masks = np.asarray(draw_truth(GRAY, given, CATEGORIES, with_masks=True)).astype(int)
+    plain = np.asarray(draw_ground_truth(GRAY, annotated, CATEGORIES)).astype(int)
+    masks = np.asarray(draw_ground_truth(GRAY, annotated, CATEGORIES, with_masks=True)).astype(int)
     assert (plain[110, 100] == 128).all()
     assert np.abs(masks[110, 100] - (0.6 * 128 + 0.4 * np.array(class_color(0)))).max() <= 1
     assert (masks[20, 20] == 128).all()
@@ -145,33 +147,33 @@ def test_masks_are_made_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     draw_detections(GRAY, masked(disc(), disc(), disc()), CATEGORIES, threshold=0.75)
     assert len(made) == 2
     square = [[60.0, 70, 140, 70, 140, 150, 60, 150]]
-    given = replace(record([[60, 70, 80, 80]] * 3, [0] * 3, [False] * 3), segmentations=(square, None, square))
-    draw_truth(GRAY, given, CATEGORIES, with_masks=True)
+    annotated = replace(record([[60, 70, 80, 80]] * 3, [0] * 3, [False] * 3), segmentations=(square, None, square))
+    draw_ground_truth(GRAY, annotated, CATEGORIES, with_masks=True)
     assert len(made) == 4
 
 
 def test_the_callers_image_stays_as_it_is() -> None:
     image = GRAY.copy()
-    draw_detections(image, found([[50, 60, 150, 160]], [0.9], [0]), CATEGORIES, threshold=0.5)
-    draw_truth(image, record([[50, 60, 100, 100]], [0], [False]), CATEGORIES)
+    draw_detections(image, make_detections([[50, 60, 150, 160]], [0.9], [0]), CATEGORIES, threshold=0.5)
+    draw_ground_truth(image, record([[50, 60, 100, 100]], [0], [False]), CATEGORIES)
     assert (image == 128).all()
 
 
 def test_the_threshold_itself_is_drawn_and_less_is_not() -> None:
-    detections = found([[10, 50, 60, 90], [110, 50, 160, 90]], [0.5, 0.25], [0, 0])
+    detections = make_detections([[10, 50, 60, 90], [110, 50, 160, 90]], [0.5, 0.25], [0, 0])
     image = np.asarray(draw_detections(GRAY, detections, CATEGORIES, threshold=0.5))
     assert (image[50:90, 10] == class_color(0)).all()
     assert (image[:, 100:] == 128).all()
 
 
-def test_nothing_found_is_the_image_itself() -> None:
-    assert (np.asarray(draw_detections(GRAY, found([], [], []), CATEGORIES, threshold=0.5)) == 128).all()
-    assert (np.asarray(draw_truth(GRAY, record([], [], []), CATEGORIES)) == 128).all()
+def test_no_detections_are_the_image_itself() -> None:
+    assert (np.asarray(draw_detections(GRAY, make_detections([], [], []), CATEGORIES, threshold=0.5)) == 128).all()
+    assert (np.asarray(draw_ground_truth(GRAY, record([], [], []), CATEGORIES)) == 128).all()
 
 
 def test_the_better_of_two_boxes_lies_on_top() -> None:
     boxes = [[50.0, 60.0, 150.0, 160.0]] * 2
-    image = np.asarray(draw_detections(GRAY, found(boxes, [0.9, 0.8], [0, 1]), CATEGORIES, threshold=0.5))
+    image = np.asarray(draw_detections(GRAY, make_detections(boxes, [0.9, 0.8], [0, 1]), CATEGORIES, threshold=0.5))
     assert (image[159, 50:150] == class_color(0)).all()
 
 
@@ -189,27 +191,27 @@ def test_the_better_of_two_boxes_lies_on_top() -> None:
     ],
 )
 def test_boxes_at_the_border_and_odd_names(box: list[float], label: int) -> None:
-    image = draw_detections(GRAY, found([box], [0.75], [label]), CATEGORIES, threshold=0.5)
+    image = draw_detections(GRAY, make_detections([box], [0.75], [label]), CATEGORIES, threshold=0.5)
     assert image.size == (300, 200)
     array = np.asarray(image)
     x = min(max(round(box[0]), 0), 299)
     y = min(max(round(box[1]), 0), 199)
     corner = array[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].reshape(-1, 3)
     assert (corner == class_color(label)).all(1).any()
-    truth = record([[box[0], box[1], box[2] - box[0], box[3] - box[1]]], [label], [True])
-    assert draw_truth(GRAY, truth, CATEGORIES).size == (300, 200)
+    ground_truth = record([[box[0], box[1], box[2] - box[0], box[3] - box[1]]], [label], [True])
+    assert draw_ground_truth(GRAY, ground_truth, CATEGORIES).size == (300, 200)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (40, 3), (12, 12)])
 def test_tiny_images(size: tuple[int, int]) -> None:
     image = np.zeros((*size, 3), dtype=np.uint8)
-    image = draw_detections(image, found([[0, 0, size[1], size[0]]], [1.0], [1]), CATEGORIES, threshold=0.5)
+    image = draw_detections(image, make_detections([[0, 0, size[1], size[0]]], [1.0], [1]), CATEGORIES, threshold=0.5)
     assert image.size == (size[1], size[0])
 
 
 def test_labels_of_neighbors_do_not_cover_each_other() -> None:
     boxes = [[100.0, 80.0, 200.0, 180.0], [102.0, 81.0, 202.0, 181.0]]
-    both = found(boxes, [0.9, 0.9], [0, 2])
+    both = make_detections(boxes, [0.9, 0.9], [0, 2])
     image = np.asarray(draw_detections(GRAY, both, CATEGORIES, threshold=0.5))
     # The first keeps its place above the box: no pixel of it has the color of the second.
     above = image[60:79, 100:160].reshape(-1, 3)
@@ -217,9 +219,9 @@ def test_labels_of_neighbors_do_not_cover_each_other() -> None:
     assert not (above == class_color(2)).all(1).any()
 
 
-def test_truth_is_dashed_and_a_crowd_is_dotted() -> None:
+def test_ground_truth_is_dashed_and_a_crowd_is_dotted() -> None:
     def share_and_runs(crowd: bool) -> tuple[float, int]:
-        image = np.asarray(draw_truth(GRAY, record([[50, 60, 200, 100]], [0], [crowd]), CATEGORIES))
+        image = np.asarray(draw_ground_truth(GRAY, record([[50, 60, 200, 100]], [0], [crowd]), CATEGORIES))
         drawn = (image[159, 50:250] == class_color(0)).all(1)
         return float(drawn.mean()), int((np.diff(drawn.astype(int)) == 1).sum()) + int(drawn[0])
 
@@ -230,20 +232,20 @@ def test_truth_is_dashed_and_a_crowd_is_dotted() -> None:
     assert crowd == (0.5, 100)
 
 
-def test_scale_enlarges_the_image_before_the_lines() -> None:
+def test_scale_resizes_the_image_before_the_lines() -> None:
     image = np.full((50, 60, 3), 128, dtype=np.uint8)
-    detections = found([[10, 20, 40, 40]], [0.9], [0])
-    image = np.asarray(draw_detections(image, detections, CATEGORIES, threshold=0.5, scale=4.0))
-    assert image.shape == (200, 240, 3)
-    assert (image[80:160, 40] == class_color(0)).all()
-    assert (image[82:158, 42:158] == 128).all()
+    detections = make_detections([[10, 20, 40, 40]], [0.9], [0])
+    drawn = np.asarray(draw_detections(image, detections, CATEGORIES, threshold=0.5, scale=4.0))
+    assert drawn.shape == (200, 240, 3)
+    assert (drawn[80:160, 40] == class_color(0)).all()
+    assert (drawn[82:158, 42:158] == 128).all()
     half = draw_detections(image, detections, CATEGORIES, threshold=0.5, scale=0.5)
     assert half.size == (30, 25)
 
 
 def test_lines_and_letters_grow_with_the_image() -> None:
     large = np.full((1600, 1600, 3), 128, dtype=np.uint8)
-    detections = found([[400, 400, 1200, 1200]], [0.9], [0])
+    detections = make_detections([[400, 400, 1200, 1200]], [0.9], [0])
     image = np.asarray(draw_detections(large, detections, CATEGORIES, threshold=0.5))
     assert (image[800, 400:410] == class_color(0)).all()
     assert (image[800, 410:1190] == 128).all()

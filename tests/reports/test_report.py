@@ -21,7 +21,7 @@ from boxwright.detections import Detections
 from boxwright.evaluation.coco_metrics import CocoMetrics
 from boxwright.ops.masks import encode_mask
 from boxwright.reports import report
-from boxwright.reports.report import ReportImage, write_report
+from boxwright.reports.report import ReportFacts, ReportImage, write_report
 from boxwright.structures import Category
 
 NAMES = ("cell <b>&\"'", "$x_{1}$ _y")
@@ -65,7 +65,7 @@ def make_image() -> ReportImage:
     return ReportImage(np.full((100, 150, 3), 90, dtype=np.uint8), record, detections)
 
 
-def written(path: Path, **changed: Any) -> str:
+def write(path: Path, **changed: Any) -> str:
     categories = tuple(Category(index, name) for index, name in enumerate(NAMES))
     options: dict[str, Any] = {
         "title": "Run <1>",
@@ -74,11 +74,13 @@ def written(path: Path, **changed: Any) -> str:
         "images": [make_image()],
         "categories": categories,
         "threshold": 0.4,
-        "summary": {"Data": "a & b"},
-        "notes": ["7 images < 8"],
-        "recipe": "neck: {name: <fpn>}\ntrain: {epochs: 3}\n",
-        "environment": {"torch": "2.15"},
-        "command": "boxwright train x --data 'a b'",
+        "facts": ReportFacts(
+            summary={"Data": "a & b"},
+            notes=["7 images < 8"],
+            recipe="neck: {name: <fpn>}\ntrain: {epochs: 3}\n",
+            environment={"torch": "2.15"},
+            command="boxwright train x --data 'a b'",
+        ),
     }
     write_report(path, **(options | changed))
     return path.read_text(encoding="utf-8")
@@ -123,7 +125,7 @@ class Page(HTMLParser):
 
 
 def test_needs_nothing_but_itself(tmp_path: Path) -> None:
-    html = written(tmp_path / "new folder" / "report.html")
+    html = write(tmp_path / "new folder" / "report.html")
     assert "http" not in html
     assert "@import" not in html
     page = Page(html)
@@ -134,7 +136,7 @@ def test_needs_nothing_but_itself(tmp_path: Path) -> None:
 
 
 def test_ids_are_unique_and_references_resolve(tmp_path: Path) -> None:
-    html = written(tmp_path / "report.html")
+    html = write(tmp_path / "report.html")
     page = Page(html)
     assert len(page.ids) == len(set(page.ids))
     used = {address[1:] for address in page.addresses if address.startswith("#")}
@@ -144,7 +146,7 @@ def test_ids_are_unique_and_references_resolve(tmp_path: Path) -> None:
 
 
 def test_names_are_text_not_markup(tmp_path: Path) -> None:
-    html = written(tmp_path / "report.html")
+    html = write(tmp_path / "report.html")
     page = Page(html)
     assert "cell <b" not in html
     text = "".join(page.text)
@@ -154,7 +156,7 @@ def test_names_are_text_not_markup(tmp_path: Path) -> None:
 
 
 def test_numbers(tmp_path: Path) -> None:
-    html = written(tmp_path / "report.html")
+    html = write(tmp_path / "report.html")
     tiles = re.findall(r'class="name">(\w+)</span><b>([^<]+)</b>', html)
     assert tiles == [("AP", "0.412"), ("AP50", "0.755"), ("AP75", "0.400"), ("AR100", "0.679")]
     values = dict(re.findall(r'<dt>(\w+)</dt>.*?class="value">([^<]+)</dd>', html))
@@ -175,13 +177,13 @@ def test_numbers(tmp_path: Path) -> None:
         "0.900",
     ]
     assert "score of at least 0.40" in html
-    assert "1 to find, 1 found" in html
+    assert "1 objects, 1 detections" in html
 
 
 def test_recall_of_more_detections_has_its_own_name(tmp_path: Path) -> None:
     """As ``evaluate(..., max_detections=300)`` gives it, of boxes and of masks; of ten there is no third."""
     numbers = CocoMetrics(*[0.1 * i for i in range(1, 13)], max_detections=300).to_json(curves=True)
-    html = written(tmp_path / "a.html", metrics=numbers | {"segm": numbers})
+    html = write(tmp_path / "a.html", metrics=numbers | {"segm": numbers})
     assert list(numbers)[8] == "AR300"
     assert re.findall(r'class="name">(AR\w+)</span><b>([^<]+)</b>', html) == [("AR300", "0.900")] * 2
     values = re.findall(r'<dt>(AR\d+)</dt>.*?class="value">([^<]+)</dd>', html)
@@ -190,23 +192,25 @@ def test_recall_of_more_detections_has_its_own_name(tmp_path: Path) -> None:
     assert "AR100" not in html
 
     ten = CocoMetrics(*[0.1 * i for i in range(1, 13)], max_detections=10).to_json(curves=True)
-    html = written(tmp_path / "b.html", metrics=ten)
+    html = write(tmp_path / "b.html", metrics=ten)
     assert re.findall(r'class="name">(AR\w+)</span>', html) == ["AR10"]
 
 
-def test_images_show_truth_and_detections(tmp_path: Path) -> None:
-    html = written(tmp_path / "report.html")
+def test_images_show_ground_truth_and_detections(tmp_path: Path) -> None:
+    html = write(tmp_path / "report.html")
     encoded = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', html)
-    truth, found = (np.asarray(Image.open(io.BytesIO(base64.b64decode(one)))).astype(int) for one in encoded)
+    ground_truth, detections = (
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(one)))).astype(int) for one in encoded
+    )
     # 150 pixels fit four times into the report's side, so the left edge (10, 20..60) lies at 40, 80..240.
-    assert truth.shape == found.shape == (400, 600, 3)
-    blue = np.abs(np.stack([truth, found])[:, 80:240, 40] - (0, 119, 187)).max(-1) < 40
+    assert ground_truth.shape == detections.shape == (400, 600, 3)
+    blue = np.abs(np.stack([ground_truth, detections])[:, 80:240, 40] - (0, 119, 187)).max(-1) < 40
     assert 0.3 < blue[0].mean() < 0.7
     assert blue[1].mean() > 0.95
 
 
 def test_charts_show_what_the_history_has(tmp_path: Path) -> None:
-    html = written(tmp_path / "report.html")
+    html = write(tmp_path / "report.html")
     assert html.count("<svg") == 5
     text = " ".join("".join(Page(html).text).split())
     for label in ("as it was", "smoothed", "giou", "l1", "backbone", "rest", "AP raw", "AP50 ema"):
@@ -227,23 +231,19 @@ def test_charts_show_what_the_history_has(tmp_path: Path) -> None:
     ],
 )
 def test_histories_with_gaps(tmp_path: Path, rows: list[dict[str, Any]], num_charts: int) -> None:
-    html = written(tmp_path / "report.html", history=rows, images=[])
+    html = write(tmp_path / "report.html", history=rows, images=[])
     assert html.count("<svg") == num_charts
     assert len(html) < 120_000
 
 
 def test_the_least_that_is_needed(tmp_path: Path) -> None:
     undefined = dict.fromkeys(NUMBERS, -1.0) | {"per_class": []}
-    html = written(
+    html = write(
         tmp_path / "report.html",
         metrics=undefined,
         history=[],
         images=[],
-        notes=[],
-        summary={},
-        recipe="",
-        environment=None,
-        command="",
+        facts=ReportFacts(summary={}),
     )
     headings = re.findall(r"<h2>([^<]+)</h2>", html)
     assert headings == ["Classes"]
@@ -251,13 +251,13 @@ def test_the_least_that_is_needed(tmp_path: Path) -> None:
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
-    assert written(tmp_path / "a.html") == written(tmp_path / "b.html")
+    assert write(tmp_path / "a.html") == write(tmp_path / "b.html")
 
 
 def test_an_older_report_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
-    assert written(path).startswith("<!doctype html>")
+    assert write(path).startswith("<!doctype html>")
     assert [one.name for one in tmp_path.iterdir()] == ["report.html"]
 
 
@@ -267,7 +267,7 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(report, "find_spec", find)
     with pytest.raises(ValueError, match=r"report: matplotlib; install with: pip install 'boxwright\[report\]'"):
-        written(tmp_path / "report.html")
+        write(tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -276,9 +276,9 @@ def test_masks_have_numbers_curves_and_pixels_of_their_own(tmp_path: Path) -> No
     rows = [*history(), {"step": 60, "AP": 0.4, "AP50": 0.5, "segm": {"AP": 0.3, "AP50": 0.45}}]
     one = make_image()
     mask = torch.ones(100, 150, dtype=torch.bool)
-    given = replace(one.record, segmentations=([[10.0, 20, 60, 20, 60, 60]],))
-    images = [one._replace(record=given, detections=one.detections._replace(masks=(encode_mask(mask),) * 2))]
-    html = written(tmp_path / "a.html", metrics=METRICS | {"segm": masks}, history=rows, images=images)
+    record = replace(one.record, segmentations=([[10.0, 20, 60, 20, 60, 60]],))
+    images = [one._replace(record=record, detections=replace(one.detections, masks=(encode_mask(mask),) * 2))]
+    html = write(tmp_path / "a.html", metrics=METRICS | {"segm": masks}, history=rows, images=images)
     page = Page(html)
     assert len(page.ids) == len(set(page.ids))
     tiles = re.findall(r'class="name">(\w+)</span><b>([^<]+)</b>', html)
@@ -289,7 +289,7 @@ def test_masks_have_numbers_curves_and_pixels_of_their_own(tmp_path: Path) -> No
     for line in ("mask AP", "mask AP50"):
         assert line in text
     assert text.count("7 images < 8") == 1
-    assert "mask AP" not in "".join(Page(written(tmp_path / "b.html")).text)
+    assert "mask AP" not in "".join(Page(write(tmp_path / "b.html")).text)
 
     def drawn(name: str) -> list[np.ndarray]:
         uris = re.findall(r"data:image/jpeg;base64,([^\"]+)", (tmp_path / name).read_text())

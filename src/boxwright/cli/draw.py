@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from boxwright.cli.arguments import CommandParser
-from boxwright.data.synthetic.shapes import draw_data_set
-from boxwright.files import check_folder
 
 
 def run(argv: Sequence[str]) -> int:
-    """The command; returns its exit status."""
+    """Draw, and say how many images there are; return the exit status."""
     parser = CommandParser("draw", description="Draw images of shapes in COCO format, with boxes and masks.")
     parser.add_argument("--out", metavar="DIR", required=True, help="a new folder, or one of an older drawn set")
     parser.add_argument("--train", metavar="N", type=int, default=400, help="images to train on (default: 400)")
@@ -19,8 +16,8 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--image-size", metavar="N", type=int, default=256, help="longest side (default: 256)")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of everything that is drawn (default: 0)")
     options = parser.parse(argv)
-    out = Path(options.out)
-    check_folder(out)
-    draw_data_set(out, train=options.train, val=options.val, image_size=options.image_size, seed=options.seed)
+    from boxwright.workflows.draw import draw
+
+    out = draw(options.out, train=options.train, val=options.val, image_size=options.image_size, seed=options.seed)
     print(f"{options.train} images to train on and {options.val} held out, in {out}")
     return 0

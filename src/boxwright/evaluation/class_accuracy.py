@@ -1,4 +1,4 @@
-"""How often the class of an image is found: top-1, top-5, and what each class is taken for."""
+"""Accuracy of classes of images: top-1, top-5, and confusions of each class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from boxwright.evaluation.coco_metrics import UNDEFINED
 
 
 class ClassRow(NamedTuple):
-    """One class: how many images it has, how many of them are found, and what most of the others are taken for."""
+    """One class: the number of its images, accuracies, and the class that most of the others are taken for."""
 
     name: str
     category_id: int
@@ -23,7 +23,7 @@ class ClassRow(NamedTuple):
 
 
 class ClassAccuracy(NamedTuple):
-    """Shares of images, in [0, 1], whose class is the likeliest, or among the five likeliest."""
+    """Fractions of images, in [0, 1], whose class is the likeliest, or among the five likeliest."""
 
     num_images: int
     top1: float
@@ -32,13 +32,13 @@ class ClassAccuracy(NamedTuple):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the numbers do not show, one line each, for the user."""
+        """Lines for the user on what the numbers do not show."""
         if len(self.per_class) > 5:
             return ()
         return (f"There are {len(self.per_class)} classes: one of the five likeliest is always right.",)
 
     def to_json(self) -> dict[str, Any]:
-        """``num_images``, ``top1``, ``top5``, and ``per_class`` with a mapping per class."""
+        """Return ``num_images``, ``top1``, ``top5``, and ``per_class`` with a mapping per class."""
         rows = [row._asdict() for row in self.per_class]
         return {"num_images": self.num_images, "top1": self.top1, "top5": self.top5, "per_class": rows}
 
@@ -47,11 +47,11 @@ def class_accuracy(data: DetectionData, detections: Mapping[int, Detections]) ->
     """Compare the likeliest classes of images with their own.
 
     Args:
-        data: images of one object each, as ``open_class_folders`` reads them.
+        data: images of one object each, as readers of classes read them.
         detections: of every image by image id, best first, each class once.
 
     Raises:
-        ValueError: an image has not exactly one object, or nothing was said of it.
+        ValueError: an image has not exactly one object, or there is no result for it.
     """
     own, first, among = [], [], []
     for record in data.records:
@@ -63,27 +63,27 @@ def class_accuracy(data: DetectionData, detections: Mapping[int, Detections]) ->
         own.append(int(record.labels[0]))
         first.append(best[0] if best else -1)
         among.append(own[-1] in best)
-    places_of = defaultdict(list)
-    for place, label in enumerate(own):
-        places_of[label].append(place)
+    indices_of = defaultdict(list)
+    for i, label in enumerate(own):
+        indices_of[label].append(i)
     rows = []
     for label, category in enumerate(data.categories):
-        places = places_of[label]
-        wrong = Counter(first[i] for i in places if first[i] not in (label, -1))
+        indices = indices_of[label]
+        wrong = Counter(first[i] for i in indices if first[i] not in (label, -1))
         likeliest = wrong.most_common(1)
         rows.append(
             ClassRow(
                 category.name,
                 category.id,
-                len(places),
-                _share(sum(first[i] == label for i in places), len(places)),
-                _share(sum(among[i] for i in places), len(places)),
+                len(indices),
+                _fraction(sum(first[i] == label for i in indices), len(indices)),
+                _fraction(sum(among[i] for i in indices), len(indices)),
                 data.categories[likeliest[0][0]].name if likeliest else None,
             )
         )
     right = sum(one == other for one, other in zip(own, first, strict=True))
-    return ClassAccuracy(len(own), _share(right, len(own)), _share(sum(among), len(own)), tuple(rows))
+    return ClassAccuracy(len(own), _fraction(right, len(own)), _fraction(sum(among), len(own)), tuple(rows))
 
 
-def _share(part: int, whole: int) -> float:
+def _fraction(part: int, whole: int) -> float:
     return part / whole if whole else UNDEFINED

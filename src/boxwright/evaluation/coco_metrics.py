@@ -1,4 +1,4 @@
-"""The 12 numbers of COCO, and what they are per class, from detections.
+"""The 12 numbers of COCO, in all and per class, from detections.
 
 The one file that knows which library computes them (hotcoco, which gives what pycocotools gives).
 """
@@ -18,13 +18,14 @@ from boxwright.data.records import DetectionData, Record
 from boxwright.detections import Detections
 from boxwright.evaluation.limits import MAX_DETECTIONS, class_totals, coco_limit
 
-Task = Literal["bbox", "segm"]
+IoUType = Literal["bbox", "segm"]
+"""Overlap of boxes, or of masks."""
 
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """The names of the 12 numbers, in COCO's order."""
 
 UNDEFINED = -1.0
-"""What stands, as in pycocotools, where there is no object to find: a mean over nothing."""
+"""The number that stands, as in pycocotools, where there is no object to find: a mean over nothing."""
 
 # Axes of the evaluator's arrays: IoU 0.50..0.95 | recall 0..1 | class | area | cap on the detections.
 _IOU50, _IOU75 = 0, 5
@@ -34,7 +35,7 @@ _MAX1, _MAX10, _MOST = range(3)
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """What COCO says of one class; -1 where it has no object (of that size).
+    """Metrics of one class; -1 where it has no object (of that size).
 
     Args:
         name: of the class.
@@ -77,7 +78,7 @@ class CocoMetrics:
         ARm: of objects between that and 96 x 96 pixels.
         ARl: of objects above that.
         per_class: one row per class, in the order of the labels.
-        notes: what the numbers do not show, one line each, for the user.
+        notes: lines for the user on what the numbers do not show.
         max_detections: per image and class, the best so many detections were evaluated; COCO's is 100.
     """
 
@@ -98,12 +99,12 @@ class CocoMetrics:
     max_detections: int = MAX_DETECTIONS
 
     def numbers(self) -> dict[str, float]:
-        """The 12 numbers by name, in COCO's order; AR100 is AR300 where 300 detections were evaluated."""
+        """Return the 12 numbers by name, in COCO's order; AR100 is AR300 where 300 detections were evaluated."""
         names = {"AR100": f"AR{self.max_detections}"}
         return {names.get(name, name): getattr(self, name) for name in NUMBERS}
 
     def to_json(self, *, curves: bool = False) -> dict[str, Any]:
-        """The 12 numbers and ``per_class``, ready for ``json.dump``; -1 stays -1, as in pycocotools.
+        """Return the 12 numbers and ``per_class``, ready for ``json.dump``; -1 stays -1, as in pycocotools.
 
         Args:
             curves: also ``precision50`` of each class, for a report.
@@ -119,18 +120,18 @@ def evaluate_detections(
     data: DetectionData,
     detections: Mapping[int, Detections],
     *,
-    task: Task = "bbox",
+    iou_type: IoUType = "bbox",
     max_detections: int = MAX_DETECTIONS,
 ) -> CocoMetrics:
     """Compare detections with the objects of a data set, as COCO does.
 
-    Of equal scores in one image the first given counts as the better.
+    Of equal scores in one image the first one counts as the better.
 
     Args:
         data: the images and their objects; boxes and areas are taken as they are in the file.
-        detections: what was found, by image id, in pixels of the original image. An image that is not
+        detections: by image id, in pixels of the original image. An image that is not
             among them counts as one without detections, with a note.
-        task: overlap of boxes, or of masks, which every detection must have then.
+        iou_type: overlap of boxes, or of masks, which every detection must have then.
         max_detections: per image and class, the best so many are evaluated; numbers with another than COCO's 100
             are no longer COCO's.
 
@@ -147,9 +148,9 @@ def evaluate_detections(
     _check(data, detections)
     if max_detections < 10:
         raise ValueError(f"max_detections is at least 10, for AR10, not {max_detections}")
-    truth = _truth(data, task)
-    results = _box_results(detections) if task == "bbox" else _mask_results(detections)
-    evaluator = hotcoco.COCOeval(truth, truth.load_res(results), task)
+    ground_truth = _ground_truth(data, iou_type)
+    results = _box_results(detections) if iou_type == "bbox" else _mask_results(detections)
+    evaluator = hotcoco.COCOeval(ground_truth, ground_truth.load_res(results), iou_type)
     evaluator.params.max_dets = [1, 10, max_detections]
     evaluator.evaluate()
     evaluator.accumulate()
@@ -203,10 +204,10 @@ def _mean(values: np.ndarray) -> float:
     return float(defined.mean()) if defined.size else UNDEFINED
 
 
-def _truth(data: DetectionData, task: Task) -> hotcoco.COCO:
+def _ground_truth(data: DetectionData, iou_type: IoUType) -> hotcoco.COCO:
     records = data.records
     num_objects = [len(record.labels) for record in records]
-    segmentations = [s for r in records for s in _segmentations(r, data)] if task == "segm" else None
+    segmentations = [s for r in records for s in _segmentations(r, data)] if iou_type == "segm" else None
     # Each column starts with an empty array, so that no images are no rows.
     # Labels stand in for category ids, and ids of annotations count from 1: the file's may be anything.
     return hotcoco.COCO.from_arrays(
@@ -222,26 +223,26 @@ def _truth(data: DetectionData, task: Task) -> hotcoco.COCO:
 
 
 def _segmentations(record: Record, data: DetectionData) -> tuple[Any, ...]:
-    given = record.segmentations or (None,) * len(record.labels)
-    for annotation_id, segmentation in zip(record.annotation_ids, given, strict=True):
+    segmentations = record.segmentations or (None,) * len(record.labels)
+    for annotation_id, segmentation in zip(record.annotation_ids, segmentations, strict=True):
         if not segmentation:
             raise ValueError(
                 f"{data.source}: annotation {annotation_id} of image {record.image_id} has no "
-                "segmentation; masks cannot be evaluated on this data, boxes (task 'bbox') can"
+                "segmentation; masks cannot be evaluated on this data, boxes (iou_type 'bbox') can"
             )
-    return tuple(map(run_lengths_of, given))
+    return tuple(map(run_lengths_of, segmentations))
 
 
 def _box_results(detections: Mapping[int, Detections]) -> Float64[np.ndarray, "n 7"]:
     """Rows of image id, left, top, width, height, score, label."""
     rows = []
-    for image_id, found in detections.items():
-        row = np.empty((len(found.scores), 7))
+    for image_id, one in detections.items():
+        row = np.empty((len(one.scores), 7))
         row[:, 0] = image_id
-        row[:, 1:5] = found.boxes.detach().cpu().double().numpy()
+        row[:, 1:5] = one.boxes.detach().cpu().double().numpy()
         row[:, 3:5] -= row[:, 1:3]
-        row[:, 5] = found.scores.detach().cpu().double().numpy()
-        row[:, 6] = found.labels.cpu().numpy()
+        row[:, 5] = one.scores.detach().cpu().double().numpy()
+        row[:, 6] = one.labels.cpu().numpy()
         rows.append(row)
     return np.concatenate([np.empty((0, 7)), *rows])
 
@@ -249,14 +250,14 @@ def _box_results(detections: Mapping[int, Detections]) -> Float64[np.ndarray, "n
 def _mask_results(detections: Mapping[int, Detections]) -> list[dict[str, Any]]:
     """Results without boxes: with one, its area would stand for the mask's."""
     results = []
-    for image_id, found in detections.items():
-        masks = found.masks or ()
-        if len(masks) != len(found.scores):
+    for image_id, one in detections.items():
+        masks = one.masks or ()
+        if len(masks) != len(one.scores):
             raise ValueError(
-                f"image {image_id} has {len(found.scores)} detections and {len(masks)} masks; "
-                "task 'segm' needs one run-length encoded mask per detection"
+                f"image {image_id} has {len(one.scores)} detections and {len(masks)} masks; "
+                "iou_type 'segm' needs one run-length encoded mask per detection"
             )
-        for score, label, mask in zip(found.scores.tolist(), found.labels.tolist(), masks, strict=True):
+        for score, label, mask in zip(one.scores.tolist(), one.labels.tolist(), masks, strict=True):
             results.append({"image_id": image_id, "category_id": label, "score": score, "segmentation": mask})
     return results
 
@@ -264,18 +265,18 @@ def _mask_results(detections: Mapping[int, Detections]) -> list[dict[str, Any]]:
 def _check(data: DetectionData, detections: Mapping[int, Detections]) -> None:
     known = {record.image_id for record in data.records}
     num_classes = len(data.categories)
-    for image_id, found in detections.items():
+    for image_id, one in detections.items():
         if image_id not in known:
             raise ValueError(
                 f"{data.source}: there is no image {image_id}, for which there are detections; "
                 "evaluate on the data that was predicted"
             )
-        if not (found.boxes.isfinite().all() and found.scores.isfinite().all()):
+        if not (one.boxes.isfinite().all() and one.scores.isfinite().all()):
             raise ValueError(
                 f"image {image_id}: a detection's box or score is not a finite number, so the model has "
                 "diverged; train it again with a lower learning rate or without mixed precision"
             )
-        for label in found.labels.unique().tolist():
+        for label in one.labels.unique().tolist():
             if label not in range(num_classes):
                 raise ValueError(
                     f"image {image_id}: a detection has label {label}, but {data.source} has only the "
@@ -286,7 +287,7 @@ def _check(data: DetectionData, detections: Mapping[int, Detections]) -> None:
 def _notes(data: DetectionData, detections: Mapping[int, Detections], max_detections: int) -> tuple[str, ...]:
     """One line for each thing that the numbers swallow."""
     num_classes = len(data.categories)
-    cut = sum(int(found.labels.bincount(minlength=1).max()) > max_detections for found in detections.values())
+    cut = sum(int(one.labels.bincount(minlength=1).max()) > max_detections for one in detections.values())
     missing = sum(record.image_id not in detections for record in data.records)
     absent = int((class_totals(data) == 0).sum())
     lines = (

@@ -1,25 +1,30 @@
-"""A detector over a data set: its detections and what COCO says of them."""
+"""A detector over a data set: its detections, and metrics of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from boxwright.data.image_check import ProgressCallback
 from boxwright.data.records import DetectionData
 from boxwright.detections import Detections
 from boxwright.evaluation.class_accuracy import ClassAccuracy, class_accuracy
 from boxwright.evaluation.coco_metrics import CocoMetrics, evaluate_detections
 from boxwright.evaluation.limits import MAX_DETECTIONS
-from boxwright.structures import Batch, ImageSize
+from boxwright.prediction import evaluation_mode
+from boxwright.structures import Batch, ImageSize, SelectionQuality
+
+Observe = Callable[[Any, Batch], None]
+"""Called with the output for each batch, for what metrics do not show."""
 
 
 @runtime_checkable
 class Evaluable(Protocol):
-    """What evaluation knows of a detector."""
+    """The part of a detector that evaluation needs."""
 
     def __call__(self, images: Tensor, padding_mask: Tensor | None) -> Any:
         """Images to the output that ``postprocess`` takes."""
@@ -31,88 +36,113 @@ class Evaluable(Protocol):
         """The module and all in it."""
 
 
-class ClassEvaluation(NamedTuple):
-    """What classes were found, by image id and on the CPU, and how often they are right."""
+@dataclass(frozen=True, eq=False)
+class ClassEvaluation:
+    """Classes of images, and how often they are right.
+
+    Args:
+        detections: by image id, on the CPU.
+        accuracy: top-1 and top-5, in all and of each class.
+    """
 
     detections: dict[int, Detections]
     accuracy: ClassAccuracy
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the numbers do not show, one line each, for the user."""
+        """Lines for the user on what the numbers do not show."""
         return self.accuracy.notes
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers; see ``ClassAccuracy.to_json``."""
+        """Return the numbers; see ``ClassAccuracy.to_json``."""
         return self.accuracy.to_json()
 
 
-class Evaluation(NamedTuple):
-    """What was found, by image id and on the CPU, and what COCO says of it.
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Detections, and COCO's metrics of them.
 
-    ``masks`` are the metrics of masks, where the detector finds them.
+    Args:
+        detections: by image id, on the CPU.
+        boxes: metrics of boxes.
+        masks: metrics of masks, where the detector predicts them.
+        selection: how good the selected queries are, where the head selects any and they were counted.
     """
 
     detections: dict[int, Detections]
     boxes: CocoMetrics
     masks: CocoMetrics | None = None
+    selection: SelectionQuality | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the numbers do not show, one line each, for the user."""
+        """Lines for the user on what the numbers do not show."""
         return tuple(dict.fromkeys(self.boxes.notes + (self.masks.notes if self.masks else ())))
 
     def to_json(self, *, curves: bool = False) -> dict[str, Any]:
-        """The numbers of boxes, and those of masks as ``segm`` where there are any; see ``CocoMetrics.to_json``."""
-        masks = {"segm": self.masks.to_json(curves=curves)} if self.masks else {}
-        return self.boxes.to_json(curves=curves) | masks
+        """Return the numbers of boxes, those of masks as ``segm``, and of queries Prop_cls and Prop_both.
+
+        Args:
+            curves: see ``CocoMetrics.to_json``.
+
+        Source: of ``selection``, RT-DETR's Table 4.
+        """
+        numbers = self.boxes.to_json(curves=curves)
+        if self.masks is not None:
+            numbers["segm"] = self.masks.to_json(curves=curves)
+        if self.selection is not None:
+            confident, fitting = self.selection.ratios()
+            ratios = {"selected": self.selection.selected, "Prop_cls": confident, "Prop_both": fitting}
+            numbers["selection"] = ratios
+        return numbers
 
 
-def evaluate(
+def evaluate_detector(
     detector: Evaluable,
     loader: Iterable[Batch],
     data: DetectionData,
     *,
     device: torch.device,
     amp: bool = False,
-    progress: Callable[[int], None] | None = None,
-    observe: Callable[[Any, Batch], None] | None = None,
+    progress: ProgressCallback | None = None,
+    observe: Observe | None = None,
     max_detections: int = MAX_DETECTIONS,
 ) -> Evaluation:
-    """Run a detector over a data set and compare what it finds with what is there: boxes, and masks if it finds them.
+    """Run a detector over a data set and compare its detections with the ground truth: boxes, and masks if it has any.
 
     Args:
         detector: on ``device`` already.
         loader: batches of the images of ``data``.
         data: the images and their objects.
-        device: where the detector runs.
+        device: the device of the detector.
         amp: run the network in bfloat16; what follows it stays in float32.
-        progress: called after each batch with the number of images done.
+        progress: called after each batch as ``progress(done, total)``, in images.
         observe: called with the output for each batch, for what metrics do not show.
         max_detections: see ``evaluate_detections``.
 
     Raises:
-        ValueError: where the loader's images or the detector's classes are not those of ``data``, or where masks
-            are found and ``data`` has none.
+        ValueError: the loader's images or the detector's classes are not those of ``data``, or masks are predicted
+            and ``data`` has none.
     """
-    detections = detect(detector, loader, device=device, amp=amp, progress=progress, observe=observe)
+    total = len(data.records)
+    detections = detect(detector, loader, device=device, amp=amp, progress=progress, observe=observe, total=total)
     boxes = evaluate_detections(data, detections, max_detections=max_detections)
-    if all(found.masks is None for found in detections.values()):
+    if all(one.masks is None for one in detections.values()):
         return Evaluation(detections, boxes)
-    masks = evaluate_detections(data, detections, task="segm", max_detections=max_detections)
+    masks = evaluate_detections(data, detections, iou_type="segm", max_detections=max_detections)
     return Evaluation(detections, boxes, masks)
 
 
-def evaluate_classes(
+def evaluate_classifier(
     detector: Evaluable,
     loader: Iterable[Batch],
     data: DetectionData,
     *,
     device: torch.device,
-    progress: Callable[[int], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> ClassEvaluation:
-    """The same for a detector whose task is classification; arguments as in ``evaluate``."""
-    detections = detect(detector, loader, device=device, progress=progress)
+    """Do the same for a detector whose task is classification; arguments as for ``evaluate_detector``."""
+    detections = detect(detector, loader, device=device, progress=progress, total=len(data.records))
     return ClassEvaluation(detections, class_accuracy(data, detections))
 
 
@@ -122,35 +152,39 @@ def detect(
     *,
     device: torch.device,
     amp: bool = False,
-    progress: Callable[[int], None] | None = None,
-    observe: Callable[[Any, Batch], None] | None = None,
+    progress: ProgressCallback | None = None,
+    observe: Observe | None = None,
+    total: int = 0,
 ) -> dict[int, Detections]:
-    """The detections of a detector by image id, on the CPU; arguments as in ``evaluate``."""
+    """Return the detections of a detector by image id, on the CPU; arguments as for ``evaluate_detector``.
+
+    Args:
+        total: number of images, for ``progress``.
+    """
     detections: dict[int, Detections] = {}
-    with _evaluation_mode(detector), torch.inference_mode():
+    with evaluation_mode(cast(nn.Module, detector)):
         for batch in loader:
-            images = batch.images.to(device, non_blocking=True)
-            mask = None if batch.padding_mask is None else batch.padding_mask.to(device, non_blocking=True)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
-                output = detector(images, mask)
-            if observe is not None:
-                observe(output, batch)
-            found = detector.postprocess(output, batch.sizes)
-            for image_id, one in zip(batch.image_ids, found, strict=True):
-                detections[image_id] = one.cpu()
+            predicted = _detect_batch(detector, batch, device, amp, observe)
+            detections |= {
+                image_id: Detections(
+                    one.boxes.clone(), one.scores.clone(), one.labels.clone(), one.masks, one.categories
+                )
+                for image_id, one in zip(batch.image_ids, predicted, strict=True)
+            }
             if progress is not None:
-                progress(len(detections))
+                progress(len(detections), total)
     return detections
 
 
-@contextmanager
-def _evaluation_mode(detector: Evaluable) -> Iterator[None]:
-    # Module by module: frozen parts of a detector in training are in evaluation mode already and stay so.
-    before = [(module, module.training) for module in detector.modules()]
-    for module, _ in before:
-        module.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
+@torch.inference_mode()
+def _detect_batch(
+    detector: Evaluable, batch: Batch, device: torch.device, amp: bool, observe: Observe | None
+) -> list[Detections]:
+    """Detections on the CPU; tensors of inference mode, which nobody can change in place outside of it."""
+    images = batch.images.to(device, non_blocking=True)
+    mask = None if batch.padding_mask is None else batch.padding_mask.to(device, non_blocking=True)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
+        output = detector(images, mask)
+    if observe is not None:
+        observe(output, batch)
+    return [one.cpu() for one in detector.postprocess(output, batch.sizes)]

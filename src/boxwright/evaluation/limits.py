@@ -1,4 +1,4 @@
-"""How many objects no detection is left for: more of them than a head finds, or than COCO counts."""
+"""Objects that no detection is left for: more of them than a head finds, or than COCO counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_DETECTIONS = 100
 
 
 class Beyond(NamedTuple):
-    """Of ``total`` objects, ``objects`` in ``images`` images are beyond a limit; ``most`` share it at most."""
+    """Objects beyond a limit: ``objects`` of ``total``, in ``images`` images; one image has ``most`` of them."""
 
     images: int
     objects: int
@@ -25,7 +25,7 @@ class Beyond(NamedTuple):
 
     @classmethod
     def of(cls, counts: Iterable[Int64[np.ndarray, " _k"]], limit: int) -> Beyond:
-        """Of the numbers of objects that share a limit, image by image."""
+        """Count, from the numbers of objects that share a limit, image by image."""
         images = objects = total = most = 0
         for own in counts:
             largest = int(own.max(initial=0))
@@ -35,17 +35,17 @@ class Beyond(NamedTuple):
         return cls(images, objects, total, most)
 
     def hidden(self) -> str:
-        """The objects, as words."""
+        """Say in words how many there are."""
         return f"{self.objects:,} of {self.total:,} objects"
 
 
 def objects_per_class(record: Record, num_classes: int = 0) -> Int64[np.ndarray, " k"]:
-    """Objects of an image, crowd regions not counted, up to its last class, or of ``num_classes``."""
+    """Count objects of an image, crowd regions not counted, by class up to its last one, or by ``num_classes``."""
     return np.bincount(record.labels[~record.crowd], minlength=num_classes)
 
 
 def class_totals(data: DetectionData) -> Int64[np.ndarray, " k"]:
-    """Objects of each class, crowd regions not counted."""
+    """Count objects of each class, crowd regions not counted."""
     totals = np.zeros(len(data.categories), dtype=np.int64)
     for record in data.records:
         totals += objects_per_class(record, len(totals))
@@ -53,9 +53,9 @@ def class_totals(data: DetectionData) -> Int64[np.ndarray, " k"]:
 
 
 def head_limits(data: DetectionData, head: object) -> dict[str, str]:
-    """A line for each option of a head that hides objects of this data, by the option's name.
+    """Write a line for each option of a head that hides objects of this data, by the option's name.
 
-    So many are hidden at least: what the options let through is still to be found and to survive suppression.
+    So many are hidden at least: the others still have to be predicted, and to be kept after NMS.
     """
     limits = head.object_limits() if isinstance(head, LimitedHead) else ()
     counts = [np.count_nonzero(~record.crowd, keepdims=True) for record in data.records] if limits else []
@@ -73,7 +73,7 @@ def head_limits(data: DetectionData, head: object) -> dict[str, str]:
 
 
 def coco_limit(data: DetectionData, max_detections: int = MAX_DETECTIONS) -> str | None:
-    """A line where evaluation hides objects of this data."""
+    """Write a line if evaluation hides objects of this data."""
     beyond = Beyond.of(map(objects_per_class, data.records), max_detections)
     if not beyond.objects:
         return None

@@ -14,7 +14,7 @@ _COLUMNS = ("objects", "AP", "AP50", "APs", "APm", "APl")
 
 
 def evaluation_tables(evaluation: Evaluation | ClassEvaluation) -> Group:
-    """The numbers and a table with a row per class, of boxes and of masks, and the notes, for ``rich.print``."""
+    """Return numbers and a row per class, of boxes and of masks, and notes, for ``rich.print``."""
     notes = [Text(f"Note: {note}", style="yellow") for note in evaluation.notes]
     if isinstance(evaluation, ClassEvaluation):
         return Group(*accuracy_tables(evaluation.accuracy), *notes)
@@ -26,7 +26,7 @@ def evaluation_tables(evaluation: Evaluation | ClassEvaluation) -> Group:
 
 
 def accuracy_tables(accuracy: ClassAccuracy) -> tuple[Table, Table]:
-    """Both accuracies, then a row per class: images, accuracies, and what it is mostly mistaken for."""
+    """Return accuracies, then a row per class: images, accuracies, and the class that it is mostly taken for."""
     numbers = Table(box=None, pad_edge=False)
     for name in ("images", "top-1", "top-5"):
         numbers.add_column(name, justify="right")
@@ -44,7 +44,7 @@ def accuracy_tables(accuracy: ClassAccuracy) -> tuple[Table, Table]:
 
 
 def numbers_table(metrics: CocoMetrics) -> Table:
-    """Average precision in one row, average recall in the next."""
+    """Return average precision in one row, average recall in the next."""
     table = Table(box=None, pad_edge=False)
     numbers = list(metrics.numbers().items())
     precision, recall = numbers[:6], numbers[6:]
@@ -58,7 +58,7 @@ def numbers_table(metrics: CocoMetrics) -> Table:
 
 
 def class_table(metrics: CocoMetrics) -> Table:
-    """A row per class: objects, AP, AP50 and AP by size."""
+    """Return a row per class: objects, AP, AP50 and AP by size."""
     table = Table(pad_edge=False)
     table.add_column("class", overflow="fold")
     for name in _COLUMNS:
@@ -71,5 +71,5 @@ def class_table(metrics: CocoMetrics) -> Table:
 
 
 def format_number(value: float) -> str:
-    """Three decimals, or a dash where there is nothing to find."""
+    """Format with three decimals, or a dash where there is nothing to find."""
     return "–" if value == UNDEFINED else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""The charts of a report as SVG: what training wrote down, and precision over recall.
+"""Charts of a report as SVG: the log of training, and precision over recall.
 
 Colors of text and lines are names of CSS variables, so that a chart follows its page from light to dark.
 """
@@ -63,12 +63,12 @@ class Line(NamedTuple):
 
 
 def loss_chart(history: Rows) -> str:
-    """The training loss, as it was and smoothed; empty where the history has none."""
+    """Draw the training loss, as it was and smoothed; empty where the history has none."""
     lines = _lines(("loss", row, row.get("loss")) for row in history)
     if not lines:
         return ""
-    steps, values = _thinned(lines[0])
-    smooth = _smoothed(values)
+    steps, values = _thin(lines[0])
+    smooth = _smooth(values)
 
     def plot(axes: Any) -> None:
         axes.plot(steps, values, color=_color(0), alpha=0.4, linewidth=1, label="as it was")
@@ -81,7 +81,7 @@ def loss_chart(history: Rows) -> str:
 
 
 def terms_chart(history: Rows) -> str:
-    """The largest terms of the loss, smoothed; empty where the history does not have them."""
+    """Draw the largest terms of the loss, smoothed; empty where the history does not have them."""
     lines = _lines(
         (name, row, value)
         for row in history
@@ -92,17 +92,17 @@ def terms_chart(history: Rows) -> str:
 
     def plot(axes: Any) -> None:
         for index, line in enumerate(lines):
-            steps, values = _thinned(line)
-            axes.plot(steps, _smoothed(values), color=_color(index), label=line.name)
+            steps, values = _thin(line)
+            axes.plot(steps, _smooth(values), color=_color(index), label=line.name)
         axes.set_ylim(bottom=0)
 
     return _svg("terms", plot, "step", "loss term") if lines else ""
 
 
 def ap_chart(history: Rows) -> str:
-    """AP and AP50 of every evaluation, of masks too where there are any; empty where the history has none.
+    """Draw AP and AP50 of every evaluation, of masks too where there are any; empty where the history has none.
 
-    A row's ``weights`` tells whose they are: "ema" is the moving average's, "raw" the trained weights' own.
+    ``weights`` of a row is "ema" for the moving average and "raw" for the trained weights themselves.
     """
     names = ("AP", "AP50", "mask AP", "mask AP50")
     lines = _lines(
@@ -123,14 +123,14 @@ def ap_chart(history: Rows) -> str:
 
 
 def rate_chart(history: Rows) -> str:
-    """The learning rate, of each group of parameters where there are several; empty without any."""
+    """Draw the learning rate, of each group of parameters where there are several; empty without any."""
     rates = ((row, row.get("lr")) for row in history)
     groups = ((row, lr if isinstance(lr, Mapping) else {"rate": lr}) for row, lr in rates)
     lines = _lines((name, row, value) for row, lr in groups for name, value in lr.items())[:_NUM_LINES]
 
     def plot(axes: Any) -> None:
         for index, line in enumerate(lines):
-            axes.plot(*_thinned(line), color=_color(index), label=line.name)
+            axes.plot(*_thin(line), color=_color(index), label=line.name)
         axes.set_ylim(bottom=0)
         axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
 
@@ -138,7 +138,7 @@ def rate_chart(history: Rows) -> str:
 
 
 def precision_recall_chart(rows: Rows, *, name: str = "precision-recall") -> str:
-    """Precision over recall at IoU 0.5 of the classes with most objects; empty where no class has any.
+    """Draw precision over recall at IoU 0.5 of the classes with most objects; empty where no class has any.
 
     ``name`` is another for every such chart of a page.
     """
@@ -170,13 +170,13 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _thinned(line: Line) -> tuple[np.ndarray, np.ndarray]:
+def _thin(line: Line) -> tuple[np.ndarray, np.ndarray]:
     chunks = min(len(line.steps), _NUM_POINTS)
     steps, values = (np.array_split(np.asarray(x, dtype=float), chunks) for x in (line.steps, line.values))
     return np.array([x.mean() for x in steps]), np.array([x.mean() for x in values])
 
 
-def _smoothed(values: np.ndarray) -> np.ndarray:
+def _smooth(values: np.ndarray) -> np.ndarray:
     """Mean over a window around each point, cut off at the ends."""
     half = len(values) // 40
     total = np.concatenate([[0.0], values.cumsum()])
@@ -197,7 +197,7 @@ def _short(name: str) -> str:
 
 
 def _svg(name: str, plot: Callable[[Any], None], x_label: str, y_label: str) -> str:
-    """What ``plot`` draws into its axes, as an ``<svg>`` element without any address in it.
+    """Return what ``plot`` draws into its axes, as an ``<svg>`` element without any address in it.
 
     ``name`` keeps the ids of one chart apart from those of the others on its page.
     """
@@ -220,7 +220,7 @@ def _svg(name: str, plot: Callable[[Any], None], x_label: str, y_label: str) -> 
 
 
 def _for_page(svg: str, name: str, label: str) -> str:
-    """An SVG file as an element of a page: its head gone, its ids its own, its colors the page's."""
+    """Turn an SVG file into an element of a page: its head gone, its ids its own, its colors the page's."""
     box = re.search(r'viewBox="[^"]*"', svg)
     assert box is not None  # matplotlib writes one
     body = svg[svg.index(">", box.end()) + 1 :]

@@ -1,4 +1,4 @@
-"""Boxes and masks drawn on images: what was found in solid lines, what is there in dashed ones."""
+"""Boxes and masks drawn on images: detections in solid lines, ground truth in dashed ones."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _WHITE, _BLACK = (255, 255, 255), (17, 17, 17)
 _TINTS = ((_WHITE, 0.0), (_WHITE, 0.4), (_BLACK, 0.4))
 
 _FILL = 0.4
-"""How much of the class's color lies on the pixels of a mask; all of it on its edge."""
+"""Opacity of the class's color on the pixels of a mask; its edge is opaque."""
 
 
 class _Item(NamedTuple):
     """One object to draw, in pixels of the drawing; ``dash`` is in line widths, None for a solid line.
 
-    The ``mask`` is in pixels of the image as it was given. It is made when it is drawn: all of a large image's
+    The ``mask`` is in pixels of the original image. It is made when it is drawn: all of a large image's
     masks at once need gigabytes.
     """
 
@@ -55,10 +55,10 @@ class _Item(NamedTuple):
 
 
 def class_color(label: int) -> Color:
-    """The color of a class, the same in every image and chart: 24 of them, then from the start again."""
+    """Return the color of a class, the same in every image and chart: 24 of them, then from the start again."""
     base = _PALETTE[label % len(_PALETTE)]
-    towards, share = _TINTS[label // len(_PALETTE) % len(_TINTS)]
-    red, green, blue = (round(a + share * (b - a)) for a, b in zip(base, towards, strict=True))
+    towards, weight = _TINTS[label // len(_PALETTE) % len(_TINTS)]
+    red, green, blue = (round(a + weight * (b - a)) for a, b in zip(base, towards, strict=True))
     return red, green, blue
 
 
@@ -70,7 +70,7 @@ def draw_detections(
     threshold: float,
     scale: float = 1.0,
 ) -> Image.Image:
-    """Draw what was found, each box with its class and score, on its mask where there is one.
+    """Draw detections, each box with its class and score, on its mask where there is one.
 
     Args:
         image: RGB.
@@ -80,23 +80,20 @@ def draw_detections(
         scale: resize the image by so much first, which leaves room for letters in a small one.
     """
     kept = detections[detections.scores >= threshold]
-    masks = [None] * len(kept.scores) if kept.masks is None else [partial(decode_mask, rle) for rle in kept.masks]
     items = [
         _Item(
-            _pixels(box, scale, image.shape[:2]),
-            f"{categories[label].name} {score:.2f}",
-            class_color(label),
+            _pixels(one.box, scale, image.shape[:2]),
+            f"{categories[one.label].name} {one.score:.2f}",
+            class_color(one.label),
             dash=None,
-            mask=mask,
+            mask=None if one.mask is None else partial(decode_mask, one.mask),
         )
-        for box, score, label, mask in zip(
-            kept.boxes.tolist(), kept.scores.tolist(), kept.labels.tolist(), masks, strict=True
-        )
+        for one in kept
     ]
     return _draw(image, items, scale)
 
 
-def draw_truth(
+def draw_ground_truth(
     image: UInt8[np.ndarray, "h w 3"],
     record: Record,
     categories: Sequence[Category],
@@ -113,17 +110,17 @@ def draw_truth(
         scale: resize the image by so much first.
         with_masks: also the masks of those that have one.
     """
-    given = record.segmentations if with_masks and record.segmentations else [None] * len(record.labels)
+    segmentations = record.segmentations if with_masks and record.segmentations else [None] * len(record.labels)
     items = [
         _Item(
             _pixels(box, scale, image.shape[:2]),
             f"{categories[label].name} (crowd)" if crowd else categories[label].name,
             class_color(label),
             dash=1 if crowd else 4,
-            mask=partial(decode_image_mask, record, place) if segmentation else None,
+            mask=partial(decode_image_mask, record, i) if segmentation else None,
         )
-        for place, (box, label, crowd, segmentation) in enumerate(
-            zip(record.boxes().tolist(), record.labels.tolist(), record.crowd.tolist(), given, strict=True)
+        for i, (box, label, crowd, segmentation) in enumerate(
+            zip(record.boxes().tolist(), record.labels.tolist(), record.crowd.tolist(), segmentations, strict=True)
         )
     ]
     return _draw(image, items, scale)
@@ -166,16 +163,16 @@ def _draw(image: np.ndarray, items: list[_Item], scale: float) -> Image.Image:
 def _draw_mask(drawing: Image.Image, mask: Bool[np.ndarray, "h w"], color: Color, line: int) -> None:
     """Tint the pixels of a mask and color its edge, which lies inside it."""
     drawn = Image.fromarray(mask.astype(np.uint8) * 255).resize(drawing.size, Image.Resampling.NEAREST)
-    place = drawn.getbbox()
-    if place is None:
+    rectangle = drawn.getbbox()
+    if rectangle is None:
         return
-    inside = np.asarray(drawn.crop(place)) > 0
-    weight = np.where(_eroded(inside, line), round(255 * _FILL), 255) * inside
-    drawing.paste(color, place, Image.fromarray(weight.astype(np.uint8)))
+    inside = np.asarray(drawn.crop(rectangle)) > 0
+    weight = np.where(_erode(inside, line), round(255 * _FILL), 255) * inside
+    drawing.paste(color, rectangle, Image.fromarray(weight.astype(np.uint8)))
 
 
-def _eroded(mask: Bool[np.ndarray, "h w"], times: int) -> Bool[np.ndarray, "h w"]:
-    """What is left where every pixel goes that has a neighbor outside, so many times."""
+def _erode(mask: Bool[np.ndarray, "h w"], times: int) -> Bool[np.ndarray, "h w"]:
+    """Remove every pixel that has a neighbor outside, so many times."""
     for _ in range(times):
         wide = np.pad(mask, 1)
         mask = mask & wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
@@ -206,22 +203,22 @@ def _draw_label(
     size: tuple[int, int],
     taken: list[Rectangle],
 ) -> Rectangle:
-    """Draw a label inside the image, where it covers no other if it can; returns its place."""
-    text = _shortened(draw, item.text, font, size[0])
+    """Draw a label inside the image, where it covers no other if it can; returns its rectangle."""
+    text = _shorten(draw, item.text, font, size[0])
     _, top, _, bottom = draw.textbbox((0, 0), "Ag", font=font)  # one height for all labels
     pad = max(1, round((bottom - top) / 5))
     width = min(round(draw.textlength(text, font=font)) + 2 * pad, size[0])
     height = min(round(bottom - top) + 2 * pad, size[1])
-    place = _place(item.box, width, height, size, taken)
-    x1, y1, x2, y2 = place
+    rectangle = _place_label(item.box, width, height, size, taken)
+    x1, y1, x2, y2 = rectangle
     draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=item.color)
     red, green, blue = item.color
     letters = _BLACK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else _WHITE
     draw.text((x1 + pad, y1 + pad - top), text, font=font, fill=letters)
-    return place
+    return rectangle
 
 
-def _place(
+def _place_label(
     box: Rectangle,
     width: int,
     height: int,
@@ -239,30 +236,30 @@ def _place(
         (left, y1),
         (left, below - height),
     ]
-    places = [(x, y, x + width, y + height) for x, y in corners if 0 <= y <= size[1] - height]
-    free = (place for place in places if not any(_overlap(place, other) for other in taken))
+    rectangles = [(x, y, x + width, y + height) for x, y in corners if 0 <= y <= size[1] - height]
+    free = (one for one in rectangles if not any(_overlap(one, other) for other in taken))
     # Where there is no room around the box, the label lies in it: a box as high as the image.
     top = min(max(y1, 0), size[1] - height)
-    return next(free, places[0] if places else (left, top, left + width, top + height))
+    return next(free, rectangles[0] if rectangles else (left, top, left + width, top + height))
 
 
 def _overlap(a: Rectangle, b: Rectangle) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _shortened(
+def _shorten(
     draw: ImageDraw.ImageDraw,
     text: str,
     font: _Font,
     width: int,
 ) -> str:
-    """``text``, its middle left out where it would be wider than the image: the score at its end stays."""
+    """Leave out the middle of ``text`` where it would be wider than the image: the score at its end stays."""
     text = " ".join(text.split())
     if draw.textlength(text, font=font) <= width - 8:
         return text
-    for kept in range(len(text) - 1, 1, -1):
-        tail = min(5, kept // 2)
-        short = f"{text[: kept - tail]}...{text[len(text) - tail :]}"
+    for length in range(len(text) - 1, 1, -1):
+        tail = min(5, length // 2)
+        short = f"{text[: length - tail]}...{text[len(text) - tail :]}"
         if draw.textlength(short, font=font) <= width - 8:
             return short
     return ""

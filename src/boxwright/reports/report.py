@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,12 +17,13 @@ from PIL import Image
 
 from boxwright.data.records import Record
 from boxwright.detections import Detections
+from boxwright.files import write_text
 from boxwright.reports import charts
-from boxwright.reports.drawing import class_color, draw_detections, draw_truth
+from boxwright.reports.drawing import class_color, draw_detections, draw_ground_truth
 from boxwright.structures import Category
 
 _IMAGE_SIDE = 720
-"""Longest side of an image in the report, in pixels; smaller ones are enlarged to it, up to four times."""
+"""Longest side of an image in the report, in pixels; smaller ones are upsampled to it, up to four times."""
 
 _MEANINGS = {
     "AP": "mean over IoU 0.50 to 0.95",
@@ -36,7 +37,7 @@ _MEANINGS = {
     "ARl": "recall of large objects",
 }
 _RECALL = re.compile(r"AR(\d+)")
-"""How numbers are called that say how many detections per image and class were counted."""
+"""Names of numbers that say how many detections per image and class were counted."""
 
 
 class ReportImage(NamedTuple):
@@ -45,6 +46,25 @@ class ReportImage(NamedTuple):
     image: np.ndarray
     record: Record
     detections: Detections
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFacts:
+    """Facts of a run beside its numbers.
+
+    Args:
+        summary: for the top of the page, by name: recipe, data, steps, time.
+        notes: lines for the reader on what the numbers do not show.
+        recipe: the resolved recipe as YAML.
+        environment: versions and threads, by name.
+        command: the command that repeats the run.
+    """
+
+    summary: Mapping[str, str]
+    notes: Sequence[str] = ()
+    recipe: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
 
 
 def write_report(
@@ -56,11 +76,7 @@ def write_report(
     images: Sequence[ReportImage],
     categories: Sequence[Category],
     threshold: float,
-    summary: Mapping[str, str],
-    notes: Sequence[str] = (),
-    recipe: str = "",
-    environment: Mapping[str, str] | None = None,
-    command: str = "",
+    facts: ReportFacts,
 ) -> None:
     """Write a report of a run.
 
@@ -72,40 +88,29 @@ def write_report(
         history: the run's JSON lines. Drawn over ``step``: ``loss``, ``losses`` by name, ``lr`` (a number, or
             one by group), and ``AP`` and ``AP50``, those in ``segm`` too, with ``weights`` "raw" or "ema" where both
             are evaluated.
-        images: shown with truth and detections side by side.
+        images: shown with ground truth and detections side by side.
         categories: label ``i`` is ``categories[i]``.
         threshold: the lowest score that is drawn.
-        summary: facts for the top of the page, by name: recipe, data, steps, time.
-        notes: what the reader should know of the numbers, one line each.
-        recipe: the resolved recipe as YAML.
-        environment: versions and threads, by name.
-        command: what to type to repeat the run.
+        facts: beside the numbers.
 
     Raises:
-        ValueError: where the libraries of the extra ``report`` are not installed.
+        ValueError: the libraries of the extra ``report`` are not installed.
     """
     require_extra()
     measured = [("Boxes", metrics), ("Masks", metrics["segm"])] if "segm" in metrics else [("", metrics)]
     page = _render(
         title=title,
-        summary=summary,
         tasks=[_task(name, numbers) for name, numbers in measured],
-        notes=notes,
         curves=_curves(history),
-        images=[_shown(one, categories, threshold) for one in images],
+        images=[_show(one, categories, threshold) for one in images],
         threshold=threshold,
-        recipe=recipe,
-        environment=environment or {},
-        command=command,
+        **vars(facts),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, page)
 
 
 def _task(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page shows of the metrics of boxes, or of masks; the name is empty where there are boxes only."""
+    """Content of the page on the metrics of boxes, or of masks; the name is empty where there are boxes only."""
     rows = metrics["per_class"]
     recalls = {int(match[1]): match[0] for match in map(_RECALL.fullmatch, metrics) if match}
     meanings = _MEANINGS | {number: f"recall, {count} per class" for count, number in recalls.items()}
@@ -120,6 +125,7 @@ def _task(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require_extra() -> None:
+    """Raise ``ValueError`` if the libraries of the extra ``report`` are not installed."""
     missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
     if missing:
         raise ValueError(
@@ -148,17 +154,19 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return [(caption, svg) for caption, svg in drawn if svg]
 
 
-def _shown(one: ReportImage, categories: Sequence[Category], threshold: float) -> dict[str, Any]:
+def _show(one: ReportImage, categories: Sequence[Category], threshold: float) -> dict[str, Any]:
     image, record, detections = one
     scale = _IMAGE_SIDE / max(image.shape[:2])
-    # Enlarged by whole numbers only, which keeps pixels sharp.
+    # Upsampled by whole numbers only, which keeps pixels sharp.
     scale = float(min(int(scale), 4)) if scale > 1 else scale
     return {
         "name": record.path.name,
         "num_objects": int((~record.crowd).sum()),
-        "num_found": int((detections.scores >= threshold).sum()),
-        "truth": _data_uri(draw_truth(image, record, categories, scale=scale, with_masks=detections.masks is not None)),
-        "found": _data_uri(draw_detections(image, detections, categories, threshold=threshold, scale=scale)),
+        "num_detections": int((detections.scores >= threshold).sum()),
+        "ground_truth": _data_uri(
+            draw_ground_truth(image, record, categories, scale=scale, with_masks=detections.masks is not None)
+        ),
+        "detections": _data_uri(draw_detections(image, detections, categories, threshold=threshold, scale=scale)),
     }
 
 

@@ -1,4 +1,4 @@
-"""What TensorFlow's profiler counts beside the products of convolutions, for figures that were published with it."""
+"""Operations that TensorFlow's profiler counts beside products, for figures that were published with it."""
 
 from __future__ import annotations
 

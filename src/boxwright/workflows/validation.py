@@ -1,19 +1,18 @@
-"""Evaluation as the training loop and ``boxwright eval`` ask for it."""
+"""Evaluation on one split, during training and after it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from boxwright.data.image_check import ProgressCallback
 from boxwright.data.loading.loader import BatchLoader, eval_loader
 from boxwright.data.records import DetectionData
 from boxwright.detector import Detector
-from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation, evaluate, evaluate_classes
+from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation, Observe, evaluate_classifier, evaluate_detector
 from boxwright.evaluation.limits import MAX_DETECTIONS
-from boxwright.structures import Batch
 
 
 class Validation:
@@ -39,7 +38,7 @@ class Validation:
         self.num_images = len(data.records)
 
     def __call__(self, detector: Detector, limit: int | None = None) -> dict[str, Any]:
-        """Metrics as they stand in JSON; of the first ``limit`` images only where given."""
+        """Return metrics as they stand in JSON; of the first ``limit`` images only where that is not None."""
         if detector.task == "classification":
             return self.measure_classes(detector, limit).to_json()
         return self.measure(detector, limit).to_json()
@@ -48,31 +47,42 @@ class Validation:
         self,
         detector: Detector,
         limit: int | None = None,
-        observe: Callable[[Any, Batch], None] | None = None,
+        observe: Observe | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Evaluation:
-        """Metrics, and what was found. The detector is fused first: that is what will be used.
+        """Measure a detector. Its norms are folded first, in a copy: that is what will be used.
 
         Raises:
             ValueError: it is a classifier.
         """
         if detector.task != "detection":
             raise ValueError(f"boxes are measured of detectors, and this one is for {detector.task}")
-        fused, loader, data, device = self._ready(detector, limit)
-        return evaluate(fused, loader, data, device=device, observe=observe, max_detections=self.max_detections)
+        folded, loader, data, device = self._prepare(detector, limit)
+        return evaluate_detector(
+            folded,
+            loader,
+            data,
+            device=device,
+            observe=observe,
+            progress=progress,
+            max_detections=self.max_detections,
+        )
 
-    def measure_classes(self, detector: Detector, limit: int | None = None) -> ClassEvaluation:
-        """The same of a classifier."""
-        fused, loader, data, device = self._ready(detector, limit)
-        return evaluate_classes(fused, loader, data, device=device)
+    def measure_classes(
+        self, detector: Detector, limit: int | None = None, progress: ProgressCallback | None = None
+    ) -> ClassEvaluation:
+        """Measure a classifier."""
+        folded, loader, data, device = self._prepare(detector, limit)
+        return evaluate_classifier(folded, loader, data, device=device, progress=progress)
 
-    def _ready(
+    def _prepare(
         self, detector: Detector, limit: int | None
     ) -> tuple[Detector, BatchLoader, DetectionData, torch.device]:
         data = self.data if limit is None else replace(self.data, records=self.data.records[:limit])
-        fused = detector.fold()
-        device = next(fused.parameters()).device
+        folded = detector.fold()
+        device = next(folded.parameters()).device
         if device.type == "cpu":
-            fused.to(memory_format=torch.channels_last)
+            folded.to(memory_format=torch.channels_last)
         loader = eval_loader(
             data,
             input_format=detector.input_format,
@@ -80,4 +90,4 @@ class Validation:
             num_workers=self.workers,
             pin_memory=device.type == "cuda",
         )
-        return fused, loader, data, device
+        return folded, loader, data, device

@@ -1,0 +1,41 @@
+"""Notes, announcements and progress of a workflow on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from boxwright.data.image_check import ProgressCallback
+from boxwright.workflows.observer import Observer
+
+SHOWN_FROM = 20
+"""Things to do of which a bar shows the progress; checking an image takes no time, so of checks it is a hundredfold."""
+
+
+class ConsoleObserver(Observer):
+    """Prints to standard error: lines as they are, and a bar on a terminal."""
+
+    console: Console
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+
+    def note(self, line: str) -> None:
+        """Print a note."""
+        self.announce(f"note: {line}")
+
+    def announce(self, line: str) -> None:
+        """Print a line, unbroken."""
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def track(self, title: str) -> Iterator[ProgressCallback]:
+        """Show a bar while something takes its time."""
+        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn())
+        least = 100 * SHOWN_FROM if title.startswith("checking") else SHOWN_FROM
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
+            task = bar.add_task(title, total=None, visible=False)
+            yield lambda done, total: bar.update(task, completed=done, total=total, visible=total >= least)

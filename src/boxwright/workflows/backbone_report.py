@@ -1,0 +1,35 @@
+"""Report of a backbone that was loaded from another run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from boxwright.data.input_format import InputFormat
+from boxwright.training.run import WEIGHTS
+from boxwright.weights.backbone import SourceBackbone, Transfer
+
+NUM_NAMES = 6
+"""Names that are printed of a list."""
+
+
+def report_transfer(transfer: Transfer, source: SourceBackbone, input_format: InputFormat) -> list[str]:
+    """Say for the user which tensors were loaded, skipped and new, and whether the backbone knows other images."""
+    lines = [f"backbone from {transfer.source}: {len(transfer.loaded)} tensors loaded"]
+    if transfer.skipped:
+        lines.append(
+            f"  {len(transfer.skipped)} skipped, which this backbone does not have: {_names(transfer.skipped)}"
+        )
+    if transfer.new:
+        lines.append(f"  {len(transfer.new)} new, not in that run: {_names(transfer.new)}")
+    before = source.input_format
+    if (before.mean, before.std) != (input_format.mean, input_format.std):
+        mean, std = (",".join(str(value) for value in values) for values in (before.mean, before.std))
+        lines.append(
+            f"note: that run normalized its images otherwise; to do as it did:  --input.mean {mean} --input.std {std}"
+        )
+    return lines
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NUM_NAMES} more (all in {WEIGHTS})" if len(names) > NUM_NAMES else ""
+    return ", ".join(names[:NUM_NAMES]) + more

@@ -1,0 +1,161 @@
+"""The whole job on data that the project draws itself: draw, train, evaluate, predict, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+import yaml
+
+from boxwright import __version__
+from boxwright.compose.detectors import load, read_checkpoint
+from boxwright.compose.recipes import resolve
+from boxwright.compose.tasks import recipe_task
+from boxwright.data.open import open_data
+from boxwright.data.records import DetectionData
+from boxwright.data.synthetic.shapes import draw_data_set
+from boxwright.detections import Detections
+from boxwright.evaluation.evaluate import Evaluation
+from boxwright.files import check_folder, write_text
+from boxwright.reports.drawing import draw_detections
+from boxwright.reports.report import ReportFacts, ReportImage, require_extra, write_report
+from boxwright.training.checkpoint import BEST, LAST
+from boxwright.training.log import read_log
+from boxwright.workflows.observer import Observer
+from boxwright.workflows.predict import detection_rows, save_drawing
+from boxwright.workflows.train import is_finished, train
+from boxwright.workflows.validation import Validation
+
+RECIPE, BUDGET = "rtdetr_tiny", "5m"
+NUM_IMAGES = 1000  # of fewer, the last minutes of training only learn them by heart
+NUM_SHOWN = 8
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Files of a demo, and its numbers.
+
+    Args:
+        report: an HTML file.
+        predictions: folder of drawn images and ``predictions.json``.
+        checkpoint: the best weights.
+        evaluation: of these on the held-out images.
+    """
+
+    report: Path
+    predictions: Path
+    checkpoint: Path
+    evaluation: Evaluation
+
+
+def demo(
+    out: str | Path = "demo",
+    *,
+    recipe: str | Path = RECIPE,
+    budget: str | None = None,
+    observer: Observer | None = None,
+) -> DemoResult:
+    """Draw a data set, train on it, evaluate, predict and write a report; go on where an earlier call was stopped.
+
+    Args:
+        out: folder of the demo.
+        recipe: name of a recipe of a detector, or path of a YAML file.
+        budget: time for training, like 90s; five minutes of ``rtdetr_tiny`` and else the recipe's where None.
+        observer: hears what begins; silent where None.
+
+    Raises:
+        ValueError: the recipe is not for detection, the extra ``report`` is not installed, or ``out`` is a file.
+        Interrupted: Ctrl-C was pressed; the state of training is saved.
+    """
+    observer = observer or Observer()
+    require_extra()
+    folder, began = Path(out), time.monotonic()
+    budget = budget or (BUDGET if str(recipe) == RECIPE else None)
+    resolved, _ = resolve(recipe, {"train.steps": None, "train.budget": budget} if budget else {})
+    if recipe_task(resolved) != "detection":
+        raise ValueError(f"the demo shows a detector, and {recipe} is for {recipe_task(resolved)}")
+    check_folder(folder)
+
+    observer.announce("1/4  drawing a data set")
+    draw_data_set(folder / "data", train=NUM_IMAGES, image_size=160)
+    observer.announce("2/4  training")
+    run = folder / "run"
+    if is_finished(run):
+        observer.announce(f"     already done; remove {run} to train again")
+    else:
+        resume = (run / LAST).is_file()
+        train(resolved, folder / "data", out=run, resume=resume, observer=observer, began=began)
+
+    observer.announce("3/4  evaluating and predicting")
+    detector = load(run)
+    data = open_data(folder / "data", "val", categories=detector.categories)
+    evaluation = Validation(data).measure(detector)
+    images = _select_images(data, evaluation.detections)
+    _write_predictions(folder / "predictions", images, data)
+
+    observer.announce("4/4  writing the report")
+    _write_report(folder, evaluation, images, data)
+    return DemoResult(folder / "report.html", folder / "predictions", run / BEST, evaluation)
+
+
+def _select_images(data: DetectionData, detections: dict[int, Detections]) -> list[ReportImage]:
+    """The first images that have objects, and one that has none."""
+    full = [record for record in data.records if len(record.labels)]
+    empty = [record for record in data.records if not len(record.labels)]
+    shown = full[: NUM_SHOWN - 1] + empty[:1]
+    return [ReportImage(record.read(), record, detections[record.image_id]) for record in shown]
+
+
+def _write_predictions(folder: Path, images: Sequence[ReportImage], data: DetectionData) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for image in images:
+        name = image.record.path.name
+        kept = image.detections[image.detections.scores >= THRESHOLD]
+        save_drawing(draw_detections(image.image, kept, data.categories, threshold=THRESHOLD), folder / name)
+        rows += detection_rows(name, kept)
+    write_text(folder / "predictions.json", json.dumps(rows, indent=1) + "\n")
+
+
+def _write_report(out: Path, evaluation: Evaluation, images: Sequence[ReportImage], data: DetectionData) -> None:
+    state = read_checkpoint(out / "run" / LAST)
+    recipe, progress = state["recipe"], state["progress"]
+    parts = [recipe["backbone"], *recipe["neck"], recipe["head"]]
+    write_report(
+        out / "report.html",
+        title="Boxwright demo",
+        metrics=evaluation.to_json(curves=True),
+        history=read_log(out / "run"),
+        images=images,
+        categories=data.categories,
+        threshold=THRESHOLD,
+        facts=ReportFacts(
+            summary={
+                "detector": ", ".join(part["name"] for part in parts),
+                "training": f"{progress['steps']} steps in {progress['seconds']:.0f} s",
+                "held-out images": str(len(data.records)),
+                f"best {progress['measure']} during training": f"{progress['best']:.3f}",
+            },
+            notes=evaluation.notes,
+            recipe=yaml.safe_dump(recipe, sort_keys=False),
+            environment={
+                "boxwright": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "torchvision": torchvision.__version__,
+                "numpy": np.__version__,
+                "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
+            },
+            command=f"boxwright demo --out {out}",
+        ),
+    )

@@ -1,0 +1,119 @@
+"""Evaluation: a trained detector and a data set to metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from boxwright.compose.detectors import load
+from boxwright.contracts import LimitedHead, SelectingHead
+from boxwright.data.masks import check_masks
+from boxwright.data.records import DetectionData, max_objects
+from boxwright.detector import Detector
+from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation
+from boxwright.evaluation.limits import MAX_DETECTIONS, head_limits
+from boxwright.structures import Batch, SelectionQuality
+from boxwright.training.distributed import choose_device
+from boxwright.workflows.observer import Observer
+from boxwright.workflows.reading import Data, read_split
+from boxwright.workflows.validation import Validation
+
+
+def evaluate(
+    model: str | Path | Detector,
+    data: Data,
+    *,
+    split: str = "val",
+    batch_size: int = 8,
+    workers: int = 0,
+    max_detections: int | None = None,
+    device: str = "auto",
+    trusted: Collection[str] = (),
+    observer: Observer | None = None,
+) -> Evaluation | ClassEvaluation:
+    """Measure a detector on a data set: the 12 COCO numbers of boxes and of masks, or accuracies of a classifier.
+
+    Args:
+        model: a checkpoint, the folder of a run, or a detector, which stays as it is.
+        data: a folder, ``DataFiles``, an ``ImageDataset``, or one for each split by its name.
+        split: the name of the split.
+        batch_size: images that go through the network together.
+        workers: processes that read images; 0 reads in this one.
+        max_detections: find and count so many per image, for dense images; COCO counts 100 per class.
+        device: cpu, cuda, ...; auto takes a GPU where there is one. A detector is measured where it is.
+        trusted: modules that may be imported for parts outside Boxwright.
+        observer: hears notes and progress; notes become warnings where None.
+
+    Raises:
+        FileNotFoundError: a file or folder does not exist.
+        ValueError: no checkpoint, faulty data, or an argument that does not fit the model.
+    """
+    observer = observer or Observer()
+    if max_detections is not None and max_detections < MAX_DETECTIONS:
+        raise ValueError(f"max_detections is at least COCO's {MAX_DETECTIONS}, not {max_detections}")
+    detector = model if isinstance(model, Detector) else load(model, trusted=trusted)
+    if max_detections is not None:
+        if detector.task != "detection":
+            raise ValueError(f"max_detections is for detectors, and this model is for {detector.task}")
+        detector = _raise_limits(detector, max_detections)
+    if not isinstance(model, Detector):
+        detector.to(choose_device(device))
+    read = read_split(data, split, task=detector.task, categories=detector.categories, observer=observer)
+    if detector.needs_masks:
+        check_masks(read, crowds=True)
+    if detector.task == "detection":
+        _note_limits(read, detector.head, observer)
+    validation = Validation(
+        read, batch_size=batch_size, workers=workers, max_detections=max_detections or MAX_DETECTIONS
+    )
+    with observer.track("evaluating") as progress:
+        if detector.task == "classification":
+            return validation.measure_classes(detector, progress=progress)
+        selection = SelectionCounter(detector)
+        evaluation = validation.measure(detector, observe=selection, progress=progress)
+    return evaluation if selection.quality is None else replace(evaluation, selection=selection.quality)
+
+
+def _raise_limits(detector: Detector, max_detections: int) -> Detector:
+    """A copy with room for so many detections; the detector itself where its head has no limits."""
+    if not isinstance(detector.head, LimitedHead):
+        return detector
+    copy = deepcopy(detector)
+    assert isinstance(copy.head, LimitedHead)
+    copy.head.raise_limits(max_detections)
+    return copy
+
+
+def _note_limits(data: DetectionData, head: nn.Module, observer: Observer) -> None:
+    lines = head_limits(data, head)
+    if not lines:
+        return
+    raised = deepcopy(head)
+    assert isinstance(raised, LimitedHead)
+    raised.raise_limits(max(MAX_DETECTIONS, max_objects(data)))
+    fixed = lines.keys() - head_limits(data, raised).keys()
+    for option, line in lines.items():
+        observer.note(f"{line}: raise --max-detections" if option in fixed else line)
+
+
+class SelectionCounter:
+    """Counts, batch by batch, how good the queries are that a detector's head selects.
+
+    Args:
+        detector: whose head may or may not select queries; ``quality`` stays None where it does not.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self.head = detector.head if isinstance(detector.head, SelectingHead) else None
+        self.quality: SelectionQuality | None = None
+
+    def __call__(self, output: Any, batch: Batch) -> None:
+        """Count one batch."""
+        quality = self.head.selection_quality(output, batch.targets) if self.head else None
+        if quality is not None:
+            self.quality = quality if self.quality is None else self.quality + quality

@@ -1,0 +1,167 @@
+"""Size and cost of a recipe's detector, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from boxwright.compose.detectors import build_resolved
+from boxwright.compose.recipes import Recipe, resolve
+from boxwright.contracts import CountedAsPublished, MaskHead
+from boxwright.detector import Detector
+from boxwright.structures import Category
+from boxwright.workflows.observer import Observer
+from boxwright.workflows.operation_counts import OPERATIONS
+
+Count = Literal["products", "operations"]
+
+
+@dataclass(frozen=True)
+class PartCost:
+    """Size and cost of one part.
+
+    Args:
+        slot: backbone, neck (``neck.0`` and so on in a chain) or head.
+        name: of the part.
+        params: number of parameters.
+        trainable_params: number of those that are trained.
+        gmac: multiply-adds for one image, in billions.
+    """
+
+    slot: str
+    name: str
+    params: int
+    trainable_params: int
+    gmac: float
+
+
+@dataclass(frozen=True)
+class DetectorCost:
+    """Size of a detector, and multiply-adds for one image of the recipe's image size.
+
+    Args:
+        params: number of parameters.
+        trainable_params: number of those that are trained.
+        gmac: multiply-adds in billions, of the graph that was published, so that figures compare with those of papers.
+        deployed_gmac: those of prediction: branches and norms folded, and nothing computed that is not used.
+        parts: one by one, in the order of execution.
+        image_size: of the recipe.
+    """
+
+    params: int
+    trainable_params: int
+    gmac: float
+    deployed_gmac: float
+    parts: tuple[PartCost, ...]
+    image_size: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but the image size as plain values, for ``json.dump``."""
+        plain = asdict(self)
+        del plain["image_size"]
+        return {**plain, "parts": list(plain["parts"])}
+
+
+def info(
+    recipe: str | Path | Mapping[str, Any],
+    *,
+    num_classes: int = 80,
+    count: Count = "products",
+    observer: Observer | None = None,
+    **overrides: Any,
+) -> DetectorCost:
+    """Count parameters, and multiply-adds for one image in evaluation mode.
+
+    Args:
+        recipe: name of a recipe, path of a YAML file, or a recipe.
+        num_classes: number of classes.
+        count: ``products`` of convolutions, linear layers and attention, as ``torch.utils.flop_counter`` counts them;
+            ``operations`` are also sums, biases, swish, means and pooling, as TensorFlow's profiler counts.
+        observer: hears what the user should know of the recipe.
+        overrides: changes of the recipe, as for ``boxwright.build``.
+
+    Raises:
+        ValueError: an unknown recipe, part or option, or a value that a part refuses.
+    """
+    if num_classes < 1:
+        raise ValueError(f"num_classes is at least 1, not {num_classes}")
+    resolved, notes = resolve(recipe, overrides)
+    for note in notes:
+        (observer or Observer()).note(note)
+    return measure_recipe(resolved, num_classes, OPERATIONS if count == "operations" else None)
+
+
+def measure_recipe(recipe: Recipe, num_classes: int, counted: Mapping[Any, Any] | None = None) -> DetectorCost:
+    """Count for a resolved recipe.
+
+    GMAC are half of what ``torch.utils.flop_counter`` counts. Masks are not counted: there are as many as objects.
+
+    Args:
+        recipe: with a name and options for every part.
+        num_classes: number of classes.
+        counted: other counts per operator, as ``OPERATIONS``.
+    """
+    categories = [Category(i, f"class_{i}") for i in range(num_classes)]
+    detector = build_resolved(recipe, categories=categories).eval()
+    size = recipe["input"]["image_size"]
+    deployed = detector.fold()
+    if isinstance(deployed.head, MaskHead) and deployed.head.needs_masks:
+        _count_as_published(deployed.head)
+    deployed_operations, _ = _count_operations(deployed, size, counted)
+    for module in detector.modules():
+        _count_as_published(module)
+    total, by_module = _count_operations(detector, size, counted)
+    parts = tuple(
+        PartCost(slot, name, *_num_params(part), by_module.get(path, 0) / 2e9)
+        for slot, name, path, part in _slots(detector, recipe)
+    )
+    return DetectorCost(*_num_params(detector), total / 2e9, deployed_operations / 2e9, parts, size)
+
+
+def _count_as_published(module: nn.Module) -> None:
+    if isinstance(module, CountedAsPublished):
+        module.count_as_published = True
+
+
+def _count_operations(detector: Detector, size: int, counted: Mapping[Any, Any] | None) -> tuple[int, dict[str, int]]:
+    """Floating-point operations in all, and by the path of each module; the head's are also those of ``decode``."""
+    forward, decode = (FlopCounterMode(display=False, custom_mapping=dict(counted or {})) for _ in range(2))
+    # The math form of attention is two matrix products, which every release counts; fused forms it may not.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        with forward:
+            output = detector(torch.zeros(1, 3, size, size))
+        with decode:
+            detector.decode(output)
+    by_module = {
+        name.partition(".")[2]: sum(counts.values())
+        for name, counts in forward.get_flop_counts().items()
+        if name.startswith("Detector.")
+    }
+    by_module["head"] = by_module.get("head", 0) + decode.get_total_flops()
+    return forward.get_total_flops() + decode.get_total_flops(), by_module
+
+
+def _slots(detector: Detector, recipe: Recipe) -> list[tuple[str, str, str, nn.Module]]:
+    """Slot, name, path in the detector and module of every part, in the order of execution."""
+    addresses = ["neck"] if len(recipe["neck"]) == 1 else [f"neck.{i}" for i in range(len(recipe["neck"]))]
+    return [
+        ("backbone", recipe["backbone"]["name"], "backbone", detector.backbone),
+        *(
+            (address, entry["name"], f"necks.{i}", detector.necks[i])
+            for i, (address, entry) in enumerate(zip(addresses, recipe["neck"], strict=True))
+        ),
+        ("head", recipe["head"]["name"], "head", detector.head),
+    ]
+
+
+def _num_params(module: nn.Module) -> tuple[int, int]:
+    """Number of parameters, and of those that are trained."""
+    params = list(module.parameters())
+    return sum(param.numel() for param in params), sum(param.numel() for param in params if param.requires_grad)

@@ -1,0 +1,33 @@
+"""The words and the progress of a workflow, for whoever runs it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from boxwright.data.image_check import ProgressCallback
+
+
+class Observer:
+    """Listens to a workflow: notes become warnings, everything else is silent.
+
+    A subclass shows more; that of the command line prints.
+    """
+
+    console: Console | None = None
+    """Terminal on which training shows its progress."""
+
+    def note(self, line: str) -> None:
+        """Take a line that the user should know: something was dropped, or will not work as hoped."""
+        warnings.warn(line, stacklevel=3)
+
+    def announce(self, line: str) -> None:
+        """Take a line that says what begins."""
+
+    @contextmanager
+    def track(self, title: str) -> Iterator[ProgressCallback]:  # noqa: ARG002
+        """Give a function to call as ``progress(done, total)`` while something takes its time."""
+        yield lambda done, total: None  # noqa: ARG005

@@ -1,0 +1,250 @@
+"""Prediction: a trained detector and images to detections, drawings and JSON."""
+
+from __future__ import annotations
+
+import glob
+import json as json_format
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+
+from boxwright.compose.detectors import load
+from boxwright.detections import Detections
+from boxwright.detector import Detector
+from boxwright.files import check_folder, check_target, write_text
+from boxwright.ops.masks import to_json
+from boxwright.prediction import ImageInput, OnError, PredictionStream, SkippedImage, list_image_files, list_sources
+from boxwright.reports.drawing import draw_detections
+from boxwright.structures import Task
+from boxwright.training.distributed import choose_device
+from boxwright.workflows.observer import Observer
+
+
+@dataclass(frozen=True)
+class NamedImage:
+    """One image, and the name that it goes by: relative to the folder that it was found in, or the file's own.
+
+    Args:
+        name: for the drawing and for JSON.
+        source: a path, or the image itself.
+    """
+
+    name: str
+    source: Any
+
+    @property
+    def path(self) -> Path | None:
+        """The file of the image, where it has one."""
+        return self.source if isinstance(self.source, Path) else None
+
+
+@dataclass(eq=False)
+class PredictionResult:
+    """Detections of many images.
+
+    Args:
+        detections: of each image that could be read, by its name, in the order of the input.
+        skipped: images that could not be read.
+        best_score: highest score of all, also below the threshold; None where there was no detection at all.
+        task: of the detector.
+    """
+
+    detections: dict[str, Detections] = field(default_factory=dict)
+    skipped: list[SkippedImage] = field(default_factory=list)
+    best_score: float | None = None
+    task: Task = "detection"
+
+    @property
+    def num_detections(self) -> int:
+        """Number of detections in all images."""
+        return sum(map(len, self.detections.values()))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return detections as JSON rows, see ``detection_rows``."""
+        return [row for name, detections in self.detections.items() for row in detection_rows(name, detections)]
+
+
+def predict(
+    model: str | Path | Detector,
+    images: ImageInput | Iterable[ImageInput],
+    *,
+    threshold: float = 0.3,
+    out: str | Path | None = None,
+    json: str | Path | None = None,
+    batch_size: int = 1,
+    on_error: OnError = "raise",
+    device: str = "auto",
+    trusted: Collection[str] = (),
+    observer: Observer | None = None,
+) -> PredictionResult:
+    """Detect objects in images, or tell their classes; draw them, and list them as JSON.
+
+    Args:
+        model: a checkpoint, the folder of a run, or a detector, which stays as it is.
+        images: as for ``Detector.predict``; text may also be a glob, and folders may stand among several images. All
+            are listed first: for a generator of images that memory does not hold, see ``Detector.stream``.
+        threshold: least score; a classifier's likeliest class is there in any case.
+        out: folder for drawn images; nothing is drawn where None.
+        json: file for the detections, as ``detection_rows`` lists them; none where None.
+        batch_size: images that go through the network together, at most.
+        on_error: ``raise`` at an image that cannot be read, or ``skip`` it and report it.
+        device: cpu, cuda, ...; auto takes a GPU where there is one. A detector predicts where it is.
+        trusted: modules that may be imported for parts outside Boxwright.
+        observer: hears how far the prediction is.
+
+    Raises:
+        FileNotFoundError: a file or folder does not exist.
+        ValueError: no checkpoint, something is not an image, or an argument is out of range.
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is between 0 and 1, not {threshold}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is at least 1, not {batch_size}")
+    named = name_images(images)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_drawings(folder, named)
+    target = None if json is None else Path(json)
+    if target is not None:
+        check_target(target)
+    detector = _load(model, device, trusted)
+    result = PredictionResult(task=detector.task)
+    stream = PredictionStream(
+        (one.source for one in named),
+        detector.predict_batch,
+        detector.input_format,
+        threshold=0.0,
+        batch_size=batch_size,
+        on_error=on_error,
+        keep_images=folder is not None,
+    )
+    with (observer or Observer()).track("predicting") as progress:
+        for one in stream.results():
+            if len(one.detections):
+                result.best_score = max(result.best_score or 0.0, one.detections.scores.max().item())
+            kept, drawn = _select(one.detections, threshold, detector.task)
+            result.detections[named[one.index].name] = kept
+            if folder is not None and one.image is not None:
+                _draw(one.image, drawn, _drawing_path(folder, named[one.index]))
+            progress(len(result.detections), len(named))
+    result.skipped += stream.skipped
+    if target is not None and result.detections:
+        write_text(target, json_format.dumps(result.rows(), indent=1) + "\n")
+    return result
+
+
+def _load(model: str | Path | Detector, device: str, trusted: Collection[str]) -> Detector:
+    """A copy for prediction."""
+    if isinstance(model, Detector):
+        detector = model.fold()
+    else:
+        detector = load(model, trusted=trusted).fold().to(choose_device(device))
+    if next(detector.parameters()).device.type == "cpu":
+        detector.to(memory_format=torch.channels_last)
+    return detector
+
+
+def _select(detections: Detections, threshold: float, task: Task) -> tuple[Detections, Detections]:
+    """Detections above the threshold, and those that are drawn."""
+    kept = detections.scores >= threshold
+    if task == "detection":
+        return detections[kept], detections[kept]
+    best = torch.arange(len(detections)) == 0
+    # The boxes of an image's classes are all the same: one of them is drawn.
+    return detections[best | kept], detections[best]
+
+
+def name_images(images: ImageInput | Iterable[ImageInput]) -> list[NamedImage]:
+    """List the images that are meant: files as they are, folders with all below them, globs; each file once, in order.
+
+    Raises:
+        FileNotFoundError: a path or a glob without a match.
+        ValueError: a folder without images.
+    """
+    named: list[NamedImage] = []
+    seen: set[Path] = set()
+    sources = [images] if isinstance(images, str | Path) else list_sources(images)[0]
+    for index, source in enumerate(sources):
+        if not isinstance(source, str | Path):
+            named.append(NamedImage(f"image_{index}.png", source))
+            continue
+        for one in _name_files(str(source)):
+            if (resolved := one.source.resolve()) not in seen:
+                seen.add(resolved)
+                named.append(one)
+    return named
+
+
+def _name_files(text: str) -> list[NamedImage]:
+    path = Path(text)
+    if path.is_dir():
+        return [NamedImage(inside.relative_to(path).as_posix(), inside) for inside in list_image_files(path)]
+    if path.exists():
+        return [NamedImage(path.name, path)]
+    matches = sorted(match for match in glob.glob(text, recursive=True) if Path(match).is_file())
+    if not matches:
+        raise FileNotFoundError(f"{text}: no such image or folder")
+    return [NamedImage(Path(match).name, Path(match)) for match in matches]
+
+
+def check_drawings(out: Path, images: Sequence[NamedImage]) -> None:
+    """Make sure that drawing overwrites no image, and that each image has a drawing of its own.
+
+    Raises:
+        ValueError: it would, or two images have the same name.
+    """
+    check_folder(out)
+    sources = {one.path.resolve() for one in images if one.path is not None}
+    drawn: dict[Path, NamedImage] = {}
+    for one in images:
+        target = _drawing_path(out, one)
+        if target.resolve() in sources:
+            raise ValueError(f"{target} is one of the files, and drawing would overwrite it; give another --out")
+        if target in drawn:
+            raise ValueError(
+                f"{drawn[target].source} and {one.source} would both be drawn to {target}; predict one of them alone, "
+                "or give the folder above both"
+            )
+        drawn[target] = one
+
+
+def _drawing_path(out: Path, image: NamedImage) -> Path:
+    name = Path(image.name)
+    # Drawn images are JPEG or PNG, whatever came in.
+    return out / (name if name.suffix.lower() in (".jpg", ".jpeg", ".png") else name.with_suffix(".png"))
+
+
+def _draw(image: UInt8[np.ndarray, "h w 3"], detections: Detections, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_drawing(draw_detections(image, detections, detections.categories, threshold=0.0), target)
+
+
+def save_drawing(drawing: Image.Image, target: Path) -> None:
+    """Write a drawing as PNG, or as JPEG of high quality."""
+    if target.suffix.lower() == ".png":
+        drawing.save(target)
+    else:
+        drawing.save(target, quality=95)
+
+
+def detection_rows(file_name: str, detections: Detections) -> list[dict[str, Any]]:
+    """List detections of one image as JSON rows: ids of the data set, boxes (x, y, w, h) in pixels, RLE masks."""
+    rows: list[dict[str, Any]] = []
+    for one in detections:
+        assert one.category is not None  # those of a detector have all of them
+        x1, y1, x2, y2 = one.box
+        row: dict[str, Any] = {
+            "file_name": file_name,
+            "category_id": one.category.id,
+            "category_name": one.category.name,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": one.score,
+        }
+        rows.append(row if one.mask is None else {**row, "segmentation": to_json(one.mask)})
+    return rows

@@ -1,0 +1,97 @@
+"""Data sets as workflows are told of them, read one split at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from boxwright.data.open import DataSource, list_splits, open_data
+from boxwright.data.records import DetectionData
+from boxwright.structures import Category, Task
+from boxwright.workflows.observer import Observer
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFiles:
+    """A data set in files that lie in no known layout, or a folder whose format is named.
+
+    Args:
+        folder: the data folder; None where every split has files of its own.
+        annotations: annotation file of a split, in place of the folder's.
+        images: image folder of a split, in place of the folder's; beside the annotation file where only that is
+            named.
+        data_format: name of a format in ``boxwright/data/readers``; recognized by the files where None.
+    """
+
+    folder: str | Path | None = None
+    annotations: Mapping[str, str | Path] = field(default_factory=dict)
+    images: Mapping[str, str | Path] = field(default_factory=dict)
+    data_format: str | None = None
+
+    @property
+    def named_splits(self) -> list[str]:
+        """The splits with a file or folder of their own."""
+        return list(dict.fromkeys([*self.annotations, *self.images]))
+
+
+Data = DataSource | DataFiles
+"""A folder, files, an ``ImageDataset``, or one ``ImageDataset`` for each split by its name."""
+
+
+def read_split(
+    data: Data,
+    split: str,
+    *,
+    task: Task = "detection",
+    categories: Sequence[Category] | None = None,
+    observer: Observer,
+) -> DetectionData:
+    """Read and check a split; what was dropped or repaired are notes.
+
+    Args:
+        data: the data set.
+        split: the name of the split.
+        task: of the model.
+        categories: the classes of a model; the data's own where None.
+        observer: hears notes, and how far the images are checked.
+
+    Raises:
+        FileNotFoundError: a folder or an annotation file does not exist.
+        ValueError: there is no such split, or the data is faulty.
+    """
+    files = data if isinstance(data, DataFiles) else DataFiles()
+    with observer.track(f"checking {split}") as progress:
+        read = open_data(
+            files.folder if isinstance(data, DataFiles) else data,
+            split,
+            task=task,
+            data_format=files.data_format,
+            annotations=files.annotations.get(split),
+            images=files.images.get(split),
+            categories=categories,
+            progress=progress,
+        )
+    for note in read.notes:
+        observer.note(note)
+    return read
+
+
+def has_split(data: Data, split: str, task: Task) -> bool:
+    """Tell whether a data set has a split for this task."""
+    if not isinstance(data, DataFiles):
+        return split in list_splits(data, task=task)
+    if split in data.annotations:
+        return True
+    return data.folder is not None and split in list_splits(data.folder, task=task, data_format=data.data_format)
+
+
+def data_name(data: Data) -> str:
+    """Return a short name of a data set, for the folder of a run."""
+    if isinstance(data, DataFiles):
+        data = data.folder or next(iter(data.annotations.values()))
+    if isinstance(data, str | Path):
+        path = Path(data).resolve()
+        return path.name if path.is_dir() else path.stem
+    one = next(iter(data.values())) if isinstance(data, Mapping) else data
+    return one.name

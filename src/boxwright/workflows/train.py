@@ -1,0 +1,255 @@
+"""Training: a recipe and a data set to the folder of a run."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from boxwright.compose.detectors import build_resolved, load, read_checkpoint
+from boxwright.compose.recipes import Recipe, resolve, section_options
+from boxwright.compose.tasks import check_task, recipe_task
+from boxwright.contracts import FrozenStatistics
+from boxwright.data.masks import check_masks
+from boxwright.data.records import DetectionData, max_objects
+from boxwright.detector import Detector
+from boxwright.evaluation.limits import coco_limit, head_limits
+from boxwright.files import check_folder
+from boxwright.structures import Category, Task
+from boxwright.training.checkpoint import BEST, LAST
+from boxwright.training.log import LOG
+from boxwright.training.loop import train as run_training
+from boxwright.training.run import RECIPE, WEIGHTS, Run
+from boxwright.weights.backbone import SourceBackbone, Transfer, load_backbone_weights, read_backbone_weights
+from boxwright.workflows.backbone_report import report_transfer
+from boxwright.workflows.observer import Observer
+from boxwright.workflows.reading import Data, data_name, has_split, read_split
+from boxwright.workflows.validation import Validation
+
+BEFORE_A_CHECKPOINT = {RECIPE, LOG, WEIGHTS, "tensorboard", "last.unfinished"}
+"""Files that a run leaves that ended before its first checkpoint: nothing that is worth keeping."""
+
+LENGTHS = ("epochs", "steps", "budget")
+"""Options of training that say how long: the one among the overrides replaces the one in the recipe."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run.
+
+    Args:
+        folder: of the run, with ``best.pt``, ``last.pt``, ``recipe.yaml`` and ``log.jsonl``.
+        steps: optimizer steps done.
+        seconds: time of training, over all sessions of the run.
+        measure: name of the number that tells which weights are best: AP, mask AP or top-1.
+        best: its best value on the validation split; None where there was nothing to find.
+        is_measured: there was a validation split.
+    """
+
+    folder: Path
+    steps: int
+    seconds: float
+    measure: str
+    best: float | None
+    is_measured: bool
+
+    @property
+    def checkpoint(self) -> Path:
+        """The best weights; the last ones where nothing was measured."""
+        return self.folder / BEST
+
+    def load(self) -> Detector:
+        """Load the detector with the best weights."""
+        return load(self.checkpoint)
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any],
+    data: Data,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    backbone_weights: str | Path | None = None,
+    observer: Observer | None = None,
+    began: float | None = None,
+    **overrides: Any,
+) -> TrainResult:
+    """Train a detector, or a classifier, on a data set.
+
+    The split ``train`` is trained on, and ``val``, where there is one, is measured on the way.
+
+    Args:
+        recipe: name of a recipe, path of a YAML file, or a recipe.
+        data: a folder, ``DataFiles``, an ``ImageDataset``, or ``{"train": ImageDataset, "val": ImageDataset}``.
+        out: folder of the run; ``runs/RECIPE-DATA`` where None.
+        resume: go on from the run's last checkpoint, as the run began.
+        backbone_weights: checkpoint or run whose backbone to begin with.
+        observer: hears notes and progress; notes become warnings where None.
+        began: ``time.monotonic()`` when a budget of time began to run; now where None.
+        overrides: changes of the recipe, as for ``boxwright.build``: ``image_size=320``, ``**{"train.steps": 100}``.
+
+    Raises:
+        FileNotFoundError: a file or folder does not exist.
+        ValueError: the recipe, the data or the folder cannot be used, or training has diverged; in one line.
+        Interrupted: Ctrl-C was pressed; the state is saved.
+    """
+    observer = observer or Observer()
+    resolved, notes = resolve(recipe, _replace_length(overrides))
+    for note in notes:
+        observer.note(note)
+    folder = Path(out) if out is not None else default_folder(recipe, data)
+    _check_run_folder(folder, resume)
+    categories: list[Category] | None = None
+    if resume:
+        resolved, categories = _recipe_of_run(resolved, folder, backbone_weights, observer)
+        backbone_weights = None
+    run = _prepare_run(resolved, data, folder, categories, backbone_weights, observer, began or time.monotonic())
+    progress = run_training(run, resume=resume)
+    best = progress.best if progress.best >= 0 else None
+    return TrainResult(folder, progress.steps, progress.seconds, progress.measure, best, run.evaluate is not None)
+
+
+def default_folder(recipe: str | Path | Mapping[str, Any], data: Data) -> Path:
+    """Return ``runs/RECIPE-DATA``."""
+    name = Path(recipe).stem if isinstance(recipe, str | Path) else "recipe"
+    return Path("runs") / f"{name}-{data_name(data)}"
+
+
+def _replace_length(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides in which a length of training takes the place of any other."""
+    section = overrides.get("train")
+    typed = {key.partition(".")[2] for key in overrides if key.startswith("train.")}
+    typed |= set(section) if isinstance(section, Mapping) else set()
+    if not typed & set(LENGTHS):
+        return dict(overrides)
+    # Of several, the error says that one is enough.
+    return {f"train.{name}": None for name in LENGTHS[1:] if name not in typed} | dict(overrides)
+
+
+def _check_run_folder(folder: Path, resume: bool) -> None:
+    if resume and not (folder / LAST).is_file():
+        raise FileNotFoundError(f"{folder}: no run to resume here ({LAST} is missing); leave --resume out to begin one")
+    check_folder(folder)
+    if not resume and folder.exists() and {path.name for path in folder.iterdir()} - BEFORE_A_CHECKPOINT:
+        raise ValueError(
+            f"{folder} exists already and is not overwritten: give another --out, or --resume to go on with it"
+        )
+
+
+def _prepare_run(
+    recipe: Recipe,
+    data: Data,
+    folder: Path,
+    categories: list[Category] | None,
+    backbone_weights: str | Path | None,
+    observer: Observer,
+    began: float,
+) -> Run:
+    """Read what is needed, quick things first, and say what begins."""
+    task = recipe_task(recipe)
+    check_task(recipe, task)
+    source = None if backbone_weights is None else read_backbone_weights(backbone_weights)
+    train_data = read_split(data, "train", task=task, categories=categories, observer=observer)
+    validation = _read_validation(data, train_data, task, observer)
+    options = section_options(recipe, "train")
+    torch.manual_seed(options.runtime.seed)
+    detector = build_resolved(recipe, categories=train_data.categories)
+    transfer = None if source is None else _load_backbone(detector, source, observer)
+    _announce(detector, train_data, validation, folder, observer)
+    return Run(
+        detector=detector,
+        recipe=recipe,
+        data=train_data,
+        augmentation=section_options(recipe, "augment"),
+        options=options,
+        folder=folder,
+        evaluate=validation,
+        console=observer.console,
+        backbone_weights=None if transfer is None else transfer.to_json(),
+        began=began,
+    )
+
+
+def _load_backbone(detector: Detector, source: SourceBackbone, observer: Observer) -> Transfer:
+    transfer = load_backbone_weights(detector, source)
+    for line in report_transfer(transfer, source, detector.input_format):
+        observer.announce(line)
+    return transfer
+
+
+def _read_validation(data: Data, train_data: DetectionData, task: Task, observer: Observer) -> Validation | None:
+    if not has_split(data, "val", task):
+        layout = " with class folders (val/CLASS/*.jpg)" if task == "classification" else ""
+        observer.note(f"there is no split val{layout}, so that nothing is measured during training")
+        return None
+    return Validation(read_split(data, "val", task=task, categories=train_data.categories, observer=observer))
+
+
+def _announce(
+    detector: Detector, data: DetectionData, validation: Validation | None, folder: Path, observer: Observer
+) -> None:
+    """Stop at masks that are missing; say what begins, and what will not work as hoped, before time is spent on it."""
+    if detector.needs_masks:
+        check_masks(data)
+        if validation is not None:
+            check_masks(validation.data, crowds=True)
+    is_detector = detector.task == "detection"
+    objects = f" (at most {max_objects(data)} objects in one)" if is_detector else ""
+    images = f"{len(data.records)} images of {len(data.categories)} classes"
+    observer.announce(f"training on {images}{objects}, into {folder}")
+    # The class of a whole image is no object that a limit could hide.
+    measured = (validation.data,) if validation is not None and is_detector else ()
+    for split in (data, *measured) if is_detector else ():
+        for option, line in head_limits(split, detector.head).items():
+            observer.note(f"{line}: raise --head.{option}")
+    for split in measured:
+        if limit := coco_limit(split):
+            observer.note(f"{split.source}: {limit} `boxwright eval --max-detections N` counts more.")
+    frozen = [module for module in detector.modules() if isinstance(module, FrozenStatistics)]
+    if untrained := sum(module.is_fresh() for module in frozen):
+        norms = "norms" if untrained == len(frozen) else f"{untrained} of {len(frozen)} norms"
+        observer.note(f"{norms} are frozen but were never trained; from scratch, take --backbone.norm batch")
+
+
+def _recipe_of_run(
+    recipe: Recipe, folder: Path, weights: str | Path | None, observer: Observer
+) -> tuple[Recipe, list[Category]]:
+    """The recipe and classes that a run began with; notes say where another recipe or another backbone is asked for."""
+    stored = read_checkpoint(folder / LAST)
+    differences = _differences(stored["recipe"], recipe)
+    source = _backbone_source(folder)
+    if weights is not None and (source is None or Path(weights) not in (source, source.parent)):
+        differences.append(f"with {source or 'a fresh backbone'}, not the backbone of {weights}")
+    for difference in differences:
+        observer.note(f"the run goes on as it began, {difference}")
+    return stored["recipe"], [Category(int(number), str(name)) for number, name in stored["categories"]]
+
+
+def _backbone_source(folder: Path) -> Path | None:
+    """The checkpoint whose backbone a run began with."""
+    file = folder / WEIGHTS
+    return Path(json.loads(file.read_text())["source"]) if file.is_file() else None
+
+
+def _differences(stored: Any, asked: Any, path: str = "") -> list[str]:
+    if isinstance(stored, dict) and isinstance(asked, dict):
+        return [
+            line
+            for key in {**stored, **asked}
+            for line in _differences(stored.get(key), asked.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    # "auto" is stored as what it came to.
+    return [] if stored == asked or asked == "auto" else [f"with {path} {stored}, not {asked}"]
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether a folder holds a run that has come to its end."""
+    if not (folder / LAST).is_file():
+        return False
+    progress = read_checkpoint(folder / LAST)["progress"]
+    return bool(progress["step"] == progress["steps"])
