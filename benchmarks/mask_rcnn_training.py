@@ -28,7 +28,7 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.models.detection.image_list import ImageList
 
 from boxwright.compose.detectors import build_resolved
-from boxwright.compose.recipes import resolve, section_options
+from boxwright.compose.recipes import resolve
 from boxwright.data.open import open_data
 from boxwright.detections import Detections
 from boxwright.detector import Detector
@@ -121,8 +121,8 @@ def main() -> None:
             detector=detector,
             recipe=recipe,
             data=data,
-            augmentation=section_options(recipe, "augment"),
-            options=section_options(recipe, "train"),
+            augmentation=recipe.augment,
+            options=recipe.train,
             folder=folder,
             evaluate=validation,
             console=Console(stderr=True),

@@ -20,8 +20,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import boxwright
+from boxwright.checkpoints import read_checkpoint
 from boxwright.cli.main import main
-from boxwright.compose.detectors import read_checkpoint
 from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.ops.boxes import iou

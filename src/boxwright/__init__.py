@@ -1,6 +1,6 @@
 """Boxwright: object detectors built from interchangeable parts.
 
-``boxwright.build("rtdetr_r18", num_classes=3)`` gives a fresh detector, ``boxwright.load(path)`` a trained one, and
+``boxwright.build("rtdetr_r18", num_classes=3)`` builds a detector, ``boxwright.load(path)`` loads a trained one, and
 ``boxwright.train``, ``evaluate``, ``predict`` and ``info`` do what the commands of these names do.
 """
 
@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from boxwright.compose.detectors import build, load
+    from boxwright.compose.detectors import build, load, save
+    from boxwright.compose.recipe import Recipe
     from boxwright.data.image_dataset import ImageDataset, LabeledImage
     from boxwright.detections import Detections
     from boxwright.detector import Detector
@@ -28,12 +29,14 @@ __all__ = [
     "Detector",
     "ImageDataset",
     "LabeledImage",
+    "Recipe",
     "__version__",
     "build",
     "evaluate",
     "info",
     "load",
     "predict",
+    "save",
     "train",
 ]
 
@@ -46,11 +49,13 @@ _HOMES = {
     "Detector": "boxwright.detector",
     "ImageDataset": "boxwright.data.image_dataset",
     "LabeledImage": "boxwright.data.image_dataset",
+    "Recipe": "boxwright.compose.recipe",
     "build": "boxwright.compose.detectors",
     "evaluate": "boxwright.workflows.evaluate",
     "info": "boxwright.workflows.info",
     "load": "boxwright.compose.detectors",
     "predict": "boxwright.workflows.predict",
+    "save": "boxwright.compose.detectors",
     "train": "boxwright.workflows.train",
 }
 """The module of each public name, imported on demand (PEP 562): `boxwright --help` must not wait for torch."""

@@ -75,6 +75,14 @@ class Head(Protocol):
 
 
 @runtime_checkable
+class DetectorRecipe(Protocol):
+    """A resolved recipe, as far as a detector knows it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to plain values, as checkpoints have them."""
+
+
+@runtime_checkable
 class TaskHead(Protocol):
     """A head that says what it is trained for; others are for detection."""
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from boxwright.contracts import Backbone, Head, MaskHead, MatchCountingHead, Neck, TaskHead
+from boxwright.checkpoints import pack_checkpoint, write_checkpoint
+from boxwright.contracts import Backbone, DetectorRecipe, Head, MaskHead, MatchCountingHead, Neck, TaskHead
 from boxwright.data.images import normalize
 from boxwright.data.input_format import InputFormat
 from boxwright.detections import Detections
@@ -42,6 +44,7 @@ class Detector(nn.Module):
         head: levels to detections.
         categories: label i means ``categories[i]``.
         input_format: size and normalization of the network input.
+        recipe: the resolved recipe that it was built from; None for one that was put together by hand.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Detector(nn.Module):
         *,
         categories: Sequence[Category],
         input_format: InputFormat,
+        recipe: DetectorRecipe | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -59,6 +63,7 @@ class Detector(nn.Module):
         self.head = head
         self.categories = tuple(categories)
         self.input_format = input_format
+        self.recipe = recipe
 
     @property
     def task(self) -> Task:
@@ -217,6 +222,17 @@ class Detector(nn.Module):
         # Batch by batch: whoever takes results from a stream may train between them.
         with torch.no_grad(), evaluation_mode(self):
             return [one.cpu() for one in self.postprocess(self(images), sizes)]
+
+    def save(self, path: str | Path) -> None:
+        """Write weights, recipe and categories into a file that ``boxwright.load`` reads.
+
+        Raises:
+            ValueError: it was put together by hand, so that it has no recipe.
+        """
+        if self.recipe is None:
+            raise ValueError("this detector has no recipe, without which it cannot be loaded; build it from one")
+        content = pack_checkpoint(self.recipe.to_dict(), self.categories, self.state_dict())
+        write_checkpoint(Path(path), content)
 
     def fold(self) -> Detector:
         """A copy for inference: RepVGG branches in one convolution, norms folded into the convolutions before them."""

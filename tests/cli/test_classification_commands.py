@@ -16,8 +16,8 @@ import yaml
 from PIL import Image
 
 import boxwright
+from boxwright.checkpoints import read_checkpoint
 from boxwright.cli.main import main
-from boxwright.compose.detectors import read_checkpoint
 from boxwright.data.images import read_image
 from boxwright.detector import Detector
 from boxwright.training.log import read_log

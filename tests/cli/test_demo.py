@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from boxwright.cli.main import main
-from boxwright.compose.detectors import read_checkpoint
+from boxwright.checkpoints import read_checkpoint
 from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.training import loop
 from boxwright.training.step import train_step

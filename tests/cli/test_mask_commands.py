@@ -15,8 +15,8 @@ import yaml
 from PIL import Image
 
 import boxwright
+from boxwright.checkpoints import read_checkpoint
 from boxwright.cli.main import main
-from boxwright.compose.detectors import read_checkpoint
 from boxwright.ops.masks import decode_mask
 from boxwright.training.log import read_log
 from masked_rtdetr import MaskedRTDETR, ellipse

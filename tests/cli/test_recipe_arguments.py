@@ -26,24 +26,24 @@ def test_own_options_and_the_recipes_are_told_apart() -> None:
         "d",
         False,
     )
-    (neck,) = command.recipe["neck"]
-    assert (neck["name"], neck["out_channels"]) == ("fpn", 64)
-    assert command.recipe["train"]["budget"] == "10m"
+    (neck,) = command.recipe.necks
+    assert (neck.name, neck.options["out_channels"]) == ("fpn", 64)
+    assert command.recipe.train.budget == "10m"
     assert len(command.notes) == 1
 
 
 def test_image_size_is_short_for_the_inputs() -> None:
-    assert parse("rtdetr_r18", "--image-size", "320").recipe["input"]["image_size"] == 320
-    assert parse("rtdetr_r18", "--image_size=320").recipe["input"]["image_size"] == 320
+    assert parse("rtdetr_r18", "--image-size", "320").recipe.input.image_size == 320
+    assert parse("rtdetr_r18", "--image_size=320").recipe.input.image_size == 320
 
 
 def test_how_long_is_said_in_one_way() -> None:
     """What is typed replaces what the recipe says in the other way; the tiny one has steps."""
-    assert parse("rtdetr_tiny").recipe["train"]["steps"] > 0
-    budget = parse("rtdetr_tiny", "--train.budget", "10m").recipe["train"]
-    assert (budget["steps"], budget["budget"]) == (None, "10m")
-    steps = parse("rtdetr_tiny", "--train.steps", "7").recipe["train"]
-    assert (steps["steps"], steps["budget"]) == (7, None)
+    assert parse("rtdetr_tiny").recipe.train.steps > 0
+    budget = parse("rtdetr_tiny", "--train.budget", "10m").recipe.train
+    assert (budget.steps, budget.budget) == (None, "10m")
+    steps = parse("rtdetr_tiny", "--train.steps", "7").recipe.train
+    assert (steps.steps, steps.budget) == (7, None)
     with pytest.raises(ValueError, match="both say how long to train"):
         parse("rtdetr_tiny", "--train.steps", "7", "--train.budget", "10m")
 

@@ -18,8 +18,9 @@ import pytest
 import torch
 import yaml
 
+from boxwright.checkpoints import read_checkpoint
 from boxwright.cli.main import main
-from boxwright.compose.detectors import load, read_checkpoint
+from boxwright.compose.detectors import load
 from boxwright.training.log import read_log
 from equality import assert_equal, timeless
 from sparse_ids import NAMES

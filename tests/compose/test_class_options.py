@@ -73,7 +73,7 @@ def test_options_without_a_value_take_their_defaults() -> None:
         ("levels", "c4,c5", ("c4", "c5")),
         ("levels", "[c4, c5]", ("c4", "c5")),
         ("levels", "c5", ("c5",)),
-        ("sizes", "4,5", [4, 5]),
+        ("sizes", "4,5", (4, 5)),
         ("pair", "1,2.5", (1, 2.5)),
         ("pair", "null", None),
         ("weights", {"a": 1}, {"a": 1.0}),

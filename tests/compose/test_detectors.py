@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import boxwright
-from boxwright.compose.detectors import build, build_resolved, detector_state, load
+from boxwright.compose.detectors import build, build_resolved, load
 from boxwright.compose.recipes import resolve
 from boxwright.structures import Category, Level
 
@@ -21,9 +21,8 @@ CATEGORIES = [Category(7, "seven"), Category(3, "three")]
 
 def save(path: Path, small: dict[str, Any], **changes: Any) -> Path:
     torch.manual_seed(0)
-    recipe = resolve(small).recipe
-    detector = build_resolved(recipe, categories=CATEGORIES)
-    content = {**detector_state(detector, recipe), "step": 12, **changes}
+    build_resolved(resolve(small).recipe, categories=CATEGORIES).save(path)
+    content = {**torch.load(path, weights_only=True), "step": 12, **changes}
     torch.save({key: value for key, value in content.items() if value is not None}, path)
     return path
 
@@ -74,13 +73,67 @@ class TestBuild:
         with pytest.raises(ValueError, match=message):
             build(small, **arguments)
 
-    def test_a_recipe_that_is_not_resolved(self, small: dict[str, Any]) -> None:
-        del small["neck"]
-        with pytest.raises(ValueError, match="the recipe is not resolved: 'neck' is missing"):
-            build_resolved(small, categories=CATEGORIES)
+
+class TestSave:
+    def test_a_round_trip(self, small: dict[str, Any], tmp_path: Path) -> None:
+        detector = build(small, categories=CATEGORIES).eval()
+        boxwright.save(detector, tmp_path / "mine.pt")
+        loaded = boxwright.load(tmp_path / "mine.pt")
+        assert (loaded.recipe, loaded.categories) == (detector.recipe, detector.categories)
+        image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(loaded.predict(image).boxes, detector.predict(image).boxes)
+
+    def test_a_detector_without_a_recipe(self, small: dict[str, Any], tmp_path: Path) -> None:
+        detector = build(small, num_classes=1)
+        detector.recipe = None
+        with pytest.raises(ValueError, match="this detector has no recipe"):
+            detector.save(tmp_path / "mine.pt")
+
+    def test_an_earlier_file_stays_whole_where_writing_fails(
+        self, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        detector = build(small, num_classes=1)
+        detector.save(tmp_path / "mine.pt")
+        before = (tmp_path / "mine.pt").read_bytes()
+
+        def fail(_content: object, file: Any) -> None:
+            file.write(b"half")
+            raise OSError("disk full")
+
+        monkeypatch.setattr(torch, "save", fail)
+        with pytest.raises(OSError, match="disk full"):
+            detector.save(tmp_path / "mine.pt")
+        assert (tmp_path / "mine.pt").read_bytes() == before
 
 
 class TestLoad:
+    @pytest.mark.parametrize("precision", ["float16", "bfloat16", "float64"])
+    def test_precision(self, small: dict[str, Any], tmp_path: Path, precision: Any) -> None:
+        detector = load(save(tmp_path / "last.pt", small), precision=precision, device="cpu")
+        assert {x.dtype for x in detector.parameters()} == {getattr(torch, precision)}
+
+    def test_image_size(self, small: dict[str, Any], tmp_path: Path) -> None:
+        detector = load(save(tmp_path / "last.pt", small), image_size=96)
+        assert detector.input_format.image_size == 96
+        detector.save(tmp_path / "again.pt")
+        assert load(tmp_path / "again.pt").input_format.image_size == 96
+        small["input"] = {"image_size": 60, "resize": "shortest_side", "max_size": 100}
+        assert load(save(tmp_path / "last.pt", small), image_size=30).input_format.max_size == 50
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"image_size": 100}, "image_size must be a positive multiple of 32, not 100; nearest is 96"),
+            ({"precision": "int8"}, "precision is one of float32, float16, bfloat16, float64, not int8"),
+        ],
+    )
+    def test_options_that_there_are_not(
+        self, small: dict[str, Any], tmp_path: Path, options: dict[str, Any], message: str
+    ) -> None:
+        path = save(tmp_path / "last.pt", small)
+        with pytest.raises(ValueError, match=message):
+            load(path, **options)
+
     def test_a_round_trip(self, small: dict[str, Any], tmp_path: Path) -> None:
         path = save(tmp_path / "last.pt", small)
         detector = boxwright.load(path)
@@ -89,7 +142,8 @@ class TestLoad:
         saved = torch.load(path, weights_only=True)
         for name, tensor in detector.state_dict().items():
             assert torch.equal(tensor, saved["model"][name]), name
-        assert saved["recipe"] == resolve(small).recipe
+        assert saved["recipe"] == resolve(small).recipe.to_dict()
+        assert detector.recipe == resolve(small).recipe
 
     def test_the_moving_average_is_preferred(self, small: dict[str, Any], tmp_path: Path) -> None:
         path = save(tmp_path / "last.pt", small)
@@ -154,7 +208,7 @@ class TestLoad:
         ("changes", "message"),
         [
             ({"format": "other"}, "holds weights, but not of Boxwright"),
-            ({"version": 99}, "has checkpoint format 99, this release reads 1"),
+            ({"version": 99}, "has checkpoint format 99, this release reads 1 to 2"),
             ({"model": None}, "a damaged checkpoint, without model"),
             (
                 {"categories": [(1, "one")]},

@@ -9,13 +9,21 @@ from typing import Any
 import pytest
 import yaml
 
-from boxwright.compose.recipes import list_recipes, load_recipe, recipe_summary, resolve, section_options
+from boxwright.compose.recipe import SECTIONS, PartOptions, Recipe
+from boxwright.compose.recipe_text import SECTION_NAMES
+from boxwright.compose.recipes import list_recipes, load_recipe, recipe_summary, resolve
 from boxwright.compose.train_options import TrainOptions
+from boxwright.data.input_format import InputFormat
 
 RECIPES = ["rtdetr_r101", "rtdetr_r18", "rtdetr_r34", "rtdetr_r50", "rtdetr_r50_m"]
 
 NO_EXTRA = {"norm": "none", "extra_levels": 0, "extra": "max_pool"}
 """What else a resolved FPN has."""
+
+
+def resolved(recipe: Any, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A resolved recipe as plain values."""
+    return resolve(recipe, overrides).recipe.to_dict()
 
 
 def write(folder: Path, text: str) -> Path:
@@ -26,12 +34,14 @@ def write(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_resolves_and_resolving_again_changes_nothing(name: str) -> None:
-    resolved, notes = resolve(name)
+    recipe, notes = resolve(name)
     assert notes == ()
-    assert resolve(resolved) == (resolved, ())
-    # The resolved recipe is data: what a file gives back is the same.
-    assert json.loads(json.dumps(resolved)) == resolved
-    assert resolve(yaml.safe_load(yaml.safe_dump(resolved))).recipe == resolved
+    assert resolve(recipe) == (recipe, ())
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+    # As plain values it is data: what a file gives back is the same.
+    content = recipe.to_dict()
+    assert json.loads(json.dumps(content)) == content
+    assert resolve(yaml.safe_load(yaml.safe_dump(content))).recipe == recipe
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -50,33 +60,52 @@ def test_the_recipes_of_the_paper_are_there() -> None:
 
 
 def test_what_the_published_recipes_set() -> None:
-    assert resolve("rtdetr_r18").recipe["head"]["num_layers"] == 3
-    assert resolve("rtdetr_r18").recipe["backbone"]["norm"] == "batch"
-    assert resolve("rtdetr_r34").recipe["head"]["num_layers"] == 4
-    medium = resolve("rtdetr_r50_m").recipe
+    assert resolved("rtdetr_r18")["head"]["num_layers"] == 3
+    assert resolved("rtdetr_r18")["backbone"]["norm"] == "batch"
+    assert resolved("rtdetr_r34")["head"]["num_layers"] == 4
+    medium = resolved("rtdetr_r50_m")
     assert (medium["neck"][0]["expansion"], medium["head"]["num_layers"], medium["head"]["eval_layers"]) == (
         0.5,
         6,
         3,
     )
-    large = resolve("rtdetr_r50").recipe
+    large = resolved("rtdetr_r50")
     assert (large["backbone"]["norm"], large["backbone"]["frozen_stages"]) == ("frozen", 1)
-    largest = resolve("rtdetr_r101").recipe
+    largest = resolved("rtdetr_r101")
     assert (largest["neck"][0]["hidden_dim"], largest["neck"][0]["feedforward_dim"]) == (384, 2048)
     assert largest["train"]["backbone_lr"] == 1e-6
 
 
-def test_a_section_becomes_its_object() -> None:
-    options = section_options(resolve("rtdetr_r18", {"train.lr": "3e-4"}).recipe, "train")
-    assert isinstance(options, TrainOptions)
-    assert options.lr == 3e-4
+def test_a_recipe_is_typed() -> None:
+    recipe = resolve("rtdetr_r18", {"train.lr": "3e-4"}).recipe
+    assert isinstance(recipe.train, TrainOptions)
+    assert recipe.train.lr == 3e-4
+    assert recipe.input == InputFormat(image_size=640)
+    assert recipe.backbone == PartOptions("resnet_vd", recipe.backbone.options)
+    assert recipe.backbone.options["levels"] == ("c3", "c4", "c5")
+    assert list(recipe.parts()) == ["backbone", "neck", "head"]
+    assert list(resolve("rtdetr_r18", {"neck": "fpn,hybrid_encoder"}).recipe.parts())[1:3] == ["neck.0", "neck.1"]
+    assert (recipe.task, resolve("resnet18_classifier").recipe.task) == ("detection", "classification")
+    with pytest.raises(AttributeError):
+        recipe.train = TrainOptions()  # type: ignore[misc]
+
+
+def test_sections_have_one_list_of_names() -> None:
+    assert tuple(SECTIONS) == SECTION_NAMES
+
+
+def test_a_file_is_parsed_without_any_command_line_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    monkeypatch.setattr("argparse.ArgumentParser.__init__", lambda self, *_, **__: made.append(self))
+    resolve("faster_rcnn_r50_fpn", {"train.steps": "3"})
+    assert made == []
 
 
 class TestOverrides:
     def test_options_by_dotted_key(self) -> None:
-        recipe = resolve(
+        recipe = resolved(
             "rtdetr_r18", {"neck.num-blocks": "1", "train.epochs": 5, "image_size": "320", "augment.flip": 0}
-        ).recipe
+        )
         assert recipe["neck"][0]["num_blocks"] == 1
         assert recipe["neck"][0]["expansion"] == 0.5
         assert recipe["train"]["epochs"] == 5
@@ -85,16 +114,16 @@ class TestOverrides:
 
     def test_swapping_drops_the_options_of_the_old_part_and_says_so(self) -> None:
         recipe, notes = resolve("rtdetr_r18", {"neck": "fpn"})
-        assert recipe["neck"] == [{"name": "fpn", "out_channels": 256, **NO_EXTRA}]
+        assert recipe.to_dict()["neck"] == [{"name": "fpn", "out_channels": 256, **NO_EXTRA}]
         assert notes == ("neck: hybrid_encoder was replaced by fpn; its options are dropped: expansion=0.5",)
 
     def test_a_swap_comes_before_options_in_any_order(self) -> None:
-        recipe, _ = resolve("rtdetr_r18", {"neck.out_channels": "64", "neck": "fpn"})
+        recipe = resolved("rtdetr_r18", {"neck.out_channels": "64", "neck": "fpn"})
         assert recipe["neck"] == [{"name": "fpn", "out_channels": 64, **NO_EXTRA}]
 
     def test_swapping_for_the_same_part_keeps_its_options(self) -> None:
         recipe, notes = resolve("rtdetr_r18", {"neck": "hybrid_encoder"})
-        assert recipe["neck"][0]["expansion"] == 0.5
+        assert recipe.necks[0].options["expansion"] == 0.5
         assert notes == ()
 
     @pytest.mark.parametrize(
@@ -102,30 +131,47 @@ class TestOverrides:
         ["fpn,hybrid_encoder", "[fpn, hybrid_encoder]", ["fpn", "hybrid_encoder"], "fpn, hybrid-encoder"],
     )
     def test_a_chain(self, chain: Any) -> None:
-        recipe, _ = resolve("rtdetr_r18", {"neck": chain, "neck.0.out_channels": 32, "neck.1.num_blocks": 2})
+        recipe = resolved("rtdetr_r18", {"neck": chain, "neck.0.out_channels": 32, "neck.1.num_blocks": 2})
         assert [neck["name"] for neck in recipe["neck"]] == ["fpn", "hybrid_encoder"]
         assert recipe["neck"][0]["out_channels"] == 32
         assert recipe["neck"][1]["num_blocks"] == 2
 
     def test_a_part_that_stays_in_a_chain_keeps_its_options(self) -> None:
         recipe, notes = resolve("rtdetr_r18", {"neck": "fpn,hybrid_encoder"})
-        assert recipe["neck"][1]["expansion"] == 0.5
+        assert recipe.necks[1].options["expansion"] == 0.5
         assert notes == ()
 
     @pytest.mark.parametrize("entry", [{"name": "fpn", "out_channels": 128}, "{name: fpn, out_channels: 128}"])
     def test_a_part_with_its_options(self, entry: Any) -> None:
-        assert resolve("rtdetr_r18", {"neck": entry}).recipe["neck"] == [
-            {"name": "fpn", "out_channels": 128, **NO_EXTRA}
-        ]
+        assert resolved("rtdetr_r18", {"neck": entry})["neck"] == [{"name": "fpn", "out_channels": 128, **NO_EXTRA}]
 
     def test_a_section_as_a_mapping_keeps_the_rest(self) -> None:
-        train = resolve("rtdetr_r101", {"train": {"epochs": 3}}).recipe["train"]
+        train = resolved("rtdetr_r101", {"train": {"epochs": 3}})["train"]
         assert (train["epochs"], train["backbone_lr"]) == (3, 1e-6)
 
     def test_a_part_outside(self, outside: str) -> None:
-        recipe, _ = resolve("rtdetr_r18", {"neck": f"{outside}:Scaler", "neck.factor": "2"})
+        recipe = resolved("rtdetr_r18", {"neck": f"{outside}:Scaler", "neck.factor": "2"})
         assert recipe["neck"] == [{"name": f"{outside}:Scaler", "factor": 2.0}]
-        assert resolve(recipe).recipe == recipe
+        assert resolved(recipe) == recipe
+
+    @pytest.mark.parametrize(
+        ("recipe", "overrides", "image_size"),
+        [
+            ("botnet50_classifier", {}, 224),
+            ("botnet50_classifier", {"image_size": 1024}, 1024),
+            ("botnet50_classifier", {"image_size": 1024, "backbone.image_size": 512}, 512),
+            ("botnet50_classifier", {"backbone.image_size": 512}, 512),
+            # Tables are made for the longer side of images.
+            ("detr_bot50", {}, 1333),
+            ("detr_bot50", {"input.image_size": 400, "input.max_size": 667}, 667),
+            ("rtdetr_r18", {"backbone": "botnet"}, 640),
+            ("rtdetr_r18", {"backbone": {"name": "botnet", "image_size": 96}, "image_size": 64}, 96),
+        ],
+    )
+    def test_position_tables_of_a_backbone_follow_the_size_of_the_input(
+        self, recipe: str, overrides: dict[str, Any], image_size: int
+    ) -> None:
+        assert resolve(recipe, overrides).recipe.backbone.options["image_size"] == image_size
 
     def test_nothing_is_changed_in_place(self) -> None:
         raw = load_recipe("rtdetr_r18")
@@ -167,7 +213,7 @@ class TestFiles:
     BODY = "backbone: {name: resnet_vd, depth: 18}\nneck: [fpn, identity]\nhead: rtdetr\n"
 
     def test_names_alone_are_enough(self, tmp_path: Path) -> None:
-        recipe = resolve(write(tmp_path, self.BODY)).recipe
+        recipe = resolved(write(tmp_path, self.BODY))
         assert [neck["name"] for neck in recipe["neck"]] == ["fpn", "identity"]
         assert recipe["head"]["num_layers"] == 6
 

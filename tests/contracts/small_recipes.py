@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import list_recipes, resolve
-from boxwright.compose.tasks import recipe_task
 from boxwright.structures import Task
 
 NARROW: dict[str, Any] = {"hidden_dim": 64, "num_heads": 4, "feedforward_dim": 64}
@@ -75,9 +75,9 @@ TRAINING: dict[str, Any] = {
 }
 
 
-def small(name: str) -> dict[str, Any]:
+def small(name: str) -> Recipe:
     """The recipe with reduced sizes, for images of 96 pixels."""
-    recipe = resolve(name).recipe
+    recipe = resolve(name).recipe.to_dict()
     overrides: dict[str, Any] = {"input.image_size": 96, "augment.flip": 0.0, "augment.vertical_flip": 0.0}
     # What a classifier sees of an image has to be the same each time too.
     overrides |= {"augment.resized_crop": [1.0, 1.0], "augment.rand_augment": [0, 0]}
@@ -91,28 +91,29 @@ def small(name: str) -> dict[str, Any]:
     return resolve(name, overrides).recipe
 
 
-def distinct() -> dict[str, dict[str, Any]]:
-    """What is left of the recipes when they are small, by the names of those that then are one."""
+def distinct() -> dict[str, Recipe]:
+    """The recipes that differ when they are small, by the names of those that then are one."""
+    recipes = {name: small(name) for name in list_recipes()}
     names: dict[str, list[str]] = {}
-    for name in list_recipes():
-        names.setdefault(json.dumps(small(name), sort_keys=True), []).append(name)
-    return {", ".join(alike): json.loads(recipe) for recipe, alike in names.items()}
+    for name, recipe in recipes.items():
+        names.setdefault(json.dumps(recipe.to_dict(), sort_keys=True), []).append(name)
+    return {", ".join(alike): recipes[alike[0]] for alike in names.values()}
 
 
-def _parameters(found: dict[str, dict[str, Any]], marked: Collection[str] = ()) -> pytest.MarkDecorator:
+def _parameters(recipes: dict[str, Recipe], marked: Collection[str] = ()) -> pytest.MarkDecorator:
     slow = {names: [pytest.mark.slow] if names in marked else [] for names in found}
     return pytest.mark.parametrize(
-        "recipe", [pytest.param(recipe, id=names, marks=slow[names]) for names, recipe in found.items()]
+        "recipe", [pytest.param(recipe, id=names, marks=slow[names]) for names, recipe in recipes.items()]
     )
 
 
-def _of(task: Task) -> dict[str, dict[str, Any]]:
-    return {names: recipe for names, recipe in DISTINCT.items() if recipe_task(recipe) == task}
+def _of(task: Task) -> dict[str, Recipe]:
+    return {names: recipe for names, recipe in DISTINCT.items() if recipe.task == task}
 
 
-def _not_the_first_of_their_head(found: dict[str, dict[str, Any]]) -> list[str]:
-    heads = [recipe["head"]["name"] for recipe in found.values()]
-    return [names for place, names in enumerate(found) if heads[place] in heads[:place]]
+def _not_the_first_of_their_head(recipes: dict[str, Recipe]) -> list[str]:
+    heads = [recipe.head.name for recipe in recipes.values()]
+    return [names for i, names in enumerate(recipes) if heads[i] in heads[:i]]
 
 
 DISTINCT = distinct()

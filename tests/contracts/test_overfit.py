@@ -13,7 +13,7 @@ import pytest
 from small_recipes import every_classifier, every_detector
 
 from boxwright.compose.detectors import build_resolved, load
-from boxwright.compose.recipes import resolve, section_options
+from boxwright.compose.recipes import resolve
 from boxwright.data.object_crops import crop_objects
 from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
@@ -45,8 +45,8 @@ def learned(recipe: dict[str, Any], data: DetectionData, folder: Path) -> list[d
         detector=build_resolved(recipe, categories=data.categories),
         recipe=recipe,
         data=data,
-        augmentation=section_options(recipe, "augment"),
-        options=section_options(recipe, "train"),
+        augmentation=recipe.augment,
+        options=recipe.train,
         folder=folder / "run",
         evaluate=Validation(data),
     )

@@ -19,8 +19,10 @@ from boxwright.cli.main import COMMANDS, main
 from boxwright.cli.recipe_arguments import BACKBONE_WEIGHTS
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.options import options_of
-from boxwright.compose.parts import Folder, find_part, import_attribute, list_parts
-from boxwright.compose.recipes import SECTIONS, SLOTS, list_recipes, resolve
+from boxwright.compose.parts import Folder, find_part, list_parts
+from boxwright.compose.recipe import SECTIONS
+from boxwright.compose.recipe_text import SLOTS
+from boxwright.compose.recipes import list_recipes, resolve
 from boxwright.structures import Category
 from boxwright.workflows.info import measure_recipe
 
@@ -117,7 +119,7 @@ def slot_options(folder: Folder) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
 def test_options_that_are_named_exist(page: Path) -> None:
     known = {slot: slot_options(folder) for slot, folder in SLOTS.items()}
-    known |= {section: set(options_of(import_attribute(target))) for section, target in SECTIONS.items()}
+    known |= {section: set(options_of(target)) for section, target in SECTIONS.items()}
     known = {section: options | example_options() for section, options in known.items()}
     known["backbone"].add(BACKBONE_WEIGHTS.partition(".")[2])
     all_blocks = blocks(page)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from boxwright.compose.detectors import build_resolved
-from boxwright.compose.recipes import resolve, section_options
+from boxwright.compose.recipes import resolve
 from boxwright.data.loading.loader import train_loader
 from boxwright.data.loading.sampler import BatchSampler
 from boxwright.data.open import open_data
@@ -38,10 +38,10 @@ def data(drawn: Path) -> DetectionData:
 @pytest.fixture
 def batch(data: DetectionData) -> Batch:
     """Four images as training has them, all with objects."""
-    recipe_format = section_options(resolve("rtdetr_tiny", {"image_size": 64}).recipe, "input")
+    recipe_format = resolve("rtdetr_tiny", {"image_size": 64}).recipe.input
     full = [i for i, record in enumerate(data.records) if len(record.labels)]
     sampler = BatchSampler(seed=0, num_samples=len(data.records), batch_size=40, num_steps=1, image_sizes=(64,))
-    light = section_options(resolve("rtdetr_tiny", {"augment.iou_crop": 0.0}).recipe, "augment")
+    light = resolve("rtdetr_tiny", {"augment.iou_crop": 0.0}).recipe.augment
     everything = next(iter(train_loader(data, augmentation=light, input_format=recipe_format, sampler=sampler)))
     ids = {data.records[i].image_id for i in full}
     chosen = [i for i, image_id in enumerate(everything.image_ids) if image_id in ids][:4]
@@ -95,8 +95,8 @@ def make_run(tmp_path: Path, tiny_recipe: dict[str, Any], data: DetectionData) -
             detector=build_resolved(recipe, categories=data.categories),
             recipe=recipe,
             data=data,
-            augmentation=section_options(recipe, "augment"),
-            options=section_options(recipe, "train"),
+            augmentation=recipe.augment,
+            options=recipe.train,
             folder=tmp_path / name,
             evaluate=WeightSum(),
         )

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from boxwright.compose.detectors import load, read_checkpoint
+from boxwright.checkpoints import read_checkpoint
+from boxwright.compose.detectors import load
 from boxwright.training import checkpoint
 from boxwright.training.checkpoint import Progress, resume, save
 from boxwright.training.moving_average import MovingAverage
@@ -53,7 +54,7 @@ def test_it_holds_plain_values_and_both_sets_of_weights(tmp_path: Path, run: Run
         "measure": "AP",
         "seconds": 1.5,
     }
-    assert state["recipe"] == run.recipe
+    assert state["recipe"] == run.recipe.to_dict()
     assert state["categories"] == [(category.id, category.name) for category in run.data.categories]
     assert [number for number, _ in state["categories"]] == [58, 65, 72, 79, 86, 93]
     bias = "head.encoder_classes.bias"

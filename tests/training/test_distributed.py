@@ -13,7 +13,7 @@ import pytest
 import torch
 from flat_options import train_options
 
-from boxwright.compose.detectors import read_checkpoint
+from boxwright.checkpoints import read_checkpoint
 from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
 from boxwright.structures import Batch, Targets

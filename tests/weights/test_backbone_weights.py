@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import boxwright
-from boxwright.compose.detectors import detector_state
 from boxwright.compose.recipes import resolve
 from boxwright.detector import Detector
 from boxwright.weights.backbone import load_backbone_from
@@ -25,7 +24,7 @@ def classifier(path: Path, **backbone: Any) -> Detector:
     for module in detector.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_mean)
-    torch.save(detector_state(detector, recipe), path)
+    detector.save(path)
     return detector
 
 
@@ -202,7 +201,7 @@ def test_a_resnet_begins_every_resnet_of_a_recursive_pyramid(tmp_path: Path, atr
     if atrous == "none":
         ours, theirs = (d.eval().backbone.bodies[0] if d is taken else d.eval().backbone for d in (taken, given))
         torch.testing.assert_close(ours(images)["c5"], theirs(images)["c5"], rtol=1e-5, atol=1e-5)
-    torch.save(detector_state(taken, resolve("retinanet_r50_rfp").recipe), tmp_path / "b.pt")
+    taken.save(tmp_path / "b.pt")
     again = retinanet(name="rfp", atrous=atrous, out_channels=16)
     assert load_backbone_from(again, tmp_path / "b.pt").new == ()
     for name, tensor in again.backbone.state_dict().items():

@@ -12,13 +12,17 @@ import json
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from boxwright.cli.arguments import CommandParser
 from boxwright.compose.options import Option, leaves, options_of
-from boxwright.compose.parts import find_part, import_attribute
-from boxwright.compose.recipes import ALIASES, SECTIONS, SLOTS, Recipe, resolve
+from boxwright.compose.parts import find_part
+from boxwright.compose.recipe_text import ALIASES, SECTION_NAMES, SLOTS
+from boxwright.compose.recipes import resolve
 from boxwright.compose.values import plain
+
+if TYPE_CHECKING:
+    from boxwright.compose.recipe import Recipe
 
 _GENERAL_HELP = """\
 A recipe is a name from `boxwright list recipes` or the path of a .yaml file. Any part of it can be swapped
@@ -47,7 +51,7 @@ class RecipeCommand(NamedTuple):
 
 
 def parse_recipe_command(
-    parser: CommandParser, argv: Sequence[str], *, sections: Sequence[str] = tuple(SECTIONS)
+    parser: CommandParser, argv: Sequence[str], *, sections: Sequence[str] = SECTION_NAMES
 ) -> RecipeCommand:
     """Read the arguments of a command that takes a recipe.
 
@@ -75,7 +79,7 @@ def parse_recipe_command(
     recipe, notes = resolve(options.recipe, overrides)
     if rest:
         known = [
-            f"--{address}.{name}" for address, _, owner in _owners(recipe) for name, _ in leaves(options_of(owner))
+            f"--{address}.{name}" for address, _, owner, _ in _owners(recipe) for name, _ in leaves(options_of(owner))
         ]
         parser.reject(rest[0], [*(f"--{address}" for address in SLOTS), *known])
     if wants_help:
@@ -84,16 +88,17 @@ def parse_recipe_command(
     return RecipeCommand(options, recipe, notes)
 
 
-def recipe_help(recipe: Recipe, sections: Sequence[str] = tuple(SECTIONS)) -> str:
+def recipe_help(recipe: Recipe, sections: Sequence[str] = SECTION_NAMES) -> str:
     """Every option of every part of a resolved recipe: help, type and default from its constructor."""
     blocks = []
-    for address, entry, owner in _owners(recipe):
-        if address in SECTIONS and address not in sections:
+    for address, name, owner, values in _owners(recipe):
+        if address in SECTION_NAMES and address not in sections:
             continue
         summary = (inspect.getdoc(owner) or "").partition("\n")[0]
-        title = f"{address}: {entry['name']}. {summary}" if "name" in entry else f"{address}: {summary}"
+        title = f"{address}: {name}. {summary}" if name else f"{address}: {summary}"
         options = [
-            _option_help(f"{address}.{name}", option, _at(entry, name)) for name, option in leaves(options_of(owner))
+            _option_help(f"{address}.{dotted}", option, _at(values, dotted))
+            for dotted, option in leaves(options_of(owner))
         ]
         blocks.append("\n".join([title, *(options or ["  (no options)"])]))
     return "\n\n".join(blocks) + "\n"
@@ -126,14 +131,14 @@ def _shown(value: Any) -> str:
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
-def _owners(recipe: Recipe) -> Iterator[tuple[str, Recipe, type[Any]]]:
-    """Address, entry and class of everything in a resolved recipe that has options."""
-    for slot, folder in SLOTS.items():
-        entries = recipe[slot] if slot == "neck" else [recipe[slot]]
-        for i, entry in enumerate(entries):
-            yield (slot if len(entries) == 1 else f"{slot}.{i}"), entry, find_part(folder, entry["name"])
-    for section, target in SECTIONS.items():
-        yield section, recipe[section], import_attribute(target)
+def _owners(recipe: Recipe) -> Iterator[tuple[str, str, type[Any], Mapping[str, Any]]]:
+    """Address, name if it is a part, class and options of everything in a resolved recipe that has options."""
+    from boxwright.compose.recipe import SECTIONS
+
+    for address, part in recipe.parts().items():
+        yield address, part.name, find_part(SLOTS[address.partition(".")[0]], part.name), plain(part.options)
+    for section, owner in SECTIONS.items():
+        yield section, "", owner, plain(getattr(recipe, section))
 
 
 def _take_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -147,7 +152,7 @@ def _take_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         if (
             option == BACKBONE_WEIGHTS
             or not argument.startswith("--")
-            or key.partition(".")[0] not in {*SLOTS, *SECTIONS, *ALIASES}
+            or key.partition(".")[0] not in {*SLOTS, *SECTION_NAMES, *ALIASES}
         ):
             own.append(argument)
             continue

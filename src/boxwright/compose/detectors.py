@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -10,20 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boxwright.compose import legacy
-from boxwright.compose.options import Naming, parse_options
+from boxwright.checkpoints import categories_of, find_checkpoint, read_checkpoint, weights_of
 from boxwright.compose.parts import find_part
-from boxwright.compose.recipes import SLOTS, Recipe, resolve, section_options
-from boxwright.compose.tasks import check_task, recipe_task
+from boxwright.compose.recipe import PartOptions, Recipe
+from boxwright.compose.recipe_text import SLOTS
+from boxwright.compose.recipes import resolve
+from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.structures import Category, levels_for_head, main_levels
 
-CHECKPOINT_FORMAT = "boxwright"
-CHECKPOINT_VERSION = legacy.VERSION
+PRECISIONS = ("float32", "float16", "bfloat16", "float64")
 
 
 def build(
-    recipe: str | Path | Mapping[str, Any],
+    recipe: str | Path | Mapping[str, Any] | Recipe,
     *,
     num_classes: int | None = None,
     categories: Sequence[Category] | None = None,
@@ -47,147 +48,86 @@ def build(
     return build_resolved(resolution.recipe, categories=_categories(num_classes, categories))
 
 
-def build_resolved(
-    recipe: Recipe, *, categories: Sequence[Category], trusted: Collection[str] | None = None
-) -> Detector:
+def build_resolved(recipe: Recipe, *, categories: Sequence[Category]) -> Detector:
     """Build the detector that a resolved recipe describes, with fresh weights.
 
     Args:
-        recipe: with a name and options for every part.
-        categories: label ``i`` is ``categories[i]``.
-        trusted: modules that may be imported for parts outside Boxwright; None for all. See ``find_part``.
+        recipe: of ``resolve``.
+        categories: label i is ``categories[i]``.
 
     Raises:
-        ValueError: a part refuses its options or the levels it is given; the message begins with the part.
+        ValueError: a part refuses its options or the levels before it; the message begins with the part.
     """
-    try:
-        backbone_entry, neck_entries, head_entry = (recipe[slot] for slot in SLOTS)
-    except KeyError as error:
-        raise ValueError(f"the recipe is not resolved: {error} is missing") from error
-    backbone = _construct("backbone", backbone_entry, trusted, {})
+    backbone = _construct("backbone", recipe.backbone, {})
     specs = [backbone.out_spec]
     necks = []
-    for i, entry in enumerate(neck_entries):
-        address = "neck" if len(neck_entries) == 1 else f"neck.{i}"
-        necks.append(_construct(address, entry, trusted, {"in_spec": main_levels(specs[-1])}))
-        specs.append(necks[-1].out_spec)
-    wiring = {"in_spec": levels_for_head(specs), "num_classes": len(categories)}
-    head = _construct("head", head_entry, trusted, wiring)
-    input_format = section_options(recipe, "input")
-    check_task(recipe, recipe_task(recipe, trusted=trusted))
-    return Detector(backbone, necks, head, categories=categories, input_format=input_format)
+    for address, part in recipe.parts().items():
+        if address.startswith("neck"):
+            necks.append(_construct(address, part, {"in_spec": main_levels(specs[-1])}))
+            specs.append(necks[-1].out_spec)
+    head = _construct("head", recipe.head, {"in_spec": levels_for_head(specs), "num_classes": len(categories)})
+    return Detector(backbone, necks, head, categories=categories, input_format=recipe.input, recipe=recipe)
 
 
-def detector_state(detector: Detector, recipe: Recipe) -> dict[str, Any]:
-    """What a checkpoint must hold for ``load``; training adds its own keys.
-
-    Args:
-        detector: its weights and categories are taken, as they are.
-        recipe: the resolved recipe that it was built from.
-    """
-    return {
-        "format": CHECKPOINT_FORMAT,
-        "version": CHECKPOINT_VERSION,
-        "recipe": recipe,
-        "categories": [(category.id, category.name) for category in detector.categories],
-        "model": detector.state_dict(),
-    }
-
-
-def load(path: str | Path, *, trusted: Collection[str] = ()) -> Detector:
-    """Load a trained detector, in evaluation mode, on the CPU.
+def load(
+    path: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    image_size: int | None = None,
+    precision: str | None = None,
+    trusted: Collection[str] = (),
+) -> Detector:
+    """Load a trained detector, in evaluation mode.
 
     The moving average of the weights is taken where the checkpoint has one. No code from the file is run.
 
     Args:
         path: a checkpoint, or the folder of a run: its ``best.pt``, or else its ``last.pt``.
+        device: cpu, cuda, cuda:1 ...; the CPU where None.
+        image_size: size of the network input in pixels, as ``input.image_size`` in a recipe; the recipe's where None.
+            The longest side, where it is limited, changes with it.
+        precision: float32, float16, bfloat16 or float64: type of the weights, and of what is computed with them; float32
+            where None.
         trusted: modules that may be imported for parts outside Boxwright; those imported already always may.
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: not a checkpoint, a damaged one, or one whose weights do not fit its recipe.
+        ValueError: not a checkpoint, a damaged one, one whose weights do not fit its recipe, or an image size or a
+            precision that there is not.
     """
-    path = checkpoint_path(path)
-    checkpoint = read_checkpoint(path)
+    if precision not in (None, *PRECISIONS):
+        raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision}")
+    path = find_checkpoint(path)
+    content = read_checkpoint(path)
     try:
-        categories = [Category(int(number), str(name)) for number, name in checkpoint["categories"]]
-        detector = build_resolved(checkpoint["recipe"], categories=categories, trusted=trusted)
-        _load_weights(detector, checkpoint.get("ema") or checkpoint["model"])
+        recipe = Recipe.from_dict(content["recipe"], trusted=trusted)
+        detector = build_resolved(recipe, categories=categories_of(content))
+        load_weights(detector, weights_of(content))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return detector.eval()
+    if image_size is not None:
+        detector.input_format = _resized(recipe.input, image_size)
+        detector.recipe = dataclasses.replace(recipe, input=detector.input_format)
+    if precision is not None:
+        detector.to(getattr(torch, precision))
+    return detector.to(device or "cpu").eval()
 
 
-def checkpoint_path(path: str | Path) -> Path:
-    """A checkpoint's file: ``path`` itself, or the best or else the last checkpoint of a run's folder."""
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    for name in ("best.pt", "last.pt"):
-        if (path / name).is_file():
-            return path / name
-    raise FileNotFoundError(f"{path}: no checkpoint in this folder; a run has best.pt or last.pt")
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU; executes nothing that the file brings.
+def save(detector: Detector, path: str | Path) -> None:
+    """Write a detector into a file that ``load`` reads: weights, recipe and categories.
 
     Raises:
-        FileNotFoundError: nothing there.
-        ValueError: not a checkpoint of Boxwright, or a damaged one.
+        ValueError: the detector was put together by hand, so that it has no recipe.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; give a checkpoint (.pt) or the folder of a run")
-    try:
-        with warnings.catch_warnings():
-            # Of files that are no checkpoint torch complains in several lines; ours below says it in one.
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # Unpickling bytes that are no pickle raises nearly every type there is.
-        raise ValueError(
-            f"{path}: not a checkpoint, or a damaged one: it is not readable as plain tensors and values"
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
-        raise ValueError(f"{path}: holds weights, but not of Boxwright; a checkpoint comes from `boxwright train`")
-    if content.get("version") not in range(1, CHECKPOINT_VERSION + 1):
-        raise ValueError(
-            f"{path}: has checkpoint format {content.get('version')}, this release reads 1 to "
-            f"{CHECKPOINT_VERSION}; use the release that wrote it"
-        )
-    missing = [key for key in ("recipe", "categories", "model") if key not in content]
-    if missing:
-        raise ValueError(f"{path}: a damaged checkpoint, without {', '.join(missing)}")
-    return legacy.upgrade_checkpoint(content)
+    detector.save(path)
 
 
-def _categories(num_classes: int | None, categories: Sequence[Category] | None) -> list[Category]:
-    if categories is None:
-        if num_classes is None:
-            raise ValueError("how many classes? give num_classes=3, or categories with ids and names")
-        if num_classes < 1:
-            raise ValueError(f"num_classes is at least 1, not {num_classes}")
-        return [Category(i, f"class_{i}") for i in range(num_classes)]
-    if num_classes not in (None, len(categories)):
-        raise ValueError(f"num_classes is {num_classes}, but there are {len(categories)} categories; give only one")
-    if not categories:
-        raise ValueError("categories are empty; a detector has at least one class")
-    return list(categories)
+def load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
+    """Load all weights of a detector.
 
-
-def _construct(address: str, entry: Recipe, trusted: Collection[str] | None, wiring: Mapping[str, Any]) -> Any:
-    name = entry["name"]
-    part = find_part(SLOTS[address.partition(".")[0]], name, trusted=trusted)
-    values = {key: value for key, value in entry.items() if key != "name"}
-    options = parse_options(part, values, Naming(owner=name, address=address))
-    try:
-        return part(**wiring, **options)
-    except ValueError as error:
-        raise ValueError(f"{address} ({name}): {error}") from error
-
-
-def _load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
+    Raises:
+        ValueError: names or shapes are others, in one line.
+    """
     expected = detector.state_dict()
     # Until the heads have their present names: then this goes.
     weights = {
@@ -209,3 +149,32 @@ def _load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
             + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
         )
     detector.load_state_dict(weights)
+
+
+def _resized(image: InputFormat, image_size: int) -> InputFormat:
+    """The input format at another size; the longest side, where it is limited, changes with it."""
+    max_size = None if image.max_size is None else round(image.max_size * image_size / image.image_size)
+    return dataclasses.replace(image, image_size=image_size, max_size=max_size)
+
+
+def _categories(num_classes: int | None, categories: Sequence[Category] | None) -> list[Category]:
+    if categories is None:
+        if num_classes is None:
+            raise ValueError("how many classes? give num_classes=3, or categories with ids and names")
+        if num_classes < 1:
+            raise ValueError(f"num_classes is at least 1, not {num_classes}")
+        return [Category(i, f"class_{i}") for i in range(num_classes)]
+    if num_classes not in (None, len(categories)):
+        raise ValueError(f"num_classes is {num_classes}, but there are {len(categories)} categories; give only one")
+    if not categories:
+        raise ValueError("categories are empty; a detector has at least one class")
+    return list(categories)
+
+
+def _construct(address: str, entry: PartOptions, wiring: Mapping[str, Any]) -> Any:
+    # Imported already, or trusted: the recipe was checked.
+    part = find_part(SLOTS[address.partition(".")[0]], entry.name)
+    try:
+        return part(**wiring, **entry.options)
+    except ValueError as error:
+        raise ValueError(f"{address} ({entry.name}): {error}") from error

@@ -6,6 +6,7 @@ recipe, whoever wrote it, is data.
 
 from __future__ import annotations
 
+import dataclasses
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -64,7 +65,7 @@ def convert(value: Any, annotation: Any) -> Any:
         return tuple(convert(item, argument) for item, argument in zip(items, arguments, strict=True))
     if origin in (tuple, list, Sequence):
         converted = [convert(item, arguments[0]) for item in _items(value)]
-        return tuple(converted) if origin is tuple else converted
+        return converted if origin is list else tuple(converted)
     if origin in (dict, Mapping):
         content = _from_text(value) if isinstance(value, str) else value
         if not isinstance(content, Mapping):
@@ -75,8 +76,8 @@ def convert(value: Any, annotation: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """Convert to what JSON and YAML know: mappings, lists, no tuples and no dataclasses."""
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value

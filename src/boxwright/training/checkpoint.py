@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
 import torch
 
-from boxwright.compose.detectors import detector_state, read_checkpoint
+from boxwright.checkpoints import pack_checkpoint, read_checkpoint, write_checkpoint
+from boxwright.compose.recipe import Recipe
 from boxwright.detector import Detector
 from boxwright.training.moving_average import MovingAverage
 
@@ -42,7 +41,7 @@ def save(
     path: Path,
     detector: Detector,
     average: MovingAverage | None,
-    recipe: dict[str, Any],
+    recipe: Recipe,
     *,
     optimizer: torch.optim.Optimizer | None = None,
     progress: Progress,
@@ -51,7 +50,7 @@ def save(
 
     Without ``optimizer`` it is one to predict with; training cannot go on from it.
     """
-    state = detector_state(detector, recipe)
+    state = pack_checkpoint(recipe.to_dict(), detector.categories, detector.state_dict())
     if average is not None:
         state["ema"] = average.model.state_dict()
     state["progress"] = vars(progress)
@@ -60,12 +59,7 @@ def save(
     else:
         # The average is what is used; the weights beside it would double the file.
         state["model"] = state.pop("ema", state["model"])
-    unfinished = path.with_suffix(".unfinished")
-    with open(unfinished, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    write_checkpoint(path, state)
 
 
 def resume(

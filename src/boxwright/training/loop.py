@@ -71,16 +71,14 @@ def train(run: Run, *, resume: bool = False) -> Progress:
 def _with_precision(run: Run, rank: Rank) -> Run:
     """The run with the precision that "auto" comes to here: stored, so that a run resumed elsewhere computes alike."""
     precision = choose_precision(run.options.runtime.precision, rank.device)
-    recipe = dict(run.recipe["train"])
-    recipe["runtime"] = {**recipe["runtime"], "precision": precision}
     options = replace(run.options, runtime=replace(run.options.runtime, precision=precision))
-    return replace(run, options=options, recipe={**run.recipe, "train": recipe})
+    return replace(run, options=options, recipe=replace(run.recipe, train=options))
 
 
 def _write_beginning(run: Run) -> None:
     """Write what the run begins with. An earlier one here, which came to nothing, may have begun otherwise."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / RECIPE).write_text(yaml.safe_dump(run.recipe, sort_keys=False))
+    (run.folder / RECIPE).write_text(yaml.safe_dump(run.recipe.to_dict(), sort_keys=False))
     (run.folder / WEIGHTS).unlink(missing_ok=True)
     if run.backbone_weights is not None:
         (run.folder / WEIGHTS).write_text(json.dumps(run.backbone_weights, indent=1) + "\n")

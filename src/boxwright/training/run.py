@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 
+from boxwright.compose.recipe import Recipe
 from boxwright.compose.train_options import TrainOptions
 from boxwright.data.records import DetectionData
 from boxwright.data.transforms.augment import Augmentation
@@ -53,7 +54,7 @@ class Run:
     """
 
     detector: Detector
-    recipe: dict[str, Any]
+    recipe: Recipe
     data: DetectionData
     augmentation: Augmentation
     options: TrainOptions

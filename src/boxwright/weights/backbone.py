@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from boxwright.compose.detectors import checkpoint_path, read_checkpoint
-from boxwright.compose.recipes import section_options
+from boxwright.checkpoints import find_checkpoint, read_checkpoint, weights_of
+from boxwright.compose.options import Naming, construct, parse_options
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 
@@ -67,16 +67,18 @@ def load_backbone_from(detector: Detector, path: str | Path) -> Transfer:
 
 def read_backbone_weights(path: str | Path) -> SourceBackbone:
     """The backbone of a run, on the CPU; arguments and errors as of ``load_backbone_from``."""
-    path = checkpoint_path(path)
-    checkpoint = read_checkpoint(path)
-    weights = checkpoint.get("ema") or checkpoint["model"]
+    path = find_checkpoint(path)
+    content = read_checkpoint(path)
     tensors = {
         name.removeprefix(PREFIX): tensor
-        for name, tensor in weights.items()
+        for name, tensor in weights_of(content).items()
         if name.startswith(PREFIX) and not name.endswith(COUNTER)
     }
-    recipe = checkpoint["recipe"]
-    return SourceBackbone(path, recipe["backbone"]["name"], tensors, section_options(recipe, "input"))
+    recipe = content["recipe"]
+    # The rest of the recipe may name parts that are not there, and are not needed.
+    naming = Naming(owner="'input'", address="input", source=str(path))
+    input_format = construct(InputFormat, naming, parse_options(InputFormat, recipe["input"], naming))
+    return SourceBackbone(path, recipe["backbone"]["name"], tensors, input_format)
 
 
 def load_backbone_weights(detector: Detector, given: SourceBackbone) -> Transfer:

@@ -17,9 +17,9 @@ import torchvision
 import yaml
 
 from boxwright import __version__
-from boxwright.compose.detectors import load, read_checkpoint
+from boxwright.checkpoints import read_checkpoint
+from boxwright.compose.detectors import load
 from boxwright.compose.recipes import resolve
-from boxwright.compose.tasks import recipe_task
 from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
 from boxwright.data.synthetic.shapes import draw_data_set
@@ -82,8 +82,8 @@ def demo(
     folder, began = Path(out), time.monotonic()
     budget = budget or (BUDGET if str(recipe) == RECIPE else None)
     resolved, _ = resolve(recipe, {"train.steps": None, "train.budget": budget} if budget else {})
-    if recipe_task(resolved) != "detection":
-        raise ValueError(f"the demo shows a detector, and {recipe} is for {recipe_task(resolved)}")
+    if resolved.task != "detection":
+        raise ValueError(f"the demo shows a detector, and {recipe} is for {resolved.task}")
     check_folder(folder)
 
     observer.announce("1/4  drawing a data set")

@@ -13,7 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from boxwright.compose.detectors import build_resolved
-from boxwright.compose.recipes import Recipe, resolve
+from boxwright.compose.recipe import Recipe
+from boxwright.compose.recipes import resolve
 from boxwright.contracts import CountedAsPublished, MaskHead
 from boxwright.detector import Detector
 from boxwright.structures import Category
@@ -70,7 +71,7 @@ class DetectorCost:
 
 
 def info(
-    recipe: str | Path | Mapping[str, Any],
+    recipe: str | Path | Mapping[str, Any] | Recipe,
     *,
     num_classes: int = 80,
     count: Count = "products",
@@ -110,7 +111,7 @@ def measure_recipe(recipe: Recipe, num_classes: int, counted: Mapping[Any, Any] 
     """
     categories = [Category(i, f"class_{i}") for i in range(num_classes)]
     detector = build_resolved(recipe, categories=categories).eval()
-    size = recipe["input"]["image_size"]
+    size = recipe.input.image_size
     deployed = detector.fold()
     if isinstance(deployed.head, MaskHead) and deployed.head.needs_masks:
         _count_as_published(deployed.head)
@@ -150,14 +151,14 @@ def _count_operations(detector: Detector, size: int, counted: Mapping[Any, Any] 
 
 def _slots(detector: Detector, recipe: Recipe) -> list[tuple[str, str, str, nn.Module]]:
     """Slot, name, path in the detector and module of every part, in the order of execution."""
-    addresses = ["neck"] if len(recipe["neck"]) == 1 else [f"neck.{i}" for i in range(len(recipe["neck"]))]
+    addresses = ["neck"] if len(recipe.necks) == 1 else [f"neck.{i}" for i in range(len(recipe.necks))]
     return [
-        ("backbone", recipe["backbone"]["name"], "backbone", detector.backbone),
+        ("backbone", recipe.backbone.name, "backbone", detector.backbone),
         *(
-            (address, entry["name"], f"necks.{i}", detector.necks[i])
-            for i, (address, entry) in enumerate(zip(addresses, recipe["neck"], strict=True))
+            (address, entry.name, f"necks.{i}", detector.necks[i])
+            for i, (address, entry) in enumerate(zip(addresses, recipe.necks, strict=True))
         ),
-        ("head", recipe["head"]["name"], "head", detector.head),
+        ("head", recipe.head.name, "head", detector.head),
     ]
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from boxwright.compose.detectors import build_resolved, load, read_checkpoint
-from boxwright.compose.recipes import Recipe, resolve, section_options
-from boxwright.compose.tasks import check_task, recipe_task
+from boxwright.checkpoints import categories_of, read_checkpoint
+from boxwright.compose.detectors import build_resolved, load
+from boxwright.compose.recipe import Recipe
+from boxwright.compose.recipes import resolve
 from boxwright.contracts import FrozenStatistics
 from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData, max_objects
@@ -69,7 +70,7 @@ class TrainResult:
 
 
 def train(
-    recipe: str | Path | Mapping[str, Any],
+    recipe: str | Path | Mapping[str, Any] | Recipe,
     data: Data,
     *,
     out: str | Path | None = None,
@@ -114,7 +115,7 @@ def train(
     return TrainResult(folder, progress.steps, progress.seconds, progress.measure, best, run.evaluate is not None)
 
 
-def default_folder(recipe: str | Path | Mapping[str, Any], data: Data) -> Path:
+def default_folder(recipe: str | Path | Mapping[str, Any] | Recipe, data: Data) -> Path:
     """Return ``runs/RECIPE-DATA``."""
     name = Path(recipe).stem if isinstance(recipe, str | Path) else "recipe"
     return Path("runs") / f"{name}-{data_name(data)}"
@@ -151,12 +152,11 @@ def _prepare_run(
     began: float,
 ) -> Run:
     """Read what is needed, quick things first, and say what begins."""
-    task = recipe_task(recipe)
-    check_task(recipe, task)
+    task = recipe.task
     source = None if backbone_weights is None else read_backbone_weights(backbone_weights)
     train_data = read_split(data, "train", task=task, categories=categories, observer=observer)
     validation = _read_validation(data, train_data, task, observer)
-    options = section_options(recipe, "train")
+    options = recipe.train
     torch.manual_seed(options.runtime.seed)
     detector = build_resolved(recipe, categories=train_data.categories)
     transfer = None if source is None else _load_backbone(detector, source, observer)
@@ -165,7 +165,7 @@ def _prepare_run(
         detector=detector,
         recipe=recipe,
         data=train_data,
-        augmentation=section_options(recipe, "augment"),
+        augmentation=recipe.augment,
         options=options,
         folder=folder,
         evaluate=validation,
@@ -221,13 +221,13 @@ def _recipe_of_run(
 ) -> tuple[Recipe, list[Category]]:
     """The recipe and classes that a run began with; notes say where another recipe or another backbone is asked for."""
     stored = read_checkpoint(folder / LAST)
-    differences = _differences(stored["recipe"], recipe)
+    differences = _differences(stored["recipe"], recipe.to_dict())
     source = _backbone_source(folder)
     if weights is not None and (source is None or Path(weights) not in (source, source.parent)):
         differences.append(f"with {source or 'a fresh backbone'}, not the backbone of {weights}")
     for difference in differences:
         observer.note(f"the run goes on as it began, {difference}")
-    return stored["recipe"], [Category(int(number), str(name)) for number, name in stored["categories"]]
+    return Recipe.from_dict(stored["recipe"]), categories_of(stored)
 
 
 def _backbone_source(folder: Path) -> Path | None:

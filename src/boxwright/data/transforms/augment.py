@@ -8,6 +8,7 @@ is not for detection, changes the finished canvas.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,16 @@ from boxwright.data.transforms.size_crop import Part, draw_scale, random_size_cr
 
 OFF = (1.0, 1.0)
 """The range of scales, or shares of the area, that changes nothing."""
+
+PROBABILITIES = (
+    "photometric",
+    "channel_shuffle",
+    "zoom_out",
+    "iou_crop",
+    "flip",
+    "vertical_flip",
+    "size_crop",
+)
 
 CROP_OPTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """Overlaps that a crop is asked to have with some object; 1 leaves the image whole."""
@@ -83,6 +94,7 @@ class Augmented(NamedTuple):
     view: View
 
 
+@dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """Colors, zooming out, cropping around objects, mirroring; in this order, then resized.
 
@@ -125,57 +137,38 @@ class Augmentation:
         ValueError: an option is out of range, or two of ``scale_jitter``, ``resized_crop``, ``size_crop`` are on.
     """
 
-    def __init__(
-        self,
-        *,
-        photometric: float = 0.5,
-        channel_shuffle: float = 0.5,
-        zoom_out: float = 0.5,
-        zoom_out_max: float = 4.0,
-        iou_crop: float = 0.8,
-        flip: float = 0.5,
-        vertical_flip: float = 0.0,
-        scale_range: tuple[float, float] = (1.0, 1.0),
-        size_crop: float = 0.0,
-        scale_jitter: tuple[float, float] = OFF,
-        resized_crop: tuple[float, float] = OFF,
-        rand_augment: tuple[int, int] = (0, 0),
-    ) -> None:
-        probabilities = {
-            "photometric": photometric,
-            "channel_shuffle": channel_shuffle,
-            "zoom_out": zoom_out,
-            "iou_crop": iou_crop,
-            "flip": flip,
-            "vertical_flip": vertical_flip,
-            "size_crop": size_crop,
+    photometric: float = 0.5
+    channel_shuffle: float = 0.5
+    zoom_out: float = 0.5
+    zoom_out_max: float = 4.0
+    iou_crop: float = 0.8
+    flip: float = 0.5
+    vertical_flip: float = 0.0
+    scale_range: tuple[float, float] = (1.0, 1.0)
+    size_crop: float = 0.0
+    scale_jitter: tuple[float, float] = OFF
+    resized_crop: tuple[float, float] = OFF
+    rand_augment: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        for name in PROBABILITIES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a probability, from 0 to 1; got {getattr(self, name)}")
+        if not self.zoom_out_max >= 1:
+            raise ValueError(f"zoom_out_max must be at least 1, the image's own size; got {self.zoom_out_max}")
+        check_scales("scale_range", self.scale_range)
+        check_scales("scale_jitter", self.scale_jitter)
+        check_shares("resized_crop", self.resized_crop)
+        check_operations("rand_augment", self.rand_augment)
+        on = {
+            "scale_jitter": self.scale_jitter != OFF,
+            "resized_crop": self.resized_crop != OFF,
+            "size_crop": self.size_crop > 0,
         }
-        for name, value in probabilities.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} is a probability, from 0 to 1; got {value}")
-        if not zoom_out_max >= 1:
-            raise ValueError(f"zoom_out_max must be at least 1, the image's own size; got {zoom_out_max}")
-        check_scales("scale_range", scale_range)
-        check_scales("scale_jitter", scale_jitter)
-        check_shares("resized_crop", resized_crop)
-        check_operations("rand_augment", rand_augment)
-        on = {"scale_jitter": scale_jitter != OFF, "resized_crop": resized_crop != OFF, "size_crop": size_crop > 0}
         if sum(on.values()) > 1:
             raise ValueError(
                 f"at most one of {', '.join(on)} can be on; got {' and '.join(name for name in on if on[name])}"
             )
-        self.photometric = photometric
-        self.channel_shuffle = channel_shuffle
-        self.zoom_out = zoom_out
-        self.zoom_out_max = zoom_out_max
-        self.iou_crop = iou_crop
-        self.flip = flip
-        self.vertical_flip = vertical_flip
-        self.scale_range = scale_range
-        self.size_crop = size_crop
-        self.scale_jitter = scale_jitter
-        self.resized_crop = resized_crop
-        self.rand_augment = rand_augment
 
     def __call__(
         self,

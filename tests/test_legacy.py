@@ -16,11 +16,12 @@ import pytest
 import torch
 
 from boxwright import load
-from boxwright.compose.detectors import read_checkpoint
-from boxwright.compose.legacy import upgrade_checkpoint
+from boxwright.checkpoints import read_checkpoint
+from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
+from boxwright.legacy import upgrade_checkpoint
 
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 
 def unpack(name: str, folder: Path) -> Path:
@@ -43,8 +44,14 @@ def test_a_checkpoint_of_format_1_predicts_the_same(tmp_path: Path) -> None:
 
 def test_its_recipe_is_one_of_today(tmp_path: Path) -> None:
     recipe = read_checkpoint(unpack("last", tmp_path))["recipe"]
-    assert resolve(recipe).recipe == recipe
-    assert recipe["train"]["steps"] == 6
+    train = Recipe.from_dict(recipe).train
+    assert (train.steps, train.ema_decay, train.batches.accumulate_steps, train.schedule.no_aug_fraction) == (
+        6,
+        0.9,
+        2,
+        0.5,
+    )
+    assert (train.optimizer.max_grad_norm, train.runtime.device) == (5.0, "cpu")
 
 
 def test_what_has_the_present_format_is_left_as_it_is() -> None:

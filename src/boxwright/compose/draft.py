@@ -1,0 +1,155 @@
+"""A recipe on its way to being resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from boxwright import legacy
+from boxwright.compose.options import Naming, construct, options_of, parse_options
+from boxwright.compose.parts import find_part, unknown
+from boxwright.compose.recipe import SECTIONS, PartOptions, Recipe, check_task
+from boxwright.compose.recipe_text import ALIASES, SLOTS, Entry, flatten, read_entries, read_mapping
+from boxwright.data.input_format import InputFormat
+
+FOLLOWING = "image_size"
+"""The option of a backbone that follows the size of the input: its tables of positions are made for it."""
+
+SIZES = {"image_size", "max_size"}
+"""Options of the input that the size of its longer side depends on."""
+
+
+class _Entry(NamedTuple):
+    """A part or a section: its values in the recipe, with its name, and those that the user typed beside it."""
+
+    values: Entry
+    overrides: Entry
+
+
+class Draft:
+    """A recipe on its way to being resolved: the parts with their options, and what the user changed of them."""
+
+    def __init__(self, recipe: Mapping[str, Any], source: str) -> None:
+        self.source = source
+        self.notes: list[str] = []
+        self.swapped: set[str] = set()
+        self.slots: dict[str, list[_Entry]] = {}
+        self.sections = {section: _Entry({}, {}) for section in SECTIONS}
+        for key, value in recipe.items():
+            self._check_section(str(key), f"{source}: ")
+            if key in SLOTS:
+                self.slots[key] = [_Entry(entry, {}) for entry in read_entries(key, value, f"{source}: {key}")]
+            else:
+                self.sections[key] = _Entry(read_mapping(value, f"{source}: {key}"), {})
+        for slot in SLOTS:
+            if slot not in self.slots:
+                example = "identity" if slot == "neck" else "NAME"
+                raise ValueError(f"{source}: section '{slot}' is missing; write '{slot}: {example}'")
+
+    def override(self, key: str, value: Any) -> None:
+        section, _, option = ALIASES.get(key, key).partition(".")
+        self._check_section(section, "")
+        if not option and section in SLOTS:
+            self._swap(section, value)
+        elif not option:
+            for name, single in read_mapping(value, section).items():
+                self.override(f"{section}.{name}", single)
+        elif section in SECTIONS:
+            self.sections[section].overrides[option] = value
+        else:
+            self._set_option(section, option, value)
+
+    def parse(self, trusted: Collection[str] | None = None) -> Recipe:
+        """Check all options: which class fills each slot is known now.
+
+        Args:
+            trusted: modules that may be imported for parts outside Boxwright; None for all. See ``find_part``.
+        """
+        sections = {section: self._parse_section(section) for section in SECTIONS}
+        (backbone,) = self._parse_slot("backbone", trusted, self._followed_size(sections["input"]))
+        necks = tuple(self._parse_slot("neck", trusted))
+        (head,) = self._parse_slot("head", trusted)
+        recipe = Recipe(backbone=backbone, necks=necks, head=head, **sections)
+        check_task(recipe)
+        return recipe
+
+    def _parse_section(self, section: str) -> Any:
+        entry = self.sections[section]
+        naming = self._naming(f"'{section}'", section, entry, legacy.section_names(section))
+        options = parse_options(SECTIONS[section], entry.values, naming, overrides=entry.overrides)
+        return construct(SECTIONS[section], naming, options)
+
+    def _parse_slot(
+        self, slot: str, trusted: Collection[str] | None, followed: Mapping[str, Any] | None = None
+    ) -> Iterator[PartOptions]:
+        entries = self.slots[slot]
+        for i, entry in enumerate(entries):
+            name = entry.values["name"]
+            try:
+                part = find_part(SLOTS[slot], name, trusted=trusted)
+            except ValueError as error:
+                raise ValueError(str(error) if slot in self.swapped else f"{self.source}: {error}") from error
+            address = slot if len(entries) == 1 else f"{slot}.{i}"
+            naming = self._naming(f"{slot} {name}", address, entry, legacy.part_names(slot, name))
+            values = {key: value for key, value in entry.values.items() if key != "name"}
+            values |= {key: value for key, value in (followed or {}).items() if key in options_of(part)}
+            options = parse_options(part, values, naming, overrides=entry.overrides)
+            yield PartOptions(name.replace("-", "_") if ":" not in name else name, options)
+
+    def _followed_size(self, image: InputFormat) -> dict[str, int]:
+        """The ``image_size`` of a backbone that has such an option: that of the input, unless it is stated.
+
+        What the user typed for the input counts more than what the recipe states for the backbone.
+        """
+        (backbone,), typed = self.slots["backbone"], self.sections["input"].overrides
+        if FOLLOWING in backbone.overrides or (FOLLOWING in backbone.values and not typed.keys() & SIZES):
+            return {}
+        return {FOLLOWING: image.max_size or image.image_size}
+
+    def _naming(self, owner: str, address: str, entry: _Entry, renamed: Mapping[str, str]) -> Naming:
+        typed = frozenset(flatten(entry.overrides))
+        return Naming(
+            owner=owner,
+            address=address,
+            source=self.source,
+            overridden=typed,
+            renamed=renamed,
+            renamed_values=legacy.VALUES,
+        )
+
+    def _check_section(self, name: str, prefix: str) -> None:
+        known = [*SLOTS, *SECTIONS]
+        if name not in known:
+            raise ValueError(prefix + unknown("section", name, [*known, *ALIASES] if not prefix else known, "sections"))
+
+    def _swap(self, slot: str, value: Any) -> None:
+        self.swapped.add(slot)
+        old = {entry.values["name"]: entry for entry in self.slots[slot]}
+        new = [(entry.pop("name"), entry) for entry in read_entries(slot, value, slot)]
+        # A part that stays, as in `--neck hybrid_encoder,fpn`, keeps its options.
+        self.slots[slot] = [
+            old.pop(name) if not options and name in old else _Entry({"name": name}, options) for name, options in new
+        ]
+        for name, entry in old.items():
+            dropped = ", ".join(f"{key}={value}" for key, value in flatten(entry.values).items() if key != "name")
+            if dropped:
+                names = ", ".join(new_name for new_name, _ in new)
+                self.notes.append(f"{slot}: {name} was replaced by {names}; its options are dropped: {dropped}")
+
+    def _set_option(self, slot: str, option: str, value: Any) -> None:
+        entries = self.slots[slot]
+        index, _, rest = option.partition(".")
+        if "name" in (option, rest):
+            raise ValueError(f"{slot}.{option}: a part is swapped by {slot} itself, without '.{option}'")
+        if index.isdecimal() and rest:
+            if int(index) >= len(entries):
+                raise ValueError(f"{slot}.{option}: there is no {slot}.{index}, the last is {slot}.{len(entries) - 1}")
+            option, position = rest, int(index)
+        elif len(entries) > 1:
+            raise ValueError(
+                f"{slot}.{option}: {len(entries)} {slot}s are chained, say which: {slot}.0.{option} is "
+                f"{entries[0].values['name']}'s, {slot}.1.{option} is {entries[1].values['name']}'s"
+            )
+        else:
+            position = 0
+        entries[position].overrides[option] = value
