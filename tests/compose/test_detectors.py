@@ -232,6 +232,12 @@ class TestLoad:
 
 
 def test_importing_boxwright_does_not_import_torch() -> None:
-    code = "import sys, boxwright; print('torch' in sys.modules, dir(boxwright), boxwright.build.__name__)"
+    code = "import sys, boxwright; print('torch' in sys.modules, set(boxwright.__all__) == set(dir(boxwright)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False ['__version__', 'build', 'load'] build\n"
+    assert done.stdout == "False True\n"
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(getattr(boxwright, name) is not None for name in boxwright.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        boxwright.nothing  # noqa: B018

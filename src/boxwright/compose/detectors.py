@@ -86,8 +86,7 @@ def load(
         device: cpu, cuda, cuda:1 ...; the CPU where None.
         image_size: size of the network input in pixels, as ``input.image_size`` in a recipe; the recipe's where None.
             The longest side, where it is limited, changes with it.
-        precision: float32, float16, bfloat16 or float64: type of the weights, and of what is computed with them; float32
-            where None.
+        precision: float32, float16, bfloat16 or float64: type of the weights, and of what is computed with them.
         trusted: modules that may be imported for parts outside Boxwright; those imported already always may.
 
     Raises:
