@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from boxwright.cli.main import main
 from boxwright.checkpoints import read_checkpoint
+from boxwright.cli.main import main
 from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.training import loop
 from boxwright.training.step import train_step

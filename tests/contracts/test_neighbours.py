@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from small_recipes import every_recipe
 
 from boxwright.compose.detectors import build_resolved
+from boxwright.compose.recipe import Recipe
 from boxwright.data.images import normalize
 from boxwright.structures import Category
 from neighbors import assert_alone_as_among_others
@@ -15,7 +14,7 @@ from random_weights import calibrate, settle, shake
 
 
 @every_recipe
-def test_an_image_alone_is_predicted_as_among_others(recipe: dict[str, Any]) -> None:
+def test_an_image_alone_is_predicted_as_among_others(recipe: Recipe) -> None:
     torch.manual_seed(0)
     detector = build_resolved(recipe, categories=[Category(i, f"class {i}") for i in range(3)])
     shake(detector)
@@ -24,4 +23,4 @@ def test_an_image_alone_is_predicted_as_among_others(recipe: dict[str, Any]) -> 
     calibrate(detector, images)
     settle(detector, images)
     # In float32, rounding grows in a recursive backbone to what is allowed here: 9e-5, and 1e-14 in float64.
-    assert_alone_as_among_others(detector.double() if recipe["backbone"]["name"] == "rfp" else detector)
+    assert_alone_as_among_others(detector.double() if recipe.backbone.name == "rfp" else detector)

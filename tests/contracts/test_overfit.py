@@ -13,6 +13,7 @@ import pytest
 from small_recipes import every_classifier, every_detector
 
 from boxwright.compose.detectors import build_resolved, load
+from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
 from boxwright.data.object_crops import crop_objects
 from boxwright.data.open import open_data
@@ -39,7 +40,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory, eight: DetectionData) -> Det
     return open_data(folder, task="classification")
 
 
-def learned(recipe: dict[str, Any], data: DetectionData, folder: Path) -> list[dict[str, Any]]:
+def learned(recipe: Recipe, data: DetectionData, folder: Path) -> list[dict[str, Any]]:
     """What was measured on the images that it was trained on."""
     run = Run(
         detector=build_resolved(recipe, categories=data.categories),
@@ -56,16 +57,14 @@ def learned(recipe: dict[str, Any], data: DetectionData, folder: Path) -> list[d
 
 
 @every_classifier
-def test_the_objects_of_eight_images_are_learned_by_heart(
-    recipe: dict[str, Any], crops: DetectionData, tmp_path: Path
-) -> None:
+def test_the_objects_of_eight_images_are_learned_by_heart(recipe: Recipe, crops: DetectionData, tmp_path: Path) -> None:
     found = [row["top1"] for row in learned(recipe, crops, tmp_path)]
     assert max(found) >= ENOUGH, found
     assert Validation(crops).measure_classes(load(tmp_path / "run")).accuracy.top1 == max(found)
 
 
 @every_detector
-def test_eight_images_are_learned_by_heart(recipe: dict[str, Any], eight: DetectionData, tmp_path: Path) -> None:
+def test_eight_images_are_learned_by_heart(recipe: Recipe, eight: DetectionData, tmp_path: Path) -> None:
     # Convolutions see padding. On maps of a dozen cells, images that were learned beside padding are other images
     # without it: with canvases of several sizes, AP50 stays between 0.7 and 0.95.
     recipe = resolve(recipe, {"input.resize": "square", "input.max_size": None}).recipe
@@ -73,6 +72,6 @@ def test_eight_images_are_learned_by_heart(recipe: dict[str, Any], eight: Detect
     assert max(found) >= ENOUGH, found
     metrics = Validation(eight).measure(load(tmp_path / "run")).to_json()
     assert metrics["AP50"] == pytest.approx(max(found), abs=1e-3)
-    assert ("segm" in metrics) == (recipe["head"]["name"] == "mask_rcnn")
+    assert ("segm" in metrics) == (recipe.head.name == "mask_rcnn")
     if "segm" in metrics:
         assert metrics["segm"]["AP50"] >= ENOUGH, metrics["segm"]
