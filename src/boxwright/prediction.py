@@ -235,7 +235,7 @@ class _Reader:
         is_path = isinstance(image, str | Path)
         rgb = as_rgb(image) if is_path else _read_in_memory(index, image)
         height, width = rgb.shape[:2]
-        shape = self.input_format.canvas(height, width)
+        shape = self.input_format.input_size(height, width)
         pixels = resample(rgb, self.input_format.window(height, width), *shape)
         size = ImageSize(height, width, *shape)
         return PreparedImage(index, Path(image) if is_path else index, pixels, size, rgb if self.keep_images else None)

@@ -1,4 +1,4 @@
-"""The central square that classifiers are evaluated on: torchvision's, wherever images become canvases."""
+"""The central square that classifiers are evaluated on: torchvision's, wherever images become network inputs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
+from boxwright.data.crop import Crop
 from boxwright.data.images import resample
 from boxwright.data.input_format import InputFormat, ResizeRule, Window
-from boxwright.data.loading.equal_sizes import prepare_equal_sizes
 from boxwright.data.loading.sampler import SampleKey
 from boxwright.data.loading.samples import EvalSet, TrainSet
 from boxwright.data.records import DetectionData, Record
-from boxwright.data.transforms.augment import Augmentation, View
+from boxwright.data.transforms.augment import Augmentation
 from boxwright.structures import Category
 
 FORMAT = InputFormat(image_size=224, resize="center_crop")
@@ -32,7 +32,7 @@ def test_windows_by_hand() -> None:
     assert FORMAT.window(640, 480) == Window(30, 110, 450, 530)
     assert FORMAT.window(1, 1) == Window(0, 0, 1, 1)
     assert FORMAT.window(1, 9) == Window(4, 0, 5, 1)
-    assert FORMAT.canvas(480, 640) == FORMAT.canvas(9, 1) == (224, 224)
+    assert FORMAT.input_size(480, 640) == FORMAT.input_size(9, 1) == (224, 224)
     assert InputFormat(image_size=64).window(48, 70) == Window.whole(48, 70)
     assert InputFormat(image_size=64, resize="shortest_side").window(48, 70) == Window.whole(48, 70)
 
@@ -40,7 +40,7 @@ def test_windows_by_hand() -> None:
 @settings(max_examples=300, deadline=None)
 @given(height=st.integers(1, 3000), width=st.integers(1, 3000))
 def test_windows_are_torchvisions(height: int, width: int) -> None:
-    """Each edge within a pixel of the image and one of the canvas; and a square inside the image."""
+    """Each edge within a pixel of the image and one of the input; and a square inside the image."""
     x1, y1, x2, y2 = FORMAT.window(height, width)
     assert 0 <= x1 < x2 <= width
     assert 0 <= y1 < y2 <= height
@@ -53,7 +53,7 @@ def test_windows_are_torchvisions(height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (375, 500), (640, 427), (100, 300), (256, 256)])
-def test_canvases_look_like_torchvisions(height: int, width: int) -> None:
+def test_inputs_look_like_torchvisions(height: int, width: int) -> None:
     y, x = np.mgrid[:height, :width] / max(height, width)
     image = (127.5 + 120 * np.stack([np.sin(6 * x + 4 * y), np.cos(5 * x - 7 * y), np.sin(9 * y)], -1)).astype(np.uint8)
     theirs = v2.Compose([v2.Resize(256), v2.CenterCrop(224)])(torch.from_numpy(image).permute(2, 0, 1))
@@ -86,51 +86,48 @@ def data(tmp_path: Path) -> DetectionData:
     return DetectionData(records, (Category(1, "cat"),), tmp_path / "train.json")
 
 
-def test_evaluation_prediction_and_plain_training_show_the_same(data: DetectionData) -> None:
-    """And the box of a whole image is the whole canvas."""
+def test_evaluation_and_plain_training_show_the_same(data: DetectionData) -> None:
+    """And the box of a whole image is the whole input."""
     small = InputFormat(image_size=64, resize="center_crop")
     evaluated = EvalSet(data, input_format=small)
     trained = TrainSet(data, augmentation=Augmentation(**PLAIN), input_format=small, seed=0)
-    light = TrainSet(data, augmentation=Augmentation(flip=0.0), input_format=small, seed=0)
-    (predicted,) = prepare_equal_sizes([record.path for record in data.records], small, 3)
+    weak = TrainSet(data, augmentation=Augmentation(flip=0.0), input_format=small, seed=0)
     for i, record in enumerate(data.records):
         image = np.asarray(Image.open(record.path))
         x1, y1, x2, y2 = map(int, small.window(record.height, record.width))
         part = np.ascontiguousarray(image[y1:y2, x1:x2])
         expected = resample(part, Window.whole(y2 - y1, x2 - x1), 64, 64)
-        samples = evaluated[i], trained[SampleKey(i, 0, 64)], light[SampleKey(i, 0, 64, light=True)]
+        samples = evaluated[i], trained[SampleKey(i, 0, 64)], weak[SampleKey(i, 0, 64, light=True)]
         for sample in samples:
             assert torch.equal(sample.image, expected)
             assert sample.boxes.tolist() == [[0, 0, 64, 64]]
             assert sample.image_id == record.image_id
             assert sample.size == (record.height, record.width, 64, 64)
-        assert torch.equal(predicted[i].canvas, expected)
-        assert predicted[i].size == samples[0].size
 
 
-def test_random_parts_start_from_the_square() -> None:
+def test_random_crops_start_from_the_square() -> None:
     """Zooming out goes beyond it, onto the rest of the image first; a crop around objects stays inside of it."""
     resize_rule, boxes = ResizeRule(64, "center_crop"), np.array([[30, 20, 60, 40]], dtype=np.float32)
     x1, y1, x2, y2 = resize_rule.window(60, 100)
     for seed in range(50):
-        outer, _ = Augmentation(**{**PLAIN, "zoom_out": 1.0}).draw_view(
+        outer, _ = Augmentation(**{**PLAIN, "zoom_out": 1.0}).draw_crop(
             60, 100, boxes, resize_rule, np.random.default_rng(seed)
         )
         assert outer.window.x1 <= x1 < x2 <= outer.window.x2
         assert outer.window.y1 <= y1 < y2 <= outer.window.y2
-        inner, _ = Augmentation(**{**PLAIN, "iou_crop": 1.0}).draw_view(
+        inner, _ = Augmentation(**{**PLAIN, "iou_crop": 1.0}).draw_crop(
             60, 100, boxes, resize_rule, np.random.default_rng(seed)
         )
         assert x1 <= inner.window.x1 < inner.window.x2 <= x2
         assert y1 <= inner.window.y1 < inner.window.y2 <= y2
-        assert inner.canvas == outer.canvas == (64, 64)
+        assert inner.input_size == outer.input_size == (64, 64)
 
 
 def test_objects_beyond_the_square_are_dropped_in_training() -> None:
     boxes = np.array([[0, 0, 10, 60], [40, 20, 60, 40]], dtype=np.float32)
     image, resize_rule = np.zeros((60, 100, 3), dtype=np.uint8), ResizeRule(64, "center_crop")
-    _, moved, kept, view = Augmentation(**PLAIN)(image, boxes, resize_rule, np.random.default_rng(0))
-    assert view == View(resize_rule.window(60, 100), (64, 64))
+    _, moved, kept, crop = Augmentation(**PLAIN).augment_image(image, boxes, resize_rule, np.random.default_rng(0))
+    assert crop == Crop(resize_rule.window(60, 100), (64, 64))
     assert kept.tolist() == [1]
     assert moved.shape == (1, 4)
 

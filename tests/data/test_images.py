@@ -284,26 +284,26 @@ class TestSizing:
     )
 
     @pytest.mark.parametrize(("image", "limits", "expected"), DETR)
-    def test_canvases_are_detrs(
+    def test_input_sizes_are_detrs(
         self, image: tuple[int, int], limits: tuple[int, int | None], expected: tuple[int, int]
     ) -> None:
         shortest, longest = limits
-        assert ResizeRule(shortest, "shortest_side", longest).canvas(*image) == expected
+        assert ResizeRule(shortest, "shortest_side", longest).input_size(*image) == expected
         input_format = InputFormat(image_size=shortest, resize="shortest_side", max_size=longest)
-        assert input_format.canvas(*image) == expected
-        assert input_format.canvas(*image[::-1]) == expected[::-1]
+        assert input_format.input_size(*image) == expected
+        assert input_format.input_size(*image[::-1]) == expected[::-1]
 
     def test_a_square_is_a_square(self) -> None:
-        assert {InputFormat(image_size=96).canvas(*image) for image, _, _ in self.DETR} == {(96, 96)}
+        assert {InputFormat(image_size=96).input_size(*image) for image, _, _ in self.DETR} == {(96, 96)}
 
     @settings(max_examples=200, deadline=None)
     @given(height=st.integers(1, 4000), width=st.integers(1, 4000))
     def test_the_aspect_ratio_is_kept_within_a_pixel(self, height: int, width: int) -> None:
-        canvas_height, canvas_width = ResizeRule(800, "shortest_side", 1333).canvas(height, width)
-        short, long = sorted((canvas_height, canvas_width))
+        input_height, input_width = ResizeRule(800, "shortest_side", 1333).input_size(height, width)
+        short, long = sorted((input_height, input_width))
         ratio = max(height, width) / min(height, width)
         assert 1 <= short <= 800
-        assert (canvas_height <= canvas_width) == (height <= width) or short == long
+        assert (input_height <= input_width) == (height <= width) or short == long
         # Half a pixel of the shortest side is half the ratio of the longest.
         assert long <= 1333 + ratio / 2
         assert short == 800 or long >= 1333 - ratio / 2 - 1
@@ -311,40 +311,40 @@ class TestSizing:
             assert short * ratio - 1 <= long <= short * ratio
 
     def test_a_line_keeps_a_pixel(self) -> None:
-        assert ResizeRule(800, "shortest_side", 1333).canvas(1, 4000) == (1, 1333)
-        assert ResizeRule(800, "shortest_side", 1333).canvas(4000, 1) == (1333, 1)
+        assert ResizeRule(800, "shortest_side", 1333).input_size(1, 4000) == (1, 1333)
+        assert ResizeRule(800, "shortest_side", 1333).input_size(4000, 1) == (1333, 1)
 
 
 class TestResample:
     @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 160), (57, 83), (300, 90), (256, 256)])
     def test_whole_image_equals_pillow(self, height: int, width: int) -> None:
         image = noise(57, 83)
-        canvas = resample(image, Window.whole(57, 83), height, width)
-        difference = (canvas.int() - pillow_bilinear(image, height, width).int()).abs()
-        assert canvas.dtype == torch.uint8
+        pixels = resample(image, Window.whole(57, 83), height, width)
+        difference = (pixels.int() - pillow_bilinear(image, height, width).int()).abs()
+        assert pixels.dtype == torch.uint8
         assert difference.max() <= 1
 
     def test_window_inside_is_an_exact_crop(self) -> None:
         image = noise(40, 60)
-        canvas = resample(image, Window(10, 5, 42, 37), 32, 32)
-        assert torch.equal(canvas, torch.from_numpy(image[5:37, 10:42].copy()).permute(2, 0, 1))
-        canvas = resample(image, Window(10, 5, 42, 37), 64, 96)
-        assert torch.equal(canvas, resample(image[5:37, 10:42], Window.whole(32, 32), 64, 96))
+        pixels = resample(image, Window(10, 5, 42, 37), 32, 32)
+        assert torch.equal(pixels, torch.from_numpy(image[5:37, 10:42].copy()).permute(2, 0, 1))
+        pixels = resample(image, Window(10, 5, 42, 37), 64, 96)
+        assert torch.equal(pixels, resample(image[5:37, 10:42], Window.whole(32, 32), 64, 96))
 
-    def test_zoom_out_places_the_image_on_the_filled_canvas(self) -> None:
+    def test_zooming_out_surrounds_the_image_with_the_fill(self) -> None:
         image = noise(20, 30)
-        canvas = resample(image, Window(-15, -40, 45, 40), 80, 120, fill=(1, 2, 3))
-        inside = canvas[:, 40:60, 30:90]
+        pixels = resample(image, Window(-15, -40, 45, 40), 80, 120, fill=(1, 2, 3))
+        inside = pixels[:, 40:60, 30:90]
         assert torch.equal(inside, resample(image, Window.whole(20, 30), 20, 60))
         outside = torch.ones(80, 120, dtype=torch.bool)
         outside[40:60, 30:90] = False
-        assert torch.equal(canvas[:, outside], torch.tensor([[1], [2], [3]]).expand(3, 80 * 120 - 20 * 60))
+        assert torch.equal(pixels[:, outside], torch.tensor([[1], [2], [3]]).expand(3, 80 * 120 - 20 * 60))
 
     def test_window_partly_outside(self) -> None:
         image = noise(10, 10)
-        canvas = resample(image, Window(5, -5, 15, 5), 10, 10)
-        assert torch.equal(canvas[:, 5:, :5], torch.from_numpy(image[:5, 5:].copy()).permute(2, 0, 1))
-        assert canvas[:, :5].sum() == canvas[:, :, 5:].sum() == 0
+        pixels = resample(image, Window(5, -5, 15, 5), 10, 10)
+        assert torch.equal(pixels[:, 5:, :5], torch.from_numpy(image[:5, 5:].copy()).permute(2, 0, 1))
+        assert pixels[:, :5].sum() == pixels[:, :, 5:].sum() == 0
 
     def test_does_not_share_memory_with_the_image(self) -> None:
         image = noise(32, 32)
@@ -368,12 +368,12 @@ class TestResample:
     @settings(max_examples=100, deadline=None)
     @given(x=st.floats(-100, 49.9), y=st.floats(-100, 39.9), width=st.floats(0.1, 300), height=st.floats(0.1, 300))
     def test_content_lies_where_the_window_says(self, x: float, y: float, width: float, height: float) -> None:
-        """A white image's bounding box on the canvas is the image's box seen through the window."""
+        """A white image's bounding box in the input is the image's box seen through the window."""
         window = Window(x, y, max(x + width, 0.1), max(y + height, 0.1))
-        canvas = resample(np.full((40, 50, 3), 255, np.uint8), window, 64, 96)
-        assert canvas.shape == (3, 64, 96)
-        assert set(canvas.unique().tolist()) <= {0, 255}
-        rows, columns = canvas[0].nonzero().unbind(1)
+        pixels = resample(np.full((40, 50, 3), 255, np.uint8), window, 64, 96)
+        assert pixels.shape == (3, 64, 96)
+        assert set(pixels.unique().tolist()) <= {0, 255}
+        rows, columns = pixels[0].nonzero().unbind(1)
         scale_x, scale_y = 96 / (window.x2 - window.x1), 64 / (window.y2 - window.y1)
         seen = (
             (columns.min(), max(0, -window.x1 * scale_x)),
@@ -382,5 +382,5 @@ class TestResample:
             (rows.max() + 1, min(64, (40 - window.y1) * scale_y)),
         )
         for found, expected in seen:
-            # Half a pixel of the canvas, but at least one is kept; no pixel of the image is rounded away.
+            # Half a pixel of the input, but at least one is kept; no pixel of the image is rounded away.
             assert abs(float(found) - expected) <= 1

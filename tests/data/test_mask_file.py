@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from boxwright.data.crop import Crop
 from boxwright.data.input_format import Window
 from boxwright.data.mask_file import MaskFile
 from boxwright.data.masks import check_masks, decode_image_masks, render_record_masks
 from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
-from boxwright.data.transforms.augment import View
 from boxwright.detections import Detections
 from boxwright.evaluation.coco_metrics import evaluate_detections
 from boxwright.ops.masks import encode_mask, to_json
@@ -56,12 +56,12 @@ def test_training_sees_what_it_sees_of_run_lengths(both: tuple[DetectionData, De
     check_masks(both[0], crowds=True)
     for files, packed in zip(both[0].records, both[1].records, strict=True):
         chosen = list(range(len(files.labels)))
-        for view in (
-            View(Window.whole(files.height, files.width), (files.height, files.width)),
-            View(Window(-3.0, 2.0, 25.0, 27.0), (50, 45), flip_x=True),
+        for crop in (
+            Crop(Window.whole(files.height, files.width), (files.height, files.width)),
+            Crop(Window(-3.0, 2.0, 25.0, 27.0), (50, 45), flip_x=True),
         ):
-            masks = render_record_masks(files, chosen, view)
-            assert torch.equal(masks, render_record_masks(packed, chosen, view))
+            masks = render_record_masks(files, chosen, crop)
+            assert torch.equal(masks, render_record_masks(packed, chosen, crop))
             assert masks.flatten(1).any(1).all()
     assert torch.equal(decode_image_masks(both[0].records[0])[0], shape(30, 40, 1))
 

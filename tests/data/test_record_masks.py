@@ -1,4 +1,4 @@
-"""Masks on canvases: where pixels lie, whatever the file has; and what is said of files that have none."""
+"""Masks of network inputs: positions of pixels for any kind of segmentation, and messages where there is none."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from boxwright.data.crop import Crop
 from boxwright.data.input_format import InputFormat, Window
 from boxwright.data.loading.loader import train_loader
 from boxwright.data.loading.sampler import BatchSampler
 from boxwright.data.masks import check_masks, decode_image_mask, decode_image_masks, render_record_masks
 from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData, Record
-from boxwright.data.synthetic.shapes import encode_mask as plain_run_lengths
-from boxwright.data.transforms.augment import Augmentation, View
+from boxwright.data.synthetic.shapes import encode_run_lengths
+from boxwright.data.transforms.augment import Augmentation
 from boxwright.ops.masks import decode_mask, encode_mask, to_json
 
 HEIGHT, WIDTH = 30, 40
 WHOLE = Window.whole(HEIGHT, WIDTH)
-PLAIN = View(WHOLE, (HEIGHT, WIDTH))
+PLAIN = Crop(WHOLE, (HEIGHT, WIDTH))
 
 
 def blob(seed: int = 0) -> Tensor:
@@ -51,8 +52,8 @@ def make_record(*segmentations: Any) -> Record:
     )
 
 
-def seen(segmentation: Any, view: View) -> Tensor:
-    return render_record_masks(make_record(segmentation), [0], view)[0]
+def seen(segmentation: Any, crop: Crop) -> Tensor:
+    return render_record_masks(make_record(segmentation), [0], crop)[0]
 
 
 def iou(first: Tensor, second: Tensor) -> float:
@@ -64,7 +65,7 @@ RECTANGLE = [[4.0, 6, 24, 6, 24, 21, 4, 21]]
 DIAMOND = [[12.0, 2, 26, 15, 12, 28, 1, 15], [30.0, 3, 39, 3, 39, 12]]
 """Of two parts."""
 COMPRESSED = to_json(encode_mask(blob()))
-PACKED = [COMPRESSED, plain_run_lengths(blob().numpy())]
+PACKED = [COMPRESSED, encode_run_lengths(blob().numpy())]
 EVERYTHING = [RECTANGLE, DIAMOND, *PACKED]
 
 
@@ -86,70 +87,70 @@ def test_a_polygon_covers_its_pixels() -> None:
 @pytest.mark.parametrize("segmentation", EVERYTHING, ids=["rectangle", "diamond", "compressed", "numbers"])
 @pytest.mark.parametrize("flips", [(True, False), (False, True), (True, True)])
 def test_mirroring_mirrors_the_mask(segmentation: Any, flips: tuple[bool, bool]) -> None:
-    view = View(Window(3.0, 2.0, 33.0, 27.0), (50, 45))
+    crop = Crop(Window(3.0, 2.0, 33.0, 27.0), (50, 45))
     axes = [axis for axis, flipped in zip((1, 0), flips, strict=True) if flipped]
-    assert torch.equal(seen(segmentation, View(*view[:2], *flips)), seen(segmentation, view).flip(axes))
+    assert torch.equal(seen(segmentation, Crop(*crop[:2], *flips)), seen(segmentation, crop).flip(axes))
 
 
 def test_a_mirrored_mask_is_where_mirrored_pixels_are() -> None:
-    """Half pixels: the pixels of the image that the mask covers are those of the canvas."""
+    """Half pixels: the pixels of the image that the mask covers are those of the input."""
     image = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
     image[blob().numpy()] = 255
-    for window, canvas in ((WHOLE, (60, 80)), (Window(5.0, 3.0, 25.0, 23.0), (40, 40)), (WHOLE, (HEIGHT, WIDTH))):
-        view = View(window, canvas, flip_x=True)
-        assert iou(view.render(image)[0] > 127, seen(COMPRESSED, view)) > 0.97
+    for window, size in ((WHOLE, (60, 80)), (Window(5.0, 3.0, 25.0, 23.0), (40, 40)), (WHOLE, (HEIGHT, WIDTH))):
+        crop = Crop(window, size, flip_x=True)
+        assert iou(crop.render(image)[0] > 127, seen(COMPRESSED, crop)) > 0.97
 
 
-def test_a_canvas_twice_as_large() -> None:
-    double = View(WHOLE, (2 * HEIGHT, 2 * WIDTH))
+def test_an_input_twice_as_large() -> None:
+    double = Crop(WHOLE, (2 * HEIGHT, 2 * WIDTH))
     assert torch.equal(seen(COMPRESSED, double), blob().repeat_interleave(2, 0).repeat_interleave(2, 1))
     mask = torch.zeros(2 * HEIGHT, 2 * WIDTH, dtype=torch.bool)
     mask[12:42, 8:48] = True
     assert torch.equal(seen(RECTANGLE, double), mask)
 
 
-def test_a_canvas_half_as_large_shows_the_pixel_under_its_center() -> None:
-    # Centers of the canvas lie on the corners of pixels: the later one counts, as floor does.
-    assert torch.equal(seen(COMPRESSED, View(WHOLE, (HEIGHT // 2, WIDTH // 2))), blob()[1::2, 1::2])
+def test_an_input_half_as_large_shows_the_pixel_under_its_center() -> None:
+    # Centers of the input's pixels lie on the corners of pixels: the later one counts, as floor does.
+    assert torch.equal(seen(COMPRESSED, Crop(WHOLE, (HEIGHT // 2, WIDTH // 2))), blob()[1::2, 1::2])
     mask = torch.zeros(HEIGHT // 2, WIDTH // 2, dtype=torch.bool)
     mask[3:10, 2:12] = True
-    polygon = seen([[4.0, 6, 24, 6, 24, 20, 4, 20]], View(WHOLE, (HEIGHT // 2, WIDTH // 2)))
+    polygon = seen([[4.0, 6, 24, 6, 24, 20, 4, 20]], Crop(WHOLE, (HEIGHT // 2, WIDTH // 2)))
     assert torch.equal(polygon, mask)
 
 
 def test_a_crop_of_whole_pixels_is_a_part_of_the_mask() -> None:
-    view = View(Window(7.0, 4.0, 27.0, 24.0), (20, 20))
-    assert torch.equal(seen(COMPRESSED, view), blob()[4:24, 7:27])
-    assert torch.equal(seen(RECTANGLE, view), seen(RECTANGLE, PLAIN)[4:24, 7:27])
+    crop = Crop(Window(7.0, 4.0, 27.0, 24.0), (20, 20))
+    assert torch.equal(seen(COMPRESSED, crop), blob()[4:24, 7:27])
+    assert torch.equal(seen(RECTANGLE, crop), seen(RECTANGLE, PLAIN)[4:24, 7:27])
 
 
 @pytest.mark.parametrize("segmentation", EVERYTHING, ids=["rectangle", "diamond", "compressed", "numbers"])
-def test_an_image_on_a_larger_canvas_has_no_mask_around_it(segmentation: Any) -> None:
-    view = View(Window(-10.0, -5.0, 50.0, 45.0), (50, 60))
-    mask = seen(segmentation, view)
+def test_an_image_in_a_larger_input_has_no_mask_around_it(segmentation: Any) -> None:
+    crop = Crop(Window(-10.0, -5.0, 50.0, 45.0), (50, 60))
+    mask = seen(segmentation, crop)
     assert torch.equal(mask[5:35, 10:50], seen(segmentation, PLAIN))
     mask[5:35, 10:50] = False
     assert not mask.any()
 
 
 def test_a_polygon_beyond_the_image_ends_at_its_edge() -> None:
-    mask = seen([[-8.0, 5, 48, 5, 48, 40, -8, 40]], View(Window(-10.0, -5.0, 50.0, 45.0), (50, 60)))
+    mask = seen([[-8.0, 5, 48, 5, 48, 40, -8, 40]], Crop(Window(-10.0, -5.0, 50.0, 45.0), (50, 60)))
     assert mask[10:35, 10:50].all()
     assert mask.sum() == 25 * 40
 
 
-def test_random_views_agree_on_polygons_and_run_lengths() -> None:
+def test_random_crops_agree_on_polygons_and_run_lengths() -> None:
     """Of the same objects: the polygon's own pixels, packed."""
     packed = to_json(encode_mask(seen(DIAMOND, PLAIN)))
     rng = np.random.default_rng(0)
     for _ in range(50):
         corner = rng.uniform(-10, 5, 2)
         window = Window(*corner.tolist(), *(corner + rng.uniform(25, 45, 2)).tolist())
-        view = View(window, (128, 160), bool(rng.random() < 0.5), bool(rng.random() < 0.5))
-        assert iou(seen(DIAMOND, view), seen(packed, view)) > 0.9
+        crop = Crop(window, (128, 160), bool(rng.random() < 0.5), bool(rng.random() < 0.5))
+        assert iou(seen(DIAMOND, crop), seen(packed, crop)) > 0.9
 
 
-def test_chosen_objects_in_their_order_whatever_their_kind() -> None:
+def test_some_objects_in_their_order_whatever_their_kind() -> None:
     record = make_record(*EVERYTHING)
     masks = render_record_masks(record, [3, 0, 1], PLAIN)
     assert torch.equal(masks, torch.stack([seen(EVERYTHING[i], PLAIN) for i in (3, 0, 1)]))
@@ -172,7 +173,7 @@ def triangle(annotation: dict[str, Any]) -> list[list[float]]:
 
 
 class TestChecking:
-    """What is wrong with a file is said in one line, and only where masks are wanted."""
+    """A fault of a file is one line, and only where masks are needed."""
 
     @pytest.mark.parametrize(
         ("segmentation", "message"),
@@ -268,9 +269,9 @@ def test_polygons_and_run_lengths_of_real_objects_agree(real_data: Callable[[str
     for first, second in list(zip(polygons.records, exact.records, strict=True))[:6]:
         corner = rng.uniform(0, 0.4, 2) * (first.width, first.height)
         stop = corner + 0.6 * np.array([first.width, first.height])
-        view = View(Window(*corner.tolist(), *stop.tolist()), (512, 512), flip_x=True)
+        crop = Crop(Window(*corner.tolist(), *stop.tolist()), (512, 512), flip_x=True)
         chosen = list(range(len(first.labels)))
-        a, b = render_record_masks(first, chosen, view), render_record_masks(second, chosen, view)
+        a, b = render_record_masks(first, chosen, crop), render_record_masks(second, chosen, crop)
         union = (a | b).sum((1, 2))
         overlaps += ((a & b).sum((1, 2)) / union)[union > 200].tolist()
     assert len(overlaps) > 50

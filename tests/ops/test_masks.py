@@ -9,7 +9,7 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from boxwright.data.synthetic.shapes import encode_mask as plain_run_lengths
+from boxwright.data.synthetic.shapes import encode_run_lengths
 from boxwright.ops.masks import decode_mask, encode_mask, mask_box, rasterize, run_lengths, to_json
 
 
@@ -22,7 +22,7 @@ def test_masks_survive_packing_and_are_pycocotools(seed: int) -> None:
     assert rle == coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
     assert torch.equal(decode_mask(rle), torch.from_numpy(mask))
     # As a file has them: as text, or as numbers.
-    text, plain = json.loads(json.dumps(to_json(rle))), plain_run_lengths(mask)
+    text, plain = json.loads(json.dumps(to_json(rle))), encode_run_lengths(mask)
     assert torch.equal(decode_mask(text), torch.from_numpy(mask))
     assert torch.equal(decode_mask(plain), torch.from_numpy(mask))
     assert run_lengths(rle["counts"]) == run_lengths(text["counts"]) == plain["counts"]
@@ -57,5 +57,5 @@ def test_the_box_of_a_mask() -> None:
     mask = torch.zeros(20, 30, dtype=torch.bool)
     assert mask_box(encode_mask(mask)) == (0, 0, 0, 0)
     mask[4:9, 7:29] = True
-    for rle in (encode_mask(mask), to_json(encode_mask(mask)), plain_run_lengths(mask.numpy())):
+    for rle in (encode_mask(mask), to_json(encode_mask(mask)), encode_run_lengths(mask.numpy())):
         assert mask_box(rle) == (7, 4, 29, 9)

@@ -24,7 +24,7 @@ from torchvision.transforms.v2 import functional as F
 from boxwright.data.input_format import InputFormat, Window
 
 ImageLike = str | Path | Image.Image | npt.NDArray[Any] | Tensor
-"""What ``as_rgb`` makes an image of."""
+"""The forms of an image that ``as_rgb`` takes."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,15 +35,15 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns an image upright, by its EXIF orientation (TIFF 6.0, tag 274); 1 is upright already."""
+"""Operations that turn an image upright, by its EXIF orientation (TIFF 6.0, tag 274); 1 is upright already."""
 
 _SIDES_SWAP = (5, 6, 7, 8)
 
 
 def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
-    """The image in a file as RGB, upright.
+    """Read the image in a file as RGB, upright.
 
-    The EXIF orientation is applied. Transparent pixels are laid on black, like the canvas around an image.
+    The EXIF orientation is applied. Transparent pixels are laid on black, like the padding around an image.
     Pixels of 16 bits are scaled to 8 over their full range. Of an animation, the first frame counts.
 
     Raises:
@@ -56,7 +56,7 @@ def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """(height, width) of the image in a file after its EXIF rotation; reads the header only.
+    """Return (height, width) of the image in a file after its EXIF rotation; read the header only.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -67,7 +67,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
 
 
 def check_image(path: Path | str) -> tuple[int, int]:
-    """Like ``image_size``, but decodes the whole file, so that a truncated one is found.
+    """Return ``image_size`` of a file that is decoded as a whole, so that a truncated one is found.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -83,7 +83,7 @@ def check_image(path: Path | str) -> tuple[int, int]:
 
 
 def as_rgb(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
-    """An image in any of the usual forms as RGB, upright.
+    """Convert an image in any of the usual forms to RGB, upright.
 
     Args:
         image: a file's path; a PIL image of any mode (its EXIF orientation is applied, as for a file); an
@@ -113,25 +113,25 @@ def resample(
     width: int,
     fill: tuple[int, int, int] = (0, 0, 0),
 ) -> UInt8[Tensor, "3 {height} {width}"]:
-    """Make a canvas of ``height`` x ``width`` pixels from a window of an image; the only resize there is.
+    """Resize a window of an image to ``height`` x ``width`` pixels; the only resize there is.
 
     Bilinear with antialiasing. A whole image is exactly resized, and a window inside it with whole numbers for
-    edges is exactly cropped and resized. Of another window everything lies within a pixel of the canvas from where
-    it belongs: pixels of the image that it cuts are resized whole, then cut off on the canvas.
+    edges is exactly cropped and resized. Of another window everything lies within a pixel of the result from its exact
+    position: pixels of the image that it cuts are resized whole, then cut off in the result.
 
     Args:
         image: RGB.
-        window: what becomes the canvas.
-        height: of the canvas.
-        width: of the canvas.
-        fill: RGB of the canvas where the window lies outside the image.
+        window: the part of the image.
+        height: of the result.
+        width: of the result.
+        fill: RGB of the result where the window lies outside the image.
 
     Raises:
         ValueError: the window has no area or does not overlap the image.
     """
     x1, y1, x2, y2 = map(float, window)
-    rows, resized_height, kept_rows, canvas_rows = _overlap(y1, y2, image.shape[0], height)
-    columns, resized_width, kept_columns, canvas_columns = _overlap(x1, x2, image.shape[1], width)
+    rows, resized_height, kept_rows, input_rows = _overlap(y1, y2, image.shape[0], height)
+    columns, resized_width, kept_columns, input_columns = _overlap(x1, x2, image.shape[1], width)
     part = np.require(image[rows, columns], requirements=["C", "W"])
     resized = F.resize(
         torch.from_numpy(part).permute(2, 0, 1),  # h w c -> c h w, in channels-last memory: the fast path
@@ -139,13 +139,13 @@ def resample(
         interpolation=InterpolationMode.BILINEAR,
         antialias=True,
     )
-    canvas = torch.tensor(fill, dtype=torch.uint8).repeat(height, width, 1)
-    canvas[canvas_rows, canvas_columns] = resized[:, kept_rows, kept_columns].permute(1, 2, 0)
-    return canvas.permute(2, 0, 1)
+    pixels = torch.tensor(fill, dtype=torch.uint8).repeat(height, width, 1)
+    pixels[input_rows, input_columns] = resized[:, kept_rows, kept_columns].permute(1, 2, 0)
+    return pixels.permute(2, 0, 1)
 
 
 def normalize(images: UInt8[Tensor, "*b 3 h w"], input_format: InputFormat) -> Float32[Tensor, "*b 3 h w"]:
-    """Bytes to what the network reads: ``(x / 255 - mean) / std``."""
+    """Normalize bytes for the network: ``(x / 255 - mean) / std``."""
     pixels = images.float() / 255
     if any(input_format.mean):
         pixels = pixels - pixels.new_tensor(input_format.mean)[:, None, None]
@@ -156,7 +156,7 @@ def normalize(images: UInt8[Tensor, "*b 3 h w"], input_format: InputFormat) -> F
 
 @contextmanager
 def _opened(path: Path | str) -> Iterator[Image.Image]:
-    """An open image; whatever goes wrong while it is used becomes one line that names the file."""
+    """Open an image; any error while it is used becomes one line that names the file."""
     try:
         with Image.open(path) as image:
             yield image
@@ -211,7 +211,7 @@ def _gray_16_to_8(gray: npt.NDArray[Any]) -> UInt8[np.ndarray, "h w"]:
 
 
 def _channels_last(image: npt.NDArray[Any] | Tensor) -> npt.NDArray[Any]:
-    """An array (h, w) or (h, w, c), from such an array or from a tensor (h, w) or (c, h, w)."""
+    """Return an array (h, w) or (h, w, c), from such an array or from a tensor (h, w) or (c, h, w)."""
     if isinstance(image, Tensor):
         image = image.detach().cpu()
         pixels = (image.float() if image.is_floating_point() else image).numpy()  # NumPy has no bfloat16
@@ -253,20 +253,20 @@ def _three_channels(pixels: npt.NDArray[np.uint8]) -> UInt8[np.ndarray, "h w 3"]
     return np.ascontiguousarray(pixels)
 
 
-def _overlap(start: float, stop: float, size: int, canvas_size: int) -> tuple[slice, int, slice, slice]:
-    """Where one side of a window meets an image's side of ``size``.
+def _overlap(start: float, stop: float, size: int, input_size: int) -> tuple[slice, int, slice, slice]:
+    """Find the part of an image's side of ``size`` that one side of a window shows.
 
     Returns:
-        Pixels of the image, the number that they are resized to, which of those are kept, and their places.
+        Pixels of the image, the number that they are resized to, the range of those that is kept, and their positions.
     """
     if not (start < stop and start < size and stop > 0):
         raise ValueError(f"the window {start:g} to {stop:g} has no part of an image's side of {size} pixels")
     low, high = max(start, 0.0), min(stop, float(size))
     first = min(int(low), size - 1)
     last = max(math.ceil(high), first + 1)
-    scale = canvas_size / (stop - start)
-    canvas_first = min(int((low - start) * scale + 0.5), canvas_size - 1)
-    canvas_last = min(max(int((high - start) * scale + 0.5), canvas_first + 1), canvas_size)
+    scale = input_size / (stop - start)
+    input_first = min(int((low - start) * scale + 0.5), input_size - 1)
+    input_last = min(max(int((high - start) * scale + 0.5), input_first + 1), input_size)
     before, after = (int(length * scale + 0.5) for length in (low - first, last - high))
-    end = before + canvas_last - canvas_first
-    return slice(first, last), end + after, slice(before, end), slice(canvas_first, canvas_last)
+    end = before + input_last - input_first
+    return slice(first, last), end + after, slice(before, end), slice(input_first, input_last)

@@ -1,4 +1,4 @@
-"""What a network wants its images to look like: the size of their canvases, what those show, and colors."""
+"""Format of network inputs: their size, the part of an image that they show, and their colors."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Literal, NamedTuple, get_args
 
 Resize = Literal["square", "shortest_side", "center_crop"]
 
-CENTER_SHARE = 0.875
-"""Side of the central square, as a share of an image's shortest side: 224 pixels of 256."""
+CENTER_FRACTION = 0.875
+"""Side of the central square, as a fraction of an image's shortest side: 224 pixels of 256."""
 
 
 class Window(NamedTuple):
-    """The part of an image that becomes the network's canvas, in pixels of the image.
+    """The part of an image that becomes the network input, in pixels of the image.
 
-    It may reach outside the image: that part of the canvas is filled.
+    It may reach outside the image: that part of the network input is filled.
     """
 
     x1: float
@@ -24,25 +24,25 @@ class Window(NamedTuple):
 
     @classmethod
     def whole(cls, height: int, width: int) -> Window:
-        """The window that is all of an image of this size."""
+        """Return the window that is all of an image of this size."""
         return cls(0.0, 0.0, float(width), float(height))
 
 
 class ResizeRule(NamedTuple):
-    """From the size of an image to that of its canvas, in pixels.
+    """The way from the size of an image to that of its network input, in pixels.
 
     Args:
-        image_size: side of a square canvas, or the shortest side of one that keeps the aspect ratio.
+        image_size: side of a square input, or the shortest side of one that keeps the aspect ratio.
         resize: a square of the whole image, the whole image in its own shape, or a square of its middle.
-        max_size: longest side of a canvas that keeps the aspect ratio; for a longer one, both sides shrink.
+        max_size: longest side of an input that keeps the aspect ratio; for a longer one, both sides become smaller.
     """
 
     image_size: int
     resize: Resize = "square"
     max_size: int | None = None
 
-    def canvas(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of the canvas for an image, or a part of one, of this size.
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) of the network input for an image, or a part of one, of this size.
 
         **Source**: the sizes of facebookresearch/detr 29901c5 (``get_size_with_aspect_ratio``). Hence the longest
         side is rounded down, and may exceed ``max_size`` by what rounding the shortest adds to it. Differs where the
@@ -60,14 +60,14 @@ class ResizeRule(NamedTuple):
         return (shortest, longest) if height <= width else (longest, shortest)
 
     def window(self, height: int, width: int) -> Window:
-        """What the canvas shows of an image of this size, without chance.
+        """Return the part of an image of this size that evaluation shows.
 
         **Source**: of ``center_crop``, torchvision's ``Resize(256)``, then ``CenterCrop(224)``. Differs in the
-        rounding: edges are whole pixels of the image, within one of them and one of the canvas from theirs.
+        rounding: edges are whole pixels of the image, within one of them and one of the input from theirs.
         """
         if self.resize != "center_crop":
             return Window.whole(height, width)
-        shown = CENTER_SHARE * min(height, width)
+        shown = CENTER_FRACTION * min(height, width)
         side = max(1, round(shown))
         top, left = (min(round((length - shown) / 2), length - side) for length in (height, width))
         return Window(float(left), float(top), float(left + side), float(top + side))
@@ -75,18 +75,18 @@ class ResizeRule(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class InputFormat:
-    """What a network wants its images to look like; stored with the model.
+    """Format of a network's inputs; stored with the model.
 
     Args:
-        image_size: in pixels; side of the network's input where that is square, and then a multiple of 32; else the
-            shortest side of an image's canvas.
+        image_size: in pixels; side of the network input where that is square, and then a multiple of 32; else the
+            shortest side of an image's input.
         resize: ``square`` stretches every image to the same square; ``shortest_side`` keeps the aspect ratio, and
             images of one training batch are padded to the largest; ``center_crop``, for classifiers, shows the
             central square, whose side is 0.875 of the image's shortest.
-        max_size: with ``shortest_side``, longest side of a canvas in pixels; images that would be longer become
+        max_size: with ``shortest_side``, longest side of an input in pixels; images that would be longer become
             smaller on both sides.
-        mean: taken off each channel, RGB with values in [0, 1].
-        std: what each channel is divided by after that.
+        mean: subtracted from each channel, RGB with values in [0, 1].
+        std: divisor of each channel after that.
     """
 
     image_size: int = 640
@@ -110,16 +110,16 @@ class InputFormat:
                 f"they are {self.mean} and {self.std}"
             )
 
-    def canvas(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of the canvas for an image of this size; of nothing else, so that batches do not matter."""
-        return self.resize_rule(self.image_size).canvas(height, width)
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) of the network input for an image of this size, whatever else is in the batch."""
+        return self.resize_rule(self.image_size).input_size(height, width)
 
     def window(self, height: int, width: int) -> Window:
-        """What that canvas shows of the image."""
+        """Return the part of an image of this size that its network input shows."""
         return self.resize_rule(self.image_size).window(height, width)
 
     def resize_rule(self, image_size: int) -> ResizeRule:
-        """The same format at another image size; ``max_size`` changes with it."""
+        """Return the rule of this format at another image size; ``max_size`` changes with it."""
         max_size = None if self.max_size is None else round(self.max_size * image_size / self.image_size)
         return ResizeRule(image_size, self.resize, max_size)
 

@@ -1,4 +1,4 @@
-"""The masks of an image's objects, as a view of the image shows them; and whether a data set has them."""
+"""Masks of an image's objects, rendered for a crop of the image, and checks of a data set's masks."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from boxwright.data.crop import Crop
 from boxwright.data.input_format import Window
 from boxwright.data.mask_file import run_lengths_of
 from boxwright.data.records import DetectionData, Record
-from boxwright.data.transforms.augment import View
 from boxwright.ops.masks import decode_mask, mask_box, rasterize, run_lengths
 from boxwright.structures import RLE
 
 FARTHEST = 10
-"""Where polygons may have points, in sides of the image from its own: a slip of the pen, not of the unit."""
+"""Limit to the points of polygons, in sides of the image beyond its own: more is a mistake of the unit."""
 
 
 class _BrokenError(ValueError):
-    """What is wrong with one segmentation; the caller adds whose it is."""
+    """The fault of one segmentation; the caller adds the object."""
 
 
 class _Tile(NamedTuple):
-    """The part of a canvas that has all of an object; nothing is mirrored yet."""
+    """The part of a network input that has all of an object, before mirroring."""
 
     mask: Bool[Tensor, "rows columns"]
     top: int
@@ -36,21 +36,21 @@ class _Tile(NamedTuple):
 
 
 class _Grid(NamedTuple):
-    """The pixel of an image under the center of every row and column of a canvas, also outside the image."""
+    """The pixel of an image under the center of each row and column of a network input, also outside the image."""
 
     rows: Int64[np.ndarray, " height"]
     columns: Int64[np.ndarray, " width"]
 
     @classmethod
-    def of(cls, view: View) -> _Grid:
-        x1, y1, x2, y2 = view.window
-        height, width = view.canvas
+    def of(cls, crop: Crop) -> _Grid:
+        x1, y1, x2, y2 = crop.window
+        height, width = crop.input_size
         rows = y1 + (np.arange(height) + 0.5) * ((y2 - y1) / height)
         columns = x1 + (np.arange(width) + 0.5) * ((x2 - x1) / width)
         return cls(np.floor(rows).astype(np.int64), np.floor(columns).astype(np.int64))
 
     def part(self, x1: int, y1: int, x2: int, y2: int) -> tuple[int, int, int, int]:
-        """The corners, on the canvas, of what it shows of a part of the image."""
+        """Return the corners, in pixels of the network input, of a part of the image."""
         left, right = np.searchsorted(self.columns, (x1, x2)).tolist()
         top, bottom = np.searchsorted(self.rows, (y1, y2)).tolist()
         return left, top, right, bottom
@@ -59,69 +59,80 @@ class _Grid(NamedTuple):
 _NO_TILE = _Tile(torch.zeros(0, 0, dtype=torch.bool), 0, 0)
 
 
-def render_record_masks(record: Record, chosen: Sequence[int], view: View) -> Bool[Tensor, "n h w"]:
-    """Masks of some of an image's objects on the canvas of a view.
+def render_record_masks(record: Record, indices: Sequence[int], crop: Crop) -> Bool[Tensor, "n h w"]:
+    """Render masks of some of an image's objects for a crop.
 
-    Polygons are moved with the view and rasterized on the canvas: they lose nothing. Of run lengths, a pixel of the
-    canvas shows the pixel of the image in which its center lies. Mirroring mirrors the mask. There is no object
-    outside of the image.
+    Polygons are moved with the crop and rasterized at the input size: they lose nothing. Of run lengths, a pixel of
+    the network input shows the pixel of the image in which its center lies. Mirroring mirrors the mask. There is no
+    object outside of the image.
 
     Args:
         record: the image and its objects.
-        chosen: which objects, by their places in the record.
-        view: what the canvas shows.
+        indices: of the objects in the record.
+        crop: the part of the image, and its size.
 
     Raises:
         FileNotFoundError: a mask is in a file that is not there.
-        ValueError: one of them has no segmentation, or its file cannot be used.
+        ValueError: one of them has no segmentation, or its file cannot be read.
     """
-    given = record.segmentations or (None,) * len(record.labels)
-    for place in chosen:
-        if not given[place]:
-            raise ValueError(f"{_name(record, place)} has no segmentation, and no mask can be made of it")
-    height, width = view.canvas
-    grid = _Grid.of(view)
-    masks = torch.zeros(len(chosen), height, width, dtype=torch.bool)
-    # Object by object: most are much smaller than the canvas, and all the rest of it need not be touched.
-    for mask, place in zip(masks, chosen, strict=True):
-        segmentation: Any = run_lengths_of(given[place])
+    segmentations = record.segmentations or (None,) * len(record.labels)
+    for index in indices:
+        if not segmentations[index]:
+            raise ValueError(f"{_name(record, index)} has no segmentation, and no mask can be made of it")
+    height, width = crop.input_size
+    grid = _Grid.of(crop)
+    masks = torch.zeros(len(indices), height, width, dtype=torch.bool)
+    # Object by object: most are much smaller than the input, and all the rest of it need not be touched.
+    for mask, index in zip(masks, indices, strict=True):
+        segmentation: Any = run_lengths_of(segmentations[index])
         polygons = isinstance(segmentation, list)
         tile, top, left = (
-            _polygon_tile(segmentation, record, view, grid) if polygons else _sampled_tile(segmentation, grid)
+            _polygon_tile(segmentation, record, crop, grid) if polygons else _sampled_tile(segmentation, grid)
         )
         own_height, own_width = tile.shape
-        axes = [axis for axis, flipped in ((0, view.flip_y), (1, view.flip_x)) if flipped]
-        top = height - top - own_height if view.flip_y else top
-        left = width - left - own_width if view.flip_x else left
+        axes = [axis for axis, flipped in ((0, crop.flip_y), (1, crop.flip_x)) if flipped]
+        top = height - top - own_height if crop.flip_y else top
+        left = width - left - own_width if crop.flip_x else left
         mask[top : top + own_height, left : left + own_width] = tile.flip(axes) if axes else tile
     return masks
 
 
+def render_mask_arrays(masks: Bool[np.ndarray, "n h w"], crop: Crop) -> Bool[Tensor, "n height width"]:
+    """Render masks in pixels of the image for a crop, as ``render_record_masks`` renders run lengths."""
+    grid = _Grid.of(crop)
+    height, width = masks.shape[1:]
+    rows, columns = grid.rows.clip(0, height - 1), grid.columns.clip(0, width - 1)
+    inside = (rows == grid.rows)[:, None] & (columns == grid.columns)
+    rendered = torch.from_numpy(masks[:, rows[:, None], columns] & inside)
+    axes = [axis for axis, flipped in ((1, crop.flip_y), (2, crop.flip_x)) if flipped]
+    return rendered.flip(axes) if axes else rendered
+
+
 def decode_image_masks(record: Record) -> Bool[Tensor, "n h w"]:
-    """Masks of all objects of an image, in its own pixels; empty ones where the file has none."""
+    """Return masks of all objects of an image, in its own pixels; empty ones where the file has none."""
     masks = torch.zeros(len(record.labels), record.height, record.width, dtype=torch.bool)
-    for place, segmentation in enumerate(record.segmentations):
+    for index, segmentation in enumerate(record.segmentations):
         if segmentation:
-            masks[place] = decode_image_mask(record, place)
+            masks[index] = decode_image_mask(record, index)
     return masks
 
 
-def decode_image_mask(record: Record, place: int) -> Bool[Tensor, "h w"]:
-    """The mask of one object of an image that has one, in the image's own pixels.
+def decode_image_mask(record: Record, index: int) -> Bool[Tensor, "h w"]:
+    """Return the mask of one object of an image that has one, in the image's own pixels.
 
     Args:
         record: the image and its objects.
-        place: of the object in the record.
+        index: of the object in the record.
     """
-    whole = View(Window.whole(record.height, record.width), (record.height, record.width))
-    return render_record_masks(record, [place], whole)[0]
+    whole = Crop(Window.whole(record.height, record.width), (record.height, record.width))
+    return render_record_masks(record, [index], whole)[0]
 
 
 def check_masks(data: DetectionData, *, crowds: bool = False) -> None:
-    """Make sure that every object has a mask that can be used; those in files are read, once and for all.
+    """Check that every object has a valid mask; those in files are read, once and for all.
 
     Args:
-        data: what a detector with masks is trained on, or measured on.
+        data: images that a detector with masks is trained on, or measured on.
         crowds: also the crowd regions, which are measured with, but not trained on.
 
     Raises:
@@ -129,19 +140,19 @@ def check_masks(data: DetectionData, *, crowds: bool = False) -> None:
     """
     missing, first, total = 0, "", 0
     for record in data.records:
-        given = record.segmentations or (None,) * len(record.labels)
-        for place, segmentation in enumerate(given):
-            if record.crowd[place] and not crowds:
+        segmentations = record.segmentations or (None,) * len(record.labels)
+        for index, segmentation in enumerate(segmentations):
+            if record.crowd[index] and not crowds:
                 continue
             total += 1
             if not segmentation:
-                missing, first = missing + 1, first or _name(record, place)
+                missing, first = missing + 1, first or _name(record, index)
                 continue
             try:
-                _check(segmentation, record, record.bbox_xywh[place].tolist())
+                _check(segmentation, record, record.bbox_xywh[index].tolist())
             except _BrokenError as error:
                 raise ValueError(
-                    f"{data.source}: {_name(record, place)}: {error}; correct it or delete the annotation"
+                    f"{data.source}: {_name(record, index)}: {error}; correct it or delete the annotation"
                 ) from None
     if missing:
         raise ValueError(
@@ -150,8 +161,8 @@ def check_masks(data: DetectionData, *, crowds: bool = False) -> None:
         )
 
 
-def _name(record: Record, place: int) -> str:
-    return f"annotation {record.annotation_ids[place]} of image {record.path.name!r}"
+def _name(record: Record, index: int) -> str:
+    return f"annotation {record.annotation_ids[index]} of image {record.path.name!r}"
 
 
 def _check(segmentation: Any, record: Record, bbox: list[float]) -> None:
@@ -186,7 +197,7 @@ def _check_polygon(part: Any, record: Record) -> None:
 
 
 def _check_where(polygons: list[list[int | float]], record: Record, bbox: list[float]) -> None:
-    """By the boxes around the polygons: nothing is rasterized, and those smaller than a pixel are no exception."""
+    """Check positions by the boxes around the polygons; nothing is rasterized, so they may be smaller than a pixel."""
     boxes = [(min(part[0::2]), min(part[1::2]), max(part[0::2]), max(part[1::2])) for part in polygons]
     if not any(x2 >= 0 and y2 >= 0 and x1 < record.width and y1 < record.height for x1, y1, x2, y2 in boxes):
         raise _BrokenError(
@@ -229,9 +240,9 @@ def _check_run_lengths(segmentation: Any, record: Record) -> None:
         )
 
 
-def _polygon_tile(polygons: list[Any], record: Record, view: View, grid: _Grid) -> _Tile:
-    x1, y1, x2, y2 = view.window
-    height, width = view.canvas
+def _polygon_tile(polygons: list[Any], record: Record, crop: Crop, grid: _Grid) -> _Tile:
+    x1, y1, x2, y2 = crop.window
+    height, width = crop.input_size
     scale = np.array([width / (x2 - x1), height / (y2 - y1)])
     parts = [(np.array(polygon).reshape(-1, 2) - (x1, y1)) * scale for polygon in polygons]
     points = np.concatenate(parts)
@@ -241,7 +252,7 @@ def _polygon_tile(polygons: list[Any], record: Record, view: View, grid: _Grid) 
     right, bottom = min(right, int(high[0])), min(bottom, int(high[1]))
     if top >= bottom or left >= right:
         return _NO_TILE
-    # On the whole canvas: moved to the tile, points between two pixels would be rounded to the other one.
+    # At the whole input size: moved to the tile, points between two pixels would be rounded to the other one.
     whole = decode_mask(rasterize([part.ravel().tolist() for part in parts], height, width))
     return _Tile(whole[top:bottom, left:right], top, left)
 

@@ -116,20 +116,20 @@ def test_eval_batches_by_hand(data: DetectionData) -> None:
 
 KEPT = InputFormat(image_size=64, resize="shortest_side", max_size=96, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 # Images of 60, 70, ... 110 x 100 pixels.
-CANVASES = [(58, 96), (64, 91), (64, 80), (64, 71), (64, 64), (70, 64)]
+INPUT_SIZES = [(58, 96), (64, 91), (64, 80), (64, 71), (64, 64), (70, 64)]
 
 
-def test_eval_batches_have_equal_canvases(data: DetectionData) -> None:
+def test_eval_batches_have_equal_input_sizes(data: DetectionData) -> None:
     """TRAPS 22: no prediction may depend on padding."""
     twice = DetectionData(data.records * 2, data.categories, data.source)
     batches = list(eval_loader(twice, input_format=KEPT, batch_size=4))
     assert [batch.image_ids for batch in batches] == [[100 + i] * 2 for i in range(6)]
-    for batch, canvas, one in zip(batches, CANVASES, data.records, strict=True):
+    for batch, size, one in zip(batches, INPUT_SIZES, data.records, strict=True):
         assert batch.padding_mask is None
-        expected = resample(one.read(), Window.whole(one.height, one.width), *canvas)
+        expected = resample(one.read(), Window.whole(one.height, one.width), *size)
         assert torch.equal(batch.images, normalize(expected, KEPT).expand(2, -1, -1, -1))
-        assert batch.sizes == [ImageSize(one.height, one.width, *canvas)] * 2
-        assert {targets.size for targets in batch.targets} == {canvas}
+        assert batch.sizes == [ImageSize(one.height, one.width, *size)] * 2
+        assert {targets.size for targets in batch.targets} == {size}
     in_singles = eval_loader(data, input_format=KEPT, batch_size=1)
     assert [batch.image_ids for batch in in_singles] == [[100 + i] for i in range(6)]
 
@@ -144,9 +144,9 @@ def test_training_batches_are_padded_after_normalizing(data: DetectionData) -> N
     assert batch.images.shape == (6, 3, 70, 96)
     assert batch.padding_mask is not None
     for i, image_id in enumerate(batch.image_ids):
-        one, (height, width) = data.records[image_id - 100], CANVASES[image_id - 100]
-        canvas = resample(one.read(), Window.whole(one.height, one.width), height, width)
-        assert torch.equal(batch.images[i, :, :height, :width], normalize(canvas, KEPT))
+        one, (height, width) = data.records[image_id - 100], INPUT_SIZES[image_id - 100]
+        pixels = resample(one.read(), Window.whole(one.height, one.width), height, width)
+        assert torch.equal(batch.images[i, :, :height, :width], normalize(pixels, KEPT))
         expected = torch.ones(70, 96, dtype=torch.bool)
         expected[:height, :width] = False
         assert torch.equal(batch.padding_mask[i], expected)
@@ -158,7 +158,7 @@ def test_training_batches_are_padded_after_normalizing(data: DetectionData) -> N
         torch.testing.assert_close(batch.targets[i].boxes, boxes * scale)
 
 
-def test_training_batches_of_one_canvas_have_no_mask(data: DetectionData) -> None:
+def test_training_batches_of_one_input_size_have_no_mask(data: DetectionData) -> None:
     square = DetectionData((data.records[4],) * 6, data.categories, data.source)
     loader = train_loader(
         square, augmentation=PLAIN, input_format=KEPT, sampler=sampler(num_steps=2, image_sizes=(64,))
@@ -203,9 +203,9 @@ def test_a_sample_depends_on_seed_epoch_and_image_only(data: DetectionData) -> N
     key = SampleKey(4, 1, 64)
     assert draw(3, key) == draw(3, key) == draw(3, key, cache_bytes=10**6)
     assert len({draw(3, key), draw(4, key), draw(3, key._replace(epoch=2))}) == 3
-    light = TrainSet(data, augmentation=Augmentation(flip=0.0), input_format=FORMAT, seed=3)[key._replace(light=True)]
+    weak = TrainSet(data, augmentation=Augmentation(flip=0.0), input_format=FORMAT, seed=3)[key._replace(light=True)]
     plain = resample(data.records[4].read(), Window.whole(100, 100), 64, 64)
-    assert torch.equal(light.image, plain)
+    assert torch.equal(weak.image, plain)
 
 
 def test_workers_and_resuming_change_nothing(data: DetectionData) -> None:

@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from boxwright.data.open import open_data
 from boxwright.data.synthetic.scenes import CLASSES, LEAST_VISIBLE, paint_scene, signed_distance
-from boxwright.data.synthetic.shapes import MARKER, draw_data_set, encode_mask
+from boxwright.data.synthetic.shapes import MARKER, draw_data_set, encode_run_lengths
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +191,6 @@ def test_run_lengths_against_pycocotools() -> None:
     rng = np.random.default_rng(0)
     for share in (0.0, 0.1, 0.5, 0.9, 1.0):
         mask = rng.random((13, 7)) < share
-        encoded = encode_mask(mask)
+        encoded = encode_run_lengths(mask)
         assert sum(encoded["counts"]) == mask.size
         assert np.array_equal(decode(encoded), mask)

@@ -10,9 +10,10 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from boxwright.data.crop import Crop
 from boxwright.data.images import resample
 from boxwright.data.input_format import ResizeRule, Window
-from boxwright.data.transforms.augment import Augmentation, Augmented, View, cropped, zoom_out_window
+from boxwright.data.transforms.augment import Augmentation, Augmented, random_iou_crop, zoom_out_window
 
 HEIGHT, WIDTH = 150, 210
 BOXES = np.array([[20, 30, 90, 120], [100, 10, 130, 40], [5, 5, 14, 12], [60, 60, 205, 145]], dtype=np.float32)
@@ -34,9 +35,9 @@ def painted(box: np.ndarray, height: int = HEIGHT, width: int = WIDTH) -> np.nda
     return image
 
 
-def red_box(canvas: torch.Tensor) -> np.ndarray:
-    """The box of what is more red than not."""
-    rows, columns = np.nonzero((canvas[0].int() - canvas[1].int()).numpy() > 125)
+def red_box(pixels: torch.Tensor) -> np.ndarray:
+    """Return the box of the red pixels."""
+    rows, columns = np.nonzero((pixels[0].int() - pixels[1].int()).numpy() > 125)
     return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
 
 
@@ -52,31 +53,33 @@ def red_box(canvas: torch.Tensor) -> np.ndarray:
     ids=["flip", "vertical_flip", "zoom_out", "iou_crop", "all"],
 )
 def test_boxes_follow_pixels(options: dict[str, float]) -> None:
-    """The box of the red pixels on the canvas is the box that comes with it, for 300 random canvases."""
+    """The box of the red pixels in the input is the box that comes with it, for 300 random inputs."""
     augment = Augmentation(**{**PLAIN, **options})
     for seed in range(300):
         rng = np.random.default_rng(seed)
         corner = rng.integers(0, [WIDTH - 40, HEIGHT - 40])
         box = np.concatenate((corner, corner + rng.integers(20, 40, 2))).astype(np.float32)
         size = int(rng.choice([96, 160, 224]))
-        canvas, boxes, kept, _ = augment(painted(box), box[None], ResizeRule(size), rng)
-        assert canvas.shape == (3, size, size)
+        pixels, boxes, kept, _ = augment.augment_image(painted(box), box[None], ResizeRule(size), rng)
+        assert pixels.shape == (3, size, size)
         assert kept.tolist() == [0], "the only object's center is always shown"
-        assert np.abs(red_box(canvas) - boxes[0]).max() <= 1.5
+        assert np.abs(red_box(pixels) - boxes[0]).max() <= 1.5
 
 
 def test_nothing_switched_on_is_a_plain_resize() -> None:
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    canvas, boxes, kept, view = Augmentation(**PLAIN)(image, BOXES, ResizeRule(64), np.random.default_rng(1))
-    assert view == View(Window.whole(HEIGHT, WIDTH), (64, 64))
-    assert torch.equal(canvas, resample(image, Window.whole(HEIGHT, WIDTH), 64, 64))
+    pixels, boxes, kept, crop = Augmentation(**PLAIN).augment_image(
+        image, BOXES, ResizeRule(64), np.random.default_rng(1)
+    )
+    assert crop == Crop(Window.whole(HEIGHT, WIDTH), (64, 64))
+    assert torch.equal(pixels, resample(image, Window.whole(HEIGHT, WIDTH), 64, 64))
     assert np.allclose(boxes, BOXES * np.array([64 / WIDTH, 64 / HEIGHT] * 2), atol=1e-4)
     assert kept.tolist() == [0, 1, 2, 3]
 
 
 def test_flips_are_exact_mirrors() -> None:
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    plain = View(Window.whole(HEIGHT, WIDTH), (48, 64))
+    plain = Crop(Window.whole(HEIGHT, WIDTH), (48, 64))
     mirrored = plain._replace(flip_x=True)
     upside_down = plain._replace(flip_y=True)
     assert torch.equal(mirrored.render(image), plain.render(image).flip(2))
@@ -87,12 +90,14 @@ def test_flips_are_exact_mirrors() -> None:
 
 
 def test_boxes_are_clipped_and_tiny_ones_dropped() -> None:
-    """At an eighth of its size, a box of 9 x 7 pixels has a side below one pixel of the canvas."""
+    """At an eighth of its size, a box of 9 x 7 pixels has a side below one pixel of the input."""
     size = 32
     augment = Augmentation(**{**PLAIN, "iou_crop": 1.0})
     dropped = 0
     for seed in range(200):
-        _, boxes, kept, _ = augment(painted(BOXES[0]), BOXES, ResizeRule(size), np.random.default_rng(seed))
+        _, boxes, kept, _ = augment.augment_image(
+            painted(BOXES[0]), BOXES, ResizeRule(size), np.random.default_rng(seed)
+        )
         assert boxes.min() >= 0
         assert boxes.max() <= size
         assert (boxes[:, 2:] - boxes[:, :2]).min() >= 1.0
@@ -100,18 +105,20 @@ def test_boxes_are_clipped_and_tiny_ones_dropped() -> None:
         assert kept.tolist() == sorted(kept.tolist())
         dropped += len(kept) < len(BOXES)
     assert dropped > 50
-    _, boxes, kept, _ = Augmentation(**PLAIN)(painted(BOXES[0]), BOXES, ResizeRule(20), np.random.default_rng(0))
+    _, boxes, kept, _ = Augmentation(**PLAIN).augment_image(
+        painted(BOXES[0]), BOXES, ResizeRule(20), np.random.default_rng(0)
+    )
     assert kept.tolist() == [0, 1, 3]
 
 
 def test_the_border_stays_black_and_everything_else_changes_color() -> None:
-    """A gray image has one color after any change; the border of the zoomed-out canvas keeps its own."""
+    """A gray image has one color after any change; the border of the zoomed-out image keeps its own."""
     augment = Augmentation(photometric=1.0, zoom_out=1.0, flip=0.5, vertical_flip=0.5)
     image = np.full((HEIGHT, WIDTH, 3), 130, dtype=np.uint8)
     with_border = 0
     for seed in range(100):
-        canvas = augment(image, BOXES, ResizeRule(96), np.random.default_rng(seed)).image.flatten(1)
-        colors = torch.unique(canvas, dim=1).T.tolist()
+        pixels = augment.augment_image(image, BOXES, ResizeRule(96), np.random.default_rng(seed)).image.flatten(1)
+        colors = torch.unique(pixels, dim=1).T.tolist()
         assert len(colors) <= 2
         with_border += [0, 0, 0] in colors
         assert any(min(color) > 40 for color in colors)
@@ -119,15 +126,17 @@ def test_the_border_stays_black_and_everything_else_changes_color() -> None:
     assert with_border > 50
 
 
-def test_light_only_mirrors() -> None:
+def test_without_strong_augmentation_it_only_mirrors() -> None:
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     augment = Augmentation(photometric=1.0, zoom_out=1.0, iou_crop=1.0)
     plain = resample(image, Window.whole(HEIGHT, WIDTH), 64, 64)
     mirrored = 0
     for seed in range(100):
-        canvas, _, kept, _ = augment(image, BOXES, ResizeRule(64), np.random.default_rng(seed), light=True)
-        flipped = not torch.equal(canvas, plain)
-        assert not flipped or torch.equal(canvas, plain.flip(2))
+        pixels, _, kept, _ = augment.augment_image(
+            image, BOXES, ResizeRule(64), np.random.default_rng(seed), is_strong=False
+        )
+        flipped = not torch.equal(pixels, plain)
+        assert not flipped or torch.equal(pixels, plain.flip(2))
         assert len(kept) == len(BOXES)
         mirrored += flipped
     assert 30 < mirrored < 70
@@ -139,7 +148,7 @@ def test_images_without_objects_are_augmented_like_all_others() -> None:
     whole = np.array([[0, 0, WIDTH, HEIGHT]], dtype=np.float32)
     empty, filled = (
         [
-            augment.draw_view(HEIGHT, WIDTH, boxes, ResizeRule(64), np.random.default_rng(seed))[0]
+            augment.draw_crop(HEIGHT, WIDTH, boxes, ResizeRule(64), np.random.default_rng(seed))[0]
             for seed in range(1000)
         ]
         for boxes in (NO_BOXES, whole)
@@ -148,11 +157,11 @@ def test_images_without_objects_are_augmented_like_all_others() -> None:
     areas = np.array([(x2 - x1) * (y2 - y1) for (x1, y1, x2, y2), *_ in empty]) / (WIDTH * HEIGHT)
     assert (areas < 1).mean() > 0.15, "cropped"
     assert (areas > 1).mean() > 0.3, "zoomed out"
-    assert np.mean([view.flip_x for view in empty]) == pytest.approx(0.5, abs=0.06)
+    assert np.mean([crop.flip_x for crop in empty]) == pytest.approx(0.5, abs=0.06)
 
     image = np.full((HEIGHT, WIDTH, 3), (180, 130, 70), dtype=np.uint8)
-    results = [augment(image, NO_BOXES, ResizeRule(32), np.random.default_rng(seed)) for seed in range(200)]
-    assert all(result.boxes.shape == (0, 4) and result.kept.shape == (0,) for result in results)
+    results = [augment.augment_image(image, NO_BOXES, ResizeRule(32), np.random.default_rng(seed)) for seed in range(200)]
+    assert all(result.boxes.shape == (0, 4) and result.indices.shape == (0,) for result in results)
     colors = {tuple(result.image.flatten(1).amax(1).tolist()) for result in results}
     assert len(colors) > 150
 
@@ -162,18 +171,18 @@ def test_the_seed_decides_everything() -> None:
     augment = Augmentation()
 
     def draw(seed: int) -> Augmented:
-        return augment(image, BOXES, ResizeRule(64), np.random.default_rng(seed))
+        return augment.augment_image(image, BOXES, ResizeRule(64), np.random.default_rng(seed))
 
     for seed in range(20):
         first, again, other = draw(seed), draw(seed), draw(seed + 1000)
         assert torch.equal(first.image, again.image)
         assert np.array_equal(first.boxes, again.boxes)
-        assert np.array_equal(first.kept, again.kept)
+        assert np.array_equal(first.indices, again.indices)
         assert not torch.equal(first.image, other.image)
 
 
 def test_zoom_out_is_torchvisions() -> None:
-    """Sides of the canvas and place of the image, over 3,000 draws each."""
+    """Sides of the larger image and position of the image in it, over 3,000 draws each."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     transform = v2.RandomZoomOut(p=1.0)
@@ -190,7 +199,7 @@ def test_zoom_out_is_torchvisions() -> None:
 
 
 def test_iou_crop_is_torchvisions() -> None:
-    """Area and middle of the crops, share of boxes kept and of untouched images, over 1,000 draws each."""
+    """Area and middle of the crops, fraction of boxes kept and of untouched images, over 1,000 draws each."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     transform = v2.RandomIoUCrop()
@@ -204,7 +213,7 @@ def test_iou_crop_is_torchvisions() -> None:
 
     ours, theirs = [], []
     for _ in range(1000):
-        ours.append(describe(*cropped(Window.whole(HEIGHT, WIDTH), HEIGHT, WIDTH, BOXES, rng)))
+        ours.append(describe(*random_iou_crop(Window.whole(HEIGHT, WIDTH), HEIGHT, WIDTH, BOXES, rng)))
         params = transform.make_params([image, boxes])
         if params:
             left, top = params["left"], params["top"]
@@ -223,7 +232,7 @@ def test_crops_keep_what_they_promise() -> None:
     for seed in range(500):
         rng = np.random.default_rng(seed)
         window = zoom_out_window(Window.whole(HEIGHT, WIDTH), 4.0, rng)
-        (x1, y1, x2, y2), inside = cropped(window, HEIGHT, WIDTH, BOXES, rng)
+        (x1, y1, x2, y2), inside = random_iou_crop(window, HEIGHT, WIDTH, BOXES, rng)
         assert window.x1 <= x1 < x2 <= window.x2
         assert window.y1 <= y1 < y2 <= window.y2
         centers = (BOXES[:, :2] + BOXES[:, 2:]) / 2
@@ -241,8 +250,8 @@ def test_images_of_one_pixel_and_extreme_shapes() -> None:
         box = np.array([[0, 0, width, height]], dtype=np.float32)
         for seed in range(30):
             for boxes in (box, NO_BOXES):
-                canvas, moved, *_ = augment(image, boxes, ResizeRule(32), np.random.default_rng(seed))
-                assert canvas.shape == (3, 32, 32)
+                pixels, moved, *_ = augment.augment_image(image, boxes, ResizeRule(32), np.random.default_rng(seed))
+                assert pixels.shape == (3, 32, 32)
                 assert np.isfinite(moved).all()
 
 

@@ -24,15 +24,15 @@ def noise(height: int = 60, width: int = 80) -> np.ndarray:
 
 @pytest.mark.parametrize("magnitude", [0, 9, 30])
 def test_it_is_torchvisions(magnitude: int) -> None:
-    """With the seed that our generator gives, and on canvases whose memory is laid out by the resampling."""
-    canvas = torch.from_numpy(noise()).permute(2, 0, 1)
+    """With the seed that our generator gives, and on inputs whose memory is laid out by the resampling."""
+    image = torch.from_numpy(noise()).permute(2, 0, 1)
     transform = v2.RandAugment(2, magnitude, 31, interpolation=v2.InterpolationMode.BILINEAR)
     for seed in range(20):
-        ours = rand_augment_image(canvas, 2, magnitude, np.random.default_rng(seed))
+        ours = rand_augment_image(image, 2, magnitude, np.random.default_rng(seed))
         torch.manual_seed(int(np.random.default_rng(seed).integers(2**63)))
-        assert torch.equal(ours, transform(canvas.contiguous()))
+        assert torch.equal(ours, transform(image.contiguous()))
         assert ours.dtype == torch.uint8
-        assert ours.shape == canvas.shape
+        assert ours.shape == image.shape
 
 
 def test_a_sample_is_a_function_of_its_generator_alone() -> None:
@@ -40,10 +40,12 @@ def test_a_sample_is_a_function_of_its_generator_alone() -> None:
     images = []
     for seed in range(30):
         torch.manual_seed(1000 + seed)
-        first = augment(noise(), BOXES, ResizeRule(64), np.random.default_rng(seed)).image
+        first = augment.augment_image(noise(), BOXES, ResizeRule(64), np.random.default_rng(seed)).image
         torch.manual_seed(2000 + seed)
         torch.rand(seed + 1)
-        assert torch.equal(first, augment(noise(), BOXES, ResizeRule(64), np.random.default_rng(seed)).image)
+        assert torch.equal(
+            first, augment.augment_image(noise(), BOXES, ResizeRule(64), np.random.default_rng(seed)).image
+        )
         images.append(first.numpy().tobytes())
     assert len(set(images)) > 20
 
@@ -57,7 +59,7 @@ def test_the_process_keeps_its_random_state(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
     before, numpy_before = torch.get_rng_state(), pickle.dumps(np.random.get_state())  # noqa: NPY002
     for seed in range(10):
-        Augmentation(rand_augment=(3, 20))(noise(), BOXES, ResizeRule(64), np.random.default_rng(seed))
+        Augmentation(rand_augment=(3, 20)).augment_image(noise(), BOXES, ResizeRule(64), np.random.default_rng(seed))
     assert torch.equal(torch.get_rng_state(), before)
     assert pickle.dumps(np.random.get_state()) == numpy_before  # noqa: NPY002
 
@@ -79,31 +81,33 @@ def test_the_outside_is_black() -> None:
     """A white image that is shifted, sheared or turned has black corners or edges; colors leave it bright."""
     white, black = torch.full((3, 64, 64), 255, dtype=torch.uint8), 0
     for seed in range(60):
-        canvas = rand_augment_image(white, 1, 20, np.random.default_rng(seed))
-        black += bool((canvas.amax(0) == 0).any() and canvas.max() == 255)
+        image = rand_augment_image(white, 1, 20, np.random.default_rng(seed))
+        black += bool((image.amax(0) == 0).any() and image.max() == 255)
     assert 10 < black < 45, "five of fourteen operations move the image"
 
 
 def test_off_changes_nothing_and_draws_nothing() -> None:
     rngs = [np.random.default_rng(0), np.random.default_rng(0)]
     images = [
-        Augmentation(**options)(noise(), BOXES, ResizeRule(64), rng).image
+        Augmentation(**options).augment_image(noise(), BOXES, ResizeRule(64), rng).image
         for options, rng in zip(({}, {"rand_augment": (0, 9)}), rngs, strict=True)
     ]
     assert torch.equal(*images)
     assert rngs[0].random() == rngs[1].random()
 
 
-def test_the_last_stage_has_none_of_it() -> None:
+def test_there_is_none_of_it_without_strong_augmentation() -> None:
     augment, plain = Augmentation(**PLAIN, rand_augment=(2, 30)), Augmentation(**PLAIN)
     for seed in range(5):
-        light = augment(noise(), BOXES, ResizeRule(64), np.random.default_rng(seed), light=True)
-        assert torch.equal(light.image, plain(noise(), BOXES, ResizeRule(64), np.random.default_rng(seed)).image)
+        weak = augment.augment_image(noise(), BOXES, ResizeRule(64), np.random.default_rng(seed), is_strong=False)
+        assert torch.equal(
+            weak.image, plain.augment_image(noise(), BOXES, ResizeRule(64), np.random.default_rng(seed)).image
+        )
 
 
 def test_boxes_stay_where_they_were() -> None:
     augment = Augmentation(**PLAIN, rand_augment=(4, 30))
-    result = augment(noise(), BOXES, ResizeRule(64), np.random.default_rng(0))
+    result = augment.augment_image(noise(), BOXES, ResizeRule(64), np.random.default_rng(0))
     assert result.boxes.tolist() == [[0, 0, 64, 64]]
 
 

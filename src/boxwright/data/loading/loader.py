@@ -22,17 +22,18 @@ from boxwright.data.loading.sampler import BatchSampler
 from boxwright.data.loading.samples import EvalSet, Sample, TrainSet
 from boxwright.data.records import DetectionData
 from boxwright.data.transforms.augment import Augmentation
+from boxwright.data.transforms.transform import Transform
 from boxwright.structures import Batch, Targets
 
 
 class Failure(NamedTuple):
-    """Why a sample could not be made; travels from a worker in its place."""
+    """The reason why a sample could not be made, sent by a worker instead of it."""
 
     message: str
 
 
 def collate(samples: Sequence[Sample], input_format: InputFormat) -> Batch:
-    """Samples to a batch; their images normalized, then padded with zeros at the bottom and on the right."""
+    """Make a batch of samples; normalize their images, then pad them with zeros at the bottom and on the right."""
     images, padding_mask = _padded([sample.image for sample in samples], input_format)
     targets = [_targets(sample, images.shape[2], images.shape[3]) for sample in samples]
     return Batch(
@@ -45,7 +46,7 @@ def collate(samples: Sequence[Sample], input_format: InputFormat) -> Batch:
 
 
 def _targets(sample: Sample, height: int, width: int) -> Targets:
-    """Its objects, on a canvas that may be larger than its own."""
+    """Return the targets of a sample in a padded input that may be larger than its own."""
     own = (sample.size.input_height, sample.size.input_width)
     masks = sample.masks
     if masks is not None and own != (height, width):
@@ -54,30 +55,29 @@ def _targets(sample: Sample, height: int, width: int) -> Targets:
 
 
 def _padded(
-    canvases: Sequence[UInt8[Tensor, "3 _h _w"]], input_format: InputFormat
+    inputs: Sequence[UInt8[Tensor, "3 _h _w"]], input_format: InputFormat
 ) -> tuple[Float32[Tensor, "b 3 h w"], Bool[Tensor, "b h w"] | None]:
-    """Normalized images as large as the largest canvas, and where they are padding; None where nowhere."""
-    height, width = (max(canvas.shape[axis] for canvas in canvases) for axis in (1, 2))
-    if all(canvas.shape[1:] == (height, width) for canvas in canvases):
-        return normalize(torch.stack(list(canvases)), input_format), None
-    images = torch.zeros(len(canvases), 3, height, width)
-    padding_mask = torch.ones(len(canvases), height, width, dtype=torch.bool)
-    for canvas, image, mask in zip(canvases, images, padding_mask, strict=True):
-        _, h, w = canvas.shape
-        image[:, :h, :w] = normalize(canvas, input_format)
+    """Normalize and pad images to the largest input; return them and their padding mask, None without padding."""
+    height, width = (max(one.shape[axis] for one in inputs) for axis in (1, 2))
+    if all(one.shape[1:] == (height, width) for one in inputs):
+        return normalize(torch.stack(list(inputs)), input_format), None
+    images = torch.zeros(len(inputs), 3, height, width)
+    padding_mask = torch.ones(len(inputs), height, width, dtype=torch.bool)
+    for one, image, mask in zip(inputs, images, padding_mask, strict=True):
+        _, h, w = one.shape
+        image[:, :h, :w] = normalize(one, input_format)
         mask[:h, :w] = False
     return images, padding_mask
 
 
 class BatchLoader(DataLoader[Any]):
-    """A DataLoader of ``Batch`` that leaves this process's random state alone and reports failures in one
-    line.
+    """A DataLoader of ``Batch`` that leaves this process's random state alone and reports failures in one line.
 
     Make one with ``train_loader`` or ``eval_loader``.
     """
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """Batch by batch.
+        """Iterate over the batches.
 
         Raises:
             ValueError: naming the image, where one could not be read.
@@ -105,18 +105,22 @@ def train_loader(
     cache_bytes: int = 0,
     pin_memory: bool = False,
     with_masks: bool = False,
+    image_transforms: Sequence[Transform] = (),
+    input_transforms: Sequence[Transform] = (),
 ) -> BatchLoader:
-    """Batches for training, in the sampler's order.
+    """Make batches for training, in the sampler's order.
 
     Args:
         data: the images that the sampler counts.
-        augmentation: what may happen to them.
+        augmentation: random changes, and the way to the network input.
         input_format: how they are resized and normalized; their image size is the sampler's.
         sampler: which samples each step takes.
         num_workers: processes that make samples ahead of time; 0 makes them in this one.
         cache_bytes: memory for decoded images, in bytes, in each of those processes.
         pin_memory: copy batches to page-locked memory, for faster transfer to a GPU.
-        with_masks: make the objects' masks too; ``check_masks`` says whether the data has them.
+        with_masks: make the objects' masks too; ``check_masks`` checks that the data has them.
+        image_transforms: own transforms of whole images, before ``augmentation``.
+        input_transforms: own transforms of network inputs, after it.
 
     Raises:
         ValueError: if the sampler counts another number of images.
@@ -130,6 +134,8 @@ def train_loader(
         seed=sampler.seed,
         cache_bytes=cache_bytes,
         with_masks=with_masks,
+        image_transforms=image_transforms,
+        input_transforms=input_transforms,
     )
     return _loader(samples, sampler, num_workers, pin_memory)
 
@@ -142,7 +148,7 @@ def eval_loader(
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> BatchLoader:
-    """Every image once, in batches of equal canvases; in the order of the data set as far as canvases are equal.
+    """Make batches of equal input size, with every image once; in the data set's order among equal sizes.
 
     Batches may be smaller than ``batch_size``; none has padding.
 
@@ -155,13 +161,13 @@ def eval_loader(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    canvases = [input_format.canvas(record.height, record.width) for record in data.records]
-    batches = group_equal_sizes(canvases, batch_size)
+    sizes = [input_format.input_size(record.height, record.width) for record in data.records]
+    batches = group_equal_sizes(sizes, batch_size)
     return _loader(EvalSet(data, input_format=input_format), batches, num_workers, pin_memory)
 
 
 class _Guarded(Dataset[Sample | Failure]):
-    """Turns what is wrong with a file into a value: an exception would leave a worker as a traceback."""
+    """Samples whose errors become values: an exception would leave a worker as a traceback."""
 
     def __init__(self, samples: TrainSet | EvalSet) -> None:
         self.samples = samples
@@ -208,13 +214,13 @@ def _collate_or_fail(samples: list[Sample | Failure], input_format: InputFormat)
 
 
 def _start_worker(_: int) -> None:
-    """One thread per worker; Ctrl-C is the main process's to answer, which then ends its workers."""
+    """Set one thread per worker; leave Ctrl-C to the main process, which then ends its workers."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.excepthook = _report_unless_left
 
 
 def _report_unless_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Keeps quiet where the main process, interrupted, no longer listens to a worker's threads."""
+    """Report an error, unless the main process was interrupted and no longer listens to a worker's threads."""
     if not issubclass(kind, ConnectionError | EOFError):
         sys.__excepthook__(kind, error, trace)

@@ -1,7 +1,8 @@
-"""Single images on their canvases, with their objects: augmented for training, as they are for evaluation."""
+"""Network inputs of single images with their objects: augmented for training, without chance for evaluation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,16 +11,33 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from boxwright.data.crop import Crop
 from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.sampler import SampleKey, augmentation_rng
-from boxwright.data.masks import render_record_masks
 from boxwright.data.records import DetectionData, Record
-from boxwright.data.transforms.augment import Augmentation, View
+from boxwright.data.transforms.augment import SMALLEST_SIDE, Augmentation
+from boxwright.data.transforms.transform import (
+    RecordMasks,
+    TrainingSample,
+    Transform,
+    TransformContext,
+    keep_visible,
+    to_image,
+)
 from boxwright.structures import ImageSize
 
 
 class Sample(NamedTuple):
-    """One image on its canvas; ``boxes`` are corners in pixels of the canvas, ``masks`` are wanted by some only."""
+    """One network input and its targets.
+
+    Args:
+        image: RGB, not yet normalized.
+        labels: class of each object.
+        boxes: corners in pixels of the input.
+        size: of the original image, and of the input.
+        image_id: the data set's own id.
+        masks: of each object, in pixels of the input; None for detectors of boxes alone.
+    """
 
     image: UInt8[Tensor, "3 height width"]
     labels: Int64[Tensor, " n"]
@@ -33,7 +51,7 @@ class ImageCache:
     """Decoded images, kept until a budget is spent; each process has its own.
 
     Args:
-        limit_bytes: the budget; 0 keeps nothing.
+        limit_bytes: the budget; 0 for no cache.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -44,7 +62,7 @@ class ImageCache:
         self._images: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
 
     def read(self, index: int, record: Record) -> UInt8[np.ndarray, "h w 3"]:
-        """The image of a record; must not be written to."""
+        """Return the image of a record; it must not be written to."""
         image = self._images.get(index)
         if image is None:
             image = record.read()
@@ -54,7 +72,7 @@ class ImageCache:
         return image
 
     def __getstate__(self) -> dict[str, Any]:
-        """A worker that is sent this cache starts an empty one."""
+        """Return an empty cache of the same budget, for a worker process."""
         return {"limit_bytes": self.limit_bytes, "used_bytes": 0, "_images": {}}
 
 
@@ -66,11 +84,13 @@ class TrainSet(Dataset[Sample]):
 
     Args:
         data: the images.
-        augmentation: what may happen to them.
-        input_format: how canvases follow from images and the image size of a key.
+        augmentation: random changes, and the way to the network input.
+        input_format: size of the network input by the image and the image size of a key.
         seed: of the run.
         cache_bytes: memory for decoded images, in bytes, in each process.
         with_masks: make the objects' masks too.
+        image_transforms: own transforms of whole images, in this order, before ``augmentation``.
+        input_transforms: own transforms of network inputs, in this order, after it; they keep the size.
     """
 
     def __init__(
@@ -82,34 +102,66 @@ class TrainSet(Dataset[Sample]):
         seed: int,
         cache_bytes: int = 0,
         with_masks: bool = False,
+        image_transforms: Sequence[Transform] = (),
+        input_transforms: Sequence[Transform] = (),
     ) -> None:
         self.data = data
         self.with_masks = with_masks
         self.augmentation = augmentation
         self.input_format = input_format
         self.seed = seed
+        self.image_transforms = tuple(image_transforms)
+        self.input_transforms = tuple(input_transforms)
         self._cache = ImageCache(cache_bytes)
 
     def __len__(self) -> int:
         return len(self.data.records)
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        record = self.data.records[key.record]
-        pixels = self._cache.read(key.record, record)
+        rng = augmentation_rng(self.seed, key)
+        context = TransformContext(
+            rng=rng,
+            resize_rule=self.input_format.resize_rule(key.image_size),
+            is_strong=not key.light,
+            draw_sample=lambda: self._read(int(rng.integers(len(self.data.records)))),
+        )
+        sample = self._read(key.record)
+        for transform in self.image_transforms:
+            sample = transform(sample, context)
+        sample = self.augmentation(sample, context)
+        size = sample.image.shape
+        for transform in self.input_transforms:
+            sample = keep_visible(transform(sample, context), SMALLEST_SIDE)
+            if sample.image.shape != size:
+                raise ValueError(
+                    f"{transform} changed the network input from {size[1]} x {size[0]} pixels to "
+                    f"{sample.image.shape[1]} x {sample.image.shape[0]}: use it among image_transforms, before the "
+                    "image is resized"
+                )
+        return self._finish(self.data.records[key.record], sample)
+
+    def _read(self, index: int) -> TrainingSample:
+        record = self.data.records[index]
         single = np.flatnonzero(~record.crowd)
-        resize_rule, rng = self.input_format.resize_rule(key.image_size), augmentation_rng(self.seed, key)
-        image, boxes, kept, view = self.augmentation(pixels, record.boxes()[single], resize_rule, rng, light=key.light)
-        chosen = single[kept]
-        sample = _sample(record, image, record.labels[chosen], boxes)
-        return sample._replace(masks=render_record_masks(record, chosen.tolist(), view)) if self.with_masks else sample
+        return TrainingSample(
+            image=self._cache.read(index, record),
+            boxes=record.boxes()[single],
+            labels=record.labels[single],
+            masks=RecordMasks(record, tuple(single.tolist())) if self.with_masks else None,
+        )
+
+    def _finish(self, record: Record, sample: TrainingSample) -> Sample:
+        masks = sample.mask_pixels()
+        finished = _sample(record, to_image(sample.image), sample.labels, sample.boxes)
+        return finished if masks is None else finished._replace(masks=torch.from_numpy(masks))
 
 
 class EvalSet(Dataset[Sample]):
-    """What canvases show of images without chance; by their index in the data set.
+    """Network inputs of images without chance, by their index in the data set.
 
     Args:
         data: the images.
-        input_format: the canvases.
+        input_format: size of the inputs, and the part of an image that they show.
     """
 
     def __init__(self, data: DetectionData, *, input_format: InputFormat) -> None:
@@ -123,8 +175,8 @@ class EvalSet(Dataset[Sample]):
         record = self.data.records[index]
         single = ~record.crowd
         shape = record.height, record.width
-        view = View(self.input_format.window(*shape), self.input_format.canvas(*shape))
-        return _sample(record, view.render(record.read()), record.labels[single], view.boxes(record.boxes()[single]))
+        crop = Crop(self.input_format.window(*shape), self.input_format.input_size(*shape))
+        return _sample(record, crop.render(record.read()), record.labels[single], crop.boxes(record.boxes()[single]))
 
 
 def _sample(

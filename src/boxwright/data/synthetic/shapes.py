@@ -71,7 +71,7 @@ def draw_data_set(
     return files
 
 
-def encode_mask(mask: Bool[np.ndarray, "h w"]) -> dict[str, list[int]]:
+def encode_run_lengths(mask: Bool[np.ndarray, "h w"]) -> dict[str, list[int]]:
     """A mask as COCO's uncompressed run lengths: column by column, starting with the run of zeros."""
     flat = mask.ravel(order="F")
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -138,7 +138,7 @@ def _describe(mask: Bool[np.ndarray, "h w"]) -> dict[str, Any]:
         "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
         "area": int(mask.sum()),
         "iscrowd": 0,
-        "segmentation": encode_mask(mask),
+        "segmentation": encode_run_lengths(mask),
     }
 
 

@@ -13,7 +13,7 @@ BRIGHTNESS = (0.875, 1.125)
 CONTRAST = (0.5, 1.5)
 SATURATION = (0.5, 1.5)
 HUE = (-0.05, 0.05)
-"""What the factors are drawn from; hue in turns of the color circle."""
+"""Ranges that the factors are drawn from; hue in turns of the color circle."""
 
 LUMA = np.array([0.2989, 0.587, 0.114])
 """Weights of red, green and blue in the gray value (ITU-R BT.601)."""
@@ -23,26 +23,26 @@ ColorMap = Float64[np.ndarray, "4 4"]
 
 
 def brightness(factor: float) -> ColorMap:
-    """Scales all channels."""
+    """Scale all channels."""
     return np.diag([factor, factor, factor, 1.0])
 
 
 def contrast(factor: float, gray: float) -> ColorMap:
-    """Scales the distance from ``gray``, the mean gray value of the image at this point."""
+    """Scale the distance from ``gray``, the mean gray value of the image at this point."""
     color_map = brightness(factor)
     color_map[:3, 3] = (1 - factor) * gray
     return color_map
 
 
 def saturation(factor: float) -> ColorMap:
-    """Scales the distance of each pixel from its own gray value."""
+    """Scale the distance of each pixel from its own gray value."""
     color_map = np.eye(4)
     color_map[:3, :3] = factor * np.eye(3) + (1 - factor) * LUMA
     return color_map
 
 
 def hue(turns: float) -> ColorMap:
-    """Turns colors around the gray axis (1, 1, 1)."""
+    """Turn colors around the gray axis (1, 1, 1)."""
     cos, sin = math.cos(2 * math.pi * turns), math.sin(2 * math.pi * turns)
     ahead, behind = (1 - cos) / 3 + sin / math.sqrt(3), (1 - cos) / 3 - sin / math.sqrt(3)
     color_map = np.eye(4)
@@ -56,12 +56,11 @@ def hue(turns: float) -> ColorMap:
 def draw_color_map(
     rng: np.random.Generator, probability: float, shuffle: float, mean: Float64[np.ndarray, "rgb=3"]
 ) -> ColorMap:
-    """A random change of brightness, contrast, saturation and hue, then of the order of the channels.
+    """Draw a change of brightness, contrast, saturation and hue, then of the order of the channels.
 
     **Source**: SSD (Liu et al., ECCV 2016, section 3.6) as torchvision's v2.RandomPhotometricDistort draws
-    it: the same ranges, order and probabilities. Differs in that values are clipped once, at the end, and in
-        that hue
-    turns around the gray axis: of all linear maps the nearest to HSV's, its angle within 2.3 of at most 18
+    it: the same ranges, order and probabilities. Differs in that values are clipped once, at the end, and in that
+    hue turns around the gray axis: of all linear maps the nearest to HSV's, its angle within 2.3 of at most 18
     degrees, and it keeps the mean of the channels, where HSV keeps the largest.
 
     Args:
@@ -97,7 +96,7 @@ def draw_color_map(
 
 
 def change_colors(image: UInt8[Tensor, "3 h w"], color_map: ColorMap) -> UInt8[Tensor, "3 h w"]:
-    """Every pixel through the map, clipped to bytes and rounded."""
+    """Map every pixel, clip to bytes and round."""
     linear = torch.from_numpy(color_map[:3, :3]).float()
     offset = torch.from_numpy(color_map[:3, 3:]).float() + 0.5
     pixels = torch.addmm(offset, linear, image.flatten(1).float())  # 3 h w -> 3 (h w)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, RandAugment
 
+from boxwright.data.transforms.seeding import fork_random_state
+
 STRENGTHS = 31
-"""Magnitudes that there are; the last is the strongest."""
+"""Number of magnitudes; the last is the strongest."""
 
 
 def rand_augment_image(
-    canvas: UInt8[Tensor, "3 h w"], num_operations: int, magnitude: int, rng: np.random.Generator
+    image: UInt8[Tensor, "3 h w"], num_operations: int, magnitude: int, rng: np.random.Generator
 ) -> UInt8[Tensor, "3 h w"]:
-    """Random operations, one after the other, each of the same magnitude; black where they bring in the outside.
+    """Apply random operations, one after the other, each of the same magnitude; black where they show the outside.
 
     Fourteen operations: none, shearing and shifting along either axis, turning, brightness, saturation, contrast,
     sharpness, fewer bits, inverting the bright, stretching and equalizing the histogram. Boxes and masks do not follow.
@@ -23,21 +24,19 @@ def rand_augment_image(
     **Source**: Cubuk et al., "RandAugment", NeurIPS 2020; torchvision's RandAugment 0.29 itself, bilinear.
 
     Args:
-        canvas: RGB.
+        image: RGB.
         num_operations: that are drawn, with replacement.
         magnitude: 0 to 30.
         rng: the only source of chance; the process's own random state is left alone.
     """
     operations = RandAugment(num_operations, magnitude, STRENGTHS, interpolation=InterpolationMode.BILINEAR)
-    with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would seed the GPUs too, and nothing would restore those.
-        torch.default_generator.manual_seed(int(rng.integers(2**63)))
-        changed: UInt8[Tensor, "3 h w"] = operations(canvas)
+    with fork_random_state(rng):
+        changed: UInt8[Tensor, "3 h w"] = operations(image)
     return changed
 
 
 def check_operations(name: str, operations: tuple[int, int]) -> None:
-    """Make sure that an option is a number of operations and a magnitude.
+    """Check that an option is a number of operations and a magnitude.
 
     Raises:
         ValueError: it is not.

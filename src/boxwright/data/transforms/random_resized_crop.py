@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
+from boxwright.data.crop import CropRegion
 from boxwright.data.input_format import Window
-from boxwright.data.transforms.size_crop import Part
 
 ASPECTS = (3 / 4, 4 / 3)
 """Least and largest width of a part, as a multiple of its height."""
@@ -15,11 +15,13 @@ ASPECTS = (3 / 4, 4 / 3)
 TRIALS = 10
 
 
-def random_resized_crop(height: int, width: int, area_range: tuple[float, float], rng: np.random.Generator) -> Part:
-    """A random part of an image, in whole pixels of it.
+def random_resized_crop(
+    height: int, width: int, area_range: tuple[float, float], rng: np.random.Generator
+) -> CropRegion:
+    """Draw a part of an image, in whole pixels of it.
 
-    Its share of the area is drawn evenly, its aspect ratio evenly on a logarithmic scale, up to ten times, until it is
-    neither wider nor higher than the image; then its place. Failing that, it is the central part that is as large as
+    Its fraction of the area is drawn evenly, its aspect ratio evenly on a logarithmic scale, up to ten times, until it
+    is neither wider nor higher than the image; then its position. Failing that, it is the central part that is as large as
     possible within the range of aspect ratios.
 
     **Source**: Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6; torchvision's RandomResizedCrop
@@ -28,7 +30,7 @@ def random_resized_crop(height: int, width: int, area_range: tuple[float, float]
     Args:
         height: of the image.
         width: likewise.
-        area_range: least and largest share of the image's area.
+        area_range: least and largest fraction of the image's area.
         rng: the only source of chance.
     """
     narrowest, widest = ASPECTS
@@ -38,21 +40,23 @@ def random_resized_crop(height: int, width: int, area_range: tuple[float, float]
         rows, columns = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
         if 0 < rows <= height and 0 < columns <= width:
             top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
-            return _part(top, left, rows, columns)
+            return _region(top, left, rows, columns)
     rows = round(width / narrowest) if width / height < narrowest else height
     columns = round(height * widest) if width / height > widest else width
-    return _part((height - rows) // 2, (width - columns) // 2, rows, columns)
+    return _region((height - rows) // 2, (width - columns) // 2, rows, columns)
 
 
-def check_shares(name: str, shares: tuple[float, float]) -> None:
-    """Make sure that an option is a range of shares of an area.
+def check_area_range(name: str, area_range: tuple[float, float]) -> None:
+    """Check that an option is a range of fractions of an area.
 
     Raises:
         ValueError: it is not.
     """
-    if len(shares) != 2 or not 0 < shares[0] <= shares[1] <= 1:
-        raise ValueError(f"{name} is the least and the largest share of the area, above 0 and up to 1; got {shares}")
+    if len(area_range) != 2 or not 0 < area_range[0] <= area_range[1] <= 1:
+        raise ValueError(
+            f"{name} is the least and the largest fraction of the area, above 0 and up to 1; got {area_range}"
+        )
 
 
-def _part(top: int, left: int, rows: int, columns: int) -> Part:
-    return Part(Window(float(left), float(top), float(left + columns), float(top + rows)), rows, columns)
+def _region(top: int, left: int, rows: int, columns: int) -> CropRegion:
+    return CropRegion(Window(float(left), float(top), float(left + columns), float(top + rows)), rows, columns)

@@ -10,7 +10,7 @@ import pytest
 
 from boxwright.data.input_format import ResizeRule, Window
 from boxwright.data.transforms.augment import Augmentation
-from boxwright.data.transforms.size_crop import draw_scale, random_size_crop
+from boxwright.data.transforms.random_size_crop import draw_scale, random_size_crop
 
 DETR: dict[str, Any] = {
     "photometric": 0.0,
@@ -27,7 +27,7 @@ HEIGHT, WIDTH = 150, 210
 BOXES = np.array([[20, 30, 90, 120], [100, 10, 130, 40], [5, 5, 14, 12], [60, 60, 205, 145]], dtype=np.float32)
 
 
-# Share of the image's width and height, middle, and canvas (width, height): mean and spread of 60,000 draws of
+# Fraction of the image's width and height, middle, and input size (width, height): mean and spread of 60,000 draws of
 # RandomResize([400, 500, 600]), RandomSizeCrop(384, 600), RandomResize(480 .. 800, max_size=1333).
 DRAWN_BY_DETR = {
     (480, 640): ([0.7383, 0.8947, 0.4999, 0.5002, 723.5, 662.4], [0.1315, 0.0976, 0.0848, 0.0415, 142.1, 117.6]),
@@ -42,10 +42,10 @@ def test_crops_are_drawn_as_in_detr(shape: tuple[int, int]) -> None:
     augment, rng = Augmentation(**CROPPED), np.random.default_rng(0)
     draws = []
     for _ in range(4000):
-        view, _ = augment.draw_view(height, width, BOXES, FULL, rng)
-        (x1, y1, x2, y2), canvas = view.window, view.canvas
+        crop, _ = augment.draw_crop(height, width, BOXES, FULL, rng)
+        (x1, y1, x2, y2), size = crop.window, crop.input_size
         middle = [(x1 + x2) / 2 / width, (y1 + y2) / 2 / height]
-        draws.append([(x2 - x1) / width, (y2 - y1) / height, *middle, canvas[1], canvas[0]])
+        draws.append([(x2 - x1) / width, (y2 - y1) / height, *middle, size[1], size[0]])
     mean, spread = map(np.array, DRAWN_BY_DETR[shape])
     assert (np.abs(np.mean(draws, 0) - mean) < 4 * spread / np.sqrt(len(draws))).all()
     assert np.std(draws, 0) == pytest.approx(spread, rel=0.05)
@@ -80,11 +80,11 @@ def test_everything_is_relative_to_the_image_size() -> None:
 def test_scales_are_detrs() -> None:
     """480, 512, ... 800 of 800, evenly drawn."""
     augment, rng = Augmentation(**(DETR | {"size_crop": 0.0})), np.random.default_rng(0)
-    canvases = Counter(augment.draw_view(480, 640, BOXES, FULL, rng)[0].canvas for _ in range(5500))
-    assert sorted(canvases) == [(side, side * 4 // 3) for side in range(480, 801, 32)]
-    assert min(canvases.values()) > 400
-    assert max(canvases.values()) < 600
-    long = Counter(augment.draw_view(300, 1200, BOXES, FULL, rng)[0].canvas for _ in range(100))
+    sizes = Counter(augment.draw_crop(480, 640, BOXES, FULL, rng)[0].input_size for _ in range(5500))
+    assert sorted(sizes) == [(side, side * 4 // 3) for side in range(480, 801, 32)]
+    assert min(sizes.values()) > 400
+    assert max(sizes.values()) < 600
+    long = Counter(augment.draw_crop(300, 1200, BOXES, FULL, rng)[0].input_size for _ in range(100))
     assert set(long) == {(333, 1332)}, "the longest side is the same at every scale"
 
 
@@ -97,7 +97,7 @@ def test_one_scale_takes_no_chance() -> None:
 
 @pytest.mark.parametrize("resize_rule", [SMALL, ResizeRule(160)], ids=["shortest_side", "square"])
 def test_boxes_follow_pixels(resize_rule: ResizeRule) -> None:
-    """The red pixels on a canvas have the box that comes with it; where none comes, they are a line at most."""
+    """The red pixels in an input have the box that comes with it; where none comes, they are a line at most."""
     augment = Augmentation(**(CROPPED | {"flip": 0.5, "vertical_flip": 0.5}))
     shown, shapes = 0, set()
     for seed in range(300):
@@ -106,9 +106,9 @@ def test_boxes_follow_pixels(resize_rule: ResizeRule) -> None:
         x1, y1, x2, y2 = box = np.concatenate((corner, corner + rng.integers(20, 60, 2)))
         image = np.full((HEIGHT, WIDTH, 3), 100, dtype=np.uint8)
         image[y1:y2, x1:x2] = (250, 0, 0)
-        canvas, boxes, kept, _ = augment(image, box[None].astype(np.float32), resize_rule, rng)
-        shapes.add(tuple(canvas.shape[1:]))
-        rows, columns = np.nonzero((canvas[0].int() - canvas[1].int()).numpy() > 125)
+        pixels, boxes, kept, _ = augment.augment_image(image, box[None].astype(np.float32), resize_rule, rng)
+        shapes.add(tuple(pixels.shape[1:]))
+        rows, columns = np.nonzero((pixels[0].int() - pixels[1].int()).numpy() > 125)
         if not len(kept):
             assert min(len(set(rows)), len(set(columns))) <= 1
             continue
@@ -124,10 +124,10 @@ def test_every_object_stays_that_the_crop_leaves_a_part_of() -> None:
     augment, outside = Augmentation(**CROPPED), 0
     for seed in range(300):
         rng, again = np.random.default_rng(seed), np.random.default_rng(seed)
-        (x1, y1, x2, y2), (height, width), *_ = augment.draw_view(HEIGHT, WIDTH, BOXES, SMALL, again)[0]
+        (x1, y1, x2, y2), (height, width), *_ = augment.draw_crop(HEIGHT, WIDTH, BOXES, SMALL, again)[0]
         left = BOXES.clip([x1, y1, x1, y1], [x2, y2, x2, y2])
         sides = (left[:, 2:] - left[:, :2]) * [width / (x2 - x1), height / (y2 - y1)]
-        _, boxes, kept, _ = augment(np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8), BOXES, SMALL, rng)
+        _, boxes, kept, _ = augment.augment_image(np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8), BOXES, SMALL, rng)
         assert kept.tolist() == np.flatnonzero((sides >= 1).all(1)).tolist()
         assert len(boxes) == len(kept)
         centers = (BOXES[:, :2] + BOXES[:, 2:]) / 2
@@ -135,16 +135,16 @@ def test_every_object_stays_that_the_crop_leaves_a_part_of() -> None:
     assert outside > 50
 
 
-def test_the_last_stage_only_mirrors_at_the_full_size() -> None:
+def test_without_strong_augmentation_it_only_mirrors_at_the_full_size() -> None:
     augment, rng = Augmentation(**CROPPED), np.random.default_rng(0)
-    views = [augment.draw_view(480, 640, BOXES, FULL, rng, light=True)[0] for _ in range(100)]
-    assert {(view.window, view.canvas) for view in views} == {(Window.whole(480, 640), (800, 1066))}
-    assert {view.flip_x for view in views} == {True, False}
+    crops = [augment.draw_crop(480, 640, BOXES, FULL, rng, is_strong=False)[0] for _ in range(100)]
+    assert {(crop.window, crop.input_size) for crop in crops} == {(Window.whole(480, 640), (800, 1066))}
+    assert {crop.flip_x for crop in crops} == {True, False}
 
 
-def test_the_crop_takes_the_place_of_zooming_out() -> None:
+def test_the_crop_replaces_zooming_out() -> None:
     augment, rng = Augmentation(zoom_out=1.0, iou_crop=0.0, size_crop=0.5), np.random.default_rng(0)
-    windows = [augment.draw_view(HEIGHT, WIDTH, BOXES, SMALL, rng)[0].window for _ in range(400)]
+    windows = [augment.draw_crop(HEIGHT, WIDTH, BOXES, SMALL, rng)[0].window for _ in range(400)]
     inside = [w.x1 >= 0 and w.y1 >= 0 and w.x2 <= WIDTH and w.y2 <= HEIGHT for w in windows]
     assert 0.4 < np.mean(inside) < 0.6
 
@@ -155,10 +155,10 @@ def test_images_of_one_pixel_and_extreme_shapes() -> None:
         image = np.full((height, width, 3), 90, dtype=np.uint8)
         box = np.array([[0, 0, width, height]], dtype=np.float32)
         for seed in range(30):
-            canvas, moved, kept, _ = augment(image, box, SMALL, np.random.default_rng(seed))
+            pixels, moved, kept, _ = augment.augment_image(image, box, SMALL, np.random.default_rng(seed))
             assert kept.tolist() == [0]
-            assert moved[0].tolist() == [0, 0, canvas.shape[2], canvas.shape[1]]
-            assert (canvas == 90).all()
+            assert moved[0].tolist() == [0, 0, pixels.shape[2], pixels.shape[1]]
+            assert (pixels == 90).all()
 
 
 @pytest.mark.parametrize("scale_range", [(0.0, 1.0), (1.0, 0.6), (0.5, float("inf")), (float("nan"), 1.0)])

@@ -1,4 +1,4 @@
-"""Scale jitter: sizes and places are those of other projects, and boxes, masks and pixels stay together."""
+"""Large-scale jitter: sizes and positions are those of other projects, and boxes, masks and pixels stay together."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from red_rectangles import followed_rectangles
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from boxwright.data.crop import Crop
 from boxwright.data.images import resample
 from boxwright.data.input_format import InputFormat, Resize, ResizeRule, Window
 from boxwright.data.loading.loader import train_loader
@@ -22,8 +23,8 @@ from boxwright.data.loading.sampler import BatchSampler
 from boxwright.data.masks import render_record_masks
 from boxwright.data.open import open_data
 from boxwright.data.records import Record
-from boxwright.data.transforms.augment import Augmentation, View
-from boxwright.data.transforms.scale_jitter import content_size, jitter_scale, placed
+from boxwright.data.transforms.augment import Augmentation
+from boxwright.data.transforms.large_scale_jitter import jitter_window, large_scale_jitter, resized_image_size
 from boxwright.ops.masks import encode_mask, to_json
 
 ONLY: dict[str, Any] = {
@@ -41,7 +42,7 @@ SHAPES = ((480, 640), (640, 427), (300, 1200), (333, 500), (50, 37))
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    """An image that bends slowly, so that what is a pixel off is a little off."""
+    """Return an image of slow changes, in which an error of a pixel is a small difference."""
     y, x = np.mgrid[:height, :width] / max(height, width)
     waves = [np.sin(6 * x + 4 * y), np.cos(5 * x - 7 * y), np.sin(9 * y)]
     return (127.5 + 120 * np.stack(waves, -1)).astype(np.uint8)
@@ -49,25 +50,25 @@ def smooth(height: int, width: int) -> np.ndarray:
 
 def test_boxes_are_scaled_and_shifted() -> None:
     """An image of 300 x 400 is 384 x 512 at scale 1, 480 x 640 at 1.25; 100 and 60 pixels of it are cut off."""
-    assert content_size(300, 400, FITTED, 1.25) == (480, 640)
-    view = View(placed(300, 400, (480, 640), (60, 100), 512), (512, 512))
+    assert resized_image_size(300, 400, FITTED, 1.25) == (480, 640)
+    crop = Crop(jitter_window(300, 400, (480, 640), (60, 100), 512), (512, 512))
     boxes = np.array([[100, 50, 200, 250], [0, 0, 400, 300], [330, 290, 395, 300], [0, 0, 62, 37]], dtype=np.float32)
     expected = [[60, 20, 220, 340], [0, 0, 512, 420], [428, 404, 512, 420], [0, 0, 0, 0]]
-    assert view.boxes(boxes)[:3] == pytest.approx(np.array(expected[:3]), abs=1e-3)
-    assert view.boxes(boxes)[3, 2:].max() < 1
+    assert crop.boxes(boxes)[:3] == pytest.approx(np.array(expected[:3]), abs=1e-3)
+    assert crop.boxes(boxes)[3, 2:].max() < 1
     image = np.zeros((300, 400, 3), dtype=np.uint8)
-    small = View(placed(300, 400, content_size(300, 400, FITTED, 0.5), (0, 0), 512), (512, 512))
+    small = Crop(jitter_window(300, 400, resized_image_size(300, 400, FITTED, 0.5), (0, 0), 512), (512, 512))
     assert small.boxes(boxes)[0] == pytest.approx([64, 32, 128, 160], abs=1e-3)
-    assert small.content(300, 400) == (slice(0, 192), slice(0, 256))
-    assert view.content(300, 400) == (slice(0, 420), slice(0, 512))
-    assert view.render(image).shape == (3, 512, 512)
+    assert small.visible_area(300, 400) == (slice(0, 192), slice(0, 256))
+    assert crop.visible_area(300, 400) == (slice(0, 420), slice(0, 512))
+    assert crop.render(image).shape == (3, 512, 512)
 
 
 @pytest.mark.parametrize(("height", "width"), SHAPES)
 def test_sizes_are_torchvisions_and_detectron2s(height: int, width: int) -> None:
     """ScaleJitter's but for its rounding down; and those of ResizeScale, which rounds to the nearest."""
     for scale in (0.1, 0.5, 0.8, 1.0, 1.25, 2.0):
-        rows, columns = content_size(height, width, FITTED, scale)
+        rows, columns = resized_image_size(height, width, FITTED, scale)
         image = torch.zeros(3, height, width)
         theirs = v2.ScaleJitter((512, 512), (scale, scale)).make_params([image])["size"]
         exact = np.array([height, width]) * min(512 / height, 512 / width) * scale
@@ -81,8 +82,8 @@ def test_scales_are_drawn_as_in_torchvision() -> None:
     rng, transform, image = np.random.default_rng(0), v2.ScaleJitter((512, 512), (0.1, 2.0)), torch.zeros(3, 333, 500)
     ours, theirs = [], []
     for _ in range(3000):
-        window, _ = jitter_scale(333, 500, FITTED, (0.1, 2.0), rng)
-        ours.append(512 / (window.x2 - window.x1))  # of the image to the canvas
+        window, _ = large_scale_jitter(333, 500, FITTED, (0.1, 2.0), rng)
+        ours.append(512 / (window.x2 - window.x1))  # of the image to the input
         theirs.append(transform.make_params([image])["size"][1] / 500)
     assert np.mean(ours) == pytest.approx(np.mean(theirs), rel=0.04)
     assert np.std(ours) == pytest.approx(np.std(theirs), rel=0.04)
@@ -92,13 +93,13 @@ def test_scales_are_drawn_as_in_torchvision() -> None:
 def test_parts_are_drawn_evenly_on_each_axis_for_itself() -> None:
     """Of 1,024 x 1,024 pixels, 512 x 512 at any whole pixel."""
     rng = np.random.default_rng(0)
-    windows = [jitter_scale(256, 256, FITTED, (2.0, 2.0), rng)[0] for _ in range(4000)]
+    windows = [large_scale_jitter(256, 256, FITTED, (2.0, 2.0), rng)[0] for _ in range(4000)]
     offsets = np.array([(window.x1, window.y1) for window in windows]) * 4
     assert (offsets == offsets.round()).all()
     assert (offsets.min(), offsets.max()) == (0, 512)
-    deviation = np.sqrt((513**2 - 1) / 12)
-    assert offsets.mean(0) == pytest.approx(256, abs=4 * deviation / np.sqrt(4000))
-    assert offsets.std(0) == pytest.approx(deviation, rel=0.03)
+    spread = np.sqrt((513**2 - 1) / 12)
+    assert offsets.mean(0) == pytest.approx(256, abs=4 * spread / np.sqrt(4000))
+    assert offsets.std(0) == pytest.approx(spread, rel=0.03)
     assert abs(np.corrcoef(offsets.T)[0, 1]) < 0.06
 
 
@@ -106,36 +107,36 @@ def test_parts_are_drawn_evenly_on_each_axis_for_itself() -> None:
 def test_smaller_images_are_resized_whole_onto_black(height: int, width: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     for scale in (0.1, 0.37, 1.0):
-        rows, columns = content_size(height, width, FITTED, scale)
-        canvas = View(placed(height, width, (rows, columns), (0, 0), 512), (512, 512)).render(image)
-        assert torch.equal(canvas[:, :rows, :columns], resample(image, Window.whole(height, width), rows, columns))
-        assert not canvas[:, rows:].any()
-        assert not canvas[:, :, columns:].any()
+        rows, columns = resized_image_size(height, width, FITTED, scale)
+        pixels = Crop(jitter_window(height, width, (rows, columns), (0, 0), 512), (512, 512)).render(image)
+        assert torch.equal(pixels[:, :rows, :columns], resample(image, Window.whole(height, width), rows, columns))
+        assert not pixels[:, rows:].any()
+        assert not pixels[:, :, columns:].any()
 
 
 @pytest.mark.parametrize(("height", "width"), SHAPES)
 @pytest.mark.parametrize("scale", [1.25, 2.0])
 def test_larger_images_are_resized_then_cropped(height: int, width: int, scale: float) -> None:
-    """To within a pixel of the canvas, and half of one of the image at its edges, where the neighbors are cut off.
+    """To within a pixel of the input, and half of one of the image at its edges, where the neighbors are cut off.
 
     What is a pixel off differs by the steepest step between neighbors at most.
     """
     image, rng = smooth(height, width), np.random.default_rng(0)
-    content = content_size(height, width, FITTED, scale)
-    whole = F.resize(torch.from_numpy(image).permute(2, 0, 1), list(content), antialias=True).int()
+    resized = resized_image_size(height, width, FITTED, scale)
+    whole = F.resize(torch.from_numpy(image).permute(2, 0, 1), list(resized), antialias=True).int()
     steepest = max(int(whole.diff(dim=axis).abs().max()) for axis in (1, 2))
     for _ in range(10):
-        top, left = (int(rng.integers(max(length - 512, 0) + 1)) for length in content)
-        canvas = View(placed(height, width, content, (top, left), 512), (512, 512)).render(image).int()
+        top, left = (int(rng.integers(max(length - 512, 0) + 1)) for length in resized)
+        pixels = Crop(jitter_window(height, width, resized, (top, left), 512), (512, 512)).render(image).int()
         expected = whole[:, top : top + 512, left : left + 512]
         rows, columns = expected.shape[1:]
-        difference = (canvas[:, :rows, :columns] - expected).abs()
-        pixel = math.ceil(max(content[0] / height, content[1] / width))
+        difference = (pixels[:, :rows, :columns] - expected).abs()
+        pixel = math.ceil(max(resized[0] / height, resized[1] / width))
         assert difference[:, pixel:-pixel, pixel:-pixel].max() <= steepest + 1
         assert difference.max() <= (1 + pixel / 2) * steepest + 1
         assert difference.float().mean() < 0.5
-        assert not canvas[:, rows:].any()
-        assert not canvas[:, :, columns:].any()
+        assert not pixels[:, rows:].any()
+        assert not pixels[:, :, columns:].any()
 
 
 @settings(max_examples=100, deadline=None)
@@ -143,15 +144,15 @@ def test_larger_images_are_resized_then_cropped(height: int, width: int, scale: 
 def test_windows_between_pixels_show_edges_where_they_belong(
     start: float, length: float, first: int, side: int
 ) -> None:
-    """Whatever the window cuts in two, a step from black to white lies within a pixel of its place on the canvas."""
+    """Whatever the window cuts in two, a step from black to white lies within a pixel of its position in the input."""
     image = np.zeros((3, 40, 3), dtype=np.uint8)
     image[:, first:] = 255
-    canvas = resample(image, Window(start, 0, start + length, 3), 3, side)
-    place = min(max((first - start) * side / length, 0), side)
+    pixels = resample(image, Window(start, 0, start + length, 3), 3, side)
+    position = min(max((first - start) * side / length, 0), side)
     # Interpolation is symmetric about an edge, so that it keeps the sum, except where the window cuts it off.
-    white = float(canvas[0, 1].float().mean() / 255 * side)
-    cut_off = min(place, side - place) < side / length
-    assert abs(side - white - place) <= 1.01 + (side / length / 2 if cut_off else 0)
+    white = float(pixels[0, 1].float().mean() / 255 * side)
+    cut_off = min(position, side - position) < side / length
+    assert abs(side - white - position) <= 1.01 + (side / length / 2 if cut_off else 0)
 
 
 def record(height: int, width: int, boxes: np.ndarray, *, polygons: bool) -> Record:
@@ -194,25 +195,25 @@ def record(height: int, width: int, boxes: np.ndarray, *, polygons: bool) -> Rec
 def test_masks_and_boxes_enclose_the_same(
     height: int, width: int, resize_rule: ResizeRule, scales: tuple[float, float], polygons: bool, seed: int
 ) -> None:
-    """On a canvas of the same size whatever the image's; what is dropped is a line at most."""
+    """In an input of the same size whatever the image's; dropped objects are a line at most."""
     rng = np.random.default_rng(seed)
     low, high = rng.integers(0, [width, height], (5, 2)), rng.integers(1, [width + 1, height + 1], (5, 2))
     boxes = np.concatenate((np.minimum(low, high - 1), high), 1)
     augment = Augmentation(**{**ONLY, "scale_jitter": scales, "flip": 0.5, "vertical_flip": 0.5})
     image = np.zeros((height, width, 3), dtype=np.uint8)
-    canvas, moved, kept, view = augment(image, boxes.astype(np.float32), resize_rule, rng)
+    pixels, moved, kept, crop = augment.augment_image(image, boxes.astype(np.float32), resize_rule, rng)
     side = resize_rule.image_size
-    assert canvas.shape == (3, side, side)
+    assert pixels.shape == (3, side, side)
     assert (moved >= 0).all()
     assert (moved <= side).all()
-    all_moved = view.boxes(boxes.astype(np.float32))
+    all_moved = crop.boxes(boxes.astype(np.float32))
     assert kept.tolist() == np.flatnonzero(((all_moved[:, 2:] - all_moved[:, :2]) >= 1).all(1)).tolist()
-    masks = render_record_masks(record(height, width, boxes, polygons=polygons), kept.tolist(), view)
-    rows, columns = view.content(height, width)
+    masks = render_record_masks(record(height, width, boxes, polygons=polygons), kept.tolist(), crop)
+    rows, columns = crop.visible_area(height, width)
     for box, mask in zip(moved, masks, strict=True):
-        found = mask.nonzero()
-        if len(found):
-            (top, left), (bottom, right) = found.amin(0).tolist(), (found.amax(0) + 1).tolist()
+        covered = mask.nonzero()
+        if len(covered):
+            (top, left), (bottom, right) = covered.amin(0).tolist(), (covered.amax(0) + 1).tolist()
             assert np.abs(np.array([left, top, right, bottom]) - box).max() <= 1
             assert rows.start <= top
             assert bottom <= rows.stop
@@ -229,40 +230,40 @@ def test_red_pixels_have_their_boxes(resize: Resize) -> None:
     assert followed_rectangles(augment, resize_rule, tolerance=1.5) > 150
 
 
-def test_it_takes_the_place_of_other_crops_and_scales() -> None:
+def test_it_replaces_other_crops_and_scales() -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     others = {"zoom_out": 1.0, "zoom_out_max": 3.0, "iou_crop": 1.0, "scale_range": (0.3, 0.6)}
     boxes = np.array([[10, 10, 50, 50]], dtype=np.float32)
     for seed in range(20):
         plain, other = (
-            Augmentation(**{**ONLY, **options})(image, boxes, ResizeRule(64), np.random.default_rng(seed))
+            Augmentation(**{**ONLY, **options}).augment_image(image, boxes, ResizeRule(64), np.random.default_rng(seed))
             for options in ({}, others)
         )
         assert torch.equal(plain.image, other.image)
-        assert plain.view == other.view
+        assert plain.crop == other.crop
 
 
-def test_the_last_stage_only_mirrors() -> None:
+def test_without_strong_augmentation_it_only_mirrors() -> None:
     augment, rng = Augmentation(**{**ONLY, "flip": 0.5}), np.random.default_rng(0)
     boxes = np.zeros((0, 4), dtype=np.float32)
-    views = [augment.draw_view(300, 400, boxes, FITTED, rng, light=True)[0] for _ in range(50)]
-    assert {(view.window, view.canvas) for view in views} == {(Window.whole(300, 400), (384, 512))}
-    assert {view.flip_x for view in views} == {True, False}
+    crops = [augment.draw_crop(300, 400, boxes, FITTED, rng, is_strong=False)[0] for _ in range(50)]
+    assert {(crop.window, crop.input_size) for crop in crops} == {(Window.whole(300, 400), (384, 512))}
+    assert {crop.flip_x for crop in crops} == {True, False}
 
 
 def test_the_border_stays_black_when_colors_change() -> None:
     augment = Augmentation(**{**ONLY, "photometric": 1.0, "flip": 0.5, "scale_jitter": (0.3, 0.9)})
     image, boxes = np.full((60, 80, 3), 130, dtype=np.uint8), np.zeros((0, 4), dtype=np.float32)
     for seed in range(30):
-        canvas, _, _, view = augment(image, boxes, ResizeRule(64), np.random.default_rng(seed))
+        pixels, _, _, crop = augment.augment_image(image, boxes, ResizeRule(64), np.random.default_rng(seed))
         inside = torch.zeros(64, 64, dtype=torch.bool)
-        inside[view.content(60, 80)] = True
-        assert not canvas[:, ~inside].any()
-        assert canvas[:, inside].min() > 40
+        inside[crop.visible_area(60, 80)] = True
+        assert not pixels[:, ~inside].any()
+        assert pixels[:, inside].min() > 40
 
 
 def test_training_batches_need_no_padding(drawn: Path) -> None:
-    """All canvases are equal, also where evaluation keeps the aspect ratio; another step may have another size."""
+    """All inputs are equal, also where evaluation keeps the aspect ratio; another step may have another size."""
     data = open_data(drawn, "train")
     sampler = BatchSampler(
         seed=0, num_samples=len(data.records), batch_size=4, num_steps=6, image_sizes=(32, 48), light_from_step=None
