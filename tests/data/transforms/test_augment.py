@@ -160,7 +160,9 @@ def test_images_without_objects_are_augmented_like_all_others() -> None:
     assert np.mean([crop.flip_x for crop in empty]) == pytest.approx(0.5, abs=0.06)
 
     image = np.full((HEIGHT, WIDTH, 3), (180, 130, 70), dtype=np.uint8)
-    results = [augment.augment_image(image, NO_BOXES, ResizeRule(32), np.random.default_rng(seed)) for seed in range(200)]
+    results = [
+        augment.augment_image(image, NO_BOXES, ResizeRule(32), np.random.default_rng(seed)) for seed in range(200)
+    ]
     assert all(result.boxes.shape == (0, 4) and result.indices.shape == (0,) for result in results)
     colors = {tuple(result.image.flatten(1).amax(1).tolist()) for result in results}
     assert len(colors) > 150

@@ -126,7 +126,5 @@ def test_without_strong_augmentation_it_only_mirrors() -> None:
 
 @pytest.mark.parametrize("area_range", [(0.0, 1.0), (0.9, 0.5), (0.5, 1.1), (float("nan"), 1.0)])
 def test_bad_area_ranges(area_range: tuple[float, float]) -> None:
-    with pytest.raises(
-        ValueError, match="resized_crop is the least and the largest fraction of the area, above 0"
-    ):
+    with pytest.raises(ValueError, match="resized_crop is the least and the largest fraction of the area, above 0"):
         Augmentation(resized_crop=area_range)

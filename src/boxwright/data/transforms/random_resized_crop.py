@@ -21,8 +21,8 @@ def random_resized_crop(
     """Draw a part of an image, in whole pixels of it.
 
     Its fraction of the area is drawn evenly, its aspect ratio evenly on a logarithmic scale, up to ten times, until it
-    is neither wider nor higher than the image; then its position. Failing that, it is the central part that is as large as
-    possible within the range of aspect ratios.
+    is neither wider nor higher than the image; then its position. Failing that, it is the central part that is as
+    large as possible within the range of aspect ratios.
 
     **Source**: Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6; torchvision's RandomResizedCrop
     0.29, with the same formulas.
