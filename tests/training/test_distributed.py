@@ -6,38 +6,78 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from flat_options import train_options
+from torch import nn
 
+import boxwright
 from boxwright.checkpoints import read_checkpoint
 from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
+from boxwright.layers.conv import ConvNorm
 from boxwright.structures import Batch, Targets
 from boxwright.training import distributed
-from boxwright.training.distributed import choose_device, choose_precision, init_distributed
+from boxwright.training.batches import training_batches
+from boxwright.training.distributed import Rank, choose_device, choose_precision, init_distributed
 from boxwright.training.log import read_log
 from boxwright.training.optimizer import make_optimizer
+from boxwright.training.run import Run
+from boxwright.training.schedule import Schedule
 from boxwright.training.step import train_step
+from boxwright.training.sync_norms import SyncedBatchNorm, sync_norms
+from random_weights import shake
 
 CPU = torch.device("cpu")
 WORKER = Path(__file__).with_name("two_processes.py")
 
+PLAIN: dict[str, Any] = {"head.num_denoising": 0}
+FROM_SCRATCH: dict[str, Any] = {"backbone.depth": 18, "backbone.norm": "batch", "backbone.frozen_stages": 0}
+SMALL: dict[str, Any] = {"backbone.width": 8, "neck.out_channels": 16, "image_size": 64}
+FEW_ANCHORS: dict[str, Any] = {"backbone.levels": "c4,c5", "neck.extra_levels": 0}
+"""So few that all are sampled: which are would differ from process to process."""
+
+
+class Case(NamedTuple):
+    """A step in two processes.
+
+    Args:
+        recipe: of the detector; the small RT-DETR of these tests where None.
+        overrides: of the recipe.
+        empty: images without objects; the first two are those of the first process.
+        options: of training.
+        fixed: norms take their statistics as they are, not from the batch.
+    """
+
+    recipe: str | None = None
+    overrides: dict[str, Any] = PLAIN
+    empty: tuple[int, ...] = ()
+    options: dict[str, Any] = {}  # noqa: RUF012
+    fixed: bool = True
+
+
 CASES = {
-    "case_all_have_objects": ((), {"num_denoising": 0}, {}),
-    "case_accumulated": ((), {"num_denoising": 0}, {"batches__accumulate_steps": 2}),
-    "case_the_second_has_none": ((2, 3), {"num_denoising": 0}, {}),
-    "case_nobody_has_any": ((0, 1, 2, 3), {"num_denoising": 0}, {}),
-    "case_denoising_where_the_second_has_none": ((2, 3), {"num_denoising": 8}, {}),
+    "case_all_have_objects": Case(),
+    "case_accumulated": Case(options={"batches__accumulate_steps": 2}),
+    "case_the_second_has_none": Case(empty=(2, 3)),
+    "case_nobody_has_any": Case(empty=(0, 1, 2, 3)),
+    "case_denoising_where_the_second_has_none": Case(overrides={"head.num_denoising": 8}, empty=(2, 3)),
+    "case_synchronized_norms": Case(options={"runtime__sync_norms": True}, fixed=False),
+    "case_dense": Case("fcos_r50_fpn", {**SMALL, **FROM_SCRATCH}),
+    "case_dense_where_the_second_has_none": Case("fcos_r50_fpn", {**SMALL, **FROM_SCRATCH}, empty=(2, 3)),
+    "case_anchors": Case("retinanet_r18_fpn", SMALL),
+    "case_two_stages": Case("faster_rcnn_r18_fpn", {**SMALL, **FEW_ANCHORS}),
+    "case_two_stages_where_the_second_has_none": Case("faster_rcnn_r18_fpn", {**SMALL, **FEW_ANCHORS}, empty=(2, 3)),
 }
-"""Images without objects, options of the head and of training."""
 
 LIKE_ONE = [name for name in CASES if "denoising" not in name]
 
-Outcome = tuple[float, dict[str, torch.Tensor]]
+Outcome = tuple[float, dict[str, torch.Tensor], dict[str, torch.Tensor]]
 
 
 def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -45,65 +85,92 @@ def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
 
+@pytest.fixture
 def prepare(
-    name: str, make_detector: Callable[..., Detector], freeze: Callable[[Detector], Detector], batch: Batch
-) -> tuple[Detector, Batch, TrainOptions]:
-    empty, head, options = CASES[name]
-    detector = freeze(make_detector(num_classes=6, **head)).double().to(memory_format=torch.channels_last)
-    # Without denoising these have no gradient, and the processes none to exchange.
-    detector.head.denoising_classes.requires_grad_(head["num_denoising"] > 0)
-    targets = [Targets(t.labels[:0], t.boxes[:0], t.size) if i in empty else t for i, t in enumerate(batch.targets)]
-    changed = batch._replace(images=batch.images.double(), targets=targets)
-    return detector, changed, train_options(batch_size=4, optimizer__max_grad_norm=0.0, **options)
+    tiny_recipe: dict[str, Any], frozen_statistics: Callable[[Detector], Detector], batch: Batch
+) -> Callable[[str], tuple[Detector, Batch, TrainOptions]]:
+    """Makes detector, batch and options of a case, in float64."""
+
+    def make(name: str) -> tuple[Detector, Batch, TrainOptions]:
+        case = CASES[name]
+        torch.manual_seed(0)
+        detector = boxwright.build(case.recipe or tiny_recipe, num_classes=6, **case.overrides)
+        shake(detector)
+        if case.fixed:
+            frozen_statistics(detector)
+        # Without denoising these have no gradient, and the processes none to exchange.
+        targets = [
+            Targets(t.labels[:0], t.boxes[:0], t.size) if i in case.empty else t for i, t in enumerate(batch.targets)
+        ]
+        changed = batch._replace(images=batch.images.double(), targets=targets)
+        options = train_options(batch_size=4, optimizer__max_grad_norm=0.0, **case.options)
+        return detector.double().to(memory_format=torch.channels_last), changed, options
+
+    return make
 
 
 @pytest.fixture(scope="module")
-def outcomes() -> dict[str, list[Outcome]]:
-    """Filled by the first test that needs it: what each process ended with, by case."""
+def outcomes() -> dict[str, list[Any]]:
+    """Filled by the first test that needs it: the outcome in each process, by case."""
     return {}
 
 
 @pytest.fixture
 def both(
-    outcomes: dict[str, list[Outcome]],
+    outcomes: dict[str, list[Any]],
     tmp_path: Path,
-    make_detector: Callable[..., Detector],
-    frozen_statistics: Callable[[Detector], Detector],
-    batch: Batch,
-) -> dict[str, list[Outcome]]:
+    prepare: Callable[[str], tuple[Detector, Batch, TrainOptions]],
+    make_run: Callable[..., Run],
+) -> dict[str, list[Any]]:
     if not outcomes:
         for name in CASES:
-            torch.save(prepare(name, make_detector, frozen_statistics, batch), tmp_path / f"{name}.pt")
+            torch.save(prepare(name), tmp_path / f"{name}.pt")
+        torch.save(replace(make_run(steps=5, evaluations=1), evaluate=None), tmp_path / "run.pt")
         done = torchrun(str(WORKER), str(tmp_path))
         assert done.returncode == 0, done.stderr
-        for name in CASES:
-            outcomes[name] = [torch.load(tmp_path / f"{name}_rank_{rank}.out") for rank in range(2)]
+        for name in (*CASES, "run"):
+            outcomes[name] = [torch.load(tmp_path / f"{name}_rank_{rank}.out", weights_only=False) for rank in range(2)]
     return outcomes
 
 
 @pytest.mark.parametrize("name", LIKE_ONE)
 def test_two_processes_have_the_gradient_of_one(
-    both: dict[str, list[Outcome]],
-    name: str,
-    make_detector: Callable[..., Detector],
-    frozen_statistics: Callable[[Detector], Detector],
-    batch: Batch,
+    both: dict[str, list[Outcome]], name: str, prepare: Callable[[str], tuple[Detector, Batch, TrainOptions]]
 ) -> None:
-    """Also where one has no objects, or none has: losses are divided by the objects of all (TRAPS 3 and 7)."""
-    detector, batch, options = prepare(name, make_detector, frozen_statistics, batch)
+    """Also where one has no objects, or none has: losses are divided by objects and matches of all (TRAPS 3 and 7)."""
+    detector, batch, options = prepare(name)
     whole = train_step(detector, detector, make_optimizer(detector, options), batch, options, CPU)
     expected = {name: p.grad for name, p in detector.named_parameters() if p.grad is not None}
     scale = max(float(gradient.abs().max()) for gradient in expected.values())
-    for _, found in both[name]:
-        assert found.keys() == expected.keys()
+    for _, gradients, statistics in both[name]:
+        assert gradients.keys() == expected.keys()
         for parameter, gradient in expected.items():
-            assert float((found[parameter] - gradient).abs().max()) <= 1e-9 * scale, parameter
-    # Each reports its own images' part, so that the mean is the whole.
-    assert sum(loss for loss, _ in both[name]) / 2 == pytest.approx(whole.loss, rel=1e-6)
+            assert float((gradients[parameter] - gradient).abs().max()) <= 1e-9 * scale, parameter
+        for buffer, value in detector.named_buffers():
+            if buffer in statistics:
+                torch.testing.assert_close(statistics[buffer], value, rtol=1e-9, atol=1e-12)
+    # Each reports the loss of its own images, so that the mean is the whole.
+    assert sum(loss for loss, *_ in both[name]) / 2 == pytest.approx(whole.loss, rel=1e-6)
+
+
+def test_each_process_trains_on_its_own_images(both: dict[str, list[Any]], make_run: Callable[..., Run]) -> None:
+    """Together they train on those of one process, and draw different noise; a callback of the first stops both."""
+    (steps, first, weights), (other_steps, second, other_weights) = both["run"]
+    assert steps == other_steps == len(first) == len(second) == 2
+    run = make_run(steps=5)
+    schedule = Schedule(5, run.options, len(run.data.records))
+    alone = training_batches(run, Rank(0, 1, CPU), schedule, 0)
+    for (ids, seed), (other_ids, other_seed) in zip(first, second, strict=True):
+        assert [*ids, *other_ids] == next(alone).image_ids
+        assert seed != other_seed
+    assert len({seed for _, seed in (*first, *second)}) == 4
+    for name, weight in weights.items():
+        if "running" not in name:
+            assert torch.equal(weight, other_weights[name]), name
 
 
 def test_denoising_does_not_hang_where_one_process_has_no_objects(both: dict[str, list[Outcome]]) -> None:
-    (first_loss, first), (second_loss, second) = both["case_denoising_where_the_second_has_none"]
+    (first_loss, first, _), (second_loss, second, _) = both["case_denoising_where_the_second_has_none"]
     assert math.isfinite(first_loss)
     assert math.isfinite(second_loss)
     assert first.keys() == second.keys()
@@ -111,6 +178,27 @@ def test_denoising_does_not_hang_where_one_process_has_no_objects(both: dict[str
     for name, gradient in first.items():
         assert torch.isfinite(gradient).all(), name
         assert torch.equal(gradient, second[name]), name
+
+
+def test_other_batch_norms_cannot_be_synchronized() -> None:
+    with pytest.raises(ValueError, match="sync_norms knows plain batch norms, and 1 is a BatchNorm1d; give false"):
+        sync_norms(nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm1d(2)), CPU)
+
+
+def test_a_synchronized_norm_is_a_batch_norm_of_the_same_tensors() -> None:
+    block = ConvNorm(3, 4, 1)
+    shake(block)
+    before, folded = block.state_dict(), deepcopy(block)
+    weight = block.norm.weight
+    sync_norms(block, CPU)
+    assert isinstance(block.norm, SyncedBatchNorm)
+    assert block.norm.weight is weight
+    assert block.state_dict().keys() == before.keys()
+    images = torch.rand(2, 3, 5, 5)
+    assert torch.equal(block(images), folded(images))
+    block.eval().fold_norms()
+    folded.eval().fold_norms()
+    assert torch.equal(block(images), folded(images))
 
 
 def test_a_whole_run_in_two_processes(tmp_path: Path, recipe_file: Path, drawn: Path) -> None:

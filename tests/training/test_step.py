@@ -30,7 +30,7 @@ def gradients(detector: Detector) -> dict[str, torch.Tensor]:
 
 
 def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], tolerance: float) -> None:
-    """``tolerance`` is a share of the largest gradient there is."""
+    """``tolerance`` is a fraction of the largest gradient there is."""
     assert first.keys() == second.keys()
     scale = max(float(gradient.abs().max()) for gradient in first.values())
     assert scale > 1e-3
@@ -57,6 +57,44 @@ def emptied(batch: Batch, *images: int) -> Batch:
     """The batch with no objects in some of its images."""
     targets = [Targets(t.labels[:0], t.boxes[:0], t.size) if i in images else t for i, t in enumerate(batch.targets)]
     return batch._replace(targets=targets)
+
+
+def with_padding(batch: Batch) -> Batch:
+    """The batch on a wider and lower input, where two images have padding, of sizes that no stride divides."""
+    images = batch.images[:, :, :59].contiguous()
+    mask = torch.zeros(4, 59, 64, dtype=torch.bool)
+    targets = list(batch.targets)
+    for i, width in ((1, 50), (2, 43)):
+        mask[i, :, width:] = True
+        images[i, :, :, width:] = 0
+    for i, width in enumerate((64, 50, 43, 64)):
+        limits = torch.tensor([width, 59, width, 59])
+        boxes = torch.minimum(targets[i].boxes, limits)
+        keep = (boxes[:, 2:] - boxes[:, :2] > 2).all(1)
+        targets[i] = Targets(targets[i].labels[keep], boxes[keep], (59, width))
+    return batch._replace(images=images, padding_mask=mask, targets=targets)
+
+
+def test_padding_and_clipping_do_not_depend_on_accumulation(
+    make_detector: MakeDetector, frozen_statistics: Callable[[Detector], Detector], batch: Batch
+) -> None:
+    """The mask goes with its images, and the gradient is clipped once, when it is whole."""
+    padded, weights = with_padding(batch), []
+    for accumulate in (1, 2, 4):
+        detector, padded = in_float64(frozen_statistics(make_detector(num_classes=6, num_denoising=0)), padded)
+        result = step(detector, padded, batches__accumulate_steps=accumulate, optimizer__max_grad_norm=0.05)
+        assert result.gradient_norm > 0.5
+        weights.append(gradients(detector))
+        norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in weights[-1].values()))
+        assert norm == pytest.approx(0.05, rel=1e-6)
+    scale = max(float(gradient.abs().max()) for gradient in weights[0].values())
+    for other in weights[1:]:
+        for name, gradient in weights[0].items():
+            assert float((other[name] - gradient).abs().max()) <= 1e-8 * scale, name
+    unmasked = padded._replace(padding_mask=None)
+    detector, _ = in_float64(frozen_statistics(make_detector(num_classes=6, num_denoising=0)), unmasked)
+    step(detector, unmasked, optimizer__max_grad_norm=0.05)
+    assert any(not torch.allclose(gradient, weights[0][name]) for name, gradient in gradients(detector).items())
 
 
 @pytest.mark.parametrize("empty", [(), (0, 1), (3,), (0, 1, 2, 3)])

@@ -100,7 +100,7 @@ class _Loop:
         self.model: nn.Module = detector
         if rank.world_size > 1:
             if run.options.runtime.sync_norms:
-                sync_norms(detector)
+                sync_norms(detector, rank.device)
             devices = [rank.device.index] if rank.device.type == "cuda" else None
             self.model = nn.parallel.DistributedDataParallel(detector, device_ids=devices)
         self.callbacks: list[Callback] = []

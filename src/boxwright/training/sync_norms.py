@@ -10,17 +10,17 @@ from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class SyncedBatchNorm(nn.SyncBatchNorm, nn.BatchNorm2d):
-    """A batch norm over all processes that is a ``BatchNorm2d`` to whoever folds or freezes it.
+class SyncedBatchNormCUDA(nn.SyncBatchNorm, nn.BatchNorm2d):
+    """torch's own, which knows GPUs alone, as a ``BatchNorm2d`` to whoever folds or freezes it."""
 
-    On GPUs it is torch's own, which does not know CPUs; there the same is written out.
-    """
+
+class SyncedBatchNorm(nn.BatchNorm2d):
+    """The same written out, for CPUs."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Normalize, in training with the statistics of all processes."""
-        if not self.training or x.is_cuda or not dist.is_initialized():
-            norm: Tensor = super().forward(x) if x.is_cuda else nn.BatchNorm2d.forward(self, x)
-            return norm
+        if not self.training or not dist.is_initialized():
+            return super().forward(x)
         values = x if x.dtype == torch.float64 else x.float()
         axes, shape = (0, 2, 3), (1, -1, 1, 1)
         count = all_reduce(values.new_tensor([values.numel() / values.shape[1]]))
@@ -44,15 +44,16 @@ class SyncedBatchNorm(nn.SyncBatchNorm, nn.BatchNorm2d):
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
 
 
-def sync_norms(module: nn.Module) -> None:
-    """Put ``SyncedBatchNorm`` in the place of every ``BatchNorm2d``, with the same parameters and buffers.
+def sync_norms(module: nn.Module, device: torch.device) -> None:
+    """Put a synchronized norm in the place of every ``BatchNorm2d``, with the same parameters and buffers.
 
     Raises:
         ValueError: there is a batch norm of another kind.
     """
     for name, child in module.named_children():
         if type(child) is nn.BatchNorm2d and child.affine and child.track_running_stats:
-            synced = SyncedBatchNorm(child.num_features, child.eps, child.momentum)
+            kind = SyncedBatchNormCUDA if device.type == "cuda" else SyncedBatchNorm
+            synced = kind(child.num_features, child.eps, child.momentum)
             synced.train(child.training)
             synced._parameters, synced._buffers = child._parameters, child._buffers
             setattr(module, name, synced)
@@ -61,4 +62,4 @@ def sync_norms(module: nn.Module) -> None:
                 f"train.runtime.sync_norms knows plain batch norms, and {name} is a {type(child).__name__}; give false"
             )
         else:
-            sync_norms(child)
+            sync_norms(child, device)
