@@ -101,7 +101,7 @@ def distinct() -> dict[str, Recipe]:
 
 
 def _parameters(recipes: dict[str, Recipe], marked: Collection[str] = ()) -> pytest.MarkDecorator:
-    slow = {names: [pytest.mark.slow] if names in marked else [] for names in found}
+    slow = {names: [pytest.mark.slow] if names in marked else [] for names in recipes}
     return pytest.mark.parametrize(
         "recipe", [pytest.param(recipe, id=names, marks=slow[names]) for names, recipe in recipes.items()]
     )
