@@ -36,7 +36,7 @@ ANCHORS: Names = {"anchor_scale": "anchors.scale", "octave_steps": "anchors.octa
 
 PARTS: Mapping[str, Mapping[str, Names]] = {
     "backbone": {},
-    "neck": {},
+    "neck": {"augfpn": {"ratios": "pool_ratios"}},
     "head": {
         "faster_rcnn": TWO_STAGE,
         "mask_rcnn": TWO_STAGE,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Level:
-    """What is known of a feature map before any image is seen.
+    """A feature map before any image is seen.
 
     Args:
         channels: width of the map.
@@ -27,7 +27,7 @@ class Level:
 
 
 Task = Literal["detection", "classification"]
-"""What a head is trained for: objects and their boxes, or the class of a whole image, its one object."""
+"""The task of a head: objects and their boxes, or the class of a whole image, its one object."""
 
 RLE = dict[str, Any]
 """A mask as COCO's compressed run lengths: ``{"size": [height, width], "counts": bytes}``."""
@@ -40,24 +40,24 @@ Features = dict[str, Float[Tensor, "b _c _h _w"]]
 
 
 def main_levels(spec: Spec) -> Spec:
-    """The levels that a neck works on: all but the auxiliary ones, which pass it by."""
+    """Select the levels that a neck works on: all but the auxiliary ones, which pass it by."""
     return {name: level for name, level in spec.items() if not level.auxiliary}
 
 
 def levels_for_head(specs: Sequence[Spec]) -> Spec:
-    """What reaches the head: the last of the ``out_spec`` of backbone and necks, and the auxiliary levels before."""
+    """Select the levels for the head: the last ``out_spec`` of backbone and necks, and auxiliary ones before it."""
     auxiliary = {name: level for spec in specs[:-1] for name, level in spec.items() if level.auxiliary}
     return {**auxiliary, **specs[-1]}
 
 
 def coarser_name(name: str) -> str:
-    """What a part calls the level that it adds beyond ``name``: c6 after c5."""
+    """Name the level that a part adds beyond ``name``: c6 after c5."""
     number = re.search(r"\d+$", name)
     return f"{name[: number.start()]}{int(number[0]) + 1}" if number else f"{name}1"
 
 
 def head_levels(spec: Spec) -> list[str]:
-    """Names of the levels that a head predicts from: all but the auxiliary ones.
+    """List the levels that a head predicts from: all but the auxiliary ones.
 
     Raises:
         ValueError: there is none.
@@ -85,7 +85,7 @@ class ImageSize(NamedTuple):
     """The size of one image before and after it was resized, in pixels.
 
     ``height`` and ``width`` are those of the original image (after its EXIF rotation);
-    ``input_height`` and ``input_width`` those of its content on the network's canvas, padding not counted.
+    ``input_height`` and ``input_width`` those of the image inside its padding, in the network input.
     """
 
     height: int
@@ -98,7 +98,7 @@ class Targets(NamedTuple):
     """The objects of one image, as a head is trained on them.
 
     ``labels`` are 0..C-1. ``boxes`` are corners (x1, y1, x2, y2) in pixels of the network input.
-    ``size`` is the (height, width) of the image's content on the canvas, padding not counted.
+    ``size`` is the (height, width) of the image inside its padding, in pixels of the network input.
     ``masks`` are in pixels of the network input, or None where the task has none.
     """
 
@@ -124,7 +124,7 @@ class Decoded(NamedTuple):
 
 
 class ObjectLimit(NamedTuple):
-    """An option that limits how many objects are found in an image.
+    """An option that limits how many objects of an image are detected.
 
     ``option`` is its name in the head's own options, with dots, as in ``rpn.post_nms_top_k``; of an option with one
     number for training and one for prediction, ``limit`` is that for prediction. ``per_level`` limits hold for each
@@ -150,7 +150,7 @@ class SelectionQuality(NamedTuple):
     confident_and_fitting: int
 
     def __add__(self, other: object) -> SelectionQuality:
-        """The counts of both."""
+        """Add up the counts of both."""
         if not isinstance(other, SelectionQuality):
             return NotImplemented
         return SelectionQuality(*(a + b for a, b in zip(self, other, strict=True)))
@@ -176,11 +176,11 @@ class Batch(NamedTuple):
 
 
 class LossTotals(NamedTuple):
-    """What one optimizer step consists of, so that its losses do not depend on how its images are spread.
+    """Counts of one optimizer step, so that its losses do not depend on how its images are spread.
 
     ``objects`` and ``images`` count the whole step, over processes and accumulated batches; so do ``matches``, the
-    places that the head gives to objects, which only some heads count. Gradients are averaged over ``processes``, so
-    that each process divides by its share.
+    anchors or regions that are matched with objects, which only some heads count. Gradients are averaged over
+    ``processes``, so that each process divides by its part.
     """
 
     objects: int
@@ -190,7 +190,7 @@ class LossTotals(NamedTuple):
 
     @classmethod
     def of(cls, targets: Sequence[Targets]) -> LossTotals:
-        """Of a step that consists of this batch alone."""
+        """Count a step that consists of this batch alone."""
         return cls(sum(len(t.labels) for t in targets), len(targets))
 
     @property

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.backbones.resnet_vd import BasicBlock, Bottleneck, ResNetVD
+from boxwright.backbones.resnet_vd import BasicBlockVD, BottleneckVD, ResNetVD
 from boxwright.layers.conv import ConvNorm, FrozenBatchNorm2d
 from boxwright.structures import Level
 
@@ -30,7 +30,7 @@ def test_published_parameter_count_of_depth_50() -> None:
 
 
 @pytest.mark.parametrize(
-    ("depth", "block", "expected"), [(34, BasicBlock, [3, 4, 6, 3]), (101, Bottleneck, [3, 4, 23, 3])]
+    ("depth", "block", "expected"), [(34, BasicBlockVD, [3, 4, 6, 3]), (101, BottleneckVD, [3, 4, 23, 3])]
 )
 def test_blocks_per_stage(depth: int, block: type[nn.Module], expected: list[int]) -> None:
     with torch.device("meta"):

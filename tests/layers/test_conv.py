@@ -55,6 +55,19 @@ def test_options_of_the_norm_reach_it() -> None:
     assert ConvNorm(2, 3, 1, bias=True).conv.bias is not None
 
 
+def test_a_depthwise_convolution_sees_one_channel_each() -> None:
+    torch.manual_seed(0)
+    block = with_statistics(ConvNorm(4, 4, 3, groups=4)).eval()
+    x = torch.randn(1, 4, 5, 6)
+    before = block(x)
+    changed = x.clone()
+    changed[:, 0] += 1
+    assert [bool((a != b).any()) for a, b in zip(block(changed)[0], before[0], strict=True)] == [True, *[False] * 3]
+    block.fold_norms()
+    assert block.conv.groups == 4
+    assert (block(x) - before).abs().max() < 1e-5
+
+
 def test_folding_twice_is_folding_once() -> None:
     block = with_statistics(ConvNorm(3, 3, 3)).eval()
     block.fold_norms()

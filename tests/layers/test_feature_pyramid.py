@@ -102,7 +102,7 @@ def test_the_steps_are_the_whole() -> None:
     torch.testing.assert_close(sums["c5"], laterals["c5"], rtol=0, atol=0)
     torch.testing.assert_close(sums["c4"], laterals["c4"] + laterals["c5"][:, :, rows][:, :, :, columns])
     whole = pyramid(features)
-    for name, level in pyramid.smoothed(sums).items():
+    for name, level in pyramid.smooth_levels(sums).items():
         torch.testing.assert_close(level, whole[name], rtol=0, atol=0)
         torch.testing.assert_close(laterals[name], before[name], rtol=0, atol=0)
 

@@ -73,7 +73,7 @@ def test_context_is_added_to_the_coarsest_lateral_before_the_path_down(height: i
     neck, features = small(), maps(height, width)
     laterals = neck.pyramid.laterals(features)
     top = laterals | {"c5": laterals["c5"] + neck.context(features["c5"])}
-    expected = neck.pyramid.smoothed(neck.pyramid.top_down(top))
+    expected = neck.pyramid.smooth_levels(neck.pyramid.top_down(top))
     levels, plain = neck(features), fpn_beside(neck)(features)
     for name in SPEC:
         torch.testing.assert_close(levels[name], expected[name], rtol=0, atol=1e-6)
@@ -144,8 +144,8 @@ def test_exports_with_a_free_batch() -> None:
 
 @pytest.mark.parametrize("ratios", [(), (0.1, 0.0), (1.5,)])
 def test_bad_ratios_are_refused(ratios: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match=r"ratios are one or more numbers in \(0, 1\], not \("):
-        AugFPN(SPEC, ratios=ratios)
+    with pytest.raises(ValueError, match=r"pool_ratios are one or more numbers in \(0, 1\], not \("):
+        AugFPN(SPEC, pool_ratios=ratios)
 
 
 def test_extra_context_needs_a_level() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from boxwright.layers.folding import fold_norms
-from boxwright.necks.bifpn import BiFPN, Node
+from boxwright.necks.bifpn import BiFPN, FusionNode
 from boxwright.structures import Features, Level, Spec
 from random_weights import calibrate, shake
 
@@ -73,20 +73,20 @@ def test_levels_with_two_nodes_are_resampled_twice() -> None:
 @pytest.mark.parametrize("inputs", [2, 3])
 @pytest.mark.parametrize("fusion", ["fast", "softmax", "sum"])
 def test_fusion_of_equal_maps(fusion: Any, inputs: int) -> None:
-    node = Node([4] * inputs, 4, fusion, "before_conv").double()
+    node = FusionNode([4] * inputs, 4, fusion, "before_conv").double()
     x = torch.randn(2, 4, 3, 3, dtype=torch.float64)
     factor = {"fast": inputs / (inputs + 1e-4), "softmax": 1.0, "sum": float(inputs)}[fusion]
-    torch.testing.assert_close(node.fused([x] * inputs), factor * x, rtol=0, atol=1e-6 * factor)
+    torch.testing.assert_close(node.fuse([x] * inputs), factor * x, rtol=0, atol=1e-6 * factor)
     if fusion == "fast":
-        assert (node.fused([x] * inputs) - x).abs().max() > 1e-5
+        assert (node.fuse([x] * inputs) - x).abs().max() > 1e-5
 
 
 def test_shares() -> None:
     def shares(fusion: Any) -> torch.Tensor | None:
-        node = Node([4, 4, 4], 4, fusion, "before_conv")
+        node = FusionNode([4, 4, 4], 4, fusion, "before_conv")
         if node.weights is not None:
             node.weights.data = torch.tensor([3.0, -2.0, 1.0])
-        return node.shares()
+        return node.normalize_weights()
 
     torch.testing.assert_close(shares("fast"), torch.tensor([3.0, 0.0, 1.0]) / 4.0001)
     torch.testing.assert_close(shares("softmax"), torch.tensor([3.0, -2.0, 1.0]).softmax(0))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
 
-from boxwright.backbones.resnet_vd import Bottleneck
+from boxwright.backbones.resnet_vd import BottleneckVD
 from boxwright.layers.conv import FrozenBatchNorm2d
 
 RENAMES = [
@@ -138,7 +138,7 @@ def random_weights(module: nn.Module, images: Tensor) -> None:
             child.bias.normal_(0, 0.1, generator=generator)
             child.register_forward_pre_hook(_take_statistics)
     for child in module.modules():
-        if isinstance(child, Bottleneck):
+        if isinstance(child, BottleneckVD):
             child.conv3.norm.weight.mul_(0.3)
     norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]
     for norm in norms:

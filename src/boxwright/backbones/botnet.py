@@ -24,7 +24,7 @@ class BoTNet(ResNetBody):
     on padding takes part, as in a convolution.
 
     Args:
-        depth: 50, 101 or 152; the basic blocks of 18 and 34 have no place for attention.
+        depth: 50, 101 or 152; the basic blocks of 18 and 34 have nothing that attention could replace.
         levels: which stages are handed on, of c2 (stride 4) to c5, which is among them.
         width: channels of the stem and of c2's inner convolutions; 64 in the published models.
         norm: ``batch``, or ``frozen`` for constant statistics and affine.
@@ -39,14 +39,14 @@ class BoTNet(ResNetBody):
         num_heads: attention heads.
         shortcut_relu: the authors' code has a ReLU on the convolution of the first block's shortcut, after its norm;
             ResNet and the paper's figure have none.
-        image_size: height and width that the position tables are made for, an entry to each cell: that of the canvases
-            that it is trained on, and of much larger ones only some entries would ever be trained. Canvases whose
+        image_size: height and width that the position tables are made for, an entry to each cell: that of the network
+            inputs that it is trained on, and of much larger ones only some entries would ever be trained. Inputs whose
             longer side is another one are looked at with interpolated tables; so are checkpoints with tables of
-            another size. Narrower canvases have a part of the tables.
+            another size. Narrower inputs have a part of the tables.
 
     Source: Srinivas et al., BoTNet, CVPR 2021, and the code of a block that its authors published. Parameters and
     multiply-adds are those of the paper's table 1. Checked against bottleneck-transformer-pytorch 0.1.4 without its
-    3 x 3 shortcut: same weights, same outputs and gradients. Differs in first weights of convolutions, which are
+    3 x 3 shortcut: same weights, same outputs and gradients. Differs in initial weights of convolutions, which are
     ResNet's here (variance by what goes out, not by what comes in); and, with frozen norms, in the block's last
     convolution starting as zero instead of its norm's scale, which would stay so.
     """

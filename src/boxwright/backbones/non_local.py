@@ -16,8 +16,8 @@ __all__ = ["NonLocal"]
 
 NumBlocks = Literal[1, 5, 10]
 
-SPREAD = {5: {"c3": 2, "c4": 3}, 10: {"c3": 4, "c4": 6}}
-"""How many follow blocks of which stage."""
+BLOCKS_TO_FOLLOW = {5: {"c3": 2, "c4": 3}, 10: {"c3": 4, "c4": 6}}
+"""Number of non-local blocks in each stage, by their number in all."""
 
 
 class NonLocal(ResNetBody):
@@ -37,7 +37,7 @@ class NonLocal(ResNetBody):
             ResNet-101 and 152 as many, spread evenly.
         subsample: every cell looks at the largest of 2 x 2 cells rather than at all, as everywhere in the paper.
 
-    Source: Wang et al., Non-local Neural Networks, CVPR 2018, sections 3.3, 5.1 and 6; places in ResNet-101 from
+    Source: Wang et al., Non-local Neural Networks, CVPR 2018, sections 3.3, 5.1 and 6; positions in ResNet-101 from
     facebookresearch/video-nonlocal-net 4b5d2dd (``resnet_video.py``), which has 5 blocks: after blocks 2 and 4 of c3,
     and 7, 14 and 21 of c4; for 10 it has none. ``NonLocalBlock`` says what it was checked against. ResNet's names in
     checkpoints stay: weights without non-local blocks load.
@@ -57,37 +57,37 @@ class NonLocal(ResNetBody):
         super().__init__(depth=depth, levels=levels, width=width, norm=norm, frozen_stages=frozen_stages)
         check_choice("num_blocks", num_blocks, get_args(NumBlocks))
         self.non_local = nn.ModuleDict()
-        for name, places in _places(depth, num_blocks).items():
+        for name, positions in _positions(depth, num_blocks).items():
             if name not in self.built:
                 raise ValueError(f"non-local blocks are in {name}, which the levels {list(levels)} do not reach")
             index, stage = list(STAGES).index(name), getattr(self, STAGES[name])
             channels = width * 2**index * stage[0].expansion
             frozen = index + 2 <= frozen_stages
-            for place in places:
+            for position in positions:
                 block = NonLocalBlock(channels, norm="frozen" if frozen else norm, subsample=subsample)
-                self.non_local[f"{STAGES[name]}_{place}"] = block.requires_grad_(not frozen)
+                self.non_local[f"{STAGES[name]}_{position}"] = block.requires_grad_(not frozen)
 
     def stage(
         self, name: str, x: Float[Tensor, "b c h w"], feedback: Float[Tensor, "b c_out h_out w_out"] | None = None
     ) -> Float[Tensor, "b c_out h_out w_out"]:
-        """The blocks of one stage, and the non-local ones after them."""
-        for place, block in enumerate(getattr(self, STAGES[name])):
+        """Apply the blocks of one stage, and the non-local ones after them."""
+        for position, block in enumerate(getattr(self, STAGES[name])):
             x, feedback = block(x, feedback), None
-            key = f"{STAGES[name]}_{place}"
+            key = f"{STAGES[name]}_{position}"
             if key in self.non_local:
                 x = self.non_local[key](x)
         return x
 
 
-def _places(depth: Depth, num_blocks: NumBlocks) -> dict[str, list[int]]:
-    """After which blocks of which stages, counted from 0."""
+def _positions(depth: Depth, num_blocks: NumBlocks) -> dict[str, list[int]]:
+    """List the blocks, counted from 0, that a non-local block follows, by stage."""
     lengths = dict(zip(STAGES, BLOCKS_PER_STAGE[depth], strict=True))
     if num_blocks == 1:
         return {"c4": [lengths["c4"] - 2]}
-    places = {}
-    for name, count in SPREAD[num_blocks].items():
+    positions = {}
+    for name, count in BLOCKS_TO_FOLLOW[num_blocks].items():
         if lengths[name] < count:
             raise ValueError(f"num_blocks {num_blocks} needs {count} blocks in {name}, and depth {depth} has fewer")
         step = lengths[name] // count
-        places[name] = [step * (i + 1) - 1 for i in range(count)]
-    return places
+        positions[name] = [step * (i + 1) - 1 for i in range(count)]
+    return positions

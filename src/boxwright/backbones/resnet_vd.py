@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from boxwright.layers.conv import ConvNorm, Norm
+from boxwright.layers.resnet import STAGES
 from boxwright.structures import Features, Level, Spec
 
 __all__ = ["ResNetVD"]
 
-BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-STAGES = ("c2", "c3", "c4", "c5")
+BLOCKS_OF_VD = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
 class ResNetVD(nn.Module):
@@ -41,8 +41,8 @@ class ResNetVD(nn.Module):
         frozen_stages: int = 0,
     ) -> None:
         super().__init__()
-        if depth not in BLOCKS_PER_STAGE:
-            raise ValueError(f"depth is one of {sorted(BLOCKS_PER_STAGE)}, not {depth}")
+        if depth not in BLOCKS_OF_VD:
+            raise ValueError(f"depth is one of {sorted(BLOCKS_OF_VD)}, not {depth}")
         if not levels or list(levels) != [name for name in STAGES if name in levels]:
             raise ValueError(f"levels are some of {list(STAGES)}, fine to coarse and each once, not {list(levels)}")
         if width < 2 or width % 2:
@@ -56,15 +56,15 @@ class ResNetVD(nn.Module):
             ConvNorm(width // 2, width // 2, 3, activation="relu", norm=norms[0]),
             ConvNorm(width // 2, width, 3, activation="relu", norm=norms[0]),
         )
-        block: type[BasicBlock] | type[Bottleneck] = BasicBlock if depth < 50 else Bottleneck
+        block: type[BasicBlockVD] | type[BottleneckVD] = BasicBlockVD if depth < 50 else BottleneckVD
         channels = width
         self.stages = nn.ModuleDict()
         self.out_spec: Spec = {}
         # What lies beyond the last level that is handed on would never be trained.
-        for index, name in enumerate(STAGES[: STAGES.index(levels[-1]) + 1]):
+        for index, name in enumerate(list(STAGES)[: list(STAGES).index(levels[-1]) + 1]):
             inner = width * 2**index
             blocks = []
-            for position in range(BLOCKS_PER_STAGE[depth][index]):
+            for position in range(BLOCKS_OF_VD[depth][index]):
                 stride = 2 if position == 0 and index > 0 else 1
                 blocks.append(block(channels, inner, stride, project=position == 0, norm=norms[index + 1]))
                 channels = inner * block.expansion
@@ -96,7 +96,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int, project: bool, n
     return ConvNorm(in_channels, out_channels, 1, norm=norm)
 
 
-class BasicBlock(nn.Module):
+class BasicBlockVD(nn.Module):
     """Two 3 x 3 convolutions and a shortcut; ``project`` puts a convolution into the shortcut.
 
     The first block of c2 projects although neither width nor stride changes: so the published weights have it.
@@ -111,11 +111,12 @@ class BasicBlock(nn.Module):
         self.shortcut = _shortcut(in_channels, channels, stride, project, norm)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h_out w_out"]:
-        return self.conv2(self.conv1(x)).add_(self.shortcut(x)).relu_()  # type: ignore[no-any-return]
+        out: Tensor = self.conv2(self.conv1(x))
+        return out.add_(self.shortcut(x)).relu_()
 
 
-class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 with the stride, 1 x 1 to four times the width, and a shortcut; ``project`` as in BasicBlock."""
+class BottleneckVD(nn.Module):
+    """1 x 1, 3 x 3 with the stride, 1 x 1 to four times the width, and a shortcut; ``project`` as in BasicBlockVD."""
 
     expansion = 4
 
@@ -127,4 +128,5 @@ class Bottleneck(nn.Module):
         self.shortcut = _shortcut(in_channels, channels * 4, stride, project, norm)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h_out w_out"]:
-        return self.conv3(self.conv2(self.conv1(x))).add_(self.shortcut(x)).relu_()  # type: ignore[no-any-return]
+        out: Tensor = self.conv3(self.conv2(self.conv1(x)))
+        return out.add_(self.shortcut(x)).relu_()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -100,11 +101,12 @@ class RFP(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Features:
         levels = self._pyramid(self.bodies[0](images))
+        convolutions = [cast(nn.ModuleDict, convs) for convs in self.feedback]
         for step in range(1, self.steps):
             # Shared parts are the last ones of their lists in every step.
             body = self.bodies[min(step, len(self.bodies) - 1)]
-            convs = self.feedback[min(step, len(self.feedback)) - 1]
-            feedback = {name: conv(self.aspp(levels[name])) for name, conv in convs.items()}  # type: ignore[operator]
+            convs = convolutions[min(step, len(convolutions)) - 1]
+            feedback = {name: conv(self.aspp(levels[name])) for name, conv in convs.items()}
             new = self._pyramid(body(images, feedback))
             levels = {
                 name: torch.lerp(old, new[name], self.fusion(new[name]).sigmoid()) for name, old in levels.items()

@@ -38,7 +38,7 @@ class Timm(nn.Module):
             their names and have this stride.
         drop_path: how often a block of the last stage is left out in training; the earlier the block, the less often.
         norm: ``batch`` trains batch norms, ``frozen`` keeps their statistics and affine as they are loaded.
-        norm_momentum: of batch norms, the share of the newest batch; timm's own, mostly 0.1, where None.
+        norm_momentum: of batch norms, the weight of the newest batch; timm's own, mostly 0.1, where None.
             EfficientDet trains with 0.01, which TensorFlow calls 0.99.
 
     Source: Wightman, PyTorch Image Models, whose code this runs; names in checkpoints are timm's, below ``body``.
@@ -66,9 +66,9 @@ class Timm(nn.Module):
             if offered[levels[-1]].stride <= output_stride:
                 raise ValueError(f"output_stride {output_stride} changes none of the levels {list(levels)}")
             options["output_stride"] = output_stride
-        places = tuple(offered[name].place for name in levels)
-        self.body = _create(model, out_indices=places, **options)
-        info = [self.body.feature_info.info[place] for place in places]
+        indices = tuple(offered[name].position for name in levels)
+        self.body = _create(model, out_indices=indices, **options)
+        info = [self.body.feature_info.info[index] for index in indices]
         self.out_spec: Spec = {n: Level(i["num_chs"], i["reduction"]) for n, i in zip(levels, info, strict=True)}
         if output_stride != 32 and any(
             level.stride != min(offered[name].stride, output_stride) for name, level in self.out_spec.items()
@@ -178,13 +178,14 @@ class _FrozenNormAct(FrozenBatchNorm2d):
         self.act = getattr(norm, "act", nn.Identity())
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return self.act(self.drop(super().forward(x)))  # type: ignore[no-any-return]
+        out: Tensor = self.act(self.drop(super().forward(x)))
+        return out
 
 
 class _Offered(NamedTuple):
     """A level of a model: which of its maps, and the stride that it has unless it is dilated."""
 
-    place: int
+    position: int
     stride: int
 
 
@@ -192,9 +193,7 @@ def _timm() -> Any:
     try:
         import timm
     except ImportError as error:
-        raise ValueError(
-            f"the backbone timm needs the package timm ({error}): pip install timm"
-        ) from error
+        raise ValueError(f"the backbone timm needs the package timm ({error}): pip install timm") from error
     return timm
 
 
@@ -275,7 +274,7 @@ def _conv_norm_pairs(module: nn.Module, images: Tensor) -> list[tuple[nn.Conv2d,
 
 
 def _uses(outputs: list[Node]) -> Counter[Node]:
-    """How many operations, or outputs, take each result that the outputs come from."""
+    """Count the operations, or outputs, that take each result from which the outputs come."""
     uses = Counter(outputs)
     unseen = list(uses)
     while unseen:

@@ -44,7 +44,7 @@ class FrozenBatchNorm2d(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def is_fresh(self) -> bool:
-        """Whether the statistics are still those of a new norm, so that nothing is normalized."""
+        """Tell whether the statistics are still those of a new norm, so that nothing is normalized."""
         return bool((self.running_mean == 0).all() and (self.running_var == 1).all())
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -61,11 +61,12 @@ class ConvNorm(nn.Module):
         out_channels: of the output.
         kernel_size: of the square kernel.
         stride: of the convolution.
+        groups: of the convolution; ``in_channels`` makes it depthwise.
         activation: None for none.
         norm: ``batch`` trains its statistics, ``frozen`` keeps them as they are loaded.
         bias: the convolution has one. The norm takes it away again; some published weights have it all the same.
         eps: of the norm.
-        momentum: of the running statistics of a batch norm, the share of the newest batch.
+        momentum: of the running statistics of a batch norm, the weight of the newest batch.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class ConvNorm(nn.Module):
         kernel_size: int,
         stride: int = 1,
         *,
+        groups: int = 1,
         activation: Activation | None = None,
         norm: Norm = "batch",
         bias: bool = False,
@@ -83,7 +85,7 @@ class ConvNorm(nn.Module):
     ) -> None:
         super().__init__()
         padding = (kernel_size - 1) // 2
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=padding, bias=bias)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=padding, groups=groups, bias=bias)
         self.norm: nn.Module = FrozenBatchNorm2d(out_channels, eps)
         if norm == "batch":
             self.norm = nn.BatchNorm2d(out_channels, eps, momentum)
@@ -93,7 +95,8 @@ class ConvNorm(nn.Module):
             self.activation.inplace = True
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h_out w_out"]:
-        return self.activation(self.norm(self.conv(x)))  # type: ignore[no-any-return]
+        out: Tensor = self.activation(self.norm(self.conv(x)))
+        return out
 
     def fold_norms(self) -> None:
         """Put the norm's scale and shift into the convolution. For inference: statistics are frozen by it."""
@@ -112,13 +115,13 @@ def overwrite(activation: nn.Module) -> None:
 
 
 def fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
-    """The one convolution that does what ``norm(conv(x))`` does in evaluation."""
+    """Make the one convolution that computes ``norm(conv(x))`` in evaluation."""
     return with_weights(conv, *folded(conv, norm))
 
 
 @torch.no_grad()
 def folded(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias of that convolution.
+    """Compute weight and bias of that convolution.
 
     Computed in float64: the rounding of the fold then stays below that of the convolution itself.
 
@@ -137,7 +140,7 @@ def folded(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def with_weights(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """A convolution with the geometry of ``like`` and the given weights."""
+    """Make a convolution with the geometry of ``like`` and these weights."""
     conv = nn.Conv2d(
         like.in_channels,
         like.out_channels,

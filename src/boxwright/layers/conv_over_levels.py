@@ -116,7 +116,7 @@ def _matrices(like: Tensor) -> _Matrices:
 
 @dataclass(frozen=True)
 class _Grid:
-    """How a map is cut into tiles; those at its lower and right edge may reach beyond it."""
+    """The tiles that a map is cut into; those at its lower and right edge may reach beyond it."""
 
     batch: int
     height: int
@@ -145,13 +145,13 @@ def _patches(maps: Sequence[Float[Tensor, "b c _h _w"]], matrices: _Matrices) ->
     """The transformed patches of all maps after one another."""
     grids, channels = [_Grid.of(x) for x in maps], maps[0].shape[1]
     patches = maps[0].new_empty(PATCH, PATCH, sum(grid.count for grid in grids), channels)
-    for x, grid, place in zip(maps, grids, patches.split([grid.count for grid in grids], 2), strict=True):
+    for x, grid, part in zip(maps, grids, patches.split([grid.count for grid in grids], 2), strict=True):
         _, rows, columns = grid.shape
         beyond = (0, 0, 1, TILE * columns + 1 - grid.width, 1, TILE * rows + 1 - grid.height)
         padded = F.pad(x.permute(0, 2, 3, 1), beyond).contiguous()  # b h w c
         image, row, column, channel = padded.stride()
         strides = (row, column, image, TILE * row, TILE * column, channel)
-        place.view(PATCH, PATCH, *grid.shape, channels).copy_(
+        part.view(PATCH, PATCH, *grid.shape, channels).copy_(
             padded.as_strided((PATCH, PATCH, *grid.shape, channels), strides)
         )
     return (matrices.patch @ patches.view(PATCH**2, -1)).view(PATCH**2, -1, channels)
@@ -193,11 +193,11 @@ def _split(maps: Sequence[Float[Tensor, "b o _h _w"]], grids: Sequence[_Grid]) -
     """The tiles of all maps after one another; zero beyond their edges."""
     channels = maps[0].shape[1]
     tiles = maps[0].new_empty(TILE, TILE, sum(grid.count for grid in grids), channels)
-    for x, grid, place in zip(maps, grids, tiles.split([grid.count for grid in grids], 2), strict=True):
+    for x, grid, part in zip(maps, grids, tiles.split([grid.count for grid in grids], 2), strict=True):
         batch, rows, columns = grid.shape
         whole = x.permute(0, 2, 3, 1)
         if grid.height % TILE or grid.width % TILE:
             whole = F.pad(whole, (0, 0, 0, TILE * columns - grid.width, 0, TILE * rows - grid.height))
         ordered = whole.reshape(batch, rows, TILE, columns, TILE, channels).permute(2, 4, 0, 1, 3, 5)
-        place.view(TILE, TILE, *grid.shape, channels).copy_(ordered)
+        part.view(TILE, TILE, *grid.shape, channels).copy_(ordered)
     return tiles.view(TILE**2, -1, channels)

@@ -1,4 +1,4 @@
-"""What the pyramid necks share: laterals, the path down, levels beyond the coarsest."""
+"""Modules that the pyramid necks share: laterals, the path down, levels beyond the coarsest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ExtraKind = Literal["max_pool", "conv_input", "conv_output"]
 
 
 class FeaturePyramid(nn.Module):
-    """Coarse levels are enlarged and added to the finer ones; each sum is smoothed.
+    """Coarse levels are upsampled and added to the finer ones; each sum is smoothed.
 
     top_l = conv1x1(c_l) + nearest(top_{l+1});  out_l = conv3x3(top_l)
 
@@ -50,11 +50,11 @@ class FeaturePyramid(nn.Module):
         reset_convolutions(self)
 
     def laterals(self, features: Features) -> Features:
-        """Each level at the width of the pyramid."""
+        """Bring each level to the width of the pyramid."""
         return {name: lateral(features[name]) for name, lateral in self.lateral.items()}
 
     def top_down(self, laterals: Features) -> Features:
-        """Each level plus all coarser ones, not smoothed yet."""
+        """Add to each level all coarser ones, not smoothed yet."""
         sums: Features = {}
         above: Tensor | None = None
         for name in reversed(laterals):
@@ -63,8 +63,8 @@ class FeaturePyramid(nn.Module):
             sums[name] = above
         return {name: sums[name] for name in laterals}
 
-    def smoothed(self, sums: Features) -> Features:
-        """One convolution, and norm, over each level."""
+    def smooth_levels(self, sums: Features) -> Features:
+        """Apply one convolution, and norm, to each level."""
         levels: Features = {}
         for name, smooth in self.smooth.items():
             conv = smooth.conv if isinstance(smooth, ConvNorm) else smooth
@@ -74,7 +74,7 @@ class FeaturePyramid(nn.Module):
         return levels
 
     def forward(self, features: Features) -> Features:
-        return self.smoothed(self.top_down(self.laterals(features)))
+        return self.smooth_levels(self.top_down(self.laterals(features)))
 
 
 class ExtraLevels(nn.Module):
@@ -116,7 +116,7 @@ class ExtraLevels(nn.Module):
         coarsest_out: Float[Tensor, "b c h w"],
         shift: Float[Tensor, "b c 1 1"] | None = None,
     ) -> Features:
-        """The extra levels alone, from the coarsest level before and after the neck.
+        """Make the extra levels alone, from the coarsest level before and after the neck.
 
         Args:
             coarsest_in: what came into the neck.
@@ -137,7 +137,7 @@ class ExtraLevels(nn.Module):
 
 
 def level_steps(spec: Spec) -> dict[str, int]:
-    """How many cells of the level before lie along a cell of each level but the finest.
+    """Count the cells of the level before that lie along a cell of each level but the finest.
 
     Args:
         spec: the levels, fine to coarse.

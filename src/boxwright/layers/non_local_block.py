@@ -50,7 +50,8 @@ class NonLocalBlock(nn.Module):
             others = F.max_pool2d(others, 2, ceil_mode=True)
         phi, g = _tokens(others).chunk(2, -1)
         y = F.scaled_dot_product_attention(_tokens(theta), phi, g)
-        return x + self.out(y[:, 0].transpose(1, 2).unflatten(-1, x.shape[-2:]))  # type: ignore[no-any-return]
+        out: Tensor = self.out(y[:, 0].transpose(1, 2).unflatten(-1, x.shape[-2:]))
+        return x + out
 
 
 def _tokens(x: Float[Tensor, "b c _h _w"]) -> Float[Tensor, "b 1 _t c"]:

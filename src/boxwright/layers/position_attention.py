@@ -1,4 +1,4 @@
-"""Self-attention over all cells of a map, by content and by position, in the place of a convolution."""
+"""Self-attention over all cells of a map, by content and by position, instead of a convolution."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class PositionAttention(nn.Module):
 
     Source: Srinivas et al., BoTNet, CVPR 2021, figure 4, and the code that its authors published. Checked against
     ``BottleneckAttn`` of timm 1.0.31 and ``Attention`` of bottleneck-transformer-pytorch 0.1.4: same weights, same
-    outputs and gradients. Differs from the authors' code in the first values of the relative tables: deviation
-    1 / sqrt(d) around 0, where it passes that number as the mean (and says so); in maps of any size; and in tables of
-    any size.
+    outputs and gradients. Differs from the authors' code in the initial values of the relative tables: standard
+    deviation 1 / sqrt(d) around 0, where it passes that number as the mean (and says so); in maps of any size; and in
+    tables of any size.
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class PositionAttention(nn.Module):
         else:
             if self.absolute is not None:
                 rows, columns = self.absolute(height, width)
-                places = (rows[:, None] + columns).flatten(0, 1).to(query.dtype)
-                key = places.expand_as(query) if key is None else key + places
+                vectors = (rows[:, None] + columns).flatten(0, 1).to(query.dtype)
+                key = vectors.expand_as(query) if key is None else key + vectors
             assert key is not None
             out = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         y = out.transpose(-1, -2).flatten(1, 2).unflatten(-1, (height, width))  # b m (h w) d -> b (m d) h w
@@ -116,7 +116,7 @@ class PositionAttention(nn.Module):
             logits = logits if key is None else logits + query @ key.transpose(-1, -2)
             return logits.softmax(-1).to(value.dtype) @ value
         queries = [by_row, by_column] if key is None else [query, by_row, by_column]
-        keys = [_own_place(height, width, value)] if key is None else [key, _own_place(height, width, value)]
+        keys = [_own_position(height, width, value)] if key is None else [key, _own_position(height, width, value)]
         # Fused kernels want queries, keys and values of one width, and some of them a multiple of 8.
         wide = _multiple_of_8(max(sum(part.shape[-1] for part in queries), self.head_dim))
         query, key, value = (_widened(parts, wide) for parts in (queries, keys, [value]))
@@ -133,7 +133,7 @@ class PositionTables(nn.Module):
     Args:
         map_size: rows and columns.
         dim: of each vector.
-        relative: one for each distance from -(n - 1) to n - 1 rather than one for each of n places.
+        relative: one for each distance from -(n - 1) to n - 1 rather than one for each of n positions.
     """
 
     def __init__(self, map_size: tuple[int, int], dim: int, *, relative: bool = False) -> None:
@@ -143,12 +143,12 @@ class PositionTables(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Normal, of deviation 1 / sqrt(dim)."""
+        """Draw from a normal distribution of standard deviation 1 / sqrt(dim)."""
         for table in (self.height, self.width):
             nn.init.normal_(table, std=table.shape[1] ** -0.5)
 
     def forward(self, height: int, width: int) -> tuple[Float[Tensor, "rows d"], Float[Tensor, "columns d"]]:
-        """The tables for a map of this size."""
+        """Take the tables for a map of this size."""
         rows, columns = ((len(t) + 1) // 2 if self.is_relative else len(t) for t in (self.height, self.width))
         factor = max(height / rows, width / columns)
         return (
@@ -196,7 +196,7 @@ def resized_table(table: Float[Tensor, "n d"], length: int, *, relative: bool) -
 
 
 def _at_distances(query: Float[Tensor, "b m y x d"], table: Float[Tensor, "r d"]) -> Float[Tensor, "b m y x x"]:
-    """q . table[distance] from each cell to every place of its line, along x.
+    """q . table[distance] from each cell to every position of its line, along x.
 
     The product with all 2n - 1 distances is shifted: cell x needs entries n - 1 - x and following. With rows of 2n
     entries, laid end to end, those start at x (2n - 1) + n - 1.
@@ -207,7 +207,7 @@ def _at_distances(query: Float[Tensor, "b m y x d"], table: Float[Tensor, "r d"]
     return lines[..., :cells]
 
 
-def _own_place(height: int, width: int, like: Float[Tensor, "b m t d"]) -> Float[Tensor, "b m t p"]:
+def _own_position(height: int, width: int, like: Float[Tensor, "b m t d"]) -> Float[Tensor, "b m t p"]:
     """A 1 at each cell's row and one at its column, for all images and heads."""
     rows = torch.eye(height, dtype=like.dtype, device=like.device).repeat_interleave(width, 0)
     columns = torch.eye(width, dtype=like.dtype, device=like.device).repeat(height, 1)

@@ -30,7 +30,8 @@ class RepVGGBlock(nn.Module):
         y = self.conv3x3(x)
         if self.conv1x1 is not None:
             y = y + self.conv1x1(x)
-        return self.activation(y)  # type: ignore[no-any-return]
+        out: Tensor = self.activation(y)
+        return out
 
     @torch.no_grad()
     def fold_norms(self) -> None:
@@ -54,7 +55,7 @@ class CSPRepLayer(nn.Module):
         in_channels: of the input.
         out_channels: of the output.
         num_blocks: RepVGG blocks in the first branch.
-        expansion: hidden width as a share of ``out_channels``.
+        expansion: hidden width as a fraction of ``out_channels``.
 
     Source: Zhao et al., RT-DETR, CVPR 2024, figure 4 (the "Fusion" block), as in lyuwenyu/RT-DETR 068dfde.
     """
@@ -68,4 +69,5 @@ class CSPRepLayer(nn.Module):
         self.expand = nn.Identity() if hidden == out_channels else ConvNorm(hidden, out_channels, 1, activation="silu")
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
-        return self.expand(self.blocks(self.conv1(x)) + self.conv2(x))  # type: ignore[no-any-return]
+        out: Tensor = self.expand(self.blocks(self.conv1(x)) + self.conv2(x))
+        return out

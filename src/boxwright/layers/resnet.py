@@ -1,4 +1,4 @@
-"""The body of ResNet: stem, blocks and stages, for every backbone that has them."""
+"""The trunk of ResNet: stem, blocks and stages, for every backbone that has them."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class ResNetBody(nn.Module):
                 module.reset_parameters()
 
     def forward(self, images: Float[Tensor, "b 3 h w"], feedback: Features | None = None) -> Features:
-        """The levels of images.
+        """Compute the levels of images.
 
         Args:
             images: ready for the network.
@@ -111,7 +111,7 @@ class ResNetBody(nn.Module):
     def stage(
         self, name: str, x: Float[Tensor, "b c h w"], feedback: Float[Tensor, "b c_out h_out w_out"] | None = None
     ) -> Float[Tensor, "b c_out h_out w_out"]:
-        """The blocks of one stage; ``feedback`` goes to the first."""
+        """Apply the blocks of one stage; ``feedback`` goes to the first."""
         for block in getattr(self, STAGES[name]):
             x, feedback = block(x, feedback), None
         return x
@@ -196,10 +196,10 @@ class BasicBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c h w"], feedback: Float[Tensor, "b c_out h_out w_out"] | None = None
     ) -> Float[Tensor, "b c_out h_out w_out"]:
-        out = self.bn1(self.conv1(x)).relu_()
+        out: Tensor = self.bn1(self.conv1(x)).relu_()
         out = self.bn2(self.conv2(out))
         out = out.add_(x if self.downsample is None else self.downsample(x))
-        return (out if feedback is None else out.add_(feedback)).relu_()  # type: ignore[no-any-return]
+        return (out if feedback is None else out.add_(feedback)).relu_()
 
     def fold_norms(self) -> None:
         """Put the norms into the convolutions, for inference."""
@@ -233,11 +233,11 @@ class Bottleneck(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c h w"], feedback: Float[Tensor, "b c_out h_out w_out"] | None = None
     ) -> Float[Tensor, "b c_out h_out w_out"]:
-        out = self.bn1(self.conv1(x)).relu_()
+        out: Tensor = self.bn1(self.conv1(x)).relu_()
         out = self.bn2(self.conv2(out)).relu_()
         out = self.bn3(self.conv3(out))
         out = out.add_(x if self.downsample is None else self.downsample(x))
-        return (out if feedback is None else out.add_(feedback)).relu_()  # type: ignore[no-any-return]
+        return (out if feedback is None else out.add_(feedback)).relu_()
 
     def fold_norms(self) -> None:
         """Put the norms into the convolutions, for inference."""

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 
 class SwitchableConv2d(nn.Module):
-    """A 3 x 3 convolution at two dilations, d and 3d; every cell has its own share of either. No bias.
+    """A 3 x 3 convolution at two dilations, d and 3d; every cell weighs the two in its own way. No bias.
 
     x = x + pre(mean(x));  s = pool5x5(switch(x));  y = s * conv_d(x, w) + (1 - s) * conv_3d(x, w + diff);
     out = y + post(mean(y)).
 
     w = scale * (weight - mean(weight)) / sqrt(var(weight) + 1e-5) + shift, per output channel: what is trained is the
-    direction of the weights, their size and mean are constants. Both are taken from the first weights, and from those
+    direction of the weights, their size and mean are constants. Both are taken from the initial weights, and from those
     of a checkpoint that has none: a plain convolution's weights give what that convolution gives.
 
     Args:
@@ -73,8 +73,8 @@ class SwitchableConv2d(nn.Module):
         """Weights of the smaller dilation, as they are applied."""
         if not self.standardize:
             return self.weight
-        mean, deviation = _statistics(self.weight)
-        return (self.weight - mean) / deviation * self.weight_scale + self.weight_shift
+        mean, scale = _statistics(self.weight)
+        return (self.weight - mean) / scale * self.weight_scale + self.weight_shift
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h_out w_out"]:
         x = x + self.pre_context(x.mean((2, 3), keepdim=True))
@@ -83,7 +83,8 @@ class SwitchableConv2d(nn.Module):
         near = self._convolve(x, weight, self.dilation)
         far = self._convolve(x, weight + self.weight_diff, 3 * self.dilation)
         out = torch.lerp(far, near, switch.to(near.dtype))
-        return out + self.post_context(out.mean((2, 3), keepdim=True))  # type: ignore[no-any-return]
+        context: Tensor = self.post_context(out.mean((2, 3), keepdim=True))
+        return out + context
 
     def _convolve(self, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
         return F.conv2d(x, weight, stride=self.stride, padding=dilation, dilation=dilation)
@@ -96,7 +97,7 @@ class SwitchableConv2d(nn.Module):
 
 
 def _statistics(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each output channel's weights."""
+    """Compute mean and standard deviation of each output channel's weights."""
     variance, mean = torch.var_mean(weight, (1, 2, 3), keepdim=True)
     return mean, (variance + 1e-5).sqrt()
 
@@ -110,7 +111,7 @@ def _reflect(x: Float[Tensor, "b c _h _w"], margin: int) -> Float[Tensor, "b c _
 
 
 def _mirror(size: int, margin: int) -> list[int]:
-    """Which cell of ``size`` is at each place from ``-margin`` to ``size + margin``."""
+    """List the cell of ``size`` that is at each position from ``-margin`` to ``size + margin``."""
     period = max(2 * (size - 1), 1)
-    places = [place % period for place in range(-margin, size + margin)]
-    return [min(place, period - place) for place in places]
+    cells = [position % period for position in range(-margin, size + margin)]
+    return [min(cell, period - cell) for cell in cells]

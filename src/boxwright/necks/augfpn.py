@@ -27,7 +27,7 @@ class AugFPN(nn.Module):
     Args:
         in_spec: the levels that come in, fine to coarse; they keep their names.
         out_channels: width of every level that goes out.
-        ratios: sizes to which the coarsest level is pooled, each as a share of its height and width, in (0, 1].
+        pool_ratios: sizes to which the coarsest level is pooled, each as a fraction of its height and width, in (0, 1].
         extra_levels: levels to add beyond the coarsest, each half the size: 1 for P6, 2 for P6 and P7.
         extra: what they are made of. ``max_pool``: every second cell of the coarsest level that goes out. Convolutions
             of stride 2 on the coarsest level that comes in, ``conv_input`` (RetinaNet), or that goes out,
@@ -39,7 +39,7 @@ class AugFPN(nn.Module):
 
     Source: Guo et al., AugFPN, CVPR 2020, section 3.2 (residual feature augmentation), and the laterals of section 3.1.
     Checked against HighFPN and, with ``extra_context``, HighFPNRetinanet of Gus-Guo/AugFPN, commit ffc7e5e: same
-    weights, same outputs. Differs in enlarging to the size of the finer level, so that sizes need not be even, in a
+    weights, same outputs. Differs in upsampling to the size of the finer level, so that sizes need not be even, in a
     ReLU between extra levels (theirs has it in FCOS only), and in the initial weights, which are those of FPN.
     """
 
@@ -48,7 +48,7 @@ class AugFPN(nn.Module):
         in_spec: Spec,
         *,
         out_channels: int = 256,
-        ratios: tuple[float, ...] = (0.1, 0.2, 0.3),
+        pool_ratios: tuple[float, ...] = (0.1, 0.2, 0.3),
         extra_levels: int = 0,
         extra: ExtraKind = "max_pool",
         extra_context: bool = False,
@@ -59,7 +59,7 @@ class AugFPN(nn.Module):
         self.extra_context = extra_context
         self.coarsest = list(in_spec)[-1]
         self.pyramid = FeaturePyramid(in_spec, out_channels)
-        self.context = PooledContext(in_spec[self.coarsest].channels, out_channels, ratios)
+        self.context = PooledContext(in_spec[self.coarsest].channels, out_channels, pool_ratios)
         self.extra = ExtraLevels(in_spec, out_channels, extra_levels, extra)
         self.out_spec: Spec = {}
         for name, level in self.pyramid.out_spec.items():
@@ -71,7 +71,7 @@ class AugFPN(nn.Module):
         coarsest = features[self.coarsest]
         laterals, context = self.pyramid.laterals(features), self.context(coarsest)
         augmented = {**laterals, self.coarsest: laterals[self.coarsest] + context}
-        levels = self.pyramid.smoothed(self.pyramid.top_down(augmented))
+        levels = self.pyramid.smooth_levels(self.pyramid.top_down(augmented))
         shift = context.mean((2, 3), keepdim=True) if self.extra_context else None
         levels |= self.extra(coarsest, levels[self.coarsest], shift)
         levels |= {f"{name}_lateral": lateral for name, lateral in laterals.items()}
@@ -79,20 +79,20 @@ class AugFPN(nn.Module):
 
 
 class PooledContext(nn.Module):
-    """What a map shows at several coarser sizes, summed with a weight per cell and size.
+    """Means of a map over windows of several sizes, summed with a weight per cell and size.
 
     y_i = bilinear(conv1x1_i(mean-pool_i(x)));  out = sum_i sigmoid(conv3x3(relu(conv1x1([y_1, ..., y_n]))))_i y_i
 
     Args:
         in_channels: of the map.
         out_channels: of the context.
-        ratios: pooled sizes as shares of height and width, rounded down, one cell at least.
+        ratios: pooled sizes as fractions of height and width, rounded down, one cell at least.
     """
 
     def __init__(self, in_channels: int, out_channels: int, ratios: Sequence[float]) -> None:
         super().__init__()
         if not ratios or not all(0 < ratio <= 1 for ratio in ratios):
-            raise ValueError(f"ratios are one or more numbers in (0, 1], not {tuple(ratios)}")
+            raise ValueError(f"pool_ratios are one or more numbers in (0, 1], not {tuple(ratios)}")
         self.ratios = tuple(ratios)
         self.project = nn.ModuleList(nn.Conv2d(in_channels, out_channels, 1) for _ in ratios)
         self.weigh = nn.Sequential(
@@ -113,5 +113,5 @@ class PooledContext(nn.Module):
 
 
 def pooled_size(height: int, width: int, ratio: float) -> tuple[int, int]:
-    """Cells that a map is pooled to: 7 x 10 of 25 x 34 at 0.3."""
+    """Compute the cells that a map is pooled to: 7 x 10 of 25 x 34 at 0.3."""
     return max(1, int(height * ratio)), max(1, int(width * ratio))

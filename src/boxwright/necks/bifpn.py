@@ -11,15 +11,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.feature_pyramid import level_steps
-from boxwright.layers.option_checks import check_choice, check_counts, check_shares
+from boxwright.layers.option_checks import check_choice, check_counts, check_fractions
 from boxwright.layers.same_padding import max_pool_same
 from boxwright.layers.separable_conv import SeparableConv, pointwise_norm
 from boxwright.structures import Features, Level, Spec, coarser_name
 
 __all__ = ["BiFPN"]
 
-Fusion = Literal["fast", "softmax", "sum"]
-Place = Literal["before_conv", "after_norm"]
+WeightedFusion = Literal["fast", "softmax", "sum"]
+SwishPosition = Literal["before_conv", "after_norm"]
 
 
 class BiFPN(nn.Module):
@@ -27,9 +27,10 @@ class BiFPN(nn.Module):
 
     With x_l from the cell before, L the coarsest level, d_L = x_L, and o_l = d_l on the finest level:
 
-    d_l = node(x_l, enlarged(d_{l+1}));  o_l = node(x_l, d_l, shrunk(o_{l-1}));  o_L = node(x_L, shrunk(o_{L-1}))
+    d_l = node(x_l, upsample(d_{l+1}));
+    o_l = node(x_l, d_l, downsample(o_{l-1}));  o_L = node(x_L, downsample(o_{L-1}))
 
-    node(x_1, ..., x_n) = swish(norm(conv(sum_i s_i x_i))), with learned shares s_i per node. Upsampling takes the
+    node(x_1, ..., x_n) = swish(norm(conv(sum_i s_i x_i))), with learned weights s_i per node. Upsampling takes the
     nearest cell, downsampling the largest of a window. In the first cell, a level of another width has a 1 x 1
     convolution and a norm for each node that it goes to. Levels beyond the coarsest are downsampled from it at the
     width of the neck.
@@ -40,19 +41,19 @@ class BiFPN(nn.Module):
             and 384 from there on.
         repeats: how many cells: 3, 4, 5, 6, 7, 7 and 8 in D0 to D6, and 8 from there on.
         num_levels: as many levels go out at least, the missing ones beyond the coarsest; 5 for P3 to P7 (6 in D7x).
-        fusion: how the shares follow from the weights w of a node. ``fast``: relu(w_i) / (1e-4 + sum of relu(w)), which
-            the paper prefers. ``softmax``: of w. ``sum``: no weights, every share is 1; D6 and up.
-        activation: place of the swish in a node: ``after_norm``, as the paper has it, or ``before_conv``, as the
+        fusion: how the weights s follow from the parameters w of a node. ``fast``: relu(w_i) / (1e-4 + sum of relu(w)),
+            which the paper prefers. ``softmax``: of w. ``sum``: no parameters, every weight is 1; D6 and up.
+        activation: position of the swish in a node: ``after_norm``, as the paper has it, or ``before_conv``, as the
             published models do.
-        norm_momentum: of the running statistics of batch norms, the share of the newest batch, in (0, 1].
+        norm_momentum: of the running statistics of batch norms, the weight of the newest batch, in (0, 1].
 
     Raises:
         ValueError: an option is out of range, or the stride of a level is no multiple of that of the one before.
 
     Source: Tan et al., EfficientDet, CVPR 2020, section 3 and table 1. Checked against BiFpn of effdet 0.4.1, whose
     weights are google/automl's: same weights, same outputs and gradients. The paper describes weighted fusion for all
-    models; the code sums in D6 and up. Convolutions have a bias in both places of the swish, as the published weights
-    do; effdet has none with ``after_norm``, where the norm takes it away again just as well.
+    models; the code sums in D6 and up. Convolutions have a bias in both positions of the swish, as the published
+    weights do; effdet has none with ``after_norm``, where the norm takes it away again just as well.
     """
 
     def __init__(
@@ -62,16 +63,16 @@ class BiFPN(nn.Module):
         out_channels: int = 64,
         repeats: int = 3,
         num_levels: int = 5,
-        fusion: Fusion = "fast",
-        activation: Place = "after_norm",
+        fusion: WeightedFusion = "fast",
+        activation: SwishPosition = "after_norm",
         norm_momentum: float = 0.01,
     ) -> None:
         super().__init__()
         check_counts({"out_channels": out_channels, "repeats": repeats})
         check_counts({"num_levels": num_levels}, least=2)
-        check_choice("fusion", fusion, get_args(Fusion))
-        check_choice("activation", activation, get_args(Place))
-        check_shares({"norm_momentum": norm_momentum}, zero=False)
+        check_choice("fusion", fusion, get_args(WeightedFusion))
+        check_choice("activation", activation, get_args(SwishPosition))
+        check_fractions({"norm_momentum": norm_momentum}, zero=False)
         self.incoming = list(in_spec)
         spec = dict(in_spec)
         name, level = list(in_spec.items())[-1]
@@ -83,7 +84,7 @@ class BiFPN(nn.Module):
         self.out_spec: Spec = {name: Level(out_channels, level.stride) for name, level in spec.items()}
         self.added = list(spec)[len(in_spec) :]
         self.cells = nn.ModuleList(
-            Cell(self.out_spec if i else spec, out_channels, fusion, activation) for i in range(repeats)
+            BiFPNCell(self.out_spec if i else spec, out_channels, fusion, activation) for i in range(repeats)
         )
 
         for module in self.modules():
@@ -100,7 +101,7 @@ class BiFPN(nn.Module):
         return levels
 
 
-class Cell(nn.Module):
+class BiFPNCell(nn.Module):
     """One path down and one path up.
 
     Args:
@@ -113,7 +114,7 @@ class Cell(nn.Module):
         ValueError: the stride of a level is no multiple of that of the one before.
     """
 
-    def __init__(self, spec: Spec, channels: int, fusion: Fusion, activation: Place) -> None:
+    def __init__(self, spec: Spec, channels: int, fusion: WeightedFusion, activation: SwishPosition) -> None:
         super().__init__()
         self.steps = level_steps(spec)
         self.down, self.up = nn.ModuleDict(), nn.ModuleDict()
@@ -121,11 +122,11 @@ class Cell(nn.Module):
         *names, coarsest = spec
         above = widths[coarsest]
         for name in reversed(names):
-            self.down[name] = Node([widths[name], above], channels, fusion, activation)
+            self.down[name] = FusionNode([widths[name], above], channels, fusion, activation)
             above = channels
         for name in names[1:]:
-            self.up[name] = Node([widths[name], channels, channels], channels, fusion, activation)
-        self.up[coarsest] = Node([widths[coarsest], channels], channels, fusion, activation)
+            self.up[name] = FusionNode([widths[name], channels, channels], channels, fusion, activation)
+        self.up[coarsest] = FusionNode([widths[coarsest], channels], channels, fusion, activation)
 
     def forward(self, levels: Features) -> Features:
         down: Features = {}
@@ -135,22 +136,24 @@ class Cell(nn.Module):
         out = {name: down.get(name, x) for name, x in levels.items()}
         below = next(iter(out.values()))
         for name, node in self.up.items():
-            own = [levels[name], down[name]] if name in down else [levels[name]]
-            below = out[name] = node([*own, max_pool_same(below, self.steps[name])])
+            inputs = [levels[name], down[name]] if name in down else [levels[name]]
+            below = out[name] = node([*inputs, max_pool_same(below, self.steps[name])])
         return out
 
 
-class Node(nn.Module):
+class FusionNode(nn.Module):
     """The weighted sum of maps, and a separable convolution of it.
 
     Args:
-        in_channels: widths of what is fused.
+        in_channels: widths of the maps that are fused.
         channels: of the output.
         fusion: as in ``BiFPN``.
         activation: as in ``BiFPN``.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int, fusion: Fusion, activation: Place) -> None:
+    def __init__(
+        self, in_channels: Sequence[int], channels: int, fusion: WeightedFusion, activation: SwishPosition
+    ) -> None:
         super().__init__()
         self.fusion = fusion
         self.projections = nn.ModuleList(_to_width(width, channels) for width in in_channels)
@@ -160,23 +163,24 @@ class Node(nn.Module):
         self.after = nn.SiLU() if activation == "after_norm" else nn.Identity()
 
     def forward(self, maps: Sequence[Float[Tensor, "b _c _h _w"]]) -> Float[Tensor, "b c h w"]:
-        """The output has the size of the first map; others are enlarged to it."""
+        """Fuse maps at the size of the first, to which the others are upsampled."""
         size = maps[0].shape[-2:]
         inputs = [project(x) for project, x in zip(self.projections, maps, strict=True)]
         inputs = [x if x.shape[-2:] == size else F.interpolate(x, size=size) for x in inputs]
-        return self.after(self.conv(self.before(self.fused(inputs))))  # type: ignore[no-any-return]
+        out: Tensor = self.after(self.conv(self.before(self.fuse(inputs))))
+        return out
 
-    def fused(self, inputs: Sequence[Float[Tensor, "b c h w"]]) -> Float[Tensor, "b c h w"]:
-        """The sum of the inputs, each times its share."""
-        shares = self.shares()
-        terms = inputs if shares is None else [x * share for x, share in zip(inputs, shares, strict=True)]
+    def fuse(self, inputs: Sequence[Float[Tensor, "b c h w"]]) -> Float[Tensor, "b c h w"]:
+        """Sum the inputs, each times its weight."""
+        weights = self.normalize_weights()
+        terms = inputs if weights is None else [x * weight for x, weight in zip(inputs, weights, strict=True)]
         total = terms[0]
         for term in terms[1:]:
             total = total + term
         return total
 
-    def shares(self) -> Float[Tensor, " n"] | None:
-        """Of each input in the sum; None where every share is 1."""
+    def normalize_weights(self) -> Float[Tensor, " n"] | None:
+        """Compute the weight of each input in the sum; None where every one is 1."""
         if self.weights is None:
             return None
         if self.fusion == "softmax":

@@ -12,7 +12,7 @@ __all__ = ["FPN"]
 
 
 class FPN(nn.Module):
-    """Coarse levels are enlarged and added to the finer ones; each sum is smoothed.
+    """Coarse levels are upsampled and added to the finer ones; each sum is smoothed.
 
     top_l = conv1x1(c_l) + nearest(top_{l+1});  out_l = conv3x3(top_l)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from boxwright.layers.conv import ConvNorm
 from boxwright.layers.feature_pyramid import level_steps, reset_convolutions
-from boxwright.layers.option_checks import check_choice, check_counts, check_shares
+from boxwright.layers.option_checks import check_choice, check_counts, check_fractions
 from boxwright.structures import Features, Level, Spec, coarser_name
 
 __all__ = ["NASFPN"]
@@ -22,7 +22,7 @@ EPSILON = {"tf": 1e-3, "mmdet": 1e-5}
 MOMENTUM = {"tf": 0.01, "mmdet": 0.1}
 
 
-class Node(NamedTuple):
+class MergingNode(NamedTuple):
     """Two maps become one.
 
     Args:
@@ -41,13 +41,13 @@ class Node(NamedTuple):
 
 
 NODES = (
-    Node(1, 1, 3, gated=True),  # 5
-    Node(1, 1, 5),  # 6
-    Node(0, 0, 6),  # 7: P3
-    Node(1, 7, 6),  # 8: P4
-    Node(2, 7, 8, gated=True, added=2),  # 9: P5
-    Node(4, 6, 9, gated=True, added=4),  # 10: P7
-    Node(3, 9, 10, gated=True),  # 11: P6
+    MergingNode(1, 1, 3, gated=True),  # 5
+    MergingNode(1, 1, 5),  # 6
+    MergingNode(0, 0, 6),  # 7: P3
+    MergingNode(1, 7, 6),  # 8: P4
+    MergingNode(2, 7, 8, gated=True, added=2),  # 9: P5
+    MergingNode(4, 6, 9, gated=True, added=4),  # 10: P7
+    MergingNode(3, 9, 10, gated=True),  # 11: P6
 )
 OUTPUTS = (7, 8, 9, 11, 10)
 
@@ -63,9 +63,9 @@ class NASFPN(nn.Module):
     gp(fine, coarse) = coarse + sigmoid(max(coarse)) fine in ``tf``, fine + sigmoid(mean(fine)) coarse in ``mmdet``,
     where max and mean are over the map of a channel, padding included, at the size of the node.
 
-    Maps come to the size of a node by their strides alone. Shrinking takes the largest of k x k cells, beginning at the
-    first cell; where the size is no multiple of k, the last windows are cut off. Enlarging repeats each cell k x k
-    times and cuts off what exceeds the level. So each cell keeps its place in the image, at any size.
+    Maps come to the size of a node by their strides alone. Downsampling takes the largest of k x k cells, beginning at
+    the first cell; where the size is no multiple of k, the last windows are cut off. Upsampling repeats each cell k x k
+    times and cuts off what exceeds the level. So each cell keeps its position in the image, at any size.
 
     Args:
         in_spec: the levels that come in, fine to coarse, five at most; they keep their names. Missing ones are made
@@ -75,7 +75,7 @@ class NASFPN(nn.Module):
         wiring: ``tf``: gates from the largest of the coarser map, levels are made by max-pooling alone, convolutions
             have a bias besides the norm, a level of the neck's width is taken as it is. ``mmdet``: gates from the mean
             of the finer map, a 1 x 1 convolution and a norm before each level that is made, no biases.
-        norm_momentum: of the running statistics of batch norms, the share of the newest batch, in (0, 1]. None for
+        norm_momentum: of the running statistics of batch norms, the weight of the newest batch, in (0, 1]. None for
             0.01 in ``tf``, 0.1 in ``mmdet``.
 
     Raises:
@@ -104,7 +104,7 @@ class NASFPN(nn.Module):
         check_counts({"out_channels": out_channels, "repeats": repeats})
         check_choice("wiring", wiring, get_args(Wiring))
         momentum = MOMENTUM[wiring] if norm_momentum is None else norm_momentum
-        check_shares({"norm_momentum": momentum}, zero=False)
+        check_fractions({"norm_momentum": momentum}, zero=False)
 
         self.lateral, self.extra = nn.ModuleDict(), nn.ModuleDict()
         for name, level in in_spec.items():
@@ -120,7 +120,7 @@ class NASFPN(nn.Module):
             self.extra[name] = (
                 nn.Identity() if wiring == "tf" else normed_conv(out_channels, out_channels, 1, wiring, momentum)
             )
-        self.cells = nn.ModuleList(Cell(self.out_spec, out_channels, wiring, momentum) for _ in range(repeats))
+        self.cells = nn.ModuleList(NASFPNCell(self.out_spec, out_channels, wiring, momentum) for _ in range(repeats))
 
     def forward(self, features: Features, padding_mask: Bool[Tensor, "b h w"] | None = None) -> Features:
         maps = [lateral(features[name]) for name, lateral in self.lateral.items()]
@@ -131,7 +131,7 @@ class NASFPN(nn.Module):
         return dict(zip([*self.lateral, *self.extra], maps, strict=True))
 
 
-class Cell(nn.Module):
+class NASFPNCell(nn.Module):
     """All nodes once.
 
     Args:
@@ -158,7 +158,7 @@ class Cell(nn.Module):
         maps = list(levels)
         for node, conv in zip(NODES, self.nodes, strict=True):
             like, stride = levels[node.level], self.strides[node.level]
-            fine, coarse = (resized(maps[i], self.strides[i], like, stride) for i in (node.fine, node.coarse))
+            fine, coarse = (resize_map(maps[i], self.strides[i], like, stride) for i in (node.fine, node.coarse))
             merged = self.gated_sum(fine, coarse) if node.gated else fine + coarse
             if node.added is not None:
                 merged = merged + maps[node.added]
@@ -166,14 +166,14 @@ class Cell(nn.Module):
         return [maps[i] for i in OUTPUTS]
 
     def gated_sum(self, fine: Float[Tensor, "b c h w"], coarse: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """One map, and the other as far as the first lets it through."""
+        """Add one map, and the other as far as the first lets it through."""
         if self.wiring == "tf":
             return coarse + coarse.amax((-2, -1), keepdim=True).sigmoid() * fine
         return fine + fine.mean((-2, -1), keepdim=True).sigmoid() * coarse
 
 
 def normed_conv(in_channels: int, out_channels: int, kernel_size: int, wiring: Wiring, momentum: float) -> ConvNorm:
-    """A convolution and a batch norm, with the constants and the initial weights of the wiring."""
+    """Make a convolution and a batch norm, with the constants and the initial weights of the wiring."""
     block = ConvNorm(
         in_channels, out_channels, kernel_size, bias=wiring == "tf", eps=EPSILON[wiring], momentum=momentum
     )
@@ -183,10 +183,10 @@ def normed_conv(in_channels: int, out_channels: int, kernel_size: int, wiring: W
     return block
 
 
-def resized(
+def resize_map(
     x: Float[Tensor, "b c h_in w_in"], stride: int, like: Float[Tensor, "b c h w"], stride_out: int
 ) -> Float[Tensor, "b c h w"]:
-    """A map of one stride at the size of another map and its stride."""
+    """Bring a map of one stride to the size of another map and its stride."""
     if stride < stride_out:
         return F.max_pool2d(x, stride_out // stride, ceil_mode=True)
     if stride > stride_out:

@@ -13,11 +13,11 @@ from boxwright.structures import Features, Spec
 
 __all__ = ["PAFPN"]
 
-Wiring = Literal["paper", "mmdet"]
+PathWiring = Literal["paper", "mmdet"]
 
 
 class PAFPN(nn.Module):
-    """A feature pyramid whose fine levels are then shrunk and added to the coarser ones.
+    """A feature pyramid whose fine levels are then downsampled and added to the coarser ones.
 
     With p_l from the pyramid, s a convolution 3x3 whose stride is the step to the next level, f one of stride 1, and
     n_l = p_l unprocessed on the finest level:
@@ -49,12 +49,12 @@ class PAFPN(nn.Module):
         in_spec: Spec,
         *,
         out_channels: int = 256,
-        wiring: Wiring = "paper",
+        wiring: PathWiring = "paper",
         extra_levels: int = 0,
         extra: ExtraKind = "max_pool",
     ) -> None:
         super().__init__()
-        check_choice("wiring", wiring, get_args(Wiring))
+        check_choice("wiring", wiring, get_args(PathWiring))
         self.wiring = wiring
         self.pyramid = FeaturePyramid(in_spec, out_channels)
         self.downsample, self.fuse = nn.ModuleDict(), nn.ModuleDict()
@@ -72,14 +72,14 @@ class PAFPN(nn.Module):
         return {**levels, **self.extra(features[self.coarsest], levels[self.coarsest])}
 
     def bottom_up(self, levels: Features) -> Features:
-        """Each level of the pyramid with what the finer ones add to it."""
+        """Add to each level of the pyramid what comes from the finer ones."""
         out = dict(levels)
         below = next(iter(levels.values()))
         for name, downsample in self.downsample.items():
-            shrunk = downsample(below)
+            coarse = downsample(below)
             if self.wiring == "paper":
-                below = out[name] = self.fuse[name](shrunk.relu() + levels[name]).relu()
+                below = out[name] = self.fuse[name](coarse.relu() + levels[name]).relu()
             else:
-                below = shrunk + levels[name]
+                below = coarse + levels[name]
                 out[name] = self.fuse[name](below)
         return out
