@@ -32,7 +32,7 @@ def calibrate(module: nn.Module, images: torch.Tensor) -> None:
 
 @torch.no_grad()
 def settle(detector: nn.Module, images: torch.Tensor) -> None:
-    """Bring what a dense or two-stage head predicts to the size that it has in use.
+    """Bring the predictions of a dense or two-stage head to the size that they have in use.
 
     Else all scores are 1, and boxes are so large that rounding shows.
     """
@@ -40,7 +40,7 @@ def settle(detector: nn.Module, images: torch.Tensor) -> None:
     if hasattr(detector.head, "first_stage"):
         _settle_stages(detector, images)
         return
-    for name, maps, size in (("classes", "logits", 0.5), ("boxes", "deltas", 0.1)):
+    for name, maps, size in (("classes", "logits", 0.5), ("boxes", "offsets", 0.1)):
         predictor, levels = getattr(detector.head, name, None), getattr(output, maps, None)
         if isinstance(levels, tuple) and isinstance(predictor, nn.Module):
             *_, last = (child for child in predictor.modules() if isinstance(child, nn.Conv2d))

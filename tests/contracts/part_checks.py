@@ -13,12 +13,12 @@ from importlib import import_module
 from typing import Any, get_type_hints
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from boxwright.compose.options import argument_help, is_group
+from boxwright.compose.options import Naming, argument_help, is_group, parse_options
 from boxwright.compose.parts import Folder, find_part
 from boxwright.data.input_format import InputFormat
-from boxwright.dense.options import DenseDetectionOptions
 from boxwright.detector import Detector
 from boxwright.structures import Category, Features, Level, Spec, levels_for_head, main_levels
 
@@ -49,8 +49,8 @@ REDUCED: dict[str, dict[str, Any]] = {
     "bifpn": {"out_channels": 16, "repeats": 1},
     "nas_fpn": {"out_channels": 16, "repeats": 1},
     # A fresh head is sure of nothing, and a threshold would leave no detections to look at.
-    "retinanet": {"channels": 16, "num_convs": 1, "detection": DenseDetectionOptions(score_threshold=0.0)},
-    "fcos": {"channels": 16, "num_convs": 1, "detection": DenseDetectionOptions(score_threshold=0.0)},
+    "retinanet": {"channels": 16, "num_convs": 1, "detection.score_threshold": 0.0},
+    "fcos": {"channels": 16, "num_convs": 1, "detection.score_threshold": 0.0},
     "efficientdet": {"channels": 16, "num_convs": 1},
     "faster_rcnn": TWO_STAGES,
     "cascade_rcnn": TWO_STAGES,
@@ -86,13 +86,35 @@ SPEC: Spec = {"c3": Level(12, 8), "c4": Level(20, 16), "c5": Level(28, 32)}
 
 
 def build(folder: Folder, name: str, *wiring: object, seed: int = 0, **options: object) -> Any:
-    """A part with small options."""
+    """Build a part with small options, those of groups by dotted name."""
     torch.manual_seed(seed)
-    return find_part(folder, name)(*wiring, **(REDUCED.get(name, {}) | options))
+    part = find_part(folder, name)
+    naming = Naming(owner=name, address=folder[:-1])
+    return part(*wiring, **parse_options(part, REDUCED.get(name, {}) | options, naming))
+
+
+SIZE = (75, 101)
+"""(height, width) of padded inputs: not square, and no multiple of a stride."""
+
+VALID = ((75, 88), (58, 101), (49, 60))
+"""(height, width) of the images inside: every one has padding somewhere."""
+
+
+def padding(batch: int = 2) -> Bool[Tensor, "b h w"]:
+    """Make the mask of images of these sizes, True on padding."""
+    mask = torch.ones(batch, *SIZE, dtype=torch.bool)
+    for image, (height, width) in zip(mask, VALID, strict=False):
+        image[:height, :width] = False
+    return mask
+
+
+def valid_sizes(batch: int = 2) -> Float[Tensor, "b 2"]:
+    """Make the tensor of these sizes."""
+    return torch.tensor(VALID[:batch], dtype=torch.float32)
 
 
 def composed(backbone: str, necks: Sequence[str], head: str, num_classes: int) -> Detector:
-    """A detector of small parts, for images of 64 pixels."""
+    """Build a detector of small parts, for images of 64 pixels."""
     parts = [build("backbones", backbone)]
     for name in necks:
         parts.append(build("necks", name, main_levels(parts[-1].out_spec)))
@@ -107,8 +129,8 @@ def composed(backbone: str, necks: Sequence[str], head: str, num_classes: int) -
     )
 
 
-def maps(height: int, width: int, *, batch: int = 2, spec: Spec = SPEC) -> Features:
-    """The levels of an image of this size, cells rounded up."""
+def maps(height: int = SIZE[0], width: int = SIZE[1], *, batch: int = 2, spec: Spec = SPEC) -> Features:
+    """Make the levels of images of this size, cells rounded up."""
     generator = torch.Generator().manual_seed(1)
     return {
         name: torch.randn(batch, at.channels, -(-height // at.stride), -(-width // at.stride), generator=generator)

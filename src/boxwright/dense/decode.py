@@ -64,7 +64,9 @@ def stable_top_k(scores: Float[Tensor, "b n"], count: int) -> Int[Tensor, "b m"]
         count: as many, or all where there are fewer.
     """
     if torch.compiler.is_compiling() or scores.dtype != torch.float32:
-        return scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
+        # A slice would fix in an export whether there are more.
+        least = torch.arange(torch.sym_min(scores.shape[1], count), device=scores.device)
+        return scores.sort(dim=1, descending=True, stable=True).indices.index_select(1, least)
     # Top k leaves the order of equal keys to chance, so that every key is another one: bits of a number that is not
     # negative are ordered as the number is, and below them stands the index, the first one highest.
     size = scores.shape[1]
