@@ -1,4 +1,4 @@
-"""Boxes as deviations from anchors."""
+"""Boxes as deltas from anchors."""
 
 from __future__ import annotations
 
@@ -11,24 +11,28 @@ from torch import Tensor
 from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, xyxy_to_cxcywh
 
 MAX_LOG_SCALE = math.log(1000 / 16)
-"""How far a side may grow, as a logarithm: an anchor of 16 pixels to 1,000."""
+"""Largest growth of a side, as a logarithm: an anchor of 16 pixels to 1,000."""
 
 Weights = tuple[float, float]
-"""Factors of shifts and of growth."""
+"""Factors of shifts and of growth of sides."""
 
 FAST_RCNN_WEIGHTS: Weights = (10.0, 5.0)
-"""Of deviations from regions, published as (10, 10, 5, 5)."""
+"""Weights of deltas from regions, published as (10, 10, 5, 5)."""
+
+SMOOTH_L1_BETA = 1 / 9
+"""Distance from which smooth L1 of deltas is linear: Detectron's and torchvision's for anchors, and torchvision's for
+regions."""
 
 
 def encode_deltas(
     boxes: Float[Tensor, "*n 4"], anchors: Float[Tensor, "*n 4"], *, weights: Weights = (1.0, 1.0)
 ) -> Float[Tensor, "*n 4"]:
-    """(dx, dy, dw, dh): the shift of the center in sides of the anchor, the logarithm of the growth of each side.
+    """Encode boxes as (dx, dy, dw, dh): shifts of the center in sides of the anchor, logarithms of the sides' growth.
 
     Args:
         boxes: corner boxes with an area.
         anchors: corner boxes with an area, in the same unit.
-        weights: what shifts and logarithms are multiplied by.
+        weights: factors of shifts and of logarithms.
 
     Source: Girshick et al., R-CNN, CVPR 2014, appendix C. Checked against torchvision's BoxCoder.
     """
@@ -44,12 +48,12 @@ def decode_deltas(
     weights: Weights = (1.0, 1.0),
     max_log_scale: float = MAX_LOG_SCALE,
 ) -> Float[Tensor, "*n 4"]:
-    """Corner boxes from what ``encode_deltas`` makes of them.
+    """Decode corner boxes, the inverse of ``encode_deltas``.
 
     Args:
         deltas: (dx, dy, dw, dh).
         anchors: corner boxes.
-        weights: what shifts and logarithms were multiplied by.
+        weights: factors of shifts and of logarithms.
         max_log_scale: dw and dh count as no more than this, so that no side becomes infinite.
     """
     delta, anchor = at_least_float32(deltas), xyxy_to_cxcywh(anchors)

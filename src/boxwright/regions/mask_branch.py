@@ -1,75 +1,62 @@
-"""From a pyramid and regions to masks."""
+"""Mask branch of the second stage: masks of regions, and their loss."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torchvision.ops import roi_align
 
 from boxwright.layers.conv import ConvNorm
-from boxwright.layers.option_checks import check_choice, check_counts
-from boxwright.regions.roi_extractor import RoIExtractor, RoISource, fused
+from boxwright.ops.boxes import at_least_float32
+from boxwright.regions.options import MaskOptions
+from boxwright.regions.roi_extractor import RoIExtractor, RoISource, fuse_maps
+from boxwright.regions.sampling import SampledRegions
+from boxwright.structures import Targets
 
 POOLED = 14
 MASK_SIZE = 2 * POOLED
-
-MaskNorm = Literal["none", "batch"]
 
 
 class MaskBranch(nn.Module):
     """Features of regions, 14 x 14 cells, through 3 x 3 convolutions and a transposed one to a mask of 28 x 28.
 
-    With adaptive features the first convolution has one copy for each level, and what they put out is fused.
+    With adaptive features the first convolution has one copy for each level, and their results are fused.
 
     Args:
         source: of the features of regions.
-        num_classes: C; background has a mask too, which is never asked for.
-        num_convs: 3 x 3 convolutions before the transposed one.
-        norm: of these convolutions: ``none``, or ``batch`` (torchvision's V2).
-        hidden_dim: width of all convolutions.
-        fully_connected: a second path beside the last convolution, two more convolutions and a linear layer to one mask
-            of all classes, whose logits are added (PANet's fully-connected fusion).
+        num_classes: C; background has a mask too, which nothing uses.
+        options: of the layers.
 
     Source: He et al., Mask R-CNN, ICCV 2017, figure 4 (right); Liu et al., PANet, CVPR 2018, sections 3.2 and 3.3.
     Checked against torchvision 0.29.2's MaskRCNNHeads and MaskRCNNPredictor, and ShuLiu1993/PANet f055f71. Differs from
     the latter in that the fully-connected mask may also lower logits: theirs ends in a ReLU, which the paper has not.
     """
 
-    def __init__(
-        self,
-        source: RoISource,
-        num_classes: int,
-        *,
-        num_convs: int = 4,
-        norm: MaskNorm = "none",
-        hidden_dim: int = 256,
-        fully_connected: bool = False,
-    ) -> None:
+    def __init__(self, source: RoISource, num_classes: int, options: MaskOptions) -> None:
         super().__init__()
-        check_counts({"mask_dim": hidden_dim})
-        check_counts({"mask_convs": num_convs}, least=2)
-        check_choice("mask_norm", norm, get_args(MaskNorm))
-        self.pooling, self.fusion = RoIExtractor(source, output_size=POOLED), source.fusion
+        self.pooling, self.fusion = RoIExtractor(source, output_size=POOLED), source.options.fusion
+        width = options.hidden_dim
 
-        def conv(width_in: int, width_out: int = hidden_dim, *, active: bool = True) -> nn.Module:
-            if norm == "batch":
+        def conv(width_in: int, width_out: int = width, *, active: bool = True) -> nn.Module:
+            if options.norm == "batch":
                 return ConvNorm(width_in, width_out, 3, activation="relu" if active else None)
             plain = nn.Conv2d(width_in, width_out, 3, padding=1)
             return nn.Sequential(plain, nn.ReLU()) if active else plain
 
         self.first = nn.ModuleList(conv(source.channels, active=False) for _ in range(self.pooling.num_outputs))
-        self.middle = nn.Sequential(*(conv(hidden_dim) for _ in range(num_convs - 2)))
-        self.last = conv(hidden_dim)
-        self.enlarge = nn.ConvTranspose2d(hidden_dim, hidden_dim, 2, 2)
-        self.logits = nn.Conv2d(hidden_dim, num_classes + 1, 1)
+        self.middle = nn.Sequential(*(conv(width) for _ in range(options.num_convs - 2)))
+        self.last = conv(width)
+        self.enlarge = nn.ConvTranspose2d(width, width, 2, 2)
+        self.logits = nn.Conv2d(width, num_classes + 1, 1)
         self.whole: nn.Sequential | None = None
-        if fully_connected:
-            narrow = max(1, hidden_dim // 2)
+        if options.fully_connected:
+            narrow = max(1, width // 2)
             linear = nn.Linear(narrow * POOLED**2, MASK_SIZE**2)
-            self.whole = nn.Sequential(conv(hidden_dim), conv(hidden_dim, narrow), nn.Flatten(), linear)
+            self.whole = nn.Sequential(conv(width), conv(width, narrow), nn.Flatten(), linear)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -83,22 +70,20 @@ class MaskBranch(nn.Module):
         images: Int[Tensor, " r"],
         labels: Int[Tensor, " r"],
     ) -> Float[Tensor, "r s s"]:
-        """Logits of the mask of each region's class, 28 x 28 cells over its box.
+        """Predict logits of the mask of each region's class, 28 x 28 cells over its box.
 
         Args:
             maps: of each level.
-            boxes: corner boxes in pixels of the network's input.
+            boxes: corner boxes in pixels of the network input.
             images: the image of each box.
             labels: the class of each box.
         """
-        return self.of_regions(self.pooling(maps, boxes, images), labels)
+        return self.predict(self.pooling(maps, boxes, images), labels)
 
-    def of_regions(
-        self, regions: Sequence[Float[Tensor, "r c t t"]], labels: Int[Tensor, " r"]
-    ) -> Float[Tensor, "r s s"]:
-        """The same from features of regions: ``num_outputs`` maps of 14 x 14 cells each."""
+    def predict(self, regions: Sequence[Float[Tensor, "r c t t"]], labels: Int[Tensor, " r"]) -> Float[Tensor, "r s s"]:
+        """Predict logits from features of regions: ``num_outputs`` maps of 14 x 14 cells each."""
         each = [layer(x) for layer, x in zip(self.first, regions, strict=True)]
-        x = self.middle(fused(each, self.fusion).relu())
+        x = self.middle(fuse_maps(each, self.fusion).relu())
         large = self.enlarge(self.last(x)).relu()
         # Only the mask of the own class: the rows of the last convolution that belong to it.
         weights = self.logits.weight[labels].flatten(1)[:, None]  # r 1 d
@@ -107,3 +92,55 @@ class MaskBranch(nn.Module):
         if self.whole is not None:
             logits = logits + self.whole(x)[:, None]
         return logits.view(-1, MASK_SIZE, MASK_SIZE)
+
+
+def mask_loss(
+    logits: Float[Tensor, "r s s"], regions: SampledRegions, targets: Sequence[Targets], images_per_process: float
+) -> Float[Tensor, ""]:
+    """Compute the binary cross entropy of the mask of each region's own class, the mean over its cells.
+
+    It is divided by the regions with an object of the same image, and an average over images; an image without
+    such regions counts as 0.
+
+    Args:
+        logits: of the masks.
+        regions: regions with an object, all of them.
+        targets: one per image, with masks.
+        images_per_process: of the optimizer step.
+
+    Source: He et al., Mask R-CNN, ICCV 2017, section 3. Checked against torchvision 0.29.2's maskrcnn_loss, which
+    divides by the regions of the batch: the same number wherever images have equally many.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = at_least_float32(logits)
+        target = mask_targets(regions, targets, logits.shape[-1]).to(logits.dtype)
+        entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean((1, 2))
+        counts = torch.bincount(regions.images, minlength=len(targets))
+        return (entropy / (counts[regions.images] * images_per_process)).sum()
+
+
+@torch.no_grad()
+def mask_targets(regions: SampledRegions, targets: Sequence[Targets], size: int) -> Float[Tensor, "r {size} {size}"]:
+    """Compute the fraction of each cell of a region that the region's object covers, in [0, 1].
+
+    Args:
+        regions: regions with an object, all of them.
+        targets: one per image, with masks.
+        size: cells per side.
+
+    Raises:
+        ValueError: an image with objects has no masks.
+    """
+    covered = regions.boxes.new_zeros(len(regions.boxes), size, size)
+    for image, target in enumerate(targets):
+        (own,) = torch.where(regions.images == image)
+        if not len(own):
+            continue
+        if target.masks is None:
+            raise ValueError("this head is trained on masks, and the targets have none")
+        # Of the objects that some region has: an image may show hundreds.
+        objects, indices = regions.objects[own].unique(return_inverse=True)
+        masks = target.masks[objects][:, None].to(covered.dtype)
+        rows = torch.cat((indices[:, None].to(covered.dtype), regions.boxes[own]), 1)
+        covered[own] = roi_align(masks, rows, size)[:, 0]
+    return covered

@@ -1,40 +1,32 @@
-"""How the features of a region are taken from a pyramid."""
+"""RoI extractor: features of regions from a pyramid."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from boxwright.layers.option_checks import check_choice
+from boxwright.ops.boxes import area
 from boxwright.ops.roi_align import roi_align
-from boxwright.regions.levels import Epsilon, region_levels
-
-RoIExtractorKind = Literal["fpn_level", "adaptive", "soft"]
-Fusion = Literal["max", "sum"]
+from boxwright.regions.options import Fusion, LevelEpsilon, RoIOptions
 
 
 class RoISource(NamedTuple):
-    """Where the features of regions come from.
+    """Levels that features of regions are extracted from.
 
     Args:
         channels: of every level.
-        strides: of the levels, fine to coarse, in pixels of the network's input.
-        features: ``fpn_level``: from the one level that fits the region's size. ``adaptive``: from every level, for
-            layers that have one copy per level and then fuse. ``soft``: from every level, summed with learned weights
-            for each cell.
-        level_epsilon: of ``fpn_level``, see ``region_levels``.
-        fusion: of ``adaptive``, after the first layer: the largest value, or the sum.
+        strides: of the levels, fine to coarse, in pixels of the network input.
+        options: of the extraction.
     """
 
     channels: int
     strides: Sequence[int]
-    features: RoIExtractorKind
-    level_epsilon: Epsilon = "outside"
-    fusion: Fusion = "max"
+    options: RoIOptions = RoIOptions()
 
 
 class RoIExtractor(nn.Module):
@@ -53,17 +45,15 @@ class RoIExtractor(nn.Module):
 
     def __init__(self, source: RoISource, *, output_size: int, sampling_ratio: int = 2) -> None:
         super().__init__()
-        channels, strides, self.features, self.level_epsilon, _ = source
-        check_choice("roi_extractor", self.features, get_args(RoIExtractorKind))
-        check_choice("level_epsilon", self.level_epsilon, get_args(Epsilon))
-        self.strides, self.output_size, self.sampling_ratio = list(strides), output_size, sampling_ratio
-        self.num_outputs = len(self.strides) if self.features == "adaptive" else 1
+        self.strides, self.options = list(source.strides), source.options
+        self.output_size, self.sampling_ratio = output_size, sampling_ratio
+        self.num_outputs = len(self.strides) if self.options.extractor == "adaptive" else 1
         self.weigh: nn.Module = nn.Identity()
-        if self.features == "soft":
+        if self.options.extractor == "soft":
             self.weigh = nn.Sequential(
-                nn.Conv2d(len(self.strides) * channels, channels, 1),
+                nn.Conv2d(len(self.strides) * source.channels, source.channels, 1),
                 nn.ReLU(),
-                nn.Conv2d(channels, len(self.strides), 3, padding=1),
+                nn.Conv2d(source.channels, len(self.strides), 3, padding=1),
                 nn.Sigmoid(),
             )
 
@@ -73,35 +63,84 @@ class RoIExtractor(nn.Module):
         boxes: Float[Tensor, "r 4"],
         images: Int[Tensor, " r"],
     ) -> list[Float[Tensor, "r c s s"]]:
-        """``num_outputs`` maps for each region.
+        """Extract ``num_outputs`` maps for each region.
 
         Args:
             maps: of each level.
-            boxes: corner boxes in pixels of the network's input.
+            boxes: corner boxes in pixels of the network input.
             images: the image of each box.
         """
-        if self.features == "fpn_level":
-            levels = region_levels(boxes, self.strides, epsilon=self.level_epsilon)
-            return [self._pooled(maps, self.strides, boxes, images, levels)]
+        size, ratio = self.output_size, self.sampling_ratio
+        if self.options.extractor == "fpn_level":
+            levels = region_levels(boxes, self.strides, epsilon=self.options.level_epsilon)
+            return [roi_align(maps, self.strides, boxes, images, levels, output_size=size, sampling_ratio=ratio)]
         # Each level by itself: together, all of them would be laid out anew for every one.
         first = torch.zeros_like(images)
-        levelwise = zip(maps, self.strides, strict=True)
-        each = [self._pooled([x], [stride], boxes, images, first) for x, stride in levelwise]
-        if self.features == "adaptive":
+        each = [
+            roi_align([x], [stride], boxes, images, first, output_size=size, sampling_ratio=ratio)
+            for x, stride in zip(maps, self.strides, strict=True)
+        ]
+        if self.options.extractor == "adaptive":
             return each
         weights = self.weigh(torch.cat(each, 1)).split(1, 1)
         return [torch.stack([weight * x for weight, x in zip(weights, each, strict=True)]).sum(0)]
 
-    def _pooled(
-        self, maps: Sequence[Tensor], strides: Sequence[int], boxes: Tensor, images: Tensor, levels: Tensor
-    ) -> Tensor:
-        size, ratio = self.output_size, self.sampling_ratio
-        return roi_align(maps, strides, boxes, images, levels, output_size=size, sampling_ratio=ratio)
 
-
-def fused(each: Sequence[Float[Tensor, r * n]], fusion: Fusion) -> Float[Tensor, r * n]:
-    """The maps of a region as one: by the largest value, or by the sum."""
+def fuse_maps(each: Sequence[Float[Tensor, r * n]], fusion: Fusion) -> Float[Tensor, r * n]:
+    """Fuse the maps of a region to one: by the largest value, or by the sum."""
     if len(each) == 1:
         return each[0]
     together = torch.stack(list(each))
     return together.amax(0) if fusion == "max" else together.sum(0)
+
+
+def region_strides(strides: Sequence[int], coarsest: int) -> list[int]:
+    """Select the levels that features of regions are extracted from; those beyond are for proposals alone, as P6.
+
+    Levels beyond ``coarsest`` are; so are levels beyond a stride that two share. A dilated backbone keeps its stride to
+    its end, so that what is coarser was added to it, as P6 of strides 4, 8, 16, 16, 32.
+
+    Args:
+        strides: of the levels, fine to coarse.
+        coarsest: the coarsest one of those.
+    """
+    shared = [stride for stride, following in pairwise(strides) if stride == following]
+    last = min([coarsest, *shared[-1:]])
+    # A pyramid that begins beyond has no other levels to look at.
+    return [stride for stride in strides if stride <= last] or list(strides[:1])
+
+
+def region_levels(
+    boxes: Float[Tensor, "r 4"],
+    strides: Sequence[int],
+    *,
+    canonical_side: float = 224.0,
+    canonical_stride: int = 16,
+    epsilon: LevelEpsilon = "outside",
+) -> Int[Tensor, " r"]:
+    """Assign each box to a level, an index of ``strides``: regions of one size look alike on their levels.
+
+    k = floor(k0 + log2(sqrt(w h) / 224)), where the level of stride 2^k is meant and 2^k0 is ``canonical_stride``; the
+    finest or coarsest level where there is none so fine or so coarse. Of levels that share a stride the last is taken.
+
+    Args:
+        boxes: corner boxes in pixels of the network input.
+        strides: of the levels, fine to coarse.
+        canonical_side: side of a square that belongs to the canonical level, in pixels.
+        canonical_stride: stride of that level.
+        epsilon: where 1e-6 is added against rounding: to the logarithm (torchvision), or to its argument (Detectron).
+
+    Source: Lin et al., Feature Pyramid Networks, CVPR 2017, equation 1. Checked against torchvision 0.29.2's
+    LevelMapper. Detectron's differs on boxes of just under a power of two times the canonical side.
+    """
+    side = area(boxes).clamp(min=0).sqrt() / canonical_side
+    if epsilon == "outside":
+        steps = torch.log2(side.clamp(min=torch.finfo(side.dtype).tiny)) + 1e-6
+    else:
+        steps = torch.log2(side + 1e-6)
+    stride = canonical_stride * 2.0 ** steps.floor().clamp(-16, 16)
+    # The first stride that is at least so coarse, and of its levels the last, whose features have seen the most.
+    ends = [index for index, own in enumerate(strides) if own not in strides[index + 1 :]]
+    coarseness = torch.tensor([strides[end] for end in ends], device=boxes.device, dtype=stride.dtype)
+    indices = torch.bucketize(stride, coarseness).clamp(max=len(ends) - 1)
+    return torch.tensor(ends, device=boxes.device)[indices]

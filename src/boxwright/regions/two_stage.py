@@ -1,0 +1,177 @@
+"""Base of the two-stage heads: first stage, sampling, box branch, losses and decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from boxwright.layers.option_checks import check_counts
+from boxwright.ops.finite import nan_like_any
+from boxwright.regions.box_branch import AuxiliaryBoxHead, BoxBranch, BoxPrediction, auxiliary_losses, box_losses
+from boxwright.regions.decode import RegionPrediction, decode_regions
+from boxwright.regions.options import DetectionOptions, RoIOptions, RPNOptions
+from boxwright.regions.proposals import FirstStage, Proposals, RPNLoss, RPNOutput
+from boxwright.regions.roi_extractor import RoISource, region_strides
+from boxwright.regions.sampling import SampledRegions, sample_regions
+from boxwright.structures import Decoded, Features, LossTotals, ObjectLimit, Spec, Targets
+
+
+class StageOutput(NamedTuple):
+    """Predictions of a box branch, and the sampled regions that they are of."""
+
+    boxes: BoxPrediction
+    regions: SampledRegions
+
+
+class TwoStageOutput(NamedTuple):
+    """Output of a two-stage head.
+
+    ``maps`` are the levels that features of regions are extracted from; ``valid_sizes`` are (height, width) of each
+    image, or of all, inside its padding. With targets there is more: ``stages`` of each box branch, ``aux_boxes``,
+    predictions of the same regions on each auxiliary level, and ``masks``, logits of those regions that have an object.
+    """
+
+    maps: Sequence[Float[Tensor, "b c _h _w"]]
+    rpn: RPNOutput
+    valid_sizes: Float[Tensor, "#b 2"]
+    stages: Sequence[StageOutput] = ()
+    aux_boxes: Sequence[BoxPrediction] = ()
+    masks: Float[Tensor, "r s s"] | None = None
+
+
+class TwoStageHead(nn.Module):
+    """Region proposal network, and one box branch that classifies and refines its proposals.
+
+    A head sets ``boxes`` and ``aux_boxes``, or replaces ``train_regions``, ``predict_regions`` and ``region_losses``.
+
+    Args:
+        in_spec: the levels that come in, fine to coarse.
+        num_classes: C.
+        channels: width of the levels; where None, the width that they share, or else 256. Levels of another width are
+            projected to it.
+        rpn: region proposal network.
+        roi: features and sampling of regions.
+        detection: limits of detections.
+    """
+
+    boxes: BoxBranch
+    aux_boxes: AuxiliaryBoxHead | None
+    aux_weight = 0.0
+
+    def __init__(
+        self,
+        in_spec: Spec,
+        num_classes: int,
+        *,
+        channels: int | None,
+        rpn: RPNOptions,
+        roi: RoIOptions,
+        detection: DetectionOptions,
+    ) -> None:
+        super().__init__()
+        check_counts({"num_classes": num_classes})
+        self.roi, self.detection = roi, detection
+        self.first_stage = FirstStage(in_spec, channels, rpn)
+        strides = region_strides(self.first_stage.rpn.strides, roi.coarsest_stride)
+        self.roi_source = RoISource(self.first_stage.input_projection.channels, strides, roi)
+        self.rpn_loss = RPNLoss()
+
+    def forward(
+        self,
+        features: Features,
+        padding_mask: Bool[Tensor, "b h w"] | None = None,
+        targets: Sequence[Targets] | None = None,
+        valid_sizes: Float[Tensor, "#b 2"] | None = None,
+    ) -> TwoStageOutput:
+        """Predict at every anchor; with ``targets``, propose and sample regions, and predict what ``loss`` needs."""
+        maps, rpn, sizes = self.first_stage(features, padding_mask)
+        output = TwoStageOutput(maps[: len(self.roi_source.strides)], rpn, sizes)
+        if targets is None:
+            return output
+        return self.train_regions(output, self.first_stage.propose(rpn, sizes, training=True), features, targets)
+
+    def train_regions(
+        self, output: TwoStageOutput, proposals: Proposals, features: Features, targets: Sequence[Targets]
+    ) -> TwoStageOutput:
+        """Sample regions and predict what the losses of the second stage need."""
+        regions = sample_regions(proposals.boxes, proposals.valid, targets, num_samples=self.roi.num_samples)
+        return self.predict_samples(output, regions, features)
+
+    def predict_samples(self, output: TwoStageOutput, regions: SampledRegions, features: Features) -> TwoStageOutput:
+        """Predict classes and boxes of sampled regions, on auxiliary levels too."""
+        aux_boxes = self.aux_boxes(features, regions.boxes, regions.images) if self.aux_boxes is not None else ()
+        stage = StageOutput(self.boxes(output.maps, regions.boxes, regions.images), regions)
+        return output._replace(stages=(stage,), aux_boxes=aux_boxes)
+
+    def predict_regions(self, output: TwoStageOutput, proposals: Proposals) -> RegionPrediction:
+        """Predict scores and boxes of proposals."""
+        boxes = self.boxes(output.maps, *proposals.as_rows())
+        return RegionPrediction(proposals, *boxes.of_images(proposals.scores.shape[0]))
+
+    def loss(
+        self, output: TwoStageOutput, targets: Sequence[Targets], totals: LossTotals | None = None
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Compute ``objectness`` and ``rpn_box`` of anchors, and the losses of regions, see ``region_losses``.
+
+        Args:
+            output: made with the same targets.
+            targets: one per image.
+            totals: of the whole optimizer step; of these targets where None.
+
+        Raises:
+            ValueError: the output was made without targets.
+        """
+        if not output.stages:
+            raise ValueError("the loss needs an output that was made with the targets")
+        images = len(targets) if totals is None else totals.images_per_process
+        return self.rpn_loss(output.rpn, targets, images) | self.region_losses(output, targets, images)
+
+    def region_losses(
+        self, output: TwoStageOutput, targets: Sequence[Targets], images_per_process: float
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Compute ``cross_entropy`` and ``smooth_l1`` of regions.
+
+        With auxiliary levels also ``aux_cross_entropy`` and ``aux_smooth_l1``, sums over these levels.
+        """
+        ((boxes, regions),) = output.stages
+        terms = box_losses(boxes, regions, images_per_process)
+        if output.aux_boxes:
+            terms |= auxiliary_losses(output.aux_boxes, regions, images_per_process, weight=self.aux_weight)
+        return terms
+
+    def decode(self, output: TwoStageOutput) -> Decoded:
+        """Propose regions, predict their classes and boxes, and select the best detections."""
+        proposals = self.first_stage.propose(output.rpn, output.valid_sizes, training=False)
+        with self.precision_of(output):
+            predicted = self.predict_regions(output, proposals)
+        decoded = decode_regions(predicted, output.valid_sizes, self.detection)
+        parts = (*output.rpn.logits, *output.rpn.deltas, predicted.scores, predicted.deltas, predicted.regions.boxes)
+        return decoded._replace(scores=decoded.scores + nan_like_any(*parts)[:, None])
+
+    def precision_of(self, output: TwoStageOutput) -> torch.autocast:
+        """Autocast as the output was made, for the second stage of a prediction."""
+        logits, weights = output.rpn.logits[0], self.first_stage.rpn.logits.weight
+        half = torch.float16 if logits.dtype == torch.float16 else torch.bfloat16
+        return torch.autocast(logits.device.type, half, enabled=logits.dtype != weights.dtype)
+
+    def object_limits(self) -> Sequence[ObjectLimit]:
+        """List the options that limit how many objects are detected."""
+        rpn = self.first_stage.options
+        return (
+            ObjectLimit("rpn.pre_nms_top_k", rpn.pre_nms_top_k[1], per_level=True),
+            ObjectLimit("rpn.post_nms_top_k", rpn.post_nms_top_k[1]),
+            ObjectLimit("detection.max_detections", self.detection.max_detections),
+        )
+
+    def raise_limits(self, max_detections: int) -> None:
+        """Make room for so many detections of an image, in proposals too."""
+        rpn = self.first_stage.options
+        counts = {"pre_nms_top_k": rpn.pre_nms_top_k, "post_nms_top_k": rpn.post_nms_top_k}
+        raised = {name: (training, max(max_detections, limit)) for name, (training, limit) in counts.items()}
+        self.first_stage.options = replace(rpn, **raised)
+        self.detection = replace(self.detection, max_detections=max_detections)
