@@ -128,7 +128,7 @@ class TwoStageHead(nn.Module):
         """
         if not output.stages:
             raise ValueError("the loss needs an output that was made with the targets")
-        images = len(targets) if totals is None else totals.images_per_process
+        images = float(len(targets)) if totals is None else totals.images_per_process
         return self.rpn_loss(output.rpn, targets, images) | self.region_losses(output, targets, images)
 
     def region_losses(
