@@ -1,4 +1,4 @@
-"""Both bodies of RoIAlign beside each other: the regions of a training step, in turn, as ratios.
+"""Both backends of RoIAlign beside each other: the regions of a training step, in turn, as ratios.
 
     python benchmarks/roi_align.py                                      512 regions of each of 4 images, 256 pixels
     python benchmarks/roi_align.py --size 800 1066 --batch 1 --regions 1000
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from boxwright.ops.roi_align import RoIBackend, roi_align
-from boxwright.regions.levels import region_levels
+from boxwright.regions.roi_extractor import region_levels
 from side_by_side import Action, in_turn
 
 CHANNELS, STRIDES = 256, (4, 8, 16, 32)
@@ -54,21 +54,21 @@ def main() -> None:
     levels = region_levels(boxes, STRIDES)
     change = torch.randn(len(boxes), CHANNELS, 7, 7)
 
-    def form(body: RoIBackend) -> Callable[[], Tensor]:
-        return lambda: roi_align(maps, STRIDES, boxes, images, levels, output_size=7, body=body)
+    def form(backend: RoIBackend) -> Callable[[], Tensor]:
+        return lambda: roi_align(maps, STRIDES, boxes, images, levels, output_size=7, backend=backend)
 
     def back(action: Callable[[], Tensor]) -> Action:
         return lambda: torch.autograd.grad(action(), maps, change)
 
-    bodies: tuple[RoIBackend, ...] = ("torchvision", "embedding_bag")
+    backends: tuple[RoIBackend, ...] = ("torchvision", "embedding_bag")
     for what, actions in (
-        ("forward", {body: torch.no_grad()(form(body)) for body in bodies}),
-        ("forward and backward", {body: back(form(body)) for body in bodies}),
+        ("forward", {backend: torch.no_grad()(form(backend)) for backend in backends}),
+        ("forward and backward", {backend: back(form(backend)) for backend in backends}),
     ):
         seconds = dict(zip(actions, in_turn(*actions.values(), rounds=options.rounds), strict=True))
-        for body, time_of in seconds.items():
+        for backend, time_of in seconds.items():
             ratio = seconds["torchvision"] / time_of
-            print(f"{what:22} {body:16} {time_of * 1e3:9.1f} ms   {ratio:6.2f} x", flush=True)
+            print(f"{what:22} {backend:16} {time_of * 1e3:9.1f} ms   {ratio:6.2f} x", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,31 @@ VERSION = 2
 Names = Mapping[str, str]
 
 TWO_STAGE: Names = {
-    "num_candidates": "pre_nms_top_k",
-    "num_proposals": "post_nms_top_k",
-    "region_features": "roi_extractor",
+    "rpn_convs": "rpn.num_convs",
+    "anchor_scale": "rpn.anchor_scale",
+    "num_candidates": "rpn.pre_nms_top_k",
+    "num_proposals": "rpn.post_nms_top_k",
+    "rpn_nms_threshold": "rpn.nms_threshold",
+    "region_features": "roi.extractor",
+    "level_epsilon": "roi.level_epsilon",
+    "fusion": "roi.fusion",
+    "coarsest_region_stride": "roi.coarsest_stride",
+    "num_samples": "roi.num_samples",
+    "box_head": "boxes.head",
+    "hidden_dim": "boxes.hidden_dim",
+    "score_threshold": "detection.score_threshold",
+    "nms_threshold": "detection.nms_threshold",
+    "max_detections": "detection.max_detections",
+}
+
+FASTER_RCNN: Names = {**TWO_STAGE, "consistent_weight": "boxes.aux_weight"}
+
+MASK_RCNN: Names = {
+    **FASTER_RCNN,
+    "mask_convs": "mask.num_convs",
+    "mask_norm": "mask.norm",
+    "mask_dim": "mask.hidden_dim",
+    "fully_connected_masks": "mask.fully_connected",
 }
 
 DENSE: Names = {
@@ -38,8 +60,8 @@ PARTS: Mapping[str, Mapping[str, Names]] = {
     "backbone": {},
     "neck": {"augfpn": {"ratios": "pool_ratios"}},
     "head": {
-        "faster_rcnn": TWO_STAGE,
-        "mask_rcnn": TWO_STAGE,
+        "faster_rcnn": FASTER_RCNN,
+        "mask_rcnn": MASK_RCNN,
         "cascade_rcnn": TWO_STAGE,
         "retinanet": {
             **DENSE,

@@ -20,17 +20,17 @@ from boxwright.compose.options import Naming, argument_help, is_group, parse_opt
 from boxwright.compose.parts import Folder, find_part
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
+from boxwright.regions.options import BoxOptions, DetectionOptions, MaskOptions, RoIOptions, RPNOptions
 from boxwright.structures import Category, Features, Level, Spec, levels_for_head, main_levels
 
 MAX_PARAMETERS = 12
 
 TWO_STAGES: dict[str, Any] = {
     "channels": 16,
-    "hidden_dim": 16,
-    "num_samples": 32,
-    "pre_nms_top_k": (50, 50),
-    "post_nms_top_k": (20, 20),
-    "score_threshold": 0.0,
+    "rpn": RPNOptions(pre_nms_top_k=(50, 50), post_nms_top_k=(20, 20)),
+    "roi": RoIOptions(num_samples=32),
+    "boxes": BoxOptions(hidden_dim=16),
+    "detection": DetectionOptions(score_threshold=0.0, max_detections=20),
 }
 
 REDUCED: dict[str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ REDUCED: dict[str, dict[str, Any]] = {
     "efficientdet": {"channels": 16, "num_convs": 1},
     "faster_rcnn": TWO_STAGES,
     "cascade_rcnn": TWO_STAGES,
-    "mask_rcnn": {**TWO_STAGES, "mask_dim": 8, "max_detections": 20},
+    "mask_rcnn": {**TWO_STAGES, "mask": MaskOptions(hidden_dim=8)},
     "detr": {
         "hidden_dim": 16,
         "num_heads": 2,

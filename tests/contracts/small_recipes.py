@@ -15,7 +15,13 @@ from boxwright.structures import Task
 NARROW: dict[str, Any] = {"hidden_dim": 64, "num_heads": 4, "feedforward_dim": 64}
 SHORT: dict[str, Any] = {"num_layers": 2, "dropout": 0.0}
 
-FEW: dict[str, Any] = {"hidden_dim": 64, "pre_nms_top_k": [100, 100], "post_nms_top_k": [50, 50], "num_samples": 32}
+FEW: dict[str, Any] = {
+    "boxes.hidden_dim": 64,
+    "rpn.pre_nms_top_k": [100, 100],
+    "rpn.post_nms_top_k": [50, 50],
+    "roi.num_samples": 32,
+    "detection.max_detections": 20,
+}
 
 REDUCED: dict[str, dict[str, Any]] = {
     "resnet_vd": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0},
@@ -32,9 +38,9 @@ REDUCED: dict[str, dict[str, Any]] = {
     "retinanet": {"num_convs": 2, "detection.max_detections": 20},
     "fcos": {"num_convs": 2, "detection.max_detections": 20},
     "efficientdet": {"num_convs": 2, "norm_momentum": 0.1, "detection.max_detections": 20},
-    "faster_rcnn": {**FEW, "max_detections": 20},
-    "mask_rcnn": {**FEW, "mask_dim": 32, "max_detections": 20},
-    "cascade_rcnn": {**FEW, "max_detections": 20},
+    "faster_rcnn": FEW,
+    "mask_rcnn": {**FEW, "mask.hidden_dim": 32},
+    "cascade_rcnn": FEW,
     "hybrid_encoder": {**NARROW, "num_blocks": 1},
     "detr_encoder": {**NARROW, **SHORT},
     "deformable_encoder": {**NARROW, **SHORT},

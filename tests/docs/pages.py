@@ -48,7 +48,13 @@ train:    {steps: 2, batch_size: 2, evaluations: 1, batches: {multi_scale: 0}}
 SMALL_MASK_RECIPE = """\
 backbone: {name: resnet_vd, depth: 18, width: 8}
 neck:     {name: fpn, out_channels: 16}
-head:     {name: mask_rcnn, hidden_dim: 16, mask_dim: 8, num_samples: 16, post_nms_top_k: [40, 20], score_threshold: 0}
+head:
+  name: mask_rcnn
+  rpn: {post_nms_top_k: [40, 20]}
+  roi: {num_samples: 16}
+  boxes: {hidden_dim: 16}
+  mask: {hidden_dim: 8}
+  detection: {score_threshold: 0}
 input:    {image_size: 64}
 train:    {steps: 2, batch_size: 2, evaluations: 1, batches: {multi_scale: 0}}
 """
@@ -64,7 +70,9 @@ train:    {steps: 2, batch_size: 2, evaluations: 1, batches: {multi_scale: 0}}
 """
 
 SMALL_REGION_RECIPE = (
-    SMALL_MASK_RECIPE.replace("resnet_vd", "resnet").replace("mask_rcnn", "faster_rcnn").replace("mask_dim: 8, ", "")
+    SMALL_MASK_RECIPE.replace("resnet_vd", "resnet")
+    .replace("mask_rcnn", "faster_rcnn")
+    .replace("  mask: {hidden_dim: 8}\n", "")
 )
 
 

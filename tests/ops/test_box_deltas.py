@@ -1,4 +1,4 @@
-"""Boxes as deviations from anchors, against torchvision's BoxCoder and by hand."""
+"""Boxes as deltas from anchors, against torchvision's BoxCoder and by hand."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def test_known_deltas() -> None:
 
 
 def test_equal_torchvisions() -> None:
-    coder, wanted, anchors = BoxCoder((1.0, 1.0, 1.0, 1.0)), boxes(), boxes(seed=1)
-    deltas = encode_deltas(wanted, anchors)
-    torch.testing.assert_close(deltas, coder.encode_single(wanted, anchors), rtol=0, atol=1e-5)
-    torch.testing.assert_close(decode_deltas(deltas, anchors), wanted, rtol=0, atol=1e-3)
+    coder, targets, anchors = BoxCoder((1.0, 1.0, 1.0, 1.0)), boxes(), boxes(seed=1)
+    deltas = encode_deltas(targets, anchors)
+    torch.testing.assert_close(deltas, coder.encode_single(targets, anchors), rtol=0, atol=1e-5)
+    torch.testing.assert_close(decode_deltas(deltas, anchors), targets, rtol=0, atol=1e-3)
     wild = torch.randn(50, 4, generator=torch.Generator().manual_seed(2)) * 4
     torch.testing.assert_close(decode_deltas(wild, anchors), coder.decode_single(wild, anchors), rtol=1e-5, atol=1e-3)
 

@@ -45,7 +45,7 @@ def test_text_that_is_no_counts(text: str, message: str) -> None:
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
 @pytest.mark.parametrize("seed", range(20))
 def test_polygons_are_pycocotools(seed: int) -> None:
-    """Also those that leave the canvas, and objects of several parts."""
+    """Also those that leave the image, and objects of several parts."""
     rng = np.random.default_rng(seed)
     for count in (1, 3, 2):
         parts = [(rng.uniform(-20, 60, 2) + rng.normal(0, 15, (6, 2))).ravel().tolist() for _ in range(count)]

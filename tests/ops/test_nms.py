@@ -1,4 +1,4 @@
-"""Suppression within groups: beside suppression of each group alone, in float64."""
+"""NMS within groups, against NMS of each group alone, in float64."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def close_calls(num_pairs: int, num_groups: int) -> tuple[Tensor, Tensor, Tensor
 
 
 def one_group_at_a_time(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor) -> Tensor:
-    """Survivors, image by image and group by group, without any shift of coordinates."""
+    """Keep boxes image by image and group by group, without any shift of coordinates."""
     kept = torch.zeros_like(valid)
     for image in range(len(boxes)):
         for group in groups[image].unique():
@@ -46,14 +46,14 @@ def test_groups_of_images_are_suppressed_as_each_alone(
     num_groups: int, num_pairs: int, exported: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: exported)
-    given = close_calls(num_pairs, num_groups)
-    expected = one_group_at_a_time(*given)
-    valid = given[3]
+    cases = close_calls(num_pairs, num_groups)
+    expected = one_group_at_a_time(*cases)
+    valid = cases[3]
     assert 0.1 < (valid & ~expected).float().mean() < 0.4
-    together = nms_keep_mask(*given, THRESHOLD)
+    together = nms_keep_mask(*cases, THRESHOLD)
     assert torch.equal(together, expected)
     for image in range(BATCH):
-        alone = nms_keep_mask(*(field[image : image + 1] for field in given), THRESHOLD)
+        alone = nms_keep_mask(*(field[image : image + 1] for field in cases), THRESHOLD)
         assert torch.equal(alone[0], together[image])
 
 
@@ -71,8 +71,8 @@ def test_the_best_come_first_and_others_fill_up() -> None:
     scores = torch.tensor([[0.5, 0.9, 0.7, 0.9, 1.0]])
     groups = torch.tensor([[0, 0, 1, 0, 0]])
     valid = torch.tensor([[True, True, True, True, False]])
-    places, kept = nms_top_k(boxes, scores, groups, valid, threshold=THRESHOLD, count=4)
-    assert places[0, :3].tolist() == [1, 3, 2]
+    indices, kept = nms_top_k(boxes, scores, groups, valid, threshold=THRESHOLD, count=4)
+    assert indices[0, :3].tolist() == [1, 3, 2]
     assert kept.tolist() == [[True, True, True, False]]
     nobody = nms_top_k(boxes, scores, groups, ~valid & valid, threshold=THRESHOLD, count=4)
     assert not nobody[1].any()

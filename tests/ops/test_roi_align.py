@@ -31,13 +31,21 @@ def regions(count: int = 40) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize(("size", "ratio"), [(7, 2), (3, 1), (2, 3), (1, 2)])
-def test_bodies_agree_in_both_directions(size: int, ratio: int, aligned: bool) -> None:
+def test_backends_agree_in_both_directions(size: int, ratio: int, aligned: bool) -> None:
     found: list[tuple[Tensor, ...]] = []
     boxes, images, levels = regions()
-    for body in ("embedding_bag", "torchvision"):
+    for backend in ("embedding_bag", "torchvision"):
         own = [x.requires_grad_() for x in maps()]
         out = roi_align(
-            own, STRIDES, boxes, images, levels, output_size=size, sampling_ratio=ratio, aligned=aligned, body=body
+            own,
+            STRIDES,
+            boxes,
+            images,
+            levels,
+            output_size=size,
+            sampling_ratio=ratio,
+            aligned=aligned,
+            backend=backend,
         )
         weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
         found.append((out.detach(), *torch.autograd.grad((out * weights).sum(), own)))
@@ -61,11 +69,11 @@ def test_equals_torchvisions_choice_of_levels_taken_apart() -> None:
     torch.testing.assert_close(ours[order], expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("body", ["embedding_bag", "torchvision"])
-def test_no_regions(body: RoIBackend) -> None:
+@pytest.mark.parametrize("backend", ["embedding_bag", "torchvision"])
+def test_no_regions(backend: RoIBackend) -> None:
     none = torch.zeros(0, dtype=torch.int64)
     own = [x.requires_grad_() for x in maps()]
-    out = roi_align(own, STRIDES, torch.zeros(0, 4), none, none, output_size=7, body=body)
+    out = roi_align(own, STRIDES, torch.zeros(0, 4), none, none, output_size=7, backend=backend)
     assert out.shape == (0, 3, 7, 7)
     out.sum().backward()
     assert all(x.grad is not None and (x.grad == 0).all() for x in own)
@@ -83,18 +91,18 @@ def test_half_precision_keeps_its_type_and_is_summed_in_single() -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_bad_options() -> None:
     boxes, images, levels = regions()
-    with pytest.raises(ValueError, match=r"body is one of \['auto', 'embedding_bag', 'torchvision'\], not 'cuda'"):
-        roi_align(maps(), STRIDES, boxes, images, levels, output_size=7, body="cuda")
+    with pytest.raises(ValueError, match=r"backend is one of \['auto', 'embedding_bag', 'torchvision'\], not 'cuda'"):
+        roi_align(maps(), STRIDES, boxes, images, levels, output_size=7, backend="cuda")
     with pytest.raises(ValueError, match="at least 1, not 0 and 2"):
         roi_align(maps(), STRIDES, boxes, images, levels, output_size=0)
 
 
-@pytest.mark.parametrize("body", ["embedding_bag", "torchvision"])
-def test_half_precision_maps_do_not_move_boxes(body: RoIBackend) -> None:
+@pytest.mark.parametrize("backend", ["embedding_bag", "torchvision"])
+def test_half_precision_maps_do_not_move_boxes(backend: RoIBackend) -> None:
     slope = ((torch.arange(512.0) - 490).clamp(0, 32) / 32)[None, None, None].expand(1, 1, 8, 512)
     boxes = torch.tensor([[2001.0, 4, 2009, 20]])
     none = torch.zeros(1, dtype=torch.int64)
-    options = {"output_size": 1, "body": body}
+    options = {"output_size": 1, "backend": backend}
     exact = roi_align([slope], [4], boxes, none, none, **options)  # type: ignore[arg-type]
     found = roi_align([slope.bfloat16()], [4], boxes, none, none, **options)  # type: ignore[arg-type]
     assert found.dtype == torch.bfloat16

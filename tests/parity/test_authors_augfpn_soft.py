@@ -10,6 +10,7 @@ import torch
 from formula import set_weights, uniform
 from torch import Tensor
 
+from boxwright.regions.options import RoIOptions
 from boxwright.regions.roi_extractor import RoIExtractor, RoISource
 
 CHANNELS, STRIDES, CELLS = 4, [4, 8, 16], 5
@@ -17,7 +18,7 @@ WEIGHTS = [f"weigh.{i}.{kind}" for i in (0, 2) for kind in ("weight", "bias")]
 
 
 def pooling() -> RoIExtractor:
-    pooling = RoIExtractor(RoISource(CHANNELS, STRIDES, "soft"), output_size=CELLS)
+    pooling = RoIExtractor(RoISource(CHANNELS, STRIDES, RoIOptions(extractor="soft")), output_size=CELLS)
     set_weights(pooling)
     return pooling
 

@@ -9,13 +9,12 @@ import pytest
 import torch
 from formula import set_weights, uniform
 
-from boxwright.regions.assignment import SampledRegions, of_objects
-from boxwright.regions.auxiliary_boxes import AuxiliaryBoxHead
-from boxwright.regions.box_loss import FAST_RCNN_BETA, consistent_losses, region_losses
-from boxwright.structures import Features, Level, LossTotals, Spec, Targets
+from boxwright.regions.box_branch import FAST_RCNN_BETA, AuxiliaryBoxHead, auxiliary_losses, box_losses
+from boxwright.regions.sampling import SampledRegions, assign_targets
+from boxwright.structures import Features, Level, Spec, Targets
 
 SPEC: Spec = {f"raw{i}": Level(2, 2**i, auxiliary=True) for i in (2, 3, 4)} | {"c2": Level(5, 4)}
-NUM_CLASSES, CANVAS = 3, 128
+NUM_CLASSES, SIDE = 3, 128
 WEIGHT = 0.25
 
 
@@ -30,8 +29,7 @@ def branch() -> AuxiliaryBoxHead:
 
 def maps() -> Features:
     return {
-        name: uniform(f"map {name}", 2, at.channels, CANVAS // at.stride, CANVAS // at.stride)
-        for name, at in SPEC.items()
+        name: uniform(f"map {name}", 2, at.channels, SIDE // at.stride, SIDE // at.stride) for name, at in SPEC.items()
     }
 
 
@@ -44,7 +42,7 @@ def regions() -> SampledRegions:
         target = Targets(torch.tensor([2, 0, 1]), torch.cat((corner, corner + 20 + 40 * numbers[:, 2:]), 1), (128, 128))
         objects = torch.tensor([0, 1, 2, 1, *[-1] * 6])
         boxes = target.boxes[objects.clamp(min=0)] + 5 * uniform(f"regions of {i}", 10, 4)
-        images.append(of_objects(boxes, objects, i, target))
+        images.append(assign_targets(boxes, objects, i, target))
     return SampledRegions(*(torch.cat(field) for field in zip(*images, strict=True)))
 
 
@@ -52,17 +50,16 @@ def test_losses_of_each_level_and_gradients() -> None:
     with np.load(Path(__file__).parent / "data" / "augfpn_supervision.npz") as numbers:
         theirs = dict(numbers)
     ours, features, regions_ = branch(), {name: x.requires_grad_() for name, x in maps().items()}, regions()
-    totals = LossTotals(6, 2)
     levels = ours(features, regions_.boxes, regions_.images)
     assert len(levels) == len(theirs["cross_entropy"]) == 3
     for i, level in enumerate(levels):
-        terms = region_losses(*level, regions_, totals, beta=FAST_RCNN_BETA)
+        terms = box_losses(level, regions_, 2.0, beta=FAST_RCNN_BETA)
         for name, value in terms.items():
             assert WEIGHT * value.item() == pytest.approx(theirs[name][i], rel=1e-9)
 
-    terms = consistent_losses(levels, regions_, totals, weight=WEIGHT)
+    terms = auxiliary_losses(levels, regions_, 2.0, weight=WEIGHT)
     assert {name: value.item() for name, value in terms.items()} == pytest.approx(
-        {f"raw_{name}": theirs[name].sum() for name in ("cross_entropy", "smooth_l1")}, rel=1e-9
+        {f"aux_{name}": theirs[name].sum() for name in ("cross_entropy", "smooth_l1")}, rel=1e-9
     )
 
     sum(terms.values()).backward()

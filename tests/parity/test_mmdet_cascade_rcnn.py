@@ -10,34 +10,38 @@ import torch
 from formula import set_weights, uniform
 from torch import Tensor, nn
 
-from boxwright.heads.cascade_rcnn import CascadeRCNN, refined
-from boxwright.regions.assignment import regions_to_proposals
-from boxwright.regions.first_stage import FirstStage
-from boxwright.regions.proposals import Proposals
+from boxwright.heads.cascade_rcnn import CascadeRCNN, delta_weights
+from boxwright.regions.box_branch import BoxPrediction
+from boxwright.regions.decode import RegionPrediction, decode_regions, refine_boxes
+from boxwright.regions.options import BoxBranchOptions, RoIOptions
+from boxwright.regions.proposals import FirstStageOutput, Proposals, regions_to_proposals
 from boxwright.structures import Features, Level, Spec, Targets
 
 SPEC: Spec = {"c2": Level(3, 4), "c3": Level(3, 8)}
 NUM_CLASSES, NUM_STAGES = 3, 3
-CANVAS, SIZES = 256, [(256, 256), (184, 224)]
+SIDE, SIZES = 256, [(256, 256), (184, 224)]
 
 
-class Given(nn.Module):
-    """A first stage that proposes what both sides start from."""
+class FixedProposals(nn.Module):
+    """A first stage with the proposals that both sides start from."""
 
     def __init__(self, rpn: nn.Module) -> None:
         super().__init__()
         self.rpn = rpn
 
-    def forward(self, features: Features, *_: object, **__: object) -> FirstStage:
+    def forward(self, features: Features, *_: object) -> FirstStageOutput:
         levels = list(features.values())
-        content = torch.tensor(SIZES, dtype=levels[0].dtype)
-        return FirstStage(levels, self.rpn(levels), content, proposals())
+        return FirstStageOutput(levels, self.rpn(levels), torch.tensor(SIZES, dtype=levels[0].dtype))
+
+    def propose(self, *_: object, **__: object) -> Proposals:
+        return proposals()
 
 
 def head() -> CascadeRCNN:
     """A small one on the weights of ``formula.py``, with more samples than there are regions."""
-    head = CascadeRCNN(SPEC, NUM_CLASSES, hidden_dim=8, num_samples=256, level_epsilon="inside")
-    head.first_stage = Given(head.first_stage.rpn)  # type: ignore[assignment]
+    roi, boxes = RoIOptions(num_samples=256, level_epsilon="inside"), BoxBranchOptions(hidden_dim=8)
+    head = CascadeRCNN(SPEC, NUM_CLASSES, roi=roi, boxes=boxes)
+    head.first_stage = FixedProposals(head.first_stage.rpn)  # type: ignore[assignment]
     set_weights(head)
     with torch.no_grad():
         for branch in head.stages:
@@ -47,8 +51,7 @@ def head() -> CascadeRCNN:
 
 def maps() -> Features:
     return {
-        name: uniform(f"map {name}", 2, at.channels, CANVAS // at.stride, CANVAS // at.stride)
-        for name, at in SPEC.items()
+        name: uniform(f"map {name}", 2, at.channels, SIDE // at.stride, SIDE // at.stride) for name, at in SPEC.items()
     }
 
 
@@ -63,7 +66,7 @@ def objects() -> list[Targets]:
 
 
 def proposals() -> Proposals:
-    """Twelve around each object, some of them good, and where there are fewer, places that are not valid."""
+    """Twelve around each object, some of them good, and where there are fewer, some that are not valid."""
     boxes = torch.zeros(2, 36, 4, dtype=torch.float64)
     valid = torch.zeros(2, 36, dtype=torch.bool)
     for i, target in enumerate(objects()):
@@ -90,15 +93,16 @@ def theirs() -> dict[str, np.ndarray]:
 def test_samples_losses_gradients_and_refined_boxes(theirs: dict[str, np.ndarray]) -> None:
     ours, features, targets = head(), {name: x.requires_grad_() for name, x in maps().items()}, objects()
     output = ours(features, None, targets)
-    for number, (said, regions) in enumerate(output.stages):
+    for stage, (boxes, regions) in enumerate(output.stages):
         counts = [len(regions.boxes), int((regions.labels >= 0).sum())]
-        assert counts == theirs["counts"][number].tolist()
-        if number < NUM_STAGES - 1:
-            content = torch.tensor(SIZES, dtype=torch.float64)[regions.images]
-            found = regions_to_proposals(regions, refined(said.deltas[:, 0], regions.boxes, content, number), 2)
-            for i, (boxes, valid) in enumerate(zip(found.boxes, found.valid, strict=True)):
+        assert counts == theirs["counts"][stage].tolist()
+        if stage < NUM_STAGES - 1:
+            sizes = torch.tensor(SIZES, dtype=torch.float64)[regions.images]
+            refined = refine_boxes(boxes.deltas[:, 0], regions.boxes, sizes, delta_weights(stage))
+            found = regions_to_proposals(regions, refined, 2)
+            for i, (own, valid) in enumerate(zip(found.boxes, found.valid, strict=True)):
                 # Stored in float32.
-                assert np.abs(in_order(boxes[valid]) - theirs[f"refined_{number}_{i}"]).max() < 1e-4
+                assert np.abs(in_order(own[valid]) - theirs[f"refined_{stage}_{i}"]).max() < 1e-4
 
     terms = {name: value for name, value in ours.loss(output, targets).items() if name[-1].isdigit()}
     expected = dict(zip(theirs["term_names"].tolist(), theirs["terms"].tolist(), strict=True))
@@ -127,23 +131,26 @@ def test_parameters_of_the_stages_of_the_published_model() -> None:
 
 @torch.no_grad()
 def test_detections(theirs: dict[str, np.ndarray]) -> None:
-    ours, last = head(), list[Tensor]()
+    ours, last, predicted = head(), list[Tensor](), list[BoxPrediction]()
     ours.stages[-1].register_forward_pre_hook(lambda _, inputs: last.append(inputs[1]))
+    for branch in ours.stages:
+        branch.register_forward_hook(lambda *results: predicted.append(results[-1]))
     output = ours(maps())
-    logits = torch.stack([said.logits for said, _ in output.stages]).unflatten(1, (2, -1))
+    decoded = ours.decode(output)
+    logits = torch.stack([one.logits for one in predicted]).unflatten(1, (2, -1))
     regions = proposals()._replace(boxes=last[0].unflatten(0, (2, -1)))
-    content = torch.tensor(SIZES, dtype=torch.float64)
-    deltas = output.stages[-1].boxes.deltas.unflatten(0, (2, -1))
-    boxes = refined(deltas[:, :, 0], regions.boxes, content, NUM_STAGES - 1)
+    deltas, weights = predicted[-1].deltas.unflatten(0, (2, -1)), delta_weights(NUM_STAGES - 1)
+    boxes = refine_boxes(deltas[:, :, 0], regions.boxes, output.valid_sizes, weights)
     # They average logits, we average what a softmax makes of them.
     scores = logits.mean(0).softmax(-1)
     for i, valid in enumerate(regions.valid):
         assert np.abs(boxes[i, valid].numpy() - theirs[f"boxes_{i}"]).max() < 1e-4
         assert np.abs(scores[i, valid].numpy() - theirs[f"scores_{i}"]).max() < 1e-6
 
+    of_logits = RegionPrediction(regions, scores[..., :-1], deltas, weights)
     for name, found in (
-        ("of_logits", ours.detect(scores[..., :-1], deltas, regions, content)),
-        ("of_scores", output.found),
+        ("of_logits", decode_regions(of_logits, output.valid_sizes, ours.detection)),
+        ("of_scores", decoded),
     ):
         for i, valid in enumerate(found.valid):
             expected = {key: theirs[f"{name}_{key}_{i}"] for key in ("boxes", "scores", "labels")}

@@ -28,6 +28,7 @@ from boxwright.heads.faster_rcnn import FasterRCNN
 from boxwright.heads.mask_rcnn import MaskRCNN
 from boxwright.necks.fpn import FPN
 from boxwright.ops.masks import decode_mask
+from boxwright.regions.options import BoxOptions, MaskOptions, RoIOptions, RPNOptions
 from boxwright.structures import Category, ImageSize, Targets
 
 MakeTargets = Callable[..., list[Targets]]
@@ -56,8 +57,7 @@ RENAMES: list[tuple[str, Any]] = [
     (r"^head\.masks\.enlarge\.", r"roi_heads.mask_predictor.conv5_mask."),
     (r"^head\.masks\.logits\.", r"roi_heads.mask_predictor.mask_fcn_logits."),
 ]
-SMALL: dict[str, Any] = {"num_samples": 64, "pre_nms_top_k": (300, 150), "post_nms_top_k": (200, 100)}
-V2: dict[str, Any] = {"rpn_convs": 2, "box_head": "four_conv"}
+V2: dict[str, Any] = {"rpn": RPNOptions(num_convs=2), "boxes": BoxOptions(head="four_conv")}
 
 
 def pyramid_name(kind: str, level: str, part: str | None) -> str:
@@ -148,9 +148,13 @@ class Pair(NamedTuple):
 def models(request: pytest.FixtureRequest) -> tuple[Detector, TheirFasterRCNN]:
     torch.manual_seed(2)
     masks, v2 = "mask" in request.param, "v2" in request.param
-    options = SMALL | {"hidden_dim": HIDDEN} | (V2 if v2 else {})
+    options: dict[str, Any] = {
+        "rpn": RPNOptions(num_convs=2 if v2 else 1, pre_nms_top_k=(300, 150), post_nms_top_k=(200, 100)),
+        "roi": RoIOptions(num_samples=64),
+        "boxes": BoxOptions(head="four_conv" if v2 else "two_linear", hidden_dim=HIDDEN),
+    }
     if masks:
-        options |= {"mask_dim": HIDDEN, "mask_norm": "batch" if v2 else "none"}
+        options["mask"] = MaskOptions(hidden_dim=HIDDEN, norm="batch" if v2 else "none")
     head = partial(MaskRCNN if masks else FasterRCNN, **options)
     ours, theirs = our_detector(18, NUM_CLASSES, head, channels=CHANNELS, v2=v2), their_detector(masks=masks, v2=v2)
     spread(ours.head)
@@ -171,7 +175,9 @@ def test_proposals(pair: Pair) -> None:
         features = theirs.backbone(pair.images)
         expected, _ = theirs.rpn(ImageList(pair.images, [(HEIGHT, WIDTH)] * 2), features)
         levels = ours.necks[0](ours.backbone(pair.images))
-        found = ours.head.first_stage(levels, None, training=False).proposals  # type: ignore[operator, union-attr]
+        first: Any = ours.head.first_stage
+        _, rpn, valid_sizes = first(levels, None)
+        found = first.propose(rpn, valid_sizes, training=False)
     for image, boxes in enumerate(expected):
         valid = found.boxes[image][found.valid[image]]
         assert 40 < len(boxes) == len(valid)
@@ -183,16 +189,16 @@ def test_detections_and_masks(pair: Pair) -> None:
         output = pair.ours.eval()(pair.images)
         found = pair.ours.postprocess(output, [ImageSize(HEIGHT, WIDTH, HEIGHT, WIDTH)] * 2)
         theirs = pair.theirs.eval()(list(pair.images))
-    for ours, wanted in zip(found, theirs, strict=True):
-        assert len(wanted["scores"]) > 20
-        assert len(wanted["labels"].unique()) > 2
-        assert (ours.labels == wanted["labels"] - 1).all()
-        torch.testing.assert_close(ours.scores, wanted["scores"], rtol=0, atol=1e-6, check_dtype=False)
-        torch.testing.assert_close(ours.boxes, wanted["boxes"], rtol=0, atol=1e-3, check_dtype=False)
-        assert (ours.masks is not None) == ("masks" in wanted)
+    for ours, their_own in zip(found, theirs, strict=True):
+        assert len(their_own["scores"]) > 20
+        assert len(their_own["labels"].unique()) > 2
+        assert (ours.labels == their_own["labels"] - 1).all()
+        torch.testing.assert_close(ours.scores, their_own["scores"], rtol=0, atol=1e-6, check_dtype=False)
+        torch.testing.assert_close(ours.boxes, their_own["boxes"], rtol=0, atol=1e-3, check_dtype=False)
+        assert (ours.masks is not None) == ("masks" in their_own)
         if ours.masks is not None:
             masks = torch.stack([decode_mask(mask) for mask in ours.masks])
-            expected = wanted["masks"][:, 0]
+            expected = their_own["masks"][:, 0]
             assert (expected > 0.5).any((1, 2)).float().mean() > 0.5
             differ = masks != (expected > 0.5)
             assert not differ[(expected - 0.5).abs() > 1e-4].any()
@@ -211,8 +217,8 @@ def test_losses_and_gradients_on_the_same_samples(pair: Pair, monkeypatch: pytes
     expected: dict[str, Tensor] = {}
     for image, target in zip(images, targets, strict=True):
         assert target.masks is not None
-        wanted = {"boxes": target.boxes, "labels": target.labels + 1, "masks": target.masks.to(torch.uint8)}
-        for name, value in theirs([image], [wanted]).items():
+        own = {"boxes": target.boxes, "labels": target.labels + 1, "masks": target.masks.to(torch.uint8)}
+        for name, value in theirs([image], [own]).items():
             expected[name] = expected.get(name, 0) + value / count
     names = {
         "objectness": "loss_objectness",
@@ -240,7 +246,7 @@ def test_losses_and_gradients_on_the_same_samples(pair: Pair, monkeypatch: pytes
         (FasterRCNN, False, 41_755_286),
         (partial(FasterRCNN, **V2), True, 43_712_278),
         (MaskRCNN, False, 44_401_393),
-        (partial(MaskRCNN, **V2, mask_norm="batch"), True, 46_359_409),
+        (partial(MaskRCNN, **V2, mask=MaskOptions(norm="batch")), True, 46_359_409),
     ],
 )
 def test_published_parameters(head: Any, v2: bool, count: int) -> None:

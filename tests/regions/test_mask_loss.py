@@ -10,26 +10,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from boxwright.regions.assignment import SampledRegions
-from boxwright.regions.mask_loss import mask_loss, mask_targets
-from boxwright.structures import LossTotals, Targets
+from boxwright.regions.mask_branch import mask_loss, mask_targets
+from boxwright.regions.sampling import SampledRegions
+from boxwright.structures import Targets
 
 MakeTargets = Callable[..., list[Targets]]
 
 
 def regions(boxes: Tensor, images: list[int], objects: list[int]) -> SampledRegions:
-    places, none = torch.tensor(objects), torch.zeros(len(boxes))
-    return SampledRegions(boxes, torch.tensor(images), places, places * 0, boxes, none)
+    indices, none = torch.tensor(objects), torch.zeros(len(boxes))
+    return SampledRegions(boxes, torch.tensor(images), indices, indices * 0, boxes, none, none.bool())
 
 
 def square() -> Targets:
-    """One object, the left half of a canvas of 8 x 8 pixels."""
+    """One object, the left half of an image of 8 x 8 pixels."""
     masks = torch.zeros(1, 8, 8, dtype=torch.bool)
     masks[0, :, :4] = True
     return Targets(torch.tensor([0]), torch.tensor([[0.0, 0, 4, 8]]), (8, 8), masks)
 
 
-def test_wanted_masks_are_what_the_region_shows_of_the_object() -> None:
+def test_targets_are_the_covered_fractions_of_cells() -> None:
     whole, inside = torch.tensor([0.0, 0, 8, 8]), torch.tensor([0.0, 0, 3, 8])
     found = mask_targets(regions(torch.stack((whole, inside)), [0, 0], [0, 0]), [square()], 4)
     assert torch.equal(found[1], torch.ones(4, 4))
@@ -41,7 +41,7 @@ def test_the_loss_is_a_mean_over_an_images_regions_and_over_images() -> None:
     targets = [square(), square(), square()]
     own = regions(torch.tensor([[0.0, 0, 3, 8]] * 4), [0, 0, 0, 2], [0] * 4)
     logits = torch.tensor([0.0, 1.0, 2.0, 3.0])[:, None, None].expand(4, 4, 4)
-    found = mask_loss(logits, own, targets, LossTotals.of(targets))
+    found = mask_loss(logits, own, targets, 3.0)
     each = [math.log1p(math.exp(-value)) for value in (0, 1, 2, 3)]
     assert found.item() == pytest.approx((sum(each[:3]) / 3 + each[3]) / 3, rel=1e-6)
 
@@ -50,23 +50,22 @@ def test_the_loss_does_not_depend_on_how_images_are_spread(make_targets: MakeTar
     targets = make_targets([2, 3], size=(32, 32))
     own = regions(torch.cat([t.boxes for t in targets]), [0, 0, 1, 1, 1], [0, 1, 0, 1, 2])
     logits = torch.randn(5, 7, 7, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    step = LossTotals.of(targets)
-    whole = mask_loss(logits, own, targets, step)
+    whole = mask_loss(logits, own, targets, 2.0)
     first = SampledRegions(*(field[:2] for field in own))
     second = SampledRegions(*(field[2:] for field in own))._replace(images=torch.zeros(3, dtype=torch.int64))
-    parts = mask_loss(logits[:2], first, targets[:1], step) + mask_loss(logits[2:], second, targets[1:], step)
+    parts = mask_loss(logits[:2], first, targets[:1], 2.0) + mask_loss(logits[2:], second, targets[1:], 2.0)
     torch.testing.assert_close(whole, parts)
     (gradient,) = torch.autograd.grad(whole, logits)
-    wanted = mask_targets(own, targets, 7)
+    covered = mask_targets(own, targets, 7)
     counts = torch.tensor([2, 2, 3, 3, 3.0])[:, None, None]
-    torch.testing.assert_close(gradient, (logits.sigmoid() - wanted).detach() / (49 * counts * 2))
+    torch.testing.assert_close(gradient, (logits.sigmoid() - covered).detach() / (49 * counts * 2))
 
 
 def test_half_precision_logits_are_raised(make_targets: MakeTargets) -> None:
     targets = make_targets([1], size=(32, 32))
     own = regions(targets[0].boxes, [0], [0])
     logits = torch.randn(1, 28, 28, generator=torch.Generator().manual_seed(0)).bfloat16()
-    found = mask_loss(logits, own, targets, LossTotals.of(targets))
+    found = mask_loss(logits, own, targets, 1.0)
     assert found.dtype == torch.float32
     expected = F.binary_cross_entropy_with_logits(logits.float(), mask_targets(own, targets, 28))
     torch.testing.assert_close(found, expected)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from boxwright.ops.anchors import grid_anchors, octave_anchors
-from boxwright.regions.proposals import Proposals, select_proposals
+from boxwright.regions.proposals import Proposals, RPNOutput, select_proposals
 
 SIZES = ((16, 24), (8, 12))
 STRIDES = (8, 16)
 
 
-def predictions(batch: int = 2) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+def predictions(batch: int = 2) -> RPNOutput:
     generator = torch.Generator().manual_seed(0)
     anchors = [
         grid_anchors(octave_anchors(4.0 * stride, 1, (0.5, 1.0, 2.0)), *size, stride)
@@ -23,12 +22,12 @@ def predictions(batch: int = 2) -> tuple[list[Tensor], list[Tensor], list[Tensor
     ]
     logits = [torch.randn(batch, len(own), generator=generator) for own in anchors]
     deltas = [torch.randn(batch, len(own), 4, generator=generator) * 0.5 for own in anchors]
-    return logits, deltas, anchors
+    return RPNOutput(tuple(logits), tuple(deltas), tuple(anchors))
 
 
-def select(content: list[list[float]], **options: float) -> Proposals:
+def select(valid_sizes: list[list[float]], **options: float) -> Proposals:
     settings = {"pre_nms_top_k": 200, "post_nms_top_k": 60, "nms_threshold": 0.5} | options
-    return select_proposals(*predictions(), torch.tensor(content), **settings)  # type: ignore[arg-type]
+    return select_proposals(predictions(), torch.tensor(valid_sizes), **settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("post_nms_top_k", [60, 1000])
@@ -39,11 +38,11 @@ def test_equals_torchvisions(post_nms_top_k: int) -> None:
     ).eval()  # fmt: skip
     logits, deltas, anchors = predictions()
     boxes = theirs.box_coder.decode(torch.cat(deltas, 1).flatten(0, 1), [torch.cat(anchors)] * 2).view(2, -1, 4)
-    content = [[128.0, 192.0], [100.0, 150.0]]
+    valid_sizes = [[128.0, 192.0], [100.0, 150.0]]
     expected, scores = theirs.filter_proposals(
-        boxes, torch.cat(logits, 1), [tuple(size) for size in content], [len(own) for own in anchors]
+        boxes, torch.cat(logits, 1), [tuple(size) for size in valid_sizes], [len(own) for own in anchors]
     )
-    found = select(content, post_nms_top_k=post_nms_top_k)
+    found = select(valid_sizes, post_nms_top_k=post_nms_top_k)
     for image in range(2):
         valid = found.valid[image]
         count = int(valid.sum())
@@ -53,13 +52,13 @@ def test_equals_torchvisions(post_nms_top_k: int) -> None:
         torch.testing.assert_close(found.scores[image, :count], scores[image], rtol=0, atol=1e-6)
 
 
-def test_as_many_of_every_image_whatever_survives() -> None:
+def test_equally_many_of_every_image_whatever_nms_keeps() -> None:
     found = select([[128.0, 192.0]], post_nms_top_k=400, nms_threshold=0.1)
     assert found.boxes.shape == (2, 400, 4)
     assert found.valid.sum(1).max() < 200
 
 
-def test_boxes_lie_on_the_image_and_small_ones_are_left_out() -> None:
+def test_boxes_lie_on_the_image_and_small_ones_are_dropped() -> None:
     found = select([[40.0, 64.0], [128.0, 192.0]], min_side=5.0)
     for image, (height, width) in enumerate([(40, 64), (128, 192)]):
         boxes = found.boxes[image][found.valid[image]]
@@ -71,8 +70,8 @@ def test_boxes_lie_on_the_image_and_small_ones_are_left_out() -> None:
 
 def test_nothing_passes_a_gradient() -> None:
     logits, deltas, anchors = predictions()
-    trained = [x.requires_grad_() for x in logits], [x.requires_grad_() for x in deltas]
+    trained = RPNOutput(tuple(x.requires_grad_() for x in logits), tuple(x.requires_grad_() for x in deltas), anchors)
     size = torch.tensor([[128.0, 192.0]])
-    found = select_proposals(*trained, anchors, size, pre_nms_top_k=10, post_nms_top_k=5, nms_threshold=0.7)
+    found = select_proposals(trained, size, pre_nms_top_k=10, post_nms_top_k=5, nms_threshold=0.7)
     assert not found.boxes.requires_grad
     assert not found.scores.requires_grad

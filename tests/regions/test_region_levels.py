@@ -6,7 +6,8 @@ import pytest
 import torch
 from torchvision.ops.poolers import LevelMapper
 
-from boxwright.regions.levels import Epsilon, region_levels
+from boxwright.regions.options import LevelEpsilon
+from boxwright.regions.roi_extractor import region_levels
 
 STRIDES = (4, 8, 16, 32)
 
@@ -16,13 +17,13 @@ def squares(*sides: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("epsilon", ["outside", "inside"])
-def test_published_borders(epsilon: Epsilon) -> None:
+def test_published_borders(epsilon: LevelEpsilon) -> None:
     sides = (0.0, 111.9, 112.0, 223.9, 224.0, 447.9, 448.0, 5000.0)
     levels = region_levels(squares(*sides), STRIDES, epsilon=epsilon)
     assert [[2, 3, 4, 5][i] for i in levels.tolist()] == [2, 2, 3, 3, 4, 4, 5, 5]
 
 
-def test_the_two_places_of_the_epsilon_differ_just_below_a_border() -> None:
+def test_the_two_positions_of_the_epsilon_differ_just_below_a_border() -> None:
     box = squares(224 * (1 - 8e-7))
     assert region_levels(box, STRIDES, epsilon="outside").tolist() == [1]
     assert region_levels(box, STRIDES, epsilon="inside").tolist() == [2]

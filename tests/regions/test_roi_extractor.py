@@ -1,4 +1,4 @@
-"""What is pooled of a region, written out level by level with torchvision's operator."""
+"""Features of regions, written out level by level with torchvision's operator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from boxwright.regions import roi_extractor
-from boxwright.regions.roi_extractor import RoIExtractor, RoISource, fused
+from boxwright.regions.options import RoIOptions
+from boxwright.regions.roi_extractor import RoIExtractor, RoISource, fuse_maps
 
 CHANNELS, STRIDES, CELLS = 3, (4, 8, 16), 5
 
@@ -25,9 +26,9 @@ BOXES = torch.tensor([[3.0, 5, 17, 22], [-9, 10, 60, 50], [8, 2, 120, 95], [40, 
 IMAGES = torch.tensor([0, 1, 1, 0])
 
 
-def pooled(features: Any, **options: Any) -> RoIExtractor:
+def pooled(extractor: Any) -> RoIExtractor:
     torch.manual_seed(0)
-    return RoIExtractor(RoISource(CHANNELS, STRIDES, features, **options), output_size=CELLS).double()
+    return RoIExtractor(RoISource(CHANNELS, STRIDES, RoIOptions(extractor=extractor)), output_size=CELLS).double()
 
 
 def by_hand() -> list[Tensor]:
@@ -43,18 +44,18 @@ def test_adaptive_features_are_those_of_every_level() -> None:
     for ours, theirs in zip(found, by_hand(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
     first, second, third = by_hand()
-    torch.testing.assert_close(fused(found, "max"), torch.maximum(torch.maximum(first, second), third))
-    torch.testing.assert_close(fused(found, "sum"), first + second + third)
+    torch.testing.assert_close(fuse_maps(found, "max"), torch.maximum(torch.maximum(first, second), third))
+    torch.testing.assert_close(fuse_maps(found, "sum"), first + second + third)
 
 
 def test_soft_features_are_a_sum_with_a_weight_for_each_cell_and_level() -> None:
     pooling, each = pooled("soft"), by_hand()
-    reduce, _, place, _ = pooling.weigh
+    reduce, _, spread, _ = pooling.weigh
     hidden = F.conv2d(torch.cat(each, 1), reduce.weight, reduce.bias).relu()
-    weights = 1 / (1 + torch.exp(-F.conv2d(hidden, place.weight, place.bias, padding=1)))
-    wanted = sum(weights[:, i : i + 1] * x for i, x in enumerate(each))
+    weights = 1 / (1 + torch.exp(-F.conv2d(hidden, spread.weight, spread.bias, padding=1)))
+    expected = sum(weights[:, i : i + 1] * x for i, x in enumerate(each))
     (found,) = pooling(maps(), BOXES, IMAGES)
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     assert weights.std((0, 2, 3)).min() > 0.01
 
 
@@ -63,25 +64,20 @@ def test_a_region_is_on_the_one_level_that_fits_it() -> None:
     (found,) = pooled("fpn_level")(maps(), boxes, IMAGES[:3])
     regions = torch.cat((IMAGES[:3, None].double(), boxes), 1)
     for i, (x, stride) in enumerate(zip(maps(), STRIDES, strict=True)):
-        wanted = roi_align(x, regions[i : i + 1], CELLS, spatial_scale=1 / stride, sampling_ratio=2)
-        torch.testing.assert_close(found[i : i + 1], wanted, rtol=0, atol=1e-12)
+        expected = roi_align(x, regions[i : i + 1], CELLS, spatial_scale=1 / stride, sampling_ratio=2)
+        torch.testing.assert_close(found[i : i + 1], expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("features", ["adaptive", "soft"])
-def test_levels_are_looked_at_one_by_one(features: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("extractor", ["adaptive", "soft"])
+def test_levels_are_pooled_one_by_one(extractor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that none is laid out more than once."""
     seen = []
 
-    def looked(levels: list[Tensor], *rest: Any, **options: Any) -> Tensor:
+    def counted(levels: list[Tensor], *rest: Any, **options: Any) -> Tensor:
         seen.append([tuple(x.shape[-2:]) for x in levels])
         return original(levels, *rest, **options)
 
     original = roi_extractor.roi_align
-    monkeypatch.setattr(roi_extractor, "roi_align", looked)
-    pooled(features)(maps(), BOXES, IMAGES)
+    monkeypatch.setattr(roi_extractor, "roi_align", counted)
+    pooled(extractor)(maps(), BOXES, IMAGES)
     assert seen == [[(24, 32)], [(12, 16)], [(6, 8)]]
-
-
-def test_options_that_do_not_exist_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"level_epsilon is one of \['outside', 'inside'\], not 'outsid'"):
-        RoIExtractor(RoISource(2, [4], "fpn_level", "outsid"), output_size=7)  # type: ignore[arg-type]

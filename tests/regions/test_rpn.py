@@ -8,7 +8,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RPNHead, concat_box_prediction_layers
 
-from boxwright.regions.rpn import RPN
+from boxwright.regions.options import RPNOptions
+from boxwright.regions.proposals import RPN
 
 STRIDES = (4, 8, 16)
 
@@ -16,7 +17,7 @@ STRIDES = (4, 8, 16)
 @pytest.mark.parametrize("num_convs", [1, 2])
 def test_equals_torchvisions(num_convs: int) -> None:
     torch.manual_seed(0)
-    ours, theirs = RPN(6, STRIDES, num_convs=num_convs), RPNHead(6, 3, conv_depth=num_convs)
+    ours, theirs = RPN(6, STRIDES, RPNOptions(num_convs=num_convs)), RPNHead(6, 3, conv_depth=num_convs)
     for conv, other in zip(ours.convs, theirs.conv, strict=True):
         other[0].load_state_dict(conv.state_dict())
     theirs.cls_logits.load_state_dict(ours.logits.state_dict())
@@ -29,8 +30,3 @@ def test_equals_torchvisions(num_convs: int) -> None:
     generator = AnchorGenerator(((32,), (64,), (128,)), ((0.5, 1.0, 2.0),) * 3)
     anchors = generator(ImageList(torch.zeros(1, 3, 128, 192), [(128, 192)]), maps)[0]
     torch.testing.assert_close(torch.cat(found.anchors), anchors, rtol=0, atol=0)
-
-
-def test_it_needs_a_convolution() -> None:
-    with pytest.raises(ValueError, match="rpn_convs is at least 1, not 0"):
-        RPN(6, STRIDES, num_convs=0)

@@ -7,9 +7,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from boxwright.ops.anchors import grid_anchors, octave_anchors
-from boxwright.regions.rpn import RPNOutput
-from boxwright.regions.rpn_loss import RPNLoss
-from boxwright.structures import LossTotals, Targets
+from boxwright.regions.proposals import RPNLoss, RPNOutput
+from boxwright.structures import Targets
 
 ANCHORS = grid_anchors(octave_anchors(32.0, 1, (0.5, 1.0, 2.0)), 16, 16, 8).double()
 TARGETS = [
@@ -33,25 +32,25 @@ def test_losses_and_gradients_are_torchvisions() -> None:
         {"training": 9, "testing": 9}, 0.7,
     )  # fmt: skip
     ours = RPNLoss(num_samples=64)
-    matched = torch.stack([ours.match(ANCHORS, target.boxes) for target in TARGETS])
+    matched = ours.match(ANCHORS, TARGETS)
     labels, boxes = theirs.assign_targets_to_anchors([ANCHORS] * 2, [{"boxes": t.boxes} for t in TARGETS])
     for own, label in zip(matched, labels, strict=True):
         assert ((own >= 0) == (label == 1)).all()
         assert ((own == -1) == (label == 0)).all()
     samples = [torch.cat((torch.where(of >= 0)[0], torch.where(of == -1)[0][::7]))[:64].sort().values for of in matched]
-    assert [len(chosen) for chosen in samples] == [64, 64]
+    assert [len(own) for own in samples] == [64, 64]
 
-    def chosen(_: object) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    def sample(_: object) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         masks = [torch.zeros(len(ANCHORS)).index_fill(0, own, 1) for own in samples]
         return [m * (l == 1) for m, l in zip(masks, labels, strict=True)], [
             m * (l == 0) for m, l in zip(masks, labels, strict=True)
         ]
 
-    theirs.fg_bg_sampler = chosen
+    theirs.fg_bg_sampler = sample
     logits, deltas = predictions()
-    wanted = theirs.box_coder.encode(boxes, [ANCHORS] * 2)
-    expected = theirs.compute_loss(logits, deltas.flatten(0, 1), labels, wanted)
-    found = ours.of_samples(logits, deltas, ANCHORS, matched, samples, TARGETS, LossTotals.of(TARGETS))
+    targets = theirs.box_coder.encode(boxes, [ANCHORS] * 2)
+    expected = theirs.compute_loss(logits, deltas.flatten(0, 1), labels, targets)
+    found = ours.of_samples(logits, deltas, ANCHORS, matched, samples, TARGETS, 2.0)
     assert list(found) == ["objectness", "rpn_box"]
     for own, other in zip(found.values(), expected, strict=True):
         assert other > 0.01
@@ -68,10 +67,9 @@ def test_losses_and_gradients_are_torchvisions() -> None:
 
 def test_samples_are_drawn_and_losses_do_not_depend_on_how_images_are_spread() -> None:
     loss, (logits, deltas) = RPNLoss(num_samples=1000), predictions()
-    step = LossTotals.of(TARGETS)
-    whole = loss(RPNOutput((logits,), (deltas,), (ANCHORS,)), TARGETS, step)
+    whole = loss(RPNOutput((logits,), (deltas,), (ANCHORS,)), TARGETS, 2.0)
     own = [RPNOutput((logits[i : i + 1],), (deltas[i : i + 1],), (ANCHORS,)) for i in range(2)]
-    parts = [loss(own[i], TARGETS[i : i + 1], step) for i in range(2)]
+    parts = [loss(own[i], TARGETS[i : i + 1], 2.0) for i in range(2)]
     for term, value in whole.items():
         assert value > 0
         torch.testing.assert_close(parts[0][term] + parts[1][term], value)

@@ -1,4 +1,4 @@
-"""The choice of regions."""
+"""Balanced sampling of regions."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def test_how_many_of_each(positives: int, negatives: int, expected: tuple[int, i
     torch.manual_seed(0)
     matched = torch.cat((torch.arange(positives), torch.full((negatives,), BACKGROUND), torch.full((50,), IGNORED)))
     matched = matched[torch.randperm(len(matched))]
-    chosen = sample_balanced(matched, 64, 0.25)
-    assert (chosen.diff() > 0).all()
-    kinds = matched[chosen]
+    sampled = sample_balanced(matched, 64, 0.25)
+    assert (sampled.diff() > 0).all()
+    kinds = matched[sampled]
     assert (int((kinds >= 0).sum()), int((kinds == BACKGROUND).sum())) == expected
-    assert len(chosen) == sum(expected)
+    assert len(sampled) == sum(expected)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, (1, 0)), (2, (1, 1)), (3, (1, 2)), (4, (1, 3)), (8, (2, 6))])
-def test_an_object_is_trained_on_however_few_are_chosen(count: int, expected: tuple[int, int]) -> None:
+def test_an_object_is_trained_on_however_few_are_sampled(count: int, expected: tuple[int, int]) -> None:
     matched = torch.tensor([0, 1, 2] + [BACKGROUND] * 20)
     kinds = matched[sample_balanced(matched, count, 0.25)]
     assert (int((kinds >= 0).sum()), int((kinds == BACKGROUND).sum())) == expected
@@ -41,9 +41,9 @@ def test_an_object_is_trained_on_however_few_are_chosen(count: int, expected: tu
 
 
 def test_torchvisions_number_wherever_it_is_not_zero() -> None:
-    for share in (0.25, 0.5):
-        theirs = [int(count * share) for count in range(1, 600)]
-        assert [max_positives(count, share) for count in range(1, 600)] == [number or 1 for number in theirs]
+    for fraction in (0.25, 0.5):
+        theirs = [int(count * fraction) for count in range(1, 600)]
+        assert [max_positives(count, fraction) for count in range(1, 600)] == [number or 1 for number in theirs]
 
 
 def test_every_region_has_the_same_chance() -> None:

@@ -1,4 +1,4 @@
-"""Masks and their run lengths. Beside the metrics, the one file that knows which library packs them (hotcoco)."""
+"""Masks and their run lengths; beside the metrics, the one file that knows the library that encodes them (hotcoco)."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from boxwright.structures import RLE
 
 
 def encode_mask(mask: Bool[Tensor, "h w"]) -> RLE:
-    """A mask as COCO's compressed run lengths."""
+    """Encode a mask as COCO's compressed run lengths."""
     encoded: RLE = packing.encode(mask.cpu().numpy())
     return encoded
 
 
 def decode_mask(rle: RLE) -> Bool[Tensor, "h w"]:
-    """The mask of run lengths, whose counts may be compressed (bytes or text) or a list of numbers."""
+    """Decode the mask of run lengths, whose counts may be compressed (bytes or text) or a list of numbers."""
     return torch.from_numpy(packing.decode(rle)).view(torch.bool)
 
 
 def mask_box(rle: RLE) -> tuple[int, int, int, int]:
-    """The corners (x1, y1, x2, y2) of the smallest box around a mask's pixels; all 0 where it has none."""
+    """Compute the corners (x1, y1, x2, y2) of the smallest box around a mask's pixels; all 0 where it has none."""
     left, top, width, height = map(int, packing.toBbox(rle).tolist())
     return left, top, left + width, top + height
 
 
 def rasterize(polygons: Sequence[Sequence[float]], height: int, width: int) -> RLE:
-    """The pixels of an object of one or more polygons: those whose center lies in one of them, nearly.
+    """Rasterize an object of one or more polygons: nearly the pixels whose center lies in one of them.
 
     Args:
-        polygons: each x, y, x, y ... of three points or more, in pixels. What lies outside the canvas is cut off.
-        height: of the canvas.
+        polygons: each x, y, x, y ... of three points or more, in pixels. The outside of the image is cut off.
+        height: of the image.
         width: likewise.
 
-    **Source**: rleFrPoly of pycocotools, which hotcoco computes likewise; what is evaluated is rasterized so as well.
+    Source: rleFrPoly of pycocotools, which hotcoco computes likewise; masks are rasterized so in evaluation as well.
     """
     parts: list[RLE] = packing.frPyObjects(list(polygons), height, width)
     whole: RLE = parts[0] if len(parts) == 1 else packing.merge(parts)
@@ -46,10 +46,10 @@ def rasterize(polygons: Sequence[Sequence[float]], height: int, width: int) -> R
 
 
 def run_lengths(counts: str | bytes) -> list[int]:
-    """Lengths of the runs in compressed counts, zeros first, column by column; whatever they say, also nonsense.
+    """Decompress the lengths of runs, zeros first, column by column, without a check of their sum.
 
     Raises:
-        ValueError: it is no compressed text.
+        ValueError: the text is not compressed counts.
     """
     codes = counts.encode() if isinstance(counts, str) else counts
     runs: list[int] = []
@@ -64,7 +64,7 @@ def run_lengths(counts: str | bytes) -> list[int]:
             continue
         if digit & 16:
             value -= 1 << shift
-        # From the fourth on, what is written is the difference from the run before last.
+        # From the fourth on, the differences from the run before last are written.
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value = shift = 0
     if shift:
@@ -73,6 +73,6 @@ def run_lengths(counts: str | bytes) -> list[int]:
 
 
 def to_json(rle: RLE) -> dict[str, Any]:
-    """Run lengths as they stand in COCO's files: compressed counts as text."""
+    """Convert run lengths to their form in COCO's files: compressed counts as text."""
     counts = rle["counts"]
     return {"size": list(rle["size"]), "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}

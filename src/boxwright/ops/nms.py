@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms, nms
 
 APART = 2.0**20
-"""Pixels between groups: further than any canvas is wide."""
+"""Pixels between groups: further than any image is wide."""
 
 
 def nms_top_k(
@@ -20,13 +20,16 @@ def nms_top_k(
     threshold: float,
     count: int,
 ) -> tuple[Int[Tensor, "b m"], Bool[Tensor, "b m"]]:
-    """The places of the best ``nms_keep_mask`` of each image, best first, and which of them are ones.
+    """Select the best boxes of each image that ``nms_keep_mask`` keeps, best first.
 
     Where there are fewer than ``count``, others fill up. Of equal scores the first is the better one.
+
+    Returns:
+        Indices of boxes, and a mask that is False where they fill up.
     """
     valid = nms_keep_mask(boxes, scores, groups, valid, threshold)
-    places = torch.where(valid, scores, -1.0).sort(dim=1, descending=True, stable=True).indices[:, :count]
-    return places, valid.gather(1, places)
+    indices = torch.where(valid, scores, -1.0).sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return indices, valid.gather(1, indices)
 
 
 def nms_keep_mask(
@@ -36,25 +39,25 @@ def nms_keep_mask(
     valid: Bool[Tensor, "b n"],
     threshold: float,
 ) -> Bool[Tensor, "b n"]:
-    """Usable boxes that no better valid one of the same image and group covers.
+    """Find the valid boxes that no better valid one of the same image and group suppresses.
 
     Args:
         boxes: corner boxes.
-        scores: by which one is better than another.
+        scores: a box with a higher score is better.
         groups: within an image, from 0.
-        valid: the others neither stay nor suppress.
+        valid: other boxes are neither kept nor suppress.
         threshold: IoU above which the worse one of two goes, in [0, 1].
     """
     image = torch.arange(boxes.shape[0], device=boxes.device)[:, None]
     # Groups of all images in one call: a loop over images would fix their number in an export.
     separate = groups * boxes.shape[0] + image
-    (places,) = torch.where(valid.flatten())
+    (indices,) = torch.where(valid.flatten())
     # Groups are set apart by adding to coordinates: in float32 many groups would cost them their fraction.
-    own, score = boxes.flatten(0, 1)[places].double(), scores.flatten()[places].double()
-    group = separate.flatten()[places]
+    own, score = boxes.flatten(0, 1)[indices].double(), scores.flatten()[indices].double()
+    group = separate.flatten()[indices]
     if torch.compiler.is_compiling():
         # The other form looks at how many boxes there are, which an export cannot know.
         keep = nms(own + (group * APART)[:, None], score, threshold)
     else:
         keep = batched_nms(own, score, group, threshold)
-    return torch.zeros_like(valid).flatten().index_fill(0, places[keep], True).view_as(valid)
+    return torch.zeros_like(valid).flatten().index_fill(0, indices[keep], True).view_as(valid)

@@ -15,7 +15,7 @@ RoIBackend = Literal["auto", "embedding_bag", "torchvision"]
 
 
 class Grid(NamedTuple):
-    """How a region is looked at: cells per side, samples per side of a cell, and whether by the centers of cells."""
+    """Grid of a region: cells per side, samples per side of a cell, and whether cells are aligned by their centers."""
 
     output_size: int
     sampling_ratio: int
@@ -32,40 +32,40 @@ def roi_align(
     output_size: int,
     sampling_ratio: int = 2,
     aligned: bool = False,
-    body: RoIBackend = "auto",
+    backend: RoIBackend = "auto",
 ) -> Float[Tensor, "r c s s"]:
-    """What each region shows on its level, as ``output_size`` x ``output_size`` cells.
+    """Extract ``output_size`` x ``output_size`` cells of each region from its level.
 
     A cell is the mean of ``sampling_ratio`` x ``sampling_ratio`` bilinear samples, evenly spaced in it. Samples more
     than a cell outside of the map count as 0, those at its rim as the rim. Boxes get no gradient.
 
-    Both bodies give the same numbers. ``embedding_bag`` makes each cell a bag of weighted rows of the table of all
+    Both backends give the same numbers. ``embedding_bag`` makes each cell a bag of weighted rows of the table of all
     levels, which is fast on a CPU in both directions. ``torchvision`` calls that operator level by level.
 
     Args:
         maps: of each level.
-        strides: of each level, in pixels of the network's input.
-        boxes: corner boxes in pixels of the network's input.
+        strides: of each level, in pixels of the network input.
+        boxes: corner boxes in pixels of the network input.
         images: the image of each box.
         levels: the level of each box, as an index of ``maps``.
         output_size: cells per side.
         sampling_ratio: samples per side of a cell.
         aligned: shifts by half a cell, so that sample and cell centers agree; without, a region is at least one cell
             wide and high, as in the published detectors.
-        body: which of them runs; ``auto`` is ``embedding_bag`` on a CPU, else ``torchvision``.
+        backend: the one that runs; ``auto`` is ``embedding_bag`` on a CPU, else ``torchvision``.
 
     Raises:
-        ValueError: a body that does not exist, or sizes below 1.
+        ValueError: an unknown backend, or sizes below 1.
 
     Source: He et al., Mask R-CNN, ICCV 2017, section 3. Checked against torchvision 0.29.2's ``roi_align``.
     """
-    if body not in get_args(RoIBackend):
-        raise ValueError(f"body is one of {list(get_args(RoIBackend))}, not {body!r}")
+    if backend not in get_args(RoIBackend):
+        raise ValueError(f"backend is one of {list(get_args(RoIBackend))}, not {backend!r}")
     if output_size < 1 or sampling_ratio < 1:
         raise ValueError(f"output_size and sampling_ratio are at least 1, not {output_size} and {sampling_ratio}")
-    if body == "auto":
-        body = "embedding_bag" if boxes.device.type == "cpu" else "torchvision"
-    form = _bags_of_rows if body == "embedding_bag" else _level_by_level
+    if backend == "auto":
+        backend = "embedding_bag" if boxes.device.type == "cpu" else "torchvision"
+    form = _bags_of_rows if backend == "embedding_bag" else _level_by_level
     return form(maps, strides, boxes.detach(), images, levels, Grid(output_size, sampling_ratio, aligned))
 
 
@@ -82,9 +82,9 @@ def _level_by_level(
     regions = torch.cat((images[:, None].to(dtype), boxes.to(dtype)), 1)
     out = maps[0].new_zeros(boxes.shape[0], maps[0].shape[1], grid.output_size, grid.output_size, dtype=dtype)
     for index, (x, stride) in enumerate(zip(maps, strides, strict=True)):
-        (chosen,) = torch.where(levels == index)
-        found = torchvision_roi_align(x.to(dtype), regions[chosen], spatial_scale=1 / stride, **grid._asdict())
-        out = out.index_copy(0, chosen, found)
+        (own,) = torch.where(levels == index)
+        cells = torchvision_roi_align(x.to(dtype), regions[own], spatial_scale=1 / stride, **grid._asdict())
+        out = out.index_copy(0, own, cells)
     return out.to(maps[0].dtype)
 
 
@@ -103,17 +103,16 @@ def _bags_of_rows(
     length = table.shape[1]
     heights, widths, scales, starts = _of_level(maps, strides, levels, dtype)
     corners = boxes.to(dtype) * scales[:, None]
-    x_cells, x_shares = _taps(corners[:, 0], corners[:, 2], widths, grid)
-    y_cells, y_shares = _taps(corners[:, 1], corners[:, 3], heights, grid)
+    x_cells, x_weights = _taps(corners[:, 0], corners[:, 2], widths, grid)
+    y_cells, y_weights = _taps(corners[:, 1], corners[:, 3], heights, grid)
     first = starts + images.to(starts.dtype) * length
     lines = first[:, None, None] + y_cells * widths[:, None, None]  # r s taps
     rows = lines[:, :, None, :, None] + x_cells[:, None, :, None, :]  # r s s taps taps
-    shares = (y_shares / grid.sampling_ratio)[:, :, None, :, None] * (x_shares / grid.sampling_ratio)[
-        :, None, :, None, :
-    ]
+    y_weights, x_weights = y_weights / grid.sampling_ratio, x_weights / grid.sampling_ratio
+    weights = y_weights[:, :, None, :, None] * x_weights[:, None, :, None, :]
     taps = (2 * grid.sampling_ratio) ** 2
     bags = F.embedding_bag(
-        rows.view(-1, taps), table.flatten(0, 1), mode="sum", per_sample_weights=shares.reshape(-1, taps)
+        rows.view(-1, taps), table.flatten(0, 1), mode="sum", per_sample_weights=weights.reshape(-1, taps)
     )
     return bags.view(boxes.shape[0], grid.output_size, grid.output_size, channels).permute(0, 3, 1, 2).to(maps[0].dtype)
 
@@ -121,7 +120,7 @@ def _bags_of_rows(
 def _of_level(
     maps: Sequence[Tensor], strides: Sequence[int], levels: Tensor, dtype: torch.dtype
 ) -> tuple[Int[Tensor, " r"], Int[Tensor, " r"], Float[Tensor, " r"], Int[Tensor, " r"]]:
-    """Height, width, scale and first row, within its image's table, of each region's level."""
+    """Look up height, width, scale and first row, within its image's table, of each region's level."""
     heights, widths = [x.shape[-2] for x in maps], [x.shape[-1] for x in maps]
     starts = [0]
     for x in maps[:-1]:
@@ -138,7 +137,7 @@ def _taps(
     size: Int[Tensor, " r"],
     grid: Grid,
 ) -> tuple[Int[Tensor, "r s t"], Float[Tensor, "r s t"]]:
-    """Along one axis: for each cell of the output, which cells of the map are read, and their shares of a sample."""
+    """Find, along one axis and for each cell of the output, the cells of the map that are read, and their weights."""
     output_size, sampling_ratio = grid.output_size, grid.sampling_ratio
     if grid.aligned:
         low, high = low - 0.5, high - 0.5
@@ -146,14 +145,14 @@ def _taps(
     steps = (torch.arange(output_size * sampling_ratio, device=low.device, dtype=low.dtype) + 0.5) / (
         output_size * sampling_ratio
     )
-    places = low[:, None] + steps * extent[:, None]  # r (s ratio)
-    limits = size[:, None].to(places.dtype)
-    # Of boxes that are no numbers nothing is inside, and none of their places is read.
-    inside = (places >= -1) & (places <= limits)
-    places = places.where(inside, 0).clamp(min=0).minimum(limits - 1)
-    cells = places.to(torch.int32)
-    beyond = places - cells
+    positions = low[:, None] + steps * extent[:, None]  # r (s ratio)
+    limits = size[:, None].to(positions.dtype)
+    # Of boxes that are not numbers nothing is inside, and none of their positions is read.
+    inside = (positions >= -1) & (positions <= limits)
+    positions = positions.where(inside, 0).clamp(min=0).minimum(limits - 1)
+    cells = positions.to(torch.int32)
+    beyond = positions - cells
     neighbors = (cells + 1).minimum(size[:, None] - 1)
     both = torch.stack((cells, neighbors), -1).view(low.shape[0], output_size, 2 * sampling_ratio)
-    shares = torch.stack((1 - beyond, beyond), -1) * inside[..., None]
-    return both, shares.view(low.shape[0], output_size, 2 * sampling_ratio)
+    weights = torch.stack((1 - beyond, beyond), -1) * inside[..., None]
+    return both, weights.view(low.shape[0], output_size, 2 * sampling_ratio)

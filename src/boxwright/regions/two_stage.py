@@ -171,7 +171,10 @@ class TwoStageHead(nn.Module):
     def raise_limits(self, max_detections: int) -> None:
         """Make room for so many detections of an image, in proposals too."""
         rpn = self.first_stage.options
-        counts = {"pre_nms_top_k": rpn.pre_nms_top_k, "post_nms_top_k": rpn.post_nms_top_k}
-        raised = {name: (training, max(max_detections, limit)) for name, (training, limit) in counts.items()}
-        self.first_stage.options = replace(rpn, **raised)
+        (train_pre, pre_nms), (train_post, post_nms) = rpn.pre_nms_top_k, rpn.post_nms_top_k
+        self.first_stage.options = replace(
+            rpn,
+            pre_nms_top_k=(train_pre, max(max_detections, pre_nms)),
+            post_nms_top_k=(train_post, max(max_detections, post_nms)),
+        )
         self.detection = replace(self.detection, max_detections=max_detections)
