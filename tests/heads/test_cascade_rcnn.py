@@ -125,7 +125,7 @@ def test_stages_of_images_filled_by_one_object_are_mmdetections() -> None:
         mask[image, :height, :width] = False
         targets.append(Targets(torch.tensor([image]), torch.tensor([[0.0, 0, width, height]]), (height, width)))
     output = head(make_maps(), mask, targets)
-    proposals = head.first_stage.propose(output.rpn, output.valid_sizes, training=True)
+    proposals = head.first_stage.propose(output.rpn, output.box_limits, training=True)
     each = [boxes[valid] for boxes, valid in zip(proposals.boxes, proposals.valid, strict=True)]
     cut = sum(int((boxes == target.boxes).all(1).sum()) for boxes, target in zip(each, targets, strict=True))
     assert cut > 15

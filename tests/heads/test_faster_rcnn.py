@@ -126,7 +126,7 @@ def test_without_a_mask_detections_end_with_the_last_cell() -> None:
     head = small(detection={"score_threshold": 0.0}).eval()
     with torch.no_grad():
         output = head(make_maps(height=126, width=121), None, None, torch.tensor([[126.0, 121.0]]))
-    assert output.valid_sizes.tolist() == [[128.0, 124.0]]
+    assert output.box_limits.tolist() == [[128.0, 124.0]]
     boxes = head.decode(output).boxes
     assert 121 < boxes[..., 0::2].max() <= 124
 
@@ -135,7 +135,7 @@ def test_scores_are_the_softmax_without_background() -> None:
     head = small(detection={"score_threshold": 0.0, "max_detections": 1000, "nms_threshold": 1.0}).eval()
     with torch.no_grad():
         output = head(make_maps())
-        proposals = head.first_stage.propose(output.rpn, output.valid_sizes, training=False)
+        proposals = head.first_stage.propose(output.rpn, output.box_limits, training=False)
         probabilities: Tensor = head.boxes(output.maps, *proposals.as_rows()).logits.softmax(-1)[:, :-1]
         decoded = head.decode(output)
     best = probabilities.unflatten(0, (2, -1)).flatten(1).sort(1, descending=True).values

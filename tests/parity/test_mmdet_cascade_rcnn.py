@@ -140,7 +140,7 @@ def test_detections(theirs: dict[str, np.ndarray]) -> None:
     logits = torch.stack([one.logits for one in predicted]).unflatten(1, (2, -1))
     regions = proposals()._replace(boxes=last[0].unflatten(0, (2, -1)))
     deltas, weights = predicted[-1].deltas.unflatten(0, (2, -1)), delta_weights(NUM_STAGES - 1)
-    boxes = refine_boxes(deltas[:, :, 0], regions.boxes, output.valid_sizes, weights)
+    boxes = refine_boxes(deltas[:, :, 0], regions.boxes, output.box_limits, weights)
     # They average logits, we average what a softmax makes of them.
     scores = logits.mean(0).softmax(-1)
     for i, valid in enumerate(regions.valid):
@@ -149,7 +149,7 @@ def test_detections(theirs: dict[str, np.ndarray]) -> None:
 
     of_logits = RegionPrediction(regions, scores[..., :-1], deltas, weights)
     for name, found in (
-        ("of_logits", decode_regions(of_logits, output.valid_sizes, ours.detection)),
+        ("of_logits", decode_regions(of_logits, output.box_limits, output.valid_sizes, ours.detection)),
         ("of_scores", decoded),
     ):
         for i, valid in enumerate(found.valid):

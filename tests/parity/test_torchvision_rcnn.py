@@ -176,8 +176,8 @@ def test_proposals(pair: Pair) -> None:
         expected, _ = theirs.rpn(ImageList(pair.images, [(HEIGHT, WIDTH)] * 2), features)
         levels = ours.necks[0](ours.backbone(pair.images))
         first: Any = ours.head.first_stage
-        _, rpn, valid_sizes = first(levels, None)
-        found = first.propose(rpn, valid_sizes, training=False)
+        _, rpn, box_limits = first(levels, None)
+        found = first.propose(rpn, box_limits, training=False)
     for image, boxes in enumerate(expected):
         valid = found.boxes[image][found.valid[image]]
         assert 40 < len(boxes) == len(valid)

@@ -25,9 +25,9 @@ def predictions(batch: int = 2) -> RPNOutput:
     return RPNOutput(tuple(logits), tuple(deltas), tuple(anchors))
 
 
-def select(valid_sizes: list[list[float]], **options: float) -> Proposals:
+def select(box_limits: list[list[float]], **options: float) -> Proposals:
     settings = {"pre_nms_top_k": 200, "post_nms_top_k": 60, "nms_threshold": 0.5} | options
-    return select_proposals(predictions(), torch.tensor(valid_sizes), **settings)  # type: ignore[arg-type]
+    return select_proposals(predictions(), torch.tensor(box_limits), **settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("post_nms_top_k", [60, 1000])
@@ -38,11 +38,11 @@ def test_equals_torchvisions(post_nms_top_k: int) -> None:
     ).eval()  # fmt: skip
     logits, deltas, anchors = predictions()
     boxes = theirs.box_coder.decode(torch.cat(deltas, 1).flatten(0, 1), [torch.cat(anchors)] * 2).view(2, -1, 4)
-    valid_sizes = [[128.0, 192.0], [100.0, 150.0]]
+    box_limits = [[128.0, 192.0], [100.0, 150.0]]
     expected, scores = theirs.filter_proposals(
-        boxes, torch.cat(logits, 1), [tuple(size) for size in valid_sizes], [len(own) for own in anchors]
+        boxes, torch.cat(logits, 1), [tuple(size) for size in box_limits], [len(own) for own in anchors]
     )
-    found = select(valid_sizes, post_nms_top_k=post_nms_top_k)
+    found = select(box_limits, post_nms_top_k=post_nms_top_k)
     for image in range(2):
         valid = found.valid[image]
         count = int(valid.sum())

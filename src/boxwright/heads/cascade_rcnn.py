@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from boxwright.layers.option_checks import check_shares
+from boxwright.layers.option_checks import check_fractions
 from boxwright.ops.box_deltas import Weights
 from boxwright.regions.box_branch import BoxBranch, box_losses
 from boxwright.regions.decode import RegionPrediction, refine_boxes
@@ -64,7 +64,7 @@ class CascadeRCNN(TwoStageHead):
         detection: DetectionOptions = DetectionOptions(),
     ) -> None:
         super().__init__(in_spec, num_classes, channels=channels, rpn=rpn, roi=roi, detection=detection)
-        check_shares({f"stage_ious[{stage}]": iou for stage, iou in enumerate(stage_ious)}, zero=False)
+        check_fractions({f"stage_ious[{stage}]": iou for stage, iou in enumerate(stage_ious)}, zero=False)
         if not stage_ious or len(stage_weights) != len(stage_ious):
             counts = f"{len(stage_weights)} for {len(stage_ious)}"
             raise ValueError(f"stage_weights has one number for each of stage_ious, not {counts}")
@@ -79,12 +79,12 @@ class CascadeRCNN(TwoStageHead):
         self, output: TwoStageOutput, proposals: Proposals, features: Features, targets: Sequence[Targets]
     ) -> TwoStageOutput:
         """Sample regions for each stage, after the first from the refined regions of the one before."""
-        stages, sizes = list[StageOutput](), output.valid_sizes.expand(len(targets), -1)
+        stages, limits = list[StageOutput](), output.box_limits.expand(len(targets), -1)
         for stage, (branch, iou) in enumerate(zip(self.stages, self.stage_ious, strict=True)):
             if stages:
                 boxes, regions = stages[-1]
                 refined = refine_boxes(
-                    boxes.deltas[:, 0], regions.boxes, sizes[regions.images], delta_weights(stage - 1)
+                    boxes.deltas[:, 0], regions.boxes, limits[regions.images], delta_weights(stage - 1)
                 )
                 proposals = regions_to_proposals(regions, refined, len(targets))
             regions = sample_regions(
@@ -98,7 +98,7 @@ class CascadeRCNN(TwoStageHead):
         regions, count = proposals, proposals.scores.shape[0]
         scores, deltas = self.stages[0](output.maps, *regions.as_rows()).of_images(count)
         for stage, branch in enumerate(self.stages[1:]):
-            refined = refine_boxes(deltas[:, :, 0], regions.boxes, output.valid_sizes, delta_weights(stage))
+            refined = refine_boxes(deltas[:, :, 0], regions.boxes, output.box_limits, delta_weights(stage))
             regions = regions._replace(boxes=refined)
             own, deltas = branch(output.maps, *regions.as_rows()).of_images(count)
             scores = scores + own

@@ -26,9 +26,9 @@ class FasterRCNN(TwoStageHead):
     Source: Ren et al., Faster R-CNN, NeurIPS 2015, with Lin et al., Feature Pyramid Networks, CVPR 2017, section 4.2.
     Checked against torchvision 0.29.2's fasterrcnn_resnet50_fpn and _v2: proposals, detections, losses on the same
     regions, gradients. Differs in losses that are averages over images, where torchvision averages over the sampled
-    anchors and regions of a batch; where an input without padding ends within a cell of the finest level: its valid
-    size is read off that level, so that boxes are cut at the end of the cell, up to stride - 1 pixels beyond the input,
-    where torchvision cuts them at the input; in NMS, which at most 20 ``max_detections`` (region, class) pairs of an
+    anchors and regions of a batch; where an input without padding ends within a cell of the finest level: boxes are
+    cut at the end of that cell, up to stride - 1 pixels beyond the input, where torchvision cuts them at the input; in
+    NMS, which at most 20 ``max_detections`` (region, class) pairs of an
     image enter, the best, where torchvision has no bound; and in initial weights of the branch's last layers, from
     normal distributions of 0.01 for classes and 0.001 for boxes as in Detectron, where torchvision has those of
     ``nn.Linear``.

@@ -20,7 +20,7 @@ from boxwright.regions.roi_extractor import RoIExtractor, RoISource, fuse_maps
 from boxwright.regions.sampling import SampledRegions
 from boxwright.structures import Features, Level, Spec
 
-POOLED = 7
+BOX_CELLS = 7
 
 FAST_RCNN_BETA = 1.0
 """Distance from which smooth L1 is linear in the paper's equation 3 and, for regions, in Detectron."""
@@ -67,12 +67,12 @@ class BoxHead(nn.Module):
         first: list[nn.Module]
         rest: list[nn.Module]
         if options.head == "two_linear":
-            first = [nn.Sequential(FlattenCells(), nn.Linear(channels * POOLED**2, width)) for _ in range(num_maps)]
+            first = [nn.Sequential(FlattenCells(), nn.Linear(channels * BOX_CELLS**2, width)) for _ in range(num_maps)]
             rest = [nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
         else:
             first = [ConvNorm(channels, channels, 3) for _ in range(num_maps)]
             rest = [nn.ReLU(), *(ConvNorm(channels, channels, 3, activation="relu") for _ in range(3))]
-            rest += [FlattenCells(), nn.Linear(channels * POOLED**2, width), nn.ReLU()]
+            rest += [FlattenCells(), nn.Linear(channels * BOX_CELLS**2, width), nn.ReLU()]
             for conv in (child for layer in (*first, *rest) for child in layer.modules()):
                 if isinstance(conv, nn.Conv2d):
                     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
@@ -106,7 +106,7 @@ class BoxBranch(nn.Module):
         self, source: RoISource, num_classes: int, options: BoxBranchOptions, *, boxes_per_class: bool = True
     ) -> None:
         super().__init__()
-        self.pooling = RoIExtractor(source, output_size=POOLED)
+        self.pooling = RoIExtractor(source, output_size=BOX_CELLS)
         self.head = BoxHead(source, self.pooling.num_outputs, options)
         self.classes = nn.Linear(options.hidden_dim, num_classes + 1)
         self.boxes = nn.Linear(options.hidden_dim, 4 * (num_classes + 1 if boxes_per_class else 1))
@@ -156,7 +156,7 @@ class AuxiliaryBoxHead(nn.Module):
         levels = {name: Level(level.channels, level.stride) for name, level in in_spec.items() if level.auxiliary}
         self.input_projection = InputProjection(levels, None)
         sources = [RoISource(self.input_projection.channels, [level.stride]) for level in levels.values()]
-        self.poolings = [RoIExtractor(source, output_size=POOLED) for source in sources]
+        self.poolings = [RoIExtractor(source, output_size=BOX_CELLS) for source in sources]
         self.branch = BoxBranch(sources[0], num_classes, BoxBranchOptions(hidden_dim=hidden_dim))
 
     def forward(

@@ -15,7 +15,7 @@ from boxwright.regions.options import DetectionOptions
 from boxwright.regions.proposals import Proposals
 from boxwright.structures import Decoded
 
-MIN_SIDE = 1e-2
+MIN_DETECTION_SIDE = 1e-2
 """Detections with a shorter side are dropped, in pixels of the network input."""
 
 CANDIDATES_PER_DETECTION = 20
@@ -37,32 +37,38 @@ class RegionPrediction(NamedTuple):
 
 @torch.no_grad()
 def refine_boxes(
-    deltas: Float[Tensor, "*b 4"], boxes: Float[Tensor, "*b 4"], valid_sizes: Float[Tensor, "_b 2"], weights: Weights
+    deltas: Float[Tensor, "*b 4"], boxes: Float[Tensor, "*b 4"], box_limits: Float[Tensor, "_b 2"], weights: Weights
 ) -> Float[Tensor, "*b 4"]:
     """Move regions by their deltas, and cut them to the image; no gradient passes.
 
     Args:
         deltas: of the regions.
         boxes: the regions, corner boxes in pixels of the network input.
-        valid_sizes: (height, width) of each region's image inside its padding.
+        box_limits: (height, width) that boxes are cut to, of each region's image.
         weights: of the deltas, see ``encode_deltas``.
     """
-    return clip_to_sizes(decode_deltas(deltas, boxes, weights=weights), valid_sizes)
+    return clip_to_sizes(decode_deltas(deltas, boxes, weights=weights), box_limits)
 
 
 def decode_regions(
-    prediction: RegionPrediction, valid_sizes: Float[Tensor, "#b 2"], options: DetectionOptions
+    prediction: RegionPrediction,
+    box_limits: Float[Tensor, "#b 2"],
+    valid_sizes: Float[Tensor, "#b 2"],
+    options: DetectionOptions,
 ) -> Decoded:
-    """Decode the boxes of all regions, cut them to the image and select the best.
+    """Decode the boxes of all regions, cut them, select the best, and drop those without an area on their image.
 
     Args:
         prediction: of the regions.
+        box_limits: (height, width) that boxes are cut to, of each image, or of all of them.
         valid_sizes: (height, width) of each image inside its padding, or of all of them.
         options: limits of detections.
     """
     regions, scores, deltas, weights = prediction
     corners = decode_deltas(deltas, regions.boxes[:, :, None], weights=weights)
-    return select_detections(scores * regions.valid[..., None], clip_to_sizes(corners, valid_sizes), options)
+    selected = select_detections(scores * regions.valid[..., None], clip_to_sizes(corners, box_limits), options)
+    inside = valid_sizes.flip(-1)[:, None] - selected.boxes[..., :2] >= MIN_DETECTION_SIDE
+    return selected._replace(valid=selected.valid & inside.all(-1))
 
 
 def select_detections(
@@ -90,7 +96,7 @@ def select_detections(
     own = indices if boxes.shape[2] > 1 else indices // num_classes
     candidates = boxes.flatten(1, 2).gather(1, own[..., None].expand(-1, -1, 4))
     sides = candidates[..., 2:] - candidates[..., :2]
-    valid = (best > options.score_threshold) & (sides >= MIN_SIDE).all(-1)
+    valid = (best > options.score_threshold) & (sides >= MIN_DETECTION_SIDE).all(-1)
     order, valid = nms_top_k(candidates, best, labels, valid, threshold=options.nms_threshold, count=count)
     corners = candidates.gather(1, order[..., None].expand(-1, -1, 4))
     return Decoded(corners, torch.where(valid, best.gather(1, order), 0), labels.gather(1, order), valid)

@@ -17,8 +17,8 @@ from boxwright.regions.roi_extractor import RoIExtractor, RoISource, fuse_maps
 from boxwright.regions.sampling import SampledRegions
 from boxwright.structures import Targets
 
-POOLED = 14
-MASK_SIZE = 2 * POOLED
+MASK_CELLS = 14
+MASK_SIDE = 2 * MASK_CELLS
 
 
 class MaskBranch(nn.Module):
@@ -38,7 +38,7 @@ class MaskBranch(nn.Module):
 
     def __init__(self, source: RoISource, num_classes: int, options: MaskOptions) -> None:
         super().__init__()
-        self.pooling, self.fusion = RoIExtractor(source, output_size=POOLED), source.options.fusion
+        self.pooling, self.fusion = RoIExtractor(source, output_size=MASK_CELLS), source.options.fusion
         width = options.hidden_dim
 
         def conv(width_in: int, width_out: int = width, *, active: bool = True) -> nn.Module:
@@ -55,7 +55,7 @@ class MaskBranch(nn.Module):
         self.whole: nn.Sequential | None = None
         if options.fully_connected:
             narrow = max(1, width // 2)
-            linear = nn.Linear(narrow * POOLED**2, MASK_SIZE**2)
+            linear = nn.Linear(narrow * MASK_CELLS**2, MASK_SIDE**2)
             self.whole = nn.Sequential(conv(width), conv(width, narrow), nn.Flatten(), linear)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
@@ -91,7 +91,7 @@ class MaskBranch(nn.Module):
         logits = torch.baddbmm(self.logits.bias[labels][:, None, None], weights, large.flatten(2))
         if self.whole is not None:
             logits = logits + self.whole(x)[:, None]
-        return logits.view(-1, MASK_SIZE, MASK_SIZE)
+        return logits.view(-1, MASK_SIDE, MASK_SIDE)
 
 
 def mask_loss(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from boxwright.layers.option_checks import check_choice, check_counts, check_shares
+from boxwright.layers.option_checks import check_choice, check_counts, check_fractions
 
 RoIExtractorKind = Literal["fpn_level", "adaptive", "soft"]
 LevelEpsilon = Literal["outside", "inside"]
@@ -36,7 +36,7 @@ class RPNOptions:
     def __post_init__(self) -> None:
         check_counts({"num_convs": self.num_convs})
         check_counts({"pre_nms_top_k": min(self.pre_nms_top_k), "post_nms_top_k": min(self.post_nms_top_k)})
-        check_shares({"nms_threshold": self.nms_threshold})
+        check_fractions({"nms_threshold": self.nms_threshold})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,5 +140,5 @@ class DetectionOptions:
     max_detections: int = 100
 
     def __post_init__(self) -> None:
-        check_shares({"score_threshold": self.score_threshold, "nms_threshold": self.nms_threshold})
+        check_fractions({"score_threshold": self.score_threshold, "nms_threshold": self.nms_threshold})
         check_counts({"max_detections": self.max_detections})

@@ -16,7 +16,7 @@ from boxwright.layers.conv_over_levels import conv_over_levels
 from boxwright.layers.predictions import InputProjection, flatten_predictions, prediction_conv, run_in_full_precision
 from boxwright.ops.anchors import grid_anchors, octave_anchors
 from boxwright.ops.box_deltas import SMOOTH_L1_BETA, decode_deltas, encode_deltas
-from boxwright.ops.box_matching import match_by_iou, matched_anchors
+from boxwright.ops.box_matching import match_by_iou, gather_matches
 from boxwright.ops.boxes import at_least_float32, boxes_as_rows, clip_to_sizes
 from boxwright.ops.nms import nms_top_k
 from boxwright.regions.options import RPNOptions
@@ -26,7 +26,7 @@ from boxwright.structures import Features, Spec, Targets
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 """Height / width of the anchors of a cell."""
 
-MIN_SIDE = 1e-3
+MIN_PROPOSAL_SIDE = 1e-3
 """Proposals with a shorter side are dropped, in pixels."""
 
 
@@ -43,11 +43,11 @@ class RPNOutput(NamedTuple):
 
 
 class FirstStageOutput(NamedTuple):
-    """Levels, predictions of anchors, and the (height, width) of each image, or of all, inside its padding."""
+    """Levels, predictions of anchors, and the (height, width) that boxes of each image, or of all, are cut to."""
 
     maps: Sequence[Float[Tensor, "b c _h _w"]]
     rpn: RPNOutput
-    valid_sizes: Float[Tensor, "#b 2"]
+    box_limits: Float[Tensor, "#b 2"]
 
 
 class Proposals(NamedTuple):
@@ -135,14 +135,14 @@ class FirstStage(nn.Module):
         """
         maps = self.input_projection(features)
         rpn = self.rpn(maps)
-        return FirstStageOutput(maps, rpn, read_valid_sizes(padding_mask, maps[0], self.rpn.strides[0]))
+        return FirstStageOutput(maps, rpn, read_box_limits(padding_mask, maps[0], self.rpn.strides[0]))
 
-    def propose(self, rpn: RPNOutput, valid_sizes: Float[Tensor, "#b 2"], *, training: bool) -> Proposals:
+    def propose(self, rpn: RPNOutput, box_limits: Float[Tensor, "#b 2"], *, training: bool) -> Proposals:
         """Select proposals; ``training`` decides which of the two numbers of each ``top_k`` option holds."""
         index = 0 if training else 1
         return select_proposals(
             rpn,
-            valid_sizes,
+            box_limits,
             pre_nms_top_k=self.options.pre_nms_top_k[index],
             post_nms_top_k=self.options.post_nms_top_k[index],
             nms_threshold=self.options.nms_threshold,
@@ -213,7 +213,7 @@ class RPNLoss:
             for own, sampled in zip(weights, samples, strict=True):
                 own[sampled] = 1 / (max(1, len(sampled)) * images_per_process)
             entropy = F.binary_cross_entropy_with_logits(logits, (matched >= 0).to(logits.dtype), reduction="none")
-            image, index, boxes, _ = matched_anchors(matched, targets)
+            image, index, boxes, _ = gather_matches(matched, targets)
             target = encode_deltas(boxes.to(anchors.dtype), anchors[index])
             distance = F.smooth_l1_loss(deltas[image, index], target, reduction="none", beta=SMOOTH_L1_BETA).sum(-1)
             return {"objectness": (entropy * weights).sum(), "rpn_box": (distance * weights[image, index]).sum()}
@@ -222,12 +222,12 @@ class RPNLoss:
 @torch.no_grad()
 def select_proposals(
     rpn: RPNOutput,
-    valid_sizes: Float[Tensor, "#b 2"],
+    box_limits: Float[Tensor, "#b 2"],
     *,
     pre_nms_top_k: int,
     post_nms_top_k: int,
     nms_threshold: float,
-    min_side: float = MIN_SIDE,
+    min_side: float = MIN_PROPOSAL_SIDE,
 ) -> Proposals:
     """Select the best anchors of each level, cut to the image, that no better one of their level suppresses.
 
@@ -235,7 +235,7 @@ def select_proposals(
 
     Args:
         rpn: predictions of every anchor.
-        valid_sizes: (height, width) of each image inside its padding, or of all of them.
+        box_limits: (height, width) that boxes are cut to, of each image, or of all of them.
         pre_nms_top_k: anchors of each level before NMS.
         post_nms_top_k: proposals of an image after it, over all levels; fewer where there are fewer anchors.
         nms_threshold: IoU above which the worse one of two is dropped, in [0, 1].
@@ -251,7 +251,7 @@ def select_proposals(
         scores.append(best.sigmoid())
         levels.append(torch.full_like(indices, level))
     box, score, level_of = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels, 1)
-    box = clip_to_sizes(box, valid_sizes)
+    box = clip_to_sizes(box, box_limits)
     valid = (box[..., 2:] - box[..., :2] >= min_side).all(-1)
     order, valid = nms_top_k(box, score, level_of, valid, threshold=nms_threshold, count=post_nms_top_k)
     return Proposals(box.gather(1, order[..., None].expand(-1, -1, 4)), score.gather(1, order), valid)
@@ -277,14 +277,17 @@ def regions_to_proposals(regions: SampledRegions, boxes: Float[Tensor, "r 4"], n
     return Proposals(pad_sequence(refined, batch_first=True), scores, scores > 0)
 
 
-def read_valid_sizes(
+def read_box_limits(
     mask: Bool[Tensor, "b h w"] | None, finest: Float[Tensor, "b c y x"], stride: int
 ) -> Float[Tensor, "#b 2"]:
-    """Read the (height, width) of each image inside its padding, or of all, in pixels of the network input.
+    """Read the (height, width) that boxes of each image, or of all, are cut to, in pixels of the network input.
+
+    It is the size of the image inside its padding; without a mask that of the finest map, which may be up to a cell
+    larger than the image.
 
     Args:
         mask: True on padding, which is at the right and at the bottom.
-        finest: the finest map; without a mask its size is taken, which may be up to a cell larger than the image.
+        finest: the finest map.
         stride: of that map, in pixels.
     """
     if mask is None:

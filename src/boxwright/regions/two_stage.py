@@ -31,13 +31,15 @@ class StageOutput(NamedTuple):
 class TwoStageOutput(NamedTuple):
     """Output of a two-stage head.
 
-    ``maps`` are the levels that features of regions are extracted from; ``valid_sizes`` are (height, width) of each
-    image, or of all, inside its padding. With targets there is more: ``stages`` of each box branch, ``aux_boxes``,
-    predictions of the same regions on each auxiliary level, and ``masks``, logits of those regions that have an object.
+    ``maps`` are the levels that features of regions are extracted from. ``box_limits`` are (height, width) that boxes
+    of each image, or of all, are cut to, and ``valid_sizes`` those of the images inside their padding. With targets
+    there is more: ``stages`` of each box branch, ``aux_boxes``, predictions of the same regions on each auxiliary
+    level, and ``masks``, logits of those regions that have an object.
     """
 
     maps: Sequence[Float[Tensor, "b c _h _w"]]
     rpn: RPNOutput
+    box_limits: Float[Tensor, "#b 2"]
     valid_sizes: Float[Tensor, "#b 2"]
     stages: Sequence[StageOutput] = ()
     aux_boxes: Sequence[BoxPrediction] = ()
@@ -89,11 +91,12 @@ class TwoStageHead(nn.Module):
         valid_sizes: Float[Tensor, "#b 2"] | None = None,
     ) -> TwoStageOutput:
         """Predict at every anchor; with ``targets``, propose and sample regions, and predict what ``loss`` needs."""
-        maps, rpn, sizes = self.first_stage(features, padding_mask)
-        output = TwoStageOutput(maps[: len(self.roi_source.strides)], rpn, sizes)
+        maps, rpn, limits = self.first_stage(features, padding_mask)
+        sizes = limits if valid_sizes is None else valid_sizes
+        output = TwoStageOutput(maps[: len(self.roi_source.strides)], rpn, limits, sizes)
         if targets is None:
             return output
-        return self.train_regions(output, self.first_stage.propose(rpn, sizes, training=True), features, targets)
+        return self.train_regions(output, self.first_stage.propose(rpn, limits, training=True), features, targets)
 
     def train_regions(
         self, output: TwoStageOutput, proposals: Proposals, features: Features, targets: Sequence[Targets]
@@ -146,10 +149,10 @@ class TwoStageHead(nn.Module):
 
     def decode(self, output: TwoStageOutput) -> Decoded:
         """Propose regions, predict their classes and boxes, and select the best detections."""
-        proposals = self.first_stage.propose(output.rpn, output.valid_sizes, training=False)
+        proposals = self.first_stage.propose(output.rpn, output.box_limits, training=False)
         with self.precision_of(output):
             predicted = self.predict_regions(output, proposals)
-        decoded = decode_regions(predicted, output.valid_sizes, self.detection)
+        decoded = decode_regions(predicted, output.box_limits, output.valid_sizes, self.detection)
         parts = (*output.rpn.logits, *output.rpn.deltas, predicted.scores, predicted.deltas, predicted.regions.boxes)
         return decoded._replace(scores=decoded.scores + nan_like_any(*parts)[:, None])
 
