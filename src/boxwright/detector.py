@@ -89,14 +89,14 @@ class Detector(nn.Module):
         targets: Sequence[Targets] | None = None,
     ) -> Any:
         """The head's output for normalized images; with ``targets``, one that ``loss`` takes."""
-        spec = cast(Backbone, self.backbone).out_spec
+        spec, sizes = cast(Backbone, self.backbone).out_spec, valid_sizes(images, padding_mask)
         features: Features = self.backbone(images)
         auxiliary: Features = {}
         for neck in self.necks:
             auxiliary |= {name: features[name] for name, level in spec.items() if level.auxiliary}
             features = neck({name: features[name] for name in main_levels(spec)}, padding_mask)
             spec = cast(Neck, neck).out_spec
-        return self.head({**auxiliary, **features}, padding_mask, targets, valid_sizes(images, padding_mask))
+        return self.head({**auxiliary, **features}, padding_mask, targets, sizes)
 
     def loss(
         self, output: Any, targets: Sequence[Targets], totals: LossTotals | None = None
