@@ -1,4 +1,4 @@
-"""How every command reads its own options: argparse, with errors in one line that suggest the nearest."""
+"""Options of a command, read by argparse, with errors in one line that suggest the nearest."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import argparse
 import difflib
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
+
+NEARLY = 0.75
+"""Likeness of a misspelt option to a real one, of 1, beyond which it can hardly be another."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -28,18 +31,25 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """A wrong value, a missing argument."""
+        """Raise ``ValueError`` for a wrong value or a missing argument."""
         raise ValueError(f"{message}; see `{self.prog} --help`")
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """The options; unknown ones are an error that suggests the nearest."""
+        """Read the options; unknown ones are an error that suggests the nearest."""
         options, rest = self.parse_known_args(argv)
         if rest:
             self.reject(rest[0])
         return options
 
+    def reject_misspelt(self, argument: str, more_options: Iterable[str] = ()) -> None:
+        """Raise ``ValueError`` for an unknown argument that is no option, or nearly one of these; else do nothing."""
+        name = argument.partition("=")[0]
+        options = [*self._option_string_actions, *more_options]
+        if not argument.startswith("-") or difflib.get_close_matches(name, options, n=1, cutoff=NEARLY):
+            self.reject(argument, more_options)
+
     def reject(self, argument: str, more_options: Iterable[str] = ()) -> NoReturn:
-        """Raise for an unknown argument, with the nearest of all options and ``more_options``."""
+        """Raise ``ValueError`` for an unknown argument, with the nearest of all options and ``more_options``."""
         if not argument.startswith("-"):
             self.error(f"unexpected argument '{argument}'")
         name = argument.partition("=")[0]

@@ -1,4 +1,4 @@
-"""``boxwright``: finds the command, runs it, and turns what goes wrong into one line."""
+"""``boxwright``: find the command, run it, and turn errors into one line."""
 
 from __future__ import annotations
 

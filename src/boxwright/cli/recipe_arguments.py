@@ -76,6 +76,9 @@ def parse_recipe_command(
         raise SystemExit(0)
     if options.recipe is None:
         parser.error("which recipe? give a name from `boxwright list recipes` or the path of a .yaml file")
+    if rest:
+        # A slip of the keyboard is answered at once: what follows imports the parts, and torch with them.
+        parser.reject_misspelt(rest[0], [f"--{address}" for address in (*SLOTS, *SECTION_NAMES)])
     recipe, notes = resolve(options.recipe, overrides)
     if rest:
         known = [

@@ -75,14 +75,14 @@ def resolve(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[
     Raises:
         ValueError: an unknown part or option, a value of the wrong type, a missing section, in one line.
     """
-    # Here, not above: the classes of parts and sections need torch.
+    source = "recipe"
+    if isinstance(recipe, str | Path):
+        source, recipe = str(recipe), load_recipe(recipe)
+    # Here, not above: the classes of parts and sections need torch, and a misspelt name does not.
     from boxwright.compose.draft import Draft
     from boxwright.compose.recipe import Recipe
 
-    if isinstance(recipe, Recipe):
-        recipe = recipe.to_dict()
-    source = str(recipe) if isinstance(recipe, str | Path) else "recipe"
-    draft = Draft(recipe if isinstance(recipe, Mapping) else load_recipe(recipe), source)
+    draft = Draft(recipe.to_dict() if isinstance(recipe, Recipe) else recipe, source)
     # Parts first, whatever the order: options belong to the part that is there in the end.
     by_depth = sorted((overrides or {}).items(), key=lambda item: "." in item[0])
     for key, value in by_depth:
