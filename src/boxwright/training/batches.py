@@ -22,7 +22,6 @@ CACHE_BYTES = 2 * 2**30
 def training_batches(run: Run, rank: Rank, schedule: Schedule, start_step: int) -> Iterator[Batch]:
     """Make this process's part of every step from ``start_step`` on."""
     options = run.options
-    together = options.batch_size // (rank.world_size * options.batches.accumulate_steps)
     sampler = BatchSampler(
         seed=options.runtime.seed,
         num_samples=len(run.data.records),
@@ -34,7 +33,7 @@ def training_batches(run: Run, rank: Rank, schedule: Schedule, start_step: int) 
         light_size=run.detector.input_format.image_size,
         rank=rank.index,
         world_size=rank.world_size,
-        groups=_groups(run, together),
+        groups=_groups(run, rank),
     )
     return iter(_loader(run, sampler, rank))
 
@@ -74,16 +73,18 @@ def batches_of_size(run: Run, rank: Rank, size: int) -> Iterator[Batch]:
         batch_size=run.options.batch_size,
         num_steps=1000,
         image_sizes=(size,),
+        groups=_groups(run, rank),
     )
     return iter(_loader(run, sampler, rank))
 
 
-def _groups(run: Run, together: int) -> ImageGroups | None:
-    count = run.options.batches.group_aspect_ratios
-    if count == 0:
+def _groups(run: Run, rank: Rank) -> ImageGroups | None:
+    options = run.options
+    if options.batches.group_aspect_ratios == 0:
         return None
     sizes = [(record.height, record.width) for record in run.data.records]
-    return ImageGroups(aspect_ratio_groups(sizes, count), max(1, together))
+    together = options.batch_size // (rank.world_size * options.batches.accumulate_steps)
+    return ImageGroups(aspect_ratio_groups(sizes, options.batches.group_aspect_ratios), max(1, together))
 
 
 def _loader(run: Run, sampler: BatchSampler, rank: Rank) -> BatchLoader:
@@ -101,4 +102,6 @@ def _loader(run: Run, sampler: BatchSampler, rank: Rank) -> BatchLoader:
         cache_bytes=CACHE_BYTES // max(1, workers),
         pin_memory=on_gpu,
         with_masks=run.detector.needs_masks,
+        image_transforms=run.image_transforms,
+        input_transforms=run.input_transforms,
     )

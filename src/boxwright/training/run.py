@@ -14,6 +14,7 @@ from boxwright.compose.recipe import Recipe
 from boxwright.compose.train_options import TrainOptions
 from boxwright.data.records import DetectionData
 from boxwright.data.transforms.augment import Augmentation
+from boxwright.data.transforms.transform import Transform
 from boxwright.detector import Detector
 from boxwright.training.callbacks import Callback
 
@@ -48,6 +49,8 @@ class Run:
         folder: of the recipe, checkpoints and the log; made when training begins.
         evaluate: measures it on the validation split; None where there is none.
         callbacks: hear of steps, evaluations and checkpoints.
+        image_transforms: own transforms of whole images, in this order, before ``augmentation``.
+        input_transforms: own transforms of network inputs, in this order, after it.
         console: shows progress; silent where None.
         backbone_weights: source of the backbone's weights, for ``backbone_weights.json``; None where it is fresh.
         began: ``time.monotonic()`` when the user's budget began to run; now where not given.
@@ -61,6 +64,8 @@ class Run:
     folder: Path
     evaluate: Evaluate | None = None
     callbacks: Sequence[Callback] = ()
+    image_transforms: Sequence[Transform] = ()
+    input_transforms: Sequence[Transform] = ()
     console: Console | None = None
     backbone_weights: dict[str, Any] | None = None
     began: float = field(default_factory=time.monotonic)

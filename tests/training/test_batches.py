@@ -1,0 +1,128 @@
+"""The batches of a run: aspect ratios, images without objects, own transforms."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from boxwright.data.records import DetectionData
+from boxwright.data.transforms.transform import TrainingSample, TransformContext
+from boxwright.structures import Batch
+from boxwright.training.batches import batches_of_size, leave_out_empty, training_batches
+from boxwright.training.distributed import Rank
+from boxwright.training.run import Run
+from boxwright.training.schedule import Schedule
+
+MakeRun = Callable[..., Run]
+
+ALONE = Rank(0, 1, torch.device("cpu"))
+SHAPES = [(60, 80), (80, 60), (60, 80), (60, 80), (80, 60), (60, 80), (80, 60), (60, 80), (80, 60), (80, 60)]
+
+
+def batches(run: Run, count: int, rank: Rank = ALONE) -> list[Batch]:
+    schedule = Schedule(run.options.steps or count, run.options, len(run.data.records))
+    return list(islice(training_batches(run, rank, schedule, 0), count))
+
+
+@pytest.fixture
+def mixed(data: DetectionData, tmp_path: Any) -> DetectionData:
+    """Ten images, five wide and five tall."""
+    records = []
+    for record, (height, width) in zip(data.records, SHAPES, strict=True):
+        path = tmp_path / f"{record.image_id}.png"
+        Image.open(record.path).resize((width, height)).save(path)
+        records.append(replace(record, path=path, height=height, width=width))
+    return replace(data, records=tuple(records))
+
+
+@pytest.mark.parametrize("groups", [2, 8])
+@pytest.mark.parametrize(("accumulate", "world_size"), [(2, 1), (1, 2)])
+def test_images_of_a_network_batch_have_like_aspect_ratios(
+    make_run: MakeRun, mixed: DetectionData, groups: int, accumulate: int, world_size: int
+) -> None:
+    options = {"batches__group_aspect_ratios": groups, "batches__accumulate_steps": accumulate, "steps": 10}
+    run = replace(make_run(**options), data=mixed)
+    shape_of = {record.image_id: (record.height, record.width) for record in mixed.records}
+    size = 4 // (accumulate * world_size)
+    pairs: list[list[tuple[int, int]]] = []
+    for index in range(world_size):
+        for batch in batches(run, 10, Rank(index, world_size, torch.device("cpu"))):
+            shapes = [shape_of[image_id] for image_id in batch.image_ids]
+            pairs += [shapes[i : i + size] for i in range(0, len(shapes), size)]
+    assert len(pairs) == 20
+    # Five are odd in number: in each of the four epochs one of each is left, and they meet.
+    assert sum(len(set(pair)) > 1 for pair in pairs) == 4
+    plain = replace(make_run(steps=10, batches__accumulate_steps=accumulate), data=mixed)
+    assert {len({shape_of[i] for i in batch.image_ids[:2]}) for batch in batches(plain, 10)} == {1, 2}
+
+
+def test_speed_is_measured_on_grouped_batches(make_run: MakeRun, mixed: DetectionData) -> None:
+    run = replace(make_run(batches__group_aspect_ratios=2, batch_size=2), data=mixed)
+    shape_of = {record.image_id: (record.height, record.width) for record in mixed.records}
+    measured = list(islice(batches_of_size(run, ALONE, 64), 4))
+    assert [len({shape_of[i] for i in batch.image_ids}) for batch in measured] == [1] * 4
+
+
+def test_images_without_objects_are_left_out_where_asked_for(make_run: MakeRun, data: DetectionData) -> None:
+    empty, crowded = (
+        replace(
+            data.records[0],
+            labels=data.records[0].labels[:count],
+            bbox_xywh=data.records[0].bbox_xywh[:count],
+            area=data.records[0].area[:count],
+            crowd=data.records[0].crowd[:count] | True,
+            annotation_ids=data.records[0].annotation_ids[:count],
+            segmentations=data.records[0].segmentations[:count],
+        )
+        for count in (0, 1)
+    )
+    changed = replace(data, records=(empty, crowded, *data.records[2:]))
+    with_objects = [record for record in changed.records if len(record.labels)]
+    said = io.StringIO()
+    run = replace(make_run(), data=changed, console=Console(file=said))
+    assert leave_out_empty(run) is run
+    run = replace(make_run(batches__skip_empty_images=True), data=changed, console=Console(file=said))
+    assert list(leave_out_empty(run).data.records) == with_objects
+    # An image that shows nothing but a crowd stays, as in torchvision and mmdetection.
+    assert any(record is crowded for record in with_objects)
+    left_out = len(changed.records) - len(with_objects)
+    assert left_out >= 1
+    assert f"{left_out} of 10 images have no objects and are left out" in said.getvalue()
+
+
+def test_no_image_with_objects_is_an_error(make_run: MakeRun, data: DetectionData) -> None:
+    run = make_run(batches__skip_empty_images=True)
+    run = replace(run, data=replace(data, records=()))
+    with pytest.raises(ValueError, match=r"no image has an object; to train on .* --train\.batches\.skip_empty"):
+        leave_out_empty(run)
+
+
+class Darken:
+    """Makes a network input black, and writes down what it saw."""
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, int]] = []
+
+    def __call__(self, sample: TrainingSample, context: TransformContext) -> TrainingSample:
+        self.sizes.append(sample.image.shape[:2])
+        return replace(sample, image=sample.image * 0)
+
+
+def test_own_transforms_reach_the_images(make_run: MakeRun) -> None:
+    whole, late = Darken(), Darken()
+    run = make_run(batches__multi_scale=0.0)
+    [batch] = batches(replace(run, image_transforms=[whole]), 1)
+    assert set(whole.sizes) <= {(record.height, record.width) for record in run.data.records}
+    assert len(whole.sizes) == 4
+    assert len(batch.images.unique()) == 1
+    [batch] = batches(replace(run, input_transforms=[late]), 1)
+    assert set(late.sizes) == {(64, 64)}
+    assert len(batch.images.unique()) == 1
