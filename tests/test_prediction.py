@@ -276,6 +276,7 @@ def test_other_precisions(detector: Detector, dtype: torch.dtype) -> None:
     assert isinstance(one, Detections)
     assert len(shapes) == 1
     assert one.scores[0].item() == pytest.approx(0.5, abs=0.01)
+    assert one.boxes.dtype == one.scores.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
 
 
 def test_a_compiled_detector(detector: Detector) -> None:

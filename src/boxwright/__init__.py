@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from boxwright.detections import Detections
     from boxwright.detector import Detector
     from boxwright.structures import Category
+    from boxwright.training.callbacks import Callback, EarlyStopping
     from boxwright.workflows.evaluate import evaluate
     from boxwright.workflows.info import info
     from boxwright.workflows.predict import predict
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
     from boxwright.workflows.train import train
 
 __all__ = [
+    "Callback",
     "Category",
     "DataFiles",
     "Detections",
     "Detector",
+    "EarlyStopping",
     "ImageDataset",
     "LabeledImage",
     "Recipe",
@@ -43,10 +46,12 @@ __all__ = [
 __version__ = "0.2.0"
 
 _HOMES = {
+    "Callback": "boxwright.training.callbacks",
     "Category": "boxwright.structures",
     "DataFiles": "boxwright.workflows.reading",
     "Detections": "boxwright.detections",
     "Detector": "boxwright.detector",
+    "EarlyStopping": "boxwright.training.callbacks",
     "ImageDataset": "boxwright.data.image_dataset",
     "LabeledImage": "boxwright.data.image_dataset",
     "Recipe": "boxwright.compose.recipe",

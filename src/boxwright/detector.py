@@ -136,7 +136,7 @@ class Detector(nn.Module):
         Raises:
             ValueError: a score is not a number: the model has diverged.
         """
-        decoded = self.decode(output)
+        decoded = _at_least_float32(self.decode(output))
         check_finite(decoded.scores)
         boxes = _cut_to_images(decoded.boxes, image_sizes)
         detections = []
@@ -260,6 +260,14 @@ def valid_sizes(images: Float[Tensor, "b 3 h w"], padding_mask: Bool[Tensor, "b 
         return torch.tensor([images.shape[-2:]], device=images.device, dtype=torch.float32)
     valid = ~padding_mask
     return torch.stack((valid[:, :, 0].sum(1), valid[:, 0].sum(1)), -1).float()
+
+
+def _at_least_float32(decoded: Decoded) -> Decoded:
+    """The same where half precision would blur coordinates beyond 2048 pixels, or 256 in bfloat16."""
+    if decoded.boxes.dtype not in (torch.float16, torch.bfloat16):
+        return decoded
+    masks = None if decoded.masks is None else decoded.masks.float()
+    return decoded._replace(boxes=decoded.boxes.float(), scores=decoded.scores.float(), masks=masks)
 
 
 def _cut_to_images(boxes: Float[Tensor, "b n 4"], image_sizes: Sequence[ImageSize]) -> Float[Tensor, "b n 4"]:

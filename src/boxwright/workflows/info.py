@@ -121,7 +121,7 @@ def measure_recipe(recipe: Recipe, num_classes: int, counted: Mapping[Any, Any] 
     total, by_module = _count_operations(detector, size, counted)
     parts = tuple(
         PartCost(slot, name, *_num_params(part), by_module.get(path, 0) / 2e9)
-        for slot, name, path, part in _slots(detector, recipe)
+        for slot, name, path, part in _list_parts(detector, recipe)
     )
     return DetectorCost(*_num_params(detector), total / 2e9, deployed_operations / 2e9, parts, size)
 
@@ -149,16 +149,12 @@ def _count_operations(detector: Detector, size: int, counted: Mapping[Any, Any] 
     return forward.get_total_flops() + decode.get_total_flops(), by_module
 
 
-def _slots(detector: Detector, recipe: Recipe) -> list[tuple[str, str, str, nn.Module]]:
+def _list_parts(detector: Detector, recipe: Recipe) -> list[tuple[str, str, str, nn.Module]]:
     """Slot, name, path in the detector and module of every part, in the order of execution."""
-    addresses = ["neck"] if len(recipe.necks) == 1 else [f"neck.{i}" for i in range(len(recipe.necks))]
+    paths = ["backbone", *(f"necks.{i}" for i in range(len(recipe.necks))), "head"]
     return [
-        ("backbone", recipe.backbone.name, "backbone", detector.backbone),
-        *(
-            (address, entry.name, f"necks.{i}", detector.necks[i])
-            for i, (address, entry) in enumerate(zip(addresses, recipe.necks, strict=True))
-        ),
-        ("head", recipe.head.name, "head", detector.head),
+        (slot, part.name, path, detector.get_submodule(path))
+        for path, (slot, part) in zip(paths, recipe.parts().items(), strict=True)
     ]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from boxwright.compose.recipes import resolve
 from boxwright.contracts import FrozenStatistics
 from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData, max_objects
+from boxwright.data.transforms.transform import Transform
 from boxwright.detector import Detector
 from boxwright.evaluation.limits import coco_limit, head_limits
 from boxwright.files import check_folder
 from boxwright.structures import Category, Task
+from boxwright.training.callbacks import Callback
 from boxwright.training.checkpoint import BEST, LAST
 from boxwright.training.log import LOG
 from boxwright.training.loop import train as run_training
@@ -76,6 +78,9 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     backbone_weights: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    transforms: Sequence[Transform] = (),
+    input_transforms: Sequence[Transform] = (),
     observer: Observer | None = None,
     began: float | None = None,
     **overrides: Any,
@@ -90,6 +95,9 @@ def train(
         out: folder of the run; ``runs/RECIPE-DATA`` where None.
         resume: go on from the run's last checkpoint, as the run began.
         backbone_weights: checkpoint or run whose backbone to begin with.
+        callbacks: hear of steps, evaluations and checkpoints, and may end training, as ``EarlyStopping`` does.
+        transforms: own random changes of whole training images, before the recipe's augmentation.
+        input_transforms: own random changes of network inputs, after it.
         observer: hears notes and progress; notes become warnings where None.
         began: ``time.monotonic()`` when a budget of time began to run; now where None.
         overrides: changes of the recipe, as for ``boxwright.build``: ``image_size=320``, ``**{"train.steps": 100}``.
@@ -99,7 +107,7 @@ def train(
         ValueError: the recipe, the data or the folder cannot be used, or training has diverged; in one line.
         Interrupted: Ctrl-C was pressed; the state is saved.
     """
-    observer = observer or Observer()
+    observer, began = observer or Observer(), began or time.monotonic()
     resolved, notes = resolve(recipe, _replace_length(overrides))
     for note in notes:
         observer.note(note)
@@ -109,10 +117,17 @@ def train(
     if resume:
         resolved, categories = _recipe_of_run(resolved, folder, backbone_weights, observer)
         backbone_weights = None
-    run = _prepare_run(resolved, data, folder, categories, backbone_weights, observer, began or time.monotonic())
+    run = _prepare_run(resolved, data, folder, categories, backbone_weights, observer)
+    run = replace(
+        run,
+        image_transforms=tuple(transforms),
+        input_transforms=tuple(input_transforms),
+        callbacks=tuple(callbacks),
+        began=began,
+    )
     progress = run_training(run, resume=resume)
     best = progress.best if progress.best >= 0 else None
-    return TrainResult(folder, progress.steps, progress.seconds, progress.measure, best, run.evaluate is not None)
+    return TrainResult(folder, progress.step, progress.seconds, progress.measure, best, run.evaluate is not None)
 
 
 def default_folder(recipe: str | Path | Mapping[str, Any] | Recipe, data: Data) -> Path:
@@ -149,7 +164,6 @@ def _prepare_run(
     categories: list[Category] | None,
     backbone_weights: str | Path | None,
     observer: Observer,
-    began: float,
 ) -> Run:
     """Read what is needed, quick things first, and say what begins."""
     task = recipe.task
@@ -171,7 +185,6 @@ def _prepare_run(
         evaluate=validation,
         console=observer.console,
         backbone_weights=None if transfer is None else transfer.to_json(),
-        began=began,
     )
 
 

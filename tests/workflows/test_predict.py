@@ -1,0 +1,93 @@
+"""``boxwright.predict``: detections, drawings and JSON of any images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import boxwright
+from boxwright.cli.main import main
+
+
+@pytest.fixture
+def photos(drawn: Path) -> list[Path]:
+    return sorted((drawn / "images").glob("val_*.jpg"))
+
+
+def test_the_detections_of_the_command(trained: Path, photos: list[Path], tmp_path: Path) -> None:
+    paths = [str(path) for path in photos]
+    command = ["predict", str(trained), *paths, "--out", str(tmp_path / "a"), "--json", str(tmp_path / "a.json")]
+    assert main([*command, "--threshold", "0.1"]) == 0
+    result = boxwright.predict(trained, photos, threshold=0.1, out=tmp_path / "b", json=tmp_path / "b.json")
+    assert (tmp_path / "b.json").read_text() == (tmp_path / "a.json").read_text()
+    assert result.rows() == json.loads((tmp_path / "b.json").read_text())
+    assert list(result.detections) == [path.name for path in photos]
+    for path in photos:
+        assert (tmp_path / "b" / path.name).read_bytes() == (tmp_path / "a" / path.name).read_bytes()
+
+
+def test_nothing_is_written_unasked(
+    trained: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = boxwright.predict(trained, photos[0], threshold=0.0)
+    assert len(result.detections[photos[0].name]) == result.num_detections == 120
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_in_memory(trained: Path, photos: list[Path], tmp_path: Path) -> None:
+    images = [photos[0].read_bytes(), Image.open(photos[1]), photos[2]]
+    result = boxwright.predict(trained, images, threshold=0.0, out=tmp_path / "drawn")
+    expected = boxwright.predict(trained, photos[:3], threshold=0.0)
+    assert list(result.detections) == ["image_0.png", "image_1.png", photos[2].name]
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == sorted(result.detections)
+    for ours, theirs in zip(result.detections.values(), expected.detections.values(), strict=True):
+        assert torch.equal(ours.boxes, theirs.boxes)
+        assert torch.equal(ours.scores, theirs.scores)
+
+
+def test_the_best_score_below_the_threshold(trained: Path, photos: list[Path]) -> None:
+    everything = boxwright.predict(trained, photos, threshold=0.0)
+    nothing = boxwright.predict(trained, photos, threshold=1.0)
+    assert nothing.num_detections == 0
+    assert len(nothing.detections) == len(photos)
+    best = max(one.scores.max().item() for one in everything.detections.values())
+    assert nothing.best_score == everything.best_score == best
+
+
+def test_unreadable_images(trained: Path, photos: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    images = [photos[0], tmp_path / "text.png", b"no image"]
+    result = boxwright.predict(trained, images, on_error="skip")
+    assert list(result.detections) == [photos[0].name]
+    assert [(one.index, one.path) for one in result.skipped] == [(1, tmp_path / "text.png"), (2, None)]
+    with pytest.raises(ValueError, match=r"text\.png cannot be read as an image"):
+        boxwright.predict(trained, images)
+
+
+def test_a_detector_stays_as_it_was(trained: Path, photos: list[Path]) -> None:
+    detector = boxwright.load(trained).train()
+    expected = boxwright.predict(trained, photos[0], threshold=0.0)
+    (found,) = boxwright.predict(detector, photos[0], threshold=0.0).detections.values()
+    assert torch.equal(found.scores, next(iter(expected.detections.values())).scores)
+    assert all(module.training for module in detector.modules())
+    assert any(parameter.requires_grad for parameter in detector.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": 2.0}, r"threshold is between 0 and 1, not 2\.0"),
+        ({"batch_size": 0}, "batch_size is at least 1, not 0"),
+        ({"json": "."}, "is a folder; give the name of a file"),
+    ],
+)
+def test_mistakes(trained: Path, photos: list[Path], options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        boxwright.predict(trained, photos, **options)  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg: no such image or folder"):
+        boxwright.predict(trained, "nowhere.jpg")

@@ -1,0 +1,197 @@
+"""``boxwright.train``: a folder or samples of one's own, callbacks, and the checks and messages of the command."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import boxwright
+from boxwright.cli.main import main
+from boxwright.data.images import read_image
+from boxwright.training.callbacks import Callback, CheckpointEvent, EvaluationEvent, StepEvent
+from boxwright.training.log import read_log
+from boxwright.workflows.observer import Observer
+from equality import timeless
+from sparse_ids import NAMES
+
+Recipe = dict[str, Any]
+
+
+class Heard(Observer):
+    """Collects what a workflow says."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+
+    def announce(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def own_samples(drawn: Path, split: str) -> boxwright.ImageDataset:
+    """The drawn data set as arrays, boxes and labels."""
+    document = json.loads((drawn / "annotations" / f"{split}.json").read_text())
+    categories = sorted(document["categories"], key=lambda category: category["id"])
+    label_of = {category["id"]: i for i, category in enumerate(categories)}
+    samples = []
+    for image in document["images"]:
+        own = [a for a in document["annotations"] if a["image_id"] == image["id"]]
+        boxes = np.array([a["bbox"] for a in own], dtype=float).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        labels = [label_of[a["category_id"]] for a in own]
+        pixels = read_image(drawn / "images" / image["file_name"])
+        samples.append(boxwright.LabeledImage(image=pixels, boxes=boxes, labels=labels))
+    return boxwright.ImageDataset(samples, [category["name"] for category in categories])
+
+
+def test_a_folder(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "run", observer=heard, **{"train.steps": 2})
+    assert result.folder == tmp_path / "run"
+    assert (result.steps, result.measure, result.is_measured) == (2, "AP", True)
+    assert result.best is not None
+    assert result.seconds > 0
+    assert result.checkpoint == tmp_path / "run" / "best.pt"
+    assert [category.name for category in result.load().categories] == list(NAMES.values())
+    assert len(heard.lines) == 1
+    assert heard.lines[0].startswith("training on 10 images of 6 classes (at most ")
+
+
+def test_the_command_trains_the_same(tiny_recipe: Recipe, recipe_file: Path, drawn: Path, tmp_path: Path) -> None:
+    boxwright.train(tiny_recipe, drawn, out=tmp_path / "a", **{"train.steps": 2})
+    command = ["train", str(recipe_file), "--data", str(drawn), "--out", str(tmp_path / "b"), "--train.steps", "2"]
+    assert main(command) == 0
+    first, second = (timeless(read_log(tmp_path / name)) for name in "ab")
+    assert first == second
+
+
+def test_samples_of_ones_own_train_as_the_same_data_in_a_folder(
+    tiny_recipe: Recipe, drawn: Path, tmp_path: Path
+) -> None:
+    own = {split: own_samples(drawn, split) for split in ("train", "val")}
+    boxwright.train(tiny_recipe, own, out=tmp_path / "own", **{"train.steps": 2})
+    boxwright.train(tiny_recipe, drawn, out=tmp_path / "folder", **{"train.steps": 2})
+    first, second = (
+        [row for row in timeless(read_log(tmp_path / name)) if row["kind"] == "train"] for name in ("own", "folder")
+    )
+    assert first == second
+
+
+def test_samples_without_a_validation_split(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    data = own_samples(drawn, "train")
+    result = boxwright.train(tiny_recipe, data, out=tmp_path / "run", observer=heard, **{"train.steps": 1})
+    assert heard.notes == ["there is no split val, so that nothing is measured during training"]
+    assert (result.best, result.is_measured) == (None, False)
+    assert result.checkpoint.is_file()
+
+
+def test_explicit_files(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
+    files = boxwright.DataFiles(
+        annotations={split: drawn / "annotations" / f"{split}.json" for split in ("train", "val")},
+        images=dict.fromkeys(("train", "val"), drawn / "images"),
+    )
+    result = boxwright.train(tiny_recipe, files, out=tmp_path / "run", **{"train.steps": 1})
+    assert result.is_measured
+
+
+def test_callbacks_hear_of_everything_and_may_stop(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
+    events: list[object] = []
+
+    class Collect(Callback):
+        def on_step(self, event: StepEvent) -> None:
+            events.append(event.step)
+
+        def on_evaluation(self, event: EvaluationEvent) -> None:
+            events.append((event.measure, event.value))
+            event.stop("enough")
+
+        def on_checkpoint(self, event: CheckpointEvent) -> None:
+            events.append(event.path.name)
+
+    result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "run", callbacks=[Collect()])
+    assert events[:3] == [1, 2, 3]
+    assert events[3] == ("AP", result.best)
+    assert {"last.pt", "best.pt"} <= set(events)
+    assert (result.steps, 4 in events) == (3, False)
+
+
+def test_early_stopping(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
+    options = {"train.steps": 6, "train.evaluations": 6, "train.lr": 1e-12}
+    result = boxwright.train(
+        tiny_recipe, drawn, out=tmp_path / "run", callbacks=[boxwright.EarlyStopping(patience=2)], **options
+    )
+    assert result.steps == 3
+
+
+def test_notes_are_warnings(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="neck: hybrid_encoder was replaced by identity; its options are dropped"):
+        boxwright.train(tiny_recipe, drawn, out=tmp_path / "run", neck="identity", **{"train.steps": 1})
+
+
+def test_a_length_replaces_another(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
+    tiny_recipe["train"]["steps"] = 50
+    result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "run", train={"epochs": 1})
+    assert result.steps == 3
+
+
+def test_a_run_goes_on(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
+    class StopAt2(Callback):
+        def on_step(self, event: StepEvent) -> None:
+            if event.step == 2:
+                event.stop()
+
+    out = tmp_path / "run"
+    assert boxwright.train(tiny_recipe, drawn, out=out, callbacks=[StopAt2()]).steps == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert boxwright.train(tiny_recipe, drawn, out=out, resume=True).steps == 6
+
+
+def test_training_on_a_set_does_not_touch_the_random_state_of_the_caller_twice(
+    tiny_recipe: Recipe, drawn: Path, tmp_path: Path
+) -> None:
+    """Two runs of one process are the same run."""
+    logs = []
+    for name in "ab":
+        torch.rand(3)
+        boxwright.train(tiny_recipe, drawn, out=tmp_path / name, **{"train.steps": 1})
+        logs.append(timeless(read_log(tmp_path / name)))
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"neck.num_layer": 3}, "did you mean"),
+        ({"data": "nowhere"}, "data folder nowhere does not exist"),
+        ({"resume": True}, "no run to resume here"),
+        ({"backbone_weights": "nowhere.pt"}, "nowhere.pt: no such file"),
+    ],
+)
+def test_mistakes_are_those_of_the_command(
+    recipe_file: Path,
+    drawn: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, Any],
+    message: str,
+) -> None:
+    arguments: dict[str, Any] = {"data": drawn, "out": tmp_path / "run"} | change
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        boxwright.train(recipe_file, **arguments)
+    typed = {"resume": ["--resume"], "backbone_weights": ["--backbone.weights", "nowhere.pt"]}
+    more = typed.get(next(iter(change)), [f"--{next(iter(change))}", str(next(iter(change.values())))])
+    data = [] if "data" in change else ["--data", str(drawn)]
+    assert main(["train", str(recipe_file), *data, "--out", str(tmp_path / "run"), *more]) == 2
+    assert capsys.readouterr().err == f"boxwright: error: {error.value}\n"
+    assert not (tmp_path / "run").exists()
