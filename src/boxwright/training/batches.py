@@ -96,8 +96,6 @@ def _loader(run: Run, sampler: BatchSampler, rank: Rank) -> BatchLoader:
     return train_loader(
         run.data,
         augmentation=run.augmentation,
-        image_transforms=run.image_transforms,
-        input_transforms=run.input_transforms,
         input_format=run.detector.input_format,
         sampler=sampler,
         num_workers=workers,

@@ -48,8 +48,6 @@ class Run:
         options: of training.
         folder: of the recipe, checkpoints and the log; made when training begins.
         evaluate: measures it on the validation split; None where there is none.
-        image_transforms: own transforms of whole images, before ``augmentation``.
-        input_transforms: own transforms of network inputs, after it.
         callbacks: hear of steps, evaluations and checkpoints.
         image_transforms: own transforms of whole images, in this order, before ``augmentation``.
         input_transforms: own transforms of network inputs, in this order, after it.
@@ -65,8 +63,6 @@ class Run:
     options: TrainOptions
     folder: Path
     evaluate: Evaluate | None = None
-    image_transforms: Sequence[Transform] = ()
-    input_transforms: Sequence[Transform] = ()
     callbacks: Sequence[Callback] = ()
     image_transforms: Sequence[Transform] = ()
     input_transforms: Sequence[Transform] = ()
