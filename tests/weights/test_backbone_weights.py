@@ -46,93 +46,93 @@ def retinanet(**backbone: Any) -> Detector:
     ids=str,
 )
 def test_everything_fits_across_strides_dilations_norms_and_levels(tmp_path: Path, backbone: dict[str, Any]) -> None:
-    given, taken = classifier(tmp_path / "a.pt"), retinanet(**backbone)
-    transfer = load_backbone_from(taken, tmp_path / "a.pt")
+    source, target = classifier(tmp_path / "a.pt"), retinanet(**backbone)
+    transfer = load_backbone_from(target, tmp_path / "a.pt")
     assert transfer.skipped == transfer.new == ()
-    weights = given.backbone.state_dict()
-    for name, tensor in taken.backbone.state_dict().items():
+    weights = source.backbone.state_dict()
+    for name, tensor in target.backbone.state_dict().items():
         if not name.endswith("num_batches_tracked"):
             torch.testing.assert_close(tensor, weights[name], rtol=0, atol=0)
             assert name in transfer.loaded
 
 
 def test_the_same_levels_come_out(tmp_path: Path) -> None:
-    given, taken = classifier(tmp_path / "a.pt").eval(), retinanet(norm="frozen", frozen_stages=5).eval()
-    load_backbone_from(taken, tmp_path / "a.pt")
+    source, target = classifier(tmp_path / "a.pt").eval(), retinanet(norm="frozen", frozen_stages=5).eval()
+    load_backbone_from(target, tmp_path / "a.pt")
     images = torch.rand(1, 3, 64, 96)
-    torch.testing.assert_close(taken.backbone(images)["c5"], given.backbone(images)["c5"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(target.backbone(images)["c5"], source.backbone(images)["c5"], rtol=1e-5, atol=1e-5)
 
 
 def test_a_dilated_stage_has_every_cell_of_the_plain_one(tmp_path: Path) -> None:
     """The hole algorithm: the weights mean the same at half the stride."""
-    given, taken = classifier(tmp_path / "a.pt").eval(), retinanet(dilation="after_first").eval()
-    load_backbone_from(taken, tmp_path / "a.pt")
+    source, target = classifier(tmp_path / "a.pt").eval(), retinanet(dilation="after_first").eval()
+    load_backbone_from(target, tmp_path / "a.pt")
     images = torch.rand(1, 3, 64, 96)
-    fine, coarse = taken.backbone(images)["c5"], given.backbone(images)["c5"]
+    fine, coarse = target.backbone(images)["c5"], source.backbone(images)["c5"]
     torch.testing.assert_close(fine[:, :, ::2, ::2], coarse, rtol=1e-4, atol=1e-5)
 
 
-def test_another_depth_takes_what_it_knows(tmp_path: Path) -> None:
-    given, taken = classifier(tmp_path / "a.pt"), retinanet(depth=34)
-    transfer = load_backbone_from(taken, tmp_path / "a.pt")
+def test_another_depth_loads_the_blocks_that_it_has(tmp_path: Path) -> None:
+    source, target = classifier(tmp_path / "a.pt"), retinanet(depth=34)
+    transfer = load_backbone_from(target, tmp_path / "a.pt")
     assert transfer.skipped == ()
-    assert set(transfer.loaded) == {n for n in given.backbone.state_dict() if not n.endswith("num_batches_tracked")}
+    assert set(transfer.loaded) == {n for n in source.backbone.state_dict() if not n.endswith("num_batches_tracked")}
     assert all(name.startswith(("layer1.2", "layer2.", "layer3.", "layer4.2")) for name in transfer.new)
     assert "layer3.5.conv2.weight" in transfer.new
 
 
 def test_other_widths_are_skipped_and_new(tmp_path: Path) -> None:
     classifier(tmp_path / "a.pt")
-    taken = retinanet(width=16)
-    before = {name: tensor.clone() for name, tensor in taken.state_dict().items()}
+    target = retinanet(width=16)
+    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
     with pytest.raises(ValueError, match=r"a\.pt: nothing of its backbone \(resnet\) fits this one"):
-        load_backbone_from(taken, tmp_path / "a.pt")
-    for name, tensor in taken.state_dict().items():
+        load_backbone_from(target, tmp_path / "a.pt")
+    for name, tensor in target.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
 
 
-def test_the_moving_average_is_taken_where_there_is_one(tmp_path: Path) -> None:
+def test_the_moving_average_is_preferred(tmp_path: Path) -> None:
     classifier(tmp_path / "a.pt")
     state = torch.load(tmp_path / "a.pt", weights_only=True)
     state["ema"] = {name: torch.full_like(tensor, 3) for name, tensor in state["model"].items()}
     torch.save(state, tmp_path / "a.pt")
-    taken = retinanet()
-    load_backbone_from(taken, tmp_path / "a.pt")
-    assert (taken.backbone.conv1.weight == 3).all()
+    target = retinanet()
+    load_backbone_from(target, tmp_path / "a.pt")
+    assert (target.backbone.conv1.weight == 3).all()
 
 
 BOTNET = {"name": "botnet", "depth": 50, "width": 8, "num_heads": 2}
 
 
 def test_tables_of_positions_are_interpolated(tmp_path: Path) -> None:
-    given = classifier(tmp_path / "a.pt", **{**BOTNET, "image_size": 64})
-    taken = retinanet(**{**BOTNET, "image_size": 128})
-    transfer = load_backbone_from(taken, tmp_path / "a.pt")
+    source = classifier(tmp_path / "a.pt", **{**BOTNET, "image_size": 64})
+    target = retinanet(**{**BOTNET, "image_size": 128})
+    transfer = load_backbone_from(target, tmp_path / "a.pt")
     assert transfer.skipped == transfer.new == ()
-    found, weights = taken.backbone.state_dict(), given.backbone.state_dict()
-    longer = [name for name, tensor in weights.items() if tensor.shape != found[name].shape]
+    state, weights = target.backbone.state_dict(), source.backbone.state_dict()
+    longer = [name for name, tensor in weights.items() if tensor.shape != state[name].shape]
     assert len(longer) == 6
     for name in longer:
-        assert len(found[name]) == 2 * len(weights[name]) + 1
+        assert len(state[name]) == 2 * len(weights[name]) + 1
         # Distance 0, and the farthest, mean what they meant.
-        for place in (0, len(weights[name]) // 2, -1):
-            there = {0: 0, -1: -1}.get(place, len(found[name]) // 2)
-            torch.testing.assert_close(found[name][there], weights[name][place])
+        for index in (0, len(weights[name]) // 2, -1):
+            there = {0: 0, -1: -1}.get(index, len(state[name]) // 2)
+            torch.testing.assert_close(state[name][there], weights[name][index])
 
 
 def test_a_resnet_begins_a_botnet_up_to_its_attention(tmp_path: Path) -> None:
-    """What was learned behind a convolution is not taken behind attention: blocks start as their shortcuts."""
-    given, taken = classifier(tmp_path / "a.pt", depth=50).eval(), retinanet(**BOTNET).eval()
-    transfer = load_backbone_from(taken, tmp_path / "a.pt")
-    left = ("conv2", "bn2", "conv3", "bn3")
+    """What was learned behind a convolution is not loaded behind attention: blocks start as their shortcuts."""
+    source, target = classifier(tmp_path / "a.pt", depth=50).eval(), retinanet(**BOTNET).eval()
+    transfer = load_backbone_from(target, tmp_path / "a.pt")
+    skipped = ("conv2", "bn2", "conv3", "bn3")
     assert {tuple(name.split(".")[:3]) for name in transfer.skipped} == {
-        ("layer4", str(i), child) for i in range(3) for child in left
+        ("layer4", str(i), child) for i in range(3) for child in skipped
     }
-    assert all(name.split(".")[0] == "layer4" and name.split(".")[2] in left for name in transfer.new)
+    assert all(name.split(".")[0] == "layer4" and name.split(".")[2] in skipped for name in transfer.new)
     images = torch.rand(1, 3, 64, 96)
-    c4, ours = given.backbone.stage("c4", _c3(given, images)), taken.backbone(images)
+    c4, ours = source.backbone.stage("c4", _c3(source, images)), target.backbone(images)
     torch.testing.assert_close(ours["c4"], c4, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(ours["c5"], given.backbone.layer4[0].downsample(c4).relu(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours["c5"], source.backbone.layer4[0].downsample(c4).relu(), rtol=1e-5, atol=1e-5)
 
 
 def _c3(detector: Detector, images: torch.Tensor) -> torch.Tensor:
@@ -142,7 +142,7 @@ def _c3(detector: Detector, images: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("given", "taken", "untouched"),
+    ("source", "target", "untouched"),
     [
         ({"depth": 18}, {"depth": 50}, ["layer2.1.conv2.weight", "layer2.1.bn2.running_mean", "layer1.0.conv1.weight"]),
         (BOTNET, {**BOTNET, "num_heads": 4}, ["layer4.1.conv2.project.weight", "layer4.1.bn2.weight"]),
@@ -155,11 +155,11 @@ def _c3(detector: Detector, images: torch.Tensor) -> torch.Tensor:
     ],
     ids=["blocks", "heads", "positions", "convolutions"],
 )
-def test_layers_of_another_kind_are_not_half_taken(
-    tmp_path: Path, given: dict[str, Any], taken: dict[str, Any], untouched: list[str]
+def test_layers_of_another_kind_are_not_half_loaded(
+    tmp_path: Path, source: dict[str, Any], target: dict[str, Any], untouched: list[str]
 ) -> None:
-    classifier(tmp_path / "a.pt", **given)
-    ours = retinanet(**taken)
+    classifier(tmp_path / "a.pt", **source)
+    ours = retinanet(**target)
     before = {name: tensor.clone() for name, tensor in ours.backbone.state_dict().items()}
     transfer = load_backbone_from(ours, tmp_path / "a.pt")
     after = ours.backbone.state_dict()
@@ -169,7 +169,7 @@ def test_layers_of_another_kind_are_not_half_taken(
         torch.testing.assert_close(after[name], before[name], rtol=0, atol=0)
 
 
-def test_only_the_stem_of_another_kind_of_resnet_is_taken(tmp_path: Path) -> None:
+def test_only_the_stem_of_another_kind_of_resnet_is_loaded(tmp_path: Path) -> None:
     classifier(tmp_path / "a.pt")
     transfer = load_backbone_from(retinanet(depth=50), tmp_path / "a.pt")
     assert set(transfer.loaded) == {
@@ -178,7 +178,7 @@ def test_only_the_stem_of_another_kind_of_resnet_is_taken(tmp_path: Path) -> Non
     }
 
 
-def test_what_is_frozen_must_be_given(tmp_path: Path) -> None:
+def test_frozen_layers_must_be_in_the_source(tmp_path: Path) -> None:
     classifier(tmp_path / "a.pt")
     with pytest.raises(ValueError, match=r"a\.pt: \d+ tensors that the recipe freezes .*frozen_stages 0"):
         load_backbone_from(retinanet(depth=50, frozen_stages=2), tmp_path / "a.pt")
@@ -187,22 +187,22 @@ def test_what_is_frozen_must_be_given(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("atrous", ["none", "switchable"])
 def test_a_resnet_begins_every_resnet_of_a_recursive_pyramid(tmp_path: Path, atrous: str) -> None:
-    given = classifier(tmp_path / "a.pt")
-    taken = retinanet(name="rfp", atrous=atrous, out_channels=16)
-    transfer = load_backbone_from(taken, tmp_path / "a.pt")
+    source = classifier(tmp_path / "a.pt")
+    target = retinanet(name="rfp", atrous=atrous, out_channels=16)
+    transfer = load_backbone_from(target, tmp_path / "a.pt")
     assert transfer.skipped == ()
-    weights, found = given.backbone.state_dict(), taken.backbone.state_dict()
+    weights, state = source.backbone.state_dict(), target.backbone.state_dict()
     for name, tensor in weights.items():
         for i in range(2):
-            torch.testing.assert_close(found[f"bodies.{i}.{name}"], tensor, rtol=0, atol=0)
+            torch.testing.assert_close(state[f"bodies.{i}.{name}"], tensor, rtol=0, atol=0)
     assert "bodies.1.layer4.1.conv2.weight" in transfer.loaded
     assert "fusion.weight" in transfer.new
     images = torch.rand(1, 3, 64, 96)
     if atrous == "none":
-        ours, theirs = (d.eval().backbone.bodies[0] if d is taken else d.eval().backbone for d in (taken, given))
+        ours, theirs = (d.eval().backbone.bodies[0] if d is target else d.eval().backbone for d in (target, source))
         torch.testing.assert_close(ours(images)["c5"], theirs(images)["c5"], rtol=1e-5, atol=1e-5)
-    taken.save(tmp_path / "b.pt")
+    target.save(tmp_path / "b.pt")
     again = retinanet(name="rfp", atrous=atrous, out_channels=16)
     assert load_backbone_from(again, tmp_path / "b.pt").new == ()
     for name, tensor in again.backbone.state_dict().items():
-        torch.testing.assert_close(tensor, found[name], rtol=0, atol=0)
+        torch.testing.assert_close(tensor, state[name], rtol=0, atol=0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Literal, cast
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from boxwright.layers.conv import ConvNorm, Norm
 from boxwright.layers.resnet import STAGES
-from boxwright.structures import Features, Level, Spec
+from boxwright.structures import Features, Level, ResidualBlock, Spec
 
 __all__ = ["ResNetVD"]
 
@@ -83,6 +84,13 @@ class ResNetVD(nn.Module):
                 features[name] = x
         return features
 
+    def residual_blocks(self) -> Iterator[ResidualBlock]:
+        """List the blocks, with their layers in the order of execution."""
+        for name, stage in self.stages.items():
+            for i, block in enumerate(cast(nn.Sequential, stage)):
+                layers = cast(BasicBlockVD | BottleneckVD, block).layers
+                yield ResidualBlock(tuple(f"stages.{name}.{i}.{layer}" for layer in layers))
+
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, project: bool, norm: Norm) -> nn.Module:
     if not project:
@@ -103,6 +111,7 @@ class BasicBlockVD(nn.Module):
     """
 
     expansion = 1
+    layers = ("conv1", "conv2")
 
     def __init__(self, in_channels: int, channels: int, stride: int, *, project: bool, norm: Norm) -> None:
         super().__init__()
@@ -119,6 +128,7 @@ class BottleneckVD(nn.Module):
     """1 x 1, 3 x 3 with the stride, 1 x 1 to four times the width, and a shortcut; ``project`` as in BasicBlockVD."""
 
     expansion = 4
+    layers = ("conv1", "conv2", "conv3")
 
     def __init__(self, in_channels: int, channels: int, stride: int, *, project: bool, norm: Norm) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import cast
 
@@ -13,7 +14,7 @@ from boxwright.layers.aspp import ASPP
 from boxwright.layers.conv import Norm
 from boxwright.layers.feature_pyramid import ExtraKind, ExtraLevels, FeaturePyramid
 from boxwright.layers.resnet import Atrous, Depth, ResNetBody, StageName
-from boxwright.structures import Features, Spec
+from boxwright.structures import Features, ResidualBlock, Spec
 
 __all__ = ["RFP"]
 
@@ -112,6 +113,17 @@ class RFP(nn.Module):
                 name: torch.lerp(old, new[name], self.fusion(new[name]).sigmoid()) for name, old in levels.items()
             }
         return levels
+
+    def copies(self) -> Iterator[tuple[str, nn.Module]]:
+        """List the ResNets by their names in the checkpoint."""
+        for i, body in enumerate(self.bodies):
+            yield f"bodies.{i}", body
+
+    def residual_blocks(self) -> Iterator[ResidualBlock]:
+        """List the blocks of all ResNets, with their layers in the order of execution."""
+        for path, body in self.copies():
+            for block in cast(ResNetBody, body).residual_blocks():
+                yield ResidualBlock(tuple(f"{path}.{layer}" for layer in block.layers))
 
     def _pyramid(self, features: Features) -> Features:
         levels = self.pyramid(features)

@@ -6,6 +6,7 @@ import difflib
 import math
 import textwrap
 from collections import Counter
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
@@ -16,11 +17,14 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from boxwright.layers.conv import FrozenBatchNorm2d, Norm, folded
-from boxwright.structures import Features, Level, Spec
+from boxwright.structures import Features, Level, ResidualBlock, Spec
 
 __all__ = ["Timm"]
 
 LevelName = Literal["c1", "c2", "c3", "c4", "c5", "c6"]
+
+SHORTCUTS = ("downsample", "shortcut")
+"""Names of shortcuts in timm's residual blocks."""
 
 
 class Timm(nn.Module):
@@ -107,6 +111,13 @@ class Timm(nn.Module):
             conv.bias = nn.Parameter(bias, requires_grad=conv.weight.requires_grad)
             rest = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
             self.set_submodule(path, nn.Sequential(*rest) if rest else nn.Identity())
+
+    def residual_blocks(self) -> Iterator[ResidualBlock]:
+        """List the modules that timm gives a shortcut, with their layers in the order of execution."""
+        for path, block in self.named_modules():
+            if any(hasattr(block, name) for name in SHORTCUTS):
+                layers = [name for name, layer in block.named_children() if name not in SHORTCUTS]
+                yield ResidualBlock(tuple(f"{path}.{layer}" for layer in layers))
 
     def _name(self, maps: list[Tensor]) -> Features:
         if self.channels_last:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, get_args
 
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from boxwright.layers.conv import FrozenBatchNorm2d, Norm, fold
 from boxwright.layers.option_checks import check_choice, check_counts
 from boxwright.layers.switchable_conv import SwitchableConv2d
-from boxwright.structures import Features, Level, Spec
+from boxwright.structures import Features, Level, ResidualBlock, Spec
 
 BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 STAGES = {"c2": "layer1", "c3": "layer2", "c4": "layer3", "c5": "layer4"}
@@ -116,6 +117,12 @@ class ResNetBody(nn.Module):
             x, feedback = block(x, feedback), None
         return x
 
+    def residual_blocks(self) -> Iterator[ResidualBlock]:
+        """List the blocks, with their layers in the order of execution."""
+        for name in self.built:
+            for i, block in enumerate(getattr(self, STAGES[name])):
+                yield ResidualBlock(tuple(f"{STAGES[name]}.{i}.{layer}" for layer in block.layers))
+
     def fold_norms(self) -> None:
         """Put the stem's norm into its convolution, for inference; the blocks do so themselves."""
         _fold_pairs(self, 1)
@@ -175,6 +182,7 @@ class BasicBlock(nn.Module):
     """Two 3 x 3 convolutions, the stride in the first, and a shortcut."""
 
     expansion = 1
+    layers = ("conv1", "bn1", "conv2", "bn2")
 
     def __init__(
         self,
@@ -210,6 +218,7 @@ class Bottleneck(nn.Module):
     """1 x 1, 3 x 3 with the stride, 1 x 1 to four times the width, and a shortcut."""
 
     expansion = 4
+    layers = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3")
 
     def __init__(
         self,
