@@ -38,11 +38,25 @@ def test_the_name_of_a_coarser_level(name: str, coarser: str) -> None:
     assert coarser_name(name) == coarser
 
 
-def test_shares_of_a_step() -> None:
-    totals = LossTotals(objects=6, images=4, processes=2, matches=0)
-    assert (totals.objects_per_process, totals.images_per_process, totals.matches_per_process) == (3.0, 2.0, 0.5)
+def test_fractions_of_a_step() -> None:
+    totals = LossTotals(objects=6, images=4, processes=2, matches=5)
+    assert (totals.objects_per_process, totals.images_per_process) == (3.0, 2.0)
+    assert (totals.matches_per_process, totals.matches_and_one_per_process) == (2.5, 3.0)
     target = Targets(torch.zeros(3, dtype=torch.int64), torch.zeros(3, 4), (8, 8))
     counted = LossTotals.of([target, target])
     assert counted == LossTotals(6, 2, 1, None)
-    with pytest.raises(ValueError, match=r"need LossTotals with matches; Detector\.totals counts them"):
-        assert counted.matches_per_process
+    for divisor in ("matches_per_process", "matches_and_one_per_process"):
+        with pytest.raises(ValueError, match=r"need LossTotals with matches; Detector\.totals counts them"):
+            getattr(counted, divisor)
+
+
+@pytest.mark.parametrize(
+    ("count", "processes", "expected"), [(0, 1, 1.0), (0, 8, 1.0), (3, 8, 1.0), (8, 8, 1.0), (12, 8, 1.5), (3, 1, 3.0)]
+)
+def test_fewer_objects_than_processes_count_like_one_for_each(count: int, processes: int, expected: float) -> None:
+    # facebookresearch/detr: clamp(all_reduce(num_boxes) / world_size, min=1); FCOS: max(num_pos / num_gpus, 1).
+    totals = LossTotals(objects=count, images=processes, processes=processes, matches=count)
+    assert totals.objects_per_process == expected
+    assert totals.matches_per_process == expected
+    # google/automl: one more than the matches, of each process.
+    assert totals.matches_and_one_per_process == max((count + 1) / processes, 1.0)

@@ -1,4 +1,4 @@
-"""The nouns that everything shares: levels, targets, detections and batches."""
+"""Nouns that everything shares: levels, targets, detections and batches."""
 
 from __future__ import annotations
 
@@ -179,8 +179,9 @@ class LossTotals(NamedTuple):
     """Counts of one optimizer step, so that its losses do not depend on how its images are spread.
 
     ``objects`` and ``images`` count the whole step, over processes and accumulated batches; so do ``matches``, the
-    anchors or regions that are matched with objects, which only some heads count. Gradients are averaged over
-    ``processes``, so that each process divides by its part.
+    predictions that the head matches with objects, which only some heads count. Gradients are averaged over
+    ``processes``, so that each process divides by its own fraction of a count. As in the authors' codes that fraction
+    is at least 1: a step with fewer objects than processes counts like one with an object for each.
     """
 
     objects: int
@@ -195,8 +196,8 @@ class LossTotals(NamedTuple):
 
     @property
     def objects_per_process(self) -> float:
-        """Objects per process; where the step has none, as if it had one."""
-        return max(self.objects, 1) / self.processes
+        """Objects per process, at least 1."""
+        return max(self.objects / self.processes, 1.0)
 
     @property
     def images_per_process(self) -> float:
@@ -205,11 +206,23 @@ class LossTotals(NamedTuple):
 
     @property
     def matches_per_process(self) -> float:
-        """Matches per process; where the step has none, as if it had one.
+        """Matches per process, at least 1.
 
         Raises:
             ValueError: they were not counted.
         """
+        return max(self._counted_matches() / self.processes, 1.0)
+
+    @property
+    def matches_and_one_per_process(self) -> float:
+        """One more than the matches, per process, at least 1: the divisor of EfficientDet.
+
+        Raises:
+            ValueError: they were not counted.
+        """
+        return max((self._counted_matches() + 1) / self.processes, 1.0)
+
+    def _counted_matches(self) -> int:
         if self.matches is None:
             raise ValueError("the losses of this head need LossTotals with matches; Detector.totals counts them")
-        return max(self.matches, 1) / self.processes
+        return self.matches

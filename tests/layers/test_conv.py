@@ -47,6 +47,20 @@ def test_folding_is_exact_with_and_without_bias(bias: bool, norm: Norm) -> None:
     torch.testing.assert_close(block(x), before, rtol=0, atol=1e-12)
 
 
+def test_a_depthwise_block_convolves_each_channel_by_itself() -> None:
+    torch.manual_seed(0)
+    block = with_statistics(ConvNorm(6, 6, 3, groups=6, activation="relu")).eval()
+    assert block.conv.weight.shape == (6, 1, 3, 3)
+    x = torch.randn(2, 6, 5, 7)
+    before = block(x)
+    changed = x.clone()
+    changed[:, 4] += 1
+    assert ((block(changed) - before).abs().amax((0, 2, 3)) > 0).tolist() == [False] * 4 + [True, False]
+    block.fold_norms()
+    assert block.conv.groups == 6
+    torch.testing.assert_close(block(x), before, rtol=0, atol=1e-5)
+
+
 def test_options_of_the_norm_reach_it() -> None:
     block = ConvNorm(2, 3, 1, eps=0.3, momentum=0.2)
     assert (block.norm.eps, block.norm.momentum) == (0.3, 0.2)

@@ -135,9 +135,7 @@ class EfficientDet(DenseHead):
         anchors = torch.cat(output.anchors)
         image, anchor, boxes, labels = gather_matches(self.match_targets(output.anchors, targets), targets)
         totals = totals or LossTotals.of(targets)._replace(matches=len(anchor))
-        if totals.matches is None:
-            raise ValueError("this head's losses need LossTotals with matches; Detector.totals counts them")
-        divisor = (totals.matches + 1) / totals.processes
+        divisor = totals.matches_and_one_per_process
         expected = encode_deltas(boxes.to(anchors.dtype), anchors[anchor])
         # Logarithms and small deltas in half precision lose what the boxes are about.
         with torch.autocast(anchors.device.type, enabled=False):

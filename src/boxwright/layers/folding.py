@@ -15,7 +15,7 @@ def fold_norms(module: nn.Module) -> None:
 
     Folded are modules that say how (``FoldsNorms``), outer ones first, and batch norms that directly follow a
     convolution in an ``nn.Sequential``. Other norms stay as they are: what calls them in which order, only their own
-    module knows.
+    module knows. ``unfolded_norms`` lists them.
     """
     for child in list(module.modules()):
         if isinstance(child, FoldsNorms):
@@ -23,6 +23,16 @@ def fold_norms(module: nn.Module) -> None:
     for child in list(module.modules()):
         if type(child) is nn.Sequential:
             _fold_sequence(child)
+
+
+def unfolded_norms(module: nn.Module) -> list[str]:
+    """List the batch norms below ``module`` by name, which after ``fold_norms`` are those that were not folded.
+
+    They are computed as in training's evaluation: slower than folded, and as right. A norm behind a convolution that a
+    module of one's own calls by itself is folded where the pair is a ``ConvNorm`` or an ``nn.Sequential``, or where
+    the module has ``fold_norms``.
+    """
+    return [name for name, child in module.named_modules() if isinstance(child, nn.BatchNorm2d | FrozenBatchNorm2d)]
 
 
 def _fold_sequence(sequence: nn.Sequential) -> None:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def max_pool_same(x: Float[Tensor, "b c h w"], stride: int) -> Float[Tensor, "b c h_out w_out"]:
-    """Max-pooling to ceil(size / stride) with windows of stride + 1 cells; a stride of 1 changes nothing.
+    """Max-pool to ceil(size / stride) with windows of stride + 1 cells; a stride of 1 changes nothing.
 
-    What the windows exceed the map by is split between both sides, an odd cell going to the far one. So with a stride
+    The cells by which the windows exceed the map are split between both sides, an odd one going to the far side. So with a stride
     of 2, windows start on the first cell of maps of even size, and one before it on those of odd size.
 
     Source: google/automl efficientdet (``MaxPooling2D``, padding SAME). Checked against timm's MaxPool2dSame.
@@ -23,5 +23,5 @@ def max_pool_same(x: Float[Tensor, "b c h w"], stride: int) -> Float[Tensor, "b 
 
 
 def _excess(size: int, stride: int) -> int:
-    """Cells by which the windows exceed the map; never negative, as a window is wider than its stride."""
+    """Count the cells by which the windows exceed the map; never negative, as a window is wider than its stride."""
     return (-(-size // stride) - 1) * stride + stride + 1 - size
