@@ -19,7 +19,7 @@ Index = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any] | Tensor
 """One object by its position, or several: a slice, positions, or a mask that is True where an object stays."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Detection:
     """One object.
 
@@ -77,15 +77,15 @@ class Detections:
     def __getitem__(self, index: slice | Sequence[int] | npt.NDArray[Any] | Tensor) -> Detections: ...
 
     def __getitem__(self, index: Index) -> Detection | Detections:
-        """One object by its position, or those at several positions or where a mask is True.
+        """Select one object by its position, or those at several positions or where a mask is True.
 
         Raises:
             IndexError: a position is beyond the last object, or a mask has another length.
         """
-        if isinstance(index, int):
+        if isinstance(index, int | np.integer):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"there is no detection {index}, there are {len(self)}")
-            return self._one(index % len(self))
+            return self._one(int(index) % len(self))
         positions = self._positions(index)
         here = positions.to(self.boxes.device)
         masks = None if self.masks is None else tuple(self.masks[i] for i in positions.tolist())
@@ -93,20 +93,20 @@ class Detections:
 
     @property
     def names(self) -> list[str]:
-        """The name of each object's class; labels as text where the classes are not known."""
+        """Names of the objects' classes; labels as text where the classes are not known."""
         return [one.name for one in self]
 
     def to(self, device: torch.device | str) -> Detections:
-        """The same on another device."""
+        """Copy to another device."""
         boxes, scores, labels = (x.to(device) for x in (self.boxes, self.scores, self.labels))
         return Detections(boxes, scores, labels, self.masks, self.categories)
 
     def cpu(self) -> Detections:
-        """The same on the CPU."""
+        """Copy to the CPU."""
         return self.to("cpu")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for ``json.dump``: ``boxes`` as corners, ``scores``, ``labels``, ``names``, ``masks``."""
+        """Convert to plain values, ready for ``json.dump``: ``boxes`` as corners, ``scores``, ``labels``, ``names``, ``masks``."""
         masks = None if self.masks is None else [to_json(mask) for mask in self.masks]
         return {
             "boxes": self.boxes.tolist(),
@@ -117,7 +117,7 @@ class Detections:
         }
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
-        """Rows of a COCO results file: the data set's own category ids, boxes as [x, y, width, height], RLE masks.
+        """Make rows of a COCO results file: the data set's own category ids, boxes as [x, y, width, height], RLE masks.
 
         Args:
             image_id: of the image in the annotation file.
@@ -137,7 +137,7 @@ class Detections:
         return rows
 
     def to_supervision(self) -> Any:
-        """The same as ``supervision.Detections``, with class names in its data.
+        """Convert to ``supervision.Detections``, with class names in its data.
 
         Raises:
             ImportError: the package supervision is not installed.

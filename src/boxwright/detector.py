@@ -72,7 +72,7 @@ class Detector(nn.Module):
 
     @property
     def needs_masks(self) -> bool:
-        """Whether it is trained on masks and predicts them."""
+        """True where it is trained on masks and predicts them."""
         return isinstance(self.head, MaskHead) and self.head.needs_masks
 
     def train(self, mode: bool = True) -> Detector:
@@ -88,7 +88,7 @@ class Detector(nn.Module):
         padding_mask: Bool[Tensor, "b h w"] | None = None,
         targets: Sequence[Targets] | None = None,
     ) -> Any:
-        """The head's output for normalized images; with ``targets``, one that ``loss`` takes."""
+        """Run the parts on normalized images; with ``targets``, to an output that ``loss`` takes."""
         spec, sizes = cast(Backbone, self.backbone).out_spec, valid_sizes(images, padding_mask)
         features: Features = self.backbone(images)
         auxiliary: Features = {}
@@ -101,7 +101,7 @@ class Detector(nn.Module):
     def loss(
         self, output: Any, targets: Sequence[Targets], totals: LossTotals | None = None
     ) -> dict[str, Float[Tensor, ""]]:
-        """Weighted, named terms, whose sum is trained on.
+        """Compute weighted, named terms, whose sum is trained on.
 
         Args:
             output: of ``forward`` with the same targets.
@@ -111,7 +111,7 @@ class Detector(nn.Module):
         return cast(Head, self.head).loss(output, targets, totals)
 
     def totals(self, targets: Sequence[Targets], input_size: tuple[int, int]) -> LossTotals:
-        """The counts that ``loss`` divides by, of these images alone; those of a step's parts add up.
+        """Count what ``loss`` divides by, of these images alone; counts of a step's parts add up.
 
         Args:
             targets: one per image.
@@ -123,11 +123,11 @@ class Detector(nn.Module):
         return totals
 
     def decode(self, output: Any) -> Decoded:
-        """Detections of fixed shape in pixels of the network input; of an output with or without targets."""
+        """Decode an output with or without targets: detections of fixed shape in pixels of the network input."""
         return cast(Head, self.head).decode(output)
 
     def postprocess(self, output: Any, image_sizes: Sequence[ImageSize]) -> list[Detections]:
-        """Detections of each image, best first, in pixels of the original image and cut to it.
+        """Make the detections of each image, best first, in pixels of the original image and cut to it.
 
         Args:
             output: of ``forward``.
@@ -235,13 +235,13 @@ class Detector(nn.Module):
         write_checkpoint(Path(path), content)
 
     def fold(self) -> Detector:
-        """A copy for inference: RepVGG branches in one convolution, norms folded into the convolutions before them."""
+        """Copy for inference: RepVGG branches in one convolution, norms folded into the convolutions before them."""
         copy = deepcopy(self).eval().requires_grad_(False)
         fold_norms(copy)
         return copy
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Trainable parameters by what optimizers tell apart: ``{backbone, other}`` x ``{decay, no_decay}``.
+        """Group trainable parameters by what optimizers tell apart: ``{backbone, other}`` x ``{decay, no_decay}``.
 
         Norms and biases, which have one dimension, do not decay.
         """
@@ -255,7 +255,7 @@ class Detector(nn.Module):
 
 
 def valid_sizes(images: Float[Tensor, "b 3 h w"], padding_mask: Bool[Tensor, "b h w"] | None) -> Float[Tensor, "#b 2"]:
-    """(height, width) of each image inside its padding, or of all, in pixels of the network input."""
+    """Read (height, width) of each image inside its padding, or of all, in pixels of the network input."""
     if padding_mask is None:
         return torch.tensor([images.shape[-2:]], device=images.device, dtype=torch.float32)
     valid = ~padding_mask
@@ -263,7 +263,7 @@ def valid_sizes(images: Float[Tensor, "b 3 h w"], padding_mask: Bool[Tensor, "b 
 
 
 def _at_least_float32(decoded: Decoded) -> Decoded:
-    """The same where half precision would blur coordinates beyond 2048 pixels, or 256 in bfloat16."""
+    """Convert to float32 where half precision would blur coordinates beyond 2048 pixels, or 256 in bfloat16."""
     if decoded.boxes.dtype not in (torch.float16, torch.bfloat16):
         return decoded
     masks = None if decoded.masks is None else decoded.masks.float()
@@ -271,12 +271,12 @@ def _at_least_float32(decoded: Decoded) -> Decoded:
 
 
 def _cut_to_images(boxes: Float[Tensor, "b n 4"], image_sizes: Sequence[ImageSize]) -> Float[Tensor, "b n 4"]:
-    """Boxes in pixels of the original images, cut to them."""
+    """Scale boxes to pixels of the original images and cut them to these."""
     originals = boxes.new_tensor([[size.height, size.width] for size in image_sizes])
     return clip_to_sizes(boxes * _scales(image_sizes, boxes)[:, None], originals)
 
 
 def _scales(image_sizes: Sequence[ImageSize], like: Tensor) -> Float[Tensor, "b 4"]:
-    """Factors (x, y, x, y) from pixels of the network input to those of each original image."""
+    """Compute factors (x, y, x, y) from pixels of the network input to those of each original image."""
     scales = [(size.width / size.input_width, size.height / size.input_height) for size in image_sizes]
     return like.new_tensor(scales).repeat(1, 2)
