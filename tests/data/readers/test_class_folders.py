@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,14 @@ from PIL import Image
 
 from boxwright.data.open import list_splits, open_data
 from boxwright.structures import Category
+from reader_examples import ExampleImage
+
+
+def write_example(folder: Path, split: str, images: Sequence[ExampleImage]) -> None:
+    """Write one split; see ``tests/contracts/test_readers.py``."""
+    for image in images:
+        ((name, *_),) = image.objects
+        image.save(folder / split / name / image.file_name)
 
 
 def put(path: Path, height: int = 6, width: int = 9) -> None:

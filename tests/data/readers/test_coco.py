@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,25 @@ from pycocotools.coco import COCO
 from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData, max_objects
 from boxwright.structures import Category
+from reader_examples import ExampleImage
+
+
+def write_example(folder: Path, split: str, images: Sequence[ExampleImage]) -> None:
+    """Write one split; see ``tests/contracts/test_readers.py``."""
+    names = ["cat", "dog"] if split == "train" else ["dog", "cat"]
+    objects = [(number, *one) for number, image in enumerate(images) for one in image.objects]
+    document = {
+        "images": [{"id": 7 * number, "file_name": image.file_name} for number, image in enumerate(images)],
+        "annotations": [
+            {"id": i, "image_id": 7 * number, "category_id": names.index(name), "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            for i, (number, name, x1, y1, x2, y2) in enumerate(objects)
+        ],
+        "categories": [{"id": label, "name": name} for label, name in enumerate(names)],
+    }
+    for image in images:
+        image.save(folder / "images" / image.file_name)
+    (folder / "annotations").mkdir(exist_ok=True)
+    (folder / "annotations" / f"{split}.json").write_text(json.dumps(document))
 
 
 def counts(data: DetectionData) -> tuple[int, int, int, int]:

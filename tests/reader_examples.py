@@ -1,0 +1,51 @@
+"""Images with objects that the test of each annotation format writes in this format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from boxwright.structures import Task
+
+
+@dataclass(frozen=True)
+class ExampleImage:
+    """One image to write.
+
+    Args:
+        file_name: with its suffix.
+        height: in pixels.
+        width: in pixels.
+        objects: class and corners x1, y1, x2, y2 of each, in whole pixels.
+    """
+
+    file_name: str
+    height: int
+    width: int
+    objects: tuple[tuple[str, int, int, int, int], ...]
+
+    def save(self, path: Path) -> None:
+        """Write the pixels; make the folder where it is missing."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(len(self.file_name)).integers(0, 256, (self.height, self.width, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+
+
+def example_images(task: Task, split: str) -> list[ExampleImage]:
+    """Return the images of a split: of several sizes and classes, in another order in each split."""
+    if task == "classification":
+        images = [
+            ExampleImage("a.png", 20, 30, (("dog", 0, 0, 30, 20),)),
+            ExampleImage("b.png", 25, 16, (("cat", 0, 0, 16, 25),)),
+            ExampleImage("c.png", 31, 33, (("dog", 0, 0, 33, 31),)),
+        ]
+    else:
+        images = [
+            ExampleImage("a.png", 20, 30, (("dog", 1, 2, 11, 19), ("cat", 15, 0, 30, 20))),
+            ExampleImage("b.png", 25, 16, ()),
+            ExampleImage("c.png", 31, 33, (("cat", 4, 5, 6, 7), ("dog", 0, 10, 33, 31), ("dog", 8, 8, 20, 9))),
+        ]
+    return images if split == "train" else images[::-1]
