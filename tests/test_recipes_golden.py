@@ -1,4 +1,4 @@
-"""What must not drift: the names and shapes in every recipe's checkpoint, and the published sizes and costs.
+"""Facts that must not drift: the names and shapes in every recipe's checkpoint, and the published sizes and costs.
 
 The names are public API, because checkpoints are written with them. ``golden/RECIPE.txt`` holds them, one line per
 name with numbers left out, and a digest of the whole list. If a change is meant, write the files anew with
@@ -25,7 +25,7 @@ from boxwright.workflows.info import measure_recipe
 
 GOLDEN = Path(__file__).parent / "golden"
 
-# Parameters and GMAC at 640 x 640 as published, each followed by the same with RepVGG blocks fused.
+# Parameters and GMAC at 640 x 640 as published, each followed by the same with RepVGG blocks folded.
 PUBLISHED = {
     "rtdetr_r18": (20_184_464, 19_983_248, 30.744, 30.252),
     "rtdetr_r34": (31_441_668, 31_240_452, 46.797, 46.306),
@@ -68,11 +68,11 @@ def test_no_golden_list_is_left_over() -> None:
 @pytest.mark.parametrize("recipe", PUBLISHED)
 def test_published_parameters(recipe: str) -> None:
     detector = without_storage(recipe)
-    expected, expected_fused, _, _ = PUBLISHED[recipe]
+    expected, expected_folded, _, _ = PUBLISHED[recipe]
     assert num_parameters(detector) == expected
     for block in [module for module in detector.modules() if isinstance(module, RepVGGBlock)]:
         block.fold_norms()
-    assert num_parameters(detector) == expected_fused
+    assert num_parameters(detector) == expected_folded
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def test_published_parameters(recipe: str) -> None:
 )
 def test_published_costs(recipe: str) -> None:
     facts = measure_recipe(resolve(recipe, {}).recipe, 80)
-    _, _, expected, expected_fused = PUBLISHED[recipe]
+    _, _, expected, expected_folded = PUBLISHED[recipe]
     assert facts.gmac == pytest.approx(expected, rel=1e-4)
     # The published models run the encoder's box head (256-256-256-4) on all 8,400 tokens, ours on the selected 300.
     spared = (8400 - 300) * (2 * 256 * 256 + 256 * 4) / 1e9
-    assert facts.deployed_gmac + spared == pytest.approx(expected_fused, rel=1e-4)
+    assert facts.deployed_gmac + spared == pytest.approx(expected_folded, rel=1e-4)
 
 
 if __name__ == "__main__":

@@ -217,9 +217,9 @@ def test_exported_with_a_free_batch(options: dict[str, Any]) -> None:
     batch = {0: torch.export.Dim("batch", min=1, max=64)}
     program = torch.export.export(ours, (make_images(64, 90),), dynamic_shapes=(batch,)).module()
     for size in (1, 3):
-        expected, found = ours(make_images(64, 90, size)), program(make_images(64, 90, size))
+        expected, actual = ours(make_images(64, 90, size)), program(make_images(64, 90, size))
         for name, level in expected.items():
-            torch.testing.assert_close(found[name], level, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(actual[name], level, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,8 @@ def test_names_are_those_of_torchvision_beside_the_new_ones() -> None:
     with torch.device("meta"):
         theirs = torchvision.models.resnet50().state_dict()
         ours = NonLocal(num_blocks=10, levels=("c2", "c3", "c4", "c5")).state_dict()
-    kept = [(name, tensor.shape) for name, tensor in ours.items() if not name.startswith("non_local.")]
-    assert kept == [(name, tensor.shape) for name, tensor in theirs.items() if not name.startswith("fc.")]
+    names = [(name, tensor.shape) for name, tensor in ours.items() if not name.startswith("non_local.")]
+    assert names == [(name, tensor.shape) for name, tensor in theirs.items() if not name.startswith("fc.")]
 
 
 @pytest.mark.parametrize("norm", ["batch", "frozen"])
@@ -148,9 +148,9 @@ def test_exported_with_a_free_batch() -> None:
     batch = {0: torch.export.Dim("batch", min=1, max=64)}
     program = torch.export.export(ours, (make_images(64, 90),), dynamic_shapes=(batch,)).module()
     for size in (1, 3):
-        expected, found = ours(make_images(64, 90, size)), program(make_images(64, 90, size))
+        expected, actual = ours(make_images(64, 90, size)), program(make_images(64, 90, size))
         for name, level in expected.items():
-            torch.testing.assert_close(found[name], level, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(actual[name], level, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,8 @@ def shaken(backbone: RFP) -> RFP:
 )
 def test_a_new_one_puts_out_what_resnet_and_fpn_do(options: dict[str, Any], training: bool) -> None:
     ours = rfp(**options).double().train(training)
-    kept = {key: value for key, value in (SMALL | options).items() if key in ("depth", "width", "levels")}
-    resnet = ResNet(**kept).double().train(training)
+    of_resnet = {key: value for key, value in (SMALL | options).items() if key in ("depth", "width", "levels")}
+    resnet = ResNet(**of_resnet).double().train(training)
     resnet.load_state_dict({name: ours.bodies[0].state_dict()[name] for name in resnet.state_dict()})
     fpn = FPN(resnet.out_spec, out_channels=8, **{k: v for k, v in options.items() if k.startswith("extra")})
     fpn.pyramid, fpn.extra = ours.pyramid, ours.extra
@@ -135,7 +135,7 @@ def test_the_feedback_comes_from_the_levels_that_it_goes_to_and_from_no_other() 
 def test_the_feedback_is_added_before_the_relu_of_the_first_block_alone() -> None:
     body = rfp().bodies[0].eval()
     plain, sums = body(make_images(64, 96)), []
-    # What the second block is given is what the first one puts out.
+    # The input of the second block is the output of the first.
     body.layer2[1].register_forward_pre_hook(lambda _, args: sums.append(args))
     added = torch.randn(2, 8, 8, 12)
     body(make_images(64, 96))
@@ -143,8 +143,8 @@ def test_the_feedback_is_added_before_the_relu_of_the_first_block_alone() -> Non
     (first, nothing), (with_feedback, still_nothing) = sums
     assert nothing is still_nothing is None
     # Where the ReLU cut nothing off, the sum is known.
-    kept = first > 0
-    torch.testing.assert_close(with_feedback[kept], (first + added)[kept].relu())
+    positive = first > 0
+    torch.testing.assert_close(with_feedback[positive], (first + added)[positive].relu())
     assert (lifted["c5"] - plain["c5"]).abs().max() > 1e-3
 
 
@@ -183,9 +183,9 @@ def test_exported_with_a_free_batch(atrous: str) -> None:
     batch = {0: torch.export.Dim("batch", min=1, max=64)}
     program = torch.export.export(ours, (make_images(64, 96),), dynamic_shapes=(batch,)).module()
     for size in (1, 3):
-        expected, found = ours(make_images(64, 96, size)), program(make_images(64, 96, size))
+        expected, actual = ours(make_images(64, 96, size)), program(make_images(64, 96, size))
         for name, level in expected.items():
-            torch.testing.assert_close(found[name], level, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(actual[name], level, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -80,9 +80,9 @@ def test_levels_of_the_default_are_blocks_of_the_classifier() -> None:
     assert {name.partition(".")[0] for name in extra} == {"conv_head", "bn2", "classifier"}
     with torch.no_grad():
         peer(make_images(100, 75))
-        found = ours(make_images(100, 75))
-    assert list(found) == list(expected)
-    for name, level in found.items():
+        actual = ours(make_images(100, 75))
+    assert list(actual) == list(expected)
+    for name, level in actual.items():
         torch.testing.assert_close(level, expected[name], rtol=1e-10, atol=1e-12)
 
 
@@ -98,12 +98,12 @@ def test_outputs_and_gradients_are_those_of_timm(model: str, training: bool) -> 
         zip(peer.feature_info.channels(), peer.feature_info.reduction(), strict=True)
     )
     ours.body.load_state_dict(peer.state_dict())
-    found, expected = list(ours(make_images()).values()), peer(make_images())
+    actual, expected = list(ours(make_images()).values()), peer(make_images())
     if ours.channels_last:
         expected = [x.permute(0, 3, 1, 2) for x in expected]
-    for one, two in zip(found, expected, strict=True):
+    for one, two in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
-    for maps in (found, expected):
+    for maps in (actual, expected):
         sum(x.square().mean() for x in maps).backward()
     for (name, one), two in zip(ours.body.named_parameters(), peer.parameters(), strict=True):
         torch.testing.assert_close(one.grad, two.grad, rtol=1e-8, atol=1e-12, msg=name)
@@ -149,11 +149,11 @@ def test_images_of_any_size(model: str, levels: tuple[str, ...], multiple: int) 
     padded = images.new_zeros(2, 3, -(-100 // multiple) * multiple, -(-75 // multiple) * multiple)
     padded[..., :100, :75] = images
     with torch.no_grad():
-        found, on_padded = backbone(images), backbone(padded)
+        actual, on_padded = backbone(images), backbone(padded)
     for name, level in backbone.out_spec.items():
         height, width = -(-100 // level.stride), -(-75 // level.stride)
-        assert found[name].shape == (2, level.channels, height, width)
-        torch.testing.assert_close(found[name], on_padded[name][..., :height, :width], rtol=1e-10, atol=1e-12)
+        assert actual[name].shape == (2, level.channels, height, width)
+        torch.testing.assert_close(actual[name], on_padded[name][..., :height, :width], rtol=1e-10, atol=1e-12)
 
 
 def test_channels_last_maps_are_turned() -> None:
@@ -229,10 +229,10 @@ def test_folded_norms_change_no_output(model: str, left: int | None, norm: Any) 
     with torch.no_grad():
         expected = backbone(make_images(100, 75))
         fold_norms(backbone)
-        found = backbone(make_images(100, 75))
+        actual = backbone(make_images(100, 75))
     norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d)]
     assert left is None or len(norms) == left
-    for name, level in found.items():
+    for name, level in actual.items():
         torch.testing.assert_close(level, expected[name], rtol=1e-9, atol=1e-9)
 
 
@@ -266,9 +266,9 @@ def test_a_norm_is_folded_into_a_convolution_with_bias() -> None:
     with torch.no_grad():
         expected = backbone(make_images(9, 7))
         backbone.fold_norms()
-        found = backbone(make_images(9, 7))
+        actual = backbone(make_images(9, 7))
     assert isinstance(backbone.body[1], nn.Identity)
-    for name, level in found.items():
+    for name, level in actual.items():
         torch.testing.assert_close(level, expected[name], rtol=0, atol=1e-12)
 
 

@@ -23,7 +23,7 @@ EachRefused = Callable[[], list[str]]
 
 @pytest.fixture
 def refuse(recipe_file: Path, data: Path, refused: Refused) -> EachRefused:
-    """What each command says of ``x.pt``, also in the place of a run's last checkpoint."""
+    """Messages of each command about ``x.pt``, also as a run's last checkpoint."""
     assert recipe_file.parent == data.parent == Path.cwd()
 
     def every() -> list[str]:

@@ -36,13 +36,13 @@ def test_one_kind(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_combinations(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [
+    combinations = [
         Combination("b", "one", "x", None),
         Combination("b", "one", "y", "head y: too few levels"),
         Combination("b", "two", "x", None),
         Combination("b", "two", "y", "head y: too few levels"),
     ]
-    monkeypatch.setattr("boxwright.compose.combinations.combinations", lambda: found)
+    monkeypatch.setattr("boxwright.compose.combinations.combinations", lambda: combinations)
     monkeypatch.setattr("boxwright.cli.list.list_parts", lambda _: ["x", "y"])
     assert run(["--combinations"]) == 0
     assert capsys.readouterr().out.splitlines() == [

@@ -109,7 +109,7 @@ def test_a_reader_that_has_seen_enough() -> None:
 
 
 HEAVY = ("torch", "numpy", "PIL", "rich", "boxwright.detector")
-"""What takes seconds to import, and is not needed to read a command line."""
+"""Modules that take seconds to import, and are not needed to read a command line."""
 
 
 @pytest.mark.parametrize(

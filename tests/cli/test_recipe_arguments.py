@@ -38,7 +38,7 @@ def test_image_size_is_short_for_the_inputs() -> None:
 
 
 def test_how_long_is_said_in_one_way() -> None:
-    """What is typed replaces what the recipe says in the other way; the tiny one has steps."""
+    """A length that is typed replaces the other kind in the recipe; the tiny one has steps."""
     assert parse("rtdetr_tiny").recipe.train.steps > 0
     budget = parse("rtdetr_tiny", "--train.budget", "10m").recipe.train
     assert (budget.steps, budget.budget) == (None, "10m")

@@ -237,9 +237,9 @@ def parse_grouped(values: dict[str, Any], **overrides: Any) -> dict[str, Any]:
 
 class TestGroups:
     def test_their_options_have_dotted_names(self) -> None:
-        found = dict(leaves(options_of(Grouped)))
-        assert list(found) == ["channels", "rpn.pre_nms_top_k", "rpn.post_nms_top_k", "rpn.inner.gamma", "lr"]
-        assert found["rpn.post_nms_top_k"].help == "proposals after it."
+        options = dict(leaves(options_of(Grouped)))
+        assert list(options) == ["channels", "rpn.pre_nms_top_k", "rpn.post_nms_top_k", "rpn.inner.gamma", "lr"]
+        assert options["rpn.post_nms_top_k"].help == "proposals after it."
 
     def test_defaults_are_those_of_the_owners_default_instance(self) -> None:
         assert dict(leaves(options_of(Grouped)))["rpn.post_nms_top_k"].default == 500

@@ -1,4 +1,4 @@
-"""Which parts fit together."""
+"""Parts that fit together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Picky(nn.Module):
     def __init__(self, in_spec: Spec, *_: Any) -> None:
         super().__init__()
         self.out_spec: Spec = {"c4": Level(8, 16)}
-        assert list(in_spec) == ["c4"], "necks are not given auxiliary levels"
+        assert list(in_spec) == ["c4"], "auxiliary levels pass necks by"
 
 
 class TwoLevels(nn.Module):
@@ -47,4 +47,4 @@ def test_a_part_that_cannot_be_built_fits_nothing(monkeypatch: pytest.MonkeyPatc
     parts = {"backbones": {"b": Missing}, "necks": {"n": Picky, "m": Picky}, "heads": {"h": TwoLevels}}
     monkeypatch.setattr(module, "list_parts", lambda folder: list(parts[folder]))
     monkeypatch.setattr(module, "find_part", lambda folder, name: parts[folder][name])
-    assert {found.problem for found in combinations()} == {"backbone b: not installed"}
+    assert {combination.problem for combination in combinations()} == {"backbone b: not installed"}

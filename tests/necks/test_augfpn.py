@@ -136,10 +136,10 @@ def test_exports_with_a_free_batch() -> None:
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(neck, (maps(800, 600),), dynamic_shapes=({name: {0: batch} for name in SPEC},))
     more = maps(800, 600, batch=3)
-    expected, found = neck(more), program.module()(more)
-    assert list(found) == list(expected)
+    expected, actual = neck(more), program.module()(more)
+    assert list(actual) == list(expected)
     for name, level in expected.items():
-        torch.testing.assert_close(found[name], level, rtol=0, atol=1e-5)
+        torch.testing.assert_close(actual[name], level, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("ratios", [(), (0.1, 0.0), (1.5,)])

@@ -30,9 +30,9 @@ def torchvisions(ours: FPN, blocks: ExtraFPNBlock | None = None) -> torchvision.
     return theirs
 
 
-def assert_equal(found: Features, expected: Features) -> None:
+def assert_equal(actual: Features, expected: Features) -> None:
     """Level by level; their names of extra levels are others."""
-    for ours, theirs in zip(found.values(), expected.values(), strict=True):
+    for ours, theirs in zip(actual.values(), expected.values(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
@@ -40,18 +40,18 @@ def assert_equal(found: Features, expected: Features) -> None:
 def test_equals_torchvisions(sizes: tuple[tuple[int, int], ...]) -> None:
     torch.manual_seed(0)
     ours, features = FPN(SPEC, out_channels=5), maps(sizes)
-    found = ours(features)
-    assert list(found) == ["c2", "c3", "c4"]
-    assert_equal(found, torchvisions(ours)(features))
+    actual = ours(features)
+    assert list(actual) == ["c2", "c3", "c4"]
+    assert_equal(actual, torchvisions(ours)(features))
 
 
 @pytest.mark.parametrize("sizes", [EVEN, ODD], ids=["even", "odd"])
 def test_with_max_pool_equals_torchvisions(sizes: tuple[tuple[int, int], ...]) -> None:
     torch.manual_seed(0)
     ours, features = FPN(SPEC, out_channels=5, extra_levels=1), maps(sizes)
-    found = ours(features)
-    assert list(found) == ["c2", "c3", "c4", "c5"]
-    assert_equal(found, torchvisions(ours, LastLevelMaxPool())(features))
+    actual = ours(features)
+    assert list(actual) == ["c2", "c3", "c4", "c5"]
+    assert_equal(actual, torchvisions(ours, LastLevelMaxPool())(features))
 
 
 @pytest.mark.parametrize("sizes", [EVEN, ODD], ids=["even", "odd"])
@@ -62,9 +62,9 @@ def test_with_convolutions_equals_torchvisions(extra: str, width: int, sizes: tu
     blocks = LastLevelP6P7(width, 5)
     blocks.p6.load_state_dict(ours.extra.convs["c5"].state_dict())
     blocks.p7.load_state_dict(ours.extra.convs["c6"].state_dict())
-    found = ours(features)
-    assert list(found) == ["c2", "c3", "c4", "c5", "c6"]
-    assert_equal(found, torchvisions(ours, blocks)(features))
+    actual = ours(features)
+    assert list(actual) == ["c2", "c3", "c4", "c5", "c6"]
+    assert_equal(actual, torchvisions(ours, blocks)(features))
 
 
 def test_specification() -> None:

@@ -98,8 +98,8 @@ def test_node_table(height: int, width: int) -> None:
     for levels in (list(neck(features).values()), table(neck, features)):
         # Squared, so that every cell has a gradient of its own.
         results.append((levels, torch.autograd.grad(sum((x**2).sum() for x in levels), inputs)))
-    (found, gradients), (expected, expected_gradients) = results
-    for ours, theirs in zip(found, expected, strict=True):
+    (actual, gradients), (expected, expected_gradients) = results
+    for ours, theirs in zip(actual, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
     for ours, theirs in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)

@@ -29,8 +29,8 @@ def maps(height: int, width: int, spec: Spec = SPEC, batch: int = 2) -> Features
     }
 
 
-def assert_equal(found: Features, *expected: Tensor) -> None:
-    for ours, written_out in zip(found.values(), expected, strict=True):
+def assert_equal(actual: Features, *expected: Tensor) -> None:
+    for ours, written_out in zip(actual.values(), expected, strict=True):
         torch.testing.assert_close(ours, written_out, rtol=0, atol=1e-6)
 
 

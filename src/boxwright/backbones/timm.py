@@ -141,7 +141,7 @@ class Timm(nn.Module):
                 batch_norm.momentum = momentum
 
     def _fit(self, model: str, coarsest: int) -> int:
-        """The multiple that sides of images are padded to, found on a device that has shapes only.
+        """Determine the multiple that sides of images are padded to, on a device that has shapes only.
 
         Also freezes what no level depends on, if the model has such parameters: they cannot be trained.
         """
@@ -242,7 +242,7 @@ def _check_options(output_stride: int, drop_path: float, norm: Norm, norm_moment
 
 
 def _offered_levels(body: Any) -> dict[str, _Offered]:
-    """Of maps of one stride the last."""
+    """List the levels of a model: of maps of one stride the last."""
     strides = [info["reduction"] for info in body.feature_info.info]
     return {f"c{round(math.log2(s))}": _Offered(index, s) for index, s in enumerate(strides) if s > 1}
 

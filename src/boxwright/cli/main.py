@@ -21,7 +21,8 @@ COMMANDS = {
     "crop": "cut the objects out of a data set, for a classifier",
     "list": "the backbones, necks, heads and recipes that there are",
 }
-"""What each ``boxwright/cli/<command>.py`` does; its ``run(argv) -> exit status`` is imported on demand."""
+"""The commands, and a summary of each; ``run(argv) -> exit status`` of ``boxwright/cli/<command>.py`` is imported on
+demand."""
 
 TRACEBACK_SWITCH = "BOXWRIGHT_TRACEBACK"
 
@@ -62,7 +63,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     if command not in COMMANDS:
         raise ValueError(unknown("command", command, COMMANDS, "commands"))
-    # A part in the user's own file, `--neck my_neck:MyNeck`, is found in the folder where they work. It comes
+    # A part in the user's own file, `--neck my_neck:MyNeck`, is looked for in the folder where they work. It comes
     # last in the path: nothing there may hide an installed module.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

@@ -1,6 +1,6 @@
 """Commands that take a recipe: ``boxwright train rtdetr_r18 --data DIR --neck bifpn --neck.repeats 3``.
 
-What begins with a section of a recipe (``--neck...``, ``--train...``) is taken aside first and changes the
+Arguments that begin with a section of a recipe (``--neck...``, ``--train...``) are set aside first and change the
 recipe; argparse sees the rest. Values are checked where those of a recipe file are, in ``compose``.
 """
 
@@ -43,7 +43,7 @@ LENGTHS = ("train.epochs", "train.steps", "train.budget")
 
 
 class RecipeCommand(NamedTuple):
-    """What was read: the command's own options, the resolved recipe, and notes on it for the user."""
+    """The arguments of a command: its own options, the resolved recipe, and notes on it for the user."""
 
     options: argparse.Namespace
     recipe: Recipe
@@ -92,7 +92,7 @@ def parse_recipe_command(
 
 
 def recipe_help(recipe: Recipe, sections: Sequence[str] = SECTION_NAMES) -> str:
-    """Every option of every part of a resolved recipe: help, type and default from its constructor."""
+    """Describe every option of every part of a resolved recipe: help, type and default from its constructor."""
     blocks = []
     for address, name, owner, values in _owners(recipe):
         if address in SECTION_NAMES and address not in sections:

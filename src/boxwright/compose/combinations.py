@@ -1,4 +1,4 @@
-"""Which parts fit together, found by building them."""
+"""Combinations of parts, tried by building them."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ class Combination(NamedTuple):
 
 
 def combinations(num_classes: int = 80) -> Iterator[Combination]:
-    """Every backbone with every neck and every head, each with its default options.
+    """Try every backbone with every neck and every head, each with its default options.
 
     They are built without storage, so that it takes seconds.
     """
     with torch.device("meta"):
         for backbone in list_parts("backbones"):
-            from_backbone = _built("backbones", backbone)
+            from_backbone = _build("backbones", backbone)
             for neck in list_parts("necks"):
                 from_neck = _next("necks", neck, from_backbone)
                 for head in list_parts("heads"):
-                    found = _next("heads", head, from_neck, num_classes)
-                    yield Combination(backbone, neck, head, found if isinstance(found, str) else None)
+                    built = _next("heads", head, from_neck, num_classes)
+                    yield Combination(backbone, neck, head, built if isinstance(built, str) else None)
 
 
 def _next(folder: Folder, name: str, before: list[Spec] | str, *wiring: Any) -> list[Spec] | str:
     if isinstance(before, str):
         return before
     in_spec = levels_for_head(before) if folder == "heads" else main_levels(before[-1])
-    found = _built(folder, name, in_spec, *wiring)
-    return found if isinstance(found, str) else [*before, *found]
+    built = _build(folder, name, in_spec, *wiring)
+    return built if isinstance(built, str) else [*before, *built]
 
 
-def _built(folder: Folder, name: str, *wiring: Any) -> list[Spec] | str:
-    """What the part hands on, nothing for a head; or why it cannot be built."""
+def _build(folder: Folder, name: str, *wiring: Any) -> list[Spec] | str:
+    """Build a part: list the levels that it puts out, none for a head; or say why it cannot be built."""
     try:
         part = find_part(folder, name)(*wiring)
     except ValueError as error:

@@ -79,7 +79,7 @@ def load(
 ) -> Detector:
     """Load a trained detector, in evaluation mode.
 
-    The moving average of the weights is taken where the checkpoint has one. No code from the file is run.
+    The moving average of the weights is loaded where the checkpoint has one. No code from the file is run.
 
     Args:
         path: a checkpoint, or the folder of a run: its ``best.pt``, or else its ``last.pt``.
@@ -128,13 +128,6 @@ def load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
         ValueError: names or shapes are others, in one line.
     """
     expected = detector.state_dict()
-    # Until the heads have their present names: then this goes.
-    weights = {
-        name
-        if name in expected
-        else name.replace(".input_projection.", ".widths.").replace("head.aux_boxes.", "head.raw."): x
-        for name, x in weights.items()
-    }
     problems = [f"{name} is missing" for name in expected if name not in weights]
     problems += [f"{name} is unknown" for name in weights if name not in expected]
     problems += [

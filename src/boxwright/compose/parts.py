@@ -21,19 +21,19 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def list_parts(folder: Folder) -> list[str]:
-    """Names of the parts in a folder, in alphabetical order. Imports none of them."""
+    """List the names of the parts in a folder, in alphabetical order. Imports none of them."""
     return sorted(path.stem for path in (_PACKAGE / folder).glob("*.py") if not path.stem.startswith("_"))
 
 
 def part_summary(folder: Folder, name: str) -> str:
-    """First line of the docstring of a part's module, read without importing it."""
+    """Read the first line of the docstring of a part's module, without importing it."""
     source = (_PACKAGE / folder / f"{name}.py").read_text(encoding="utf-8")
     docstring = ast.get_docstring(ast.parse(source)) or ""
     return docstring.partition("\n")[0]
 
 
 def find_part(folder: Folder, name: str, *, trusted: Collection[str] | None = None) -> type[Any]:
-    """The class that a name stands for.
+    """Find the class that a name stands for.
 
     Args:
         folder: which kind of part.
@@ -60,7 +60,7 @@ def find_part(folder: Folder, name: str, *, trusted: Collection[str] | None = No
 
 
 def import_attribute(target: str) -> Any:
-    """What ``package.module:name`` names."""
+    """Import the object that ``package.module:name`` names."""
     module_name, _, name = target.partition(":")
     return getattr(import_module(module_name), name)
 
@@ -86,7 +86,7 @@ def _outside_part(folder: Folder, name: str, trusted: Collection[str] | None) ->
             f"import {module_name} first, or name it as trusted"
         )
     try:
-        part = import_attribute(name)
+        part: type[Any] = import_attribute(name)
     except ModuleNotFoundError as error:
         raise ValueError(
             f"{folder[:-1]} '{name}': no module named '{error.name}'; install it or run where it is"
@@ -95,7 +95,7 @@ def _outside_part(folder: Folder, name: str, trusted: Collection[str] | None) ->
         raise ValueError(f"{folder[:-1]} '{name}': module {module_name} has no '{class_name}'") from error
     if not _is_part(part):
         raise ValueError(f"{folder[:-1]} '{name}' is not a torch.nn.Module class")
-    return part  # type: ignore[no-any-return]
+    return part
 
 
 def _is_part(candidate: object) -> bool:

@@ -55,5 +55,5 @@ class NonLocalBlock(nn.Module):
 
 
 def _tokens(x: Float[Tensor, "b c _h _w"]) -> Float[Tensor, "b 1 _t c"]:
-    """One head of vectors in one piece each, as fused kernels want them."""
+    """Make one head of vectors, each in one piece, as fast kernels need them."""
     return x.flatten(2).transpose(1, 2).contiguous()[:, None]  # b c h w -> b 1 (h w) c

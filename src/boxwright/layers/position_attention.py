@@ -23,11 +23,10 @@ class PositionAttention(nn.Module):
     R_width[column_j] (``absolute``). Without ``content`` the first product is left out, and there are no keys. With
     stride 2, y is averaged over 2 x 2 cells, at an odd edge over those that there are.
 
-    All of it runs in fused attention, which never holds the logits of all pairs. Absolute vectors are added to the
-    keys. Relative ones become columns: q_i . R_height[row - row_i] for each row, q_i . R_width[column - column_i] for
+    All of it runs in ``scaled_dot_product_attention``, which never holds the logits of all pairs. Absolute vectors are
+    added to the keys. Relative ones become columns: q_i . R_height[row - row_i] for each row, q_i . R_width[column - column_i] for
     each column, against keys that have a 1 at their own row and column. The product is the sum of both logits, without
-    any rounding of its own. ``count_as_published`` adds them up for all pairs
-    instead, as the figures of papers count it.
+    any rounding of its own. ``count_as_published`` adds them up for all pairs instead, as the figures of papers count it.
 
     Args:
         channels: of input and output.
@@ -80,7 +79,7 @@ class PositionAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h_out w_out"]:
         height, width = x.shape[-2:]
-        # Fused kernels want each vector in one piece.
+        # Fast kernels need each vector in one piece.
         tokens = self.project(x).flatten(2).transpose(1, 2).contiguous()  # b c h w -> b (h w) c
         vectors = tokens.unflatten(-1, (-1, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
         query, *keys, value = vectors.unbind()  # each b m t d
@@ -117,7 +116,7 @@ class PositionAttention(nn.Module):
             return logits.softmax(-1).to(value.dtype) @ value
         queries = [by_row, by_column] if key is None else [query, by_row, by_column]
         keys = [_own_position(height, width, value)] if key is None else [key, _own_position(height, width, value)]
-        # Fused kernels want queries, keys and values of one width, and some of them a multiple of 8.
+        # Fast kernels need queries, keys and values of one width, and some of them a multiple of 8.
         wide = _multiple_of_8(max(sum(part.shape[-1] for part in queries), self.head_dim))
         query, key, value = (_widened(parts, wide) for parts in (queries, keys, [value]))
         return F.scaled_dot_product_attention(query, key, value, scale=1.0)[..., : self.head_dim]
@@ -184,7 +183,7 @@ def resized_table(table: Float[Tensor, "n d"], length: int, *, relative: bool) -
 
     Args:
         table: a vector for each distance, or for each place.
-        length: entries that are wanted; for distances odd, as the table's own are.
+        length: entries to return; for distances odd, as the table's own are.
         relative: whether entries are distances.
     """
     if len(table) == length:

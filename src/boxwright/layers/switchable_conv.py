@@ -17,8 +17,8 @@ class SwitchableConv2d(nn.Module):
     out = y + post(mean(y)).
 
     w = scale * (weight - mean(weight)) / sqrt(var(weight) + 1e-5) + shift, per output channel: what is trained is the
-    direction of the weights, their size and mean are constants. Both are taken from the initial weights, and from those
-    of a checkpoint that has none: a plain convolution's weights give what that convolution gives.
+    direction of the weights, their size and mean are constants. Both are computed from the initial weights, and from
+    those of a checkpoint that has none: with a plain convolution's weights, the output is that of the convolution.
 
     Args:
         in_channels: of the input.

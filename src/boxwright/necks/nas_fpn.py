@@ -1,4 +1,4 @@
-"""The feature pyramid that an architecture search found."""
+"""The feature pyramid of an architecture search."""
 
 from __future__ import annotations
 
