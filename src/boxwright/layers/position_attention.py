@@ -24,9 +24,10 @@ class PositionAttention(nn.Module):
     stride 2, y is averaged over 2 x 2 cells, at an odd edge over those that there are.
 
     All of it runs in ``scaled_dot_product_attention``, which never holds the logits of all pairs. Absolute vectors are
-    added to the keys. Relative ones become columns: q_i . R_height[row - row_i] for each row, q_i . R_width[column - column_i] for
-    each column, against keys that have a 1 at their own row and column. The product is the sum of both logits, without
-    any rounding of its own. ``count_as_published`` adds them up for all pairs instead, as the figures of papers count it.
+    added to the keys. Relative ones become columns: q_i . R_height[row - row_i] for each row, q_i . R_width[column -
+    column_i] for each column, against keys that have a 1 at their own row and column. The product is the sum of both
+    logits, without any rounding of its own. ``count_as_published`` adds them up for all pairs instead, as the figures
+    of papers count it.
 
     Args:
         channels: of input and output.
