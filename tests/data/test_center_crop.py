@@ -97,7 +97,7 @@ def test_evaluation_and_plain_training_show_the_same(data: DetectionData) -> Non
         x1, y1, x2, y2 = map(int, small.window(record.height, record.width))
         part = np.ascontiguousarray(image[y1:y2, x1:x2])
         expected = resample(part, Window.whole(y2 - y1, x2 - x1), 64, 64)
-        samples = evaluated[i], trained[SampleKey(i, 0, 64)], weak[SampleKey(i, 0, 64, light=True)]
+        samples = evaluated[i], trained[SampleKey(i, 0, 64)], weak[SampleKey(i, 0, 64, is_strong=False)]
         for sample in samples:
             assert torch.equal(sample.image, expected)
             assert sample.boxes.tolist() == [[0, 0, 64, 64]]

@@ -203,7 +203,9 @@ def test_a_sample_depends_on_seed_epoch_and_image_only(data: DetectionData) -> N
     key = SampleKey(4, 1, 64)
     assert draw(3, key) == draw(3, key) == draw(3, key, cache_bytes=10**6)
     assert len({draw(3, key), draw(4, key), draw(3, key._replace(epoch=2))}) == 3
-    weak = TrainSet(data, augmentation=Augmentation(flip=0.0), input_format=FORMAT, seed=3)[key._replace(light=True)]
+    weak = TrainSet(data, augmentation=Augmentation(flip=0.0), input_format=FORMAT, seed=3)[
+        key._replace(is_strong=False)
+    ]
     plain = resample(data.records[4].read(), Window.whole(100, 100), 64, 64)
     assert torch.equal(weak.image, plain)
 

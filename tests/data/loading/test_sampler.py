@@ -39,14 +39,14 @@ def test_resuming_gives_the_tail_of_the_uninterrupted_run(
     seed: int, num_samples: int, batch_size: int, num_steps: int, data: st.DataObject
 ) -> None:
     start = data.draw(st.integers(0, num_steps))
-    light = data.draw(st.none() | st.integers(0, num_steps))
+    no_aug = data.draw(st.none() | st.integers(0, num_steps))
     group_of = data.draw(st.none() | st.lists(st.integers(0, 2), min_size=num_samples, max_size=num_samples))
     options: dict[str, Any] = {
         "seed": seed,
         "num_samples": num_samples,
         "batch_size": batch_size,
         "num_steps": num_steps,
-        "light_from_step": light,
+        "no_aug_from_step": no_aug,
         "groups": None if group_of is None else ImageGroups(tuple(group_of), batch_size),
     }
     whole = list(sampler(**options))
@@ -134,10 +134,10 @@ def test_image_sizes_are_one_per_step_and_evenly_drawn() -> None:
     assert sizes[192] / 900 == pytest.approx(1 / 3, abs=0.06)
 
 
-def test_the_last_stage_is_light() -> None:
-    batches = list(sampler(light_from_step=15))
-    assert [batch[0].light for batch in batches] == [False] * 15 + [True] * 5
-    assert not any(key.light for batch in sampler() for key in batch)
+def test_the_last_part_is_without_strong_augmentation() -> None:
+    batches = list(sampler(no_aug_from_step=15))
+    assert [batch[0].is_strong for batch in batches] == [True] * 15 + [False] * 5
+    assert all(key.is_strong for batch in sampler() for key in batch)
 
 
 def test_augmentation_depends_on_seed_epoch_and_image_only() -> None:
@@ -145,7 +145,7 @@ def test_augmentation_depends_on_seed_epoch_and_image_only() -> None:
         return augmentation_rng(seed, key).random()
 
     first = draw(1, SampleKey(5, 2, 256))
-    assert first == draw(1, SampleKey(5, 2, 192, light=True))
+    assert first == draw(1, SampleKey(5, 2, 192, is_strong=False))
     others = [draw(2, SampleKey(5, 2, 256)), draw(1, SampleKey(5, 3, 256)), draw(1, SampleKey(2, 5, 256))]
     assert len({first, *others}) == 4
     order_stream = np.random.default_rng([1, 0, 2]).random()

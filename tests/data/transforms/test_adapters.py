@@ -126,7 +126,7 @@ def test_boxes_without_area_are_dropped_without_sanitizing() -> None:
 
 def test_strong_transforms_are_left_out_in_the_last_part_of_training() -> None:
     dark = v2.Lambda(lambda x: x // 2 if isinstance(x, torch.Tensor) and x.dtype == torch.uint8 else x)
-    weak = SampleKey(0, 0, 64)._replace(**{SampleKey._fields[-1]: SampleKey(0, 0, 64)[-1] is False})
+    weak = SampleKey(0, 0, 64, is_strong=False)
     plain = train_set()[weak]
     assert not torch.equal(train_set(dark)[SampleKey(0, 0, 64)].image, plain.image)
     assert torch.equal(train_set(dark)[weak].image, plain.image)

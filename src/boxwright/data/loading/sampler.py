@@ -28,13 +28,13 @@ class SampleKey(NamedTuple):
         record: index of the image in ``DetectionData.records``.
         epoch: pass over the data set in which it is seen.
         image_size: side of a square network input, or its shortest side, in pixels.
-        light: augmented by mirroring only.
+        is_strong: with strong augmentation; False in the last part of training, which mirrors only.
     """
 
     record: int
     epoch: int
     image_size: int
-    light: bool = False
+    is_strong: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +63,9 @@ class BatchSampler(Sampler[list[SampleKey]]):
         image_sizes: sides of the network input, or shortest sides, that steps choose from, with equal probability; a
             size that is named twice is chosen twice as often.
         start_step: steps that were done before.
-        light_from_step: first step of the last stage, which flips only; None where there is no such stage.
-        light_size: image size in the last stage; drawn as before where None.
+        no_aug_from_step: first step of the last part of training, without strong augmentation; None where there is no
+            such part.
+        no_aug_size: image size in the last part; drawn as before where None.
         rank: index of this process, from 0.
         world_size: number of processes.
         groups: of images that go through the network together; in random order where None.
@@ -82,8 +83,8 @@ class BatchSampler(Sampler[list[SampleKey]]):
         num_steps: int,
         image_sizes: Sequence[int],
         start_step: int = 0,
-        light_from_step: int | None = None,
-        light_size: int | None = None,
+        no_aug_from_step: int | None = None,
+        no_aug_size: int | None = None,
         rank: int = 0,
         world_size: int = 1,
         groups: ImageGroups | None = None,
@@ -107,8 +108,8 @@ class BatchSampler(Sampler[list[SampleKey]]):
         self.num_steps = num_steps
         self.image_sizes = tuple(image_sizes)
         self.start_step = start_step
-        self.light_from_step = light_from_step
-        self.light_size = light_size
+        self.no_aug_from_step = no_aug_from_step
+        self.no_aug_size = no_aug_size
         self.rank = rank
         self.world_size = world_size
         self.groups = groups
@@ -127,18 +128,18 @@ class BatchSampler(Sampler[list[SampleKey]]):
         size = self.batch_size // self.world_size
         first = step * self.batch_size + self.rank * size
         image_size = self.image_size(step)
-        light = self._is_light(step)
+        is_strong = not self._is_no_aug(step)
         keys = []
         for position in range(first, first + size):
             epoch, index = divmod(position, self.num_samples)
             record = int(self._order(epoch)[index])
-            keys.append(SampleKey(record, epoch, image_size, light))
+            keys.append(SampleKey(record, epoch, image_size, is_strong))
         return keys
 
     def image_size(self, step: int) -> int:
         """Draw the side of the network input, or its shortest, of one step, in pixels; the same in all processes."""
-        if self.light_size is not None and self._is_light(step):
-            return self.light_size
+        if self.no_aug_size is not None and self._is_no_aug(step):
+            return self.no_aug_size
         if len(self.image_sizes) == 1:
             return self.image_sizes[0]
         rng = np.random.default_rng([self.seed, _IMAGE_SIZE, step])
@@ -149,8 +150,8 @@ class BatchSampler(Sampler[list[SampleKey]]):
             return epoch_order(self.seed, epoch, self.num_samples)
         return grouped_epoch_order(self.seed, epoch, self.groups)
 
-    def _is_light(self, step: int) -> bool:
-        return self.light_from_step is not None and step >= self.light_from_step
+    def _is_no_aug(self, step: int) -> bool:
+        return self.no_aug_from_step is not None and step >= self.no_aug_from_step
 
 
 @lru_cache(maxsize=4)

@@ -122,7 +122,7 @@ class TrainSet(Dataset[Sample]):
         context = TransformContext(
             rng=rng,
             resize_rule=self.input_format.resize_rule(key.image_size),
-            is_strong=not key.light,
+            is_strong=key.is_strong,
             draw_sample=lambda: self._read(int(rng.integers(len(self.data.records)))),
         )
         sample = self._read(key.record)

@@ -74,14 +74,14 @@ def draw_color_map(
         value = rng.uniform(*low_high)
         return value if rng.random() < probability else None
 
-    light, spread, chroma, turns = drawn(BRIGHTNESS), drawn(CONTRAST), drawn(SATURATION), drawn(HUE)
+    bright, spread, chroma, turns = drawn(BRIGHTNESS), drawn(CONTRAST), drawn(SATURATION), drawn(HUE)
     spread_first = rng.random() < 0.5
 
     def spread_after(color_map: ColorMap) -> ColorMap:
         gray = float(LUMA @ (color_map @ np.append(mean, 1.0))[:3])
         return color_map if spread is None else contrast(spread, gray) @ color_map
 
-    color_map = np.eye(4) if light is None else brightness(light)
+    color_map = np.eye(4) if bright is None else brightness(bright)
     if spread_first:
         color_map = spread_after(color_map)
     if chroma is not None:
