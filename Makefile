@@ -61,7 +61,7 @@ check: install-dev  ## style, import layers, types and tests
 	$(BIN)/mypy
 	$(MAKE) --no-print-directory test
 
-tables: install-dev  ## write the tables of parts in README.md and docs/combinations.md
+tables: install-dev  ## write the tables that pages take from the code
 	$(BIN)/python docs/tables.py
 
 format: install-dev  ## format the code

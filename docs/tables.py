@@ -1,9 +1,9 @@
-"""Write the tables of parts in README.md and docs/combinations.md: ``make tables``, or ``python docs/tables.py``.
+"""Write the tables that pages take from the code: ``make tables``, or ``python docs/tables.py``.
 
 A table stands between two comments, ``<!-- NAME: ... -->`` and ``<!-- end of NAME -->``, and is replaced whole. Its
 rows come from the folders ``backbones``, ``necks`` and ``heads``: the name of a file, the first line of its docstring,
 and the paper that the ``Source`` of its class begins with. No page has to be changed for a new part; the next
-``make tables`` adds its row.
+``make tables`` adds its row. The renamed options in CHANGELOG.md come from ``legacy.py``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from boxwright import legacy
 from boxwright.cli.list import combination_table
 from boxwright.compose.parts import FOLDERS, Folder, list_parts, part_summary
 
@@ -51,9 +52,23 @@ def combinations() -> str:
     return "\n".join(["```text", *combination_table(), "```"])
 
 
+def renames() -> str:
+    """A row for each option that had another name in an earlier version, with the parts that have it."""
+    parts: dict[tuple[str, str], list[str]] = {}
+    for slot, names_of_parts in legacy.PARTS.items():
+        for part, names in names_of_parts.items():
+            for old, new in names.items():
+                parts.setdefault((f"{slot}.{old}", f"{slot}.{new}"), []).append(f"`{part}`")
+    for section, names in legacy.SECTIONS.items():
+        parts |= {(f"{section}.{old}", f"{section}.{new}"): [] for old, new in names.items()}
+    rows = [f"| `{old}` | `{new}` | {', '.join(sorted(owners))} |" for (old, new), owners in sorted(parts.items())]
+    return "\n".join(["| before | now | of |", "|---|---|---|", *rows])
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "parts": ("README.md", parts_table),
     "combinations": ("docs/combinations.md", combinations),
+    "renames": ("CHANGELOG.md", renames),
 }
 """Name of each table, the page that has it, and the function that makes it."""
 

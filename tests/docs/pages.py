@@ -15,6 +15,7 @@ A fenced block is run in the order of the page, in a folder of its own:
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import os
 import re
@@ -23,6 +24,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
@@ -231,6 +233,17 @@ def _resolve(block: Block, position: str) -> None:
 
     Path("page.yaml").write_text(block.text, encoding="utf-8")
     assert resolve("page.yaml").notes == (), position
+
+
+def load_generator() -> ModuleType:
+    """The module ``docs/tables.py``."""
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tables"] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pages import ADDING, ELSEWHERE, ROOT, answer_of, blocks, commands, play, sm
 from boxwright.cli.main import COMMANDS, main
 from boxwright.cli.recipe_arguments import BACKBONE_WEIGHTS
 from boxwright.compose.detectors import build_resolved
-from boxwright.compose.options import options_of
+from boxwright.compose.options import leaves, options_of
 from boxwright.compose.parts import Folder, find_part, list_parts
 from boxwright.compose.recipe import SECTIONS
 from boxwright.compose.recipe_text import SLOTS
@@ -90,7 +90,7 @@ def test_the_table_of_recipes_has_every_recipe_with_its_size() -> None:
         recipe = resolve(name).recipe
         with torch.device("meta"):  # shapes without numbers: no detector is too large
             detector = build_resolved(recipe, categories=[Category(i, str(i)) for i in range(80)])
-        side = recipe["input"]["image_size"]
+        side = recipe.input.image_size
         counted = sum(parameter.numel() for parameter in detector.parameters())
         assert (params, size) == (f"{counted:,}", f"{side} × {side}"), name
 
@@ -104,7 +104,7 @@ def test_the_table_of_recipes_has_every_cost(name: str) -> None:
 
 
 def example_options() -> set[str]:
-    """List the options of the parts that the pages on adding parts add."""
+    """List the options, and their groups, of the parts that the pages on adding parts add."""
     code = [block.text for page in ADDING for block in blocks(page) if block.language == "python"]
     constructors = [
         node for text in code for node in ast.walk(ast.parse(text)) if getattr(node, "name", "") == "__init__"
@@ -113,22 +113,24 @@ def example_options() -> set[str]:
 
 
 def slot_options(folder: Folder) -> set[str]:
-    return {option for name in list_parts(folder) for option in options_of(find_part(folder, name))}
+    """List the options of all parts of a folder by dotted name."""
+    return {option for name in list_parts(folder) for option, _ in leaves(options_of(find_part(folder, name)))}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
 def test_options_that_are_named_exist(page: Path) -> None:
     known = {slot: slot_options(folder) for slot, folder in SLOTS.items()}
-    known |= {section: set(options_of(target)) for section, target in SECTIONS.items()}
-    known = {section: options | example_options() for section, options in known.items()}
+    known |= {section: {option for option, _ in leaves(options_of(target))} for section, target in SECTIONS.items()}
     known["backbone"].add(BACKBONE_WEIGHTS.partition(".")[2])
     all_blocks = blocks(page)
     text = page.read_text()
     for index, block in enumerate(all_blocks):
         if "boxwright: error:" in (answer_of(index, all_blocks) or ""):
             text = text.replace(block.text, "")
-    for section, option in re.findall(r"--([a-z]+)(?:\.\d+)?\.([a-z][a-z_-]*)", text):
-        assert option.replace("-", "_") in known[section], f"{page.name}: --{section}.{option}"
+    for section, dashed in re.findall(r"--([a-z]+)(?:\.\d+)?\.([a-z][a-z_.-]*[a-z])", text):
+        option = dashed.replace("-", "_")
+        added = option.partition(".")[0] in example_options()
+        assert option in known[section] or added, f"{page.name}: --{section}.{option}"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

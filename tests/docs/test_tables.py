@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 import warnings
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from pages import ROOT
+from pages import load_generator
 
 from boxwright.cli.list import combination_table
 from boxwright.compose.parts import FOLDERS, list_parts
-
-
-def load_generator() -> ModuleType:
-    """The module ``docs/tables.py``."""
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["tables"] = module
-    spec.loader.exec_module(module)
-    return module
-
 
 tables = load_generator()
 
