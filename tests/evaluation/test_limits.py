@@ -14,6 +14,7 @@ import torch
 from boxwright.data.masks import decode_image_masks
 from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData, Record
+from boxwright.dense.options import DenseDetectionOptions
 from boxwright.detections import Detections
 from boxwright.evaluation.coco_metrics import evaluate_detections
 from boxwright.evaluation.limits import Beyond, class_totals, coco_limit, head_limits, objects_per_class
@@ -24,6 +25,8 @@ from boxwright.heads.fcos import FCOS
 from boxwright.heads.mask_rcnn import MaskRCNN
 from boxwright.heads.retinanet import RetinaNet
 from boxwright.ops.masks import encode_mask
+from boxwright.regions.options import DetectionOptions, RPNOptions
+from boxwright.regions.two_stage import TwoStageHead
 from boxwright.structures import Category, Level, ObjectLimit
 
 NUCLEI = Path(__file__).parents[3] / "shared" / "data" / "nuclei"
@@ -81,35 +84,54 @@ def test_every_option_of_a_head_that_hides_objects_has_its_line() -> None:
     assert head_limits(data, object()) == {}
 
 
+def make_two_stage(head: type[TwoStageHead], pre_nms_top_k: int, post_nms_top_k: int) -> TwoStageHead:
+    rpn = RPNOptions(pre_nms_top_k=(1000, pre_nms_top_k), post_nms_top_k=(1000, post_nms_top_k))
+    options: dict[str, Any] = {"rpn": rpn, "detection": DetectionOptions(max_detections=1000)}
+    return head({"c4": Level(4, 16)}, 2, **options)
+
+
 @pytest.mark.parametrize("head", [FasterRCNN, MaskRCNN, CascadeRCNN])
-def test_a_two_stage_head_finds_no_more_than_it_proposes(head: type[FasterRCNN]) -> None:
-    spec = {"c4": Level(4, 16)}
-    options: dict[str, Any] = {"hidden_dim": 4, "max_detections": 1000, "post_nms_top_k": (1000, 500)}
-    options["pre_nms_top_k"] = (100, 2000)
-    assert head_limits(make_data((600, 0), (400, 100)), head(spec, 2, **options)) == {
-        "post_nms_top_k": "val.json: 1 of 2 images have more than 500 objects: 100 of 1,100 objects cannot be found "
-        "(the second number of head.post_nms_top_k is 500; the most in an image are 600)"
+def test_a_two_stage_head_finds_no_more_than_it_proposes(head: type[TwoStageHead]) -> None:
+    limited = make_two_stage(head, 2000, 500)
+    assert head_limits(make_data((600, 0), (400, 100)), limited) == {
+        "rpn.post_nms_top_k": "val.json: 1 of 2 images have more than 500 objects: 100 of 1,100 objects cannot be "
+        "found (head.rpn.post_nms_top_k is 500 in prediction; the most in an image are 600)"
     }
-    assert head_limits(make_data((500, 0)), head(spec, 2, **options)) == {}
+    assert head_limits(make_data((500, 0)), limited) == {}
 
 
 @pytest.mark.parametrize("head", [FasterRCNN, MaskRCNN, CascadeRCNN])
-def test_a_two_stage_head_finds_no_more_of_a_level_than_it_looks_at(head: type[FasterRCNN]) -> None:
-    options: dict[str, Any] = {"hidden_dim": 4, "max_detections": 1000, "pre_nms_top_k": (1000, 100)}
-    assert head_limits(make_data((600, 0), (100, 0)), head({"c4": Level(4, 16)}, 2, **options)) == {
-        "pre_nms_top_k": "val.json: 1 of 2 images have more than 100 objects: 500 of 700 objects cannot be found "
+def test_a_two_stage_head_finds_no_more_of_a_level_than_it_looks_at(head: type[TwoStageHead]) -> None:
+    assert head_limits(make_data((600, 0), (100, 0)), make_two_stage(head, 100, 1000)) == {
+        "rpn.pre_nms_top_k": "val.json: 1 of 2 images have more than 100 objects: 500 of 700 objects cannot be found "
         "where those of an image share a level, as objects of one size do "
-        "(the second number of head.pre_nms_top_k is 100; the most in an image are 600)"
+        "(head.rpn.pre_nms_top_k is 100 in prediction; the most in an image are 600)"
     }
 
 
 @pytest.mark.parametrize("head", [RetinaNet, FCOS, EfficientDet])
 def test_a_dense_head_finds_no_more_than_it_looks_at(head: type[RetinaNet]) -> None:
-    found = head({"c4": Level(4, 16)}, 2, pre_nms_top_k=5, max_detections=9)
-    lines = head_limits(make_data((7, 0), (2, 1)), found)
-    assert list(lines) == ["pre_nms_top_k"]
-    assert "2 of 10 objects cannot be found where those of an image share a level, as" in lines["pre_nms_top_k"]
-    assert "(head.pre_nms_top_k is 5; the most in an image are 7)" in lines["pre_nms_top_k"]
+    limited = head({"c4": Level(4, 16)}, 2, detection=DenseDetectionOptions(pre_nms_top_k=5, max_detections=9))
+    lines = head_limits(make_data((7, 0), (2, 1)), limited)
+    assert list(lines) == ["detection.pre_nms_top_k"]
+    line = lines["detection.pre_nms_top_k"]
+    assert "2 of 10 objects cannot be found" in line
+    assert ("where those of an image share a level, as" in line) == limited.limit_per_level
+    assert "(head.detection.pre_nms_top_k is 5 in prediction; the most in an image are 7)" in line
+
+
+@pytest.mark.parametrize("head", [FasterRCNN, MaskRCNN, CascadeRCNN])
+def test_limits_of_a_two_stage_head_can_be_raised(head: type[TwoStageHead]) -> None:
+    limited = make_two_stage(head, 100, 100)
+    limited.raise_limits(600)
+    assert head_limits(make_data((600, 0)), limited) == {}
+
+
+@pytest.mark.parametrize("head", [RetinaNet, FCOS, EfficientDet])
+def test_limits_of_a_dense_head_can_be_raised(head: type[RetinaNet]) -> None:
+    limited = head({"c4": Level(4, 16)}, 2)
+    limited.raise_limits(2000)
+    assert head_limits(make_data((2000, 0)), limited) == {}
 
 
 def test_images_are_counted_one_by_one() -> None:
