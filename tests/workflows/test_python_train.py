@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import v2
 
 import boxwright
 from boxwright.cli.main import main
 from boxwright.data.images import read_image
+from boxwright.data.transforms.transform import TrainingSample, TransformContext
 from boxwright.training.callbacks import Callback, CheckpointEvent, EvaluationEvent, StepEvent
 from boxwright.training.log import read_log
 from boxwright.workflows.observer import Observer
@@ -131,6 +133,35 @@ def test_early_stopping(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> Non
         tiny_recipe, drawn, out=tmp_path / "run", callbacks=[boxwright.EarlyStopping(patience=2)], **options
     )
     assert result.steps == 3
+
+
+def test_transforms_of_ones_own(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
+    """Before and after our own; those of torchvision are taken as they are."""
+    images: list[tuple[int, ...]] = []
+    inputs: list[tuple[int, ...]] = []
+
+    def see_image(sample: TrainingSample, _: TransformContext) -> TrainingSample:
+        images.append(sample.image.shape)
+        return sample
+
+    def see_input(sample: TrainingSample, _: TransformContext) -> TrainingSample:
+        inputs.append(sample.image.shape)
+        return sample
+
+    options: dict[str, Any] = {"train.steps": 1, "train.batches.multi_scale": 0.0}
+    boxwright.train(
+        tiny_recipe,
+        drawn,
+        out=tmp_path / "run",
+        transforms=[v2.RandomVerticalFlip(1.0), see_image],
+        input_transforms=[see_input],
+        **options,
+    )
+    assert len(images) == len(inputs) == 4
+    assert all(max(shape) == 80 for shape in images)
+    assert set(inputs) == {(64, 64, 3)}
+    with pytest.raises(ValueError, match="is no transform: give a function of a sample and a context"):
+        boxwright.train(tiny_recipe, drawn, out=tmp_path / "none", transforms=["flip"])
 
 
 def test_notes_are_warnings(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:

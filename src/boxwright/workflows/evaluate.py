@@ -59,7 +59,8 @@ def evaluate(
     detector = model if isinstance(model, Detector) else load(model, trusted=trusted)
     if max_detections is not None:
         if detector.task != "detection":
-            raise ValueError(f"max_detections is for detectors, and this model is for {detector.task}")
+            name = "this one" if isinstance(model, Detector) else model
+            raise ValueError(f"--max-detections is for detectors, and {name} is for {detector.task}")
         detector = _raise_limits(detector, max_detections)
     if not isinstance(model, Detector):
         detector.to(choose_device(device))

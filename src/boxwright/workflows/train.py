@@ -18,7 +18,7 @@ from boxwright.compose.recipes import resolve
 from boxwright.contracts import FrozenStatistics
 from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData, max_objects
-from boxwright.data.transforms.transform import Transform
+from boxwright.data.transforms.adapters import as_transform
 from boxwright.detector import Detector
 from boxwright.evaluation.limits import coco_limit, head_limits
 from boxwright.files import check_folder
@@ -79,8 +79,8 @@ def train(
     resume: bool = False,
     backbone_weights: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
-    transforms: Sequence[Transform] = (),
-    input_transforms: Sequence[Transform] = (),
+    transforms: Sequence[Any] = (),
+    input_transforms: Sequence[Any] = (),
     observer: Observer | None = None,
     began: float | None = None,
     **overrides: Any,
@@ -96,8 +96,9 @@ def train(
         resume: go on from the run's last checkpoint, as the run began.
         backbone_weights: checkpoint or run whose backbone to begin with.
         callbacks: hear of steps, evaluations and checkpoints, and may end training, as ``EarlyStopping`` does.
-        transforms: own random changes of whole training images, before the recipe's augmentation.
-        input_transforms: own random changes of network inputs, after it.
+        transforms: own random changes of whole training images, before the recipe's augmentation: transforms of
+            torchvision v2, compositions of albumentations, or functions, see ``as_transform``.
+        input_transforms: own random changes of network inputs, after it, likewise.
         observer: hears notes and progress; notes become warnings where None.
         began: ``time.monotonic()`` when a budget of time began to run; now where None.
         overrides: changes of the recipe, as for ``boxwright.build``: ``image_size=320``, ``**{"train.steps": 100}``.
@@ -120,8 +121,8 @@ def train(
     run = _prepare_run(resolved, data, folder, categories, backbone_weights, observer)
     run = replace(
         run,
-        image_transforms=tuple(transforms),
-        input_transforms=tuple(input_transforms),
+        image_transforms=tuple(map(as_transform, transforms)),
+        input_transforms=tuple(map(as_transform, input_transforms)),
         callbacks=tuple(callbacks),
         began=began,
     )
