@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def detector(make_detector: MakeDetector) -> Detector:
     return make_detector()
 
 
-def test_predicts_in_evaluation_mode_and_gives_training_back(detector: Detector) -> None:
+def test_predicts_in_evaluation_mode_and_restores_training(detector: Detector) -> None:
     detector.train()
     statistics = {name: buffer.clone() for name, buffer in detector.named_buffers()}
     modes: list[bool] = []
@@ -51,7 +52,7 @@ def test_predicts_in_evaluation_mode_and_gives_training_back(detector: Detector)
     assert_same(in_training, in_evaluation, tolerance=0)
 
 
-def test_mode_is_given_back_after_an_error_too(detector: Detector) -> None:
+def test_the_mode_is_restored_after_an_error_too(detector: Detector) -> None:
     detector.train()
     with pytest.raises(FileNotFoundError):
         detector.predict("no/such/image.jpg")
@@ -64,7 +65,7 @@ def test_an_image_alone_is_predicted_as_among_others(detector: Detector, input_f
     assert_alone_as_among_others(detector)
 
 
-def test_only_equal_canvases_share_a_batch(detector: Detector) -> None:
+def test_only_equal_input_sizes_share_a_batch(detector: Detector) -> None:
     detector.input_format = KEPT
     batches: list[tuple[int, ...]] = []
     masks: list[object] = []
@@ -113,14 +114,14 @@ def test_the_head_does_not_see_what_is_in_the_padding(detector: Detector) -> Non
 
 def test_boxes_lie_inside_the_original_image(detector: Detector) -> None:
     for height, width in ((60, 80), (301, 17), (1, 1)):
-        found = detector.predict(make_image(height, width))
-        assert isinstance(found, Detections)
-        assert len(found.boxes) == 12 * 4
-        assert found.boxes.min() >= 0
-        assert found.boxes[:, 0::2].max() <= width
-        assert found.boxes[:, 1::2].max() <= height
-        assert (found.boxes[:, 2:] >= found.boxes[:, :2]).all()
-        assert found.boxes[:, 0::2].max() > 0.3 * width
+        detections = detector.predict(make_image(height, width))
+        assert isinstance(detections, Detections)
+        assert len(detections.boxes) == 12 * 4
+        assert detections.boxes.min() >= 0
+        assert detections.boxes[:, 0::2].max() <= width
+        assert detections.boxes[:, 1::2].max() <= height
+        assert (detections.boxes[:, 2:] >= detections.boxes[:, :2]).all()
+        assert detections.boxes[:, 0::2].max() > 0.3 * width
 
 
 def test_boxes_scale_with_the_original_image(detector: Detector) -> None:
@@ -140,13 +141,13 @@ def test_every_form_of_an_image_is_the_same_image(detector: Detector, tmp_path: 
     expected = detector.predict(image)
     assert isinstance(expected, Detections)
     for form in (tmp_path / "one.png", str(tmp_path / "one.png"), array, tensor, tensor / 255, array / 255.0):
-        found = detector.predict(form)
-        assert isinstance(found, Detections)
-        assert_same(found, expected, tolerance=1e-6)
+        detections = detector.predict(form)
+        assert isinstance(detections, Detections)
+        assert_same(detections, expected, tolerance=1e-6)
     stacked = detector.predict(torch.stack((tensor, tensor)))
     assert isinstance(stacked, list)
-    for found in (*stacked, *(detector.predict(iter([image, array])))):
-        assert_same(found, expected, tolerance=1e-5)
+    for detections in (*stacked, *(detector.predict(iter([image, array])))):
+        assert_same(detections, expected, tolerance=1e-5)
 
 
 def test_no_images(detector: Detector) -> None:
@@ -165,9 +166,9 @@ def test_threshold_leaves_out_lower_scores(detector: Detector) -> None:
 
 
 @pytest.mark.parametrize("options", [{"threshold": -0.1}, {"threshold": 1.5}, {"batch_size": 0}])
-def test_options_out_of_range(detector: Detector, options: dict[str, float]) -> None:
+def test_options_out_of_range(detector: Detector, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"threshold is in \[0, 1\] and batch_size at least 1"):
-        detector.predict(make_image(8, 8), **options)  # type: ignore[arg-type]
+        detector.predict(make_image(8, 8), **options)
 
 
 def test_a_model_that_has_diverged_says_so(detector: Detector) -> None:
@@ -179,35 +180,35 @@ def test_a_model_that_has_diverged_says_so(detector: Detector) -> None:
 
 
 def test_predicting_leaves_no_graph(detector: Detector) -> None:
-    found = detector.predict(make_image(8, 8))
-    assert isinstance(found, Detections)
-    assert not found.boxes.requires_grad
+    detections = detector.predict(make_image(8, 8))
+    assert isinstance(detections, Detections)
+    assert not detections.boxes.requires_grad
     assert all(parameter.grad is None for parameter in detector.parameters())
 
 
-def test_fused_predicts_the_same_and_leaves_the_original_alone(detector: Detector) -> None:
+def test_a_folded_detector_predicts_the_same_and_leaves_the_original_alone(detector: Detector) -> None:
     detector.eval()
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
-    fused = detector.fold()
+    folded = detector.fold()
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for ours, expected in zip(fused(images).prediction(), detector(images).prediction(), strict=True):
+        for ours, expected in zip(folded(images).prediction(), detector(images).prediction(), strict=True):
             assert (ours - expected).abs().max() < 1e-4
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
-    assert not any(parameter.requires_grad for parameter in fused.parameters())
-    assert not fused.training
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    assert not folded.training
     for name, tensor in detector.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
     assert all(parameter.requires_grad for parameter in detector.parameters())
 
 
-def test_fusing_works_from_training_mode_too(detector: Detector) -> None:
+def test_folding_works_from_training_mode_too(detector: Detector) -> None:
     detector.train()
-    fused = detector.fold()
+    folded = detector.fold()
     assert detector.training
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        difference = fused(images).prediction()[0] - detector.eval()(images).prediction()[0]
+        difference = folded(images).prediction()[0] - detector.eval()(images).prediction()[0]
     assert difference.abs().max() < 1e-4
 
 
@@ -266,8 +267,8 @@ def test_auxiliary_levels_pass_the_necks_by() -> None:
     first = Adds(main_levels(backbone.out_spec))
     necks = [first, Adds(main_levels(first.out_spec))]
     detector = Detector(backbone, necks, Shows(), categories=[], input_format=SQUARE)
-    found = detector(torch.full((1, 3, 2, 2), 2.0))
-    assert {name: x.unique().tolist() for name, x in found.items()} == {"aside": [6.0], "more": [30.0], "c3": [4.0]}
+    shown = detector(torch.full((1, 3, 2, 2), 2.0))
+    assert {name: x.unique().tolist() for name, x in shown.items()} == {"aside": [6.0], "more": [30.0], "c3": [4.0]}
 
 
 def test_parameter_groups_tell_norms_biases_and_the_backbone_apart(detector: Detector) -> None:

@@ -1,4 +1,4 @@
-"""Commands that must fail: an empty place to be in, a data set to break, and what is left afterwards."""
+"""Commands that must fail: an empty folder to be in, a data set to break, and what is left afterwards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def data(here: Path, drawn: Path) -> Path:
 def refused(here: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
     """Runs a command that must fail, and returns its one line.
 
-    Status 2, nothing on stdout, no traceback, and not a byte changed; what the command said of data and progress may
+    Status 2, nothing on stdout, no traceback, and not a byte changed; lines of the command on data and progress may
     stand before the line.
     """
 

@@ -34,7 +34,7 @@ def annotation(**values: Any) -> Break:
 
 
 def make_image(content: bytes | None) -> Break:
-    """Replaces an image by something else, or removes it; a function of its bytes where ``content`` is None."""
+    """Replaces an image by these bytes, or removes it where they are None."""
 
     def change(data: Path) -> None:
         path = data / "images" / "train_00004.jpg"
@@ -43,13 +43,13 @@ def make_image(content: bytes | None) -> Break:
     return change
 
 
-def cut(share: float) -> Break:
+def cut(fraction: float) -> Break:
     """Leaves the first part of an image only."""
 
     def change(data: Path) -> None:
         path = data / "images" / "train_00004.jpg"
         whole = path.read_bytes()
-        path.write_bytes(whole[: int(len(whole) * share)])
+        path.write_bytes(whole[: int(len(whole) * fraction)])
 
     return change
 
@@ -153,7 +153,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "train tiny.yaml --data data --train.budget 0.1s",
         "train.budget is too small: ",
     ),
-    "a folder in the place of a file": (
+    "a folder instead of a file": (
         "train tiny.yaml --data data --out tiny.yaml",
         "tiny.yaml is a file; ",
     ),
@@ -281,11 +281,11 @@ def test_a_broken_image_among_good_ones(trained: Path, data: Path, here: Path, c
     (here / "mixed").mkdir()
     for number in (3, 4, 5):
         shutil.move(data / "images" / f"train_{number:05}.jpg", here / "mixed")
-    assert main(["predict", str(trained), "mixed", "--json", "found.json", "--threshold", "0"]) == 2
+    assert main(["predict", str(trained), "mixed", "--json", "detections.json", "--threshold", "0"]) == 2
     captured = capsys.readouterr()
-    assert captured.out.startswith("240 objects in 2 images, drawn in predictions, as JSON in found.json")
+    assert captured.out.startswith("240 objects in 2 images, drawn in predictions, as JSON in detections.json")
     assert captured.err.startswith("boxwright: error: 1 of 3 images could not be read: mixed/train_00004.jpg cannot ")
-    assert {row["file_name"] for row in json.loads(Path("found.json").read_text())} == {
+    assert {row["file_name"] for row in json.loads(Path("detections.json").read_text())} == {
         "train_00003.jpg",
         "train_00005.jpg",
     }

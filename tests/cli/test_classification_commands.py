@@ -84,10 +84,10 @@ def test_draw_and_crop_say_what_they_wrote(tmp_path: Path, capsys: Capture) -> N
     assert "objects below 20 pixels left out" in "".join(lines)
     assert "is not empty and is not overwritten" in error_of(capsys, "crop", "--data", drawn, "--out", crops)
     for option, value in (("--min-size", 0), ("--margin", "inf"), ("--margin", -1)):
-        said = error_of(capsys, "crop", "--data", drawn, "--out", tmp_path / "x", option, value)
-        assert said.startswith("margin is from 0 to 10 and min_size at least 1 pixel")
-    said = error_of(capsys, "crop", "--data", crops, "--out", tmp_path / "x")
-    assert said.startswith(f"{crops}: no annotation file of any split; what is cut is a data set in COCO format")
+        error = error_of(capsys, "crop", "--data", drawn, "--out", tmp_path / "x", option, value)
+        assert error.startswith("margin is from 0 to 10 and min_size at least 1 pixel")
+    error = error_of(capsys, "crop", "--data", crops, "--out", tmp_path / "x")
+    assert error.startswith(f"{crops}: no annotation file of any split; what is cut is a data set in COCO format")
     assert not (tmp_path / "x").exists()
 
 
@@ -99,8 +99,8 @@ def test_crop_looks_at_the_classes_of_all_splits_first(drawn: Path, tmp_path: Pa
     for category, name in zip(document["categories"], ("A:B", "a/b"), strict=False):
         category["name"] = name
     file.write_text(json.dumps(document))
-    said = error_of(capsys, "crop", "--data", data, "--out", out)
-    assert said == f"{file}: classes 'A:B' and 'a/b' have no folder name of their own; rename one"
+    error = error_of(capsys, "crop", "--data", data, "--out", out)
+    assert error == f"{file}: classes 'A:B' and 'a/b' have no folder name of their own; rename one"
     assert not out.exists()
 
 
@@ -119,8 +119,8 @@ def test_crop_takes_explicit_paths(drawn: Path, tmp_path: Path, capsys: Capture)
     assert written("--train-annotations", files["train"], "--train-images", drawn / "images", *val) == whole
     swapped = written("--data", drawn, "--val-annotations", files["train"], "--val-images", drawn / "images")
     assert swapped == {"train": whole["train"], "val": whole["train"]}
-    said = error_of(capsys, "crop", "--out", tmp_path / "x", "--train-images", drawn / "images")
-    assert said.startswith("which data set? give --data DIR, or --train-annotations FILE and --train-images DIR")
+    error = error_of(capsys, "crop", "--out", tmp_path / "x", "--train-images", drawn / "images")
+    assert error.startswith("which data set? give --data DIR, or --train-annotations FILE and --train-images DIR")
     assert not (tmp_path / "x").exists()
 
 
@@ -135,11 +135,11 @@ def test_a_run_is_measured_by_top_1(classifier: Path) -> None:
 def test_eval_says_top_1_and_top_5(classifier: Path, crops: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "numbers.json"
     assert main(["eval", str(classifier), "--data", str(crops), "--json", str(out)]) == 0
-    found = json.loads(out.read_text())
+    metrics = json.loads(out.read_text())
     best = max(row["top1"] for row in read_log(classifier) if row["kind"] == "eval")
-    assert found["top1"] == pytest.approx(best, abs=1e-6)
-    assert found["num_images"] == len(list((crops / "val").rglob("*.png")))
-    assert len(found["per_class"]) == 6
+    assert metrics["top1"] == pytest.approx(best, abs=1e-6)
+    assert metrics["num_images"] == len(list((crops / "val").rglob("*.png")))
+    assert len(metrics["per_class"]) == 6
     assert capsys.readouterr().out.splitlines()[0].split() == ["images", "top-1", "top-5"]
 
 
@@ -148,12 +148,12 @@ def test_predict_lists_classes_and_draws_the_likeliest(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     image = next(iter(sorted((crops / "val").rglob("*.png"))))
-    assert main(["predict", str(classifier), str(image), "--threshold", "0", "--json", "found.json"]) == 0
-    rows = json.loads(Path("found.json").read_text())
+    assert main(["predict", str(classifier), str(image), "--threshold", "0", "--json", "detections.json"]) == 0
+    rows = json.loads(Path("detections.json").read_text())
     assert len(rows) == 5
     assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
     assert len({row["category_name"] for row in rows}) == 5
-    assert capsys.readouterr().out == "5 classes of 1 images, drawn in predictions, as JSON in found.json\n"
+    assert capsys.readouterr().out == "5 classes of 1 images, drawn in predictions, as JSON in detections.json\n"
     assert Path("predictions", image.name).is_file()
 
 
@@ -216,9 +216,9 @@ def test_images_of_no_class_measure_nothing(classifier: Path, crops: Path, tmp_p
     shutil.copy(next((crops / "val").rglob("*.png")), tmp_path / "set" / "val" / "a.png")
     command = ["train", classifier.parent / "tiny.yaml", "--data", tmp_path / "set", "--out", tmp_path / "run"]
     assert main([*map(str, command), "--train.steps", "1"]) == 0
-    said = capsys.readouterr().err
-    assert "note: there is no split val with class folders (val/CLASS/*.jpg), so that nothing is measured" in said
-    assert "boxwright eval" not in said
+    printed = capsys.readouterr().err
+    assert "note: there is no split val with class folders (val/CLASS/*.jpg), so that nothing is measured" in printed
+    assert "boxwright eval" not in printed
 
 
 def test_weights_of_a_run_that_came_to_nothing_are_not_noted(
@@ -235,23 +235,23 @@ def test_weights_of_a_run_that_came_to_nothing_are_not_noted(
 def test_its_backbone_begins_a_detector(
     classifier: Path, trained: Path, drawn: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    """Other levels, frozen norms: what fits is taken, and said."""
+    """Other levels, frozen norms: tensors that fit are loaded, and counted."""
     out = tmp_path / "run"
     command = ["train", str(trained.parent / "tiny.yaml"), "--data", str(drawn), "--out", str(out)]
     begin = ["--backbone.weights", str(classifier), "--backbone.norm", "frozen", "--backbone.frozen_stages", "5"]
     assert main([*command, *begin, "--train.steps", "1", "--train.evaluations", "1"]) == 0
-    said = capsys.readouterr().err
-    given = read_checkpoint(classifier / "best.pt")["model"]
-    expected = {name for name in given if name.startswith("backbone.") and not name.endswith("num_batches_tracked")}
-    assert f"backbone from {classifier / 'best.pt'}: {len(expected)} tensors loaded" in said
-    assert "skipped" not in said
-    assert "new" not in said
+    printed = capsys.readouterr().err
+    stored = read_checkpoint(classifier / "best.pt")["model"]
+    expected = {name for name in stored if name.startswith("backbone.") and not name.endswith("num_batches_tracked")}
+    assert f"backbone from {classifier / 'best.pt'}: {len(expected)} tensors loaded" in printed
+    assert "skipped" not in printed
+    assert "new" not in printed
     noted = json.loads((out / WEIGHTS).read_text())
     assert {f"backbone.{name}" for name in noted["loaded"]} == expected
     assert noted["skipped"] == noted["new"] == []
-    found = read_checkpoint(out / "last.pt")["model"]
+    trained = read_checkpoint(out / "last.pt")["model"]
     for name in expected:
-        torch.testing.assert_close(found[name], given[name], rtol=0, atol=0)
+        torch.testing.assert_close(trained[name], stored[name], rtol=0, atol=0)
     assert "weights" not in read_checkpoint(out / "last.pt")["recipe"]["backbone"]
     capsys.readouterr()
     assert main([*command, "--resume", "--backbone.weights", str(tmp_path / "other")]) == 0
@@ -261,17 +261,17 @@ def test_its_backbone_begins_a_detector(
     assert note in capsys.readouterr().err
 
 
-def test_what_does_not_fit_is_said(
+def test_tensors_that_do_not_fit_are_listed(
     classifier: Path, trained: Path, drawn: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     command = ["train", str(trained.parent / "tiny.yaml"), "--data", str(drawn), "--out", str(tmp_path / "run")]
     short = ["--train.steps", "1", "--train.evaluations", "1"]
     other = ["--backbone.depth", "34", "--backbone.levels", "c3,c4"]
     assert main([*command, *other, "--backbone.weights", str(classifier), *short]) == 0
-    said = capsys.readouterr().err
-    assert re.search(r"  \d+ skipped, which this backbone does not have: \S+", said)
-    assert re.search(r"  \d+ new, not in that run: \S+", said)
-    assert "normalized" not in said
+    printed = capsys.readouterr().err
+    assert re.search(r"  \d+ skipped, which this backbone does not have: \S+", printed)
+    assert re.search(r"  \d+ new, not in that run: \S+", printed)
+    assert "normalized" not in printed
     shutil.rmtree(tmp_path / "run")
     images = ["--input.mean", "0.1,0.2,0.3", "--input.std", "1,1,1"]
     assert main([*command, *images, "--backbone.weights", str(classifier), *short]) == 0
@@ -282,23 +282,23 @@ def test_what_does_not_fit_is_said(
 def test_bad_input(classifier: Path, crops: Path, drawn: Path, tmp_path: Path, capsys: Capture) -> None:
     recipe = classifier.parent / "tiny.yaml"
     out = ["--out", tmp_path / "run"]
-    said = error_of(capsys, "train", recipe, "--data", drawn, *out)
-    assert said.startswith(f"{drawn}: no annotations for classification; it looks like coco, which is for")
-    said = error_of(capsys, "train", "rtdetr_tiny", "--data", crops, *out)
-    assert said.startswith(
+    error = error_of(capsys, "train", recipe, "--data", drawn, *out)
+    assert error.startswith(f"{drawn}: no annotations for classification; it looks like coco, which is for")
+    error = error_of(capsys, "train", "rtdetr_tiny", "--data", crops, *out)
+    assert error.startswith(
         f"{crops}: no annotations for detection; it looks like class_folders, which is for classification: choose a "
         "model for classification, or another folder; data for detection is one of: COCO: annotations/train.json"
     )
-    said = error_of(capsys, "train", recipe, "--train-annotations", drawn / "annotations" / "train.json", *out)
-    assert "train.json: class_folders has no annotation files: give a data folder alone (Folders of classes" in said
-    said = error_of(capsys, "train", recipe, "--data", crops, *out, "--augment.iou_crop", "0.5")
-    assert said == (
+    error = error_of(capsys, "train", recipe, "--train-annotations", drawn / "annotations" / "train.json", *out)
+    assert "train.json: class_folders has no annotation files: give a data folder alone (Folders of classes" in error
+    error = error_of(capsys, "train", recipe, "--data", crops, *out, "--augment.iou_crop", "0.5")
+    assert error == (
         "for classification, set augment.iou_crop to 0 (it looks for objects, and a classifier's are whole images)"
     )
-    said = error_of(capsys, "eval", classifier, "--data", crops, "--max-detections", "200")
-    assert said == f"--max-detections is for detectors, and {classifier} is for classification"
-    said = error_of(capsys, "demo", "--recipe", recipe, "--out", tmp_path / "demo")
-    assert said.startswith(f"the demo shows a detector, and {recipe} is for classification")
+    error = error_of(capsys, "eval", classifier, "--data", crops, "--max-detections", "200")
+    assert error == f"--max-detections is for detectors, and {classifier} is for classification"
+    error = error_of(capsys, "demo", "--recipe", recipe, "--out", tmp_path / "demo")
+    assert error.startswith(f"the demo shows a detector, and {recipe} is for classification")
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "demo").exists()
 
@@ -307,8 +307,8 @@ def test_options_for_classifiers_are_refused_by_detectors(
     trained: Path, drawn: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     command = ["train", trained.parent / "tiny.yaml", "--data", drawn, "--out", tmp_path / "run"]
-    said = error_of(capsys, *command, "--augment.rand_augment", "2,9", "--input.resize", "center_crop")
-    assert said == (
+    error = error_of(capsys, *command, "--augment.rand_augment", "2,9", "--input.resize", "center_crop")
+    assert error == (
         "for detection, set input.resize to square or shortest_side (center_crop hides the rim of images), and "
         "augment.rand_augment to 0,0 (it turns images without their boxes)"
     )
@@ -318,9 +318,9 @@ def test_backbone_weights_that_are_none(
     classifier: Path, trained: Path, drawn: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     command = ["train", trained.parent / "tiny.yaml", "--data", drawn, "--out", tmp_path / "run"]
-    said = error_of(capsys, *command, "--backbone.weights", tmp_path / "nowhere.pt")
-    assert said == f"{tmp_path / 'nowhere.pt'}: no such file; give a checkpoint (.pt) or the folder of a run"
+    error = error_of(capsys, *command, "--backbone.weights", tmp_path / "nowhere.pt")
+    assert error == f"{tmp_path / 'nowhere.pt'}: no such file; give a checkpoint (.pt) or the folder of a run"
     narrow = ["--backbone.width", "16", "--backbone.weights", classifier]
-    said = error_of(capsys, *command, *narrow)
-    assert said.startswith(f"{classifier / 'best.pt'}: nothing of its backbone (resnet_vd) fits this one")
+    error = error_of(capsys, *command, *narrow)
+    assert error.startswith(f"{classifier / 'best.pt'}: nothing of its backbone (resnet_vd) fits this one")
     assert error_of(capsys, *command, "--backbone.weights").startswith("argument --backbone.weights: expected one")

@@ -33,13 +33,13 @@ def evaluate(model: Path, *arguments: str | Path, out: Path) -> dict[str, Any]:
 def test_the_json_has_the_numbers_and_a_row_per_class(trained: Path, drawn: Path, tmp_path: Path) -> None:
     """The file's folder is made where there is none, and nothing else is left in it."""
     out = tmp_path / "new" / "metrics.json"
-    found = evaluate(trained, "--data", drawn, out=out)
-    assert list(found) == [*NUMBERS, "per_class", "selection"]
-    assert all(isinstance(found[name], float) and -1 <= found[name] <= 1 for name in NUMBERS)
-    assert [(row["category_id"], row["name"]) for row in found["per_class"]] == list(NAMES.items())
-    assert list(found["per_class"][0]) == ["name", "category_id", "num_objects", "AP", "AP50", "APs", "APm", "APl"]
+    metrics = evaluate(trained, "--data", drawn, out=out)
+    assert list(metrics) == [*NUMBERS, "per_class", "selection"]
+    assert all(isinstance(metrics[name], float) and -1 <= metrics[name] <= 1 for name in NUMBERS)
+    assert [(row["category_id"], row["name"]) for row in metrics["per_class"]] == list(NAMES.items())
+    assert list(metrics["per_class"][0]) == ["name", "category_id", "num_objects", "AP", "AP50", "APs", "APm", "APl"]
     document = json.loads((drawn / "annotations" / "val.json").read_text())
-    for row in found["per_class"]:
+    for row in metrics["per_class"]:
         of_class = [a for a in document["annotations"] if a["category_id"] == row["category_id"]]
         assert row["num_objects"] == len(of_class)
         assert (row["AP"] == -1) == (not of_class)
@@ -47,14 +47,14 @@ def test_the_json_has_the_numbers_and_a_row_per_class(trained: Path, drawn: Path
 
 
 def test_the_best_checkpoint_has_the_numbers_of_the_training(trained: Path, drawn: Path, tmp_path: Path) -> None:
-    found = evaluate(trained / "best.pt", "--data", drawn, out=tmp_path / "x.json")
+    metrics = evaluate(trained / "best.pt", "--data", drawn, out=tmp_path / "x.json")
     best = max((row for row in read_log(trained) if row["kind"] == "eval"), key=lambda row: row["AP"])
-    assert {name: found[name] for name in NUMBERS} == pytest.approx({name: best[name] for name in NUMBERS}, abs=1e-6)
+    assert {name: metrics[name] for name in NUMBERS} == pytest.approx({name: best[name] for name in NUMBERS}, abs=1e-6)
 
 
-def test_the_worth_of_selected_queries(trained: Path, drawn: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_the_quality_of_selected_queries(trained: Path, drawn: Path, tmp_path: Path, capsys: Capture) -> None:
     """Counted again, query by query, on the detector as it is loaded."""
-    found = evaluate(trained, "--data", drawn, out=tmp_path / "x.json")["selection"]
+    metrics = evaluate(trained, "--data", drawn, out=tmp_path / "x.json")["selection"]
     detector = boxwright.load(trained).eval()
     selected = confident = both = 0
     for batch in eval_loader(open_data(drawn, "val"), input_format=detector.input_format, batch_size=1):
@@ -67,7 +67,7 @@ def test_the_worth_of_selected_queries(trained: Path, drawn: Path, tmp_path: Pat
                 confident += 1
                 overlaps = torchvision.ops.box_iou(box[None], batch.targets[0].boxes)
                 both += bool((overlaps > 0.5).any())
-    assert found == {"selected": selected, "Prop_cls": confident / selected, "Prop_both": both / selected}
+    assert metrics == {"selected": selected, "Prop_cls": confident / selected, "Prop_both": both / selected}
     assert f"of {selected:,} selected queries {confident / selected:.2%} have a score above" in capsys.readouterr().out
 
 
@@ -105,10 +105,10 @@ def test_categories_are_matched_by_name(trained: Path, drawn: Path, tmp_path: Pa
         key = "category_id" if "category_id" in entry else "id"
         entry[key] = 200 - entry[key]
     file.write_text(json.dumps(document))
-    found = evaluate(trained, "--data", tmp_path / "set", out=tmp_path / "b.json")
-    assert found == expected
-    said = capsys.readouterr().err
-    assert "6 category ids differ from the model's, matched by name: 'circle' is 107 here and 93 there, ..." in said
+    metrics = evaluate(trained, "--data", tmp_path / "set", out=tmp_path / "b.json")
+    assert metrics == expected
+    printed = capsys.readouterr().err
+    assert "6 category ids differ from the model's, matched by name: 'circle' is 107 here and 93 there, ..." in printed
 
 
 def test_an_older_file_is_replaced(trained: Path, drawn: Path, tmp_path: Path) -> None:

@@ -95,11 +95,11 @@ def test_operations_are_what_efficientdet_was_published_with(capsys: pytest.Capt
 
 def test_masks_are_not_counted_whatever_a_fresh_head_takes_for_an_object(capsys: pytest.CaptureFixture[str]) -> None:
     """With few classes every one is likelier than the least score."""
-    found = [
+    costs = [
         info(
             capsys, "mask_rcnn_r18_fpn", "--image-size", "64", "--head.score_threshold", threshold, "--num-classes", "3"
         )
         for threshold in ("0", "0.9")
     ]
-    assert found[0]["gmac"] == found[1]["gmac"]
-    assert found[0]["deployed_gmac"] == found[1]["deployed_gmac"]
+    assert costs[0]["gmac"] == costs[1]["gmac"]
+    assert costs[0]["deployed_gmac"] == costs[1]["deployed_gmac"]

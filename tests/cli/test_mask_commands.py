@@ -1,4 +1,4 @@
-"""Masks through the commands: trained on, measured, found, written and drawn; and what is said of limits."""
+"""Masks through the commands: trained on, measured, predicted, written and drawn; and lines on limits."""
 
 from __future__ import annotations
 
@@ -81,20 +81,20 @@ def test_the_best_is_the_best_of_masks(
     arguments = ["--data", str(drawn), "--out", str(tmp_path / "run"), "--train.evaluations", "3"]
     assert main(["train", str(masked_recipe(tmp_path)), *arguments]) == 0
     assert read_checkpoint(tmp_path / "run" / "best.pt")["progress"]["step"] == 4
-    said = capsys.readouterr().err
-    assert "step 4/6  AP 0.300  AP50 0.300  mask AP 0.200  mask AP50 0.200  best so far\n" in said
-    assert "step 6/6  AP 0.900  AP50 0.900  mask AP 0.150  mask AP50 0.150\n" in said
-    assert "best mask AP 0.200" in said
+    printed = capsys.readouterr().err
+    assert "step 4/6  AP 0.300  AP50 0.300  mask AP 0.200  mask AP50 0.200  best so far\n" in printed
+    assert "step 6/6  AP 0.900  AP50 0.900  mask AP 0.150  mask AP50 0.150\n" in printed
+    assert "best mask AP 0.200" in printed
 
 
 def test_both_kinds_of_metrics_are_printed_and_written(
     masked: Path, drawn: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    found = evaluated(masked, drawn, tmp_path / "x.json")
-    assert list(found["segm"]) == [*list(found)[:12], "per_class"]
-    assert len(found["segm"]["per_class"]) == 6
+    metrics = evaluated(masked, drawn, tmp_path / "x.json")
+    assert list(metrics["segm"]) == [*list(metrics)[:12], "per_class"]
+    assert len(metrics["segm"]["per_class"]) == 6
     best = max((row for row in read_log(masked) if row["kind"] == "eval"), key=lambda row: row["segm"]["AP"])
-    assert found["segm"]["AP"] == pytest.approx(best["segm"]["AP"], abs=1e-6)
+    assert metrics["segm"]["AP"] == pytest.approx(best["segm"]["AP"], abs=1e-6)
     printed = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert printed.index("boxes") < printed.index("masks")
 
@@ -104,8 +104,8 @@ def test_json_of_predict_decodes_to_the_mask(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     image = drawn / "images" / "val_00000.jpg"
-    assert main(["predict", str(masked), str(image), "--threshold", "0.01", "--json", "found.json"]) == 0
-    rows = json.loads(Path("found.json").read_text())
+    assert main(["predict", str(masked), str(image), "--threshold", "0.01", "--json", "detections.json"]) == 0
+    rows = json.loads(Path("detections.json").read_text())
     assert rows
     with Image.open(image) as image:
         original = np.asarray(image.convert("RGB")).astype(int)
@@ -113,8 +113,8 @@ def test_json_of_predict_decodes_to_the_mask(
         assert list(row) == ["file_name", "category_id", "category_name", "bbox", "score", "segmentation"]
         assert row["segmentation"]["size"] == list(original.shape[:2])
         x, y, w, h = row["bbox"]
-        wanted = ellipse(torch.tensor([x, y, x + w, y + h]), *original.shape[:2])
-        assert (decode_mask(row["segmentation"]) != wanted).float().mean() < 0.005
+        expected = ellipse(torch.tensor([x, y, x + w, y + h]), *original.shape[:2])
+        assert (decode_mask(row["segmentation"]) != expected).float().mean() < 0.005
     with Image.open("predictions/val_00000.jpg") as image:
         assert np.abs(np.asarray(image).astype(int) - original).mean() > 1
 
@@ -123,11 +123,11 @@ def test_python_gives_masks_with_the_threshold(masked: Path, drawn: Path) -> Non
     images = [drawn / "images" / f"val_0000{i}.jpg" for i in range(3)]
     detector = boxwright.load(masked)
     everything = detector.predict(images)
-    limit = float(torch.cat([found.scores for found in everything]).median())
-    for found, some in zip(everything, detector.predict(images, threshold=limit, batch_size=2), strict=True):
-        assert found.masks is not None
-        kept = [mask for mask, score in zip(found.masks, found.scores, strict=True) if score >= limit]
-        assert some.masks == tuple(kept)
+    limit = float(torch.cat([one.scores for one in everything]).median())
+    for one, some in zip(everything, detector.predict(images, threshold=limit, batch_size=2), strict=True):
+        assert one.masks is not None
+        above = [mask for mask, score in zip(one.masks, one.scores, strict=True) if score >= limit]
+        assert some.masks == tuple(above)
 
 
 @pytest.fixture
@@ -151,11 +151,11 @@ def test_objects_without_masks_are_refused_before_training(
 ) -> None:
     data = stripped(split, count=3)
     line = refused(["train", str(masked_recipe(here)), "--data", str(data), "--out", "run"])
-    wanted = rf"{data}/annotations/{split}\.json: 3 of \d+ annotations have no segmentation, and this detector needs "
-    assert re.match(wanted + r"masks \(the first is annotation \d+ of image '\w+\.jpg'\); complete the file", line)
+    expected = rf"{data}/annotations/{split}\.json: 3 of \d+ annotations have no segmentation, and this detector needs "
+    assert re.match(expected + r"masks \(the first is annotation \d+ of image '\w+\.jpg'\); complete the file", line)
 
 
-def test_broken_masks_are_refused_where_masks_are_wanted_only(stripped, refused, masked: Path, trained: Path) -> None:
+def test_broken_masks_are_refused_where_masks_are_needed_only(stripped, refused, masked: Path, trained: Path) -> None:
     data = stripped("val", [[1, 2, 3, 4]])
     line = refused(["eval", str(masked), "--data", str(data)])
     assert re.search(
@@ -183,9 +183,9 @@ def test_limits_are_said_with_what_they_hide(
     recipe = masked_recipe(tmp_path, max_detections=110)
     run = tmp_path / "run"
     assert main(["train", str(recipe), "--data", str(data), "--out", str(run), "--train.steps", "1"]) == 0
-    said = [line for line in capsys.readouterr().err.splitlines() if f"note: {file}" in line and "more than" in line]
+    printed = [line for line in capsys.readouterr().err.splitlines() if f"note: {file}" in line and "more than" in line]
     beyond = f"note: {file}: 1 of 6 images have more than"
-    assert said == [
+    assert printed == [
         f"{beyond} 20 objects: 120 of 140 objects cannot be found (head.num_queries is 20; the most in an image "
         "are 140): raise --head.num_queries",
         f"{beyond} 110 objects: 30 of 140 objects cannot be found (head.max_detections is 110; the most in an image "
@@ -195,16 +195,16 @@ def test_limits_are_said_with_what_they_hide(
         "`boxwright eval --max-detections N` counts more.",
     ]
 
-    found = evaluated(run, data, tmp_path / "x.json")
+    metrics = evaluated(run, data, tmp_path / "x.json")
     captured = capsys.readouterr()
     assert "(head.max_detections is 110; the most in an image are 140): raise --max-detections\n" in captured.err
     assert "so 40 of 140 objects cannot be found" in " ".join(captured.out.split())
-    assert "AR100" in found
+    assert "AR100" in metrics
 
-    found = evaluated(run, data, tmp_path / "x.json", "--max-detections", "140")
+    metrics = evaluated(run, data, tmp_path / "x.json", "--max-detections", "140")
     captured = capsys.readouterr()
-    assert "AR140" in found
-    assert "AR100" not in found
+    assert "AR140" in metrics
+    assert "AR100" not in metrics
     assert "max_detections is" not in captured.err
     assert "the numbers are not COCO's" in " ".join(captured.out.split())
 
@@ -240,12 +240,12 @@ def test_a_two_stage_head_says_how_many_regions_it_proposes(data: Path, tmp_path
         f"note: {file}: 1 of 6 images have more than 30 objects: 110 of 140 objects cannot be found "
         "(the second number of head.post_nms_top_k is 30; the most in an image are 140): raise --",
     ]
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     for line, option in zip(lines, ("pre_nms_top_k", "post_nms_top_k"), strict=True):
-        assert f"{line}head.{option}\n" in said
+        assert f"{line}head.{option}\n" in printed
     assert main(["eval", str(run), "--data", str(data)]) == 0
-    said = capsys.readouterr().err
-    assert all(f"{line}max-detections\n" in said for line in lines)
+    printed = capsys.readouterr().err
+    assert all(f"{line}max-detections\n" in printed for line in lines)
     assert main(["eval", str(run), "--data", str(data), "--max-detections", "140"]) == 0
     assert "cannot be found (" not in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""``boxwright train``: a run folder, what is said on the way, Ctrl-C and going on."""
+"""``boxwright train``: a run folder, lines on the way, Ctrl-C and going on."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def test_a_run_folder_has_recipe_log_and_checkpoints(trained: Path) -> None:
     assert max(row["AP"] for row in rows if row["kind"] == "eval") == last["progress"]["best"]
 
 
-def test_what_is_said(recipe_file: Path, drawn: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_lines_on_the_way(recipe_file: Path, drawn: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "run"
     assert train(recipe_file, drawn, out, "--train.steps", "2", "--train.evaluations", "1") == 0
     captured = capsys.readouterr()
     assert captured.out == ""
-    said = captured.err.splitlines()
-    assert re.fullmatch(rf"training on 10 images of 6 classes \(at most \d objects in one\), into {out}", said[0])
-    assert re.fullmatch(r"step 2/2  AP \d\.\d{3}  AP50 \d\.\d{3}  best so far", said[1])
-    assert re.fullmatch(r"done: 2 steps in \d+ s, best AP \d\.\d{3}", said[2])
-    assert said[3:] == [
+    printed = captured.err.splitlines()
+    assert re.fullmatch(rf"training on 10 images of 6 classes \(at most \d objects in one\), into {out}", printed[0])
+    assert re.fullmatch(r"step 2/2  AP \d\.\d{3}  AP50 \d\.\d{3}  best so far", printed[1])
+    assert re.fullmatch(r"done: 2 steps in \d+ s, best AP \d\.\d{3}", printed[2])
+    assert printed[3:] == [
         f"now:  boxwright eval {out / 'best.pt'} --data {drawn} --split val",
         f"      boxwright predict {out / 'best.pt'} IMAGE...",
     ]
@@ -71,12 +71,12 @@ def test_explicit_files_and_no_validation(recipe_file: Path, drawn: Path, tmp_pa
     files = ["--train-annotations", str(drawn / "annotations" / "val.json"), "--train-images", str(drawn / "images")]
     out = tmp_path / "run"
     assert main(["train", str(recipe_file), *files, "--out", str(out), "--train.steps", "2"]) == 0
-    said = capsys.readouterr().err
-    assert "note: there is no split val, so that nothing is measured during training\n" in said
-    assert "training on 6 images" in said
-    assert "best AP" not in said
-    assert "boxwright eval" not in said
-    assert f"now:  boxwright predict {out / 'best.pt'} IMAGE...\n" in said
+    printed = capsys.readouterr().err
+    assert "note: there is no split val, so that nothing is measured during training\n" in printed
+    assert "training on 6 images" in printed
+    assert "best AP" not in printed
+    assert "boxwright eval" not in printed
+    assert f"now:  boxwright predict {out / 'best.pt'} IMAGE...\n" in printed
     assert not [row for row in read_log(out) if row["kind"] == "eval"]
     assert len(load(out).categories) == 6
 
@@ -99,10 +99,12 @@ def test_notes_on_the_data_and_on_the_recipe(recipe_file: Path, drawn: Path, tmp
     out = tmp_path / "run"
     swap = ["--neck", "fpn", "--neck.out_channels", "16", "--train.steps", "1"]
     assert train(recipe_file, tmp_path / "set", out, *swap) == 0
-    said = capsys.readouterr().err.splitlines()
-    assert said[0].startswith("note: neck: hybrid_encoder was replaced by fpn; its options are dropped: expansion=0.5,")
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[0].startswith(
+        "note: neck: hybrid_encoder was replaced by fpn; its options are dropped: expansion=0.5,"
+    )
     dropped = r"note: .*train\.json: 1 annotations without area inside their image dropped: .*\.jpg \(annotation 1\)"
-    assert any(re.fullmatch(dropped, line) for line in said)
+    assert any(re.fullmatch(dropped, line) for line in printed)
     (neck,) = read_checkpoint(out / "last.pt")["recipe"]["neck"]
     assert neck == {"name": "fpn", "out_channels": 16, "norm": "none", "extra_levels": 0, "extra": "max_pool"}
 
@@ -120,11 +122,11 @@ class TestInterrupted:
         )
         wait_for(lambda: read_log(broken), process)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, printed = process.communicate(timeout=60)
 
-        assert process.returncode == 130, said
-        assert "Traceback" not in said
-        last = said.splitlines()[-1]
+        assert process.returncode == 130, printed
+        assert "Traceback" not in printed
+        last = printed.splitlines()[-1]
         assert last.startswith(f"stopped and saved in {broken}; to go on:  boxwright train {recipe_file} ")
         assert last.endswith(" --resume")
         assert 0 < read_checkpoint(broken / "last.pt")["progress"]["step"] < 30
@@ -140,17 +142,17 @@ class TestInterrupted:
         assert [row["step"] for row in evaluated[0]] == [15, 30]
 
     def test_a_run_goes_on_as_it_began(self, trained: Path, drawn: Path, tmp_path: Path, capsys: Capture) -> None:
-        """The recipe is that of the run, whatever is typed; what differs is said."""
+        """The recipe is that of the run, whatever is typed; notes say what differs."""
         shutil.copytree(trained, tmp_path / "run")
         recipe = tmp_path / "run" / "recipe.yaml"
         assert (
             train(recipe, drawn, tmp_path / "run", "--resume", "--train.steps", "9", "--head.decoder.num_layers", "1")
             == 0
         )
-        said = capsys.readouterr().err
-        assert "note: the run goes on as it began, with head.decoder.num_layers 2, not 1\n" in said
-        assert "note: the run goes on as it began, with train.steps 6, not 9\n" in said
-        assert said.count("note: the run goes on") == 2
+        printed = capsys.readouterr().err
+        assert "note: the run goes on as it began, with head.decoder.num_layers 2, not 1\n" in printed
+        assert "note: the run goes on as it began, with train.steps 6, not 9\n" in printed
+        assert printed.count("note: the run goes on") == 2
         assert read_checkpoint(tmp_path / "run" / "last.pt")["progress"]["steps"] == 6
 
     def test_a_run_that_ended_before_its_first_checkpoint_may_begin_again(

@@ -38,7 +38,7 @@ def data(num_classes: int, *own: int) -> DetectionData:
     return DetectionData(tuple(record(i, label) for i, label in enumerate(own)), categories, Path("x"))
 
 
-def said(*orders: list[int]) -> dict[int, Detections]:
+def detections_of(*orders: list[int]) -> dict[int, Detections]:
     return {
         i: Detections(torch.zeros(len(order), 4), torch.linspace(1, 0, len(order)), torch.tensor(order))
         for i, order in enumerate(orders)
@@ -47,8 +47,8 @@ def said(*orders: list[int]) -> dict[int, Detections]:
 
 def test_numbers() -> None:
     """Right, second, sixth, and right again."""
-    found = said([0, 1, 2, 3, 4], [2, 1, 0, 3, 4], [1, 0, 2, 3, 4], [5, 0, 1, 2, 3])
-    accuracy = class_accuracy(data(7, 0, 1, 6, 5), found)
+    detections = detections_of([0, 1, 2, 3, 4], [2, 1, 0, 3, 4], [1, 0, 2, 3, 4], [5, 0, 1, 2, 3])
+    accuracy = class_accuracy(data(7, 0, 1, 6, 5), detections)
     assert (accuracy.num_images, accuracy.top1, accuracy.top5) == (4, 0.5, 0.75)
     rows = accuracy.to_json()["per_class"]
     assert [row["num_images"] for row in rows] == [1, 1, 0, 0, 0, 1, 1]
@@ -64,7 +64,7 @@ def test_random_orders_against_counting() -> None:
     own = torch.randint(12, (200,), generator=generator)
     logits = torch.randn(200, 12, generator=generator)
     best = logits.argsort(1, descending=True)
-    accuracy = class_accuracy(data(12, *own.tolist()), said(*best[:, :5].tolist()))
+    accuracy = class_accuracy(data(12, *own.tolist()), detections_of(*best[:, :5].tolist()))
     assert accuracy.top1 == pytest.approx((logits.argmax(1) == own).double().mean().item(), abs=1e-12)
     among = (logits.topk(5).indices == own[:, None]).any(1)
     assert accuracy.top5 == pytest.approx(among.double().mean().item(), abs=1e-12)
@@ -73,7 +73,7 @@ def test_random_orders_against_counting() -> None:
 
 
 def test_few_classes_make_top_5_a_matter_of_course() -> None:
-    accuracy = class_accuracy(data(2, 0, 1), said([1, 0], [1, 0]))
+    accuracy = class_accuracy(data(2, 0, 1), detections_of([1, 0], [1, 0]))
     assert (accuracy.top1, accuracy.top5) == (0.5, 1.0)
     assert accuracy.notes == ("There are 2 classes: one of the five likeliest is always right.",)
 
@@ -85,14 +85,14 @@ def test_nothing_to_measure() -> None:
 def test_only_images_of_one_class_each() -> None:
     two = DetectionData((record(0, 0, 1),), (Category(1, "a"), Category(2, "b")), Path("x"))
     with pytest.raises(ValueError, match=r"0\.jpg has 2 objects; an image to classify has one class"):
-        class_accuracy(two, said([0, 1]))
+        class_accuracy(two, detections_of([0, 1]))
     with pytest.raises(ValueError, match=r"1\.jpg: there is no result for this image"):
-        class_accuracy(data(2, 0, 1), said([0, 1]))
+        class_accuracy(data(2, 0, 1), detections_of([0, 1]))
 
 
 def test_tables() -> None:
-    found = said([1, 0], [1, 0])
-    evaluation = ClassEvaluation(found, class_accuracy(data(2, 0, 1), found))
+    detections = detections_of([1, 0], [1, 0])
+    evaluation = ClassEvaluation(detections, class_accuracy(data(2, 0, 1), detections))
     stream = io.StringIO()
     Console(file=stream, width=100, force_terminal=False).print(evaluation_tables(evaluation))
     lines = [line.split() for line in stream.getvalue().splitlines()]

@@ -184,7 +184,7 @@ def test_boxes_equal_pycocotools(seed: int) -> None:
     assert [row.category_id for row in metrics.per_class] == [3, 7, 18, 90]
 
 
-def test_order_of_ties_is_the_order_given() -> None:
+def test_order_of_ties_is_the_order_of_the_input() -> None:
     record = make_record(1, [0], [[10, 10, 50, 50]])
     good, bad = [10, 10, 50, 50], [150, 150, 50, 50]
     data = make_data(record)
@@ -247,13 +247,13 @@ def test_masks_equal_pycocotools(seed: int) -> None:
     assert segm.AP != assert_equals_oracle(data, detections).AP
 
 
-@pytest.mark.parametrize("given", ["no image", "empty images"])
-def test_no_detections_at_all(given: str) -> None:
+@pytest.mark.parametrize("images", ["no image", "empty images"])
+def test_no_detections_at_all(images: str) -> None:
     data = make_data(make_record(4, [0, 1], [[0, 0, 20, 20], [0, 0, 60, 60]]), make_record(9, [], []))
-    detections = {} if given == "no image" else {4: nothing(), 9: nothing()}
+    detections = {} if images == "no image" else {4: nothing(), 9: nothing()}
     metrics = assert_equals_oracle(data, detections)
     assert_numbers(metrics, AP=0.0, APs=0.0, APm=0.0, APl=-1.0, AR100=0.0, ARl=-1.0)
-    assert [len(note) > 0 for note in metrics.notes] == [True] * (given == "no image")
+    assert [len(note) > 0 for note in metrics.notes] == [True] * (images == "no image")
 
 
 def test_no_objects_at_all() -> None:

@@ -110,7 +110,7 @@ class Masked(Fake):
         return [replace(one, masks=(encode_mask(mask),)) for one in detections]
 
 
-def test_masks_are_measured_where_they_are_found() -> None:
+def test_masks_are_measured_where_they_are_predicted() -> None:
     whole = [[0.0, 0, 50, 0, 50, 40, 0, 40]]
     with_masks = replace(data(), records=tuple(replace(r, segmentations=(whole,)) for r in data().records))
     evaluation = evaluate_detector(Masked(), batches(), with_masks, device=CPU)

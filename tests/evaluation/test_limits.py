@@ -1,4 +1,4 @@
-"""Objects that a limit hides: counted, and said in one line."""
+"""Objects that a limit hides: counted, and reported in one line."""
 
 from __future__ import annotations
 
@@ -166,13 +166,13 @@ def nuclei() -> DetectionData:
 
 @pytest.fixture(scope="module")
 def perfect(nuclei: DetectionData) -> dict[int, Detections]:
-    """What a detector finds that finds every object exactly."""
-    found = {}
+    """Detections of a detector that finds every object exactly."""
+    detections = {}
     for record in nuclei.records:
         boxes, labels = torch.from_numpy(record.boxes()), torch.from_numpy(record.labels)
         masks = tuple(encode_mask(mask) for mask in decode_image_masks(record))
-        found[record.image_id] = Detections(boxes, torch.linspace(1, 0.5, len(labels)), labels, masks)
-    return found
+        detections[record.image_id] = Detections(boxes, torch.linspace(1, 0.5, len(labels)), labels, masks)
+    return detections
 
 
 def test_masks_of_a_real_file_have_their_areas(nuclei: DetectionData) -> None:
@@ -193,7 +193,7 @@ def test_perfect_masks_have_ap_1_up_to_the_limit_which_is_reported(
     capped = evaluate_detections(nuclei, perfect, iou_type="segm")
     recall = 1 - beyond.objects / beyond.total
     assert capped.numbers()["AR100"] == pytest.approx(recall, abs=1e-12)
-    # Of 101 places on the axis of recall, those that are reached have precision 1.
+    # Of 101 positions on the axis of recall, those that are reached have precision 1.
     assert capped.numbers()["AP"] == pytest.approx((int(100 * recall) + 1) / 101, abs=1e-12)
     assert any(f"so {beyond.objects:,} of {beyond.total:,} objects cannot be found" in n for n in capped.notes)
 

@@ -22,9 +22,10 @@ METRICS = CocoMetrics(
 
 
 def rendered(masks: CocoMetrics | None = None) -> list[list[str]]:
-    console = Console(file=io.StringIO(), width=100)
+    printed = io.StringIO()
+    console = Console(file=printed, width=100)
     console.print(evaluation_tables(Evaluation({}, METRICS, masks)))
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    lines = printed.getvalue().splitlines()
     return [line.replace("│", " ").split() for line in lines]
 
 

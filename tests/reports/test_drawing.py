@@ -213,7 +213,7 @@ def test_labels_of_neighbors_do_not_cover_each_other() -> None:
     boxes = [[100.0, 80.0, 200.0, 180.0], [102.0, 81.0, 202.0, 181.0]]
     both = make_detections(boxes, [0.9, 0.9], [0, 2])
     image = np.asarray(draw_detections(GRAY, both, CATEGORIES, threshold=0.5))
-    # The first keeps its place above the box: no pixel of it has the color of the second.
+    # The first stays above the box: no pixel of it has the color of the second.
     above = image[60:79, 100:160].reshape(-1, 3)
     assert (above == class_color(0)).all(1).sum() > 300
     assert not (above == class_color(2)).all(1).any()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -72,8 +73,8 @@ def test_unreadable_images(trained: Path, photos: list[Path], tmp_path: Path) ->
 def test_a_detector_stays_as_it_was(trained: Path, photos: list[Path]) -> None:
     detector = boxwright.load(trained).train()
     expected = boxwright.predict(trained, photos[0], threshold=0.0)
-    (found,) = boxwright.predict(detector, photos[0], threshold=0.0).detections.values()
-    assert torch.equal(found.scores, next(iter(expected.detections.values())).scores)
+    (detections,) = boxwright.predict(detector, photos[0], threshold=0.0).detections.values()
+    assert torch.equal(detections.scores, next(iter(expected.detections.values())).scores)
     assert all(module.training for module in detector.modules())
     assert any(parameter.requires_grad for parameter in detector.parameters())
 
@@ -86,8 +87,8 @@ def test_a_detector_stays_as_it_was(trained: Path, photos: list[Path]) -> None:
         ({"json": "."}, "is a folder; give the name of a file"),
     ],
 )
-def test_mistakes(trained: Path, photos: list[Path], options: dict[str, object], message: str) -> None:
+def test_mistakes(trained: Path, photos: list[Path], options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        boxwright.predict(trained, photos, **options)  # type: ignore[arg-type]
+        boxwright.predict(trained, photos, **options)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg: no such image or folder"):
         boxwright.predict(trained, "nowhere.jpg")
