@@ -139,7 +139,7 @@ def test_workers_read_own_samples() -> None:
     ],
 )
 def test_a_fault_is_one_line_that_names_the_sample(sample: Any, message: str) -> None:
-    good = (PIXELS, {"boxes": [], "labels": []})
+    good: Any = (PIXELS, {"boxes": [], "labels": []})
     with pytest.raises(ValueError, match=f"cells: sample 1: .*{message}") as caught:
         open_data(ImageDataset([good, sample], NAMES, name="cells"))
     assert "\n" not in str(caught.value)

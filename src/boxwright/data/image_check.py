@@ -1,4 +1,4 @@
-"""Looking at every image of a set before anything is done with it."""
+"""A check of every image of a data set before it is used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from boxwright.data.images import check_image, image_size
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
-"""By which images are known in a folder."""
+"""Suffixes of image files, in lower case."""
 
 ProgressCallback = Callable[[int, int], None]
 """Called as ``progress(done, total)`` while images are checked."""
@@ -19,13 +19,13 @@ ProgressCallback = Callable[[int, int], None]
 def measure_images(
     folder: Path, names: Sequence[str], *, decode: bool, progress: ProgressCallback | None = None
 ) -> list[tuple[int, int]]:
-    """(height, width) after EXIF rotation of every image.
+    """Measure (height, width) of every image after its EXIF rotation.
 
     Args:
         folder: where the images are.
         names: paths of the images inside ``folder``.
         decode: read the images entirely, so that truncated ones are found, not only their headers.
-        progress: told how far this is.
+        progress: called as ``progress(done, total)``.
 
     Raises:
         FileNotFoundError: ``folder`` does not exist.
@@ -66,5 +66,5 @@ def measure_images(
 
 
 def first_names(names: Sequence[str], count: int = 3) -> str:
-    """The first few of some names, for a message."""
+    """Join the first few of some names, for a message."""
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

@@ -48,7 +48,7 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class _Item:
-    """Returns one image of a sequence, again and again, so that only the sequence decides what stays in memory."""
+    """An image of a sequence, read again at each call, so that the sequence alone decides what stays in memory."""
 
     samples: Samples
     index: int

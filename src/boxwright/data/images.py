@@ -51,7 +51,7 @@ def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
         ValueError: the file is no image, is truncated, has more pixels than Pillow's limit of 179 million,
             or has pixels whose range is unknown (32-bit floats).
     """
-    with _opened(path) as image:
+    with _open_image(path) as image:
         return _upright_rgb(image)
 
 
@@ -62,7 +62,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
         FileNotFoundError: there is no such file.
         ValueError: the file is no image.
     """
-    with _opened(path) as image:
+    with _open_image(path) as image:
         return _upright_size(image)
 
 
@@ -73,7 +73,7 @@ def check_image(path: Path | str) -> tuple[int, int]:
         FileNotFoundError: there is no such file.
         ValueError: ``read_image`` would not read the file.
     """
-    with _opened(path) as image:
+    with _open_image(path) as image:
         size = _upright_size(image)
         # A draft is 4 to 10 times faster: every byte is still read, but only 1/64 of the pixels are made.
         if isinstance(image, JpegImagePlugin.JpegImageFile):
@@ -155,7 +155,7 @@ def normalize(images: UInt8[Tensor, "*b 3 h w"], input_format: InputFormat) -> F
 
 
 @contextmanager
-def _opened(path: Path | str) -> Iterator[Image.Image]:
+def _open_image(path: Path | str) -> Iterator[Image.Image]:
     """Open an image; any error while it is used becomes one line that names the file."""
     try:
         with Image.open(path) as image:
@@ -166,7 +166,7 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
         empty = Path(path).stat().st_size == 0
         what = "it is empty" if empty else "it is not an image file, or its beginning is damaged"
         raise ValueError(f"{path} cannot be read as an image: {what}") from error
-    except Exception as error:  # on damaged files, Pillow's decoders raise what they like, SyntaxError included
+    except Exception as error:  # on damaged files, Pillow's decoders raise errors of any kind, SyntaxError included
         raise ValueError(f"{path} cannot be read as an image: {_reason(error)}") from error
 
 

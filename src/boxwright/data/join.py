@@ -142,11 +142,10 @@ def _annotation_id(table: Annotations, row: int) -> int:
 
 def _labels_of_model(table: Annotations, categories: Sequence[Category]) -> tuple[Int64[np.ndarray, " n"], list[str]]:
     """Return the table's labels as indices into a model's categories, matched by name, and notes on the differences."""
-    label_of = {_composed(category.name): label for label, category in enumerate(categories)}
+    label_of = {_compose_accents(category.name): label for label, category in enumerate(categories)}
     label_of |= {category.name: label for label, category in enumerate(categories)}
-    lookup = np.array(
-        [label_of.get(one.name, label_of.get(_composed(one.name), -1)) for one in table.categories], dtype=np.int64
-    )
+    matches = (label_of.get(one.name, label_of.get(_compose_accents(one.name), -1)) for one in table.categories)
+    lookup = np.fromiter(matches, dtype=np.int64, count=len(table.categories))
     labels = lookup[table.labels]
     unknown = np.unique(table.labels[labels < 0])
     if unknown.size:
@@ -173,7 +172,7 @@ def _labels_of_model(table: Annotations, categories: Sequence[Category]) -> tupl
     return labels, notes
 
 
-def _composed(name: str) -> str:
+def _compose_accents(name: str) -> str:
     """Return a name in Unicode's form NFC: some systems write an accent as a letter of its own."""
     return unicodedata.normalize("NFC", name)
 

@@ -15,18 +15,18 @@ from PIL import Image, ImageOps
 from boxwright.ops.masks import encode_mask, to_json
 
 SUFFIX = ".png"
-"""How the names of such files end: what other formats compress would not be exact."""
+"""Suffix of such files: formats with other compression would not be exact."""
 
 
 @dataclass(frozen=True, eq=False)
 class MaskFile:
-    """A mask in a file, which is read when it is asked for, and once.
+    """A mask in a file, which is read on demand, and once.
 
     Args:
         name: of the file, inside one of the folders.
-        folders: where it is looked for, the first one first.
-        height: of the image that it is a mask of, in pixels.
-        width: likewise.
+        folders: searched for it, in this order.
+        height: of its image, in pixels.
+        width: of its image, in pixels.
     """
 
     name: str
@@ -36,7 +36,7 @@ class MaskFile:
 
     @cached_property
     def run_lengths(self) -> dict[str, Any]:
-        """The mask as COCO's files have it: its pixels are those that are not zero and not transparent.
+        """Run lengths of the mask in COCO's form: its pixels are those that are not zero and not transparent.
 
         Raises:
             FileNotFoundError: it is in none of the folders.
@@ -44,8 +44,8 @@ class MaskFile:
         """
         path = next((folder / self.name for folder in self.folders if (folder / self.name).is_file()), None)
         if path is None:
-            places = " or ".join(str(folder) for folder in dict.fromkeys(self.folders))
-            raise FileNotFoundError(f"there is no mask {self.name!r} in {places}")
+            folders = " or ".join(str(folder) for folder in dict.fromkeys(self.folders))
+            raise FileNotFoundError(f"there is no mask {self.name!r} in {folders}")
         mask = _read(path)
         if mask.shape != (self.height, self.width):
             raise ValueError(
@@ -56,11 +56,11 @@ class MaskFile:
 
 
 def run_lengths_of(segmentation: Any) -> Any:
-    """A segmentation without files: polygons and run lengths as they are.
+    """Return a segmentation without files: polygons and run lengths as they are.
 
     Raises:
         FileNotFoundError: see ``MaskFile.run_lengths``.
-        ValueError: likewise.
+        ValueError: see ``MaskFile.run_lengths``.
     """
     return segmentation.run_lengths if isinstance(segmentation, MaskFile) else segmentation
 
@@ -71,7 +71,7 @@ def _read(path: Path) -> Bool[np.ndarray, "h w"]:
             upright = ImageOps.exif_transpose(image)
             bands, pixels = upright.getbands(), np.asarray(upright)
             opaque = _opaque(upright)
-    except Exception as error:  # on damaged files, Pillow's decoders raise what they like, SyntaxError included
+    except Exception as error:  # on damaged files, Pillow's decoders raise errors of any kind, SyntaxError included
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"the mask {path} cannot be read: {reason}") from error
     # Bytes as they are: of a palette the number of the color counts, and 16 bits are not scaled to 8.
@@ -82,7 +82,7 @@ def _read(path: Path) -> Bool[np.ndarray, "h w"]:
 
 
 def _opaque(image: Image.Image) -> Bool[np.ndarray, "h w"] | Literal[True]:
-    """Where an image is of none of the colors that it declares to be transparent; True where it declares none."""
+    """Find the pixels of no color that the image declares to be transparent; return True where it declares none."""
     if "transparency" not in image.info:
         return True
     if image.mode.startswith("I"):  # of 16 bits, the conversion would compare 8

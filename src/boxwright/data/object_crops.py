@@ -1,4 +1,4 @@
-"""Cutting the objects of a detection data set out, for classification."""
+"""Crops of the objects of a detection data set, for classification."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from PIL import Image
 from boxwright.data.records import DetectionData
 
 _NOT_IN_NAMES = re.compile(r'[\\/:*?"<>|\x00-\x1f]')
-"""What file systems refuse."""
+"""Characters that file systems refuse."""
 
 
 class Cut(NamedTuple):
-    """How many images were written for each class, and how many objects were too small."""
+    """The number of images that were written for each class, and of objects that were too small."""
 
     counts: dict[str, int]
     too_small: int
@@ -36,13 +36,13 @@ def crop_objects(
 ) -> Cut:
     """Write every object as ``out/CLASS/IMAGE_ANNOTATION.png``, the image's name without dots that would hide it.
 
-    What is cut is a square around the object, so that nothing is distorted, moved into the image where it reaches
-    out of it; where the image is too small, as much of the square as there is. Crowd regions are left out.
+    A crop is a square around the object, so that nothing is distorted. Where it reaches out of the image, it is moved
+    inside; where the image is too small, it is cut. Crowd regions are left out.
 
     Args:
         data: images with objects.
         out: a folder, which is made.
-        margin: shown around the object on each side, as a share of its longer side, from 0 to 10.
+        margin: shown around the object on each side, as a fraction of its longer side, from 0 to 10.
         min_size: shorter side that an object has at least, in pixels.
         progress: called with the number of images done.
 
@@ -59,9 +59,9 @@ def crop_objects(
         boxes = record.boxes()
         large = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf) >= min_size
         too_small += int((~large & ~record.crowd).sum())
-        chosen = np.flatnonzero(large & ~record.crowd)
-        image = record.read() if len(chosen) else None
-        for i in chosen.tolist():
+        indices = np.flatnonzero(large & ~record.crowd)
+        image = record.read() if len(indices) else None
+        for i in indices.tolist():
             assert image is not None
             left, top, right, bottom = square_around(boxes[i], record.height, record.width, margin)
             name = folders[int(record.labels[i])]
@@ -82,20 +82,20 @@ def check_crop(margin: float, min_size: int) -> None:
 def square_around(
     box: Float32[np.ndarray, "xyxy=4"], height: int, width: int, margin: float
 ) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the square around a corner box, in whole pixels, inside the image."""
+    """Return left, top, right and bottom of the square around a box, in whole pixels, inside the image."""
     x1, y1, x2, y2 = box.tolist()
     side = max(1, round(max(x2 - x1, y2 - y1) * (1 + 2 * margin)))
 
-    def placed(low: float, high: float, length: int) -> tuple[int, int]:
+    def span(low: float, high: float, length: int) -> tuple[int, int]:
         start = min(max(0, round((low + high - side) / 2)), max(0, length - side))
         return start, min(start + side, length)
 
-    (left, right), (top, bottom) = placed(x1, x2, width), placed(y1, y2, height)
+    (left, right), (top, bottom) = span(x1, x2, width), span(y1, y2, height)
     return left, top, right, bottom
 
 
 def class_folder_names(data: DetectionData) -> dict[int, str]:
-    """The folder that the crops of each label go into.
+    """Return the name of the folder for the crops of each label.
 
     Raises:
         ValueError: two classes would have one folder, or one has no name that a folder can have.
@@ -113,5 +113,5 @@ def class_folder_names(data: DetectionData) -> dict[int, str]:
 
 
 def _file_name(name: str) -> str:
-    """Without what some file systems refuse; empty where nothing is left."""
+    """Remove characters that some file systems refuse; the name may become empty."""
     return _NOT_IN_NAMES.sub("_", unicodedata.normalize("NFC", name)).strip(". ")

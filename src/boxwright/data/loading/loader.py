@@ -34,7 +34,7 @@ class Failure(NamedTuple):
 
 def collate(samples: Sequence[Sample], input_format: InputFormat) -> Batch:
     """Make a batch of samples; normalize their images, then pad them with zeros at the bottom and on the right."""
-    images, padding_mask = _padded([sample.image for sample in samples], input_format)
+    images, padding_mask = _pad_images([sample.image for sample in samples], input_format)
     targets = [_targets(sample, images.shape[2], images.shape[3]) for sample in samples]
     return Batch(
         images=images,
@@ -54,7 +54,7 @@ def _targets(sample: Sample, height: int, width: int) -> Targets:
     return Targets(sample.labels, sample.boxes, own, masks)
 
 
-def _padded(
+def _pad_images(
     inputs: Sequence[UInt8[Tensor, "3 _h _w"]], input_format: InputFormat
 ) -> tuple[Float32[Tensor, "b 3 h w"], Bool[Tensor, "b h w"] | None]:
     """Normalize and pad images to the largest input; return them and their padding mask, None without padding."""

@@ -1,4 +1,4 @@
-"""Paints one image of textured shapes, with the exact visible mask of each.
+"""Painter of images of textured shapes, with the exact visible mask of each.
 
 Everything is drawn from one ``numpy.random.Generator``, so that an image is a function of its seed.
 Coordinates are pixels with the center of the first pixel at (0.5, 0.5); colors are RGB in [0, 1].
@@ -18,7 +18,7 @@ CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
 """Names of the shapes, in the order of their labels."""
 
 SMALLEST_RADIUS = 14.0  # in pixels
-LARGEST_SIDE_SHARE = 0.42  # radius by the image's shorter side
+LARGEST_SIDE_FRACTION = 0.42  # radius by the image's shorter side
 MOST_SHAPES = 6
 LEAST_VISIBLE = 0.65  # of a shape's own area
 
@@ -54,19 +54,18 @@ class _Patch(NamedTuple):
 
 
 def paint_scene(rng: np.random.Generator, height: int, width: int, num_shapes: int) -> Scene:
-    """A background and up to ``num_shapes`` shapes over it, the later ones in front.
+    """Paint a background and up to ``num_shapes`` shapes over it, the later ones in front.
 
-    A shape whose place would hide a third of itself or of an earlier one gets another place, and is left out
-    where eight places fail: whatever is in the image is annotated, and whatever is annotated can be
-    recognized.
+    A shape at a position that would hide a third of itself or of an earlier one gets another position, and is left
+    out where eight positions fail: everything in the image is annotated, and everything annotated can be recognized.
 
     Args:
         rng: the only source of chance.
         height: of the image, in pixels.
-        width: likewise.
+        width: of the image, in pixels.
         num_shapes: how many are attempted.
     """
-    canvas, backdrop = _background(rng, height, width)
+    colors, backdrop = _background(rng, height, width)
     shapes: list[Shape] = []
     full_areas: list[int] = []
     for _ in range(num_shapes):
@@ -77,17 +76,17 @@ def paint_scene(rng: np.random.Generator, height: int, width: int, num_shapes: i
             full_area = int((patch.distance < 0).sum())
             visible = [shape.mask & ~mask for shape in shapes] + [mask]
             if _all_recognizable(visible, [*full_areas, full_area]):
-                _draw(rng, canvas, patch, backdrop)
+                _draw(rng, colors, patch, backdrop)
                 shapes = [Shape(s.label, v) for s, v in zip(shapes, visible, strict=False)] + [Shape(label, mask)]
                 full_areas.append(full_area)
                 break
     grain = rng.normal(0.0, rng.uniform(0.0, 0.03), (height, width, 1))
-    image = ((canvas + grain).clip(0, 1) * 255).round().astype(np.uint8)
+    image = ((colors + grain).clip(0, 1) * 255).round().astype(np.uint8)
     return Scene(image, shapes)
 
 
 def signed_distance(kind: str, x: Plane, y: Plane, radius: float) -> Plane:
-    """Distance to the outline of an upright shape around the origin; negative inside, mitred at corners.
+    """Compute the distance to the outline of an upright shape around the origin; negative inside, mitred at corners.
 
     Args:
         kind: one of ``CLASSES``.
@@ -96,7 +95,7 @@ def signed_distance(kind: str, x: Plane, y: Plane, radius: float) -> Plane:
         radius: of the circumscribed circle, in pixels.
 
     Raises:
-        ValueError: if ``kind`` is not one of ``CLASSES``.
+        ValueError: ``kind`` is not one of ``CLASSES``.
     """
     distance: Plane
     match kind:
@@ -120,9 +119,9 @@ def signed_distance(kind: str, x: Plane, y: Plane, radius: float) -> Plane:
 
 
 def _star_distance(x: Plane, y: Plane, radius: float, *, points: int, inner: float) -> Plane:
-    """A star is one edge in a kaleidoscope: fold the plane onto half a point, measure to that edge's line.
+    """Fold the plane onto half a point of a star, as a kaleidoscope does, and measure to the line of its one edge.
 
-    ``inner`` is the radius of the notches as a share of ``radius``; cos(pi / points) makes a regular polygon.
+    ``inner`` is the radius of the notches as a fraction of ``radius``; cos(pi / points) makes a regular polygon.
     """
     half = math.pi / points
     angle = np.arctan2(x, y)  # from the upward axis, where the first tip is
@@ -136,8 +135,8 @@ def _star_distance(x: Plane, y: Plane, radius: float, *, points: int, inner: flo
 
 
 def _place(rng: np.random.Generator, kind: str, height: int, width: int) -> _Patch:
-    """A shape of random size, place and rotation; its rim may reach out of the image, its center not."""
-    largest = max(SMALLEST_RADIUS, LARGEST_SIDE_SHARE * min(height, width))
+    """Draw a shape's size, position and rotation; its rim may reach out of the image, its center not."""
+    largest = max(SMALLEST_RADIUS, LARGEST_SIDE_FRACTION * min(height, width))
     radius = SMALLEST_RADIUS * (largest / SMALLEST_RADIUS) ** rng.random()
     border = min(0.6 * radius, 0.5 * min(height, width))
     center_x, center_y = rng.uniform(border, width - border), rng.uniform(border, height - border)
@@ -162,40 +161,40 @@ def _all_recognizable(visible: list[Bool[np.ndarray, "h w"]], full_areas: list[i
     return all(mask.sum() >= LEAST_VISIBLE * full for mask, full in zip(visible, full_areas, strict=True))
 
 
-def _draw(rng: np.random.Generator, canvas: Colors, patch: _Patch, backdrop: Color) -> None:
-    """Shadow, fill, outline; nothing of the look depends on the class."""
+def _draw(rng: np.random.Generator, image: Colors, patch: _Patch, backdrop: Color) -> None:
+    """Paint shadow, fill and outline; nothing of the look depends on the class."""
     distance, top, left = patch
     height, width = distance.shape
     drop_y, drop_x = rng.integers(1, 5), rng.integers(-3, 4)
     shadow = 0.4 * (0.5 - distance / _SHADOW_BLUR).clip(0, 1)
-    _blend(canvas, np.zeros(3, np.float32), shadow, top + int(drop_y), left + int(drop_x))
+    _blend(image, np.zeros(3, np.float32), shadow, top + int(drop_y), left + int(drop_x))
 
     color = _vivid_color(rng, backdrop)
     other = np.clip(color * np.float32(rng.uniform(0.35, 0.8)) + np.float32(rng.uniform(0, 0.35)), 0, 1)
     fill = _mix(color, other, _pattern(rng, height, width))
-    _blend(canvas, fill, (0.5 - distance).clip(0, 1), top, left)
+    _blend(image, fill, (0.5 - distance).clip(0, 1), top, left)
     if rng.random() < 0.5:
         line = rng.uniform(0.8, 2.2)
         edge = np.float32(0.05 if rng.random() < 0.5 else 0.95)
         coverage = (0.5 - np.abs(distance + line / 2) + line / 2).clip(0, 1)
-        _blend(canvas, np.full(3, edge), 0.85 * coverage, top, left)
+        _blend(image, np.full(3, edge), 0.85 * coverage, top, left)
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> tuple[Colors, Color]:
-    """A calm, textured ground, and its mean color."""
+    """Paint a calm, textured background, and return it with its mean color."""
     hue, value = rng.random(), rng.uniform(0.25, 0.9)
     first, second = (
         _rgb(hue + rng.uniform(-0.12, 0.12), rng.uniform(0.05, 0.4), np.clip(value + shift, 0.08, 1.0))
         for shift in (-0.12, rng.uniform(0.0, 0.12))
     )
-    canvas = _mix(first, second, _gradient(rng, height, width))
+    image = _mix(first, second, _gradient(rng, height, width))
     texture = _pattern(rng, height, width) - np.float32(0.5)
-    canvas = canvas + (rng.uniform(0.05, 0.2) * texture)[..., None].astype(np.float32)
-    return canvas, canvas.mean((0, 1))
+    image = image + (rng.uniform(0.05, 0.2) * texture)[..., None].astype(np.float32)
+    return image, image.mean((0, 1))
 
 
 def _pattern(rng: np.random.Generator, height: int, width: int) -> Plane:
-    """A random texture with values in [0, 1]: gradient, stripes, checks, dots or clouds."""
+    """Draw a random texture with values in [0, 1]: gradient, stripes, checks, dots or clouds."""
     kind = rng.integers(5)
     if kind == 0:
         return _gradient(rng, height, width)
@@ -215,7 +214,7 @@ def _gradient(rng: np.random.Generator, height: int, width: int) -> Plane:
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int) -> Plane:
-    """Value noise: random grids of rising fineness and falling weight, enlarged smoothly and summed."""
+    """Draw value noise: random grids of rising fineness and falling weight, upsampled smoothly and summed."""
     total = np.zeros((height, width), dtype=np.float32)
     for cells, weight in ((3, 0.5), (7, 0.3), (17, 0.2)):
         grid = Image.fromarray(rng.random((cells, cells)).astype(np.float32))
@@ -224,7 +223,7 @@ def _clouds(rng: np.random.Generator, height: int, width: int) -> Plane:
 
 
 def _turned_grid(rng: np.random.Generator, height: int, width: int) -> tuple[Plane, Plane]:
-    """Pixel coordinates in a system turned by a random angle, its origin at a random place."""
+    """Return pixel coordinates in a system turned by a random angle, its origin at a random position."""
     turn = rng.uniform(0, 2 * math.pi)
     x = np.arange(width, dtype=np.float32)[None, :] - np.float32(rng.uniform(0, width))
     y = np.arange(height, dtype=np.float32)[:, None] - np.float32(rng.uniform(0, height))
@@ -233,7 +232,7 @@ def _turned_grid(rng: np.random.Generator, height: int, width: int) -> tuple[Pla
 
 
 def _vivid_color(rng: np.random.Generator, backdrop: Color) -> Color:
-    """A saturated color that stands out from the ground; the last of twenty trials if none does."""
+    """Draw a saturated color that stands out from the background; the last of twenty trials if none does."""
     for _ in range(20):
         color = _rgb(rng.random(), rng.uniform(0.5, 1.0), rng.uniform(0.45, 1.0))
         if np.linalg.norm(color - backdrop) > 0.45:
@@ -245,29 +244,29 @@ def _rgb(hue: float, saturation: float, value: float) -> Color:
     return np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, float(value)), dtype=np.float32)
 
 
-def _mix(first: Color, second: Color, share: Plane) -> Colors:
-    mixed: Colors = first + (second - first) * share[..., None]
+def _mix(first: Color, second: Color, weight: Plane) -> Colors:
+    mixed: Colors = first + (second - first) * weight[..., None]
     return mixed
 
 
 def _blend(
-    canvas: Colors,
+    image: Colors,
     color: Color | Float32[np.ndarray, "rows columns 3"],
     alpha: Float32[np.ndarray, "rows columns"],
     top: int,
     left: int,
 ) -> None:
-    """Paint ``color`` over ``canvas``, in place; what lies outside of it is cut off."""
-    target, inside = _overlap(alpha.shape, top, left, *canvas.shape[:2])
+    """Paint ``color`` over ``image``, in place; anything outside of it is cut off."""
+    target, inside = _overlap(alpha.shape, top, left, *image.shape[:2])
     weight = alpha[inside][..., None]
     paint = color[inside] if color.ndim == 3 else color
-    canvas[target] += (paint - canvas[target]) * weight
+    image[target] += (paint - image[target]) * weight
 
 
 def _overlap(
     shape: tuple[int, ...], top: int, left: int, height: int, width: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a patch and an image meet: as slices of the image and of the patch."""
+    """Return the overlap of a patch and an image, as slices of the image and of the patch."""
     rows = slice(max(0, top), max(0, min(height, top + shape[0])))
     columns = slice(max(0, left), max(0, min(width, left + shape[1])))
     inside = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))

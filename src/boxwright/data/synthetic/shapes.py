@@ -1,4 +1,4 @@
-"""Draws a data set: textured scenes of shapes in COCO format, for the demo and first experiments."""
+"""Drawn data sets: textured scenes of shapes in COCO format, for the demo and first experiments."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from PIL import Image
 from boxwright.data.synthetic.scenes import CLASSES, MOST_SHAPES, paint_scene
 
 MARKER = "drawn_set.json"
-"""The file by which a drawn set is known: its parameters, and whether it is complete."""
+"""Name of the file that marks a drawn set, with its parameters and a flag for a complete one."""
 
-EMPTY_SHARE = 0.05
+EMPTY_FRACTION = 0.05
 SMALLEST_IMAGE_SIZE = 64
 
 _FORMAT = 2  # goes up whenever the images or files of a given seed change, so that old sets are drawn anew
@@ -27,7 +27,7 @@ _IMAGE_NAME = re.compile(r"(train|val)_\d{5,}\.jpg")
 def draw_data_set(
     out: Path, *, train: int = 400, val: int = 100, image_size: int = 256, seed: int = 0
 ) -> dict[str, Path]:
-    """Draws images of shapes with boxes and masks, or keeps a folder that holds exactly this set already.
+    """Draw images of shapes with boxes and masks, or leave a folder as it is that holds exactly this set already.
 
     The classes are ``scenes.CLASSES``; color, texture, size, rotation and outline say nothing about the
     class. Shapes overlap, with two thirds of each visible. About one image in twenty has no object. The
@@ -47,7 +47,7 @@ def draw_data_set(
         The annotation file of each split.
 
     Raises:
-        ValueError: if a number is out of range, or if ``out`` holds files that are not a drawn set.
+        ValueError: a number is out of range, or ``out`` holds files that are not a drawn set.
     """
     if min(train, val) < 1:
         raise ValueError(f"a drawn set needs at least one image per split, got train={train}, val={val}")
@@ -57,8 +57,8 @@ def draw_data_set(
         raise ValueError(f"seed must not be negative, got {seed}")
     files = {split: out / "annotations" / f"{split}.json" for split in ("train", "val")}
     order = {"format": _FORMAT, "train": train, "val": val, "image_size": image_size, "seed": seed}
-    found = _drawn_before(out)
-    if found == {**order, "complete": True} and all(file.is_file() for file in files.values()):
+    existing = _read_marker(out)
+    if existing == {**order, "complete": True} and all(file.is_file() for file in files.values()):
         return files
 
     for folder in ("annotations", "images"):
@@ -72,30 +72,30 @@ def draw_data_set(
 
 
 def encode_run_lengths(mask: Bool[np.ndarray, "h w"]) -> dict[str, list[int]]:
-    """A mask as COCO's uncompressed run lengths: column by column, starting with the run of zeros."""
+    """Encode a mask as COCO's uncompressed run lengths: column by column, starting with the run of zeros."""
     flat = mask.ravel(order="F")
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     runs = np.diff(np.concatenate(([0], changes, [flat.size]))).tolist()
     return {"size": list(mask.shape), "counts": [0, *runs] if flat[0] else runs}
 
 
-def _drawn_before(out: Path) -> dict[str, Any] | None:
-    """The parameters of the drawn set in ``out``; None where there is nothing at all."""
+def _read_marker(out: Path) -> dict[str, Any] | None:
+    """Return the parameters of the drawn set in ``out``; None where there is nothing at all."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: name a folder for the drawn set")
     if not out.exists() or not any(out.iterdir()):
         return None
     try:
-        found = json.loads((out / MARKER).read_text(encoding="utf-8"))
+        content = json.loads((out / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
+        content = None
+    if not isinstance(content, dict):
         raise ValueError(f"{out} is not empty and was not drawn by boxwright: name another folder for the drawn set")
-    return found
+    return content
 
 
 def _remove_images(images: Path) -> None:
-    """Removes what an earlier set left, by its names: nothing that somebody else put there."""
+    """Remove the images of an earlier set by their names, and no other file."""
     for file in images.iterdir():
         if _IMAGE_NAME.fullmatch(file.name):
             file.unlink()
@@ -106,13 +106,13 @@ def _image_name(split: str, number: int) -> str:
 
 
 def _draw_split(images: Path, split: str, size: int, image_size: int, seed: list[int]) -> dict[str, Any]:
-    """Draws one split's images into ``images``; returns the content of its annotation file."""
+    """Draw one split's images into ``images``; return the content of its annotation file."""
     rows: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number in range(size):
         rng = np.random.default_rng([*seed, number])
         height, width = (round(image_size * rng.uniform(0.75, 1.0)) for _ in range(2))
-        num_shapes = 0 if rng.random() < EMPTY_SHARE else int(rng.integers(1, MOST_SHAPES + 1))
+        num_shapes = 0 if rng.random() < EMPTY_FRACTION else int(rng.integers(1, MOST_SHAPES + 1))
         scene = paint_scene(rng, height, width, num_shapes)
         name = _image_name(split, number)
         Image.fromarray(scene.image).save(images / name, quality=92)
@@ -143,7 +143,7 @@ def _describe(mask: Bool[np.ndarray, "h w"]) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes in one step, so that no reader ever sees half a file."""
+    """Write in one step, so that no reader ever sees half a file."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
     os.replace(partial, path)

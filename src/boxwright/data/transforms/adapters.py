@@ -61,7 +61,7 @@ class TorchvisionTransform:
         with fork_random_state(context.rng):
             outputs = self.transform(inputs)
         moved = F.convert_bounding_box_format(outputs["boxes"], new_format=tv_tensors.BoundingBoxFormat.XYXY)
-        return _changed(
+        return _check_changes(
             self.transform,
             outputs["image"],
             moved.numpy(),
@@ -117,7 +117,7 @@ class AlbumentationsTransform:
             outputs = self.transform(**inputs)
         indices = np.asarray(outputs[field], dtype=np.int64).reshape(-1)
         boxes = np.asarray(outputs["bboxes"], dtype=np.float32).reshape(len(indices), -1)[:, :4]
-        return _changed(
+        return _check_changes(
             self.transform,
             outputs["image"],
             boxes,
@@ -158,7 +158,7 @@ def as_transform(transform: Any) -> Transform:
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def _changed(transform: Any, image: Any, boxes: Any, labels: Any, masks: Any) -> TrainingSample:
+def _check_changes(transform: Any, image: Any, boxes: Any, labels: Any, masks: Any) -> TrainingSample:
     """Check that all of a sample was changed alike, and drop objects whose box has no area left."""
     pixels = as_rgb(image)
     counts = {"boxes": len(boxes), "labels": len(labels)} | ({} if masks is None else {"masks": len(masks)})

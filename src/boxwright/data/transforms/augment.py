@@ -82,22 +82,22 @@ class Augmentation:
 
     Args:
         photometric: probability of each change of color: brightness, contrast, saturation, hue.
-        channel_shuffle: probability that red, green and blue change places.
+        channel_shuffle: probability that red, green and blue are permuted.
         zoom_out: probability that the image becomes a part of a larger black one.
         zoom_out_max: largest side of that larger image, as a multiple of the image's.
         iou_crop: probability of a crop that overlaps some object by a random least IoU.
-        flip: probability that left and right change places.
-        vertical_flip: probability that top and bottom change places.
+        flip: probability of mirroring left and right.
+        vertical_flip: probability of mirroring top and bottom.
         scale_range: least and largest shortest side of an input, as multiples of the image size; each image
             draws one of those in steps of 0.04 between them.
         size_crop: probability of a crop of random size and position, whatever it shows, instead of zooming out and
             ``iou_crop``.
         scale_jitter: least and largest size of an image, as multiples of the size that evaluation shows it at, in a
-            square input whose side is the image size; black where the image ends. Where it is not (1, 1), it takes
-            the place of zooming out, ``iou_crop``, ``size_crop`` and ``scale_range``, and every object stays that a
+            square input whose side is the image size; black where the image ends. Where it is not (1, 1), it
+            replaces zooming out, ``iou_crop``, ``size_crop`` and ``scale_range``, and every object stays that a
             part is left of. Whole images fit at 1 where ``max_size`` is the image size, as in the published recipes.
         resized_crop: least and largest fraction of an image's area that is shown, in a part 3/4 to 4/3 as wide as
-            high. Where it is not (1, 1), it takes the place of zooming out, ``iou_crop`` and ``size_crop``, and every
+            high. Where it is not (1, 1), it replaces zooming out, ``iou_crop`` and ``size_crop``, and every
             object stays that a part is left of.
         rand_augment: number of RandAugment's operations, and their magnitude, 0 to 30; for classification only: after
             everything else, it shears, shifts and turns the input, and neither its boxes nor its masks.

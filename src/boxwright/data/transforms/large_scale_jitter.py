@@ -27,7 +27,7 @@ def large_scale_jitter(
 
     Args:
         height: of the image.
-        width: likewise.
+        width: of the image.
         resize_rule: of this step; the side of the input is its ``image_size``, whatever the image's shape is.
         scale_range: least and largest scale.
         rng: the only source of chance.
@@ -60,7 +60,7 @@ def jitter_window(height: int, width: int, resized: tuple[int, int], offset: tup
 
     Args:
         height: of the image.
-        width: likewise.
+        width: of the image.
         resized: (height, width) that the image is resized to.
         offset: (top, left) of the input in the resized image.
         side: of the input.

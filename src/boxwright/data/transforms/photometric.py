@@ -66,7 +66,7 @@ def draw_color_map(
     Args:
         rng: the only source of chance.
         probability: of each of the four changes.
-        shuffle: probability that the channels change places.
+        shuffle: probability that the channels are permuted.
         mean: color of the image, in bytes.
     """
 

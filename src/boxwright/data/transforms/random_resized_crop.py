@@ -29,7 +29,7 @@ def random_resized_crop(
 
     Args:
         height: of the image.
-        width: likewise.
+        width: of the image.
         area_range: least and largest fraction of the image's area.
         rng: the only source of chance.
     """

@@ -28,7 +28,7 @@ def random_size_crop(height: int, width: int, resize_rule: ResizeRule, rng: np.r
 
     Args:
         height: of the image.
-        width: likewise.
+        width: of the image.
         resize_rule: size of the network input in this step.
         rng: the only source of chance.
     """
