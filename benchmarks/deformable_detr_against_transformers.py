@@ -27,7 +27,7 @@ from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.deformable_detr import DeformableDETR
 from boxwright.necks.deformable_encoder import DeformableEncoder
-from boxwright.queries.criterion import normalized_targets
+from boxwright.queries import normalize_targets
 from boxwright.structures import Category
 from side_by_side import in_turn, random_objects
 
@@ -70,7 +70,7 @@ def main() -> None:
     detector.to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(0)
     targets = [random_objects(options.objects, side, NUM_CLASSES, generator) for _ in range(options.batch)]
-    labels = [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalized_targets(targets)]
+    labels = [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalize_targets(targets)]
     our_optimizer = torch.optim.AdamW([p for p in detector.parameters() if p.requires_grad], lr=1e-5)
     their_optimizer = torch.optim.AdamW([p for p in peer.parameters() if p.requires_grad], lr=1e-5)
 

@@ -21,7 +21,7 @@ import torch
 from transformers_rtdetr import transformers_rtdetr
 
 import boxwright
-from boxwright.queries.criterion import normalized_targets
+from boxwright.queries import normalize_targets
 from side_by_side import in_turn, random_objects
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     else:
         generator = torch.Generator().manual_seed(0)
         targets = [random_objects(options.objects, side, 80, generator) for _ in range(batch)]
-        labels = [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalized_targets(targets)]
+        labels = [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalize_targets(targets)]
         detector.train()
         peer.train()
         our_optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-5)

@@ -18,6 +18,7 @@ from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.rtdetr import RTDETR
 from boxwright.necks.hybrid_encoder import HybridEncoder
+from boxwright.queries import DecoderOptions, DenoisingOptions
 from boxwright.structures import Category, Targets
 from random_weights import calibrate, shake
 from sparse_ids import draw_with_sparse_ids
@@ -31,11 +32,9 @@ TINY_RECIPE: dict[str, Any] = {
     "head": {
         "name": "rtdetr",
         "hidden_dim": 16,
-        "num_heads": 2,
-        "feedforward_dim": 32,
-        "num_layers": 2,
         "num_queries": 20,
-        "num_denoising": 8,
+        "decoder": {"num_heads": 2, "feedforward_dim": 32, "num_layers": 2},
+        "denoising": {"num_queries": 8},
     },
     "input": {"image_size": 64},
     "train": {
@@ -110,14 +109,20 @@ def make_targets() -> MakeTargets:
 def make_detector() -> MakeDetector:
     """A whole RT-DETR of a few thousand parameters, whose weights and norm statistics are all far from special."""
 
-    def make(*, num_classes: int = 4, seed: int = 0, **head_options: float) -> Detector:
+    def make(*, num_classes: int = 4, seed: int = 0, num_denoising: int = 8) -> Detector:
         torch.manual_seed(seed)
         backbone = ResNetVD(depth=18, width=8)
         neck = HybridEncoder(
             backbone.out_spec, hidden_dim=16, num_heads=2, feedforward_dim=32, expansion=0.5, num_blocks=1
         )
-        options = {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32, "num_layers": 3, "num_queries": 12}
-        head = RTDETR(neck.out_spec, num_classes, **(options | {"num_denoising": 8} | head_options))
+        head = RTDETR(
+            neck.out_spec,
+            num_classes,
+            hidden_dim=16,
+            num_queries=12,
+            decoder=DecoderOptions(num_heads=2, feedforward_dim=32, num_layers=3),
+            denoising=DenoisingOptions(num_queries=num_denoising),
+        )
         categories = [Category(10 * (i + 1), f"class {i}") for i in range(num_classes)]
         detector = Detector(backbone, [neck], head, categories=categories, input_format=InputFormat(image_size=64))
         shake(detector)

@@ -36,11 +36,9 @@ RECIPE = {
     "head": {
         "name": "rtdetr",
         "hidden_dim": 48,
-        "num_heads": 4,
-        "feedforward_dim": 96,
-        "num_layers": 2,
         "num_queries": 30,
-        "num_denoising": 20,
+        "decoder": {"num_heads": 4, "feedforward_dim": 96, "num_layers": 2},
+        "denoising": {"num_queries": 20},
     },
     "input": {"image_size": 96},
     "augment": {"photometric": 0.0, "channel_shuffle": 0.0, "zoom_out": 0.0, "iou_crop": 0.0, "flip": 0.0},

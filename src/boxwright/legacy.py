@@ -56,6 +56,18 @@ DENSE: Names = {
 
 ANCHORS: Names = {"anchor_scale": "anchors.scale", "octave_steps": "anchors.octave_steps"}
 
+QUERY_LOSSES: Names = {name: f"loss_weights.{name}" for name in ("class_weight", "l1_weight", "giou_weight")}
+
+DECODER: Names = {name: f"decoder.{name}" for name in ("num_layers", "num_heads", "feedforward_dim", "dropout")}
+
+DEFORMABLE_DECODER: Names = {**DECODER, "num_points": "decoder.num_points", "sampling": "decoder.sampling"}
+
+DENOISING: Names = {
+    "num_denoising": "denoising.num_queries",
+    "label_noise": "denoising.label_noise",
+    "box_noise": "denoising.box_noise",
+}
+
 PARTS: Mapping[str, Mapping[str, Names]] = {
     "backbone": {},
     "neck": {"augfpn": {"ratios": "pool_ratios"}},
@@ -76,6 +88,9 @@ PARTS: Mapping[str, Mapping[str, Names]] = {
             "aspects": "anchors.aspect_ratios",
             "soft_nms": "detection.soft_nms",
         },
+        "detr": {**DECODER, **QUERY_LOSSES, "pre_norm": "decoder.pre_norm"},
+        "deformable_detr": {**DEFORMABLE_DECODER, **QUERY_LOSSES},
+        "rtdetr": {**DEFORMABLE_DECODER, **DENOISING, **QUERY_LOSSES},
     },
 }
 """Options of parts by slot and name: as they were called in format 1, and as they are called now, both dotted."""

@@ -234,8 +234,8 @@ RECIPES: dict[str, tuple[str, str]] = {
         "resnet_vd option 'dept'; did you mean 'depth'? ",
     ),
     "wrong type": (
-        "{backbone: resnet_vd, neck: identity, head: {name: rtdetr, num_layers: [3]}}",
-        "tiny.yaml: head.num_layers: expected integer; got [3]",
+        "{backbone: resnet_vd, neck: identity, head: {name: rtdetr, decoder: {num_layers: [3]}}}",
+        "tiny.yaml: head.decoder.num_layers: expected integer; got [3]",
     ),
     "wrong choice": (
         "{backbone: {name: resnet_vd, depth: 19}, neck: identity, head: rtdetr}",

@@ -60,11 +60,11 @@ def test_the_recipes_of_the_paper_are_there() -> None:
 
 
 def test_what_the_published_recipes_set() -> None:
-    assert resolved("rtdetr_r18")["head"]["num_layers"] == 3
+    assert resolved("rtdetr_r18")["head"]["decoder"]["num_layers"] == 3
     assert resolved("rtdetr_r18")["backbone"]["norm"] == "batch"
-    assert resolved("rtdetr_r34")["head"]["num_layers"] == 4
+    assert resolved("rtdetr_r34")["head"]["decoder"]["num_layers"] == 4
     medium = resolved("rtdetr_r50_m")
-    assert (medium["neck"][0]["expansion"], medium["head"]["num_layers"], medium["head"]["eval_layers"]) == (
+    assert (medium["neck"][0]["expansion"], medium["head"]["decoder"]["num_layers"], medium["head"]["eval_layers"]) == (
         0.5,
         6,
         3,
@@ -215,7 +215,7 @@ class TestFiles:
     def test_names_alone_are_enough(self, tmp_path: Path) -> None:
         recipe = resolved(write(tmp_path, self.BODY))
         assert [neck["name"] for neck in recipe["neck"]] == ["fpn", "identity"]
-        assert recipe["head"]["num_layers"] == 6
+        assert recipe["head"]["decoder"]["num_layers"] == 6
 
     @pytest.mark.parametrize(
         ("text", "message"),

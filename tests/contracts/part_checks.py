@@ -20,6 +20,7 @@ from boxwright.compose.options import Naming, argument_help, is_group, parse_opt
 from boxwright.compose.parts import Folder, find_part
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
+from boxwright.queries import DecoderOptions, DenoisingOptions, TransformerDecoderOptions
 from boxwright.regions.options import BoxOptions, DetectionOptions, MaskOptions, RoIOptions, RPNOptions
 from boxwright.structures import Category, Features, Level, Spec, levels_for_head, main_levels
 
@@ -32,6 +33,8 @@ TWO_STAGES: dict[str, Any] = {
     "boxes": BoxOptions(hidden_dim=16),
     "detection": DetectionOptions(score_threshold=0.0, max_detections=20),
 }
+
+DECODER = DecoderOptions(num_heads=2, feedforward_dim=16, num_layers=2)
 
 REDUCED: dict[str, dict[str, Any]] = {
     "resnet_vd": {"depth": 18, "width": 8},
@@ -57,27 +60,15 @@ REDUCED: dict[str, dict[str, Any]] = {
     "mask_rcnn": {**TWO_STAGES, "mask": MaskOptions(hidden_dim=8)},
     "detr": {
         "hidden_dim": 16,
-        "num_heads": 2,
-        "feedforward_dim": 16,
-        "num_layers": 2,
         "num_queries": 10,
-        "dropout": 0.0,
+        "decoder": TransformerDecoderOptions(num_heads=2, feedforward_dim=16, num_layers=2, dropout=0.0),
     },
-    "deformable_detr": {
-        "hidden_dim": 16,
-        "num_heads": 2,
-        "feedforward_dim": 16,
-        "num_layers": 2,
-        "num_queries": 10,
-        "dropout": 0.0,
-    },
+    "deformable_detr": {"hidden_dim": 16, "num_queries": 10, "decoder": DECODER},
     "rtdetr": {
         "hidden_dim": 16,
-        "num_heads": 2,
-        "feedforward_dim": 16,
-        "num_layers": 2,
         "num_queries": 20,
-        "num_denoising": 6,
+        "decoder": DECODER,
+        "denoising": DenoisingOptions(num_queries=6),
     },
 }
 

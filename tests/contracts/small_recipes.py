@@ -14,6 +14,14 @@ from boxwright.structures import Task
 
 NARROW: dict[str, Any] = {"hidden_dim": 64, "num_heads": 4, "feedforward_dim": 64}
 SHORT: dict[str, Any] = {"num_layers": 2, "dropout": 0.0}
+QUERIES: dict[str, Any] = {
+    "hidden_dim": 64,
+    "num_queries": 12,
+    "decoder.num_heads": 4,
+    "decoder.feedforward_dim": 64,
+    "decoder.num_layers": 2,
+    "decoder.dropout": 0.0,
+}
 
 FEW: dict[str, Any] = {
     "boxes.hidden_dim": 64,
@@ -44,9 +52,9 @@ REDUCED: dict[str, dict[str, Any]] = {
     "hybrid_encoder": {**NARROW, "num_blocks": 1},
     "detr_encoder": {**NARROW, **SHORT},
     "deformable_encoder": {**NARROW, **SHORT},
-    "detr": {**NARROW, **SHORT, "num_queries": 12},
-    "deformable_detr": {**NARROW, **SHORT, "num_queries": 12},
-    "rtdetr": {**NARROW, **SHORT, "eval_layers": None, "num_queries": 12, "num_denoising": 12, "class_weight": 4.0},
+    "detr": QUERIES,
+    "deformable_detr": QUERIES,
+    "rtdetr": {**QUERIES, "eval_layers": None, "denoising.num_queries": 12, "loss_weights.class_weight": 4.0},
 }
 """Options by part that make a recipe small; what is not named keeps the recipe's own options."""
 

@@ -42,7 +42,7 @@ SMALLER = {
 SMALL_RECIPE = """\
 backbone: {name: resnet_vd, depth: 18, width: 8}
 neck:     {name: hybrid_encoder, hidden_dim: 16, num_heads: 2, feedforward_dim: 16, num_blocks: 1}
-head:     {name: rtdetr, hidden_dim: 16, num_heads: 2, feedforward_dim: 16, num_layers: 1, num_queries: 20}
+head:     {name: rtdetr, hidden_dim: 16, num_queries: 20, decoder: {num_heads: 2, feedforward_dim: 16, num_layers: 1}}
 input:    {image_size: 64}
 train:    {steps: 2, batch_size: 2, evaluations: 1, batches: {multi_scale: 0}}
 """

@@ -1,20 +1,28 @@
-"""A small RT-DETR head and what its tests ask of it."""
+"""A small RT-DETR head, its inputs and its loss terms."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from boxwright.heads.rtdetr import RTDETR
+from boxwright.queries import DecoderOptions, DenoisingOptions
 from boxwright.structures import Features, Level, Spec, Targets
 
 SPEC: Spec = {"c3": Level(6, 8), "c4": Level(8, 16), "c5": Level(10, 32)}
 
 
-def small_head(num_classes: int = 4, **options: float | str) -> RTDETR:
-    defaults = {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32, "num_layers": 3, "num_queries": 12}
+DECODER = DecoderOptions(num_heads=2, feedforward_dim=32, num_layers=3)
+DENOISING = DenoisingOptions(num_queries=8)
+NO_DENOISING = DenoisingOptions(num_queries=0)
+
+
+def small_head(num_classes: int = 4, **options: Any) -> RTDETR:
     torch.manual_seed(0)
-    head = RTDETR(SPEC, num_classes, **(defaults | {"num_denoising": 8} | options))  # type: ignore[arg-type]
+    defaults = {"hidden_dim": 16, "num_queries": 12, "decoder": DECODER, "denoising": DENOISING}
+    head = RTDETR(SPEC, num_classes, **(defaults | options))
     with torch.no_grad():
         for name, parameter in head.named_parameters():
             if name != "denoising_classes.weight":

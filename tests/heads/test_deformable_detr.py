@@ -1,13 +1,26 @@
-"""Deformable DETR's head: how it starts, decodes and refines, and its sizes."""
+"""Deformable DETR's head: initial weights, decoding, refinement and sizes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from deformable_detr_head import REFINE, SPEC, TWO_STAGE, VARIANTS, fresh_head, maps, padding_mask, seen_by, small_head
+from deformable_detr_head import (
+    DECODER,
+    REFINE,
+    SPEC,
+    TWO_STAGE,
+    VARIANTS,
+    fresh_head,
+    maps,
+    padding_mask,
+    record_inputs,
+    small_head,
+)
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,7 +31,8 @@ from boxwright.detector import Detector
 from boxwright.heads.deformable_detr import DeformableDETR
 from boxwright.necks.deformable_encoder import DeformableEncoder
 from boxwright.ops.boxes import inverse_sigmoid
-from boxwright.structures import Category, ImageSize, Level, Targets
+from boxwright.queries import DecoderOptions
+from boxwright.structures import Category, Level, Targets
 
 MakeTargets = Callable[..., list[Targets]]
 
@@ -26,7 +40,7 @@ every_variant = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIAN
 
 
 def published(variant: str) -> Detector:
-    """The model of the paper for 91 classes."""
+    """Build the model of the paper for 91 classes."""
     single = variant.startswith("single")
     backbone = ResNet(
         norm="frozen",
@@ -101,12 +115,12 @@ def test_starts_as_published(options: dict[str, bool]) -> None:
 
 
 def test_queries_start_from_a_normal_distribution_and_are_position_and_content() -> None:
-    head = DeformableDETR(SPEC, 4, num_layers=1).eval()
+    head = DeformableDETR(SPEC, 4, decoder=DecoderOptions(num_layers=1)).eval()
     assert head.queries.weight.std().item() == pytest.approx(1, abs=0.01)
     assert (head.reference_points.bias == 0).all()
-    given = seen_by(head.layers[0])
+    inputs = record_inputs(head.layers[0])
     head(maps())
-    content, positions, reference = given[0][:3]
+    content, positions, reference = inputs[0][:3]
     torch.testing.assert_close(positions[1], head.queries.weight[:, :256], rtol=0, atol=0)
     torch.testing.assert_close(content[1], head.queries.weight[:, 256:], rtol=0, atol=0)
     expected = head.reference_points(head.queries.weight[:, :256]).sigmoid()
@@ -124,17 +138,17 @@ def test_fresh_boxes_lie_around_the_reference_points(options: dict[str, bool], m
 
 
 def decoded(head: DeformableDETR, mask: Tensor | None, targets: list[Targets]) -> list[tuple[Tensor, Tensor]]:
-    """References and boxes layer by layer, from a loop of our own around the head's layers."""
-    calls, outputs = seen_by(head.layers[0]), []
+    """Compute references and boxes layer by layer, in a loop of our own around the head's layers."""
+    calls, outputs = record_inputs(head.layers[0]), []
     head(maps(), mask, targets)
-    content, positions, sampled, memory, shapes = calls[0]
+    content, positions, on_levels, memory, shapes = calls[0]
     padding = None
     ratios = torch.ones(2, 3, 2)
     if mask is not None:
         content_cells = torch.tensor([[[12, 8], [6, 4], [3, 2]], [[8, 5], [4, 3], [2, 2]]])
         ratios = content_cells / torch.tensor([[12, 8], [6, 4], [3, 2]])
         padding = torch.cat([mask[:, ::s, ::s].flatten(1) for s in (8, 16, 32)], 1)
-    reference = sampled[:, :, 0] / ratios[:, None, 0].repeat(1, 1, sampled.shape[-1] // 2)
+    reference = on_levels[:, :, 0] / ratios[:, None, 0].repeat(1, 1, on_levels.shape[-1] // 2)
     for i, layer in enumerate(head.layers):
         wide = ratios.repeat(1, 1, reference.shape[-1] // 2)
         content = layer(content, positions, reference[:, :, None] * wide[:, None], memory, shapes, padding=padding)
@@ -155,15 +169,15 @@ def test_boxes_of_every_layer(options: dict[str, bool], padded: bool, make_targe
     head, targets = small_head(**options), make_targets([2, 1])
     mask = padding_mask() if padded else None
     expected = decoded(head, mask, targets)
-    found = head(maps(), mask, targets).boxes_cxcywh_norm
-    for layer, (_, boxes) in zip(found, expected, strict=True):
+    ours = head(maps(), mask, targets).boxes_cxcywh_norm
+    for layer, (_, boxes) in zip(ours, expected, strict=True):
         torch.testing.assert_close(layer, boxes, rtol=0, atol=1e-5)
     # Points stay points; boxes move from layer to layer.
     widths = [reference.shape[-1] for reference, _ in expected]
     assert (
         widths
         == {"base": [2] * 3, "refine": [2, 4, 4], "two stage": [4] * 3}[
-            next(name for name, given in VARIANTS.items() if given == options)
+            next(name for name, variant in VARIANTS.items() if variant == options)
         ]
     )
 
@@ -186,29 +200,65 @@ def test_only_levels_of_another_width_are_projected() -> None:
 
 def test_auxiliary_levels_are_skipped() -> None:
     spec = {"raw": Level(6, 8, auxiliary=True), **{name: SPEC[name] for name in ("c4", "c5")}}
-    assert small_head(spec).levels == ["c4", "c5"]
+    assert small_head(spec).projections.levels == ["c4", "c5"]
 
 
 def test_shared_heads_run_on_the_last_layer_only_without_targets(make_targets: MakeTargets) -> None:
     head = small_head()
-    calls = seen_by(head.boxes[0])
+    calls = record_inputs(head.boxes[0])
     prediction = head(maps())
     trained = head(maps(), None, make_targets([1, 1]))
     assert len(calls) == 1 + 3
     assert prediction.logits.shape == (1, 2, 12, 4)
     assert trained.logits.shape == (3, 2, 12, 4)
-    for ours, expected in zip(prediction.prediction(), trained.prediction(), strict=True):
+    for field in ("logits", "boxes_cxcywh_norm"):
+        ours, expected = getattr(prediction, field)[-1], getattr(trained, field)[-1]
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
 
 
 def test_at_most_100_pairs_of_query_and_class_are_detected() -> None:
-    head = DeformableDETR(SPEC, 20, hidden_dim=16, num_heads=2, num_layers=1, num_queries=12).eval()
-    (found, _) = head.postprocess(head(maps()), [ImageSize(64, 96, 64, 96)] * 2)
-    assert len(found.scores) == 100
+    decoder = DecoderOptions(num_heads=2, num_layers=1)
+    head = DeformableDETR(SPEC, 20, hidden_dim=16, num_queries=12, decoder=decoder).eval()
+    assert head.decode(head(maps())).scores.shape == (2, 100)
+    assert head.object_limits() == [("num_queries", 12, False), ("max_detections", 100, False)]
+    head.raise_limits(150)
+    assert head.decode(head(maps())).boxes.shape == (2, 150, 4)
+    head.raise_limits(7)
+    assert head.object_limits()[1].limit == 150
+
+
+def test_loss_and_detections_come_from_one_forward(make_targets: MakeTargets) -> None:
+    for options in VARIANTS.values():
+        head = small_head(**options)
+        alone, trained = (head.decode(head(maps(), padding_mask(), t)) for t in (None, make_targets([2, 1])))
+        for ours, expected in zip(trained[:4], alone[:4], strict=True):
+            torch.testing.assert_close(ours, expected, rtol=0, atol=1e-4)
+
+
+def test_detections_are_in_pixels_of_the_image_inside_its_padding() -> None:
+    head = small_head()
+    output = head(maps(), padding_mask())
+    assert output.valid_sizes.tolist() == [[64, 96], [40, 64]]
+    boxes = output.boxes_cxcywh_norm[-1, 1]
+    corners = torch.cat((boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2), 1)
+    expected = corners * torch.tensor([64.0, 40.0, 64.0, 40.0])
+    best = output.logits[-1, 1].flatten().argmax() // 4
+    torch.testing.assert_close(head.decode(output).boxes[1, 0], expected[best], rtol=0, atol=1e-4)
+    assert head(maps()).valid_sizes.tolist() == [[64, 96]]
+    sizes = torch.tensor([[60.0, 90.0], [33.0, 60.0]])
+    assert head(maps(), padding_mask(), None, sizes).valid_sizes is sizes
+
+
+def test_each_level_has_its_own_number_of_points() -> None:
+    head = small_head(decoder=replace(DECODER, num_points=[3, 6, 1]))
+    assert head.layers[0].cross_attention.points == (3, 6, 1)
+    assert head(maps()).logits.isfinite().all()
+    with pytest.raises(ValueError, match=r"one for each of 3 levels, not \[3, 6\]"):
+        small_head(decoder=replace(DECODER, num_points=[3, 6]))
 
 
 def test_prediction_does_not_depend_on_dropout_in_evaluation() -> None:
-    head = small_head(dropout=0.5)
+    head = small_head(decoder=replace(DECODER, dropout=0.5))
     torch.testing.assert_close(head(maps()).logits, head(maps()).logits, rtol=0, atol=0)
     head.train()
     assert (head(maps()).logits - head(maps()).logits).abs().max() > 1e-2
@@ -236,10 +286,17 @@ def test_boxes_are_float32_under_autocast(options: dict[str, bool], make_targets
         ({"hidden_dim": 18}, r"hidden_dim is a multiple of 4 and of num_heads \(2\), not 18"),
         ({"num_queries": 0}, "num_queries is at least 1, not 0"),
         ({"num_classes": 0}, "num_classes is at least 1, not 0"),
-        ({"num_heads": 0}, "num_heads is at least 1, not 0"),
-        ({"num_points": 0}, "num_points is at least 1, not 0"),
+        ({"num_points": 0}, "num_points is one number of at least 1"),
     ],
 )
-def test_what_the_constructor_refuses(options: dict[str, object], message: str) -> None:
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    if "num_points" in options:
+        options = {"decoder": replace(DECODER, **options)}
     with pytest.raises(ValueError, match=message):
-        fresh_head(**options)  # type: ignore[arg-type]
+        fresh_head(**options)
+
+
+@pytest.mark.parametrize("option", ["num_layers", "num_heads"])
+def test_bad_options_of_the_decoder(option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option} is at least 1, not 0"):
+        DecoderOptions(**{option: 0})

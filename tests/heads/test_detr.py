@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -20,16 +20,20 @@ from boxwright.heads.detr import DETR, DETROutput
 from boxwright.layers.positions import encode_unmasked_sine
 from boxwright.layers.tokens import to_tokens
 from boxwright.necks.detr_encoder import DETREncoder
-from boxwright.queries.class_losses import SoftmaxCost
-from boxwright.structures import Category, ImageSize, Level, LossTotals, Targets
+from boxwright.queries import QueryLossWeights, SoftmaxCost, TransformerDecoderOptions
+from boxwright.structures import Category, Level, LossTotals, Targets
 
+SIZES = torch.tensor([[64.0, 64.0]])
 MakeTargets = Callable[..., list[Targets]]
 SPEC = {"c5": Level(16, 32)}
 
 
+DECODER = TransformerDecoderOptions(num_heads=2, feedforward_dim=24, num_layers=3)
+
+
 def head(spec: dict[str, Level] = SPEC, *, num_classes: int = 4, **options: Any) -> DETR:
     torch.manual_seed(0)
-    defaults = {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 24, "num_layers": 3, "num_queries": 7}
+    defaults = {"hidden_dim": 16, "num_queries": 7, "decoder": DECODER}
     return DETR(spec, num_classes, **(defaults | options)).eval()
 
 
@@ -37,10 +41,10 @@ def level(batch: int = 2, channels: int = 16, height: int = 3, width: int = 4) -
     return torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(1))
 
 
-def published(depth: int, *, dilated: bool = False, encoder_layers: int = 6) -> Detector:
-    """The published detector for 91 classes, which is one of COCO's ids to 90."""
+def published(depth: Literal[50, 101], *, dilated: bool = False, encoder_layers: int = 6) -> Detector:
+    """Build the published detector for 91 classes: COCO's ids end at 90."""
     backbone = ResNet(
-        depth=depth,  # type: ignore[arg-type]
+        depth=depth,
         norm="frozen",
         frozen_stages=2,
         levels=("c5",),
@@ -53,7 +57,7 @@ def published(depth: int, *, dilated: bool = False, encoder_layers: int = 6) -> 
 
 
 def num_parameters(*modules: nn.Module) -> tuple[int, int]:
-    """In total and trainable."""
+    """Count all parameters and the trainable ones."""
     parameters = [p for module in modules for p in module.parameters()]
     return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
@@ -68,7 +72,7 @@ def num_parameters(*modules: nn.Module) -> tuple[int, int]:
         (101, 6, 60_464_672, 60_242_272),
     ],
 )
-def test_published_parameters(depth: int, encoder_layers: int, total: int, trainable: int) -> None:
+def test_published_parameters(depth: Literal[50, 101], encoder_layers: int, total: int, trainable: int) -> None:
     with torch.device("meta"):
         assert num_parameters(published(depth, encoder_layers=encoder_layers)) == (total, trainable)
         assert num_parameters(published(depth, dilated=True, encoder_layers=encoder_layers)) == (total, trainable)
@@ -98,7 +102,7 @@ def gmac(detector: Detector, height: int, width: int) -> dict[str, float]:
         (101, True, 800, 1066, 236.700),
     ],
 )
-def test_published_costs(depth: int, dilated: bool, height: int, width: int, expected: float) -> None:
+def test_published_costs(depth: Literal[50, 101], dilated: bool, height: int, width: int, expected: float) -> None:
     # The published model asks every decoder layer for classes (256-92) and boxes (256-256-256-4), ours the last.
     spared = 5 * 100 * (256 * 92 + 2 * 256 * 256 + 256 * 4) / 1e9
     with FakeTensorMode():
@@ -117,14 +121,20 @@ def test_published_costs_of_the_parts() -> None:
     assert dilated["Global"] / plain["Global"] == pytest.approx(2.13, rel=0.005)
 
 
+def predictions(output: DETROutput) -> tuple[Tensor, Tensor]:
+    return output.logits[-1], output.boxes_cxcywh_norm[-1]
+
+
 def test_every_layer_answers_where_there_are_targets(make_targets: MakeTargets) -> None:
     detr, features, targets = head(), {"c5": level()}, make_targets([2, 1])
     every, last = detr(features, None, targets), detr(features)
     assert every.logits.shape == (3, 2, 7, 5)
     assert every.boxes_cxcywh_norm.shape == (3, 2, 7, 4)
     assert last.logits.shape == (1, 2, 7, 5)
-    for one, other in zip(every.prediction(), last.prediction(), strict=True):
+    for one, other in zip(predictions(every), predictions(last), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+    for one, other in zip(detr.decode(every)[:4], detr.decode(last)[:4], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
     assert (every.logits[0] - every.logits[1]).abs().max() > 1e-2
     alone = head(auxiliary_losses=False)(features, None, targets)
     assert alone.logits.shape == (1, 2, 7, 5)
@@ -156,7 +166,7 @@ def test_a_padded_image_is_seen_as_one_alone() -> None:
     mask[0, 64:] = True
     x[0, :, 2:] = 7.0  # what convolutions leave on padding
     together, alone = detr({"c5": x}, mask), detr({"c5": x[:1, :, :2]})
-    for one, other in zip(together.prediction(), alone.prediction(), strict=True):
+    for one, other in zip(predictions(together), predictions(alone), strict=True):
         torch.testing.assert_close(one[:1], other, rtol=0, atol=1e-5)
     assert (detr({"c5": x}).logits[0, 0] - alone.logits[0, 0]).abs().max() > 1e-2
 
@@ -181,20 +191,20 @@ def test_losses_of_known_outputs() -> None:
     boxes = torch.tensor([0.8, 0.8, 0.1, 0.1]).repeat(2, 2, 3, 1)
     boxes[0, 0, 1] = torch.tensor([0.25, 0.5, 0.25, 0.5])  # layer 0 fits, layer 1 is a half of it
     boxes[1, 0, 2] = torch.tensor([0.25, 0.625, 0.25, 0.25])
-    losses = {name: loss.item() for name, loss in detr.loss(DETROutput(logits, boxes), targets).items()}
+    losses = {name: loss.item() for name, loss in detr.loss(DETROutput(logits, boxes, SIZES), targets).items()}
     # Equal logits cost log 3, whatever the weights; the mean is weighted.
     expected = {"cross_entropy_0": math.log(3), "cross_entropy": math.log(3), "l1_0": 0.0, "giou_0": 0.0}
     expected |= {"l1": 5 * (0.125 + 0.25), "giou": 2 * 0.5}
     assert losses == pytest.approx(expected, abs=1e-5)
 
     logits[1, 0, 2] = torch.tensor([0.0, 2.0, 0.0])
-    losses = detr.loss(DETROutput(logits, boxes), targets)
-    found = math.log(2 + math.exp(2)) - 2
-    assert losses["cross_entropy"].item() == pytest.approx((found + 0.5 * math.log(3)) / 1.5, rel=1e-5)
+    losses = detr.loss(DETROutput(logits, boxes, SIZES), targets)
+    matched = math.log(2 + math.exp(2)) - 2
+    assert losses["cross_entropy"].item() == pytest.approx((matched + 0.5 * math.log(3)) / 1.5, rel=1e-5)
     # As a quarter of a step of twelve images with four objects on one of two processes.
-    losses = detr.loss(DETROutput(logits, boxes), targets, LossTotals(objects=4, images=12, processes=2))
+    losses = detr.loss(DETROutput(logits, boxes, SIZES), targets, LossTotals(objects=4, images=12, processes=2))
     weight = (4 + 0.1 * (12 * 3 - 4)) / 2
-    assert losses["cross_entropy"].item() == pytest.approx((found + 0.5 * math.log(3)) / weight, rel=1e-5)
+    assert losses["cross_entropy"].item() == pytest.approx((matched + 0.5 * math.log(3)) / weight, rel=1e-5)
     assert losses["l1"].item() == pytest.approx(5 * 0.375 / 2, rel=1e-5)
 
 
@@ -206,7 +216,7 @@ def test_options_reach_losses_and_matching(make_targets: MakeTargets) -> None:
     assert (cost.class_weight, cost.l1_weight, cost.giou_weight) == (1, 5, 2)
     losses = plain.loss(plain(features, None, targets), targets)
     assert set(losses) == {f"{term}{suffix}" for term in ("cross_entropy", "l1", "giou") for suffix in ("", "_0", "_1")}
-    changed = head(class_weight=3.0, l1_weight=10.0, giou_weight=1.0)
+    changed = head(loss_weights=QueryLossWeights(class_weight=3.0, l1_weight=10.0, giou_weight=1.0))
     others = changed.loss(changed(features, None, targets), targets)
     for name, loss in losses.items():
         factor = {"cross": 3.0, "l1": 2.0, "giou": 0.5}[name.partition("_")[0]]
@@ -216,25 +226,32 @@ def test_options_reach_losses_and_matching(make_targets: MakeTargets) -> None:
     assert even.loss(logits, targets)["cross_entropy"] != losses["cross_entropy"]
 
 
-def test_no_object_is_never_found() -> None:
+def test_no_object_is_never_detected() -> None:
     logits = torch.tensor([[[1.0, 2.0, 9.0], [3.0, 0.0, 0.0]]])
     boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.4], [0.5, 0.25, 1.0, 0.5]]])
-    (found,) = head(num_classes=2).postprocess(DETROutput(logits[None], boxes[None]), [ImageSize(50, 100, 64, 64)])
-    assert found.labels.tolist() == [0, 1]
-    assert found.scores.tolist() == pytest.approx(
+    decoded = head(num_classes=2).decode(DETROutput(logits[None], boxes[None], torch.tensor([[50.0, 100.0]])))
+    assert decoded.labels.tolist() == [[0, 1]]
+    assert decoded.valid.all()
+    assert decoded.scores[0].tolist() == pytest.approx(
         [math.exp(3) / (math.exp(3) + 2), math.exp(2) / (math.exp(1) + math.exp(2) + math.exp(9))], rel=1e-5
     )
-    torch.testing.assert_close(found.boxes, torch.tensor([[0.0, 0.0, 100.0, 25.0], [40.0, 15.0, 60.0, 35.0]]))
+    torch.testing.assert_close(decoded.boxes[0], torch.tensor([[0.0, 0.0, 100.0, 25.0], [40.0, 15.0, 60.0, 35.0]]))
 
 
-def test_starting_point() -> None:
+def test_limits_are_those_of_the_queries() -> None:
+    detr = head()
+    detr.raise_limits(100)
+    assert detr.object_limits() == [("num_queries", 7, False)]
+
+
+def test_initial_weights() -> None:
     torch.manual_seed(0)
-    detr = DETR({"c5": Level(256, 32)}, 91, num_layers=1)
+    detr = DETR({"c5": Level(256, 32)}, 91, decoder=TransformerDecoderOptions(num_layers=1))
     assert detr.queries.weight.std().item() == pytest.approx(1.0, abs=0.02)
     attention = detr.layers[0].cross_attention
     assert attention.in_proj_weight.abs().max().item() == pytest.approx((6 / 1024) ** 0.5, rel=0.001)
     assert (attention.in_proj_bias == 0).all()
-    # Outside of the original's transformer: torch's own start.
+    # Outside of the original's transformer: torch's own initialization.
     for linear in (detr.classes, *detr.boxes.layers):
         assert linear.weight.abs().max().item() == pytest.approx(1 / 16, rel=0.02)
 
@@ -252,7 +269,6 @@ def test_boxes_stay_in_float32_under_mixed_precision(make_targets: MakeTargets) 
     ("options", "message"),
     [
         ({"num_queries": 0}, "num_queries is at least 1, not 0"),
-        ({"num_layers": 0}, "num_layers is at least 1, not 0"),
         ({"hidden_dim": 15}, r"multiple of num_heads \(2\), not 15"),
         ({"hidden_dim": 18}, "multiple of 4, not 18"),
         ({"no_object_weight": 1.5}, r"in \[0, 1\], not 1.5"),
@@ -262,3 +278,5 @@ def test_boxes_stay_in_float32_under_mixed_precision(make_targets: MakeTargets) 
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         head(**options)
+    with pytest.raises(ValueError, match="num_layers is at least 1, not 0"):
+        TransformerDecoderOptions(num_layers=0)

@@ -1,17 +1,16 @@
-"""RT-DETR's loss terms, by the numbers of the traps that others fell into."""
+"""RT-DETR's loss terms, with numbers for known mistakes of other implementations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-from rtdetr_head import gradients, maps, small_head, terms
+from rtdetr_head import NO_DENOISING, gradients, maps, small_head, terms
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from boxwright.detector import Detector
-from boxwright.queries.criterion import normalized_targets
-from boxwright.queries.matching import HungarianMatcher
+from boxwright.queries import DenoisingOptions, HungarianMatcher, QueryLossWeights, normalize_targets
 from boxwright.structures import LossTotals, Targets
 
 MakeDetector = Callable[..., Detector]
@@ -22,12 +21,12 @@ def test_terms_are_one_per_layer_the_encoder_and_denoising(make_targets: MakeTar
     own = [f"{term}{suffix}" for term in ("varifocal", "l1", "giou") for suffix in ("_0", "_1", "", "_encoder")]
     noised = [f"{term}_denoising_{i}" for term in ("varifocal", "l1", "giou") for i in range(3)]
     assert sorted(terms(small_head(), make_targets([2, 1]))) == sorted(own + noised)
-    assert sorted(terms(small_head(num_denoising=0), make_targets([2, 1]))) == sorted(own)
+    assert sorted(terms(small_head(denoising=NO_DENOISING), make_targets([2, 1]))) == sorted(own)
 
 
 def test_denoising_changes_no_other_term(make_targets: MakeTargets) -> None:
     targets = make_targets([3, 1])
-    on, off = terms(small_head(), targets), terms(small_head(num_denoising=0), targets)
+    on, off = terms(small_head(), targets), terms(small_head(denoising=NO_DENOISING), targets)
     for name, value in off.items():
         assert value.item() > 0
         torch.testing.assert_close(on[name], value, rtol=1e-5, atol=1e-6)
@@ -50,10 +49,10 @@ def test_denoising_terms_are_divided_by_the_groups_too(make_targets: MakeTargets
     output = head(maps(), None, targets)
     assert output.denoising is not None
     assert output.denoising.num_groups == 2
-    wanted = torch.cat([t.boxes_cxcywh_norm for t in normalized_targets(targets)])
+    boxes = torch.cat([t.boxes_cxcywh_norm for t in normalize_targets(targets)])
     pairs = output.denoising.matches
-    found = output.noised_boxes_cxcywh_norm[1, pairs.image, pairs.query]
-    expected = 5 * (found - wanted[pairs.object]).abs().sum() / (4 * 2)
+    noised = output.noised_boxes_cxcywh_norm[1, pairs.image, pairs.query]
+    expected = 5 * (noised - boxes[pairs.object]).abs().sum() / (4 * 2)
     torch.testing.assert_close(head.loss(output, targets)["l1_denoising_1"], expected, rtol=1e-5, atol=0)
 
 
@@ -92,7 +91,7 @@ def test_gradient_of_four_images_is_the_sum_of_two_and_two(
 
 
 def test_without_totals_sums_are_divided_by_those_of_the_batch(make_targets: MakeTargets) -> None:
-    head, targets = small_head(num_denoising=0), make_targets([3, 1])
+    head, targets = small_head(denoising=NO_DENOISING), make_targets([3, 1])
     output = head(maps(), None, targets)
     by_default, by_one = head.loss(output, targets), head.loss(output, targets, LossTotals(1, 2))
     for name, value in by_default.items():
@@ -110,11 +109,12 @@ def test_vanilla_selection_trains_the_encoders_scores_on_the_classes_alone(make_
     for name in set(aware) & set(vanilla):
         torch.testing.assert_close(aware[name], vanilla[name], rtol=1e-6, atol=0)
     head = small_head()
-    output, wanted = head(maps(), None, targets), normalized_targets(targets)
+    output, objects = head(maps(), None, targets), normalize_targets(targets)
     selected = output.selected_logits[None], output.selected_boxes_cxcywh_norm[None]
     target = torch.zeros_like(selected[0])
-    for image, query, found in list(zip(*(x.tolist() for x in HungarianMatcher()(*selected, wanted)[1:]), strict=True)):
-        target[0, image, query, torch.cat([t.labels for t in wanted])[found]] = 1
+    matches = HungarianMatcher()(*selected, objects)
+    for image, query, index in zip(*(x.tolist() for x in matches[1:]), strict=True):
+        target[0, image, query, torch.cat([t.labels for t in objects])[index]] = 1
     expected = sigmoid_focal_loss(selected[0], target, 0.25, 2.0).sum() / 4
     torch.testing.assert_close(vanilla["focal_encoder"], expected, rtol=1e-5, atol=0)
 
@@ -122,7 +122,8 @@ def test_vanilla_selection_trains_the_encoders_scores_on_the_classes_alone(make_
 def test_loss_weights_reach_their_terms(make_targets: MakeTargets) -> None:
     targets = make_targets([3, 1])
     plain = terms(small_head(), targets)
-    weighted = terms(small_head(class_weight=2.0, l1_weight=15.0, giou_weight=14.0), targets)
+    weights = QueryLossWeights(class_weight=2.0, l1_weight=15.0, giou_weight=14.0)
+    weighted = terms(small_head(loss_weights=weights), targets)
     factors = {"varifocal": 2, "l1": 3, "giou": 7}
     for name, value in plain.items():
         torch.testing.assert_close(weighted[name], factors[name.partition("_")[0]] * value, rtol=1e-5, atol=1e-7)
@@ -130,8 +131,9 @@ def test_loss_weights_reach_their_terms(make_targets: MakeTargets) -> None:
 
 def test_noise_options_reach_the_denoising_queries(make_targets: MakeTargets) -> None:
     targets = make_targets([3, 1])
-    exact = small_head(label_noise=0.0, box_noise=0.0)(maps(), None, targets).denoising
+    options = DenoisingOptions(num_queries=8, label_noise=0.0, box_noise=0.0)
+    exact = small_head(denoising=options)(maps(), None, targets).denoising
     assert exact is not None
-    wanted = normalized_targets(targets)[0]
-    assert (exact.labels[0, :3] == wanted.labels).all()
-    torch.testing.assert_close(exact.boxes_cxcywh_norm[0, :3], wanted.boxes_cxcywh_norm, rtol=0, atol=1e-6)
+    objects = normalize_targets(targets)[0]
+    assert (exact.labels[0, :3] == objects.labels).all()
+    torch.testing.assert_close(exact.boxes_cxcywh_norm[0, :3], objects.boxes_cxcywh_norm, rtol=0, atol=1e-6)

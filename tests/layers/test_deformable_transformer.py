@@ -1,10 +1,9 @@
-"""Tokens of several levels, their places, and the encoder's layer."""
+"""Deformable DETR's encoder layer, projections of levels and encodings of boxes."""
 
 from __future__ import annotations
 
 import math
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,12 +11,11 @@ from torch import Tensor, nn
 from boxwright.layers.deformable_attention import MultiScaleDeformableAttention
 from boxwright.layers.deformable_transformer import (
     DeformableEncoderLayer,
-    compute_cell_centers,
     encode_box_sine,
-    flatten_levels,
     level_projection,
     reset_transformer,
 )
+from boxwright.layers.tokens import compute_cell_centers, flatten_levels
 
 SHAPES = [(4, 6), (2, 3)]
 
@@ -28,7 +26,7 @@ def maps(batch: int = 2) -> list[Tensor]:
 
 
 def padding_mask() -> Tensor:
-    """Of images of 32 x 48 and 24 x 16 pixels on one canvas."""
+    """Mask the padding of images of 32 x 48 and 24 x 16 pixels in one batch."""
     mask = torch.zeros(2, 32, 48, dtype=torch.bool)
     mask[1, 24:], mask[1, :, 16:] = True, True
     return mask
@@ -39,52 +37,6 @@ def stirred(module: nn.Module) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-
-
-def test_tokens_run_row_by_row_from_the_finest_level() -> None:
-    levels = maps()
-    tokens = flatten_levels(levels, None)
-    assert tokens.shapes == SHAPES
-    assert tokens.padding is None
-    torch.testing.assert_close(tokens.memory[1, 2 * 6 + 5], levels[0][1, :, 2, 5], rtol=0, atol=0)
-    torch.testing.assert_close(tokens.memory[0, 24 + 1 * 3 + 2], levels[1][0, :, 1, 2], rtol=0, atol=0)
-    assert tokens.content.tolist() == [[[6, 4], [3, 2]]]
-    assert tokens.valid_ratios.tolist() == [[[1, 1], [1, 1]]]
-
-
-def test_content_is_counted_in_cells_of_each_level() -> None:
-    tokens = flatten_levels(maps(), padding_mask())
-    assert tokens.content.tolist() == [[[6, 4], [3, 2]], [[2, 3], [1, 2]]]
-    torch.testing.assert_close(tokens.valid_ratios[1], torch.tensor([[2 / 6, 3 / 4], [1 / 3, 2 / 2]]))
-    assert tokens.padding is not None
-    assert not tokens.padding[0].any()
-    expected = [row > 2 or column > 1 for row in range(4) for column in range(6)]
-    expected += [column > 0 for _ in range(2) for column in range(3)]
-    assert tokens.padding[1].tolist() == expected
-
-
-def test_centers_are_relative_to_the_content() -> None:
-    centers = compute_cell_centers(flatten_levels(maps(), padding_mask()))
-    for image, content in enumerate(([(6, 4), (3, 2)], [(2, 3), (1, 2)])):
-        expected = [
-            ((column + 0.5) / columns, (row + 0.5) / rows)
-            for (h, w), (columns, rows) in zip(SHAPES, content, strict=True)
-            for row in range(h)
-            for column in range(w)
-        ]
-        torch.testing.assert_close(centers[image], torch.tensor(expected), rtol=0, atol=1e-6)
-    torch.testing.assert_close(compute_cell_centers(flatten_levels(maps(), None))[0], centers[0], rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_cell_at_one_percent_of_the_image_is_there_exactly(dtype: torch.dtype) -> None:
-    # 0.5 / 50, by way of a canvas of 70 cells: a proposal at 0.01 is left out, one above it is not.
-    mask = torch.zeros(1, 8, 560, dtype=torch.bool)
-    mask[..., 400:] = True
-    centers = compute_cell_centers(flatten_levels([torch.zeros(1, 2, 1, 70, dtype=dtype)], mask))
-    assert centers.dtype == dtype
-    assert not centers[0, 0, 0] > 0.01
-    assert not centers[0, 49, 0] < 0.99
 
 
 def test_encoding_of_boxes_is_the_formula() -> None:
@@ -104,7 +56,7 @@ def test_projection_has_32_groups_where_it_can() -> None:
     assert level_projection(4, 16)(torch.randn(1, 4, 1, 1)).abs().max() > 0.1
 
 
-def test_projection_starts_from_xavier_without_bias() -> None:
+def test_projection_is_initialized_by_xavier_without_bias() -> None:
     conv = level_projection(64, 128, kernel_size=3, stride=2)[0]
     bound = math.sqrt(6 / (9 * (64 + 128)))
     assert conv.weight.abs().max() <= bound
@@ -159,7 +111,7 @@ def test_dropout_is_after_both_and_within_the_feed_forward() -> None:
     torch.testing.assert_close(layer(tokens, positions, reference, SHAPES), expected, rtol=0, atol=1e-6)
 
 
-def test_nobody_looks_at_padding() -> None:
+def test_no_token_attends_to_padding() -> None:
     layer = encoder_layer()
     tokens, positions, reference = arguments()
     padding = flatten_levels(maps(), padding_mask()).padding

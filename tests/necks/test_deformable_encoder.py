@@ -32,18 +32,18 @@ def maps(height: int, width: int, batch: int = 2, spec: Spec = SPEC) -> Features
 
 
 def padding_mask() -> Tensor:
-    """Of images of 64 x 96 and 40 x 64 pixels on one canvas."""
+    """Mask the padding of images of 64 x 96 and 40 x 64 pixels in one batch."""
     mask = torch.zeros(2, 64, 96, dtype=torch.bool)
     mask[1, 40:], mask[1, :, 64:] = True, True
     return mask
 
 
-def caught(neck: DeformableEncoder, features: Features, mask: Tensor | None) -> dict[str, Tensor]:
-    """What the first layer is given."""
+def record_inputs(neck: DeformableEncoder, features: Features, mask: Tensor | None) -> dict[str, Tensor]:
+    """Record the inputs of the first layer."""
     inputs: dict[str, Tensor] = {}
 
-    def catch(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        inputs.update(zip(("tokens", "positions", "reference", "shapes", "padding"), given, strict=True))
+    def catch(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        inputs.update(zip(("tokens", "positions", "reference", "shapes", "padding"), arguments, strict=True))
 
     handle = neck.layers[0].register_forward_pre_hook(catch)
     neck(features, mask)
@@ -107,14 +107,14 @@ def test_behind_a_pyramid_it_takes_the_pyramids_levels() -> None:
     }
 
 
-def test_tokens_of_a_padded_image_refer_to_their_own_content() -> None:
-    reference = caught(small(num_levels=3), maps(64, 96), padding_mask())["reference"]
-    shapes, content = [(8, 12), (4, 6), (2, 3)], [(5, 8), (3, 4), (2, 2)]
+def test_tokens_of_a_padded_image_refer_to_their_own_image() -> None:
+    reference = record_inputs(small(num_levels=3), maps(64, 96), padding_mask())["reference"]
+    shapes, valid_cells = [(8, 12), (4, 6), (2, 3)], [(5, 8), (3, 4), (2, 2)]
     token = 0
-    for (h, w), (rows, columns) in zip(shapes, content, strict=True):
+    for (h, w), (rows, columns) in zip(shapes, valid_cells, strict=True):
         for row in range(h):
             for column in range(w):
-                for level, ((height, width), (r, c)) in enumerate(zip(shapes, content, strict=True)):
+                for level, ((height, width), (r, c)) in enumerate(zip(shapes, valid_cells, strict=True)):
                     x, y = (column + 0.5) / columns * c / width, (row + 0.5) / rows * r / height
                     assert reference[1, token, level].tolist() == pytest.approx([x, y], abs=1e-6)
                     whole = [(column + 0.5) / w, (row + 0.5) / h]
@@ -124,7 +124,7 @@ def test_tokens_of_a_padded_image_refer_to_their_own_content() -> None:
 
 def test_positions_are_of_the_cell_and_of_the_level() -> None:
     neck, mask = small(num_levels=3), padding_mask()
-    positions = caught(neck, maps(64, 96), mask)["positions"]
+    positions = record_inputs(neck, maps(64, 96), mask)["positions"]
     expected = [
         encode_masked_sine(resize_mask(mask, h, w), 16, shift=0.5) + neck.level_embedding[i]
         for i, (h, w) in enumerate([(8, 12), (4, 6), (2, 3)])
@@ -144,10 +144,10 @@ def test_no_mask_is_a_mask_without_padding() -> None:
 
 def test_layers_follow_each_other_and_come_out_as_maps() -> None:
     neck, features = small(), maps(64, 96)
-    given = caught(neck, features, None)
-    tokens = given["tokens"]
+    inputs = record_inputs(neck, features, None)
+    tokens = inputs["tokens"]
     for layer in neck.layers:
-        tokens = layer(tokens, given["positions"], given["reference"], given["shapes"], None)
+        tokens = layer(tokens, inputs["positions"], inputs["reference"], inputs["shapes"], None)
     out = neck(features)
     torch.testing.assert_close(out["c3"][1, :, 3, 5], tokens[1, 3 * 12 + 5], rtol=0, atol=0)
     torch.testing.assert_close(out["c6"][0, :, 0, 1], tokens[0, -1], rtol=0, atol=0)
@@ -169,10 +169,17 @@ def test_starts_as_published() -> None:
         ({"hidden_dim": 18}, r"hidden_dim is a multiple of 4 and of num_heads \(2\), not 18"),
         ({"num_heads": 3}, r"num_heads \(3\), not 16"),
         ({"num_heads": 0}, "num_heads is at least 1, not 0"),
-        ({"num_points": 0}, "num_points is at least 1, not 0"),
+        ({"num_points": 0}, "num_points is one number of at least 1"),
+        ({"num_points": [4, 4, 4]}, r"one for each of 4 levels, not \[4, 4, 4\]"),
         ({"num_levels": 0}, r"num_levels is at least 1, not 0"),
     ],
 )
-def test_what_the_constructor_refuses(options: dict[str, object], message: str) -> None:
+def test_each_level_has_its_own_number_of_points() -> None:
+    neck = small(num_points=[2, 3, 1, 4])
+    assert neck.layers[0].self_attention.points == (2, 3, 1, 4)
+    assert all(x.isfinite().all() for x in neck(maps(64, 96)).values())
+
+
+def test_bad_options(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small(**options)

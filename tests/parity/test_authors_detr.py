@@ -15,8 +15,9 @@ from boxwright.backbones.resnet import ResNet
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.detr import DETR
+from boxwright.layers.positions import Positions
 from boxwright.necks.detr_encoder import DETREncoder
-from boxwright.queries.criterion import normalized_targets
+from boxwright.queries import TransformerDecoderOptions, normalize_targets
 from boxwright.structures import Category, Targets
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -25,11 +26,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "learned": {"positions": "learned"},
     "dc5": {"dilated": True},
 }
-NUM_CLASSES, CANVAS, SIZES = 5, 96, [(64, 96), (96, 56)]
+NUM_CLASSES, INPUT_SIZE, SIZES = 5, 96, [(64, 96), (96, 56)]
 
 
-def detector(*, dilated: bool = False, **options: Any) -> Detector:
-    """A small DETR on the weights of ``formula.py``, some of them stretched so that queries are told apart."""
+def detector(*, dilated: bool = False, pre_norm: bool = False, positions: Positions = "sine") -> Detector:
+    """Build a small DETR on the weights of ``formula.py``, some of them stretched so that queries differ."""
     backbone = ResNet(
         depth=50,
         width=8,
@@ -38,11 +39,12 @@ def detector(*, dilated: bool = False, **options: Any) -> Detector:
         levels=("c5",),
         dilation="after_first" if dilated else "none",
     )
-    options |= {"hidden_dim": 32, "num_heads": 4, "feedforward_dim": 64, "dropout": 0.0}
-    neck = DETREncoder(backbone.out_spec, num_layers=3, **options)
-    head = DETR(neck.out_spec, NUM_CLASSES, num_layers=3, num_queries=12, **options)
+    sizes = {"num_heads": 4, "feedforward_dim": 64, "dropout": 0.0, "num_layers": 3, "pre_norm": pre_norm}
+    neck = DETREncoder(backbone.out_spec, hidden_dim=32, positions=positions, **sizes)
+    decoder = TransformerDecoderOptions(**sizes)
+    head = DETR(neck.out_spec, NUM_CLASSES, hidden_dim=32, num_queries=12, decoder=decoder, positions=positions)
     categories = [Category(i, f"class {i}") for i in range(NUM_CLASSES)]
-    detector = Detector(backbone, [neck], head, categories=categories, input_format=InputFormat(image_size=CANVAS))
+    detector = Detector(backbone, [neck], head, categories=categories, input_format=InputFormat(image_size=INPUT_SIZE))
     set_weights(detector)
     with torch.no_grad():
         for name, parameter in detector.named_parameters():
@@ -56,8 +58,8 @@ def detector(*, dilated: bool = False, **options: Any) -> Detector:
 
 
 def padded_images() -> tuple[Tensor, Tensor]:
-    """Two images of different sizes on one canvas, and where it is padding."""
-    images, mask = 2 * make_images(2, CANVAS) - 1, torch.ones(2, CANVAS, CANVAS, dtype=torch.bool)
+    """Make a batch of two images of different sizes, and its padding mask."""
+    images, mask = 2 * make_images(2, INPUT_SIZE) - 1, torch.ones(2, INPUT_SIZE, INPUT_SIZE, dtype=torch.bool)
     for i, (h, w) in enumerate(SIZES):
         mask[i, :h, :w] = False
     return images.masked_fill(mask[:, None], 0.0), mask
@@ -74,14 +76,14 @@ def objects() -> list[Targets]:
     return targets
 
 
-def gradients(detector: Detector) -> dict[str, Tensor]:
-    """By name; what reaches the two tables of learned positions is added up under the neck's name."""
-    found: dict[str, Tensor] = {}
+def collect_gradients(detector: Detector) -> dict[str, Tensor]:
+    """Collect gradients by name; those of the two tables of learned positions are added up under the neck's name."""
+    gradients: dict[str, Tensor] = {}
     for name, parameter in detector.named_parameters():
         if parameter.grad is not None:
             name = name.replace("head.positions", "necks.0.positions")
-            found[name] = found.get(name, torch.zeros_like(parameter)) + parameter.grad
-    return found
+            gradients[name] = gradients.get(name, torch.zeros_like(parameter)) + parameter.grad
+    return gradients
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ def test_outputs_assignments_losses_and_gradients(authors: dict[str, np.ndarray]
     assert np.abs(output.logits.detach().numpy() - expected["logits"]).max() < 5e-6
     assert np.abs(output.boxes_cxcywh_norm.detach().numpy() - expected["boxes"]).max() < 1e-6
 
-    matches = ours.head.criterion.matcher(*output, normalized_targets(targets))
+    matches = ours.head.criterion.matcher(output.logits, output.boxes_cxcywh_norm, normalize_targets(targets))
     assert torch.stack(tuple(matches)).tolist() == expected["matches"].tolist()
 
     losses = ours.loss(output, targets)
@@ -107,13 +109,13 @@ def test_outputs_assignments_losses_and_gradients(authors: dict[str, np.ndarray]
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(terms, rel=1e-6)
 
     sum(losses.values()).backward()
-    found = gradients(ours)
+    gradients = collect_gradients(ours)
     names = expected["gradient_names"].tolist()
-    assert set(found) == set(names)
+    assert set(gradients) == set(names)
     norms = expected["gradient_norms"]
     floor = 1e-9 * np.linalg.norm(norms)
     for name, norm, projection in zip(names, norms, expected["gradient_projections"], strict=True):
-        grad = found[name]
+        grad = gradients[name]
         direction = uniform(f"direction of {name}", *grad.shape)
         assert abs(grad.norm().item() - norm) <= 1e-5 * norm + floor, name
         # A projection of a wrong gradient of the right norm would be off by about the norm itself.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 
 import boxwright
 from boxwright.detector import Detector
-from boxwright.queries.denoising import DenoisingQueries, denoising_queries
+from boxwright.queries import DenoisingOptions, DenoisingQueries, draw_denoising_queries
 from boxwright.structures import Targets
 
 SIZE = 64
@@ -26,7 +27,7 @@ def authors() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    small = {"head.num_queries": 30, "head.num_denoising": 8}
+    small = {"head.num_queries": 30, "head.denoising.num_queries": 8}
     detector = boxwright.build("rtdetr_r18", num_classes=5, image_size=SIZE, **small)
     set_weights(detector)
     # The norms' own statistics, in training too: eight cells of the coarsest level make poor ones.
@@ -35,20 +36,21 @@ def detector() -> Detector:
 
 @pytest.fixture
 def noised(authors: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The denoising queries that the authors drew, so that no random generator is compared."""
+    """Take the denoising queries that the authors drew, so that no random generator is compared."""
 
-    def drawn(*args: object, **kwargs: object) -> DenoisingQueries:
-        queries = denoising_queries(*args, **kwargs)  # type: ignore[arg-type]
+    def read_stored(*args: Any) -> DenoisingQueries:
+        queries = draw_denoising_queries(*args)
         labels, boxes = (torch.from_numpy(authors[f"noised_{name}"]) for name in ("labels", "boxes"))
         assert labels.shape == queries.labels.shape
         return queries._replace(labels=labels, boxes_cxcywh_norm=boxes)
 
-    monkeypatch.setattr("boxwright.heads.rtdetr.denoising_queries", drawn)
+    monkeypatch.setattr("boxwright.heads.rtdetr.draw_denoising_queries", read_stored)
 
 
 def test_logits_and_boxes(authors: dict[str, np.ndarray], detector: Detector) -> None:
     with torch.no_grad():
-        logits, boxes = detector(make_images(2, SIZE)).prediction()
+        output = detector(make_images(2, SIZE))
+        logits, boxes = output.logits[-1], output.boxes_cxcywh_norm[-1]
     assert np.abs(logits.numpy() - authors["logits"]).max() < 5e-6
     assert np.abs(boxes.numpy() - authors["boxes"]).max() < 1e-6
 
@@ -56,7 +58,7 @@ def test_logits_and_boxes(authors: dict[str, np.ndarray], detector: Detector) ->
 @pytest.mark.parametrize("denoising", ["without", "with"])
 @pytest.mark.usefixtures("noised")
 def test_losses_and_gradients(authors: dict[str, np.ndarray], detector: Detector, denoising: str) -> None:
-    detector.head.num_denoising = 8 if denoising == "with" else 0
+    detector.head.denoising = DenoisingOptions(num_queries=8 if denoising == "with" else 0)
     detector.zero_grad(set_to_none=True)
     targets = [
         Targets(*(torch.from_numpy(authors[f"object_{name}_{i}"]) for name in ("labels", "boxes")), (SIZE, SIZE))

@@ -19,7 +19,7 @@ from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.deformable_detr import DeformableDETR, DeformableDETROutput
 from boxwright.necks.deformable_encoder import DeformableEncoder
-from boxwright.queries.criterion import normalized_targets
+from boxwright.queries import DecoderOptions, QueryLossWeights, normalize_targets
 from boxwright.structures import Category, Targets
 
 TERMS = {"loss_ce": ("focal", 1), "loss_bbox": ("l1", 5), "loss_giou": ("giou", 2)}
@@ -53,7 +53,7 @@ class Pair:
 
     @property
     def labels(self) -> list[dict[str, Tensor]]:
-        wanted = normalized_targets(self.targets)
+        wanted = normalize_targets(self.targets)
         return [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in wanted]
 
     @cached_property
@@ -82,10 +82,16 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     torch.manual_seed(0)
     single = request.param == "single-scale"
     backbone = ResNet(depth=18, width=WIDTH, norm="frozen", levels=("c5",) if single else ("c3", "c4", "c5"))
-    options = {"hidden_dim": 64, "num_heads": 4, "feedforward_dim": 128, "dropout": 0.0}
-    neck = DeformableEncoder(backbone.out_spec, num_layers=3, num_levels=1 if single else 4, **options)
+    sizes = {"num_heads": 4, "feedforward_dim": 128, "dropout": 0.0}
+    neck = DeformableEncoder(backbone.out_spec, num_layers=3, num_levels=1 if single else 4, hidden_dim=64, **sizes)
     head = DeformableDETR(
-        neck.out_spec, NUM_CLASSES, num_layers=3, num_queries=20, class_weight=1.0, **VARIANTS[request.param], **options
+        neck.out_spec,
+        NUM_CLASSES,
+        hidden_dim=64,
+        num_queries=20,
+        decoder=DecoderOptions(num_layers=3, **sizes),
+        loss_weights=QueryLossWeights(class_weight=1.0),
+        **VARIANTS[request.param],
     )
     categories = [Category(i, f"class {i}") for i in range(NUM_CLASSES)]
     ours = Detector(backbone, [neck], head, categories=categories, input_format=InputFormat(image_size=64))
@@ -109,7 +115,8 @@ def test_logits_and_boxes(pair: Pair) -> None:
     pair.ours.eval()
     pair.theirs.eval()
     with torch.no_grad():
-        logits, boxes = pair.ours(pair.images, pair.mask).prediction()
+        output = pair.ours(pair.images, pair.mask)
+        logits, boxes = output.logits[-1], output.boxes_cxcywh_norm[-1]
         theirs = pair.theirs(pixel_values=pair.images, pixel_mask=(~pair.mask).long())
     # Queries are told apart, or there would be nothing to compare.
     assert logits.std(1).mean() > 0.1
@@ -118,7 +125,7 @@ def test_logits_and_boxes(pair: Pair) -> None:
     assert difference(boxes, theirs.pred_boxes) < 1e-4
 
 
-def test_every_layer_and_every_proposal(double_pair: Pair) -> None:
+def test_every_layer_and_every_token(double_pair: Pair) -> None:
     ours: DeformableDETROutput = double_pair.run_ours.output
     theirs = double_pair.run_theirs.output
     layers = [*theirs.auxiliary_outputs, {"logits": theirs.logits, "pred_boxes": theirs.pred_boxes}]
@@ -127,10 +134,10 @@ def test_every_layer_and_every_proposal(double_pair: Pair) -> None:
         assert difference(ours.logits[i], layer["logits"]) < 1e-5
         assert difference(ours.boxes_cxcywh_norm[i], layer["pred_boxes"]) < 1e-5
     if double_pair.ours.head.two_stage:
-        assert ours.proposal_logits is not None
-        assert ours.proposal_boxes_cxcywh_norm is not None
-        assert difference(ours.proposal_logits, theirs.enc_outputs_class) < 1e-5
-        assert difference(ours.proposal_boxes_cxcywh_norm, theirs.enc_outputs_coord_logits.sigmoid()) < 1e-5
+        assert ours.encoder_logits is not None
+        assert ours.encoder_boxes_cxcywh_norm is not None
+        assert difference(ours.encoder_logits, theirs.enc_outputs_class) < 1e-5
+        assert difference(ours.encoder_boxes_cxcywh_norm, theirs.enc_outputs_coord_logits.sigmoid()) < 1e-5
 
 
 def test_every_loss_term(double_pair: Pair) -> None:
@@ -162,7 +169,7 @@ def test_assignments_are_identical(pair: Pair) -> None:
     matcher = DeformableDetrHungarianMatcher(**costs)
     with torch.no_grad():
         output = pair.ours(pair.images, pair.mask, pair.targets)
-    wanted = normalized_targets(pair.targets)
+    wanted = normalize_targets(pair.targets)
     ours = pair.ours.head.criterion.matcher(output.logits, output.boxes_cxcywh_norm, wanted)
     assert len(ours.query) == len(output.logits) * 10
     for layer, (logits, boxes) in enumerate(zip(output.logits, output.boxes_cxcywh_norm, strict=True)):

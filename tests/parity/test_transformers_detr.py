@@ -18,7 +18,7 @@ from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.detr import DETR, DETROutput
 from boxwright.necks.detr_encoder import DETREncoder
-from boxwright.queries.criterion import normalized_targets
+from boxwright.queries import TransformerDecoderOptions, normalize_targets
 from boxwright.structures import Category, Targets
 
 TERMS = {"loss_ce": ("cross_entropy", 1), "loss_bbox": ("l1", 5), "loss_giou": ("giou", 2)}
@@ -94,7 +94,9 @@ class Pair:
             torch.set_default_dtype(torch.float32)
         total.backward()
         gradients = {name: p.grad for name, p in self.theirs.named_parameters()}
-        return Run(DETROutput(logits, boxes), {name: loss.item() for name, loss in losses.items()}, gradients)
+        return Run(
+            DETROutput(logits, boxes, torch.ones(1, 2)), {name: loss.item() for name, loss in losses.items()}, gradients
+        )
 
 
 @pytest.fixture(scope="module", params=["sine", "learned", "dc5"])
@@ -104,9 +106,10 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     backbone = ResNet(
         depth=50, width=WIDTH, norm="frozen", levels=("c5",), dilation="after_first" if dilated else "none"
     )
-    options = {"hidden_dim": 64, "num_heads": 4, "feedforward_dim": 128, "dropout": 0.0, "positions": positions}
-    neck = DETREncoder(backbone.out_spec, num_layers=3, **options)
-    head = DETR(neck.out_spec, NUM_CLASSES, num_layers=4, num_queries=20, **options)
+    sizes = {"num_heads": 4, "feedforward_dim": 128, "dropout": 0.0}
+    neck = DETREncoder(backbone.out_spec, num_layers=3, hidden_dim=64, positions=positions, **sizes)
+    decoder = TransformerDecoderOptions(num_layers=4, **sizes)
+    head = DETR(neck.out_spec, NUM_CLASSES, hidden_dim=64, num_queries=20, decoder=decoder, positions=positions)
     categories = [Category(i, f"class {i}") for i in range(NUM_CLASSES)]
     ours = Detector(backbone, [neck], head, categories=categories, input_format=InputFormat(image_size=64))
     images, mask, targets = padded_batch([(96, 160), (128, 100)], [5, 3], NUM_CLASSES)
@@ -131,7 +134,8 @@ def test_logits_and_boxes(pair: Pair) -> None:
     pair.ours.eval()
     pair.theirs.eval()
     with torch.no_grad():
-        logits, boxes = pair.ours(pair.images, pair.mask).prediction()
+        output = pair.ours(pair.images, pair.mask)
+        logits, boxes = output.logits[-1], output.boxes_cxcywh_norm[-1]
         theirs = pair.theirs(pixel_values=pair.images, pixel_mask=(~pair.mask).long())
     # Queries and images are told apart, or there would be nothing to compare.
     assert logits.std(1).mean() > 0.15
@@ -173,9 +177,11 @@ def test_gradient_of_every_parameter(double_pair: Pair) -> None:
 def test_assignments_are_identical(double_pair: Pair) -> None:
     matcher = HungarianMatcher(class_cost=1, bbox_cost=5, giou_cost=2)
     output = double_pair.run_ours.output
-    ours = double_pair.ours.head.criterion.matcher(*output, normalized_targets(double_pair.targets))
+    ours = double_pair.ours.head.criterion.matcher(
+        output.logits, output.boxes_cxcywh_norm, normalize_targets(double_pair.targets)
+    )
     assert len(ours.query) == 4 * 8
-    for layer, (logits, boxes) in enumerate(zip(*output, strict=True)):
+    for layer, (logits, boxes) in enumerate(zip(*output[:2], strict=True)):
         first = 0
         for image, (queries, found) in enumerate(matcher({"logits": logits, "pred_boxes": boxes}, double_pair.labels)):
             here = (ours.layer == layer) & (ours.image == image)
@@ -191,7 +197,7 @@ def test_loss_of_the_same_outputs_without_objects(pair: Pair) -> None:
     for targets in (none, [pair.targets[0], none[1]]):
         ours = pair.ours.loss(output, targets)
         labels = Pair(pair.ours, pair.theirs, pair.images, pair.mask, targets).labels
-        logits, boxes = output.prediction()
+        logits, boxes = output.logits[-1], output.boxes_cxcywh_norm[-1]
         _, theirs, _ = ForObjectDetectionLoss(logits, labels, logits.device, boxes, pair.theirs.config)
         for name, (term, weight) in TERMS.items():
             assert ours[term].item() == pytest.approx(weight * theirs[name].item(), rel=1e-5, abs=1e-7)

@@ -16,9 +16,7 @@ from transformers_rtdetr import random_images, random_weights, renamed, transfor
 
 import boxwright
 from boxwright.detector import Detector
-from boxwright.queries.class_losses import VarifocalLoss
-from boxwright.queries.criterion import SetCriterion, normalized_targets
-from boxwright.queries.matching import HungarianMatcher
+from boxwright.queries import DenoisingOptions, HungarianMatcher, SetCriterion, VarifocalLoss, normalize_targets
 from boxwright.structures import LossTotals, Targets
 
 TERMS = {"loss_vfl": "varifocal", "loss_bbox": "l1", "loss_giou": "giou"}
@@ -34,7 +32,7 @@ class Run:
 
 @dataclass
 class Pair:
-    """The same detector in both libraries, and what both are given."""
+    """The same detector in both libraries, and the inputs of both."""
 
     ours: Detector
     theirs: Any
@@ -43,11 +41,10 @@ class Pair:
 
     @property
     def labels(self) -> list[dict[str, Tensor]]:
-        wanted = normalized_targets(self.targets)
-        return [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in wanted]
+        return [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalize_targets(self.targets)]
 
     def run_ours(self, *, num_denoising: int, twice: bool = False) -> Run:
-        self.ours.head.num_denoising, self.ours.head.look_forward_twice = num_denoising, twice
+        self.ours.head.denoising, self.ours.head.look_forward_twice = DenoisingOptions(num_queries=num_denoising), twice
         self.ours.train().zero_grad(set_to_none=True)
         torch.manual_seed(5)
         output = self.ours(self.images, None, self.targets)
@@ -126,7 +123,8 @@ def test_logits_and_boxes(pair: Pair) -> None:
     pair.ours.eval()
     pair.theirs.eval()
     with torch.no_grad():
-        logits, boxes = pair.ours(pair.images).prediction()
+        output = pair.ours(pair.images)
+        logits, boxes = output.logits[-1], output.boxes_cxcywh_norm[-1]
         theirs = pair.theirs(pixel_values=pair.images)
     # Queries and images are told apart, or there would be nothing to compare.
     assert logits.std(1).mean() > 0.1
@@ -139,7 +137,8 @@ def test_logits_and_boxes_of_wide_images_in_float64(double_pair: Pair) -> None:
     ours, theirs = double_pair.ours.eval(), double_pair.theirs.eval()
     images = random_images(2, 96, 160).double()
     with torch.no_grad():
-        logits, boxes = ours(images).prediction()
+        output = ours(images)
+        logits, boxes = output.logits[-1], output.boxes_cxcywh_norm[-1]
         expected = theirs(pixel_values=images)
     # Positions and anchors are made in float32 in both.
     assert difference(logits, expected.logits) < 1e-5
@@ -176,27 +175,27 @@ def test_assignments_are_identical(pair: Pair) -> None:
     pair.ours.train()
     with torch.no_grad():
         output = pair.ours(pair.images, None, pair.targets)
-    ours = HungarianMatcher()(output.logits, output.boxes_cxcywh_norm, normalized_targets(pair.targets))
+    ours = HungarianMatcher()(output.logits, output.boxes_cxcywh_norm, normalize_targets(pair.targets))
     assert len(ours.query) == len(output.logits) * 10
     for layer, (logits, boxes) in enumerate(zip(output.logits, output.boxes_cxcywh_norm, strict=True)):
         first = 0
-        for image, (queries, found) in enumerate(matcher({"logits": logits, "pred_boxes": boxes}, pair.labels)):
+        for image, (queries, objects) in enumerate(matcher({"logits": logits, "pred_boxes": boxes}, pair.labels)):
             here = (ours.layer == layer) & (ours.image == image)
             assert ours.query[here].tolist() == queries.tolist()
-            assert (ours.object[here] - first).tolist() == found.tolist()
+            assert (ours.object[here] - first).tolist() == objects.tolist()
             first += len(pair.targets[image].labels)
 
 
 def test_loss_of_the_same_outputs(pair: Pair) -> None:
     """The criteria alone, among them one on a batch without any object."""
-    pair.ours.head.num_denoising = 0
+    pair.ours.head.denoising = DenoisingOptions(num_queries=0)
     none = [Targets(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), t.size) for t in pair.targets]
     criterion = RTDetrLoss(pair.theirs.config)
     with torch.no_grad():
         output = pair.ours(pair.images, None, pair.targets)
     for targets in (pair.targets, none, [pair.targets[0], none[1]]):
         ours = pair.ours.loss(output, targets)
-        labels = [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalized_targets(targets)]
+        labels = [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalize_targets(targets)]
         selected = output.selected_logits, output.selected_boxes_cxcywh_norm
         layers = list(zip(output.logits, output.boxes_cxcywh_norm, strict=True))
         for (logits, boxes), suffix in ((layers[-1], ""), (layers[0], "_0"), (selected, "_encoder")):
@@ -214,17 +213,17 @@ def test_denoising_leaves_the_main_loss_alone_in_both(runs: dict[int, tuple[Run,
 
 
 def test_a_main_loss_over_denoising_queries_too_is_another_number(pair: Pair) -> None:
-    """What transformers computed until #48528: matching could take noised copies of the objects themselves."""
+    """Up to #48528 transformers computed this: matching could take noised copies of the objects themselves."""
     pair.ours.train()
-    pair.ours.head.num_denoising = 100
+    pair.ours.head.denoising = DenoisingOptions(num_queries=100)
     torch.manual_seed(5)
     with torch.no_grad():
         output = pair.ours(pair.images, None, pair.targets)
     criterion = SetCriterion(class_loss=VarifocalLoss(), matcher=HungarianMatcher())
-    wanted = normalized_targets(pair.targets)
+    objects = normalize_targets(pair.targets)
     logits = torch.cat((output.noised_logits[-1], output.logits[-1]), 1)[None]
     boxes = torch.cat((output.noised_boxes_cxcywh_norm[-1], output.boxes_cxcywh_norm[-1]), 1)[None]
-    faulty = criterion(logits, boxes, wanted, LossTotals(10, 2))
+    faulty = criterion(logits, boxes, objects, LossTotals(10, 2))
     losses = pair.ours.loss(output, pair.targets)
     assert faulty["l1"].item() < 0.8 * losses["l1"].item()
     assert faulty["varifocal"].item() > 1.2 * losses["varifocal"].item()

@@ -83,7 +83,7 @@ def transformers_detr(ours: nn.Module, *, width: int, positions: str, dilated: b
         encoder_ffn_dim=head.layers[0].feed_forward.linear1.out_features,
         decoder_ffn_dim=head.layers[0].feed_forward.linear1.out_features,
         num_queries=head.num_queries,
-        num_labels=head.num_classes,
+        num_labels=head.classes.out_features - 1,
         position_embedding_type=positions,
         dropout=0.0,
     )

@@ -43,8 +43,8 @@ def test_focal_loss_over_queries(logits: Tensor, matched: MatchedQueries) -> Non
     for layer, image, query, label in zip(*(index.tolist() for index in matched[:4]), strict=True):
         target[layer, image, query, label] = 1
     expected = torchvision.ops.sigmoid_focal_loss(logits, target, 0.3, 1.5).sum((1, 2, 3)) / (3 * 2)
-    found = FocalLoss(0.3, 1.5)(logits, matched, LossTotals(3, IMAGES), groups=2)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
+    loss = FocalLoss(0.3, 1.5)(logits, matched, LossTotals(3, IMAGES), groups=2)
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
 
 
 def test_alpha_and_gamma_reach_the_varifocal_loss(logits: Tensor) -> None:
@@ -63,8 +63,8 @@ def test_cross_entropy_is_the_weighted_mean_of_torch(logits: Tensor, matched: Ma
     weights = torch.ones(LOGITS, dtype=torch.float64)
     weights[-1] = weight
     expected = [F.cross_entropy(x.flatten(0, 1), y.flatten(), weights) for x, y in zip(logits, labels, strict=True)]
-    found = CrossEntropyLoss(weight)(logits, matched, LossTotals(3, IMAGES))
-    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-10, atol=0)
+    loss = CrossEntropyLoss(weight)(logits, matched, LossTotals(3, IMAGES))
+    torch.testing.assert_close(loss, torch.stack(expected), rtol=1e-10, atol=0)
 
 
 def test_cross_entropy_does_not_depend_on_how_images_are_spread(logits: Tensor, matched: MatchedQueries) -> None:
@@ -73,8 +73,8 @@ def test_cross_entropy_does_not_depend_on_how_images_are_spread(logits: Tensor, 
 
     def part(first: int, stop: int, totals: LossTotals) -> Tensor:
         here = (matched.image >= first) & (matched.image < stop)
-        chosen = MatchedQueries(*(index[here] for index in matched))
-        return loss(logits[:, first:stop], chosen._replace(image=chosen.image - first), totals)
+        matches = MatchedQueries(*(index[here] for index in matched))
+        return loss(logits[:, first:stop], matches._replace(image=matches.image - first), totals)
 
     summed = part(0, 2, LossTotals(3, IMAGES)) + part(2, 3, LossTotals(3, IMAGES))
     torch.testing.assert_close(summed, whole, rtol=1e-10, atol=0)

@@ -28,11 +28,11 @@ def written_out_cost(
     rows = []
     for logit, box in zip(logits.tolist(), boxes.tolist(), strict=True):
         row = []
-        for label, wanted in zip(target.labels.tolist(), target.boxes_cxcywh_norm.tolist(), strict=True):
+        for label, object_box in zip(target.labels.tolist(), target.boxes_cxcywh_norm.tolist(), strict=True):
             p = 1 / (1 + math.exp(-logit[label]))
             focal = alpha * (1 - p) ** gamma * -math.log(p) - (1 - alpha) * p**gamma * -math.log(1 - p)
-            l1 = sum(abs(a - b) for a, b in zip(box, wanted, strict=True))
-            row.append(weights[0] * focal + weights[1] * l1 - weights[2] * _giou(box, wanted))
+            l1 = sum(abs(a - b) for a, b in zip(box, object_box, strict=True))
+            row.append(weights[0] * focal + weights[1] * l1 - weights[2] * _giou(box, object_box))
         rows.append(row)
     return rows
 
@@ -79,11 +79,11 @@ def test_no_permutation_costs_less(seed: int) -> None:
         for image, count in enumerate(counts):
             cost = written_out_cost(logits[layer, image], boxes[layer, image], targets[image])
             least = min(
-                sum(cost[query][n] for n, query in enumerate(chosen)) for chosen in permutations(range(5), count)
+                sum(cost[query][n] for n, query in enumerate(queries)) for queries in permutations(range(5), count)
             )
-            found = pairs(matches, layer, image)
-            assert sorted(found.values()) == list(range(first, first + count))
-            assert sum(cost[q][n - first] for q, n in found.items()) == pytest.approx(least, abs=1e-6)
+            matched = pairs(matches, layer, image)
+            assert sorted(matched.values()) == list(range(first, first + count))
+            assert sum(cost[q][n - first] for q, n in matched.items()) == pytest.approx(least, abs=1e-6)
             first += count
 
 
@@ -182,7 +182,7 @@ def test_half_precision_predictions_are_matched_in_float32() -> None:
 def test_repeating_the_pairs_of_one_layer() -> None:
     index = torch.tensor([0, 0, 2])
     once = Matches(torch.zeros_like(index), index, torch.tensor([4, 1, 3]), torch.tensor([0, 1, 2]))
-    thrice = once.repeated(3)
+    thrice = once.repeat(3)
     assert thrice.layer.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert thrice.image.tolist() == [0, 0, 2] * 3
     assert thrice.query.tolist() == [4, 1, 3] * 3

@@ -12,6 +12,7 @@ from flat_options import train_options
 from torch import nn
 
 from boxwright.detector import Detector
+from boxwright.queries import QueryLossWeights
 from boxwright.structures import Batch, LossTotals, Targets
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.step import StepResult, train_step
@@ -157,7 +158,7 @@ def test_gradients_are_clipped_to_a_norm(make_detector: MakeDetector, batch: Bat
 
 def test_what_diverges_is_not_stepped_on(make_detector: MakeDetector, batch: Batch) -> None:
     detector = make_detector(num_classes=6).train()
-    detector.head.criterion.giou_weight = math.inf
+    detector.head.criterion.weights = QueryLossWeights(giou_weight=math.inf)
     before = {name: parameter.detach().clone() for name, parameter in detector.named_parameters()}
     with pytest.raises(
         ValueError, match=r"^training has diverged: loss (inf|nan), .*; train again with a lower train\.lr"

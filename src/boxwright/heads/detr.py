@@ -1,4 +1,4 @@
-"""DETR's head: learned queries find one object each, matched one to one."""
+"""DETR's head: learned queries, matched one to one with the objects."""
 
 from __future__ import annotations
 
@@ -9,61 +9,52 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from boxwright.detections import Detections
 from boxwright.layers.mlp import MLP
 from boxwright.layers.option_checks import check_counts, check_hidden_dim, check_shares
-from boxwright.layers.padding import resize_mask
 from boxwright.layers.positions import LevelPositions, Positions, PositionsAt
-from boxwright.layers.predictions import run_in_full_precision
-from boxwright.layers.tokens import to_tokens
+from boxwright.layers.predictions import cast_to_weights, run_in_full_precision
+from boxwright.layers.tokens import flatten_maps, flatten_mask
 from boxwright.layers.transformer import TransformerDecoderLayer, xavier_matrices
 from boxwright.queries.class_losses import CrossEntropyLoss, SoftmaxCost
-from boxwright.queries.criterion import SetCriterion, named_terms, normalized_targets
-from boxwright.queries.decode import softmax_detections
+from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
+from boxwright.queries.decode import decode_best_classes
 from boxwright.queries.matching import HungarianMatcher
-from boxwright.structures import Features, ImageSize, LossTotals, Spec, Targets, head_levels
+from boxwright.queries.options import QueryLossWeights, TransformerDecoderOptions
+from boxwright.queries.tokens import LevelProjections
+from boxwright.structures import Decoded, Features, LossTotals, ObjectLimit, Spec, Targets
 
 __all__ = ["DETR"]
 
 
 class DETROutput(NamedTuple):
-    """What the head predicts. Boxes are center boxes relative to the image's content, in [0, 1].
+    """Predictions of the decoder layers: every layer with targets, the last one without.
 
-    Both have a decoder layer in front: every layer with targets, the last one without. The last logit of a query
-    stands for "no object".
+    The last logit of a query stands for "no object". Boxes are center boxes relative to the image inside its padding,
+    in [0, 1]; ``valid_sizes`` are (height, width) of these images.
     """
 
     logits: Float[Tensor, "l b q k"]
     boxes_cxcywh_norm: Float[Tensor, "l b q 4"]
-
-    def prediction(self) -> tuple[Float[Tensor, "b q k"], Float[Tensor, "b q 4"]]:
-        """Logits and boxes of the last decoder layer."""
-        return self.logits[-1], self.boxes_cxcywh_norm[-1]
+    valid_sizes: Float[Tensor, "#b 2"]
 
 
 class DETR(nn.Module):
-    """Learned queries attend to each other and to all cells of all levels, layer by layer.
+    """Attention of learned queries to each other and to all cells of all levels, layer by layer.
 
     Args:
         in_spec: the levels that come in, fine to coarse.
         num_classes: C.
-        hidden_dim: width of tokens and queries; a multiple of ``num_heads``, and of 4 for sine positions. Levels of
-            another width are projected to it.
-        num_queries: how many objects can be found in an image.
-        num_layers: decoder layers.
-        num_heads: heads of both attentions.
-        feedforward_dim: width of the feed-forward.
-        dropout: of attention weights, after both attentions, in and after the feed-forward, in [0, 1).
-        pre_norm: norms before attentions and feed-forward.
+        hidden_dim: width of tokens and queries; a multiple of the decoder's ``num_heads``, and of 4 for sine positions.
+            Levels of another width are projected to it.
+        num_queries: most objects that are detected in an image.
+        decoder: size of the decoder.
         positions: of the cells: ``sine``, ``learned`` (up to 50 cells along each side) or ``none``.
         positions_at: ``attention`` adds them to the keys alone, ``input`` to the values too.
         query_positions_at: the learned queries are added to the queries and keys of every attention (``attention``)
-            and contents start from zero, or they are what contents start from (``input``).
-        auxiliary_losses: the layers before the last are trained with the same losses.
+            and contents start from zero, or they are the initial contents (``input``).
+        auxiliary_losses: train the layers before the last with the same losses.
         no_object_weight: of queries without object in the cross entropy, in [0, 1].
-        class_weight: of the cross entropy.
-        l1_weight: of the L1 loss.
-        giou_weight: of the GIoU loss.
+        loss_weights: of cross entropy, L1 and GIoU loss.
 
     Source: Carion et al., DETR, ECCV 2020, section 3, appendix A.3 and table 3. Checked against facebookresearch/detr
     29901c5 and transformers (outputs, assignments, losses, gradients). Differs in taking several levels; in learned
@@ -78,47 +69,29 @@ class DETR(nn.Module):
         *,
         hidden_dim: int = 256,
         num_queries: int = 100,
-        num_layers: int = 6,
-        num_heads: int = 8,
-        feedforward_dim: int = 2048,
-        dropout: float = 0.1,
-        pre_norm: bool = False,
+        decoder: TransformerDecoderOptions = TransformerDecoderOptions(),
         positions: Positions = "sine",
         positions_at: PositionsAt = "attention",
         query_positions_at: PositionsAt = "attention",
         auxiliary_losses: bool = True,
         no_object_weight: float = 0.1,
-        class_weight: float = 1.0,
-        l1_weight: float = 5.0,
-        giou_weight: float = 2.0,
+        loss_weights: QueryLossWeights = QueryLossWeights(),
     ) -> None:
         super().__init__()
-        counts = {"num_classes": num_classes, "num_queries": num_queries, "num_layers": num_layers}
-        check_counts(counts | {"num_heads": num_heads})
-        check_hidden_dim(hidden_dim, num_heads)
+        check_counts({"num_classes": num_classes, "num_queries": num_queries})
+        check_hidden_dim(hidden_dim, decoder.num_heads)
         check_shares({"no_object_weight": no_object_weight})
-        self.levels = head_levels(in_spec)
-        self.num_classes, self.num_queries, self.auxiliary_losses = num_classes, num_queries, auxiliary_losses
+        self.num_queries, self.auxiliary_losses = num_queries, auxiliary_losses
         self.positions_at, self.query_positions_at = positions_at, query_positions_at
-        self.criterion = SetCriterion(
-            class_loss=CrossEntropyLoss(no_object_weight),
-            matcher=HungarianMatcher(class_cost=SoftmaxCost(), class_weight=1.0),
-            class_weight=class_weight,
-            l1_weight=l1_weight,
-            giou_weight=giou_weight,
-        )
-        self.projections = nn.ModuleDict(
-            {
-                name: nn.Conv2d(in_spec[name].channels, hidden_dim, 1)
-                for name in self.levels
-                if in_spec[name].channels != hidden_dim
-            }
-        )
+        matcher = HungarianMatcher(class_cost=SoftmaxCost(), class_weight=1.0)
+        self.criterion = SetCriterion(CrossEntropyLoss(no_object_weight), matcher, loss_weights)
+        self.projections = LevelProjections(in_spec, hidden_dim, lambda width, dim: nn.Conv2d(width, dim, 1))
         self.positions = LevelPositions(positions, hidden_dim)
         self.queries = nn.Embedding(num_queries, hidden_dim)
+        sizes = {"dropout": decoder.dropout, "pre_norm": decoder.pre_norm}
         self.layers = nn.ModuleList(
-            TransformerDecoderLayer(hidden_dim, num_heads, feedforward_dim, dropout=dropout, pre_norm=pre_norm)
-            for _ in range(num_layers)
+            TransformerDecoderLayer(hidden_dim, decoder.num_heads, decoder.feedforward_dim, **sizes)
+            for _ in range(decoder.num_layers)
         )
         self.norm = nn.LayerNorm(hidden_dim)
         self.classes = nn.Linear(hidden_dim, num_classes + 1)
@@ -130,42 +103,39 @@ class DETR(nn.Module):
         features: Features,
         padding_mask: Bool[Tensor, "b h w"] | None = None,
         targets: Sequence[Targets] | None = None,
+        valid_sizes: Float[Tensor, "#b 2"] | None = None,
     ) -> DETROutput:
         """Predict; with ``targets`` from every layer that is trained."""
-        maps = [
-            self.projections[name](features[name]) if name in self.projections else features[name]
-            for name in self.levels
-        ]
-        shapes = [(x.shape[-2], x.shape[-1]) for x in maps]
-        memory = torch.cat([to_tokens(x) for x in maps], 1)  # b (l h w) d
-        padding = None
-        if padding_mask is not None:
-            padding = torch.cat([resize_mask(padding_mask, h, w).flatten(1) for h, w in shapes], 1)
+        maps, valid_sizes = self.projections(features, padding_mask, valid_sizes)
+        memory, shapes = flatten_maps(maps)
         positions = self.positions(shapes, padding_mask, memory.device)
-        keys = memory if positions is None else memory + positions
-        if self.positions_at == "input":
-            memory = keys
-        contents = self._decode(keys, memory, padding)
+        keys = memory if positions is None else memory + cast_to_weights(positions, self.layers)
+        contents = self._decode(
+            keys, keys if self.positions_at == "input" else memory, flatten_mask(padding_mask, shapes)
+        )
         contents = contents if targets is not None and self.auxiliary_losses else contents[-1:]
         decoded = self.norm(torch.stack(contents))
-        return DETROutput(self.classes(decoded), run_in_full_precision(self.boxes, decoded).sigmoid())
+        boxes = run_in_full_precision(self.boxes, decoded).sigmoid()
+        return DETROutput(self.classes(decoded), boxes, valid_sizes)
 
     def loss(
         self, output: DETROutput, targets: Sequence[Targets], totals: LossTotals | None = None
     ) -> dict[str, Float[Tensor, ""]]:
-        """Weighted loss terms of every decoder layer.
+        """Compute the weighted loss terms of every decoder layer."""
+        normalized, totals = normalize_targets(targets), totals or LossTotals.of(targets)
+        losses = self.criterion(output.logits, output.boxes_cxcywh_norm, normalized, totals)
+        return name_terms(losses, layer_suffixes(len(output.logits)))
 
-        Args:
-            output: made with the same targets.
-            targets: one per image.
-            totals: of the whole optimizer step; of these targets where None.
-        """
-        losses = self.criterion(*output, normalized_targets(targets), totals or LossTotals.of(targets))
-        return named_terms(losses, [*(f"_{i}" for i in range(len(output.logits) - 1)), ""])
+    def decode(self, output: DETROutput) -> Decoded:
+        """Decode each query's best class, best first."""
+        return decode_best_classes(output.logits[-1], output.boxes_cxcywh_norm[-1], output.valid_sizes)
 
-    def postprocess(self, output: DETROutput, image_sizes: Sequence[ImageSize]) -> list[Detections]:
-        """Each query's best class, in pixels of the original image, best first."""
-        return softmax_detections(*output.prediction(), image_sizes)
+    def object_limits(self) -> Sequence[ObjectLimit]:
+        """List the one option that limits the number of detections."""
+        return [ObjectLimit("num_queries", self.num_queries)]
+
+    def raise_limits(self, max_detections: int) -> None:
+        """Do nothing: the number of queries is fixed by the weights."""
 
     def _decode(
         self, keys: Float[Tensor, "b t d"], memory: Float[Tensor, "b t d"], padding: Bool[Tensor, "b t"] | None

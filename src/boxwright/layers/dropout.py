@@ -1,8 +1,8 @@
-"""Dropout that costs little on a CPU too."""
+"""Dropout at a low cost on a CPU too."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,37 +14,37 @@ class Dropout(nn.Dropout):
     """``nn.Dropout``, in half the time on a CPU.
 
     There, one draw of the generator decides about four elements instead of one: 16 bits each, so that the probability
-    is a multiple of 2^-16, and what is kept is divided by just that.
+    is a multiple of 2^-16, and elements that stay are divided by just that.
     """
 
     def forward(self, x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-        if not _by_sixteen_bits(x, self.p, self.training):
+        if not _uses_sixteen_bits(x, self.p, self.training):
             return super().forward(x)
-        return _Dropout.apply(x, round(self.p * 65536))  # type: ignore[no-any-return]
+        return cast(Tensor, _Dropout.apply(x, round(self.p * 65536)))
 
 
 def relu_dropout(x: Float[Tensor, "*n"], p: float, *, training: bool) -> Float[Tensor, "*n"]:
-    """``dropout(relu(x))``, which may overwrite ``x``; on a CPU in a quarter of the time and without a stored mask.
+    """Compute ``dropout(relu(x))``, perhaps in ``x`` itself; on a CPU in a quarter of the time, without a stored mask.
 
-    Where the result is positive, both let the gradient pass; nothing else has to be kept.
+    Where the result is positive, both let the gradient pass; nothing else has to be stored.
 
     Args:
-        x: of which no one needs the values any more, like the output of a linear layer.
+        x: a tensor whose values are not needed any more, like the output of a linear layer.
         p: probability that an element is dropped, see ``Dropout``.
         training: nothing is dropped where False.
     """
-    if not _by_sixteen_bits(x, p, training):
+    if not _uses_sixteen_bits(x, p, training):
         return F.dropout(F.relu(x, inplace=True), p, training)
-    return _ReLUDropout.apply(x, round(p * 65536))  # type: ignore[no-any-return]
+    return cast(Tensor, _ReLUDropout.apply(x, round(p * 65536)))
 
 
-def _by_sixteen_bits(x: Tensor, p: float, training: bool) -> bool:
+def _uses_sixteen_bits(x: Tensor, p: float, training: bool) -> bool:
     here = training and x.device.type == "cpu" and not torch.compiler.is_compiling()
     return here and 0 < round(p * 65536) < 65536
 
 
-def _dropped(x: Tensor, steps: int) -> Tensor:
-    """True with probability ``steps`` / 65536."""
+def _draw(x: Tensor, steps: int) -> Tensor:
+    """Draw True with probability ``steps`` / 65536."""
     draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
     return draws.view(torch.int16)[: x.numel()].view(x.shape) < steps - 32768
 
@@ -52,7 +52,7 @@ def _dropped(x: Tensor, steps: int) -> Tensor:
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, steps: int) -> Tensor:
-        factor = _dropped(x, steps).logical_not_().to(x.dtype).mul_(65536 / (65536 - steps))
+        factor = _draw(x, steps).logical_not_().to(x.dtype).mul_(65536 / (65536 - steps))
         ctx.save_for_backward(factor)
         return x * factor
 
@@ -67,7 +67,7 @@ class _ReLUDropout(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, steps: int) -> Tensor:
         ctx.scale = 65536 / (65536 - steps)
         ctx.mark_dirty(x)
-        x.relu_().masked_fill_(_dropped(x, steps), 0).mul_(ctx.scale)
+        x.relu_().masked_fill_(_draw(x, steps), 0).mul_(ctx.scale)
         ctx.save_for_backward(x)
         return x
 

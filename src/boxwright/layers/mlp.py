@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -27,4 +28,4 @@ class MLP(nn.Module):
     def forward(self, x: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
-        return self.layers[-1](x)  # type: ignore[no-any-return]
+        return cast(Tensor, self.layers[-1](x))

@@ -19,7 +19,7 @@ PositionsAt = Literal["attention", "input"]
 def encode_sine_grid(
     height: int, width: int, dim: int, *, temperature: float = 10000.0, device: torch.device | None = None
 ) -> Float[Tensor, "{height*width} {dim}"]:
-    """2-D sine-cosine encoding of integer positions, row by row: [sin(y w), cos(y w), sin(x w), cos(x w)].
+    """Encode integer positions in 2-D by sines and cosines, row by row: [sin(y w), cos(y w), sin(x w), cos(x w)].
 
     w_i = temperature ** (-i / (dim / 4)) for i = 0 .. dim / 4 - 1.
 
@@ -32,7 +32,7 @@ def encode_sine_grid(
     Source: Zhao et al., RT-DETR. Checked against transformers (equal everywhere) and lyuwenyu/RT-DETR 068dfde (equal
     on square maps; on others the original flattens column by column, against its own tokens, and so scrambles them).
     """
-    omega = _frequencies(dim, temperature, device)
+    omega = _compute_frequencies(dim, temperature, device)
     y = torch.arange(height, dtype=torch.float32, device=device)[:, None] * omega
     x = torch.arange(width, dtype=torch.float32, device=device)[:, None] * omega
     rows = torch.cat((y.sin(), y.cos()), 1)[:, None].expand(height, width, dim // 2)
@@ -43,12 +43,12 @@ def encode_sine_grid(
 def encode_masked_sine(
     mask: Bool[Tensor, "b h w"], dim: int, *, shift: float = 0.0, temperature: float = 10000.0
 ) -> Float[Tensor, "b t {dim}"]:
-    """2-D sine-cosine encoding of each image's own cells, row by row, in float32.
+    """Encode each image's own cells in 2-D by sines and cosines, row by row, in float32.
 
     A cell in row y = 1 .. Y and column x = 1 .. X of an image of Y rows and X columns gets the angles
     2 pi (y - shift) / Y and 2 pi (x - shift) / X, encoded as [sin(y w_0), cos(y w_0), sin(y w_1), .., sin(x w_0), ..]
-    with w_i = temperature ** (-i / (dim / 4)). Padding has no part in it: an image's encoding is the same on any
-    canvas.
+    with w_i = temperature ** (-i / (dim / 4)). Padding has no part in it: an image's encoding is the
+    same in any padded input.
 
     Args:
         mask: True on padding, at the right and below.
@@ -59,9 +59,9 @@ def encode_masked_sine(
     Source: Carion et al., DETR, ECCV 2020, appendix A.4. Checked against facebookresearch/detr 29901c5 and
     transformers.
     """
-    content = (~mask).float()
-    angles = [_share(content.cumsum(axis), axis, shift)[..., None] for axis in (1, 2)]
-    return _interleaved(angles, _frequencies(dim, temperature, mask.device)).flatten(1, 2)
+    valid = (~mask).float()
+    angles = [_compute_angles(valid.cumsum(axis), axis, shift)[..., None] for axis in (1, 2)]
+    return _interleave(angles, _compute_frequencies(dim, temperature, mask.device)).flatten(1, 2)
 
 
 def encode_unmasked_sine(
@@ -73,11 +73,11 @@ def encode_unmasked_sine(
     temperature: float = 10000.0,
     device: torch.device | None = None,
 ) -> Float[Tensor, "{height*width} {dim}"]:
-    """``encode_masked_sine`` of a map without padding, the same for every image."""
+    """Encode as ``encode_masked_sine`` a map without padding, the same for every image."""
     y = torch.arange(1, height + 1, dtype=torch.float32, device=device)[:, None].expand(height, width)
     x = torch.arange(1, width + 1, dtype=torch.float32, device=device).expand(height, width)
-    angles = [_share(cells, axis, shift)[..., None] for axis, cells in enumerate((y, x))]
-    return _interleaved(angles, _frequencies(dim, temperature, device)).flatten(0, 1)
+    angles = [_compute_angles(cells, axis, shift)[..., None] for axis, cells in enumerate((y, x))]
+    return _interleave(angles, _compute_frequencies(dim, temperature, device)).flatten(0, 1)
 
 
 class LearnedGrid(nn.Module):
@@ -88,7 +88,7 @@ class LearnedGrid(nn.Module):
         max_cells: rows and columns that there are vectors for.
 
     Source: facebookresearch/detr 29901c5 (``PositionEmbeddingLearned``), which counts cells in the same way: from the
-    canvas's corner, whatever is padding.
+    corner of the padded input, whatever is padding.
     """
 
     def __init__(self, dim: int, *, max_cells: int = 50) -> None:
@@ -101,7 +101,7 @@ class LearnedGrid(nn.Module):
         nn.init.uniform_(self.columns.weight)
 
     def forward(self, height: int, width: int) -> Float[Tensor, "{height*width} d"]:
-        """Row by row.
+        """Encode all cells, row by row.
 
         Raises:
             ValueError: for a map of more cells than there are vectors.
@@ -138,12 +138,12 @@ class LevelPositions(nn.Module):
         padding_mask: Bool[Tensor, "b y x"] | None = None,
         device: torch.device | None = None,
     ) -> Float[Tensor, "t d"] | Float[Tensor, "b t d"] | None:
-        """Encode.
+        """Encode all cells, in float32 or in the type of the learned vectors.
 
         Args:
             shapes: (h, w) of each level.
-            padding_mask: of the canvas.
-            device: where the tokens are.
+            padding_mask: of the padded input.
+            device: of the tokens.
 
         Returns:
             one sequence for all images where padding has no part in it; None for no positions.
@@ -162,17 +162,17 @@ def _check_sine(dim: int) -> None:
         raise ValueError(f"the width of a 2-D sine encoding is a multiple of 4, not {dim}")
 
 
-def _frequencies(dim: int, temperature: float, device: torch.device | None) -> Float[Tensor, " f"]:
+def _compute_frequencies(dim: int, temperature: float, device: torch.device | None) -> Float[Tensor, " f"]:
     _check_sine(dim)
     return temperature ** -(torch.arange(dim // 4, dtype=torch.float32, device=device) / (dim // 4))
 
 
-def _share(cells: Float[Tensor, "*b h w"], axis: int, shift: float) -> Float[Tensor, "*b h w"]:
-    """The angle of each cell, from its number along ``axis``, where the last number is the count."""
+def _compute_angles(cells: Float[Tensor, "*b h w"], axis: int, shift: float) -> Float[Tensor, "*b h w"]:
+    """Compute the angle of each cell from its number along ``axis``; the last number is the count."""
     count = cells.narrow(axis, cells.shape[axis] - 1, 1)
     return (cells - shift) / (count + 1e-6) * (2 * math.pi)
 
 
-def _interleaved(angles: list[Float[Tensor, "*b h w 1"]], omega: Float[Tensor, " f"]) -> Float[Tensor, "*b h w d"]:
+def _interleave(angles: list[Float[Tensor, "*b h w 1"]], omega: Float[Tensor, " f"]) -> Float[Tensor, "*b h w d"]:
     waves = [angle * omega for angle in angles]
     return torch.cat([torch.stack((wave.sin(), wave.cos()), -1).flatten(-2) for wave in waves], -1)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from boxwright.layers.option_checks import check_counts
+from boxwright.ops.boxes import at_least_float32
 from boxwright.structures import Features, Spec, head_levels
 
 DEFAULT_CHANNELS = 256
@@ -57,9 +58,18 @@ def flatten_predictions(maps: Sequence[Float[Tensor, "b _ak _h _w"]], size: int)
 
 
 def run_in_full_precision(layer: nn.Module, x: Float[Tensor, "*dims"]) -> Float[Tensor, "*dims_out"]:
-    """Run ``layer(x)`` outside autocast, in the type of the layer's weights.
+    """Run ``layer(x)`` outside autocast, in the type of the layer's weights; the result is at least float32.
 
     For layers that predict boxes: in half precision a large image's boxes would move in steps of several pixels.
     """
     with torch.autocast(x.device.type, enabled=False):
-        return cast(Tensor, layer(x.to(next(layer.parameters()).dtype)))
+        return at_least_float32(cast(Tensor, layer(cast_to_weights(x, layer))))
+
+
+def cast_to_weights(x: Float[Tensor, "*dims"], layer: nn.Module) -> Float[Tensor, "*dims"]:
+    """Cast ``x`` to the type of the layer's weights.
+
+    For positions and boxes, which are float32 whatever the weights are. Under autocast weights are float32, so that
+    nothing changes there.
+    """
+    return x.to(next(layer.parameters()).dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -10,7 +12,7 @@ from boxwright.layers.dropout import Dropout, relu_dropout
 
 
 class FeedForward(nn.Module):
-    """linear, activation, dropout, linear.
+    """Linear layer, activation, dropout and linear layer.
 
     Args:
         dim: width of input and output.
@@ -32,7 +34,7 @@ class FeedForward(nn.Module):
             x = relu_dropout(x, self.dropout.p, training=self.training)
         else:
             x = self.dropout(self.activation(x))
-        return self.linear2(x)  # type: ignore[no-any-return]
+        return cast(Tensor, self.linear2(x))
 
 
 class TransformerEncoderLayer(nn.Module):
@@ -77,18 +79,18 @@ class TransformerEncoderLayer(nn.Module):
         positions: Float[Tensor, "t d"] | Float[Tensor, "b t d"] | None,
         padding: Bool[Tensor, "b t"] | None = None,
     ) -> Float[Tensor, "b t d"]:
-        """``padding`` is True on tokens that no other token may look at."""
+        """Run one round; ``padding`` is True on tokens that no other token may look at."""
         if self.pre_norm:
-            tokens = tokens + self._attended(self.norm1(tokens), positions, padding)
+            tokens = tokens + self._attend(self.norm1(tokens), positions, padding)
             return clamp_to_half(tokens + self.dropout(self.feed_forward(self.norm2(tokens))))
-        tokens = self.norm1(tokens + self._attended(tokens, positions, padding))
-        return self.norm2(clamp_to_half(tokens + self.dropout(self.feed_forward(tokens))))  # type: ignore[no-any-return]
+        tokens = self.norm1(tokens + self._attend(tokens, positions, padding))
+        return cast(Tensor, self.norm2(clamp_to_half(tokens + self.dropout(self.feed_forward(tokens)))))
 
-    def _attended(self, tokens: Tensor, positions: Tensor | None, padding: Tensor | None) -> Tensor:
-        placed = _placed(tokens, positions)
+    def _attend(self, tokens: Tensor, positions: Tensor | None, padding: Tensor | None) -> Tensor:
+        positioned = _add_positions(tokens, positions)
         # need_weights=False keeps the fused attention kernel.
-        attended = self.self_attention(placed, placed, tokens, key_padding_mask=padding, need_weights=False)[0]
-        return self.dropout(attended)  # type: ignore[no-any-return]
+        attended = self.self_attention(positioned, positioned, tokens, key_padding_mask=padding, need_weights=False)[0]
+        return cast(Tensor, self.dropout(attended))
 
 
 class TransformerDecoderLayer(nn.Module):
@@ -127,7 +129,7 @@ class TransformerDecoderLayer(nn.Module):
         memory: Float[Tensor, "b t d"],
         padding: Bool[Tensor, "b t"] | None = None,
     ) -> Float[Tensor, "b q d"]:
-        """One round.
+        """Run one round.
 
         Args:
             queries: contents.
@@ -137,30 +139,29 @@ class TransformerDecoderLayer(nn.Module):
             padding: True on tokens of the memory that no query may look at.
         """
         if self.pre_norm:
-            queries = queries + self._among_queries(self.norm1(queries), positions)
-            queries = queries + self._to_memory(self.norm2(queries), positions, keys, memory, padding)
+            queries = queries + self._attend_to_queries(self.norm1(queries), positions)
+            queries = queries + self._attend_to_memory(self.norm2(queries), positions, keys, memory, padding)
             return clamp_to_half(queries + self.dropout(self.feed_forward(self.norm3(queries))))
-        queries = self.norm1(queries + self._among_queries(queries, positions))
-        queries = self.norm2(queries + self._to_memory(queries, positions, keys, memory, padding))
-        return self.norm3(clamp_to_half(queries + self.dropout(self.feed_forward(queries))))  # type: ignore[no-any-return]
+        queries = self.norm1(queries + self._attend_to_queries(queries, positions))
+        queries = self.norm2(queries + self._attend_to_memory(queries, positions, keys, memory, padding))
+        return cast(Tensor, self.norm3(clamp_to_half(queries + self.dropout(self.feed_forward(queries)))))
 
-    def _among_queries(self, queries: Tensor, positions: Tensor | None) -> Tensor:
-        placed = _placed(queries, positions)
-        return self.dropout(  # type: ignore[no-any-return]
-            self.self_attention(placed, placed, queries, need_weights=False)[0]
-        )
+    def _attend_to_queries(self, queries: Tensor, positions: Tensor | None) -> Tensor:
+        positioned = _add_positions(queries, positions)
+        attended = self.self_attention(positioned, positioned, queries, need_weights=False)[0]
+        return cast(Tensor, self.dropout(attended))
 
-    def _to_memory(
+    def _attend_to_memory(
         self, queries: Tensor, positions: Tensor | None, keys: Tensor, memory: Tensor, padding: Tensor | None
     ) -> Tensor:
         attended = self.cross_attention(
-            _placed(queries, positions), keys, memory, key_padding_mask=padding, need_weights=False
+            _add_positions(queries, positions), keys, memory, key_padding_mask=padding, need_weights=False
         )[0]
-        return self.dropout(attended)  # type: ignore[no-any-return]
+        return cast(Tensor, self.dropout(attended))
 
 
 def clamp_to_half(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """``x`` cut to what half precision can hold.
+    """Clamp ``x`` to the range of half precision.
 
     Residuals after a feed-forward overflow first (lyuwenyu/RT-DETR #464); float32 never comes near.
     """
@@ -168,7 +169,7 @@ def clamp_to_half(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
 
 
 def xavier_matrices(module: nn.Module) -> None:
-    """Start every parameter of two dimensions or more from Xavier's uniform distribution, biases left alone.
+    """Initialize parameters of two dimensions or more from Xavier's uniform distribution; leave biases alone.
 
     Source: facebookresearch/detr 29901c5 (``Transformer``), where attention's joint projection counts as one matrix.
     """
@@ -177,5 +178,5 @@ def xavier_matrices(module: nn.Module) -> None:
             nn.init.xavier_uniform_(parameter)
 
 
-def _placed(tokens: Tensor, positions: Tensor | None) -> Tensor:
+def _add_positions(tokens: Tensor, positions: Tensor | None) -> Tensor:
     return tokens if positions is None else tokens + positions

@@ -1,6 +1,8 @@
-"""Deformable DETR's encoder: every cell of every level looks at a few points of all levels."""
+"""Deformable DETR's encoder: attention of every cell of every level to a few points of all levels."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,16 +10,13 @@ from torch import Tensor, nn
 
 from boxwright.layers.deformable_transformer import (
     DeformableEncoderLayer,
-    LevelTokens,
-    compute_cell_centers,
-    flatten_levels,
     level_projection,
     reset_transformer,
 )
 from boxwright.layers.option_checks import check_counts, check_hidden_dim
 from boxwright.layers.padding import resize_mask
 from boxwright.layers.positions import encode_masked_sine, encode_unmasked_sine
-from boxwright.layers.tokens import to_map
+from boxwright.layers.tokens import LevelTokens, compute_cell_centers, flatten_levels, split_maps
 from boxwright.ops.deformable import Sampling
 from boxwright.structures import Features, Level, Spec, coarser_name
 
@@ -30,18 +29,18 @@ class DeformableEncoder(nn.Module):
     Args:
         in_spec: the levels that come in, fine to coarse.
         hidden_dim: width of every level that goes out; a multiple of 4 and of ``num_heads``.
-        num_levels: levels that go out, or more where more come in. Those beyond the ones that come in are each half the
-            size of the level before; the first of them is made of the coarsest level as it comes in. 1 with c5 alone
-            is the single-scale form.
+        num_levels: levels that go out, or more where more come in. Each one beyond the levels that come in has half the
+            size of the level before; the first of them is made of the coarsest level as it comes in. 1 with c5 alone is
+            the single-scale form.
         num_heads: attention heads.
-        num_points: samples per head and level.
+        num_points: samples per head and level; one number, or one for each level that goes out.
         feedforward_dim: width of the layers' feed-forward.
         num_layers: attention layers.
         dropout: in every layer, in [0, 1).
-        sampling: which form of the sampling runs; ``auto`` is the fastest on the device.
+        sampling: backend of the sampling; ``auto`` is the fastest on the device.
 
     Source: Zhu et al., Deformable DETR, ICLR 2021, section 4.1 and appendix A.2. Checked against transformers'
-    DeformableDetrForObjectDetection (which also drops some of the encoder's input out) and
+    DeformableDetrForObjectDetection (which also applies dropout to the encoder's input) and
     fundamentalvision/Deformable-DETR 11169a6. Where in_spec already has pyramid levels (an FPN in front), the paper's
     table 2 has the numbers.
     """
@@ -53,16 +52,14 @@ class DeformableEncoder(nn.Module):
         hidden_dim: int = 256,
         num_levels: int = 4,
         num_heads: int = 8,
-        num_points: int = 4,
+        num_points: int | Sequence[int] = 4,
         feedforward_dim: int = 1024,
         num_layers: int = 6,
         dropout: float = 0.1,
         sampling: Sampling = "auto",
     ) -> None:
         super().__init__()
-        check_counts(
-            {"num_levels": num_levels, "num_heads": num_heads, "num_points": num_points, "num_layers": num_layers}
-        )
+        check_counts({"num_levels": num_levels, "num_heads": num_heads, "num_layers": num_layers})
         check_hidden_dim(hidden_dim, num_heads, sine=True)
         num_levels = max(num_levels, len(in_spec))
         self.in_levels = list(in_spec)
@@ -95,7 +92,7 @@ class DeformableEncoder(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """As published: Xavier throughout, level embeddings from a normal distribution."""
+        """Initialize as published: Xavier throughout, level embeddings from a normal distribution."""
         reset_transformer(self.layers)
         nn.init.normal_(self.level_embedding)
 
@@ -112,14 +109,10 @@ class DeformableEncoder(nn.Module):
         reference = reference.expand(memory.shape[0], -1, -1, -1)
         for layer in self.layers:
             memory = layer(memory, positions, reference, tokens.shapes, tokens.padding)
-        levels = memory.split([h * w for h, w in tokens.shapes], 1)
-        return {
-            name: to_map(level, h, w)
-            for name, level, (h, w) in zip(self.projections, levels, tokens.shapes, strict=True)
-        }
+        return dict(zip(self.projections, split_maps(memory, tokens.shapes), strict=True))
 
     def _positions(self, tokens: LevelTokens, padding_mask: Bool[Tensor, "b h w"] | None) -> Float[Tensor, "#b t d"]:
-        """Of the cell within its level, and of the level."""
+        """Encode the position of each cell within its level, and the level."""
         d, device = tokens.memory.shape[-1], tokens.memory.device
         positions = []
         for (h, w), of_level in zip(tokens.shapes, self.level_embedding, strict=True):

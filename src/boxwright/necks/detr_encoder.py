@@ -1,15 +1,16 @@
-"""DETR's encoder: every cell attends to every other."""
+"""DETR's encoder: attention of every cell to every other."""
 
 from __future__ import annotations
 
-import torch
+from typing import cast
+
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.option_checks import check_hidden_dim
-from boxwright.layers.padding import resize_mask
 from boxwright.layers.positions import LevelPositions, Positions, PositionsAt
-from boxwright.layers.tokens import to_map, to_tokens
+from boxwright.layers.predictions import cast_to_weights
+from boxwright.layers.tokens import flatten_maps, flatten_mask, split_maps
 from boxwright.layers.transformer import TransformerEncoderLayer, xavier_matrices
 from boxwright.structures import Features, Level, Spec
 
@@ -17,7 +18,7 @@ __all__ = ["DETREncoder"]
 
 
 class DETREncoder(nn.Module):
-    """Levels are projected to one width, their cells become one sequence of tokens, and transformer layers mix them.
+    """Projection of the levels to one width, and transformer layers over their cells as one sequence of tokens.
 
     Memory and time grow with the square of the number of cells: DETR gives it c5 alone.
 
@@ -30,7 +31,7 @@ class DETREncoder(nn.Module):
         dropout: of attention weights, after attention, in and after the feed-forward, in [0, 1).
         pre_norm: norms before attention and feed-forward, and one more after the last layer.
         positions: ``sine``, ``learned`` (up to 50 cells along each side) or ``none``.
-        positions_at: ``attention`` adds them to the queries and keys of every layer, ``input`` once to the tokens.
+        positions_at: ``attention`` adds them to queries and keys of every layer, ``input`` once to the tokens.
 
     Source: Carion et al., DETR, ECCV 2020, section 3.2, appendix A.3 and table 3. Checked against facebookresearch/detr
     29901c5 and transformers. Differs in taking several levels, and in learned positions of its own, where the original
@@ -68,11 +69,9 @@ class DETREncoder(nn.Module):
         xavier_matrices(self.layers)
 
     def forward(self, features: Features, padding_mask: Bool[Tensor, "b h w"] | None = None) -> Features:
-        maps = [self.projections[name](features[name]) for name in self.out_spec]
-        shapes = [(x.shape[-2], x.shape[-1]) for x in maps]
-        tokens = self._encode(torch.cat([to_tokens(x) for x in maps], 1), shapes, padding_mask)
-        levels = tokens.split([h * w for h, w in shapes], 1)
-        return {name: to_map(level, *shape) for name, level, shape in zip(self.out_spec, levels, shapes, strict=True)}
+        tokens, shapes = flatten_maps([self.projections[name](features[name]) for name in self.out_spec])
+        tokens = self._encode(tokens, shapes, padding_mask)
+        return dict(zip(self.out_spec, split_maps(tokens, shapes), strict=True))
 
     def _encode(
         self,
@@ -80,12 +79,12 @@ class DETREncoder(nn.Module):
         shapes: list[tuple[int, int]],
         padding_mask: Bool[Tensor, "b h w"] | None,
     ) -> Float[Tensor, "b t d"]:
-        padding = None
-        if padding_mask is not None:
-            padding = torch.cat([resize_mask(padding_mask, h, w).flatten(1) for h, w in shapes], 1)
+        padding = flatten_mask(padding_mask, shapes)
         positions = self.positions(shapes, padding_mask, tokens.device)
+        if positions is not None:
+            positions = cast_to_weights(positions, self.layers)
         if positions is not None and self.positions_at == "input":
             tokens, positions = tokens + positions, None
         for layer in self.layers:
             tokens = layer(tokens, positions, padding)
-        return self.norm(tokens)  # type: ignore[no-any-return]
+        return cast(Tensor, self.norm(tokens))

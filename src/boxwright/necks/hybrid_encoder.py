@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from boxwright.layers.conv import ConvNorm
 from boxwright.layers.option_checks import check_counts, check_hidden_dim
-from boxwright.layers.padding import resize_mask
 from boxwright.layers.positions import encode_sine_grid
+from boxwright.layers.predictions import cast_to_weights
 from boxwright.layers.pyramid import LightPathAggregation
 from boxwright.layers.rep_vgg import CSPRepLayer
-from boxwright.layers.tokens import to_map, to_tokens
+from boxwright.layers.tokens import flatten_maps, flatten_mask, split_maps
 from boxwright.layers.transformer import TransformerEncoderLayer
 from boxwright.structures import Features, Level, Spec
 
@@ -28,7 +28,7 @@ Variant = Literal["A", "B", "C", "D", "D_S5", "E"]
 class HybridEncoder(nn.Module):
     """AIFI (a transformer layer on the coarsest level) and CCFF (a path down and a path up, fused by RepVGG blocks).
 
-    Or one of the encoders that lead up to it in the paper's study, which differ in who attends and in who fuses:
+    Or one of the encoders that lead up to it in the paper's study, with other levels that attend and another fusion:
 
     - A: none; the levels go to the head as they come.
     - B: every level attends within itself, in the same transformer layer for all levels.
@@ -43,21 +43,21 @@ class HybridEncoder(nn.Module):
         num_heads: heads of the attention.
         feedforward_dim: width of the attention layer's feed-forward.
         num_layers: attention layers; 0 for none.
-        expansion: of E: width of the fusion blocks as a share of ``hidden_dim``; 0.5 in R18, R34 and R50-m.
+        expansion: of E: width of the fusion blocks as a fraction of ``hidden_dim``; 0.5 in R18, R34 and R50-m.
         num_blocks: of E: RepVGG blocks per fusion.
         variant: the encoder of the study, A to E. A takes none of the options above.
 
     Source: Zhao et al., RT-DETR, CVPR 2024; E section 4.2, all variants section 5.2, figure 3 and table 3. E was
     checked against transformers' RTDetrHybridEncoder and ``HybridEncoder`` of lyuwenyu/RT-DETR 068dfde (there,
     positions are scrambled on maps that are not square; see ``encode_sine_grid``). Differs in masking padding in the
-    attention, where there is any, and in enlarging to the size of the finer level rather than by two, so that sizes
+    attention, where there is any, and in upsampling to the size of the finer level rather than by two, so that sizes
     which are not multiples of 32 pass.
 
-    Of A to D there is no code of the authors. Known are the paper's words and table 3 (R50: 31, 32, 32, 35, 35, 42 M
-    parameters). Reconstructed from them: C's layer across levels takes the place of B's layer. With both, C would have
-    33 M; and C costs 1.6 times what B costs beyond A (6.1 and 3.9 ms), as it has 1.6 times the pairs of cells. D shares
-    one layer among the levels, as B does: three would be 1.6 M more than in D_S5, and both have 35 M. That leaves 2.3
-    to 3.3 M for the PANet, four or five 3 x 3 convolutions, so a full one with seven does not fit; see
+    Of A to D there is no code of the authors. The sources are the paper's text and table 3 (R50: 31, 32, 32, 35, 35 and
+    42 M parameters). Reconstructed from them: C's layer across levels replaces B's layer. With both, C would have 33 M;
+    and C costs 1.6 times what B costs beyond A (6.1 and 3.9 ms), as it has 1.6 times the pairs of cells. D shares one
+    layer among the levels, as B does: three would be 1.6 M more than in D_S5, and both have 35 M. That leaves 2.3 to
+    3.3 M for the PANet, four or five 3 x 3 convolutions, so a full one with seven does not fit; see
     ``LightPathAggregation`` for the choice. The layer is AIFI's, and so are the positions, on each level by itself.
     """
 
@@ -142,16 +142,13 @@ class HybridEncoder(nn.Module):
     def _attend(
         self, levels: list[Float[Tensor, "b d _h _w"]], padding_mask: Bool[Tensor, "b y x"] | None
     ) -> list[Float[Tensor, "b d _h _w"]]:
-        """Every cell of ``levels`` looks at every other that is not padding."""
+        """Attend from every cell of ``levels`` to every other that is not padding."""
         if not self.layers:
             return levels
-        shapes = [(level.shape[-2], level.shape[-1]) for level in levels]
-        positions = torch.cat([encode_sine_grid(h, w, levels[0].shape[1], device=levels[0].device) for h, w in shapes])
-        padding = None
-        if padding_mask is not None:
-            padding = torch.cat([resize_mask(padding_mask, h, w).flatten(1) for h, w in shapes], 1)
-        tokens = torch.cat([to_tokens(level) for level in levels], 1)  # b (l h w) d
+        tokens, shapes = flatten_maps(levels)
+        d, device = tokens.shape[-1], tokens.device
+        positions = torch.cat([encode_sine_grid(h, w, d, device=device) for h, w in shapes])
+        positions, padding = cast_to_weights(positions, self.layers), flatten_mask(padding_mask, shapes)
         for layer in self.layers:
             tokens = layer(tokens, positions, padding)
-        parts = tokens.split([h * w for h, w in shapes], 1)
-        return [to_map(part, h, w) for part, (h, w) in zip(parts, shapes, strict=True)]
+        return split_maps(tokens, shapes)

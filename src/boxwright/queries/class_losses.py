@@ -1,7 +1,7 @@
-"""What the class scores of a query decoder are trained with, and what they cost in matching.
+"""Losses of the class scores of a query decoder, and their costs in matching.
 
-One class here is one choice for ``SetCriterion`` or ``HungarianMatcher``. Which of them belong together is said by the
-paper of the head that uses them.
+Each class here is one choice for ``SetCriterion`` or ``HungarianMatcher``; the paper of a head says which of them
+belong together.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from boxwright.structures import LossTotals
 
 
 class MatchedQueries(NamedTuple):
-    """Queries that have an object.
+    """Queries that are matched with an object.
 
     Entry ``i`` is query ``query[i]`` of image ``image[i]`` in layer ``layer[i]``, with the object's label, and the
     IoU of the two boxes as ``overlap``.
@@ -34,7 +34,7 @@ class MatchedQueries(NamedTuple):
 
 @runtime_checkable
 class ClassLoss(Protocol):
-    """A loss over the class logits of all queries, one value per layer, with its name."""
+    """Loss of the class logits of all queries, one value per layer, with its name."""
 
     name: str
 
@@ -45,13 +45,13 @@ class ClassLoss(Protocol):
 
 @runtime_checkable
 class ClassCost(Protocol):
-    """The cost of giving an object to a query, as far as the object's class goes."""
+    """Cost of matching an object with a query, as far as the object's class goes."""
 
     def __call__(self, logits: Float[Tensor, "l q k"], labels: Int[Tensor, " n"]) -> Float[Tensor, "l q n"]: ...
 
 
 class VarifocalLoss:
-    """``varifocal_loss`` summed over queries and classes, divided by the objects times ``groups``.
+    """Varifocal loss: ``varifocal_loss`` summed over queries and classes, divided by the objects times ``groups``.
 
     Args:
         alpha: weight of negatives.
@@ -68,17 +68,17 @@ class VarifocalLoss:
     def __call__(
         self, logits: Float[Tensor, "l b q k"], matched: MatchedQueries, totals: LossTotals, groups: int = 1
     ) -> Float[Tensor, " l"]:
-        places = matched[:4]
+        positives = matched[:4]
         quality = torch.zeros_like(logits)
-        quality[places] = matched.overlap.to(quality.dtype)
+        quality[positives] = matched.overlap.to(quality.dtype)
         positive = torch.zeros_like(logits, dtype=torch.bool)
-        positive[places] = True
+        positive[positives] = True
         loss = varifocal_loss(logits, quality, positive, alpha=self.alpha, gamma=self.gamma)
         return loss.sum((1, 2, 3)) / (totals.objects_per_process * groups)
 
 
 class FocalLoss:
-    """``sigmoid_focal_loss`` summed over queries and classes, divided by the objects times ``groups``.
+    """Focal loss: ``sigmoid_focal_loss`` summed over queries and classes, divided by the objects times ``groups``.
 
     Args:
         alpha: weight of positives, in [0, 1].
@@ -135,7 +135,9 @@ class CrossEntropyLoss:
 
 
 class FocalCost:
-    """alpha (1 - p)^gamma (-log p) - (1 - alpha) p^gamma (-log(1 - p)), with p the sigmoid of the object's class.
+    """Focal cost: alpha (1 - p)^gamma (-log p) - (1 - alpha) p^gamma (-log(1 - p)).
+
+    p is the sigmoid of the object's class.
 
     Args:
         alpha: of the focal loss, in [0, 1].

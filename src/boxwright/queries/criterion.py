@@ -1,4 +1,4 @@
-"""The losses of query decoders, all layers at once."""
+"""Losses of query decoders, all layers at once."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from torch import Tensor
 from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, generalized_iou, iou, xyxy_to_cxcywh
 from boxwright.queries.class_losses import ClassLoss, MatchedQueries
 from boxwright.queries.matching import HungarianMatcher, Matches, NormalizedTargets
+from boxwright.queries.options import QueryLossWeights
 from boxwright.structures import LossTotals, Targets
+
+DEFAULT_WEIGHTS = QueryLossWeights()
 
 
 class SetCriterion:
-    """A class loss on all queries; L1 and GIoU loss on the matched ones, summed and divided by the objects.
+    """Class loss of all queries; L1 and GIoU loss of the matched ones, summed and divided by the objects.
 
     Args:
         class_loss: of the class scores; its name is the term's.
         matcher: assigns queries to objects.
-        class_weight: of the class loss.
-        l1_weight: of the L1 distance of normalized center boxes.
-        giou_weight: of 1 - GIoU.
+        weights: of the terms.
 
     Source: Carion et al., DETR, equation 2; Zhao et al., RT-DETR, equation 4. Checked against transformers,
     facebookresearch/detr 29901c5, fundamentalvision/Deformable-DETR 11169a6 and ``SetCriterion`` of lyuwenyu/RT-DETR
@@ -30,16 +31,9 @@ class SetCriterion:
     """
 
     def __init__(
-        self,
-        *,
-        class_loss: ClassLoss,
-        matcher: HungarianMatcher,
-        class_weight: float = 1.0,
-        l1_weight: float = 5.0,
-        giou_weight: float = 2.0,
+        self, class_loss: ClassLoss, matcher: HungarianMatcher, weights: QueryLossWeights = DEFAULT_WEIGHTS
     ) -> None:
-        self.class_loss, self.matcher = class_loss, matcher
-        self.class_weight, self.l1_weight, self.giou_weight = class_weight, l1_weight, giou_weight
+        self.class_loss, self.matcher, self.weights = class_loss, matcher, weights
 
     def __call__(
         self,
@@ -50,15 +44,15 @@ class SetCriterion:
         matches: Matches | None = None,
         groups: int = 1,
     ) -> dict[str, Float[Tensor, " l"]]:
-        """Weighted losses of each layer: the class loss by its name, ``l1`` and ``giou``.
+        """Compute the weighted losses of each layer: the class loss by its name, ``l1`` and ``giou``.
 
         Args:
             logits: of every layer.
             boxes_cxcywh_norm: of every layer.
             targets: one per image.
             totals: of the optimizer step.
-            matches: pairs of query and object; found by the matcher where None.
-            groups: how often each object is matched.
+            matches: pairs of query and object; those of the matcher where None.
+            groups: number of matches of each object.
         """
         # Overlaps and logarithms in half precision lose what the boxes are about.
         with torch.autocast(logits.device.type, enabled=False):
@@ -66,23 +60,23 @@ class SetCriterion:
             if matches is None:
                 matches = self.matcher(logits, boxes, targets)
             labels = torch.cat([t.labels for t in targets])[matches.object]
-            wanted = torch.cat([t.boxes_cxcywh_norm for t in targets])[matches.object]
-            found = boxes[matches[:3]]
-            found_corners, wanted_corners = cxcywh_to_xyxy(found), cxcywh_to_xyxy(wanted)
-            matched = MatchedQueries(*matches[:3], labels, iou(found_corners.detach(), wanted_corners))
+            objects = torch.cat([t.boxes_cxcywh_norm for t in targets])[matches.object]
+            predicted = boxes[matches[:3]]
+            corners, object_corners = cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(objects)
+            matched = MatchedQueries(*matches[:3], labels, iou(corners.detach(), object_corners))
 
-            l1 = (found - wanted).abs().sum(-1)
-            giou = 1 - generalized_iou(found_corners, wanted_corners)
-            per_layer, objects = l1.new_zeros(len(logits)), totals.objects_per_process * groups
+            l1 = (predicted - objects).abs().sum(-1)
+            giou = 1 - generalized_iou(corners, object_corners)
+            per_layer, count = l1.new_zeros(len(logits)), totals.objects_per_process * groups
             return {
-                self.class_loss.name: self.class_weight * self.class_loss(logits, matched, totals, groups),
-                "l1": self.l1_weight * per_layer.index_add(0, matches.layer, l1) / objects,
-                "giou": self.giou_weight * per_layer.index_add(0, matches.layer, giou) / objects,
+                self.class_loss.name: self.weights.class_weight * self.class_loss(logits, matched, totals, groups),
+                "l1": self.weights.l1_weight * per_layer.index_add(0, matches.layer, l1) / count,
+                "giou": self.weights.giou_weight * per_layer.index_add(0, matches.layer, giou) / count,
             }
 
 
-def named_terms(losses: dict[str, Float[Tensor, " l"]], suffixes: Sequence[str]) -> dict[str, Float[Tensor, ""]]:
-    """One term per loss and layer, named loss + suffix."""
+def name_terms(losses: dict[str, Float[Tensor, " l"]], suffixes: Sequence[str]) -> dict[str, Float[Tensor, ""]]:
+    """Name one term per loss and layer: loss + suffix."""
     return {
         f"{term}{suffix}": value
         for term, values in losses.items()
@@ -90,11 +84,16 @@ def named_terms(losses: dict[str, Float[Tensor, " l"]], suffixes: Sequence[str])
     }
 
 
-def normalized_targets(targets: Sequence[Targets]) -> list[NormalizedTargets]:
-    """Corner boxes in pixels to center boxes relative to the image's content."""
-    out = []
+def layer_suffixes(num_layers: int) -> list[str]:
+    """List the suffixes of the terms of decoder layers: _0, _1, ..., and none for the last."""
+    return [*(f"_{i}" for i in range(num_layers - 1)), ""]
+
+
+def normalize_targets(targets: Sequence[Targets]) -> list[NormalizedTargets]:
+    """Convert corner boxes in pixels to center boxes relative to the image inside its padding."""
+    normalized = []
     for target in targets:
         height, width = target.size
         scale = target.boxes.new_tensor([width, height, width, height])
-        out.append(NormalizedTargets(target.labels, xyxy_to_cxcywh(target.boxes) / scale))
-    return out
+        normalized.append(NormalizedTargets(target.labels, xyxy_to_cxcywh(target.boxes) / scale))
+    return normalized

@@ -1,29 +1,68 @@
-"""From the scores and boxes of query decoders to detections."""
+"""Predictions of query heads as detections of fixed shape."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from boxwright.detections import Detections
-from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, resized
-from boxwright.structures import ImageSize
+from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy
+from boxwright.ops.finite import nan_like_any
+from boxwright.structures import Decoded, ObjectLimit
 
 
-def sigmoid_detections(
+@runtime_checkable
+class QueryOutput(Protocol):
+    """Output of a query head: predictions of decoder layers, and the sizes of the images inside their padding."""
+
+    @property
+    def logits(self) -> Float[Tensor, "l b q k"]: ...
+
+    @property
+    def boxes_cxcywh_norm(self) -> Float[Tensor, "l b q 4"]: ...
+
+    @property
+    def valid_sizes(self) -> Float[Tensor, "#b 2"]: ...
+
+
+class PairDetections:
+    """Detections of a head whose queries score every class on its own; a base class.
+
+    Such a head has ``num_queries`` and ``max_detections``, the number of (query, class) pairs that it detects.
+    """
+
+    num_queries: int
+    max_detections: int
+
+    def decode(self, output: QueryOutput) -> Decoded:
+        """Decode the best (query, class) pairs of the last decoder layer; ties keep their order."""
+        return decode_pairs(output.logits[-1], output.boxes_cxcywh_norm[-1], output.valid_sizes, self.max_detections)
+
+    def object_limits(self) -> Sequence[ObjectLimit]:
+        """List the options that limit the number of detections."""
+        limits = {"num_queries": self.num_queries, "max_detections": self.max_detections}
+        return [ObjectLimit(option, limit) for option, limit in limits.items()]
+
+    def raise_limits(self, max_detections: int) -> None:
+        """Detect at least so many pairs; the number of queries is fixed by the weights."""
+        self.max_detections = max(self.max_detections, max_detections)
+
+
+def decode_pairs(
     logits: Float[Tensor, "b q k"],
     boxes_cxcywh_norm: Float[Tensor, "b q 4"],
-    image_sizes: Sequence[ImageSize],
+    valid_sizes: Float[Tensor, "#b 2"],
     max_detections: int,
-) -> list[Detections]:
-    """The best (query, class) pairs of each image, in pixels of the original image; ties keep their order.
+) -> Decoded:
+    """Decode the best (query, class) pairs of each image; ties keep their order.
 
     Args:
         logits: of each class on its own.
-        boxes_cxcywh_norm: center boxes relative to the image's content.
-        image_sizes: one per image.
+        boxes_cxcywh_norm: center boxes relative to the image inside its padding.
+        valid_sizes: (height, width) of each image inside its padding, or of all.
         max_detections: most pairs of an image; 100 in Deformable DETR, 300 in RT-DETR.
 
     Source: ``PostProcess`` of fundamentalvision/Deformable-DETR 11169a6; RTDETRPostProcessor of lyuwenyu/RT-DETR
@@ -31,40 +70,37 @@ def sigmoid_detections(
     """
     num_classes = logits.shape[-1]
     # A stable sort, where top k leaves the order of ties to chance.
-    scores, places = at_least_float32(logits).sigmoid().flatten(1).sort(descending=True, stable=True)
-    scores, places = scores[:, :max_detections], places[:, :max_detections]
-    return _detections(scores, places // num_classes, places % num_classes, boxes_cxcywh_norm, image_sizes)
+    scores, pairs = at_least_float32(logits).sigmoid().flatten(1).sort(descending=True, stable=True)
+    scores, pairs = scores[:, :max_detections], pairs[:, :max_detections]
+    scores = scores + nan_like_any(logits, boxes_cxcywh_norm)[:, None]
+    return _decode(scores, pairs // num_classes, pairs % num_classes, boxes_cxcywh_norm, valid_sizes)
 
 
-def softmax_detections(
-    logits: Float[Tensor, "b q k"],
-    boxes_cxcywh_norm: Float[Tensor, "b q 4"],
-    image_sizes: Sequence[ImageSize],
-) -> list[Detections]:
-    """Each query's best class, in pixels of the original image, best first; ties keep their order.
+def decode_best_classes(
+    logits: Float[Tensor, "b q k"], boxes_cxcywh_norm: Float[Tensor, "b q 4"], valid_sizes: Float[Tensor, "#b 2"]
+) -> Decoded:
+    """Decode each query's best class; ties keep their order.
 
     Args:
         logits: (b, q, classes + 1), of the classes and, last, of "no object", which is never the answer.
-        boxes_cxcywh_norm: center boxes relative to the image's content.
-        image_sizes: one per image.
+        boxes_cxcywh_norm: center boxes relative to the image inside its padding.
+        valid_sizes: (height, width) of each image inside its padding, or of all.
 
     Source: ``PostProcess`` of facebookresearch/detr 29901c5, which leaves the detections unsorted.
     """
     scores, labels = at_least_float32(logits).softmax(-1)[..., :-1].max(-1)
     scores, queries = scores.sort(descending=True, stable=True)
-    return _detections(scores, queries, labels.gather(1, queries), boxes_cxcywh_norm, image_sizes)
+    scores = scores + nan_like_any(logits, boxes_cxcywh_norm)[:, None]
+    return _decode(scores, queries, labels.gather(1, queries), boxes_cxcywh_norm, valid_sizes)
 
 
-def _detections(
+def _decode(
     scores: Float[Tensor, "b n"],
     queries: Int[Tensor, "b n"],
     labels: Int[Tensor, "b n"],
     boxes_cxcywh_norm: Float[Tensor, "b q 4"],
-    image_sizes: Sequence[ImageSize],
-) -> list[Detections]:
-    corners = cxcywh_to_xyxy(at_least_float32(boxes_cxcywh_norm))
-    found = []
-    for image, size in enumerate(image_sizes):
-        boxes = resized(corners[image, queries[image]], (1, 1), (size.height, size.width))
-        found.append(Detections(boxes, scores[image], labels[image]))
-    return found
+    valid_sizes: Float[Tensor, "#b 2"],
+) -> Decoded:
+    corners = cxcywh_to_xyxy(boxes_cxcywh_norm)
+    corners = corners.gather(1, queries[..., None].expand(-1, -1, 4)) * valid_sizes.flip(-1).repeat(1, 2)[:, None]
+    return Decoded(corners, scores, labels, torch.ones_like(labels, dtype=torch.bool))

@@ -1,4 +1,4 @@
-"""Assigning predictions to objects, one to one."""
+"""Assignment of predictions to objects, one to one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from boxwright.queries.class_losses import ClassCost, FocalCost
 class NormalizedTargets(NamedTuple):
     """The objects of one image in the units that query decoders predict.
 
-    ``labels`` are 0..C-1; ``boxes_cxcywh_norm`` are center boxes relative to the image's content, in [0, 1].
+    ``labels`` are 0..C-1; ``boxes_cxcywh_norm`` are center boxes relative to the image inside its padding, in
+    [0, 1].
     """
 
     labels: Int[Tensor, " n"]
@@ -37,14 +38,14 @@ class Matches(NamedTuple):
     query: Int[Tensor, " s"]
     object: Int[Tensor, " s"]
 
-    def repeated(self, num_layers: int) -> Matches:
-        """The same pairs in each of ``num_layers`` layers; for pairs of one layer."""
+    def repeat(self, num_layers: int) -> Matches:
+        """Repeat the pairs of one layer in each of ``num_layers`` layers."""
         times = self.image.new_tensor(range(num_layers)).repeat_interleave(len(self.image))
         return Matches(times, *(index.repeat(num_layers) for index in self[1:]))
 
 
 class HungarianMatcher:
-    """The assignment of least total cost.
+    """Assignment of least total cost.
 
     cost = class_weight * class_cost(logits, label) + l1_weight * |box - object|_1 - giou_weight * GIoU
 
@@ -111,12 +112,12 @@ class HungarianMatcher:
         boxes_cxcywh_norm: Float[Tensor, "l q 4"],
         target: NormalizedTargets,
     ) -> Float[Tensor, "l q n"]:
-        """The cost matrices of one image."""
-        of_class = self.class_cost(at_least_float32(logits), target.labels)
+        """Compute the cost matrices of one image."""
+        class_cost = self.class_cost(at_least_float32(logits), target.labels)
         boxes = at_least_float32(boxes_cxcywh_norm)
         l1 = torch.cdist(boxes, target.boxes_cxcywh_norm.to(boxes.dtype).expand(len(boxes), -1, -1), p=1)
         giou = generalized_iou(cxcywh_to_xyxy(boxes)[:, :, None], cxcywh_to_xyxy(target.boxes_cxcywh_norm))
-        return self.l1_weight * l1 + self.class_weight * of_class - self.giou_weight * giou
+        return self.l1_weight * l1 + self.class_weight * class_cost - self.giou_weight * giou
 
 
 def _collect(pairs: Sequence[tuple[int, int, Tensor, Tensor]], device: torch.device) -> Matches:

@@ -1,20 +1,105 @@
-"""What the queries are worth that an encoder selected."""
+"""Query selection: the best tokens of the encoder become queries."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
+from boxwright.layers.predictions import run_in_full_precision
+from boxwright.layers.tokens import LevelTokens, compute_cell_centers
 from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, iou
 from boxwright.queries.matching import NormalizedTargets
 from boxwright.structures import SelectionQuality
 
 
+class Anchors(NamedTuple):
+    """A box at every token, before the sigmoid, and True where it is valid; the others are infinite."""
+
+    boxes_logit: Float[Tensor, "b t 4"]
+    valid: Bool[Tensor, "b t 1"]
+
+
+def make_anchors(tokens: LevelTokens, *, by_ratio: bool = False) -> Anchors:
+    """Make a center box at every token, 0.05 * 2^level wide and high, relative to the image inside its padding.
+
+    Boxes with a coordinate within 1 % of the border, or on padding, are not valid.
+
+    Args:
+        tokens: of all levels.
+        by_ratio: see ``compute_cell_centers``.
+
+    Source: fundamentalvision/Deformable-DETR 11169a6 (``gen_encoder_output_proposals``); lyuwenyu/RT-DETR 068dfde.
+    """
+    centers = compute_cell_centers(tokens, by_ratio=by_ratio)
+    sides = [centers.new_full((h * w, 2), 0.05 * 2**i) for i, (h, w) in enumerate(tokens.shapes)]
+    side = torch.cat(sides).expand(centers.shape[0], -1, 2)
+    boxes = torch.cat((centers, side), -1).expand(tokens.memory.shape[0], -1, -1)
+    valid = ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
+    if tokens.padding is not None:
+        valid = valid & ~tokens.padding[..., None]
+    return Anchors(torch.where(valid, torch.log(boxes / (1 - boxes)), torch.inf), valid)
+
+
+class Selection(NamedTuple):
+    """The best tokens: their content and the predictions from them, boxes before the sigmoid.
+
+    ``every_*`` are the predictions from all tokens, None where they were not computed.
+    """
+
+    content: Float[Tensor, "b q d"]
+    logits: Float[Tensor, "b q k"]
+    boxes_logit: Float[Tensor, "b q 4"]
+    every_logits: Float[Tensor, "b t k"] | None
+    every_boxes_logit: Float[Tensor, "b t 4"] | None
+
+
+def select_tokens(
+    memory: Float[Tensor, "b t d"],
+    anchors: Anchors,
+    classes: nn.Linear,
+    boxes: nn.Module,
+    num_queries: int,
+    *,
+    by_first_class: bool = False,
+    every_token: bool = False,
+) -> Selection:
+    """Score all tokens and select the best, as many as there are queries or tokens.
+
+    Args:
+        memory: tokens, zero where their anchors are not valid.
+        anchors: of the tokens.
+        classes: class head.
+        boxes: box head; it predicts the offset to the anchor, before the sigmoid.
+        num_queries: number of tokens to select.
+        by_first_class: score by the first class alone, which stands for any object, rather than by the best class.
+        every_token: run both heads on all tokens, also where the selected ones would do.
+
+    Source: Zhu et al., Deformable DETR, ICLR 2021, section 4.2; Zhao et al., RT-DETR, CVPR 2024, section 4.3.
+    """
+    every_logits = every_boxes = None
+    if every_token or not by_first_class:
+        every_logits = classes(memory)
+        scores = every_logits.detach()[..., 0] if by_first_class else every_logits.detach().amax(-1)
+    else:
+        scores = F.linear(memory, classes.weight[:1], classes.bias[:1]).detach()[..., 0]
+    best = scores.topk(min(num_queries, scores.shape[1]), dim=1).indices
+    content = _gather(memory, best)
+    if every_token:
+        every_boxes = run_in_full_precision(boxes, memory) + anchors.boxes_logit
+        boxes_logit = _gather(every_boxes, best)
+    else:
+        boxes_logit = run_in_full_precision(boxes, content) + _gather(anchors.boxes_logit, best)
+    logits = classes(content) if every_logits is None else _gather(every_logits, best)
+    return Selection(content, logits, boxes_logit, every_logits, every_boxes)
+
+
 @torch.no_grad()
-def selection_quality(
+def measure_selection(
     logits: Float[Tensor, "b q k"],
     boxes_cxcywh_norm: Float[Tensor, "b q 4"],
     targets: Sequence[NormalizedTargets],
@@ -39,7 +124,11 @@ def selection_quality(
     both = 0
     for image, target in enumerate(targets):
         if len(target.labels):
-            wanted = cxcywh_to_xyxy(target.boxes_cxcywh_norm).to(corners.device)
-            overlap = iou(corners[image][:, None], wanted).amax(-1)
+            objects = cxcywh_to_xyxy(target.boxes_cxcywh_norm).to(corners.device)
+            overlap = iou(corners[image][:, None], objects).amax(-1)
             both += int((confident[image] & (overlap > iou_threshold)).sum())
     return SelectionQuality(confident.numel(), int(confident.sum()), both)
+
+
+def _gather(x: Float[Tensor, "b t d"], indices: Int[Tensor, "b q"]) -> Float[Tensor, "b q d"]:
+    return x.gather(1, indices[..., None].expand(-1, -1, x.shape[-1]))

@@ -1,4 +1,4 @@
-"""Deformable DETR's two stages, and the losses of every form."""
+"""Deformable DETR's two stages, and the losses of every variant."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deformable_detr_head import (
     fresh_head,
     maps,
     padding_mask,
-    seen_by,
+    record_inputs,
     small_head,
 )
 from torch import Tensor
@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 
 from boxwright.heads.deformable_detr import DeformableDETROutput
 from boxwright.layers.deformable_transformer import encode_box_sine
-from boxwright.queries.criterion import normalized_targets
+from boxwright.queries import QueryLossWeights, normalize_targets
 from boxwright.structures import Level, LossTotals, Targets
 
 MakeTargets = Callable[..., list[Targets]]
@@ -31,10 +31,14 @@ MakeTargets = Callable[..., list[Targets]]
 every_variant = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 
 
-def proposals(output: DeformableDETROutput) -> tuple[Tensor, Tensor]:
-    assert output.proposal_logits is not None
-    assert output.proposal_boxes_cxcywh_norm is not None
-    return output.proposal_logits, output.proposal_boxes_cxcywh_norm
+def from_every_token(output: DeformableDETROutput) -> tuple[Tensor, Tensor]:
+    assert output.encoder_logits is not None
+    assert output.encoder_boxes_cxcywh_norm is not None
+    return output.encoder_logits, output.encoder_boxes_cxcywh_norm
+
+
+def last(output: DeformableDETROutput) -> tuple[Tensor, Tensor]:
+    return output.logits[-1], output.boxes_cxcywh_norm[-1]
 
 
 def selected(output: DeformableDETROutput) -> tuple[Tensor, Tensor]:
@@ -43,9 +47,9 @@ def selected(output: DeformableDETROutput) -> tuple[Tensor, Tensor]:
     return output.selected_logits, output.selected_boxes_cxcywh_norm
 
 
-def test_fresh_proposals_are_boxes_around_every_cell(make_targets: MakeTargets) -> None:
+def test_fresh_boxes_lie_around_every_cell(make_targets: MakeTargets) -> None:
     head = fresh_head(**TWO_STAGE)
-    _, boxes = proposals(head(maps(), padding_mask(), make_targets([1, 1])))
+    _, boxes = from_every_token(head(maps(), padding_mask(), make_targets([1, 1])))
     shapes = [(8, 12), (4, 6), (2, 3)]
     for image, content in enumerate(([(8, 12), (4, 6), (2, 3)], [(5, 8), (3, 4), (2, 2)])):
         expected = []
@@ -60,10 +64,10 @@ def test_fresh_proposals_are_boxes_around_every_cell(make_targets: MakeTargets) 
         torch.testing.assert_close(boxes[image], torch.tensor(expected), rtol=0, atol=1e-5)
 
 
-def test_cells_at_the_rim_and_on_large_levels_are_no_proposals(make_targets: MakeTargets) -> None:
+def test_anchors_at_the_border_and_on_large_levels_are_not_valid(make_targets: MakeTargets) -> None:
     head = fresh_head({f"c{i}": Level(6, 2**i) for i in range(3, 9)}, **TWO_STAGE)
     features = {f"c{i}": torch.randn(1, 6, 1, 64 if i == 3 else 1) for i in range(3, 9)}
-    _, boxes = proposals(head(features, None, make_targets([1])))
+    _, boxes = from_every_token(head(features, None, make_targets([1])))
     # The centers of the first and the last of 64 cells lie within 1 % of the border.
     expected = [[(column + 0.5) / 64, 0.5, 0.05, 0.05] for column in range(1, 63)]
     torch.testing.assert_close(boxes[0, 1:63], torch.tensor(expected), rtol=0, atol=1e-5)
@@ -76,56 +80,54 @@ def test_cells_at_the_rim_and_on_large_levels_are_no_proposals(make_targets: Mak
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
 def test_the_best_by_the_logit_of_class_0_become_queries(padded: bool, make_targets: MakeTargets) -> None:
     head = small_head(**TWO_STAGE)
-    given = seen_by(head.layers[0])
+    inputs = record_inputs(head.layers[0])
     output = head(maps(), padding_mask() if padded else None, make_targets([1, 1]))
-    logits, boxes = proposals(output)
+    logits, boxes = from_every_token(output)
     assert logits.shape == (2, TOKENS, 4)
     for image in range(2):
         best = sorted(range(TOKENS), key=lambda t: -logits[image, t, 0].item())[:12]
         assert best != sorted(range(TOKENS), key=lambda t: -logits[image, t].max().item())[:12]
-        for found, of_all in zip(selected(output), (logits, boxes), strict=True):
-            torch.testing.assert_close(found[image], of_all[image, best], rtol=0, atol=1e-6)
-    content, positions, reference = given[0][:3]
-    chosen = selected(output)[1].detach()
-    encoded = head.proposal_queries(encode_box_sine(chosen, 8))
+        for best_of, every in zip(selected(output), (logits, boxes), strict=True):
+            torch.testing.assert_close(best_of[image], every[image, best], rtol=0, atol=1e-6)
+    content, positions, reference = inputs[0][:3]
+    boxes = selected(output)[1].detach()
+    encoded = head.proposal_queries(encode_box_sine(boxes, 8))
     torch.testing.assert_close(torch.cat((positions, content), -1), encoded, rtol=0, atol=1e-5)
-    torch.testing.assert_close(reference[0, :, 0], chosen[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(reference[0, :, 0], boxes[0], rtol=0, atol=1e-6)
     assert not reference.requires_grad
 
 
 def test_without_targets_the_box_head_sees_the_selected_only(make_targets: MakeTargets) -> None:
     head = small_head(**TWO_STAGE)
-    calls = seen_by(head.boxes[-1])
+    calls = record_inputs(head.boxes[-1])
     with_mask = padding_mask()
     prediction, trained = head(maps(), with_mask), head(maps(), with_mask, make_targets([1, 1]))
     assert [call[0].shape[1] for call in calls] == [12, TOKENS]
-    assert prediction.proposal_logits is None
-    assert prediction.proposal_boxes_cxcywh_norm is None
-    pairs = zip(
-        (*selected(prediction), *prediction.prediction()), (*selected(trained), *trained.prediction()), strict=True
-    )
+    assert prediction.encoder_logits is None
+    assert prediction.encoder_boxes_cxcywh_norm is None
+    pairs = zip((*selected(prediction), *last(prediction)), (*selected(trained), *last(trained)), strict=True)
     for ours, expected in pairs:
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
 
 
 def test_as_published_all_is_computed_everywhere() -> None:
     head = small_head(**TWO_STAGE)
-    ours = head(maps()).prediction()
+    ours = last(head(maps()))
     head.count_as_published = True
     published = head(maps())
-    assert proposals(published)[1].shape == (2, TOKENS, 4)
+    assert from_every_token(published)[1].shape == (2, TOKENS, 4)
     assert len(published.logits) == 3
-    for one, other in zip(ours, published.prediction(), strict=True):
+    for one, other in zip(ours, last(published), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
-def test_there_can_be_fewer_places_than_queries(make_targets: MakeTargets) -> None:
+def test_there_can_be_fewer_tokens_than_queries(make_targets: MakeTargets) -> None:
     head = small_head(num_queries=300, **TWO_STAGE)
     output = head(maps(), None, make_targets([1, 1]))
     assert output.logits.shape == (3, 2, TOKENS, 4)
 
 
-def test_proposals_are_trained_on_objects_of_any_class_as_if_of_the_first(make_targets: MakeTargets) -> None:
+def test_tokens_are_trained_on_objects_of_any_class_as_if_of_the_first(make_targets: MakeTargets) -> None:
     head, targets = small_head(**TWO_STAGE), make_targets([3, 1])
     output = head(maps(), None, targets)
     others = [target._replace(labels=(target.labels + 1) % 4) for target in targets]
@@ -133,8 +135,8 @@ def test_proposals_are_trained_on_objects_of_any_class_as_if_of_the_first(make_t
     ours, same = head.loss(output, targets), head.loss(output, others)
     assert ours["focal_encoder"] == same["focal_encoder"]
     assert ours["focal"] != same["focal"]
-    logits, boxes = proposals(output)
-    expected = head.criterion(logits[None], boxes[None], normalized_targets(zeros), LossTotals.of(targets))
+    logits, boxes = from_every_token(output)
+    expected = head.criterion(logits[None], boxes[None], normalize_targets(zeros), LossTotals.of(targets))
     for name, value in expected.items():
         torch.testing.assert_close(ours[f"{name}_encoder"], value[0], rtol=0, atol=0)
 
@@ -154,7 +156,7 @@ def test_names_of_the_losses(options: dict[str, bool], make_targets: MakeTargets
 
 def test_weights_of_the_losses(make_targets: MakeTargets) -> None:
     targets = make_targets([3, 1])
-    plain = small_head(class_weight=1.0, l1_weight=1.0, giou_weight=1.0)
+    plain = small_head(loss_weights=QueryLossWeights(class_weight=1.0, l1_weight=1.0, giou_weight=1.0))
     output = plain(maps(), None, targets)
     once, weighted = plain.loss(output, targets), small_head().loss(output, targets)
     for name, value in once.items():
@@ -178,7 +180,8 @@ def test_every_parameter_is_trained_whatever_the_batch(
     options: dict[str, bool], counts: list[int], make_targets: MakeTargets
 ) -> None:
     head, targets = small_head(**options).train(), make_targets(counts)
-    sum(head.loss(head(maps(), padding_mask(), targets), targets).values()).backward()  # type: ignore[union-attr]
+    losses = head.loss(head(maps(), padding_mask(), targets), targets)
+    torch.stack(list(losses.values())).sum().backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, f"{name} is never reached"
         assert parameter.grad.isfinite().all(), name
@@ -201,7 +204,7 @@ def test_quality_of_the_selection_is_that_of_the_first_class(make_targets: MakeT
     output = head(maps(), None, targets)
     logits, boxes = torch.full((2, 12, 4), -5.0), torch.full((2, 12, 4), 0.1)
     logits[0, 3, 0], logits[1, 5, 0], logits[1, 6, 2] = 5, 5, 5
-    boxes[0, 3] = normalized_targets(targets)[0].boxes_cxcywh_norm[0]
+    boxes[0, 3] = normalize_targets(targets)[0].boxes_cxcywh_norm[0]
     output = output._replace(selected_logits=logits, selected_boxes_cxcywh_norm=boxes)
     assert head.selection_quality(output, targets) == (24, 2, 1)
     assert small_head(**REFINE).selection_quality(small_head(**REFINE)(maps()), targets) is None
@@ -213,5 +216,5 @@ def test_two_stages_export_with_a_free_batch() -> None:
     program = torch.export.export(head, (maps(),), dynamic_shapes=({name: {0: batch} for name in SPEC},))
     alone = {name: level[:1] for name, level in maps().items()}
     for features in (maps(), alone):
-        for exported, eager in zip(program.module()(features).prediction(), head(features).prediction(), strict=True):
+        for exported, eager in zip(last(program.module()(features)), last(head(features)), strict=True):
             torch.testing.assert_close(exported, eager, rtol=0, atol=1e-5)

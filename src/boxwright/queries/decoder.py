@@ -1,0 +1,125 @@
+"""The deformable decoder with iterative refinement, and the heads of its layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from boxwright.layers.deformable_attention import DeformableDecoderLayer
+from boxwright.layers.mlp import MLP
+from boxwright.layers.predictions import run_in_full_precision
+from boxwright.layers.tokens import LevelTokens
+from boxwright.ops.boxes import inverse_sigmoid
+from boxwright.queries.options import DecoderOptions
+
+Modules = Sequence[nn.Module] | nn.ModuleList
+
+Refinement = Literal["none", "once", "twice"]
+"""Start of each layer's boxes: the first references; the boxes of the layer before, as constants; or these boxes with
+their gradient, so that the loss of a layer also trains the boxes of the layer before (looking forward twice)."""
+
+
+def build_decoder_layers(options: DecoderOptions, hidden_dim: int, num_levels: int) -> nn.ModuleList:
+    """Build the layers of a deformable decoder for queries of width ``hidden_dim``."""
+    return nn.ModuleList(
+        DeformableDecoderLayer(
+            hidden_dim,
+            num_heads=options.num_heads,
+            num_levels=num_levels,
+            num_points=options.num_points,
+            hidden_dim=options.feedforward_dim,
+            dropout=options.dropout,
+            sampling=options.sampling,
+        )
+        for _ in range(options.num_layers)
+    )
+
+
+def reset_predictors(classes: Iterable[nn.Module], boxes: Iterable[nn.Module]) -> None:
+    """Start every class at probability 0.01 and every box at its reference."""
+    for linear in classes:
+        nn.init.constant_(cast(Tensor, linear.bias), -math.log(99))
+    for mlp in boxes:
+        last = cast(nn.Linear, cast(MLP, mlp).layers[-1])
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+
+def decode_queries(
+    layers: Modules,
+    tokens: LevelTokens,
+    content: Float[Tensor, "b q d"],
+    reference: Float[Tensor, "b q r"],
+    *,
+    positions: Callable[[Float[Tensor, "b q r"]], Float[Tensor, "b q d"]],
+    classes: Modules,
+    boxes: Modules,
+    every_layer: bool,
+    refinement: Refinement = "once",
+    blocked: Bool[Tensor, "q q"] | None = None,
+    classes_first: bool = False,
+) -> tuple[Float[Tensor, "l b q k"], Float[Tensor, "l b q 4"]]:
+    """Decode queries layer by layer.
+
+    Args:
+        layers: those that run.
+        tokens: of all levels.
+        content: of the queries.
+        reference: points (r = 2) or center boxes (r = 4) to sample around, relative to the image inside its padding.
+        positions: encoding of the references.
+        classes: class head of each layer.
+        boxes: box head of each layer; it predicts the offset to the reference, before the sigmoid.
+        every_layer: predict from every layer, and not from the last one only.
+        refinement: start of each layer's boxes.
+        blocked: True where a query (row) must not attend to another (column).
+        classes_first: run the class head before the box head. It decides about the order in which their gradients are
+            added up, and so about the last bit.
+
+    Returns:
+        logits and center boxes of the layers that predict.
+
+    Source: Zhu et al., Deformable DETR, ICLR 2021, appendix A.4; Zhang et al., DINO, ICLR 2023, section 3.5 (looking
+    forward twice).
+    """
+    layer_logits: list[Tensor] = []
+    layer_boxes: list[Tensor] = []
+    previous = reference
+    for i, layer in enumerate(layers):
+        ratios = tokens.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)
+        on_levels = reference[:, :, None] * ratios[:, None]  # b q l r
+        content = layer(
+            content,
+            positions(reference),
+            on_levels,
+            tokens.memory,
+            tokens.shapes,
+            padding=tokens.padding,
+            blocked=blocked,
+        )
+        predicts = every_layer or i == len(layers) - 1
+        if predicts and classes_first:
+            layer_logits.append(classes[i](content))
+        if not predicts and refinement == "none":
+            continue
+        offset = run_in_full_precision(boxes[i], content)
+        refined = _move(reference, offset)
+        if predicts:
+            twice = refinement == "twice" and every_layer and i > 0
+            layer_boxes.append(_move(previous, offset) if twice else refined)
+            if not classes_first:
+                layer_logits.append(classes[i](content))
+        if refinement != "none":
+            previous, reference = refined, refined.detach()
+    return torch.stack(layer_logits), torch.stack(layer_boxes)
+
+
+def _move(reference: Float[Tensor, "b q r"], offset: Float[Tensor, "b q 4"]) -> Float[Tensor, "b q 4"]:
+    """Move a point or a box; the size of a point is the offset alone."""
+    start = inverse_sigmoid(reference)
+    return (offset + (start if start.shape[-1] == 4 else F.pad(start, (0, 2)))).sigmoid()

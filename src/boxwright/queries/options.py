@@ -1,0 +1,85 @@
+"""Options of query heads that belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from boxwright.layers.option_checks import check_counts
+from boxwright.ops.deformable import Sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerDecoderOptions:
+    """Size of a decoder whose queries attend to every token.
+
+    Args:
+        num_layers: decoder layers.
+        num_heads: heads of both attentions.
+        feedforward_dim: width of the feed-forward.
+        dropout: of attention weights, after both attentions, in and after the feed-forward, in [0, 1).
+        pre_norm: norms before attentions and feed-forward.
+    """
+
+    num_layers: int = 6
+    num_heads: int = 8
+    feedforward_dim: int = 2048
+    dropout: float = 0.1
+    pre_norm: bool = False
+
+    def __post_init__(self) -> None:
+        check_counts({"num_layers": self.num_layers, "num_heads": self.num_heads})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderOptions:
+    """Size of a deformable decoder, whose queries attend to a few points of each level.
+
+    Args:
+        num_layers: decoder layers.
+        num_heads: heads of both attentions.
+        num_points: samples per head and level; one number, or one for each level.
+        feedforward_dim: width of the feed-forward.
+        dropout: after both attentions and in and after the feed-forward, in [0, 1).
+        sampling: backend of the sampling; ``auto`` is the fastest on the device.
+    """
+
+    num_layers: int = 6
+    num_heads: int = 8
+    num_points: int | Sequence[int] = 4
+    feedforward_dim: int = 1024
+    dropout: float = 0.0
+    sampling: Sampling = "auto"
+
+    def __post_init__(self) -> None:
+        check_counts({"num_layers": self.num_layers, "num_heads": self.num_heads})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoisingOptions:
+    """Noised objects that the decoder is trained to recover.
+
+    Args:
+        num_queries: objects to recover from noise per image, over all groups; 0 for none.
+        label_noise: twice the probability that a noised object has another label, in [0, 2].
+        box_noise: largest movement of a noised corner, in half sides; at least 0.
+    """
+
+    num_queries: int = 100
+    label_noise: float = 0.5
+    box_noise: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryLossWeights:
+    """Weights of the loss terms of every decoder layer.
+
+    Args:
+        class_weight: of the loss of the class scores.
+        l1_weight: of the L1 distance of normalized center boxes.
+        giou_weight: of 1 - GIoU.
+    """
+
+    class_weight: float = 1.0
+    l1_weight: float = 5.0
+    giou_weight: float = 2.0
