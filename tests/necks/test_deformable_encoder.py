@@ -163,6 +163,12 @@ def test_starts_as_published() -> None:
     assert (attention.attention_weights.weight == 0).all()
 
 
+def test_each_level_has_its_own_number_of_points() -> None:
+    neck = small(num_points=[2, 3, 1, 4])
+    assert neck.layers[0].self_attention.points == (2, 3, 1, 4)
+    assert all(x.isfinite().all() for x in neck(maps(64, 96)).values())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -174,12 +180,6 @@ def test_starts_as_published() -> None:
         ({"num_levels": 0}, r"num_levels is at least 1, not 0"),
     ],
 )
-def test_each_level_has_its_own_number_of_points() -> None:
-    neck = small(num_points=[2, 3, 1, 4])
-    assert neck.layers[0].self_attention.points == (2, 3, 1, 4)
-    assert all(x.isfinite().all() for x in neck(maps(64, 96)).values())
-
-
 def test_bad_options(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small(**options)

@@ -88,9 +88,14 @@ class DETR(nn.Module):
         self.projections = LevelProjections(in_spec, hidden_dim, lambda width, dim: nn.Conv2d(width, dim, 1))
         self.positions = LevelPositions(positions, hidden_dim)
         self.queries = nn.Embedding(num_queries, hidden_dim)
-        sizes = {"dropout": decoder.dropout, "pre_norm": decoder.pre_norm}
         self.layers = nn.ModuleList(
-            TransformerDecoderLayer(hidden_dim, decoder.num_heads, decoder.feedforward_dim, **sizes)
+            TransformerDecoderLayer(
+                hidden_dim,
+                decoder.num_heads,
+                decoder.feedforward_dim,
+                dropout=decoder.dropout,
+                pre_norm=decoder.pre_norm,
+            )
             for _ in range(decoder.num_layers)
         )
         self.norm = nn.LayerNorm(hidden_dim)

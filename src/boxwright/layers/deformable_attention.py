@@ -121,7 +121,8 @@ class MultiScaleDeformableAttention(nn.Module):
         if reference.shape[-1] == 4:
             locations = reference[..., :2] + offsets / self._counts(offsets) * reference[..., 2:] * 0.5
         else:
-            cells = offsets.new_tensor([(w, h) for h, w in shapes])
+            # Not new_tensor, which would fix the sizes of an export (torch 2.14).
+            cells = torch.tensor([(w, h) for h, w in shapes], device=offsets.device, dtype=offsets.dtype)
             locations = reference + offsets / (cells[:, None] if offsets.ndim == 6 else self._repeat(cells))
         return locations.flatten(3, -2)
 
