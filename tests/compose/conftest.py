@@ -59,6 +59,10 @@ def small() -> dict[str, object]:
     return {
         "backbone": {"name": "resnet_vd", "depth": 18, "width": 8},
         "neck": {"name": "hybrid_encoder", "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 16},
-        "head": {"name": "rtdetr", "hidden_dim": 16, "decoder": {"num_heads": 2, "feedforward_dim": 16, "num_layers": 1}},
+        "head": {
+            "name": "rtdetr",
+            "hidden_dim": 16,
+            "decoder": {"num_heads": 2, "feedforward_dim": 16, "num_layers": 1},
+        },
         "input": {"image_size": 64},
     }

@@ -36,7 +36,7 @@ from random_weights import shake
 CPU = torch.device("cpu")
 WORKER = Path(__file__).with_name("two_processes.py")
 
-PLAIN: dict[str, Any] = {"head.num_denoising": 0}
+PLAIN: dict[str, Any] = {"head.denoising.num_queries": 0}
 FROM_SCRATCH: dict[str, Any] = {"backbone.depth": 18, "backbone.norm": "batch", "backbone.frozen_stages": 0}
 SMALL: dict[str, Any] = {"backbone.width": 8, "neck.out_channels": 16, "image_size": 64}
 FEW_ANCHORS: dict[str, Any] = {"backbone.levels": "c4,c5", "neck.extra_levels": 0}
@@ -66,7 +66,7 @@ CASES = {
     "case_accumulated": Case(options={"batches__accumulate_steps": 2}),
     "case_the_second_has_none": Case(empty=(2, 3)),
     "case_nobody_has_any": Case(empty=(0, 1, 2, 3)),
-    "case_denoising_where_the_second_has_none": Case(overrides={"head.num_denoising": 8}, empty=(2, 3)),
+    "case_denoising_where_the_second_has_none": Case(overrides={"head.denoising.num_queries": 8}, empty=(2, 3)),
     "case_synchronized_norms": Case(options={"runtime__sync_norms": True}, fixed=False),
     "case_dense": Case("fcos_r50_fpn", {**SMALL, **FROM_SCRATCH}),
     "case_dense_where_the_second_has_none": Case("fcos_r50_fpn", {**SMALL, **FROM_SCRATCH}, empty=(2, 3)),
