@@ -97,7 +97,14 @@ def test_masks_are_not_counted_whatever_a_fresh_head_takes_for_an_object(capsys:
     """With few classes every one is likelier than the least score."""
     costs = [
         info(
-            capsys, "mask_rcnn_r18_fpn", "--image-size", "64", "--head.score_threshold", threshold, "--num-classes", "3"
+            capsys,
+            "mask_rcnn_r18_fpn",
+            "--image-size",
+            "64",
+            "--head.detection.score_threshold",
+            threshold,
+            "--num-classes",
+            "3",
         )
         for threshold in ("0", "0.9")
     ]

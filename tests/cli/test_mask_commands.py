@@ -216,10 +216,9 @@ def test_a_two_stage_head_says_how_many_regions_it_proposes(data: Path, tmp_path
         "neck": {"name": "fpn", "out_channels": 8},
         "head": {
             "name": "faster_rcnn",
-            "hidden_dim": 8,
-            "pre_nms_top_k": [200, 130],
-            "post_nms_top_k": [200, 30],
-            "max_detections": 200,
+            "rpn": {"pre_nms_top_k": [200, 130], "post_nms_top_k": [200, 30]},
+            "boxes": {"hidden_dim": 8},
+            "detection": {"max_detections": 200},
         },
         "input": {"image_size": 64},
         "train": {
@@ -235,13 +234,13 @@ def test_a_two_stage_head_says_how_many_regions_it_proposes(data: Path, tmp_path
     assert main(["train", str(tmp_path / "two_stages.yaml"), "--data", str(data), "--out", str(run)]) == 0
     lines = [
         f"note: {file}: 1 of 6 images have more than 130 objects: 10 of 140 objects cannot be found where those of a "
-        "image share a level, as objects of one size do (the second number of head.pre_nms_top_k is 130; the most "
+        "image share a level, as objects of one size do (head.rpn.pre_nms_top_k is 130 in prediction; the most "
         "in an image are 140): raise --",
         f"note: {file}: 1 of 6 images have more than 30 objects: 110 of 140 objects cannot be found "
-        "(the second number of head.post_nms_top_k is 30; the most in an image are 140): raise --",
+        "(head.rpn.post_nms_top_k is 30 in prediction; the most in an image are 140): raise --",
     ]
     printed = capsys.readouterr().err
-    for line, option in zip(lines, ("pre_nms_top_k", "post_nms_top_k"), strict=True):
+    for line, option in zip(lines, ("rpn.pre_nms_top_k", "rpn.post_nms_top_k"), strict=True):
         assert f"{line}head.{option}\n" in printed
     assert main(["eval", str(run), "--data", str(data)]) == 0
     printed = capsys.readouterr().err
