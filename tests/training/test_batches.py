@@ -111,7 +111,7 @@ class Darken:
     def __init__(self) -> None:
         self.sizes: list[tuple[int, int]] = []
 
-    def __call__(self, sample: TrainingSample, context: TransformContext) -> TrainingSample:
+    def __call__(self, sample: TrainingSample, _context: TransformContext) -> TrainingSample:
         self.sizes.append(sample.image.shape[:2])
         return replace(sample, image=sample.image * 0)
 
