@@ -1,7 +1,8 @@
-"""Facts that must not drift: the names and shapes in every recipe's checkpoint, and the published sizes and costs.
+"""Facts that must not drift: every option of every recipe, the names and shapes in its checkpoint, published costs.
 
 The names are public API, because checkpoints are written with them. ``golden/RECIPE.txt`` holds them, one line per
-name with numbers left out, and a digest of the whole list. If a change is meant, write the files anew with
+name with numbers left out, and a digest of the whole list; ``golden/recipes/RECIPE.yaml`` holds the resolved recipe
+with all its options, so that a default that changes is seen. If a change is meant, write the files anew with
 ``python tests/test_recipes_golden.py`` and say in the change how old checkpoints are read.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from boxwright.compose.detectors import build_resolved
@@ -56,13 +58,24 @@ def described(recipe: str) -> str:
     return "\n".join([f"sha256 {digest} of {len(lines)} names", *body]) + "\n"
 
 
+def options(recipe: str) -> str:
+    """The resolved recipe as YAML, with every option."""
+    return yaml.safe_dump(resolve(recipe).recipe.to_dict(), sort_keys=False, width=100)
+
+
 @pytest.mark.parametrize("recipe", list_recipes())
 def test_names_and_shapes_in_checkpoints(recipe: str) -> None:
     assert described(recipe).splitlines() == (GOLDEN / f"{recipe}.txt").read_text().splitlines()
 
 
+@pytest.mark.parametrize("recipe", list_recipes())
+def test_every_option_of_every_recipe(recipe: str) -> None:
+    assert options(recipe).splitlines() == (GOLDEN / "recipes" / f"{recipe}.yaml").read_text().splitlines()
+
+
 def test_no_golden_list_is_left_over() -> None:
     assert sorted(path.stem for path in GOLDEN.glob("*.txt")) == list_recipes()
+    assert sorted(path.stem for path in (GOLDEN / "recipes").glob("*")) == list_recipes()
 
 
 @pytest.mark.parametrize("recipe", PUBLISHED)
@@ -88,5 +101,7 @@ def test_published_costs(recipe: str) -> None:
 
 
 if __name__ == "__main__":
+    (GOLDEN / "recipes").mkdir(exist_ok=True)
     for name in list_recipes():
         (GOLDEN / f"{name}.txt").write_text(described(name))
+        (GOLDEN / "recipes" / f"{name}.yaml").write_text(options(name))
