@@ -20,6 +20,7 @@ from boxwright.compose.options import Naming, argument_help, is_group, parse_opt
 from boxwright.compose.parts import Folder, find_part
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
+from boxwright.layers.deformable_attention import MultiScaleDeformableAttention
 from boxwright.queries import DecoderOptions, DenoisingOptions, TransformerDecoderOptions
 from boxwright.regions.options import BoxOptions, DetectionOptions, MaskOptions, RoIOptions, RPNOptions
 from boxwright.structures import Category, Features, Level, Spec, levels_for_head, main_levels
@@ -84,10 +85,10 @@ def build(folder: Folder, name: str, *wiring: object, seed: int = 0, **options: 
     return part(*wiring, **parse_options(part, REDUCED.get(name, {}) | options, naming))
 
 
-SIZE = (75, 101)
-"""(height, width) of padded inputs: not square, and no multiple of a stride."""
+SIZE = (75, 133)
+"""(height, width) of padded inputs: not square, and no multiple of a stride; no level is four cells wide."""
 
-VALID = ((75, 88), (58, 101), (49, 60))
+VALID = ((75, 88), (45, 133), (49, 75))
 """(height, width) of the images inside: every one has padding somewhere."""
 
 
@@ -127,6 +128,11 @@ def maps(height: int = SIZE[0], width: int = SIZE[1], *, batch: int = 2, spec: S
         name: torch.randn(batch, at.channels, -(-height // at.stride), -(-width // at.stride), generator=generator)
         for name, at in spec.items()
     }
+
+
+def attends(part: nn.Module) -> bool:
+    """Tell whether some cells of a part look at all others, so that padding has to be masked."""
+    return any(isinstance(child, nn.MultiheadAttention | MultiScaleDeformableAttention) for child in part.modules())
 
 
 def check_levels(features: Features, spec: Spec, height: int, width: int, *, batch: int = 2) -> None:

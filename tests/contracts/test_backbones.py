@@ -21,7 +21,7 @@ from boxwright.compose.parts import find_part, list_parts
 pytestmark = pytest.mark.parametrize("name", list_parts("backbones"))
 
 
-def make_images(height: int = 64, width: int = 64) -> Tensor:
+def make_images(height: int = 75, width: int = 101) -> Tensor:
     return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 

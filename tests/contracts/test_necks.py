@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from part_checks import (
+    SIZE,
     SPEC,
+    attends,
     build,
     check_constructor,
     check_docstring,
@@ -15,10 +17,13 @@ from part_checks import (
     check_name,
     check_state_round_trip,
     maps,
+    padding,
 )
 from torch import Tensor, nn
 
 from boxwright.compose.parts import find_part, list_parts
+from boxwright.layers.padding import resize_mask
+from random_weights import shake
 
 pytestmark = pytest.mark.parametrize("name", list_parts("necks"))
 
@@ -35,14 +40,14 @@ def test_docstring(name: str) -> None:
     check_docstring(find_part("necks", name), ("in_spec",))
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 128), (224, 96), (100, 75)])
+@pytest.mark.parametrize(("height", "width"), [(64, 128), (224, 96), (100, 75), (65, 97), (33, 31)])
 def test_levels_are_what_the_specification_says(name: str, height: int, width: int) -> None:
     neck = build("necks", name, SPEC).eval()
     check_levels(neck(maps(height, width), None), neck.out_spec, height, width)
 
 
 def test_incoming_specification_and_maps_are_left_alone(name: str) -> None:
-    spec, features = dict(SPEC), maps(64, 64)
+    spec, features = dict(SPEC), maps()
     before = {key: x.clone() for key, x in features.items()}
     neck = build("necks", name, spec).eval()
     neck(features, None)
@@ -55,22 +60,35 @@ def test_incoming_specification_and_maps_are_left_alone(name: str) -> None:
 
 def test_levels_are_the_same_in_training_and_in_evaluation(name: str) -> None:
     neck = build("necks", name, SPEC)
-    training, evaluation = neck.train()(maps(64, 64)), neck.eval()(maps(64, 64))
+    training, evaluation = neck.train()(maps()), neck.eval()(maps())
     assert type(training) is type(evaluation) is dict
     assert {k: x.shape for k, x in training.items()} == {k: x.shape for k, x in evaluation.items()}
 
 
 def test_mask_without_padding_changes_nothing(name: str) -> None:
     neck = build("necks", name, SPEC).eval()
-    without, nothing = neck(maps(64, 96), None), neck(maps(64, 96), torch.zeros(2, 64, 96, dtype=torch.bool))
+    without, nothing = neck(maps(), None), neck(maps(), torch.zeros(2, *SIZE, dtype=torch.bool))
     for key, level in without.items():
         torch.testing.assert_close(level, nothing[key], rtol=0, atol=1e-5)
 
 
+def test_mask_changes_something_where_a_part_attends(name: str) -> None:
+    neck = build("necks", name, SPEC).eval()
+    if not attends(neck):
+        pytest.skip("it does not attend")
+    shake(neck)
+    without, masked = neck(maps(), None), neck(maps(), padding())
+    differences = [
+        (masked[key] - level).abs().amax(1)[~resize_mask(padding(), *level.shape[-2:])].max()
+        for key, level in without.items()
+    ]
+    assert max(differences) > 1e-3, "cells of the image look at padding"
+
+
 def test_images_of_a_batch_do_not_see_each_other(name: str) -> None:
     neck = build("necks", name, SPEC).eval()
-    features = maps(64, 96)
-    together, alone = neck(features), neck({key: x[1:] for key, x in features.items()})
+    features = maps()
+    together, alone = neck(features, padding()), neck({key: x[1:] for key, x in features.items()}, padding()[1:])
     for key, level in alone.items():
         torch.testing.assert_close(together[key][1:], level, rtol=0, atol=1e-5)
         assert (together[key][0] - together[key][1]).abs().max() > 1e-3
@@ -78,7 +96,7 @@ def test_images_of_a_batch_do_not_see_each_other(name: str) -> None:
 
 def test_gradients(name: str) -> None:
     neck = build("necks", name, SPEC).train()
-    features = {key: x.requires_grad_() for key, x in maps(64, 64).items()}
+    features = {key: x.requires_grad_() for key, x in maps().items()}
     check_gradients(neck, list(neck(features).values()))
     for key, x in features.items():
         assert x.grad is not None, key
@@ -87,7 +105,7 @@ def test_gradients(name: str) -> None:
 
 def test_state_round_trip(name: str) -> None:
     def outputs(neck: nn.Module) -> list[Tensor]:
-        return list(neck(maps(64, 64)).values())
+        return list(neck(maps()).values())
 
     check_state_round_trip(build("necks", name, SPEC), build("necks", name, SPEC, seed=1), outputs)
 
