@@ -16,10 +16,14 @@ import pytest
 import torch
 
 from boxwright import load
-from boxwright.checkpoints import read_checkpoint
+from boxwright.checkpoints import categories_of, read_checkpoint
+from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
 from boxwright.legacy import upgrade_checkpoint
+from boxwright.training.checkpoint import resume
+from boxwright.training.moving_average import MovingAverage
+from boxwright.training.optimizer import make_optimizer
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
@@ -52,6 +56,25 @@ def test_its_recipe_is_one_of_today(tmp_path: Path) -> None:
         0.5,
     )
     assert (train.optimizer.max_grad_norm, train.runtime.device) == (5.0, "cpu")
+
+
+def test_training_goes_on_from_a_checkpoint_of_format_1(tmp_path: Path) -> None:
+    path = unpack("last", tmp_path)
+    content = read_checkpoint(path)
+    recipe = Recipe.from_dict(content["recipe"])
+    detector = build_resolved(recipe, categories=categories_of(content))
+    optimizer, average = make_optimizer(detector, recipe.train), MovingAverage(detector)
+    progress = resume(path, detector, average, optimizer)
+    assert (progress.step, progress.steps) == (6, 6)
+    for name, tensor in detector.state_dict().items():
+        assert torch.equal(tensor, content["model"][name]), name
+    for name, tensor in average.model.state_dict().items():
+        assert torch.equal(tensor, content["ema"][name]), name
+    # The state of the optimizer is stored in the order of the parameters, which has to be what it was.
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert len(optimizer.state) == len(parameters)
+    for parameter in parameters:
+        assert optimizer.state[parameter]["exp_avg"].shape == parameter.shape
 
 
 def test_what_has_the_present_format_is_left_as_it_is() -> None:

@@ -48,9 +48,9 @@ def load_backbone_from(detector: Detector, path: str | Path) -> Transfer:
     """Load the tensors that fit of the backbone of a run, whatever its task, strides and dilations were.
 
     Tensors fit by name and shape, or where the module that they are of knows how to make them fit: tables of positions
-    are interpolated. A layer that lacks some of its tensors keeps its initial weights, and so do those that follow it in
-    a residual block: statistics and weights that were learned behind another layer mean nothing there. A backbone made
-    of several ResNets loads those of one into each. The moving average is read where there is one.
+    are interpolated. A layer that lacks some of its tensors keeps its initial weights, and so do those that follow it
+    in a residual block: statistics and weights that were learned behind another layer mean nothing there. A backbone
+    made of several ResNets loads those of one into each. The moving average is read where there is one.
 
     Args:
         detector: its backbone is changed in place.
