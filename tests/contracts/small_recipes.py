@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from boxwright.compose.recipe import Recipe
-from boxwright.compose.recipes import list_recipes, resolve
+from boxwright.compose.recipe_text import SLOTS, read_entries
+from boxwright.compose.recipes import list_recipes, load_recipe, resolve
 from boxwright.structures import Task
 
 NARROW: dict[str, Any] = {"hidden_dim": 64, "num_heads": 4, "feedforward_dim": 64}
@@ -91,18 +92,19 @@ TRAINING: dict[str, Any] = {
 
 def small(name: str) -> Recipe:
     """The recipe with reduced sizes, for images of 96 pixels."""
-    recipe = resolve(name).recipe.to_dict()
+    recipe = load_recipe(name)
     overrides: dict[str, Any] = {"input.image_size": 96, "augment.flip": 0.0, "augment.vertical_flip": 0.0}
     # What a classifier sees of an image has to be the same each time too.
     overrides |= {"augment.resized_crop": [1.0, 1.0], "augment.rand_augment": [0, 0]}
-    if recipe["input"]["max_size"] is not None:
+    if recipe.get("input", {}).get("max_size") is not None:
         overrides["input.max_size"] = 128
     overrides |= {f"train.{key}": value for key, value in TRAINING.items()}
-    slots = {"backbone": recipe["backbone"], "head": recipe["head"]}
-    slots |= {f"neck.{i}": part for i, part in enumerate(recipe["neck"])}
-    for slot, part in slots.items():
-        overrides |= {f"{slot}.{key}": value for key, value in REDUCED.get(part["name"], {}).items()}
-    return resolve(name, overrides).recipe
+    for slot in SLOTS:
+        entries = read_entries(slot, recipe[slot], name)
+        for i, entry in enumerate(entries):
+            address = slot if len(entries) == 1 else f"{slot}.{i}"
+            overrides |= {f"{address}.{key}": value for key, value in REDUCED.get(entry["name"], {}).items()}
+    return resolve(recipe, overrides).recipe
 
 
 def distinct() -> dict[str, Recipe]:

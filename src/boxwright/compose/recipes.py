@@ -82,6 +82,8 @@ def resolve(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[
     from boxwright.compose.draft import Draft
     from boxwright.compose.recipe import Recipe
 
+    if isinstance(recipe, Recipe) and not overrides:
+        return Resolution(recipe, ())
     draft = Draft(recipe.to_dict() if isinstance(recipe, Recipe) else recipe, source)
     # Parts first, whatever the order: options belong to the part that is there in the end.
     by_depth = sorted((overrides or {}).items(), key=lambda item: "." in item[0])
