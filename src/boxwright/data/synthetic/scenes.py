@@ -28,7 +28,7 @@ _MARGIN = 8  # of a shape's patch around its circumscribed circle: room for the 
 
 Plane = Float32[np.ndarray, "h w"]
 Colors = Float32[np.ndarray, "h w 3"]
-Color = Float32[np.ndarray, "rgb=3"]
+RGBColor = Float32[np.ndarray, "rgb=3"]
 
 
 class Shape(NamedTuple):
@@ -161,7 +161,7 @@ def _all_recognizable(visible: list[Bool[np.ndarray, "h w"]], full_areas: list[i
     return all(mask.sum() >= LEAST_VISIBLE * full for mask, full in zip(visible, full_areas, strict=True))
 
 
-def _draw(rng: np.random.Generator, image: Colors, patch: _Patch, backdrop: Color) -> None:
+def _draw(rng: np.random.Generator, image: Colors, patch: _Patch, backdrop: RGBColor) -> None:
     """Paint shadow, fill and outline; nothing of the look depends on the class."""
     distance, top, left = patch
     height, width = distance.shape
@@ -180,7 +180,7 @@ def _draw(rng: np.random.Generator, image: Colors, patch: _Patch, backdrop: Colo
         _blend(image, np.full(3, edge), 0.85 * coverage, top, left)
 
 
-def _background(rng: np.random.Generator, height: int, width: int) -> tuple[Colors, Color]:
+def _background(rng: np.random.Generator, height: int, width: int) -> tuple[Colors, RGBColor]:
     """Paint a calm, textured background, and return it with its mean color."""
     hue, value = rng.random(), rng.uniform(0.25, 0.9)
     first, second = (
@@ -231,7 +231,7 @@ def _turned_grid(rng: np.random.Generator, height: int, width: int) -> tuple[Pla
     return x * cos + y * sin, y * cos - x * sin
 
 
-def _vivid_color(rng: np.random.Generator, backdrop: Color) -> Color:
+def _vivid_color(rng: np.random.Generator, backdrop: RGBColor) -> RGBColor:
     """Draw a saturated color that stands out from the background; the last of twenty trials if none does."""
     for _ in range(20):
         color = _rgb(rng.random(), rng.uniform(0.5, 1.0), rng.uniform(0.45, 1.0))
@@ -240,18 +240,18 @@ def _vivid_color(rng: np.random.Generator, backdrop: Color) -> Color:
     return color
 
 
-def _rgb(hue: float, saturation: float, value: float) -> Color:
+def _rgb(hue: float, saturation: float, value: float) -> RGBColor:
     return np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, float(value)), dtype=np.float32)
 
 
-def _mix(first: Color, second: Color, weight: Plane) -> Colors:
+def _mix(first: RGBColor, second: RGBColor, weight: Plane) -> Colors:
     mixed: Colors = first + (second - first) * weight[..., None]
     return mixed
 
 
 def _blend(
     image: Colors,
-    color: Color | Float32[np.ndarray, "rows columns 3"],
+    color: RGBColor | Float32[np.ndarray, "rows columns 3"],
     alpha: Float32[np.ndarray, "rows columns"],
     top: int,
     left: int,

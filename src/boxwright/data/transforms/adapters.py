@@ -24,7 +24,7 @@ from boxwright.data.transforms.transform import (
     to_image,
 )
 
-SMALLEST_SIDE = 1e-3
+MIN_SIDE = 1e-3
 """Boxes with a side below this, in pixels of the changed image, are dropped."""
 
 
@@ -172,7 +172,7 @@ def _check_changes(transform: Any, image: Any, boxes: Any, labels: Any, masks: A
         labels=labels.astype(np.int64),
         masks=None if masks is None else PixelMasks(masks.astype(bool)),
     )
-    return keep_visible(sample, SMALLEST_SIDE)
+    return keep_visible(sample, MIN_SIDE)
 
 
 def _stack(masks: Any, size: tuple[int, ...]) -> Any:
