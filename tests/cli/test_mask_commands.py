@@ -233,7 +233,7 @@ def test_a_two_stage_head_says_how_many_regions_it_proposes(data: Path, tmp_path
     run = tmp_path / "run"
     assert main(["train", str(tmp_path / "two_stages.yaml"), "--data", str(data), "--out", str(run)]) == 0
     lines = [
-        f"note: {file}: 1 of 6 images have more than 130 objects: 10 of 140 objects cannot be found where those of a "
+        f"note: {file}: 1 of 6 images have more than 130 objects: 10 of 140 objects cannot be found where those of an "
         "image share a level, as objects of one size do (head.rpn.pre_nms_top_k is 130 in prediction; the most "
         "in an image are 140): raise --",
         f"note: {file}: 1 of 6 images have more than 30 objects: 110 of 140 objects cannot be found "

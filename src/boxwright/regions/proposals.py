@@ -16,7 +16,7 @@ from boxwright.layers.conv_over_levels import conv_over_levels
 from boxwright.layers.predictions import InputProjection, flatten_predictions, prediction_conv, run_in_full_precision
 from boxwright.ops.anchors import grid_anchors, octave_anchors
 from boxwright.ops.box_deltas import SMOOTH_L1_BETA, decode_deltas, encode_deltas
-from boxwright.ops.box_matching import match_by_iou, gather_matches
+from boxwright.ops.box_matching import gather_matches, match_by_iou
 from boxwright.ops.boxes import at_least_float32, boxes_as_rows, clip_to_sizes
 from boxwright.ops.nms import nms_top_k
 from boxwright.regions.options import RPNOptions
