@@ -56,38 +56,39 @@ class TorchvisionMaskRCNN(Detector):
         self, images: Tensor, padding_mask: Tensor | None = None, targets: Sequence[Targets] | None = None
     ) -> Any:
         shapes = [(images.shape[-2], images.shape[-1])] * len(images)
-        wanted = None
+        their_targets = None
         if targets is not None:
             shapes = [target.size for target in targets]
-            wanted = [_wanted(target) for target in targets]
+            their_targets = [convert_targets(target) for target in targets]
         features = self.model.backbone(images)
         images = ImageList(images, shapes)
-        proposals, first = self.model.rpn(images, features, wanted)
-        found, second = self.model.roi_heads(features, proposals, shapes, wanted)
-        return {**first, **second} if targets is not None else found
+        proposals, first = self.model.rpn(images, features, their_targets)
+        predictions, second = self.model.roi_heads(features, proposals, shapes, their_targets)
+        return {**first, **second} if targets is not None else predictions
 
     def loss(
         self, output: dict[str, Tensor], targets: Sequence[Targets], totals: LossTotals | None = None
     ) -> dict[str, Tensor]:
         return output
 
-    def totals(self, targets: Sequence[Targets], canvas: tuple[int, int]) -> LossTotals:
+    def totals(self, targets: Sequence[Targets], input_size: tuple[int, int]) -> LossTotals:
         return LossTotals.of(targets)
 
     def postprocess(self, output: list[dict[str, Tensor]], image_sizes: Sequence[ImageSize]) -> list[Detections]:
         detections = []
-        for found, size in zip(output, image_sizes, strict=True):
-            boxes = resized(found["boxes"], (size.input_height, size.input_width), (size.height, size.width))
+        for own, size in zip(output, image_sizes, strict=True):
+            boxes = resized(own["boxes"], (size.input_height, size.input_width), (size.height, size.width))
             # The same numbers as torchvision's own, which a test of ours asserts, but as run lengths.
-            masks = paste_masks(found["masks"][:, 0], boxes, (size.height, size.width))
-            detections.append(Detections(boxes, found["scores"], found["labels"] - 1, masks))
+            masks = paste_masks(own["masks"][:, 0], boxes, (size.height, size.width))
+            detections.append(Detections(boxes, own["scores"], own["labels"] - 1, masks))
         return detections
 
-    def fused(self) -> Detector:
+    def fold(self) -> Detector:
         return deepcopy(self).eval().requires_grad_(False)
 
 
-def _wanted(target: Targets) -> dict[str, Tensor]:
+def convert_targets(target: Targets) -> dict[str, Tensor]:
+    """Convert the objects of an image to torchvision's form, where background is the first class."""
     assert target.masks is not None
     return {"boxes": target.boxes, "labels": target.labels + 1, "masks": target.masks.to(torch.uint8)}
 

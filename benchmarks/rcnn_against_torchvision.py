@@ -45,8 +45,8 @@ def our_detector(options: argparse.Namespace) -> Detector:
 def their_detector(options: argparse.Namespace) -> TheirFasterRCNN:
     """For images that are not resized."""
     norm = torchvision.ops.FrozenBatchNorm2d if options.frozen else nn.BatchNorm2d
-    body = getattr(torchvision.models, f"resnet{options.depth}")(norm_layer=norm)
-    backbone = _resnet_fpn_extractor(body, 3 if options.frozen else 5)
+    resnet = getattr(torchvision.models, f"resnet{options.depth}")(norm_layer=norm)
+    backbone = _resnet_fpn_extractor(resnet, 3 if options.frozen else 5)
     kind: Any = TheirMaskRCNN if options.masks else TheirFasterRCNN
     return kind(backbone, options.classes + 1, _skip_resize=True)  # type: ignore[no-any-return]
 
@@ -59,7 +59,7 @@ def steps(options: argparse.Namespace) -> tuple[Action, Action]:
     targets = [
         random_objects(options.objects, side, options.classes, generator, masks=True) for _ in range(options.batch)
     ]
-    wanted = [{"boxes": t.boxes, "labels": t.labels + 1, "masks": t.masks.to(torch.uint8)} for t in targets]
+    their_targets = [{"boxes": t.boxes, "labels": t.labels + 1, "masks": t.masks.to(torch.uint8)} for t in targets]
     # As the training loop does on a CPU.
     channels_last = images.contiguous(memory_format=torch.channels_last)
     ours.to(memory_format=torch.channels_last)
@@ -70,7 +70,7 @@ def steps(options: argparse.Namespace) -> tuple[Action, Action]:
 
     def their_step() -> None:
         theirs.zero_grad()
-        sum(theirs(list(images), wanted).values()).backward()
+        sum(theirs(list(images), their_targets).values()).backward()
 
     return our_step, their_step
 
@@ -104,8 +104,8 @@ def predictions(options: argparse.Namespace) -> tuple[Action, Action]:
     def their_prediction() -> Any:
         return theirs(list(images))
 
-    found = len(our_prediction()[0].scores), len(their_prediction()[0]["scores"])
-    print(f"objects in the first image: {found[0]} and {found[1]}")
+    counts = len(our_prediction()[0].scores), len(their_prediction()[0]["scores"])
+    print(f"objects in the first image: {counts[0]} and {counts[1]}")
     return our_prediction, their_prediction
 
 

@@ -98,8 +98,8 @@ def losses_as_mmdetection(
             classes = torch.where(positive, target.labels[objects], 3)
             entropy = entropy + F.cross_entropy(logits, classes) / len(targets)
             coder = BoxCoder(tuple(factors.tolist()))
-            wanted = coder.encode_single(target.boxes[objects], priors)
-            off = F.smooth_l1_loss(deltas[:, 0], wanted, reduction="none", beta=1.0).sum(1)
+            target_deltas = coder.encode_single(target.boxes[objects], priors)
+            off = F.smooth_l1_loss(deltas[:, 0], target_deltas, reduction="none", beta=1.0).sum(1)
             distance = distance + off[positive].sum() / len(priors) / len(targets)
             dropped = gt_flags & positive
             if by_value:
@@ -256,8 +256,8 @@ def test_auxiliary_levels_are_left_out() -> None:
     assert head.first_stage.rpn.strides == [4, 8, 32, 64]
     assert head.stages[0].pooling.strides == [4, 8, 32]
     expected = small().eval()
-    found = head.decode(head(make_maps(raw) | make_maps())).scores
-    torch.testing.assert_close(found, expected.decode(expected(make_maps())).scores)
+    scores = head.decode(head(make_maps(raw) | make_maps())).scores
+    torch.testing.assert_close(scores, expected.decode(expected(make_maps())).scores)
 
 
 @pytest.mark.parametrize(

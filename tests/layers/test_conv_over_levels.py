@@ -1,4 +1,4 @@
-"""When a convolution over levels takes Winograd's form, and that nobody notices."""
+"""Selection of Winograd's form for a convolution over levels, and its agreement with the plain one."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def conv(in_channels: int = 128, out_channels: int = 128, kernel_size: int = 3, 
 
 def test_training_on_a_cpu_takes_winograds_form(calls: list[int]) -> None:
     layer, levels = conv(), maps()
-    found, expected = conv_over_levels(layer, levels), [layer(x) for x in levels]
+    results, expected = conv_over_levels(layer, levels), [layer(x) for x in levels]
     assert calls == [2]
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(results, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 
@@ -65,9 +65,9 @@ def test_training_on_a_cpu_takes_winograds_form(calls: list[int]) -> None:
     ],
 )
 def test_everything_else_is_the_module_itself(layer: nn.Conv2d, levels: list[Tensor], calls: list[int]) -> None:
-    found = conv_over_levels(layer, levels)
+    results = conv_over_levels(layer, levels)
     assert not calls
-    for ours, theirs in zip(found, [layer(x) for x in levels], strict=True):
+    for ours, theirs in zip(results, [layer(x) for x in levels], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 

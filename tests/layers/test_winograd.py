@@ -33,8 +33,8 @@ def test_results_and_gradients_are_those_of_the_plain_form(with_bias: bool, memo
     ours, expected = winograd_conv3x3(maps, weight, bias), plain(maps, weight, bias)
     directions = [torch.randn_like(x) for x in expected]
     gradients = [torch.autograd.grad(outputs, inputs, directions) for outputs in (ours, expected)]
-    for found, wanted in zip([*ours, *gradients[0]], [*expected, *gradients[1]], strict=True):
-        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    for own, other in zip([*ours, *gradients[0]], [*expected, *gradients[1]], strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-12)
 
 
 def test_gradients_are_finite_differences() -> None:
@@ -45,9 +45,9 @@ def test_gradients_are_finite_differences() -> None:
 
 def test_maps_need_no_gradient() -> None:
     weight, x = drawn(3, 2, 3, 3), torch.randn(1, 2, 4, 4, dtype=torch.float64)
-    (found,) = torch.autograd.grad(winograd_conv3x3([x], weight, None)[0].sum(), weight)
+    (gradient,) = torch.autograd.grad(winograd_conv3x3([x], weight, None)[0].sum(), weight)
     (expected,) = torch.autograd.grad(F.conv2d(x, weight, padding=1).sum(), weight)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-12)
 
 
 def test_rounding_in_float32() -> None:

@@ -36,14 +36,14 @@ def test_equal_torchvisions() -> None:
 
 def test_no_side_becomes_infinite() -> None:
     anchor = torch.tensor([[-8.0, -8, 8, 8]])
-    found = decode_deltas(torch.tensor([[0.0, 0, 1000, 1000]]), anchor)
-    torch.testing.assert_close(found, torch.tensor([[-500.0, -500, 500, 500]]), rtol=1e-5, atol=0)
-    found = decode_deltas(torch.tensor([[0.0, 0, 1000, 1000]]), anchor, max_log_scale=math.log(2))
-    torch.testing.assert_close(found, torch.tensor([[-16.0, -16, 16, 16]]))
+    decoded = decode_deltas(torch.tensor([[0.0, 0, 1000, 1000]]), anchor)
+    torch.testing.assert_close(decoded, torch.tensor([[-500.0, -500, 500, 500]]), rtol=1e-5, atol=0)
+    decoded = decode_deltas(torch.tensor([[0.0, 0, 1000, 1000]]), anchor, max_log_scale=math.log(2))
+    torch.testing.assert_close(decoded, torch.tensor([[-16.0, -16, 16, 16]]))
 
 
 def test_images_share_their_anchors_and_half_precision_is_left() -> None:
     anchors, deltas = boxes(6), torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0)) * 0.1
-    found = decode_deltas(deltas, anchors)
-    torch.testing.assert_close(found[1], decode_deltas(deltas[1], anchors))
+    decoded = decode_deltas(deltas, anchors)
+    torch.testing.assert_close(decoded[1], decode_deltas(deltas[1], anchors))
     assert decode_deltas(deltas.bfloat16(), anchors).dtype == torch.float32

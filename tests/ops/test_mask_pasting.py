@@ -18,9 +18,9 @@ def test_equals_torchvision_at_any_box() -> None:
     boxes[0], boxes[1] = torch.tensor([10.0, 10, 10, 10]), torch.tensor([0.0, 0, 90, 60])
     probabilities = torch.rand(60, 28, 28, generator=generator)
     expected = paste_masks_in_image(probabilities[:, None], boxes, (60, 90))[:, 0]
-    found = paste_masks(probabilities, boxes, (60, 90))
-    assert [mask["size"] for mask in found] == [[60, 90]] * 60
-    masks = torch.stack([decode_mask(mask) for mask in found])
+    pasted = paste_masks(probabilities, boxes, (60, 90))
+    assert [mask["size"] for mask in pasted] == [[60, 90]] * 60
+    masks = torch.stack([decode_mask(mask) for mask in pasted])
     assert masks.any((1, 2)).sum() > 40
     assert torch.equal(masks, expected > 0.5)
     higher = paste_masks(probabilities, boxes, (60, 90), threshold=0.8)
@@ -33,7 +33,7 @@ def test_none() -> None:
 
 def test_what_lies_beyond_the_image_is_empty() -> None:
     boxes = torch.tensor([[95.0, 5, 120, 20], [5, 64, 20, 80], [-30, 5, -4, 20], [5, -40, 20, -10], [80, 50, 100, 70]])
-    found = paste_masks(torch.ones(5, 28, 28), boxes, (60, 90))
-    masks = torch.stack([decode_mask(mask) for mask in found])
+    pasted = paste_masks(torch.ones(5, 28, 28), boxes, (60, 90))
+    masks = torch.stack([decode_mask(mask) for mask in pasted])
     assert masks.any((1, 2)).tolist() == [False, False, False, False, True]
     assert masks[4, 50:, 80:].all()

@@ -32,7 +32,7 @@ def regions(count: int = 40) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize(("size", "ratio"), [(7, 2), (3, 1), (2, 3), (1, 2)])
 def test_backends_agree_in_both_directions(size: int, ratio: int, aligned: bool) -> None:
-    found: list[tuple[Tensor, ...]] = []
+    results: list[tuple[Tensor, ...]] = []
     boxes, images, levels = regions()
     for backend in ("embedding_bag", "torchvision"):
         own = [x.requires_grad_() for x in maps()]
@@ -48,9 +48,9 @@ def test_backends_agree_in_both_directions(size: int, ratio: int, aligned: bool)
             backend=backend,
         )
         weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-        found.append((out.detach(), *torch.autograd.grad((out * weights).sum(), own)))
-    assert found[0][0].shape == (40, 3, size, size)
-    for ours, theirs in zip(*found, strict=True):
+        results.append((out.detach(), *torch.autograd.grad((out * weights).sum(), own)))
+    assert results[0][0].shape == (40, 3, size, size)
+    for ours, theirs in zip(*results, strict=True):
         assert theirs.abs().max() > 0.1
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
@@ -104,7 +104,7 @@ def test_half_precision_maps_do_not_move_boxes(backend: RoIBackend) -> None:
     none = torch.zeros(1, dtype=torch.int64)
     options = {"output_size": 1, "backend": backend}
     exact = roi_align([slope], [4], boxes, none, none, **options)  # type: ignore[arg-type]
-    found = roi_align([slope.bfloat16()], [4], boxes, none, none, **options)  # type: ignore[arg-type]
-    assert found.dtype == torch.bfloat16
+    results = roi_align([slope.bfloat16()], [4], boxes, none, none, **options)  # type: ignore[arg-type]
+    assert results.dtype == torch.bfloat16
     # In bfloat16 the box would begin at 2000 and end at 2016, two cells further right.
-    torch.testing.assert_close(found.float(), exact, rtol=0, atol=1e-6)
+    torch.testing.assert_close(results.float(), exact, rtol=0, atol=1e-6)

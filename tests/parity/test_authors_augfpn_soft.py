@@ -37,11 +37,11 @@ def test_equals_its_authors() -> None:
     ours, (maps, boxes, images) = pooling(), inputs()
     for x in maps:
         x.requires_grad_()
-    (found,) = ours(maps, boxes, images)
+    (pooled,) = ours(maps, boxes, images)
     assert np.abs(theirs["pooled"]).max() > 1
-    assert np.abs(found.detach().numpy() - theirs["pooled"]).max() < 1e-12
+    assert np.abs(pooled.detach().numpy() - theirs["pooled"]).max() < 1e-12
 
-    (found * uniform("direction", *found.shape)).sum().backward()
+    (pooled * uniform("direction", *pooled.shape)).sum().backward()
     named = [*ours.named_parameters(), *((f"map {i}", x) for i, x in enumerate(maps))]
     assert [name for name, _ in named[:4]] == WEIGHTS
     for (name, x), norm, projection in zip(

@@ -23,9 +23,9 @@ def test_adaptive_features_and_fully_connected_fusion() -> None:
         for name, parameter in ours.named_parameters():
             if name.startswith(WITHOUT_BIAS) and name.endswith("bias"):
                 parameter.zero_()
-    found = ours.predict([uniform(f"region {i}", 3, 6, 14, 14) for i in range(3)], torch.tensor([2, 0, 1]))
+    logits = ours.predict([uniform(f"region {i}", 3, 6, 14, 14) for i in range(3)], torch.tensor([2, 0, 1]))
     with np.load(Path(__file__).parent / "data" / "panet_masks.npz") as numbers:
         expected = numbers["logits"]
     assert np.abs(expected).max() > 1
     # Stored in float32.
-    assert np.abs(found.detach().numpy() - expected).max() < 1e-6
+    assert np.abs(logits.detach().numpy() - expected).max() < 1e-6

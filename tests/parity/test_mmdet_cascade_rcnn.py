@@ -99,8 +99,8 @@ def test_samples_losses_gradients_and_refined_boxes(theirs: dict[str, np.ndarray
         if stage < NUM_STAGES - 1:
             sizes = torch.tensor(SIZES, dtype=torch.float64)[regions.images]
             refined = refine_boxes(boxes.deltas[:, 0], regions.boxes, sizes, delta_weights(stage))
-            found = regions_to_proposals(regions, refined, 2)
-            for i, (own, valid) in enumerate(zip(found.boxes, found.valid, strict=True)):
+            proposed = regions_to_proposals(regions, refined, 2)
+            for i, (own, valid) in enumerate(zip(proposed.boxes, proposed.valid, strict=True)):
                 # Stored in float32.
                 assert np.abs(in_order(own[valid]) - theirs[f"refined_{stage}_{i}"]).max() < 1e-4
 
@@ -148,13 +148,13 @@ def test_detections(theirs: dict[str, np.ndarray]) -> None:
         assert np.abs(scores[i, valid].numpy() - theirs[f"scores_{i}"]).max() < 1e-6
 
     of_logits = RegionPrediction(regions, scores[..., :-1], deltas, weights)
-    for name, found in (
+    for name, decoded_boxes in (
         ("of_logits", decode_regions(of_logits, output.box_limits, output.valid_sizes, ours.detection)),
         ("of_scores", decoded),
     ):
-        for i, valid in enumerate(found.valid):
+        for i, valid in enumerate(decoded_boxes.valid):
             expected = {key: theirs[f"{name}_{key}_{i}"] for key in ("boxes", "scores", "labels")}
-            assert found.labels[i, valid].tolist() == expected["labels"].tolist()
+            assert decoded_boxes.labels[i, valid].tolist() == expected["labels"].tolist()
             assert len(set(expected["labels"].tolist())) == NUM_CLASSES
-            assert np.abs(found.scores[i, valid].numpy() - expected["scores"]).max() < 1e-6
-            assert np.abs(found.boxes[i, valid].numpy() - expected["boxes"]).max() < 1e-4
+            assert np.abs(decoded_boxes.scores[i, valid].numpy() - expected["scores"]).max() < 1e-6
+            assert np.abs(decoded_boxes.boxes[i, valid].numpy() - expected["boxes"]).max() < 1e-4

@@ -93,9 +93,9 @@ def our_detector(depth: int, num_classes: int, make_head: Any, *, channels: int 
 
 def their_detector(*, masks: bool, v2: bool) -> TheirFasterRCNN:
     stages = {f"layer{i}": str(i - 1) for i in (1, 2, 3, 4)}
-    body = torchvision.models.resnet18(norm_layer=FrozenBatchNorm2d)
+    resnet = torchvision.models.resnet18(norm_layer=FrozenBatchNorm2d)
     norm = nn.BatchNorm2d if v2 else None
-    backbone = BackboneWithFPN(body, stages, [64, 128, 256, 512], CHANNELS, norm_layer=norm)
+    backbone = BackboneWithFPN(resnet, stages, [64, 128, 256, 512], CHANNELS, norm_layer=norm)
     box_head = TwoMLPHead(CHANNELS * 49, HIDDEN)
     if v2:
         box_head = FastRCNNConvFCHead((CHANNELS, 7, 7), [CHANNELS] * 4, [HIDDEN], norm_layer=norm)
@@ -177,9 +177,9 @@ def test_proposals(pair: Pair) -> None:
         levels = ours.necks[0](ours.backbone(pair.images))
         first: Any = ours.head.first_stage
         _, rpn, box_limits = first(levels, None)
-        found = first.propose(rpn, box_limits, training=False)
+        proposals = first.propose(rpn, box_limits, training=False)
     for image, boxes in enumerate(expected):
-        valid = found.boxes[image][found.valid[image]]
+        valid = proposals.boxes[image][proposals.valid[image]]
         assert 40 < len(boxes) == len(valid)
         torch.testing.assert_close(valid, boxes, rtol=0, atol=1e-4)
 
@@ -187,9 +187,9 @@ def test_proposals(pair: Pair) -> None:
 def test_detections_and_masks(pair: Pair) -> None:
     with torch.no_grad():
         output = pair.ours.eval()(pair.images)
-        found = pair.ours.postprocess(output, [ImageSize(HEIGHT, WIDTH, HEIGHT, WIDTH)] * 2)
+        detections = pair.ours.postprocess(output, [ImageSize(HEIGHT, WIDTH, HEIGHT, WIDTH)] * 2)
         theirs = pair.theirs.eval()(list(pair.images))
-    for ours, their_own in zip(found, theirs, strict=True):
+    for ours, their_own in zip(detections, theirs, strict=True):
         assert len(their_own["scores"]) > 20
         assert len(their_own["labels"].unique()) > 2
         assert (ours.labels == their_own["labels"] - 1).all()

@@ -18,7 +18,7 @@ def branch(norm: MaskNorm, hidden_dim: int = 64) -> MaskBranch:
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_every_convolution_begins_with_the_same_deviation(norm: MaskNorm) -> None:
+def test_every_convolution_begins_with_the_same_spread(norm: MaskNorm) -> None:
     convs = {name: m for name, m in branch(norm).named_modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)}
     assert len(convs) == 2 + 2 + 1 + 2 + 2
     assert sum(name.startswith("whole.") for name in convs) == 2

@@ -31,19 +31,19 @@ def square() -> Targets:
 
 def test_targets_are_the_covered_fractions_of_cells() -> None:
     whole, inside = torch.tensor([0.0, 0, 8, 8]), torch.tensor([0.0, 0, 3, 8])
-    found = mask_targets(regions(torch.stack((whole, inside)), [0, 0], [0, 0]), [square()], 4)
-    assert torch.equal(found[1], torch.ones(4, 4))
+    covered = mask_targets(regions(torch.stack((whole, inside)), [0, 0], [0, 0]), [square()], 4)
+    assert torch.equal(covered[1], torch.ones(4, 4))
     # A sample half a pixel before the rim is half object: RoIAlign without a shift by half a cell, as in the original.
-    torch.testing.assert_close(found[0], torch.tensor([1, 0.75, 0, 0]).expand(4, 4))
+    torch.testing.assert_close(covered[0], torch.tensor([1, 0.75, 0, 0]).expand(4, 4))
 
 
 def test_the_loss_is_a_mean_over_an_images_regions_and_over_images() -> None:
     targets = [square(), square(), square()]
     own = regions(torch.tensor([[0.0, 0, 3, 8]] * 4), [0, 0, 0, 2], [0] * 4)
     logits = torch.tensor([0.0, 1.0, 2.0, 3.0])[:, None, None].expand(4, 4, 4)
-    found = mask_loss(logits, own, targets, 3.0)
+    loss = mask_loss(logits, own, targets, 3.0)
     each = [math.log1p(math.exp(-value)) for value in (0, 1, 2, 3)]
-    assert found.item() == pytest.approx((sum(each[:3]) / 3 + each[3]) / 3, rel=1e-6)
+    assert loss.item() == pytest.approx((sum(each[:3]) / 3 + each[3]) / 3, rel=1e-6)
 
 
 def test_the_loss_does_not_depend_on_how_images_are_spread(make_targets: MakeTargets) -> None:
@@ -65,7 +65,7 @@ def test_half_precision_logits_are_raised(make_targets: MakeTargets) -> None:
     targets = make_targets([1], size=(32, 32))
     own = regions(targets[0].boxes, [0], [0])
     logits = torch.randn(1, 28, 28, generator=torch.Generator().manual_seed(0)).bfloat16()
-    found = mask_loss(logits, own, targets, 1.0)
-    assert found.dtype == torch.float32
+    loss = mask_loss(logits, own, targets, 1.0)
+    assert loss.dtype == torch.float32
     expected = F.binary_cross_entropy_with_logits(logits.float(), mask_targets(own, targets, 28))
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(loss, expected)

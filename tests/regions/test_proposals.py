@@ -42,36 +42,36 @@ def test_equals_torchvisions(post_nms_top_k: int) -> None:
     expected, scores = theirs.filter_proposals(
         boxes, torch.cat(logits, 1), [tuple(size) for size in box_limits], [len(own) for own in anchors]
     )
-    found = select(box_limits, post_nms_top_k=post_nms_top_k)
+    proposals = select(box_limits, post_nms_top_k=post_nms_top_k)
     for image in range(2):
-        valid = found.valid[image]
+        valid = proposals.valid[image]
         count = int(valid.sum())
         assert count == len(expected[image]) > 50
         assert valid[:count].all(), "what fills up comes last"
-        torch.testing.assert_close(found.boxes[image, :count], expected[image], rtol=0, atol=1e-3)
-        torch.testing.assert_close(found.scores[image, :count], scores[image], rtol=0, atol=1e-6)
+        torch.testing.assert_close(proposals.boxes[image, :count], expected[image], rtol=0, atol=1e-3)
+        torch.testing.assert_close(proposals.scores[image, :count], scores[image], rtol=0, atol=1e-6)
 
 
 def test_equally_many_of_every_image_whatever_nms_keeps() -> None:
-    found = select([[128.0, 192.0]], post_nms_top_k=400, nms_threshold=0.1)
-    assert found.boxes.shape == (2, 400, 4)
-    assert found.valid.sum(1).max() < 200
+    proposals = select([[128.0, 192.0]], post_nms_top_k=400, nms_threshold=0.1)
+    assert proposals.boxes.shape == (2, 400, 4)
+    assert proposals.valid.sum(1).max() < 200
 
 
 def test_boxes_lie_on_the_image_and_small_ones_are_dropped() -> None:
-    found = select([[40.0, 64.0], [128.0, 192.0]], min_side=5.0)
+    proposals = select([[40.0, 64.0], [128.0, 192.0]], min_side=5.0)
     for image, (height, width) in enumerate([(40, 64), (128, 192)]):
-        boxes = found.boxes[image][found.valid[image]]
+        boxes = proposals.boxes[image][proposals.valid[image]]
         assert (boxes[:, 2:] - boxes[:, :2] >= 5).all()
         assert (boxes[:, 2] <= width).all()
         assert (boxes[:, 3] <= height).all()
-    assert found.valid[0].sum() < found.valid[1].sum()
+    assert proposals.valid[0].sum() < proposals.valid[1].sum()
 
 
 def test_nothing_passes_a_gradient() -> None:
     logits, deltas, anchors = predictions()
     trained = RPNOutput(tuple(x.requires_grad_() for x in logits), tuple(x.requires_grad_() for x in deltas), anchors)
     size = torch.tensor([[128.0, 192.0]])
-    found = select_proposals(trained, size, pre_nms_top_k=10, post_nms_top_k=5, nms_threshold=0.7)
-    assert not found.boxes.requires_grad
-    assert not found.scores.requires_grad
+    proposals = select_proposals(trained, size, pre_nms_top_k=10, post_nms_top_k=5, nms_threshold=0.7)
+    assert not proposals.boxes.requires_grad
+    assert not proposals.scores.requires_grad

@@ -39,13 +39,13 @@ def by_hand() -> list[Tensor]:
 
 
 def test_adaptive_features_are_those_of_every_level() -> None:
-    found = pooled("adaptive")(maps(), BOXES, IMAGES)
-    assert len(found) == pooled("adaptive").num_outputs == 3
-    for ours, theirs in zip(found, by_hand(), strict=True):
+    features = pooled("adaptive")(maps(), BOXES, IMAGES)
+    assert len(features) == pooled("adaptive").num_outputs == 3
+    for ours, theirs in zip(features, by_hand(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
     first, second, third = by_hand()
-    torch.testing.assert_close(fuse_maps(found, "max"), torch.maximum(torch.maximum(first, second), third))
-    torch.testing.assert_close(fuse_maps(found, "sum"), first + second + third)
+    torch.testing.assert_close(fuse_maps(features, "max"), torch.maximum(torch.maximum(first, second), third))
+    torch.testing.assert_close(fuse_maps(features, "sum"), first + second + third)
 
 
 def test_soft_features_are_a_sum_with_a_weight_for_each_cell_and_level() -> None:
@@ -54,18 +54,18 @@ def test_soft_features_are_a_sum_with_a_weight_for_each_cell_and_level() -> None
     hidden = F.conv2d(torch.cat(each, 1), reduce.weight, reduce.bias).relu()
     weights = 1 / (1 + torch.exp(-F.conv2d(hidden, spread.weight, spread.bias, padding=1)))
     expected = sum(weights[:, i : i + 1] * x for i, x in enumerate(each))
-    (found,) = pooling(maps(), BOXES, IMAGES)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    (features,) = pooling(maps(), BOXES, IMAGES)
+    torch.testing.assert_close(features, expected, rtol=0, atol=1e-12)
     assert weights.std((0, 2, 3)).min() > 0.01
 
 
 def test_a_region_is_on_the_one_level_that_fits_it() -> None:
     boxes = torch.tensor([[0.0, 0, 60, 60], [0, 0, 130, 130], [0, 0, 300, 300]]).double()  # of levels 4, 8, 16
-    (found,) = pooled("fpn_level")(maps(), boxes, IMAGES[:3])
+    (features,) = pooled("fpn_level")(maps(), boxes, IMAGES[:3])
     regions = torch.cat((IMAGES[:3, None].double(), boxes), 1)
     for i, (x, stride) in enumerate(zip(maps(), STRIDES, strict=True)):
         expected = roi_align(x, regions[i : i + 1], CELLS, spatial_scale=1 / stride, sampling_ratio=2)
-        torch.testing.assert_close(found[i : i + 1], expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(features[i : i + 1], expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("extractor", ["adaptive", "soft"])

@@ -23,10 +23,10 @@ def test_equals_torchvisions(num_convs: int) -> None:
     theirs.cls_logits.load_state_dict(ours.logits.state_dict())
     theirs.bbox_pred.load_state_dict(ours.deltas.state_dict())
     maps = [torch.randn(2, 6, 128 // stride, 192 // stride) * 100 for stride in STRIDES]
-    found = ours(maps)
+    output = ours(maps)
     expected = concat_box_prediction_layers(*theirs(maps))
-    torch.testing.assert_close(torch.cat(found.logits, 1).view(-1, 1), expected[0], rtol=0, atol=1e-5)
-    torch.testing.assert_close(torch.cat(found.deltas, 1).view(-1, 4), expected[1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.cat(output.logits, 1).view(-1, 1), expected[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.cat(output.deltas, 1).view(-1, 4), expected[1], rtol=0, atol=1e-5)
     generator = AnchorGenerator(((32,), (64,), (128,)), ((0.5, 1.0, 2.0),) * 3)
     anchors = generator(ImageList(torch.zeros(1, 3, 128, 192), [(128, 192)]), maps)[0]
-    torch.testing.assert_close(torch.cat(found.anchors), anchors, rtol=0, atol=0)
+    torch.testing.assert_close(torch.cat(output.anchors), anchors, rtol=0, atol=0)

@@ -50,9 +50,9 @@ def test_losses_and_gradients_are_torchvisions() -> None:
     logits, deltas = predictions()
     targets = theirs.box_coder.encode(boxes, [ANCHORS] * 2)
     expected = theirs.compute_loss(logits, deltas.flatten(0, 1), labels, targets)
-    found = ours.of_samples(logits, deltas, ANCHORS, matched, samples, TARGETS, 2.0)
-    assert list(found) == ["objectness", "rpn_box"]
-    for own, other in zip(found.values(), expected, strict=True):
+    losses = ours.of_samples(logits, deltas, ANCHORS, matched, samples, TARGETS, 2.0)
+    assert list(losses) == ["objectness", "rpn_box"]
+    for own, other in zip(losses.values(), expected, strict=True):
         assert other > 0.01
         torch.testing.assert_close(own, other, rtol=1e-6, atol=0, check_dtype=False)
         for one, two in zip(

@@ -47,7 +47,7 @@ class BoxHead(nn.Module):
     """Features of regions to one vector each.
 
     ``two_linear``: linear, ReLU, linear, ReLU. ``four_conv``: four 3 x 3 convolutions with batch norm and ReLU, linear,
-    ReLU. With several maps of a region the first layer has one copy for each, and their results are fused.
+    ReLU. With several maps of a region the first layer has one copy for each, and their maximum or sum follows.
 
     Args:
         source: of the features of regions.

@@ -24,7 +24,7 @@ MASK_SIDE = 2 * MASK_CELLS
 class MaskBranch(nn.Module):
     """Features of regions, 14 x 14 cells, through 3 x 3 convolutions and a transposed one to a mask of 28 x 28.
 
-    With adaptive features the first convolution has one copy for each level, and their results are fused.
+    With adaptive features the first convolution has one copy for each level, and their maximum or sum follows.
 
     Args:
         source: of the features of regions.

@@ -121,7 +121,7 @@ def region_levels(
     """Assign each box to a level, an index of ``strides``: regions of one size look alike on their levels.
 
     k = floor(k0 + log2(sqrt(w h) / 224)), where the level of stride 2^k is meant and 2^k0 is ``canonical_stride``; the
-    finest or coarsest level where there is none so fine or so coarse. Of levels that share a stride the last is taken.
+    finest or coarsest level where there is none so fine or so coarse. Of levels with one stride the last is taken.
 
     Args:
         boxes: corner boxes in pixels of the network input.
