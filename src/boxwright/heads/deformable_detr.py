@@ -66,9 +66,9 @@ class DeformableDETR(PairDetections, nn.Module):
     Source: Zhu et al., Deformable DETR, ICLR 2021. Checked against transformers' DeformableDetrForObjectDetection and
     fundamentalvision/Deformable-DETR 11169a6: outputs, assignments, losses, gradients. Where paper and code disagree it
     is the code: initial sizes of about 0.12 (sigmoid of -2) instead of 0.1, sampling offsets of refined boxes that are
-    scaled by the box and not at the start, and proposals that are ranked by the logit of class 0, trained on all
-    objects as if they were of that class. Differs in sharing the heads without copies in checkpoints, and in running
-    the box head of the proposals on the selected ones only, where there are no targets.
+    scaled by the box and not at the start, and tokens that are ranked by the logit of class 0, trained on all objects
+    as if they were of that class. Differs in sharing the heads without copies in checkpoints, and in running the
+    encoder's box head on the selected tokens only, where there are no targets.
     """
 
     def __init__(
@@ -148,8 +148,8 @@ class DeformableDETR(PairDetections, nn.Module):
             content,
             reference,
             positions=lambda _: positions,
-            classes=self.classes if self.refine else [self.classes[0]] * len(self.layers),
-            boxes=self.boxes if self.refine else [self.boxes[0]] * len(self.layers),
+            classes=self.classes,
+            boxes=self.boxes,
             every_layer=every and (self.auxiliary_losses or self.count_as_published),
             refinement="once" if self.refine else "none",
             classes_first=True,
@@ -195,10 +195,8 @@ class DeformableDETR(PairDetections, nn.Module):
             every_query = torch.arange(self.num_queries, device=self.queries.weight.device)
             positions, content = self.queries(every_query).chunk(2, -1)
             reference = run_in_full_precision(self.reference_points, positions).sigmoid()
-            content, positions, reference = (
-                x.repeat(tokens.memory.shape[0], 1, 1) for x in (content, positions, reference)
-            )
-            return content, positions, reference
+            repeats = tokens.memory.shape[0], 1, 1
+            return content.repeat(repeats), positions.repeat(repeats), reference.repeat(repeats)
         reference = selection.boxes_logit.detach().sigmoid()
         encoded = encode_box_sine(reference, self.hidden_dim // 2).to(selection.logits.dtype)
         positions, content = self.proposal_queries(encoded).chunk(2, -1)

@@ -73,8 +73,8 @@ def decode_queries(
         content: of the queries.
         reference: points (r = 2) or center boxes (r = 4) to sample around, relative to the image inside its padding.
         positions: encoding of the references.
-        classes: class head of each layer.
-        boxes: box head of each layer; it predicts the offset to the reference, before the sigmoid.
+        classes: class head of each layer, or one for all.
+        boxes: box head of each layer, or one for all; it predicts the offset to the reference, before the sigmoid.
         every_layer: predict from every layer, and not from the last one only.
         refinement: start of each layer's boxes.
         blocked: True where a query (row) must not attend to another (column).
@@ -102,18 +102,18 @@ def decode_queries(
             padding=tokens.padding,
             blocked=blocked,
         )
-        predicts = every_layer or i == len(layers) - 1
+        predicts, head = every_layer or i == len(layers) - 1, i if len(boxes) > 1 else 0
         if predicts and classes_first:
-            layer_logits.append(classes[i](content))
+            layer_logits.append(classes[head](content))
         if not predicts and refinement == "none":
             continue
-        offset = run_in_full_precision(boxes[i], content)
+        offset = run_in_full_precision(boxes[head], content)
         refined = _move(reference, offset)
         if predicts:
             twice = refinement == "twice" and every_layer and i > 0
             layer_boxes.append(_move(previous, offset) if twice else refined)
             if not classes_first:
-                layer_logits.append(classes[i](content))
+                layer_logits.append(classes[head](content))
         if refinement != "none":
             previous, reference = refined, refined.detach()
     return torch.stack(layer_logits), torch.stack(layer_boxes)
