@@ -69,7 +69,7 @@ def runner(images: Tensor, *, variant: str = "E", eval_layers: int = 6) -> Calla
 
 
 def print_table(name: str, published: Mapping[str, float] | Mapping[int, float], seconds: list[float]) -> None:
-    """As Markdown; ratios are to the first row."""
+    """Print Markdown; ratios are to the first row."""
     print(f"\n| {name} | ms | ratio | the paper's ms | the paper's ratio |\n|---|---|---|---|---|")
     first = next(iter(published.values()))
     for (key, theirs), ours in zip(published.items(), seconds, strict=True):

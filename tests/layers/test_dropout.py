@@ -9,21 +9,21 @@ from boxwright.layers.dropout import Dropout, relu_dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_share_and_scale_of_what_is_kept(p: float) -> None:
+def test_fraction_and_scale_of_nonzero_elements(p: float) -> None:
     torch.manual_seed(0)
     y = Dropout(p)(torch.ones(1000, 1001))
-    kept = y != 0
+    nonzero = y != 0
     # Within five standard deviations of a million draws.
-    assert kept.float().mean().item() == pytest.approx(1 - p, abs=5 * (p * (1 - p) / 1e6) ** 0.5)
-    torch.testing.assert_close(y[kept], torch.full_like(y[kept], 1 / (1 - p)), rtol=1e-4, atol=0)
+    assert nonzero.float().mean().item() == pytest.approx(1 - p, abs=5 * (p * (1 - p) / 1e6) ** 0.5)
+    torch.testing.assert_close(y[nonzero], torch.full_like(y[nonzero], 1 / (1 - p)), rtol=1e-4, atol=0)
 
 
 def test_elements_of_one_draw_are_independent() -> None:
     torch.manual_seed(0)
-    kept = (Dropout(0.5)(torch.ones(250_000, 4)) != 0).float()
-    correlations = torch.corrcoef(kept.T) - torch.eye(4)
+    nonzero = (Dropout(0.5)(torch.ones(250_000, 4)) != 0).float()
+    correlations = torch.corrcoef(nonzero.T) - torch.eye(4)
     assert correlations.abs().max() < 5 / 500
-    in_a_row = torch.corrcoef(torch.stack((kept.flatten()[:-4], kept.flatten()[4:])))
+    in_a_row = torch.corrcoef(torch.stack((nonzero.flatten()[:-4], nonzero.flatten()[4:])))
     assert in_a_row[0, 1].abs() < 5 / 1000
 
 
@@ -59,15 +59,15 @@ def test_relu_and_dropout_in_one_are_both_in_a_row() -> None:
     plain = linear(x)
     torch.manual_seed(0)
     y = relu_dropout(linear(x), 0.25, training=True)
-    kept = y > 0
-    torch.testing.assert_close(y[kept], plain[kept] / 0.75, rtol=1e-6, atol=0)
-    assert (y[~kept] == 0).all()
-    share = kept.sum() / (plain > 0).sum()
-    assert share.item() == pytest.approx(0.75, abs=0.03)
+    nonzero = y > 0
+    torch.testing.assert_close(y[nonzero], plain[nonzero] / 0.75, rtol=1e-6, atol=0)
+    assert (y[~nonzero] == 0).all()
+    fraction = nonzero.sum() / (plain > 0).sum()
+    assert fraction.item() == pytest.approx(0.75, abs=0.03)
 
     direction = torch.randn_like(y)
     ours = torch.autograd.grad((y * direction).sum(), linear.weight)[0]
-    expected = torch.autograd.grad((plain.relu() * kept / 0.75 * direction).sum(), linear.weight)[0]
+    expected = torch.autograd.grad((plain.relu() * nonzero / 0.75 * direction).sum(), linear.weight)[0]
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -7,15 +7,15 @@ import torch
 from boxwright.layers.padding import resize_mask, valid_ratio
 
 
-def canvas(height: int, width: int, content: list[tuple[int, int]]) -> torch.Tensor:
-    mask = torch.ones(len(content), height, width, dtype=torch.bool)
-    for row, (h, w) in zip(mask, content, strict=True):
+def make_mask(height: int, width: int, sizes: list[tuple[int, int]]) -> torch.Tensor:
+    mask = torch.ones(len(sizes), height, width, dtype=torch.bool)
+    for row, (h, w) in zip(mask, sizes, strict=True):
         row[:h, :w] = False
     return mask
 
 
 def test_mask_at_a_level_keeps_the_cells_that_begin_in_the_image() -> None:
-    mask = canvas(64, 96, [(64, 96), (32, 48), (8, 96)])
+    mask = make_mask(64, 96, [(64, 96), (32, 48), (8, 96)])
     level = resize_mask(mask, 8, 12)
     assert (~level).sum((1, 2)).tolist() == [96, 4 * 6, 12]
     assert not level[1, :4, :6].any()
@@ -24,5 +24,5 @@ def test_mask_at_a_level_keeps_the_cells_that_begin_in_the_image() -> None:
 
 
 def test_valid_ratio_is_x_first() -> None:
-    ratio = valid_ratio(canvas(8, 16, [(8, 16), (4, 4), (2, 16)]))
+    ratio = valid_ratio(make_mask(8, 16, [(8, 16), (4, 4), (2, 16)]))
     assert ratio.tolist() == [[1.0, 1.0], [0.25, 0.5], [1.0, 0.25]]

@@ -44,17 +44,17 @@ def test_width_is_a_multiple_of_four() -> None:
         LevelPositions("sine", 6)
 
 
-def mask_of(*sizes: tuple[int, int], canvas: tuple[int, int]) -> torch.Tensor:
-    mask = torch.ones(len(sizes), *canvas, dtype=torch.bool)
+def make_mask(*sizes: tuple[int, int], shape: tuple[int, int]) -> torch.Tensor:
+    mask = torch.ones(len(sizes), *shape, dtype=torch.bool)
     for i, (h, w) in enumerate(sizes):
         mask[i, :h, :w] = False
     return mask
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5], ids=["DETR", "Deformable DETR"])
-def test_every_cell_is_its_share_of_the_image(shift: float) -> None:
+def test_every_cell_is_its_fraction_of_the_image(shift: float) -> None:
     dim, sizes = 8, [(3, 5), (4, 2)]
-    grids = encode_masked_sine(mask_of(*sizes, canvas=(4, 5)), dim, shift=shift).view(2, 4, 5, dim)
+    grids = encode_masked_sine(make_mask(*sizes, shape=(4, 5)), dim, shift=shift).view(2, 4, 5, dim)
     assert grids.dtype == torch.float32
     for grid, (height, width) in zip(grids, sizes, strict=True):
         for row in range(height):
@@ -66,12 +66,12 @@ def test_every_cell_is_its_share_of_the_image(shift: float) -> None:
                 torch.testing.assert_close(grid[row, column], torch.tensor(expected), rtol=0, atol=1e-5)
 
 
-def test_an_image_is_encoded_alike_on_any_canvas() -> None:
+def test_an_image_is_encoded_alike_in_any_padded_input() -> None:
     alone = encode_unmasked_sine(3, 5, 16).view(3, 5, 16)
     torch.testing.assert_close(
-        encode_masked_sine(mask_of((3, 5), canvas=(3, 5)), 16)[0].view(3, 5, 16), alone, rtol=0, atol=0
+        encode_masked_sine(make_mask((3, 5), shape=(3, 5)), 16)[0].view(3, 5, 16), alone, rtol=0, atol=0
     )
-    padded = encode_masked_sine(mask_of((3, 5), (7, 6), canvas=(7, 6)), 16).view(2, 7, 6, 16)
+    padded = encode_masked_sine(make_mask((3, 5), (7, 6), shape=(7, 6)), 16).view(2, 7, 6, 16)
     torch.testing.assert_close(padded[0, :3, :5], alone, rtol=0, atol=0)
     assert (padded[1, :3, :5] - alone).abs().max() > 0.1
 
@@ -111,12 +111,12 @@ def test_learned_cells_have_an_end() -> None:
 
 def test_levels_follow_each_other() -> None:
     shapes = [(4, 6), (2, 3)]
-    mask = mask_of((32, 24), (20, 48), canvas=(32, 48))
+    mask = make_mask((32, 24), (20, 48), shape=(32, 48))
     sine = LevelPositions("sine", 8)
     expected = torch.cat((encode_unmasked_sine(4, 6, 8), encode_unmasked_sine(2, 3, 8)))
     torch.testing.assert_close(sine(shapes), expected, rtol=0, atol=0)
     of_levels = [
-        encode_masked_sine(mask_of(*sizes, canvas=at), 8)
+        encode_masked_sine(make_mask(*sizes, shape=at), 8)
         for at, sizes in ((shapes[0], [(4, 3), (3, 6)]), (shapes[1], [(2, 2), (2, 3)]))
     ]
     torch.testing.assert_close(sine(shapes, mask), torch.cat(of_levels, 1), rtol=0, atol=0)

@@ -84,11 +84,11 @@ def test_decoder_layer_sees_no_padding() -> None:
     queries, positions, memory = torch.randn(2, 3, 16), torch.randn(3, 16), torch.randn(2, 6, 16)
     padding = torch.zeros(2, 6, dtype=torch.bool)
     padding[1, 4:] = True
-    found = layer(queries, positions, memory, memory, padding)
+    padded = layer(queries, positions, memory, memory, padding)
     shorter = layer(queries[1:], positions, memory[1:, :4], memory[1:, :4])
-    torch.testing.assert_close(found[1:], shorter, rtol=0, atol=1e-5)
-    torch.testing.assert_close(found[:1], layer(queries, positions, memory, memory)[:1], rtol=0, atol=1e-5)
-    assert (layer(queries, positions, memory, memory)[1] - found[1]).abs().max() > 0.01
+    torch.testing.assert_close(padded[1:], shorter, rtol=0, atol=1e-5)
+    torch.testing.assert_close(padded[:1], layer(queries, positions, memory, memory)[:1], rtol=0, atol=1e-5)
+    assert (layer(queries, positions, memory, memory)[1] - padded[1]).abs().max() > 0.01
 
 
 def test_no_positions_are_positions_of_zero(layer: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""The focal loss of many places with few objects, against the plain one."""
+"""Focal loss of many anchors with few objects, against the plain one."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def weights() -> Tensor:
 
 def plain(logits: Tensor, labels: Tensor, weights: Tensor, alpha: float, gamma: float) -> Tensor:
     target = torch.zeros_like(logits)
-    image, place = torch.where(labels >= 0)
-    target[image, place, labels[image, place]] = 1
+    image, anchor = torch.where(labels >= 0)
+    target[image, anchor, labels[image, anchor]] = 1
     return (weights[..., None] * sigmoid_focal_loss(logits, target, alpha=alpha, gamma=gamma)).sum()
 
 
@@ -40,10 +40,10 @@ def test_value_and_gradient_are_those_of_the_plain_form(
 ) -> None:
     assert (labels >= 0).any()
     assert (labels < 0).any()
-    found = summed_focal_loss(logits, labels, weights, alpha=alpha, gamma=gamma)
+    ours = summed_focal_loss(logits, labels, weights, alpha=alpha, gamma=gamma)
     expected = plain(logits, labels, weights, alpha, gamma)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
-    gradients = [torch.autograd.grad(2 * loss, logits)[0] for loss in (found, expected)]
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=0)
+    gradients = [torch.autograd.grad(2 * loss, logits)[0] for loss in (ours, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
 
 
@@ -51,7 +51,7 @@ def test_gradient_is_that_of_finite_differences(logits: Tensor, labels: Tensor, 
     assert torch.autograd.gradcheck(lambda x: summed_focal_loss(x, labels, weights, alpha=0.3, gamma=1.5), logits)
 
 
-def test_places_without_weight_and_without_objects(logits: Tensor, labels: Tensor, weights: Tensor) -> None:
+def test_anchors_without_weight_and_without_objects(logits: Tensor, labels: Tensor, weights: Tensor) -> None:
     (gradient,) = torch.autograd.grad(summed_focal_loss(logits, labels, weights), logits)
     assert (gradient[0, :3] == 0).all()
     background = torch.full_like(labels, -1)
@@ -85,8 +85,8 @@ def test_levels_are_one_sum() -> None:
     labels = torch.tensor([[0, -1, 2, -1, 1], [-1, -1, 1, 0, -1]])
     weights = torch.rand(2, 5, generator=generator)
     together = torch.cat(levels, 1)
-    for given, used in ((weights, weights), (None, torch.ones(2, 5))):
+    for option, used in ((weights, weights), (None, torch.ones(2, 5))):
         torch.testing.assert_close(
-            summed_focal_loss_of_levels(levels, labels, given, alpha=0.3, gamma=1.5),
+            summed_focal_loss_of_levels(levels, labels, option, alpha=0.3, gamma=1.5),
             summed_focal_loss(together, labels, used, alpha=0.3, gamma=1.5),
         )

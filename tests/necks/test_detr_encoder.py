@@ -28,10 +28,10 @@ def level(batch: int, channels: int, height: int, width: int) -> Tensor:
     return torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(1))
 
 
-def canvas(height: int, width: int, *contents: tuple[int, int]) -> Tensor:
-    """The padding mask of images of these sizes."""
-    mask = torch.ones(len(contents), height, width, dtype=torch.bool)
-    for i, (h, w) in enumerate(contents):
+def make_mask(height: int, width: int, *sizes: tuple[int, int]) -> Tensor:
+    """Make the padding mask of images of these sizes."""
+    mask = torch.ones(len(sizes), height, width, dtype=torch.bool)
+    for i, (h, w) in enumerate(sizes):
         mask[i, :h, :w] = False
     return mask
 
@@ -43,7 +43,7 @@ def test_levels_keep_their_names_and_strides() -> None:
 
 @pytest.mark.parametrize("pre_norm", [False, True], ids=["post-norm", "pre-norm"])
 def test_cells_go_through_the_layers_row_by_row(pre_norm: bool) -> None:
-    neck, x, mask = encoder(pre_norm=pre_norm), level(2, 12, 3, 4), canvas(96, 128, (64, 128), (96, 70))
+    neck, x, mask = encoder(pre_norm=pre_norm), level(2, 12, 3, 4), make_mask(96, 128, (64, 128), (96, 70))
     tokens = to_tokens(neck.projections["c5"](x))
     cells = torch.zeros(2, 3, 4, dtype=torch.bool)
     cells[0, 2:] = True
@@ -58,7 +58,7 @@ def test_cells_go_through_the_layers_row_by_row(pre_norm: bool) -> None:
 def test_a_padded_image_is_encoded_as_one_alone() -> None:
     neck, x = encoder(), level(2, 12, 3, 4)
     x[0, :, 2:] = 7.0  # what convolutions leave on padding
-    together = neck({"c5": x}, canvas(96, 128, (64, 128), (96, 128)))["c5"]
+    together = neck({"c5": x}, make_mask(96, 128, (64, 128), (96, 128)))["c5"]
     alone = neck({"c5": x[:1, :, :2]})["c5"]
     torch.testing.assert_close(together[:1, :, :2], alone, rtol=0, atol=1e-5)
     assert (neck({"c5": x})["c5"][:1, :, :2] - alone).abs().max() > 1e-2
@@ -71,14 +71,14 @@ def test_positions_at_the_input_are_added_once(positions: str) -> None:
     tokens = to_tokens(neck.projections["c5"](x)) + added
     for layer in neck.layers:
         tokens = layer(tokens, None)
-    found = to_tokens(neck({"c5": x})["c5"])
-    torch.testing.assert_close(found, tokens, rtol=0, atol=1e-6)
+    ours = to_tokens(neck({"c5": x})["c5"])
+    torch.testing.assert_close(ours, tokens, rtol=0, atol=1e-6)
     at_attention = encoder(positions=positions)
     at_attention.load_state_dict(neck.state_dict())
-    assert (to_tokens(at_attention({"c5": x})["c5"]) - found).abs().max() > 1e-2
+    assert (to_tokens(at_attention({"c5": x})["c5"]) - ours).abs().max() > 1e-2
 
 
-def test_without_positions_places_do_not_matter() -> None:
+def test_without_positions_the_order_does_not_matter() -> None:
     x = level(1, 12, 3, 4)
     for positions, same in (("none", True), ("sine", False)):
         neck = encoder(positions=positions)

@@ -43,7 +43,7 @@ class Run:
 
 @dataclass
 class Pair:
-    """The same detector in both libraries, and what both are given."""
+    """The same detector in both libraries, and the inputs of both."""
 
     ours: Detector
     theirs: Any
@@ -53,8 +53,7 @@ class Pair:
 
     @property
     def labels(self) -> list[dict[str, Tensor]]:
-        wanted = normalize_targets(self.targets)
-        return [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in wanted]
+        return [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalize_targets(self.targets)]
 
     @cached_property
     def run_ours(self) -> Run:
@@ -102,7 +101,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 @pytest.fixture(scope="module")
 def double_pair(pair: Pair) -> Pair:
-    """The same in float64, where a difference of 1e-6 is a difference in the mathematics."""
+    """Convert the pair to float64, where a difference of 1e-6 is a difference in the mathematics."""
     targets = [target._replace(boxes=target.boxes.double()) for target in pair.targets]
     return Pair(deepcopy(pair.ours).double(), deepcopy(pair.theirs).double(), pair.images.double(), pair.mask, targets)
 
@@ -169,13 +168,13 @@ def test_assignments_are_identical(pair: Pair) -> None:
     matcher = DeformableDetrHungarianMatcher(**costs)
     with torch.no_grad():
         output = pair.ours(pair.images, pair.mask, pair.targets)
-    wanted = normalize_targets(pair.targets)
-    ours = pair.ours.head.criterion.matcher(output.logits, output.boxes_cxcywh_norm, wanted)
+    targets = normalize_targets(pair.targets)
+    ours = pair.ours.head.criterion.matcher(output.logits, output.boxes_cxcywh_norm, targets)
     assert len(ours.query) == len(output.logits) * 10
     for layer, (logits, boxes) in enumerate(zip(output.logits, output.boxes_cxcywh_norm, strict=True)):
         first = 0
-        for image, (queries, found) in enumerate(matcher({"logits": logits, "pred_boxes": boxes}, pair.labels)):
+        for image, (queries, objects) in enumerate(matcher({"logits": logits, "pred_boxes": boxes}, pair.labels)):
             here = (ours.layer == layer) & (ours.image == image)
             assert ours.query[here].tolist() == queries.tolist()
-            assert (ours.object[here] - first).tolist() == found.tolist()
+            assert (ours.object[here] - first).tolist() == objects.tolist()
             first += len(pair.targets[image].labels)

@@ -36,7 +36,7 @@ class Run:
 
 @dataclass
 class Pair:
-    """The same detector in both libraries, and what both are given."""
+    """The same detector in both libraries, and the inputs of both."""
 
     ours: Detector
     theirs: Any
@@ -68,7 +68,7 @@ class Pair:
 
     @cached_property
     def run_theirs(self) -> Run:
-        """Every layer's output goes through norm and heads here.
+        """Run theirs, with norm and heads for the output of every layer.
 
         With ``auxiliary_loss`` transformers hands the normed output to the next layer: another network than DETR.
         """
@@ -121,7 +121,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 @pytest.fixture(scope="module")
 def double_pair(pair: Pair) -> Pair:
-    """The same in float64, where a difference of 1e-6 is a difference in the mathematics."""
+    """Convert the pair to float64, where a difference of 1e-6 is a difference in the mathematics."""
     targets = [target._replace(boxes=target.boxes.double()) for target in pair.targets]
     return Pair(deepcopy(pair.ours).double(), deepcopy(pair.theirs).double(), pair.images.double(), pair.mask, targets)
 
@@ -183,10 +183,12 @@ def test_assignments_are_identical(double_pair: Pair) -> None:
     assert len(ours.query) == 4 * 8
     for layer, (logits, boxes) in enumerate(zip(*output[:2], strict=True)):
         first = 0
-        for image, (queries, found) in enumerate(matcher({"logits": logits, "pred_boxes": boxes}, double_pair.labels)):
+        for image, (queries, objects) in enumerate(
+            matcher({"logits": logits, "pred_boxes": boxes}, double_pair.labels)
+        ):
             here = (ours.layer == layer) & (ours.image == image)
             assert ours.query[here].tolist() == queries.tolist()
-            assert (ours.object[here] - first).tolist() == found.tolist()
+            assert (ours.object[here] - first).tolist() == objects.tolist()
             first += len(double_pair.targets[image].labels)
 
 

@@ -95,7 +95,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 @pytest.fixture(scope="module")
 def double_pair(pair: Pair) -> Iterator[Pair]:
-    """The same in float64, where a difference of 1e-6 is a difference in the mathematics."""
+    """Convert the pair to float64, where a difference of 1e-6 is a difference in the mathematics."""
     draw = modeling_rt_detr.get_contrastive_denoising_training_group
 
     def drawn_in_float64(*args: Any, **kwargs: Any) -> tuple[Any, ...]:

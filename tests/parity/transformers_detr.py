@@ -111,10 +111,10 @@ def dilate(layers: nn.Sequential) -> None:
 def padded_batch(
     sizes: list[tuple[int, int]], counts: list[int], num_classes: int
 ) -> tuple[Tensor, Tensor, list[Targets]]:
-    """Images of these sizes on one canvas, where it is padding, and so many objects in each."""
+    """Make a batch of images of these sizes, its padding mask, and so many objects in each."""
     generator = torch.Generator().manual_seed(1)
-    canvas = (max(h for h, _ in sizes), max(w for _, w in sizes))
-    images, mask = torch.zeros(len(sizes), 3, *canvas), torch.ones(len(sizes), *canvas, dtype=torch.bool)
+    shape = (max(h for h, _ in sizes), max(w for _, w in sizes))
+    images, mask = torch.zeros(len(sizes), 3, *shape), torch.ones(len(sizes), *shape, dtype=torch.bool)
     targets = []
     for i, ((h, w), count) in enumerate(zip(sizes, counts, strict=True)):
         # Coarse patches and some noise. Of noise alone, deep layers see no more than its mean.

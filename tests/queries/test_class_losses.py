@@ -23,7 +23,7 @@ def logits() -> Tensor:
 
 @pytest.fixture
 def matched() -> MatchedQueries:
-    """Two objects in the first image and one in the last, in both layers."""
+    """Match two objects in the first image and one in the last, in both layers."""
     layer, image, query, label = ([0, 0, 0, 1, 1, 1], [0, 0, 2, 0, 0, 2], [1, 3, 0, 2, 4, 0], [0, 2, 1, 0, 2, 1])
     overlap = torch.tensor([0.9, 0.2, 0.5, 0.0, 1.0, 0.3], dtype=torch.float64)
     return MatchedQueries(*(torch.tensor(index) for index in (layer, image, query, label)), overlap)

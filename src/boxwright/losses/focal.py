@@ -48,14 +48,14 @@ def summed_focal_loss(
     alpha: float = 0.25,
     gamma: float = 2.0,
 ) -> Float[Tensor, ""]:
-    """Sum of ``sigmoid_focal_loss`` over places and classes, where hardly any place has an object.
+    """Sum ``sigmoid_focal_loss`` over anchors and classes, where hardly any anchor has an object.
 
-    No targets are made, and only the gradient is kept for the way back: one number per logit.
+    No targets are made, and only the gradient is stored for the backward: one number per logit.
 
     Args:
         logits: before the sigmoid.
-        labels: the class of each place, or -1 for background.
-        weights: of each place; 0 leaves it out.
+        labels: the class of each anchor, or -1 for background.
+        weights: of each anchor; 0 leaves it out.
         alpha: weight of positives, in [0, 1].
         gamma: exponent that lowers the weight of easy predictions.
 
@@ -79,8 +79,8 @@ def summed_focal_loss_of_levels(
 
     Args:
         logits: of each level, before the sigmoid.
-        labels: the class of each place of all levels, or -1 for background.
-        weights: of each place; 1 where None.
+        labels: the class of each anchor of all levels, or -1 for background.
+        weights: of each anchor; 1 where None.
         alpha: weight of positives, in [0, 1].
         gamma: exponent that lowers the weight of easy predictions.
     """

@@ -39,7 +39,7 @@ def embedding_bag_sampling(
 ) -> Float[Tensor, "b q m*d"]:
     """Sum a bag of rows of the table of values for each (query, head), four for each point, with ``embedding_bag``.
 
-    No sampled map is ever materialized. Everything is kept head by head, so that the rows that one head reads lie
+    No sampled map is ever materialized. Everything is stored head by head, so that the rows that one head reads lie
     close together. Deterministic in both directions. The arguments are those of ``deformable_sampling``.
     """
     b, q, m = locations.shape[:3]
