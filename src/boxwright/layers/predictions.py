@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from boxwright.layers.option_checks import check_counts
-from boxwright.ops.boxes import at_least_float32
 from boxwright.structures import Features, Spec, head_levels
 
 DEFAULT_CHANNELS = 256
@@ -63,7 +62,8 @@ def run_in_full_precision(layer: nn.Module, x: Float[Tensor, "*dims"]) -> Float[
     For layers that predict boxes: in half precision a large image's boxes would move in steps of several pixels.
     """
     with torch.autocast(x.device.type, enabled=False):
-        return at_least_float32(cast(Tensor, layer(cast_to_weights(x, layer))))
+        out = cast(Tensor, layer(cast_to_weights(x, layer)))
+        return out.to(torch.promote_types(out.dtype, torch.float32))
 
 
 def cast_to_weights(x: Float[Tensor, "*dims"], layer: nn.Module) -> Float[Tensor, "*dims"]:
