@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from boxwright.layers.padding import resize_mask, valid_ratio
+from boxwright.layers.padding import infer_valid_sizes, resize_mask, valid_ratio
 
 
 def make_mask(height: int, width: int, sizes: list[tuple[int, int]]) -> torch.Tensor:
@@ -26,3 +26,10 @@ def test_mask_at_a_level_keeps_the_cells_that_begin_in_the_image() -> None:
 def test_valid_ratio_is_x_first() -> None:
     ratio = valid_ratio(make_mask(8, 16, [(8, 16), (4, 4), (2, 16)]))
     assert ratio.tolist() == [[1.0, 1.0], [0.25, 0.5], [1.0, 0.25]]
+
+
+def test_valid_sizes_are_read_off_the_mask_or_the_finest_map() -> None:
+    finest = torch.zeros(2, 3, 8, 12)
+    assert infer_valid_sizes(None, finest, 8).tolist() == [[64, 96]]
+    mask = make_mask(60, 90, [(60, 90), (33, 61)])
+    assert infer_valid_sizes(mask, finest, 8).tolist() == [[60, 90], [33, 61]]

@@ -14,7 +14,7 @@ from boxwright.dense.decode import DecodeBoxes, decode_dense
 from boxwright.dense.options import DenseDetectionOptions
 from boxwright.dense.output import DenseOutput
 from boxwright.layers.option_checks import check_counts
-from boxwright.layers.padding import content_size
+from boxwright.layers.padding import infer_valid_sizes
 from boxwright.layers.predictions import InputProjection, flatten_predictions
 from boxwright.ops.anchors import grid_anchors
 from boxwright.ops.box_deltas import decode_deltas
@@ -90,7 +90,7 @@ class DenseHead(nn.Module):
         maps = self.input_projection(features)
         predictions = self.predict(maps)
         if valid_sizes is None:
-            valid_sizes = content_size(padding_mask, maps[0], self.strides[0])
+            valid_sizes = infer_valid_sizes(padding_mask, maps[0], self.strides[0])
         return DenseOutput(
             tuple(flatten_predictions(predictions.logits, self.num_classes)),
             tuple(flatten_predictions(predictions.offsets, 4)),

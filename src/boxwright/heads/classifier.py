@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.option_checks import check_fractions
-from boxwright.layers.padding import content_size, resize_mask
+from boxwright.layers.padding import infer_valid_sizes, resize_mask
 from boxwright.ops.boxes import at_least_float32
 from boxwright.ops.finite import nan_like_any
 from boxwright.structures import Decoded, Features, LossTotals, Spec, Targets, Task, head_levels
@@ -71,7 +71,7 @@ class Classifier(nn.Module):
         means = [_mean(features[name], padding_mask) for name in self.levels]
         logits = self.linear(self.dropout(torch.cat(means, 1)))
         if valid_sizes is None:
-            valid_sizes = content_size(padding_mask, features[self.levels[0]], self.finest_stride)
+            valid_sizes = infer_valid_sizes(padding_mask, features[self.levels[0]], self.finest_stride)
         # Larger by a rounding: cut to the image, in whatever pixels, it is the image and no less.
         corner = valid_sizes.flip(-1) * (1 + 1e-6)
         return ClassifierOutput(logits, torch.cat((corner * 0, corner), -1).expand(logits.shape[0], 4))

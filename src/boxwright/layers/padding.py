@@ -34,6 +34,3 @@ def infer_valid_sizes(
         return torch.tensor([[height, width]], device=finest.device, dtype=torch.float32)
     valid = ~mask
     return torch.stack((valid[:, :, 0].sum(1), valid[:, 0].sum(1)), -1).float()
-
-
-content_size = infer_valid_sizes
