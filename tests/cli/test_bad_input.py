@@ -66,7 +66,7 @@ def emptied(data: Path) -> None:
 DATA: dict[str, tuple[Break, str]] = {
     "missing": (shutil.rmtree, "data folder {data} does not exist"),
     "empty": (emptied, "data folder {data} is empty"),
-    "no annotations": (lambda data: shutil.rmtree(data / "annotations"), "no split 'train' in {data}: looked for "),
+    "no annotations": (lambda data: shutil.rmtree(data / "annotations"), "{data}: no annotations of a known format; it holds "),
     "no images": (lambda data: shutil.rmtree(data / "images"), "10 missing: train_00000.jpg, "),
     "broken json": (write("annotations/train.json", '{"images": ['), "train.json is not valid JSON: line 1, column 13"),
     "another json": (write("annotations/train.json", "[1, 2]"), "train.json is not a COCO annotation file"),
@@ -231,7 +231,7 @@ RECIPES: dict[str, tuple[str, str]] = {
     ),
     "misspelt option": (
         "{backbone: {name: resnet_vd, dept: 18}, neck: identity, head: rtdetr}",
-        "resnet_vd option 'dept'; did you mean 'depth'? ",
+        "resnet_vd option 'dept'; did you mean 'backbone.depth'? ",
     ),
     "wrong type": (
         "{backbone: resnet_vd, neck: identity, head: {name: rtdetr, decoder: {num_layers: [3]}}}",

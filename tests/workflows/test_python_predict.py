@@ -51,6 +51,17 @@ def test_images_in_memory(trained: Path, photos: list[Path], tmp_path: Path) -> 
         assert torch.equal(ours.scores, theirs.scores)
 
 
+def test_files_of_one_name_are_told_apart_by_their_folders(trained: Path, photos: list[Path], tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.jpg").write_bytes(photos[0].read_bytes())
+    paths = [tmp_path / "a" / "x.jpg", tmp_path / "b" / "x.jpg", photos[0]]
+    names = [str(paths[0]), str(paths[1]), photos[0].name]
+    assert list(boxwright.predict(trained, paths).detections) == names
+    with pytest.raises(ValueError, match="would both be drawn to"):
+        boxwright.predict(trained, paths, out=tmp_path / "drawn")
+
+
 def test_the_best_score_below_the_threshold(trained: Path, photos: list[Path]) -> None:
     everything = boxwright.predict(trained, photos, threshold=0.0)
     nothing = boxwright.predict(trained, photos, threshold=1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json as json_format
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from boxwright.compose.detectors import load
+from boxwright.data.image_check import ProgressCallback
 from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.files import check_folder, check_target, write_text
@@ -108,13 +110,14 @@ def predict(
         raise ValueError(f"batch_size is at least 1, not {batch_size}")
     named = name_images(images)
     folder = None if out is None else Path(out)
-    if folder is not None:
+    if folder is None:
+        named = _distinguish(named)
+    else:
         check_drawings(folder, named)
     target = None if json is None else Path(json)
     if target is not None:
         check_target(target)
     detector = _load(model, device, trusted)
-    result = PredictionResult(task=detector.task)
     stream = PredictionStream(
         (one.source for one in named),
         detector.predict_batch,
@@ -125,17 +128,31 @@ def predict(
         keep_images=folder is not None,
     )
     with (observer or Observer()).track("predicting") as progress:
-        for one in stream.results():
-            if len(one.detections):
-                result.best_score = max(result.best_score or 0.0, one.detections.scores.max().item())
-            kept, drawn = _select(one.detections, threshold, detector.task)
-            result.detections[named[one.index].name] = kept
-            if folder is not None and one.image is not None:
-                _draw(one.image, drawn, _drawing_path(folder, named[one.index]))
-            progress(len(result.detections), len(named))
-    result.skipped += stream.skipped
+        result = _collect(stream, named, threshold, detector.task, folder, progress)
     if target is not None and result.detections:
         write_text(target, json_format.dumps(result.rows(), indent=1) + "\n")
+    return result
+
+
+def _collect(
+    stream: PredictionStream,
+    named: Sequence[NamedImage],
+    threshold: float,
+    task: Task,
+    folder: Path | None,
+    progress: ProgressCallback,
+) -> PredictionResult:
+    """The detections of a stream by the names of the images, each drawn on the way."""
+    result = PredictionResult(task=task)
+    for one in stream.results():
+        if len(one.detections):
+            result.best_score = max(result.best_score or 0.0, one.detections.scores.max().item())
+        above, drawn = _select(one.detections, threshold, task)
+        result.detections[named[one.index].name] = above
+        if folder is not None and one.image is not None:
+            _draw(one.image, drawn, _drawing_path(folder, named[one.index]))
+        progress(one.index + 1, len(named))
+    result.skipped += stream.skipped
     return result
 
 
@@ -152,12 +169,12 @@ def _load(model: str | Path | Detector, device: str, trusted: Collection[str]) -
 
 def _select(detections: Detections, threshold: float, task: Task) -> tuple[Detections, Detections]:
     """Detections above the threshold, and those that are drawn."""
-    kept = detections.scores >= threshold
+    above = detections.scores >= threshold
     if task == "detection":
-        return detections[kept], detections[kept]
+        return detections[above], detections[above]
     best = torch.arange(len(detections)) == 0
     # The boxes of an image's classes are all the same: one of them is drawn.
-    return detections[best | kept], detections[best]
+    return detections[best | above], detections[best]
 
 
 def name_images(images: ImageInput | Iterable[ImageInput]) -> list[NamedImage]:
@@ -191,6 +208,15 @@ def _name_files(text: str) -> list[NamedImage]:
     if not matches:
         raise FileNotFoundError(f"{text}: no such image or folder")
     return [NamedImage(Path(match).name, Path(match)) for match in matches]
+
+
+def _distinguish(images: Sequence[NamedImage]) -> list[NamedImage]:
+    """The same with the path for a name where two files have the same name."""
+    counts = Counter(one.name for one in images)
+    return [
+        NamedImage(one.path.as_posix(), one.source) if one.path is not None and counts[one.name] > 1 else one
+        for one in images
+    ]
 
 
 def check_drawings(out: Path, images: Sequence[NamedImage]) -> None:
