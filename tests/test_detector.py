@@ -175,7 +175,7 @@ def test_a_model_that_has_diverged_says_so(detector: Detector) -> None:
     with torch.no_grad():
         for parameter in detector.head.parameters():
             parameter.fill_(torch.nan)
-    with pytest.raises(ValueError, match="not a number, so it has diverged"):
+    with pytest.raises(ValueError, match="values that are not numbers, so it has diverged"):
         detector.predict(torch.zeros(3, 40, 60, dtype=torch.uint8))
 
 

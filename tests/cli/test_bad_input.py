@@ -66,7 +66,7 @@ def emptied(data: Path) -> None:
 DATA: dict[str, tuple[Break, str]] = {
     "missing": (shutil.rmtree, "data folder {data} does not exist"),
     "empty": (emptied, "data folder {data} is empty"),
-    "no annotations": (lambda data: shutil.rmtree(data / "annotations"), "{data}: no annotations of a known format; it holds "),
+    "no annotations": (lambda data: shutil.rmtree(data / "annotations"), "no annotations of a known format; it holds "),
     "no images": (lambda data: shutil.rmtree(data / "images"), "10 missing: train_00000.jpg, "),
     "broken json": (write("annotations/train.json", '{"images": ['), "train.json is not valid JSON: line 1, column 13"),
     "another json": (write("annotations/train.json", "[1, 2]"), "train.json is not a COCO annotation file"),

@@ -176,7 +176,7 @@ def crowded(data: Path) -> Path:
     return file
 
 
-def test_limits_are_said_with_what_they_hide(
+def test_limits_are_noted_with_the_number_of_objects_they_hide(
     data: Path, tmp_path: Path, masked_recipe: Recipe, capsys: Capture
 ) -> None:
     file = crowded(data)
@@ -186,10 +186,10 @@ def test_limits_are_said_with_what_they_hide(
     printed = [line for line in capsys.readouterr().err.splitlines() if f"note: {file}" in line and "more than" in line]
     beyond = f"note: {file}: 1 of 6 images have more than"
     assert printed == [
-        f"{beyond} 20 objects: 120 of 140 objects cannot be found (head.num_queries is 20; the most in an image "
-        "are 140): raise --head.num_queries",
-        f"{beyond} 110 objects: 30 of 140 objects cannot be found (head.max_detections is 110; the most in an image "
-        "are 140): raise --head.max_detections",
+        f"{beyond} 20 objects: 120 of 140 objects cannot be found (head.num_queries is 20 in prediction; the most in "
+        "an image are 140): raise --head.num_queries",
+        f"{beyond} 110 objects: 30 of 140 objects cannot be found (head.max_detections is 110 in prediction; the most "
+        "in an image are 140): raise --head.max_detections",
         f"note: {file}: Images with more than 100 objects of one class: 1. COCO counts the best 100 detections per "
         "image and class, so 40 of 140 objects cannot be found, and AR100 cannot reach 1. "
         "`boxwright eval --max-detections N` counts more.",
@@ -197,7 +197,8 @@ def test_limits_are_said_with_what_they_hide(
 
     metrics = evaluated(run, data, tmp_path / "x.json")
     captured = capsys.readouterr()
-    assert "(head.max_detections is 110; the most in an image are 140): raise --max-detections\n" in captured.err
+    limit = "(head.max_detections is 110 in prediction; the most in an image are 140): raise --max-detections\n"
+    assert limit in captured.err
     assert "so 40 of 140 objects cannot be found" in " ".join(captured.out.split())
     assert "AR100" in metrics
 
@@ -209,7 +210,7 @@ def test_limits_are_said_with_what_they_hide(
     assert "the numbers are not COCO's" in " ".join(captured.out.split())
 
 
-def test_a_two_stage_head_says_how_many_regions_it_proposes(data: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_limits_of_proposals_are_noted(data: Path, tmp_path: Path, capsys: Capture) -> None:
     file = crowded(data)
     recipe = {
         "backbone": {"name": "resnet", "depth": 18, "width": 8},
