@@ -116,9 +116,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "misspelt option of a part": (
         "train tiny.yaml --data data --neck.expanson 1",
-        "hybrid_encoder option 'expanson'; did you mean 'expansion'? ",
+        "hybrid_encoder option 'expanson'; did you mean 'neck.expansion'? ",
     ),
-    "misspelt option of training": ("train tiny.yaml --data data --train.stps 1", "did you mean 'steps'? "),
+    "misspelt option of training": ("train tiny.yaml --data data --train.stps 1", "did you mean 'train.steps'? "),
     "misspelt option": ("train tiny.yaml --dta data", "unknown option --dta; did you mean --data?"),
     "misspelt section": ("train tiny.yaml --data data --nekc fpn", "unknown option --nekc; did you mean --neck?"),
     "text for a number": (
@@ -130,7 +130,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "head.num_queries: expected integer; got '2.5'",
     ),
     "a number out of range": ("train tiny.yaml --data data --train.lr -1", "train.lr is greater than 0, not -1.0"),
-    "not a number": ("train tiny.yaml --data data --train.lr nan", "train.lr: expected number; got 'nan'"),
+    "not a number": ("train tiny.yaml --data data --train.lr nan", "train.lr is a finite number, not nan"),
     "a budget without a unit": ("train tiny.yaml --data data --train.budget 10", "s, m or h, like 45s, 10m or 2h"),
     "steps and a budget": (
         "train tiny.yaml --data data --train.steps 9 --train.budget 1m",
@@ -197,7 +197,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict without a batch": ("predict {run} data/images --batch-size 0", "--batch-size is at least 1, not 0"),
     "predict on no GPU": ("predict {run} data/images --device cuda", "there is no device cuda"),
     "predict into a folder as JSON": ("predict {run} data/images --json data", "data is a folder; give the name of a "),
-    "predict a text": ("predict {run} tiny.yaml", "1 of 1 images could not be read: tiny.yaml cannot be read as a "),
+    "predict a text": ("predict {run} tiny.yaml", "1 of 1 images could not be read: tiny.yaml cannot be read as an image"),
     "predict a text as JSON": ("predict {run} tiny.yaml --json x.json", "1 of 1 images could not be read"),
     "demo with another recipe": ("demo --out d --recipe rtdetr", "unknown recipe 'rtdetr'; did you mean 'rtdetr_r"),
     "demo without time": ("demo --out d --budget soon", "train.budget is a number and s, m or h"),

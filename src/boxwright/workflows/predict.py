@@ -231,7 +231,7 @@ def check_drawings(out: Path, images: Sequence[NamedImage]) -> None:
     for one in images:
         target = _drawing_path(out, one)
         if target.resolve() in sources:
-            raise ValueError(f"{target} is one of the files, and drawing would overwrite it; give another --out")
+            raise ValueError(f"{target} is one of the images, and drawing would overwrite it; give another --out")
         if target in drawn:
             raise ValueError(
                 f"{drawn[target].source} and {one.source} would both be drawn to {target}; predict one of them alone, "
