@@ -82,7 +82,7 @@ def test_another_number_of_classes(refuse: EachRefused, trained: Path) -> None:
 
 def test_another_recipe(refuse: EachRefused, trained: Path) -> None:
     state = torch.load(trained / "last.pt", weights_only=True)
-    state["recipe"]["head"]["num_layers"] = 1
+    state["recipe"]["head"]["decoder"]["num_layers"] = 1
     torch.save(state, "x.pt")
     *others, resumed = refuse()
     assert all("x.pt: weights do not fit the recipe and its 6 classes: head." in line for line in others)

@@ -10,6 +10,11 @@ import pytest
 from boxwright.cli.arguments import CommandParser
 from boxwright.cli.main import main
 from boxwright.cli.recipe_arguments import RecipeCommand, parse_recipe_command
+from boxwright.compose.options import leaves, options_of
+from boxwright.compose.parts import find_part
+from boxwright.compose.recipe import SECTIONS
+from boxwright.compose.recipe_text import SLOTS
+from boxwright.compose.recipes import resolve
 
 
 def parse(*argv: str) -> RecipeCommand:
@@ -110,9 +115,16 @@ def test_help_without_a_recipe_says_how_parts_are_swapped(capsys: pytest.Capture
 def test_help_with_a_recipe_shows_every_option_with_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:
     printed = help_of(capsys, "rtdetr_r18")
     assert "neck: hybrid_encoder. AIFI" in printed
-    assert "--neck.expansion of E: width of the fusion blocks as a share of hidden_dim" in printed
+    recipe = resolve("rtdetr_r18").recipe
+    owners = {address: find_part(SLOTS[address], part.name) for address, part in recipe.parts().items()} | SECTIONS
+    assert list(owners) == ["backbone", "neck", "head", "input", "augment", "train"]
+    for address, owner in owners.items():
+        for name, option in leaves(options_of(owner)):
+            text = option.help.replace("``", "")
+            assert f"--{address}.{name} {text} [{option.expected()}; default" in printed, name
+    # Those of groups too.
+    assert "--head.decoder.num_layers decoder layers. [integer; default 6; here 3]" in printed
     assert "[number; default 1.0; here 0.5]" in printed
-    assert "--head.num_queries how many objects can be found in an image. [integer; default 300]" in printed
     assert "--input.mean" in printed
     assert "default [0.0, 0.0, 0.0]" in printed
     assert "--augment.flip" in printed
