@@ -32,7 +32,7 @@ from boxwright.compose.recipes import resolve
 from boxwright.data.open import open_data
 from boxwright.detections import Detections
 from boxwright.detector import Detector
-from boxwright.ops.boxes import resized
+from boxwright.ops.boxes import clip_to_sizes
 from boxwright.ops.mask_pasting import paste_masks
 from boxwright.structures import Category, ImageSize, LossTotals, Targets
 from boxwright.training.loop import train
@@ -77,7 +77,8 @@ class TorchvisionMaskRCNN(Detector):
     def postprocess(self, output: list[dict[str, Tensor]], image_sizes: Sequence[ImageSize]) -> list[Detections]:
         detections = []
         for own, size in zip(output, image_sizes, strict=True):
-            boxes = resized(own["boxes"], (size.input_height, size.input_width), (size.height, size.width))
+            scale = torch.tensor([size.width / size.input_width, size.height / size.input_height]).repeat(2)
+            boxes = clip_to_sizes((own["boxes"] * scale)[None], torch.tensor([[size.height, size.width]]))[0]
             # The same numbers as torchvision's own, which a test of ours asserts, but as run lengths.
             masks = paste_masks(own["masks"][:, 0], boxes, (size.height, size.width))
             detections.append(Detections(boxes, own["scores"], own["labels"] - 1, masks))

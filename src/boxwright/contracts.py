@@ -114,7 +114,7 @@ class SelectingHead(Protocol):
 
 @runtime_checkable
 class WorstCaseHead(Protocol):
-    """A head whose training steps take longer once it has learned to find objects."""
+    """A head whose training steps take longer once it has learned to detect objects."""
 
     def worst_case_targets(self, targets: Sequence[Targets]) -> list[Targets]:
         """Make targets that give it as much to do now, for measuring how long a step will take."""
@@ -122,10 +122,10 @@ class WorstCaseHead(Protocol):
 
 @runtime_checkable
 class LimitedHead(Protocol):
-    """A head that can find only so many objects in an image."""
+    """A head that can detect only so many objects in an image."""
 
     def object_limits(self) -> Sequence[ObjectLimit]:
-        """List the options that limit how many objects are found."""
+        """List the options that limit how many objects are detected."""
 
     def raise_limits(self, max_detections: int) -> None:
         """Make room for so many detections of an image, as far as that needs no other weights."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from boxwright.layers.option_checks import check_choice, check_counts, check_hidden_dim, check_shares
+from boxwright.layers.option_checks import check_choice, check_counts, check_fractions, check_hidden_dim
 
 
 def test_what_is_allowed_passes() -> None:
     check_counts({"a": 1, "b": 7})
     check_counts({"a": 0}, least=0)
-    check_shares({"a": 0.0, "b": 1.0})
-    check_shares({"a": 1.0}, zero=False)
+    check_fractions({"a": 0.0, "b": 1.0})
+    check_fractions({"a": 1.0}, zero=False)
     check_choice("a", "x", ("x", "y"))
     check_hidden_dim(6, 2)
     check_hidden_dim(8, 2, sine=True)
@@ -27,14 +27,14 @@ def test_counts() -> None:
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
 def test_shares(value: float) -> None:
     with pytest.raises(ValueError, match=rf"^b is in \[0, 1\], not {value}$"):
-        check_shares({"a": 0.5, "b": value})
+        check_fractions({"a": 0.5, "b": value})
     with pytest.raises(ValueError, match=rf"^a is in \(0, 1\], not {value}$"):
-        check_shares({"a": value}, zero=False)
+        check_fractions({"a": value}, zero=False)
 
 
 def test_shares_above_zero() -> None:
     with pytest.raises(ValueError, match=r"^a is in \(0, 1\], not 0\.0$"):
-        check_shares({"a": 0.0}, zero=False)
+        check_fractions({"a": 0.0}, zero=False)
 
 
 def test_choices() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from boxwright.ops.boxes import (
     area,
     at_least_float32,
-    clip_xyxy,
+    clip_to_sizes,
     cxcywh_to_xyxy,
     generalized_iou,
     inverse_sigmoid,
@@ -173,7 +173,12 @@ def test_gradients_of_overlaps() -> None:
 def test_clipping() -> None:
     boxes = torch.tensor([[-5.0, 2.0, 700.0, 90.0], [-9.0, -9.0, -1.0, -1.0], [1.0, 2.0, 3.0, 4.0]])
     expected = torch.tensor([[0.0, 2.0, 640.0, 48.0], [0.0, 0.0, 0.0, 0.0], [1.0, 2.0, 3.0, 4.0]])
-    torch.testing.assert_close(clip_xyxy(boxes, height=48, width=640), expected, rtol=0, atol=0)
+    sizes = torch.tensor([[48.0, 640.0]])
+    assert torch.equal(clip_to_sizes(boxes[None], sizes)[0], expected)
+    # Every image to its own size, and whatever stands between the batch and the boxes.
+    several = clip_to_sizes(boxes.expand(2, 5, 3, 4), torch.tensor([[48.0, 640.0], [3.0, 2.0]]))
+    assert torch.equal(several[0, 4], expected)
+    assert several[1, 0].tolist() == [[0, 2, 2, 3], [0, 0, 0, 0], [1, 2, 2, 3]]
 
 
 def test_inverse_sigmoid_is_the_inverse() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from boxwright.ops.boxes import clip_xyxy
+from boxwright.ops.boxes import clip_to_sizes
 from boxwright.ops.mask_pasting import paste_masks
 from boxwright.ops.masks import decode_mask
 
@@ -14,7 +14,7 @@ def test_equals_torchvision_at_any_box() -> None:
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(60, 2, generator=generator) * torch.tensor([90.0, 60.0]) - 5
     sides = torch.rand(60, 2, generator=generator).pow(3) * 80
-    boxes = clip_xyxy(torch.cat((corners, corners + sides), 1), 60, 90)
+    boxes = clip_to_sizes(torch.cat((corners, corners + sides), 1)[None], torch.tensor([[60.0, 90.0]]))[0]
     boxes[0], boxes[1] = torch.tensor([10.0, 10, 10, 10]), torch.tensor([0.0, 0, 90, 60])
     probabilities = torch.rand(60, 28, 28, generator=generator)
     expected = paste_masks_in_image(probabilities[:, None], boxes, (60, 90))[:, 0]

@@ -87,7 +87,7 @@ def _best_pairs(
     best_of_anchor: Float[Tensor, "b a"],
     count: int,
 ) -> tuple[Int[Tensor, "b n"], Int[Tensor, "b n"], Float[Tensor, "b n"]]:
-    """Anchors, classes and scores of the best pairs, best first.
+    """Select anchors, classes and scores of the best pairs, best first.
 
     The best ``count`` pairs are among the classes of the ``count`` anchors whose best class has the highest score:
     scores of all other pairs are not computed.
@@ -105,6 +105,6 @@ def _best_pairs(
 
 
 def _scores(logits: Float[Tensor, "b a k"], centerness: Float[Tensor, "b a 1"] | None) -> Float[Tensor, "b a k"]:
-    """Class probabilities, or sqrt(class probability * centerness)."""
+    """Compute class probabilities, or sqrt(class probability * centerness)."""
     scores = at_least_float32(logits).sigmoid()
     return scores if centerness is None else (scores * at_least_float32(centerness).sigmoid()).sqrt()

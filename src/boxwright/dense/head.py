@@ -26,7 +26,7 @@ Maps = list[Float[Tensor, "b _c _h _w"]]
 
 
 class DenseMaps(NamedTuple):
-    """What the convolutions of a dense head put out: maps of each level, the predictions of a cell side by side."""
+    """Predictions as convolutions put them out: maps of each level, the predictions of a cell side by side."""
 
     logits: Maps
     offsets: Maps
@@ -50,9 +50,9 @@ class DenseHead(nn.Module):
 
     base_anchors: Float[Tensor, "l a 4"]
     limit_per_level = True
-    """Whether ``detection.pre_nms_top_k`` holds for each level, or for all of them together."""
+    """True where ``detection.pre_nms_top_k`` holds for each level, False where for all of them together."""
     decode_boxes: DecodeBoxes = staticmethod(decode_deltas)
-    """From offsets and anchors to boxes."""
+    """Function from offsets and anchors to boxes."""
 
     def __init__(
         self,
@@ -91,12 +91,15 @@ class DenseHead(nn.Module):
         predictions = self.predict(maps)
         if valid_sizes is None:
             valid_sizes = infer_valid_sizes(padding_mask, maps[0], self.strides[0])
+        centerness = None
+        if predictions.centerness is not None:
+            centerness = tuple(flatten_predictions(predictions.centerness, 1))
         return DenseOutput(
             tuple(flatten_predictions(predictions.logits, self.num_classes)),
             tuple(flatten_predictions(predictions.offsets, 4)),
             self.anchors([(x.shape[-2], x.shape[-1]) for x in maps]),
             valid_sizes,
-            predictions.centerness and tuple(flatten_predictions(predictions.centerness, 1)),
+            centerness,
         )
 
     def decode(self, output: DenseOutput) -> Decoded:
@@ -125,7 +128,7 @@ class DenseHead(nn.Module):
         return torch.stack([self.match(anchors, t.boxes.to(anchors[0].dtype)) for t in targets])
 
     def count_matched(self, targets: Sequence[Targets], input_size: tuple[int, int]) -> int:
-        """Count the anchors that are matched with an object; heads whose losses are divided by it show it.
+        """Count the anchors that are matched with an object, for heads that divide their losses by it.
 
         Args:
             targets: one per image.

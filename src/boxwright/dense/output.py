@@ -25,7 +25,7 @@ class DenseOutput(NamedTuple):
     centerness: tuple[Float[Tensor, "b _n 1"], ...] | None = None
 
     def joined(self) -> DenseOutput:
-        """All levels as one."""
+        """Join all levels to one."""
         return DenseOutput(
             (torch.cat(self.logits, 1),),
             (torch.cat(self.offsets, 1),),
@@ -39,6 +39,6 @@ class DenseOutput(NamedTuple):
     ) -> Iterator[
         tuple[Float[Tensor, "b n k"], Float[Tensor, "b n 4"], Float[Tensor, "n 4"], Float[Tensor, "b n 1"] | None]
     ]:
-        """Logits, offsets, anchors and centerness of each level."""
+        """Iterate over logits, offsets, anchors and centerness of each level."""
         centerness = self.centerness or (None,) * len(self.logits)
         yield from zip(self.logits, self.offsets, self.anchors, centerness, strict=True)

@@ -1,4 +1,4 @@
-"""Which object a point is trained on."""
+"""Matching of points with objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from boxwright.ops.boxes import area
 
 
 def scale_ranges(strides: Sequence[int]) -> list[tuple[float, float]]:
-    """The least and largest distance, in pixels, that the points of each level are trained to predict.
+    """Compute the least and largest distance, in pixels, that the points of each level are trained to predict.
 
     The level of stride s takes those from 4 s to 8 s, the first from 0, the last to infinity. Where a level has more
     than twice the stride of the one before, it starts where that one ends.
@@ -35,11 +35,11 @@ def match_points(
     scale_range: tuple[float, float] = (0.0, float("inf")),
     radius: float = float("inf"),
 ) -> Int[Tensor, " a"]:
-    """The object of each point of a level: its index, or ``BACKGROUND`` (-1).
+    """Match each point of a level with an object: its index, or ``BACKGROUND`` (-1).
 
-    A point may belong to an object where it lies inside its box, near enough to the box's center, and where the
-    farthest side of the box is at a distance that the level predicts. Of several objects it belongs to the smallest,
-    the first of equals.
+    A point may be matched with an object where it lies inside its box, near enough to the box's center, and where the
+    farthest side of the box is at a distance that the level predicts. Of several objects it is matched with the
+    smallest, the first of equals.
 
     Args:
         points: (x, y).
@@ -61,6 +61,6 @@ def match_points(
     matched &= ((x - (x1 + x2) / 2).abs() < radius) & ((y - (y1 + y2) / 2).abs() < radius)
     farthest = torch.maximum(torch.maximum(x - x1, x2 - x), torch.maximum(y - y1, y2 - y))
     matched &= (farthest >= scale_range[0]) & (farthest <= scale_range[1])
-    places = torch.arange(len(boxes), device=boxes.device, dtype=torch.int32)[:, None]
-    first = torch.where(matched, places, len(boxes)).amin(0).long()
+    indices = torch.arange(len(boxes), device=boxes.device, dtype=torch.int32)[:, None]
+    first = torch.where(matched, indices, len(boxes)).amin(0).long()
     return torch.cat((by_area, by_area.new_tensor([BACKGROUND])))[first]

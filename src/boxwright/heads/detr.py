@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.mlp import MLP
-from boxwright.layers.option_checks import check_counts, check_hidden_dim, check_shares
+from boxwright.layers.option_checks import check_counts, check_fractions, check_hidden_dim
 from boxwright.layers.positions import LevelPositions, Positions, PositionsAt
 from boxwright.layers.predictions import cast_to_weights, run_in_full_precision
 from boxwright.layers.tokens import flatten_maps, flatten_mask
@@ -80,7 +80,7 @@ class DETR(nn.Module):
         super().__init__()
         check_counts({"num_classes": num_classes, "num_queries": num_queries})
         check_hidden_dim(hidden_dim, decoder.num_heads)
-        check_shares({"no_object_weight": no_object_weight})
+        check_fractions({"no_object_weight": no_object_weight})
         self.num_queries, self.auxiliary_losses = num_queries, auxiliary_losses
         self.positions_at, self.query_positions_at = positions_at, query_positions_at
         matcher = HungarianMatcher(class_cost=SoftmaxCost(), class_weight=1.0)

@@ -27,9 +27,6 @@ def check_fractions(fractions: Mapping[str, float], *, zero: bool = True) -> Non
             raise ValueError(f"{name} is in {'[' if zero else '('}0, 1], not {value}")
 
 
-check_shares = check_fractions
-
-
 def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
     """Check that the value is one of those allowed.
 

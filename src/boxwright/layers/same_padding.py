@@ -10,8 +10,8 @@ from torch import Tensor
 def max_pool_same(x: Float[Tensor, "b c h w"], stride: int) -> Float[Tensor, "b c h_out w_out"]:
     """Max-pool to ceil(size / stride) with windows of stride + 1 cells; a stride of 1 changes nothing.
 
-    The cells by which the windows exceed the map are split between both sides, an odd one going to the far side. So with a stride
-    of 2, windows start on the first cell of maps of even size, and one before it on those of odd size.
+    The cells by which the windows exceed the map are split between both sides, an odd one going to the far side. So
+    with a stride of 2, windows start on the first cell of maps of even size, and one before it on those of odd size.
 
     Source: google/automl efficientdet (``MaxPooling2D``, padding SAME). Checked against timm's MaxPool2dSame.
     """

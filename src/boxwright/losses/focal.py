@@ -20,7 +20,7 @@ def sigmoid_focal_loss(
     alpha: float = 0.25,
     gamma: float = 2.0,
 ) -> Float[Tensor, "*n k"]:
-    """Binary cross entropy that easy predictions hardly count in.
+    """Compute a binary cross entropy that easy predictions hardly count in.
 
     loss = alpha_t * (1 - p_t)^gamma * BCE(logit, target), with p_t = p and alpha_t = alpha where the target is 1,
     1 - p and 1 - alpha where it is 0
@@ -75,7 +75,7 @@ def summed_focal_loss_of_levels(
     alpha: float = 0.25,
     gamma: float = 2.0,
 ) -> Float[Tensor, ""]:
-    """``summed_focal_loss`` over all levels; logits of all classes side by side would be copied once more.
+    """Sum ``sigmoid_focal_loss`` over all levels; logits of all classes side by side would be copied once more.
 
     Args:
         logits: of each level, before the sigmoid.

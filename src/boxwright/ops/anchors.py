@@ -12,7 +12,7 @@ from torch import Tensor
 def octave_anchors(
     side: float, steps: int, ratios: Sequence[float], *, whole_pixels: bool = False
 ) -> Float[Tensor, "a 4"]:
-    """Corner boxes around the origin, of several sizes within one octave and several ratios.
+    """Make corner boxes around the origin, of several sizes within one octave and several ratios.
 
     An anchor of ratio r has the sides s / sqrt(r) and s * sqrt(r), with s = side * 2^(i / steps), i = 0 .. steps - 1
 
@@ -47,7 +47,7 @@ def octave_anchors(
 
 
 def grid_anchors(base: Float[Tensor, "a 4"], height: int, width: int, stride: int) -> Float[Tensor, "n 4"]:
-    """The base boxes at every cell of a map: corner boxes in pixels of the network's input.
+    """Lay base boxes over every cell of a map: corner boxes in pixels of the network input.
 
     Args:
         base: corner boxes around the cell whose top left corner is the origin.

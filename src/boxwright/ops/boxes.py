@@ -13,54 +13,42 @@ from torch import Tensor
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """``x`` in float32, or unchanged where it is float32 or float64 already."""
+    """Convert to float32, or leave as it is where it is float32 or float64 already."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def cxcywh_to_xyxy(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    """Center boxes to corner boxes."""
+    """Convert center boxes to corner boxes."""
     cx, cy, w, h = at_least_float32(boxes).unbind(-1)
     return torch.stack((cx - 0.5 * w, cy - 0.5 * h, cx + 0.5 * w, cy + 0.5 * h), dim=-1)
 
 
 def xyxy_to_cxcywh(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    """Corner boxes to center boxes."""
+    """Convert corner boxes to center boxes."""
     x1, y1, x2, y2 = at_least_float32(boxes).unbind(-1)
     return torch.stack(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1), dim=-1)
 
 
-def clip_xyxy(boxes: Float[Tensor, "*n 4"], height: int, width: int) -> Float[Tensor, "*n 4"]:
-    """Corner boxes cut to ``[0, width] x [0, height]``."""
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    return torch.stack((x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)), dim=-1)
-
-
 def clip_to_sizes(boxes: Float[Tensor, "b *n 4"], sizes: Float[Tensor, "#b 2"]) -> Float[Tensor, "b *n 4"]:
-    """Corner boxes of each image cut to its (height, width), or all to the one that is given."""
+    """Cut the corner boxes of each image to its (height, width), or all to a single one."""
     limits = sizes.flip(-1).repeat(1, 2).to(boxes.dtype)
     return boxes.clamp(min=0).minimum(limits.view(-1, *[1] * (boxes.ndim - 2), 4))
 
 
-def resized(boxes: Float[Tensor, "n 4"], before: tuple[int, int], after: tuple[int, int]) -> Float[Tensor, "n 4"]:
-    """Corner boxes of an image of one (height, width) as those of it at another, cut to it."""
-    scale_y, scale_x = after[0] / before[0], after[1] / before[1]
-    return clip_xyxy(boxes * boxes.new_tensor([scale_x, scale_y, scale_x, scale_y]), *after)
-
-
 def boxes_as_rows(boxes: Float[Tensor, "b n 4"]) -> tuple[Float[Tensor, "r 4"], Int[Tensor, " r"]]:
-    """Boxes of all images, one image after another, and the image of each."""
+    """Flatten boxes to one image after another; return them and the image of each."""
     images = torch.arange(boxes.shape[0], device=boxes.device)[:, None].expand(boxes.shape[:2])
     return boxes.flatten(0, 1), images.flatten()
 
 
 def area(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
-    """Area of corner boxes; negative sides count as they are."""
+    """Compute the area of corner boxes; negative sides count as they are."""
     boxes = at_least_float32(boxes)
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def iou(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"]) -> Float[Tensor, "*n"]:
-    """Intersection over union of corner boxes, in [0, 1], element by element under broadcasting.
+    """Compute the intersection over union of corner boxes, in [0, 1], element by element under broadcasting.
 
     All pairs of ``n`` and ``m`` boxes are ``iou(a[:, None], b)``. Two boxes without area give 0, not NaN.
     """
@@ -68,7 +56,7 @@ def iou(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"]) -> Float[Tensor, "
 
 
 def generalized_iou(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"]) -> Float[Tensor, "*n"]:
-    """Generalized IoU of corner boxes, in [-1, 1], element by element under broadcasting.
+    """Compute the generalized IoU of corner boxes, in [-1, 1], element by element under broadcasting.
 
     GIoU = IoU - (hull - union) / hull, with ``hull`` the smallest box around both.
 
@@ -95,6 +83,6 @@ def _nonzero(x: Tensor) -> Tensor:
 
 
 def inverse_sigmoid(x: Float[Tensor, "*n"], eps: float = 1e-5) -> Float[Tensor, "*n"]:
-    """log(x / (1 - x)), both sides kept above ``eps``."""
+    """Compute log(x / (1 - x)), both sides kept above ``eps``."""
     x = at_least_float32(x).clamp(0, 1)
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
