@@ -106,7 +106,7 @@ class Detections:
         return self.to("cpu")
 
     def to_dict(self) -> dict[str, Any]:
-        """Convert to plain values: ``boxes`` as corners, ``scores``, ``labels``, ``names``, and ``masks`` if there are."""
+        """Convert to plain values: ``boxes`` as corners, ``scores``, ``labels``, ``names`` and perhaps ``masks``."""
         masks = None if self.masks is None else [to_json(mask) for mask in self.masks]
         return {
             "boxes": self.boxes.tolist(),
