@@ -20,7 +20,7 @@ def shake_backbone(backbone: nn.Module, spread: float = 0.3, little: Sequence[st
 
     Args:
         backbone: is changed.
-        spread: as a share of the weights that keep the size of what comes in.
+        spread: as a fraction of the weights that keep the size of what comes in.
         little: parts of names whose weights move by 0.01 instead.
     """
     torch.manual_seed(1)

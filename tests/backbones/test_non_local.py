@@ -32,7 +32,7 @@ def shaken(backbone: NonLocal) -> NonLocal:
 
 
 @pytest.mark.parametrize(
-    ("depth", "num_blocks", "places"),
+    ("depth", "num_blocks", "positions"),
     [
         (18, 1, ["3_0"]),
         (34, 5, ["2_1", "2_3", "3_1", "3_3", "3_5"]),
@@ -46,16 +46,16 @@ def shaken(backbone: NonLocal) -> NonLocal:
         (152, 5, ["2_3", "2_7", "3_11", "3_23", "3_35"]),
     ],
 )
-def test_places(depth: Any, num_blocks: Any, places: list[str]) -> None:
+def test_positions(depth: Any, num_blocks: Any, positions: list[str]) -> None:
     ours = non_local(depth=depth, num_blocks=num_blocks, width=2)
-    assert [name.removeprefix("layer") for name in ours.non_local] == places
+    assert [name.removeprefix("layer") for name in ours.non_local] == positions
     channels = (2 if depth < 50 else 8) * 2
     assert {block.embed.in_channels for name, block in ours.non_local.items() if "r2" in name} <= {channels}
     order: list[str] = []
     stages = [ours.layer2, ours.layer3]
     for stage, blocks in zip((2, 3), stages, strict=True):
-        for place, block in enumerate(blocks):
-            block.register_forward_hook(lambda *_, at=f"{stage}_{place}": order.append(at))
+        for position, block in enumerate(blocks):
+            block.register_forward_hook(lambda *_, at=f"{stage}_{position}": order.append(at))
     for name, block in ours.non_local.items():
         block.register_forward_hook(lambda *_, at=name: order.append(at))
     ours.eval()(make_images(32, 32))

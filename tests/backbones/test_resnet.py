@@ -1,4 +1,4 @@
-"""ResNet: equal to torchvision's, and what is dilated, frozen and handed on."""
+"""ResNet: equal to torchvision's, and dilation, frozen stages and levels."""
 
 from __future__ import annotations
 

@@ -56,10 +56,10 @@ def test_random_bytes(refuse: EachRefused, here: Path, content: bytes) -> None:
         assert "x.pt: not a checkpoint" in line or "last.pt: not a checkpoint" in line
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
-def test_a_truncated_file(refuse: EachRefused, here: Path, trained: Path, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.999])
+def test_a_truncated_file(refuse: EachRefused, here: Path, trained: Path, fraction: float) -> None:
     whole = (trained / "last.pt").read_bytes()
-    (here / "x.pt").write_bytes(whole[: int(len(whole) * share)])
+    (here / "x.pt").write_bytes(whole[: int(len(whole) * fraction)])
     for line in refuse():
         assert "not a checkpoint, or a damaged one" in line
 

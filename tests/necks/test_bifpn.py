@@ -81,16 +81,16 @@ def test_fusion_of_equal_maps(fusion: Any, inputs: int) -> None:
         assert (node.fuse([x] * inputs) - x).abs().max() > 1e-5
 
 
-def test_shares() -> None:
-    def shares(fusion: Any) -> torch.Tensor | None:
+def test_fusion_weights() -> None:
+    def weights_of(fusion: Any) -> torch.Tensor | None:
         node = FusionNode([4, 4, 4], 4, fusion, "before_conv")
         if node.weights is not None:
             node.weights.data = torch.tensor([3.0, -2.0, 1.0])
         return node.normalize_weights()
 
-    torch.testing.assert_close(shares("fast"), torch.tensor([3.0, 0.0, 1.0]) / 4.0001)
-    torch.testing.assert_close(shares("softmax"), torch.tensor([3.0, -2.0, 1.0]).softmax(0))
-    assert shares("sum") is None
+    torch.testing.assert_close(weights_of("fast"), torch.tensor([3.0, 0.0, 1.0]) / 4.0001)
+    torch.testing.assert_close(weights_of("softmax"), torch.tensor([3.0, -2.0, 1.0]).softmax(0))
+    assert weights_of("sum") is None
 
 
 @pytest.mark.parametrize("fusion", ["fast", "softmax"])

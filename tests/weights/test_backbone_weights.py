@@ -121,7 +121,7 @@ def test_tables_of_positions_are_interpolated(tmp_path: Path) -> None:
 
 
 def test_a_resnet_begins_a_botnet_up_to_its_attention(tmp_path: Path) -> None:
-    """What was learned behind a convolution is not loaded behind attention: blocks start as their shortcuts."""
+    """Weights learned behind a convolution are not loaded behind attention: blocks start as their shortcuts."""
     source, target = classifier(tmp_path / "a.pt", depth=50).eval(), retinanet(**BOTNET).eval()
     transfer = load_backbone_from(target, tmp_path / "a.pt")
     skipped = ("conv2", "bn2", "conv3", "bn3")

@@ -25,7 +25,7 @@ class BoTNet(ResNetBody):
 
     Args:
         depth: 50, 101 or 152; the basic blocks of 18 and 34 have nothing that attention could replace.
-        levels: which stages are handed on, of c2 (stride 4) to c5, which is among them.
+        levels: stages that go out, of c2 (stride 4) to c5, which is among them.
         width: channels of the stem and of c2's inner convolutions; 64 in the published models.
         norm: ``batch``, or ``frozen`` for constant statistics and affine.
         frozen_stages: how many stages stay as they are loaded, their norms too: 0 none, 1 the stem, 2 stem and c2, up

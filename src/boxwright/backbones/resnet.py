@@ -13,7 +13,7 @@ class ResNet(ResNetBody):
 
     Args:
         depth: 18 and 34 have basic blocks; 50, 101 and 152 bottlenecks.
-        levels: which stages are handed on, of c2 (stride 4) to c5; those beyond the last are not built.
+        levels: stages that go out, of c2 (stride 4) to c5; those beyond the last are not built.
         width: channels of the stem and of c2's inner convolutions; 64 in the published models.
         norm: ``batch``, or ``frozen`` for constant statistics and affine, as DETR and its followers train.
         frozen_stages: how many stages stay as they are loaded, their norms too: 0 none, 1 the stem, 2 stem and c2 (as

@@ -23,7 +23,7 @@ class ResNetVD(nn.Module):
 
     Args:
         depth: 18 and 34 have basic blocks, 50 and 101 bottlenecks.
-        levels: which stages are handed on, of c2 (stride 4) to c5 (stride 32); those beyond the last are not built.
+        levels: stages that go out, of c2 (stride 4) to c5 (stride 32); those beyond the last are not built.
         width: channels of the stem and of c2's inner convolutions; 64 in the published models.
         norm: ``batch``, or ``frozen`` for constant statistics and affine, as the published R50 and R101 train.
         frozen_stages: how many stages are not trained: 0 none, 1 the stem, 2 stem and c2, up to 5.
@@ -61,7 +61,7 @@ class ResNetVD(nn.Module):
         channels = width
         self.stages = nn.ModuleDict()
         self.out_spec: Spec = {}
-        # What lies beyond the last level that is handed on would never be trained.
+        # What lies beyond the last level that goes out would never be trained.
         for index, name in enumerate(list(STAGES)[: list(STAGES).index(levels[-1]) + 1]):
             inner = width * 2**index
             blocks = []

@@ -37,7 +37,7 @@ class Timm(nn.Module):
 
     Args:
         model: its name in timm; ``timm.list_models()`` has all.
-        levels: which maps are handed on, of c1 (stride 2) to c6; what only the others need is not built.
+        levels: maps that go out, of c1 (stride 2) to c6; what only the others need is not built.
         output_stride: 8 or 16 dilates the stages beyond instead of striding, in models that can: their levels keep
             their names and have this stride.
         drop_path: how often a block of the last stage is left out in training; the earlier the block, the less often.
@@ -209,7 +209,7 @@ def _timm() -> Any:
 
 
 def _create(model: str, **options: Any) -> Any:
-    """timm's model without what comes after its maps, made for images of any size where it has that choice."""
+    """Create timm's model without what comes after its maps, made for images of any size where it has that choice."""
     timm = _timm()
     if not timm.is_model(model):
         near = difflib.get_close_matches(model, timm.list_models(), n=3, cutoff=0.5)
@@ -261,7 +261,7 @@ def _reason(error: Exception) -> str:
 
 
 def _conv_norm_pairs(module: nn.Module, images: Tensor) -> list[tuple[nn.Conv2d, str]]:
-    """Convolutions, and the paths of the norms that alone take their outputs, each called once."""
+    """List convolutions, and the paths of the norms that alone take their outputs, each called once."""
     layers = _timm().layers
     convs: list[tuple[nn.Conv2d, Node]] = []
     norms: list[tuple[str, Node]] = []

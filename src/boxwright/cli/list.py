@@ -36,7 +36,7 @@ def run(argv: list[str]) -> int:
 
 
 def combination_table() -> list[str]:
-    """A row per backbone and neck, a column per head; below it, why something does not fit."""
+    """Tabulate a row per backbone and neck, a column per head; below it, why something does not fit."""
     # Here, not above: a list of names need not wait for torch.
     from boxwright.compose.combinations import combinations
 

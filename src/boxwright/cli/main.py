@@ -90,7 +90,7 @@ def _show_warning(
     file: Any = None,  # noqa: ARG001
     line: str | None = None,
 ) -> None:
-    """Our own warnings are notes to the user; those of libraries stay as they are."""
+    """Print our own warnings as notes to the user; those of libraries stay as they are."""
     if os.path.dirname(os.path.dirname(__file__)) in filename:
         print(f"note: {message}", file=sys.stderr)
     else:

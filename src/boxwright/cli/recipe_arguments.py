@@ -108,7 +108,7 @@ def recipe_help(recipe: Recipe, sections: Sequence[str] = SECTION_NAMES) -> str:
 
 
 def _at(entry: Mapping[str, Any], dotted: str) -> Any:
-    """The value of an option in a resolved recipe."""
+    """Look up the value of an option in a resolved recipe."""
     name, _, rest = dotted.partition(".")
     return _at(entry[name], rest) if rest else entry[name]
 
@@ -128,14 +128,14 @@ def _option_help(address: str, option: Option, value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """As it is written in a recipe and on the command line."""
+    """Write a value as in a recipe and on the command line."""
     if isinstance(value, list):
         return f"[{', '.join(map(_shown, value))}]"
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _owners(recipe: Recipe) -> Iterator[tuple[str, str, type[Any], Mapping[str, Any]]]:
-    """Address, name if it is a part, class and options of everything in a resolved recipe that has options."""
+    """List address, name if it is a part, class and options of everything in a resolved recipe that has options."""
     from boxwright.compose.recipe import SECTIONS
 
     for address, part in recipe.parts().items():

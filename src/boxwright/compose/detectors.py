@@ -144,7 +144,7 @@ def load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
 
 
 def _resized(image: InputFormat, image_size: int) -> InputFormat:
-    """The input format at another size; the longest side, where it is limited, changes with it."""
+    """Make the input format at another size; the longest side, where it is limited, changes with it."""
     max_size = None if image.max_size is None else round(image.max_size * image_size / image.image_size)
     return dataclasses.replace(image, image_size=image_size, max_size=max_size)
 

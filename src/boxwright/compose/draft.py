@@ -97,7 +97,7 @@ class Draft:
             yield PartOptions(name.replace("-", "_") if ":" not in name else name, options)
 
     def _followed_size(self, image: InputFormat) -> dict[str, int]:
-        """The ``image_size`` of a backbone that has such an option: that of the input, unless it is stated.
+        """Find the ``image_size`` of a backbone that has such an option: that of the input, unless it is stated.
 
         What the user typed for the input counts more than what the recipe states for the backbone.
         """

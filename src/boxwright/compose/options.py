@@ -175,7 +175,7 @@ def argument_help(docstring: str) -> dict[str, str]:
 
 
 def _group(annotation: type[Any], default: Any) -> Mapping[str, Option]:
-    """The options of a group, whose defaults are those of the owner's default instance."""
+    """List the options of a group, whose defaults are those of the owner's default instance."""
     if not getattr(annotation, "__dataclass_params__").frozen or not isinstance(default, annotation):  # noqa: B009
         raise ValueError(f"{annotation.__name__}: a group of options is a frozen dataclass with an instance as default")
     options = {}
@@ -189,7 +189,7 @@ def _group(annotation: type[Any], default: Any) -> Mapping[str, Option]:
 def _flatten(
     options: Mapping[str, Option], values: Mapping[str, Any], naming: Naming, prefix: str = ""
 ) -> dict[str, Any]:
-    """Values of plain options by dotted name; every name is one of an option."""
+    """List values of plain options by dotted name; every name is one of an option."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         name, _, rest = str(key).replace("-", "_").partition(".")
@@ -256,7 +256,7 @@ def _construct(part: type[Any], options: Mapping[str, Any], naming: Naming, dott
 
 
 def _unknown(options: Mapping[str, Option], dotted: str, prefix: str, naming: Naming) -> str:
-    """One line: the option is unknown, its name today or the nearest one, and what there is."""
+    """Say in one line: the option is unknown, its name today or the nearest one, and what there is."""
     if dotted in naming.renamed:
         return f"{naming.label(dotted)}: it is called {naming.address}.{naming.renamed[dotted]} now"
     choices = [prefix + name for name, _ in leaves(options)]

@@ -129,7 +129,7 @@ def _items(value: Any) -> Sequence[Any]:
 
 
 def _from_text(text: str) -> Any:
-    """The structure of YAML, whose scalars remain text."""
+    """Read the structure of YAML; scalars remain text."""
     try:
         return yaml.load(text, yaml.BaseLoader)
     except yaml.YAMLError as error:

@@ -1,4 +1,4 @@
-"""Modules that the pyramid necks share: laterals, the path down, levels beyond the coarsest."""
+"""Modules of the pyramid necks: laterals, the path down, levels beyond the coarsest."""
 
 from __future__ import annotations
 

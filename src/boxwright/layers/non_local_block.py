@@ -34,7 +34,7 @@ class NonLocalBlock(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Embeddings near zero, and nothing added."""
+        """Start with embeddings near zero, and nothing added."""
         assert self.embed.bias is not None
         nn.init.normal_(self.embed.weight, std=0.01)
         nn.init.zeros_(self.embed.bias)

@@ -33,7 +33,7 @@ class PositionAttention(nn.Module):
         channels: of input and output.
         map_size: rows and columns that the tables have vectors for. For maps of another size they are interpolated,
             see ``PositionTables``, and so are tables of another size in a checkpoint.
-        num_heads: attention heads, which share the tables.
+        num_heads: attention heads, which have the tables in common.
         positions: ``none``, or what the tables say.
         content: whether logits depend on the content of the cell that is looked at.
         stride: 1 or 2.
@@ -72,7 +72,7 @@ class PositionAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Near zero, so that all cells count alike at first."""
+        """Start near zero, so that all cells count alike at first."""
         nn.init.normal_(self.project.weight, std=0.01)
         for tables in (self.absolute, self.relative):
             if tables is not None:
@@ -160,7 +160,7 @@ class PositionTables(nn.Module):
         return 2 * cells - 1 if self.is_relative else cells
 
     def _part(self, table: Tensor, whole: int, cells: int) -> Tensor:
-        """The vectors of the first ``cells`` of ``whole``, or of the distances between them."""
+        """Take the vectors of the first ``cells`` of ``whole``, or of the distances between them."""
         resized = resized_table(table, self._length(whole), relative=self.is_relative)
         if whole == cells:
             return resized
@@ -176,14 +176,14 @@ class PositionTables(nn.Module):
 
 
 def resized_table(table: Float[Tensor, "n d"], length: int, *, relative: bool) -> Float[Tensor, "{length} d"]:
-    """A table of positions for a map of another size, linear between entries.
+    """Make a table of positions for a map of another size, linear between entries.
 
     Relative: the outermost distances keep their vectors, and so does distance 0; one entry is that of distance 0.
-    Absolute: places are the cells' centers on one map, whatever it is cut into; beyond the outermost centers the table
-    is constant.
+    Absolute: positions are the cells' centers on one map, whatever it is cut into; beyond the outermost centers the
+    table is constant.
 
     Args:
-        table: a vector for each distance, or for each place.
+        table: a vector for each distance, or for each position.
         length: entries to return; for distances odd, as the table's own are.
         relative: whether entries are distances.
     """
@@ -196,7 +196,7 @@ def resized_table(table: Float[Tensor, "n d"], length: int, *, relative: bool) -
 
 
 def _at_distances(query: Float[Tensor, "b m y x d"], table: Float[Tensor, "r d"]) -> Float[Tensor, "b m y x x"]:
-    """q . table[distance] from each cell to every position of its line, along x.
+    """Compute q . table[distance] from each cell to every position of its line, along x.
 
     The product with all 2n - 1 distances is shifted: cell x needs entries n - 1 - x and following. With rows of 2n
     entries, laid end to end, those start at x (2n - 1) + n - 1.
@@ -208,7 +208,7 @@ def _at_distances(query: Float[Tensor, "b m y x d"], table: Float[Tensor, "r d"]
 
 
 def _own_position(height: int, width: int, like: Float[Tensor, "b m t d"]) -> Float[Tensor, "b m t p"]:
-    """A 1 at each cell's row and one at its column, for all images and heads."""
+    """Put a 1 at each cell's row and one at its column, for all images and heads."""
     rows = torch.eye(height, dtype=like.dtype, device=like.device).repeat_interleave(width, 0)
     columns = torch.eye(width, dtype=like.dtype, device=like.device).repeat(height, 1)
     return torch.cat((rows, columns), 1).expand(*like.shape[:2], -1, -1)
@@ -219,6 +219,6 @@ def _multiple_of_8(dim: int) -> int:
 
 
 def _widened(parts: list[Float[Tensor, "b m t _d"]], dim: int) -> Float[Tensor, "b m t {dim}"]:
-    """Side by side, and zeros."""
+    """Put tensors side by side, and zeros after them."""
     missing = dim - sum(part.shape[-1] for part in parts)
     return torch.cat((*parts, parts[0].new_zeros(*parts[0].shape[:3], missing)), -1)

@@ -34,7 +34,7 @@ class LightPathAggregation(nn.Module):
         self.smooth = nn.ModuleList(ConvNorm(channels, channels, 3, activation="silu") for _ in strides)
 
     def forward(self, levels: Sequence[Float[Tensor, "b c _h _w"]]) -> list[Float[Tensor, "b c _h _w"]]:
-        """``levels`` come and go from fine to coarse."""
+        """Aggregate levels, which come and go from fine to coarse."""
         inner = [levels[-1]]
         for level in reversed(levels[:-1]):
             inner.insert(0, level + F.interpolate(inner[0], size=level.shape[-2:]))

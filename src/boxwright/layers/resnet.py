@@ -29,11 +29,11 @@ Atrous = Literal["none", "switchable"]
 
 
 class ResNetBody(nn.Module):
-    """Stem and stages up to the last level that is handed on, with the names of torchvision in checkpoints.
+    """Stem and stages up to the last level that goes out, with the names of torchvision in checkpoints.
 
     Args:
         depth: 18 and 34 have basic blocks; 50, 101 and 152 bottlenecks.
-        levels: which stages are handed on, fine to coarse.
+        levels: stages that go out, fine to coarse.
         width: channels of the stem and of c2's inner convolutions.
         norm: ``batch`` or ``frozen``.
         frozen_stages: how many stages stay as they are loaded, their norms too; the stem is the first.
@@ -63,7 +63,7 @@ class ResNetBody(nn.Module):
         block: type[BasicBlock] | type[Bottleneck] = BasicBlock if depth < 50 else Bottleneck
         channels, total_stride = width, 4
         self.out_spec: Spec = {}
-        # What lies beyond the last level that is handed on would never be trained.
+        # What lies beyond the last level that goes out would never be trained.
         self.built = list(STAGES)[: list(STAGES).index(levels[-1]) + 1]
         for index, name in enumerate(self.built):
             dilated = dilation if name == "c5" else "none"
@@ -86,7 +86,7 @@ class ResNetBody(nn.Module):
             stage.requires_grad_(False)
 
     def reset_parameters(self) -> None:
-        """Normal weights that keep the variance of the gradient through a ReLU (He et al. 2015)."""
+        """Draw normal weights that keep the variance of the gradient through a ReLU (He et al. 2015)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -144,7 +144,7 @@ def _check(
 
 
 def _dilations(dilation: Dilation, position: int) -> tuple[int, int]:
-    """Of the first 3 x 3 convolution in the block at ``position`` of its stage, and of one that may come after it."""
+    """Choose the dilations of the first 3 x 3 convolution of a block, by its position, and of one that may follow."""
     if dilation == "none":
         return 1, 1
     return (1 if dilation == "after_first" and position == 0 else 2), 2

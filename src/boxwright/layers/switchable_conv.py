@@ -70,7 +70,7 @@ class SwitchableConv2d(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def near_weight(self) -> Float[Tensor, "c_out c 3 3"]:
-        """Weights of the smaller dilation, as they are applied."""
+        """Compute the weights of the smaller dilation, as they are applied."""
         if not self.standardize:
             return self.weight
         mean, scale = _statistics(self.weight)
@@ -103,7 +103,7 @@ def _statistics(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _reflect(x: Float[Tensor, "b c _h _w"], margin: int) -> Float[Tensor, "b c _h_out _w_out"]:
-    """Reflection padding; where the map is smaller than the margin, its reflection is reflected again."""
+    """Pad by reflection; where the map is smaller than the margin, its reflection is reflected again."""
     height, width = x.shape[-2:]
     if min(height, width) > margin:
         return F.pad(x, [margin] * 4, mode="reflect")

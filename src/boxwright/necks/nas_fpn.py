@@ -154,7 +154,7 @@ class NASFPNCell(nn.Module):
         self.nodes = nn.ModuleList(normed_conv(channels, channels, 3, wiring, momentum) for _ in NODES)
 
     def forward(self, levels: Sequence[Float[Tensor, "b c _h _w"]]) -> list[Float[Tensor, "b c _h _w"]]:
-        """``levels`` come and go from fine to coarse."""
+        """Fuse levels, which come and go from fine to coarse."""
         maps = list(levels)
         for node, conv in zip(NODES, self.nodes, strict=True):
             like, stride = levels[node.level], self.strides[node.level]

@@ -129,7 +129,7 @@ def _load_matching(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> list[s
 
 
 def _behind_gaps(backbone: nn.Module, tensors: set[str], loaded: set[str]) -> tuple[str, ...]:
-    """Prefixes of the layers that lack a tensor, in residual blocks, and of the layers that follow them."""
+    """List the prefixes of the layers that lack a tensor, in residual blocks, and of the layers that follow them."""
     if not isinstance(backbone, ResidualBackbone):
         return ()
     expected, prefixes = list(backbone.state_dict()), []
