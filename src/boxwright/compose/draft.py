@@ -90,7 +90,7 @@ class Draft:
             except ValueError as error:
                 raise ValueError(str(error) if slot in self.swapped else f"{self.source}: {error}") from error
             address = slot if len(entries) == 1 else f"{slot}.{i}"
-            naming = self._naming(f"{slot} {name}", address, entry, legacy.part_names(slot, name))
+            naming = self._naming(f"{slot} {name}", address, entry, legacy.part_names(slot, name.replace("-", "_")))
             values = {key: value for key, value in entry.values.items() if key != "name"}
             values |= {key: value for key, value in (followed or {}).items() if key in options_of(part)}
             options = parse_options(part, values, naming, overrides=entry.overrides)
