@@ -124,7 +124,7 @@ def test_the_average_cannot_be_switched(tmp_path: Path, run: Run, average: bool)
 
 def test_another_recipe(tmp_path: Path, run: Run, tiny_recipe: dict[str, Any], make_run: Callable[..., Run]) -> None:
     save_at(tmp_path / "last.pt", run, 7)
-    tiny_recipe["head"]["num_layers"] = 3
+    tiny_recipe["head"]["decoder"]["num_layers"] = 3
     with pytest.raises(ValueError, match=r"last\.pt: does not fit the run's recipe: ") as caught:
         go_on(tmp_path / "last.pt", make_run())
     assert "\n" not in str(caught.value)

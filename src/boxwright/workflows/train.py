@@ -235,13 +235,14 @@ def _recipe_of_run(
 ) -> tuple[Recipe, list[Category]]:
     """The recipe and classes that a run began with; notes say where another recipe or another backbone is asked for."""
     stored = read_checkpoint(folder / LAST)
-    differences = _differences(stored["recipe"], recipe.to_dict())
+    began = Recipe.from_dict(stored["recipe"])
+    differences = _differences(began.to_dict(), recipe.to_dict())
     source = _backbone_source(folder)
     if weights is not None and (source is None or Path(weights) not in (source, source.parent)):
         differences.append(f"with {source or 'a fresh backbone'}, not the backbone of {weights}")
     for difference in differences:
         observer.note(f"the run goes on as it began, {difference}")
-    return Recipe.from_dict(stored["recipe"]), categories_of(stored)
+    return began, categories_of(stored)
 
 
 def _backbone_source(folder: Path) -> Path | None:
