@@ -34,7 +34,7 @@ def parts_by_name(table: str) -> dict[str, object]:
 
 
 def cells_by_parts(lines: list[str]) -> dict[str, object]:
-    """Whether three parts fit together, by their names."""
+    """Read whether three parts fit together, by their names."""
     header, *rows = [line.split(maxsplit=2) for line in lines if not line.startswith(("`", "("))]
     heads = header[2].split()
     return {
