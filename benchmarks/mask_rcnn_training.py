@@ -6,7 +6,7 @@ Both run through Boxwright's training: the same images, augmentation, batches, o
 evaluation, in float32, from scratch. Ours is the recipe `mask_rcnn_r18_fpn`, theirs has torchvision's own options. Each
 gets as many steps as fit into the budget on this machine: ours as fast as with a trained model, theirs as fast as with
 a fresh one, which finds few objects to make masks of, so that their run takes longer than the budget, never shorter.
-What is printed are the COCO numbers of the last evaluation.
+Printed are the COCO numbers of the last evaluation.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from boxwright.detector import Detector
 from boxwright.ops.boxes import clip_to_sizes
 from boxwright.ops.mask_pasting import paste_masks
 from boxwright.structures import Category, ImageSize, LossTotals, Targets
-from boxwright.training.loop import train
+from boxwright.training.loop import run_training
 from boxwright.training.run import Run
 from boxwright.workflows.validation import Validation
 
@@ -124,13 +124,12 @@ def main() -> None:
             recipe=recipe,
             data=data,
             augmentation=recipe.augment,
-            options=recipe.train,
             folder=folder,
             evaluate=validation,
             console=Console(stderr=True),
             began=began,
         )
-        progress = train(run)
+        progress = run_training(run)
         last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
         print(
             f"{side}: {progress.steps} steps in {progress.seconds:.0f} s, mask AP {last['segm']['AP']:.3f}, mask AP50 "

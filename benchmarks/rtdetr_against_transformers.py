@@ -45,12 +45,12 @@ def main() -> None:
     channels_last = images.contiguous(memory_format=torch.channels_last)
     detector.to(memory_format=torch.channels_last)
     if options.inference:
-        fused = detector.fold()
+        folded = detector.fold()
         peer.eval()
 
         @torch.inference_mode()
         def ours() -> None:
-            fused(channels_last)
+            folded(channels_last)
 
         @torch.inference_mode()
         def theirs() -> None:

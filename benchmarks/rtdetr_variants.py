@@ -3,7 +3,7 @@
     python benchmarks/rtdetr_variants.py --image-size 640 --rounds 5
     python benchmarks/rtdetr_variants.py --device cuda --rounds 50
 
-The whole detector, R50, one image, fused for inference, float32. All models take turns in one process, so that
+The whole detector, R50, one image, norms folded for inference, float32. All models take turns in one process, so that
 whatever else the machine does meets all alike; times are medians. The paper's are of TensorRT in float16 on a T4
 (tables 3 and 5): an ordering to compare with, not numbers to reach.
 
@@ -59,11 +59,11 @@ def runner(images: Tensor, *, variant: str = "E", eval_layers: int = 6) -> Calla
     torch.manual_seed(0)
     overrides = {"neck.variant": variant, "head.eval_layers": eval_layers}
     detector = boxwright.build("rtdetr_r50", num_classes=80, **overrides)
-    fused = detector.to(images.device, memory_format=torch.channels_last).fold()
+    folded = detector.to(images.device, memory_format=torch.channels_last).fold()
 
     @torch.inference_mode()
     def run() -> object:
-        return fused(images)
+        return folded(images)
 
     return run
 

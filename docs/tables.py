@@ -59,7 +59,7 @@ def renames() -> str:
         for part, names in names_of_parts.items():
             for old, new in names.items():
                 parts.setdefault((f"{slot}.{old}", f"{slot}.{new}"), []).append(f"`{part}`")
-    for section, names in legacy.SECTIONS.items():
+    for section, names in legacy.OPTIONS_OF_SECTIONS.items():
         parts |= {(f"{section}.{old}", f"{section}.{new}"): [] for old, new in names.items()}
     rows = [f"| `{old}` | `{new}` | {', '.join(sorted(owners))} |" for (old, new), owners in sorted(parts.items())]
     return "\n".join(["| before | now | of |", "|---|---|---|", *rows])

@@ -21,7 +21,7 @@ from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
 from boxwright.legacy import upgrade_checkpoint
-from boxwright.training.checkpoint import resume
+from boxwright.training.checkpoint import resume_progress
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer
 
@@ -64,7 +64,7 @@ def test_training_goes_on_from_a_checkpoint_of_format_1(tmp_path: Path) -> None:
     recipe = Recipe.from_dict(content["recipe"])
     detector = build_resolved(recipe, categories=categories_of(content))
     optimizer, average = make_optimizer(detector, recipe.train), MovingAverage(detector)
-    progress = resume(path, detector, average, optimizer)
+    progress = resume_progress(path, detector, average, optimizer)
     assert (progress.step, progress.steps) == (6, 6)
     for name, tensor in detector.state_dict().items():
         assert torch.equal(tensor, content["model"][name]), name

@@ -95,7 +95,7 @@ PARTS: Mapping[str, Mapping[str, Names]] = {
 }
 """Options of parts by slot and name: as they were called in format 1, and as they are called now, both dotted."""
 
-SECTIONS: Mapping[str, Names] = {
+OPTIONS_OF_SECTIONS: Mapping[str, Names] = {
     "input": {},
     "augment": {},
     "train": {
@@ -142,7 +142,7 @@ def part_names(slot: str, name: str) -> Names:
 
 def section_names(section: str) -> Names:
     """Look up the options of a section that have other names now."""
-    return SECTIONS.get(section, MappingProxyType({}))
+    return OPTIONS_OF_SECTIONS.get(section, MappingProxyType({}))
 
 
 def upgrade_checkpoint(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from boxwright.data.object_crops import crop_objects
 from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
 from boxwright.data.synthetic.shapes import draw_data_set
-from boxwright.training.loop import train
+from boxwright.training.loop import run_training
 from boxwright.training.run import Run
 from boxwright.workflows.validation import Validation
 
@@ -47,11 +47,10 @@ def learned(recipe: Recipe, data: DetectionData, folder: Path) -> list[dict[str,
         recipe=recipe,
         data=data,
         augmentation=recipe.augment,
-        options=recipe.train,
         folder=folder / "run",
         evaluate=Validation(data),
     )
-    train(run)
+    run_training(run)
     rows = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
     return [row for row in rows if row["kind"] == "eval"]
 

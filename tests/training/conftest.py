@@ -96,7 +96,6 @@ def make_run(tmp_path: Path, tiny_recipe: dict[str, Any], data: DetectionData) -
             recipe=recipe,
             data=data,
             augmentation=recipe.augment,
-            options=recipe.train,
             folder=tmp_path / name,
             evaluate=WeightSum(),
         )

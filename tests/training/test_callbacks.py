@@ -18,7 +18,7 @@ from boxwright.training.callbacks import (
     StopRequest,
 )
 from boxwright.training.log import read_log
-from boxwright.training.loop import train
+from boxwright.training.loop import run_training
 from boxwright.training.run import Run
 from equality import assert_equal
 
@@ -54,7 +54,7 @@ class Recorder(Callback):
 
 def recorded(make_run: MakeRun, recorder: Callback, name: str = "run", **options: Any) -> Run:
     run = replace(make_run(name, **options), callbacks=[recorder])
-    train(run)
+    run_training(run)
     return run
 
 
@@ -90,7 +90,7 @@ def test_a_step_says_what_the_log_says(make_run: MakeRun) -> None:
 def test_a_run_that_is_stopped_is_evaluated_and_saved(make_run: MakeRun, stop_at: tuple[str, int], steps: int) -> None:
     recorder = Recorder(stop_at)
     run = replace(make_run(steps=9, evaluations=3), callbacks=[recorder])
-    progress = train(run)
+    progress = run_training(run)
     assert (progress.step, progress.steps) == (steps, 9)
     assert [step for kind, step in recorder.heard if kind == "evaluation"] == [steps]
     stored = torch.load(run.folder / "last.pt", weights_only=True)["progress"]
@@ -103,7 +103,7 @@ def test_a_stopped_run_can_go_on_and_ends_as_the_unbroken_one(make_run: MakeRun)
     whole = recorded(make_run, Recorder(), "whole", steps=4, evaluations=2)
     recorded(make_run, Recorder(("step", 2)), "broken", steps=4, evaluations=2)
     broken = make_run("broken", weights_seed=7, steps=4, evaluations=2)
-    assert train(broken, resume=True).step == 4
+    assert run_training(broken, resume=True).step == 4
     one, other = (torch.load(run.folder / "last.pt", weights_only=True) for run in (whole, broken))
     assert_equal(one, other)
 
@@ -122,7 +122,7 @@ def test_an_error_in_a_callback_ends_training_and_closes_all(make_run: MakeRun) 
     recorder = Recorder()
     run = replace(make_run(steps=3), callbacks=[recorder, Broken()])
     with pytest.raises(OSError, match="the disk is full at step 1"):
-        train(run)
+        run_training(run)
     assert recorder.closed == 1
 
 
@@ -164,5 +164,5 @@ class TestEarlyStopping:
                 return {"AP": ap, "AP50": ap}
 
         run = replace(make_run(steps=4, evaluations=4), evaluate=Falling(), callbacks=[EarlyStopping(patience=2)])
-        progress = train(run)
+        progress = run_training(run)
         assert (progress.step, progress.best) == (3, 0.5)

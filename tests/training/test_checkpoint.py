@@ -12,7 +12,7 @@ import torch
 from boxwright.checkpoints import read_checkpoint
 from boxwright.compose.detectors import load
 from boxwright.training import checkpoint
-from boxwright.training.checkpoint import Progress, resume, save
+from boxwright.training.checkpoint import Progress, resume_progress, save_progress
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.run import Run
@@ -33,7 +33,7 @@ def average_of(run: Run) -> MovingAverage:
 
 
 def save_at(path: Path, run: Run, step: int, *, average: bool = True, optimizer: bool = True) -> None:
-    save(
+    save_progress(
         path,
         run.detector,
         average_of(run) if average else None,
@@ -96,7 +96,9 @@ def test_a_crash_while_writing_leaves_the_older_one_whole(
 
 
 def go_on(path: Path, run: Run, *, average: bool = True) -> Progress:
-    return resume(path, run.detector, average_of(run) if average else None, make_optimizer(run.detector, run.options))
+    return resume_progress(
+        path, run.detector, average_of(run) if average else None, make_optimizer(run.detector, run.options)
+    )
 
 
 def test_everything_comes_back(tmp_path: Path, make_run: Callable[..., Run]) -> None:

@@ -14,7 +14,7 @@ import boxwright
 from boxwright.detector import Detector
 from boxwright.layers.freezing import frozen_norms
 from boxwright.structures import Batch
-from boxwright.training.loop import train
+from boxwright.training.loop import run_training
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.run import Run
 from boxwright.training.step import train_step
@@ -84,7 +84,7 @@ def test_a_whole_run(make_run: Callable[..., Run]) -> None:
     run = make_run(steps=2, evaluations=1)
     run.detector.backbone.requires_grad_(False)
     before = statistics(run.detector)
-    train(run)
+    run_training(run)
     for name, value in statistics(run.detector).items():
         assert torch.equal(value, before[name]) == name.startswith("backbone."), name
 

@@ -22,7 +22,7 @@ from boxwright.training.budget import Plan
 from boxwright.training.checkpoint import Progress
 from boxwright.training.interrupt import Interrupted
 from boxwright.training.log import read_log
-from boxwright.training.loop import train
+from boxwright.training.loop import run_training
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.run import RECIPE, Run
 from boxwright.training.step import train_step
@@ -79,7 +79,7 @@ def unbroken(make_run: MakeRun, unbroken_folder: Path) -> Run:
     """A run through all ``STAGES`` without a stop; trained once."""
     run = replace(make_run(**STAGES), folder=unbroken_folder / "run")
     if not run.folder.exists():
-        train(run)
+        run_training(run)
     return run
 
 
@@ -102,12 +102,12 @@ class TestResume:
         for part, steps in enumerate(stops):
             interrupt_at(steps)
             with pytest.raises(Interrupted):
-                train(make_run("broken", weights_seed=part, **STAGES), resume=part > 0)
+                run_training(make_run("broken", weights_seed=part, **STAGES), resume=part > 0)
             done += steps
             assert checkpoint(make_run("broken"), "last.pt")["progress"]["step"] == done
         broken = make_run("broken", weights_seed=99, **STAGES)
         interrupt_at(1000)
-        progress = train(broken, resume=True)
+        progress = run_training(broken, resume=True)
 
         assert (progress.step, progress.steps) == (20, 20)
         assert_equal(checkpoint(broken, "last.pt"), checkpoint(unbroken, "last.pt"))
@@ -117,13 +117,13 @@ class TestResume:
     def test_sgd_goes_on_with_its_momentum(self, make_run: MakeRun, interrupt_at: Callable[[int], None]) -> None:
         options: dict[str, Any] = {"steps": 4, "evaluations": 1, "optimizer__name": "sgd", "lr": 1e-3}
         whole, broken = make_run("whole", **options), make_run("broken", **options)
-        train(whole)
+        run_training(whole)
         interrupt_at(2)
         with pytest.raises(Interrupted):
-            train(broken)
+            run_training(broken)
         interrupt_at(1000)
         broken = make_run("broken", weights_seed=99, **options)
-        train(broken, resume=True)
+        run_training(broken, resume=True)
         assert any("momentum_buffer" in state for state in checkpoint(broken, "last.pt")["optimizer"]["state"].values())
         assert_equal(checkpoint(broken, "last.pt"), checkpoint(whole, "last.pt"))
 
@@ -145,13 +145,13 @@ class TestResume:
 
     def test_another_seed_is_another_run(self, make_run: MakeRun, unbroken: Run) -> None:
         other = make_run(runtime__seed=1, **{**STAGES, "steps": 2})
-        train(other)
+        run_training(other)
         first, second = timeless(read_log(other.folder))[0], timeless(read_log(unbroken.folder))[0]
         assert first["loss"] != second["loss"]
 
     def test_a_finished_run_is_left_as_it_is(self, make_run: MakeRun, unbroken: Run) -> None:
         before = (unbroken.folder / "last.pt").read_bytes(), timeless(read_log(unbroken.folder))
-        progress = train(replace(make_run(weights_seed=5, **STAGES), folder=unbroken.folder), resume=True)
+        progress = run_training(replace(make_run(weights_seed=5, **STAGES), folder=unbroken.folder), resume=True)
         assert progress.step == 20
         assert ((unbroken.folder / "last.pt").read_bytes(), timeless(read_log(unbroken.folder))) == before
 
@@ -164,7 +164,7 @@ def test_a_second_interruption_does_not_wait_for_the_step(make_run: MakeRun, mon
     monkeypatch.setattr(loop, "train_step", impatient)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt) as caught:
-        train(make_run())
+        run_training(make_run())
     assert not isinstance(caught.value, Interrupted)
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -173,7 +173,7 @@ def test_an_interruption_in_the_last_step_changes_nothing(
     make_run: MakeRun, interrupt_at: Callable[[int], None]
 ) -> None:
     interrupt_at(2)
-    assert train(make_run(steps=2)).step == 2
+    assert run_training(make_run(steps=2)).step == 2
 
 
 class TestAverage:
@@ -187,12 +187,12 @@ class TestAverage:
             real(self, model, decay)
 
         monkeypatch.setattr(MovingAverage, "update", update)
-        train(make_run(steps=3, batches__accumulate_steps=4, ema_decay=0.15))
+        run_training(make_run(steps=3, batches__accumulate_steps=4, ema_decay=0.15))
         assert decays == [1 / 10, 0.15, 0.15]
 
     def test_it_is_what_is_measured_and_kept_as_best(self, make_run: MakeRun) -> None:
         run = make_run(steps=2, evaluations=1)
-        train(run)
+        run_training(run)
         last, best = checkpoint(run, "last.pt"), checkpoint(run, "best.pt")
         assert_equal(best["model"], last["ema"])
         total = sum(float(best["model"][name].double().abs().sum()) for name, _ in run.detector.named_parameters())
@@ -200,7 +200,7 @@ class TestAverage:
 
     def test_there_may_be_none(self, make_run: MakeRun) -> None:
         run = make_run(steps=2, evaluations=1, ema_decay=0.0)
-        train(run)
+        run_training(run)
         last = checkpoint(run, "last.pt")
         assert "ema" not in last
         assert_equal(checkpoint(run, "best.pt")["model"], last["model"])
@@ -226,14 +226,14 @@ class Scripted:
 def test_the_best_is_kept(make_run: MakeRun, aps: tuple[float, ...], best_step: int, best: float) -> None:
     """Also where there is nothing to find, and AP is -1."""
     run = replace(make_run(steps=3, evaluations=3), evaluate=Scripted(*aps))
-    assert train(run).best == best
+    assert run_training(run).best == best
     assert checkpoint(run, "best.pt")["progress"]["step"] == best_step
     assert checkpoint(run, "last.pt")["progress"]["step"] == 3
 
 
 def test_without_a_validation_the_last_is_the_best(make_run: MakeRun) -> None:
     run = replace(make_run(steps=2, evaluations=1), evaluate=None)
-    assert train(run).best < 0
+    assert run_training(run).best < 0
     assert_equal(checkpoint(run, "best.pt")["model"], checkpoint(run, "last.pt")["ema"])
 
 
@@ -243,14 +243,14 @@ def test_a_checkpoint_is_written_now_and_then(make_run: MakeRun, monkeypatch: py
     monkeypatch.setattr(
         loop.checkpoint, "save", lambda path, *_, progress, **__: saved.append((path.name, progress.step))
     )
-    train(make_run(steps=4, evaluations=1))
+    run_training(make_run(steps=4, evaluations=1))
     assert saved == [("last.pt", 1), ("last.pt", 2), ("last.pt", 3), ("last.pt", 4), ("best.pt", 4)]
 
 
 def test_what_auto_comes_to_is_stored(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "choose_precision", lambda _name, _device: "bfloat16")
     run = make_run(steps=1, runtime__precision="auto")
-    train(run)
+    run_training(run)
     assert checkpoint(run, "last.pt")["recipe"]["train"]["runtime"]["precision"] == "bfloat16"
     assert "precision: bfloat16" in (run.folder / RECIPE).read_text()
 
@@ -270,12 +270,12 @@ class TestPlan:
         options = {"steps": None, "budget": "20s", "evaluations": 1}
         interrupt_at(2)
         with pytest.raises(Interrupted):
-            train(make_run("budget", **options))
+            run_training(make_run("budget", **options))
         stored = checkpoint(make_run("budget"), "last.pt")["progress"]
         assert (stored["step"], stored["steps"], stored["evaluations"]) == (2, 11, 1)
 
         monkeypatch.setattr(planning, "measure_step", lambda *_, **__: pytest.fail("measured again"))
-        progress = train(make_run("budget", **options), resume=True)
+        progress = run_training(make_run("budget", **options), resume=True)
         assert (progress.step, progress.steps) == (11, 11)
 
     def test_a_budget_is_measured_for_real(self, make_run: MakeRun) -> None:
@@ -296,13 +296,13 @@ class TestPlan:
         """The steps do not: they are fixed, and the last one is evaluated."""
         monkeypatch.setattr(loop, "plan_run", lambda _run, _process: Plan(6, 3))
         run = replace(make_run(steps=None, budget="1h"), began=time.monotonic() - spent)
-        assert train(run).step == 6
+        assert run_training(run).step == 6
         assert [row["step"] for row in read_log(run.folder) if row["kind"] == "eval"] == evaluated
 
     def test_too_small_a_budget_leaves_nothing(self, make_run: MakeRun) -> None:
         run = make_run(steps=None, budget="0.1s")
         with pytest.raises(ValueError, match=r"train\.budget is too small"):
-            train(run)
+            run_training(run)
         assert not run.folder.exists()
 
     def test_what_evaluating_takes_is_measured_on_a_few_images(
@@ -324,6 +324,6 @@ def test_batches_of_a_size_are_those_of_training(make_run: MakeRun) -> None:
 
 def test_progress_is_plain(make_run: MakeRun) -> None:
     run = make_run(steps=1)
-    progress = train(run)
+    progress = run_training(run)
     assert isinstance(progress, Progress)
     assert progress.seconds > 0

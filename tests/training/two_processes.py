@@ -60,7 +60,7 @@ def whole_run(file: Path, rank: Rank) -> None:
         return train_step(*arguments)
 
     loop.train_step = observed
-    progress = loop.train(run)
+    progress = loop.run_training(run)
     weights = run.detector.state_dict()
     torch.save((progress.step, steps, weights), file.with_name(f"{file.stem}_rank_{rank.index}.out"))
 

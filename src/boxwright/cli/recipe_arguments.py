@@ -38,7 +38,7 @@ _COLUMN = 30
 BACKBONE_WEIGHTS = "--backbone.weights"
 """An option of the command and not of the recipe: what a run began with is not there when its weights are loaded."""
 
-LENGTHS = ("train.epochs", "train.steps", "train.budget")
+_LENGTHS = ("train.epochs", "train.steps", "train.budget")
 """Ways to say how long to train: the one that is typed replaces the one in the recipe."""
 
 
@@ -164,7 +164,7 @@ def _take_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             if value.startswith("--"):
                 raise ValueError(f"{argument} needs a value, as in `{argument} VALUE`")
         overrides[key] = value
-    if any(length in overrides for length in LENGTHS):
-        for other in LENGTHS[1:]:
+    if any(length in overrides for length in _LENGTHS):
+        for other in _LENGTHS[1:]:
             overrides.setdefault(other, "null")
     return own, overrides

@@ -161,7 +161,7 @@ class BatchOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeOptions:
-    """Where and how numbers are computed.
+    """Device, precision and processes that compute.
 
     Args:
         precision: bfloat16 runs the network under autocast; weights, boxes and losses stay float32. auto takes it where
@@ -187,7 +187,7 @@ _OPTIMIZER, _SCHEDULE, _BATCHES, _RUNTIME = OptimizerOptions(), ScheduleOptions(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """How a detector is trained.
+    """Training of a detector.
 
     Args:
         epochs: passes over the training images.

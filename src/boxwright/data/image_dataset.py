@@ -1,4 +1,4 @@
-"""Own data sets: a sequence of images with their objects, usable wherever a data folder is."""
+"""Own data sets: a sequence of images with their objects, taken wherever a data folder is."""
 
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ class PositionAttention(nn.Module):
 
     Source: Srinivas et al., BoTNet, CVPR 2021, figure 4, and the code that its authors published. Checked against
     ``BottleneckAttn`` of timm 1.0.31 and ``Attention`` of bottleneck-transformer-pytorch 0.1.4: same weights, same
-    outputs and gradients. Differs from the authors' code in the initial values of the relative tables: standard
-    deviation 1 / sqrt(d) around 0, where it passes that number as the mean (and says so); in maps of any size; and in
+    outputs and gradients. Differs from the authors' code in the initial values of the relative tables: around
+    0 with a standard deviation of 1 / sqrt(d), which it passes as the mean (and says so); in maps of any size; and in
     tables of any size.
     """
 

@@ -78,8 +78,7 @@ def decode_queries(
         every_layer: predict from every layer, and not from the last one only.
         refinement: start of each layer's boxes.
         blocked: True where a query (row) must not attend to another (column).
-        classes_first: run the class head before the box head. It decides about the order in which their gradients are
-            added up, and so about the last bit.
+        classes_first: run the class head before the box head; it decides about the last bit of summed gradients.
 
     Returns:
         logits and center boxes of the layers that predict.
@@ -93,14 +92,9 @@ def decode_queries(
     for i, layer in enumerate(layers):
         ratios = tokens.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)
         on_levels = reference[:, :, None] * ratios[:, None]  # b q l r
+        encoded = positions(reference)
         content = layer(
-            content,
-            positions(reference),
-            on_levels,
-            tokens.memory,
-            tokens.shapes,
-            padding=tokens.padding,
-            blocked=blocked,
+            content, encoded, on_levels, tokens.memory, tokens.shapes, padding=tokens.padding, blocked=blocked
         )
         predicts, head = every_layer or i == len(layers) - 1, i if len(boxes) > 1 else 0
         if predicts and classes_first:

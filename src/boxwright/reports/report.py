@@ -114,10 +114,10 @@ def _task(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
     rows = metrics["per_class"]
     recalls = {int(match[1]): match[0] for match in map(_RECALL.fullmatch, metrics) if match}
     meanings = _MEANINGS | {number: f"recall, {count} per class" for count, number in recalls.items()}
-    headlines = ["AP", "AP50", "AP75", recalls[max(recalls)]]
+    summary = ["AP", "AP50", "AP75", recalls[max(recalls)]]
     return {
         "name": name,
-        "headlines": [(number, meanings[number], metrics[number]) for number in headlines],
+        "summary": [(number, meanings[number], metrics[number]) for number in summary],
         "numbers": [(number, meanings[number], value) for number, value in metrics.items() if number in meanings],
         "per_class": [{**row, "color": _css_color(label)} for label, row in enumerate(rows)],
         "precision_recall": charts.precision_recall_chart(rows, name=f"precision-recall-{name.lower()}".rstrip("-")),

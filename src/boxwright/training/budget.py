@@ -18,13 +18,13 @@ from boxwright.training.optimizer import make_optimizer
 from boxwright.training.step import train_step
 
 RESERVE = 0.06
-"""Share of the budget kept for what varies: the machine's speed, the last checkpoint."""
+"""Fraction of the budget kept for what varies: the machine's speed, the last checkpoint."""
 EVALUATION_SHARE = 0.08
-"""Largest share of the budget that evaluations may take."""
+"""Largest fraction of the budget that evaluations may take."""
 
 
 class Plan(NamedTuple):
-    """What fits into the budget."""
+    """Length of a run that fits into the budget."""
 
     steps: int
     evaluations: int

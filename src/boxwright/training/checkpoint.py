@@ -1,4 +1,4 @@
-"""Writing checkpoints, and going on from them."""
+"""Checkpoints of training: written while it runs, and read where it goes on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LAST, BEST = "last.pt", "best.pt"
 
 @dataclass
 class Progress:
-    """Where a run stands. Together with the weights and the optimizer, all that the next step depends on.
+    """Progress of a run. Together with the weights and the optimizer, all that the next step depends on.
 
     Args:
         step: optimizer steps done.
@@ -37,7 +37,7 @@ class Progress:
     seconds: float = 0.0
 
 
-def save(
+def save_progress(
     path: Path,
     detector: Detector,
     average: MovingAverage | None,
@@ -62,7 +62,7 @@ def save(
     write_checkpoint(path, state)
 
 
-def resume(
+def resume_progress(
     path: Path,
     detector: Detector,
     average: MovingAverage | None,

@@ -39,7 +39,7 @@ SAVE_INTERVAL = 300.0
 GO_ON, STOP, INTERRUPT = range(3)
 
 
-def train(run: Run, *, resume: bool = False) -> Progress:
+def run_training(run: Run, *, resume: bool = False) -> Progress:
     """Train to the end of the schedule, or until a callback asks to stop.
 
     Args:
@@ -59,7 +59,7 @@ def train(run: Run, *, resume: bool = False) -> Progress:
     optimizer = make_optimizer(detector, run.options)
     average = MovingAverage(detector) if run.options.ema_decay else None
     if resume:
-        progress = checkpoint.resume(run.folder / LAST, detector, average, optimizer)
+        progress = checkpoint.resume_progress(run.folder / LAST, detector, average, optimizer)
     else:
         plan = plan_run(run, rank)
         progress = Progress(step=0, steps=plan.steps, evaluations=plan.evaluations)
@@ -72,7 +72,7 @@ def _with_precision(run: Run, rank: Rank) -> Run:
     """The run with the precision that "auto" comes to here: stored, so that a run resumed elsewhere computes alike."""
     precision = choose_precision(run.options.runtime.precision, rank.device)
     options = replace(run.options, runtime=replace(run.options.runtime, precision=precision))
-    return replace(run, options=options, recipe=replace(run.recipe, train=options))
+    return replace(run, recipe=replace(run.recipe, train=options))
 
 
 def _write_beginning(run: Run) -> None:
@@ -210,7 +210,7 @@ class _Loop:
     def _save(self, name: str) -> None:
         if not self.rank.is_first:
             return
-        checkpoint.save(
+        checkpoint.save_progress(
             self.run.folder / name,
             self.detector,
             self.average,

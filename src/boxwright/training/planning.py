@@ -1,4 +1,4 @@
-"""How many steps and evaluations a run has."""
+"""Number of steps and evaluations of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from boxwright.training.distributed import Rank
 from boxwright.training.run import Run
 
 MEASURING_SHARE = 0.03
-"""Largest share of the budget that measuring steps may take."""
+"""Largest fraction of the budget that measuring steps may take."""
 
 
 def plan_run(run: Run, rank: Rank) -> Plan:

@@ -45,7 +45,6 @@ class Run:
         recipe: the resolved recipe that it was built from.
         data: images to train on, with their objects.
         augmentation: random changes of the images.
-        options: of training.
         folder: of the recipe, checkpoints and the log; made when training begins.
         evaluate: measures it on the validation split; None where there is none.
         callbacks: hear of steps, evaluations and checkpoints.
@@ -60,7 +59,6 @@ class Run:
     recipe: Recipe
     data: DetectionData
     augmentation: Augmentation
-    options: TrainOptions
     folder: Path
     evaluate: Evaluate | None = None
     callbacks: Sequence[Callback] = ()
@@ -69,3 +67,8 @@ class Run:
     console: Console | None = None
     backbone_weights: dict[str, Any] | None = None
     began: float = field(default_factory=time.monotonic)
+
+    @property
+    def options(self) -> TrainOptions:
+        """Options of training, as the recipe has them."""
+        return self.recipe.train

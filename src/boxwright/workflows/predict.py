@@ -142,7 +142,7 @@ def _collect(
     folder: Path | None,
     progress: ProgressCallback,
 ) -> PredictionResult:
-    """The detections of a stream by the names of the images, each drawn on the way."""
+    """Collect the detections of a stream by the names of the images, and draw each on the way."""
     result = PredictionResult(task=task)
     for one in stream.results():
         if len(one.detections):
@@ -157,7 +157,7 @@ def _collect(
 
 
 def _load(model: str | Path | Detector, device: str, trusted: Collection[str]) -> Detector:
-    """A copy for prediction."""
+    """Load or copy the detector for prediction."""
     if isinstance(model, Detector):
         detector = model.fold()
     else:

@@ -26,7 +26,7 @@ from boxwright.structures import Category, Task
 from boxwright.training.callbacks import Callback
 from boxwright.training.checkpoint import BEST, LAST
 from boxwright.training.log import LOG
-from boxwright.training.loop import train as run_training
+from boxwright.training.loop import run_training
 from boxwright.training.run import RECIPE, WEIGHTS, Run
 from boxwright.weights.backbone import SourceBackbone, Transfer, load_backbone_weights, read_backbone_weights
 from boxwright.workflows.backbone_report import report_transfer
@@ -37,7 +37,7 @@ from boxwright.workflows.validation import Validation
 BEFORE_A_CHECKPOINT = {RECIPE, LOG, WEIGHTS, "tensorboard", "last.unfinished"}
 """Files that a run leaves that ended before its first checkpoint: nothing that is worth keeping."""
 
-LENGTHS = ("epochs", "steps", "budget")
+_LENGTHS = ("epochs", "steps", "budget")
 """Options of training that say how long: the one among the overrides replaces the one in the recipe."""
 
 
@@ -142,10 +142,10 @@ def _replace_length(overrides: Mapping[str, Any]) -> dict[str, Any]:
     section = overrides.get("train")
     typed = {key.partition(".")[2] for key in overrides if key.startswith("train.")}
     typed |= set(section) if isinstance(section, Mapping) else set()
-    if not typed & set(LENGTHS):
+    if not typed & set(_LENGTHS):
         return dict(overrides)
     # Of several, the error says that one is enough.
-    return {f"train.{name}": None for name in LENGTHS[1:] if name not in typed} | dict(overrides)
+    return {f"train.{name}": None for name in _LENGTHS[1:] if name not in typed} | dict(overrides)
 
 
 def _check_run_folder(folder: Path, resume: bool) -> None:
@@ -181,7 +181,6 @@ def _prepare_run(
         recipe=recipe,
         data=train_data,
         augmentation=recipe.augment,
-        options=options,
         folder=folder,
         evaluate=validation,
         console=observer.console,

@@ -91,8 +91,8 @@ def _table(path: Path, document: Any, key: str) -> list[dict[str, Any]]:
             "annotations and categories must be"
         )
     if key not in document:
-        found = ", ".join(map(reprlib.repr, list(document)[:5])) or "nothing"
-        raise ValueError(f"{path} is not a COCO annotation file: it has no {key!r}, only {found}")
+        keys = ", ".join(map(reprlib.repr, list(document)[:5])) or "nothing"
+        raise ValueError(f"{path} is not a COCO annotation file: it has no {key!r}, only {keys}")
     table = document[key]
     if not isinstance(table, list):
         raise ValueError(f"{path}: {key!r} must be a list, not {_kind(table)}")

@@ -273,9 +273,9 @@ def _draw_parts(window: Window, rng: np.random.Generator) -> Float64[np.ndarray,
     scales, positions = rng.uniform(low, high, (CROP_TRIALS, 2)), rng.random((CROP_TRIALS, 2))
     sides = np.floor(np.array([x2 - x1, y2 - y1]) * scales)
     corners = np.array([x1, y1]) + np.floor((np.array([x2 - x1, y2 - y1]) - sides) * positions)
-    aspects = sides[:, 0] / np.maximum(sides[:, 1], 1)
+    aspect_ratios = sides[:, 0] / np.maximum(sides[:, 1], 1)
     narrowest, widest = CROP_ASPECT
-    fits = (aspects >= narrowest) & (aspects <= widest) & (sides >= 1).all(1)
+    fits = (aspect_ratios >= narrowest) & (aspect_ratios <= widest) & (sides >= 1).all(1)
     return np.concatenate((corners, corners + sides), axis=1)[fits]
 
 
