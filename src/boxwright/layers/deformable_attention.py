@@ -79,7 +79,7 @@ class MultiScaleDeformableAttention(nn.Module):
     def forward(
         self,
         query: Float[Tensor, "b q d"],
-        reference: Float[Tensor, "b q l r"],
+        reference: Float[Tensor, "b q #l r"],
         memory: Float[Tensor, "b t d"],
         shapes: Sequence[tuple[int, int]],
         padding: Bool[Tensor, "b t"] | None = None,
@@ -88,7 +88,8 @@ class MultiScaleDeformableAttention(nn.Module):
 
         Args:
             query: with its position added.
-            reference: per level, in units of the whole map: points (x, y), r = 2, or boxes (cx, cy, w, h), r = 4.
+            reference: per level, or one for all, in units of the whole map: points (x, y), r = 2, or boxes
+                (cx, cy, w, h), r = 4.
             memory: tokens of all levels, flattened and concatenated.
             shapes: (h, w) of each level.
             padding: True on tokens that are padding; they count as zero.
@@ -108,7 +109,7 @@ class MultiScaleDeformableAttention(nn.Module):
     def _locate(
         self,
         offsets: Float[Tensor, "b q m p 2"],
-        reference: Float[Tensor, "b q l r"],
+        reference: Float[Tensor, "b q #l r"],
         shapes: Sequence[tuple[int, int]],
     ) -> Float[Tensor, "b q m p 2"]:
         """Add the offsets to the references of their levels."""
@@ -117,7 +118,7 @@ class MultiScaleDeformableAttention(nn.Module):
             offsets = offsets.unflatten(3, (len(self.points), -1))  # b q m l p 2
             reference = reference[:, :, None, :, None]
         else:
-            reference = self._repeat(reference)[:, :, None]  # b q 1 p r
+            reference = self._repeat(reference.expand(-1, -1, len(self.points), -1))[:, :, None]  # b q 1 p r
         if reference.shape[-1] == 4:
             locations = reference[..., :2] + offsets / self._counts(offsets) * reference[..., 2:] * 0.5
         else:
@@ -196,7 +197,7 @@ class DeformableDecoderLayer(nn.Module):
         self,
         queries: Float[Tensor, "b q d"],
         positions: Float[Tensor, "b q d"],
-        reference: Float[Tensor, "b q l r"],
+        reference: Float[Tensor, "b q #l r"],
         memory: Float[Tensor, "b t d"],
         shapes: Sequence[tuple[int, int]],
         *,

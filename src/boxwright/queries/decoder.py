@@ -90,9 +90,7 @@ def decode_queries(
     layer_boxes: list[Tensor] = []
     previous = reference
     for i, layer in enumerate(layers):
-        ratios = tokens.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)
-        on_levels = reference[:, :, None] * ratios[:, None]  # b q l r
-        encoded = positions(reference)
+        encoded, on_levels = positions(reference), _spread_over_levels(reference, tokens)
         content = layer(
             content, encoded, on_levels, tokens.memory, tokens.shapes, padding=tokens.padding, blocked=blocked
         )
@@ -111,6 +109,15 @@ def decode_queries(
         if refinement != "none":
             previous, reference = refined, refined.detach()
     return torch.stack(layer_logits), torch.stack(layer_boxes)
+
+
+def _spread_over_levels(reference: Float[Tensor, "b q r"], tokens: LevelTokens) -> Float[Tensor, "b q #l r"]:
+    """Convert references from units of the image to units of each whole map."""
+    if tokens.padding is None and reference.shape[-1] == 4:
+        # Ratios of 1: one box for all levels is cheaper. Points have gradients, whose order of addition would change.
+        return reference[:, :, None]
+    ratios = tokens.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)
+    return reference[:, :, None] * ratios[:, None]
 
 
 def _move(reference: Float[Tensor, "b q r"], offset: Float[Tensor, "b q 4"]) -> Float[Tensor, "b q 4"]:
