@@ -81,7 +81,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> Path:
 
 @pytest.fixture
 def make_targets() -> MakeTargets:
-    """Targets with so many objects, ellipses, per image, inside a canvas of ``size`` (height, width)."""
+    """Make targets with so many objects, ellipses, per image, inside an input of ``size`` (height, width)."""
 
     def make(
         counts: Sequence[int], *, size: tuple[int, int] = (64, 64), num_classes: int = 4, seed: int = 0

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 CLOCK = ("seconds", "images_per_second")
-"""What depends on how fast the machine is, in checkpoints and in the log."""
+"""Values that depend on how fast the machine is, in checkpoints and in the log."""
 
 
 def assert_equal(first: Any, second: Any, path: str = "") -> None:

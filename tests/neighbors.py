@@ -11,7 +11,7 @@ from boxwright.detector import Detector
 from boxwright.ops.masks import decode_mask
 
 SHAPES = ((60, 80), (200, 33), (64, 64), (31, 400), (90, 90), (120, 160), (80, 60), (30, 40), (61, 80))
-"""(height, width): some have equal canvases at a shortest side of 64 pixels, some are longer than wide, some lines."""
+"""(height, width): some have equal input sizes at a shortest side of 64 pixels, some are longer than wide, some lines."""
 
 
 def make_image(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -39,10 +39,10 @@ def assert_alone_as_among_others(detector: Detector) -> None:
         together = detector.predict([images[i] for i in order], batch_size=batch_size)
         assert isinstance(together, list)
         assert len(together) == len(images)
-        for i, found in zip(order, together, strict=True):
+        for i, actual in zip(order, together, strict=True):
             expected = alone[i]
             assert isinstance(expected, Detections)
-            assert_same(expected, found)
+            assert_same(expected, actual)
     first, other = alone[0], alone[5]
     assert isinstance(first, Detections)
     assert isinstance(other, Detections)

@@ -21,7 +21,7 @@ def shake(module: nn.Module) -> None:
 
 @torch.no_grad()
 def calibrate(module: nn.Module, images: torch.Tensor) -> None:
-    """Give every batch norm the statistics of ``images``: else each layer shrinks what the one before put out."""
+    """Give every batch norm the statistics of ``images``: else each layer makes what the one before put out smaller."""
     norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
@@ -53,11 +53,11 @@ def _settle_stages(detector: nn.Module, images: torch.Tensor) -> None:
     _scale(rpn.logits, 1 / torch.cat(output.rpn.logits, 1).std())
     _scale(rpn.deltas, 0.1 / torch.cat(output.rpn.deltas, 1).std())
     stages = getattr(detector.head, "stages", None) or [detector.head.boxes]
-    for place, branch in enumerate(stages):
+    for position, branch in enumerate(stages):
         output = detector(images)
-        said = output.stages[place].boxes if hasattr(output, "stages") else output.boxes
-        _scale(branch.classes, 1 / said.logits.std())
-        _scale(branch.boxes, 0.5 / said.deltas.std())
+        predictions = output.stages[position].boxes if hasattr(output, "stages") else output.boxes
+        _scale(branch.classes, 1 / predictions.logits.std())
+        _scale(branch.boxes, 0.5 / predictions.deltas.std())
 
 
 def _scale(layer: nn.Module, factor: torch.Tensor) -> None:

@@ -58,7 +58,7 @@ NUMBERS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "A
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a data set and a recipe."""
     folder = tmp_path_factory.mktemp("end_to_end")
     draw_with_sparse_ids(folder / "data", train=8, val=6, image_size=96, seed=2)
@@ -67,11 +67,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(place: Path) -> Path:
+def run(workspace: Path) -> Path:
     """A run that was stopped at step 40 and went on, measured on the images that it is trained on."""
-    data = place / "data"
+    data = workspace / "data"
     learned = ["--val-annotations", str(data / "annotations" / "train.json"), "--val-images", str(data / "images")]
-    train = ["train", str(place / "small.yaml"), "--data", str(data), *learned, "--out", str(place / "run")]
+    train = ["train", str(workspace / "small.yaml"), "--data", str(data), *learned, "--out", str(workspace / "run")]
     with pytest.MonkeyPatch.context() as patch:
         calls = iter(range(1, 1000))
 
@@ -82,10 +82,10 @@ def run(place: Path) -> Path:
 
         patch.setattr(loop, "train_step", interrupted)
         assert main(train) == 130
-    assert read_checkpoint(place / "run" / "last.pt")["progress"]["step"] == 40
+    assert read_checkpoint(workspace / "run" / "last.pt")["progress"]["step"] == 40
     assert main([*train, "--resume"]) == 0
-    assert read_checkpoint(place / "run" / "last.pt")["progress"]["step"] == 130
-    return place / "run"
+    assert read_checkpoint(workspace / "run" / "last.pt")["progress"]["step"] == 130
+    return workspace / "run"
 
 
 @pytest.fixture(scope="module")
@@ -117,17 +117,17 @@ def test_it_learns(run: Path) -> None:
     assert evaluated[-1]["AP"] > 0.9
 
 
-def test_what_is_drawn_is_found(detector: Detector, place: Path) -> None:
+def test_what_is_drawn_is_found(detector: Detector, workspace: Path) -> None:
     """Nearly every object, with its class and nearly its box; and of what is found nearly all is there."""
-    document = json.loads((place / "data" / "annotations" / "train.json").read_text())
+    document = json.loads((workspace / "data" / "annotations" / "train.json").read_text())
     of_objects, of_detections = [], []
     for image in document["images"]:
-        wanted = [a for a in document["annotations"] if a["image_id"] == image["id"]]
-        x, y, w, h = torch.tensor([a["bbox"] for a in wanted], dtype=torch.float32).reshape(-1, 4).T
-        ids = torch.tensor([a["category_id"] for a in wanted])
-        found = detector.predict(place / "data" / "images" / image["file_name"], threshold=0.5)
-        same = ids[:, None] == torch.tensor(list(NAMES))[found.labels]
-        overlaps = iou_matrix(torch.stack((x, y, x + w, y + h), 1), found.boxes) * same
+        expected = [a for a in document["annotations"] if a["image_id"] == image["id"]]
+        x, y, w, h = torch.tensor([a["bbox"] for a in expected], dtype=torch.float32).reshape(-1, 4).T
+        ids = torch.tensor([a["category_id"] for a in expected])
+        actual = detector.predict(workspace / "data" / "images" / image["file_name"], threshold=0.5)
+        same = ids[:, None] == torch.tensor(list(NAMES))[actual.labels]
+        overlaps = iou_matrix(torch.stack((x, y, x + w, y + h), 1), actual.boxes) * same
         of_objects += [max(row, default=0.0) for row in overlaps.tolist()]
         of_detections += [max(row, default=0.0) for row in overlaps.T.tolist()]
     assert len(of_objects) == len(document["annotations"]) > 20
@@ -141,15 +141,17 @@ def iou_matrix(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_the_json_of_predict_has_the_numbers_of_eval(run: Path, place: Path, tmp_path: Path, split: str) -> None:
+def test_the_json_of_predict_has_the_numbers_of_eval(run: Path, workspace: Path, tmp_path: Path, split: str) -> None:
     """Predictions of whole folders, joined with the annotations by file name, in pycocotools."""
-    annotations = place / "data" / "annotations" / f"{split}.json"
-    reported = evaluate(run, place / "data", split, tmp_path / "metrics.json")
-    rows = predict(run, tmp_path, place / "data" / "images" / f"{split}_*.jpg")
+    annotations = workspace / "data" / "annotations" / f"{split}.json"
+    reported = evaluate(run, workspace / "data", split, tmp_path / "metrics.json")
+    rows = predict(run, tmp_path, workspace / "data" / "images" / f"{split}_*.jpg")
     id_of = {image["file_name"]: image["id"] for image in json.loads(annotations.read_text())["images"]}
     assert {row["file_name"] for row in rows} == set(id_of)
-    truth = COCO(str(annotations))
-    evaluator = COCOeval(truth, truth.loadRes([{**row, "image_id": id_of[row["file_name"]]} for row in rows]), "bbox")
+    ground_truth = COCO(str(annotations))
+    evaluator = COCOeval(
+        ground_truth, ground_truth.loadRes([{**row, "image_id": id_of[row["file_name"]]} for row in rows]), "bbox"
+    )
     evaluator.evaluate()
     evaluator.accumulate()
     evaluator.summarize()
@@ -171,14 +173,14 @@ def test_the_json_of_predict_has_the_numbers_of_eval(run: Path, place: Path, tmp
         ("images", [f"{split}_{i:05}.jpg" for split, count in (("train", 8), ("val", 6)) for i in range(count)]),
     ],
 )
-def test_a_file_a_glob_and_a_folder(run: Path, place: Path, tmp_path: Path, path: str, names: list[str]) -> None:
-    rows = predict(run, tmp_path, place / "data" / path)
+def test_a_file_a_glob_and_a_folder(run: Path, workspace: Path, tmp_path: Path, path: str, names: list[str]) -> None:
+    rows = predict(run, tmp_path, workspace / "data" / path)
     assert list(dict.fromkeys(row["file_name"] for row in rows)) == names
     assert sorted(drawn.name for drawn in (tmp_path / "drawn").iterdir()) == names
     for row in rows:
         assert list(row) == ["file_name", "category_id", "category_name", "bbox", "score"]
         assert NAMES[row["category_id"]] == row["category_name"]
-        with Image.open(place / "data" / "images" / row["file_name"]) as image:
+        with Image.open(workspace / "data" / "images" / row["file_name"]) as image:
             width, height = image.size
         x, y, w, h = row["bbox"]
         assert min(x, y, w, h) >= 0
@@ -188,14 +190,14 @@ def test_a_file_a_glob_and_a_folder(run: Path, place: Path, tmp_path: Path, path
 
 class TestPython:
     @pytest.fixture
-    def path(self, place: Path) -> Path:
-        return place / "data" / "images" / "train_00003.jpg"
+    def path(self, workspace: Path) -> Path:
+        return workspace / "data" / "images" / "train_00003.jpg"
 
     @pytest.fixture
     def expected(self, detector: Detector, path: Path) -> Detections:
-        found = detector.predict(path)
-        assert found.scores[0] > 0.5
-        return found
+        actual = detector.predict(path)
+        assert actual.scores[0] > 0.5
+        return actual
 
     @pytest.mark.parametrize("form", ["text", "PIL", "array", "tensor", "floats", "float tensor"])
     def test_every_form_of_an_image(self, detector: Detector, path: Path, expected: Detections, form: str) -> None:
@@ -209,15 +211,17 @@ class TestPython:
                 "floats": array / 255,
                 "float tensor": torch.tensor(array).permute(2, 0, 1).float() / 255,
             }
-        found = detector.predict(forms[form])
-        assert isinstance(found, Detections)
-        assert all(torch.equal(one, other) for one, other in zip(found[:3], expected[:3], strict=True))
+        actual = detector.predict(forms[form])
+        assert isinstance(actual, Detections)
+        assert all(torch.equal(one, other) for one, other in zip(actual[:3], expected[:3], strict=True))
 
-    def test_several_images_in_order(self, detector: Detector, path: Path, place: Path, expected: Detections) -> None:
-        other = place / "data" / "images" / "val_00000.jpg"
-        found = detector.predict([other, path, other], batch_size=2)
-        assert [len(detections.scores) for detections in found] == [180, 180, 180]
-        for one, two in ((found[0], found[2]), (found[1], expected)):
+    def test_several_images_in_order(
+        self, detector: Detector, path: Path, workspace: Path, expected: Detections
+    ) -> None:
+        other = workspace / "data" / "images" / "val_00000.jpg"
+        actual = detector.predict([other, path, other], batch_size=2)
+        assert [len(detections.scores) for detections in actual] == [180, 180, 180]
+        for one, two in ((actual[0], actual[2]), (actual[1], expected)):
             torch.testing.assert_close(one.scores, two.scores, rtol=0, atol=1e-5)
             torch.testing.assert_close(one.boxes[:4], two.boxes[:4], rtol=0, atol=1e-2)
         assert detector.predict([]) == []
@@ -225,17 +229,17 @@ class TestPython:
     def test_a_batch_of_four_dimensions(self, detector: Detector, path: Path, expected: Detections) -> None:
         with Image.open(path) as image:
             tensor = torch.tensor(np.asarray(image.convert("RGB"))).permute(2, 0, 1)
-        (found,) = detector.predict(tensor[None])
-        assert torch.equal(found.boxes, expected.boxes)
+        (actual,) = detector.predict(tensor[None])
+        assert torch.equal(actual.boxes, expected.boxes)
 
     def test_always_in_evaluation_mode(self, detector: Detector, path: Path, expected: Detections) -> None:
         detector.train()
         try:
-            found = detector.predict(path)
+            actual = detector.predict(path)
             assert detector.training
         finally:
             detector.eval()
-        assert torch.equal(found.scores, expected.scores)
+        assert torch.equal(actual.scores, expected.scores)
 
     def test_a_fresh_detector_of_the_same_recipe(self, detector: Detector, run: Path, path: Path) -> None:
         """``build`` gives the same network, with weights that have learned nothing."""

@@ -226,11 +226,11 @@ def test_a_rare_size_holds_back_only_so_much(detector: Detector) -> None:
             yield gray(i / 255, *((60, 40) if i in (0, 100) else (40, 60)))
 
     ahead = []
-    found = []
+    actual = []
     for done, one in enumerate(detector.stream(images(), batch_size=2)):
         ahead.append(len(read) - done)
-        found.append(one)
-    assert scores(found) == [pytest.approx(i / 255, abs=0.01) for i in range(200)]
+        actual.append(one)
+    assert scores(actual) == [pytest.approx(i / 255, abs=0.01) for i in range(200)]
     assert max(ahead) <= (MAX_WAITING + 1) * 2
 
 
@@ -288,8 +288,8 @@ def test_a_compiled_detector(detector: Detector) -> None:
         return graph.forward
 
     detector.compile(backend=backend)
-    found = detector.predict([gray(0.3), gray(0.7, 60, 40)])
+    actual = detector.predict([gray(0.3), gray(0.7, 60, 40)])
     assert calls
     assert isinstance(expected, list)
-    assert isinstance(found, list)
-    assert scores(found) == scores(expected)
+    assert isinstance(actual, list)
+    assert scores(actual) == scores(expected)

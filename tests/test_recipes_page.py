@@ -49,13 +49,13 @@ def table() -> dict[str, dict[str, str]]:
     """The cells of the page by recipe and column; several recipes may share a row."""
     lines = [line for line in (ROOT / "docs" / "recipes.md").read_text().splitlines() if line.startswith("|")]
     titles = [title.strip() for title in lines[0].strip("|").split("|")]
-    found: dict[str, dict[str, str]] = {}
+    actual: dict[str, dict[str, str]] = {}
     for line in lines[2:]:
         row = dict(zip(titles, (cell.strip() for cell in line.strip("|").split("|")), strict=True))
         for name in re.findall(r"`(\w+)`", row["recipe"]):
-            assert name not in found, f"{name} is in two rows"
-            found[name] = row
-    return found
+            assert name not in actual, f"{name} is in two rows"
+            actual[name] = row
+    return actual
 
 
 def test_every_recipe_is_on_the_page() -> None:
@@ -64,7 +64,7 @@ def test_every_recipe_is_on_the_page() -> None:
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_the_numbers_are_those_of_the_recipe(name: str) -> None:
-    """Where others were published they stand beside them: ``4 (published: 16)``."""
+    """Published values stand beside ours where they differ: ``4 (published: 16)``."""
     row = table()[name]
     ours = tuple(row[column].partition(" (published: ")[0] for column in COLUMNS)
     assert ours == cells(resolve(name).recipe)
@@ -96,7 +96,7 @@ def test_names_of_parameters_in_recipes_exist(name: str) -> None:
         detector = build_resolved(recipe, categories=[Category(1, "one")])
     names = [f".{path}." for path, parameter in detector.named_parameters() if parameter.requires_grad]
     optimizer = recipe.train.optimizer
-    for wanted in (*(optimizer.lr_factors or {}), *(optimizer.decayed_names or ())):
-        assert any(f".{wanted}." in path for path in names), wanted
+    for expected in (*(optimizer.lr_factors or {}), *(optimizer.decayed_names or ())):
+        assert any(f".{expected}." in path for path in names), expected
     for single in optimizer.decayed_names or ():
         assert sum(f".{single}." in path for path in names) == 1, single

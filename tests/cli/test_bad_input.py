@@ -197,7 +197,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict without a batch": ("predict {run} data/images --batch-size 0", "--batch-size is at least 1, not 0"),
     "predict on no GPU": ("predict {run} data/images --device cuda", "there is no device cuda"),
     "predict into a folder as JSON": ("predict {run} data/images --json data", "data is a folder; give the name of a "),
-    "predict a text": ("predict {run} tiny.yaml", "1 of 1 images could not be read: tiny.yaml cannot be read as an image"),
+    "predict a text": (
+        "predict {run} tiny.yaml",
+        "1 of 1 images could not be read: tiny.yaml cannot be read as an image",
+    ),
     "predict a text as JSON": ("predict {run} tiny.yaml --json x.json", "1 of 1 images could not be read"),
     "demo with another recipe": ("demo --out d --recipe rtdetr", "unknown recipe 'rtdetr'; did you mean 'rtdetr_r"),
     "demo without time": ("demo --out d --budget soon", "train.budget is a number and s, m or h"),

@@ -145,7 +145,7 @@ def test_json_on_standard_output_is_nothing_but_json(
 
 
 def test_drawn_images(trained: Path, album: Path) -> None:
-    """Where the images were in their folder, in their size; formats that cannot hold colors become PNG."""
+    """Drawings lie where the images were in their folder, in their size; formats that cannot hold colors become PNG."""
     predict(trained, album, "--threshold", "0", "--out", "drawn/here")
     out, deep = Path("drawn/here"), ("deep/two.PNG", "deep/three.bmp")
     assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.*")) == [

@@ -1,4 +1,4 @@
-"""What every part of every folder has to keep to.
+"""Contracts of every part of every folder.
 
 A new part is tested by these contracts as soon as its file is there. ``REDUCED`` only makes the tests fast: a part
 that is not in it is built with its defaults.

@@ -1,4 +1,4 @@
-"""What every backbone keeps to."""
+"""Contracts of every backbone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every neck keeps to."""
+"""Contracts of every neck."""
 
 from __future__ import annotations
 

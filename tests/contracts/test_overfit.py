@@ -41,7 +41,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory, eight: DetectionData) -> Det
 
 
 def learned(recipe: Recipe, data: DetectionData, folder: Path) -> list[dict[str, Any]]:
-    """What was measured on the images that it was trained on."""
+    """Measure on the images that it was trained on."""
     run = Run(
         detector=build_resolved(recipe, categories=data.categories),
         recipe=recipe,
@@ -57,20 +57,20 @@ def learned(recipe: Recipe, data: DetectionData, folder: Path) -> list[dict[str,
 
 @every_classifier
 def test_the_objects_of_eight_images_are_learned_by_heart(recipe: Recipe, crops: DetectionData, tmp_path: Path) -> None:
-    found = [row["top1"] for row in learned(recipe, crops, tmp_path)]
-    assert max(found) >= ENOUGH, found
-    assert Validation(crops).measure_classes(load(tmp_path / "run")).accuracy.top1 == max(found)
+    reached = [row["top1"] for row in learned(recipe, crops, tmp_path)]
+    assert max(reached) >= ENOUGH, reached
+    assert Validation(crops).measure_classes(load(tmp_path / "run")).accuracy.top1 == max(reached)
 
 
 @every_detector
 def test_eight_images_are_learned_by_heart(recipe: Recipe, eight: DetectionData, tmp_path: Path) -> None:
     # Convolutions see padding. On maps of a dozen cells, images that were learned beside padding are other images
-    # without it: with canvases of several sizes, AP50 stays between 0.7 and 0.95.
+    # without it: with inputs of several sizes, AP50 stays between 0.7 and 0.95.
     recipe = resolve(recipe, {"input.resize": "square", "input.max_size": None}).recipe
-    found = [row["AP50"] for row in learned(recipe, eight, tmp_path)]
-    assert max(found) >= ENOUGH, found
+    reached = [row["AP50"] for row in learned(recipe, eight, tmp_path)]
+    assert max(reached) >= ENOUGH, reached
     metrics = Validation(eight).measure(load(tmp_path / "run")).to_json()
-    assert metrics["AP50"] == pytest.approx(max(found), abs=1e-3)
+    assert metrics["AP50"] == pytest.approx(max(reached), abs=1e-3)
     assert ("segm" in metrics) == (recipe.head.name == "mask_rcnn")
     if "segm" in metrics:
         assert metrics["segm"]["AP50"] >= ENOUGH, metrics["segm"]

@@ -134,7 +134,7 @@ def test_workers_read_own_samples() -> None:
         ({"image": PIXELS, "labels": [0]}, "it has no boxes, which a detector needs"),
         ({"image": PIXELS / 2, "boxes": [], "labels": []}, r"an image of floats must lie in \[0, 1\]"),
         ({"image": PIXELS, "boxes": [[1, 2, 3, 4]], "labels": [0], "masks": PIXELS[None, ..., 0].T}, "masks must have"),
-        ({"picture": PIXELS}, "a sample is a LabeledImage, .* not a mapping with picture"),
+        ({"photo": PIXELS}, "a sample is a LabeledImage, .* not a mapping with photo"),
         (PIXELS, "a sample is a LabeledImage, .* not ndarray"),
     ],
 )

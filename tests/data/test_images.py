@@ -293,6 +293,6 @@ class TestResample:
             (columns.max() + 1, min(96, (50 - window.x1) * scale_x)),
             (rows.max() + 1, min(64, (40 - window.y1) * scale_y)),
         )
-        for found, expected in seen:
+        for actual, expected in seen:
             # Half a pixel of the input, but at least one is kept; no pixel of the image is rounded away.
-            assert abs(float(found) - expected) <= 1
+            assert abs(float(actual) - expected) <= 1

@@ -67,13 +67,13 @@ def test_training_sees_what_it_sees_of_run_lengths(both: tuple[DetectionData, De
 
 
 def test_evaluation_says_what_it_says_of_run_lengths(both: tuple[DetectionData, DetectionData]) -> None:
-    found = {}
+    actual = {}
     for record in both[1].records:
         # Nearly the objects, so that the numbers are neither 0 nor 1.
         masks = tuple(encode_mask(mask.roll(1, 0)) for mask in decode_image_masks(record))
         boxes = torch.from_numpy(record.boxes())
-        found[record.image_id] = Detections(boxes, torch.ones(len(masks)), torch.from_numpy(record.labels), masks)
-    of_files, of_packed = (evaluate_detections(data, found, iou_type="segm") for data in both)
+        actual[record.image_id] = Detections(boxes, torch.ones(len(masks)), torch.from_numpy(record.labels), masks)
+    of_files, of_packed = (evaluate_detections(data, actual, iou_type="segm") for data in both)
     assert of_files == of_packed
     assert 0.2 < of_files.AP < 0.9
 

@@ -97,13 +97,13 @@ def test_crops_of_hidden_images_are_seen(one_image: DetectionData, tmp_path: Pat
 
 
 def test_classes_that_would_share_a_folder(one_image: DetectionData, tmp_path: Path) -> None:
-    for first, second, said in [
+    for first, second, message in [
         ("x/y", "X:Y", r"a\.json: classes 'X:Y' and 'x/y'"),
         ("a", "..", r"classes '\.\.' have"),
         ("\u00e9", "e\u0301", "classes .* and .* have no folder name of their own"),
     ]:
         data = DetectionData(one_image.records, (Category(1, first), Category(2, second)), one_image.source)
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             crop_objects(data, tmp_path / "out")
 
 

@@ -70,8 +70,8 @@ def test_scores_have_to_exceed_the_threshold() -> None:
 def test_so_many_of_each_level_and_of_an_image() -> None:
     scores = [torch.tensor([[[0.5], [0.7], [0.6]]]), torch.tensor([[[0.2], [0.1], [0.3]]])]
     boxes = [apart(3), apart(3) + 50]
-    found = valid_scores(decode(scores, boxes, pre_nms_top_k=2))
-    torch.testing.assert_close(found, torch.tensor([0.7, 0.6, 0.3, 0.2]))
+    actual = valid_scores(decode(scores, boxes, pre_nms_top_k=2))
+    torch.testing.assert_close(actual, torch.tensor([0.7, 0.6, 0.3, 0.2]))
     three = decode(scores, boxes, pre_nms_top_k=2, max_detections=3)
     assert three.scores.shape == (1, 3)
     torch.testing.assert_close(valid_scores(three), torch.tensor([0.7, 0.6, 0.3]))

@@ -1,4 +1,4 @@
-"""Which object a point is trained on."""
+"""Matching of points with objects."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ def grid(cells: int = 8, stride: int = 8) -> Tensor:
 
 def test_points_inside_of_the_box() -> None:
     # Points lie at 4, 12, 20, ...; one on the side of a box is not inside.
-    found = match_points(grid(), torch.tensor([[4.0, 10.0, 30.0, 22.0]])).view(8, 8)
-    wanted = torch.full((8, 8), -1)
-    wanted[1:3, 1:4] = 0
-    assert torch.equal(found, wanted)
+    actual = match_points(grid(), torch.tensor([[4.0, 10.0, 30.0, 22.0]])).view(8, 8)
+    expected = torch.full((8, 8), -1)
+    expected[1:3, 1:4] = 0
+    assert torch.equal(actual, expected)
 
 
 def test_points_near_the_center() -> None:
     # The center is (32, 32); points at a distance of exactly the radius are too far.
-    found = match_points(grid(), torch.tensor([[0.0, 0.0, 64.0, 64.0]]), radius=12.0).view(8, 8)
-    wanted = torch.full((8, 8), -1)
-    wanted[3:5, 3:5] = 0
-    assert torch.equal(found, wanted)
+    actual = match_points(grid(), torch.tensor([[0.0, 0.0, 64.0, 64.0]]), radius=12.0).view(8, 8)
+    expected = torch.full((8, 8), -1)
+    expected[3:5, 3:5] = 0
+    assert torch.equal(actual, expected)
     assert (match_points(grid(), torch.tensor([[0.0, 0.0, 64.0, 64.0]]), radius=12.1).view(8, 8) == 0).sum() == 16
 
 
 def test_a_small_box_keeps_the_points_that_lie_inside() -> None:
-    found = match_points(grid(), torch.tensor([[11.0, 11.0, 13.0, 13.0]]), radius=12.0).view(8, 8)
-    assert found[1, 1] == 0
-    assert (found == 0).sum() == 1
+    actual = match_points(grid(), torch.tensor([[11.0, 11.0, 13.0, 13.0]]), radius=12.0).view(8, 8)
+    assert actual[1, 1] == 0
+    assert (actual == 0).sum() == 1
 
 
 def test_distances_at_a_bound_belong_to_both_levels() -> None:
@@ -68,8 +68,8 @@ def test_the_smallest_object_wins_and_the_first_of_equals() -> None:
     boxes = torch.tensor(
         [[0.0, 0.0, 40.0, 40.0], [8.0, 8.0, 24.0, 24.0], [0.0, 0.0, 30.0, 30.0], [8.0, 8.0, 24.0, 24.0]]
     )
-    found = match_points(torch.tensor([[12.0, 12.0], [28.0, 28.0], [36.0, 36.0], [50.0, 50.0]]), boxes)
-    assert found.tolist() == [1, 2, 0, -1]
+    actual = match_points(torch.tensor([[12.0, 12.0], [28.0, 28.0], [36.0, 36.0], [50.0, 50.0]]), boxes)
+    assert actual.tolist() == [1, 2, 0, -1]
 
 
 def test_areas_are_compared_as_they_are() -> None:
@@ -81,9 +81,9 @@ def test_areas_are_compared_as_they_are() -> None:
 
 
 def test_without_objects_all_is_background() -> None:
-    found = match_points(grid(), torch.zeros(0, 4))
-    assert found.dtype == torch.int64
-    assert found.tolist() == [-1] * 64
+    actual = match_points(grid(), torch.zeros(0, 4))
+    assert actual.dtype == torch.int64
+    assert actual.tolist() == [-1] * 64
 
 
 @settings(deadline=None, max_examples=50)
@@ -94,8 +94,8 @@ def test_as_written_out_point_by_point(seed: int, count: int, radius: float) -> 
     corner = torch.randint(0, 40, (count, 2), generator=generator).float()
     boxes = torch.cat((corner, corner + torch.randint(1, 24, (count, 2), generator=generator)), 1)
     points = grid()
-    found = match_points(points, boxes, scale_range=(8.0, 20.0), radius=radius)
-    for (x, y), index in zip(points.tolist(), found.tolist(), strict=True):
+    actual = match_points(points, boxes, scale_range=(8.0, 20.0), radius=radius)
+    for (x, y), index in zip(points.tolist(), actual.tolist(), strict=True):
         best, smallest = -1, math.inf
         for i, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
             sides = (x - x1, y - y1, x2 - x, y2 - y)

@@ -1,4 +1,4 @@
-"""Pages tell the truth: their commands and code run, and what they name exists."""
+"""Pages are right: their commands and code run, and what they name exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the terminal shows of metrics."""
+"""Tables of metrics in the terminal."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from boxwright.dense.options import DenseDetectionOptions, FocalOptions
 from boxwright.dense.output import DenseOutput
-from boxwright.heads.efficientdet import DETECTION, EfficientDet, EfficientDetAnchorOptions
+from boxwright.heads.efficientdet import EFFICIENTDET_DETECTION, EfficientDet, EfficientDetAnchorOptions
 from boxwright.layers.folding import fold_norms
 from boxwright.ops.box_deltas import encode_deltas
 from boxwright.ops.boxes import iou
@@ -87,8 +87,8 @@ def test_anchors_of_a_cell() -> None:
         torch.testing.assert_close(center[:9], torch.full((9, 2), stride / 2))
         torch.testing.assert_close(center[9], torch.tensor([1.5, 0.5]) * stride)
         torch.testing.assert_close(center[9 * width], torch.tensor([0.5, 1.5]) * stride)
-        aspects = torch.tensor([[1.0, 1.0], [1.4, 0.7], [0.7, 1.4]])
-        expected = [4 * 2 ** (octave / 3) * aspects for octave in range(3)]
+        sides = torch.tensor([[1.0, 1.0], [1.4, 0.7], [0.7, 1.4]])
+        expected = [4 * 2 ** (octave / 3) * sides for octave in range(3)]
         torch.testing.assert_close(sides[:9], torch.cat(expected))
         torch.testing.assert_close(sides[-9:], torch.cat(expected))
 
@@ -212,7 +212,7 @@ def test_a_head_that_knows_the_objects_has_hardly_a_loss(counts: list[int], make
 
 @pytest.mark.parametrize("soft_nms", [False, True])
 def test_a_head_that_knows_the_objects_finds_them(soft_nms: bool) -> None:
-    head, size = small_head(detection=replace(DETECTION, soft_nms=soft_nms)), (96, 128)
+    head, size = small_head(detection=replace(EFFICIENTDET_DETECTION, soft_nms=soft_nms)), (96, 128)
     targets = [Targets(torch.tensor([2, 0]), torch.tensor([[3.0, 8, 60, 50], [70, 30, 110, 90]]), size)]
     boxes, scores, labels, valid, _ = head.decode(ideal(head, targets, size))
     assert valid[0, :2].all()

@@ -63,13 +63,13 @@ def test_parameters_of_the_mask_branch() -> None:
         head = small(roi=roi or {}, mask=mask)
         return sum(p.numel() for p in head.parameters()) - sum(p.numel() for p in boxes.parameters())
 
-    conv, enlarge, logits = 8 * 8 * 9 + 8, 8 * 8 * 4 + 8, 4 * 8 + 4
-    assert count() == 4 * conv + enlarge + logits
-    assert count({"extractor": "adaptive"}) == 6 * conv + enlarge + logits
-    assert count(num_convs=2) == 2 * conv + enlarge + logits
-    assert count(norm="batch") == 4 * (conv + 8) + enlarge + logits
+    conv, upsample, logits = 8 * 8 * 9 + 8, 8 * 8 * 4 + 8, 4 * 8 + 4
+    assert count() == 4 * conv + upsample + logits
+    assert count({"extractor": "adaptive"}) == 6 * conv + upsample + logits
+    assert count(num_convs=2) == 2 * conv + upsample + logits
+    assert count(norm="batch") == 4 * (conv + 8) + upsample + logits
     whole = conv + 8 * 4 * 9 + 4 + 4 * 14**2 * 28**2 + 28**2
-    assert count(fully_connected=True) == 4 * conv + enlarge + logits + whole
+    assert count(fully_connected=True) == 4 * conv + upsample + logits + whole
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What the pyramid necks share, against torchvision."""
+"""Modules that the pyramid necks share, against torchvision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZES = pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 1)], ids=["even", "
 
 
 def coarsest(size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What came in and what went out."""
+    """Levels that come in and that go out."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(2, 8, *size, generator=generator), torch.randn(2, 5, *size, generator=generator)
 

@@ -1,4 +1,4 @@
-"""What the checks of options let pass, and what they say of the rest."""
+"""Checks of options: values that pass, and messages on the rest."""
 
 from __future__ import annotations
 

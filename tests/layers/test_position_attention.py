@@ -154,23 +154,23 @@ def test_relative_tables_of_another_size_by_numbers() -> None:
     assert resized_table(table, 7, relative=True)[:, 0].tolist() == pytest.approx([0, 2 / 3, 2, 4, 22 / 3, 34 / 3, 16])
 
 
-@pytest.mark.parametrize(("cells", "wanted"), [(3, 5), (7, 32), (14, 64), (64, 14), (14, 13), (2, 9)])
-def test_a_table_linear_in_distance_stays_linear_from_end_to_end(cells: int, wanted: int) -> None:
+@pytest.mark.parametrize(("cells", "size"), [(3, 5), (7, 32), (14, 64), (64, 14), (14, 13), (2, 9)])
+def test_a_table_linear_in_distance_stays_linear_from_end_to_end(cells: int, size: int) -> None:
     table = line(cells)
-    resized = resized_table(table, 2 * wanted - 1, relative=True)
-    expected = (line(wanted) - line(wanted)[wanted - 1]) * (cells - 1) / (wanted - 1) + table[cells - 1]
+    resized = resized_table(table, 2 * size - 1, relative=True)
+    expected = (line(size) - line(size)[size - 1]) * (cells - 1) / (size - 1) + table[cells - 1]
     torch.testing.assert_close(resized, expected, rtol=1e-12, atol=1e-12)
     for end in (0, -1):
         torch.testing.assert_close(resized[end], table[end], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("cells", [2, 7, 14, 64])
-@pytest.mark.parametrize("wanted", [1, 2, 5, 7, 14, 23, 64])
-def test_distance_0_keeps_its_vector(cells: int, wanted: int) -> None:
+@pytest.mark.parametrize("expected", [1, 2, 5, 7, 14, 23, 64])
+def test_distance_0_keeps_its_vector(cells: int, expected: int) -> None:
     table = torch.randn(2 * cells - 1, 3, dtype=torch.float64)
-    resized = resized_table(table, 2 * wanted - 1, relative=True)
-    assert resized.shape == (2 * wanted - 1, 3)
-    torch.testing.assert_close(resized[wanted - 1], table[cells - 1], rtol=1e-12, atol=1e-12)
+    resized = resized_table(table, 2 * expected - 1, relative=True)
+    assert resized.shape == (2 * expected - 1, 3)
+    torch.testing.assert_close(resized[expected - 1], table[cells - 1], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("cells", [3, 8])
@@ -235,7 +235,7 @@ def test_a_narrow_map_has_the_vectors_of_the_corner_of_a_square_one(
         assert all(torch.equal(square, own) for square, own in zip(tables(7, 7), tables.parameters(), strict=True))
 
 
-def test_one_factor_enlarges_tables_that_are_not_square() -> None:
+def test_one_factor_upsamples_tables_that_are_not_square() -> None:
     tables = PositionTables((4, 6), 3).double()
     rows, columns = tables(6, 6)
     assert torch.equal(rows, resized_table(tables.height, 6, relative=False)), "1.5 times as large: 6 rows, 9 columns"

@@ -69,9 +69,9 @@ def test_fresh_weights_keep_the_variance() -> None:
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 2), (2, 3), (4, 5), (6, 7), (8, 9), (10, 11), (13, 12)])
 def test_pooling_pads_as_tensorflow_does(height: int, width: int, stride: int) -> None:
     x = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0)) - 5
-    found = max_pool_same(x, stride)
+    actual = max_pool_same(x, stride)
     if stride == 1:
-        assert found is x
+        assert actual is x
         return
     kernel = stride + 1
     padding = []
@@ -80,8 +80,8 @@ def test_pooling_pads_as_tensorflow_does(height: int, width: int, stride: int) -
         excess = max((out - 1) * stride + kernel - size, 0)
         padding += [excess // 2, excess - excess // 2]
     expected = F.max_pool2d(F.pad(x, padding, value=float("-inf")), kernel, stride)
-    assert found.shape[-2:] == (-(-height // stride), -(-width // stride))
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert actual.shape[-2:] == (-(-height // stride), -(-width // stride))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
 def test_windows_of_even_maps_start_on_the_first_cell() -> None:

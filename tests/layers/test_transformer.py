@@ -186,11 +186,11 @@ def test_matrices_start_from_xaviers_distribution() -> None:
 
 def test_attention_takes_the_fused_path(layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    fused = F.scaled_dot_product_attention
+    original = F.scaled_dot_product_attention
 
     def counted(*args: object, **kwargs: object) -> Tensor:
         calls.append(1)
-        return fused(*args, **kwargs)  # type: ignore[arg-type]
+        return original(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
     layer.train()(torch.randn(2, 6, 16), torch.randn(6, 16))

@@ -39,10 +39,10 @@ def test_grids_are_torchvisions() -> None:
 
 def test_all_anchors_of_a_cell_follow_one_another_row_by_row() -> None:
     base = torch.tensor([[-1.0, -2, 1, 2], [-2, -1, 2, 1]])
-    found = grid_anchors(base, 2, 3, 10)
-    assert found.shape == (12, 4)
-    assert found[:3].tolist() == [[-1, -2, 1, 2], [-2, -1, 2, 1], [9, -2, 11, 2]]
-    assert found[6].tolist() == [-1, 8, 1, 12]
+    actual = grid_anchors(base, 2, 3, 10)
+    assert actual.shape == (12, 4)
+    assert actual[:3].tolist() == [[-1, -2, 1, 2], [-2, -1, 2, 1], [9, -2, 11, 2]]
+    assert actual[6].tolist() == [-1, 8, 1, 12]
     assert grid_anchors(base.double(), 1, 1, 4).dtype == torch.float64
 
 

@@ -1,4 +1,4 @@
-"""Which object an anchor is trained on, against torchvision's Matcher and by hand."""
+"""Matching of anchors with objects, against torchvision's Matcher and by hand."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from boxwright.structures import Targets
 OBJECT = torch.tensor([[0.0, 0, 10, 10]])
 
 
-def strips(*shares: float) -> Tensor:
+def strips(*fractions: float) -> Tensor:
     """Anchors within ``OBJECT``, of this IoU with it."""
-    return torch.tensor([[0.0, 0, 10, 10 * share] for share in shares])
+    return torch.tensor([[0.0, 0, 10, 10 * fraction] for fraction in fractions])
 
 
 def test_thresholds() -> None:
@@ -68,17 +68,17 @@ def test_equals_torchvisions(ties: bool) -> None:
     corner = torch.rand(12, 2, generator=generator) * 100
     objects = torch.cat((corner, corner + torch.rand(12, 2, generator=generator) * 80 + 4), 1)
     expected = Matcher(0.5, 0.4, allow_low_quality_matches=ties)(box_iou(objects, anchors))
-    found = match_by_iou(anchors, objects, low_quality="ties" if ties else "none")
-    assert set(found.unique().tolist()) >= {BACKGROUND, IGNORED, 0}
-    assert (found == expected).all()
+    actual = match_by_iou(anchors, objects, low_quality="ties" if ties else "none")
+    assert set(actual.unique().tolist()) >= {BACKGROUND, IGNORED, 0}
+    assert (actual == expected).all()
 
 
 def test_gathered_matches_of_several_images() -> None:
     first = Targets(torch.tensor([5, 6]), torch.tensor([[0.0, 0, 1, 1], [0, 0, 2, 2]]), (8, 8))
     second = Targets(torch.tensor([7]), torch.tensor([[0.0, 0, 3, 3]]), (8, 8))
     matched = torch.tensor([[BACKGROUND, 1, IGNORED], [0, BACKGROUND, 0]])
-    found = gather_matches(matched, [first, second])
-    assert found.image.tolist() == [0, 1, 1]
-    assert found.anchor.tolist() == [1, 0, 2]
-    assert found.boxes[:, 2].tolist() == [2, 3, 3]
-    assert found.labels.tolist() == [[BACKGROUND, 6, BACKGROUND], [7, BACKGROUND, 7]]
+    actual = gather_matches(matched, [first, second])
+    assert actual.image.tolist() == [0, 1, 1]
+    assert actual.anchor.tolist() == [1, 0, 2]
+    assert actual.boxes[:, 2].tolist() == [2, 3, 3]
+    assert actual.labels.tolist() == [[BACKGROUND, 6, BACKGROUND], [7, BACKGROUND, 7]]

@@ -1,4 +1,4 @@
-"""Whether a model still says numbers."""
+"""Predictions that are not numbers are refused."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from boxwright.ops.finite import check_finite
 
 
 def test_infinities_are_numbers_and_nan_is_not() -> None:
-    said = [torch.tensor([0.0, torch.inf]), torch.tensor([[-torch.inf]]).bfloat16(), torch.zeros(0, 4)]
-    check_finite(said)
-    said[1][0, 0] = torch.nan
+    predictions = [torch.tensor([0.0, torch.inf]), torch.tensor([[-torch.inf]]).bfloat16(), torch.zeros(0, 4)]
+    check_finite(predictions)
+    predictions[1][0, 0] = torch.nan
     with pytest.raises(ValueError, match="has diverged"):
-        check_finite(said)
+        check_finite(predictions)

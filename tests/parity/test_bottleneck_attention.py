@@ -108,12 +108,12 @@ def check(ours: nn.Module, x: Tensor, variant: str, theirs: dict[str, np.ndarray
     # Stored in float32.
     np.testing.assert_allclose(sparse(y), theirs[f"{variant}/out"], rtol=1e-6, atol=1e-6)
     named = [("map", x), *ours.named_parameters()]
-    found = {name: tensor.grad for name, tensor in named if tensor.grad is not None}
-    np.testing.assert_allclose(summaries(found), theirs[f"{variant}/gradients"], rtol=1e-9, atol=1e-9)
+    actual = {name: tensor.grad for name, tensor in named if tensor.grad is not None}
+    np.testing.assert_allclose(summaries(actual), theirs[f"{variant}/gradients"], rtol=1e-9, atol=1e-9)
 
 
 def sparse(y: Tensor) -> np.ndarray:
-    """What is stored of outputs: every third channel."""
+    """Select what is stored of outputs: every third channel."""
     return y.detach()[:, ::3].numpy()
 
 

@@ -145,13 +145,13 @@ def test_losses_gradients_and_statistics(counts: list[int], pair: Pair, make_tar
 
     sum(terms.values()).backward()
     expected["loss"].backward()
-    wanted = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    largest = max(float(gradient.norm()) for gradient in wanted.values())
+    theirs_by_name = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    largest = max(float(gradient.norm()) for gradient in theirs_by_name.values())
     gradients = renamed({name: parameter.grad for name, parameter in ours.named_parameters()}, ours)
-    assert gradients.keys() == wanted.keys()
+    assert gradients.keys() == theirs_by_name.keys()
     for name, gradient in gradients.items():
         # A bias in front of a norm has no gradient but for rounding.
-        assert (gradient - wanted[name]).norm() <= 1e-3 * wanted[name].norm() + 1e-9 * largest, name
+        assert (gradient - theirs_by_name[name]).norm() <= 1e-3 * theirs_by_name[name].norm() + 1e-9 * largest, name
     state = theirs.state_dict()
     for name, tensor in renamed(ours.state_dict(), ours).items():
         # effdet leaves the backbone timm's momentum of 0.1, where google/automl has 0.01 everywhere.

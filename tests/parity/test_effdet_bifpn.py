@@ -72,12 +72,14 @@ def their_name(name: str, ours: BiFPN) -> str:
     """effdet numbers the maps: the levels that come into a cell, fine to coarse, then the nodes in order."""
     levels = list(ours.out_spec)
     name = re.sub(r"^project\.(.*)", lambda m: f"resample.{len(ours.incoming)}.conv.{m[1]}", name)
-    if found := re.match(r"cells\.(\d+)\.(down|up)\.(\w+)\.(.*)", name):
-        cell, path, level, rest = found.groups()
-        place, last = levels.index(level), len(levels) - 1
-        node = last - 1 - place if path == "down" else last - 1 + place
+    if match := re.match(r"cells\.(\d+)\.(down|up)\.(\w+)\.(.*)", name):
+        cell, path, level, rest = match.groups()
+        position, last = levels.index(level), len(levels) - 1
+        node = last - 1 - position if path == "down" else last - 1 + position
         # Only what comes into the cell has another width: the node's own level, or the coarsest on the path down.
-        rest = re.sub(r"^projections\.(\d)", lambda m: f"combine.resample.{place if m[1] == '0' else last}.conv", rest)
+        rest = re.sub(
+            r"^projections\.(\d)", lambda m: f"combine.resample.{position if m[1] == '0' else last}.conv", rest
+        )
         rest = re.sub(r"^weights$", "combine.edge_weights", rest)
         rest = re.sub(r"^conv\.depthwise", "after_combine.conv.conv_dw", rest)
         rest = re.sub(r"^conv\.pointwise\.conv", "after_combine.conv.conv_pw", rest)

@@ -36,8 +36,8 @@ def maps(variant: str) -> Features:
 
 def statistics(module: nn.Module) -> np.ndarray:
     """Running means and variances of all norms in a row."""
-    found = [tensor for name, tensor in module.state_dict().items() if "running_" in name]
-    return torch.cat(found).numpy()
+    actual = [tensor for name, tensor in module.state_dict().items() if "running_" in name]
+    return torch.cat(actual).numpy()
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ def neck(variant: str) -> PAFPN:
 
 
 def maps(variant: str) -> Features:
-    """Odd sizes, but even ones for the authors, who enlarge by 2 exactly."""
+    """Odd sizes, but even ones for the authors, who upsample by 2 exactly."""
     height, width = (64, 96) if variant.startswith("authors") else (36, 43)
     return {
         name: uniform(f"map {name}", 1, level.channels, -(-height // level.stride), -(-width // level.stride))

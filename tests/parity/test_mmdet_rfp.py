@@ -80,7 +80,7 @@ def check(ours: nn.Module, levels: dict[str, Tensor], variant: str, theirs: dict
 
 
 def sparse(level: Tensor) -> np.ndarray:
-    """What is stored of a level: every third cell of a fine one."""
+    """Select what is stored of a level: every third cell of a fine one."""
     step = 1 if level.shape[-1] < 10 else 3
     return level.detach()[:, :, ::step, ::step].numpy()
 

@@ -97,14 +97,14 @@ def their_terms(
     """Loss terms and the object of each point."""
     matched: list[Tensor] = []
 
-    def watched(wanted: Any, found: Any, anchors: Any, objects: list[Tensor]) -> dict[str, Tensor]:
+    def watched(expected: Any, actual: Any, anchors: Any, objects: list[Tensor]) -> dict[str, Tensor]:
         matched.extend(objects)
-        return type(theirs.head).compute_loss(theirs.head, wanted, found, anchors, objects) if found else {}
+        return type(theirs.head).compute_loss(theirs.head, expected, actual, anchors, objects) if actual else {}
 
     theirs.head.compute_loss = watched
-    wanted = [{"labels": t.labels, "boxes": t.boxes} for t in targets]
+    expected = [{"labels": t.labels, "boxes": t.boxes} for t in targets]
     counts = [x.shape[2] * x.shape[3] for x in maps]
-    terms = theirs.compute_loss(wanted, outputs, their_anchors(theirs, maps, *size), counts)
+    terms = theirs.compute_loss(expected, outputs, their_anchors(theirs, maps, *size), counts)
     del theirs.head.compute_loss
     return terms, matched
 
@@ -140,12 +140,12 @@ def test_outputs_and_detections(pair: Pair) -> None:
         counts = [x.shape[2] * x.shape[3] for x in maps]
         split = {name: list(x.split(counts, 1)) for name, x in outputs.items()}
         expected = theirs.postprocess_detections(split, [list(a.split(counts)) for a in anchors], [(HEIGHT, WIDTH)] * 2)
-    found = ours.postprocess(output, [ImageSize(HEIGHT, WIDTH, HEIGHT, WIDTH)] * 2)
-    for detections, wanted in zip(found, expected, strict=True):
-        assert 20 < len(detections.scores) == len(wanted["scores"])
-        torch.testing.assert_close(detections.scores, wanted["scores"], rtol=0, atol=1e-5)
-        torch.testing.assert_close(detections.boxes, wanted["boxes"], rtol=0, atol=1e-2)
-        assert torch.equal(detections.labels, wanted["labels"])
+    actual = ours.postprocess(output, [ImageSize(HEIGHT, WIDTH, HEIGHT, WIDTH)] * 2)
+    for detections, targets in zip(actual, expected, strict=True):
+        assert 20 < len(detections.scores) == len(targets["scores"])
+        torch.testing.assert_close(detections.scores, targets["scores"], rtol=0, atol=1e-5)
+        torch.testing.assert_close(detections.boxes, targets["boxes"], rtol=0, atol=1e-2)
+        assert torch.equal(detections.labels, targets["labels"])
 
 
 @pytest.mark.parametrize("center_radius", [1.5, None])
@@ -179,5 +179,5 @@ def test_losses_and_gradients(counts: list[int], pair: Pair, make_targets: MakeT
     sum(their.values()).backward()
     expected = dict(theirs.named_parameters())
     for name, gradient in renamed({n: p.grad for n, p in ours.named_parameters()}).items():
-        wanted = expected[name].grad
-        assert (gradient - wanted).norm() <= 1e-3 * wanted.norm(), name
+        required = expected[name].grad
+        assert (gradient - required).norm() <= 1e-3 * required.norm(), name

@@ -113,8 +113,8 @@ class Pair(NamedTuple):
         return {name: loss.item() for name, loss in losses.items()}, renamed(named, self.version)
 
     def run_theirs(self) -> tuple[dict[str, float], dict[str, Tensor]]:
-        wanted = [{"boxes": t.boxes, "labels": t.labels} for t in self.targets]
-        losses = self.theirs.train()(list(self.images), wanted)
+        expected = [{"boxes": t.boxes, "labels": t.labels} for t in self.targets]
+        losses = self.theirs.train()(list(self.images), expected)
         gradients = torch.autograd.grad(sum(losses.values()), list(self.theirs.parameters()))
         named = dict(zip([name for name, _ in self.theirs.named_parameters()], gradients, strict=True))
         return {name: loss.item() for name, loss in losses.items()}, named
@@ -180,14 +180,14 @@ def test_outputs_and_anchors(pair: Pair) -> None:
 def test_detections(double_pair: Pair) -> None:
     with torch.no_grad():
         output = double_pair.ours.eval()(double_pair.images)
-        found = double_pair.ours.postprocess(output, [ImageSize(HEIGHT, WIDTH, HEIGHT, WIDTH)] * 2)
+        actual = double_pair.ours.postprocess(output, [ImageSize(HEIGHT, WIDTH, HEIGHT, WIDTH)] * 2)
         theirs = double_pair.theirs.eval()(list(double_pair.images))
-    for ours, wanted in zip(found, theirs, strict=True):
-        assert len(wanted["scores"]) == 300
-        assert len(wanted["labels"].unique()) > 3
-        assert (ours.labels == wanted["labels"]).all()
-        torch.testing.assert_close(ours.scores, wanted["scores"], rtol=0, atol=1e-6)
-        torch.testing.assert_close(ours.boxes, wanted["boxes"], rtol=0, atol=1e-4)
+    for ours, expected in zip(actual, theirs, strict=True):
+        assert len(expected["scores"]) == 300
+        assert len(expected["labels"].unique()) > 3
+        assert (ours.labels == expected["labels"]).all()
+        torch.testing.assert_close(ours.scores, expected["scores"], rtol=0, atol=1e-6)
+        torch.testing.assert_close(ours.boxes, expected["boxes"], rtol=0, atol=1e-4)
 
 
 def test_losses_and_gradients(double_pair: Pair) -> None:

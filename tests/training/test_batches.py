@@ -86,16 +86,16 @@ def test_images_without_objects_are_left_out_where_asked_for(make_run: MakeRun, 
     )
     changed = replace(data, records=(empty, crowded, *data.records[2:]))
     with_objects = [record for record in changed.records if len(record.labels)]
-    said = io.StringIO()
-    run = replace(make_run(), data=changed, console=Console(file=said))
+    console_output = io.StringIO()
+    run = replace(make_run(), data=changed, console=Console(file=console_output))
     assert leave_out_empty(run) is run
-    run = replace(make_run(batches__skip_empty_images=True), data=changed, console=Console(file=said))
+    run = replace(make_run(batches__skip_empty_images=True), data=changed, console=Console(file=console_output))
     assert list(leave_out_empty(run).data.records) == with_objects
     # An image that shows nothing but a crowd stays, as in torchvision and mmdetection.
     assert any(record is crowded for record in with_objects)
     left_out = len(changed.records) - len(with_objects)
     assert left_out >= 1
-    assert f"{left_out} of 10 images have no objects and are left out" in said.getvalue()
+    assert f"{left_out} of 10 images have no objects and are left out" in console_output.getvalue()
 
 
 def test_no_image_with_objects_is_an_error(make_run: MakeRun, data: DetectionData) -> None:

@@ -18,14 +18,14 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def shares(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the figures below are worked out with."""
+def fractions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the fractions that the figures below are worked out with."""
     monkeypatch.setattr(budget, "RESERVE", 0.04)
     monkeypatch.setattr(budget, "EVALUATION_SHARE", 0.08)
 
 
 @pytest.mark.parametrize(
-    ("available", "step", "evaluation", "wanted", "expected"),
+    ("available", "step", "evaluation", "targets", "expected"),
     [
         # 4 % in reserve leaves 576 s; 8 % of that are 46 s, room for 7 evaluations; (576 - 42) / 0.9 = 593.3
         (600.0, 0.9, 6.0, 10, Plan(593, 7)),
@@ -35,15 +35,15 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> None:
         (100.0, 0.5, 50.0, 10, Plan(92, 1)),
     ],
 )
-def test_plans_by_hand(available: float, step: float, evaluation: float, wanted: int, expected: Plan) -> None:
-    assert plan(available, step, evaluation, wanted) == expected
+def test_plans_by_hand(available: float, step: float, evaluation: float, targets: int, expected: Plan) -> None:
+    assert plan(available, step, evaluation, targets) == expected
 
 
 def test_a_plan_fits_and_wastes_less_than_a_step() -> None:
     for available in (45.0, 200.0, 7200.0):
         for step, evaluation in ((0.1, 0.0), (0.73, 2.5), (3.9, 1.0)):
-            found = plan(available, step, evaluation, 10)
-            used = found.steps * step + found.evaluations * evaluation
+            actual = plan(available, step, evaluation, 10)
+            used = actual.steps * step + actual.evaluations * evaluation
             assert 0.96 * available - step < used <= 0.96 * available
 
 
@@ -82,8 +82,8 @@ def test_a_step_is_averaged_over_the_sizes(
     clock = Clock()
     monkeypatch.setattr(budget.time, "perf_counter", clock)
     monkeypatch.setattr(budget, "train_step", clock.step)
-    found = measure_step(make_detector(), batches, (32, 64, 64, 64, 96), TrainOptions(), CPU, limit=limit)
-    assert found == pytest.approx((0.25 + 3 * 1 + 2.25) / 5)
+    actual = measure_step(make_detector(), batches, (32, 64, 64, 64, 96), TrainOptions(), CPU, limit=limit)
+    assert actual == pytest.approx((0.25 + 3 * 1 + 2.25) / 5)
     assert set(clock.sizes) == measured
     assert clock.sizes[0] == 96
 

@@ -279,15 +279,17 @@ class TestPlan:
         assert (progress.step, progress.steps) == (11, 11)
 
     def test_a_budget_is_measured_for_real(self, make_run: MakeRun) -> None:
-        """How long a step takes is the machine's affair; that what is said fits into ten minutes is not."""
-        said = io.StringIO()
-        run = replace(make_run(steps=None, budget="10m"), console=Console(file=said))
-        found = planning.plan_run(run, loop.init_distributed("cpu"))
-        match = re.fullmatch(r"(\d+\.\d\d) s a step: (\d+) steps and (\d+) evaluations fit into 10m\n", said.getvalue())
+        """The time of a step is the machine's affair; that the planned run fits into ten minutes is not."""
+        printed = io.StringIO()
+        run = replace(make_run(steps=None, budget="10m"), console=Console(file=printed))
+        planned = planning.plan_run(run, loop.init_distributed("cpu"))
+        match = re.fullmatch(
+            r"(\d+\.\d\d) s a step: (\d+) steps and (\d+) evaluations fit into 10m\n", printed.getvalue()
+        )
         assert match is not None
-        assert (int(match[2]), int(match[3])) == found
-        assert found.steps * (float(match[1]) - 0.005) < 600
-        assert found.evaluations == run.options.evaluations
+        assert (int(match[2]), int(match[3])) == planned
+        assert planned.steps * (float(match[1]) - 0.005) < 600
+        assert planned.evaluations == run.options.evaluations
 
     @pytest.mark.parametrize(("spent", "evaluated"), [(0.0, [2, 4, 6]), (3610.0, [6])])
     def test_evaluations_give_way_where_time_runs_out(

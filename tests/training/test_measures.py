@@ -1,4 +1,4 @@
-"""Which numbers are shown of metrics, and which decides."""
+"""Summary metrics, and the primary one."""
 
 from __future__ import annotations
 

@@ -26,11 +26,11 @@ def test_it_is_the_weighted_sum_of_all_weights_so_far() -> None:
         history.append(model[0].weight.detach().clone())
         statistics.append(model[1].running_mean.clone())
 
-    shares = [decay**steps] + [(1 - decay) * decay ** (steps - step) for step in range(1, steps + 1)]
-    assert abs(sum(shares) - 1) < 1e-12
-    for found, values in ((average.model[0].weight, history), (average.model[1].running_mean, statistics)):
-        expected = sum(share * value for share, value in zip(shares, values, strict=True))
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    fractions = [decay**steps] + [(1 - decay) * decay ** (steps - step) for step in range(1, steps + 1)]
+    assert abs(sum(fractions) - 1) < 1e-12
+    for actual, values in ((average.model[0].weight, history), (average.model[1].running_mean, statistics)):
+        expected = sum(fraction * value for fraction, value in zip(fractions, values, strict=True))
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
     assert average.model[1].num_batches_tracked.item() == steps
 
 

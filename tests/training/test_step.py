@@ -104,13 +104,13 @@ def test_accumulation_does_not_change_the_gradient(
 ) -> None:
     """Not even where one part has all the objects, or nobody has any: losses are divided by the step's objects."""
     batch = emptied(batch, *empty)
-    results, found = [], []
+    results, actual = [], []
     for accumulate in (1, 2, 4):
         detector, batch = in_float64(frozen_statistics(make_detector(num_classes=6, num_denoising=0)), batch)
         results.append(step(detector, batch, batches__accumulate_steps=accumulate))
-        found.append(gradients(detector))
-    assert_same(found[0], found[1], 1e-9)
-    assert_same(found[0], found[2], 1e-9)
+        actual.append(gradients(detector))
+    assert_same(actual[0], actual[1], 1e-9)
+    assert_same(actual[0], actual[2], 1e-9)
     for result in results[1:]:
         assert result.loss == pytest.approx(results[0].loss, rel=1e-5)
         assert result.losses == pytest.approx(results[0].losses, rel=1e-4, abs=1e-5)
@@ -137,9 +137,9 @@ def test_a_step_without_any_object(make_detector: MakeDetector, batch: Batch) ->
     result = step(detector, emptied(batch, 0, 1, 2, 3))
     assert math.isfinite(result.loss)
     assert result.loss > 0
-    found = gradients(detector)
-    assert found.keys() == {name for name, _ in detector.named_parameters()}
-    assert all(torch.isfinite(gradient).all() for gradient in found.values())
+    actual = gradients(detector)
+    assert actual.keys() == {name for name, _ in detector.named_parameters()}
+    assert all(torch.isfinite(gradient).all() for gradient in actual.values())
 
 
 def test_gradients_are_clipped_to_a_norm(make_detector: MakeDetector, batch: Batch) -> None:

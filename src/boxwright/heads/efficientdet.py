@@ -44,7 +44,7 @@ class EfficientDetAnchorOptions:
 
 
 ANCHORS, FOCAL = EfficientDetAnchorOptions(), FocalOptions(gamma=1.5)
-_DETECTION = DenseDetectionOptions(score_threshold=0.0, pre_nms_top_k=5000, max_detections=100)
+EFFICIENTDET_DETECTION = DenseDetectionOptions(score_threshold=0.0, pre_nms_top_k=5000, max_detections=100)
 
 
 class EfficientDet(DenseHead):
@@ -87,7 +87,7 @@ class EfficientDet(DenseHead):
         focal: FocalOptions = FOCAL,
         huber_delta: float = 0.1,
         box_weight: float = 50.0,
-        detection: DenseDetectionOptions = _DETECTION,
+        detection: DenseDetectionOptions = EFFICIENTDET_DETECTION,
     ) -> None:
         check_fractions({"matching_iou": matching_iou})
         check_fractions({"norm_momentum": norm_momentum}, zero=False)

@@ -26,7 +26,7 @@ from boxwright.structures import LossTotals, Spec, Targets
 __all__ = ["FCOS"]
 
 FOCAL = FocalOptions()
-_DETECTION = DenseDetectionOptions(score_threshold=0.2, nms_threshold=0.6, max_detections=100)
+FCOS_DETECTION = DenseDetectionOptions(score_threshold=0.2, nms_threshold=0.6, max_detections=100)
 
 
 def decode_distances(distances: Float[Tensor, "*b n 4"], squares: Float[Tensor, "*b n 4"]) -> Float[Tensor, "*b n 4"]:
@@ -76,7 +76,7 @@ class FCOS(DenseHead):
         point_offset: float = 0.5,
         center_radius: float | None = 1.5,
         focal: FocalOptions = FOCAL,
-        detection: DenseDetectionOptions = _DETECTION,
+        detection: DenseDetectionOptions = FCOS_DETECTION,
     ) -> None:
         check_fractions({"point_offset": point_offset})
         if (center_radius or 0) < 0:

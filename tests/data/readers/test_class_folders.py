@@ -63,7 +63,7 @@ def test_folders_are_matched_with_a_models_classes_by_name(pets: Path) -> None:
 def test_what_is_left_out_is_said(pets: Path) -> None:
     (pets / "train" / "bird").mkdir()
     put(pets / "train" / "loose.png")
-    for name in ("a.jfif", "b.JFIF", "c.heic", "LICENCE", ".hidden.heic"):
+    for name in ("a.jfif", "b.JFIF", "c.heic", "LICENSE", ".hidden.heic"):
         (pets / "train" / "dog" / name).write_bytes(b"")
     data = open_data(pets, task="classification")
     assert [category.name for category in data.categories] == ["Cat", "bird", "dog"]
@@ -85,7 +85,7 @@ def test_splits(pets: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folders", "asked", "found"),
+    ("folders", "asked", "actual"),
     [
         (["val"], "valid", "val"),
         (["val"], "validation", "val"),
@@ -103,12 +103,12 @@ def test_splits(pets: Path) -> None:
         (["val"], "", None),
     ],
 )
-def test_other_names_of_splits(tmp_path: Path, folders: list[str], asked: str, found: str | None) -> None:
+def test_other_names_of_splits(tmp_path: Path, folders: list[str], asked: str, actual: str | None) -> None:
     for folder in folders:
         put(tmp_path / folder / "cat" / "a.png")
         put(tmp_path / folder / "dog" / "a.png")
-    if found is not None:
-        assert open_data(tmp_path, asked, task="classification").source == tmp_path / found
+    if actual is not None:
+        assert open_data(tmp_path, asked, task="classification").source == tmp_path / actual
     else:
         names = ", ".join(repr(folder) for folder in folders)
         with pytest.raises(ValueError, match=f"for classification, .* its folders are {names}$"):

@@ -180,7 +180,7 @@ def test_shapes_follow_their_formulas() -> None:
 
 
 def test_every_shape_can_be_recognized() -> None:
-    """No mask is less than the promised share of the smallest shape there can be."""
+    """No mask is less than the promised fraction of the smallest shape there can be."""
     for seed in range(30):
         scene = paint_scene(np.random.default_rng(seed), 160, 200, 8)
         for shape in scene.shapes:
@@ -189,8 +189,8 @@ def test_every_shape_can_be_recognized() -> None:
 
 def test_run_lengths_against_pycocotools() -> None:
     rng = np.random.default_rng(0)
-    for share in (0.0, 0.1, 0.5, 0.9, 1.0):
-        mask = rng.random((13, 7)) < share
+    for fraction in (0.0, 0.1, 0.5, 0.9, 1.0):
+        mask = rng.random((13, 7)) < fraction
         encoded = encode_run_lengths(mask)
         assert sum(encoded["counts"]) == mask.size
         assert np.array_equal(decode(encoded), mask)
