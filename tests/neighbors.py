@@ -11,7 +11,7 @@ from boxwright.detector import Detector
 from boxwright.ops.masks import decode_mask
 
 SHAPES = ((60, 80), (200, 33), (64, 64), (31, 400), (90, 90), (120, 160), (80, 60), (30, 40), (61, 80))
-"""(height, width): some have equal input sizes at a shortest side of 64 pixels, some are longer than wide, some lines."""
+"""(height, width): some have equal input sizes at a shortest side of 64 pixels, some are tall, some lines."""
 
 
 def make_image(height: int, width: int, seed: int = 0) -> Image.Image:

@@ -54,7 +54,7 @@ DENSE: Names = {
     "max_detections": "detection.max_detections",
 }
 
-ANCHORS: Names = {"anchor_scale": "anchors.scale", "octave_steps": "anchors.octave_steps"}
+ANCHOR_OPTIONS: Names = {"anchor_scale": "anchors.scale", "octave_steps": "anchors.octave_steps"}
 
 QUERY_LOSSES: Names = {name: f"loss_weights.{name}" for name in ("class_weight", "l1_weight", "giou_weight")}
 
@@ -77,14 +77,14 @@ PARTS: Mapping[str, Mapping[str, Names]] = {
         "cascade_rcnn": TWO_STAGE,
         "retinanet": {
             **DENSE,
-            **ANCHORS,
+            **ANCHOR_OPTIONS,
             "ratios": "anchors.aspect_ratios",
             "round_anchors": "anchors.whole_pixels",
         },
         "fcos": DENSE,
         "efficientdet": {
             **DENSE,
-            **ANCHORS,
+            **ANCHOR_OPTIONS,
             "aspects": "anchors.aspect_ratios",
             "soft_nms": "detection.soft_nms",
         },

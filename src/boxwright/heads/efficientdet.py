@@ -43,7 +43,7 @@ class EfficientDetAnchorOptions:
     aspect_ratios: tuple[tuple[float, float], ...] = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
 
 
-ANCHORS, FOCAL = EfficientDetAnchorOptions(), FocalOptions(gamma=1.5)
+_ANCHORS, _FOCAL = EfficientDetAnchorOptions(), FocalOptions(gamma=1.5)
 EFFICIENTDET_DETECTION = DenseDetectionOptions(score_threshold=0.0, pre_nms_top_k=5000, max_detections=100)
 
 
@@ -82,9 +82,9 @@ class EfficientDet(DenseHead):
         channels: int | None = None,
         num_convs: int = 3,
         norm_momentum: float = 0.01,
-        anchors: EfficientDetAnchorOptions = ANCHORS,
+        anchors: EfficientDetAnchorOptions = _ANCHORS,
         matching_iou: float = 0.5,
-        focal: FocalOptions = FOCAL,
+        focal: FocalOptions = _FOCAL,
         huber_delta: float = 0.1,
         box_weight: float = 50.0,
         detection: DenseDetectionOptions = EFFICIENTDET_DETECTION,

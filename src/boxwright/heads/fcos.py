@@ -25,8 +25,8 @@ from boxwright.structures import LossTotals, Spec, Targets
 
 __all__ = ["FCOS"]
 
-FOCAL = FocalOptions()
-FCOS_DETECTION = DenseDetectionOptions(score_threshold=0.2, nms_threshold=0.6, max_detections=100)
+_FOCAL = FocalOptions()
+_DETECTION = DenseDetectionOptions(score_threshold=0.2, nms_threshold=0.6, max_detections=100)
 
 
 def decode_distances(distances: Float[Tensor, "*b n 4"], squares: Float[Tensor, "*b n 4"]) -> Float[Tensor, "*b n 4"]:
@@ -75,8 +75,8 @@ class FCOS(DenseHead):
         norm: TowerNorm = "group",
         point_offset: float = 0.5,
         center_radius: float | None = 1.5,
-        focal: FocalOptions = FOCAL,
-        detection: DenseDetectionOptions = FCOS_DETECTION,
+        focal: FocalOptions = _FOCAL,
+        detection: DenseDetectionOptions = _DETECTION,
     ) -> None:
         check_fractions({"point_offset": point_offset})
         if (center_radius or 0) < 0:

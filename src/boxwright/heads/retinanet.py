@@ -28,7 +28,7 @@ __all__ = ["RetinaNet"]
 
 BoxLoss = Literal["l1", "giou"]
 
-ANCHORS, FOCAL, DETECTION = AnchorOptions(), FocalOptions(), DenseDetectionOptions()
+_ANCHORS, _FOCAL, _DETECTION = AnchorOptions(), FocalOptions(), DenseDetectionOptions()
 
 
 class RetinaNet(DenseHead):
@@ -63,12 +63,12 @@ class RetinaNet(DenseHead):
         channels: int | None = None,
         num_convs: int = 4,
         norm: TowerNorm = "none",
-        anchors: AnchorOptions = ANCHORS,
+        anchors: AnchorOptions = _ANCHORS,
         box_loss: BoxLoss = "l1",
         positive_iou: float = 0.5,
         negative_iou: float = 0.4,
-        focal: FocalOptions = FOCAL,
-        detection: DenseDetectionOptions = DETECTION,
+        focal: FocalOptions = _FOCAL,
+        detection: DenseDetectionOptions = _DETECTION,
     ) -> None:
         if not 0 <= negative_iou <= positive_iou <= 1:
             raise ValueError(

@@ -31,6 +31,7 @@ from boxwright.layers.transformer import FeedForward, TransformerDecoderLayer, T
 
 __all__ = [
     "ASPP",
+    "MLP",
     "BasicBlock",
     "Bottleneck",
     "CSPRepLayer",
@@ -47,7 +48,6 @@ __all__ = [
     "LevelPositions",
     "LevelTokens",
     "LightPathAggregation",
-    "MLP",
     "MultiScaleDeformableAttention",
     "NonLocalBlock",
     "PositionAttention",

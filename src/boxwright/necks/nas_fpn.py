@@ -18,8 +18,8 @@ __all__ = ["NASFPN"]
 
 Wiring = Literal["tf", "mmdet"]
 
-EPSILON = {"tf": 1e-3, "mmdet": 1e-5}
-MOMENTUM = {"tf": 0.01, "mmdet": 0.1}
+_EPSILON = {"tf": 1e-3, "mmdet": 1e-5}
+_MOMENTUM = {"tf": 0.01, "mmdet": 0.1}
 
 
 class MergingNode(NamedTuple):
@@ -103,7 +103,7 @@ class NASFPN(nn.Module):
             raise ValueError(f"nas_fpn merges five levels at most, not the {len(in_spec)} that come in: {[*in_spec]}")
         check_counts({"out_channels": out_channels, "repeats": repeats})
         check_choice("wiring", wiring, get_args(Wiring))
-        momentum = MOMENTUM[wiring] if norm_momentum is None else norm_momentum
+        momentum = _MOMENTUM[wiring] if norm_momentum is None else norm_momentum
         check_fractions({"norm_momentum": momentum}, zero=False)
 
         self.lateral, self.extra = nn.ModuleDict(), nn.ModuleDict()
@@ -175,7 +175,7 @@ class NASFPNCell(nn.Module):
 def normed_conv(in_channels: int, out_channels: int, kernel_size: int, wiring: Wiring, momentum: float) -> ConvNorm:
     """Make a convolution and a batch norm, with the constants and the initial weights of the wiring."""
     block = ConvNorm(
-        in_channels, out_channels, kernel_size, bias=wiring == "tf", eps=EPSILON[wiring], momentum=momentum
+        in_channels, out_channels, kernel_size, bias=wiring == "tf", eps=_EPSILON[wiring], momentum=momentum
     )
     reset_convolutions(block)
     if wiring == "tf":

@@ -8,12 +8,10 @@ from textwrap import shorten
 
 import torch
 
-from boxwright.checkpoints import pack_checkpoint, read_checkpoint, write_checkpoint
+from boxwright.checkpoints import LAST, pack_checkpoint, read_checkpoint, write_checkpoint
 from boxwright.compose.recipe import Recipe
 from boxwright.detector import Detector
 from boxwright.training.moving_average import MovingAverage
-
-LAST, BEST = "last.pt", "best.pt"
 
 
 @dataclass

@@ -13,13 +13,14 @@ import torch
 import yaml
 from torch import nn
 
+from boxwright.checkpoints import BEST, LAST
 from boxwright.compose.train_options import seconds
 from boxwright.detector import Detector
 from boxwright.structures import Batch
 from boxwright.training import checkpoint
 from boxwright.training.batches import leave_out_empty, training_batches
 from boxwright.training.callbacks import Callback, CheckpointEvent, EvaluationEvent, StepEvent, StopRequest
-from boxwright.training.checkpoint import BEST, LAST, Progress
+from boxwright.training.checkpoint import Progress
 from boxwright.training.display import Display
 from boxwright.training.distributed import Rank, choose_precision, highest, init_distributed
 from boxwright.training.interrupt import Interrupted, stop_on_interrupt

@@ -17,7 +17,7 @@ import torchvision
 import yaml
 
 from boxwright import __version__
-from boxwright.checkpoints import read_checkpoint
+from boxwright.checkpoints import BEST, LAST, read_checkpoint
 from boxwright.compose.detectors import load
 from boxwright.compose.recipes import resolve
 from boxwright.data.open import open_data
@@ -28,14 +28,13 @@ from boxwright.evaluation.evaluate import Evaluation
 from boxwright.files import check_folder, write_text
 from boxwright.reports.drawing import draw_detections
 from boxwright.reports.report import ReportFacts, ReportImage, require_extra, write_report
-from boxwright.training.checkpoint import BEST, LAST
 from boxwright.training.log import read_log
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.predict import detection_rows, save_drawing
 from boxwright.workflows.train import is_finished, train
 from boxwright.workflows.validation import Validation
 
-RECIPE, BUDGET = "rtdetr_tiny", "5m"
+DEMO_RECIPE, BUDGET = "rtdetr_tiny", "5m"
 NUM_IMAGES = 1000  # of fewer, the last minutes of training only learn them by heart
 NUM_SHOWN = 8
 THRESHOLD = 0.5
@@ -61,7 +60,7 @@ class DemoResult:
 def demo(
     out: str | Path = "demo",
     *,
-    recipe: str | Path = RECIPE,
+    recipe: str | Path = DEMO_RECIPE,
     budget: str | None = None,
     observer: Observer | None = None,
 ) -> DemoResult:
@@ -80,7 +79,7 @@ def demo(
     observer = observer or Observer()
     require_extra()
     folder, began = Path(out), time.monotonic()
-    budget = budget or (BUDGET if str(recipe) == RECIPE else None)
+    budget = budget or (BUDGET if str(recipe) == DEMO_RECIPE else None)
     resolved, _ = resolve(recipe, {"train.steps": None, "train.budget": budget} if budget else {})
     if resolved.task != "detection":
         raise ValueError(f"the demo shows a detector, and {recipe} is for {resolved.task}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from boxwright.checkpoints import categories_of, read_checkpoint
+from boxwright.checkpoints import BEST, LAST, categories_of, read_checkpoint
 from boxwright.compose.detectors import build_resolved, load
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
@@ -24,7 +24,6 @@ from boxwright.evaluation.limits import coco_limit, head_limits
 from boxwright.files import check_folder
 from boxwright.structures import Category, Task
 from boxwright.training.callbacks import Callback
-from boxwright.training.checkpoint import BEST, LAST
 from boxwright.training.log import LOG
 from boxwright.training.loop import run_training
 from boxwright.training.run import RECIPE, WEIGHTS, Run

@@ -1,0 +1,71 @@
+"""Files, functions and signatures stay small, and types are checked without exceptions."""
+
+from __future__ import annotations
+
+import ast
+
+from source_files import KERNELS, functions_of, parse, python_files, relative
+
+MOST_PARAMETERS = 12
+MOST_LINES_OF_A_FUNCTION = 60
+MOST_LINES_OF_A_FILE = 400
+MOST_IGNORED_TYPES = 10
+
+RECORDS = {
+    "CocoMetrics": "COCO has 12 numbers, and they are its fields",
+    "Annotations": "a table whose columns are its fields",
+}
+"""Results that one function makes, and that nobody configures."""
+
+SOURCES = [path for path in python_files("src") if path != KERNELS]
+
+
+def test_signatures() -> None:
+    """Options that belong together are one frozen dataclass."""
+    offences = []
+    for path in SOURCES:
+        for function in functions_of(path):
+            arguments = function.args
+            names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+            count = len([name for name in names if name not in ("self", "cls")])
+            if count > MOST_PARAMETERS:
+                offences.append(f"{relative(path)}:{function.lineno}: {function.name} has {count} parameters")
+    assert not offences, "\n".join(offences)
+
+
+def test_fields_of_options() -> None:
+    """The constructor of a dataclass is a signature as well."""
+    offences = []
+    for path in SOURCES:
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(d) for d in node.decorator_list):
+                fields = [one for one in node.body if isinstance(one, ast.AnnAssign)]
+                if len(fields) > MOST_PARAMETERS and node.name not in RECORDS:
+                    offences.append(f"{relative(path)}:{node.lineno}: {node.name} has {len(fields)} fields")
+    assert not offences, "\n".join(offences)
+
+
+def test_functions() -> None:
+    offences = []
+    for path in SOURCES:
+        for function in functions_of(path):
+            lines = (function.end_lineno or function.lineno) - function.lineno + 1
+            if lines > MOST_LINES_OF_A_FUNCTION:
+                offences.append(f"{relative(path)}:{function.lineno}: {function.name} has {lines} lines")
+    assert not offences, "\n".join(offences)
+
+
+def test_files() -> None:
+    counts = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    offences = [f"{relative(path)} has {lines} lines" for path, lines in counts.items() if lines > MOST_LINES_OF_A_FILE]
+    assert not offences, "\n".join(offences)
+
+
+def test_ignored_types() -> None:
+    lines = [
+        f"{relative(path)}:{number}: {line.strip()}"
+        for path in SOURCES
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if "type: ignore" in line
+    ]
+    assert len(lines) <= MOST_IGNORED_TYPES, "use typed locals, casts or better types:\n" + "\n".join(lines)
