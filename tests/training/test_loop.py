@@ -264,10 +264,11 @@ class TestPlan:
     def test_a_budget_is_measured_once_and_stored(
         self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, interrupt_at: Callable[[int], None]
     ) -> None:
-        monkeypatch.setattr(planning, "measure_step", lambda *_, **__: 1.7)
+        # So slow that the time that the test itself takes makes no step of difference.
+        monkeypatch.setattr(planning, "measure_step", lambda *_, **__: 170.0)
         monkeypatch.setattr(planning, "_measure_evaluation", lambda _run: 0.0)
         monkeypatch.setattr("boxwright.training.budget.RESERVE", 0.05)
-        options = {"steps": None, "budget": "20s", "evaluations": 1}
+        options = {"steps": None, "budget": "2000s", "evaluations": 1}
         interrupt_at(2)
         with pytest.raises(Interrupted):
             run_training(make_run("budget", **options))
