@@ -18,7 +18,7 @@ from boxwright.training.optimizer import make_optimizer
 from boxwright.training.step import train_step
 
 RESERVE = 0.06
-"""Fraction of the budget kept for what varies: the machine's speed, the last checkpoint."""
+"""Fraction of the budget reserved for what varies: the machine's speed, the last checkpoint."""
 EVALUATION_SHARE = 0.08
 """Largest fraction of the budget that evaluations may take."""
 

@@ -40,12 +40,12 @@ def init_distributed(device: str) -> Rank:
         ValueError: there is no such device.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    used = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if count > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
-    return Rank(dist.get_rank() if dist.is_initialized() else 0, count, chosen)
+        dist.init_process_group("nccl" if used.type == "cuda" else "gloo")
+    if used.type == "cuda":
+        torch.cuda.set_device(used)
+    return Rank(dist.get_rank() if dist.is_initialized() else 0, count, used)
 
 
 def highest(number: int, rank: Rank) -> int:

@@ -21,11 +21,11 @@ def make_optimizer(detector: Detector, options: TrainOptions) -> torch.optim.Opt
         ValueError: nothing is trainable, a key of ``lr_factors`` is in no trainable parameter's name, or none of the
             ``decayed_names``: of those some may belong to a part that was swapped for another.
     """
-    chosen = options.optimizer
+    optimizer = options.optimizer
     backbone_lr = options.lr if options.backbone_lr is None else options.backbone_lr
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    factors = chosen.lr_factors or {}
-    names = chosen.decayed_names or ()
+    factors = optimizer.lr_factors or {}
+    names = optimizer.decayed_names or ()
     unused, any_decayed = set(factors), not names
     for name, parameters in detector.parameter_groups().items():
         lr = backbone_lr if name.startswith("backbone/") else options.lr
@@ -34,9 +34,9 @@ def make_optimizer(detector: Detector, options: TrainOptions) -> torch.optim.Opt
             decayed = any(f".{key}." in f".{path}." for key in names)
             unused -= set(scaled)
             any_decayed |= decayed
-            decays = chosen.norm_decay or name.endswith("/decay") or decayed
+            decays = optimizer.norm_decay or name.endswith("/decay") or decayed
             factor = math.prod(factors[key] for key in scaled)
-            groups.setdefault((lr * factor, chosen.weight_decay if decays else 0.0), []).append(parameter)
+            groups.setdefault((lr * factor, optimizer.weight_decay if decays else 0.0), []).append(parameter)
     if not groups:
         raise ValueError("nothing to train: every parameter of this detector is frozen")
     for option, missing in (("lr_factors", sorted(unused)), ("decayed_names", [] if any_decayed else list(names))):
@@ -50,8 +50,8 @@ def make_optimizer(detector: Detector, options: TrainOptions) -> torch.optim.Opt
         for (lr, decay), parameters in groups.items()
     ]
     # The fused forms do a step in one pass over memory.
-    if chosen.name == "sgd":
-        return torch.optim.SGD(settings, momentum=chosen.momentum, fused=True)
+    if optimizer.name == "sgd":
+        return torch.optim.SGD(settings, momentum=optimizer.momentum, fused=True)
     return torch.optim.AdamW(settings, fused=True)
 
 

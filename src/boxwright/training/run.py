@@ -32,7 +32,7 @@ class Evaluate(Protocol):
     num_images: int
 
     def __call__(self, detector: Detector, limit: int | None = None) -> dict[str, Any]:
-        """Measure: metrics by name, as ``measures.summary_metrics`` reads them; of ``limit`` images where given."""
+        """Return metrics by name, as ``measures.summary_metrics`` reads them; of at most ``limit`` images."""
         ...
 
 
@@ -52,7 +52,7 @@ class Run:
         input_transforms: own transforms of network inputs, in this order, after it.
         console: shows progress; silent where None.
         backbone_weights: source of the backbone's weights, for ``backbone_weights.json``; None where it is fresh.
-        began: ``time.monotonic()`` when the user's budget began to run; now where not given.
+        began: ``time.monotonic()`` when the user's budget began to run; now by default.
     """
 
     detector: Detector

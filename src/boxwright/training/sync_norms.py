@@ -45,7 +45,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
 
 
 def sync_norms(module: nn.Module, device: torch.device) -> None:
-    """Put a synchronized norm in the place of every ``BatchNorm2d``, with the same parameters and buffers.
+    """Replace every ``BatchNorm2d`` by a synchronized one with the same parameters and buffers.
 
     Raises:
         ValueError: there is a batch norm of another kind.
