@@ -26,4 +26,4 @@ def test_the_tests_of_one_file(name: str, test: str, module: str) -> None:
     command = dry_run("part", f"NAME={name}")
     assert f" {test} " in command
     assert f"--jaxtyping-packages={module},beartype.beartype" in command
-    assert f"-k 'test_{name}.py or [{name}]'" in command
+    assert f"-k '(test_{name}.py or [{name}]) and not exports'" in command

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -88,32 +89,49 @@ def text_files() -> list[Path]:
     return sorted(ROOT / name for name in names if not name.startswith(EXCEPTED) and (ROOT / name).is_file())
 
 
-def places_of(pattern: str, flags: int = re.IGNORECASE) -> list[str]:
-    """File, line and text of everything that a pattern of whole words matches; ``_`` ends a word."""
-    whole = re.compile(rf"(?<![^\W_])(?:{pattern})(?![^\W_])", flags)
+@cache
+def texts() -> dict[str, str]:
+    """Text of each file by its path, without addresses of pages elsewhere."""
+    return {relative(path): re.sub(r"https?://\S+", "", path.read_text(encoding="utf-8")) for path in text_files()}
+
+
+def occurrences(pattern: re.Pattern[str]) -> list[str]:
+    """List file, line and text of everything that a pattern matches."""
     return [
-        f"{relative(path)}:{number}: {line.strip()}"
-        for path in text_files()
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-        if whole.search(re.sub(r"https?://\S+", "", line))
+        f"{name}:{text.count(chr(10), 0, match.start()) + 1}: {match[0]}"
+        for name, text in texts().items()
+        for match in pattern.finditer(text)
     ]
+
+
+def whole_words(pattern: str) -> re.Pattern[str]:
+    """Compile a pattern of whole words; ``_`` ends a word, so that parts of names are words too."""
+    return re.compile(rf"(?<![^\W_])(?:{pattern.replace(' ', '[ _]')})(?![^\W_])", re.IGNORECASE)
 
 
 @pytest.mark.parametrize("pattern", WORDS)
 def test_words(pattern: str) -> None:
-    offences = places_of(pattern.replace(" ", "[ _]"))
+    offences = occurrences(whole_words(pattern))
     assert not offences, f"say {WORDS[pattern]}:\n" + "\n".join(offences)
+
+
+@pytest.mark.parametrize(
+    "text", ["Two pictures", "canvas_size", "the truth", "normalised", "a share of it", "deviations"]
+)
+def test_words_that_are_refused(text: str) -> None:
+    assert any(whole_words(pattern).search(text) for pattern in WORDS)
+
+
+@pytest.mark.parametrize(
+    "text", ["ground truth", "standard deviation", "levels share a stride", "normalize", "canvas_size="]
+)
+def test_words_that_are_not(text: str) -> None:
+    assert not any(whole_words(pattern).search(text) for pattern in WORDS)
 
 
 @pytest.mark.parametrize("name", OLD_NAMES)
 def test_old_names(name: str) -> None:
-    whole = re.compile(rf"(?<!\w){name}(?!\w)")
-    offences = [
-        f"{relative(path)}:{number}: {line.strip()}"
-        for path in text_files()
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-        if whole.search(line)
-    ]
+    offences = occurrences(re.compile(rf"(?<!\w){name}(?!\w)"))
     assert not offences, f"it is called {OLD_NAMES[name]} now:\n" + "\n".join(offences)
 
 
