@@ -241,7 +241,7 @@ def test_a_checkpoint_is_written_now_and_then(make_run: MakeRun, monkeypatch: py
     monkeypatch.setattr(loop, "SAVE_INTERVAL", -1.0)
     saved: list[tuple[str, int]] = []
     monkeypatch.setattr(
-        loop.checkpoint, "save", lambda path, *_, progress, **__: saved.append((path.name, progress.step))
+        loop.checkpoint, "save_progress", lambda path, *_, progress, **__: saved.append((path.name, progress.step))
     )
     run_training(make_run(steps=4, evaluations=1))
     assert saved == [("last.pt", 1), ("last.pt", 2), ("last.pt", 3), ("last.pt", 4), ("best.pt", 4)]
