@@ -48,14 +48,14 @@ def settle(detector: nn.Module, images: torch.Tensor) -> None:
 
 
 def _settle_stages(detector: nn.Module, images: torch.Tensor) -> None:
-    """Stage after stage: what one puts out is what the next one looks at."""
+    """Scale the first stage, then the box branches, to predictions that tell regions apart."""
     rpn, output = detector.head.first_stage.rpn, detector(images)
     _scale(rpn.logits, 1 / torch.cat(output.rpn.logits, 1).std())
     _scale(rpn.deltas, 0.1 / torch.cat(output.rpn.deltas, 1).std())
-    stages = getattr(detector.head, "stages", None) or [detector.head.boxes]
-    for position, branch in enumerate(stages):
-        output = detector(images)
-        predictions = output.stages[position].boxes if hasattr(output, "stages") else output.boxes
+    output = detector(images)
+    proposals = detector.head.first_stage.propose(output.rpn, output.box_limits, training=False)
+    for branch in getattr(detector.head, "stages", None) or [detector.head.boxes]:
+        predictions = branch(output.maps, *proposals.as_rows())
         _scale(branch.classes, 1 / predictions.logits.std())
         _scale(branch.boxes, 0.5 / predictions.deltas.std())
 

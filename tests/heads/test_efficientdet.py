@@ -87,8 +87,8 @@ def test_anchors_of_a_cell() -> None:
         torch.testing.assert_close(center[:9], torch.full((9, 2), stride / 2))
         torch.testing.assert_close(center[9], torch.tensor([1.5, 0.5]) * stride)
         torch.testing.assert_close(center[9 * width], torch.tensor([0.5, 1.5]) * stride)
-        sides = torch.tensor([[1.0, 1.0], [1.4, 0.7], [0.7, 1.4]])
-        expected = [4 * 2 ** (octave / 3) * sides for octave in range(3)]
+        shapes = torch.tensor([[1.0, 1.0], [1.4, 0.7], [0.7, 1.4]])
+        expected = [4 * 2 ** (octave / 3) * shapes for octave in range(3)]
         torch.testing.assert_close(sides[:9], torch.cat(expected))
         torch.testing.assert_close(sides[-9:], torch.cat(expected))
 
