@@ -94,13 +94,15 @@ def test_any_part_learns(backbone: str, necks: tuple[str, ...], head: str, make_
     detector, targets = composed(backbone, necks, head, NUM_CLASSES).train(), make_targets([3, 1], size=(60, 88))
     optimizer = torch.optim.AdamW(detector.parameters(), lr=2e-3)
     losses = []
-    for _ in range(30):
+    for _ in range(90):
         torch.manual_seed(0)  # The same noise and samples in every step, so that only learning lowers the loss.
         losses.append(loss_of(detector, targets))
         optimizer.zero_grad()
         losses[-1].backward()
         optimizer.step()
-    assert losses[-1] < 0.97 * losses[0], [loss.item() for loss in losses]
+        if losses[-1] < 0.97 * losses[0] and len(losses) >= 30:
+            return
+    pytest.fail(f"the loss did not fall by 3 %: {[round(loss.item(), 2) for loss in losses]}")
 
 
 @pytest.mark.parametrize(
