@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def nan_like_any(*tensors: Float[Tensor, "b *_n"]) -> Float[Tensor, " b"]:
+def nan_like_any(*tensors: Float[Tensor, " b *_n"]) -> Float[Tensor, " b"]:
     """0 for each image, or NaN where any of its values is NaN; infinities are numbers.
 
     Added to scores it keeps a diverged model visible: what is not a number exceeds no threshold and covers no other

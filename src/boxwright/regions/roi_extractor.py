@@ -86,7 +86,7 @@ class RoIExtractor(nn.Module):
         return [torch.stack([weight * x for weight, x in zip(weights, each, strict=True)]).sum(0)]
 
 
-def fuse_maps(each: Sequence[Float[Tensor, "r *n"]], fusion: Fusion) -> Float[Tensor, "r *n"]:
+def fuse_maps(each: Sequence[Float[Tensor, " r *n"]], fusion: Fusion) -> Float[Tensor, " r *n"]:
     """Fuse the maps of a region to one: by the largest value, or by the sum."""
     if len(each) == 1:
         return each[0]
