@@ -15,11 +15,9 @@ from boxwright.compose.options import Naming, construct, parse_options
 from boxwright.contracts import RepeatedBackbone, ResidualBackbone
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
+from boxwright.weights.table import COUNTER
 
 PREFIX = "backbone."
-
-COUNTER = "num_batches_tracked"
-"""Of batch norms, and nothing that a prediction depends on: frozen norms have none."""
 
 
 class SourceBackbone(NamedTuple):

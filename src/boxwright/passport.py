@@ -1,0 +1,92 @@
+"""The passport of a model: where its weights come from, and what was done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """A file of weights that another project, or another run, has made.
+
+    Args:
+        source: as a user would type it: ``hf:PekingU/rtdetr_r50vd``, or the path of a file.
+        kind: of the source, like ``hf_rtdetr``; ``boxwright`` for a checkpoint of ours.
+        revision: of a repository, where there is one.
+        sha256: of the file with the weights, in hexadecimal digits.
+        license: as the source states it; None where it states none.
+    """
+
+    source: str
+    kind: str
+    revision: str | None = None
+    sha256: str | None = None
+    license: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """The data set that a model was trained on.
+
+    Args:
+        name: of the folder or file.
+        num_images: of the training split.
+        sha256: of the annotation file; None where there is not one file.
+    """
+
+    name: str
+    num_images: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passport:
+    """Origin and history of a model's weights.
+
+    Classes, preprocessing and every option of the recipe stand in the checkpoint itself.
+
+    Args:
+        version: of Boxwright that wrote it.
+        recipe: name of the recipe.
+        origin: of weights that were read from elsewhere; None for weights that were trained from random ones.
+        data: the data set that it was trained on, last; None where Boxwright did not train it.
+        metrics: the last measurement, by name.
+        parent: of the model that training began with.
+    """
+
+    version: str
+    recipe: str | None = None
+    origin: Origin | None = None
+    data: TrainingData | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    parent: Passport | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to plain values, as checkpoints have them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Passport:
+        """Read plain values; of those that a later release added, none.
+
+        Raises:
+            ValueError: they are no passport.
+        """
+        values = _known(cls, content)
+        if not isinstance(values.get("version"), str):
+            raise ValueError("a passport without the version that wrote it")
+        for name, kind in (("origin", Origin), ("data", TrainingData)):
+            if values.get(name) is not None:
+                values[name] = kind(**_known(kind, values[name]))
+        if values.get("parent") is not None:
+            values["parent"] = cls.from_dict(values["parent"])
+        return cls(**values)
+
+
+def _known(kind: type[Any], content: Any) -> dict[str, Any]:
+    if not isinstance(content, Mapping):
+        raise ValueError(f"a passport whose {kind.__name__} is no mapping")
+    names = {one.name for one in fields(kind)}
+    return {name: value for name, value in content.items() if name in names}

@@ -1,0 +1,32 @@
+"""Names of classes of models whose files have none."""
+
+from __future__ import annotations
+
+from boxwright.structures import Category
+
+_COCO = """\
+person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant - stop_sign parking_meter bench
+bird cat dog horse sheep cow elephant bear zebra giraffe - backpack umbrella - - handbag tie suitcase frisbee skis
+snowboard sports_ball kite baseball_bat baseball_glove skateboard surfboard tennis_racket bottle - wine_glass cup fork
+knife spoon bowl banana apple sandwich orange broccoli carrot hot_dog pizza donut cake chair couch potted_plant bed -
+dining_table - - toilet - tv laptop mouse remote keyboard cell_phone microwave oven toaster sink refrigerator - book
+clock vase scissors teddy_bear hair_drier toothbrush"""
+
+COCO_NAMES = _COCO.split()
+"""COCO's 91 category ids from 1 to 90, in order, with a dash where an id has no class."""
+
+UNUSED = "N/A"
+"""Name of a row of a class layer that no class has: under a softmax it stays."""
+
+
+def coco_categories() -> list[Category]:
+    """List COCO's 80 classes, as models with contiguous labels have them."""
+    return [Category(i, name.replace("_", " ")) for i, name in enumerate(COCO_NAMES, 1) if name != "-"]
+
+
+def category_ids(num_classes: int) -> list[Category]:
+    """List the classes of a model whose label i is COCO's category id i, as far as ``num_classes``, else by number."""
+    if num_classes != len(COCO_NAMES) + 1:
+        return [Category(i, f"class_{i}") for i in range(num_classes)]
+    names = ["-", *COCO_NAMES]
+    return [Category(i, UNUSED if name == "-" else name.replace("_", " ")) for i, name in enumerate(names)]

@@ -1,0 +1,51 @@
+"""Recognition of the kind of a source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from boxwright.weights.source import SourceFiles
+
+_FOLDER = Path(__file__).parent / "sources"
+
+SHOWN_NAMES = 3
+"""Names of tensors in an error, of many."""
+
+
+def list_kinds() -> list[str]:
+    """List the kinds of sources, in alphabetical order. Imports none of them."""
+    return sorted(path.stem for path in _FOLDER.glob("*.py") if not path.stem.startswith("_"))
+
+
+def find_kind(name: str) -> Any:
+    """Make the source of a kind: an instance of the one class in the ``__all__`` of its file."""
+    module = import_module(f"boxwright.weights.sources.{name}")
+    (class_name,) = module.__all__
+    return getattr(module, class_name)()
+
+
+def recognize(files: SourceFiles) -> tuple[str, Any]:
+    """Find the kind of files: its name, and the source.
+
+    Raises:
+        ValueError: no kind or several; the line says which were tried and the first names of tensors.
+    """
+    fitting = [(name, source) for name, source in _sources() if source.recognizes(files)]
+    if len(fitting) == 1:
+        return fitting[0]
+    names = ", ".join(list(files.tensors)[:SHOWN_NAMES]) or "none"
+    if fitting:
+        kinds = " and ".join(name for name, _ in fitting)
+        raise ValueError(f"{files.origin.source}: fits {kinds}, and can be only one; its first tensors are {names}")
+    raise ValueError(
+        f"{files.origin.source}: weights of no known kind (tried {', '.join(list_kinds())}); "
+        f"its first tensors of {len(files.tensors)} are {names}"
+    )
+
+
+def _sources() -> Iterator[tuple[str, Any]]:
+    for name in list_kinds():
+        yield name, find_kind(name)

@@ -1,0 +1,203 @@
+"""Tables of names: the tensors of another project and ours, in both directions.
+
+A row is a template of their name, one of ours, and the operation between. Every tensor is taken by exactly one row, or
+skipped by name with a reason: what is left over, and what two rows take, is an error.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from boxwright.weights.operations import COPY, Operation
+from boxwright.weights.template import Template
+
+COUNTER = "num_batches_tracked"
+"""Of batch norms, and nothing that a prediction depends on: frozen norms have none, and older files none at all."""
+
+SHOWN = 3
+"""Names in an error, of many."""
+
+
+class TableError(ValueError):
+    """Names or shapes that a table does not explain."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of tensor.
+
+    Args:
+        theirs: template of its name in the other project, or of several that make one of ours.
+        ours: template of its name here.
+        operation: from theirs to ours.
+    """
+
+    theirs: str | tuple[str, ...]
+    ours: str
+    operation: Operation = COPY
+
+    @property
+    def their_names(self) -> tuple[str, ...]:
+        """The templates of their names, also of one."""
+        return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Tensors of the other project that have no counterpart here, or ours that have none there.
+
+    Args:
+        names: template of the names.
+        reason: for people to read.
+    """
+
+    names: str
+    reason: str
+
+
+class Converted(NamedTuple):
+    """Tensors by our names, or theirs; and the names that were skipped, with the reason."""
+
+    tensors: dict[str, Tensor]
+    skipped: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The names of one kind of model.
+
+    Args:
+        rows: kinds of tensors.
+        skips: theirs that ours has no use for.
+        own: ours that theirs does not have: what they start from is computed, or of no use to predictions.
+    """
+
+    rows: Sequence[Row]
+    skips: Sequence[Skip] = ()
+    own: Sequence[Skip] = ()
+
+    def read(self, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Converted:
+        """Bring their tensors to our names and forms.
+
+        Args:
+            tensors: theirs.
+            expected: ours, for names and shapes.
+
+        Raises:
+            TableError: a tensor that no row explains, or two, or that has another shape, or that is missing.
+        """
+        taken, skipped, problems = self._assign(tensors)
+        converted: dict[str, Tensor] = {}
+        sources: dict[str, str] = {}
+        for (index, name), parts in taken.items():
+            row = self.rows[index]
+            if name in sources:
+                problems.append(f"{name} is made of {sources[name]} and of {next(iter(parts.values()))}")
+                continue
+            sources[name] = next(iter(parts.values()))
+            if name not in expected:
+                if name.endswith(COUNTER):
+                    skipped |= dict.fromkeys(parts.values(), "the norm is frozen here, and counts nothing")
+                else:
+                    problems.append(f"{sources[name]} has no counterpart here ({name})")
+                continue
+            try:
+                converted[name] = _read_row(row, parts, tensors)
+            except ValueError as error:
+                problems.append(f"{sources[name]}: {error}")
+        problems += _differences(converted, expected, sources, {*sources, *_matching(self.own, expected)})
+        if problems:
+            raise TableError(summarize(problems))
+        return Converted(converted, skipped)
+
+    def write(self, tensors: Mapping[str, Tensor]) -> Converted:
+        """Bring our tensors to their names and forms.
+
+        Raises:
+            TableError: a tensor that no row explains, or two, or that cannot be brought to their form.
+        """
+        converted: dict[str, Tensor] = {}
+        skipped = _matching(self.own, tensors)
+        problems: list[str] = []
+        templates = [(row, Template(row.ours)) for row in self.rows]
+        for name, tensor in tensors.items():
+            candidates = [(row, fields) for row, at in templates if (fields := at.match(name)) is not None]
+            if name in skipped and not candidates:
+                continue
+            if len(candidates) != 1:
+                problems.append(
+                    f"{name} is in {len(candidates)} rows" if candidates else f"{name} has no counterpart there"
+                )
+                continue
+            row, fields = candidates[0]
+            try:
+                parts = row.operation.write(tensor, len(row.their_names))
+            except ValueError as error:
+                problems.append(f"{name}: {error}")
+                continue
+            for template, part in zip(row.their_names, parts, strict=True):
+                converted[Template(template).fill(fields)] = part
+        if problems:
+            raise TableError(summarize(problems))
+        return Converted(converted, skipped)
+
+    def _assign(self, names: Iterable[str]) -> tuple[dict[tuple[int, str], dict[int, str]], dict[str, str], list[str]]:
+        """Find the row of each of their names.
+
+        Returns:
+            By row and our name, the names of its parts; the skipped names with the reason; and problems.
+        """
+        templates = [
+            (index, part, Template(text))
+            for index, row in enumerate(self.rows)
+            for part, text in enumerate(row.their_names)
+        ]
+        skips = _matching(self.skips, names)
+        taken: dict[tuple[int, str], dict[int, str]] = defaultdict(dict)
+        problems: list[str] = []
+        for name in names:
+            candidates = [(i, part, fields) for i, part, at in templates if (fields := at.match(name)) is not None]
+            if len(candidates) + (name in skips) > 1:
+                rows = [self.rows[i].ours for i, _, _ in candidates] + [skips[name] for _ in range(name in skips)]
+                problems.append(f"{name} is explained {len(rows)} times: {' and '.join(rows)}")
+            elif candidates:
+                ((index, part, fields),) = candidates
+                taken[index, Template(self.rows[index].ours).fill(fields)][part] = name
+            elif name not in skips:
+                problems.append(f"{name} is unknown")
+        return taken, skips, problems
+
+
+def summarize(problems: Sequence[str]) -> str:
+    """Put the first problems into one line, and count the others."""
+    more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
+    return "; ".join(problems[:SHOWN]) + more
+
+
+def _read_row(row: Row, parts: Mapping[int, str], tensors: Mapping[str, Tensor]) -> Tensor:
+    if row.operation.needs_all and len(parts) < len(row.their_names):
+        raise ValueError(f"only {len(parts)} of {len(row.their_names)} tensors that belong together are there")
+    return row.operation.read([tensors[parts[part]] for part in sorted(parts)])
+
+
+def _differences(
+    converted: Mapping[str, Tensor], expected: Mapping[str, Tensor], sources: Mapping[str, str], explained: set[str]
+) -> list[str]:
+    problems = [
+        f"{sources[name]} is {list(tensor.shape)} and should be {list(expected[name].shape)}"
+        for name, tensor in converted.items()
+        if tensor.shape != expected[name].shape
+    ]
+    missing = [name for name in expected if name not in explained and not name.endswith(COUNTER)]
+    return problems + [f"nothing there makes {name}" for name in missing]
+
+
+def _matching(skips: Sequence[Skip], names: Iterable[str]) -> dict[str, str]:
+    """List the names that are skipped, with the reason."""
+    templates = [(Template(skip.names), skip.reason) for skip in skips]
+    return {name: reason for name in names for at, reason in templates if at.match(name) is not None}
