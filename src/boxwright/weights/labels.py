@@ -1,6 +1,8 @@
-"""Names of classes of models whose files have none."""
+"""Names of classes of models whose files have none, and names that mean the same."""
 
 from __future__ import annotations
+
+import re
 
 from boxwright.structures import Category
 
@@ -22,6 +24,34 @@ UNUSED = "N/A"
 def coco_categories() -> list[Category]:
     """List COCO's 80 classes, as models with contiguous labels have them."""
     return [Category(i, name.replace("_", " ")) for i, name in enumerate(COCO_NAMES, 1) if name != "-"]
+
+
+_SYNONYMS = {
+    "motorbike": "motorcycle",
+    "aeroplane": "airplane",
+    "plane": "airplane",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+    "television": "tv",
+    "cellularphone": "cell phone",
+    "mobilephone": "cell phone",
+    "hairdryer": "hair drier",
+    "doughnut": "donut",
+    "fridge": "refrigerator",
+}
+"""COCO's name of what Pascal VOC, Hugging Face's RT-DETR and spelling variants call otherwise."""
+
+_BY_LETTERS = {name.replace("_", ""): name.replace("_", " ") for name in COCO_NAMES if name != "-"} | _SYNONYMS
+
+
+def canonical_name(name: str) -> str:
+    """Bring the name of a class to a form that is equal for names of the same class.
+
+    Upper and lower case, and blanks, underscores and hyphens between words make no difference, and COCO's classes have
+    COCO's names: ``pottedplant`` and ``Potted-Plant`` are ``potted plant``, ``motorbike`` is ``motorcycle``.
+    """
+    words = re.sub(r"[\s_-]+", " ", name.casefold()).strip()
+    return _BY_LETTERS.get(words.replace(" ", ""), words)
 
 
 def category_ids(num_classes: int) -> list[Category]:
