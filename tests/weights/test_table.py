@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from boxwright.weights.operations import Copies, Join, Operation, Permute, Reorder, Roll
-from boxwright.weights.table import Row, Skip, Table, TableError
+from boxwright.weights.table import Row, Skip, Table, TableError, Tie
 from boxwright.weights.template import Template
 
 
@@ -138,3 +138,21 @@ def test_two_rows_for_one_tensor_are_an_error() -> None:
 def test_ours_without_a_row_is_an_error() -> None:
     with pytest.raises(TableError, match=r"unheard.weight has no counterpart there"):
         TABLE.write({"unheard.weight": torch.zeros(1)})
+
+
+def test_what_is_one_tensor_there_is_read_into_each_of_ours() -> None:
+    table = Table(rows=(Row("head.{*}", "classes.0.{*}"),), ties=(Tie("classes.{n}.{*}", "classes.0.{*}"),))
+    ours = {f"classes.{i}.weight": torch.ones(2) for i in range(3)}
+    assert set(table.read({"head.weight": torch.ones(2)}, ours).tensors) == set(ours)
+    assert set(table.write(ours).tensors) == {"head.weight"}
+    with pytest.raises(TableError, match=r"nothing there makes classes.0.weight"):
+        table.read({}, ours)
+    with pytest.raises(TableError, match=r"classes.2.weight differs from classes.0.weight, and they are one there"):
+        table.write({**ours, "classes.2.weight": torch.zeros(2)})
+
+
+def test_names_are_located_without_tensors() -> None:
+    assert TABLE.locate(["stem.weight", "k.weight", "v.weight", "unheard"]) == {
+        "backbone.stem.weight": "stem.weight",
+        "attention.in_proj_weight": "k.weight",
+    }

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from boxwright.weights.operations import COPY, Operation
@@ -48,6 +49,19 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Tie:
+    """Tensors of ours that are one with another in the other project, which stores that one alone.
+
+    Args:
+        ours: template of their names.
+        other: template of the name of that one, also ours, by the same fields.
+    """
+
+    ours: str
+    other: str
+
+
+@dataclass(frozen=True)
 class Skip:
     """Tensors of the other project that have no counterpart here, or ours that have none there.
 
@@ -75,11 +89,18 @@ class Table:
         rows: kinds of tensors.
         skips: theirs that ours has no use for.
         own: ours that theirs does not have: what they start from is computed, or of no use to predictions.
+        ties: ours that are no tensors of their own there.
     """
 
     rows: Sequence[Row]
     skips: Sequence[Skip] = ()
     own: Sequence[Skip] = ()
+    ties: Sequence[Tie] = ()
+
+    def locate(self, names: Iterable[str]) -> dict[str, str]:
+        """List our names that theirs lead to, each with the first of theirs; what is wrong with them is ignored."""
+        taken, _, _ = self._assign(names)
+        return {ours: next(iter(parts.values())) for (_, ours), parts in taken.items()}
 
     def read(self, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Converted:
         """Bring their tensors to our names and forms.
@@ -110,6 +131,9 @@ class Table:
                 converted[name] = _read_row(row, parts, tensors)
             except ValueError as error:
                 problems.append(f"{sources[name]}: {error}")
+        for name, other in self._tied(expected).items():
+            if name not in sources and other in converted:
+                converted[name], sources[name] = converted[other], sources[other]
         problems += _differences(converted, expected, sources, {*sources, *_matching(self.own, expected)})
         if problems:
             raise TableError(summarize(problems))
@@ -122,12 +146,16 @@ class Table:
             TableError: a tensor that no row explains, or two, or that cannot be brought to their form.
         """
         converted: dict[str, Tensor] = {}
-        skipped = _matching(self.own, tensors)
+        skipped, tied = _matching(self.own, tensors), self._tied(tensors)
         problems: list[str] = []
         templates = [(row, Template(row.ours)) for row in self.rows]
         for name, tensor in tensors.items():
             candidates = [(row, fields) for row, at in templates if (fields := at.match(name)) is not None]
             if name in skipped and not candidates:
+                continue
+            if name in tied:
+                if tied[name] not in tensors or not torch.equal(tensor, tensors[tied[name]]):
+                    problems.append(f"{name} differs from {tied[name]}, and they are one there")
                 continue
             if len(candidates) != 1:
                 problems.append(
@@ -145,6 +173,13 @@ class Table:
         if problems:
             raise TableError(summarize(problems))
         return Converted(converted, skipped)
+
+    def _tied(self, names: Iterable[str]) -> dict[str, str]:
+        """List the names of ours that are one with another there, and these others."""
+        templates = [(Template(tie.ours), Template(tie.other)) for tie in self.ties]
+        matches = ((name, at.match(name), other) for name in names for at, other in templates)
+        found = {name: other.fill(fields) for name, fields, other in matches if fields is not None}
+        return {name: other for name, other in found.items() if name != other}
 
     def _assign(self, names: Iterable[str]) -> tuple[dict[tuple[int, str], dict[int, str]], dict[str, str], list[str]]:
         """Find the row of each of their names.
