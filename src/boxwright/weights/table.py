@@ -178,8 +178,8 @@ class Table:
         """List the names of ours that are one with another there, and these others."""
         templates = [(Template(tie.ours), Template(tie.other)) for tie in self.ties]
         matches = ((name, at.match(name), other) for name in names for at, other in templates)
-        found = {name: other.fill(fields) for name, fields, other in matches if fields is not None}
-        return {name: other for name, other in found.items() if name != other}
+        others = {name: other.fill(fields) for name, fields, other in matches if fields is not None}
+        return {name: other for name, other in others.items() if name != other}
 
     def _assign(self, names: Iterable[str]) -> tuple[dict[tuple[int, str], dict[int, str]], dict[str, str], list[str]]:
         """Find the row of each of their names.
