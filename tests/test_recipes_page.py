@@ -31,7 +31,9 @@ def cells(recipe: Recipe) -> tuple[str, ...]:
     }[schedule.decay]
     backbone = "" if train.backbone_lr is None else f", backbone {train.backbone_lr:g}"
     name = {"sgd": f"SGD {optimizer.momentum:g}", "adamw": "AdamW"}[optimizer.name]
-    norms = ", norms too" if optimizer.norm_decay else f", {len(optimizer.decayed_names or ())} norms too"
+    decayed = optimizer.decayed_names or ()
+    single = all(path.endswith(".weight") for path in decayed)
+    norms = ", norms too" if optimizer.norm_decay else f", {len(decayed)} norms too" if single else ", biases too"
     warmup = "" if schedule.ema_warmup is None else f", warm-up {schedule.ema_warmup}"
     return (
         f"{train.epochs} epochs" if train.steps is None else f"{train.steps} steps",
@@ -99,4 +101,4 @@ def test_names_of_parameters_in_recipes_exist(name: str) -> None:
     for expected in (*(optimizer.lr_factors or {}), *(optimizer.decayed_names or ())):
         assert any(f".{expected}." in path for path in names), expected
     for single in optimizer.decayed_names or ():
-        assert sum(f".{single}." in path for path in names) == 1, single
+        assert not single.endswith(".weight") or sum(f".{single}." in path for path in names) == 1, single

@@ -11,17 +11,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.dropout import Dropout
+from boxwright.layers.option_checks import check_choice
 from boxwright.layers.transformer import FeedForward, clamp_to_half
 from boxwright.ops.boxes import at_least_float32
-from boxwright.ops.deformable import Sampling, deformable_sampling
+from boxwright.ops.deformable import Sampling, SamplingMethod, deformable_sampling
 
 
 class MultiScaleDeformableAttention(nn.Module):
     """Attention of each query to a few points around its reference, on every level.
 
     Offsets and weights are linear in the query; the softmax of the weights runs over the points of all levels jointly.
-    A reference box (cx, cy, w, h) is sampled at center + offset / points of the level * size / 2, a reference point at
-    point + offset in cells of the level.
+    A reference box (cx, cy, w, h) is sampled at center + offset / points of the level * size * offset_scale, a
+    reference point at point + offset in cells of the level.
 
     Args:
         dim: width of queries and values.
@@ -29,12 +30,17 @@ class MultiScaleDeformableAttention(nn.Module):
         num_levels: of the value maps.
         num_points: per head and level; one number, or one for each level.
         sampling: backend of the sampling, see ``deformable_sampling``.
+        sampling_method: ``default`` samples bilinearly, ``discrete`` takes the value of one cell; then there is no
+            gradient of the offsets, and they are not trained.
+        offset_scale: of offsets from reference boxes, in sides of the box; positive.
 
     Raises:
-        ValueError: for a width, a backend or numbers of points that do not fit.
+        ValueError: for a width, a backend, a method, a scale or numbers of points that do not fit.
 
-    Source: Zhu et al., Deformable DETR, ICLR 2021, section 4.1; numbers of points by level: Lv et al., RT-DETRv2, 2024.
-    Checked against transformers and lyuwenyu/RT-DETR 068dfde.
+    Source: Zhu et al., Deformable DETR, ICLR 2021, section 4.1; numbers of points by level, scale of offsets and
+    discrete sampling: Lv et al., RT-DETRv2, 2024. Checked against transformers and lyuwenyu/RT-DETR 068dfde, both
+    methods: outputs, gradients. Differs from the authors' discrete sampling on maps that are not square, where it
+    clamps columns by the height; see ``find_cells``.
     """
 
     def __init__(
@@ -45,16 +51,23 @@ class MultiScaleDeformableAttention(nn.Module):
         num_points: int | Sequence[int],
         *,
         sampling: Sampling = "auto",
+        sampling_method: SamplingMethod = "default",
+        offset_scale: float = 0.5,
     ) -> None:
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"num_heads has to divide the width {dim}, and {num_heads} does not")
-        if sampling not in get_args(Sampling):
-            raise ValueError(f"sampling is one of {list(get_args(Sampling))}, not {sampling!r}")
+        check_choice("sampling", sampling, get_args(Sampling))
+        check_choice("sampling_method", sampling_method, get_args(SamplingMethod))
+        if not offset_scale > 0:
+            raise ValueError(f"offset_scale is positive, not {offset_scale}")
         self.points = spread_points(num_points, num_levels)
         self.num_heads, self.sampling = num_heads, sampling
+        self.sampling_method, self.offset_scale = sampling_method, offset_scale
         samples = num_heads * sum(self.points)
         self.sampling_offsets = nn.Linear(dim, samples * 2)
+        # Without a gradient, processes would wait for it.
+        self.sampling_offsets.requires_grad_(sampling_method == "default")
         self.attention_weights = nn.Linear(dim, samples)
         self.value_projection = nn.Linear(dim, dim)
         self.output_projection = nn.Linear(dim, dim)
@@ -103,7 +116,9 @@ class MultiScaleDeformableAttention(nn.Module):
         weights = at_least_float32(self.attention_weights(query)).view(b, q, m, -1).softmax(-1)
         locations = self._locate(offsets, at_least_float32(reference), shapes)
         value = value.view(b, -1, m, value.shape[-1] // m)
-        sampled = deformable_sampling(value, shapes, locations, weights, self.points, backend=self.sampling)
+        sampled = deformable_sampling(
+            value, shapes, locations, weights, self.points, backend=self.sampling, method=self.sampling_method
+        )
         return cast(Tensor, self.output_projection(sampled))
 
     def _locate(
@@ -120,7 +135,7 @@ class MultiScaleDeformableAttention(nn.Module):
         else:
             reference = self._repeat(reference.expand(-1, -1, len(self.points), -1))[:, :, None]  # b q 1 p r
         if reference.shape[-1] == 4:
-            locations = reference[..., :2] + offsets / self._counts(offsets) * reference[..., 2:] * 0.5
+            locations = reference[..., :2] + offsets / self._counts(offsets) * reference[..., 2:] * self.offset_scale
         else:
             # Not new_tensor, which would fix the sizes of an export (torch 2.14).
             cells = torch.tensor([(w, h) for h, w in shapes], device=offsets.device, dtype=offsets.dtype)
@@ -168,6 +183,8 @@ class DeformableDecoderLayer(nn.Module):
         hidden_dim: width of the feed-forward.
         dropout: probability after each of the three, in [0, 1).
         sampling: backend of the sampling, see ``deformable_sampling``.
+        sampling_method: see ``MultiScaleDeformableAttention``.
+        offset_scale: likewise.
 
     Source: Zhu et al., Deformable DETR; lyuwenyu/RT-DETR 068dfde (``TransformerDecoderLayer``). The norms are numbered
     in their order of execution.
@@ -183,11 +200,21 @@ class DeformableDecoderLayer(nn.Module):
         hidden_dim: int = 1024,
         dropout: float = 0.0,
         sampling: Sampling = "auto",
+        sampling_method: SamplingMethod = "default",
+        offset_scale: float = 0.5,
     ) -> None:
         super().__init__()
         self.self_attention = nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True)
         self.norm1 = nn.LayerNorm(dim)
-        self.cross_attention = MultiScaleDeformableAttention(dim, num_heads, num_levels, num_points, sampling=sampling)
+        self.cross_attention = MultiScaleDeformableAttention(
+            dim,
+            num_heads,
+            num_levels,
+            num_points,
+            sampling=sampling,
+            sampling_method=sampling_method,
+            offset_scale=offset_scale,
+        )
         self.norm2 = nn.LayerNorm(dim)
         self.feed_forward = FeedForward(dim, hidden_dim, activation="relu", dropout=dropout)
         self.norm3 = nn.LayerNorm(dim)

@@ -36,6 +36,8 @@ def build_decoder_layers(options: DecoderOptions, hidden_dim: int, num_levels: i
             hidden_dim=options.feedforward_dim,
             dropout=options.dropout,
             sampling=options.sampling,
+            sampling_method=options.sampling_method,
+            offset_scale=options.offset_scale,
         )
         for _ in range(options.num_layers)
     )

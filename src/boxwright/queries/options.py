@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from boxwright.layers.option_checks import check_counts
-from boxwright.ops.deformable import Sampling
+from boxwright.ops.deformable import Sampling, SamplingMethod
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,9 @@ class DecoderOptions:
         feedforward_dim: width of the feed-forward.
         dropout: after both attentions and in and after the feed-forward, in [0, 1).
         sampling: backend of the sampling; ``auto`` is the fastest on the device.
+        sampling_method: ``default`` samples bilinearly, ``discrete`` takes the value of one cell, for devices without
+            bilinear sampling; its offsets are not trained, so begin with weights that were trained without it.
+        offset_scale: of offsets from reference boxes, in sides of the box; positive.
     """
 
     num_layers: int = 6
@@ -50,6 +53,8 @@ class DecoderOptions:
     feedforward_dim: int = 1024
     dropout: float = 0.0
     sampling: Sampling = "auto"
+    sampling_method: SamplingMethod = "default"
+    offset_scale: float = 0.5
 
     def __post_init__(self) -> None:
         check_counts({"num_layers": self.num_layers, "num_heads": self.num_heads})

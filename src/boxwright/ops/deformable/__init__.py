@@ -10,10 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from boxwright.ops.deformable.discrete import discrete_bag_sampling, snap_to_cells
 from boxwright.ops.deformable.embedding_bag import embedding_bag_sampling
-from boxwright.ops.deformable.grid_sample import grid_sample_sampling
+from boxwright.ops.deformable.grid_sample import grid_sample_sampling, nearest_sampling
 
 Sampling = Literal["auto", "grid_sample", "embedding_bag", "triton"]
+
+SamplingMethod = Literal["default", "discrete"]
+"""Bilinear samples, or the values of single cells."""
 
 HAS_TRITON = find_spec("triton") is not None
 
@@ -27,17 +31,15 @@ def deformable_sampling(
     *,
     backend: Sampling = "auto",
     deterministic: bool = False,
+    method: SamplingMethod = "default",
 ) -> Float[Tensor, "b q m*d"]:
     """Sample every level at its locations and add up the weighted samples.
 
     out[b, q, m] = sum over all p of weights[b, q, m, p] * bilinear(value of the level of p, locations[b, q, m, p])
 
-    Computed in float32 at least. All backends give the same numbers:
-
-    - ``grid_sample`` is the plain form, slow and large;
-    - ``embedding_bag`` is for CPUs, ``torch.compile`` and ``torch.export``, and runs everywhere;
-    - ``triton`` is for GPUs;
-    - ``auto`` is ``triton`` on CUDA where that is installed, else, and in ``torch.export``, ``embedding_bag``.
+    Computed in float32 at least. All backends give the same numbers: ``grid_sample`` is the plain form, slow and large;
+    ``embedding_bag`` is for CPUs, ``torch.compile`` and ``torch.export``, and runs everywhere; ``triton`` is for GPUs;
+    ``auto`` is ``triton`` on CUDA where that is installed, else, and in ``torch.export``, ``embedding_bag``.
 
     Args:
         value: the maps of all levels, flattened row by row and concatenated; t = sum of h * w.
@@ -50,33 +52,46 @@ def deformable_sampling(
         deterministic: compute the same gradients, bit by bit, every time; on, too, where torch's deterministic
             algorithms are. Only ``triton`` needs to be asked for it: ``embedding_bag`` always is deterministic,
             ``grid_sample`` always on a CPU and never on CUDA.
+        method: ``discrete`` takes the value of one cell, at the edge for samples outside; see ``find_cells``.
 
     Returns:
         the sums, heads concatenated, in the dtype of ``value``.
 
     Raises:
-        ValueError: for a backend that does not exist or cannot run here, or that cannot be deterministic; for numbers
-            of points that do not belong to these levels and locations.
+        ValueError: for a method or backend that does not exist, cannot run here, or cannot be deterministic; for
+            numbers of points that do not belong to these levels and locations.
 
-    Source: Zhu et al., Deformable DETR, ICLR 2021, equation 3; numbers of points by level are those of RT-DETRv2 (Lv et
-    al., 2024). Checked against the ``grid_sample`` form (``align_corners=False``, zero padding) of lyuwenyu/RT-DETR
-    068dfde and of transformers.
+    Source: Zhu et al., Deformable DETR, ICLR 2021, equation 3; numbers of points by level and ``discrete``: RT-DETRv2
+    (Lv et al., 2024). Checked against the ``grid_sample`` form (``align_corners=False``, zero padding) and the discrete
+    form of lyuwenyu/RT-DETR 068dfde and of transformers.
     """
-    if len(points) != len(shapes) or sum(points) != locations.shape[3]:
-        raise ValueError(
-            f"points are {list(points)}, for {len(shapes)} levels and {locations.shape[3]} locations of each head: "
-            "give one number for each level, with the number of locations as their sum"
-        )
+    if method not in get_args(SamplingMethod):
+        raise ValueError(f"method is one of {list(get_args(SamplingMethod))}, not {method!r}")
+    _check_points(points, shapes, locations)
     backend = choose_backend(backend, value.device, deterministic)
+    if method == "discrete" and backend != "embedding_bag":
+        locations = snap_to_cells(locations, shapes, points)
     if backend == "grid_sample":
-        return grid_sample_sampling(value, shapes, locations, weights, points)
+        sample = nearest_sampling if method == "discrete" else grid_sample_sampling
+        return sample(value, shapes, locations, weights, points)
     if backend == "embedding_bag":
-        return embedding_bag_sampling(value, shapes, locations, weights, points)
+        sample = discrete_bag_sampling if method == "discrete" else embedding_bag_sampling
+        return sample(value, shapes, locations, weights, points)
     # Imported where it is needed, because Triton is large and not everywhere.
     from boxwright.ops.deformable.triton_kernels import triton_sampling
 
     deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
     return triton_sampling(value, shapes, locations, weights, points, deterministic)
+
+
+def _check_points(
+    points: Sequence[int], shapes: Sequence[tuple[int, int]], locations: Float[Tensor, "b q m p 2"]
+) -> None:
+    if len(points) != len(shapes) or sum(points) != locations.shape[3]:
+        raise ValueError(
+            f"points are {list(points)}, for {len(shapes)} levels and {locations.shape[3]} locations of each head: "
+            "give one number for each level, with the number of locations as their sum"
+        )
 
 
 def choose_backend(

@@ -22,6 +22,28 @@ def grid_sample_sampling(
     Keeps every sample of every head until they are added. Deterministic on a CPU; on CUDA the backward of
     ``grid_sample`` adds in any order.
     """
+    return _sample(value, shapes, locations, weights, points, "bilinear")
+
+
+def nearest_sampling(
+    value: Float[Tensor, "b t m d"],
+    shapes: Sequence[tuple[int, int]],
+    locations: Float[Tensor, "b q m p 2"],
+    weights: Float[Tensor, "b q m p"],
+    points: Sequence[int],
+) -> Float[Tensor, "b q m*d"]:
+    """Take the values of the cells that the locations lie in; otherwise as ``grid_sample_sampling``."""
+    return _sample(value, shapes, locations, weights, points, "nearest")
+
+
+def _sample(
+    value: Float[Tensor, "b t m d"],
+    shapes: Sequence[tuple[int, int]],
+    locations: Float[Tensor, "b q m p 2"],
+    weights: Float[Tensor, "b q m p"],
+    points: Sequence[int],
+    mode: str,
+) -> Float[Tensor, "b q m*d"]:
     dtype = torch.promote_types(value.dtype, torch.float32)
     maps = value.to(dtype).split([h * w for h, w in shapes], 1)
     # -1 and 1 are the outer corners here.
@@ -30,7 +52,7 @@ def grid_sample_sampling(
         F.grid_sample(
             x.permute(0, 2, 3, 1).flatten(0, 1).unflatten(-1, shape),  # b t m d -> (b m) d h w
             grid,
-            mode="bilinear",
+            mode=mode,
             padding_mode="zeros",
             align_corners=False,
         )
