@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from boxwright.passport import Origin
+from boxwright.stand_ins import StandIn, to_plain
+from boxwright.tensor_files import read_tensor_file
 from boxwright.weights.source import SourceFiles
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -20,8 +20,17 @@ CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names of the file of weights in a folder in Hugging Face layout; the first that is there counts."""
 
-WRAPPERS = (("ema", "module"), ("ema",), ("state_dict",), ("model",))
+INDEX = ".index.json"
+"""End of the name of a file that says which of several files each tensor is in, behind the name of the weights."""
+
+WRAPPERS = (("ema", "module"), ("ema",), ("model_ema",), ("state_dict_ema",), ("state_dict",), ("model",), ("module",))
 """Keys around the weights in files of torch's own format; the first that leads to tensors counts."""
+
+PARALLEL = "module."
+"""Before every name where weights were saved out of a model for several GPUs."""
+
+MAX_JSON = 16 * 1024 * 1024
+"""Bytes of a JSON file that are read: a configuration has thousands."""
 
 
 def read_source_files(path: str | Path) -> SourceFiles:
@@ -32,16 +41,24 @@ def read_source_files(path: str | Path) -> SourceFiles:
         ValueError: not a file of weights, or a damaged one.
     """
     path = Path(path)
-    weights = _find_weights(path)
-    content = load_file(weights) if weights.suffix == ".safetensors" else _read_torch(weights)
-    tensors, extra = _unwrap(content)
+    parts = find_weights(path)
+    tensors: dict[str, Tensor] = {}
+    extra: dict[str, Any] = {}
+    for part in parts:
+        try:
+            of_part, beside = _unwrap(read_tensor_file(part).content)
+        except ValueError as error:
+            text = str(error)
+            raise ValueError(text if text.startswith(str(part)) else f"{part}: {text}") from error
+        tensors |= of_part
+        extra |= beside
     folder = path if path.is_dir() else None
     return SourceFiles(
-        origin=Origin(source=str(path), kind="", sha256=file_sha256(weights)),
+        origin=Origin(source=str(path), kind="", sha256=_sha256_of(parts)),
         tensors=tensors,
         extra=extra,
-        config=_read_json(folder, CONFIG),
-        preprocessor=_read_json(folder, PREPROCESSOR),
+        config=read_json(folder / CONFIG) if folder else {},
+        preprocessor=read_json(folder / PREPROCESSOR) if folder else {},
     )
 
 
@@ -51,35 +68,100 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _find_weights(path: Path) -> Path:
+def find_weights(path: Path) -> list[Path]:
+    """List the files of weights: one, or the parts that the index of a folder names.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: an index that names files elsewhere.
+    """
     if not path.is_dir():
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
-        return path
+        return [path]
     for name in WEIGHT_FILES:
         if (path / name).is_file():
-            return path / name
+            return [path / name]
+        if (path / f"{name}{INDEX}").is_file():
+            return _find_parts(path, path / f"{name}{INDEX}")
     raise FileNotFoundError(f"{path}: no weights in this folder; it would have one of {', '.join(WEIGHT_FILES)}")
 
 
-def _read_torch(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
+def names_in_index(index: Path) -> list[str]:
+    """Read the names of the files that an index lists, each once.
+
+    Raises:
+        ValueError: a name is no plain name of a file in the same folder.
+    """
+    content = read_json(index).get("weight_map")
+    names = list(dict.fromkeys(content.values())) if isinstance(content, Mapping) else []
+    if not names or not all(isinstance(name, str) and name and Path(name).name == name != ".." for name in names):
+        raise ValueError(f"{index}: a damaged index; its weight_map has to name files of the same folder")
+    return names
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a mapping from a JSON file; an empty one where there is none.
+
+    Raises:
+        ValueError: not JSON, or no mapping.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        with path.open("rb") as file:
+            content = json.loads(file.read(MAX_JSON))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable as JSON") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: should be a mapping of JSON, and is a {type(content).__name__}")
+    return content
+
+
+def _find_parts(folder: Path, index: Path) -> list[Path]:
+    parts = [folder / name for name in names_in_index(index)]
+    for part in parts:
+        if not part.is_file():
+            raise FileNotFoundError(f"{part}: no such file, and {index.name} says that tensors are in it")
+    return parts
+
+
+def _sha256_of(parts: list[Path]) -> str:
+    """Of several files, the SHA-256 of the list of theirs."""
+    digests = [file_sha256(part) for part in parts]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _unwrap(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Take the tensors out of what is around them; return also the plain values beside them."""
+    """Take the tensors out of what is around them; return also the plain values beside them.
+
+    Raises:
+        ValueError: there are no tensors by name.
+    """
+    if isinstance(content, StandIn):
+        raise ValueError(
+            f"holds a whole object ({content.path}), which would have to be executed; save its state_dict() alone"
+        )
+    if not isinstance(content, Mapping):
+        raise ValueError(f"holds a {type(content).__name__}, not tensors by name")
     for keys in WRAPPERS:
-        inner = content
+        inner: Any = content
         for key in keys:
             inner = inner.get(key) if isinstance(inner, Mapping) else None
-        if isinstance(inner, Mapping) and any(isinstance(value, Tensor) for value in inner.values()):
-            tensors = {name: value for name, value in inner.items() if isinstance(value, Tensor)}
-            return tensors, {key: value for key, value in content.items() if key != keys[0]}
-    return {name: value for name, value in content.items() if isinstance(value, Tensor)}, {}
+        if tensors := _tensors_in(inner):
+            return tensors, to_plain({key: value for key, value in content.items() if key != keys[0]})
+    if not (tensors := _tensors_in(content)):
+        names = ", ".join(str(key) for key in list(content)[:3]) or "nothing"
+        raise ValueError(f"holds no tensors by name; it holds {names}")
+    return tensors, to_plain({key: value for key, value in content.items() if key not in tensors})
 
 
-def _read_json(folder: Path | None, name: str) -> dict[str, Any]:
-    if folder is None or not (folder / name).is_file():
+def _tensors_in(content: Any) -> dict[str, Tensor]:
+    if not isinstance(content, Mapping):
         return {}
-    content = json.loads((folder / name).read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else {}
+    tensors = {
+        name: value.detach() for name, value in content.items() if isinstance(value, Tensor) and isinstance(name, str)
+    }
+    if tensors and all(name.startswith(PARALLEL) for name in tensors):
+        tensors = {name.removeprefix(PARALLEL): value for name, value in tensors.items()}
+    return tensors
