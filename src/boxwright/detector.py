@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.checkpoints import pack_checkpoint, write_checkpoint
 from boxwright.contracts import Backbone, DetectorRecipe, Head, MaskHead, MatchCountingHead, Neck, TaskHead
-from boxwright.data.images import normalize
+from boxwright.data.images import normalize, pad_inputs
 from boxwright.data.input_format import InputFormat
 from boxwright.detections import Detections
 from boxwright.layers.folding import fold_norms
@@ -22,7 +22,7 @@ from boxwright.layers.freezing import frozen_norms
 from boxwright.ops.boxes import clip_to_sizes
 from boxwright.ops.finite import check_finite
 from boxwright.ops.mask_pasting import paste_masks
-from boxwright.prediction import ImageInput, OnError, PredictionStream, evaluation_mode, list_sources
+from boxwright.prediction import ImageInput, InputPixels, OnError, PredictionStream, evaluation_mode, list_sources
 from boxwright.structures import (
     Category,
     Decoded,
@@ -210,18 +210,22 @@ class Detector(nn.Module):
             on_error=on_error,
         )
 
-    def predict_batch(self, pixels: UInt8[Tensor, "b 3 h w"], sizes: Sequence[ImageSize]) -> list[Detections]:
+    def predict_batch(self, pixels: InputPixels, sizes: Sequence[ImageSize]) -> list[Detections]:
         """Detect objects in images that were read and resized; detections are on the CPU.
 
         Args:
-            pixels: images of equal input size, not normalized yet.
+            pixels: images of equal input size, not normalized yet and without padding.
             sizes: one per image.
         """
         like = next(self.parameters())
-        images = normalize(pixels.to(like.device), self.input_format).to(like.dtype)
+        images, padding_mask = normalize(pixels.to(like.device), self.input_format).to(like.dtype), None
+        input_size = tuple(images.shape[-2:])
+        padded_size = self.input_format.padded_size(*input_size)
+        if padded_size != input_size:
+            images, padding_mask = pad_inputs(list(images), *padded_size, self.input_format)
         # Batch by batch: whoever takes results from a stream may train between them.
         with torch.no_grad(), evaluation_mode(self):
-            return [one.cpu() for one in self.postprocess(self(images), sizes)]
+            return [one.cpu() for one in self.postprocess(self(images, padding_mask), sizes)]
 
     def save(self, path: str | Path) -> None:
         """Write weights, recipe and categories into a file that ``boxwright.load`` reads.

@@ -12,7 +12,7 @@ from typing import IO, Any, Literal, cast
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
@@ -53,14 +53,14 @@ class PreparedImage:
     Args:
         index: in the input, from 0.
         source: its path, or else its index.
-        pixels: the network input.
+        pixels: the network input, not yet normalized.
         size: before and after it was resized.
         image: as it was read, where it is kept.
     """
 
     index: int
     source: Path | int
-    pixels: UInt8[Tensor, "3 height width"]
+    pixels: UInt8[Tensor, "3 height width"] | Float32[Tensor, "3 height width"]
     size: ImageSize
     image: UInt8[np.ndarray, "h w 3"] | None = None
 
@@ -82,7 +82,10 @@ class StreamedResult:
     image: UInt8[np.ndarray, "h w 3"] | None = None
 
 
-PredictBatch = Callable[[UInt8[Tensor, "b 3 h w"], Sequence[ImageSize]], list[Detections]]
+InputPixels = UInt8[Tensor, "b 3 h w"] | Float32[Tensor, "b 3 h w"]
+"""Images of equal input size before they are normalized: bytes, or floats in [0, 255]."""
+
+PredictBatch = Callable[[InputPixels, Sequence[ImageSize]], list[Detections]]
 """Detections of images of equal input size, on the CPU."""
 
 
@@ -236,7 +239,8 @@ class _Reader:
         rgb = as_rgb(image) if is_path else _read_in_memory(index, image)
         height, width = rgb.shape[:2]
         shape = self.input_format.input_size(height, width)
-        pixels = resample(rgb, self.input_format.window(height, width), *shape)
+        window, resampling = self.input_format.window(height, width), self.input_format.resampling
+        pixels = resample(rgb, window, *shape, resampling=resampling)
         size = ImageSize(height, width, *shape)
         return PreparedImage(index, Path(image) if is_path else index, pixels, size, rgb if self.keep_images else None)
 

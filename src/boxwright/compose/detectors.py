@@ -16,7 +16,6 @@ from boxwright.compose.parts import find_part
 from boxwright.compose.recipe import PartOptions, Recipe
 from boxwright.compose.recipe_text import SLOTS
 from boxwright.compose.recipes import resolve
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.structures import Category, levels_for_head, main_levels
 
@@ -105,7 +104,7 @@ def load(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if image_size is not None:
-        detector.input_format = _resized(recipe.input, image_size)
+        detector.input_format = recipe.input.at_size(image_size)
         detector.recipe = dataclasses.replace(recipe, input=detector.input_format)
     if precision is not None:
         detector.to(getattr(torch, precision))
@@ -141,12 +140,6 @@ def load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
             + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
         )
     detector.load_state_dict(weights)
-
-
-def _resized(image: InputFormat, image_size: int) -> InputFormat:
-    """Make the input format at another size; the longest side, where it is limited, changes with it."""
-    max_size = None if image.max_size is None else round(image.max_size * image_size / image.image_size)
-    return dataclasses.replace(image, image_size=image_size, max_size=max_size)
 
 
 def _categories(num_classes: int | None, categories: Sequence[Category] | None) -> list[Category]:

@@ -15,7 +15,7 @@ from boxwright.data.input_format import InputFormat
 FOLLOWING = "image_size"
 """The option of a backbone that follows the size of the input: its tables of positions are made for it."""
 
-SIZES = {"image_size", "max_size"}
+SIZES = {"image_size", "max_size", "pad_multiple"}
 """Options of the input that the size of its longer side depends on."""
 
 
@@ -104,7 +104,8 @@ class Draft:
         (backbone,), typed = self.slots["backbone"], self.sections["input"].overrides
         if FOLLOWING in backbone.overrides or (FOLLOWING in backbone.values and not typed.keys() & SIZES):
             return {}
-        return {FOLLOWING: image.max_size or image.image_size}
+        longest = image.max_size or image.image_size
+        return {FOLLOWING: max(image.padded_size(longest, longest))}
 
     def _naming(self, owner: str, address: str, entry: _Entry, renamed: Mapping[str, str]) -> Naming:
         typed = frozenset(flatten(entry.overrides))

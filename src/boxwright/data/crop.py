@@ -9,7 +9,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from boxwright.data.images import resample
-from boxwright.data.input_format import Window
+from boxwright.data.input_format import DEFAULT_RESAMPLING, Resampling, Window
 
 
 class CropRegion(NamedTuple):
@@ -35,9 +35,14 @@ class Crop(NamedTuple):
     flip_x: bool = False
     flip_y: bool = False
 
-    def render(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 {self.input_size[0]} {self.input_size[1]}"]:
+    def render(
+        self, image: UInt8[np.ndarray, "h w 3"], resampling: Resampling = DEFAULT_RESAMPLING
+    ) -> (
+        UInt8[Tensor, "3 {self.input_size[0]} {self.input_size[1]}"]
+        | Float32[Tensor, "3 {self.input_size[0]} {self.input_size[1]}"]
+    ):
         """Resize the window to the network input; black where the window lies outside the image."""
-        pixels = resample(image, self.window, *self.input_size)
+        pixels = resample(image, self.window, *self.input_size, resampling=resampling)
         axes = [axis for axis, flipped in ((1, self.flip_y), (2, self.flip_x)) if flipped]
         return pixels.flip(axes) if axes else pixels
 

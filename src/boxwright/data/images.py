@@ -1,13 +1,14 @@
 """Images on their way from a file to the network: the one reading, the one resize, the one normalization.
 
-Training, evaluation, prediction and export all go through ``read_image`` or ``as_rgb``, then ``resample``,
-then ``normalize``. A second implementation of any of these, however close, costs accuracy in silence.
+Training, evaluation, prediction and export all go through ``read_image`` or ``as_rgb``, then ``resample``, then
+``normalize``, and ``pad_inputs`` where there is padding. A second implementation of any of these, however close, costs
+accuracy in silence.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from boxwright.data.input_format import InputFormat, Window
+from boxwright.data.input_format import DEFAULT_RESAMPLING, InputFormat, Resampling, Window
 
 ImageLike = str | Path | Image.Image | npt.NDArray[Any] | Tensor
 """The forms of an image that ``as_rgb`` takes."""
@@ -112,10 +113,11 @@ def resample(
     height: int,
     width: int,
     fill: tuple[int, int, int] = (0, 0, 0),
-) -> UInt8[Tensor, "3 {height} {width}"]:
+    resampling: Resampling = DEFAULT_RESAMPLING,
+) -> UInt8[Tensor, "3 {height} {width}"] | Float32[Tensor, "3 {height} {width}"]:
     """Resize a window of an image to ``height`` x ``width`` pixels; the only resize there is.
 
-    Bilinear with antialiasing. A whole image is exactly resized, and a window inside it with whole numbers for
+    Bilinear. A whole image is exactly resized, and a window inside it with whole numbers for
     edges is exactly cropped and resized. Of another window everything lies within a pixel of the result from its exact
     position: pixels of the image that it cuts are resized whole, then cut off in the result.
 
@@ -125,6 +127,7 @@ def resample(
         height: of the result.
         width: of the result.
         fill: RGB of the result where the window lies outside the image.
+        resampling: with antialiasing or without; to bytes, or to floats in [0, 255] that are not rounded.
 
     Raises:
         ValueError: the window has no area or does not overlap the image.
@@ -133,25 +136,60 @@ def resample(
     rows, resized_height, kept_rows, input_rows = _overlap(y1, y2, image.shape[0], height)
     columns, resized_width, kept_columns, input_columns = _overlap(x1, x2, image.shape[1], width)
     part = np.require(image[rows, columns], requirements=["C", "W"])
+    source = torch.from_numpy(part).permute(2, 0, 1)  # h w c -> c h w, in channels-last memory: the fast path
     resized = F.resize(
-        torch.from_numpy(part).permute(2, 0, 1),  # h w c -> c h w, in channels-last memory: the fast path
+        source.float() if resampling.floats else source,
         [resized_height, resized_width],
         interpolation=InterpolationMode.BILINEAR,
-        antialias=True,
+        antialias=resampling.antialias,
     )
-    pixels = torch.tensor(fill, dtype=torch.uint8).repeat(height, width, 1)
+    pixels = torch.tensor(fill, dtype=resized.dtype).repeat(height, width, 1)
     pixels[input_rows, input_columns] = resized[:, kept_rows, kept_columns].permute(1, 2, 0)
     return pixels.permute(2, 0, 1)
 
 
-def normalize(images: UInt8[Tensor, "*b 3 h w"], input_format: InputFormat) -> Float32[Tensor, "*b 3 h w"]:
-    """Normalize bytes for the network: ``(x / 255 - mean) / std``."""
+def to_bytes(pixels: UInt8[Tensor, "*b 3 h w"] | Float32[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b 3 h w"]:
+    """Round pixels in [0, 255] to bytes, where they are none."""
+    return pixels if pixels.dtype == torch.uint8 else (pixels + 0.5).to(torch.uint8)
+
+
+def normalize(
+    images: UInt8[Tensor, "*b 3 h w"] | Float32[Tensor, "*b 3 h w"], input_format: InputFormat
+) -> Float32[Tensor, "*b 3 h w"]:
+    """Normalize bytes, or floats in [0, 255], for the network: ``(x / 255 - mean) / std``, in its order of channels."""
     pixels = images.float() / 255
     if any(input_format.mean):
         pixels = pixels - pixels.new_tensor(input_format.mean)[:, None, None]
     if any(value != 1 for value in input_format.std):
         pixels = pixels / pixels.new_tensor(input_format.std)[:, None, None]
-    return pixels
+    return pixels.flip(-3) if input_format.channel_order == "bgr" else pixels
+
+
+def pad_inputs(
+    images: Sequence[Float[Tensor, "3 _h _w"]], height: int, width: int, input_format: InputFormat
+) -> tuple[Float[Tensor, "b 3 {height} {width}"], Bool[Tensor, "b {height} {width}"]]:
+    """Pad normalized images at the bottom and on the right, and make their padding mask.
+
+    The padding is 0, the mean of all images; of ``letterbox`` it is the mean color rounded to bytes.
+
+    **Source**: of ``letterbox``, effdet 0.4.1 (``ResizePad``, ``fill_color`` mean).
+
+    Args:
+        images: of ``normalize``; none is larger than the result.
+        height: of the result.
+        width: of the result.
+        input_format: how they were normalized.
+    """
+    padded = images[0].new_zeros(len(images), 3, height, width)
+    if input_format.resize == "letterbox":
+        color = torch.tensor([round(255 * value) for value in input_format.mean], dtype=torch.uint8)
+        padded += normalize(color[:, None, None], input_format).to(padded)
+    padding_mask = torch.ones(len(images), height, width, dtype=torch.bool, device=padded.device)
+    for image, pixels, mask in zip(images, padded, padding_mask, strict=True):
+        _, h, w = image.shape
+        pixels[:, :h, :w] = image
+        mask[:h, :w] = False
+    return padded, padding_mask
 
 
 @contextmanager

@@ -10,12 +10,12 @@ from types import TracebackType
 from typing import Any, NamedTuple, cast
 
 import torch
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset
 
-from boxwright.data.images import normalize
+from boxwright.data.images import normalize, pad_inputs
 from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.equal_sizes import group_equal_sizes
 from boxwright.data.loading.sampler import BatchSampler
@@ -33,8 +33,8 @@ class Failure(NamedTuple):
 
 
 def collate(samples: Sequence[Sample], input_format: InputFormat) -> Batch:
-    """Make a batch of samples; normalize their images, then pad them with zeros at the bottom and on the right."""
-    images, padding_mask = _pad_images([sample.image for sample in samples], input_format)
+    """Make a batch of samples; normalize their images, then pad them at the bottom and on the right."""
+    images, padding_mask = _pad_images(samples, input_format)
     targets = [_targets(sample, images.shape[2], images.shape[3]) for sample in samples]
     return Batch(
         images=images,
@@ -55,19 +55,15 @@ def _targets(sample: Sample, height: int, width: int) -> Targets:
 
 
 def _pad_images(
-    inputs: Sequence[UInt8[Tensor, "3 _h _w"]], input_format: InputFormat
+    samples: Sequence[Sample], input_format: InputFormat
 ) -> tuple[Float32[Tensor, "b 3 h w"], Bool[Tensor, "b h w"] | None]:
-    """Normalize and pad images to the largest input; return them and their padding mask, None without padding."""
-    height, width = (max(one.shape[axis] for one in inputs) for axis in (1, 2))
+    """Normalize images and pad them to the largest; return them and their padding mask, None without padding."""
+    inputs = [sample.image for sample in samples]
+    padded = [sample.padded_size or tuple(sample.image.shape[1:]) for sample in samples]
+    height, width = (max(size[axis] for size in padded) for axis in (0, 1))
     if all(one.shape[1:] == (height, width) for one in inputs):
-        return normalize(torch.stack(list(inputs)), input_format), None
-    images = torch.zeros(len(inputs), 3, height, width)
-    padding_mask = torch.ones(len(inputs), height, width, dtype=torch.bool)
-    for one, image, mask in zip(inputs, images, padding_mask, strict=True):
-        _, h, w = one.shape
-        image[:, :h, :w] = normalize(one, input_format)
-        mask[:h, :w] = False
-    return images, padding_mask
+        return normalize(torch.stack(inputs), input_format), None
+    return pad_inputs([normalize(one, input_format) for one in inputs], height, width, input_format)
 
 
 class BatchLoader(DataLoader[Any]):
@@ -150,7 +146,7 @@ def eval_loader(
 ) -> BatchLoader:
     """Make batches of equal input size, with every image once; in the data set's order among equal sizes.
 
-    Batches may be smaller than ``batch_size``; none has padding.
+    Batches may be smaller than ``batch_size``; only the input format adds padding.
 
     Args:
         data: the images.

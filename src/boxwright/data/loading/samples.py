@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from boxwright.data.crop import Crop
+from boxwright.data.images import to_bytes
 from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.sampler import SampleKey, augmentation_rng
 from boxwright.data.records import DetectionData, Record
@@ -23,6 +25,7 @@ from boxwright.data.transforms.transform import (
     TransformContext,
     keep_visible,
     to_image,
+    to_pixels,
 )
 from boxwright.structures import ImageSize
 
@@ -31,20 +34,22 @@ class Sample(NamedTuple):
     """One network input and its targets.
 
     Args:
-        image: RGB, not yet normalized.
+        image: RGB, not yet normalized: bytes, or floats in [0, 255] where the input format has ``resize_floats``.
         labels: class of each object.
         boxes: corners in pixels of the input.
         size: of the original image, and of the input.
         image_id: the data set's own id.
         masks: of each object, in pixels of the input; None for detectors of boxes alone.
+        padded_size: (height, width) that the padded input has at least; that of the image where None.
     """
 
-    image: UInt8[Tensor, "3 height width"]
+    image: UInt8[Tensor, "3 height width"] | Float32[Tensor, "3 height width"]
     labels: Int64[Tensor, " n"]
     boxes: Float32[Tensor, "n 4"]
     size: ImageSize
     image_id: int
     masks: Bool[Tensor, "n height width"] | None = None
+    padded_size: tuple[int, int] | None = None
 
 
 class ImageCache:
@@ -130,6 +135,8 @@ class TrainSet(Dataset[Sample]):
             sample = transform(sample, context)
         sample = self.augmentation(sample, context)
         size = sample.image.shape
+        if self.input_transforms:  # they take bytes
+            sample = replace(sample, image=to_pixels(to_bytes(to_image(sample.image))))
         for transform in self.input_transforms:
             sample = keep_visible(transform(sample, context), SMALLEST_SIDE)
             if sample.image.shape != size:
@@ -138,7 +145,8 @@ class TrainSet(Dataset[Sample]):
                     f"{sample.image.shape[1]} x {sample.image.shape[0]}: use it among image_transforms, before the "
                     "image is resized"
                 )
-        return self._finish(self.data.records[key.record], sample)
+        finished = self._finish(self.data.records[key.record], sample)
+        return finished._replace(padded_size=context.resize_rule.padded_size(*size[:2]))
 
     def _read(self, index: int) -> TrainingSample:
         record = self.data.records[index]
@@ -176,12 +184,14 @@ class EvalSet(Dataset[Sample]):
         single = ~record.crowd
         shape = record.height, record.width
         crop = Crop(self.input_format.window(*shape), self.input_format.input_size(*shape))
-        return _sample(record, crop.render(record.read()), record.labels[single], crop.boxes(record.boxes()[single]))
+        image = crop.render(record.read(), self.input_format.resampling)
+        sample = _sample(record, image, record.labels[single], crop.boxes(record.boxes()[single]))
+        return sample._replace(padded_size=self.input_format.padded_size(*crop.input_size))
 
 
 def _sample(
     record: Record,
-    image: UInt8[Tensor, "3 height width"],
+    image: UInt8[Tensor, "3 height width"] | Float32[Tensor, "3 height width"],
     labels: Int64[np.ndarray, " n"],
     boxes: Float32[np.ndarray, "n 4"],
 ) -> Sample:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 from boxwright.data.crop import Crop, CropRegion
+from boxwright.data.images import to_bytes
 from boxwright.data.input_format import ResizeRule, Window
 from boxwright.data.transforms.large_scale_jitter import check_scales, large_scale_jitter
 from boxwright.data.transforms.photometric import change_colors, draw_color_map
@@ -51,13 +52,13 @@ class Augmented(NamedTuple):
     """An augmented network input.
 
     Args:
-        image: RGB.
+        image: RGB: bytes, or floats in [0, 255] where the resize rule keeps them.
         boxes: corners in pixels of the input.
         indices: of the boxes that are left, in the order of ``boxes``.
         crop: the part of the image that the input shows.
     """
 
-    image: UInt8[Tensor, "3 height width"]
+    image: UInt8[Tensor, "3 height width"] | Float32[Tensor, "3 height width"]
     boxes: Float32[np.ndarray, "kept 4"]
     indices: Int64[np.ndarray, " kept"]
     crop: Crop
@@ -167,7 +168,7 @@ class Augmentation:
             is_strong: False to mirror only, as in the last part of training.
         """
         crop, kept = self.draw_crop(image.shape[0], image.shape[1], boxes, resize_rule, rng, is_strong=is_strong)
-        pixels = crop.render(image)
+        pixels = crop.render(image, resize_rule.resampling)
         if is_strong and (self.photometric or self.channel_shuffle):
             # The mean of a coarse grid will do, and costs a hundredth of the mean of all pixels.
             mean = image[::8, ::8].mean((0, 1), dtype=np.float64)
@@ -175,7 +176,7 @@ class Augmentation:
             rows, columns = crop.visible_area(image.shape[0], image.shape[1])
             pixels[:, rows, columns] = change_colors(pixels[:, rows, columns], color_map)
         if is_strong and self.rand_augment[0]:
-            pixels = rand_augment_image(pixels, *self.rand_augment, rng)
+            pixels = rand_augment_image(to_bytes(pixels), *self.rand_augment, rng)
         moved = crop.boxes(boxes[kept])
         large_enough = (moved[:, 2:] - moved[:, :2]).min(1, initial=np.inf) >= SMALLEST_SIDE
         return Augmented(pixels, moved[large_enough], kept[large_enough], crop)

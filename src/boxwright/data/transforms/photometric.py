@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float32, Float64, UInt8
 from torch import Tensor
 
 BRIGHTNESS = (0.875, 1.125)
@@ -95,9 +95,12 @@ def draw_color_map(
     return color_map
 
 
-def change_colors(image: UInt8[Tensor, "3 h w"], color_map: ColorMap) -> UInt8[Tensor, "3 h w"]:
-    """Map every pixel, clip to bytes and round."""
+def change_colors(
+    image: UInt8[Tensor, "3 h w"] | Float32[Tensor, "3 h w"], color_map: ColorMap
+) -> UInt8[Tensor, "3 h w"] | Float32[Tensor, "3 h w"]:
+    """Map every pixel and clip it to [0, 255]; round bytes to bytes."""
+    is_bytes = image.dtype == torch.uint8
     linear = torch.from_numpy(color_map[:3, :3]).float()
-    offset = torch.from_numpy(color_map[:3, 3:]).float() + 0.5
+    offset = torch.from_numpy(color_map[:3, 3:]).float() + (0.5 if is_bytes else 0.0)
     pixels = torch.addmm(offset, linear, image.flatten(1).float())  # 3 h w -> 3 (h w)
-    return pixels.clamp_(0, 255).to(torch.uint8).view_as(image)
+    return pixels.clamp_(0, 255).to(image.dtype).view_as(image)

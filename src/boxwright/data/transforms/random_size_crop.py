@@ -33,8 +33,9 @@ def random_size_crop(height: int, width: int, resize_rule: ResizeRule, rng: np.r
         rng: the only source of chance.
     """
     scale = FIRST_SCALES[rng.integers(len(FIRST_SCALES))]
-    # Here, as in the original, no side is too long.
-    first = ResizeRule(scale_size(resize_rule.image_size, scale), resize_rule.resize)
+    # Here, as in the original, no side is too long. Nor is one too short: the image need not fit into a square yet.
+    resize = "shortest_side" if resize_rule.resize == "letterbox" else resize_rule.resize
+    first = resize_rule._replace(image_size=scale_size(resize_rule.image_size, scale), resize=resize, max_size=None)
     resized_height, resized_width = first.input_size(height, width)
     least, largest = (scale_size(resize_rule.image_size, fraction) for fraction in CROP_SIDES)
     part_width = int(rng.integers(least, min(resized_width, largest) + 1))

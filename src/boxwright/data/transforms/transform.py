@@ -73,13 +73,13 @@ class TrainingSample:
     """An image and its objects, on the way to the network input. Arrays must not be written to.
 
     Args:
-        image: RGB, upright.
+        image: RGB, upright: bytes, or floats in [0, 255] of a network input that was resized without rounding.
         boxes: corners in pixels of the image.
         labels: class of each object.
         masks: of each object; None where the detector needs none.
     """
 
-    image: UInt8[np.ndarray, "h w 3"]
+    image: UInt8[np.ndarray, "h w 3"] | Float32[np.ndarray, "h w 3"]
     boxes: Float32[np.ndarray, "n 4"]
     labels: Int64[np.ndarray, " n"]
     masks: ObjectMasks | None = None
@@ -138,12 +138,16 @@ def keep_visible(sample: TrainingSample, smallest_side: float) -> TrainingSample
     return replace(sample, boxes=boxes).select(np.flatnonzero(sides >= smallest_side).tolist())
 
 
-def to_pixels(image: UInt8[Tensor, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
+def to_pixels(
+    image: UInt8[Tensor, "3 h w"] | Float32[Tensor, "3 h w"],
+) -> UInt8[np.ndarray, "h w 3"] | Float32[np.ndarray, "h w 3"]:
     """Return an image (3, h, w) as an array (h, w, 3) of the same memory."""
-    pixels: UInt8[np.ndarray, "h w 3"] = image.permute(1, 2, 0).numpy()
+    pixels: UInt8[np.ndarray, "h w 3"] | Float32[np.ndarray, "h w 3"] = image.permute(1, 2, 0).numpy()
     return pixels
 
 
-def to_image(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 h w"]:
+def to_image(
+    pixels: UInt8[np.ndarray, "h w 3"] | Float32[np.ndarray, "h w 3"],
+) -> UInt8[Tensor, "3 h w"] | Float32[Tensor, "3 h w"]:
     """Return an array (h, w, 3) as an image (3, h, w) of the same memory."""
     return torch.from_numpy(pixels).permute(2, 0, 1)
