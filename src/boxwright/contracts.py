@@ -6,13 +6,14 @@ no child is looked up by its name. A capability is asked for by ``isinstance`` w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from boxwright.structures import (
+    ClassRows,
     Decoded,
     Features,
     LossTotals,
@@ -129,6 +130,14 @@ class LimitedHead(Protocol):
 
     def raise_limits(self, max_detections: int) -> None:
         """Make room for so many detections of an image, as far as that needs no other weights."""
+
+
+@runtime_checkable
+class ClassifyingHead(Protocol):
+    """A head with layers that have rows for each class, which another one can begin with, class by class."""
+
+    def class_rows(self) -> Mapping[str, ClassRows]:
+        """List the modules whose tensors have such rows, all alike, by their names within the head."""
 
 
 @runtime_checkable

@@ -161,6 +161,18 @@ class SelectionQuality(NamedTuple):
         return self.confident / count, self.confident_and_fitting / count
 
 
+class ClassRows(NamedTuple):
+    """Layout of the rows of a tensor that has some for each class.
+
+    There are ``blocks`` blocks, as one for each anchor; each has ``rows`` rows for every class, in the order of labels,
+    and then as many for each of ``others`` that are no class, as background.
+    """
+
+    blocks: int = 1
+    rows: int = 1
+    others: int = 0
+
+
 class Batch(NamedTuple):
     """Images on their way through a detector.
 

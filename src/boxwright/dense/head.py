@@ -19,7 +19,7 @@ from boxwright.layers.predictions import InputProjection, flatten_predictions
 from boxwright.ops.anchors import grid_anchors
 from boxwright.ops.box_deltas import decode_deltas
 from boxwright.ops.boxes import at_least_float32
-from boxwright.structures import Decoded, Features, ObjectLimit, Spec, Targets
+from boxwright.structures import ClassRows, Decoded, Features, ObjectLimit, Spec, Targets
 
 Maps = list[Float[Tensor, "b _c _h _w"]]
 """A map of each level."""
@@ -105,6 +105,10 @@ class DenseHead(nn.Module):
     def decode(self, output: DenseOutput) -> Decoded:
         """Select the best (anchor, class) pairs that no better one of their class suppresses."""
         return decode_dense(output, self.decode_boxes, self.detection, per_level=self.limit_per_level)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Name the layer that predicts classes, anchor after anchor."""
+        return {"classes": ClassRows(blocks=self.base_anchors.shape[1])}
 
     def object_limits(self) -> list[ObjectLimit]:
         """List the options that limit how many objects are detected."""

@@ -14,7 +14,7 @@ from boxwright.layers.option_checks import check_fractions
 from boxwright.layers.padding import infer_valid_sizes, resize_mask
 from boxwright.ops.boxes import at_least_float32
 from boxwright.ops.finite import nan_like_any
-from boxwright.structures import Decoded, Features, LossTotals, Spec, Targets, Task, head_levels
+from boxwright.structures import ClassRows, Decoded, Features, LossTotals, Spec, Targets, Task, head_levels
 
 __all__ = ["Classifier"]
 
@@ -75,6 +75,10 @@ class Classifier(nn.Module):
         # Larger by a rounding: cut to the image, in whatever pixels, it is the image and no less.
         corner = valid_sizes.flip(-1) * (1 + 1e-6)
         return ClassifierOutput(logits, torch.cat((corner * 0, corner), -1).expand(logits.shape[0], 4))
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Name the layers with a row for each class."""
+        return {"linear": ClassRows()}
 
     def loss(
         self, output: ClassifierOutput, targets: Sequence[Targets], totals: LossTotals | None = None

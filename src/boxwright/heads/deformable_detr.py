@@ -23,7 +23,7 @@ from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.options import DecoderOptions, QueryLossWeights
 from boxwright.queries.selection import Selection, make_anchors, measure_selection, select_tokens
 from boxwright.queries.tokens import LevelProjections
-from boxwright.structures import Features, LossTotals, SelectionQuality, Spec, Targets
+from boxwright.structures import ClassRows, Features, LossTotals, SelectionQuality, Spec, Targets
 
 __all__ = ["DeformableDETR"]
 
@@ -159,6 +159,10 @@ class DeformableDETR(PairDetections, nn.Module):
         selected = selection.logits, selection.boxes_logit.sigmoid()
         every_boxes = None if selection.every_boxes_logit is None else selection.every_boxes_logit.sigmoid()
         return DeformableDETROutput(logits, boxes, valid_sizes, *selected, selection.every_logits, every_boxes)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Name the layers with a row for each class."""
+        return {f"classes.{i}": ClassRows() for i in range(len(self.classes))}
 
     def loss(
         self, output: DeformableDETROutput, targets: Sequence[Targets], totals: LossTotals | None = None

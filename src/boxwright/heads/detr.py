@@ -21,7 +21,7 @@ from boxwright.queries.decode import decode_best_classes
 from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.options import QueryLossWeights, TransformerDecoderOptions
 from boxwright.queries.tokens import LevelProjections
-from boxwright.structures import Decoded, Features, LossTotals, ObjectLimit, Spec, Targets
+from boxwright.structures import ClassRows, Decoded, Features, LossTotals, ObjectLimit, Spec, Targets
 
 __all__ = ["DETR"]
 
@@ -122,6 +122,10 @@ class DETR(nn.Module):
         decoded = self.norm(torch.stack(contents))
         boxes = run_in_full_precision(self.boxes, decoded).sigmoid()
         return DETROutput(self.classes(decoded), boxes, valid_sizes)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Name the layers with a row for each class."""
+        return {"classes": ClassRows(others=1)}
 
     def loss(
         self, output: DETROutput, targets: Sequence[Targets], totals: LossTotals | None = None

@@ -24,7 +24,7 @@ from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.options import DecoderOptions, DenoisingOptions, QueryLossWeights
 from boxwright.queries.selection import Selection, make_anchors, measure_selection, select_tokens
 from boxwright.queries.tokens import LevelProjections
-from boxwright.structures import Features, LossTotals, SelectionQuality, Spec, Targets
+from boxwright.structures import ClassRows, Features, LossTotals, SelectionQuality, Spec, Targets
 
 __all__ = ["RTDETR"]
 
@@ -157,6 +157,14 @@ class RTDETR(PairDetections, nn.Module):
         noised_predictions = logits[:, :, :noised], boxes[:, :, :noised]
         predictions = logits[:, :, noised:], boxes[:, :, noised:]
         return RTDETROutput(*predictions, valid_sizes, *selected, *noised_predictions, denoising)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Name the layers with a row for each class."""
+        return {
+            "encoder_classes": ClassRows(),
+            "denoising_classes": ClassRows(others=1),
+            **{f"classes.{i}": ClassRows() for i in range(len(self.classes))},
+        }
 
     def loss(
         self, output: RTDETROutput, targets: Sequence[Targets], totals: LossTotals | None = None

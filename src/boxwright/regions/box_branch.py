@@ -18,7 +18,7 @@ from boxwright.ops.boxes import at_least_float32
 from boxwright.regions.options import BoxBranchOptions, BoxOptions
 from boxwright.regions.roi_extractor import RoIExtractor, RoISource, fuse_maps
 from boxwright.regions.sampling import SampledRegions
-from boxwright.structures import Features, Level, Spec
+from boxwright.structures import ClassRows, Features, Level, Spec
 
 BOX_CELLS = 7
 
@@ -128,6 +128,11 @@ class BoxBranch(nn.Module):
             images: the image of each box.
         """
         return self.predict(self.head(self.pooling(maps, boxes, images)))
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Name the layers with rows for each class."""
+        per_class = self.boxes.out_features == 4 * self.classes.out_features
+        return {"classes": ClassRows(others=1)} | ({"boxes": ClassRows(rows=4, others=1)} if per_class else {})
 
     def predict(self, vectors: Float[Tensor, "r d"]) -> BoxPrediction:
         """Predict classes and boxes from the vectors of regions."""

@@ -15,7 +15,7 @@ from boxwright.ops.boxes import at_least_float32
 from boxwright.regions.options import MaskOptions
 from boxwright.regions.roi_extractor import RoIExtractor, RoISource, fuse_maps
 from boxwright.regions.sampling import SampledRegions
-from boxwright.structures import Targets
+from boxwright.structures import ClassRows, Targets
 
 MASK_CELLS = 14
 MASK_SIDE = 2 * MASK_CELLS
@@ -79,6 +79,10 @@ class MaskBranch(nn.Module):
             labels: the class of each box.
         """
         return self.predict(self.pooling(maps, boxes, images), labels)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Name the layer with a row for each class."""
+        return {"logits": ClassRows(others=1)}
 
     def predict(self, regions: Sequence[Float[Tensor, "r c t t"]], labels: Int[Tensor, " r"]) -> Float[Tensor, "r s s"]:
         """Predict logits from features of regions: ``num_outputs`` maps of 14 x 14 cells each."""

@@ -14,11 +14,12 @@ from boxwright.layers.option_checks import check_counts
 from boxwright.ops.finite import nan_like_any
 from boxwright.regions.box_branch import AuxiliaryBoxHead, BoxBranch, BoxPrediction, auxiliary_losses, box_losses
 from boxwright.regions.decode import RegionPrediction, decode_regions
+from boxwright.regions.mask_branch import MaskBranch
 from boxwright.regions.options import DetectionOptions, RoIOptions, RPNOptions
 from boxwright.regions.proposals import FirstStage, Proposals, RPNLoss, RPNOutput
 from boxwright.regions.roi_extractor import RoISource, region_strides
 from boxwright.regions.sampling import SampledRegions, sample_regions
-from boxwright.structures import Decoded, Features, LossTotals, ObjectLimit, Spec, Targets
+from boxwright.structures import ClassRows, Decoded, Features, LossTotals, ObjectLimit, Spec, Targets
 
 
 class StageOutput(NamedTuple):
@@ -155,6 +156,14 @@ class TwoStageHead(nn.Module):
         decoded = decode_regions(predicted, output.box_limits, output.valid_sizes, self.detection)
         parts = (*output.rpn.logits, *output.rpn.deltas, predicted.scores, predicted.deltas, predicted.regions.boxes)
         return decoded._replace(scores=decoded.scores + nan_like_any(*parts)[:, None])
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Name the layers with a logit, a box or a mask for each class and, last, for background."""
+        rows: dict[str, ClassRows] = {}
+        for path, module in self.named_modules():
+            if isinstance(module, BoxBranch | MaskBranch):
+                rows |= {f"{path}.{name}": form for name, form in module.class_rows().items()}
+        return rows
 
     def precision_of(self, output: TwoStageOutput) -> torch.autocast:
         """Autocast as the output was made, for the second stage of a prediction."""
