@@ -40,9 +40,8 @@ TINY_RECIPE: dict[str, Any] = {
     "train": {
         "steps": 6,
         "batch_size": 4,
-        "evaluations": 2,
         "lr": 0.001,
-        "schedule": {"no_aug_fraction": 0.2},
+        "schedule": {"no_aug_fraction": 0.2, "evaluations": 2},
         "batches": {"multi_scale": 0.5},
         "runtime": {"device": "cpu", "precision": "float32"},
     },

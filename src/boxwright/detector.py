@@ -244,6 +244,13 @@ class Detector(nn.Module):
         fold_norms(copy)
         return copy
 
+    def freeze(self, slots: Iterable[str]) -> None:
+        """Keep the parts of these slots (``backbone``, ``neck``, ``head``) as they are, their norms' statistics too."""
+        parts = {"backbone": self.backbone, "neck": self.necks, "head": self.head}
+        for slot in slots:
+            parts[slot].requires_grad_(False)
+        self.train(self.training)
+
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Group trainable parameters by what optimizers tell apart: ``{backbone, other}`` x ``{decay, no_decay}``.
 

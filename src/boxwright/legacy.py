@@ -113,6 +113,7 @@ OPTIONS_OF_SECTIONS: Mapping[str, Names] = {
         "final_lr": "schedule.final_lr_ratio",
         "light_share": "schedule.no_aug_fraction",
         "ema": "ema_decay",
+        "evaluations": "schedule.evaluations",
         "precision": "runtime.precision",
         "device": "runtime.device",
         "workers": "runtime.workers",

@@ -37,7 +37,7 @@ RECIPE: dict[str, Any] = {
         "steps": 6,
         "batch_size": 4,
         "lr": 0.05,
-        "evaluations": 2,
+        "schedule": {"evaluations": 2},
         "optimizer": {"name": "sgd"},
         "batches": {"multi_scale": 0},
         "runtime": {"device": "cpu", "precision": "float32"},
@@ -239,7 +239,7 @@ def test_its_backbone_begins_a_detector(
     out = tmp_path / "run"
     command = ["train", str(trained.parent / "tiny.yaml"), "--data", str(drawn), "--out", str(out)]
     begin = ["--backbone.weights", str(classifier), "--backbone.norm", "frozen", "--backbone.frozen_stages", "5"]
-    assert main([*command, *begin, "--train.steps", "1", "--train.evaluations", "1"]) == 0
+    assert main([*command, *begin, "--train.steps", "1", "--train.schedule.evaluations", "1"]) == 0
     printed = capsys.readouterr().err
     stored = read_checkpoint(classifier / "best.pt")["model"]
     expected = {name for name in stored if name.startswith("backbone.") and not name.endswith("num_batches_tracked")}
@@ -265,7 +265,7 @@ def test_tensors_that_do_not_fit_are_listed(
     classifier: Path, trained: Path, drawn: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     command = ["train", str(trained.parent / "tiny.yaml"), "--data", str(drawn), "--out", str(tmp_path / "run")]
-    short = ["--train.steps", "1", "--train.evaluations", "1"]
+    short = ["--train.steps", "1", "--train.schedule.evaluations", "1"]
     other = ["--backbone.depth", "34", "--backbone.levels", "c3,c4"]
     assert main([*command, *other, "--backbone.weights", str(classifier), *short]) == 0
     printed = capsys.readouterr().err

@@ -78,7 +78,7 @@ def test_the_best_is_the_best_of_masks(
         return {"AP": boxes, "AP50": boxes, "segm": {"AP": masks, "AP50": masks}}
 
     monkeypatch.setattr("boxwright.workflows.validation.Validation.__call__", measure)
-    arguments = ["--data", str(drawn), "--out", str(tmp_path / "run"), "--train.evaluations", "3"]
+    arguments = ["--data", str(drawn), "--out", str(tmp_path / "run"), "--train.schedule.evaluations", "3"]
     assert main(["train", str(masked_recipe(tmp_path)), *arguments]) == 0
     assert read_checkpoint(tmp_path / "run" / "best.pt")["progress"]["step"] == 4
     printed = capsys.readouterr().err
@@ -225,7 +225,7 @@ def test_limits_of_proposals_are_noted(data: Path, tmp_path: Path, capsys: Captu
         "train": {
             "steps": 1,
             "batch_size": 2,
-            "evaluations": 1,
+            "schedule": {"evaluations": 1},
             "batches": {"multi_scale": 0.0},
             "runtime": {"device": "cpu"},
         },

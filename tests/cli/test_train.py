@@ -46,7 +46,7 @@ def test_a_run_folder_has_recipe_log_and_checkpoints(trained: Path) -> None:
 
 def test_lines_on_the_way(recipe_file: Path, drawn: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "run"
-    assert train(recipe_file, drawn, out, "--train.steps", "2", "--train.evaluations", "1") == 0
+    assert train(recipe_file, drawn, out, "--train.steps", "2", "--train.schedule.evaluations", "1") == 0
     captured = capsys.readouterr()
     assert captured.out == ""
     printed = captured.err.splitlines()

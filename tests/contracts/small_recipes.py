@@ -66,7 +66,7 @@ TRAINING: dict[str, Any] = {
     "lr": 2e-3,
     "backbone_lr": None,
     "ema_decay": 0.99,
-    "evaluations": 1,
+    "schedule.evaluations": 1,
     "optimizer.name": "adamw",
     "optimizer.decayed_names": None,
     "optimizer.lr_factors": None,

@@ -46,7 +46,7 @@ backbone: {name: resnet_vd, depth: 18, width: 8}
 neck:     {name: hybrid_encoder, hidden_dim: 16, num_heads: 2, feedforward_dim: 16, num_blocks: 1}
 head:     {name: rtdetr, hidden_dim: 16, num_queries: 20, decoder: {num_heads: 2, feedforward_dim: 16, num_layers: 1}}
 input:    {image_size: 64}
-train:    {steps: 2, batch_size: 2, evaluations: 1, batches: {multi_scale: 0}}
+train:    {steps: 2, batch_size: 2, schedule: {evaluations: 1}, batches: {multi_scale: 0}}
 """
 
 SMALL_MASK_RECIPE = """\
@@ -60,7 +60,7 @@ head:
   mask: {hidden_dim: 8}
   detection: {score_threshold: 0}
 input:    {image_size: 64}
-train:    {steps: 2, batch_size: 2, evaluations: 1, batches: {multi_scale: 0}}
+train:    {steps: 2, batch_size: 2, schedule: {evaluations: 1}, batches: {multi_scale: 0}}
 """
 """The same with masks."""
 
@@ -70,7 +70,7 @@ neck:     identity
 head:     {name: classifier}
 input:    {image_size: 32, resize: center_crop}
 augment:  {zoom_out: 0, iou_crop: 0}
-train:    {steps: 2, batch_size: 2, evaluations: 1, batches: {multi_scale: 0}}
+train:    {steps: 2, batch_size: 2, schedule: {evaluations: 1}, batches: {multi_scale: 0}}
 """
 
 SMALL_REGION_RECIPE = (

@@ -60,7 +60,7 @@ def recorded(make_run: MakeRun, recorder: Callback, name: str = "run", **options
 
 def test_every_event_in_order(make_run: MakeRun) -> None:
     recorder = Recorder()
-    run = recorded(make_run, recorder, steps=4, evaluations=2)
+    run = recorded(make_run, recorder, steps=4, schedule__evaluations=2)
     one = [("step", 1), ("step", 2), ("evaluation", 2), ("last.pt", 2), ("best.pt", 2)]
     assert recorder.heard[:8] == [*one, ("step", 3), ("step", 4), ("evaluation", 4)]
     assert recorder.heard[8] == ("last.pt", 4)
@@ -72,7 +72,7 @@ def test_every_event_in_order(make_run: MakeRun) -> None:
 
 def test_a_step_says_what_the_log_says(make_run: MakeRun) -> None:
     recorder = Recorder()
-    run = recorded(make_run, recorder, steps=1, evaluations=1)
+    run = recorded(make_run, recorder, steps=1, schedule__evaluations=1)
     step, evaluation = recorder.events[0], recorder.events[1]
     row, measured = read_log(run.folder)
     assert {name: getattr(step, name) for name in row if name not in ("kind", "epoch")} == {
@@ -89,7 +89,7 @@ def test_a_step_says_what_the_log_says(make_run: MakeRun) -> None:
 )
 def test_a_run_that_is_stopped_is_evaluated_and_saved(make_run: MakeRun, stop_at: tuple[str, int], steps: int) -> None:
     recorder = Recorder(stop_at)
-    run = replace(make_run(steps=9, evaluations=3), callbacks=[recorder])
+    run = replace(make_run(steps=9, schedule__evaluations=3), callbacks=[recorder])
     progress = run_training(run)
     assert (progress.step, progress.steps) == (steps, 9)
     assert [step for kind, step in recorder.heard if kind == "evaluation"] == [steps]
@@ -100,9 +100,9 @@ def test_a_run_that_is_stopped_is_evaluated_and_saved(make_run: MakeRun, stop_at
 
 
 def test_a_stopped_run_can_go_on_and_ends_as_the_unbroken_one(make_run: MakeRun) -> None:
-    whole = recorded(make_run, Recorder(), "whole", steps=4, evaluations=2)
-    recorded(make_run, Recorder(("step", 2)), "broken", steps=4, evaluations=2)
-    broken = make_run("broken", weights_seed=7, steps=4, evaluations=2)
+    whole = recorded(make_run, Recorder(), "whole", steps=4, schedule__evaluations=2)
+    recorded(make_run, Recorder(("step", 2)), "broken", steps=4, schedule__evaluations=2)
+    broken = make_run("broken", weights_seed=7, steps=4, schedule__evaluations=2)
     assert run_training(broken, resume=True).step == 4
     one, other = (torch.load(run.folder / "last.pt", weights_only=True) for run in (whole, broken))
     assert_equal(one, other)
@@ -110,7 +110,7 @@ def test_a_stopped_run_can_go_on_and_ends_as_the_unbroken_one(make_run: MakeRun)
 
 def test_a_wish_to_stop_after_the_last_step_changes_nothing(make_run: MakeRun) -> None:
     recorder = Recorder(("step", 2))
-    recorded(make_run, recorder, steps=2, evaluations=1)
+    recorded(make_run, recorder, steps=2, schedule__evaluations=1)
     assert [kind for kind, _ in recorder.heard] == ["step", "step", "evaluation", "last.pt", "best.pt"]
 
 
@@ -163,6 +163,8 @@ class TestEarlyStopping:
                 ap = next(self.aps)
                 return {"AP": ap, "AP50": ap}
 
-        run = replace(make_run(steps=4, evaluations=4), evaluate=Falling(), callbacks=[EarlyStopping(patience=2)])
+        run = replace(
+            make_run(steps=4, schedule__evaluations=4), evaluate=Falling(), callbacks=[EarlyStopping(patience=2)]
+        )
         progress = run_training(run)
         assert (progress.step, progress.best) == (3, 0.5)

@@ -128,7 +128,7 @@ def both(
     if not outcomes:
         for name in CASES:
             torch.save(prepare(name), tmp_path / f"{name}.pt")
-        torch.save(replace(make_run(steps=5, evaluations=1), evaluate=None), tmp_path / "run.pt")
+        torch.save(replace(make_run(steps=5, schedule__evaluations=1), evaluate=None), tmp_path / "run.pt")
         done = torchrun(str(WORKER), str(tmp_path))
         assert done.returncode == 0, done.stderr
         for name in (*CASES, "run"):

@@ -81,7 +81,7 @@ def test_frozen_stages_keep_theirs_where_norms_are_trained(tiny_recipe: dict[str
 
 
 def test_a_whole_run(make_run: Callable[..., Run]) -> None:
-    run = make_run(steps=2, evaluations=1)
+    run = make_run(steps=2, schedule__evaluations=1)
     run.detector.backbone.requires_grad_(False)
     before = statistics(run.detector)
     run_training(run)

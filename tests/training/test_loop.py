@@ -32,7 +32,7 @@ MakeRun = Callable[..., Run]
 
 STAGES = {
     "steps": 20,
-    "evaluations": 4,
+    "schedule__evaluations": 4,
     "schedule__warmup_steps": 100,
     "schedule__decay_fraction": 0.5,
     "schedule__no_aug_fraction": 0.2,
@@ -115,7 +115,7 @@ class TestResume:
         assert timeless(read_log(broken.folder)) == timeless(read_log(unbroken.folder))
 
     def test_sgd_goes_on_with_its_momentum(self, make_run: MakeRun, interrupt_at: Callable[[int], None]) -> None:
-        options: dict[str, Any] = {"steps": 4, "evaluations": 1, "optimizer__name": "sgd", "lr": 1e-3}
+        options: dict[str, Any] = {"steps": 4, "schedule__evaluations": 1, "optimizer__name": "sgd", "lr": 1e-3}
         whole, broken = make_run("whole", **options), make_run("broken", **options)
         run_training(whole)
         interrupt_at(2)
@@ -191,7 +191,7 @@ class TestAverage:
         assert decays == [1 / 10, 0.15, 0.15]
 
     def test_it_is_what_is_measured_and_kept_as_best(self, make_run: MakeRun) -> None:
-        run = make_run(steps=2, evaluations=1)
+        run = make_run(steps=2, schedule__evaluations=1)
         run_training(run)
         last, best = checkpoint(run, "last.pt"), checkpoint(run, "best.pt")
         assert_equal(best["model"], last["ema"])
@@ -199,7 +199,7 @@ class TestAverage:
         assert last["progress"]["best"] == pytest.approx(total % 1, abs=1e-9)
 
     def test_there_may_be_none(self, make_run: MakeRun) -> None:
-        run = make_run(steps=2, evaluations=1, ema_decay=0.0)
+        run = make_run(steps=2, schedule__evaluations=1, ema_decay=0.0)
         run_training(run)
         last = checkpoint(run, "last.pt")
         assert "ema" not in last
@@ -225,14 +225,14 @@ class Scripted:
 )
 def test_the_best_is_kept(make_run: MakeRun, aps: tuple[float, ...], best_step: int, best: float) -> None:
     """Also where there is nothing to find, and AP is -1."""
-    run = replace(make_run(steps=3, evaluations=3), evaluate=Scripted(*aps))
+    run = replace(make_run(steps=3, schedule__evaluations=3), evaluate=Scripted(*aps))
     assert run_training(run).best == best
     assert checkpoint(run, "best.pt")["progress"]["step"] == best_step
     assert checkpoint(run, "last.pt")["progress"]["step"] == 3
 
 
 def test_without_a_validation_the_last_is_the_best(make_run: MakeRun) -> None:
-    run = replace(make_run(steps=2, evaluations=1), evaluate=None)
+    run = replace(make_run(steps=2, schedule__evaluations=1), evaluate=None)
     assert run_training(run).best < 0
     assert_equal(checkpoint(run, "best.pt")["model"], checkpoint(run, "last.pt")["ema"])
 
@@ -243,7 +243,7 @@ def test_a_checkpoint_is_written_now_and_then(make_run: MakeRun, monkeypatch: py
     monkeypatch.setattr(
         loop.checkpoint, "save_progress", lambda path, *_, progress, **__: saved.append((path.name, progress.step))
     )
-    run_training(make_run(steps=4, evaluations=1))
+    run_training(make_run(steps=4, schedule__evaluations=1))
     assert saved == [("last.pt", 1), ("last.pt", 2), ("last.pt", 3), ("last.pt", 4), ("best.pt", 4)]
 
 
@@ -268,7 +268,7 @@ class TestPlan:
         monkeypatch.setattr(planning, "measure_step", lambda *_, **__: 170.0)
         monkeypatch.setattr(planning, "_measure_evaluation", lambda _run: 0.0)
         monkeypatch.setattr("boxwright.training.budget.RESERVE", 0.05)
-        options = {"steps": None, "budget": "2000s", "evaluations": 1}
+        options = {"steps": None, "budget": "2000s", "schedule__evaluations": 1}
         interrupt_at(2)
         with pytest.raises(Interrupted):
             run_training(make_run("budget", **options))

@@ -129,7 +129,7 @@ def test_callbacks_hear_of_everything_and_may_stop(tiny_recipe: Recipe, drawn: P
 
 
 def test_early_stopping(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
-    options = {"train.steps": 6, "train.evaluations": 6, "train.lr": 1e-12}
+    options = {"train.steps": 6, "train.schedule.evaluations": 6, "train.lr": 1e-12}
     result = boxwright.train(
         tiny_recipe, drawn, out=tmp_path / "run", callbacks=[boxwright.EarlyStopping(patience=2)], **options
     )

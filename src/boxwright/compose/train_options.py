@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+Slot = Literal["backbone", "neck", "head"]
+
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 ASPECT_RATIO_GROUPS = (0, 2, 8)
@@ -57,6 +59,8 @@ class OptimizerOptions:
         lr_factors: learning rates of parts of the detector as multiples of their own; a key is one of the names between
             dots in a parameter's name, as in ``{sampling_offsets: 0.1}``.
         max_grad_norm: largest norm of the gradient of a step; 0 for no limit.
+        fine_tune_factor: what learning rates are multiplied by where training begins with the weights of a whole
+            detector (``--weights``), unless ``train.lr`` is typed.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
@@ -66,12 +70,14 @@ class OptimizerOptions:
     decayed_names: Sequence[str] | None = None
     lr_factors: dict[str, float] | None = None
     max_grad_norm: float = 0.1
+    fine_tune_factor: float = 1.0
 
     def __post_init__(self) -> None:
         if self.decayed_names is not None:
             object.__setattr__(self, "decayed_names", tuple(self.decayed_names))
         _check_finite("train.optimizer", vars(self))
         _check_range("train.optimizer", vars(self), least=("weight_decay", "max_grad_norm"), below_one=("momentum",))
+        _check_range("train.optimizer", vars(self), positive=("fine_tune_factor",))
         for name, factor in (self.lr_factors or {}).items():
             if not (math.isfinite(factor) and factor > 0):
                 raise ValueError(f"train.optimizer.lr_factors.{name} is a finite number greater than 0, not {factor}")
@@ -98,6 +104,7 @@ class ScheduleOptions:
         no_aug_epochs: the same as a number of epochs.
         ema_warmup: steps over which the decay of the moving average rises, as ema_decay * (1 - exp(-step /
             ema_warmup)); 0 for a constant decay. Where None, min(ema_decay, (1 + step) / (10 + step)).
+        evaluations: on the validation split, evenly over training; the last step is always evaluated.
     """
 
     warmup_steps: int = 2000
@@ -108,12 +115,14 @@ class ScheduleOptions:
     no_aug_fraction: float | None = None
     no_aug_epochs: int | None = None
     ema_warmup: int | None = None
+    evaluations: int = 10
 
     def __post_init__(self) -> None:
         _check_finite("train.schedule", vars(self))
         _check_range(
             "train.schedule",
             vars(self),
+            positive=("evaluations",),
             least=("warmup_steps", "no_aug_epochs", "ema_warmup"),
             fractions=("decay_fraction", "final_lr_ratio", "no_aug_fraction"),
         )
@@ -198,9 +207,9 @@ class TrainOptions:
         lr: learning rate at its highest.
         backbone_lr: learning rate of the backbone; ``lr`` where None.
         ema_decay: decay of the moving average of the weights; lower at first, see ``schedule.ema_warmup``. 0 for none.
-        evaluations: on the validation split, evenly over training; the last step is always evaluated.
+        freeze: slots whose parts stay as they are, their norms' statistics too: ``backbone``, ``neck``, ``head``.
         optimizer: the optimizer, and which parameters decay.
-        schedule: changes over training.
+        schedule: changes over training, and evaluations on the way.
         batches: the images of a step.
         runtime: where and how numbers are computed.
     """
@@ -212,7 +221,7 @@ class TrainOptions:
     lr: float = 1e-4
     backbone_lr: float | None = None
     ema_decay: float = 0.9999
-    evaluations: int = 10
+    freeze: tuple[Slot, ...] = ()
     optimizer: OptimizerOptions = _OPTIMIZER
     schedule: ScheduleOptions = _SCHEDULE
     batches: BatchOptions = _BATCHES
@@ -220,7 +229,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         _check_finite("train", vars(self))
-        positive = ("epochs", "steps", "batch_size", "lr", "backbone_lr", "evaluations")
+        positive = ("epochs", "steps", "batch_size", "lr", "backbone_lr")
         _check_range("train", vars(self), positive=positive, below_one=("ema_decay",))
         if self.batch_size % self.batches.accumulate_steps:
             raise ValueError(

@@ -81,8 +81,8 @@ def _write_beginning(run: Run) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / RECIPE).write_text(yaml.safe_dump(run.recipe.to_dict(), sort_keys=False))
     (run.folder / WEIGHTS).unlink(missing_ok=True)
-    if run.backbone_weights is not None:
-        (run.folder / WEIGHTS).write_text(json.dumps(run.backbone_weights, indent=1) + "\n")
+    if run.initial_weights is not None:
+        (run.folder / WEIGHTS).write_text(json.dumps(run.initial_weights, indent=1) + "\n")
 
 
 class _Loop:

@@ -23,10 +23,10 @@ def plan_run(run: Run, rank: Rank) -> Plan:
     """
     options = run.options
     if options.steps is not None:
-        return Plan(options.steps, options.evaluations)
+        return Plan(options.steps, options.schedule.evaluations)
     if options.budget is None:
         steps = -(-len(run.data.records) * options.epochs // options.batch_size)
-        return Plan(steps, options.evaluations)
+        return Plan(steps, options.schedule.evaluations)
     if rank.world_size > 1:
         raise ValueError("train.budget measures one process; with several, give train.epochs or train.steps")
     allowed = seconds(options.budget)
@@ -39,7 +39,7 @@ def plan_run(run: Run, rank: Rank) -> Plan:
         limit=MEASURING_SHARE * allowed,
     )
     per_evaluation = _measure_evaluation(run)
-    fixed = plan(allowed - (time.monotonic() - run.began), per_step, per_evaluation, options.evaluations)
+    fixed = plan(allowed - (time.monotonic() - run.began), per_step, per_evaluation, options.schedule.evaluations)
     if run.console is not None:
         run.console.print(
             f"{per_step:.2f} s a step: {fixed.steps} steps and {fixed.evaluations} evaluations fit into "

@@ -21,8 +21,8 @@ from boxwright.training.callbacks import Callback
 RECIPE = "recipe.yaml"
 """The resolved recipe in the folder of a run, for people to read; checkpoints have their own copy."""
 
-WEIGHTS = "backbone_weights.json"
-"""Likewise, of a run whose backbone was loaded from another one: its source, and the names of all tensors."""
+WEIGHTS = "initial_weights.json"
+"""Likewise, of a run that began with weights of another model: their source, and the names of all tensors."""
 
 
 @runtime_checkable
@@ -51,7 +51,8 @@ class Run:
         image_transforms: own transforms of whole images, in this order, before ``augmentation``.
         input_transforms: own transforms of network inputs, in this order, after it.
         console: shows progress; silent where None.
-        backbone_weights: source of the backbone's weights, for ``backbone_weights.json``; None where it is fresh.
+        initial_weights: source and names of the weights that it begins with, for ``initial_weights.json``; None where
+            they are random.
         began: ``time.monotonic()`` when the user's budget began to run; now by default.
     """
 
@@ -65,7 +66,7 @@ class Run:
     image_transforms: Sequence[Transform] = ()
     input_transforms: Sequence[Transform] = ()
     console: Console | None = None
-    backbone_weights: dict[str, Any] | None = None
+    initial_weights: dict[str, Any] | None = None
     began: float = field(default_factory=time.monotonic)
 
     @property

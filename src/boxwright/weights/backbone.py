@@ -82,11 +82,11 @@ def load_backbone_weights(detector: Detector, source: SourceBackbone) -> Transfe
     backbone = detector.backbone
     expected = [name for name in backbone.state_dict() if not name.endswith(COUNTER)]
     if isinstance(backbone, RepeatedBackbone) and not set(source.tensors) & set(expected):
-        of_copies = {path: _load_matching(copy, source.tensors) for path, copy in backbone.copies()}
+        of_copies = {path: load_matching(copy, source.tensors) for path, copy in backbone.copies()}
         loaded = [f"{path}.{name}" for path, names in of_copies.items() for name in names]
         skipped = [name for name in source.tensors if not any(name in names for names in of_copies.values())]
     else:
-        loaded = _load_matching(backbone, source.tensors)
+        loaded = load_matching(backbone, source.tensors)
         skipped = [name for name in source.tensors if name not in loaded]
     if not loaded:
         raise ValueError(
@@ -102,7 +102,7 @@ def load_backbone_weights(detector: Detector, source: SourceBackbone) -> Transfe
     return Transfer(source.path, tuple(loaded), tuple(skipped), tuple(new))
 
 
-def _load_matching(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+def load_matching(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
     """Load the tensors that fit; return their names."""
     expected = backbone.state_dict()
     before = {name: tensor.clone() for name, tensor in expected.items()}

@@ -14,7 +14,6 @@ import torch
 from boxwright.checkpoints import BEST, LAST, categories_of, read_checkpoint
 from boxwright.compose.detectors import build_resolved, load
 from boxwright.compose.recipe import Recipe
-from boxwright.compose.recipes import resolve
 from boxwright.contracts import FrozenStatistics
 from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData, max_objects
@@ -27,8 +26,7 @@ from boxwright.training.callbacks import Callback
 from boxwright.training.log import LOG
 from boxwright.training.loop import run_training
 from boxwright.training.run import RECIPE, WEIGHTS, Run
-from boxwright.weights.backbone import SourceBackbone, Transfer, load_backbone_weights, read_backbone_weights
-from boxwright.workflows.backbone_report import report_transfer
+from boxwright.workflows.beginning import Beginning, resolve_beginning
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.reading import Data, data_name, has_split, read_split
 from boxwright.workflows.validation import Validation
@@ -76,6 +74,7 @@ def train(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    weights: str | Path | None = None,
     backbone_weights: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     transforms: Sequence[Any] = (),
@@ -93,7 +92,10 @@ def train(
         data: a folder, ``DataFiles``, an ``ImageDataset``, or ``{"train": ImageDataset, "val": ImageDataset}``.
         out: folder of the run; ``runs/RECIPE-DATA`` where None.
         resume: go on from the run's last checkpoint, as the run began.
-        backbone_weights: checkpoint or run whose backbone to begin with.
+        weights: detector to begin with: a run or checkpoint of ours, or a source of another project. Parts that the
+            recipe names too have its options, and images its preprocessing, unless overridden; layers with rows of
+            classes keep those of classes that have the same name.
+        backbone_weights: run, checkpoint or source whose backbone to begin with.
         callbacks: hear of steps, evaluations and checkpoints, and may end training, as ``EarlyStopping`` does.
         transforms: own random changes of whole training images, before the recipe's augmentation: transforms of
             torchvision v2, compositions of albumentations, or functions, see ``as_transform``.
@@ -108,16 +110,17 @@ def train(
         Interrupted: Ctrl-C was pressed; the state is saved.
     """
     observer, began = observer or Observer(), began or time.monotonic()
-    resolved, notes = resolve(recipe, _replace_length(overrides))
-    for note in notes:
-        observer.note(note)
     folder = Path(out) if out is not None else default_folder(recipe, data)
     _check_run_folder(folder, resume)
+    # A run that goes on has its weights, and needs no other file.
+    beginning = Beginning() if resume else Beginning.read(weights, backbone_weights)
+    resolved, notes = resolve_beginning(recipe, _replace_length(overrides), beginning)
+    for note in notes:
+        observer.note(note)
     categories: list[Category] | None = None
     if resume:
-        resolved, categories = _recipe_of_run(resolved, folder, backbone_weights, observer)
-        backbone_weights = None
-    run = _prepare_run(resolved, data, folder, categories, backbone_weights, observer)
+        resolved, categories = _recipe_of_run(resolved, folder, weights or backbone_weights, observer)
+    run = _prepare_run(resolved, data, folder, categories, beginning, observer)
     run = replace(
         run,
         image_transforms=tuple(map(as_transform, transforms)),
@@ -162,18 +165,18 @@ def _prepare_run(
     data: Data,
     folder: Path,
     categories: list[Category] | None,
-    backbone_weights: str | Path | None,
+    beginning: Beginning,
     observer: Observer,
 ) -> Run:
     """Read what is needed, quick things first, and say what begins."""
     task = recipe.task
-    source = None if backbone_weights is None else read_backbone_weights(backbone_weights)
     train_data = read_split(data, "train", task=task, categories=categories, observer=observer)
     validation = _read_validation(data, train_data, task, observer)
     options = recipe.train
     torch.manual_seed(options.runtime.seed)
     detector = build_resolved(recipe, categories=train_data.categories)
-    transfer = None if source is None else _load_backbone(detector, source, observer)
+    initial_weights = beginning.load(detector, observer)
+    detector.freeze(options.freeze)
     _announce(detector, train_data, validation, folder, observer)
     return Run(
         detector=detector,
@@ -183,15 +186,8 @@ def _prepare_run(
         folder=folder,
         evaluate=validation,
         console=observer.console,
-        backbone_weights=None if transfer is None else transfer.to_json(),
+        initial_weights=initial_weights,
     )
-
-
-def _load_backbone(detector: Detector, source: SourceBackbone, observer: Observer) -> Transfer:
-    transfer = load_backbone_weights(detector, source)
-    for line in report_transfer(transfer, source, detector.input_format):
-        observer.announce(line)
-    return transfer
 
 
 def _read_validation(data: Data, train_data: DetectionData, task: Task, observer: Observer) -> Validation | None:
@@ -235,18 +231,18 @@ def _recipe_of_run(
     stored = read_checkpoint(folder / LAST)
     began = Recipe.from_dict(stored["recipe"])
     differences = _differences(began.to_dict(), recipe.to_dict())
-    source = _backbone_source(folder)
-    if weights is not None and (source is None or Path(weights) not in (source, source.parent)):
-        differences.append(f"with {source or 'a fresh backbone'}, not the backbone of {weights}")
+    source = _initial_source(folder)
+    if weights is not None and (source is None or str(weights) not in (source, str(Path(source).parent))):
+        differences.append(f"with weights of {source or 'its own'}, not those of {weights}")
     for difference in differences:
         observer.note(f"the run goes on as it began, {difference}")
     return began, categories_of(stored)
 
 
-def _backbone_source(folder: Path) -> Path | None:
-    """The checkpoint whose backbone a run began with."""
+def _initial_source(folder: Path) -> str | None:
+    """The source of the weights that a run began with."""
     file = folder / WEIGHTS
-    return Path(json.loads(file.read_text())["source"]) if file.is_file() else None
+    return str(json.loads(file.read_text())["source"]) if file.is_file() else None
 
 
 def _differences(stored: Any, asked: Any, path: str = "") -> list[str]:

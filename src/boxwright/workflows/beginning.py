@@ -1,0 +1,154 @@
+"""The weights that training begins with: random ones, those of a backbone, or those of a whole detector."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from boxwright.compose.recipe import Recipe
+from boxwright.compose.recipes import Resolution, resolve
+from boxwright.detector import Detector
+from boxwright.training.run import WEIGHTS
+from boxwright.weights.backbone import SourceBackbone, load_backbone_weights, read_backbone_weights
+from boxwright.weights.model import ModelWeights, read_model
+from boxwright.weights.transfer import DetectorTransfer, load_detector_weights
+from boxwright.workflows.backbone_report import report_transfer
+from boxwright.workflows.observer import Observer
+
+NUM_NAMES = 6
+"""Names that are printed of a list."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beginning:
+    """Weights to begin with, read; random ones where both are None.
+
+    Args:
+        detector: of a whole detector.
+        backbone: of a backbone.
+    """
+
+    detector: ModelWeights | None = None
+    backbone: SourceBackbone | None = None
+
+    @classmethod
+    def read(
+        cls, weights: str | Path | None, backbone_weights: str | Path | None, *, trusted: Collection[str] = ()
+    ) -> Beginning:
+        """Read what the user named.
+
+        Raises:
+            FileNotFoundError: nothing there.
+            ValueError: both are named, or one cannot be read.
+        """
+        if weights is not None and backbone_weights is not None:
+            raise ValueError("weights are of the whole detector, its backbone too: give them, or backbone weights")
+        return cls(
+            detector=None if weights is None else read_model(weights, trusted=trusted),
+            backbone=None if backbone_weights is None else read_backbone_weights(backbone_weights),
+        )
+
+    def load(self, detector: Detector, observer: Observer) -> dict[str, Any] | None:
+        """Load them into a fresh detector, and say what fitted; returns that for the folder of the run."""
+        if self.detector is not None:
+            transfer = load_detector_weights(detector, self.detector)
+            for line in report_detector_transfer(transfer):
+                observer.announce(line)
+            return transfer.to_json()
+        if self.backbone is not None:
+            of_backbone = load_backbone_weights(detector, self.backbone)
+            for line in report_transfer(of_backbone, self.backbone, detector.input_format):
+                observer.announce(line)
+            return of_backbone.to_json()
+        return None
+
+
+def resolve_beginning(
+    recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any], beginning: Beginning
+) -> Resolution:
+    """Resolve the recipe of a run; one that begins with a whole detector takes over what that is.
+
+    Of parts that both name, the options are the detector's, and so is the preprocessing of images, unless they are
+    overridden. Learning rates are multiplied by ``train.optimizer.fine_tune_factor``, but those that are overridden.
+    """
+    source = beginning.detector
+    if source is None:
+        return resolve(recipe, overrides)
+    own = resolve(recipe).recipe
+    resolution = resolve(_take_over(own, source.recipe), overrides)
+    notes = [*source.notes, *resolution.notes]
+    if resolution.recipe.input != source.recipe.input:
+        notes.append(
+            "the weights were trained with another preprocessing of images, which costs accuracy: "
+            + "; ".join(_differences(resolution.recipe, source.recipe))
+        )
+    tuned, line = _scale_rates(resolution.recipe, _typed_rates(overrides))
+    return Resolution(tuned, tuple(notes + line))
+
+
+def report_detector_transfer(transfer: DetectorTransfer) -> list[str]:
+    """Say which tensors were taken, which were not, and which classes kept their rows."""
+    taken = len(transfer.loaded) + len(transfer.class_layers)
+    lines = [f"weights from {transfer.source}: {taken} of {taken + len(transfer.new)} tensors taken"]
+    if transfer.class_layers:
+        kept, new = transfer.kept_classes, transfer.new_classes
+        rows = (
+            f"  {len(kept)} of {len(kept) + len(new)} classes keep their rows of {len(transfer.class_layers)} of them"
+        )
+        lines.append(f"{rows}: {_names(kept)}" if kept else rows)
+        if new:
+            lines.append(f"  {len(new)} are new: {_names(new)}")
+    if transfer.skipped:
+        lines.append(f"  {len(transfer.skipped)} of its tensors fit nothing here: {_names(transfer.skipped)}")
+    if transfer.new:
+        lines.append(f"  {len(transfer.new)} tensors are as initialized: {_names(transfer.new)}")
+    return lines
+
+
+def _take_over(own: Recipe, source: Recipe) -> Recipe:
+    def names(recipe: Recipe) -> list[str]:
+        return [neck.name for neck in recipe.necks]
+
+    return replace(
+        own,
+        backbone=source.backbone if source.backbone.name == own.backbone.name else own.backbone,
+        necks=source.necks if names(source) == names(own) else own.necks,
+        head=source.head if source.head.name == own.head.name else own.head,
+        input=source.input,
+    )
+
+
+def _differences(own: Recipe, source: Recipe) -> list[str]:
+    here, there = own.to_dict()["input"], source.to_dict()["input"]
+    return [f"input.{name} {there[name]}, here {here[name]}" for name in here if here[name] != there[name]]
+
+
+def _typed_rates(overrides: Mapping[str, Any]) -> set[str]:
+    section = overrides.get("train")
+    names = {key.partition(".")[2] for key in overrides if key.startswith("train.")}
+    return names | (set(section) if isinstance(section, Mapping) else set())
+
+
+def _scale_rates(recipe: Recipe, typed: set[str]) -> tuple[Recipe, list[str]]:
+    train = recipe.train
+    factor = train.optimizer.fine_tune_factor
+    lr = train.lr if "lr" in typed else train.lr * factor
+    backbone_lr = train.backbone_lr
+    if backbone_lr is not None and "backbone_lr" not in typed:
+        backbone_lr *= factor
+    # Done: a run that begins with these options again is not slowed down again.
+    optimizer = replace(train.optimizer, fine_tune_factor=1.0)
+    tuned = replace(recipe, train=replace(train, lr=lr, backbone_lr=backbone_lr, optimizer=optimizer))
+    if (lr, backbone_lr) == (train.lr, train.backbone_lr):
+        return tuned, []
+    backbone = "" if backbone_lr is None else f", {backbone_lr:g} of the backbone"
+    return tuned, [
+        f"fine-tuning: learning rate {lr:g}{backbone}, {factor:g} times the recipe's; --train.lr sets another"
+    ]
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NUM_NAMES} more (all in {WEIGHTS})" if len(names) > NUM_NAMES else ""
+    return ", ".join(names[:NUM_NAMES]) + more
