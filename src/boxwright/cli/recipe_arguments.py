@@ -43,11 +43,13 @@ _LENGTHS = ("train.epochs", "train.steps", "train.budget")
 
 
 class RecipeCommand(NamedTuple):
-    """The arguments of a command: its own options, the resolved recipe, and notes on it for the user."""
+    """The arguments of a command: its own options, the resolved recipe, notes on it for the user, and what it was
+    resolved with."""
 
     options: argparse.Namespace
     recipe: Recipe
     notes: tuple[str, ...]
+    overrides: Mapping[str, str]
 
 
 def parse_recipe_command(
@@ -88,7 +90,7 @@ def parse_recipe_command(
     if wants_help:
         print(f"{parser.format_help()}\n{recipe_help(recipe, sections)}", end="")
         raise SystemExit(0)
-    return RecipeCommand(options, recipe, notes)
+    return RecipeCommand(options, recipe, notes, overrides)
 
 
 def recipe_help(recipe: Recipe, sections: Sequence[str] = SECTION_NAMES) -> str:

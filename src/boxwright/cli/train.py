@@ -33,9 +33,14 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--out", metavar="RUN", help="folder of the run; runs/RECIPE-DATA where left out")
     parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     parser.add_argument(
-        BACKBONE_WEIGHTS, metavar="RUN", dest="backbone_weights", help="begin with the backbone of another run"
+        "--weights",
+        metavar="SOURCE",
+        help="fine-tune: begin with a whole detector, a run or checkpoint of ours or a source of another project",
     )
-    options, recipe, notes = parse_recipe_command(parser, argv)
+    parser.add_argument(
+        BACKBONE_WEIGHTS, metavar="SOURCE", dest="backbone_weights", help="begin with the backbone of such a source"
+    )
+    options, _, _, overrides = parse_recipe_command(parser, argv)
     if options.data is None and options.train_annotations is None:
         parser.error("which data set? give --data DIR, or --train-annotations FILE and --train-images DIR")
     from boxwright.cli.console import ConsoleObserver
@@ -43,19 +48,19 @@ def run(argv: Sequence[str]) -> int:
     from boxwright.workflows.train import default_folder, train
 
     observer = ConsoleObserver()
-    for note in notes:
-        observer.note(note)
     data = files_of(options, {split: split_files(options, split) for split in ("train", "val")})
     folder = options.out or default_folder(options.recipe, data)
     try:
         result = train(
-            recipe,
+            options.recipe,
             data,
             out=folder,
             resume=options.resume,
+            weights=options.weights,
             backbone_weights=options.backbone_weights,
             observer=observer,
             began=began,
+            **overrides,
         )
     except Interrupted:
         again = shlex.join(["train", *argv, *([] if options.resume else ["--resume"])])

@@ -60,8 +60,3 @@ def category_ids(num_classes: int) -> list[Category]:
         return [Category(i, f"class_{i}") for i in range(num_classes)]
     names = ["-", *COCO_NAMES]
     return [Category(i, UNUSED if name == "-" else name.replace("_", " ")) for i, name in enumerate(names)]
-
-
-def canonical_name(name: str) -> str:
-    """Fold case, blanks, underscores and hyphens of the name of a class."""
-    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())

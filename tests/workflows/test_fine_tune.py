@@ -1,0 +1,157 @@
+"""Fine-tuning: a run that begins with a whole detector, on other classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import boxwright
+from boxwright.cli.main import main
+from boxwright.data.images import read_image
+from boxwright.workflows.observer import Observer
+
+Recipe = dict[str, Any]
+NOTHING_LEARNED: dict[str, Any] = {"train.steps": 1, "train.schedule.evaluations": 1, "train.ema_decay": 0.0}
+
+
+class Lines(Observer):
+    """Collects what a workflow says."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+
+    def announce(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture(scope="session")
+def first_run(trained: Path) -> Path:
+    """The folder of a finished run on six drawn classes."""
+    return trained
+
+
+def renamed(drawn: Path, out: Path, names: dict[str, str]) -> Path:
+    """The drawn data set with other names of classes."""
+    for split in ("train", "val"):
+        document = json.loads((drawn / "annotations" / f"{split}.json").read_text())
+        for category in document["categories"]:
+            category["name"] = names.get(category["name"], category["name"])
+        (out / "annotations").mkdir(parents=True, exist_ok=True)
+        (out / "annotations" / f"{split}.json").write_text(json.dumps(document))
+    (out / "images").symlink_to(drawn / "images")
+    return out
+
+
+def test_a_run_that_has_learned_nothing_yet_predicts_as_its_source(
+    tiny_recipe: Recipe, first_run: Path, drawn: Path, tmp_path: Path
+) -> None:
+    source = boxwright.load(first_run)
+    lines = Lines()
+    options = {**NOTHING_LEARNED, "train.lr": 1e-12, "train.freeze": "backbone,neck"}
+    result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "run", weights=first_run, observer=lines, **options)
+    image = read_image(next((drawn / "images").rglob("*.jpg")))
+    ours, theirs = result.load().predict(image), source.predict(image)
+    torch.testing.assert_close(ours.scores, theirs.scores, rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours.boxes, theirs.boxes, rtol=0, atol=1e-3)
+    report = json.loads((tmp_path / "run" / "initial_weights.json").read_text())
+    assert report["new"] == report["skipped"] == report["new_classes"] == []
+    assert len(report["kept_classes"]) == 6
+    total = len(report["loaded"]) + len(report["class_layers"])
+    assert any(line.endswith(f": {total} of {total} tensors taken") for line in lines.lines)
+
+
+def test_classes_of_the_same_name_keep_their_rows(
+    tiny_recipe: Recipe, first_run: Path, drawn: Path, tmp_path: Path
+) -> None:
+    names = [category.name for category in boxwright.load(first_run).categories]
+    data = renamed(drawn, tmp_path / "data", {names[0]: "something else"})
+    lines = Lines()
+    options = {**NOTHING_LEARNED, "train.lr": 1e-12}
+    result = boxwright.train(tiny_recipe, data, out=tmp_path / "run", weights=first_run, observer=lines, **options)
+    source, tuned = boxwright.load(first_run), result.load()
+    assert isinstance(source.head, torch.nn.Module)
+    own, theirs = tuned.state_dict()["head.classes.0.weight"], source.state_dict()["head.classes.0.weight"]
+    order = [names.index(category.name) if category.name in names else None for category in tuned.categories]
+    for label, there in enumerate(order):
+        if there is not None:
+            torch.testing.assert_close(own[label], theirs[there], rtol=0, atol=1e-6)
+    assert order.count(None) == 1
+    assert any(line.startswith("  5 of 6 classes keep their rows") for line in lines.lines)
+    assert "  1 are new: something else" in lines.lines
+
+
+def test_options_of_parts_and_preprocessing_come_along_unless_typed(
+    tiny_recipe: Recipe, first_run: Path, drawn: Path, tmp_path: Path
+) -> None:
+    recipe = {**tiny_recipe, "head": {"name": "rtdetr", "num_queries": 7}, "input": {"image_size": 96}}
+    lines = Lines()
+    result = boxwright.train(recipe, drawn, out=tmp_path / "a", weights=first_run, observer=lines, **NOTHING_LEARNED)
+    stored = yaml.safe_load((result.folder / "recipe.yaml").read_text())
+    assert (stored["head"]["num_queries"], stored["input"]["image_size"]) == (20, 64)
+    assert not [note for note in lines.notes if "preprocessing" in note]
+    typed = {"input.mean": "0.5,0.5,0.5", "head.num_queries": 9}
+    result = boxwright.train(
+        recipe, drawn, out=tmp_path / "b", weights=first_run, observer=lines, **NOTHING_LEARNED, **typed
+    )
+    stored = yaml.safe_load((result.folder / "recipe.yaml").read_text())
+    assert (stored["head"]["num_queries"], stored["input"]["mean"]) == (9, [0.5, 0.5, 0.5])
+    (note,) = [note for note in lines.notes if "preprocessing" in note]
+    assert "mean" in note
+
+
+@pytest.mark.parametrize(
+    ("typed", "rates"),
+    [
+        ({}, (0.00025, 2.5e-5)),
+        ({"train.lr": 0.002}, (0.002, 2.5e-5)),
+        ({"train": {"backbone_lr": 1e-3}}, (0.00025, 1e-3)),
+    ],
+    ids=["none", "lr", "backbone_lr"],
+)
+def test_rates_are_those_of_fine_tuning_unless_typed(
+    typed: dict[str, Any], rates: tuple[float, float], tiny_recipe: Recipe, first_run: Path, drawn: Path, tmp_path: Path
+) -> None:
+    train = {**tiny_recipe["train"], "backbone_lr": 1e-4, "optimizer": {"fine_tune_factor": 0.25}}
+    recipe = {**tiny_recipe, "train": train}
+    result = boxwright.train(recipe, drawn, out=tmp_path / "a", weights=first_run, **{**NOTHING_LEARNED, **typed})
+    stored = yaml.safe_load((result.folder / "recipe.yaml").read_text())["train"]
+    assert (stored["lr"], stored["backbone_lr"]) == pytest.approx(rates)
+    assert stored["optimizer"]["fine_tune_factor"] == 1.0
+
+
+def test_frozen_parts_stay_as_they_are(tiny_recipe: Recipe, first_run: Path, drawn: Path, tmp_path: Path) -> None:
+    options = {"train.steps": 2, "train.ema_decay": 0.0, "train.freeze": "backbone,neck"}
+    command = ["train", str(recipe_path(tiny_recipe, tmp_path)), "--data", str(drawn), "--out", str(tmp_path / "run")]
+    command += ["--weights", str(first_run)]
+    assert main([*command, *(word for key, value in options.items() for word in (f"--{key}", str(value)))]) == 0
+    before, after = boxwright.load(first_run).state_dict(), boxwright.load(tmp_path / "run").state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("head.") for name in changed)
+
+
+def recipe_path(recipe: Recipe, folder: Path) -> Path:
+    path = folder / "own.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def test_what_cannot_be_begun_with(tiny_recipe: Recipe, first_run: Path, drawn: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="weights are of the whole detector"):
+        boxwright.train(tiny_recipe, drawn, out=tmp_path / "a", weights=first_run, backbone_weights=first_run)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        boxwright.train(tiny_recipe, drawn, out=tmp_path / "a", weights=tmp_path / "nowhere.pt")
+    with pytest.raises(ValueError, match=r"nothing of it fits this recipe; .* backbone resnet_vd"):
+        boxwright.train(
+            "retinanet_r18_fpn", drawn, out=tmp_path / "a", weights=first_run, **NOTHING_LEARNED, image_size=64
+        )
+    assert not (tmp_path / "a").exists()
