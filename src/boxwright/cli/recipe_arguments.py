@@ -49,7 +49,7 @@ class RecipeCommand(NamedTuple):
     options: argparse.Namespace
     recipe: Recipe
     notes: tuple[str, ...]
-    overrides: Mapping[str, str]
+    overrides: Mapping[str, Any]
 
 
 def parse_recipe_command(

@@ -17,10 +17,10 @@ def report_transfer(transfer: Transfer, source: SourceBackbone, input_format: In
     lines = [f"backbone from {transfer.source}: {len(transfer.loaded)} tensors loaded"]
     if transfer.skipped:
         lines.append(
-            f"  {len(transfer.skipped)} skipped, which this backbone does not have: {_names(transfer.skipped)}"
+            f"  {len(transfer.skipped)} skipped, which this backbone does not have: {list_names(transfer.skipped)}"
         )
     if transfer.new:
-        lines.append(f"  {len(transfer.new)} new, not in that run: {_names(transfer.new)}")
+        lines.append(f"  {len(transfer.new)} new, not in that run: {list_names(transfer.new)}")
     before = source.input_format
     if (before.mean, before.std) != (input_format.mean, input_format.std):
         mean, std = (",".join(str(value) for value in values) for values in (before.mean, before.std))
@@ -30,6 +30,7 @@ def report_transfer(transfer: Transfer, source: SourceBackbone, input_format: In
     return lines
 
 
-def _names(names: Sequence[str]) -> str:
+def list_names(names: Sequence[str]) -> str:
+    """List the first names, and count the others."""
     more = f" and {len(names) - NUM_NAMES} more (all in {WEIGHTS})" if len(names) > NUM_NAMES else ""
     return ", ".join(names[:NUM_NAMES]) + more

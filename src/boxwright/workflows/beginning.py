@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from boxwright.compose.recipe import Recipe
-from boxwright.compose.recipes import Resolution, resolve
+from boxwright.compose.recipes import resolve
 from boxwright.detector import Detector
-from boxwright.training.run import WEIGHTS
 from boxwright.weights.backbone import SourceBackbone, load_backbone_weights, read_backbone_weights
 from boxwright.weights.model import ModelWeights, read_model
 from boxwright.weights.transfer import DetectorTransfer, load_detector_weights
-from boxwright.workflows.backbone_report import report_transfer
+from boxwright.workflows.backbone_report import list_names, report_transfer
 from boxwright.workflows.observer import Observer
-
-NUM_NAMES = 6
-"""Names that are printed of a list."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,16 +62,23 @@ class Beginning:
 
 
 def resolve_beginning(
-    recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any], beginning: Beginning
-) -> Resolution:
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Mapping[str, Any],
+    beginning: Beginning,
+    observer: Observer,
+) -> Recipe:
     """Resolve the recipe of a run; one that begins with a whole detector takes over what that is.
 
     Of parts that both name, the options are the detector's, and so is the preprocessing of images, unless they are
     overridden. Learning rates are multiplied by ``train.optimizer.fine_tune_factor``, but those that are overridden.
+    The observer hears notes.
     """
     source = beginning.detector
     if source is None:
-        return resolve(recipe, overrides)
+        resolution = resolve(recipe, overrides)
+        for note in resolution.notes:
+            observer.note(note)
+        return resolution.recipe
     own = resolve(recipe).recipe
     resolution = resolve(_take_over(own, source.recipe), overrides)
     notes = [*source.notes, *resolution.notes]
@@ -85,7 +88,9 @@ def resolve_beginning(
             + "; ".join(_differences(resolution.recipe, source.recipe))
         )
     tuned, line = _scale_rates(resolution.recipe, _typed_rates(overrides))
-    return Resolution(tuned, tuple(notes + line))
+    for note in notes + line:
+        observer.note(note)
+    return tuned
 
 
 def report_detector_transfer(transfer: DetectorTransfer) -> list[str]:
@@ -97,13 +102,13 @@ def report_detector_transfer(transfer: DetectorTransfer) -> list[str]:
         rows = (
             f"  {len(kept)} of {len(kept) + len(new)} classes keep their rows of {len(transfer.class_layers)} of them"
         )
-        lines.append(f"{rows}: {_names(kept)}" if kept else rows)
+        lines.append(f"{rows}: {list_names(kept)}" if kept else rows)
         if new:
-            lines.append(f"  {len(new)} are new: {_names(new)}")
+            lines.append(f"  {len(new)} are new: {list_names(new)}")
     if transfer.skipped:
-        lines.append(f"  {len(transfer.skipped)} of its tensors fit nothing here: {_names(transfer.skipped)}")
+        lines.append(f"  {len(transfer.skipped)} of its tensors fit nothing here: {list_names(transfer.skipped)}")
     if transfer.new:
-        lines.append(f"  {len(transfer.new)} tensors are as initialized: {_names(transfer.new)}")
+        lines.append(f"  {len(transfer.new)} tensors are as initialized: {list_names(transfer.new)}")
     return lines
 
 
@@ -147,8 +152,3 @@ def _scale_rates(recipe: Recipe, typed: set[str]) -> tuple[Recipe, list[str]]:
     return tuned, [
         f"fine-tuning: learning rate {lr:g}{backbone}, {factor:g} times the recipe's; --train.lr sets another"
     ]
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NUM_NAMES} more (all in {WEIGHTS})" if len(names) > NUM_NAMES else ""
-    return ", ".join(names[:NUM_NAMES]) + more

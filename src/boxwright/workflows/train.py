@@ -23,6 +23,7 @@ from boxwright.evaluation.limits import coco_limit, head_limits
 from boxwright.files import check_folder
 from boxwright.structures import Category, Task
 from boxwright.training.callbacks import Callback
+from boxwright.training.checkpoint import Progress
 from boxwright.training.log import LOG
 from boxwright.training.loop import run_training
 from boxwright.training.run import RECIPE, WEIGHTS, Run
@@ -57,6 +58,12 @@ class TrainResult:
     measure: str
     best: float | None
     is_measured: bool
+
+    @classmethod
+    def of(cls, run: Run, progress: Progress) -> TrainResult:
+        """Take from a run that has ended what its user asks for."""
+        best = progress.best if progress.best >= 0 else None
+        return cls(run.folder, progress.step, progress.seconds, progress.measure, best, run.evaluate is not None)
 
     @property
     def checkpoint(self) -> Path:
@@ -114,10 +121,8 @@ def train(
     _check_run_folder(folder, resume)
     # A run that goes on has its weights, and needs no other file.
     beginning = Beginning() if resume else Beginning.read(weights, backbone_weights)
-    resolved, notes = resolve_beginning(recipe, _replace_length(overrides), beginning)
-    for note in notes:
-        observer.note(note)
-    categories: list[Category] | None = None
+    resolved = resolve_beginning(recipe, _replace_length(overrides), beginning, observer)
+    categories = None
     if resume:
         resolved, categories = _recipe_of_run(resolved, folder, weights or backbone_weights, observer)
     run = _prepare_run(resolved, data, folder, categories, beginning, observer)
@@ -129,8 +134,7 @@ def train(
         began=began,
     )
     progress = run_training(run, resume=resume)
-    best = progress.best if progress.best >= 0 else None
-    return TrainResult(folder, progress.step, progress.seconds, progress.measure, best, run.evaluate is not None)
+    return TrainResult.of(run, progress)
 
 
 def default_folder(recipe: str | Path | Mapping[str, Any] | Recipe, data: Data) -> Path:
