@@ -8,8 +8,11 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.detection._utils import overwrite_eps
 
+from boxwright.backbones.non_local import NonLocal
 from boxwright.backbones.resnet import ResNet
+from boxwright.backbones.resnet_vd import ResNetVD
 from boxwright.layers.conv import FrozenBatchNorm2d
 from boxwright.layers.folding import fold_norms
 from boxwright.structures import Level
@@ -180,6 +183,35 @@ def test_frozen_norms_load_what_batch_norms_saved_and_compute_the_same() -> None
     x = make_images()
     for name, level in frozen(x).items():
         torch.testing.assert_close(level, batch(x)[name], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_epsilon_is_of_every_norm_as_torchvision_overwrites_it(depth: Any) -> None:
+    peer = theirs(depth, norm_layer=torchvision.ops.FrozenBatchNorm2d).double()
+    generator = torch.Generator().manual_seed(0)
+    for norm in peer.modules():
+        if isinstance(norm, torchvision.ops.FrozenBatchNorm2d):
+            norm.running_var.uniform_(1e-4, 1.5, generator=generator)
+            norm.weight.uniform_(0.5, 0.9, generator=generator).mul_(norm.running_var.sqrt())
+    overwrite_eps(peer, 0.0)  # type: ignore[arg-type]
+    ours = ResNet(depth=depth, levels=EVERY, norm="frozen", norm_eps=0.0).double()
+    ours.load_state_dict(peer.state_dict())
+    for own, expected in zip(ours(make_images()).values(), outputs(peer, make_images()), strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-9, atol=1e-9)
+    with_default = ResNet(depth=depth, levels=EVERY, norm="frozen").double()
+    with_default.load_state_dict(peer.state_dict())
+    assert (with_default(make_images())["c5"] - expected).abs().max() > 1e-4
+    with pytest.raises(ValueError, match="norm_eps is at least 0, not -1"):
+        ResNet(norm_eps=-1.0)
+
+
+@pytest.mark.parametrize("backbone", [ResNet, ResNetVD, NonLocal])
+def test_epsilon_of_the_family(backbone: type[nn.Module]) -> None:
+    kinds = (nn.BatchNorm2d, FrozenBatchNorm2d)
+    made = backbone(depth=50, width=4, norm_eps=0.25, frozen_stages=2)
+    norms = {name: norm.eps for name, norm in made.named_modules() if isinstance(norm, kinds)}
+    assert len(norms) > 50
+    assert {eps for name, eps in norms.items() if "non_local" not in name} == {0.25}
 
 
 def test_a_chosen_level_is_the_same_as_among_all_and_stages_beyond_are_not_built() -> None:

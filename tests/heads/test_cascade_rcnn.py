@@ -15,9 +15,10 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou, clip_boxes_to_image
 
 from boxwright.contracts import LimitedHead
-from boxwright.heads.cascade_rcnn import CascadeRCNN, delta_weights
+from boxwright.heads.cascade_rcnn import CascadeRCNN
 from boxwright.ops.boxes import iou
 from boxwright.regions.box_branch import BoxPrediction
+from boxwright.regions.cascade import stage_delta_weights
 from boxwright.regions.decode import refine_boxes
 from boxwright.regions.proposals import regions_to_proposals
 from boxwright.regions.sampling import SampledRegions
@@ -26,6 +27,7 @@ from boxwright.structures import Level, Spec, Targets
 
 MakeTargets = Callable[..., list[Targets]]
 
+WEIGHTS = stage_delta_weights(3, None)
 WIDE = torch.tensor([[128.0, 128.0]])
 
 
@@ -41,14 +43,32 @@ def small(spec: Spec = SPEC, **options: Any) -> CascadeRCNN:
 
 
 def test_deltas_of_later_stages_are_multiplied_by_more() -> None:
-    assert [delta_weights(stage) for stage in range(3)] == [(10.0, 5.0), (20.0, 10.0), (30.0, 15.0)]
+    assert WEIGHTS == [(10.0, 5.0), (20.0, 10.0), (30.0, 15.0)]
     # A box of 40 x 20 shifted by 0.1 of its width, and twice as high; cut to an image 90 high and 65 wide.
     boxes, deltas = torch.tensor([[20.0, 60.0, 60.0, 80.0]]), torch.tensor([[3.0, 0.0, 0.0, 15 * 0.69314718]])
-    sizes, weights = torch.tensor([[90.0, 65.0]]), delta_weights(2)
+    sizes, weights = torch.tensor([[90.0, 65.0]]), WEIGHTS[2]
     torch.testing.assert_close(refine_boxes(deltas, boxes, sizes, weights), torch.tensor([[24.0, 50.0, 64.0, 90.0]]))
     shifted = refine_boxes(2 * deltas, boxes, sizes, weights)
     torch.testing.assert_close(shifted, torch.tensor([[28.0, 30.0, 65.0, 90.0]]))
     assert not refine_boxes(deltas.requires_grad_(), boxes, sizes, weights).requires_grad
+
+
+def test_deltas_of_mmdetections_stages() -> None:
+    """Its deltas are multiplied by standard deviations where ours are divided by weights."""
+    stds = ((0.1, 0.2), (0.05, 0.1), (0.033, 0.067))
+    weights = stage_delta_weights(3, stds)
+    assert weights == [pytest.approx((1 / center, 1 / size)) for center, size in stds]
+    boxes, deltas = torch.tensor([[20.0, 60.0, 60.0, 80.0]]), torch.tensor([[3.0, -2.0, 0.5, 1.5]])
+    # Center (40, 70) moved by 3 * 0.033 * 40 and -2 * 0.033 * 20; sides 40 e^(0.5 * 0.067) and 20 e^(1.5 * 0.067).
+    expected = torch.tensor([[23.278651, 57.622756, 64.641350, 79.737244]])
+    moved = refine_boxes(deltas, boxes, WIDE, weights[-1])
+    torch.testing.assert_close(moved, expected, rtol=0, atol=1e-4)
+    assert small(stage_stds=stds).delta_weights == weights
+    for wrong in (((0.1, 0.2),), ((0.1, 0.2), (0.1, 0.0), (0.1, 0.1))):
+        with pytest.raises(ValueError, match="stage_stds are 3 pairs of positive numbers"):
+            small(stage_stds=wrong)
+    with pytest.raises(ValueError, match="averages is one of"):
+        small(averages="boxes")
 
 
 def test_an_objects_own_box_is_not_refined_but_a_proposal_that_equals_it_is() -> None:
@@ -155,7 +175,7 @@ def test_each_stage_samples_from_what_the_one_before_made_of_its_regions(make_ta
             assert (own[:, None] == target.boxes).all(-1).sum(0).tolist() == [1] * len(target.boxes)
         if stage:
             before, its_regions = stages[stage - 1]
-            moved = refine_boxes(before.deltas[:, 0], its_regions.boxes, WIDE, delta_weights(stage - 1))
+            moved = refine_boxes(before.deltas[:, 0], its_regions.boxes, WIDE, WEIGHTS[stage - 1])
             sources = torch.cat((moved, *(target.boxes for target in targets)))
             assert (regions.boxes[:, None] == sources).all(-1).any(1).all()
             assert not torch.equal(regions.boxes, its_regions.boxes)
@@ -206,7 +226,7 @@ def test_a_prediction_has_the_last_boxes_and_mean_scores() -> None:
     boxes = seen[0]
     for stage, prediction in enumerate(predicted):
         torch.testing.assert_close(boxes, seen[stage])
-        boxes = refine_boxes(prediction.deltas[:, 0], boxes, WIDE, delta_weights(stage))
+        boxes = refine_boxes(prediction.deltas[:, 0], boxes, WIDE, WEIGHTS[stage])
     scores = torch.stack([one.logits.softmax(-1)[:, :-1] for one in predicted]).mean(0).unflatten(0, (2, -1))
     best = scores.flatten(1).sort(dim=1, descending=True, stable=True)
     assert int(decoded.valid[0].sum()) == 60

@@ -100,6 +100,25 @@ def test_the_fold_uses_the_norms_own_epsilon() -> None:
     torch.testing.assert_close(bias, block.norm.bias - block.norm.running_mean * scale)
 
 
+@pytest.mark.parametrize("variance", [0.0, 5.6e-45, 1e-30])
+def test_without_epsilon_no_variance_makes_numbers_that_are_none(variance: float) -> None:
+    """Real files have channels that are always 0: their weights and variances are tiny, or 0."""
+    block = with_statistics(ConvNorm(2, 3, 1, norm="frozen", eps=0.0)).eval()
+    assert isinstance(block.norm, FrozenBatchNorm2d)
+    with torch.no_grad():
+        block.norm.running_var[1], block.norm.running_mean[1], block.conv.weight[1] = variance, 0.0, 0.0
+    x = torch.randn(1, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    theirs = torchvision.ops.FrozenBatchNorm2d(3, eps=0.0)
+    theirs.load_state_dict(block.norm.state_dict())
+    expected, before = theirs(block.conv(x)), block(x)
+    if not variance:
+        assert expected[:, 1].isnan().all()
+        expected[:, 1] = block.norm.bias[1]
+    torch.testing.assert_close(before, expected, rtol=1e-5, atol=1e-5)
+    block.fold_norms()
+    torch.testing.assert_close(block(x), before, rtol=1e-5, atol=1e-5)
+
+
 def test_what_is_not_a_norm_with_statistics_cannot_be_folded() -> None:
     block = ConvNorm(2, 2, 1)
     block.norm = nn.GroupNorm(1, 2)

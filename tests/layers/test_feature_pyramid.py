@@ -52,6 +52,17 @@ def test_convolutions_equal_torchvisions(kind: str, size: tuple[int, int]) -> No
     torch.testing.assert_close(levels["c7"], c7, rtol=0, atol=0)
 
 
+def test_without_a_relu_the_second_convolution_takes_the_first_as_it_is() -> None:
+    before, after = coarsest((8, 6))
+    extra = ExtraLevels(SPEC, 5, 2, "conv_input", relu=False)
+    levels = extra(before, after)
+    # mmdetection 3.3.0's FPN with relu_before_extra_convs=False, its default.
+    torch.testing.assert_close(levels["c6"], extra.convs["c6"](before), rtol=0, atol=0)
+    torch.testing.assert_close(levels["c7"], extra.convs["c7"](levels["c6"]), rtol=0, atol=0)
+    extra.relu = True
+    assert (extra(before, after)["c7"] - levels["c7"]).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("kind", ["max_pool", "conv_input", "conv_output"])
 def test_a_shift_reaches_the_first_extra_level_before_the_second_is_made(kind: str) -> None:
     before, after = coarsest((4, 4))

@@ -7,7 +7,7 @@ import torch
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from boxwright.ops.anchors import grid_anchors, octave_anchors
+from boxwright.ops.anchors import anchor_steps, grid_anchors, octave_anchors
 
 RATIOS = (0.5, 1.0, 2.0)
 
@@ -35,6 +35,24 @@ def test_grids_are_torchvisions() -> None:
     generator = AnchorGenerator(((32, 40, 50),), (RATIOS,))
     (expected,) = generator(ImageList(torch.zeros(1, 3, 24, 40), [(24, 40)]), [torch.zeros(1, 1, 3, 5)])
     torch.testing.assert_close(grid_anchors(base, 3, 5, 8), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("size", [(800, 1088), (832, 416), (256, 384), (32, 64)])
+def test_steps_of_the_padded_input_are_torchvisions(size: tuple[int, int]) -> None:
+    strides = (8, 16, 32, 64, 128)
+    shapes = [(-(-size[0] // stride), -(-size[1] // stride)) for stride in strides]
+    bases = [octave_anchors(4.0 * stride, 3, RATIOS, whole_pixels=True) for stride in strides]
+    steps = anchor_steps(shapes, strides, "padded_input")
+    ours = [grid_anchors(base, *shape, step) for base, shape, step in zip(bases, shapes, steps, strict=True)]
+    generator = AnchorGenerator(
+        tuple(tuple(int(4 * stride * 2 ** (i / 3)) for i in range(3)) for stride in strides), (RATIOS,) * 5
+    )
+    maps = [torch.zeros(1, 1, *shape) for shape in shapes]
+    (expected,) = generator(ImageList(torch.zeros(1, 3, *size), [size]), maps)
+    torch.testing.assert_close(torch.cat(ours), expected, rtol=0, atol=0)
+    assert anchor_steps(shapes, strides, "level") == [(stride, stride) for stride in strides]
+    if size == (800, 1088):
+        assert steps[3:] == [(61, 64), (114, 120)]
 
 
 def test_all_anchors_of_a_cell_follow_one_another_row_by_row() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import roi_align as torchvision_roi_align
 
 from boxwright.ops.roi_align import RoIBackend, roi_align
 
@@ -55,6 +58,25 @@ def test_backends_agree_in_both_directions(size: int, ratio: int, aligned: bool)
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("aligned", [False, True])
+def test_as_many_samples_as_fit_the_region_are_torchvisions(aligned: bool) -> None:
+    boxes, images, levels = regions()
+    boxes[:, 2:] = torch.maximum(boxes[:, :2], boxes[:, 2:])
+    options: dict[str, Any] = {"output_size": 3, "sampling_ratio": 0, "aligned": aligned}
+    ours = roi_align(maps(), STRIDES, boxes, images, levels, **options)
+    rows = torch.cat((images[:, None].double(), boxes), 1)
+    each = [torchvision_roi_align(x, rows, 3, 1 / at, 0, aligned) for x, at in zip(maps(), STRIDES, strict=True)]
+    expected = torch.stack(each)[levels, torch.arange(len(boxes))]
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
+    upside_down, nowhere = boxes[:1, [2, 3, 0, 1]] + torch.tensor([9.0, 9, 0, 0]), torch.full_like(boxes[:1], torch.nan)
+    odd = roi_align(maps(), STRIDES, torch.cat((upside_down, nowhere)), images[:2], levels[:2], **options)
+    assert odd.isfinite().all()
+    two = roi_align(maps(), STRIDES, boxes, images, levels, **{**options, "sampling_ratio": 2})
+    assert (two - ours).abs().max() > 0.1
+    with pytest.raises(ValueError, match="embedding_bag needs a sampling_ratio of at least 1"):
+        roi_align(maps(), STRIDES, boxes, images, levels, **options, backend="embedding_bag")
+
+
 def test_equals_torchvisions_choice_of_levels_taken_apart() -> None:
     theirs = MultiScaleRoIAlign(["0", "1"], 7, 2, canonical_scale=64, canonical_level=3)
     boxes, images, _ = regions()
@@ -93,7 +115,7 @@ def test_bad_options() -> None:
     boxes, images, levels = regions()
     with pytest.raises(ValueError, match=r"backend is one of \['auto', 'embedding_bag', 'torchvision'\], not 'cuda'"):
         roi_align(maps(), STRIDES, boxes, images, levels, output_size=7, backend="cuda")
-    with pytest.raises(ValueError, match="at least 1, not 0 and 2"):
+    with pytest.raises(ValueError, match="at least 1 and sampling_ratio 0, not 0 and 2"):
         roi_align(maps(), STRIDES, boxes, images, levels, output_size=0)
 
 

@@ -10,9 +10,10 @@ import torch
 from formula import set_weights, uniform
 from torch import Tensor, nn
 
-from boxwright.heads.cascade_rcnn import CascadeRCNN, delta_weights
+from boxwright.heads.cascade_rcnn import CascadeRCNN
 from boxwright.regions.box_branch import BoxPrediction
-from boxwright.regions.decode import RegionPrediction, decode_regions, refine_boxes
+from boxwright.regions.cascade import Average
+from boxwright.regions.decode import refine_boxes
 from boxwright.regions.options import BoxBranchOptions, RoIOptions
 from boxwright.regions.proposals import FirstStageOutput, Proposals, regions_to_proposals
 from boxwright.structures import Features, Level, Spec, Targets
@@ -37,10 +38,10 @@ class FixedProposals(nn.Module):
         return proposals()
 
 
-def head() -> CascadeRCNN:
+def head(averages: Average = "scores") -> CascadeRCNN:
     """A small one on the weights of ``formula.py``, with more samples than there are regions."""
     roi, boxes = RoIOptions(num_samples=256, level_epsilon="inside"), BoxBranchOptions(hidden_dim=8)
-    head = CascadeRCNN(SPEC, NUM_CLASSES, roi=roi, boxes=boxes)
+    head = CascadeRCNN(SPEC, NUM_CLASSES, averages=averages, roi=roi, boxes=boxes)
     head.first_stage = FixedProposals(head.first_stage.rpn)  # type: ignore[assignment]
     set_weights(head)
     with torch.no_grad():
@@ -98,7 +99,7 @@ def test_samples_losses_gradients_and_refined_boxes(theirs: dict[str, np.ndarray
         assert counts == theirs["counts"][stage].tolist()
         if stage < NUM_STAGES - 1:
             sizes = torch.tensor(SIZES, dtype=torch.float64)[regions.images]
-            refined = refine_boxes(boxes.deltas[:, 0], regions.boxes, sizes, delta_weights(stage))
+            refined = refine_boxes(boxes.deltas[:, 0], regions.boxes, sizes, ours.delta_weights[stage])
             proposed = regions_to_proposals(regions, refined, 2)
             for i, (own, valid) in enumerate(zip(proposed.boxes, proposed.valid, strict=True)):
                 # Stored in float32.
@@ -139,19 +140,15 @@ def test_detections(theirs: dict[str, np.ndarray]) -> None:
     decoded = ours.decode(output)
     logits = torch.stack([one.logits for one in predicted]).unflatten(1, (2, -1))
     regions = proposals()._replace(boxes=last[0].unflatten(0, (2, -1)))
-    deltas, weights = predicted[-1].deltas.unflatten(0, (2, -1)), delta_weights(NUM_STAGES - 1)
+    deltas, weights = predicted[-1].deltas.unflatten(0, (2, -1)), ours.delta_weights[-1]
     boxes = refine_boxes(deltas[:, :, 0], regions.boxes, output.box_limits, weights)
-    # They average logits, we average what a softmax makes of them.
+    # They average logits, we by default what a softmax makes of them.
     scores = logits.mean(0).softmax(-1)
     for i, valid in enumerate(regions.valid):
         assert np.abs(boxes[i, valid].numpy() - theirs[f"boxes_{i}"]).max() < 1e-4
         assert np.abs(scores[i, valid].numpy() - theirs[f"scores_{i}"]).max() < 1e-6
 
-    of_logits = RegionPrediction(regions, scores[..., :-1], deltas, weights)
-    for name, decoded_boxes in (
-        ("of_logits", decode_regions(of_logits, output.box_limits, output.valid_sizes, ours.detection)),
-        ("of_scores", decoded),
-    ):
+    for name, decoded_boxes in (("of_logits", head("logits").decode(output)), ("of_scores", decoded)):
         for i, valid in enumerate(decoded_boxes.valid):
             expected = {key: theirs[f"{name}_{key}_{i}"] for key in ("boxes", "scores", "labels")}
             assert decoded_boxes.labels[i, valid].tolist() == expected["labels"].tolist()

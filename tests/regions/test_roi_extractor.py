@@ -48,6 +48,17 @@ def test_adaptive_features_are_those_of_every_level() -> None:
     torch.testing.assert_close(fuse_maps(features, "sum"), first + second + third)
 
 
+@pytest.mark.parametrize("extractor", ["fpn_level", "adaptive"])
+@pytest.mark.parametrize("ratio", [0, 3])
+def test_samples_are_those_of_the_options(extractor: Any, ratio: int) -> None:
+    options = RoIOptions(extractor=extractor, sampling_ratio=ratio, aligned=True)
+    features = RoIExtractor(RoISource(CHANNELS, STRIDES[:1], options), output_size=CELLS)(maps()[:1], BOXES, IMAGES)
+    regions = torch.cat((IMAGES[:, None].double(), BOXES), 1)
+    expected = roi_align(maps()[0], regions, CELLS, 1 / STRIDES[0], ratio, True)
+    torch.testing.assert_close(features[0], expected, rtol=0, atol=1e-12)
+    assert (expected - by_hand()[0]).abs().max() > 0.1
+
+
 def test_soft_features_are_a_sum_with_a_weight_for_each_cell_and_level() -> None:
     pooling, each = pooled("soft"), by_hand()
     reduce, _, spread, _ = pooling.weigh

@@ -30,3 +30,20 @@ def test_equals_torchvisions(num_convs: int) -> None:
     generator = AnchorGenerator(((32,), (64,), (128,)), ((0.5, 1.0, 2.0),) * 3)
     anchors = generator(ImageList(torch.zeros(1, 3, 128, 192), [(128, 192)]), maps)[0]
     torch.testing.assert_close(torch.cat(output.anchors), anchors, rtol=0, atol=0)
+
+
+def test_anchors_of_the_padded_input_are_torchvisions() -> None:
+    size = (160, 224)
+    maps = [torch.zeros(1, 6, -(-size[0] // stride), -(-size[1] // stride)) for stride in (4, 8, 64)]
+    generator = AnchorGenerator(((32,), (64,), (512,)), ((0.5, 1.0, 2.0),) * 3)
+    (expected,) = generator(ImageList(torch.zeros(1, 3, *size), [size]), maps)
+    anchors = torch.cat(RPN(6, (4, 8, 64), RPNOptions(anchor_grid="padded_input"))(maps).anchors)
+    torch.testing.assert_close(anchors, expected, rtol=0, atol=0)
+    assert (torch.cat(RPN(6, (4, 8, 64), RPNOptions())(maps).anchors) - expected).abs().max() == 24
+
+
+def test_fractional_anchors() -> None:
+    anchors = RPN(6, (4,), RPNOptions(whole_pixels=False))([torch.zeros(1, 6, 1, 1)]).anchors[0]
+    # mmdetection 3.3.0's AnchorGenerator(strides=[4], ratios=[0.5, 1.0, 2.0], scales=[8]).
+    expected = [[-22.6274, -11.3137, 22.6274, 11.3137], [-16, -16, 16, 16], [-11.3137, -22.6274, 11.3137, 22.6274]]
+    torch.testing.assert_close(anchors, torch.tensor(expected), rtol=0, atol=1e-4)

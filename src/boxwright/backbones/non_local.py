@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from boxwright.layers.conv import Norm
+from boxwright.layers.conv import NORM_EPS, Norm
 from boxwright.layers.non_local_block import NonLocalBlock
 from boxwright.layers.option_checks import check_choice
 from boxwright.layers.resnet import BLOCKS_PER_STAGE, STAGES, Depth, ResNetBody, StageName
@@ -36,6 +36,7 @@ class NonLocal(ResNetBody):
             of which 3 follow every other block of c4 and 2 every other one of c3; 10, after all blocks of both. In
             ResNet-101 and 152 as many, spread evenly.
         subsample: every cell looks at the largest of 2 x 2 cells rather than at all, as everywhere in the paper.
+        norm_eps: added to the variances of the ResNet's norms.
 
     Source: Wang et al., Non-local Neural Networks, CVPR 2018, sections 3.3, 5.1 and 6; positions in ResNet-101 from
     facebookresearch/video-nonlocal-net 4b5d2dd (``resnet_video.py``), which has 5 blocks: after blocks 2 and 4 of c3,
@@ -53,8 +54,11 @@ class NonLocal(ResNetBody):
         frozen_stages: int = 0,
         num_blocks: NumBlocks = 1,
         subsample: bool = True,
+        norm_eps: float = NORM_EPS,
     ) -> None:
-        super().__init__(depth=depth, levels=levels, width=width, norm=norm, frozen_stages=frozen_stages)
+        super().__init__(
+            depth=depth, levels=levels, width=width, norm=norm, frozen_stages=frozen_stages, norm_eps=norm_eps
+        )
         check_choice("num_blocks", num_blocks, get_args(NumBlocks))
         self.non_local = nn.ModuleDict()
         for name, positions in _positions(depth, num_blocks).items():

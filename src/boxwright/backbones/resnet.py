@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boxwright.layers.conv import Norm
+from boxwright.layers.conv import NORM_EPS, Norm
 from boxwright.layers.resnet import Depth, Dilation, ResNetBody, StageName
 
 __all__ = ["ResNet"]
@@ -20,6 +20,7 @@ class ResNet(ResNetBody):
             DETR), up to 5.
         dilation: of c5's 3 x 3 convolutions. ``none``: c5 has stride 32. Otherwise it has stride 16 and they have
             dilation 2: those ``after_first``, which had the stride (torchvision, DETR), or ``all`` (FCIS, detectron2).
+        norm_eps: added to the variances of norms; 0 in torchvision's first Faster R-CNN, Mask R-CNN and RetinaNet.
 
     Source: He et al., Deep Residual Learning, CVPR 2016, table 1; the dilated c5 from Li et al., FCIS, CVPR 2017,
     and Carion et al., DETR, ECCV 2020, section 4. Checked against torchvision 0.29.2, whose names in checkpoints
@@ -37,7 +38,14 @@ class ResNet(ResNetBody):
         norm: Norm = "batch",
         frozen_stages: int = 0,
         dilation: Dilation = "none",
+        norm_eps: float = NORM_EPS,
     ) -> None:
         super().__init__(
-            depth=depth, levels=levels, width=width, norm=norm, frozen_stages=frozen_stages, dilation=dilation
+            depth=depth,
+            levels=levels,
+            width=width,
+            norm=norm,
+            frozen_stages=frozen_stages,
+            dilation=dilation,
+            norm_eps=norm_eps,
         )

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from boxwright.layers.conv import ConvNorm, Norm
+from boxwright.layers.conv import NORM_EPS, ConvNorm, Norm, check_norm_eps
 from boxwright.layers.resnet import STAGES
 from boxwright.structures import Features, Level, ResidualBlock, Spec
 
@@ -27,6 +27,7 @@ class ResNetVD(nn.Module):
         width: channels of the stem and of c2's inner convolutions; 64 in the published models.
         norm: ``batch``, or ``frozen`` for constant statistics and affine, as the published R50 and R101 train.
         frozen_stages: how many stages are not trained: 0 none, 1 the stem, 2 stem and c2, up to 5.
+        norm_eps: added to the variances of norms.
 
     Source: He et al., Bag of Tricks, CVPR 2019, figure 2 (ResNet-C's stem, ResNet-D's shortcut). Checked against
     transformers' RTDetrResNet and ``PResNet`` of lyuwenyu/RT-DETR 068dfde. The stride sits in the 3 x 3 convolution.
@@ -40,6 +41,7 @@ class ResNetVD(nn.Module):
         width: int = 64,
         norm: Norm = "batch",
         frozen_stages: int = 0,
+        norm_eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
         if depth not in BLOCKS_OF_VD:
@@ -50,12 +52,13 @@ class ResNetVD(nn.Module):
             raise ValueError(f"width is a positive even number, not {width}")
         if not 0 <= frozen_stages <= 5:
             raise ValueError(f"frozen_stages is between 0 (none) and 5 (all), not {frozen_stages}")
+        check_norm_eps(norm_eps)
         # A frozen stage's statistics would go on moving in training.
         norms: list[Norm] = ["frozen" if stage < frozen_stages else norm for stage in range(5)]
         self.stem = nn.Sequential(
-            ConvNorm(3, width // 2, 3, 2, activation="relu", norm=norms[0]),
-            ConvNorm(width // 2, width // 2, 3, activation="relu", norm=norms[0]),
-            ConvNorm(width // 2, width, 3, activation="relu", norm=norms[0]),
+            ConvNorm(3, width // 2, 3, 2, activation="relu", norm=norms[0], eps=norm_eps),
+            ConvNorm(width // 2, width // 2, 3, activation="relu", norm=norms[0], eps=norm_eps),
+            ConvNorm(width // 2, width, 3, activation="relu", norm=norms[0], eps=norm_eps),
         )
         block: type[BasicBlockVD] | type[BottleneckVD] = BasicBlockVD if depth < 50 else BottleneckVD
         channels = width
@@ -67,7 +70,8 @@ class ResNetVD(nn.Module):
             blocks = []
             for position in range(BLOCKS_OF_VD[depth][index]):
                 stride = 2 if position == 0 and index > 0 else 1
-                blocks.append(block(channels, inner, stride, project=position == 0, norm=norms[index + 1]))
+                norm_of_stage = (norms[index + 1], norm_eps)
+                blocks.append(block(channels, inner, stride, project=position == 0, norm=norm_of_stage))
                 channels = inner * block.expansion
             self.stages[name] = nn.Sequential(*blocks)
             if name in levels:
@@ -92,16 +96,16 @@ class ResNetVD(nn.Module):
                 yield ResidualBlock(tuple(f"stages.{name}.{i}.{layer}" for layer in layers))
 
 
-def _shortcut(in_channels: int, out_channels: int, stride: int, project: bool, norm: Norm) -> nn.Module:
+def _shortcut(in_channels: int, out_channels: int, stride: int, project: bool, norm: tuple[Norm, float]) -> nn.Module:
     if not project:
         return nn.Identity()
     if stride == 2:
         return nn.Sequential(
             # An odd last row or column is averaged over what is there.
             nn.AvgPool2d(2, 2, ceil_mode=True),
-            ConvNorm(in_channels, out_channels, 1, norm=norm),
+            ConvNorm(in_channels, out_channels, 1, norm=norm[0], eps=norm[1]),
         )
-    return ConvNorm(in_channels, out_channels, 1, norm=norm)
+    return ConvNorm(in_channels, out_channels, 1, norm=norm[0], eps=norm[1])
 
 
 class BasicBlockVD(nn.Module):
@@ -113,10 +117,12 @@ class BasicBlockVD(nn.Module):
     expansion = 1
     layers = ("conv1", "conv2")
 
-    def __init__(self, in_channels: int, channels: int, stride: int, *, project: bool, norm: Norm) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, *, project: bool, norm: tuple[Norm, float]
+    ) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(in_channels, channels, 3, stride, activation="relu", norm=norm)
-        self.conv2 = ConvNorm(channels, channels, 3, norm=norm)
+        self.conv1 = ConvNorm(in_channels, channels, 3, stride, activation="relu", norm=norm[0], eps=norm[1])
+        self.conv2 = ConvNorm(channels, channels, 3, norm=norm[0], eps=norm[1])
         self.shortcut = _shortcut(in_channels, channels, stride, project, norm)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h_out w_out"]:
@@ -130,11 +136,13 @@ class BottleneckVD(nn.Module):
     expansion = 4
     layers = ("conv1", "conv2", "conv3")
 
-    def __init__(self, in_channels: int, channels: int, stride: int, *, project: bool, norm: Norm) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, *, project: bool, norm: tuple[Norm, float]
+    ) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(in_channels, channels, 1, activation="relu", norm=norm)
-        self.conv2 = ConvNorm(channels, channels, 3, stride, activation="relu", norm=norm)
-        self.conv3 = ConvNorm(channels, channels * 4, 1, norm=norm)
+        self.conv1 = ConvNorm(in_channels, channels, 1, activation="relu", norm=norm[0], eps=norm[1])
+        self.conv2 = ConvNorm(channels, channels, 3, stride, activation="relu", norm=norm[0], eps=norm[1])
+        self.conv3 = ConvNorm(channels, channels * 4, 1, norm=norm[0], eps=norm[1])
         self.shortcut = _shortcut(in_channels, channels * 4, stride, project, norm)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h_out w_out"]:

@@ -42,6 +42,7 @@ class RFP(nn.Module):
         extra_levels: levels to add beyond the coarsest, each half the size: 1 for P6, 2 for P6 and P7.
         extra: what they are made of, as in ``fpn``: ``max_pool``, or convolutions of stride 2 on the coarsest level of
             the ResNet (``conv_input``) or of the FPN (``conv_output``).
+        extra_relu: a ReLU before each convolution of extra levels but the first.
         steps: how often the image is looked at, at least 2; the paper also has 3.
         shared: whether all steps have one ResNet and its feedback. Otherwise (the paper) each has its own; all ResNets
             start from the same weights. FPN, ASPP and fusion are always the same ones.
@@ -67,6 +68,7 @@ class RFP(nn.Module):
         out_channels: int = 256,
         extra_levels: int = 0,
         extra: ExtraKind = "max_pool",
+        extra_relu: bool = True,
         steps: int = 2,
         shared: bool = False,
         atrous: Atrous = "none",
@@ -86,7 +88,7 @@ class RFP(nn.Module):
         again = 1 if shared else steps - 1
         self.bodies = nn.ModuleList([body, *(deepcopy(body) for _ in range(0 if shared else again))])
         self.pyramid = FeaturePyramid(body.out_spec, out_channels)
-        self.extra = ExtraLevels(body.out_spec, out_channels, extra_levels, extra)
+        self.extra = ExtraLevels(body.out_spec, out_channels, extra_levels, extra, relu=extra_relu)
         self.aspp = ASPP(out_channels, max(out_channels // 4, 1))
         self.feedback = nn.ModuleList(
             nn.ModuleDict(

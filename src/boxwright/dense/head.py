@@ -16,7 +16,7 @@ from boxwright.dense.output import DenseOutput
 from boxwright.layers.option_checks import check_counts
 from boxwright.layers.padding import infer_valid_sizes
 from boxwright.layers.predictions import InputProjection, flatten_predictions
-from boxwright.ops.anchors import grid_anchors
+from boxwright.ops.anchors import AnchorGrid, anchor_steps, grid_anchors
 from boxwright.ops.box_deltas import decode_deltas
 from boxwright.ops.boxes import at_least_float32
 from boxwright.structures import ClassRows, Decoded, Features, ObjectLimit, Spec, Targets
@@ -46,6 +46,7 @@ class DenseHead(nn.Module):
             one, else 256.
         make_anchors: from the stride of a level to the anchors of its first cell, corner boxes in pixels.
         detection: thresholds and limits of detections.
+        anchor_grid: pixels between anchors, see ``AnchorOptions``.
     """
 
     base_anchors: Float[Tensor, "l a 4"]
@@ -62,10 +63,11 @@ class DenseHead(nn.Module):
         channels: int | None,
         make_anchors: Callable[[int], Float[Tensor, "a 4"]],
         detection: DenseDetectionOptions,
+        anchor_grid: AnchorGrid = "level",
     ) -> None:
         super().__init__()
         check_counts({"num_classes": num_classes})
-        self.num_classes, self.detection = num_classes, detection
+        self.num_classes, self.detection, self.anchor_grid = num_classes, detection, anchor_grid
         self.input_projection = InputProjection(in_spec, channels)
         self.strides = [in_spec[name].stride for name in self.input_projection.levels]
         self.register_buffer("base_anchors", torch.stack([make_anchors(s) for s in self.strides]), persistent=False)
@@ -124,8 +126,9 @@ class DenseHead(nn.Module):
 
     def anchors(self, shapes: Sequence[tuple[int, int]]) -> tuple[Float[Tensor, "_n 4"], ...]:
         """Lay the anchors over levels whose maps have these (height, width)."""
-        levels = zip(at_least_float32(self.base_anchors), shapes, self.strides, strict=True)
-        return tuple(grid_anchors(base, height, width, stride) for base, (height, width), stride in levels)
+        steps = anchor_steps(shapes, self.strides, self.anchor_grid)
+        levels = zip(at_least_float32(self.base_anchors), shapes, steps, strict=True)
+        return tuple(grid_anchors(base, height, width, step) for base, (height, width), step in levels)
 
     def match_targets(self, anchors: Sequence[Float[Tensor, "_n 4"]], targets: Sequence[Targets]) -> Int[Tensor, "b a"]:
         """Match the anchors of all levels with the objects of each image."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
-from boxwright.layers.option_checks import check_counts, check_fractions
+from boxwright.layers.option_checks import check_choice, check_counts, check_fractions
+from boxwright.ops.anchors import AnchorGrid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,12 +18,18 @@ class AnchorOptions:
         octave_steps: sizes of anchors before the side has doubled.
         aspect_ratios: heights of the anchors, in widths.
         whole_pixels: sides and corners are whole pixels (torchvision).
+        anchor_grid: pixels between anchors: the stride of the ``level``, or those of the ``padded_input`` divided by
+            the level's cells, rounded down (torchvision).
     """
 
     scale: float = 4.0
     octave_steps: int = 3
     aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     whole_pixels: bool = True
+    anchor_grid: AnchorGrid = "level"
+
+    def __post_init__(self) -> None:
+        check_choice("anchor_grid", self.anchor_grid, get_args(AnchorGrid))
 
 
 @dataclass(frozen=True, kw_only=True)

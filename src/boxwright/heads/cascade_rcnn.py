@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from boxwright.layers.option_checks import check_fractions
-from boxwright.ops.box_deltas import Weights
-from boxwright.regions.box_branch import BoxBranch, box_losses
+from boxwright.layers.option_checks import check_choice, check_fractions
+from boxwright.regions.box_branch import BoxBranch, BoxPrediction, box_losses
+from boxwright.regions.cascade import Average, StageStds, average_stages, stage_delta_weights
 from boxwright.regions.decode import RegionPrediction, refine_boxes
 from boxwright.regions.options import BoxBranchOptions, DetectionOptions, RoIOptions, RPNOptions
 from boxwright.regions.proposals import Proposals, regions_to_proposals
@@ -23,15 +24,16 @@ __all__ = ["CascadeRCNN"]
 class CascadeRCNN(TwoStageHead):
     """Faster R-CNN with box branches in a row: each refines the boxes of the one before.
 
-    Stage t is trained on the refined boxes of stage t - 1, with a higher IoU for its objects and deltas multiplied by t
-    times (10, 5); no gradient passes through boxes. A prediction has the boxes of the last stage, and as scores the
-    means over the stages, each of its own regions.
+    Stage t is trained on the refined boxes of stage t - 1, with a higher IoU for its objects and larger weights of
+    deltas; no gradient passes through boxes. A prediction has the last boxes and the mean scores of all stages.
 
     Args:
         in_spec: the levels that come in, fine to coarse; auxiliary ones are left out.
         num_classes: C.
         stage_ious: of each stage, the least IoU of a region with its object, in [0, 1].
         stage_weights: of each stage's losses.
+        stage_stds: standard deviations of each stage's deltas, of centers and sizes; None for 1 / 10 t and 1 / 5 t.
+        averages: of the stages' ``scores`` (detectron2) or ``logits`` (mmdetection).
         smooth_l1_beta: of the stages: distance from which smooth L1 is linear; 0 for L1 (detectron2).
         channels: width of the levels; where None, the width that they share, or else 256. Levels of another width are
             projected to it.
@@ -44,9 +46,9 @@ class CascadeRCNN(TwoStageHead):
     CascadeRoIHead: losses of each stage on the same samples, refined boxes, logits, detections. Weights of deltas and
     stages and smooth L1 are those of the authors' code (zhaoweicai/Detectron-Cascade-RCNN, 5a297fc). Differs from it in
     scores: there all classifiers see the last stage's regions, which runs every box head again; each on its own
-    regions, as in detectron2 and mmdetection (which averages logits), costs nothing more. Differs in sampling: every
-    stage draws ``num_samples``, as in mmdetection, where theirs train on all that came through the first. Otherwise
-    differs as Faster R-CNN does.
+    regions, as in detectron2 and mmdetection, costs nothing more. Differs in sampling: every stage draws
+    ``num_samples``, as in mmdetection, where theirs train on all that came through the first. Otherwise differs as
+    Faster R-CNN does.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class CascadeRCNN(TwoStageHead):
         *,
         stage_ious: Sequence[float] = (0.5, 0.6, 0.7),
         stage_weights: Sequence[float] = (1.0, 0.5, 0.25),
+        stage_stds: StageStds | None = None,
+        averages: Average = "scores",
         smooth_l1_beta: float = 1.0,
         channels: int | None = None,
         rpn: RPNOptions = RPNOptions(),
@@ -71,7 +75,9 @@ class CascadeRCNN(TwoStageHead):
         if min(*stage_weights, smooth_l1_beta) < 0:
             numbers = f"{list(stage_weights)} and {smooth_l1_beta}"
             raise ValueError(f"stage_weights and smooth_l1_beta are at least 0, not {numbers}")
+        check_choice("averages", averages, get_args(Average))
         self.stage_ious, self.stage_weights, self.smooth_l1_beta = stage_ious, stage_weights, smooth_l1_beta
+        self.delta_weights, self.averages = stage_delta_weights(len(stage_ious), stage_stds), averages
         branches = (BoxBranch(self.roi_source, num_classes, boxes, boxes_per_class=False) for _ in stage_ious)
         self.stages = nn.ModuleList(branches)
 
@@ -82,10 +88,8 @@ class CascadeRCNN(TwoStageHead):
         stages, limits = list[StageOutput](), output.box_limits.expand(len(targets), -1)
         for stage, (branch, iou) in enumerate(zip(self.stages, self.stage_ious, strict=True)):
             if stages:
-                boxes, regions = stages[-1]
-                refined = refine_boxes(
-                    boxes.deltas[:, 0], regions.boxes, limits[regions.images], delta_weights(stage - 1)
-                )
+                (boxes, regions), weights = stages[-1], self.delta_weights[stage - 1]
+                refined = refine_boxes(boxes.deltas[:, 0], regions.boxes, limits[regions.images], weights)
                 proposals = regions_to_proposals(regions, refined, len(targets))
             regions = sample_regions(
                 proposals.boxes, proposals.valid, targets, positive_iou=iou, num_samples=self.roi.num_samples
@@ -96,25 +100,21 @@ class CascadeRCNN(TwoStageHead):
     def predict_regions(self, output: TwoStageOutput, proposals: Proposals) -> RegionPrediction:
         """Predict the boxes of the last stage, with the mean scores of all stages."""
         regions, count = proposals, proposals.scores.shape[0]
-        scores, deltas = self.stages[0](output.maps, *regions.as_rows()).of_images(count)
-        for stage, branch in enumerate(self.stages[1:]):
-            refined = refine_boxes(deltas[:, :, 0], regions.boxes, output.box_limits, delta_weights(stage))
-            regions = regions._replace(boxes=refined)
-            own, deltas = branch(output.maps, *regions.as_rows()).of_images(count)
-            scores = scores + own
-        return RegionPrediction(regions, scores / len(self.stages), deltas, delta_weights(len(self.stages) - 1))
+        predictions: list[BoxPrediction] = [self.stages[0](output.maps, *regions.as_rows())]
+        for branch, weights in zip(self.stages[1:], self.delta_weights[:-1], strict=True):
+            deltas = predictions[-1].of_images(count)[1][:, :, 0]
+            regions = regions._replace(boxes=refine_boxes(deltas, regions.boxes, output.box_limits, weights))
+            predictions.append(branch(output.maps, *regions.as_rows()))
+        scores = average_stages(predictions, count, self.averages)
+        return RegionPrediction(regions, scores, predictions[-1].of_images(count)[1], self.delta_weights[-1])
 
     def region_losses(
         self, output: TwoStageOutput, targets: Sequence[Targets], images_per_process: float
     ) -> dict[str, Float[Tensor, ""]]:
         """Compute ``cross_entropy_1``, ``smooth_l1_1`` and so on of the stages."""
         terms: dict[str, Tensor] = {}
-        for stage, ((boxes, regions), weight) in enumerate(zip(output.stages, self.stage_weights, strict=True)):
-            own = box_losses(boxes, regions, images_per_process, weights=delta_weights(stage), beta=self.smooth_l1_beta)
-            terms |= {f"{name}_{stage + 1}": weight * value for name, value in own.items()}
+        stages = zip(output.stages, self.delta_weights, self.stage_weights, strict=True)
+        for stage, ((boxes, regions), weights, factor) in enumerate(stages, start=1):
+            own = box_losses(boxes, regions, images_per_process, weights=weights, beta=self.smooth_l1_beta)
+            terms |= {f"{name}_{stage}": factor * value for name, value in own.items()}
         return terms
-
-
-def delta_weights(stage: int) -> Weights:
-    """Compute the weights of the deltas of a stage, counted from 0: later stages move boxes less."""
-    return 10.0 * (stage + 1), 5.0 * (stage + 1)

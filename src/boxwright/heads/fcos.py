@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +17,10 @@ from boxwright.dense.output import DenseOutput
 from boxwright.dense.point_matching import match_points, scale_ranges
 from boxwright.dense.towers import ConvTower, TowerNorm
 from boxwright.layers.conv_over_levels import conv_over_levels
-from boxwright.layers.option_checks import check_fractions
+from boxwright.layers.option_checks import check_choice, check_fractions
 from boxwright.layers.predictions import prediction_conv, run_in_full_precision
 from boxwright.losses.focal import summed_focal_loss_of_levels
+from boxwright.ops.anchors import AnchorGrid
 from boxwright.ops.box_matching import gather_matches
 from boxwright.ops.boxes import at_least_float32, generalized_iou, xyxy_to_cxcywh
 from boxwright.structures import LossTotals, Spec, Targets
@@ -53,6 +55,8 @@ class FCOS(DenseHead):
         norm: after each of them: ``group`` norm or ``none``.
         point_offset: position of the point in its cell, in cells: 0.5 in the middle (the paper), 0 in the upper left
             corner (torchvision).
+        anchor_grid: pixels between points: the stride of the ``level``, or those of the ``padded_input`` divided by the
+            level's cells, rounded down (torchvision).
         center_radius: distance from the center of its box, across and down, that a point keeps below, in strides;
             anywhere in the box where None or 0 (the paper's first version).
         focal: constants of the class loss.
@@ -74,11 +78,13 @@ class FCOS(DenseHead):
         num_convs: int = 4,
         norm: TowerNorm = "group",
         point_offset: float = 0.5,
+        anchor_grid: AnchorGrid = "level",
         center_radius: float | None = 1.5,
         focal: FocalOptions = _FOCAL,
         detection: DenseDetectionOptions = _DETECTION,
     ) -> None:
         check_fractions({"point_offset": point_offset})
+        check_choice("anchor_grid", anchor_grid, get_args(AnchorGrid))
         if (center_radius or 0) < 0:
             raise ValueError(f"center_radius is at least 0, not {center_radius}")
         low, high = point_offset - 0.5, point_offset + 0.5
@@ -86,7 +92,14 @@ class FCOS(DenseHead):
         def make_square(stride: int) -> Float[Tensor, "1 4"]:
             return torch.tensor([[low, low, high, high]]) * stride
 
-        super().__init__(in_spec, num_classes, channels=channels, make_anchors=make_square, detection=detection)
+        super().__init__(
+            in_spec,
+            num_classes,
+            channels=channels,
+            make_anchors=make_square,
+            detection=detection,
+            anchor_grid=anchor_grid,
+        )
         self.center_radius, self.focal = center_radius or math.inf, focal
         width = self.input_projection.channels
         # As in torchvision and the authors' code, convolutions have biases also before norms.

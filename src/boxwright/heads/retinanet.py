@@ -52,7 +52,8 @@ class RetinaNet(DenseHead):
     weights, same outputs, detections, losses and gradients. Torchvision's and not the paper's are L1 where the paper
     has smooth L1, and anchors that are matched with an object although they fit it badly, where none fits it better;
     torchvision's alone are anchors of whole pixels, where detectron2 and mmdetection keep the fractions. Differs in
-    taking any number of levels of any stride: there, sides go by the level and strides by the image's size.
+    taking any number of levels of any stride, and in the pixels between the anchors of coarse levels, which are
+    torchvision's with ``anchors.anchor_grid=padded_input``.
     """
 
     def __init__(
@@ -81,7 +82,14 @@ class RetinaNet(DenseHead):
                 anchors.scale * stride, anchors.octave_steps, anchors.aspect_ratios, whole_pixels=anchors.whole_pixels
             )
 
-        super().__init__(in_spec, num_classes, channels=channels, make_anchors=make_anchors, detection=detection)
+        super().__init__(
+            in_spec,
+            num_classes,
+            channels=channels,
+            make_anchors=make_anchors,
+            detection=detection,
+            anchor_grid=anchors.anchor_grid,
+        )
         self.box_loss, self.focal = box_loss, focal
         self.positive_iou, self.negative_iou = positive_iou, negative_iou
         num_anchors, width = self.base_anchors.shape[1], self.input_projection.channels

@@ -12,7 +12,23 @@ from torch import Tensor, nn
 Activation = Literal["relu", "silu", "gelu"]
 Norm = Literal["batch", "frozen"]
 
+NORM_EPS = 1e-5
+"""Added to the variances of norms where nothing says otherwise."""
+
+SMALLEST_VARIANCE = torch.finfo(torch.float32).tiny
+"""Least variance of a constant norm: without eps, a channel that never changes would be divided by 0."""
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
+
+
+def check_norm_eps(norm_eps: float) -> None:
+    """Check that variances stay positive, or as they are.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if not norm_eps >= 0:
+        raise ValueError(f"norm_eps is at least 0, not {norm_eps}")
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -30,7 +46,7 @@ class FrozenBatchNorm2d(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+    def __init__(self, num_features: int, eps: float = NORM_EPS) -> None:
         super().__init__()
         self.eps = eps
         self.register_buffer("weight", torch.ones(num_features))
@@ -48,9 +64,8 @@ class FrozenBatchNorm2d(nn.Module):
         return bool((self.running_mean == 0).all() and (self.running_var == 1).all())
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
-        )
+        variance = self.running_var if self.eps else self.running_var.clamp(min=SMALLEST_VARIANCE)
+        return F.batch_norm(x, self.running_mean, variance, self.weight, self.bias, training=False, eps=self.eps)
 
 
 class ConvNorm(nn.Module):
@@ -80,7 +95,7 @@ class ConvNorm(nn.Module):
         activation: Activation | None = None,
         norm: Norm = "batch",
         bias: bool = False,
-        eps: float = 1e-5,
+        eps: float = NORM_EPS,
         momentum: float = 0.1,
     ) -> None:
         super().__init__()
@@ -131,7 +146,7 @@ def folded(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
     if not isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d) or norm.running_var is None:
         raise ValueError(f"only a batch norm with statistics can be folded, not {type(norm).__name__}")
     assert norm.running_mean is not None
-    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).clamp(min=SMALLEST_VARIANCE).sqrt()
     weight = conv.weight.double() * scale.view(-1, 1, 1, 1)
     mean = norm.running_mean.double() if conv.bias is None else norm.running_mean.double() - conv.bias.double()
     bias = norm.bias.double() - mean * scale

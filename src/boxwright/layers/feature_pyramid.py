@@ -87,17 +87,18 @@ class ExtraLevels(nn.Module):
         kind: ``max_pool`` takes every second cell of the coarsest level that went out. ``conv_input`` and
             ``conv_output`` are convolutions of stride 2, the first on the coarsest level that came in or that went
             out, each next one on the ReLU of the one before.
+        relu: before each convolution after the first, as said; without, each takes the one before as it is.
 
     Source: Lin et al., Feature Pyramid Networks, CVPR 2017, section 4.1, footnote 3 (``max_pool``); Lin et al.,
     RetinaNet, ICCV 2017, section 4, footnote 2 (``conv_input``); Tian et al., FCOS, ICCV 2019, section 3.2
     (``conv_output``). Checked against torchvision's LastLevelMaxPool and LastLevelP6P7.
     """
 
-    def __init__(self, in_spec: Spec, channels: int, count: int, kind: ExtraKind) -> None:
+    def __init__(self, in_spec: Spec, channels: int, count: int, kind: ExtraKind, *, relu: bool = True) -> None:
         super().__init__()
         check_counts({"extra_levels": count}, least=0)
         check_choice("extra", kind, get_args(ExtraKind))
-        self.kind = kind
+        self.kind, self.relu = kind, relu
         name, level = list(in_spec.items())[-1]
         stride, width = level.stride, level.channels if kind == "conv_input" else channels
         self.out_spec: Spec = {}
@@ -129,7 +130,7 @@ class ExtraLevels(nn.Module):
             if self.kind == "max_pool":
                 x = F.max_pool2d(x, kernel_size=1, stride=2)
             else:
-                x = self.convs[name](x.relu() if levels else x)
+                x = self.convs[name](x.relu() if levels and self.relu else x)
             if shift is not None and not levels:
                 x = x + shift
             levels[name] = x

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from boxwright.layers.conv import FrozenBatchNorm2d, Norm, fold
+from boxwright.layers.conv import NORM_EPS, FrozenBatchNorm2d, Norm, check_norm_eps, fold
 from boxwright.layers.option_checks import check_choice, check_counts
 from boxwright.layers.switchable_conv import SwitchableConv2d
 from boxwright.structures import Features, Level, ResidualBlock, Spec
@@ -40,6 +40,7 @@ class ResNetBody(nn.Module):
         dilation: of c5's 3 x 3 convolutions; see ``ResNet``.
         atrous: ``switchable`` makes every 3 x 3 convolution of c3, c4 and c5 a ``SwitchableConv2d``.
         c5_stride: of c5 over c4; with 1, c5 has stride 16 and, unless ``dilation`` says otherwise, no dilation.
+        norm_eps: added to the variances of norms, at least 0.
     """
 
     def __init__(
@@ -53,13 +54,15 @@ class ResNetBody(nn.Module):
         dilation: Dilation = "none",
         atrous: Atrous = "none",
         c5_stride: C5Stride = 2,
+        norm_eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
         _check(depth, levels, width, frozen_stages, dilation, atrous)
+        check_norm_eps(norm_eps)
         check_choice("c5_stride", c5_stride, get_args(C5Stride))
         norms: list[Norm] = ["frozen" if stage < frozen_stages else norm for stage in range(5)]
         self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
-        self.bn1 = NORMS[norms[0]](width)
+        self.bn1 = NORMS[norms[0]](width, norm_eps)
         block: type[BasicBlock] | type[Bottleneck] = BasicBlock if depth < 50 else Bottleneck
         channels, total_stride = width, 4
         self.out_spec: Spec = {}
@@ -75,7 +78,7 @@ class ResNetBody(nn.Module):
             for position in range(BLOCKS_PER_STAGE[depth][index]):
                 inner, dilations = width * 2**index, _dilations(dilated, position)
                 kind: Atrous = "none" if name == "c2" else atrous
-                blocks.append(block(channels, inner, stride, dilations, norm=norms[index + 1], atrous=kind))
+                blocks.append(block(channels, inner, stride, dilations, norm=(norms[index + 1], norm_eps), atrous=kind))
                 channels, stride = inner * block.expansion, 1
             self.add_module(STAGES[name], nn.Sequential(*blocks))
             if name in levels:
@@ -156,10 +159,16 @@ def _conv3x3(in_channels: int, out_channels: int, stride: int, dilation: int, at
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, bias=False)
 
 
-def _downsample(in_channels: int, out_channels: int, stride: int, norm: Norm) -> nn.Sequential | None:
+def _downsample(in_channels: int, out_channels: int, stride: int, norm: tuple[Norm, float]) -> nn.Sequential | None:
     if stride == 1 and in_channels == out_channels:
         return None
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), NORMS[norm](out_channels))
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), _make_norm(norm, out_channels))
+
+
+def _make_norm(norm: tuple[Norm, float], channels: int) -> nn.BatchNorm2d | FrozenBatchNorm2d:
+    """Make a norm of its kind and what is added to its variances."""
+    kind, eps = norm
+    return NORMS[kind](channels, eps)
 
 
 def _fold_pairs(module: nn.Module, count: int) -> None:
@@ -191,14 +200,14 @@ class BasicBlock(nn.Module):
         stride: int,
         dilations: tuple[int, int],
         *,
-        norm: Norm,
+        norm: tuple[Norm, float],
         atrous: Atrous = "none",
     ) -> None:
         super().__init__()
         self.conv1 = _conv3x3(in_channels, channels, stride, dilations[0], atrous)
-        self.bn1 = NORMS[norm](channels)
+        self.bn1 = _make_norm(norm, channels)
         self.conv2 = _conv3x3(channels, channels, 1, dilations[1], atrous)
-        self.bn2 = NORMS[norm](channels)
+        self.bn2 = _make_norm(norm, channels)
         self.downsample = _downsample(in_channels, channels, stride, norm)
 
     def forward(
@@ -227,16 +236,16 @@ class Bottleneck(nn.Module):
         stride: int,
         dilations: tuple[int, int],
         *,
-        norm: Norm,
+        norm: tuple[Norm, float],
         atrous: Atrous = "none",
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
-        self.bn1 = NORMS[norm](channels)
+        self.bn1 = _make_norm(norm, channels)
         self.conv2 = _conv3x3(channels, channels, stride, dilations[0], atrous)
-        self.bn2 = NORMS[norm](channels)
+        self.bn2 = _make_norm(norm, channels)
         self.conv3 = nn.Conv2d(channels, channels * 4, 1, bias=False)
-        self.bn3 = NORMS[norm](channels * 4)
+        self.bn3 = _make_norm(norm, channels * 4)
         self.downsample = _downsample(in_channels, channels * 4, stride, norm)
 
     def forward(

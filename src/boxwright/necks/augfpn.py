@@ -32,6 +32,7 @@ class AugFPN(nn.Module):
         extra: what they are made of. ``max_pool``: every second cell of the coarsest level that goes out. Convolutions
             of stride 2 on the coarsest level that comes in, ``conv_input`` (RetinaNet), or that goes out,
             ``conv_output`` (FCOS).
+        extra_relu: a ReLU before each convolution of extra levels but the first.
         extra_context: the mean of the context is added to the first extra level, as in the authors' RetinaNet and FCOS.
 
     Raises:
@@ -39,8 +40,8 @@ class AugFPN(nn.Module):
 
     Source: Guo et al., AugFPN, CVPR 2020, section 3.2 (residual feature augmentation), and the laterals of section 3.1.
     Checked against HighFPN and, with ``extra_context``, HighFPNRetinanet of Gus-Guo/AugFPN, commit ffc7e5e: same
-    weights, same outputs. Differs in upsampling to the size of the finer level, so that sizes need not be even, in a
-    ReLU between extra levels (theirs has it in FCOS only), and in the initial weights, which are those of FPN.
+    weights, same outputs. Differs in upsampling to the size of the finer level, so that sizes need not be even, and in
+    the initial weights, which are those of FPN. Theirs has the ReLU between extra levels in FCOS only.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class AugFPN(nn.Module):
         pool_ratios: tuple[float, ...] = (0.1, 0.2, 0.3),
         extra_levels: int = 0,
         extra: ExtraKind = "max_pool",
+        extra_relu: bool = True,
         extra_context: bool = False,
     ) -> None:
         super().__init__()
@@ -60,7 +62,7 @@ class AugFPN(nn.Module):
         self.coarsest = list(in_spec)[-1]
         self.pyramid = FeaturePyramid(in_spec, out_channels)
         self.context = PooledContext(in_spec[self.coarsest].channels, out_channels, pool_ratios)
-        self.extra = ExtraLevels(in_spec, out_channels, extra_levels, extra)
+        self.extra = ExtraLevels(in_spec, out_channels, extra_levels, extra, relu=extra_relu)
         self.out_spec: Spec = {}
         for name, level in self.pyramid.out_spec.items():
             self.out_spec[name] = level

@@ -24,6 +24,7 @@ class FPN(nn.Module):
         extra: what they are made of. ``max_pool``: every second cell of the coarsest level that goes out (the paper).
             Convolutions of stride 2 on the coarsest level that comes in, ``conv_input`` (RetinaNet), or that goes out,
             ``conv_output`` (FCOS).
+        extra_relu: a ReLU before each convolution of extra levels but the first (torchvision); mmdetection has none.
 
     Source: Lin et al., Feature Pyramid Networks, CVPR 2017, section 3. Checked against
     torchvision.ops.FeaturePyramidNetwork with LastLevelMaxPool and LastLevelP6P7: same weights, same outputs.
@@ -37,10 +38,11 @@ class FPN(nn.Module):
         norm: PyramidNorm = "none",
         extra_levels: int = 0,
         extra: ExtraKind = "max_pool",
+        extra_relu: bool = True,
     ) -> None:
         super().__init__()
         self.pyramid = FeaturePyramid(in_spec, out_channels, norm)
-        self.extra = ExtraLevels(in_spec, out_channels, extra_levels, extra)
+        self.extra = ExtraLevels(in_spec, out_channels, extra_levels, extra, relu=extra_relu)
         self.out_spec: Spec = {**self.pyramid.out_spec, **self.extra.out_spec}
         self.coarsest = list(in_spec)[-1]
 

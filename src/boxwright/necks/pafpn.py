@@ -34,6 +34,7 @@ class PAFPN(nn.Module):
         extra: what they are made of. ``max_pool``: every second cell of the coarsest level that goes out (the paper).
             Convolutions of stride 2 on the coarsest level that comes in, ``conv_input`` (RetinaNet), or that goes out,
             ``conv_output`` (FCOS).
+        extra_relu: a ReLU before each convolution of extra levels but the first (torchvision); mmdetection has none.
 
     Raises:
         ValueError: an option is out of range, or the stride of a level is no multiple of that of the one before.
@@ -52,6 +53,7 @@ class PAFPN(nn.Module):
         wiring: PathWiring = "paper",
         extra_levels: int = 0,
         extra: ExtraKind = "max_pool",
+        extra_relu: bool = True,
     ) -> None:
         super().__init__()
         check_choice("wiring", wiring, get_args(PathWiring))
@@ -63,7 +65,7 @@ class PAFPN(nn.Module):
             self.fuse[name] = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         reset_convolutions(self.downsample)
         reset_convolutions(self.fuse)
-        self.extra = ExtraLevels(in_spec, out_channels, extra_levels, extra)
+        self.extra = ExtraLevels(in_spec, out_channels, extra_levels, extra, relu=extra_relu)
         self.out_spec: Spec = {**self.pyramid.out_spec, **self.extra.out_spec}
         self.coarsest = list(in_spec)[-1]
 

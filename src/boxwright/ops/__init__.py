@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boxwright.ops.anchors import grid_anchors, octave_anchors
+from boxwright.ops.anchors import anchor_steps, grid_anchors, octave_anchors
 from boxwright.ops.box_deltas import decode_deltas, encode_deltas
 from boxwright.ops.box_matching import match_by_iou
 from boxwright.ops.boxes import (
@@ -22,6 +22,7 @@ from boxwright.ops.nms import nms_keep_mask, nms_top_k
 from boxwright.ops.roi_align import roi_align
 
 __all__ = [
+    "anchor_steps",
     "area",
     "boxes_as_rows",
     "clip_to_sizes",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+AnchorGrid = Literal["level", "padded_input"]
 
 
 def octave_anchors(
@@ -46,21 +49,44 @@ def octave_anchors(
     return torch.tensor([(-x, -y, x, y) for x, y in halves])
 
 
-def grid_anchors(base: Float[Tensor, "a 4"], height: int, width: int, stride: int) -> Float[Tensor, "n 4"]:
+def anchor_steps(shapes: Sequence[tuple[int, int]], strides: Sequence[int], grid: AnchorGrid) -> list[tuple[int, int]]:
+    """Compute the pixels between the anchors of neighboring cells of each level, down and across.
+
+    ``level``: the level's stride. ``padded_input``: the size of the network input divided by the number of cells,
+    rounded down, as in torchvision: at 800 pixels 61 and 114 for the strides 64 and 128, whose 13 and 7 cells reach
+    beyond the input. On inputs whose sides are multiples of the coarsest stride both are the same.
+
+    Args:
+        shapes: (height, width) of the map of each level, fine to coarse.
+        strides: of the levels; the input is taken to be as large as the finest map times its stride.
+        grid: one of the two.
+
+    Source: ``padded_input``: torchvision 0.29.2's AnchorGenerator.
+    """
+    if grid == "level":
+        return [(stride, stride) for stride in strides]
+    (height, width), finest = shapes[0], strides[0]
+    return [(height * finest // rows, width * finest // columns) for rows, columns in shapes]
+
+
+def grid_anchors(
+    base: Float[Tensor, "a 4"], height: int, width: int, stride: int | tuple[int, int]
+) -> Float[Tensor, "n 4"]:
     """Lay base boxes over every cell of a map: corner boxes in pixels of the network input.
 
     Args:
         base: corner boxes around the cell whose top left corner is the origin.
         height: of the map, in cells.
         width: of the map, in cells.
-        stride: pixels per cell.
+        stride: pixels per cell, or those down and across.
 
     Returns:
         height * width * a boxes, row by row; all boxes of a cell after one another.
 
     Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3.1.1. Checked against torchvision's AnchorGenerator.
     """
-    y = torch.arange(height, device=base.device, dtype=base.dtype) * stride
-    x = torch.arange(width, device=base.device, dtype=base.dtype) * stride
+    down, across = stride if isinstance(stride, tuple) else (stride, stride)
+    y = torch.arange(height, device=base.device, dtype=base.dtype) * down
+    x = torch.arange(width, device=base.device, dtype=base.dtype) * across
     corner = torch.stack((x.expand(height, width), y[:, None].expand(height, width)), -1)  # h w 2
     return (corner.repeat(1, 1, 2)[:, :, None] + base).view(-1, 4)  # h w a 4 -> n 4

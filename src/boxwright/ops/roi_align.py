@@ -36,8 +36,9 @@ def roi_align(
 ) -> Float[Tensor, "r c s s"]:
     """Extract ``output_size`` x ``output_size`` cells of each region from its level.
 
-    A cell is the mean of ``sampling_ratio`` x ``sampling_ratio`` bilinear samples, evenly spaced in it. Samples more
-    than a cell outside of the map count as 0, those at its rim as the rim. Boxes get no gradient.
+    A cell is the mean of ``sampling_ratio`` x ``sampling_ratio`` bilinear samples, evenly spaced in it; with 0, of
+    ceil(region / output_size) along each side, one for each cell of the map. Samples more than a cell outside of the
+    map count as 0, those at its rim as the rim. Boxes get no gradient.
 
     Both backends give the same numbers. ``embedding_bag`` makes each cell a bag of weighted rows of the table of all
     levels, which is fast on a CPU in both directions. ``torchvision`` calls that operator level by level.
@@ -49,22 +50,25 @@ def roi_align(
         images: the image of each box.
         levels: the level of each box, as an index of ``maps``.
         output_size: cells per side.
-        sampling_ratio: samples per side of a cell.
+        sampling_ratio: samples per side of a cell; 0 for as many as fit the region.
         aligned: shifts by half a cell, so that sample and cell centers agree; without, a region is at least one cell
             wide and high, as in the published detectors.
-        backend: the one that runs; ``auto`` is ``embedding_bag`` on a CPU, else ``torchvision``.
+        backend: the one that runs; ``auto`` is ``embedding_bag`` on a CPU, else ``torchvision``, and that everywhere
+            with a ``sampling_ratio`` of 0.
 
     Raises:
-        ValueError: an unknown backend, or sizes below 1.
+        ValueError: an unknown backend, sizes below their least, or ``embedding_bag`` without a ``sampling_ratio``.
 
     Source: He et al., Mask R-CNN, ICCV 2017, section 3. Checked against torchvision 0.29.2's ``roi_align``.
     """
     if backend not in get_args(RoIBackend):
         raise ValueError(f"backend is one of {list(get_args(RoIBackend))}, not {backend!r}")
-    if output_size < 1 or sampling_ratio < 1:
-        raise ValueError(f"output_size and sampling_ratio are at least 1, not {output_size} and {sampling_ratio}")
+    if output_size < 1 or sampling_ratio < 0:
+        raise ValueError(f"output_size is at least 1 and sampling_ratio 0, not {output_size} and {sampling_ratio}")
     if backend == "auto":
-        backend = "embedding_bag" if boxes.device.type == "cpu" else "torchvision"
+        backend = "embedding_bag" if boxes.device.type == "cpu" and sampling_ratio else "torchvision"
+    if backend == "embedding_bag" and not sampling_ratio:
+        raise ValueError("the backend embedding_bag needs a sampling_ratio of at least 1; torchvision also has 0")
     form = _bags_of_rows if backend == "embedding_bag" else _level_by_level
     return form(maps, strides, boxes.detach(), images, levels, Grid(output_size, sampling_ratio, aligned))
 
@@ -79,7 +83,12 @@ def _level_by_level(
 ) -> Tensor:
     # In half precision the corners of a large image's boxes would move by whole pixels.
     dtype = torch.promote_types(maps[0].dtype, torch.float32)
-    regions = torch.cat((images[:, None].to(dtype), boxes.to(dtype)), 1)
+    boxes = boxes.to(dtype)
+    if not grid.sampling_ratio:
+        # The operator would count samples of what has no size.
+        low, high = boxes.nan_to_num(0, 0, 0).split(2, 1)
+        boxes = torch.cat((low, torch.maximum(low, high)), 1)
+    regions = torch.cat((images[:, None].to(dtype), boxes), 1)
     out = maps[0].new_zeros(boxes.shape[0], maps[0].shape[1], grid.output_size, grid.output_size, dtype=dtype)
     for index, (x, stride) in enumerate(zip(maps, strides, strict=True)):
         (own,) = torch.where(levels == index)

@@ -1,6 +1,7 @@
 """Parts that two-stage heads share: proposals, RoI extraction, sampling, box and mask branches, decoding, options."""
 
 from boxwright.regions.box_branch import AuxiliaryBoxHead, BoxBranch, BoxPrediction, auxiliary_losses, box_losses
+from boxwright.regions.cascade import average_stages, stage_delta_weights
 from boxwright.regions.decode import RegionPrediction, decode_regions, refine_boxes, select_detections
 from boxwright.regions.mask_branch import MaskBranch, mask_loss, mask_targets
 from boxwright.regions.options import (
@@ -39,6 +40,7 @@ __all__ = [
     "TwoStageHead",
     "TwoStageOutput",
     "auxiliary_losses",
+    "average_stages",
     "box_losses",
     "decode_regions",
     "mask_loss",
@@ -52,4 +54,5 @@ __all__ = [
     "select_detections",
     "select_positives",
     "select_proposals",
+    "stage_delta_weights",
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from boxwright.layers.option_checks import check_choice, check_counts, check_fractions
+from boxwright.ops.anchors import AnchorGrid
 
 RoIExtractorKind = Literal["fpn_level", "adaptive", "soft"]
 LevelEpsilon = Literal["outside", "inside"]
@@ -22,6 +23,9 @@ class RPNOptions:
         num_convs: 3 x 3 convolutions; 2 in torchvision's V2.
         anchor_scale: side of a level's square anchor, in strides: with stride 32 the coarsest, as of a dilated
             backbone's P6, there is no anchor of 512 pixels.
+        anchor_grid: pixels between anchors: the stride of the ``level``, or those of the ``padded_input`` divided by
+            the level's cells, rounded down (torchvision).
+        whole_pixels: sides and corners of anchors are whole pixels (torchvision), else fractions (mmdetection).
         pre_nms_top_k: anchors of a level before NMS, in training and in prediction.
         post_nms_top_k: proposals of an image after NMS, in training and in prediction.
         nms_threshold: IoU above which the worse of two proposals is dropped, in [0, 1].
@@ -29,12 +33,15 @@ class RPNOptions:
 
     num_convs: int = 1
     anchor_scale: float = 8.0
+    anchor_grid: AnchorGrid = "level"
+    whole_pixels: bool = True
     pre_nms_top_k: tuple[int, int] = (2000, 1000)
     post_nms_top_k: tuple[int, int] = (2000, 1000)
     nms_threshold: float = 0.7
 
     def __post_init__(self) -> None:
         check_counts({"num_convs": self.num_convs})
+        check_choice("anchor_grid", self.anchor_grid, get_args(AnchorGrid))
         check_counts({"pre_nms_top_k": min(self.pre_nms_top_k), "post_nms_top_k": min(self.post_nms_top_k)})
         check_fractions({"nms_threshold": self.nms_threshold})
 
@@ -49,6 +56,8 @@ class RoIOptions:
         level_epsilon: of ``fpn_level``: where 1e-6 is added against rounding, ``outside`` of the logarithm
             (torchvision) or ``inside`` (Detectron).
         fusion: of ``adaptive`` features, after the first layer: the largest value, or the sum.
+        sampling_ratio: samples per side of a cell of RoIAlign; 0 for one in each cell of the map (mmdetection).
+        aligned: RoIAlign's samples are those of the region, not half a cell of the map beside it (mmdetection).
         coarsest_stride: coarser levels are for proposals alone, as P6; so are levels beyond a stride that two share,
             where a dilated backbone ends.
         num_samples: regions of an image that each box branch is trained on, at most.
@@ -57,6 +66,8 @@ class RoIOptions:
     extractor: RoIExtractorKind = "fpn_level"
     level_epsilon: LevelEpsilon = "outside"
     fusion: Fusion = "max"
+    sampling_ratio: int = 2
+    aligned: bool = False
     coarsest_stride: int = 32
     num_samples: int = 512
 
@@ -64,6 +75,7 @@ class RoIOptions:
         check_choice("extractor", self.extractor, get_args(RoIExtractorKind))
         check_choice("level_epsilon", self.level_epsilon, get_args(LevelEpsilon))
         check_choice("fusion", self.fusion, get_args(Fusion))
+        check_counts({"sampling_ratio": self.sampling_ratio}, least=0)
         check_counts({"num_samples": self.num_samples})
 
 

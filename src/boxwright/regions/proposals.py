@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from boxwright.layers.conv_over_levels import conv_over_levels
 from boxwright.layers.predictions import InputProjection, flatten_predictions, prediction_conv, run_in_full_precision
-from boxwright.ops.anchors import grid_anchors, octave_anchors
+from boxwright.ops.anchors import anchor_steps, grid_anchors, octave_anchors
 from boxwright.ops.box_deltas import SMOOTH_L1_BETA, decode_deltas, encode_deltas
 from boxwright.ops.box_matching import gather_matches, match_by_iou
 from boxwright.ops.boxes import at_least_float32, boxes_as_rows, clip_to_sizes
@@ -81,8 +81,9 @@ class RPN(nn.Module):
 
     def __init__(self, channels: int, strides: Sequence[int], options: RPNOptions) -> None:
         super().__init__()
-        self.strides, num_anchors = list(strides), len(ASPECT_RATIOS)
-        base = [octave_anchors(options.anchor_scale * at, 1, ASPECT_RATIOS, whole_pixels=True) for at in strides]
+        self.strides, self.anchor_grid, num_anchors = list(strides), options.anchor_grid, len(ASPECT_RATIOS)
+        sides, whole = [options.anchor_scale * stride for stride in strides], options.whole_pixels
+        base = [octave_anchors(side, 1, ASPECT_RATIOS, whole_pixels=whole) for side in sides]
         self.register_buffer("base_anchors", torch.stack(base), persistent=False)
         self.convs = nn.ModuleList(prediction_conv(channels, channels) for _ in range(options.num_convs))
         self.logits, self.deltas = nn.Conv2d(channels, num_anchors, 1), nn.Conv2d(channels, num_anchors * 4, 1)
@@ -98,11 +99,9 @@ class RPN(nn.Module):
             levels = [x.relu() for x in conv_over_levels(conv, levels)]
         logits = [x.squeeze(-1) for x in flatten_predictions([self.logits(x) for x in levels], 1)]
         deltas = flatten_predictions([run_in_full_precision(self.deltas, x) for x in levels], 4)
-        bases = at_least_float32(self.base_anchors)
-        anchors = (
-            grid_anchors(base, x.shape[-2], x.shape[-1], stride)
-            for base, x, stride in zip(bases, levels, self.strides, strict=True)
-        )
+        bases, shapes = at_least_float32(self.base_anchors), [(x.shape[-2], x.shape[-1]) for x in levels]
+        steps = anchor_steps(shapes, self.strides, self.anchor_grid)
+        anchors = (grid_anchors(base, *shape, step) for base, shape, step in zip(bases, shapes, steps, strict=True))
         return RPNOutput(tuple(logits), tuple(deltas), tuple(anchors))
 
 

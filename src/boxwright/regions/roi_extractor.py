@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -35,7 +36,6 @@ class RoIExtractor(nn.Module):
     Args:
         source: the levels, and how they are used.
         output_size: cells per side of a region.
-        sampling_ratio: samples per side of a cell.
 
     Source: Lin et al., Feature Pyramid Networks, equation 1 (``fpn_level``); Liu et al., PANet, CVPR 2018, section 3.2
     (``adaptive``); Guo et al., AugFPN, CVPR 2020, section 3.3 (``soft``). Checked level by level against torchvision
@@ -43,10 +43,10 @@ class RoIExtractor(nn.Module):
     gradients. Differs with one level, which is weighed like several; there it is taken as it is.
     """
 
-    def __init__(self, source: RoISource, *, output_size: int, sampling_ratio: int = 2) -> None:
+    def __init__(self, source: RoISource, *, output_size: int) -> None:
         super().__init__()
         self.strides, self.options = list(source.strides), source.options
-        self.output_size, self.sampling_ratio = output_size, sampling_ratio
+        self.output_size = output_size
         self.num_outputs = len(self.strides) if self.options.extractor == "adaptive" else 1
         self.weigh: nn.Module = nn.Identity()
         if self.options.extractor == "soft":
@@ -70,16 +70,19 @@ class RoIExtractor(nn.Module):
             boxes: corner boxes in pixels of the network input.
             images: the image of each box.
         """
-        size, ratio = self.output_size, self.sampling_ratio
+        align = partial(
+            roi_align,
+            output_size=self.output_size,
+            sampling_ratio=self.options.sampling_ratio,
+            aligned=self.options.aligned,
+        )
         if self.options.extractor == "fpn_level":
             levels = region_levels(boxes, self.strides, epsilon=self.options.level_epsilon)
-            return [roi_align(maps, self.strides, boxes, images, levels, output_size=size, sampling_ratio=ratio)]
+            return [align(maps, self.strides, boxes, images, levels)]
         # Each level by itself: together, all of them would be laid out anew for every one.
         first = torch.zeros_like(images)
-        each = [
-            roi_align([x], [stride], boxes, images, first, output_size=size, sampling_ratio=ratio)
-            for x, stride in zip(maps, self.strides, strict=True)
-        ]
+        levels_and_strides = zip(maps, self.strides, strict=True)
+        each = [align([x], [stride], boxes, images, first) for x, stride in levels_and_strides]
         if self.options.extractor == "adaptive":
             return each
         weights = self.weigh(torch.cat(each, 1)).split(1, 1)
