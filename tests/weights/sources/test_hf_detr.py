@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +9,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
-    ConditionalDetrConfig,
-    ConditionalDetrForObjectDetection,
     DetrConfig,
     DetrForObjectDetection,
     DetrForSegmentation,
@@ -26,12 +21,9 @@ from transformers import (
     TableTransformerForObjectDetection,
 )
 
-import boxwright
 from boxwright.detector import Detector
 from boxwright.weights.files import read_source_files
 from boxwright.weights.model import ModelWeights, build_model, convert_files
-from boxwright.weights.sources.hf_detr import HuggingFaceDETR
-from weights.released import find_hub_folder, read_image
 from weights.source_checks import Expected, assert_same_detections, draw_images
 
 SMALL = {
@@ -74,9 +66,7 @@ def make(kind: str) -> Any:
     elif kind == "timm r50, dilated":
         model = DetrForObjectDetection(DetrConfig(dilation=True, **SMALL))
     elif kind == "table":
-        model = TableTransformerForObjectDetection(
-            TableTransformerConfig(backbone_config=own_resnet("basic"), **SMALL)
-        )
+        model = TableTransformerForObjectDetection(TableTransformerConfig(backbone_config=own_resnet("basic"), **SMALL))
     else:
         assert kind == "panoptic"
         model = DetrForSegmentation(DetrConfig(**{**SMALL, "d_model": 128, "encoder_attention_heads": 8}))
@@ -123,9 +113,9 @@ def expect(model: Any, processor: Any, image: NDArray[np.uint8]) -> Expected:
     """Detections of transformers, cut to the image."""
     height, width = image.shape[:2]
     output = model(**processor(images=image, return_tensors="pt"))
-    (found,) = processor.post_process_object_detection(output, threshold=0.0, target_sizes=[(height, width)])
+    (result,) = processor.post_process_object_detection(output, threshold=0.0, target_sizes=[(height, width)])
     limit = torch.tensor([width, height, width, height])
-    return Expected(found["scores"], found["labels"], found["boxes"].clamp(min=0).minimum(limit))
+    return Expected(result["scores"], result["labels"], result["boxes"].clamp(min=0).minimum(limit))
 
 
 def assert_equal_detections(ours: Detector, model: Any, processor: Any) -> None:
