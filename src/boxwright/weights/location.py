@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from boxwright.checkpoints import BEST, FORMAT, LAST, find_checkpoint
 from boxwright.tensor_files import peek_strings
+from boxwright.weights.download import fetch_file
 from boxwright.weights.files import read_source_files
+from boxwright.weights.hub import fetch_snapshot
 from boxwright.weights.source import SourceFiles
+from boxwright.weights.timm_models import find_timm_model
 
-FORMS = "the folder of a run, a file of weights, a folder in Hugging Face layout"
+FORMS = (
+    "the folder of a run, a file of weights, a folder in Hugging Face layout, hf:OWNER/NAME, torchvision:NAME, "
+    "or timm:NAME"
+)
 """Forms of a source, for messages."""
 
 
@@ -17,7 +24,9 @@ def open_source(source: str | Path) -> SourceFiles | Path:
     """Find and read the files of a model of another project; or find the checkpoint, if it is of ours.
 
     Args:
-        source: the folder of a run, a checkpoint, a file of weights, or a folder in Hugging Face layout.
+        source: the folder of a run, a checkpoint, a file of weights, a folder in Hugging Face layout; or, which is
+            downloaded unless it is in the cache, ``hf:OWNER/NAME[@REVISION]``, ``torchvision:NAME`` or
+            ``timm:NAME[.TAG]``.
 
     Returns:
         Files of another project, or the path of a checkpoint of ours.
@@ -26,16 +35,77 @@ def open_source(source: str | Path) -> SourceFiles | Path:
         FileNotFoundError: nothing there.
         ValueError: not weights, or damaged ones; in one line.
     """
+    opener, _, name = str(source).partition(":")
+    if opener in _OPENERS and isinstance(source, str):
+        return _OPENERS[opener](name)
     path = Path(source).expanduser()
-    if path.is_dir() and any((path / name).is_file() for name in (BEST, LAST)):
+    if path.is_dir() and any((path / one).is_file() for one in (BEST, LAST)):
         return find_checkpoint(path)
     if path.is_file() and is_own(path):
         return path
     if not path.exists():
-        raise FileNotFoundError(f"{source}: no such file or folder; a model is {FORMS}")
+        raise FileNotFoundError(f"{source}: no such file or folder{_suggest(str(source))}; a model is {FORMS}")
     return read_source_files(path)
 
 
 def is_own(path: Path) -> bool:
     """Tell whether a file is a checkpoint of ours, without reading its weights."""
     return peek_strings(path) == ["format", FORMAT]
+
+
+def _open_hub(name: str) -> SourceFiles | Path:
+    repository, _, revision = name.partition("@")
+    return _read_snapshot(f"hf:{name}", repository, revision or None)
+
+
+def _open_torchvision(name: str) -> SourceFiles:
+    from boxwright.weights.torchvision_releases import find_release
+
+    release = find_release(name)
+    source = f"torchvision:{name}"
+    return _named(read_source_files(fetch_file(release.url, release.sha256_prefix, source=source)), source)
+
+
+def _open_timm(name: str) -> SourceFiles | Path:
+    model = find_timm_model(name)
+    source = f"timm:{name}"
+    if model.hub is not None:
+        repository, _, revision = model.hub.partition("@")
+        opened = _read_snapshot(source, repository, revision or None)
+    elif model.url is not None:
+        opened = read_source_files(fetch_file(model.url, model.sha256_prefix, source=source))
+    else:
+        raise ValueError(f"{source}: timm has this network, but no weights of it")
+    return opened if isinstance(opened, Path) else _named(opened, source, release=f"timm:{model.name}", license=model.license)
+
+
+def _read_snapshot(source: str, repository: str, revision: str | None) -> SourceFiles | Path:
+    snapshot = fetch_snapshot(repository, revision, source=source)
+    if is_own(snapshot.weights):
+        return snapshot.weights
+    files = read_source_files(snapshot.folder)
+    return dataclasses.replace(
+        files,
+        origin=dataclasses.replace(
+            files.origin, source=source, revision=snapshot.revision, license=snapshot.license
+        ),
+    )
+
+
+def _named(
+    files: SourceFiles, source: str, *, release: str | None = None, license: str | None = None
+) -> SourceFiles:
+    """Say what the user named, and the license, if the files state none."""
+    origin = dataclasses.replace(files.origin, source=source, license=files.origin.license or license)
+    return dataclasses.replace(files, origin=origin, release=release or source)
+
+
+def _suggest(source: str) -> str:
+    """Say how a name is written that looks like one of a repository, or an address."""
+    if source.startswith(("http://", "https://")):
+        return " (addresses are not opened: download the file first)"
+    parts = source.split("/")
+    return f" (the model of the hub is hf:{source})" if len(parts) == 2 and all(parts) and "." not in parts[0] else ""
+
+
+_OPENERS = {"hf": _open_hub, "torchvision": _open_torchvision, "timm": _open_timm}

@@ -1,0 +1,169 @@
+"""Files of repositories of the Hugging Face hub, by its own client and in its own cache."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import constants, hf_hub_download, metadata_load, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from boxwright.checkpoints import BEST
+from boxwright.weights.files import CONFIG, INDEX, PREPROCESSOR, WEIGHT_FILES, names_in_index
+
+_NAME = re.compile(r"(?!.*\.\.)\w[\w.-]*(/\w[\w.-]*)?")
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+_CARD = "README.md"
+
+
+class Snapshot(NamedTuple):
+    """Files of a repository at one commit.
+
+    Args:
+        folder: in the cache of the hub's client.
+        weights: the first file of weights; or of ours.
+        revision: commit; None if the files were put into the cache by hand.
+        license: as the model card states it.
+    """
+
+    folder: Path
+    weights: Path
+    revision: str | None
+    license: str | None
+
+
+class _Unreachable(Exception):
+    """A file that is not in the cache, while the hub cannot be asked."""
+
+
+def fetch_snapshot(name: str, revision: str | None = None, *, source: str | None = None) -> Snapshot:
+    """Bring configuration, weights and license of a repository into the cache, unless they are there.
+
+    Args:
+        name: OWNER/NAME.
+        revision: branch, tag or commit; ``main`` where None.
+        source: the model as the user named it, for messages.
+
+    Raises:
+        FileNotFoundError: no such repository, revision or weights; or the hub cannot be reached. In one line.
+        ValueError: no access, or an interrupted or damaged download. In one line.
+    """
+    source = source or f"hf:{name}" + (f"@{revision}" if revision else "")
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{source}: a model of the hub is hf:OWNER/NAME, or hf:OWNER/NAME@REVISION")
+    repository = _Repository(name, revision or constants.DEFAULT_REVISION, source)
+    try:
+        weights = repository.fetch_weights()
+    except _Unreachable as error:
+        why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub cannot be reached"
+        raise FileNotFoundError(
+            f"{source}: not in the cache, and {why}; put its {CONFIG} and {WEIGHT_FILES[0]} into {repository.folder}"
+        ) from error
+    if weights is None:
+        raise FileNotFoundError(f"{source}: no weights in this repository, none of {', '.join(WEIGHT_FILES)}")
+    for file in (CONFIG, PREPROCESSOR):
+        repository.fetch_optional(file)
+    card = repository.fetch_optional(_CARD)
+    commit = weights.parent.name
+    return Snapshot(
+        folder=weights.parent,
+        weights=weights,
+        revision=commit if _COMMIT.fullmatch(commit) else None,
+        license=None if card is None else _read_license(card),
+    )
+
+
+class _Repository:
+    """A repository at one revision; after its first file, at the commit of that file."""
+
+    def __init__(self, name: str, revision: str, source: str) -> None:
+        self.name, self.revision, self.source = name, revision, source
+        self.is_reachable = not constants.is_offline_mode()
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the cache that files are looked for in."""
+        folder = "models--" + self.name.replace("/", "--")
+        return Path(constants.HF_HUB_CACHE) / folder / "snapshots" / self.revision
+
+    def fetch_weights(self) -> Path | None:
+        """Fetch the first file of weights that there is, and all parts of it; return the first."""
+        unreachable: _Unreachable | None = None
+        for file in WEIGHT_FILES:
+            for one in (file, f"{file}{INDEX}"):
+                try:
+                    weights = self.fetch(one)
+                except _Unreachable as error:
+                    unreachable = error
+                    continue
+                if weights is not None and one.endswith(INDEX):
+                    weights = [self.fetch(part) for part in names_in_index(weights)][0]
+                if weights is not None:
+                    return weights
+        if unreachable is not None:
+            raise unreachable
+        return self.fetch(BEST)
+
+    def fetch_optional(self, file: str) -> Path | None:
+        """Fetch a file that a repository may have."""
+        try:
+            return self.fetch(file)
+        except _Unreachable:
+            return None
+
+    def fetch(self, file: str) -> Path | None:
+        """Fetch a file; None where the repository has none of this name."""
+        try:
+            path = self._download(file)
+        except LocalEntryNotFoundError as error:
+            self.is_reachable = False
+            cached = try_to_load_from_cache(self.name, file, revision=self.revision)
+            if not isinstance(cached, str):
+                raise _Unreachable(file) from error
+            path = Path(cached)
+        except EntryNotFoundError:
+            return None
+        except GatedRepoError as error:
+            raise ValueError(
+                f"{self.source}: a gated repository; accept its terms on its page, then `hf auth login`"
+            ) from error
+        except RepositoryNotFoundError as error:
+            raise FileNotFoundError(
+                f"{self.source}: no such repository on the hub; to a private one, `hf auth login` gives access"
+            ) from error
+        except RevisionNotFoundError as error:
+            raise FileNotFoundError(f"{self.source}: the repository has no revision {self.revision}") from error
+        except Exception as error:  # Of the client, of its HTTP library, and of the disk.
+            raise ValueError(
+                f"{self.source}: {file} could not be downloaded ({shorten(error)}); the same command goes on with it"
+            ) from error
+        if _COMMIT.fullmatch(path.parent.name):
+            self.revision = path.parent.name
+        return path
+
+    def _download(self, file: str) -> Path:
+        return Path(hf_hub_download(self.name, file, revision=self.revision, local_files_only=not self.is_reachable))
+
+
+def shorten(error: Exception) -> str:
+    """Put the reason of an error into one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def _read_license(card: Path) -> str | None:
+    try:
+        metadata = metadata_load(card) or {}
+    except Exception:  # A card is prose by anybody, and may hold any YAML.
+        return None
+    name = metadata.get("license_name") if metadata.get("license") == "other" else metadata.get("license")
+    return str(name or metadata.get("license")) if name or metadata.get("license") else None
