@@ -14,7 +14,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class FakeServer:
-    """What the server has, and what it was asked.
+    """Content of the server, and the requests that it had.
 
     Args:
         files: content by path: ``/OWNER/NAME/FILE`` of repositories.
@@ -59,8 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
     def _answer(self, has_body: bool) -> None:
-        fake, wanted = self.fake, self.headers.get("Range")
-        fake.requests.append((self.command, self.path, wanted))
+        fake, part = self.fake, self.headers.get("Range")
+        fake.requests.append((self.command, self.path, part))
         repository, _, rest = self.path.partition("/resolve/")
         path = f"{repository}/{rest.partition('/')[2]}" if rest else self.path
         code, error = fake.status.get(path) or fake.status.get(repository) or (0, "")
@@ -74,8 +74,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         assert content is not None
         headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
-        if wanted and fake.ranges:
-            start = int(wanted.removeprefix("bytes=").partition("-")[0])
+        if part and fake.ranges:
+            start = int(part.removeprefix("bytes=").partition("-")[0])
             if start >= len(content):
                 self._send(416, {}, b"", has_body)
                 return

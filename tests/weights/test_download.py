@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import constants
-from weights.fake_hub import FakeServer, serve
 
 from boxwright.weights import timm_models
 from boxwright.weights.download import fetch_file
 from boxwright.weights.location import open_source
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.timm_models import TimmModel, find_timm_model
+from weights.fake_hub import FakeServer, serve
 
 CONTENT = bytes(range(256)) * 2000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -42,7 +42,9 @@ def test_a_file_is_downloaded_once(server: FakeServer, tmp_path: Path) -> None:
 def test_an_interrupted_download_is_resumed(server: FakeServer, ranges: bool) -> None:
     server.ranges = ranges
     server.cut["/x.pth"] = 300_000
-    with pytest.raises(ValueError, match=r"torchvision:x: interrupted after \d+ bytes .*; the same command goes on") as at:
+    with pytest.raises(
+        ValueError, match=r"torchvision:x: interrupted after \d+ bytes .*; the same command goes on"
+    ) as at:
         fetch_file(f"{server.url}/x.pth", SHA256[:8], source="torchvision:x")
     assert "\n" not in str(at.value)
     assert fetch_file(f"{server.url}/x.pth", SHA256, source="torchvision:x").read_bytes() == CONTENT
@@ -63,17 +65,17 @@ def test_the_rest_of_another_file_is_refused_and_deleted(server: FakeServer, tmp
         assert not partial.exists()
 
 
-def test_another_file_in_the_cache_is_refused(server: FakeServer, tmp_path: Path) -> None:
+def test_another_file_in_the_cache_is_refused(server: FakeServer) -> None:
     path = fetch_file(f"{server.url}/x.pth", None, source="torchvision:x")
     path.write_bytes(b"other")
-    with pytest.raises(ValueError, match=rf"torchvision:x: {path} has the SHA-256 .* should have {SHA256[:8]}; delete it"):
+    with pytest.raises(
+        ValueError, match=rf"torchvision:x: {path} has the SHA-256 .* should have {SHA256[:8]}; delete it"
+    ):
         fetch_file(f"{server.url}/x.pth", SHA256[:8], source="torchvision:x")
     assert path.read_bytes() == b"other"
 
 
-def test_nothing_there_or_no_connection(
-    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_there_or_no_connection(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     advice = rf"download http://.* by other means and put it into {tmp_path}/hub/checkpoints"
     with pytest.raises(FileNotFoundError, match=rf"s: http://.*/y.pth answers 404 Not Found; {advice}"):
         fetch_file(f"{server.url}/y.pth", None, source="s")
@@ -86,9 +88,7 @@ def test_nothing_there_or_no_connection(
     assert server.requests == []
 
 
-def test_timm_elsewhere_than_on_the_hub(
-    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_timm_elsewhere_than_on_the_hub(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"conv_stem.weight": torch.zeros(1)}, tmp_path / "x")
     content = (tmp_path / "x").read_bytes()
     name = f"x-{hashlib.sha256(content).hexdigest()[:8]}.pth"

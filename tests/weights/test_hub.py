@@ -10,11 +10,11 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save
-from weights.fake_hub import COMMIT, FakeServer, serve
 
 import boxwright
 from boxwright.weights.location import open_source
 from boxwright.weights.source import SourceFiles
+from weights.fake_hub import COMMIT, FakeServer, serve
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3)}
 CARD = b"---\nlicense: apache-2.0\ntags: [x]\n---\n# A model\n"
@@ -40,7 +40,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     with serve(FakeServer(repository())) as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
         yield server
 
 
@@ -56,7 +58,7 @@ def opened(source: str) -> SourceFiles:
 
 
 def test_a_repository_is_downloaded_once_and_its_revision_recorded(
-    hub: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = opened("hf:owner/model")
     assert files.tensors["a.weight"].tolist() == TENSORS["a.weight"].tolist()
@@ -111,9 +113,7 @@ def test_a_checkpoint_of_ours_on_the_hub(hub: FakeServer, tmp_path: Path) -> Non
         ("hf:", {}, r"a model of the hub is hf:OWNER/NAME"),
     ],
 )
-def test_refusals_are_one_line(
-    hub: FakeServer, source: str, status: dict[str, tuple[int, str]], message: str
-) -> None:
+def test_refusals_are_one_line(hub: FakeServer, source: str, status: dict[str, tuple[int, str]], message: str) -> None:
     hub.status = status
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         open_source(source)
@@ -146,12 +146,12 @@ def test_an_interrupted_download_goes_on(hub: FakeServer) -> None:
     hub.files["/owner/model/model.safetensors"] = content
     hub.cut["/owner/model/model.safetensors"] = 300_000
     assert set(opened("hf:owner/model").tensors) == {"a.weight"}
-    ranges = [wanted for method, path, wanted in hub.requests if method == "GET" and "model.safetensors" in path]
+    ranges = [part for method, path, part in hub.requests if method == "GET" and "model.safetensors" in path]
     assert ranges[0] is None
     assert ranges[-1] is None or ranges[-1].startswith("bytes=")
 
 
-def test_names_of_repositories_without_hf(tmp_path: Path) -> None:
+def test_names_of_repositories_without_hf() -> None:
     with pytest.raises(FileNotFoundError, match=r"no such file or folder \(the model of the hub is hf:owner/model\)"):
         open_source("owner/model")
     with pytest.raises(FileNotFoundError, match=r"addresses are not opened: download the file first"):

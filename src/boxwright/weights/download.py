@@ -8,16 +8,20 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlparse
 
 import torch
 from huggingface_hub import constants
-from huggingface_hub.utils import WeakFileLock, tqdm
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from boxwright.weights.files import file_sha256
 from boxwright.weights.hub import shorten
+
+fcntl = import_module("fcntl") if os.name == "posix" else None
 
 CHUNK = 1024 * 1024
 
@@ -48,12 +52,12 @@ def fetch_file(url: str, sha256_prefix: str | None, *, source: str) -> Path:
     unfinished = path.with_name(path.name + ".partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(path.with_name(path.name + ".lock")):
-            if not path.is_file():
-                _download(url, unfinished)
-                _check_hash(unfinished, sha256_prefix, f"{source}: what {url} sent", "it was deleted; try again")
-                os.replace(unfinished, path)
-        path.with_name(path.name + ".lock").unlink(missing_ok=True)
+        with _locked(unfinished) as file:
+            if path.is_file():  # Another process was faster.
+                return path
+            _download(url, file)
+            _check_hash(unfinished, sha256_prefix, f"{source}: what {url} sent", "it was deleted; try again")
+            os.replace(unfinished, path)
     except urllib.error.HTTPError as error:
         raise FileNotFoundError(f"{source}: {url} answers {error.code} {error.reason}; {advice}") from error
     except (OSError, HTTPException) as error:
@@ -66,22 +70,37 @@ def fetch_file(url: str, sha256_prefix: str | None, *, source: str) -> Path:
     return path
 
 
-def _download(url: str, unfinished: Path) -> None:
+@contextmanager
+def _locked(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to append to, alone, where the system has locks."""
+    with path.open("ab") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield file
+        finally:
+            if path.is_file() and not path.stat().st_size:
+                path.unlink()
+
+
+def _download(url: str, file: BinaryIO) -> None:
     """Append what is missing of a file; begin anew where the server knows no ranges."""
-    start = unfinished.stat().st_size if unfinished.is_file() else 0
+    start = file.tell()
     with _open(url, start) as response:
         if response.status != 206:
             start = 0
+            file.truncate(0)
         length = response.headers.get("Content-Length")
         total = None if length is None else start + int(length)
-        with (
-            unfinished.open("ab" if start else "wb") as file,
-            tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=unfinished.stem) as progress,
-        ):
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(Path(urlparse(url).path).name, total=total, completed=start)
+            size = start
             while chunk := response.read(CHUNK):
                 file.write(chunk)
-                progress.update(len(chunk))
-    size = unfinished.stat().st_size
+                size += len(chunk)
+                progress.update(task, completed=size)
+    file.flush()
     if total is not None and size < total:
         raise OSError(f"the server sent {size} of {total} bytes")
 
@@ -107,4 +126,6 @@ def _check_hash(path: Path, prefix: str | None, name: str, advice: str) -> None:
     if not digest.startswith(prefix.lower()):
         if path.suffix == ".partial":
             path.unlink()
-        raise ValueError(f"{name} has the SHA-256 {digest[: max(8, len(prefix))]}..., and should have {prefix}; {advice}")
+        raise ValueError(
+            f"{name} has the SHA-256 {digest[: max(8, len(prefix))]}..., and should have {prefix}; {advice}"
+        )

@@ -30,7 +30,7 @@ class Snapshot(NamedTuple):
 
     Args:
         folder: in the cache of the hub's client.
-        weights: the first file of weights; or of ours.
+        weights: the file of weights, or the index of several.
         revision: commit; None if the files were put into the cache by hand.
         license: as the model card states it.
     """
@@ -41,7 +41,7 @@ class Snapshot(NamedTuple):
     license: str | None
 
 
-class _Unreachable(Exception):
+class _UnreachableError(Exception):
     """A file that is not in the cache, while the hub cannot be asked."""
 
 
@@ -63,7 +63,7 @@ def fetch_snapshot(name: str, revision: str | None = None, *, source: str | None
     repository = _Repository(name, revision or constants.DEFAULT_REVISION, source)
     try:
         weights = repository.fetch_weights()
-    except _Unreachable as error:
+    except _UnreachableError as error:
         why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub cannot be reached"
         raise FileNotFoundError(
             f"{source}: not in the cache, and {why}; put its {CONFIG} and {WEIGHT_FILES[0]} into {repository.folder}"
@@ -96,19 +96,21 @@ class _Repository:
         return Path(constants.HF_HUB_CACHE) / folder / "snapshots" / self.revision
 
     def fetch_weights(self) -> Path | None:
-        """Fetch the first file of weights that there is, and all parts of it; return the first."""
-        unreachable: _Unreachable | None = None
+        """Fetch the first file of weights that there is, or an index and all parts; return the file or the index."""
+        unreachable: _UnreachableError | None = None
         for file in WEIGHT_FILES:
             for one in (file, f"{file}{INDEX}"):
                 try:
                     weights = self.fetch(one)
-                except _Unreachable as error:
+                except _UnreachableError as error:
                     unreachable = error
                     continue
-                if weights is not None and one.endswith(INDEX):
-                    weights = [self.fetch(part) for part in names_in_index(weights)][0]
-                if weights is not None:
-                    return weights
+                if weights is None:
+                    continue
+                if one.endswith(INDEX):
+                    for part in names_in_index(weights):
+                        self.fetch(part)
+                return weights
         if unreachable is not None:
             raise unreachable
         return self.fetch(BEST)
@@ -117,7 +119,7 @@ class _Repository:
         """Fetch a file that a repository may have."""
         try:
             return self.fetch(file)
-        except _Unreachable:
+        except _UnreachableError:
             return None
 
     def fetch(self, file: str) -> Path | None:
@@ -128,7 +130,7 @@ class _Repository:
             self.is_reachable = False
             cached = try_to_load_from_cache(self.name, file, revision=self.revision)
             if not isinstance(cached, str):
-                raise _Unreachable(file) from error
+                raise _UnreachableError(file) from error
             path = Path(cached)
         except EntryNotFoundError:
             return None

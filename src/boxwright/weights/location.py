@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib import import_module
 from pathlib import Path
 
 from boxwright.checkpoints import BEST, FORMAT, LAST, find_checkpoint
@@ -59,9 +60,7 @@ def _open_hub(name: str) -> SourceFiles | Path:
 
 
 def _open_torchvision(name: str) -> SourceFiles:
-    from boxwright.weights.torchvision_releases import find_release
-
-    release = find_release(name)
+    release = import_module("boxwright.weights.torchvision_releases").find_release(name)
     source = f"torchvision:{name}"
     return _named(read_source_files(fetch_file(release.url, release.sha256_prefix, source=source)), source)
 
@@ -76,7 +75,11 @@ def _open_timm(name: str) -> SourceFiles | Path:
         opened = read_source_files(fetch_file(model.url, model.sha256_prefix, source=source))
     else:
         raise ValueError(f"{source}: timm has this network, but no weights of it")
-    return opened if isinstance(opened, Path) else _named(opened, source, release=f"timm:{model.name}", license=model.license)
+    return (
+        opened
+        if isinstance(opened, Path)
+        else _named(opened, source, release=f"timm:{model.name}", license=model.license)
+    )
 
 
 def _read_snapshot(source: str, repository: str, revision: str | None) -> SourceFiles | Path:
@@ -86,15 +89,11 @@ def _read_snapshot(source: str, repository: str, revision: str | None) -> Source
     files = read_source_files(snapshot.folder)
     return dataclasses.replace(
         files,
-        origin=dataclasses.replace(
-            files.origin, source=source, revision=snapshot.revision, license=snapshot.license
-        ),
+        origin=dataclasses.replace(files.origin, source=source, revision=snapshot.revision, license=snapshot.license),
     )
 
 
-def _named(
-    files: SourceFiles, source: str, *, release: str | None = None, license: str | None = None
-) -> SourceFiles:
+def _named(files: SourceFiles, source: str, *, release: str | None = None, license: str | None = None) -> SourceFiles:
     """Say what the user named, and the license, if the files state none."""
     origin = dataclasses.replace(files.origin, source=source, license=files.origin.license or license)
     return dataclasses.replace(files, origin=origin, release=release or source)

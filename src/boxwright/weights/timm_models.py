@@ -72,8 +72,10 @@ def find_timm_model(name: str) -> TimmModel:
 
 def timm_model_of_file(sha256: str | None) -> TimmModel | None:
     """Find the model whose released file has this SHA-256."""
-    return None if sha256 is None else next(
-        (model for prefix, model in _released_files().items() if sha256.startswith(prefix)), None
+    return (
+        None
+        if sha256 is None
+        else next((model for prefix, model in _released_files().items() if sha256.startswith(prefix)), None)
     )
 
 
