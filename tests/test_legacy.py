@@ -78,7 +78,7 @@ def test_training_goes_on_from_a_checkpoint_of_format_1(tmp_path: Path) -> None:
 
 
 def test_what_has_the_present_format_is_left_as_it_is() -> None:
-    content = {"version": 2, "recipe": {"train": {"clip_norm": 3}}, "model": {"head.raw.x": 0}}
+    content = {"version": 3, "recipe": {"train": {"clip_norm": 3}}, "model": {"head.raw.x": 0}, "passport": None}
     assert upgrade_checkpoint(content) == content
 
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from boxwright.version import __version__
+
 if TYPE_CHECKING:
-    from boxwright.compose.detectors import build, load, save
+    from boxwright.compose.detectors import build, save
     from boxwright.compose.recipe import Recipe
     from boxwright.data.image_dataset import ImageDataset, LabeledImage
     from boxwright.detections import Detections
     from boxwright.detector import Detector
     from boxwright.structures import Category
     from boxwright.training.callbacks import Callback, EarlyStopping
+    from boxwright.weights.model import load
     from boxwright.workflows.evaluate import evaluate
     from boxwright.workflows.info import info
     from boxwright.workflows.predict import predict
@@ -43,8 +46,6 @@ __all__ = [
     "train",
 ]
 
-__version__ = "0.2.0"
-
 _HOMES = {
     "Callback": "boxwright.training.callbacks",
     "Category": "boxwright.structures",
@@ -58,7 +59,7 @@ _HOMES = {
     "build": "boxwright.compose.detectors",
     "evaluate": "boxwright.workflows.evaluate",
     "info": "boxwright.workflows.info",
-    "load": "boxwright.compose.detectors",
+    "load": "boxwright.weights.model",
     "predict": "boxwright.workflows.predict",
     "save": "boxwright.compose.detectors",
     "train": "boxwright.workflows.train",

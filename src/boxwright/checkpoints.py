@@ -1,32 +1,47 @@
 """The format of checkpoints: write, read, check. Nothing that a file brings is executed.
 
-A checkpoint is a mapping in torch's own file format: ``format`` and ``version``; ``recipe``, resolved, as plain values;
-``categories``, the (id, name) of each label; ``model``, the weights by name; perhaps ``ema``, their moving average; and
-what training needs to go on. Those of earlier versions are brought to the present names when they are read.
+A checkpoint is a mapping: ``format`` and ``version``; ``recipe``, resolved, as plain values; ``categories``, the
+(id, name) of each label; ``model``, the weights by name; perhaps ``ema``, their moving average; ``passport``, origin
+and history of the weights; and what training needs to go on. One to predict with is a safetensors file, whose header
+has all but the weights as JSON. One to go on from is in torch's own file format. Those of earlier versions are brought
+to the present names when they are read.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from boxwright import legacy
+from boxwright.passport import Passport
 from boxwright.structures import Category
+from boxwright.tensor_files import file_format, peek_strings, read_tensor_file
 
 FORMAT = "boxwright"
 
-BEST, LAST = "best.pt", "last.pt"
+BEST, LAST = "best.safetensors", "last.pt"
 """The checkpoints in the folder of a run."""
+
+EARLIER_BEST = "best.pt"
+"""The best checkpoint of a run, up to checkpoint format 2."""
+
+TORCH_SUFFIXES = (".pt", ".pth")
+"""Names of files in torch's own format end so; every other one is written as safetensors."""
 
 
 def pack_checkpoint(
-    recipe: Mapping[str, Any], categories: Sequence[Category], weights: Mapping[str, Tensor]
+    recipe: Mapping[str, Any],
+    categories: Sequence[Category],
+    weights: Mapping[str, Tensor],
+    passport: Passport | None = None,
 ) -> dict[str, Any]:
     """Put together what every checkpoint holds; training adds keys of its own.
 
@@ -34,24 +49,58 @@ def pack_checkpoint(
         recipe: resolved, as plain values.
         categories: label i means ``categories[i]``.
         weights: the detector's state.
+        passport: origin and history of the weights.
     """
     return {
         "format": FORMAT,
         "version": legacy.VERSION,
         "recipe": dict(recipe),
         "categories": [(category.id, category.name) for category in categories],
+        "passport": None if passport is None else passport.to_dict(),
         "model": weights,
     }
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint; an earlier file stays whole until the new one is complete on disk."""
+    """Write a checkpoint, in torch's format where the name ends in .pt or .pth, else as safetensors.
+
+    An earlier file stays whole until the new one is complete on disk.
+    """
+    if path.suffix in TORCH_SUFFIXES:
+        replace_file(path, lambda unfinished: _save_torch(unfinished, content))
+        return
+    values = {name: value for name, value in content.items() if name != "model"}
+    header = {name: value if name == "format" else json.dumps(value) for name, value in values.items()}
+    replace_file(path, lambda unfinished: save_tensors(unfinished, content["model"], header))
+
+
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file beside ``path`` and put it there when it is complete on disk."""
     unfinished = path.with_suffix(".unfinished")
-    with open(unfinished, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    try:
+        write(unfinished)
+        with open(unfinished, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+    """Write a safetensors file; tensors that share memory are written as often as they have names."""
+    own: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        storage = plain.untyped_storage().data_ptr()
+        own[name] = plain.clone() if storage in storages else plain
+        storages.add(storage)
+    # safetensors lets nobody but the owner read the file; other files of a run are as the user has set it.
+    with open(path, "wb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+    save_file(own, path, metadata=dict(header))
+    os.chmod(path, mode)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -64,15 +113,44 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     content = _load(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path}: holds weights, but not of Boxwright; a checkpoint comes from `boxwright train`")
-    if content.get("version") not in range(1, legacy.VERSION + 1):
+    version = content.get("version")
+    if not isinstance(version, int) or version not in range(1, legacy.VERSION + 1):
         raise ValueError(
-            f"{path}: has checkpoint format {content.get('version')}, this release reads 1 to {legacy.VERSION}; use "
+            f"{path}: has checkpoint format {version}, this release reads 1 to {legacy.VERSION}; use "
             "the release that wrote it"
         )
     missing = [key for key in ("recipe", "categories", "model") if key not in content]
     if missing:
         raise ValueError(f"{path}: a damaged checkpoint, without {', '.join(missing)}")
-    return legacy.upgrade_checkpoint(content)
+    try:
+        content = legacy.upgrade_checkpoint(content)
+        categories_of(content)
+        passport_of(content)
+        weights_of(content)
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise ValueError(f"{path}: a damaged checkpoint: {' '.join(str(error).split())}") from error
+    return content
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Tell whether a file says that it is a checkpoint of ours; its weights are not read."""
+    try:
+        if file_format(path) == "safetensors":
+            with safe_open(path, "pt") as file:
+                return (file.metadata() or {}).get("format") == FORMAT
+    except Exception:  # Files of any kind may stand there, with any error.
+        return False
+    return peek_strings(path) == ["format", FORMAT]
+
+
+def is_run(path: Path) -> bool:
+    """Tell whether a folder holds checkpoints of ours, as that of a run does."""
+    return any((path / name).is_file() for name in (BEST, EARLIER_BEST, LAST))
+
+
+def has_best(folder: Path) -> bool:
+    """Tell whether the folder of a run has a best checkpoint, also one of an earlier release."""
+    return any((folder / name).is_file() for name in (BEST, EARLIER_BEST))
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -80,7 +158,7 @@ def find_checkpoint(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_dir():
         return path
-    for name in (BEST, LAST):
+    for name in (BEST, EARLIER_BEST, LAST):
         if (path / name).is_file():
             return path / name
     raise FileNotFoundError(f"{path}: no checkpoint in this folder; a run has {BEST} or {LAST}")
@@ -91,23 +169,33 @@ def categories_of(content: Mapping[str, Any]) -> list[Category]:
     return [Category(int(number), str(name)) for number, name in content["categories"]]
 
 
+def passport_of(content: Mapping[str, Any]) -> Passport | None:
+    """Read the passport of a checkpoint's content; those of format 1 and 2 have none."""
+    passport = content.get("passport")
+    return None if passport is None else Passport.from_dict(passport)
+
+
 def weights_of(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
     """Take the weights to predict with: the moving average, where there is one."""
     weights: Mapping[str, Tensor] = content.get("ema") or content["model"]
+    if not isinstance(weights, Mapping) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise ValueError("its weights are not tensors by name")
     return weights
+
+
+def _save_torch(path: Path, content: Mapping[str, Any]) -> None:
+    with open(path, "wb") as file:
+        torch.save(content, file)
 
 
 def _load(path: Path) -> Any:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; give a checkpoint (.pt) or the folder of a run")
+        raise FileNotFoundError(f"{path}: no such file; give a checkpoint or the folder of a run")
+    content, header = read_tensor_file(path)
+    if header.get("format") != FORMAT:
+        return content
     try:
-        with warnings.catch_warnings():
-            # Of other files torch complains in several lines; the error below is one.
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # Unpickling bytes that are no pickle raises nearly every type there is.
-        raise ValueError(
-            f"{path}: not a checkpoint, or a damaged one: it is not readable as plain tensors and values"
-        ) from error
+        values = {name: text if name == "format" else json.loads(text) for name, text in header.items()}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: a damaged checkpoint: its header is not readable as JSON") from error
+    return {**values, "model": content}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from boxwright.layers.freezing import frozen_norms
 from boxwright.ops.boxes import clip_to_sizes
 from boxwright.ops.finite import check_finite
 from boxwright.ops.mask_pasting import paste_masks
+from boxwright.passport import Passport
 from boxwright.prediction import ImageInput, InputPixels, OnError, PredictionStream, evaluation_mode, list_sources
 from boxwright.structures import (
     Category,
@@ -33,6 +35,7 @@ from boxwright.structures import (
     Task,
     main_levels,
 )
+from boxwright.version import __version__
 
 
 class Detector(nn.Module):
@@ -45,6 +48,7 @@ class Detector(nn.Module):
         categories: label i means ``categories[i]``.
         input_format: size and normalization of the network input.
         recipe: the resolved recipe that it was built from; None for one that was put together by hand.
+        passport: origin and history of the weights; None where they are not known.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Detector(nn.Module):
         categories: Sequence[Category],
         input_format: InputFormat,
         recipe: DetectorRecipe | None = None,
+        passport: Passport | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -64,6 +69,7 @@ class Detector(nn.Module):
         self.categories = tuple(categories)
         self.input_format = input_format
         self.recipe = recipe
+        self.passport = passport
 
     @property
     def task(self) -> Task:
@@ -228,15 +234,20 @@ class Detector(nn.Module):
             return [one.cpu() for one in self.postprocess(self(images, padding_mask), sizes)]
 
     def save(self, path: str | Path) -> None:
-        """Write weights, recipe and categories into a file that ``boxwright.load`` reads.
+        """Write weights, recipe, categories and passport into a file that ``boxwright.load`` reads.
+
+        Args:
+            path: of the file, as ``model.safetensors``; in torch's own format where it ends in .pt or .pth.
 
         Raises:
             ValueError: it was put together by hand, so that it has no recipe.
         """
         if self.recipe is None:
             raise ValueError("this detector has no recipe, without which it cannot be loaded; build it from one")
-        content = pack_checkpoint(self.recipe.to_dict(), self.categories, self.state_dict())
-        write_checkpoint(Path(path), content)
+        passport = replace(self.passport or Passport(version=__version__), version=__version__)
+        write_checkpoint(
+            Path(path), pack_checkpoint(self.recipe.to_dict(), self.categories, self.state_dict(), passport)
+        )
 
     def fold(self) -> Detector:
         """Copy for inference: RepVGG branches in one convolution, norms folded into the convolutions before them."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-VERSION = 2
+VERSION = 3
 """The format of checkpoints that this release writes; it reads those since 1."""
 
 Names = Mapping[str, str]
@@ -148,13 +148,12 @@ def section_names(section: str) -> Names:
 
 def upgrade_checkpoint(content: Mapping[str, Any]) -> dict[str, Any]:
     """Bring the content of a checkpoint to the present format; of the present one, return it as it is."""
-    upgraded = dict(content)
+    upgraded: dict[str, Any] = {"passport": None, **content, "version": VERSION}
     if content["version"] == 1:
         upgraded["recipe"] = upgrade_recipe(content["recipe"])
         for weights in ("model", "ema"):
             if weights in content:
                 upgraded[weights] = {_tensor_name(name): tensor for name, tensor in content[weights].items()}
-        upgraded["version"] = VERSION
     return upgraded
 
 

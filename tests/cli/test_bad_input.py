@@ -258,7 +258,7 @@ def test_recipe_files_with_mistakes(recipe_file: Path, data: Path, refused: Refu
     assert message in refused(["train", str(recipe_file), "--data", str(data)])
 
 
-@pytest.mark.parametrize("content", ["last.pt", "best.pt", "notes.txt", "log.jsonl and best.pt"])
+@pytest.mark.parametrize("content", ["last.pt", "best.safetensors", "notes.txt", "log.jsonl and best.safetensors"])
 def test_a_folder_that_exists_is_not_overwritten(
     recipe_file: Path, data: Path, here: Path, refused: Refused, content: str
 ) -> None:

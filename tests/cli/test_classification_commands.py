@@ -241,9 +241,9 @@ def test_its_backbone_begins_a_detector(
     begin = ["--backbone.weights", str(classifier), "--backbone.norm", "frozen", "--backbone.frozen_stages", "5"]
     assert main([*command, *begin, "--train.steps", "1", "--train.schedule.evaluations", "1"]) == 0
     printed = capsys.readouterr().err
-    stored = read_checkpoint(classifier / "best.pt")["model"]
+    stored = read_checkpoint(classifier / "best.safetensors")["model"]
     expected = {name for name in stored if name.startswith("backbone.") and not name.endswith("num_batches_tracked")}
-    assert f"backbone from {classifier / 'best.pt'}: {len(expected)} tensors loaded" in printed
+    assert f"backbone from {classifier / 'best.safetensors'}: {len(expected)} tensors loaded" in printed
     assert "skipped" not in printed
     assert "new" not in printed
     noted = json.loads((out / WEIGHTS).read_text())
@@ -255,9 +255,8 @@ def test_its_backbone_begins_a_detector(
     assert "weights" not in read_checkpoint(out / "last.pt")["recipe"]["backbone"]
     capsys.readouterr()
     assert main([*command, "--resume", "--backbone.weights", str(tmp_path / "other")]) == 0
-    note = (
-        f"note: the run goes on as it began, with {classifier / 'best.pt'}, not the backbone of {tmp_path / 'other'}\n"
-    )
+    began = classifier / "best.safetensors"
+    note = f"note: the run goes on as it began, with {began}, not the backbone of {tmp_path / 'other'}\n"
     assert note in capsys.readouterr().err
 
 
@@ -322,5 +321,5 @@ def test_backbone_weights_that_are_none(
     assert error == f"{tmp_path / 'nowhere.pt'}: no such file; give a checkpoint (.pt) or the folder of a run"
     narrow = ["--backbone.width", "16", "--backbone.weights", classifier]
     error = error_of(capsys, *command, *narrow)
-    assert error.startswith(f"{classifier / 'best.pt'}: nothing of its backbone (resnet_vd) fits this one")
+    assert error.startswith(f"{classifier / 'best.safetensors'}: nothing of its backbone (resnet_vd) fits this one")
     assert error_of(capsys, *command, "--backbone.weights").startswith("argument --backbone.weights: expected one")

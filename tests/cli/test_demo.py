@@ -41,7 +41,7 @@ def test_a_report_predictions_and_a_checkpoint(small: list[str], tmp_path: Path,
     assert printed == {
         "report": str(out / "report.html"),
         "predictions": str(out / "predictions"),
-        "checkpoint": str(out / "run" / "best.pt"),
+        "checkpoint": str(out / "run" / "best.safetensors"),
     }
     assert all(Path(path).exists() for path in printed.values())
     steps = ["1/4  drawing a data set", "2/4  training", "3/4  evaluating and predicting", "4/4  writing the report"]

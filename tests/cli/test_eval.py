@@ -47,7 +47,7 @@ def test_the_json_has_the_numbers_and_a_row_per_class(trained: Path, drawn: Path
 
 
 def test_the_best_checkpoint_has_the_numbers_of_the_training(trained: Path, drawn: Path, tmp_path: Path) -> None:
-    metrics = evaluate(trained / "best.pt", "--data", drawn, out=tmp_path / "x.json")
+    metrics = evaluate(trained / "best.safetensors", "--data", drawn, out=tmp_path / "x.json")
     best = max((row for row in read_log(trained) if row["kind"] == "eval"), key=lambda row: row["AP"])
     assert {name: metrics[name] for name in NUMBERS} == pytest.approx({name: best[name] for name in NUMBERS}, abs=1e-6)
 

@@ -80,7 +80,7 @@ def test_the_best_is_the_best_of_masks(
     monkeypatch.setattr("boxwright.workflows.validation.Validation.__call__", measure)
     arguments = ["--data", str(drawn), "--out", str(tmp_path / "run"), "--train.schedule.evaluations", "3"]
     assert main(["train", str(masked_recipe(tmp_path)), *arguments]) == 0
-    assert read_checkpoint(tmp_path / "run" / "best.pt")["progress"]["step"] == 4
+    assert read_checkpoint(tmp_path / "run" / "best.safetensors")["progress"]["step"] == 4
     printed = capsys.readouterr().err
     assert "step 4/6  AP 0.300  AP50 0.300  mask AP 0.200  mask AP50 0.200  best so far\n" in printed
     assert "step 6/6  AP 0.900  AP50 0.900  mask AP 0.150  mask AP50 0.150\n" in printed

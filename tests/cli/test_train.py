@@ -20,8 +20,8 @@ import yaml
 
 from boxwright.checkpoints import read_checkpoint
 from boxwright.cli.main import main
-from boxwright.compose.detectors import load
 from boxwright.training.log import read_log
+from boxwright.weights.model import load
 from equality import assert_equal, timeless
 from sparse_ids import NAMES
 
@@ -33,7 +33,7 @@ def train(recipe: Path, data: Path, out: Path, *more: str) -> int:
 
 
 def test_a_run_folder_has_recipe_log_and_checkpoints(trained: Path) -> None:
-    assert {path.name for path in trained.iterdir()} >= {"recipe.yaml", "log.jsonl", "last.pt", "best.pt"}
+    assert {path.name for path in trained.iterdir()} >= {"recipe.yaml", "log.jsonl", "last.pt", "best.safetensors"}
     assert not list(trained.glob("*.unfinished"))
     last = read_checkpoint(trained / "last.pt")
     assert yaml.safe_load((trained / "recipe.yaml").read_text()) == last["recipe"]
@@ -54,8 +54,8 @@ def test_lines_on_the_way(recipe_file: Path, drawn: Path, tmp_path: Path, capsys
     assert re.fullmatch(r"step 2/2  AP \d\.\d{3}  AP50 \d\.\d{3}  best so far", printed[1])
     assert re.fullmatch(r"done: 2 steps in \d+ s, best AP \d\.\d{3}", printed[2])
     assert printed[3:] == [
-        f"now:  boxwright eval {out / 'best.pt'} --data {drawn} --split val",
-        f"      boxwright predict {out / 'best.pt'} IMAGE...",
+        f"now:  boxwright eval {out / 'best.safetensors'} --data {drawn} --split val",
+        f"      boxwright predict {out / 'best.safetensors'} IMAGE...",
     ]
 
 
@@ -76,7 +76,7 @@ def test_explicit_files_and_no_validation(recipe_file: Path, drawn: Path, tmp_pa
     assert "training on 6 images" in printed
     assert "best AP" not in printed
     assert "boxwright eval" not in printed
-    assert f"now:  boxwright predict {out / 'best.pt'} IMAGE...\n" in printed
+    assert f"now:  boxwright predict {out / 'best.safetensors'} IMAGE...\n" in printed
     assert not [row for row in read_log(out) if row["kind"] == "eval"]
     assert len(load(out).categories) == 6
 
@@ -87,7 +87,7 @@ def test_a_validation_without_objects_still_leaves_a_best(recipe_file: Path, dra
     file.write_text(json.dumps({**json.loads(file.read_text()), "annotations": []}))
     assert train(recipe_file, tmp_path / "set", tmp_path / "run", "--train.steps", "2") == 0
     assert {row["AP"] for row in read_log(tmp_path / "run") if row["kind"] == "eval"} == {-1.0}
-    assert (tmp_path / "run" / "best.pt").is_file()
+    assert (tmp_path / "run" / "best.safetensors").is_file()
 
 
 def test_notes_on_the_data_and_on_the_recipe(recipe_file: Path, drawn: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -134,7 +134,7 @@ class TestInterrupted:
 
         assert main(shlex.split(last.partition("boxwright ")[2])) == 0
         assert train(recipe_file, drawn, unbroken, *more) == 0
-        for name in ("last.pt", "best.pt"):
+        for name in ("last.pt", "best.safetensors"):
             first, second = (torch.load(folder / name, weights_only=True) for folder in (broken, unbroken))
             assert_equal(first, second)
         evaluated = [[row for row in timeless(read_log(f)) if row["kind"] == "eval"] for f in (broken, unbroken)]

@@ -12,17 +12,18 @@ import pytest
 import torch
 
 import boxwright
-from boxwright.compose.detectors import build, build_resolved, load
+from boxwright.compose.detectors import build, build_resolved
 from boxwright.compose.recipes import resolve
 from boxwright.structures import Category, Level
+from boxwright.weights.model import load
 
 CATEGORIES = [Category(7, "seven"), Category(3, "three")]
 
 
 def save(path: Path, small: dict[str, Any], **changes: Any) -> Path:
     torch.manual_seed(0)
-    build_resolved(resolve(small).recipe, categories=CATEGORIES).save(path)
-    content = {**torch.load(path, weights_only=True), "step": 12, **changes}
+    build_resolved(resolve(small).recipe, categories=CATEGORIES).save(path.with_name("plain.pt"))
+    content = {**torch.load(path.with_name("plain.pt"), weights_only=True), "step": 12, **changes}
     torch.save({key: value for key, value in content.items() if value is not None}, path)
     return path
 
@@ -156,9 +157,11 @@ class TestLoad:
     def test_the_folder_of_a_run_means_its_best(self, small: dict[str, Any], tmp_path: Path) -> None:
         save(tmp_path / "last.pt", small)
         assert len(load(tmp_path).categories) == 2
-        save(tmp_path / "best.pt", small, categories=None)
+        save(tmp_path / "best.pt", small, categories=None)  # as earlier releases call it
         with pytest.raises(ValueError, match=r"best\.pt: a damaged checkpoint, without categories"):
             load(tmp_path)
+        build(small, num_classes=5).save(tmp_path / "best.safetensors")
+        assert len(load(tmp_path).categories) == 5
 
     def test_a_part_outside_is_imported_only_where_trusted(
         self, small: dict[str, Any], outside: str, tmp_path: Path
@@ -177,7 +180,7 @@ class TestLoad:
                 return Path.touch, (tmp_path / "exploded",)
 
         torch.save({"format": "boxwright", "model": Bomb()}, tmp_path / "bomb.pt")
-        with pytest.raises(ValueError, match="not a checkpoint"):
+        with pytest.raises(ValueError, match="damaged, or not weights alone"):
             load(tmp_path / "bomb.pt")
         assert not (tmp_path / "exploded").exists()
 
@@ -201,14 +204,14 @@ class TestLoad:
     def test_a_truncated_checkpoint(self, small: dict[str, Any], tmp_path: Path) -> None:
         path = save(tmp_path / "last.pt", small)
         path.write_bytes(path.read_bytes()[:-5000])
-        with pytest.raises(ValueError, match=r"last\.pt: not a checkpoint, or a damaged one"):
+        with pytest.raises(ValueError, match=r"last\.pt: damaged, or not weights alone"):
             load(path)
 
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"format": "other"}, "holds weights, but not of Boxwright"),
-            ({"version": 99}, "has checkpoint format 99, this release reads 1 to 2"),
+            ({"format": "other"}, "weights of no known kind"),
+            ({"version": 99}, "has checkpoint format 99, this release reads 1 to 3"),
             ({"model": None}, "a damaged checkpoint, without model"),
             (
                 {"categories": [(1, "one")]},
@@ -225,7 +228,7 @@ class TestLoad:
             load(path)
 
     def test_nothing_there(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError, match="no checkpoint in this folder"):
+        with pytest.raises(FileNotFoundError, match="no weights in this folder"):
             load(tmp_path)
         with pytest.raises(FileNotFoundError, match="no such file"):
             load(tmp_path / "no.pt")

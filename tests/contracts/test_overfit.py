@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from small_recipes import every_classifier, every_detector
 
-from boxwright.compose.detectors import build_resolved, load
+from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
 from boxwright.data.object_crops import crop_objects
@@ -21,6 +21,7 @@ from boxwright.data.records import DetectionData
 from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.training.loop import run_training
 from boxwright.training.run import Run
+from boxwright.weights.model import load
 from boxwright.workflows.validation import Validation
 
 ENOUGH = 0.9

@@ -61,7 +61,7 @@ def recorded(make_run: MakeRun, recorder: Callback, name: str = "run", **options
 def test_every_event_in_order(make_run: MakeRun) -> None:
     recorder = Recorder()
     run = recorded(make_run, recorder, steps=4, schedule__evaluations=2)
-    one = [("step", 1), ("step", 2), ("evaluation", 2), ("last.pt", 2), ("best.pt", 2)]
+    one = [("step", 1), ("step", 2), ("evaluation", 2), ("last.pt", 2), ("best.safetensors", 2)]
     assert recorder.heard[:8] == [*one, ("step", 3), ("step", 4), ("evaluation", 4)]
     assert recorder.heard[8] == ("last.pt", 4)
     assert recorder.closed == 1
@@ -85,7 +85,7 @@ def test_a_step_says_what_the_log_says(make_run: MakeRun) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stop_at", "steps"), [(("step", 2), 2), (("evaluation", 3), 3), (("last.pt", 3), 3), (("best.pt", 3), 3)]
+    ("stop_at", "steps"), [(("step", 2), 2), (("evaluation", 3), 3), (("last.pt", 3), 3), (("best.safetensors", 3), 3)]
 )
 def test_a_run_that_is_stopped_is_evaluated_and_saved(make_run: MakeRun, stop_at: tuple[str, int], steps: int) -> None:
     recorder = Recorder(stop_at)
@@ -95,7 +95,7 @@ def test_a_run_that_is_stopped_is_evaluated_and_saved(make_run: MakeRun, stop_at
     assert [step for kind, step in recorder.heard if kind == "evaluation"] == [steps]
     stored = torch.load(run.folder / "last.pt", weights_only=True)["progress"]
     assert stored["step"] == steps
-    assert (run.folder / "best.pt").is_file()
+    assert (run.folder / "best.safetensors").is_file()
     assert recorder.closed == 1
 
 
@@ -111,7 +111,7 @@ def test_a_stopped_run_can_go_on_and_ends_as_the_unbroken_one(make_run: MakeRun)
 def test_a_wish_to_stop_after_the_last_step_changes_nothing(make_run: MakeRun) -> None:
     recorder = Recorder(("step", 2))
     recorded(make_run, recorder, steps=2, schedule__evaluations=1)
-    assert [kind for kind, _ in recorder.heard] == ["step", "step", "evaluation", "last.pt", "best.pt"]
+    assert [kind for kind, _ in recorder.heard] == ["step", "step", "evaluation", "last.pt", "best.safetensors"]
 
 
 def test_an_error_in_a_callback_ends_training_and_closes_all(make_run: MakeRun) -> None:

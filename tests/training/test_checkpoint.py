@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from boxwright.checkpoints import read_checkpoint
-from boxwright.compose.detectors import load
 from boxwright.training import checkpoint
 from boxwright.training.checkpoint import Progress, resume_progress, save_progress
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.run import Run
+from boxwright.weights.model import load
 
 
 @pytest.fixture
@@ -63,11 +63,11 @@ def test_it_holds_plain_values_and_both_sets_of_weights(tmp_path: Path, run: Run
 
 
 def test_to_predict_with_it_holds_the_average_alone(tmp_path: Path, run: Run) -> None:
-    save_at(tmp_path / "best.pt", run, 7, optimizer=False)
-    state = read_checkpoint(tmp_path / "best.pt")
+    save_at(tmp_path / "best.safetensors", run, 7, optimizer=False)
+    state = read_checkpoint(tmp_path / "best.safetensors")
     assert "ema" not in state
     assert "optimizer" not in state
-    loaded = load(tmp_path / "best.pt").state_dict()
+    loaded = load(tmp_path / "best.safetensors").state_dict()
     for name, tensor in average_of(run).model.state_dict().items():
         assert torch.equal(state["model"][name], tensor), name
         assert torch.equal(loaded[name], tensor), name
@@ -110,11 +110,11 @@ def test_everything_comes_back(tmp_path: Path, make_run: Callable[..., Run]) -> 
 
 
 def test_what_is_there_to_predict_with_is_no_start(tmp_path: Path, run: Run) -> None:
-    save_at(tmp_path / "best.pt", run, 7, optimizer=False)
+    save_at(tmp_path / "best.safetensors", run, 7, optimizer=False)
     with pytest.raises(
-        ValueError, match=r"best\.pt: only holds weights to predict with; resume from the run's last\.pt"
+        ValueError, match=r"best\.safetensors: only holds weights to predict with; resume from the run's last\.pt"
     ):
-        go_on(tmp_path / "best.pt", run)
+        go_on(tmp_path / "best.safetensors", run)
 
 
 @pytest.mark.parametrize("average", [True, False])

@@ -16,6 +16,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from boxwright.checkpoints import read_checkpoint
 from boxwright.structures import Batch
 from boxwright.training import log, loop, planning
 from boxwright.training.budget import Plan
@@ -65,8 +66,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 def checkpoint(run: Run, name: str) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(run.folder / name, weights_only=True)
-    return content
+    return read_checkpoint(run.folder / name)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ class TestResume:
 
         assert (progress.step, progress.steps) == (20, 20)
         assert_equal(checkpoint(broken, "last.pt"), checkpoint(unbroken, "last.pt"))
-        assert_equal(checkpoint(broken, "best.pt"), checkpoint(unbroken, "best.pt"))
+        assert_equal(checkpoint(broken, "best.safetensors"), checkpoint(unbroken, "best.safetensors"))
         assert timeless(read_log(broken.folder)) == timeless(read_log(unbroken.folder))
 
     def test_sgd_goes_on_with_its_momentum(self, make_run: MakeRun, interrupt_at: Callable[[int], None]) -> None:
@@ -193,7 +193,7 @@ class TestAverage:
     def test_it_is_what_is_measured_and_kept_as_best(self, make_run: MakeRun) -> None:
         run = make_run(steps=2, schedule__evaluations=1)
         run_training(run)
-        last, best = checkpoint(run, "last.pt"), checkpoint(run, "best.pt")
+        last, best = checkpoint(run, "last.pt"), checkpoint(run, "best.safetensors")
         assert_equal(best["model"], last["ema"])
         total = sum(float(best["model"][name].double().abs().sum()) for name, _ in run.detector.named_parameters())
         assert last["progress"]["best"] == pytest.approx(total % 1, abs=1e-9)
@@ -203,7 +203,7 @@ class TestAverage:
         run_training(run)
         last = checkpoint(run, "last.pt")
         assert "ema" not in last
-        assert_equal(checkpoint(run, "best.pt")["model"], last["model"])
+        assert_equal(checkpoint(run, "best.safetensors")["model"], last["model"])
 
 
 class Scripted:
@@ -227,14 +227,14 @@ def test_the_best_is_kept(make_run: MakeRun, aps: tuple[float, ...], best_step: 
     """Also where there is nothing to find, and AP is -1."""
     run = replace(make_run(steps=3, schedule__evaluations=3), evaluate=Scripted(*aps))
     assert run_training(run).best == best
-    assert checkpoint(run, "best.pt")["progress"]["step"] == best_step
+    assert checkpoint(run, "best.safetensors")["progress"]["step"] == best_step
     assert checkpoint(run, "last.pt")["progress"]["step"] == 3
 
 
 def test_without_a_validation_the_last_is_the_best(make_run: MakeRun) -> None:
     run = replace(make_run(steps=2, schedule__evaluations=1), evaluate=None)
     assert run_training(run).best < 0
-    assert_equal(checkpoint(run, "best.pt")["model"], checkpoint(run, "last.pt")["ema"])
+    assert_equal(checkpoint(run, "best.safetensors")["model"], checkpoint(run, "last.pt")["ema"])
 
 
 def test_a_checkpoint_is_written_now_and_then(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +244,7 @@ def test_a_checkpoint_is_written_now_and_then(make_run: MakeRun, monkeypatch: py
         loop.checkpoint, "save_progress", lambda path, *_, progress, **__: saved.append((path.name, progress.step))
     )
     run_training(make_run(steps=4, schedule__evaluations=1))
-    assert saved == [("last.pt", 1), ("last.pt", 2), ("last.pt", 3), ("last.pt", 4), ("best.pt", 4)]
+    assert saved == [("last.pt", 1), ("last.pt", 2), ("last.pt", 3), ("last.pt", 4), ("best.safetensors", 4)]
 
 
 def test_what_auto_comes_to_is_stored(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ def test_a_folder(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
     assert (result.steps, result.measure, result.is_measured) == (2, "AP", True)
     assert result.best is not None
     assert result.seconds > 0
-    assert result.checkpoint == tmp_path / "run" / "best.pt"
+    assert result.checkpoint == tmp_path / "run" / "best.safetensors"
     assert [category.name for category in result.load().categories] == list(NAMES.values())
     assert len(heard.lines) == 1
     assert heard.lines[0].startswith("training on 10 images of 6 classes (at most ")
@@ -124,7 +124,7 @@ def test_callbacks_hear_of_everything_and_may_stop(tiny_recipe: Recipe, drawn: P
     result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "run", callbacks=[Collect()])
     assert events[:3] == [1, 2, 3]
     assert events[3] == ("AP", result.best)
-    assert {"last.pt", "best.pt"} <= set(events)
+    assert {"last.pt", "best.safetensors"} <= set(events)
     assert (result.steps, 4 in events) == (3, False)
 
 

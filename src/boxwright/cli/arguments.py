@@ -7,6 +7,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
+MODEL_HELP = "a checkpoint, the folder of a run, hf:OWNER/NAME, or a file of weights of another project"
+
 NEARLY = 0.75
 """Likeness of a misspelt option to a real one, of 1, beyond which it can hardly be another."""
 

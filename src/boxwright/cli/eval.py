@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boxwright.cli.arguments import CommandParser
+from boxwright.cli.arguments import MODEL_HELP, CommandParser
 from boxwright.cli.data_arguments import add_format_argument, files_of
 from boxwright.files import check_target, is_standard_output, write_text
 
@@ -67,7 +67,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         description="Measure a trained detector: the 12 COCO numbers and a table per class, of boxes and, where it "
         "predicts them, of masks; of a classifier top-1 and top-5.",
     )
-    parser.add_argument("model", metavar="MODEL", help="a checkpoint, or the folder of a run")
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument(
         "--data", metavar="DIR", help="data set: annotations/val.json + images/, a like layout, or val/CLASS/"
     )

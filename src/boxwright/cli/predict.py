@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boxwright.cli.arguments import CommandParser
+from boxwright.cli.arguments import MODEL_HELP, CommandParser
 from boxwright.files import check_target, is_standard_output
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser(
         "predict", description="Find objects in files, or their classes; draw them, and list them as JSON."
     )
-    parser.add_argument("model", metavar="MODEL", help="a checkpoint, or the folder of a run")
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("paths", metavar="PATH", nargs="+", help="files, folders of files, globs")
     parser.add_argument("--out", metavar="DIR", default="predictions", help="for drawn images (default: predictions)")
     parser.add_argument(

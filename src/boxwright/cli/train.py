@@ -21,8 +21,9 @@ def run(argv: Sequence[str]) -> int:
     began = time.monotonic()
     parser = CommandParser(
         "train",
-        description="Train a detector on a data set in COCO format, or a classifier on train/CLASS/*.jpg; best.pt has "
-        "the weights with the best AP on the validation split, of masks where it predicts them, or the best top-1.",
+        description="Train a detector on a data set in COCO format, or a classifier on train/CLASS/*.jpg. "
+        "best.safetensors has the weights with the best AP on the validation split, of masks where it predicts them, "
+        "or the best top-1.",
     )
     parser.add_argument(
         "--data", metavar="DIR", help="data set: annotations/train.json + images/, a like layout, or train/CLASS/"

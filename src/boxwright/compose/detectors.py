@@ -1,25 +1,22 @@
-"""Recipe to detector, and detector to checkpoint and back."""
+"""Recipe to detector, and detector to checkpoint."""
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from boxwright.checkpoints import categories_of, find_checkpoint, read_checkpoint, weights_of
 from boxwright.compose.parts import find_part
 from boxwright.compose.recipe import PartOptions, Recipe
 from boxwright.compose.recipe_text import SLOTS
 from boxwright.compose.recipes import resolve
 from boxwright.detector import Detector
+from boxwright.passport import Passport
 from boxwright.structures import Category, levels_for_head, main_levels
-
-PRECISIONS = ("float32", "float16", "bfloat16", "float64")
+from boxwright.version import __version__
 
 
 def build(
@@ -65,54 +62,19 @@ def build_resolved(recipe: Recipe, *, categories: Sequence[Category]) -> Detecto
             necks.append(_construct(address, part, {"in_spec": main_levels(specs[-1])}))
             specs.append(necks[-1].out_spec)
     head = _construct("head", recipe.head, {"in_spec": levels_for_head(specs), "num_classes": len(categories)})
-    return Detector(backbone, necks, head, categories=categories, input_format=recipe.input, recipe=recipe)
-
-
-def load(
-    path: str | Path,
-    *,
-    device: str | torch.device | None = None,
-    image_size: int | None = None,
-    precision: str | None = None,
-    trusted: Collection[str] = (),
-) -> Detector:
-    """Load a trained detector, in evaluation mode.
-
-    The moving average of the weights is loaded where the checkpoint has one. No code from the file is run.
-
-    Args:
-        path: a checkpoint, or the folder of a run: its ``best.pt``, or else its ``last.pt``.
-        device: cpu, cuda, cuda:1 ...; the CPU where None.
-        image_size: size of the network input in pixels, as ``input.image_size`` in a recipe; the recipe's where None.
-            The longest side, where it is limited, changes with it.
-        precision: float32, float16, bfloat16 or float64: type of the weights, and of what is computed with them.
-        trusted: modules that may be imported for parts outside Boxwright; those imported already always may.
-
-    Raises:
-        FileNotFoundError: nothing there.
-        ValueError: not a checkpoint, a damaged one, one whose weights do not fit its recipe, or an image size or a
-            precision that there is not.
-    """
-    if precision not in (None, *PRECISIONS):
-        raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision}")
-    path = find_checkpoint(path)
-    content = read_checkpoint(path)
-    try:
-        recipe = Recipe.from_dict(content["recipe"], trusted=trusted)
-        detector = build_resolved(recipe, categories=categories_of(content))
-        load_weights(detector, weights_of(content))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    if image_size is not None:
-        detector.input_format = recipe.input.at_size(image_size)
-        detector.recipe = dataclasses.replace(recipe, input=detector.input_format)
-    if precision is not None:
-        detector.to(getattr(torch, precision))
-    return detector.to(device or "cpu").eval()
+    return Detector(
+        backbone,
+        necks,
+        head,
+        categories=categories,
+        input_format=recipe.input,
+        recipe=recipe,
+        passport=Passport(version=__version__, recipe=recipe.name),
+    )
 
 
 def save(detector: Detector, path: str | Path) -> None:
-    """Write a detector into a file that ``load`` reads: weights, recipe and categories.
+    """Write a detector into a file that ``boxwright.load`` reads: weights, recipe, categories and passport.
 
     Raises:
         ValueError: the detector was put together by hand, so that it has no recipe.

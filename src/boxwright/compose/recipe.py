@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from boxwright.compose.parts import find_part
@@ -47,6 +47,7 @@ class Recipe:
         input: size and normalization of the network input.
         augment: random changes of training images.
         train: options of training.
+        name: of the recipe that it was resolved from; no part of it, and not stored.
     """
 
     backbone: PartOptions
@@ -55,6 +56,7 @@ class Recipe:
     input: InputFormat
     augment: Augmentation
     train: TrainOptions
+    name: str | None = field(default=None, compare=False)
 
     @property
     def task(self) -> Task:

@@ -6,6 +6,7 @@ Listing and reading files imports neither the parts nor torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -75,18 +76,20 @@ def resolve(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[
     Raises:
         ValueError: an unknown part or option, a value of the wrong type, a missing section, in one line.
     """
-    source = "recipe"
+    source, name = "recipe", None
     if isinstance(recipe, str | Path):
-        source, recipe = str(recipe), load_recipe(recipe)
+        source, name, recipe = str(recipe), Path(recipe).stem.replace("-", "_"), load_recipe(recipe)
     # Here, not above: the classes of parts and sections need torch, and a misspelt name does not.
     from boxwright.compose.draft import Draft
     from boxwright.compose.recipe import Recipe
 
-    if isinstance(recipe, Recipe) and not overrides:
-        return Resolution(recipe, ())
+    if isinstance(recipe, Recipe):
+        name = recipe.name
+        if not overrides:
+            return Resolution(recipe, ())
     draft = Draft(recipe.to_dict() if isinstance(recipe, Recipe) else recipe, source)
     # Parts first, whatever the order: options belong to the part that is there in the end.
     by_depth = sorted((overrides or {}).items(), key=lambda item: "." in item[0])
     for key, value in by_depth:
         draft.override(key.replace("-", "_"), value)
-    return Resolution(draft.parse(), tuple(draft.notes))
+    return Resolution(replace(draft.parse(), name=name), tuple(draft.notes))

@@ -85,7 +85,7 @@ class CheckpointEvent(Event):
     """A checkpoint was written.
 
     Args:
-        path: of the file: ``last.pt``, to go on from, or ``best.pt``, to predict with.
+        path: of the file: ``last.pt``, to go on from, or ``best.safetensors``, to predict with.
     """
 
     path: Path

@@ -48,7 +48,7 @@ def save_progress(
 
     Without ``optimizer`` it is one to predict with; training cannot go on from it.
     """
-    state = pack_checkpoint(recipe.to_dict(), detector.categories, detector.state_dict())
+    state = pack_checkpoint(recipe.to_dict(), detector.categories, detector.state_dict(), detector.passport)
     if average is not None:
         state["ema"] = average.model.state_dict()
     state["progress"] = vars(progress)

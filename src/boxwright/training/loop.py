@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import nn
 
-from boxwright.checkpoints import BEST, LAST
+from boxwright.checkpoints import BEST, LAST, has_best
 from boxwright.compose.train_options import seconds
 from boxwright.detector import Detector
 from boxwright.structures import Batch
@@ -25,7 +25,7 @@ from boxwright.training.display import Display
 from boxwright.training.distributed import Rank, choose_precision, highest, init_distributed
 from boxwright.training.interrupt import Interrupted, stop_on_interrupt
 from boxwright.training.log import RunLog
-from boxwright.training.measures import primary_metric
+from boxwright.training.measures import primary_metric, summary_metrics
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer, set_lr
 from boxwright.training.planning import plan_run
@@ -197,9 +197,11 @@ class _Loop:
         self.last_evaluation = time.monotonic() - start
         self.evaluating += self.last_evaluation
         progress.seconds = self._seconds()
+        if self.detector.passport is not None:
+            self.detector.passport = replace(self.detector.passport, metrics=summary_metrics(metrics))
         name, value = primary_metric(metrics)
         # Without any object AP is -1, never better than before; a run has its best all the same.
-        best = value > progress.best or not (run.folder / BEST).is_file()
+        best = value > progress.best or not has_best(run.folder)
         if best:
             progress.measure, progress.best = name, value
         event = EvaluationEvent(**self._state(), metrics=metrics, measure=name, value=value, best=best)

@@ -41,7 +41,7 @@ class Run:
     """All that a training run consists of.
 
     Args:
-        detector: to be trained; fresh, or with the weights to start from.
+        detector: to be trained; fresh, or with the weights to start from. Its passport is that of the run.
         recipe: the resolved recipe that it was built from.
         data: images to train on, with their objects.
         augmentation: random changes of the images.

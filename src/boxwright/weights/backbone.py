@@ -52,7 +52,7 @@ def load_backbone_from(detector: Detector, path: str | Path) -> Transfer:
 
     Args:
         detector: its backbone is changed in place.
-        path: a checkpoint, or the folder of a run: its ``best.pt``, or else its ``last.pt``.
+        path: a checkpoint, or the folder of a run: its ``best.safetensors``, or else its ``last.pt``.
 
     Raises:
         FileNotFoundError: nothing there.

@@ -6,10 +6,9 @@ import dataclasses
 from importlib import import_module
 from pathlib import Path
 
-from boxwright.checkpoints import BEST, FORMAT, LAST, find_checkpoint
-from boxwright.tensor_files import peek_strings
+from boxwright.checkpoints import find_checkpoint, is_checkpoint, is_run
 from boxwright.weights.download import fetch_file
-from boxwright.weights.files import read_source_files
+from boxwright.weights.files import WEIGHT_FILES, read_source_files
 from boxwright.weights.hub import fetch_snapshot
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.timm_models import find_timm_model
@@ -40,18 +39,15 @@ def open_source(source: str | Path) -> SourceFiles | Path:
     if opener in _OPENERS and isinstance(source, str):
         return _OPENERS[opener](name)
     path = Path(source).expanduser()
-    if path.is_dir() and any((path / one).is_file() for one in (BEST, LAST)):
+    if is_run(path):
         return find_checkpoint(path)
-    if path.is_file() and is_own(path):
+    if is_checkpoint(path):
         return path
+    if is_checkpoint(path / WEIGHT_FILES[0]):
+        return path / WEIGHT_FILES[0]
     if not path.exists():
         raise FileNotFoundError(f"{source}: no such file or folder{_suggest(str(source))}; a model is {FORMS}")
     return read_source_files(path)
-
-
-def is_own(path: Path) -> bool:
-    """Tell whether a file is a checkpoint of ours, without reading its weights."""
-    return peek_strings(path) == ["format", FORMAT]
 
 
 def _open_hub(name: str) -> SourceFiles | Path:
@@ -84,7 +80,7 @@ def _open_timm(name: str) -> SourceFiles | Path:
 
 def _read_snapshot(source: str, repository: str, revision: str | None) -> SourceFiles | Path:
     snapshot = fetch_snapshot(repository, revision, source=source)
-    if is_own(snapshot.weights):
+    if is_checkpoint(snapshot.weights):
         return snapshot.weights
     files = read_source_files(snapshot.folder)
     return dataclasses.replace(

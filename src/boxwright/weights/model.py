@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from boxwright.checkpoints import categories_of, find_checkpoint, read_checkpoint, weights_of
+from boxwright.checkpoints import (
+    categories_of,
+    passport_of,
+    read_checkpoint,
+    weights_of,
+)
 from boxwright.compose.detectors import build_resolved, load_weights
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
+from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
-from boxwright.passport import Origin
+from boxwright.passport import Origin, Passport
 from boxwright.structures import Category
+from boxwright.version import __version__
+from boxwright.weights.location import open_source
 from boxwright.weights.recognize import recognize
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.table import TableError
+
+PRECISIONS = ("float32", "float16", "bfloat16", "float64")
+
+_SIZES = ("image_size", "max_size")
+"""Options of the input format that weights do not depend on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +46,8 @@ class ModelWeights:
         categories: label i means ``categories[i]``.
         tensors: its weights, by our names.
         origin: the files.
-        notes: what the files do not say and was assumed, one line each.
+        passport: origin and history of the weights.
+        notes: what the files do not say and was assumed, or the user should know, one line each.
         skipped: their tensors that ours has no use for, with the reason.
     """
 
@@ -39,8 +55,73 @@ class ModelWeights:
     categories: Sequence[Category]
     tensors: Mapping[str, Tensor]
     origin: Origin
+    passport: Passport
     notes: Sequence[str] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
+
+
+def load(
+    source: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    image_size: int | None = None,
+    precision: str | None = None,
+    trusted: Collection[str] = (),
+    **overrides: Any,
+) -> Detector:
+    """Load a trained detector, in evaluation mode.
+
+    The moving average of the weights is loaded where the checkpoint has one. No code from a file is run. What a file
+    does not say and was assumed is a warning.
+
+    Args:
+        source: a checkpoint, or the folder of a run: its ``best.safetensors``, or else its ``last.pt``; or a model of
+            another project, see ``docs/weights.md``.
+        device: cpu, cuda, cuda:1 ...; the CPU where None.
+        image_size: size of the network input in pixels, as ``input.image_size`` in a recipe; the model's where None.
+            The longest side, where it is limited, changes with it.
+        precision: float32, float16, bfloat16 or float64: type of the weights, and of what is computed with them.
+        trusted: modules that may be imported for parts outside Boxwright; those imported already always may.
+        overrides: what to change in the model's recipe, as for ``boxwright.build``:
+            ``**{"head.decoder.eval_layers": 3}``.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: not a model, a damaged one, one whose weights do not fit its recipe, or an image size or a
+            precision that there is not.
+    """
+    if precision not in (None, *PRECISIONS):
+        raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision}")
+    model = read_model(source, trusted=trusted, overrides=overrides)
+    for note in model.notes:
+        warnings.warn(note, stacklevel=2)
+    detector = build_model(model)
+    if image_size is not None:
+        detector.input_format = model.recipe.input.at_size(image_size)
+        detector.recipe = dataclasses.replace(model.recipe, input=detector.input_format)
+    if precision is not None:
+        detector.to(getattr(torch, precision))
+    return detector.to(device or "cpu")
+
+
+def read_model(
+    source: str | Path, *, trusted: Collection[str] = (), overrides: Mapping[str, Any] | None = None
+) -> ModelWeights:
+    """Read a detector from any source: a checkpoint of ours, the folder of a run, a model of another project.
+
+    Args:
+        source: as for ``load``.
+        trusted: modules that may be imported for parts outside Boxwright.
+        overrides: changes of the recipe, by dotted key.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: not a model, a damaged one, or one of no known kind.
+    """
+    opened = open_source(source)
+    if isinstance(opened, Path):
+        return _read_own(opened, trusted, overrides or {})
+    return convert_files(opened, overrides)
 
 
 def convert_files(files: SourceFiles, overrides: Mapping[str, Any] | None = None) -> ModelWeights:
@@ -57,49 +138,74 @@ def convert_files(files: SourceFiles, overrides: Mapping[str, Any] | None = None
     try:
         model = source.describe(files)
         resolution = resolve(model.recipe, {**model.overrides, **(overrides or {})})
+        notes = [*model.assumptions, *resolution.notes]
+        if overrides:
+            stated = resolve(model.recipe, model.overrides).recipe
+            notes += _list_mismatches(stated.input, resolution.recipe.input)
         expected = build_resolved(resolution.recipe, categories=model.categories).state_dict()
         converted = model.table.read(files.tensors, expected)
     except TableError as error:
         raise ValueError(f"{files.origin.source}: recognized as {source.title}, but {error}") from error
     except ValueError as error:
         raise ValueError(f"{files.origin.source}: {error}") from error
+    origin = dataclasses.replace(files.origin, kind=kind)
     return ModelWeights(
         recipe=resolution.recipe,
         categories=tuple(model.categories),
         tensors=converted.tensors,
-        origin=dataclasses.replace(files.origin, kind=kind),
-        notes=(*model.assumptions, *resolution.notes),
+        origin=origin,
+        passport=Passport(version=__version__, recipe=model.recipe, origin=origin),
+        notes=tuple(notes),
         skipped=converted.skipped,
     )
 
 
-def read_own(path: str | Path, *, trusted: Collection[str] = ()) -> ModelWeights:
-    """Read a checkpoint of ours, or the folder of a run.
+def build_model(model: ModelWeights) -> Detector:
+    """Build the detector, in evaluation mode.
 
     Raises:
-        FileNotFoundError: nothing there.
-        ValueError: not a checkpoint, or a damaged one.
+        ValueError: its weights do not fit its recipe.
     """
-    path = find_checkpoint(path)
-    content = read_checkpoint(path)
     try:
-        recipe = Recipe.from_dict(content["recipe"], trusted=trusted)
+        detector = build_resolved(model.recipe, categories=model.categories)
+        if model.origin.kind == OURS:
+            load_weights(detector, model.tensors)
+        else:
+            load_weights(detector, {**detector.state_dict(), **model.tensors})
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    origin = Origin(source=str(path), kind="boxwright")
-    return ModelWeights(recipe=recipe, categories=categories_of(content), tensors=weights_of(content), origin=origin)
-
-
-def build_model(model: ModelWeights) -> Detector:
-    """Build the detector, in evaluation mode."""
-    detector = build_resolved(model.recipe, categories=model.categories)
-    load_weights(detector, {**detector.state_dict(), **model.tensors})
+        raise ValueError(f"{model.origin.source}: {error}") from error
+    detector.passport = model.passport
     return detector.eval()
 
 
-def read_model(
-    source: str | Path, *, trusted: Collection[str] = (), overrides: Mapping[str, Any] | None = None
-) -> ModelWeights:
-    """Read a checkpoint of ours (placeholder until the door is there)."""
-    del overrides
-    return read_own(source, trusted=trusted)
+OURS = "boxwright"
+"""Kind of origin of checkpoints of ours."""
+
+
+def _read_own(path: Path, trusted: Collection[str], overrides: Mapping[str, Any]) -> ModelWeights:
+    content = read_checkpoint(path)
+    try:
+        # The recipe of the file first: what it names is imported only where it is trusted.
+        stated = Recipe.from_dict(content["recipe"], trusted=trusted)
+        recipe, notes = resolve(stated, overrides)
+        passport = passport_of(content) or Passport(version="unknown")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return ModelWeights(
+        recipe=recipe,
+        categories=categories_of(content),
+        tensors=weights_of(content),
+        origin=Origin(source=str(path), kind=OURS),
+        passport=passport,
+        notes=(*notes, *_list_mismatches(stated.input, recipe.input)),
+    )
+
+
+def _list_mismatches(stated: InputFormat, changed: InputFormat) -> list[str]:
+    """Describe options of preprocessing that are not those that the weights were trained with."""
+    return [
+        f"input.{option.name} is {getattr(changed, option.name)}, but the weights come with "
+        f"{getattr(stated, option.name)}: predictions will be worse, up to nothing found"
+        for option in dataclasses.fields(InputFormat)
+        if option.name not in _SIZES and getattr(stated, option.name) != getattr(changed, option.name)
+    ]

@@ -17,8 +17,7 @@ import torchvision
 import yaml
 
 from boxwright import __version__
-from boxwright.checkpoints import BEST, LAST, read_checkpoint
-from boxwright.compose.detectors import load
+from boxwright.checkpoints import LAST, find_checkpoint, read_checkpoint
 from boxwright.compose.recipes import resolve
 from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
@@ -29,6 +28,7 @@ from boxwright.files import check_folder, write_text
 from boxwright.reports.drawing import draw_detections
 from boxwright.reports.report import ReportFacts, ReportImage, require_extra, write_report
 from boxwright.training.log import read_log
+from boxwright.weights.model import load
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.predict import detection_rows, save_drawing
 from boxwright.workflows.train import is_finished, train
@@ -104,7 +104,7 @@ def demo(
 
     observer.announce("4/4  writing the report")
     _write_report(folder, evaluation, images, data)
-    return DemoResult(folder / "report.html", folder / "predictions", run / BEST, evaluation)
+    return DemoResult(folder / "report.html", folder / "predictions", find_checkpoint(run), evaluation)
 
 
 def _select_images(data: DetectionData, detections: dict[int, Detections]) -> list[ReportImage]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import nn
 
-from boxwright.compose.detectors import load
 from boxwright.contracts import LimitedHead, SelectingHead
 from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData, max_objects
@@ -19,6 +18,7 @@ from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation
 from boxwright.evaluation.limits import MAX_DETECTIONS, head_limits
 from boxwright.structures import Batch, SelectionQuality
 from boxwright.training.distributed import choose_device
+from boxwright.workflows.models import load_detector
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.reading import Data, read_split
 from boxwright.workflows.validation import Validation
@@ -39,7 +39,7 @@ def evaluate(
     """Measure a detector on a data set: the 12 COCO numbers of boxes and of masks, or accuracies of a classifier.
 
     Args:
-        model: a checkpoint, the folder of a run, or a detector, which stays as it is.
+        model: any source that ``boxwright.load`` takes, or a detector, which stays as it is.
         data: a folder, ``DataFiles``, an ``ImageDataset``, or one for each split by its name.
         split: the name of the split.
         batch_size: images that go through the network together.
@@ -51,12 +51,12 @@ def evaluate(
 
     Raises:
         FileNotFoundError: a file or folder does not exist.
-        ValueError: no checkpoint, faulty data, or an argument that does not fit the model.
+        ValueError: no model, faulty data, or an argument that does not fit the model.
     """
     observer = observer or Observer()
     if max_detections is not None and max_detections < MAX_DETECTIONS:
         raise ValueError(f"max_detections is at least COCO's {MAX_DETECTIONS}, not {max_detections}")
-    detector = model if isinstance(model, Detector) else load(model, trusted=trusted)
+    detector = load_detector(model, trusted=trusted, observer=observer)
     if max_detections is not None:
         if detector.task != "detection":
             name = "this one" if isinstance(model, Detector) else model

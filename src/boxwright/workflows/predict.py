@@ -15,7 +15,6 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from boxwright.compose.detectors import load
 from boxwright.data.image_check import ProgressCallback
 from boxwright.detections import Detections
 from boxwright.detector import Detector
@@ -25,6 +24,7 @@ from boxwright.prediction import ImageInput, OnError, PredictionStream, SkippedI
 from boxwright.reports.drawing import draw_detections
 from boxwright.structures import Task
 from boxwright.training.distributed import choose_device
+from boxwright.workflows.models import load_detector
 from boxwright.workflows.observer import Observer
 
 
@@ -88,7 +88,7 @@ def predict(
     """Detect objects in images, or tell their classes; draw them, and list them as JSON.
 
     Args:
-        model: a checkpoint, the folder of a run, or a detector, which stays as it is.
+        model: any source that ``boxwright.load`` takes, or a detector, which stays as it is.
         images: as for ``Detector.predict``; text may also be a glob, and folders may stand among several images. All
             are listed first: for a generator of images that memory does not hold, see ``Detector.stream``.
         threshold: least score; a classifier's likeliest class is there in any case.
@@ -98,11 +98,11 @@ def predict(
         on_error: ``raise`` at an image that cannot be read, or ``skip`` it and report it.
         device: cpu, cuda, ...; auto takes a GPU where there is one. A detector predicts where it is.
         trusted: modules that may be imported for parts outside Boxwright.
-        observer: hears how far the prediction is.
+        observer: hears notes and how far the prediction is; notes become warnings where None.
 
     Raises:
         FileNotFoundError: a file or folder does not exist.
-        ValueError: no checkpoint, something is not an image, or an argument is out of range.
+        ValueError: no model, something is not an image, or an argument is out of range.
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is between 0 and 1, not {threshold}")
@@ -114,10 +114,10 @@ def predict(
         named = _distinguish(named)
     else:
         check_drawings(folder, named)
-    target = None if json is None else Path(json)
-    if target is not None:
+    if (target := None if json is None else Path(json)) is not None:
         check_target(target)
-    detector = _load(model, device, trusted)
+    observer = observer or Observer()
+    detector = _load(model, device, trusted, observer)
     stream = PredictionStream(
         (one.source for one in named),
         detector.predict_batch,
@@ -127,7 +127,7 @@ def predict(
         on_error=on_error,
         keep_images=folder is not None,
     )
-    with (observer or Observer()).track("predicting") as progress:
+    with observer.track("predicting") as progress:
         result = _collect(stream, named, threshold, detector.task, folder, progress)
     if target is not None and result.detections:
         write_text(target, json_format.dumps(result.rows(), indent=1) + "\n")
@@ -156,12 +156,11 @@ def _collect(
     return result
 
 
-def _load(model: str | Path | Detector, device: str, trusted: Collection[str]) -> Detector:
+def _load(model: str | Path | Detector, device: str, trusted: Collection[str], observer: Observer) -> Detector:
     """Load or copy the detector for prediction."""
-    if isinstance(model, Detector):
-        detector = model.fold()
-    else:
-        detector = load(model, trusted=trusted).fold().to(choose_device(device))
+    detector = load_detector(model, trusted=trusted, observer=observer).fold()
+    if not isinstance(model, Detector):
+        detector.to(choose_device(device))
     if next(detector.parameters()).device.type == "cpu":
         detector.to(memory_format=torch.channels_last)
     return detector

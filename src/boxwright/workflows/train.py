@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from boxwright.checkpoints import BEST, LAST, categories_of, read_checkpoint
-from boxwright.compose.detectors import build_resolved, load
+from boxwright.checkpoints import LAST, categories_of, find_checkpoint, passport_of, read_checkpoint
+from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
 from boxwright.contracts import FrozenStatistics
 from boxwright.data.masks import check_masks
@@ -21,14 +21,18 @@ from boxwright.data.transforms.adapters import as_transform
 from boxwright.detector import Detector
 from boxwright.evaluation.limits import coco_limit, head_limits
 from boxwright.files import check_folder
+from boxwright.passport import Passport
 from boxwright.structures import Category, Task
 from boxwright.training.callbacks import Callback
 from boxwright.training.checkpoint import Progress
 from boxwright.training.log import LOG
 from boxwright.training.loop import run_training
 from boxwright.training.run import RECIPE, WEIGHTS, Run
+from boxwright.version import __version__
+from boxwright.weights.model import load
 from boxwright.workflows.beginning import Beginning, resolve_beginning
 from boxwright.workflows.observer import Observer
+from boxwright.workflows.passports import training_passport
 from boxwright.workflows.reading import Data, data_name, has_split, read_split
 from boxwright.workflows.validation import Validation
 
@@ -44,7 +48,7 @@ class TrainResult:
     """A finished run.
 
     Args:
-        folder: of the run, with ``best.pt``, ``last.pt``, ``recipe.yaml`` and ``log.jsonl``.
+        folder: of the run, with ``best.safetensors``, ``last.pt``, ``recipe.yaml`` and ``log.jsonl``.
         steps: optimizer steps done.
         seconds: time of training, over all sessions of the run.
         measure: name of the number that tells which weights are best: AP, mask AP or top-1.
@@ -68,7 +72,7 @@ class TrainResult:
     @property
     def checkpoint(self) -> Path:
         """The best weights; the last ones where nothing was measured."""
-        return self.folder / BEST
+        return find_checkpoint(self.folder)
 
     def load(self) -> Detector:
         """Load the detector with the best weights."""
@@ -133,6 +137,7 @@ def train(
         callbacks=tuple(callbacks),
         began=began,
     )
+    run.detector.passport = _passport_of_run(folder) if resume else training_passport(run.recipe, data, run.data)
     progress = run_training(run, resume=resume)
     return TrainResult.of(run, progress)
 
@@ -258,6 +263,11 @@ def _differences(stored: Any, asked: Any, path: str = "") -> list[str]:
         ]
     # "auto" is stored as what it came to.
     return [] if stored == asked or asked == "auto" else [f"with {path} {stored}, not {asked}"]
+
+
+def _passport_of_run(folder: Path) -> Passport:
+    """The passport that a run goes on with; those of earlier releases have none."""
+    return passport_of(read_checkpoint(folder / LAST)) or Passport(version=__version__)
 
 
 def is_finished(folder: Path) -> bool:
