@@ -122,6 +122,9 @@ OPTIONS_OF_SECTIONS: Mapping[str, Names] = {
 }
 """Options of sections, likewise."""
 
+SECTIONS_OF_2: Mapping[str, Names] = {"train": {"evaluations": "schedule.evaluations"}}
+"""Options of sections as they were called in format 2, and as they are called now."""
+
 VALUES: Mapping[str, Mapping[str, str]] = {"input.resize": {"centre_crop": "center_crop"}}
 """Values that have another name now, by the address of the option in a recipe."""
 
@@ -154,6 +157,11 @@ def upgrade_checkpoint(content: Mapping[str, Any]) -> dict[str, Any]:
         for weights in ("model", "ema"):
             if weights in content:
                 upgraded[weights] = {_tensor_name(name): tensor for name, tensor in content[weights].items()}
+    elif content["version"] == 2:
+        upgraded["recipe"] = {
+            section: _rename(options, SECTIONS_OF_2[section]) if section in SECTIONS_OF_2 else options
+            for section, options in content["recipe"].items()
+        }
     return upgraded
 
 
@@ -182,7 +190,7 @@ def _rename(options: Mapping[str, Any], names: Names, *addresses: str) -> dict[s
             value = VALUES.get(f"{address}.{new}", {}).get(value, value) if isinstance(value, str) else value
         _set(renamed, new, value)
     for address, value in DEFAULTS.items():
-        if address.startswith(f"{addresses[-1]}."):
+        if addresses and address.startswith(f"{addresses[-1]}."):
             _set(renamed, address.removeprefix(f"{addresses[-1]}."), value)
     return renamed
 

@@ -5,33 +5,32 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from boxwright.compose.recipe import Recipe
-from boxwright.data.records import DetectionData
 from boxwright.passport import Passport, TrainingData
+from boxwright.training.run import Run
 from boxwright.version import __version__
 from boxwright.weights.files import file_sha256
 from boxwright.weights.model import ModelWeights
 from boxwright.workflows.reading import Data, data_name
 
 
-def training_passport(recipe: Recipe, data: Data, read: DetectionData, parent: Passport | None = None) -> Passport:
+def training_passport(run: Run, data: Data, parent: ModelWeights | None = None) -> Passport:
     """Make the passport of a run, before anything is measured.
 
     Args:
-        recipe: of the run.
+        run: about to begin.
         data: as the user named it.
-        read: the training split.
-        parent: of the detector that training begins with.
+        parent: the detector that training begins with.
     """
+    source = run.data.source
     return Passport(
         version=__version__,
-        recipe=recipe.name,
+        recipe=run.recipe.name,
         data=TrainingData(
             name=data_name(data),
-            num_images=len(read.records),
-            sha256=file_sha256(read.source) if read.source.is_file() else None,
+            num_images=len(run.data.records),
+            sha256=file_sha256(source) if source.is_file() else None,
         ),
-        parent=parent,
+        parent=None if parent is None else parent_passport(parent),
     )
 
 

@@ -137,7 +137,8 @@ def train(
         callbacks=tuple(callbacks),
         began=began,
     )
-    run.detector.passport = _passport_of_run(folder) if resume else training_passport(run.recipe, data, run.data)
+    own_passport = _passport_of_run(folder) if resume else training_passport(run, data, beginning.detector)
+    run.detector.passport = own_passport
     progress = run_training(run, resume=resume)
     return TrainResult.of(run, progress)
 
