@@ -8,7 +8,7 @@ from textwrap import shorten
 
 import torch
 
-from boxwright.checkpoints import LAST, pack_checkpoint, read_checkpoint, write_checkpoint
+from boxwright.checkpoints import LAST, pack_checkpoint, passport_of, read_checkpoint, write_checkpoint
 from boxwright.compose.recipe import Recipe
 from boxwright.detector import Detector
 from boxwright.training.moving_average import MovingAverage
@@ -84,6 +84,7 @@ def resume_progress(
         optimizer.load_state_dict(state["optimizer"])
         if average is not None:
             average.load(state["ema"])
+        detector.passport = passport_of(state) or detector.passport
         return Progress(**state["progress"])
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         # Of torch's several lines the last one names a tensor, or many.

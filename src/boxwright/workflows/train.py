@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from boxwright.checkpoints import LAST, categories_of, find_checkpoint, passport_of, read_checkpoint
+from boxwright.checkpoints import LAST, categories_of, find_checkpoint, read_checkpoint
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
 from boxwright.contracts import FrozenStatistics
@@ -21,14 +21,12 @@ from boxwright.data.transforms.adapters import as_transform
 from boxwright.detector import Detector
 from boxwright.evaluation.limits import coco_limit, head_limits
 from boxwright.files import check_folder
-from boxwright.passport import Passport
 from boxwright.structures import Category, Task
 from boxwright.training.callbacks import Callback
 from boxwright.training.checkpoint import Progress
 from boxwright.training.log import LOG
 from boxwright.training.loop import run_training
 from boxwright.training.run import RECIPE, WEIGHTS, Run
-from boxwright.version import __version__
 from boxwright.weights.model import load
 from boxwright.workflows.beginning import Beginning, resolve_beginning
 from boxwright.workflows.observer import Observer
@@ -137,8 +135,6 @@ def train(
         callbacks=tuple(callbacks),
         began=began,
     )
-    own_passport = _passport_of_run(folder) if resume else training_passport(run, data, beginning.detector)
-    run.detector.passport = own_passport
     progress = run_training(run, resume=resume)
     return TrainResult.of(run, progress)
 
@@ -188,7 +184,7 @@ def _prepare_run(
     initial_weights = beginning.load(detector, observer)
     detector.freeze(options.freeze)
     _announce(detector, train_data, validation, folder, observer)
-    return Run(
+    run = Run(
         detector=detector,
         recipe=recipe,
         data=train_data,
@@ -198,6 +194,9 @@ def _prepare_run(
         console=observer.console,
         initial_weights=initial_weights,
     )
+    # A run that is resumed has one already.
+    detector.passport = training_passport(run, data, beginning.detector)
+    return run
 
 
 def _read_validation(data: Data, train_data: DetectionData, task: Task, observer: Observer) -> Validation | None:
@@ -264,11 +263,6 @@ def _differences(stored: Any, asked: Any, path: str = "") -> list[str]:
         ]
     # "auto" is stored as what it came to.
     return [] if stored == asked or asked == "auto" else [f"with {path} {stored}, not {asked}"]
-
-
-def _passport_of_run(folder: Path) -> Passport:
-    """The passport that a run goes on with; those of earlier releases have none."""
-    return passport_of(read_checkpoint(folder / LAST)) or Passport(version=__version__)
 
 
 def is_finished(folder: Path) -> bool:
