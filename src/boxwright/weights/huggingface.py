@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from boxwright.data.input_format import InputFormat
@@ -95,11 +95,7 @@ def read_preprocessing(files: SourceFiles, defaults: ProcessorDefaults) -> Prepr
         notes.append(f"its images are padded to {content['pad_size']}, and ours are not")
     sizes, size_notes = _read_size(content, defaults)
     return Preprocessing(
-        overrides={
-            f"input.{key}": value
-            for key, value in {**sizes, **_read_scale(content, defaults)}.items()
-            if key in {one.name for one in fields(InputFormat)}
-        },
+        overrides={f"input.{key}": value for key, value in {**sizes, **_read_scale(content, defaults)}.items()},
         assumptions=(*notes, *size_notes),
     )
 
@@ -180,12 +176,12 @@ def write_preprocessing(image: InputFormat, processor: str) -> dict[str, Any]:
         name: value
         for name, value, usual in (
             ("resize", image.resize, ("square", "shortest_side")),
-            ("channel_order", getattr(image, "channel_order", None), ("rgb",)),
-            ("antialias", getattr(image, "antialias", None), (True,)),
-            ("resize_floats", getattr(image, "resize_floats", None), (False,)),
-            ("pad_multiple", getattr(image, "pad_multiple", None), (1,)),
+            ("channel_order", image.channel_order, ("rgb",)),
+            ("antialias", image.antialias, (True,)),
+            ("resize_floats", image.resize_floats, (False,)),
+            ("pad_multiple", image.pad_multiple, (1,)),
         )
-        if value not in (None, *usual)
+        if value not in usual
     }
     if foreign:
         options = ", ".join(f"input.{name} {value}" for name, value in foreign.items())

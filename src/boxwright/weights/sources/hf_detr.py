@@ -136,11 +136,13 @@ def _write_config(structure: DETRStructure, detector: Detector) -> dict[str, Any
         }
     assert detector.recipe is not None
     head = detector.recipe.to_dict()["head"]
-    return config | {
-        "eos_coefficient": head["no_object_weight"],
+    losses = {
         "bbox_loss_coefficient": head["loss_weights"]["l1_weight"],
         "giou_loss_coefficient": head["loss_weights"]["giou_weight"],
     }
+    # transformers refuses 5.0 where it expects 5.
+    whole = {name: int(value) for name, value in losses.items() if value == int(value)}
+    return config | {"eos_coefficient": head["no_object_weight"], **whole}
 
 
 def _make_table(backbone: Sequence[Row], learned: str, prefix: str = "") -> Table:
