@@ -23,6 +23,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from boxwright.data.input_format import DEFAULT_RESAMPLING, InputFormat, Resampling, Window
+from boxwright.data.opencv_resize import resize_as_opencv
 
 ImageLike = str | Path | Image.Image | npt.NDArray[Any] | Tensor
 """The forms of an image that ``as_rgb`` takes."""
@@ -127,7 +128,8 @@ def resample(
         height: of the result.
         width: of the result.
         fill: RGB of the result where the window lies outside the image.
-        resampling: with antialiasing or without; to bytes, or to floats in [0, 255] that are not rounded.
+        resampling: with antialiasing or without; to bytes, or to floats in [0, 255] that are not rounded. Bytes
+            without antialiasing are OpenCV's.
 
     Raises:
         ValueError: the window has no area or does not overlap the image.
@@ -136,13 +138,7 @@ def resample(
     rows, resized_height, kept_rows, input_rows = _overlap(y1, y2, image.shape[0], height)
     columns, resized_width, kept_columns, input_columns = _overlap(x1, x2, image.shape[1], width)
     part = np.require(image[rows, columns], requirements=["C", "W"])
-    source = torch.from_numpy(part).permute(2, 0, 1)  # h w c -> c h w, in channels-last memory: the fast path
-    resized = F.resize(
-        source.float() if resampling.floats else source,
-        [resized_height, resized_width],
-        interpolation=InterpolationMode.BILINEAR,
-        antialias=resampling.antialias,
-    )
+    resized = _resize(part, resized_height, resized_width, resampling)
     pixels = torch.tensor(fill, dtype=resized.dtype).repeat(height, width, 1)
     pixels[input_rows, input_columns] = resized[:, kept_rows, kept_columns].permute(1, 2, 0)
     return pixels.permute(2, 0, 1)
@@ -190,6 +186,21 @@ def pad_inputs(
         pixels[:, :h, :w] = image
         mask[:h, :w] = False
     return padded, padding_mask
+
+
+def _resize(
+    image: UInt8[np.ndarray, "_h _w 3"], height: int, width: int, resampling: Resampling
+) -> UInt8[Tensor, "3 {height} {width}"] | Float32[Tensor, "3 {height} {width}"]:
+    if not (resampling.antialias or resampling.floats):
+        return torch.from_numpy(resize_as_opencv(image, height, width)).permute(2, 0, 1)
+    source = torch.from_numpy(image).permute(2, 0, 1)  # h w c -> c h w, in channels-last memory: the fast path
+    resized: Tensor = F.resize(
+        source.float() if resampling.floats else source,
+        [height, width],
+        interpolation=InterpolationMode.BILINEAR,
+        antialias=resampling.antialias,
+    )
+    return resized
 
 
 @contextmanager

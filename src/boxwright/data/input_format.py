@@ -116,7 +116,7 @@ class InputFormat:
         std: divisor of each channel after that, RGB too.
         channel_order: of the network input, after mean and std.
         antialias: average over all pixels of an image that becomes smaller, as Pillow does; without it over the
-            nearest four, as OpenCV does.
+            nearest four, as torchvision's detectors do in floats and OpenCV in bytes.
         resize_floats: do not round resized images to bytes before they are normalized.
         size_rule: with ``shortest_side``, the project whose rounding of the sides is meant.
         pad_multiple: inputs are padded to a multiple of this, with zeros after they are normalized. Boxes are cut
