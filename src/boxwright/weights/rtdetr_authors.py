@@ -1,0 +1,122 @@
+"""Files of RT-DETR's authors in our words, and the way back: what both versions have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boxwright.detector import Detector
+from boxwright.layers.deformable_attention import spread_points
+from boxwright.layers.tokens import flatten_levels
+from boxwright.queries.selection import make_anchors
+from boxwright.structures import Category
+from boxwright.weights.labels import coco_categories
+from boxwright.weights.rtdetr import NUM_LEVELS, infer_options, nearest_recipe
+from boxwright.weights.rtdetr_names import Version, make_table
+from boxwright.weights.source import SourceFiles, SourceModel
+
+IMAGE_SIZE = 640
+
+STRIDES = (8, 16, 32)
+
+DISCRETE = "_dsp"
+"""In the names of released files with discrete sampling, which no tensor tells."""
+
+_SCALE = "decoder.decoder.layers.0.cross_attn.num_points_scale"
+
+
+def describe_authors(files: SourceFiles, version: Version) -> SourceModel:
+    """Describe a detector of the authors.
+
+    Raises:
+        ValueError: a variant that there is no counterpart of here.
+    """
+    table = make_table(version)
+    located = {ours: files.tensors[theirs] for ours, theirs in table.locate(files.tensors).items()}
+    options = infer_options(located)
+    family, assumptions = "rtdetr" if version == 1 else "rtdetrv2", []
+    recipe = nearest_recipe(options, family)
+    if recipe.endswith("_m") and options["head.decoder.num_layers"] == 6:
+        assumptions.append("3 of its 6 decoder layers predict, as the authors' do (head.eval_layers)")
+    else:
+        options["head.eval_layers"] = None
+    if version == 2:
+        assumptions += _add_constants(options, files)
+    else:
+        assumptions.append("8 attention heads (neck.num_heads, head.decoder.num_heads, head.decoder.num_points)")
+    if "decoder.anchors" not in files.tensors:
+        assumptions.append(f"inputs of {IMAGE_SIZE} pixels (input.image_size)")
+    categories, note = _name_classes(len(located["head.classes.0.bias"]))
+    if "head.denoising_classes.weight" not in located:
+        options["head.denoising.num_queries"] = 0
+    return SourceModel(
+        recipe=recipe, overrides=options, categories=categories, table=table, assumptions=(*assumptions, note)
+    )
+
+
+def check_writable(options: Mapping[str, Any], version: Version) -> None:
+    """Check that the authors' code of a version has these options.
+
+    Raises:
+        ValueError: it has not, in one line.
+    """
+    needed = {"head.decoder.offset_scale": 0.5, "head.decoder.sampling_method": "default"}
+    for option, value in needed.items():
+        if options[option] != value and not (version == 2 and option.endswith("method")):
+            raise ValueError(f"{option} is {options[option]}, and has to be {value} there")
+    points = spread_points(options["head.decoder.num_points"], NUM_LEVELS)
+    if version == 1 and len(set(points)) > 1:
+        raise ValueError(f"head.decoder.num_points is {list(points)}, and has to be one number there; see rtdetrv2")
+
+
+def list_weights(detector: Detector, options: Mapping[str, Any]) -> dict[str, Tensor]:
+    """List the tensors of a detector that are there in theirs too: without denoising, not its classes."""
+    without = () if options["head.denoising.num_queries"] else ("head.denoising_classes.weight",)
+    return {name: tensor for name, tensor in detector.state_dict().items() if name not in without}
+
+
+def make_constants(options: Mapping[str, Any], image_size: int) -> dict[str, Tensor]:
+    """Compute the constants in files of version 2, which their code asks for."""
+    maps = [torch.zeros(1, 1, image_size // stride, image_size // stride) for stride in STRIDES]
+    anchors = make_anchors(flatten_levels(maps, None), by_ratio=True)
+    constants = {"decoder.anchors": anchors.boxes_logit, "decoder.valid_mask": anchors.valid}
+    points = spread_points(options["head.decoder.num_points"], NUM_LEVELS)
+    scale = torch.tensor([1 / count for count in points for _ in range(count)])
+    for layer in range(options["head.decoder.num_layers"]):
+        constants[_SCALE.replace(".0.", f".{layer}.")] = scale
+    return constants
+
+
+def _add_constants(options: dict[str, Any], files: SourceFiles) -> list[str]:
+    """Add what the constants of version 2 tell, and list what was assumed besides."""
+    assumptions = ["8 attention heads in the encoder (neck.num_heads)"]
+    if _SCALE in files.tensors:
+        points, scale = [], files.tensors[_SCALE].tolist()
+        while scale:
+            points.append(round(1 / scale[0]))
+            scale = scale[points[-1] :]
+        offsets = len(files.tensors[_SCALE.replace("num_points_scale", "sampling_offsets.bias")])
+        options["head.decoder.num_points"] = points[0] if len(set(points)) == 1 else points
+        options["head.decoder.num_heads"] = offsets // (2 * sum(points))
+    if "decoder.anchors" in files.tensors:
+        cells = files.tensors["decoder.anchors"].shape[1]
+        options["input.image_size"] = STRIDES[-1] * math.isqrt(cells // sum((STRIDES[-1] // s) ** 2 for s in STRIDES))
+    if DISCRETE in PurePath(files.origin.source).name:
+        options["head.decoder.sampling_method"] = "discrete"
+        assumptions.append("discrete sampling, from the name of the file (head.decoder.sampling_method)")
+    else:
+        assumptions.append("bilinear sampling, as no tensor says otherwise (head.decoder.sampling_method)")
+    return assumptions
+
+
+def _name_classes(num_classes: int) -> tuple[list[Category], str]:
+    categories = coco_categories()
+    if num_classes == len(categories):
+        return categories, "its 80 classes are COCO's"
+    note = f"the names of its {num_classes} classes are not in the file: they are called class_0 and so on"
+    return [Category(i, f"class_{i}") for i in range(num_classes)], note

@@ -1,0 +1,279 @@
+"""RT-DETR and RT-DETRv2 of Hugging Face: one table of names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from boxwright.backbones.resnet_vd import BLOCKS_OF_VD
+from boxwright.detector import Detector
+from boxwright.layers.deformable_attention import spread_points
+from boxwright.weights.huggingface import (
+    RTDETR_PROCESSOR,
+    read_categories,
+    read_preprocessing,
+    write_categories,
+    write_preprocessing,
+)
+from boxwright.weights.operations import Join
+from boxwright.weights.rtdetr import NUM_LEVELS, infer_options, nearest_recipe, read_options
+from boxwright.weights.rtdetr_names import OWN, fusion_rows, sampling_rows
+from boxwright.weights.source import Layout, SourceFiles, SourceModel
+from boxwright.weights.table import Row, Skip, Table
+
+__all__ = ["HuggingFaceRTDETR"]
+
+_OPTIONS: Mapping[str, tuple[str, Any]] = {
+    "encoder_attention_heads": ("neck.num_heads", 8),
+    "num_queries": ("head.num_queries", 300),
+    "decoder_attention_heads": ("head.decoder.num_heads", 8),
+    "decoder_n_points": ("head.decoder.num_points", 4),
+    "decoder_method": ("head.decoder.sampling_method", "default"),
+    "decoder_offset_scale": ("head.decoder.offset_scale", 0.5),
+    "dropout": ("head.decoder.dropout", 0.0),
+    "num_denoising": ("head.denoising.num_queries", 100),
+    "label_noise_ratio": ("head.denoising.label_noise", 0.5),
+    "box_noise_scale": ("head.denoising.box_noise", 1.0),
+    "weight_loss_vfl": ("head.loss_weights.class_weight", 1.0),
+    "weight_loss_bbox": ("head.loss_weights.l1_weight", 5.0),
+    "weight_loss_giou": ("head.loss_weights.giou_weight", 2.0),
+}
+"""Entries of ``config.json`` that tensors do not tell, our options, and transformers' defaults."""
+
+_SIZES: Mapping[str, str] = {
+    "encoder_hidden_dim": "neck.hidden_dim",
+    "encoder_layers": "neck.num_layers",
+    "encoder_ffn_dim": "neck.feedforward_dim",
+    "hidden_expansion": "neck.expansion",
+    "d_model": "head.hidden_dim",
+    "decoder_layers": "head.decoder.num_layers",
+    "decoder_ffn_dim": "head.decoder.feedforward_dim",
+}
+"""Entries that tensors tell too, and our options."""
+
+_FIXED: Mapping[str, Any] = {
+    "activation_function": "silu",
+    "encoder_activation_function": "gelu",
+    "decoder_activation_function": "relu",
+    "normalize_before": False,
+    "with_box_refine": True,
+    "learn_initial_query": False,
+    "positional_encoding_temperature": 10000,
+    "layer_norm_eps": 1e-5,
+    "batch_norm_eps": 1e-5,
+    "feat_strides": [8, 16, 32],
+    "encode_proj_layers": [2],
+    "num_feature_levels": NUM_LEVELS,
+    "decoder_n_levels": NUM_LEVELS,
+}
+"""Entries that have one value here."""
+
+_FIXED_BACKBONE: Mapping[str, Any] = {
+    "model_type": "rt_detr_resnet",
+    "hidden_act": "relu",
+    "downsample_in_first_stage": False,
+    "downsample_in_bottleneck": False,
+}
+
+_BLOCKS = 3
+"""RepVGG blocks per fusion, which transformers always has."""
+
+
+class HuggingFaceRTDETR:
+    """Source: transformers 5.24, ``RTDetrForObjectDetection`` and ``RTDetrV2ForObjectDetection``."""
+
+    title = "RT-DETR of Hugging Face"
+    example = "hf:PekingU/rtdetr_r50vd"
+
+    def recognizes(self, files: SourceFiles) -> bool:
+        """Tell whether the files are of this kind."""
+        return files.has("model.encoder_input_proj.0.0.weight", "model.enc_score_head.weight")
+
+    def describe(self, files: SourceFiles) -> SourceModel:
+        """Describe the model in our words."""
+        config, table, assumptions = files.config, _make_table(), []
+        _check_config(config)
+        located = {ours: files.tensors[theirs] for ours, theirs in table.locate(files.tensors).items()}
+        options = infer_options(located)
+        options |= {ours: config.get(theirs, default) for theirs, (ours, default) in _OPTIONS.items()}
+        # Theirs evaluates every layer and gives as many detections as queries.
+        options |= {"head.eval_layers": None, "head.max_detections": options["head.num_queries"]}
+        if "head.denoising_classes.weight" not in located:
+            options["head.denoising.num_queries"] = 0
+        if not config:
+            assumptions.append(
+                "no config.json: 8 attention heads, 300 queries and bilinear sampling; neck.num_heads, "
+                "head.decoder.num_heads, head.num_queries and head.decoder.sampling_method say otherwise"
+            )
+        categories, class_notes = read_categories(config, len(located["head.classes.0.bias"]))
+        preprocessing = read_preprocessing(files, RTDETR_PROCESSOR)
+        return SourceModel(
+            recipe=nearest_recipe(options, "rtdetrv2" if _is_version_2(files) else "rtdetr"),
+            overrides={**options, **preprocessing.overrides},
+            categories=categories,
+            table=table,
+            assumptions=(*assumptions, *class_notes, *preprocessing.assumptions),
+        )
+
+    def write(self, detector: Detector) -> Layout:
+        """Bring a detector into the layout: version 2 where it has what version 1 does not."""
+        options = read_options(detector)
+        config = _write_config(options)
+        processor = write_preprocessing(detector.input_format, "RTDetrImageProcessor")
+        return Layout(
+            tensors=_make_table(for_writing=True).write(_list_weights(detector, options)).tensors,
+            files={
+                "config.json": {**config, **write_categories(detector.categories)},
+                "preprocessor_config.json": processor,
+            },
+        )
+
+
+def _is_version_2(files: SourceFiles) -> bool:
+    is_named = files.config.get("model_type") == "rt_detr_v2"
+    return is_named or "model.decoder.layers.0.encoder_attn.n_points_scale" in files.tensors
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    """Refuse variants that there is no counterpart of here."""
+    backbone = config.get("backbone_config") or {}
+    if config.get("backbone") or config.get("use_timm_backbone"):
+        raise ValueError(f"its backbone is {config.get('backbone')} of timm; Boxwright's RT-DETR has transformers' own")
+    for values, fixed in ((config, _FIXED), (backbone, _FIXED_BACKBONE)):
+        for name, value in fixed.items():
+            actual = values.get(name, value)
+            if (list(actual) if isinstance(actual, list | tuple) else actual) != value:
+                raise ValueError(f"its {name} is {actual}; Boxwright's RT-DETR has {value}")
+
+
+def _write_config(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Make ``config.json`` but for the classes.
+
+    Raises:
+        ValueError: options that transformers does not have, in one line.
+    """
+    points = spread_points(options["head.decoder.num_points"], NUM_LEVELS)
+    for option, value, there in (
+        ("neck.num_blocks", options["neck.num_blocks"], _BLOCKS),
+        ("head.decoder.num_points", list(points), [points[0]] * NUM_LEVELS),
+    ):
+        if value != there:
+            raise ValueError(f"{option} is {value}, and has to be {there} there")
+    values = {theirs: options[ours] for theirs, (ours, _) in _OPTIONS.items()}
+    values |= {theirs: options[ours] for theirs, ours in _SIZES.items()}
+    values |= {"decoder_n_points": points[0], "decoder_layers": _num_layers(options)}
+    is_version_2 = values["decoder_method"] != "default" or values["decoder_offset_scale"] != 0.5
+    if not is_version_2:
+        del values["decoder_method"], values["decoder_offset_scale"]
+    backbone = _write_backbone(options)
+    return {
+        "architectures": ["RTDetrV2ForObjectDetection" if is_version_2 else "RTDetrForObjectDetection"],
+        "model_type": "rt_detr_v2" if is_version_2 else "rt_detr",
+        **values,
+        "encoder_in_channels": backbone["hidden_sizes"][1:],
+        "decoder_in_channels": [options["neck.hidden_dim"]] * NUM_LEVELS,
+        "freeze_backbone_batch_norms": options["backbone.norm"] == "frozen",
+        "backbone_config": backbone,
+    }
+
+
+def _write_backbone(options: Mapping[str, Any]) -> dict[str, Any]:
+    depth, width = options["backbone.depth"], options["backbone.width"]
+    widest = width * (1 if depth < 50 else 4)
+    return {
+        **_FIXED_BACKBONE,
+        "depths": list(BLOCKS_OF_VD[depth]),
+        "embedding_size": width,
+        "hidden_sizes": [widest * 2**stage for stage in range(4)],
+        "layer_type": "basic" if depth < 50 else "bottleneck",
+        "out_features": ["stage2", "stage3", "stage4"],
+        "out_indices": [2, 3, 4],
+    }
+
+
+def _num_layers(options: Mapping[str, Any]) -> int:
+    """Count the decoder layers that predict: transformers evaluates every layer that it has."""
+    layers: int = options["head.eval_layers"] or options["head.decoder.num_layers"]
+    return layers
+
+
+def _list_weights(detector: Detector, options: Mapping[str, Any]) -> dict[str, Tensor]:
+    """List the tensors that are there too: of the layers that predict, and of denoising where it is."""
+    unused = tuple(
+        f"head.{name}.{layer}."
+        for name in ("layers", "classes", "boxes")
+        for layer in range(_num_layers(options), options["head.decoder.num_layers"])
+    )
+    if not options["head.denoising.num_queries"]:
+        unused += ("head.denoising_classes.",)
+    return {name: tensor for name, tensor in detector.state_dict().items() if not name.startswith(unused)}
+
+
+def _make_table(*, for_writing: bool = False) -> Table:
+    """Make the table of names.
+
+    Args:
+        for_writing: with today's names only, and not those of older files of version 2.
+    """
+    encoder, ours_encoder = "model.encoder.encoder.0.layers.{n}.", "necks.0.layers.{n}."
+    decoder, ours_decoder = "model.decoder.layers.{n}.", "head.layers.{n}."
+
+    def head(name: str) -> tuple[str, ...]:
+        # Version 2 has these twice, and older files the second.
+        return (f"model.decoder.{name}",) if for_writing else (f"model.decoder.{name}", name)
+
+    rows = [
+        *_backbone_rows(),
+        Row("model.encoder_input_proj.{n}.0.{*}", "necks.0.projections.c{n+3}.conv.{*}"),
+        Row("model.encoder_input_proj.{n}.1.{*}", "necks.0.projections.c{n+3}.norm.{*}"),
+        *_attention_rows(encoder, ours_encoder),
+        Row(f"{encoder}self_attn_layer_norm.{{*}}", f"{ours_encoder}norm1.{{*}}"),
+        Row(f"{encoder}fc{{k}}.{{*}}", f"{ours_encoder}feed_forward.linear{{k}}.{{*}}"),
+        Row(f"{encoder}final_layer_norm.{{*}}", f"{ours_encoder}norm2.{{*}}"),
+        *fusion_rows("model.encoder."),
+        Row("model.decoder_input_proj.{n}.0.{*}", "head.projections.c{n+3}.conv.{*}"),
+        Row("model.decoder_input_proj.{n}.1.{*}", "head.projections.c{n+3}.norm.{*}"),
+        Row("model.denoising_class_embed.{*}", "head.denoising_classes.{*}"),
+        Row("model.enc_output.{n}.{*}", "head.encoder_output.{n}.{*}"),
+        Row("model.enc_score_head.{*}", "head.encoder_classes.{*}"),
+        Row("model.enc_bbox_head.{**}", "head.encoder_boxes.{**}"),
+        Row("model.decoder.query_pos_head.{**}", "head.query_positions.{**}"),
+        *_attention_rows(decoder, ours_decoder),
+        Row(f"{decoder}self_attn_layer_norm.{{*}}", f"{ours_decoder}norm1.{{*}}"),
+        *sampling_rows(f"{decoder}encoder_attn."),
+        Row(f"{decoder}encoder_attn_layer_norm.{{*}}", f"{ours_decoder}norm2.{{*}}"),
+        Row(f"{decoder}fc{{k}}.{{*}}", f"{ours_decoder}feed_forward.linear{{k}}.{{*}}"),
+        Row(f"{decoder}final_layer_norm.{{*}}", f"{ours_decoder}norm3.{{*}}"),
+        Row(head("class_embed.{n}.{*}"), "head.classes.{n}.{*}"),
+        Row(head("bbox_embed.{n}.{**}"), "head.boxes.{n}.{**}"),
+    ]
+    points = Skip(f"{decoder}encoder_attn.n_points_scale", "the number of points, which is an option here")
+    return Table(rows=rows, skips=[points], own=OWN)
+
+
+def _backbone_rows() -> list[Row]:
+    theirs, block = "model.backbone.model.", "model.backbone.model.encoder.stages.{s}.layers.{n}."
+    ours = "backbone.stages.c{s+2}.{n}."
+    rows = []
+    for name, our_name in (("convolution", "conv"), ("normalization", "norm")):
+        rows += [
+            Row(f"{theirs}embedder.embedder.{{k}}.{name}.{{*}}", f"backbone.stem.{{k}}.{our_name}.{{*}}"),
+            Row(f"{block}layer.{{k}}.{name}.{{*}}", f"{ours}conv{{k+1}}.{our_name}.{{*}}"),
+            # The first stage projects without a pool before it.
+            Row(f"{block}shortcut.{name}.{{*}}", f"{ours}shortcut.{our_name}.{{*}}"),
+            Row(f"{block}shortcut.1.{name}.{{*}}", f"{ours}shortcut.1.{our_name}.{{*}}"),
+        ]
+    return rows
+
+
+def _attention_rows(theirs: str, ours: str) -> list[Row]:
+    return [
+        Row(
+            tuple(f"{theirs}self_attn.{letter}_proj.{{*}}" for letter in "qkv"),
+            f"{ours}self_attention.in_proj_{{*}}",
+            Join(),
+        ),
+        Row(f"{theirs}self_attn.out_proj.{{*}}", f"{ours}self_attention.out_proj.{{*}}"),
+    ]

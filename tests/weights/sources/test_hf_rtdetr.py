@@ -1,0 +1,206 @@
+"""RT-DETR and RT-DETRv2 of transformers: its own files through our door, and ours through its door."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    RTDetrConfig,
+    RTDetrForObjectDetection,
+    RTDetrImageProcessor,
+    RTDetrResNetConfig,
+    RTDetrV2Config,
+    RTDetrV2ForObjectDetection,
+)
+
+import boxwright
+from boxwright.detector import Detector
+from boxwright.weights.files import read_source_files
+from boxwright.weights.model import ModelWeights, build_model, convert_files
+from boxwright.weights.sources.hf_rtdetr import HuggingFaceRTDETR
+from weights.released import find_hub_folder, read_image
+from weights.source_checks import Expected, assert_same_detections, draw_images
+
+DEPTHS = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}
+SMALL = {
+    "encoder_hidden_dim": 32,
+    "d_model": 32,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 64,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 2,
+    "decoder_layers": 3,
+    "decoder_in_channels": [32, 32, 32],
+    "num_queries": 20,
+    "num_labels": 6,
+}
+SIDE = 128
+KINDS: dict[str, tuple[int, int, dict[str, Any]]] = {
+    "r18": (1, 18, {"freeze_backbone_batch_norms": False, "hidden_expansion": 0.5}),
+    "r50, wide encoder": (
+        1,
+        50,
+        {"encoder_hidden_dim": 48, "decoder_in_channels": [48] * 3, "decoder_layers": 2, "num_denoising": 0},
+    ),
+    "v2 r18": (2, 18, {"hidden_expansion": 0.5, "decoder_n_points": 3, "decoder_offset_scale": 0.7}),
+    "v2 r18, discrete": (2, 18, {"decoder_method": "discrete", "encoder_layers": 2}),
+}
+
+
+def make_config(version: int, depth: int, *, width: int = 8, **options: Any) -> Any:
+    widest = width * (1 if depth < 50 else 4)
+    backbone = RTDetrResNetConfig(
+        depths=DEPTHS[depth],
+        hidden_sizes=[widest * 2**stage for stage in range(4)],
+        layer_type="basic" if depth < 50 else "bottleneck",
+        embedding_size=width,
+        out_features=["stage2", "stage3", "stage4"],
+    )
+    channels = [widest * 2**stage for stage in (1, 2, 3)]
+    config = RTDetrConfig if version == 1 else RTDetrV2Config
+    return config(backbone_config=backbone, encoder_in_channels=channels, **options)
+
+
+def make(kind: str) -> Any:
+    """A small model of each kind, calibrated."""
+    version, depth, options = KINDS[kind]
+    torch.manual_seed(0)
+    config = make_config(version, depth, **{**SMALL, **options})
+    model = (RTDetrForObjectDetection if version == 1 else RTDetrV2ForObjectDetection)(config)
+    calibrate(model)
+    return model.eval()
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module) -> None:
+    """Draw weights that tell cells and queries apart, and give the norms the statistics of an image."""
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "sampling_offsets" in name and name.endswith("bias"):
+            continue
+        if parameter.ndim > 1:
+            gain = 2.0 if parameter.ndim == 4 else 1.5
+            # Samples that jump multiply float32's rounding.
+            gain = 0.05 if "sampling_offsets" in name or ("bbox" in name and ".layers.2." in name) else gain
+            parameter.normal_(0, (gain / parameter[0].numel()) ** 0.5, generator=generator)
+        elif "norm" in name and name.endswith("weight"):
+            parameter.uniform_(0.5, 1.0, generator=generator)
+        else:
+            parameter.normal_(0, 0.1, generator=generator)
+    norms = [module for module in model.modules() if hasattr(module, "running_var")]
+    for norm in norms:
+        norm.weight.uniform_(0.2, 0.5, generator=generator)
+        norm.bias.normal_(0, 0.1, generator=generator)
+        norm.register_forward_pre_hook(take_statistics)
+    model.eval()(pixel_values=torch.from_numpy(draw_images()[0]).permute(2, 0, 1)[None, :, :128, :128].float() / 255)
+    for norm in norms:
+        norm._forward_pre_hooks.clear()
+
+
+def take_statistics(norm: Any, inputs: tuple[Tensor, ...]) -> None:
+    norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
+    norm.running_var.copy_(inputs[0].var((0, 2, 3)))
+
+
+def make_processor(side: int = SIDE) -> RTDetrImageProcessor:
+    return RTDetrImageProcessor(size={"height": side, "width": side})
+
+
+def read(folder: Path, **overrides: Any) -> ModelWeights:
+    return convert_files(read_source_files(folder), overrides)
+
+
+@torch.no_grad()
+def expect(model: Any, processor: Any, image: NDArray[np.uint8]) -> Expected:
+    """Detections of transformers, cut to the image."""
+    height, width = image.shape[:2]
+    output = model(**processor(images=image, return_tensors="pt"))
+    (found,) = processor.post_process_object_detection(output, threshold=0.0, target_sizes=[(height, width)])
+    limit = torch.tensor([width, height, width, height])
+    return Expected(found["scores"], found["labels"], found["boxes"].clamp(min=0).minimum(limit))
+
+
+def assert_equal_detections(ours: Detector, model: Any, processor: Any) -> None:
+    scores = []
+    for image in draw_images():
+        expected = expect(model, processor, image)
+        assert_same_detections(ours.predict(image), expected)
+        scores.append(expected.scores)
+    assert torch.cat(scores).std() > 0.02, "scores that are all alike compare nothing"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_detections_of_what_save_pretrained_writes(kind: str, tmp_path: Path) -> None:
+    model, processor = make(kind), make_processor()
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    weights = read(tmp_path)
+    points = {name for name in load_file(tmp_path / "model.safetensors") if name.endswith("n_points_scale")}
+    assert {name for name in weights.skipped if "num_batches" not in name} == points
+    assert bool(points) == kind.startswith("v2")
+    assert weights.recipe.head.options["eval_layers"] is None
+    assert_equal_detections(build_model(weights), model, processor)
+
+
+def write_folder(detector: Detector, folder: Path) -> dict[str, Any]:
+    layout = HuggingFaceRTDETR().write(detector)
+    save_file({name: tensor.contiguous() for name, tensor in layout.tensors.items()}, folder / layout.file_name)
+    for name, content in layout.files.items():
+        (folder / name).write_text(json.dumps(content))
+    return dict(layout.files["config.json"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ours_written_in_their_layout_is_theirs(kind: str, tmp_path: Path) -> None:
+    model = make(kind)
+    (tmp_path / "theirs").mkdir()
+    model.save_pretrained(tmp_path / "theirs")
+    ours = build_model(read(tmp_path / "theirs", image_size=SIDE))
+    (tmp_path / "ours").mkdir()
+    config = write_folder(ours, tmp_path / "ours")
+    kind_of = RTDetrV2ForObjectDetection if config["model_type"] == "rt_detr_v2" else RTDetrForObjectDetection
+    assert (kind_of is RTDetrV2ForObjectDetection) == kind.startswith("v2")
+    theirs, loading = kind_of.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not loading["unexpected_keys"]
+    assert all(name.endswith("n_points_scale") for name in loading["missing_keys"]), loading["missing_keys"]
+    processor = RTDetrImageProcessor.from_pretrained(tmp_path / "ours")
+    # With random weights float32's rounding alone reaches the tolerance.
+    theirs, ours = theirs.eval().double(), ours.double()
+    pixels = processor(images=draw_images()[0], return_tensors="pt")["pixel_values"].double()
+    with torch.no_grad():
+        expected, output = theirs(pixel_values=pixels), ours(pixels)
+    torch.testing.assert_close(output.logits[-1], expected.logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(output.boxes_cxcywh_norm[-1], expected.pred_boxes, rtol=0, atol=1e-5)
+
+
+def test_only_layers_that_predict_are_written(tmp_path: Path) -> None:
+    sizes = {"backbone.width": 8, "neck.hidden_dim": 16, "head.hidden_dim": 16, "image_size": 64}
+    detector = boxwright.build("rtdetr_r50_m", num_classes=2, **sizes)
+    config = write_folder(detector, tmp_path)
+    assert config["decoder_layers"] == 3
+    written = load_file(tmp_path / "model.safetensors")
+    assert {name.split(".")[3] for name in written if name.startswith("model.decoder.layers.")} == {"0", "1", "2"}
+    assert read(tmp_path).recipe.head.options["decoder"].num_layers == 3
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "message"),
+    [
+        ("faster_rcnn_r18_fpn", {}, "not an RT-DETR with a ResNet-vd and its hybrid encoder, but resnet > fpn > faster"),
+        ("rtdetr_r18", {"neck.num_blocks": 1}, "neck.num_blocks is 1, and has to be 3 there"),
+        ("rtdetr_r18", {"neck.variant": "D"}, "neck.variant is D, and has to be E there"),
+        ("rtdetr_r18", {"head.decoder.num_points": [4, 4, 2]}, r"head.decoder.num_points is \[4, 4, 2\], and has to be"),
+    ],
+)
+def test_what_they_do_not_have_is_not_written(recipe: str, overrides: dict[str, Any], message: str) -> None:
+    detector = boxwright.build(recipe, num_classes=2, **overrides)
+    with pytest.raises(ValueError, match=message):
+        HuggingFaceRTDETR().write(detector)
