@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from transformers import (
 import boxwright
 from boxwright.detector import Detector
 from boxwright.weights.files import read_source_files
+from boxwright.weights.labels import canonical_name
 from boxwright.weights.model import ModelWeights, build_model, convert_files
 from boxwright.weights.sources.hf_rtdetr import HuggingFaceRTDETR
 from weights.released import find_hub_folder, read_image
@@ -194,13 +196,116 @@ def test_only_layers_that_predict_are_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "overrides", "message"),
     [
-        ("faster_rcnn_r18_fpn", {}, "not an RT-DETR with a ResNet-vd and its hybrid encoder, but resnet > fpn > faster"),
+        (
+            "faster_rcnn_r18_fpn",
+            {},
+            "not an RT-DETR with a ResNet-vd and its hybrid encoder, but resnet > fpn > faster",
+        ),
         ("rtdetr_r18", {"neck.num_blocks": 1}, "neck.num_blocks is 1, and has to be 3 there"),
         ("rtdetr_r18", {"neck.variant": "D"}, "neck.variant is D, and has to be E there"),
-        ("rtdetr_r18", {"head.decoder.num_points": [4, 4, 2]}, r"head.decoder.num_points is \[4, 4, 2\], and has to be"),
+        (
+            "rtdetr_r18",
+            {"head.decoder.num_points": [4, 4, 2]},
+            r"head.decoder.num_points is \[4, 4, 2\], and has to be",
+        ),
     ],
 )
 def test_what_they_do_not_have_is_not_written(recipe: str, overrides: dict[str, Any], message: str) -> None:
     detector = boxwright.build(recipe, num_classes=2, **overrides)
     with pytest.raises(ValueError, match=message):
         HuggingFaceRTDETR().write(detector)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learn_initial_query": True}, "its learn_initial_query is True; Boxwright's RT-DETR has False"),
+        ({"encode_proj_layers": [1, 2]}, r"its encode_proj_layers is \[1, 2\]; Boxwright's RT-DETR has \[2\]"),
+        (
+            {"backbone_config": {"model_type": "hgnet_v2"}},
+            "its model_type is hgnet_v2; Boxwright's RT-DETR has rt_detr_",
+        ),
+        ({"backbone": "resnet50d"}, "its backbone is resnet50d of timm; Boxwright's RT-DETR has transformers' own"),
+    ],
+)
+def test_variants_without_counterpart_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    make("r18").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path)
+
+
+def test_older_files_and_files_without_configuration(tmp_path: Path) -> None:
+    make("v2 r18").save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    # Before transformers 5 the heads of version 2 had these names.
+    older = {re.sub(r"^model\.decoder\.(class|bbox)_embed", r"\1_embed", name): x for name, x in tensors.items()}
+    assert len(older.keys() - tensors.keys()) == 3 * 8
+    save_file(older, tmp_path / "model.safetensors")
+    weights = read(tmp_path)
+    save_file({**older, **{name: x.clone() for name, x in tensors.items()}}, tmp_path / "model.safetensors")
+    assert all(torch.equal(tensor, weights.tensors[name]) for name, tensor in read(tmp_path).tensors.items())
+    (tmp_path / "config.json").unlink()
+    heads = {"neck.num_heads": 4, "head.decoder.num_heads": 2, "head.decoder.num_points": 3, "head.num_queries": 20}
+    bare = read(tmp_path, **heads, **{"head.decoder.offset_scale": 0.7, "head.max_detections": 20})
+    assert bare.recipe.to_dict()["head"] == weights.recipe.to_dict()["head"]
+    assert any(note.startswith("no config.json: 8 attention heads") for note in bare.notes)
+
+
+RELEASED: dict[str, tuple[list[float], list[float]]] = {
+    "rtdetr_r18vd": ([-4.3364253, -6.465683, -3.6130402], [0.16868353, 0.19833282, 0.21182671]),
+    "rtdetr_r34vd": ([-4.3727384, -4.7921476, -5.7299604], [0.258278, 0.5497808, 0.4732004]),
+    "rtdetr_r50vd_m": ([-4.319764, -6.1349025, -6.094794], [0.2582739, 0.55071366, 0.47660282]),
+    "rtdetr_r50vd": ([-4.6476398, -5.001154, -4.9785104], [0.16880608, 0.19992264, 0.21225442]),
+    "rtdetr_r101vd": ([-4.6162, -4.9189, -4.6656], [0.7707, 0.4124, 0.4585]),
+    "rtdetr_v2_r18vd": ([-3.7045, -5.1913, -6.1787], [0.2582, 0.5497, 0.4764]),
+    "rtdetr_v2_r34vd": ([-4.6108, -5.9453, -3.8505], [0.1691, 0.1984, 0.2118]),
+    "rtdetr_v2_r50vd_m": ([-2.7453, -5.4595, -7.3702], [0.7711, 0.4135, 0.4577]),
+    "rtdetr_v2_r50vd": ([-4.7881, -4.6754, -6.1624], [0.2588, 0.5487, 0.4747]),
+    "rtdetr_v2_r101vd": ([-4.6162, -4.9189, -4.6656], [0.7707, 0.4124, 0.4585]),
+}
+"""First logits and the first box, without its height, of the first query: transformers' own tests and scripts."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RELEASED)
+def test_released_files_predict_what_transformers_recorded(name: str) -> None:
+    folder = find_hub_folder(f"PekingU/{name}")
+    image, weights = read_image(), read(folder)
+    pixels = RTDetrImageProcessor.from_pretrained(folder)(images=image, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        output = build_model(weights)(pixels)
+    logits, box = RELEASED[name]
+    torch.testing.assert_close(output.logits[-1, 0, 0, :3], torch.tensor(logits), rtol=0, atol=1e-3)
+    torch.testing.assert_close(output.boxes_cxcywh_norm[-1, 0, 0, :3], torch.tensor(box), rtol=0, atol=1e-4)
+
+
+DECODED: dict[str, tuple[list[float], list[str], list[list[float]]]] = {
+    "rtdetr_r50vd": (
+        [0.9703017, 0.9599504, 0.9575679, 0.9506785],
+        ["couch", "cat", "cat", "remote"],
+        [
+            [0.13774872, 0.37821293, 640.0, 476.21088],
+            [343.38132, 24.276838, 640.0, 371.49573],
+            [13.225126, 54.179348, 318.98422, 472.2207],
+            [40.114475, 73.44104, 175.9573, 118.48469],
+        ],
+    ),
+    "rtdetr_v2_r18vd": (
+        [0.9652, 0.9599, 0.9462, 0.8613],
+        ["cat", "cat", "remote", "couch"],
+        [[341.14, 25.111, 639.98, 372.89]],
+    ),
+}
+"""The best detections of the image of golden values, cut to it."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DECODED)
+def test_released_files_detect_what_transformers_recorded(name: str) -> None:
+    detector, image = build_model(read(find_hub_folder(f"PekingU/{name}"))), read_image()
+    found, (scores, names, boxes) = detector.predict(image), DECODED[name]
+    torch.testing.assert_close(found.scores[:4], torch.tensor(scores), rtol=0, atol=1e-3)
+    assert [canonical_name(detector.categories[label].name) for label in found.labels[:4].tolist()] == names
+    torch.testing.assert_close(found.boxes[: len(boxes)], torch.tensor(boxes), rtol=0, atol=0.1)
