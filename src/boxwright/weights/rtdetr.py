@@ -14,7 +14,7 @@ from boxwright.weights.template import Template
 NUM_HEADS, NUM_LEVELS = 8, 3
 """Of every released RT-DETR; of their heads no tensor depends on their number."""
 
-PARTS = ["resnet_vd", "hybrid_encoder", "rtdetr"]
+_PARTS = ["resnet_vd", "hybrid_encoder", "rtdetr"]
 """Names of the parts of an RT-DETR that other projects have too."""
 
 _NORM_EPS = 1e-5
@@ -99,7 +99,7 @@ def read_options(detector: Detector) -> dict[str, Any]:
     recipe = detector.recipe.to_dict()
     parts = [recipe["backbone"], *recipe["neck"], recipe["head"]]
     names = [part["name"] for part in parts]
-    if names != PARTS:
+    if names != _PARTS:
         raise ValueError(f"not an RT-DETR with a ResNet-vd and its hybrid encoder, but {' > '.join(names)}")
     slots = dict(zip(("backbone", "neck", "head"), parts, strict=True))
     options = dict(_dotted("", slots))

@@ -125,9 +125,9 @@ def expect(model: Any, processor: Any, image: NDArray[np.uint8]) -> Expected:
     """Detections of transformers, cut to the image."""
     height, width = image.shape[:2]
     output = model(**processor(images=image, return_tensors="pt"))
-    (found,) = processor.post_process_object_detection(output, threshold=0.0, target_sizes=[(height, width)])
+    (detections,) = processor.post_process_object_detection(output, threshold=0.0, target_sizes=[(height, width)])
     limit = torch.tensor([width, height, width, height])
-    return Expected(found["scores"], found["labels"], found["boxes"].clamp(min=0).minimum(limit))
+    return Expected(detections["scores"], detections["labels"], detections["boxes"].clamp(min=0).minimum(limit))
 
 
 def assert_equal_detections(ours: Detector, model: Any, processor: Any) -> None:
@@ -305,7 +305,7 @@ DECODED: dict[str, tuple[list[float], list[str], list[list[float]]]] = {
 @pytest.mark.parametrize("name", DECODED)
 def test_released_files_detect_what_transformers_recorded(name: str) -> None:
     detector, image = build_model(read(find_hub_folder(f"PekingU/{name}"))), read_image()
-    found, (scores, names, boxes) = detector.predict(image), DECODED[name]
-    torch.testing.assert_close(found.scores[:4], torch.tensor(scores), rtol=0, atol=1e-3)
-    assert [canonical_name(detector.categories[label].name) for label in found.labels[:4].tolist()] == names
-    torch.testing.assert_close(found.boxes[: len(boxes)], torch.tensor(boxes), rtol=0, atol=0.1)
+    detections, (scores, names, boxes) = detector.predict(image), DECODED[name]
+    torch.testing.assert_close(detections.scores[:4], torch.tensor(scores), rtol=0, atol=1e-3)
+    assert [canonical_name(detector.categories[label].name) for label in detections.labels[:4].tolist()] == names
+    torch.testing.assert_close(detections.boxes[: len(boxes)], torch.tensor(boxes), rtol=0, atol=0.1)
