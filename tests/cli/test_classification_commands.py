@@ -274,8 +274,10 @@ def test_tensors_that_do_not_fit_are_listed(
     shutil.rmtree(tmp_path / "run")
     images = ["--input.mean", "0.1,0.2,0.3", "--input.std", "1,1,1"]
     assert main([*command, *images, "--backbone.weights", str(classifier), *short]) == 0
-    note = "note: that run normalized its images otherwise; to do as it did:  --input.mean 0.0,0.0,0.0 "
-    assert f"{note}--input.std 1.0,1.0,1.0" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "note: that run normalized its images otherwise:\n" in printed
+    assert "  mean 0.0,0.0,0.0 became 0.1,0.2,0.3: --input.mean 0.0,0.0,0.0\n" in printed
+    assert "std" not in printed.partition("otherwise:")[2]
 
 
 def test_bad_input(classifier: Path, crops: Path, drawn: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from boxwright.data.format_report import COLOR_OPTIONS, format_differences
 from boxwright.data.input_format import InputFormat
 from boxwright.training.run import WEIGHTS
 from boxwright.weights.backbone import SourceBackbone, Transfer
@@ -21,12 +22,10 @@ def report_transfer(transfer: Transfer, source: SourceBackbone, input_format: In
         )
     if transfer.new:
         lines.append(f"  {len(transfer.new)} new, not in that run: {list_names(transfer.new)}")
-    before = source.input_format
-    if (before.mean, before.std) != (input_format.mean, input_format.std):
-        mean, std = (",".join(str(value) for value in values) for values in (before.mean, before.std))
-        lines.append(
-            f"note: that run normalized its images otherwise; to do as it did:  --input.mean {mean} --input.std {std}"
-        )
+    differences = format_differences(source.input_format, input_format, COLOR_OPTIONS)
+    if differences:
+        lines.append("note: that run normalized its images otherwise:")
+        lines += [f"  {line}" for line in differences]
     return lines
 
 
