@@ -156,3 +156,23 @@ def test_what_cannot_be_begun_with(tiny_recipe: Recipe, first_run: Path, drawn: 
             "retinanet_r18_fpn", drawn, out=tmp_path / "a", weights=first_run, **NOTHING_LEARNED, image_size=64
         )
     assert not (tmp_path / "a").exists()
+
+
+def test_a_run_goes_on_with_its_own_data_alone(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    boxwright.train(tiny_recipe, drawn, out=out, **NOTHING_LEARNED)
+    moved = renamed(drawn, tmp_path / "moved", {})
+    for split in ("train", "val"):
+        (moved / "annotations" / f"{split}.json").write_bytes((drawn / "annotations" / f"{split}.json").read_bytes())
+    assert boxwright.train(tiny_recipe, moved, out=out, resume=True, **NOTHING_LEARNED).steps == 1
+    document = json.loads((moved / "annotations" / "train.json").read_text())
+    document["annotations"] = document["annotations"][1:]
+    (moved / "annotations" / "train.json").write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"the annotations of moved are others; .* fine-tuning: .*--weights"):
+        boxwright.train(tiny_recipe, moved, out=out, resume=True, **NOTHING_LEARNED)
+    document["images"] = document["images"][1:]
+    ids = {image["id"] for image in document["images"]}
+    document["annotations"] = [a for a in document["annotations"] if a["image_id"] in ids]
+    (moved / "annotations" / "train.json").write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"was trained on 10 images of set, and moved has 9; .* fine-tuning"):
+        boxwright.train(tiny_recipe, moved, out=out, resume=True, **NOTHING_LEARNED)

@@ -5,32 +5,57 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from boxwright.compose.recipe import Recipe
+from boxwright.data.records import DetectionData
 from boxwright.passport import Passport, TrainingData
-from boxwright.training.run import Run
 from boxwright.version import __version__
 from boxwright.weights.files import file_sha256
 from boxwright.weights.model import ModelWeights
 from boxwright.workflows.reading import Data, data_name
 
 
-def training_passport(run: Run, data: Data, parent: ModelWeights | None = None) -> Passport:
+def training_passport(recipe: Recipe, data: TrainingData, parent: ModelWeights | None = None) -> Passport:
     """Make the passport of a run, before anything is measured.
 
     Args:
-        run: about to begin.
-        data: as the user named it.
+        recipe: that it is trained with.
+        data: that it is trained on.
         parent: the detector that training begins with.
     """
-    source = run.data.source
     return Passport(
         version=__version__,
-        recipe=run.recipe.name,
-        data=TrainingData(
-            name=data_name(data),
-            num_images=len(run.data.records),
-            sha256=file_sha256(source) if source.is_file() else None,
-        ),
+        recipe=recipe.name,
+        data=data,
         parent=None if parent is None else parent_passport(parent),
+    )
+
+
+def describe_data(read: DetectionData, data: Data) -> TrainingData:
+    """Describe a split for a passport, as it was read and as the user named it."""
+    source = read.source
+    return TrainingData(
+        name=data_name(data),
+        num_images=len(read.records),
+        sha256=file_sha256(source) if source.is_file() else None,
+    )
+
+
+def check_same_data(passport: Passport, data: TrainingData, folder: Path) -> None:
+    """Make sure that a run goes on with the data that it began with; the same under another name is fine.
+
+    Raises:
+        ValueError: it is other data.
+    """
+    before = passport.data
+    if before is None or (before.num_images, before.sha256) == (data.num_images, data.sha256):
+        return
+    if before.num_images != data.num_images:
+        difference = f"on {before.num_images} images of {before.name}, and {data.name} has {data.num_images}"
+    else:
+        difference = f"on {before.name}, and the annotations of {data.name} are others"
+    raise ValueError(
+        f"{folder}: the run was trained {difference}; to go on with other data is fine-tuning: "
+        f"leave --resume out and give --weights {folder} and another --out"
     )
 
 

@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from boxwright.checkpoints import LAST, categories_of, find_checkpoint, read_checkpoint
+from boxwright.checkpoints import LAST, categories_of, find_checkpoint, passport_of, read_checkpoint
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
 from boxwright.contracts import FrozenStatistics
@@ -21,6 +21,7 @@ from boxwright.data.transforms.adapters import as_transform
 from boxwright.detector import Detector
 from boxwright.evaluation.limits import coco_limit, head_limits
 from boxwright.files import check_folder
+from boxwright.passport import Passport
 from boxwright.structures import Category, Task
 from boxwright.training.callbacks import Callback
 from boxwright.training.checkpoint import Progress
@@ -30,7 +31,7 @@ from boxwright.training.run import RECIPE, WEIGHTS, Run
 from boxwright.weights.model import load
 from boxwright.workflows.beginning import Beginning, resolve_beginning
 from boxwright.workflows.observer import Observer
-from boxwright.workflows.passports import training_passport
+from boxwright.workflows.passports import check_same_data, describe_data, training_passport
 from boxwright.workflows.reading import Data, data_name, has_split, read_split
 from boxwright.workflows.validation import Validation
 
@@ -124,10 +125,11 @@ def train(
     # A run that goes on has its weights, and needs no other file.
     beginning = Beginning() if resume else Beginning.read(weights, backbone_weights)
     resolved = resolve_beginning(recipe, _replace_length(overrides), beginning, observer)
-    categories = None
+    stored = None
     if resume:
-        resolved, categories = _recipe_of_run(resolved, folder, weights or backbone_weights, observer)
-    run = _prepare_run(resolved, data, folder, categories, beginning, observer)
+        stored = _read_run(resolved, folder, weights or backbone_weights, observer)
+        resolved = stored.recipe
+    run = _prepare_run(resolved, data, folder, stored, beginning, observer)
     run = replace(
         run,
         image_transforms=tuple(map(as_transform, transforms)),
@@ -170,13 +172,17 @@ def _prepare_run(
     recipe: Recipe,
     data: Data,
     folder: Path,
-    categories: list[Category] | None,
+    stored: _StoredRun | None,
     beginning: Beginning,
     observer: Observer,
 ) -> Run:
     """Read what is needed, quick things first, and say what begins."""
     task = recipe.task
+    categories = None if stored is None else stored.categories
     train_data = read_split(data, "train", task=task, categories=categories, observer=observer)
+    own_data = describe_data(train_data, data)
+    if stored is not None and stored.passport is not None:
+        check_same_data(stored.passport, own_data, folder)
     validation = _read_validation(data, train_data, task, observer)
     options = recipe.train
     torch.manual_seed(options.runtime.seed)
@@ -184,7 +190,9 @@ def _prepare_run(
     initial_weights = beginning.load(detector, observer)
     detector.freeze(options.freeze)
     _announce(detector, train_data, validation, folder, observer)
-    run = Run(
+    # A run that is resumed has one already.
+    detector.passport = training_passport(recipe, own_data, beginning.detector)
+    return Run(
         detector=detector,
         recipe=recipe,
         data=train_data,
@@ -194,9 +202,6 @@ def _prepare_run(
         console=observer.console,
         initial_weights=initial_weights,
     )
-    # A run that is resumed has one already.
-    detector.passport = training_passport(run, data, beginning.detector)
-    return run
 
 
 def _read_validation(data: Data, train_data: DetectionData, task: Task, observer: Observer) -> Validation | None:
@@ -233,10 +238,16 @@ def _announce(
         observer.note(f"{norms} are frozen but were never trained; from scratch, take --backbone.norm batch")
 
 
-def _recipe_of_run(
-    recipe: Recipe, folder: Path, weights: str | Path | None, observer: Observer
-) -> tuple[Recipe, list[Category]]:
-    """The recipe and classes that a run began with; notes say where another recipe or another backbone is asked for."""
+class _StoredRun(NamedTuple):
+    """A run as it began."""
+
+    recipe: Recipe
+    categories: list[Category]
+    passport: Passport | None
+
+
+def _read_run(recipe: Recipe, folder: Path, weights: str | Path | None, observer: Observer) -> _StoredRun:
+    """Read how a run began; notes say where another recipe or other weights are asked for."""
     stored = read_checkpoint(folder / LAST)
     began = Recipe.from_dict(stored["recipe"])
     differences = _differences(began.to_dict(), recipe.to_dict())
@@ -245,7 +256,7 @@ def _recipe_of_run(
         differences.append(f"with weights of {source or 'its own'}, not those of {weights}")
     for difference in differences:
         observer.note(f"the run goes on as it began, {difference}")
-    return began, categories_of(stored)
+    return _StoredRun(began, categories_of(stored), passport_of(stored))
 
 
 def _initial_source(folder: Path) -> str | None:
