@@ -16,7 +16,7 @@ _FAMILIES = ("fasterrcnn_resnet", "maskrcnn_resnet", "retinanet_", "fcos_", "res
 """Beginnings of the names of models that sources here read."""
 
 LICENSE = "BSD-3-Clause (torchvision); terms of the data set that it was trained on may apply"
-"""What torchvision states: the code's license, and that weights may have terms derived from the data set."""
+"""License as torchvision states it: the code's license, and that weights may have terms derived from the data set."""
 
 
 class Release(NamedTuple):

@@ -125,11 +125,8 @@ def train(
     # A run that goes on has its weights, and needs no other file.
     beginning = Beginning() if resume else Beginning.read(weights, backbone_weights)
     resolved = resolve_beginning(recipe, _replace_length(overrides), beginning, observer)
-    stored = None
-    if resume:
-        stored = _read_run(resolved, folder, weights or backbone_weights, observer)
-        resolved = stored.recipe
-    run = _prepare_run(resolved, data, folder, stored, beginning, observer)
+    stored = _read_run(resolved, folder, weights or backbone_weights, observer) if resume else None
+    run = _prepare_run(resolved if stored is None else stored.recipe, data, folder, stored, beginning, observer)
     run = replace(
         run,
         image_transforms=tuple(map(as_transform, transforms)),
