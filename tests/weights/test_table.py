@@ -156,3 +156,9 @@ def test_names_are_located_without_tensors() -> None:
         "backbone.stem.weight": "stem.weight",
         "attention.in_proj_weight": "k.weight",
     }
+
+
+def test_counts_are_skipped_although_a_row_matches_their_names() -> None:
+    table = Table(rows=(Row("norm.{*}", "bn.{*}"),), skips=(Skip("norm.total_ops", "a count", before_rows=True),))
+    theirs = {"norm.weight": torch.ones(2), "norm.total_ops": torch.zeros(1)}
+    assert table.read(theirs, {"bn.weight": torch.ones(2)}).skipped == {"norm.total_ops": "a count"}

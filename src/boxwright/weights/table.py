@@ -68,10 +68,12 @@ class Skip:
     Args:
         names: template of the names.
         reason: for people to read.
+        before_rows: skip those of theirs too that a row matches.
     """
 
     names: str
     reason: str
+    before_rows: bool = False
 
 
 class Converted(NamedTuple):
@@ -193,9 +195,12 @@ class Table:
             for part, text in enumerate(row.their_names)
         ]
         skips = _matching(self.skips, names)
+        first = _matching([skip for skip in self.skips if skip.before_rows], names)
         taken: dict[tuple[int, str], dict[int, str]] = defaultdict(dict)
         problems: list[str] = []
         for name in names:
+            if name in first:
+                continue
             candidates = [(i, part, fields) for i, part, at in templates if (fields := at.match(name)) is not None]
             if len(candidates) + (name in skips) > 1:
                 rows = [self.rows[i].ours for i, _, _ in candidates] + [skips[name] for _ in range(name in skips)]

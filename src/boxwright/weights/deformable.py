@@ -1,0 +1,241 @@
+"""Deformable DETR of other projects: sizes by shapes, and the options of ours that they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import gcd
+from typing import Any, NamedTuple
+
+from torch import Size, Tensor
+
+from boxwright.detector import Detector
+from boxwright.weights.resnet import measure_resnet
+from boxwright.weights.source import SourceFiles
+from boxwright.weights.table import COUNTER, Row, Table
+from boxwright.weights.template import Template
+
+USUAL_HEADS = 8
+"""Heads of every released model."""
+
+USUAL_QUERIES = 300
+"""Queries of every released model."""
+
+
+class Counts(NamedTuple):
+    """Numbers that the shapes of tensors do not tell, None where the files state them nowhere."""
+
+    encoder_heads: int | None = None
+    decoder_heads: int | None = None
+    queries: int | None = None
+    dropout: float | None = None
+    dilation: bool | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Form of a Deformable DETR, by the names of its tensors.
+
+    Args:
+        num_layers: of the decoder.
+        refine: each layer corrects the boxes of the layer before.
+        two_stage: queries come from the encoder.
+    """
+
+    num_layers: int
+    refine: bool
+    two_stage: bool
+
+    @property
+    def num_heads(self) -> int:
+        """Number of pairs of class and box heads, copies counted."""
+        return self.num_layers + self.two_stage
+
+    @property
+    def recipe(self) -> str:
+        """The recipe of ours that is nearest, on several levels."""
+        return "deformable_detr_r50" + ("_two_stage" if self.two_stage else "_refine" if self.refine else "")
+
+
+@dataclass(frozen=True)
+class Description:
+    """Recipe, options and assumptions."""
+
+    recipe: str
+    overrides: dict[str, Any]
+    assumptions: list[str] = field(default_factory=list)
+
+
+def attention_rows(theirs: str, ours: str) -> Iterator[Row]:
+    """List the rows of a deformable attention, whose names nobody has changed."""
+    for their_name, our_name in (
+        ("sampling_offsets", "sampling_offsets"),
+        ("attention_weights", "attention_weights"),
+        ("value_proj", "value_projection"),
+        ("output_proj", "output_projection"),
+    ):
+        yield Row(f"{theirs}.{their_name}.{{*}}", f"{ours}.{our_name}.{{*}}")
+
+
+def find_first_level(files: SourceFiles, prefix: str) -> int:
+    """Find the number of the finest level: projections of stages are 1 x 1, the last of them on c5.
+
+    Args:
+        files: of the model.
+        prefix: before the numbers of the projections.
+
+    Raises:
+        ValueError: none of them is 1 x 1.
+    """
+    template = Template(f"{prefix}.{{n}}.0.weight")
+    stages = [name for name, x in files.tensors.items() if template.match(name) and x.ndim == 4 and x.shape[-1] == 1]
+    if not 1 <= len(stages) <= 4:
+        raise ValueError(f"it takes {len(stages)} stages of its backbone; Boxwright's have one to four, up to c5")
+    return 6 - len(stages)
+
+
+def count_indices(names: Iterable[str], template: str) -> int:
+    """Count the numbers that stand for ``{n}`` in names of a template."""
+    at = Template(template)
+    return len({fields["n"] for name in names if (fields := at.match(name)) is not None})
+
+
+def locate_shapes(table: Table, files: SourceFiles) -> dict[str, Size]:
+    """List shapes of their tensors by our names."""
+    return {ours: files.tensors[theirs].shape for ours, theirs in table.locate(files.tensors).items()}
+
+
+def describe_deformable(
+    shapes: Mapping[str, Size], variant: Variant, counts: Counts, other_backbone: Mapping[str, Any] | None = None
+) -> Description:
+    """Describe a Deformable DETR in our words.
+
+    Args:
+        shapes: by our names.
+        variant: its form.
+        counts: what the shapes do not tell.
+        other_backbone: name and options of a backbone that is no ResNet.
+
+    Raises:
+        ValueError: a form that there is no counterpart of here, in one line.
+    """
+    if variant.two_stage and not variant.refine:
+        raise ValueError("queries from the encoder without refinement of boxes have no counterpart here")
+    num_levels, hidden_dim = shapes["necks.0.level_embedding"]
+    if gcd(32, hidden_dim // 2) != 32:
+        raise ValueError(f"its tokens have {hidden_dim} channels; here their group norms need a multiple of 64")
+    stages = [name for name in ("c2", "c3", "c4", "c5") if f"necks.0.projections.{name}.0.weight" in shapes]
+    notes: list[str] = []
+    if counts.dilation is None and len(stages) == 1:
+        notes.append("a dilated c5 leaves no trace in the weights: backbone.dilation is assumed to be none")
+    dilation = "after_first" if counts.dilation else "none"
+    resnet = {} if other_backbone else {**measure_resnet(shapes), "levels": stages, "dilation": dilation}
+    overrides: dict[str, Any] = {
+        **({"backbone": dict(other_backbone)} if other_backbone else {}),
+        **{f"backbone.{option}": value for option, value in resnet.items()},
+        "neck.num_levels": num_levels,
+        "head.num_queries": _count_queries(shapes, counts, notes),
+        "head.refine": variant.refine,
+        "head.two_stage": variant.two_stage,
+    }
+    for option, part, attention, num_heads in (
+        ("neck", "necks.0", "self_attention", counts.encoder_heads),
+        ("head.decoder", "head", "cross_attention", counts.decoder_heads),
+    ):
+        samples = shapes[f"{part}.layers.0.{attention}.attention_weights.weight"][0] // num_levels
+        heads = num_heads or _assume_heads(samples, hidden_dim, option, notes)
+        options = {
+            "num_layers": count_indices(shapes, f"{part}.layers.{{n}}.{{**}}"),
+            "feedforward_dim": shapes[f"{part}.layers.0.feed_forward.linear1.weight"][0],
+            "num_heads": heads,
+            "num_points": samples // heads,
+            **({} if counts.dropout is None else {"dropout": counts.dropout}),
+        }
+        overrides |= {f"{option}.{name}": value for name, value in options.items()}
+        overrides[f"{option.partition('.')[0]}.hidden_dim"] = hidden_dim
+    return Description(_nearest_recipe(variant, num_levels, bool(counts.dilation)), overrides, notes)
+
+
+def _nearest_recipe(variant: Variant, num_levels: int, is_dilated: bool) -> str:
+    if num_levels > 1 or variant.refine:
+        return variant.recipe
+    return "deformable_detr_r50_single_scale" + ("_dc5" if is_dilated else "")
+
+
+def _count_queries(shapes: Mapping[str, Size], counts: Counts, notes: list[str]) -> int:
+    if "head.queries.weight" in shapes:
+        return shapes["head.queries.weight"][0]
+    if counts.queries is None:
+        notes.append(f"queries from the encoder leave no trace in the weights: head.num_queries is {USUAL_QUERIES}")
+        return USUAL_QUERIES
+    return counts.queries
+
+
+def _assume_heads(samples: int, hidden_dim: int, option: str, notes: list[str]) -> int:
+    """Assume the usual number of heads, or the largest that fits; heads times points is what the weights tell."""
+    heads = gcd(USUAL_HEADS, gcd(samples, hidden_dim))
+    notes.append(
+        f"the number of heads is not in the weights: {option}.num_heads {heads} and {option}.num_points "
+        f"{samples // heads} are assumed; the two have a product of {samples}"
+    )
+    return heads
+
+
+class OwnSizes(NamedTuple):
+    """Options of the three parts of a detector of ours that is a Deformable DETR."""
+
+    backbone: Mapping[str, Any]
+    neck: Mapping[str, Any]
+    head: Mapping[str, Any]
+
+    @property
+    def variant(self) -> Variant:
+        """Form of the model."""
+        return Variant(self.head["decoder"]["num_layers"], self.head["refine"], self.head["two_stage"])
+
+    @property
+    def first_level(self) -> int:
+        """Number of the finest level: 3 of c3."""
+        return int(self.backbone["levels"][0][1:])
+
+    @property
+    def num_levels(self) -> int:
+        """Number of levels that the encoder puts out."""
+        return max(self.neck["num_levels"], len(self.backbone["levels"]))
+
+    @property
+    def is_dilated(self) -> bool:
+        """True where c5 has stride 16."""
+        return bool(self.backbone["dilation"] != "none")
+
+
+def measure_own(detector: Detector, kind: str) -> OwnSizes:
+    """Read the sizes of a detector that is to be written.
+
+    Args:
+        detector: any.
+        kind: what is written, for the message.
+
+    Raises:
+        ValueError: it is no Deformable DETR as published, in one line.
+    """
+    if detector.recipe is None:
+        raise ValueError("this detector has no recipe, which says its sizes; build it from one")
+    recipe = detector.recipe.to_dict()
+    backbone, necks, head = recipe["backbone"], recipe["neck"], recipe["head"]
+    parts = [part["name"] for part in (backbone, *necks, head)]
+    if parts != ["resnet", "deformable_encoder", "deformable_detr"]:
+        raise ValueError(
+            f"{kind} has the parts resnet, deformable_encoder and deformable_detr; this detector has {', '.join(parts)}"
+        )
+    if necks[0]["hidden_dim"] != head["hidden_dim"]:
+        raise ValueError(
+            f"{kind} has one width, and this detector two: neck.hidden_dim {necks[0]['hidden_dim']} and "
+            f"head.hidden_dim {head['hidden_dim']}"
+        )
+    return OwnSizes(backbone, necks[0], head)
+
+
+def without_counters(detector: Detector) -> dict[str, Tensor]:
+    """List the tensors of a detector that predictions depend on."""
+    return {name: tensor for name, tensor in detector.state_dict().items() if not name.endswith(COUNTER)}

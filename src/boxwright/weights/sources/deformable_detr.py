@@ -1,0 +1,137 @@
+"""Deformable DETR of its authors, fundamentalvision/Deformable-DETR: files with ``model`` and ``args``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from boxwright.detector import Detector
+from boxwright.weights.deformable import (
+    Counts,
+    Variant,
+    attention_rows,
+    count_indices,
+    describe_deformable,
+    find_first_level,
+    locate_shapes,
+    measure_own,
+    without_counters,
+)
+from boxwright.weights.labels import category_ids
+from boxwright.weights.source import Layout, SourceFiles, SourceModel
+from boxwright.weights.table import Row, Skip, Table
+
+__all__ = ["AuthorsDeformableDETR"]
+
+_ENCODER, _DECODER = "transformer.encoder.layers.{n}", "transformer.decoder.layers.{n}"
+
+_COUNTS = (
+    *(Skip(f"{{**}}.{name}", "a count of operations", before_rows=True) for name in ("total_ops", "total_params")),
+    *(Skip(name, "a count of operations") for name in ("total_ops", "total_params")),
+)
+
+
+class AuthorsDeformableDETR:
+    """Source: Zhu et al., Deformable DETR, ICLR 2021; names of fundamentalvision/Deformable-DETR 11169a6."""
+
+    title = "Deformable DETR of its authors"
+    example = "r50_deformable_detr-checkpoint.pth"
+
+    def recognizes(self, files: SourceFiles) -> bool:
+        """Tell whether the files are of this kind."""
+        return files.has(
+            "transformer.level_embed",
+            "transformer.encoder.layers.0.self_attn.sampling_offsets.weight",
+            "backbone.0.body.conv1.weight",
+        )
+
+    def describe(self, files: SourceFiles) -> SourceModel:
+        """Describe the model in our words."""
+        args = _read_args(files)
+        if args.get("position_embedding", "sine") not in ("sine", "v2"):
+            raise ValueError(f"its positions are {args['position_embedding']}, and ours are sines (sine)")
+        variant = _find_variant(files)
+        table = _table(variant, find_first_level(files, "input_proj"))
+        heads = args.get("nheads")
+        counts = Counts(heads, heads, args.get("num_queries"), args.get("dropout"), args.get("dilation"))
+        model = describe_deformable(locate_shapes(table, files), variant, counts)
+        num_classes = len(files.tensors["class_embed.0.weight"])
+        categories, notes = category_ids(num_classes), model.assumptions
+        if num_classes != len(category_ids(91)):
+            notes = [*notes, f"the names of its {num_classes} classes are not in the file: class_0 and so on"]
+        return SourceModel(
+            recipe=model.recipe, overrides=model.overrides, categories=categories, table=table, assumptions=notes
+        )
+
+    def write(self, detector: Detector) -> Layout:
+        """Bring a detector into the layout."""
+        sizes = measure_own(detector, self.title)
+        table = _table(sizes.variant, sizes.first_level)
+        return Layout(
+            tensors=table.write(without_counters(detector)).tensors, file_name="checkpoint.pth", wrap=("model",)
+        )
+
+
+def _table(variant: Variant, first_level: int) -> Table:
+    """Make the table of names.
+
+    Args:
+        variant: of the model.
+        first_level: number of the finest level.
+    """
+    head = range(variant.num_heads)
+    heads: tuple[Row, ...] = (
+        Row(tuple(f"class_embed.{i}.{{*}}" for i in head), "head.classes.0.{*}"),
+        Row(tuple(f"bbox_embed.{i}.{{**}}" for i in head), "head.boxes.0.{**}"),
+    )
+    if variant.refine:
+        classes = "class_embed.{n}.{*}", "transformer.decoder.class_embed.{n}.{*}"
+        boxes = "bbox_embed.{n}.{**}", "transformer.decoder.bbox_embed.{n}.{**}"
+        heads = (
+            Row(classes if variant.two_stage else classes[0], "head.classes.{n}.{*}"),
+            Row(boxes, "head.boxes.{n}.{**}"),
+        )
+    queries: tuple[Row, ...] = (
+        Row("query_embed.{*}", "head.queries.{*}"),
+        Row("transformer.reference_points.{*}", "head.reference_points.{*}"),
+    )
+    if variant.two_stage:
+        queries = tuple(
+            Row(f"transformer.{theirs}.{{*}}", f"head.{ours}.{{*}}")
+            for theirs, ours in (
+                ("enc_output", "encoder_output.0"),
+                ("enc_output_norm", "encoder_output.1"),
+                ("pos_trans", "proposal_queries.0"),
+                ("pos_trans_norm", "proposal_queries.1"),
+            )
+        )
+    rows = (
+        Row("backbone.0.body.{**}", "backbone.{**}"),
+        Row("input_proj.{n}.{**}", f"necks.0.projections.c{{n+{first_level}}}.{{**}}"),
+        Row("transformer.level_embed", "necks.0.level_embedding"),
+        *attention_rows(f"{_ENCODER}.self_attn", "necks.0.layers.{n}.self_attention"),
+        Row(f"{_ENCODER}.norm{{k}}.{{*}}", "necks.0.layers.{n}.norm{k}.{*}"),
+        Row(f"{_ENCODER}.linear{{k}}.{{*}}", "necks.0.layers.{n}.feed_forward.linear{k}.{*}"),
+        Row(f"{_DECODER}.self_attn.{{**}}", "head.layers.{n}.self_attention.{**}"),
+        *attention_rows(f"{_DECODER}.cross_attn", "head.layers.{n}.cross_attention"),
+        # Numbered in the order of their definition there, in that of their execution here.
+        Row(f"{_DECODER}.norm2.{{*}}", "head.layers.{n}.norm1.{*}"),
+        Row(f"{_DECODER}.norm1.{{*}}", "head.layers.{n}.norm2.{*}"),
+        Row(f"{_DECODER}.norm3.{{*}}", "head.layers.{n}.norm3.{*}"),
+        Row(f"{_DECODER}.linear{{k}}.{{*}}", "head.layers.{n}.feed_forward.linear{k}.{*}"),
+    )
+    return Table(rows=(*rows, *queries, *heads), skips=_COUNTS)
+
+
+def _find_variant(files: SourceFiles) -> Variant:
+    return Variant(
+        num_layers=count_indices(files.tensors, "transformer.decoder.layers.{n}.{**}"),
+        refine="transformer.decoder.bbox_embed.0.layers.0.weight" in files.tensors,
+        two_stage="transformer.pos_trans.weight" in files.tensors,
+    )
+
+
+def _read_args(files: SourceFiles) -> Mapping[str, Any]:
+    """Read the arguments of the command line that trained the model; empty where the file has none."""
+    args = files.extra.get("args", {})
+    return args if isinstance(args, Mapping) else vars(args)
