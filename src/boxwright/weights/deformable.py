@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from torch import Size, Tensor
 
 from boxwright.detector import Detector
+from boxwright.structures import Category
+from boxwright.weights.labels import category_ids
 from boxwright.weights.resnet import measure_resnet
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.table import COUNTER, Row, Table
@@ -17,6 +19,9 @@ from boxwright.weights.template import Template
 
 USUAL_HEADS = 8
 """Heads of every released model."""
+
+USUAL_CLASSES = 91
+"""Rows of the class layers of every released model: COCO's category ids."""
 
 USUAL_QUERIES = 300
 """Queries of every released model."""
@@ -66,6 +71,24 @@ class Description:
     assumptions: list[str] = field(default_factory=list)
 
 
+def read_number(options: Mapping[str, Any], name: str, default: int | None = None) -> int | None:
+    """Read a number that counts something from a configuration.
+
+    Raises:
+        ValueError: something else, in one line.
+    """
+    value = options.get(name, default)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ValueError(f"its {name} is {value!r}, and should be a number of at least 1")
+    return value
+
+
+def read_dropout(options: Mapping[str, Any], default: float | None = None) -> float | None:
+    """Read a dropout from a configuration; anything but a number is left to the part, which refuses it."""
+    value = options.get("dropout", default)
+    return value if value is None or isinstance(value, int | float) else default
+
+
 def attention_rows(theirs: str, ours: str) -> Iterator[Row]:
     """List the rows of a deformable attention, whose names nobody has changed."""
     for their_name, our_name in (
@@ -100,13 +123,38 @@ def count_indices(names: Iterable[str], template: str) -> int:
     return len({fields["n"] for name in names if (fields := at.match(name)) is not None})
 
 
-def locate_shapes(table: Table, files: SourceFiles) -> dict[str, Size]:
+def assume_classes(num_classes: int) -> tuple[list[Category], list[str]]:
+    """List classes of a model whose files name none, by number or as COCO's category ids, and say so in a line."""
+    categories = category_ids(num_classes)
+    names = "COCO's, by their ids" if num_classes == USUAL_CLASSES else "class_0 and so on"
+    return categories, [f"the names of its {num_classes} classes are not in its files: they are called {names}"]
+
+
+class Shapes(dict[str, Size]):
+    """Shapes of tensors by our names; what is not there, or has other dimensions, is an error in one line."""
+
+    def __missing__(self, name: str) -> Size:
+        raise ValueError(f"nothing there makes {name}")
+
+    def side(self, name: str, dim: int = 0, *, ndim: int = 2) -> int:
+        """Return one side of a tensor.
+
+        Raises:
+            ValueError: there is no such tensor, it has other dimensions, or none of its sides.
+        """
+        shape = self[name]
+        if len(shape) != ndim or not all(shape):
+            raise ValueError(f"what makes {name} is {list(shape)}, and should have {ndim} dimensions")
+        return shape[dim]
+
+
+def locate_shapes(table: Table, files: SourceFiles) -> Shapes:
     """List shapes of their tensors by our names."""
-    return {ours: files.tensors[theirs].shape for ours, theirs in table.locate(files.tensors).items()}
+    return Shapes({ours: files.tensors[theirs].shape for ours, theirs in table.locate(files.tensors).items()})
 
 
 def describe_deformable(
-    shapes: Mapping[str, Size], variant: Variant, counts: Counts, other_backbone: Mapping[str, Any] | None = None
+    shapes: Shapes, variant: Variant, counts: Counts, other_backbone: Mapping[str, Any] | None = None
 ) -> Description:
     """Describe a Deformable DETR in our words.
 
@@ -121,7 +169,7 @@ def describe_deformable(
     """
     if variant.two_stage and not variant.refine:
         raise ValueError("queries from the encoder without refinement of boxes have no counterpart here")
-    num_levels, hidden_dim = shapes["necks.0.level_embedding"]
+    num_levels, hidden_dim = (shapes.side("necks.0.level_embedding", dim) for dim in (0, 1))
     if gcd(32, hidden_dim // 2) != 32:
         raise ValueError(f"its tokens have {hidden_dim} channels; here their group norms need a multiple of 64")
     stages = [name for name in ("c2", "c3", "c4", "c5") if f"necks.0.projections.{name}.0.weight" in shapes]
@@ -142,11 +190,11 @@ def describe_deformable(
         ("neck", "necks.0", "self_attention", counts.encoder_heads),
         ("head.decoder", "head", "cross_attention", counts.decoder_heads),
     ):
-        samples = shapes[f"{part}.layers.0.{attention}.attention_weights.weight"][0] // num_levels
+        samples = shapes.side(f"{part}.layers.0.{attention}.attention_weights.weight") // num_levels
         heads = num_heads or _assume_heads(samples, hidden_dim, option, notes)
         options = {
             "num_layers": count_indices(shapes, f"{part}.layers.{{n}}.{{**}}"),
-            "feedforward_dim": shapes[f"{part}.layers.0.feed_forward.linear1.weight"][0],
+            "feedforward_dim": shapes.side(f"{part}.layers.0.feed_forward.linear1.weight"),
             "num_heads": heads,
             "num_points": samples // heads,
             **({} if counts.dropout is None else {"dropout": counts.dropout}),
@@ -162,9 +210,9 @@ def _nearest_recipe(variant: Variant, num_levels: int, is_dilated: bool) -> str:
     return "deformable_detr_r50_single_scale" + ("_dc5" if is_dilated else "")
 
 
-def _count_queries(shapes: Mapping[str, Size], counts: Counts, notes: list[str]) -> int:
+def _count_queries(shapes: Shapes, counts: Counts, notes: list[str]) -> int:
     if "head.queries.weight" in shapes:
-        return shapes["head.queries.weight"][0]
+        return shapes.side("head.queries.weight")
     if counts.queries is None:
         notes.append(f"queries from the encoder leave no trace in the weights: head.num_queries is {USUAL_QUERIES}")
         return USUAL_QUERIES
@@ -201,7 +249,7 @@ class OwnSizes(NamedTuple):
     @property
     def num_levels(self) -> int:
         """Number of levels that the encoder puts out."""
-        return max(self.neck["num_levels"], len(self.backbone["levels"]))
+        return max(int(self.neck["num_levels"]), len(self.backbone["levels"]))
 
     @property
     def is_dilated(self) -> bool:

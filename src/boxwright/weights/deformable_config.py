@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from boxwright.layers.resnet import BLOCKS_PER_STAGE
-from boxwright.weights.deformable import Counts, OwnSizes
+from boxwright.weights.deformable import Counts, OwnSizes, read_dropout, read_number
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -21,10 +21,10 @@ def read_counts(config: Mapping[str, Any], *, is_dilated: bool) -> Counts:
     if not config:
         return Counts()
     return Counts(
-        encoder_heads=config.get("encoder_attention_heads", 8),
-        decoder_heads=config.get("decoder_attention_heads", 8),
-        queries=config.get("two_stage_num_proposals", 300),
-        dropout=config.get("dropout", 0.1),
+        encoder_heads=read_number(config, "encoder_attention_heads", 8),
+        decoder_heads=read_number(config, "decoder_attention_heads", 8),
+        queries=read_number(config, "two_stage_num_proposals", 300),
+        dropout=read_dropout(config, 0.1),
         dilation=is_dilated,
     )
 

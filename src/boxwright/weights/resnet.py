@@ -25,6 +25,6 @@ def measure_resnet(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     depths = [
         depth for depth, blocks in BLOCKS_PER_STAGE.items() if blocks == counts and (depth >= 50) == has_bottlenecks
     ]
-    if not depths or "backbone.conv1.weight" not in shapes:
+    if not depths or not shapes.get("backbone.conv1.weight"):
         raise ValueError(f"its backbone is no ResNet of {', '.join(map(str, BLOCKS_PER_STAGE))} layers")
     return {"depth": depths[0], "width": shapes["backbone.conv1.weight"][0]}

@@ -47,15 +47,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "six levels": {"num_feature_levels": 6, "two_stage": True, **REFINE},
     "timm": {"backbone": "resnet18"},
     "timm, another kind": {"backbone": "resnet26d", "num_feature_levels": 3},
-    "single-scale, dilated": {"backbone": "resnet26", "num_feature_levels": 1, "dilation": True},
-    "single-scale, dilated, R50": {"num_feature_levels": 1, "dilation": True},
+    "single-scale, dilated": {"backbone": "resnet18", "num_feature_levels": 1, "dilation": True},
 }
 
 
 def make_model(variant: str, **options: Any) -> DeformableDetrForObjectDetection:
-    """Build a small model with weights that tell images and queries apart."""
+    """Build a model, by default a small one, with weights that tell images and queries apart."""
     options = {**SIZES, **VARIANTS[variant], **options}
-    if "timm" not in variant and "dilated" not in variant:
+    if "timm" not in variant and "dilated" not in variant and "backbone" not in options:
         stages = ["stage4"] if options.get("num_feature_levels") == 1 else ["stage2", "stage3", "stage4"]
         sizes = {"depths": [2, 2, 2, 2], "hidden_sizes": [8, 16, 32, 64], "embedding_size": 8, "layer_type": "basic"}
         options["backbone_config"] = ResNetConfig(**sizes, out_features=stages)

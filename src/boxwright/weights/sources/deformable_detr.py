@@ -9,15 +9,17 @@ from boxwright.detector import Detector
 from boxwright.weights.deformable import (
     Counts,
     Variant,
+    assume_classes,
     attention_rows,
     count_indices,
     describe_deformable,
     find_first_level,
     locate_shapes,
     measure_own,
+    read_dropout,
+    read_number,
     without_counters,
 )
-from boxwright.weights.labels import category_ids
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 from boxwright.weights.table import Row, Skip, Table
 
@@ -52,15 +54,19 @@ class AuthorsDeformableDETR:
             raise ValueError(f"its positions are {args['position_embedding']}, and ours are sines (sine)")
         variant = _find_variant(files)
         table = _table(variant, find_first_level(files, "input_proj"))
-        heads = args.get("nheads")
-        counts = Counts(heads, heads, args.get("num_queries"), args.get("dropout"), args.get("dilation"))
-        model = describe_deformable(locate_shapes(table, files), variant, counts)
-        num_classes = len(files.tensors["class_embed.0.weight"])
-        categories, notes = category_ids(num_classes), model.assumptions
-        if num_classes != len(category_ids(91)):
-            notes = [*notes, f"the names of its {num_classes} classes are not in the file: class_0 and so on"]
+        heads = read_number(args, "nheads")
+        dilation = bool(args["dilation"]) if "dilation" in args else None
+        counts = Counts(heads, heads, read_number(args, "num_queries"), read_dropout(args), dilation)
+        shapes = locate_shapes(table, files)
+        model = describe_deformable(shapes, variant, counts)
+        num_classes = shapes.side("head.classes.0.weight")
+        categories, notes = assume_classes(num_classes)
         return SourceModel(
-            recipe=model.recipe, overrides=model.overrides, categories=categories, table=table, assumptions=notes
+            recipe=model.recipe,
+            overrides=model.overrides,
+            categories=categories,
+            table=table,
+            assumptions=[*model.assumptions, *notes],
         )
 
     def write(self, detector: Detector) -> Layout:
@@ -134,4 +140,4 @@ def _find_variant(files: SourceFiles) -> Variant:
 def _read_args(files: SourceFiles) -> Mapping[str, Any]:
     """Read the arguments of the command line that trained the model; empty where the file has none."""
     args = files.extra.get("args", {})
-    return args if isinstance(args, Mapping) else vars(args)
+    return args if isinstance(args, Mapping) else {}

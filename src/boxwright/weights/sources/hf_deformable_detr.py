@@ -11,6 +11,7 @@ import torch
 from boxwright.detector import Detector
 from boxwright.weights.deformable import (
     Variant,
+    assume_classes,
     attention_rows,
     count_indices,
     describe_deformable,
@@ -29,7 +30,6 @@ from boxwright.weights.huggingface import (
     write_preprocessing,
 )
 from boxwright.weights.huggingface_backbone import HuggingFaceBackbone, read_backbone
-from boxwright.weights.labels import category_ids
 from boxwright.weights.operations import Join
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 from boxwright.weights.table import Row, Skip, Table, Tie
@@ -80,11 +80,10 @@ class HuggingFaceDeformableDETR:
         table = _table(variant, first_level, backbone.rows(_BACKBONE), classes, boxes)
         counts = read_counts(files.config, is_dilated="dilation" in backbone.options)
         other = None if backbone.options["name"] == "resnet" else backbone.options
-        model = describe_deformable(locate_shapes(table, files), variant, counts, other)
-        num_classes = len(next(files.tensors[name] for name in files.tensors if name.endswith("class_embed.0.weight")))
-        categories, notes = read_categories(files.config, num_classes)
-        if not files.config:
-            categories = category_ids(num_classes)
+        shapes = locate_shapes(table, files)
+        model = describe_deformable(shapes, variant, counts, other)
+        num_classes = shapes.side("head.classes.0.weight")
+        categories, notes = read_categories(files.config, num_classes) if files.config else assume_classes(num_classes)
         preprocessing = read_preprocessing(files, _PROCESSOR)
         return SourceModel(
             recipe=model.recipe,
@@ -115,7 +114,7 @@ class HuggingFaceDeformableDETR:
         )
 
 
-def _table(variant: Variant, first_level: int, backbone_rows: tuple[Row, ...], classes: _Heads, boxes: _Heads) -> Table:
+def _table(variant: Variant, first_level: int, backbone_rows: Sequence[Row], classes: _Heads, boxes: _Heads) -> Table:
     """Make the table of names.
 
     Args:
