@@ -43,7 +43,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "refine": REFINE,
     "two-stage": {**REFINE, "two_stage": True},
     "single-scale": {"num_feature_levels": 1},
-    "three levels of three": {"num_feature_levels": 3},
     "six levels": {"num_feature_levels": 6, "two_stage": True, **REFINE},
     "timm": {"backbone": "resnet18"},
     "timm, another kind": {"backbone": "resnet26d", "num_feature_levels": 3},
