@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import gcd
 from typing import Any, NamedTuple
 
-from torch import Size, Tensor
+from torch import Tensor
 
 from boxwright.detector import Detector
 from boxwright.structures import Category
+from boxwright.weights.detr_structure import count_indices, infer_resnet
 from boxwright.weights.labels import category_ids
-from boxwright.weights.resnet import measure_resnet
 from boxwright.weights.source import SourceFiles
-from boxwright.weights.table import COUNTER, Row, Table
+from boxwright.weights.table import Row, Table
 from boxwright.weights.template import Template
 
 USUAL_HEADS = 8
@@ -27,7 +27,7 @@ USUAL_QUERIES = 300
 """Queries of every released model."""
 
 
-class Counts(NamedTuple):
+class DeformableCounts(NamedTuple):
     """Numbers that the shapes of tensors do not tell, None where the files state them nowhere."""
 
     encoder_heads: int | None = None
@@ -38,7 +38,7 @@ class Counts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Variant:
+class DeformableVariant:
     """Form of a Deformable DETR, by the names of its tensors.
 
     Args:
@@ -117,12 +117,6 @@ def find_first_level(files: SourceFiles, prefix: str) -> int:
     return 6 - len(stages)
 
 
-def count_indices(names: Iterable[str], template: str) -> int:
-    """Count the numbers that stand for ``{n}`` in names of a template."""
-    at = Template(template)
-    return len({fields["n"] for name in names if (fields := at.match(name)) is not None})
-
-
 def assume_classes(num_classes: int) -> tuple[list[Category], list[str]]:
     """List classes of a model whose files name none, by number or as COCO's category ids, and say so in a line."""
     categories = category_ids(num_classes)
@@ -130,10 +124,10 @@ def assume_classes(num_classes: int) -> tuple[list[Category], list[str]]:
     return categories, [f"the names of its {num_classes} classes are not in its files: they are called {names}"]
 
 
-class Shapes(dict[str, Size]):
-    """Shapes of tensors by our names; what is not there, or has other dimensions, is an error in one line."""
+class LocatedTensors(dict[str, Tensor]):
+    """Tensors by our names; what is not there, or has other dimensions, is an error in one line."""
 
-    def __missing__(self, name: str) -> Size:
+    def __missing__(self, name: str) -> Tensor:
         raise ValueError(f"nothing there makes {name}")
 
     def side(self, name: str, dim: int = 0, *, ndim: int = 2) -> int:
@@ -142,24 +136,27 @@ class Shapes(dict[str, Size]):
         Raises:
             ValueError: there is no such tensor, it has other dimensions, or none of its sides.
         """
-        shape = self[name]
+        shape = self[name].shape
         if len(shape) != ndim or not all(shape):
             raise ValueError(f"what makes {name} is {list(shape)}, and should have {ndim} dimensions")
         return shape[dim]
 
 
-def locate_shapes(table: Table, files: SourceFiles) -> Shapes:
-    """List shapes of their tensors by our names."""
-    return Shapes({ours: files.tensors[theirs].shape for ours, theirs in table.locate(files.tensors).items()})
+def locate_tensors(table: Table, files: SourceFiles) -> LocatedTensors:
+    """List their tensors by our names, in their form."""
+    return LocatedTensors({ours: files.tensors[theirs] for ours, theirs in table.locate(files.tensors).items()})
 
 
 def describe_deformable(
-    shapes: Shapes, variant: Variant, counts: Counts, other_backbone: Mapping[str, Any] | None = None
+    tensors: LocatedTensors,
+    variant: DeformableVariant,
+    counts: DeformableCounts,
+    other_backbone: Mapping[str, Any] | None = None,
 ) -> Description:
     """Describe a Deformable DETR in our words.
 
     Args:
-        shapes: by our names.
+        tensors: theirs, by our names.
         variant: its form.
         counts: what the shapes do not tell.
         other_backbone: name and options of a backbone that is no ResNet.
@@ -169,20 +166,20 @@ def describe_deformable(
     """
     if variant.two_stage and not variant.refine:
         raise ValueError("queries from the encoder without refinement of boxes have no counterpart here")
-    num_levels, hidden_dim = (shapes.side("necks.0.level_embedding", dim) for dim in (0, 1))
+    num_levels, hidden_dim = (tensors.side("necks.0.level_embedding", dim) for dim in (0, 1))
     if gcd(32, hidden_dim // 2) != 32:
         raise ValueError(f"its tokens have {hidden_dim} channels; here their group norms need a multiple of 64")
-    stages = [name for name in ("c2", "c3", "c4", "c5") if f"necks.0.projections.{name}.0.weight" in shapes]
+    stages = [name for name in ("c2", "c3", "c4", "c5") if f"necks.0.projections.{name}.0.weight" in tensors]
     notes: list[str] = []
     if counts.dilation is None and len(stages) == 1:
         notes.append("a dilated c5 leaves no trace in the weights: backbone.dilation is assumed to be none")
     dilation = "after_first" if counts.dilation else "none"
-    resnet = {} if other_backbone else {**measure_resnet(shapes), "levels": stages, "dilation": dilation}
+    resnet = {} if other_backbone else {**_measure_resnet(tensors), "levels": stages, "dilation": dilation}
     overrides: dict[str, Any] = {
         **({"backbone": dict(other_backbone)} if other_backbone else {}),
         **{f"backbone.{option}": value for option, value in resnet.items()},
         "neck.num_levels": num_levels,
-        "head.num_queries": _count_queries(shapes, counts, notes),
+        "head.num_queries": _count_queries(tensors, counts, notes),
         "head.refine": variant.refine,
         "head.two_stage": variant.two_stage,
     }
@@ -190,11 +187,11 @@ def describe_deformable(
         ("neck", "necks.0", "self_attention", counts.encoder_heads),
         ("head.decoder", "head", "cross_attention", counts.decoder_heads),
     ):
-        samples = shapes.side(f"{part}.layers.0.{attention}.attention_weights.weight") // num_levels
+        samples = tensors.side(f"{part}.layers.0.{attention}.attention_weights.weight") // num_levels
         heads = num_heads or _assume_heads(samples, hidden_dim, option, notes)
         options = {
-            "num_layers": count_indices(shapes, f"{part}.layers.{{n}}.{{**}}"),
-            "feedforward_dim": shapes.side(f"{part}.layers.0.feed_forward.linear1.weight"),
+            "num_layers": count_indices(tensors, f"{part}.layers.{{n}}.{{**}}"),
+            "feedforward_dim": tensors.side(f"{part}.layers.0.feed_forward.linear1.weight"),
             "num_heads": heads,
             "num_points": samples // heads,
             **({} if counts.dropout is None else {"dropout": counts.dropout}),
@@ -204,15 +201,20 @@ def describe_deformable(
     return Description(_nearest_recipe(variant, num_levels, bool(counts.dilation)), overrides, notes)
 
 
-def _nearest_recipe(variant: Variant, num_levels: int, is_dilated: bool) -> str:
+def _measure_resnet(tensors: LocatedTensors) -> dict[str, Any]:
+    tensors.side("backbone.conv1.weight", ndim=4)
+    return {option: value for option, value in infer_resnet(tensors).items() if option != "name"}
+
+
+def _nearest_recipe(variant: DeformableVariant, num_levels: int, is_dilated: bool) -> str:
     if num_levels > 1 or variant.refine:
         return variant.recipe
     return "deformable_detr_r50_single_scale" + ("_dc5" if is_dilated else "")
 
 
-def _count_queries(shapes: Shapes, counts: Counts, notes: list[str]) -> int:
-    if "head.queries.weight" in shapes:
-        return shapes.side("head.queries.weight")
+def _count_queries(tensors: LocatedTensors, counts: DeformableCounts, notes: list[str]) -> int:
+    if "head.queries.weight" in tensors:
+        return tensors.side("head.queries.weight")
     if counts.queries is None:
         notes.append(f"queries from the encoder leave no trace in the weights: head.num_queries is {USUAL_QUERIES}")
         return USUAL_QUERIES
@@ -237,9 +239,9 @@ class OwnSizes(NamedTuple):
     head: Mapping[str, Any]
 
     @property
-    def variant(self) -> Variant:
+    def variant(self) -> DeformableVariant:
         """Form of the model."""
-        return Variant(self.head["decoder"]["num_layers"], self.head["refine"], self.head["two_stage"])
+        return DeformableVariant(self.head["decoder"]["num_layers"], self.head["refine"], self.head["two_stage"])
 
     @property
     def first_level(self) -> int:
@@ -281,9 +283,9 @@ def measure_own(detector: Detector, kind: str) -> OwnSizes:
             f"{kind} has one width, and this detector two: neck.hidden_dim {necks[0]['hidden_dim']} and "
             f"head.hidden_dim {head['hidden_dim']}"
         )
+    if backbone["norm_eps"] != 1e-5 or backbone["dilation"] == "all":
+        raise ValueError(
+            f"{kind} has a ResNet with backbone.norm_eps 1e-05 and backbone.dilation none or after_first; this detector "
+            f"has {backbone['norm_eps']} and {backbone['dilation']}"
+        )
     return OwnSizes(backbone, necks[0], head)
-
-
-def without_counters(detector: Detector) -> dict[str, Tensor]:
-    """List the tensors of a detector that predictions depend on."""
-    return {name: tensor for name, tensor in detector.state_dict().items() if not name.endswith(COUNTER)}

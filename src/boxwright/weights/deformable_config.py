@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from boxwright.layers.resnet import BLOCKS_PER_STAGE
-from boxwright.weights.deformable import Counts, OwnSizes, read_dropout, read_number
+from boxwright.weights.deformable import DeformableCounts, OwnSizes, read_dropout, read_number
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -16,11 +16,11 @@ def check_config(config: Mapping[str, Any]) -> None:
             raise ValueError(f"its {option} is {config[option]}, and ours is {known}")
 
 
-def read_counts(config: Mapping[str, Any], *, is_dilated: bool) -> Counts:
+def read_counts(config: Mapping[str, Any], *, is_dilated: bool) -> DeformableCounts:
     """Read what the tensors do not tell; entries that are not there have transformers' defaults."""
     if not config:
-        return Counts()
-    return Counts(
+        return DeformableCounts()
+    return DeformableCounts(
         encoder_heads=read_number(config, "encoder_attention_heads", 8),
         decoder_heads=read_number(config, "decoder_attention_heads", 8),
         queries=read_number(config, "two_stage_num_proposals", 300),

@@ -7,19 +7,18 @@ from typing import Any
 
 from boxwright.detector import Detector
 from boxwright.weights.deformable import (
-    Counts,
-    Variant,
+    DeformableCounts,
+    DeformableVariant,
     assume_classes,
     attention_rows,
-    count_indices,
     describe_deformable,
     find_first_level,
-    locate_shapes,
+    locate_tensors,
     measure_own,
     read_dropout,
     read_number,
-    without_counters,
 )
+from boxwright.weights.detr_structure import count_indices, weights_without_counters
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 from boxwright.weights.table import Row, Skip, Table
 
@@ -56,10 +55,10 @@ class AuthorsDeformableDETR:
         table = _table(variant, find_first_level(files, "input_proj"))
         heads = read_number(args, "nheads")
         dilation = bool(args["dilation"]) if "dilation" in args else None
-        counts = Counts(heads, heads, read_number(args, "num_queries"), read_dropout(args), dilation)
-        shapes = locate_shapes(table, files)
-        model = describe_deformable(shapes, variant, counts)
-        num_classes = shapes.side("head.classes.0.weight")
+        counts = DeformableCounts(heads, heads, read_number(args, "num_queries"), read_dropout(args), dilation)
+        tensors = locate_tensors(table, files)
+        model = describe_deformable(tensors, variant, counts)
+        num_classes = tensors.side("head.classes.0.weight")
         categories, notes = assume_classes(num_classes)
         return SourceModel(
             recipe=model.recipe,
@@ -74,11 +73,11 @@ class AuthorsDeformableDETR:
         sizes = measure_own(detector, self.title)
         table = _table(sizes.variant, sizes.first_level)
         return Layout(
-            tensors=table.write(without_counters(detector)).tensors, file_name="checkpoint.pth", wrap=("model",)
+            tensors=table.write(weights_without_counters(detector)).tensors, file_name="checkpoint.pth", wrap=("model",)
         )
 
 
-def _table(variant: Variant, first_level: int) -> Table:
+def _table(variant: DeformableVariant, first_level: int) -> Table:
     """Make the table of names.
 
     Args:
@@ -129,8 +128,8 @@ def _table(variant: Variant, first_level: int) -> Table:
     return Table(rows=(*rows, *queries, *heads), skips=_COUNTS)
 
 
-def _find_variant(files: SourceFiles) -> Variant:
-    return Variant(
+def _find_variant(files: SourceFiles) -> DeformableVariant:
+    return DeformableVariant(
         num_layers=count_indices(files.tensors, "transformer.decoder.layers.{n}.{**}"),
         refine="transformer.decoder.bbox_embed.0.layers.0.weight" in files.tensors,
         two_stage="transformer.pos_trans.weight" in files.tensors,

@@ -10,17 +10,16 @@ import torch
 
 from boxwright.detector import Detector
 from boxwright.weights.deformable import (
-    Variant,
+    DeformableVariant,
     assume_classes,
     attention_rows,
-    count_indices,
     describe_deformable,
     find_first_level,
-    locate_shapes,
+    locate_tensors,
     measure_own,
-    without_counters,
 )
 from boxwright.weights.deformable_config import check_config, read_counts, write_config
+from boxwright.weights.detr_structure import count_indices, weights_without_counters
 from boxwright.weights.huggingface import (
     DETR_PROCESSOR,
     ProcessorDefaults,
@@ -80,9 +79,9 @@ class HuggingFaceDeformableDETR:
         table = _table(variant, first_level, backbone.rows(_BACKBONE), classes, boxes)
         counts = read_counts(files.config, is_dilated="dilation" in backbone.options)
         other = None if backbone.options["name"] == "resnet" else backbone.options
-        shapes = locate_shapes(table, files)
-        model = describe_deformable(shapes, variant, counts, other)
-        num_classes = shapes.side("head.classes.0.weight")
+        tensors = locate_tensors(table, files)
+        model = describe_deformable(tensors, variant, counts, other)
+        num_classes = tensors.side("head.classes.0.weight")
         categories, notes = read_categories(files.config, num_classes) if files.config else assume_classes(num_classes)
         preprocessing = read_preprocessing(files, _PROCESSOR)
         return SourceModel(
@@ -103,7 +102,9 @@ class HuggingFaceDeformableDETR:
             for name, is_double in zip(("bbox_embed", "class_embed"), both, strict=True)
         )
         rows = HuggingFaceBackbone(is_timm=sizes.is_dilated).rows(_BACKBONE)
-        tensors = _table(variant, sizes.first_level, rows, classes, boxes).write(without_counters(detector)).tensors
+        tensors = (
+            _table(variant, sizes.first_level, rows, classes, boxes).write(weights_without_counters(detector)).tensors
+        )
         return Layout(
             # Copies of their own: files of safetensors hold no tensor twice.
             tensors={name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()},
@@ -114,7 +115,9 @@ class HuggingFaceDeformableDETR:
         )
 
 
-def _table(variant: Variant, first_level: int, backbone_rows: Sequence[Row], classes: _Heads, boxes: _Heads) -> Table:
+def _table(
+    variant: DeformableVariant, first_level: int, backbone_rows: Sequence[Row], classes: _Heads, boxes: _Heads
+) -> Table:
     """Make the table of names.
 
     Args:
@@ -168,7 +171,7 @@ def _table(variant: Variant, first_level: int, backbone_rows: Sequence[Row], cla
     return Table(rows=(*rows, *queries, *heads), skips=skips, ties=ties)
 
 
-def _head_row(form: _Heads, variant: Variant, ours: str, field: str) -> Row:
+def _head_row(form: _Heads, variant: DeformableVariant, ours: str, field: str) -> Row:
     """Make the row of class or box heads: one of each layer with refinement, else one of all."""
     if variant.refine:
         return Row(tuple(f"{name}.{field}" for name in form.names), f"{ours}.{{n}}.{field}")
@@ -177,7 +180,7 @@ def _head_row(form: _Heads, variant: Variant, ours: str, field: str) -> Row:
     return Row(names, f"{ours}.0.{field}")
 
 
-def _head_skips(form: _Heads, variant: Variant) -> list[Skip]:
+def _head_skips(form: _Heads, variant: DeformableVariant) -> list[Skip]:
     layers = range(variant.num_heads - 1) if form.only_last else ()
     return [
         Skip(f"{name.replace('{n}', str(layer))}.{{**}}", "the head of a layer before the last, which predicts nothing")
@@ -186,7 +189,7 @@ def _head_skips(form: _Heads, variant: Variant) -> list[Skip]:
     ]
 
 
-def _find_heads(name: str, variant: Variant, files: SourceFiles) -> _Heads:
+def _find_heads(name: str, variant: DeformableVariant, files: SourceFiles) -> _Heads:
     """Find the form in which heads are stored: there may be copies of one, and of all layers one."""
     names = [f"{name}.{{n}}"]
     stored = {layer for layer in range(variant.num_heads) if _has_child(files, f"{name}.{layer}")}
@@ -207,11 +210,11 @@ def _are_copies(name: str, files: SourceFiles) -> bool:
     return all(torch.equal(first.setdefault(part, tensor), tensor) for part, tensor in stored)
 
 
-def _find_variant(files: SourceFiles) -> Variant:
+def _find_variant(files: SourceFiles) -> DeformableVariant:
     two_stage = "model.pos_trans.weight" in files.tensors
     inside = _has_child(files, "model.decoder.bbox_embed.0")
     refine = files.config.get("with_box_refine", two_stage or inside or not _are_copies("bbox_embed", files))
-    return Variant(count_indices(files.tensors, "model.decoder.layers.{n}.{**}"), bool(refine), two_stage)
+    return DeformableVariant(count_indices(files.tensors, "model.decoder.layers.{n}.{**}"), bool(refine), two_stage)
 
 
 def _has_child(files: SourceFiles, name: str) -> bool:
