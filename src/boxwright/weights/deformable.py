@@ -285,7 +285,7 @@ def measure_own(detector: Detector, kind: str) -> OwnSizes:
         )
     if backbone["norm_eps"] != 1e-5 or backbone["dilation"] == "all":
         raise ValueError(
-            f"{kind} has a ResNet with backbone.norm_eps 1e-05 and backbone.dilation none or after_first; this detector "
-            f"has {backbone['norm_eps']} and {backbone['dilation']}"
+            f"{kind} has a ResNet with backbone.norm_eps 1e-05 and backbone.dilation none or after_first; "
+            f"this detector has {backbone['norm_eps']} and {backbone['dilation']}"
         )
     return OwnSizes(backbone, necks[0], head)
