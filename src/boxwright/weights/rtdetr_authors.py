@@ -85,11 +85,21 @@ def make_constants(options: Mapping[str, Any], image_size: int) -> dict[str, Ten
     maps = [torch.zeros(1, 1, image_size // stride, image_size // stride) for stride in STRIDES]
     anchors = make_anchors(flatten_levels(maps, None), by_ratio=True)
     constants = {"decoder.anchors": anchors.boxes_logit, "decoder.valid_mask": anchors.valid}
+    return constants | make_scales(options, options["head.decoder.num_layers"], _SCALE)
+
+
+def make_scales(options: Mapping[str, Any], num_layers: int, name: str) -> dict[str, Tensor]:
+    """Compute one over the number of points of its level, for each point: constants of every layer in version 2.
+
+    Args:
+        options: of the parts, by dotted key.
+        num_layers: of the decoder.
+        name: of the constant in files, of the first layer.
+    """
     points = spread_points(options["head.decoder.num_points"], NUM_LEVELS)
     scale = torch.tensor([1 / count for count in points for _ in range(count)])
-    for layer in range(options["head.decoder.num_layers"]):
-        constants[_SCALE.replace(".0.", f".{layer}.")] = scale
-    return constants
+    # Each its own memory: safetensors writes nothing twice.
+    return {name.replace(".0.", f".{layer}."): scale.clone() for layer in range(num_layers)}
 
 
 def _add_constants(options: dict[str, Any], files: SourceFiles) -> list[str]:

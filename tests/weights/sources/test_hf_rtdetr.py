@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,10 @@ from transformers import (
 )
 
 import boxwright
+from boxwright.compose.detectors import build_resolved
+from boxwright.compose.recipes import resolve
 from boxwright.detector import Detector
+from boxwright.structures import Category
 from boxwright.weights.files import read_source_files
 from boxwright.weights.labels import canonical_name
 from boxwright.weights.model import ModelWeights, build_model, convert_files
@@ -172,7 +177,7 @@ def test_ours_written_in_their_layout_is_theirs(kind: str, tmp_path: Path) -> No
     assert (kind_of is RTDetrV2ForObjectDetection) == kind.startswith("v2")
     theirs, loading = kind_of.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not loading["unexpected_keys"]
-    assert all(name.endswith("n_points_scale") for name in loading["missing_keys"]), loading["missing_keys"]
+    assert not loading["missing_keys"]
     processor = RTDetrImageProcessor.from_pretrained(tmp_path / "ours")
     # With random weights float32's rounding alone reaches the tolerance.
     theirs, ours = theirs.eval().double(), ours.double()
@@ -266,6 +271,27 @@ RELEASED: dict[str, tuple[list[float], list[float]]] = {
     "rtdetr_v2_r101vd": ([-4.6162, -4.9189, -4.6656], [0.7707, 0.4124, 0.4585]),
 }
 """First logits and the first box, without its height, of the first query: transformers' own tests and scripts."""
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """Digest names and shapes."""
+    lines = sorted(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "count", "digest"),
+    [
+        ("rtdetr_r18", {}, 549, "e5ab6480dcbc08db"),
+        ("rtdetrv2_r18", {"head.decoder.sampling_method": "discrete"}, 552, "349cd28b1cf5e723"),
+    ],
+)
+def test_names_and_shapes_of_released_sizes(recipe: str, overrides: dict[str, Any], count: int, digest: str) -> None:
+    categories = [Category(i, str(i)) for i in range(80)]
+    with torch.device("meta"):
+        detector = build_resolved(resolve(recipe, overrides).recipe, categories=categories)
+    tensors = HuggingFaceRTDETR().write(detector).tensors
+    assert (len(tensors), digest_of(tensors)) == (count, digest)
 
 
 @pytest.mark.slow

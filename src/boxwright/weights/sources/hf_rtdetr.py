@@ -19,6 +19,7 @@ from boxwright.weights.huggingface import (
 )
 from boxwright.weights.operations import Join
 from boxwright.weights.rtdetr import NUM_LEVELS, infer_options, nearest_recipe, read_options
+from boxwright.weights.rtdetr_authors import make_scales
 from boxwright.weights.rtdetr_names import OWN, fusion_rows, sampling_rows
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 from boxwright.weights.table import Row, Skip, Table
@@ -81,6 +82,9 @@ _BLOCKS = 3
 """RepVGG blocks per fusion, which transformers always has."""
 
 
+_VERSION_2, _SCALE = "rt_detr_v2", "model.decoder.layers.0.encoder_attn.n_points_scale"
+
+
 class HuggingFaceRTDETR:
     """Source: transformers 5.24, ``RTDetrForObjectDetection`` and ``RTDetrV2ForObjectDetection``."""
 
@@ -122,8 +126,11 @@ class HuggingFaceRTDETR:
         options = read_options(detector)
         config = _write_config(options)
         processor = write_preprocessing(detector.input_format, "RTDetrImageProcessor")
+        tensors = _make_table(for_writing=True).write(_list_weights(detector, options)).tensors
+        if config["model_type"] == _VERSION_2:
+            tensors |= make_scales(options, config["decoder_layers"], _SCALE)
         return Layout(
-            tensors=_make_table(for_writing=True).write(_list_weights(detector, options)).tensors,
+            tensors=tensors,
             files={
                 "config.json": {**config, **write_categories(detector.categories)},
                 "preprocessor_config.json": processor,
@@ -132,8 +139,7 @@ class HuggingFaceRTDETR:
 
 
 def _is_version_2(files: SourceFiles) -> bool:
-    is_named = files.config.get("model_type") == "rt_detr_v2"
-    return is_named or "model.decoder.layers.0.encoder_attn.n_points_scale" in files.tensors
+    return files.config.get("model_type") == _VERSION_2 or _SCALE in files.tensors
 
 
 def _check_config(config: Mapping[str, Any]) -> None:
@@ -170,7 +176,7 @@ def _write_config(options: Mapping[str, Any]) -> dict[str, Any]:
     backbone = _write_backbone(options)
     return {
         "architectures": ["RTDetrV2ForObjectDetection" if is_version_2 else "RTDetrForObjectDetection"],
-        "model_type": "rt_detr_v2" if is_version_2 else "rt_detr",
+        "model_type": _VERSION_2 if is_version_2 else "rt_detr",
         **values,
         "encoder_in_channels": backbone["hidden_sizes"][1:],
         "decoder_in_channels": [options["neck.hidden_dim"]] * NUM_LEVELS,

@@ -1,0 +1,64 @@
+"""RT-DETRv2's authors' own numbers, made once with their code (see README.md) and checked for ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from formula import make_images, set_weights, uniform
+
+import boxwright
+from boxwright.queries import DenoisingQueries, draw_denoising_queries
+from boxwright.structures import Targets
+
+SIZE = 64
+KINDS: dict[str, dict[str, Any]] = {
+    "points": {"head.decoder.num_points": [3, 6, 2]},
+    "discrete": {"head.decoder.sampling_method": "discrete"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_predictions_losses_and_gradients(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with np.load(Path(__file__).parent / "data" / "authors_rtdetrv2_r18.npz") as numbers:
+        shared = {name: numbers[name] for name in numbers.files if "/" not in name}
+        authors = {name.partition("/")[2]: numbers[name] for name in numbers.files if name.startswith(f"{kind}/")}
+    small = {"head.num_queries": 30, "head.denoising.num_queries": 8}
+    detector = boxwright.build("rtdetrv2_r18", num_classes=5, image_size=SIZE, **small, **KINDS[kind])
+    set_weights(detector)
+    # The norms' own statistics, in training too: eight cells of the coarsest level make poor ones.
+    detector.eval()
+    images = make_images(2, SIZE)
+    with torch.no_grad():
+        output = detector(images)
+    assert np.abs(output.logits[-1].numpy() - authors["logits"]).max() < 5e-6
+    assert np.abs(output.boxes_cxcywh_norm[-1].numpy() - authors["boxes"]).max() < 2e-6
+
+    def read_stored(*args: Any) -> DenoisingQueries:
+        labels, boxes = (torch.from_numpy(authors[f"noised_{name}"]) for name in ("labels", "boxes"))
+        return draw_denoising_queries(*args)._replace(labels=labels, boxes_cxcywh_norm=boxes)
+
+    monkeypatch.setattr("boxwright.heads.rtdetr.draw_denoising_queries", read_stored)
+    targets = [
+        Targets(*(torch.from_numpy(shared[f"object_{name}_{i}"]) for name in ("labels", "boxes")), (SIZE, SIZE))
+        for i in range(2)
+    ]
+    losses = detector.loss(detector(images, None, targets), targets)
+    expected = dict(zip(authors["term_names"].tolist(), authors["terms"].tolist(), strict=True))
+    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-6)
+
+    torch.stack(list(losses.values())).sum().backward()
+    gradients = {name: p.grad for name, p in detector.named_parameters() if p.grad is not None}
+    names, norms = authors["gradient_names"].tolist(), authors["gradient_norms"]
+    assert set(gradients) == set(names)
+    assert any("sampling_offsets" in name for name in names) == (kind != "discrete")
+    floor = 1e-9 * np.linalg.norm(norms)
+    for name, norm, projection in zip(names, norms, authors["gradient_projections"], strict=True):
+        grad = gradients[name]
+        direction = uniform(f"direction of {name}", *grad.shape)
+        assert abs(grad.norm().item() - norm) <= 1e-5 * norm + floor, name
+        # A projection of a wrong gradient of the right norm would be off by about the norm itself.
+        assert abs((grad * direction).sum().item() - projection) <= 1e-5 * norm * direction.norm() + floor, name

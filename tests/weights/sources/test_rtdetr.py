@@ -1,0 +1,207 @@
+"""Files of RT-DETR's authors: names and shapes of their code, files of ours in their layout, what no tensor tells."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import boxwright
+from boxwright.compose.detectors import build_resolved
+from boxwright.compose.recipes import resolve
+from boxwright.compose.train_options import TrainOptions
+from boxwright.detector import Detector
+from boxwright.passport import Origin
+from boxwright.structures import Category
+from boxwright.training.optimizer import make_optimizer
+from boxwright.weights.files import read_source_files
+from boxwright.weights.model import build_model, convert_files
+from boxwright.weights.rtdetr_names import make_table
+from boxwright.weights.source import SourceFiles
+from boxwright.weights.sources.rtdetr import AuthorsRTDETR
+from boxwright.weights.sources.rtdetr_backbone import RTDETRBackbone
+from boxwright.weights.sources.rtdetrv2 import AuthorsRTDETRv2
+
+SMALL = {
+    "backbone.width": 8,
+    "neck.hidden_dim": 32,
+    "neck.feedforward_dim": 48,
+    "head.hidden_dim": 32,
+    "head.decoder.feedforward_dim": 48,
+    "image_size": 96,
+}
+
+
+def make_meta(recipe: str) -> Detector:
+    with torch.device("meta"):
+        return build_resolved(resolve(recipe).recipe, categories=[Category(i, str(i)) for i in range(80)])
+
+
+def save(detector: Detector, path: Path, *, version: int) -> Path:
+    layout = (AuthorsRTDETR() if version == 1 else AuthorsRTDETRv2()).write(detector)
+    content: dict[str, Any] = dict(layout.tensors)
+    for key in reversed(layout.wrap):
+        content = {key: content}
+    # A training checkpoint has the weights without average beside it.
+    torch.save({"model": {"backbone.weight": torch.zeros(1)}, "last_epoch": 3, **content}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("recipe", "count", "digest"),
+    [
+        ("rtdetr_r18", 533, "d276f8c2e43f4119"),
+        ("rtdetr_r34", 659, "c4ca31c65187e955"),
+        ("rtdetr_r50_m", 760, "72779c949f83e0d0"),
+        ("rtdetr_r50", 736, "d9b0e667007c24e2"),
+        ("rtdetr_r101", 991, "d2873aec17736e4e"),
+        ("rtdetrv2_r18", 538, "5d597f9625fff218"),
+        ("rtdetrv2_r34", 665, "284d0f8ba9865501"),
+        ("rtdetrv2_r50_m", 768, "abd50cc1fec2d3a8"),
+        ("rtdetrv2_r50", 744, "3e8d1889088eab9c"),
+        ("rtdetrv2_r101", 999, "6a9974bc7ba3b60b"),
+    ],
+)
+def test_names_and_shapes_are_those_of_the_authors_models(recipe: str, count: int, digest: str) -> None:
+    """Digests of the names and shapes in the state of the models that lyuwenyu/RT-DETR 068dfde builds."""
+    source = AuthorsRTDETRv2() if recipe.startswith("rtdetrv2") else AuthorsRTDETR()
+    tensors = source.write(make_meta(recipe)).tensors
+    lines = sorted(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
+    assert (len(lines), hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]) == (count, digest)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("recipe", ["rtdetr_r18", "rtdetr_r50_m"])
+def test_what_is_written_is_read_again(version: int, recipe: str, tmp_path: Path) -> None:
+    points = {"head.decoder.num_points": [3, 4, 2], "head.decoder.num_heads": 4} if version == 2 else {}
+    detector = boxwright.build(recipe, num_classes=80, **SMALL, **points).eval()
+    files = read_source_files(save(detector, tmp_path / "a.pth", version=version))
+    weights = convert_files(files, {} if version == 2 else {"image_size": 96})
+    assert weights.origin.kind == ("rtdetr" if version == 1 else "rtdetrv2")
+    assert set(weights.skipped.values()) == (
+        {"computed from the size of the input", "the numbers of points, which are options here"}
+        if version == 2
+        else set()
+    )
+    ours, state = build_model(weights), detector.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in ours.state_dict().items())
+    assert [category.name for category in weights.categories][:3] == ["person", "bicycle", "car"]
+    assert ours.head.eval_layers == 3
+    images = torch.rand(1, 3, 96, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images).logits, detector(images).logits, rtol=0, atol=0)
+
+
+def test_what_no_tensor_tells_is_said(tmp_path: Path) -> None:
+    detector = boxwright.build("rtdetr_r50_m", num_classes=5, **SMALL)
+    notes = convert_files(read_source_files(save(detector, tmp_path / "a.pth", version=1))).notes
+    assert [note.partition(" (")[0] for note in notes] == [
+        "3 of its 6 decoder layers predict, as the authors' do",
+        "8 attention heads",
+        "inputs of 640 pixels",
+        "the names of its 5 classes are not in the file: they are called class_0 and so on",
+    ]
+    options = {}
+    for name in ("rtdetrv2_r18vd_dsp_3x_coco.pth", "rtdetrv2_r18vd_120e_coco.pth"):
+        weights = convert_files(read_source_files(save(detector, tmp_path / name, version=2)))
+        options[name] = weights.recipe.head.options["decoder"].sampling_method
+        assert weights.recipe.input.image_size == 96
+        assert any("sampling" in note and "head.decoder.sampling_method" in note for note in weights.notes)
+    assert list(options.values()) == ["discrete", "default"]
+    weights = convert_files(
+        read_source_files(tmp_path / "a.pth"), {"head.eval_layers": 6, "head.decoder.sampling_method": "discrete"}
+    )
+    assert build_model(weights).head.eval_layers == 6
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "message"),
+    [
+        (
+            1,
+            {"head.decoder.num_points": [4, 4, 2]},
+            r"head.decoder.num_points is \[4, 4, 2\], and has to be one number",
+        ),
+        (
+            1,
+            {"head.decoder.sampling_method": "discrete"},
+            "head.decoder.sampling_method is discrete, and has to be def",
+        ),
+        (2, {"head.decoder.offset_scale": 0.7}, "head.decoder.offset_scale is 0.7, and has to be 0.5 there"),
+        (2, {"neck.variant": "C"}, "neck.variant is C, and has to be E there"),
+    ],
+)
+def test_what_they_do_not_have_is_not_written(
+    version: int, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        save(boxwright.build("rtdetr_r18", num_classes=2, **SMALL, **options), tmp_path / "a.pth", version=version)
+
+
+def test_a_model_without_denoising(tmp_path: Path) -> None:
+    detector = boxwright.build("rtdetr_r18", num_classes=2, **SMALL, **{"head.denoising.num_queries": 0})
+    path = save(detector, tmp_path / "a.pth", version=1)
+    assert "decoder.denoising_class_embed.weight" not in read_source_files(path).tensors
+    weights = convert_files(read_source_files(path))
+    assert weights.recipe.head.options["denoising"].num_queries == 0
+    assert "head.denoising_classes.weight" not in weights.tensors
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_backbones(depth: int) -> None:
+    backbone = boxwright.build(f"rtdetr_r{depth}", num_classes=2, **SMALL).backbone
+    state = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
+    their_names = {ours: theirs for theirs, ours in names_of(state).items()}
+    tensors = {their_names[name].removeprefix("backbone."): tensor for name, tensor in state.items()}
+    files = SourceFiles(origin=Origin(source="ResNet.pth", kind=""), tensors=tensors)
+    source = RTDETRBackbone()
+    assert source.recognizes(files)
+    assert not AuthorsRTDETR().recognizes(files)
+    model = source.describe_backbone(files)
+    assert model.part == {"name": "resnet_vd", "depth": depth, "width": 8}
+    converted = model.table.read(tensors, backbone.state_dict())
+    assert all(torch.equal(converted.tensors[name], tensor) for name, tensor in backbone.state_dict().items())
+
+
+def names_of(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Map the authors' names to ours."""
+    table = make_table(2)
+    return {next(iter(table.write({name: tensor}).tensors)): name for name, tensor in tensors.items()}
+
+
+GROUPS: dict[str, list[tuple[str, float, float]]] = {
+    "rtdetrv2_r18": [(r"^(?=.*(?:norm|bn)).*$", 1e-4, 0.0)],
+    "rtdetrv2_r34": [
+        (r"^(?=.*backbone)(?!.*norm|bn).*$", 5e-5, 1e-4),
+        (r"^(?=.*backbone)(?=.*norm|bn).*$", 5e-5, 0.0),
+        (r"^(?=.*(?:encoder|decoder))(?=.*(?:norm|bn|bias)).*$", 1e-4, 0.0),
+    ],
+    "rtdetrv2_r50": [
+        (r"^(?=.*backbone)(?!.*norm).*$", 1e-5, 1e-4),
+        (r"^(?=.*(?:encoder|decoder))(?=.*(?:norm|bn)).*$", 1e-4, 0.0),
+    ],
+}
+GROUPS["rtdetrv2_r50_m"] = GROUPS["rtdetrv2_r50"]
+GROUPS["rtdetrv2_r101"] = [(r"^(?=.*backbone)(?!.*norm|bn).*$", 1e-6, 1e-4), GROUPS["rtdetrv2_r50"][1]]
+
+
+@pytest.mark.parametrize("recipe", GROUPS)
+def test_rates_and_decay_of_every_parameter_are_those_of_the_published_configuration(recipe: str) -> None:
+    detector, train = make_meta(recipe), resolve(recipe).recipe.train
+    assert isinstance(train, TrainOptions)
+    actual = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in make_optimizer(detector, train).param_groups
+        for parameter in group["params"]
+    }
+    parameters = {name: p for name, p in detector.named_parameters() if p.requires_grad}
+    for theirs, ours in names_of(parameters).items():
+        groups = [(lr, decay) for pattern, lr, decay in GROUPS[recipe] if re.search(pattern, theirs)]
+        assert len(groups) <= 1, theirs
+        assert actual[id(parameters[ours])] == (groups or [(1e-4, 1e-4)])[0], theirs
