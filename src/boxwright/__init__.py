@@ -1,7 +1,7 @@
 """Boxwright: object detectors built from interchangeable parts.
 
 ``boxwright.build("rtdetr_r18", num_classes=3)`` builds a detector, ``boxwright.load(path)`` loads a trained one, and
-``boxwright.train``, ``evaluate``, ``predict`` and ``info`` do what the commands of these names do.
+``boxwright.train``, ``evaluate``, ``predict``, ``convert`` and ``info`` do what the commands of these names do.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from boxwright.structures import Category
     from boxwright.training.callbacks import Callback, EarlyStopping
     from boxwright.weights.model import load
+    from boxwright.workflows.convert import convert
     from boxwright.workflows.evaluate import evaluate
     from boxwright.workflows.info import info
     from boxwright.workflows.predict import predict
@@ -38,6 +39,7 @@ __all__ = [
     "Recipe",
     "__version__",
     "build",
+    "convert",
     "evaluate",
     "info",
     "load",
@@ -57,6 +59,7 @@ _HOMES = {
     "LabeledImage": "boxwright.data.image_dataset",
     "Recipe": "boxwright.compose.recipe",
     "build": "boxwright.compose.detectors",
+    "convert": "boxwright.workflows.convert",
     "evaluate": "boxwright.workflows.evaluate",
     "info": "boxwright.workflows.info",
     "load": "boxwright.weights.model",

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
@@ -18,8 +19,10 @@ from boxwright.contracts import Backbone, DetectorRecipe, Head, MaskHead, MatchC
 from boxwright.data.images import normalize, pad_inputs
 from boxwright.data.input_format import InputFormat
 from boxwright.detections import Detections
+from boxwright.hub_upload import upload_folder
 from boxwright.layers.folding import fold_norms
 from boxwright.layers.freezing import frozen_norms
+from boxwright.model_card import CARD, write_card_text
 from boxwright.ops.boxes import clip_to_sizes
 from boxwright.ops.finite import check_finite
 from boxwright.ops.mask_pasting import paste_masks
@@ -244,10 +247,40 @@ class Detector(nn.Module):
         """
         if self.recipe is None:
             raise ValueError("this detector has no recipe, without which it cannot be loaded; build it from one")
-        passport = replace(self.passport or Passport(version=__version__), version=__version__)
+        self.passport = replace(self.passport or Passport(version=__version__), version=__version__)
         write_checkpoint(
-            Path(path), pack_checkpoint(self.recipe.to_dict(), self.categories, self.state_dict(), passport)
+            Path(path), pack_checkpoint(self.recipe.to_dict(), self.categories, self.state_dict(), self.passport)
         )
+
+    def push_to_hub(
+        self, repository: str, *, private: bool = False, token: str | None = None, folder: str | Path | None = None
+    ) -> str:
+        """Upload weights and a model card to the Hugging Face hub; ``boxwright.load("hf:OWNER/NAME")`` loads them.
+
+        Args:
+            repository: ``OWNER/NAME``; it is made where there is none.
+            private: make a private one.
+            token: for the upload; that of ``hf auth login`` where None.
+            folder: to upload instead, such as ``boxwright convert --to hf --card`` writes.
+
+        Returns:
+            The address of what was uploaded.
+
+        Raises:
+            ValueError: it was put together by hand, so that it has no recipe.
+        """
+        if folder is not None:
+            return upload_folder(Path(folder), repository, private=private, token=token)
+        with TemporaryDirectory() as temporary:
+            self.save(Path(temporary, "model.safetensors"))
+            assert self.recipe is not None
+            assert self.passport is not None
+            usage = f'import boxwright\n\ndetector = boxwright.load("hf:{repository}")'
+            text = write_card_text(
+                self.passport, self.categories, self.recipe.to_dict(), title=repository.rpartition("/")[2], usage=usage
+            )
+            Path(temporary, CARD).write_text(text, encoding="utf-8")
+            return upload_folder(Path(temporary), repository, private=private, token=token)
 
     def fold(self) -> Detector:
         """Copy for inference: RepVGG branches in one convolution, norms folded into the convolutions before them."""

@@ -1,24 +1,56 @@
-"""``boxwright info``: how large a recipe's detector is and what an image costs, part by part."""
+"""``boxwright info``: size and cost of a detector, part by part; of a model with weights also where it comes from."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from boxwright.cli.arguments import CommandParser
-from boxwright.cli.recipe_arguments import parse_recipe_command
+from boxwright.cli.arguments import MODEL_HELP, CommandParser
+from boxwright.cli.recipe_arguments import parse_recipe_command, take_overrides
+from boxwright.compose.recipes import names_model
 
 if TYPE_CHECKING:
-    from boxwright.workflows.info import DetectorCost
+    from boxwright.workflows.info import DetectorCost, ModelFacts
 
 
-def run(argv: list[str]) -> int:
+def run(argv: Sequence[str]) -> int:
     """Print the table, or JSON."""
+    own, overrides = take_overrides(argv)
+    typed, rest = _make_parser(with_model=True).parse_known_args([one for one in own if one not in ("-h", "--help")])
+    if typed.recipe is not None and names_model(typed.recipe):
+        parser = _make_parser(with_model=True)
+        if "-h" in own or "--help" in own:
+            parser.print_help()
+            return 0
+        if rest:
+            parser.reject(rest[0])
+        return _tell_model(typed, overrides)
+    command = parse_recipe_command(_make_parser(), argv, sections=("input",))
+    options = command.options
+    if options.num_classes is not None and options.num_classes < 1:
+        raise ValueError(f"--num-classes is at least 1, not {options.num_classes}; see `boxwright info --help`")
+    from boxwright.workflows.info import info
+
+    cost = info(command.recipe, num_classes=options.num_classes, count=options.count)
+    for note in command.notes:
+        print(note, file=sys.stderr)
+    if options.json:
+        print(json.dumps(cost.to_json(), indent=2))
+    else:
+        _print_table(cost, options.recipe)
+    return 0
+
+
+def _make_parser(*, with_model: bool = False) -> CommandParser:
     parser = CommandParser(
         "info",
         description="Parameters, and multiply-adds for one image in evaluation mode:\n"
-        "convolutions, linear layers and attention, as torch.utils.flop_counter counts them.",
+        "convolutions, linear layers and attention, as torch.utils.flop_counter counts them.\n"
+        "Instead of a recipe, a model (a checkpoint, the folder of a run, hf:OWNER/NAME, a file of weights):\n"
+        "also its classes, its preprocessing and where it comes from.",
     )
     parser.add_argument(
         "--count",
@@ -27,21 +59,47 @@ def run(argv: list[str]) -> int:
         help="operations: also sums, biases, swish, means and pooling, as TensorFlow's profiler and EfficientDet's "
         "paper (default: products)",
     )
-    parser.add_argument("--num-classes", metavar="K", type=int, default=80, help="classes (default: 80)")
+    parser.add_argument("--num-classes", metavar="K", type=int, help="classes of a recipe (default: 80)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    command = parse_recipe_command(parser, argv, sections=("input",))
-    if command.options.num_classes < 1:
-        parser.error(f"--num-classes is at least 1, not {command.options.num_classes}")
+    parser.add_argument("--trust", metavar="MODULE", action="append", default=[], help="import parts from MODULE")
+    if with_model:
+        parser.add_argument("recipe", metavar="MODEL", nargs="?", help=MODEL_HELP)
+        parser.add_argument("--image-size", metavar="N", dest="_image_size", help="the same as --input.image_size N")
+    return parser
+
+
+def _tell_model(options: argparse.Namespace, overrides: dict[str, str]) -> int:
+    """Print what there is to know of a model."""
+    from boxwright.cli.console import ConsoleObserver
     from boxwright.workflows.info import info
 
-    cost = info(command.recipe, num_classes=command.options.num_classes, count=command.options.count)
-    for note in command.notes:
-        print(note, file=sys.stderr)
-    if command.options.json:
+    cost = info(
+        options.recipe,
+        num_classes=options.num_classes,
+        count=options.count,
+        trusted=options.trust,
+        observer=ConsoleObserver(),
+        **overrides,
+    )
+    if options.json:
         print(json.dumps(cost.to_json(), indent=2))
-    else:
-        _print_table(cost, command.options.recipe)
+        return 0
+    _print_table(cost, options.recipe)
+    if cost.model is not None:
+        print("\n".join(describe_model(cost.model)))
     return 0
+
+
+def describe_model(model: ModelFacts) -> list[str]:
+    """Describe a model in lines: preprocessing, classes, origin and history."""
+    from boxwright.model_card import describe_passport
+
+    values = model.to_json()
+    lines = ["preprocessing: " + ", ".join(f"{name} {value}" for name, value in values["input"].items())]
+    lines.append(f"{len(model.categories)} classes: " + ", ".join(category.name for category in model.categories))
+    if model.skipped:
+        lines.append(f"{len(model.skipped)} tensors of the source are skipped: " + ", ".join(model.skipped))
+    return [*lines, "passport:", *describe_passport(model.passport)]
 
 
 def _print_table(cost: DetectorCost, name: str) -> None:

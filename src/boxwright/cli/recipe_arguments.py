@@ -68,7 +68,7 @@ def parse_recipe_command(
     """
     parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="name or .yaml file")
     parser.add_argument("--image-size", metavar="N", dest="_image_size", help="the same as --input.image_size N")
-    own, overrides = _take_overrides(argv)
+    own, overrides = take_overrides(argv)
     wants_help = any(argument in ("-h", "--help") for argument in own)
     options, rest = parser.parse_known_args([argument for argument in own if argument not in ("-h", "--help")])
     if wants_help and options.recipe is None:
@@ -146,7 +146,7 @@ def _owners(recipe: Recipe) -> Iterator[tuple[str, str, type[Any], Mapping[str, 
         yield section, "", owner, plain(getattr(recipe, section))
 
 
-def _take_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def take_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Split the arguments into the command's own and what changes the recipe, by dotted key."""
     own: list[str] = []
     overrides: dict[str, str] = {}

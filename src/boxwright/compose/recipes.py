@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).parents[1] / "recipes"
 
 
+MODEL_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+"""Ends of names of files with weights."""
+
+
 class Resolution(NamedTuple):
     """A resolved recipe, and notes for the user on how it came about, one line each."""
 
@@ -31,6 +35,14 @@ class Resolution(NamedTuple):
 def list_recipes() -> list[str]:
     """List the names of the recipes that come with Boxwright."""
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def names_model(name_or_path: str | Path) -> bool:
+    """Tell whether a text names a model with weights (a file, a folder, ``hf:OWNER/NAME``) and no recipe."""
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") or str(name_or_path).replace("-", "_") in list_recipes():
+        return False
+    return path.exists() or ":" in str(name_or_path) or path.suffix in MODEL_SUFFIXES or "/" in str(name_or_path)
 
 
 def recipe_summary(name: str) -> str:

@@ -35,8 +35,8 @@ def open_source(source: str | Path) -> SourceFiles | Path:
         FileNotFoundError: nothing there.
         ValueError: not weights, or damaged ones; in one line.
     """
-    opener, _, name = str(source).partition(":")
-    if opener in _OPENERS and isinstance(source, str):
+    opener, colon, name = str(source).partition(":")
+    if colon and opener in _OPENERS and isinstance(source, str):
         return _OPENERS[opener](name)
     path = Path(source).expanduser()
     if is_run(path):

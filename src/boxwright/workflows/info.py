@@ -1,9 +1,9 @@
-"""Size and cost of a recipe's detector, part by part."""
+"""Size and cost of a detector, part by part; and of one with weights, where they come from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +14,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
-from boxwright.compose.recipes import resolve
+from boxwright.compose.recipes import names_model, resolve
+from boxwright.compose.values import plain
 from boxwright.contracts import CountedAsPublished, MaskHead
+from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
+from boxwright.passport import Passport
 from boxwright.structures import Category
+from boxwright.weights.model import ModelWeights, build_model, read_model
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.operation_counts import OPERATIONS
+from boxwright.workflows.passports import identify
 
 Count = Literal["products", "operations"]
+
+NUM_CLASSES = 80
+"""Of recipes, unless the user says otherwise: COCO's."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,35 @@ class PartCost:
     gmac: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """Facts of a model that has weights.
+
+    Args:
+        categories: label i means ``categories[i]``.
+        input_format: preprocessing of images.
+        passport: origin and history of the weights.
+        notes: what the source does not say and was assumed, one line each.
+        skipped: tensors of the source that ours has no use for, with the reason.
+    """
+
+    categories: tuple[Category, ...]
+    input_format: InputFormat
+    passport: Passport
+    notes: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to plain values, for ``json.dump``."""
+        return {
+            "categories": [{"id": category.id, "name": category.name} for category in self.categories],
+            "input": plain(self.input_format),
+            "passport": self.passport.to_dict(),
+            "notes": list(self.notes),
+            "skipped": dict(self.skipped),
+        }
+
+
 @dataclass(frozen=True)
 class DetectorCost:
     """Size of a detector, and multiply-adds for one image of the recipe's image size.
@@ -54,6 +91,7 @@ class DetectorCost:
         deployed_gmac: those of prediction: branches and norms folded, and nothing computed that is not used.
         parts: one by one, in the order of execution.
         image_size: of the recipe.
+        model: facts of weights; None for a recipe, which has none.
     """
 
     params: int
@@ -62,47 +100,70 @@ class DetectorCost:
     deployed_gmac: float
     parts: tuple[PartCost, ...]
     image_size: int
+    model: ModelFacts | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the image size as plain values, for ``json.dump``."""
-        plain = asdict(self)
-        del plain["image_size"]
-        return {**plain, "parts": list(plain["parts"])}
+        content = {name: getattr(self, name) for name in ("params", "trainable_params", "gmac", "deployed_gmac")}
+        content["parts"] = [asdict(part) for part in self.parts]
+        return content if self.model is None else {**content, "model": self.model.to_json()}
 
 
 def info(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     *,
-    num_classes: int = 80,
+    num_classes: int | None = None,
     count: Count = "products",
+    trusted: Collection[str] = (),
     observer: Observer | None = None,
     **overrides: Any,
 ) -> DetectorCost:
-    """Count parameters, and multiply-adds for one image in evaluation mode.
+    """Count parameters, and multiply-adds for one image in evaluation mode; of a model, tell also where it comes from.
 
     Args:
-        recipe: name of a recipe, path of a YAML file, or a recipe.
-        num_classes: number of classes.
+        recipe: name of a recipe, path of a YAML file, or a recipe; or a model: any source that ``boxwright.load``
+            takes.
+        num_classes: of a recipe; 80 where None. A model has its own.
         count: ``products`` of convolutions, linear layers and attention, as ``torch.utils.flop_counter`` counts them;
             ``operations`` are also sums, biases, swish, means and pooling, as TensorFlow's profiler counts.
+        trusted: modules that may be imported for parts outside Boxwright that a model names.
         observer: hears what the user should know of the recipe.
         overrides: changes of the recipe, as for ``boxwright.build``.
 
     Raises:
-        ValueError: an unknown recipe, part or option, or a value that a part refuses.
+        FileNotFoundError: there is no such model.
+        ValueError: an unknown recipe, part or option, or a value that a part refuses; or not a model.
     """
-    if num_classes < 1:
+    if num_classes is not None and num_classes < 1:
         raise ValueError(f"num_classes is at least 1, not {num_classes}")
+    observer = observer or Observer()
+    counted = OPERATIONS if count == "operations" else None
+    if isinstance(recipe, str | Path) and names_model(recipe):
+        if num_classes is not None:
+            raise ValueError(f"{recipe}: num_classes is for recipes; this model has classes of its own")
+        model = read_model(recipe, trusted=trusted, overrides=overrides)
+        for note in model.notes:
+            observer.note(note)
+        cost = measure_detector(build_model(model), counted)
+        return replace(cost, model=_list_facts(model))
     resolved, notes = resolve(recipe, overrides)
     for note in notes:
-        (observer or Observer()).note(note)
-    return measure_recipe(resolved, num_classes, OPERATIONS if count == "operations" else None)
+        observer.note(note)
+    return measure_recipe(resolved, num_classes or NUM_CLASSES, counted)
+
+
+def _list_facts(model: ModelWeights) -> ModelFacts:
+    return ModelFacts(
+        categories=tuple(model.categories),
+        input_format=model.recipe.input,
+        passport=identify(model),
+        notes=tuple(model.notes),
+        skipped=model.skipped,
+    )
 
 
 def measure_recipe(recipe: Recipe, num_classes: int, counted: Mapping[Any, Any] | None = None) -> DetectorCost:
     """Count for a resolved recipe.
-
-    GMAC are half of what ``torch.utils.flop_counter`` counts. Masks are not counted: there are as many as objects.
 
     Args:
         recipe: with a name and options for every part.
@@ -110,8 +171,20 @@ def measure_recipe(recipe: Recipe, num_classes: int, counted: Mapping[Any, Any] 
         counted: other counts per operator, as ``OPERATIONS``.
     """
     categories = [Category(i, f"class_{i}") for i in range(num_classes)]
-    detector = build_resolved(recipe, categories=categories).eval()
-    size = recipe.input.image_size
+    return measure_detector(build_resolved(recipe, categories=categories).eval(), counted)
+
+
+def measure_detector(detector: Detector, counted: Mapping[Any, Any] | None = None) -> DetectorCost:
+    """Count for a detector in evaluation mode, which counts as published from then on.
+
+    GMAC are half of what ``torch.utils.flop_counter`` counts. Masks are not counted: there are as many as objects.
+
+    Args:
+        detector: built from a recipe.
+        counted: other counts per operator, as ``OPERATIONS``.
+    """
+    size, recipe = detector.input_format.image_size, detector.recipe
+    assert isinstance(recipe, Recipe)
     deployed = detector.fold()
     if isinstance(deployed.head, MaskHead) and deployed.head.needs_masks:
         _count_as_published(deployed.head)

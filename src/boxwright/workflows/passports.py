@@ -26,7 +26,7 @@ def training_passport(recipe: Recipe, data: TrainingData, parent: ModelWeights |
         version=__version__,
         recipe=recipe.name,
         data=data,
-        parent=None if parent is None else parent_passport(parent),
+        parent=None if parent is None else identify(parent),
     )
 
 
@@ -59,8 +59,8 @@ def check_same_data(passport: Passport, data: TrainingData, folder: Path) -> Non
     )
 
 
-def parent_passport(model: ModelWeights) -> Passport:
-    """Make the parent's passport for a detector that is trained on from a model; its file is named and hashed."""
+def identify(model: ModelWeights) -> Passport:
+    """Return the passport of a model; one that Boxwright trained names the file that it was read from, and its hash."""
     passport, origin = model.passport, model.origin
     if passport.origin is not None:
         return passport

@@ -1,0 +1,135 @@
+"""Model cards: the page of a model in a repository, of what its passport says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from boxwright.passport import Passport
+from boxwright.structures import Category
+
+CARD = "README.md"
+"""Name of the file of a card."""
+
+_SHOWN_CLASSES = 20
+
+
+def write_card_text(
+    passport: Passport,
+    categories: Sequence[Category],
+    recipe: Mapping[str, Any],
+    *,
+    title: str,
+    library: str = "boxwright",
+    usage: str,
+    images: Sequence[str] = (),
+) -> str:
+    """Write the text of a model card, Markdown with front matter as the Hugging Face hub reads it.
+
+    Args:
+        passport: origin and history of the weights.
+        categories: classes of the model.
+        recipe: as plain values.
+        title: first line.
+        library: that loads the files.
+        usage: Python that loads them.
+        images: names of drawn images beside the card.
+    """
+    blocks = [
+        _front_matter(passport, recipe, library),
+        f"# {title}",
+        _summary(recipe, categories),
+        f"```python\n{usage}\n```",
+        *_metrics(passport),
+        "## Classes\n\n" + _list_classes(categories),
+        "## Preprocessing\n\n" + _table(("option", "value"), _rows(recipe["input"])),
+        "## Where the weights come from\n\n" + "\n".join(describe_passport(passport)),
+        *(["## Examples\n\n" + "\n".join(f"![{name}]({name})" for name in images)] if images else []),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def describe_passport(passport: Passport, depth: int = 0) -> list[str]:
+    """Describe origin and history in lines of a Markdown list, the youngest first."""
+    indent = "  " * depth
+    lines = [f"{indent}- {_name(passport)}"]
+    lines += [f"{indent}  - {line}" for line in _facts(passport)]
+    if passport.parent is not None:
+        lines += [f"{indent}  - trained on from:", *describe_passport(passport.parent, depth + 2)]
+    return lines
+
+
+def find_license(passport: Passport) -> str | None:
+    """Return the license of the weights as their source states it, or of the nearest that they were trained from."""
+    if passport.origin is not None and passport.origin.license is not None:
+        return passport.origin.license
+    return None if passport.parent is None else find_license(passport.parent)
+
+
+def _name(passport: Passport) -> str:
+    recipe = passport.recipe or "a detector"
+    if passport.data is not None:
+        return f"{recipe}, trained with Boxwright {passport.version}"
+    return f"{recipe}, read by Boxwright {passport.version}" if passport.origin else f"{recipe}, of unknown training"
+
+
+def _facts(passport: Passport) -> Iterator[str]:
+    """List what is known of the weights, without their parent."""
+    if (origin := passport.origin) is not None:
+        yield f"source: {origin.source} ({origin.kind})" + (f", revision {origin.revision}" if origin.revision else "")
+        if origin.sha256:
+            yield f"SHA-256: {origin.sha256}"
+        yield f"license, as the source states it: {origin.license or 'none stated'}"
+    if (data := passport.data) is not None:
+        yield f"data set: {data.name}, {data.num_images} images" + (
+            f", annotations with SHA-256 {data.sha256}" if data.sha256 else ""
+        )
+    if passport.metrics:
+        yield "metrics: " + ", ".join(f"{name} {value:.4f}" for name, value in passport.metrics.items())
+
+
+def _front_matter(passport: Passport, recipe: Mapping[str, Any], library: str) -> str:
+    tags = list(dict.fromkeys(["object-detection", "boxwright", recipe["head"]["name"], recipe["backbone"]["name"]]))
+    lines = ["---"]
+    if (license := find_license(passport)) is not None:
+        lines.append(f"license: {_quote(license)}")
+    lines += [f"library_name: {library}", "pipeline_tag: object-detection", "tags:", *(f"- {tag}" for tag in tags)]
+    if passport.data is not None:
+        lines += ["datasets:", f"- {_quote(passport.data.name)}"]
+    if passport.metrics:
+        lines += ["metrics:", *(f"- {_quote(name)}" for name in passport.metrics)]
+    return "\n".join([*lines, "---"])
+
+
+def _summary(recipe: Mapping[str, Any], categories: Sequence[Category]) -> str:
+    parts = ", ".join(part["name"] for part in (recipe["backbone"], *recipe["neck"], recipe["head"]))
+    return f"Object detector of {len(categories)} classes, made of {parts}."
+
+
+def _metrics(passport: Passport) -> Iterator[str]:
+    """Make a block of the metrics of the weights, where there are any."""
+    if passport.metrics:
+        data = "" if passport.data is None else f", on the validation split of {passport.data.name}"
+        rows = [(name, f"{value:.4f}") for name, value in passport.metrics.items()]
+        yield f"## Metrics{data}\n\n" + _table(("metric", "value"), rows)
+
+
+def _list_classes(categories: Sequence[Category]) -> str:
+    shown = ", ".join(category.name for category in categories[:_SHOWN_CLASSES])
+    more = len(categories) - _SHOWN_CLASSES
+    return shown + (f" and {more} more." if more > 0 else ".")
+
+
+def _rows(options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(name, str(value)) for name, value in options.items()]
+
+
+def _table(head: tuple[str, str], rows: Sequence[tuple[str, str]]) -> str:
+    lines = [head, ("---", "---"), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _quote(text: str) -> str:
+    """Write a text as YAML reads it back, whatever is in it."""
+    plain = text.replace("-", "").replace(".", "").replace("_", "").replace(" ", "")
+    return text if plain.isalnum() and not plain.isdecimal() else "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,237 @@
+"""Conversion: a detector from any source to a checkpoint of ours, or to the layout of another project."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boxwright.checkpoints import TORCH_SUFFIXES, read_checkpoint, replace_file, save_tensors
+from boxwright.detections import Detections
+from boxwright.detector import Detector
+from boxwright.files import check_folder, check_target
+from boxwright.prediction import ImageInput
+from boxwright.weights.files import read_source_files
+from boxwright.weights.model import build_model, convert_files, read_model
+from boxwright.weights.recognize import find_kind, list_kinds
+from boxwright.weights.source import Layout, WritableSource
+from boxwright.weights.table import COUNTER
+from boxwright.workflows.card import write_card
+from boxwright.workflows.observer import Observer
+
+OURS = "boxwright"
+"""Name of our own layout."""
+
+WEIGHTS = "model.safetensors"
+"""The file of weights in a folder of ours."""
+
+_FILE_SUFFIXES = (".safetensors", ".bin", *TORCH_SUFFIXES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """A detector in another layout, written and read back.
+
+    Args:
+        out: the file, or the folder.
+        layout: kind of source that reads it, as ``hf_rtdetr``; ``boxwright`` for a checkpoint of ours.
+        source: kind of source that it was read from, likewise.
+        taken: number of tensors that were read.
+        skipped: tensors of the source that were not, with the reason.
+        left_out: tensors of ours that the layout has no place for.
+        notes: what was assumed, and what the layout does not say, one line each.
+    """
+
+    out: Path
+    layout: str
+    source: str
+    taken: int
+    skipped: Mapping[str, str]
+    left_out: Sequence[str]
+    notes: Sequence[str]
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    *,
+    to: str | None = None,
+    card: bool = False,
+    images: Sequence[ImageInput] = (),
+    trusted: Collection[str] = (),
+    observer: Observer | None = None,
+    **overrides: Any,
+) -> Conversion:
+    """Convert a detector to a checkpoint of ours, or to the layout of another project; read it back and compare.
+
+    Args:
+        source: any that ``boxwright.load`` takes.
+        out: where there is nothing yet: a file, like ``model.safetensors``, or a folder where layout or card need
+            several files.
+        to: kind of the layout, as ``hf_rtdetr``, or the beginning of its name, as ``hf``: the one that can hold this
+            detector; ours where None.
+        card: also write a model card, ``README.md``.
+        images: for the card, drawn with what is found in them.
+        trusted: modules that may be imported for parts outside Boxwright.
+        observer: hears notes; they become warnings where None.
+        overrides: what to change in the model's recipe, as for ``boxwright.build``.
+
+    Raises:
+        FileNotFoundError: no such source.
+        ValueError: not a model, something is in the way, or the layout cannot hold this detector.
+    """
+    observer, target = observer or Observer(), Path(out)
+    is_file = _check_out(target, card)
+    if images and not card:
+        raise ValueError("images are for the model card: ask for one too (--card)")
+    kinds = [] if to is None else find_writable(to)
+    model = read_model(source, trusted=trusted, overrides=overrides)
+    detector = build_model(model)
+    kind, layout = (OURS, None) if to is None else _choose_layout(kinds, detector, to)
+    if layout is not None and layout.files and is_file:
+        raise ValueError(f"{target}: this layout has several files; give the name of a folder, without {target.suffix}")
+    with observer.track("writing"):
+        left_out, notes = _write_checked(target, detector, layout, is_file=is_file)
+    if card:
+        write_card(target, detector, layout=kind, images=images)
+    for note in (*model.notes, *notes):
+        observer.note(note)
+    return Conversion(
+        out=target,
+        layout=kind,
+        source=model.origin.kind,
+        taken=len(model.tensors),
+        skipped=model.skipped,
+        left_out=left_out,
+        notes=(*model.notes, *notes),
+    )
+
+
+def find_writable(name: str) -> list[str]:
+    """List the kinds of layouts of a name: of its own, or those that begin with it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    writable = [kind for kind in list_kinds() if isinstance(find_kind(kind), WritableSource)]
+    kinds = [kind for kind in writable if kind == name] or [kind for kind in writable if kind.startswith(f"{name}_")]
+    if not kinds:
+        short = sorted({kind.partition("_")[0] for kind in writable if "_" in kind})
+        raise ValueError(f"there is no layout '{name}' to write; there are {', '.join([*short, *writable])}")
+    return kinds
+
+
+def _choose_layout(kinds: Sequence[str], detector: Detector, name: str) -> tuple[str, Layout]:
+    """Write in the layout that can hold the detector: names of tensors and files, in memory."""
+    reasons = []
+    for kind in kinds:
+        try:
+            return kind, find_kind(kind).write(detector)
+        except ValueError as error:
+            reasons.append(f"{kind}: {error}")
+    raise ValueError(f"the layout '{name}' cannot hold this detector: {'; '.join(reasons)}")
+
+
+def _check_out(out: Path, card: bool) -> bool:
+    """Tell whether a file is to be written, after making sure that nothing is in the way."""
+    if out.exists():
+        raise ValueError(f"{out} exists already and is not overwritten; give another name")
+    is_file = out.suffix in _FILE_SUFFIXES
+    if is_file and card:
+        raise ValueError(f"{out}: a model card needs a folder; give its name, without {out.suffix}")
+    if is_file:
+        check_target(out)
+    else:
+        check_folder(out)
+    return is_file
+
+
+def _write_checked(
+    out: Path, detector: Detector, layout: Layout | None, *, is_file: bool
+) -> tuple[list[str], list[str]]:
+    """Write the files, read them back and compare; what reads back otherwise is removed.
+
+    Returns:
+        Names of tensors that the layout has no place for, and notes on what else it does not say.
+    """
+    folder = out.parent if is_file else out
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = out if is_file else out / (WEIGHTS if layout is None else layout.file_name)
+    try:
+        if layout is None:
+            detector.save(weights)
+            _compare(detector.state_dict(), read_checkpoint(weights)["model"])
+            return [], []
+        _write_layout(layout, weights)
+        return _compare_layout(detector, layout, out if layout.files else weights)
+    except BaseException:
+        weights.unlink(missing_ok=True)
+        if not is_file:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def _write_layout(layout: Layout, weights: Path) -> None:
+    for name, values in layout.files.items():
+        (weights.parent / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    if weights.suffix == ".safetensors" and not layout.wrap:
+        # The header says whose tensors they are, as transformers wants to know.
+        replace_file(weights, lambda path: save_tensors(path, layout.tensors, {"format": "pt"}))
+        return
+    content: Any = {name: tensor.detach().cpu().contiguous() for name, tensor in layout.tensors.items()}
+    for key in reversed(layout.wrap):
+        content = {key: content}
+    replace_file(weights, lambda path: torch.save(content, path))
+
+
+def _compare_layout(detector: Detector, layout: Layout, path: Path) -> tuple[list[str], list[str]]:
+    """Compare the tensors of the files, and the detector that they become here."""
+    files = read_source_files(path)
+    _compare(layout.tensors, files.tensors)
+    again = convert_files(files)
+    own = detector.state_dict()
+    _compare({name: own[name] for name in again.tensors}, again.tensors)
+    left_out = [name for name in own if name not in again.tensors and not name.endswith(COUNTER)]
+    if _predicts_alike(detector, build_model(again)):
+        return left_out, []
+    assert detector.recipe is not None
+    changed = ", ".join(_list_changes(detector.recipe.to_dict(), again.recipe.to_dict()))
+    return left_out, [f"the files do not say everything: read back they mean {changed}; say it when you load them"]
+
+
+def _predicts_alike(one: Detector, other: Detector) -> bool:
+    """Tell whether two detectors find the same in an image of noise."""
+    image = torch.randint(256, (3, 90, 120), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    ((boxes, scores), (boxes_again, scores_again)) = (_predict(detector, image) for detector in (one, other))
+    return torch.equal(boxes, boxes_again) and torch.equal(scores, scores_again)
+
+
+def _predict(detector: Detector, image: Tensor) -> tuple[Tensor, Tensor]:
+    detections = detector.predict(image)
+    assert isinstance(detections, Detections)
+    return detections.boxes, detections.scores
+
+
+def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    for name, tensor in expected.items():
+        if name not in found or found[name].dtype != tensor.dtype or not torch.equal(found[name], tensor.cpu()):
+            raise ValueError(f"{name} reads back otherwise than it was written: nothing is kept")
+
+
+def _list_changes(own: Any, again: Any, address: str = "") -> list[str]:
+    """List options of parts and preprocessing that are read back otherwise."""
+    if not address:
+        own = {name: own[name] for name in ("backbone", "neck", "head", "input")}
+    if isinstance(own, Mapping) and isinstance(again, Mapping):
+        pairs = [(name, own[name], again.get(name)) for name in own if not name.startswith("train")]
+    elif isinstance(own, list) and isinstance(again, list) and len(own) == len(again) and address == "neck":
+        pairs = [(str(i), *pair) for i, pair in enumerate(zip(own, again, strict=True))]
+    else:
+        return [] if own == again else [f"{address} {again} instead of {own}"]
+    return [line for name, one, other in pairs for line in _list_changes(one, other, f"{address}.{name}".lstrip("."))]
