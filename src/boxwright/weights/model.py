@@ -21,6 +21,7 @@ from boxwright.checkpoints import (
 from boxwright.compose.detectors import build_resolved, load_weights
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
+from boxwright.compose.undrawn import WithoutDraws, lacks_weights
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.passport import Origin, Passport
@@ -142,7 +143,8 @@ def convert_files(files: SourceFiles, overrides: Mapping[str, Any] | None = None
         if overrides:
             stated = resolve(model.recipe, model.overrides).recipe
             notes += _list_mismatches(stated.input, resolution.recipe.input)
-        expected = build_resolved(resolution.recipe, categories=model.categories).state_dict()
+        with WithoutDraws():
+            expected = build_resolved(resolution.recipe, categories=model.categories).state_dict()
         converted = model.table.read(files.tensors, expected)
     except TableError as error:
         raise ValueError(f"{files.origin.source}: recognized as {source.title}, but {error}") from error
@@ -167,7 +169,10 @@ def build_model(model: ModelWeights) -> Detector:
         ValueError: its weights do not fit its recipe.
     """
     try:
-        detector = build_resolved(model.recipe, categories=model.categories)
+        with WithoutDraws():
+            detector = build_resolved(model.recipe, categories=model.categories)
+        if lacks_weights(detector, model.tensors):
+            detector = build_resolved(model.recipe, categories=model.categories)
         if model.origin.kind == OURS:
             load_weights(detector, model.tensors)
         else:

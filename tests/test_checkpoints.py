@@ -1,0 +1,156 @@
+"""The format of checkpoints: safetensors with a header, torch's own, and files that are neither."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+import boxwright
+from boxwright.checkpoints import (
+    find_checkpoint,
+    is_checkpoint,
+    is_run,
+    pack_checkpoint,
+    passport_of,
+    read_checkpoint,
+    write_checkpoint,
+)
+from boxwright.passport import Origin, Passport, TrainingData
+from boxwright.structures import Category
+
+PASSPORT = Passport(
+    version="0.2.0",
+    recipe="rtdetr_r18",
+    data=TrainingData(name="shapes", num_images=8, sha256="ab" * 32),
+    metrics={"AP": 0.5},
+    parent=Passport(version="0.1.0", origin=Origin(source="hf:A/B", kind="hf_rtdetr", revision="r", license="mit")),
+)
+TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(3), "half": torch.ones(2).half()}
+CATEGORIES = [Category(7, "seven"), Category(3, "drei «3»")]
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    return {**pack_checkpoint({"input": {"mean": [0.5]}}, CATEGORIES, TENSORS, PASSPORT), **changes}
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pt", "x.pth", "x"])
+def test_a_round_trip(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    write_checkpoint(path, content(progress={"step": 3, "best": 0.25}))
+    assert is_checkpoint(path)
+    read = read_checkpoint(path)
+    assert read["recipe"] == {"input": {"mean": [0.5]}}
+    assert [tuple(one) for one in read["categories"]] == [(7, "seven"), (3, "drei «3»")]
+    assert read["progress"] == {"step": 3, "best": 0.25}
+    assert passport_of(read) == PASSPORT
+    assert read["model"].keys() == TENSORS.keys()
+    for key, tensor in TENSORS.items():
+        assert torch.equal(read["model"][key], tensor)
+        assert read["model"][key].dtype == tensor.dtype
+    if name in ("x.safetensors", "x"):
+        with safe_open(path, "pt") as file:
+            header = file.metadata()
+        assert (header["format"], header["version"]) == ("boxwright", "3")
+        assert json.loads(header["passport"])["parent"]["origin"]["license"] == "mit"
+
+
+def test_tensors_in_any_memory(tmp_path: Path) -> None:
+    base = torch.randn(4, 6, 3, 3)
+    tensors = {
+        "last": base.to(memory_format=torch.channels_last),
+        "one": base[0],
+        "all": base,
+        "turned": base[0, 0].T,
+        "grad": torch.nn.Parameter(base[1]),
+    }
+    write_checkpoint(tmp_path / "x.safetensors", content(model=tensors))
+    read = read_checkpoint(tmp_path / "x.safetensors")["model"]
+    for key, tensor in tensors.items():
+        assert torch.equal(read[key], tensor)
+
+
+def test_others_may_read_the_file_as_the_user_has_set_it(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    for name in ("x.safetensors", "x.pt"):
+        write_checkpoint(tmp_path / name, content())
+        assert os.stat(tmp_path / name).st_mode == os.stat(plain).st_mode
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pt"])
+def test_an_earlier_file_stays_where_writing_fails(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    write_checkpoint(path, content())
+    before = path.read_bytes()
+
+    def fail(_descriptor: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_checkpoint(path, content(model={}))
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == [name]
+
+
+def test_the_best_of_a_run_comes_first(tmp_path: Path) -> None:
+    assert not is_run(tmp_path)
+    for name in ("last.pt", "best.pt", "best.safetensors"):
+        (tmp_path / name).touch()
+        assert find_checkpoint(tmp_path) == tmp_path / name
+        assert is_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": 4}, "has checkpoint format 4, this release reads 1 to 3"),
+        ({"version": True, "recipe": 5, "model": {}}, "damaged checkpoint"),
+        ({"categories": [3]}, "a damaged checkpoint: .*int"),
+        ({"categories": None}, "a damaged checkpoint"),
+        ({"passport": {"recipe": "x"}}, "a damaged checkpoint: a passport without the version"),
+        ({"passport": 3}, "a damaged checkpoint"),
+        ({"version": 2, "recipe": {"train": 3}}, "a damaged checkpoint"),
+    ],
+)
+def test_headers_that_are_not_right(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    write_checkpoint(tmp_path / "x.safetensors", content(**changes))
+    with pytest.raises(ValueError, match=message) as caught:
+        read_checkpoint(tmp_path / "x.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def test_mutated_headers_end_in_one_line(tmp_path: Path) -> None:
+    small = {"backbone.width": 8, "backbone.depth": 18, "neck.num_layers": 1, "head.decoder.num_layers": 1}
+    narrow = {"hidden_dim": 32, "feedforward_dim": 32, "num_heads": 4}
+    small |= {f"neck.{name}": value for name, value in narrow.items()}
+    small |= {"head.hidden_dim": 32, "head.decoder.feedforward_dim": 32, "head.decoder.num_heads": 4}
+    detector = boxwright.build("detr_r50", num_classes=2, image_size=64, **small)
+    path = tmp_path / "x.safetensors"
+    detector.save(path)
+    whole = path.read_bytes()
+    (length,) = struct.unpack("<Q", whole[:8])
+    generator = np.random.default_rng(0)
+    outcomes = {"read": 0, "refused": 0}
+    for _ in range(200):
+        mutated = bytearray(whole[: 8 + length])
+        for _ in range(generator.integers(1, 5)):
+            mutated[generator.integers(0, len(mutated))] = generator.integers(0, 256)
+        path.write_bytes(bytes(mutated) + whole[8 + length :])
+        try:
+            boxwright.load(path)
+            outcomes["read"] += 1
+        except ValueError as error:
+            assert "\n" not in str(error)
+            outcomes["refused"] += 1
+    assert outcomes["refused"] > 100
