@@ -19,7 +19,7 @@ from typing import Any, cast
 import yaml
 
 from boxwright.compose.parts import nearest
-from boxwright.compose.values import convert, describe_type
+from boxwright.compose.values import convert_value, describe_type
 
 FROM_THE_WIRING = frozenset({"in_spec", "num_classes"})
 """Arguments that a part gets from the part before it and from the data; never options."""
@@ -236,7 +236,7 @@ def _build(options: Mapping[str, Option], flat: Mapping[str, Any], naming: Namin
 
 def _convert(option: Option, value: Any, naming: Naming, dotted: str) -> Any:
     try:
-        return convert(value, option.annotation)
+        return convert_value(value, option.annotation)
     except ValueError as error:
         renamed = naming.renamed_values.get(f"{naming.address}.{dotted}", {})
         hint = f"; it is called {renamed[value]} now" if isinstance(value, str) and value in renamed else ""

@@ -43,7 +43,7 @@ def describe_type(annotation: Any) -> str:
     raise TypeError(f"{annotation} is not a plain type")
 
 
-def convert(value: Any, annotation: Any) -> Any:
+def convert_value(value: Any, annotation: Any) -> Any:
     """Convert a value to a plain type.
 
     Args:
@@ -62,15 +62,15 @@ def convert(value: Any, annotation: Any) -> Any:
         items = _items(value)
         if len(items) != len(arguments):
             raise ValueError(value)
-        return tuple(convert(item, argument) for item, argument in zip(items, arguments, strict=True))
+        return tuple(convert_value(item, argument) for item, argument in zip(items, arguments, strict=True))
     if origin in (tuple, list, Sequence):
-        converted = [convert(item, arguments[0]) for item in _items(value)]
+        converted = [convert_value(item, arguments[0]) for item in _items(value)]
         return converted if origin is list else tuple(converted)
     if origin in (dict, Mapping):
         content = _from_text(value) if isinstance(value, str) else value
         if not isinstance(content, Mapping):
             raise ValueError(value)
-        return {convert(key, arguments[0]): convert(item, arguments[1]) for key, item in content.items()}
+        return {convert_value(key, arguments[0]): convert_value(item, arguments[1]) for key, item in content.items()}
     return _scalar(value, annotation)
 
 
@@ -114,7 +114,7 @@ def _first_that_fits(value: Any, annotations: Sequence[Any]) -> Any:
     # Text last: everything that is typed is text.
     for annotation in sorted(annotations, key=lambda one: (one is str, one is not types.NoneType)):
         try:
-            return convert(value, annotation)
+            return convert_value(value, annotation)
         except ValueError:
             continue
     raise ValueError(value)

@@ -17,19 +17,13 @@ from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.files import check_folder, check_target
 from boxwright.prediction import ImageInput
-from boxwright.weights.files import read_source_files
-from boxwright.weights.model import build_model, convert_files, read_model
+from boxwright.weights.files import WEIGHT_FILES, read_source_files
+from boxwright.weights.model import OURS, build_model, convert_files, read_model
 from boxwright.weights.recognize import find_kind, list_kinds
 from boxwright.weights.source import Layout, WritableSource
 from boxwright.weights.table import COUNTER
 from boxwright.workflows.card import write_card
 from boxwright.workflows.observer import Observer
-
-OURS = "boxwright"
-"""Name of our own layout."""
-
-WEIGHTS = "model.safetensors"
-"""The file of weights in a folder of ours."""
 
 _FILE_SUFFIXES = (".safetensors", ".bin", *TORCH_SUFFIXES)
 
@@ -162,7 +156,7 @@ def _write_checked(
     """
     folder = out.parent if is_file else out
     folder.mkdir(parents=True, exist_ok=True)
-    weights = out if is_file else out / (WEIGHTS if layout is None else layout.file_name)
+    weights = out if is_file else out / (WEIGHT_FILES[0] if layout is None else layout.file_name)
     try:
         if layout is None:
             detector.save(weights)
@@ -218,9 +212,9 @@ def _predict(detector: Detector, image: Tensor) -> tuple[Tensor, Tensor]:
     return detections.boxes, detections.scores
 
 
-def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def _compare(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
     for name, tensor in expected.items():
-        if name not in found or found[name].dtype != tensor.dtype or not torch.equal(found[name], tensor.cpu()):
+        if name not in stored or stored[name].dtype != tensor.dtype or not torch.equal(stored[name], tensor.cpu()):
             raise ValueError(f"{name} reads back otherwise than it was written: nothing is kept")
 
 
