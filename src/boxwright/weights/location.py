@@ -58,7 +58,8 @@ def _open_hub(name: str) -> SourceFiles | Path:
 def _open_torchvision(name: str) -> SourceFiles:
     release = import_module("boxwright.weights.torchvision_releases").find_release(name)
     source = f"torchvision:{name}"
-    return _named(read_source_files(fetch_file(release.url, release.sha256_prefix, source=source)), source)
+    files = read_source_files(fetch_file(release.url, release.sha256_prefix, source=source))
+    return _named(files, source, license=release.license)
 
 
 def _open_timm(name: str) -> SourceFiles | Path:
