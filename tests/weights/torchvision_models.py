@@ -67,8 +67,8 @@ def old_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     patterns: list[tuple[str, Any]] = [
         (r"(backbone\.fpn\.\w+_blocks\.\d)\.0\.", r"\1."),
         (r"rpn\.head\.conv\.0\.0\.", "rpn.head.conv."),
-        (r"roi_heads\.mask_head\.(\d)\.0\.", lambda found: f"roi_heads.mask_head.mask_fcn{int(found[1]) + 1}."),
-        (r"(head\.\w+_head\.conv)\.(\d)\.0\.", lambda found: f"{found[1]}.{2 * int(found[2])}."),
+        (r"roi_heads\.mask_head\.(\d)\.0\.", lambda matched: f"roi_heads.mask_head.mask_fcn{int(matched[1]) + 1}."),
+        (r"(head\.\w+_head\.conv)\.(\d)\.0\.", lambda matched: f"{matched[1]}.{2 * int(matched[2])}."),
     ]
     renamed = {}
     for name, tensor in tensors.items():

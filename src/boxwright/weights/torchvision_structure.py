@@ -14,12 +14,11 @@ from boxwright.layers.conv import ConvNorm
 from boxwright.layers.resnet import BLOCKS_PER_STAGE, STAGES, ResNetBody
 from boxwright.necks.fpn import FPN
 from boxwright.structures import Category
+from boxwright.weights.huggingface import IMAGENET_MEAN, IMAGENET_STD
 from boxwright.weights.labels import category_ids
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.table import Row
 from boxwright.weights.torchvision_releases import Release, find_release, release_of_file
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 PREPROCESSING: Mapping[str, Any] = {
     "input.image_size": 800,
