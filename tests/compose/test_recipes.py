@@ -164,6 +164,9 @@ class TestOverrides:
             # Tables are made for the longer side of images.
             ("detr_bot50", {}, 1333),
             ("detr_bot50", {"input.image_size": 400, "input.max_size": 667}, 667),
+            # Padding has cells too.
+            ("detr_bot50", {"input.image_size": 400, "input.max_size": 667, "input.pad_multiple": 32}, 672),
+            ("detr_bot50", {"input.pad_multiple": 32}, 1344),
             ("rtdetr_r18", {"backbone": "botnet"}, 640),
             ("rtdetr_r18", {"backbone": {"name": "botnet", "image_size": 96}, "image_size": 64}, 96),
         ],
