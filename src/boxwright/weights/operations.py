@@ -146,4 +146,43 @@ class Reorder:
         return groups[:, order].flatten(0, 1)
 
 
+@dataclass(frozen=True)
+class AppendZeros:
+    """Rows of zeros after theirs, for what ours has and theirs has not: box and mask of background, which nothing uses.
+
+    Args:
+        rows: as many.
+    """
+
+    rows: int
+    needs_all: bool = True
+
+    def read(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Append them."""
+        (tensor,) = tensors
+        return torch.cat((tensor, tensor.new_zeros(self.rows, *tensor.shape[1:])))
+
+    def write(self, tensor: Tensor, count: int) -> Sequence[Tensor]:
+        """Leave the last rows out, whatever they are."""
+        del count
+        return [tensor[: -self.rows]]
+
+
+@dataclass(frozen=True)
+class SubtractBias:
+    """A running mean, and the bias before that norm, which it may take in: ours has no such bias."""
+
+    needs_all: bool = True
+
+    def read(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Subtract the bias from the mean."""
+        mean, bias = tensors
+        return mean - bias
+
+    def write(self, tensor: Tensor, count: int) -> Sequence[Tensor]:
+        """Give the mean, and a bias of zero."""
+        del count
+        return [tensor, torch.zeros_like(tensor)]
+
+
 COPY = Copies()

@@ -1,0 +1,51 @@
+"""Random weights of mmdetection's detectors, the same on every machine and in every release of torch."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_SCALES = {
+    "rpn_cls.weight": 1.0,
+    "rpn_reg.weight": 0.3,
+    "fc_cls.weight": 1.5,
+    "fc_reg.weight": 0.5,
+    "retina_cls.weight": 2.0,
+    "retina_reg.weight": 0.3,
+    "retina_cls.bias": -3.0,
+}
+"""Sizes of predictions that tell boxes and classes apart; biases start here."""
+
+
+def random_weights(shapes: Mapping[str, tuple[int, ...]], *, input_std: float = 1.0) -> dict[str, Tensor]:
+    """Draw a tensor for every name: convolutions keep the size of what they get, norms have statistics of their own.
+
+    Args:
+        shapes: by name.
+        input_std: of the network input: about 1, and 60 for caffe files, which only subtract the mean.
+    """
+    weights = {name: torch.from_numpy(_draw(name, shape).astype(np.float32)) for name, shape in shapes.items()}
+    for name in ("backbone.bn1.running_var", "neck.rfp_modules.0.bn1.running_var"):
+        if name in weights:
+            weights[name] *= input_std**2
+    return weights
+
+
+def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    random = np.random.default_rng(zlib.crc32(name.encode()))
+    normal = random.standard_normal(shape)
+    scale = next((value for end, value in _SCALES.items() if name.endswith(end)), None)
+    if len(shape) > 1:
+        if "lateral_convs" in name:
+            scale = 0.3
+        return normal * np.sqrt((2.0 if scale is None else 1.0) / int(np.prod(shape[1:]))) * (scale or 1.0)
+    if name.endswith("running_var"):
+        return random.uniform(0.7, 1.3, shape)
+    if ".bn" in name or "downsample.1" in name:
+        base = {"weight": 0.3 if name.endswith(("bn3.weight",)) else 1.0}.get(name.rpartition(".")[2], 0.0)
+        return base + 0.1 * normal * (base or 1.0)
+    return (scale or 0.0) + 0.05 * normal
