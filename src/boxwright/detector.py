@@ -18,6 +18,7 @@ from boxwright.checkpoints import pack_checkpoint, write_checkpoint
 from boxwright.contracts import Backbone, DetectorRecipe, Head, MaskHead, MatchCountingHead, Neck, TaskHead
 from boxwright.data.images import normalize, pad_inputs
 from boxwright.data.input_format import InputFormat
+from boxwright.data.size_rules import letterbox_scale
 from boxwright.detections import Detections
 from boxwright.hub_upload import upload_folder
 from boxwright.layers.folding import fold_norms
@@ -145,16 +146,19 @@ class Detector(nn.Module):
         Raises:
             ValueError: a score is not a number: the model has diverged.
         """
+        if self.input_format.resize == "letterbox":
+            output = _undo_rounding(output, image_sizes, self.input_format)
         decoded = _at_least_float32(self.decode(output))
         check_finite(decoded.scores)
-        boxes = _cut_to_images(decoded.boxes, image_sizes)
+        scales = _scales(image_sizes, self.input_format, decoded.boxes)
+        boxes = _cut_to_images(decoded.boxes * scales[:, None], image_sizes)
         detections = []
         for i, size in enumerate(image_sizes):
             keep = decoded.valid[i]
             masks = None
             if decoded.masks is not None:
                 # A mask is of all of its box, also of what reaches beyond the image.
-                whole = decoded.boxes[i, keep] * _scales([size], decoded.boxes)[0]
+                whole = decoded.boxes[i, keep] * scales[i]
                 masks = paste_masks(decoded.masks[i, keep], whole, (size.height, size.width))
             detections.append(
                 Detections(boxes[i, keep], decoded.scores[i, keep], decoded.labels[i, keep], masks, self.categories)
@@ -326,12 +330,23 @@ def _at_least_float32(decoded: Decoded) -> Decoded:
 
 
 def _cut_to_images(boxes: Float[Tensor, "b n 4"], image_sizes: Sequence[ImageSize]) -> Float[Tensor, "b n 4"]:
-    """Scale boxes to pixels of the original images and cut them to these."""
-    originals = boxes.new_tensor([[size.height, size.width] for size in image_sizes])
-    return clip_to_sizes(boxes * _scales(image_sizes, boxes)[:, None], originals)
+    """Cut boxes to the original images, in whose pixels they are."""
+    return clip_to_sizes(boxes, boxes.new_tensor([[size.height, size.width] for size in image_sizes]))
 
 
-def _scales(image_sizes: Sequence[ImageSize], like: Tensor) -> Float[Tensor, "b 4"]:
+def _scales(image_sizes: Sequence[ImageSize], input_format: InputFormat, like: Tensor) -> Float[Tensor, "b 4"]:
     """Compute factors (x, y, x, y) from pixels of the network input to those of each original image."""
-    scales = [(size.width / size.input_width, size.height / size.input_height) for size in image_sizes]
+    if input_format.resize == "letterbox":
+        scales = [(1 / letterbox_scale(size.height, size.width, input_format.image_size),) * 2 for size in image_sizes]
+    else:
+        scales = [(size.width / size.input_width, size.height / size.input_height) for size in image_sizes]
     return like.new_tensor(scales).repeat(1, 2)
+
+
+def _undo_rounding(output: Any, image_sizes: Sequence[ImageSize], input_format: InputFormat) -> Any:
+    """Let images end where they would without rounding: so effdet cuts boxes, and scales them back by one factor."""
+    if not hasattr(output, "valid_sizes"):
+        return output
+    scales = [letterbox_scale(size.height, size.width, input_format.image_size) for size in image_sizes]
+    exact = [(size.height * scale, size.width * scale) for size, scale in zip(image_sizes, scales, strict=True)]
+    return output._replace(valid_sizes=output.valid_sizes.new_tensor(exact))

@@ -42,8 +42,13 @@ def letterbox_size(height: int, width: int, side: int) -> tuple[int, int]:
 
     **Source**: effdet 0.4.1 (``ResizePad``).
     """
-    scale = min(side / height, side / width)
+    scale = letterbox_scale(height, width, side)
     return max(1, int(height * scale)), max(1, int(width * scale))
+
+
+def letterbox_scale(height: int, width: int, side: int) -> float:
+    """Return the factor from pixels of an image to those of the square that it just fits into, before rounding."""
+    return min(side / height, side / width)
 
 
 def _detr(short: int, long: int, image_size: int, max_size: int | None) -> tuple[int, int]:

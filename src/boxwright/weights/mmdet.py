@@ -63,7 +63,9 @@ def refuse_variants(tensors: Tensors) -> None:
     for part, variant in _VARIANTS.items():
         name = next((name for name in tensors if part in name), None)
         if name is not None:
-            raise ValueError(f"a detector of mmdetection with {variant} ({name}), of which there is no counterpart here")
+            raise ValueError(
+                f"a detector of mmdetection with {variant} ({name}), of which there is no counterpart here"
+            )
     inner = tensors["backbone.layer1.0.conv2.weight"]
     if inner.shape[0] != inner.shape[1]:
         raise ValueError("a detector of mmdetection on ResNeXt or another grouped backbone; only ResNets are read")

@@ -179,7 +179,10 @@ def _make_table(prefix: str, num_levels: int) -> Table:
 
 
 def _separable(theirs: str, ours: str) -> list[Row]:
-    return [Row(f"{theirs}.conv_dw.{{*}}", f"{ours}.depthwise.{{*}}"), Row(f"{theirs}.conv_pw.{{*}}", f"{ours}.pointwise.{{*}}")]
+    return [
+        Row(f"{theirs}.conv_dw.{{*}}", f"{ours}.depthwise.{{*}}"),
+        Row(f"{theirs}.conv_pw.{{*}}", f"{ours}.pointwise.{{*}}"),
+    ]
 
 
 def _projection(theirs: str, ours: str) -> list[Row]:

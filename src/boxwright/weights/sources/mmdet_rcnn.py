@@ -49,7 +49,7 @@ class MMDetRCNN:
         config.check()
         stages = count_numbered(tensors, "roi_head.bbox_head.{}.fc_cls.weight")
         backbone, neck = describe_resnet(tensors, config), describe_pyramid(tensors, config, extra_levels=1)
-        first = _describe_rpn(config, tensors)
+        first = _describe_rpn(config)
         head = _describe_cascade(config, tensors, stages) if stages else _describe_boxes(tensors)
         classes = tensors[f"roi_head.bbox_head.{'0.' if stages else ''}fc_cls.weight"]
         categories, notes = name_classes(files, len(classes) - 1)
@@ -77,7 +77,7 @@ def _find_recipe(tensors: Tensors, stages: int) -> str:
     return "faster_rcnn_r50_pafpn" if "neck.pafpn_convs.0.conv.weight" in tensors else "faster_rcnn_r50_fpn"
 
 
-def _describe_rpn(config: MMDetConfig, tensors: Tensors) -> Parts:
+def _describe_rpn(config: MMDetConfig) -> Parts:
     """Describe the first stage, and the features of regions."""
     extractor = "model.roi_head.bbox_roi_extractor.roi_layer"
     overrides = {
@@ -152,7 +152,9 @@ def _stage_deviations(config: MMDetConfig, stage: int) -> tuple[float, float]:
     if stds is None:
         return _STAGE_DEVIATIONS[min(stage, len(_STAGE_DEVIATIONS) - 1)]
     if stds[0] != stds[1] or stds[2] != stds[3]:
-        raise ValueError(f"target_stds {list(stds)} of stage {stage + 1} differ between x and y, which they do not here")
+        raise ValueError(
+            f"target_stds {list(stds)} of stage {stage + 1} differ between x and y, which they do not here"
+        )
     return stds[0], stds[2]
 
 

@@ -103,7 +103,9 @@ def _describe_nas_fpn(tensors: Tensors) -> Parts:
         mean = (f"{theirs}.bn.running_mean", f"{theirs}.conv.bias")
         rows.append(Row(f"{theirs}.conv.weight", f"{ours}.conv.weight"))
         rows.append(Row(mean, f"{ours}.norm.running_mean", SubtractBias()))
-        rows += [Row(f"{theirs}.bn.{name}", f"{ours}.norm.{name}") for name in ("weight", "bias", "running_var", COUNTER)]
+        rows += [
+            Row(f"{theirs}.bn.{name}", f"{ours}.norm.{name}") for name in ("weight", "bias", "running_var", COUNTER)
+        ]
     overrides = {
         "backbone.levels": ["c3", "c4", "c5"],
         "neck.wiring": "mmdet",
