@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping
 
@@ -21,18 +22,26 @@ _SCALES = {
 """Sizes of predictions that tell boxes and classes apart; biases start here."""
 
 
-def random_weights(shapes: Mapping[str, tuple[int, ...]], *, input_std: float = 1.0) -> dict[str, Tensor]:
+def random_weights(
+    shapes: Mapping[str, tuple[int, ...]], *, input_std: float = 1.0, predictions: float = 1.0
+) -> dict[str, Tensor]:
     """Draw a tensor for every name: convolutions keep the size of what they get, norms have statistics of their own.
 
     Args:
         shapes: by name.
         input_std: of the network input: about 1, and 60 for caffe files, which only subtract the mean.
+        predictions: factor of the last layers of a dense head, for networks that make large features.
     """
     weights = {name: torch.from_numpy(_draw(name, shape).astype(np.float32)) for name, shape in shapes.items()}
-    for name in ("backbone.bn1.running_var", "neck.rfp_modules.0.bn1.running_var"):
-        if name in weights:
-            weights[name] *= input_std**2
-    return weights
+    for name, tensor in weights.items():
+        if name in ("backbone.bn1.running_var", "neck.rfp_modules.0.bn1.running_var"):
+            tensor *= input_std**2
+        if name in ("bbox_head.retina_cls.weight", "bbox_head.retina_reg.weight"):
+            tensor *= predictions
+        if name.endswith("bn2.weight") and name.replace("bn2.weight", "conv3.weight") not in shapes:
+            tensor *= 0.3
+    copied = re.compile(r"(bbox_head\.\w+_convs)\.[1-9](\.\d+\.conv\..*)")
+    return {name: weights[copied.sub(r"\1.0\2", name)] for name in weights}
 
 
 def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -46,6 +55,7 @@ def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if name.endswith("running_var"):
         return random.uniform(0.7, 1.3, shape)
     if ".bn" in name or "downsample.1" in name:
-        base = {"weight": 0.3 if name.endswith(("bn3.weight",)) else 1.0}.get(name.rpartition(".")[2], 0.0)
+        small = name.endswith(("bn3.weight", "out_conv.bn.weight"))
+        base = (0.3 if small else 1.0) if name.endswith("weight") else 0.0
         return base + 0.1 * normal * (base or 1.0)
     return (scale or 0.0) + 0.05 * normal

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from boxwright.layers.conv import NORM_EPS, Norm
-from boxwright.layers.resnet import Depth, Dilation, ResNetBody, StageName
+from boxwright.layers.resnet import Depth, Dilation, ResNetBody, StageName, StrideIn
 
 __all__ = ["ResNet"]
 
 
 class ResNet(ResNetBody):
-    """ResNet with the stride in the 3 x 3 convolution (v1.5) and, by choice, a dilated c5 of stride 16 (DC5).
+    """ResNet, its stride in the 3 x 3 convolution (v1.5) or the first one, and by choice a dilated c5 (DC5).
 
     Args:
         depth: 18 and 34 have basic blocks; 50, 101 and 152 bottlenecks.
@@ -20,13 +20,16 @@ class ResNet(ResNetBody):
             DETR), up to 5.
         dilation: of c5's 3 x 3 convolutions. ``none``: c5 has stride 32. Otherwise it has stride 16 and they have
             dilation 2: those ``after_first``, which had the stride (torchvision, DETR), or ``all`` (FCIS, detectron2).
+        stride_in: convolution of bottlenecks that has their stride: ``3x3``, or ``1x1``, the first one, as in the paper
+            and in weights from Caffe (style caffe in mmdetection, STRIDE_IN_1X1 in detectron2).
         norm_eps: added to the variances of norms; 0 in torchvision's first Faster R-CNN, Mask R-CNN and RetinaNet.
 
     Source: He et al., Deep Residual Learning, CVPR 2016, table 1; the dilated c5 from Li et al., FCIS, CVPR 2017,
     and Carion et al., DETR, ECCV 2020, section 4. Checked against torchvision 0.29.2, whose names in checkpoints
     these are: same weights, same outputs and gradients. Differs in having no classifier, in adding in place, and in
     a dilated c5 for basic blocks too, which torchvision refuses. ``after_first`` is the hole algorithm to the letter:
-    every second cell of its c5 is the c5 of stride 32. With ``all`` this does not hold.
+    every second cell of its c5 is the c5 of stride 32. With ``all`` this does not hold. ``stride_in`` 1x1 was compared
+    with mmdetection 3.3.0's ResNet of style caffe.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class ResNet(ResNetBody):
         norm: Norm = "batch",
         frozen_stages: int = 0,
         dilation: Dilation = "none",
+        stride_in: StrideIn = "3x3",
         norm_eps: float = NORM_EPS,
     ) -> None:
         super().__init__(
@@ -47,5 +51,6 @@ class ResNet(ResNetBody):
             norm=norm,
             frozen_stages=frozen_stages,
             dilation=dilation,
+            stride_in=stride_in,
             norm_eps=norm_eps,
         )

@@ -47,6 +47,8 @@ def decode_dense(
         best.append(best_of_anchor)
     box, score, label = (torch.cat(parts, 1) for parts in (boxes, scores, labels))
     box, valid = clip_to_sizes(box, output.valid_sizes), score > options.score_threshold
+    if not options.keep_empty:
+        valid &= (box[..., 2:] > box[..., :2]).all(-1)
     if options.soft_nms:
         kept, score, valid = soft_nms(box, score, label, valid, max_detections=options.max_detections)
     else:

@@ -60,6 +60,7 @@ class DenseDetectionOptions:
         nms_threshold: IoU with a better detection of its class above which one is left out, in [0, 1].
         pre_nms_top_k: most (anchor, class) pairs before that, of each level or of all levels together.
         max_detections: most detections of an image.
+        keep_empty: keep boxes that have no area inside their image (torchvision, effdet); mmdetection drops them.
     """
 
     score_threshold: float = 0.05
@@ -67,6 +68,7 @@ class DenseDetectionOptions:
     nms_threshold: float = 0.5
     pre_nms_top_k: int = 1000
     max_detections: int = 300
+    keep_empty: bool = True
 
     def __post_init__(self) -> None:
         check_fractions({"score_threshold": self.score_threshold, "nms_threshold": self.nms_threshold})

@@ -103,8 +103,9 @@ class FCOS(DenseHead):
         self.center_radius, self.focal = center_radius or math.inf, focal
         width = self.input_projection.channels
         # As in torchvision and the authors' code, convolutions have biases also before norms.
-        self.class_tower = ConvTower(width, num_convs, norm=norm, bias=True)
-        self.box_tower = ConvTower(width, num_convs, norm=norm, bias=True)
+        levels = self.input_projection.levels
+        self.class_tower = ConvTower(width, num_convs, norm=norm, bias=True, levels=levels)
+        self.box_tower = ConvTower(width, num_convs, norm=norm, bias=True, levels=levels)
         # Every class starts at probability 0.01.
         self.classes = prediction_conv(width, num_classes, value=-math.log(99))
         self.distances = prediction_conv(width, 4)

@@ -40,7 +40,8 @@ class RetinaNet(DenseHead):
         channels: width of the towers; where None, that of the levels if they share one, else 256. Levels of another
             width are projected to it.
         num_convs: of each tower.
-        norm: of the towers: ``none``, or ``group`` (torchvision's V2).
+        norm: of the towers: ``none``, ``group`` (torchvision's V2), or ``batch``, of each level's own (mmdetection's
+            RetinaSepBNHead).
         anchors: sizes and shapes of the anchors of a cell.
         box_loss: ``l1`` of the deltas, or ``giou`` of the boxes (torchvision's V2).
         positive_iou: least IoU of an anchor with the object that it is trained on.
@@ -93,8 +94,9 @@ class RetinaNet(DenseHead):
         self.box_loss, self.focal = box_loss, focal
         self.positive_iou, self.negative_iou = positive_iou, negative_iou
         num_anchors, width = self.base_anchors.shape[1], self.input_projection.channels
-        self.class_tower = ConvTower(width, num_convs, norm=norm)
-        self.box_tower = ConvTower(width, num_convs, norm=norm)
+        levels = self.input_projection.levels
+        self.class_tower = ConvTower(width, num_convs, norm=norm, levels=levels)
+        self.box_tower = ConvTower(width, num_convs, norm=norm, levels=levels)
         # Every class starts at probability 0.01: else the many background anchors would drown the start.
         self.classes = prediction_conv(width, num_anchors * num_classes, value=-math.log(99))
         self.boxes = prediction_conv(width, num_anchors * 4)

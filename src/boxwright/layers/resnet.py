@@ -26,6 +26,7 @@ StageName = Literal["c2", "c3", "c4", "c5"]
 Dilation = Literal["none", "after_first", "all"]
 C5Stride = Literal[1, 2]
 Atrous = Literal["none", "switchable"]
+StrideIn = Literal["3x3", "1x1"]
 
 
 class ResNetBody(nn.Module):
@@ -39,6 +40,7 @@ class ResNetBody(nn.Module):
         frozen_stages: how many stages stay as they are loaded, their norms too; the stem is the first.
         dilation: of c5's 3 x 3 convolutions; see ``ResNet``.
         atrous: ``switchable`` makes every 3 x 3 convolution of c3, c4 and c5 a ``SwitchableConv2d``.
+        stride_in: convolution of bottlenecks that has their stride.
         c5_stride: of c5 over c4; with 1, c5 has stride 16 and, unless ``dilation`` says otherwise, no dilation.
         norm_eps: added to the variances of norms, at least 0.
     """
@@ -54,12 +56,16 @@ class ResNetBody(nn.Module):
         dilation: Dilation = "none",
         atrous: Atrous = "none",
         c5_stride: C5Stride = 2,
+        stride_in: StrideIn = "3x3",
         norm_eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
         _check(depth, levels, width, frozen_stages, dilation, atrous)
         check_norm_eps(norm_eps)
         check_choice("c5_stride", c5_stride, get_args(C5Stride))
+        check_choice("stride_in", stride_in, get_args(StrideIn))
+        if stride_in == "1x1" and depth < 50:
+            raise ValueError(f"stride_in 1x1 is of bottlenecks, and depth {depth} has basic blocks")
         norms: list[Norm] = ["frozen" if stage < frozen_stages else norm for stage in range(5)]
         self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
         self.bn1 = NORMS[norms[0]](width, norm_eps)
@@ -84,6 +90,10 @@ class ResNetBody(nn.Module):
             if name in levels:
                 self.out_spec[name] = Level(channels, total_stride)
         self.reset_parameters()
+        if stride_in == "1x1":
+            for module in self.modules():
+                if isinstance(module, Bottleneck):
+                    module.move_stride()
         frozen = [self.conv1, *(getattr(self, STAGES[name]) for name in self.built)]
         for stage in frozen[:frozen_stages]:
             stage.requires_grad_(False)
@@ -256,6 +266,11 @@ class Bottleneck(nn.Module):
         out = self.bn3(self.conv3(out))
         out = out.add_(x if self.downsample is None else self.downsample(x))
         return (out if feedback is None else out.add_(feedback)).relu_()
+
+    def move_stride(self) -> None:
+        """Give the stride of the 3 x 3 convolution to the first one."""
+        assert isinstance(self.conv2, nn.Conv2d)
+        self.conv1.stride, self.conv2.stride = self.conv2.stride, (1, 1)
 
     def fold_norms(self) -> None:
         """Put the norms into the convolutions, for inference."""

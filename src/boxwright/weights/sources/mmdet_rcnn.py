@@ -25,7 +25,7 @@ __all__ = ["MMDetRCNN"]
 _BOX_CELLS = 49
 """Cells of a region that the box branch sees."""
 
-_STAGE_DEVIATIONS = ((0.1, 0.2), (0.05, 0.1), (0.033, 0.067))
+_STAGE_STDS = ((0.1, 0.2), (0.05, 0.1), (0.033, 0.067))
 """Of the deltas of each stage of a cascade, of centers and sizes."""
 
 
@@ -120,7 +120,7 @@ def _describe_boxes(tensors: Tensors) -> Parts:
         Row(f"{theirs}.convs.0.conv.{{*}}", f"{ours}.first.0.{{*}}"),
         *(Row(f"{theirs}.convs.{i}.conv.{{*}}", f"{ours}.middle.{i - 1}.0.{{*}}") for i in range(1, convs - 1)),
         Row(f"{theirs}.convs.{convs - 1}.conv.{{*}}", f"{ours}.last.0.{{*}}"),
-        Row(f"{theirs}.upsample.{{*}}", f"{ours}.enlarge.{{*}}"),
+        Row(f"{theirs}.upsample.{{*}}", "head.masks.enlarge.{*}"),
         Row(f"{theirs}.conv_logits.{{*}}", f"{ours}.logits.{{*}}", AppendZeros(1)),
     ]
     overrides |= {"head.mask.num_convs": convs, "head.mask.hidden_dim": len(tensors[f"{theirs}.convs.0.conv.bias"])}
@@ -131,7 +131,7 @@ def _describe_cascade(config: MMDetConfig, tensors: Tensors, stages: int) -> Par
     """Describe the box branches of a cascade."""
     overrides = {
         "head.averages": "logits",
-        "head.stage_deviations": [_stage_deviations(config, stage) for stage in range(stages)],
+        "head.stage_stds": [_stage_stds(config, stage) for stage in range(stages)],
         "head.boxes.hidden_dim": len(tensors["roi_head.bbox_head.0.shared_fcs.0.bias"]),
     }
     rows = [
@@ -142,7 +142,7 @@ def _describe_cascade(config: MMDetConfig, tensors: Tensors, stages: int) -> Par
     return Parts(overrides, rows)
 
 
-def _stage_deviations(config: MMDetConfig, stage: int) -> tuple[float, float]:
+def _stage_stds(config: MMDetConfig, stage: int) -> tuple[float, float]:
     """Read the standard deviations of a stage's deltas, of centers and sizes.
 
     Raises:
@@ -150,7 +150,7 @@ def _stage_deviations(config: MMDetConfig, stage: int) -> tuple[float, float]:
     """
     stds = config.numbers(f"model.roi_head.bbox_head.{stage}.bbox_coder.target_stds", 4)
     if stds is None:
-        return _STAGE_DEVIATIONS[min(stage, len(_STAGE_DEVIATIONS) - 1)]
+        return _STAGE_STDS[min(stage, len(_STAGE_STDS) - 1)]
     if stds[0] != stds[1] or stds[2] != stds[3]:
         raise ValueError(
             f"target_stds {list(stds)} of stage {stage + 1} differ between x and y, which they do not here"

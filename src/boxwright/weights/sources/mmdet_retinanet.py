@@ -87,6 +87,7 @@ def _describe_limits(config: MMDetConfig) -> dict[str, Any]:
         "head.detection.nms_threshold": config.number(f"{test}.nms.iou_threshold", 0.5),
         "head.detection.pre_nms_top_k": int(config.number(f"{test}.nms_pre", 1000)),
         "head.detection.max_detections": int(config.number(f"{test}.max_per_img", 100)),
+        "head.detection.keep_empty": config.number(f"{test}.min_bbox_size", 0) < 0,
     }
 
 
