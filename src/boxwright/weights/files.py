@@ -23,7 +23,16 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 INDEX = ".index.json"
 """End of the name of a file that says which of several files each tensor is in, behind the name of the weights."""
 
-WRAPPERS = (("ema", "module"), ("ema",), ("model_ema",), ("state_dict_ema",), ("state_dict",), ("model",), ("module",))
+WRAPPERS = (
+    ("ema", "module"),
+    ("ema",),
+    ("model_ema",),
+    ("state_dict_ema",),
+    ("state_dict",),
+    ("model",),
+    ("model_state_dict",),
+    ("module",),
+)
 """Keys around the weights in files of torch's own format; the first that leads to tensors counts."""
 
 PARALLEL = "module."
