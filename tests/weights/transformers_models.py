@@ -1,0 +1,60 @@
+"""Models of transformers as references: weights that tell images apart, and their decoded detections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from boxwright.detector import Detector
+from weights.source_checks import Expected, assert_same_detections, draw_images
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module) -> None:
+    """Draw weights that tell images and queries apart, and give the frozen norms the statistics of an image."""
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "query_position" in name or "_embeddings" in name:
+            parameter.normal_(0, 2, generator=generator)
+        elif parameter.ndim > 1:
+            gain = 2.0 if parameter.ndim == 4 else 8.0 if "class_labels" in name else 1.5
+            parameter.normal_(0, (gain / parameter[0].numel()) ** 0.5, generator=generator)
+        elif "norm" in name and name.endswith("weight"):
+            parameter.uniform_(0.5, 1.0, generator=generator)
+        else:
+            parameter.normal_(0, 0.1, generator=generator)
+    norms = [module for module in model.modules() if hasattr(module, "running_var")]
+    for norm in norms:
+        norm.weight.uniform_(0.3, 0.8, generator=generator)
+        norm.bias.normal_(0, 0.1, generator=generator)
+        norm.register_forward_pre_hook(take_statistics)
+    pixels = torch.from_numpy(draw_images()[0]).permute(2, 0, 1)[None].float() / 127 - 1
+    model.eval()(pixel_values=pixels)
+    for norm in norms:
+        norm._forward_pre_hooks.clear()
+
+
+def take_statistics(norm: Any, inputs: tuple[Tensor, ...]) -> None:
+    norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
+    norm.running_var.copy_(inputs[0].var((0, 2, 3)))
+
+
+@torch.no_grad()
+def expect(model: Any, processor: Any, image: NDArray[np.uint8]) -> Expected:
+    """Detections of transformers, cut to the image."""
+    height, width = image.shape[:2]
+    output = model(**processor(images=image, return_tensors="pt"))
+    (result,) = processor.post_process_object_detection(output, threshold=0.0, target_sizes=[(height, width)])
+    limit = torch.tensor([width, height, width, height])
+    return Expected(result["scores"], result["labels"], result["boxes"].clamp(min=0).minimum(limit))
+
+
+def assert_equal_detections(ours: Detector, model: Any, processor: Any) -> None:
+    theirs = [expect(model, processor, image) for image in draw_images()]
+    for image, expected in zip(draw_images(), theirs, strict=True):
+        assert_same_detections(ours.predict(image), expected)
+    assert torch.cat([each.scores for each in theirs]).std() > 0.02, "scores that are all alike compare nothing"
