@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,8 @@ def find_writable(name: str) -> list[str]:
     writable = [kind for kind in list_kinds() if isinstance(find_kind(kind), WritableSource)]
     kinds = [kind for kind in writable if kind == name] or [kind for kind in writable if kind.startswith(f"{name}_")]
     if not kinds:
-        short = sorted({kind.partition("_")[0] for kind in writable if "_" in kind})
+        counts = Counter(kind.partition("_")[0] for kind in writable if "_" in kind)
+        short = [beginning for beginning, count in counts.items() if count > 1]
         raise ValueError(f"there is no layout '{name}' to write; there are {', '.join([*short, *writable])}")
     return kinds
 
