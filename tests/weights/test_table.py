@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from boxwright.weights.operations import Copies, Join, Operation, Permute, Reorder, Roll
-from boxwright.weights.table import Row, Skip, Table, TableError, Tie
+from boxwright.weights.table import Constant, Row, Skip, Table, TableError, Tie
 from boxwright.weights.template import Template
 
 
@@ -162,3 +162,12 @@ def test_counts_are_skipped_although_a_row_matches_their_names() -> None:
     table = Table(rows=(Row("norm.{*}", "bn.{*}"),), skips=(Skip("norm.total_ops", "a count", before_rows=True),))
     theirs = {"norm.weight": torch.ones(2), "norm.total_ops": torch.zeros(1)}
     assert table.read(theirs, {"bn.weight": torch.ones(2)}).skipped == {"norm.total_ops": "a count"}
+
+
+def test_a_bias_that_the_other_project_does_not_have_is_zero() -> None:
+    table = Table(rows=(Row("conv.weight", "conv.weight"),), constants=(Constant("{**}.bias", 0.0),))
+    ours = {"conv.weight": torch.ones(2), "conv.bias": torch.ones(2)}
+    assert table.read({"conv.weight": torch.ones(2)}, ours).tensors["conv.bias"].tolist() == [0, 0]
+    assert set(table.write({**ours, "conv.bias": torch.zeros(2)}).tensors) == {"conv.weight"}
+    with pytest.raises(TableError, match=r"conv.bias is not 0 everywhere, which has no counterpart there"):
+        table.write(ours)

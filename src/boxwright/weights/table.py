@@ -62,6 +62,19 @@ class Tie:
 
 
 @dataclass(frozen=True)
+class Constant:
+    """Tensors of ours that the other project does not have, because they would have one value everywhere.
+
+    Args:
+        ours: template of their names.
+        value: of every element: 0 for the bias of a convolution that has none.
+    """
+
+    ours: str
+    value: float
+
+
+@dataclass(frozen=True)
 class Skip:
     """Tensors of the other project that have no counterpart here, or ours that have none there.
 
@@ -92,12 +105,14 @@ class Table:
         skips: theirs that ours has no use for.
         own: ours that theirs does not have: what they start from is computed, or of no use to predictions.
         ties: ours that are no tensors of their own there.
+        constants: ours that theirs does not have, with their value.
     """
 
     rows: Sequence[Row]
     skips: Sequence[Skip] = ()
     own: Sequence[Skip] = ()
     ties: Sequence[Tie] = ()
+    constants: Sequence[Constant] = ()
 
     def locate(self, names: Iterable[str]) -> dict[str, str]:
         """List our names that theirs lead to, each with the first of theirs; what is wrong with them is ignored."""
@@ -133,9 +148,7 @@ class Table:
                 converted[name] = _read_row(row, parts, tensors)
             except ValueError as error:
                 problems.append(f"{sources[name]}: {error}")
-        for name, other in self._tied(expected).items():
-            if name not in sources and other in converted:
-                converted[name], sources[name] = converted[other], sources[other]
+        self._add_implied(converted, sources, expected)
         problems += _differences(converted, expected, sources, {*sources, *_matching(self.own, expected)})
         if problems:
             raise TableError(summarize(problems))
@@ -148,16 +161,16 @@ class Table:
             TableError: a tensor that no row explains, or two, or that cannot be brought to their form.
         """
         converted: dict[str, Tensor] = {}
-        skipped, tied = _matching(self.own, tensors), self._tied(tensors)
+        skipped = _matching(self.own, tensors)
+        implied: dict[str, str | float] = {**self._tied(tensors), **self._constant(tensors)}
         problems: list[str] = []
         templates = [(row, Template(row.ours)) for row in self.rows]
         for name, tensor in tensors.items():
             candidates = [(row, fields) for row, at in templates if (fields := at.match(name)) is not None]
             if name in skipped and not candidates:
                 continue
-            if name in tied:
-                if tied[name] not in tensors or not torch.equal(tensor, tensors[tied[name]]):
-                    problems.append(f"{name} differs from {tied[name]}, and they are one there")
+            if name in implied:
+                problems += _check_implied(name, tensors, implied[name])
                 continue
             if len(candidates) != 1:
                 problems.append(
@@ -175,6 +188,22 @@ class Table:
         if problems:
             raise TableError(summarize(problems))
         return Converted(converted, skipped)
+
+    def _add_implied(
+        self, converted: dict[str, Tensor], sources: dict[str, str], expected: Mapping[str, Tensor]
+    ) -> None:
+        """Add ours that theirs does not store: copies of others, and constants."""
+        for name, other in self._tied(expected).items():
+            if name not in sources and other in converted:
+                converted[name], sources[name] = converted[other], sources[other]
+        for name, value in self._constant(expected).items():
+            if name not in sources:
+                converted[name], sources[name] = torch.full_like(expected[name], value, device="cpu"), "a constant"
+
+    def _constant(self, names: Iterable[str]) -> dict[str, float]:
+        """List the names of ours that have one value there, and the value."""
+        templates = [(Template(constant.ours), constant.value) for constant in self.constants]
+        return {name: value for name in names for at, value in templates if at.match(name) is not None}
 
     def _tied(self, names: Iterable[str]) -> dict[str, str]:
         """List the names of ours that are one with another there, and these others."""
@@ -217,6 +246,15 @@ def summarize(problems: Sequence[str]) -> str:
     """Put the first problems into one line, and count the others."""
     more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
     return "; ".join(problems[:SHOWN]) + more
+
+
+def _check_implied(name: str, tensors: Mapping[str, Tensor], implied: str | float) -> list[str]:
+    """List what is wrong with one of ours that theirs would not store: it differs from another, or a constant."""
+    if isinstance(implied, float):
+        is_so = bool((tensors[name] == implied).all())
+        return [] if is_so else [f"{name} is not {implied:g} everywhere, which has no counterpart there"]
+    is_so = implied in tensors and torch.equal(tensors[name], tensors[implied])
+    return [] if is_so else [f"{name} differs from {implied}, and they are one there"]
 
 
 def _read_row(row: Row, parts: Mapping[int, str], tensors: Mapping[str, Tensor]) -> Tensor:
