@@ -227,6 +227,22 @@ def test_random_sizes_and_crops_follow_the_format(name: str, options: dict[str, 
     assert shapes == {(64, 64), (96, 96)} if name == "effdet" else len(shapes) > 1
 
 
+@pytest.mark.parametrize("options", [{"scale_jitter": (0.3, 0.5)}, {"zoom_out": 1.0}])
+def test_augmentation_fills_a_letterbox_with_its_own_color(options: dict[str, Any], data: DetectionData) -> None:
+    """The rest of an input looks as in prediction; of other formats it is black."""
+    colors = []
+    for input_format in (FORMATS["effdet"], FORMATS["padded square"]):
+        sampler = BatchSampler(seed=0, num_samples=6, batch_size=6, num_steps=1, image_sizes=(64,))
+        augmentation = Augmentation(**{**PLAIN, "zoom_out_max": 9.0, **options})
+        (batch,) = train_loader(data, augmentation=augmentation, input_format=input_format, sampler=sampler)
+        pixels = batch.images[:, :, :64, :64].permute(0, 2, 3, 1).flatten(0, 2)
+        values, counts = pixels.unique(dim=0, return_counts=True)
+        assert counts.max() > 0.3 * len(pixels)
+        colors.append(values[counts.argmax()])
+    torch.testing.assert_close(colors[0], torch.tensor([(128 / 255 - 0.5) / 0.2, 0.0, (76 / 255 - 0.3) / 0.4]))
+    assert colors[1].tolist() == [0, 0, 0]
+
+
 class TestInputFormat:
     @pytest.mark.parametrize(
         ("options", "message"),

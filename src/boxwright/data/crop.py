@@ -36,13 +36,16 @@ class Crop(NamedTuple):
     flip_y: bool = False
 
     def render(
-        self, image: UInt8[np.ndarray, "h w 3"], resampling: Resampling = DEFAULT_RESAMPLING
+        self,
+        image: UInt8[np.ndarray, "h w 3"],
+        resampling: Resampling = DEFAULT_RESAMPLING,
+        fill: tuple[int, int, int] = (0, 0, 0),
     ) -> (
         UInt8[Tensor, "3 {self.input_size[0]} {self.input_size[1]}"]
         | Float32[Tensor, "3 {self.input_size[0]} {self.input_size[1]}"]
     ):
-        """Resize the window to the network input; black where the window lies outside the image."""
-        pixels = resample(image, self.window, *self.input_size, resampling=resampling)
+        """Resize the window to the network input; ``fill`` where the window lies outside the image."""
+        pixels = resample(image, self.window, *self.input_size, fill, resampling)
         axes = [axis for axis, flipped in ((1, self.flip_y), (2, self.flip_x)) if flipped]
         return pixels.flip(axes) if axes else pixels
 

@@ -178,7 +178,7 @@ def pad_inputs(
     """
     padded = images[0].new_zeros(len(images), 3, height, width)
     if input_format.resize == "letterbox":
-        color = torch.tensor([round(255 * value) for value in input_format.mean], dtype=torch.uint8)
+        color = torch.tensor(input_format.fill, dtype=torch.uint8)
         padded += normalize(color[:, None, None], input_format).to(padded)
     padding_mask = torch.ones(len(images), height, width, dtype=torch.bool, device=padded.device)
     for image, pixels, mask in zip(images, padded, padding_mask, strict=True):

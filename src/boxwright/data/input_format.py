@@ -59,6 +59,7 @@ class ResizeRule(NamedTuple):
         size_rule: how sides that keep the aspect ratio are rounded.
         pad_multiple: of which the sides of the padded input are multiples.
         resampling: how pixels are calculated.
+        fill: RGB of an augmented input where it shows no image.
     """
 
     image_size: int
@@ -67,6 +68,7 @@ class ResizeRule(NamedTuple):
     size_rule: SizeRule = "detr"
     pad_multiple: int = 1
     resampling: Resampling = DEFAULT_RESAMPLING
+    fill: tuple[int, int, int] = (0, 0, 0)
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (height, width) of the network input for an image, or a part of one, of this size; see size_rules.
@@ -157,6 +159,14 @@ class InputFormat:
         """The way pixels are calculated where an image is resized."""
         return Resampling(self.antialias, self.resize_floats)
 
+    @property
+    def fill(self) -> tuple[int, int, int]:
+        """RGB in bytes around an image: of a letterbox the mean color, else black, which only augmentation shows."""
+        if self.resize != "letterbox":
+            return 0, 0, 0
+        red, green, blue = (round(255 * value) for value in self.mean)
+        return red, green, blue
+
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (height, width) of the network input for an image of this size, whatever else is in the batch."""
         return self.resize_rule(self.image_size).input_size(height, width)
@@ -172,7 +182,9 @@ class InputFormat:
     def resize_rule(self, image_size: int) -> ResizeRule:
         """Return the rule of this format at another image size; ``max_size`` changes with it."""
         max_size = self._scale_max_size(image_size)
-        return ResizeRule(image_size, self.resize, max_size, self.size_rule, self.pad_multiple, self.resampling)
+        return ResizeRule(
+            image_size, self.resize, max_size, self.size_rule, self.pad_multiple, self.resampling, self.fill
+        )
 
     def at_size(self, image_size: int) -> InputFormat:
         """Return this format at another image size; ``max_size`` changes with it.

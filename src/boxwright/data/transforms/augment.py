@@ -168,7 +168,7 @@ class Augmentation:
             is_strong: False to mirror only, as in the last part of training.
         """
         crop, kept = self.draw_crop(image.shape[0], image.shape[1], boxes, resize_rule, rng, is_strong=is_strong)
-        pixels = crop.render(image, resize_rule.resampling)
+        pixels = crop.render(image, resize_rule.resampling, resize_rule.fill)
         if is_strong and (self.photometric or self.channel_shuffle):
             # The mean of a coarse grid will do, and costs a hundredth of the mean of all pixels.
             mean = image[::8, ::8].mean((0, 1), dtype=np.float64)

@@ -20,8 +20,8 @@ def large_scale_jitter(
     **Source**: Ghiasi et al., "Simple Copy-Paste", CVPR 2021, and Du et al., "Simple Training Strategies and Model
     Scaling for Object Detection", 2021 (large-scale jitter); tensorflow/tpu 068fa832e (``resize_and_crop_image``). The
     same sizes but for rounding, and the same positions, where evaluation fits images into a square: ``shortest_side``
-    with a ``max_size`` equal to ``image_size``. Differs in that the rest of the input is black, not the mean color,
-    and, as mirroring comes after it, at the other edge of a mirrored input.
+    with a ``max_size`` equal to ``image_size``, or ``letterbox``. Differs in that the rest of the input is black, not
+    the mean color, but for ``letterbox``; and, as mirroring comes after it, at the other edge of a mirrored input.
     torchvision's ScaleJitter and FixedSizeCrop (0055d83ce) and detectron2's ResizeScale and FixedSizeCrop (084acd0f7)
     have these sizes too, but one random number for the positions on both axes.
 
