@@ -43,4 +43,6 @@ def test_labels_that_are_category_ids() -> None:
         *(0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
     ]
     assert (categories[17].name, categories[90].name) == ("cat", "toothbrush")
+    panoptic = [category.name for category in category_ids(250)]
+    assert (panoptic[:91], panoptic[91], panoptic[-1]) == ([each.name for each in categories], "class_91", "class_249")
     assert [category.name for category in category_ids(2)] == ["class_0", "class_1"]

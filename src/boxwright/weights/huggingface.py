@@ -111,7 +111,7 @@ def _read_scale(content: Mapping[str, Any], defaults: ProcessorDefaults) -> dict
             _channels(content.get(f"image_{name}"), default)
             for name, default in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))
         )
-    return {"mean": [value / unit for value in mean], "std": [value / unit for value in std]}
+    return {"mean": tuple(value / unit for value in mean), "std": tuple(value / unit for value in std)}
 
 
 def _channels(value: Any, default: tuple[float, float, float]) -> tuple[float, float, float]:

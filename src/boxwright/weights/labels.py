@@ -21,6 +21,10 @@ UNUSED = "N/A"
 """Name of a row of a class layer that no class has: under a softmax it stays."""
 
 
+PANOPTIC_CLASSES = 250
+"""Rows of the class layer of DETR's models for panoptic segmentation, but for the last."""
+
+
 def coco_categories() -> list[Category]:
     """List COCO's 80 classes, as models with contiguous labels have them."""
     return [Category(i, name.replace("_", " ")) for i, name in enumerate(COCO_NAMES, 1) if name != "-"]
@@ -55,8 +59,12 @@ def canonical_name(name: str) -> str:
 
 
 def category_ids(num_classes: int) -> list[Category]:
-    """List the classes of a model whose label i is COCO's category id i, as far as ``num_classes``, else by number."""
-    if num_classes != len(COCO_NAMES) + 1:
+    """List the classes of a model whose label i is COCO's category id i, else by number.
+
+    Models for panoptic segmentation have these ids too, and numbers after them for what is no thing.
+    """
+    if num_classes not in (len(COCO_NAMES) + 1, PANOPTIC_CLASSES):
         return [Category(i, f"class_{i}") for i in range(num_classes)]
-    names = ["-", *COCO_NAMES]
-    return [Category(i, UNUSED if name == "-" else name.replace("_", " ")) for i, name in enumerate(names)]
+    names = [UNUSED, *(UNUSED if name == "-" else name.replace("_", " ") for name in COCO_NAMES)]
+    names += [f"class_{i}" for i in range(len(names), num_classes)]
+    return [Category(i, name) for i, name in enumerate(names)]
