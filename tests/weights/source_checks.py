@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from boxwright.detections import Detections
+from boxwright.passport import Origin
+from boxwright.weights.source import SourceFiles
 
 SHAPES = ((250, 310), (333, 190), (150, 420))
 """(height, width) of images: none a multiple of 128; for a maximal size of 1.5 times the size the last one binds."""
@@ -61,3 +64,18 @@ def assert_same_detections(
             assert float(score) <= edge, f"missing: label {int(label)}, score {float(score):.5f}, {box}; {nearest}"
     for index in torch.where(free)[0].tolist():
         assert float(ours.scores[index]) <= edge, f"only ours: {ours.labels[index]}, {ours.scores[index]:.5f}"
+
+
+def example_files(
+    *names: str, shapes: Mapping[str, tuple[int, ...]] | None = None, **others: Any
+) -> SourceFiles:
+    """Make files with tensors of these names, without content: an example for ``tests/weights/examples``.
+
+    Args:
+        names: of tensors whose shape does not matter.
+        shapes: of tensors whose shape does.
+        others: fields of ``SourceFiles``: ``config``, ``preprocessor``, ``extra``, ``release``.
+    """
+    shapes = {**dict.fromkeys(names, (1,)), **(shapes or {})}
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    return SourceFiles(origin=Origin(source="example", kind=""), tensors=tensors, **others)
