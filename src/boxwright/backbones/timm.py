@@ -8,7 +8,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +61,7 @@ class Timm(nn.Module):
         norm_momentum: float | None = None,
     ) -> None:
         super().__init__()
+        self.model = model
         _check_options(output_stride, drop_path, norm, norm_momentum)
         with torch.device("meta"):
             offered = _offered_levels(_create(model))
@@ -228,6 +229,17 @@ def _create(model: str, **options: Any) -> Any:
                 raise ValueError(f"timm has no feature maps of model {what}{_reason(error)}") from error
             for name in refused:
                 del any_size[name]
+
+
+def list_levels(model: str) -> tuple[LevelName, ...]:
+    """List the levels that a model of timm has, fine to coarse.
+
+    Raises:
+        ValueError: no such model, or none with feature maps.
+    """
+    with torch.device("meta"):
+        names = tuple(_offered_levels(_create(model)))
+    return tuple(name for name in get_args(LevelName) if name in names)
 
 
 def _check_options(output_stride: int, drop_path: float, norm: Norm, norm_momentum: float | None) -> None:

@@ -1,49 +1,67 @@
-"""Weights of one run for the backbone of another detector."""
+"""Weights for the backbone of a detector: of another run of ours, or of a model of another project."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from boxwright.checkpoints import find_checkpoint, read_checkpoint, weights_of
+from boxwright.checkpoints import read_checkpoint, weights_of
 from boxwright.compose.options import Naming, construct, parse_options
+from boxwright.compose.parts import find_part
 from boxwright.contracts import RepeatedBackbone, ResidualBackbone
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
-from boxwright.weights.table import COUNTER
+from boxwright.weights.location import open_source
+from boxwright.weights.model import convert_files
+from boxwright.weights.networks import fit_names
+from boxwright.weights.recognize import recognize
+from boxwright.weights.source import BackboneSource, SourceFiles
+from boxwright.weights.table import COUNTER, TableError
 
 PREFIX = "backbone."
 
+_PREPROCESSING = ("channel_order", "mean", "std")
+"""Options of the input format that weights of a backbone depend on; the others are matters of the detector's."""
+
 
 class SourceBackbone(NamedTuple):
-    """The backbone of a run: the checkpoint, the name of the part, its tensors, and the format of its images."""
+    """A backbone, read.
 
-    path: Path
+    ``source`` is it as the user named it; ``name`` and ``options`` are those of the part; ``tensors`` have its names.
+    ``input_format`` is that of its images. ``notes`` are what its files do not say and was assumed, and ``unused``
+    their tensors that no backbone here has, with the reason.
+    """
+
+    source: str
     name: str
     tensors: Mapping[str, Tensor]
     input_format: InputFormat
+    options: Mapping[str, Any] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
+    unused: Mapping[str, str] = MappingProxyType({})
 
 
 class Transfer(NamedTuple):
     """Names of tensors: loaded, skipped because none of that name and shape is there, and new, not in the source."""
 
-    source: Path
+    source: str
     loaded: tuple[str, ...]
     skipped: tuple[str, ...]
     new: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values."""
-        return {**self._asdict(), "source": str(self.source)}
+        return self._asdict()
 
 
-def load_backbone_from(detector: Detector, path: str | Path) -> Transfer:
-    """Load the tensors that fit of the backbone of a run, whatever its task, strides and dilations were.
+def load_backbone_from(detector: Detector, source: str | Path) -> Transfer:
+    """Load the tensors that fit of a backbone, whatever its task, strides and dilations were.
 
     Tensors fit by name and shape, or where the module that they are of knows how to make them fit: tables of positions
     are interpolated. A layer that lacks some of its tensors keeps its initial weights, and so do those that follow it
@@ -52,34 +70,95 @@ def load_backbone_from(detector: Detector, path: str | Path) -> Transfer:
 
     Args:
         detector: its backbone is changed in place.
-        path: a checkpoint, or the folder of a run: its ``best.safetensors``, or else its ``last.pt``.
+        source: as of ``open_source``: a run or checkpoint of ours, or a detector or backbone of another project.
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: not a checkpoint of Boxwright, nothing in it fits, or it lacks weights that are frozen here.
+        ValueError: no weights that are known, nothing in it fits, or it lacks weights that are frozen here.
     """
-    return load_backbone_weights(detector, read_backbone_weights(path))
+    return load_backbone_weights(detector, read_backbone_weights(source))
 
 
-def read_backbone_weights(path: str | Path) -> SourceBackbone:
-    """Read the backbone of a run onto the CPU; arguments and errors as of ``load_backbone_from``."""
-    path = find_checkpoint(path)
+def read_backbone_weights(source: str | Path) -> SourceBackbone:
+    """Read the backbone of a source onto the CPU; arguments and errors as of ``load_backbone_from``."""
+    opened = open_source(source)
+    if isinstance(opened, Path):
+        return _read_own(opened)
+    _, kind = recognize(opened)
+    return _read_backbone(opened, kind) if hasattr(kind, "describe_backbone") else _read_detector(opened)
+
+
+def preprocessing_overrides(source: SourceBackbone) -> dict[str, Any]:
+    """List the options of a recipe that the weights of a backbone depend on, by dotted key: mean, std, channel order.
+
+    A recipe takes them before what the user overrides; with other values, the weights mean little.
+    """
+    options = {name: getattr(source.input_format, name, None) for name in _PREPROCESSING}
+    return {f"input.{name}": value for name, value in options.items() if value is not None}
+
+
+def _read_own(path: Path) -> SourceBackbone:
     content = read_checkpoint(path)
-    tensors = {
-        name.removeprefix(PREFIX): tensor
-        for name, tensor in weights_of(content).items()
-        if name.startswith(PREFIX) and not name.endswith(COUNTER)
-    }
     recipe = content["recipe"]
     # The rest of the recipe may name parts that are not there, and are not needed.
     naming = Naming(owner="'input'", address="input", source=str(path))
     input_format = construct(InputFormat, naming, parse_options(InputFormat, recipe["input"], naming))
-    return SourceBackbone(path, recipe["backbone"]["name"], tensors, input_format)
+    options = {name: value for name, value in recipe["backbone"].items() if name != "name"}
+    return SourceBackbone(
+        str(path), recipe["backbone"]["name"], _tensors_of_backbone(weights_of(content)), input_format, options
+    )
+
+
+def _read_detector(files: SourceFiles) -> SourceBackbone:
+    model = convert_files(files)
+    backbone = model.recipe.backbone
+    return SourceBackbone(
+        files.origin.source,
+        backbone.name,
+        _tensors_of_backbone(model.tensors),
+        model.recipe.input,
+        backbone.options,
+        tuple(model.notes),
+    )
+
+
+def _read_backbone(files: SourceFiles, kind: BackboneSource) -> SourceBackbone:
+    try:
+        model = kind.describe_backbone(files)
+        options = {name: value for name, value in model.part.items() if name != "name"}
+        part = find_part("backbones", model.part["name"])
+        naming = Naming(owner=f"backbone '{model.part['name']}'", address="backbone", source=files.origin.source)
+        with torch.device("meta"):
+            expected = construct(part, naming, parse_options(part, options, naming)).state_dict()
+        converted = model.table.read(files.tensors, expected)
+    except TableError as error:
+        raise ValueError(f"{files.origin.source}: recognized as {kind.title}, but {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{files.origin.source}: {error}") from error
+    tensors = {name: tensor for name, tensor in converted.tensors.items() if not name.endswith(COUNTER)}
+    return SourceBackbone(
+        files.origin.source,
+        model.part["name"],
+        tensors,
+        InputFormat(mean=model.mean, std=model.std),
+        options,
+        (*files.notes, *model.assumptions),
+        converted.skipped,
+    )
+
+
+def _tensors_of_backbone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(PREFIX): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(PREFIX) and not name.endswith(COUNTER)
+    }
 
 
 def load_backbone_weights(detector: Detector, source: SourceBackbone) -> Transfer:
     """Load the weights that ``read_backbone_weights`` read; the second half of ``load_backbone_from``."""
     backbone = detector.backbone
+    source = source._replace(tensors=fit_names(backbone, source.name, source.options, source.tensors, source.source))
     expected = [name for name in backbone.state_dict() if not name.endswith(COUNTER)]
     if isinstance(backbone, RepeatedBackbone) and not set(source.tensors) & set(expected):
         of_copies = {path: load_matching(copy, source.tensors) for path, copy in backbone.copies()}
@@ -90,16 +169,16 @@ def load_backbone_weights(detector: Detector, source: SourceBackbone) -> Transfe
         skipped = [name for name in source.tensors if name not in loaded]
     if not loaded:
         raise ValueError(
-            f"{source.path}: nothing of its backbone ({source.name}) fits this one; take a run of a like backbone"
+            f"{source.source}: nothing of its backbone ({source.name}) fits this one; take a run of a like backbone"
         )
     new = [name for name in expected if name not in set(loaded)]
     frozen = [name for name, weight in backbone.named_parameters() if not weight.requires_grad and name in new]
     if frozen:
         raise ValueError(
-            f"{source.path}: {len(frozen)} tensors that the recipe freezes are not in it, and would stay random, "
+            f"{source.source}: {len(frozen)} tensors that the recipe freezes are not in it, and would stay random, "
             f"like {frozen[0]}; take a run of a like backbone, or train all with --backbone.frozen_stages 0"
         )
-    return Transfer(source.path, tuple(loaded), tuple(skipped), tuple(new))
+    return Transfer(source.source, tuple(loaded), tuple(skipped), tuple(new))
 
 
 def load_matching(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:

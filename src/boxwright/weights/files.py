@@ -35,8 +35,8 @@ WRAPPERS = (
 )
 """Keys around the weights in files of torch's own format; the first that leads to tensors counts."""
 
-PARALLEL = "module."
-"""Before every name where weights were saved out of a model for several GPUs."""
+WRAPPED_NAMES = {"module.": "a model for several devices", "_orig_mod.": "a compiled model"}
+"""Before every name where weights were saved out of a model in a wrapper; taken off."""
 
 MAX_JSON = 16 * 1024 * 1024
 """Bytes of a JSON file that are read: a configuration has thousands."""
@@ -62,12 +62,14 @@ def read_source_files(path: str | Path) -> SourceFiles:
         tensors |= of_part
         extra |= beside
     folder = path if path.is_dir() else None
+    tensors, notes = _take_off_prefixes(tensors)
     return SourceFiles(
         origin=Origin(source=str(path), kind="", sha256=_sha256_of(parts)),
         tensors=tensors,
         extra=extra,
         config=read_json(folder / CONFIG) if folder else {},
         preprocessor=read_json(folder / PREPROCESSOR) if folder else {},
+        notes=notes,
     )
 
 
@@ -168,9 +170,15 @@ def _unwrap(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _tensors_in(content: Any) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         return {}
-    tensors = {
+    return {
         name: value.detach() for name, value in content.items() if isinstance(value, Tensor) and isinstance(name, str)
     }
-    if tensors and all(name.startswith(PARALLEL) for name in tensors):
-        tensors = {name.removeprefix(PARALLEL): value for name, value in tensors.items()}
-    return tensors
+
+
+def _take_off_prefixes(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Take what wrappers put before every name off; return also a note of each."""
+    notes: list[str] = []
+    while prefix := next((one for one in WRAPPED_NAMES if tensors and all(n.startswith(one) for n in tensors)), None):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+        notes.append(f"its names began with {prefix}, of {WRAPPED_NAMES[prefix]}; that was taken off")
+    return tensors, notes

@@ -136,10 +136,12 @@ def convert_files(files: SourceFiles, overrides: Mapping[str, Any] | None = None
         ValueError: no known kind, a variant that there is no counterpart of here, or tensors that do not fit.
     """
     kind, source = recognize(files)
+    if not hasattr(source, "describe"):
+        raise ValueError(f"{files.origin.source}: {source.title}, a backbone alone; give it to --backbone.weights")
     try:
         model = source.describe(files)
         resolution = resolve(model.recipe, {**model.overrides, **(overrides or {})})
-        notes = [*model.assumptions, *resolution.notes]
+        notes = [*files.notes, *model.assumptions, *resolution.notes]
         if overrides:
             stated = resolve(model.recipe, model.overrides).recipe
             notes += _list_mismatches(stated.input, resolution.recipe.input)

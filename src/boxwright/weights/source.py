@@ -26,6 +26,7 @@ class SourceFiles:
         extra: plain values that stand beside the weights in the file, as ``args`` or ``meta`` do.
         release: name of a released model, where the user named one (``torchvision:fasterrcnn_resnet50_fpn``), or the
             file is known by its hash; None for any other file.
+        notes: for people to read, one line each: what was taken off the names.
     """
 
     origin: Origin
@@ -34,6 +35,7 @@ class SourceFiles:
     preprocessor: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     release: str | None = None
+    notes: Sequence[str] = ()
 
     def has(self, *names: str) -> bool:
         """Tell whether there are tensors of all these names."""
