@@ -85,7 +85,7 @@ def read_backbone_weights(source: str | Path) -> SourceBackbone:
     if isinstance(opened, Path):
         return _read_own(opened)
     _, kind = recognize(opened)
-    return _read_backbone(opened, kind) if hasattr(kind, "describe_backbone") else _read_detector(opened)
+    return _read_backbone(opened, kind) if isinstance(kind, BackboneSource) else _read_detector(opened)
 
 
 def preprocessing_overrides(source: SourceBackbone) -> dict[str, Any]:

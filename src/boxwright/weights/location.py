@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from importlib import import_module
 from pathlib import Path
 
 from boxwright.checkpoints import find_checkpoint, is_checkpoint, is_run
@@ -11,7 +10,8 @@ from boxwright.weights.download import fetch_file
 from boxwright.weights.files import WEIGHT_FILES, read_source_files
 from boxwright.weights.hub import fetch_snapshot
 from boxwright.weights.source import SourceFiles
-from boxwright.weights.timm_models import find_timm_model
+from boxwright.weights.timm_models import find_timm_model, timm_model_of_file
+from boxwright.weights.torchvision_releases import find_release
 
 FORMS = (
     "the folder of a run, a file of weights, a folder in Hugging Face layout, hf:OWNER/NAME, torchvision:NAME, "
@@ -47,7 +47,9 @@ def open_source(source: str | Path) -> SourceFiles | Path:
         return path / WEIGHT_FILES[0]
     if not path.exists():
         raise FileNotFoundError(f"{source}: no such file or folder{_suggest(str(source))}; a model is {FORMS}")
-    return read_source_files(path)
+    files = read_source_files(path)
+    model = timm_model_of_file(files.origin.sha256)
+    return files if model is None else dataclasses.replace(files, release=f"timm:{model.name}")
 
 
 def _open_hub(name: str) -> SourceFiles | Path:
@@ -56,9 +58,9 @@ def _open_hub(name: str) -> SourceFiles | Path:
 
 
 def _open_torchvision(name: str) -> SourceFiles:
-    release = import_module("boxwright.weights.torchvision_releases").find_release(name)
+    release = find_release(name)
     source = f"torchvision:{name}"
-    files = read_source_files(fetch_file(release.url, release.sha256_prefix, source=source))
+    files = read_source_files(fetch_file(release.url, release.sha256_prefix or None, source=source))
     return _named(files, source, license=release.license)
 
 

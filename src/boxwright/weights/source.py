@@ -100,6 +100,7 @@ class Source(Protocol):
         """
 
 
+@runtime_checkable
 class BackboneSource(Protocol):
     """A kind of files that backbones are read from, in the same folder."""
 
