@@ -66,9 +66,7 @@ def assert_same_detections(
         assert float(ours.scores[index]) <= edge, f"only ours: {ours.labels[index]}, {ours.scores[index]:.5f}"
 
 
-def example_files(
-    *names: str, shapes: Mapping[str, tuple[int, ...]] | None = None, **others: Any
-) -> SourceFiles:
+def example_files(*names: str, shapes: Mapping[str, tuple[int, ...]] | None = None, **others: Any) -> SourceFiles:
     """Make files with tensors of these names, without content: an example for ``tests/weights/examples``.
 
     Args:
