@@ -3,7 +3,7 @@
 A table stands between two comments, ``<!-- NAME: ... -->`` and ``<!-- end of NAME -->``, and is replaced whole. Its
 rows come from the folders ``backbones``, ``necks`` and ``heads``: the name of a file, the first line of its docstring,
 and the paper that the ``Source`` of its class begins with. No page has to be changed for a new part; the next
-``make tables`` adds its row. The renamed options in CHANGELOG.md come from ``legacy.py``.
+``make tables`` adds its row; so do kinds of files in ``weights/sources``. The renamed options in CHANGELOG.md come from ``legacy.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 from boxwright import legacy
 from boxwright.cli.list import combination_table
 from boxwright.compose.parts import FOLDERS, Folder, list_parts, part_summary
+from boxwright.weights.recognize import find_kind, list_kinds
+from boxwright.weights.source import WritableSource
 
 ROOT = Path(__file__).parents[1]
 COMMAND = "make tables"
@@ -65,9 +67,21 @@ def renames() -> str:
     return "\n".join(["| before | now | of |", "|---|---|---|", *rows])
 
 
+def sources() -> str:
+    """A row for each kind of files of other projects: name, what it is, an example, whether ours is written in it."""
+    rows = []
+    for name in list_kinds():
+        source = find_kind(name)
+        of = "detectors" if hasattr(source, "describe") else "backbones"
+        written = f"`--to {name}`" if isinstance(source, WritableSource) else ""
+        rows.append(f"| `{name}` | {source.title} | {of} | `{source.example}` | {written} |")
+    return "\n".join(["| kind | files | of | example | written by `convert` |", "|---|---|---|---|---|", *rows])
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "parts": ("README.md", parts_table),
     "combinations": ("docs/combinations.md", combinations),
+    "sources": ("docs/weights.md", sources),
     "renames": ("CHANGELOG.md", renames),
 }
 """Name of each table, the page that has it, and the function that makes it."""

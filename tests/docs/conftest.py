@@ -6,10 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 from pages import small_recipe
 
+import boxwright
 from boxwright.compose.recipes import list_recipes
 from boxwright.data.synthetic.shapes import draw_data_set
+from boxwright.weights.labels import coco_categories
 
 
 @pytest.fixture(scope="session")
@@ -20,9 +24,23 @@ def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def hub_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the Hugging Face hub with a small model under the name of the released one that the pages name."""
+    folder = tmp_path_factory.mktemp("hub")
+    torch.manual_seed(0)
+    recipe = yaml.safe_load(small_recipe("rtdetr_r50"))
+    detector = boxwright.build(recipe, categories=coco_categories(), **{"neck.num_blocks": 3})
+    detector.save(folder / "small.safetensors")
+    snapshot = folder / "models--PekingU--rtdetr_r50vd" / "snapshots" / "main"
+    boxwright.convert(folder / "small.safetensors", snapshot, to="hf_rtdetr")
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path, data_set: Path) -> Path:
+def folder(tmp_path: Path, data_set: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The reader's folder: with a data set, images, and small recipes under the names of the real ones."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_cache))
     shutil.copytree(data_set, tmp_path / "DIR")
     images = sorted((data_set / "images").glob("val_*.jpg"))
     (tmp_path / "photos").mkdir()
