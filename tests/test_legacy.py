@@ -1,8 +1,8 @@
 """Checkpoints and recipes of earlier releases.
 
-``tests/checkpoints/version1_*`` were written by Boxwright 0.1.0 (checkpoint format 1): a Faster R-CNN of one channel
-with AugFPN, six steps on eight drawn images, the best and the last checkpoint of its run, and the detections of the
-best one on an image of random colors, each of 12 x 12 pixels.
+``tests/checkpoints/version1_*`` were written by Boxwright 0.1.0 (checkpoint format 1), ``version2_*`` by 0.2.0 in its
+format 2: a Faster R-CNN of one channel with AugFPN, six steps on eight drawn images, the best and the last checkpoint
+of its run, and the detections of the best one on an image of random colors, each of 12 x 12 pixels.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
 from boxwright.legacy import upgrade_checkpoint
+from boxwright.passport import Passport
 from boxwright.training.checkpoint import resume_progress
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer
@@ -28,16 +29,22 @@ from boxwright.training.optimizer import make_optimizer
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 
-def unpack(name: str, folder: Path) -> Path:
+EACH_VERSION = pytest.mark.parametrize("version", [1, 2])
+
+
+def unpack(name: str, version: int, folder: Path) -> Path:
     """A stored checkpoint, unpacked into a folder."""
     path = folder / f"{name}.pt"
-    path.write_bytes(lzma.decompress((CHECKPOINTS / f"version1_{name}.pt.xz").read_bytes()))
+    path.write_bytes(lzma.decompress((CHECKPOINTS / f"version{version}_{name}.pt.xz").read_bytes()))
     return path
 
 
-def test_a_checkpoint_of_format_1_predicts_the_same(tmp_path: Path) -> None:
-    detector = load(unpack("best", tmp_path))
-    stored = np.load(CHECKPOINTS / "version1_predictions.npz")
+@EACH_VERSION
+def test_an_earlier_checkpoint_predicts_the_same(version: int, tmp_path: Path) -> None:
+    unpack("best", version, tmp_path)
+    detector = load(tmp_path)
+    assert detector.passport == Passport(version="unknown")
+    stored = np.load(CHECKPOINTS / f"version{version}_predictions.npz")
     image = np.kron(stored["image"], np.ones((12, 12, 1), dtype=np.uint8))
     detections = detector.predict(image)
     # Bit for bit on the machine that wrote it; others may add up in another order.
@@ -46,9 +53,12 @@ def test_a_checkpoint_of_format_1_predicts_the_same(tmp_path: Path) -> None:
     assert detections.labels.tolist() == stored["labels"].tolist()
 
 
-def test_its_recipe_is_one_of_today(tmp_path: Path) -> None:
-    recipe = read_checkpoint(unpack("last", tmp_path))["recipe"]
-    train = Recipe.from_dict(recipe).train
+@EACH_VERSION
+def test_its_recipe_is_one_of_today(version: int, tmp_path: Path) -> None:
+    content = read_checkpoint(unpack("last", version, tmp_path))
+    assert content["version"] == 3
+    train = Recipe.from_dict(content["recipe"]).train
+    assert train.schedule.evaluations == 2
     assert (train.steps, train.ema_decay, train.batches.accumulate_steps, train.schedule.no_aug_fraction) == (
         6,
         0.9,
@@ -58,8 +68,9 @@ def test_its_recipe_is_one_of_today(tmp_path: Path) -> None:
     assert (train.optimizer.max_grad_norm, train.runtime.device) == (5.0, "cpu")
 
 
-def test_training_goes_on_from_a_checkpoint_of_format_1(tmp_path: Path) -> None:
-    path = unpack("last", tmp_path)
+@EACH_VERSION
+def test_training_goes_on_from_an_earlier_checkpoint(version: int, tmp_path: Path) -> None:
+    path = unpack("last", version, tmp_path)
     content = read_checkpoint(path)
     recipe = Recipe.from_dict(content["recipe"])
     detector = build_resolved(recipe, categories=categories_of(content))
@@ -89,6 +100,17 @@ def test_values_are_mapped_too() -> None:
     assert upgraded["recipe"] == recipe | {"input": {"resize": "center_crop"}}
     assert upgraded["model"] == {"head.aux_boxes.x": 0, "backbone.widths.x": 1}
     assert content["version"] == 1
+
+
+def test_options_of_format_2_that_have_other_names_now() -> None:
+    content = {
+        "version": 2,
+        "recipe": {"train": {"evaluations": 4, "lr": 1.0}, "head": {"evaluations": 3}},
+        "model": {},
+    }
+    upgraded = upgrade_checkpoint(content)
+    assert upgraded["recipe"] == {"train": {"schedule": {"evaluations": 4}, "lr": 1.0}, "head": {"evaluations": 3}}
+    assert (upgraded["version"], upgraded["passport"]) == (3, None)
 
 
 @pytest.mark.parametrize(

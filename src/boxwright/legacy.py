@@ -199,7 +199,8 @@ def _set(options: dict[str, Any], dotted: str, value: Any) -> None:
     *groups, name = dotted.split(".")
     for group in groups:
         options = options.setdefault(group, {})
-    options[name] = value
+    # A group may have got an option from elsewhere before.
+    options[name] = {**options.get(name, {}), **value} if isinstance(value, Mapping) else value
 
 
 def _tensor_name(name: str) -> str:
