@@ -46,6 +46,10 @@ _LOCK = threading.Lock()
 FileFormat = Literal["safetensors", "torch", "legacy"]
 
 
+class _RefusedError(Exception):
+    """The reason for which a file is not read."""
+
+
 class TensorFile(NamedTuple):
     """Content of a file: a mapping of tensors or of anything else, and the texts in a header of safetensors."""
 
@@ -65,18 +69,15 @@ def read_tensor_file(path: Path) -> TensorFile:
         if kind == "safetensors":
             return _read_safetensors(path)
         content = _read_torch(path, kind)
-    except ValueError as error:
+        _check_tensors(content, path.stat().st_size)
+    except _RefusedError as error:
         raise ValueError(f"{path}: {error}") from error
-    except (OSError, KeyboardInterrupt):
+    except PermissionError:
         raise
     except Exception as error:  # Bytes that are no tensors make nearly every type of error that there is.
         raise ValueError(
             f"{path}: damaged, or not weights alone: it is not readable as tensors and plain values"
         ) from error
-    try:
-        _check_tensors(content, path.stat().st_size)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
     return TensorFile(content, {})
 
 
@@ -133,7 +134,7 @@ def _read_torch(path: Path, kind: FileFormat) -> Any:
     names = set(_names_in_archive(path) if kind == "torch" else _names_in_legacy(path))
     for name in sorted(names):
         if name.partition(".")[0] in _BLOCKED or name in _REFUSED:
-            raise ValueError(f"refused, for reading it would call {name}; weights need no such thing")
+            raise _RefusedError(f"refused, for reading it would call {name}; weights need no such thing")
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with torch.serialization.safe_globals([(make_stand_in(name), name) for name in names]):
@@ -145,7 +146,7 @@ def _names_in_archive(path: Path) -> Iterator[str]:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if any("/code/" in entry.filename or entry.filename.endswith("constants.pkl") for entry in entries):
-            raise ValueError(
+            raise _RefusedError(
                 "a TorchScript archive, which is a program; save its weights alone: "
                 "torch.save(torch.jit.load(FILE).state_dict(), ...)"
             )
@@ -153,7 +154,7 @@ def _names_in_archive(path: Path) -> Iterator[str]:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or size < sum(
             entry.file_size for entry in entries
         ):
-            raise ValueError("a zip archive, but not of torch: its entries are compressed")
+            raise _RefusedError("a zip archive, but not of torch: its entries are compressed")
         name = _pickle_name(archive)
         with archive.open(name) as file:
             yield from _names_in_pickle(file)
@@ -162,7 +163,7 @@ def _names_in_archive(path: Path) -> Iterator[str]:
 def _pickle_name(archive: zipfile.ZipFile) -> str:
     names = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(names) != 1:
-        raise ValueError("a zip archive, but not of torch: it has no tensors")
+        raise _RefusedError("a zip archive, but not of torch: it has no tensors")
     return names[0]
 
 
@@ -185,16 +186,16 @@ def _check_tensors(content: Any, size: int) -> None:
     """Make sure that tensors are plain ones with memory of their own: a file can claim any shape.
 
     Raises:
-        ValueError: a tensor larger than the file, or of another kind.
+        _RefusedError: a tensor larger than the file, or of another kind.
     """
     unseen, seen = [content], set()
     while unseen:
         value = unseen.pop()
         if isinstance(value, Tensor):
             if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
-                raise ValueError("holds tensors that are sparse, quantized or without content")
+                raise _RefusedError("holds tensors that are sparse, quantized or without content")
             if value.numel() * value.element_size() > size:
-                raise ValueError(f"holds a tensor {list(value.shape)}, larger than the file")
+                raise _RefusedError(f"holds a tensor {list(value.shape)}, larger than the file")
         elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
             seen.add(id(value))
             unseen += value.values() if isinstance(value, Mapping) else value
