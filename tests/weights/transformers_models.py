@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from boxwright.detector import Detector
+from boxwright.weights.files import read_source_files
+from boxwright.weights.model import ModelWeights, convert_files
 from weights.source_checks import Expected, assert_same_detections, draw_images
 
 
@@ -58,3 +64,14 @@ def assert_equal_detections(ours: Detector, model: Any, processor: Any) -> None:
     for image, expected in zip(draw_images(), theirs, strict=True):
         assert_same_detections(ours.predict(image), expected)
     assert torch.cat([each.scores for each in theirs]).std() > 0.02, "scores that are all alike compare nothing"
+
+
+def read(folder: Path, **overrides: Any) -> ModelWeights:
+    return convert_files(read_source_files(folder), overrides)
+
+
+def write_folder(folder: Path, tensors: Mapping[str, Tensor], config: Any, processor: Any) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
+    for name, content in (("config.json", config), ("preprocessor_config.json", processor)):
+        if content is not None:
+            (folder / name).write_text(json.dumps(content))

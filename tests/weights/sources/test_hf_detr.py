@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,10 @@ import pytest
 import torch
 from huggingface_hub import try_to_load_from_cache
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
     AutoImageProcessor,
-    AutoModelForObjectDetection,
     ConditionalDetrConfig,
     ConditionalDetrForObjectDetection,
     DetrConfig,
@@ -28,18 +26,11 @@ from transformers import (
 )
 
 import boxwright
-from boxwright.detector import Detector
 from boxwright.passport import Origin
-from boxwright.structures import Category
-from boxwright.weights.files import read_source_files
-from boxwright.weights.model import ModelWeights, build_model, convert_files
-from boxwright.weights.source import Layout, SourceFiles
-from boxwright.weights.sources.hf_detr import HuggingFaceDETR
-from random_weights import calibrate as calibrate_norms
-from random_weights import shake
+from boxwright.weights.model import build_model, convert_files
+from boxwright.weights.source import SourceFiles
 from weights.released import find_hub_folder, read_image
-from weights.source_checks import assert_same_detections, draw_images
-from weights.transformers_models import assert_equal_detections, calibrate, expect
+from weights.transformers_models import assert_equal_detections, calibrate, read, write_folder
 
 SMALL = {
     "d_model": 32,
@@ -92,10 +83,6 @@ def make(kind: str) -> Any:
     return model.eval()
 
 
-def read(folder: Path, **overrides: Any) -> ModelWeights:
-    return convert_files(read_source_files(folder), overrides)
-
-
 KINDS = ["own", "own r18, learned positions", "timm r18, dilated", "table", "panoptic"]
 SLOW = ["timm r18", "timm r18d"]
 
@@ -140,13 +127,6 @@ OLDER_PROCESSOR = {
 }
 
 
-def write_folder(folder: Path, tensors: Mapping[str, Tensor], config: Any, processor: Any) -> None:
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
-    for name, content in (("config.json", config), ("preprocessor_config.json", processor)):
-        if content is not None:
-            (folder / name).write_text(json.dumps(content))
-
-
 @pytest.fixture(scope="module")
 def older(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Tensor]]:
     """A model on timm's ResNet, and its tensors as transformers names them on disk."""
@@ -184,6 +164,19 @@ def test_weights_alone_say_what_is_assumed(tmp_path: Path) -> None:
     assert_equal_detections(build_model(weights), model, DetrImageProcessor(size=SIZE))
 
 
+def test_names_that_transformers_has_in_memory(tmp_path: Path) -> None:
+    model = make("own")
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    assert "model.encoder.layers.0.mlp.fc1.weight" in model.state_dict()
+    heads = {"neck.num_heads": 4, "head.decoder.num_heads": 2}
+    weights = read(tmp_path / "model.pth", **heads)
+    assert weights.skipped == {}
+    model.save_pretrained(tmp_path)
+    again = read(tmp_path)
+    assert weights.tensors.keys() == again.tensors.keys()
+    assert all(torch.equal(tensor, again.tensors[name]) for name, tensor in weights.tensors.items())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -219,100 +212,6 @@ def test_own_resnets_of_another_form_are_refused(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="downsample_in_bottleneck True"):
         read(tmp_path)
-
-
-OURS: dict[str, dict[str, Any]] = {
-    "r50": {"backbone.width": 8},
-    "r18, learned positions": {"backbone.width": 8, "backbone.depth": 18, "neck.positions": "learned"},
-    "r18, dilated": {"backbone.depth": 18, "backbone.dilation": "after_first"},
-    "r34, trained norms": {"backbone.width": 8, "backbone.depth": 34, "backbone.norm": "batch"},
-    "table": {"backbone.width": 8},
-}
-
-
-def build_ours(kind: str, **overrides: Any) -> Detector:
-    """A small detector of ours, with weights that are far from special."""
-    options = {
-        **{f"neck.{key}": value for key, value in {"num_layers": 2, "num_heads": 2, "feedforward_dim": 48}.items()},
-        "neck.hidden_dim": 32,
-        "head.hidden_dim": 32,
-        "head.num_queries": 9,
-        "head.decoder.num_layers": 1,
-        "head.decoder.num_heads": 4,
-        "head.decoder.feedforward_dim": 64,
-        "input.image_size": 96,
-        "input.max_size": 144,
-        "input.size_rule": "transformers",
-        **OURS[kind],
-        **overrides,
-    }
-    if options.get("neck.positions") == "learned":
-        options["head.positions"] = "learned"
-    torch.manual_seed(3)
-    recipe = "table_transformer" if kind == "table" else "detr_r50"
-    detector = boxwright.build(recipe, categories=[Category(7, "cat"), Category(3, "a dog")], **options)
-    shake(detector)
-    if "learned" in kind:
-        detector.head.positions.load_state_dict(detector.necks[0].positions.state_dict())
-    calibrate_norms(detector, torch.randn(1, 3, 96, 128))
-    return detector.eval()
-
-
-def save_layout(layout: Layout, folder: Path) -> None:
-    write_folder(folder, layout.tensors, layout.files["config.json"], layout.files["preprocessor_config.json"])
-
-
-@pytest.mark.parametrize("kind", list(OURS))
-def test_transformers_reads_what_we_write(kind: str, tmp_path: Path) -> None:
-    detector = build_ours(kind)
-    save_layout(HuggingFaceDETR().write(detector), tmp_path)
-    theirs, info = AutoModelForObjectDetection.from_pretrained(tmp_path, output_loading_info=True)
-    assert not info["missing_keys"]
-    assert not info["unexpected_keys"]
-    assert theirs.config.id2label == {0: "cat", 1: "a dog"}
-    processor = AutoImageProcessor.from_pretrained(tmp_path)
-    for image in draw_images():
-        pixels = processor(images=image, return_tensors="pt")
-        assert tuple(pixels["pixel_values"].shape[-2:]) == detector.input_format.input_size(*image.shape[:2])
-        with torch.no_grad():
-            ours, output = detector(pixels["pixel_values"]), theirs.eval()(**pixels)
-        torch.testing.assert_close(ours.logits[-1], output.logits, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(ours.boxes_cxcywh_norm[-1], output.pred_boxes, rtol=0, atol=1e-5)
-        assert_same_detections(detector.predict(image), expect(theirs, processor, image))
-    again = read(tmp_path)
-    assert again.notes == ()
-    for name, tensor in again.tensors.items():
-        assert torch.equal(tensor, detector.state_dict()[name]), name
-
-
-@pytest.mark.parametrize(
-    ("recipe", "overrides", "message"),
-    [
-        ("retinanet_r18_fpn", {}, "not a DETR with a ResNet and one encoder, but resnet > fpn > retinanet"),
-        ("detr_r50", {"neck.pre_norm": True}, "neck.pre_norm is True, and has to be False there"),
-        ("detr_r50", {"backbone.dilation": "all"}, "backbone.dilation is all"),
-        (
-            "detr_r50",
-            {"backbone.dilation": "after_first", "backbone.width": 8},
-            "backbone.width is 8, and has to be 64",
-        ),
-        ("detr_r50", {"head.positions": "none"}, "neck.positions is sine, and has to be none there"),
-        ("detr_r50", {"input.channel_order": "bgr"}, "no counterpart of its preprocessing: input.channel_order bgr"),
-    ],
-)
-def test_other_detectors_are_not_written(recipe: str, overrides: Mapping[str, Any], message: str) -> None:
-    with torch.device("meta"):
-        detector = boxwright.build(recipe, num_classes=2, **overrides)
-    with pytest.raises(ValueError, match=message) as error:
-        HuggingFaceDETR().write(detector)
-    assert "\n" not in str(error.value)
-
-
-def test_two_tables_of_positions_are_not_written_as_one() -> None:
-    detector = build_ours("r18, learned positions")
-    detector.head.positions.learned.rows.weight.data += 1
-    with pytest.raises(ValueError, match=r"differs from necks\.0\.positions\.learned\.rows\.weight"):
-        HuggingFaceDETR().write(detector)
 
 
 def on_disk(name: str) -> str:

@@ -30,6 +30,9 @@ __all__ = ["HuggingFaceDETR"]
 
 _BACKBONE = "model.backbone.conv_encoder.model."
 
+_IN_MEMORY = {_BACKBONE: "model.backbone.model.", ".out_proj.": ".o_proj.", ".fc{k}.": ".mlp.fc{k}."}
+"""Names that transformers 5 has in memory for those on disk: files of ``torch.save(model.state_dict())``."""
+
 _OLD_POSITIONS, _POSITIONS = "model.backbone.position_embedding.", "model.position_embedding."
 """Learned positions: Table Transformer has them with the backbone, as DETR had before transformers 5."""
 
@@ -58,9 +61,10 @@ class HuggingFaceDETR:
         prefix = "" if files.has("class_labels_classifier.weight") else _SEGMENTATION
         if files.has(prefix + _CONDITIONAL) or config.get("model_type") == "conditional_detr":
             raise ValueError("Conditional DETR, whose attentions Boxwright does not have")
-        backbone = read_backbone(files, prefix + _BACKBONE)
+        in_memory = any(name.startswith(prefix + _IN_MEMORY[_BACKBONE]) for name in files.tensors)
+        backbone = read_backbone(files, prefix + (_IN_MEMORY[_BACKBONE] if in_memory else _BACKBONE))
         learned = _POSITIONS if files.has(f"{prefix}{_POSITIONS}row_embeddings.weight") else _OLD_POSITIONS
-        table = _make_table(backbone.rows(_BACKBONE), learned, prefix)
+        table = _make_table(backbone.rows(_BACKBONE), learned, prefix, in_memory=in_memory)
         tensors = {ours: files.tensors[theirs] for ours, theirs in table.locate(files.tensors).items()}
         structure = infer_structure(tensors)
         structure = replace(structure, backbone={**structure.backbone, **backbone.options})
@@ -145,13 +149,14 @@ def _write_config(structure: DETRStructure, detector: Detector) -> dict[str, Any
     return config | {"eos_coefficient": head["no_object_weight"], **whole}
 
 
-def _make_table(backbone: Sequence[Row], learned: str, prefix: str = "") -> Table:
+def _make_table(backbone: Sequence[Row], learned: str, prefix: str = "", *, in_memory: bool = False) -> Table:
     """Make the table of names.
 
     Args:
         backbone: its rows.
         learned: before the names of learned positions.
         prefix: before all names of what is no mask head.
+        in_memory: names that transformers 5 has in memory, not on disk.
     """
     encoder, decoder = "model.encoder.layers.{n}.", "model.decoder.layers.{n}."
     ours_encoder, ours_decoder = "necks.0.layers.{n}.", "head.layers.{n}."
@@ -178,11 +183,20 @@ def _make_table(backbone: Sequence[Row], learned: str, prefix: str = "") -> Tabl
     ]
     reason = "of the mask head, which Boxwright's DETR does not have"
     return Table(
-        rows=[replace(row, theirs=tuple(prefix + name for name in row.their_names)) for row in rows],
+        rows=[
+            replace(row, theirs=tuple(prefix + (_to_memory(name) if in_memory else name) for name in row.their_names))
+            for row in rows
+        ],
         skips=[Skip("mask_head.{**}", reason), Skip("bbox_attention.{**}", reason)] if prefix else [],
         # Theirs has one table of learned positions, which encoder and decoder share.
         ties=[Tie("head.positions.learned.{**}", "necks.0.positions.learned.{**}")],
     )
+
+
+def _to_memory(name: str) -> str:
+    for disk, memory in _IN_MEMORY.items():
+        name = name.replace(disk, memory)
+    return name
 
 
 def _attention_rows(theirs: str, ours: str) -> list[Row]:
