@@ -92,7 +92,7 @@ CALLS = {
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("name", CALLS)
 def test_calls_in_a_file_are_not_made(tmp_path: Path, name: str, zipped: bool) -> None:
-    """What is called is a stand-in that does nothing, or the file is refused."""
+    """The function is a stand-in that does nothing, or the file is refused."""
     path = write(tmp_path / "x.pth", {"model": TENSORS, "trap": CALLS[name]}, zipped)
     try:
         files = open_source(path)
