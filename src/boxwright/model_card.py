@@ -56,6 +56,8 @@ def describe_passport(passport: Passport, depth: int = 0) -> list[str]:
     lines += [f"{indent}  - {line}" for line in _facts(passport)]
     if passport.parent is not None:
         lines += [f"{indent}  - trained on from:", *describe_passport(passport.parent, depth + 2)]
+    if passport.backbone is not None:
+        lines += [f"{indent}  - begun with the backbone of:", *describe_passport(passport.backbone, depth + 2)]
     return lines
 
 
@@ -63,7 +65,8 @@ def find_license(passport: Passport) -> str | None:
     """Return the license of the weights as their source states it, or of the nearest that they were trained from."""
     if passport.origin is not None and passport.origin.license is not None:
         return passport.origin.license
-    return None if passport.parent is None else find_license(passport.parent)
+    parent = passport.parent or passport.backbone
+    return None if parent is None else find_license(parent)
 
 
 def _name(passport: Passport) -> str:

@@ -54,6 +54,7 @@ class Passport:
         data: the data set that it was trained on, last; None where Boxwright did not train it.
         metrics: the last measurement, by name.
         parent: of the model that training began with.
+        backbone: of the model whose backbone alone training began with.
     """
 
     version: str
@@ -62,6 +63,7 @@ class Passport:
     data: TrainingData | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     parent: Passport | None = None
+    backbone: Passport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values, as checkpoints have them."""
@@ -80,8 +82,9 @@ class Passport:
         for name, kind in (("origin", Origin), ("data", TrainingData)):
             if values.get(name) is not None:
                 values[name] = kind(**_known(kind, values[name]))
-        if values.get("parent") is not None:
-            values["parent"] = cls.from_dict(values["parent"])
+        for name in ("parent", "backbone"):
+            if values.get(name) is not None:
+                values[name] = cls.from_dict(values[name])
         return cls(**values)
 
 

@@ -181,6 +181,19 @@ def test_info_of_a_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert f"  - source: {folder / 'm.safetensors'} (boxwright)" in printed
 
 
+def test_prediction_takes_it(folder: Path, tmp_path: Path) -> None:
+    """Both make the same network input of this image, and find the same."""
+    rows = []
+    for name in ("m.safetensors", "hf"):
+        out = tmp_path / f"{name}.json"
+        arguments = ["--out", str(tmp_path / name), "--json", str(out), "--threshold", "0"]
+        assert main(["predict", str(folder / name), str(folder / "gray.jpg"), *arguments]) == 0
+        rows.append(json.loads(out.read_text()))
+    assert len(rows[0]) == 7
+    assert [row["bbox"] for row in rows[0]] == [row["bbox"] for row in rows[1]]
+    assert {row["category_name"] for row in rows[1]} <= {"cat", "red fox"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

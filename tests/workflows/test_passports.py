@@ -67,6 +67,22 @@ def test_fine_tuning_carries_it_on(trained: Path, drawn: Path, tiny_recipe: dict
     assert facts.passport.parent == tuned.parent
 
 
+def test_the_backbone_of_another_run_is_named(
+    trained: Path, drawn: Path, tiny_recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    boxwright.train(tiny_recipe, drawn, backbone_weights=trained, out=tmp_path / "run", **{"train.steps": 1})
+    passport = stored(tmp_path / "run" / "best.safetensors")
+    assert passport.parent is None
+    assert passport.backbone is not None
+    assert passport.backbone.origin is not None
+    assert passport.backbone.origin.source == str(trained / "best.safetensors")
+    assert len(passport.backbone.origin.sha256 or "") == 64
+    assert passport.backbone.data == stored(trained / "best.safetensors").data
+    lines = describe_passport(passport)
+    assert "  - begun with the backbone of:" in lines
+    assert find_license(replace(passport, backbone=HUB)) == "apache-2.0"
+
+
 def test_saving_writes_it(trained: Path, tmp_path: Path) -> None:
     detector = boxwright.load(trained)
     for name in ("x.safetensors", "x.pt"):

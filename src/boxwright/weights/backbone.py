@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -11,14 +12,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from boxwright.checkpoints import read_checkpoint, weights_of
+from boxwright.checkpoints import passport_of, read_checkpoint, weights_of
 from boxwright.compose.options import Naming, construct, parse_options
 from boxwright.compose.parts import find_part
 from boxwright.contracts import RepeatedBackbone, ResidualBackbone
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
+from boxwright.passport import Origin, Passport
+from boxwright.version import __version__
 from boxwright.weights.location import open_source
-from boxwright.weights.model import convert_files
+from boxwright.weights.model import OURS, convert_files
 from boxwright.weights.networks import fit_names
 from boxwright.weights.recognize import recognize
 from boxwright.weights.source import BackboneSource, SourceFiles
@@ -35,7 +38,7 @@ class SourceBackbone(NamedTuple):
 
     ``source`` is it as the user named it; ``name`` and ``options`` are those of the part; ``tensors`` have its names.
     ``input_format`` is that of its images. ``notes`` are what its files do not say and was assumed, and ``unused``
-    their tensors that no backbone here has, with the reason.
+    their tensors that no backbone here has, with the reason. ``passport`` is of the model that it is of.
     """
 
     source: str
@@ -45,6 +48,7 @@ class SourceBackbone(NamedTuple):
     options: Mapping[str, Any] = MappingProxyType({})
     notes: tuple[str, ...] = ()
     unused: Mapping[str, str] = MappingProxyType({})
+    passport: Passport = Passport(version="unknown")
 
 
 class Transfer(NamedTuple):
@@ -84,8 +88,8 @@ def read_backbone_weights(source: str | Path) -> SourceBackbone:
     opened = open_source(source)
     if isinstance(opened, Path):
         return _read_own(opened)
-    _, kind = recognize(opened)
-    return _read_backbone(opened, kind) if isinstance(kind, BackboneSource) else _read_detector(opened)
+    name, kind = recognize(opened)
+    return _read_backbone(opened, kind, name) if isinstance(kind, BackboneSource) else _read_detector(opened)
 
 
 def preprocessing_overrides(source: SourceBackbone) -> dict[str, Any]:
@@ -104,8 +108,14 @@ def _read_own(path: Path) -> SourceBackbone:
     naming = Naming(owner="'input'", address="input", source=str(path))
     input_format = construct(InputFormat, naming, parse_options(InputFormat, recipe["input"], naming))
     options = {name: value for name, value in recipe["backbone"].items() if name != "name"}
+    passport = passport_of(content) or Passport(version="unknown")
     return SourceBackbone(
-        str(path), recipe["backbone"]["name"], _tensors_of_backbone(weights_of(content)), input_format, options
+        str(path),
+        recipe["backbone"]["name"],
+        _tensors_of_backbone(weights_of(content)),
+        input_format,
+        options,
+        passport=replace(passport, origin=passport.origin or Origin(source=str(path), kind=OURS)),
     )
 
 
@@ -119,10 +129,11 @@ def _read_detector(files: SourceFiles) -> SourceBackbone:
         model.recipe.input,
         backbone.options,
         tuple(model.notes),
+        passport=model.passport,
     )
 
 
-def _read_backbone(files: SourceFiles, kind: BackboneSource) -> SourceBackbone:
+def _read_backbone(files: SourceFiles, kind: BackboneSource, name: str) -> SourceBackbone:
     try:
         model = kind.describe_backbone(files)
         options = {name: value for name, value in model.part.items() if name != "name"}
@@ -144,6 +155,7 @@ def _read_backbone(files: SourceFiles, kind: BackboneSource) -> SourceBackbone:
         options,
         (*files.notes, *model.assumptions),
         converted.skipped,
+        Passport(version=__version__, origin=replace(files.origin, kind=name)),
     )
 
 

@@ -9,24 +9,29 @@ from boxwright.compose.recipe import Recipe
 from boxwright.data.records import DetectionData
 from boxwright.passport import Passport, TrainingData
 from boxwright.version import __version__
+from boxwright.weights.backbone import SourceBackbone
 from boxwright.weights.files import file_sha256
 from boxwright.weights.model import ModelWeights
 from boxwright.workflows.reading import Data, data_name
 
 
-def training_passport(recipe: Recipe, data: TrainingData, parent: ModelWeights | None = None) -> Passport:
+def training_passport(
+    recipe: Recipe, data: TrainingData, parent: ModelWeights | None = None, backbone: SourceBackbone | None = None
+) -> Passport:
     """Make the passport of a run, before anything is measured.
 
     Args:
         recipe: that it is trained with.
         data: that it is trained on.
         parent: the detector that training begins with.
+        backbone: likewise, of a backbone alone.
     """
     return Passport(
         version=__version__,
         recipe=recipe.name,
         data=data,
         parent=None if parent is None else identify(parent),
+        backbone=None if backbone is None else _hash_file(backbone.passport),
     )
 
 
@@ -61,9 +66,12 @@ def check_same_data(passport: Passport, data: TrainingData, folder: Path) -> Non
 
 def identify(model: ModelWeights) -> Passport:
     """Return the passport of a model; one that Boxwright trained names the file that it was read from, and its hash."""
-    passport, origin = model.passport, model.origin
-    if passport.origin is not None:
+    return _hash_file(replace(model.passport, origin=model.passport.origin or model.origin))
+
+
+def _hash_file(passport: Passport) -> Passport:
+    """Add the hash of the file that weights were read from, which reading them alone does not need."""
+    origin = passport.origin
+    if origin is None or origin.sha256 is not None or not Path(origin.source).is_file():
         return passport
-    if origin.sha256 is None and Path(origin.source).is_file():
-        origin = replace(origin, sha256=file_sha256(Path(origin.source)))
-    return replace(passport, origin=origin)
+    return replace(passport, origin=replace(origin, sha256=file_sha256(Path(origin.source))))

@@ -188,7 +188,7 @@ def _prepare_run(
     detector.freeze(options.freeze)
     _announce(detector, train_data, validation, folder, observer)
     # A run that is resumed has one already.
-    detector.passport = training_passport(recipe, own_data, beginning.detector)
+    detector.passport = training_passport(recipe, own_data, beginning.detector, beginning.backbone)
     return Run(
         detector=detector,
         recipe=recipe,
