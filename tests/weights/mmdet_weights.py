@@ -38,6 +38,12 @@ def random_weights(
             tensor *= input_std**2
         if name in ("bbox_head.retina_cls.weight", "bbox_head.retina_reg.weight"):
             tensor *= predictions
+        if name.endswith(("weight_gamma", "weight_beta")):
+            fan_in = int(np.prod(shapes[name.rpartition("_")[0]][1:]))
+            if name.endswith("gamma"):
+                tensor.mul_(0.1).add_(1.0).mul_((2 / fan_in) ** 0.5)
+            else:
+                tensor *= 0.2 / fan_in
         if name.endswith("bn2.weight") and name.replace("bn2.weight", "conv3.weight") not in shapes:
             tensor *= 0.3
     copied = re.compile(r"(bbox_head\.\w+_convs)\.[1-9](\.\d+\.conv\..*)")

@@ -1,4 +1,7 @@
-"""Faster, Mask and Cascade R-CNN of mmdetection 3, with FPN or PAFPN: files that hold ``{"meta", "state_dict"}``."""
+"""R-CNNs of mmdetection 3: Faster, Mask and Cascade with FPN or PAFPN, Cascade with RFP.
+
+Their files hold ``{"meta": ..., "state_dict": ...}``.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from boxwright.weights.mmdet import (
     refuse_variants,
 )
 from boxwright.weights.mmdet_config import MMDetConfig
+from boxwright.weights.mmdet_rfp import describe_rfp
 from boxwright.weights.operations import AppendZeros, Permute
 from boxwright.weights.source import SourceFiles, SourceModel
 from boxwright.weights.table import Row, Table
@@ -48,28 +52,30 @@ class MMDetRCNN:
         refuse_variants(tensors)
         config.check()
         stages = count_numbered(tensors, "roi_head.bbox_head.{}.fc_cls.weight")
-        backbone, neck = describe_resnet(tensors, config), describe_pyramid(tensors, config, extra_levels=1)
-        first = _describe_rpn(config)
+        if "neck.rfp_weight.weight" in tensors:
+            features = [describe_rfp(tensors, config)]
+        else:
+            features = [describe_resnet(tensors, config), describe_pyramid(tensors, config, extra_levels=1)]
         head = _describe_cascade(config, tensors, stages) if stages else _describe_boxes(tensors)
+        parts = [*features, _describe_rpn(config), head]
         classes = tensors[f"roi_head.bbox_head.{'0.' if stages else ''}fc_cls.weight"]
         categories, notes = name_classes(files, len(classes) - 1)
         return SourceModel(
             recipe=_find_recipe(tensors, stages),
             overrides={
-                **backbone.overrides,
-                **neck.overrides,
-                **first.overrides,
-                **head.overrides,
+                **{key: value for part in parts for key, value in part.overrides.items()},
                 **_describe_limits(config),
                 **describe_input(config),
             },
             categories=categories,
-            table=Table(rows=[*backbone.rows, *neck.rows, *first.rows, *head.rows]),
+            table=Table(rows=[row for part in parts for row in part.rows]),
             assumptions=[*([] if config else [STANDARD]), *notes],
         )
 
 
 def _find_recipe(tensors: Tensors, stages: int) -> str:
+    if stages and "neck.rfp_weight.weight" in tensors:
+        return "detectors_r50"
     if stages:
         return "cascade_rcnn_r50_fpn"
     if "roi_head.mask_head.conv_logits.weight" in tensors:
