@@ -75,6 +75,11 @@ def save(tensors: dict[str, Tensor], path: Path, **args: Any) -> Path:
     return path
 
 
+def notes_of(weights: ModelWeights) -> list[str]:
+    """Notes but for those on the sizes that ``read`` changes."""
+    return [note for note in weights.notes if not note.startswith("input.")]
+
+
 def read(path: Path, **overrides: Any) -> ModelWeights:
     # The model that is compared rounds sizes otherwise where the longest side binds.
     sizes = {"input.image_size": 96, "input.max_size": 144, "input.size_rule": "transformers"}
@@ -86,7 +91,7 @@ def test_the_same_detections_and_the_same_names_written(variant: str, tmp_path: 
     model = make(variant)
     tensors = rename(model)
     weights = read(save(tensors, tmp_path / "checkpoint.pth", dilation="dilated" in variant))
-    assert weights.notes == ("the names of its 7 classes are not in its files: they are called class_0 and so on",)
+    assert notes_of(weights) == ["the names of its 7 classes are not in its files: they are called class_0 and so on"]
     assert not weights.skipped
     detector = build_model(weights)
     assert_detects_as(detector, model)
@@ -140,14 +145,14 @@ def test_copies_that_differ_are_an_error(variant: str, name: str, tmp_path: Path
 
 def test_a_file_without_arguments(tmp_path: Path) -> None:
     torch.save({"model": rename(make("single-scale"))}, tmp_path / "checkpoint.pth")
-    assert read(tmp_path / "checkpoint.pth").notes == (
+    assert notes_of(read(tmp_path / "checkpoint.pth")) == [
         "a dilated c5 leaves no trace in the weights: backbone.dilation is assumed to be none",
         "the number of heads is not in the weights: neck.num_heads 4 and neck.num_points 3 are assumed; the two have "
         "a product of 12",
         "the number of heads is not in the weights: head.decoder.num_heads 8 and head.decoder.num_points 1 are "
         "assumed; the two have a product of 8",
         "the names of its 7 classes are not in its files: they are called class_0 and so on",
-    )
+    ]
 
 
 def test_classes_of_the_released_files(tmp_path: Path) -> None:
