@@ -65,9 +65,11 @@ class RTDETR(PairDetections, nn.Module):
         max_detections: most (query, class) pairs that are detected in an image.
         loss_weights: of varifocal, L1 and GIoU loss.
 
-    Source: Zhao et al., RT-DETR, CVPR 2024. Checked against transformers' RTDetrForObjectDetection (outputs,
-    assignments, losses, gradients; it leaves out the second look forward) and lyuwenyu/RT-DETR 068dfde. Differs in
-    running the encoder's box head on the selected tokens only, and in masking padding where there is any.
+    Source: Zhao et al., RT-DETR, CVPR 2024; with other numbers of points, offset scale or discrete sampling in
+    ``decoder``, Lv et al., RT-DETRv2, 2024. Checked against transformers' RTDetrForObjectDetection (outputs,
+    assignments, losses, gradients; it leaves out the second look forward) and lyuwenyu/RT-DETR 068dfde, both versions.
+    Differs in running the encoder's box head on the selected tokens only, in masking padding where there is any, and in
+    discrete sampling on maps that are not square; see ``MultiScaleDeformableAttention``.
     """
 
     def __init__(

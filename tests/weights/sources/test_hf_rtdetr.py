@@ -188,6 +188,14 @@ def test_ours_written_in_their_layout_is_theirs(kind: str, tmp_path: Path) -> No
     torch.testing.assert_close(output.boxes_cxcywh_norm[-1], expected.pred_boxes, rtol=0, atol=1e-5)
 
 
+def test_a_detector_of_a_recipe_of_version_2_is_written_as_version_2(tmp_path: Path) -> None:
+    sizes = {"backbone.width": 8, "neck.hidden_dim": 16, "head.hidden_dim": 16, "image_size": 64}
+    assert write_folder(boxwright.build("rtdetr_r18", num_classes=2, **sizes), tmp_path)["model_type"] == "rt_detr"
+    config = write_folder(boxwright.build("rtdetrv2_r18", num_classes=2, **sizes), tmp_path)
+    assert config["architectures"] == ["RTDetrV2ForObjectDetection"]
+    assert sum(name.endswith("n_points_scale") for name in load_file(tmp_path / "model.safetensors")) == 3
+
+
 def test_only_layers_that_predict_are_written(tmp_path: Path) -> None:
     sizes = {"backbone.width": 8, "neck.hidden_dim": 16, "head.hidden_dim": 16, "image_size": 64}
     detector = boxwright.build("rtdetr_r50_m", num_classes=2, **sizes)

@@ -122,9 +122,9 @@ class HuggingFaceRTDETR:
         )
 
     def write(self, detector: Detector) -> Layout:
-        """Bring a detector into the layout: version 2 where it has what version 1 does not."""
+        """Bring a detector into the layout: version 2 where its recipe is, or it has what version 1 does not."""
         options = read_options(detector)
-        config = _write_config(options)
+        config = _write_config(options, is_version_2=_needs_version_2(options) or _is_called_version_2(detector))
         processor = write_preprocessing(detector.input_format, "RTDetrImageProcessor")
         tensors = _make_table(for_writing=True).write(_list_weights(detector, options)).tensors
         if config["model_type"] == _VERSION_2:
@@ -154,7 +154,16 @@ def _check_config(config: Mapping[str, Any]) -> None:
                 raise ValueError(f"its {name} is {actual}; Boxwright's RT-DETR has {value}")
 
 
-def _write_config(options: Mapping[str, Any]) -> dict[str, Any]:
+def _needs_version_2(options: Mapping[str, Any]) -> bool:
+    return options["head.decoder.sampling_method"] != "default" or options["head.decoder.offset_scale"] != 0.5
+
+
+def _is_called_version_2(detector: Detector) -> bool:
+    recipe = None if detector.passport is None else detector.passport.recipe
+    return recipe is not None and recipe.startswith("rtdetrv2")
+
+
+def _write_config(options: Mapping[str, Any], *, is_version_2: bool) -> dict[str, Any]:
     """Make ``config.json`` but for the classes.
 
     Raises:
@@ -170,7 +179,6 @@ def _write_config(options: Mapping[str, Any]) -> dict[str, Any]:
     values = {theirs: options[ours] for theirs, (ours, _) in _OPTIONS.items()}
     values |= {theirs: options[ours] for theirs, ours in _SIZES.items()}
     values |= {"decoder_n_points": points[0], "decoder_layers": _num_layers(options)}
-    is_version_2 = values["decoder_method"] != "default" or values["decoder_offset_scale"] != 0.5
     if not is_version_2:
         del values["decoder_method"], values["decoder_offset_scale"]
     backbone = _write_backbone(options)
