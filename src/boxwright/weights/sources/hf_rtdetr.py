@@ -139,7 +139,7 @@ class HuggingFaceRTDETR:
 
 
 def _is_version_2(files: SourceFiles) -> bool:
-    return files.config.get("model_type") == _VERSION_2 or _SCALE in files.tensors
+    return _SCALE in files.tensors or bool(files.config.get("model_type") == _VERSION_2)
 
 
 def _check_config(config: Mapping[str, Any]) -> None:
@@ -155,11 +155,12 @@ def _check_config(config: Mapping[str, Any]) -> None:
 
 
 def _needs_version_2(options: Mapping[str, Any]) -> bool:
-    return options["head.decoder.sampling_method"] != "default" or options["head.decoder.offset_scale"] != 0.5
+    method, scale = options["head.decoder.sampling_method"], options["head.decoder.offset_scale"]
+    return bool(method != "default" or scale != 0.5)
 
 
 def _is_called_version_2(detector: Detector) -> bool:
-    recipe = None if detector.passport is None else detector.passport.recipe
+    recipe: str | None = None if detector.passport is None else detector.passport.recipe
     return recipe is not None and recipe.startswith("rtdetrv2")
 
 
