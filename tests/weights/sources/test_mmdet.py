@@ -21,7 +21,9 @@ from boxwright.compose.detectors import build
 from boxwright.passport import Origin
 from boxwright.weights.files import read_source_files
 from boxwright.weights.mmdet_config import MMDetConfig, read_assignments
+from boxwright.weights.mmdet_rfp import FoldStandardization
 from boxwright.weights.model import build_model, convert_files
+from boxwright.weights.operations import AppendZeros, SubtractBias
 from boxwright.weights.recognize import find_kind, recognize
 from boxwright.weights.source import SourceFiles
 
@@ -65,6 +67,7 @@ CASES = {
     "mask_rcnn_caffe": Case("mmdet_rcnn", "mask_rcnn_r50_fpn", (307, 44449456), caffe=True),
     "cascade_rcnn": Case("mmdet_rcnn", "cascade_rcnn_r50_fpn", (311, 69447886)),
     "faster_rcnn_pafpn": Case("mmdet_rcnn", "faster_rcnn_r50_pafpn", (307, 45346656)),
+    "cascade_rcnn_rfp": Case("mmdet_rcnn", "detectors_r50", (804, 94364559)),
     "retinanet": Case("mmdet_retinanet", "retinanet_r50_fpn", (136, 21419700), predictions=0.3),
     "retinanet_nasfpn": Case("mmdet_retinanet", "retinanet_r50_nasfpn", (788, 78955444), multiple=128),
 }
@@ -110,7 +113,15 @@ def test_released_sizes(name: str) -> None:
     case, (weights, _) = CASES[name], read_case(name)
     described = find_kind(case.kind).describe(source_of(weights, {"cfg": case.config()}))
     assert described.recipe == case.recipe
-    structure = ("backbone.depth", "backbone.levels", "neck.extra", "neck.extra_levels", "neck.wiring", "head.norm")
+    structure = (
+        "backbone.depth",
+        "backbone.levels",
+        "neck.extra",
+        "neck.extra_levels",
+        "neck.wiring",
+        "head.norm",
+        "backbone.atrous",
+    )
     kept = {key: value for key, value in described.overrides.items() if key in structure}
     with torch.device("meta"):
         ours = build(case.recipe, num_classes=80, **kept).state_dict()
@@ -144,6 +155,20 @@ def test_variants_without_counterpart() -> None:
     config = "model = dict(rpn_head=dict(anchor_generator=dict(type='LegacyAnchorGenerator')))"
     with pytest.raises(ValueError, match="is LegacyAnchorGenerator, and can only be AnchorGenerator here"):
         source.describe(source_of(weights, {"cfg": config}))
+
+
+def test_operations_and_their_inverses() -> None:
+    weight, scale, shift = torch.randn(5, 3, 3, 3) + 1, torch.rand(5, 1, 1, 1), torch.randn(5, 1, 1, 1)
+    folded = FoldStandardization().read([weight, scale, shift])
+    torch.testing.assert_close(folded.flatten(1).mean(1), shift.flatten())
+    torch.testing.assert_close(FoldStandardization().read(FoldStandardization().write(folded, 3)), folded)
+    rows = AppendZeros(4).read([torch.ones(8, 3)])
+    assert rows.shape == (12, 3)
+    assert rows[8:].abs().sum() == 0
+    assert AppendZeros(4).write(rows, 1)[0].shape == (8, 3)
+    mean, bias = torch.tensor([1.0, 2.0]), torch.tensor([0.5, -1.0])
+    assert SubtractBias().read([mean, bias]).tolist() == [0.5, 3.0]
+    assert [x.tolist() for x in SubtractBias().write(mean, 2)] == [[1.0, 2.0], [0.0, 0.0]]
 
 
 def test_each_file_is_of_one_kind() -> None:
