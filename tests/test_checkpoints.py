@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 import boxwright
 from boxwright.checkpoints import (
@@ -23,8 +25,10 @@ from boxwright.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
+from boxwright.compose.recipes import resolve
 from boxwright.passport import Origin, Passport, TrainingData
 from boxwright.structures import Category
+from boxwright.weights.model import read_model
 
 PASSPORT = Passport(
     version="0.2.0",
@@ -128,26 +132,39 @@ def test_headers_that_are_not_right(tmp_path: Path, changes: dict[str, Any], mes
     assert "\n" not in str(caught.value)
 
 
-def test_mutated_headers_end_in_one_line(tmp_path: Path) -> None:
-    small = {"backbone.width": 8, "backbone.depth": 18, "neck.num_layers": 1, "head.decoder.num_layers": 1}
-    narrow = {"hidden_dim": 32, "feedforward_dim": 32, "num_heads": 4}
-    small |= {f"neck.{name}": value for name, value in narrow.items()}
-    small |= {"head.hidden_dim": 32, "head.decoder.feedforward_dim": 32, "head.decoder.num_heads": 4}
-    detector = boxwright.build("detr_r50", num_classes=2, image_size=64, **small)
+@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_mutated_headers_end_in_one_line(tmp_path: Path, count: int) -> None:
+    recipe = resolve("detr_r50").recipe.to_dict()
     path = tmp_path / "x.safetensors"
-    detector.save(path)
+    write_checkpoint(path, content(recipe=recipe))
     whole = path.read_bytes()
     (length,) = struct.unpack("<Q", whole[:8])
     generator = np.random.default_rng(0)
     refused = []
-    for _ in range(200):
+    for _ in range(count):
         mutated = bytearray(whole[: 8 + length])
         for _ in range(generator.integers(1, 5)):
             mutated[generator.integers(0, len(mutated))] = generator.integers(0, 256)
         path.write_bytes(bytes(mutated) + whole[8 + length :])
         try:
-            boxwright.load(path)
+            read_model(path)
         except ValueError as error:
             refused.append(str(error))
-    assert len(refused) > 50
+    assert len(refused) > count / 4
     assert not any("\n" in line for line in refused)
+
+
+@pytest.mark.slow
+def test_loading_takes_half_a_second_beyond_reading(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    boxwright.build("rtdetr_r50", num_classes=80).save(path)
+    boxwright.load(path)  # imports the parts
+    seconds = []
+    for _ in range(5):
+        start = time.process_time()
+        tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+        between = time.process_time()
+        boxwright.load(path)
+        seconds.append((time.process_time() - between) - (between - start))
+        assert len(tensors) > 500
+    assert min(seconds) < 0.5
