@@ -6,13 +6,14 @@ that returns ``SourceFiles``, made with ``source_checks.example_files`` of names
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from boxwright.weights.recognize import find_kind, list_kinds, recognize
+from boxwright.weights.recognize import errors_in_one_line, find_kind, list_kinds, recognize
 from boxwright.weights.source import SourceFiles
 from weights.source_checks import example_files
 
@@ -49,6 +50,25 @@ def test_examples_are_recognized_by_their_own_source_alone(kind: str) -> None:
     for files in examples_of(kind):
         assert [other for other in KINDS if find_kind(other).recognizes(files)] == [kind]
         assert recognize(files)[0] == kind
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_else_files_lack_is_one_line(kind: str) -> None:
+    """A few names recognize a kind; a source may need any other."""
+    source = find_kind(kind)
+    for files in examples_of(kind):
+        incomplete = replace(files, config={**files.config, "backbone_config": 3, "num_labels": "x", "d_model": None})
+        for one in (files, incomplete):
+            describe = getattr(source, "describe", None) or source.describe_backbone
+            try:
+                with errors_in_one_line(one, source):
+                    describe(one)
+            except ValueError as error:
+                line = str(error)
+            else:
+                line = ""
+            assert "\n" not in line
+            assert line.startswith("example: ") or not line
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -23,9 +23,9 @@ from boxwright.version import __version__
 from boxwright.weights.location import open_source
 from boxwright.weights.model import OURS, convert_files
 from boxwright.weights.networks import fit_names
-from boxwright.weights.recognize import recognize
+from boxwright.weights.recognize import errors_in_one_line, recognize
 from boxwright.weights.source import BackboneSource, SourceFiles
-from boxwright.weights.table import COUNTER, TableError
+from boxwright.weights.table import COUNTER
 
 PREFIX = "backbone."
 
@@ -134,7 +134,7 @@ def _read_detector(files: SourceFiles) -> SourceBackbone:
 
 
 def _read_backbone(files: SourceFiles, kind: BackboneSource, name: str) -> SourceBackbone:
-    try:
+    with errors_in_one_line(files, kind):
         model = kind.describe_backbone(files)
         options = {name: value for name, value in model.part.items() if name != "name"}
         part = find_part("backbones", model.part["name"])
@@ -142,10 +142,6 @@ def _read_backbone(files: SourceFiles, kind: BackboneSource, name: str) -> Sourc
         with torch.device("meta"):
             expected = construct(part, naming, parse_options(part, options, naming)).state_dict()
         converted = model.table.read(files.tensors, expected)
-    except TableError as error:
-        raise ValueError(f"{files.origin.source}: recognized as {kind.title}, but {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{files.origin.source}: {error}") from error
     tensors = {name: tensor for name, tensor in converted.tensors.items() if not name.endswith(COUNTER)}
     return SourceBackbone(
         files.origin.source,

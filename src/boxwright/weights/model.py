@@ -28,9 +28,8 @@ from boxwright.passport import Origin, Passport
 from boxwright.structures import Category
 from boxwright.version import __version__
 from boxwright.weights.location import open_source
-from boxwright.weights.recognize import recognize
+from boxwright.weights.recognize import errors_in_one_line, recognize
 from boxwright.weights.source import SourceFiles
-from boxwright.weights.table import TableError
 
 PRECISIONS = ("float32", "float16", "bfloat16", "float64")
 
@@ -138,7 +137,7 @@ def convert_files(files: SourceFiles, overrides: Mapping[str, Any] | None = None
     kind, source = recognize(files)
     if not hasattr(source, "describe"):
         raise ValueError(f"{files.origin.source}: {source.title}, a backbone alone; give it to --backbone.weights")
-    try:
+    with errors_in_one_line(files, source):
         model = source.describe(files)
         resolution = resolve(model.recipe, {**model.overrides, **(overrides or {})})
         notes = [*files.notes, *model.assumptions, *resolution.notes]
@@ -148,10 +147,6 @@ def convert_files(files: SourceFiles, overrides: Mapping[str, Any] | None = None
         with WithoutDraws():
             expected = build_resolved(resolution.recipe, categories=model.categories).state_dict()
         converted = model.table.read(files.tensors, expected)
-    except TableError as error:
-        raise ValueError(f"{files.origin.source}: recognized as {source.title}, but {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{files.origin.source}: {error}") from error
     origin = dataclasses.replace(files.origin, kind=kind)
     return ModelWeights(
         recipe=resolution.recipe,

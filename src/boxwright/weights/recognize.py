@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from boxwright.weights.source import SourceFiles
+from boxwright.weights.table import TableError
 
 _FOLDER = Path(__file__).parent / "sources"
 
@@ -44,6 +47,25 @@ def recognize(files: SourceFiles) -> tuple[str, Any]:
         f"{files.origin.source}: weights of no known kind (tried {', '.join(list_kinds())}); "
         f"its first tensors of {len(files.tensors)} are {names}"
     )
+
+
+@contextmanager
+def errors_in_one_line(files: SourceFiles, source: Any) -> Iterator[None]:
+    """Turn every error that files cause in their source into a ``ValueError`` of one line: what is recognized by a few
+    names may lack any other, and state anything.
+    """
+    name = files.origin.source
+    try:
+        yield
+    except TableError as error:
+        raise ValueError(f"{name}: recognized as {source.title}, but {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {' '.join(str(error).split())}") from error
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError) as error:
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 120, placeholder=" ...")
+        raise ValueError(
+            f"{name}: recognized as {source.title}, but tensors or configuration are not those of one ({reason})"
+        ) from error
 
 
 def _sources() -> Iterator[tuple[str, Any]]:
