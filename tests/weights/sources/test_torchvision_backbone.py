@@ -1,0 +1,95 @@
+"""Backbones of torchvision: every level as torchvision computes it, and networks that are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from boxwright.compose.parts import find_part
+from boxwright.passport import Origin
+from boxwright.weights.recognize import recognize
+from boxwright.weights.source import SourceFiles
+from boxwright.weights.sources.torchvision_backbone import TorchvisionBackbone
+from random_weights import calibrate
+
+LEVELS = {"layer1": "c2", "layer2": "c3", "layer3": "c4", "layer4": "c5"}
+MOBILENET_LEVELS = {"features.3": "c2", "features.6": "c3", "features.13": "c4", "features.17": "c5"}
+
+
+def files_of(tensors: dict[str, Tensor], **options: Any) -> SourceFiles:
+    return SourceFiles(origin=Origin(source="model.pth", kind=""), tensors=tensors, **options)
+
+
+def make(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    model: nn.Module = getattr(torchvision.models, name)()
+    calibrate(model, torch.randn(2, 3, 64, 64))
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "skipped"),
+    [("resnet18", 2), ("resnet50", 2), ("mobilenet_v2", 8)],
+)
+def test_levels(name: str, skipped: int) -> None:
+    theirs = make(name)
+    files = files_of(theirs.state_dict())
+    kind, source = recognize(files)
+    assert kind == "torchvision_backbone"
+    backbone = source.describe_backbone(files)
+    part = dict(backbone.part)
+    ours = find_part("backbones", part.pop("name"))(**part, levels=("c2", "c3", "c4", "c5"))
+    converted = backbone.table.read(files.tensors, ours.state_dict())
+    assert len(converted.skipped) == skipped
+    ours.load_state_dict(converted.tensors)
+    nodes = LEVELS if name.startswith("resnet") else MOBILENET_LEVELS
+    images = torch.randn(1, 3, 96, 64)
+    with torch.no_grad():
+        expected, actual = create_feature_extractor(theirs, nodes)(images), ours.eval()(images)
+    for level, x in expected.items():
+        assert x.std() > 0.01
+        torch.testing.assert_close(actual[level], x, rtol=1e-4, atol=1e-5)
+    assert backbone.mean == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize(("name", "depth"), [("resnet101", 101), ("resnet152", 152)])
+def test_depths(name: str, depth: int) -> None:
+    with torch.device("meta"):
+        tensors = getattr(torchvision.models, name)().state_dict()
+    assert TorchvisionBackbone().describe_backbone(files_of(tensors)).part == {
+        "name": "resnet",
+        "depth": depth,
+        "width": 64,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("wide_resnet50_2", "a wide ResNet or a ResNeXt"),
+        ("resnext50_32x4d", "a wide ResNet or a ResNeXt"),
+    ],
+)
+def test_other_networks_of_the_same_names_are_refused(name: str, message: str) -> None:
+    with torch.device("meta"):
+        files = files_of(getattr(torchvision.models, name)().state_dict())
+    with pytest.raises(ValueError, match=message):
+        TorchvisionBackbone().describe_backbone(files)
+    with torch.device("meta"):
+        narrow = files_of(torchvision.models.mobilenet_v2(width_mult=0.5).state_dict())
+    with pytest.raises(ValueError, match="a MobileNetV2 of another width than 1: 16 channels"):
+        TorchvisionBackbone().describe_backbone(narrow)
+
+
+def test_timms_resnets_have_the_same_names_and_say_so() -> None:
+    with torch.device("meta"):
+        tensors = torchvision.models.resnet18().state_dict()
+    source = TorchvisionBackbone()
+    assert source.recognizes(files_of(tensors))
+    assert not source.recognizes(files_of(tensors, config={"architecture": "resnet18"}))
+    assert not source.recognizes(files_of(tensors, release="timm:resnet18.a1_in1k"))
