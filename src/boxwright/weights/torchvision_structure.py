@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from boxwright.detector import Detector
 from boxwright.layers.conv import ConvNorm
-from boxwright.layers.resnet import BLOCKS_PER_STAGE, STAGES, ResNetBody
+from boxwright.layers.resnet import BLOCKS_PER_STAGE, STAGES, Bottleneck, ResNetBody
 from boxwright.necks.fpn import FPN
 from boxwright.structures import Category
 from boxwright.weights.huggingface import IMAGENET_MEAN, IMAGENET_STD
@@ -187,12 +187,20 @@ def write_trunk(detector: Detector) -> list[Row]:
     if len(necks) != 1 or not isinstance(necks[0], FPN):
         kinds = ", ".join(type(neck).__name__ for neck in necks) or "none"
         raise ValueError(f"torchvision's detectors here have one FPN as their neck, not {kinds}")
+    if not necks[0].extra.relu or any(block.conv1.stride != (1, 1) for block in _bottlenecks(backbone)):
+        raise ValueError(
+            "torchvision has neck.extra_relu and the stride of blocks in the 3 x 3: backbone.stride_in=3x3"
+        )
     levels = list(backbone.out_spec)
     stages = list(STAGES)[list(STAGES).index(levels[0]) :][: len(levels)]
     strides = [level.stride for level in backbone.out_spec.values()]
     if levels != stages or strides != [2 ** int(name.removeprefix("c")) for name in levels]:
         raise ValueError(f"torchvision's detectors have neighboring levels that are not dilated, not {levels}")
     return trunk_rows(levels, is_normed=isinstance(necks[0].pyramid.lateral[levels[0]], ConvNorm))
+
+
+def _bottlenecks(backbone: nn.Module) -> list[Bottleneck]:
+    return [block for block in backbone.modules() if isinstance(block, Bottleneck)]
 
 
 def _find_levels(resnet: Mapping[str, Any], channels: Sequence[int]) -> list[str]:

@@ -7,16 +7,27 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch import nn
+from torchvision.models import get_model
 from torchvision.models.detection._utils import overwrite_eps
 
+from boxwright.compose.detectors import build_resolved
+from boxwright.compose.recipes import resolve
 from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.ops.masks import decode_mask
+from boxwright.passport import Origin
+from boxwright.structures import Category
 from boxwright.weights.files import read_source_files
 from boxwright.weights.model import ModelWeights, build_model, convert_files
-from boxwright.weights.recognize import find_kind
+from boxwright.weights.recognize import find_kind, recognize
+from boxwright.weights.source import SourceFiles
+from boxwright.weights.torchvision_releases import find_release
 from weights.source_checks import Expected, assert_same_detections, draw_images
-from weights.torchvision_models import KINDS, MAX_SIZE, MIN_SIZE, RCNNS, make, old_names
+from weights.torchvision_models import CHANNELS, KINDS, MAX_SIZE, MIN_SIZE, RCNNS, make, old_names
+
+SLOW = ("faster v2", "mask", "retinanet")
+"""Kinds whose parts the other ones have as well."""
 
 SIZES = {"input.image_size": MIN_SIZE, "input.max_size": MAX_SIZE}
 
@@ -37,7 +48,9 @@ class Pair(NamedTuple):
     ours: Detector
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(kind, marks=pytest.mark.slow) if kind in SLOW else kind for kind in KINDS]
+)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     theirs = make(request.param)
     model = read(theirs.state_dict(), tmp_path_factory.mktemp("file"))
@@ -86,9 +99,9 @@ def test_the_layout_is_torchvisions(pair: Pair) -> None:
     ("kind", "release"),
     [
         ("faster", "fasterrcnn_resnet50_fpn"),
-        ("mask", "MaskRCNN_ResNet50_FPN_Weights.COCO_V1"),
+        pytest.param("mask", "MaskRCNN_ResNet50_FPN_Weights.COCO_V1", marks=pytest.mark.slow),
         ("retinanet", "retinanet_resnet50_fpn.COCO_V1"),
-        ("fcos", "fcos_resnet50_fpn"),
+        pytest.param("fcos", "fcos_resnet50_fpn", marks=pytest.mark.slow),
     ],
 )
 def test_epsilon_of_a_release_is_known_and_that_of_other_files_is_assumed(
@@ -130,3 +143,97 @@ def test_older_names(kind: str, tmp_path: Path) -> None:
     assert set(actual.tensors) == set(expected.tensors)
     for name, tensor in actual.tensors.items():
         torch.testing.assert_close(tensor, expected.tensors[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind", "overrides", "message"),
+    [
+        ("faster_rcnn_r18_fpn", "torchvision_rcnn", {}, "give head.rpn.anchor_grid=padded_input"),
+        ("cascade_rcnn_r18_fpn", "torchvision_rcnn", {}, "is of Faster and Mask R-CNN, not of CascadeRCNN"),
+        ("faster_rcnn_r18_fpn", "torchvision_rcnn", {"head.roi.aligned": True}, "RoIAlign has the options fpn_level"),
+        ("retinanet_r18_fpn", "torchvision_retinanet", {}, "give head.anchors.anchor_grid=padded_input"),
+        (
+            "retinanet_r50_pafpn",
+            "torchvision_retinanet",
+            {"head.anchors.anchor_grid": "padded_input"},
+            "one FPN as their neck, not PAFPN",
+        ),
+        ("fcos_r50_fpn", "torchvision_fcos", {}, "give head.anchor_grid=padded_input"),
+        (
+            "fcos_r50_fpn",
+            "torchvision_fcos",
+            {"head.anchor_grid": "padded_input", "head.point_offset": 0.5},
+            "head.point_offset=0",
+        ),
+        (
+            "fcos_r50_fpn",
+            "torchvision_fcos",
+            {"head.anchor_grid": "padded_input", "backbone.stride_in": "1x1"},
+            "backbone.stride_in=3x3",
+        ),
+    ],
+)
+def test_what_torchvision_does_not_have_is_not_written(
+    recipe: str, kind: str, overrides: dict[str, Any], message: str
+) -> None:
+    parsed = resolve(recipe, {"backbone.width": 4, **overrides}).recipe
+    detector = build_resolved(parsed, categories=[Category(1, "one"), Category(2, "two")])
+    with pytest.raises(ValueError, match=message):
+        find_kind(kind).write(detector)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"roi_heads.keypoint_predictor.x": torch.zeros(1)}, "Keypoint R-CNN"),
+        ({"rpn.head.cls_logits.weight": torch.zeros(15, CHANNELS, 1, 1)}, "15 anchors for each cell.*MobileNetV3"),
+        (
+            {"backbone.body.conv1.weight": None, "backbone.body.0.0.weight": torch.zeros(1)},
+            "a backbone that is no ResNet",
+        ),
+        ({"backbone.fpn.inner_blocks.1.0.weight": torch.zeros(CHANNELS, 77, 1, 1)}, "levels of .*77"),
+        ({"surprise": torch.zeros(1)}, "recognized as Faster and Mask R-CNN of torchvision, but surprise is unknown"),
+    ],
+)
+def test_what_there_is_not_is_refused_in_one_line(
+    change: dict[str, torch.Tensor | None], message: str, tmp_path: Path
+) -> None:
+    tensors = {**make("faster").state_dict(), **change}
+    with pytest.raises(ValueError, match=message) as caught:
+        read({name: tensor for name, tensor in tensors.items() if tensor is not None}, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+RELEASED = {
+    "fasterrcnn_resnet50_fpn": (41_755_286, 90),
+    "fasterrcnn_resnet50_fpn_v2": (43_712_278, 90),
+    "maskrcnn_resnet50_fpn": (44_401_393, 90),
+    "maskrcnn_resnet50_fpn_v2": (46_359_409, 90),
+    "retinanet_resnet50_fpn": (34_014_999, 91),
+    "retinanet_resnet50_fpn_v2": (38_198_935, 91),
+    "fcos_resnet50_fpn": (32_269_600, 91),
+}
+"""Parameters as torchvision states them, norms included, and classes."""
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_released_sizes(name: str) -> None:
+    """Names and shapes of torchvision's own builder, without storage; nothing is missing or unexplained."""
+    count, num_classes = RELEASED[name]
+    with torch.device("meta"):
+        theirs = get_model(name, weights=None, weights_backbone=None)
+    assert find_release(name).builder == name
+    files = SourceFiles(origin=Origin(source=name, kind=""), tensors=theirs.state_dict(), release=f"torchvision:{name}")
+    kind, source = recognize(files)
+    model = source.describe(files)
+    with torch.device("meta"):
+        ours = build_resolved(resolve(model.recipe, model.overrides).recipe, categories=model.categories)
+    converted = model.table.read(files.tensors, ours.state_dict())
+    assert not converted.skipped
+    assert set(converted.tensors) == set(ours.state_dict())
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+    assert kind.startswith("torchvision_")
+    assert len(model.categories) == num_classes
+    assert [one.name for one in model.categories if one.id == 17] == ["cat"]
+    norms = sum(m.weight.numel() * 2 for m in theirs.backbone.body.modules() if isinstance(m, nn.BatchNorm2d))
+    assert sum(p.numel() for p in ours.parameters()) in (count, count + norms)

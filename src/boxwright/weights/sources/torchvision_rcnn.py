@@ -91,8 +91,12 @@ class TorchvisionRCNN:
             default.aligned,
         ):
             raise ValueError("torchvision's RoIAlign has the options fpn_level, 2 samples and not aligned")
-        if head.first_stage.options.anchor_grid != "padded_input":
-            raise ValueError("torchvision lays anchors over the padded input: give head.rpn.anchor_grid=padded_input")
+        rpn = head.first_stage.options
+        if rpn.anchor_grid != "padded_input" or not rpn.whole_pixels:
+            raise ValueError(
+                "torchvision lays anchors of whole pixels over the padded input: give "
+                "head.rpn.anchor_grid=padded_input and head.rpn.whole_pixels=true"
+            )
         is_v2 = isinstance(head.boxes.head.first[0], ConvNorm)
         rows = [*write_trunk(detector), *_head_rows(head.roi_source.channels, is_v2=is_v2)]
         if hasattr(head, "masks"):
