@@ -15,6 +15,7 @@ from boxwright.weights.download import fetch_file
 from boxwright.weights.location import open_source
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.timm_models import TimmModel, find_timm_model
+from boxwright.weights.torchvision_releases import find_release
 from weights.fake_hub import FakeServer, serve
 
 CONTENT = bytes(range(256)) * 2000
@@ -125,3 +126,23 @@ def test_released_files_are_known_by_their_hash() -> None:
     assert timm_models.timm_model_of_file("0" * 64) is None
     # torchvision's files are torchvision's, though timm has their addresses too.
     assert timm_models.timm_model_of_file("0676ba61" + "0" * 56) is None
+
+
+def test_torchvision_by_name(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prepared cache; the file's hash is checked, also of one that lies there already."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    folder = tmp_path / "hub" / "checkpoints"
+    with pytest.raises(FileNotFoundError, match=rf"torchvision:resnet18: not in the cache, .* put it into {folder}"):
+        open_source("torchvision:resnet18")
+    folder.mkdir(parents=True)
+    torch.save({"a": torch.zeros(1)}, folder / "resnet18-f37072fd.pth")
+    with pytest.raises(ValueError, match=r"resnet18-f37072fd.pth has the SHA-256 .*, and should have f37072fd; delete"):
+        open_source("torchvision:resnet18")
+    digest = hashlib.sha256((folder / "resnet18-f37072fd.pth").read_bytes()).hexdigest()
+    release = find_release("resnet18")._replace(sha256_prefix=digest)
+    monkeypatch.setattr("boxwright.weights.location.find_release", lambda _: release)
+    files = open_source("torchvision:resnet18")
+    assert isinstance(files, SourceFiles)
+    assert (files.release, files.origin.source) == ("torchvision:resnet18", "torchvision:resnet18")
+    assert (files.origin.sha256, files.origin.license) == (digest, release.license)
+    assert server.requests == []
