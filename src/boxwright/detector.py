@@ -259,16 +259,15 @@ class Detector(nn.Module):
     def push_to_hub(
         self, repository: str, *, private: bool = False, token: str | None = None, folder: str | Path | None = None
     ) -> str:
-        """Upload weights and a model card to the Hugging Face hub; ``boxwright.load("hf:OWNER/NAME")`` loads them.
+        """Upload weights and a model card to the Hugging Face hub, and return their address.
+
+        ``boxwright.load("hf:OWNER/NAME")`` loads them.
 
         Args:
             repository: ``OWNER/NAME``; it is made where there is none.
             private: make a private one.
             token: for the upload; that of ``hf auth login`` where None.
-            folder: to upload instead, such as ``boxwright convert --to hf --card`` writes.
-
-        Returns:
-            The address of what was uploaded.
+            folder: to upload instead, as ``boxwright convert --to hf --card`` writes.
 
         Raises:
             ValueError: it was put together by hand, so that it has no recipe.
