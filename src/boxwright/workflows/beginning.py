@@ -9,6 +9,7 @@ from typing import Any
 
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
+from boxwright.data.format_report import format_differences
 from boxwright.detector import Detector
 from boxwright.weights.backbone import SourceBackbone, load_backbone_weights, read_backbone_weights
 from boxwright.weights.model import ModelWeights, read_model
@@ -82,11 +83,9 @@ def resolve_beginning(
     own = resolve(recipe).recipe
     resolution = resolve(_take_over(own, source.recipe), overrides)
     notes = [*source.notes, *resolution.notes]
-    if resolution.recipe.input != source.recipe.input:
-        notes.append(
-            "the weights were trained with another preprocessing of images, which costs accuracy: "
-            + "; ".join(_differences(resolution.recipe, source.recipe))
-        )
+    differences = format_differences(source.recipe.input, resolution.recipe.input)
+    if differences:
+        notes.append("the weights come with another preprocessing of images: " + "; ".join(differences))
     tuned, line = _scale_rates(resolution.recipe, _typed_rates(overrides))
     for note in notes + line:
         observer.note(note)
@@ -123,11 +122,6 @@ def _take_over(own: Recipe, source: Recipe) -> Recipe:
         head=source.head if source.head.name == own.head.name else own.head,
         input=source.input,
     )
-
-
-def _differences(own: Recipe, source: Recipe) -> list[str]:
-    here, there = own.to_dict()["input"], source.to_dict()["input"]
-    return [f"input.{name} {there[name]}, here {here[name]}" for name in here if here[name] != there[name]]
 
 
 def _typed_rates(overrides: Mapping[str, Any]) -> set[str]:
