@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -176,3 +177,21 @@ def test_a_run_goes_on_with_its_own_data_alone(tiny_recipe: Recipe, drawn: Path,
     (moved / "annotations" / "train.json").write_text(json.dumps(document))
     with pytest.raises(ValueError, match=r"was trained on 10 images of set, and moved has 9; .* fine-tuning"):
         boxwright.train(tiny_recipe, moved, out=out, resume=True, **NOTHING_LEARNED)
+
+
+def test_colors_are_normalized_as_the_backbone_knows_them(
+    tiny_recipe: Recipe, first_run: Path, drawn: Path, tmp_path: Path
+) -> None:
+    source = boxwright.load(first_run)
+    mean = (0.25, 0.5, 0.75)
+    assert isinstance(source.recipe, boxwright.Recipe)
+    source.recipe = dataclasses.replace(source.recipe, input=dataclasses.replace(source.recipe.input, mean=mean))
+    source.save(tmp_path / "other.safetensors")
+    begin = {"backbone_weights": tmp_path / "other.safetensors", **NOTHING_LEARNED}
+    result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "a", **begin)
+    assert result.load().input_format.mean == mean
+    lines = Lines()
+    typed = {"input": {"mean": (0.5, 0.5, 0.5)}}
+    result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "b", observer=lines, **begin, **typed)
+    assert result.load().input_format.mean == (0.5, 0.5, 0.5)
+    assert any("--input.mean 0.25,0.5,0.75" in line for line in lines.lines)

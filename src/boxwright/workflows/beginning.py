@@ -11,7 +11,12 @@ from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
 from boxwright.data.format_report import format_differences
 from boxwright.detector import Detector
-from boxwright.weights.backbone import SourceBackbone, load_backbone_weights, read_backbone_weights
+from boxwright.weights.backbone import (
+    SourceBackbone,
+    load_backbone_weights,
+    preprocessing_overrides,
+    read_backbone_weights,
+)
 from boxwright.weights.model import ModelWeights, read_model
 from boxwright.weights.transfer import DetectorTransfer, load_detector_weights
 from boxwright.workflows.backbone_report import list_names, report_transfer
@@ -68,16 +73,17 @@ def resolve_beginning(
     beginning: Beginning,
     observer: Observer,
 ) -> Recipe:
-    """Resolve the recipe of a run; one that begins with a whole detector takes over what that is.
+    """Resolve the recipe of a run; one that begins with other weights takes over what they depend on.
 
-    Of parts that both name, the options are the detector's, and so is the preprocessing of images, unless they are
-    overridden. Learning rates are multiplied by ``train.optimizer.fine_tune_factor``, but those that are overridden.
-    The observer hears notes.
+    With those of a backbone, that is how colors are normalized. With those of a whole detector, it is the preprocessing
+    of images, and the options of parts that both name. What is overridden counts. Learning rates are multiplied by
+    ``train.optimizer.fine_tune_factor``, but those that are overridden. The observer hears notes.
     """
     source = beginning.detector
     if source is None:
-        resolution = resolve(recipe, overrides)
-        for note in resolution.notes:
+        taken = {} if beginning.backbone is None else preprocessing_overrides(beginning.backbone)
+        resolution = resolve(recipe, taken | _by_dotted_key(overrides))
+        for note in (*(() if beginning.backbone is None else beginning.backbone.notes), *resolution.notes):
             observer.note(note)
         return resolution.recipe
     own = resolve(recipe).recipe
@@ -122,6 +128,15 @@ def _take_over(own: Recipe, source: Recipe) -> Recipe:
         head=source.head if source.head.name == own.head.name else own.head,
         input=source.input,
     )
+
+
+def _by_dotted_key(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Spread a mapping of the section ``input``, so that one of its options replaces one that was taken over."""
+    section = overrides.get("input")
+    if not isinstance(section, Mapping):
+        return {key.replace("-", "_"): value for key, value in overrides.items()}
+    rest = {key: value for key, value in overrides.items() if key != "input"}
+    return {**{f"input.{name}": value for name, value in section.items()}, **rest}
 
 
 def _typed_rates(overrides: Mapping[str, Any]) -> set[str]:
