@@ -10,12 +10,12 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from boxwright.weights import timm_models
+from boxwright.weights.projects import timm_models
 from boxwright.weights.download import fetch_file
 from boxwright.weights.location import open_source
+from boxwright.weights.projects.timm_models import TimmModel, find_timm_model
+from boxwright.weights.projects.torchvision_releases import find_release
 from boxwright.weights.source import SourceFiles
-from boxwright.weights.timm_models import TimmModel, find_timm_model
-from boxwright.weights.torchvision_releases import find_release
 from weights.fake_hub import FakeServer, serve
 
 CONTENT = bytes(range(256)) * 2000

@@ -13,7 +13,7 @@ from transformers import DetrImageProcessor, RTDetrImageProcessor
 from boxwright.data.images import normalize
 from boxwright.data.input_format import InputFormat
 from boxwright.passport import Origin
-from boxwright.weights.huggingface import (
+from boxwright.weights.projects.huggingface import (
     DETR_PROCESSOR,
     RTDETR_PROCESSOR,
     Preprocessing,

@@ -7,7 +7,7 @@ from torchvision.models import ResNet50_Weights
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights, FCOS_ResNet50_FPN_Weights
 
 from boxwright.weights.labels import UNUSED, category_ids
-from boxwright.weights.torchvision_releases import find_release, release_of_file
+from boxwright.weights.projects.torchvision_releases import find_release, release_of_file
 
 
 def test_a_release_is_found_by_any_of_its_names() -> None:

@@ -22,7 +22,7 @@ from boxwright.passport import Origin, Passport
 from boxwright.version import __version__
 from boxwright.weights.location import open_source
 from boxwright.weights.model import OURS, convert_files
-from boxwright.weights.networks import fit_names
+from boxwright.weights.projects.networks import fit_names
 from boxwright.weights.recognize import errors_in_one_line, recognize
 from boxwright.weights.source import BackboneSource, SourceFiles
 from boxwright.weights.table import COUNTER

@@ -9,9 +9,9 @@ from boxwright.checkpoints import find_checkpoint, is_checkpoint, is_run
 from boxwright.weights.download import fetch_file
 from boxwright.weights.files import WEIGHT_FILES, read_source_files
 from boxwright.weights.hub import fetch_snapshot
+from boxwright.weights.projects.timm_models import find_timm_model, timm_model_of_file
+from boxwright.weights.projects.torchvision_releases import find_release
 from boxwright.weights.source import SourceFiles
-from boxwright.weights.timm_models import find_timm_model, timm_model_of_file
-from boxwright.weights.torchvision_releases import find_release
 
 FORMS = (
     "the folder of a run, a file of weights, a folder in Hugging Face layout, hf:OWNER/NAME, torchvision:NAME, "

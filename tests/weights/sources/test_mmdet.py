@@ -20,10 +20,10 @@ from torch import Tensor
 from boxwright.compose.detectors import build
 from boxwright.passport import Origin
 from boxwright.weights.files import read_source_files
-from boxwright.weights.mmdet_config import MMDetConfig, read_assignments
-from boxwright.weights.mmdet_rfp import FoldStandardization
 from boxwright.weights.model import build_model, convert_files
 from boxwright.weights.operations import AppendZeros, SubtractBias
+from boxwright.weights.projects.mmdet_config import MMDetConfig, read_assignments
+from boxwright.weights.projects.mmdet_rfp import FoldStandardization
 from boxwright.weights.recognize import find_kind, recognize
 from boxwright.weights.source import SourceFiles
 

@@ -22,7 +22,7 @@ from boxwright.structures import Category
 from boxwright.training.optimizer import make_optimizer
 from boxwright.weights.files import read_source_files
 from boxwright.weights.model import build_model, convert_files
-from boxwright.weights.rtdetr_names import make_table
+from boxwright.weights.projects.rtdetr_names import make_table
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.sources.rtdetr import AuthorsRTDETR
 from boxwright.weights.sources.rtdetr_backbone import RTDETRBackbone

@@ -20,9 +20,9 @@ from boxwright.passport import Origin
 from boxwright.structures import Category
 from boxwright.weights.files import read_source_files
 from boxwright.weights.model import ModelWeights, build_model, convert_files
+from boxwright.weights.projects.torchvision_releases import find_release
 from boxwright.weights.recognize import find_kind, recognize
 from boxwright.weights.source import SourceFiles
-from boxwright.weights.torchvision_releases import find_release
 from weights.source_checks import Expected, assert_same_detections, draw_images
 from weights.torchvision_models import CHANNELS, KINDS, MAX_SIZE, MIN_SIZE, RCNNS, make, old_names
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from boxwright.detector import Detector
-from boxwright.weights.deformable import (
+from boxwright.weights.projects.deformable import (
     DeformableCounts,
     DeformableVariant,
     assume_classes,
@@ -18,7 +18,7 @@ from boxwright.weights.deformable import (
     read_dropout,
     read_number,
 )
-from boxwright.weights.detr_structure import count_indices, weights_without_counters
+from boxwright.weights.projects.detr import count_indices, weights_without_counters
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 from boxwright.weights.table import Row, Skip, Table
 

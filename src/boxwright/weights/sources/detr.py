@@ -8,15 +8,15 @@ from typing import Any
 
 from boxwright.detector import Detector
 from boxwright.structures import Category
-from boxwright.weights.detr_structure import (
+from boxwright.weights.labels import category_ids
+from boxwright.weights.projects.detr import (
     HEADS,
     DETRStructure,
     infer_structure,
     read_structure,
     weights_without_counters,
 )
-from boxwright.weights.huggingface import IMAGENET_MEAN, IMAGENET_STD
-from boxwright.weights.labels import category_ids
+from boxwright.weights.projects.huggingface import IMAGENET_MEAN, IMAGENET_STD
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 from boxwright.weights.table import Row, Skip, Table, Tie
 

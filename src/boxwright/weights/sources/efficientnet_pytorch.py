@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from boxwright.weights.projects.timm_models import find_timm_model
+from boxwright.weights.projects.timm_network import describe_timm_backbone, list_blocks
 from boxwright.weights.source import BackboneModel, SourceFiles
 from boxwright.weights.table import Row, Skip
-from boxwright.weights.timm_models import find_timm_model
-from boxwright.weights.timm_network import describe_timm_backbone, list_blocks
 
 __all__ = ["EfficientNetPyTorch"]
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 
 from boxwright.detector import Detector
-from boxwright.weights.deformable import (
+from boxwright.weights.operations import Join
+from boxwright.weights.projects.deformable import (
     DeformableVariant,
     assume_classes,
     attention_rows,
@@ -18,9 +19,9 @@ from boxwright.weights.deformable import (
     locate_tensors,
     measure_own,
 )
-from boxwright.weights.deformable_config import check_config, read_counts, write_config
-from boxwright.weights.detr_structure import count_indices, weights_without_counters
-from boxwright.weights.huggingface import (
+from boxwright.weights.projects.deformable_config import check_config, read_counts, write_config
+from boxwright.weights.projects.detr import count_indices, weights_without_counters
+from boxwright.weights.projects.huggingface import (
     DETR_PROCESSOR,
     ProcessorDefaults,
     read_categories,
@@ -28,8 +29,7 @@ from boxwright.weights.huggingface import (
     write_categories,
     write_preprocessing,
 )
-from boxwright.weights.huggingface_backbone import HuggingFaceBackbone, read_backbone
-from boxwright.weights.operations import Join
+from boxwright.weights.projects.huggingface_backbone import HuggingFaceBackbone, read_backbone
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 from boxwright.weights.table import Row, Skip, Table, Tie
 

@@ -7,22 +7,22 @@ from dataclasses import replace
 from typing import Any
 
 from boxwright.detector import Detector
-from boxwright.weights.detr_structure import (
+from boxwright.weights.operations import Join
+from boxwright.weights.projects.detr import (
     HEADS,
     DETRStructure,
     infer_structure,
     read_structure,
     weights_without_counters,
 )
-from boxwright.weights.huggingface import (
+from boxwright.weights.projects.huggingface import (
     DETR_PROCESSOR,
     read_categories,
     read_preprocessing,
     write_categories,
     write_preprocessing,
 )
-from boxwright.weights.huggingface_backbone import HuggingFaceBackbone, read_backbone, write_backbone
-from boxwright.weights.operations import Join
+from boxwright.weights.projects.huggingface_backbone import HuggingFaceBackbone, read_backbone, write_backbone
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 from boxwright.weights.table import Row, Skip, Table, Tie
 

@@ -10,17 +10,17 @@ from torch import Tensor
 from boxwright.backbones.resnet_vd import BLOCKS_OF_VD
 from boxwright.detector import Detector
 from boxwright.layers.deformable_attention import spread_points
-from boxwright.weights.huggingface import (
+from boxwright.weights.operations import Join
+from boxwright.weights.projects.huggingface import (
     RTDETR_PROCESSOR,
     read_categories,
     read_preprocessing,
     write_categories,
     write_preprocessing,
 )
-from boxwright.weights.operations import Join
-from boxwright.weights.rtdetr import NUM_LEVELS, infer_options, nearest_recipe, read_options
-from boxwright.weights.rtdetr_authors import make_scales
-from boxwright.weights.rtdetr_names import OWN, fusion_rows, sampling_rows
+from boxwright.weights.projects.rtdetr import NUM_LEVELS, infer_options, nearest_recipe, read_options
+from boxwright.weights.projects.rtdetr_authors import make_scales
+from boxwright.weights.projects.rtdetr_names import OWN, fusion_rows, sampling_rows
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 from boxwright.weights.table import Row, Skip, Table
 

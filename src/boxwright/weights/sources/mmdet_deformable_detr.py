@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from boxwright.weights.deformable import (
+from boxwright.weights.projects.deformable import (
     DeformableCounts,
     DeformableVariant,
     attention_rows,
     describe_deformable,
     locate_tensors,
 )
-from boxwright.weights.detr_structure import count_indices
-from boxwright.weights.mmdet_detr import layer_rows, read_facts
+from boxwright.weights.projects.detr import count_indices
+from boxwright.weights.projects.mmdet_detr import layer_rows, read_facts
 from boxwright.weights.source import SourceFiles, SourceModel
 from boxwright.weights.table import Constant, Row, Table
 

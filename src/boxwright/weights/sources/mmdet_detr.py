@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from boxwright.weights.deformable import locate_tensors
-from boxwright.weights.detr_structure import infer_structure
-from boxwright.weights.mmdet_detr import layer_rows, read_facts
+from boxwright.weights.projects.deformable import locate_tensors
+from boxwright.weights.projects.detr import infer_structure
+from boxwright.weights.projects.mmdet_detr import layer_rows, read_facts
 from boxwright.weights.source import SourceFiles, SourceModel
 from boxwright.weights.table import Row, Table
 

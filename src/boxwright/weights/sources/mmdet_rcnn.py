@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from boxwright.weights.mmdet import (
+from boxwright.weights.operations import AppendZeros, Permute
+from boxwright.weights.projects.mmdet import (
     STANDARD,
     Parts,
     Tensors,
@@ -18,9 +19,8 @@ from boxwright.weights.mmdet import (
     name_classes,
     refuse_variants,
 )
-from boxwright.weights.mmdet_config import MMDetConfig
-from boxwright.weights.mmdet_rfp import describe_rfp
-from boxwright.weights.operations import AppendZeros, Permute
+from boxwright.weights.projects.mmdet_config import MMDetConfig
+from boxwright.weights.projects.mmdet_rfp import describe_rfp
 from boxwright.weights.source import SourceFiles, SourceModel
 from boxwright.weights.table import Row, Table
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from boxwright.weights.mmdet import (
+from boxwright.weights.operations import SubtractBias
+from boxwright.weights.projects.mmdet import (
     STANDARD,
     Parts,
     Tensors,
@@ -15,8 +16,7 @@ from boxwright.weights.mmdet import (
     name_classes,
     refuse_variants,
 )
-from boxwright.weights.mmdet_config import MMDetConfig
-from boxwright.weights.operations import SubtractBias
+from boxwright.weights.projects.mmdet_config import MMDetConfig
 from boxwright.weights.source import SourceFiles, SourceModel
 from boxwright.weights.table import COUNTER, Row, Table
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from boxwright.detector import Detector
-from boxwright.weights.rtdetr import read_options
-from boxwright.weights.rtdetr_authors import check_writable, describe_authors, list_weights
-from boxwright.weights.rtdetr_names import make_table
+from boxwright.weights.projects.rtdetr import read_options
+from boxwright.weights.projects.rtdetr_authors import check_writable, describe_authors, list_weights
+from boxwright.weights.projects.rtdetr_names import make_table
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 
 __all__ = ["AuthorsRTDETR"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from boxwright.weights.rtdetr import infer_resnet_vd
-from boxwright.weights.rtdetr_names import backbone_rows
+from boxwright.weights.projects.rtdetr import infer_resnet_vd
+from boxwright.weights.projects.rtdetr_names import backbone_rows
 from boxwright.weights.source import BackboneModel, SourceFiles
 from boxwright.weights.table import Table
 

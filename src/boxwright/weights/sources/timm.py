@@ -6,10 +6,10 @@ from pathlib import Path
 
 import timm
 
+from boxwright.weights.projects.timm_models import TimmModel, find_timm_model, timm_model_of_config, timm_model_of_file
+from boxwright.weights.projects.timm_network import describe_timm_backbone
 from boxwright.weights.source import BackboneModel, SourceFiles
 from boxwright.weights.table import Row, Skip, Table
-from boxwright.weights.timm_models import TimmModel, find_timm_model, timm_model_of_config, timm_model_of_file
-from boxwright.weights.timm_network import describe_timm_backbone
 
 __all__ = ["TimmFiles"]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from boxwright.weights.huggingface import IMAGENET_MEAN, IMAGENET_STD
+from boxwright.weights.projects.huggingface import IMAGENET_MEAN, IMAGENET_STD
+from boxwright.weights.projects.torchvision import read_resnet
 from boxwright.weights.source import BackboneModel, SourceFiles
 from boxwright.weights.table import Row, Skip, Table
-from boxwright.weights.torchvision_structure import read_resnet
 
 __all__ = ["TorchvisionBackbone"]
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from boxwright.detector import Detector
-from boxwright.weights.source import Layout, SourceFiles, SourceModel
-from boxwright.weights.table import Row, Table
-from boxwright.weights.torchvision_structure import (
+from boxwright.weights.projects.torchvision import (
     check_dense_anchors,
     check_groups,
     count_tower_convs,
@@ -15,6 +13,8 @@ from boxwright.weights.torchvision_structure import (
     read_trunk,
     write_trunk,
 )
+from boxwright.weights.source import Layout, SourceFiles, SourceModel
+from boxwright.weights.table import Row, Table
 
 __all__ = ["TorchvisionFCOS"]
 

@@ -13,9 +13,9 @@ from boxwright.detector import Detector
 from boxwright.layers.conv import ConvNorm
 from boxwright.regions.options import RoIOptions
 from boxwright.weights.operations import Permute, Roll
+from boxwright.weights.projects.torchvision import label_categories, read_trunk, write_trunk
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 from boxwright.weights.table import Row, Table
-from boxwright.weights.torchvision_structure import label_categories, read_trunk, write_trunk
 
 __all__ = ["TorchvisionRCNN"]
 

@@ -16,8 +16,8 @@ from boxwright.layers.tokens import flatten_levels
 from boxwright.queries.selection import make_anchors
 from boxwright.structures import Category
 from boxwright.weights.labels import coco_categories
-from boxwright.weights.rtdetr import NUM_LEVELS, infer_options, nearest_recipe
-from boxwright.weights.rtdetr_names import Version, make_table
+from boxwright.weights.projects.rtdetr import NUM_LEVELS, infer_options, nearest_recipe
+from boxwright.weights.projects.rtdetr_names import Version, make_table
 from boxwright.weights.source import SourceFiles, SourceModel
 
 IMAGE_SIZE = 640

@@ -14,11 +14,11 @@ from boxwright.layers.conv import ConvNorm
 from boxwright.layers.resnet import BLOCKS_PER_STAGE, STAGES, Bottleneck, ResNetBody
 from boxwright.necks.fpn import FPN
 from boxwright.structures import Category
-from boxwright.weights.huggingface import IMAGENET_MEAN, IMAGENET_STD
 from boxwright.weights.labels import category_ids
+from boxwright.weights.projects.huggingface import IMAGENET_MEAN, IMAGENET_STD
+from boxwright.weights.projects.torchvision_releases import Release, find_release, release_of_file
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.table import Row
-from boxwright.weights.torchvision_releases import Release, find_release, release_of_file
 
 PREPROCESSING: Mapping[str, Any] = {
     "input.image_size": 800,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from boxwright.layers.resnet import BLOCKS_PER_STAGE
-from boxwright.weights.deformable import DeformableCounts, OwnSizes, read_dropout, read_number
+from boxwright.weights.projects.deformable import DeformableCounts, OwnSizes, read_dropout, read_number
 
 
 def check_config(config: Mapping[str, Any]) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from boxwright.detector import Detector
 from boxwright.structures import Category
-from boxwright.weights.detr_structure import count_indices, infer_resnet
 from boxwright.weights.labels import category_ids
+from boxwright.weights.projects.detr import count_indices, infer_resnet
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.table import Row, Table
 from boxwright.weights.template import Template

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from boxwright.structures import Category
-from boxwright.weights.deformable import read_number
-from boxwright.weights.mmdet import describe_input, name_classes
-from boxwright.weights.mmdet_config import MMDetConfig
+from boxwright.weights.projects.deformable import read_number
+from boxwright.weights.projects.mmdet import describe_input, name_classes
+from boxwright.weights.projects.mmdet_config import MMDetConfig
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.table import Row
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from boxwright.weights.mmdet import Parts, Tensors, count_numbered, describe_resnet
-from boxwright.weights.mmdet_config import MMDetConfig
+from boxwright.weights.projects.mmdet import Parts, Tensors, count_numbered, describe_resnet
+from boxwright.weights.projects.mmdet_config import MMDetConfig
 from boxwright.weights.table import Row
 
 _EPS = 1e-5

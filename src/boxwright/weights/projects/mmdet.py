@@ -9,7 +9,7 @@ from torch import Tensor
 
 from boxwright.structures import Category
 from boxwright.weights.labels import coco_categories
-from boxwright.weights.mmdet_config import MMDetConfig
+from boxwright.weights.projects.mmdet_config import MMDetConfig
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.table import Row
 

@@ -10,9 +10,9 @@ import timm
 import torch
 
 from boxwright.backbones.timm import Timm, list_levels
+from boxwright.weights.projects.timm_models import TimmModel
 from boxwright.weights.source import BackboneModel
 from boxwright.weights.table import Row, Skip, Table
-from boxwright.weights.timm_models import TimmModel
 
 _BODY = "body."
 
