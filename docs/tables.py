@@ -3,7 +3,8 @@
 A table stands between two comments, ``<!-- NAME: ... -->`` and ``<!-- end of NAME -->``, and is replaced whole. Its
 rows come from the folders ``backbones``, ``necks`` and ``heads``: the name of a file, the first line of its docstring,
 and the paper that the ``Source`` of its class begins with. No page has to be changed for a new part; the next
-``make tables`` adds its row; so do kinds of files in ``weights/sources``. The renamed options in CHANGELOG.md come from ``legacy.py``.
+``make tables`` adds its row, and those of kinds of files in ``weights/sources``. The renamed options in CHANGELOG.md
+come from ``legacy.py``.
 """
 
 from __future__ import annotations

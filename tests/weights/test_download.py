@@ -10,9 +10,9 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from boxwright.weights.projects import timm_models
 from boxwright.weights.download import fetch_file
 from boxwright.weights.location import open_source
+from boxwright.weights.projects import timm_models
 from boxwright.weights.projects.timm_models import TimmModel, find_timm_model
 from boxwright.weights.projects.torchvision_releases import find_release
 from boxwright.weights.source import SourceFiles
