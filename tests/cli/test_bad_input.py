@@ -162,10 +162,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval without data": ("eval {run}", "which data set? give --data DIR, or --annotations FILE and --images DIR"),
     "eval of nothing": (
         "eval nothing.pt --data data",
-        "nothing.pt: no such file; give a checkpoint",
+        "nothing.pt: no such file or folder; a model is the folder of a run",
     ),
-    "eval of a folder without checkpoint": ("eval data --data data", "data: no checkpoint in this folder"),
-    "eval of an image": ("eval data/images/train_00000.jpg --data data", "train_00000.jpg: not a checkpoint, or a "),
+    "eval of a folder without checkpoint": ("eval data --data data", "data: no weights in this folder"),
+    "eval of an image": (
+        "eval data/images/train_00000.jpg --data data",
+        "train_00000.jpg: not a file of weights, or a damaged one; it is a JPEG image",
+    ),
     "eval of an unknown split": ("eval {run} --data data --split tset", "no split 'tset' in data: "),
     "eval into a folder": ("eval {run} --data data --json data", "data is a folder; give the name of a file"),
     "eval into a file's folder": (

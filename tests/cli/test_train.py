@@ -106,7 +106,14 @@ def test_notes_on_the_data_and_on_the_recipe(recipe_file: Path, drawn: Path, tmp
     dropped = r"note: .*train\.json: 1 annotations without area inside their image dropped: .*\.jpg \(annotation 1\)"
     assert any(re.fullmatch(dropped, line) for line in printed)
     (neck,) = read_checkpoint(out / "last.pt")["recipe"]["neck"]
-    assert neck == {"name": "fpn", "out_channels": 16, "norm": "none", "extra_levels": 0, "extra": "max_pool"}
+    assert neck == {
+        "name": "fpn",
+        "out_channels": 16,
+        "norm": "none",
+        "extra_levels": 0,
+        "extra": "max_pool",
+        "extra_relu": True,
+    }
 
 
 class TestInterrupted:

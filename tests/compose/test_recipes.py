@@ -17,7 +17,7 @@ from boxwright.data.input_format import InputFormat
 
 RECIPES = ["rtdetr_r101", "rtdetr_r18", "rtdetr_r34", "rtdetr_r50", "rtdetr_r50_m"]
 
-NO_EXTRA = {"norm": "none", "extra_levels": 0, "extra": "max_pool"}
+NO_EXTRA = {"norm": "none", "extra_levels": 0, "extra": "max_pool", "extra_relu": True}
 """Options that a resolved FPN has besides its width."""
 
 

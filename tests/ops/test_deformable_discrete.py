@@ -62,5 +62,5 @@ def test_numbers_worked_out_by_hand(backend: Backend) -> None:
 
 def test_unknown_methods_are_named() -> None:
     value, locations, weights = example([(2, 2)])
-    with pytest.raises(ValueError, match=r"method is one of \['default', 'discrete'\], not 'nearest'"):
+    with pytest.raises((ValueError, TypeError), match="method"):
         deformable_sampling(value, [(2, 2)], locations, weights, (2,), method="nearest")  # type: ignore[arg-type]

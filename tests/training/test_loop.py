@@ -259,7 +259,7 @@ class TestPlan:
     def test_epochs_count_every_image(self, make_run: MakeRun) -> None:
         """3 epochs of 10 images are 7.5 batches of 4, so 8."""
         run = make_run(steps=None, epochs=3)
-        assert planning.plan_run(run, loop.init_distributed("cpu")) == (8, run.options.evaluations)
+        assert planning.plan_run(run, loop.init_distributed("cpu")) == (8, run.options.schedule.evaluations)
 
     def test_a_budget_is_measured_once_and_stored(
         self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, interrupt_at: Callable[[int], None]
@@ -290,7 +290,7 @@ class TestPlan:
         assert match is not None
         assert (int(match[2]), int(match[3])) == planned
         assert planned.steps * (float(match[1]) - 0.005) < 600
-        assert planned.evaluations == run.options.evaluations
+        assert planned.evaluations == run.options.schedule.evaluations
 
     @pytest.mark.parametrize(("spent", "evaluated"), [(0.0, [2, 4, 6]), (3610.0, [6])])
     def test_evaluations_give_way_where_time_runs_out(

@@ -11,7 +11,7 @@ from torch import nn
 
 import boxwright
 from boxwright.detector import Detector
-from boxwright.passport import Origin
+from boxwright.passport import Origin, Passport
 from boxwright.structures import Category
 from boxwright.weights.classes import class_tensors, match_classes
 from boxwright.weights.model import ModelWeights
@@ -48,6 +48,7 @@ def weights_of(detector: Detector) -> ModelWeights:
         categories=detector.categories,
         tensors=detector.state_dict(),
         origin=Origin(source="a run", kind="boxwright"),
+        passport=Passport(version="any"),
     )
 
 

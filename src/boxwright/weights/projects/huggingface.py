@@ -118,7 +118,7 @@ def _channels(value: Any, default: tuple[float, float, float]) -> tuple[float, f
     if value is None:
         return default
     red, green, blue = [value] * 3 if isinstance(value, int | float) else value
-    return red, green, blue
+    return float(red), float(green), float(blue)
 
 
 def _read_size(content: Mapping[str, Any], defaults: ProcessorDefaults) -> tuple[dict[str, Any], list[str]]:

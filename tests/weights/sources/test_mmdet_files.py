@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from mmdet_weights import random_weights
 from source_checks import Expected, assert_same_detections, draw_images
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from boxwright.weights.projects.mmdet_config import MMDetConfig, read_assignment
 from boxwright.weights.projects.mmdet_rfp import FoldStandardization
 from boxwright.weights.recognize import find_kind, recognize
 from boxwright.weights.source import SourceFiles
+from weights.mmdet_weights import random_weights
 
 STORED = Path(__file__).parent / "mmdet"
 CLASSES = ("a", "b", "c", "d", "e", "f", "g")
