@@ -10,7 +10,6 @@ import pytest
 import torch
 from effdet.data.transforms import transforms_coco_eval
 from PIL import Image
-from source_checks import Expected, assert_same_detections, draw_images
 from torch import Tensor, nn
 
 from boxwright.compose.detectors import build
@@ -21,6 +20,7 @@ from boxwright.weights.model import build_model, convert_files
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.sources.effdet import Effdet
 from random_weights import calibrate
+from weights.source_checks import Expected, assert_same_detections, draw_images
 
 SIZE = 256
 EXACT_SHAPES = ((110, 128), (512, 300), (86, 512))

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from source_checks import Expected, assert_same_detections, draw_images
 from torch import Tensor
 
 from boxwright.compose.detectors import build
@@ -26,6 +25,7 @@ from boxwright.weights.projects.mmdet_rfp import FoldStandardization
 from boxwright.weights.recognize import find_kind, recognize
 from boxwright.weights.source import SourceFiles
 from weights.mmdet_weights import random_weights
+from weights.source_checks import Expected, assert_same_detections, draw_images
 
 STORED = Path(__file__).parent / "mmdet"
 CLASSES = ("a", "b", "c", "d", "e", "f", "g")

@@ -72,7 +72,7 @@ class MMDetConfig:
                 return default
         return default if value is None else value
 
-    def number(self, path: str, default: float) -> float:
+    def number(self, path: str, default: int | float) -> float:
         """Return the number at a path; ``default`` where there is none."""
         value = self.get(path)
         return value if isinstance(value, int | float) and not isinstance(value, bool) else default
