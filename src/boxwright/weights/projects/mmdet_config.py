@@ -72,12 +72,12 @@ class MMDetConfig:
                 return default
         return default if value is None else value
 
-    def number(self, path: str, default: int | float) -> float:
+    def number(self, path: str, default: int | float) -> int | float:
         """Return the number at a path; ``default`` where there is none."""
         value = self.get(path)
         return value if isinstance(value, int | float) and not isinstance(value, bool) else default
 
-    def numbers(self, path: str, count: int) -> tuple[float, ...] | None:
+    def numbers(self, path: str, count: int) -> tuple[int | float, ...] | None:
         """Return so many numbers at a path; None where there are others, or none."""
         value = self.get(path)
         if not isinstance(value, tuple) or len(value) != count:
