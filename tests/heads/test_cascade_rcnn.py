@@ -53,6 +53,7 @@ def test_deltas_of_later_stages_are_multiplied_by_more() -> None:
     assert not refine_boxes(deltas.requires_grad_(), boxes, sizes, weights).requires_grad
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_deltas_of_mmdetections_stages() -> None:
     """Its deltas are multiplied by standard deviations where ours are divided by weights."""
     stds = ((0.1, 0.2), (0.05, 0.1), (0.033, 0.067))
@@ -67,7 +68,7 @@ def test_deltas_of_mmdetections_stages() -> None:
     for wrong in (((0.1, 0.2),), ((0.1, 0.2), (0.1, 0.0), (0.1, 0.1))):
         with pytest.raises(ValueError, match="stage_stds are 3 pairs of positive numbers"):
             small(stage_stds=wrong)
-    with pytest.raises((ValueError, TypeError), match="averages"):
+    with pytest.raises(ValueError, match="averages is one of"):
         small(averages="boxes")
 
 

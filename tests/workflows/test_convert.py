@@ -70,7 +70,7 @@ def test_into_another_layout_and_back(folder: Path, tmp_path: Path, capsys: pyte
 def test_options_that_change_it(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, out = str(folder / "hf"), tmp_path / "x.pt"
     assert main(["convert", source, str(out), "--input.mean", "[0,0,0]", "--train.lr", "3e-4"]) == 0
-    note = "note: input.mean is (0.0, 0.0, 0.0), but the weights come with (0.485, 0.456, 0.406): predictions will be"
+    note = "find less: mean 0.485,0.456,0.406 became 0.0,0.0,0.0: --input.mean 0.485,0.456,0.406"
     assert note in capsys.readouterr().err
     detector = boxwright.load(out)
     assert detector.input_format.mean == (0.0, 0.0, 0.0)

@@ -13,24 +13,10 @@ import yaml
 
 import boxwright
 from boxwright.cli.main import main
-from boxwright.workflows.observer import Observer
+from heard import Heard
 
 Recipe = dict[str, Any]
 NOTHING_LEARNED: dict[str, Any] = {"train.steps": 1, "train.schedule.evaluations": 1, "train.ema_decay": 0.0}
-
-
-class Lines(Observer):
-    """Collects what a workflow says."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.lines: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.notes.append(line)
-
-    def announce(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture(scope="session")
@@ -55,9 +41,9 @@ def test_a_run_that_has_learned_nothing_yet_has_the_weights_of_its_source(
     tiny_recipe: Recipe, first_run: Path, drawn: Path, tmp_path: Path
 ) -> None:
     source = boxwright.load(first_run)
-    lines = Lines()
+    heard = Heard()
     options = {**NOTHING_LEARNED, "train.lr": 1e-12, "train.freeze": "backbone,neck"}
-    result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "run", weights=first_run, observer=lines, **options)
+    result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "run", weights=first_run, observer=heard, **options)
     ours, theirs = result.load().state_dict(), source.state_dict()
     # The head is not frozen: its norms have seen images by now.
     norms = ("running_mean", "running_var", "num_batches_tracked")
@@ -68,7 +54,7 @@ def test_a_run_that_has_learned_nothing_yet_has_the_weights_of_its_source(
     assert report["new"] == report["skipped"] == report["new_classes"] == []
     assert len(report["kept_classes"]) == 6
     total = len(report["loaded"]) + len(report["class_layers"])
-    assert any(line.endswith(f": {total} of {total} tensors taken") for line in lines.lines)
+    assert any(line.endswith(f": {total} of {total} tensors taken") for line in heard.lines)
 
 
 def test_classes_of_the_same_name_keep_their_rows(
@@ -76,9 +62,9 @@ def test_classes_of_the_same_name_keep_their_rows(
 ) -> None:
     names = [category.name for category in boxwright.load(first_run).categories]
     data = renamed(drawn, tmp_path / "data", {names[0]: "something else"})
-    lines = Lines()
+    heard = Heard()
     options = {**NOTHING_LEARNED, "train.lr": 1e-12}
-    result = boxwright.train(tiny_recipe, data, out=tmp_path / "run", weights=first_run, observer=lines, **options)
+    result = boxwright.train(tiny_recipe, data, out=tmp_path / "run", weights=first_run, observer=heard, **options)
     source, tuned = boxwright.load(first_run), result.load()
     assert isinstance(source.head, torch.nn.Module)
     own, theirs = tuned.state_dict()["head.classes.0.weight"], source.state_dict()["head.classes.0.weight"]
@@ -87,26 +73,26 @@ def test_classes_of_the_same_name_keep_their_rows(
         if there is not None:
             torch.testing.assert_close(own[label], theirs[there], rtol=0, atol=1e-6)
     assert order.count(None) == 1
-    assert any(line.startswith("  5 of 6 classes keep their rows") for line in lines.lines)
-    assert "  1 are new: something else" in lines.lines
+    assert any(line.startswith("  5 of 6 classes keep their rows") for line in heard.lines)
+    assert "  1 are new: something else" in heard.lines
 
 
 def test_options_of_parts_and_preprocessing_come_along_unless_typed(
     tiny_recipe: Recipe, first_run: Path, drawn: Path, tmp_path: Path
 ) -> None:
     recipe = {**tiny_recipe, "head": {"name": "rtdetr", "num_queries": 7}, "input": {"image_size": 96}}
-    lines = Lines()
-    result = boxwright.train(recipe, drawn, out=tmp_path / "a", weights=first_run, observer=lines, **NOTHING_LEARNED)
+    heard = Heard()
+    result = boxwright.train(recipe, drawn, out=tmp_path / "a", weights=first_run, observer=heard, **NOTHING_LEARNED)
     stored = yaml.safe_load((result.folder / "recipe.yaml").read_text())
     assert (stored["head"]["num_queries"], stored["input"]["image_size"]) == (20, 64)
-    assert not [note for note in lines.notes if "preprocessing" in note]
+    assert not [note for note in heard.notes if "preprocessing" in note]
     typed = {"input.mean": "0.5,0.5,0.5", "head.num_queries": 9}
     result = boxwright.train(
-        recipe, drawn, out=tmp_path / "b", weights=first_run, observer=lines, **NOTHING_LEARNED, **typed
+        recipe, drawn, out=tmp_path / "b", weights=first_run, observer=heard, **NOTHING_LEARNED, **typed
     )
     stored = yaml.safe_load((result.folder / "recipe.yaml").read_text())
     assert (stored["head"]["num_queries"], stored["input"]["mean"]) == (9, [0.5, 0.5, 0.5])
-    (note,) = [note for note in lines.notes if "preprocessing" in note]
+    (note,) = [note for note in heard.notes if "preprocessing" in note]
     assert "mean" in note
 
 
@@ -190,8 +176,21 @@ def test_colors_are_normalized_as_the_backbone_knows_them(
     begin = {"backbone_weights": tmp_path / "other.safetensors", **NOTHING_LEARNED}
     result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "a", **begin)
     assert result.load().input_format.mean == mean
-    lines = Lines()
+    heard = Heard()
     typed = {"input": {"mean": (0.5, 0.5, 0.5)}}
-    result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "b", observer=lines, **begin, **typed)
+    result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "b", observer=heard, **begin, **typed)
     assert result.load().input_format.mean == (0.5, 0.5, 0.5)
-    assert any("--input.mean 0.25,0.5,0.75" in line for line in lines.lines)
+    assert any("--input.mean 0.25,0.5,0.75" in line for line in heard.lines)
+
+
+def test_the_same_command_goes_on_without_a_word(
+    tiny_recipe: Recipe, first_run: Path, drawn: Path, tmp_path: Path
+) -> None:
+    recipe = {**tiny_recipe, "head": {"name": "rtdetr", "num_queries": 7}, "input": {"image_size": 96}}
+    begin = {"weights": first_run, "out": tmp_path / "run", **NOTHING_LEARNED}
+    boxwright.train(recipe, drawn, **begin)
+    heard = Heard()
+    assert boxwright.train(recipe, drawn, resume=True, observer=heard, **begin).steps == 1
+    assert heard.notes == []
+    boxwright.train(recipe, drawn, resume=True, observer=heard, **{**begin, "head.num_queries": 9})
+    assert heard.notes == ["the run goes on as it began, with head.num_queries 20, not 9"]

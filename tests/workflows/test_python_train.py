@@ -19,25 +19,11 @@ from boxwright.data.open import open_data
 from boxwright.data.transforms.transform import TrainingSample, TransformContext
 from boxwright.training.callbacks import Callback, CheckpointEvent, EvaluationEvent, StepEvent
 from boxwright.training.log import read_log
-from boxwright.workflows.observer import Observer
 from equality import timeless
+from heard import Heard
 from sparse_ids import NAMES
 
 Recipe = dict[str, Any]
-
-
-class Heard(Observer):
-    """Collects what a workflow says."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.lines: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.notes.append(line)
-
-    def announce(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def own_samples(drawn: Path, split: str) -> boxwright.ImageDataset:

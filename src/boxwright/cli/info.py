@@ -92,10 +92,10 @@ def _tell_model(options: argparse.Namespace, overrides: dict[str, str]) -> int:
 
 def describe_model(model: ModelFacts) -> list[str]:
     """Describe a model in lines: preprocessing, classes, origin and history."""
+    from boxwright.data.format_report import describe_format
     from boxwright.model_card import describe_passport
 
-    values = model.to_json()
-    lines = ["preprocessing: " + ", ".join(f"{name} {value}" for name, value in values["input"].items())]
+    lines = ["preprocessing:", *(f"  {line}" for line in describe_format(model.input_format))]
     lines.append(f"{len(model.categories)} classes: " + ", ".join(category.name for category in model.categories))
     if model.skipped:
         lines.append(f"{len(model.skipped)} tensors of the source are skipped: " + ", ".join(model.skipped))

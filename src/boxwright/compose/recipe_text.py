@@ -63,6 +63,13 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return dotted
 
 
+def typed_options(overrides: Mapping[str, Any], section: str) -> set[str]:
+    """List the options of a section among overrides, whether by dotted key or in a mapping."""
+    names = {key.partition(".")[2].replace("-", "_") for key in overrides if key.startswith(f"{section}.")}
+    whole = overrides.get(section)
+    return names | (set(whole) if isinstance(whole, Mapping) else set())
+
+
 class UniqueKeyLoader(yaml.SafeLoader):
     """YAML without the rule that the last of two equal keys wins in silence."""
 

@@ -44,6 +44,14 @@ def format_differences(expected: InputFormat, actual: InputFormat, options: Coll
     return lines
 
 
+def note_differences(expected: InputFormat, actual: InputFormat) -> list[str]:
+    """Put the differences into one line of warning; no line where there are none."""
+    differences = format_differences(expected, actual)
+    if not differences:
+        return []
+    return [f"the weights come with another preprocessing, without which they find less: {'; '.join(differences)}"]
+
+
 def _compared(expected: InputFormat, options: Collection[str] | None) -> list[str]:
     names = [field.name for field in fields(InputFormat) if field.name != "image_size"]
     if expected.resize != "shortest_side":

@@ -16,6 +16,7 @@ from boxwright.checkpoints import passport_of, read_checkpoint, weights_of
 from boxwright.compose.options import Naming, construct, parse_options
 from boxwright.compose.parts import find_part
 from boxwright.contracts import RepeatedBackbone, ResidualBackbone
+from boxwright.data.format_report import COLOR_OPTIONS
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.passport import Origin, Passport
@@ -28,9 +29,6 @@ from boxwright.weights.source import BackboneSource, SourceFiles
 from boxwright.weights.table import COUNTER
 
 PREFIX = "backbone."
-
-_PREPROCESSING = ("channel_order", "mean", "std")
-"""Options of the input format that weights of a backbone depend on; the others are matters of the detector's."""
 
 
 class SourceBackbone(NamedTuple):
@@ -97,8 +95,7 @@ def preprocessing_overrides(source: SourceBackbone) -> dict[str, Any]:
 
     A recipe takes them before what the user overrides; with other values, the weights mean little.
     """
-    options = {name: getattr(source.input_format, name, None) for name in _PREPROCESSING}
-    return {f"input.{name}": value for name, value in options.items() if value is not None}
+    return {f"input.{name}": getattr(source.input_format, name) for name in COLOR_OPTIONS}
 
 
 def _read_own(path: Path) -> SourceBackbone:

@@ -22,7 +22,7 @@ from boxwright.compose.detectors import build_resolved, load_weights
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
 from boxwright.compose.undrawn import WithoutDraws, lacks_weights
-from boxwright.data.input_format import InputFormat
+from boxwright.data.format_report import note_differences
 from boxwright.detector import Detector
 from boxwright.passport import Origin, Passport
 from boxwright.structures import Category
@@ -32,9 +32,6 @@ from boxwright.weights.recognize import errors_in_one_line, recognize
 from boxwright.weights.source import SourceFiles
 
 PRECISIONS = ("float32", "float16", "bfloat16", "float64")
-
-_SIZES = ("image_size", "max_size")
-"""Options of the input format that weights do not depend on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +140,7 @@ def convert_files(files: SourceFiles, overrides: Mapping[str, Any] | None = None
         notes = [*files.notes, *model.assumptions, *resolution.notes]
         if overrides:
             stated = resolve(model.recipe, model.overrides).recipe
-            notes += _list_mismatches(stated.input, resolution.recipe.input)
+            notes += note_differences(stated.input, resolution.recipe.input)
         with WithoutDraws():
             expected = build_resolved(resolution.recipe, categories=model.categories).state_dict()
         converted = model.table.read(files.tensors, expected)
@@ -199,15 +196,5 @@ def _read_own(path: Path, trusted: Collection[str], overrides: Mapping[str, Any]
         tensors=weights_of(content),
         origin=Origin(source=str(path), kind=OURS),
         passport=passport,
-        notes=(*notes, *_list_mismatches(stated.input, recipe.input)),
+        notes=(*notes, *note_differences(stated.input, recipe.input)),
     )
-
-
-def _list_mismatches(stated: InputFormat, changed: InputFormat) -> list[str]:
-    """Describe options of preprocessing that are not those that the weights were trained with."""
-    return [
-        f"input.{option.name} is {getattr(changed, option.name)}, but the weights come with "
-        f"{getattr(stated, option.name)}: predictions will be worse, up to nothing found"
-        for option in dataclasses.fields(InputFormat)
-        if option.name not in _SIZES and getattr(stated, option.name) != getattr(changed, option.name)
-    ]

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from boxwright.compose.recipe import Recipe
+from boxwright.compose.recipe_text import typed_options
 from boxwright.compose.recipes import resolve
-from boxwright.data.format_report import format_differences
+from boxwright.data.format_report import note_differences
 from boxwright.detector import Detector
 from boxwright.weights.backbone import (
     SourceBackbone,
@@ -88,11 +89,8 @@ def resolve_beginning(
         return resolution.recipe
     own = resolve(recipe).recipe
     resolution = resolve(_take_over(own, source.recipe), overrides)
-    notes = [*source.notes, *resolution.notes]
-    differences = format_differences(source.recipe.input, resolution.recipe.input)
-    if differences:
-        notes.append("the weights come with another preprocessing of images: " + "; ".join(differences))
-    tuned, line = _scale_rates(resolution.recipe, _typed_rates(overrides))
+    notes = [*source.notes, *resolution.notes, *note_differences(source.recipe.input, resolution.recipe.input)]
+    tuned, line = _scale_rates(resolution.recipe, typed_options(overrides, "train"))
     for note in notes + line:
         observer.note(note)
     return tuned
@@ -137,12 +135,6 @@ def _by_dotted_key(overrides: Mapping[str, Any]) -> dict[str, Any]:
         return {key.replace("-", "_"): value for key, value in overrides.items()}
     rest = {key: value for key, value in overrides.items() if key != "input"}
     return {**{f"input.{name}": value for name, value in section.items()}, **rest}
-
-
-def _typed_rates(overrides: Mapping[str, Any]) -> set[str]:
-    section = overrides.get("train")
-    names = {key.partition(".")[2] for key in overrides if key.startswith("train.")}
-    return names | (set(section) if isinstance(section, Mapping) else set())
 
 
 def _scale_rates(recipe: Recipe, typed: set[str]) -> tuple[Recipe, list[str]]:

@@ -14,6 +14,7 @@ import torch
 from boxwright.checkpoints import LAST, categories_of, find_checkpoint, passport_of, read_checkpoint
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
+from boxwright.compose.recipe_text import typed_options
 from boxwright.contracts import FrozenStatistics
 from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData, max_objects
@@ -122,20 +123,22 @@ def train(
     observer, began = observer or Observer(), began or time.monotonic()
     folder = Path(out) if out is not None else default_folder(recipe, data)
     _check_run_folder(folder, resume)
-    # A run that goes on has its weights, and needs no other file.
+    stored = _read_run(folder) if resume else None
+    # A run that goes on needs no other file: it has its weights, and in its recipe what it took over from others.
     beginning = Beginning() if resume else Beginning.read(weights, backbone_weights)
-    resolved = resolve_beginning(recipe, _replace_length(overrides), beginning, observer)
-    stored = _read_run(resolved, folder, weights or backbone_weights, observer) if resume else None
-    run = _prepare_run(resolved if stored is None else stored.recipe, data, folder, stored, beginning, observer)
+    base = recipe if stored is None or stored.source is None else stored.recipe
+    resolved = resolve_beginning(base, _replace_length(overrides), beginning, observer)
+    resolved = (
+        resolved if stored is None else _note_differences(stored, resolved, weights or backbone_weights, observer)
+    )
     run = replace(
-        run,
+        _prepare_run(resolved, data, folder, stored, beginning, observer),
         image_transforms=tuple(map(as_transform, transforms)),
         input_transforms=tuple(map(as_transform, input_transforms)),
         callbacks=tuple(callbacks),
         began=began,
     )
-    progress = run_training(run, resume=resume)
-    return TrainResult.of(run, progress)
+    return TrainResult.of(run, run_training(run, resume=resume))
 
 
 def default_folder(recipe: str | Path | Mapping[str, Any] | Recipe, data: Data) -> Path:
@@ -146,9 +149,7 @@ def default_folder(recipe: str | Path | Mapping[str, Any] | Recipe, data: Data) 
 
 def _replace_length(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides in which a length of training takes the place of any other."""
-    section = overrides.get("train")
-    typed = {key.partition(".")[2] for key in overrides if key.startswith("train.")}
-    typed |= set(section) if isinstance(section, Mapping) else set()
+    typed = typed_options(overrides, "train")
     if not typed & set(_LENGTHS):
         return dict(overrides)
     # Of several, the error says that one is enough.
@@ -236,30 +237,29 @@ def _announce(
 
 
 class _StoredRun(NamedTuple):
-    """A run as it began."""
+    """A run as it began; ``source`` is that of the weights that it began with, None where they were random."""
 
     recipe: Recipe
     categories: list[Category]
     passport: Passport | None
+    source: str | None
 
 
-def _read_run(recipe: Recipe, folder: Path, weights: str | Path | None, observer: Observer) -> _StoredRun:
-    """Read how a run began; notes say where another recipe or other weights are asked for."""
-    stored = read_checkpoint(folder / LAST)
-    began = Recipe.from_dict(stored["recipe"])
-    differences = _differences(began.to_dict(), recipe.to_dict())
-    source = _initial_source(folder)
+def _read_run(folder: Path) -> _StoredRun:
+    stored, file = read_checkpoint(folder / LAST), folder / WEIGHTS
+    source = str(json.loads(file.read_text())["source"]) if file.is_file() else None
+    return _StoredRun(Recipe.from_dict(stored["recipe"]), categories_of(stored), passport_of(stored), source)
+
+
+def _note_differences(stored: _StoredRun, asked: Recipe, weights: str | Path | None, observer: Observer) -> Recipe:
+    """Return the recipe that a run began with, and say where another one or other weights are asked for."""
+    differences = _differences(stored.recipe.to_dict(), asked.to_dict())
+    source = stored.source
     if weights is not None and (source is None or str(weights) not in (source, str(Path(source).parent))):
         differences.append(f"with weights of {source or 'its own'}, not those of {weights}")
     for difference in differences:
         observer.note(f"the run goes on as it began, {difference}")
-    return _StoredRun(began, categories_of(stored), passport_of(stored))
-
-
-def _initial_source(folder: Path) -> str | None:
-    """The source of the weights that a run began with."""
-    file = folder / WEIGHTS
-    return str(json.loads(file.read_text())["source"]) if file.is_file() else None
+    return stored.recipe
 
 
 def _differences(stored: Any, asked: Any, path: str = "") -> list[str]:

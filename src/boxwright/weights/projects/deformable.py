@@ -100,6 +100,30 @@ def attention_rows(theirs: str, ours: str) -> Iterator[Row]:
         yield Row(f"{theirs}.{their_name}.{{*}}", f"{ours}.{our_name}.{{*}}")
 
 
+def query_rows(prefix: str, query_embedding: str, *, two_stage: bool) -> tuple[Row, ...]:
+    """List the rows of what queries start from: embeddings and their points, or proposals of the encoder.
+
+    Args:
+        prefix: before all names but that of the embeddings, with its dot.
+        query_embedding: name of the embeddings.
+        two_stage: queries start from proposals.
+    """
+    if not two_stage:
+        return (
+            Row(f"{query_embedding}.{{*}}", "head.queries.{*}"),
+            Row(f"{prefix}reference_points.{{*}}", "head.reference_points.{*}"),
+        )
+    return tuple(
+        Row(f"{prefix}{theirs}.{{*}}", f"head.{ours}.{{*}}")
+        for theirs, ours in (
+            ("enc_output", "encoder_output.0"),
+            ("enc_output_norm", "encoder_output.1"),
+            ("pos_trans", "proposal_queries.0"),
+            ("pos_trans_norm", "proposal_queries.1"),
+        )
+    )
+
+
 def find_first_level(files: SourceFiles, prefix: str) -> int:
     """Find the number of the finest level: projections of stages are 1 x 1, the last of them on c5.
 

@@ -15,6 +15,7 @@ from boxwright.weights.projects.deformable import (
     find_first_level,
     locate_tensors,
     measure_own,
+    query_rows,
     read_dropout,
     read_number,
 )
@@ -96,20 +97,7 @@ def _table(variant: DeformableVariant, first_level: int) -> Table:
             Row(classes if variant.two_stage else classes[0], "head.classes.{n}.{*}"),
             Row(boxes, "head.boxes.{n}.{**}"),
         )
-    queries: tuple[Row, ...] = (
-        Row("query_embed.{*}", "head.queries.{*}"),
-        Row("transformer.reference_points.{*}", "head.reference_points.{*}"),
-    )
-    if variant.two_stage:
-        queries = tuple(
-            Row(f"transformer.{theirs}.{{*}}", f"head.{ours}.{{*}}")
-            for theirs, ours in (
-                ("enc_output", "encoder_output.0"),
-                ("enc_output_norm", "encoder_output.1"),
-                ("pos_trans", "proposal_queries.0"),
-                ("pos_trans_norm", "proposal_queries.1"),
-            )
-        )
+    queries = query_rows("transformer.", "query_embed", two_stage=variant.two_stage)
     rows = (
         Row("backbone.0.body.{**}", "backbone.{**}"),
         Row("input_proj.{n}.{**}", f"necks.0.projections.c{{n+{first_level}}}.{{**}}"),

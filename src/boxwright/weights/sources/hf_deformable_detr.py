@@ -18,6 +18,7 @@ from boxwright.weights.projects.deformable import (
     find_first_level,
     locate_tensors,
     measure_own,
+    query_rows,
 )
 from boxwright.weights.projects.deformable_config import check_config, read_counts, write_config
 from boxwright.weights.projects.detr import count_indices, weights_without_counters
@@ -127,20 +128,7 @@ def _table(
         classes: form of the class heads.
         boxes: form of the box heads.
     """
-    queries: tuple[Row, ...] = (
-        Row("model.query_position_embeddings.{*}", "head.queries.{*}"),
-        Row("model.reference_points.{*}", "head.reference_points.{*}"),
-    )
-    if variant.two_stage:
-        queries = tuple(
-            Row(f"model.{theirs}.{{*}}", f"head.{ours}.{{*}}")
-            for theirs, ours in (
-                ("enc_output", "encoder_output.0"),
-                ("enc_output_norm", "encoder_output.1"),
-                ("pos_trans", "proposal_queries.0"),
-                ("pos_trans_norm", "proposal_queries.1"),
-            )
-        )
+    queries = query_rows("model.", "model.query_position_embeddings", two_stage=variant.two_stage)
     rows = (
         *backbone_rows,
         Row("model.input_proj.{n}.{**}", f"necks.0.projections.c{{n+{first_level}}}.{{**}}"),
