@@ -159,6 +159,7 @@ def test_weights_alone_say_what_is_assumed(tmp_path: Path) -> None:
         "no config.json",
         "the names of its 6 classes are not in its files",
         "no preprocessor_config.json",
+        "the weights come with another preprocessing, without which they find less",
     ]
     assert read(path).recipe.input.image_size == 800
     assert_equal_detections(build_model(weights), model, DetrImageProcessor(size=SIZE))
