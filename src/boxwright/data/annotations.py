@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8
 
+from boxwright.data.findings import Finding
 from boxwright.structures import Category
 
 ImageSource = Callable[[], UInt8[np.ndarray, "h w 3"]]
@@ -53,6 +54,7 @@ class Annotations:
         has_fractions: boxes and polygons are fractions of the image's width and height, not pixels.
         has_category_ids: the ids of ``categories`` are the file's own; else the reader numbered the classes.
         notes: what was left out or repaired, one line each, for the user.
+        findings: what was left out, repaired or is worth knowing, each with its place.
     """
 
     path: Path
@@ -70,3 +72,4 @@ class Annotations:
     has_fractions: bool = False
     has_category_ids: bool = True
     notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()

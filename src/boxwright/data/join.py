@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from boxwright.data.annotations import Annotations, ListedImage
+from boxwright.data.findings import summarize
 from boxwright.data.image_check import ProgressCallback, first_names, measure_images
 from boxwright.data.mask_file import MaskFile
 from boxwright.data.records import DetectionData, Record
@@ -60,9 +61,14 @@ def join_images(
     folder = _likeliest_folder(table)
     sizes = _sizes(table, folder, check_images=check_images, progress=progress)
     records, dropped = _records(table, folder, sizes)
-    notes += _disagreeing_sizes(table, sizes) + _dropped(dropped)
-    lines = tuple(f"{table.path}: {note}" for note in notes)
-    return DetectionData(records=records, categories=tuple(categories), source=table.path, notes=lines)
+    notes += _disagreeing_sizes(table, sizes) + _dropped(dropped) + summarize(table.findings)
+    return DetectionData(
+        records=records,
+        categories=tuple(categories),
+        source=table.path,
+        notes=tuple(f"{table.path}: {note}" for note in notes),
+        findings=table.findings,
+    )
 
 
 def _likeliest_folder(table: Annotations) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from boxwright.data.annotations import ImageSource
+from boxwright.data.findings import Finding
 from boxwright.data.images import read_image
 from boxwright.structures import Category
 
@@ -77,12 +78,14 @@ class DetectionData:
         categories: label ``i`` is ``categories[i]``.
         source: the annotation file or folder, for messages.
         notes: what was dropped or repaired while reading, one line each, for the user.
+        findings: the same, each with its kind and place.
     """
 
     records: tuple[Record, ...]
     categories: tuple[Category, ...]
     source: Path
     notes: tuple[str, ...] = field(default=())
+    findings: tuple[Finding, ...] = ()
 
 
 def max_objects(data: DetectionData) -> int:
