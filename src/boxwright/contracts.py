@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from boxwright.structures import (
+    AnchorFits,
     ClassRows,
     Decoded,
     Features,
@@ -130,6 +131,14 @@ class LimitedHead(Protocol):
 
     def raise_limits(self, max_detections: int) -> None:
         """Make room for so many detections of an image, as far as that needs no other weights."""
+
+
+@runtime_checkable
+class AnchorHead(Protocol):
+    """A head whose anchors are matched with objects by their IoU, so that they should have the objects' shapes."""
+
+    def anchor_fits(self, boxes: Float[Tensor, "n 4"], input_size: tuple[int, int]) -> AnchorFits:
+        """Compare boxes in pixels of a padded network input of this (height, width) with all anchors."""
 
 
 @runtime_checkable

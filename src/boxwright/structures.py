@@ -136,6 +136,19 @@ class ObjectLimit(NamedTuple):
     per_level: bool = False
 
 
+class AnchorFits(NamedTuple):
+    """IoU of each object with the anchor that overlaps it most, and the limits of a head's matching.
+
+    From ``positive_iou`` on every such anchor is trained on the object; below ``negative_iou`` none is, but for the
+    single best one. ``largest_side`` is the square root of the largest anchor's area, in pixels of the network input.
+    """
+
+    best: Float[Tensor, " n"]
+    positive_iou: float
+    negative_iou: float
+    largest_side: float
+
+
 class ResidualBlock(NamedTuple):
     """The layers of a residual block, shortcut left out, as prefixes of their names in the backbone's state."""
 

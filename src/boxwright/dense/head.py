@@ -16,10 +16,10 @@ from boxwright.dense.output import DenseOutput
 from boxwright.layers.option_checks import check_counts
 from boxwright.layers.padding import infer_valid_sizes
 from boxwright.layers.predictions import InputProjection, flatten_predictions
-from boxwright.ops.anchors import AnchorGrid, anchor_steps, grid_anchors
+from boxwright.ops.anchors import AnchorGrid, anchor_steps, best_anchor_ious, grid_anchors
 from boxwright.ops.box_deltas import decode_deltas
-from boxwright.ops.boxes import at_least_float32
-from boxwright.structures import ClassRows, Decoded, Features, ObjectLimit, Spec, Targets
+from boxwright.ops.boxes import area, at_least_float32
+from boxwright.structures import AnchorFits, ClassRows, Decoded, Features, ObjectLimit, Spec, Targets
 
 Maps = list[Float[Tensor, "b _c _h _w"]]
 """A map of each level."""
@@ -133,6 +133,14 @@ class DenseHead(nn.Module):
     def match_targets(self, anchors: Sequence[Float[Tensor, "_n 4"]], targets: Sequence[Targets]) -> Int[Tensor, "b a"]:
         """Match the anchors of all levels with the objects of each image."""
         return torch.stack([self.match(anchors, t.boxes.to(anchors[0].dtype)) for t in targets])
+
+    def fits_by_iou(
+        self, boxes: Float[Tensor, "n 4"], input_size: tuple[int, int], *, positive: float, negative: float
+    ) -> AnchorFits:
+        """Compare boxes with all anchors, for heads that match by IoU; see ``AnchorFits``."""
+        bases = at_least_float32(self.base_anchors)
+        best = best_anchor_ious(bases, self.strides, self.anchor_grid, boxes, input_size)
+        return AnchorFits(best, positive, negative, float(area(bases).max()) ** 0.5)
 
     def count_matched(self, targets: Sequence[Targets], input_size: tuple[int, int]) -> int:
         """Count the anchors that are matched with an object, for heads that divide their losses by it.

@@ -23,7 +23,7 @@ from boxwright.losses.focal import summed_focal_loss_of_levels
 from boxwright.ops.box_deltas import encode_deltas
 from boxwright.ops.box_matching import gather_matches, match_by_iou
 from boxwright.ops.boxes import at_least_float32
-from boxwright.structures import ClassRows, LossTotals, Spec, Targets
+from boxwright.structures import AnchorFits, ClassRows, LossTotals, Spec, Targets
 
 __all__ = ["EfficientDet"]
 
@@ -116,6 +116,10 @@ class EfficientDet(DenseHead):
         """Match the anchors of all levels with objects by their IoU."""
         iou = self.matching_iou
         return match_by_iou(torch.cat(tuple(anchors)), boxes, positive=iou, negative=iou, low_quality="best")
+
+    def anchor_fits(self, boxes: Float[Tensor, "n 4"], input_size: tuple[int, int]) -> AnchorFits:
+        """Compare boxes in pixels of a padded network input of this (height, width) with all anchors."""
+        return self.fits_by_iou(boxes, input_size, positive=self.matching_iou, negative=self.matching_iou)
 
     def class_rows(self) -> dict[str, ClassRows]:
         """Name the layer that predicts classes, anchor after anchor."""

@@ -22,7 +22,7 @@ from boxwright.ops.anchors import octave_anchors
 from boxwright.ops.box_deltas import encode_deltas
 from boxwright.ops.box_matching import IGNORED, gather_matches, match_by_iou
 from boxwright.ops.boxes import at_least_float32, generalized_iou
-from boxwright.structures import LossTotals, Spec, Targets
+from boxwright.structures import AnchorFits, LossTotals, Spec, Targets
 
 __all__ = ["RetinaNet"]
 
@@ -115,6 +115,10 @@ class RetinaNet(DenseHead):
             negative=self.negative_iou,
             low_quality="ties",
         )
+
+    def anchor_fits(self, boxes: Float[Tensor, "n 4"], input_size: tuple[int, int]) -> AnchorFits:
+        """Compare boxes in pixels of a padded network input of this (height, width) with all anchors."""
+        return self.fits_by_iou(boxes, input_size, positive=self.positive_iou, negative=self.negative_iou)
 
     def loss(
         self, output: DenseOutput, targets: Sequence[Targets], totals: LossTotals | None = None

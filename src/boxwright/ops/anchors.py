@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from boxwright.ops.boxes import iou
+
 AnchorGrid = Literal["level", "padded_input"]
 
 
@@ -90,3 +92,33 @@ def grid_anchors(
     x = torch.arange(width, device=base.device, dtype=base.dtype) * across
     corner = torch.stack((x.expand(height, width), y[:, None].expand(height, width)), -1)  # h w 2
     return (corner.repeat(1, 1, 2)[:, :, None] + base).view(-1, 4)  # h w a 4 -> n 4
+
+
+def best_anchor_ious(
+    bases: Float[Tensor, "l a 4"],
+    strides: Sequence[int],
+    grid: AnchorGrid,
+    boxes: Float[Tensor, "n 4"],
+    input_size: tuple[int, int],
+) -> Float[Tensor, " n"]:
+    """Compute the IoU of each box with the anchor, of any level, that overlaps it most.
+
+    Of the copies of a base box on a grid the one whose middle is nearest, across and down, overlaps a box most, so
+    that one copy is compared, and not one for every cell.
+
+    Args:
+        bases: corner boxes of each level around the cell whose top left corner is the origin.
+        strides: of the levels, fine to coarse.
+        grid: see ``anchor_steps``.
+        boxes: corner boxes in pixels of the network input.
+        input_size: (height, width) of the padded network input.
+    """
+    shapes = [(-(-input_size[0] // stride), -(-input_size[1] // stride)) for stride in strides]
+    best = boxes.new_zeros(len(boxes))
+    middles = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2  # n 1 2
+    for base, (rows, columns), (down, across) in zip(bases, shapes, anchor_steps(shapes, strides, grid), strict=True):
+        step, last = boxes.new_tensor([across, down]), boxes.new_tensor([columns - 1, rows - 1])
+        cells = ((middles - (base[:, :2] + base[:, 2:]) / 2) / step).round().clamp(min=0).minimum(last)  # n a 2
+        anchors = base + (cells * step).repeat(1, 1, 2)
+        best = torch.maximum(best, iou(boxes[:, None], anchors).amax(1))
+    return best

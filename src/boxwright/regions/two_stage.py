@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.option_checks import check_counts
+from boxwright.ops.anchors import best_anchor_ious
+from boxwright.ops.boxes import area, at_least_float32
 from boxwright.ops.finite import nan_like_any
 from boxwright.regions.box_branch import AuxiliaryBoxHead, BoxBranch, BoxPrediction, auxiliary_losses, box_losses
 from boxwright.regions.decode import RegionPrediction, decode_regions
@@ -19,7 +21,7 @@ from boxwright.regions.options import DetectionOptions, RoIOptions, RPNOptions
 from boxwright.regions.proposals import FirstStage, Proposals, RPNLoss, RPNOutput
 from boxwright.regions.roi_extractor import RoISource, region_strides
 from boxwright.regions.sampling import SampledRegions, sample_regions
-from boxwright.structures import ClassRows, Decoded, Features, LossTotals, ObjectLimit, Spec, Targets
+from boxwright.structures import AnchorFits, ClassRows, Decoded, Features, LossTotals, ObjectLimit, Spec, Targets
 
 
 class StageOutput(NamedTuple):
@@ -179,6 +181,13 @@ class TwoStageHead(nn.Module):
             ObjectLimit("rpn.post_nms_top_k", rpn.post_nms_top_k[1]),
             ObjectLimit("detection.max_detections", self.detection.max_detections),
         )
+
+    def anchor_fits(self, boxes: Float[Tensor, "n 4"], input_size: tuple[int, int]) -> AnchorFits:
+        """Compare boxes in pixels of a padded network input of this (height, width) with all anchors of the RPN."""
+        rpn, loss = self.first_stage.rpn, self.rpn_loss
+        bases = at_least_float32(rpn.base_anchors)
+        best = best_anchor_ious(bases, rpn.strides, rpn.anchor_grid, boxes, input_size)
+        return AnchorFits(best, loss.positive_iou, loss.negative_iou, float(area(bases).max()) ** 0.5)
 
     def raise_limits(self, max_detections: int) -> None:
         """Make room for so many detections of an image, in proposals too."""
