@@ -15,6 +15,7 @@ CONTRACTS = {
     "recognizes": "data/readers/",
     "splits": "data/readers/",
     "read": "data/readers/",
+    "read_file": "data/readers/",
     "TASK": "data/readers/",
 }
 """Names that a folder's contract prescribes for all of its modules, and where."""

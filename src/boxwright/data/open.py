@@ -28,7 +28,8 @@ _READERS = Path(__file__).with_name("readers")
 class Reader(Protocol):
     """Contract of a file in ``readers/``: one annotation format, as functions of a module.
 
-    A format with annotation files that may lie anywhere also has ``read_file(annotations: Path) -> Annotations``.
+    A format with annotation files that may lie anywhere also has ``read_file(annotations: Path) -> Annotations``,
+    and ``FILE_SUFFIXES`` where only files of some suffixes can be of it.
     """
 
     TASK: Task
@@ -159,6 +160,11 @@ def _read_file(annotations: Path, task: Task, data_format: str | None) -> Annota
     readers = [data_format] if data_format else [name for name in list_readers() if task == find_reader(name).TASK]
     functions = {name: getattr(find_reader(name), "read_file", None) for name in readers}
     with_file = {name: function for name, function in functions.items() if function is not None}
+    suffix = annotations.suffix.lower()
+    declared = {name: getattr(find_reader(name), "FILE_SUFFIXES", None) for name in with_file}
+    of_suffix = [name for name, suffixes in declared.items() if suffixes is not None and suffix in suffixes]
+    likely = of_suffix or [name for name, suffixes in declared.items() if suffixes is None] or list(with_file)
+    with_file = {name: with_file[name] for name in likely}
     if not with_file:
         raise ValueError(
             f"{annotations}: {' and '.join(readers)} has no annotation files: give a data folder alone "

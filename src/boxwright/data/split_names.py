@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_OTHER_NAMES = {"valid": "val", "validation": "val"}
+_OTHER_NAMES = {"valid": "val", "validation": "val", "validate": "val"}
 
 _FIRST = ("train", "val", "test")
 
 
 def canonical_split(name: str) -> str:
-    """Return ``val`` for ``valid`` and ``validation``, and any other name as it is."""
+    """Return ``val`` for ``valid``, ``validation`` and ``validate``, and any other name as it is."""
     return _OTHER_NAMES.get(name, name)
 
 

@@ -1,0 +1,212 @@
+"""Parser of one LabelMe annotation file."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import math
+import reprlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from boxwright.data.findings import FindingKind
+from boxwright.data.images import as_rgb
+from boxwright.data.readers._image_files import compose_name
+from boxwright.data.readers._rows import BoxCorners, bounds, order_corners
+
+SHAPE_WITHOUT_AREA = FindingKind(
+    "shape_without_area", "warning", "points, lines and other shapes that are no boxes or polygons left out"
+)
+MASK_AS_BOX = FindingKind("mask_as_box", "note", "masks of LabelMe, of which only the boxes are read")
+GROUPED_SHAPES = FindingKind("grouped_shapes", "note", "groups of shapes, each read as one object")
+
+_POINTS_OF_CIRCLE = 64
+_POLYGONS = ("polygon", "rotation", "oriented_rectangle", "")
+
+
+class LabelmeObject(NamedTuple):
+    """One object: its class, corners, outlines x, y, x, y ... and mark."""
+
+    name: str
+    corners: BoxCorners
+    polygons: tuple[tuple[float, ...], ...]
+    difficult: bool
+
+
+class LabelmeFile(NamedTuple):
+    """One annotation file: the image that it names, its (height, width), its objects, and findings with details."""
+
+    image_name: str
+    size: tuple[int, int] | None
+    objects: tuple[LabelmeObject, ...]
+    findings: tuple[tuple[FindingKind, str], ...]
+
+
+class _Document(msgspec.Struct):
+    """The entries that are read; imageData, by far the largest, is passed over."""
+
+    shapes: Any = None
+    imagePath: Any = None  # noqa: N815
+    imageHeight: Any = None  # noqa: N815
+    imageWidth: Any = None  # noqa: N815
+
+
+class _ImageData(msgspec.Struct):
+    imageData: str | None = None  # noqa: N815
+
+
+@dataclass(frozen=True)
+class EmbeddedImage:
+    """An image inside its annotation file, decoded at each call.
+
+    Args:
+        path: the annotation file.
+    """
+
+    path: Path
+
+    def __call__(self) -> UInt8[np.ndarray, "h w 3"]:
+        """Return the image.
+
+        Raises:
+            ValueError: there is none, or it cannot be read.
+        """
+        try:
+            data = msgspec.json.decode(self.path.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=_ImageData).imageData
+            with Image.open(io.BytesIO(base64.b64decode(data or "", validate=False))) as image:
+                return as_rgb(image)
+        except Exception as error:  # on damaged files, Pillow's decoders raise errors of any kind
+            raise ValueError(f"{self.path}: its imageData cannot be read: {' '.join(str(error).split())}") from error
+
+
+def looks_like_labelme(path: Path) -> bool:
+    """Tell whether a JSON file has the entries of LabelMe; never raise."""
+    try:
+        return isinstance(_load(path).shapes, list)
+    except (OSError, ValueError):
+        return False
+
+
+def parse_labelme(path: Path) -> LabelmeFile:
+    """Read an annotation file.
+
+    Raises:
+        ValueError: it cannot be read; one line, with the file.
+    """
+    try:
+        document = _load(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(document.shapes, list):
+        raise ValueError(f"{path} is no LabelMe file: it has no list 'shapes'")
+    findings: list[tuple[FindingKind, str]] = []
+    shapes: dict[Any, list[LabelmeObject]] = {}
+    for number, shape in enumerate(document.shapes, start=1):
+        try:
+            one, group = _object(shape), _group(shape)
+        except _NoAreaError as error:
+            findings.append((SHAPE_WITHOUT_AREA, f"shape {number}: {error}"))
+            continue
+        except ValueError as error:
+            raise ValueError(f"{path}: shape {number}: {error}; correct or delete it") from None
+        if shape.get("shape_type") == "mask":
+            findings.append((MASK_AS_BOX, f"shape {number}: {one.name}"))
+        shapes.setdefault(number if group is None else (one.name, group), []).append(one)
+    for key, members in shapes.items():
+        if len(members) > 1:
+            findings.append((GROUPED_SHAPES, f"{len(members)} shapes of {key[0]}, group {key[1]}"))
+    name = document.imagePath if isinstance(document.imagePath, str) else ""
+    return LabelmeFile(name, _size(document), tuple(map(_unite, shapes.values())), tuple(findings))
+
+
+class _NoAreaError(ValueError):
+    """A shape of a kind that is left out."""
+
+
+def _load(path: Path) -> _Document:
+    try:
+        return msgspec.json.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=_Document)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def _group(shape: dict[str, Any]) -> Any:
+    group = shape.get("group_id")
+    return group if isinstance(group, int | str) else None
+
+
+def _object(shape: Any) -> LabelmeObject:
+    if not isinstance(shape, dict):
+        raise ValueError(f"it must be an object, not {reprlib.repr(shape)}")
+    label = shape.get("label")
+    if not isinstance(label, str) or not compose_name(label):
+        raise ValueError(f"its label must be a text that is not empty, not {reprlib.repr(label)}")
+    name, kind = compose_name(label), shape.get("shape_type") or ""
+    points = _points(shape.get("points"))
+    difficult = shape.get("difficult") is True
+    if kind in ("rectangle", "mask") and len(points) >= 2:
+        return LabelmeObject(name, bounds([_flat(points)]), (), difficult)
+    if kind in _POLYGONS and len(points) >= 3:
+        return LabelmeObject(name, bounds([_flat(points)]), (_flat(points),), difficult)
+    if kind == "circle" and len(points) == 2:
+        (x, y), edge = points
+        radius = math.dist((x, y), edge)
+        corners, _ = order_corners((x - radius, y - radius, x + radius, y + radius))
+        return LabelmeObject(name, corners, (_circle(x, y, radius),), difficult)
+    raise _NoAreaError(f"{name}, {reprlib.repr(kind or 'no kind')} of {len(points)} points")
+
+
+def _points(points: Any) -> list[tuple[float, float]]:
+    if not isinstance(points, list):
+        raise ValueError(f"its points must be a list, not {reprlib.repr(points)}")
+    for point in points:
+        if not (isinstance(point, list) and len(point) == 2 and all(map(_is_number, point))):
+            raise ValueError(f"its points must be pairs of finite numbers, not {reprlib.repr(point)}")
+    return [(float(x), float(y)) for x, y in points]
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -1e12 < value < 1e12
+
+
+def _flat(points: Sequence[tuple[float, float]]) -> tuple[float, ...]:
+    return tuple(value for point in points for value in point)
+
+
+def _circle(x: float, y: float, radius: float) -> tuple[float, ...]:
+    angles = (2 * math.pi * step / _POINTS_OF_CIRCLE for step in range(_POINTS_OF_CIRCLE))
+    return _flat([(x + radius * math.cos(angle), y + radius * math.sin(angle)) for angle in angles])
+
+
+def _unite(members: list[LabelmeObject]) -> LabelmeObject:
+    if len(members) == 1:
+        return members[0]
+    polygons = tuple(part for one in members for part in one.polygons)
+    corners = bounds([one.corners for one in members])
+    # A box among the outlines leaves no outline of the whole.
+    whole = polygons if all(one.polygons for one in members) else ()
+    return LabelmeObject(members[0].name, corners, whole, any(one.difficult for one in members))
+
+
+def _size(document: _Document) -> tuple[int, int] | None:
+    sides = (document.imageHeight, document.imageWidth)
+    if not all(type(side) is int and 1 <= side < 1e9 for side in sides):
+        return None
+    return int(sides[0]), int(sides[1])
+
+
+def embedded_size(path: Path) -> tuple[int, int] | None:
+    """Return (height, width) of the image inside an annotation file, or None if it has none that can be read."""
+    try:
+        image = EmbeddedImage(path)()
+    except (ValueError, binascii.Error):
+        return None
+    return image.shape[0], image.shape[1]

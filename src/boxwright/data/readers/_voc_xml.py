@@ -1,0 +1,200 @@
+"""Parser of one Pascal VOC annotation file."""
+
+from __future__ import annotations
+
+import codecs
+import math
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+from xml.parsers import expat
+
+from boxwright.data.findings import FindingKind
+from boxwright.data.readers._image_files import compose_name
+from boxwright.data.readers._rows import SWAPPED_CORNERS, BoxCorners, bounds, number_of, order_corners
+
+UNKNOWN_ENCODING = FindingKind(
+    "wrong_encoding", "note", "annotation files in another encoding than they declare, read as far as it matters"
+)
+OBJECT_WITHOUT_BOX = FindingKind("object_without_box", "warning", "objects without bndbox and polygon left out")
+
+_DEEPEST = 64
+"""Levels of elements; objects with parts have five."""
+
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+class VocObject(NamedTuple):
+    """One object: its class, corners, outlines x, y, x, y ... and mark."""
+
+    name: str
+    corners: BoxCorners
+    polygons: tuple[tuple[float, ...], ...]
+    difficult: bool
+
+
+class VocFile(NamedTuple):
+    """One annotation file: the image that it names, its (height, width), its objects, and findings with details."""
+
+    image_name: str
+    size: tuple[int, int] | None
+    objects: tuple[VocObject, ...]
+    findings: tuple[tuple[FindingKind, str], ...]
+
+
+class _Element:
+    """An element without its attributes."""
+
+    __slots__ = ("children", "name", "texts")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.texts: list[str] = []
+        self.children: list[_Element] = []
+
+    def child(self, name: str) -> _Element | None:
+        return next(self.all(name), None)
+
+    def all(self, name: str) -> Iterator[_Element]:
+        return (child for child in self.children if child.name == name)
+
+    def text(self, name: str) -> str:
+        child = self.child(name)
+        return "" if child is None else "".join(child.texts).strip()
+
+
+def parse_voc(path: Path) -> VocFile:
+    """Read an annotation file, remembered until it changes.
+
+    Raises:
+        ValueError: it cannot be read or contradicts itself; one line, with the file.
+    """
+    try:
+        status = path.stat()
+        return _parse(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+
+
+@lru_cache(maxsize=100_000)
+def _parse(path: Path, size: int, time: int) -> VocFile:  # noqa: ARG001
+    content = path.read_bytes().lstrip()
+    if not content:
+        raise ValueError(f"{path} is empty; annotate its image again, or delete it")
+    findings: list[tuple[FindingKind, str]] = []
+    try:
+        root = _tree(content)
+    except expat.ExpatError as error:
+        repaired = _decode(content)
+        if repaired is None:
+            raise ValueError(f"{path} is not valid XML: {error}; is it cut off?") from error
+        try:
+            root = _tree(repaired)
+        except (expat.ExpatError, ValueError):
+            raise ValueError(f"{path} is not valid XML: {error}; is it cut off?") from error
+        findings.append((UNKNOWN_ENCODING, ""))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if root.name != "annotation":
+        raise ValueError(f"{path} is no Pascal VOC file: its root is <{root.name[:50]}>, not <annotation>")
+    objects = []
+    for number, element in enumerate(root.all("object"), start=1):
+        own: list[tuple[FindingKind, str]] = []
+        try:
+            one = _object(element, own)
+        except ValueError as error:
+            raise ValueError(f"{path}: object {number}: {error}") from error
+        findings += [(kind, f"object {number}: {detail}") for kind, detail in own]
+        objects += [one] if one is not None else []
+    return VocFile(root.text("filename"), _size(root), tuple(objects), tuple(findings))
+
+
+def _tree(content: bytes) -> _Element:
+    """Build the tree of a document; entities are neither declared, expanded nor fetched."""
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    top = _Element("")
+    stack = [top]
+
+    def start(name: str, _: object) -> None:
+        element = _Element(name)
+        stack[-1].children.append(element)
+        stack.append(element)
+        if len(stack) > _DEEPEST:
+            raise ValueError(f"its elements are nested deeper than {_DEEPEST} levels; it is no annotation file")
+
+    def refuse(*declaration: object) -> None:
+        # (name, system id, public id, has internal subset): a bare <!DOCTYPE annotation> declares nothing.
+        if any(declaration[1:]):
+            raise ValueError("its DOCTYPE declares entities or names another file, which are not read; delete it")
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = lambda _: stack.pop()
+    parser.CharacterDataHandler = lambda text: stack[-1].texts.append(text)
+    parser.StartDoctypeDeclHandler = refuse
+    parser.Parse(content, True)
+    return top.children[0]
+
+
+def _decode(content: bytes) -> bytes | None:
+    """Return a document as UTF-8 with U+FFFD for what it does not say; None if the encoding is not the fault."""
+    declared = re.match(rb"<\?xml[^>]*encoding\s*=\s*[\"']([A-Za-z0-9._-]+)", content)
+    name = declared[1].decode() if declared else "utf-8"
+    try:
+        codec = codecs.lookup(name).name
+        text = content.decode(codec, errors="replace")
+    except (LookupError, ValueError):
+        text = content.decode("utf-8", errors="replace")
+    body = re.sub(r"^\ufeff?\s*<\?xml[^>]*\?>", "", text).lstrip()
+    recoded = body.encode("utf-8", errors="replace")
+    return recoded if recoded != content and body.startswith("<") else None
+
+
+def _object(element: _Element, findings: list[tuple[FindingKind, str]]) -> VocObject | None:
+    name = compose_name(element.text("name"))
+    if not name:
+        raise ValueError("it has no <name>; give its class")
+    if "\ufffd" in name:
+        raise ValueError(f"its class {name!r} is not in the encoding that the file declares; save the file as UTF-8")
+    polygons = tuple(one for one in map(_polygon, element.all("polygon")) if len(one) >= 6)
+    box = element.child("bndbox")
+    if box is not None:
+        corners, swapped = order_corners([_coordinate(box, side) for side in _SIDES])
+        if swapped:
+            findings.append((SWAPPED_CORNERS, " ".join(f"{side} {box.text(side)}" for side in _SIDES)))
+    elif polygons:
+        corners = bounds(polygons)
+    else:
+        findings.append((OBJECT_WITHOUT_BOX, name))
+        return None
+    return VocObject(name, corners, polygons, element.text("difficult").lower() in ("1", "true"))
+
+
+def _coordinate(element: _Element, name: str) -> float:
+    text = element.text(name)
+    value = number_of(text)
+    if value is None:
+        raise ValueError(f"<{name}> must be a finite number, not {text[:50]!r}; correct or delete the object")
+    return value
+
+
+def _polygon(element: _Element) -> tuple[float, ...]:
+    """Return the points of an outline, as <x1> <y1> <x2> <y2> ... or as <pt> with <x> and <y>."""
+    points = list(element.all("pt"))
+    if points:
+        return tuple(value for point in points for value in (_coordinate(point, "x"), _coordinate(point, "y")))
+    count = sum(re.fullmatch(r"x\d+", child.name) is not None for child in element.children)
+    return tuple(_coordinate(element, f"{axis}{number}") for number in range(1, count + 1) for axis in "xy")
+
+
+def _size(root: _Element) -> tuple[int, int] | None:
+    """Return (height, width) where the file states them; the image's own size counts in any case."""
+    size = root.child("size")
+    if size is None:
+        return None
+    height, width = number_of(size.text("height")), number_of(size.text("width"))
+    if height is None or width is None or not (1 <= height <= 1e9 and 1 <= width <= 1e9):
+        return None
+    return math.floor(height), math.floor(width)

@@ -1,0 +1,262 @@
+"""CSV: train.csv or train/_annotations.csv with filename, class, xmin, ymin, xmax and ymax in each row."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from boxwright.data.annotations import Annotations
+from boxwright.data.findings import Finding, FindingKind
+from boxwright.data.readers._csv_columns import SEPARATORS, Columns, find_columns
+from boxwright.data.readers._image_files import ImageFiles, compose_name, files_of_suffix, folders_in, posix
+from boxwright.data.readers._rows import (
+    IMAGE_WITHOUT_ANNOTATION_FILE,
+    SWAPPED_CORNERS,
+    Faults,
+    ImageRows,
+    number_of,
+    numbered,
+    order_corners,
+)
+from boxwright.data.split_names import canonical_split, sort_splits
+from boxwright.structures import Task
+
+TASK: Task = "detection"
+
+FILE_SUFFIXES = (".csv", ".tsv")
+"""Suffixes of annotation files that may lie anywhere."""
+
+FRACTIONS_READ = FindingKind(
+    "fractions_read", "note", "tables whose coordinates are all from 0 to 1, read as fractions of the image's sides"
+)
+REPEATED_HEADER = FindingKind("repeated_header", "note", "rows with the names of columns again, passed over")
+
+_FOLDERS = ("", "annotations", "labels", "data", "csv")
+_SPLIT = re.compile(
+    r"(train|training|val|valid|validation|validate|test)[ ._-]*(labels|annotations|annots?|boxes|bboxes|data|set)?"
+)
+_WHOLE = re.compile(r"_*(annotations?|annots?|labels|boxes|bboxes|data|dataset)")
+_OTHER_NAMES = {"training": "train"}
+
+
+class _Row(NamedTuple):
+    """One row: the image, its (height, width), and its object, if it has one."""
+
+    file: str
+    size: tuple[int, int] | None
+    name: str
+    corners: Sequence[float] | None
+    crowd: bool
+
+
+def recognizes(folder: Path) -> bool:
+    """Return True where a table with such columns has the name of a split, or stands alone."""
+    return bool(_tables(folder))
+
+
+def splits(folder: Path) -> list[str]:
+    """Return the names of the splits: train, val and test first."""
+    return sort_splits(_tables(folder))
+
+
+def read(folder: Path, split: str) -> Annotations:
+    """Read one split; the classes are those of all splits, in alphabetical order.
+
+    A row without coordinates is an image without objects.
+
+    Raises:
+        ValueError: there is no such split, or rows cannot be read.
+    """
+    tables = _tables(folder)
+    name = canonical_split(split.strip("/"))
+    path = tables.get(name)
+    if path is None:
+        there = f"its splits are {', '.join(sort_splits(tables))}" if tables else "it has no table of boxes"
+        raise ValueError(f"no split {split!r} in {folder}: looked for {name}.csv and {name}/_annotations.csv; {there}")
+    parents = dict.fromkeys([path.parent, folder])
+    candidates = [
+        *(
+            parent / inner
+            for inner in (f"images/{name}", f"{name}/images", name, "images", "imgs")
+            for parent in parents
+        ),
+        *parents,
+    ]
+    return _read(path, list(tables.values()), candidates)
+
+
+def read_file(annotations: Path) -> Annotations:
+    """Read a table that lies anywhere; the images are beside it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no table of boxes, or rows cannot be read.
+    """
+    if not annotations.is_file():
+        raise FileNotFoundError(f"annotation file {annotations} does not exist")
+    return _read(annotations, [annotations], [annotations.parent / "images", annotations.parent])
+
+
+def _read(path: Path, tables: Sequence[Path], image_folders: Sequence[Path]) -> Annotations:
+    faults = Faults()
+    findings: list[Finding] = []
+    rows_of = {one: _rows(one, faults, findings if one == path else []) for one in tables}
+    faults.check()
+    classes = sorted({row.name for rows in rows_of.values() for row in rows if row.corners is not None})
+    own = rows_of[path]
+    if not own:
+        raise ValueError(f"{path}: it has no row with an image")
+    rows = ImageRows(numbered(classes))
+    rows.findings += findings
+    names = list(dict.fromkeys(row.file for row in own))
+    images = _likeliest(image_folders, names)
+    actual = {name: images.find(name) or posix(name) for name in names}
+    objects: dict[str, list[_Row]] = {image: [] for image in actual.values()}
+    for row in own:
+        objects[actual[row.file]].append(row)
+    for image, of_image in objects.items():
+        rows.add_image(image, next((row.size for row in of_image if row.size is not None), None))
+        for row in of_image:
+            if row.corners is not None:
+                rows.add_object(rows.label_of[row.name], row.corners, crowd=row.crowd)
+    elsewhere = {images.find(row.file) for table in tables if table != path for row in rows_of[table]}
+    for image in images.names:
+        if image not in objects and image not in elsewhere:
+            rows.find(IMAGE_WITHOUT_ANNOTATION_FILE, image)
+    fractions = _are_fractions(own)
+    if fractions:
+        rows.find(FRACTIONS_READ, path.name)
+    return rows.table(path, (images.folder,), has_fractions=fractions, has_category_ids=False)
+
+
+def _likeliest(folders: Sequence[Path], names: Sequence[str]) -> ImageFiles:
+    listed = [ImageFiles(folder) for folder in dict.fromkeys(folders) if folder.is_dir()]
+    return max(listed, key=lambda files: sum(files.find(name) is not None for name in names[:50]))
+
+
+def _tables(folder: Path) -> dict[str, Path]:
+    tables: dict[str, Path] = {}
+    others: list[Path] = []
+    for name in reversed(_FOLDERS):
+        for path in _csv_files(folder / name):
+            match = _SPLIT.fullmatch(path.stem.lower())
+            if match is None:
+                others.append(path)
+            elif _columns_of(path) is not None:
+                tables[_split(match[1])] = path
+    for inner in reversed(folders_in(folder)):
+        if inner.name not in _FOLDERS:
+            for path in _csv_files(inner):
+                if _WHOLE.fullmatch(path.stem.lower()) and _columns_of(path) is not None:
+                    tables[canonical_split(inner.name)] = path
+    if not tables:
+        named = [path for path in others if _WHOLE.fullmatch(path.stem.lower()) and _columns_of(path) is not None]
+        named = named or [path for path in others[:8] if _columns_of(path) is not None]
+        return {"train": named[-1]} if named else {}
+    return tables
+
+
+def _split(name: str) -> str:
+    return canonical_split(_OTHER_NAMES.get(name, name))
+
+
+def _csv_files(folder: Path) -> list[Path]:
+    return sorted((path for suffix in (".csv", ".tsv") for path in files_of_suffix(folder, suffix)), reverse=True)
+
+
+def _columns_of(path: Path) -> tuple[Columns, str] | None:
+    """Return the columns of a table and its separator from its first row; None where it has other ones."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            line = next((line for line in iter(lambda: file.readline(10_000), "") if line.strip()), "")
+        for separator in sorted(SEPARATORS, key=line.count, reverse=True):
+            columns = find_columns(next(csv.reader([line], delimiter=separator), []))
+            if columns is not None:
+                return columns, separator
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return None
+    return None
+
+
+def _rows(path: Path, faults: Faults, findings: list[Finding]) -> list[_Row]:
+    kind = _columns_of(path)
+    if kind is None:
+        raise ValueError(
+            f"{path} is no table of boxes: its first row must name filename, class, xmin, ymin, xmax and ymax"
+        )
+    columns, separator = kind
+    rows: list[_Row] = []
+    header: list[str] = []
+    try:
+        for number, cells in _cells(path, separator):
+            if columns.has_header and not header:
+                header = cells
+            elif cells == header:
+                findings.append(Finding(REPEATED_HEADER, path.name, f"line {number}"))
+            elif any(cell.strip() for cell in cells):
+                try:
+                    rows.append(_row(cells, columns, separator, f"line {number}", path, findings))
+                except ValueError as error:
+                    faults.add(f"{path}: line {number}: {error}")
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}; save it as UTF-8") from error
+    return rows
+
+
+def _cells(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=separator)
+        for cells in reader:
+            yield reader.line_num, cells
+
+
+def _row(
+    cells: Sequence[str], columns: Columns, separator: str, where: str, path: Path, findings: list[Finding]
+) -> _Row:
+    needed = 1 + max(columns.file, columns.name, *columns.box, *(columns.size or ()), columns.crowd or 0)
+    if len(cells) < needed:
+        raise ValueError(f"it has {len(cells)} cells, and its table at least {needed}")
+    file = cells[columns.file].strip()
+    if not file:
+        raise ValueError("it names no image")
+    texts = [cells[index].strip() for index in columns.box]
+    size = _size([cells[index] for index in columns.size]) if columns.size is not None else None
+    name = compose_name(cells[columns.name])
+    if not any(texts):
+        return _Row(file, size, "", None, False)
+    if separator != ",":
+        texts = [text.replace(",", ".") for text in texts]
+    values = [number_of(text) for text in texts]
+    if None in values:
+        wrong = texts[values.index(None)]
+        raise ValueError(f"coordinates must be four finite numbers, not {wrong[:40]!r}; correct or delete the row")
+    if not name:
+        raise ValueError("its object has no class")
+    corners = [value for value in values if value is not None]
+    if columns.has_sides:
+        corners = [corners[0], corners[1], corners[0] + corners[2], corners[1] + corners[3]]
+    else:
+        ordered, swapped = order_corners(corners)
+        corners = list(ordered)
+        if swapped:
+            findings.append(Finding(SWAPPED_CORNERS, file, f"{path.name} {where}: {' '.join(texts)}"))
+    crowd = columns.crowd is not None and cells[columns.crowd].strip().lower() in ("1", "true", "1.0")
+    return _Row(file, size, name, corners, crowd)
+
+
+def _size(texts: Sequence[str]) -> tuple[int, int] | None:
+    values = [number_of(text) for text in texts]
+    if not all(value is not None and 1 <= value < 1e9 for value in values):
+        return None
+    height, width = (int(value) for value in values if value is not None)
+    return height, width
+
+
+def _are_fractions(rows: Sequence[_Row]) -> bool:
+    values = np.array([row.corners for row in rows if row.corners is not None], dtype=np.float64)
+    return values.size > 0 and bool(((values >= 0) & (values <= 1)).all() and (values != np.round(values)).any())

@@ -1,0 +1,165 @@
+"""LabelMe: a JSON file for each image, in train/ and val/ or in one folder, which is the split train."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from boxwright.data.annotations import Annotations
+from boxwright.data.findings import FindingKind
+from boxwright.data.readers._image_files import (
+    ImageFiles,
+    common_folder,
+    compose_name,
+    files_of_suffix,
+    folders_in,
+    posix,
+    walk_files,
+)
+from boxwright.data.readers._labelme_file import (
+    EmbeddedImage,
+    LabelmeFile,
+    embedded_size,
+    looks_like_labelme,
+    parse_labelme,
+)
+from boxwright.data.readers._rows import (
+    IMAGE_WITHOUT_ANNOTATION_FILE,
+    MARKED_DIFFICULT,
+    OTHER_IMAGE_NAME,
+    Faults,
+    ImageRows,
+    numbered,
+)
+from boxwright.data.split_names import canonical_split, sort_splits
+from boxwright.structures import Task
+
+TASK: Task = "detection"
+
+IMAGE_IN_ANNOTATION_FILE = FindingKind(
+    "image_in_annotation_file", "note", "images that are in no file, read from imageData of their annotation files"
+)
+
+_IN_SPLIT = ("", "annotations", "labels", "json", "jsons")
+"""Folders with the JSON files, inside that of a split or of the whole set."""
+
+_IMAGES = ("images", "imgs", "image", "JPEGImages")
+
+
+def recognizes(folder: Path) -> bool:
+    """Return True where one of the first JSON files in the folder or in that of a split is one of LabelMe."""
+    return bool(_split_folders(folder))
+
+
+def splits(folder: Path) -> list[str]:
+    """Return the names of the splits: train, val and test first."""
+    return sort_splits(_split_folders(folder))
+
+
+def read(folder: Path, split: str) -> Annotations:
+    """Read one split; the classes are those of all splits, in alphabetical order.
+
+    Rectangles are boxes, polygons and circles are boxes with outlines, and shapes of one class with one group_id are
+    one object. Points and lines are left out.
+
+    Raises:
+        ValueError: there is no such split, or annotation files cannot be read.
+    """
+    folders = _split_folders(folder)
+    chosen = folders.get(canonical_split(split.strip("/")))
+    if chosen is None:
+        there = f"its splits are {', '.join(sort_splits(folders))}" if folders else "it has no JSON file of LabelMe"
+        raise ValueError(f"no split {split!r} in {folder}: {there}")
+    faults = Faults()
+    parsed = {path: _parse(path, faults) for one in folders.values() for path in _files(one)}
+    faults.check()
+    names = sorted({one.name for file in parsed.values() if file is not None for one in file.objects})
+    rows = ImageRows(numbered(names))
+    own = {path: file for path in _files(chosen) if (file := parsed[path]) is not None}
+    images = _find_images(folder, chosen, own, rows)
+    base, in_base = common_folder([images[path] or _beside(path, file) for path, file in own.items()])
+    for name, (path, file) in zip(in_base, own.items(), strict=True):
+        _add(rows, name, path, file, is_embedded=images[path] is None)
+    return rows.table(chosen, (base,), has_category_ids=False)
+
+
+def _parse(path: Path, faults: Faults) -> LabelmeFile | None:
+    try:
+        return parse_labelme(path)
+    except ValueError as error:
+        faults.add(str(error))
+        return None
+
+
+def _split_folders(folder: Path) -> dict[str, Path]:
+    splits: dict[str, Path] = {}
+    for inner in reversed(folders_in(folder)):  # val after valid: it wins
+        if inner.name in _IN_SPLIT:
+            deeper = {canonical_split(one.name): one for one in reversed(folders_in(inner)) if _has_labelme(one)}
+            splits |= deeper
+        else:
+            splits |= {
+                canonical_split(inner.name): inner / name for name in reversed(_IN_SPLIT) if _has_labelme(inner / name)
+            }
+    if not splits:
+        whole = next((folder / name for name in _IN_SPLIT if _has_labelme(folder / name)), None)
+        whole = whole or next((folder / name for name in _IMAGES if _has_labelme(folder / name)), None)
+        return {"train": whole} if whole is not None else {}
+    if set(splits) <= set(_IMAGES):
+        return {"train": next(iter(splits.values()))}
+    return splits
+
+
+def _has_labelme(folder: Path) -> bool:
+    return any(looks_like_labelme(path) for path in islice(files_of_suffix(folder, ".json"), 4))
+
+
+def _files(folder: Path) -> list[Path]:
+    return [folder / name for name in sorted(walk_files(folder)) if name.lower().endswith(".json")]
+
+
+def _find_images(folder: Path, split: Path, files: dict[Path, LabelmeFile], rows: ImageRows) -> dict[Path, Path | None]:
+    """Return the image of each annotation file: the one that it names, or else the one that is called like it."""
+    parents = dict.fromkeys([split, split.parent, folder])
+    candidates = dict.fromkeys([split, *(parent / name for parent in parents for name in _IMAGES)])
+    listed = [ImageFiles(one) for one in candidates if one.is_dir()]
+    images: dict[Path, Path | None] = {}
+    for path, file in files.items():
+        named = path.parent / posix(file.image_name) if file.image_name else path
+        if named != path and named.is_file():
+            images[path] = Path(named)
+            continue
+        stem = str(PurePosixPath(path.relative_to(split).as_posix()).with_suffix(""))
+        by_stem = next((one.folder / name for one in listed if (name := one.find_stem(stem))), None)
+        base = PurePosixPath(posix(file.image_name)).name
+        by_name = next((one.folder / name for one in listed if base and (name := one.find(base))), None)
+        images[path] = by_name or by_stem
+        if by_name is None and by_stem is not None:
+            rows.find(OTHER_IMAGE_NAME, path.name, file.image_name)
+    known = {image.resolve() for image in images.values() if image is not None}
+    stems = {compose_name(path.stem) for path in files}
+    for one in listed[:1]:
+        for name in one.names:
+            if (one.folder / name).resolve() not in known and compose_name(PurePosixPath(name).stem) not in stems:
+                rows.find(IMAGE_WITHOUT_ANNOTATION_FILE, name)
+    return images
+
+
+def _beside(path: Path, file: LabelmeFile) -> Path:
+    """Return the path of an image that is not there, for messages."""
+    return path.parent / (PurePosixPath(posix(file.image_name)).name or f"{path.stem}.jpg")
+
+
+def _add(rows: ImageRows, name: str, path: Path, file: LabelmeFile, *, is_embedded: bool) -> None:
+    size = embedded_size(path) if is_embedded else None
+    if size is not None:
+        rows.find(IMAGE_IN_ANNOTATION_FILE, path.name)
+        rows.add_image(name, size, source=EmbeddedImage(path))
+    else:
+        rows.add_image(name, file.size)
+    for kind, detail in file.findings:
+        rows.find(kind, path.name, detail)
+    for one in file.objects:
+        rows.add_object(rows.label_of[one.name], one.corners, one.polygons, crowd=one.difficult)
+        if one.difficult:
+            rows.find(MARKED_DIFFICULT, path.name, one.name)

@@ -1,0 +1,174 @@
+"""YOLO: data.yaml with images/train/ and labels/train/, lists of images, or labels beside the images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from boxwright.data.annotations import Annotations
+from boxwright.data.findings import Finding, FindingKind
+from boxwright.data.readers._image_files import common_folder
+from boxwright.data.readers._rows import REPEATED_IMAGE, Faults, ImageRows
+from boxwright.data.readers._yolo_labels import YoloObject, parse_labels
+from boxwright.data.readers._yolo_layouts import LabelFiles, YoloSplit, find_yolo_splits, list_images
+from boxwright.data.readers._yolo_yaml import find_names, find_yaml, read_names, read_yaml
+from boxwright.data.split_names import canonical_split, sort_splits
+from boxwright.structures import Category, Task
+
+TASK: Task = "detection"
+
+LABELS_WITHOUT_IMAGE = FindingKind(
+    "labels_without_image", "warning", "label files without an image left out", "restore the images"
+)
+REPEATED_CLASS_NAME = FindingKind(
+    "repeated_class_name", "warning", "names of several classes, of which at most one has objects, merged"
+)
+CLASSES_WITHOUT_NAMES = FindingKind(
+    "classes_without_names",
+    "note",
+    "classes that have no name, called by their numbers",
+    "write a data.yaml with names, or classes.txt",
+)
+
+
+def recognizes(folder: Path) -> bool:
+    """Return True where the folder has a data.yaml, or label files in one of the known layouts."""
+    return bool(_safe_splits(folder)) or find_yaml(folder) is not None
+
+
+def splits(folder: Path) -> list[str]:
+    """Return the names of the splits: train, val and test first."""
+    return sort_splits(_safe_splits(folder))
+
+
+def read(folder: Path, split: str) -> Annotations:
+    """Read one split: boxes and polygons, in any mixture; an image without label file has no objects.
+
+    Raises:
+        ValueError: there is no such split, or data.yaml or labels cannot be read.
+    """
+    chosen = _find(folder, split)
+    file = find_yaml(folder)
+    described = read_yaml(file) if file is not None else None
+    findings = [*chosen.findings, *(described.findings if described is not None else ())]
+    images = [image for source in chosen.sources for image in list_images(source, folder, findings)]
+    if not images:
+        raise ValueError(f"{chosen.sources[0]}: there is no image in it")
+    for image, count in Counter(images).items():
+        if count > 1:
+            findings.append(Finding(REPEATED_IMAGE, image.name, f"{count} times"))
+    images = list(dict.fromkeys(images))
+    labels = LabelFiles(folder)
+    faults = Faults()
+    objects = [
+        _objects(labels.find(image), described is not None and described.has_key_points, findings, faults)
+        for image in images
+    ]
+    findings += [Finding(LABELS_WITHOUT_IMAGE, path.name) for path in labels.without_image()]
+    faults.check()
+    categories = described.categories if described is not None else _named(folder, chosen, objects, findings)
+    return _table(chosen, images, objects, categories, findings)
+
+
+def _safe_splits(folder: Path) -> dict[str, YoloSplit]:
+    try:
+        return find_yolo_splits(folder)
+    except (OSError, ValueError):
+        return {}
+
+
+def _find(folder: Path, split: str) -> YoloSplit:
+    existing = find_yolo_splits(folder)
+    name = canonical_split(split.strip("/"))
+    if name in existing:
+        return existing[name]
+    there = f"its splits are {', '.join(sort_splits(existing))}" if existing else "none of its paths exists"
+    raise ValueError(
+        f"no split {split!r} in {folder}: looked for {name} in data.yaml, images/{name}/, {name}/images/ and "
+        f"{name}.txt; {there}"
+    )
+
+
+def _objects(path: Path | None, has_key_points: bool, findings: list[Finding], faults: Faults) -> list[YoloObject]:
+    if path is None:
+        return []
+
+    def find(kind: FindingKind, detail: str) -> None:
+        findings.append(Finding(kind, path.name, detail))
+
+    return parse_labels(path, has_key_points=has_key_points, find=find, fault=faults.add)
+
+
+def _named(
+    folder: Path, split: YoloSplit, objects: Sequence[list[YoloObject]], findings: list[Finding]
+) -> tuple[Category, ...]:
+    """Return the classes of a folder without data.yaml."""
+    beside = [source if source.is_dir() else source.parent for source in split.sources]
+    file = find_names(folder, [folder / "labels", *beside, *(path.parent / "labels" for path in beside)])
+    if file is not None:
+        return read_names(file)
+    most = max((one.number for of_image in objects for one in of_image), default=-1)
+    for other in _safe_splits(folder).values():
+        if other != split:
+            most = max(most, _largest_number(folder, other))
+    if most >= 10_000:
+        raise ValueError(f"{folder}: class {most:,} in a set without class names; write a data.yaml with names")
+    findings += [Finding(CLASSES_WITHOUT_NAMES, str(number)) for number in range(most + 1)]
+    return tuple(Category(number, str(number)) for number in range(max(most + 1, 1)))
+
+
+def _largest_number(folder: Path, split: YoloSplit) -> int:
+    labels, faults = LabelFiles(folder), Faults()
+    images = (image for source in split.sources for image in list_images(source, folder, []))
+    numbers = (one.number for image in images for one in _objects(labels.find(image), False, [], faults))
+    return max(numbers, default=-1)
+
+
+def _table(
+    split: YoloSplit,
+    images: Sequence[Path],
+    objects: Sequence[list[YoloObject]],
+    categories: Sequence[Category],
+    findings: list[Finding],
+) -> Annotations:
+    rows = ImageRows(_merge_names(split, categories, objects, findings))
+    rows.findings += findings
+    label_of = {category.id: rows.label_of[category.name] for category in categories}
+    folder, names = common_folder(images)
+    faults = Faults()
+    for name, of_image in zip(names, objects, strict=True):
+        rows.add_image(name)
+        for one in of_image:
+            label = label_of.get(one.number)
+            if label is None:
+                faults.add(
+                    f"{split.sources[0]}: labels of {name}: class {one.number} is not in the {len(categories)} names "
+                    f"({categories[0].id} to {categories[-1].id}); add its name or delete its lines"
+                )
+            else:
+                rows.add_object(label, one.corners, (one.polygon,) if one.polygon else ())
+    faults.check()
+    return rows.table(split.sources[0], (folder,), has_fractions=True)
+
+
+def _merge_names(
+    split: YoloSplit,
+    categories: Sequence[Category],
+    objects: Sequence[list[YoloObject]],
+    findings: list[Finding],
+) -> list[Category]:
+    """Return classes of different names: of two with one name, the first, if only one of them has objects."""
+    counts = Counter(one.number for of_image in objects for one in of_image)
+    same: dict[str, list[int]] = {}
+    for category in categories:
+        same.setdefault(category.name, []).append(category.id)
+    for name, numbers in same.items():
+        if sum(counts[number] > 0 for number in numbers) > 1:
+            described = ", ".join(f"{number} with {counts[number]:,} objects" for number in numbers)
+            raise ValueError(
+                f"{split.sources[0]}: several classes are called {name!r}: {described}; rename all but one"
+            )
+        if len(numbers) > 1:
+            findings.append(Finding(REPEATED_CLASS_NAME, name, f"numbers {', '.join(map(str, numbers))}"))
+    return [category for category in categories if same[category.name][0] == category.id]
