@@ -13,8 +13,16 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from boxwright.data.annotations import Annotations, ListedImage
-from boxwright.data.findings import summarize
+from boxwright.data.findings import Finding, summarize
 from boxwright.data.image_check import ProgressCallback, first_names, measure_images
+from boxwright.data.join_findings import (
+    EMPTY_BOX,
+    find_category_differences,
+    find_negative_areas,
+    find_size_disagreements,
+    find_unused_categories,
+    name_annotations,
+)
 from boxwright.data.mask_file import MaskFile
 from boxwright.data.records import DetectionData, Record
 from boxwright.structures import Category
@@ -48,26 +56,27 @@ def join_images(
         ValueError: images are missing or cannot be read, annotations are of a class that the model does not know, or
             there is nothing to tell apart for a classifier.
     """
-    notes = list(table.notes)
+    findings = list(table.findings)
     if categories is None:
         if table.bbox_xywh is None:
             _check_several_classes(table)
         categories = table.categories
-        notes += _unused_categories(table)
+        findings += find_unused_categories(table)
     else:
         labels, differences = _labels_of_model(table, categories)
         table = replace(table, labels=labels)
-        notes += differences
+        findings += differences
     folder = _likeliest_folder(table)
     sizes = _sizes(table, folder, check_images=check_images, progress=progress)
     records, dropped = _records(table, folder, sizes)
-    notes += _disagreeing_sizes(table, sizes) + _dropped(dropped) + summarize(table.findings)
+    findings += find_size_disagreements(table, sizes) + find_negative_areas(table, dropped)
+    findings += [Finding(EMPTY_BOX, *names) for names in name_annotations(table, dropped)]
     return DetectionData(
         records=records,
         categories=tuple(categories),
         source=table.path,
-        notes=tuple(f"{table.path}: {note}" for note in notes),
-        findings=table.findings,
+        notes=tuple(f"{table.path}: {note}" for note in (*table.notes, *summarize(findings))),
+        findings=tuple(findings),
     )
 
 
@@ -87,8 +96,8 @@ def _sizes(
     return [next(measured) if image.source is None or image.size is None else image.size for image in table.images]
 
 
-def _records(table: Annotations, folder: Path, sizes: list[tuple[int, int]]) -> tuple[tuple[Record, ...], list[str]]:
-    """Return a record per image, and the names of the annotations that were dropped."""
+def _records(table: Annotations, folder: Path, sizes: list[tuple[int, int]]) -> tuple[tuple[Record, ...], list[int]]:
+    """Return a record per image, and the rows of the annotations that were dropped."""
     order = np.argsort(table.image_index, kind="stable")
     bounds = np.searchsorted(table.image_index[order], np.arange(1, len(table.images)))
     records, dropped = [], []
@@ -97,7 +106,7 @@ def _records(table: Annotations, folder: Path, sizes: list[tuple[int, int]]) -> 
         x1, y1, x2, y2 = record.boxes().T
         keep = (x2 > x1) & (y2 > y1)
         if not keep.all():
-            dropped += [f"{image.file_name} (annotation {_annotation_id(table, row)})" for row in rows[~keep].tolist()]
+            dropped += rows[~keep].tolist()
             record = _record(table, folder, image, size, rows[keep])
         records.append(record)
     return tuple(records), dropped
@@ -146,8 +155,10 @@ def _annotation_id(table: Annotations, row: int) -> int:
     return row + 1 if table.annotation_ids is None else table.annotation_ids[row]
 
 
-def _labels_of_model(table: Annotations, categories: Sequence[Category]) -> tuple[Int64[np.ndarray, " n"], list[str]]:
-    """Return the table's labels as indices into a model's categories, matched by name, and notes on the differences."""
+def _labels_of_model(
+    table: Annotations, categories: Sequence[Category]
+) -> tuple[Int64[np.ndarray, " n"], list[Finding]]:
+    """Return the table's labels as indices into a model's categories, matched by name, and the differences."""
     label_of = {_compose_accents(category.name): label for label, category in enumerate(categories)}
     label_of |= {category.name: label for label, category in enumerate(categories)}
     matches = (label_of.get(one.name, label_of.get(_compose_accents(one.name), -1)) for one in table.categories)
@@ -162,20 +173,7 @@ def _labels_of_model(table: Annotations, categories: Sequence[Category]) -> tupl
             f"{first_names(names, 5)}; the model knows {len(known)}: {first_names(known, 5)}; "
             "use the data set that it was trained on, or train a model for this one"
         )
-    notes = []
-    unused = [repr(table.categories[i].name) for i in np.flatnonzero(lookup < 0)]
-    if unused:
-        notes.append(
-            f"{len(unused)} categories without annotations are unknown to the model, and ignored: {first_names(unused)}"
-        )
-    moved = [
-        f"{category.name!r} is {category.id} here and {categories[label].id} there"
-        for category, label in zip(table.categories, lookup, strict=True)
-        if label >= 0 and category.id != categories[label].id
-    ]
-    if moved and table.has_category_ids:
-        notes.append(f"{len(moved)} category ids differ from the model's, matched by name: {first_names(moved, 1)}")
-    return labels, notes
+    return labels, find_category_differences(table, categories, lookup)
 
 
 def _compose_accents(name: str) -> str:
@@ -191,34 +189,3 @@ def _check_several_classes(table: Annotations) -> None:
         raise ValueError(
             f"{table.path}: {what}, and a classifier tells at least two apart; add images of another class{notes}"
         )
-
-
-def _unused_categories(table: Annotations) -> list[str]:
-    used = np.isin(np.arange(len(table.categories)), table.labels)
-    unused = [repr(table.categories[label].name) for label in np.flatnonzero(~used)]
-    if not unused:
-        return []
-    return [
-        f"{len(unused)} of {used.size} categories have no annotations here, and are classes all the same: "
-        f"{first_names(unused)}"
-    ]
-
-
-def _disagreeing_sizes(table: Annotations, sizes: list[tuple[int, int]]) -> list[str]:
-    wrong = [
-        f"{image.file_name} (file {image.size[1]}x{image.size[0]}, image {size[1]}x{size[0]})"
-        for image, size in zip(table.images, sizes, strict=True)
-        if image.size is not None and image.size != size
-    ]
-    if not wrong:
-        return []
-    return [
-        f"{len(wrong)} images have another size than the file says (the image's own counts, after its "
-        f"EXIF rotation; look whether the boxes fit): {first_names(wrong)}"
-    ]
-
-
-def _dropped(names: list[str]) -> list[str]:
-    if not names:
-        return []
-    return [f"{len(names)} annotations without area inside their image dropped: {first_names(names)}"]

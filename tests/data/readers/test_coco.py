@@ -230,7 +230,7 @@ class TestCategoriesOfAModel:
         assert data.categories == known
         assert data.records[0].labels.tolist() == [0, 2]
         (note,) = data.notes
-        assert "2 category ids differ from the model's, matched by name: 'cat' is 7 here and 3 there" in note
+        assert "2 category ids differ from the model's, matched by name: 'cat' (7 here, 3 there)" in note
 
     def test_same_categories_need_no_note(self, tiny) -> None:
         data = tiny.read(categories=[Category(7, "cat"), Category(90, "dog")])
@@ -253,4 +253,30 @@ class TestCategoriesOfAModel:
         assert data.categories == (Category(0, "animals"), Category(7, "cat"), Category(90, "dog"))
         assert data.records[0].labels.tolist() == [2, 1]
         (note,) = data.notes
-        assert "1 of 3 categories have no annotations here, and are classes all the same: 'animals'" in note
+        assert "1 categories have no annotations here, and are classes all the same: 'animals'" in note
+
+
+class TestFindings:
+    def test_each_has_kind_place_and_detail(self, tiny) -> None:
+        tiny.document["annotations"] += [
+            {"id": 2**70, "image_id": 5, "category_id": 7, "bbox": [3, 3, 0, 4]},
+            {"id": -4, "image_id": 8, "category_id": 7, "bbox": [1, 1, 4, 4], "area": -16},
+        ]
+        tiny.document["categories"].append({"id": 0, "name": "animals"})
+        tiny.document["images"][2] |= {"width": 17}
+        data = tiny.read()
+        assert [(finding.kind.name, finding.place, finding.detail) for finding in data.findings] == [
+            ("unused_category", "'animals'", ""),
+            ("size_disagrees", "c.png", "file 17x16, image 16x16"),
+            ("negative_area", "c.png", "annotation -4: -16"),
+            ("empty_box", "sub/b.png", f"annotation {2**70}"),
+        ]
+        assert len(data.notes) == 4
+
+    def test_differences_from_a_models_classes(self, tiny) -> None:
+        tiny.document["categories"].append({"id": 0, "name": "animals"})
+        data = tiny.read(categories=[Category(7, "cat"), Category(91, "dog")])
+        assert [(finding.kind.name, str(finding)) for finding in data.findings] == [
+            ("unknown_category", "'animals'"),
+            ("category_id_differs", "'dog' (90 here, 91 there)"),
+        ]
