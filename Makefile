@@ -31,7 +31,7 @@ test: install-dev  ## run the tests
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 slow: install-dev  ## run the tests that take minutes
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 # Without exports, which take seconds each, and with shapes checked in this one file. `[fpn]` is not `[pafpn]`.
 SOURCE = $(wildcard src/boxwright/$(NAME).py src/boxwright/*/$(NAME).py src/boxwright/*/*/$(NAME).py)

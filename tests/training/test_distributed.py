@@ -215,6 +215,26 @@ def test_a_whole_run_in_two_processes(tmp_path: Path, recipe_file: Path, drawn: 
     assert steps == sorted(steps)
     assert {1, 2, 4} <= set(steps)
     assert done.stderr.count("step 4/4  AP ") == 1
+    for words in ("training on ", "done: ", "now: "):
+        assert done.stderr.count(words) == 1  # one process speaks
+
+
+def test_no_process_ends_before_the_first_has_written(tmp_path: Path, recipe_file: Path, drawn: Path) -> None:
+    """The others look for the best weights at the end, which the first writes after a long evaluation."""
+    script = tmp_path / "slow_evaluation.py"
+    script.write_text(
+        "import sys, time\n"
+        "import boxwright\n"
+        "from boxwright.workflows.validation import Validation\n"
+        "measure = Validation.__call__\n"
+        "Validation.__call__ = lambda self, *rest: (time.sleep(3), measure(self, *rest))[1]\n"
+        "recipe, data, out = sys.argv[1:]\n"
+        "result = boxwright.train(recipe, data, out=out, **{'train.steps': 2})\n"
+        "print(len(result.load().categories))\n"
+    )
+    done = torchrun(str(script), str(recipe_file), str(drawn), str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["6", "6"]
 
 
 class TestDevice:

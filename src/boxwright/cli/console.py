@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,12 +17,12 @@ SHOWN_FROM = 20
 
 
 class ConsoleObserver(Observer):
-    """Prints to standard error: lines as they are, and a bar on a terminal."""
+    """Prints to standard error: lines as they are, and a bar on a terminal. Of several processes, the first prints."""
 
     console: Console
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")  # torchrun's
 
     def note(self, line: str) -> None:
         """Print a note."""

@@ -57,6 +57,11 @@ def highest(number: int, rank: Rank) -> int:
     return int(numbers.item())
 
 
+def wait_for_all(rank: Rank) -> None:
+    """Return once all processes have come here."""
+    highest(0, rank)
+
+
 def choose_precision(name: str, device: torch.device) -> Literal["float32", "bfloat16"]:
     """Choose the precision that ``name`` means: ``auto`` takes bfloat16 where ``device`` multiplies it natively."""
     if name == "auto":

@@ -22,7 +22,7 @@ from boxwright.training.batches import leave_out_empty, training_batches
 from boxwright.training.callbacks import Callback, CheckpointEvent, EvaluationEvent, StepEvent, StopRequest
 from boxwright.training.checkpoint import Progress
 from boxwright.training.display import Display
-from boxwright.training.distributed import Rank, choose_precision, highest, init_distributed
+from boxwright.training.distributed import Rank, choose_precision, highest, init_distributed, wait_for_all
 from boxwright.training.interrupt import Interrupted, stop_on_interrupt
 from boxwright.training.log import RunLog
 from boxwright.training.measures import primary_metric, summary_metrics
@@ -66,7 +66,9 @@ def run_training(run: Run, *, resume: bool = False) -> Progress:
         progress = Progress(step=0, steps=plan.steps, evaluations=plan.evaluations)
         if rank.is_first:
             _write_beginning(run)
-    return _Loop(run, rank, detector, optimizer, average, progress).go()
+    _Loop(run, rank, detector, optimizer, average, progress).go()
+    wait_for_all(rank)  # what the first process writes last, all may read
+    return progress
 
 
 def _with_precision(run: Run, rank: Rank) -> Run:
@@ -111,7 +113,7 @@ class _Loop:
         self.first_step = progress.step
         self.evaluating = self.last_evaluation = 0.0
 
-    def go(self) -> Progress:
+    def go(self) -> None:
         """Train; callbacks are of the first process alone, and closed whatever happens."""
         run, progress = self.run, self.progress
         with ExitStack() as stack:
@@ -121,7 +123,6 @@ class _Loop:
             for callback in self.callbacks:
                 stack.callback(callback.close)
             self._steps()
-        return progress
 
     def _steps(self) -> None:
         progress = self.progress
