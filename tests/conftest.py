@@ -49,6 +49,15 @@ TINY_RECIPE: dict[str, Any] = {
 """Trains in a tenth of a second per step, with everything on that RT-DETR has: denoising, several sizes, average."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of their own for what is remembered between runs, also for the processes that tests start."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOXWRIGHT_CACHE", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A drawn data set of 10 images to train on and 6 held out, with sparse ids; not to be written to."""

@@ -13,11 +13,11 @@ from typing import IO, Any, Literal, cast
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
-from boxwright.data.image_check import SUFFIXES
-from boxwright.data.images import ImageLike, as_rgb, resample
+from boxwright.data.image_file import SUFFIXES, describe_error
+from boxwright.data.images import ImageLike, as_rgb, decode_rgb, resample
 from boxwright.data.input_format import InputFormat
 from boxwright.detections import Detections
 from boxwright.structures import ImageSize
@@ -249,14 +249,12 @@ def _read_in_memory(index: int, image: Any) -> UInt8[np.ndarray, "h w 3"]:
     """Read an image that has no name; errors say which one it is."""
     try:
         if isinstance(image, bytes | bytearray | memoryview | io.IOBase):
-            file = cast(IO[bytes], image) if isinstance(image, io.IOBase) else io.BytesIO(image)
-            with Image.open(file) as opened:
-                return as_rgb(opened)
+            return decode_rgb(cast(IO[bytes], image).read() if isinstance(image, io.IOBase) else bytes(image))
         return as_rgb(image)
-    except OSError as error:
+    except UnidentifiedImageError as error:
         raise ValueError(f"image {index}: these bytes are no image file, or a damaged one") from error
-    except ValueError as error:
-        raise ValueError(f"image {index}: {error}") from error
+    except Exception as error:  # on damaged files, Pillow's decoders raise errors of any kind
+        raise ValueError(f"image {index}: {describe_error(error)}") from error
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from boxwright.data.images import as_rgb, check_image, image_size, read_image, resample
+from boxwright.data.image_inspection import image_size, inspect_image
+from boxwright.data.images import as_rgb, read_image, resample
 from boxwright.data.input_format import Window
 
 
@@ -45,7 +46,7 @@ class TestReadImage:
         shape = (34, 20) if orientation >= 5 else (20, 34)
         assert expected.shape[:2] == shape
         np.testing.assert_array_equal(read_image(path), expected)
-        assert image_size(path) == check_image(path) == shape
+        assert image_size(path) == inspect_image(path).size == shape
         with Image.open(path) as image:
             np.testing.assert_array_equal(as_rgb(image), expected)
 
@@ -97,7 +98,7 @@ class TestReadImage:
 
     def test_unknown_range_is_an_error(self, tmp_path: Path) -> None:
         Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "a.tif")
-        for read in (read_image, check_image):
+        for read in (read_image, inspect_image):
             with pytest.raises(ValueError, match=r"a\.tif cannot be read as an image: .*8 or 16 bits"):
                 read(tmp_path / "a.tif")
 
@@ -107,14 +108,14 @@ class TestReadImage:
         np.testing.assert_array_equal(read_image(tmp_path / "a.gif")[0, 0], [255, 0, 0])
 
     def test_missing_file(self, tmp_path: Path) -> None:
-        for read in (read_image, image_size, check_image):
+        for read in (read_image, image_size, inspect_image):
             with pytest.raises(FileNotFoundError, match=r"no image .*nowhere\.png"):
                 read(tmp_path / "nowhere.png")
 
     @pytest.mark.parametrize(("content", "reason"), [(b"", "empty"), (b"no image at all", "not an image")])
     def test_file_that_is_no_image(self, tmp_path: Path, content: bytes, reason: str) -> None:
         (tmp_path / "a.jpg").write_bytes(content)
-        for read in (read_image, image_size, check_image):
+        for read in (read_image, image_size, inspect_image):
             with pytest.raises(ValueError, match=rf"a\.jpg cannot be read as an image: .*{reason}"):
                 read(tmp_path / "a.jpg")
 
@@ -122,12 +123,12 @@ class TestReadImage:
         with pytest.raises(ValueError, match="cannot be read as an image"):
             read_image(tmp_path)
 
-    @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "gif", "webp", "bmp"])
+    @pytest.mark.parametrize("suffix", ["png", "tif", "gif", "webp", "bmp"])
     def test_truncated_file(self, tmp_path: Path, suffix: str) -> None:
         path = tmp_path / f"a.{suffix}"
         Image.fromarray(noise(64, 64)).save(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        for read in (read_image, check_image):
+        for read in (read_image, inspect_image):
             with pytest.raises(ValueError, match=rf"a\.{suffix} cannot be read as an image") as caught:
                 read(path)
             assert "\n" not in str(caught.value)
@@ -141,7 +142,7 @@ class TestReadImage:
         for cut in (0, 1, 2, 3, 5, 20, *range(100, len(content), 157)):
             path = tmp_path / "cut.jpg"
             path.write_bytes(content[: len(content) - cut])
-            verdict = [_reads(read, path) for read in (read_image, check_image)]
+            verdict = [_reads(read, path) for read in (read_image, inspect_image)]
             assert verdict[0] == verdict[1], f"{cut} bytes cut off"
             verdicts.add(verdict[0])
         assert verdicts == {True, False}
@@ -212,9 +213,9 @@ class TestAsRgb:
         with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
             as_rgb(np.full((4, 4, 3), low))
 
-    @pytest.mark.parametrize("dtype", [np.int64, np.uint16, np.bool_])
+    @pytest.mark.parametrize("dtype", [np.int64, np.int16, np.bool_])
     def test_wrong_type_of_pixel(self, dtype: type) -> None:
-        with pytest.raises(ValueError, match=f"uint8, or floats.* holds {np.dtype(dtype).name}"):
+        with pytest.raises(ValueError, match=f"uint8, uint16, or floats.* holds {np.dtype(dtype).name}"):
             as_rgb(np.zeros((4, 4, 3), dtype))
 
     def test_truncated_pil_image(self, tmp_path: Path) -> None:

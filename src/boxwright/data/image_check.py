@@ -3,68 +3,120 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from boxwright.data.images import check_image, image_size
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
-"""Suffixes of image files, in lower case."""
+from boxwright.data.image_file import SUFFIXES as SUFFIXES
+from boxwright.data.image_inspection import ImageFacts, ImageFailure, image_size, inspect_image
+from boxwright.data.image_memory import FileStamp, recall_facts, remember_facts, stamp_files
+from boxwright.data.printable_names import first_names as first_names
 
 ProgressCallback = Callable[[int, int], None]
 """Called as ``progress(done, total)`` while images are checked."""
 
+_CHUNK = 32
+_SECONDS_BETWEEN_WRITES = 10.0
 
-def measure_images(
-    folder: Path, names: Sequence[str], *, decode: bool, progress: ProgressCallback | None = None
-) -> list[tuple[int, int]]:
-    """Measure (height, width) of every image after its EXIF rotation.
+
+def inspect_images(
+    folder: Path, names: Sequence[str], *, decode: bool = True, progress: ProgressCallback | None = None
+) -> list[ImageFacts | ImageFailure]:
+    """Inspect every image of a data set, each once in its life: the facts are remembered outside the data set.
 
     Args:
         folder: where the images are.
         names: paths of the images inside ``folder``.
-        decode: read the images entirely, so that truncated ones are found, not only their headers.
+        decode: read and decode the images entirely, so that damaged ones are found; else only their headers, where
+            nothing is remembered, and the facts have no hashes.
         progress: called as ``progress(done, total)``.
+
+    Returns:
+        For each name the facts, or why the image cannot be read; see ``require_readable``.
 
     Raises:
         FileNotFoundError: ``folder`` does not exist.
-        ValueError: some images are missing or cannot be read: how many, and the names of the first.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"image folder {folder} does not exist")
-    look = check_image if decode else image_size
+    stamps = stamp_files(folder, names)
+    results: dict[str, ImageFacts | ImageFailure] = {**recall_facts(folder, names, stamps)}
+    # A name may be listed twice.
+    missing = {name: stamp for name, stamp in zip(names, stamps, strict=True) if name not in results}
+    done = len(names) - len(missing)
+    if progress is not None and done:
+        progress(done, len(names))
+    unsaved: dict[str, tuple[FileStamp, ImageFacts]] = {}
+    written = time.monotonic()
+    for name, result in _inspect_in_parallel(folder, list(missing), decode):
+        results[name] = result
+        stamp = missing[name]
+        if decode and stamp is not None and isinstance(result, ImageFacts):
+            unsaved[name] = stamp, result
+        if time.monotonic() - written > _SECONDS_BETWEEN_WRITES:
+            remember_facts(folder, unsaved)
+            unsaved, written = {}, time.monotonic()
+        done += 1
+        if progress is not None:
+            progress(done, len(names))
+    remember_facts(folder, unsaved)
+    return [results[name] for name in names]
 
-    def measure(name: str) -> tuple[int, int] | OSError | ValueError:
+
+def require_readable(folder: Path, results: Sequence[ImageFacts | ImageFailure]) -> list[ImageFacts]:
+    """Return the facts of all images.
+
+    Args:
+        folder: where the images are, for the message.
+        results: of ``inspect_images``.
+
+    Raises:
+        ValueError: some images are missing or cannot be read: how many, and the names of the first.
+    """
+    facts = [one for one in results if isinstance(one, ImageFacts)]
+    failures = [one for one in results if isinstance(one, ImageFailure)]
+    if not failures:
+        return facts
+    missing = [one.name for one in failures if one.is_missing]
+    unreadable = [one.name for one in failures if not one.is_missing]
+    problems = [f"{len(missing)} missing: {first_names(missing)}"] if missing else []
+    problems += [f"{len(unreadable)} unreadable: {first_names(unreadable)}"] if unreadable else []
+    reason = next((f" ({one.reason})" for one in failures if not one.is_missing), "")
+    raise ValueError(
+        f"of {len(results)} images in {folder}, {' and '.join(problems)}{reason}; "
+        "restore the files or take them out of the data set"
+    )
+
+
+def _inspect_in_parallel(
+    folder: Path, names: Sequence[str], decode: bool
+) -> Iterator[tuple[str, ImageFacts | ImageFailure]]:
+    """Inspect images in the order of their names, some of them ahead."""
+    chunks = (names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK))
+    workers = min(16, 2 * len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:  # Pillow decodes without the GIL
+        ahead: list[Future[list[ImageFacts | ImageFailure]]] = []
+        waiting: list[Sequence[str]] = []
         try:
-            return look(folder / name)
-        except (OSError, ValueError) as error:
-            return error
-
-    sizes, missing, unreadable = [], [], []
-    first_error: Exception | None = None
-    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:  # Pillow decodes without the GIL
-        for done, (name, result) in enumerate(zip(names, pool.map(measure, names), strict=True), start=1):
-            if isinstance(result, FileNotFoundError):
-                missing.append(name)
-            elif isinstance(result, Exception):
-                unreadable.append(name)
-                first_error = first_error or result
-            else:
-                sizes.append(result)
-            if progress is not None:
-                progress(done, len(names))
-    if missing or unreadable:
-        problems = [f"{len(missing)} missing: {first_names(missing)}"] if missing else []
-        problems += [f"{len(unreadable)} unreadable: {first_names(unreadable)}"] if unreadable else []
-        reason = f" ({first_error})" if first_error else ""
-        raise ValueError(
-            f"of {len(names)} images in {folder}, {' and '.join(problems)}{reason}; "
-            "restore the files or take them out of the data set"
-        )
-    return sizes
+            for chunk in chunks:
+                ahead.append(pool.submit(_inspect_chunk, folder, chunk, decode))
+                waiting.append(chunk)
+                if len(ahead) > 2 * workers:
+                    yield from zip(waiting.pop(0), ahead.pop(0).result(), strict=True)
+            for chunk, future in zip(waiting, ahead, strict=True):
+                yield from zip(chunk, future.result(), strict=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def first_names(names: Sequence[str], count: int = 3) -> str:
-    """Join the first few of some names, for a message."""
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+def _inspect_chunk(folder: Path, names: Sequence[str], decode: bool) -> list[ImageFacts | ImageFailure]:
+    return [_inspect(folder, name, decode) for name in names]
+
+
+def _inspect(folder: Path, name: str, decode: bool) -> ImageFacts | ImageFailure:
+    try:
+        path = folder / name
+        return inspect_image(path) if decode else ImageFacts(*image_size(path))
+    except (OSError, ValueError) as error:
+        return ImageFailure(name, isinstance(error, FileNotFoundError), str(error))

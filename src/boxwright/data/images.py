@@ -8,8 +8,7 @@ accuracy in silence.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,71 +16,44 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Float32, UInt8
-from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from boxwright.data.image_decoding import decode_image, load_upright, rgb_pixels
+from boxwright.data.image_file import describe_error, image_errors, load_file
 from boxwright.data.input_format import DEFAULT_RESAMPLING, InputFormat, Resampling, Window
 from boxwright.data.opencv_resize import resize_as_opencv
+from boxwright.data.sample_range import scale_samples
 
 ImageLike = str | Path | Image.Image | npt.NDArray[Any] | Tensor
 """The forms of an image that ``as_rgb`` takes."""
-
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""Operations that turn an image upright, by its EXIF orientation (TIFF 6.0, tag 274); 1 is upright already."""
-
-_SIDES_SWAP = (5, 6, 7, 8)
 
 
 def read_image(path: Path | str) -> UInt8[np.ndarray, "h w 3"]:
     """Read the image in a file as RGB, upright.
 
     The EXIF orientation is applied. Transparent pixels are laid on black, like the padding around an image.
-    Pixels of 16 bits are scaled to 8 over their full range. Of an animation, the first frame counts.
+    Samples of 16 bits are scaled to 8 over the range that they use, see ``sample_depth``. Of an animation, the first
+    frame counts. A JPEG whose end is missing is read as far as it goes; the rest is gray.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no image, is truncated, has more pixels than Pillow's limit of 179 million,
+        ValueError: the file is no image, is truncated or damaged, has more pixels than Pillow's limit of 179 million,
             or has pixels whose range is unknown (32-bit floats).
     """
-    with _open_image(path) as image:
-        return _upright_rgb(image)
+    with image_errors(path):
+        return decode_rgb(load_file(path))
 
 
-def image_size(path: Path | str) -> tuple[int, int]:
-    """Return (height, width) of the image in a file after its EXIF rotation; read the header only.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no image.
-    """
-    with _open_image(path) as image:
-        return _upright_size(image)
-
-
-def check_image(path: Path | str) -> tuple[int, int]:
-    """Return ``image_size`` of a file that is decoded as a whole, so that a truncated one is found.
+def decode_rgb(file: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    """Decode the bytes of an image file as ``read_image`` does.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: ``read_image`` would not read the file.
+        Exception: Pillow raises anything on damaged files; see ``describe_error``.
     """
-    with _open_image(path) as image:
-        size = _upright_size(image)
-        # A draft is 4 to 10 times faster: every byte is still read, but only 1/64 of the pixels are made.
-        if isinstance(image, JpegImagePlugin.JpegImageFile):
-            image.draft(None, (1, 1))
-        _upright_rgb(image)
-        return size
+    return rgb_pixels(decode_image(file).image)
 
 
 def as_rgb(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
@@ -90,7 +62,8 @@ def as_rgb(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
     Args:
         image: a file's path; a PIL image of any mode (its EXIF orientation is applied, as for a file); an
             array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), in RGB order; a tensor of shape (h, w),
-            (1, h, w) or (3, h, w). Arrays and tensors hold uint8, or floats in [0, 1].
+            (1, h, w) or (3, h, w). Arrays and tensors hold uint8, floats in [0, 1], or uint16, which is scaled as in
+            a file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -100,9 +73,9 @@ def as_rgb(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
         return read_image(image)
     if isinstance(image, Image.Image):
         try:
-            return _upright_rgb(image)
+            return rgb_pixels(load_upright(image).image)
         except Exception as error:  # PIL images decode late: whatever a decoder raises arrives here
-            raise ValueError(f"this PIL image cannot be read: {_reason(error)}") from error
+            raise ValueError(f"this PIL image cannot be read: {describe_error(error)}") from error
     if isinstance(image, np.ndarray | Tensor):
         return _three_channels(_as_uint8(_channels_last(image)))
     raise ValueError(f"an image must be a path, a PIL image, an array or a tensor, not {type(image).__name__}")
@@ -203,62 +176,6 @@ def _resize(
     return resized
 
 
-@contextmanager
-def _open_image(path: Path | str) -> Iterator[Image.Image]:
-    """Open an image; any error while it is used becomes one line that names the file."""
-    try:
-        with Image.open(path) as image:
-            yield image
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no image {path}") from error
-    except UnidentifiedImageError as error:
-        empty = Path(path).stat().st_size == 0
-        what = "it is empty" if empty else "it is not an image file, or its beginning is damaged"
-        raise ValueError(f"{path} cannot be read as an image: {what}") from error
-    except Exception as error:  # on damaged files, Pillow's decoders raise errors of any kind, SyntaxError included
-        raise ValueError(f"{path} cannot be read as an image: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a damaged EXIF block does not make the image unreadable: it says nothing, as if absent
-        return 1
-
-
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    width, height = image.size
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        # Pillow turns TIFF by itself, and some versions report the turned size before they do.
-        width, height = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
-    return (width, height) if _orientation(image) in _SIDES_SWAP else (height, width)
-
-
-def _upright_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    image.load()  # before the orientation is asked for: TIFF turns here, and forgets its orientation
-    turn = _UPRIGHT.get(_orientation(image))
-    if turn is not None:
-        image = image.transpose(turn)
-    if image.mode == "F":
-        raise ValueError("its pixels are 32-bit floats of unknown range; save it with 8 or 16 bits")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return _three_channels(_gray_16_to_8(np.asarray(image)))
-    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    return np.array(image.convert("RGB"))
-
-
-def _gray_16_to_8(gray: npt.NDArray[Any]) -> UInt8[np.ndarray, "h w"]:
-    if gray.min() < 0 or gray.max() > 65535:
-        raise ValueError("its pixels do not fit into 16 bits; save it with 8 or 16 bits")
-    return np.asarray((gray.astype(np.uint32) * 255 + 32767) // 65535, dtype=np.uint8)
-
-
 def _channels_last(image: npt.NDArray[Any] | Tensor) -> npt.NDArray[Any]:
     """Return an array (h, w) or (h, w, c), from such an array or from a tensor (h, w) or (c, h, w)."""
     if isinstance(image, Tensor):
@@ -280,8 +197,10 @@ def _channels_last(image: npt.NDArray[Any] | Tensor) -> npt.NDArray[Any]:
 def _as_uint8(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if pixels.dtype == np.uint8:
         return pixels
+    if pixels.dtype == np.uint16:
+        return scale_samples(pixels)[0]
     if not np.issubdtype(pixels.dtype, np.floating):
-        raise ValueError(f"an image must hold uint8, or floats in [0, 1]; this one holds {pixels.dtype}")
+        raise ValueError(f"an image must hold uint8, uint16, or floats in [0, 1]; this one holds {pixels.dtype}")
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= 0 and high <= 1):
         raise ValueError(
@@ -296,7 +215,7 @@ def _three_channels(pixels: npt.NDArray[np.uint8]) -> UInt8[np.ndarray, "h w 3"]
         pixels = pixels[:, :, None]
     if pixels.shape[2] == 4:
         rgba = Image.fromarray(np.ascontiguousarray(pixels))
-        return _upright_rgb(rgba)
+        return rgb_pixels(rgba)
     if pixels.shape[2] == 1:
         pixels = pixels.repeat(3, axis=2)
     return np.ascontiguousarray(pixels)

@@ -14,7 +14,8 @@ from jaxtyping import Float64, Int64
 
 from boxwright.data.annotations import Annotations, ListedImage
 from boxwright.data.findings import Finding, summarize
-from boxwright.data.image_check import ProgressCallback, first_names, measure_images
+from boxwright.data.image_check import ProgressCallback, first_names, inspect_images, require_readable
+from boxwright.data.image_inspection import ImageFacts
 from boxwright.data.join_findings import (
     EMPTY_BOX,
     find_category_differences,
@@ -67,8 +68,10 @@ def join_images(
         table = replace(table, labels=labels)
         findings += differences
     folder = _likeliest_folder(table)
-    sizes = _sizes(table, folder, check_images=check_images, progress=progress)
+    facts = _image_facts(table, folder, check_images=check_images, progress=progress)
+    sizes = [one.size for one in facts]
     records, dropped = _records(table, folder, sizes)
+    findings += _image_warnings(table, facts)
     findings += find_size_disagreements(table, sizes) + find_negative_areas(table, dropped)
     findings += [Finding(EMPTY_BOX, *names) for names in name_annotations(table, dropped)]
     return DetectionData(
@@ -77,6 +80,7 @@ def join_images(
         source=table.path,
         notes=tuple(f"{table.path}: {note}" for note in (*table.notes, *summarize(findings))),
         findings=tuple(findings),
+        facts=tuple(facts),
     )
 
 
@@ -88,12 +92,26 @@ def _likeliest_folder(table: Annotations) -> Path:
     )
 
 
-def _sizes(
+def _image_facts(
     table: Annotations, folder: Path, *, check_images: bool, progress: ProgressCallback | None
-) -> list[tuple[int, int]]:
+) -> list[ImageFacts]:
     names = [image.file_name for image in table.images if image.source is None]
-    measured = iter(measure_images(folder, names, decode=check_images, progress=progress) if names else ())
-    return [next(measured) if image.source is None or image.size is None else image.size for image in table.images]
+    inspected = inspect_images(folder, names, decode=check_images, progress=progress) if names else []
+    facts = iter(require_readable(folder, inspected))
+    return [
+        next(facts) if image.source is None or image.size is None else ImageFacts(*image.size) for image in table.images
+    ]
+
+
+def _image_warnings(table: Annotations, facts: list[ImageFacts]) -> tuple[Finding, ...]:
+    """List what was repaired in images, or costs accuracy; the rest of their findings is in the facts alone."""
+    return tuple(
+        finding
+        for image, one in zip(table.images, facts, strict=True)
+        if one.findings
+        for finding in one.name_findings(image.file_name)
+        if finding.kind.severity == "warning"
+    )
 
 
 def _records(table: Annotations, folder: Path, sizes: list[tuple[int, int]]) -> tuple[tuple[Record, ...], list[int]]:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from boxwright.data.annotations import ImageSource
 from boxwright.data.findings import Finding
+from boxwright.data.image_inspection import ImageFacts
 from boxwright.data.images import read_image
 from boxwright.structures import Category
 
@@ -79,6 +80,7 @@ class DetectionData:
         source: the annotation file or folder, for messages.
         notes: what was dropped or repaired while reading, one line each, for the user.
         findings: the same, each with its kind and place.
+        facts: of each image's file, as its hashes; as long as ``records``, or empty where nobody looked.
     """
 
     records: tuple[Record, ...]
@@ -86,6 +88,7 @@ class DetectionData:
     source: Path
     notes: tuple[str, ...] = field(default=())
     findings: tuple[Finding, ...] = ()
+    facts: tuple[ImageFacts, ...] = ()
 
 
 def max_objects(data: DetectionData) -> int:

@@ -1,0 +1,220 @@
+"""Facts of an image file: its size, its hashes, and what is wrong with it or worth knowing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from boxwright.data import jpeg_markers
+from boxwright.data.findings import Finding, FindingKind
+from boxwright.data.image_decoding import DecodedImage, decode_image, gray_rows, opaque, upright_size
+from boxwright.data.image_file import image_errors, load_file, open_file
+from boxwright.data.png_chunks import SIGNATURE, matches_checksum
+
+IMAGE_MISSING = FindingKind("image_missing", "error", "images are not there", "restore the files or take them out")
+IMAGE_UNREADABLE = FindingKind(
+    "image_unreadable", "error", "images cannot be read", "restore the files or take them out of the data set"
+)
+IMAGE_CUT = FindingKind(
+    "image_cut", "warning", "JPEGs without their end used as far as they go, the rest gray", "restore the files"
+)
+IMAGE_CHECKSUM = FindingKind(
+    "image_checksum", "warning", "images whose pixels do not have the checksum of the file", "look at them"
+)
+IMAGE_RANGE = FindingKind(
+    "image_range", "warning", "images of 16 bits use fewer, and are scaled to 8 bits by the range that they use"
+)
+IMAGE_TEXT_DAMAGED = FindingKind("image_text_damaged", "note", "images with damaged text; their pixels are whole")
+IMAGE_TURNED = FindingKind("image_turned", "note", "images are turned upright by their EXIF orientation")
+IMAGE_GRAY = FindingKind("image_gray", "note", "images of one channel are used as gray RGB")
+IMAGE_TRANSPARENT = FindingKind("image_transparent", "note", "images with transparent pixels are laid on black")
+IMAGE_ANIMATED = FindingKind("image_animated", "note", "images with several frames or pages; the first is used")
+
+IMAGE_KINDS = {
+    kind.name: kind
+    for kind in (
+        *(IMAGE_MISSING, IMAGE_UNREADABLE, IMAGE_CUT, IMAGE_CHECKSUM, IMAGE_RANGE),
+        *(IMAGE_TEXT_DAMAGED, IMAGE_TURNED, IMAGE_GRAY, IMAGE_TRANSPARENT, IMAGE_ANIMATED),
+    )
+}
+"""Kinds of findings about image files, by name."""
+
+HASH_SIDE = 12
+"""Rows, and bits of each row, of a difference hash."""
+
+NEAR_HASHES = 0.15
+"""Largest distance of difference hashes of nearly the same image."""
+
+_DRAFT = (4 * HASH_SIDE, 4 * HASH_SIDE)
+_LEAST_CONTRAST = 8
+
+
+class ImageFacts(NamedTuple):
+    """Facts of an image that can be read.
+
+    Args:
+        height: after its EXIF rotation, in pixels.
+        width: after its EXIF rotation, in pixels.
+        digest: hash of the file's bytes; None where only the header was read.
+        dhash: difference hash of 144 bits, see ``difference_hash``; None where only the header was read, and of an
+            image that is almost of one color.
+        channels: 1 for gray, else 3.
+        depth: bits of the samples; of 16-bit files, those that are used: 8, 10, 12, 14 or 16.
+        orientation: of EXIF, 1 to 8.
+        findings: name of the kind and detail of everything that was found.
+    """
+
+    height: int
+    width: int
+    digest: bytes | None = None
+    dhash: bytes | None = None
+    channels: int = 3
+    depth: int = 8
+    orientation: int = 1
+    findings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
+    def name_findings(self, name: str) -> list[Finding]:
+        """List the findings of this image under its name."""
+        return [Finding(IMAGE_KINDS[kind], name, detail) for kind, detail in self.findings]
+
+
+class ImageFailure(NamedTuple):
+    """An image that cannot be read.
+
+    Args:
+        name: of the image in its folder.
+        is_missing: there is no such file.
+        reason: one line that names the file.
+    """
+
+    name: str
+    is_missing: bool
+    reason: str
+
+    def finding(self) -> Finding:
+        """Return the finding about this image."""
+        return Finding(IMAGE_MISSING if self.is_missing else IMAGE_UNREADABLE, self.name, self.reason)
+
+
+def inspect_image(path: Path | str) -> ImageFacts:
+    """Read a file once and decode it once: find what is wrong with it, and what tells it from others.
+
+    Damage is found as far as the format allows it: a flipped byte of a PNG always, as all of it has checksums; in other
+    formats where the structure breaks or the end is missing. Where a flipped byte among the coded pixels of another
+    format decodes to other pixels, nothing in the file tells.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: ``read_image`` would not read it.
+    """
+    with image_errors(path):
+        data = load_file(path)
+        decoded = decode_image(data, _DRAFT)
+        return ImageFacts(
+            *decoded.size,
+            digest=hashlib.blake2b(data, digest_size=16).digest(),
+            dhash=difference_hash(opaque(decoded.image)),
+            channels=decoded.channels,
+            depth=decoded.depth,
+            orientation=decoded.orientation,
+            findings=tuple((kind.name, detail) for kind, detail in _find(data, decoded)),
+        )
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """Return (height, width) of the image in a file after its EXIF rotation; read the header only.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no image.
+    """
+    with image_errors(path), open_file(path) as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise ValueError("it is empty")
+        with Image.open(file) as image:
+            return upright_size(image)
+
+
+def difference_hash(image: Image.Image) -> bytes | None:
+    """Hash an image so that copies of other size, format or quality differ by few of its 144 bits.
+
+    A bit says whether a cell of 12 rows of 13 is darker than the one on its right.
+
+    Returns:
+        18 bytes; None for an image of almost one color, where bits are chance.
+    """
+    factor = max(1, min(image.width, image.height) // (4 * HASH_SIDE))
+    if factor > 1 and image.mode in ("L", "RGB"):
+        image = image.reduce(factor)
+    cells = np.asarray(image.convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BILINEAR), np.int16)
+    if np.ptp(cells) < _LEAST_CONTRAST:
+        return None
+    return np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes()
+
+
+def hash_distances(dhash: bytes, others: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Compare a difference hash with others, given as (n, 18) bytes; up to ``NEAR_HASHES`` means nearly the same image.
+
+    Returns:
+        of the bits that are set in either hash, the fraction that is not set in both. Bits that are set in none say
+        little: two dark images with a few bright spots each have most of them in common.
+    """
+    own = np.frombuffer(dhash, np.uint8)
+    different = np.unpackbits(own ^ others, axis=1).sum(axis=1)
+    return np.asarray(different / np.maximum(np.unpackbits(own | others, axis=1).sum(axis=1), 1))
+
+
+def _find(data: bytes, decoded: DecodedImage) -> list[tuple[FindingKind, str]]:
+    findings = []
+    if decoded.cut:
+        rows = gray_rows(decoded.image)
+        findings.append((IMAGE_CUT, f"{rows:.0%} of the rows are missing" if rows else "its last bytes are missing"))
+    elif data.startswith(jpeg_markers.START) and _ends_early(data, decoded):
+        findings.append((IMAGE_CUT, f"{gray_rows(decoded.image):.0%} of the rows are missing"))
+    if data.startswith(SIGNATURE) and not decoded.damaged_chunks and not matches_checksum(data):
+        findings.append((IMAGE_CHECKSUM, ""))
+    if decoded.damaged_chunks:
+        findings.append((IMAGE_TEXT_DAMAGED, f"in {', '.join(decoded.damaged_chunks)}"))
+    if decoded.is_wide and decoded.depth < 16:
+        findings.append((IMAGE_RANGE, f"{decoded.depth} bits"))
+    if decoded.orientation != 1:
+        findings.append((IMAGE_TURNED, f"orientation {decoded.orientation}"))
+    if decoded.channels == 1:
+        findings.append((IMAGE_GRAY, ""))
+    if decoded.is_animated:
+        findings.append((IMAGE_ANIMATED, ""))
+    if _is_transparent(decoded.image):
+        findings.append((IMAGE_TRANSPARENT, ""))
+    return findings
+
+
+def _ends_early(data: bytes, decoded: DecodedImage) -> bool:
+    """Return True where a JPEG's end marker comes before its last pixels, which are filled with gray.
+
+    Gray at the end may be the image's own: then more coded pixels before the end marker would change nothing.
+    """
+    last = decoded.image.crop((decoded.image.width - 1, decoded.image.height - 1, *decoded.image.size))
+    if decoded.orientation != 1 or last.convert("L").getpixel((0, 0)) != 128:
+        return False
+    end = data.rfind(jpeg_markers.END)
+    longer = decode_image(data[:end] + b"\x55" * 64 + data[end:], _DRAFT)
+    return longer.image.tobytes() != decoded.image.tobytes()
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    if "transparency" in image.info and image.mode in ("P", "L", "RGB", "1"):
+        image = image.convert("RGBA")
+    if "A" not in image.getbands():
+        return False
+    return bool(np.asarray(image.getchannel("A")).min() < 255)

@@ -1,0 +1,44 @@
+"""Markers of JPEG files: where the pixels begin, and whether the end is there."""
+
+from __future__ import annotations
+
+import re
+
+START = b"\xff\xd8\xff"
+END = b"\xff\xd9"
+
+_SCAN = 0xDA
+_SEGMENT = re.compile(rb"\xff[\xc4\xda\xdb\xdd\xe0-\xef\xfe]")
+"""Beginnings of segments between scans: among coded pixels, 0xff is followed by 0 or by a restart marker alone."""
+
+
+def scan_start(data: bytes) -> int | None:
+    """Return the position of a JPEG's first coded pixels; None where there are none, or garbage before them."""
+    start = 2
+    while start + 4 <= len(data) and data[start] == 0xFF:
+        marker = data[start + 1]
+        if marker == 0xFF:  # a fill byte
+            start += 1
+            continue
+        length = int.from_bytes(data[start + 2 : start + 4], "big")
+        if length < 2:
+            return None
+        start += 2 + length
+        if marker == _SCAN:
+            return start
+    return None
+
+
+def has_end(data: bytes) -> bool:
+    """Return True where a JPEG's coded pixels are followed by the end marker; a thumbnail's own end does not count."""
+    start = scan_start(data)
+    return start is not None and data.find(END, start) >= 0
+
+
+def endings(data: bytes) -> list[bytes]:
+    """Return a JPEG that is cut, ended at its cut and at the last few segments before: one of them is decodable."""
+    start = scan_start(data)
+    if start is None:
+        return []
+    segments = [match.start() for match in _SEGMENT.finditer(data, start)]
+    return [data[:stop] + END for stop in (len(data), *segments[:-5:-1])]
