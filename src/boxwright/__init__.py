@@ -1,7 +1,8 @@
 """Boxwright: object detectors built from interchangeable parts.
 
 ``boxwright.build("rtdetr_r18", num_classes=3)`` builds a detector, ``boxwright.load(path)`` loads a trained one, and
-``boxwright.train``, ``evaluate``, ``predict``, ``convert`` and ``info`` do what the commands of these names do.
+``boxwright.check``, ``train``, ``evaluate``, ``predict``, ``convert`` and ``info`` do what the commands of these names
+do.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from boxwright.structures import Category
     from boxwright.training.callbacks import Callback, EarlyStopping
     from boxwright.weights.model import load
+    from boxwright.workflows.check import check
     from boxwright.workflows.convert import convert
     from boxwright.workflows.evaluate import evaluate
     from boxwright.workflows.info import info
@@ -39,6 +41,7 @@ __all__ = [
     "Recipe",
     "__version__",
     "build",
+    "check",
     "convert",
     "evaluate",
     "info",
@@ -59,6 +62,7 @@ _HOMES = {
     "LabeledImage": "boxwright.data.image_dataset",
     "Recipe": "boxwright.compose.recipe",
     "build": "boxwright.compose.detectors",
+    "check": "boxwright.workflows.check",
     "convert": "boxwright.workflows.convert",
     "evaluate": "boxwright.workflows.evaluate",
     "info": "boxwright.workflows.info",

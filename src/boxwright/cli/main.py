@@ -13,6 +13,7 @@ from boxwright.compose.parts import import_attribute, unknown
 
 COMMANDS = {
     "demo": "draw a data set, train on it, evaluate, predict and write a report",
+    "check": "a data set before training: faults by name, what the network will see, a repaired copy",
     "train": "train a detector or a classifier on a data set",
     "eval": "measure a trained one on a data set: COCO metrics or accuracy, a table per class",
     "predict": "find objects in images, draw and list them",
@@ -31,7 +32,7 @@ USAGE = "usage: boxwright COMMAND [options]"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit status: 0 done, 2 bad input, 130 interrupted."""
+    """Run a command line and return its exit status: 0 done, 1 errors in checked data, 2 bad input, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         with warnings.catch_warnings():

@@ -161,6 +161,15 @@ def check_masks(data: DetectionData, *, crowds: bool = False) -> None:
         )
 
 
+def mask_fault(record: Record, index: int) -> str | None:
+    """Describe the fault of an object's mask, None where it has none; one in a file is read."""
+    try:
+        _check(record.segmentations[index], record, record.bbox_xywh[index].tolist())
+    except _BrokenError as error:
+        return str(error)
+    return None
+
+
 def _name(record: Record, index: int) -> str:
     return f"annotation {record.annotation_ids[index]} of image {record.path.name!r}"
 

@@ -30,6 +30,11 @@ def mask_box(rle: RLE) -> tuple[int, int, int, int]:
     return left, top, left + width, top + height
 
 
+def mask_area(rle: RLE) -> int:
+    """Count the pixels of a mask."""
+    return int(packing.area(rle))
+
+
 def rasterize(polygons: Sequence[Sequence[float]], height: int, width: int) -> RLE:
     """Rasterize an object of one or more polygons: nearly the pixels whose center lies in one of them.
 

@@ -1,0 +1,71 @@
+"""``boxwright check``: a data set before any training, every fault by name."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from boxwright.cli.arguments import CommandParser
+from boxwright.cli.data_arguments import add_format_argument, add_split_arguments, files_of, split_files
+from boxwright.cli.recipe_arguments import take_overrides
+from boxwright.files import check_target, is_standard_output, write_text
+
+_SPLITS = ("train", "val", "test")
+"""Splits whose files can be typed one by one."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Check, print, and write what was asked for; return 1 where there are errors, else 0."""
+    own, overrides = take_overrides(argv)
+    options = _parse(own, overrides)
+    target = Path(options.json) if options.json else None
+    for path in (target,):
+        if path is not None:
+            check_target(path)
+    from boxwright.cli.console import ConsoleObserver
+    from boxwright.workflows.check import check
+
+    observer = ConsoleObserver()
+    report = check(
+        files_of(options, {split: split_files(options, split) for split in _SPLITS}),
+        recipe=options.recipe,
+        observer=observer,
+        **overrides,
+    )
+    if target is not None:
+        write_text(target, json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
+    lines = "\n".join(report.lines())
+    if target is not None and is_standard_output(target):  # what is read by a program holds nothing else
+        observer.announce(lines)
+    else:
+        print(lines)
+    return 1 if report.has_errors else 0
+
+
+def _parse(argv: Sequence[str], overrides: dict[str, str]) -> argparse.Namespace:
+    parser = CommandParser(
+        "check",
+        description="Check a data set before any training: every fault with its file and annotation, the first ten\n"
+        "of each kind. The exit status is 1 where there are errors, which stop training or make it wrong, 2 where\n"
+        "nothing can be checked, and else 0, whatever the warnings and notes.",
+    )
+    parser.add_argument("folder", metavar="DATA", nargs="?", help="folder of the data set, in any format that is known")
+    parser.add_argument("--data", metavar="DIR", help="the same")
+    for split in _SPLITS:
+        add_split_arguments(parser, split)
+    add_format_argument(parser)
+    parser.add_argument(
+        "--recipe", metavar="R", help="also check what this recipe's network will see; --image-size N and the like fit"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write everything as JSON")
+    options = parser.parse(argv)
+    if options.folder is not None and options.data is not None:
+        parser.error("two data sets: give DATA or --data, not both")
+    options.data = options.folder or options.data
+    if options.data is None and not any(split_files(options, split)[0] for split in _SPLITS):
+        parser.error("which data set? give its folder, or --train-annotations FILE and --train-images DIR")
+    if overrides and options.recipe is None:
+        parser.error(f"--{next(iter(overrides)).replace('_', '-')} changes a recipe: give it with --recipe R")
+    return options

@@ -1,0 +1,43 @@
+"""The checks of all subjects together, for one split and for the splits of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from boxwright.data.doctor.areas import find_area_faults
+from boxwright.data.doctor.boxes import find_box_faults
+from boxwright.data.doctor.classes import find_class_faults, find_name_faults
+from boxwright.data.doctor.mask_faults import find_mask_faults
+from boxwright.data.doctor.object_table import ObjectTable
+from boxwright.data.doctor.splits import find_split_faults
+from boxwright.data.doctor.units import find_wrong_units
+from boxwright.data.findings import Finding
+from boxwright.data.records import DetectionData
+from boxwright.structures import Task
+
+
+def examine_split(objects: ObjectTable, split: str, *, task: Task = "detection", masks: bool = True) -> list[Finding]:
+    """Examine the objects of a split.
+
+    Boxes that are all in another form than the format's are one finding, and are not examined one by one.
+
+    Args:
+        objects: of the split.
+        split: its name.
+        task: for classification, objects are whole images, and have no boxes to examine.
+        masks: also each mask, which takes longer.
+    """
+    findings = find_class_faults(objects, split)
+    if task == "classification":
+        return findings
+    wrong_units = find_wrong_units(objects, split)
+    if wrong_units:
+        return findings + wrong_units
+    findings += find_box_faults(objects) + find_area_faults(objects, split)
+    return findings + find_mask_faults(objects, split) if masks else findings
+
+
+def examine_splits(splits: Mapping[str, DetectionData], objects: Mapping[str, ObjectTable]) -> list[Finding]:
+    """Examine what the splits of a data set have to do with each other, and the names of all their classes."""
+    names = {category.name: category for data in splits.values() for category in data.categories}
+    return find_name_faults(list(names.values())) + find_split_faults(splits, objects)

@@ -1,0 +1,103 @@
+"""All objects of a split as arrays: what the checks of boxes and classes compute with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from boxwright.data.findings import Finding, FindingKind
+from boxwright.data.records import DetectionData, Record
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectTable:
+    """All objects of a split, a row for each.
+
+    Args:
+        records: the images.
+        names: of each image, the path inside the folder that has all of them.
+        class_names: label ``i`` is the class ``class_names[i]``.
+        image_index: of each object, into ``records``.
+        labels: of each object.
+        xyxy: corners of each box, not clipped to the image.
+        area: of each object, as the file states it or of its box.
+        crowd: True where the annotation marks a group.
+        sizes: (width, height) of each image.
+    """
+
+    records: Sequence[Record]
+    names: tuple[str, ...]
+    class_names: tuple[str, ...]
+    image_index: Int64[np.ndarray, " n"]
+    labels: Int64[np.ndarray, " n"]
+    xyxy: Float64[np.ndarray, "n 4"]
+    area: Float64[np.ndarray, " n"]
+    crowd: Bool[np.ndarray, " n"]
+    sizes: Int64[np.ndarray, "images 2"]
+
+    @classmethod
+    def of(cls, data: DetectionData) -> ObjectTable:
+        """Collect the objects of a split."""
+        records = data.records
+        counts = np.fromiter((len(record.labels) for record in records), dtype=np.int64, count=len(records))
+        boxes = np.concatenate([np.zeros((0, 4)), *(record.bbox_xywh for record in records)])
+        return cls(
+            records=records,
+            names=image_names(records),
+            class_names=tuple(category.name for category in data.categories),
+            image_index=np.repeat(np.arange(len(records)), counts),
+            labels=np.concatenate([np.zeros(0, dtype=np.int64), *(record.labels for record in records)]),
+            xyxy=np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1),
+            area=np.concatenate([np.zeros(0), *(record.area for record in records)]),
+            crowd=np.concatenate([np.zeros(0, dtype=np.bool_), *(record.crowd for record in records)]),
+            sizes=np.array([(record.width, record.height) for record in records], dtype=np.int64).reshape(-1, 2),
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def starts(self) -> Int64[np.ndarray, " images"]:
+        """Row of each image's first object."""
+        return np.searchsorted(self.image_index, np.arange(len(self.records)))
+
+    @cached_property
+    def box_sizes(self) -> Float64[np.ndarray, "n 2"]:
+        """(width, height) of each box."""
+        return np.asarray(self.xyxy[:, 2:] - self.xyxy[:, :2])
+
+    @cached_property
+    def image_sizes(self) -> Float64[np.ndarray, "n 2"]:
+        """(width, height) of the image of each object."""
+        return np.asarray(self.sizes[self.image_index], dtype=np.float64)
+
+    @cached_property
+    def box_area(self) -> Float64[np.ndarray, " n"]:
+        """Width times height of each box."""
+        return np.asarray(self.box_sizes.prod(1))
+
+    def annotation_id(self, row: int) -> int:
+        """Return the file's id of an object's annotation."""
+        index = int(self.image_index[row])
+        return self.records[index].annotation_ids[row - int(self.starts[index])]
+
+    def finding(self, kind: FindingKind, row: int, detail: str = "") -> Finding:
+        """Name an object: the place is its image, the detail begins with its annotation."""
+        annotation = f"annotation {self.annotation_id(row)} ({self.class_names[self.labels[row]]})"
+        return Finding(kind, self.names[self.image_index[row]], f"{annotation}: {detail}" if detail else annotation)
+
+
+def image_names(records: Sequence[Record]) -> tuple[str, ...]:
+    """Return the path of each image inside the deepest folder that has all of them, with forward slashes."""
+    paths = [record.path.as_posix() for record in records]
+    if not paths:
+        return ()
+    folders = zip(*(path.split("/")[:-1] for path in (min(paths), max(paths))), strict=False)
+    common = takewhile(lambda names: names[0] == names[1], folders)
+    cut = sum(len(name) + 1 for name, _ in common)
+    return tuple(path[cut:] for path in paths)

@@ -1,0 +1,122 @@
+"""Check of a data set before any training: the data itself, and what a recipe makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from boxwright.compose.recipe import Recipe
+from boxwright.compose.recipes import resolve
+from boxwright.data.doctor.classes import class_counts
+from boxwright.data.doctor.examine import examine_split, examine_splits
+from boxwright.data.doctor.object_table import ObjectTable
+from boxwright.data.findings import Finding, FindingKind
+from boxwright.data.open import list_splits
+from boxwright.data.records import DetectionData
+from boxwright.structures import Task
+from boxwright.workflows.check_report import ALL_SPLITS, CheckReport, SplitCounts, SplitFinding
+from boxwright.workflows.observer import Observer
+from boxwright.workflows.reading import Data, DataFiles, data_name, read_split
+
+SPLIT_UNREADABLE = FindingKind("split_unreadable", "error", "splits cannot be read", "nothing else of them was checked")
+
+
+def check(
+    data: Data,
+    *,
+    recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
+    observer: Observer | None = None,
+    **overrides: Any,
+) -> CheckReport:
+    """Check a data set: every file, image and object, the splits against each other, and what a recipe makes of it.
+
+    Args:
+        data: a folder, ``DataFiles``, an ``ImageDataset``, or one for each split by its name.
+        recipe: also check what its network will see of the objects.
+        observer: hears progress.
+        overrides: changes of the recipe, as for ``boxwright.train``.
+
+    Raises:
+        FileNotFoundError: there is no such data set.
+        ValueError: its format is not known, no split of it can be read, or the recipe is faulty.
+    """
+    observer = observer or Observer()
+    resolved = None if recipe is None else resolve(recipe, overrides).recipe
+    task = data_task(data) if resolved is None else resolved.task
+    splits, unreadable = read_splits(data, task, observer)
+    tables = {name: ObjectTable.of(one) for name, one in splits.items()}
+    findings = [*unreadable, *examine_data(splits, tables, task, observer)]
+    return CheckReport(
+        data=data_name(data),
+        splits={name: count_split(table) for name, table in tables.items()},
+        findings=tuple(findings),
+    )
+
+
+def examine_data(
+    splits: Mapping[str, DetectionData], tables: Mapping[str, ObjectTable], task: Task, observer: Observer
+) -> list[SplitFinding]:
+    """Examine all splits, each by itself and against the others."""
+    findings = []
+    for name, one in splits.items():
+        observer.announce(f"examining {name}")
+        of_split = [*one.findings, *examine_split(tables[name], name, task=task)]
+        findings += [SplitFinding(name, finding) for finding in of_split]
+    return findings + [SplitFinding(ALL_SPLITS, finding) for finding in examine_splits(splits, tables)]
+
+
+def read_splits(data: Data, task: Task, observer: Observer) -> tuple[dict[str, DetectionData], list[SplitFinding]]:
+    """Read every split that can be read; the fault of another one is a finding.
+
+    Raises:
+        FileNotFoundError: there is no such data set.
+        ValueError: its format is not known, or no split of it can be read.
+    """
+    splits, findings, errors = {}, [], []
+    for name in split_names(data, task) or ["train"]:
+        try:
+            splits[name] = read_split(data, name, task=task, observer=_Quiet(observer))
+        except (ValueError, FileNotFoundError) as error:
+            errors.append(error)
+            findings.append(SplitFinding(name, Finding(SPLIT_UNREADABLE, name, str(error))))
+    if not splits:
+        raise errors[0]
+    return splits, findings
+
+
+def split_names(data: Data, task: Task) -> list[str]:
+    """Return the names of all splits: those of the folder, and those with files of their own."""
+    if not isinstance(data, DataFiles):
+        return list_splits(data, task=task)
+    listed = [] if data.folder is None else list_splits(data.folder, task=task, data_format=data.data_format)
+    return list(dict.fromkeys([*data.named_splits, *listed]))
+
+
+def data_task(data: Data) -> Task:
+    """Tell what a data set is for: detection, but for folders of classes."""
+    if split_names(data, "detection") or not isinstance(data, str | Path):
+        return "detection"
+    return "classification" if split_names(data, "classification") else "detection"
+
+
+def count_split(objects: ObjectTable) -> SplitCounts:
+    """Count images and objects of a split."""
+    crowds = int(objects.crowd.sum())
+    return SplitCounts(
+        images=len(objects.records),
+        objects=len(objects) - crowds,
+        crowds=crowds,
+        empty_images=sum(not len(record.labels) for record in objects.records),
+        classes=dict(zip(objects.class_names, class_counts(objects).tolist(), strict=True)),
+    )
+
+
+class _Quiet(Observer):
+    """Shows progress, and keeps notes for the report."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.track = observer.track  # type: ignore[method-assign]
+
+    def note(self, line: str) -> None:
+        """Say nothing: findings say it, with their places."""

@@ -1,0 +1,255 @@
+"""Faults planted in a sound data set one by one: each is found, in its place, and nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boxwright.workflows.check import check
+from sound_set import HEIGHT, WIDTH, SoundSet
+
+Plant = Callable[[SoundSet], Any]
+
+
+def set_boxes(change: Callable[[float, float, float, float], list[float]]) -> Plant:
+    """Change all boxes of train; their areas are left out."""
+
+    def plant(sound: SoundSet) -> None:
+        for one in sound.annotations():
+            one["bbox"] = change(*one["bbox"])
+            del one["area"]
+
+    return plant
+
+
+def set_first(**values: Any) -> Plant:
+    """Change the first object of train; an area follows from a box unless it is given."""
+
+    def plant(sound: SoundSet) -> None:
+        first = sound.annotations()[0]
+        first.update(values)
+        if "bbox" in values and "area" not in values:
+            first["area"] = values["bbox"][2] * values["bbox"][3]
+
+    return plant
+
+
+def set_all(key: str, value: Any, split: str = "train") -> Plant:
+    def plant(sound: SoundSet) -> None:
+        for one in sound.annotations(split):
+            one[key] = value
+
+    return plant
+
+
+def repeat_first(*, category_id: int = 1, shift: float = 0.0) -> Plant:
+    def plant(sound: SoundSet) -> None:
+        first = dict(sound.annotations()[0], id=9000, category_id=category_id)
+        first["bbox"] = [first["bbox"][0] + shift, *first["bbox"][1:]]
+        sound.annotations().append(first)
+
+    return plant
+
+
+def crowd_image(sound: SoundSet) -> None:
+    boxes = [[2 + 9 * (i % 10), 2 + 5.5 * (i // 10), 7, 4.5] for i in range(100)]
+    sound.annotations()[:] = [one for one in sound.annotations() if one["image_id"] != 1] + [
+        {"id": 5000 + i, "image_id": 1, "category_id": 1 + i % 3, "bbox": box} for i, box in enumerate(boxes)
+    ]
+
+
+def add_empty_images(count: int) -> Plant:
+    """Take the objects of the first images of val away."""
+
+    def plant(sound: SoundSet) -> None:
+        empty = {one["id"] for one in sound.images("val")[:count]}
+        sound.annotations("val")[:] = [one for one in sound.annotations("val") if one["image_id"] not in empty]
+
+    return plant
+
+
+def rename_class(number: int, name: str) -> Plant:
+    def plant(sound: SoundSet) -> None:
+        for category in sound.entries("categories"):
+            if category["id"] == number:
+                category["name"] = name
+
+    return plant
+
+
+def drop_objects(split: str, category_id: int, keep: int = 0) -> Plant:
+    def plant(sound: SoundSet) -> None:
+        of_class = [one for one in sound.annotations(split) if one["category_id"] == category_id]
+        for one in of_class[keep:]:
+            sound.annotations(split).remove(one)
+
+    return plant
+
+
+def imbalance(sound: SoundSet) -> None:
+    """302 objects of one class in train; those of another class are left in three images."""
+    for image in sound.images():
+        for i in range(25):
+            box = [2 + 18 * (i % 5), 32 + 6 * (i // 5), 16 + i % 3, 5]
+            sound.annotations().append(
+                {"id": 5000 + 100 * image["id"] + i, "image_id": image["id"], "category_id": 1, "bbox": box}
+            )
+    for one in sound.annotations():
+        if one["id"] < 5000:
+            one["bbox"][1] = min(one["bbox"][1], 10)
+            one["bbox"][3] = min(one["bbox"][3], 20)
+            one["area"] = one["bbox"][2] * one["bbox"][3]
+    drop_objects("train", 2, keep=3)(sound)
+
+
+def frequency_shift(sound: SoundSet) -> None:
+    for split in ("train", "val"):
+        for image in sound.images(split):
+            for i in range(10):
+                box = [2 + 18 * (i % 5), 42 + 10 * (i // 5), 16 + i % 3, 9]
+                category = 1 if split == "train" else 2
+                sound.annotations(split).append(
+                    {"id": 5000 + 100 * image["id"] + i, "image_id": image["id"], "category_id": category, "bbox": box}
+                )
+        for one in sound.annotations(split):
+            if one["id"] < 5000:
+                one["bbox"][1] = min(one["bbox"][1], 10)
+                one["bbox"][3] = min(one["bbox"][3], 20)
+                one["area"] = one["bbox"][2] * one["bbox"][3]
+
+
+def size_shift(sound: SoundSet) -> None:
+    """Objects of val have a third of the sides of those of train, of which there are many."""
+    for split in ("train", "val"):
+        for image in sound.images(split):
+            for i in range(9):
+                side = 4 if split == "val" else 18
+                box = [3 + 30 * (i % 3), 2 + 21 * (i // 3), side, side + i % 3]
+                annotation = {"id": 5000 + 100 * image["id"] + i, "image_id": image["id"], "bbox": box}
+                sound.annotations(split).append({**annotation, "category_id": 1 + i % 3})
+        sound.annotations(split)[:] = [one for one in sound.annotations(split) if one["id"] >= 5000]
+
+
+def rename_split(split: str, name: str) -> Plant:
+    def plant(sound: SoundSet) -> None:
+        sound.documents[name] = sound.documents.pop(split)
+
+    return plant
+
+
+def use_file_of_train(sound: SoundSet) -> None:
+    sound.pixels.pop(sound.images("val")[0]["file_name"])
+    sound.images("val")[0]["file_name"] = sound.images()[0]["file_name"]
+
+
+def cut_split(sound: SoundSet) -> None:
+    left = {one["id"] for one in sound.images("val")[:8]}
+    for one in sound.images("val")[8:]:
+        sound.pixels.pop(one["file_name"])
+    sound.documents["val"]["images"] = sound.images("val")[:8]
+    sound.annotations("val")[:] = [one for one in sound.annotations("val") if one["image_id"] in left]
+
+
+def new_category(split: str, category_id: int, name: str, *, use: bool = False) -> Plant:
+    def plant(sound: SoundSet) -> None:
+        sound.documents[split]["categories"].append({"id": category_id, "name": name})
+        if use:
+            sound.annotations(split)[0]["category_id"] = category_id
+
+    return plant
+
+
+def in_every_split(plant: Callable[[str], Plant]) -> Plant:
+    def plant_all(sound: SoundSet) -> None:
+        for split in tuple(sound.documents):
+            plant(split)(sound)
+
+    return plant_all
+
+
+def renumber_val(sound: SoundSet) -> None:
+    for category in sound.documents["val"]["categories"]:
+        category["id"] += 100
+    for one in sound.annotations("val"):
+        one["category_id"] += 100
+
+
+FIRST = "001.png"
+
+PLANTS: dict[str, tuple[Plant, str]] = {
+    "box_beyond_image": (set_first(bbox=[85, 5, 20, 20]), FIRST),
+    "duplicate_box": (repeat_first(shift=0.5), FIRST),
+    "same_box_other_class": (repeat_first(category_id=2), FIRST),
+    "whole_image_box": (set_first(bbox=[0, 0, WIDTH, HEIGHT]), FIRST),
+    "needle_box": (set_first(bbox=[1, 1, 1.5, 50]), FIRST),
+    "subpixel_box": (set_first(bbox=[1, 1, 0.5, 10]), FIRST),
+    "corners_as_sizes": (set_boxes(lambda x, y, w, h: [x, y, x + w, y + h]), "train"),
+    "centers_as_corners": (
+        set_boxes(lambda _x, y, w, h: [WIDTH - 1 - w / 2, y + h / 2, w, h]),
+        "train",
+    ),
+    "swapped_axes": (set_boxes(lambda x, y, w, h: [y, x, h, w]), "train"),
+    "fractions_as_pixels": (set_boxes(lambda x, y, w, h: [x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT]), "train"),
+    "negative_area": (set_first(area=-200), FIRST),
+    "zero_area": (set_first(area=0), FIRST),
+    "constant_area": (set_all("area", 100), "train"),
+    "area_beyond_box": (set_first(area=9000), FIRST),
+    "area_below_box": (set_first(area=0.5), FIRST),
+    "no_objects": (lambda sound: sound.annotations("val").clear(), "val"),
+    "only_crowds": (set_all("iscrowd", 1, "val"), "val"),
+    "rare_class": (drop_objects("train", 2, keep=9), "screw"),
+    "imbalance": (imbalance, "train"),
+    "similar_class_names": (rename_class(2, "Cells"), "'cell' / 'Cells'"),
+    "odd_class_name": (rename_class(2, "2"), "'2'"),
+    "empty_image": (add_empty_images(1), "013.png"),
+    "mostly_empty": (add_empty_images(6), "val"),
+    "crowded_image": (crowd_image, FIRST),
+    "unknown_class": (new_category("val", 4, "gear", use=True), "gear"),
+    "class_not_in_train": (drop_objects("train", 2), "screw"),
+    "class_not_in_val": (drop_objects("val", 2), "screw"),
+    "unused_class": (in_every_split(lambda split: new_category(split, 4, "gear")), "gear"),
+    "class_numbers_differ": (renumber_val, "cell"),
+    "class_lists_differ": (new_category("val", 4, "gear"), "gear"),
+    "frequency_shift": (frequency_shift, "cell"),
+    "size_shift": (size_shift, "val"),
+    "same_file_in_splits": (use_file_of_train, FIRST),
+    "no_val_split": (rename_split("val", "test"), "only train, test"),
+    "no_train_split": (rename_split("train", "test"), "only val, test"),
+    "tiny_split": (cut_split, "val"),
+}
+"""Kind of finding, the fault, and its place."""
+
+TOGETHER = {
+    "no_objects": {"empty_image", "class_not_in_val", "mostly_empty"},
+    "only_crowds": {"class_not_in_val"},
+    "imbalance": {"rare_class"},
+    "mostly_empty": {"empty_image"},
+    "swapped_axes": {"rare_class"},  # some of them lie outside of their image, and are dropped
+}
+"""Kinds that come with another one, as a consequence."""
+
+
+def kinds_of(folder: Path) -> dict[str, set[str]]:
+    """Places of the findings of each kind."""
+    names: dict[str, set[str]] = {}
+    for _, finding in check(folder).findings:
+        names.setdefault(finding.kind.name, set()).add(finding.place)
+    return names
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_nothing_is_found_in_a_sound_set(tmp_path: Path, masks: bool) -> None:
+    assert kinds_of(SoundSet(tmp_path / "set", masks=masks).write()) == {}
+
+
+@pytest.mark.parametrize("kind", PLANTS)
+def test_a_planted_fault_is_found_and_nothing_else(kind: str, tmp_path: Path) -> None:
+    plant, name = PLANTS[kind]
+    sound = SoundSet(tmp_path / "set")
+    plant(sound)
+    names = kinds_of(sound.write())
+    assert name in names.get(kind, set())
+    assert names.keys() - TOGETHER.get(kind, set()) == {kind}
