@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from boxwright.data.findings import Finding, FindingKind, Severity
 
@@ -63,6 +63,7 @@ class SplitCounts:
     classes: Mapping[str, int]
 
 
+@runtime_checkable
 class Described(Protocol):
     """The result of a part of the check that describes itself in lines."""
 
@@ -72,7 +73,7 @@ class Described(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """All that a check members out.
+    """All that a check brings to light.
 
     Args:
         data: name of the data set.
