@@ -5,7 +5,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from boxwright.data.annotations import Annotations, ListedImage
+from boxwright.data.file_names import locate_images
 from boxwright.data.findings import Finding, summarize
 from boxwright.data.image_check import ProgressCallback, first_names, inspect_images, require_readable
 from boxwright.data.image_inspection import ImageFacts
@@ -57,6 +57,7 @@ def join_images(
         ValueError: images are missing or cannot be read, annotations are of a class that the model does not know, or
             there is nothing to tell apart for a classifier.
     """
+    folder, table = locate_images(table)
     findings = list(table.findings)
     if categories is None:
         if table.bbox_xywh is None:
@@ -67,7 +68,6 @@ def join_images(
         labels, differences = _labels_of_model(table, categories)
         table = replace(table, labels=labels)
         findings += differences
-    folder = _likeliest_folder(table)
     facts = _image_facts(table, folder, check_images=check_images, progress=progress)
     sizes = [one.size for one in facts]
     records, dropped = _records(table, folder, sizes)
@@ -81,14 +81,6 @@ def join_images(
         notes=tuple(f"{table.path}: {note}" for note in (*table.notes, *summarize(findings))),
         findings=tuple(findings),
         facts=tuple(facts),
-    )
-
-
-def _likeliest_folder(table: Annotations) -> Path:
-    """Return the first of the folders that hold most of the first images."""
-    names = [image.file_name for image in islice(table.images, 20) if image.source is None]
-    return max(
-        table.image_folders, key=lambda folder: (sum((folder / name).is_file() for name in names), folder.is_dir())
     )
 
 
