@@ -1,8 +1,8 @@
 """Boxwright: object detectors built from interchangeable parts.
 
 ``boxwright.build("rtdetr_r18", num_classes=3)`` builds a detector, ``boxwright.load(path)`` loads a trained one, and
-``boxwright.check``, ``train``, ``evaluate``, ``predict``, ``convert`` and ``info`` do what the commands of these names
-do.
+``boxwright.check``, ``train``, ``evaluate``, ``predict``, ``convert``, ``convert_data`` and ``info`` do what the commands
+of these names do.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from boxwright.weights.model import load
     from boxwright.workflows.check import check
     from boxwright.workflows.convert import convert
+    from boxwright.workflows.convert_data import convert_data
     from boxwright.workflows.evaluate import evaluate
     from boxwright.workflows.info import info
     from boxwright.workflows.predict import predict
@@ -43,6 +44,7 @@ __all__ = [
     "build",
     "check",
     "convert",
+    "convert_data",
     "evaluate",
     "info",
     "load",
@@ -64,6 +66,7 @@ _HOMES = {
     "build": "boxwright.compose.detectors",
     "check": "boxwright.workflows.check",
     "convert": "boxwright.workflows.convert",
+    "convert_data": "boxwright.workflows.convert_data",
     "evaluate": "boxwright.workflows.evaluate",
     "info": "boxwright.workflows.info",
     "load": "boxwright.weights.model",

@@ -16,6 +16,8 @@ CONTRACTS = {
     "splits": "data/readers/",
     "read": "data/readers/",
     "read_file": "data/readers/",
+    # Every format that is written is a module with this function.
+    "write": "data/writers/",
     "TASK": "data/readers/",
 }
 """Names that a folder's contract prescribes for all of its modules, and where."""

@@ -20,6 +20,7 @@ COMMANDS = {
     "info": "size, classes and origin of a model; parameters and multiply-adds of a recipe, part by part",
     "convert": "a model to a checkpoint, or to the layout of another project",
     "draw": "a data set of drawn shapes, for first experiments",
+    "convert-data": "a data set to another format: COCO, Pascal VOC or YOLO",
     "crop": "cut the objects out of a data set, for a classifier",
     "list": "the backbones, necks, heads and recipes that there are",
 }
@@ -69,12 +70,12 @@ def _run(arguments: list[str]) -> int:
     # last in the path: nothing there may hide an installed module.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    run: Callable[[list[str]], int] = import_attribute(f"boxwright.cli.{command}:run")
+    run: Callable[[list[str]], int] = import_attribute(f"boxwright.cli.{command.replace('-', '_')}:run")
     return run(rest)
 
 
 def _help() -> str:
-    commands = "".join(f"  {name:10}{summary}\n" for name, summary in COMMANDS.items())
+    commands = "".join(f"  {name:14}{summary}\n" for name, summary in COMMANDS.items())
     return (
         f"{USAGE}\n\nObject detectors built from interchangeable parts.\n\ncommands:\n{commands}\n"
         "  boxwright COMMAND --help           options of a command\n"

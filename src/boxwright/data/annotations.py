@@ -51,7 +51,8 @@ class Annotations:
         segmentations: per annotation COCO polygons, an RLE, the name of a PNG file, or None; an empty tuple where
             there is none at all.
         mask_folders: folders beside ``image_folders`` that the names of PNG files may be relative to.
-        has_fractions: boxes and polygons are fractions of the image's width and height, not pixels.
+        has_fractions: boxes and polygons are fractions of the image's width and height, and areas of its area, not
+            pixels.
         has_category_ids: the ids of ``categories`` are the file's own; else the reader numbered the classes.
         notes: what was left out or repaired, one line each, for the user.
         findings: what was left out, repaired or is worth knowing, each with its place.

@@ -127,6 +127,7 @@ def _record(
 ) -> Record:
     height, width = size
     bbox_xywh = _boxes(table, size, rows)
+    unit = height * width if table.has_fractions else 1
     folders = (folder, *table.mask_folders)
     entries = [table.segmentations[row] for row in rows] if table.segmentations else []
     return Record(
@@ -136,7 +137,7 @@ def _record(
         width=width,
         labels=table.labels[rows],
         bbox_xywh=bbox_xywh,
-        area=bbox_xywh[:, 2] * bbox_xywh[:, 3] if table.area is None else table.area[rows],
+        area=bbox_xywh[:, 2] * bbox_xywh[:, 3] if table.area is None else table.area[rows] * unit,
         crowd=np.zeros(len(rows), dtype=np.bool_) if table.crowd is None else table.crowd[rows],
         annotation_ids=tuple(_annotation_id(table, row) for row in rows.tolist()),
         segmentations=tuple(_segmentation(table, entry, folders, size) for entry in entries),

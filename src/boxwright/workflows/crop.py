@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from boxwright.data.image_check import ProgressCallback
 from boxwright.data.object_crops import Cut, check_crop, class_folder_names, crop_objects
-from boxwright.data.open import list_splits
 from boxwright.files import check_folder
 from boxwright.workflows.observer import Observer
-from boxwright.workflows.reading import Data, DataFiles, read_split
+from boxwright.workflows.reading import Data, DataFiles, all_splits, read_split
 
 
 def crop(
@@ -40,7 +39,13 @@ def crop(
     observer = observer or Observer()
     folder = check_crop_folder(out)
     check_crop(margin, min_size)
-    read = {split: read_split(data, split, observer=observer) for split in _splits(data)}
+    splits = all_splits(data)
+    if not splits:
+        raise ValueError(
+            f"{data.folder if isinstance(data, DataFiles) else data}: no annotation file of any split; what is cut is "
+            "a data set for detection, with annotations/train.json or a like layout"
+        )
+    read = {split: read_split(data, split, observer=observer) for split in splits}
     for one in read.values():
         class_folder_names(one)
     cuts = {}
@@ -71,22 +76,3 @@ def check_crop_folder(out: str | Path) -> Path:
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty and is not overwritten: give another --out")
     return folder
-
-
-def _splits(data: Data) -> Sequence[str]:
-    """The splits with files of their own, and all others that there are; train and val first."""
-    files = data if isinstance(data, DataFiles) else None
-    named = files.named_splits if files is not None else []
-    if files is not None and files.folder is None:
-        return named
-    source = files.folder if files is not None else data
-    assert source is not None
-    assert not isinstance(source, DataFiles)
-    listed = list_splits(source, data_format=files.data_format if files is not None else None)
-    if not listed and not named:
-        raise ValueError(
-            f"{source}: no annotation file of any split; what is cut is a data set in COCO format, with "
-            "annotations/train.json or a like layout"
-        )
-    first = [split for split in ("train", "val") if split in {*named, *listed}]
-    return list(dict.fromkeys([*first, *listed]))

@@ -77,6 +77,25 @@ def read_split(
     return read
 
 
+def all_splits(data: Data) -> list[str]:
+    """Return the splits with files of their own, and all others that there are; train and val first.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it is not a folder, or it is empty.
+    """
+    files = data if isinstance(data, DataFiles) else None
+    named = files.named_splits if files is not None else []
+    if files is not None and files.folder is None:
+        return named
+    source = files.folder if files is not None else data
+    assert source is not None
+    assert not isinstance(source, DataFiles)
+    listed = list_splits(source, data_format=files.data_format if files is not None else None)
+    first = [split for split in ("train", "val") if split in {*named, *listed}]
+    return list(dict.fromkeys([*first, *named, *listed]))
+
+
 def has_split(data: Data, split: str, task: Task) -> bool:
     """Tell whether a data set has a split for this task."""
     if not isinstance(data, DataFiles):

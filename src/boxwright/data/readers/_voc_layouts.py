@@ -64,7 +64,7 @@ def find_voc_split(folder: Path, split: str) -> VocSplit:
 
 
 def listed_names(list_file: Path) -> list[str]:
-    """Return the names in a list; a mark -1, 0 or 1 behind a name is no part of it.
+    """Return the lines of a list.
 
     Raises:
         ValueError: it is no text file.
@@ -73,7 +73,7 @@ def listed_names(list_file: Path) -> list[str]:
         text = list_file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{list_file} is no list of images: {error}") from error
-    return [re.sub(r"(?<=\S)\s+(-1|0|1)$", "", line.strip()) for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def stem_of(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections import Counter
 from pathlib import Path
@@ -27,13 +28,14 @@ _LARGEST = 5_000_000
 
 
 class YoloYaml(NamedTuple):
-    """Class names by number, sources of each split as they are written, and the root that they are relative to."""
+    """Class names by number, sources of each split as they are written, the root that they are relative to, and ids."""
 
     file: Path
     categories: tuple[Category, ...]
     sources: dict[str, list[str]]
     root: str
     has_key_points: bool
+    category_ids: dict[int, int]
     findings: tuple[Finding, ...]
 
 
@@ -95,8 +97,9 @@ def read_yaml(path: Path) -> YoloYaml:
         if paths:
             sources.setdefault(canonical_split(key), paths)
     root = document.get("path")
+    root = root if isinstance(root, str) else ""
     return YoloYaml(
-        path, names, sources, root if isinstance(root, str) else "", "kpt_shape" in document, tuple(findings)
+        path, names, sources, root, "kpt_shape" in document, _category_ids(document, names), tuple(findings)
     )
 
 
@@ -110,6 +113,16 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ValueError(f"{path} must be a mapping with names, train and val, not {reprlib.repr(document)}")
     return document
+
+
+def _category_ids(document: dict[str, Any], names: tuple[Category, ...]) -> dict[int, int]:
+    """Return the id of each number, where ``boxwright convert-data`` wrote them; else none."""
+    ids = document.get("category_ids")
+    if not isinstance(ids, list) or len({*map(str, ids)}) != len(names):
+        return {}
+    if not all(isinstance(one, str) and re.fullmatch(r"-?\d{1,18}", one) for one in ids):
+        return {}
+    return {category.id: int(one) for category, one in zip(names, ids, strict=True)}
 
 
 def _names(path: Path, document: dict[str, Any]) -> tuple[Category, ...]:

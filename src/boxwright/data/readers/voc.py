@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -32,6 +33,9 @@ from boxwright.data.split_names import sort_splits
 from boxwright.structures import Task
 
 TASK: Task = "detection"
+
+_NO_CLASS = ("# label:color_rgb:parts:actions", "background:0,0,0::")
+"""Lines of labelmap.txt that CVAT always writes."""
 
 LISTED_WITHOUT_FILE = FindingKind(
     "listed_without_annotation_file",
@@ -92,9 +96,13 @@ def _listed_files(split: VocSplit) -> dict[str, Path | None]:
     files = annotation_files(split.annotations)
     if split.list_file is None:
         return dict(files)
-    listed = listed_names(split.list_file)
-    # "a.b" may be a name, or the name "a" with a suffix of its own.
-    return {stem_of(name): files.get(compose_name(posix(name))) or files.get(stem_of(name)) for name in listed}
+    listed: dict[str, Path | None] = {}
+    for line in listed_names(split.list_file):
+        # A name may end in what looks like a suffix, or like the mark -1, 0 or 1 that some lists have behind it.
+        forms = (compose_name(posix(line)), stem_of(line), stem_of(re.sub(r"(?<=\S)\s+(-1|0|1)$", "", line)))
+        name = next((form for form in forms if form in files), forms[-1])
+        listed[name] = files.get(name)
+    return listed
 
 
 def _parse(path: Path, faults: Faults) -> VocFile | None:
@@ -108,14 +116,15 @@ def _parse(path: Path, faults: Faults) -> VocFile | None:
 def _class_names(split: VocSplit, folder: Path, classes: set[str]) -> list[str]:
     """Return the names in labelmap.txt, as CVAT exports it, and all others after them."""
     named: list[str] = []
-    for parent in dict.fromkeys((split.annotations.parent, folder)):
+    for parent in dict.fromkeys((split.annotations.parent, folder)):  # name:color:parts:actions
         file = parent / "labelmap.txt"
         if file.is_file():
             lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-            entries = [line.rsplit(":", 3)[0] for line in lines if line.count(":") >= 3 and not line.startswith("# ")]
+            lines = [line for line in lines if line.count(":") >= 3 and line not in _NO_CLASS]
+            entries = [line.rsplit(":", 3)[0] for line in lines]
             named = list(dict.fromkeys(map(compose_name, entries)))
             break
-    known = [name for name in named if name and (name in classes or name != "background")]
+    known = [name for name in named if name]
     return [*known, *sorted(classes - set(known))]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from boxwright.data.annotations import Annotations
@@ -68,7 +68,8 @@ def read(folder: Path, split: str) -> Annotations:
     findings += [Finding(LABELS_WITHOUT_IMAGE, path.name) for path in labels.without_image()]
     faults.check()
     categories = described.categories if described is not None else _named(folder, chosen, objects, findings)
-    return _table(chosen, images, objects, categories, findings)
+    ids = described.category_ids if described is not None else {}
+    return _table(chosen, images, objects, categories, ids, findings)
 
 
 def _safe_splits(folder: Path) -> dict[str, YoloSplit]:
@@ -130,9 +131,11 @@ def _table(
     images: Sequence[Path],
     objects: Sequence[list[YoloObject]],
     categories: Sequence[Category],
+    category_ids: Mapping[int, int],
     findings: list[Finding],
 ) -> Annotations:
-    rows = ImageRows(_merge_names(split, categories, objects, findings))
+    merged = _merge_names(split, categories, objects, findings)
+    rows = ImageRows([Category(category_ids.get(one.id, one.id), one.name) for one in merged])
     rows.findings += findings
     label_of = {category.id: rows.label_of[category.name] for category in categories}
     folder, names = common_folder(images)

@@ -1,0 +1,77 @@
+"""COCO: annotations/SPLIT.json with images/SPLIT/; holds everything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from boxwright.data.findings import Finding
+from boxwright.data.mask_file import run_lengths_of
+from boxwright.data.records import DetectionData, Record
+from boxwright.data.writers._target import TargetNames, check_splits, put_image, whole_folder
+
+
+def write(splits: Mapping[str, DetectionData], folder: Path, *, link: bool) -> list[Finding]:
+    """Write splits as COCO files; ids, classes, crowd regions, areas and masks are those of the data.
+
+    Args:
+        splits: by name.
+        folder: does not exist, or is empty.
+        link: images are hard links where possible, else copies.
+
+    Returns:
+        images that got another name.
+
+    Raises:
+        FileNotFoundError: an image or a mask is not there.
+        ValueError: the folder is not empty or cannot be written.
+    """
+    check_splits(splits)
+    findings: list[Finding] = []
+    names = TargetNames(flat=False, by_stem=False)
+    with whole_folder(folder) as target:
+        (target / "annotations").mkdir()
+        for split, data in splits.items():
+            of_split = names.of_split(split, data.records, findings)
+            (target / "images" / split).mkdir(parents=True)
+            for record, name in zip(data.records, of_split, strict=True):
+                put_image(record, target / "images" / split / name, link=link)
+            text = json.dumps(_document(data, of_split), allow_nan=False)
+            (target / "annotations" / f"{split}.json").write_text(text, encoding="utf-8")
+    return findings
+
+
+def _document(data: DetectionData, names: list[str]) -> dict[str, Any]:
+    pairs = list(zip(data.records, names, strict=True))
+    return {
+        "images": [
+            {"id": record.image_id, "file_name": name, "width": record.width, "height": record.height}
+            for record, name in pairs
+        ],
+        "categories": [{"id": category.id, "name": category.name} for category in data.categories],
+        "annotations": [entry for record, _ in pairs for entry in _annotations(record, data)],
+    }
+
+
+def _annotations(record: Record, data: DetectionData) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = []
+    for index, label in enumerate(record.labels.tolist()):
+        entry: dict[str, Any] = {
+            "id": record.annotation_ids[index],
+            "image_id": record.image_id,
+            "category_id": data.categories[label].id,
+            "bbox": [_whole(value) for value in record.bbox_xywh[index].tolist()],
+            "area": _whole(float(record.area[index])),
+            "iscrowd": int(record.crowd[index]),
+        }
+        segmentation = run_lengths_of(record.segmentations[index]) if record.segmentations else None
+        if segmentation:
+            entry["segmentation"] = segmentation
+        entries.append(entry)
+    return entries
+
+
+def _whole(value: float) -> int | float:
+    return int(value) if value == int(value) else value
