@@ -1,8 +1,8 @@
 """Boxwright: object detectors built from interchangeable parts.
 
 ``boxwright.build("rtdetr_r18", num_classes=3)`` builds a detector, ``boxwright.load(path)`` loads a trained one, and
-``boxwright.check``, ``train``, ``evaluate``, ``predict``, ``convert``, ``convert_data`` and ``info`` do what the commands
-of these names do.
+``boxwright.check``, ``train``, ``evaluate``, ``predict``, ``convert``, ``convert_data`` and ``info`` do what the
+commands of these names do.
 """
 
 from __future__ import annotations

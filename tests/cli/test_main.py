@@ -32,7 +32,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_every_command_has_its_file() -> None:
     for name in COMMANDS:
-        path = Path(cli.__file__).parent / f"{name}.py"
+        path = Path(cli.__file__).parent / f"{name.replace('-', '_')}.py"
         assert re.search(r"^def run\(argv: (list|Sequence)\[str\]\) -> int:$", path.read_text(), re.MULTILINE), path
 
 

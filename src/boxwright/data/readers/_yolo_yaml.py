@@ -42,7 +42,7 @@ class YoloYaml(NamedTuple):
 class _DataLoader(yaml.BaseLoader):
     """YAML in which every value is a text, so that a class ``no`` stays one; without aliases, which can explode."""
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
             raise yaml.constructor.ConstructorError(None, None, "aliases are not read", event.start_mark)

@@ -132,5 +132,12 @@ def _outline(
         return parts[0]
     findings.append(Finding(JOINED_PARTS, where, f"{len(parts)} parts"))
     # From the first point of the first part to each other part, around it, and back the same way: no area is added.
-    start = parts[0][:1]
-    return np.concatenate([parts[0], start, *(one for part in parts[1:] for one in (part, part[:1], start))])
+    # All go round in one direction, so that programs that add up signed areas get the sum.
+    first, *others = (part[::-1] if _signed_area(part) < 0 else part for part in parts)
+    start = first[:1]
+    return np.concatenate([first, start, *(one for part in others for one in (part, part[:1], start))])
+
+
+def _signed_area(points: npt.NDArray[np.float64]) -> float:
+    x, y = points.T
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1))
