@@ -15,6 +15,7 @@ from boxwright.data import jpeg_markers
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.image_decoding import DecodedImage, decode_image, gray_rows, opaque, upright_size
 from boxwright.data.image_file import image_errors, load_file, open_file
+from boxwright.data.image_header import header_size
 from boxwright.data.png_chunks import SIGNATURE, matches_checksum
 
 IMAGE_MISSING = FindingKind("image_missing", "error", "images are not there", "restore the files or take them out")
@@ -142,6 +143,10 @@ def image_size(path: Path | str) -> tuple[int, int]:
     with image_errors(path), open_file(path) as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise ValueError("it is empty")
+        size = header_size(file)
+        if size is not None:
+            return size
+        file.seek(0)
         with Image.open(file) as image:
             return upright_size(image)
 

@@ -32,7 +32,7 @@ def scan_start(data: bytes) -> int | None:
 def has_end(data: bytes) -> bool:
     """Return True where a JPEG's coded pixels are followed by the end marker; a thumbnail's own end does not count."""
     start = scan_start(data)
-    return start is not None and data.find(END, start) >= 0
+    return start is not None and data.rfind(END, start) >= 0
 
 
 def endings(data: bytes) -> list[bytes]:
