@@ -136,7 +136,8 @@ def check_network(
     name = "train" if "train" in splits else next(iter(splits))
     training = splits[name]
     (observer or Observer()).announce(f"measuring what the network sees of {name}")
-    resolved, detector = _recipe_and_detector(recipe, training)
+    resolved = recipe_of(recipe)
+    detector = recipe if isinstance(recipe, Detector) else build_resolved(recipe, categories=training.categories)
     upsampled, stretched, findings = _measure_images(training, name, detector)
     classes: tuple[ClassView, ...] = ()
     total, limits, anchors, drawn_images = None, {}, None, 0
@@ -170,12 +171,17 @@ def check_network(
     )
 
 
-def _recipe_and_detector(recipe: Recipe | Detector, data: DetectionData) -> tuple[Recipe, Detector]:
-    if not isinstance(recipe, Detector):
-        return recipe, build_resolved(recipe, categories=data.categories)
+def recipe_of(recipe: Recipe | Detector) -> Recipe:
+    """Return a recipe, or that of a detector.
+
+    Raises:
+        ValueError: the detector has none.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
     if not isinstance(recipe.recipe, Recipe):
         raise ValueError("this detector was put together by hand: give the recipe that it is to be trained with")
-    return recipe.recipe, recipe
+    return recipe.recipe
 
 
 def _draw_epoch(data: DetectionData, recipe: Recipe, detector: Detector) -> DrawnObjects:

@@ -1,0 +1,134 @@
+"""Memory that a process may still take, and the most that it took: of the machine, and of the container it is in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+UNLIMITED = 2**60
+"""Limits from here on are none: cgroups of version 1 write the largest whole number of pages."""
+
+_UNITS = {"kB": 2**10}
+
+
+class FreeMemory(NamedTuple):
+    """Bytes that can still be taken, and whose limit that is: ``machine`` or ``container``."""
+
+    bytes: int
+    owner: str
+
+
+def free_memory(root: Path = Path("/")) -> FreeMemory | None:
+    """Return the memory that is free for processes like this one; None where the system does not say.
+
+    Args:
+        root: folder with ``proc`` and ``sys``.
+    """
+    limits = [FreeMemory(count, "container") for count in _free_in_cgroups(root)]
+    available = _read_table(root / "proc" / "meminfo").get("MemAvailable")
+    if available is None:
+        available = _physical_memory()
+    if available is not None:
+        limits.append(FreeMemory(available, "machine"))
+    return min(limits, default=None)
+
+
+def resident_memory() -> int:
+    """Return the bytes that this process has in memory now; 0 where the system does not say."""
+    return _read_table(Path("/proc/self/status")).get("VmRSS", 0)
+
+
+def peak_memory() -> int | None:
+    """Return the most bytes that this process had in memory, since ``reset_peak``; None where the system does not say.
+
+    Where that cannot be reset, it is the most since the process began.
+    """
+    peak = _read_table(Path("/proc/self/status")).get("VmHWM")
+    if peak is not None:
+        return peak
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    # Linux counts kibibytes, macOS bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def reset_peak() -> None:
+    """Let ``peak_memory`` begin anew, where the system can."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def limit_memory(more: int) -> None:
+    """Let this process take only so many bytes more: beyond, it gets an error, and the system stays alive.
+
+    The kernel is told, too, to end this process first where memory runs out all the same.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    used = _read_table(Path("/proc/self/status")).get("VmData")
+    if used is None:
+        return
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (used + more, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    except (ImportError, OSError, ValueError):
+        return
+
+
+def _free_in_cgroups(root: Path) -> Iterator[int]:
+    """Return what is left of the limit of this process's control groups, and of all above them."""
+    mounts = root / "sys" / "fs" / "cgroup"
+    for line in _read_text(root / "proc" / "self" / "cgroup").splitlines():
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if not controllers:
+            names = (mounts, "memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            names = (mounts / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        mount, limit_name, usage_name, cache_name = names
+        group = Path(path.strip("/"))
+        # Inside a container the path is often that of the host: the mount itself is then the container's group.
+        for folder in {mount / group, *(mount / parent for parent in group.parents), mount}:
+            limit, usage = _read_number(folder / limit_name), _read_number(folder / usage_name)
+            if limit is not None and usage is not None and limit < UNLIMITED:
+                cache = _read_table(folder / "memory.stat").get(cache_name, 0)
+                yield max(0, limit - usage + cache)
+
+
+def _physical_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _read_number(path: Path) -> int | None:
+    text = _read_text(path).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _read_table(path: Path) -> dict[str, int]:
+    """Read lines of a name, a number and perhaps a unit, as ``VmRSS:  12 kB``."""
+    table = {}
+    for line in _read_text(path).splitlines():
+        fields = line.replace(":", " ").split()
+        if len(fields) >= 2 and fields[1].isdigit():
+            table[fields[0]] = int(fields[1]) * _UNITS.get(fields[2] if len(fields) > 2 else "", 1)
+    return table
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
