@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 import reprlib
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 from boxwright.data.annotations import ListedImage
-from boxwright.data.findings import Finding
+from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.mask_file import SUFFIX
+from boxwright.data.printable_names import printable
+from boxwright.data.readers._coco_classes import CategoryEntry, number_categories
+from boxwright.data.readers._coco_values import CROWD_KEYS, InvalidEntryError, ValueReader, is_text_id, polygon_bounds
 from boxwright.structures import Category
 
-SPECIAL_KEYS: tuple[str, ...] = ()
+SPECIAL_KEYS: tuple[str, ...] = CROWD_KEYS[1:]
 """Keys of annotations that are looked at beside COCO's own: entries with one of them are read here, one by one."""
 
+REPEATED_IMAGE_ENTRY = FindingKind("repeated_image_entry", "note", "images listed twice with one id and file, merged")
+REPEATED_CATEGORY_ENTRY = FindingKind(
+    "repeated_category_entry", "note", "categories listed twice with one id and name, merged"
+)
+ANNOTATIONS_RENUMBERED = FindingKind(
+    "annotations_renumbered", "note", "annotation files whose annotation ids occur more than once, renumbered"
+)
 
-class CategoryEntry(NamedTuple):
-    """One category of the file.
-
-    Args:
-        id: its own.
-        name: its own.
-        supercategory: its own; None where it has none, or no text.
-    """
-
-    id: int
-    name: str
-    supercategory: str | None = None
+_NAME_KEYS = ("file_name", "filename", "fileName", "path", "coco_url", "url")
 
 
 class AnnotationEntry(NamedTuple):
     """One annotation of the file, checked.
 
     Args:
-        id: its own.
+        id: its own, or its position in the file, from 1, where it has none.
         image_index: into the images of the file.
         category_id: its own; it is one of the file's.
         bbox: left, top, width and height.
@@ -54,12 +52,8 @@ class AnnotationEntry(NamedTuple):
     segmentation: Any
 
 
-class _InvalidEntryError(ValueError):
-    """The fault of one entry; the caller adds the file and the entry."""
-
-
 class EntryReader:
-    """Reader of the entries of one file; what it leaves out or repairs is in ``findings``.
+    """Reader of the entries of one file.
 
     Args:
         path: the annotation file, for messages.
@@ -67,9 +61,16 @@ class EntryReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.findings: list[Finding] = []
         self.categories: list[CategoryEntry] = []
         self.category_ids: frozenset[int] = frozenset()
+        self._values = ValueReader()
+        self._findings: list[Finding] = []
+        self._number_of_text_id: dict[str, int] = {}
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was left out, repaired or read in another form than COCO's."""
+        return [*self._findings, *self._values.findings()]
 
     def read_categories(self, table: Sequence[dict[str, Any]]) -> None:
         """Read the table ``categories``.
@@ -77,16 +78,20 @@ class EntryReader:
         Raises:
             ValueError: names the first fault.
         """
+        values = self._values
         for position, entry in enumerate(table):
             above = entry.get("supercategory")
             try:
-                self.categories.append(
-                    CategoryEntry(_whole(entry, "id"), _text(entry, "name"), above if isinstance(above, str) else None)
+                category = CategoryEntry(
+                    values.whole(entry, "id"), values.text(entry, "name"), above if isinstance(above, str) else None
                 )
-            except _InvalidEntryError as error:
+            except InvalidEntryError as error:
                 raise ValueError(f"{self.path}: categories[{position}]: {error}") from None
+            if any(category[:2] == other[:2] for other in self.categories if other.id == category.id):
+                self._findings.append(Finding(REPEATED_CATEGORY_ENTRY, repr(category.name), f"id {category.id}"))
+            else:
+                self.categories.append(category)
         self._check_unique("category id", (category.id for category in self.categories))
-        self._check_unique("category name", (category.name for category in self.categories))
         self.category_ids = frozenset(category.id for category in self.categories)
 
     def read_images(self, table: Sequence[dict[str, Any]]) -> list[ListedImage]:
@@ -95,14 +100,40 @@ class EntryReader:
         Raises:
             ValueError: names the first fault.
         """
-        images = []
+        images: dict[int | str, ListedImage] = {}
         for position, entry in enumerate(table):
             try:
-                images.append(ListedImage(_whole(entry, "id"), _file_name(entry), _size(entry)))
-            except _InvalidEntryError as error:
+                image_id, image = self._image(entry)
+            except InvalidEntryError as error:
                 raise ValueError(f"{self.path}: images[{position}]: {error}") from None
-        self._check_unique("image id", (image.id for image in images))
-        return images
+            other = images.setdefault(image_id, image)
+            if other is not image:
+                if other.file_name != image.file_name:
+                    raise ValueError(
+                        f"{self.path}: image id {reprlib.repr(image_id)} occurs more than once, for "
+                        f"{printable(other.file_name)} and {printable(image.file_name)}; make the ids unique"
+                    )
+                self._findings.append(Finding(REPEATED_IMAGE_ENTRY, image.file_name, f"id {image_id}"))
+        next_id = max((image_id for image_id in images if isinstance(image_id, int)), default=0) + 1
+        texts = [image_id for image_id in images if isinstance(image_id, str)]
+        self._number_of_text_id = {text: number for number, text in enumerate(texts, start=next_id)}
+        return [
+            image if isinstance(image_id, int) else image._replace(id=self._number_of_text_id[image_id])
+            for image_id, image in images.items()
+        ]
+
+    def _image(self, entry: dict[str, Any]) -> tuple[int | str, ListedImage]:
+        image_id = entry.get("id")
+        if is_text_id(image_id):
+            self._values.count("id of images as text that is no number, numbered", image_id)
+        else:
+            image_id = self._values.whole(entry, "id")
+        key = next((key for key in _NAME_KEYS if entry.get(key) is not None), _NAME_KEYS[0])
+        name = self._values.text(entry, key)
+        if key != _NAME_KEYS[0]:
+            self._values.count(f"{key} in place of file_name", name)
+        number = image_id if isinstance(image_id, int) else 0
+        return image_id, ListedImage(number, name, self._values.size(entry))
 
     def read_annotations(
         self,
@@ -111,7 +142,7 @@ class EntryReader:
         images: Sequence[ListedImage],
         index_of: Mapping[int, int],
     ) -> list[AnnotationEntry]:
-        """Read a part of the table ``annotations``, after the categories.
+        """Read a part of the table ``annotations``, after the categories and images.
 
         Args:
             table: some entries, in their order.
@@ -128,26 +159,114 @@ class EntryReader:
         rows = []
         for position, entry in enumerate(table, start):
             try:
-                rows.append(_annotation(entry, index_of, self.category_ids))
-            except _InvalidEntryError as error:
+                rows.append(self._annotation(entry, position, index_of))
+            except InvalidEntryError as error:
                 name = f"annotation {reprlib.repr(entry['id'])}" if "id" in entry else f"annotations[{position}]"
                 image_id = entry.get("image_id")
                 if isinstance(image_id, int) and image_id in index_of:
-                    name += f" of image {images[index_of[image_id]].file_name!r}"
+                    name += f" of image {printable(repr(images[index_of[image_id]].file_name))}"
                 raise ValueError(f"{self.path}: {name}: {error}") from None
         return rows
+
+    def _annotation(self, entry: dict[str, Any], position: int, index_of: Mapping[int, int]) -> AnnotationEntry:
+        values = self._values
+        image_id = self._image_id(entry)
+        if image_id not in index_of:
+            raise InvalidEntryError(
+                f"image_id {reprlib.repr(image_id)} is not in 'images'; add the image or delete the annotation"
+            )
+        category_id = values.whole(entry, "category_id")
+        if category_id not in self.category_ids:
+            raise InvalidEntryError(
+                f"category_id {reprlib.repr(category_id)} is not in 'categories'; "
+                "add the category or delete the annotation"
+            )
+        segmentation = self._segmentation(entry)
+        bbox = self._box(entry, segmentation)
+        area = entry.get("area")
+        if area is None:
+            area = float(bbox[2]) * float(bbox[3])
+        elif (number := values.number(area, "area")) is not None:
+            area = number
+        else:
+            raise InvalidEntryError(f"area must be a finite number, not {reprlib.repr(area)}; correct or leave it out")
+        return AnnotationEntry(
+            self._annotation_id(entry, position),
+            index_of[image_id],
+            category_id,
+            bbox,
+            area,
+            values.crowd(entry),
+            segmentation,
+        )
+
+    def _annotation_id(self, entry: dict[str, Any], position: int) -> int:
+        value = entry.get("id")
+        if value is None:
+            self._values.count("annotations without id, numbered", value)
+        elif is_text_id(value):
+            self._values.count("id of annotations as text that is no number, numbered", value)
+        else:
+            return self._values.whole(entry, "id")
+        return position + 1
+
+    def _image_id(self, entry: dict[str, Any]) -> int:
+        image_id = entry.get("image_id")
+        if isinstance(image_id, str) and image_id in self._number_of_text_id:
+            return self._number_of_text_id[image_id]
+        return self._values.whole(entry, "image_id")
+
+    def _box(self, entry: dict[str, Any], segmentation: Any) -> list[int | float]:
+        bbox = entry.get("bbox")
+        box = self._values.box(bbox)
+        if box is None and bbox in (None, []):
+            box = polygon_bounds(segmentation)
+            if box is not None:
+                self._values.count("annotations without bbox, whose polygons give it", entry.get("id"))
+        if box is None:
+            raise InvalidEntryError(
+                "bbox must be four finite numbers [left, top, width, height], "
+                f"not {reprlib.repr(bbox)}; correct or delete the annotation"
+            )
+        return box
+
+    def _segmentation(self, entry: dict[str, Any]) -> Any:
+        segmentation = entry.get("segmentation") or None
+        if isinstance(segmentation, str) and segmentation.lower().endswith(SUFFIX):
+            return _mask_name(segmentation)
+        if not (segmentation is None or isinstance(segmentation, list | dict)):
+            raise InvalidEntryError(
+                f"segmentation must be polygons, an RLE or the name of a PNG file, not {reprlib.repr(segmentation)}; "
+                "correct it or leave it out"
+            )
+        if isinstance(segmentation, list) and all(type(one) in (int, float) for one in segmentation):
+            self._values.count("segmentation as one polygon, not a list of polygons", segmentation)
+            return [segmentation]
+        return segmentation
 
     def settle_annotation_ids(self, ids: Sequence[int]) -> Sequence[int]:
         """Return unique ids of all annotations, in their order.
 
         Args:
-            ids: of the annotations that are used, as they stand in the file; some occur more than once.
-
-        Raises:
-            ValueError: they cannot be made unique.
+            ids: of the annotations that are used, as they stand in the file; some occur more than once. The first
+                with an id keeps it, others get the numbers after the largest.
         """
-        self._check_unique("annotation id", ids)
-        return ids
+        seen: set[int] = set()
+        settled, repeated = [], []
+        next_id = max(ids, default=0) + 1
+        for one in ids:
+            if one in seen:
+                repeated.append(one)
+                settled.append(next_id)
+                next_id += 1
+            else:
+                seen.add(one)
+                settled.append(one)
+        if repeated:
+            first = ", ".join(map(reprlib.repr, list(dict.fromkeys(repeated))[:3]))
+            detail = f"{len(repeated):,} of {len(ids):,}, ids {first}{', ...' if len(repeated) > 3 else ''}"
+            self._findings.append(Finding(ANNOTATIONS_RENUMBERED, self.path.name, detail))
+        return settled
 
     def number_classes(self, counts: Mapping[int, int]) -> tuple[tuple[Category, ...], dict[int, int]]:
         """Make classes of the categories, when the annotations are known.
@@ -163,10 +282,9 @@ class EntryReader:
         """
         unknown = counts.keys() - self.category_ids
         assert not unknown, unknown  # read_annotations has checked them
-        categories = tuple(
-            Category(entry.id, entry.name) for entry in sorted(self.categories, key=lambda entry: entry.id)
-        )
-        return categories, {category.id: label for label, category in enumerate(categories)}
+        classes = number_categories(self.path, self.categories, counts)
+        self._findings += classes.findings
+        return classes.categories, classes.label_of
 
     def _check_unique(self, what: str, values: Iterable[int | str]) -> None:
         repeated = [value for value, times in Counter(values).items() if times > 1]
@@ -175,78 +293,10 @@ class EntryReader:
             raise ValueError(f"{self.path}: {len(repeated)} {what}(s) occur more than once: {first}; make them unique")
 
 
-def _annotation(entry: dict[str, Any], index_of: Mapping[int, int], category_ids: frozenset[int]) -> AnnotationEntry:
-    annotation_id = _whole(entry, "id")
-    image_id = _whole(entry, "image_id")
-    if image_id not in index_of:
-        raise _InvalidEntryError(f"image_id {image_id} is not in 'images'; add the image or delete the annotation")
-    category_id = _whole(entry, "category_id")
-    if category_id not in category_ids:
-        raise _InvalidEntryError(
-            f"category_id {category_id} is not in 'categories'; add the category or delete the annotation"
-        )
-    bbox = entry.get("bbox")
-    if not (isinstance(bbox, list) and len(bbox) == 4 and all(map(_is_finite, bbox))):
-        raise _InvalidEntryError(
-            "bbox must be four finite numbers [left, top, width, height], "
-            f"not {reprlib.repr(bbox)}; correct or delete the annotation"
-        )
-    area = entry.get("area")
-    if area is None:
-        area = float(bbox[2]) * float(bbox[3])
-    elif not _is_finite(area):
-        raise _InvalidEntryError(f"area must be a finite number, not {reprlib.repr(area)}; correct or leave it out")
-    crowd = entry.get("iscrowd")
-    if crowd not in (None, 0, 1):
-        raise _InvalidEntryError(f"iscrowd must be 0 or 1, not {reprlib.repr(crowd)}")
-    return AnnotationEntry(
-        annotation_id, index_of[image_id], category_id, bbox, area, bool(crowd), _segmentation(entry)
-    )
-
-
-def _segmentation(entry: dict[str, Any]) -> Any:
-    segmentation = entry.get("segmentation") or None
-    if isinstance(segmentation, str) and segmentation.lower().endswith(SUFFIX):
-        return _file_name(entry, "segmentation")
-    if not (segmentation is None or isinstance(segmentation, list | dict)):
-        raise _InvalidEntryError(
-            f"segmentation must be polygons, an RLE or the name of a PNG file, not {reprlib.repr(segmentation)}; "
-            "correct it or leave it out"
-        )
-    return segmentation
-
-
-def _whole(entry: dict[str, Any], key: str) -> int:
-    value = entry.get(key)
-    if type(value) is not int:  # JSON's true is an int to isinstance
-        wrong = f"not {reprlib.repr(value)}" if key in entry else "and is missing"
-        raise _InvalidEntryError(f"{key!r} must be a whole number, {wrong}")
-    return value
-
-
-def _text(entry: dict[str, Any], key: str) -> str:
-    value = entry.get(key)
-    if not isinstance(value, str) or not value.strip():
-        wrong = f"not {reprlib.repr(value)}" if key in entry else "and is missing"
-        raise _InvalidEntryError(f"{key!r} must be a text that is not empty, {wrong}")
-    return value
-
-
-def _file_name(entry: dict[str, Any], key: str = "file_name") -> str:
-    name = _text(entry, key).replace("\\", "/")  # as exported on Windows
+def _mask_name(value: str) -> str:
+    name = value.replace("\\", "/")  # as exported on Windows
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in PurePosixPath(name).parts:
-        raise _InvalidEntryError(
-            f"{key!r} {reprlib.repr(name)} leaves the image folder; give a path inside that folder"
+        raise InvalidEntryError(
+            f"'segmentation' {reprlib.repr(name)} leaves the image folder; give a path inside that folder"
         )
     return name
-
-
-def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
-    if entry.get("height") is None or entry.get("width") is None:
-        return None
-    return _whole(entry, "height"), _whole(entry, "width")
-
-
-def _is_finite(value: Any) -> bool:
-    # By comparison, because a whole number may be too large for math.isfinite; NaN fails every comparison.
-    return type(value) in (int, float) and -sys.float_info.max <= value <= sys.float_info.max
