@@ -1,4 +1,4 @@
-"""What COCO-like files bring in another form is read as it is meant where that is clear, each form with a finding."""
+"""Values of COCO-like files in other forms are read as they are meant where that is clear, each form with a finding."""
 
 from __future__ import annotations
 

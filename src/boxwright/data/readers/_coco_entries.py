@@ -69,7 +69,7 @@ class EntryReader:
 
     @property
     def findings(self) -> list[Finding]:
-        """What was left out, repaired or read in another form than COCO's."""
+        """Entries that were left out, repaired or read in another form than COCO's."""
         return [*self._findings, *self._values.findings()]
 
     def read_categories(self, table: Sequence[dict[str, Any]]) -> None:
@@ -123,7 +123,7 @@ class EntryReader:
         ]
 
     def _image(self, entry: dict[str, Any]) -> tuple[int | str, ListedImage]:
-        image_id = entry.get("id")
+        image_id: Any = entry.get("id")
         if is_text_id(image_id):
             self._values.count("id of images as text that is no number, numbered", image_id)
         else:
