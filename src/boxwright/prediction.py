@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
 from boxwright.data.image_file import SUFFIXES, describe_error
+from boxwright.data.image_folder import list_folder
 from boxwright.data.images import ImageLike, as_rgb, decode_rgb, resample
 from boxwright.data.input_format import InputFormat
 from boxwright.detections import Detections
@@ -118,15 +120,19 @@ def list_sources(images: ImageInput | Iterable[ImageInput]) -> tuple[Iterable[Im
 
 
 def list_image_files(folder: Path) -> list[Path]:
-    """List the images in a folder and in all below it, sorted.
+    """List the images in a folder and in all below it, sorted; a warning counts the files that are no images.
 
     Raises:
         ValueError: there is none.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not files:
-        raise ValueError(f"{folder}: no images in this folder ({', '.join(sorted(SUFFIXES))})")
-    return files
+    listing = list_folder(folder)
+    others = listing.describe_others()
+    if not listing.images:
+        left_out = f"; {others}" if others else ""
+        raise ValueError(f"{folder}: no images in this folder ({', '.join(sorted(SUFFIXES))}){left_out}")
+    if others:
+        warnings.warn(f"{folder}: {others}", stacklevel=2)
+    return listing.images
 
 
 class PredictionStream(Iterator[Detections]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json as json_format
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from boxwright.data.image_check import ProgressCallback
+from boxwright.data.printable_names import printable
 from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.files import check_folder, check_target, write_text
@@ -191,21 +193,22 @@ def name_images(images: ImageInput | Iterable[ImageInput]) -> list[NamedImage]:
             named.append(NamedImage(f"image_{index}.png", source))
             continue
         for one in _name_files(str(source)):
-            if (resolved := one.source.resolve()) not in seen:
-                seen.add(resolved)
+            # Links are images of their own: two names of one file are both predicted.
+            if (path := Path(os.path.abspath(one.source))) not in seen:
+                seen.add(path)
                 named.append(one)
     return named
 
 
 def _name_files(text: str) -> list[NamedImage]:
     path = Path(text)
-    if path.is_dir():
+    if os.path.isdir(text):
         return [NamedImage(inside.relative_to(path).as_posix(), inside) for inside in list_image_files(path)]
-    if path.exists():
+    if os.path.exists(text):
         return [NamedImage(path.name, path)]
-    matches = sorted(match for match in glob.glob(text, recursive=True) if Path(match).is_file())
+    matches = sorted(match for match in glob.glob(text, recursive=True) if not os.path.isdir(match))
     if not matches:
-        raise FileNotFoundError(f"{text}: no such image or folder")
+        raise FileNotFoundError(f"{printable(text)}: no such image or folder")
     return [NamedImage(Path(match).name, Path(match)) for match in matches]
 
 

@@ -104,7 +104,7 @@ def _list_files(folder: Path) -> tuple[dict[str, list[str]], Counter[str]]:
         of_class = images.setdefault(_class_name(name), [])
         for path in sorted((folder / name).rglob("*")):
             inside = path.relative_to(folder)
-            if any(part.startswith(".") for part in inside.parts) or not path.is_file():
+            if any(part.startswith(".") for part in inside.parts) or path.is_dir():
                 continue
             if path.suffix.lower() in SUFFIXES:
                 of_class.append(inside.as_posix())
