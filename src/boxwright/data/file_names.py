@@ -91,10 +91,17 @@ def likeliest_folder(folders: Sequence[Path], names: Sequence[str]) -> Path:
     """
     some = list(names[:20])
     existing = [folder for folder in folders if folder.is_dir()] or list(folders)
-    exact = [len(some) - len(_not_exact(folder, some)[0]) for folder in existing]
+    exact = [sum(_exists(folder, name) for name in some) for folder in existing]
     if max(exact):
         return existing[exact.index(max(exact))]
     return min(existing, key=lambda folder: len(resolve_names(folder, some).missing))
+
+
+def _exists(folder: Path, name: str) -> bool:
+    try:
+        return path_inside(name) is not None and os.path.lexists(folder / name)
+    except ValueError:  # NUL or half a letter in the name
+        return False
 
 
 def locate_images(table: Annotations) -> tuple[Path, Annotations]:
@@ -212,7 +219,7 @@ def _match_inside(name: str, files: _Files) -> _Match:
 def _match_outside(name: str, files: _Files, *, alone: bool) -> _Match:
     inside = path_inside(name.replace("\\", "/")) or not path_parts(name)
     reason = _NOT_THERE if inside else "leaves the folder, no file has its name"
-    for kind, variant in variants(name):
+    for kind, variant in reversed([*variants(name)]):
         path = "/".join(path_parts(variant.rpartition("../")[2]))
         match = _first_match(files.with_last_parts, path) if path else None
         if match is not None and match.path is not None:

@@ -5,14 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_OTHER_NAMES = {"valid": "val", "validation": "val", "validate": "val"}
+_OTHER_NAMES = {
+    "training": "train",
+    "valid": "val",
+    "validate": "val",
+    "validation": "val",
+    "dev": "val",
+    "testing": "test",
+}
 
 _FIRST = ("train", "val", "test")
 
 
 def canonical_split(name: str) -> str:
-    """Return ``val`` for ``valid``, ``validation`` and ``validate``, and any other name as it is."""
-    return _OTHER_NAMES.get(name, name)
+    """Return ``val`` for ``valid``, ``validate``, ``validation`` and ``dev``, and most other names as they are."""
+    lower = name.lower()
+    return _OTHER_NAMES.get(lower, lower if lower in _FIRST else name)
+
+
+def is_split_name(name: str) -> bool:
+    """Return True for the usual names of splits, also with a year."""
+    return canonical_split(without_year(name)) in _FIRST
 
 
 def without_year(name: str) -> str:

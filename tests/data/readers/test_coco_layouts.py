@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from boxwright.data.open import list_splits, open_data
+from boxwright.data.readers._coco_layouts import find_all_files
 
 
 class TestLayouts:
@@ -21,7 +22,28 @@ class TestLayouts:
             ("annotations/instances_train2014.json", "images/train2014"),
             ("annotations/instances_train2017.json", "images"),
             ("annotations/instances_train.json", "train"),
+            ("annotations/train_coco.json", "images"),
+            ("annotations/train_labels.json", "images"),
+            ("annotations/coco_train.json", "images/train"),
+            ("annotations/instances_default.json", "images"),
+            ("annotations/instances_default.json", "images/default"),
+            ("annotations/instances_Train.json", "images/Train"),
+            ("annotations/instances.json", "images"),
+            ("annotations/annotations.json", "img"),
             ("train/_annotations.coco.json", "train"),
+            ("train/_annotations.coco.json", "train/images"),
+            ("train/annotations.json", "train/images"),
+            ("train/labels.json", "train/data"),
+            ("train/annotations/instances_default.json", "train/images/default"),
+            ("_annotations.coco.json", "."),
+            ("annotations.json", "images"),
+            ("annotations.json", "."),
+            ("labels.json", "data"),
+            ("result.json", "images"),
+            ("instances_default.json", "."),
+            ("via_export_coco.json", "."),
+            ("train.json", "train"),
+            ("instances_train2017.json", "train2017"),
         ],
     )
     def test_found(self, tiny, annotations: str, images: str) -> None:
@@ -34,7 +56,16 @@ class TestLayouts:
 
     @pytest.mark.parametrize(
         "annotations",
-        ["valid/_annotations.coco.json", "annotations/valid.json", "annotations/instances_valid.json"],
+        [
+            "valid/_annotations.coco.json",
+            "annotations/valid.json",
+            "annotations/instances_valid.json",
+            "annotations/instances_validation.json",
+            "annotations/validate.json",
+            "annotations/dev_coco.json",
+            "valid/annotations.json",
+            "validation.json",
+        ],
     )
     def test_valid_serves_val(self, tiny, annotations: str) -> None:
         tiny.write(annotations, "valid")
@@ -46,6 +77,39 @@ class TestLayouts:
         for name in ("test", "val", "train", "extra", "captions_train2017", "person_keypoints_val2017"):
             tiny.write(f"annotations/{name}.json")
         assert list_splits(tiny.root) == ["train", "val", "test", "extra"]
+
+    def test_splits_come_before_a_file_of_all_images(self, tiny) -> None:
+        for name in ("all", "instances_default", "val", "train_coco", "train"):
+            tiny.write(f"annotations/{name}.json")
+        tiny.write("annotations.json")
+        assert list_splits(tiny.root) == ["train", "val"]
+        assert open_data(tiny.root, "train").source.name == "train.json"
+
+    def test_label_studios_file_names(self, tiny) -> None:
+        names = ["../../label-studio/data/upload/1/a.png", "/data/local-files/?d=x%2Fsub/b.png", "images\\1/c.png"]
+        for image, name in zip(tiny.document["images"], names, strict=True):
+            image["file_name"] = name
+        tiny.write("result.json", "images")
+        data = open_data(tiny.root, "train")
+        assert [record.path.relative_to(tiny.root).as_posix() for record in data.records] == [
+            "images/a.png",
+            "images/sub/b.png",
+            "images/c.png",
+        ]
+        assert [one.kind.name for one in data.findings] == [
+            "file_name_last_parts",
+            "file_name_url",
+            "file_name_last_parts",
+        ]
+
+    @pytest.mark.parametrize(
+        "name", ["annotations.json", "labels.json", "annotations/a.json", "train/annotations.json"]
+    )
+    @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"shapes": [], "images": []}', '{"labels": {"a": 1}}'])
+    def test_other_json_files_are_not_recognized(self, tmp_path: Path, name: str, content: str) -> None:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+        assert find_all_files(tmp_path) == {}
 
     def test_year_asked_for_and_several_years(self, tiny) -> None:
         tiny.write("annotations/instances_train2017.json", "train2017")
