@@ -1,0 +1,97 @@
+"""Label errors planted in a data set, and the share of them that ``boxwright check --model RUN --folds 3`` ranks first.
+
+    python benchmarks/label_errors.py plant DATA PLANTED
+    boxwright train RECIPE --data PLANTED --out RUN
+    python benchmarks/label_errors.py measure PLANTED --model RUN --folds 3
+
+``plant`` writes a COCO data set with linked images whose split ``train`` has 5 % of its objects removed, 5 % swapped to
+another class, and 5 % shifted so that IoU with the old box is 0.4 to 0.6; ``planted.json`` beside it lists them.
+``measure`` makes the ranking and counts, in as many of its first entries as 15 % of the annotated objects are, the
+planted errors that it names: the annotation of a swapped or shifted box, whatever is suspected of it, or an overlooked
+object of IoU 0.5 or more with a removed box.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+KINDS = ("removed", "swapped", "shifted")
+
+
+def plant(document: dict[str, Any], *, rate: float = 0.05, seed: int = 0) -> list[dict[str, Any]]:
+    """Change a COCO document in place, and return the planted errors: their kind, annotation and old box."""
+    rng = random.Random(seed)
+    sizes = {image["id"]: (image["width"], image["height"]) for image in document["images"]}
+    classes = [category["id"] for category in document["categories"]]
+    objects = [one for one in document["annotations"] if not one.get("iscrowd")]
+    count = round(rate * len(objects))
+    drawn = rng.sample(objects, len(objects))
+    planted: list[dict[str, Any]] = []
+    for kind in KINDS:
+        done = 0
+        while done < count:
+            one = drawn.pop()
+            old = {"kind": kind, "annotation_id": one["id"], "image_id": one["image_id"], "bbox": list(one["bbox"])}
+            if kind == "swapped":
+                one["category_id"] = rng.choice([number for number in classes if number != one["category_id"]])
+            if kind == "shifted":
+                shifted = shift(one["bbox"], sizes[one["image_id"]], rng)
+                if shifted is None:
+                    continue
+                one["bbox"] = shifted
+            planted.append(old)
+            done += 1
+    removed = {one["annotation_id"] for one in planted if one["kind"] == "removed"}
+    document["annotations"] = [one for one in document["annotations"] if one["id"] not in removed]
+    return planted
+
+
+def shift(bbox: list[float], size: tuple[int, int], rng: random.Random) -> list[float] | None:
+    """Move a box in a random direction, as far as IoU asks for; None where it would leave the image."""
+    x, y, w, h = bbox
+    for _ in range(100):
+        angle, overlap = rng.uniform(0, 2 * math.pi), rng.uniform(0.4, 0.6)
+        low, high = 0.0, 1.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            common = (1 - middle * abs(math.cos(angle))) * (1 - middle * abs(math.sin(angle)))
+            low, high = (middle, high) if common / (2 - common) > overlap else (low, middle)
+        left, top = x + low * w * math.cos(angle), y + low * h * math.sin(angle)
+        if left >= 0 and top >= 0 and left + w <= size[0] and top + h <= size[1]:
+            return [round(left, 2), round(top, 2), w, h]
+    return None
+
+
+def write_planted(data: Path, out: Path, *, rate: float, seed: int) -> None:
+    """Write a COCO data set with errors in its split ``train``; the images are linked."""
+    (out / "annotations").mkdir(parents=True)
+    (out / "images").symlink_to((data / "images").resolve(), target_is_directory=True)
+    for file in sorted((data / "annotations").glob("*.json")):
+        document = json.loads(file.read_text())
+        if file.stem == "train":
+            objects = len(document["annotations"])
+            planted = plant(document, rate=rate, seed=seed)
+            (out / "planted.json").write_text(json.dumps({"objects": objects, "planted": planted}))
+        if file.stem in ("train", "val"):
+            (out / "annotations" / file.name).write_text(json.dumps(document))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("plant")
+    one.add_argument("data", type=Path)
+    one.add_argument("out", type=Path)
+    one.add_argument("--rate", type=float, default=0.05)
+    one.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    write_planted(arguments.data, arguments.out, rate=arguments.rate, seed=arguments.seed)
+
+
+if __name__ == "__main__":
+    main()
