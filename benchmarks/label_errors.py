@@ -1,4 +1,4 @@
-"""Label errors planted in a data set, and the share of them that ``boxwright check --model RUN --folds 3`` ranks first.
+"""Label errors planted in a data set, and how many of them ``boxwright check --model RUN --folds 3`` ranks first.
 
     python benchmarks/label_errors.py plant DATA PLANTED
     boxwright train RECIPE --data PLANTED --out RUN
@@ -17,8 +17,15 @@ import argparse
 import json
 import math
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from boxwright.cli.console import ConsoleObserver
+from boxwright.evaluation.label_evidence import pairwise_iou
+from boxwright.workflows.label_errors import LabelErrors, find_label_errors
 
 KINDS = ("removed", "swapped", "shifted")
 
@@ -81,6 +88,33 @@ def write_planted(data: Path, out: Path, *, rate: float, seed: int) -> None:
             (out / "annotations" / file.name).write_text(json.dumps(document))
 
 
+def measure(errors: LabelErrors, planted: list[dict[str, Any]], fraction: float) -> list[str]:
+    """Count the planted errors that the first part of the ranking names, by kind."""
+    first = errors.first(fraction)
+    annotations = {one.annotation_id for one in first}
+    overlooked: dict[int, list[Any]] = {}
+    for one in first:
+        if one.annotation_id is None:
+            overlooked.setdefault(one.image_id, []).append(one.box)
+    named = Counter(one["kind"] for one in planted if _is_named(one, annotations, overlooked))
+    total = Counter(one["kind"] for one in planted)
+    kinds = Counter(one.kind for one in first)
+    return [
+        f"{sum(named.values())} of {len(planted)} planted errors, {sum(named.values()) / len(planted):.1%}, in the "
+        f"first {len(first)} of {len(errors.suspicions)} entries ({errors.num_annotations} annotations)",
+        *(f"  {kind}: {named[kind]} of {total[kind]}" for kind in KINDS),
+        "  of these entries " + ", ".join(f"{number} {kind}" for kind, number in kinds.most_common()),
+    ]
+
+
+def _is_named(one: dict[str, Any], annotations: set[int | None], overlooked: dict[int, list[Any]]) -> bool:
+    if one["kind"] != "removed":
+        return one["annotation_id"] in annotations
+    x, y, w, h = one["bbox"]
+    boxes = np.array(overlooked.get(one["image_id"], []), dtype=np.float64).reshape(-1, 4)
+    return bool(pairwise_iou(np.array([[x, y, x + w, y + h]], dtype=np.float64), boxes).max(initial=0.0) >= 0.5)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -89,8 +123,23 @@ def main() -> None:
     one.add_argument("out", type=Path)
     one.add_argument("--rate", type=float, default=0.05)
     one.add_argument("--seed", type=int, default=0)
+    other = commands.add_parser("measure")
+    other.add_argument("planted", type=Path)
+    other.add_argument("--model", type=Path, required=True)
+    other.add_argument("--folds", type=int, default=3)
+    other.add_argument("--fraction", type=float, default=0.15)
+    other.add_argument("--steps", type=int, help="of training for each fold; the model's own length by default")
     arguments = parser.parse_args()
-    write_planted(arguments.data, arguments.out, rate=arguments.rate, seed=arguments.seed)
+    if arguments.command == "plant":
+        write_planted(arguments.data, arguments.out, rate=arguments.rate, seed=arguments.seed)
+        return
+    overrides = {} if arguments.steps is None else {"train.steps": arguments.steps}
+    errors = find_label_errors(
+        arguments.planted, arguments.model, arguments.folds, observer=ConsoleObserver(), **overrides
+    )
+    print("\n".join(errors.lines()))
+    planted = json.loads((arguments.planted / "planted.json").read_text())["planted"]
+    print("\n".join(measure(errors, planted, arguments.fraction)))
 
 
 if __name__ == "__main__":

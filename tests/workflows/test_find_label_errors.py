@@ -31,7 +31,7 @@ class Trace:
         self.trained: list[set[int]] = []
         self.predicted: list[set[int]] = []
         self.recipes: list[Any] = []
-        train, predict = label_errors.train_on, label_errors.predict
+        train, predict = label_errors.train_on, label_errors.predict_images
 
         def train_on(data: DetectionData, training: Any, folder: Path, progress: Any) -> Any:
             self.trained.append({record.image_id for record in data.records})
@@ -43,7 +43,7 @@ class Trace:
             return predict(detector, data, most, progress)
 
         monkeypatch.setattr(label_errors, "train_on", train_on)
-        monkeypatch.setattr(label_errors, "predict", predict_some)
+        monkeypatch.setattr(label_errors, "predict_images", predict_some)
 
 
 @pytest.fixture

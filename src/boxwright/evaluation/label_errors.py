@@ -141,10 +141,10 @@ def _odds(compared: Sequence[Comparison], kind: int) -> Float64[np.ndarray, " n"
 def _suspicions(record: Record, comparison: Comparison, odds: Sequence[Float64[np.ndarray, " _n"]]) -> list[Suspicion]:
     predicted, boxes = comparison.predicted, record.boxes().astype(np.float64)
     likeliest = np.stack(odds[:_OVERLOOKED]).argmax(0)
-    found = []
+    suspicions = []
     for row, index in enumerate(comparison.annotations.tolist()):
         match, kind = int(comparison.matches[row]), int(likeliest[row])
-        found.append(
+        suspicions.append(
             Suspicion(
                 kind=_OF_ANNOTATIONS[kind],
                 odds=float(odds[kind][row]),
@@ -160,7 +160,7 @@ def _suspicions(record: Record, comparison: Comparison, odds: Sequence[Float64[n
         )
     for row, index in enumerate(comparison.unmatched.tolist()):
         label, box = int(predicted.scores[index].argmax()), _corners(predicted.boxes[index])
-        found.append(
+        suspicions.append(
             Suspicion(
                 kind="overlooked",
                 odds=float(odds[_OVERLOOKED][row]),
@@ -174,7 +174,7 @@ def _suspicions(record: Record, comparison: Comparison, odds: Sequence[Float64[n
                 overlap=float(comparison.overlap[:, index].max(initial=0.0)),
             )
         )
-    return found
+    return suspicions
 
 
 def _corners(box: Float64[np.ndarray, " 4"]) -> tuple[float, float, float, float]:

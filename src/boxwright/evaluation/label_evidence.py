@@ -185,12 +185,12 @@ def _plant(
     without = _without_own(overlap)
     match_overlap = np.take_along_axis(_padded(overlap), matches[:, None], 1)[:, 0]
     beside = np.take_along_axis(_padded(without), matches[:, None], 1)[:, 0]
-    found = (matches >= 0) & (match_overlap >= 0.5)
+    is_seen = (matches >= 0) & (match_overlap >= 0.5)
     return Evidence(
         wrong_class=_wrong_class(predicted.scores, matches, others),
         badly_placed=_badly_placed(confidence, matches, shifted_overlap),
         spurious=_spurious(confidence, pairwise_iou(elsewhere, predicted.boxes)),
-        overlooked=np.where(found, np.append(confidence, 0.0)[matches] * (1 - beside), 0.0),
+        overlooked=np.where(is_seen, np.append(confidence, 0.0)[matches] * (1 - beside), 0.0),
     )
 
 

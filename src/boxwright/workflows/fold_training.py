@@ -113,7 +113,7 @@ def train_on(data: DetectionData, training: FoldTraining, folder: Path, progress
     return load(folder, device=device)
 
 
-def predict(
+def predict_images(
     detector: Detector, data: DetectionData, max_detections: int, progress: ProgressCallback
 ) -> dict[int, Detections]:
     """Predict images, by image id.

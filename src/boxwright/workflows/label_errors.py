@@ -17,7 +17,7 @@ from boxwright.evaluation.coco_metrics import evaluate_detections
 from boxwright.evaluation.label_errors import ErrorKind, Suspicion, rank_label_errors
 from boxwright.evaluation.limits import MAX_DETECTIONS
 from boxwright.weights.model import build_model, read_model
-from boxwright.workflows.fold_training import FoldTraining, has_seen, predict, prepare_training, train_on
+from boxwright.workflows.fold_training import FoldTraining, has_seen, predict_images, prepare_training, train_on
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.passports import describe_data
 from boxwright.workflows.reading import Data, read_split
@@ -172,7 +172,7 @@ def find_label_errors(
         if has_seen(weights, describe_data(read, data)):
             observer.note(f"{model} was trained on this data and repeats its errors: give --folds 3")
         with observer.track("predicting") as progress:
-            detections = predict(build_model(weights), read, most, progress)
+            detections = predict_images(build_model(weights), read, most, progress)
     return LabelErrors(
         data=read,
         suspicions=tuple(rank_label_errors(read, detections)),
@@ -196,7 +196,7 @@ def _predict_folds(
         ):
             detector = train_on(select_records(data, others), training, Path(folder), progress)
         with observer.track(f"predicting fold {number} of {folds}") as progress:
-            detections |= predict(detector, select_records(data, held_out), max_detections, progress)
+            detections |= predict_images(detector, select_records(data, held_out), max_detections, progress)
     return detections
 
 
