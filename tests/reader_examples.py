@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -49,3 +53,20 @@ def example_images(task: Task, split: str) -> list[ExampleImage]:
             ExampleImage("c.png", 31, 33, (("cat", 4, 5, 6, 7), ("dog", 0, 10, 33, 31), ("dog", 8, 8, 20, 9))),
         ]
     return images if split == "train" else images[::-1]
+
+
+def write_reader_example(name: str, folder: Path, split: str, images: Sequence[ExampleImage]) -> None:
+    """Write a split in a format, as ``tests/data/readers/test_NAME.py`` does."""
+    _writer(name)(folder, split, images)
+
+
+@cache
+def _writer(name: str) -> Callable[[Path, str, Sequence[ExampleImage]], None]:
+    file = Path(__file__).parent / "data" / "readers" / f"test_{name}.py"
+    assert file.is_file(), f"{file} must have write_example(folder, split, images)"
+    spec = importlib.util.spec_from_file_location(f"example_of_{name}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return cast(Callable[[Path, str, Sequence[ExampleImage]], None], module.write_example)

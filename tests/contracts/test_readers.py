@@ -6,11 +6,8 @@ annotations in the format NAME.
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,23 +16,9 @@ from boxwright.data.annotations import Annotations
 from boxwright.data.open import Reader, find_reader, list_readers, list_splits, open_data, reader_summary
 from boxwright.data.records import DetectionData
 from boxwright.structures import Category, Task
-from reader_examples import ExampleImage, example_images
+from reader_examples import ExampleImage, example_images, write_reader_example
 
-TESTS = Path(__file__).parents[1] / "data" / "readers"
 NAMES = list_readers()
-
-
-@cache
-def writer(name: str) -> Callable[[Path, str, Sequence[ExampleImage]], None]:
-    """Return ``write_example`` of the test of a format."""
-    file = TESTS / f"test_{name}.py"
-    assert file.is_file(), f"{file} must have write_example(folder, split, images)"
-    spec = importlib.util.spec_from_file_location(f"example_of_{name}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return cast(Callable[[Path, str, Sequence[ExampleImage]], None], module.write_example)
 
 
 @pytest.fixture(params=NAMES)
@@ -52,7 +35,7 @@ def reader(name: str) -> Reader:
 def folder(name: str, reader: Reader, tmp_path: Path) -> Path:
     """A data set in the format, with the splits val and train."""
     for split in ("val", "train"):
-        writer(name)(tmp_path / "set", split, example_images(reader.TASK, split))
+        write_reader_example(name, tmp_path / "set", split, example_images(reader.TASK, split))
     return tmp_path / "set"
 
 

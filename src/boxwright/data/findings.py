@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from boxwright.data.printable_names import printable
+
 Severity = Literal["error", "warning", "note"]
 """An error cannot be used, a warning was dropped, repaired or will cost accuracy, a note is worth knowing."""
 
@@ -56,7 +58,7 @@ def summarize(findings: Iterable[Finding], count: int = 3) -> list[str]:
         of_kind.setdefault(finding.kind, []).append(finding)
     lines = []
     for kind, found in of_kind.items():
-        named = ", ".join(map(str, found[:count])) + (", ..." if len(found) > count else "")
+        named = ", ".join(printable(str(one)) for one in found[:count]) + (", ..." if len(found) > count else "")
         advice = f"; {kind.advice}" if kind.advice else ""
         lines.append(f"{len(found):,} {kind.text}: {named}{advice}")
     return lines

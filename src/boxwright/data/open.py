@@ -15,6 +15,7 @@ from boxwright.data.annotations import Annotations
 from boxwright.data.image_check import ProgressCallback, first_names
 from boxwright.data.image_dataset import ImageDataset
 from boxwright.data.join import join_images
+from boxwright.data.printable_names import one_line_errors
 from boxwright.data.records import DetectionData
 from boxwright.structures import Category, Task
 
@@ -69,6 +70,7 @@ def find_reader(name: str) -> Reader:
     return _import_reader(name)
 
 
+@one_line_errors()
 def open_data(
     data: DataSource | None,
     split: str = "train",
@@ -114,6 +116,7 @@ def open_data(
     return replace(joined, notes=(*notes, *joined.notes))
 
 
+@one_line_errors()
 def list_splits(data: DataSource, *, task: Task = "detection", data_format: str | None = None) -> list[str]:
     """Return the names of the splits that a data set has: train, val and test first.
 
