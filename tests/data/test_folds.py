@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boxwright.data.folds import deal_folds, group_equal_files, select_records
+from boxwright.data.image_dataset import ImageDataset, LabeledImage
+from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData, Record
 from boxwright.structures import Category
 
@@ -76,15 +77,13 @@ def test_too_few_different_images_or_folds_are_an_error(tmp_path: Path, folds: i
         deal_folds(data, folds)
 
 
-def test_images_in_no_file_are_told_apart_by_their_source(tmp_path: Path) -> None:
-    def first() -> np.ndarray:
-        return np.zeros((8, 8, 3), dtype=np.uint8)
-
-    def second() -> np.ndarray:
-        return np.zeros((8, 8, 3), dtype=np.uint8)
-
-    records = [replace(make_record(i, tmp_path / "none", []), source=one) for i, one in enumerate([first, second] * 2)]
-    assert group_equal_files(records) == [[0, 2], [1, 3]]
+def test_own_samples_are_compared_by_their_pixels() -> None:
+    pixels = [np.full((8, 8, 3), value, dtype=np.uint8) for value in (1, 2, 1, 3)] + [np.ones((4, 8, 3), np.uint8)]
+    samples = [LabeledImage(image=one, boxes=[[1, 1, 3, 3]], labels=[0]) for one in pixels]
+    data = open_data(ImageDataset(samples, ["bolt"]))
+    assert group_equal_files(data.records) == [[0, 2], [1], [3], [4]]
+    folds = deal_folds(data, 2)
+    assert [0, 2] in ([i for i in fold if i in (0, 2)] for fold in folds)
 
 
 def test_a_selection_has_the_records_and_no_notes(tmp_path: Path) -> None:

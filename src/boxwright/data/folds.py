@@ -6,7 +6,6 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
@@ -67,7 +66,7 @@ def select_records(data: DetectionData, indices: Sequence[int]) -> DetectionData
 def group_equal_files(records: Sequence[Record]) -> list[list[int]]:
     """Group the indices of records whose files have the same bytes, in the order of their first ones.
 
-    Only files of equal length are read. An image that is in no file is alone, but for records of the same source.
+    Only files of equal length are read, and images that are in no file where others have their size.
     """
     by_length: dict[object, list[int]] = defaultdict(list)
     for index, record in enumerate(records):
@@ -80,15 +79,13 @@ def group_equal_files(records: Sequence[Record]) -> list[list[int]]:
 
 
 def _length(record: Record) -> object:
-    return record.source if record.source is not None else record.path.stat().st_size
+    return record.path.stat().st_size if record.source is None else (record.height, record.width)
 
 
 def _content(record: Record) -> object:
-    return record.source if record.source is not None else _file_hash(record.path)
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
+    if record.source is not None:
+        return hashlib.blake2b(record.read().tobytes()).hexdigest(), record.height, record.width
+    with record.path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
