@@ -88,6 +88,10 @@ def test_a_recipe_cites_a_number_only_where_it_is_the_published_configuration(na
         assert number[1] in re.findall(r"[\d.]+", row["published AP"]), expected
 
 
+def is_norm(module: torch.nn.Module) -> bool:
+    return "Norm" in type(module).__name__ and not any(True for _ in module.children())
+
+
 @pytest.mark.parametrize(
     "name",
     [name for name in list_recipes() if (o := resolve(name).recipe.train.optimizer).lr_factors or o.decayed_names],
@@ -100,5 +104,13 @@ def test_names_of_parameters_in_recipes_exist(name: str) -> None:
     optimizer = recipe.train.optimizer
     for expected in (*(optimizer.lr_factors or {}), *(optimizer.decayed_names or ())):
         assert any(f".{expected}." in path for path in names), expected
-    for single in optimizer.decayed_names or ():
-        assert not single.endswith(".weight") or sum(f".{single}." in path for path in names) == 1, single
+    decayed = optimizer.decayed_names or ()
+    vectors = {
+        name for name, parameter in detector.named_parameters() if parameter.requires_grad and parameter.ndim == 1
+    }
+    matched = {name for name in vectors if any(f".{one}." in f".{name}." for one in decayed)}
+    if decayed and all(one.endswith(".weight") for one in decayed):
+        assert len(matched) == len(decayed), "one parameter for each name"
+    elif decayed:
+        norms = {path for path, module in detector.named_modules() if is_norm(module)}
+        assert matched == {name for name in vectors if name.rpartition(".")[0] not in norms}, "all biases but norms'"

@@ -26,6 +26,17 @@ class Expected(NamedTuple):
     boxes: Tensor
 
 
+class Differences(NamedTuple):
+    """The largest differences between two detectors: of scores, and of boxes in pixels."""
+
+    scores: float
+    boxes: float
+
+    def join(self, other: Differences) -> Differences:
+        """Take the larger of each."""
+        return Differences(max(self.scores, other.scores), max(self.boxes, other.boxes))
+
+
 def draw_images(shapes: tuple[tuple[int, int], ...] = SHAPES) -> list[NDArray[np.uint8]]:
     """Draw images with edges, color and fine texture, so that every way of resizing shows; (h, w, 3) each."""
     images = []
@@ -45,11 +56,13 @@ def draw_images(shapes: tuple[tuple[int, int], ...] = SHAPES) -> list[NDArray[np
 
 def assert_same_detections(
     ours: Detections, expected: Expected, *, score_tolerance: float = 1e-4, box_tolerance: float = 0.01
-) -> None:
+) -> Differences:
     """Make sure that both found the same, matched by label and box and not by rank: near-ties swap.
 
-    Detections at the end of a full list may be missing from the other, where others have nearly their score.
+    Detections at the end of a full list may be missing from the other, where others have nearly their score. Returned
+    are the largest differences of those in both.
     """
+    largest = Differences(0.0, 0.0)
     assert len(expected.scores), "nothing to compare"
     edge = min(float(expected.scores.min()), float(ours.scores.min())) + score_tolerance if len(ours) else 0.0
     free = torch.ones(len(ours), dtype=torch.bool)
@@ -58,12 +71,15 @@ def assert_same_detections(
         fits = free & (ours.labels == label) & (distance <= box_tolerance)
         fits &= (ours.scores - score).abs() <= score_tolerance
         if fits.any():
-            free[int(torch.where(fits)[0][0])] = False
+            index = int(torch.where(fits, distance, torch.inf).argmin())
+            free[index] = False
+            largest = largest.join(Differences(abs(float(ours.scores[index] - score)), float(distance[index])))
         else:
             nearest = f"nearest is {float(distance.min()):.4f} px away" if len(ours) else "we found nothing"
             assert float(score) <= edge, f"missing: label {int(label)}, score {float(score):.5f}, {box}; {nearest}"
     for index in torch.where(free)[0].tolist():
         assert float(ours.scores[index]) <= edge, f"only ours: {ours.labels[index]}, {ours.scores[index]:.5f}"
+    return largest
 
 
 def example_files(*names: str, shapes: Mapping[str, tuple[int, ...]] | None = None, **others: Any) -> SourceFiles:

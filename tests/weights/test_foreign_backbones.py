@@ -16,11 +16,15 @@ from safetensors.torch import save_file
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
+from torchvision.ops import FrozenBatchNorm2d
 
 import boxwright
 from boxwright.backbones.timm import list_levels
+from boxwright.compose.detectors import build_resolved
 from boxwright.detector import Detector
+from boxwright.structures import Category
 from boxwright.weights.backbone import (
+    SourceBackbone,
     load_backbone_from,
     load_backbone_weights,
     preprocessing_overrides,
@@ -28,6 +32,9 @@ from boxwright.weights.backbone import (
 )
 from boxwright.weights.files import read_source_files
 from boxwright.weights.model import convert_files
+from boxwright.workflows.beginning import Beginning, resolve_beginning
+from heard import Heard
+from weights.torchvision_models import make
 
 IMAGES = Path(__file__).parents[3] / "shared" / "data" / "coco_mini" / "images"
 
@@ -229,3 +236,58 @@ def test_released_mobilenet_v2() -> None:
     results = {name: classify(target, head, name, preprocessing) for name in EXPECTED}
     assert {name: label for name, (label, _) in results.items()} == EXPECTED
     assert [score for _, score in results.values()] == pytest.approx([0.99, 0.94, 1.00], abs=0.02)
+
+
+def save_faster_rcnn(path: Path) -> Any:
+    """Write a Faster R-CNN of torchvision whose norms have small variances, where an epsilon shows; returns it."""
+    model = make("faster", eps=0.0)
+    for module in model.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.weight.mul_(3e-3 / module.running_var.sqrt())
+            module.running_var.fill_(9e-6)
+    torch.save(model.state_dict(), path)
+    return model
+
+
+def released(source: SourceBackbone) -> SourceBackbone:
+    """The same, of one of torchvision's files whose epsilon is known to be 0."""
+    return source._replace(options={**source.options, "norm_eps": 0.0})
+
+
+@pytest.mark.parametrize("recipe", ["retinanet_r18_fpn", "faster_rcnn_r18_fpn"])
+def test_the_epsilon_of_norms_comes_along(recipe: str, tmp_path: Path) -> None:
+    theirs = save_faster_rcnn(tmp_path / "m.pth")
+    source = released(read_backbone_weights(tmp_path / "m.pth"))
+    heard = Heard()
+    resolved = resolve_beginning(recipe, {}, Beginning(backbone=source), heard)
+    assert resolved.backbone.options["norm_eps"] == 0
+    target = build_resolved(resolved, categories=[Category(1, "one")])
+    Beginning(backbone=source).load(target, heard)
+    assert not any("to variances" in line for line in heard.lines)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = theirs.backbone.body(images)["3"]
+        torch.testing.assert_close(target.backbone.eval()(images)["c5"], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "advice"),
+    [
+        ({"backbone.norm_eps": 1e-3}, "those here 0.001: --backbone.norm_eps 0"),
+        ({"backbone": {"name": "resnet", "depth": 18, "norm_eps": 1e-3}}, "those here 0.001: --backbone.norm_eps 0"),
+        ({"backbone": "{name: resnet, depth: 18, norm_eps: 0.001}"}, "those here 0.001: --backbone.norm_eps 0"),
+        (
+            {"backbone": {"name": "timm", "model": "resnet18"}},
+            "those here 1e-05: no option of timm changes that; backbone resnet has one",
+        ),
+    ],
+)
+def test_another_epsilon_of_norms_is_noted(overrides: dict[str, Any], advice: str, tmp_path: Path) -> None:
+    save_faster_rcnn(tmp_path / "m.pth")
+    source, heard = released(read_backbone_weights(tmp_path / "m.pth")), Heard()
+    resolved = resolve_beginning("faster_rcnn_r18_fpn", overrides, Beginning(backbone=source), heard)
+    target = build_resolved(resolved, categories=[Category(1, "one")])
+    Beginning(backbone=source).load(target, heard)
+    assert [line for line in heard.lines if "variances" in line] == [
+        f"note: its norms add 0 to variances, and {advice}"
+    ]

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.checkpoints import passport_of, read_checkpoint, weights_of
-from boxwright.compose.options import Naming, construct, parse_options
+from boxwright.compose.options import Naming, construct, options_of, parse_options
 from boxwright.compose.parts import find_part
 from boxwright.contracts import RepeatedBackbone, ResidualBackbone
 from boxwright.data.format_report import COLOR_OPTIONS
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
+from boxwright.layers.conv import FrozenBatchNorm2d
 from boxwright.passport import Origin, Passport
 from boxwright.version import __version__
 from boxwright.weights.location import open_source
@@ -29,6 +30,9 @@ from boxwright.weights.source import BackboneSource, SourceFiles
 from boxwright.weights.table import COUNTER
 
 PREFIX = "backbone."
+
+NORM_EPS_OPTION = "norm_eps"
+"""Option of backbones of the ResNet family; others have the epsilons of their networks."""
 
 
 class SourceBackbone(NamedTuple):
@@ -96,6 +100,36 @@ def preprocessing_overrides(source: SourceBackbone) -> dict[str, Any]:
     A recipe takes them before what the user overrides; with other values, the weights mean little.
     """
     return {f"input.{name}": getattr(source.input_format, name) for name in COLOR_OPTIONS}
+
+
+def norm_overrides(source: SourceBackbone, target: str) -> dict[str, Any]:
+    """List the option of a backbone that is added to the variances of its norms, by dotted key, as of the source.
+
+    Args:
+        source: of the weights.
+        target: name of the part that they are for; nothing is listed where it has no such option, or the source has
+            no one epsilon.
+    """
+    eps = source_norm_eps(source)
+    has_option = NORM_EPS_OPTION in options_of(find_part("backbones", target))
+    return {f"backbone.{NORM_EPS_OPTION}": eps} if has_option and eps is not None else {}
+
+
+def source_norm_eps(source: SourceBackbone) -> float | None:
+    """Find the epsilon of the source's batch norms; None where they have several, or it is no part that is known."""
+    naming = Naming(owner=f"backbone '{source.name}'", address="backbone", source=source.source)
+    try:
+        part = find_part("backbones", source.name)
+        with torch.device("meta"):
+            epsilons = norm_epsilons(construct(part, naming, parse_options(part, source.options, naming)))
+    except ValueError:  # of a run whose parts are not there
+        return None
+    return epsilons.pop() if len(epsilons) == 1 else None
+
+
+def norm_epsilons(module: nn.Module) -> set[float]:
+    """List what batch norms add to variances."""
+    return {one.eps for one in module.modules() if isinstance(one, nn.BatchNorm2d | FrozenBatchNorm2d)}
 
 
 def _read_own(path: Path) -> SourceBackbone:

@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from boxwright.data.format_report import COLOR_OPTIONS, format_differences
-from boxwright.data.input_format import InputFormat
+from boxwright.detector import Detector
 from boxwright.training.run import WEIGHTS
-from boxwright.weights.backbone import SourceBackbone, Transfer
+from boxwright.weights.backbone import (
+    NORM_EPS_OPTION,
+    SourceBackbone,
+    Transfer,
+    norm_epsilons,
+    source_norm_eps,
+)
 
 NUM_NAMES = 6
 """Names that are printed of a list."""
 
 
-def report_transfer(transfer: Transfer, source: SourceBackbone, input_format: InputFormat) -> list[str]:
-    """Say for the user which tensors were loaded, skipped and new, and whether the backbone knows other images."""
+def report_transfer(transfer: Transfer, source: SourceBackbone, detector: Detector) -> list[str]:
+    """Say for the user which tensors were loaded, skipped and new, and in what the backbone is used otherwise.
+
+    That is another color format, and another epsilon of norms.
+    """
     lines = [f"backbone from {transfer.source}: {len(transfer.loaded)} tensors loaded"]
     if transfer.skipped:
         lines.append(
@@ -22,11 +31,23 @@ def report_transfer(transfer: Transfer, source: SourceBackbone, input_format: In
         )
     if transfer.new:
         lines.append(f"  {len(transfer.new)} new, not in that run: {list_names(transfer.new)}")
-    differences = format_differences(source.input_format, input_format, COLOR_OPTIONS)
+    differences = format_differences(source.input_format, detector.input_format, COLOR_OPTIONS)
     if differences:
         lines.append("note: that run normalized its images otherwise:")
         lines += [f"  {line}" for line in differences]
-    return lines
+    return lines + _compare_norms(source, detector)
+
+
+def _compare_norms(source: SourceBackbone, detector: Detector) -> list[str]:
+    expected, actual = source_norm_eps(source), norm_epsilons(detector.backbone)
+    if expected is None or not actual or actual == {expected}:
+        return []
+    here = ", ".join(f"{eps:g}" for eps in sorted(actual))
+    part = None if detector.recipe is None else detector.recipe.backbone
+    advice = f"--backbone.{NORM_EPS_OPTION} {expected:g}"
+    if part is None or NORM_EPS_OPTION not in part.options:
+        advice = f"no option of {'this backbone' if part is None else part.name} changes that; backbone resnet has one"
+    return [f"note: its norms add {expected:g} to variances, and those here {here}: {advice}"]
 
 
 def list_names(names: Sequence[str]) -> str:

@@ -13,8 +13,10 @@ from boxwright.compose.recipes import resolve
 from boxwright.data.format_report import note_differences
 from boxwright.detector import Detector
 from boxwright.weights.backbone import (
+    NORM_EPS_OPTION,
     SourceBackbone,
     load_backbone_weights,
+    norm_overrides,
     preprocessing_overrides,
     read_backbone_weights,
 )
@@ -62,7 +64,7 @@ class Beginning:
             return transfer.to_json()
         if self.backbone is not None:
             of_backbone = load_backbone_weights(detector, self.backbone)
-            for line in report_transfer(of_backbone, self.backbone, detector.input_format):
+            for line in report_transfer(of_backbone, self.backbone, detector):
                 observer.announce(line)
             return of_backbone.to_json()
         return None
@@ -76,13 +78,14 @@ def resolve_beginning(
 ) -> Recipe:
     """Resolve the recipe of a run; one that begins with other weights takes over what they depend on.
 
-    With those of a backbone, that is how colors are normalized. With those of a whole detector, it is the preprocessing
-    of images, and the options of parts that both name. What is overridden counts. Learning rates are multiplied by
-    ``train.optimizer.fine_tune_factor``, but those that are overridden. The observer hears notes.
+    With those of a backbone, that is how colors are normalized, and the epsilon of norms. With those of a whole
+    detector, it is the preprocessing of images, and the options of parts that both name. What is overridden counts.
+    Learning rates are multiplied by ``train.optimizer.fine_tune_factor``, but those that are overridden. The observer
+    hears notes.
     """
     source = beginning.detector
     if source is None:
-        taken = {} if beginning.backbone is None else preprocessing_overrides(beginning.backbone)
+        taken = {} if beginning.backbone is None else _of_backbone(recipe, overrides, beginning.backbone)
         resolution = resolve(recipe, taken | _by_dotted_key(overrides))
         for note in (*(() if beginning.backbone is None else beginning.backbone.notes), *resolution.notes):
             observer.note(note)
@@ -94,6 +97,16 @@ def resolve_beginning(
     for note in notes + line:
         observer.note(note)
     return tuned
+
+
+def _of_backbone(
+    recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any], source: SourceBackbone
+) -> dict[str, Any]:
+    """List the options that a backbone's weights bring."""
+    whole = overrides.get("backbone")
+    if NORM_EPS_OPTION in typed_options(overrides, "backbone") or (isinstance(whole, str) and NORM_EPS_OPTION in whole):
+        return preprocessing_overrides(source)
+    return preprocessing_overrides(source) | norm_overrides(source, resolve(recipe, overrides).recipe.backbone.name)
 
 
 def report_detector_transfer(transfer: DetectorTransfer) -> list[str]:

@@ -17,6 +17,7 @@ from transformers import (
 
 from boxwright.detector import Detector
 from weights.source_checks import Expected, assert_same_detections, draw_images
+from weights.transformers_models import LAST_NORMS
 
 SIZES = {
     "d_model": 64,
@@ -50,7 +51,28 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_model(variant: str, **options: Any) -> DeformableDetrForObjectDetection:
+RELEASED = {
+    "d_model": 256,
+    "encoder_layers": 6,
+    "decoder_layers": 6,
+    "num_queries": 300,
+    "num_labels": 91,
+    "encoder_attention_heads": 8,
+    "decoder_attention_heads": 8,
+    "two_stage_num_proposals": 300,
+    "encoder_ffn_dim": 1024,
+    "decoder_ffn_dim": 1024,
+    "encoder_n_points": 4,
+    "decoder_n_points": 4,
+}
+
+
+def make_released(variant: str, *, residual_gain: float) -> DeformableDetrForObjectDetection:
+    """Build a model as large as those that were released; ``residual_gain`` as of ``calibrate``."""
+    return make_model(variant, residual_gain=residual_gain, backbone="resnet50", **RELEASED)
+
+
+def make_model(variant: str, *, residual_gain: float = 1.0, **options: Any) -> DeformableDetrForObjectDetection:
     """Build a model, by default a small one, with weights that tell images and queries apart."""
     options = {**SIZES, **VARIANTS[variant], **options}
     if "timm" not in variant and "dilated" not in variant and "backbone" not in options:
@@ -63,12 +85,12 @@ def make_model(variant: str, **options: Any) -> DeformableDetrForObjectDetection
         model.model.decoder.bbox_embed = model.bbox_embed
     if model.config.two_stage:
         model.model.decoder.class_embed = model.class_embed
-    calibrate_model(model.eval())
+    calibrate_model(model.eval(), residual_gain)
     return model
 
 
 @torch.no_grad()
-def calibrate_model(model: torch.nn.Module) -> None:
+def calibrate_model(model: torch.nn.Module, residual_gain: float = 1.0) -> None:
     """Draw weights of the usual size, and give the frozen norms the statistics of an image."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
@@ -84,6 +106,9 @@ def calibrate_model(model: torch.nn.Module) -> None:
             parameter.uniform_(0.5, 1.0, generator=generator)
         elif "sampling_offsets" not in name:
             parameter.normal_(0, 0.1, generator=generator)
+    for name, module in model.named_modules():
+        if LAST_NORMS.search(name):
+            module.weight.mul_(residual_gain)
     norms = [module for module in model.modules() if isinstance(getattr(module, "running_var", None), Tensor)]
     hooks = [norm.register_forward_pre_hook(_take_statistics) for norm in norms]
     model(**PROCESSOR(images=draw_images()[0], return_tensors="pt"))

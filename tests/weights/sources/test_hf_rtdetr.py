@@ -9,18 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
-    RTDetrConfig,
     RTDetrForObjectDetection,
     RTDetrImageProcessor,
-    RTDetrResNetConfig,
-    RTDetrV2Config,
     RTDetrV2ForObjectDetection,
 )
 
@@ -34,9 +29,10 @@ from boxwright.weights.labels import canonical_name
 from boxwright.weights.model import ModelWeights, build_model, convert_files
 from boxwright.weights.sources.hf_rtdetr import HuggingFaceRTDETR
 from weights.released import find_hub_folder, read_image
-from weights.source_checks import Expected, assert_same_detections, draw_images
+from weights.rtdetr_models import calibrate, make_config
+from weights.source_checks import draw_images
+from weights.transformers_models import assert_equal_detections
 
-DEPTHS = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}
 SMALL = {
     "encoder_hidden_dim": 32,
     "d_model": 32,
@@ -62,20 +58,6 @@ KINDS: dict[str, tuple[int, int, dict[str, Any]]] = {
 }
 
 
-def make_config(version: int, depth: int, *, width: int = 8, **options: Any) -> Any:
-    widest = width * (1 if depth < 50 else 4)
-    backbone = RTDetrResNetConfig(
-        depths=DEPTHS[depth],
-        hidden_sizes=[widest * 2**stage for stage in range(4)],
-        layer_type="basic" if depth < 50 else "bottleneck",
-        embedding_size=width,
-        out_features=["stage2", "stage3", "stage4"],
-    )
-    channels = [widest * 2**stage for stage in (1, 2, 3)]
-    config = RTDetrConfig if version == 1 else RTDetrV2Config
-    return config(backbone_config=backbone, encoder_in_channels=channels, **options)
-
-
 def make(kind: str) -> Any:
     """A small model of each kind, calibrated."""
     version, depth, options = KINDS[kind]
@@ -86,62 +68,12 @@ def make(kind: str) -> Any:
     return model.eval()
 
 
-@torch.no_grad()
-def calibrate(model: nn.Module) -> None:
-    """Draw weights that tell cells and queries apart, and give the norms the statistics of an image."""
-    generator = torch.Generator().manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if "sampling_offsets" in name and name.endswith("bias"):
-            continue
-        if parameter.ndim > 1:
-            gain = 2.0 if parameter.ndim == 4 else 1.5
-            # Samples that jump multiply float32's rounding.
-            gain = 0.05 if "sampling_offsets" in name or ("bbox" in name and ".layers.2." in name) else gain
-            parameter.normal_(0, (gain / parameter[0].numel()) ** 0.5, generator=generator)
-        elif "norm" in name and name.endswith("weight"):
-            parameter.uniform_(0.5, 1.0, generator=generator)
-        else:
-            parameter.normal_(0, 0.1, generator=generator)
-    norms = [module for module in model.modules() if hasattr(module, "running_var")]
-    for norm in norms:
-        norm.weight.uniform_(0.2, 0.5, generator=generator)
-        norm.bias.normal_(0, 0.1, generator=generator)
-        norm.register_forward_pre_hook(take_statistics)
-    model.eval()(pixel_values=torch.from_numpy(draw_images()[0]).permute(2, 0, 1)[None, :, :128, :128].float() / 255)
-    for norm in norms:
-        norm._forward_pre_hooks.clear()
-
-
-def take_statistics(norm: Any, inputs: tuple[Tensor, ...]) -> None:
-    norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
-    norm.running_var.copy_(inputs[0].var((0, 2, 3)))
-
-
 def make_processor(side: int = SIDE) -> RTDetrImageProcessor:
     return RTDetrImageProcessor(size={"height": side, "width": side})
 
 
 def read(folder: Path, **overrides: Any) -> ModelWeights:
     return convert_files(read_source_files(folder), overrides)
-
-
-@torch.no_grad()
-def expect(model: Any, processor: Any, image: NDArray[np.uint8]) -> Expected:
-    """Detections of transformers, cut to the image."""
-    height, width = image.shape[:2]
-    output = model(**processor(images=image, return_tensors="pt"))
-    (detections,) = processor.post_process_object_detection(output, threshold=0.0, target_sizes=[(height, width)])
-    limit = torch.tensor([width, height, width, height])
-    return Expected(detections["scores"], detections["labels"], detections["boxes"].clamp(min=0).minimum(limit))
-
-
-def assert_equal_detections(ours: Detector, model: Any, processor: Any) -> None:
-    scores = []
-    for image in draw_images():
-        expected = expect(model, processor, image)
-        assert_same_detections(ours.predict(image), expected)
-        scores.append(expected.scores)
-    assert torch.cat(scores).std() > 0.02, "scores that are all alike compare nothing"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -15,7 +15,6 @@ from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipes import resolve
 from boxwright.detections import Detections
 from boxwright.detector import Detector
-from boxwright.ops.masks import decode_mask
 from boxwright.passport import Origin
 from boxwright.structures import Category
 from boxwright.weights.files import read_source_files
@@ -24,7 +23,7 @@ from boxwright.weights.projects.torchvision_releases import find_release
 from boxwright.weights.recognize import find_kind, recognize
 from boxwright.weights.source import SourceFiles
 from weights.source_checks import Expected, assert_same_detections, draw_images
-from weights.torchvision_models import CHANNELS, KINDS, MAX_SIZE, MIN_SIZE, RCNNS, make, old_names
+from weights.torchvision_models import CHANNELS, KINDS, MAX_SIZE, MIN_SIZE, RCNNS, assert_same_masks, make, old_names
 
 SLOW = ("faster v2", "mask", "retinanet")
 """Kinds whose parts the other ones have as well."""
@@ -69,19 +68,6 @@ def test_detections_and_masks(pair: Pair) -> None:
         assert_same_detections(actual, Expected(expected["scores"], expected["labels"] - shift, expected["boxes"]))
         if pair.kind.startswith("mask"):
             assert_same_masks(actual, expected)
-
-
-def assert_same_masks(actual: Detections, expected: dict[str, torch.Tensor]) -> None:
-    """Masks of the same boxes; cells at the threshold may differ."""
-    assert actual.masks is not None
-    compared = 0
-    for box, mask in zip(expected["boxes"], expected["masks"][:, 0], strict=True):
-        distance, index = (actual.boxes - box).abs().amax(-1).min(0)
-        if distance < 0.01:
-            differ = torch.as_tensor(decode_mask(actual.masks[int(index)])) != (mask > 0.5)
-            assert not differ[(mask - 0.5).abs() > 1e-3].any()
-            compared += bool((mask > 0.5).any())
-    assert compared > 10
 
 
 def test_the_layout_is_torchvisions(pair: Pair) -> None:
