@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from boxwright.compose.recipe import Recipe
 from boxwright.data.format_report import COLOR_OPTIONS, format_differences
 from boxwright.detector import Detector
 from boxwright.training.run import WEIGHTS
@@ -43,7 +44,7 @@ def _compare_norms(source: SourceBackbone, detector: Detector) -> list[str]:
     if expected is None or not actual or actual == {expected}:
         return []
     here = ", ".join(f"{eps:g}" for eps in sorted(actual))
-    part = None if detector.recipe is None else detector.recipe.backbone
+    part = detector.recipe.backbone if isinstance(detector.recipe, Recipe) else None
     advice = f"--backbone.{NORM_EPS_OPTION} {expected:g}"
     if part is None or NORM_EPS_OPTION not in part.options:
         advice = f"no option of {'this backbone' if part is None else part.name} changes that; backbone resnet has one"
