@@ -178,12 +178,14 @@ class ClassRows(NamedTuple):
     """Layout of the rows of a tensor that has some for each class.
 
     There are ``blocks`` blocks, as one for each anchor; each has ``rows`` rows for every class, in the order of labels,
-    and then as many for each of ``others`` that are no class, as background.
+    and then as many for each of ``others`` that are no class, as background. With ``softmax``, the rows are logits that
+    compete, and the last one is background.
     """
 
     blocks: int = 1
     rows: int = 1
     others: int = 0
+    softmax: bool = False
 
 
 class Batch(NamedTuple):

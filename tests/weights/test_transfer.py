@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import boxwright
 from boxwright.detector import Detector
 from boxwright.passport import Origin, Passport
 from boxwright.structures import Category
-from boxwright.weights.classes import class_tensors, match_classes
+from boxwright.weights.classes import NEW_FRACTION, class_tensors, match_classes
 from boxwright.weights.model import ModelWeights
 from boxwright.weights.transfer import load_detector_weights
 from random_weights import shake
@@ -27,12 +28,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "retinanet_r18_fpn": {"backbone.width": 8, "neck.out_channels": 16},
     "efficientdet_d0": {},
 }
+SOFTMAX: dict[str, dict[str, Any]] = {"detr_r50": {"backbone.width": 8, "neck.num_layers": 1}}
+CLASS_LAYERS = {"faster_rcnn_r18_fpn": "head.boxes.classes", "detr_r50": "head.classes"}
 
 
 def build(recipe: str, names: Sequence[str], seed: int, **more: Any) -> Detector:
     torch.manual_seed(seed)
     categories = [Category(i, name) for i, name in enumerate(names)]
-    detector = boxwright.build(recipe, categories=categories, image_size=64, **SMALL[recipe], **more)
+    detector = boxwright.build(recipe, categories=categories, image_size=64, **{**SMALL, **SOFTMAX}[recipe], **more)
     if seed:
         shake(detector)
         for module in detector.modules():
@@ -88,10 +91,30 @@ def test_other_classes(recipe: str) -> None:
             x.view(form.blocks, count + form.others, form.rows, *x.shape[1:])
             for x, count in ((tensor, 3), (before[name], 3), (theirs[name], 5))
         )
-        for label, origin in ((0, other[:, 4]), (2, other[:, 1]), (1, old[:, 1])):
+        new = old[:, 1]
+        if form.softmax:
+            new = other[:, 5] if tensor.ndim > 1 else other[:, 5] - math.log(1 / NEW_FRACTION)
+        for label, origin in ((0, other[:, 4]), (2, other[:, 1]), (1, new)):
             torch.testing.assert_close(ours[:, label], origin, rtol=0, atol=0)
         if form.others:
             torch.testing.assert_close(ours[:, 3], other[:, 5], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("num_new", [1, 40])
+@pytest.mark.parametrize("recipe", ["faster_rcnn_r18_fpn", "detr_r50"])
+def test_new_classes_take_no_probability_from_known_ones(recipe: str, num_new: int) -> None:
+    """However many are new, and at whatever level the logits of the source are: only background gives some away."""
+    names = SOURCE_NAMES[:2]
+    source, detector = build(recipe, names, 1), build(recipe, (*names, *(f"new {i}" for i in range(num_new))), 0)
+    layer = source.get_submodule(CLASS_LAYERS[recipe])
+    layer.bias.data -= 12.0
+    load_detector_weights(detector, weights_of(source))
+    vectors = torch.randn(50, layer.in_features)
+    before, after = layer(vectors).softmax(-1), detector.get_submodule(CLASS_LAYERS[recipe])(vectors).softmax(-1)
+    background = before[:, -1:]
+    torch.testing.assert_close(after[:, :2], before[:, :2] / (1 + NEW_FRACTION * background))
+    torch.testing.assert_close(after[:, 2:-1].sum(-1), NEW_FRACTION * after[:, -1])
+    assert before[:, :2].max() > 0.4
 
 
 def test_another_neck_keeps_what_it_was_initialized_with() -> None:

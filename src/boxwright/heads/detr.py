@@ -125,7 +125,7 @@ class DETR(nn.Module):
 
     def class_rows(self) -> dict[str, ClassRows]:
         """Name the layers with a row for each class."""
-        return {"classes": ClassRows(others=1)}
+        return {"classes": ClassRows(others=1, softmax=True)}
 
     def loss(
         self, output: DETROutput, targets: Sequence[Targets], totals: LossTotals | None = None

@@ -132,7 +132,8 @@ class BoxBranch(nn.Module):
     def class_rows(self) -> dict[str, ClassRows]:
         """Name the layers with rows for each class."""
         per_class = self.boxes.out_features == 4 * self.classes.out_features
-        return {"classes": ClassRows(others=1)} | ({"boxes": ClassRows(rows=4, others=1)} if per_class else {})
+        classes = ClassRows(others=1, softmax=True)
+        return {"classes": classes} | ({"boxes": ClassRows(rows=4, others=1)} if per_class else {})
 
     def predict(self, vectors: Float[Tensor, "r d"]) -> BoxPrediction:
         """Predict classes and boxes from the vectors of regions."""

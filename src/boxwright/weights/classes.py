@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -14,6 +15,9 @@ from boxwright.structures import Category, ClassRows
 from boxwright.weights.labels import UNUSED, canonical_name
 
 HEAD = "head."
+
+NEW_FRACTION = 0.1
+"""Probability that new classes start with in all, as a fraction of background's, where they compete with known ones."""
 
 Pairs = Sequence[tuple[int, int]]
 """Labels of the same class, here and in the source."""
@@ -46,6 +50,9 @@ def copy_class_rows(
 ) -> Tensor | None:
     """Copy the rows of shared classes, and those that are of no class, from the source into a copy of ``own``.
 
+    In a softmax, the rows of new classes start as copies of background's, a little less probable: random ones, with
+    logits about 0 whatever those of the source are, would take the probability of the classes that are known.
+
     Args:
         own: of the detector.
         source: of the same layer of another detector.
@@ -70,6 +77,11 @@ def copy_class_rows(
         here, there = torch.tensor(pairs).unbind(1)
         target[:, here] = origin[:, there].to(target.dtype)
     target[:, counts[0] :] = origin[:, counts[1] :].to(target.dtype)
+    new = sorted(set(range(counts[0])) - {here for here, _ in pairs})
+    if form.softmax and new:
+        target[:, new] = target[:, -1:].clone()
+        if own.ndim == 1:
+            target[:, new] -= math.log(len(new) / NEW_FRACTION)
     return result
 
 
