@@ -25,20 +25,21 @@ LAST_NORMS = re.compile(r"\.(bn3|layer\.2\.normalization)\.?$")
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, *, residual_gain: float = 1.0) -> None:
+def calibrate(model: nn.Module, *, residual_gain: float = 1.0, class_gain: float = 8.0) -> None:
     """Draw weights that tell images and queries apart, and give the frozen norms the statistics of an image.
 
     Args:
         model: changed in place.
         residual_gain: factor of the last norms of residual blocks; with 1, rounding grows threefold in each stage of a
             ResNet-50.
+        class_gain: variance of the logits of classes.
     """
     generator = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
         if "query_position" in name or "_embeddings" in name:
             parameter.normal_(0, 2, generator=generator)
         elif parameter.ndim > 1:
-            gain = 2.0 if parameter.ndim == 4 else 8.0 if "class_labels" in name else 1.5
+            gain = 2.0 if parameter.ndim == 4 else class_gain if "class_labels" in name else 1.5
             parameter.normal_(0, (gain / parameter[0].numel()) ** 0.5, generator=generator)
         elif "norm" in name and name.endswith("weight"):
             parameter.uniform_(0.5, 1.0, generator=generator)

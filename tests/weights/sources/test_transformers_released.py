@@ -69,7 +69,7 @@ def make(name: str) -> tuple[Any, Any]:
         model = TableTransformerForObjectDetection(config)
     else:
         model = DetrForObjectDetection(DetrConfig(backbone="resnet50", dilation="dc5" in name, num_labels=91))
-    calibrate(model, residual_gain=GAIN)
+    calibrate(model, residual_gain=GAIN, class_gain=100.0)
     return model.eval(), DetrImageProcessor(size=side)
 
 
