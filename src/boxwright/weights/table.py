@@ -151,7 +151,7 @@ class Table:
         self._add_implied(converted, sources, expected)
         problems += _differences(converted, expected, sources, {*sources, *_matching(self.own, expected)})
         if problems:
-            raise TableError(summarize(problems))
+            raise TableError(join_problems(problems))
         return Converted(converted, skipped)
 
     def write(self, tensors: Mapping[str, Tensor]) -> Converted:
@@ -186,7 +186,7 @@ class Table:
             for template, part in zip(row.their_names, parts, strict=True):
                 converted[Template(template).fill(fields)] = part
         if problems:
-            raise TableError(summarize(problems))
+            raise TableError(join_problems(problems))
         return Converted(converted, skipped)
 
     def _add_implied(
@@ -242,7 +242,7 @@ class Table:
         return taken, skips, problems
 
 
-def summarize(problems: Sequence[str]) -> str:
+def join_problems(problems: Sequence[str]) -> str:
     """Put the first problems into one line, and count the others."""
     more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
     return "; ".join(problems[:SHOWN]) + more
