@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +13,8 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
+from boxwright.data.findings import Finding
+from boxwright.data.records import DetectionData
 from boxwright.structures import Task
 
 
@@ -70,3 +73,13 @@ def _writer(name: str) -> Callable[[Path, str, Sequence[ExampleImage]], None]:
     module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return cast(Callable[[Path, str, Sequence[ExampleImage]], None], module.write_example)
+
+
+def findings_of(data: DetectionData) -> list[Finding]:
+    """Return the findings of a reader: all but that classes have no objects."""
+    return [finding for finding in data.findings if finding.kind.name != "unused_category"]
+
+
+def kinds_of(data: DetectionData) -> Counter[str]:
+    """Return the number of findings of each kind by its name, of those of a reader."""
+    return Counter(finding.kind.name for finding in findings_of(data))

@@ -34,7 +34,7 @@ OTHER_IMAGE_NAME = FindingKind(
 Polygons = Sequence[Sequence[float]]
 BoxCorners = tuple[float, float, float, float]
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class Faults:

@@ -12,7 +12,7 @@ from boxwright.data.image_check import SUFFIXES
 from boxwright.data.readers._image_files import compose_name, files_of_suffix, folders_in, posix, walk_files
 from boxwright.data.split_names import canonical_split, without_year
 
-_ANNOTATION_FOLDERS = ("Annotations", "annotations", "annotations/xmls", "annotations/xml", "xmls", "xml", "labels")
+_ANNOTATION_FOLDERS = ("annotations/xmls", "annotations/xml", "Annotations", "annotations", "xmls", "xml", "labels")
 _IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "image", "imgs", "img")
 _OF_CLASS = re.compile(r".+_(train|val|trainval|test)")
 """Lists of one class, as ``dog_train.txt``."""
@@ -139,7 +139,8 @@ def _in_split_folders(folder: Path) -> dict[str, VocSplit]:
     for inner in reversed(folders_in(folder)):  # val after valid: it wins
         annotations = _annotation_folder(inner) or (inner if _has_voc(inner) else None)
         if annotations is not None:
-            splits[canonical_split(inner.name)] = VocSplit(None, annotations, _image_folders(inner, annotations))
+            name = "train" if inner.name in _IMAGE_FOLDERS else canonical_split(inner.name)
+            splits[name] = VocSplit(None, annotations, _image_folders(inner, annotations))
     return splits
 
 

@@ -26,6 +26,10 @@ _DEEPEST = 64
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
+class _RefusedError(ValueError):
+    """A document that is well-formed, but not read."""
+
+
 class VocObject(NamedTuple):
     """One object: its class, corners, outlines x, y, x, y ... and mark."""
 
@@ -86,17 +90,19 @@ def _parse(path: Path, size: int, time: int) -> VocFile:  # noqa: ARG001
     findings: list[tuple[FindingKind, str]] = []
     try:
         root = _tree(content)
-    except expat.ExpatError as error:
+    except _RefusedError as error:
+        raise ValueError(f"{path}: {error}") from error
+    except (expat.ExpatError, ValueError, LookupError) as error:
         repaired = _decode(content)
         if repaired is None:
             raise ValueError(f"{path} is not valid XML: {error}; is it cut off?") from error
         try:
             root = _tree(repaired)
+        except _RefusedError as refused:
+            raise ValueError(f"{path}: {refused}") from error
         except (expat.ExpatError, ValueError):
             raise ValueError(f"{path} is not valid XML: {error}; is it cut off?") from error
         findings.append((UNKNOWN_ENCODING, ""))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
     if root.name != "annotation":
         raise ValueError(f"{path} is no Pascal VOC file: its root is <{root.name[:50]}>, not <annotation>")
     objects = []
@@ -123,12 +129,12 @@ def _tree(content: bytes) -> _Element:
         stack[-1].children.append(element)
         stack.append(element)
         if len(stack) > _DEEPEST:
-            raise ValueError(f"its elements are nested deeper than {_DEEPEST} levels; it is no annotation file")
+            raise _RefusedError(f"its elements are nested deeper than {_DEEPEST} levels; it is no annotation file")
 
     def refuse(*declaration: object) -> None:
         # (name, system id, public id, has internal subset): a bare <!DOCTYPE annotation> declares nothing.
         if any(declaration[1:]):
-            raise ValueError("its DOCTYPE declares entities or names another file, which are not read; delete it")
+            raise _RefusedError("its DOCTYPE declares entities or names another file, which are not read; delete it")
 
     parser.StartElementHandler = start
     parser.EndElementHandler = lambda _: stack.pop()

@@ -63,12 +63,13 @@ def find_yolo_splits(folder: Path) -> dict[str, YoloSplit]:
 
 def _resolve(folder: Path, root: str, text: str) -> Path | None:
     """Find a folder or list where data.yaml says, where it would be if nothing led out of the folder, or by its end."""
+    # os.path, unlike Path, has no error for a name that is too long.
     parts = [part for part in PurePosixPath(posix(text)).parts if part not in ("..", ".")]
     tails = [folder.joinpath(*parts[start:]) for start in range(1 if _is_absolute(text) else 0, len(parts))]
     literal = [folder / posix(root) / posix(text), folder / posix(text)]
     inside = tails[:1] if posix(text).startswith("../") else []
     for path in (*inside, *literal, *tails):
-        if path != folder and (path.is_dir() or (path.is_file() and path.suffix == ".txt")):
+        if path != folder and (os.path.isdir(path) or (path.suffix == ".txt" and os.path.isfile(path))):
             return path
     return None
 
@@ -175,7 +176,7 @@ def _listed_parent(path: PurePosixPath, beside: Path, folder: Path) -> Path | No
     parts = path.parent.parts
     tails = [folder.joinpath(*parts[start:]) for start in range(1 if path.is_absolute() else 0, len(parts) + 1)]
     candidates = [beside / path.parent, folder / path.parent, *tails, *(folder / name for name in _IMAGE_FOLDERS)]
-    return next((one for one in candidates if (one / path.name).is_file()), None)
+    return next((one for one in candidates if os.path.isfile(one / path.name)), None)
 
 
 class LabelFiles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 from collections import Counter
@@ -129,7 +130,7 @@ def _names(path: Path, document: dict[str, Any]) -> tuple[Category, ...]:
     names = document.get("names")
     if isinstance(names, str) and names.strip():
         beside = path.parent / posix(names)
-        if beside.is_file():
+        if os.path.isfile(beside):
             return read_names(beside)
     if names is None and str(document.get("nc", "")).isdecimal() and int(document["nc"]) <= 100_000:
         return tuple(Category(number, f"class{number}") for number in range(int(document["nc"])))

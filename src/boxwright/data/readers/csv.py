@@ -172,13 +172,13 @@ def _csv_files(folder: Path) -> list[Path]:
 def _columns_of(path: Path) -> tuple[Columns, str] | None:
     """Return the columns of a table and its separator from its first row; None where it has other ones."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             line = next((line for line in iter(lambda: file.readline(10_000), "") if line.strip()), "")
         for separator in sorted(SEPARATORS, key=line.count, reverse=True):
             columns = find_columns(next(csv.reader([line], delimiter=separator), []))
             if columns is not None:
                 return columns, separator
-    except (OSError, UnicodeDecodeError, csv.Error):
+    except (OSError, csv.Error):
         return None
     return None
 

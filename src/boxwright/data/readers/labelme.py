@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
@@ -126,7 +127,7 @@ def _find_images(folder: Path, split: Path, files: dict[Path, LabelmeFile], rows
     images: dict[Path, Path | None] = {}
     for path, file in files.items():
         named = path.parent / posix(file.image_name) if file.image_name else path
-        if named != path and named.is_file():
+        if named != path and os.path.isfile(named):
             images[path] = Path(named)
             continue
         stem = str(PurePosixPath(path.relative_to(split).as_posix()).with_suffix(""))
@@ -136,11 +137,11 @@ def _find_images(folder: Path, split: Path, files: dict[Path, LabelmeFile], rows
         images[path] = by_name or by_stem
         if by_name is None and by_stem is not None:
             rows.find(OTHER_IMAGE_NAME, path.name, file.image_name)
-    known = {image.resolve() for image in images.values() if image is not None}
+    known = {os.path.realpath(image) for image in images.values() if image is not None}
     stems = {compose_name(path.stem) for path in files}
     for one in listed[:1]:
         for name in one.names:
-            if (one.folder / name).resolve() not in known and compose_name(PurePosixPath(name).stem) not in stems:
+            if os.path.realpath(one.folder / name) not in known and compose_name(PurePosixPath(name).stem) not in stems:
                 rows.find(IMAGE_WITHOUT_ANNOTATION_FILE, name)
     return images
 
