@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 from boxwright.data.annotations import Annotations
+from boxwright.data.folder_description import count_kinds, guess_format
 from boxwright.data.image_check import ProgressCallback, first_names
 from boxwright.data.image_dataset import ImageDataset
 from boxwright.data.join import join_images
@@ -217,7 +218,14 @@ def _unrecognized(folder: Path, split: str, task: Task) -> str:
                 f"choose a model for {readers[name].TASK}, or another folder; {known}"
             )
     names = [path.name + "/" * path.is_dir() for path in sorted(folder.iterdir())]
-    return f"{folder}: no annotations of a known format; it holds {first_names(names, 5)}; {known}"
+    inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and _recognized(path, task)]
+    guess = (
+        f"; its folder {inner[0].name}/ looks like {_recognized(inner[0], task)[0]}: give that"
+        if inner
+        else f"; {guess_format(folder)}".removesuffix("; ")
+    )
+    holds = f"{first_names(names, 5)} ({count_kinds(folder)})"
+    return f"{folder}: no annotations of a known format; it holds {holds}{guess}; {known}"
 
 
 @cache

@@ -156,7 +156,8 @@ class TestLayouts:
             open_data(tmp_path, "train")
         (tmp_path / "notes.txt").write_text("no data")
         with pytest.raises(
-            ValueError, match=r"no annotations of a known format; it holds notes\.txt; data for detection is"
+            ValueError,
+            match=r"no annotations of a known format; it holds notes\.txt \(1 files: 1 \.txt\); data for detection is",
         ):
             open_data(tmp_path, "train")
         with pytest.raises(ValueError, match=r"notes\.txt is a file; give the data folder"):
