@@ -87,7 +87,7 @@ class TestLayouts:
             ("train: train.txt\n", "images/a.png", "labels/a.txt"),
             ("train: train.txt\n", "images/a.png", "images/a.txt"),
             ("train: images\n", "images/a.png", "labels/a.txt"),
-            ("train: pictures\n".replace("pictures", "photos"), "photos/a.png", "photos/a.txt"),
+            ("train: photos\n", "photos/a.png", "photos/a.txt"),
             ("train: images/train\n", "images/train/a.png", "labels/a.txt"),
         ],
     )
