@@ -101,7 +101,8 @@ def opaque(image: Image.Image) -> Image.Image:
 
 def rgb_pixels(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     """Convert a loaded image of 8 bits to RGB."""
-    return np.array(opaque(image).convert("RGB"))
+    image = opaque(image)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def orientation_of(image: Image.Image) -> int:

@@ -112,7 +112,12 @@ def resample(
     columns, resized_width, kept_columns, input_columns = _overlap(x1, x2, image.shape[1], width)
     part = np.require(image[rows, columns], requirements=["C", "W"])
     resized = _resize(part, resized_height, resized_width, resampling)
-    pixels = torch.tensor(fill, dtype=resized.dtype).repeat(height, width, 1)
+    if (input_rows, input_columns) == (slice(0, height), slice(0, width)):
+        pixels = torch.empty((height, width, 3), dtype=resized.dtype)
+    elif any(fill):
+        pixels = torch.tensor(fill, dtype=resized.dtype).repeat(height, width, 1)
+    else:
+        pixels = torch.zeros((height, width, 3), dtype=resized.dtype)
     pixels[input_rows, input_columns] = resized[:, kept_rows, kept_columns].permute(1, 2, 0)
     return pixels.permute(2, 0, 1)
 
@@ -126,11 +131,11 @@ def normalize(
     images: UInt8[Tensor, "*b 3 h w"] | Float32[Tensor, "*b 3 h w"], input_format: InputFormat
 ) -> Float32[Tensor, "*b 3 h w"]:
     """Normalize bytes, or floats in [0, 255], for the network: ``(x / 255 - mean) / std``, in its order of channels."""
-    pixels = images.float() / 255
+    pixels = images / 255  # a tensor of its own: the rest changes it, instead of making more of them
     if any(input_format.mean):
-        pixels = pixels - pixels.new_tensor(input_format.mean)[:, None, None]
+        pixels -= pixels.new_tensor(input_format.mean)[:, None, None]
     if any(value != 1 for value in input_format.std):
-        pixels = pixels / pixels.new_tensor(input_format.std)[:, None, None]
+        pixels /= pixels.new_tensor(input_format.std)[:, None, None]
     return pixels.flip(-3) if input_format.channel_order == "bgr" else pixels
 
 
