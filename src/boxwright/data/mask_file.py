@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +14,9 @@ import torch
 from jaxtyping import Bool
 from PIL import Image, ImageOps
 
+from boxwright.data.image_file import describe_error, load_file
+from boxwright.data.png_chunks import SIGNATURE, mend_png
+from boxwright.data.printable_names import printable
 from boxwright.ops.masks import encode_mask, to_json
 
 SUFFIX = ".png"
@@ -42,7 +47,7 @@ class MaskFile:
             FileNotFoundError: it is in none of the folders.
             ValueError: it cannot be read, or is not as large as the image.
         """
-        path = next((folder / self.name for folder in self.folders if (folder / self.name).is_file()), None)
+        path = next((folder / self.name for folder in self.folders if os.path.isfile(folder / self.name)), None)
         if path is None:
             folders = " or ".join(str(folder) for folder in dict.fromkeys(self.folders))
             raise FileNotFoundError(f"there is no mask {self.name!r} in {folders}")
@@ -67,13 +72,15 @@ def run_lengths_of(segmentation: Any) -> Any:
 
 def _read(path: Path) -> Bool[np.ndarray, "h w"]:
     try:
-        with Image.open(path) as image:
+        data = load_file(path)
+        if data.startswith(SIGNATURE):
+            data, _ = mend_png(data)
+        with Image.open(io.BytesIO(data)) as image:
             upright = ImageOps.exif_transpose(image)
             bands, pixels = upright.getbands(), np.asarray(upright)
             opaque = _opaque(upright)
     except Exception as error:  # on damaged files, Pillow's decoders raise errors of any kind, SyntaxError included
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"the mask {path} cannot be read: {reason}") from error
+        raise ValueError(f"the mask {printable(path)} cannot be read: {describe_error(error)}") from error
     # Bytes as they are: of a palette the number of the color counts, and 16 bits are not scaled to 8.
     mask = pixels.reshape(*pixels.shape[:2], -1) != 0
     if bands[-1] == "A":
