@@ -227,7 +227,7 @@ TOGETHER = {
     "only_crowds": {"class_not_in_val"},
     "imbalance": {"rare_class"},
     "mostly_empty": {"empty_image"},
-    "swapped_axes": {"rare_class"},  # some of them lie outside of their image, and are dropped
+    "swapped_axes": {"rare_class", "empty_box"},  # some of them lie outside of their image, and are dropped
 }
 """Kinds that come with another one, as a consequence."""
 

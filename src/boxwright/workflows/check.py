@@ -9,9 +9,10 @@ from typing import Any
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
 from boxwright.data.doctor.classes import class_counts
-from boxwright.data.doctor.examine import examine_split, examine_splits
+from boxwright.data.doctor.examine import examine_images, examine_split, examine_splits
 from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.findings import Finding, FindingKind
+from boxwright.data.join_findings import UNUSED_CATEGORY
 from boxwright.data.open import list_splits
 from boxwright.data.records import DetectionData
 from boxwright.structures import Task
@@ -61,8 +62,12 @@ def examine_data(
     findings = []
     for name, one in splits.items():
         observer.announce(f"examining {name}")
-        of_split = [*one.findings, *examine_split(tables[name], name, task=task)]
+        # Classes without objects are found over all splits together.
+        own = [finding for finding in one.findings if finding.kind is not UNUSED_CATEGORY]
+        of_split = own + examine_split(tables[name], name, task=task)
         findings += [SplitFinding(name, finding) for finding in of_split]
+    observer.announce("examining images")
+    findings += [SplitFinding(*one) for one in examine_images(splits, tables)]
     return findings + [SplitFinding(ALL_SPLITS, finding) for finding in examine_splits(splits, tables)]
 
 

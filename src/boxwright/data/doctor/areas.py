@@ -7,12 +7,6 @@ import numpy as np
 from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.findings import Finding, FindingKind
 
-NEGATIVE_AREA = FindingKind(
-    "negative_area",
-    "warning",
-    "objects have a negative area",
-    "metrics by size are wrong: leave `area` out, or correct it",
-)
 ZERO_AREA = FindingKind(
     "zero_area",
     "warning",
@@ -55,7 +49,6 @@ def find_area_faults(objects: ObjectTable, split: str) -> list[Finding]:
     width, height = objects.box_sizes.T
     largest = _TOLERANCE * (width + 1) * (height + 1)
     faults = {
-        NEGATIVE_AREA: area < 0,
         ZERO_AREA: (area == 0) & (box_area > 0),
         AREA_BEYOND_BOX: area > largest,
         AREA_BELOW_BOX: (area > 0) & (area < 0.01 * box_area) & ~with_masks & ~objects.crowd,
@@ -68,7 +61,7 @@ def find_area_faults(objects: ObjectTable, split: str) -> list[Finding]:
 
 
 def _is_constant(area: np.ndarray, box_area: np.ndarray) -> bool:
-    return len(area) >= _FEWEST and np.ptp(area) == 0 and np.ptp(box_area) > 0.1 * box_area.max()
+    return len(area) >= _FEWEST and bool(np.ptp(area) == 0 and np.ptp(box_area) > 0.1 * box_area.max())
 
 
 def _has_mask(objects: ObjectTable, row: int) -> bool:

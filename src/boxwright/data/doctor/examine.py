@@ -7,13 +7,35 @@ from collections.abc import Mapping
 from boxwright.data.doctor.areas import find_area_faults
 from boxwright.data.doctor.boxes import find_box_faults
 from boxwright.data.doctor.classes import find_class_faults, find_name_faults
+from boxwright.data.doctor.image_faults import are_all_gray, find_image_faults, find_unlisted_images
 from boxwright.data.doctor.mask_faults import find_mask_faults
 from boxwright.data.doctor.object_table import ObjectTable
+from boxwright.data.doctor.repeated_images import find_repeated_images
 from boxwright.data.doctor.splits import find_split_faults
 from boxwright.data.doctor.units import find_wrong_units
 from boxwright.data.findings import Finding
 from boxwright.data.records import DetectionData
 from boxwright.structures import Task
+
+
+def examine_images(
+    splits: Mapping[str, DetectionData], objects: Mapping[str, ObjectTable], *, near: bool = True
+) -> list[tuple[str, Finding]]:
+    """Examine the images of all splits; return the split of each finding, and the finding.
+
+    Args:
+        splits: by their names.
+        objects: of each split.
+        near: also look for images that are nearly the same, which takes longer.
+    """
+    with_gray = not are_all_gray(splits.values())
+    findings = [
+        (name, finding)
+        for name, data in splits.items()
+        for finding in find_image_faults(data, objects[name], with_gray=with_gray)
+    ]
+    findings += find_repeated_images(splits, objects, near=near)
+    return findings + [("", finding) for finding in find_unlisted_images(splits)]
 
 
 def examine_split(objects: ObjectTable, split: str, *, task: Task = "detection", masks: bool = True) -> list[Finding]:

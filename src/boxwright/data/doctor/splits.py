@@ -1,4 +1,4 @@
-"""Checks of the splits of a data set against each other: classes, frequencies, sizes, the same files."""
+"""Checks of the splits of a data set against each other: classes, frequencies, sizes."""
 
 from __future__ import annotations
 
@@ -45,12 +45,6 @@ SIZE_SHIFT = FindingKind(
     "splits have objects of another size than train",
     "are they of the same source? numbers of one say little about the other",
 )
-SAME_FILE_IN_SPLITS = FindingKind(
-    "same_file_in_splits",
-    "warning",
-    "image files are listed in two splits",
-    "metrics are too good: take them out of one",
-)
 NO_TRAIN_SPLIT = FindingKind(
     "no_train_split", "warning", "data sets have no split train", "`boxwright train` needs one"
 )
@@ -69,7 +63,7 @@ _FEWEST_IMAGES = 10
 
 
 def find_split_faults(splits: Mapping[str, DetectionData], objects: Mapping[str, ObjectTable]) -> list[Finding]:
-    """Compare the splits of a data set: each finding names one class, file or split, and the splits."""
+    """Compare the splits of a data set: each finding names a class or split, and the splits."""
     findings = [Finding(TINY_SPLIT, name, f"{len(one.records)}") for name, one in objects.items() if _is_tiny(one)]
     if "train" not in splits:
         findings.append(Finding(NO_TRAIN_SPLIT, f"only {', '.join(splits)}"))
@@ -79,7 +73,6 @@ def find_split_faults(splits: Mapping[str, DetectionData], objects: Mapping[str,
     findings += _category_lists(splits)
     for one, other in combinations(objects, 2):
         findings += _frequencies(one, objects[one], other, objects[other])
-        findings += _same_files(one, objects[one], other, objects[other])
     return findings + _sizes(objects)
 
 
@@ -147,15 +140,6 @@ def _frequencies(name: str, one: ObjectTable, other_name: str, other: ObjectTabl
             described = f"{here / total:.2%} of the objects in {name}, {there / other_total:.2%} in {other_name}"
             findings.append(Finding(FREQUENCY_SHIFT, label, described))
     return sorted(findings, key=lambda finding: finding.place)
-
-
-def _same_files(name: str, one: ObjectTable, other_name: str, other: ObjectTable) -> list[Finding]:
-    paths = {record.path for record in one.records if record.source is None}
-    return [
-        Finding(SAME_FILE_IN_SPLITS, image, f"in {name} and {other_name}")
-        for record, image in zip(other.records, other.names, strict=True)
-        if record.source is None and record.path in paths
-    ]
 
 
 def _sizes(objects: Mapping[str, ObjectTable]) -> list[Finding]:
