@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ IMAGES = {"train": 12, "val": 10}
 class SoundSet:
     """Documents of two splits and their images, to change before ``write``.
 
-    Each image has one object of each class. ``documents[split]`` is the COCO document; ``pixels[name]`` the image.
+    Each image has one object of each class. ``documents[split]`` is the COCO document; ``pixels[name]`` the image;
+    ``after`` changes the folder of images once they are written.
 
     Args:
         folder: for the data set.
@@ -29,6 +30,7 @@ class SoundSet:
         self.folder = folder
         self.documents: dict[str, Any] = {}
         self.pixels: dict[str, Image.Image] = {}
+        self.after: list[Callable[[Path], None]] = []
         random = np.random.default_rng(17)
         number = 0
         for split, count in IMAGES.items():
@@ -83,4 +85,6 @@ class SoundSet:
             (self.folder / "annotations" / f"{split}.json").write_text(text, encoding="utf-8")
         for name, image in self.pixels.items():
             image.save(self.folder / "images" / name)
+        for change in self.after:
+            change(self.folder / "images")
         return self.folder

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from boxwright.workflows.check import check
 from sound_set import HEIGHT, WIDTH, SoundSet
@@ -177,7 +180,123 @@ def renumber_val(sound: SoundSet) -> None:
         one["category_id"] += 100
 
 
+def change_file(change: Callable[[Path], object]) -> Plant:
+    """Change the file of the first image once it is written."""
+
+    def plant(sound: SoundSet) -> None:
+        sound.after.append(lambda folder: change(folder / FIRST))
+
+    return plant
+
+
+def change_pixels(change: Callable[[Image.Image], Image.Image]) -> Plant:
+    def plant(sound: SoundSet) -> None:
+        sound.pixels[FIRST] = change(sound.pixels[FIRST])
+
+    return plant
+
+
+def flip_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 8
+    path.write_bytes(data)
+
+
+def save_turned(path: Path) -> None:
+    with Image.open(path) as image:
+        image.load()
+    exif = image.getexif()
+    exif[ExifTags.Base.Orientation] = 3
+    image.save(path, exif=exif)
+
+
+def cut_jpeg(path: Path) -> None:
+    with Image.open(path) as image:
+        image.load()
+    image.save(path, "JPEG", quality=95)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 3 // 4])
+
+
+def save_16_bits(path: Path) -> None:
+    gray = np.random.default_rng(0).integers(0, 1024, (HEIGHT, WIDTH)).astype(np.uint16)
+    Image.fromarray(gray).save(path)
+
+
+def resize_image(width: int, height: int) -> Plant:
+    """Give the first image, which loses its objects but one, another size."""
+
+    def plant(sound: SoundSet) -> None:
+        sound.pixels[FIRST] = sound.pixels[FIRST].resize((width, height))
+        sound.images()[0].update(width=width, height=height)
+        for one in sound.annotations():
+            if one["image_id"] == 1:
+                one["bbox"] = [1 + one["category_id"], 2, 10 + one["category_id"] ** 2, 11]
+                del one["area"]
+
+    return plant
+
+
+def repeat_image(split: str, change: Callable[[Image.Image], Image.Image]) -> Plant:
+    """Give the last image of a split nearly the pixels of the first one of train."""
+
+    def plant(sound: SoundSet) -> None:
+        sound.pixels[sound.images(split)[-1]["file_name"]] = change(sound.pixels[FIRST])
+
+    return plant
+
+
+def brighten(image: Image.Image) -> Image.Image:
+    return image.point(lambda value: value * 0.9 + 12)
+
+
+def list_again(sound: SoundSet) -> None:
+    sound.images().append(dict(sound.images()[0], id=7000))
+    for one in sound.annotations()[:3]:
+        sound.annotations().append(dict(one, id=one["id"] + 7000, image_id=7000))
+
+
+def twin_split(sound: SoundSet) -> None:
+    sound.documents["val_exact"] = json.loads(json.dumps(sound.documents["val"]))
+
+
+def set_polygon(*points: float) -> Plant:
+    """Give the first object of train another polygon, of a data set with masks."""
+
+    def plant(sound: SoundSet) -> None:
+        sound.annotations()[0]["segmentation"] = [list(points)]
+
+    return plant
+
+
+def in_first_box(make: Callable[[float, float, float, float], list[float]], *, area: float | None = None) -> Plant:
+    """Give the first object a polygon that is made of the corners of its box."""
+
+    def plant(sound: SoundSet) -> None:
+        x, y, w, h = sound.annotations()[0]["bbox"]
+        sound.annotations()[0]["segmentation"] = [make(x, y, x + w, y + h)]
+        if area is not None:
+            sound.annotations()[0]["area"] = w * h * area
+
+    return plant
+
+
+def set_run_lengths(counts: list[int], size: list[int]) -> Plant:
+    def plant(sound: SoundSet) -> None:
+        sound.annotations()[0]["segmentation"] = {"counts": counts, "size": size}
+
+    return plant
+
+
+def areas_of_boxes(sound: SoundSet) -> None:
+    for one in sound.annotations():
+        x, y, w, h = one["bbox"]
+        one["segmentation"] = [[x, y, x + w, y, x, y + h]]
+        one["area"] = w * h
+
+
 FIRST = "001.png"
+LAST = {"train": "012.png", "val": "022.png"}
 
 PLANTS: dict[str, tuple[Plant, str]] = {
     "box_beyond_image": (set_first(bbox=[85, 5, 20, 20]), FIRST),
@@ -215,6 +334,25 @@ PLANTS: dict[str, tuple[Plant, str]] = {
     "class_lists_differ": (new_category("val", 4, "gear"), "gear"),
     "frequency_shift": (frequency_shift, "cell"),
     "size_shift": (size_shift, "val"),
+    "empty_box": (set_first(bbox=[200, 5, 20, 20]), FIRST),
+    "size_disagrees": (lambda sound: sound.images()[0].update(width=WIDTH - 8), FIRST),
+    "split_unreadable": (lambda sound: sound.documents["val"].pop("images"), "val"),
+    "image_missing": (change_file(Path.unlink), FIRST),
+    "image_unreadable": (change_file(flip_byte), FIRST),
+    "image_cut": (change_file(cut_jpeg), FIRST),
+    "image_turned": (change_file(save_turned), FIRST),
+    "image_gray": (change_pixels(lambda image: image.convert("L")), FIRST),
+    "image_range": (change_file(save_16_bits), FIRST),
+    "tiny_image": (resize_image(60, 30), FIRST),
+    "long_image": (resize_image(400, 40), FIRST),
+    "blank_image": (change_pixels(lambda image: Image.new("RGB", image.size, (90, 90, 92))), FIRST),
+    "image_listed_twice": (list_again, FIRST),
+    "same_bytes": (repeat_image("train", lambda image: image), LAST["train"]),
+    "same_bytes_in_splits": (repeat_image("val", lambda image: image), LAST["val"]),
+    "near_image": (repeat_image("train", brighten), LAST["train"]),
+    "near_image_in_splits": (repeat_image("val", brighten), LAST["val"]),
+    "twin_split": (twin_split, "val_exact"),
+    "unlisted_image": (change_file(lambda path: path.with_name("new.png").write_bytes(path.read_bytes())), "new.png"),
     "same_file_in_splits": (use_file_of_train, FIRST),
     "no_val_split": (rename_split("val", "test"), "only train, test"),
     "no_train_split": (rename_split("train", "test"), "only val, test"),
@@ -222,11 +360,31 @@ PLANTS: dict[str, tuple[Plant, str]] = {
 }
 """Kind of finding, the fault, and its place."""
 
+MASK_PLANTS: dict[str, tuple[Plant, str]] = {
+    "short_polygon": (set_polygon(1, 1, 5, 5), FIRST),
+    "flat_polygon": (in_first_box(lambda x1, y1, x2, y2: [x1, y1, x2, y2, (x1 + x2) / 2, (y1 + y2) / 2]), FIRST),
+    "self_crossing_polygon": (in_first_box(lambda x1, y1, x2, y2: [x1, y1, x2, y2, x2, y1, x1, y2], area=0.05), FIRST),
+    "empty_mask": (set_run_lengths([HEIGHT * WIDTH], [HEIGHT, WIDTH]), FIRST),
+    "mask_of_other_size": (set_run_lengths([0, 100], [10, 10]), FIRST),
+    "broken_mask": (set_run_lengths([0, 100], [HEIGHT, WIDTH]), FIRST),
+    "mask_beside_box": (
+        in_first_box(lambda x1, y1, _, y2: [x1, y1, x1 + 4, y1, x1 + 4, y2, x1, y2], area=0.3),
+        FIRST,
+    ),
+    "area_beside_mask": (lambda sound: sound.annotations()[0].update(area=45), FIRST),
+    "area_of_box": (areas_of_boxes, "train"),
+    "some_without_mask": (lambda sound: sound.annotations()[0].pop("segmentation"), FIRST),
+}
+"""The same for a data set with masks."""
+
 TOGETHER = {
     "no_objects": {"empty_image", "class_not_in_val", "mostly_empty"},
     "only_crowds": {"class_not_in_val"},
     "imbalance": {"rare_class"},
     "mostly_empty": {"empty_image"},
+    "image_range": {"image_gray"},
+    "image_missing": {"rare_class"},
+    "split_unreadable": {"no_val_split"},
     "swapped_axes": {"rare_class", "empty_box"},  # some of them lie outside of their image, and are dropped
 }
 """Kinds that come with another one, as a consequence."""
@@ -245,10 +403,10 @@ def test_nothing_is_found_in_a_sound_set(tmp_path: Path, masks: bool) -> None:
     assert kinds_of(SoundSet(tmp_path / "set", masks=masks).write()) == {}
 
 
-@pytest.mark.parametrize("kind", PLANTS)
+@pytest.mark.parametrize("kind", [*PLANTS, *MASK_PLANTS])
 def test_a_planted_fault_is_found_and_nothing_else(kind: str, tmp_path: Path) -> None:
-    plant, name = PLANTS[kind]
-    sound = SoundSet(tmp_path / "set")
+    plant, name = (PLANTS | MASK_PLANTS)[kind]
+    sound = SoundSet(tmp_path / "set", masks=kind in MASK_PLANTS)
     plant(sound)
     names = kinds_of(sound.write())
     assert name in names.get(kind, set())

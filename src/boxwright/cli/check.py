@@ -31,6 +31,7 @@ def run(argv: Sequence[str]) -> int:
     report = check(
         files_of(options, {split: split_files(options, split) for split in _SPLITS}),
         recipe=options.recipe,
+        fix=options.fix,
         observer=observer,
         **overrides,
     )
@@ -58,6 +59,11 @@ def _parse(argv: Sequence[str], overrides: dict[str, str]) -> argparse.Namespace
     add_format_argument(parser)
     parser.add_argument(
         "--recipe", metavar="R", help="also check what this recipe's network will see; --image-size N and the like fit"
+    )
+    parser.add_argument(
+        "--fix",
+        metavar="DST",
+        help="write a repaired copy into a folder that does not exist, in COCO format, and fixes.json with each change",
     )
     parser.add_argument("--json", metavar="FILE", help="write everything as JSON")
     options = parser.parse(argv)

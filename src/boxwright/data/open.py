@@ -17,6 +17,7 @@ from boxwright.data.image_check import ProgressCallback, first_names
 from boxwright.data.image_dataset import ImageDataset
 from boxwright.data.join import join_images
 from boxwright.data.printable_names import one_line_errors
+from boxwright.data.readable_images import drop_unreadable
 from boxwright.data.records import DetectionData
 from boxwright.structures import Category, Task
 
@@ -82,6 +83,7 @@ def open_data(
     images: Path | str | None = None,
     categories: Sequence[Category] | None = None,
     check_images: bool = True,
+    drop_unreadable_images: bool = False,
     progress: ProgressCallback | None = None,
 ) -> DetectionData:
     """Read one split of a data set, check it, and join it with its images.
@@ -96,6 +98,8 @@ def open_data(
         images: the image folder, in place of the folder's; beside ``annotations`` where only those are named.
         categories: the classes of a model, see ``join_images``.
         check_images: decode every image; without it, only headers are read.
+        drop_unreadable_images: go on without images that are missing or damaged, with a finding for each; else they
+            are an error.
         progress: called as ``progress(done, total)`` while the images are checked.
 
     Raises:
@@ -113,6 +117,8 @@ def open_data(
         table = _own_data(data, split).annotations(task)
     if images is not None:
         table = replace(table, image_folders=(Path(images),))
+    if drop_unreadable_images:
+        table, progress = drop_unreadable(table, progress), None
     joined = join_images(table, categories=categories, check_images=check_images, progress=progress)
     return replace(joined, notes=(*notes, *joined.notes))
 

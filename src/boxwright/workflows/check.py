@@ -13,12 +13,12 @@ from boxwright.data.doctor.examine import examine_images, examine_split, examine
 from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.join_findings import UNUSED_CATEGORY
-from boxwright.data.open import list_splits
 from boxwright.data.records import DetectionData
 from boxwright.structures import Task
+from boxwright.workflows.check_fix import check_fix_folder, write_repaired
 from boxwright.workflows.check_report import ALL_SPLITS, CheckReport, SplitCounts, SplitFinding
 from boxwright.workflows.observer import Observer
-from boxwright.workflows.reading import Data, DataFiles, data_name, read_split
+from boxwright.workflows.reading import Data, DataFiles, all_splits, data_name, read_split
 
 SPLIT_UNREADABLE = FindingKind("split_unreadable", "error", "splits cannot be read", "nothing else of them was checked")
 
@@ -27,6 +27,7 @@ def check(
     data: Data,
     *,
     recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
+    fix: str | Path | None = None,
     observer: Observer | None = None,
     **overrides: Any,
 ) -> CheckReport:
@@ -35,6 +36,7 @@ def check(
     Args:
         data: a folder, ``DataFiles``, an ``ImageDataset``, or one for each split by its name.
         recipe: also check what its network will see of the objects.
+        fix: a folder that does not exist or is empty: write a repaired copy there, and what was changed.
         observer: hears progress.
         overrides: changes of the recipe, as for ``boxwright.train``.
 
@@ -44,19 +46,38 @@ def check(
     """
     observer = observer or Observer()
     resolved = None if recipe is None else resolve(recipe, overrides).recipe
+    target = None if fix is None else Path(fix)
+    if target is not None:
+        check_fix_folder(target, _folders(data))
     task = data_task(data) if resolved is None else resolved.task
     splits, unreadable = read_splits(data, task, observer)
     tables = {name: ObjectTable.of(one) for name, one in splits.items()}
-    findings = [*unreadable, *examine_data(splits, tables, task, observer)]
+    findings = [*unreadable, *examine_data(splits, tables, task, observer, unlisted=not unreadable)]
+    fixes = [] if target is None else write_repaired(splits, target, observer)
     return CheckReport(
         data=data_name(data),
         splits={name: count_split(table) for name, table in tables.items()},
         findings=tuple(findings),
+        fixed=target,
+        fixes=tuple(fixes),
     )
 
 
+def _folders(data: Data) -> list[Path]:
+    """List the folders of a data set, as far as they are named."""
+    if isinstance(data, DataFiles):
+        named = [data.folder, *data.images.values(), *(Path(one).parent for one in data.annotations.values())]
+        return [Path(one) for one in named if one is not None]
+    return [Path(data)] if isinstance(data, str | Path) else []
+
+
 def examine_data(
-    splits: Mapping[str, DetectionData], tables: Mapping[str, ObjectTable], task: Task, observer: Observer
+    splits: Mapping[str, DetectionData],
+    tables: Mapping[str, ObjectTable],
+    task: Task,
+    observer: Observer,
+    *,
+    unlisted: bool = True,
 ) -> list[SplitFinding]:
     """Examine all splits, each by itself and against the others."""
     findings = []
@@ -67,7 +88,7 @@ def examine_data(
         of_split = own + examine_split(tables[name], name, task=task)
         findings += [SplitFinding(name, finding) for finding in of_split]
     observer.announce("examining images")
-    findings += [SplitFinding(*one) for one in examine_images(splits, tables)]
+    findings += [SplitFinding(*one) for one in examine_images(splits, tables, unlisted=unlisted)]
     return findings + [SplitFinding(ALL_SPLITS, finding) for finding in examine_splits(splits, tables)]
 
 
@@ -79,9 +100,9 @@ def read_splits(data: Data, task: Task, observer: Observer) -> tuple[dict[str, D
         ValueError: its format is not known, or no split of it can be read.
     """
     splits, findings, errors = {}, [], []
-    for name in split_names(data, task) or ["train"]:
+    for name in all_splits(data, task) or ["train"]:
         try:
-            splits[name] = read_split(data, name, task=task, observer=_Quiet(observer))
+            splits[name] = read_split(data, name, task=task, drop_unreadable_images=True, observer=_Quiet(observer))
         except (ValueError, FileNotFoundError) as error:
             errors.append(error)
             findings.append(SplitFinding(name, Finding(SPLIT_UNREADABLE, name, str(error))))
@@ -90,19 +111,11 @@ def read_splits(data: Data, task: Task, observer: Observer) -> tuple[dict[str, D
     return splits, findings
 
 
-def split_names(data: Data, task: Task) -> list[str]:
-    """Return the names of all splits: those of the folder, and those with files of their own."""
-    if not isinstance(data, DataFiles):
-        return list_splits(data, task=task)
-    listed = [] if data.folder is None else list_splits(data.folder, task=task, data_format=data.data_format)
-    return list(dict.fromkeys([*data.named_splits, *listed]))
-
-
 def data_task(data: Data) -> Task:
     """Tell what a data set is for: detection, but for folders of classes."""
-    if split_names(data, "detection") or not isinstance(data, str | Path):
+    if all_splits(data) or not isinstance(data, str | Path):
         return "detection"
-    return "classification" if split_names(data, "classification") else "detection"
+    return "classification" if all_splits(data, "classification") else "detection"
 
 
 def count_split(objects: ObjectTable) -> SplitCounts:

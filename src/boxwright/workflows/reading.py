@@ -45,6 +45,7 @@ def read_split(
     *,
     task: Task = "detection",
     categories: Sequence[Category] | None = None,
+    drop_unreadable_images: bool = False,
     observer: Observer,
 ) -> DetectionData:
     """Read and check a split; what was dropped or repaired are notes.
@@ -54,6 +55,7 @@ def read_split(
         split: the name of the split.
         task: of the model.
         categories: the classes of a model; the data's own where None.
+        drop_unreadable_images: go on without them, see ``open_data``.
         observer: hears notes, and how far the images are checked.
 
     Raises:
@@ -70,6 +72,7 @@ def read_split(
             annotations=files.annotations.get(split),
             images=files.images.get(split),
             categories=categories,
+            drop_unreadable_images=drop_unreadable_images,
             progress=progress,
         )
     for note in read.notes:
@@ -77,7 +80,7 @@ def read_split(
     return read
 
 
-def all_splits(data: Data) -> list[str]:
+def all_splits(data: Data, task: Task = "detection") -> list[str]:
     """Return the splits with files of their own, and all others that there are; train and val first.
 
     Raises:
@@ -91,7 +94,7 @@ def all_splits(data: Data) -> list[str]:
     source = files.folder if files is not None else data
     assert source is not None
     assert not isinstance(source, DataFiles)
-    listed = list_splits(source, data_format=files.data_format if files is not None else None)
+    listed = list_splits(source, task=task, data_format=files.data_format if files is not None else None)
     first = [split for split in ("train", "val") if split in {*named, *listed}]
     return list(dict.fromkeys([*first, *named, *listed]))
 

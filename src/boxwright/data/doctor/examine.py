@@ -19,7 +19,7 @@ from boxwright.structures import Task
 
 
 def examine_images(
-    splits: Mapping[str, DetectionData], objects: Mapping[str, ObjectTable], *, near: bool = True
+    splits: Mapping[str, DetectionData], objects: Mapping[str, ObjectTable], *, near: bool = True, unlisted: bool = True
 ) -> list[tuple[str, Finding]]:
     """Examine the images of all splits; return the split of each finding, and the finding.
 
@@ -27,6 +27,7 @@ def examine_images(
         splits: by their names.
         objects: of each split.
         near: also look for images that are nearly the same, which takes longer.
+        unlisted: also look for images in no split, which says something where all splits could be read.
     """
     with_gray = not are_all_gray(splits.values())
     findings = [
@@ -35,7 +36,7 @@ def examine_images(
         for finding in find_image_faults(data, objects[name], with_gray=with_gray)
     ]
     findings += find_repeated_images(splits, objects, near=near)
-    return findings + [("", finding) for finding in find_unlisted_images(splits)]
+    return findings + [("", finding) for finding in (find_unlisted_images(splits) if unlisted else ())]
 
 
 def examine_split(objects: ObjectTable, split: str, *, task: Task = "detection", masks: bool = True) -> list[Finding]:

@@ -11,7 +11,7 @@ import numpy as np
 from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.image_file import SUFFIXES
-from boxwright.data.image_inspection import IMAGE_GRAY
+from boxwright.data.image_inspection import IMAGE_GRAY, IMAGE_MISSING, IMAGE_UNREADABLE
 from boxwright.data.mask_file import MaskFile
 from boxwright.data.records import DetectionData, Record
 
@@ -68,27 +68,38 @@ def are_all_gray(splits: Iterable[DetectionData]) -> bool:
 
 
 def find_unlisted_images(splits: Mapping[str, DetectionData]) -> list[Finding]:
-    """Find images beside those that are listed in any split; masks are none."""
-    listed = {
-        os.path.abspath(record.path) for data in splits.values() for record in data.records if record.source is None
-    }
-    folders = {os.path.dirname(path) for path in listed}
-    masks = {
-        os.path.abspath(folder / segmentation.name)
+    """Find images beside those that are listed in any split; masks, and images that were dropped, are none."""
+    records = [record for data in splits.values() for record in data.records if record.source is None]
+    listed = {os.path.abspath(record.path) for record in records}
+    listed |= _mask_paths(records)
+    dropped = [
+        f"/{one.place}"
         for data in splits.values()
-        for record in data.records
+        for one in data.findings
+        if one.kind in (IMAGE_MISSING, IMAGE_UNREADABLE)
+    ]
+    folders = sorted({os.path.dirname(os.path.abspath(record.path)) for record in records})
+    common = os.path.commonpath(folders) if folders else ""
+    findings = []
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            paths = {entry.path for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES and entry.is_file()}
+        findings += [
+            Finding(UNLISTED_IMAGE, os.path.relpath(path, common))
+            for path in sorted(paths - listed)
+            if not any(path.endswith(name) for name in dropped)
+        ]
+    return findings
+
+
+def _mask_paths(records: list[Record]) -> set[str]:
+    return {
+        os.path.abspath(folder / segmentation.name)
+        for record in records
         for segmentation in record.segmentations
         if isinstance(segmentation, MaskFile)
         for folder in segmentation.folders
     }
-    findings = []
-    for folder in sorted(folders):
-        with os.scandir(folder) as entries:
-            paths = [entry.path for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES and entry.is_file()]
-        findings += [
-            Finding(UNLISTED_IMAGE, path) for path in sorted(paths) if path not in listed and path not in masks
-        ]
-    return findings
 
 
 def _is_blank(record: Record) -> bool:

@@ -138,10 +138,8 @@ def _disagreements(objects: ObjectTable, row: int, shape: _Shape) -> list[Findin
     x1, y1, x2, y2 = objects.xyxy[row].tolist()
     left, top, right, bottom = shape.box
     findings = []
-    if shape.area == 0:
-        findings.append(objects.finding(FLAT_POLYGON, row))
-    if shape.crosses_itself:
-        findings.append(objects.finding(SELF_CROSSING_POLYGON, row))
+    if shape.area == 0 or shape.crosses_itself:
+        findings.append(objects.finding(SELF_CROSSING_POLYGON if shape.crosses_itself else FLAT_POLYGON, row))
     common = max(min(x2, right) - max(x1, left), 0) * max(min(y2, bottom) - max(y1, top), 0)
     union = (x2 - x1) * (y2 - y1) + (right - left) * (bottom - top) - common
     # Objects of a few pixels differ by rounding alone.

@@ -16,12 +16,6 @@ from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.image_inspection import NEAR_HASHES, ImageFacts
 from boxwright.data.records import DetectionData, Record
 
-LISTED_TWICE = FindingKind(
-    "listed_twice",
-    "warning",
-    "images are listed twice in their split",
-    "merge their annotations; --fix keeps the first",
-)
 SAME_BYTES = FindingKind(
     "same_bytes", "warning", "images have the same bytes as another one of their split", "--fix keeps the first"
 )
@@ -131,22 +125,23 @@ def _find_same(images: list[_Copy]) -> tuple[list[tuple[str, Finding]], set[int]
         if one.record.source is not None:
             continue
         other = first_of_path.setdefault(one.record.path, one)
-        kinds = (LISTED_TWICE, SAME_FILE_IN_SPLITS)
+        # A file that is listed twice in one split was named when it was located.
+        kinds: tuple[FindingKind | None, FindingKind] = (None, SAME_FILE_IN_SPLITS)
         if other is one and one.facts is not None and one.facts.digest is not None:
             other = first_of_bytes.setdefault(one.facts.digest, one)
             kinds = (SAME_BYTES, SAME_BYTES_IN_SPLITS)
         if other is not one:
-            findings.append(_name_pair(one, other, *kinds))
+            findings += _name_pair(one, other, *kinds)
             repeated.add(index)
     return findings, repeated
 
 
 def _name_pair(
-    one: _Copy, other: _Copy, within: FindingKind, across: FindingKind, text: str = ""
-) -> tuple[str, Finding]:
-    if one.split == other.split:
-        return one.split, Finding(within, one.name, f"as {other.name}{text}")
-    return one.split, Finding(across, one.name, f"as {other.name} of {other.split}{text}")
+    one: _Copy, other: _Copy, within: FindingKind | None, across: FindingKind, text: str = ""
+) -> list[tuple[str, Finding]]:
+    if one.split != other.split:
+        return [(one.split, Finding(across, one.name, f"as {other.name} of {other.split}{text}"))]
+    return [] if within is None else [(one.split, Finding(within, one.name, f"as {other.name}{text}"))]
 
 
 def _find_near(images: list[_Copy]) -> list[tuple[str, Finding]]:
@@ -169,7 +164,7 @@ def _find_near(images: list[_Copy]) -> list[tuple[str, Finding]]:
             continue
         named.add(key)
         text = "" if is_checked else ", by their hashes alone"
-        findings.append(_name_pair(one, other, NEAR_IMAGE, NEAR_IMAGE_IN_SPLITS, text))
+        findings += _name_pair(one, other, NEAR_IMAGE, NEAR_IMAGE_IN_SPLITS, text)
     return findings
 
 

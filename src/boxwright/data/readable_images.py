@@ -1,0 +1,67 @@
+"""Annotations without the images that cannot be read, for those who go on where training stops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from boxwright.data.annotations import Annotations
+from boxwright.data.file_names import locate_images
+from boxwright.data.findings import Finding
+from boxwright.data.image_check import ProgressCallback, inspect_images
+from boxwright.data.image_inspection import ImageFailure
+
+
+def drop_unreadable(table: Annotations, progress: ProgressCallback | None = None) -> Annotations:
+    """Take images that are missing or cannot be read out of a table, with their annotations; findings name them.
+
+    Every image is decoded, and remembered, so that joining the table does not decode it again.
+
+    Args:
+        table: returned by a reader; not changed.
+        progress: called as ``progress(done, total)``.
+
+    Raises:
+        FileNotFoundError: the image folder does not exist.
+        ValueError: the name of an image may be that of several files.
+    """
+    folder, table = locate_images(table)
+    in_files = [index for index, image in enumerate(table.images) if image.source is None]
+    names = [table.images[index].file_name for index in in_files]
+    results = inspect_images(folder, names, progress=progress) if names else []
+    failures = {index: one for index, one in zip(in_files, results, strict=True) if isinstance(one, ImageFailure)}
+    if not failures:
+        return table
+    counts = np.bincount(table.image_index, minlength=len(table.images))
+    findings = [_name_failure(failure, int(counts[index])) for index, failure in failures.items()]
+    is_readable = np.ones(len(table.images), dtype=np.bool_)
+    is_readable[list(failures)] = False
+    rows = np.flatnonzero(is_readable[table.image_index])
+    return replace(
+        table,
+        images=tuple(table.images[index] for index in np.flatnonzero(is_readable).tolist()),
+        image_index=(np.cumsum(is_readable) - 1)[table.image_index[rows]],
+        labels=table.labels[rows],
+        bbox_xywh=None if table.bbox_xywh is None else table.bbox_xywh[rows],
+        area=None if table.area is None else table.area[rows],
+        crowd=None if table.crowd is None else table.crowd[rows],
+        annotation_ids=None if table.annotation_ids is None else _select(table.annotation_ids, rows),
+        segmentations=_select(table.segmentations, rows) if len(table.segmentations) else (),
+        findings=(*table.findings, *findings),
+    )
+
+
+def _select(values: Sequence[Any], rows: np.ndarray) -> tuple[Any, ...]:
+    return tuple(values[row] for row in rows.tolist())
+
+
+def _name_failure(failure: ImageFailure, num_objects: int) -> Finding:
+    finding = failure.finding()
+    return (
+        finding._replace(detail=f"{finding.detail}; {num_objects} objects are dropped with it")
+        if num_objects
+        else (finding)
+    )

@@ -1,0 +1,54 @@
+"""Repaired copies of data sets, with a log of each change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from boxwright.data.doctor.repair import repair
+from boxwright.data.records import DetectionData
+from boxwright.data.writers.coco import write
+from boxwright.files import check_folder, write_text
+from boxwright.workflows.check_report import SplitFinding
+from boxwright.workflows.observer import Observer
+
+LOG_FILE = "fixes.json"
+
+
+def check_fix_folder(folder: Path, sources: Sequence[Path]) -> None:
+    """Make sure that a repaired copy can be written.
+
+    Args:
+        folder: of the copy.
+        sources: folders of the data set, which are never written to.
+
+    Raises:
+        ValueError: it cannot be written, is not empty, or lies in the data set.
+    """
+    check_folder(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty and is not overwritten: give --fix a folder that does not exist")
+    target = folder.resolve()
+    for source in sources:
+        if target.is_relative_to(source.resolve()):
+            raise ValueError(f"{folder} lies in the data set {source}, which is never written to: give another --fix")
+
+
+def write_repaired(splits: Mapping[str, DetectionData], folder: Path, observer: Observer) -> list[SplitFinding]:
+    """Write a repaired copy in COCO format, and ``fixes.json``; return each change.
+
+    Args:
+        splits: as they were read.
+        folder: of the copy; images are links where the file system allows it.
+        observer: told what begins.
+    """
+    observer.announce(f"writing a repaired copy into {folder}")
+    repaired, changes = {}, []
+    for name, data in splits.items():
+        repaired[name], of_split = repair(data, name)
+        changes += [SplitFinding(name, one) for one in of_split]
+    changes += [SplitFinding("", one) for one in write(repaired, folder, link=True)]
+    document = {"changes": [one.to_json() for one in changes]}
+    write_text(folder / LOG_FILE, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    return changes
