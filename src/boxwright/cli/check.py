@@ -21,9 +21,8 @@ def run(argv: Sequence[str]) -> int:
     own, overrides = take_overrides(argv)
     options = _parse(own, overrides)
     target = Path(options.json) if options.json else None
-    for path in (target,):
-        if path is not None:
-            check_target(path)
+    if target is not None:
+        check_target(target)
     from boxwright.cli.console import ConsoleObserver
     from boxwright.workflows.check import check
 
@@ -32,6 +31,7 @@ def run(argv: Sequence[str]) -> int:
         files_of(options, {split: split_files(options, split) for split in _SPLITS}),
         recipe=options.recipe,
         fix=options.fix,
+        html=options.html,
         observer=observer,
         **overrides,
     )
@@ -65,6 +65,7 @@ def _parse(argv: Sequence[str], overrides: dict[str, str]) -> argparse.Namespace
         metavar="DST",
         help="write a repaired copy into a folder that does not exist, in COCO format, and fixes.json with each change",
     )
+    parser.add_argument("--html", metavar="PAGE", help="write everything as one page, with images of the findings")
     parser.add_argument("--json", metavar="FILE", help="write everything as JSON")
     options = parser.parse(argv)
     if options.folder is not None and options.data is not None:

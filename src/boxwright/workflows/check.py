@@ -14,6 +14,9 @@ from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.join_findings import UNUSED_CATEGORY
 from boxwright.data.records import DetectionData
+from boxwright.files import check_target, write_text
+from boxwright.reports.check_page import CheckFacts, KindSection, render_check
+from boxwright.reports.report import require_extra
 from boxwright.structures import Task
 from boxwright.workflows.check_fix import check_fix_folder, write_repaired
 from boxwright.workflows.check_report import ALL_SPLITS, CheckReport, SplitCounts, SplitFinding
@@ -28,6 +31,7 @@ def check(
     *,
     recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
     fix: str | Path | None = None,
+    html: str | Path | None = None,
     observer: Observer | None = None,
     **overrides: Any,
 ) -> CheckReport:
@@ -37,6 +41,7 @@ def check(
         data: a folder, ``DataFiles``, an ``ImageDataset``, or one for each split by its name.
         recipe: also check what its network will see of the objects.
         fix: a folder that does not exist or is empty: write a repaired copy there, and what was changed.
+        html: write a page with all findings and their images; needs the extra ``report``.
         observer: hears progress.
         overrides: changes of the recipe, as for ``boxwright.train``.
 
@@ -49,18 +54,49 @@ def check(
     target = None if fix is None else Path(fix)
     if target is not None:
         check_fix_folder(target, _folders(data))
+    if html is not None:
+        require_extra()
+        check_target(Path(html))
     task = data_task(data) if resolved is None else resolved.task
     splits, unreadable = read_splits(data, task, observer)
     tables = {name: ObjectTable.of(one) for name, one in splits.items()}
     findings = [*unreadable, *examine_data(splits, tables, task, observer, unlisted=not unreadable)]
     fixes = [] if target is None else write_repaired(splits, target, observer)
-    return CheckReport(
+    report = CheckReport(
         data=data_name(data),
         splits={name: count_split(table) for name, table in tables.items()},
         findings=tuple(findings),
         fixed=target,
         fixes=tuple(fixes),
     )
+    if html is not None:
+        write_page(report, Path(html), splits, tables)
+    return report
+
+
+def write_page(
+    report: CheckReport, path: Path, splits: Mapping[str, DetectionData], tables: Mapping[str, ObjectTable]
+) -> None:
+    """Write a page with everything; the images of the first findings are drawn."""
+    facts = CheckFacts(
+        title=f"Check of {report.data}",
+        verdict=report.verdict(),
+        counts={
+            name: {
+                "images": counts.images,
+                "objects": counts.objects,
+                "crowd regions": counts.crowds,
+                "images without objects": counts.empty_images,
+            }
+            for name, counts in report.splits.items()
+        },
+        kinds=[
+            KindSection(kind, [(one.split, one.finding) for one in members])
+            for kind, members in report.by_kind().items()
+        ],
+        parts={title: part.lines() for title, part in report.parts.items()},
+    )
+    write_text(path, render_check(facts, splits, tables))
 
 
 def _folders(data: Data) -> list[Path]:

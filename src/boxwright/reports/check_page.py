@@ -1,0 +1,190 @@
+"""A check of a data set as one HTML file that needs nothing but itself: counts, findings with their images, sizes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from boxwright.data.doctor.object_table import ObjectTable
+from boxwright.data.findings import Finding, FindingKind
+from boxwright.data.records import DetectionData, Record
+from boxwright.reports.drawing import draw_ground_truth
+
+DRAWN = 3
+"""Findings of a kind whose images are shown."""
+
+_IMAGE_SIDE = 420
+_NUM_BARS = 24
+_ANNOTATION = re.compile(r"annotation (-?\d+)")
+"""How the details of findings name objects."""
+
+_STYLE = re.compile(r"<style>.*?</style>", re.DOTALL)
+
+
+class KindSection(NamedTuple):
+    """The findings of a kind, each with its split; the split is empty where it is about several."""
+
+    kind: FindingKind
+    findings: Sequence[tuple[str, Finding]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckFacts:
+    """Content of the page.
+
+    Args:
+        title: of the page.
+        verdict: in a line.
+        counts: of each split, by name: images, objects and so on.
+        kinds: the findings, the worst first.
+        parts: lines of further parts of the check, by their titles.
+    """
+
+    title: str
+    verdict: str
+    counts: Mapping[str, Mapping[str, int]]
+    kinds: Sequence[KindSection]
+    parts: Mapping[str, Sequence[str]]
+
+
+def render_check(facts: CheckFacts, splits: Mapping[str, DetectionData], objects: Mapping[str, ObjectTable]) -> str:
+    """Render the page; the images of the first findings of each kind are read and drawn.
+
+    Args:
+        facts: beside the data.
+        splits: that could be read.
+        objects: of each split.
+    """
+    import jinja2
+
+    files = resources.files("boxwright.reports")
+    style = _STYLE.search(files.joinpath("report_template.html").read_text(encoding="utf-8"))
+    assert style is not None  # the template of reports has one
+    engine = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = engine.from_string(files.joinpath("check_template.html").read_text(encoding="utf-8"))
+    return template.render(
+        style=style[0],
+        facts=facts,
+        sections=[_section(one, splits, objects) for one in facts.kinds],
+        classes=_class_rows(objects),
+        histograms=_histograms(objects),
+    )
+
+
+def _class_rows(objects: Mapping[str, ObjectTable]) -> list[dict[str, Any]]:
+    """Count the objects of each class in each split, the frequent classes first."""
+    counts: dict[str, dict[str, int]] = {}
+    for split, table in objects.items():
+        numbers = np.bincount(table.labels[~table.crowd], minlength=len(table.class_names)).tolist()
+        for name, number in zip(table.class_names, numbers, strict=True):
+            counts.setdefault(name, dict.fromkeys(objects, 0))[split] = number
+    most = max((sum(numbers.values()) for numbers in counts.values()), default=0) or 1
+    rows: list[dict[str, Any]] = [
+        {"name": name, "numbers": list(numbers.values()), "total": sum(numbers.values())}
+        for name, numbers in counts.items()
+    ]
+    return [{**row, "bar": row["total"] / most} for row in sorted(rows, key=lambda row: -row["total"])]
+
+
+def _section(
+    section: KindSection, splits: Mapping[str, DetectionData], objects: Mapping[str, ObjectTable]
+) -> dict[str, Any]:
+    images: list[dict[str, str]] = []
+    for split, finding in section.findings:
+        if len(images) == DRAWN:
+            break
+        record = _find_record(finding.place, split, objects)
+        drawn = None if record is None else _draw(record, finding, splits[split])
+        if drawn is not None:
+            images.append({"name": f"{split}: {finding}", "uri": drawn})
+    rows = [(split, finding.place, finding.detail) for split, finding in section.findings]
+    return {"kind": section.kind, "rows": rows, "images": images}
+
+
+def _find_record(place_name: str, split: str, objects: Mapping[str, ObjectTable]) -> Record | None:
+    """Find the image of a finding; readers and checks name it from different folders on."""
+    if split not in objects:
+        return None
+    table = objects[split]
+    for index, name in enumerate(table.names):
+        if name == place_name or name.endswith(f"/{place_name}") or place_name.endswith(f"/{name}"):
+            return table.records[index]
+    return None
+
+
+def _draw(record: Record, finding: Finding, data: DetectionData) -> str | None:
+    """Draw the objects that a finding names, or all; None where the image cannot be read."""
+    try:
+        image = record.read()
+    except (OSError, ValueError):
+        return None
+    named = {int(number) for number in _ANNOTATION.findall(finding.detail)}
+    rows = [index for index, number in enumerate(record.annotation_ids) if int(number) in named]
+    shown = _select_objects(record, rows) if rows else record
+    scale = _IMAGE_SIDE / max(image.shape[:2])
+    scale = float(min(int(scale), 8)) if scale > 1 else scale
+    drawing = draw_ground_truth(image, shown, data.categories, scale=scale, with_masks=bool(rows))
+    buffer = io.BytesIO()
+    drawing.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _select_objects(record: Record, rows: list[int]) -> Record:
+    return replace(
+        record,
+        labels=record.labels[rows],
+        bbox_xywh=record.bbox_xywh[rows],
+        area=record.area[rows],
+        crowd=record.crowd[rows],
+        annotation_ids=tuple(record.annotation_ids[index] for index in rows),
+        # Drawn as boxes where a mask may be broken.
+        segmentations=(),
+    )
+
+
+def _histograms(objects: Mapping[str, ObjectTable]) -> list[dict[str, Any]]:
+    """Bars of the sizes of objects and images, over all splits."""
+    tables = list(objects.values())
+    sides = np.concatenate([np.zeros(0), *(np.sqrt(one.box_area.clip(min=0)) for one in tables)])
+    relative = np.concatenate(
+        [np.zeros(0), *(np.sqrt(one.box_area.clip(min=0) / one.image_sizes.prod(1)) for one in tables)]
+    )
+    longest = np.concatenate([np.zeros(0), *(one.sizes.max(1, initial=0) for one in tables)])
+    numbers = [np.bincount(one.image_index, minlength=len(one.records)) for one in tables]
+    return [
+        _bars("Sizes of objects: root of the box's area, in pixels", sides, logarithmic=True),
+        _bars("Sizes of objects: root of the box's area, in % of the image", 100 * relative, logarithmic=True),
+        _bars("Objects in an image", np.concatenate([np.zeros(0), *numbers]), logarithmic=False),
+        _bars("Sizes of images: the longer side, in pixels", longest, logarithmic=False),
+    ]
+
+
+def _bars(title: str, values: np.ndarray, *, logarithmic: bool) -> dict[str, Any]:
+    values = values[np.isfinite(values) & (values > 0)] if logarithmic else values
+    if not values.size:
+        return {"title": title, "bars": [], "low": "", "middle": "", "high": ""}
+    low, high = float(values.min()), float(values.max())
+    if logarithmic:
+        edges = np.geomspace(low, max(high, low * 1.01), _NUM_BARS + 1)
+    else:
+        edges = np.linspace(low, max(high, low + 1), _NUM_BARS + 1)
+    edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)
+    counts, _ = np.histogram(values, edges)
+    bars = [
+        {"height": 100 * count / counts.max(), "text": f"{edges[i]:.3g} to {edges[i + 1]:.3g}: {count:,}"}
+        for i, count in enumerate(counts.tolist())
+    ]
+    return {
+        "title": title,
+        "bars": bars,
+        "low": f"{low:.3g}",
+        "middle": f"half up to {np.median(values):.3g}",
+        "high": f"{high:.3g}",
+    }
