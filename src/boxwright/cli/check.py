@@ -30,6 +30,9 @@ def run(argv: Sequence[str]) -> int:
     report = check(
         files_of(options, {split: split_files(options, split) for split in _SPLITS}),
         recipe=options.recipe,
+        try_out=options.try_out,
+        model=options.model,
+        folds=options.folds,
         fix=options.fix,
         html=options.html,
         observer=observer,
@@ -59,6 +62,20 @@ def _parse(argv: Sequence[str], overrides: dict[str, str]) -> argparse.Namespace
     add_format_argument(parser)
     parser.add_argument(
         "--recipe", metavar="R", help="also check what this recipe's network will see; --image-size N and the like fit"
+    )
+    parser.add_argument(
+        "--try",
+        dest="try_out",
+        action="store_true",
+        help="also make the worst training step of the recipe, for its time and memory: takes minutes",
+    )
+    parser.add_argument("--model", metavar="RUN", help="rank probable label errors by models like this one")
+    parser.add_argument(
+        "--folds",
+        metavar="K",
+        type=int,
+        default=3,
+        help="models, each trained without a part of the images; 0 takes the model as it is (default: 3)",
     )
     parser.add_argument(
         "--fix",

@@ -11,6 +11,8 @@ from boxwright.compose.recipes import resolve
 from boxwright.data.doctor.classes import class_counts
 from boxwright.data.doctor.examine import examine_images, examine_split, examine_splits
 from boxwright.data.doctor.object_table import ObjectTable
+from boxwright.data.doctor.repeated_images import find_repeated_images
+from boxwright.data.doctor.splits import NO_VAL_SPLIT
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.join_findings import UNUSED_CATEGORY
 from boxwright.data.records import DetectionData
@@ -18,8 +20,11 @@ from boxwright.files import check_target, write_text
 from boxwright.reports.check_page import CheckFacts, KindSection, render_check
 from boxwright.reports.report import require_extra
 from boxwright.structures import Task
+from boxwright.workflows.check_fit import check_fit
 from boxwright.workflows.check_fix import check_fix_folder, write_repaired
+from boxwright.workflows.check_network import check_network
 from boxwright.workflows.check_report import ALL_SPLITS, CheckReport, SplitCounts, SplitFinding
+from boxwright.workflows.label_errors import find_label_errors
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.reading import Data, DataFiles, all_splits, data_name, read_split
 
@@ -30,6 +35,9 @@ def check(
     data: Data,
     *,
     recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
+    try_out: bool = False,
+    model: str | Path | None = None,
+    folds: int = 3,
     fix: str | Path | None = None,
     html: str | Path | None = None,
     observer: Observer | None = None,
@@ -40,6 +48,10 @@ def check(
     Args:
         data: a folder, ``DataFiles``, an ``ImageDataset``, or one for each split by its name.
         recipe: also check what its network will see of the objects.
+        try_out: also make the worst training step of the recipe, for its time and memory, and learn a few images by
+            heart; takes minutes.
+        model: rank label errors by this run or checkpoint.
+        folds: train so many models like it, each without a part of the images, to rank them; 0 takes it as it is.
         fix: a folder that does not exist or is empty: write a repaired copy there, and what was changed.
         html: write a page with all findings and their images; needs the extra ``report``.
         observer: hears progress.
@@ -50,6 +62,8 @@ def check(
         ValueError: its format is not known, no split of it can be read, or the recipe is faulty.
     """
     observer = observer or Observer()
+    if try_out and recipe is None:
+        raise ValueError("there is nothing to try without a recipe: give one with --recipe R")
     resolved = None if recipe is None else resolve(recipe, overrides).recipe
     target = None if fix is None else Path(fix)
     if target is not None:
@@ -61,11 +75,17 @@ def check(
     splits, unreadable = read_splits(data, task, observer)
     tables = {name: ObjectTable.of(one) for name, one in splits.items()}
     findings = [*unreadable, *examine_data(splits, tables, task, observer, unlisted=not unreadable)]
+    network = None if resolved is None or not splits else check_network(splits, resolved, observer=observer)
+    fit = check_fit(splits, resolved, observer=observer) if try_out and resolved is not None else None
+    errors = None if model is None else find_label_errors(data, model, folds, observer=observer)
     fixes = [] if target is None else write_repaired(splits, target, observer)
     report = CheckReport(
         data=data_name(data),
         splits={name: count_split(table) for name, table in tables.items()},
         findings=tuple(findings),
+        network=network,
+        fit=fit,
+        label_errors=errors,
         fixed=target,
         fixes=tuple(fixes),
     )
@@ -105,6 +125,26 @@ def _folders(data: Data) -> list[Path]:
         named = [data.folder, *data.images.values(), *(Path(one).parent for one in data.annotations.values())]
         return [Path(one) for one in named if one is not None]
     return [Path(data)] if isinstance(data, str | Path) else []
+
+
+def brief_check(splits: Mapping[str, DetectionData], task: Task) -> list[str]:
+    """Say in a few lines what training on some splits should know; takes seconds for a million objects.
+
+    Args:
+        splits: as they were read; facts of their images are remembered.
+        task: of the model.
+    """
+    tables = {name: ObjectTable.of(one) for name, one in splits.items()}
+    findings = [
+        SplitFinding(name, finding)
+        for name, table in tables.items()
+        for finding in examine_split(table, name, task=task, masks=False)
+    ]
+    findings += [SplitFinding(*one) for one in find_repeated_images(splits, tables, near=False)]
+    of_all = [one for one in examine_splits(splits, tables) if one.kind is not NO_VAL_SPLIT]  # training says it itself
+    findings += [SplitFinding(ALL_SPLITS, finding) for finding in of_all]
+    report = CheckReport(data="", splits={}, findings=tuple(findings))
+    return report.brief("`boxwright check DATA`")
 
 
 def examine_data(

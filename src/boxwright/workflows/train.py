@@ -31,6 +31,7 @@ from boxwright.training.loop import run_training
 from boxwright.training.run import RECIPE, WEIGHTS, Run
 from boxwright.weights.model import load
 from boxwright.workflows.beginning import Beginning, resolve_beginning
+from boxwright.workflows.check import brief_check
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.passports import check_same_data, describe_data, training_passport
 from boxwright.workflows.reading import Data, data_name, has_split, read_split
@@ -187,6 +188,9 @@ def _prepare_run(
     detector = build_resolved(recipe, categories=train_data.categories)
     initial_weights = beginning.load(detector, observer)
     detector.freeze(options.freeze)
+    splits = {"train": train_data} | ({} if validation is None else {"val": validation.data})
+    for line in brief_check(splits, task) if stored is None else ():
+        observer.announce(line)
     _announce(detector, train_data, validation, folder, observer)
     # A run that is resumed has one already.
     detector.passport = training_passport(recipe, own_data, beginning.detector, beginning.backbone)
