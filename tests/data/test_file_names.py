@@ -121,7 +121,7 @@ class TestTwice:
         assert resolved.names == ("a.jpg", "b.jpg", "a.jpg", "a.jpg")
         prefix, twice = resolved.findings
         assert prefix.kind.name == "file_name_prefix"
-        assert (twice.kind.name, twice.place, twice.detail) == ("image_listed_twice", "a.jpg", "3 times")
+        assert (twice.kind.name, twice.place, twice.detail) == ("file_listed_twice", "a.jpg", "3 times")
 
 
 class TestLikeliestFolder:

@@ -31,8 +31,8 @@ from boxwright.data.file_name_forms import (
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.printable_names import printable
 
-IMAGE_LISTED_TWICE = FindingKind(
-    "image_listed_twice", "warning", "image files listed more than once", "each counts as an image of its own"
+FILE_LISTED_TWICE = FindingKind(
+    "file_listed_twice", "warning", "image files listed more than once", "each counts as an image of its own"
 )
 
 _NOT_THERE = "not in the folder"
@@ -264,7 +264,7 @@ def _listed_twice(names: Sequence[str]) -> Iterator[Finding]:
     if len(set(names)) < len(names):
         for name, times in Counter(names).items():
             if times > 1:
-                yield Finding(IMAGE_LISTED_TWICE, name, f"{times} times")
+                yield Finding(FILE_LISTED_TWICE, name, f"{times} times")
 
 
 def _walk(folder: Path) -> Iterator[str]:

@@ -149,18 +149,18 @@ class TestIds:
         (finding,) = data.findings
         assert finding.detail == "2 times, the first 'a-b'"
 
-    def test_an_image_listed_twice_with_one_id_counts_once(self, tiny) -> None:
+    def test_an_file_listed_twice_with_one_id_counts_once(self, tiny) -> None:
         tiny.document["images"].append(dict(tiny.document["images"][0]))
         data = tiny.read()
         assert [record.image_id for record in data.records] == [11, 5, 8]
         (finding,) = data.findings
         assert (finding.kind.name, finding.place, finding.detail) == ("repeated_image_entry", "a.png", "id 11")
 
-    def test_an_image_listed_twice_with_two_ids_stays_twice(self, tiny) -> None:
+    def test_an_file_listed_twice_with_two_ids_stays_twice(self, tiny) -> None:
         tiny.document["images"].append({"id": 99, "file_name": "images/a.png"})
         data = tiny.read()
         assert [record.image_id for record in data.records] == [11, 5, 8, 99]
-        assert kinds(data.findings) == ["file_name_prefix", "image_listed_twice"]
+        assert kinds(data.findings) == ["file_name_prefix", "file_listed_twice"]
 
 
 class TestBoxes:
