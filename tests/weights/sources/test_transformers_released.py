@@ -69,7 +69,8 @@ def make(name: str) -> tuple[Any, Any]:
         model = TableTransformerForObjectDetection(config)
     else:
         model = DetrForObjectDetection(DetrConfig(backbone="resnet50", dilation="dc5" in name, num_labels=91))
-    calibrate(model, residual_gain=GAIN, class_gain=100.0)
+    # So that the queries of each tell classes apart, and none is sure.
+    calibrate(model, residual_gain=GAIN, class_gain=100.0 if name == "detr-resnet-50" else 8.0)
     return model.eval(), DetrImageProcessor(size=side)
 
 
@@ -81,5 +82,6 @@ def test_detections_at_released_size(name: str, tmp_path: Path) -> None:
     processor.save_pretrained(tmp_path)
     weights = read(tmp_path)
     assert weights.recipe.input.image_size == (640 if name in RTDETRS else 800)
-    largest = assert_equal_detections(build_model(weights), model, processor, SHAPES)
+    # The best of many thousand scores are close to each other: 20 times the tolerance apart is enough.
+    largest = assert_equal_detections(build_model(weights), model, processor, SHAPES, spread=2e-3)
     print(f"{name}: scores {largest.scores:.1e}, boxes {largest.boxes:.1e} pixels")
