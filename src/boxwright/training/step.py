@@ -56,7 +56,7 @@ def train_step(
     # Of a step that is one batch the head counts for itself what it needs, and some match to count.
     totals = None if len(parts) == 1 and not dist.is_initialized() else _totals(detector, batch, device)
     for i, part in enumerate(parts):
-        images, targets = part.images.to(device, non_blocking=True), _to(part.targets, device)
+        images, targets = part.images.to(device, non_blocking=True), targets_to(part.targets, device)
         if device.type == "cpu":
             # Convolutions on a CPU are fastest with channels last.
             images = images.contiguous(memory_format=torch.channels_last)
@@ -115,7 +115,8 @@ def _parts(batch: Batch, count: int) -> list[Batch]:
     return parts
 
 
-def _to(targets: Sequence[Targets], device: torch.device) -> list[Targets]:
+def targets_to(targets: Sequence[Targets], device: torch.device) -> list[Targets]:
+    """Move targets to a device."""
     return [
         Targets(t.labels.to(device), t.boxes.to(device), t.size, None if t.masks is None else t.masks.to(device))
         for t in targets
