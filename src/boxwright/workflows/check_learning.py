@@ -39,7 +39,7 @@ LEARNED_BY_HEART = FindingKind(
 LearningVerdict = Literal["learns", "learns by heart only", "does not learn", "unclear"]
 
 NUM_IMAGES = 8
-SECONDS = 120.0
+LEARNING_SECONDS = 120.0
 MAX_STEPS = 300
 
 ENOUGH_AP50 = 0.5
@@ -153,7 +153,7 @@ def check_learning(
     data: DetectionData | Mapping[str, DetectionData],
     recipe: Recipe | Detector,
     *,
-    limit_seconds: float = SECONDS,
+    limit_seconds: float = LEARNING_SECONDS,
     max_steps: int = MAX_STEPS,
     observer: Observer | None = None,
 ) -> LearningCheck:
