@@ -38,7 +38,7 @@ LEARNED_BY_HEART = FindingKind(
 
 LearningVerdict = Literal["learns", "learns by heart only", "does not learn", "unclear"]
 
-NUM_IMAGES = 8
+LEARNED_IMAGES = 8
 LEARNING_SECONDS = 120.0
 MAX_STEPS = 300
 
@@ -175,7 +175,7 @@ def check_learning(
     """
     observer = observer or Observer()
     training = data if isinstance(data, DetectionData) else data.get("train", next(iter(data.values())))
-    few, others = choose_images(training, NUM_IMAGES)
+    few, others = choose_images(training, LEARNED_IMAGES)
     if not few.records:
         raise ValueError(f"{training.source}: no image has an object, so that nothing can be learned")
     resolved, detector = recipe_of(recipe), _fresh(recipe, few)
