@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from boxwright.data.image_inspection import image_size, inspect_image
-from boxwright.data.images import as_rgb, read_image, resample
-from boxwright.data.input_format import Window
+from boxwright.data.images import as_rgb, normalize, read_image, resample
+from boxwright.data.input_format import InputFormat, Window
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -297,3 +297,15 @@ class TestResample:
         for actual, expected in seen:
             # Half a pixel of the input, but at least one is kept; no pixel of the image is rounded away.
             assert abs(float(actual) - expected) <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_normalizing_leaves_its_input_as_it_is(dtype: torch.dtype) -> None:
+    pixels = torch.from_numpy(noise(8, 9)).permute(2, 0, 1).to(dtype)
+    before = pixels.clone()
+    input_format = InputFormat(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    expected = (before.float() / 255 - torch.tensor([0.4, 0.5, 0.6])[:, None, None]) / torch.tensor([0.2, 0.3, 0.4])[
+        :, None, None
+    ]
+    assert torch.equal(normalize(pixels, input_format), expected)
+    assert torch.equal(pixels, before)

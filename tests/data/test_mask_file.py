@@ -167,3 +167,12 @@ def test_what_is_wrong_is_one_line(tiny, kind: str, message: str) -> None:
         check_masks(data)
     assert str(error.value).startswith(f"{file}: annotation 1 of image 'a.png': ")
     assert "\n" not in str(error.value)
+
+
+def test_a_damaged_mask_is_an_error(tmp_path: Path) -> None:
+    save(torch.rand(40, 50) > 0.5, tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.png cannot be read: its chunk b'IDAT' .* wrong checksum"):
+        assert MaskFile("a.png", (tmp_path,), 40, 50).run_lengths
