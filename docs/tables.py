@@ -4,7 +4,7 @@ A table stands between two comments, ``<!-- NAME: ... -->`` and ``<!-- end of NA
 rows come from the folders ``backbones``, ``necks`` and ``heads``: the name of a file, the first line of its docstring,
 and the paper that the ``Source`` of its class begins with. No page has to be changed for a new part; the next
 ``make tables`` adds its row, and those of kinds of files in ``weights/sources``. The renamed options in CHANGELOG.md
-come from ``legacy.py``.
+come from ``legacy.py``, the kinds of findings in docs/check.md from ``boxwright/data`` and ``boxwright/workflows``.
 """
 
 from __future__ import annotations
@@ -12,11 +12,16 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 
+import boxwright.data
+import boxwright.workflows
 from boxwright import legacy
 from boxwright.cli.list import combination_table
 from boxwright.compose.parts import FOLDERS, Folder, list_parts, part_summary
+from boxwright.data.findings import FindingKind
 from boxwright.weights.recognize import find_kind, list_kinds
 from boxwright.weights.source import WritableSource
 
@@ -79,11 +84,31 @@ def sources() -> str:
     return "\n".join(["| kind | files | of | example | written by `convert` |", "|---|---|---|---|---|", *rows])
 
 
+def finding_kinds() -> str:
+    """A row for each kind of finding about a data set, errors first: name, severity, text and advice."""
+    kinds = sorted(
+        list_kinds_of_findings(), key=lambda kind: (("error", "warning", "note").index(kind.severity), kind.name)
+    )
+    rows = [f"| `{kind.name}` | {kind.severity} | {kind.text} | {kind.advice} |" for kind in kinds]
+    return "\n".join(["| kind | severity | (number of) | what to do |", "|---|---|---|---|", *rows])
+
+
+def list_kinds_of_findings() -> list[FindingKind]:
+    """All kinds that modules of ``boxwright.data`` and ``boxwright.workflows`` define, once each."""
+    kinds = {}
+    for package in (boxwright.data, boxwright.workflows):
+        for module in walk_packages(package.__path__, f"{package.__name__}."):
+            values = vars(import_module(module.name)).values()
+            kinds |= {value.name: value for value in values if isinstance(value, FindingKind)}
+    return list(kinds.values())
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "parts": ("README.md", parts_table),
     "combinations": ("docs/combinations.md", combinations),
     "sources": ("docs/weights.md", sources),
     "renames": ("CHANGELOG.md", renames),
+    "findings": ("docs/check.md", finding_kinds),
 }
 """Name of each table, the page that has it, and the function that makes it."""
 
