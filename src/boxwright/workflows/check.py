@@ -22,6 +22,7 @@ from boxwright.reports.report import require_extra
 from boxwright.structures import Task
 from boxwright.workflows.check_fit import check_fit
 from boxwright.workflows.check_fix import check_fix_folder, write_repaired
+from boxwright.workflows.check_learning import check_learning
 from boxwright.workflows.check_network import check_network
 from boxwright.workflows.check_report import ALL_SPLITS, CheckReport, SplitCounts, SplitFinding
 from boxwright.workflows.label_errors import find_label_errors
@@ -75,16 +76,14 @@ def check(
     splits, unreadable = read_splits(data, task, observer)
     tables = {name: ObjectTable.of(one) for name, one in splits.items()}
     findings = [*unreadable, *examine_data(splits, tables, task, observer, unlisted=not unreadable)]
-    network = None if resolved is None or not splits else check_network(splits, resolved, observer=observer)
-    fit = check_fit(splits, resolved, observer=observer) if try_out and resolved is not None else None
+    parts = {} if resolved is None else _check_recipe(splits, resolved, try_out, observer)
     errors = None if model is None else find_label_errors(data, model, folds, observer=observer)
     fixes = [] if target is None else write_repaired(splits, target, observer)
     report = CheckReport(
         data=data_name(data),
         splits={name: count_split(table) for name, table in tables.items()},
         findings=tuple(findings),
-        network=network,
-        fit=fit,
+        **parts,
         label_errors=errors,
         fixed=target,
         fixes=tuple(fixes),
@@ -92,6 +91,17 @@ def check(
     if html is not None:
         write_page(report, Path(html), splits, tables)
     return report
+
+
+def _check_recipe(
+    splits: Mapping[str, DetectionData], recipe: Recipe, try_out: bool, observer: Observer
+) -> dict[str, Any]:
+    """Check what a recipe makes of the data; by the names of the report's fields."""
+    parts: dict[str, Any] = {"network": check_network(splits, recipe, observer=observer)}
+    if try_out:
+        parts["fit"] = check_fit(splits, recipe, observer=observer)
+        parts["learning"] = check_learning(splits, recipe, observer=observer)
+    return parts
 
 
 def write_page(
