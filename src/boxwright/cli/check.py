@@ -67,7 +67,7 @@ def _parse(argv: Sequence[str], overrides: dict[str, str]) -> argparse.Namespace
         "--try",
         dest="try_out",
         action="store_true",
-        help="also make the worst training step of the recipe, for its time and memory, and learn eight images: minutes",
+        help="also make the worst training step of the recipe, for its time and memory, and learn eight images",
     )
     parser.add_argument("--model", metavar="RUN", help="rank probable label errors by models like this one")
     parser.add_argument(
