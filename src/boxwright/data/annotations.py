@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,14 +61,14 @@ class Annotations:
     path: Path
     image_folders: tuple[Path, ...]
     categories: tuple[Category, ...]
-    images: tuple[ListedImage, ...]
+    images: Sequence[ListedImage]
     image_index: Int64[np.ndarray, " n"]
     labels: Int64[np.ndarray, " n"]
     bbox_xywh: Float64[np.ndarray, "n 4"] | None
     area: Float64[np.ndarray, " n"] | None = None
     crowd: Bool[np.ndarray, " n"] | None = None
-    annotation_ids: tuple[int, ...] | None = None
-    segmentations: tuple[Any, ...] = ()
+    annotation_ids: Sequence[int] | Int64[np.ndarray, " n"] | None = None
+    segmentations: Sequence[Any] = ()
     mask_folders: tuple[Path, ...] = ()
     has_fractions: bool = False
     has_category_ids: bool = True

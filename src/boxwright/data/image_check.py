@@ -64,12 +64,15 @@ def inspect_images(
     return [results[name] for name in names]
 
 
-def require_readable(folder: Path, results: Sequence[ImageFacts | ImageFailure]) -> list[ImageFacts]:
+def require_readable(
+    folder: Path, results: Sequence[ImageFacts | ImageFailure], *, total: int | None = None
+) -> list[ImageFacts]:
     """Return the facts of all images.
 
     Args:
         folder: where the images are, for the message.
         results: of ``inspect_images``.
+        total: number of images, where those that are there are not among the results.
 
     Raises:
         ValueError: some images are missing or cannot be read: how many, and the names of the first.
@@ -84,9 +87,28 @@ def require_readable(folder: Path, results: Sequence[ImageFacts | ImageFailure])
     problems += [f"{len(unreadable)} unreadable: {first_names(unreadable)}"] if unreadable else []
     reason = next((f" ({one.reason})" for one in failures if not one.is_missing), "")
     raise ValueError(
-        f"of {len(results)} images in {folder}, {' and '.join(problems)}{reason}; "
+        f"of {len(results) if total is None else total} images in {folder}, {' and '.join(problems)}{reason}; "
         "restore the files or take them out of the data set"
     )
+
+
+def require_files(folder: Path, names: Sequence[str]) -> None:
+    """Check that there is a file for each image, without opening it.
+
+    Args:
+        folder: where the images are.
+        names: paths of the images inside ``folder``.
+
+    Raises:
+        FileNotFoundError: ``folder`` does not exist.
+        ValueError: some are missing: how many, and the names of the first.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"image folder {folder} does not exist")
+    prefix = os.path.join(folder, "")
+    missing = [name for name in names if not os.path.isfile(prefix + name)]
+    if missing:
+        require_readable(folder, [ImageFailure(name, True, "") for name in missing], total=len(names))
 
 
 def _inspect_in_parallel(

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
-from boxwright.data.annotations import Annotations, ListedImage
+from boxwright.data.annotations import Annotations
 from boxwright.data.file_names import locate_images
 from boxwright.data.findings import Finding, summarize
-from boxwright.data.image_check import ProgressCallback, first_names, inspect_images, require_readable
+from boxwright.data.image_check import ProgressCallback, first_names, inspect_images, require_files, require_readable
 from boxwright.data.image_inspection import ImageFacts
 from boxwright.data.join_findings import (
     EMPTY_BOX,
@@ -24,9 +24,14 @@ from boxwright.data.join_findings import (
     find_unused_categories,
     name_annotations,
 )
-from boxwright.data.mask_file import MaskFile
-from boxwright.data.records import DetectionData, Record
+from boxwright.data.listed_images import ListedImages, stated_sizes
+from boxwright.data.packing import pack_ids, select_ids
+from boxwright.data.record_table import RecordTable
+from boxwright.data.records import DetectionData
+from boxwright.data.segmentations import Segmentations
 from boxwright.structures import Category
+
+_CHUNK = 1_000_000
 
 
 def join_images(
@@ -49,7 +54,8 @@ def join_images(
             ``i`` is ``categories[i]``. Ids may differ; a category that the model does not know must not have
             annotations.
         check_images: decode every image before returning, so that a truncated one is found now and not in
-            epoch 7. Without it, only their headers are read.
+            epoch 7. Without it, images are not opened where the table states their sizes, which are checked when an
+            image is read; of the others, only the headers are read.
         progress: called as ``progress(done, total)`` while the images are checked.
 
     Raises:
@@ -69,7 +75,7 @@ def join_images(
         table = replace(table, labels=labels)
         findings += differences
     facts = _image_facts(table, folder, check_images=check_images, progress=progress)
-    sizes = [one.size for one in facts]
+    sizes = _sizes(table, facts)
     records, dropped = _records(table, folder, sizes)
     findings += _image_warnings(table, facts)
     findings += find_size_disagreements(table, sizes) + find_negative_areas(table, dropped)
@@ -87,6 +93,10 @@ def join_images(
 def _image_facts(
     table: Annotations, folder: Path, *, check_images: bool, progress: ProgressCallback | None
 ) -> list[ImageFacts]:
+    """Look at the images; nothing is known of their files where the sizes that the table states are taken."""
+    if not check_images and isinstance(table.images, ListedImages) and (table.images.sizes > 0).all():
+        require_files(folder, table.images.names)
+        return []
     names = [image.file_name for image in table.images if image.source is None]
     inspected = inspect_images(folder, names, decode=check_images, progress=progress) if names else []
     facts = iter(require_readable(folder, inspected))
@@ -95,75 +105,94 @@ def _image_facts(
     ]
 
 
+def _sizes(table: Annotations, facts: list[ImageFacts]) -> Int64[np.ndarray, "images 2"]:
+    """Return (height, width) of each image: its own, where it was looked at."""
+    if not facts:
+        return stated_sizes(table.images)
+    return np.array([one.size for one in facts], dtype=np.int64).reshape(-1, 2)
+
+
 def _image_warnings(table: Annotations, facts: list[ImageFacts]) -> tuple[Finding, ...]:
     """List what was repaired in images, or costs accuracy; the rest of their findings is in the facts alone."""
     return tuple(
         finding
-        for image, one in zip(table.images, facts, strict=True)
+        for index, one in enumerate(facts)
         if one.findings
-        for finding in one.name_findings(image.file_name)
+        for finding in one.name_findings(table.images[index].file_name)
         if finding.kind.severity == "warning"
     )
 
 
-def _records(table: Annotations, folder: Path, sizes: list[tuple[int, int]]) -> tuple[tuple[Record, ...], list[int]]:
-    """Return a record per image, and the rows of the annotations that were dropped."""
-    order = np.argsort(table.image_index, kind="stable")
-    bounds = np.searchsorted(table.image_index[order], np.arange(1, len(table.images)))
-    records, dropped = [], []
-    for image, size, rows in zip(table.images, sizes, np.split(order, bounds), strict=True):
-        record = _record(table, folder, image, size, rows)
-        x1, y1, x2, y2 = record.boxes().T
-        keep = (x2 > x1) & (y2 > y1)
-        if not keep.all():
-            dropped += rows[~keep].tolist()
-            record = _record(table, folder, image, size, rows[keep])
-        records.append(record)
-    return tuple(records), dropped
-
-
-def _record(
-    table: Annotations, folder: Path, image: ListedImage, size: tuple[int, int], rows: Int64[np.ndarray, " n"]
-) -> Record:
-    height, width = size
-    bbox_xywh = _boxes(table, size, rows)
-    unit = height * width if table.has_fractions else 1
-    folders = (folder, *table.mask_folders)
-    entries = [table.segmentations[row] for row in rows] if table.segmentations else []
-    return Record(
-        image_id=image.id,
-        path=folder / image.file_name if image.source is None else Path(image.file_name),
-        height=height,
-        width=width,
-        labels=table.labels[rows],
-        bbox_xywh=bbox_xywh,
-        area=bbox_xywh[:, 2] * bbox_xywh[:, 3] if table.area is None else table.area[rows] * unit,
-        crowd=np.zeros(len(rows), dtype=np.bool_) if table.crowd is None else table.crowd[rows],
-        annotation_ids=tuple(_annotation_id(table, row) for row in rows.tolist()),
-        segmentations=tuple(_segmentation(table, entry, folders, size) for entry in entries),
-        source=image.source,
+def _records(table: Annotations, folder: Path, sizes: Int64[np.ndarray, "images 2"]) -> tuple[RecordTable, list[int]]:
+    """Return the records of all images, and the rows of the annotations that were dropped, in their order."""
+    index = table.image_index
+    rows = np.arange(len(index)) if (index[1:] >= index[:-1]).all() else np.argsort(index, kind="stable")
+    boxes = _boxes(table, sizes, rows)
+    keep = _have_area(boxes, sizes, index[rows])
+    dropped = rows[~keep].tolist()
+    if dropped:
+        rows, boxes = rows[keep], boxes[keep]
+    is_whole = len(rows) == len(index) and bool((rows[1:] > rows[:-1]).all())
+    every = slice(None) if is_whole else rows  # of arrays in order, nothing is copied
+    ids = np.arange(1, len(index) + 1) if table.annotation_ids is None else table.annotation_ids
+    records = RecordTable(
+        images=table.images,
+        folder=folder,
+        sizes=sizes,
+        starts=np.searchsorted(index[every], np.arange(len(table.images) + 1)),
+        rows=rows,
+        labels=table.labels[every],
+        bbox_xywh=boxes,
+        area=_areas(table, sizes, boxes, every),
+        crowd=np.zeros(len(rows), dtype=np.bool_) if table.crowd is None else table.crowd[every],
+        annotation_ids=select_ids(ids if isinstance(ids, np.ndarray) else pack_ids(ids), rows),
+        segmentations=_pack_segmentations(table),
+        mask_folders=table.mask_folders,
+        has_fractions=table.has_fractions,
     )
+    return records, dropped
 
 
-def _boxes(table: Annotations, size: tuple[int, int], rows: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, "n 4"]:
-    height, width = size
+def _boxes(
+    table: Annotations, sizes: Int64[np.ndarray, "images 2"], rows: Int64[np.ndarray, " n"]
+) -> Float64[np.ndarray, "n 4"]:
+    """Return the box of each row, in pixels."""
+    if table.bbox_xywh is not None and not table.has_fractions:
+        return table.bbox_xywh if len(rows) and (np.diff(rows) == 1).all() else table.bbox_xywh[rows]
+    sides = sizes[table.image_index[rows]][:, ::-1].astype(np.float64)
     if table.bbox_xywh is None:
-        return np.array([[0.0, 0.0, width, height]]).repeat(len(rows), axis=0)
-    boxes: Float64[np.ndarray, "n 4"] = table.bbox_xywh[rows]
-    return boxes * np.array([width, height, width, height], dtype=np.float64) if table.has_fractions else boxes
+        return np.concatenate([np.zeros_like(sides), sides], axis=1)
+    return np.asarray(table.bbox_xywh[rows] * np.concatenate([sides, sides], axis=1))
 
 
-def _segmentation(table: Annotations, entry: Any, folders: tuple[Path, ...], size: tuple[int, int]) -> Any:
-    if isinstance(entry, str):
-        return MaskFile(entry, folders, *size)
-    if table.has_fractions and isinstance(entry, list):
-        height, width = size
-        return [(np.array(part).reshape(-1, 2) * (width, height)).ravel().tolist() for part in entry]
-    return entry
+def _areas(
+    table: Annotations, sizes: Int64[np.ndarray, "images 2"], boxes: Float64[np.ndarray, "n 4"], rows: Any
+) -> Float64[np.ndarray, " n"]:
+    """Return the area of each row, in square pixels."""
+    if table.area is None:
+        return np.asarray(boxes[:, 2] * boxes[:, 3])
+    area: Float64[np.ndarray, " n"] = table.area[rows]
+    return np.asarray(area * sizes[table.image_index[rows]].prod(axis=1)) if table.has_fractions else area
 
 
-def _annotation_id(table: Annotations, row: int) -> int:
-    return row + 1 if table.annotation_ids is None else table.annotation_ids[row]
+def _have_area(
+    boxes: Float64[np.ndarray, "n 4"], sizes: Int64[np.ndarray, "images 2"], index: Int64[np.ndarray, " n"]
+) -> Bool[np.ndarray, " n"]:
+    """Tell which boxes have area inside their image, as ``Record.boxes`` has them."""
+    keep = np.ones(len(boxes), dtype=np.bool_)
+    for start in range(0, len(boxes), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        limits = sizes[index[part]][:, ::-1]
+        first = boxes[part, :2].clip(0, limits).astype(np.float32)
+        second = (boxes[part, :2] + boxes[part, 2:]).clip(0, limits).astype(np.float32)
+        keep[part] = (second > first).all(axis=1)
+    return keep
+
+
+def _pack_segmentations(table: Annotations) -> Sequence[Any]:
+    if not len(table.segmentations) or isinstance(table.segmentations, Segmentations):
+        return table.segmentations
+    return Segmentations.pack(table.segmentations)
 
 
 def _labels_of_model(

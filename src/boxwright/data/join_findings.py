@@ -9,6 +9,7 @@ from jaxtyping import Int64
 
 from boxwright.data.annotations import Annotations
 from boxwright.data.findings import Finding, FindingKind
+from boxwright.data.listed_images import NO_SIZE, stated_sizes
 from boxwright.structures import Category
 
 EMPTY_BOX = FindingKind("empty_box", "warning", "annotations without area inside their image dropped")
@@ -58,13 +59,19 @@ def find_category_differences(
     return differences
 
 
-def find_size_disagreements(table: Annotations, sizes: Sequence[tuple[int, int]]) -> list[Finding]:
+def find_size_disagreements(table: Annotations, sizes: Int64[np.ndarray, "images 2"]) -> list[Finding]:
     """Find the images whose own (height, width) is not the one that the file states."""
-    return [
-        Finding(SIZE_DISAGREES, image.file_name, f"file {image.size[1]}x{image.size[0]}, image {size[1]}x{size[0]}")
-        for image, size in zip(table.images, sizes, strict=True)
-        if image.size is not None and image.size != size
-    ]
+    stated = stated_sizes(table.images)
+    different = np.flatnonzero((stated[:, 0] != NO_SIZE) & (stated != sizes).any(axis=1)).tolist()
+    differences = []
+    for index in different:
+        name, (height, width), (own_height, own_width) = (
+            table.images[index].file_name,
+            stated[index].tolist(),
+            sizes[index].tolist(),
+        )
+        differences.append(Finding(SIZE_DISAGREES, name, f"file {width}x{height}, image {own_width}x{own_height}"))
+    return differences
 
 
 def find_negative_areas(table: Annotations, dropped: Sequence[int]) -> list[Finding]:

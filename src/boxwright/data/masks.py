@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -196,7 +196,8 @@ def _check_polygon(part: Any, record: Record) -> None:
         raise _BrokenError(f"a polygon is a list of at least six numbers x, y, x, y ..., an even number; not {counted}")
     for axis, side in enumerate((record.width, record.height)):
         for value in part[axis::2]:
-            if type(value) not in (int, float) or not math.isfinite(value):
+            # By comparison, because a whole number may be too large for math.isfinite.
+            if type(value) not in (int, float) or not -sys.float_info.max <= value <= sys.float_info.max:
                 raise _BrokenError(f"a polygon has finite numbers, not {reprlib.repr(value)}")
             if not -FARTHEST * side <= value <= (FARTHEST + 1) * side:
                 raise _BrokenError(

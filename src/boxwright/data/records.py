@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
@@ -44,7 +46,7 @@ class Record:
     area: Float64[np.ndarray, " n"]
     crowd: Bool[np.ndarray, " n"]
     annotation_ids: tuple[int, ...]
-    segmentations: tuple[Any, ...] = ()
+    segmentations: Sequence[Any] = ()
     source: ImageSource | None = None
 
     def boxes(self) -> Float32[np.ndarray, "n 4"]:
@@ -70,12 +72,52 @@ class Record:
         return image
 
 
+class ObjectColumns(NamedTuple):
+    """All objects of some images, a row for each; see ``Record``.
+
+    Args:
+        image_index: of each object, into the images.
+        labels: of each object.
+        bbox_xywh: of each object.
+        area: of each object.
+        crowd: of each object.
+    """
+
+    image_index: Int64[np.ndarray, " n"]
+    labels: Int64[np.ndarray, " n"]
+    bbox_xywh: Float64[np.ndarray, "n 4"]
+    area: Float64[np.ndarray, " n"]
+    crowd: Bool[np.ndarray, " n"]
+
+
+class ColumnarRecords(Sequence[Record]):
+    """Records that are made of arrays when they are asked for, each time anew."""
+
+    @abstractmethod
+    def columns(self) -> ObjectColumns:
+        """Return all objects as arrays."""
+
+    @abstractmethod
+    def image_sizes(self) -> Int64[np.ndarray, "images 2"]:
+        """Return (height, width) of each image."""
+
+    @abstractmethod
+    def select(self, indices: Int64[np.ndarray, " _selected"]) -> Sequence[Record]:
+        """Return a sequence of some of the records, over the same arrays."""
+
+    def __add__(self, other: Sequence[Record]) -> tuple[Record, ...]:
+        return (*self, *other)
+
+    def __mul__(self, times: int) -> Sequence[Record]:
+        return self.select(np.tile(np.arange(len(self)), times))
+
+
 @dataclass(frozen=True, eq=False)
 class DetectionData:
     """A data set, or one split of it, checked and ready for training or evaluation.
 
     Args:
-        records: the images; those without objects included.
+        records: the images; those without objects included. A tuple, or a sequence that makes them of arrays.
         categories: label ``i`` is ``categories[i]``.
         source: the annotation file or folder, for messages.
         notes: what was dropped or repaired while reading, one line each, for the user.
@@ -83,7 +125,7 @@ class DetectionData:
         facts: of each image's file, as its hashes; as long as ``records``, or empty where nobody looked.
     """
 
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     categories: tuple[Category, ...]
     source: Path
     notes: tuple[str, ...] = field(default=())
@@ -91,6 +133,36 @@ class DetectionData:
     facts: tuple[ImageFacts, ...] = ()
 
 
+def object_columns(records: Sequence[Record]) -> ObjectColumns:
+    """Return all objects of some images as arrays, in the order of the images."""
+    if isinstance(records, ColumnarRecords):
+        return records.columns()
+    counts = [len(record.labels) for record in records]
+    # Each column starts with an empty array, so that no images are no rows.
+    return ObjectColumns(
+        image_index=np.repeat(np.arange(len(counts)), counts),
+        labels=np.concatenate([np.empty(0, np.int64), *(record.labels for record in records)]),
+        bbox_xywh=np.concatenate([np.empty((0, 4)), *(record.bbox_xywh for record in records)]),
+        area=np.concatenate([np.empty(0), *(record.area for record in records)]),
+        crowd=np.concatenate([np.empty(0, np.bool_), *(record.crowd for record in records)]),
+    )
+
+
+def image_sizes(records: Sequence[Record]) -> Int64[np.ndarray, "images 2"]:
+    """Return (height, width) of each image."""
+    if isinstance(records, ColumnarRecords):
+        return records.image_sizes()
+    return np.array([(record.height, record.width) for record in records], dtype=np.int64).reshape(-1, 2)
+
+
+def select_records(records: Sequence[Record], indices: Int64[np.ndarray, " selected"]) -> Sequence[Record]:
+    """Select records by their indices; those of a packed sequence stay packed."""
+    if isinstance(records, ColumnarRecords):
+        return records.select(indices)
+    return tuple(records[index] for index in indices.tolist())
+
+
 def max_objects(data: DetectionData) -> int:
     """Return the number of objects in the fullest image; crowd regions are not objects."""
-    return max((int((~record.crowd).sum()) for record in data.records), default=0)
+    objects = object_columns(data.records)
+    return int(np.bincount(objects.image_index[~objects.crowd]).max(initial=0))

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from boxwright.data.mask_file import run_lengths_of
-from boxwright.data.records import DetectionData, Record
+from boxwright.data.records import DetectionData, Record, object_columns
 from boxwright.detections import Detections
 from boxwright.evaluation.limits import MAX_DETECTIONS, class_totals, coco_limit
 
@@ -31,6 +31,9 @@ UNDEFINED = -1.0
 _IOU50, _IOU75 = 0, 5
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 _MAX1, _MAX10, _MOST = range(3)
+
+_LARGEST_AREA = 1e10
+"""COCO leaves out objects of more square pixels, which no image has: such an area is a mistake."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +151,9 @@ def evaluate_detections(
     _check(data, detections)
     if max_detections < 10:
         raise ValueError(f"max_detections is at least 10, for AR10, not {max_detections}")
-    ground_truth = _ground_truth(data, iou_type)
-    results = _box_results(detections) if iou_type == "bbox" else _mask_results(detections)
+    numbers = _image_numbers(data)
+    ground_truth = _ground_truth(data, numbers, iou_type)
+    results = _box_results(detections, numbers) if iou_type == "bbox" else _mask_results(detections, numbers)
     evaluator = hotcoco.COCOeval(ground_truth, ground_truth.load_res(results), iou_type)
     evaluator.params.max_dets = [1, 10, max_detections]
     evaluator.evaluate()
@@ -204,20 +208,26 @@ def _mean(values: np.ndarray) -> float:
     return float(defined.mean()) if defined.size else UNDEFINED
 
 
-def _ground_truth(data: DetectionData, iou_type: IoUType) -> hotcoco.COCO:
+def _image_numbers(data: DetectionData) -> dict[int, int]:
+    """Number the images in the order of their ids: the evaluator computes with 64 bits, and partly with floats."""
+    return {image_id: number for number, image_id in enumerate(sorted(record.image_id for record in data.records))}
+
+
+def _ground_truth(data: DetectionData, numbers: Mapping[int, int], iou_type: IoUType) -> hotcoco.COCO:
     records = data.records
-    num_objects = [len(record.labels) for record in records]
+    objects = object_columns(records)
+    images = [{"id": numbers[one.image_id], "width": one.width, "height": one.height} for one in records]
+    own = np.array([image["id"] for image in images], dtype=np.int64)
     segmentations = [s for r in records for s in _segmentations(r, data)] if iou_type == "segm" else None
-    # Each column starts with an empty array, so that no images are no rows.
     # Labels stand in for category ids, and ids of annotations count from 1: the file's may be anything.
     return hotcoco.COCO.from_arrays(
-        [{"id": record.image_id, "width": record.width, "height": record.height} for record in records],
+        images,
         [{"id": label, "name": category.name} for label, category in enumerate(data.categories)],
-        np.repeat(np.array([record.image_id for record in records], dtype=np.int64), num_objects),
-        np.concatenate([np.empty(0, np.int64), *(record.labels for record in records)]),
-        np.concatenate([np.empty((0, 4)), *(record.bbox_xywh for record in records)]),
-        area=np.concatenate([np.empty(0), *(record.area for record in records)]),
-        iscrowd=np.concatenate([np.empty(0, bool), *(record.crowd for record in records)]).astype(np.int64),
+        own[objects.image_index],
+        objects.labels,
+        objects.bbox_xywh,
+        area=np.abs(objects.area).clip(max=_LARGEST_AREA),
+        iscrowd=objects.crowd.astype(np.int64),
         segmentation=segmentations,
     )
 
@@ -233,12 +243,12 @@ def _segmentations(record: Record, data: DetectionData) -> tuple[Any, ...]:
     return tuple(map(run_lengths_of, segmentations))
 
 
-def _box_results(detections: Mapping[int, Detections]) -> Float64[np.ndarray, "n 7"]:
-    """Rows of image id, left, top, width, height, score, label."""
+def _box_results(detections: Mapping[int, Detections], numbers: Mapping[int, int]) -> Float64[np.ndarray, "n 7"]:
+    """Rows of image number, left, top, width, height, score, label."""
     rows = []
     for image_id, one in detections.items():
         row = np.empty((len(one.scores), 7))
-        row[:, 0] = image_id
+        row[:, 0] = numbers[image_id]
         row[:, 1:5] = one.boxes.detach().cpu().double().numpy()
         row[:, 3:5] -= row[:, 1:3]
         row[:, 5] = one.scores.detach().cpu().double().numpy()
@@ -247,7 +257,7 @@ def _box_results(detections: Mapping[int, Detections]) -> Float64[np.ndarray, "n
     return np.concatenate([np.empty((0, 7)), *rows])
 
 
-def _mask_results(detections: Mapping[int, Detections]) -> list[dict[str, Any]]:
+def _mask_results(detections: Mapping[int, Detections], numbers: Mapping[int, int]) -> list[dict[str, Any]]:
     """Results without boxes: with one, its area would stand for the mask's."""
     results = []
     for image_id, one in detections.items():
@@ -258,7 +268,7 @@ def _mask_results(detections: Mapping[int, Detections]) -> list[dict[str, Any]]:
                 "iou_type 'segm' needs one run-length encoded mask per detection"
             )
         for score, label, mask in zip(one.scores.tolist(), one.labels.tolist(), masks, strict=True):
-            results.append({"image_id": image_id, "category_id": label, "score": score, "segmentation": mask})
+            results.append({"image_id": numbers[image_id], "category_id": label, "score": score, "segmentation": mask})
     return results
 
 

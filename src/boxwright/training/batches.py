@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from boxwright.compose.train_options import training_sizes
 from boxwright.data.loading.loader import BatchLoader, train_loader
 from boxwright.data.loading.sampler import BatchSampler, ImageGroups, aspect_ratio_groups
+from boxwright.data.records import image_sizes, object_columns, select_records
 from boxwright.structures import Batch
 from boxwright.training.distributed import Rank
 from boxwright.training.run import Run
@@ -48,7 +50,8 @@ def leave_out_empty(run: Run) -> Run:
     """
     if not run.options.batches.skip_empty_images:
         return run
-    records = tuple(record for record in run.data.records if len(record.labels))
+    filled = np.unique(object_columns(run.data.records).image_index)
+    records = select_records(run.data.records, filled)
     if not records:
         raise ValueError(
             f"{run.data.source}: no image has an object; to train on images without objects, "
@@ -82,7 +85,7 @@ def _groups(run: Run, rank: Rank) -> ImageGroups | None:
     options = run.options
     if options.batches.group_aspect_ratios == 0:
         return None
-    sizes = [(record.height, record.width) for record in run.data.records]
+    sizes = [(height, width) for height, width in image_sizes(run.data.records).tolist()]
     together = options.batch_size // (rank.world_size * options.batches.accumulate_steps)
     return ImageGroups(aspect_ratio_groups(sizes, options.batches.group_aspect_ratios), max(1, together))
 

@@ -15,7 +15,7 @@ from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData, max_objects
 from boxwright.detector import Detector
 from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation
-from boxwright.evaluation.limits import MAX_DETECTIONS, head_limits
+from boxwright.evaluation.limits import MAX_DETECTIONS, head_limits, note_nothing_to_count
 from boxwright.structures import Batch, SelectionQuality
 from boxwright.training.distributed import choose_device
 from boxwright.workflows.models import load_detector
@@ -68,6 +68,8 @@ def evaluate(
     if detector.needs_masks:
         check_masks(read, crowds=True)
     if detector.task == "detection":
+        if nothing := note_nothing_to_count(read, split):
+            observer.note(nothing)
         _note_limits(read, detector.head, observer)
     validation = Validation(
         read, batch_size=batch_size, workers=workers, max_detections=max_detections or MAX_DETECTIONS

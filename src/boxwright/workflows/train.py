@@ -20,7 +20,7 @@ from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData, max_objects
 from boxwright.data.transforms.adapters import as_transform
 from boxwright.detector import Detector
-from boxwright.evaluation.limits import coco_limit, head_limits
+from boxwright.evaluation.limits import coco_limit, head_limits, note_nothing_to_count
 from boxwright.files import check_folder
 from boxwright.passport import Passport
 from boxwright.structures import Category, Task
@@ -232,6 +232,8 @@ def _announce(
         for option, line in head_limits(split, detector.head).items():
             observer.note(f"{line}: raise --head.{option}")
     for split in measured:
+        if nothing := note_nothing_to_count(split, "val"):
+            observer.note(nothing)
         if limit := coco_limit(split):
             observer.note(f"{split.source}: {limit} `boxwright eval --max-detections N` counts more.")
     frozen = [module for module in detector.modules() if isinstance(module, FrozenStatistics)]

@@ -183,13 +183,21 @@ class TestRecords:
         exif = Image.Exif()
         exif[0x0112] = 6
         Image.new("L", (40, 30)).save(tiny.root / "images/a.png", exif=exif)
-        for check_images in (True, False):
-            data = open_data(None, annotations=file, images=tiny.root / "images", check_images=check_images)
-            assert (data.records[0].height, data.records[0].width) == (40, 30)
-            size, dropped = data.notes
-            assert "1 images have another size than the file says" in size
-            assert "a.png (file 40x30, image 30x40)" in size
-            assert "inside their image dropped: a.png (annotation 3)" in dropped  # from x = 30.5 on
+        data = open_data(None, annotations=file, images=tiny.root / "images")
+        assert (data.records[0].height, data.records[0].width) == (40, 30)
+        size, dropped = data.notes
+        assert "1 images have another size than the file says" in size
+        assert "a.png (file 40x30, image 30x40)" in size
+        assert "inside their image dropped: a.png (annotation 3)" in dropped  # from x = 30.5 on
+
+    def test_sizes_of_the_file_count_until_an_image_is_read_where_none_is_checked(self, tiny) -> None:
+        file = tiny.write()
+        Image.new("L", (30, 40)).save(tiny.root / "images/a.png")
+        data = open_data(None, annotations=file, images=tiny.root / "images", check_images=False)
+        assert (data.records[0].height, data.records[0].width) == (30, 40)
+        assert data.notes == ()
+        with pytest.raises(ValueError, match=r"a\.png has 30 x 40 pixels, but its annotations are for 40 x 30"):
+            data.records[0].read()
 
     def test_windows_separators_and_byte_order_mark(self, tiny) -> None:
         tiny.document["images"][1]["file_name"] = "sub\\b.png"

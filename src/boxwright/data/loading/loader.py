@@ -20,7 +20,7 @@ from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.equal_sizes import group_equal_sizes
 from boxwright.data.loading.sampler import BatchSampler
 from boxwright.data.loading.samples import EvalSet, Sample, TrainSet
-from boxwright.data.records import DetectionData
+from boxwright.data.records import DetectionData, image_sizes
 from boxwright.data.transforms.augment import Augmentation
 from boxwright.data.transforms.transform import Transform
 from boxwright.structures import Batch, Targets
@@ -157,7 +157,7 @@ def eval_loader(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    sizes = [input_format.input_size(record.height, record.width) for record in data.records]
+    sizes = [input_format.input_size(height, width) for height, width in image_sizes(data.records).tolist()]
     batches = group_equal_sizes(sizes, batch_size)
     return _loader(EvalSet(data, input_format=input_format), batches, num_workers, pin_memory)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from boxwright.data.annotations import Annotations
 from boxwright.data.readers._coco_file import parse_coco
 from boxwright.data.readers._coco_layouts import find_all_files, find_files
+from boxwright.data.table_memory import remember_table
 from boxwright.structures import Task
 
 TASK: Task = "detection"
@@ -28,7 +29,7 @@ def read(folder: Path, split: str) -> Annotations:
     Raises:
         ValueError: there is no such split, or its annotation file is broken or contradicts itself.
     """
-    return parse_coco(*find_files(folder, split))
+    return _read(*find_files(folder, split))
 
 
 def read_file(annotations: Path) -> Annotations:
@@ -38,4 +39,8 @@ def read_file(annotations: Path) -> Annotations:
         FileNotFoundError: there is no such file.
         ValueError: it is broken or contradicts itself.
     """
-    return parse_coco(annotations, (annotations.parent,))
+    return _read(annotations, (annotations.parent,))
+
+
+def _read(path: Path, image_folders: tuple[Path, ...]) -> Annotations:
+    return remember_table(path, image_folders, lambda: parse_coco(path, image_folders))

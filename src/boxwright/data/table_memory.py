@@ -1,0 +1,238 @@
+"""Tables of annotations, remembered outside the data set: a large file is parsed once.
+
+One file for each annotation file: a line of JSON that says what follows, then the arrays, which are mapped into memory
+and shared by processes. Reading it executes nothing. What is damaged or written by another version is made anew; what
+cannot be written is left out, with a note.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boxwright.data.annotations import Annotations
+from boxwright.data.cache_folder import cache_folder
+from boxwright.data.findings import Finding, FindingKind
+from boxwright.data.listed_images import ListedImages
+from boxwright.data.packing import PackedTexts
+from boxwright.data.segmentations import Segmentations
+from boxwright.structures import Category
+
+SMALLEST_BYTES = 2**20
+"""Size of an annotation file that is worth remembering."""
+
+_SETTLED_NS = 2_000_000_000
+"""A file that was written this shortly before may be written again without another time: it is not remembered."""
+
+_MAGIC = b"boxwright table 1\n"
+_ALIGNMENT = 64
+
+
+def remember_table(path: Path, image_folders: tuple[Path, ...], parse: Callable[[], Annotations]) -> Annotations:
+    """Return the table of an annotation file: as it is remembered, else parsed, and then remembered.
+
+    Args:
+        path: the annotation file.
+        image_folders: of the table.
+        parse: parses the file.
+
+    Raises:
+        ValueError: as ``parse`` does.
+        FileNotFoundError: as ``parse`` does.
+    """
+    try:
+        state = path.stat()
+        key = _key(path, state)
+        file = cache_folder() / "tables" / (hashlib.blake2b(os.fsencode(path.resolve()), digest_size=16).hexdigest())
+    except (OSError, RuntimeError, ValueError):
+        return parse()
+    if state.st_size < SMALLEST_BYTES:
+        return parse()
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return _read(file, key, path, image_folders)
+    table = parse()
+    if not isinstance(table.images, ListedImages) or time.time_ns() - state.st_mtime_ns < _SETTLED_NS:
+        return table
+    try:
+        if _key(path, path.stat()) == key:  # it was not written meanwhile
+            _write(file, key, table)
+    except OSError as error:
+        reason = " ".join(str(error.strerror or error).split())
+        return replace(table, notes=(*table.notes, f"the parsed table cannot be kept in {file.parent}: {reason}"))
+    return table
+
+
+def _key(path: Path, state: os.stat_result) -> list[Any]:
+    return [str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, _version()]
+
+
+@cache
+def _version() -> str:
+    """Return a hash of the code that makes the tables: another version may read files in another way."""
+    folder = Path(__file__).parent
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted([*folder.glob("*.py"), *folder.glob("readers/*.py")]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _columns(table: Annotations) -> dict[str, Any]:
+    images = table.images
+    assert isinstance(images, ListedImages)
+    columns = {
+        "image_names": images.names.content,
+        "image_name_starts": images.names.starts,
+        "image_sizes": images.sizes,
+        "image_ids": images.ids,
+        "image_index": table.image_index,
+        "labels": table.labels,
+        "bbox_xywh": table.bbox_xywh,
+        "area": table.area,
+        "crowd": table.crowd,
+        "annotation_ids": table.annotation_ids,
+    }
+    if isinstance(table.segmentations, Segmentations):
+        columns |= {
+            "part_starts": table.segmentations.part_starts,
+            "value_starts": table.segmentations.value_starts,
+            "values": table.segmentations.values,
+            "texts": table.segmentations.texts.content,
+            "text_starts": table.segmentations.texts.starts,
+        }
+    return columns
+
+
+def _write(file: Path, key: list[Any], table: Annotations) -> None:
+    columns = _columns(table)
+    arrays = {name: np.ascontiguousarray(one) for name, one in columns.items() if isinstance(one, np.ndarray)}
+    offset, header = 0, {}
+    for name, one in arrays.items():
+        header[name] = [
+            one.dtype.str,
+            list(one.shape),
+            offset,
+            _checksum(one),
+        ]
+        offset += -(-one.nbytes // _ALIGNMENT) * _ALIGNMENT
+    kinds = list(dict.fromkeys(finding.kind for finding in table.findings))
+    text = json.dumps(
+        {
+            "key": key,
+            "arrays": header,
+            "lists": {name: list(one) for name, one in columns.items() if isinstance(one, tuple)},
+            "categories": [[category.id, category.name] for category in table.categories],
+            "mask_folders": [str(folder) for folder in table.mask_folders],
+            "has_category_ids": table.has_category_ids,
+            "notes": table.notes,
+            "kinds": [vars(kind) for kind in kinds],
+            "findings": [[kinds.index(one.kind), one.place, one.detail] for one in table.findings],
+        }
+    ).encode()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _replacing(file) as output:
+        output.write(_MAGIC + b"%d %d\n" % (len(text), zlib.crc32(text)) + text)
+        begin = -(-output.tell() // _ALIGNMENT) * _ALIGNMENT
+        for name, one in arrays.items():
+            output.seek(begin + header[name][2])
+            output.write(_bytes_of(one))
+        output.truncate(begin + offset)
+
+
+@contextlib.contextmanager
+def _replacing(file: Path) -> Iterator[Any]:
+    """Open a file for writing that takes another's place only when it is whole."""
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name)
+    try:
+        with os.fdopen(handle, "wb") as output:
+            yield output
+        os.replace(name, file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def _read(file: Path, key: list[Any], path: Path, image_folders: tuple[Path, ...]) -> Annotations:
+    with file.open("rb") as opened:
+        if opened.readline(len(_MAGIC)) != _MAGIC:
+            raise ValueError("another format")
+        length, checksum = map(int, opened.readline(64).split())
+        text = opened.read(length)
+        if zlib.crc32(text) != checksum:
+            raise ValueError("damaged")
+        header = json.loads(text)
+        begin = -(-opened.tell() // _ALIGNMENT) * _ALIGNMENT
+    if header["key"] != key:
+        raise ValueError("of another file")
+    columns: dict[str, Any] = {name: tuple(one) for name, one in header["lists"].items()}
+    for name, entry in header["arrays"].items():
+        columns[name] = _map_array(file, begin, *entry)
+    kinds = [FindingKind(**kind) for kind in header["kinds"]]
+    return Annotations(
+        path=path,
+        image_folders=image_folders,
+        categories=tuple(Category(*category) for category in header["categories"]),
+        images=ListedImages(
+            columns["image_ids"],
+            PackedTexts(columns["image_names"], columns["image_name_starts"]),
+            columns["image_sizes"],
+        ),
+        image_index=columns["image_index"],
+        labels=columns["labels"],
+        bbox_xywh=columns["bbox_xywh"],
+        area=columns.get("area"),
+        crowd=columns.get("crowd"),
+        annotation_ids=columns.get("annotation_ids"),
+        segmentations=_segmentations(columns),
+        mask_folders=tuple(Path(folder) for folder in header["mask_folders"]),
+        has_category_ids=header["has_category_ids"],
+        notes=tuple(header["notes"]),
+        findings=tuple(Finding(kinds[kind], place, detail) for kind, place, detail in header["findings"]),
+    )
+
+
+def _segmentations(columns: dict[str, Any]) -> Any:
+    if "values" not in columns:
+        return ()
+    return Segmentations(
+        columns["part_starts"],
+        columns["value_starts"],
+        columns["values"],
+        PackedTexts(columns["texts"], columns["text_starts"]),
+    )
+
+
+def _map_array(file: Path, begin: int, dtype: str, shape: list[int], offset: int, checksum: int) -> Any:
+    """Map an array into memory; what is written to it reaches no file.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if 0 in shape:
+        return np.zeros(shape, dtype=np.dtype(dtype))
+    mapped = np.memmap(file, dtype=np.dtype(dtype), mode="c", offset=begin + offset, shape=tuple(shape))
+    array = mapped.view(np.ndarray)
+    if _checksum(array) != checksum:
+        raise ValueError("damaged")
+    return array
+
+
+def _checksum(array: Any) -> int:
+    return zlib.crc32(_bytes_of(array))
+
+
+def _bytes_of(array: Any) -> Any:
+    """Return an array's bytes without copying them."""
+    return array.reshape(-1).view(np.uint8)
