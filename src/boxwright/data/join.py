@@ -63,7 +63,10 @@ def join_images(
         ValueError: images are missing or cannot be read, annotations are of a class that the model does not know, or
             there is nothing to tell apart for a classifier.
     """
-    folder, table = locate_images(table)
+    if table.image_folders != (Path(),):  # paths of own samples are as they are
+        folder, table = locate_images(table)
+    else:
+        folder = Path()
     findings = list(table.findings)
     if categories is None:
         if table.bbox_xywh is None:

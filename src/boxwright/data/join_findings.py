@@ -19,8 +19,8 @@ SIZE_DISAGREES = FindingKind(
     "images have another size than the file says (the image's own counts, after its EXIF rotation; "
     "look whether the boxes fit)",
 )
-NEGATIVE_AREA = FindingKind(
-    "negative_area", "warning", "annotations have a negative area, which counts by its size in evaluation"
+AREA_BY_SIZE = FindingKind(
+    "area_by_size", "warning", "annotations have a negative area, which counts by its size in evaluation"
 )
 UNUSED_CATEGORY = FindingKind(
     "unused_category", "note", "categories have no annotations here, and are classes all the same"
@@ -80,8 +80,8 @@ def find_negative_areas(table: Annotations, dropped: Sequence[int]) -> list[Find
         return []
     rows = np.setdiff1d(np.flatnonzero(table.area < 0), np.array(dropped, dtype=np.int64))
     return [
-        Finding(NEGATIVE_AREA, place, f"{detail}: {area:g}")
-        for (place, detail), area in zip(name_annotations(table, rows.tolist()), table.area[rows].tolist(), strict=True)
+        Finding(AREA_BY_SIZE, name, f"{detail}: {area:g}")
+        for (name, detail), area in zip(name_annotations(table, rows.tolist()), table.area[rows].tolist(), strict=True)
     ]
 
 

@@ -69,8 +69,3 @@ class ListedImages(Sequence[ListedImage]):
 def stated_sizes(images: Sequence[ListedImage]) -> Int64[np.ndarray, "n 2"]:
     """Return (height, width) that the annotation file states for each image; ``NO_SIZE`` twice where it does not."""
     return images.sizes if isinstance(images, ListedImages) else ListedImages.pack(images).sizes
-
-
-def list_names(images: Sequence[ListedImage]) -> Sequence[str]:
-    """Return the name of each image."""
-    return images.names if isinstance(images, ListedImages) else [image.file_name for image in images]

@@ -155,7 +155,7 @@ def image_sizes(records: Sequence[Record]) -> Int64[np.ndarray, "images 2"]:
     return np.array([(record.height, record.width) for record in records], dtype=np.int64).reshape(-1, 2)
 
 
-def select_records(records: Sequence[Record], indices: Int64[np.ndarray, " selected"]) -> Sequence[Record]:
+def take_records(records: Sequence[Record], indices: Int64[np.ndarray, " selected"]) -> Sequence[Record]:
     """Select records by their indices; those of a packed sequence stay packed."""
     if isinstance(records, ColumnarRecords):
         return records.select(indices)

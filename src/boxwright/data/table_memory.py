@@ -199,7 +199,7 @@ def _read(file: Path, key: list[Any], path: Path, image_folders: tuple[Path, ...
         mask_folders=tuple(Path(folder) for folder in header["mask_folders"]),
         has_category_ids=header["has_category_ids"],
         notes=tuple(header["notes"]),
-        findings=tuple(Finding(kinds[kind], place, detail) for kind, place, detail in header["findings"]),
+        findings=tuple(Finding(kinds[kind], name, detail) for kind, name, detail in header["findings"]),
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from boxwright.compose.train_options import training_sizes
 from boxwright.data.loading.loader import BatchLoader, train_loader
 from boxwright.data.loading.sampler import BatchSampler, ImageGroups, aspect_ratio_groups
-from boxwright.data.records import image_sizes, object_columns, select_records
+from boxwright.data.records import image_sizes, object_columns, take_records
 from boxwright.structures import Batch
 from boxwright.training.distributed import Rank
 from boxwright.training.run import Run
@@ -51,7 +51,7 @@ def leave_out_empty(run: Run) -> Run:
     if not run.options.batches.skip_empty_images:
         return run
     filled = np.unique(object_columns(run.data.records).image_index)
-    records = select_records(run.data.records, filled)
+    records = take_records(run.data.records, filled)
     if not records:
         raise ValueError(
             f"{run.data.source}: no image has an object; to train on images without objects, "

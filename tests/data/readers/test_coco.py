@@ -276,7 +276,7 @@ class TestFindings:
         assert [(finding.kind.name, finding.place, finding.detail) for finding in data.findings] == [
             ("unused_category", "'animals'", ""),
             ("size_disagrees", "c.png", "file 17x16, image 16x16"),
-            ("negative_area", "c.png", "annotation -4: -16"),
+            ("area_by_size", "c.png", "annotation -4: -16"),
             ("empty_box", "sub/b.png", f"annotation {2**70}"),
         ]
         assert len(data.notes) == 4

@@ -33,7 +33,7 @@ class IrregularError(ValueError):
     """Entries that must be read one by one."""
 
 
-class Rows(NamedTuple):
+class CocoRows(NamedTuple):
     """Annotations of a chunk, or of the whole file; see ``Annotations``."""
 
     ids: Ids
@@ -45,7 +45,7 @@ class Rows(NamedTuple):
     segmentations: Segmentations
 
     @classmethod
-    def of_entries(cls, entries: Sequence[AnnotationEntry]) -> Rows:
+    def of_entries(cls, entries: Sequence[AnnotationEntry]) -> CocoRows:
         """Pack entries that were read one by one."""
         return cls(
             pack_ids([row.id for row in entries]),
@@ -197,7 +197,7 @@ def read_regular_images(chunk: bytes) -> ListedImages:
     return ListedImages(pack_ids([one.id for one in images]), PackedTexts.pack(one.file_name for one in images), packed)
 
 
-def read_regular_annotations(chunk: bytes, index: ImageIndex, category_ids: Int64[np.ndarray, " k"]) -> Rows:
+def read_regular_annotations(chunk: bytes, index: ImageIndex, category_ids: Int64[np.ndarray, " k"]) -> CocoRows:
     """Read annotations.
 
     Args:
@@ -233,7 +233,7 @@ def read_regular_annotations(chunk: bytes, index: ImageIndex, category_ids: Int6
     categories = pack_ids([one.category_id for one in entries])
     if not isinstance(categories, np.ndarray) or not np.isin(categories, category_ids).all():
         raise IrregularError("a category is not there")
-    return Rows(
+    return CocoRows(
         pack_ids([one.id for one in entries]),
         index.find([one.image_id for one in entries]),
         categories,
@@ -245,7 +245,7 @@ def read_regular_annotations(chunk: bytes, index: ImageIndex, category_ids: Int6
 
 
 class ImageIndex:
-    """Finds the index of images by their ids.
+    """Index of images by their ids.
 
     Args:
         ids: of all images, each once.
@@ -263,11 +263,11 @@ class ImageIndex:
         Raises:
             IrregularError: one is not there, or ids have more than 64 bits.
         """
-        wanted = pack_ids(image_ids)
-        if self._ids is None or not isinstance(wanted, np.ndarray):
+        packed = pack_ids(image_ids)
+        if self._ids is None or not isinstance(packed, np.ndarray):
             raise IrregularError("ids have more than 64 bits")
-        at = np.searchsorted(self._sorted, wanted).clip(max=len(self._sorted) - 1)
-        if (self._sorted[at] != wanted).any():
+        at = np.searchsorted(self._sorted, packed).clip(max=len(self._sorted) - 1)
+        if (self._sorted[at] != packed).any():
             raise IrregularError("an image is not there")
         return np.asarray(self._order[at])
 

@@ -15,10 +15,10 @@ from boxwright.data.annotations import Annotations
 from boxwright.data.listed_images import ListedImages
 from boxwright.data.packing import Ids, join_columns, join_ids, list_ids, pack_ids
 from boxwright.data.readers._coco_chunks import (
+    CocoRows,
     DoubledKeyError,
     ImageIndex,
     IrregularError,
-    Rows,
     load_chunk,
     read_regular_annotations,
     read_regular_images,
@@ -77,7 +77,7 @@ class _Chunks:
             return ListedImages.pack(reader.read_images(self.entries("images")))
         return images
 
-    def rows(self, reader: EntryReader, images: ListedImages) -> Iterator[Rows]:
+    def rows(self, reader: EntryReader, images: ListedImages) -> Iterator[CocoRows]:
         index, exact = ImageIndex(images.ids), _ExactIndex(images)
         known = pack_ids(sorted(reader.category_ids))
         start = 0
@@ -107,7 +107,7 @@ class _Loaded:
     def images(self, reader: EntryReader) -> ListedImages:
         return ListedImages.pack(reader.read_images(self.entries("images")))
 
-    def rows(self, reader: EntryReader, images: ListedImages) -> Iterator[Rows]:
+    def rows(self, reader: EntryReader, images: ListedImages) -> Iterator[CocoRows]:
         yield _read_entries(self.path, reader, _table(self.path, self.document, "annotations"), 0, _ExactIndex(images))
 
 
@@ -152,13 +152,13 @@ def _parse(path: Path, image_folders: tuple[Path, ...], tables: _Chunks | _Loade
     )
 
 
-def _read_entries(path: Path, reader: EntryReader, entries: Sequence[Any], start: int, exact: _ExactIndex) -> Rows:
+def _read_entries(path: Path, reader: EntryReader, entries: Sequence[Any], start: int, exact: _ExactIndex) -> CocoRows:
     """Read a part of the annotations one by one; of several faults, the first is named."""
     count = next((at for at, entry in enumerate(entries) if not isinstance(entry, dict)), len(entries))
     rows = reader.read_annotations(entries[:count], start, exact.images, exact())
     if count < len(entries):
         raise ValueError(f"{path}: annotations[{start + count}] must be an object, not {_kind(entries[count])}")
-    return Rows.of_entries(rows)
+    return CocoRows.of_entries(rows)
 
 
 def _are_unique(ids: Ids) -> bool:
