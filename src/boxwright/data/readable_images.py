@@ -54,7 +54,7 @@ def drop_unreadable(table: Annotations, progress: ProgressCallback | None = None
     )
 
 
-def _select(values: Sequence[Any], rows: np.ndarray) -> tuple[Any, ...]:
+def _select(values: Any, rows: np.ndarray) -> tuple[Any, ...]:
     return tuple(values[row] for row in rows.tolist())
 
 

@@ -37,7 +37,7 @@ class Segmentations(Sequence[Any]):
     @classmethod
     def pack(cls, segmentations: Iterable[Any]) -> Segmentations:
         """Pack segmentations; what is no valid polygon comes back as it was."""
-        polygons: list[list[Sequence[float]]] = []
+        polygons: list[Any] = []
         texts = []
         for one in segmentations:
             is_packed = _is_polygons(one)
@@ -46,7 +46,7 @@ class Segmentations(Sequence[Any]):
         return cls.of_polygons(polygons, PackedTexts.pack(texts))
 
     @classmethod
-    def of_polygons(cls, polygons: Sequence[Sequence[Sequence[float]]], texts: PackedTexts) -> Segmentations:
+    def of_polygons(cls, polygons: Sequence[Any], texts: PackedTexts) -> Segmentations:
         """Pack polygons, and texts for the segmentations that have none."""
         parts = list(chain.from_iterable(polygons))
         lengths = np.fromiter(map(len, parts), dtype=np.int64, count=len(parts))

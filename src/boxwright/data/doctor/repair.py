@@ -14,7 +14,7 @@ from boxwright.data.doctor.repeated_images import repeated_in_split
 from boxwright.data.doctor.units import CENTERS_AS_CORNERS, CORNERS_AS_SIZES, FRACTIONS_AS_PIXELS, find_wrong_units
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.image_inspection import IMAGE_KINDS, IMAGE_MISSING, IMAGE_UNREADABLE
-from boxwright.data.join_findings import NEGATIVE_AREA
+from boxwright.data.join_findings import AREA_BY_SIZE
 from boxwright.data.records import DetectionData, Record
 
 REPEATED_IMAGE_DROPPED = FindingKind(
@@ -28,7 +28,7 @@ BOXES_CONVERTED = FindingKind(
 )
 AREA_CORRECTED = FindingKind("area_corrected", "note", "areas taken from the boxes")
 
-_UNCHANGED = {NEGATIVE_AREA, *IMAGE_KINDS.values()} - {IMAGE_MISSING, IMAGE_UNREADABLE}
+_UNCHANGED = {AREA_BY_SIZE, *IMAGE_KINDS.values()} - {IMAGE_MISSING, IMAGE_UNREADABLE}
 """Findings of reading after which the data is as it was; what is done about them has kinds of its own."""
 
 _CLIPPED_FROM = 1e-6
