@@ -46,7 +46,7 @@ def exchange_objects(data: DetectionData, shift: int = 1) -> DetectionData:
         shift: 1 for the next image, 2 for the one after it, and so on.
     """
     records = data.records
-    others = records[shift:] + records[:shift]
+    others = (*records[shift:], *records[:shift])
     return replace(data, records=tuple(_with_objects(own, other) for own, other in zip(records, others, strict=True)))
 
 
