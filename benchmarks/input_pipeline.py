@@ -143,9 +143,8 @@ def main() -> None:
             # One at a time: the other's processes would work ahead and take the cores.
             seconds = compare(data, options) if workers == 0 else compare_with_workers(data, options)
             theirs, ours = (one / options.batch_size * 1000 for one in seconds)
-            print(
-                f"{workers} workers: torchvision {theirs:.1f} ms an image, Boxwright {ours:.1f} ms: {theirs / ours:.2f}x"
-            )
+            both = f"torchvision {theirs:.1f} ms an image, Boxwright {ours:.1f} ms"
+            print(f"{workers} workers: {both}: {theirs / ours:.2f}x")
 
 
 def compare(data: DetectionData, options: argparse.Namespace) -> list[float]:

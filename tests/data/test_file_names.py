@@ -66,7 +66,7 @@ class TestFound:
         assert resolved.names == (file,)
         assert resolved.missing == {}
         assert [finding.kind.name for finding in resolved.findings] == ([kind] if kind else [])
-        assert all(finding.place == name and file in finding.detail for finding in resolved.findings)
+        assert all(finding.subject == name and file in finding.detail for finding in resolved.findings)
 
     def test_the_longest_common_end_counts(self, tmp_path: Path) -> None:
         folder = make(tmp_path, ["x/1/a.jpg", "x/2/a.jpg"])
@@ -121,7 +121,7 @@ class TestTwice:
         assert resolved.names == ("a.jpg", "b.jpg", "a.jpg", "a.jpg")
         prefix, twice = resolved.findings
         assert prefix.kind.name == "file_name_prefix"
-        assert (twice.kind.name, twice.place, twice.detail) == ("file_listed_twice", "a.jpg", "3 times")
+        assert (twice.kind.name, twice.subject, twice.detail) == ("file_listed_twice", "a.jpg", "3 times")
 
 
 class TestLikeliestFolder:

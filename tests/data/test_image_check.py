@@ -45,7 +45,7 @@ class TestBadImages:
             (tmp_path / "images" / name).write_bytes(content[:-500] if index == 7 else content)
         read = open_data(None, annotations=source / "annotations/val.json", images=tmp_path / "images")
         (finding,) = [one for one in read.findings if one.kind is IMAGE_CUT]
-        assert finding.place == names[7]
+        assert finding.subject == names[7]
         assert any(
             "1 JPEGs without their end used as far as they go" in note and names[7] in note for note in read.notes
         )

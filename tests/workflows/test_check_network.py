@@ -50,7 +50,7 @@ def test_sheet_music_at_320_pixels() -> None:
     assert clef.mending_size is None
     assert head.mending_size == 992  # 320 * 8 / 2.6 = 984.6
     assert stem.mending_size == 8960  # 8 pixels in the image itself are 4 of its pixels for one
-    kinds = {(finding.kind, finding.place) for finding in check.findings}
+    kinds = {(finding.kind, finding.subject) for finding in check.findings}
     assert {(SMALL_OBJECTS, "head"), (SMALL_OBJECTS, "stem"), (DROPPED_OBJECTS, "stem")} <= kinds
     assert (DROPPED_OBJECTS, "head") not in kinds
     assert not any(name == "clef" for _, name in kinds)
@@ -78,7 +78,7 @@ def test_limits_of_every_split_are_named() -> None:
     many = make_record((160, 160), [(i, i, 20, 20) for i in range(140)])
     few = make_record((160, 160), [(9, 9, 20, 20)])
     check = check_network({"val": of_records([many]), "train": of_records([few])}, tiny())
-    names = [finding.place for finding in check.findings if finding.kind is HIDDEN_OBJECTS]
+    names = [finding.subject for finding in check.findings if finding.kind is HIDDEN_OBJECTS]
     assert names == ["val, head.num_queries", "val, COCO's metrics"]
     assert "110 of 140 objects" in check.limits[0]
     assert "40 of 140 objects" in check.limits[1]

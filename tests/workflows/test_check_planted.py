@@ -394,7 +394,7 @@ def kinds_of(folder: Path) -> dict[str, set[str]]:
     """Places of the findings of each kind."""
     names: dict[str, set[str]] = {}
     for _, finding in check(folder).findings:
-        names.setdefault(finding.kind.name, set()).add(finding.place)
+        names.setdefault(finding.kind.name, set()).add(finding.subject)
     return names
 
 

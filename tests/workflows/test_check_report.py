@@ -29,7 +29,7 @@ ADMITTED = {
         "empty_image": 1,
     },
 }
-"""What the READMEs say of the real sets: the pair 00037 and 00038, gray images, few images of 80 classes."""
+"""Admitted by the READMEs of the real sets: the pair 00037 and 00038, gray images, few images of 80 classes."""
 
 
 def damaged_set(folder: Path) -> Path:
@@ -54,7 +54,7 @@ def test_the_defects_of_the_voc_files_are_found() -> None:
     from boxwright.workflows.reading import DataFiles
 
     report = check(DataFiles(folder=SHARED / "bccd", data_format="voc"))
-    names = {kind.name: {one.finding.place for one in members} for kind, members in report.by_kind().items()}
+    names = {kind.name: {one.finding.subject for one in members} for kind, members in report.by_kind().items()}
     assert len(names["duplicate_box"]) == 8
     assert names["empty_box"] == {"BloodImage_00343.jpg", "BloodImage_00338.jpg"}
 

@@ -202,7 +202,7 @@ def test_findings_and_lines_name_the_image_the_annotation_and_the_reason(drawn: 
         "overlooked_object",
         "spurious_box",
     ]
-    assert {finding.place for finding in errors.findings} == {image}
+    assert {finding.subject for finding in errors.findings} == {image}
     assert (
         errors.findings[0].detail == f"annotation 11, {names[0]} at [1, 2, 30, 40]: looks like {names[1]}, score 0.97"
     )

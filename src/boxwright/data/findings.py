@@ -1,4 +1,4 @@
-"""Findings of a data set: what is wrong or worth knowing, each with its kind and its place."""
+"""Findings of a data set: what is wrong or worth knowing, each with its kind and what it is about."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class Finding(NamedTuple):
 
     Args:
         kind: of the finding.
-        place: name of the image, file, class or split that it is about.
+        subject: name of the image, file, class or split that it is about.
         detail: the values, or the annotation, as ``annotation 12: 0 x 14 pixels``.
     """
 
     kind: FindingKind
-    place: str
+    subject: str
     detail: str = ""
 
     def __str__(self) -> str:
-        return f"{self.place} ({self.detail})" if self.detail else self.place
+        return f"{self.subject} ({self.detail})" if self.detail else self.subject
 
 
 def summarize(findings: Iterable[Finding], count: int = 3) -> list[str]:
@@ -57,8 +57,8 @@ def summarize(findings: Iterable[Finding], count: int = 3) -> list[str]:
     for finding in findings:
         of_kind.setdefault(finding.kind, []).append(finding)
     lines = []
-    for kind, found in of_kind.items():
-        named = ", ".join(printable(str(one)) for one in found[:count]) + (", ..." if len(found) > count else "")
+    for kind, members in of_kind.items():
+        named = ", ".join(printable(str(one)) for one in members[:count]) + (", ..." if len(members) > count else "")
         advice = f"; {kind.advice}" if kind.advice else ""
-        lines.append(f"{len(found):,} {kind.text}: {named}{advice}")
+        lines.append(f"{len(members):,} {kind.text}: {named}{advice}")
     return lines

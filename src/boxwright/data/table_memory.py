@@ -137,7 +137,7 @@ def _write(file: Path, key: list[Any], table: Annotations) -> None:
             "has_category_ids": table.has_category_ids,
             "notes": table.notes,
             "kinds": [vars(kind) for kind in kinds],
-            "findings": [[kinds.index(one.kind), one.place, one.detail] for one in table.findings],
+            "findings": [[kinds.index(one.kind), one.subject, one.detail] for one in table.findings],
         }
     ).encode()
     file.parent.mkdir(parents=True, exist_ok=True)

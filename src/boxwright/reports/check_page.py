@@ -23,7 +23,7 @@ DRAWN = 3
 _IMAGE_SIDE = 420
 _NUM_BARS = 24
 _ANNOTATION = re.compile(r"annotation (-?\d+)")
-"""How the details of findings name objects."""
+"""Names of objects in the details of findings."""
 
 _STYLE = re.compile(r"<style>.*?</style>", re.DOTALL)
 
@@ -100,11 +100,11 @@ def _section(
     for split, finding in section.findings:
         if len(images) == DRAWN:
             break
-        record = _find_record(finding.place, split, objects)
+        record = _find_record(finding.subject, split, objects)
         drawn = None if record is None else _draw(record, finding, splits[split])
         if drawn is not None:
             images.append({"name": f"{split}: {finding}", "uri": drawn})
-    rows = [(split, finding.place, finding.detail) for split, finding in section.findings]
+    rows = [(split, finding.subject, finding.detail) for split, finding in section.findings]
     return {"kind": section.kind, "rows": rows, "images": images}
 
 

@@ -29,17 +29,17 @@ class SplitFinding(NamedTuple):
     finding: Finding
 
     def __str__(self) -> str:
-        is_about_split = self.finding.place == self.split and self.finding.detail  # a class may be called "train"
+        is_about_split = self.finding.subject == self.split and self.finding.detail  # a class may be called "train"
         return str(self.finding) if is_about_split or not self.split else f"{self.split}: {self.finding}"
 
     def to_json(self) -> dict[str, str]:
-        """Return kind, severity, split, place and detail."""
+        """Return kind, severity, split, subject and detail."""
         kind, name, detail = self.finding
         return {
             "kind": kind.name,
             "severity": kind.severity,
             "split": self.split,
-            "place": name,
+            "subject": name,
             "detail": detail,
         }
 

@@ -96,7 +96,7 @@ class LabelErrors:
             return [*lines, "  none is probable"]
         shown = findings[:count]
         lines.append(f"  the first {len(shown)} of {len(findings):,} to look at:")
-        return lines + [f"    {finding.place}: {finding.detail}" for finding in shown]
+        return lines + [f"    {finding.subject}: {finding.detail}" for finding in shown]
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the whole ranking as plain values, with names of files and classes."""

@@ -273,7 +273,7 @@ class TestFindings:
         tiny.document["categories"].append({"id": 0, "name": "animals"})
         tiny.document["images"][2] |= {"width": 17}
         data = tiny.read()
-        assert [(finding.kind.name, finding.place, finding.detail) for finding in data.findings] == [
+        assert [(finding.kind.name, finding.subject, finding.detail) for finding in data.findings] == [
             ("unused_category", "'animals'", ""),
             ("size_disagrees", "c.png", "file 17x16, image 16x16"),
             ("area_by_size", "c.png", "annotation -4: -16"),

@@ -77,13 +77,13 @@ class TestForms:
             assert record.bbox_xywh.tolist() == other.bbox_xywh.tolist()
             assert record.area.tolist() == other.area.tolist()
             assert record.crowd.tolist() == other.crowd.tolist()
-        assert any(form in f"{finding.place} {finding.detail}" for finding in data.findings), data.findings
+        assert any(form in f"{finding.subject} {finding.detail}" for finding in data.findings), data.findings
 
     def test_a_form_is_one_finding_with_its_number(self, tiny) -> None:
         for entry in tiny.document["annotations"]:
             entry["image_id"] = float(entry["image_id"])
         (finding,) = tiny.read().findings
-        assert (finding.place, finding.detail) == ("image_id as fraction", "3 times, the first 11.0")
+        assert (finding.subject, finding.detail) == ("image_id as fraction", "3 times, the first 11.0")
 
     @pytest.mark.parametrize("value", [2, -1, "yes", [], {}, 0.5, float("nan"), "2"])
     @pytest.mark.parametrize("key", ["iscrowd", "ignore", "crowd", "isCrowd"])
@@ -154,7 +154,7 @@ class TestIds:
         data = tiny.read()
         assert [record.image_id for record in data.records] == [11, 5, 8]
         (finding,) = data.findings
-        assert (finding.kind.name, finding.place, finding.detail) == ("repeated_image_entry", "a.png", "id 11")
+        assert (finding.kind.name, finding.subject, finding.detail) == ("repeated_image_entry", "a.png", "id 11")
 
     def test_an_file_listed_twice_with_two_ids_stays_twice(self, tiny) -> None:
         tiny.document["images"].append({"id": 99, "file_name": "images/a.png"})
@@ -171,7 +171,7 @@ class TestBoxes:
         data = tiny.read()
         assert data.records[0].bbox_xywh[0].tolist() == [1, 2, 10, 5]
         (finding,) = data.findings
-        assert finding.place == "annotations without bbox, whose polygons give it"
+        assert finding.subject == "annotations without bbox, whose polygons give it"
 
     @pytest.mark.parametrize(
         "polygons", [[], [[1, 2, 3]], [[1, 2, 3, 4, 5, None]], [1], {"counts": [1], "size": [1, 1]}]
@@ -194,7 +194,7 @@ class TestBoxes:
         tiny.document["annotations"][0]["segmentation"] = [1, 2, 11, 2, 11, 7]
         data = tiny.read()
         assert data.records[0].annotation_ids == (1, 3)
-        assert "one polygon" in data.findings[0].place
+        assert "one polygon" in data.findings[0].subject
 
 
 def roboflow(names: list[str], above: str) -> list[dict[str, Any]]:
@@ -217,7 +217,7 @@ class TestCategories:
         assert data.categories == (Category(1, "cat"), Category(2, "dog"))
         assert data.records[0].labels.tolist() == [1, 0]
         (finding,) = data.findings
-        assert (finding.kind.name, finding.place, finding.detail) == ("dummy_category", repr(above), "id 0")
+        assert (finding.kind.name, finding.subject, finding.detail) == ("dummy_category", repr(above), "id 0")
 
     @pytest.mark.parametrize(
         "change",

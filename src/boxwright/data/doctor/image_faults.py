@@ -73,7 +73,7 @@ def find_unlisted_images(splits: Mapping[str, DetectionData]) -> list[Finding]:
     listed = {os.path.abspath(record.path) for record in records}
     listed |= _mask_paths(records)
     dropped = [
-        f"/{one.place}"
+        f"/{one.subject}"
         for data in splits.values()
         for one in data.findings
         if one.kind in (IMAGE_MISSING, IMAGE_UNREADABLE)

@@ -139,7 +139,7 @@ def _frequencies(name: str, one: ObjectTable, other_name: str, other: ObjectTabl
         ):
             described = f"{here / total:.2%} of the objects in {name}, {there / other_total:.2%} in {other_name}"
             findings.append(Finding(FREQUENCY_SHIFT, label, described))
-    return sorted(findings, key=lambda finding: finding.place)
+    return sorted(findings, key=lambda finding: finding.subject)
 
 
 def _sizes(objects: Mapping[str, ObjectTable]) -> list[Finding]:
