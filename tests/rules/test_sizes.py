@@ -14,6 +14,7 @@ MOST_IGNORED_TYPES = 10
 RECORDS = {
     "CocoMetrics": "COCO has 12 numbers, and they are its fields",
     "Annotations": "a table whose columns are its fields",
+    "RecordTable": "likewise",
 }
 """Results that one function makes, and that nobody configures."""
 
