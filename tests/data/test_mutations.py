@@ -242,6 +242,7 @@ def test_a_sample_of_mutations(tmp_path: Path, name: str) -> None:
     """Twenty-five of each format; the slow test has thousands."""
     readable = sum(run(tmp_path, name, seed) for seed in range(25))
     assert readable < 25
+    assert readable > 0 or name == "class_folders"  # which has nothing but images, and every damage of them is found
 
 
 @pytest.mark.slow

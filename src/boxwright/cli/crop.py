@@ -37,7 +37,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read what was typed, and check it as far as it can be without the files that are read."""
     parser = CommandParser(
         "crop",
-        description="Cut every object out of a data set in COCO format, as a square image in OUT/SPLIT/CLASS: data\n"
+        description="Cut every object out of a data set for detection, as a square image in OUT/SPLIT/CLASS: data\n"
         "for a classifier.",
     )
     parser.add_argument("--data", metavar="DIR", help="data set: annotations/train.json + images/, or a like layout")

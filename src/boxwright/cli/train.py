@@ -21,7 +21,7 @@ def run(argv: Sequence[str]) -> int:
     began = time.monotonic()
     parser = CommandParser(
         "train",
-        description="Train a detector on a data set in COCO format, or a classifier on train/CLASS/*.jpg. "
+        description="Train a detector on a data set of any known format, or a classifier on train/CLASS/*.jpg. "
         "best.safetensors has the weights with the best AP on the validation split, of masks where it predicts them, "
         "or the best top-1.",
     )
