@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -102,9 +102,14 @@ class RecordTable(ColumnarRecords):
             area=self.area[start:end],
             crowd=self.crowd[start:end],
             annotation_ids=tuple(ids.tolist()) if isinstance(ids, np.ndarray) else ids,
-            segmentations=_RecordSegmentations(self, index) if len(self.segmentations) and end > start else (),
+            segmentations=self._segmentations_of(index, start, end),
             source=image.source,
         )
+
+    def _segmentations_of(self, index: int, start: int, end: int) -> Sequence[Any]:
+        if not len(self.segmentations) or start == end:
+            return ()
+        return _RecordSegmentations(lambda at: self._segmentation(index, start + at), end - start)
 
     def _segmentation(self, index: int, at: int) -> Any:
         """Return the segmentation of one object of an image."""
@@ -124,21 +129,21 @@ class _RecordSegmentations(Sequence[Any]):
     """Segmentations of one image, unpacked when they are asked for; equal to a tuple of them.
 
     Args:
-        table: of all images.
-        index: of the image in the table.
+        unpack: returns one of them by its index.
+        count: of them.
     """
 
-    def __init__(self, table: RecordTable, index: int) -> None:
-        self._table, self._index = table, index
-        self._start, self._end = table.starts[index : index + 2].tolist()
+    # Not the table itself: whoever checks the type of a sequence looks at one of its items, which would have another.
+    def __init__(self, unpack: Callable[[int], Any], count: int) -> None:
+        self._unpack, self._count = unpack, count
 
     def __len__(self) -> int:
-        return int(self._end - self._start)
+        return self._count
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return tuple(self[one] for one in range(*index.indices(len(self))))
-        return self._table._segmentation(self._index, self._start + position(int(index), len(self)))
+        return self._unpack(position(int(index), len(self)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, tuple | list | _RecordSegmentations) and tuple(self) == tuple(other)
