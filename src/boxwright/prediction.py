@@ -119,8 +119,12 @@ def list_sources(images: ImageInput | Iterable[ImageInput]) -> tuple[Iterable[Im
     return cast(Iterable[ImageInput], images), False
 
 
-def list_image_files(folder: Path) -> list[Path]:
-    """List the images in a folder and in all below it, sorted; a warning counts the files that are no images.
+def list_image_files(folder: Path, note: Callable[[str], None] = warnings.warn) -> list[Path]:
+    """List the images in a folder and in all below it, sorted.
+
+    Args:
+        folder: the folder.
+        note: takes a line that counts the files that are no images, where there are any.
 
     Raises:
         ValueError: there is none.
@@ -131,7 +135,7 @@ def list_image_files(folder: Path) -> list[Path]:
         left_out = f"; {others}" if others else ""
         raise ValueError(f"{folder}: no images in this folder ({', '.join(sorted(SUFFIXES))}){left_out}")
     if others:
-        warnings.warn(f"{folder}: {others}", stacklevel=2)
+        note(f"{folder}: {others}")
     return listing.images
 
 

@@ -32,7 +32,7 @@ class TestChecking:
             ([[1, 2, 3, 4]], "at least six numbers x, y, x, y ..., an even number; not 4 of them; correct it or"),
             ([[1, 2, 3, 4, 5, 6, 7]], "an even number; not 7 of them"),
             ([[]], "not 0 of them"),
-            ([7, 8], "not 7"),
+            ([7, 8], "an even number; not 2 of them"),
             ([[1, 2, 3, 4, 5, float("nan")]], "a polygon has finite numbers, not nan"),
             ([[1, 2, 3, 4, 5, "6"]], "a polygon has finite numbers, not '6'"),
             ([[1, 2, 3, 4, 5, 1e9]], r"a point at y = 1e\+09, far outside of its image of 40 x 30 pixels"),

@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-Ids = Int64[np.ndarray, " n"] | tuple[int, ...]
+Ids = Int64[np.ndarray, " _n"] | tuple[int, ...]
 """Whole numbers of any size: an array, or Python's numbers where one of them has more than 64 bits."""
 
 

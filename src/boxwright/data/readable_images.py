@@ -54,7 +54,8 @@ def drop_unreadable(table: Annotations, progress: ProgressCallback | None = None
 
 
 def _select(values: Any, rows: np.ndarray) -> tuple[Any, ...]:
-    return tuple(values[row] for row in rows.tolist())
+    listed = values.tolist() if isinstance(values, np.ndarray) else values
+    return tuple(listed[row] for row in rows.tolist())
 
 
 def _name_failure(failure: ImageFailure, num_objects: int) -> Finding:

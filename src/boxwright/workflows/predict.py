@@ -110,7 +110,8 @@ def predict(
         raise ValueError(f"threshold is between 0 and 1, not {threshold}")
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1, not {batch_size}")
-    named = name_images(images)
+    observer = observer or Observer()
+    named = name_images(images, observer)
     folder = None if out is None else Path(out)
     if folder is None:
         named = _distinguish(named)
@@ -118,7 +119,6 @@ def predict(
         check_drawings(folder, named)
     if (target := None if json is None else Path(json)) is not None:
         check_target(target)
-    observer = observer or Observer()
     detector = _load(model, device, trusted, observer)
     stream = PredictionStream(
         (one.source for one in named),
@@ -178,8 +178,12 @@ def _select(detections: Detections, threshold: float, task: Task) -> tuple[Detec
     return detections[best | above], detections[best]
 
 
-def name_images(images: ImageInput | Iterable[ImageInput]) -> list[NamedImage]:
+def name_images(images: ImageInput | Iterable[ImageInput], observer: Observer | None = None) -> list[NamedImage]:
     """List the images that are meant: files as they are, folders with all below them, globs; each file once, in order.
+
+    Args:
+        images: as for ``predict``.
+        observer: hears of files in folders that are no images; notes become warnings where None.
 
     Raises:
         FileNotFoundError: a path or a glob without a match.
@@ -192,7 +196,7 @@ def name_images(images: ImageInput | Iterable[ImageInput]) -> list[NamedImage]:
         if not isinstance(source, str | Path):
             named.append(NamedImage(f"image_{index}.png", source))
             continue
-        for one in _name_files(str(source)):
+        for one in _name_files(str(source), observer or Observer()):
             # Links are images of their own: two names of one file are both predicted.
             if (path := Path(os.path.abspath(one.source))) not in seen:
                 seen.add(path)
@@ -200,10 +204,11 @@ def name_images(images: ImageInput | Iterable[ImageInput]) -> list[NamedImage]:
     return named
 
 
-def _name_files(text: str) -> list[NamedImage]:
+def _name_files(text: str, observer: Observer) -> list[NamedImage]:
     path = Path(text)
     if os.path.isdir(text):
-        return [NamedImage(inside.relative_to(path).as_posix(), inside) for inside in list_image_files(path)]
+        files = list_image_files(path, observer.note)
+        return [NamedImage(inside.relative_to(path).as_posix(), inside) for inside in files]
     if os.path.exists(text):
         return [NamedImage(path.name, path)]
     matches = sorted(match for match in glob.glob(text, recursive=True) if not os.path.isdir(match))

@@ -63,13 +63,13 @@ def test_folders_are_matched_with_a_models_classes_by_name(pets: Path) -> None:
 def test_what_is_left_out_is_said(pets: Path) -> None:
     (pets / "train" / "bird").mkdir()
     put(pets / "train" / "loose.png")
-    for name in ("a.jfif", "b.JFIF", "c.heic", "LICENSE", ".hidden.heic"):
+    for name in ("a.psd", "b.PSD", "c.heic", "LICENSE", ".hidden.heic"):
         (pets / "train" / "dog" / name).write_bytes(b"")
     data = open_data(pets, task="classification")
     assert [category.name for category in data.categories] == ["Cat", "bird", "dog"]
     assert data.notes == (
         f"{pets / 'train'}: 1 images in no class folder left out: loose.png",
-        f"{pets / 'train'}: 4 files left out that are no images of a known kind: .jfif 2, no suffix 1, .heic 1",
+        f"{pets / 'train'}: 4 files left out that are no images of a known kind: .psd 2, no suffix 1, .heic 1",
         f"{pets / 'train'}: 1 categories have no annotations here, and are classes all the same: 'bird'",
     )
 

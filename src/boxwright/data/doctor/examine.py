@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from boxwright.data.doctor.areas import find_area_faults
-from boxwright.data.doctor.boxes import find_box_faults
+from boxwright.data.doctor.box_faults import find_box_faults
 from boxwright.data.doctor.classes import find_class_faults, find_name_faults
 from boxwright.data.doctor.image_faults import are_all_gray, find_image_faults, find_unlisted_images
 from boxwright.data.doctor.mask_faults import find_mask_faults

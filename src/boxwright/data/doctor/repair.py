@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from boxwright.data.doctor.boxes import beyond_image, duplicate_rows
+from boxwright.data.doctor.box_faults import beyond_image, duplicate_rows
 from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.doctor.repeated_images import repeated_in_split
 from boxwright.data.doctor.units import CENTERS_AS_CORNERS, CORNERS_AS_SIZES, FRACTIONS_AS_PIXELS, find_wrong_units
