@@ -20,7 +20,7 @@ from sparse_ids import NAMES
 Capture = pytest.CaptureFixture[str]
 
 
-NOTE = "note: album: 1 files left out that are no images of a known kind: .txt 1\n"
+NOTE = "note: {album}: 1 files left out that are no images of a known kind: .txt 1\n"
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_the_threshold(trained: Path, album: Path, capsys: Capture) -> None:
     assert some == [row for row in everything if row["score"] >= middle]
     assert 0 < len(some) < len(everything)
     expected = f"{len(some)} objects in 3 images, drawn in predictions, as JSON in detections.json\n"
-    assert capsys.readouterr() == (expected, NOTE)
+    assert capsys.readouterr() == (expected, NOTE.format(album=album))
 
 
 def test_without_any_detection_the_best_score_is_said(trained: Path, album: Path, capsys: Capture) -> None:
@@ -115,7 +115,7 @@ def test_without_any_detection_the_best_score_is_said(trained: Path, album: Path
         "0 objects in 3 images, drawn in predictions, as JSON in detections.json; "
         f"the best score is {best:.2g}, below --threshold 1\n"
     )
-    assert capsys.readouterr() == (expected, NOTE)
+    assert capsys.readouterr() == (expected, NOTE.format(album=album))
 
 
 @pytest.mark.parametrize("kind", ["null", "link", "private"])

@@ -20,7 +20,7 @@ FIXED = {
     "image_unreadable": "image_unreadable",
     "same_bytes": "repeated_image_dropped",
     "area_beyond_box": "area_corrected",
-    "negative_area": "area_corrected",
+    "area_by_size": "area_corrected",
 }
 """Kinds of findings, and the kinds of changes that mend them."""
 
