@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from boxwright.data.annotations import Annotations, ListedImage
+from boxwright.data.annotations import Annotations, ImageSource, ListedImage
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.structures import Category
 
@@ -78,9 +78,9 @@ class ImageRows:
         """Take a finding."""
         self.findings.append(Finding(kind, position, detail))
 
-    def add_image(self, file_name: str, size: tuple[int, int] | None = None, **other: Any) -> None:
-        """Add an image; the objects added next are on it."""
-        self._images.append(ListedImage(len(self._images) + 1, file_name, size, **other))
+    def add_image(self, file_name: str, size: tuple[int, int] | None = None, source: ImageSource | None = None) -> None:
+        """Add an image, see ``ListedImage``; the objects added next are on it."""
+        self._images.append(ListedImage(len(self._images) + 1, file_name, size, source))
 
     def add_object(self, label: int, corners: Sequence[float], polygons: Polygons = (), *, crowd: bool = False) -> None:
         """Add an object of the last image by its corners x1, y1, x2, y2."""
@@ -92,14 +92,15 @@ class ImageRows:
         self._area.append(sum(map(polygon_area, polygons)) if polygons else (x2 - x1) * (y2 - y1))
         self._polygons.append([list(one) for one in polygons] or None)
 
-    def table(self, path: Path, image_folders: Sequence[Path], **other: Any) -> Annotations:
-        """Return the table.
-
-        Args:
-            path: see ``Annotations``.
-            image_folders: see ``Annotations``.
-            **other: more fields of ``Annotations``.
-        """
+    def table(
+        self,
+        path: Path,
+        image_folders: Sequence[Path],
+        *,
+        has_fractions: bool = False,
+        has_category_ids: bool = True,
+    ) -> Annotations:
+        """Return the table; the arguments are fields of ``Annotations``."""
         has_polygons = any(self._polygons)
         return Annotations(
             path=path,
@@ -113,7 +114,8 @@ class ImageRows:
             crowd=np.array(self._crowd, dtype=np.bool_) if any(self._crowd) else None,
             segmentations=tuple(self._polygons) if has_polygons else (),
             findings=tuple(self.findings),
-            **other,
+            has_fractions=has_fractions,
+            has_category_ids=has_category_ids,
         )
 
 

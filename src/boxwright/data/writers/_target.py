@@ -118,14 +118,17 @@ def put_image(record: Record, target: Path, *, link: bool) -> None:
         Image.fromarray(np.asarray(record.read())).save(target)
         return
     source = os.path.realpath(record.path)
-    if link:
-        try:
-            os.link(source, target)
-        except OSError:
-            pass
-        else:
-            return
-    shutil.copyfile(source, target)
+    if not (link and _has_linked(source, target)):
+        shutil.copyfile(source, target)
+
+
+def _has_linked(source: str, target: Path) -> bool:
+    """Make a hard link; return False where the file system has none, or another file system holds the source."""
+    try:
+        os.link(source, target)
+    except OSError:
+        return False
+    return True
 
 
 def merged_categories(splits: Mapping[str, DetectionData]) -> tuple[Category, ...]:
