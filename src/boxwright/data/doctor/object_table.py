@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from boxwright.data.findings import Finding, FindingKind
-from boxwright.data.records import DetectionData, Record
+from boxwright.data.records import DetectionData, Record, image_sizes, object_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +43,18 @@ class ObjectTable:
     @classmethod
     def of(cls, data: DetectionData) -> ObjectTable:
         """Collect the objects of a split."""
-        records = data.records
-        counts = np.fromiter((len(record.labels) for record in records), dtype=np.int64, count=len(records))
-        boxes = np.concatenate([np.zeros((0, 4)), *(record.bbox_xywh for record in records)])
+        objects = object_columns(data.records)
+        boxes = objects.bbox_xywh
         return cls(
-            records=records,
-            names=image_names(records),
+            records=data.records,
+            names=image_names(data.records),
             class_names=tuple(category.name for category in data.categories),
-            image_index=np.repeat(np.arange(len(records)), counts),
-            labels=np.concatenate([np.zeros(0, dtype=np.int64), *(record.labels for record in records)]),
+            image_index=objects.image_index,
+            labels=objects.labels,
             xyxy=np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1),
-            area=np.concatenate([np.zeros(0), *(record.area for record in records)]),
-            crowd=np.concatenate([np.zeros(0, dtype=np.bool_), *(record.crowd for record in records)]),
-            sizes=np.array([(record.width, record.height) for record in records], dtype=np.int64).reshape(-1, 2),
+            area=objects.area,
+            crowd=objects.crowd,
+            sizes=image_sizes(data.records)[:, ::-1],
         )
 
     def __len__(self) -> int:
@@ -87,7 +86,7 @@ class ObjectTable:
         return self.records[index].annotation_ids[row - int(self.starts[index])]
 
     def finding(self, kind: FindingKind, row: int, detail: str = "") -> Finding:
-        """Name an object: the place is its image, the detail begins with its annotation."""
+        """Name an object: the subject is its image, the detail begins with its annotation."""
         annotation = f"annotation {self.annotation_id(row)} ({self.class_names[self.labels[row]]})"
         return Finding(kind, self.names[self.image_index[row]], f"{annotation}: {detail}" if detail else annotation)
 
