@@ -24,6 +24,7 @@ from boxwright.weights.source import SourceFiles
 from boxwright.weights.sources.detr import AuthorsDETR
 from weights.released import find_file, read_image
 from weights.transformers_models import assert_equal_detections, calibrate
+from weights.released_values import DETR_R50, assert_values
 
 RENAMES = [
     (r"^model\.backbone\.model\.embedder\.embedder\.convolution\.", "backbone.0.body.conv1."),
@@ -262,8 +263,10 @@ def test_the_kind_is_recognized_alone() -> None:
 def test_golden_values_of_the_released_r50() -> None:
     """Published by transformers' tests, which are of this file."""
     path, image = find_file("https://dl.fbaipublicfiles.com/detr/detr-r50-e632da11.pth"), read_image()
-    result = build_model(convert_files(read_source_files(path))).predict(image)[:5]
+    detector = build_model(convert_files(read_source_files(path)))
+    result = detector.predict(image)[:5]
     assert result.labels.tolist() == [17, 17, 75, 75, 63]
     torch.testing.assert_close(result.scores, torch.tensor([0.9988, 0.9987, 0.9982, 0.9960, 0.9955]), rtol=0, atol=2e-4)
     box = torch.tensor([40.1633, 70.8115, 175.5471, 117.9841])
     torch.testing.assert_close(result.boxes[2], box, rtol=0, atol=0.05)
+    assert_values(detector, DetrImageProcessor()(images=image, return_tensors="pt")["pixel_values"], DETR_R50)

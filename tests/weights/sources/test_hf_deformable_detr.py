@@ -18,7 +18,8 @@ from boxwright.weights.files import read_source_files
 from boxwright.weights.model import ModelWeights, build_model, convert_files
 from boxwright.weights.sources.hf_deformable_detr import HuggingFaceDeformableDETR
 from weights.released import find_hub_folder, read_image
-from weights.source_checks import draw_images
+from weights.released_values import DEFORMABLE_DETR, assert_values
+from weights.source_checks import SHAPES, draw_images
 from weights.sources.deformable_checks import PROCESSOR, VARIANTS, assert_detects_as, make_model, make_released
 
 UNTIED = {"tie_word_embeddings": False}
@@ -244,27 +245,13 @@ def test_detectors_without_a_counterpart(recipe: str, overrides: dict[str, Any],
         HuggingFaceDeformableDETR().write(detector)
 
 
-RELEASED = {
-    "SenseTime/deformable-detr": [[-9.6645, -4.3449, -5.8705], [0.8693, 0.2289, 0.2492]],
-    "SenseTime/deformable-detr-single-scale": [[-9.9051, -4.2541, -6.4852], None],
-    "SenseTime/deformable-detr-with-box-refine": [[-8.8895, -5.4187, -6.8153], [0.7828, 0.2208, 0.4323]],
-    "SenseTime/deformable-detr-with-box-refine-two-stage": [[-6.7108, -4.3213, -6.3777], [0.2583, 0.5499, 0.4683]],
-}
-"""Logits of the first query for the first three classes, and its box without the height, by transformers' own tests."""
-
-
-@pytest.mark.parametrize("repository", RELEASED)
-@torch.no_grad()
-def test_golden_values_of_released_files(repository: str) -> None:
-    folder, image = find_hub_folder(repository), read_image()
+@pytest.mark.parametrize("name", DEFORMABLE_DETR)
+def test_golden_values_of_released_files(name: str) -> None:
+    folder, image = find_hub_folder(f"SenseTime/{name}"), read_image()
     detector = build_model(read(folder))
-    logits, box = RELEASED[repository]
     pixels = DeformableDetrImageProcessor.from_pretrained(folder)(images=image, return_tensors="pt")["pixel_values"]
-    output = detector(pixels)
-    torch.testing.assert_close(output.logits[-1, 0, 0, :3], torch.tensor(logits), rtol=0, atol=1e-3)
-    if box is not None:
-        torch.testing.assert_close(output.boxes_cxcywh_norm[-1, 0, 0, :3], torch.tensor(box), rtol=0, atol=1e-3)
-    if repository == "SenseTime/deformable-detr":
+    assert_values(detector, pixels, DEFORMABLE_DETR[name])
+    if name == "deformable-detr":
         best = detector.predict(image)[:5]
         torch.testing.assert_close(
             best.scores, torch.tensor([0.7999, 0.7895, 0.6332, 0.4719, 0.4382]), rtol=0, atol=1e-3

@@ -31,6 +31,7 @@ from boxwright.weights.model import build_model, convert_files
 from boxwright.weights.source import SourceFiles
 from weights.released import find_hub_folder, read_image
 from weights.transformers_models import assert_equal_detections, calibrate, read, write_folder
+from weights.released_values import DETR_R50, assert_values
 
 SMALL = {
     "d_model": 32,
@@ -258,6 +259,8 @@ def test_golden_values_of_detr_r50() -> None:
     torch.testing.assert_close(result.boxes[2], box, rtol=0, atol=0.05)
 
 
+    pixels = AutoImageProcessor.from_pretrained(folder)(images=image, return_tensors="pt")["pixel_values"]
+    assert_values(detector, pixels, DETR_R50)
 def test_golden_values_of_table_transformer() -> None:
     """Published by transformers' own tests, of a page that stands on the hub."""
     folder = find_hub_folder("microsoft/table-transformer-detection")

@@ -30,6 +30,7 @@ from boxwright.weights.model import ModelWeights, build_model, convert_files
 from boxwright.weights.sources.hf_rtdetr import HuggingFaceRTDETR
 from weights.released import find_hub_folder, read_image
 from weights.rtdetr_models import calibrate, make_config
+from weights.released_values import RTDETR, assert_values
 from weights.source_checks import draw_images
 from weights.transformers_models import assert_equal_detections
 
@@ -198,21 +199,6 @@ def test_older_files_and_files_without_configuration(tmp_path: Path) -> None:
     assert any(note.startswith("no config.json: 8 attention heads") for note in bare.notes)
 
 
-RELEASED: dict[str, tuple[list[float], list[float]]] = {
-    "rtdetr_r18vd": ([-4.3364253, -6.465683, -3.6130402], [0.16868353, 0.19833282, 0.21182671]),
-    "rtdetr_r34vd": ([-4.3727384, -4.7921476, -5.7299604], [0.258278, 0.5497808, 0.4732004]),
-    "rtdetr_r50vd_m": ([-4.319764, -6.1349025, -6.094794], [0.2582739, 0.55071366, 0.47660282]),
-    "rtdetr_r50vd": ([-4.6476398, -5.001154, -4.9785104], [0.16880608, 0.19992264, 0.21225442]),
-    "rtdetr_r101vd": ([-4.6162, -4.9189, -4.6656], [0.7707, 0.4124, 0.4585]),
-    "rtdetr_v2_r18vd": ([-3.7045, -5.1913, -6.1787], [0.2582, 0.5497, 0.4764]),
-    "rtdetr_v2_r34vd": ([-4.6108, -5.9453, -3.8505], [0.1691, 0.1984, 0.2118]),
-    "rtdetr_v2_r50vd_m": ([-2.7453, -5.4595, -7.3702], [0.7711, 0.4135, 0.4577]),
-    "rtdetr_v2_r50vd": ([-4.7881, -4.6754, -6.1624], [0.2588, 0.5487, 0.4747]),
-    "rtdetr_v2_r101vd": ([-4.6162, -4.9189, -4.6656], [0.7707, 0.4124, 0.4585]),
-}
-"""First logits and the first box, without its height, of the first query: transformers' own tests and scripts."""
-
-
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
     """Digest names and shapes."""
     lines = sorted(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
@@ -234,17 +220,11 @@ def test_names_and_shapes_of_released_sizes(recipe: str, overrides: dict[str, An
     assert (len(tensors), digest_of(tensors)) == (count, digest)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", RELEASED)
+@pytest.mark.parametrize("name", RTDETR)
 def test_released_files_predict_what_transformers_recorded(name: str) -> None:
     folder = find_hub_folder(f"PekingU/{name}")
-    image, weights = read_image(), read(folder)
-    pixels = RTDetrImageProcessor.from_pretrained(folder)(images=image, return_tensors="pt")["pixel_values"]
-    with torch.no_grad():
-        output = build_model(weights)(pixels)
-    logits, box = RELEASED[name]
-    torch.testing.assert_close(output.logits[-1, 0, 0, :3], torch.tensor(logits), rtol=0, atol=1e-3)
-    torch.testing.assert_close(output.boxes_cxcywh_norm[-1, 0, 0, :3], torch.tensor(box), rtol=0, atol=1e-4)
+    pixels = RTDetrImageProcessor.from_pretrained(folder)(images=read_image(), return_tensors="pt")["pixel_values"]
+    assert_values(build_model(read(folder)), pixels, RTDETR[name].values, box_tolerance=1e-4)
 
 
 DECODED: dict[str, tuple[list[float], list[str], list[list[float]]]] = {
