@@ -18,6 +18,7 @@ from boxwright.structures import Category
 from boxwright.weights.files import read_source_files
 from boxwright.weights.model import ModelWeights, build_model, convert_files
 from boxwright.weights.sources.deformable_detr import AuthorsDeformableDETR
+from weights.compared import Recorder, name_version
 from weights.released import find_file_of_page, read_image
 from weights.released_values import DEFORMABLE_DETR, assert_values
 from weights.sources.deformable_checks import SIZES, assert_detects_as, make_model
@@ -95,14 +96,18 @@ def read(path: Path, **overrides: Any) -> ModelWeights:
 
 
 @pytest.mark.parametrize("variant", ["base", "refine", "two-stage", "single-scale", "single-scale, dilated"])
-def test_the_same_detections_and_the_same_names_written(variant: str, tmp_path: Path) -> None:
+def test_the_same_detections_and_the_same_names_written(
+    variant: str, tmp_path: Path, record_comparison: Recorder
+) -> None:
     model = make(variant)
     tensors = rename(model)
     weights = read(save(tensors, tmp_path / "checkpoint.pth", dilation="dilated" in variant))
     assert notes_of(weights) == ["the names of its 7 classes are not in its files: they are called class_0 and so on"]
     assert not weights.skipped
     detector = build_model(weights)
-    assert_detects_as(detector, model)
+    largest = assert_detects_as(detector, model)
+    project = f"{name_version('transformers')} under the authors' names"
+    record_comparison("deformable_detr", variant, project, largest, inputs=detector.input_format)
     layout = AuthorsDeformableDETR().write(detector)
     assert layout.wrap == ("model",)
     assert set(layout.tensors) == set(tensors)

@@ -17,10 +17,12 @@ from boxwright.structures import Category
 from boxwright.weights.files import read_source_files
 from boxwright.weights.model import ModelWeights, build_model, convert_files
 from boxwright.weights.sources.hf_deformable_detr import HuggingFaceDeformableDETR
+from weights.compared import Recorder, name_version
 from weights.released import find_hub_folder, read_image
 from weights.released_values import DEFORMABLE_DETR, assert_values
 from weights.source_checks import SHAPES, draw_images
 from weights.sources.deformable_checks import PROCESSOR, VARIANTS, assert_detects_as, make_model, make_released
+from weights.transformers_models import compare_outputs
 
 UNTIED = {"tie_word_embeddings": False}
 
@@ -42,7 +44,7 @@ def change_json(path: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_same_detections(variant: str, tmp_path: Path) -> None:
+def test_the_same_detections(variant: str, tmp_path: Path, record_comparison: Recorder) -> None:
     model = make_model(variant)
     save(model, tmp_path)
     weights = read(tmp_path)
@@ -50,7 +52,8 @@ def test_the_same_detections(variant: str, tmp_path: Path) -> None:
     assert [note for note in weights.notes if not note.startswith("backbone: resnet was replaced")] == [
         "the names of its 7 classes are not in its files: they are called LABEL_0 and so on"
     ]
-    assert_detects_as(build_model(weights), model)
+    largest = assert_detects_as(build_model(weights), model)
+    record_comparison("hf_deformable_detr", variant, name_version("transformers"), largest, inputs=weights.recipe.input)
 
 
 @pytest.mark.slow
@@ -199,7 +202,7 @@ def write(detector: Detector, folder: Path) -> dict[str, torch.Tensor]:
     "variant", ["base", "refine", "two-stage", "six levels", "single-scale", "single-scale, dilated"]
 )
 @torch.no_grad()
-def test_transformers_reads_what_we_write(variant: str, tmp_path: Path) -> None:
+def test_transformers_reads_what_we_write(variant: str, tmp_path: Path, record_comparison: Recorder) -> None:
     save(make_model(variant), tmp_path)
     detector = build_model(read(tmp_path))
     written = write(detector, tmp_path)
@@ -214,8 +217,9 @@ def test_transformers_reads_what_we_write(variant: str, tmp_path: Path) -> None:
     pixels = PROCESSOR(images=draw_images()[0], return_tensors="pt")["pixel_values"]
     ours, theirs = detector(pixels), model.eval()(pixels)
     assert theirs.logits.std(1).mean() > 0.05
-    torch.testing.assert_close(ours.logits[-1], theirs.logits, rtol=0, atol=1e-5)
-    torch.testing.assert_close(ours.boxes_cxcywh_norm[-1], theirs.pred_boxes, rtol=0, atol=1e-5)
+    largest = compare_outputs(ours, theirs)
+    project = name_version("transformers")
+    record_comparison("hf_deformable_detr", f"{variant}, written", project, largest, images=SHAPES[:1])
 
 
 def test_trained_norms_are_written_without_their_counters(tmp_path: Path) -> None:
@@ -253,10 +257,8 @@ def test_golden_values_of_released_files(name: str) -> None:
     assert_values(detector, pixels, DEFORMABLE_DETR[name])
     if name == "deformable-detr":
         best = detector.predict(image)[:5]
-        torch.testing.assert_close(
-            best.scores, torch.tensor([0.7999, 0.7895, 0.6332, 0.4719, 0.4382]), rtol=0, atol=1e-3
-        )
+        scores = torch.tensor([0.7999, 0.7895, 0.6332, 0.4719, 0.4382])
+        torch.testing.assert_close(best.scores, scores, rtol=0, atol=1e-3)
         assert best.labels.tolist() == [17, 17, 75, 75, 63]
-        torch.testing.assert_close(
-            best.boxes[0], torch.tensor([16.4960, 52.8387, 318.2565, 470.7831]), rtol=0, atol=0.1
-        )
+        box = torch.tensor([16.4960, 52.8387, 318.2565, 470.7831])
+        torch.testing.assert_close(best.boxes[0], box, rtol=0, atol=0.1)

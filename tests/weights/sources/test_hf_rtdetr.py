@@ -28,11 +28,12 @@ from boxwright.weights.files import read_source_files
 from boxwright.weights.labels import canonical_name
 from boxwright.weights.model import ModelWeights, build_model, convert_files
 from boxwright.weights.sources.hf_rtdetr import HuggingFaceRTDETR
+from weights.compared import Recorder, name_version
 from weights.released import find_hub_folder, read_image
-from weights.rtdetr_models import calibrate, make_config
 from weights.released_values import RTDETR, assert_values
-from weights.source_checks import draw_images
-from weights.transformers_models import assert_equal_detections
+from weights.rtdetr_models import calibrate, make_config
+from weights.source_checks import SHAPES, draw_images
+from weights.transformers_models import assert_equal_detections, compare_outputs
 
 SMALL = {
     "encoder_hidden_dim": 32,
@@ -46,7 +47,7 @@ SMALL = {
     "num_queries": 20,
     "num_labels": 6,
 }
-SIDE = 128
+SIDE = 96
 KINDS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "r18": (1, 18, {"freeze_backbone_batch_norms": False, "hidden_expansion": 0.5}),
     "r50, wide encoder": (
@@ -78,7 +79,7 @@ def read(folder: Path, **overrides: Any) -> ModelWeights:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_detections_of_what_save_pretrained_writes(kind: str, tmp_path: Path) -> None:
+def test_detections_of_what_save_pretrained_writes(kind: str, tmp_path: Path, record_comparison: Recorder) -> None:
     model, processor = make(kind), make_processor()
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
@@ -87,7 +88,8 @@ def test_detections_of_what_save_pretrained_writes(kind: str, tmp_path: Path) ->
     assert {name for name in weights.skipped if "num_batches" not in name} == points
     assert bool(points) == kind.startswith("v2")
     assert weights.recipe.head.options["eval_layers"] is None
-    assert_equal_detections(build_model(weights), model, processor)
+    largest = assert_equal_detections(build_model(weights), model, processor)
+    record_comparison("hf_rtdetr", kind, name_version("transformers"), largest, inputs=weights.recipe.input)
 
 
 def write_folder(detector: Detector, folder: Path) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def write_folder(detector: Detector, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ours_written_in_their_layout_is_theirs(kind: str, tmp_path: Path) -> None:
+def test_ours_written_in_their_layout_is_theirs(kind: str, tmp_path: Path, record_comparison: Recorder) -> None:
     model = make(kind)
     (tmp_path / "theirs").mkdir()
     model.save_pretrained(tmp_path / "theirs")
@@ -117,8 +119,9 @@ def test_ours_written_in_their_layout_is_theirs(kind: str, tmp_path: Path) -> No
     pixels = processor(images=draw_images()[0], return_tensors="pt")["pixel_values"].double()
     with torch.no_grad():
         expected, output = theirs(pixel_values=pixels), ours(pixels)
-    torch.testing.assert_close(output.logits[-1], expected.logits, rtol=0, atol=1e-5)
-    torch.testing.assert_close(output.boxes_cxcywh_norm[-1], expected.pred_boxes, rtol=0, atol=1e-5)
+    largest = compare_outputs(output, expected)
+    project, note = name_version("transformers"), "in double precision"
+    record_comparison("hf_rtdetr", f"{kind}, written", project, largest, images=SHAPES[:1], note=note)
 
 
 def test_a_detector_of_a_recipe_of_version_2_is_written_as_version_2(tmp_path: Path) -> None:
@@ -247,7 +250,6 @@ DECODED: dict[str, tuple[list[float], list[str], list[list[float]]]] = {
 """The best detections of the image of golden values, cut to it."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", DECODED)
 def test_released_files_detect_what_transformers_recorded(name: str) -> None:
     detector, image = build_model(read(find_hub_folder(f"PekingU/{name}"))), read_image()

@@ -22,7 +22,8 @@ from boxwright.weights.model import ModelWeights, build_model, convert_files
 from boxwright.weights.projects.torchvision_releases import find_release
 from boxwright.weights.recognize import find_kind, recognize
 from boxwright.weights.source import SourceFiles
-from weights.source_checks import Expected, assert_same_detections, draw_images
+from weights.compared import Recorder, name_version
+from weights.source_checks import Differences, Expected, assert_same_detections, draw_images
 from weights.torchvision_models import CHANNELS, KINDS, MAX_SIZE, MIN_SIZE, RCNNS, assert_same_masks, make, old_names
 
 SLOW = ("faster v2", "mask", "retinanet")
@@ -56,8 +57,8 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Pair(request.param, theirs, model, build_model(model))
 
 
-def test_detections_and_masks(pair: Pair) -> None:
-    shift = 1 if pair.kind in RCNNS else 0
+def test_detections_and_masks(pair: Pair, record_comparison: Recorder) -> None:
+    shift, largest = 1 if pair.kind in RCNNS else 0, Differences(0.0, 0.0)
     for image in draw_images():
         with torch.no_grad():
             (expected,) = pair.theirs([torch.from_numpy(image).permute(2, 0, 1) / 255])
@@ -65,9 +66,12 @@ def test_detections_and_masks(pair: Pair) -> None:
         assert len(expected["labels"].unique()) > 2
         actual = pair.ours.predict(image)
         assert isinstance(actual, Detections)
-        assert_same_detections(actual, Expected(expected["scores"], expected["labels"] - shift, expected["boxes"]))
+        theirs = Expected(expected["scores"], expected["labels"] - shift, expected["boxes"])
+        largest = largest.join(assert_same_detections(actual, theirs))
         if pair.kind.startswith("mask"):
             assert_same_masks(actual, expected)
+    source, project = pair.model.origin.kind, name_version("torchvision")
+    record_comparison(source, pair.kind, project, largest, inputs=pair.ours.input_format)
 
 
 def test_the_layout_is_torchvisions(pair: Pair) -> None:

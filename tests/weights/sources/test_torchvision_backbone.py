@@ -16,6 +16,7 @@ from boxwright.weights.recognize import recognize
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.sources.torchvision_backbone import TorchvisionBackbone
 from random_weights import calibrate
+from weights.compared import Recorder, name_version
 
 LEVELS = {"layer1": "c2", "layer2": "c3", "layer3": "c4", "layer4": "c5"}
 MOBILENET_LEVELS = {"features.3": "c2", "features.6": "c3", "features.13": "c4", "features.17": "c5"}
@@ -36,7 +37,7 @@ def make(name: str) -> nn.Module:
     ("name", "skipped"),
     [("resnet18", 2), ("resnet50", 2)],
 )
-def test_levels(name: str, skipped: int) -> None:
+def test_levels(name: str, skipped: int, record_comparison: Recorder) -> None:
     theirs = make(name)
     files = files_of(theirs.state_dict())
     kind, source = recognize(files)
@@ -51,9 +52,13 @@ def test_levels(name: str, skipped: int) -> None:
     images = torch.randn(1, 3, 96, 64)
     with torch.no_grad():
         expected, actual = create_feature_extractor(theirs, nodes)(images), ours.eval()(images)
+    largest = 0.0
     for level, x in expected.items():
         assert x.std() > 0.01
         torch.testing.assert_close(actual[level], x, rtol=1e-4, atol=1e-5)
+        largest = max(largest, float((actual[level] - x).abs().max() / x.std()))
+    project, differences = name_version("torchvision"), {"levels": largest}
+    record_comparison("torchvision_backbone", name, project, differences, images=[(96, 64)])
     assert backbone.mean == (0.485, 0.456, 0.406)
 
 
