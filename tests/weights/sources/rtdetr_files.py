@@ -13,7 +13,7 @@ from torch import Tensor
 from parity.formula import uniform
 from weights.source_checks import Expected
 
-STORED = Path(__file__).parent / "data" / "authors_rtdetr.npz"
+FOLDER = Path(__file__).parent / "data"
 SIDE, NUM_QUERIES = 160, 30
 
 POINTS = {"rtdetr": (4, 4, 4), "rtdetrv2": (3, 4, 2), "rtdetrv2_dsp": (4, 4, 4)}
@@ -61,9 +61,9 @@ def draw_statistics(name: str, shape: tuple[int, ...], variant: str) -> Tensor:
 
 def make_backbone(variant: str) -> AuthorsBackbone:
     """Make the file of the backbone ``r18`` or ``r50``."""
-    with np.load(STORED) as stored:
-        shapes = json.loads(str(stored[f"{variant}/shapes"]))
-        levels = [torch.from_numpy(stored[f"{variant}/{level}"]) for level in ("c3", "c4", "c5")]
+    with np.load(FOLDER / f"authors_{variant}_backbone.npz") as stored:
+        shapes = json.loads(stored["shapes"].tobytes())
+        levels = [torch.from_numpy(stored[level]) for level in ("c3", "c4", "c5")]
     draw = {True: draw_statistics, False: draw_weight}
     tensors = {name: draw["running" in name](name, tuple(shape), variant) for name, shape in shapes}
     return AuthorsBackbone(tensors, levels)
@@ -71,10 +71,10 @@ def make_backbone(variant: str) -> AuthorsBackbone:
 
 def make_file(variant: str) -> AuthorsFile:
     """Make the file of one of the variants."""
-    with np.load(STORED) as stored:
-        shapes = json.loads(str(stored[f"{variant}/shapes"]))
-        statistics = torch.from_numpy(stored[f"{variant}/statistics"].astype(np.float32))
-        rows = [torch.from_numpy(stored[f"{variant}/{i}"]) for i in range(3)]
+    with np.load(FOLDER / f"authors_{variant}.npz") as stored:
+        shapes = json.loads(stored["shapes"].tobytes())
+        statistics = torch.from_numpy(stored["statistics"].astype(np.float32))
+        rows = [torch.from_numpy(stored[str(i)]) for i in range(3)]
     tensors: dict[str, Tensor] = {}
     first = 0
     for name, shape in shapes:
