@@ -27,6 +27,7 @@ from boxwright.model_card import CARD, write_card_text
 from boxwright.ops.boxes import clip_to_sizes
 from boxwright.ops.finite import check_finite
 from boxwright.ops.mask_pasting import paste_masks
+from boxwright.ops.narrow_maps import exact_narrow_maps
 from boxwright.passport import Passport
 from boxwright.prediction import ImageInput, InputPixels, OnError, PredictionStream, evaluation_mode, list_sources
 from boxwright.structures import (
@@ -100,13 +101,14 @@ class Detector(nn.Module):
     ) -> Any:
         """Run the parts on normalized images; with ``targets``, to an output that ``loss`` takes."""
         spec, sizes = cast(Backbone, self.backbone).out_spec, valid_sizes(images, padding_mask)
-        features: Features = self.backbone(images)
-        auxiliary: Features = {}
-        for neck in self.necks:
-            auxiliary |= {name: features[name] for name, level in spec.items() if level.auxiliary}
-            features = neck({name: features[name] for name in main_levels(spec)}, padding_mask)
-            spec = cast(Neck, neck).out_spec
-        return self.head({**auxiliary, **features}, padding_mask, targets, sizes)
+        with exact_narrow_maps(images):
+            features: Features = self.backbone(images)
+            auxiliary: Features = {}
+            for neck in self.necks:
+                auxiliary |= {name: features[name] for name, level in spec.items() if level.auxiliary}
+                features = neck({name: features[name] for name in main_levels(spec)}, padding_mask)
+                spec = cast(Neck, neck).out_spec
+            return self.head({**auxiliary, **features}, padding_mask, targets, sizes)
 
     def loss(
         self, output: Any, targets: Sequence[Targets], totals: LossTotals | None = None
