@@ -20,6 +20,7 @@ from boxwright.data.images import normalize, pad_inputs
 from boxwright.data.input_format import InputFormat
 from boxwright.data.size_rules import letterbox_scale
 from boxwright.detections import Detections
+from boxwright.files import check_target
 from boxwright.hub_upload import upload_folder
 from boxwright.layers.folding import fold_norms
 from boxwright.layers.freezing import frozen_norms
@@ -245,12 +246,16 @@ class Detector(nn.Module):
     def save(self, path: str | Path) -> None:
         """Write weights, recipe, categories and passport into a file that ``boxwright.load`` reads.
 
+        What stood there stays whole until the new file is complete; links and devices stay what they are.
+
         Args:
-            path: of the file, as ``model.safetensors``; in torch's own format where it ends in .pt or .pth.
+            path: of the file, as ``model.safetensors``; in torch's own format where it ends in .pt or .pth. Its folder
+                is made where there is none.
 
         Raises:
-            ValueError: it was put together by hand, so that it has no recipe.
+            ValueError: it was put together by hand, so that it has no recipe; or nothing can be written there.
         """
+        check_target(Path(path))
         if self.recipe is None:
             raise ValueError("this detector has no recipe, without which it cannot be loaded; build it from one")
         self.passport = replace(self.passport or Passport(version=__version__), version=__version__)

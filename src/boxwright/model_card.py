@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from boxwright.passport import Passport
+from boxwright.passport import Passport, TrainingData
 from boxwright.structures import Category
 
 CARD = "README.md"
@@ -84,11 +84,16 @@ def _facts(passport: Passport) -> Iterator[str]:
             yield f"SHA-256: {origin.sha256}"
         yield f"license, as the source states it: {origin.license or 'none stated'}"
     if (data := passport.data) is not None:
-        yield f"data set: {data.name}, {data.num_images} images" + (
-            f", annotations with SHA-256 {data.sha256}" if data.sha256 else ""
-        )
+        yield f"data set: {data.name}, {data.num_images} images" + _data_hash(data)
     if passport.metrics:
         yield "metrics: " + ", ".join(f"{name} {value:.4f}" for name, value in passport.metrics.items())
+
+
+def _data_hash(data: TrainingData) -> str:
+    """Name the hash that a reader can check; that of the content, where there is not one annotation file."""
+    if data.sha256:
+        return f", annotations with SHA-256 {data.sha256}"
+    return f", content with SHA-256 {data.content_sha256}" if data.content_sha256 else ""
 
 
 def _front_matter(passport: Passport, recipe: Mapping[str, Any], library: str) -> str:

@@ -170,10 +170,10 @@ class TestInterrupted:
         run.mkdir()
         (run / "recipe.yaml").write_text("train: {}\n")
         (run / "log.jsonl").write_text('{"kind": "train", "step": 1}\n{"kind": "tr')
-        (run / "last.unfinished").write_bytes(b"half of a checkpoint")
+        (run / "last.pt.unfinished").write_bytes(b"half of a checkpoint")
         assert train(recipe_file, drawn, run, "--train.steps", "1") == 0
         assert read_checkpoint(run / "last.pt")["progress"]["step"] == 1
-        assert not (run / "last.unfinished").exists()
+        assert not (run / "last.pt.unfinished").exists()
         assert read_log(run)[0]["loss"] > 0
 
 

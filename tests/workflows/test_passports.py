@@ -12,11 +12,15 @@ import yaml
 
 import boxwright
 from boxwright.checkpoints import LAST, passport_of, read_checkpoint
+from boxwright.data.content_hash import content_sha256
+from boxwright.data.open import open_data
 from boxwright.hub_upload import upload_folder
 from boxwright.model_card import describe_passport, find_license, write_card_text
 from boxwright.passport import Origin, Passport, TrainingData
 from boxwright.training.log import read_log
 from boxwright.version import __version__
+from boxwright.workflows.passports import check_same_data, describe_data
+from heard import Heard
 
 HUB = Passport(
     version="0.2.0",
@@ -41,7 +45,9 @@ def stored(path: Path) -> Passport:
 def test_training_writes_it(trained: Path, drawn: Path) -> None:
     best, last = stored(trained / "best.safetensors"), stored(trained / LAST)
     digest = hashlib.sha256((drawn / "annotations" / "train.json").read_bytes()).hexdigest()
-    assert best.data == last.data == TrainingData(name=drawn.name, num_images=10, sha256=digest)
+    content = content_sha256(open_data(drawn))
+    data = TrainingData(name=drawn.name, num_images=10, sha256=digest, content_sha256=content)
+    assert best.data == last.data == data
     assert (best.version, best.recipe, best.origin, best.parent) == (__version__, "tiny", None, None)
     evaluations = [entry for entry in read_log(trained) if "AP" in entry]
     assert evaluations, "nothing was measured"
@@ -65,6 +71,24 @@ def test_fine_tuning_carries_it_on(trained: Path, drawn: Path, tiny_recipe: dict
     facts = boxwright.info(tmp_path / "run").model
     assert facts is not None
     assert facts.passport.parent == tuned.parent
+
+
+@pytest.mark.parametrize("name", ["coco", "voc", "yolo"])
+def test_other_annotations_are_noticed_in_every_format(drawn: Path, tmp_path: Path, name: str) -> None:
+    """Those of folders of annotation files too, which have no one hash; the same data in another format is the same."""
+    folder = boxwright.convert_data(drawn, tmp_path / "set", to=name, observer=Heard()).folder
+    passport = Passport(version="1", data=describe_data(open_data(folder), folder))
+    check_same_data(passport, describe_data(open_data(drawn), drawn), tmp_path)
+    data = open_data(folder)
+    first = data.records[0]
+    changed = replace(data, records=(replace(first, bbox_xywh=first.bbox_xywh + 1), *data.records[1:]))
+    described = replace(describe_data(changed, folder), sha256=None if data.source.is_dir() else "0" * 64)
+    with pytest.raises(ValueError, match="the images or annotations of set are others; to go on with other data"):
+        check_same_data(passport, described, tmp_path)
+    assert passport.data is not None
+    # Of earlier versions: nothing is known of folders.
+    old = replace(passport, data=replace(passport.data, content_sha256=None))
+    check_same_data(old, describe_data(data, folder), tmp_path)
 
 
 def test_the_backbone_of_another_run_is_named(

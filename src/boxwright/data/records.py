@@ -102,6 +102,10 @@ class ColumnarRecords(Sequence[Record]):
         """Return (height, width) of each image."""
 
     @abstractmethod
+    def file_names(self) -> list[str]:
+        """Return the name of each image's file, without its folders."""
+
+    @abstractmethod
     def select(self, indices: Int64[np.ndarray, " _selected"]) -> Sequence[Record]:
         """Return a sequence of some of the records, over the same arrays."""
 
@@ -153,6 +157,13 @@ def image_sizes(records: Sequence[Record]) -> Int64[np.ndarray, "images 2"]:
     if isinstance(records, ColumnarRecords):
         return records.image_sizes()
     return np.array([(record.height, record.width) for record in records], dtype=np.int64).reshape(-1, 2)
+
+
+def file_names(records: Sequence[Record]) -> list[str]:
+    """Return the name of each image's file, without its folders."""
+    if isinstance(records, ColumnarRecords):
+        return records.file_names()
+    return [record.path.name for record in records]
 
 
 def take_records(records: Sequence[Record], indices: Int64[np.ndarray, " selected"]) -> Sequence[Record]:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boxwright.checkpoints import TORCH_SUFFIXES, read_checkpoint, replace_file, save_tensors
+from boxwright.checkpoints import TORCH_SUFFIXES, read_checkpoint, save_tensors
 from boxwright.detections import Detections
 from boxwright.detector import Detector
-from boxwright.files import check_folder, check_target
+from boxwright.files import check_folder, check_target, replace_file
 from boxwright.prediction import ImageInput
 from boxwright.weights.files import WEIGHT_FILES, read_source_files
 from boxwright.weights.model import OURS, build_model, convert_files, read_model

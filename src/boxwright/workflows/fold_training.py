@@ -185,7 +185,7 @@ def has_seen(model: ModelWeights, data: TrainingData) -> bool:
 def _is_same(before: TrainingData | None, data: TrainingData) -> bool:
     if before is None:
         return False
-    return before.name == data.name or (before.sha256 is not None and before.sha256 == data.sha256)
+    return before.name == data.name or before.has_same_content(data) is True
 
 
 class _StepProgress(Callback):
