@@ -71,6 +71,7 @@ def test_a_whole_model_of_timm_becomes_a_backbone(
     (tmp_path / "config.json").write_text(json.dumps(config))
     source = read_backbone_weights(tmp_path)
     assert source.options["model"] == model
+    assert read_backbone_weights(tmp_path / "model.safetensors").options == source.options
     assert source.unused
     assert all(name.startswith((last, "norm", "conv_head", "bn2", "head")) for name in source.unused)
     assert preprocessing_overrides(source) == {

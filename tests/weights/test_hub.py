@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,6 +142,54 @@ def test_without_a_connection_the_line_names_the_folder(
     files = opened("hf:owner/model")
     assert set(files.tensors) == set(TENSORS)
     assert files.origin.revision is None
+
+
+def disconnect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every request fail at once, as without a network."""
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    )
+
+
+def test_a_cached_model_needs_no_network(
+    hub: FakeServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither for files that it has not, nor for those that were never asked for; the client's tries take 23 s each."""
+    del hub.files["/owner/model/preprocessor_config.json"]
+    first = opened("hf:owner/model")
+    folder = Path(constants.HF_HUB_CACHE, "models--owner--model", "snapshots", COMMIT)
+    (folder / "README.md").unlink()
+    capfd.readouterr()
+    disconnect(monkeypatch)
+    start = time.monotonic()
+    again = opened("hf:owner/model")
+    with pytest.raises(FileNotFoundError, match=r"hf:owner/other: not in the cache, and the hub cannot be reached \(\S"):
+        open_source("hf:owner/other")
+    assert time.monotonic() - start < 5
+    assert capfd.readouterr().err == ""
+    assert again.config == first.config
+    assert (again.origin.revision, again.origin.license) == (COMMIT, None)
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_the_folder_that_a_line_names_is_the_one_that_is_read(
+    hub: FakeServer, monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    """Also where an earlier download has left the commit of the branch; without its configuration, a model is none."""
+    opened("hf:owner/model")
+    folder = Path(constants.HF_HUB_CACHE, "models--owner--model", "snapshots", COMMIT)
+    (folder / "config.json").unlink()
+    disconnect(monkeypatch)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    why = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
+    with pytest.raises(FileNotFoundError, match=rf"its config.json is not in the cache, and {why}.* into {folder}$"):
+        open_source("hf:owner/model")
+    (folder / "config.json").write_text(json.dumps({"model_type": "by hand"}))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"hf:owner/model: not in the cache, and {why}.* into {folder}$"):
+        open_source("hf:owner/model")
+    (folder / "model.safetensors").write_bytes(save(TENSORS))
+    assert opened("hf:owner/model").config == {"model_type": "by hand"}
 
 
 def test_an_interrupted_download_goes_on(hub: FakeServer) -> None:
