@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -13,7 +14,10 @@ from huggingface_hub import constants
 from safetensors.torch import save
 
 import boxwright
-from boxwright.weights.location import open_source
+from boxwright.passport import Origin
+from boxwright.weights.backbone import read_backbone_weights
+from boxwright.weights.location import OwnCheckpoint, open_source
+from boxwright.weights.model import read_model
 from boxwright.weights.source import SourceFiles
 from weights.fake_hub import COMMIT, FakeServer, serve
 
@@ -94,14 +98,33 @@ def test_weights_in_several_files_and_in_torchs_format(hub: FakeServer, tmp_path
 
 
 def test_a_checkpoint_of_ours_on_the_hub(hub: FakeServer, tmp_path: Path) -> None:
-    detector = boxwright.build(
-        "retinanet_r18_fpn", num_classes=2, overrides={"backbone.width": 8, "neck.out_channels": 32}
-    )
+    """Its passport says where it was read from, unless it says where its weights are from."""
+    detector = boxwright.build("resnet18_classifier", num_classes=2, image_size=64)
     detector.save(tmp_path / "x.safetensors")
-    hub.files = repository("owner/ours", **{"model.safetensors": (tmp_path / "x.safetensors").read_bytes()})
-    path = open_source("hf:owner/ours")
-    assert isinstance(path, Path)
-    assert path.parent.name == COMMIT
+    content = (tmp_path / "x.safetensors").read_bytes()
+    hub.files = repository("owner/ours", **{"model.safetensors": content})
+    own = open_source("hf:owner/ours@main")
+    assert isinstance(own, OwnCheckpoint)
+    assert own.path.parent.name == COMMIT
+    origin = Origin(
+        source="hf:owner/ours@main",
+        kind="boxwright",
+        revision=COMMIT,
+        sha256=hashlib.sha256(content).hexdigest(),
+        license="apache-2.0",
+    )
+    model = read_model("hf:owner/ours@main")
+    assert (model.origin, model.passport.origin) == (origin, origin)
+    assert (model.passport.recipe, read_backbone_weights("hf:owner/ours@main").passport) == (
+        "resnet18_classifier",
+        model.passport,
+    )
+    assert read_backbone_weights("hf:owner/ours@main").source == origin.source
+    boxwright.load("hf:owner/ours@main").save(tmp_path / "again.safetensors")
+    assert read_model(tmp_path / "again.safetensors").passport.origin == origin
+    hub.files = repository("me/mine", **{"model.safetensors": (tmp_path / "again.safetensors").read_bytes()})
+    mine = read_model("hf:me/mine")
+    assert (mine.origin.source, mine.passport.origin) == ("hf:me/mine", origin)
 
 
 @pytest.mark.parametrize(

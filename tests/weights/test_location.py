@@ -11,13 +11,14 @@ from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel
 
 import boxwright
-from boxwright.weights.location import open_source
+from boxwright.passport import Origin, Passport
+from boxwright.weights.location import OwnCheckpoint, open_source
 from boxwright.weights.source import SourceFiles
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.tensor(3)}
 
 
-def assert_read(source: SourceFiles | Path) -> SourceFiles:
+def assert_read(source: SourceFiles | OwnCheckpoint) -> SourceFiles:
     """Make sure that the files of another project were read, with all tensors."""
     assert isinstance(source, SourceFiles)
     assert {name: tensor.tolist() for name, tensor in source.tensors.items()} == {
@@ -44,12 +45,11 @@ def write_layout(folder: Path) -> Path:
 
 
 def test_a_checkpoint_of_ours_and_the_folder_of_a_run(tmp_path: Path) -> None:
-    detector = boxwright.build(
-        "retinanet_r18_fpn", num_classes=2, overrides={"backbone.width": 8, "neck.out_channels": 32}
-    )
-    detector.save(tmp_path / "last.pt")
-    assert open_source(tmp_path / "last.pt") == tmp_path / "last.pt"
-    assert open_source(str(tmp_path)) == tmp_path / "last.pt"
+    path = tmp_path / "last.pt"
+    boxwright.build("resnet18_classifier", num_classes=2, image_size=64).save(path)
+    own = OwnCheckpoint(path, Origin(source=str(path), kind="boxwright"))
+    assert open_source(path) == open_source(str(tmp_path)) == own
+    assert own.complete(Passport(version="1")) == Passport(version="1")
 
 
 @pytest.mark.parametrize(

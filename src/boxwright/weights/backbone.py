@@ -20,10 +20,10 @@ from boxwright.data.format_report import COLOR_OPTIONS
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.layers.conv import FrozenBatchNorm2d
-from boxwright.passport import Origin, Passport
+from boxwright.passport import Passport
 from boxwright.version import __version__
-from boxwright.weights.location import open_source
-from boxwright.weights.model import OURS, convert_files
+from boxwright.weights.location import OwnCheckpoint, open_source
+from boxwright.weights.model import convert_files
 from boxwright.weights.projects.networks import fit_names
 from boxwright.weights.recognize import errors_in_one_line, recognize
 from boxwright.weights.source import BackboneSource, SourceFiles
@@ -88,7 +88,7 @@ def load_backbone_from(detector: Detector, source: str | Path) -> Transfer:
 def read_backbone_weights(source: str | Path) -> SourceBackbone:
     """Read the backbone of a source onto the CPU; arguments and errors as of ``load_backbone_from``."""
     opened = open_source(source)
-    if isinstance(opened, Path):
+    if isinstance(opened, OwnCheckpoint):
         return _read_own(opened)
     name, kind = recognize(opened)
     return _read_backbone(opened, kind, name) if isinstance(kind, BackboneSource) else _read_detector(opened)
@@ -132,21 +132,21 @@ def norm_epsilons(module: nn.Module) -> set[float]:
     return {one.eps for one in module.modules() if isinstance(one, nn.BatchNorm2d | FrozenBatchNorm2d)}
 
 
-def _read_own(path: Path) -> SourceBackbone:
-    content = read_checkpoint(path)
-    recipe = content["recipe"]
+def _read_own(own: OwnCheckpoint) -> SourceBackbone:
+    content = read_checkpoint(own.path)
+    recipe, source = content["recipe"], own.origin.source
     # The rest of the recipe may name parts that are not there, and are not needed.
-    naming = Naming(owner="'input'", address="input", source=str(path))
+    naming = Naming(owner="'input'", address="input", source=source)
     input_format = construct(InputFormat, naming, parse_options(InputFormat, recipe["input"], naming))
     options = {name: value for name, value in recipe["backbone"].items() if name != "name"}
     passport = passport_of(content) or Passport(version="unknown")
     return SourceBackbone(
-        str(path),
+        source,
         recipe["backbone"]["name"],
         _tensors_of_backbone(weights_of(content)),
         input_format,
         options,
-        passport=replace(passport, origin=passport.origin or Origin(source=str(path), kind=OURS)),
+        passport=replace(passport, origin=passport.origin or own.origin),
     )
 
 

@@ -12,12 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boxwright.checkpoints import (
-    categories_of,
-    passport_of,
-    read_checkpoint,
-    weights_of,
-)
+from boxwright.checkpoints import FORMAT, categories_of, passport_of, read_checkpoint, weights_of
 from boxwright.compose.detectors import build_resolved, load_weights
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
@@ -27,7 +22,7 @@ from boxwright.detector import Detector
 from boxwright.passport import Origin, Passport
 from boxwright.structures import Category
 from boxwright.version import __version__
-from boxwright.weights.location import open_source
+from boxwright.weights.location import OwnCheckpoint, open_source
 from boxwright.weights.recognize import errors_in_one_line, recognize
 from boxwright.weights.source import SourceFiles
 
@@ -116,7 +111,7 @@ def read_model(
         ValueError: not a model, a damaged one, or one of no known kind.
     """
     opened = open_source(source)
-    if isinstance(opened, Path):
+    if isinstance(opened, OwnCheckpoint):
         return _read_own(opened, trusted, overrides or {})
     return convert_files(opened, overrides)
 
@@ -177,24 +172,24 @@ def build_model(model: ModelWeights) -> Detector:
     return detector.eval()
 
 
-OURS = "boxwright"
+OURS = FORMAT
 """Kind of origin of checkpoints of ours."""
 
 
-def _read_own(path: Path, trusted: Collection[str], overrides: Mapping[str, Any]) -> ModelWeights:
-    content = read_checkpoint(path)
+def _read_own(own: OwnCheckpoint, trusted: Collection[str], overrides: Mapping[str, Any]) -> ModelWeights:
+    content = read_checkpoint(own.path)
     try:
         # The recipe of the file first: what it names is imported only where it is trusted.
         stated = Recipe.from_dict(content["recipe"], trusted=trusted)
         recipe, notes = resolve(stated, overrides)
-        passport = passport_of(content) or Passport(version="unknown")
+        passport = own.complete(passport_of(content))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{own.path}: {error}") from error
     return ModelWeights(
         recipe=recipe,
         categories=categories_of(content),
         tensors=weights_of(content),
-        origin=Origin(source=str(path), kind=OURS),
+        origin=own.origin,
         passport=passport,
         notes=(*notes, *note_differences(stated.input, recipe.input)),
     )

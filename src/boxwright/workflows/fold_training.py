@@ -172,9 +172,9 @@ def has_seen(model: ModelWeights, data: TrainingData) -> bool:
     """
     if model.origin.kind != OURS:
         return False
-    passport: Passport | None = model.passport
-    if passport is not None and passport.data is None and passport.origin is None:
+    if model.passport.data is None and (model.passport.origin is None or model.passport.origin.kind == OURS):
         return True
+    passport: Passport | None = model.passport
     while passport is not None:
         if _is_same(passport.data, data):
             return True
