@@ -158,6 +158,28 @@ def test_a_card_says_what_the_passport_says() -> None:
     assert find_license(Passport(version="1")) is None
 
 
+@pytest.mark.parametrize(
+    ("license", "front"),
+    [
+        ("MIT", {"license": "mit"}),
+        ("openrail++", {"license": "openrail++"}),
+        ("other", {"license": "other"}),
+        ("1.0", {"license": "other", "license_name": "1.0"}),
+        ("dinov3-license", {"license": "other", "license_name": "dinov3-license"}),
+        ("BSD-3-Clause (torchvision); terms: apply", {"license_name": "bsd-3-clause-torchvision-terms-apply"}),
+        ("自由", {"license": "other", "license_name": "unnamed"}),
+    ],
+)
+def test_the_hub_takes_every_license(license: str, front: dict[str, str]) -> None:
+    """It refuses a card whose license is none of its identifiers."""
+    passport = Passport(version="1", origin=Origin(source="x", kind="detr", license=license))
+    recipe: dict[str, Any] = {"backbone": {"name": "a"}, "neck": [], "head": {"name": "b"}, "input": {}}
+    text = write_card_text(passport, [], recipe, title="x", usage="x = 1")
+    content = yaml.safe_load(text.split("---\n")[1])
+    assert {key: value for key, value in content.items() if key.startswith("license")} == {"license": "other", **front}
+    assert f"license, as the source states it: {license}" in text
+
+
 class StubClient:
     """Writes down what would be uploaded."""
 
