@@ -53,7 +53,7 @@ def test_order_and_class_numbers_do_not_count(drawn_set: Path) -> None:
     [
         lambda one: replace(one, path=one.path.with_name("other.png")),
         lambda one: replace(one, height=one.height + 1),
-        lambda one: replace(one, bbox_xywh=one.bbox_xywh + [0, 0, 0.5, 0]),
+        lambda one: replace(one, bbox_xywh=one.bbox_xywh + np.array([0, 0, 0.5, 0])),
         lambda one: replace(one, crowd=~one.crowd),
         lambda one: replace(one, labels=1 - one.labels.clip(0, 1)),
         lambda one: replace(

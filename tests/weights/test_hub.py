@@ -186,7 +186,9 @@ def test_a_cached_model_needs_no_network(
     disconnect(monkeypatch)
     start = time.monotonic()
     again = opened("hf:owner/model")
-    with pytest.raises(FileNotFoundError, match=r"hf:owner/other: not in the cache, and the hub cannot be reached \(\S"):
+    with pytest.raises(
+        FileNotFoundError, match=r"hf:owner/other: not in the cache, and the hub cannot be reached \(\S"
+    ):
         open_source("hf:owner/other")
     assert time.monotonic() - start < 5
     assert capfd.readouterr().err == ""
@@ -194,10 +196,9 @@ def test_a_cached_model_needs_no_network(
     assert (again.origin.revision, again.origin.license) == (COMMIT, None)
 
 
+@pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize("offline", [True, False])
-def test_the_folder_that_a_line_names_is_the_one_that_is_read(
-    hub: FakeServer, monkeypatch: pytest.MonkeyPatch, offline: bool
-) -> None:
+def test_the_folder_that_a_line_names_is_the_one_that_is_read(monkeypatch: pytest.MonkeyPatch, offline: bool) -> None:
     """Also where an earlier download has left the commit of the branch; without its configuration, a model is none."""
     opened("hf:owner/model")
     folder = Path(constants.HF_HUB_CACHE, "models--owner--model", "snapshots", COMMIT)

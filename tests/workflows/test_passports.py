@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 import boxwright
 from boxwright.checkpoints import LAST, passport_of, read_checkpoint
@@ -192,7 +195,8 @@ class StubClient:
         self.calls.append(("create", (repository, options)))
 
     def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> str:
-        files = {path.name: path.read_bytes() for path in Path(folder_path).iterdir()}
+        folder = Path(folder_path)
+        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         self.calls.append(("upload", (repo_id, files, commit_message)))
         return f"https://huggingface.co/{repo_id}"
 
@@ -217,3 +221,27 @@ def test_an_upload_to_the_hub(trained: Path, monkeypatch: pytest.MonkeyPatch, tm
             upload_folder(tmp_path, name)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         upload_folder(tmp_path / "none", "me/boats")
+
+
+def test_an_upload_shows_images(trained: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi", StubClient)
+    monkeypatch.setattr(StubClient, "calls", [])
+    image = next((drawn / "images").glob("val*"))
+    boxwright.load(trained).push_to_hub("me/boats", images=[image, np.zeros((40, 60, 3), np.uint8)])
+    _, files, _ = StubClient.calls[-1][1]
+    assert set(files) == {"model.safetensors", "README.md", "images/image_0.png", "images/image_1.png"}
+    assert b"![images/image_1.png](images/image_1.png)" in files["README.md"]
+    assert Image.open(io.BytesIO(files["images/image_1.png"])).width >= 60
+    classifier = boxwright.build("resnet18_classifier", num_classes=2, image_size=64)
+    classifier.push_to_hub("me/boats", images=image)
+    assert "images/image_0.png" in StubClient.calls[-1][1][1]
+    with pytest.raises(FileNotFoundError):
+        classifier.push_to_hub("me/boats", images="none.png")
+    with pytest.raises(ValueError, match="images are for a new card, and a folder has its own"):
+        classifier.push_to_hub("me/boats", images=image, folder=drawn)
+
+
+def test_an_upload_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ValueError, match=r"^me/boats: could not be uploaded to the hub \(.*\S\)$"):
+        upload_folder(tmp_path, "me/boats", token="hf_secret")

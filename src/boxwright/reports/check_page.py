@@ -15,7 +15,7 @@ import numpy as np
 from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.records import DetectionData, Record
-from boxwright.reports.drawing import draw_ground_truth
+from boxwright.drawing import draw_ground_truth
 
 DRAWN = 3
 """Findings of a kind whose images are shown."""
