@@ -132,7 +132,7 @@ def test_links_and_devices_stay_what_they_are(tmp_path: Path, name: str) -> None
 
 
 def test_saving_where_nothing_can_be_written_is_one_line(tmp_path: Path) -> None:
-    detector = boxwright.build("resnet18_classifier", num_classes=2, image_size=64)
+    detector = boxwright.build("resnet18_classifier", num_classes=2, overrides={"input.image_size": 64})
     detector.save(tmp_path / "new" / "folder" / "x")
     assert is_checkpoint(tmp_path / "new" / "folder" / "x")
     for path, message in (

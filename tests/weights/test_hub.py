@@ -99,7 +99,7 @@ def test_weights_in_several_files_and_in_torchs_format(hub: FakeServer, tmp_path
 
 def test_a_checkpoint_of_ours_on_the_hub(hub: FakeServer, tmp_path: Path) -> None:
     """Its passport says where it was read from, unless it says where its weights are from."""
-    detector = boxwright.build("resnet18_classifier", num_classes=2, image_size=64)
+    detector = boxwright.build("resnet18_classifier", num_classes=2, overrides={"input.image_size": 64})
     detector.save(tmp_path / "x.safetensors")
     content = (tmp_path / "x.safetensors").read_bytes()
     hub.files = repository("owner/ours", **{"model.safetensors": content})

@@ -46,7 +46,7 @@ def write_layout(folder: Path) -> Path:
 
 def test_a_checkpoint_of_ours_and_the_folder_of_a_run(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    boxwright.build("resnet18_classifier", num_classes=2, image_size=64).save(path)
+    boxwright.build("resnet18_classifier", num_classes=2, overrides={"input.image_size": 64}).save(path)
     own = OwnCheckpoint(path, Origin(source=str(path), kind="boxwright"))
     assert open_source(path) == open_source(str(tmp_path)) == own
     assert own.complete(Passport(version="1")) == Passport(version="1")

@@ -232,7 +232,7 @@ def test_an_upload_shows_images(trained: Path, drawn: Path, monkeypatch: pytest.
     assert set(files) == {"model.safetensors", "README.md", "images/image_0.png", "images/image_1.png"}
     assert b"![images/image_1.png](images/image_1.png)" in files["README.md"]
     assert Image.open(io.BytesIO(files["images/image_1.png"])).width >= 60
-    classifier = boxwright.build("resnet18_classifier", num_classes=2, image_size=64)
+    classifier = boxwright.build("resnet18_classifier", num_classes=2, overrides={"input.image_size": 64})
     classifier.push_to_hub("me/boats", images=image)
     assert "images/image_0.png" in StubClient.calls[-1][1][1]
     with pytest.raises(FileNotFoundError):
