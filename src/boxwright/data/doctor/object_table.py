@@ -10,7 +10,7 @@ from itertools import takewhile
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from boxwright.data.doctor.box_forms import FileBoxes
+from boxwright.data.doctor.box_forms import BoxForm, FileBoxes, recognize_form
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.records import DetectionData, Record, image_sizes, object_columns
 
@@ -99,6 +99,11 @@ class ObjectTable:
             stated[at] = self.stated_sizes.get(record.image_id, (record.height, record.width))[::-1]
         index = np.concatenate((self.image_index, dropped.image_index + len(self.records)))
         return FileBoxes(np.concatenate((xywh, dropped.bbox_xywh)), sizes[index], stated[index])
+
+    @cached_property
+    def form(self) -> BoxForm | None:
+        """Form that the boxes have other than left, top, width and height in pixels; see ``recognize_form``."""
+        return recognize_form(self.file_boxes)
 
     def annotation_id(self, row: int) -> int:
         """Return the file's id of an object's annotation."""

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from boxwright.data.doctor.box_forms import recognize_form
 from boxwright.data.doctor.object_repair import correct_objects, with_boxes
 from boxwright.data.doctor.object_table import ObjectTable, image_names
 from boxwright.data.doctor.repeated_images import have_other_classes, repeated_in_split
 from boxwright.data.doctor.units import MANY_BEYOND_IMAGE, has_many_misfits, kind_of_form
+from boxwright.data.file_names import FILE_LISTED_TWICE
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.image_inspection import IMAGE_KINDS, IMAGE_MISSING, IMAGE_UNREADABLE
 from boxwright.data.join_findings import AREA_BY_SIZE, EMPTY_BOX
@@ -31,7 +31,7 @@ BOXES_LEFT = FindingKind(
     "most are wrong, and nothing tells how to mend them",
 )
 
-_UNCHANGED = {AREA_BY_SIZE, *IMAGE_KINDS.values()} - {IMAGE_MISSING, IMAGE_UNREADABLE}
+_UNCHANGED = {AREA_BY_SIZE, EMPTY_BOX, FILE_LISTED_TWICE, *IMAGE_KINDS.values()} - {IMAGE_MISSING, IMAGE_UNREADABLE}
 """Findings of reading after which the data is as it was; what is done about them has kinds of its own."""
 
 
@@ -46,16 +46,15 @@ def repair(data: DetectionData, split: str, task: Task = "detection") -> tuple[D
         split: its name.
         task: for classification, objects are whole images, and have no boxes to mend.
     """
-    not_changed = _UNCHANGED | {EMPTY_BOX}
-    changes = [one for one in data.findings if one.kind.severity != "note" and one.kind not in not_changed]
-    boxes = ObjectTable.of(data).file_boxes
-    form, is_hopeless = recognize_form(boxes), has_many_misfits(boxes)
+    changes = [one for one in data.findings if one.kind.severity != "note" and one.kind not in _UNCHANGED]
+    objects = ObjectTable.of(data)
+    form, boxes = objects.form, objects.file_boxes
     data = restore_dropped(data)
     if task != "classification":
         if form is not None and form.is_clear:
             data, converted = _convert_boxes(data, split)
             changes += converted
-        elif form is not None or is_hopeless:
+        elif form is not None or has_many_misfits(boxes):
             reason = MANY_BEYOND_IMAGE if form is None else kind_of_form(form)
             changes.append(Finding(BOXES_LEFT, split, f"{len(boxes.xywh):,} boxes, {reason.name}"))
             data, merged = _merge_repeated(data, task)
@@ -71,14 +70,15 @@ def repair(data: DetectionData, split: str, task: Task = "detection") -> tuple[D
 def _convert_boxes(data: DetectionData, split: str) -> tuple[DetectionData, list[Finding]]:
     """Convert boxes that are all in another form, which is clear."""
     objects = ObjectTable.of(data)
-    form = recognize_form(objects.file_boxes)
-    assert form is not None
-    boxes = form.convert(objects.file_boxes)
+    assert objects.form is not None
+    boxes = objects.form.convert(objects.file_boxes)
     # The area of wrong boxes is wrong, unless it is that of a mask, or of the right box.
     is_of_box = np.isclose(objects.area, objects.box_area)
     areas = np.where(is_of_box, boxes[:, 2:].prod(1), objects.area)
     records = with_boxes(data.records, boxes, areas, np.ones(len(objects), dtype=np.bool_))
-    change = Finding(BOXES_CONVERTED, split, f"{len(boxes):,} boxes, {kind_of_form(form).name}, {form.layout}")
+    change = Finding(
+        BOXES_CONVERTED, split, f"{len(boxes):,} boxes, {kind_of_form(objects.form).name}, {objects.form.layout}"
+    )
     return replace(data, records=records), [change]
 
 

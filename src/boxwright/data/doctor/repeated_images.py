@@ -116,7 +116,7 @@ def repeated_in_split(data: DetectionData) -> dict[int, int]:
 
 def have_other_classes(one: Record, other: Record) -> bool:
     """Tell whether two whole images have different classes, as in folders of classes."""
-    return _is_whole(one) and _is_whole(other) and one.labels[0] != other.labels[0]
+    return _is_whole(one) and _is_whole(other) and int(one.labels[0]) != int(other.labels[0])
 
 
 def _is_whole(record: Record) -> bool:

@@ -5,7 +5,7 @@ Recognized over a whole split, with the boxes that were dropped on reading: a wr
 
 from __future__ import annotations
 
-from boxwright.data.doctor.box_forms import FEWEST, MANY_MISFITS, BoxForm, FileBoxes, recognize_form, stray_boxes
+from boxwright.data.doctor.box_forms import FEWEST, MANY_MISFITS, BoxForm, FileBoxes, stray_boxes
 from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.findings import Finding, FindingKind
 
@@ -85,9 +85,8 @@ _LAYOUTS = {
 
 def find_wrong_units(objects: ObjectTable, split: str) -> list[Finding]:
     """Find out if nearly all boxes of a split make sense only in another form; said once, with the numbers."""
-    boxes = objects.file_boxes
-    form = recognize_form(boxes)
-    return [] if form is None else [Finding(kind_of_form(form), split, _describe(form, boxes))]
+    form = objects.form
+    return [] if form is None else [Finding(kind_of_form(form), split, _describe(form, objects.file_boxes))]
 
 
 def kind_of_form(form: BoxForm) -> FindingKind:
@@ -125,7 +124,8 @@ def _describe(form: BoxForm, boxes: FileBoxes) -> str:
     if form.unit == "stated":
         width, height = boxes.stated_sizes[0].tolist()
         own_width, own_height = boxes.sizes[0].tolist()
-        return f"{_count_misfits(boxes)}; file {width:.0f}x{height:.0f}, image {own_width:.0f}x{own_height:.0f}"
+        sizes = f"file {width:.0f}x{height:.0f}, image {own_width:.0f}x{own_height:.0f}"
+        return sizes if boxes.fit().all() else f"{sizes}; {_count_misfits(boxes)}"
     return f"{_count_misfits(boxes)} as they stand; read so, nearly all fit"
 
 
