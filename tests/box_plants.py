@@ -27,7 +27,7 @@ def reach_edges(sound: SoundSet) -> None:
                 one["bbox"][:2] = [WIDTH - one["bbox"][2], HEIGHT - one["bbox"][3]]
 
 
-def enlarge(change: Callable[[float, float, float, float], list[float]]) -> Plant:
+def upsample(change: Callable[[float, float, float, float], list[float]]) -> Plant:
     """Make all images four times as long and wide, and change the boxes of train, which reach the far edges."""
 
     def plant(sound: SoundSet) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from box_plants import corners_in_first_images, enlarge, move_boxes, reach_edges, set_boxes
+from box_plants import corners_in_first_images, move_boxes, reach_edges, set_boxes, upsample
 from boxwright.data.doctor.box_forms import FileBoxes, recognize_form, stray_boxes
 from boxwright.data.open import open_data
 from boxwright.workflows.check import check
@@ -80,7 +80,7 @@ def test_percentages_and_stated_sizes_are_converted(tmp_path: Path, factor: int)
     reach_edges(sound)
     expected = {one["id"]: 4 * np.array(one["bbox"]) for one in sound.annotations()}
     percentages = lambda *box: [100 * value / side for value, side in zip(box, SIDES.tolist(), strict=True)]  # noqa: E731
-    enlarge(percentages if factor == 100 else lambda *box: list(box))(sound)
+    upsample(percentages if factor == 100 else lambda *box: list(box))(sound)
     if factor == 4:
         for image in sound.images():
             image.update(width=WIDTH, height=HEIGHT)

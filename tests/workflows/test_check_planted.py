@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from box_plants import corners_in_first_images, enlarge, halve_images, move_boxes, set_boxes
+from box_plants import corners_in_first_images, halve_images, move_boxes, set_boxes, upsample
 from boxwright.workflows.check import check
 from image_plants import (
     FIRST,
@@ -245,7 +245,7 @@ PLANTS: dict[str, tuple[Plant, str]] = {
     "swapped_axes": (set_boxes(lambda x, y, w, h: [y, x, h, w]), "train"),
     "fractions_as_pixels": (set_boxes(lambda x, y, w, h: [x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT]), "train"),
     "percentages_as_pixels": (
-        enlarge(lambda x, y, w, h: [x / WIDTH * 100, y / HEIGHT * 100, w / WIDTH * 100, h / HEIGHT * 100]),
+        upsample(lambda x, y, w, h: [x / WIDTH * 100, y / HEIGHT * 100, w / WIDTH * 100, h / HEIGHT * 100]),
         "train",
     ),
     "boxes_of_stated_size": (halve_images, "train"),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boxwright.data.doctor.polygon_clips import clip_segmentation, polygon_area
+from boxwright.data.doctor.polygon_clips import clip_segmentation, outline_area
 from boxwright.data.joined_objects import restore_objects
 from boxwright.data.open import open_data
 from boxwright.workflows.check import brief_check, check
@@ -61,7 +61,7 @@ def test_masks_are_clipped_with_their_boxes(tmp_path: Path) -> None:
     check(sound.write(), fix=tmp_path / "copy")
     record = open_data(tmp_path / "copy", "train").records[0]
     assert record.bbox_xywh[0].tolist() == [0, 5, 10, 30]
-    assert polygon_area(record.segmentations[0]) == record.area[0] == 300
+    assert outline_area(record.segmentations[0]) == record.area[0] == 300
     assert check(tmp_path / "copy").findings == ()
     changes = {one["kind"]: one["detail"] for one in changes_in(tmp_path / "copy")}
     assert changes["mask_clipped"] == "annotation 10 (cell): 1500 square pixels, now 300"
@@ -81,7 +81,7 @@ def test_outlines_are_clipped_as_pixels_are() -> None:
         clipped = clip_segmentation([star.ravel().tolist()], 10, 10)
         grid = (np.mgrid[:200, :200].reshape(2, -1).T + 0.5) / 20
         expected = _contains(star, grid).mean() * 100
-        assert (polygon_area(clipped) or 0) == pytest.approx(expected, abs=0.6)
+        assert (outline_area(clipped) or 0) == pytest.approx(expected, abs=0.6)
 
 
 def _contains(polygon: np.ndarray, points: np.ndarray) -> np.ndarray:

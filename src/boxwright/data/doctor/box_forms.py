@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64
 
-Layout = Literal["left_top", "corners", "centers", "swapped"]
+BoxLayout = Literal["left_top", "corners", "centers", "swapped"]
 """Left, top, width, height; two corners; center, width, height; top, left, height, width."""
 
 Unit = Literal["pixels", "fractions", "percentages", "stated", "scaled"]
@@ -69,7 +69,7 @@ class BoxForm:
     """
 
     unit: Unit
-    layout: Layout | None
+    layout: BoxLayout | None
     scale: float | None = None
 
     @property
@@ -159,19 +159,19 @@ def _recognize_scale(boxes: FileBoxes) -> BoxForm | None:
     return BoxForm("scaled", "left_top", scale=(across + down) / 2)
 
 
-def _best_layout(boxes: FileBoxes, unit: Unit) -> Layout | None:
+def _best_layout(boxes: FileBoxes, unit: Unit) -> BoxLayout | None:
     """Return the layout in which nearly all boxes fit; axes are not told apart where the image is 1 x 1."""
     counts = _misfits(boxes, unit, ("left_top", "corners", "centers"))
     return _clear_minimum(counts, (1 - _NEARLY_ALL) * len(boxes.xywh))
 
 
-def _misfits(boxes: FileBoxes, unit: Unit, layouts: Sequence[Layout]) -> dict[Layout, int]:
+def _misfits(boxes: FileBoxes, unit: Unit, layouts: Sequence[BoxLayout]) -> dict[BoxLayout, int]:
     """Count the boxes that do not fit in each of some layouts."""
     pixels = _to_pixels(unit, boxes)
     return {layout: int((~_fit(_CONVERSIONS[layout](pixels), boxes.sizes)).sum()) for layout in layouts}
 
 
-def _clear_minimum(counts: Mapping[Layout, int], most: float) -> Layout | None:
+def _clear_minimum(counts: Mapping[BoxLayout, int], most: float) -> BoxLayout | None:
     """Return the layout with the fewest misfits; None if it has more than ``most``, or another one nearly as few."""
     (layout, fewest), (_, second) = sorted(counts.items(), key=lambda one: one[1])[:2]
     return layout if fewest <= most and second >= fewest + 2 else None
@@ -194,7 +194,7 @@ def _of_centers(boxes: Float64[np.ndarray, "n 4"]) -> Float64[np.ndarray, "n 4"]
     return np.concatenate((boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]), axis=1)
 
 
-_CONVERSIONS: dict[Layout, Callable[[Float64[np.ndarray, "_n 4"]], Float64[np.ndarray, "_n 4"]]] = {
+_CONVERSIONS: dict[BoxLayout, Callable[[Float64[np.ndarray, "_n 4"]], Float64[np.ndarray, "_n 4"]]] = {
     "left_top": lambda boxes: boxes,
     "corners": _of_corners,
     "centers": _of_centers,

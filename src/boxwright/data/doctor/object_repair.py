@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64
 from boxwright.data.doctor.box_faults import beyond_image, duplicate_rows
 from boxwright.data.doctor.box_forms import stray_boxes
 from boxwright.data.doctor.object_table import ObjectTable
-from boxwright.data.doctor.polygon_clips import clip_segmentation, polygon_area
+from boxwright.data.doctor.polygon_clips import clip_segmentation, outline_area
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.join_findings import describe_values
 from boxwright.data.joined_objects import select_objects
@@ -104,7 +104,7 @@ def _clip_masks(data: DetectionData) -> tuple[DetectionData, list[Finding]]:
             if clipped is None or clipped is segmentation:
                 continue
             segmentations[row] = clipped
-            before, after = polygon_area(segmentation) or 0.0, polygon_area(clipped) or 0.0
+            before, after = outline_area(segmentation) or 0.0, outline_area(clipped) or 0.0
             is_of_mask = before > 0 and abs(areas[row] - before) <= _AREAS_ALIKE * before
             areas[row] *= after / before if is_of_mask else 1
             where = int(objects.starts[index]) + row
@@ -154,7 +154,7 @@ def _measure_mask(objects: ObjectTable, row: int) -> float | None:
     if not record.segmentations or not record.segmentations[at] or mask_fault(record, at) is not None:
         return None
     segmentation = run_lengths_of(record.segmentations[at])
-    area = polygon_area(segmentation)
+    area = outline_area(segmentation)
     return float(mask_area(segmentation)) if area is None else area
 
 

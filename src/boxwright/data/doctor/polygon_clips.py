@@ -25,7 +25,7 @@ def clip_segmentation(segmentation: Any, width: int, height: int) -> Any:
     return [part.ravel().tolist() for part in clipped if len(part) >= 3] or None
 
 
-def polygon_area(segmentation: Any) -> float | None:
+def outline_area(segmentation: Any) -> float | None:
     """Return the area of polygons, each counted for itself; None for other segmentations, and broken ones."""
     parts = _read_polygons(segmentation)
     if parts is None:
