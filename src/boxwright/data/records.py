@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -127,6 +127,9 @@ class DetectionData:
         notes: what was dropped or repaired while reading, one line each, for the user.
         findings: the same, each with its kind and place.
         facts: of each image's file, as its hashes; as long as ``records``, or empty where nobody looked.
+        dropped: images with the objects that were dropped on reading, as they have no area inside their image, and
+            no other objects. Their ``image_id`` tells which of ``records`` they belong to.
+        stated_sizes: (height, width) that the file states for an image, by ``image_id``, where it is not its own.
     """
 
     records: Sequence[Record]
@@ -135,6 +138,8 @@ class DetectionData:
     notes: tuple[str, ...] = field(default=())
     findings: tuple[Finding, ...] = ()
     facts: tuple[ImageFacts, ...] = ()
+    dropped: Sequence[Record] = ()
+    stated_sizes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
 
 def object_columns(records: Sequence[Record]) -> ObjectColumns:

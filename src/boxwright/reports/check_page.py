@@ -14,6 +14,7 @@ import numpy as np
 
 from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.findings import Finding, FindingKind
+from boxwright.data.joined_objects import restore_objects
 from boxwright.data.records import DetectionData, Record
 from boxwright.drawing import draw_ground_truth
 
@@ -126,6 +127,8 @@ def _draw(record: Record, finding: Finding, data: DetectionData) -> str | None:
     except (OSError, ValueError):
         return None
     named = {int(number) for number in _ANNOTATION.findall(finding.detail)}
+    if named:  # what was dropped on reading is drawn where it is named
+        record = restore_objects(record, data)
     rows = [index for index, number in enumerate(record.annotation_ids) if int(number) in named]
     shown = _select_objects(record, rows) if rows else record
     scale = _IMAGE_SIDE / max(image.shape[:2])

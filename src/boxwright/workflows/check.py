@@ -78,7 +78,7 @@ def check(
     findings = [*unreadable, *examine_data(splits, tables, task, observer, unlisted=not unreadable)]
     parts = {} if resolved is None else _check_recipe(splits, resolved, try_out, observer)
     errors = None if model is None else find_label_errors(data, model, folds, observer=observer)
-    fixes = [] if target is None else write_repaired(splits, target, observer)
+    fixes = [] if target is None else write_repaired(splits, target, observer, task=task, unreadable=unreadable)
     report = CheckReport(
         data=data_name(data),
         splits={name: count_split(table) for name, table in tables.items()},
