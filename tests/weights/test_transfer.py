@@ -70,7 +70,7 @@ def test_all_of_a_detector_of_the_same_classes(recipe: str) -> None:
     transfer = load_detector_weights(detector, weights_of(source))
     for name, tensor in source.state_dict().items():
         torch.testing.assert_close(detector.state_dict()[name], tensor, rtol=0, atol=0)
-    assert (transfer.skipped, transfer.new, transfer.new_classes) == ((), (), ())
+    assert (transfer.skipped, transfer.new, transfer.new_classes) == ({}, (), ())
     assert set(transfer.class_layers) == set(class_tensors(detector))
     names = {name for name in source.state_dict() if not name.endswith("num_batches_tracked")}
     assert {*transfer.loaded, *transfer.class_layers} == names
