@@ -118,10 +118,10 @@ def resolve_beginning(
             observer.note(note)
         return resolution.recipe
     own = resolve(recipe).recipe
-    taken = _take_over(own, source)
-    resolution = resolve(taken, scale_longest_side(taken.input, overrides))
+    merged = _take_over(own, source)
+    resolution = resolve(merged, scale_longest_side(merged.input, overrides))
     notes = [*source.notes, *resolution.notes, *note_changes(source.recipe, resolution.recipe)]
-    notes += _note_taken(source.origin.source, own, taken, resolution.recipe, set(list_part_options(overrides)))
+    notes += _note_taken(source.origin.source, own, merged, resolution.recipe, set(list_part_options(overrides)))
     tuned, line = _scale_rates(resolution.recipe, typed_options(overrides, "train"))
     for note in notes + line:
         observer.note(note)

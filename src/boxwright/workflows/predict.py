@@ -108,10 +108,7 @@ def predict(
         FileNotFoundError: a file or folder does not exist.
         ValueError: no model, something is not an image, or an argument is out of range.
     """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is between 0 and 1, not {threshold}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size is at least 1, not {batch_size}")
+    _check_numbers(threshold, batch_size)
     observer = observer or Observer()
     named = name_images(images, observer)
     folder = None if out is None else Path(out)
@@ -137,6 +134,13 @@ def predict(
     if target is not None and result.detections:
         write_text(target, json_format.dumps(result.rows(), indent=1) + "\n")
     return result
+
+
+def _check_numbers(threshold: float, batch_size: int) -> None:
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is between 0 and 1, not {threshold}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is at least 1, not {batch_size}")
 
 
 def _collect(

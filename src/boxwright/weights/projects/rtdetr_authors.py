@@ -66,7 +66,7 @@ def check_writable(options: Mapping[str, Any], version: Version) -> None:
     Raises:
         ValueError: it has not, in one line.
     """
-    needed = {"head.decoder.offset_scale": (options["head.decoder.offset_scale"], 0.5)}
+    needed: dict[str, tuple[Any, Any]] = {"head.decoder.offset_scale": (options["head.decoder.offset_scale"], 0.5)}
     if version == 1:
         needed["head.decoder.sampling_method"] = (options["head.decoder.sampling_method"], "default")
     check_options(needed)
