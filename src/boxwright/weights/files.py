@@ -13,6 +13,7 @@ from torch import Tensor
 from boxwright.passport import Origin
 from boxwright.stand_ins import StandIn, to_plain
 from boxwright.tensor_files import read_tensor_file
+from boxwright.weights.carried_passport import take_passport
 from boxwright.weights.source import SourceFiles
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -61,24 +62,29 @@ def read_source_files(path: str | Path) -> SourceFiles:
     parts = find_weights(path)
     tensors: dict[str, Tensor] = {}
     extra: dict[str, Any] = {}
+    header: dict[str, str] = {}
     for part in parts:
         try:
-            of_part, beside = _unwrap(read_tensor_file(part).content)
+            read = read_tensor_file(part)
+            of_part, beside = _unwrap(read.content)
         except ValueError as error:
             text = str(error)
             raise ValueError(text if text.startswith(str(part)) else f"{part}: {text}") from error
         tensors |= of_part
         extra |= beside
+        header |= read.metadata
     folder = path if path.is_dir() else path.parent
     has_config = path.is_dir() or _has_own_config(path)
     tensors, notes = _take_off_prefixes(tensors)
+    passport, of_passport = take_passport({**extra, **header})
     return SourceFiles(
         origin=Origin(source=str(path), kind="", sha256=_sha256_of(parts)),
         tensors=tensors,
         extra=extra,
         config=read_json(folder / CONFIG) if has_config else {},
         preprocessor=read_json(folder / PREPROCESSOR) if has_config else {},
-        notes=notes,
+        notes=[*notes, *of_passport],
+        passport=passport,
     )
 
 

@@ -126,7 +126,7 @@ def train(
     _check_run_folder(folder, resume)
     stored = _read_run(folder) if resume else None
     # A run that goes on needs no other file: it has its weights, and in its recipe what it took over from others.
-    beginning = Beginning() if resume else Beginning.read(weights, backbone_weights)
+    beginning = Beginning() if resume else Beginning.read(weights, backbone_weights, overrides=overrides)
     base = recipe if stored is None or stored.source is None else stored.recipe
     resolved = resolve_beginning(base, _replace_length(overrides or {}), beginning, observer)
     resolved = (

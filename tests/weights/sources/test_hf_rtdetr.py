@@ -153,6 +153,11 @@ def test_only_layers_that_predict_are_written(tmp_path: Path) -> None:
             "not an RT-DETR with a ResNet-vd and its hybrid encoder, but resnet > fpn > faster",
         ),
         ("rtdetr_r18", {"neck.num_blocks": 1}, "neck.num_blocks is 1, and has to be 3 there"),
+        (
+            "rtdetr_r18",
+            {"neck.num_blocks": 1, "head.decoder.num_points": [4, 4, 2]},
+            r"neck.num_blocks is 1, and has to be 3 there; head.decoder.num_points is \[4, 4, 2\], and has to be",
+        ),
         ("rtdetr_r18", {"neck.variant": "D"}, "neck.variant is D, and has to be E there"),
         (
             "rtdetr_r18",

@@ -140,28 +140,47 @@ def test_older_names(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "kind", "overrides", "message"),
     [
-        ("faster_rcnn_r18_fpn", "torchvision_rcnn", {}, "give head.rpn.anchor_grid=padded_input"),
+        ("faster_rcnn_r18_fpn", "torchvision_rcnn", {}, "give --head.rpn.anchor_grid padded_input$"),
         ("cascade_rcnn_r18_fpn", "torchvision_rcnn", {}, "is of Faster and Mask R-CNN, not of CascadeRCNN"),
-        ("faster_rcnn_r18_fpn", "torchvision_rcnn", {"head.roi.aligned": True}, "RoIAlign has the options fpn_level"),
-        ("retinanet_r18_fpn", "torchvision_retinanet", {}, "give head.anchors.anchor_grid=padded_input"),
+        (
+            "faster_rcnn_r18_fpn",
+            "torchvision_rcnn",
+            {"head.roi.extractor": "adaptive"},
+            "features from one level",
+        ),
+        (
+            "faster_rcnn_r18_fpn",
+            "torchvision_rcnn",
+            {
+                "head.roi.aligned": True,
+                "head.roi.sampling_ratio": 0,
+                "head.rpn.whole_pixels": False,
+                "neck.extra_relu": False,
+                "backbone.depth": 50,
+                "backbone.stride_in": "1x1",
+            },
+            "give --head.roi.sampling_ratio 2 --head.roi.aligned false --head.rpn.anchor_grid padded_input "
+            "--head.rpn.whole_pixels true --neck.extra_relu true --backbone.stride_in 3x3$",
+        ),
+        ("retinanet_r18_fpn", "torchvision_retinanet", {}, "give --head.anchors.anchor_grid padded_input$"),
         (
             "retinanet_r50_pafpn",
             "torchvision_retinanet",
             {"head.anchors.anchor_grid": "padded_input"},
             "one FPN as their neck, not PAFPN",
         ),
-        ("fcos_r50_fpn", "torchvision_fcos", {}, "give head.anchor_grid=padded_input"),
+        ("fcos_r50_fpn", "torchvision_fcos", {}, "give --head.anchor_grid padded_input$"),
         (
             "fcos_r50_fpn",
             "torchvision_fcos",
-            {"head.anchor_grid": "padded_input", "head.point_offset": 0.5},
-            "head.point_offset=0",
+            {"head.point_offset": 0.5},
+            "give --head.anchor_grid padded_input --head.point_offset 0.0$",
         ),
         (
             "fcos_r50_fpn",
             "torchvision_fcos",
             {"head.anchor_grid": "padded_input", "backbone.stride_in": "1x1"},
-            "backbone.stride_in=3x3",
+            "give --backbone.stride_in 3x3$",
         ),
     ],
 )
@@ -172,6 +191,14 @@ def test_what_torchvision_does_not_have_is_not_written(
     detector = build_resolved(parsed, categories=[Category(1, "one"), Category(2, "two")])
     with pytest.raises(ValueError, match=message):
         find_kind(kind).write(detector)
+
+
+@pytest.mark.parametrize("recipe", ["faster_rcnn_r50_fpn_v2", "mask_rcnn_r50_fpn_v2", "retinanet_r50_fpn_v2"])
+def test_recipes_of_torchvisions_models_are_written_as_they_come(recipe: str) -> None:
+    parsed = resolve(recipe, {"backbone.width": 8, "head.boxes.hidden_dim": 32} if "rcnn" in recipe else {}).recipe
+    detector = build_resolved(parsed, categories=[Category(1, "one")])
+    kind = "torchvision_rcnn" if "rcnn" in recipe else "torchvision_retinanet"
+    assert find_kind(kind).write(detector).tensors
 
 
 @pytest.mark.parametrize(
