@@ -108,28 +108,28 @@ def suspect(folder: Path) -> LabelErrors:
 
 
 def test_a_sound_set_stays_sound_with_a_recipe(sound: Path) -> None:
-    status, found, document = counts(sound, *SMALL)
-    assert (status, found) == (0, {})
+    status, numbers, document = counts(sound, *SMALL)
+    assert (status, numbers) == (0, {})
     assert document["parts"]["network"]["classes"][0]["name"] == "cell"
     assert document["parts"]["network"]["lines"][0] == "network input: square, 128 pixels"
 
 
 def test_what_the_network_will_see_counts(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--recipe", "retinanet_r18_fpn", "--image-size", "32", "--backbone.width", "8")
-    status, found, document = counts(sound, *options)
+    status, numbers, document = counts(sound, *options)
     assert status == 0
-    assert found["small_objects"] == found["unfit_anchors"] == 3
+    assert numbers["small_objects"] == numbers["unfit_anchors"] == 3
     assert {one["split"] for one in document["findings"] if one["kind"] == "small_objects"} == {"train"}
     printed = capsys.readouterr().out
     assert printed.count("train: screw (12 of 12 (100.0%) objects below 8 pixels") == 1
-    assert f"0 errors, {sum(found.values())} warnings, 0 notes" in printed
+    assert f"0 errors, {sum(numbers.values())} warnings, 0 notes" in printed
 
 
 def test_what_does_not_fit_is_an_error_and_is_not_tried_further(faulty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_of(monkeypatch, check_fit=FIT, check_learning=AssertionError("the system may end this process"))
-    status, found, document = counts(faulty, *SMALL, "--try")
+    status, numbers, document = counts(faulty, *SMALL, "--try")
     assert status == 1
-    assert found == {"does_not_fit": 1, "part_not_checked": 1, "duplicate_box": 1}
+    assert numbers == {"does_not_fit": 1, "part_not_checked": 1, "duplicate_box": 1}
     assert document["parts"]["fit"]["fits"] is False
     assert document["parts"]["fit"]["advice"] == ["--image-size 96"]
     assert document["parts"]["fit"]["capacity"] == {"bytes": 2 * GIB, "owner": "machine"}
@@ -140,8 +140,8 @@ def test_what_does_not_fit_is_an_error_and_is_not_tried_further(faulty: Path, mo
 
 def test_what_does_not_learn_counts(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_of(monkeypatch, check_fit=replace(FIT, peak=GIB, basis="measured"), check_learning=LEARNED)
-    status, found, document = counts(sound, *SMALL, "--try")
-    assert (status, found) == (0, {"does_not_learn": 1})
+    status, numbers, document = counts(sound, *SMALL, "--try")
+    assert (status, numbers) == (0, {"does_not_learn": 1})
     assert document["parts"]["learning"]["verdict"] == "does not learn"
     assert document["parts"]["learning"]["unseen"]["advantage"] == pytest.approx(0.25)
 
@@ -152,8 +152,8 @@ def test_label_errors_count_and_are_ranked_in_json_and_drawn_on_the_page(
     errors = suspect(sound)
     set_of(monkeypatch, find_label_errors=errors)
     page = tmp_path / "page.html"
-    status, found, document = counts(sound, "--model", trained, "--html", page)
-    assert (status, found) == (0, {"overlooked_object": 2, "badly_placed_box": 1})
+    status, numbers, document = counts(sound, "--model", trained, "--html", page)
+    assert (status, numbers) == (0, {"overlooked_object": 2, "badly_placed_box": 1})
     part = document["parts"]["label_errors"]
     assert (part["folds"], part["split"], len(part["ranking"])) == (3, "train", 4)
     assert part["ranking"][0]["image"] == "001.png"
@@ -190,8 +190,8 @@ def test_a_part_that_fails_takes_no_finding_with_it(
     whole = {"find_label_errors": replace(suspect(faulty), suspicions=()), "write_repaired": [], "write_page": None}
     set_of(monkeypatch, **{**good, **whole, **parts})
     asked = ("--try", "--model", trained, "--fix", tmp_path / "copy", "--html", tmp_path / "page.html")
-    status, found, document = counts(faulty, *SMALL, *asked)
-    assert found == {kind: 1, "duplicate_box": 1}
+    status, numbers, document = counts(faulty, *SMALL, *asked)
+    assert numbers == {kind: 1, "duplicate_box": 1}
     assert [one["subject"] for one in document["findings"] if one["kind"] == kind] == [subject]
     assert status == (1 if kind == "part_not_checked" else 0)
     assert document["fixed"] == (None if subject == "repaired copy" else str(tmp_path / "copy"))
@@ -204,9 +204,9 @@ def test_a_split_without_objects_is_said_once(
     plant = SoundSet(tmp_path / "set")
     plant.annotations().clear()
     set_of(monkeypatch, check_fit=replace(FIT, peak=GIB))
-    status, found, document = counts(plant.write(), *SMALL, *options)
+    status, numbers, document = counts(plant.write(), *SMALL, *options)
     assert status == 1
-    assert found == {"no_objects": 1, **({"part_not_checked": 1} if options else {})}
+    assert numbers == {"no_objects": 1, **({"part_not_checked": 1} if options else {})}
     assert document["parts"]["network"]["lines"][1:] == ["train: no objects to measure"]
 
 
