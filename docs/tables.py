@@ -4,17 +4,20 @@ A table stands between two comments, ``<!-- NAME: ... -->`` and ``<!-- end of NA
 rows come from the folders ``backbones``, ``necks`` and ``heads``: the name of a file, the first line of its docstring,
 and the paper that the ``Source`` of its class begins with. No page has to be changed for a new part; the next
 ``make tables`` adds its row, and those of kinds of files in ``weights/sources``. The renamed options in CHANGELOG.md
-come from ``legacy.py``, the kinds of findings in docs/check.md from ``boxwright/data`` and ``boxwright/workflows``.
+come from ``legacy.py``, the kinds of findings in docs/check.md from ``boxwright/data`` and ``boxwright/workflows``,
+comparisons with other projects from docs/compared.json, into which tests write what they measured.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
+from typing import Any
 
 import boxwright.data
 import boxwright.workflows
@@ -84,6 +87,38 @@ def sources() -> str:
     return "\n".join(["| kind | files | of | example | written by `convert` |", "|---|---|---|---|---|", *rows])
 
 
+def comparisons() -> str:
+    """A row for each source and variant that was compared with another project, from docs/compared.json."""
+    header = ["kind", "variant", "compared with", "images", "input", "largest differences", "test"]
+    stored = json.loads((ROOT / "docs" / "compared.json").read_text(encoding="utf-8"))
+    rows = [f"| {' | '.join(comparison_cells(row))} |" for row in stored]
+    return "\n".join([f"| {' | '.join(header)} |", "|---" * len(header) + "|", *rows])
+
+
+def comparison_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """List the cells of a comparison; images at which the maximal size binds are bold."""
+    images = [f"{height} × {width}" for height, width in row["images"]]
+    for index in row.get("limited", []):
+        images[index] = f"**{images[index]}**"
+    return (
+        f"`{row['source']}`",
+        row["variant"] + (" (released size)" if row["size"] == "released" else ""),
+        "; ".join([row["project"], *([row["note"]] if "note" in row else [])]),
+        ", ".join(images),
+        row.get("input", ""),
+        ", ".join(difference_of(name, value) for name, value in row["differences"].items()),
+        f"`{row['test'].removeprefix('tests/weights/')}`",
+    )
+
+
+def difference_of(name: str, value: float) -> str:
+    """Write the largest difference of one quantity with two digits."""
+    if value == 0:
+        return f"{name} equal"
+    unit = {"boxes": " px", "levels": " of a standard deviation", "normalized boxes": " of a side"}.get(name, "")
+    return f"{name} {re.sub('e-0', 'e-', f'{value:.1e}')}{unit}"
+
+
 def finding_kinds() -> str:
     """A row for each kind of finding about a data set, errors first: name, severity, text and advice."""
     kinds = sorted(
@@ -107,6 +142,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "parts": ("README.md", parts_table),
     "combinations": ("docs/combinations.md", combinations),
     "sources": ("docs/weights.md", sources),
+    "comparisons": ("docs/weights.md", comparisons),
     "renames": ("CHANGELOG.md", renames),
     "findings": ("docs/check.md", finding_kinds),
 }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import struct
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,43 @@ def test_an_earlier_file_stays_where_writing_fails(tmp_path: Path, name: str, mo
         write_checkpoint(path, content(model={}))
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pt"])
+def test_links_and_devices_stay_what_they_are(tmp_path: Path, name: str) -> None:
+    real, link, pipe = tmp_path / "real", tmp_path / "links" / name, tmp_path / "pipe" / name
+    for path in (link, pipe):
+        path.parent.mkdir()
+    link.symlink_to(real)
+    write_checkpoint(link, content())
+    real.chmod(0o640)
+    write_checkpoint(link, content(progress=1))
+    assert link.is_symlink()
+    assert stat.S_IMODE(real.stat().st_mode) == 0o640
+    assert read_checkpoint(link)["progress"] == 1
+    os.mkfifo(pipe)
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
+    reader.start()
+    write_checkpoint(pipe, content(progress=1))
+    reader.join(10)
+    assert pipe.is_fifo()
+    (tmp_path / name).write_bytes(received[0])
+    assert read_checkpoint(tmp_path / name)["progress"] == 1
+    assert [one.name for one in tmp_path.rglob("*unfinished*")] == []
+
+
+def test_saving_where_nothing_can_be_written_is_one_line(tmp_path: Path) -> None:
+    detector = boxwright.build("resnet18_classifier", num_classes=2, overrides={"input.image_size": 64})
+    detector.save(tmp_path / "new" / "folder" / "x")
+    assert is_checkpoint(tmp_path / "new" / "folder" / "x")
+    for path, message in (
+        (tmp_path, "is a folder; give the name of a file"),
+        (".", "is a folder; give the name of a file"),
+        (tmp_path / "new" / "folder" / "x" / "y.pt", "cannot be written: .* is a file, not a folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            detector.save(path)
 
 
 def test_the_best_of_a_run_comes_first(tmp_path: Path) -> None:

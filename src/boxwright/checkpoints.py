@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from boxwright import legacy
+from boxwright.files import replace_file
 from boxwright.passport import Passport
 from boxwright.structures import Category
 from boxwright.tensor_files import file_format, peek_strings, read_tensor_file
@@ -64,7 +65,7 @@ def pack_checkpoint(
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write a checkpoint, in torch's format where the name ends in .pt or .pth, else as safetensors.
 
-    An earlier file stays whole until the new one is complete on disk.
+    An earlier file stays whole until the new one is complete on disk; links and devices stay what they are.
     """
     if path.suffix in TORCH_SUFFIXES:
         replace_file(path, lambda unfinished: _save_torch(unfinished, content))
@@ -72,19 +73,6 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     values = {name: value for name, value in content.items() if name != "model"}
     header = {name: value if name == "format" else json.dumps(value) for name, value in values.items()}
     replace_file(path, lambda unfinished: save_tensors(unfinished, content["model"], header))
-
-
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file beside ``path`` and put it there when it is complete on disk."""
-    unfinished = path.with_suffix(".unfinished")
-    try:
-        write(unfinished)
-        with open(unfinished, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:

@@ -20,13 +20,16 @@ from boxwright.data.images import normalize, pad_inputs
 from boxwright.data.input_format import InputFormat
 from boxwright.data.size_rules import letterbox_scale
 from boxwright.detections import Detections
+from boxwright.drawing import save_drawings
+from boxwright.files import check_target
 from boxwright.hub_upload import upload_folder
 from boxwright.layers.folding import fold_norms
 from boxwright.layers.freezing import frozen_norms
-from boxwright.model_card import CARD, write_card_text
+from boxwright.model_card import CARD, CARD_THRESHOLD, write_card_text
 from boxwright.ops.boxes import clip_to_sizes
 from boxwright.ops.finite import check_finite
 from boxwright.ops.mask_pasting import paste_masks
+from boxwright.ops.narrow_maps import exact_narrow_maps
 from boxwright.passport import Passport
 from boxwright.prediction import ImageInput, InputPixels, OnError, PredictionStream, evaluation_mode, list_sources
 from boxwright.structures import (
@@ -100,13 +103,14 @@ class Detector(nn.Module):
     ) -> Any:
         """Run the parts on normalized images; with ``targets``, to an output that ``loss`` takes."""
         spec, sizes = cast(Backbone, self.backbone).out_spec, valid_sizes(images, padding_mask)
-        features: Features = self.backbone(images)
-        auxiliary: Features = {}
-        for neck in self.necks:
-            auxiliary |= {name: features[name] for name, level in spec.items() if level.auxiliary}
-            features = neck({name: features[name] for name in main_levels(spec)}, padding_mask)
-            spec = cast(Neck, neck).out_spec
-        return self.head({**auxiliary, **features}, padding_mask, targets, sizes)
+        with exact_narrow_maps(images):
+            features: Features = self.backbone(images)
+            auxiliary: Features = {}
+            for neck in self.necks:
+                auxiliary |= {name: features[name] for name, level in spec.items() if level.auxiliary}
+                features = neck({name: features[name] for name in main_levels(spec)}, padding_mask)
+                spec = cast(Neck, neck).out_spec
+            return self.head({**auxiliary, **features}, padding_mask, targets, sizes)
 
     def loss(
         self, output: Any, targets: Sequence[Targets], totals: LossTotals | None = None
@@ -243,12 +247,16 @@ class Detector(nn.Module):
     def save(self, path: str | Path) -> None:
         """Write weights, recipe, categories and passport into a file that ``boxwright.load`` reads.
 
+        What stood there stays whole until the new file is complete; links and devices stay what they are.
+
         Args:
-            path: of the file, as ``model.safetensors``; in torch's own format where it ends in .pt or .pth.
+            path: of the file, as ``model.safetensors``; in torch's own format where it ends in .pt or .pth. Its folder
+                is made where there is none.
 
         Raises:
-            ValueError: it was put together by hand, so that it has no recipe.
+            ValueError: it was put together by hand, so that it has no recipe; or nothing can be written there.
         """
+        check_target(Path(path))
         if self.recipe is None:
             raise ValueError("this detector has no recipe, without which it cannot be loaded; build it from one")
         self.passport = replace(self.passport or Passport(version=__version__), version=__version__)
@@ -257,7 +265,13 @@ class Detector(nn.Module):
         )
 
     def push_to_hub(
-        self, repository: str, *, private: bool = False, token: str | None = None, folder: str | Path | None = None
+        self,
+        repository: str,
+        *,
+        images: ImageInput | Iterable[ImageInput] = (),
+        private: bool = False,
+        token: str | None = None,
+        folder: str | Path | None = None,
     ) -> str:
         """Upload weights and a model card to the Hugging Face hub, and return their address.
 
@@ -265,25 +279,50 @@ class Detector(nn.Module):
 
         Args:
             repository: ``OWNER/NAME``; it is made where there is none.
+            images: for the card, as for ``predict``; drawn with what is found in them.
             private: make a private one.
             token: for the upload; that of ``hf auth login`` where None.
             folder: to upload instead, as ``boxwright convert --to hf --card`` writes.
 
         Raises:
-            ValueError: it was put together by hand, so that it has no recipe.
+            FileNotFoundError: there is no such folder or image.
+            ValueError: it was put together by hand, so that it has no recipe; something is not an image; or the upload
+                failed.
         """
         if folder is not None:
+            if images != ():
+                raise ValueError("images are for a new card, and a folder has its own: give one of both")
             return upload_folder(Path(folder), repository, private=private, token=token)
         with TemporaryDirectory() as temporary:
             self.save(Path(temporary, "model.safetensors"))
             assert self.recipe is not None
             assert self.passport is not None
-            usage = f'import boxwright\n\ndetector = boxwright.load("hf:{repository}")'
             text = write_card_text(
-                self.passport, self.categories, self.recipe.to_dict(), title=repository.rpartition("/")[2], usage=usage
+                self.passport,
+                self.categories,
+                self.recipe.to_dict(),
+                title=repository.rpartition("/")[2],
+                usage=f'import boxwright\n\ndetector = boxwright.load("hf:{repository}")',
+                images=[f"images/{name}" for name in self._draw(images, Path(temporary, "images"))],
             )
             Path(temporary, CARD).write_text(text, encoding="utf-8")
             return upload_folder(Path(temporary), repository, private=private, token=token)
+
+    def _draw(self, images: ImageInput | Iterable[ImageInput], folder: Path) -> list[str]:
+        """Draw what is found in images into a folder; return the names of the files."""
+        is_detector = self.task == "detection"
+        stream = PredictionStream(
+            list_sources(images)[0],
+            self.predict_batch,
+            self.input_format,
+            threshold=CARD_THRESHOLD if is_detector else 0.0,
+            batch_size=8,
+            on_error="raise",
+            keep_images=True,
+        )
+        # The boxes of an image's classes are all the same: one of them is drawn.
+        results = ((one.image, one.detections[: None if is_detector else 1]) for one in stream.results())
+        return save_drawings(((image, drawn) for image, drawn in results if image is not None), folder)
 
     def fold(self) -> Detector:
         """Copy for inference: RepVGG branches in one convolution, norms folded into the convolutions before them."""

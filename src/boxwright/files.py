@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import sys
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 
 _DESCRIPTOR = re.compile(r"/(?:dev/(?:fd/(?P<fd>\d+)|std(?P<name>out|err))|proc/self/fd/(?P<proc>\d+))")
+UNFINISHED = ".unfinished"
+"""End of the name of a file until it is complete."""
+
 _NAMED = {"out": 1, "err": 2}
 
 
@@ -48,32 +53,44 @@ def _check_parent(path: Path) -> None:
         raise ValueError(f"{path} cannot be written: no permission to write in {nearest}")
     # Some folders, as /proc, and a file system without room, refuse files whatever the permissions say.
     try:
-        tempfile.TemporaryFile(dir=nearest).close()
+        TemporaryFile(dir=nearest).close()
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {nearest} takes no files ({error.strerror})") from None
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a file of text as ``replace_file`` does."""
+    replace_file(path, lambda unfinished: _write_utf8(unfinished, text))
+
+
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file, and its folder where there is none; what stood there stays whole until the new one is complete.
 
     A link stays a link: the file that it leads to is replaced, and keeps its permissions. Devices, pipes and open
     descriptors (``/dev/null``, ``/dev/stdout``) are written to directly.
+
+    Args:
+        path: of the file.
+        write: writes the content into the file that it is called with, which is another one than ``path``.
     """
     if _is_written_in_place(path):
-        _write_in_place(path, text)
+        with TemporaryDirectory() as folder:
+            write(complete := Path(folder, path.name))
+            _write_in_place(path, complete)
         return
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
-    unfinished = target.with_name(target.name + ".unfinished")
+    unfinished = target.with_name(target.name + UNFINISHED)
     unfinished.unlink(missing_ok=True)
     try:
         # Nobody may read in the new file what they may not read in the old one, at no time.
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            if mode is not None:
-                os.chmod(unfinished, mode)
-            file.write(text)
+        os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600))
+        write(unfinished)
+        with open(unfinished, "rb+") as file:
+            os.fsync(file.fileno())
+        if mode is not None:
+            os.chmod(unfinished, mode)
         os.replace(unfinished, target)
     except BaseException:
         unfinished.unlink(missing_ok=True)
@@ -99,14 +116,19 @@ def _descriptor(path: Path) -> int | None:
     return _NAMED[match["name"]] if number is None else int(number)
 
 
-def _write_in_place(path: Path, text: str) -> None:
+def _write_in_place(path: Path, complete: Path) -> None:
+    """Copy a file into a device, a pipe or an open descriptor."""
     descriptor = _descriptor(path)
-    if descriptor is None:
-        with path.open("w", encoding="utf-8") as file:
-            file.write(text)
-        return
-    # Opened anew by its name, a file behind it would be cut to nothing, with all that was printed before.
+    # Opened anew by its name, a file behind a descriptor would be cut to nothing, with all that was printed before.
     sys.stdout.flush()
     sys.stderr.flush()
-    with open(descriptor, "w", encoding="utf-8", closefd=False) as file:
+    with (
+        complete.open("rb") as source,
+        open(path if descriptor is None else descriptor, "wb", closefd=descriptor is None) as target,
+    ):
+        shutil.copyfileobj(source, target)
+
+
+def _write_utf8(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
         file.write(text)

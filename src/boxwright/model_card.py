@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from boxwright.passport import Passport
+from boxwright.passport import Passport, TrainingData
 from boxwright.structures import Category
 
 CARD = "README.md"
 """Name of the file of a card."""
 
+CARD_THRESHOLD = 0.3
+"""Least score of the detections that are drawn on a card's images."""
+
 _SHOWN_CLASSES = 20
+
+_LICENSES = """
+afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
+bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0
+cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0
+cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0
+cdla-sharing-1.0 creativeml-openrail-m ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 gemma gfdl gpl gpl-2.0
+gpl-3.0 isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openrail openrail++
+osl-3.0 other pddl postgresql unknown unlicense wtfpl zlib
+"""
+"""Identifiers of licenses that the hub's front matter may have; any other license is ``other``, with a name."""
 
 
 def write_card_text(
@@ -84,24 +99,37 @@ def _facts(passport: Passport) -> Iterator[str]:
             yield f"SHA-256: {origin.sha256}"
         yield f"license, as the source states it: {origin.license or 'none stated'}"
     if (data := passport.data) is not None:
-        yield f"data set: {data.name}, {data.num_images} images" + (
-            f", annotations with SHA-256 {data.sha256}" if data.sha256 else ""
-        )
+        yield f"data set: {data.name}, {data.num_images} images" + _data_hash(data)
     if passport.metrics:
         yield "metrics: " + ", ".join(f"{name} {value:.4f}" for name, value in passport.metrics.items())
+
+
+def _data_hash(data: TrainingData) -> str:
+    """Name the hash that a reader can check; that of the content, where there is not one annotation file."""
+    if data.sha256:
+        return f", annotations with SHA-256 {data.sha256}"
+    return f", content with SHA-256 {data.content_sha256}" if data.content_sha256 else ""
 
 
 def _front_matter(passport: Passport, recipe: Mapping[str, Any], library: str) -> str:
     tags = list(dict.fromkeys(["object-detection", "boxwright", recipe["head"]["name"], recipe["backbone"]["name"]]))
     lines = ["---"]
     if (license := find_license(passport)) is not None:
-        lines.append(f"license: {_quote(license)}")
+        lines += _license_lines(license)
     lines += [f"library_name: {library}", "pipeline_tag: object-detection", "tags:", *(f"- {tag}" for tag in tags)]
     if passport.data is not None:
         lines += ["datasets:", f"- {_quote(passport.data.name)}"]
     if passport.metrics:
         lines += ["metrics:", *(f"- {_quote(name)}" for name in passport.metrics)]
     return "\n".join([*lines, "---"])
+
+
+def _license_lines(license: str) -> list[str]:
+    """Write a license as the hub takes it: an identifier, or a name without spaces; the card has the full text."""
+    if license.lower() in _LICENSES.split():
+        return [f"license: {license.lower()}"]
+    name = "-".join(re.findall(r"[a-z0-9.]+", license.lower()))
+    return ["license: other", f"license_name: {_quote(name or 'unnamed')}"]
 
 
 def _summary(recipe: Mapping[str, Any], categories: Sequence[Category]) -> str:

@@ -34,11 +34,20 @@ class TrainingData:
         name: of the folder or file.
         num_images: of the training split.
         sha256: of the annotation file; None where there is not one file.
+        content_sha256: of images and objects as they were read, the same for other files with the same in them; None
+            in passports of earlier versions.
     """
 
     name: str
     num_images: int
     sha256: str | None = None
+    content_sha256: str | None = None
+
+    def has_same_content(self, other: TrainingData) -> bool | None:
+        """Tell whether two data sets hold the same; None where too little is known of them."""
+        pairs = ((self.sha256, other.sha256), (self.content_sha256, other.content_sha256))
+        known = [one == two for one, two in pairs if one is not None and two is not None]
+        return any(known) if known else None
 
 
 @dataclass(frozen=True, kw_only=True)

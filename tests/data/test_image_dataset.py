@@ -92,7 +92,10 @@ def test_boxes_without_area_are_dropped_with_a_note_and_images_without_objects_s
     ]
     data = open_data(ImageDataset(samples, NAMES, name="cells"))
     assert [len(record.labels) for record in data.records] == [2, 0]
-    assert data.notes == ("cells: 1 annotations without area inside their image dropped: sample 0 (annotation 3)",)
+    assert data.notes == (
+        "cells: 1 annotations without area inside their image dropped: "
+        "sample 0 (annotation 3 (dog): left 5, top 5, 0 x 4 pixels, image 40 x 30)",
+    )
 
 
 class Lazy:

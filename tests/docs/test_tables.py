@@ -64,6 +64,22 @@ def test_the_table_of_findings_is_that_of_the_code() -> None:
     assert len(page) > 100
 
 
+def test_the_table_of_sources_is_true() -> None:
+    compare("docs/weights.md", parts_by_name(tables.read_table("sources")), parts_by_name(tables.sources()))
+
+
+def test_the_table_of_comparisons_is_what_was_recorded() -> None:
+    assert tables.read_table("comparisons") == tables.comparisons(), tables.COMMAND
+
+
+def test_cells_of_a_comparison() -> None:
+    row = {"source": "detr", "variant": "r50", "size": "released", "project": "project 1.0", "note": "a note"}
+    row |= {"images": [[250, 310], [150, 420]], "limited": [1], "input": "96 to 144"}
+    row |= {"differences": {"scores": 0.00012, "boxes": 0.0}, "test": "tests/weights/test_any.py::test_any"}
+    cells = ("`detr`", "r50 (released size)", "project 1.0; a note", "250 × 310, **150 × 420**", "96 to 144")
+    assert tables.comparison_cells(row) == (*cells, "scores 1.2e-4, boxes equal", "`test_any.py::test_any`")
+
+
 def test_a_new_part_is_a_warning_and_a_lost_one_is_refused() -> None:
     with pytest.warns(UserWarning, match=r"README\.md does not have fpn2 yet: make tables"):
         compare("README.md", {"fpn": "row"}, {"fpn": "row", "fpn2": "row"})

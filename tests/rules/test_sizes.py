@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 
-from source_files import KERNELS, functions_of, parse, python_files, relative
+from source_files import KERNELS, ROOT, functions_of, parse, python_files, relative
 
 MOST_PARAMETERS = 12
 MOST_LINES_OF_A_FUNCTION = 60
 MOST_LINES_OF_A_FILE = 400
 MOST_IGNORED_TYPES = 10
+
+ARRAYS = (".npy", ".npz", ".pt", ".pth", ".safetensors", ".json", ".bin")
+MOST_BYTES_OF_AN_ARRAY = 50_000
+MOST_BYTES_OF_ALL_ARRAYS = 2_000_000
 
 RECORDS = {
     "CocoMetrics": "COCO has 12 numbers, and they are its fields",
@@ -81,3 +85,11 @@ def test_ignored_types() -> None:
         if "type: ignore" in line
     ]
     assert len(lines) <= MOST_IGNORED_TYPES, "use typed locals, casts or better types:\n" + "\n".join(lines)
+
+
+def test_stored_arrays() -> None:
+    """Arrays for tests are small: everybody who clones has them for ever."""
+    sizes = {relative(path): path.stat().st_size for path in (ROOT / "tests").rglob("*") if path.suffix in ARRAYS}
+    offences = [f"{path}: {size:,} bytes" for path, size in sizes.items() if size > MOST_BYTES_OF_AN_ARRAY]
+    assert not offences, "\n".join(offences)
+    assert sum(sizes.values()) <= MOST_BYTES_OF_ALL_ARRAYS

@@ -37,7 +37,15 @@ def find_file(url: str) -> Path:
     """Find a file of weights in torch hub's cache; skip the test where it is not."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.is_file():
-        pytest.skip(f"{path.name} is not there: save {url} as {path}")
+        pytest.skip(f"{path.name} is not there: `curl -L --create-dirs -o {path} {url}`")
+    return path
+
+
+def find_file_of_page(name: str, page: str) -> Path:
+    """Find a file in torch hub's cache that its project links from a page; skip the test where it is not."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not path.is_file():
+        pytest.skip(f"{name} is not there: save it from {page} as {path}")
     return path
 
 
@@ -45,5 +53,6 @@ def read_image(name: str = IMAGE) -> NDArray[np.uint8]:
     """Read an image of COCO val2017, (h, w, 3); skip the test where it is not beside torch hub's files."""
     path = Path(torch.hub.get_dir()) / "coco_val2017" / name
     if not path.is_file():
-        pytest.skip(f"{name} is not there: save http://images.cocodataset.org/val2017/{name} as {path}")
+        url = f"http://images.cocodataset.org/val2017/{name}"
+        pytest.skip(f"{name} is not there: `curl -L --create-dirs -o {path} {url}`")
     return np.asarray(Image.open(path).convert("RGB"))

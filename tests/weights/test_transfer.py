@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ import boxwright
 from boxwright.detector import Detector
 from boxwright.passport import Origin, Passport
 from boxwright.structures import Category
+from boxwright.weights.backbone import NO_NAMESAKE
 from boxwright.weights.classes import NEW_FRACTION, class_tensors, match_classes
 from boxwright.weights.model import ModelWeights
 from boxwright.weights.transfer import load_detector_weights
+from boxwright.workflows.beginning import report_detector_transfer
 from random_weights import shake
 
 SOURCE_NAMES = ("circle", "motorbike", "N/A", "N/A", "square")
@@ -70,7 +73,7 @@ def test_all_of_a_detector_of_the_same_classes(recipe: str) -> None:
     transfer = load_detector_weights(detector, weights_of(source))
     for name, tensor in source.state_dict().items():
         torch.testing.assert_close(detector.state_dict()[name], tensor, rtol=0, atol=0)
-    assert (transfer.skipped, transfer.new, transfer.new_classes) == ((), (), ())
+    assert (transfer.skipped, transfer.new, transfer.new_classes) == ({}, (), ())
     assert set(transfer.class_layers) == set(class_tensors(detector))
     names = {name for name in source.state_dict() if not name.endswith("num_batches_tracked")}
     assert {*transfer.loaded, *transfer.class_layers} == names
@@ -136,3 +139,19 @@ def test_nothing_that_fits_is_an_error() -> None:
     detector = build("rtdetr_tiny", NAMES, 2)
     with pytest.raises(ValueError, match=r"a run: nothing of it fits .* backbone resnet, neck fpn, head retinanet"):
         load_detector_weights(detector, weights_of(source))
+
+
+def test_what_is_not_taken_has_a_reason() -> None:
+    detector = build("retinanet_r18_fpn", NAMES, 2)
+    weights = weights_of(build("retinanet_r18_fpn", NAMES, 1))
+    name = "head.box_tower.0.weight"
+    others = {"head.unheard": torch.zeros(1), name: torch.zeros(3), "backbone.conv1.weight": torch.zeros(2)}
+    transfer = load_detector_weights(detector, replace(weights, tensors={**weights.tensors, **others}))
+    assert transfer.skipped["head.unheard"] == NO_NAMESAKE
+    assert transfer.skipped[name] == "[3] there and [128, 128, 3, 3] here"
+    assert transfer.skipped["backbone.conv1.weight"] == "[2] there and [8, 3, 7, 7] here"
+    assert set(transfer.skipped) == set(others)
+    lines = report_detector_transfer(transfer)
+    assert "  1 skipped, of which there are none here by that name: head.unheard" in lines
+    (line,) = [line for line in lines if "2 skipped, which have another shape here: " in line]
+    assert f"{name} ([3] there and [128, 128, 3, 3] here)" in line

@@ -31,6 +31,17 @@ RCNNS = ("faster", "faster v2", "mask", "mask v2")
 DENSE = ("retinanet", "retinanet v2", "fcos")
 KINDS = (*RCNNS, *DENSE)
 
+RELEASED_NAMES = (
+    "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
+    "maskrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn_v2",
+    "retinanet_resnet50_fpn",
+    "retinanet_resnet50_fpn_v2",
+    "fcos_resnet50_fpn",
+)
+"""Detectors that torchvision has released and that are read here."""
+
 STDS = {
     "cls_logits": 1.5,
     "bbox_pred": 0.4,

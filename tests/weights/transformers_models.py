@@ -89,6 +89,17 @@ def assert_equal_detections(
     return largest
 
 
+def compare_outputs(ours: Any, theirs: Any) -> dict[str, float]:
+    """Make sure that the last layer's logits and boxes agree to 1e-5; return the largest differences."""
+    pairs = {
+        "logits": (ours.logits[-1], theirs.logits),
+        "normalized boxes": (ours.boxes_cxcywh_norm[-1], theirs.pred_boxes),
+    }
+    for actual, expected in pairs.values():
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+    return {name: float((actual - expected).abs().max()) for name, (actual, expected) in pairs.items()}
+
+
 def read(folder: Path, **overrides: Any) -> ModelWeights:
     return convert_files(read_source_files(folder), overrides)
 

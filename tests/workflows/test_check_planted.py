@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from box_plants import corners_in_first_images, halve_images, move_boxes, set_boxes, upsample
 from boxwright.workflows.check import check
 from image_plants import (
     FIRST,
@@ -25,17 +26,6 @@ from image_plants import (
     save_turned,
 )
 from sound_set import HEIGHT, WIDTH, SoundSet
-
-
-def set_boxes(change: Callable[[float, float, float, float], list[float]]) -> Plant:
-    """Change all boxes of train; their areas are left out."""
-
-    def plant(sound: SoundSet) -> None:
-        for one in sound.annotations():
-            one["bbox"] = change(*one["bbox"])
-            del one["area"]
-
-    return plant
 
 
 def set_first(**values: Any) -> Plant:
@@ -196,8 +186,11 @@ def list_again(sound: SoundSet) -> None:
         sound.annotations().append(dict(one, id=one["id"] + 7000, image_id=7000))
 
 
-def twin_split(sound: SoundSet) -> None:
-    sound.documents["val_exact"] = json.loads(json.dumps(sound.documents["val"]))
+def copy_split(split: str, name: str) -> Plant:
+    def plant(sound: SoundSet) -> None:
+        sound.documents[name] = json.loads(json.dumps(sound.documents[split]))
+
+    return plant
 
 
 def set_polygon(*points: float) -> Plant:
@@ -251,6 +244,14 @@ PLANTS: dict[str, tuple[Plant, str]] = {
     ),
     "swapped_axes": (set_boxes(lambda x, y, w, h: [y, x, h, w]), "train"),
     "fractions_as_pixels": (set_boxes(lambda x, y, w, h: [x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT]), "train"),
+    "percentages_as_pixels": (
+        upsample(lambda x, y, w, h: [x / WIDTH * 100, y / HEIGHT * 100, w / WIDTH * 100, h / HEIGHT * 100]),
+        "train",
+    ),
+    "boxes_of_stated_size": (halve_images, "train"),
+    "boxes_of_other_size": (set_boxes(lambda x, y, w, h: [2.5 * x, 2.5 * y, 2.5 * w, 2.5 * h]), "train"),
+    "many_beyond_image": (move_boxes(8), "train"),
+    "stray_form": (corners_in_first_images(4), "train"),
     "area_by_size": (set_first(area=-200), FIRST),
     "zero_area": (set_first(area=0), FIRST),
     "constant_area": (set_all("area", 100), "train"),
@@ -290,7 +291,8 @@ PLANTS: dict[str, tuple[Plant, str]] = {
     "same_bytes_in_splits": (repeat_image("val", lambda image: image), LAST["val"]),
     "near_image": (repeat_image("train", brighten), LAST["train"]),
     "near_image_in_splits": (repeat_image("val", brighten), LAST["val"]),
-    "twin_split": (twin_split, "val_exact"),
+    "twin_split": (copy_split("val", "val_exact"), "val_exact"),
+    "twin_of_train": (copy_split("train", "train_eval"), "train_eval"),
     "unlisted_image": (change_file(lambda path: path.with_name("new.png").write_bytes(path.read_bytes())), "new.png"),
     "same_file_in_splits": (use_file_of_train, FIRST),
     "no_val_split": (rename_split("val", "test"), "only train, test"),
@@ -323,6 +325,10 @@ TOGETHER = {
     "image_missing": {"rare_class"},
     "split_unreadable": {"no_val_split"},
     "swapped_axes": {"rare_class", "empty_box"},  # some of them lie outside of their image, and are dropped
+    "boxes_of_other_size": {"class_not_in_train", "rare_class", "empty_box"},
+    "boxes_of_stated_size": {"class_not_in_train", "size_disagrees", "empty_box"},
+    "many_beyond_image": {"box_beyond_image"},
+    "stray_form": {"box_beyond_image"},
 }
 """Kinds that come with another one, as a consequence."""
 

@@ -17,9 +17,11 @@ from safetensors.torch import load_file
 import boxwright
 from boxwright.checkpoints import passport_of, read_checkpoint
 from boxwright.cli.main import main
+from boxwright.passport import Passport, TrainingData
 from boxwright.weights.recognize import find_kind
 from boxwright.weights.source import Layout
 from boxwright.workflows import convert as conversion
+from heard import Heard
 
 SMALL: dict[str, Any] = {
     "image_size": 96,
@@ -32,6 +34,19 @@ SMALL: dict[str, Any] = {
     "head.num_queries": 7,
 }
 CATEGORIES = [boxwright.Category(1, "cat"), boxwright.Category(5, "red fox")]
+PASSPORT = Passport(
+    version="0.1",
+    recipe="mine",
+    data=TrainingData(name="foxes", num_images=7),
+    metrics={"AP": 0.25},
+    parent=Passport(version="0.0", recipe="older"),
+)
+LAYOUTS = [
+    ("detr_r50", "hf", "theirs"),
+    ("detr_r50", "detr", "theirs.pth"),
+    ("retinanet_r18_fpn", "torchvision", "theirs.safetensors"),
+]
+"""A recipe, a layout that has a place for passports, and a name to write to."""
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +104,56 @@ def test_what_the_layout_does_not_say_is_said(folder: Path, tmp_path: Path, monk
     monkeypatch.setattr(source, "write", write_without_preprocessor)
     with pytest.warns(UserWarning, match="read back they mean .*input.image_size 800 instead of 96"):
         boxwright.convert(folder / "m.safetensors", tmp_path / "theirs", to="hf_detr")
+
+
+def untrained_retinanet(path: Path) -> boxwright.Detector:
+    """Write one that finds nothing in any image."""
+    torch.manual_seed(0)
+    overrides = {"image_size": 96, "backbone.width": 8, "head.anchors.anchor_grid": "padded_input"}
+    detector = boxwright.build("retinanet_r18_fpn", categories=CATEGORIES, overrides=overrides).eval()
+    detector.passport = PASSPORT
+    detector.save(path)
+    return detector
+
+
+def test_what_files_do_not_say_is_said_whatever_is_found(tmp_path: Path) -> None:
+    detector = untrained_retinanet(tmp_path / "m.safetensors")
+    assert not len(detector.predict(np.zeros((90, 120, 3), np.uint8)))
+    heard = Heard()
+    boxwright.convert(tmp_path / "m.safetensors", tmp_path / "x.pth", to="torchvision", observer=heard)
+    options, classes, passport = heard.notes
+    for changed in ("image_size 800 instead of 96", "antialias False", "resize_floats True", "size_rule torchvision"):
+        assert f"input.{changed}" in options
+    assert "cat is class_0, red fox is class_1" in classes
+    assert "no place for the passport" in passport
+
+
+def test_other_names_of_classes_are_listed() -> None:
+    own, cocos = ([boxwright.Category(i, f"{kind} {i}") for i in range(80)] for kind in ("mine", "theirs"))
+    lines = conversion._list_other_classes(own, cocos)
+    assert len(lines) == 80
+    assert conversion._shorten(lines).endswith("mine 2 is theirs 2 and 77 more")
+    assert conversion._list_other_classes(own, own) == []
+    assert conversion._list_other_classes(own[:1], own[:2]) == ["None is mine 1"]
+
+
+@pytest.mark.parametrize(("recipe", "to", "name"), LAYOUTS)
+def test_the_passport_goes_along(recipe: str, to: str, name: str, tmp_path: Path) -> None:
+    if recipe == "detr_r50":
+        detector = boxwright.build("detr_r50", categories=CATEGORIES, overrides=SMALL)
+        detector.passport = PASSPORT
+        detector.save(tmp_path / "m.safetensors")
+    else:
+        untrained_retinanet(tmp_path / "m.safetensors")
+    heard = Heard()
+    boxwright.convert(tmp_path / "m.safetensors", tmp_path / name, to=to, observer=heard)
+    assert not any("passport" in note for note in heard.notes)
+    facts = boxwright.info(tmp_path / name, observer=heard).model
+    assert facts is not None
+    passport = facts.passport
+    assert (passport.data, passport.metrics, passport.parent) == (PASSPORT.data, PASSPORT.metrics, PASSPORT.parent)
+    assert passport.origin is not None
+    assert passport.origin.source == str(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -172,13 +237,28 @@ def test_info_of_a_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     model = facts["model"]
     assert model["categories"] == [{"id": 0, "name": "cat"}, {"id": 1, "name": "red fox"}]
     assert model["input"]["size_rule"] == "transformers"
+    # Also those that are defaults here, where the source has set them.
+    assert {"backbone.width": 8, "head.num_queries": 7, "head.decoder.num_heads": 8}.items() <= model["options"].items()
     assert model["passport"]["origin"]["kind"] == "hf_detr"
     assert facts["params"] == sum(part["params"] for part in facts["parts"]) > 1e5
     assert main(["info", str(folder / "m.safetensors"), "--image-size", "128"]) == 0
     printed = capsys.readouterr().out
     assert "GMAC at 128 x 128" in printed
     assert "2 classes: cat, red fox" in printed
+    assert "options that the weights need:\n  backbone." in printed
+    assert "  backbone.width 8\n" in printed
+    assert "  head.num_queries 7\n" in printed
     assert f"  - source: {folder / 'm.safetensors'} (boxwright)" in printed
+
+
+def test_a_changed_option_of_a_part_is_noted(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for index, name in enumerate(("m.safetensors", "hf")):
+        for command in (["info"], ["convert"], ["predict"]):
+            out = {"info": [], "convert": [str(tmp_path / f"{index}.pt")]}.get(command[0], [str(folder / "gray.jpg")])
+            more = ["--out", str(tmp_path / name)] if command == ["predict"] else []
+            assert main([*command, str(folder / name), *out, *more, "--neck.num_heads", "4"]) == 0
+            (note,) = [line for line in capsys.readouterr().err.splitlines() if "neck.num_heads" in line]
+            assert note.endswith("neck.num_heads 8 became 4: --neck.num_heads 8")
 
 
 def test_prediction_takes_it(folder: Path, tmp_path: Path) -> None:

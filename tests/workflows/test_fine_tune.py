@@ -13,6 +13,9 @@ import yaml
 
 import boxwright
 from boxwright.cli.main import main
+from boxwright.passport import Origin, Passport
+from boxwright.weights.model import ModelWeights
+from boxwright.workflows.beginning import Beginning, resolve_beginning
 from heard import Heard
 
 Recipe = dict[str, Any]
@@ -53,7 +56,7 @@ def test_a_run_that_has_learned_nothing_yet_has_the_weights_of_its_source(
         if not (name.startswith("head.") and name.endswith(norms)):
             torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-7, msg=name)
     report = json.loads((tmp_path / "run" / "initial_weights.json").read_text())
-    assert report["new"] == report["skipped"] == report["new_classes"] == []
+    assert [*report["new"], *report["skipped"], *report["new_classes"]] == []
     assert len(report["kept_classes"]) == 6
     total = len(report["loaded"]) + len(report["class_layers"])
     assert any(line.endswith(f": {total} of {total} tensors taken") for line in heard.lines)
@@ -167,7 +170,7 @@ def test_a_run_goes_on_with_its_own_data_alone(tiny_recipe: Recipe, drawn: Path,
     document = json.loads((moved / "annotations" / "train.json").read_text())
     document["annotations"] = document["annotations"][1:]
     (moved / "annotations" / "train.json").write_text(json.dumps(document))
-    with pytest.raises(ValueError, match=r"the annotations of moved are others; .* fine-tuning: .*--weights"):
+    with pytest.raises(ValueError, match=r"the images or annotations of moved are others; .* fine-tuning: .*--weights"):
         boxwright.train(tiny_recipe, moved, out=out, resume=True, overrides=NOTHING_LEARNED)
     document["images"] = document["images"][1:]
     ids = {image["id"] for image in document["images"]}
@@ -210,3 +213,40 @@ def test_the_same_command_goes_on_without_a_word(
     typed = {**NOTHING_LEARNED, "head.num_queries": 9}
     boxwright.train(recipe, drawn, resume=True, observer=heard, **begin, overrides=typed)
     assert heard.notes == ["the run goes on as it began, with head.num_queries 20, not 9"]
+
+
+def test_what_the_source_brings_is_said(first_run: Path, drawn: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    result = boxwright.train(
+        "rtdetr_tiny", drawn, out=tmp_path / "a", weights=first_run, observer=heard, overrides=NOTHING_LEARNED
+    )
+    (note,) = [note for note in heard.notes if note.startswith("not as in rtdetr_tiny but as in ")]
+    assert "input.image_size 64 (not 160)" in note
+    assert "head.num_queries 20 (not " in note
+    # It is the source's model, with the recipe's training.
+    passport = result.load().passport
+    assert passport is not None
+    assert passport.recipe == "tiny"
+    typed = {**NOTHING_LEARNED, "head.num_queries": 9, "image_size": 96}
+    boxwright.train("rtdetr_tiny", drawn, out=tmp_path / "b", weights=first_run, observer=heard, overrides=typed)
+    note = [note for note in heard.notes if note.startswith("not as in rtdetr_tiny but as in ")][-1]
+    assert "num_queries" not in note.replace("denoising.num_queries", "")
+    assert "image_size" not in note
+    (note,) = [note for note in heard.notes if "become" in note or "became" in note]
+    assert "head.num_queries 20 became 9: --head.num_queries 20" in note
+
+
+def test_the_longest_side_follows_the_image_size() -> None:
+    detector = boxwright.build("detr_r50", num_classes=1, overrides={"backbone.width": 8})
+    assert isinstance(detector.recipe, boxwright.Recipe)
+    weights = ModelWeights(
+        recipe=detector.recipe,
+        categories=detector.categories,
+        tensors={},
+        origin=Origin(source="a run", kind="boxwright"),
+        passport=Passport(version="any"),
+    )
+    heard = Heard()
+    recipe = resolve_beginning("detr_r50", {"image_size": 400}, Beginning(detector=weights), heard)
+    assert (recipe.input.image_size, recipe.input.max_size) == (400, 666)
+    assert not [note for note in heard.notes if "max_size" in note]

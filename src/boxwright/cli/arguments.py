@@ -9,6 +9,9 @@ from typing import NoReturn
 
 MODEL_HELP = "a checkpoint, the folder of a run, hf:OWNER/NAME, or a file of weights of another project"
 
+OVERRIDES_HELP = "Options of the model's recipe change it, where its files cannot say them: --head.decoder.num_heads 4"
+"""Of commands that take a model and such options."""
+
 NEARLY = 0.75
 """Likeness of a misspelt option to a real one, of 1, beyond which it can hardly be another."""
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from boxwright.cli.arguments import MODEL_HELP, CommandParser
+from boxwright.cli.arguments import MODEL_HELP, OVERRIDES_HELP, CommandParser
 from boxwright.cli.recipe_arguments import take_overrides
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser = CommandParser(
         "convert",
         description="Convert a model to a checkpoint of Boxwright, or to the layout of another project. What is "
-        "written is read back and compared.\nOptions of its recipe change it: --head.eval_layers 3",
+        "written is read back and compared.\n" + OVERRIDES_HELP,
     )
     parser.add_argument("source", metavar="SOURCE", help=MODEL_HELP)
     parser.add_argument("out", metavar="OUT", help="file, like model.safetensors, or a folder; nothing is overwritten")

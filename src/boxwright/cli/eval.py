@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boxwright.cli.arguments import MODEL_HELP, CommandParser
+from boxwright.cli.arguments import MODEL_HELP, OVERRIDES_HELP, CommandParser
 from boxwright.cli.data_arguments import add_format_argument, files_of
+from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.files import check_target, is_standard_output, write_text
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ COCO_DETECTIONS = 100
 
 def run(argv: Sequence[str]) -> int:
     """Measure, print tables and write JSON; return the exit status."""
-    options = _parse(argv)
+    options, overrides = _parse(argv)
     target = Path(options.json) if options.json else None
     from rich.console import Console
 
@@ -40,6 +41,7 @@ def run(argv: Sequence[str]) -> int:
         device=options.device,
         trusted=options.trust,
         observer=observer,
+        overrides=overrides,
     )
     # What is read by a program holds nothing else.
     console = observer.console if target is not None and is_standard_output(target) else Console()
@@ -60,12 +62,12 @@ def selection_line(selection: SelectionQuality) -> str:
     )
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Read what was typed, and check it as far as it can be without the files that are read."""
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+    """Read what was typed, with changes of the model's recipe, and check it as far as it can be without any file."""
     parser = CommandParser(
         "eval",
         description="Measure a trained detector: the 12 COCO numbers and a table per class, of boxes and, where it "
-        "predicts them, of masks; of a classifier top-1 and top-5.",
+        "predicts them, of masks; of a classifier top-1 and top-5.\n" + OVERRIDES_HELP,
     )
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("--data", metavar="DIR", help="folder of the data set, in any known format, or of val/CLASS/")
@@ -84,11 +86,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--workers", metavar="N", type=int, default=0, help="reading processes (default: 0)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
     parser.add_argument("--trust", metavar="MODULE", action="append", default=[], help="import parts from MODULE")
-    options = parser.parse(argv)
+    own, overrides = take_overrides(argv)
+    options = parser.parse(own)
     if options.data is None and options.annotations is None:
         parser.error("which data set? give --data DIR, or --annotations FILE and --images DIR")
     if options.json:
         check_target(Path(options.json))
     if options.max_detections is not None and options.max_detections < COCO_DETECTIONS:
         parser.error(f"--max-detections is at least COCO's {COCO_DETECTIONS}, not {options.max_detections}")
-    return options
+    return options, overrides

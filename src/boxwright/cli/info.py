@@ -50,7 +50,7 @@ def _make_parser(*, with_model: bool = False) -> CommandParser:
         description="Parameters, and multiply-adds for one image in evaluation mode:\n"
         "convolutions, linear layers and attention, as torch.utils.flop_counter counts them.\n"
         "Instead of a recipe, a model (a checkpoint, the folder of a run, hf:OWNER/NAME, a file of weights):\n"
-        "also its classes, its preprocessing and where it comes from.",
+        "also its classes, its preprocessing, the options that its weights need, and where it comes from.",
     )
     parser.add_argument(
         "--count",
@@ -92,10 +92,11 @@ def _tell_model(options: argparse.Namespace, overrides: dict[str, str]) -> int:
 
 def describe_model(model: ModelFacts) -> list[str]:
     """Describe a model in lines: preprocessing, classes, origin and history."""
-    from boxwright.data.format_report import describe_format
+    from boxwright.data.format_report import as_typed, describe_format
     from boxwright.model_card import describe_passport
 
     lines = ["preprocessing:", *(f"  {line}" for line in describe_format(model.input_format))]
+    lines += ["options that the weights need:", *(f"  {name} {as_typed(x)}" for name, x in model.options.items())]
     lines.append(f"{len(model.categories)} classes: " + ", ".join(category.name for category in model.categories))
     if model.skipped:
         lines.append(f"{len(model.skipped)} tensors of the source are skipped: " + ", ".join(model.skipped))

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boxwright.cli.arguments import MODEL_HELP, CommandParser
+from boxwright.cli.arguments import MODEL_HELP, OVERRIDES_HELP, CommandParser
+from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.files import check_target, is_standard_output
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def run(argv: Sequence[str]) -> int:
     """Predict, draw, write JSON and say how much was found; return the exit status."""
-    options = _parse(argv)
+    options, overrides = _parse(argv)
     from boxwright.cli.console import ConsoleObserver
     from boxwright.workflows.predict import predict
 
@@ -33,6 +34,7 @@ def run(argv: Sequence[str]) -> int:
         device=options.device,
         trusted=options.trust,
         observer=observer,
+        overrides=overrides,
     )
     done, failed = len(result.detections), len(result.skipped)
     if done:
@@ -56,10 +58,11 @@ def _summary(result: PredictionResult, options: argparse.Namespace) -> str:
     return f"{line}; the best score is {result.best_score:.2g}, below --threshold {options.threshold:g}"
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Read what was typed, and check it as far as it can be without the model."""
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+    """Read what was typed, with changes of the model's recipe, and check it as far as it can be without the model."""
     parser = CommandParser(
-        "predict", description="Find objects in files, or their classes; draw them, and list them as JSON."
+        "predict",
+        description="Find objects in files, or their classes; draw them, and list them as JSON.\n" + OVERRIDES_HELP,
     )
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("paths", metavar="PATH", nargs="+", help="files, folders of files, globs")
@@ -77,11 +80,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--batch-size", metavar="N", type=int, default=1, help="images at a time (default: 1)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
     parser.add_argument("--trust", metavar="MODULE", action="append", default=[], help="import parts from MODULE")
-    options = parser.parse(argv)
+    own, overrides = take_overrides(argv)
+    options = parser.parse(own)
     if not 0 <= options.threshold <= 1:
         parser.error(f"--threshold is between 0 and 1, not {options.threshold}")
     if options.batch_size < 1:
         parser.error(f"--batch-size is at least 1, not {options.batch_size}")
     if options.json:
         check_target(Path(options.json))
-    return options
+    return options, overrides

@@ -32,7 +32,10 @@ from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.printable_names import printable
 
 FILE_LISTED_TWICE = FindingKind(
-    "file_listed_twice", "warning", "image files listed more than once", "each counts as an image of its own"
+    "file_listed_twice",
+    "warning",
+    "image files listed more than once",
+    "each counts as an image of its own; --fix merges them",
 )
 
 _NOT_THERE = "not in the folder"
@@ -135,7 +138,10 @@ def locate_images(table: Annotations) -> tuple[Path, Annotations]:
     images = list(table.images)
     for index, name in zip(in_files, resolved.names, strict=True):
         images[index] = images[index]._replace(file_name=name)
-    return folder, replace(table, images=tuple(images), findings=(*table.findings, *resolved.findings))
+    # Of a table that was located before, files that are listed twice have been named.
+    new = dict.fromkeys(resolved.findings).keys() - set(table.findings)
+    findings = (*table.findings, *(one for one in resolved.findings if one in new))
+    return folder, replace(table, images=tuple(images), findings=findings)
 
 
 def _not_exact(folder: Path, names: Sequence[str]) -> tuple[list[int], set[str]]:

@@ -40,7 +40,7 @@ def format_differences(expected: InputFormat, actual: InputFormat, options: Coll
         if name == "max_size" and actual.resize == expected.resize:
             there = expected.resize_rule(actual.image_size).max_size
         if there != here:
-            lines.append(f"{name} {_typed(there)} became {_typed(here)}: --input.{name} {_typed(there)}")
+            lines.append(f"{name} {as_typed(there)} became {as_typed(here)}: --input.{name} {as_typed(there)}")
     return lines
 
 
@@ -59,10 +59,10 @@ def _compared(expected: InputFormat, options: Collection[str] | None) -> list[st
     return [name for name in names if options is None or name in options]
 
 
-def _typed(value: Any) -> str:
+def as_typed(value: Any) -> str:
     """Write a value as one types it on the command line."""
-    if isinstance(value, tuple):
-        return ",".join(str(one) for one in value)
+    if isinstance(value, tuple | list):
+        return ",".join(as_typed(one) for one in value)
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -17,15 +17,15 @@ from boxwright.data.findings import Finding, summarize
 from boxwright.data.image_check import ProgressCallback, first_names, inspect_images, require_files, require_readable
 from boxwright.data.image_inspection import ImageFacts
 from boxwright.data.join_findings import (
-    EMPTY_BOX,
     find_category_differences,
+    find_empty_boxes,
     find_negative_areas,
     find_size_disagreements,
     find_unused_categories,
-    name_annotations,
+    list_other_sizes,
 )
 from boxwright.data.listed_images import ListedImages, stated_sizes
-from boxwright.data.packing import pack_ids, select_ids
+from boxwright.data.packing import Ids, pack_ids, select_ids
 from boxwright.data.record_table import RecordTable
 from boxwright.data.records import DetectionData
 from boxwright.data.segmentations import Segmentations
@@ -81,8 +81,9 @@ def join_images(
     sizes = _sizes(table, facts)
     records, dropped = _records(table, folder, sizes)
     findings += _image_warnings(table, facts)
-    findings += find_size_disagreements(table, sizes) + find_negative_areas(table, dropped)
-    findings += [Finding(EMPTY_BOX, *names) for names in name_annotations(table, dropped)]
+    findings += find_size_disagreements(table, sizes) + find_negative_areas(table, dropped.rows)
+    findings += find_empty_boxes(table, dropped, categories)
+    with_dropped = np.flatnonzero(np.diff(dropped.starts))
     return DetectionData(
         records=records,
         categories=tuple(categories),
@@ -90,6 +91,8 @@ def join_images(
         notes=tuple(f"{table.path}: {note}" for note in (*table.notes, *summarize(findings))),
         findings=tuple(findings),
         facts=tuple(facts),
+        dropped=dropped.select(with_dropped) if with_dropped.size else (),
+        stated_sizes=list_other_sizes(table, sizes),
     )
 
 
@@ -126,19 +129,34 @@ def _image_warnings(table: Annotations, facts: list[ImageFacts]) -> tuple[Findin
     )
 
 
-def _records(table: Annotations, folder: Path, sizes: Int64[np.ndarray, "images 2"]) -> tuple[RecordTable, list[int]]:
-    """Return the records of all images, and the rows of the annotations that were dropped, in their order."""
+def _records(table: Annotations, folder: Path, sizes: Int64[np.ndarray, "images 2"]) -> tuple[RecordTable, RecordTable]:
+    """Return the records of all images, and those of the annotations that were dropped."""
     index = table.image_index
     rows = np.arange(len(index)) if (index[1:] >= index[:-1]).all() else np.argsort(index, kind="stable")
     boxes = _boxes(table, sizes, rows)
     keep = _have_area(boxes, sizes, index[rows])
-    dropped = rows[~keep].tolist()
-    if dropped:
+    ids = np.arange(1, len(index) + 1) if table.annotation_ids is None else table.annotation_ids
+    ids = ids if isinstance(ids, np.ndarray) else pack_ids(ids)
+    table = replace(table, segmentations=_pack_segmentations(table))
+    dropped = _select_rows(table, folder, sizes, rows[~keep], boxes[~keep], ids)
+    if len(dropped.rows):
         rows, boxes = rows[keep], boxes[keep]
+    return _select_rows(table, folder, sizes, rows, boxes, ids), dropped
+
+
+def _select_rows(
+    table: Annotations,
+    folder: Path,
+    sizes: Int64[np.ndarray, "images 2"],
+    rows: Int64[np.ndarray, " n"],
+    boxes: Float64[np.ndarray, "n 4"],
+    ids: Ids,
+) -> RecordTable:
+    """Return the records of all images with some of the annotations, sorted by image."""
+    index = table.image_index
     is_whole = len(rows) == len(index) and bool((rows[1:] > rows[:-1]).all())
     every = slice(None) if is_whole else rows  # of arrays in order, nothing is copied
-    ids = np.arange(1, len(index) + 1) if table.annotation_ids is None else table.annotation_ids
-    records = RecordTable(
+    return RecordTable(
         images=table.images,
         folder=folder,
         sizes=sizes,
@@ -148,12 +166,11 @@ def _records(table: Annotations, folder: Path, sizes: Int64[np.ndarray, "images 
         bbox_xywh=boxes,
         area=_areas(table, sizes, boxes, every),
         crowd=np.zeros(len(rows), dtype=np.bool_) if table.crowd is None else table.crowd[every],
-        annotation_ids=select_ids(ids if isinstance(ids, np.ndarray) else pack_ids(ids), rows),
-        segmentations=_pack_segmentations(table),
+        annotation_ids=select_ids(ids, rows),
+        segmentations=table.segmentations,
         mask_folders=table.mask_folders,
         has_fractions=table.has_fractions,
     )
-    return records, dropped
 
 
 def _boxes(

@@ -75,6 +75,11 @@ class RecordTable(ColumnarRecords):
         """Return (height, width) of each image."""
         return self.sizes if self.selected is None else self.sizes[self.selected]
 
+    def file_names(self) -> list[str]:
+        """Return the name of each image's file, without its folders."""
+        images = self.images if self.selected is None else (self.images[int(index)] for index in self.selected)
+        return [image.file_name.rpartition("/")[2] for image in images]
+
     def columns(self) -> ObjectColumns:
         """Return all objects as arrays."""
         counts = np.diff(self.starts)

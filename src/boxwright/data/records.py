@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,6 +102,10 @@ class ColumnarRecords(Sequence[Record]):
         """Return (height, width) of each image."""
 
     @abstractmethod
+    def file_names(self) -> list[str]:
+        """Return the name of each image's file, without its folders."""
+
+    @abstractmethod
     def select(self, indices: Int64[np.ndarray, " _selected"]) -> Sequence[Record]:
         """Return a sequence of some of the records, over the same arrays."""
 
@@ -123,6 +127,9 @@ class DetectionData:
         notes: what was dropped or repaired while reading, one line each, for the user.
         findings: the same, each with its kind and place.
         facts: of each image's file, as its hashes; as long as ``records``, or empty where nobody looked.
+        dropped: images with the objects that were dropped on reading, as they have no area inside their image, and
+            no other objects. Their ``image_id`` tells which of ``records`` they belong to.
+        stated_sizes: (height, width) that the file states for an image, by ``image_id``, where it is not its own.
     """
 
     records: Sequence[Record]
@@ -131,6 +138,8 @@ class DetectionData:
     notes: tuple[str, ...] = field(default=())
     findings: tuple[Finding, ...] = ()
     facts: tuple[ImageFacts, ...] = ()
+    dropped: Sequence[Record] = ()
+    stated_sizes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
 
 def object_columns(records: Sequence[Record]) -> ObjectColumns:
@@ -153,6 +162,13 @@ def image_sizes(records: Sequence[Record]) -> Int64[np.ndarray, "images 2"]:
     if isinstance(records, ColumnarRecords):
         return records.image_sizes()
     return np.array([(record.height, record.width) for record in records], dtype=np.int64).reshape(-1, 2)
+
+
+def file_names(records: Sequence[Record]) -> list[str]:
+    """Return the name of each image's file, without its folders."""
+    if isinstance(records, ColumnarRecords):
+        return records.file_names()
+    return [record.path.name for record in records]
 
 
 def take_records(records: Sequence[Record], indices: Int64[np.ndarray, " selected"]) -> Sequence[Record]:

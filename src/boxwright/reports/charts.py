@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from boxwright.reports.drawing import class_color
+from boxwright.drawing import class_color
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.findings import Finding, FindingKind
+from boxwright.data.joined_objects import restore_objects
 from boxwright.data.records import DetectionData, Record
-from boxwright.reports.drawing import draw_ground_truth
+from boxwright.drawing import draw_ground_truth
 
 DRAWN = 3
 """Findings of a kind whose images are shown."""
@@ -143,6 +144,8 @@ def _draw(record: Record, finding: Finding, prediction: Prediction | None, data:
     except (OSError, ValueError):
         return None
     named = {int(number) for number in _ANNOTATION.findall(finding.detail)}
+    if named:  # what was dropped on reading is drawn where it is named
+        record = restore_objects(record, data)
     rows = [index for index, number in enumerate(record.annotation_ids) if int(number) in named]
     shown = _select_objects(record, rows) if rows or prediction is not None else record
     predictions = [] if prediction is None else [prediction]

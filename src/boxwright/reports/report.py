@@ -17,9 +17,9 @@ from PIL import Image
 
 from boxwright.data.records import Record
 from boxwright.detections import Detections
+from boxwright.drawing import class_color, draw_detections, draw_ground_truth
 from boxwright.files import write_text
 from boxwright.reports import charts
-from boxwright.reports.drawing import class_color, draw_detections, draw_ground_truth
 from boxwright.structures import Category
 
 _IMAGE_SIDE = 720

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,12 +20,12 @@ from boxwright.data.format_report import COLOR_OPTIONS
 from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.layers.conv import FrozenBatchNorm2d
-from boxwright.passport import Origin, Passport
+from boxwright.passport import Passport
 from boxwright.version import __version__
-from boxwright.weights.location import open_source
-from boxwright.weights.model import OURS, convert_files
+from boxwright.weights.location import OwnCheckpoint, open_source
+from boxwright.weights.model import convert_files
 from boxwright.weights.projects.networks import fit_names
-from boxwright.weights.recognize import errors_in_one_line, recognize
+from boxwright.weights.recognize import assumptions_in_errors, errors_in_one_line, recognize
 from boxwright.weights.source import BackboneSource, SourceFiles
 from boxwright.weights.table import COUNTER
 
@@ -53,12 +53,17 @@ class SourceBackbone(NamedTuple):
     passport: Passport = Passport(version="unknown")
 
 
+NO_NAMESAKE = "no tensor has this name here"
+BEHIND_A_GAP = "it follows a tensor of its block that does not fit"
+"""Reasons for which a tensor is skipped, but for another shape."""
+
+
 class Transfer(NamedTuple):
-    """Names of tensors: loaded, skipped because none of that name and shape is there, and new, not in the source."""
+    """Names of tensors: loaded, skipped with the reason, see ``explain_skipped``, and new, not in the source."""
 
     source: str
     loaded: tuple[str, ...]
-    skipped: tuple[str, ...]
+    skipped: Mapping[str, str]
     new: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -88,7 +93,7 @@ def load_backbone_from(detector: Detector, source: str | Path) -> Transfer:
 def read_backbone_weights(source: str | Path) -> SourceBackbone:
     """Read the backbone of a source onto the CPU; arguments and errors as of ``load_backbone_from``."""
     opened = open_source(source)
-    if isinstance(opened, Path):
+    if isinstance(opened, OwnCheckpoint):
         return _read_own(opened)
     name, kind = recognize(opened)
     return _read_backbone(opened, kind, name) if isinstance(kind, BackboneSource) else _read_detector(opened)
@@ -132,21 +137,21 @@ def norm_epsilons(module: nn.Module) -> set[float]:
     return {one.eps for one in module.modules() if isinstance(one, nn.BatchNorm2d | FrozenBatchNorm2d)}
 
 
-def _read_own(path: Path) -> SourceBackbone:
-    content = read_checkpoint(path)
-    recipe = content["recipe"]
+def _read_own(own: OwnCheckpoint) -> SourceBackbone:
+    content = read_checkpoint(own.path)
+    recipe, source = content["recipe"], own.origin.source
     # The rest of the recipe may name parts that are not there, and are not needed.
-    naming = Naming(owner="'input'", address="input", source=str(path))
+    naming = Naming(owner="'input'", address="input", source=source)
     input_format = construct(InputFormat, naming, parse_options(InputFormat, recipe["input"], naming))
     options = {name: value for name, value in recipe["backbone"].items() if name != "name"}
     passport = passport_of(content) or Passport(version="unknown")
     return SourceBackbone(
-        str(path),
+        source,
         recipe["backbone"]["name"],
         _tensors_of_backbone(weights_of(content)),
         input_format,
         options,
-        passport=replace(passport, origin=passport.origin or Origin(source=str(path), kind=OURS)),
+        passport=replace(passport, origin=passport.origin or own.origin),
     )
 
 
@@ -170,9 +175,10 @@ def _read_backbone(files: SourceFiles, kind: BackboneSource, name: str) -> Sourc
         options = {name: value for name, value in model.part.items() if name != "name"}
         part = find_part("backbones", model.part["name"])
         naming = Naming(owner=f"backbone '{model.part['name']}'", address="backbone", source=files.origin.source)
-        with torch.device("meta"):
-            expected = construct(part, naming, parse_options(part, options, naming)).state_dict()
-        converted = model.table.read(files.tensors, expected)
+        with assumptions_in_errors(model.assumptions):
+            with torch.device("meta"):
+                expected = construct(part, naming, parse_options(part, options, naming)).state_dict()
+            converted = model.table.read(files.tensors, expected)
     tensors = {name: tensor for name, tensor in converted.tensors.items() if not name.endswith(COUNTER)}
     return SourceBackbone(
         files.origin.source,
@@ -202,10 +208,12 @@ def load_backbone_weights(detector: Detector, source: SourceBackbone) -> Transfe
     if isinstance(backbone, RepeatedBackbone) and not set(source.tensors) & set(expected):
         of_copies = {path: load_matching(copy, source.tensors) for path, copy in backbone.copies()}
         loaded = [f"{path}.{name}" for path, names in of_copies.items() for name in names]
-        skipped = [name for name in source.tensors if not any(name in names for names in of_copies.values())]
+        left = [name for name in source.tensors if not any(name in names for names in of_copies.values())]
+        here = {name: tensor for _, copy in backbone.copies() for name, tensor in copy.state_dict().items()}
     else:
         loaded = load_matching(backbone, source.tensors)
-        skipped = [name for name in source.tensors if name not in loaded]
+        left = [name for name in source.tensors if name not in loaded]
+        here = backbone.state_dict()
     if not loaded:
         raise ValueError(
             f"{source.source}: nothing of its backbone ({source.name}) fits this one; take a run of a like backbone"
@@ -217,7 +225,26 @@ def load_backbone_weights(detector: Detector, source: SourceBackbone) -> Transfe
             f"{source.source}: {len(frozen)} tensors that the recipe freezes are not in it, and would stay random, "
             f"like {frozen[0]}; take a run of a like backbone, or train all with --backbone.frozen_stages 0"
         )
-    return Transfer(source.source, tuple(loaded), tuple(skipped), tuple(new))
+    return Transfer(source.source, tuple(loaded), explain_skipped(left, source.tensors, here), tuple(new))
+
+
+def explain_skipped(names: Iterable[str], source: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> dict[str, str]:
+    """Give the reason for which each of these tensors was not loaded.
+
+    Args:
+        names: of the tensors.
+        source: the source's.
+        here: those that they would be loaded into.
+    """
+    reasons = {}
+    for name in names:
+        if name not in here:
+            reasons[name] = NO_NAMESAKE
+        elif source[name].shape != here[name].shape:
+            reasons[name] = f"{list(source[name].shape)} there and {list(here[name].shape)} here"
+        else:
+            reasons[name] = BEHIND_A_GAP
+    return reasons
 
 
 def load_matching(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:

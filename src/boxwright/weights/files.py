@@ -13,6 +13,7 @@ from torch import Tensor
 from boxwright.passport import Origin
 from boxwright.stand_ins import StandIn, to_plain
 from boxwright.tensor_files import read_tensor_file
+from boxwright.weights.carried_passport import take_passport
 from boxwright.weights.source import SourceFiles
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -35,8 +36,14 @@ WRAPPERS = (
 )
 """Keys around the weights in files of torch's own format; the first that leads to tensors counts."""
 
-WRAPPED_NAMES = {"module.": "a model for several devices", "_orig_mod.": "a compiled model"}
+WRAPPED_NAMES = {"module.": "a model for several devices, or a moving average", "_orig_mod.": "a compiled model"}
 """Before every name where weights were saved out of a model in a wrapper; taken off."""
+
+COUNTERS = ("n_averaged",)
+"""Beside the names in a wrapper: how many weights ``torch.optim.swa_utils.AveragedModel`` has averaged."""
+
+_MODEL_KEYS = frozenset(("model_type", "architectures", "architecture"))
+"""Keys that the configuration of a model has, and no other file of the same name."""
 
 MAX_JSON = 16 * 1024 * 1024
 """Bytes of a JSON file that are read: a configuration has thousands."""
@@ -44,6 +51,8 @@ MAX_JSON = 16 * 1024 * 1024
 
 def read_source_files(path: str | Path) -> SourceFiles:
     """Read a file of weights, or a folder in Hugging Face layout.
+
+    A configuration beside a file counts too, unless it is that of other weights in the folder.
 
     Raises:
         FileNotFoundError: nothing there, or no file of weights in the folder.
@@ -53,23 +62,29 @@ def read_source_files(path: str | Path) -> SourceFiles:
     parts = find_weights(path)
     tensors: dict[str, Tensor] = {}
     extra: dict[str, Any] = {}
+    header: dict[str, str] = {}
     for part in parts:
         try:
-            of_part, beside = _unwrap(read_tensor_file(part).content)
+            read = read_tensor_file(part)
+            of_part, beside = _unwrap(read.content)
         except ValueError as error:
             text = str(error)
             raise ValueError(text if text.startswith(str(part)) else f"{part}: {text}") from error
         tensors |= of_part
         extra |= beside
-    folder = path if path.is_dir() else None
+        header |= read.metadata
+    folder = path if path.is_dir() else path.parent
+    has_config = path.is_dir() or _has_own_config(path)
     tensors, notes = _take_off_prefixes(tensors)
+    passport, of_passport = take_passport({**extra, **header})
     return SourceFiles(
         origin=Origin(source=str(path), kind="", sha256=_sha256_of(parts)),
         tensors=tensors,
         extra=extra,
-        config=read_json(folder / CONFIG) if folder else {},
-        preprocessor=read_json(folder / PREPROCESSOR) if folder else {},
-        notes=notes,
+        config=read_json(folder / CONFIG) if has_config else {},
+        preprocessor=read_json(folder / PREPROCESSOR) if has_config else {},
+        notes=[*notes, *of_passport],
+        passport=passport,
     )
 
 
@@ -129,6 +144,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def _has_own_config(file: Path) -> bool:
+    """Tell whether the configuration beside a file is of it.
+
+    In Hugging Face layout it is that of the files with the layout's names; else a lone file has the one beside it, if
+    that says what model it is of.
+    """
+    if file.name in WEIGHT_FILES:
+        return True
+    is_layout = any((file.parent / f"{name}{end}").is_file() for name in WEIGHT_FILES for end in ("", INDEX))
+    return not is_layout and not _MODEL_KEYS.isdisjoint(read_json(file.parent / CONFIG))
+
+
 def _find_parts(folder: Path, index: Path) -> list[Path]:
     parts = [folder / name for name in names_in_index(index)]
     for part in parts:
@@ -176,9 +203,14 @@ def _tensors_in(content: Any) -> dict[str, Tensor]:
 
 
 def _take_off_prefixes(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Take what wrappers put before every name off; return also a note of each."""
+    """Take what wrappers put before every name off, and their counters; return also a note of each."""
     notes: list[str] = []
-    while prefix := next((one for one in WRAPPED_NAMES if tensors and all(n.startswith(one) for n in tensors)), None):
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    while prefix := _common_prefix(tensors):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name not in COUNTERS}
         notes.append(f"its names began with {prefix}, of {WRAPPED_NAMES[prefix]}; that was taken off")
     return tensors, notes
+
+
+def _common_prefix(tensors: dict[str, Tensor]) -> str | None:
+    names = [name for name in tensors if name not in COUNTERS]
+    return next((one for one in WRAPPED_NAMES if names and all(name.startswith(one) for name in names)), None)

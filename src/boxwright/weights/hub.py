@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import constants, hf_hub_download, metadata_load, try_to_load_from_cache
+from huggingface_hub import (
+    constants,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    metadata_load,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
+    HfHubHTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
-from boxwright.checkpoints import BEST
+from boxwright.checkpoints import BEST, is_checkpoint
 from boxwright.weights.files import CONFIG, INDEX, PREPROCESSOR, WEIGHT_FILES, names_in_index
 
 _NAME = re.compile(r"(?!.*\.\.)\w[\w.-]*(/\w[\w.-]*)?")
@@ -42,7 +54,7 @@ class Snapshot(NamedTuple):
 
 
 class _UnreachableError(Exception):
-    """A file that is not in the cache, while the hub cannot be asked."""
+    """The reason for which the hub cannot be asked for a file that is not in the cache."""
 
 
 def fetch_snapshot(name: str, revision: str | None = None, *, source: str | None = None) -> Snapshot:
@@ -61,17 +73,20 @@ def fetch_snapshot(name: str, revision: str | None = None, *, source: str | None
     if not _NAME.fullmatch(name):
         raise ValueError(f"{source}: a model of the hub is hf:OWNER/NAME, or hf:OWNER/NAME@REVISION")
     repository = _Repository(name, revision or constants.DEFAULT_REVISION, source)
+    missing = ""
     try:
         weights = repository.fetch_weights()
+        if weights is not None and not is_checkpoint(weights):
+            missing = f"its {CONFIG} is "
+            repository.fetch(CONFIG)
     except _UnreachableError as error:
-        why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub cannot be reached"
         raise FileNotFoundError(
-            f"{source}: not in the cache, and {why}; put its {CONFIG} and {WEIGHT_FILES[0]} into {repository.folder}"
+            f"{source}: {missing}not in the cache, and {error}; "
+            f"put its {CONFIG} and {WEIGHT_FILES[0]} into {repository.folder}"
         ) from error
     if weights is None:
         raise FileNotFoundError(f"{source}: no weights in this repository, none of {', '.join(WEIGHT_FILES)}")
-    for file in (CONFIG, PREPROCESSOR):
-        repository.fetch_optional(file)
+    repository.fetch_optional(PREPROCESSOR)
     card = repository.fetch_optional(_CARD)
     commit = weights.parent.name
     return Snapshot(
@@ -87,13 +102,28 @@ class _Repository:
 
     def __init__(self, name: str, revision: str, source: str) -> None:
         self.name, self.revision, self.source = name, revision, source
-        self.is_reachable = not constants.is_offline_mode()
 
     @property
     def folder(self) -> Path:
         """The folder of the cache that files are looked for in."""
-        folder = "models--" + self.name.replace("/", "--")
-        return Path(constants.HF_HUB_CACHE) / folder / "snapshots" / self.revision
+        folder = Path(constants.HF_HUB_CACHE) / ("models--" + self.name.replace("/", "--"))
+        commit = folder / "refs" / self.revision
+        return folder / "snapshots" / (commit.read_text().strip() if commit.is_file() else self.revision)
+
+    @cached_property
+    def obstacle(self) -> str | None:
+        """The reason for which the hub cannot be asked; None where it answers anything."""
+        if constants.is_offline_mode():
+            return "HF_HUB_OFFLINE is set"
+        # Asked once, and for one answer only: the client tries five times for each file, which takes half a minute.
+        url = hf_hub_url(self.name, CONFIG, revision=self.revision)
+        try:
+            get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        except HfHubHTTPError:
+            return None
+        except Exception as error:  # Of the HTTP library, whichever the client's version has.
+            return f"the hub cannot be reached ({shorten(error)})"
+        return None
 
     def fetch_weights(self) -> Path | None:
         """Fetch the first file of weights that there is, or an index and all parts; return the file or the index."""
@@ -123,15 +153,29 @@ class _Repository:
             return None
 
     def fetch(self, file: str) -> Path | None:
-        """Fetch a file; None where the repository has none of this name."""
-        try:
+        """Find a file in the cache, or download it there; None where the repository has none of this name.
+
+        The hub is asked where a revision may have moved on since, and for files that the cache knows nothing of.
+        """
+        cached = try_to_load_from_cache(self.name, file, revision=self.revision)
+        path: Path | None
+        if cached is not None and (_COMMIT.fullmatch(self.revision) or self.obstacle):
+            path = Path(cached) if isinstance(cached, str) else None
+        elif self.obstacle:
+            raise _UnreachableError(self.obstacle)
+        else:
             path = self._download(file)
+        if path is not None and _COMMIT.fullmatch(path.parent.name):
+            self.revision = path.parent.name
+        return path
+
+    def _download(self, file: str) -> Path | None:
+        try:
+            with _silence_client():
+                return Path(hf_hub_download(self.name, file, revision=self.revision))
         except LocalEntryNotFoundError as error:
-            self.is_reachable = False
-            cached = try_to_load_from_cache(self.name, file, revision=self.revision)
-            if not isinstance(cached, str):
-                raise _UnreachableError(file) from error
-            path = Path(cached)
+            self.obstacle = "the hub cannot be reached"
+            raise _UnreachableError(self.obstacle) from error
         except EntryNotFoundError:
             return None
         except GatedRepoError as error:
@@ -148,12 +192,18 @@ class _Repository:
             raise ValueError(
                 f"{self.source}: {file} could not be downloaded ({shorten(error)}); the same command goes on with it"
             ) from error
-        if _COMMIT.fullmatch(path.parent.name):
-            self.revision = path.parent.name
-        return path
 
-    def _download(self, file: str) -> Path:
-        return Path(hf_hub_download(self.name, file, revision=self.revision, local_files_only=not self.is_reachable))
+
+@contextmanager
+def _silence_client() -> Iterator[None]:
+    """Keep the client from printing a line for each try; what comes of them is an error of one line."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def shorten(error: Exception) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
-from boxwright.checkpoints import find_checkpoint, is_checkpoint, is_run
+from boxwright.checkpoints import FORMAT, find_checkpoint, is_checkpoint, is_run
+from boxwright.passport import Origin, Passport
 from boxwright.weights.download import fetch_file
-from boxwright.weights.files import WEIGHT_FILES, read_source_files
+from boxwright.weights.files import WEIGHT_FILES, file_sha256, read_source_files
 from boxwright.weights.hub import fetch_snapshot
 from boxwright.weights.projects.timm_models import find_timm_model, timm_model_of_file
 from boxwright.weights.projects.torchvision_releases import find_release
@@ -20,7 +22,23 @@ FORMS = (
 """Forms of a source, for messages."""
 
 
-def open_source(source: str | Path) -> SourceFiles | Path:
+class OwnCheckpoint(NamedTuple):
+    """A checkpoint of ours: its file, and where that comes from."""
+
+    path: Path
+    origin: Origin
+
+    def complete(self, passport: Passport | None) -> Passport:
+        """Add the repository to the passport of the checkpoint, unless it names an origin of its own.
+
+        One that lies here is known by its file, wherever that is moved.
+        """
+        passport = passport or Passport(version="unknown")
+        is_downloaded = self.origin.source != str(self.path)
+        return dataclasses.replace(passport, origin=passport.origin or self.origin) if is_downloaded else passport
+
+
+def open_source(source: str | Path) -> SourceFiles | OwnCheckpoint:
     """Find and read the files of a model of another project; or find the checkpoint, if it is of ours.
 
     Args:
@@ -29,7 +47,7 @@ def open_source(source: str | Path) -> SourceFiles | Path:
             ``timm:NAME[.TAG]``.
 
     Returns:
-        Files of another project, or the path of a checkpoint of ours.
+        Files of another project, or a checkpoint of ours.
 
     Raises:
         FileNotFoundError: nothing there.
@@ -40,11 +58,10 @@ def open_source(source: str | Path) -> SourceFiles | Path:
         return _OPENERS[opener](name)
     path = Path(source).expanduser()
     if is_run(path):
-        return find_checkpoint(path)
-    if is_checkpoint(path):
-        return path
-    if is_checkpoint(path / WEIGHT_FILES[0]):
-        return path / WEIGHT_FILES[0]
+        return _own(find_checkpoint(path))
+    for own in (path, path / WEIGHT_FILES[0]):
+        if is_checkpoint(own):
+            return _own(own)
     if not path.exists():
         raise FileNotFoundError(f"{source}: no such file or folder{_suggest(str(source))}; a model is {FORMS}")
     files = read_source_files(path)
@@ -52,7 +69,7 @@ def open_source(source: str | Path) -> SourceFiles | Path:
     return files if model is None else dataclasses.replace(files, release=f"timm:{model.name}")
 
 
-def _open_hub(name: str) -> SourceFiles | Path:
+def _open_hub(name: str) -> SourceFiles | OwnCheckpoint:
     repository, _, revision = name.partition("@")
     return _read_snapshot(f"hf:{name}", repository, revision or None)
 
@@ -64,7 +81,7 @@ def _open_torchvision(name: str) -> SourceFiles:
     return _named(files, source, license=release.license)
 
 
-def _open_timm(name: str) -> SourceFiles | Path:
+def _open_timm(name: str) -> SourceFiles | OwnCheckpoint:
     model = find_timm_model(name)
     source = f"timm:{name}"
     if model.hub is not None:
@@ -76,20 +93,27 @@ def _open_timm(name: str) -> SourceFiles | Path:
         raise ValueError(f"{source}: timm has this network, but no weights of it")
     return (
         opened
-        if isinstance(opened, Path)
+        if isinstance(opened, OwnCheckpoint)
         else _named(opened, source, release=f"timm:{model.name}", license=model.license)
     )
 
 
-def _read_snapshot(source: str, repository: str, revision: str | None) -> SourceFiles | Path:
+def _read_snapshot(source: str, repository: str, revision: str | None) -> SourceFiles | OwnCheckpoint:
     snapshot = fetch_snapshot(repository, revision, source=source)
-    if is_checkpoint(snapshot.weights):
-        return snapshot.weights
-    files = read_source_files(snapshot.folder)
-    return dataclasses.replace(
-        files,
-        origin=dataclasses.replace(files.origin, source=source, revision=snapshot.revision, license=snapshot.license),
+    weights = snapshot.weights
+    files = None if is_checkpoint(weights) else read_source_files(snapshot.folder)
+    origin = Origin(
+        source=source,
+        kind=FORMAT if files is None else "",
+        revision=snapshot.revision,
+        sha256=file_sha256(weights) if files is None else files.origin.sha256,
+        license=snapshot.license,
     )
+    return OwnCheckpoint(weights, origin) if files is None else dataclasses.replace(files, origin=origin)
+
+
+def _own(path: Path) -> OwnCheckpoint:
+    return OwnCheckpoint(path, Origin(source=str(path), kind=FORMAT))
 
 
 def _named(files: SourceFiles, source: str, *, release: str | None = None, license: str | None = None) -> SourceFiles:

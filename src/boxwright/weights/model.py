@@ -12,23 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boxwright.checkpoints import (
-    categories_of,
-    passport_of,
-    read_checkpoint,
-    weights_of,
-)
+from boxwright.checkpoints import FORMAT, categories_of, passport_of, read_checkpoint, weights_of
 from boxwright.compose.detectors import build_resolved, load_weights
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
 from boxwright.compose.undrawn import WithoutDraws, lacks_weights
-from boxwright.data.format_report import note_differences
 from boxwright.detector import Detector
 from boxwright.passport import Origin, Passport
 from boxwright.structures import Category
 from boxwright.version import __version__
-from boxwright.weights.location import open_source
-from boxwright.weights.recognize import errors_in_one_line, recognize
+from boxwright.weights.location import OwnCheckpoint, open_source
+from boxwright.weights.overrides import list_part_options, resolve_model
+from boxwright.weights.recognize import assumptions_in_errors, errors_in_one_line, recognize
 from boxwright.weights.source import SourceFiles
 
 PRECISIONS = ("float32", "float16", "bfloat16", "float64")
@@ -46,6 +41,7 @@ class ModelWeights:
         passport: origin and history of the weights.
         notes: what the files do not say and was assumed, or the user should know, one line each.
         skipped: their tensors that ours has no use for, with the reason.
+        described: options of parts that their source has set, by dotted key: see ``needed_options``.
     """
 
     recipe: Recipe
@@ -55,6 +51,7 @@ class ModelWeights:
     passport: Passport
     notes: Sequence[str] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
+    described: Sequence[str] = ()
 
 
 def load(
@@ -116,7 +113,7 @@ def read_model(
         ValueError: not a model, a damaged one, or one of no known kind.
     """
     opened = open_source(source)
-    if isinstance(opened, Path):
+    if isinstance(opened, OwnCheckpoint):
         return _read_own(opened, trusted, overrides or {})
     return convert_files(opened, overrides)
 
@@ -136,24 +133,30 @@ def convert_files(files: SourceFiles, overrides: Mapping[str, Any] | None = None
         raise ValueError(f"{files.origin.source}: {source.title}, a backbone alone; give it to --backbone.weights")
     with errors_in_one_line(files, source):
         model = source.describe(files)
-        resolution = resolve(model.recipe, {**model.overrides, **(overrides or {})})
-        notes = [*files.notes, *model.assumptions, *resolution.notes]
-        if overrides:
-            stated = resolve(model.recipe, model.overrides).recipe
-            notes += note_differences(stated.input, resolution.recipe.input)
-        with WithoutDraws():
-            expected = build_resolved(resolution.recipe, categories=model.categories).state_dict()
-        converted = model.table.read(files.tensors, expected)
+        with assumptions_in_errors(model.assumptions):
+            stated = resolve(model.recipe, model.overrides)
+            resolution = resolve_model(stated.recipe, overrides)
+            with WithoutDraws():
+                expected = build_resolved(resolution.recipe, categories=model.categories).state_dict()
+            converted = model.table.read(files.tensors, expected)
     origin = dataclasses.replace(files.origin, kind=kind)
     return ModelWeights(
         recipe=resolution.recipe,
         categories=tuple(model.categories),
         tensors=converted.tensors,
         origin=origin,
-        passport=Passport(version=__version__, recipe=model.recipe, origin=origin),
-        notes=tuple(notes),
+        passport=_take_passport(files, Passport(version=__version__, recipe=model.recipe, origin=origin)),
+        notes=(*files.notes, *model.assumptions, *stated.notes, *resolution.notes),
         skipped=converted.skipped,
+        described=list_part_options(model.overrides),
     )
+
+
+def _take_passport(files: SourceFiles, new: Passport) -> Passport:
+    """Take the passport that Boxwright wrote into the files of another layout; a new one where there is none."""
+    if files.passport is None:
+        return new
+    return dataclasses.replace(files.passport, origin=files.passport.origin or new.origin)
 
 
 def build_model(model: ModelWeights) -> Detector:
@@ -177,24 +180,24 @@ def build_model(model: ModelWeights) -> Detector:
     return detector.eval()
 
 
-OURS = "boxwright"
+OURS = FORMAT
 """Kind of origin of checkpoints of ours."""
 
 
-def _read_own(path: Path, trusted: Collection[str], overrides: Mapping[str, Any]) -> ModelWeights:
-    content = read_checkpoint(path)
+def _read_own(own: OwnCheckpoint, trusted: Collection[str], overrides: Mapping[str, Any]) -> ModelWeights:
+    content = read_checkpoint(own.path)
     try:
         # The recipe of the file first: what it names is imported only where it is trusted.
         stated = Recipe.from_dict(content["recipe"], trusted=trusted)
-        recipe, notes = resolve(stated, overrides)
-        passport = passport_of(content) or Passport(version="unknown")
+        recipe, notes = resolve_model(stated, overrides)
+        passport = own.complete(passport_of(content))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{own.path}: {error}") from error
     return ModelWeights(
         recipe=recipe,
         categories=categories_of(content),
         tensors=weights_of(content),
-        origin=Origin(source=str(path), kind=OURS),
+        origin=own.origin,
         passport=passport,
-        notes=(*notes, *note_differences(stated.input, recipe.input)),
+        notes=notes,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -66,6 +66,18 @@ def errors_in_one_line(files: SourceFiles, source: Any) -> Iterator[None]:
         raise ValueError(
             f"{name}: recognized as {source.title}, but tensors or configuration are not those of one ({reason})"
         ) from error
+
+
+@contextmanager
+def assumptions_in_errors(assumptions: Sequence[str]) -> Iterator[None]:
+    """Add to an error what was assumed of the files, which may be its cause, and the options that say otherwise."""
+    try:
+        yield
+    except ValueError as error:
+        if not assumptions:
+            raise
+        kind = TableError if isinstance(error, TableError) else ValueError
+        raise kind(f"{error}; it was assumed: {'; '.join(assumptions)}") from error
 
 
 def _sources() -> Iterator[tuple[str, Any]]:

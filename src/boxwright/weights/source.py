@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from boxwright.detector import Detector
-from boxwright.passport import Origin
+from boxwright.passport import Origin, Passport
 from boxwright.structures import Category
 from boxwright.weights.table import Table
 
@@ -27,6 +27,7 @@ class SourceFiles:
         release: name of a released model, where the user named one (``torchvision:fasterrcnn_resnet50_fpn``), or the
             file is known by its hash; None for any other file.
         notes: for people to read, one line each: what was taken off the names.
+        passport: that Boxwright wrote into the file, if it wrote it in this layout.
     """
 
     origin: Origin
@@ -36,6 +37,7 @@ class SourceFiles:
     extra: Mapping[str, Any] = field(default_factory=dict)
     release: str | None = None
     notes: Sequence[str] = ()
+    passport: Passport | None = None
 
     def has(self, *names: str) -> bool:
         """Tell whether there are tensors of all these names."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from boxwright.detector import Detector
-from boxwright.weights.backbone import PREFIX, load_matching
+from boxwright.weights.backbone import PREFIX, explain_skipped, load_matching
 from boxwright.weights.classes import class_tensors, copy_class_rows, match_classes
 from boxwright.weights.model import ModelWeights
 from boxwright.weights.table import COUNTER
@@ -19,14 +19,14 @@ class DetectorTransfer(NamedTuple):
     """Tensors of a detector and of the one that it begins with.
 
     ``loaded`` are whole tensors; of ``class_layers`` the rows of ``kept_classes`` were loaded, and those that are of no
-    class; ``skipped`` are the source's that fit nothing here, and ``new`` those here that nothing fits. The classes
-    that are not kept are ``new_classes``: their rows are as initialized.
+    class; ``skipped`` are those of the source that were not, with the reason, and ``new`` those here that nothing fits.
+    The classes that are not kept are ``new_classes``: their rows are as initialized.
     """
 
     source: str
     loaded: tuple[str, ...]
     class_layers: tuple[str, ...]
-    skipped: tuple[str, ...]
+    skipped: Mapping[str, str]
     new: tuple[str, ...]
     kept_classes: tuple[str, ...]
     new_classes: tuple[str, ...]
@@ -89,7 +89,11 @@ def _report(
         source=source.origin.source,
         loaded=tuple(name for name in own if name in loaded),
         class_layers=tuple(layers),
-        skipped=tuple(name for name in _without_counters(source.tensors) if name not in known),
+        skipped=explain_skipped(
+            (name for name in _without_counters(source.tensors) if name not in known),
+            source.tensors,
+            detector.state_dict(),
+        ),
         new=tuple(name for name in own if name not in known),
         kept_classes=tuple(name for label, name in enumerate(names) if label in kept),
         new_classes=tuple(name for label, name in enumerate(names) if label not in kept),

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from boxwright.compose.recipe import Recipe
 from boxwright.data.format_report import COLOR_OPTIONS, format_differences
 from boxwright.detector import Detector
 from boxwright.training.run import WEIGHTS
 from boxwright.weights.backbone import (
+    BEHIND_A_GAP,
+    NO_NAMESAKE,
     NORM_EPS_OPTION,
     SourceBackbone,
     Transfer,
     norm_epsilons,
     source_norm_eps,
 )
+
+_KINDS = (NO_NAMESAKE, BEHIND_A_GAP)
 
 NUM_NAMES = 6
 """Names that are printed of a list."""
@@ -26,10 +30,7 @@ def report_transfer(transfer: Transfer, source: SourceBackbone, detector: Detect
     That is another color format, and another epsilon of norms.
     """
     lines = [f"backbone from {transfer.source}: {len(transfer.loaded)} tensors loaded"]
-    if transfer.skipped:
-        lines.append(
-            f"  {len(transfer.skipped)} skipped, which this backbone does not have: {list_names(transfer.skipped)}"
-        )
+    lines += describe_skipped(transfer.skipped)
     if transfer.new:
         lines.append(f"  {len(transfer.new)} new, not in that run: {list_names(transfer.new)}")
     differences = format_differences(source.input_format, detector.input_format, COLOR_OPTIONS)
@@ -37,6 +38,18 @@ def report_transfer(transfer: Transfer, source: SourceBackbone, detector: Detect
         lines.append("note: that run normalized its images otherwise:")
         lines += [f"  {line}" for line in differences]
     return lines + _compare_norms(source, detector)
+
+
+def describe_skipped(skipped: Mapping[str, str]) -> list[str]:
+    """Say of the source's tensors that were not loaded why; a line for each kind of reason."""
+    unknown, behind = ([name for name, reason in skipped.items() if reason == kind] for kind in _KINDS)
+    misshapen = [f"{name} ({reason})" for name, reason in skipped.items() if reason not in _KINDS]
+    kinds = (
+        (unknown, "skipped, of which there are none here by that name"),
+        (misshapen, "skipped, which have another shape here"),
+        (behind, "skipped, because they follow one of their block that does not fit"),
+    )
+    return [f"  {len(names)} {text}: {list_names(names)}" for names, text in kinds if names]
 
 
 def _compare_norms(source: SourceBackbone, detector: Detector) -> list[str]:

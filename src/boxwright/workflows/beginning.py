@@ -10,7 +10,7 @@ from typing import Any
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipe_text import typed_options
 from boxwright.compose.recipes import resolve
-from boxwright.data.format_report import note_differences
+from boxwright.data.format_report import as_typed
 from boxwright.detector import Detector
 from boxwright.weights.backbone import (
     NORM_EPS_OPTION,
@@ -21,8 +21,9 @@ from boxwright.weights.backbone import (
     read_backbone_weights,
 )
 from boxwright.weights.model import ModelWeights, read_model
+from boxwright.weights.overrides import compare_parts, list_part_options, note_changes, scale_longest_side
 from boxwright.weights.transfer import DetectorTransfer, load_detector_weights
-from boxwright.workflows.backbone_report import list_names, report_transfer
+from boxwright.workflows.backbone_report import describe_skipped, list_names, report_transfer
 from boxwright.workflows.observer import Observer
 
 
@@ -40,9 +41,21 @@ class Beginning:
 
     @classmethod
     def read(
-        cls, weights: str | Path | None, backbone_weights: str | Path | None, *, trusted: Collection[str] = ()
+        cls,
+        weights: str | Path | None,
+        backbone_weights: str | Path | None,
+        *,
+        trusted: Collection[str] = (),
+        overrides: Mapping[str, Any] | None = None,
     ) -> Beginning:
         """Read what the user named.
+
+        Args:
+            weights: of a whole detector.
+            backbone_weights: of a backbone.
+            trusted: modules that may be imported for parts outside Boxwright.
+            overrides: changes of the recipe of the run. Where the files of a detector cannot be read as they are, its
+                options of parts count as those that the files do not say.
 
         Raises:
             FileNotFoundError: nothing there.
@@ -51,7 +64,7 @@ class Beginning:
         if weights is not None and backbone_weights is not None:
             raise ValueError("weights are of the whole detector, its backbone too: give them, or backbone weights")
         return cls(
-            detector=None if weights is None else read_model(weights, trusted=trusted),
+            detector=None if weights is None else _read_detector(weights, trusted, overrides or {}),
             backbone=None if backbone_weights is None else read_backbone_weights(backbone_weights),
         )
 
@@ -68,6 +81,20 @@ class Beginning:
                 observer.announce(line)
             return of_backbone.to_json()
         return None
+
+
+def _read_detector(weights: str | Path, trusted: Collection[str], overrides: Mapping[str, Any]) -> ModelWeights:
+    try:
+        return read_model(weights, trusted=trusted)
+    except ValueError:
+        options = {name: value for name, value in overrides.items() if name in list_part_options(overrides)}
+        if not options:
+            raise
+        try:
+            return read_model(weights, trusted=trusted, overrides=options)
+        except ValueError:  # They are options of the recipe alone, and not what the files lack.
+            pass
+        raise
 
 
 def resolve_beginning(
@@ -91,8 +118,10 @@ def resolve_beginning(
             observer.note(note)
         return resolution.recipe
     own = resolve(recipe).recipe
-    resolution = resolve(_take_over(own, source.recipe), overrides)
-    notes = [*source.notes, *resolution.notes, *note_differences(source.recipe.input, resolution.recipe.input)]
+    merged = _take_over(own, source)
+    resolution = resolve(merged, scale_longest_side(merged.input, overrides))
+    notes = [*source.notes, *resolution.notes, *note_changes(source.recipe, resolution.recipe)]
+    notes += _note_taken(source.origin.source, own, merged, resolution.recipe, set(list_part_options(overrides)))
     tuned, line = _scale_rates(resolution.recipe, typed_options(overrides, "train"))
     for note in notes + line:
         observer.note(note)
@@ -121,24 +150,44 @@ def report_detector_transfer(transfer: DetectorTransfer) -> list[str]:
         lines.append(f"{rows}: {list_names(kept)}" if kept else rows)
         if new:
             lines.append(f"  {len(new)} are new: {list_names(new)}")
-    if transfer.skipped:
-        lines.append(f"  {len(transfer.skipped)} of its tensors fit nothing here: {list_names(transfer.skipped)}")
+    lines += describe_skipped(transfer.skipped)
     if transfer.new:
         lines.append(f"  {len(transfer.new)} tensors are as initialized: {list_names(transfer.new)}")
     return lines
 
 
-def _take_over(own: Recipe, source: Recipe) -> Recipe:
+def _take_over(own: Recipe, weights: ModelWeights) -> Recipe:
+    """Take preprocessing, and the options of parts that both name; a model that is the source's has its recipe's name.
+
+    Of chained necks, all have to be the same.
+    """
+    source = weights.recipe
+
     def names(recipe: Recipe) -> list[str]:
         return [neck.name for neck in recipe.necks]
 
-    return replace(
+    taken = replace(
         own,
         backbone=source.backbone if source.backbone.name == own.backbone.name else own.backbone,
         necks=source.necks if names(source) == names(own) else own.necks,
         head=source.head if source.head.name == own.head.name else own.head,
         input=source.input,
     )
+    is_source = taken.parts() == source.parts() != own.parts()
+    return replace(taken, name=weights.passport.recipe) if is_source else taken
+
+
+def _note_taken(source: str, own: Recipe, taken: Recipe, final: Recipe, typed: set[str]) -> list[str]:
+    """Say which options are the source's and not those of the recipe that was named; but for those that are typed."""
+    stated, of_source, used = (one.to_dict()["input"] for one in (own, taken, final))
+    changes = [(f"input.{name}", stated[name], x) for name, x in used.items() if stated[name] != x == of_source[name]]
+    typed = typed | {name for name, *_ in compare_parts(taken, final)}
+    changes += [change for change in compare_parts(own, final) if change[0] not in typed]
+    if not changes:
+        return []
+    listed = ", ".join(f"{name} {as_typed(here)} (not {as_typed(there)})" for name, there, here in changes)
+    recipe = "the recipe" if own.name is None else own.name
+    return [f"not as in {recipe} but as in {source}: {listed}"]
 
 
 def _by_dotted_key(overrides: Mapping[str, Any]) -> dict[str, Any]:

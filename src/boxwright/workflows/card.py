@@ -7,7 +7,7 @@ from pathlib import Path
 
 from boxwright.detector import Detector
 from boxwright.files import write_text
-from boxwright.model_card import CARD, write_card_text
+from boxwright.model_card import CARD, CARD_THRESHOLD, write_card_text
 from boxwright.passport import Passport
 from boxwright.prediction import ImageInput
 from boxwright.version import __version__
@@ -30,7 +30,12 @@ processor = AutoImageProcessor.from_pretrained({path!r})"""
 
 
 def write_card(
-    folder: Path, detector: Detector, *, layout: str, images: Sequence[ImageInput] = (), threshold: float = 0.3
+    folder: Path,
+    detector: Detector,
+    *,
+    layout: str,
+    images: Sequence[ImageInput] = (),
+    threshold: float = CARD_THRESHOLD,
 ) -> Path:
     """Write the model card of a folder of weights.
 

@@ -92,8 +92,8 @@ def check(
     if model is not None:
         rank = partial(find_label_errors, data, model, folds, split=label_split, says_reading=False)
         parts["label_errors"] = attempts.make("label_errors", partial(rank, observer=observer, overrides=of_folds))
-    repair = None if fix is None else partial(write_repaired, splits, Path(fix), observer)
-    fixes = None if repair is None else attempts.make("repaired copy", repair)
+    write = partial(write_repaired, splits, task=task, unreadable=unreadable)
+    fixes = None if fix is None else attempts.make("repaired copy", partial(write, Path(fix), observer))
     report = CheckReport(
         data=data_name(data),
         splits={name: count_split(table) for name, table in tables.items()},

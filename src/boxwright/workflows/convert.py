@@ -7,17 +7,21 @@ import shutil
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from boxwright.checkpoints import TORCH_SUFFIXES, read_checkpoint, replace_file, save_tensors
+from boxwright.checkpoints import TORCH_SUFFIXES, read_checkpoint, save_tensors
 from boxwright.detections import Detections
 from boxwright.detector import Detector
-from boxwright.files import check_folder, check_target
+from boxwright.files import check_folder, check_target, replace_file
+from boxwright.passport import Passport
 from boxwright.prediction import ImageInput
+from boxwright.structures import Category
+from boxwright.weights.carried_passport import passport_header
 from boxwright.weights.files import WEIGHT_FILES, read_source_files
 from boxwright.weights.model import OURS, build_model, convert_files, read_model
 from boxwright.weights.recognize import find_kind, list_kinds
@@ -27,6 +31,14 @@ from boxwright.workflows.card import write_card
 from boxwright.workflows.observer import Observer
 
 _FILE_SUFFIXES = (".safetensors", ".bin", *TORCH_SUFFIXES)
+
+_NO_PLACE = (
+    "this file has no place for the passport (data, metrics, what training began with): "
+    "give a name that ends in .safetensors"
+)
+
+_SHOWN = 3
+"""Classes in a note, of many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +176,9 @@ def _write_checked(
             detector.save(weights)
             _compare(detector.state_dict(), read_checkpoint(weights)["model"])
             return [], []
-        _write_layout(layout, weights)
-        return _compare_layout(detector, layout, out if layout.files else weights)
+        has_place = _write_layout(layout, weights, detector.passport)
+        left_out, notes = _compare_layout(detector, layout, out if layout.files else weights)
+        return left_out, notes if has_place or not _has_history(detector.passport) else [*notes, _NO_PLACE]
     except BaseException:
         weights.unlink(missing_ok=True)
         if not is_file:
@@ -173,32 +186,63 @@ def _write_checked(
         raise
 
 
-def _write_layout(layout: Layout, weights: Path) -> None:
+def _has_history(passport: Passport | None) -> bool:
+    return passport is not None and any((passport.data, passport.metrics, passport.parent, passport.backbone))
+
+
+def _write_layout(layout: Layout, weights: Path, passport: Passport | None = None) -> bool:
+    """Write the files; tell whether there was a place for the passport, beside whose entry others load the rest."""
     for name, values in layout.files.items():
         (weights.parent / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     if weights.suffix == ".safetensors" and not layout.wrap:
         # The header says whose tensors they are, as transformers wants to know.
-        replace_file(weights, lambda path: save_tensors(path, layout.tensors, {"format": "pt"}))
-        return
+        header = {"format": "pt", **passport_header(passport)}
+        replace_file(weights, lambda path: save_tensors(path, layout.tensors, header))
+        return True
     content: Any = {name: tensor.detach().cpu().contiguous() for name, tensor in layout.tensors.items()}
     for key in reversed(layout.wrap):
         content = {key: content}
+    if layout.wrap:
+        content |= passport_header(passport)
     replace_file(weights, lambda path: torch.save(content, path))
+    return bool(layout.wrap)
 
 
 def _compare_layout(detector: Detector, layout: Layout, path: Path) -> tuple[list[str], list[str]]:
-    """Compare the tensors of the files, and the detector that they become here."""
+    """Compare the tensors of the files, and the detector that they become here.
+
+    Options and classes that the files do not say are noted whatever is predicted: a detector that finds nothing in an
+    image finds the same with any options.
+    """
     files = read_source_files(path)
     _compare(layout.tensors, files.tensors)
     again = convert_files(files)
     own = detector.state_dict()
     _compare({name: own[name] for name in again.tensors}, again.tensors)
     left_out = [name for name in own if name not in again.tensors and not name.endswith(COUNTER)]
-    if _predicts_alike(detector, build_model(again)):
-        return left_out, []
     assert detector.recipe is not None
-    changed = ", ".join(_list_changes(detector.recipe.to_dict(), again.recipe.to_dict()))
-    return left_out, [f"the files do not say everything: read back they mean {changed}; say it when you load them"]
+    changed = _list_changes(detector.recipe.to_dict(), again.recipe.to_dict())
+    classes = _list_other_classes(detector.categories, again.categories)
+    notes = []
+    if changed:
+        options = ", ".join(changed)
+        notes.append(f"the files do not say everything: read back they mean {options}; say it when you load them")
+    if classes:
+        notes.append(f"the files do not say the names of all classes: read back, {_shorten(classes)}")
+    if not changed and not _predicts_alike(detector, build_model(again)):
+        raise ValueError("what is read back predicts otherwise than what was written: nothing is kept")
+    return left_out, notes
+
+
+def _list_other_classes(own: Sequence[Category], again: Sequence[Category]) -> list[str]:
+    """List the classes that are read back by another name; labels count from 0."""
+    pairs = zip_longest((one.name for one in own), (one.name for one in again))
+    return [f"{one} is {other}" for one, other in pairs if one != other]
+
+
+def _shorten(lines: Sequence[str]) -> str:
+    more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+    return ", ".join(lines[:_SHOWN]) + more
 
 
 def _predicts_alike(one: Detector, other: Detector) -> bool:

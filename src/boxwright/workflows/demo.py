@@ -23,9 +23,9 @@ from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
 from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.detections import Detections
+from boxwright.drawing import draw_detections
 from boxwright.evaluation.evaluate import Evaluation
 from boxwright.files import check_folder, write_text
-from boxwright.reports.drawing import draw_detections
 from boxwright.reports.report import ReportFacts, ReportImage, require_extra, write_report
 from boxwright.training.log import read_log
 from boxwright.weights.model import load

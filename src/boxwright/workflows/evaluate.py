@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +35,7 @@ def evaluate(
     device: str = "auto",
     trusted: Collection[str] = (),
     observer: Observer | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Evaluation | ClassEvaluation:
     """Measure a detector on a data set: the 12 COCO numbers of boxes and of masks, or accuracies of a classifier.
 
@@ -48,6 +49,7 @@ def evaluate(
         device: cpu, cuda, ...; auto takes a GPU where there is one. A detector is measured where it is.
         trusted: modules that may be imported for parts outside Boxwright.
         observer: hears notes and progress; notes become warnings where None.
+        overrides: changes of the model's recipe, as for ``boxwright.load``: what its files cannot say.
 
     Raises:
         FileNotFoundError: a file or folder does not exist.
@@ -56,7 +58,7 @@ def evaluate(
     observer = observer or Observer()
     if max_detections is not None and max_detections < MAX_DETECTIONS:
         raise ValueError(f"max_detections is at least COCO's {MAX_DETECTIONS}, not {max_detections}")
-    detector = load_detector(model, trusted=trusted, observer=observer)
+    detector = load_detector(model, trusted=trusted, observer=observer, overrides=overrides)
     if max_detections is not None:
         if detector.task != "detection":
             name = "this one" if isinstance(model, Detector) else model

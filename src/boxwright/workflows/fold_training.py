@@ -189,9 +189,9 @@ def has_seen(model: ModelWeights, data: TrainingData) -> bool:
     """
     if model.origin.kind != OURS:
         return False
-    passport: Passport | None = model.passport
-    if passport is not None and passport.data is None and passport.origin is None:
+    if model.passport.data is None and (model.passport.origin is None or model.passport.origin.kind == OURS):
         return True
+    passport: Passport | None = model.passport
     while passport is not None:
         if _is_same(passport.data, data):
             return True
@@ -202,7 +202,7 @@ def has_seen(model: ModelWeights, data: TrainingData) -> bool:
 def _is_same(before: TrainingData | None, data: TrainingData) -> bool:
     if before is None:
         return False
-    return before.name == data.name or (before.sha256 is not None and before.sha256 == data.sha256)
+    return before.name == data.name or before.has_same_content(data) is True
 
 
 class _StepProgress(Callback):

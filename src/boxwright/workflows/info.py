@@ -22,6 +22,7 @@ from boxwright.detector import Detector
 from boxwright.passport import Passport
 from boxwright.structures import Category
 from boxwright.weights.model import ModelWeights, build_model, read_model
+from boxwright.weights.overrides import needed_options
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.operation_counts import OPERATIONS
 from boxwright.workflows.passports import identify
@@ -58,6 +59,8 @@ class ModelFacts:
     Args:
         categories: label i means ``categories[i]``.
         input_format: preprocessing of images.
+        options: of the parts that the weights need, by dotted name: those that their source has set, and all that are
+            not the parts' defaults.
         passport: origin and history of the weights.
         notes: what the source does not say and was assumed, one line each.
         skipped: tensors of the source that ours has no use for, with the reason.
@@ -65,6 +68,7 @@ class ModelFacts:
 
     categories: tuple[Category, ...]
     input_format: InputFormat
+    options: Mapping[str, Any]
     passport: Passport
     notes: tuple[str, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
@@ -74,6 +78,7 @@ class ModelFacts:
         return {
             "categories": [{"id": category.id, "name": category.name} for category in self.categories],
             "input": plain(self.input_format),
+            "options": dict(self.options),
             "passport": self.passport.to_dict(),
             "notes": list(self.notes),
             "skipped": dict(self.skipped),
@@ -156,6 +161,7 @@ def _list_facts(model: ModelWeights) -> ModelFacts:
     return ModelFacts(
         categories=tuple(model.categories),
         input_format=model.recipe.input,
+        options=needed_options(model.recipe, model.described),
         passport=identify(model),
         notes=tuple(model.notes),
         skipped=model.skipped,

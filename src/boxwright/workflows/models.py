@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from boxwright.detector import Detector
 from boxwright.weights.model import build_model, read_model
 from boxwright.workflows.observer import Observer
 
 
-def load_detector(model: str | Path | Detector, *, trusted: Collection[str], observer: Observer) -> Detector:
+def load_detector(
+    model: str | Path | Detector,
+    *,
+    trusted: Collection[str],
+    observer: Observer,
+    overrides: Mapping[str, Any] | None = None,
+) -> Detector:
     """Load a detector from any source, and tell the observer what was assumed; a detector itself stays as it is.
+
+    Args:
+        model: the source, or a detector.
+        trusted: modules that may be imported for parts outside Boxwright.
+        observer: hears what was assumed, and what overrides change.
+        overrides: changes of the model's recipe, as for ``boxwright.build``.
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: not a model, or a damaged one.
+        ValueError: not a model, or a damaged one; or overrides of a detector that is built already.
     """
     if isinstance(model, Detector):
+        if overrides:
+            raise ValueError(f"overrides are for models that are read, not for a detector: {', '.join(overrides)}")
         return model
-    weights = read_model(model, trusted=trusted)
+    weights = read_model(model, trusted=trusted, overrides=overrides)
     for note in weights.notes:
         observer.note(note)
     return build_model(weights)

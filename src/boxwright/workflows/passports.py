@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from boxwright.compose.recipe import Recipe
+from boxwright.data.content_hash import content_sha256
 from boxwright.data.records import DetectionData
 from boxwright.passport import Passport, TrainingData
 from boxwright.version import __version__
@@ -42,6 +43,7 @@ def describe_data(read: DetectionData, data: Data) -> TrainingData:
         name=data_name(data),
         num_images=len(read.records),
         sha256=file_sha256(source) if source.is_file() else None,
+        content_sha256=content_sha256(read),
     )
 
 
@@ -52,12 +54,12 @@ def check_same_data(passport: Passport, data: TrainingData, folder: Path) -> Non
         ValueError: it is other data.
     """
     before = passport.data
-    if before is None or (before.num_images, before.sha256) == (data.num_images, data.sha256):
+    if before is None or (before.num_images == data.num_images and before.has_same_content(data) is not False):
         return
     if before.num_images != data.num_images:
         difference = f"on {before.num_images} images of {before.name}, and {data.name} has {data.num_images}"
     else:
-        difference = f"on {before.name}, and the annotations of {data.name} are others"
+        difference = f"on {before.name}, and the images or annotations of {data.name} are others"
     raise ValueError(
         f"{folder}: the run was trained {difference}; to go on with other data is fine-tuning: "
         f"leave --resume out and give --weights {folder} and another --out"

@@ -6,7 +6,7 @@ import glob
 import json as json_format
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from boxwright.data.image_check import ProgressCallback
 from boxwright.data.printable_names import printable
 from boxwright.detections import Detections
 from boxwright.detector import Detector
+from boxwright.drawing import draw_detections
 from boxwright.files import check_folder, check_target, write_text
 from boxwright.ops.masks import to_json
 from boxwright.prediction import ImageInput, OnError, PredictionStream, SkippedImage, list_image_files, list_sources
-from boxwright.reports.drawing import draw_detections
 from boxwright.structures import Task
 from boxwright.training.distributed import choose_device
 from boxwright.workflows.models import load_detector
@@ -86,6 +86,7 @@ def predict(
     device: str = "auto",
     trusted: Collection[str] = (),
     observer: Observer | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> PredictionResult:
     """Detect objects in images, or tell their classes; draw them, and list them as JSON.
 
@@ -101,15 +102,13 @@ def predict(
         device: cpu, cuda, ...; auto takes a GPU where there is one. A detector predicts where it is.
         trusted: modules that may be imported for parts outside Boxwright.
         observer: hears notes and how far the prediction is; notes become warnings where None.
+        overrides: changes of the model's recipe, as for ``boxwright.load``: what its files cannot say.
 
     Raises:
         FileNotFoundError: a file or folder does not exist.
         ValueError: no model, something is not an image, or an argument is out of range.
     """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is between 0 and 1, not {threshold}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size is at least 1, not {batch_size}")
+    _check_numbers(threshold, batch_size)
     observer = observer or Observer()
     named = name_images(images, observer)
     folder = None if out is None else Path(out)
@@ -119,7 +118,8 @@ def predict(
         check_drawings(folder, named)
     if (target := None if json is None else Path(json)) is not None:
         check_target(target)
-    detector = _load(model, device, trusted, observer)
+    loaded = load_detector(model, trusted=trusted, observer=observer, overrides=overrides)
+    detector = _prepare(loaded, None if isinstance(model, Detector) else device)
     stream = PredictionStream(
         (one.source for one in named),
         detector.predict_batch,
@@ -134,6 +134,13 @@ def predict(
     if target is not None and result.detections:
         write_text(target, json_format.dumps(result.rows(), indent=1) + "\n")
     return result
+
+
+def _check_numbers(threshold: float, batch_size: int) -> None:
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is between 0 and 1, not {threshold}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is at least 1, not {batch_size}")
 
 
 def _collect(
@@ -158,10 +165,10 @@ def _collect(
     return result
 
 
-def _load(model: str | Path | Detector, device: str, trusted: Collection[str], observer: Observer) -> Detector:
-    """Load or copy the detector for prediction."""
-    detector = load_detector(model, trusted=trusted, observer=observer).fold()
-    if not isinstance(model, Detector):
+def _prepare(detector: Detector, device: str | None) -> Detector:
+    """Copy the detector for prediction; it stays on its device where None is named."""
+    detector = detector.fold()
+    if device is not None:
         detector.to(choose_device(device))
     if next(detector.parameters()).device.type == "cpu":
         detector.to(memory_format=torch.channels_last)

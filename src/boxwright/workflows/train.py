@@ -21,7 +21,7 @@ from boxwright.data.records import DetectionData, max_objects
 from boxwright.data.transforms.adapters import as_transform
 from boxwright.detector import Detector
 from boxwright.evaluation.limits import coco_limit, head_limits, note_nothing_to_count
-from boxwright.files import check_folder
+from boxwright.files import UNFINISHED, check_folder
 from boxwright.passport import Passport
 from boxwright.structures import Category, Task
 from boxwright.training.callbacks import Callback
@@ -37,7 +37,7 @@ from boxwright.workflows.passports import check_same_data, describe_data, traini
 from boxwright.workflows.reading import Data, data_name, has_split, read_split
 from boxwright.workflows.validation import Validation
 
-BEFORE_A_CHECKPOINT = {RECIPE, LOG, WEIGHTS, "tensorboard", "last.unfinished"}
+BEFORE_A_CHECKPOINT = {RECIPE, LOG, WEIGHTS, "tensorboard", f"{LAST}{UNFINISHED}"}
 """Files that a run leaves that ended before its first checkpoint: nothing that is worth keeping."""
 
 _LENGTHS = ("epochs", "steps", "budget")
@@ -126,7 +126,7 @@ def train(
     _check_run_folder(folder, resume)
     stored = _read_run(folder) if resume else None
     # A run that goes on needs no other file: it has its weights, and in its recipe what it took over from others.
-    beginning = Beginning() if resume else Beginning.read(weights, backbone_weights)
+    beginning = Beginning() if resume else Beginning.read(weights, backbone_weights, overrides=overrides)
     base = recipe if stored is None or stored.source is None else stored.recipe
     resolved = resolve_beginning(base, _replace_length(overrides or {}), beginning, observer)
     resolved = (

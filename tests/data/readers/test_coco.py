@@ -154,7 +154,9 @@ class TestRecords:
         (note,) = data.notes
         assert note.endswith(
             "train.json: 5 annotations without area inside their image dropped: "
-            "a.png (annotation 100), a.png (annotation 101), a.png (annotation 102), ..."
+            "a.png (annotation 100 (cat): left 5, top 5, 0 x 4 pixels, image 40 x 30), "
+            "a.png (annotation 101 (cat): left 5, top 5, 4 x -1 pixels, image 40 x 30), "
+            "a.png (annotation 102 (cat): left 40, top 3, 9 x 9 pixels, image 40 x 30), ..."
         )
 
     @settings(max_examples=50, deadline=None)
@@ -187,8 +189,10 @@ class TestRecords:
         assert (data.records[0].height, data.records[0].width) == (40, 30)
         size, dropped = data.notes
         assert "1 images have another size than the file says" in size
-        assert "a.png (file 40x30, image 30x40)" in size
-        assert "inside their image dropped: a.png (annotation 3)" in dropped  # from x = 30.5 on
+        assert "a.png (file 40x30, image 30x40; sides exchanged: from before the EXIF rotation?)" in size
+        assert (
+            "inside their image dropped: a.png (annotation 3 (cat): left 30.5, top 20.5, " in dropped
+        )  # from x = 30.5 on
 
     def test_sizes_of_the_file_count_until_an_image_is_read_where_none_is_checked(self, tiny) -> None:
         file = tiny.write()
@@ -277,7 +281,11 @@ class TestFindings:
             ("unused_category", "'animals'", ""),
             ("size_disagrees", "c.png", "file 17x16, image 16x16"),
             ("area_by_size", "c.png", "annotation -4: -16"),
-            ("empty_box", "sub/b.png", f"annotation {2**70}"),
+            (
+                "empty_box",
+                "sub/b.png",
+                f"annotation {2**70} (cat): left 3, top 3, 0 x 4 pixels, image 20 x 50",
+            ),
         ]
         assert len(data.notes) == 4
 

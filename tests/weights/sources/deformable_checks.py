@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from boxwright.detector import Detector
-from weights.source_checks import Expected, assert_same_detections, draw_images
+from weights.source_checks import Differences, Expected, assert_same_detections, draw_images
 from weights.transformers_models import LAST_NORMS
 
 SIZES = {
@@ -131,11 +131,12 @@ def expect_detections(model: Any, image: NDArray[np.uint8], processor: Any = PRO
     return Expected(best["scores"], best["labels"], best["boxes"].clamp(min=0).minimum(limit))
 
 
-def assert_detects_as(ours: Detector, model: Any, processor: Any = PROCESSOR) -> None:
-    """Make sure that ours and theirs detect the same in images of three shapes."""
-    scores = []
+def assert_detects_as(ours: Detector, model: Any, processor: Any = PROCESSOR) -> Differences:
+    """Make sure that ours and theirs detect the same in images of three shapes; return the largest differences."""
+    largest, scores = Differences(0.0, 0.0), []
     for image in draw_images():
         expected = expect_detections(model, image, processor)
-        assert_same_detections(ours.predict(image), expected)
+        largest = largest.join(assert_same_detections(ours.predict(image), expected))
         scores.append(expected.scores)
     assert torch.cat(scores).std() > 0.01, "scores that are all alike compare nothing"
+    return largest

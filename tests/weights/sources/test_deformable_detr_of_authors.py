@@ -11,12 +11,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import DeformableDetrImageProcessor
 
 import boxwright
 from boxwright.structures import Category
 from boxwright.weights.files import read_source_files
 from boxwright.weights.model import ModelWeights, build_model, convert_files
 from boxwright.weights.sources.deformable_detr import AuthorsDeformableDETR
+from weights.compared import Recorder, name_version
+from weights.released import find_file_of_page, read_image
+from weights.released_values import DEFORMABLE_DETR, assert_values
 from weights.sources.deformable_checks import SIZES, assert_detects_as, make_model
 
 Replacement = str | Callable[[re.Match[str]], str]
@@ -92,14 +96,18 @@ def read(path: Path, **overrides: Any) -> ModelWeights:
 
 
 @pytest.mark.parametrize("variant", ["base", "refine", "two-stage", "single-scale", "single-scale, dilated"])
-def test_the_same_detections_and_the_same_names_written(variant: str, tmp_path: Path) -> None:
+def test_the_same_detections_and_the_same_names_written(
+    variant: str, tmp_path: Path, record_comparison: Recorder
+) -> None:
     model = make(variant)
     tensors = rename(model)
     weights = read(save(tensors, tmp_path / "checkpoint.pth", dilation="dilated" in variant))
     assert notes_of(weights) == ["the names of its 7 classes are not in its files: they are called class_0 and so on"]
     assert not weights.skipped
     detector = build_model(weights)
-    assert_detects_as(detector, model)
+    largest = assert_detects_as(detector, model)
+    project = f"{name_version('transformers')} under the authors' names"
+    record_comparison("deformable_detr", variant, project, largest, inputs=detector.input_format)
     layout = AuthorsDeformableDETR().write(detector)
     assert layout.wrap == ("model",)
     assert set(layout.tensors) == set(tensors)
@@ -197,3 +205,21 @@ def test_damaged_files_are_named_in_a_line(name: str, change: str, tmp_path: Pat
         tensors[name] = tensor.flatten() if change == "flat" else tensor[:0]
     with pytest.raises(ValueError, match=r"checkpoint.pth: [^\n]+$"):
         read(save(tensors, tmp_path / "checkpoint.pth"))
+
+
+RELEASED = {
+    "r50_deformable_detr-checkpoint.pth": "deformable-detr",
+    "r50_deformable_detr_single_scale-checkpoint.pth": "deformable-detr-single-scale",
+    "r50_deformable_detr_plus_iterative_bbox_refinement-checkpoint.pth": "deformable-detr-with-box-refine",
+    "r50_deformable_detr_plus_iterative_bbox_refinement_plus_plus_two_stage-checkpoint.pth": (
+        "deformable-detr-with-box-refine-two-stage"
+    ),
+}
+"""Files of the authors, and the names of the same weights on the hub."""
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_golden_values_of_released_files(name: str) -> None:
+    path = find_file_of_page(name, "https://github.com/fundamentalvision/Deformable-DETR#main-results")
+    pixels = DeformableDetrImageProcessor()(images=read_image(), return_tensors="pt")["pixel_values"]
+    assert_values(build_model(convert_files(read_source_files(path))), pixels, DEFORMABLE_DETR[RELEASED[name]])

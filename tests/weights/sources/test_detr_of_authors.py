@@ -22,7 +22,10 @@ from boxwright.weights.model import ModelWeights, build_model, convert_files
 from boxwright.weights.recognize import recognize
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.sources.detr import AuthorsDETR
+from weights.compared import Recorder, name_version
 from weights.released import find_file, read_image
+from weights.released_values import DETR_R50, assert_values
+from weights.source_checks import Differences
 from weights.transformers_models import assert_equal_detections, calibrate
 
 RENAMES = [
@@ -64,6 +67,8 @@ def rename(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return theirs | {name: torch.cat([part[letter] for letter in "qkv"]) for name, part in parts.items()}
 
 
+PROJECT = f"{name_version('transformers')} under the authors' names"
+
 ARGUMENTS = {"nheads": 2, "dilation": False, "dropout": 0.2, "pre_norm": False, "lr": 1e-4, "dataset_file": "coco"}
 
 
@@ -86,13 +91,13 @@ def read(path: Path, **overrides: Any) -> ModelWeights:
     return convert_files(read_source_files(path), {"input.image_size": 96, "input.max_size": 144, **overrides})
 
 
-def compare(weights: ModelWeights, model: Any) -> None:
+def compare(weights: ModelWeights, model: Any) -> Differences:
     """Compare at transformers' sizes: the authors' own are those of our default rule, tested with the rules."""
     processor = DetrImageProcessor(size={"shortest_edge": 96, "longest_edge": 144})
-    assert_equal_detections(build_model(weights), model, processor)
+    return assert_equal_detections(build_model(weights), model, processor)
 
 
-def test_a_run_of_its_authors(reference: Any, tmp_path: Path) -> None:
+def test_a_run_of_its_authors(reference: Any, tmp_path: Path, record_comparison: Recorder) -> None:
     content = {
         "model": rename(reference.state_dict()),
         "optimizer": {"state": {}, "param_groups": [{"lr": 1e-4}]},
@@ -109,7 +114,7 @@ def test_a_run_of_its_authors(reference: Any, tmp_path: Path) -> None:
     assert weights.recipe.head.options["decoder"].dropout == 0.2
     assert (weights.categories[17].name, weights.categories[12].name) == ("cat", "N/A")
     assert read(tmp_path / "checkpoint.pth").recipe.input.size_rule == "detr"
-    compare(weights, reference)
+    record_comparison("detr", "r50", PROJECT, compare(weights, reference), inputs=weights.recipe.input)
 
 
 def test_weights_alone_say_what_is_assumed(reference: Any, tmp_path: Path) -> None:
@@ -121,7 +126,7 @@ def test_weights_alone_say_what_is_assumed(reference: Any, tmp_path: Path) -> No
     compare(read(tmp_path / "detr.pth", **heads), reference)
 
 
-def test_a_panoptic_file_gives_its_boxes(reference: Any, tmp_path: Path) -> None:
+def test_a_panoptic_file_gives_its_boxes(reference: Any, tmp_path: Path, record_comparison: Recorder) -> None:
     tensors = {f"detr.{name}": tensor for name, tensor in rename(reference.state_dict()).items()}
     masks = {"mask_head.lay1.weight": torch.zeros(2, 2), "bbox_attention.q_linear.bias": torch.zeros(2)}
     content = {"model": {**tensors, **masks}, "args": argparse.Namespace(**ARGUMENTS)}
@@ -129,7 +134,8 @@ def test_a_panoptic_file_gives_its_boxes(reference: Any, tmp_path: Path) -> None
     weights = read(tmp_path / "panoptic.pth", **{"input.size_rule": "transformers"})
     assert set(weights.skipped) == set(masks)
     assert "a model for panoptic segmentation: its boxes and classes are read, its masks are not" in weights.notes
-    compare(weights, reference)
+    largest = compare(weights, reference)
+    record_comparison("detr", "r50, panoptic", PROJECT, largest, inputs=weights.recipe.input)
 
 
 class Layers(nn.Module):
@@ -262,8 +268,10 @@ def test_the_kind_is_recognized_alone() -> None:
 def test_golden_values_of_the_released_r50() -> None:
     """Published by transformers' tests, which are of this file."""
     path, image = find_file("https://dl.fbaipublicfiles.com/detr/detr-r50-e632da11.pth"), read_image()
-    result = build_model(convert_files(read_source_files(path))).predict(image)[:5]
+    detector = build_model(convert_files(read_source_files(path)))
+    result = detector.predict(image)[:5]
     assert result.labels.tolist() == [17, 17, 75, 75, 63]
     torch.testing.assert_close(result.scores, torch.tensor([0.9988, 0.9987, 0.9982, 0.9960, 0.9955]), rtol=0, atol=2e-4)
     box = torch.tensor([40.1633, 70.8115, 175.5471, 117.9841])
     torch.testing.assert_close(result.boxes[2], box, rtol=0, atol=0.05)
+    assert_values(detector, DetrImageProcessor()(images=image, return_tensors="pt")["pixel_values"], DETR_R50)

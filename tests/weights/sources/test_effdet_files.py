@@ -20,7 +20,8 @@ from boxwright.weights.model import build_model, convert_files
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.sources.effdet import Effdet
 from random_weights import calibrate
-from weights.source_checks import Expected, assert_same_detections, draw_images
+from weights.compared import Recorder, name_version
+from weights.source_checks import Differences, Expected, assert_same_detections, draw_images
 
 SIZE = 256
 EXACT_SHAPES = ((110, 128), (512, 300), (86, 512))
@@ -75,7 +76,7 @@ def source_of(tensors: dict[str, Tensor], name: str = "model.pth") -> SourceFile
     return SourceFiles(origin=Origin(source=name, kind=""), tensors=tensors)
 
 
-def test_detections(tmp_path: Path) -> None:
+def test_detections(tmp_path: Path, record_comparison: Recorder) -> None:
     bench = make_bench("d0", SIZE)
     path = tmp_path / "tf_efficientdet_d0.pth"
     torch.save({"state_dict": bench.state_dict()}, path)
@@ -86,8 +87,11 @@ def test_detections(tmp_path: Path) -> None:
     assert [ours.categories[i].name for i in (0, 11, 17)] == ["person", "N/A", "dog"]
     assert any("input.image_size" in note for note in converted.notes)
     # Pillow, which resizes there, and torch, which does here, round alike where the factor is a power of two.
+    exact = Differences(0.0, 0.0)
     for image in draw_images(EXACT_SHAPES):
-        assert_same_detections(ours.predict(image), detect(bench, *resize(image, SIZE), image))
+        expected = detect(bench, *resize(image, SIZE), image)
+        exact = exact.join(assert_same_detections(ours.predict(image), expected))
+    largest = Differences(0.0, 0.0)
     # Elsewhere one pixel in some hundred differs by 1 of 255; with ours the rest is the same.
     for image in draw_images():
         pixels, scale = resize(image, SIZE)
@@ -101,7 +105,10 @@ def test_detections(tmp_path: Path) -> None:
         expected = detect(bench, pixels, scale, image)
         assert len(expected.scores) == 100
         assert expected.scores.max() - expected.scores.min() > 0.05
-        assert_same_detections(ours.predict(image), expected)
+        largest = largest.join(assert_same_detections(ours.predict(image), expected))
+    project, inputs = name_version("effdet"), ours.input_format
+    record_comparison("effdet", "d0, twice or half as large", project, exact, inputs=inputs, images=EXACT_SHAPES)
+    record_comparison("effdet", "d0, of pixels as resized here", project, largest, inputs=inputs)
 
     layout = Effdet().write(ours)
     theirs = bench.model.state_dict()

@@ -17,9 +17,12 @@ from boxwright.structures import Category
 from boxwright.weights.files import read_source_files
 from boxwright.weights.model import ModelWeights, build_model, convert_files
 from boxwright.weights.sources.hf_deformable_detr import HuggingFaceDeformableDETR
+from weights.compared import Recorder, name_version
 from weights.released import find_hub_folder, read_image
-from weights.source_checks import draw_images
+from weights.released_values import DEFORMABLE_DETR, assert_values
+from weights.source_checks import SHAPES, draw_images
 from weights.sources.deformable_checks import PROCESSOR, VARIANTS, assert_detects_as, make_model, make_released
+from weights.transformers_models import compare_outputs
 
 UNTIED = {"tie_word_embeddings": False}
 
@@ -41,7 +44,7 @@ def change_json(path: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_same_detections(variant: str, tmp_path: Path) -> None:
+def test_the_same_detections(variant: str, tmp_path: Path, record_comparison: Recorder) -> None:
     model = make_model(variant)
     save(model, tmp_path)
     weights = read(tmp_path)
@@ -49,7 +52,8 @@ def test_the_same_detections(variant: str, tmp_path: Path) -> None:
     assert [note for note in weights.notes if not note.startswith("backbone: resnet was replaced")] == [
         "the names of its 7 classes are not in its files: they are called LABEL_0 and so on"
     ]
-    assert_detects_as(build_model(weights), model)
+    largest = assert_detects_as(build_model(weights), model)
+    record_comparison("hf_deformable_detr", variant, name_version("transformers"), largest, inputs=weights.recipe.input)
 
 
 @pytest.mark.slow
@@ -198,7 +202,7 @@ def write(detector: Detector, folder: Path) -> dict[str, torch.Tensor]:
     "variant", ["base", "refine", "two-stage", "six levels", "single-scale", "single-scale, dilated"]
 )
 @torch.no_grad()
-def test_transformers_reads_what_we_write(variant: str, tmp_path: Path) -> None:
+def test_transformers_reads_what_we_write(variant: str, tmp_path: Path, record_comparison: Recorder) -> None:
     save(make_model(variant), tmp_path)
     detector = build_model(read(tmp_path))
     written = write(detector, tmp_path)
@@ -213,8 +217,9 @@ def test_transformers_reads_what_we_write(variant: str, tmp_path: Path) -> None:
     pixels = PROCESSOR(images=draw_images()[0], return_tensors="pt")["pixel_values"]
     ours, theirs = detector(pixels), model.eval()(pixels)
     assert theirs.logits.std(1).mean() > 0.05
-    torch.testing.assert_close(ours.logits[-1], theirs.logits, rtol=0, atol=1e-5)
-    torch.testing.assert_close(ours.boxes_cxcywh_norm[-1], theirs.pred_boxes, rtol=0, atol=1e-5)
+    largest = compare_outputs(ours, theirs)
+    project = name_version("transformers")
+    record_comparison("hf_deformable_detr", f"{variant}, written", project, largest, images=SHAPES[:1])
 
 
 def test_trained_norms_are_written_without_their_counters(tmp_path: Path) -> None:
@@ -244,32 +249,16 @@ def test_detectors_without_a_counterpart(recipe: str, overrides: dict[str, Any],
         HuggingFaceDeformableDETR().write(detector)
 
 
-RELEASED = {
-    "SenseTime/deformable-detr": [[-9.6645, -4.3449, -5.8705], [0.8693, 0.2289, 0.2492]],
-    "SenseTime/deformable-detr-single-scale": [[-9.9051, -4.2541, -6.4852], None],
-    "SenseTime/deformable-detr-with-box-refine": [[-8.8895, -5.4187, -6.8153], [0.7828, 0.2208, 0.4323]],
-    "SenseTime/deformable-detr-with-box-refine-two-stage": [[-6.7108, -4.3213, -6.3777], [0.2583, 0.5499, 0.4683]],
-}
-"""Logits of the first query for the first three classes, and its box without the height, by transformers' own tests."""
-
-
-@pytest.mark.parametrize("repository", RELEASED)
-@torch.no_grad()
-def test_golden_values_of_released_files(repository: str) -> None:
-    folder, image = find_hub_folder(repository), read_image()
+@pytest.mark.parametrize("name", DEFORMABLE_DETR)
+def test_golden_values_of_released_files(name: str) -> None:
+    folder, image = find_hub_folder(f"SenseTime/{name}"), read_image()
     detector = build_model(read(folder))
-    logits, box = RELEASED[repository]
     pixels = DeformableDetrImageProcessor.from_pretrained(folder)(images=image, return_tensors="pt")["pixel_values"]
-    output = detector(pixels)
-    torch.testing.assert_close(output.logits[-1, 0, 0, :3], torch.tensor(logits), rtol=0, atol=1e-3)
-    if box is not None:
-        torch.testing.assert_close(output.boxes_cxcywh_norm[-1, 0, 0, :3], torch.tensor(box), rtol=0, atol=1e-3)
-    if repository == "SenseTime/deformable-detr":
+    assert_values(detector, pixels, DEFORMABLE_DETR[name])
+    if name == "deformable-detr":
         best = detector.predict(image)[:5]
-        torch.testing.assert_close(
-            best.scores, torch.tensor([0.7999, 0.7895, 0.6332, 0.4719, 0.4382]), rtol=0, atol=1e-3
-        )
+        scores = torch.tensor([0.7999, 0.7895, 0.6332, 0.4719, 0.4382])
+        torch.testing.assert_close(best.scores, scores, rtol=0, atol=1e-3)
         assert best.labels.tolist() == [17, 17, 75, 75, 63]
-        torch.testing.assert_close(
-            best.boxes[0], torch.tensor([16.4960, 52.8387, 318.2565, 470.7831]), rtol=0, atol=0.1
-        )
+        box = torch.tensor([16.4960, 52.8387, 318.2565, 470.7831])
+        torch.testing.assert_close(best.boxes[0], box, rtol=0, atol=0.1)

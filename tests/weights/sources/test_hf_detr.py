@@ -29,7 +29,9 @@ import boxwright
 from boxwright.passport import Origin
 from boxwright.weights.model import build_model, convert_files
 from boxwright.weights.source import SourceFiles
+from weights.compared import Recorder, name_version
 from weights.released import find_hub_folder, read_image
+from weights.released_values import DETR_R50, assert_values
 from weights.transformers_models import assert_equal_detections, calibrate, read, write_folder
 
 SMALL = {
@@ -88,7 +90,7 @@ SLOW = ["timm r18", "timm r18d"]
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)])
-def test_detections_of_what_save_pretrained_writes(kind: str, tmp_path: Path) -> None:
+def test_detections_of_what_save_pretrained_writes(kind: str, tmp_path: Path, record_comparison: Recorder) -> None:
     model, processor = make(kind), DetrImageProcessor(size=SIZE)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
@@ -99,7 +101,8 @@ def test_detections_of_what_save_pretrained_writes(kind: str, tmp_path: Path) ->
     assert bool(masks) == (kind == "panoptic")
     assert [category.name for category in weights.categories] == [f"LABEL_{i}" for i in range(6)]
     assert "the names of its 6 classes are not in its files" in " ".join(weights.notes)
-    assert_equal_detections(build_model(weights), model, processor)
+    largest = assert_equal_detections(build_model(weights), model, processor)
+    record_comparison("hf_detr", kind, name_version("transformers"), largest, inputs=weights.recipe.input)
 
 
 OLDER_CONFIG = {
@@ -256,6 +259,8 @@ def test_golden_values_of_detr_r50() -> None:
     torch.testing.assert_close(result.scores, torch.tensor([0.9988, 0.9987, 0.9982, 0.9960, 0.9955]), rtol=0, atol=2e-4)
     box = torch.tensor([40.1615, 70.8090, 175.5476, 117.9810])
     torch.testing.assert_close(result.boxes[2], box, rtol=0, atol=0.05)
+    pixels = AutoImageProcessor.from_pretrained(folder)(images=image, return_tensors="pt")["pixel_values"]
+    assert_values(detector, pixels, DETR_R50)
 
 
 def test_golden_values_of_table_transformer() -> None:

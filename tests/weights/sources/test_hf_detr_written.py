@@ -17,8 +17,9 @@ from boxwright.structures import Category
 from boxwright.weights.source import Layout
 from boxwright.weights.sources.hf_detr import HuggingFaceDETR
 from random_weights import calibrate, shake
-from weights.source_checks import assert_same_detections, draw_images
-from weights.transformers_models import expect, read, write_folder
+from weights.compared import Recorder, name_version
+from weights.source_checks import SHAPES, assert_same_detections, draw_images
+from weights.transformers_models import compare_outputs, expect, read, write_folder
 
 OURS: dict[str, dict[str, Any]] = {
     "r50": {"backbone.width": 8},
@@ -62,7 +63,7 @@ def save_layout(layout: Layout, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", list(OURS))
-def test_transformers_reads_what_we_write(kind: str, tmp_path: Path) -> None:
+def test_transformers_reads_what_we_write(kind: str, tmp_path: Path, record_comparison: Recorder) -> None:
     detector = build_ours(kind)
     save_layout(HuggingFaceDETR().write(detector), tmp_path)
     theirs, info = AutoModelForObjectDetection.from_pretrained(tmp_path, output_loading_info=True)
@@ -78,8 +79,9 @@ def test_transformers_reads_what_we_write(kind: str, tmp_path: Path) -> None:
     values = pixels["pixel_values"].double()
     with torch.no_grad():
         ours, output = deepcopy(detector).double()(values), theirs.double()(pixel_values=values)
-    torch.testing.assert_close(ours.logits[-1], output.logits, rtol=0, atol=1e-5)
-    torch.testing.assert_close(ours.boxes_cxcywh_norm[-1], output.pred_boxes, rtol=0, atol=1e-5)
+    largest = compare_outputs(ours, output)
+    project, note = name_version("transformers"), "in double precision"
+    record_comparison("hf_detr", f"{kind}, written", project, largest, images=SHAPES[-1:], note=note)
     again = read(tmp_path)
     assert again.notes == ()
     for name, tensor in again.tensors.items():

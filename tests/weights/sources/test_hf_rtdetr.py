@@ -28,10 +28,12 @@ from boxwright.weights.files import read_source_files
 from boxwright.weights.labels import canonical_name
 from boxwright.weights.model import ModelWeights, build_model, convert_files
 from boxwright.weights.sources.hf_rtdetr import HuggingFaceRTDETR
+from weights.compared import Recorder, name_version
 from weights.released import find_hub_folder, read_image
+from weights.released_values import RTDETR, assert_values
 from weights.rtdetr_models import calibrate, make_config
-from weights.source_checks import draw_images
-from weights.transformers_models import assert_equal_detections
+from weights.source_checks import SHAPES, draw_images
+from weights.transformers_models import assert_equal_detections, compare_outputs
 
 SMALL = {
     "encoder_hidden_dim": 32,
@@ -45,7 +47,7 @@ SMALL = {
     "num_queries": 20,
     "num_labels": 6,
 }
-SIDE = 128
+SIDE = 96
 KINDS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "r18": (1, 18, {"freeze_backbone_batch_norms": False, "hidden_expansion": 0.5}),
     "r50, wide encoder": (
@@ -77,7 +79,7 @@ def read(folder: Path, **overrides: Any) -> ModelWeights:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_detections_of_what_save_pretrained_writes(kind: str, tmp_path: Path) -> None:
+def test_detections_of_what_save_pretrained_writes(kind: str, tmp_path: Path, record_comparison: Recorder) -> None:
     model, processor = make(kind), make_processor()
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
@@ -86,7 +88,8 @@ def test_detections_of_what_save_pretrained_writes(kind: str, tmp_path: Path) ->
     assert {name for name in weights.skipped if "num_batches" not in name} == points
     assert bool(points) == kind.startswith("v2")
     assert weights.recipe.head.options["eval_layers"] is None
-    assert_equal_detections(build_model(weights), model, processor)
+    largest = assert_equal_detections(build_model(weights), model, processor)
+    record_comparison("hf_rtdetr", kind, name_version("transformers"), largest, inputs=weights.recipe.input)
 
 
 def write_folder(detector: Detector, folder: Path) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def write_folder(detector: Detector, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ours_written_in_their_layout_is_theirs(kind: str, tmp_path: Path) -> None:
+def test_ours_written_in_their_layout_is_theirs(kind: str, tmp_path: Path, record_comparison: Recorder) -> None:
     model = make(kind)
     (tmp_path / "theirs").mkdir()
     model.save_pretrained(tmp_path / "theirs")
@@ -116,8 +119,9 @@ def test_ours_written_in_their_layout_is_theirs(kind: str, tmp_path: Path) -> No
     pixels = processor(images=draw_images()[0], return_tensors="pt")["pixel_values"].double()
     with torch.no_grad():
         expected, output = theirs(pixel_values=pixels), ours(pixels)
-    torch.testing.assert_close(output.logits[-1], expected.logits, rtol=0, atol=1e-5)
-    torch.testing.assert_close(output.boxes_cxcywh_norm[-1], expected.pred_boxes, rtol=0, atol=1e-5)
+    largest = compare_outputs(output, expected)
+    project, note = name_version("transformers"), "in double precision"
+    record_comparison("hf_rtdetr", f"{kind}, written", project, largest, images=SHAPES[:1], note=note)
 
 
 def test_a_detector_of_a_recipe_of_version_2_is_written_as_version_2(tmp_path: Path) -> None:
@@ -149,6 +153,11 @@ def test_only_layers_that_predict_are_written(tmp_path: Path) -> None:
             "not an RT-DETR with a ResNet-vd and its hybrid encoder, but resnet > fpn > faster",
         ),
         ("rtdetr_r18", {"neck.num_blocks": 1}, "neck.num_blocks is 1, and has to be 3 there"),
+        (
+            "rtdetr_r18",
+            {"neck.num_blocks": 1, "head.decoder.num_points": [4, 4, 2]},
+            r"neck.num_blocks is 1, and has to be 3 there; head.decoder.num_points is \[4, 4, 2\], and has to be",
+        ),
         ("rtdetr_r18", {"neck.variant": "D"}, "neck.variant is D, and has to be E there"),
         (
             "rtdetr_r18",
@@ -200,21 +209,6 @@ def test_older_files_and_files_without_configuration(tmp_path: Path) -> None:
     assert any(note.startswith("no config.json: 8 attention heads") for note in bare.notes)
 
 
-RELEASED: dict[str, tuple[list[float], list[float]]] = {
-    "rtdetr_r18vd": ([-4.3364253, -6.465683, -3.6130402], [0.16868353, 0.19833282, 0.21182671]),
-    "rtdetr_r34vd": ([-4.3727384, -4.7921476, -5.7299604], [0.258278, 0.5497808, 0.4732004]),
-    "rtdetr_r50vd_m": ([-4.319764, -6.1349025, -6.094794], [0.2582739, 0.55071366, 0.47660282]),
-    "rtdetr_r50vd": ([-4.6476398, -5.001154, -4.9785104], [0.16880608, 0.19992264, 0.21225442]),
-    "rtdetr_r101vd": ([-4.6162, -4.9189, -4.6656], [0.7707, 0.4124, 0.4585]),
-    "rtdetr_v2_r18vd": ([-3.7045, -5.1913, -6.1787], [0.2582, 0.5497, 0.4764]),
-    "rtdetr_v2_r34vd": ([-4.6108, -5.9453, -3.8505], [0.1691, 0.1984, 0.2118]),
-    "rtdetr_v2_r50vd_m": ([-2.7453, -5.4595, -7.3702], [0.7711, 0.4135, 0.4577]),
-    "rtdetr_v2_r50vd": ([-4.7881, -4.6754, -6.1624], [0.2588, 0.5487, 0.4747]),
-    "rtdetr_v2_r101vd": ([-4.6162, -4.9189, -4.6656], [0.7707, 0.4124, 0.4585]),
-}
-"""First logits and the first box, without its height, of the first query: transformers' own tests and scripts."""
-
-
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
     """Digest names and shapes."""
     lines = sorted(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
@@ -236,17 +230,11 @@ def test_names_and_shapes_of_released_sizes(recipe: str, overrides: dict[str, An
     assert (len(tensors), digest_of(tensors)) == (count, digest)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", RELEASED)
+@pytest.mark.parametrize("name", RTDETR)
 def test_released_files_predict_what_transformers_recorded(name: str) -> None:
     folder = find_hub_folder(f"PekingU/{name}")
-    image, weights = read_image(), read(folder)
-    pixels = RTDetrImageProcessor.from_pretrained(folder)(images=image, return_tensors="pt")["pixel_values"]
-    with torch.no_grad():
-        output = build_model(weights)(pixels)
-    logits, box = RELEASED[name]
-    torch.testing.assert_close(output.logits[-1, 0, 0, :3], torch.tensor(logits), rtol=0, atol=1e-3)
-    torch.testing.assert_close(output.boxes_cxcywh_norm[-1, 0, 0, :3], torch.tensor(box), rtol=0, atol=1e-4)
+    pixels = RTDetrImageProcessor.from_pretrained(folder)(images=read_image(), return_tensors="pt")["pixel_values"]
+    assert_values(build_model(read(folder)), pixels, RTDETR[name].values, box_tolerance=1e-4)
 
 
 DECODED: dict[str, tuple[list[float], list[str], list[list[float]]]] = {
@@ -269,7 +257,6 @@ DECODED: dict[str, tuple[list[float], list[str], list[list[float]]]] = {
 """The best detections of the image of golden values, cut to it."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", DECODED)
 def test_released_files_detect_what_transformers_recorded(name: str) -> None:
     detector, image = build_model(read(find_hub_folder(f"PekingU/{name}"))), read_image()

@@ -15,7 +15,8 @@ import torch
 
 from boxwright.weights.files import read_source_files
 from boxwright.weights.model import ModelWeights, build_model, convert_files
-from weights.source_checks import assert_same_detections, draw_images
+from weights.compared import Recorder
+from weights.source_checks import Differences, assert_same_detections, draw_images
 from weights.sources.mmdet_files import make_file
 
 DEFORMABLE = ["base", "refine", "two_stage"]
@@ -27,16 +28,18 @@ def read(content: dict[str, Any], folder: Path, **overrides: Any) -> ModelWeight
 
 
 @pytest.mark.parametrize("variant", ["detr", *DEFORMABLE])
-def test_the_same_detections(variant: str, tmp_path: Path) -> None:
+def test_the_same_detections(variant: str, tmp_path: Path, record_comparison: Recorder) -> None:
     file = make_file(variant)
     weights = read(file.content, tmp_path)
     assert weights.notes == ()
     assert all(name.endswith("num_batches_tracked") for name in weights.skipped)
     assert [category.name for category in weights.categories] == ["ant", "bee", "cat", "dog", "eel", "fox"]
-    detector = build_model(weights)
+    detector, largest = build_model(weights), Differences(0.0, 0.0)
     for image, expected in zip(draw_images(), file.detections, strict=True):
-        assert_same_detections(detector.predict(image), expected)
+        largest = largest.join(assert_same_detections(detector.predict(image), expected))
         assert expected.scores.std() > 0.01
+    source, project = weights.origin.kind, "mmdetection 3.3.0, its detections stored"
+    record_comparison(source, variant, project, largest, inputs=detector.input_format)
 
 
 @pytest.mark.parametrize("variant", ["detr", *DEFORMABLE])

@@ -24,8 +24,9 @@ from boxwright.weights.projects.mmdet_config import MMDetConfig, read_assignment
 from boxwright.weights.projects.mmdet_rfp import FoldStandardization
 from boxwright.weights.recognize import find_kind, recognize
 from boxwright.weights.source import SourceFiles
+from weights.compared import Recorder
 from weights.mmdet_weights import random_weights
-from weights.source_checks import Expected, assert_same_detections, draw_images
+from weights.source_checks import Differences, Expected, assert_same_detections, draw_images
 
 STORED = Path(__file__).parent / "mmdet"
 CLASSES = ("a", "b", "c", "d", "e", "f", "g")
@@ -92,7 +93,7 @@ def source_of(tensors: dict[str, Tensor], meta: dict[str, Any] | None = None) ->
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_detections(name: str, tmp_path: Path) -> None:
+def test_detections(name: str, tmp_path: Path, record_comparison: Recorder) -> None:
     case = CASES[name]
     weights, expected = read_case(name)
     meta = {"cfg": case.config(), "dataset_meta": {"CLASSES": CLASSES}}
@@ -103,9 +104,13 @@ def test_detections(name: str, tmp_path: Path) -> None:
     ours = build_model(converted)
     assert tuple(one.name for one in ours.categories) == CLASSES
     assert ours.input_format.channel_order == ("bgr" if case.caffe else "rgb")
+    largest = Differences(0.0, 0.0)
     for image, theirs in zip(draw_images(), expected, strict=True):
         assert len(theirs.scores) == 100
-        assert_same_detections(ours.predict(image), theirs, score_tolerance=1e-3, box_tolerance=0.1)
+        actual = ours.predict(image)
+        largest = largest.join(assert_same_detections(actual, theirs, score_tolerance=1e-3, box_tolerance=0.1))
+    project = "mmdetection 3.3.0, its detections stored"
+    record_comparison(case.kind, name, project, largest, inputs=ours.input_format)
 
 
 @pytest.mark.parametrize("name", CASES)

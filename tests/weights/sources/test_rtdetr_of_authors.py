@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import RTDetrImageProcessor
 
 import boxwright
 from boxwright.compose.detectors import build_resolved
@@ -27,6 +28,8 @@ from boxwright.weights.source import SourceFiles
 from boxwright.weights.sources.rtdetr import AuthorsRTDETR
 from boxwright.weights.sources.rtdetr_backbone import RTDETRBackbone
 from boxwright.weights.sources.rtdetrv2 import AuthorsRTDETRv2
+from weights.released import find_file, read_image
+from weights.released_values import RTDETR, assert_values
 
 SMALL = {
     "backbone.width": 8,
@@ -209,3 +212,13 @@ def test_rates_and_decay_of_every_parameter_are_those_of_the_published_configura
         groups = [(lr, decay) for pattern, lr, decay in GROUPS[recipe] if re.search(pattern, theirs)]
         assert len(groups) <= 1, theirs
         assert actual[id(parameters[ours])] == (groups or [(1e-4, 1e-4)])[0], theirs
+
+
+@pytest.mark.parametrize("name", RTDETR)
+def test_golden_values_of_released_files(name: str) -> None:
+    """Values are of the last layer, where the authors' R50-m stops at the third."""
+    path, image = find_file(RTDETR[name].url), read_image()
+    overrides = {"head.eval_layers": None} if name.endswith("_m") else {}
+    detector = build_model(convert_files(read_source_files(path), overrides))
+    pixels = RTDetrImageProcessor()(images=image, return_tensors="pt")["pixel_values"]
+    assert_values(detector, pixels, RTDETR[name].values, box_tolerance=1e-4)

@@ -22,7 +22,8 @@ from boxwright.weights.model import ModelWeights, build_model, convert_files
 from boxwright.weights.projects.torchvision_releases import find_release
 from boxwright.weights.recognize import find_kind, recognize
 from boxwright.weights.source import SourceFiles
-from weights.source_checks import Expected, assert_same_detections, draw_images
+from weights.compared import Recorder, name_version
+from weights.source_checks import Differences, Expected, assert_same_detections, draw_images
 from weights.torchvision_models import CHANNELS, KINDS, MAX_SIZE, MIN_SIZE, RCNNS, assert_same_masks, make, old_names
 
 SLOW = ("faster v2", "mask", "retinanet")
@@ -56,8 +57,8 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Pair(request.param, theirs, model, build_model(model))
 
 
-def test_detections_and_masks(pair: Pair) -> None:
-    shift = 1 if pair.kind in RCNNS else 0
+def test_detections_and_masks(pair: Pair, record_comparison: Recorder) -> None:
+    shift, largest = 1 if pair.kind in RCNNS else 0, Differences(0.0, 0.0)
     for image in draw_images():
         with torch.no_grad():
             (expected,) = pair.theirs([torch.from_numpy(image).permute(2, 0, 1) / 255])
@@ -65,9 +66,12 @@ def test_detections_and_masks(pair: Pair) -> None:
         assert len(expected["labels"].unique()) > 2
         actual = pair.ours.predict(image)
         assert isinstance(actual, Detections)
-        assert_same_detections(actual, Expected(expected["scores"], expected["labels"] - shift, expected["boxes"]))
+        theirs = Expected(expected["scores"], expected["labels"] - shift, expected["boxes"])
+        largest = largest.join(assert_same_detections(actual, theirs))
         if pair.kind.startswith("mask"):
             assert_same_masks(actual, expected)
+    source, project = pair.model.origin.kind, name_version("torchvision")
+    record_comparison(source, pair.kind, project, largest, inputs=pair.ours.input_format)
 
 
 def test_the_layout_is_torchvisions(pair: Pair) -> None:
@@ -136,28 +140,47 @@ def test_older_names(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "kind", "overrides", "message"),
     [
-        ("faster_rcnn_r18_fpn", "torchvision_rcnn", {}, "give head.rpn.anchor_grid=padded_input"),
+        ("faster_rcnn_r18_fpn", "torchvision_rcnn", {}, "give --head.rpn.anchor_grid padded_input$"),
         ("cascade_rcnn_r18_fpn", "torchvision_rcnn", {}, "is of Faster and Mask R-CNN, not of CascadeRCNN"),
-        ("faster_rcnn_r18_fpn", "torchvision_rcnn", {"head.roi.aligned": True}, "RoIAlign has the options fpn_level"),
-        ("retinanet_r18_fpn", "torchvision_retinanet", {}, "give head.anchors.anchor_grid=padded_input"),
+        (
+            "faster_rcnn_r18_fpn",
+            "torchvision_rcnn",
+            {"head.roi.extractor": "adaptive"},
+            "features from one level",
+        ),
+        (
+            "faster_rcnn_r18_fpn",
+            "torchvision_rcnn",
+            {
+                "head.roi.aligned": True,
+                "head.roi.sampling_ratio": 0,
+                "head.rpn.whole_pixels": False,
+                "neck.extra_relu": False,
+                "backbone.depth": 50,
+                "backbone.stride_in": "1x1",
+            },
+            "give --head.roi.sampling_ratio 2 --head.roi.aligned false --head.rpn.anchor_grid padded_input "
+            "--head.rpn.whole_pixels true --neck.extra_relu true --backbone.stride_in 3x3$",
+        ),
+        ("retinanet_r18_fpn", "torchvision_retinanet", {}, "give --head.anchors.anchor_grid padded_input$"),
         (
             "retinanet_r50_pafpn",
             "torchvision_retinanet",
             {"head.anchors.anchor_grid": "padded_input"},
             "one FPN as their neck, not PAFPN",
         ),
-        ("fcos_r50_fpn", "torchvision_fcos", {}, "give head.anchor_grid=padded_input"),
+        ("fcos_r50_fpn", "torchvision_fcos", {}, "give --head.anchor_grid padded_input$"),
         (
             "fcos_r50_fpn",
             "torchvision_fcos",
-            {"head.anchor_grid": "padded_input", "head.point_offset": 0.5},
-            "head.point_offset=0",
+            {"head.point_offset": 0.5},
+            "give --head.anchor_grid padded_input --head.point_offset 0.0$",
         ),
         (
             "fcos_r50_fpn",
             "torchvision_fcos",
             {"head.anchor_grid": "padded_input", "backbone.stride_in": "1x1"},
-            "backbone.stride_in=3x3",
+            "give --backbone.stride_in 3x3$",
         ),
     ],
 )
@@ -168,6 +191,14 @@ def test_what_torchvision_does_not_have_is_not_written(
     detector = build_resolved(parsed, categories=[Category(1, "one"), Category(2, "two")])
     with pytest.raises(ValueError, match=message):
         find_kind(kind).write(detector)
+
+
+@pytest.mark.parametrize("recipe", ["faster_rcnn_r50_fpn_v2", "mask_rcnn_r50_fpn_v2", "retinanet_r50_fpn_v2"])
+def test_recipes_of_torchvisions_models_are_written_as_they_come(recipe: str) -> None:
+    parsed = resolve(recipe, {"backbone.width": 8, "head.boxes.hidden_dim": 32} if "rcnn" in recipe else {}).recipe
+    detector = build_resolved(parsed, categories=[Category(1, "one")])
+    kind = "torchvision_rcnn" if "rcnn" in recipe else "torchvision_retinanet"
+    assert find_kind(kind).write(detector).tensors
 
 
 @pytest.mark.parametrize(

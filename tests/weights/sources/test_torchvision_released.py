@@ -1,6 +1,7 @@
 """Detectors of torchvision at the size of its releases, on inputs of 800 to 1333 pixels, beside its own.
 
-`pytest -m slow -rP` on this file prints the largest differences; docs/weights.md has them.
+`pytest -m slow -rP` on this file prints the largest differences; with ``BOXWRIGHT_RECORD`` it records them, see
+``compared.py``.
 """
 
 from __future__ import annotations
@@ -14,27 +15,18 @@ from torchvision.models import get_model
 from boxwright.detections import Detections
 from boxwright.weights.files import read_source_files
 from boxwright.weights.model import build_model, convert_files
+from weights.compared import Recorder, name_version
 from weights.source_checks import Differences, Expected, assert_same_detections, draw_images
-from weights.torchvision_models import assert_same_masks, calibrate
-
-NAMES = (
-    "fasterrcnn_resnet50_fpn",
-    "fasterrcnn_resnet50_fpn_v2",
-    "maskrcnn_resnet50_fpn",
-    "maskrcnn_resnet50_fpn_v2",
-    "retinanet_resnet50_fpn",
-    "retinanet_resnet50_fpn_v2",
-    "fcos_resnet50_fpn",
-)
+from weights.torchvision_models import RELEASED_NAMES, assert_same_masks, calibrate
 
 SHAPES = ((250, 310), (1450, 1010), (150, 420))
 """The second is larger than its input; at the last one the maximal size binds."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RELEASED_NAMES)
 @torch.no_grad()
-def test_detections_at_released_size(name: str, tmp_path: Path) -> None:
+def test_detections_at_released_size(name: str, tmp_path: Path, record_comparison: Recorder) -> None:
     torch.manual_seed(0)
     theirs = calibrate(get_model(name, weights=None, weights_backbone=None), residual_gain=0.05)
     torch.save(theirs.state_dict(), tmp_path / "model.pth")
@@ -51,4 +43,6 @@ def test_detections_at_released_size(name: str, tmp_path: Path) -> None:
         largest = largest.join(assert_same_detections(actual, expected))
         if name.startswith("mask"):
             assert_same_masks(actual, result)
+    source, project = model.origin.kind, name_version("torchvision")
+    record_comparison(source, name, project, largest, inputs=ours.input_format, images=SHAPES, size="released")
     print(f"torchvision:{name}: scores {largest.scores:.1e}, boxes {largest.boxes:.1e} pixels")

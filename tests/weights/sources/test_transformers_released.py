@@ -1,6 +1,7 @@
 """Models of transformers at the size of those on its hub, at their input sizes, beside transformers' own.
 
-`pytest -m slow -rP` on this file prints the largest differences; docs/weights.md has them.
+`pytest -m slow -rP` on this file prints the largest differences; with ``BOXWRIGHT_RECORD`` it records them, see
+``compared.py``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from transformers import (
 )
 
 from boxwright.weights.model import build_model
+from weights.compared import Recorder, name_version
 from weights.rtdetr_models import calibrate as calibrate_rtdetr
 from weights.rtdetr_models import make_config
 from weights.sources.deformable_checks import make_released
@@ -76,7 +78,7 @@ def make(name: str) -> tuple[Any, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_detections_at_released_size(name: str, tmp_path: Path) -> None:
+def test_detections_at_released_size(name: str, tmp_path: Path, record_comparison: Recorder) -> None:
     model, processor = make(name)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
@@ -84,4 +86,6 @@ def test_detections_at_released_size(name: str, tmp_path: Path) -> None:
     assert weights.recipe.input.image_size == (640 if name in RTDETRS else 800)
     # The best of many thousand scores are close to each other: 20 times the tolerance apart is enough.
     largest = assert_equal_detections(build_model(weights), model, processor, SHAPES, spread=2e-3)
+    source, project, inputs = weights.origin.kind, name_version("transformers"), weights.recipe.input
+    record_comparison(source, name, project, largest, inputs=inputs, images=SHAPES, size="released")
     print(f"{name}: scores {largest.scores:.1e}, boxes {largest.boxes:.1e} pixels")

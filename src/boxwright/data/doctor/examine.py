@@ -12,7 +12,7 @@ from boxwright.data.doctor.mask_faults import find_mask_faults
 from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.doctor.repeated_images import find_repeated_images
 from boxwright.data.doctor.splits import find_split_faults
-from boxwright.data.doctor.units import find_wrong_units
+from boxwright.data.doctor.units import find_misfits, find_wrong_units
 from boxwright.data.findings import Finding
 from boxwright.data.records import DetectionData
 from boxwright.structures import Task
@@ -56,7 +56,7 @@ def examine_split(objects: ObjectTable, split: str, *, task: Task = "detection",
     wrong_units = find_wrong_units(objects, split)
     if wrong_units:
         return findings + wrong_units
-    findings += find_box_faults(objects) + find_area_faults(objects, split)
+    findings += find_misfits(objects, split) + find_box_faults(objects) + find_area_faults(objects, split)
     return findings + find_mask_faults(objects, split) if masks else findings
 
 

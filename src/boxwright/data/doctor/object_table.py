@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from boxwright.data.doctor.box_forms import BoxForm, FileBoxes, recognize_form
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.records import DetectionData, Record, image_sizes, object_columns
 
@@ -28,6 +29,8 @@ class ObjectTable:
         area: of each object, as the file states it or of its box.
         crowd: True where the annotation marks a group.
         sizes: (width, height) of each image.
+        dropped: see ``DetectionData``.
+        stated_sizes: see ``DetectionData``.
     """
 
     records: Sequence[Record]
@@ -39,6 +42,8 @@ class ObjectTable:
     area: Float64[np.ndarray, " n"]
     crowd: Bool[np.ndarray, " n"]
     sizes: Int64[np.ndarray, "images 2"]
+    dropped: Sequence[Record] = ()
+    stated_sizes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: DetectionData) -> ObjectTable:
@@ -55,6 +60,8 @@ class ObjectTable:
             area=objects.area,
             crowd=objects.crowd,
             sizes=image_sizes(data.records)[:, ::-1],
+            dropped=data.dropped,
+            stated_sizes=data.stated_sizes,
         )
 
     def __len__(self) -> int:
@@ -79,6 +86,24 @@ class ObjectTable:
     def box_area(self) -> Float64[np.ndarray, " n"]:
         """Width times height of each box."""
         return np.asarray(self.box_sizes.prod(1))
+
+    @cached_property
+    def file_boxes(self) -> FileBoxes:
+        """Return the boxes of all objects as the file has them: first those of the table, then those dropped."""
+        dropped = object_columns(self.dropped)
+        xywh = np.concatenate((self.xyxy[:, :2], self.box_sizes), axis=1)
+        images = [*self.records, *self.dropped] if self.stated_sizes else []
+        sizes = np.concatenate((self.sizes, image_sizes(self.dropped)[:, ::-1])).astype(np.float64)
+        stated = sizes.copy()
+        for at, record in enumerate(images):
+            stated[at] = self.stated_sizes.get(record.image_id, (record.height, record.width))[::-1]
+        index = np.concatenate((self.image_index, dropped.image_index + len(self.records)))
+        return FileBoxes(np.concatenate((xywh, dropped.bbox_xywh)), sizes[index], stated[index])
+
+    @cached_property
+    def form(self) -> BoxForm | None:
+        """Form that the boxes have other than left, top, width and height in pixels; see ``recognize_form``."""
+        return recognize_form(self.file_boxes)
 
     def annotation_id(self, row: int) -> int:
         """Return the file's id of an object's annotation."""

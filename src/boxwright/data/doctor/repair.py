@@ -2,154 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float64
 
-from boxwright.data.doctor.box_faults import beyond_image, duplicate_rows
-from boxwright.data.doctor.object_table import ObjectTable
-from boxwright.data.doctor.repeated_images import repeated_in_split
-from boxwright.data.doctor.units import CENTERS_AS_CORNERS, CORNERS_AS_SIZES, FRACTIONS_AS_PIXELS, find_wrong_units
+from boxwright.data.doctor.object_repair import correct_objects, with_boxes
+from boxwright.data.doctor.object_table import ObjectTable, image_names
+from boxwright.data.doctor.repeated_images import have_other_classes, repeated_in_split
+from boxwright.data.doctor.units import MANY_BEYOND_IMAGE, has_many_misfits, kind_of_form
+from boxwright.data.file_names import FILE_LISTED_TWICE
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.image_inspection import IMAGE_KINDS, IMAGE_MISSING, IMAGE_UNREADABLE
-from boxwright.data.join_findings import AREA_BY_SIZE
-from boxwright.data.records import DetectionData, Record
+from boxwright.data.join_findings import AREA_BY_SIZE, EMPTY_BOX
+from boxwright.data.joined_objects import join_objects, restore_dropped
+from boxwright.data.records import DetectionData
+from boxwright.structures import Task
 
-REPEATED_IMAGE_DROPPED = FindingKind(
-    "repeated_image_dropped", "note", "images dropped with their objects, as they are in their split already"
+REPEATED_IMAGE_MERGED = FindingKind(
+    "repeated_image_merged", "note", "images that are in their split already, merged with the first"
 )
-BOX_DROPPED = FindingKind("box_dropped", "note", "boxes without area inside their image dropped")
-DUPLICATE_DROPPED = FindingKind("duplicate_dropped", "note", "objects dropped that were annotated twice")
-BOX_CLIPPED = FindingKind("box_clipped", "note", "boxes clipped to their image")
 BOXES_CONVERTED = FindingKind(
     "boxes_converted", "note", "splits whose boxes were converted to left, top, width, height"
 )
-AREA_CORRECTED = FindingKind("area_corrected", "note", "areas taken from the boxes")
+BOXES_LEFT = FindingKind(
+    "boxes_left",
+    "warning",
+    "splits whose boxes were left as they are",
+    "most are wrong, and nothing tells how to mend them",
+)
 
-_UNCHANGED = {AREA_BY_SIZE, *IMAGE_KINDS.values()} - {IMAGE_MISSING, IMAGE_UNREADABLE}
+_UNCHANGED = {AREA_BY_SIZE, EMPTY_BOX, FILE_LISTED_TWICE, *IMAGE_KINDS.values()} - {IMAGE_MISSING, IMAGE_UNREADABLE}
 """Findings of reading after which the data is as it was; what is done about them has kinds of its own."""
 
-_CLIPPED_FROM = 1e-6
-"""Pixels beyond the image from which on a box is clipped."""
 
-
-def repair(data: DetectionData, split: str) -> tuple[DetectionData, list[Finding]]:
+def repair(data: DetectionData, split: str, task: Task = "detection") -> tuple[DetectionData, list[Finding]]:
     """Return a split without the faults that can be repaired, and each change.
 
-    What was left out or repaired while the split was read is among the changes.
+    What was left out or repaired while the split was read is among the changes, but for the boxes that were dropped:
+    they are restored, and dropped again where they cannot be mended.
 
     Args:
         data: a split.
         split: its name.
+        task: for classification, objects are whole images, and have no boxes to mend.
     """
     changes = [one for one in data.findings if one.kind.severity != "note" and one.kind not in _UNCHANGED]
-    repeated = repeated_in_split(data)
-    names = ObjectTable.of(data).names
-    changes += [
-        Finding(REPEATED_IMAGE_DROPPED, names[index], f"{len(data.records[index].labels)} objects")
-        for index in repeated
-    ]
-    kept = [index for index in range(len(data.records)) if index not in set(repeated)]
-    facts = tuple(data.facts[index] for index in kept) if data.facts else ()
-    data = replace(data, records=tuple(data.records[index] for index in kept), facts=facts)
-    data, converted = _convert_boxes(data, split)
-    data, corrected = _correct_objects(data)
-    return replace(data, findings=(), notes=()), [*changes, *converted, *corrected]
+    objects = ObjectTable.of(data)
+    form, boxes = objects.form, objects.file_boxes
+    data = restore_dropped(data)
+    if task != "classification":
+        if form is not None and form.is_clear:
+            data, converted = _convert_boxes(data, split)
+            changes += converted
+        elif form is not None or has_many_misfits(boxes):
+            reason = MANY_BEYOND_IMAGE if form is None else kind_of_form(form)
+            changes.append(Finding(BOXES_LEFT, split, f"{len(boxes.xywh):,} boxes, {reason.name}"))
+            data, merged = _merge_repeated(data, task)
+            return replace(data, findings=(), notes=()), [*changes, *merged]
+    data, merged = _merge_repeated(data, task)
+    changes += merged
+    if task != "classification":
+        data, corrected = correct_objects(data, split)
+        changes += corrected
+    return replace(data, findings=(), notes=()), changes
 
 
 def _convert_boxes(data: DetectionData, split: str) -> tuple[DetectionData, list[Finding]]:
-    """Convert boxes that are all in another form."""
+    """Convert boxes that are all in another form, which is clear."""
     objects = ObjectTable.of(data)
-    converted = [one for one in find_wrong_units(objects, split) if one.kind in _CONVERSIONS]
-    if not converted:
+    assert objects.form is not None
+    boxes = objects.form.convert(objects.file_boxes)
+    # The area of wrong boxes is wrong, unless it is that of a mask, or of the right box.
+    is_of_box = np.isclose(objects.area, objects.box_area)
+    areas = np.where(is_of_box, boxes[:, 2:].prod(1), objects.area)
+    records = with_boxes(data.records, boxes, areas, np.ones(len(objects), dtype=np.bool_))
+    change = Finding(
+        BOXES_CONVERTED, split, f"{len(boxes):,} boxes, {kind_of_form(objects.form).name}, {objects.form.layout}"
+    )
+    return replace(data, records=records), [change]
+
+
+def _merge_repeated(data: DetectionData, task: Task) -> tuple[DetectionData, list[Finding]]:
+    """Merge images that repeat an earlier one with it: their objects may have been divided between them."""
+    first_of = repeated_in_split(data)
+    names, records, changes = image_names(data.records), list(data.records), []
+    gone = set()
+    for index, first in sorted(first_of.items()):
+        first = first_of.get(first, first)  # the first of a file may have the bytes of an earlier one
+        if have_other_classes(records[index], records[first]):
+            continue
+        gone.add(index)
+        if task != "classification":
+            records[first] = join_objects(records[first], records[index])
+        objects = f"{len(records[index].labels)} objects, image id {records[index].image_id}"
+        changes.append(Finding(REPEATED_IMAGE_MERGED, names[index], f"with {names[first]}, {objects}"))
+    if not gone:
         return data, []
-    kind = converted[0].kind
-    boxes = np.concatenate((objects.xyxy[:, :2], objects.box_sizes), axis=1)
-    boxes = _CONVERSIONS[kind](boxes, objects.image_sizes)
-    # The area of wrong boxes is wrong, unless it is that of a mask.
-    stated = np.isclose(objects.area, objects.box_area)
-    areas = np.where(stated, boxes[:, 2:].prod(1), objects.area)
-    records = _with_boxes(data.records, boxes, areas, np.ones(len(objects), dtype=np.bool_))
-    return replace(data, records=records), [Finding(BOXES_CONVERTED, split, f"{len(boxes):,} boxes, {kind.name}")]
-
-
-def _of_corners(boxes: Float64[np.ndarray, "n 4"], _sizes: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 4"]:
-    return np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
-
-
-def _of_centers(boxes: Float64[np.ndarray, "n 4"], _sizes: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 4"]:
-    return np.concatenate((boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]), axis=1)
-
-
-def _of_fractions(boxes: Float64[np.ndarray, "n 4"], sizes: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 4"]:
-    return np.asarray(boxes * np.tile(sizes, 2))
-
-
-_CONVERSIONS = {
-    CORNERS_AS_SIZES: _of_corners,
-    CENTERS_AS_CORNERS: _of_centers,
-    FRACTIONS_AS_PIXELS: _of_fractions,
-}
-
-
-def _correct_objects(data: DetectionData) -> tuple[DetectionData, list[Finding]]:
-    """Clip boxes, drop those without area and those that are there twice, and correct areas that cannot be."""
-    objects = ObjectTable.of(data)
-    beyond = beyond_image(objects).max(1, initial=0)
-    low = objects.xyxy.clip(0, np.tile(objects.image_sizes, 2))
-    sizes = low[:, 2:] - low[:, :2]
-    has_area = (sizes > 0).all(1)
-    repeated = duplicate_rows(objects)
-    clipped = (beyond > _CLIPPED_FROM) & has_area & ~repeated
-    area, box_area = objects.area, sizes.prod(1)
-    impossible = ((area <= 0) | (area > 1.2 * (sizes + 1).prod(1))) & has_area & ~repeated
-    follows = np.isclose(area, objects.box_area) & clipped
-    areas = np.where(impossible | follows, box_area, area)
-    boxes = np.concatenate((low[:, :2], sizes), axis=1)
-    boxes[~clipped] = np.concatenate((objects.xyxy[:, :2], objects.box_sizes), axis=1)[~clipped]
-    changes = {
-        BOX_DROPPED: ~has_area,
-        DUPLICATE_DROPPED: repeated & has_area,
-        BOX_CLIPPED: clipped,
-        AREA_CORRECTED: impossible & ~follows,
-    }
-    details = {BOX_CLIPPED: beyond, AREA_CORRECTED: area}
-    findings = [
-        objects.finding(kind, row, f"{details[kind][row]:.4g}" if kind in details else "")
-        for kind, rows in changes.items()
-        for row in np.flatnonzero(rows).tolist()
-    ]
-    if not findings:
-        return data, []
-    records = _with_boxes(data.records, boxes, areas, has_area & ~repeated)
-    return replace(data, records=records), findings
-
-
-def _with_boxes(
-    records: Sequence[Record],
-    boxes: Float64[np.ndarray, "n 4"],
-    areas: Float64[np.ndarray, " n"],
-    keep: Bool[np.ndarray, " n"],
-) -> tuple[Record, ...]:
-    """Return the records with other boxes and areas, of those objects that are kept."""
-    start, result = 0, []
-    for record in records:
-        rows = slice(start, start + len(record.labels))
-        start = rows.stop
-        kept = np.flatnonzero(keep[rows])
-        result.append(
-            replace(
-                record,
-                labels=record.labels[kept],
-                bbox_xywh=boxes[rows][kept],
-                area=areas[rows][kept],
-                crowd=record.crowd[kept],
-                annotation_ids=tuple(record.annotation_ids[index] for index in kept.tolist()),
-                segmentations=tuple(record.segmentations[index] for index in kept.tolist())
-                if record.segmentations
-                else (),
-            )
-        )
-    return tuple(result)
+    kept = [index for index in range(len(records)) if index not in gone]
+    facts = tuple(data.facts[index] for index in kept) if data.facts else ()
+    return replace(data, records=tuple(records[index] for index in kept), facts=facts), changes

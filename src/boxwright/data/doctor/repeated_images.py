@@ -17,7 +17,13 @@ from boxwright.data.image_inspection import NEAR_HASHES, ImageFacts
 from boxwright.data.records import DetectionData, Record
 
 SAME_BYTES = FindingKind(
-    "same_bytes", "warning", "images have the same bytes as another one of their split", "--fix keeps the first"
+    "same_bytes", "warning", "images have the same bytes as another one of their split", "--fix merges them"
+)
+SAME_BYTES_OTHER_CLASS = FindingKind(
+    "same_bytes_other_class",
+    "warning",
+    "images have the same bytes as one of another class",
+    "one of them is wrong; --fix leaves both",
 )
 NEAR_IMAGE = FindingKind(
     "near_image", "note", "images are nearly the same as another one of their split", "are both annotated likewise?"
@@ -30,6 +36,12 @@ SAME_FILE_IN_SPLITS = FindingKind(
 )
 TWIN_SPLIT = FindingKind(
     "twin_split", "note", "splits have the very images of another one", "they are not compared with other splits"
+)
+TWIN_OF_TRAIN = FindingKind(
+    "twin_of_train",
+    "warning",
+    "splits have the very images of train",
+    "metrics are those of images learned by heart: measure with others",
 )
 SAME_BYTES_IN_SPLITS = FindingKind(
     "same_bytes_in_splits",
@@ -83,7 +95,10 @@ def find_repeated_images(
     twins = _find_twins(splits)
     images = list(_list_images({name: data for name, data in splits.items() if name not in twins}, objects))
     findings, repeated = _find_same(images)
-    findings += [(name, Finding(TWIN_SPLIT, name, f"as {other}")) for name, other in twins.items()]
+    findings += [
+        (name, Finding(TWIN_OF_TRAIN if "train" in (name, other) else TWIN_SPLIT, name, f"as {other}"))
+        for name, other in twins.items()
+    ]
     rest = [index for index in range(len(images)) if index not in repeated]
     if near and len(rest) > MOST_IMAGES:
         findings.append(("", Finding(NEAR_NOT_SOUGHT, f"{len(rest):,} images")))
@@ -92,11 +107,20 @@ def find_repeated_images(
     return findings
 
 
-def repeated_in_split(data: DetectionData) -> list[int]:
-    """Return the indices of images that repeat an earlier one of their split, by file or by bytes."""
+def repeated_in_split(data: DetectionData) -> dict[int, int]:
+    """Return the index of the first image with the file or the bytes of a later one, by the index of the later."""
     table = ObjectTable.of(data)
     images = list(_list_images({"": data}, {"": table}))
-    return sorted(_find_same(images)[1])
+    return _find_same(images)[1]
+
+
+def have_other_classes(one: Record, other: Record) -> bool:
+    """Tell whether two whole images have different classes, as in folders of classes."""
+    return _is_whole(one) and _is_whole(other) and int(one.labels[0]) != int(other.labels[0])
+
+
+def _is_whole(record: Record) -> bool:
+    return len(record.labels) == 1 and record.bbox_xywh[0].tolist() == [0, 0, record.width, record.height]
 
 
 def _find_twins(splits: Mapping[str, DetectionData]) -> dict[str, str]:
@@ -116,24 +140,26 @@ def _list_images(splits: Mapping[str, DetectionData], objects: Mapping[str, Obje
             yield _Copy(split, name, record, fact)
 
 
-def _find_same(images: list[_Copy]) -> tuple[list[tuple[str, Finding]], set[int]]:
-    """Return findings about the same files and the same bytes, and the indices of all of these images."""
-    findings, repeated = [], set()
-    first_of_path: dict[object, _Copy] = {}
-    first_of_bytes: dict[bytes, _Copy] = {}
+def _find_same(images: list[_Copy]) -> tuple[list[tuple[str, Finding]], dict[int, int]]:
+    """Return findings about the same files and the same bytes, and the first image of each of these images."""
+    findings: list[tuple[str, Finding]] = []
+    first_of: dict[int, int] = {}
+    first_of_path: dict[object, int] = {}
+    first_of_bytes: dict[bytes, int] = {}
     for index, one in enumerate(images):
         if one.record.source is not None:
             continue
-        other = first_of_path.setdefault(one.record.path, one)
+        first = first_of_path.setdefault(one.record.path, index)
         # A file that is listed twice in one split was named when it was located.
         kinds: tuple[FindingKind | None, FindingKind] = (None, SAME_FILE_IN_SPLITS)
-        if other is one and one.facts is not None and one.facts.digest is not None:
-            other = first_of_bytes.setdefault(one.facts.digest, one)
-            kinds = (SAME_BYTES, SAME_BYTES_IN_SPLITS)
-        if other is not one:
-            findings += _name_pair(one, other, *kinds)
-            repeated.add(index)
-    return findings, repeated
+        if first == index and one.facts is not None and one.facts.digest is not None:
+            first = first_of_bytes.setdefault(one.facts.digest, index)
+            other_class = have_other_classes(one.record, images[first].record)
+            kinds = (SAME_BYTES_OTHER_CLASS if other_class else SAME_BYTES, SAME_BYTES_IN_SPLITS)
+        if first != index:
+            findings += _name_pair(one, images[first], *kinds)
+            first_of[index] = first
+    return findings, first_of
 
 
 def _name_pair(

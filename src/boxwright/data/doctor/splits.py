@@ -148,7 +148,7 @@ def _sizes(objects: Mapping[str, ObjectTable]) -> list[Finding]:
     """Compare the median size of objects, in sides of their image, with that in train."""
     medians = {}
     for split, one in objects.items():
-        if len(one) >= _FEWEST_SIZES:
+        if len(one) >= _FEWEST_SIZES and one.form is None:
             ratio = one.box_area.clip(min=0) / one.image_sizes.prod(1)
             medians[split] = float(np.sqrt(np.median(ratio)))
     train = medians.pop("train", 0.0)

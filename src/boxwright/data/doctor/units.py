@@ -1,13 +1,11 @@
 """Boxes in another form than the file's format says: corners, centers, swapped axes, fractions or percentages.
 
-Recognized over a whole split: read as they stand, the boxes do not fit into their images; read another way, they do.
+Recognized over a whole split, with the boxes that were dropped on reading: a wrong form is why most of them were.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from jaxtyping import Bool, Float64
-
+from boxwright.data.doctor.box_forms import FEWEST, MANY_MISFITS, BoxForm, FileBoxes, stray_boxes
 from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.findings import Finding, FindingKind
 
@@ -15,86 +13,122 @@ CORNERS_AS_SIZES = FindingKind(
     "corners_as_sizes",
     "error",
     "splits have boxes that are corners (x1, y1, x2, y2) where left, top, width, height belong",
-    "subtract the first corner from the second, or export again",
+    "subtract the first corner from the second, or export again; --fix does",
 )
 CENTERS_AS_CORNERS = FindingKind(
     "centers_as_corners",
     "error",
     "splits have boxes that begin with their center where left and top belong",
-    "subtract half of width and height, or export again",
+    "subtract half of width and height, or export again; --fix does",
 )
 SWAPPED_AXES = FindingKind(
     "swapped_axes",
     "error",
     "splits have boxes with x and y swapped",
-    "swap them (top, left, height, width), or export again",
+    "swap them (left, top, width, height), or export again; --fix does",
 )
 FRACTIONS_AS_PIXELS = FindingKind(
     "fractions_as_pixels",
     "error",
     "splits have boxes in 0..1 where pixels belong",
-    "multiply them by the width and height of their images",
+    "multiply them by the width and height of their images; --fix does",
 )
 PERCENTAGES_AS_PIXELS = FindingKind(
     "percentages_as_pixels",
+    "error",
+    "splits have boxes in 0..100 of larger images: percentages where pixels belong",
+    "multiply them by the width and height of their images, and divide by 100; --fix does",
+)
+BOXES_OF_STATED_SIZE = FindingKind(
+    "boxes_of_stated_size",
+    "error",
+    "splits have boxes for images of the size that the file states, which are of another size",
+    "scale them to the images that are there, or restore the images; --fix scales them",
+)
+BOXES_OF_OTHER_SIZE = FindingKind(
+    "boxes_of_other_size",
+    "error",
+    "splits have boxes for images of another size",
+    "divide them by the factor, or restore the images that they were drawn on",
+)
+MANY_BEYOND_IMAGE = FindingKind(
+    "many_beyond_image",
+    "error",
+    "splits have over a fifth of their boxes without area inside the image, or beyond it",
+    "are they of other images, or in another form? --fix leaves them as they are",
+)
+STRAY_FORM = FindingKind(
+    "stray_form",
     "warning",
-    "splits have boxes that all lie in 0..100, in larger images: percentages where pixels belong?",
-    "multiply them by the width and height of their images, and divide by 100",
+    "splits have some boxes in another form than the rest",
+    "export them again; --fix leaves them as they are",
 )
 
-_FEWEST = 3
-"""Boxes that a form is recognized by, at least."""
-
-_NEARLY_ALL = 0.95
-_MANY_BEYOND = 0.2
-"""Ratio of boxes that end beyond their image from which on another form is looked for."""
-
-_FEWEST_PERCENTAGES = 20
-_LARGER = 200
-"""Side of images, in pixels, in which boxes hardly all end below 100 by chance."""
+_KINDS = {
+    ("pixels", "corners"): CORNERS_AS_SIZES,
+    ("pixels", "centers"): CENTERS_AS_CORNERS,
+    ("pixels", "swapped"): SWAPPED_AXES,
+}
+_KINDS_OF_UNITS = {
+    "fractions": FRACTIONS_AS_PIXELS,
+    "percentages": PERCENTAGES_AS_PIXELS,
+    "stated": BOXES_OF_STATED_SIZE,
+    "scaled": BOXES_OF_OTHER_SIZE,
+}
+_LAYOUTS = {
+    "left_top": "left, top, width, height",
+    "corners": "corners (x1, y1, x2, y2)",
+    "centers": "center, width, height",
+    None: "whether they begin with left and top or with the center is not clear, and --fix leaves them as they are",
+}
 
 
 def find_wrong_units(objects: ObjectTable, split: str) -> list[Finding]:
     """Find out if nearly all boxes of a split make sense only in another form; said once, with the numbers."""
-    rows = np.flatnonzero(objects.xyxy.any(1))
-    if len(rows) < _FEWEST:
-        return []
-    xyxy, sizes = objects.xyxy[rows], objects.image_sizes[rows]
-    if _most(xyxy.max(1) <= 1.001) and _most(xyxy.min(1) >= -0.001) and sizes.min() > 1:
-        return [_finding(FRACTIONS_AS_PIXELS, split, xyxy.max(1) <= 1.001, "end at 1 or before")]
-    beyond = ~_fits(xyxy, sizes)
-    if beyond.mean() >= _MANY_BEYOND:
-        xywh = np.concatenate((xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]), axis=1)
-        for kind, boxes in _other_forms(xywh).items():
-            if _most(_fits(boxes, sizes)):
-                return [
-                    _finding(kind, split, beyond, "end beyond their image as they stand; read so, nearly none does")
-                ]
-    elif len(rows) >= _FEWEST_PERCENTAGES and sizes.min() >= _LARGER and 90 < xyxy.max() <= 100.01:
-        return [_finding(PERCENTAGES_AS_PIXELS, split, xyxy.max(1) <= 100.01, "end at 100 or before")]
-    return []
+    form = objects.form
+    return [] if form is None else [Finding(kind_of_form(form), split, _describe(form, objects.file_boxes))]
 
 
-def _other_forms(xywh: Float64[np.ndarray, "n 4"]) -> dict[FindingKind, Float64[np.ndarray, "n 4"]]:
-    """Corners of the boxes, read in each of the forms that other formats and libraries have."""
-    half = xywh[:, 2:] / 2
-    swapped = xywh[:, [1, 0, 3, 2]]
-    return {
-        CORNERS_AS_SIZES: xywh,
-        CENTERS_AS_CORNERS: np.concatenate((xywh[:, :2] - half, xywh[:, :2] + half), axis=1),
-        SWAPPED_AXES: np.concatenate((swapped[:, :2], swapped[:, :2] + swapped[:, 2:]), axis=1),
-    }
+def kind_of_form(form: BoxForm) -> FindingKind:
+    """Return the kind of finding that names a form."""
+    return _KINDS.get((form.unit, form.layout or "")) or _KINDS_OF_UNITS[form.unit]
 
 
-def _fits(xyxy: Float64[np.ndarray, "n 4"], sizes: Float64[np.ndarray, "n 2"]) -> Bool[np.ndarray, " n"]:
-    """Mark boxes that have an area and lie in their image, but for a pixel."""
-    has_area = (xyxy[:, 2:] > xyxy[:, :2]).all(1)
-    return np.asarray(has_area & (xyxy[:, :2] >= -1).all(1) & (xyxy[:, 2:] <= sizes + 1).all(1))
+def find_misfits(objects: ObjectTable, split: str) -> list[Finding]:
+    """Find splits with many boxes that do not fit and no form that explains all, or some in another form."""
+    boxes = objects.file_boxes
+    findings = []
+    for name, mask in stray_boxes(boxes).items():
+        # A box that has an area in another form has one as it stands, and was not dropped.
+        first = [str(objects.finding(STRAY_FORM, row)) for row in mask.nonzero()[0][:FEWEST].tolist()]
+        more = ", ..." if mask.sum() > len(first) else ""
+        detail = f"{int(mask.sum()):,} of {len(mask):,} make sense only as {name}: {', '.join(first)}{more}"
+        findings.append(Finding(STRAY_FORM, split, detail))
+    if has_many_misfits(boxes):
+        findings.append(Finding(MANY_BEYOND_IMAGE, split, _count_misfits(boxes)))
+    return findings
 
 
-def _most(mask: Bool[np.ndarray, " n"]) -> bool:
-    return bool(mask.mean() >= _NEARLY_ALL)
+def has_many_misfits(boxes: FileBoxes) -> bool:
+    """Tell whether more boxes do not fit than single mistakes explain."""
+    misfits = int((~boxes.fit()).sum())
+    return misfits >= FEWEST and misfits > MANY_MISFITS * len(boxes.xywh)
 
 
-def _finding(kind: FindingKind, split: str, mask: Bool[np.ndarray, " n"], what: str) -> Finding:
-    return Finding(kind, split, f"{int(mask.sum()):,} of {len(mask):,} boxes {what}")
+def _describe(form: BoxForm, boxes: FileBoxes) -> str:
+    if form.unit == "scaled":
+        assert form.scale is not None
+        return f"{_count_misfits(boxes)}, as if images were {form.scale:.2g} times as large"
+    if form.unit in ("fractions", "percentages"):
+        return f"{len(boxes.xywh):,} boxes; {_LAYOUTS[form.layout]}"
+    if form.unit == "stated":
+        width, height = boxes.stated_sizes[0].tolist()
+        own_width, own_height = boxes.sizes[0].tolist()
+        sizes = f"file {width:.0f}x{height:.0f}, image {own_width:.0f}x{own_height:.0f}"
+        return sizes if boxes.fit().all() else f"{sizes}; {_count_misfits(boxes)}"
+    return f"{_count_misfits(boxes)} as they stand; read so, nearly all fit"
+
+
+def _count_misfits(boxes: FileBoxes) -> str:
+    misfits = int((~boxes.fit()).sum())
+    return f"{misfits:,} of {len(boxes.xywh):,} boxes have no area inside their image or end beyond it"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from boxwright.detector import Detector
 from boxwright.layers.resnet import BLOCKS_PER_STAGE
+from boxwright.weights.projects.written_options import check_options
 from boxwright.weights.table import COUNTER
 from boxwright.weights.template import Template
 
@@ -160,9 +161,7 @@ def read_structure(detector: Detector) -> DETRStructure:
         "head.positions_at": (head["positions_at"], "attention"),
         "head.query_positions_at": (head["query_positions_at"], "attention"),
     }
-    for option, (value, there) in needed.items():
-        if value != there:
-            raise ValueError(f"{option} is {value}, and has to be {there} there")
+    check_options(needed)
     if head["positions"] == "none":
         raise ValueError("head.positions is none, and has to be sine or learned there")
     return DETRStructure(

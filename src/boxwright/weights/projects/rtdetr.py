@@ -9,6 +9,7 @@ from torch import Tensor
 
 from boxwright.backbones.resnet_vd import BLOCKS_OF_VD
 from boxwright.detector import Detector
+from boxwright.weights.projects.written_options import check_options
 from boxwright.weights.template import Template
 
 NUM_HEADS, NUM_LEVELS = 8, 3
@@ -108,9 +109,7 @@ def read_options(detector: Detector) -> dict[str, Any]:
         "backbone.norm_eps": (options.get("backbone.norm_eps", _NORM_EPS), _NORM_EPS),
         "neck.variant": (options["neck.variant"], "E"),
     }
-    for option, (value, there) in needed.items():
-        if value != there:
-            raise ValueError(f"{option} is {value}, and has to be {there} there")
+    check_options(needed)
     return options
 
 

@@ -18,6 +18,7 @@ from boxwright.structures import Category
 from boxwright.weights.labels import coco_categories
 from boxwright.weights.projects.rtdetr import NUM_LEVELS, infer_options, nearest_recipe
 from boxwright.weights.projects.rtdetr_names import Version, make_table
+from boxwright.weights.projects.written_options import check_options
 from boxwright.weights.source import SourceFiles, SourceModel
 
 IMAGE_SIZE = 640
@@ -65,10 +66,10 @@ def check_writable(options: Mapping[str, Any], version: Version) -> None:
     Raises:
         ValueError: it has not, in one line.
     """
-    needed = {"head.decoder.offset_scale": 0.5, "head.decoder.sampling_method": "default"}
-    for option, value in needed.items():
-        if options[option] != value and not (version == 2 and option.endswith("method")):
-            raise ValueError(f"{option} is {options[option]}, and has to be {value} there")
+    needed: dict[str, tuple[Any, Any]] = {"head.decoder.offset_scale": (options["head.decoder.offset_scale"], 0.5)}
+    if version == 1:
+        needed["head.decoder.sampling_method"] = (options["head.decoder.sampling_method"], "default")
+    check_options(needed)
     points = spread_points(options["head.decoder.num_points"], NUM_LEVELS)
     if version == 1 and len(set(points)) > 1:
         raise ValueError(f"head.decoder.num_points is {list(points)}, and has to be one number there; see rtdetrv2")

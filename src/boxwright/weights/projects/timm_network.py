@@ -44,7 +44,9 @@ def describe_timm_backbone(
     if rows:
         table = Table(rows=[Row(row.theirs, _BODY + row.ours, row.operation) for row in rows], skips=tuple(skips))
     else:
-        table = _own_names(names, ours)
+        own = _own_names(names, ours)
+        # What torchvision and older releases call the layers behind the last feature map.
+        table = Table(rows=own.rows, skips=[*own.skips, Skip("classifier.{**}", _BEYOND)])
     return BackboneModel(
         part={"name": "timm", "model": model.architecture, "levels": levels},
         mean=model.mean,

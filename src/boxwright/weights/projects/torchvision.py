@@ -187,16 +187,22 @@ def write_trunk(detector: Detector) -> list[Row]:
     if len(necks) != 1 or not isinstance(necks[0], FPN):
         kinds = ", ".join(type(neck).__name__ for neck in necks) or "none"
         raise ValueError(f"torchvision's detectors here have one FPN as their neck, not {kinds}")
-    if not necks[0].extra.relu or any(block.conv1.stride != (1, 1) for block in _bottlenecks(backbone)):
-        raise ValueError(
-            "torchvision has neck.extra_relu and the stride of blocks in the 3 x 3: backbone.stride_in=3x3"
-        )
     levels = list(backbone.out_spec)
     stages = list(STAGES)[list(STAGES).index(levels[0]) :][: len(levels)]
     strides = [level.stride for level in backbone.out_spec.values()]
     if levels != stages or strides != [2 ** int(name.removeprefix("c")) for name in levels]:
         raise ValueError(f"torchvision's detectors have neighboring levels that are not dilated, not {levels}")
     return trunk_rows(levels, is_normed=isinstance(necks[0].pyramid.lateral[levels[0]], ConvNorm))
+
+
+def trunk_options(detector: Detector) -> dict[str, tuple[Any, Any]]:
+    """List options of a backbone and an FPN that torchvision has in one form: the value here, and the one there."""
+    necks: Any = detector.necks
+    is_other = any(block.conv1.stride != (1, 1) for block in _bottlenecks(detector.backbone))
+    return {
+        "neck.extra_relu": (necks[0].extra.relu, True),
+        "backbone.stride_in": ("1x1" if is_other else "3x3", "3x3"),
+    }
 
 
 def _bottlenecks(backbone: nn.Module) -> list[Bottleneck]:
@@ -229,13 +235,3 @@ def check_groups(channels: int) -> None:
     """
     if math.gcd(GROUPS, max(1, channels // 2)) != GROUPS:
         raise ValueError(f"group norms of {GROUPS} groups over {channels} channels, which Boxwright does not have")
-
-
-def check_dense_anchors(head: Any, option: str) -> None:
-    """Check that anchors lie where torchvision lays them.
-
-    Raises:
-        ValueError: they do not; the line names the option.
-    """
-    if head.anchor_grid != "padded_input":
-        raise ValueError(f"torchvision lays anchors over the padded input: give {option}=padded_input")

@@ -8,12 +8,16 @@ from difflib import get_close_matches
 from functools import cache
 from typing import NamedTuple
 
+import timm
 from torchvision.models import WeightsEnum, get_model_weights, list_models
 
 _HASH = re.compile(r"-([0-9a-f]{8,64})\.pth$")
 
-_FAMILIES = ("fasterrcnn_resnet", "maskrcnn_resnet", "retinanet_", "fcos_", "resnet", "mobilenet_v2")
-"""Beginnings of the names of models that sources here read."""
+_FAMILIES = (
+    *("fasterrcnn_resnet", "maskrcnn_resnet", "retinanet_", "fcos_"),
+    *("resnet", "mobilenet_v2", "resnext", "wide_resnet", "vgg"),
+)
+"""Beginnings of the names of models that sources here read; timm has the last three too, by the same names."""
 
 LICENSE = "BSD-3-Clause (torchvision); terms of the data set that it was trained on may apply"
 """License as torchvision states it: the code's license, and that weights may have terms derived from the data set."""
@@ -55,7 +59,12 @@ def find_release(name: str) -> Release:
         return releases[folded[name.lower()]]
     nearest = [folded[key] for key in get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
     readable = ", ".join(nearest) if nearest else ", ".join(key for key in releases if "." not in key)
-    raise ValueError(f"torchvision has no weights '{name}' that can be read here; nearest: {readable}")
+    kinds = ", ".join(f"{family}*" for family in _FAMILIES)
+    advice = f"; timm has a network of this name: timm:{name}" if timm.is_model(name) else ""
+    raise ValueError(
+        f"torchvision has no weights '{name}' that can be read here; kinds that can are {kinds}; "
+        f"nearest: {readable}{advice}"
+    )
 
 
 def release_of_file(sha256: str | None) -> Release | None:
@@ -82,6 +91,9 @@ def _releases() -> dict[str, Release]:
 
 def _of_builder(builder: str) -> Iterator[tuple[WeightsEnum, Release]]:
     for member in get_model_weights(builder):
+        if not member.meta.get("categories"):
+            # VGG-16's features alone, which come from elsewhere and expect other colors.
+            continue
         matched = _HASH.search(member.url)
         yield (
             member,
@@ -90,7 +102,7 @@ def _of_builder(builder: str) -> Iterator[tuple[WeightsEnum, Release]]:
                 builder=builder,
                 url=member.url,
                 sha256_prefix=matched[1] if matched else "",
-                categories=tuple(member.meta.get("categories", ())),
+                categories=tuple(member.meta["categories"]),
                 license=LICENSE,
                 recipes_note=str(member.meta.get("recipe", "")),
             ),

@@ -21,6 +21,7 @@ from boxwright.weights.projects.huggingface import (
 from boxwright.weights.projects.rtdetr import NUM_LEVELS, infer_options, nearest_recipe, read_options
 from boxwright.weights.projects.rtdetr_authors import make_scales
 from boxwright.weights.projects.rtdetr_names import OWN, fusion_rows, sampling_rows
+from boxwright.weights.projects.written_options import check_options
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 from boxwright.weights.table import Row, Skip, Table
 
@@ -171,12 +172,12 @@ def _write_config(options: Mapping[str, Any], *, is_version_2: bool) -> dict[str
         ValueError: options that transformers does not have, in one line.
     """
     points = spread_points(options["head.decoder.num_points"], NUM_LEVELS)
-    for option, value, there in (
-        ("neck.num_blocks", options["neck.num_blocks"], _BLOCKS),
-        ("head.decoder.num_points", list(points), [points[0]] * NUM_LEVELS),
-    ):
-        if value != there:
-            raise ValueError(f"{option} is {value}, and has to be {there} there")
+    check_options(
+        {
+            "neck.num_blocks": (options["neck.num_blocks"], _BLOCKS),
+            "head.decoder.num_points": (list(points), [points[0]] * NUM_LEVELS),
+        }
+    )
     values = {theirs: options[ours] for theirs, (ours, _) in _OPTIONS.items()}
     values |= {theirs: options[ours] for theirs, ours in _SIZES.items()}
     values |= {"decoder_n_points": points[0], "decoder_layers": _num_layers(options)}

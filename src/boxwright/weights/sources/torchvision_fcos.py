@@ -6,13 +6,14 @@ from typing import Any
 
 from boxwright.detector import Detector
 from boxwright.weights.projects.torchvision import (
-    check_dense_anchors,
     check_groups,
     count_tower_convs,
     label_categories,
     read_trunk,
+    trunk_options,
     write_trunk,
 )
+from boxwright.weights.projects.written_options import ask_for_options
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 from boxwright.weights.table import Row, Table
 
@@ -65,10 +66,10 @@ class TorchvisionFCOS:
         head: Any = detector.head
         if type(head).__name__ != "FCOS":
             raise ValueError(f"torchvision's layout here is of FCOS, not of {type(head).__name__}")
-        check_dense_anchors(head, "head.anchor_grid")
         if len(head.class_tower) % _LAYERS_PER_CONV or not head.class_tower[1].state_dict():
-            raise ValueError("torchvision's FCOS has group norm in its towers: head.norm=group")
-        if bool((head.base_anchors[..., 0] + head.base_anchors[..., 2]).any()):
-            raise ValueError("torchvision's FCOS has its points in the corners of cells: head.point_offset=0")
+            raise ValueError("torchvision's FCOS has group norm in its towers (head.norm group)")
+        is_offset = bool((head.base_anchors[..., 0] + head.base_anchors[..., 2]).any())
         rows = [*write_trunk(detector), *_ROWS]
+        options = {"head.anchor_grid": (head.anchor_grid, "padded_input"), "head.point_offset": (float(is_offset), 0.0)}
+        ask_for_options("torchvision", {**options, **trunk_options(detector)})
         return Layout(tensors=Table(rows).write(detector.state_dict()).tensors, file_name="model.pth")

@@ -13,7 +13,8 @@ from boxwright.detector import Detector
 from boxwright.layers.conv import ConvNorm
 from boxwright.regions.options import RoIOptions
 from boxwright.weights.operations import Permute, Roll
-from boxwright.weights.projects.torchvision import label_categories, read_trunk, write_trunk
+from boxwright.weights.projects.torchvision import label_categories, read_trunk, trunk_options, write_trunk
+from boxwright.weights.projects.written_options import ask_for_options
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 from boxwright.weights.table import Row, Table
 
@@ -84,21 +85,18 @@ class TorchvisionRCNN:
         head: Any = detector.head
         if type(head).__name__ not in ("FasterRCNN", "MaskRCNN"):
             raise ValueError(f"torchvision's layout here is of Faster and Mask R-CNN, not of {type(head).__name__}")
-        default = RoIOptions()
-        if (head.roi.extractor, head.roi.sampling_ratio, head.roi.aligned) != (
-            default.extractor,
-            default.sampling_ratio,
-            default.aligned,
-        ):
-            raise ValueError("torchvision's RoIAlign has the options fpn_level, 2 samples and not aligned")
-        rpn = head.first_stage.options
-        if rpn.anchor_grid != "padded_input" or not rpn.whole_pixels:
-            raise ValueError(
-                "torchvision lays anchors of whole pixels over the padded input: give "
-                "head.rpn.anchor_grid=padded_input and head.rpn.whole_pixels=true"
-            )
+        roi, default, rpn = head.roi, RoIOptions(), head.first_stage.options
+        if roi.extractor != default.extractor:
+            raise ValueError(f"torchvision's RoIAlign takes features from one level, which is not {roi.extractor}")
         is_v2 = isinstance(head.boxes.head.first[0], ConvNorm)
         rows = [*write_trunk(detector), *_head_rows(head.roi_source.channels, is_v2=is_v2)]
+        names = ("sampling_ratio", "aligned", "level_epsilon")
+        options = {f"head.roi.{name}": (getattr(roi, name), getattr(default, name)) for name in names}
+        options |= {
+            "head.rpn.anchor_grid": (rpn.anchor_grid, "padded_input"),
+            "head.rpn.whole_pixels": (rpn.whole_pixels, True),
+        }
+        ask_for_options("torchvision", {**options, **trunk_options(detector)})
         if hasattr(head, "masks"):
             rows += _mask_rows(len(head.masks.middle) + 2, is_normed=isinstance(head.masks.last, ConvNorm))
         return Layout(tensors=Table(rows).write(detector.state_dict()).tensors, file_name="model.pth")

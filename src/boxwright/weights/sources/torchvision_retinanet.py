@@ -6,13 +6,14 @@ from typing import Any
 
 from boxwright.detector import Detector
 from boxwright.weights.projects.torchvision import (
-    check_dense_anchors,
     check_groups,
     count_tower_convs,
     label_categories,
     read_trunk,
+    trunk_options,
     write_trunk,
 )
+from boxwright.weights.projects.written_options import ask_for_options
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 from boxwright.weights.table import Row, Table
 
@@ -65,10 +66,11 @@ class TorchvisionRetinaNet:
         head: Any = detector.head
         if type(head).__name__ != "RetinaNet":
             raise ValueError(f"torchvision's layout here is of RetinaNet, not of {type(head).__name__}")
-        check_dense_anchors(head, "head.anchors.anchor_grid")
         is_normed = len(head.class_tower) % 3 == 0 and len(head.class_tower[1].state_dict()) > 0
         num_convs = len(head.class_tower) // (3 if is_normed else 2)
         rows = [*write_trunk(detector), *_head_rows(num_convs, is_normed=is_normed)]
+        grid = (head.anchor_grid, "padded_input")
+        ask_for_options("torchvision", {"head.anchors.anchor_grid": grid, **trunk_options(detector)})
         return Layout(tensors=Table(rows).write(detector.state_dict()).tensors, file_name="model.pth")
 
 

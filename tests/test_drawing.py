@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from boxwright import drawing
 from boxwright.data.records import Record
 from boxwright.detections import Detections
+from boxwright.drawing import class_color, draw_detections, draw_ground_truth
 from boxwright.ops.masks import encode_mask
-from boxwright.reports import drawing
-from boxwright.reports.drawing import class_color, draw_detections, draw_ground_truth
 from boxwright.structures import Category
 
 GRAY = np.full((200, 300, 3), 128, dtype=np.uint8)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -91,6 +92,16 @@ def draw_detections(
         for one in kept
     ]
     return _draw(image, items, scale)
+
+
+def save_drawings(results: Iterable[tuple[UInt8[np.ndarray, "h w 3"], Detections]], folder: Path) -> list[str]:
+    """Draw detections on their images and write them as PNG files into a folder; return the names of the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = []
+    for index, (image, detections) in enumerate(results):
+        names.append(f"image_{index}.png")
+        draw_detections(image, detections, detections.categories, threshold=0.0).save(folder / names[-1])
+    return names
 
 
 def draw_ground_truth(

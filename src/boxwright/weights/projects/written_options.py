@@ -1,0 +1,40 @@
+"""Options that a layout cannot hold, all of them in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from boxwright.data.format_report import as_typed
+
+
+def check_options(needed: Mapping[str, tuple[Any, Any]]) -> None:
+    """Check options that the other project has in one form.
+
+    Args:
+        needed: by dotted name the value here, and the one there.
+
+    Raises:
+        ValueError: some differ; the line names them all.
+    """
+    wrong = {name: pair for name, pair in needed.items() if pair[0] != pair[1]}
+    if wrong:
+        raise ValueError("; ".join(f"{name} is {x}, and has to be {there} there" for name, (x, there) in wrong.items()))
+
+
+def ask_for_options(project: str, needed: Mapping[str, tuple[Any, Any]]) -> None:
+    """Check options with which the same weights are written, but mean something else.
+
+    Args:
+        project: that has them in one form.
+        needed: by dotted name the value here, and the one there.
+
+    Raises:
+        ValueError: some differ; the line says what to type for all of them.
+    """
+    typed = [f"--{name} {as_typed(there)}" for name, (here, there) in needed.items() if here != there]
+    if typed:
+        raise ValueError(
+            f"{project} computes otherwise what these weights were made for; to write them as its own all the same, "
+            f"give {' '.join(typed)}"
+        )

@@ -1,0 +1,84 @@
+"""Convolutions of bfloat16 on maps one cell wide."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from boxwright.compose.detectors import build
+from boxwright.ops.narrow_maps import exact_narrow_maps
+from boxwright.structures import Targets
+
+
+def fill_free_memory(*like: Tensor) -> None:
+    """Leave large numbers in memory that the next results of these sizes may be placed in."""
+    for one in like:
+        blocks = [torch.full((one.numel(),), 1e4) for _ in range(2)] + [torch.full((one.numel(),), 1e4).bfloat16()]
+        del blocks
+
+
+def convolve(layer: nn.Conv2d, images: Tensor) -> tuple[Tensor, ...]:
+    """Return the output and the gradients of the input and the weight."""
+    images = images.clone().requires_grad_()
+    layer.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=layer.weight.dtype == torch.float32), exact_narrow_maps(images):
+        out = layer(images)
+    out.float().mul(0.5).sum().backward()
+    assert images.grad is not None
+    assert layer.weight.grad is not None
+    return out.detach(), images.grad, layer.weight.grad.clone()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(3, 2, 1), (2, 2, 0), (3, 3, 0), (3, (1, 2), 1), (5, 2, 2), ((1, 3), (1, 2), (0, 1))],
+)
+@pytest.mark.parametrize(("height", "width"), [(2, 1), (17, 2), (6, 3), (1, 1), (8, 8)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_and_outputs(
+    kernel: int, stride: int, padding: int, height: int, width: int, dtype: torch.dtype
+) -> None:
+    """With and without autocast, all agree with double precision, whatever lay in memory before."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(64, 128, kernel, stride, padding).to(dtype)
+    pad = layer.padding
+    assert not isinstance(pad, str)
+    sides = (max(height, layer.kernel_size[0] - 2 * pad[0]), max(width, layer.kernel_size[1] - 2 * pad[1]))
+    images = torch.randn(4, 64, *sides).to(dtype)
+    expected = convolve(deepcopy(layer).double(), images.double())
+    fill_free_memory(*expected)
+    for result, value in zip(convolve(layer, images), expected, strict=True):
+        assert torch.isfinite(result).all()
+        assert (result.double() - value).abs().max() <= 0.03 * value.abs().max()
+
+
+def test_outputs_that_are_wider_are_left_alone() -> None:
+    """Only where an output is one cell wide is anything computed otherwise."""
+    layer, images = nn.Conv2d(8, 8, 3, 2, 1), torch.randn(2, 8, 4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = layer(images)
+        with exact_narrow_maps(images):
+            assert torch.equal(layer(images), plain)
+
+
+def test_detectors_of_tiny_images() -> None:
+    """The coarsest levels of a RetinaNet at 64 pixels are one cell wide; its gradients are near those of float32."""
+    torch.manual_seed(0)
+    detector = build("retinanet_r18_fpn", num_classes=3).train()
+    images = torch.rand(4, 3, 64, 64)
+    targets = [Targets(torch.tensor([1]), torch.tensor([[10.0, 8.0, 50.0, 40.0]]), (64, 64)) for _ in images]
+    gradients = []
+    for enabled in (False, True):
+        detector.zero_grad()
+        fill_free_memory(*detector.parameters())
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            output = detector(images, None, targets)
+        torch.stack(list(detector.loss(output, targets).values())).sum().backward()
+        parameters = detector.necks.named_parameters()
+        gradients.append({name: one.grad.clone() for name, one in parameters if one.grad is not None})
+    assert gradients[0]
+    for name, value in gradients[0].items():
+        assert (gradients[1][name] - value).norm() <= 0.6 * value.norm() + 1e-6, name
