@@ -111,8 +111,9 @@ def draw_ground_truth(
     *,
     scale: float = 1.0,
     with_masks: bool = False,
+    predictions: Sequence[tuple[str, Sequence[float], float]] = (),
 ) -> Image.Image:
-    """Draw the objects of an image, each box dashed, and dotted where it marks a crowd.
+    """Draw the objects of an image, each box dashed, and dotted where it marks a crowd; predictions in solid lines.
 
     Args:
         image: RGB, the image of ``record`` after its EXIF rotation.
@@ -120,7 +121,9 @@ def draw_ground_truth(
         categories: label ``i`` is ``categories[i]``.
         scale: resize the image by so much first.
         with_masks: also the masks of those that have one.
+        predictions: name of the class, corners and score of objects that a model sees.
     """
+    labels = {category.name: label for label, category in enumerate(categories)}
     segmentations = record.segmentations if with_masks and record.segmentations else [None] * len(record.labels)
     items = [
         _Item(
@@ -133,6 +136,15 @@ def draw_ground_truth(
         for i, (box, label, crowd, segmentation) in enumerate(
             zip(record.boxes().tolist(), record.labels.tolist(), record.crowd.tolist(), segmentations, strict=True)
         )
+    ]
+    items += [
+        _Item(
+            _pixels(box, scale, image.shape[:2]),
+            f"{name} {score:.2f}",
+            class_color(labels.get(name, len(labels))),
+            dash=None,
+        )
+        for name, box, score in predictions
     ]
     return _draw(image, items, scale)
 

@@ -9,7 +9,7 @@ import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 _DESCRIPTOR = re.compile(r"/(?:dev/(?:fd/(?P<fd>\d+)|std(?P<name>out|err))|proc/self/fd/(?P<proc>\d+))")
 UNFINISHED = ".unfinished"
@@ -19,7 +19,7 @@ _NAMED = {"out": 1, "err": 2}
 
 
 def check_target(path: Path) -> None:
-    """Make sure that ``path`` can be written, before the work whose result it is to hold; creates nothing.
+    """Make sure that ``path`` can be written, before the work whose result it is to hold; leaves nothing behind.
 
     Raises:
         ValueError: it is a folder, or nothing can be written there.
@@ -51,6 +51,11 @@ def _check_parent(path: Path) -> None:
         raise ValueError(f"{path} cannot be written: {nearest} is a file, not a folder")
     if not os.access(nearest, os.W_OK):
         raise ValueError(f"{path} cannot be written: no permission to write in {nearest}")
+    # Some folders, as /proc, and a file system without room, refuse files whatever the permissions say.
+    try:
+        TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {nearest} takes no files ({error.strerror})") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -57,6 +57,13 @@ def test_the_table_of_combinations_is_true() -> None:
     compare("docs/combinations.md", cells_by_parts(page), cells_by_parts(combination_table()))
 
 
+def test_the_table_of_findings_is_that_of_the_code() -> None:
+    """All kinds, those of the parts that need a recipe or a model, too, and no other."""
+    page, code = tables.read_table("findings").splitlines(), tables.finding_kinds().splitlines()
+    assert page == code, f"docs/check.md is not what the code says: {tables.COMMAND}"
+    assert len(page) > 100
+
+
 def test_the_table_of_sources_is_true() -> None:
     compare("docs/weights.md", parts_by_name(tables.read_table("sources")), parts_by_name(tables.sources()))
 

@@ -57,9 +57,8 @@ def test_sheet_music_at_320_pixels() -> None:
     lines = check.lines()
     assert "534 of 540 (98.9%) below 8 pixels, 174 of 540 (32.2%) below 1" in lines[1]
     assert "6 images drawn" in lines[2]
-    assert any(
-        "stem" in line and "174 of 174 (100.0%) objects dropped as smaller than a pixel" in line for line in lines
-    )
+    details = [finding.detail for finding in check.findings if finding.subject == "stem"]
+    assert any("174 of 174 (100.0%) objects dropped as smaller than a pixel" in detail for detail in details)
     brief = check.brief()
     assert len(brief) == 2
     assert brief[1].startswith("objects dropped in every epoch, as smaller than a pixel: stem 100%; ")
@@ -70,7 +69,6 @@ def test_large_objects_have_no_finding() -> None:
     check = check_network(data, tiny())
     assert check.findings == ()
     assert check.brief() == []
-    assert check.limits == ()
     assert len(check.lines()) == 3
 
 
@@ -78,10 +76,10 @@ def test_limits_of_every_split_are_named() -> None:
     many = make_record((160, 160), [(i, i, 20, 20) for i in range(140)])
     few = make_record((160, 160), [(9, 9, 20, 20)])
     check = check_network({"val": of_records([many]), "train": of_records([few])}, tiny())
-    names = [finding.subject for finding in check.findings if finding.kind is HIDDEN_OBJECTS]
-    assert names == ["val, head.num_queries", "val, COCO's metrics"]
-    assert "110 of 140 objects" in check.limits[0]
-    assert "40 of 140 objects" in check.limits[1]
+    limits = [(split, one) for split, one in check.split_findings if one.kind is HIDDEN_OBJECTS]
+    assert [(split, one.subject) for split, one in limits] == [("val", "head.num_queries"), ("val", "COCO's metrics")]
+    assert "110 of 140 objects" in limits[0][1].detail
+    assert "40 of 140 objects" in limits[1][1].detail
     assert check.split == "train"
 
 
@@ -101,7 +99,7 @@ def test_anchors_that_fit_no_object() -> None:
     check = check_network(lines, recipe)
     assert [finding.kind for finding in check.findings] == [UNFIT_ANCHORS]
     assert check.classes[0].anchors.below_negative == 24
-    assert any("24 of 24 (100.0%) objects have no anchor of their shape or size" in line for line in check.lines())
+    assert "24 of 24 (100.0%) objects have no anchor of their shape or size" in check.findings[0].detail
     assert len(check.brief()) == 1
 
 
@@ -151,7 +149,8 @@ def test_more_nuclei_than_queries_and_detections() -> None:
     data = open_data(SHARED / "nuclei", "train", check_images=False)
     recipe = resolve("rtdetr_tiny", {"image_size": 640, "head.num_queries": 300}).recipe
     check = check_network(data, recipe)
-    assert "144 of 23,125 objects cannot be found" in check.limits[0]
-    assert "the most in an image are 375" in check.limits[0]
-    assert "Images with more than 100 objects of one class: 52" in check.limits[-1]
+    limits = [finding.detail for finding in check.findings if finding.kind is HIDDEN_OBJECTS]
+    assert "144 of 23,125 objects cannot be found" in limits[0]
+    assert "the most in an image are 375" in limits[0]
+    assert "Images with more than 100 objects of one class: 52" in limits[-1]
     assert check.upsampled == pytest.approx(0.67, abs=0.01)

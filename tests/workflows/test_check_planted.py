@@ -319,8 +319,6 @@ MASK_PLANTS: dict[str, tuple[Plant, str]] = {
 """The same for a data set with masks."""
 
 TOGETHER = {
-    "no_objects": {"empty_image", "class_not_in_val", "mostly_empty"},
-    "only_crowds": {"class_not_in_val"},
     "imbalance": {"rare_class"},
     "mostly_empty": {"empty_image"},
     "image_range": {"image_gray"},

@@ -90,7 +90,7 @@ def test_training_hears_a_few_lines(tmp_path: Path) -> None:
         sound.annotations().append(dict(sound.annotations()[kind], id=9000 + kind))
     folder = sound.write()
     lines = brief_check({split: open_data(folder, split) for split in ("train", "val")}, "detection")
-    assert lines[0].startswith("8 objects are annotated twice, with the same class: train: 001.png")
+    assert lines[0].startswith("warning: 8 objects are annotated twice, with the same class: train: 001.png")
     assert lines[-1] == "all of them by name: `boxwright check DATA`"
     assert len(lines) == 2
     sound_lines = brief_check({"train": open_data(folder, "val")}, "detection")

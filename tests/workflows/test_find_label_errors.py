@@ -213,18 +213,14 @@ def test_findings_and_lines_name_the_image_the_annotation_and_the_reason(drawn: 
     assert (
         errors.findings[0].detail == f"annotation 11, {names[0]} at [1, 2, 30, 40]: looks like {names[1]}, score 0.97"
     )
-    assert errors.lines(2) == [
-        "label errors: 20 annotations and 1 predicted objects without one, ranked by 3 models that had not seen the "
-        "image (AP50 0.88 against the annotations)",
-        "  1 annotations are probably of another class",
-        "  1 boxes are probably badly placed",
-        "  1 objects are probably not annotated",
-        "  1 boxes are probably around no object",
-        "  the first 2 of 4 to look at:",
-        f"    {image}: {errors.findings[0].detail}",
-        f"    {image}: annotation 12, {names[0]} at [1, 2, 30, 40]: the object is at [4, 5, 36, 47], IoU 0.55",
+    assert errors.findings[1].detail.endswith("the object is at [4, 5, 36, 47], IoU 0.55")
+    assert {split for split, _ in errors.split_findings} == {"train"}
+    assert errors.lines() == [
+        "train: 20 annotations and 1 predicted objects without one, ranked by 3 models that had not seen the image "
+        "(AP50 0.88 against the annotations)",
+        "4 errors are probable",
     ]
     assert len(errors.first(0.15)) == 3
-    row = errors.to_json()[2]
+    row = errors.ranking()[2]
     assert (row["kind"], row["image"], row["label"], row["probability"]) == ("overlooked", image, names[2], 0.8)
-    assert json.loads(json.dumps(errors.to_json()))[3]["predicted_label"] is None
+    assert json.loads(json.dumps(errors.to_json()))["ranking"][3]["predicted_label"] is None

@@ -12,15 +12,19 @@ from boxwright.cli.data_arguments import add_format_argument, add_split_argument
 from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.files import check_target, is_standard_output, write_text
 
+_STANDARD_OUTPUT = "/dev/stdout"
+
 _SPLITS = ("train", "val", "test")
 """Splits whose files can be typed one by one."""
+
+_FOLDS = 3
 
 
 def run(argv: Sequence[str]) -> int:
     """Check, print, and write what was asked for; return 1 where there are errors, else 0."""
     own, overrides = take_overrides(argv)
     options = _parse(own, overrides)
-    target = Path(options.json) if options.json else None
+    target = Path(_STANDARD_OUTPUT if options.json == "-" else options.json) if options.json else None
     if target is not None:
         check_target(target)
     from boxwright.cli.console import ConsoleObserver
@@ -32,19 +36,20 @@ def run(argv: Sequence[str]) -> int:
         recipe=options.recipe,
         try_out=options.try_out,
         model=options.model,
-        folds=options.folds,
+        folds=_FOLDS if options.folds is None else options.folds,
+        label_split=options.label_split or "train",
         fix=options.fix,
         html=options.html,
         observer=observer,
         overrides=overrides,
     )
-    if target is not None:
-        write_text(target, json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
     lines = "\n".join(report.lines())
     if target is not None and is_standard_output(target):  # what is read by a program holds nothing else
         observer.announce(lines)
     else:
         print(lines)
+    if target is not None:
+        write_text(target, json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
     return 1 if report.has_errors else 0
 
 
@@ -74,22 +79,35 @@ def _parse(argv: Sequence[str], overrides: dict[str, str]) -> argparse.Namespace
         "--folds",
         metavar="K",
         type=int,
-        default=3,
-        help="models, each trained without a part of the images; 0 takes the model as it is (default: 3)",
+        help="models, each trained without a part of the images; 0 takes the model as it is (default: 3);\n"
+        "--train.steps N and all other options of its recipe fit where there is no --recipe",
+    )
+    parser.add_argument(
+        "--label-split", metavar="SPLIT", help="the split whose label errors are ranked (default: train)"
     )
     parser.add_argument(
         "--fix",
         metavar="DST",
         help="write a repaired copy into a folder that does not exist, in COCO format, and fixes.json with each change",
     )
-    parser.add_argument("--html", metavar="PAGE", help="write everything as one page, with images of the findings")
-    parser.add_argument("--json", metavar="FILE", help="write everything as JSON")
+    parser.add_argument(
+        "--html",
+        metavar="PAGE",
+        help="write everything as one page, with images of the findings; an older one is replaced",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write everything as JSON, an older file is replaced; - for standard output"
+    )
     options = parser.parse(argv)
     if options.folder is not None and options.data is not None:
         parser.error("two data sets: give DATA or --data, not both")
     options.data = options.folder or options.data
     if options.data is None and not any(split_files(options, split)[0] for split in _SPLITS):
         parser.error("which data set? give its folder, or --train-annotations FILE and --train-images DIR")
-    if overrides and options.recipe is None:
+    if options.model is None:
+        for name in ("folds", "label_split"):
+            if getattr(options, name) is not None:
+                parser.error(f"--{name.replace('_', '-')} is about label errors: give it with --model RUN")
+    if overrides and options.recipe is None and (options.model is None or options.folds == 0):
         parser.error(f"--{next(iter(overrides)).replace('_', '-')} changes a recipe: give it with --recipe R")
     return options

@@ -6,7 +6,7 @@ import base64
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -20,6 +20,9 @@ from boxwright.drawing import draw_ground_truth
 
 DRAWN = 3
 """Findings of a kind whose images are shown."""
+
+DRAWN_PREDICTIONS = 12
+"""The same of a kind whose findings have predictions, which have to be looked at one by one."""
 
 _IMAGE_SIDE = 420
 _NUM_BARS = 24
@@ -36,6 +39,14 @@ class KindSection(NamedTuple):
     findings: Sequence[tuple[str, Finding]]
 
 
+class Prediction(NamedTuple):
+    """An object that a model sees: the name of its class, its corners in pixels of the image, and its score."""
+
+    class_name: str
+    box: tuple[float, float, float, float]
+    score: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class CheckFacts:
     """Content of the page.
@@ -46,6 +57,7 @@ class CheckFacts:
         counts: of each split, by name: images, objects and so on.
         kinds: the findings, the worst first.
         parts: lines of further parts of the check, by their titles.
+        predicted: what a model sees where a finding is.
     """
 
     title: str
@@ -53,6 +65,7 @@ class CheckFacts:
     counts: Mapping[str, Mapping[str, int]]
     kinds: Sequence[KindSection]
     parts: Mapping[str, Sequence[str]]
+    predicted: Mapping[Finding, Prediction] = field(default_factory=dict)
 
 
 def render_check(facts: CheckFacts, splits: Mapping[str, DetectionData], objects: Mapping[str, ObjectTable]) -> str:
@@ -73,7 +86,7 @@ def render_check(facts: CheckFacts, splits: Mapping[str, DetectionData], objects
     return template.render(
         style=style[0],
         facts=facts,
-        sections=[_section(one, splits, objects) for one in facts.kinds],
+        sections=[_section(one, facts.predicted, splits, objects) for one in facts.kinds],
         classes=_class_rows(objects),
         histograms=_histograms(objects),
     )
@@ -95,14 +108,18 @@ def _class_rows(objects: Mapping[str, ObjectTable]) -> list[dict[str, Any]]:
 
 
 def _section(
-    section: KindSection, splits: Mapping[str, DetectionData], objects: Mapping[str, ObjectTable]
+    section: KindSection,
+    predicted: Mapping[Finding, Prediction],
+    splits: Mapping[str, DetectionData],
+    objects: Mapping[str, ObjectTable],
 ) -> dict[str, Any]:
     images: list[dict[str, str]] = []
+    most = DRAWN_PREDICTIONS if any(finding in predicted for _, finding in section.findings) else DRAWN
     for split, finding in section.findings:
-        if len(images) == DRAWN:
+        if len(images) == most:
             break
         record = _find_record(finding.subject, split, objects)
-        drawn = None if record is None else _draw(record, finding, splits[split])
+        drawn = None if record is None else _draw(record, finding, predicted.get(finding), splits[split])
         if drawn is not None:
             images.append({"name": f"{split}: {finding}", "uri": drawn})
     rows = [(split, finding.subject, finding.detail) for split, finding in section.findings]
@@ -120,8 +137,8 @@ def _find_record(place_name: str, split: str, objects: Mapping[str, ObjectTable]
     return None
 
 
-def _draw(record: Record, finding: Finding, data: DetectionData) -> str | None:
-    """Draw the objects that a finding names, or all; None where the image cannot be read."""
+def _draw(record: Record, finding: Finding, prediction: Prediction | None, data: DetectionData) -> str | None:
+    """Draw the objects that a finding names, and the predicted one, or all; None where the image cannot be read."""
     try:
         image = record.read()
     except (OSError, ValueError):
@@ -130,10 +147,13 @@ def _draw(record: Record, finding: Finding, data: DetectionData) -> str | None:
     if named:  # what was dropped on reading is drawn where it is named
         record = restore_objects(record, data)
     rows = [index for index, number in enumerate(record.annotation_ids) if int(number) in named]
-    shown = _select_objects(record, rows) if rows else record
+    shown = _select_objects(record, rows) if rows or prediction is not None else record
+    predictions = [] if prediction is None else [prediction]
     scale = _IMAGE_SIDE / max(image.shape[:2])
     scale = float(min(int(scale), 8)) if scale > 1 else scale
-    drawing = draw_ground_truth(image, shown, data.categories, scale=scale, with_masks=bool(rows))
+    drawing = draw_ground_truth(
+        image, shown, data.categories, scale=scale, with_masks=bool(rows), predictions=predictions
+    )
     buffer = io.BytesIO()
     drawing.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

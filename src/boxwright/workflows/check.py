@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,26 @@ from boxwright.data.doctor.splits import NO_VAL_SPLIT
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.join_findings import UNUSED_CATEGORY
 from boxwright.data.records import DetectionData
+from boxwright.detector import Detector
 from boxwright.files import check_target, write_text
 from boxwright.reports.check_page import CheckFacts, KindSection, render_check
 from boxwright.reports.report import require_extra
 from boxwright.structures import Task
+from boxwright.workflows.check_attempts import Attempts
 from boxwright.workflows.check_fit import check_fit
 from boxwright.workflows.check_fix import check_fix_folder, write_repaired
 from boxwright.workflows.check_learning import check_learning
 from boxwright.workflows.check_network import check_network
-from boxwright.workflows.check_report import ALL_SPLITS, CheckReport, SplitCounts, SplitFinding
-from boxwright.workflows.label_errors import find_label_errors
-from boxwright.workflows.observer import Observer
+from boxwright.workflows.check_report import (
+    ALL_SPLITS,
+    PART_TITLES,
+    CheckPart,
+    CheckReport,
+    SplitCounts,
+    SplitFinding,
+)
+from boxwright.workflows.label_errors import LabelErrors, find_label_errors, read_ranking_model
+from boxwright.workflows.observer import Observer, ProgressOnly
 from boxwright.workflows.reading import Data, DataFiles, all_splits, data_name, read_split
 
 SPLIT_UNREADABLE = FindingKind("split_unreadable", "error", "splits cannot be read", "nothing else of them was checked")
@@ -39,6 +50,7 @@ def check(
     try_out: bool = False,
     model: str | Path | None = None,
     folds: int = 3,
+    label_split: str = "train",
     fix: str | Path | None = None,
     html: str | Path | None = None,
     observer: Observer | None = None,
@@ -53,54 +65,87 @@ def check(
             heart; takes minutes.
         model: rank label errors by this run or checkpoint.
         folds: train so many models like it, each without a part of the images, to rank them; 0 takes it as it is.
+        label_split: the split whose label errors are ranked.
         fix: a folder that does not exist or is empty: write a repaired copy there, and what was changed.
         html: write a page with all findings and their images; needs the extra ``report``.
         observer: hears progress.
-        overrides: changes of the recipe, as for ``boxwright.train``.
+        overrides: changes of the recipe, as for ``boxwright.train``; without one, of that of the models of the folds.
 
     Raises:
-        FileNotFoundError: there is no such data set.
-        ValueError: its format is not known, no split of it can be read, or the recipe is faulty.
+        FileNotFoundError: there is no such data set, or no such model.
+        ValueError: its format is not known, no split of it can be read, or the recipe, the model or a number is faulty.
     """
     observer = observer or Observer()
     if try_out and recipe is None:
         raise ValueError("there is nothing to try without a recipe: give one with --recipe R")
     resolved = None if recipe is None else resolve(recipe, overrides).recipe
-    target = None if fix is None else Path(fix)
-    if target is not None:
-        check_fix_folder(target, _folders(data))
-    if html is not None:
-        require_extra()
-        check_target(Path(html))
+    of_folds = overrides if recipe is None else None
+    if model is not None:
+        read_ranking_model(model, folds, overrides=of_folds)
+    _check_targets(data, fix, html)
     task = data_task(data) if resolved is None else resolved.task
     splits, unreadable = read_splits(data, task, observer)
     tables = {name: ObjectTable.of(one) for name, one in splits.items()}
     findings = [*unreadable, *examine_data(splits, tables, task, observer, unlisted=not unreadable)]
-    parts = {} if resolved is None else _check_recipe(splits, resolved, try_out, observer)
-    errors = None if model is None else find_label_errors(data, model, folds, observer=observer)
-    fixes = [] if target is None else write_repaired(splits, target, observer, task=task, unreadable=unreadable)
+    attempts = Attempts()
+    parts = {} if resolved is None else _check_recipe(splits, resolved, try_out, observer, attempts)
+    if model is not None:
+        rank = partial(find_label_errors, data, model, folds, split=label_split, says_reading=False)
+        parts["label_errors"] = attempts.make("label_errors", partial(rank, observer=observer, overrides=of_folds))
+    write = partial(write_repaired, splits, task=task, unreadable=unreadable)
+    fixes = None if fix is None else attempts.make("repaired copy", partial(write, Path(fix), observer))
     report = CheckReport(
         data=data_name(data),
         splits={name: count_split(table) for name, table in tables.items()},
-        findings=tuple(findings),
+        findings=(*findings, *_findings_of(parts), *attempts.findings),
         **parts,
-        label_errors=errors,
-        fixed=target,
-        fixes=tuple(fixes),
+        fixed=None if fix is None or fixes is None else Path(fix),
+        fixes=tuple(fixes or ()),
     )
+    return report if html is None else _write_or_report(report, Path(html), splits, tables)
+
+
+def _check_targets(data: Data, fix: str | Path | None, html: str | Path | None) -> None:
+    """Make sure, before the work, that what was asked for can be written.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if fix is not None:
+        check_fix_folder(Path(fix), _folders(data))
     if html is not None:
-        write_page(report, Path(html), splits, tables)
-    return report
+        require_extra()
+        check_target(Path(html))
+
+
+def _findings_of(parts: Mapping[str, CheckPart | None]) -> list[SplitFinding]:
+    return [one for part in parts.values() if part is not None for one in part.split_findings]
+
+
+def _write_or_report(
+    report: CheckReport, path: Path, splits: Mapping[str, DetectionData], tables: Mapping[str, ObjectTable]
+) -> CheckReport:
+    """Write the page; where that fails, it is one more finding."""
+    attempts = Attempts()
+    attempts.make("page", partial(write_page, report, path, splits, tables))
+    return replace(report, findings=(*report.findings, *attempts.findings))
 
 
 def _check_recipe(
-    splits: Mapping[str, DetectionData], recipe: Recipe, try_out: bool, observer: Observer
-) -> dict[str, Any]:
+    splits: Mapping[str, DetectionData], recipe: Recipe, try_out: bool, observer: Observer, attempts: Attempts
+) -> dict[str, CheckPart | None]:
     """Check what a recipe makes of the data; by the names of the report's fields."""
-    parts: dict[str, Any] = {"network": check_network(splits, recipe, observer=observer)}
-    if try_out:
-        parts["fit"] = check_fit(splits, recipe, observer=observer)
-        parts["learning"] = check_learning(splits, recipe, observer=observer)
+    parts: dict[str, CheckPart | None] = {}
+    parts["network"] = attempts.make("network", partial(check_network, splits, recipe, observer=observer))
+    if not try_out:
+        return parts
+    fit = attempts.make("fit", partial(check_fit, splits, recipe, observer=observer))
+    parts["fit"] = fit
+    if fit is not None and fit.fits is False:
+        # The system would end this process, and with it all that was found.
+        attempts.skip("learning", "not tried, as the worst step does not fit")
+    else:
+        parts["learning"] = attempts.make("learning", partial(check_learning, splits, recipe, observer=observer))
     return parts
 
 
@@ -108,6 +153,7 @@ def write_page(
     report: CheckReport, path: Path, splits: Mapping[str, DetectionData], tables: Mapping[str, ObjectTable]
 ) -> None:
     """Write a page with everything; the images of the first findings are drawn."""
+    ranked = report.label_errors
     facts = CheckFacts(
         title=f"Check of {report.data}",
         verdict=report.verdict(),
@@ -124,7 +170,8 @@ def write_page(
             KindSection(kind, [(one.split, one.finding) for one in members])
             for kind, members in report.by_kind().items()
         ],
-        parts={title: part.lines() for title, part in report.parts.items()},
+        parts={PART_TITLES[name]: part.lines() for name, part in report.parts.items()},
+        predicted=ranked.predictions() if isinstance(ranked, LabelErrors) else {},
     )
     write_text(path, render_check(facts, splits, tables))
 
@@ -137,12 +184,13 @@ def _folders(data: Data) -> list[Path]:
     return [Path(data)] if isinstance(data, str | Path) else []
 
 
-def brief_check(splits: Mapping[str, DetectionData], task: Task) -> list[str]:
+def brief_check(splits: Mapping[str, DetectionData], task: Task, detector: Detector | None = None) -> list[str]:
     """Say in a few lines what training on some splits should know; takes seconds for a million objects.
 
     Args:
         splits: as they were read; facts of their images are remembered.
         task: of the model.
+        detector: that is to be trained, for what it will see of the objects; None where there is none yet.
     """
     tables = {name: ObjectTable.of(one) for name, one in splits.items()}
     findings = [
@@ -154,7 +202,8 @@ def brief_check(splits: Mapping[str, DetectionData], task: Task) -> list[str]:
     of_all = [one for one in examine_splits(splits, tables) if one.kind is not NO_VAL_SPLIT]  # training says it itself
     findings += [SplitFinding(ALL_SPLITS, finding) for finding in of_all]
     report = CheckReport(data="", splits={}, findings=tuple(findings))
-    return report.brief("`boxwright check DATA`")
+    network = [] if detector is None else check_network({"train": splits["train"]}, detector).brief()
+    return [*(f"warning: {line}" for line in network), *report.brief("`boxwright check DATA`")]
 
 
 def examine_data(
@@ -188,7 +237,9 @@ def read_splits(data: Data, task: Task, observer: Observer) -> tuple[dict[str, D
     splits, findings, errors = {}, [], []
     for name in all_splits(data, task) or ["train"]:
         try:
-            splits[name] = read_split(data, name, task=task, drop_unreadable_images=True, observer=_Quiet(observer))
+            splits[name] = read_split(
+                data, name, task=task, drop_unreadable_images=True, observer=ProgressOnly(observer)
+            )
         except (ValueError, FileNotFoundError) as error:
             errors.append(error)
             findings.append(SplitFinding(name, Finding(SPLIT_UNREADABLE, name, str(error))))
@@ -214,13 +265,3 @@ def count_split(objects: ObjectTable) -> SplitCounts:
         empty_images=sum(not len(record.labels) for record in objects.records),
         classes=dict(zip(objects.class_names, class_counts(objects).tolist(), strict=True)),
     )
-
-
-class _Quiet(Observer):
-    """Shows progress, and keeps notes for the report."""
-
-    def __init__(self, observer: Observer) -> None:
-        self.track = observer.track  # type: ignore[method-assign]
-
-    def note(self, line: str) -> None:
-        """Say nothing: findings say it, with their places."""

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -21,12 +21,17 @@ from boxwright.detector import Detector
 from boxwright.training.batches import CACHE_BYTES
 from boxwright.training.distributed import choose_device
 from boxwright.workflows.check_network import recipe_of
+from boxwright.workflows.check_report import ALL_SPLITS, SplitFinding
 from boxwright.workflows.fit_trial import SAFETY, extrapolate
 from boxwright.workflows.memory_limits import FreeMemory, free_memory, resident_memory
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.worst_step import TrialOutcome, find_worst_step, make_trial, run_in_process
 
-DOES_NOT_FIT = FindingKind("does_not_fit", "error", "recipes need more memory than there is")
+DOES_NOT_FIT = FindingKind(
+    "does_not_fit", "error", "recipes need more memory than there is", "the fit names options with which it has room"
+)
+
+PeakBasis = Literal["measured", "extrapolated", "exceeded"]
 
 SECONDS = 120.0
 """Time that the trial may take."""
@@ -49,7 +54,8 @@ class FitCheck:
         images_at_once: that go through the network together.
         peak: bytes that training needs at most; None where the system does not say.
         capacity: bytes that there are, and whose limit that is; None where the system does not say.
-        is_measured: the whole step was made; else it is extrapolated from steps of one image and of two.
+        basis: of ``peak``: the whole step was made (``measured``); it is extrapolated from steps of one image and of
+            two (``extrapolated``); or memory ran out, and training needs more than that (``exceeded``).
         step_seconds: of the worst step; None where not even the smallest ended.
         run: images of the split, number of passes, and time of one pass, of all, and of reading an image.
         advice: what can be changed where it does not fit, one line each.
@@ -63,11 +69,16 @@ class FitCheck:
     images_at_once: int
     peak: int | None
     capacity: FreeMemory | None
-    is_measured: bool
+    basis: PeakBasis
     step_seconds: float | None
     run: RunTime
     advice: tuple[str, ...]
     failure: str | None
+
+    @property
+    def is_measured(self) -> bool:
+        """True where the whole step was made."""
+        return self.basis == "measured"
 
     @property
     def fits(self) -> bool | None:
@@ -81,8 +92,22 @@ class FitCheck:
         """The finding that it does not fit."""
         if self.fits is not False or self.peak is None or self.capacity is None:
             return ()
-        detail = f"{_gib(self.peak)} of {_gib(self.capacity.bytes)}; " + "; or ".join(self.advice)
-        return (Finding(DOES_NOT_FIT, self.device, detail),)
+        return (Finding(DOES_NOT_FIT, self.device, self._describe_memory()),)
+
+    @property
+    def split_findings(self) -> tuple[SplitFinding, ...]:
+        """The same, about no split alone."""
+        return tuple(SplitFinding(ALL_SPLITS, one) for one in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as plain values."""
+        capacity, run = self.capacity, self.run
+        return {
+            **vars(self),
+            "fits": self.fits,
+            "capacity": None if capacity is None else capacity._asdict(),
+            "run": run._asdict(),
+        }
 
     def lines(self) -> list[str]:
         """Describe all of it for the command line."""
@@ -96,13 +121,18 @@ class FitCheck:
             return [*lines, f"no step could be made: {self.failure}"]
         how = "measured" if self.is_measured else "extrapolated from smaller steps"
         if self.peak is not None:
-            there = f" of {_gib(self.capacity.bytes)} ({self.capacity.owner})" if self.capacity else ""
+            how_much = "memory ran out" if self.basis == "exceeded" else how
             verdict = {True: "fits", False: "does not fit", None: "limit unknown"}[self.fits]
-            lines.append(f"memory: {_gib(self.peak)}{there}, {how}: {verdict}")
+            lines.append(f"memory: {self._describe_memory()}, {how_much}: {verdict}")
         lines += [f"  {line}" for line in self.advice]
         if self.step_seconds is not None:
             lines.append(f"time: {self.step_seconds:.2g} s for that step, {how}; {self.run.describe()}")
         return lines
+
+    def _describe_memory(self) -> str:
+        more = "more than " if self.basis == "exceeded" else ""
+        there = f" of {_gib(self.capacity.bytes)} ({self.capacity.owner})" if self.capacity else ""
+        return f"{more}{_gib(self.peak or 0)}{there}"
 
 
 class RunTime(NamedTuple):
@@ -171,7 +201,7 @@ def check_fit(
     elif capacity is not None and memory is None:
         # This process would be the one that trains.
         capacity = FreeMemory(capacity.bytes + resident_memory() - RESERVE_BYTES, capacity.owner)
-    peak, is_measured = _peak(outcome, together, cache, capacity)
+    peak, basis = _peak(outcome, together, cache, capacity)
     fits = peak is None or capacity is None or peak <= capacity.bytes
     step = _step_seconds(outcome, together, options)
     return FitCheck(
@@ -182,7 +212,7 @@ def check_fit(
         images_at_once=together,
         peak=peak,
         capacity=capacity,
-        is_measured=is_measured,
+        basis=basis,
         step_seconds=step,
         run=_run_time(training, recipe, step, device),
         advice=() if fits or capacity is None else tuple(_advice(outcome, recipe, capacity.bytes - cache)),
@@ -190,16 +220,18 @@ def check_fit(
     )
 
 
-def _peak(outcome: TrialOutcome, together: int, cache: int, capacity: FreeMemory | None) -> tuple[int | None, bool]:
-    """Return the bytes that training needs, and whether they were measured."""
+def _peak(
+    outcome: TrialOutcome, together: int, cache: int, capacity: FreeMemory | None
+) -> tuple[int | None, PeakBasis]:
+    """Return the bytes that training needs, and what they are known from."""
     whole = [stage.peak for stage in outcome.stages if stage.is_whole and stage.peak is not None]
     if whole:
-        return max(whole) + cache, True
+        return max(whole) + cache, "measured"
     expected = extrapolate(outcome.stages, together, memory=True)
     needed = None if expected is None else int(expected * SAFETY) + cache
-    if outcome.is_out_of_memory and capacity is not None:
-        return max(needed or 0, capacity.bytes + 1), False
-    return needed, False
+    if outcome.is_out_of_memory and capacity is not None and (needed is None or needed <= capacity.bytes):
+        return capacity.bytes + 1, "exceeded"
+    return needed, "extrapolated"
 
 
 def _step_seconds(outcome: TrialOutcome, together: int, options: TrainOptions) -> float | None:

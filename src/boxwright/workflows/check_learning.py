@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -20,6 +20,7 @@ from boxwright.detector import Detector
 from boxwright.training.distributed import choose_device
 from boxwright.training.overfit import OverfitResult, measure_losses, overfit
 from boxwright.workflows.check_network import recipe_of
+from boxwright.workflows.check_report import SplitFinding
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.validation import Validation
 
@@ -34,6 +35,13 @@ LEARNED_BY_HEART = FindingKind(
     "note",
     "recipes learn a few images by heart, and nothing from them about others",
     "with so few images that may be; if boxes may not belong to their images, look at some",
+)
+
+DIVERGES = FindingKind(
+    "diverges",
+    "warning",
+    "recipes diverge on a few images",
+    "try a lower --train.lr; if boxes may not belong to their images, look at some",
 )
 
 LearningVerdict = Literal["learns", "learns by heart only", "does not learn", "unclear"]
@@ -86,6 +94,7 @@ class LearningCheck:
         result: losses, steps and time.
         unseen: losses on other images; None where there are too few.
         is_frozen: norms are frozen and were never trained, which makes learning hard.
+        split: that the images are from.
     """
 
     images: tuple[str, ...]
@@ -97,6 +106,7 @@ class LearningCheck:
     result: OverfitResult
     unseen: UnseenLosses | None
     is_frozen: bool
+    split: str = "train"
 
     @property
     def verdict(self) -> LearningVerdict:
@@ -115,7 +125,17 @@ class LearningCheck:
         """The finding that nothing, or nothing of the images, was learned."""
         kinds = {"does not learn": DOES_NOT_LEARN, "learns by heart only": LEARNED_BY_HEART}
         kind = kinds.get(self.verdict)
-        return () if kind is None else (Finding(kind, "train", self.lines()[-2]),)
+        return () if kind is None else (Finding(kind, self.split, self.lines()[-2]),)
+
+    @property
+    def split_findings(self) -> tuple[SplitFinding, ...]:
+        """The same, with the split."""
+        return tuple(SplitFinding(self.split, one) for one in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as plain values."""
+        unseen = None if self.unseen is None else {**self.unseen._asdict(), "advantage": self.unseen.advantage}
+        return {**vars(self), "verdict": self.verdict, "result": asdict(self.result), "unseen": unseen}
 
     def lines(self) -> list[str]:
         """Describe all of it for the command line."""
@@ -174,7 +194,9 @@ def check_learning(
         ValueError: no image has an object, an image cannot be read, or training has diverged.
     """
     observer = observer or Observer()
-    training = data if isinstance(data, DetectionData) else data.get("train", next(iter(data.values())))
+    splits = {"train": data} if isinstance(data, DetectionData) else data
+    name = "train" if "train" in splits else next(iter(splits))
+    training = splits[name]
     few, others = choose_images(training, LEARNED_IMAGES)
     if not few.records:
         raise ValueError(f"{training.source}: no image has an object, so that nothing can be learned")
@@ -201,6 +223,7 @@ def check_learning(
         result=result,
         unseen=_unseen_losses(detector, others, resolved, device),
         is_frozen=is_frozen,
+        split=name,
     )
 
 

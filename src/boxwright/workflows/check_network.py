@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,12 +13,14 @@ from boxwright.compose.recipe import Recipe
 from boxwright.compose.train_options import training_sizes
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.loading.sampler import BatchSampler, SampleKey
+from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData
 from boxwright.data.size_survey import DrawnObjects, draw_objects, measure_scales, measure_sides, thin_out
 from boxwright.detector import Detector
 from boxwright.evaluation.anchor_fit import AnchorSurvey, survey_anchors
 from boxwright.evaluation.limits import coco_limit, head_limits
 from boxwright.training.schedule import Schedule
+from boxwright.workflows.check_report import SplitFinding
 from boxwright.workflows.class_views import (
     AnchorCounts,
     ClassView,
@@ -30,6 +33,12 @@ from boxwright.workflows.class_views import (
 from boxwright.workflows.observer import Observer
 
 HIDDEN_OBJECTS = FindingKind("objects_beyond_limits", "warning", "limits below the number of objects in an image")
+MASKS_STOP_TRAINING = FindingKind(
+    "masks_stop_training",
+    "error",
+    "splits have masks, or objects without one, at which training of this recipe stops",
+    "correct them, or take a recipe of boxes alone",
+)
 UPSAMPLED_IMAGES = FindingKind(
     "upsampled_images",
     "note",
@@ -48,7 +57,6 @@ DRAWN_IMAGES = 5000
 
 CHANGED_FRACTION = 0.2
 CHANGED_FACTOR = 2.0
-LISTED_CLASSES = 10
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -64,9 +72,8 @@ class NetworkCheck:
         sampled_images: images whose training samples were drawn.
         upsampled: fraction of images that become more than twice as large.
         stretched: fraction of images whose shape changes by more than a factor of two.
-        limits: a line for each limit that hides objects.
         anchors: limits of the matching with anchors and counts by class; None for heads without.
-        findings: what costs accuracy.
+        split_findings: what stops training or costs accuracy.
     """
 
     image_size: int
@@ -77,37 +84,45 @@ class NetworkCheck:
     sampled_images: int
     upsampled: float
     stretched: float
-    limits: tuple[str, ...]
     anchors: AnchorSurvey | None
-    findings: tuple[Finding, ...]
+    split_findings: tuple[SplitFinding, ...]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings without their splits."""
+        return tuple(one.finding for one in self.split_findings)
 
     def lines(self) -> list[str]:
-        """Describe all of it for the command line."""
+        """Describe for the command line what the findings do not say."""
         lines = [f"network input: {self.resize}, {self.image_size} pixels"]
         if self.all_classes is not None:
+            if not self.all_classes.objects:
+                return [*lines, f"{self.split}: no objects to measure"]
             lines += _describe_sizes(self.all_classes, self.split, self.sampled_images)
             if self.anchors is not None:
                 lines.append(_describe_anchors(self.all_classes.anchors, self.anchors))
-            lines += self._class_lines()
-        lines += self.limits
-        for fraction, change in (
-            (self.upsampled, "become more than twice as large"),
-            (self.stretched, "change shape: one side grows more than twice as much as the other"),
-        ):
-            if fraction > CHANGED_FRACTION:
-                lines.append(f"{fraction:.0%} of the images {change}")
         return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all numbers as plain values."""
+        anchors = self.anchors
+        return {
+            "image_size": self.image_size,
+            "resize": self.resize,
+            "split": self.split,
+            "sampled_images": self.sampled_images,
+            "upsampled_fraction": self.upsampled,
+            "stretched_fraction": self.stretched,
+            "classes": [one.to_json() for one in self.classes],
+            "all_classes": None if self.all_classes is None else self.all_classes.to_json(),
+            "anchors": None
+            if anchors is None
+            else {name: float(getattr(anchors, name)) for name in ("positive_iou", "negative_iou", "largest_side")},
+        }
 
     def brief(self) -> list[str]:
         """Say what costs accuracy in at most three lines, for the start of training; limits are said there anyhow."""
         return brief_lines(self.classes, self.all_classes)
-
-    def _class_lines(self) -> list[str]:
-        listed = sorted((one for one in self.classes if one.troubles()), key=lambda one: -max(one.fractions.values()))
-        lines = [f"  {one.name}: {'; '.join(one.troubles().values())}" for one in listed[:LISTED_CLASSES]]
-        if len(listed) > LISTED_CLASSES:
-            lines.append(f"  and {len(listed) - LISTED_CLASSES} classes more")
-        return lines
 
 
 def check_network(
@@ -140,7 +155,8 @@ def check_network(
     detector = recipe if isinstance(recipe, Detector) else build_resolved(recipe, categories=training.categories)
     upsampled, stretched, findings = _measure_images(training, name, detector)
     classes: tuple[ClassView, ...] = ()
-    total, limits, anchors, drawn_images = None, {}, None, 0
+    total, anchors, drawn_images = None, None, 0
+    of_others: list[SplitFinding] = []
     if detector.task == "detection":
         sides = measure_sides(training, detector.input_format)
         drawn = _draw_epoch(training, resolved, detector)
@@ -150,12 +166,9 @@ def check_network(
         names = [category.name for category in training.categories]
         classes = view_classes(names, sides, drawn, anchors, detector.input_format.image_size)
         total = view_all(classes, sides, detector.input_format.image_size)
-        limits, drawn_images = _limits(splits, detector), drawn.images
-        findings = [
-            *class_findings(classes),
-            *(Finding(HIDDEN_OBJECTS, *limit) for limit in limits.items()),
-            *findings,
-        ]
+        drawn_images = drawn.images
+        findings = [*class_findings(classes), *findings]
+        of_others = [*_find_mask_stops(splits, detector), *_find_hidden_objects(splits, detector)]
     return NetworkCheck(
         image_size=detector.input_format.image_size,
         resize=detector.input_format.resize,
@@ -165,9 +178,8 @@ def check_network(
         sampled_images=drawn_images,
         upsampled=upsampled,
         stretched=stretched,
-        limits=tuple(f"{name}: {line}" for name, line in limits.items()),
         anchors=anchors,
-        findings=tuple(findings),
+        split_findings=(*of_others, *(SplitFinding(name, one) for one in findings)),
     )
 
 
@@ -207,15 +219,30 @@ def _draw_epoch(data: DetectionData, recipe: Recipe, detector: Detector) -> Draw
     return draw_objects(data, keys, recipe.augment, detector.input_format, options.runtime.seed)
 
 
-def _limits(splits: Mapping[str, DetectionData], detector: Detector) -> dict[str, str]:
-    """Return a line for each limit, by split and option."""
-    lines = {}
+def _find_mask_stops(splits: Mapping[str, DetectionData], detector: Detector) -> list[SplitFinding]:
+    """Check masks as training does: those of its split, and of val with the crowd regions, which are measured with."""
+    findings = []
+    for name in ("train", "val") if detector.needs_masks else ():
+        try:
+            if name in splits:
+                check_masks(splits[name], crowds=name == "val")
+        except ValueError as error:
+            detail = str(error).removeprefix(f"{splits[name].source}: ")
+            findings.append(SplitFinding(name, Finding(MASKS_STOP_TRAINING, name, detail)))
+    return findings
+
+
+def _find_hidden_objects(splits: Mapping[str, DetectionData], detector: Detector) -> list[SplitFinding]:
+    """Make a finding of each limit, in each split, that hides objects."""
+    findings = []
     for name, data in splits.items():
         for option, line in head_limits(data, detector.head).items():
-            lines[f"{name}, head.{option}"] = f"{line.removeprefix(f'{data.source}: ')}: raise --head.{option}"
+            text = f"{line.removeprefix(f'{data.source}: ')}: raise --head.{option}"
+            findings.append(SplitFinding(name, Finding(HIDDEN_OBJECTS, f"head.{option}", text)))
         if limit := coco_limit(data):
-            lines[f"{name}, COCO's metrics"] = f"{limit} `boxwright eval --max-detections N` counts more."
-    return lines
+            text = f"{limit} `boxwright eval --max-detections N` counts more."
+            findings.append(SplitFinding(name, Finding(HIDDEN_OBJECTS, "COCO's metrics", text)))
+    return findings
 
 
 def _measure_images(data: DetectionData, split: str, detector: Detector) -> tuple[float, float, list[Finding]]:

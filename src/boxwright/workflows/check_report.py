@@ -64,11 +64,27 @@ class SplitCounts:
 
 
 @runtime_checkable
-class Described(Protocol):
-    """The result of a part of the check that describes itself in lines."""
+class CheckPart(Protocol):
+    """The result of a part of the check beyond the data set itself."""
+
+    @property
+    def split_findings(self) -> tuple[SplitFinding, ...]:
+        """Findings of this part, each with its split."""
 
     def lines(self) -> list[str]:
-        """Describe all of it for the command line."""
+        """Describe for the command line what the findings do not say."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as plain values."""
+
+
+PART_TITLES = {
+    "network": "what the network will see",
+    "fit": "the fit",
+    "learning": "will it learn",
+    "label_errors": "label errors",
+}
+"""Titles of the parts, by the names of the report's fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +94,7 @@ class CheckReport:
     Args:
         data: name of the data set.
         splits: numbers of each split, by its name.
-        findings: of the data set itself, in no particular order.
+        findings: of the data set itself and of all parts, in no particular order.
         network: sizes of objects and limits in the network of a recipe; None without a recipe.
         fit: time and memory of the worst steps; None where it was not tried.
         learning: the verdict on a few images that were learned by heart; None where it was not tried.
@@ -90,10 +106,10 @@ class CheckReport:
     data: str
     splits: Mapping[str, SplitCounts]
     findings: tuple[SplitFinding, ...]
-    network: Described | None = None
-    fit: Described | None = None
-    learning: Described | None = None
-    label_errors: Described | None = None
+    network: CheckPart | None = None
+    fit: CheckPart | None = None
+    learning: CheckPart | None = None
+    label_errors: CheckPart | None = None
     fixed: Path | None = None
     fixes: tuple[SplitFinding, ...] = ()
 
@@ -103,15 +119,10 @@ class CheckReport:
         return any(one.finding.kind.severity == "error" for one in self.findings)
 
     @property
-    def parts(self) -> dict[str, Described]:
-        """Parts beyond the data set itself that were checked, by their titles."""
-        parts = {
-            "what the network will see": self.network,
-            "the fit": self.fit,
-            "will it learn": self.learning,
-            "label errors": self.label_errors,
-        }
-        return {title: part for title, part in parts.items() if part is not None}
+    def parts(self) -> dict[str, CheckPart]:
+        """Parts beyond the data set itself that were checked, by the names of their fields."""
+        parts = {name: getattr(self, name) for name in PART_TITLES}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def by_kind(self) -> dict[FindingKind, list[SplitFinding]]:
         """Return the findings of each kind: errors first, then warnings and notes, the frequent kinds first."""
@@ -131,8 +142,8 @@ class CheckReport:
                 severity = kind.severity
                 lines += ["", f"{severity}s:"]
             lines += describe_kind(kind, members, listed)
-        for title, part in self.parts.items():
-            lines += ["", f"{title}:", *(f"  {line}" for line in part.lines())]
+        for name, part in self.parts.items():
+            lines += ["", f"{PART_TITLES[name]}:", *(f"  {line}" for line in part.lines())]
         if self.fixed is not None:
             lines += ["", *self._fix_lines()]
         return [*lines, "", self.verdict()]
@@ -145,7 +156,7 @@ class CheckReport:
         """
         kinds = [(kind, members) for kind, members in self.by_kind().items() if kind.severity != "note"]
         lines = [
-            f"{len(members):,} {kind.text}: {members[0]}" + ", ..." * (len(members) > 1)
+            f"{kind.severity}: {len(members):,} {kind.text}: {members[0]}" + ", ..." * (len(members) > 1)
             for kind, members in kinds[:_BRIEF]
         ]
         if not lines:
@@ -174,7 +185,10 @@ class CheckReport:
                 for kind in self.by_kind()
             },
             "findings": [one.to_json() for members in self.by_kind().values() for one in members],
-            "parts": {title: part.lines() for title, part in self.parts.items()},
+            "parts": {
+                name: {"title": PART_TITLES[name], "lines": part.lines(), **part.to_json()}
+                for name, part in self.parts.items()
+            },
             "fixed": None if self.fixed is None else str(self.fixed),
             "fixes": [one.to_json() for one in self.fixes],
         }

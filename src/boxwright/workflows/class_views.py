@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -100,6 +100,10 @@ class ClassView:
             UNFIT_ANCHORS: (self.anchors.below_negative, self.anchors.total),
         }
         return {kind: count / max(1, total) for kind, (count, total) in counts.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all numbers as plain values."""
+        return {**vars(self), "drawn": self.drawn._asdict(), "anchors": self.anchors._asdict()}
 
     def troubles(self) -> dict[FindingKind, str]:
         """Describe what costs accuracy in this class, by kind."""

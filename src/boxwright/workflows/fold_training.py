@@ -64,20 +64,37 @@ def prepare_training(
     Raises:
         ValueError: an override does not fit.
     """
-    typed = typed_options(overrides, "train")
-    is_length_typed = bool(typed & set(_LENGTHS))
-    emptied = {f"train.{name}": None for name in _LENGTHS[1:] if name not in typed} if is_length_typed else {}
-    resolution = resolve(model.recipe, {**emptied, **overrides})
-    for note in resolution.notes:
+    recipe, notes = resolve_fold_training(model, folds, overrides)
+    for note in notes:
         observer.note(note)
-    recipe = resolution.recipe
-    train = recipe.train if is_length_typed else _shorten(recipe.train, (folds - 1) / folds)
-    # Nothing is measured on the way: the last evaluation is where the weights are saved.
-    train = replace(train, schedule=replace(train.schedule, evaluations=1))
+    train = recipe.train
     beginning, origin = _find_beginning(model, data, observer)
     length = f"{train.steps} steps" if train.steps else train.budget or f"{train.epochs} epochs"
     observer.announce(f"{folds} folds, {length} of training for each, from {origin}")
-    return FoldTraining(recipe=replace(recipe, train=train), beginning=beginning)
+    return FoldTraining(recipe=recipe, beginning=beginning)
+
+
+def resolve_fold_training(
+    model: ModelWeights, folds: int, overrides: Mapping[str, Any]
+) -> tuple[Recipe, tuple[str, ...]]:
+    """Make the recipe of a fold from that of a model, and notes on it.
+
+    Args:
+        model: read.
+        folds: their number.
+        overrides: changes of the recipe; a length of training among them is that of a fold.
+
+    Raises:
+        ValueError: an override does not fit.
+    """
+    typed = typed_options(overrides, "train")
+    is_length_typed = bool(typed & set(_LENGTHS))
+    emptied = {f"train.{name}": None for name in _LENGTHS[1:] if name not in typed} if is_length_typed else {}
+    recipe, notes = resolve(model.recipe, {**emptied, **overrides})
+    train = recipe.train if is_length_typed else _shorten(recipe.train, (folds - 1) / folds)
+    # Nothing is measured on the way: the last evaluation is where the weights are saved.
+    train = replace(train, schedule=replace(train.schedule, evaluations=1))
+    return replace(recipe, train=train), tuple(notes)
 
 
 def train_on(data: DetectionData, training: FoldTraining, folder: Path, progress: ProgressCallback) -> Detector:

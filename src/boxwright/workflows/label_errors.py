@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from boxwright.data.doctor.object_table import image_names
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.folds import deal_folds, select_records
 from boxwright.data.records import DetectionData, max_objects
@@ -16,9 +16,18 @@ from boxwright.detections import Detections
 from boxwright.evaluation.coco_metrics import evaluate_detections
 from boxwright.evaluation.label_errors import ErrorKind, Suspicion, rank_label_errors
 from boxwright.evaluation.limits import MAX_DETECTIONS
-from boxwright.weights.model import build_model, read_model
-from boxwright.workflows.fold_training import FoldTraining, has_seen, predict_images, prepare_training, train_on
-from boxwright.workflows.observer import Observer
+from boxwright.reports.check_page import Prediction
+from boxwright.weights.model import ModelWeights, build_model, read_model
+from boxwright.workflows.check_report import SplitFinding
+from boxwright.workflows.fold_training import (
+    FoldTraining,
+    has_seen,
+    predict_images,
+    prepare_training,
+    resolve_fold_training,
+    train_on,
+)
+from boxwright.workflows.observer import Observer, ProgressOnly
 from boxwright.workflows.passports import describe_data
 from boxwright.workflows.reading import Data, read_split
 
@@ -50,6 +59,7 @@ class LabelErrors:
         suspicions: all annotations and all predicted objects without one, the most probable errors first; see
             ``rank_label_errors``.
         folds: number of models that were trained; 0 where the model itself has predicted.
+        split: the name of the split.
         ap50: AP at IoU 0.5 of the predictions against the annotations: the higher, the more the ranking is worth.
     """
 
@@ -57,6 +67,7 @@ class LabelErrors:
     suspicions: tuple[Suspicion, ...]
     folds: int
     ap50: float
+    split: str = "train"
 
     @property
     def num_annotations(self) -> int:
@@ -70,37 +81,49 @@ class LabelErrors:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """The suspicions whose probability is ``PROBABLE`` at least, in the order of the ranking."""
-        names = {record.image_id: record.path.name for record in self.data.records}
-        return tuple(
-            Finding(FINDING_KINDS[one.kind], names[one.image_id], self._describe(one))
+        return tuple(finding for finding, _ in self.probable())
+
+    @property
+    def split_findings(self) -> tuple[SplitFinding, ...]:
+        """The same, with the split."""
+        return tuple(SplitFinding(self.split, one) for one in self.findings)
+
+    def probable(self) -> list[tuple[Finding, Suspicion]]:
+        """Return these findings, each with the suspicion that it tells of."""
+        names = self._image_names()
+        return [
+            (Finding(FINDING_KINDS[one.kind], names[one.image_id], self._describe(one)), one)
             for one in self.suspicions
             if one.probability >= PROBABLE
-        )
+        ]
 
-    def lines(self, count: int = 10) -> list[str]:
-        """Describe the ranking: what was compared, counts per kind, and its first entries.
+    def predictions(self) -> dict[Finding, Prediction]:
+        """Return what the models see in place of an annotation, or without one, for each of these findings."""
+        names = [category.name for category in self.data.categories]
+        return {
+            finding: Prediction(names[one.predicted_label], one.predicted_box, one.confidence)
+            for finding, one in self.probable()
+            if one.predicted_label is not None and one.predicted_box is not None and one.kind != "spurious"
+        }
 
-        Args:
-            count: entries that are named, at most.
-        """
+    def lines(self) -> list[str]:
+        """Describe what was compared; the findings name what is probable."""
         models = f"{self.folds} models that had not seen the image" if self.folds else "the model"
         unmatched = len(self.suspicions) - self.num_annotations
-        findings = self.findings
-        counts = Counter(finding.kind for finding in findings)
-        lines = [
-            f"label errors: {self.num_annotations:,} annotations and {unmatched:,} predicted objects without one, "
+        number = sum(one.probability >= PROBABLE for one in self.suspicions)
+        return [
+            f"{self.split}: {self.num_annotations:,} annotations and {unmatched:,} predicted objects without one, "
             f"ranked by {models} (AP50 {self.ap50:.2f} against the annotations)",
-            *(f"  {number:,} {kind.text}" for kind, number in counts.most_common()),
+            f"{number:,} errors are probable",
         ]
-        if not findings:
-            return [*lines, "  none is probable"]
-        shown = findings[:count]
-        lines.append(f"  the first {len(shown)} of {len(findings):,} to look at:")
-        return lines + [f"    {finding.subject}: {finding.detail}" for finding in shown]
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """Return the whole ranking as plain values, with names of files and classes."""
-        names = {record.image_id: record.path.name for record in self.data.records}
+    def to_json(self) -> dict[str, Any]:
+        """Return the whole ranking as plain values, and what made it."""
+        return {"split": self.split, "folds": self.folds, "ap50": self.ap50, "ranking": self.ranking()}
+
+    def ranking(self) -> list[dict[str, Any]]:
+        """Return the ranking as plain values, with names of files and classes."""
+        names = self._image_names()
         classes = [category.name for category in self.data.categories]
         return [
             {
@@ -112,6 +135,11 @@ class LabelErrors:
             }
             for one in self.suspicions
         ]
+
+    def _image_names(self) -> dict[int, str]:
+        """Names by image id: paths inside the folder that has all images."""
+        records = self.data.records
+        return dict(zip((record.image_id for record in records), image_names(records), strict=True))
 
     def _describe(self, one: Suspicion) -> str:
         own = self.data.categories[one.label].name
@@ -133,6 +161,7 @@ def find_label_errors(
     *,
     split: str = "train",
     trusted: Collection[str] = (),
+    says_reading: bool = True,
     observer: Observer | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> LabelErrors:
@@ -148,6 +177,7 @@ def find_label_errors(
         folds: number of folds, at least 2; or 0 for predictions of the model itself, which must not have seen the data.
         split: the name of the split.
         trusted: modules that may be imported for parts outside Boxwright.
+        says_reading: the observer hears notes of reading, too: what was dropped or repaired.
         observer: hears notes and progress; notes become warnings where None.
         overrides: changes of the recipe, as for ``boxwright.train``; a length of training is that of each fold.
 
@@ -158,12 +188,14 @@ def find_label_errors(
         KeyboardInterrupt: Ctrl-C was pressed; nothing is kept.
     """
     observer = observer or Observer()
-    if folds < 0 or folds == 1:
-        raise ValueError(f"folds are at least 2, or 0 for predictions of the model itself, not {folds}")
-    weights = read_model(model, trusted=trusted)
-    if weights.recipe.task != "detection":
-        raise ValueError(f"{model}: label errors are found by a detector, and this model is for {weights.recipe.task}")
-    read = read_split(data, split, categories=None if folds else weights.categories, observer=observer)
+    weights = read_ranking_model(model, folds, trusted=trusted, overrides=overrides)
+    read = read_split(
+        data,
+        split,
+        categories=None if folds else weights.categories,
+        drop_unreadable_images=True,
+        observer=observer if says_reading else ProgressOnly(observer),
+    )
     most = max(MAX_DETECTIONS, 2 * max_objects(read))
     if folds:
         training = prepare_training(weights, describe_data(read, data), folds, overrides or {}, observer)
@@ -177,8 +209,40 @@ def find_label_errors(
         data=read,
         suspicions=tuple(rank_label_errors(read, detections)),
         folds=folds,
+        split=split,
         ap50=evaluate_detections(read, detections, max_detections=most).AP50,
     )
+
+
+def read_ranking_model(
+    model: str | Path,
+    folds: int,
+    *,
+    trusted: Collection[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> ModelWeights:
+    """Read the model that label errors are ranked by, and make sure that it can be used so, before any image is read.
+
+    Args:
+        model: as of ``find_label_errors``.
+        folds: likewise.
+        trusted: likewise.
+        overrides: likewise.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+        ValueError: it is no detector, or the number of folds or an override does not fit.
+    """
+    if folds < 0 or folds == 1:
+        raise ValueError(f"folds are at least 2, or 0 for predictions of the model itself, not {folds}")
+    weights = read_model(model, trusted=trusted)
+    if weights.recipe.task != "detection":
+        raise ValueError(f"{model}: label errors are found by a detector, and this model is for {weights.recipe.task}")
+    if folds:
+        resolve_fold_training(weights, folds, overrides or {})
+    elif overrides:
+        raise ValueError(f"{next(iter(overrides))} changes training, but with 0 folds nothing is trained: leave it out")
+    return weights
 
 
 def _predict_folds(

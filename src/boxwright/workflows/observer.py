@@ -31,3 +31,13 @@ class Observer:
     def track(self, title: str) -> Iterator[ProgressCallback]:  # noqa: ARG002
         """Give a function to call as ``progress(done, total)`` while something takes its time."""
         yield lambda done, total: None  # noqa: ARG005
+
+
+class ProgressOnly(Observer):
+    """Shows the progress of another observer alone, where findings say what notes would."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.track = observer.track  # type: ignore[method-assign]
+
+    def note(self, line: str) -> None:
+        """Say nothing."""

@@ -189,7 +189,7 @@ def _prepare_run(
     initial_weights = beginning.load(detector, observer)
     detector.freeze(options.freeze)
     splits = {"train": train_data} | ({} if validation is None else {"val": validation.data})
-    for line in brief_check(splits, task) if stored is None else ():
+    for line in brief_check(splits, task, detector) if stored is None else ():
         observer.announce(line)
     _announce(detector, train_data, validation, folder, observer)
     # A run that is resumed has one already.

@@ -15,17 +15,17 @@ from boxwright.data.masks import mask_fault
 from boxwright.ops.masks import mask_area, mask_box, rasterize
 
 SHORT_POLYGON = FindingKind(
-    "short_polygon", "error", "masks have a polygon of fewer than three points", "a detector with masks stops at them"
+    "short_polygon", "warning", "masks have a polygon of fewer than three points", "a detector with masks stops at them"
 )
 FLAT_POLYGON = FindingKind("flat_polygon", "warning", "masks have no area: all points lie on a line", "delete them")
 SELF_CROSSING_POLYGON = FindingKind(
     "self_crossing_polygon", "warning", "masks have a polygon that crosses itself", "put its points in order"
 )
-EMPTY_MASK = FindingKind("empty_mask", "error", "masks have no pixel", "a detector with masks stops at them")
+EMPTY_MASK = FindingKind("empty_mask", "warning", "masks have no pixel", "a detector with masks stops at them")
 MASK_OF_OTHER_SIZE = FindingKind(
-    "mask_of_other_size", "error", "masks have another size than their image", "a detector with masks stops at them"
+    "mask_of_other_size", "warning", "masks have another size than their image", "a detector with masks stops at them"
 )
-BROKEN_MASK = FindingKind("broken_mask", "error", "masks cannot be read", "a detector with masks stops at them")
+BROKEN_MASK = FindingKind("broken_mask", "warning", "masks cannot be read", "a detector with masks stops at them")
 MASK_BESIDE_BOX = FindingKind(
     "mask_beside_box", "warning", "masks and boxes of one object disagree", "one of them is wrong"
 )

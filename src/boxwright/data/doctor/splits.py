@@ -91,13 +91,15 @@ def _missing_classes(objects: Mapping[str, ObjectTable]) -> list[Finding]:
     train, findings = counts["train"], []
     total = {name: sum(one.get(name, 0) for one in counts.values()) for name in train}
     findings += [Finding(UNUSED_CLASS, name) for name, count in total.items() if not count]
+    # Of a split without any object, one finding tells; its classes do not repeat it.
+    has_objects = any(train.values())
     for split, others in counts.items():
         for name, count in others.items():
-            if count and not train.get(name):
+            if count and not train.get(name) and (has_objects or name not in train):
                 kind = CLASS_NOT_IN_TRAIN if name in train else UNKNOWN_CLASS
                 findings.append(Finding(kind, name, f"{count:,} objects in {split}"))
     val = counts.get("val")
-    if val is not None:
+    if val is not None and any(val.values()):
         missing = [name for name, count in train.items() if count and not val.get(name)]
         findings += [Finding(CLASS_NOT_IN_VAL, name, f"{train[name]:,} objects in train") for name in missing]
     return findings
