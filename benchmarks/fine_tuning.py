@@ -90,11 +90,13 @@ def run_seed(options: argparse.Namespace, recipe: str, seed: int) -> dict[str, A
     common = {"image_size": size, "train.runtime.seed": seed, "train.schedule.evaluations": 1}
     common |= dict(each.split("=", 1) for each in options.set)
 
-    def train(name: str, data: Path, steps: int, **others: Any) -> Any:
+    def train(name: str, data: Path, steps: int, *, weights: Path | None = None, factor: float | None = None) -> Any:
         folder = root / f"{recipe}-{seed}-{name}"
         shutil.rmtree(folder, ignore_errors=True)
-        weights = others.pop("weights", None)
-        return boxwright.train(recipe, data, out=folder, weights=weights, **{**common, "train.steps": steps, **others})
+        overrides = common | {"train.steps": steps}
+        if factor is not None:
+            overrides["train.optimizer.fine_tune_factor"] = factor
+        return boxwright.train(recipe, data, out=folder, weights=weights, overrides=overrides)
 
     source = train("source", four, options.source_steps).checkpoint
     before = measure(source, kept)
@@ -103,7 +105,7 @@ def run_seed(options: argparse.Namespace, recipe: str, seed: int) -> dict[str, A
     print(json.dumps(result), flush=True)
     for factor in options.factors:
         name = f"x {factor:g}"
-        tuned = train(name, six, options.steps, weights=source, **{"train.optimizer.fine_tune_factor": factor})
+        tuned = train(name, six, options.steps, weights=source, factor=factor)
         result[name] = tuned.best
         print(f"{recipe}, seed {seed}, {name}: {tuned.best:.3f}", flush=True)
     result["from scratch"] = train("scratch", six, options.steps).best

@@ -140,7 +140,7 @@ def main() -> None:
         return
     overrides = {} if arguments.steps is None else {"train.steps": arguments.steps}
     errors = find_label_errors(
-        arguments.planted, arguments.model, arguments.folds, observer=ConsoleObserver(), **overrides
+        arguments.planted, arguments.model, arguments.folds, observer=ConsoleObserver(), overrides=overrides
     )
     print("\n".join(errors.lines()))
     planted = json.loads((arguments.planted / "planted.json").read_text())["planted"]

@@ -37,7 +37,7 @@ def main() -> None:
 
     torch.manual_seed(0)
     side = options.image_size
-    detector = boxwright.build(f"rtdetr_r{options.depth}", num_classes=80, image_size=side)
+    detector = boxwright.build(f"rtdetr_r{options.depth}", num_classes=80, overrides={"image_size": side})
     peer = transformers_rtdetr(options.depth, detector, num_denoising=100)
     batch = 1 if options.inference else options.batch
     images = torch.rand(batch, 3, side, side)

@@ -58,7 +58,7 @@ def in_turn(actions: list[Callable[[], object]], rounds: int, device: str) -> li
 def runner(images: Tensor, *, variant: str = "E", eval_layers: int = 6) -> Callable[[], object]:
     torch.manual_seed(0)
     overrides = {"neck.variant": variant, "head.eval_layers": eval_layers}
-    detector = boxwright.build("rtdetr_r50", num_classes=80, **overrides)
+    detector = boxwright.build("rtdetr_r50", num_classes=80, overrides=overrides)
     folded = detector.to(images.device, memory_format=torch.channels_last).fold()
 
     @torch.inference_mode()

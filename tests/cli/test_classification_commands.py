@@ -87,7 +87,7 @@ def test_draw_and_crop_say_what_they_wrote(tmp_path: Path, capsys: Capture) -> N
         error = error_of(capsys, "crop", "--data", drawn, "--out", tmp_path / "x", option, value)
         assert error.startswith("margin is from 0 to 10 and min_size at least 1 pixel")
     error = error_of(capsys, "crop", "--data", crops, "--out", tmp_path / "x")
-    assert error.startswith(f"{crops}: no annotation file of any split; what is cut is a data set for detection")
+    assert error.startswith(f"{crops}: no annotations of any split; what is cut is a data set for detection")
     assert not (tmp_path / "x").exists()
 
 

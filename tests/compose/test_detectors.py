@@ -30,7 +30,7 @@ def save(path: Path, small: dict[str, Any], **changes: Any) -> Path:
 
 class TestBuild:
     def test_each_part_is_given_what_stands_before_it(self, small: dict[str, Any]) -> None:
-        detector = build(small, num_classes=3, neck=["fpn", "hybrid_encoder"], **{"neck.0.out_channels": 24})
+        detector = build(small, num_classes=3, overrides={"neck": ["fpn", "hybrid_encoder"], "neck.0.out_channels": 24})
         assert detector.backbone.out_spec == {"c3": Level(16, 8), "c4": Level(32, 16), "c5": Level(64, 32)}
         fpn, encoder = detector.necks
         assert fpn.out_spec["c3"] == Level(24, 8)
@@ -46,7 +46,9 @@ class TestBuild:
 
     def test_overrides_as_arguments(self, small: dict[str, Any]) -> None:
         with pytest.warns(UserWarning, match="hybrid_encoder was replaced by fpn; its options are dropped"):
-            detector = boxwright.build(small, num_classes=1, neck={"name": "fpn", "out_channels": 8}, image_size=96)
+            detector = boxwright.build(
+                small, num_classes=1, overrides={"neck": {"name": "fpn", "out_channels": 8}, "image_size": 96}
+            )
         assert detector.necks[0].out_spec["c4"] == Level(8, 16)
         assert detector.input_format.image_size == 96
 
@@ -73,6 +75,12 @@ class TestBuild:
     ) -> None:
         with pytest.raises(ValueError, match=message):
             build(small, **arguments)
+
+    def test_options_that_there_are_not(self, small: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=r"^unknown section 'neckk'; did you mean 'neck'\? sections: .*$"):
+            build(small, num_classes=1, overrides={"neckk": "fpn"})
+        with pytest.raises(ValueError, match=r"^neck\.hiden_dim: unknown neck .*; did you mean 'neck\.hidden_dim'\?"):
+            build(small, num_classes=1, overrides={"neck.hiden_dim": 64})
 
 
 class TestSave:

@@ -286,7 +286,7 @@ class TestInputFormat:
                 "resize_floats": True,
             }.items()
         }
-        detector = boxwright.build("retinanet_r18_fpn", num_classes=2, **options)
+        detector = boxwright.build("retinanet_r18_fpn", num_classes=2, overrides=options)
         detector.save(tmp_path / "one.pt")
         loaded = boxwright.load(tmp_path / "one.pt", image_size=96)
         assert loaded.input_format == detector.input_format.at_size(96)

@@ -30,7 +30,7 @@ def hub_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hub")
     torch.manual_seed(0)
     recipe = yaml.safe_load(small_recipe("rtdetr_r50"))
-    detector = boxwright.build(recipe, categories=coco_categories(), **{"neck.num_blocks": 3})
+    detector = boxwright.build(recipe, categories=coco_categories(), overrides={"neck.num_blocks": 3})
     detector.save(folder / "small.safetensors")
     snapshot = folder / "models--PekingU--rtdetr_r50vd" / "snapshots" / "main"
     boxwright.convert(folder / "small.safetensors", snapshot, to="hf_rtdetr")

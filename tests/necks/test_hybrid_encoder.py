@@ -139,7 +139,7 @@ def test_feed_forward_is_gelu_and_paths_are_silu() -> None:
 )
 def test_published_parameter_counts_of_the_study(variant: str, published: int, exact: int) -> None:
     with torch.device("meta"):
-        detector = boxwright.build("rtdetr_r50", num_classes=80, **{"neck.variant": variant})
+        detector = boxwright.build("rtdetr_r50", num_classes=80, overrides={"neck.variant": variant})
     # The authors count scale and shift of frozen norms, which are buffers here; and they round down.
     count = num_parameters(detector) + 53_248
     assert (count // 1_000_000, count) == (published, exact)

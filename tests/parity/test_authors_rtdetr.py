@@ -28,7 +28,7 @@ def authors() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     small = {"head.num_queries": 30, "head.denoising.num_queries": 8}
-    detector = boxwright.build("rtdetr_r18", num_classes=5, image_size=SIZE, **small)
+    detector = boxwright.build("rtdetr_r18", num_classes=5, overrides={"image_size": SIZE, **small})
     set_weights(detector)
     # The norms' own statistics, in training too: eight cells of the coarsest level make poor ones.
     return detector.eval()

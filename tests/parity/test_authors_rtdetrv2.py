@@ -27,7 +27,7 @@ def test_predictions_losses_and_gradients(kind: str, monkeypatch: pytest.MonkeyP
         shared = {name: numbers[name] for name in numbers.files if "/" not in name}
         authors = {name.partition("/")[2]: numbers[name] for name in numbers.files if name.startswith(f"{kind}/")}
     small = {"head.num_queries": 30, "head.denoising.num_queries": 8}
-    detector = boxwright.build("rtdetrv2_r18", num_classes=5, image_size=SIZE, **small, **KINDS[kind])
+    detector = boxwright.build("rtdetrv2_r18", num_classes=5, overrides={"image_size": SIZE, **small, **KINDS[kind]})
     set_weights(detector)
     # The norms' own statistics, in training too: eight cells of the coarsest level make poor ones.
     detector.eval()

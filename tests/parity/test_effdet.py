@@ -87,7 +87,7 @@ class Pair(NamedTuple):
 def make_pair(name: str) -> Pair:
     torch.manual_seed(0)
     # effdet drops paths in every size; the published D0 does not.
-    ours = build(f"efficientdet_{name}", num_classes=NUM_CLASSES, **{"backbone.drop_path": 0.2})
+    ours = build(f"efficientdet_{name}", num_classes=NUM_CLASSES, overrides={"backbone.drop_path": 0.2})
     images = torch.randn(2, 3, SIZE[0] // 4, SIZE[1] // 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
     momenta = [norm.momentum for norm in ours.modules() if isinstance(norm, nn.BatchNorm2d)]
     shake(ours)
@@ -186,7 +186,7 @@ def test_every_anchor_has_the_same_object(make_targets: MakeTargets) -> None:
 @pytest.mark.parametrize("soft_nms", [False, True], ids=["hard", "soft"])
 def test_detections(soft_nms: bool, pair: Pair) -> None:
     ours, theirs, images = pair
-    head = build("efficientdet_d0", num_classes=NUM_CLASSES, **{"head.detection.soft_nms": soft_nms}).head
+    head = build("efficientdet_d0", num_classes=NUM_CLASSES, overrides={"head.detection.soft_nms": soft_nms}).head
     bench = effdet.DetBenchPredict(theirs)
     bench.soft_nms = soft_nms
     info = {"img_scale": torch.ones(2), "img_size": torch.tensor([SIZE[1], SIZE[0]]).repeat(2, 1)}

@@ -85,7 +85,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     recipe, depth, size = request.param
     generator = torch.Generator().manual_seed(1)
     images = random_images(2, size, size)
-    ours = boxwright.build(recipe, num_classes=80, image_size=size)
+    ours = boxwright.build(recipe, num_classes=80, overrides={"image_size": size})
     # transformers trains the stem of R50, which the recipe freezes.
     ours.requires_grad_(True)
     random_weights(ours, images)

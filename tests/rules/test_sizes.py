@@ -34,6 +34,17 @@ def test_signatures() -> None:
     assert not offences, "\n".join(offences)
 
 
+def test_no_public_function_takes_anything() -> None:
+    """A misspelled keyword is Python's own error; options of a recipe are one mapping."""
+    offences = [
+        f"{relative(path)}:{function.lineno}: {function.name} takes **{function.args.kwarg.arg}"
+        for path in SOURCES
+        for function in functions_of(path)
+        if function.args.kwarg is not None and not function.name.startswith("_")
+    ]
+    assert not offences, "\n".join(offences)
+
+
 def test_fields_of_options() -> None:
     """The constructor of a dataclass is a signature as well."""
     offences = []

@@ -97,7 +97,7 @@ def prepare(
     def make(name: str) -> tuple[Detector, Batch, TrainOptions]:
         case = CASES[name]
         torch.manual_seed(0)
-        detector = boxwright.build(case.recipe or tiny_recipe, num_classes=6, **case.overrides)
+        detector = boxwright.build(case.recipe or tiny_recipe, num_classes=6, overrides=case.overrides)
         shake(detector)
         if case.fixed:
             frozen_statistics(detector)
@@ -229,7 +229,7 @@ def test_no_process_ends_before_the_first_has_written(tmp_path: Path, recipe_fil
         "measure = Validation.__call__\n"
         "Validation.__call__ = lambda self, *rest: (time.sleep(3), measure(self, *rest))[1]\n"
         "recipe, data, out = sys.argv[1:]\n"
-        "result = boxwright.train(recipe, data, out=out, **{'train.steps': 2})\n"
+        "result = boxwright.train(recipe, data, out=out, overrides={'train.steps': 2})\n"
         "print(len(result.load().categories))\n"
     )
     done = torchrun(str(script), str(recipe_file), str(drawn), str(tmp_path / "run"))

@@ -74,7 +74,9 @@ def test_unfreezing_trains_the_statistics_again(make_detector: MakeDetector, bat
 
 
 def test_frozen_stages_keep_theirs_where_norms_are_trained(tiny_recipe: dict[str, Any], batch: Batch) -> None:
-    detector = boxwright.build(tiny_recipe, num_classes=6, **{"backbone.frozen_stages": 3, "backbone.norm": "batch"})
+    detector = boxwright.build(
+        tiny_recipe, num_classes=6, overrides={"backbone.frozen_stages": 3, "backbone.norm": "batch"}
+    )
     names = changed(detector.train(), batch, steps=1)
     assert not any(name.startswith(("backbone.stem.", "backbone.stages.c2.", "backbone.stages.c3.")) for name in names)
     assert any(name.startswith("backbone.stages.c4.") for name in names)

@@ -56,7 +56,9 @@ def test_the_backbone_has_the_common_rate_where_it_has_none(tiny_recipe: dict[st
 
 
 def test_what_is_frozen_is_left_out(tiny_recipe: dict[str, Any]) -> None:
-    detector = boxwright.build(tiny_recipe, num_classes=3, **{"backbone.frozen_stages": 2, "backbone.norm": "frozen"})
+    detector = boxwright.build(
+        tiny_recipe, num_classes=3, overrides={"backbone.frozen_stages": 2, "backbone.norm": "frozen"}
+    )
     actual = settings(detector)
     assert actual.keys() == {name for name, parameter in detector.named_parameters() if parameter.requires_grad}
     assert not any(name.startswith(("backbone.stem.", "backbone.stages.c2.")) for name in actual)

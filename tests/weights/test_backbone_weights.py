@@ -31,7 +31,7 @@ def classifier(path: Path, **backbone: Any) -> Detector:
 def retinanet(**backbone: Any) -> Detector:
     torch.manual_seed(2)
     overrides = {"backbone": {**BACKBONE, "levels": ["c3", "c4", "c5"], **backbone}, "image_size": 64}
-    return boxwright.build("retinanet_r18_fpn", num_classes=2, **overrides)
+    return boxwright.build("retinanet_r18_fpn", num_classes=2, overrides=overrides)
 
 
 @pytest.mark.parametrize(

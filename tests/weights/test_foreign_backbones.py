@@ -52,7 +52,9 @@ def calibrate(model: nn.Module) -> nn.Module:
 
 
 def detector(**backbone: Any) -> Detector:
-    return boxwright.build("retinanet_r18_fpn", num_classes=2, backbone=backbone, **{"neck.out_channels": 32})
+    return boxwright.build(
+        "retinanet_r18_fpn", num_classes=2, overrides={"backbone": backbone, "neck.out_channels": 32}
+    )
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,9 @@ def test_weights_in_several_files_and_in_torchs_format(hub: FakeServer, tmp_path
 
 
 def test_a_checkpoint_of_ours_on_the_hub(hub: FakeServer, tmp_path: Path) -> None:
-    detector = boxwright.build("retinanet_r18_fpn", num_classes=2, **{"backbone.width": 8, "neck.out_channels": 32})
+    detector = boxwright.build(
+        "retinanet_r18_fpn", num_classes=2, overrides={"backbone.width": 8, "neck.out_channels": 32}
+    )
     detector.save(tmp_path / "x.safetensors")
     hub.files = repository("owner/ours", **{"model.safetensors": (tmp_path / "x.safetensors").read_bytes()})
     path = open_source("hf:owner/ours")

@@ -34,7 +34,9 @@ def write_layout(folder: Path) -> Path:
 
 
 def test_a_checkpoint_of_ours_and_the_folder_of_a_run(tmp_path: Path) -> None:
-    detector = boxwright.build("retinanet_r18_fpn", num_classes=2, **{"backbone.width": 8, "neck.out_channels": 32})
+    detector = boxwright.build(
+        "retinanet_r18_fpn", num_classes=2, overrides={"backbone.width": 8, "neck.out_channels": 32}
+    )
     detector.save(tmp_path / "last.pt")
     assert open_source(tmp_path / "last.pt") == tmp_path / "last.pt"
     assert open_source(str(tmp_path)) == tmp_path / "last.pt"

@@ -35,7 +35,9 @@ CLASS_LAYERS = {"faster_rcnn_r18_fpn": "head.boxes.classes", "detr_r50": "head.c
 def build(recipe: str, names: Sequence[str], seed: int, **more: Any) -> Detector:
     torch.manual_seed(seed)
     categories = [Category(i, name) for i, name in enumerate(names)]
-    detector = boxwright.build(recipe, categories=categories, image_size=64, **{**SMALL, **SOFTMAX}[recipe], **more)
+    detector = boxwright.build(
+        recipe, categories=categories, overrides={"image_size": 64, **{**SMALL, **SOFTMAX}[recipe], **more}
+    )
     if seed:
         shake(detector)
         for module in detector.modules():

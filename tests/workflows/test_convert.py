@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint, ``m.safetensors``, and its detector in Hugging Face layout, ``hf``; not to be written to."""
     folder = tmp_path_factory.mktemp("converted")
     torch.manual_seed(0)
-    detector = boxwright.build("detr_r50", categories=CATEGORIES, **SMALL)
+    detector = boxwright.build("detr_r50", categories=CATEGORIES, overrides=SMALL)
     detector.save(folder / "m.safetensors")
     Image.fromarray(np.full((60, 80, 3), 90, np.uint8)).save(folder / "gray.jpg")
     arguments = ["--to", "hf", "--card", "--images", str(folder / "gray.jpg")]

@@ -59,7 +59,7 @@ def test_every_image_is_predicted_by_a_model_that_has_not_seen_it(
     trained: Path, drawn: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace, heard = Trace(monkeypatch), Heard()
-    errors = find_label_errors(drawn, trained, 3, observer=heard, **{"train.steps": 2})
+    errors = find_label_errors(drawn, trained, 3, observer=heard, overrides={"train.steps": 2})
     data = open_data(drawn, "train")
     images = {record.image_id for record in data.records}
     assert [seen & unseen for seen, unseen in zip(trace.trained, trace.predicted, strict=True)] == [set()] * 3
@@ -104,8 +104,10 @@ def test_training_begins_as_that_of_the_model_did_and_never_with_what_has_seen_t
     own = describe_data(open_data(drawn, "train"), drawn)
     other = TrainingData(name="others", num_images=3, sha256="0")
     short = {"train.steps": 1}
-    boxwright.train(tiny_recipe, drawn, out=tmp_path / "tuned", weights=trained, observer=Heard(), **short)
-    boxwright.train(tiny_recipe, drawn, out=tmp_path / "body", backbone_weights=trained, observer=Heard(), **short)
+    boxwright.train(tiny_recipe, drawn, out=tmp_path / "tuned", weights=trained, observer=Heard(), overrides=short)
+    boxwright.train(
+        tiny_recipe, drawn, out=tmp_path / "body", backbone_weights=trained, observer=Heard(), overrides=short
+    )
 
     def beginning(run: Path, data: TrainingData) -> str:
         heard = Heard()
@@ -125,7 +127,12 @@ def test_weights_that_are_gone_are_replaced_by_the_backbone(
 ) -> None:
     source = shutil.copytree(trained, tmp_path / "source")
     boxwright.train(
-        tiny_recipe, drawn, out=tmp_path / "run", backbone_weights=source, observer=Heard(), **{"train.steps": 1}
+        tiny_recipe,
+        drawn,
+        out=tmp_path / "run",
+        backbone_weights=source,
+        observer=Heard(),
+        overrides={"train.steps": 1},
     )
     shutil.rmtree(source)
     heard = Heard()
@@ -159,7 +166,7 @@ def test_more_folds_than_images(trained: Path, drawn: Path) -> None:
 
 
 def test_a_classifier_finds_no_label_errors(drawn: Path, tmp_path: Path) -> None:
-    detector = boxwright.build("resnet18_classifier", num_classes=2, **{"backbone.width": 8})
+    detector = boxwright.build("resnet18_classifier", num_classes=2, overrides={"backbone.width": 8})
     boxwright.save(detector, tmp_path / "classifier.safetensors")
     with pytest.raises(ValueError, match="label errors are found by a detector, and this model is for classification"):
         find_label_errors(drawn, tmp_path / "classifier.safetensors")

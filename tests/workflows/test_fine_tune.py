@@ -43,7 +43,9 @@ def test_a_run_that_has_learned_nothing_yet_has_the_weights_of_its_source(
     source = boxwright.load(first_run)
     heard = Heard()
     options = {**NOTHING_LEARNED, "train.lr": 1e-12, "train.freeze": "backbone,neck"}
-    result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "run", weights=first_run, observer=heard, **options)
+    result = boxwright.train(
+        tiny_recipe, drawn, out=tmp_path / "run", weights=first_run, observer=heard, overrides=options
+    )
     ours, theirs = result.load().state_dict(), source.state_dict()
     # The head is not frozen: its norms have seen images by now.
     norms = ("running_mean", "running_var", "num_batches_tracked")
@@ -64,7 +66,9 @@ def test_classes_of_the_same_name_keep_their_rows(
     data = renamed(drawn, tmp_path / "data", {names[0]: "something else"})
     heard = Heard()
     options = {**NOTHING_LEARNED, "train.lr": 1e-12}
-    result = boxwright.train(tiny_recipe, data, out=tmp_path / "run", weights=first_run, observer=heard, **options)
+    result = boxwright.train(
+        tiny_recipe, data, out=tmp_path / "run", weights=first_run, observer=heard, overrides=options
+    )
     source, tuned = boxwright.load(first_run), result.load()
     assert isinstance(source.head, torch.nn.Module)
     own, theirs = tuned.state_dict()["head.classes.0.weight"], source.state_dict()["head.classes.0.weight"]
@@ -82,13 +86,15 @@ def test_options_of_parts_and_preprocessing_come_along_unless_typed(
 ) -> None:
     recipe = {**tiny_recipe, "head": {"name": "rtdetr", "num_queries": 7}, "input": {"image_size": 96}}
     heard = Heard()
-    result = boxwright.train(recipe, drawn, out=tmp_path / "a", weights=first_run, observer=heard, **NOTHING_LEARNED)
+    result = boxwright.train(
+        recipe, drawn, out=tmp_path / "a", weights=first_run, observer=heard, overrides=NOTHING_LEARNED
+    )
     stored = yaml.safe_load((result.folder / "recipe.yaml").read_text())
     assert (stored["head"]["num_queries"], stored["input"]["image_size"]) == (20, 64)
     assert not [note for note in heard.notes if "preprocessing" in note]
     typed = {"input.mean": "0.5,0.5,0.5", "head.num_queries": 9}
     result = boxwright.train(
-        recipe, drawn, out=tmp_path / "b", weights=first_run, observer=heard, **NOTHING_LEARNED, **typed
+        recipe, drawn, out=tmp_path / "b", weights=first_run, observer=heard, overrides={**NOTHING_LEARNED, **typed}
     )
     stored = yaml.safe_load((result.folder / "recipe.yaml").read_text())
     assert (stored["head"]["num_queries"], stored["input"]["mean"]) == (9, [0.5, 0.5, 0.5])
@@ -110,7 +116,9 @@ def test_rates_are_those_of_fine_tuning_unless_typed(
 ) -> None:
     train = {**tiny_recipe["train"], "backbone_lr": 1e-4, "optimizer": {"fine_tune_factor": 0.25}}
     recipe = {**tiny_recipe, "train": train}
-    result = boxwright.train(recipe, drawn, out=tmp_path / "a", weights=first_run, **{**NOTHING_LEARNED, **typed})
+    result = boxwright.train(
+        recipe, drawn, out=tmp_path / "a", weights=first_run, overrides={**NOTHING_LEARNED, **typed}
+    )
     stored = yaml.safe_load((result.folder / "recipe.yaml").read_text())["train"]
     assert (stored["lr"], stored["backbone_lr"]) == pytest.approx(rates)
     assert stored["optimizer"]["fine_tune_factor"] == 1.0
@@ -140,29 +148,33 @@ def test_what_cannot_be_begun_with(tiny_recipe: Recipe, first_run: Path, drawn: 
         boxwright.train(tiny_recipe, drawn, out=tmp_path / "a", weights=tmp_path / "nowhere.pt")
     with pytest.raises(ValueError, match=r"nothing of it fits this recipe; .* backbone resnet_vd"):
         boxwright.train(
-            "retinanet_r18_fpn", drawn, out=tmp_path / "a", weights=first_run, **NOTHING_LEARNED, image_size=64
+            "retinanet_r18_fpn",
+            drawn,
+            out=tmp_path / "a",
+            weights=first_run,
+            overrides={**NOTHING_LEARNED, "image_size": 64},
         )
     assert not (tmp_path / "a").exists()
 
 
 def test_a_run_goes_on_with_its_own_data_alone(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    boxwright.train(tiny_recipe, drawn, out=out, **NOTHING_LEARNED)
+    boxwright.train(tiny_recipe, drawn, out=out, overrides=NOTHING_LEARNED)
     moved = renamed(drawn, tmp_path / "moved", {})
     for split in ("train", "val"):
         (moved / "annotations" / f"{split}.json").write_bytes((drawn / "annotations" / f"{split}.json").read_bytes())
-    assert boxwright.train(tiny_recipe, moved, out=out, resume=True, **NOTHING_LEARNED).steps == 1
+    assert boxwright.train(tiny_recipe, moved, out=out, resume=True, overrides=NOTHING_LEARNED).steps == 1
     document = json.loads((moved / "annotations" / "train.json").read_text())
     document["annotations"] = document["annotations"][1:]
     (moved / "annotations" / "train.json").write_text(json.dumps(document))
     with pytest.raises(ValueError, match=r"the annotations of moved are others; .* fine-tuning: .*--weights"):
-        boxwright.train(tiny_recipe, moved, out=out, resume=True, **NOTHING_LEARNED)
+        boxwright.train(tiny_recipe, moved, out=out, resume=True, overrides=NOTHING_LEARNED)
     document["images"] = document["images"][1:]
     ids = {image["id"] for image in document["images"]}
     document["annotations"] = [a for a in document["annotations"] if a["image_id"] in ids]
     (moved / "annotations" / "train.json").write_text(json.dumps(document))
     with pytest.raises(ValueError, match=r"was trained on 10 images of set, and moved has 9; .* fine-tuning"):
-        boxwright.train(tiny_recipe, moved, out=out, resume=True, **NOTHING_LEARNED)
+        boxwright.train(tiny_recipe, moved, out=out, resume=True, overrides=NOTHING_LEARNED)
 
 
 def test_colors_are_normalized_as_the_backbone_knows_them(
@@ -173,12 +185,14 @@ def test_colors_are_normalized_as_the_backbone_knows_them(
     assert isinstance(source.recipe, boxwright.Recipe)
     source.recipe = dataclasses.replace(source.recipe, input=dataclasses.replace(source.recipe.input, mean=mean))
     source.save(tmp_path / "other.safetensors")
-    begin = {"backbone_weights": tmp_path / "other.safetensors", **NOTHING_LEARNED}
-    result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "a", **begin)
+    other = tmp_path / "other.safetensors"
+    result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "a", backbone_weights=other, overrides=NOTHING_LEARNED)
     assert result.load().input_format.mean == mean
     heard = Heard()
-    typed = {"input": {"mean": (0.5, 0.5, 0.5)}}
-    result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "b", observer=heard, **begin, **typed)
+    typed = {**NOTHING_LEARNED, "input": {"mean": (0.5, 0.5, 0.5)}}
+    result = boxwright.train(
+        tiny_recipe, drawn, out=tmp_path / "b", backbone_weights=other, observer=heard, overrides=typed
+    )
     assert result.load().input_format.mean == (0.5, 0.5, 0.5)
     assert any("--input.mean 0.25,0.5,0.75" in line for line in heard.lines)
 
@@ -187,10 +201,12 @@ def test_the_same_command_goes_on_without_a_word(
     tiny_recipe: Recipe, first_run: Path, drawn: Path, tmp_path: Path
 ) -> None:
     recipe = {**tiny_recipe, "head": {"name": "rtdetr", "num_queries": 7}, "input": {"image_size": 96}}
-    begin = {"weights": first_run, "out": tmp_path / "run", **NOTHING_LEARNED}
-    boxwright.train(recipe, drawn, **begin)
+    begin: dict[str, Any] = {"weights": first_run, "out": tmp_path / "run"}
+    boxwright.train(recipe, drawn, **begin, overrides=NOTHING_LEARNED)
     heard = Heard()
-    assert boxwright.train(recipe, drawn, resume=True, observer=heard, **begin).steps == 1
+    again = boxwright.train(recipe, drawn, resume=True, observer=heard, **begin, overrides=NOTHING_LEARNED)
+    assert again.steps == 1
     assert heard.notes == []
-    boxwright.train(recipe, drawn, resume=True, observer=heard, **{**begin, "head.num_queries": 9})
+    typed = {**NOTHING_LEARNED, "head.num_queries": 9}
+    boxwright.train(recipe, drawn, resume=True, observer=heard, **begin, overrides=typed)
     assert heard.notes == ["the run goes on as it began, with head.num_queries 20, not 9"]

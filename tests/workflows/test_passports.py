@@ -52,7 +52,7 @@ def test_training_writes_it(trained: Path, drawn: Path) -> None:
 
 
 def test_fine_tuning_carries_it_on(trained: Path, drawn: Path, tiny_recipe: dict[str, Any], tmp_path: Path) -> None:
-    boxwright.train(tiny_recipe, drawn, weights=trained, out=tmp_path / "run", **{"train.steps": 2})
+    boxwright.train(tiny_recipe, drawn, weights=trained, out=tmp_path / "run", overrides={"train.steps": 2})
     tuned = stored(tmp_path / "run" / "best.safetensors")
     parent = stored(trained / "best.safetensors")
     digest = hashlib.sha256((trained / "best.safetensors").read_bytes()).hexdigest()
@@ -60,7 +60,7 @@ def test_fine_tuning_carries_it_on(trained: Path, drawn: Path, tiny_recipe: dict
     assert tuned.parent == replace(parent, origin=origin)
     assert tuned.data is not None
     # Resuming does not forget it.
-    boxwright.train(tiny_recipe, drawn, out=tmp_path / "run", resume=True, **{"train.steps": 2})
+    boxwright.train(tiny_recipe, drawn, out=tmp_path / "run", resume=True, overrides={"train.steps": 2})
     assert stored(tmp_path / "run" / LAST).parent == tuned.parent
     facts = boxwright.info(tmp_path / "run").model
     assert facts is not None
@@ -70,7 +70,7 @@ def test_fine_tuning_carries_it_on(trained: Path, drawn: Path, tiny_recipe: dict
 def test_the_backbone_of_another_run_is_named(
     trained: Path, drawn: Path, tiny_recipe: dict[str, Any], tmp_path: Path
 ) -> None:
-    boxwright.train(tiny_recipe, drawn, backbone_weights=trained, out=tmp_path / "run", **{"train.steps": 1})
+    boxwright.train(tiny_recipe, drawn, backbone_weights=trained, out=tmp_path / "run", overrides={"train.steps": 1})
     passport = stored(tmp_path / "run" / "best.safetensors")
     assert passport.parent is None
     assert passport.backbone is not None
@@ -88,7 +88,7 @@ def test_saving_writes_it(trained: Path, tmp_path: Path) -> None:
     for name in ("x.safetensors", "x.pt"):
         detector.save(tmp_path / name)
         assert stored(tmp_path / name) == stored(trained / "best.safetensors")
-    fresh = boxwright.build("resnet18_classifier", num_classes=2, image_size=64)
+    fresh = boxwright.build("resnet18_classifier", num_classes=2, overrides={"image_size": 64})
     assert fresh.passport == Passport(version=__version__, recipe="resnet18_classifier")
     fresh.passport = None
     fresh.save(tmp_path / "fresh.safetensors")

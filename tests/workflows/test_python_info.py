@@ -12,7 +12,7 @@ from boxwright.cli.main import main
 
 def test_the_numbers_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "fcos_r50_fpn", "--image-size", "64", "--num-classes", "3", "--json"]) == 0
-    cost = boxwright.info("fcos_r50_fpn", num_classes=3, image_size=64)
+    cost = boxwright.info("fcos_r50_fpn", num_classes=3, overrides={"image_size": 64})
     assert cost.to_json() == json.loads(capsys.readouterr().out)
     assert [part.slot for part in cost.parts] == ["backbone", "neck", "head"]
     assert cost.gmac == pytest.approx(sum(part.gmac for part in cost.parts))
@@ -23,11 +23,13 @@ def test_mistakes() -> None:
         boxwright.info("fcos_r50_fpn", num_classes=0)
     with pytest.raises(ValueError, match="unknown recipe"):
         boxwright.info("fcos_r5")
+    with pytest.raises(ValueError, match=r"^unknown section 'image_sise'; did you mean 'image_size'\?"):
+        boxwright.info("fcos_r50_fpn", overrides={"image_sise": 64})
 
 
 def test_second_stages_count() -> None:
     """They run in ``decode``."""
-    cost = boxwright.info("faster_rcnn_r50_fpn", num_classes=3, image_size=64)
+    cost = boxwright.info("faster_rcnn_r50_fpn", num_classes=3, overrides={"image_size": 64})
     assert cost.gmac == pytest.approx(sum(part.gmac for part in cost.parts))
     # Two fully connected layers of 256 x 7 x 7 to 1024 and 1024 to 1024, for each of up to 1000 proposals.
     assert cost.parts[-1].gmac > 1

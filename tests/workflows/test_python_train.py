@@ -44,7 +44,7 @@ def own_samples(drawn: Path, split: str) -> boxwright.ImageDataset:
 
 def test_a_folder(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
     heard = Heard()
-    result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "run", observer=heard, **{"train.steps": 2})
+    result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "run", observer=heard, overrides={"train.steps": 2})
     assert result.folder == tmp_path / "run"
     assert (result.steps, result.measure, result.is_measured) == (2, "AP", True)
     assert result.best is not None
@@ -56,7 +56,7 @@ def test_a_folder(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_trains_the_same(tiny_recipe: Recipe, recipe_file: Path, drawn: Path, tmp_path: Path) -> None:
-    boxwright.train(tiny_recipe, drawn, out=tmp_path / "a", **{"train.steps": 2})
+    boxwright.train(tiny_recipe, drawn, out=tmp_path / "a", overrides={"train.steps": 2})
     command = ["train", str(recipe_file), "--data", str(drawn), "--out", str(tmp_path / "b"), "--train.steps", "2"]
     assert main(command) == 0
     first, second = (timeless(read_log(tmp_path / name)) for name in "ab")
@@ -67,8 +67,8 @@ def test_samples_of_ones_own_train_as_the_same_data_in_a_folder(
     tiny_recipe: Recipe, drawn: Path, tmp_path: Path
 ) -> None:
     own = {split: own_samples(drawn, split) for split in ("train", "val")}
-    boxwright.train(tiny_recipe, own, out=tmp_path / "own", **{"train.steps": 2})
-    boxwright.train(tiny_recipe, drawn, out=tmp_path / "folder", **{"train.steps": 2})
+    boxwright.train(tiny_recipe, own, out=tmp_path / "own", overrides={"train.steps": 2})
+    boxwright.train(tiny_recipe, drawn, out=tmp_path / "folder", overrides={"train.steps": 2})
     first, second = (
         [row for row in timeless(read_log(tmp_path / name)) if row["kind"] == "train"] for name in ("own", "folder")
     )
@@ -78,7 +78,7 @@ def test_samples_of_ones_own_train_as_the_same_data_in_a_folder(
 def test_samples_without_a_validation_split(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
     heard = Heard()
     data = own_samples(drawn, "train")
-    result = boxwright.train(tiny_recipe, data, out=tmp_path / "run", observer=heard, **{"train.steps": 1})
+    result = boxwright.train(tiny_recipe, data, out=tmp_path / "run", observer=heard, overrides={"train.steps": 1})
     assert heard.notes == ["there is no split val, so that nothing is measured during training"]
     assert (result.best, result.is_measured) == (None, False)
     assert result.checkpoint.is_file()
@@ -89,7 +89,7 @@ def test_explicit_files(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> Non
         annotations={split: drawn / "annotations" / f"{split}.json" for split in ("train", "val")},
         images=dict.fromkeys(("train", "val"), drawn / "images"),
     )
-    result = boxwright.train(tiny_recipe, files, out=tmp_path / "run", **{"train.steps": 1})
+    result = boxwright.train(tiny_recipe, files, out=tmp_path / "run", overrides={"train.steps": 1})
     assert result.is_measured
 
 
@@ -117,7 +117,7 @@ def test_callbacks_hear_of_everything_and_may_stop(tiny_recipe: Recipe, drawn: P
 def test_early_stopping(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
     options = {"train.steps": 6, "train.schedule.evaluations": 6, "train.lr": 1e-12}
     result = boxwright.train(
-        tiny_recipe, drawn, out=tmp_path / "run", callbacks=[boxwright.EarlyStopping(patience=2)], **options
+        tiny_recipe, drawn, out=tmp_path / "run", callbacks=[boxwright.EarlyStopping(patience=2)], overrides=options
     )
     assert result.steps == 3
 
@@ -142,7 +142,7 @@ def test_transforms_of_ones_own(tiny_recipe: Recipe, drawn: Path, tmp_path: Path
         out=tmp_path / "run",
         transforms=[v2.RandomVerticalFlip(1.0), see_image],
         input_transforms=[see_input],
-        **options,
+        overrides=options,
     )
     assert len(images) == len(inputs) == 4
     sizes = {(record.height, record.width, 3) for record in open_data(drawn, "train").records}
@@ -155,12 +155,12 @@ def test_transforms_of_ones_own(tiny_recipe: Recipe, drawn: Path, tmp_path: Path
 
 def test_notes_are_warnings(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="neck: hybrid_encoder was replaced by identity; its options are dropped"):
-        boxwright.train(tiny_recipe, drawn, out=tmp_path / "run", neck="identity", **{"train.steps": 1})
+        boxwright.train(tiny_recipe, drawn, out=tmp_path / "run", overrides={"neck": "identity", "train.steps": 1})
 
 
 def test_a_length_replaces_another(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
     tiny_recipe["train"]["steps"] = 50
-    result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "run", train={"epochs": 1})
+    result = boxwright.train(tiny_recipe, drawn, out=tmp_path / "run", overrides={"train": {"epochs": 1}})
     assert result.steps == 3
 
 
@@ -184,18 +184,18 @@ def test_training_on_a_set_does_not_touch_the_random_state_of_the_caller_twice(
     logs = []
     for name in "ab":
         torch.rand(3)
-        boxwright.train(tiny_recipe, drawn, out=tmp_path / name, **{"train.steps": 1})
+        boxwright.train(tiny_recipe, drawn, out=tmp_path / name, overrides={"train.steps": 1})
         logs.append(timeless(read_log(tmp_path / name)))
     assert logs[0] == logs[1]
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "typed", "message"),
     [
-        ({"neck.num_layer": 3}, "did you mean"),
-        ({"data": "nowhere"}, "data folder nowhere does not exist"),
-        ({"resume": True}, "no run to resume here"),
-        ({"backbone_weights": "nowhere.pt"}, "nowhere.pt: no such file"),
+        ({"overrides": {"neck.num_layer": 3}}, ["--neck.num_layer", "3"], "did you mean"),
+        ({"data": "nowhere"}, ["--data", "nowhere"], "data folder nowhere does not exist"),
+        ({"resume": True}, ["--resume"], "no run to resume here"),
+        ({"backbone_weights": "nowhere.pt"}, ["--backbone.weights", "nowhere.pt"], "nowhere.pt: no such file"),
     ],
 )
 def test_mistakes_are_those_of_the_command(
@@ -204,14 +204,13 @@ def test_mistakes_are_those_of_the_command(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     change: dict[str, Any],
+    typed: list[str],
     message: str,
 ) -> None:
     arguments: dict[str, Any] = {"data": drawn, "out": tmp_path / "run"} | change
     with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
         boxwright.train(recipe_file, **arguments)
-    typed = {"resume": ["--resume"], "backbone_weights": ["--backbone.weights", "nowhere.pt"]}
-    more = typed.get(next(iter(change)), [f"--{next(iter(change))}", str(next(iter(change.values())))])
     data = [] if "data" in change else ["--data", str(drawn)]
-    assert main(["train", str(recipe_file), *data, "--out", str(tmp_path / "run"), *more]) == 2
+    assert main(["train", str(recipe_file), *data, "--out", str(tmp_path / "run"), *typed]) == 2
     assert capsys.readouterr().err == f"boxwright: error: {error.value}\n"
     assert not (tmp_path / "run").exists()

@@ -36,7 +36,7 @@ def run(argv: Sequence[str]) -> int:
         fix=options.fix,
         html=options.html,
         observer=observer,
-        **overrides,
+        overrides=overrides,
     )
     if target is not None:
         write_text(target, json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")

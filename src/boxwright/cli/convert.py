@@ -30,7 +30,7 @@ def run(argv: Sequence[str]) -> int:
         images=options.images or (),
         trusted=options.trust,
         observer=ConsoleObserver(),
-        **overrides,
+        overrides=overrides,
     )
     print("\n".join(describe_conversion(conversion)))
     return 0

@@ -40,7 +40,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         description="Cut every object out of a data set for detection, as a square image in OUT/SPLIT/CLASS: data\n"
         "for a classifier.",
     )
-    parser.add_argument("--data", metavar="DIR", help="data set: annotations/train.json + images/, or a like layout")
+    parser.add_argument("--data", metavar="DIR", help="folder of the data set, in any known format")
     for split in _SPLITS:
         add_split_arguments(parser, split)
     add_format_argument(parser)

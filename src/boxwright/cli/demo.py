@@ -39,7 +39,7 @@ report        {result.report}
 predictions   {result.predictions}
 checkpoint    {result.checkpoint}
 
-next, on data of your own (COCO format: annotations/train.json, annotations/val.json, images/):
+next, on data of your own, in any known format (COCO, Pascal VOC, YOLO, LabelMe, CSV):
   boxwright train rtdetr_r18 --data DIR --image-size 320 --train.budget 30m
   boxwright list""")
     return 0

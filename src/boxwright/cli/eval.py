@@ -68,9 +68,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "predicts them, of masks; of a classifier top-1 and top-5.",
     )
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    parser.add_argument(
-        "--data", metavar="DIR", help="data set: annotations/val.json + images/, a like layout, or val/CLASS/"
-    )
+    parser.add_argument("--data", metavar="DIR", help="folder of the data set, in any known format, or of val/CLASS/")
     parser.add_argument("--split", default="val", help="which split of it (default: val)")
     parser.add_argument("--annotations", metavar="FILE", help="annotation file, instead of --data's")
     parser.add_argument("--images", metavar="DIR", help="images, instead of --data's")

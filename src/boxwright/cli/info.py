@@ -79,7 +79,7 @@ def _tell_model(options: argparse.Namespace, overrides: dict[str, str]) -> int:
         count=options.count,
         trusted=options.trust,
         observer=ConsoleObserver(),
-        **overrides,
+        overrides=overrides,
     )
     if options.json:
         print(json.dumps(cost.to_json(), indent=2))

@@ -25,9 +25,7 @@ def run(argv: Sequence[str]) -> int:
         "best.safetensors has the weights with the best AP on the validation split, of masks where it predicts them, "
         "or the best top-1.",
     )
-    parser.add_argument(
-        "--data", metavar="DIR", help="data set: annotations/train.json + images/, a like layout, or train/CLASS/"
-    )
+    parser.add_argument("--data", metavar="DIR", help="folder of the data set, in any known format, or of train/CLASS/")
     add_split_arguments(parser, "train")
     add_split_arguments(parser, "val")
     add_format_argument(parser)
@@ -61,7 +59,7 @@ def run(argv: Sequence[str]) -> int:
             backbone_weights=options.backbone_weights,
             observer=observer,
             began=began,
-            **overrides,
+            overrides=overrides,
         )
     except Interrupted:
         again = shlex.join(["train", *argv, *([] if options.resume else ["--resume"])])

@@ -24,7 +24,7 @@ def build(
     *,
     num_classes: int | None = None,
     categories: Sequence[Category] | None = None,
-    **overrides: Any,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Detector:
     """Build a detector with fresh weights.
 
@@ -32,8 +32,9 @@ def build(
         recipe: the name of a recipe, the path of a YAML file, or a recipe as a mapping.
         num_classes: how many classes; they are called class_0, class_1 and so on.
         categories: the classes by id and name, instead of ``num_classes``.
-        overrides: what to change in the recipe: ``neck="fpn"``, ``image_size=320``,
-            ``neck={"name": "fpn", "out_channels": 128}``, by dotted key ``**{"neck.out_channels": 128}``.
+        overrides: what to change in the recipe, by dotted name: ``{"image_size": 320, "neck.out_channels": 128}``; a
+            part is swapped by its name, ``{"neck": "fpn"}``, or with options,
+            ``{"neck": {"name": "fpn", "out_channels": 128}}``.
 
     Raises:
         ValueError: an unknown recipe, part or option, or a value that a part refuses, in one line.

@@ -64,7 +64,7 @@ def load(
     image_size: int | None = None,
     precision: str | None = None,
     trusted: Collection[str] = (),
-    **overrides: Any,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Detector:
     """Load a trained detector, in evaluation mode.
 
@@ -80,7 +80,7 @@ def load(
         precision: float32, float16, bfloat16 or float64: type of the weights, and of what is computed with them.
         trusted: modules that may be imported for parts outside Boxwright; those imported already always may.
         overrides: what to change in the model's recipe, as for ``boxwright.build``:
-            ``**{"head.decoder.eval_layers": 3}``.
+            ``{"head.decoder.eval_layers": 3}``.
 
     Raises:
         FileNotFoundError: nothing there.

@@ -42,7 +42,7 @@ def check(
     fix: str | Path | None = None,
     html: str | Path | None = None,
     observer: Observer | None = None,
-    **overrides: Any,
+    overrides: Mapping[str, Any] | None = None,
 ) -> CheckReport:
     """Check a data set: every file, image and object, the splits against each other, and what a recipe makes of it.
 

@@ -61,7 +61,7 @@ def convert(
     images: Sequence[ImageInput] = (),
     trusted: Collection[str] = (),
     observer: Observer | None = None,
-    **overrides: Any,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Conversion:
     """Convert a detector to a checkpoint of ours, or to the layout of another project; read it back and compare.
 

@@ -42,8 +42,8 @@ def crop(
     splits = all_splits(data)
     if not splits:
         raise ValueError(
-            f"{data.folder if isinstance(data, DataFiles) else data}: no annotation file of any split; what is cut is "
-            "a data set for detection, with annotations/train.json or a like layout"
+            f"{data.folder if isinstance(data, DataFiles) else data}: no annotations of any split; what is cut is a "
+            "data set for detection, in any known format"
         )
     read = {split: read_split(data, split, observer=observer) for split in splits}
     for one in read.values():

@@ -116,7 +116,7 @@ def info(
     count: Count = "products",
     trusted: Collection[str] = (),
     observer: Observer | None = None,
-    **overrides: Any,
+    overrides: Mapping[str, Any] | None = None,
 ) -> DetectorCost:
     """Count parameters, and multiply-adds for one image in evaluation mode; of a model, tell also where it comes from.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def find_label_errors(
     split: str = "train",
     trusted: Collection[str] = (),
     observer: Observer | None = None,
-    **overrides: Any,
+    overrides: Mapping[str, Any] | None = None,
 ) -> LabelErrors:
     """Rank the probable label errors of a split: overlooked objects, wrong classes, badly placed and spurious boxes.
 
@@ -166,7 +166,7 @@ def find_label_errors(
     read = read_split(data, split, categories=None if folds else weights.categories, observer=observer)
     most = max(MAX_DETECTIONS, 2 * max_objects(read))
     if folds:
-        training = prepare_training(weights, describe_data(read, data), folds, overrides, observer)
+        training = prepare_training(weights, describe_data(read, data), folds, overrides or {}, observer)
         detections = _predict_folds(read, training, folds, most, observer)
     else:
         if has_seen(weights, describe_data(read, data)):

@@ -93,7 +93,7 @@ def train(
     input_transforms: Sequence[Any] = (),
     observer: Observer | None = None,
     began: float | None = None,
-    **overrides: Any,
+    overrides: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Train a detector, or a classifier, on a data set.
 
@@ -114,7 +114,7 @@ def train(
         input_transforms: own random changes of network inputs, after it, likewise.
         observer: hears notes and progress; notes become warnings where None.
         began: ``time.monotonic()`` when a budget of time began to run; now where None.
-        overrides: changes of the recipe, as for ``boxwright.build``: ``image_size=320``, ``**{"train.steps": 100}``.
+        overrides: changes of the recipe, as for ``boxwright.build``: ``{"image_size": 320, "train.steps": 100}``.
 
     Raises:
         FileNotFoundError: a file or folder does not exist.
@@ -128,7 +128,7 @@ def train(
     # A run that goes on needs no other file: it has its weights, and in its recipe what it took over from others.
     beginning = Beginning() if resume else Beginning.read(weights, backbone_weights)
     base = recipe if stored is None or stored.source is None else stored.recipe
-    resolved = resolve_beginning(base, _replace_length(overrides), beginning, observer)
+    resolved = resolve_beginning(base, _replace_length(overrides or {}), beginning, observer)
     resolved = (
         resolved if stored is None else _note_differences(stored, resolved, weights or backbone_weights, observer)
     )

@@ -233,7 +233,7 @@ def test_variants_without_a_counterpart() -> None:
 def test_what_we_write_reads_back(options: dict[str, Any], tmp_path: Path) -> None:
     small = {"neck.hidden_dim": 32, "head.hidden_dim": 32, "neck.num_layers": 1, "head.decoder.num_layers": 2}
     heads = {"neck.num_heads": 8, "neck.feedforward_dim": 40, "head.decoder.feedforward_dim": 48}
-    detector = boxwright.build("detr_r50", num_classes=5, **{"backbone.width": 8}, **small, **heads, **options)
+    detector = boxwright.build("detr_r50", num_classes=5, overrides={"backbone.width": 8, **small, **heads, **options})
     layout = AuthorsDETR().write(detector)
     assert layout.wrap == ("model",)
     assert layout.tensors["transformer.decoder.layers.1.multihead_attn.in_proj_weight"].shape == (96, 32)

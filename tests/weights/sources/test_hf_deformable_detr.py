@@ -225,7 +225,7 @@ def test_transformers_reads_what_we_write(variant: str, tmp_path: Path, record_c
 def test_trained_norms_are_written_without_their_counters(tmp_path: Path) -> None:
     overrides = {"backbone.norm": "batch", "backbone.frozen_stages": 0, "backbone.width": 8, "backbone.depth": 18}
     overrides |= {"neck.num_layers": 1, "head.decoder.num_layers": 1}
-    detector = boxwright.build("deformable_detr_r50", num_classes=3, **overrides)
+    detector = boxwright.build("deformable_detr_r50", num_classes=3, overrides=overrides)
     assert not any("num_batches_tracked" in name for name in write(detector, tmp_path))
     assert [category.name for category in read(tmp_path).categories] == ["class_0", "class_1", "class_2"]
 
@@ -244,7 +244,7 @@ def test_trained_norms_are_written_without_their_counters(tmp_path: Path) -> Non
 )
 def test_detectors_without_a_counterpart(recipe: str, overrides: dict[str, Any], message: str) -> None:
     with torch.device("meta"):
-        detector = boxwright.build(recipe, num_classes=3, **overrides)
+        detector = boxwright.build(recipe, num_classes=3, overrides=overrides)
     with pytest.raises(ValueError, match=message):
         HuggingFaceDeformableDETR().write(detector)
 

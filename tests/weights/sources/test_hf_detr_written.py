@@ -50,7 +50,7 @@ def build_ours(kind: str, **overrides: Any) -> Detector:
         options["head.positions"] = "learned"
     torch.manual_seed(3)
     recipe = "table_transformer" if kind == "table" else "detr_r50"
-    detector = boxwright.build(recipe, categories=[Category(7, "cat"), Category(3, "a dog")], **options)
+    detector = boxwright.build(recipe, categories=[Category(7, "cat"), Category(3, "a dog")], overrides=options)
     shake(detector)
     if "learned" in kind:
         detector.head.positions.load_state_dict(detector.necks[0].positions.state_dict())
@@ -105,7 +105,7 @@ def test_transformers_reads_what_we_write(kind: str, tmp_path: Path, record_comp
 )
 def test_other_detectors_are_not_written(recipe: str, overrides: Mapping[str, Any], message: str) -> None:
     with torch.device("meta"):
-        detector = boxwright.build(recipe, num_classes=2, **overrides)
+        detector = boxwright.build(recipe, num_classes=2, overrides=overrides)
     with pytest.raises(ValueError, match=message) as error:
         HuggingFaceDETR().write(detector)
     assert "\n" not in str(error.value)

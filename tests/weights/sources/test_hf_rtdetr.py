@@ -126,15 +126,17 @@ def test_ours_written_in_their_layout_is_theirs(kind: str, tmp_path: Path, recor
 
 def test_a_detector_of_a_recipe_of_version_2_is_written_as_version_2(tmp_path: Path) -> None:
     sizes = {"backbone.width": 8, "neck.hidden_dim": 16, "head.hidden_dim": 16, "image_size": 64}
-    assert write_folder(boxwright.build("rtdetr_r18", num_classes=2, **sizes), tmp_path)["model_type"] == "rt_detr"
-    config = write_folder(boxwright.build("rtdetrv2_r18", num_classes=2, **sizes), tmp_path)
+    assert (
+        write_folder(boxwright.build("rtdetr_r18", num_classes=2, overrides=sizes), tmp_path)["model_type"] == "rt_detr"
+    )
+    config = write_folder(boxwright.build("rtdetrv2_r18", num_classes=2, overrides=sizes), tmp_path)
     assert config["architectures"] == ["RTDetrV2ForObjectDetection"]
     assert sum(name.endswith("n_points_scale") for name in load_file(tmp_path / "model.safetensors")) == 3
 
 
 def test_only_layers_that_predict_are_written(tmp_path: Path) -> None:
     sizes = {"backbone.width": 8, "neck.hidden_dim": 16, "head.hidden_dim": 16, "image_size": 64}
-    detector = boxwright.build("rtdetr_r50_m", num_classes=2, **sizes)
+    detector = boxwright.build("rtdetr_r50_m", num_classes=2, overrides=sizes)
     config = write_folder(detector, tmp_path)
     assert config["decoder_layers"] == 3
     written = load_file(tmp_path / "model.safetensors")
@@ -160,7 +162,7 @@ def test_only_layers_that_predict_are_written(tmp_path: Path) -> None:
     ],
 )
 def test_what_they_do_not_have_is_not_written(recipe: str, overrides: dict[str, Any], message: str) -> None:
-    detector = boxwright.build(recipe, num_classes=2, **overrides)
+    detector = boxwright.build(recipe, num_classes=2, overrides=overrides)
     with pytest.raises(ValueError, match=message):
         HuggingFaceRTDETR().write(detector)
 

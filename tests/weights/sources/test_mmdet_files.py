@@ -129,7 +129,7 @@ def test_released_sizes(name: str) -> None:
     )
     kept = {key: value for key, value in described.overrides.items() if key in structure}
     with torch.device("meta"):
-        ours = build(case.recipe, num_classes=80, **kept).state_dict()
+        ours = build(case.recipe, num_classes=80, overrides=kept).state_dict()
     written = described.table.write(ours).tensors
     uncounted = {key: tensor for key, tensor in written.items() if not key.endswith("num_batches_tracked")}
     assert set(uncounted) == set(weights)

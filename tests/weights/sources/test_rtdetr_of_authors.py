@@ -83,7 +83,7 @@ def test_names_and_shapes_are_those_of_the_authors_models(recipe: str, count: in
 @pytest.mark.parametrize("recipe", ["rtdetr_r18", "rtdetr_r50_m"])
 def test_what_is_written_is_read_again(version: int, recipe: str, tmp_path: Path) -> None:
     points = {"head.decoder.num_points": [3, 4, 2], "head.decoder.num_heads": 4} if version == 2 else {}
-    detector = boxwright.build(recipe, num_classes=80, **SMALL, **points).eval()
+    detector = boxwright.build(recipe, num_classes=80, overrides={**SMALL, **points}).eval()
     files = read_source_files(save(detector, tmp_path / "a.pth", version=version))
     weights = convert_files(files, {} if version == 2 else {"image_size": 96})
     assert weights.origin.kind == ("rtdetr" if version == 1 else "rtdetrv2")
@@ -102,7 +102,7 @@ def test_what_is_written_is_read_again(version: int, recipe: str, tmp_path: Path
 
 
 def test_what_no_tensor_tells_is_said(tmp_path: Path) -> None:
-    detector = boxwright.build("rtdetr_r50_m", num_classes=5, **SMALL)
+    detector = boxwright.build("rtdetr_r50_m", num_classes=5, overrides=SMALL)
     notes = convert_files(read_source_files(save(detector, tmp_path / "a.pth", version=1))).notes
     assert [note.partition(" (")[0] for note in notes] == [
         "3 of its 6 decoder layers predict, as the authors' do",
@@ -144,11 +144,15 @@ def test_what_they_do_not_have_is_not_written(
     version: int, options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        save(boxwright.build("rtdetr_r18", num_classes=2, **SMALL, **options), tmp_path / "a.pth", version=version)
+        save(
+            boxwright.build("rtdetr_r18", num_classes=2, overrides={**SMALL, **options}),
+            tmp_path / "a.pth",
+            version=version,
+        )
 
 
 def test_a_model_without_denoising(tmp_path: Path) -> None:
-    detector = boxwright.build("rtdetr_r18", num_classes=2, **SMALL, **{"head.denoising.num_queries": 0})
+    detector = boxwright.build("rtdetr_r18", num_classes=2, overrides={**SMALL, "head.denoising.num_queries": 0})
     path = save(detector, tmp_path / "a.pth", version=1)
     assert "decoder.denoising_class_embed.weight" not in read_source_files(path).tensors
     weights = convert_files(read_source_files(path))
@@ -158,7 +162,7 @@ def test_a_model_without_denoising(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("depth", [18, 50])
 def test_backbones(depth: int) -> None:
-    backbone = boxwright.build(f"rtdetr_r{depth}", num_classes=2, **SMALL).backbone
+    backbone = boxwright.build(f"rtdetr_r{depth}", num_classes=2, overrides=SMALL).backbone
     state = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
     their_names = {ours: theirs for theirs, ours in names_of(state).items()}
     tensors = {their_names[name].removeprefix("backbone."): tensor for name, tensor in state.items()}
