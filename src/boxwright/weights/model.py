@@ -24,6 +24,7 @@ from boxwright.compose.recipes import resolve
 from boxwright.compose.undrawn import WithoutDraws, lacks_weights
 from boxwright.data.format_report import note_differences
 from boxwright.detector import Detector
+from boxwright.devices import choose_device
 from boxwright.passport import Origin, Passport
 from boxwright.structures import Category
 from boxwright.version import __version__
@@ -74,7 +75,7 @@ def load(
     Args:
         source: a checkpoint, or the folder of a run: its ``best.safetensors``, or else its ``last.pt``; or a model of
             another project, see ``docs/weights.md``.
-        device: cpu, cuda, cuda:1 ...; the CPU where None.
+        device: cpu, cuda, cuda:1 ..., or auto for a GPU where there is one; the CPU where None.
         image_size: size of the network input in pixels, as ``input.image_size`` in a recipe; the model's where None.
             The longest side, where it is limited, changes with it.
         precision: float32, float16, bfloat16 or float64: type of the weights, and of what is computed with them.
@@ -84,11 +85,12 @@ def load(
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: not a model, a damaged one, one whose weights do not fit its recipe, or an image size or a
-            precision that there is not.
+        ValueError: not a model, a damaged one, one whose weights do not fit its recipe, or an image size, a
+            precision or a device that there is not.
     """
     if precision not in (None, *PRECISIONS):
         raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision}")
+    used = choose_device(device or "cpu")
     model = read_model(source, trusted=trusted, overrides=overrides)
     for note in model.notes:
         warnings.warn(note, stacklevel=2)
@@ -98,7 +100,7 @@ def load(
         detector.recipe = dataclasses.replace(model.recipe, input=detector.input_format)
     if precision is not None:
         detector.to(getattr(torch, precision))
-    return detector.to(device or "cpu")
+    return detector.to(used)
 
 
 def read_model(
