@@ -24,7 +24,7 @@ from boxwright.evaluation.limits import coco_limit, head_limits, note_nothing_to
 from boxwright.files import check_folder
 from boxwright.passport import Passport
 from boxwright.structures import Category, Task
-from boxwright.training.callbacks import Callback
+from boxwright.training.callbacks import Callback, check_callbacks
 from boxwright.training.checkpoint import Progress
 from boxwright.training.log import LOG
 from boxwright.training.loop import run_training
@@ -121,6 +121,7 @@ def train(
         ValueError: the recipe, the data or the folder cannot be used, or training has diverged; in one line.
         Interrupted: Ctrl-C was pressed; the state is saved.
     """
+    check_callbacks(callbacks)
     observer, began = observer or Observer(), began or time.monotonic()
     folder = Path(out) if out is not None else default_folder(recipe, data)
     _check_run_folder(folder, resume)
