@@ -293,3 +293,10 @@ def test_a_compiled_detector(detector: Detector) -> None:
     assert isinstance(expected, list)
     assert isinstance(actual, list)
     assert scores(actual) == scores(expected)
+    calls.clear()
+    folded = detector.fold()
+    folded.predict(gray(0.3))
+    assert not calls
+    folded.compile(backend=backend)
+    folded.predict(gray(0.3))
+    assert calls

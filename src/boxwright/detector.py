@@ -286,16 +286,26 @@ class Detector(nn.Module):
             return upload_folder(Path(temporary), repository, private=private, token=token)
 
     def fold(self) -> Detector:
-        """Copy for inference: RepVGG branches in one convolution, norms folded into the convolutions before them."""
+        """Copy for inference: RepVGG branches in one convolution, norms folded into the convolutions before them.
+
+        The copy of a compiled detector is not compiled.
+        """
         copy = deepcopy(self).eval().requires_grad_(False)
         fold_norms(copy)
         return copy
 
     def freeze(self, slots: Iterable[str]) -> None:
-        """Keep the parts of these slots (``backbone``, ``neck``, ``head``) as they are, their norms' statistics too."""
+        """Keep the parts of these slots (``backbone``, ``neck``, ``head``) as they are, their norms' statistics too.
+
+        Raises:
+            ValueError: there is no such slot.
+        """
         parts = {"backbone": self.backbone, "neck": self.necks, "head": self.head}
-        for slot in slots:
-            parts[slot].requires_grad_(False)
+        names = [slots] if isinstance(slots, str) else list(slots)
+        if unknown := [name for name in names if name not in parts]:
+            raise ValueError(f"there is no slot {unknown[0]!r} to freeze: the slots are {', '.join(parts)}")
+        for name in names:
+            parts[name].requires_grad_(False)
         self.train(self.training)
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
