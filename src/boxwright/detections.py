@@ -81,7 +81,7 @@ class Detections:
 
         Raises:
             IndexError: a position is beyond the last object, or a mask has another length.
-            TypeError: the index is something else, such as fractions or a single truth value.
+            TypeError: the index is something else, such as fractions, or True alone.
         """
         positions = self._positions(index)
         if positions.ndim == 0:
@@ -196,4 +196,4 @@ def _read_index(index: Any) -> Bool[Tensor, " m"] | Int[Tensor, "*m"]:
     return selected.long()
 
 
-_INDICES = "an index is a whole number, a slice, a list of whole numbers, or a mask with a truth value for each object"
+_INDICES = "an index is a whole number, a slice, a list of whole numbers, or a mask of True and False for each object"

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.checkpoints import pack_checkpoint, write_checkpoint
-from boxwright.contracts import Backbone, DetectorRecipe, Head, MaskHead, MatchCountingHead, Neck, TaskHead
+from boxwright.contracts import Backbone, DetectorRecipe, Head, MaskHead, MatchCountingHead, Neck, SizedOutput, TaskHead
 from boxwright.data.images import normalize, pad_inputs
 from boxwright.data.input_format import InputFormat
 from boxwright.data.size_rules import letterbox_scale
@@ -354,7 +354,7 @@ def _scales(image_sizes: Sequence[ImageSize], input_format: InputFormat, like: T
 
 def _undo_rounding(output: Any, image_sizes: Sequence[ImageSize], input_format: InputFormat) -> Any:
     """Let images end where they would without rounding: so effdet cuts boxes, and scales them back by one factor."""
-    if not hasattr(output, "valid_sizes"):
+    if not isinstance(output, SizedOutput):
         return output
     scales = [letterbox_scale(size.height, size.width, input_format.image_size) for size in image_sizes]
     exact = [(size.height * scale, size.width * scale) for size, scale in zip(image_sizes, scales, strict=True)]

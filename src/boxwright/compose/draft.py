@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from boxwright import legacy
-from boxwright.compose.options import Naming, construct, options_of, parse_options
+from boxwright.compose.options import Naming, construct, parse_options
 from boxwright.compose.parts import check_part_name, find_part, unknown
 from boxwright.compose.recipe_text import ALIASES, SECTION_NAMES, SLOTS, Entry, flatten, read_entries, read_mapping
 from boxwright.compose.train_options import TrainOptions
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from boxwright.compose.recipe import PartOptions, Recipe
 
 T = TypeVar("T")
-
-FOLLOWING = "image_size"
-"""The option of a backbone that follows the size of the input: its tables of positions are made for it."""
 
 SIZES = {"image_size", "max_size", "pad_multiple"}
 """Options of the input that the size of its longer side depends on."""
@@ -82,7 +79,7 @@ class Draft:
         from boxwright.data.transforms.augment import Augmentation
 
         augment = self._parse_section("augment", Augmentation)
-        (backbone,) = self._parse_slot("backbone", trusted, self._followed_size(image))
+        (backbone,) = self._parse_slot("backbone", trusted, image)
         necks = tuple(self._parse_slot("neck", trusted))
         (head,) = self._parse_slot("head", trusted)
         recipe = Recipe(backbone=backbone, necks=necks, head=head, input=image, augment=augment, train=train)
@@ -102,9 +99,10 @@ class Draft:
         return cast(T, construct(owner, naming, options))
 
     def _parse_slot(
-        self, slot: str, trusted: Collection[str] | None, followed: Mapping[str, Any] | None = None
+        self, slot: str, trusted: Collection[str] | None, image: InputFormat | None = None
     ) -> Iterator[PartOptions]:
         from boxwright.compose.recipe import PartOptions
+        from boxwright.contracts import SizedBackbone
 
         entries = self.slots[slot]
         for i, entry in enumerate(entries):
@@ -114,7 +112,8 @@ class Draft:
             address = slot if len(entries) == 1 else f"{slot}.{i}"
             naming = self._naming(f"{slot} {name}", address, entry, legacy.part_names(slot, name.replace("-", "_")))
             values = {key: value for key, value in entry.values.items() if key != "name"}
-            values |= {key: value for key, value in (followed or {}).items() if key in options_of(part)}
+            if image is not None and isinstance(part, SizedBackbone):
+                values |= self._follow_size(part.size_option, image)
             options = parse_options(part, values, naming, overrides=entry.overrides)
             yield PartOptions(name.replace("-", "_") if ":" not in name else name, options)
 
@@ -126,16 +125,16 @@ class Draft:
         except ValueError as error:
             raise ValueError(str(error) if slot in self.swapped else f"{self.source}: {error}") from error
 
-    def _followed_size(self, image: InputFormat) -> dict[str, int]:
-        """Find the ``image_size`` of a backbone that has such an option: that of the input, unless it is stated.
+    def _follow_size(self, option: str, image: InputFormat) -> dict[str, int]:
+        """Give the size of the input to the option of a backbone that is made for it, unless it is stated.
 
         What the user typed for the input counts more than what the recipe states for the backbone.
         """
         (backbone,), typed = self.slots["backbone"], self.sections["input"].overrides
-        if FOLLOWING in backbone.overrides or (FOLLOWING in backbone.values and not typed.keys() & SIZES):
+        if option in backbone.overrides or (option in backbone.values and not typed.keys() & SIZES):
             return {}
         longest = image.max_size or image.image_size
-        return {FOLLOWING: max(image.padded_size(longest, longest))}
+        return {option: max(image.padded_size(longest, longest))}
 
     def _naming(self, owner: str, address: str, entry: _Entry, renamed: Mapping[str, str]) -> Naming:
         typed = frozenset(flatten(entry.overrides))

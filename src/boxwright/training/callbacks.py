@@ -110,18 +110,20 @@ class Callback:
         """Release what is held. Called once at the end, also after an error."""
 
 
-def check_callbacks(callbacks: Iterable[object]) -> None:
-    """Check that all are callbacks.
+def check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
+    """Return the callbacks, checked.
 
     Raises:
         ValueError: one is something else, such as a function or the class itself.
     """
-    for callback in callbacks:
+    checked = tuple(callbacks)
+    for callback in checked:
         if not isinstance(callback, Callback):
             raise ValueError(
                 f"{callback!r} is no callback: give objects of classes derived from boxwright.Callback, as "
                 "boxwright.EarlyStopping() is"
             )
+    return checked
 
 
 class EarlyStopping(Callback):

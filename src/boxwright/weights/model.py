@@ -30,7 +30,7 @@ from boxwright.structures import Category
 from boxwright.version import __version__
 from boxwright.weights.location import open_source
 from boxwright.weights.recognize import errors_in_one_line, recognize
-from boxwright.weights.source import SourceFiles
+from boxwright.weights.source import Source, SourceFiles
 
 PRECISIONS = ("float32", "float16", "bfloat16", "float64")
 
@@ -134,7 +134,7 @@ def convert_files(files: SourceFiles, overrides: Mapping[str, Any] | None = None
         ValueError: no known kind, a variant that there is no counterpart of here, or tensors that do not fit.
     """
     kind, source = recognize(files)
-    if not hasattr(source, "describe"):
+    if not isinstance(source, Source):
         raise ValueError(f"{files.origin.source}: {source.title}, a backbone alone; give it to --backbone.weights")
     with errors_in_one_line(files, source):
         model = source.describe(files)

@@ -121,7 +121,6 @@ def train(
         ValueError: the recipe, the data or the folder cannot be used, or training has diverged; in one line.
         Interrupted: Ctrl-C was pressed; the state is saved.
     """
-    check_callbacks(callbacks)
     observer, began = observer or Observer(), began or time.monotonic()
     folder = Path(out) if out is not None else default_folder(recipe, data)
     _check_run_folder(folder, resume)
@@ -137,7 +136,7 @@ def train(
         _prepare_run(resolved, data, folder, stored, beginning, observer),
         image_transforms=tuple(map(as_transform, transforms)),
         input_transforms=tuple(map(as_transform, input_transforms)),
-        callbacks=tuple(callbacks),
+        callbacks=check_callbacks(callbacks),
         began=began,
     )
     return TrainResult.of(run, run_training(run, resume=resume))
