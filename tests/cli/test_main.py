@@ -48,7 +48,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert project.get("version", __version__) == __version__
 
 
-def test_a_misspelt_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_misspelled_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trian"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("boxwright: error: unknown command 'trian'; did you mean 'train'? commands: demo, ")

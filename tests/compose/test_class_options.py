@@ -112,7 +112,7 @@ def test_a_value_of_the_wrong_type_is_one_line(name: str, typed: object, message
         parse(**{name: typed})
 
 
-def test_a_misspelt_option_lists_the_options_and_suggests_the_nearest() -> None:
+def test_a_misspelled_option_lists_the_options_and_suggests_the_nearest() -> None:
     with pytest.raises(
         ValueError,
         match=r"^neck.repeat: unknown part option 'repeat'; did you mean 'neck.repeats'\? options: repeats, ",

@@ -10,7 +10,7 @@ from typing import NoReturn
 MODEL_HELP = "a checkpoint, the folder of a run, hf:OWNER/NAME, or a file of weights of another project"
 
 NEARLY = 0.75
-"""Likeness of a misspelt option to a real one, of 1, beyond which it can hardly be another."""
+"""Likeness of a misspelled option to a real one, of 1, beyond which it can hardly be another."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -43,7 +43,7 @@ class CommandParser(argparse.ArgumentParser):
             self.reject(rest[0])
         return options
 
-    def reject_misspelt(self, argument: str, more_options: Iterable[str] = ()) -> None:
+    def reject_misspelled(self, argument: str, more_options: Iterable[str] = ()) -> None:
         """Raise ``ValueError`` for an unknown argument that is no option, or nearly one of these; else do nothing."""
         name = argument.partition("=")[0]
         options = [*self._option_string_actions, *more_options]

@@ -91,7 +91,7 @@ def parse_recipe_command(
     if rest:
         # A slip of the keyboard is answered at once: what follows imports the parts, and torch with them.
         light = [f"--{section}.{name}" for section, owner in LIGHT.items() for name, _ in leaves(options_of(owner))]
-        parser.reject_misspelt(rest[0], [*(f"--{address}" for address in (*SLOTS, *SECTION_NAMES)), *light])
+        parser.reject_misspelled(rest[0], [*(f"--{address}" for address in (*SLOTS, *SECTION_NAMES)), *light])
     if check is not None and not wants_help:
         check(options)
     recipe, notes = resolve(options.recipe, overrides)

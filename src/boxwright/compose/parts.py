@@ -75,7 +75,7 @@ def import_attribute(target: str) -> Any:
 
 
 def nearest(name: str, choices: Iterable[str]) -> list[str]:
-    """Find the choice that a misspelt name most likely means; none where nothing is near."""
+    """Find the choice that a misspelled name most likely means; none where nothing is near."""
     return difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
 
 

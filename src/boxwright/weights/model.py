@@ -1,4 +1,4 @@
-"""The one door: a detector from a checkpoint of ours, or from the files of another project."""
+"""Detectors from checkpoints of ours, or from the files of other projects."""
 
 from __future__ import annotations
 

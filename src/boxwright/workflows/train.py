@@ -149,7 +149,7 @@ def default_folder(recipe: str | Path | Mapping[str, Any] | Recipe, data: Data) 
 
 
 def _replace_length(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides in which a length of training takes the place of any other."""
+    """Let a length of training among overrides take the place of any other."""
     typed = typed_options(overrides, "train")
     if not typed & set(_LENGTHS):
         return dict(overrides)
