@@ -52,7 +52,7 @@ def test_options_are_the_signature_without_the_wiring() -> None:
     assert len(options) == 10
     assert options["repeats"].default == 3
     assert options["repeats"].help == "how often it repeats."
-    assert options["norm"].expected() == "one of batch, frozen"
+    assert options["norm"].describe() == "one of batch, frozen"
 
 
 def test_options_without_a_value_take_their_defaults() -> None:

@@ -130,7 +130,7 @@ def _at(entry: Mapping[str, Any], dotted: str) -> Any:
 
 def _option_help(address: str, option: Option, value: Any) -> str:
     default = plain(option.default)
-    facts = f"{option.expected()}; default {_shown(default)}"
+    facts = f"{option.describe()}; default {_shown(default)}"
     if value != default:
         facts += f"; here {_shown(value)}"
     text = " ".join([option.help.replace("``", ""), f"[{facts}]"]).strip()
