@@ -44,7 +44,8 @@ def parse_coco(path: Path, image_folders: tuple[Path, ...]) -> Annotations:
         ValueError: the file is no JSON, no COCO file, or contradicts itself; names the first fault.
     """
     if not path.is_file():
-        problem = "is a folder, not an annotation file" if path.is_dir() else "does not exist"
+        kind = "a folder" if path.is_dir() else "a pipe or a device"
+        problem = f"is {kind}, not an annotation file" if path.exists() else "does not exist"
         raise FileNotFoundError(f"annotation file {path} {problem}")
     data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     try:
