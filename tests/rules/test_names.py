@@ -15,6 +15,7 @@ CONTRACTS = {
     "recognizes": "data/readers/",
     "splits": "data/readers/",
     "read": "data/readers/",
+    "unread_files": "data/readers/",
     "read_file": "data/readers/",
     # Every format that is written is a module with this function.
     "write": "data/writers/",

@@ -1,8 +1,8 @@
-"""Tables of annotations, remembered outside the data set: a large file is parsed once.
+"""Tables of annotations, remembered outside the data set: a large file, or thousands of small ones, are parsed once.
 
-One file for each annotation file: a line of JSON that says what follows, then the arrays, which are mapped into memory
-and shared by processes. Reading it executes nothing. What is damaged or written by another version is made anew; what
-cannot be written is left out, with a note.
+One file for each annotation file, or for each split of many: a line of JSON that says what follows, then the arrays,
+which are mapped into memory and shared by processes. Reading it executes nothing. What is damaged or written by another
+version is made anew; what cannot be written is left out, with a note.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import os
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from boxwright.structures import Category
 SMALLEST_BYTES = 2**20
 """Size of an annotation file that is worth remembering."""
 
+SMALLEST_COUNT = 500
+"""Number of annotation files of one split that is worth remembering, however small they are."""
+
 _SETTLED_NS = 2_000_000_000
 """A file that was written this shortly before may be written again without another time: it is not remembered."""
 
@@ -40,42 +43,84 @@ _MAGIC = b"boxwright table 1\n"
 _ALIGNMENT = 64
 
 
-def remember_table(path: Path, image_folders: tuple[Path, ...], parse: Callable[[], Annotations]) -> Annotations:
-    """Return the table of an annotation file: as it is remembered, else parsed, and then remembered.
+def remember_table(
+    path: Path,
+    image_folders: tuple[Path, ...],
+    parse: Callable[[], Annotations],
+    *,
+    files: Sequence[Path | str] = (),
+    facts: Iterable[str] = (),
+) -> Annotations:
+    """Return the table of an annotation file, or of many: as it is remembered, else parsed, and then remembered.
 
     Args:
-        path: the annotation file.
+        path: the annotation file; of several, their folder or list.
         image_folders: of the table.
-        parse: parses the file.
+        parse: parses the file or files; reads nothing that neither ``files`` nor ``facts`` name.
+        files: all files that are read, where they are several; names, sizes and times of all of them count.
+        facts: everything else that the table depends on: the format, the split, names of images and classes. The first
+            tells tables of one path apart.
 
     Raises:
         ValueError: as ``parse`` does.
         FileNotFoundError: as ``parse`` does.
     """
+    facts = list(facts)
     try:
-        state = path.stat()
-        key = _key(path, state)
-        file = cache_folder() / "tables" / (hashlib.blake2b(os.fsencode(path.resolve()), digest_size=16).hexdigest())
+        state = _state(path, files, facts)
+        name = os.fsencode(path.resolve()) + b"".join(b"\0" + _encoded(fact) for fact in facts[:1])
+        file = cache_folder() / "tables" / hashlib.blake2b(name, digest_size=16).hexdigest()
     except (OSError, RuntimeError, ValueError):
         return parse()
-    if state.st_size < SMALLEST_BYTES:
+    if state.size < SMALLEST_BYTES and len(files) < SMALLEST_COUNT:
         return parse()
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
-        return _read(file, key, path, image_folders)
-    table = parse()
-    if not isinstance(table.images, ListedImages) or time.time_ns() - state.st_mtime_ns < _SETTLED_NS:
+        return _read(file, state.key, path, image_folders)
+    table = _packed(parse()) if files else parse()
+    if not isinstance(table.images, ListedImages) or time.time_ns() - state.changed < _SETTLED_NS:
         return table
     try:
-        if _key(path, path.stat()) == key:  # it was not written meanwhile
-            _write(file, key, table)
+        if _state(path, files, facts).key == state.key:  # nothing was written meanwhile
+            _write(file, state.key, table)
     except OSError as error:
         reason = " ".join(str(error.strerror or error).split())
         return replace(table, notes=(*table.notes, f"the parsed table cannot be kept in {file.parent}: {reason}"))
     return table
 
 
-def _key(path: Path, state: os.stat_result) -> list[Any]:
-    return [str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, _version()]
+class _State(NamedTuple):
+    """All that a table is made of, bytes of the files, and the time of the last change."""
+
+    key: list[Any]
+    size: int
+    changed: int
+
+
+def _state(path: Path, files: Sequence[Path | str], facts: Sequence[str]) -> _State:
+    if not files:
+        state = path.stat()
+        key = [str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, _version()]
+        return _State(key, state.st_size, state.st_mtime_ns)
+    digest, size, changed = hashlib.blake2b(digest_size=16), 0, 0
+    for fact in facts:
+        digest.update(_encoded(fact) + b"\0")
+    for file in files:
+        state = os.stat(file)
+        size, changed = size + state.st_size, max(changed, state.st_mtime_ns)
+        digest.update(os.fsencode(file) + b"\0%d %d %d\0" % (state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+    return _State([str(path.resolve()), digest.hexdigest(), len(files), _version()], size, changed)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _packed(table: Annotations) -> Annotations:
+    """Pack images in files and outlines, as they are when they are remembered."""
+    if isinstance(table.images, ListedImages) or any(image.source is not None for image in table.images):
+        return table
+    segmentations = Segmentations.pack(table.segmentations) if table.segmentations else ()
+    return replace(table, images=ListedImages.pack(table.images), segmentations=segmentations)
 
 
 @cache
@@ -134,6 +179,7 @@ def _write(file: Path, key: list[Any], table: Annotations) -> None:
             "lists": {name: list(one) for name, one in columns.items() if isinstance(one, tuple)},
             "categories": [[category.id, category.name] for category in table.categories],
             "mask_folders": [str(folder) for folder in table.mask_folders],
+            "has_fractions": table.has_fractions,
             "has_category_ids": table.has_category_ids,
             "notes": table.notes,
             "kinds": [vars(kind) for kind in kinds],
@@ -197,6 +243,7 @@ def _read(file: Path, key: list[Any], path: Path, image_folders: tuple[Path, ...
         annotation_ids=columns.get("annotation_ids"),
         segmentations=_segmentations(columns),
         mask_folders=tuple(Path(folder) for folder in header["mask_folders"]),
+        has_fractions=header["has_fractions"],
         has_category_ids=header["has_category_ids"],
         notes=tuple(header["notes"]),
         findings=tuple(Finding(kinds[kind], name, detail) for kind, name, detail in header["findings"]),

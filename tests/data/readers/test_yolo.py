@@ -12,6 +12,7 @@ from boxwright.data.open import find_reader, list_splits, open_data
 from boxwright.data.records import DetectionData
 from boxwright.structures import Category
 from reader_examples import ExampleImage, findings_of, kinds_of
+from yolo_files import DOG, DOG_BOX, NAMES, TRIANGLE, TRIANGLE_BOX, boxes_of, put
 
 
 def write_example(folder: Path, split: str, images: Sequence[ExampleImage]) -> None:
@@ -28,32 +29,6 @@ def write_example(folder: Path, split: str, images: Sequence[ExampleImage]) -> N
         if lines:
             (labels / image.file_name).with_suffix(".txt").write_text("".join(lines))
     (folder / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/val\nnames: [cat, dog]\n")
-
-
-def put(root: Path, image: str, labels: str | None = None, *lines: str) -> None:
-    """Write an image of 40 x 20 pixels, and its label file where one is named."""
-    ExampleImage(Path(image).name, 20, 40, ()).save(root / image)
-    if labels is not None:
-        (root / labels).parent.mkdir(parents=True, exist_ok=True)
-        (root / labels).write_text("".join(f"{line}\n" for line in lines))
-
-
-def boxes_of(data: DetectionData) -> dict[str, list[list[float]]]:
-    """Return label and corners of the objects of each image by its name."""
-    return {
-        record.path.name: [
-            [label, *box]
-            for label, box in zip(record.labels.tolist(), np.round(record.boxes(), 4).tolist(), strict=True)
-        ]
-        for record in data.records
-    }
-
-
-DOG = "1 0.5 0.5 0.25 0.5"
-DOG_BOX = [1, 15, 5, 25, 15]
-TRIANGLE = "0 0.25 0.5 0.5 0.5 0.5 1"
-TRIANGLE_BOX = [0, 10, 10, 20, 20]
-NAMES = "names: [cat, dog]\n"
 
 
 class TestRealSet:
@@ -180,7 +155,9 @@ class TestLayouts:
 
     def test_nothing_that_data_yaml_names_is_there(self, tmp_path: Path) -> None:
         (tmp_path / "data.yaml").write_text("train: images/gone\n" + NAMES)
-        with pytest.raises(ValueError, match=r"no split 'train' in .*: looked for train in data.yaml, .* exists"):
+        with pytest.raises(
+            ValueError, match=r"no split 'train' in .*: train in data.yaml is 'images/gone', which leads to no"
+        ):
             open_data(tmp_path)
         assert list_splits(tmp_path) == []
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
@@ -25,12 +26,12 @@ class ImageFiles:
         self._exact = {_plain(name): name for name in self.names}
         self._by_base: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
-        for name in self.names:
-            path = PurePosixPath(_plain(name))
-            self._by_base.setdefault(path.name, []).append(name)
-            self._by_stem.setdefault(str(path.with_suffix("")), []).append(name)
-            if path.parent.parts:
-                self._by_stem.setdefault(path.stem, []).append(name)
+        for plain, name in self._exact.items():
+            stem = os.path.splitext(plain)[0]
+            self._by_base.setdefault(plain.rpartition("/")[2], []).append(name)
+            self._by_stem.setdefault(stem, []).append(name)
+            if "/" in stem:
+                self._by_stem.setdefault(stem.rpartition("/")[2], []).append(name)
 
     def find(self, name: str) -> str | None:
         """Return the file that a name means: itself, the only one of its base name, or the only one of its stem."""
@@ -45,16 +46,45 @@ class ImageFiles:
         """Return the file of this stem, with or without its folder; of several, the one with the suffix, if any."""
         named = self._by_stem.get(_plain(stem), [])
         preferred = [name for name in named if suffix and name.lower().endswith(suffix.lower())]
-        return _only(preferred) or _only(named)
+        return _only(preferred) or _only(named) or self._exact.get(_plain(stem))
 
 
 def walk_files(folder: Path, *, deep: bool = True) -> Iterator[str]:
-    """List the files of a folder with forward slashes; leave out names that begin with a dot."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if deep else []
+    """List the files of a folder with forward slashes; leave out names that begin with a dot.
+
+    Links to folders outside are followed, each target once; those to folders inside name files that are listed anyway.
+    """
+    linked = {os.path.realpath(folder)}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        inner = (name for name in sorted(folders) if not name.startswith(".")) if deep else ()
+        folders[:] = [name for name in inner if _is_new_folder(os.path.join(parent, name), linked)]
         inside = os.path.relpath(parent, folder).replace(os.sep, "/")
         prefix = "" if inside == "." else f"{inside}/"
         yield from (prefix + name for name in files if not name.startswith("."))
+
+
+def _is_new_folder(path: str, linked: set[str]) -> bool:
+    """Tell whether a folder is none of the walked ones, nor around one; remember the targets of links."""
+    if not os.path.islink(path):
+        return True
+    target = os.path.join(os.path.realpath(path), "")
+    known = [os.path.join(one, "") for one in linked]
+    if any(one.startswith(target) or target.startswith(one) for one in known):
+        return False
+    linked.add(target.rstrip(os.sep))
+    return True
+
+
+def check_regular(path: Path) -> None:
+    """Raise ``ValueError`` where a path is no file, but a folder or a pipe, which would be read for ever.
+
+    Raises:
+        OSError: there is nothing, or it cannot be looked up.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
+        raise ValueError(f"{path} is {kind}, not a file; remove it, or put the file in its place")
 
 
 def is_image_name(name: str) -> bool:
@@ -72,7 +102,7 @@ def files_of_suffix(folder: Path, suffix: str) -> Iterator[Path]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.lower().endswith(suffix) and not entry.name.startswith(".") and entry.is_file():
+                if entry.name.lower().endswith(suffix) and not entry.name.startswith(".") and _is(entry.is_file):
                     yield folder / entry.name
     except OSError:
         return
@@ -82,9 +112,16 @@ def folders_in(folder: Path) -> list[Path]:
     """List the folders in a folder, in alphabetical order; none where it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(folder / one.name for one in entries if one.is_dir() and not one.name.startswith("."))
+            return sorted(folder / one.name for one in entries if _is(one.is_dir) and not one.name.startswith("."))
     except OSError:
         return []
+
+
+def _is(check: Callable[[], bool]) -> bool:
+    try:
+        return check()
+    except OSError:  # a link to itself
+        return False
 
 
 def posix(name: str) -> str:
@@ -116,11 +153,28 @@ def likeliest_images(folders: Iterable[Path], stems: Sequence[str]) -> ImageFile
     return best
 
 
-def common_folder(paths: Sequence[Path]) -> tuple[Path, list[str]]:
+def common_folder(paths: Sequence[Path | str]) -> tuple[Path, list[str]]:
     """Return the folder that all paths are in, and their names inside it."""
-    absolute = [os.path.abspath(path) for path in paths]
-    folder = os.path.commonpath([os.path.dirname(path) for path in absolute])
-    return Path(folder), [os.path.relpath(path, folder).replace(os.sep, "/") for path in absolute]
+    split = [os.path.split(os.fspath(path)) for path in paths]
+    absolute = {parent: os.path.abspath(parent) for parent in dict.fromkeys(parent for parent, _ in split)}
+    folder = os.path.commonpath(list(absolute.values()))
+    inside = {parent: os.path.relpath(path, folder).replace(os.sep, "/") for parent, path in absolute.items()}
+    prefix = {parent: "" if path == "." else f"{path}/" for parent, path in inside.items()}
+    return Path(folder), [prefix[parent] + name for parent, name in split]
+
+
+def subtract_files(files: Iterable[Path | str], others: Iterable[Path | str]) -> list[Path]:
+    """Return the files that are not among others, whatever way their folders are written."""
+    folders: dict[str, str] = {}
+
+    def resolve(path: Path | str) -> tuple[str, str]:
+        parent, name = os.path.split(os.fspath(path))
+        if parent not in folders:
+            folders[parent] = os.path.realpath(parent)
+        return folders[parent], name
+
+    known = {resolve(path) for path in others}
+    return [Path(path) for path in files if resolve(path) not in known]
 
 
 def compose_name(name: str) -> str:

@@ -12,11 +12,21 @@ from typing import NamedTuple
 from xml.parsers import expat
 
 from boxwright.data.findings import FindingKind
-from boxwright.data.readers._image_files import compose_name
+from boxwright.data.readers._image_files import check_regular, compose_name
 from boxwright.data.readers._rows import SWAPPED_CORNERS, BoxCorners, bounds, number_of, order_corners
 
 UNKNOWN_ENCODING = FindingKind(
     "wrong_encoding", "note", "annotation files in another encoding than they declare, read as far as it matters"
+)
+SEVERAL_BOXES = FindingKind(
+    "several_boxes",
+    "warning",
+    "objects with several bndbox, each of which is read as an object, without outlines",
+    "give each box an object of its own",
+)
+PART_LEFT_OUT = FindingKind("part_left_out", "note", "boxes of parts of objects left out")
+BOX_OUTSIDE_OBJECT = FindingKind(
+    "box_outside_object", "warning", "elements with a bndbox that are no <object> left out", "call them <object>"
 )
 OBJECT_WITHOUT_BOX = FindingKind("object_without_box", "warning", "objects without bndbox and polygon left out")
 
@@ -49,7 +59,7 @@ class VocFile(NamedTuple):
 
 
 class _Element:
-    """An element without its attributes."""
+    """An element without its attributes; its name in lower case."""
 
     __slots__ = ("children", "name", "texts")
 
@@ -76,6 +86,7 @@ def parse_voc(path: Path) -> VocFile:
         ValueError: it cannot be read or contradicts itself; one line, with the file.
     """
     try:
+        check_regular(path)
         status = path.stat()
         return _parse(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
@@ -106,14 +117,15 @@ def _parse(path: Path, size: int, time: int) -> VocFile:  # noqa: ARG001
     if root.name != "annotation":
         raise ValueError(f"{path} is no Pascal VOC file: its root is <{root.name[:50]}>, not <annotation>")
     objects = []
-    for number, element in enumerate(root.all("object"), start=1):
+    elements: list[_Element] = []
+    _collect_objects(root, elements, findings)
+    for number, element in enumerate(elements, start=1):
         own: list[tuple[FindingKind, str]] = []
         try:
-            one = _object(element, own)
+            objects += _objects(element, own)
         except ValueError as error:
             raise ValueError(f"{path}: object {number}: {error}") from error
         findings += [(kind, f"object {number}: {detail}") for kind, detail in own]
-        objects += [one] if one is not None else []
     return VocFile(root.text("filename"), _size(root), tuple(objects), tuple(findings))
 
 
@@ -125,7 +137,7 @@ def _tree(content: bytes) -> _Element:
     stack = [top]
 
     def start(name: str, _: object) -> None:
-        element = _Element(name)
+        element = _Element(name.lower())
         stack[-1].children.append(element)
         stack.append(element)
         if len(stack) > _DEEPEST:
@@ -158,24 +170,46 @@ def _decode(content: bytes) -> bytes | None:
     return recoded if recoded != content and body.startswith("<") else None
 
 
-def _object(element: _Element, findings: list[tuple[FindingKind, str]]) -> VocObject | None:
+def _collect_objects(element: _Element, objects: list[_Element], findings: list[tuple[FindingKind, str]]) -> None:
+    """Collect all elements <object> at any level, and name what has a box and is none."""
+    for child in element.children:
+        if child.name == "object":
+            objects.append(child)
+            _collect_objects(child, objects, findings)
+        elif child.child("bndbox") is None:
+            _collect_objects(child, objects, findings)
+        else:
+            name = child.text("name")
+            kind = PART_LEFT_OUT if child.name == "part" else BOX_OUTSIDE_OBJECT
+            findings.append((kind, f"<{child.name[:50]}>{f': {name[:50]}' if name else ''}"))
+
+
+def _objects(element: _Element, findings: list[tuple[FindingKind, str]]) -> list[VocObject]:
+    """Return the objects of an element: one for each box, or one for its polygons."""
     name = compose_name(element.text("name"))
     if not name:
         raise ValueError("it has no <name>; give its class")
     if "\ufffd" in name:
         raise ValueError(f"its class {name!r} is not in the encoding that the file declares; save the file as UTF-8")
     polygons = tuple(one for one in map(_polygon, element.all("polygon")) if len(one) >= 6)
-    box = element.child("bndbox")
-    if box is not None:
-        corners, swapped = order_corners([_coordinate(box, side) for side in _SIDES])
-        if swapped:
-            findings.append((SWAPPED_CORNERS, " ".join(f"{side} {box.text(side)}" for side in _SIDES)))
-    elif polygons:
-        corners = bounds(polygons)
-    else:
+    is_difficult = element.text("difficult").lower() in ("1", "true")
+    boxes = list(element.all("bndbox"))
+    if not boxes and not polygons:
         findings.append((OBJECT_WITHOUT_BOX, name))
-        return None
-    return VocObject(name, corners, polygons, element.text("difficult").lower() in ("1", "true"))
+        return []
+    if not boxes:
+        return [VocObject(name, bounds(polygons), polygons, is_difficult)]
+    if len(boxes) > 1:
+        findings.append((SEVERAL_BOXES, f"{name}, {len(boxes)} boxes"))
+        polygons = ()
+    return [VocObject(name, _corners(box, findings), polygons, is_difficult) for box in boxes]
+
+
+def _corners(box: _Element, findings: list[tuple[FindingKind, str]]) -> BoxCorners:
+    corners, swapped = order_corners([_coordinate(box, side) for side in _SIDES])
+    if swapped:
+        findings.append((SWAPPED_CORNERS, " ".join(f"{side} {box.text(side)}" for side in _SIDES)))
+    return corners
 
 
 def _coordinate(element: _Element, name: str) -> float:

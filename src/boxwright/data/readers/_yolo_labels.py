@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from boxwright.data.findings import FindingKind
+from boxwright.data.readers._image_files import check_regular
 from boxwright.data.readers._rows import BoxCorners, bounds, number_of
 
 CONFIDENCE_IGNORED = FindingKind(
@@ -42,6 +43,11 @@ def parse_labels(path: Path, *, has_key_points: bool, find: Find, fault: Callabl
         find: takes a finding and its line.
         fault: takes a line that cannot be read.
     """
+    try:
+        check_regular(path)
+    except (OSError, ValueError) as error:
+        fault(str(error))
+        return []
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -6,14 +6,15 @@ import os
 import re
 import reprlib
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from boxwright.data.findings import Finding, FindingKind
-from boxwright.data.readers._image_files import compose_name, files_of_suffix, posix
-from boxwright.data.split_names import canonical_split
+from boxwright.data.readers._image_files import check_regular, compose_name, files_of_suffix, posix
+from boxwright.data.readers._yolo_paths import has_image, resolve_source
 from boxwright.structures import Category
 
 OTHER_NUMBER_OF_CLASSES = FindingKind(
@@ -24,12 +25,18 @@ NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classe
 """Files with a class name in each line, as LabelImg, Label Studio, CVAT and darknet write them."""
 
 _SPLIT_KEYS = ("train", "val", "valid", "validation", "validate", "test", "minival")
+_NO_SPLIT_KEYS = (
+    *("path", "root", "names", "nc", "download", "category_ids", "kpt_shape", "flip_idx", "images", "labels"),
+    *("license", "url", "project", "workspace", "version", "description", "author"),
+)
+"""Keys of other things, whose text may be the name of a folder nevertheless."""
+
 _LARGEST = 5_000_000
 """Bytes of a YAML file; that of 1,203 classes has 30,000."""
 
 
 class YoloYaml(NamedTuple):
-    """Class names by number, sources of each split as they are written, the root that they are relative to, and ids."""
+    """Class names by number, sources of each split's key as they are written, the root of their paths, and ids."""
 
     file: Path
     categories: tuple[Category, ...]
@@ -61,6 +68,8 @@ def find_yaml(folder: Path) -> Path | None:
     """Return the file of a folder that names classes and splits; None where there is none."""
     files = sorted(path for suffix in (".yaml", ".yml") for path in files_of_suffix(folder, suffix))
     preferred = sorted(files, key=lambda path: (path.stem not in ("data", "dataset"), path.name))
+    if os.path.exists(folder / "data.yaml") and not os.path.isfile(folder / "data.yaml"):
+        return folder / "data.yaml"  # a pipe or a folder: reading it says so
     for path in preferred[:8]:
         try:
             document = _load(path)
@@ -68,8 +77,8 @@ def find_yaml(folder: Path) -> Path | None:
             if path.stem == "data":  # damaged, but there
                 return path
             continue
-        if ("names" in document or "nc" in document) and any(
-            isinstance(document.get(key), str | list) for key in _SPLIT_KEYS
+        if ("names" in document or "nc" in document) and (
+            any(isinstance(document.get(key), str | list) for key in _SPLIT_KEYS) or _other_sources(path, document)
         ):
             return path
     return None
@@ -87,27 +96,65 @@ def read_yaml(path: Path) -> YoloYaml:
     count = document.get("nc")
     if isinstance(count, str) and count.strip() != str(len(names)):
         findings.append(Finding(OTHER_NUMBER_OF_CLASSES, path.name, f"nc {count[:20]}, {len(names)} names"))
-    sources: dict[str, list[str]] = {}
+    sources = {}
     for key in _SPLIT_KEYS:
-        value = document.get(key)
-        listed = [value] if isinstance(value, str) else value
-        listed = [] if listed is None else listed
-        if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
-            raise ValueError(f"{path}: {key!r} must be a path or a list of paths, not {reprlib.repr(value)}")
-        paths = [one for one in listed if one.strip() not in ("", "null", "~")]
-        if paths:
-            sources.setdefault(canonical_split(key), paths)
+        listed = _paths_of(document.get(key))
+        if listed is None:
+            raise ValueError(f"{path}: {key!r} must be a path or a list of paths, not {reprlib.repr(document[key])}")
+        if listed:
+            sources[key] = listed
+    sources |= _other_sources(path, document)
+    ids = _category_ids(document, names)
+    return YoloYaml(path, names, sources, _root(document), "kpt_shape" in document, ids, tuple(findings))
+
+
+def _root(document: dict[str, Any]) -> str:
     root = document.get("path")
-    root = root if isinstance(root, str) else ""
-    return YoloYaml(
-        path, names, sources, root, "kpt_shape" in document, _category_ids(document, names), tuple(findings)
-    )
+    return root if isinstance(root, str) else ""
+
+
+def _paths_of(value: Any) -> list[str] | None:
+    """Return one path or several as a list without empty ones; None where the value is neither."""
+    listed = [value] if isinstance(value, str) else [] if value is None else value
+    if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+        return None
+    return [one for one in listed if one.strip() not in ("", "null", "~")]
+
+
+def _other_sources(path: Path, document: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the paths of keys with a name of their own, as ``trainval``, that lead to images or lists of them."""
+    root = _root(document)
+
+    def find(key: str, texts: list[str]) -> list[Path]:
+        paths = (resolve_source(path.parent, root, text, key) for text in texts if "://" not in text)
+        return [one for one in paths if one is not None]
+
+    known = [one for key in _SPLIT_KEYS for one in find(key, _paths_of(document.get(key)) or [])]
+    others = {}
+    for key, value in document.items():
+        texts = None if key in _SPLIT_KEYS or key in _NO_SPLIT_KEYS else _paths_of(value)
+        # A folder around those of other splits is the root of the data set, not a split.
+        paths = [one for one in find(key, texts or []) if not any(one in other.parents for other in known)]
+        if texts and any(not one.is_dir() or has_image(one) for one in paths):
+            others[key] = texts
+    return others
 
 
 def _load(path: Path) -> dict[str, Any]:
+    """Return the values of a YAML file, remembered until it changes."""
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError(f"{path} is too large to be a data.yaml: {path.stat().st_size:,} bytes")
+        check_regular(path)
+        status = path.stat()
+        return _parse(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+
+
+@lru_cache(maxsize=64)
+def _parse(path: Path, size: int, changed: int, created: int) -> dict[str, Any]:  # noqa: ARG001
+    try:
+        if size > _LARGEST:
+            raise ValueError(f"{path} is too large to be a data.yaml: {size:,} bytes")
         document = yaml.load(path.read_text(encoding="utf-8-sig"), _DataLoader)
     except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
