@@ -181,8 +181,8 @@ def _by_split(folder: Path, files: list[Path], *, only_known: bool = False) -> d
         for name in of_split:
             split = undated if len(of_split) == 1 else canonical_split(name)
             file, *others = names[name]
-            found = SplitFiles(file, _image_folders(folder, file, name, undated), tuple(others))
-            splits[split] = splits[split].before(found) if split in splits else found
+            claim = SplitFiles(file, _image_folders(folder, file, name, undated), tuple(others))
+            splits[split] = splits[split].before(claim) if split in splits else claim
     return splits
 
 

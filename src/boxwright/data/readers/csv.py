@@ -37,8 +37,8 @@ FILE_SUFFIXES = (".csv", ".tsv")
 FRACTIONS_READ = FindingKind(
     "fractions_read", "note", "tables whose coordinates are all from 0 to 1, read as fractions of the image's sides"
 )
-OBJECT_WITHOUT_BOX = FindingKind(
-    "object_without_box",
+ROW_WITHOUT_BOX = FindingKind(
+    "row_without_box",
     "warning",
     "rows with a class and no coordinates, read as images without this object",
     "a row of an image without objects has no class",
@@ -270,7 +270,7 @@ def _row(
     name = compose_name(cells[columns.name])
     if not any(texts):
         if name:
-            findings.append(Finding(OBJECT_WITHOUT_BOX, file, f"{path.name} {where}: {name}"))
+            findings.append(Finding(ROW_WITHOUT_BOX, file, f"{path.name} {where}: {name}"))
         return _Row(file, size, "", None, False)
     if separator != ",":
         texts = [text.replace(",", ".") for text in texts]
