@@ -16,6 +16,7 @@ from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.folder_description import count_kinds, guess_format
 from boxwright.data.image_check import ProgressCallback, first_names
 from boxwright.data.image_dataset import ImageDataset
+from boxwright.data.invalid_entries import refuse_invalid_entries
 from boxwright.data.join import join_images
 from boxwright.data.printable_names import one_line_errors
 from boxwright.data.readable_images import drop_unreadable
@@ -99,6 +100,7 @@ def open_data(
     categories: Sequence[Category] | None = None,
     check_images: bool = True,
     drop_unreadable_images: bool = False,
+    drop_invalid_entries: bool = False,
     progress: ProgressCallback | None = None,
 ) -> DetectionData:
     """Read one split of a data set, check it, and join it with its images.
@@ -115,6 +117,8 @@ def open_data(
         check_images: decode every image; without it, only headers are read.
         drop_unreadable_images: go on without images that are missing or damaged, with a finding for each; else they
             are an error.
+        drop_invalid_entries: go on without entries of COCO files that cannot be read, with a finding for each; else
+            they are an error.
         progress: called as ``progress(done, total)`` while the images are checked.
 
     Raises:
@@ -130,6 +134,8 @@ def open_data(
         table, notes = _read_folder(Path(data), split, task, data_format)
     else:
         table = _own_data(data, split).annotations(task)
+    if not drop_invalid_entries:
+        refuse_invalid_entries(table)
     if images is not None:
         table = replace(table, image_folders=(Path(images),))
     if drop_unreadable_images:
