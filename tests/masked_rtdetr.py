@@ -33,7 +33,7 @@ class MaskedRTDETR(RTDETR):
 
 
 def round_mask(cells: int) -> Tensor:
-    """Draw the ellipse in a box of so many cells a side, as probabilities that fall off towards its rim."""
+    """Draw the ellipse in a box of so many cells a side, as probabilities that fall off toward its rim."""
     middle = (torch.arange(cells) + 0.5) / cells * 2 - 1
     return (4 * (1 - middle[:, None] ** 2 - middle**2)).sigmoid()
 

@@ -1,4 +1,4 @@
-"""That what is found in an image does not depend on the images around it."""
+"""Independence of an image's detections from the images around it."""
 
 from __future__ import annotations
 

@@ -67,6 +67,11 @@ def test_an_integer_selects_one_object() -> None:
         (slice(None, 2), [0, 1]),
         (slice(None, None, 2), [0, 2]),
         (slice(5, 9), []),
+        (slice(None, None, -1), [2, 1, 0]),
+        (slice(-1, None, -2), [2, 0]),
+        (range(1, 3), [1, 2]),
+        ((0, 2), [0, 2]),
+        (np.array([2, 0], dtype=np.uint8), [2, 0]),
         ([2, 0], [2, 0]),
         ([-1], [2]),
         ([], []),
@@ -95,6 +100,35 @@ def test_a_threshold_and_a_class_are_masks() -> None:
     assert detections[detections.labels == 2].names == ["bird", "bird"]
     nothing = no_detections()
     assert len(nothing[nothing.scores > 0.5]) == 0
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("index", [1, np.int64(1), np.array(1), torch.tensor(1), torch.tensor(-2, dtype=torch.int8)])
+def test_a_whole_number_of_any_kind_selects_one(index: Any) -> None:
+    assert make_detections()[index] == make_detections()[1]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("index", "name"),
+    [
+        (None, "None"),
+        (..., "Ellipsis"),
+        ("bird", "'bird'"),
+        (True, "True"),
+        (np.array(False), "False"),
+        (0.5, r"torch.float32 of shape \(\)"),
+        ([0.7], r"torch.float32 of shape \(1,\)"),
+        (np.array([0.2, 1.9]), r"torch.float64 of shape \(2,\)"),
+        ([[0], [1]], r"torch.int64 of shape \(2, 1\)"),
+        (torch.ones(3, 3, dtype=torch.bool), r"torch.bool of shape \(3, 3\)"),
+        ([0, None], r"\[0, None\]"),
+        ([[0], [1, 2]], r"\[\[0\], \[1, 2\]\]"),
+    ],
+)
+def test_other_indices_are_errors_in_words(index: Any, name: str) -> None:
+    with pytest.raises(TypeError, match=f"^an index is a whole number, a slice, a list of .* each object, not {name}$"):
+        make_detections()[index]
 
 
 @pytest.mark.parametrize(

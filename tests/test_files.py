@@ -103,6 +103,36 @@ def test_standard_output_goes_on_where_it_was(tmp_path: Path, name: str, into_a_
     assert not is_standard_output(tmp_path / "out.txt")
 
 
+@pytest.mark.parametrize("into_a_file", [True, False], ids=["file", "pipe"])
+def test_a_link_to_standard_output_is_standard_output(tmp_path: Path, into_a_file: bool) -> None:
+    if not Path("/dev/stdout").exists():
+        pytest.skip("there is no /dev/stdout")
+    (tmp_path / "first").symlink_to("second")
+    (tmp_path / "second").symlink_to("/dev/stdout")
+    path = tmp_path / "first"
+    code = f"from boxwright.files import *; print('a'); write_text(Path({str(path)!r}), 'b\\n'); print('c')"
+    with (tmp_path / "out.txt").open("w") as file:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=file if into_a_file else subprocess.PIPE, text=True, check=True
+        )
+    assert ((tmp_path / "out.txt").read_text() if into_a_file else done.stdout) == "a\nb\nc\n"
+    assert is_standard_output(path)
+
+
+def test_links_in_a_circle_are_no_standard_output(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert not is_standard_output(tmp_path / "a")
+
+
+def test_other_hard_links_keep_what_stood_there(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.json", tmp_path / "b.json"
+    path.write_text("old")
+    other.hardlink_to(path)
+    write_text(path, "new")
+    assert (path.read_text(), other.read_text()) == ("new", "old")
+
+
 def test_what_stood_there_stays_whole_until_the_new_one_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,6 +175,16 @@ def test_a_stream_is_in_order_whatever_the_sizes(shapes: list[tuple[int, int]], 
     assert all(one.shape[0] <= batch_size for one in map(torch.empty, backbone.shapes))
 
 
+def test_the_list_of_skipped_images_may_be_emptied_on_the_way(detector: Detector) -> None:
+    images = [gray(0.3), b"no image", gray(0.7), b"no image", b"no image", gray(0.5)]
+    stream = detector.stream(images, on_error="skip")
+    sources = []
+    for source, _ in stream.items():
+        sources.append(source)
+        stream.skipped.clear()
+    assert sources == [0, 2, 5]
+
+
 def test_skipped_images_are_reported(detector: Detector, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     images: list[Any] = [
@@ -293,3 +303,10 @@ def test_a_compiled_detector(detector: Detector) -> None:
     assert isinstance(expected, list)
     assert isinstance(actual, list)
     assert scores(actual) == scores(expected)
+    calls.clear()
+    folded = detector.fold()
+    folded.predict(gray(0.3))
+    assert not calls
+    folded.compile(backend=backend)
+    folded.predict(gray(0.3))
+    assert calls

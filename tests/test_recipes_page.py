@@ -86,6 +86,9 @@ def test_a_recipe_cites_a_number_only_where_it_is_the_published_configuration(na
         number = re.search(r"(?:AP|AP of boxes|top-1) ([\d.]+)", expected)
         assert number is not None
         assert number[1] in re.findall(r"[\d.]+", row["published AP"]), expected
+    if "one by one" in row["differences, and why"]:
+        assert any(line.startswith("# Differs: images are resized one by one,") for line in comments)
+    assert "as above" not in row["differences, and why"].lower(), "rows are read one by one"
 
 
 def is_norm(module: torch.nn.Module) -> bool:

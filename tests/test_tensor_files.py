@@ -276,7 +276,7 @@ def _mutate(data: bytes, length: int, generator: np.random.Generator) -> bytes:
 @pytest.mark.parametrize("count", [300, pytest.param(3400, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["safetensors", "torch", "legacy"])
 def test_mutated_headers_are_one_line_or_tensors(tmp_path: Path, kind: str, count: int) -> None:
-    """Whatever a bit is turned into: tensors that can be looked at, or one line; 10,000 files in the slow run."""
+    """Files with one bit turned: tensors that can be looked at, or one line; 10,000 files in the slow run."""
     path = tmp_path / "x"
     if kind == "safetensors":
         data = save(TENSORS, {"format": "pt"})

@@ -86,7 +86,7 @@ class DetectorRecipe(Protocol):
 
 @runtime_checkable
 class TaskHead(Protocol):
-    """A head that says what it is trained for; others are for detection."""
+    """A head whose class says what it is trained for; others are for detection."""
 
     task: Task
 
@@ -178,6 +178,29 @@ class ResidualBackbone(Protocol):
 
     def residual_blocks(self) -> Iterable[ResidualBlock]:
         """List the blocks, with their layers in the order of execution."""
+
+
+@runtime_checkable
+class SizedBackbone(Protocol):
+    """A backbone with tables of positions that are made for one size of the network input.
+
+    Its class says so: a recipe's input size is given to the option of this name, unless the recipe or the user states
+    it.
+    """
+
+    size_option: str
+
+
+@runtime_checkable
+class SizedOutput(Protocol):
+    """An output of a head, a named tuple, with the sizes of the images inside their padding, which boxes are cut to."""
+
+    @property
+    def valid_sizes(self) -> Float[Tensor, "#b 2"]:
+        """(height, width) of each image, or of all, in pixels of the network input."""
+
+    def _replace(self, **changes: Any) -> Any:
+        """Copy with other values."""
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from boxwright.ops.masks import decode_mask, to_json
@@ -81,12 +81,11 @@ class Detections:
 
         Raises:
             IndexError: a position is beyond the last object, or a mask has another length.
+            TypeError: the index is something else, such as fractions, or True alone.
         """
-        if isinstance(index, int | np.integer):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"there is no detection {index}, there are {len(self)}")
-            return self._one(int(index) % len(self))
         positions = self._positions(index)
+        if positions.ndim == 0:
+            return self._one(int(positions))
         here = positions.to(self.boxes.device)
         masks = None if self.masks is None else tuple(self.masks[i] for i in positions.tolist())
         return Detections(self.boxes[here], self.scores[here], self.labels[here], masks, self.categories)
@@ -164,15 +163,37 @@ class Detections:
         mask = None if self.masks is None else self.masks[i]
         return Detection((x1, y1, x2, y2), float(self.scores[i]), label, category, mask)
 
-    def _positions(self, index: Any) -> Int[Tensor, " m"]:
+    def _positions(self, index: Any) -> Int[Tensor, "*m"]:
+        """Positions from 0: one without an axis for a whole number, else on one axis."""
         if isinstance(index, slice):
-            return torch.arange(len(self))[index]
-        chosen = torch.as_tensor(index).cpu()
-        if chosen.dtype == torch.bool:
-            if chosen.shape != (len(self),):
-                raise IndexError(f"a mask has one value for each of {len(self)} detections, not {tuple(chosen.shape)}")
-            return torch.where(chosen)[0]
-        chosen = chosen.reshape(-1).long()
-        if len(chosen) and not (chosen.min() >= -len(self) and chosen.max() < len(self)):
-            raise IndexError(f"positions are from {-len(self)} to {len(self) - 1}, not {chosen.tolist()}")
-        return chosen % max(len(self), 1)
+            return torch.tensor(range(len(self))[index], dtype=torch.int64)
+        selected = _read_index(index)
+        if selected.dtype == torch.bool:
+            if len(selected) != len(self):
+                raise IndexError(f"a mask has one value for each of {len(self)} detections, not {len(selected)}")
+            return torch.where(selected)[0]
+        if selected.numel() and not (selected.min() >= -len(self) and selected.max() < len(self)):
+            if selected.ndim == 0:
+                raise IndexError(f"there is no detection {int(selected)}, there are {len(self)}")
+            raise IndexError(f"positions are from {-len(self)} to {len(self) - 1}, not {selected.tolist()}")
+        return selected % max(len(self), 1)
+
+
+def _read_index(index: Any) -> Bool[Tensor, " m"] | Int[Tensor, "*m"]:
+    """Read an index that is no slice: a mask, or positions as they were given, one of them without an axis."""
+    try:
+        selected = torch.as_tensor(index).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{_INDICES}, not {index!r}") from None
+    if selected.shape == (0,) and isinstance(index, Sequence):  # torch takes an empty list for fractions
+        return selected.long()
+    if selected.ndim > 1 or selected.is_floating_point() or selected.is_complex():
+        raise TypeError(f"{_INDICES}, not {selected.dtype} of shape {tuple(selected.shape)}")
+    if selected.dtype == torch.bool:
+        if selected.ndim == 0:
+            raise TypeError(f"{_INDICES}, not {bool(selected)}")
+        return selected
+    return selected.long()
+
+
+_INDICES = "an index is a whole number, a slice, a list of whole numbers, or a mask of True and False for each object"

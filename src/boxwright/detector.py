@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.checkpoints import pack_checkpoint, write_checkpoint
-from boxwright.contracts import Backbone, DetectorRecipe, Head, MaskHead, MatchCountingHead, Neck, TaskHead
+from boxwright.contracts import Backbone, DetectorRecipe, Head, MaskHead, MatchCountingHead, Neck, SizedOutput, TaskHead
 from boxwright.data.images import normalize, pad_inputs
 from boxwright.data.input_format import InputFormat
 from boxwright.data.size_rules import letterbox_scale
@@ -325,16 +325,26 @@ class Detector(nn.Module):
         return save_drawings(((image, drawn) for image, drawn in results if image is not None), folder)
 
     def fold(self) -> Detector:
-        """Copy for inference: RepVGG branches in one convolution, norms folded into the convolutions before them."""
+        """Copy for inference: RepVGG branches in one convolution, norms folded into the convolutions before them.
+
+        The copy of a compiled detector is not compiled.
+        """
         copy = deepcopy(self).eval().requires_grad_(False)
         fold_norms(copy)
         return copy
 
     def freeze(self, slots: Iterable[str]) -> None:
-        """Keep the parts of these slots (``backbone``, ``neck``, ``head``) as they are, their norms' statistics too."""
+        """Keep the parts of these slots (``backbone``, ``neck``, ``head``) as they are, their norms' statistics too.
+
+        Raises:
+            ValueError: there is no such slot.
+        """
         parts = {"backbone": self.backbone, "neck": self.necks, "head": self.head}
-        for slot in slots:
-            parts[slot].requires_grad_(False)
+        names = [slots] if isinstance(slots, str) else list(slots)
+        if unknown := [name for name in names if name not in parts]:
+            raise ValueError(f"there is no slot {unknown[0]!r} to freeze: the slots are {', '.join(parts)}")
+        for name in names:
+            parts[name].requires_grad_(False)
         self.train(self.training)
 
     def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
@@ -383,7 +393,7 @@ def _scales(image_sizes: Sequence[ImageSize], input_format: InputFormat, like: T
 
 def _undo_rounding(output: Any, image_sizes: Sequence[ImageSize], input_format: InputFormat) -> Any:
     """Let images end where they would without rounding: so effdet cuts boxes, and scales them back by one factor."""
-    if not hasattr(output, "valid_sizes"):
+    if not isinstance(output, SizedOutput):
         return output
     scales = [letterbox_scale(size.height, size.width, input_format.image_size) for size in image_sizes]
     exact = [(size.height * scale, size.width * scale) for size, scale in zip(image_sizes, scales, strict=True)]

@@ -58,8 +58,8 @@ class _Item(NamedTuple):
 def class_color(label: int) -> Color:
     """Return the color of a class, the same in every image and chart: 24 of them, then from the start again."""
     base = _PALETTE[label % len(_PALETTE)]
-    towards, weight = _TINTS[label // len(_PALETTE) % len(_TINTS)]
-    red, green, blue = (round(a + weight * (b - a)) for a, b in zip(base, towards, strict=True))
+    toward, weight = _TINTS[label // len(_PALETTE) % len(_TINTS)]
+    red, green, blue = (round(a + weight * (b - a)) for a, b in zip(base, toward, strict=True))
     return red, green, blue
 
 

@@ -1,4 +1,7 @@
-"""Files that commands write: checked before the work, replaced whole after it."""
+"""Files that commands write: checked before the work, replaced whole after it.
+
+A file that has several names (hard links) is replaced under the one that is written; the others keep what stood there.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,9 @@ UNFINISHED = ".unfinished"
 """End of the name of a file until it is complete."""
 
 _NAMED = {"out": 1, "err": 2}
+
+_MAX_LINKS = 40
+"""As many as Linux follows before it says that they lead in a circle."""
 
 
 def check_target(path: Path) -> None:
@@ -108,12 +114,17 @@ def _is_written_in_place(path: Path) -> bool:
 
 
 def _descriptor(path: Path) -> int | None:
-    """The number of the open file that ``path`` names."""
-    match = _DESCRIPTOR.fullmatch(os.path.abspath(path))
-    if match is None:
-        return None
-    number = match["fd"] or match["proc"]
-    return _NAMED[match["name"]] if number is None else int(number)
+    """The number of the open file that ``path``, or a link on the way that it leads, names."""
+    for _ in range(_MAX_LINKS):
+        match = _DESCRIPTOR.fullmatch(os.path.abspath(path))
+        if match is not None:
+            number = match["fd"] or match["proc"]
+            return _NAMED[match["name"]] if number is None else int(number)
+        if not path.is_symlink():
+            break
+        # Link by link: the last one would lead on, from /dev/stdout to the file or pipe that is open there.
+        path = Path(os.path.realpath(path.parent), os.readlink(path))
+    return None
 
 
 def _write_in_place(path: Path, complete: Path) -> None:

@@ -151,7 +151,7 @@ class PredictionStream(Iterator[Detections]):
         threshold: detections with a lower score are left out.
         batch_size: images that go through the network together, at most.
         on_error: ``raise`` at an image that cannot be read, once all before it are given; or ``skip`` it, which
-            ``skipped`` reports.
+            ``skipped`` reports; of an endless stream, empty that list from time to time.
         keep_images: hand out each image beside its detections, in ``results``.
     """
 
@@ -171,9 +171,10 @@ class PredictionStream(Iterator[Detections]):
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
         self.skipped: list[SkippedImage] = []
+        self._gaps: set[int] = set()
         self._predict_batch, self._threshold = predict_batch, threshold
         read = _Reader(input_format, keep_images)
-        self._batches = _prepare(images, read, batch_size, self.skipped if on_error == "skip" else None)
+        self._batches = _prepare(images, read, batch_size, self._skip if on_error == "skip" else None)
         self._results = self._in_order()
 
     def __next__(self) -> Detections:
@@ -186,6 +187,10 @@ class PredictionStream(Iterator[Detections]):
     def results(self) -> Iterator[StreamedResult]:
         """Give all that is known of each image."""
         return self._results
+
+    def _skip(self, image: SkippedImage) -> None:
+        self.skipped.append(image)
+        self._gaps.add(image.index)
 
     def _in_order(self) -> Iterator[StreamedResult]:
         waiting: dict[int, StreamedResult] = {}
@@ -201,17 +206,19 @@ class PredictionStream(Iterator[Detections]):
             for index in range(following, max(waiting) + 1):
                 if index in waiting:
                     yield waiting.pop(index)
-                elif all(one.index != index for one in self.skipped):
+                elif index in self._gaps:
+                    self._gaps.remove(index)
+                else:
                     break
                 following = index + 1
 
 
 def _prepare(
-    images: Iterable[ImageInput], read: _Reader, batch_size: int, skipped: list[SkippedImage] | None
+    images: Iterable[ImageInput], read: _Reader, batch_size: int, skip: Callable[[SkippedImage], None] | None
 ) -> Iterator[list[PreparedImage] | Exception]:
     """Batches of equal input size: full, but for the last of each size and those that have waited for long.
 
-    An image that cannot be read is appended to ``skipped``; where that is None, the error comes last.
+    An image that cannot be read is given to ``skip``; where that is None, the error comes last.
     """
     waiting: dict[tuple[int, int], list[PreparedImage]] = defaultdict(list)
     failure = None
@@ -219,11 +226,11 @@ def _prepare(
         try:
             prepared = read(index, image)
         except (OSError, ValueError) as error:
-            if skipped is None:
+            if skip is None:
                 failure = error
                 break
             path = Path(image) if isinstance(image, str | Path) else None
-            skipped.append(SkippedImage(index, path, " ".join(str(error).split())))
+            skip(SkippedImage(index, path, " ".join(str(error).split())))
         else:
             shape = prepared.size.input_height, prepared.size.input_width
             waiting[shape].append(prepared)

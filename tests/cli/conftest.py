@@ -1,4 +1,4 @@
-"""Commands that must fail: an empty folder to be in, a data set to break, and what is left afterwards."""
+"""Commands that must fail: an empty folder to be in, a data set to break, and what is left afterward."""
 
 from __future__ import annotations
 

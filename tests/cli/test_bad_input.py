@@ -109,17 +109,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "unknown recipe": ("train rtdetr_r81 --data data", "unknown recipe 'rtdetr_r81'; did you mean 'rtdetr_r18'? "),
     "recipe file that is not there": ("train other.yaml --data data", "other.yaml: No such file or directory"),
     "no data": ("train tiny.yaml", "which data set? give --data DIR, or --train-annotations FILE"),
-    "misspelt part": (
+    "misspelled part": (
         "train tiny.yaml --data data --neck hybrid_encodr",
         "unknown neck 'hybrid_encodr'; did you mean 'hybrid_encoder'? necks: ",
     ),
-    "misspelt option of a part": (
+    "misspelled option of a part": (
         "train tiny.yaml --data data --neck.expanson 1",
         "hybrid_encoder option 'expanson'; did you mean 'neck.expansion'? ",
     ),
-    "misspelt option of training": ("train tiny.yaml --data data --train.stps 1", "did you mean 'train.steps'? "),
-    "misspelt option": ("train tiny.yaml --dta data", "unknown option --dta; did you mean --data?"),
-    "misspelt section": ("train tiny.yaml --data data --nekc fpn", "unknown option --nekc; did you mean --neck?"),
+    "misspelled option of training": ("train tiny.yaml --data data --train.stps 1", "did you mean 'train.steps'? "),
+    "misspelled option": ("train tiny.yaml --dta data", "unknown option --dta; did you mean --data?"),
+    "misspelled section": ("train tiny.yaml --data data --nekc fpn", "unknown option --nekc; did you mean --neck?"),
     "text for a number": (
         "train tiny.yaml --data data --train.steps many",
         "train.steps: expected integer, or null; got 'many'",
@@ -177,7 +177,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval of nothing into a new folder": ("eval nothing.pt --data data --json new/x.json", "nothing.pt: no such file"),
     "eval on no GPU": ("eval {run} --data data --device cuda", "there is no device cuda: torch sees 0 CUDA devices"),
     "eval without a batch": ("eval {run} --data data --batch-size 0", "batch_size must be at least 1, got 0"),
-    "eval, misspelt": ("eval {run} --data data --jsn x", "unknown option --jsn; did you mean --json?"),
+    "eval, misspelled": ("eval {run} --data data --jsn x", "unknown option --jsn; did you mean --json?"),
     "predict without images": ("predict {run}", "the following arguments are required: PATH"),
     "predict nothing": ("predict {run} nothing.jpg", "nothing.jpg: no such image or folder"),
     "predict an empty glob": ("predict {run} data/*.bmp", "data/*.bmp: no such image or folder"),
@@ -228,13 +228,13 @@ RECIPES: dict[str, tuple[str, str]] = {
     "a list": ("[1, 2]", "tiny.yaml: a recipe has sections (backbone, neck, head, input, augment, train)"),
     "nothing": ("", "tiny.yaml: a recipe has sections"),
     "a key twice": ("neck: fpn\nneck: identity\n", "'neck' appears twice"),
-    "misspelt section": ("bakcbone: resnet_vd", "tiny.yaml: unknown section 'bakcbone'; did you mean 'backbone'? "),
+    "misspelled section": ("bakcbone: resnet_vd", "tiny.yaml: unknown section 'bakcbone'; did you mean 'backbone'? "),
     "no head": ("backbone: resnet_vd\nneck: identity", "tiny.yaml: section 'head' is missing"),
-    "misspelt part": (
+    "misspelled part": (
         "{backbone: resnet_dv, neck: identity, head: rtdetr}",
         "tiny.yaml: unknown backbone 'resnet_dv'; did you mean 'resnet_vd'? ",
     ),
-    "misspelt option": (
+    "misspelled option": (
         "{backbone: {name: resnet_vd, dept: 18}, neck: identity, head: rtdetr}",
         "resnet_vd option 'dept'; did you mean 'backbone.depth'? ",
     ),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -13,8 +15,20 @@ SMALL = ["--image-size", "64", "--head.num_queries", "20"]
 
 
 def info(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    assert main(["info", *arguments, "--json"]) == 0
-    return dict(json.loads(capsys.readouterr().out))
+    with TemporaryDirectory() as folder:
+        assert main(["info", *arguments, "--json", f"{folder}/facts.json"]) == 0
+        capsys.readouterr()
+        return dict(json.loads(Path(folder, "facts.json").read_text()))
+
+
+def test_json_on_standard_output_is_all_that_there_is(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "rtdetr_tiny", *SMALL, "--json", "/dev/stdout"]) == 0
+    assert json.loads(capfd.readouterr().out)["params"] > 0
+
+
+def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "rtdetr_tiny", *SMALL, "--json", str(tmp_path)]) == 2
+    assert "is a folder; give the name of a file" in capsys.readouterr().err
 
 
 def test_rtdetr_r18_has_the_published_size_and_cost(capsys: pytest.CaptureFixture[str]) -> None:

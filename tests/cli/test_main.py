@@ -48,7 +48,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert project.get("version", __version__) == __version__
 
 
-def test_a_misspelt_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_misspelled_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trian"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("boxwright: error: unknown command 'trian'; did you mean 'train'? commands: demo, ")
@@ -129,6 +129,14 @@ HEAVY = ("torch", "numpy", "PIL", "rich", "boxwright.detector")
         "info rtdetr_r18 --jsn",
         "predict m.pt image.jpg --threshold high",
         "eval m.pt",
+        "train rtdetr_r18",
+        "train rtdetr_r18 --data d --neck fpnn",
+        "train rtdetr_r18 --data d --image-size abc",
+        "train rtdetr_r18 --data d --image-size 100",
+        "train rtdetr_r18 --data d --train.lrr 1",
+        "train rtdetr_r18 --budjet 3m",
+        "check d --recipe rtdetr_r99",
+        "info rtdetr_r18 --head rtdtr",
     ],
 )
 def test_command_lines_are_read_without_torch(line: str) -> None:

@@ -121,7 +121,7 @@ def test_help_with_a_recipe_shows_every_option_with_its_docstring(capsys: pytest
     for address, owner in owners.items():
         for name, option in leaves(options_of(owner)):
             text = option.help.replace("``", "")
-            assert f"--{address}.{name} {text} [{option.expected()}; default" in printed, name
+            assert f"--{address}.{name} {text} [{option.describe()}; default" in printed, name
     # Those of groups too.
     assert "--head.decoder.num_layers decoder layers. [integer; default 6; here 3]" in printed
     assert "[number; default 1.0; here 0.5]" in printed

@@ -52,7 +52,7 @@ def test_options_are_the_signature_without_the_wiring() -> None:
     assert len(options) == 10
     assert options["repeats"].default == 3
     assert options["repeats"].help == "how often it repeats."
-    assert options["norm"].expected() == "one of batch, frozen"
+    assert options["norm"].describe() == "one of batch, frozen"
 
 
 def test_options_without_a_value_take_their_defaults() -> None:
@@ -112,7 +112,7 @@ def test_a_value_of_the_wrong_type_is_one_line(name: str, typed: object, message
         parse(**{name: typed})
 
 
-def test_a_misspelt_option_lists_the_options_and_suggests_the_nearest() -> None:
+def test_a_misspelled_option_lists_the_options_and_suggests_the_nearest() -> None:
     with pytest.raises(
         ValueError,
         match=r"^neck.repeat: unknown part option 'repeat'; did you mean 'neck.repeats'\? options: repeats, ",

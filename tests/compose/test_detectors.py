@@ -118,8 +118,9 @@ class TestSave:
 class TestLoad:
     @pytest.mark.parametrize("precision", ["float16", "bfloat16", "float64"])
     def test_precision(self, small: dict[str, Any], tmp_path: Path, precision: Any) -> None:
-        detector = load(save(tmp_path / "last.pt", small), precision=precision, device="cpu")
+        detector = load(save(tmp_path / "last.pt", small), precision=precision, device="auto")
         assert {x.dtype for x in detector.parameters()} == {getattr(torch, precision)}
+        assert {x.device.type for x in detector.parameters()} == {"cuda" if torch.cuda.is_available() else "cpu"}
 
     def test_image_size(self, small: dict[str, Any], tmp_path: Path) -> None:
         detector = load(save(tmp_path / "last.pt", small), image_size=96)
@@ -134,6 +135,8 @@ class TestLoad:
         [
             ({"image_size": 100}, "image_size must be a positive multiple of 32, not 100; nearest is 96"),
             ({"precision": "int8"}, "precision is one of float32, float16, bfloat16, float64, not int8"),
+            ({"device": "gpu"}, "^device is auto, cpu or cuda, not 'gpu'$"),
+            ({"device": "cuda:99"}, "^there is no device cuda:99: torch sees"),
         ],
     )
     def test_options_that_there_are_not(

@@ -38,7 +38,7 @@ def test_every_part_says_in_one_line_what_it_is() -> None:
             assert 10 < len(part_summary(folder, name)) < 120
 
 
-def test_a_misspelt_name_lists_the_choices_and_suggests_the_nearest() -> None:
+def test_a_misspelled_name_lists_the_choices_and_suggests_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"unknown neck 'fnp'; did you mean 'fpn'\? necks: .*identity"):
         find_part("necks", "fnp")
 

@@ -247,7 +247,7 @@ class TestFiles:
             resolve(write(tmp_path, text))
         assert "\n" not in str(caught.value)
 
-    def test_a_misspelt_recipe(self) -> None:
+    def test_a_misspelled_recipe(self) -> None:
         with pytest.raises(ValueError, match=r"unknown recipe 'rtdetr_r81'; did you mean 'rtdetr_r18'\?"):
             resolve("rtdetr_r81")
 

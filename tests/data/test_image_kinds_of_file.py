@@ -1,4 +1,4 @@
-"""Whatever lies where an image should be: one line each, and nothing waits."""
+"""Files of every kind where an image should be: one line each, and nothing waits."""
 
 from __future__ import annotations
 

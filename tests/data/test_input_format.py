@@ -32,6 +32,14 @@ class TestInputFormat:
         with pytest.raises(ValueError, match=message):
             InputFormat(**options)
 
+    @pytest.mark.usefixtures("unchecked")
+    @pytest.mark.parametrize("size", ["96", 96.0])
+    def test_no_other_size_than_whole_pixels(self, size: Any) -> None:
+        with pytest.raises(ValueError, match=f"^image_size must be a whole number, not {size!r}$"):
+            InputFormat(image_size=size)
+        with pytest.raises(ValueError, match=f"^image_size must be a whole number, not {size!r}$"):
+            InputFormat(resize="shortest_side", max_size=900).at_size(size)
+
     def test_the_longest_side_changes_with_the_image_size(self) -> None:
         assert InputFormat(image_size=800, resize="shortest_side", max_size=1333).resize_rule(400) == ResizeRule(
             400, "shortest_side", 666

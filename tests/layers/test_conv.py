@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-from boxwright.layers.conv import Activation, ConvNorm, FrozenBatchNorm2d, Norm, folded
+from boxwright.layers.conv import Activation, ConvNorm, FrozenBatchNorm2d, Norm, fold_tensors
 
 
 def with_statistics(block: nn.Module, seed: int = 0) -> nn.Module:
@@ -94,7 +94,7 @@ def test_the_fold_uses_the_norms_own_epsilon() -> None:
     block = with_statistics(ConvNorm(2, 3, 1)).eval()
     assert isinstance(block.norm, nn.BatchNorm2d)
     block.norm.eps = 0.7
-    weight, bias = folded(block.conv, block.norm)
+    weight, bias = fold_tensors(block.conv, block.norm)
     scale = block.norm.weight / (block.norm.running_var + 0.7).sqrt()
     torch.testing.assert_close(weight, block.conv.weight * scale.view(-1, 1, 1, 1))
     torch.testing.assert_close(bias, block.norm.bias - block.norm.running_mean * scale)

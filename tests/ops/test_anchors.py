@@ -7,7 +7,7 @@ import torch
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from boxwright.ops.anchors import anchor_steps, grid_anchors, octave_anchors
+from boxwright.ops.anchors import anchor_steps, grid_anchors, octave_anchors, pyramid_anchors
 
 RATIOS = (0.5, 1.0, 2.0)
 
@@ -43,7 +43,7 @@ def test_steps_of_the_padded_input_are_torchvisions(size: tuple[int, int]) -> No
     shapes = [(-(-size[0] // stride), -(-size[1] // stride)) for stride in strides]
     bases = [octave_anchors(4.0 * stride, 3, RATIOS, whole_pixels=True) for stride in strides]
     steps = anchor_steps(shapes, strides, "padded_input")
-    ours = [grid_anchors(base, *shape, step) for base, shape, step in zip(bases, shapes, steps, strict=True)]
+    ours = pyramid_anchors(torch.stack(bases), shapes, strides, "padded_input")
     generator = AnchorGenerator(
         tuple(tuple(int(4 * stride * 2 ** (i / 3)) for i in range(3)) for stride in strides), (RATIOS,) * 5
     )
@@ -53,6 +53,16 @@ def test_steps_of_the_padded_input_are_torchvisions(size: tuple[int, int]) -> No
     assert anchor_steps(shapes, strides, "level") == [(stride, stride) for stride in strides]
     if size == (800, 1088):
         assert steps[3:] == [(61, 64), (114, 120)]
+
+
+def test_anchors_of_levels_are_those_of_each() -> None:
+    bases, shapes, strides = torch.stack([octave_anchors(s, 1, RATIOS) for s in (8.0, 16.0)]), [(5, 3), (3, 2)], (8, 16)
+    each = [grid_anchors(base, *shape, s) for base, shape, s in zip(bases, shapes, strides, strict=True)]
+    ours = pyramid_anchors(bases, shapes, strides, "level")
+    for level, expected in zip(ours, each, strict=True):
+        torch.testing.assert_close(level, expected, rtol=0, atol=0)
+    # Half precision would round positions beyond 2,048 pixels.
+    assert pyramid_anchors(bases.half(), shapes, strides, "level")[0].dtype == torch.float32
 
 
 def test_all_anchors_of_a_cell_follow_one_another_row_by_row() -> None:

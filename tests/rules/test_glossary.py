@@ -14,6 +14,8 @@ from source_files import ROOT, parse, python_files, relative
 WORDS = {
     r"pictures?": "image",
     r"colours?\w*|greys?\w*|cent(?:re|red|res)|neighbours?\w*|behaviours?|favour\w*|licence": "American spelling",
+    r"misspelt|mitred": "American spelling",
+    r"towards|afterwards": "toward, afterward",
     r"(?:normal|optim|initial|recogn|general|visual|serial|summar|minim|maxim|quant|regular|util|organ|real|custom)is"
     r"(?:e[drs]?|ing|ation|ations|able)": "American spelling",
     r"labell(?:ed|ing)|modell(?:ed|ing)|cancell(?:ed|ing)": "American spelling",
@@ -96,12 +98,12 @@ def texts() -> dict[str, str]:
 
 
 def occurrences(pattern: re.Pattern[str]) -> list[str]:
-    """List file, line and text of everything that a pattern matches."""
+    """List file, line and text of everything that a pattern matches, and files whose path it matches."""
     return [
         f"{name}:{text.count(chr(10), 0, match.start()) + 1}: {match[0]}"
         for name, text in texts().items()
         for match in pattern.finditer(text)
-    ]
+    ] + [f"{name}: its name" for name in texts() if pattern.search(name)]
 
 
 def whole_words(pattern: str) -> re.Pattern[str]:
@@ -116,7 +118,18 @@ def test_words(pattern: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Two pictures", "canvas_size", "the truth", "normalised", "a share of it", "deviations"]
+    "text",
+    [
+        "Two pictures",
+        "test_neighbours.py",
+        "misspelt",
+        "afterwards",
+        "canvas_size",
+        "the truth",
+        "normalised",
+        "a share of it",
+        "deviations",
+    ],
 )
 def test_words_that_are_refused(text: str) -> None:
     assert any(whole_words(pattern).search(text) for pattern in WORDS)
@@ -135,6 +148,7 @@ def test_old_names(name: str) -> None:
     assert not offences, f"it is called {OLD_NAMES[name]} now:\n" + "\n".join(offences)
 
 
+@cache
 def variables_of(path: Path) -> list[tuple[str, int]]:
     """Names that a file gives, with their lines: variables, arguments, fields, functions and classes."""
     names = []

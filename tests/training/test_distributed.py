@@ -24,7 +24,7 @@ from boxwright.layers.conv import ConvNorm
 from boxwright.structures import Batch, Targets
 from boxwright.training import distributed
 from boxwright.training.batches import training_batches
-from boxwright.training.distributed import Rank, choose_device, choose_precision, init_distributed
+from boxwright.training.distributed import Rank, choose_precision, init_distributed
 from boxwright.training.log import read_log
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.run import Run
@@ -237,31 +237,10 @@ def test_no_process_ends_before_the_first_has_written(tmp_path: Path, recipe_fil
     assert done.stdout.split() == ["6", "6"]
 
 
-class TestDevice:
-    def test_names(self) -> None:
-        assert choose_device("cpu") == CPU
-        assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-
-    def test_auto_takes_the_gpu_of_its_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(distributed.torch.cuda, "is_available", lambda: True)
-        assert choose_device("auto", 3) == torch.device("cuda", 3)
-
-    @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7"])
-    def test_a_gpu_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        monkeypatch.setattr(distributed.torch.cuda, "device_count", lambda: 0)
-        with pytest.raises(
-            ValueError, match=rf"^there is no device {name}: torch sees 0 CUDA devices; take cpu or auto$"
-        ):
-            choose_device(name)
-
-    def test_what_is_no_device(self) -> None:
-        with pytest.raises(ValueError, match=r"^device is auto, cpu or cuda, not 'gpu'$"):
-            choose_device("gpu")
-
-    def test_one_process_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delenv("WORLD_SIZE", raising=False)
-        rank = init_distributed("cpu")
-        assert (rank.index, rank.world_size, rank.device, rank.is_first) == (0, 1, CPU, True)
+def test_one_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    rank = init_distributed("cpu")
+    assert (rank.index, rank.world_size, rank.device, rank.is_first) == (0, 1, CPU, True)
 
 
 @pytest.mark.parametrize(

@@ -112,3 +112,13 @@ def test_a_batch_with_one_cell_says_what_to_do(
         r"give a larger --image-size, or more images to a batch",
     ):
         train_step(detector, detector, make_optimizer(detector, options), one, options, torch.device("cpu"))
+
+
+def test_a_slot_that_there_is_not_freezes_nothing(make_detector: MakeDetector) -> None:
+    detector = make_detector()
+    with pytest.raises(ValueError, match=r"^there is no slot 'bakbone' to freeze: the slots are backbone, neck, head$"):
+        detector.freeze(["head", "bakbone"])
+    assert all(parameter.requires_grad for parameter in detector.parameters())
+    detector.freeze("head")
+    assert not any(parameter.requires_grad for parameter in detector.head.parameters())
+    assert all(parameter.requires_grad for parameter in detector.necks.parameters())

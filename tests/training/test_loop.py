@@ -178,7 +178,7 @@ def test_an_interruption_in_the_last_step_changes_nothing(
 
 class TestAverage:
     def test_it_moves_once_per_optimizer_step(self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-        """However many batches a step is accumulated from (TRAPS 8)."""
+        """The same, however many batches a step is accumulated from (TRAPS 8)."""
         decays: list[float] = []
         real = MovingAverage.update
 

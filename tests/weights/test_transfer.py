@@ -108,7 +108,7 @@ def test_other_classes(recipe: str) -> None:
 @pytest.mark.parametrize("num_new", [1, 40])
 @pytest.mark.parametrize("recipe", ["faster_rcnn_r18_fpn", "detr_r50"])
 def test_new_classes_take_no_probability_from_known_ones(recipe: str, num_new: int) -> None:
-    """However many are new, and at whatever level the logits of the source are: only background gives some away."""
+    """Only background gives some away, however many are new, and at whatever level the logits of the source are."""
     names = SOURCE_NAMES[:2]
     source, detector = build(recipe, names, 1), build(recipe, (*names, *(f"new {i}" for i in range(num_new))), 0)
     layer = source.get_submodule(CLASS_LAYERS[recipe])

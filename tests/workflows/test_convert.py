@@ -230,9 +230,9 @@ def test_the_model_card(folder: Path, tmp_path: Path) -> None:
     assert len(boxwright.load(tmp_path / "mine").categories) == 2
 
 
-def test_info_of_a_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info", str(folder / "hf"), "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
+def test_info_of_a_model(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["info", str(folder / "hf"), "--json", str(tmp_path / "facts.json")]) == 0
+    facts = json.loads((tmp_path / "facts.json").read_text())
     assert facts == boxwright.info(folder / "hf").to_json()
     model = facts["model"]
     assert model["categories"] == [{"id": 0, "name": "cat"}, {"id": 1, "name": "red fox"}]

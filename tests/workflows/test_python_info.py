@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,10 +11,11 @@ import boxwright
 from boxwright.cli.main import main
 
 
-def test_the_numbers_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info", "fcos_r50_fpn", "--image-size", "64", "--num-classes", "3", "--json"]) == 0
+def test_the_numbers_of_the_command(tmp_path: Path) -> None:
+    options = ["--image-size", "64", "--num-classes", "3", "--json", str(tmp_path / "cost.json")]
+    assert main(["info", "fcos_r50_fpn", *options]) == 0
     cost = boxwright.info("fcos_r50_fpn", num_classes=3, overrides={"image_size": 64})
-    assert cost.to_json() == json.loads(capsys.readouterr().out)
+    assert cost.to_json() == json.loads((tmp_path / "cost.json").read_text())
     assert [part.slot for part in cost.parts] == ["backbone", "neck", "head"]
     assert cost.gmac == pytest.approx(sum(part.gmac for part in cost.parts))
 

@@ -122,6 +122,16 @@ def test_early_stopping(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> Non
     assert result.steps == 3
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("callback", [print, boxwright.EarlyStopping])
+def test_what_is_no_callback_is_refused_before_anything_is_written(
+    tiny_recipe: Recipe, drawn: Path, tmp_path: Path, callback: Any
+) -> None:
+    with pytest.raises(ValueError, match=r"is no callback: give objects of classes derived from boxwright.Callback"):
+        boxwright.train(tiny_recipe, drawn, out=tmp_path / "run", callbacks=[callback])
+    assert not (tmp_path / "run").exists()
+
+
 def test_transforms_of_ones_own(tiny_recipe: Recipe, drawn: Path, tmp_path: Path) -> None:
     """Before and after our own; those of torchvision are taken as they are."""
     images: list[tuple[int, ...]] = []

@@ -51,6 +51,8 @@ class BoTNet(ResNetBody):
     convolution starting as zero instead of its norm's scale, which would stay so.
     """
 
+    size_option = "image_size"
+
     def __init__(
         self,
         *,

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from boxwright.layers.conv import FrozenBatchNorm2d, Norm, folded
+from boxwright.layers.conv import FrozenBatchNorm2d, Norm, fold_tensors
 from boxwright.structures import Features, Level, ResidualBlock, Spec
 
 __all__ = ["Timm"]
@@ -106,7 +106,7 @@ class Timm(nn.Module):
         some = next(self.parameters())
         for conv, path in _conv_norm_pairs(self, torch.zeros(1, 3, side, side, device=some.device, dtype=some.dtype)):
             norm = self.get_submodule(path)
-            weight, bias = folded(conv, norm)
+            weight, bias = fold_tensors(conv, norm)
             # In place, for timm's own convolutions pad in other ways than torch's.
             conv.weight.copy_(weight)
             conv.bias = nn.Parameter(bias, requires_grad=conv.weight.requires_grad)

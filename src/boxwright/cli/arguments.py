@@ -13,7 +13,7 @@ OVERRIDES_HELP = "Options of the model's recipe change it, where its files canno
 """Of commands that take a model and such options."""
 
 NEARLY = 0.75
-"""Likeness of a misspelt option to a real one, of 1, beyond which it can hardly be another."""
+"""Likeness of a misspelled option to a real one, of 1, beyond which it can hardly be another."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -46,11 +46,12 @@ class CommandParser(argparse.ArgumentParser):
             self.reject(rest[0])
         return options
 
-    def reject_misspelt(self, argument: str, more_options: Iterable[str] = ()) -> None:
+    def reject_misspelled(self, argument: str, more_options: Iterable[str] = ()) -> None:
         """Raise ``ValueError`` for an unknown argument that is no option, or nearly one of these; else do nothing."""
         name = argument.partition("=")[0]
         options = [*self._option_string_actions, *more_options]
-        if not argument.startswith("-") or difflib.get_close_matches(name, options, n=1, cutoff=NEARLY):
+        near = difflib.get_close_matches(name, options, n=1, cutoff=NEARLY) or _with_last_part_like(name, options)
+        if near or not argument.startswith("-"):
             self.reject(argument, more_options)
 
     def reject(self, argument: str, more_options: Iterable[str] = ()) -> NoReturn:
@@ -61,5 +62,15 @@ class CommandParser(argparse.ArgumentParser):
         options = [*self._option_string_actions, *more_options]
         # `--repeats` for `--neck.repeats`: people forget the part.
         near = [option for option in options if option.rpartition(".")[2] == name.lstrip("-")]
-        near = near or difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+        near = near or _with_last_part_like(name, options) or difflib.get_close_matches(name, options, n=1, cutoff=0.5)
         self.error(f"unknown option {name}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+
+
+def _with_last_part_like(name: str, options: Iterable[str]) -> list[str]:
+    """Find the options of a section or a part that nearly have this name: ``--train.budget`` for ``--budjet``."""
+    by_last: dict[str, list[str]] = {}
+    for option in options:
+        if "." in option:
+            by_last.setdefault(option.rpartition(".")[2], []).append(option)
+    near = difflib.get_close_matches(name.lstrip("-").replace("-", "_"), by_last, n=1, cutoff=NEARLY)
+    return by_last[near[0]] if near else []

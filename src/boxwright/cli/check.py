@@ -10,6 +10,7 @@ from pathlib import Path
 from boxwright.cli.arguments import CommandParser
 from boxwright.cli.data_arguments import add_format_argument, add_split_arguments, files_of, split_files
 from boxwright.cli.recipe_arguments import take_overrides
+from boxwright.compose.recipes import load_recipe
 from boxwright.files import check_target, is_standard_output, write_text
 
 _STANDARD_OUTPUT = "/dev/stdout"
@@ -27,6 +28,8 @@ def run(argv: Sequence[str]) -> int:
     target = Path(_STANDARD_OUTPUT if options.json == "-" else options.json) if options.json else None
     if target is not None:
         check_target(target)
+    if options.recipe is not None:
+        load_recipe(options.recipe)  # a slip in its name is answered before anything slow is imported
     from boxwright.cli.console import ConsoleObserver
     from boxwright.workflows.check import check
 

@@ -6,20 +6,24 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boxwright.cli.arguments import MODEL_HELP, CommandParser
 from boxwright.cli.recipe_arguments import parse_recipe_command, take_overrides
 from boxwright.compose.recipes import names_model
+from boxwright.files import check_target, is_standard_output, write_text
 
 if TYPE_CHECKING:
     from boxwright.workflows.info import DetectorCost, ModelFacts
 
 
 def run(argv: Sequence[str]) -> int:
-    """Print the table, or JSON."""
+    """Print the table, and write JSON where it was asked for; return the exit status."""
     own, overrides = take_overrides(argv)
     typed, rest = _make_parser(with_model=True).parse_known_args([one for one in own if one not in ("-h", "--help")])
+    if typed.json:
+        check_target(Path(typed.json))
     if typed.recipe is not None and names_model(typed.recipe):
         parser = _make_parser(with_model=True)
         if "-h" in own or "--help" in own:
@@ -37,11 +41,19 @@ def run(argv: Sequence[str]) -> int:
     cost = info(command.recipe, num_classes=options.num_classes, count=options.count)
     for note in command.notes:
         print(note, file=sys.stderr)
-    if options.json:
-        print(json.dumps(cost.to_json(), indent=2))
-    else:
-        _print_table(cost, options.recipe)
+    _show(cost, options)
     return 0
+
+
+def _show(cost: DetectorCost, options: argparse.Namespace) -> None:
+    """Print a table, and what there is to know of a model; write JSON where it was asked for."""
+    target = Path(options.json) if options.json else None
+    if target is None or not is_standard_output(target):  # what is read by a program holds nothing else
+        _print_table(cost, options.recipe)
+        if cost.model is not None:
+            print("\n".join(describe_model(cost.model)))
+    if target is not None:
+        write_text(target, json.dumps(cost.to_json(), indent=2) + "\n")
 
 
 def _make_parser(*, with_model: bool = False) -> CommandParser:
@@ -60,7 +72,9 @@ def _make_parser(*, with_model: bool = False) -> CommandParser:
         "paper (default: products)",
     )
     parser.add_argument("--num-classes", metavar="K", type=int, help="classes of a recipe (default: 80)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--json", metavar="FILE", help="also write it as JSON; /dev/stdout prints that instead of the table"
+    )
     parser.add_argument("--trust", metavar="MODULE", action="append", default=[], help="import parts from MODULE")
     if with_model:
         parser.add_argument("recipe", metavar="MODEL", nargs="?", help=MODEL_HELP)
@@ -81,12 +95,7 @@ def _tell_model(options: argparse.Namespace, overrides: dict[str, str]) -> int:
         observer=ConsoleObserver(),
         overrides=overrides,
     )
-    if options.json:
-        print(json.dumps(cost.to_json(), indent=2))
-        return 0
-    _print_table(cost, options.recipe)
-    if cost.model is not None:
-        print("\n".join(describe_model(cost.model)))
+    _show(cost, options)
     return 0
 
 

@@ -11,7 +11,7 @@ import inspect
 import json
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from boxwright.cli.arguments import CommandParser
@@ -19,7 +19,9 @@ from boxwright.compose.options import Option, leaves, options_of
 from boxwright.compose.parts import find_part
 from boxwright.compose.recipe_text import ALIASES, SECTION_NAMES, SLOTS
 from boxwright.compose.recipes import resolve
+from boxwright.compose.train_options import TrainOptions
 from boxwright.compose.values import plain
+from boxwright.data.input_format import InputFormat
 
 if TYPE_CHECKING:
     from boxwright.compose.recipe import Recipe
@@ -38,6 +40,9 @@ _COLUMN = 30
 BACKBONE_WEIGHTS = "--backbone.weights"
 """An option of the command and not of the recipe: what a run began with is not there when its weights are loaded."""
 
+LIGHT: Mapping[str, type[Any]] = {"input": InputFormat, "train": TrainOptions}
+"""Sections whose options are known without torch."""
+
 _LENGTHS = ("train.epochs", "train.steps", "train.budget")
 """Ways to say how long to train: the one that is typed replaces the one in the recipe."""
 
@@ -53,7 +58,11 @@ class RecipeCommand(NamedTuple):
 
 
 def parse_recipe_command(
-    parser: CommandParser, argv: Sequence[str], *, sections: Sequence[str] = SECTION_NAMES
+    parser: CommandParser,
+    argv: Sequence[str],
+    *,
+    sections: Sequence[str] = SECTION_NAMES,
+    check: Callable[[argparse.Namespace], None] | None = None,
 ) -> RecipeCommand:
     """Read the arguments of a command that takes a recipe.
 
@@ -61,6 +70,7 @@ def parse_recipe_command(
         parser: with the command's own options; RECIPE and ``--image-size`` are added here.
         argv: the arguments.
         sections: which sections' options ``--help`` shows.
+        check: of the command's own options; raises ``ValueError`` for what is missing, before anything is imported.
 
     Raises:
         ValueError: anything wrong, in one line.
@@ -80,7 +90,10 @@ def parse_recipe_command(
         parser.error("which recipe? give a name from `boxwright list recipes` or the path of a .yaml file")
     if rest:
         # A slip of the keyboard is answered at once: what follows imports the parts, and torch with them.
-        parser.reject_misspelt(rest[0], [f"--{address}" for address in (*SLOTS, *SECTION_NAMES)])
+        light = [f"--{section}.{name}" for section, owner in LIGHT.items() for name, _ in leaves(options_of(owner))]
+        parser.reject_misspelled(rest[0], [*(f"--{address}" for address in (*SLOTS, *SECTION_NAMES)), *light])
+    if check is not None and not wants_help:
+        check(options)
     recipe, notes = resolve(options.recipe, overrides)
     if rest:
         known = [
@@ -117,7 +130,7 @@ def _at(entry: Mapping[str, Any], dotted: str) -> Any:
 
 def _option_help(address: str, option: Option, value: Any) -> str:
     default = plain(option.default)
-    facts = f"{option.expected()}; default {_shown(default)}"
+    facts = f"{option.describe()}; default {_shown(default)}"
     if value != default:
         facts += f"; here {_shown(value)}"
     text = " ".join([option.help.replace("``", ""), f"[{facts}]"]).strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import time
 from collections.abc import Sequence
@@ -39,9 +40,12 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument(
         BACKBONE_WEIGHTS, metavar="SOURCE", dest="backbone_weights", help="begin with the backbone of such a source"
     )
-    options, _, _, overrides = parse_recipe_command(parser, argv)
-    if options.data is None and options.train_annotations is None:
-        parser.error("which data set? give --data DIR, or --train-annotations FILE and --train-images DIR")
+
+    def check_data(options: argparse.Namespace) -> None:
+        if options.data is None and options.train_annotations is None:
+            parser.error("which data set? give --data DIR, or --train-annotations FILE and --train-images DIR")
+
+    options, _, _, overrides = parse_recipe_command(parser, argv, check=check_data)
     from boxwright.cli.console import ConsoleObserver
     from boxwright.training.interrupt import Interrupted
     from boxwright.workflows.train import default_folder, train

@@ -1,19 +1,26 @@
-"""A recipe on its way to being resolved."""
+"""A recipe on its way to being resolved.
+
+The names of parts and the options of input and training are checked before anything is imported that needs torch, so
+that a slip there is answered at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from boxwright import legacy
-from boxwright.compose.options import Naming, construct, options_of, parse_options
-from boxwright.compose.parts import find_part, unknown
-from boxwright.compose.recipe import SECTIONS, PartOptions, Recipe, check_task
-from boxwright.compose.recipe_text import ALIASES, SLOTS, Entry, flatten, read_entries, read_mapping
+from boxwright.compose.options import Naming, construct, parse_options
+from boxwright.compose.parts import check_part_name, find_part, unknown
+from boxwright.compose.recipe_text import ALIASES, SECTION_NAMES, SLOTS, Entry, flatten, read_entries, read_mapping
+from boxwright.compose.train_options import TrainOptions
 from boxwright.data.input_format import InputFormat
 
-FOLLOWING = "image_size"
-"""The option of a backbone that follows the size of the input: its tables of positions are made for it."""
+if TYPE_CHECKING:
+    from boxwright.compose.recipe import PartOptions, Recipe
+
+_Section = TypeVar("_Section")
 
 SIZES = {"image_size", "max_size", "pad_multiple"}
 """Options of the input that the size of its longer side depends on."""
@@ -34,7 +41,7 @@ class Draft:
         self.notes: list[str] = []
         self.swapped: set[str] = set()
         self.slots: dict[str, list[_Entry]] = {}
-        self.sections = {section: _Entry({}, {}) for section in SECTIONS}
+        self.sections = {section: _Entry({}, {}) for section in SECTION_NAMES}
         for key, value in recipe.items():
             self._check_section(str(key), f"{source}: ")
             if key in SLOTS:
@@ -54,7 +61,7 @@ class Draft:
         elif not option:
             for name, single in read_mapping(value, section).items():
                 self.override(f"{section}.{name}", single)
-        elif section in SECTIONS:
+        elif section in SECTION_NAMES:
             self.sections[section].overrides[option] = value
         else:
             self._set_option(section, option, value)
@@ -65,47 +72,69 @@ class Draft:
         Args:
             trusted: modules that may be imported for parts outside Boxwright; None for all. See ``find_part``.
         """
-        sections = {section: self._parse_section(section) for section in SECTIONS}
-        (backbone,) = self._parse_slot("backbone", trusted, self._followed_size(sections["input"]))
+        self._check_part_names()
+        image, train = self._parse_section("input", InputFormat), self._parse_section("train", TrainOptions)
+        # Here, not above: these need torch. And a recipe is made from a draft.
+        from boxwright.compose.recipe import Recipe, check_task
+        from boxwright.data.transforms.augment import Augmentation
+
+        augment = self._parse_section("augment", Augmentation)
+        (backbone,) = self._parse_slot("backbone", trusted, image)
         necks = tuple(self._parse_slot("neck", trusted))
         (head,) = self._parse_slot("head", trusted)
-        recipe = Recipe(backbone=backbone, necks=necks, head=head, **sections)
+        recipe = Recipe(backbone=backbone, necks=necks, head=head, input=image, augment=augment, train=train)
         check_task(recipe)
         return recipe
 
-    def _parse_section(self, section: str) -> Any:
+    def _check_part_names(self) -> None:
+        for slot, entries in self.slots.items():
+            for entry in entries:
+                with self._naming_source(slot):
+                    check_part_name(SLOTS[slot], entry.values["name"])
+
+    def _parse_section(self, section: str, owner: type[_Section]) -> _Section:
         entry = self.sections[section]
         naming = self._naming(f"'{section}'", section, entry, legacy.section_names(section))
-        options = parse_options(SECTIONS[section], entry.values, naming, overrides=entry.overrides)
-        return construct(SECTIONS[section], naming, options)
+        options = parse_options(owner, entry.values, naming, overrides=entry.overrides)
+        return cast(_Section, construct(owner, naming, options))
 
     def _parse_slot(
-        self, slot: str, trusted: Collection[str] | None, followed: Mapping[str, Any] | None = None
+        self, slot: str, trusted: Collection[str] | None, image: InputFormat | None = None
     ) -> Iterator[PartOptions]:
+        from boxwright.compose.recipe import PartOptions
+        from boxwright.contracts import SizedBackbone
+
         entries = self.slots[slot]
         for i, entry in enumerate(entries):
             name = entry.values["name"]
-            try:
+            with self._naming_source(slot):
                 part = find_part(SLOTS[slot], name, trusted=trusted)
-            except ValueError as error:
-                raise ValueError(str(error) if slot in self.swapped else f"{self.source}: {error}") from error
             address = slot if len(entries) == 1 else f"{slot}.{i}"
             naming = self._naming(f"{slot} {name}", address, entry, legacy.part_names(slot, name.replace("-", "_")))
             values = {key: value for key, value in entry.values.items() if key != "name"}
-            values |= {key: value for key, value in (followed or {}).items() if key in options_of(part)}
+            if image is not None and isinstance(part, SizedBackbone):
+                values |= self._follow_size(part.size_option, image)
             options = parse_options(part, values, naming, overrides=entry.overrides)
             yield PartOptions(name.replace("-", "_") if ":" not in name else name, options)
 
-    def _followed_size(self, image: InputFormat) -> dict[str, int]:
-        """Find the ``image_size`` of a backbone that has such an option: that of the input, unless it is stated.
+    @contextmanager
+    def _naming_source(self, slot: str) -> Iterator[None]:
+        """Name the recipe in errors about a part, unless the user typed the part."""
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(str(error) if slot in self.swapped else f"{self.source}: {error}") from error
+
+    def _follow_size(self, option: str, image: InputFormat) -> dict[str, int]:
+        """Give the size of the input to the option of a backbone that is made for it, unless it is stated.
 
         What the user typed for the input counts more than what the recipe states for the backbone.
         """
         (backbone,), typed = self.slots["backbone"], self.sections["input"].overrides
-        if FOLLOWING in backbone.overrides or (FOLLOWING in backbone.values and not typed.keys() & SIZES):
+        if option in backbone.overrides or (option in backbone.values and not typed.keys() & SIZES):
             return {}
         longest = image.max_size or image.image_size
-        return {FOLLOWING: max(image.padded_size(longest, longest))}
+        return {option: max(image.padded_size(longest, longest))}
 
     def _naming(self, owner: str, address: str, entry: _Entry, renamed: Mapping[str, str]) -> Naming:
         typed = frozenset(flatten(entry.overrides))
@@ -119,7 +148,7 @@ class Draft:
         )
 
     def _check_section(self, name: str, prefix: str) -> None:
-        known = [*SLOTS, *SECTIONS]
+        known = [*SLOTS, *SECTION_NAMES]
         if name not in known:
             raise ValueError(prefix + unknown("section", name, [*known, *ALIASES] if not prefix else known, "sections"))
 

@@ -43,7 +43,7 @@ class Option:
     help: str
     group: Mapping[str, Option] | None = None
 
-    def expected(self) -> str:
+    def describe(self) -> str:
         """Describe the values that it takes."""
         if self.group is not None:
             return f"a mapping of options ({', '.join(self.group)})"
@@ -216,7 +216,7 @@ def _mapping(option: Option, value: Any, naming: Naming, dotted: str) -> Mapping
             ) from error
     if not isinstance(value, Mapping):
         hint = f"; it is called {naming.address}.{naming.renamed[dotted]} now" if dotted in naming.renamed else ""
-        raise ValueError(f"{naming.label(dotted)}: expected {option.expected()}; got {_shown(value)}{hint}")
+        raise ValueError(f"{naming.label(dotted)}: expected {option.describe()}; got {_shown(value)}{hint}")
     return value
 
 
@@ -240,7 +240,7 @@ def _convert(option: Option, value: Any, naming: Naming, dotted: str) -> Any:
     except ValueError as error:
         renamed = naming.renamed_values.get(f"{naming.address}.{dotted}", {})
         hint = f"; it is called {renamed[value]} now" if isinstance(value, str) and value in renamed else ""
-        message = f"expected {option.expected()}; got {_shown(value)}{hint}"
+        message = f"expected {option.describe()}; got {_shown(value)}{hint}"
         raise ValueError(f"{naming.label(dotted)}: {message}") from error
 
 

@@ -32,6 +32,18 @@ def part_summary(folder: Folder, name: str) -> str:
     return docstring.partition("\n")[0]
 
 
+def check_part_name(folder: Folder, name: str) -> str:
+    """Return the name with underscores. Imports nothing; a part outside is not looked for.
+
+    Raises:
+        ValueError: no such part.
+    """
+    plain, choices = name if ":" in name else name.replace("-", "_"), list_parts(folder)
+    if ":" not in name and plain not in choices:
+        raise ValueError(f"{unknown(folder[:-1], plain, choices, folder)}; a part outside is package.module:Class")
+    return plain
+
+
 def find_part(folder: Folder, name: str, *, trusted: Collection[str] | None = None) -> type[Any]:
     """Find the class that a name stands for.
 
@@ -46,10 +58,7 @@ def find_part(folder: Folder, name: str, *, trusted: Collection[str] | None = No
     """
     if ":" in name:
         return _outside_part(folder, name, trusted)
-    name = name.replace("-", "_")
-    choices = list_parts(folder)
-    if name not in choices:
-        raise ValueError(f"{unknown(folder[:-1], name, choices, folder)}; a part outside is package.module:Class")
+    name = check_part_name(folder, name)
     module = import_module(f"boxwright.{folder}.{name}")
     classes: list[type[Any]] = [part for part in (vars(module)[key] for key in module.__all__) if _is_part(part)]
     if len(classes) != 1:
@@ -66,7 +75,7 @@ def import_attribute(target: str) -> Any:
 
 
 def nearest(name: str, choices: Iterable[str]) -> list[str]:
-    """Find the choice that a misspelt name most likely means; none where nothing is near."""
+    """Find the choice that a misspelled name most likely means; none where nothing is near."""
     return difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from boxwright.compose.parts import find_part
 from boxwright.compose.train_options import TrainOptions
 from boxwright.compose.values import plain
+from boxwright.contracts import TaskHead
 from boxwright.data.input_format import InputFormat
 from boxwright.data.transforms.augment import Augmentation
 from boxwright.structures import Task
@@ -61,7 +62,8 @@ class Recipe:
     @property
     def task(self) -> Task:
         """The task of the head, which its class states as ``task``; detection where it states none."""
-        return cast(Task, getattr(find_part("heads", self.head.name), "task", "detection"))
+        head = find_part("heads", self.head.name)
+        return head.task if isinstance(head, TaskHead) else "detection"
 
     def parts(self) -> dict[str, PartOptions]:
         """List the parts by their address in a recipe: ``backbone``, ``neck`` or ``neck.0``, ``neck.1``, ``head``."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
+from boxwright.compose.draft import Draft
 from boxwright.compose.parts import unknown
 from boxwright.compose.recipe_text import SECTION_NAMES, SLOTS, UniqueKeyLoader
 
@@ -91,15 +92,11 @@ def resolve(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[
     source, name = "recipe", None
     if isinstance(recipe, str | Path):
         source, name, recipe = str(recipe), Path(recipe).stem.replace("-", "_"), load_recipe(recipe)
-    # Here, not above: the classes of parts and sections need torch, and a misspelt name does not.
-    from boxwright.compose.draft import Draft
-    from boxwright.compose.recipe import Recipe
-
-    if isinstance(recipe, Recipe):
-        name = recipe.name
+    elif not isinstance(recipe, Mapping):
         if not overrides:
             return Resolution(recipe, ())
-    draft = Draft(recipe.to_dict() if isinstance(recipe, Recipe) else recipe, source)
+        name, recipe = recipe.name, recipe.to_dict()
+    draft = Draft(recipe, source)
     # Parts first, whatever the order: options belong to the part that is there in the end.
     by_depth = sorted((overrides or {}).items(), key=lambda item: "." in item[0])
     for key, value in by_depth:

@@ -30,7 +30,7 @@ _CONSTANTS = ("constant_", "ones_", "zeros_", "eye_", "dirac_")
 class WithoutDraws(TorchFunctionMode):
     """Leave out what would fill tensors with random numbers, in this thread: their memory is as it was.
 
-    Only for modules all of whose parameters are loaded afterwards, see ``lacks_weights``. Constants and whatever else
+    Only for modules all of whose parameters are loaded afterward, see ``lacks_weights``. Constants and whatever else
     is computed are as always. The random number generator stays as it is.
     """
 

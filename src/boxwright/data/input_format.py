@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Literal, NamedTuple, get_args
 
 from boxwright.data.size_rules import SizeRule, letterbox_size, resized_size
@@ -137,6 +138,7 @@ class InputFormat:
     pad_multiple: int = 1
 
     def __post_init__(self) -> None:
+        _check_whole_number("image_size", self.image_size)
         _check_choice("resize", self.resize, get_args(Resize))
         _check_choice("channel_order", self.channel_order, get_args(ChannelOrder))
         _check_choice("size_rule", self.size_rule, get_args(SizeRule))
@@ -192,6 +194,7 @@ class InputFormat:
         Raises:
             ValueError: the format has no such size.
         """
+        _check_whole_number("image_size", image_size)
         return replace(self, image_size=image_size, max_size=self._scale_max_size(image_size))
 
     def _scale_max_size(self, image_size: int) -> int | None:
@@ -205,6 +208,11 @@ class InputFormat:
             )
         if self.max_size is not None:
             raise ValueError(f"max_size {self.max_size} needs resize shortest_side: a square has one size")
+
+
+def _check_whole_number(name: str, value: object) -> None:
+    if not isinstance(value, Integral):
+        raise ValueError(f"{name} must be a whole number, not {value!r}")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -37,7 +37,7 @@ def decode_dense(
     which leave the order of equal scores to chance, and against effdet 0.4.1.
     """
     boxes, scores, labels, best = [], [], [], []
-    for logits, offsets, anchors, centerness in (output if per_level else output.joined()).by_level():
+    for logits, offsets, anchors, centerness in (output if per_level else output.join_levels()).by_level():
         best_of_anchor = _scores(logits.amax(-1, keepdim=True), centerness)[..., 0]
         anchor, label, score = _best_pairs(logits, centerness, best_of_anchor, options.pre_nms_top_k)
         boxes.append(decode_boxes(take_rows(offsets, anchor), anchors[anchor]))

@@ -16,7 +16,7 @@ from boxwright.dense.output import DenseOutput
 from boxwright.layers.option_checks import check_counts
 from boxwright.layers.padding import infer_valid_sizes
 from boxwright.layers.predictions import InputProjection, flatten_predictions
-from boxwright.ops.anchors import AnchorGrid, anchor_steps, best_anchor_ious, grid_anchors
+from boxwright.ops.anchors import AnchorGrid, best_anchor_ious, pyramid_anchors
 from boxwright.ops.box_deltas import decode_deltas
 from boxwright.ops.boxes import area, at_least_float32
 from boxwright.structures import AnchorFits, ClassRows, Decoded, Features, ObjectLimit, Spec, Targets
@@ -126,9 +126,7 @@ class DenseHead(nn.Module):
 
     def anchors(self, shapes: Sequence[tuple[int, int]]) -> tuple[Float[Tensor, "_n 4"], ...]:
         """Lay the anchors over levels whose maps have these (height, width)."""
-        steps = anchor_steps(shapes, self.strides, self.anchor_grid)
-        levels = zip(at_least_float32(self.base_anchors), shapes, steps, strict=True)
-        return tuple(grid_anchors(base, height, width, step) for base, (height, width), step in levels)
+        return pyramid_anchors(self.base_anchors, shapes, self.strides, self.anchor_grid)
 
     def match_targets(self, anchors: Sequence[Float[Tensor, "_n 4"]], targets: Sequence[Targets]) -> Int[Tensor, "b a"]:
         """Match the anchors of all levels with the objects of each image."""

@@ -24,7 +24,7 @@ class DenseOutput(NamedTuple):
     valid_sizes: Float[Tensor, "#b 2"]
     centerness: tuple[Float[Tensor, "b _n 1"], ...] | None = None
 
-    def joined(self) -> DenseOutput:
+    def join_levels(self) -> DenseOutput:
         """Join all levels to one."""
         return DenseOutput(
             (torch.cat(self.logits, 1),),

@@ -25,7 +25,7 @@ NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "A
 """The names of the 12 numbers, in COCO's order."""
 
 UNDEFINED = -1.0
-"""The number that stands, as in pycocotools, where there is no object to find: a mean over nothing."""
+"""The number that stands, as in pycocotools, where there is no ground truth: a mean over nothing."""
 
 # Axes of the evaluator's arrays: IoU 0.50..0.95 | recall 0..1 | class | area | cap on the detections.
 _IOU50, _IOU75 = 0, 5
@@ -65,7 +65,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class CocoMetrics:
-    """The 12 numbers of COCO in [0, 1], or -1 where the data has no object (of that size) to find.
+    """The 12 numbers of COCO in [0, 1], or -1 where the data has no ground truth (of that size).
 
     Args:
         AP: average precision, mean over classes and IoU 0.50, 0.55, ..., 0.95.
@@ -203,7 +203,7 @@ def _class_metrics(name: str, category_id: int, num_objects: int, precision: np.
 
 
 def _mean(values: np.ndarray) -> float:
-    """Mean over what is defined: classes without objects (of that size) are left out."""
+    """Average what is defined: classes without objects (of that size) are left out."""
     defined = values[values > UNDEFINED]
     return float(defined.mean()) if defined.size else UNDEFINED
 
@@ -244,7 +244,7 @@ def _segmentations(record: Record, data: DetectionData) -> tuple[Any, ...]:
 
 
 def _box_results(detections: Mapping[int, Detections], numbers: Mapping[int, int]) -> Float64[np.ndarray, "n 7"]:
-    """Rows of image number, left, top, width, height, score, label."""
+    """Make rows of image number, left, top, width, height, score, label."""
     rows = []
     for image_id, one in detections.items():
         row = np.empty((len(one.scores), 7))
@@ -258,7 +258,7 @@ def _box_results(detections: Mapping[int, Detections], numbers: Mapping[int, int
 
 
 def _mask_results(detections: Mapping[int, Detections], numbers: Mapping[int, int]) -> list[dict[str, Any]]:
-    """Results without boxes: with one, its area would stand for the mask's."""
+    """Make results without boxes: with one, its area would stand for the mask's."""
     results = []
     for image_id, one in detections.items():
         masks = one.masks or ()
@@ -295,7 +295,7 @@ def _check(data: DetectionData, detections: Mapping[int, Detections]) -> None:
 
 
 def _notes(data: DetectionData, detections: Mapping[int, Detections], max_detections: int) -> tuple[str, ...]:
-    """One line for each thing that the numbers swallow."""
+    """List in one line each what the numbers leave out."""
     num_classes = len(data.categories)
     cut = sum(int(one.labels.bincount(minlength=1).max()) > max_detections for one in detections.values())
     missing = sum(record.image_id not in detections for record in data.records)

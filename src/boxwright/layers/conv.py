@@ -131,11 +131,11 @@ def overwrite(activation: nn.Module) -> None:
 
 def fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
     """Make the one convolution that computes ``norm(conv(x))`` in evaluation."""
-    return with_weights(conv, *folded(conv, norm))
+    return with_weights(conv, *fold_tensors(conv, norm))
 
 
 @torch.no_grad()
-def folded(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
+def fold_tensors(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Compute weight and bias of that convolution.
 
     Computed in float64: the rounding of the fold then stays below that of the convolution itself.

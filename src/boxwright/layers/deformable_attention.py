@@ -143,7 +143,7 @@ class MultiScaleDeformableAttention(nn.Module):
         return locations.flatten(3, -2)
 
     def _counts(self, like: Tensor) -> int | Float[Tensor, "p 1"]:
-        """Number of points of the level of each point, or of all levels where they are alike."""
+        """Count the points of the level of each point, or of all levels where they are alike."""
         if len(set(self.points)) == 1:
             return self.points[0]
         return like.new_tensor([count for count in self.points for _ in range(count)])[:, None]

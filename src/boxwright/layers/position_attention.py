@@ -119,7 +119,7 @@ class PositionAttention(nn.Module):
         keys = [_own_position(height, width, value)] if key is None else [key, _own_position(height, width, value)]
         # Fast kernels need queries, keys and values of one width, and some of them a multiple of 8.
         wide = _multiple_of_8(max(sum(part.shape[-1] for part in queries), self.head_dim))
-        query, key, value = (_widened(parts, wide) for parts in (queries, keys, [value]))
+        query, key, value = (_widen(parts, wide) for parts in (queries, keys, [value]))
         return F.scaled_dot_product_attention(query, key, value, scale=1.0)[..., : self.head_dim]
 
 
@@ -218,7 +218,7 @@ def _multiple_of_8(dim: int) -> int:
     return -(-dim // 8) * 8
 
 
-def _widened(parts: list[Float[Tensor, "b m t _d"]], dim: int) -> Float[Tensor, "b m t {dim}"]:
+def _widen(parts: list[Float[Tensor, "b m t _d"]], dim: int) -> Float[Tensor, "b m t {dim}"]:
     """Put tensors side by side, and zeros after them."""
     missing = dim - sum(part.shape[-1] for part in parts)
     return torch.cat((*parts, parts[0].new_zeros(*parts[0].shape[:3], missing)), -1)

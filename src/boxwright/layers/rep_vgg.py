@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from boxwright.layers.conv import ACTIVATIONS, Activation, ConvNorm, folded, overwrite, with_weights
+from boxwright.layers.conv import ACTIVATIONS, Activation, ConvNorm, fold_tensors, overwrite, with_weights
 
 
 class RepVGGBlock(nn.Module):
@@ -38,8 +38,8 @@ class RepVGGBlock(nn.Module):
         """Replace both branches and their norms by one 3 x 3 convolution with bias. For inference only."""
         if not isinstance(self.conv3x3, ConvNorm) or self.conv1x1 is None:
             return
-        weight, bias = folded(self.conv3x3.conv, self.conv3x3.norm)
-        point_weight, point_bias = folded(self.conv1x1.conv, self.conv1x1.norm)
+        weight, bias = fold_tensors(self.conv3x3.conv, self.conv3x3.norm)
+        point_weight, point_bias = fold_tensors(self.conv1x1.conv, self.conv1x1.norm)
         weight = weight + F.pad(point_weight, (1, 1, 1, 1))
         self.conv3x3 = with_weights(self.conv3x3.conv, weight, bias + point_bias)
         self.conv1x1 = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boxwright.ops.anchors import anchor_steps, grid_anchors, octave_anchors
+from boxwright.ops.anchors import anchor_steps, grid_anchors, octave_anchors, pyramid_anchors
 from boxwright.ops.box_deltas import decode_deltas, encode_deltas
 from boxwright.ops.box_matching import match_by_iou
 from boxwright.ops.boxes import (
@@ -42,6 +42,7 @@ __all__ = [
     "nms_top_k",
     "octave_anchors",
     "paste_masks",
+    "pyramid_anchors",
     "rasterize",
     "roi_align",
     "xyxy_to_cxcywh",

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from boxwright.ops.boxes import iou
+from boxwright.ops.boxes import at_least_float32, iou
 
 AnchorGrid = Literal["level", "padded_input"]
 
@@ -92,6 +92,21 @@ def grid_anchors(
     x = torch.arange(width, device=base.device, dtype=base.dtype) * across
     corner = torch.stack((x.expand(height, width), y[:, None].expand(height, width)), -1)  # h w 2
     return (corner.repeat(1, 1, 2)[:, :, None] + base).view(-1, 4)  # h w a 4 -> n 4
+
+
+def pyramid_anchors(
+    bases: Float[Tensor, "l a 4"], shapes: Sequence[tuple[int, int]], strides: Sequence[int], grid: AnchorGrid
+) -> tuple[Float[Tensor, "_n 4"], ...]:
+    """Lay the base boxes of each level over its cells, see ``grid_anchors``; in float32 at least.
+
+    Args:
+        bases: corner boxes of each level around the cell whose top left corner is the origin.
+        shapes: (height, width) of the map of each level, fine to coarse.
+        strides: of the levels.
+        grid: see ``anchor_steps``.
+    """
+    levels = zip(at_least_float32(bases), shapes, anchor_steps(shapes, strides, grid), strict=True)
+    return tuple([grid_anchors(base, height, width, step) for base, (height, width), step in levels])
 
 
 def best_anchor_ious(

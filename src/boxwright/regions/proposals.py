@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from boxwright.layers.conv_over_levels import conv_over_levels
 from boxwright.layers.predictions import InputProjection, flatten_predictions, prediction_conv, run_in_full_precision
-from boxwright.ops.anchors import anchor_steps, grid_anchors, octave_anchors
+from boxwright.ops.anchors import octave_anchors, pyramid_anchors
 from boxwright.ops.box_deltas import SMOOTH_L1_BETA, decode_deltas, encode_deltas
 from boxwright.ops.box_matching import gather_matches, match_by_iou
 from boxwright.ops.boxes import at_least_float32, boxes_as_rows, clip_to_sizes
@@ -97,12 +97,12 @@ class RPN(nn.Module):
         for conv in self.convs:
             assert isinstance(conv, nn.Conv2d)
             levels = [x.relu() for x in conv_over_levels(conv, levels)]
-        logits = [x.squeeze(-1) for x in flatten_predictions([self.logits(x) for x in levels], 1)]
-        deltas = flatten_predictions([run_in_full_precision(self.deltas, x) for x in levels], 4)
-        bases, shapes = at_least_float32(self.base_anchors), [(x.shape[-2], x.shape[-1]) for x in levels]
-        steps = anchor_steps(shapes, self.strides, self.anchor_grid)
-        anchors = (grid_anchors(base, *shape, step) for base, shape, step in zip(bases, shapes, steps, strict=True))
-        return RPNOutput(tuple(logits), tuple(deltas), tuple(anchors))
+        shapes = [(x.shape[-2], x.shape[-1]) for x in levels]
+        logits = [self.logits(x) for x in levels]
+        deltas = [run_in_full_precision(self.deltas, x) for x in levels]
+        logits, deltas = flatten_predictions(logits, 1), flatten_predictions(deltas, 4)
+        anchors = pyramid_anchors(self.base_anchors, shapes, self.strides, self.anchor_grid)
+        return RPNOutput(tuple([x.squeeze(-1) for x in logits]), tuple(deltas), anchors)
 
 
 class FirstStage(nn.Module):

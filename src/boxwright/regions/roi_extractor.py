@@ -136,14 +136,14 @@ def region_levels(
     Source: Lin et al., Feature Pyramid Networks, CVPR 2017, equation 1. Checked against torchvision 0.29.2's
     LevelMapper. Detectron's differs on boxes of just under a power of two times the canonical side.
     """
+    # The first stride that is at least so coarse, and of its levels the last, whose features have seen the most.
+    ends = {stride: index for index, stride in enumerate(strides)}
     side = area(boxes).clamp(min=0).sqrt() / canonical_side
     if epsilon == "outside":
         steps = torch.log2(side.clamp(min=torch.finfo(side.dtype).tiny)) + 1e-6
     else:
         steps = torch.log2(side + 1e-6)
     stride = canonical_stride * 2.0 ** steps.floor().clamp(-16, 16)
-    # The first stride that is at least so coarse, and of its levels the last, whose features have seen the most.
-    ends = [index for index, own in enumerate(strides) if own not in strides[index + 1 :]]
-    coarseness = torch.tensor([strides[end] for end in ends], device=boxes.device, dtype=stride.dtype)
+    coarseness = torch.tensor(list(ends), device=boxes.device, dtype=stride.dtype)
     indices = torch.bucketize(stride, coarseness).clamp(max=len(ends) - 1)
-    return torch.tensor(ends, device=boxes.device)[indices]
+    return torch.tensor(list(ends.values()), device=boxes.device)[indices]

@@ -177,7 +177,7 @@ def _thin(line: Line) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Mean over a window around each point, cut off at the ends."""
+    """Average over a window around each point, cut off at the ends."""
     half = len(values) // 40
     total = np.concatenate([[0.0], values.cumsum()])
     index = np.arange(len(values))

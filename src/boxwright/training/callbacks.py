@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,22 @@ class Callback:
 
     def close(self) -> None:
         """Release what is held. Called once at the end, also after an error."""
+
+
+def check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
+    """Return the callbacks, checked.
+
+    Raises:
+        ValueError: one is something else, such as a function or the class itself.
+    """
+    checked = tuple(callbacks)
+    for callback in checked:
+        if not isinstance(callback, Callback):
+            raise ValueError(
+                f"{callback!r} is no callback: give objects of classes derived from boxwright.Callback, as "
+                "boxwright.EarlyStopping() is"
+            )
+    return checked
 
 
 class EarlyStopping(Callback):

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 
+from boxwright.devices import choose_device
+
 
 @dataclass(frozen=True)
 class Rank:
@@ -74,22 +76,3 @@ def _has_native_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
-
-
-def choose_device(name: str, index: int = 0) -> torch.device:
-    """Choose the device that ``name`` means: ``auto`` takes GPU number ``index`` where there is one.
-
-    Raises:
-        ValueError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda", index) if torch.cuda.is_available() else torch.device("cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device is auto, cpu or cuda, not {name!r}") from error
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise ValueError(f"there is no device {name}: torch sees {count} CUDA devices; take cpu or auto")
-    return device

@@ -25,7 +25,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, decay: float) -> None:
-        """Move towards ``model``."""
+        """Move toward ``model``."""
         averages: list[Tensor] = []
         values: list[Tensor] = []
         current = model.state_dict()

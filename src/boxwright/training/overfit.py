@@ -112,7 +112,7 @@ def measure_losses(
     Batch norms take their statistics from these images, as in training, and noise is the same for each set.
 
     Args:
-        detector: of whose running statistics no use is made afterwards.
+        detector: of whose running statistics no use is made afterward.
         variants: the same images with other objects.
         recipe: of the detector.
         device: of the detector.

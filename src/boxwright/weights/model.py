@@ -1,4 +1,4 @@
-"""The one door: a detector from a checkpoint of ours, or from the files of another project."""
+"""Detectors from checkpoints of ours, or from the files of other projects."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
 from boxwright.compose.undrawn import WithoutDraws, lacks_weights
 from boxwright.detector import Detector
+from boxwright.devices import choose_device
 from boxwright.passport import Origin, Passport
 from boxwright.structures import Category
 from boxwright.version import __version__
 from boxwright.weights.location import OwnCheckpoint, open_source
 from boxwright.weights.overrides import list_part_options, resolve_model
 from boxwright.weights.recognize import assumptions_in_errors, errors_in_one_line, recognize
-from boxwright.weights.source import SourceFiles
+from boxwright.weights.source import Source, SourceFiles
 
 PRECISIONS = ("float32", "float16", "bfloat16", "float64")
 
@@ -71,7 +72,7 @@ def load(
     Args:
         source: a checkpoint, or the folder of a run: its ``best.safetensors``, or else its ``last.pt``; or a model of
             another project, see ``docs/weights.md``.
-        device: cpu, cuda, cuda:1 ...; the CPU where None.
+        device: cpu, cuda, cuda:1 ..., or auto for a GPU where there is one; the CPU where None.
         image_size: size of the network input in pixels, as ``input.image_size`` in a recipe; the model's where None.
             The longest side, where it is limited, changes with it.
         precision: float32, float16, bfloat16 or float64: type of the weights, and of what is computed with them.
@@ -81,11 +82,12 @@ def load(
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: not a model, a damaged one, one whose weights do not fit its recipe, or an image size or a
-            precision that there is not.
+        ValueError: not a model, a damaged one, one whose weights do not fit its recipe, or an image size, a
+            precision or a device that there is not.
     """
     if precision not in (None, *PRECISIONS):
         raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision}")
+    used = choose_device(device or "cpu")
     model = read_model(source, trusted=trusted, overrides=overrides)
     for note in model.notes:
         warnings.warn(note, stacklevel=2)
@@ -95,7 +97,7 @@ def load(
         detector.recipe = dataclasses.replace(model.recipe, input=detector.input_format)
     if precision is not None:
         detector.to(getattr(torch, precision))
-    return detector.to(device or "cpu")
+    return detector.to(used)
 
 
 def read_model(
@@ -129,7 +131,7 @@ def convert_files(files: SourceFiles, overrides: Mapping[str, Any] | None = None
         ValueError: no known kind, a variant that there is no counterpart of here, or tensors that do not fit.
     """
     kind, source = recognize(files)
-    if not hasattr(source, "describe"):
+    if not isinstance(source, Source):
         raise ValueError(f"{files.origin.source}: {source.title}, a backbone alone; give it to --backbone.weights")
     with errors_in_one_line(files, source):
         model = source.describe(files)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from boxwright.compose.draft import FOLLOWING
 from boxwright.compose.options import options_of
 from boxwright.compose.parts import find_part
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipe_text import ALIASES, SLOTS, flatten, read_mapping
 from boxwright.compose.recipes import Resolution, resolve
 from boxwright.compose.values import plain
+from boxwright.contracts import SizedBackbone
 from boxwright.data.format_report import as_typed, note_differences
 from boxwright.data.input_format import InputFormat
 
@@ -73,8 +73,14 @@ def compare_parts(one: Recipe, other: Recipe) -> list[tuple[str, Any, Any]]:
         (f"{address}.{name}", there[address].get(name), here[address].get(name))
         for address in same
         for name in {**there[address], **here[address]}
-        if name != FOLLOWING and there[address].get(name) != here[address].get(name)
+        if there[address].get(name) != here[address].get(name) and name != _size_option(address, others[address])
     ]
+
+
+def _size_option(address: str, name: str) -> str | None:
+    """Find the option of a part that follows the size of the input."""
+    part = find_part(SLOTS[address.partition(".")[0]], name)
+    return part.size_option if isinstance(part, SizedBackbone) else None
 
 
 def needed_options(recipe: Recipe, described: Iterable[str] = ()) -> dict[str, Any]:

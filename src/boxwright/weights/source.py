@@ -82,6 +82,7 @@ class BackboneModel:
     assumptions: Sequence[str] = ()
 
 
+@runtime_checkable
 class Source(Protocol):
     """A kind of files that detectors are read from. The folder ``weights/sources`` is the registry."""
 

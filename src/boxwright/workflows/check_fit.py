@@ -18,8 +18,8 @@ from boxwright.data.loading.samples import TrainSet
 from boxwright.data.records import DetectionData
 from boxwright.data.size_survey import SIZE_STEP, thin_out
 from boxwright.detector import Detector
+from boxwright.devices import choose_device
 from boxwright.training.batches import CACHE_BYTES
-from boxwright.training.distributed import choose_device
 from boxwright.workflows.check_network import recipe_of
 from boxwright.workflows.check_report import ALL_SPLITS, SplitFinding
 from boxwright.workflows.fit_trial import SAFETY, extrapolate

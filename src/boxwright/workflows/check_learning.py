@@ -17,7 +17,7 @@ from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData
 from boxwright.detector import Detector
-from boxwright.training.distributed import choose_device
+from boxwright.devices import choose_device
 from boxwright.training.overfit import OverfitResult, measure_losses, overfit
 from boxwright.workflows.check_network import recipe_of
 from boxwright.workflows.check_report import SplitFinding

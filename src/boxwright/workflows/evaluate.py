@@ -14,10 +14,10 @@ from boxwright.contracts import LimitedHead, SelectingHead
 from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData, max_objects
 from boxwright.detector import Detector
+from boxwright.devices import choose_device
 from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation
 from boxwright.evaluation.limits import MAX_DETECTIONS, head_limits, note_nothing_to_count
 from boxwright.structures import Batch, SelectionQuality
-from boxwright.training.distributed import choose_device
 from boxwright.workflows.models import load_detector
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.reading import Data, read_split

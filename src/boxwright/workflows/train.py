@@ -24,7 +24,7 @@ from boxwright.evaluation.limits import coco_limit, head_limits, note_nothing_to
 from boxwright.files import UNFINISHED, check_folder
 from boxwright.passport import Passport
 from boxwright.structures import Category, Task
-from boxwright.training.callbacks import Callback
+from boxwright.training.callbacks import Callback, check_callbacks
 from boxwright.training.checkpoint import Progress
 from boxwright.training.log import LOG
 from boxwright.training.loop import run_training
@@ -136,7 +136,7 @@ def train(
         _prepare_run(resolved, data, folder, stored, beginning, observer),
         image_transforms=tuple(map(as_transform, transforms)),
         input_transforms=tuple(map(as_transform, input_transforms)),
-        callbacks=tuple(callbacks),
+        callbacks=check_callbacks(callbacks),
         began=began,
     )
     return TrainResult.of(run, run_training(run, resume=resume))
@@ -149,7 +149,7 @@ def default_folder(recipe: str | Path | Mapping[str, Any] | Recipe, data: Data) 
 
 
 def _replace_length(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides in which a length of training takes the place of any other."""
+    """Let a length of training among overrides take the place of any other."""
     typed = typed_options(overrides, "train")
     if not typed & set(_LENGTHS):
         return dict(overrides)

@@ -143,6 +143,18 @@ def test_transforms_of_inputs_keep_the_size() -> None:
         train_set(inputs=(GEOMETRY,))[SampleKey(0, 0, 64)]
 
 
+@pytest.mark.parametrize("inputs", [False, True])
+@pytest.mark.parametrize(("returned", "name"), [(None, "NoneType"), (np.zeros((64, 64, 3), np.uint8), "ndarray")])
+def test_a_function_that_returns_no_sample_is_named(inputs: bool, returned: Any, name: str) -> None:
+    def forgetful(sample: TrainingSample, context: TransformContext) -> Any:
+        del sample, context
+        return returned
+
+    samples = train_set(inputs=(forgetful,)) if inputs else train_set(forgetful)
+    with pytest.raises(ValueError, match=f"forgetful.* returned {name}: it must return the changed TrainingSample$"):
+        samples[SampleKey(0, 0, 64)]
+
+
 def beside(sample: TrainingSample, context: TransformContext) -> TrainingSample:
     """Another image of the data set beside this one, as mosaic has four."""
     other = context.draw_sample()

@@ -144,7 +144,7 @@ def test_larger_images_are_resized_then_cropped(height: int, width: int, scale: 
 def test_windows_between_pixels_show_edges_where_they_belong(
     start: float, length: float, first: int, side: int
 ) -> None:
-    """Whatever the window cuts in two, a step from black to white lies within a pixel of its position in the input."""
+    """Windows may cut anything in two: a step from black to white lies within a pixel of its position in the input."""
     image = np.zeros((3, 40, 3), dtype=np.uint8)
     image[:, first:] = 255
     pixels = resample(image, Window(start, 0, start + length, 3), 3, side)

@@ -23,6 +23,7 @@ from boxwright.data.transforms.transform import (
     TrainingSample,
     Transform,
     TransformContext,
+    apply_transform,
     keep_visible,
     to_image,
     to_pixels,
@@ -132,13 +133,13 @@ class TrainSet(Dataset[Sample]):
         )
         sample = self._read(key.record)
         for transform in self.image_transforms:
-            sample = transform(sample, context)
+            sample = apply_transform(transform, sample, context)
         sample = self.augmentation(sample, context)
         size = sample.image.shape
         if self.input_transforms:  # they take bytes
             sample = replace(sample, image=to_pixels(to_bytes(to_image(sample.image))))
         for transform in self.input_transforms:
-            sample = keep_visible(transform(sample, context), SMALLEST_SIDE)
+            sample = keep_visible(apply_transform(transform, sample, context), SMALLEST_SIDE)
             if sample.image.shape != size:
                 raise ValueError(
                     f"{transform} changed the network input from {size[1]} x {size[0]} pixels to "

@@ -86,7 +86,7 @@ def paint_scene(rng: np.random.Generator, height: int, width: int, num_shapes: i
 
 
 def signed_distance(kind: str, x: Plane, y: Plane, radius: float) -> Plane:
-    """Compute the distance to the outline of an upright shape around the origin; negative inside, mitred at corners.
+    """Compute the distance to the outline of an upright shape around the origin; negative inside, mitered at corners.
 
     Args:
         kind: one of ``CLASSES``.

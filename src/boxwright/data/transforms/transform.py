@@ -130,6 +130,18 @@ class Transform(Protocol):
         """
 
 
+def apply_transform(transform: Transform, sample: TrainingSample, context: TransformContext) -> TrainingSample:
+    """Return the changed sample.
+
+    Raises:
+        ValueError: the transform, which may be a user's, returns something else.
+    """
+    changed: object = transform(sample, context)
+    if not isinstance(changed, TrainingSample):
+        raise ValueError(f"{transform!r} returned {type(changed).__name__}: it must return the changed TrainingSample")
+    return changed
+
+
 def keep_visible(sample: TrainingSample, smallest_side: float) -> TrainingSample:
     """Clip boxes to the image, and drop objects whose box then has a side below a limit, in pixels."""
     height, width = sample.image.shape[:2]
