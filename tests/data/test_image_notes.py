@@ -1,4 +1,4 @@
-"""What is said of whole images: their turn, their channels; and what decoders print, which is nothing."""
+"""Notes about whole images, their turn and their channels; and decoders, which print nothing."""
 
 from __future__ import annotations
 

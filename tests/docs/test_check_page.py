@@ -1,4 +1,4 @@
-"""What docs/check.md says of damaged images and of repairs is so."""
+"""The page docs/check.md: its table of damage, and the kinds of its repairs."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ def test_the_table_of_damage_is_about_so(tmp_path: Path, name: str) -> None:
         )
         for index, file in enumerate(damaged):
             counts[index] += is_found(file, tmp_path / "image")
-    for found, expected in zip(counts, shown()[name], strict=True):
+    for count, expected in zip(counts, shown()[name], strict=True):
         tolerance = 5 if expected in (0, 100) else 30 if expected <= 10 or expected >= 90 else 100
         least, most = expected - tolerance, expected + tolerance
-        assert least <= 100 * found / TRIES <= most, (counts, shown()[name])
+        assert least <= 100 * count / TRIES <= most, (counts, shown()[name])
 
 
 @pytest.mark.parametrize("module", [repair, object_repair, check_fix])

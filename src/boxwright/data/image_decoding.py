@@ -104,8 +104,8 @@ def gray_rows(image: Image.Image) -> float:
         image: as it is stored.
     """
     # Of CMYK, the gray may be inverted: 127.
-    distance = np.abs(np.asarray(image, dtype=np.int16) - 128)
-    varied = (distance.reshape(len(distance), -1) > (image.mode == "CMYK")).any(axis=1)
+    pixels = np.asarray(image, dtype=np.int16).reshape(image.height, -1)
+    varied = np.asarray((np.abs(pixels - 128) > (image.mode == "CMYK")).any(axis=1))
     return float(varied[::-1].argmax() / len(varied)) if varied.any() else 1.0
 
 
