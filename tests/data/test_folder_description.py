@@ -16,7 +16,10 @@ COCO = '{"images": [], "annotations": []}'
     ("files", "expected"),
     [
         ({"a.json": COCO}, "a.json looks like COCO and lacks categories"),
-        ({"deep/a.json": COCO[:-1] + ', "categories": []}'}, "deep/a.json looks like COCO and is read as annotations/"),
+        (
+            {"deep/a.json": COCO[:-1] + ', "categories": []}'},
+            "deep/a.json looks like COCO: rename it to annotations/train.json",
+        ),
         ({"a.json": '[{"data": {}, "annotations": []}]'}, "a.json is Label Studio's own JSON: export the project"),
         ({"a.json": '{"a.png23": {"regions": []}}'}, "a.json is VIA's own JSON"),
         ({"a.json": '{"a'}, "a.json is no valid JSON"),

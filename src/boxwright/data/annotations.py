@@ -55,7 +55,8 @@ class Annotations:
             pixels.
         has_category_ids: the ids of ``categories`` are the file's own; else the reader numbered the classes.
         notes: what was left out or repaired, one line each, for the user.
-        findings: what was left out, repaired or is worth knowing, each with its place.
+        findings: what was left out, repaired or is worth knowing, each with its place. Those of the severity error are
+            entries that must not be left out in training; ``open_data`` refuses them.
     """
 
     path: Path

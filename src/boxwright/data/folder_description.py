@@ -47,6 +47,8 @@ def guess_format(folder: Path) -> str:
         of_suffix.setdefault(os.path.splitext(name)[1].lower(), []).append(name)
     for suffix, look in ((".json", _json), (".xml", _xml), (".csv", _table), (".txt", _text)):
         for name in of_suffix.get(suffix, [])[:3]:
+            if not os.path.isfile(folder / name):  # a pipe would be read for ever
+                return f"{name} is no file, but a pipe, a device or a link that leads nowhere"
             guess = look(folder / name, name)
             if guess:
                 return guess
@@ -78,8 +80,9 @@ def _json(path: Path, name: str) -> str:
         return ""
     if {"images", "annotations"} & document.keys():
         missing = [key for key in ("images", "annotations", "categories") if key not in document]
-        lacks = f"lacks {', '.join(missing)}" if missing else "is read as annotations/train.json, or named explicitly"
-        return f"{name} looks like COCO and {lacks}"
+        if missing:
+            return f"{name} looks like COCO and lacks {', '.join(missing)}"
+        return f"{name} looks like COCO: rename it to annotations/train.json, or name it explicitly"
     if any(isinstance(value, dict) and "regions" in value for value in islice(document.values(), 5)):
         return f"{name} is VIA's own JSON: export the project as COCO"
     return ""

@@ -12,17 +12,27 @@ from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 from boxwright.data.annotations import Annotations
+from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.folder_description import count_kinds, guess_format
 from boxwright.data.image_check import ProgressCallback, first_names
 from boxwright.data.image_dataset import ImageDataset
+from boxwright.data.invalid_entries import refuse_invalid_entries
 from boxwright.data.join import join_images
 from boxwright.data.printable_names import one_line_errors
 from boxwright.data.readable_images import drop_unreadable
 from boxwright.data.records import DetectionData
+from boxwright.data.split_names import canonical_split
 from boxwright.structures import Category, Task
 
 DataSource = str | Path | ImageDataset | Mapping[str, ImageDataset]
 """A folder, own samples, or own samples by the name of the split."""
+
+UNREAD_ANNOTATION_FILE = FindingKind(
+    "unread_annotation_file",
+    "warning",
+    "annotation files belong to no split, and are not read",
+    "name them as splits, or move them away",
+)
 
 _READERS = Path(__file__).with_name("readers")
 
@@ -45,6 +55,12 @@ class Reader(Protocol):
 
     def read(self, folder: Path, split: str) -> Annotations:
         """Read one split; raise ``ValueError``, in one line, for a fault or a split that is not there."""
+
+    def unread_files(self, folder: Path) -> list[Path]:
+        """Return the annotation files of this format that belong to no split, sorted; [] where there are none.
+
+        Files that ``read`` names with their split are left out.
+        """
 
 
 def list_readers() -> list[str]:
@@ -84,6 +100,7 @@ def open_data(
     categories: Sequence[Category] | None = None,
     check_images: bool = True,
     drop_unreadable_images: bool = False,
+    drop_invalid_entries: bool = False,
     progress: ProgressCallback | None = None,
 ) -> DetectionData:
     """Read one split of a data set, check it, and join it with its images.
@@ -100,6 +117,8 @@ def open_data(
         check_images: decode every image; without it, only headers are read.
         drop_unreadable_images: go on without images that are missing or damaged, with a finding for each; else they
             are an error.
+        drop_invalid_entries: go on without entries of COCO files that cannot be read, with a finding for each; else
+            they are an error.
         progress: called as ``progress(done, total)`` while the images are checked.
 
     Raises:
@@ -115,6 +134,8 @@ def open_data(
         table, notes = _read_folder(Path(data), split, task, data_format)
     else:
         table = _own_data(data, split).annotations(task)
+    if not drop_invalid_entries:
+        refuse_invalid_entries(table)
     if images is not None:
         table = replace(table, image_folders=(Path(images),))
     if drop_unreadable_images:
@@ -146,24 +167,43 @@ def list_splits(data: DataSource, *, task: Task = "detection", data_format: str 
     folder = Path(data)
     _check_folder(folder)
     names = [data_format] if data_format else _recognized(folder, task)
-    return list(dict.fromkeys(split for name in names for split in find_reader(name).splits(folder)))
+    return find_reader(names[0]).splits(folder) if names else []
 
 
 def _read_folder(folder: Path, split: str, task: Task, data_format: str | None) -> tuple[Annotations, list[str]]:
     _check_folder(folder)
     if data_format is not None:
-        return find_reader(data_format).read(folder, split), []
+        return _read_split(find_reader(data_format), folder, split), []
     names = _recognized(folder, task)
     if not names:
         raise ValueError(_unrecognized(folder, split, task))
-    having = [name for name in names if split in _import_reader(name).splits(folder)] or names
+    if len(names) == 1:
+        return _read_split(_import_reader(names[0]), folder, split), []
+    splits = {name: _import_reader(name).splits(folder) for name in names}
+    chosen, *others = names
+    having = [name for name in others if canonical_split(split.strip("/")) in splits[name]]
+    if having and canonical_split(split.strip("/")) not in splits[chosen]:
+        raise ValueError(
+            f"no split {split!r} in {folder}, which is read as {chosen} with the splits {', '.join(splits[chosen])}; "
+            f"it looks like {having[0]} with the splits {', '.join(splits[having[0]])} too, which "
+            f"data_format={having[0]} chooses"
+        )
     note = (
-        f"{folder}: read as {having[0]}; it looks like {' and like '.join(having[1:])} too, which "
-        f"data_format={having[1]} chooses"
-        if len(having) > 1
-        else None
+        f"{folder}: read as {chosen}; it looks like {' and like '.join(others)} too, which data_format={others[0]} "
+        "chooses"
     )
-    return _import_reader(having[0]).read(folder, split), [note] if note else []
+    return _read_split(_import_reader(chosen), folder, split), [note]
+
+
+def _read_split(reader: Reader, folder: Path, split: str) -> Annotations:
+    """Read a split; with the first of a data set, name the annotation files that belong to no split."""
+    table = reader.read(folder, split)
+    if canonical_split(split.strip("/")) not in reader.splits(folder)[:1]:
+        return table
+    unread = [
+        Finding(UNREAD_ANNOTATION_FILE, path.relative_to(folder).as_posix()) for path in reader.unread_files(folder)
+    ]
+    return replace(table, findings=(*table.findings, *unread)) if unread else table
 
 
 def _read_file(annotations: Path, task: Task, data_format: str | None) -> Annotations:
@@ -209,8 +249,10 @@ def _check_folder(folder: Path) -> None:
 
 
 def _recognized(folder: Path, task: Task | None) -> list[str]:
+    """Return the formats that a folder has, first the one that is read: it has most of the splits."""
     readers = {name: _import_reader(name) for name in list_readers()}
-    return [name for name, reader in readers.items() if task in (None, reader.TASK) and reader.recognizes(folder)]
+    names = [name for name, reader in readers.items() if task in (None, reader.TASK) and reader.recognizes(folder)]
+    return sorted(names, key=lambda name: -len(readers[name].splits(folder))) if len(names) > 1 else names
 
 
 def _unrecognized(folder: Path, split: str, task: Task) -> str:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from boxwright.data.annotations import Annotations
-from boxwright.data.file_names import locate_images
-from boxwright.data.findings import Finding
+from boxwright.data.file_names import likeliest_folder, locate_images, resolve_names
+from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.image_check import ProgressCallback, inspect_images
 from boxwright.data.image_inspection import ImageFailure
+
+UNCLEAR_FILE_NAME = FindingKind(
+    "unclear_file_name",
+    "error",
+    "images whose names lead out of their folder, or may be those of several files",
+    "correct the names, or restore the files",
+)
+
+_GONE = "not in the folder"
+"""Reason of a name that is clear; looking for the file says that it is missing."""
 
 
 def drop_unreadable(table: Annotations, progress: ProgressCallback | None = None) -> Annotations:
@@ -25,19 +36,34 @@ def drop_unreadable(table: Annotations, progress: ProgressCallback | None = None
 
     Raises:
         FileNotFoundError: the image folder does not exist.
-        ValueError: the name of an image may be that of several files.
     """
+    table = _drop_unclear(table)
     folder, table = locate_images(table)
     in_files = [index for index, image in enumerate(table.images) if image.source is None]
     names = [table.images[index].file_name for index in in_files]
     results = inspect_images(folder, names, progress=progress) if names else []
     failures = {index: one for index, one in zip(in_files, results, strict=True) if isinstance(one, ImageFailure)}
-    if not failures:
+    return _without(table, {index: failure.finding() for index, failure in failures.items()})
+
+
+def _drop_unclear(table: Annotations) -> Annotations:
+    """Take images out whose names may be those of several files, or lead out of their folder."""
+    in_files = [index for index, image in enumerate(table.images) if image.source is None]
+    names = [table.images[index].file_name for index in in_files]
+    folder = likeliest_folder(table.image_folders, names)
+    missing = resolve_names(folder, names).missing if folder.is_dir() else {}
+    unclear = {in_files[at]: Finding(UNCLEAR_FILE_NAME, names[at], why) for at, why in missing.items() if why != _GONE}
+    return _without(table, unclear)
+
+
+def _without(table: Annotations, causes: Mapping[int, Finding]) -> Annotations:
+    """Return the table without some images and their objects, with a finding for each image."""
+    if not causes:
         return table
     counts = np.bincount(table.image_index, minlength=len(table.images))
-    findings = [_name_failure(failure, int(counts[index])) for index, failure in failures.items()]
+    findings = [_count_objects(finding, int(counts[index])) for index, finding in causes.items()]
     is_readable = np.ones(len(table.images), dtype=np.bool_)
-    is_readable[list(failures)] = False
+    is_readable[list(causes)] = False
     rows = np.flatnonzero(is_readable[table.image_index])
     return replace(
         table,
@@ -58,10 +84,7 @@ def _select(values: Any, rows: np.ndarray) -> tuple[Any, ...]:
     return tuple(listed[row] for row in rows.tolist())
 
 
-def _name_failure(failure: ImageFailure, num_objects: int) -> Finding:
-    finding = failure.finding()
-    return (
-        finding._replace(detail=f"{finding.detail}; {num_objects} objects are dropped with it")
-        if num_objects
-        else (finding)
-    )
+def _count_objects(finding: Finding, num_objects: int) -> Finding:
+    if not num_objects:
+        return finding
+    return finding._replace(detail=f"{finding.detail}; {num_objects} objects are dropped with it")

@@ -55,7 +55,7 @@ def read_split(
         split: the name of the split.
         task: of the model.
         categories: the classes of a model; the data's own where None.
-        drop_unreadable_images: go on without them, see ``open_data``.
+        drop_unreadable_images: go on without them, and without annotations that cannot be read, see ``open_data``.
         observer: hears notes, and how far the images are checked.
 
     Raises:
@@ -73,6 +73,7 @@ def read_split(
             images=files.images.get(split),
             categories=categories,
             drop_unreadable_images=drop_unreadable_images,
+            drop_invalid_entries=drop_unreadable_images,
             progress=progress,
         )
     for note in read.notes:

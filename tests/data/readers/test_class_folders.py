@@ -183,3 +183,21 @@ def test_folders_without_images(tmp_path: Path) -> None:
     (tmp_path / "train" / "dog").mkdir(parents=True)
     with pytest.raises(ValueError, match="no images in its folders"):
         open_data(tmp_path, task="classification")
+
+
+def test_linked_folders_are_read(pets: Path, tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere" / "x.png")
+    put(tmp_path / "elsewhere" / "y.png")
+    before = len(open_data(pets, "train", task="classification").records)
+    (pets / "train" / "Cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (pets / "train" / "Cat" / "again").symlink_to(pets / "train" / "Cat")
+    assert len(open_data(pets, "train", task="classification").records) == before + 2
+
+
+def test_two_folders_of_one_split_are_named(pets: Path) -> None:
+    for split in ("val", "valid"):
+        for name in ("cat", "dog"):
+            put(pets / split / name / "new.png")
+    data = open_data(pets, "val", task="classification")
+    assert data.source == pets / "val"
+    assert [str(one) for one in data.findings if one.kind.name == "split_claimed_twice"] == ["valid (val is val)"]

@@ -202,3 +202,22 @@ def test_keys_of_other_objects_may_stand_twice(tiny, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(_coco_chunks, "CHUNK_BYTES", 1)
     assert outcome(path) == one_by_one(path, monkeypatch)
     assert not outcome(path).startswith(str(path))
+
+
+@pytest.mark.parametrize("text", ["x", "}, {", '\\"}, {', "]["])
+def test_the_end_of_a_chunk_in_a_long_list_is_found_in_a_few_tries(
+    tiny, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.document["annotations"][0]["attributes"] = [{"a": number, "b": text} for number in range(2000)]
+    path = tiny.write()
+    tries = []
+
+    def count(entries: bytes) -> bool:
+        tries.append(entries)
+        return is_json(entries)
+
+    is_json = _coco_chunks._is_json
+    monkeypatch.setattr(_coco_chunks, "_is_json", count)
+    monkeypatch.setattr(_coco_chunks, "CHUNK_BYTES", 1)
+    assert outcome(path) == one_by_one(path, monkeypatch)
+    assert len(tries) < 60

@@ -90,7 +90,7 @@ def test_columns(tmp_path: Path, header: str, row: str) -> None:
     rows = 2 if header == row else 1
     data = open_data(tmp_path)
     assert boxes_of(data) == {"a.png": [BOX] * rows}
-    assert findings_of(data) == []
+    assert set(kinds_of(data)) <= {"file_name_last_parts", "file_name_suffix"}
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_fractions(tmp_path: Path) -> None:
     data = open_data(tmp_path)
     assert boxes_of(data) == {"a.png": [("dog", 10, 0, 20, 20)]}
     assert data.records[0].crowd.tolist() == [True]
-    assert kinds_of(data) == {"fractions_read": 1}
+    assert kinds_of(data) == {"fractions_read": 1, "file_name_suffix": 1}
 
 
 def test_a_file_that_lies_anywhere(tmp_path: Path) -> None:
@@ -156,7 +156,10 @@ def test_a_file_that_lies_anywhere(tmp_path: Path) -> None:
         ("a.png,40,20,dog,1,2," + "9" * 401 + ",12", "coordinates must be four finite numbers"),
         ("a.png,40,20,,1,2,11,12", "its object has no class"),
         (",40,20,dog,1,2,11,12", "it names no image"),
-        ('a.png,40,20,"' + "x" * 200_000, "cannot be read: field larger than field limit"),
+        (
+            'a.png,40,20,"' + "x" * 200_000,
+            "cannot be read behind line 2: field larger than field limit .* is never closed",
+        ),
     ],
 )
 def test_faults(tmp_path: Path, row: str, message: str) -> None:
@@ -177,4 +180,81 @@ def test_another_encoding(tmp_path: Path) -> None:
 def test_no_row(tmp_path: Path) -> None:
     put(tmp_path, "train.csv", HEADER)
     with pytest.raises(ValueError, match="it has no row with an image"):
+        open_data(tmp_path)
+
+
+def subjects(data: DetectionData, kind: str) -> list[str]:
+    return [finding.subject for finding in data.findings if finding.kind.name == kind]
+
+
+@pytest.mark.parametrize(
+    ("tables", "split", "rivals", "unread"),
+    [
+        (["train.csv", "train_labels.csv"], "train", ["train_labels.csv"], []),
+        (["val.csv", "valid.csv"], "val", ["valid.csv"], []),
+        (["train.csv", "holdout.csv"], "train", [], ["holdout.csv"]),
+        (["train/_annotations.csv", "train.csv", "train/more.csv"], "train", ["train.csv"], ["train/more.csv"]),
+        (["annotations.csv", "labels.csv", "x.csv"], "train", ["labels.csv"], ["x.csv"]),
+        (["a.csv", "b.csv"], "train", [], ["b.csv"]),
+    ],
+)
+def test_tables_that_are_not_read_are_named(
+    tmp_path: Path, tables: list[str], split: str, rivals: list[str], unread: list[str]
+) -> None:
+    for table in tables:
+        put(tmp_path, table, HEADER, ROW)
+    (tmp_path / "results.csv").write_text("epoch,loss\n1,2\n")
+    data = open_data(tmp_path, split)
+    assert data.source == tmp_path / tables[0]
+    assert subjects(data, "split_claimed_twice") == rivals
+    assert subjects(data, "unread_annotation_file") == unread
+
+
+@pytest.mark.parametrize("names", [("p/a.png", "q/a.png"), ("x/p/a.png", "p/a.png"), ("A.png", "a.png")])
+def test_two_images_never_become_one(tmp_path: Path, names: tuple[str, str]) -> None:
+    rows = [ROW.replace("a.png", names[0]), ROW.replace("a.png", names[1]).replace("dog", "cat")]
+    put(tmp_path, "train.csv", HEADER, *rows, images=["images/a.png"])
+    with pytest.raises(ValueError, match=r"the files of 2 of 2 images .* are not clear|its file a\.png is that of"):
+        open_data(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["A.PNG", "https://x/a.png?z=1", "a.jpg", "./a.png", "some\\where\\a.png"])
+def test_images_that_are_used_are_not_called_unused(tmp_path: Path, name: str) -> None:
+    put(tmp_path, "train.csv", HEADER, ROW.replace("a.png", name), images=["images/a.png", "images/b.png"])
+    if name == "a.jpg":
+        (tmp_path / "images/a.png").rename(tmp_path / "images/a.JPEG")
+    data = open_data(tmp_path)
+    assert subjects(data, "image_without_annotation_file") == ["b.png"]
+
+
+def test_a_class_without_coordinates_is_named(tmp_path: Path) -> None:
+    put(tmp_path, "train.csv", HEADER, ROW, "a.png,40,20,cat,,,,")
+    data = open_data(tmp_path)
+    assert boxes_of(data) == {"a.png": [BOX]}
+    assert [str(one) for one in data.findings if one.kind.name == "row_without_box"] == [
+        "a.png (train.csv line 3: cat)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mark", "is_crowd"),
+    [
+        ("yes", True),
+        ("Y", True),
+        ("TRUE", True),
+        ("1.0", True),
+        ("no", False),
+        ("0", False),
+        ("", False),
+        ("-1", False),
+    ],
+)
+def test_marks_of_crowd_regions(tmp_path: Path, mark: str, is_crowd: bool) -> None:
+    put(tmp_path, "train.csv", f"{HEADER},iscrowd", f"{ROW},{mark}")
+    assert open_data(tmp_path).records[0].crowd.tolist() == [is_crowd]
+
+
+def test_a_mark_that_is_neither_yes_nor_no(tmp_path: Path) -> None:
+    put(tmp_path, "train.csv", f"{HEADER},iscrowd", f"{ROW},perhaps")
+    with pytest.raises(ValueError, match="line 2: the mark of a crowd region must be 0 or 1, yes or no, not 'perhaps'"):
         open_data(tmp_path)

@@ -135,7 +135,7 @@ def test_an_image_inside_its_annotation_file(tmp_path: Path) -> None:
         ("", r"a\.json cannot be read"),
         ('{"shapes": [', r"a\.json cannot be read"),
         ("[" * 100_000, r"a\.json cannot be read"),
-        ("[]", r"a\.json cannot be read"),
+        ("[]", r"a\.json is no LabelMe file: it is no object"),
         ("{}", r"a\.json is no LabelMe file: it has no list 'shapes'"),
         ('{"shapes": [3]}', "shape 1: it must be an object, not 3"),
         ('{"shapes": [{"label": " "}]}', "shape 1: its label must be a text that is not empty"),
@@ -148,6 +148,7 @@ def test_an_image_inside_its_annotation_file(tmp_path: Path) -> None:
 )
 def test_faults(tmp_path: Path, content: str, message: str) -> None:
     put(tmp_path, "b.json", "b.png", BOX)
+    put(tmp_path, "a.json", "a.png")
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(ValueError, match=message) as caught:
         open_data(tmp_path)

@@ -24,6 +24,10 @@ CHUNK_BYTES = 2**22
 
 _EXACT = 2.0**53
 _BETWEEN = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
+_BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+_TRIES = 16
+"""Ends of a chunk that are tried; then brackets are counted, which takes longer than a few tries."""
+
 _ESCAPED_KEY = re.compile(rb'\\[^",:{}\[\]]*"[ \t\r\n]*:')
 _KEYS = {"images", "annotations", "categories", "id", "image_id", "category_id", "bbox", "area", "segmentation"}
 _KEYS |= {"file_name", "width", "height", "name", "counts", "size", "iscrowd", *SPECIAL_KEYS}
@@ -136,14 +140,30 @@ def split_table(data: bytes, span: tuple[int, int]) -> Iterator[bytes]:
     start, end = span[0] + 1, span[1] - 1
     while start < end:
         stop, match = end, _BETWEEN.search(data, start + CHUNK_BYTES, end)
-        while match is not None:
+        for _ in range(_TRIES):
             # Also between the objects of a list inside an entry there is such a place: then brackets stay open.
-            if _is_json(data[start : match.start() + 1]):
-                stop = match.start() + 1
+            if match is None or _is_json(data[start : match.start() + 1]):
                 break
             match = _BETWEEN.search(data, match.start() + 1, end)
+        else:
+            match = _find_end(data, start, end)
+        if match is not None:
+            stop = match.start() + 1
         yield b"[" + data[start:stop] + b"]"
         start = end if match is None else match.end() - 1
+
+
+def _find_end(data: bytes, start: int, end: int) -> re.Match[bytes] | None:
+    """Find the first place between two entries behind a chunk's length, by the depth of the brackets."""
+    depth = 0
+    for token in _BRACKETS.finditer(data, start, end):
+        letter = data[token.start()]
+        depth += (letter in b"[{") - (letter in b"]}")
+        if depth == 0 and token.end() > start + CHUNK_BYTES:
+            match = _BETWEEN.match(data, token.start(), end)
+            if match is not None:
+                return match
+    return None
 
 
 def load_chunk(chunk: str) -> Any:

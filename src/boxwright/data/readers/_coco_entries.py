@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from boxwright.data.annotations import ListedImage
 from boxwright.data.findings import Finding, FindingKind
+from boxwright.data.invalid_entries import describe_invalid
 from boxwright.data.mask_file import SUFFIX
 from boxwright.data.printable_names import printable
 from boxwright.data.readers._coco_classes import CategoryEntry, number_categories
@@ -26,6 +27,15 @@ REPEATED_CATEGORY_ENTRY = FindingKind(
 ANNOTATIONS_RENUMBERED = FindingKind(
     "annotations_renumbered", "note", "annotation files whose annotation ids occur more than once, renumbered"
 )
+INVALID_ANNOTATION = FindingKind(
+    "invalid_annotation", "error", "annotations that cannot be read", "correct or delete them"
+)
+INVALID_IMAGE_ENTRY = FindingKind(
+    "invalid_image_entry", "error", "entries of images that cannot be read", "correct or delete them"
+)
+
+MOST_INVALID = 100_000
+"""Annotations that cannot be read, and are named each; with more, the file is not that of this data set."""
 
 _NAME_KEYS = ("file_name", "filename", "fileName", "path", "coco_url", "url")
 
@@ -65,12 +75,13 @@ class EntryReader:
         self.category_ids: frozenset[int] = frozenset()
         self._values = ValueReader()
         self._findings: list[Finding] = []
+        self._invalid: list[Finding] = []
         self._number_of_text_id: dict[str, int] = {}
 
     @property
     def findings(self) -> list[Finding]:
         """Entries that were left out, repaired or read in another form than COCO's."""
-        return [*self._findings, *self._values.findings()]
+        return [*self._findings, *self._invalid, *self._values.findings()]
 
     def read_categories(self, table: Sequence[dict[str, Any]]) -> None:
         """Read the table ``categories``.
@@ -95,17 +106,18 @@ class EntryReader:
         self.category_ids = frozenset(category.id for category in self.categories)
 
     def read_images(self, table: Sequence[dict[str, Any]]) -> list[ListedImage]:
-        """Read the table ``images``.
+        """Read the table ``images``; entries that cannot be read are findings, and left out.
 
         Raises:
-            ValueError: names the first fault.
+            ValueError: none can be read, or one id stands for several files.
         """
         images: dict[int | str, ListedImage] = {}
         for position, entry in enumerate(table):
             try:
                 image_id, image = self._image(entry)
             except InvalidEntryError as error:
-                raise ValueError(f"{self.path}: images[{position}]: {error}") from None
+                self._findings.append(Finding(INVALID_IMAGE_ENTRY, f"images[{position}]", str(error)))
+                continue
             other = images.setdefault(image_id, image)
             if other is not image:
                 if other.file_name != image.file_name:
@@ -114,6 +126,8 @@ class EntryReader:
                         f"{printable(other.file_name)} and {printable(image.file_name)}; make the ids unique"
                     )
                 self._findings.append(Finding(REPEATED_IMAGE_ENTRY, image.file_name, f"id {image_id}"))
+        if not images:
+            raise ValueError(f"{self.path}: {self._findings[-1].subject}: {self._findings[-1].detail}")
         next_id = max((image_id for image_id in images if isinstance(image_id, int)), default=0) + 1
         texts = [image_id for image_id in images if isinstance(image_id, str)]
         self._number_of_text_id = {text: number for number, text in enumerate(texts, start=next_id)}
@@ -144,6 +158,8 @@ class EntryReader:
     ) -> list[AnnotationEntry]:
         """Read a part of the table ``annotations``, after the categories and images.
 
+        Those that cannot be read are findings, and left out.
+
         Args:
             table: some entries, in their order.
             start: position of the first of them in the whole table.
@@ -154,19 +170,36 @@ class EntryReader:
             The annotations that are used, in their order.
 
         Raises:
-            ValueError: names the first fault.
+            ValueError: nearly none can be read.
         """
         rows = []
         for position, entry in enumerate(table, start):
             try:
                 rows.append(self._annotation(entry, position, index_of))
             except InvalidEntryError as error:
-                name = f"annotation {reprlib.repr(entry['id'])}" if "id" in entry else f"annotations[{position}]"
-                image_id = entry.get("image_id")
-                if isinstance(image_id, int) and image_id in index_of:
-                    name += f" of image {printable(repr(images[index_of[image_id]].file_name))}"
-                raise ValueError(f"{self.path}: {name}: {error}") from None
+                self._take_invalid(entry, position, error, images, index_of)
         return rows
+
+    def _take_invalid(
+        self,
+        entry: dict[str, Any],
+        position: int,
+        error: InvalidEntryError,
+        images: Sequence[ListedImage],
+        index_of: Mapping[int, int],
+    ) -> None:
+        name = f"annotation {reprlib.repr(entry['id'])}" if "id" in entry else f"annotations[{position}]"
+        image_id = entry.get("image_id")
+        if isinstance(image_id, int) and image_id in index_of:
+            file_name = images[index_of[image_id]].file_name
+            self._invalid.append(Finding(INVALID_ANNOTATION, file_name, f"{name}: {error}"))
+        else:
+            self._invalid.append(Finding(INVALID_ANNOTATION, name, str(error)))
+        if len(self._invalid) > MOST_INVALID:
+            raise ValueError(
+                f"{self.path}: over {MOST_INVALID:,} annotations cannot be read, the first: "
+                f"{describe_invalid(self._invalid[0])}"
+            )
 
     def _annotation(self, entry: dict[str, Any], position: int, index_of: Mapping[int, int]) -> AnnotationEntry:
         values = self._values

@@ -37,14 +37,16 @@ def parse_coco(path: Path, image_folders: tuple[Path, ...]) -> Annotations:
         image_folders: folders that ``file_name`` may be relative to, the likeliest first.
 
     Returns:
-        Categories are sorted by id; images are in the file's order.
+        Categories are sorted by id; images are in the file's order. Images and annotations that cannot be read are left
+        out; each is a finding of the severity error.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no JSON, no COCO file, or contradicts itself; names the first fault.
+        ValueError: the file is no JSON, no COCO file, or contradicts itself in its classes or images.
     """
     if not path.is_file():
-        problem = "is a folder, not an annotation file" if path.is_dir() else "does not exist"
+        kind = "a folder" if path.is_dir() else "a pipe or a device"
+        problem = f"is {kind}, not an annotation file" if path.exists() else "does not exist"
         raise FileNotFoundError(f"annotation file {path} {problem}")
     data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     try:
@@ -153,7 +155,7 @@ def _parse(path: Path, image_folders: tuple[Path, ...], tables: _Chunks | _Loade
 
 
 def _read_entries(path: Path, reader: EntryReader, entries: Sequence[Any], start: int, exact: _ExactIndex) -> CocoRows:
-    """Read a part of the annotations one by one; of several faults, the first is named."""
+    """Read a part of the annotations one by one."""
     count = next((at for at, entry in enumerate(entries) if not isinstance(entry, dict)), len(entries))
     rows = reader.read_annotations(entries[:count], start, exact.images, exact())
     if count < len(entries):

@@ -11,6 +11,8 @@ import numpy as np
 
 from boxwright.data.annotations import Annotations, ListedImage
 from boxwright.data.image_check import SUFFIXES, first_names
+from boxwright.data.readers._claimed_paths import find_rivals
+from boxwright.data.readers._image_files import walk_files
 from boxwright.data.split_names import canonical_split, sort_splits, without_year
 from boxwright.structures import Category, Task
 
@@ -36,9 +38,9 @@ def splits(folder: Path) -> list[str]:
 def read(folder: Path, split: str) -> Annotations:
     """Read ``folder/split/CLASS/*.jpg``: every image is one object of its folder's class, as large as the image.
 
-    Classes are in alphabetical order. Images may lie deeper than in the folder itself. Names that begin with a dot are
-    left out. Classes go by their folders' names in Unicode's form NFC: some systems write an accent as a letter of its
-    own, and two names that look the same are the same class.
+    Classes are in alphabetical order. Images may lie deeper than in the folder itself; links to folders are followed,
+    each target once. Names that begin with a dot are left out. Classes go by their folders' names in Unicode's form
+    NFC: some systems write an accent as a letter of its own, and two names that look the same are the same class.
 
     Names of splits are as forgiving as those of detection: ``val`` is also ``valid`` or ``validation``, and each of
     them finds the others; ``train`` is also ``train2017``, where no other year is there.
@@ -46,12 +48,13 @@ def read(folder: Path, split: str) -> Annotations:
     Raises:
         ValueError: there is no such split, it has no class folders or no images.
     """
-    split_folder = _find_split(folder, split)
-    if split_folder is None:
+    candidates = _find_split(folder, split)
+    if not candidates:
         raise ValueError(
             f"{folder}: no split {split} for classification, which would have {split}/CLASS/*.jpg; "
             f"`boxwright crop` cuts one out of a data set for detection; its folders are {_first(_folders(folder))}"
         )
+    split_folder, *rivals = candidates
     files, others = _list_files(split_folder)
     if not any(files.values()):
         left_out = f"; {_left_out(others)}" if others else ""
@@ -67,21 +70,30 @@ def read(folder: Path, split: str) -> Annotations:
         bbox_xywh=None,
         has_category_ids=False,
         notes=_notes(split_folder, files, others),
+        findings=find_rivals(folder, split, split_folder, rivals),
     )
+
+
+def unread_files(folder: Path) -> list[Path]:  # noqa: ARG001 - as all readers have it
+    """Return no file: this format has no annotation files."""
+    return []
 
 
 def _split_folders(folder: Path) -> list[str]:
     return [name for name in _folders(folder) if _folders(folder / name)]
 
 
-def _find_split(folder: Path, split: str) -> Path | None:
+def _find_split(folder: Path, split: str) -> list[Path]:
+    """Return the folder of a split, and then others of the same split: none where there is no such split."""
     split = split.strip("/")
     canonical = canonical_split(split)
     names = _split_folders(folder)
-    alike = [name for name in names if canonical_split(name) == canonical]
+    alike = sorted(
+        (name for name in names if canonical_split(name) == canonical), key=lambda name: (name != canonical, name)
+    )
     dated = [name for name in names if name not in alike and canonical_split(without_year(name)) == canonical]
-    candidates = [split, *alike, *(dated if len(dated) == 1 else ())]
-    return next((folder / name for name in candidates if name and _has_folders(folder / name)), None)
+    candidates = [split, *alike, *(dated if len(dated) == 1 and not alike else ())]
+    return [folder / name for name in dict.fromkeys(candidates) if name and _has_folders(folder / name)]
 
 
 def _has_folders(folder: Path) -> bool:
@@ -102,12 +114,9 @@ def _list_files(folder: Path) -> tuple[dict[str, list[str]], Counter[str]]:
     others: Counter[str] = Counter()
     for name in sorted(_folders(folder), key=_class_name):
         of_class = images.setdefault(_class_name(name), [])
-        for path in sorted((folder / name).rglob("*")):
-            inside = path.relative_to(folder)
-            if any(part.startswith(".") for part in inside.parts) or path.is_dir():
-                continue
+        for path in sorted(map(PurePosixPath, walk_files(folder / name))):
             if path.suffix.lower() in SUFFIXES:
-                of_class.append(inside.as_posix())
+                of_class.append(f"{name}/{path}")
             elif path.name.lower() not in _CLUTTER:
                 others[path.suffix.lower()] += 1
     return images, others

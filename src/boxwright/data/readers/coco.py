@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from boxwright.data.annotations import Annotations
+from boxwright.data.readers._claimed_paths import find_rivals
 from boxwright.data.readers._coco_file import parse_coco
-from boxwright.data.readers._coco_layouts import find_all_files, find_files
+from boxwright.data.readers._coco_layouts import find_all_files, find_files, find_unread_files
 from boxwright.data.table_memory import remember_table
 from boxwright.structures import Task
 
@@ -29,7 +31,15 @@ def read(folder: Path, split: str) -> Annotations:
     Raises:
         ValueError: there is no such split, or its annotation file is broken or contradicts itself.
     """
-    return _read(*find_files(folder, split))
+    files = find_files(folder, split)
+    table = _read(files.annotations, files.image_folders)
+    rivals = find_rivals(folder, split, files.annotations, files.others)
+    return replace(table, findings=(*rivals, *table.findings)) if rivals else table
+
+
+def unread_files(folder: Path) -> list[Path]:
+    """List the annotation files that belong to no split; of other files, only the beginning is read."""
+    return find_unread_files(folder)
 
 
 def read_file(annotations: Path) -> Annotations:

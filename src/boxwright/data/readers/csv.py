@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from boxwright.data.annotations import Annotations
+from boxwright.data.file_names import likeliest_folder, locate_images, resolve_names
 from boxwright.data.findings import Finding, FindingKind
+from boxwright.data.readers._claimed_paths import find_rivals
 from boxwright.data.readers._csv_columns import SEPARATORS, Columns, find_columns
 from boxwright.data.readers._image_files import ImageFiles, compose_name, files_of_suffix, folders_in, posix
 from boxwright.data.readers._rows import (
@@ -34,6 +37,12 @@ FILE_SUFFIXES = (".csv", ".tsv")
 FRACTIONS_READ = FindingKind(
     "fractions_read", "note", "tables whose coordinates are all from 0 to 1, read as fractions of the image's sides"
 )
+ROW_WITHOUT_BOX = FindingKind(
+    "row_without_box",
+    "warning",
+    "rows with a class and no coordinates, read as images without this object",
+    "a row of an image without objects has no class",
+)
 REPEATED_HEADER = FindingKind("repeated_header", "note", "rows with the names of columns again, passed over")
 
 _FOLDERS = ("", "annotations", "labels", "data", "csv")
@@ -42,6 +51,18 @@ _SPLIT = re.compile(
 )
 _WHOLE = re.compile(r"_*(annotations?|annots?|labels|boxes|bboxes|data|dataset)")
 _OTHER_NAMES = {"training": "train"}
+
+
+_MARKS = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True, "n": False, "y": True}
+_MARKS |= {"f": False, "t": True, "": False, "nan": False, "none": False, "null": False, "-1": False}
+"""Marks of crowd regions in lower case; -1 is that of OpenImages for what is not known."""
+
+
+class _Split(NamedTuple):
+    """The table of a split, and other tables that could be this split, which are not read."""
+
+    table: Path
+    others: tuple[Path, ...] = ()
 
 
 class _Row(NamedTuple):
@@ -74,10 +95,10 @@ def read(folder: Path, split: str) -> Annotations:
     """
     tables = _tables(folder)
     name = canonical_split(split.strip("/"))
-    path = tables.get(name)
-    if path is None:
+    if name not in tables:
         there = f"its splits are {', '.join(sort_splits(tables))}" if tables else "it has no table of boxes"
         raise ValueError(f"no split {split!r} in {folder}: looked for {name}.csv and {name}/_annotations.csv; {there}")
+    path = tables[name].table
     parents = dict.fromkeys([path.parent, folder])
     candidates = [
         *(
@@ -87,7 +108,16 @@ def read(folder: Path, split: str) -> Annotations:
         ),
         *parents,
     ]
-    return _read(path, list(tables.values()), candidates)
+    table = _read(path, [one.table for one in tables.values()], candidates)
+    return replace(table, findings=(*find_rivals(folder, split, *tables[name]), *table.findings))
+
+
+def unread_files(folder: Path) -> list[Path]:
+    """List the tables of boxes that belong to no split; of each, only the first row is read."""
+    known = {path for split in _tables(folder).values() for path in (split.table, *split.others)}
+    inner = [one for one in folders_in(folder) if one.name not in _FOLDERS]
+    files = {path for one in (*(folder / name for name in _FOLDERS), *inner) for path in _csv_files(one)}
+    return sorted(path for path in files - known if _columns_of(path) is not None)
 
 
 def read_file(annotations: Path) -> Annotations:
@@ -113,52 +143,57 @@ def _read(path: Path, tables: Sequence[Path], image_folders: Sequence[Path]) -> 
         raise ValueError(f"{path}: it has no row with an image")
     rows = ImageRows(numbered(classes))
     rows.findings += findings
-    names = list(dict.fromkeys(row.file for row in own))
-    images = _likeliest(image_folders, names)
-    actual = {name: images.find(name) or posix(name) for name in names}
-    objects: dict[str, list[_Row]] = {image: [] for image in actual.values()}
+    objects: dict[str, list[_Row]] = {}
     for row in own:
-        objects[actual[row.file]].append(row)
+        objects.setdefault(posix(row.file), []).append(row)
     for image, of_image in objects.items():
         rows.add_image(image, next((row.size for row in of_image if row.size is not None), None))
         for row in of_image:
             if row.corners is not None:
                 rows.add_object(rows.label_of[row.name], row.corners, crowd=row.crowd)
-    elsewhere = {images.find(row.file) for table in tables if table != path for row in rows_of[table]}
-    for image in images.names:
-        if image not in objects and image not in elsewhere:
-            rows.find(IMAGE_WITHOUT_ANNOTATION_FILE, image)
+    folder = likeliest_folder(list(dict.fromkeys(image_folders)), list(objects))
+    elsewhere = [posix(row.file) for table in tables if table != path for row in rows_of[table]]
+    for image in _unnamed_images(rows.table(path, (folder,)), elsewhere):
+        rows.find(IMAGE_WITHOUT_ANNOTATION_FILE, image)
     fractions = _are_fractions(own)
     if fractions:
         rows.find(FRACTIONS_READ, path.name)
-    return rows.table(path, (images.folder,), has_fractions=fractions, has_category_ids=False)
+    return rows.table(path, (folder,), has_fractions=fractions, has_category_ids=False)
 
 
-def _likeliest(folders: Sequence[Path], names: Sequence[str]) -> ImageFiles:
-    listed = [ImageFiles(folder) for folder in dict.fromkeys(folders) if folder.is_dir()]
-    return max(listed, key=lambda files: sum(files.find(name) is not None for name in names[:50]))
+def _unnamed_images(table: Annotations, elsewhere: Iterable[str]) -> Iterator[str]:
+    """List the images of a folder that neither the table names nor another one, as the names are resolved later."""
+    try:
+        folder, located = locate_images(table)
+    except ValueError:  # said again when the table is joined with its images
+        return
+    if folder.is_dir():
+        named = {image.file_name for image in located.images}
+        named |= {*resolve_names(folder, list(dict.fromkeys(elsewhere))).names}
+        yield from (image for image in ImageFiles(folder).names if image not in named)
 
 
-def _tables(folder: Path) -> dict[str, Path]:
-    tables: dict[str, Path] = {}
+def _tables(folder: Path) -> dict[str, _Split]:
+    """Find the tables of splits: those in folders of splits first, then whole names before those with affixes."""
+    named: dict[str, list[Path]] = {}
     others: list[Path] = []
-    for name in reversed(_FOLDERS):
+    for inner in sorted(folders_in(folder), key=lambda one: canonical_split(one.name) != one.name):
+        if inner.name not in _FOLDERS:
+            for path in _csv_files(inner):
+                if _WHOLE.fullmatch(path.stem.lower()) and _columns_of(path) is not None:
+                    named.setdefault(canonical_split(inner.name), []).append(path)
+    for name in _FOLDERS:
         for path in _csv_files(folder / name):
             match = _SPLIT.fullmatch(path.stem.lower())
             if match is None:
                 others.append(path)
             elif _columns_of(path) is not None:
-                tables[_split(match[1])] = path
-    for inner in reversed(folders_in(folder)):
-        if inner.name not in _FOLDERS:
-            for path in _csv_files(inner):
-                if _WHOLE.fullmatch(path.stem.lower()) and _columns_of(path) is not None:
-                    tables[canonical_split(inner.name)] = path
-    if not tables:
-        named = [path for path in others if _WHOLE.fullmatch(path.stem.lower()) and _columns_of(path) is not None]
-        named = named or [path for path in others[:8] if _columns_of(path) is not None]
-        return {"train": named[-1]} if named else {}
-    return tables
+                named.setdefault(_split(match[1]), []).append(path)
+    if not named:
+        whole = [path for path in others if _WHOLE.fullmatch(path.stem.lower()) and _columns_of(path) is not None]
+        whole = whole or [path for path in others[:8] if _columns_of(path) is not None][:1]
+        named = {"train": whole} if whole else {}
+    return {split: _Split(first, tuple(rest)) for split, (first, *rest) in named.items()}
 
 
 def _split(name: str) -> str:
@@ -166,7 +201,7 @@ def _split(name: str) -> str:
 
 
 def _csv_files(folder: Path) -> list[Path]:
-    return sorted((path for suffix in (".csv", ".tsv") for path in files_of_suffix(folder, suffix)), reverse=True)
+    return sorted(path for suffix in (".csv", ".tsv") for path in files_of_suffix(folder, suffix))
 
 
 def _columns_of(path: Path) -> tuple[Columns, str] | None:
@@ -192,6 +227,7 @@ def _rows(path: Path, faults: Faults, findings: list[Finding]) -> list[_Row]:
     columns, separator = kind
     rows: list[_Row] = []
     header: list[str] = []
+    number = 0
     try:
         for number, cells in _cells(path, separator):
             if columns.has_header and not header:
@@ -203,8 +239,13 @@ def _rows(path: Path, faults: Faults, findings: list[Finding]) -> list[_Row]:
                     rows.append(_row(cells, columns, separator, f"line {number}", path, findings))
                 except ValueError as error:
                     faults.add(f"{path}: line {number}: {error}")
-    except (csv.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ValueError(f"{path} cannot be read: {error}; save it as UTF-8") from error
+    except csv.Error as error:
+        raise ValueError(
+            f"{path} cannot be read behind line {number}: {error}; look for a quotation mark that "
+            "is never closed, or for a damaged cell"
+        ) from error
     return rows
 
 
@@ -228,6 +269,8 @@ def _row(
     size = _size([cells[index] for index in columns.size]) if columns.size is not None else None
     name = compose_name(cells[columns.name])
     if not any(texts):
+        if name:
+            findings.append(Finding(ROW_WITHOUT_BOX, file, f"{path.name} {where}: {name}"))
         return _Row(file, size, "", None, False)
     if separator != ",":
         texts = [text.replace(",", ".") for text in texts]
@@ -245,8 +288,19 @@ def _row(
         corners = list(ordered)
         if swapped:
             findings.append(Finding(SWAPPED_CORNERS, file, f"{path.name} {where}: {' '.join(texts)}"))
-    crowd = columns.crowd is not None and cells[columns.crowd].strip().lower() in ("1", "true", "1.0")
-    return _Row(file, size, name, corners, crowd)
+    return _Row(file, size, name, corners, columns.crowd is not None and _is_marked(cells[columns.crowd]))
+
+
+def _is_marked(text: str) -> bool:
+    """Return the mark of crowd regions.
+
+    Raises:
+        ValueError: it is neither yes nor no.
+    """
+    mark = _MARKS.get(text.strip().lower().removesuffix(".0"))
+    if mark is None:
+        raise ValueError(f"the mark of a crowd region must be 0 or 1, yes or no, not {text.strip()[:40]!r}")
+    return mark
 
 
 def _size(texts: Sequence[str]) -> tuple[int, int] | None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from boxwright.data.annotations import Annotations
 from boxwright.data.findings import FindingKind
+from boxwright.data.image_check import SUFFIXES
+from boxwright.data.readers._claimed_paths import find_rivals
 from boxwright.data.readers._image_files import (
     ImageFiles,
     common_folder,
@@ -20,6 +24,7 @@ from boxwright.data.readers._image_files import (
 from boxwright.data.readers._labelme_file import (
     EmbeddedImage,
     LabelmeFile,
+    NotLabelmeError,
     embedded_size,
     looks_like_labelme,
     parse_labelme,
@@ -40,11 +45,19 @@ TASK: Task = "detection"
 IMAGE_IN_ANNOTATION_FILE = FindingKind(
     "image_in_annotation_file", "note", "images that are in no file, read from imageData of their annotation files"
 )
+NOT_LABELME = FindingKind("not_labelme", "note", "JSON files that are none of LabelMe left out")
 
 _IN_SPLIT = ("", "annotations", "labels", "json", "jsons")
 """Folders with the JSON files, inside that of a split or of the whole set."""
 
 _IMAGES = ("images", "imgs", "image", "JPEGImages")
+
+
+class _Split(NamedTuple):
+    """The folder with the JSON files of a split, and other folders that could be this split, which are not read."""
+
+    folder: Path
+    others: tuple[Path, ...] = ()
 
 
 def recognizes(folder: Path) -> bool:
@@ -72,42 +85,64 @@ def read(folder: Path, split: str) -> Annotations:
         there = f"its splits are {', '.join(sort_splits(folders))}" if folders else "it has no JSON file of LabelMe"
         raise ValueError(f"no split {split!r} in {folder}: {there}")
     faults = Faults()
-    parsed = {path: _parse(path, faults) for one in folders.values() for path in _files(one)}
+    parsed = {path: _parse(path, faults) for one in folders.values() for path in _files(one.folder)}
     faults.check()
     names = sorted({one.name for file in parsed.values() if file is not None for one in file.objects})
     rows = ImageRows(numbered(names))
-    own = {path: file for path in _files(chosen) if (file := parsed[path]) is not None}
-    images = _find_images(folder, chosen, own, rows)
+    own = {path: file for path in _files(chosen.folder) if (file := parsed[path]) is not None}
+    for path in _files(chosen.folder):
+        if path not in own:
+            rows.find(NOT_LABELME, path.relative_to(folder).as_posix())
+    images = _find_images(folder, chosen.folder, own, rows)
     base, in_base = common_folder([images[path] or _beside(path, file) for path, file in own.items()])
     for name, (path, file) in zip(in_base, own.items(), strict=True):
         _add(rows, name, path, file, is_embedded=images[path] is None)
-    return rows.table(chosen, (base,), has_category_ids=False)
+    table = rows.table(chosen.folder, (base,), has_category_ids=False)
+    rivals = find_rivals(folder, split, *chosen)
+    return replace(table, findings=(*rivals, *table.findings))
+
+
+def unread_files(folder: Path) -> list[Path]:
+    """List the JSON files of LabelMe that belong to no split; of each folder, only the first files are looked into."""
+    known = [Path(one) for split in _split_folders(folder).values() for one in (split.folder, *split.others)]
+    unread: dict[Path, list[Path]] = {}
+    for path in _files(folder):
+        if not any(path.is_relative_to(one) for one in known):
+            unread.setdefault(path.parent, []).append(path)
+    return [path for paths in unread.values() if any(map(looks_like_labelme, paths[:4])) for path in paths]
 
 
 def _parse(path: Path, faults: Faults) -> LabelmeFile | None:
     try:
         return parse_labelme(path)
+    except NotLabelmeError as error:
+        if any(path.with_suffix(suffix).exists() for suffix in SUFFIXES):  # it must be the annotations of this image
+            faults.add(str(error))
+        return None
     except ValueError as error:
         faults.add(str(error))
         return None
 
 
-def _split_folders(folder: Path) -> dict[str, Path]:
-    splits: dict[str, Path] = {}
-    for inner in reversed(folders_in(folder)):  # val after valid: it wins
+def _split_folders(folder: Path) -> dict[str, _Split]:
+    named: dict[str, list[tuple[str, Path]]] = {}
+    for inner in folders_in(folder):
         if inner.name in _IN_SPLIT:
-            deeper = {canonical_split(one.name): one for one in reversed(folders_in(inner)) if _has_labelme(one)}
-            splits |= deeper
+            for one in filter(_has_labelme, folders_in(inner)):
+                named.setdefault(canonical_split(one.name), []).append((one.name, one))
         else:
-            splits |= {
-                canonical_split(inner.name): inner / name for name in reversed(_IN_SPLIT) if _has_labelme(inner / name)
-            }
-    if not splits:
-        whole = next((folder / name for name in _IN_SPLIT if _has_labelme(folder / name)), None)
-        whole = whole or next((folder / name for name in _IMAGES if _has_labelme(folder / name)), None)
-        return {"train": whole} if whole is not None else {}
-    if set(splits) <= set(_IMAGES):
-        return {"train": next(iter(splits.values()))}
+            own = next((inner / name for name in _IN_SPLIT if _has_labelme(inner / name)), None)
+            if own is not None:
+                named.setdefault(canonical_split(inner.name), []).append((inner.name, own))
+    if set(named) <= set(_IMAGES):
+        whole = [folder / name for name in (*_IN_SPLIT, *_IMAGES) if _has_labelme(folder / name)]
+        whole = whole or [path for paths in named.values() for _, path in paths]
+        return {"train": _Split(whole[0])} if whole else {}
+    splits = {}
+    for split, paths in named.items():
+        # A folder of the split's own name first, and of the same names that at the top.
+        (_, first), *rest = sorted(paths, key=lambda one: (one[0] != split, len(one[1].parts), one[0]))
+        splits[split] = _Split(first, tuple(path for _, path in rest))
     return splits
 
 

@@ -9,12 +9,14 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.image_check import SUFFIXES
+from boxwright.data.masks import mask_fault
 from boxwright.data.records import DetectionData, Record
 from boxwright.files import check_folder
 from boxwright.structures import Category
@@ -28,6 +30,9 @@ CHANGED_CLASS_NAME = FindingKind(
 )
 MASKS_LEFT_OUT = FindingKind("masks_left_out", "warning", "objects whose masks this format does not hold")
 AREAS_LEFT_OUT = FindingKind("areas_left_out", "note", "splits whose areas this format does not hold")
+BROKEN_OUTLINE = FindingKind(
+    "broken_outline", "warning", "objects whose outlines are none, written without them", "correct their polygons"
+)
 
 _LONGEST = 200
 """Bytes of a name; most file systems end at 255, and suffixes are added."""
@@ -187,8 +192,7 @@ def class_names(splits: Mapping[str, DetectionData], findings: list[Finding]) ->
     """
     names: dict[str, str] = {}
     for category in merged_categories(splits):
-        composed = unicodedata.normalize("NFC", category.name).strip()
-        legal = "".join(letter if letter.isprintable() else "_" for letter in composed) or "_"
+        legal = written_name(category.name)
         if legal in names.values():
             other = next(own for own, written in names.items() if written == legal)
             raise ValueError(
@@ -198,6 +202,24 @@ def class_names(splits: Mapping[str, DetectionData], findings: list[Finding]) ->
             findings.append(Finding(CHANGED_CLASS_NAME, repr(category.name), legal))
         names[category.name] = legal
     return names
+
+
+def written_name(name: str) -> str:
+    """Return a class name in one line, in Unicode's form NFC, without space around it."""
+    composed = unicodedata.normalize("NFC", name).strip()
+    return "".join(letter if letter.isprintable() else "_" for letter in composed) or "_"
+
+
+def sound_polygons(record: Record, index: int, where: str, findings: list[Finding]) -> Any:
+    """Return an object's polygons; None where it has none, or where they are no outline, which is a finding."""
+    segmentation = record.segmentations[index] if record.segmentations else None
+    if not segmentation or not isinstance(segmentation, list):
+        return None
+    fault = mask_fault(record, index)
+    if fault is None:
+        return segmentation
+    findings.append(Finding(BROKEN_OUTLINE, where, fault))
+    return None
 
 
 def shortest(value: float) -> str:

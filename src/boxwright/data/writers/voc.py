@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 from xml.etree import ElementTree as Xml
 
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.records import DetectionData, Record
+from boxwright.data.writers._check import check_written, count_objects, filled_splits
 from boxwright.data.writers._target import (
     MASKS_LEFT_OUT,
     TargetNames,
-    check_splits,
     class_names,
     lost_areas,
     lost_ids,
     put_image,
     shortest,
+    sound_polygons,
     whole_folder,
 )
 
@@ -43,10 +43,10 @@ def write(splits: Mapping[str, DetectionData], folder: Path, *, link: bool) -> l
 
     Raises:
         FileNotFoundError: an image is not there.
-        ValueError: the folder is not empty or cannot be written.
+        ValueError: the folder is not empty or cannot be written, or files of this format do not hold the data.
     """
-    check_splits(splits)
     findings: list[Finding] = []
+    splits = filled_splits(splits, findings)
     names = TargetNames(flat=True, by_stem=True)
     classes = class_names(splits, findings)
     with whole_folder(folder) as target:
@@ -63,6 +63,7 @@ def write(splits: Mapping[str, DetectionData], folder: Path, *, link: bool) -> l
             (target / "ImageSets" / "Main" / f"{split}.txt").write_text(listed, encoding="utf-8")
         lines = "".join(f"{name}:::\n" for name in classes.values())
         (target / "labelmap.txt").write_text("# label:color_rgb:parts:actions\n" + lines, encoding="utf-8")
+        check_written(target, "voc", splits, count_objects(splits))
     return [*findings, *lost_ids(splits), *lost_areas(splits)]
 
 
@@ -92,7 +93,7 @@ def _annotation(
         for name, side in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True):
             _add(bndbox, name, shortest(side))
         where = f"{image} (annotation {record.annotation_ids[index]})"
-        _add_polygons(item, record.segmentations[index] if record.segmentations else None, where, findings)
+        _add_polygons(item, record, index, where, findings)
         if record.crowd[index]:
             findings.append(Finding(CROWD_AS_DIFFICULT, where))
         has_fractions = has_fractions or any(side != int(side) for side in box)
@@ -101,13 +102,12 @@ def _annotation(
     return root
 
 
-def _add_polygons(item: Xml.Element, segmentation: Any, where: str, findings: list[Finding]) -> None:
-    if not segmentation:
-        return
-    if not isinstance(segmentation, list):
+def _add_polygons(item: Xml.Element, record: Record, index: int, where: str, findings: list[Finding]) -> None:
+    segmentation = record.segmentations[index] if record.segmentations else None
+    if segmentation and not isinstance(segmentation, list):
         findings.append(Finding(MASKS_LEFT_OUT, where, "run lengths"))
         return
-    for polygon in segmentation:
+    for polygon in sound_polygons(record, index, where, findings) or ():
         points = _add(item, "polygon")
         for number, (x, y) in enumerate(zip(polygon[0::2], polygon[1::2], strict=True), start=1):
             _add(points, f"x{number}", shortest(x))

@@ -12,15 +12,16 @@ import yaml
 
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.records import DetectionData, Record
+from boxwright.data.writers._check import check_written, count_objects, filled_splits
 from boxwright.data.writers._target import (
     MASKS_LEFT_OUT,
     TargetNames,
-    check_splits,
     class_names,
     lost_areas,
     lost_ids,
     merged_categories,
     put_image,
+    sound_polygons,
     whole_folder,
 )
 
@@ -51,10 +52,10 @@ def write(splits: Mapping[str, DetectionData], folder: Path, *, link: bool) -> l
 
     Raises:
         FileNotFoundError: an image is not there.
-        ValueError: the folder is not empty or cannot be written.
+        ValueError: the folder is not empty or cannot be written, or files of this format do not hold the data.
     """
-    check_splits(splits)
     findings: list[Finding] = []
+    splits = filled_splits(splits, findings)
     names = TargetNames(flat=False, by_stem=True)
     categories = merged_categories(splits)
     classes = class_names(splits, findings)
@@ -75,21 +76,26 @@ def write(splits: Mapping[str, DetectionData], folder: Path, *, link: bool) -> l
             document["category_ids"] = [category.id for category in categories]
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
         (target / "data.yaml").write_text(text, encoding="utf-8")
+        check_written(target, "yolo", splits, count_objects(splits, crowds=False))
     return [*findings, *lost_ids(splits, has_category_ids=True), *lost_areas(splits)]
 
 
 def _lines(record: Record, of_label: list[int], name: str, findings: list[Finding]) -> list[str]:
     """Return the lines of an image's objects."""
     size = np.array([record.width, record.height], dtype=np.float64)
-    polygons = [_polygons(one) for one in record.segmentations] or [[] for _ in record.labels]
-    has_outlines = any(one and not record.crowd[index] for index, one in enumerate(polygons))
+    names = [f"{name} (annotation {one})" for one in record.annotation_ids]
+    polygons = [
+        [] if record.crowd[index] else _polygons(sound_polygons(record, index, where, findings))
+        for index, where in enumerate(names)
+    ]
+    has_outlines = any(polygons)
     lines = []
     for index, label in enumerate(record.labels.tolist()):
-        where = f"{name} (annotation {record.annotation_ids[index]})"
+        where = names[index]
         if record.crowd[index]:
             findings.append(Finding(CROWD_LEFT_OUT, where))
             continue
-        if record.segmentations and record.segmentations[index] and not polygons[index]:
+        if record.segmentations and record.segmentations[index] and not isinstance(record.segmentations[index], list):
             findings.append(Finding(MASKS_LEFT_OUT, where, "run lengths"))
         left_top = record.bbox_xywh[index, :2]
         points = np.stack([left_top, left_top + record.bbox_xywh[index, 2:]])
@@ -112,9 +118,7 @@ def _number(value: float) -> str:
 
 
 def _polygons(segmentation: Any) -> list[npt.NDArray[np.float64]]:
-    if not isinstance(segmentation, list):
-        return []
-    return [np.array(part, dtype=np.float64).reshape(-1, 2) for part in segmentation]
+    return [np.array(part, dtype=np.float64).reshape(-1, 2) for part in segmentation or ()]
 
 
 def _outline(
