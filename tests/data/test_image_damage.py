@@ -9,10 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from image_files import FILES, PIXELS, chunk, encode, flip_byte, pixels_of, png
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
-from boxwright.data.image_inspection import IMAGE_CHECKSUM, IMAGE_CUT, IMAGE_TEXT_DAMAGED, ImageFacts, inspect_image
+from boxwright.data.image_inspection import (
+    IMAGE_CHECKSUM,
+    IMAGE_CUT,
+    IMAGE_TEXT_DAMAGED,
+    IMAGE_TURNED,
+    ImageFacts,
+    inspect_image,
+)
 from boxwright.data.images import decode_rgb, read_image
+from boxwright.data.jpeg_markers import END, end_position, scan_start
 
 
 def inspect(folder: Path, file: bytes) -> ImageFacts | str:
@@ -23,6 +31,23 @@ def inspect(folder: Path, file: bytes) -> ImageFacts | str:
         return inspect_image(path)
     except ValueError as error:
         return str(error).replace("\n", "a second line")
+
+
+def cmyk_jpeg() -> bytes:
+    file = io.BytesIO()
+    Image.frombytes("CMYK", (96, 72), np.dstack((PIXELS, PIXELS[..., 0])).tobytes()).save(file, "JPEG")
+    return file.getvalue()
+
+
+def large_jpeg() -> bytes:
+    """Return a JPEG of 768 x 576 pixels, of which a draft has an eighth of the rows and columns."""
+    return encode("JPEG", np.asarray(Image.fromarray(PIXELS).resize((768, 576), Image.Resampling.BICUBIC)))
+
+
+def inspect_facts(folder: Path, file: bytes) -> ImageFacts:
+    facts = inspect(folder, file)
+    assert isinstance(facts, ImageFacts), facts
+    return facts
 
 
 def kinds(facts: ImageFacts | str) -> set[str]:
@@ -141,6 +166,54 @@ class TestCutFiles:
     def test_an_end_that_comes_early_is_a_cut(self, tmp_path: Path) -> None:
         whole = FILES["jpeg"]
         assert kinds(inspect(tmp_path, whole[: len(whole) // 2] + b"\xff\xd9")) == {IMAGE_CUT.name}
+
+    @pytest.mark.parametrize("name", ["jpeg", "cmyk.jpeg", "large.jpeg", "mpo"])
+    def test_an_end_marker_amid_the_pixels_is_a_cut(self, tmp_path: Path, name: str) -> None:
+        """The decoder stops there, though more pixels and another end follow."""
+        whole = {"large.jpeg": large_jpeg, "cmyk.jpeg": cmyk_jpeg}.get(name, lambda: FILES[name])()
+        start, end = scan_start(whole), end_position(whole)
+        assert start is not None
+        assert end is not None
+        for part in np.linspace(0.1, 0.85, 40).tolist():
+            middle = int(start + part * (end - start))
+            facts = inspect_facts(tmp_path, whole[:middle] + END + whole[middle + 2 :])
+            details = dict(facts.findings)
+            assert details.keys() == {IMAGE_CUT.name}, part
+            assert 0 < int(details[IMAGE_CUT.name].removesuffix("% of the rows are missing")) < 100 * (1 - part) + 25
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("ended", [False, True])
+    def test_cuts_of_turned_jpegs(self, tmp_path: Path, orientation: int, ended: bool) -> None:
+        """Rows are counted as the file has them, wherever they are after turning."""
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        whole, end = encode("JPEG", exif=exif), END if ended else b""
+        cut = len(whole) // 2
+        facts = inspect_facts(tmp_path, whole[:cut] + end)
+        expected = inspect_facts(tmp_path, FILES["jpeg"][: cut - (len(whole) - len(FILES["jpeg"]))] + end)
+        assert expected.findings == ((IMAGE_CUT.name, dict(facts.findings)[IMAGE_CUT.name]),)
+        assert "% of the rows" in expected.findings[0][1]
+        assert kinds(facts) == {IMAGE_CUT.name} | ({IMAGE_TURNED.name} if orientation > 1 else set())
+
+    def test_the_bytes_of_an_end_inside_a_segment_are_none(self, tmp_path: Path) -> None:
+        whole = encode("JPEG", progressive=True)
+        start = scan_start(whole)
+        assert start is not None
+        table = whole.index(b"\xff\xc4", start)
+        comment = b"\xff\xfe\0\x06" + END + END
+        commented = whole[:table] + comment + whole[table:]
+        assert end_position(commented) == len(commented) - 2
+        assert kinds(inspect(tmp_path, commented)) == set()
+        assert kinds(inspect(tmp_path, commented[:-2])) == {IMAGE_CUT.name}
+
+    def test_less_than_a_hundredth_of_the_rows(self, tmp_path: Path) -> None:
+        """Nobody reads that 0% are missing."""
+        pixels = np.random.default_rng(4).integers(0, 256, (64, 640, 3), dtype=np.uint8)
+        whole = encode("JPEG", pixels, quality=80)
+        (finding,) = inspect_facts(tmp_path, whole[:-400] + END).name_findings("a.jpg")
+        assert finding.detail == "it ends before its last pixels: bytes amid it are wrong"
+        (finding,) = inspect_facts(tmp_path, whole[:-400]).name_findings("a.jpg")
+        assert finding.detail == "its last bytes are missing"
 
     @pytest.mark.parametrize("value", [127, 128, 129])
     @pytest.mark.parametrize("progressive", [False, True])

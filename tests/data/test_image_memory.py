@@ -66,7 +66,7 @@ def test_nothing_is_decoded_twice(folder: Path, decoded: list[str], cache: Path)
     assert inspect_images(folder, names, progress=lambda *done: calls.append(done)) == first
     assert decoded == ["nowhere.png"]
     assert calls == [(len(names) - 1, len(names)), (len(names), len(names))]
-    assert [one.name for one in cache.iterdir()] == ["images-1.sqlite"]
+    assert [one.name for one in cache.iterdir()] == ["images-2.sqlite"]
     assert sorted(one.name for one in folder.iterdir()) == sorted(FILES)
 
 
@@ -138,7 +138,7 @@ def test_folders_do_not_mix(tmp_path: Path, folder: Path, decoded: list[str], mo
 @pytest.mark.parametrize("damage", ["garbage", "cut", "other tables", "folder", "file in its way", "values"])
 def test_a_damaged_memory_is_left_out_with_a_note(folder: Path, cache: Path, damage: str) -> None:
     expected = inspect_images(folder, list(FILES))
-    file = cache / "images-1.sqlite"
+    file = cache / "images-2.sqlite"
     content = file.read_bytes()
     file.unlink()
     if damage == "garbage":
@@ -189,7 +189,7 @@ def test_several_processes_remember_at_once(tmp_path: Path, monkeypatch: pytest.
     with multiprocessing.get_context("fork").Pool(4) as pool:
         heights = pool.starmap(sum_heights, [(folder, names)] * 4, chunksize=1)
     assert heights == [96] * 4
-    with sqlite3.connect(cache_folder() / "images-1.sqlite") as connection:
+    with sqlite3.connect(cache_folder() / "images-2.sqlite") as connection:
         assert connection.execute("SELECT count(*) FROM images").fetchone() == (12,)
 
 

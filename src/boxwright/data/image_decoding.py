@@ -26,7 +26,13 @@ _UPRIGHT = {
 }
 """Operations that turn an image upright, by its EXIF orientation (TIFF 6.0, tag 274); 1 is upright already."""
 
+_BACK = {**_UPRIGHT, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+"""Operations that undo these."""
+
 _SIDES_SWAP = (5, 6, 7, 8)
+
+_GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+"""Modes of one color; L, a and b are one of three, whose first band has the name of gray."""
 
 
 class DecodedImage(NamedTuple):
@@ -38,7 +44,7 @@ class DecodedImage(NamedTuple):
         depth: bits of the samples that were scaled to 8; 8 where they had not more.
         is_wide: the file has more than 8 bits for each sample.
         channels: 1 for gray, else 3; transparency is not counted.
-        orientation: of EXIF; 1 for none.
+        orientation: of EXIF, 1 to 8; 1 for none.
         is_animated: it has more frames or pages than this first one.
         cut: the last part of the file is missing, and of the image it may be gray.
         damaged_chunks: names of the damaged parts without pixels that were left out.
@@ -85,15 +91,27 @@ def decode_image(data: bytes, draft: tuple[int, int] | None = None) -> DecodedIm
     return decoded._replace(cut=not jpeg_markers.has_end(data))
 
 
+def as_stored(decoded: DecodedImage) -> Image.Image:
+    """Return the pixels in the order in which their file has them, before they were turned upright."""
+    back = _BACK.get(decoded.orientation)
+    return decoded.image if back is None else decoded.image.transpose(back)
+
+
 def gray_rows(image: Image.Image) -> float:
-    """Return the fraction of an image's rows, from the bottom, that are all of the gray that JPEG fills in."""
-    varied = (np.asarray(image.convert("L")) != 128).any(axis=1)
+    """Return the fraction of an image's rows, from the bottom, that are all of the gray that JPEG fills in.
+
+    Args:
+        image: as it is stored.
+    """
+    # Of CMYK, the gray may be inverted: 127.
+    pixels = np.asarray(image, dtype=np.int16).reshape(image.height, -1)
+    varied = np.asarray((np.abs(pixels - 128) > (image.mode == "CMYK")).any(axis=1))
     return float(varied[::-1].argmax() / len(varied)) if varied.any() else 1.0
 
 
 def opaque(image: Image.Image) -> Image.Image:
     """Lay transparent pixels on black, like the padding around an image."""
-    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+    if image.mode.endswith(("A", "a")) or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
     return image
@@ -106,11 +124,12 @@ def rgb_pixels(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Return the EXIF orientation of an image, 1 to 8; 1 where it has none."""
+    """Return the EXIF orientation of an image, 1 to 8; 1 where it has none, or a number without meaning."""
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # a damaged EXIF block does not make the image unreadable: it says nothing, as if absent
         return 1
+    return orientation if orientation in _UPRIGHT else 1
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -134,7 +153,7 @@ def load_upright(image: Image.Image, data: bytes | None = None) -> DecodedImage:
     is_animated = image.format in _FORMATS_WITH_FRAMES and _has_more_frames(image)
     samples = None if data is None else wide_samples(image, data)
     image.load()
-    is_gray = image.getbands()[0] in ("1", "L", "I", "F") or (samples is not None and samples.shape[2] == 2)
+    is_gray = image.mode in _GRAY_MODES or (samples is not None and samples.shape[2] == 2)
     if image.mode == "F":
         raise ValueError("its pixels are 32-bit floats of unknown range; save it with 8 or 16 bits")
     turn = _UPRIGHT.get(orientation_of(image))
@@ -144,6 +163,8 @@ def load_upright(image: Image.Image, data: bytes | None = None) -> DecodedImage:
     if samples is not None:
         scaled, depth = scale_samples(samples)
         pixels = Image.fromarray(scaled)
+    if pixels.mode == "LAB":
+        pixels = pixels.convert("RGB")  # the one conversion of it that there is
     if turn is not None:
         pixels = pixels.transpose(turn)
     return DecodedImage(

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import UnidentifiedImageError
 
 from boxwright.data.printable_names import printable
+from boxwright.data.quiet_decoding import quiet_decoding
 
 SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx", ".avif", ".webp", ".gif"),
@@ -51,14 +52,15 @@ def load_file(path: Path | str) -> bytes:
 
 @contextmanager
 def image_errors(path: Path | str) -> Iterator[None]:
-    """Turn any error about an image into one line that names its file.
+    """Turn any error about an image into one line that names its file; decoders print nothing themselves.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is no image, or is damaged.
     """
     try:
-        yield
+        with quiet_decoding():
+            yield
     except FileNotFoundError as error:
         link = f": it is a link to {printable(os.readlink(path))}" if os.path.islink(path) else ""
         raise FileNotFoundError(f"there is no image {printable(path)}{link}") from error

@@ -13,7 +13,7 @@ from PIL import Image
 
 from boxwright.data import jpeg_markers
 from boxwright.data.findings import Finding, FindingKind
-from boxwright.data.image_decoding import DecodedImage, decode_image, gray_rows, opaque, upright_size
+from boxwright.data.image_decoding import DecodedImage, as_stored, decode_image, gray_rows, opaque, upright_size
 from boxwright.data.image_file import image_errors, load_file, open_file
 from boxwright.data.image_header import header_size
 from boxwright.data.png_chunks import SIGNATURE, matches_checksum
@@ -54,6 +54,8 @@ NEAR_HASHES = 0.15
 
 _DRAFT = (4 * HASH_SIDE, 4 * HASH_SIDE)
 _LEAST_CONTRAST = 8
+_MORE_PIXELS = bytes(range(1, 255)) * 4
+"""Bytes without markers that any tables of a JPEG decode to pixels, of which not all are gray."""
 
 
 class ImageFacts(NamedTuple):
@@ -183,10 +185,11 @@ def hash_distances(dhash: bytes, others: npt.NDArray[np.uint8]) -> npt.NDArray[n
 def _find(data: bytes, decoded: DecodedImage) -> list[tuple[FindingKind, str]]:
     findings = []
     if decoded.cut:
-        rows = gray_rows(decoded.image)
-        findings.append((IMAGE_CUT, f"{rows:.0%} of the rows are missing" if rows else "its last bytes are missing"))
+        findings.append((IMAGE_CUT, _describe_cut(decoded) or "its last bytes are missing"))
     elif data.startswith(jpeg_markers.START) and _ends_early(data, decoded):
-        findings.append((IMAGE_CUT, f"{gray_rows(decoded.image):.0%} of the rows are missing"))
+        findings.append(
+            (IMAGE_CUT, _describe_cut(decoded) or "it ends before its last pixels: bytes amid it are wrong")
+        )
     if data.startswith(SIGNATURE) and not decoded.damaged_chunks and not matches_checksum(data):
         findings.append((IMAGE_CHECKSUM, ""))
     if decoded.damaged_chunks:
@@ -204,22 +207,27 @@ def _find(data: bytes, decoded: DecodedImage) -> list[tuple[FindingKind, str]]:
     return findings
 
 
+def _describe_cut(decoded: DecodedImage) -> str:
+    """Say how much of a cut JPEG is gray; nothing where that is less than a hundredth."""
+    missing = f"{gray_rows(as_stored(decoded)):.0%}"
+    return "" if missing == "0%" else f"{missing} of the rows are missing"
+
+
 def _ends_early(data: bytes, decoded: DecodedImage) -> bool:
     """Return True where a JPEG's end marker comes before its last pixels, which are filled with gray.
 
     Gray at the end may be the image's own: then more coded pixels before the end marker would change nothing.
     """
-    last = decoded.image.crop((decoded.image.width - 1, decoded.image.height - 1, *decoded.image.size))
-    if decoded.orientation != 1 or last.convert("L").getpixel((0, 0)) != 128:
+    image, end = as_stored(decoded), jpeg_markers.end_position(data)
+    if end is None or gray_rows(image.crop((image.width - 1, image.height - 1, *image.size))) == 0:
         return False
-    end = data.rfind(jpeg_markers.END)
-    longer = decode_image(data[:end] + b"\x55" * 64 + data[end:], _DRAFT)
+    longer = decode_image(data[:end] + _MORE_PIXELS + data[end:], _DRAFT)
     return longer.image.tobytes() != decoded.image.tobytes()
 
 
 def _is_transparent(image: Image.Image) -> bool:
     if "transparency" in image.info and image.mode in ("P", "L", "RGB", "1"):
         image = image.convert("RGBA")
-    if "A" not in image.getbands():
+    if not image.mode.endswith("A"):
         return False
     return bool(np.asarray(image.getchannel("A")).min() < 255)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from boxwright.data.cache_folder import cache_folder
 from boxwright.data.image_inspection import ImageFacts
 
-_FILE = "images-1.sqlite"
+_FILE = "images-2.sqlite"
 """The number changes with the columns, and with the meaning of what is in them."""
 
 _SCHEMA = """

@@ -25,6 +25,7 @@ from boxwright.data.image_decoding import decode_image, load_upright, rgb_pixels
 from boxwright.data.image_file import describe_error, image_errors, load_file
 from boxwright.data.input_format import DEFAULT_RESAMPLING, InputFormat, Resampling, Window
 from boxwright.data.opencv_resize import resize_as_opencv
+from boxwright.data.quiet_decoding import quiet_decoding
 from boxwright.data.sample_range import scale_samples
 
 ImageLike = str | Path | Image.Image | npt.NDArray[Any] | Tensor
@@ -73,7 +74,8 @@ def as_rgb(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
         return read_image(image)
     if isinstance(image, Image.Image):
         try:
-            return rgb_pixels(load_upright(image).image)
+            with quiet_decoding():
+                return rgb_pixels(load_upright(image).image)
         except Exception as error:  # PIL images decode late: whatever a decoder raises arrives here
             raise ValueError(f"this PIL image cannot be read: {describe_error(error)}") from error
     if isinstance(image, np.ndarray | Tensor):

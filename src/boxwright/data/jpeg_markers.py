@@ -10,6 +10,7 @@ END = b"\xff\xd9"
 _SCAN = 0xDA
 _SEGMENT = re.compile(rb"\xff[\xc4\xda\xdb\xdd\xe0-\xef\xfe]")
 """Beginnings of segments between scans: among coded pixels, 0xff is followed by 0 or by a restart marker alone."""
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def scan_start(data: bytes) -> int | None:
@@ -29,10 +30,28 @@ def scan_start(data: bytes) -> int | None:
     return None
 
 
+def end_position(data: bytes) -> int | None:
+    """Return the position of the end marker at which a decoder stops, the first one behind coded pixels.
+
+    The ends of a thumbnail before them, and of what follows (the rest of the pixels, a second image), do not count, nor
+    do those bytes inside a segment between scans.
+    """
+    start = scan_start(data)
+    while start is not None:
+        marker = _MARKER.search(data, start)
+        if marker is None:
+            return None
+        if marker.group() == END:
+            return marker.start()
+        start = marker.end()
+        if _SEGMENT.match(data, marker.start()):
+            start += int.from_bytes(data[start : start + 2], "big")
+    return None
+
+
 def has_end(data: bytes) -> bool:
     """Return True where a JPEG's coded pixels are followed by the end marker; a thumbnail's own end does not count."""
-    start = scan_start(data)
-    return start is not None and data.rfind(END, start) >= 0
+    return end_position(data) is not None
 
 
 def endings(data: bytes) -> list[bytes]:

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from boxwright.data.image_file import describe_error, load_file
 from boxwright.data.png_chunks import SIGNATURE, mend_png
 from boxwright.data.printable_names import printable
+from boxwright.data.quiet_decoding import quiet_decoding
 from boxwright.ops.masks import encode_mask, to_json
 
 SUFFIX = ".png"
@@ -75,7 +76,7 @@ def _read(path: Path) -> Bool[np.ndarray, "h w"]:
         data = load_file(path)
         if data.startswith(SIGNATURE):
             data, _ = mend_png(data)
-        with Image.open(io.BytesIO(data)) as image:
+        with quiet_decoding(), Image.open(io.BytesIO(data)) as image:
             upright = ImageOps.exif_transpose(image)
             bands, pixels = upright.getbands(), np.asarray(upright)
             opaque = _opaque(upright)
