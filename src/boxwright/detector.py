@@ -15,10 +15,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.checkpoints import pack_checkpoint, write_checkpoint
-from boxwright.contracts import Backbone, DetectorRecipe, Head, MaskHead, MatchCountingHead, Neck, SizedOutput, TaskHead
+from boxwright.contracts import Backbone, DetectorRecipe, Head, MaskHead, MatchCountingHead, Neck, TaskHead
 from boxwright.data.images import normalize, pad_inputs
 from boxwright.data.input_format import InputFormat
-from boxwright.data.size_rules import letterbox_scale
 from boxwright.detections import Detections
 from boxwright.drawing import save_drawings
 from boxwright.files import check_target
@@ -26,10 +25,8 @@ from boxwright.hub_upload import upload_folder
 from boxwright.layers.folding import fold_norms
 from boxwright.layers.freezing import frozen_norms
 from boxwright.model_card import CARD, CARD_THRESHOLD, write_card_text
-from boxwright.ops.boxes import clip_to_sizes
-from boxwright.ops.finite import check_finite
-from boxwright.ops.mask_pasting import paste_masks
 from boxwright.ops.narrow_maps import exact_narrow_maps
+from boxwright.original_pixels import restore_images, undo_rounding
 from boxwright.passport import Passport
 from boxwright.prediction import ImageInput, InputPixels, OnError, PredictionStream, evaluation_mode, list_sources
 from boxwright.structures import (
@@ -151,23 +148,8 @@ class Detector(nn.Module):
             ValueError: a score is not a number: the model has diverged.
         """
         if self.input_format.resize == "letterbox":
-            output = _undo_rounding(output, image_sizes, self.input_format)
-        decoded = _at_least_float32(self.decode(output))
-        check_finite(decoded.scores)
-        scales = _scales(image_sizes, self.input_format, decoded.boxes)
-        boxes = _cut_to_images(decoded.boxes * scales[:, None], image_sizes)
-        detections = []
-        for i, size in enumerate(image_sizes):
-            keep = decoded.valid[i]
-            masks = None
-            if decoded.masks is not None:
-                # A mask is of all of its box, also of what reaches beyond the image.
-                whole = decoded.boxes[i, keep] * scales[i]
-                masks = paste_masks(decoded.masks[i, keep], whole, (size.height, size.width))
-            detections.append(
-                Detections(boxes[i, keep], decoded.scores[i, keep], decoded.labels[i, keep], masks, self.categories)
-            )
-        return detections
+            output = undo_rounding(output, image_sizes, self.input_format)
+        return restore_images(self.decode(output), image_sizes, self.input_format, self.categories)
 
     def predict(
         self, images: ImageInput | Iterable[ImageInput], *, threshold: float = 0.0, batch_size: int = 8
@@ -367,34 +349,3 @@ def valid_sizes(images: Float[Tensor, "b 3 h w"], padding_mask: Bool[Tensor, "b 
         return torch.tensor([images.shape[-2:]], device=images.device, dtype=torch.float32)
     valid = ~padding_mask
     return torch.stack((valid[:, :, 0].sum(1), valid[:, 0].sum(1)), -1).float()
-
-
-def _at_least_float32(decoded: Decoded) -> Decoded:
-    """Convert to float32 where half precision would blur coordinates beyond 2048 pixels, or 256 in bfloat16."""
-    if decoded.boxes.dtype not in (torch.float16, torch.bfloat16):
-        return decoded
-    masks = None if decoded.masks is None else decoded.masks.float()
-    return decoded._replace(boxes=decoded.boxes.float(), scores=decoded.scores.float(), masks=masks)
-
-
-def _cut_to_images(boxes: Float[Tensor, "b n 4"], image_sizes: Sequence[ImageSize]) -> Float[Tensor, "b n 4"]:
-    """Cut boxes to the original images, in whose pixels they are."""
-    return clip_to_sizes(boxes, boxes.new_tensor([[size.height, size.width] for size in image_sizes]))
-
-
-def _scales(image_sizes: Sequence[ImageSize], input_format: InputFormat, like: Tensor) -> Float[Tensor, "b 4"]:
-    """Compute factors (x, y, x, y) from pixels of the network input to those of each original image."""
-    if input_format.resize == "letterbox":
-        scales = [(1 / letterbox_scale(size.height, size.width, input_format.image_size),) * 2 for size in image_sizes]
-    else:
-        scales = [(size.width / size.input_width, size.height / size.input_height) for size in image_sizes]
-    return like.new_tensor(scales).repeat(1, 2)
-
-
-def _undo_rounding(output: Any, image_sizes: Sequence[ImageSize], input_format: InputFormat) -> Any:
-    """Let images end where they would without rounding: so effdet cuts boxes, and scales them back by one factor."""
-    if not isinstance(output, SizedOutput):
-        return output
-    scales = [letterbox_scale(size.height, size.width, input_format.image_size) for size in image_sizes]
-    exact = [(size.height * scale, size.width * scale) for size, scale in zip(image_sizes, scales, strict=True)]
-    return output._replace(valid_sizes=output.valid_sizes.new_tensor(exact))

@@ -1,0 +1,85 @@
+"""The way back from the network input to the pixels of the original images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from boxwright.contracts import SizedOutput
+from boxwright.data.input_format import InputFormat
+from boxwright.data.size_rules import letterbox_scale
+from boxwright.detections import Detections
+from boxwright.ops.boxes import clip_to_sizes
+from boxwright.ops.finite import check_finite
+from boxwright.ops.mask_pasting import paste_masks
+from boxwright.structures import Category, Decoded, ImageSize
+
+
+def restore_images(
+    decoded: Decoded,
+    image_sizes: Sequence[ImageSize],
+    input_format: InputFormat,
+    categories: tuple[Category, ...],
+) -> list[Detections]:
+    """Make the detections of each image in pixels of the original image, cut to it.
+
+    Args:
+        decoded: in pixels of the network input.
+        image_sizes: one per image.
+        input_format: how the images came to their input size.
+        categories: of the labels.
+
+    Raises:
+        ValueError: a score is not a number: the model has diverged.
+    """
+    decoded = _at_least_float32(decoded)
+    check_finite(decoded.scores)
+    scales = _scales(image_sizes, input_format, decoded.boxes)
+    boxes = _cut_to_images(decoded.boxes * scales[:, None], image_sizes)
+    detections = []
+    for i, size in enumerate(image_sizes):
+        keep = decoded.valid[i]
+        masks = None
+        if decoded.masks is not None:
+            # A mask is of all of its box, also of what reaches beyond the image.
+            whole = decoded.boxes[i, keep] * scales[i]
+            masks = paste_masks(decoded.masks[i, keep], whole, (size.height, size.width))
+        detections.append(
+            Detections(boxes[i, keep], decoded.scores[i, keep], decoded.labels[i, keep], masks, categories)
+        )
+    return detections
+
+
+def undo_rounding(output: Any, image_sizes: Sequence[ImageSize], input_format: InputFormat) -> Any:
+    """Let images end where they would without rounding: so effdet cuts boxes, and scales them back by one factor."""
+    if not isinstance(output, SizedOutput):
+        return output
+    scales = [letterbox_scale(size.height, size.width, input_format.image_size) for size in image_sizes]
+    exact = [(size.height * scale, size.width * scale) for size, scale in zip(image_sizes, scales, strict=True)]
+    return output._replace(valid_sizes=output.valid_sizes.new_tensor(exact))
+
+
+def _at_least_float32(decoded: Decoded) -> Decoded:
+    """Convert to float32 where half precision would blur coordinates beyond 2048 pixels, or 256 in bfloat16."""
+    if decoded.boxes.dtype not in (torch.float16, torch.bfloat16):
+        return decoded
+    masks = None if decoded.masks is None else decoded.masks.float()
+    return decoded._replace(boxes=decoded.boxes.float(), scores=decoded.scores.float(), masks=masks)
+
+
+def _cut_to_images(boxes: Float[Tensor, "b n 4"], image_sizes: Sequence[ImageSize]) -> Float[Tensor, "b n 4"]:
+    """Cut boxes to the original images, in whose pixels they are."""
+    return clip_to_sizes(boxes, boxes.new_tensor([[size.height, size.width] for size in image_sizes]))
+
+
+def _scales(image_sizes: Sequence[ImageSize], input_format: InputFormat, like: Tensor) -> Float[Tensor, "b 4"]:
+    """Compute factors (x, y, x, y) from pixels of the network input to those of each original image."""
+    if input_format.resize == "letterbox":
+        scales = [(1 / letterbox_scale(size.height, size.width, input_format.image_size),) * 2 for size in image_sizes]
+    else:
+        scales = [(size.width / size.input_width, size.height / size.input_height) for size in image_sizes]
+    return like.new_tensor(scales).repeat(1, 2)
