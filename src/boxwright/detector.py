@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -100,7 +101,8 @@ class Detector(nn.Module):
     ) -> Any:
         """Run the parts on normalized images; with ``targets``, to an output that ``loss`` takes."""
         spec, sizes = cast(Backbone, self.backbone).out_spec, valid_sizes(images, padding_mask)
-        with exact_narrow_maps(images):
+        is_half = images.dtype == torch.bfloat16 or torch.is_autocast_enabled(images.device.type)
+        with exact_narrow_maps(images) if is_half else nullcontext():
             features: Features = self.backbone(images)
             auxiliary: Features = {}
             for neck in self.necks:
