@@ -137,7 +137,7 @@ def convert_files(files: SourceFiles, overrides: Mapping[str, Any] | None = None
         model = source.describe(files)
         with assumptions_in_errors(model.assumptions):
             stated = resolve(model.recipe, model.overrides)
-            resolution = resolve_model(stated.recipe, overrides)
+            resolution = resolve_model(stated.recipe, overrides, model.assumptions)
             with WithoutDraws():
                 expected = build_resolved(resolution.recipe, categories=model.categories).state_dict()
             converted = model.table.read(files.tensors, expected)

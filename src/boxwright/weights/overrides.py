@@ -16,18 +16,19 @@ from boxwright.data.format_report import as_typed, note_differences
 from boxwright.data.input_format import InputFormat
 
 
-def resolve_model(stated: Recipe, overrides: Mapping[str, Any] | None) -> Resolution:
+def resolve_model(stated: Recipe, overrides: Mapping[str, Any] | None, assumptions: Iterable[str] = ()) -> Resolution:
     """Resolve changes of the recipe of weights; the notes say in what they are used otherwise than they were made for.
 
     Args:
         stated: recipe that the weights come with.
         overrides: by dotted key, as for ``boxwright.build``.
+        assumptions: what was assumed of the weights, with the options that say otherwise; no note is made of these.
 
     Raises:
         ValueError: an unknown part or option, or a value that a part refuses, in one line.
     """
     recipe, notes = resolve(stated, scale_longest_side(stated.input, overrides or {}))
-    return Resolution(recipe, (*notes, *note_changes(stated, recipe)))
+    return Resolution(recipe, (*notes, *note_changes(stated, recipe, assumptions)))
 
 
 def scale_longest_side(stated: InputFormat, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,17 +48,20 @@ def scale_longest_side(stated: InputFormat, overrides: Mapping[str, Any]) -> dic
     return {**overrides, "input.max_size": stated.resize_rule(size).max_size}
 
 
-def note_changes(stated: Recipe, actual: Recipe) -> list[str]:
-    """Put into a line each what of preprocessing and of parts is not as the weights come with; none where all is."""
+def note_changes(stated: Recipe, actual: Recipe, assumptions: Iterable[str] = ()) -> list[str]:
+    """Put into a line each what of preprocessing and of parts is not as the weights come with; none where all is.
+
+    What was only assumed may well be otherwise.
+    """
+    assumed = " ".join(assumptions)
     notes = note_differences(stated.input, actual.input)
     lines = [
         f"{name} {as_typed(there)} became {as_typed(here)}: --{name} {as_typed(there)}"
         for name, there, here in compare_parts(stated, actual)
+        if name not in assumed
     ]
     if lines:
-        notes.append(
-            f"parts have other options than the weights come with, or than were assumed of them: {'; '.join(lines)}"
-        )
+        notes.append(f"parts have other options than the weights come with: {'; '.join(lines)}")
     return notes
 
 

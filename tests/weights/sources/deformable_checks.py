@@ -69,10 +69,13 @@ RELEASED = {
 
 def make_released(variant: str, *, residual_gain: float) -> DeformableDetrForObjectDetection:
     """Build a model as large as those that were released; ``residual_gain`` as of ``calibrate``."""
-    return make_model(variant, residual_gain=residual_gain, backbone="resnet50", **RELEASED)
+    processor = DeformableDetrImageProcessor(size={"shortest_edge": 160, "longest_edge": 320})  # 300 cells at least
+    return make_model(variant, residual_gain=residual_gain, processor=processor, backbone="resnet50", **RELEASED)
 
 
-def make_model(variant: str, *, residual_gain: float = 1.0, **options: Any) -> DeformableDetrForObjectDetection:
+def make_model(
+    variant: str, *, residual_gain: float = 1.0, processor: Any = None, **options: Any
+) -> DeformableDetrForObjectDetection:
     """Build a model, by default a small one, with weights that tell images and queries apart."""
     options = {**SIZES, **VARIANTS[variant], **options}
     if "timm" not in variant and "dilated" not in variant and "backbone" not in options:
@@ -85,12 +88,12 @@ def make_model(variant: str, *, residual_gain: float = 1.0, **options: Any) -> D
         model.model.decoder.bbox_embed = model.bbox_embed
     if model.config.two_stage:
         model.model.decoder.class_embed = model.class_embed
-    calibrate_model(model.eval(), residual_gain)
+    calibrate_model(model.eval(), residual_gain, processor or PROCESSOR)
     return model
 
 
 @torch.no_grad()
-def calibrate_model(model: torch.nn.Module, residual_gain: float = 1.0) -> None:
+def calibrate_model(model: torch.nn.Module, residual_gain: float = 1.0, processor: Any = PROCESSOR) -> None:
     """Draw weights of the usual size, and give the frozen norms the statistics of an image."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
@@ -111,7 +114,7 @@ def calibrate_model(model: torch.nn.Module, residual_gain: float = 1.0) -> None:
             module.weight.mul_(residual_gain)
     norms = [module for module in model.modules() if isinstance(getattr(module, "running_var", None), Tensor)]
     hooks = [norm.register_forward_pre_hook(_take_statistics) for norm in norms]
-    model(**PROCESSOR(images=draw_images()[0], return_tensors="pt"))
+    model(**processor(images=draw_images()[0], return_tensors="pt"))
     for hook in hooks:
         hook.remove()
 

@@ -145,8 +145,9 @@ def test_copies_that_differ_are_an_error(tmp_path: Path) -> None:
 def test_the_weights_alone(tmp_path: Path) -> None:
     """Structure is read from the tensors; what they do not tell is assumed, said, and can be overridden."""
     model = make_model("two-stage")
-    save(model, tmp_path)
+    save(model, tmp_path / "whole")
     bare = tmp_path / "model.safetensors"
+    bare.write_bytes((tmp_path / "whole" / "model.safetensors").read_bytes())
     weights = read(bare)
     assert weights.notes[:3] == (
         "queries from the encoder leave no trace in the weights: head.num_queries is 300",
