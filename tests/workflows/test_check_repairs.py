@@ -141,7 +141,7 @@ def test_training_hears_that_val_is_train(tmp_path: Path) -> None:
     folder = SoundSet(tmp_path / "set").write()
     train = open_data(folder, "train")
     (line, _) = brief_check({"train": train, "val": train}, "detection")
-    assert line.startswith("1 splits have the very images of train: val (as train)")
+    assert line.startswith("warning: 1 splits have the very images of train: val (as train)")
 
 
 def class_set(folder: Path) -> Path:
