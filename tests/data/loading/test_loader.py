@@ -292,6 +292,7 @@ from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.loader import train_loader
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.loading.sampler import BatchSampler
+from boxwright.training.interrupt import stop_on_interrupt
 
 none = np.zeros(0, dtype=np.int64)
 image = Record(1, Path(sys.argv[1]), 60, 100, none, np.zeros((0, 4)), np.zeros(0), none.astype(bool), ())
@@ -303,12 +304,14 @@ loader = train_loader(
     sampler=sampler,
     num_workers=2,
 )
-try:
+# As training does it: a KeyboardInterrupt is lost where it comes in a finalizer.
+with stop_on_interrupt() as stop:
     for step, _ in enumerate(loader):
         if step == 3:
             print("running", flush=True)
-except KeyboardInterrupt:
-    print("saved", flush=True)
+        if stop.asked:
+            break
+print("saved", flush=True)
 """
 
 
