@@ -1,7 +1,7 @@
 """A recipe on its way to being resolved.
 
-The names of parts and the options of input and training are checked before anything is imported that needs torch, so
-that a slip there is answered at once.
+Names of parts, typed options of parts, and the options of input and training are checked before anything is imported
+that needs torch, so that a slip is answered at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from boxwright import legacy
-from boxwright.compose.options import Naming, construct, parse_options
+from boxwright.compose.options import Naming, check_options, construct, parse_options
+from boxwright.compose.outlines import outline_part
 from boxwright.compose.parts import check_part_name, find_part, unknown
 from boxwright.compose.recipe_text import ALIASES, SECTION_NAMES, SLOTS, Entry, flatten, read_entries, read_mapping
 from boxwright.compose.train_options import TrainOptions
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from boxwright.compose.recipe import PartOptions, Recipe
 
 _Section = TypeVar("_Section")
+
+_PLAIN = (str, int, float, list, tuple)
+"""Types of values as they are typed; others, as groups from Python, are checked with the class itself."""
 
 SIZES = {"image_size", "max_size", "pad_multiple"}
 """Options of the input that the size of its longer side depends on."""
@@ -72,7 +76,7 @@ class Draft:
         Args:
             trusted: modules that may be imported for parts outside Boxwright; None for all. See ``find_part``.
         """
-        self._check_part_names()
+        self._check_parts()
         image, train = self._parse_section("input", InputFormat), self._parse_section("train", TrainOptions)
         # Here, not above: these need torch. And a recipe is made from a draft.
         from boxwright.compose.recipe import Recipe, check_task
@@ -86,11 +90,20 @@ class Draft:
         check_task(recipe)
         return recipe
 
-    def _check_part_names(self) -> None:
+    def _check_parts(self) -> None:
+        """Check names of parts, and what the user typed for their options, as far as their source tells."""
         for slot, entries in self.slots.items():
-            for entry in entries:
+            for i, entry in enumerate(entries):
                 with self._naming_source(slot):
-                    check_part_name(SLOTS[slot], entry.values["name"])
+                    name = check_part_name(SLOTS[slot], entry.values["name"])
+                typed = {key: value for key, value in entry.overrides.items() if isinstance(value, _PLAIN)}
+                if typed and ":" not in name:
+                    check_options(outline_part(SLOTS[slot], name), typed, self._part_naming(slot, i, name))
+
+    def _part_naming(self, slot: str, index: int, name: str) -> Naming:
+        entries = self.slots[slot]
+        address = slot if len(entries) == 1 else f"{slot}.{index}"
+        return self._naming(f"{slot} {name}", address, entries[index], legacy.part_names(slot, name.replace("-", "_")))
 
     def _parse_section(self, section: str, owner: type[_Section]) -> _Section:
         entry = self.sections[section]
@@ -109,8 +122,7 @@ class Draft:
             name = entry.values["name"]
             with self._naming_source(slot):
                 part = find_part(SLOTS[slot], name, trusted=trusted)
-            address = slot if len(entries) == 1 else f"{slot}.{i}"
-            naming = self._naming(f"{slot} {name}", address, entry, legacy.part_names(slot, name.replace("-", "_")))
+            naming = self._part_naming(slot, i, name)
             values = {key: value for key, value in entry.values.items() if key != "name"}
             if image is not None and isinstance(part, SizedBackbone):
                 values |= self._follow_size(part.size_option, image)

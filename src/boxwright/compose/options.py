@@ -155,6 +155,18 @@ def parse_options(
     return _build(options, flat, naming)
 
 
+def check_options(options: Mapping[str, Option], values: Mapping[str, Any], naming: Naming) -> None:
+    """Check names and plain values of options; one of the type ``Any`` takes all values.
+
+    Raises:
+        ValueError: an unknown option, or a value of the wrong type, in one line.
+    """
+    by_name = dict(leaves(options))
+    for dotted, value in _flatten(options, values, naming).items():
+        if by_name[dotted].annotation is not Any:
+            _convert(by_name[dotted], value, naming, dotted)
+
+
 def construct(part: type[Any], naming: Naming, options: Mapping[str, Any]) -> Any:
     """Construct a group or section of parsed options.
 
