@@ -1,7 +1,7 @@
 """Options of parts read from their source, so that a slip is answered before anything is imported that needs torch.
 
 An outline knows names, groups and types. What it cannot tell, as a type of another package, it leaves to the check of
-the imported class, which every value passes afterwards.
+the imported class, which every value passes too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TYPES = {
 }
 
 
-class Group:
+class _Group:
     """Stands for the type of a group of options."""
 
 
@@ -60,7 +60,7 @@ def _options(module: ast.Module, fields: Iterable[tuple[str, ast.expr | None]]) 
         if name not in FROM_THE_WIRING:
             kind = Any if annotation is None else _resolve(module, annotation)
             group = kind if isinstance(kind, Mapping) else None
-            yield name, Option(name, Group if group else kind, None, "", group)
+            yield name, Option(name, _Group if group else kind, None, "", group)
 
 
 def _resolve(module: ast.Module, annotation: ast.expr) -> Any:
