@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from boxwright import legacy
-from boxwright.compose.options import Naming, check_options, construct, parse_options
+from boxwright.compose.options import Naming, check_typed_options, construct, parse_options
 from boxwright.compose.outlines import outline_part
 from boxwright.compose.parts import check_part_name, find_part, unknown
 from boxwright.compose.recipe_text import ALIASES, SECTION_NAMES, SLOTS, Entry, flatten, read_entries, read_mapping
@@ -98,7 +98,7 @@ class Draft:
                     name = check_part_name(SLOTS[slot], entry.values["name"])
                 typed = {key: value for key, value in entry.overrides.items() if isinstance(value, _PLAIN)}
                 if typed and ":" not in name:
-                    check_options(outline_part(SLOTS[slot], name), typed, self._part_naming(slot, i, name))
+                    check_typed_options(outline_part(SLOTS[slot], name), typed, self._part_naming(slot, i, name))
 
     def _part_naming(self, slot: str, index: int, name: str) -> Naming:
         entries = self.slots[slot]

@@ -155,7 +155,7 @@ def parse_options(
     return _build(options, flat, naming)
 
 
-def check_options(options: Mapping[str, Option], values: Mapping[str, Any], naming: Naming) -> None:
+def check_typed_options(options: Mapping[str, Option], values: Mapping[str, Any], naming: Naming) -> None:
     """Check names and plain values of options; one of the type ``Any`` takes all values.
 
     Raises:
