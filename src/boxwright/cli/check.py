@@ -91,7 +91,8 @@ def _parse(argv: Sequence[str], overrides: dict[str, str]) -> argparse.Namespace
     parser.add_argument(
         "--fix",
         metavar="DST",
-        help="write a repaired copy into a folder that does not exist, in COCO format, and fixes.json with each change",
+        help="write a repaired copy into a folder that does not exist (COCO format, or class folders), and fixes.json "
+        "with each change",
     )
     parser.add_argument(
         "--html",
