@@ -14,7 +14,7 @@ import numpy as np
 
 from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.findings import Finding, FindingKind
-from boxwright.data.joined_objects import restore_objects
+from boxwright.data.joined_objects import restore_objects, select_objects
 from boxwright.data.records import DetectionData, Record
 from boxwright.drawing import draw_ground_truth
 
@@ -147,7 +147,10 @@ def _draw(record: Record, finding: Finding, prediction: Prediction | None, data:
     if named:  # what was dropped on reading is drawn where it is named
         record = restore_objects(record, data)
     rows = [index for index, number in enumerate(record.annotation_ids) if int(number) in named]
-    shown = _select_objects(record, rows) if rows or prediction is not None else record
+    # Drawn as boxes, as a mask may be broken.
+    shown = record
+    if rows or prediction is not None:
+        shown = select_objects(replace(record, segmentations=()), rows)
     predictions = [] if prediction is None else [prediction]
     scale = _IMAGE_SIDE / max(image.shape[:2])
     scale = float(min(int(scale), 8)) if scale > 1 else scale
@@ -157,19 +160,6 @@ def _draw(record: Record, finding: Finding, prediction: Prediction | None, data:
     buffer = io.BytesIO()
     drawing.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _select_objects(record: Record, rows: list[int]) -> Record:
-    return replace(
-        record,
-        labels=record.labels[rows],
-        bbox_xywh=record.bbox_xywh[rows],
-        area=record.area[rows],
-        crowd=record.crowd[rows],
-        annotation_ids=tuple(record.annotation_ids[index] for index in rows),
-        # Drawn as boxes where a mask may be broken.
-        segmentations=(),
-    )
 
 
 def _histograms(objects: Mapping[str, ObjectTable]) -> list[dict[str, Any]]:

@@ -86,15 +86,14 @@ class Beginning:
 def _read_detector(weights: str | Path, trusted: Collection[str], overrides: Mapping[str, Any]) -> ModelWeights:
     try:
         return read_model(weights, trusted=trusted)
-    except ValueError:
+    except ValueError as error:
         options = {name: value for name, value in overrides.items() if name in list_part_options(overrides)}
         if not options:
             raise
         try:
             return read_model(weights, trusted=trusted, overrides=options)
-        except ValueError:  # They are options of the recipe alone, and not what the files lack.
-            pass
-        raise
+        except ValueError as with_options:  # They are options of the recipe alone, and not what the files lack.
+            raise error from with_options
 
 
 def resolve_beginning(
