@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from boxwright.data.findings import Finding
 from boxwright.data.records import DetectionData, Record
-from boxwright.data.writers._target import check_splits, class_names, put_image, whole_folder
+from boxwright.data.writers._check import check_written, count_objects, filled_splits
+from boxwright.data.writers._target import class_names, put_image, whole_folder
 
 
 def write(splits: Mapping[str, DetectionData], folder: Path, *, link: bool) -> list[Finding]:
@@ -19,14 +20,14 @@ def write(splits: Mapping[str, DetectionData], folder: Path, *, link: bool) -> l
         link: images are hard links where possible, else copies.
 
     Returns:
-        class names that are written in another way.
+        class names that are written in another way, and splits without images.
 
     Raises:
         FileNotFoundError: an image is not there.
-        ValueError: the folder is not empty or cannot be written.
+        ValueError: the folder is not empty or cannot be written, or cannot be read back.
     """
-    check_splits(splits)
     findings: list[Finding] = []
+    splits = filled_splits(splits, findings)
     names = class_names(splits, findings)
     with whole_folder(folder) as target:
         for split, data in splits.items():
@@ -37,6 +38,7 @@ def write(splits: Mapping[str, DetectionData], folder: Path, *, link: bool) -> l
             for record in data.records:
                 class_name = names[data.categories[int(record.labels[0])].name]
                 put_image(record, target / split / _path_inside(record, data.source, class_name), link=link)
+        check_written(target, "class_folders", splits, count_objects(splits))
     return findings
 
 
