@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-CLOCK = ("seconds", "images_per_second")
+CLOCK = ("seconds", "evaluation_seconds", "images_per_second")
 """Values that depend on how fast the machine is, in checkpoints and in the log."""
 
 

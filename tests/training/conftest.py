@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from boxwright.checkpoints import read_checkpoint
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipes import resolve
 from boxwright.data.loading.loader import train_loader
@@ -19,7 +21,9 @@ from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
 from boxwright.detector import Detector
 from boxwright.structures import Batch
+from boxwright.training import log, loop
 from boxwright.training.run import Run
+from boxwright.training.step import train_step
 
 MakeRun = Callable[..., Run]
 
@@ -101,3 +105,30 @@ def make_run(tmp_path: Path, tiny_recipe: dict[str, Any], data: DetectionData) -
         )
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log every step, whenever it is done."""
+    monkeypatch.setattr(log, "LOG_INTERVAL", 0.0)
+
+
+@pytest.fixture
+def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Ctrl-C in the middle of a step, counted from now."""
+
+    def at(step: int, number: int = signal.SIGINT) -> None:
+        calls = iter(range(1, 1000))
+
+        def interrupted(*arguments: Any) -> Any:
+            if next(calls) == step:
+                signal.raise_signal(number)
+            return train_step(*arguments)
+
+        monkeypatch.setattr(loop, "train_step", interrupted)
+
+    return at
+
+
+def read_run(run: Run, name: str) -> dict[str, Any]:
+    return read_checkpoint(run.folder / name)

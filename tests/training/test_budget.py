@@ -31,6 +31,7 @@ def fractions(monkeypatch: pytest.MonkeyPatch) -> None:
         (600.0, 0.9, 6.0, 10, Plan(593, 7)),
         (600.0, 0.9, 6.0, 3, Plan(620, 3)),
         (100.0, 1.0, 0.0, 10, Plan(96, 10)),
+        (100.0, 1.0, 9.0, 0, Plan(96, 0)),
         # Not even one evaluation is cheap; the last step is evaluated all the same: (96 - 50) / 0.5 = 92
         (100.0, 0.5, 50.0, 10, Plan(92, 1)),
     ],
@@ -74,15 +75,17 @@ def batches(size: int) -> Iterator[Batch]:
     return repeat(Batch(torch.zeros(1, 3, size, size), None, [], [], []))
 
 
-@pytest.mark.parametrize(("limit", "measured"), [(1e9, {32, 64, 96}), (0.0, {96})])
+@pytest.mark.parametrize(("is_enough", "measured"), [(False, {32, 64, 96}), (True, {96})])
 def test_a_step_is_averaged_over_the_sizes(
-    monkeypatch: pytest.MonkeyPatch, make_detector: Any, limit: float, measured: set[int]
+    monkeypatch: pytest.MonkeyPatch, make_detector: Any, is_enough: bool, measured: set[int]
 ) -> None:
     """Sizes that there was no time for are estimated from their area, so that both come out the same."""
     clock = Clock()
     monkeypatch.setattr(budget.time, "perf_counter", clock)
     monkeypatch.setattr(budget, "train_step", clock.step)
-    actual = measure_step(make_detector(), batches, (32, 64, 64, 64, 96), TrainOptions(), CPU, limit=limit)
+    actual = measure_step(
+        make_detector(), batches, (32, 64, 64, 64, 96), TrainOptions(), CPU, is_enough=lambda: is_enough
+    )
     assert actual == pytest.approx((0.25 + 3 * 1 + 2.25) / 5)
     assert set(clock.sizes) == measured
     assert clock.sizes[0] == 96
@@ -92,7 +95,7 @@ def test_measuring_leaves_the_detector_as_it_is(make_detector: Any, make_targets
     detector = make_detector().train()
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     batch = Batch(torch.rand(2, 3, 64, 64), None, make_targets([2, 1]), [], [])
-    taken = measure_step(detector, lambda _size: repeat(batch), (64,), TrainOptions(), CPU, limit=0.0)
+    taken = measure_step(detector, lambda _size: repeat(batch), (64,), TrainOptions(), CPU, is_enough=lambda: True)
     assert taken > 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
     assert all(parameter.grad is None for parameter in detector.parameters())
@@ -113,5 +116,5 @@ def test_a_head_that_grows_is_measured_as_if_it_were_trained(
     monkeypatch.setattr(type(detector.head), "worst_case_targets", twice, raising=False)
     monkeypatch.setattr(budget, "train_step", step)
     batch = Batch(torch.zeros(2, 3, 64, 64), None, make_targets([2, 1]), [], [])
-    measure_step(detector, lambda _size: repeat(batch), (64,), TrainOptions(), CPU, limit=0.0)
+    measure_step(detector, lambda _size: repeat(batch), (64,), TrainOptions(), CPU, is_enough=lambda: True)
     assert seen == [4, 2]

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import math
-import re
-import signal
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
-from boxwright.checkpoints import read_checkpoint
 from boxwright.structures import Batch
-from boxwright.training import log, loop, planning
-from boxwright.training.budget import Plan
+from boxwright.training import loop, planning
 from boxwright.training.checkpoint import Progress
 from boxwright.training.interrupt import Interrupted
 from boxwright.training.log import read_log
@@ -40,33 +33,6 @@ STAGES = {
     "schedule__final_lr_ratio": 0.1,
 }
 """Warm-up in steps 1 and 2, decay from step 11, light augmentation from step 17, evaluations after 5, 10, 15, 20."""
-
-
-@pytest.fixture(autouse=True)
-def every_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Log every step, whenever it is done."""
-    monkeypatch.setattr(log, "LOG_INTERVAL", 0.0)
-
-
-@pytest.fixture
-def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Ctrl-C in the middle of a step, counted from now."""
-
-    def at(step: int) -> None:
-        calls = iter(range(1, 1000))
-
-        def interrupted(*arguments: Any) -> Any:
-            if next(calls) == step:
-                signal.raise_signal(signal.SIGINT)
-            return train_step(*arguments)
-
-        monkeypatch.setattr(loop, "train_step", interrupted)
-
-    return at
-
-
-def checkpoint(run: Run, name: str) -> dict[str, Any]:
-    return read_checkpoint(run.folder / name)
 
 
 @pytest.fixture(scope="module")
@@ -104,14 +70,14 @@ class TestResume:
             with pytest.raises(Interrupted):
                 run_training(make_run("broken", weights_seed=part, **STAGES), resume=part > 0)
             done += steps
-            assert checkpoint(make_run("broken"), "last.pt")["progress"]["step"] == done
+            assert read_run(make_run("broken"), "last.pt")["progress"]["step"] == done
         broken = make_run("broken", weights_seed=99, **STAGES)
         interrupt_at(1000)
         progress = run_training(broken, resume=True)
 
         assert (progress.step, progress.steps) == (20, 20)
-        assert_equal(checkpoint(broken, "last.pt"), checkpoint(unbroken, "last.pt"))
-        assert_equal(checkpoint(broken, "best.safetensors"), checkpoint(unbroken, "best.safetensors"))
+        assert_equal(read_run(broken, "last.pt"), read_run(unbroken, "last.pt"))
+        assert_equal(read_run(broken, "best.safetensors"), read_run(unbroken, "best.safetensors"))
         assert timeless(read_log(broken.folder)) == timeless(read_log(unbroken.folder))
 
     def test_sgd_goes_on_with_its_momentum(self, make_run: MakeRun, interrupt_at: Callable[[int], None]) -> None:
@@ -124,8 +90,8 @@ class TestResume:
         interrupt_at(1000)
         broken = make_run("broken", weights_seed=99, **options)
         run_training(broken, resume=True)
-        assert any("momentum_buffer" in state for state in checkpoint(broken, "last.pt")["optimizer"]["state"].values())
-        assert_equal(checkpoint(broken, "last.pt"), checkpoint(whole, "last.pt"))
+        assert any("momentum_buffer" in state for state in read_run(broken, "last.pt")["optimizer"]["state"].values())
+        assert_equal(read_run(broken, "last.pt"), read_run(whole, "last.pt"))
 
     def test_the_unbroken_run_goes_through_every_stage(self, unbroken: Run) -> None:
         """Else the comparison would say little."""
@@ -140,7 +106,7 @@ class TestResume:
         assert rows[0]["loss"] == pytest.approx(sum(rows[0]["losses"].values()))
         evaluated = [row["step"] for row in read_log(unbroken.folder) if row["kind"] == "eval"]
         assert evaluated == [5, 10, 15, 20]
-        last = checkpoint(unbroken, "last.pt")
+        last = read_run(unbroken, "last.pt")
         assert any(not torch.equal(last["ema"][name], tensor) for name, tensor in last["model"].items())
 
     def test_another_seed_is_another_run(self, make_run: MakeRun, unbroken: Run) -> None:
@@ -154,26 +120,6 @@ class TestResume:
         progress = run_training(replace(make_run(weights_seed=5, **STAGES), folder=unbroken.folder), resume=True)
         assert progress.step == 20
         assert ((unbroken.folder / "last.pt").read_bytes(), timeless(read_log(unbroken.folder))) == before
-
-
-def test_a_second_interruption_does_not_wait_for_the_step(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    def impatient(*_: Any) -> None:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(loop, "train_step", impatient)
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt) as caught:
-        run_training(make_run())
-    assert not isinstance(caught.value, Interrupted)
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_an_interruption_in_the_last_step_changes_nothing(
-    make_run: MakeRun, interrupt_at: Callable[[int], None]
-) -> None:
-    interrupt_at(2)
-    assert run_training(make_run(steps=2)).step == 2
 
 
 class TestAverage:
@@ -193,7 +139,7 @@ class TestAverage:
     def test_it_is_what_is_measured_and_kept_as_best(self, make_run: MakeRun) -> None:
         run = make_run(steps=2, schedule__evaluations=1)
         run_training(run)
-        last, best = checkpoint(run, "last.pt"), checkpoint(run, "best.safetensors")
+        last, best = read_run(run, "last.pt"), read_run(run, "best.safetensors")
         assert_equal(best["model"], dict(last["ema"]))
         total = sum(float(best["model"][name].double().abs().sum()) for name, _ in run.detector.named_parameters())
         assert last["progress"]["best"] == pytest.approx(total % 1, abs=1e-9)
@@ -201,9 +147,9 @@ class TestAverage:
     def test_there_may_be_none(self, make_run: MakeRun) -> None:
         run = make_run(steps=2, schedule__evaluations=1, ema_decay=0.0)
         run_training(run)
-        last = checkpoint(run, "last.pt")
+        last = read_run(run, "last.pt")
         assert "ema" not in last
-        assert_equal(checkpoint(run, "best.safetensors")["model"], dict(last["model"]))
+        assert_equal(read_run(run, "best.safetensors")["model"], dict(last["model"]))
 
 
 class Scripted:
@@ -221,101 +167,65 @@ class Scripted:
 
 @pytest.mark.parametrize(
     ("aps", "best_step", "best"),
-    [((0.1, 0.3, 0.2), 2, 0.3), ((0.3, 0.3, 0.3), 1, 0.3), ((-1.0, -1.0, -1.0), 1, -1.0), ((0.0, 0.0, 0.1), 3, 0.1)],
+    [((0.1, 0.3, 0.2), 2, 0.3), ((0.3, 0.3, 0.3), 3, 0.3), ((-1.0, -1.0, -1.0), 3, -1.0), ((0.0, 0.0, 0.1), 3, 0.1)],
 )
 def test_the_best_is_kept(make_run: MakeRun, aps: tuple[float, ...], best_step: int, best: float) -> None:
-    """Also where there is nothing to find, and AP is -1."""
+    """Of equal ones the later counts, also where there is nothing to find, and AP is -1."""
     run = replace(make_run(steps=3, schedule__evaluations=3), evaluate=Scripted(*aps))
     assert run_training(run).best == best
-    assert checkpoint(run, "best.safetensors")["progress"]["step"] == best_step
-    assert checkpoint(run, "last.pt")["progress"]["step"] == 3
+    assert read_run(run, "best.safetensors")["progress"]["step"] == best_step
+    assert read_run(run, "last.pt")["progress"]["step"] == 3
 
 
 def test_without_a_validation_the_last_is_the_best(make_run: MakeRun) -> None:
     run = replace(make_run(steps=2, schedule__evaluations=1), evaluate=None)
     assert run_training(run).best < 0
-    assert_equal(checkpoint(run, "best.safetensors")["model"], dict(checkpoint(run, "last.pt")["ema"]))
+    assert_equal(read_run(run, "best.safetensors")["model"], dict(read_run(run, "last.pt")["ema"]))
 
 
-def test_a_checkpoint_is_written_now_and_then(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "SAVE_INTERVAL", -1.0)
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [("5m", [3, 8]), ("20s", [2, 4, 6, 8]), ("1s", [1, 2, 3, 4, 5, 6, 7, 8])],
+)
+def test_a_checkpoint_is_written_now_and_then(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, interval: str, expected: list[int]
+) -> None:
+    """The first within a minute, the others after the interval; a step takes 20 s here."""
+    now = iter(range(1_000_000))
     saved: list[tuple[str, int]] = []
-    monkeypatch.setattr(
-        loop.checkpoint, "save_progress", lambda path, *_, progress, **__: saved.append((path.name, progress.step))
-    )
-    run_training(make_run(steps=4, schedule__evaluations=1))
-    assert saved == [("last.pt", 1), ("last.pt", 2), ("last.pt", 3), ("last.pt", 4), ("best.safetensors", 4)]
+
+    def save(path: Path, *_: Any, progress: Progress, **__: Any) -> None:
+        saved.append((path.name, progress.step))
+
+    clock = [0.0]
+
+    def step(*arguments: Any) -> Any:
+        clock[0] += 20.0
+        return train_step(*arguments)
+
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0] + next(now) * 1e-6)
+    monkeypatch.setattr(loop.checkpoint, "save_progress", save)
+    monkeypatch.setattr(loop, "train_step", step)
+    run_training(replace(make_run(steps=8, schedule__evaluations=1, runtime__save_interval=interval), began=0.0))
+    assert [step for name, step in saved if name == "last.pt"] == expected
+    assert saved[-2:] == [("best.safetensors", 8), ("last.pt", 8)]
+
+
+@pytest.mark.parametrize("evaluations", [0, 2])
+def test_there_may_be_no_evaluation(make_run: MakeRun, evaluations: int) -> None:
+    run = make_run(steps=4, schedule__evaluations=evaluations)
+    run_training(run)
+    assert len(run.evaluate.calls) == evaluations
+    if not evaluations:
+        assert_equal(read_run(run, "best.safetensors")["model"], dict(read_run(run, "last.pt")["ema"]))
 
 
 def test_what_auto_comes_to_is_stored(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "choose_precision", lambda _name, _device: "bfloat16")
     run = make_run(steps=1, runtime__precision="auto")
     run_training(run)
-    assert checkpoint(run, "last.pt")["recipe"]["train"]["runtime"]["precision"] == "bfloat16"
+    assert read_run(run, "last.pt")["recipe"]["train"]["runtime"]["precision"] == "bfloat16"
     assert "precision: bfloat16" in (run.folder / RECIPE).read_text()
-
-
-class TestPlan:
-    def test_epochs_count_every_image(self, make_run: MakeRun) -> None:
-        """3 epochs of 10 images are 7.5 batches of 4, so 8."""
-        run = make_run(steps=None, epochs=3)
-        assert planning.plan_run(run, loop.init_distributed("cpu")) == (8, run.options.schedule.evaluations)
-
-    def test_a_budget_is_measured_once_and_stored(
-        self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, interrupt_at: Callable[[int], None]
-    ) -> None:
-        # So slow that the time that the test itself takes makes no step of difference.
-        monkeypatch.setattr(planning, "measure_step", lambda *_, **__: 170.0)
-        monkeypatch.setattr(planning, "_measure_evaluation", lambda _run: 0.0)
-        monkeypatch.setattr("boxwright.training.budget.RESERVE", 0.05)
-        options = {"steps": None, "budget": "2000s", "schedule__evaluations": 1}
-        interrupt_at(2)
-        with pytest.raises(Interrupted):
-            run_training(make_run("budget", **options))
-        stored = checkpoint(make_run("budget"), "last.pt")["progress"]
-        assert (stored["step"], stored["steps"], stored["evaluations"]) == (2, 11, 1)
-
-        monkeypatch.setattr(planning, "measure_step", lambda *_, **__: pytest.fail("measured again"))
-        progress = run_training(make_run("budget", **options), resume=True)
-        assert (progress.step, progress.steps) == (11, 11)
-
-    def test_a_budget_is_measured_for_real(self, make_run: MakeRun) -> None:
-        """The time of a step is the machine's affair; that the planned run fits into ten minutes is not."""
-        printed = io.StringIO()
-        run = replace(make_run(steps=None, budget="10m"), console=Console(file=printed))
-        planned = planning.plan_run(run, loop.init_distributed("cpu"))
-        match = re.fullmatch(
-            r"(\d+\.\d\d) s a step: (\d+) steps and (\d+) evaluations fit into 10m\n", printed.getvalue()
-        )
-        assert match is not None
-        assert (int(match[2]), int(match[3])) == planned
-        assert planned.steps * (float(match[1]) - 0.005) < 600
-        assert planned.evaluations == run.options.schedule.evaluations
-
-    @pytest.mark.parametrize(("spent", "evaluated"), [(0.0, [2, 4, 6]), (3610.0, [6])])
-    def test_evaluations_give_way_where_time_runs_out(
-        self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, spent: float, evaluated: list[int]
-    ) -> None:
-        """The steps do not: they are fixed, and the last one is evaluated."""
-        monkeypatch.setattr(loop, "plan_run", lambda _run, _process: Plan(6, 3))
-        run = replace(make_run(steps=None, budget="1h"), began=time.monotonic() - spent)
-        assert run_training(run).step == 6
-        assert [row["step"] for row in read_log(run.folder) if row["kind"] == "eval"] == evaluated
-
-    def test_too_small_a_budget_leaves_nothing(self, make_run: MakeRun) -> None:
-        run = make_run(steps=None, budget="0.1s")
-        with pytest.raises(ValueError, match=r"train\.budget is too small"):
-            run_training(run)
-        assert not run.folder.exists()
-
-    def test_what_evaluating_takes_is_measured_on_a_few_images(
-        self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(planning, "measure_step", lambda *_, **__: 0.01)
-        run = make_run(steps=None, budget="1m")
-        run.evaluate.num_images = 400
-        planning.plan_run(run, loop.init_distributed("cpu"))
-        assert run.evaluate.calls == [8]
 
 
 def test_batches_of_a_size_are_those_of_training(make_run: MakeRun) -> None:

@@ -109,10 +109,10 @@ def test_without_a_fraction_the_last_stage_is_twelve_passes_long(steps: int, fir
 
 def test_evaluations_are_even_and_the_last_step_is_evaluated() -> None:
     one = schedule(1000)
-    assert [s + 1 for s in range(1000) if one.evaluates_after(s, 4)] == [250, 500, 750, 1000]
+    assert [s + 1 for s in range(1000) if one.evaluates_between(s, s + 1, 4)] == [250, 500, 750, 1000]
     for steps in (1, 7, 10, 99, 100):
         for evaluations in (1, 2, 3, 7, 10, 200):
-            after = [s + 1 for s in range(steps) if schedule(steps).evaluates_after(s, evaluations)]
+            after = [s + 1 for s in range(steps) if schedule(steps).evaluates_between(s, s + 1, evaluations)]
             assert len(after) == min(steps, evaluations)
             assert after[-1] == steps
             gaps = {later - earlier for earlier, later in zip([0, *after], after, strict=False)}

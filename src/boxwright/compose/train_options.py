@@ -16,6 +16,18 @@ ASPECT_RATIO_GROUPS = (0, 2, 8)
 """Numbers of groups that images are told apart into by their aspect ratio; 0 for none."""
 
 
+def seconds(duration: str, option: str = "train.budget") -> float:
+    """Convert a duration like 45s, 10m or 1.5h to seconds.
+
+    Raises:
+        ValueError: it is not one; names the option that has it.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", duration.strip())
+    if not match or float(match[1]) == 0:
+        raise ValueError(f"{option} is a number and s, m or h, like 45s, 10m or 2h, not {duration!r}")
+    return float(match[1]) * UNITS[match[2]]
+
+
 def _check_finite(section: str, options: dict[str, Any]) -> None:
     for name, value in options.items():
         if isinstance(value, float) and not math.isfinite(value):
@@ -104,7 +116,8 @@ class ScheduleOptions:
         no_aug_epochs: the same as a number of epochs.
         ema_warmup: steps over which the decay of the moving average rises, as ema_decay * (1 - exp(-step /
             ema_warmup)); 0 for a constant decay. Where None, min(ema_decay, (1 + step) / (10 + step)).
-        evaluations: on the validation split, evenly over training; the last step is always evaluated.
+        evaluations: on the validation split, evenly over training, one of them after the last step; 0 for none.
+        evaluation_images: images of the validation split that are measured, evenly spread over it; all where None.
     """
 
     warmup_steps: int = 2000
@@ -116,14 +129,15 @@ class ScheduleOptions:
     no_aug_epochs: int | None = None
     ema_warmup: int | None = None
     evaluations: int = 10
+    evaluation_images: int | None = None
 
     def __post_init__(self) -> None:
         _check_finite("train.schedule", vars(self))
         _check_range(
             "train.schedule",
             vars(self),
-            positive=("evaluations",),
-            least=("warmup_steps", "no_aug_epochs", "ema_warmup"),
+            positive=("evaluation_images",),
+            least=("evaluations", "warmup_steps", "no_aug_epochs", "ema_warmup"),
             fractions=("decay_fraction", "final_lr_ratio", "no_aug_fraction"),
         )
         if self.milestones is not None:
@@ -179,6 +193,7 @@ class RuntimeOptions:
         workers: processes that read images; where None, none on a CPU and one per core, at most 8, beside a GPU.
         seed: of weights, order, augmentation and noise.
         sync_norms: batch norms take their statistics from the images of all processes, not of each by itself.
+        save_interval: longest time between two checkpoints, like 30s or 5m; the first one comes within a minute.
     """
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -186,8 +201,10 @@ class RuntimeOptions:
     workers: int | None = None
     seed: int = 0
     sync_norms: bool = False
+    save_interval: str = "5m"
 
     def __post_init__(self) -> None:
+        seconds(self.save_interval, "train.runtime.save_interval")
         _check_range("train.runtime", vars(self), least=("workers", "seed"))
 
 
@@ -202,7 +219,7 @@ class TrainOptions:
         epochs: passes over the training images.
         steps: optimizer steps, instead of epochs.
         budget: time for all of training, its evaluations included, instead of epochs: 45s, 10m, 2h. The speed is
-            measured first; the number of steps that follows from it is stored, so that a resumed run is the same run.
+            measured, and the number of steps that follows from it changes as the speed does.
         batch_size: images per optimizer step, over all processes and accumulated batches.
         lr: learning rate at its highest.
         backbone_lr: learning rate of the backbone; ``lr`` where None.
@@ -251,18 +268,6 @@ class TrainOptions:
                 f"train.schedule.no_aug_epochs is at most train.epochs, {self.epochs}, "
                 f"not {self.schedule.no_aug_epochs}"
             )
-
-
-def seconds(budget: str) -> float:
-    """Convert a budget like 45s, 10m or 1.5h to seconds.
-
-    Raises:
-        ValueError: it is not a budget.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget.strip())
-    if not match or float(match[1]) == 0:
-        raise ValueError(f"train.budget is a number and s, m or h, like 45s, 10m or 2h, not {budget!r}")
-    return float(match[1]) * UNITS[match[2]]
 
 
 def training_sizes(image_size: int, multi_scale: float) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from boxwright.data.loading.loader import BatchLoader, train_loader
 from boxwright.data.loading.sampler import BatchSampler, ImageGroups, aspect_ratio_groups
 from boxwright.data.records import image_sizes, object_columns, take_records
 from boxwright.structures import Batch
+from boxwright.training.checkpoint import Progress
 from boxwright.training.distributed import Rank
 from boxwright.training.run import Run
 from boxwright.training.schedule import Schedule
@@ -21,17 +22,17 @@ CACHE_BYTES = 2 * 2**30
 """Memory for decoded images, over all processes that read them."""
 
 
-def training_batches(run: Run, rank: Rank, schedule: Schedule, start_step: int) -> Iterator[Batch]:
-    """Make this process's part of every step from ``start_step`` on."""
+def training_batches(run: Run, rank: Rank, schedule: Schedule, progress: Progress) -> Iterator[Batch]:
+    """Make this process's part of every step that is left, without end where the run has a budget of time."""
     options = run.options
     sampler = BatchSampler(
         seed=options.runtime.seed,
         num_samples=len(run.data.records),
         batch_size=options.batch_size,
-        num_steps=schedule.steps,
+        num_steps=progress.steps if options.budget is None else None,
         image_sizes=training_sizes(run.detector.input_format.image_size, options.batches.multi_scale),
-        start_step=start_step,
-        no_aug_from_step=schedule.no_aug_from,
+        start_step=progress.step,
+        is_no_aug=lambda step: progress.position(step) >= schedule.no_aug_from,
         no_aug_size=run.detector.input_format.image_size,
         rank=rank.index,
         world_size=rank.world_size,

@@ -15,12 +15,11 @@ from boxwright.detector import Detector
 from boxwright.structures import Batch
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer
+from boxwright.training.pace import EVALUATION_SHARE
 from boxwright.training.step import train_step
 
-RESERVE = 0.06
-"""Fraction of the budget reserved for what varies: the machine's speed, the last checkpoint."""
-EVALUATION_SHARE = 0.08
-"""Largest fraction of the budget that evaluations may take."""
+RESERVE = 0.02
+"""Fraction of the budget that the first plan leaves for checkpoints; what they and all else take is known later."""
 
 
 class Plan(NamedTuple):
@@ -31,14 +30,14 @@ class Plan(NamedTuple):
 
 
 def plan(available: float, seconds_per_step: float, seconds_per_evaluation: float, wanted_evaluations: int) -> Plan:
-    """Steps and evaluations that take ``available`` seconds together; at least one of each.
+    """Steps and evaluations that take ``available`` seconds together; one evaluation at least, if any is wanted.
 
     Raises:
         ValueError: not even ten steps fit.
     """
     valid = available * (1 - RESERVE)
     affordable = int(valid * EVALUATION_SHARE / max(seconds_per_evaluation, 1e-9))
-    evaluations = max(1, min(wanted_evaluations, affordable))
+    evaluations = min(wanted_evaluations, max(1, affordable))
     steps = int((valid - evaluations * seconds_per_evaluation) / seconds_per_step)
     if steps < 10:
         raise ValueError(
@@ -55,7 +54,7 @@ def measure_step(
     options: TrainOptions,
     device: torch.device,
     *,
-    limit: float,
+    is_enough: Callable[[], bool],
 ) -> float:
     """Seconds of a step, its data included, averaged over the training sizes; trains a copy, not ``detector``.
 
@@ -65,14 +64,13 @@ def measure_step(
         sizes: what training chooses from, evenly.
         options: of the training.
         device: where the detector is.
-        limit: seconds after which measuring ends, although never before one step.
+        is_enough: asked before every step but the first; where several processes measure, it answers them all alike.
     """
     copy = deepcopy(detector).train()
     average = MovingAverage(copy) if options.ema_decay else None
     optimizer = make_optimizer(copy, options)
     for group in optimizer.param_groups:
         group["lr"] = 0.0
-    began = time.perf_counter()
 
     def step(source: Iterator[Batch]) -> float:
         start = time.perf_counter()
@@ -93,7 +91,7 @@ def measure_step(
     seconds: dict[int, list[float]] = {unique[0]: [first]}
     order = [base, base, *unique, base, base, *unique]
     for size in order:
-        if time.perf_counter() - began > limit:
+        if is_enough():
             break
         seconds.setdefault(size, []).append(step(batches(size)))
     typical = {size: sorted(times)[len(times) // 2] for size, times in seconds.items()}

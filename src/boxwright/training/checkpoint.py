@@ -20,11 +20,16 @@ class Progress:
 
     Args:
         step: optimizer steps done.
-        steps: optimizer steps of the whole run.
+        steps: optimizer steps of the whole run, as far as is known now: where it has a budget of time, they change.
         evaluations: evaluations of the whole run.
         best: the best value of the measure on the validation split so far; negative where there was none.
         measure: what is measured there: AP, mask AP or top-1, after the detector's task.
         seconds: time spent so far, over all sessions of the run.
+        length: steps that the schedule is laid over: those of the first plan.
+        planned_at: step at which ``steps`` was last changed.
+        planned_position: position in the schedule there.
+        evaluation_seconds: time of the last evaluation; 0 before any.
+        evaluation_due: the evaluation of this step is still to be made.
     """
 
     step: int
@@ -33,6 +38,28 @@ class Progress:
     best: float = -1.0
     measure: str = "AP"
     seconds: float = 0.0
+    length: int = 0
+    planned_at: int = 0
+    planned_position: int | float = 0.0
+    evaluation_seconds: float = 0.0
+    evaluation_due: bool = False
+
+    def __post_init__(self) -> None:
+        self.length = self.length or self.steps
+
+    def position(self, step: int) -> int | float:
+        """Return where in the schedule the run is after ``step`` steps; just ``step`` where its length is fixed."""
+        if step >= self.steps:
+            return self.length
+        if self.steps == self.length and self.planned_at == 0:
+            return step
+        share = (step - self.planned_at) / (self.steps - self.planned_at)
+        return self.planned_position + (self.length - self.planned_position) * share
+
+    def plan_anew(self, steps_left: int) -> None:
+        """Let the run end after so many more steps, and go through what is left of the schedule in them."""
+        position = self.position(self.step)
+        self.planned_at, self.planned_position, self.steps = self.step, position, self.step + steps_left
 
 
 def save_progress(

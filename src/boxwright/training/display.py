@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 
@@ -33,7 +32,7 @@ class Display(Callback):
     """
 
     def __init__(self, steps: int, step: int, console: Console | None) -> None:
-        self.steps, self.console = steps, console
+        self.console = console
         self._spoke = time.monotonic()
         self._bar: Progress | None = None
         if console is not None and console.is_terminal:
@@ -57,15 +56,15 @@ class Display(Callback):
     def on_step(self, event: StepEvent) -> None:
         numbers = f"loss {event.loss:.2f}  lr {event.lr:.1e}  {event.images_per_second:.1f} img/s  {_memory()}"
         if self._bar is not None:
-            self._bar.update(self._task, completed=event.step, numbers=numbers)
+            self._bar.update(self._task, completed=event.step, total=event.steps, numbers=numbers)
         elif self.console is not None and time.monotonic() - self._spoke >= PLAIN_INTERVAL:
             self._spoke = time.monotonic()
             left = _clock(event.seconds_left)
-            self.console.print(f"step {event.step}/{self.steps}  {numbers}  {left} left", soft_wrap=True)
+            self.console.print(f"step {event.step}/{event.steps}  {numbers}  {left} left", soft_wrap=True)
 
     def on_evaluation(self, event: EvaluationEvent) -> None:
         numbers = [f"{name} {value:.3f}" for name, value in summary_metrics(event.metrics).items()]
-        line = "  ".join([f"step {event.step}/{self.steps}", *numbers, *(["best so far"] if event.best else [])])
+        line = "  ".join([f"step {event.step}/{event.steps}", *numbers, *(["best so far"] if event.best else [])])
         if self.console is not None:
             self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
@@ -73,6 +72,10 @@ class Display(Callback):
 def _memory() -> str:
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+    try:
+        import resource
+    except ImportError:  # Windows
+        return ""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts kibibytes, macOS bytes.
     return f"{peak / (2**30 if sys.platform == 'darwin' else 2**20):.1f} GiB"

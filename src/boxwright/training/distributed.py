@@ -50,18 +50,18 @@ def init_distributed(device: str) -> Rank:
     return Rank(dist.get_rank() if dist.is_initialized() else 0, count, used)
 
 
-def highest(number: int, rank: Rank) -> int:
-    """Return the highest of the numbers of all processes, each of which must ask."""
+def highest(rank: Rank, *numbers: int | float) -> list[int | float]:
+    """Return the highest of each number over all processes, each of which must ask."""
     if rank.world_size == 1:
-        return number
-    numbers = torch.tensor([number], device=rank.device)
-    dist.all_reduce(numbers, dist.ReduceOp.MAX)
-    return int(numbers.item())
+        return list(numbers)
+    every = torch.tensor(numbers, dtype=torch.float64, device=rank.device)
+    dist.all_reduce(every, dist.ReduceOp.MAX)
+    return [float(number) for number in every.tolist()]
 
 
 def wait_for_all(rank: Rank) -> None:
     """Return once all processes have come here."""
-    highest(0, rank)
+    highest(rank, 0)
 
 
 def choose_precision(name: str, device: torch.device) -> Literal["float32", "bfloat16"]:

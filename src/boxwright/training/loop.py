@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -23,19 +24,21 @@ from boxwright.training.callbacks import Callback, CheckpointEvent, EvaluationEv
 from boxwright.training.checkpoint import Progress
 from boxwright.training.display import Display
 from boxwright.training.distributed import Rank, choose_precision, highest, init_distributed, wait_for_all
-from boxwright.training.interrupt import Interrupted, stop_on_interrupt
+from boxwright.training.failures import KeptBuffers, describe_failure
+from boxwright.training.interrupt import Interrupted, Stop, stop_on_interrupt
 from boxwright.training.log import RunLog
 from boxwright.training.measures import primary_metric, summary_metrics
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer, set_lr
-from boxwright.training.planning import plan_run
+from boxwright.training.pace import Pace
+from boxwright.training.planning import begin_progress, resume_pace
 from boxwright.training.run import RECIPE, WEIGHTS, Run
 from boxwright.training.schedule import Schedule
 from boxwright.training.step import StepResult, train_step
 from boxwright.training.sync_norms import sync_norms
 
-SAVE_INTERVAL = 300.0
-"""Seconds between checkpoints, evaluations aside."""
+FIRST_SAVE = 45.0
+"""Seconds after which the first checkpoint is written, at the latest with the step that is being done."""
 
 GO_ON, STOP, INTERRUPT = range(3)
 
@@ -48,8 +51,9 @@ def run_training(run: Run, *, resume: bool = False) -> Progress:
         resume: go on from the run's last checkpoint instead of beginning.
 
     Raises:
-        ValueError: training has diverged, the budget is too small, or the checkpoint does not fit.
-        Interrupted: the user pressed Ctrl-C; the state is saved.
+        ValueError: training has diverged, the budget is too small, the checkpoint does not fit, or something else
+            failed in the middle; the message says what is saved.
+        Interrupted: Ctrl-C was pressed or the system asked to stop; the state is saved.
     """
     rank = init_distributed(run.options.runtime.device)
     run = leave_out_empty(_with_precision(run, rank))
@@ -61,12 +65,12 @@ def run_training(run: Run, *, resume: bool = False) -> Progress:
     average = MovingAverage(detector) if run.options.ema_decay else None
     if resume:
         progress = checkpoint.resume_progress(run.folder / LAST, detector, average, optimizer)
+        pace = resume_pace(run, progress)
     else:
-        plan = plan_run(run, rank)
-        progress = Progress(step=0, steps=plan.steps, evaluations=plan.evaluations)
+        progress, pace = begin_progress(run, rank)
         if rank.is_first:
             _write_beginning(run)
-    _Loop(run, rank, detector, optimizer, average, progress).go()
+    _Loop(run, rank, detector, optimizer, average, progress, pace).go()
     wait_for_all(rank)  # what the first process writes last, all may read
     return progress
 
@@ -96,10 +100,11 @@ class _Loop:
         optimizer: torch.optim.Optimizer,
         average: MovingAverage | None,
         progress: Progress,
+        pace: Pace | None,
     ) -> None:
-        self.run, self.rank, self.progress = run, rank, progress
+        self.run, self.rank, self.progress, self.pace = run, rank, progress, pace
         self.detector, self.optimizer, self.average = detector, optimizer, average
-        self.schedule = Schedule(progress.steps, run.options, len(run.data.records))
+        self.schedule = Schedule(progress.length, run.options, len(run.data.records))
         self.model: nn.Module = detector
         if rank.world_size > 1:
             if run.options.runtime.sync_norms:
@@ -108,10 +113,11 @@ class _Loop:
             self.model = nn.parallel.DistributedDataParallel(detector, device_ids=devices)
         self.callbacks: list[Callback] = []
         self.stop = StopRequest()
-        self.session_start = time.monotonic()
         self.seconds_before = progress.seconds
-        self.first_step = progress.step
-        self.evaluating = self.last_evaluation = 0.0
+        self.save_interval = seconds(run.options.runtime.save_interval)
+        self.next_save = time.monotonic() + min(FIRST_SAVE, self.save_interval)
+        self.saved_step = progress.step
+        self.buffers = KeptBuffers(detector)
 
     def go(self) -> None:
         """Train; callbacks are of the first process alone, and closed whatever happens."""
@@ -122,47 +128,77 @@ class _Loop:
                 self.callbacks += [Display(progress.steps, progress.step, run.console), *run.callbacks]
             for callback in self.callbacks:
                 stack.callback(callback.close)
-            self._steps()
+            interrupt = stack.enter_context(stop_on_interrupt(speaks=run.console is not None and self.rank.is_first))
+            try:
+                self._advance(interrupt)
+            except Exception as error:
+                if interrupt.number is not None:
+                    # Sent to the whole group, a signal also ends processes that this one works with.
+                    self._save_after(error)
+                    raise Interrupted(interrupt.number) from error
+                raise self._explain(error) from error
 
-    def _steps(self) -> None:
+    def _advance(self, interrupt: Stop) -> None:
+        progress, verdict = self.progress, GO_ON
+        batches: Iterator[Batch] | None = None
+        while progress.evaluation_due or (progress.step < progress.steps and verdict == GO_ON):
+            if progress.evaluation_due:
+                self._evaluate(interrupt)
+                verdict = self._agree(interrupt)
+            else:
+                batches = batches or training_batches(self.run, self.rank, self.schedule, progress)
+                before = progress.position(progress.step)
+                self._do_step(batches)
+                verdict = self._agree(interrupt)
+                ends = verdict == STOP or progress.step >= progress.steps
+                progress.evaluation_due = ends or self._evaluates_since(before)
+            if verdict == INTERRUPT and interrupt.number is not None:
+                self._save(LAST)
+                raise Interrupted(interrupt.number)
+            if time.monotonic() > self.next_save and not progress.evaluation_due:
+                self._save(LAST)
+
+    def _agree(self, interrupt: Stop) -> int:
+        """Decide how to go on, and how many steps are left of a budget, in all processes alike."""
+        wish = INTERRUPT if interrupt.asked else STOP if self.stop else GO_ON
+        progress, left = self.progress, -1
+        if self.pace is not None and progress.step < progress.steps and self.rank.is_first:
+            done = progress.position(progress.step) * progress.evaluations // progress.length
+            left = self.pace.count_steps_left(time.monotonic(), progress.evaluations - int(done))
+        verdict, left = map(int, highest(self.rank, wish, left))
+        if left >= 0:
+            progress.plan_anew(left)
+        if verdict == INTERRUPT and interrupt.number is None:
+            interrupt.number = signal.SIGTERM  # heard by another process
+        return verdict
+
+    def _evaluates_since(self, before: int | float) -> bool:
+        """Tell if one of the evaluations on the way comes now."""
         progress = self.progress
-        saved = time.monotonic()
-        with stop_on_interrupt() as interrupt:
-            batches = training_batches(self.run, self.rank, self.schedule, progress.step)
-            for step in range(progress.step, progress.steps):
-                start = time.monotonic()
-                batch = next(batches)
-                result, lr = self._step(step, batch)
-                progress.step = step + 1
-                progress.seconds = self._seconds()
-                self._tell_step(result, lr, time.monotonic() - start, batch)
-                evaluates = self.schedule.evaluates_after(step, progress.evaluations) and self._affords_evaluation()
-                if evaluates:
-                    self._evaluate()
-                # Asked once: Ctrl-C between saving and stopping must not stop without saving.
-                verdict = self._verdict(interrupt.asked)
-                if verdict == STOP and not evaluates:
-                    self._evaluate()
-                elif not evaluates and (verdict == INTERRUPT or time.monotonic() - saved > SAVE_INTERVAL):
-                    self._save(LAST)
-                elif not evaluates:
-                    continue
-                saved = time.monotonic()
-                if verdict == INTERRUPT:
-                    raise Interrupted
-                if verdict == STOP:
-                    break
+        now = progress.position(progress.step)
+        comes = self.schedule.evaluates_between(before, now, progress.evaluations)
+        # The first process knows what an evaluation takes.
+        affords = self.pace is None or self.pace.affords_evaluation()
+        return highest(self.rank, comes and (affords or not self.rank.is_first))[0] > 0 if comes else False
 
-    def _verdict(self, is_interrupted: bool) -> int:
-        """Decide how to go on after a step, in all processes alike; nothing can stop the last one."""
-        wish = INTERRUPT if is_interrupted else STOP if self.stop else GO_ON
-        return GO_ON if self.progress.step == self.progress.steps else highest(wish, self.rank)
+    def _do_step(self, batches: Iterator[Batch]) -> None:
+        progress, start = self.progress, time.monotonic()
+        batch = next(batches)
+        self.buffers.keep()
+        result, lr = self._step(progress.step, batch)
+        progress.step += 1
+        progress.seconds = self._seconds()
+        duration = time.monotonic() - start
+        if self.pace is not None:
+            self.pace.add_step(duration)
+        self._tell_step(result, lr, duration, batch)
 
     def _step(self, step: int, batch: Batch) -> tuple[StepResult, float]:
         # Noise is a function of seed, step and process: a resumed run draws what the unbroken one drew.
         torch.manual_seed(hash((self.run.options.runtime.seed, step, self.rank.index)) % 2**63)
-        lr = set_lr(self.optimizer, self.schedule.lr_factor(step))
+        lr = set_lr(self.optimizer, self.schedule.lr_factor(self.progress.position(step)))
         result = train_step(self.detector, self.model, self.optimizer, batch, self.run.options, self.rank.device)
+        self.buffers.forget()
         if self.average is not None:
             self.average.update(self.detector, self.schedule.ema_decay(step))
         return result, lr
@@ -182,38 +218,42 @@ class _Loop:
         )
         self._tell(lambda callback: callback.on_step(event))
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, interrupt: Stop) -> None:
         """Evaluate and save, in the first process."""
-        if not self.rank.is_first:
-            return
         progress, run = self.progress, self.run
-        if run.evaluate is None:
-            self._save(LAST)
+        if not self.rank.is_first or run.evaluate is None or progress.evaluations == 0:
+            progress.evaluation_due = False
             self._save(BEST)
+            self._save(LAST)
             return
         evaluated = self.average.model if self.average is not None else self.detector
         assert isinstance(evaluated, Detector)
         start = time.monotonic()
-        metrics = run.evaluate(evaluated)
-        self.last_evaluation = time.monotonic() - start
-        self.evaluating += self.last_evaluation
-        progress.seconds = self._seconds()
+        # Where several processes wait for each other, none may leave.
+        with interrupt.at_once() if self.rank.world_size == 1 else nullcontext():
+            metrics = run.evaluate(evaluated)
+        progress.evaluation_due = False
+        progress.seconds, progress.evaluation_seconds = self._seconds(), time.monotonic() - start
+        if self.pace is not None:
+            self.pace.add_evaluation(progress.evaluation_seconds)
         if self.detector.passport is not None:
             self.detector.passport = replace(self.detector.passport, metrics=summary_metrics(metrics))
         name, value = primary_metric(metrics)
         # Without any object AP is -1, never better than before; a run has its best all the same.
-        best = value > progress.best or not has_best(run.folder)
+        best = value >= progress.best or not has_best(run.folder)
         if best:
             progress.measure, progress.best = name, value
         event = EvaluationEvent(**self._state(), metrics=metrics, measure=name, value=value, best=best)
         self._tell(lambda callback: callback.on_evaluation(event))
-        self._save(LAST)
+        # First the best: a process that is killed between the two evaluates again when it goes on.
         if best:
             self._save(BEST)
+        self._save(LAST)
 
     def _save(self, name: str) -> None:
         if not self.rank.is_first:
             return
+        start = time.monotonic()
         checkpoint.save_progress(
             self.run.folder / name,
             self.detector,
@@ -222,8 +262,37 @@ class _Loop:
             optimizer=self.optimizer if name == LAST else None,
             progress=self.progress,
         )
+        if name == LAST:
+            self.saved_step, self.next_save = self.progress.step, time.monotonic() + self.save_interval
+            if self.pace is not None:
+                self.pace.add_saving(time.monotonic() - start)
         event = CheckpointEvent(**self._state(), path=self.run.folder / name)
         self._tell(lambda callback: callback.on_checkpoint(event))
+
+    def _save_after(self, error: Exception) -> str:
+        """Save what was whole before an error, where there is something to save; say what can be gone on from."""
+        if not self.rank.is_first:
+            return ""
+        progress, folder = self.progress, self.run.folder
+        self.buffers.restore()
+        reason = ""
+        if progress.step > self.saved_step:
+            try:
+                self._save(LAST)
+            except Exception as another:  # whatever it is, the first error is the one to tell
+                reason = f" ({'' if another is error else describe_failure(another) or another})".replace(" ()", "")
+        if self.saved_step == 0:
+            return f"; nothing is saved yet{reason}"
+        return f"; step {self.saved_step} is saved in {folder}{reason}, and --resume goes on from it"
+
+    def _explain(self, error: Exception) -> Exception:
+        """Save, and return an error of one line; what nobody foresaw stays what it is."""
+        saved = self._save_after(error)
+        known = describe_failure(error)
+        if known is None:
+            error.add_note(saved.removeprefix("; "))
+            return error
+        return ValueError(f"{known}{saved}")
 
     def _tell(self, tell: Callable[[Callback], None]) -> None:
         for callback in self.callbacks:
@@ -233,18 +302,5 @@ class _Loop:
         progress = self.progress
         return {"step": progress.step, "steps": progress.steps, "seconds": progress.seconds, "stop": self.stop}
 
-    def _affords_evaluation(self) -> bool:
-        """Tell if steps and last evaluation still end within the budget if one is made now; the last one always is.
-
-        The steps are fixed. Where the machine has become slower since they were, evaluations on the way give way.
-        """
-        left = self.progress.steps - self.progress.step
-        if self.run.options.budget is None or self.first_step > 0 or left == 0:
-            return True
-        now = time.monotonic()
-        per_step = (now - self.session_start - self.evaluating) / self.progress.step
-        end = now + left * per_step + 2 * self.last_evaluation
-        return end <= self.run.began + seconds(self.run.options.budget)
-
     def _seconds(self) -> float:
-        return self.seconds_before + time.monotonic() - self.session_start
+        return self.seconds_before + time.monotonic() - self.run.began

@@ -3,57 +3,102 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 from boxwright.compose.train_options import seconds, training_sizes
 from boxwright.training.batches import batches_of_size
 from boxwright.training.budget import Plan, measure_step, plan
-from boxwright.training.distributed import Rank
+from boxwright.training.checkpoint import Progress
+from boxwright.training.distributed import Rank, highest
+from boxwright.training.pace import Pace
 from boxwright.training.run import Run
 
 MEASURING_SHARE = 0.03
 """Largest fraction of the budget that measuring steps may take."""
 
+FEW_PASSES = 5
+"""A run that sees its images fewer times than this hears that it learns little."""
 
-def plan_run(run: Run, rank: Rank) -> Plan:
-    """The steps and evaluations that the run's options ask for, or that its budget allows.
+MEASURED_IMAGES = 8
+
+
+def begin_progress(run: Run, rank: Rank) -> tuple[Progress, Pace | None]:
+    """Plan the run that the options ask for, or that its budget allows; return its pace too where it has a budget.
 
     Raises:
-        ValueError: the budget is too small, or cannot be measured.
+        ValueError: the budget is too small.
     """
     options = run.options
-    if options.steps is not None:
-        return Plan(options.steps, options.schedule.evaluations)
     if options.budget is None:
-        steps = -(-len(run.data.records) * options.epochs // options.batch_size)
-        return Plan(steps, options.schedule.evaluations)
-    if rank.world_size > 1:
-        raise ValueError("train.budget measures one process; with several, give train.epochs or train.steps")
-    allowed = seconds(options.budget)
+        epoch_steps = -(-len(run.data.records) * options.epochs // options.batch_size)
+        steps = epoch_steps if options.steps is None else options.steps
+        return Progress(step=0, steps=steps, evaluations=options.schedule.evaluations), None
+    budget = seconds(options.budget)
+    began = time.monotonic()
     per_step = measure_step(
         run.detector,
         partial(batches_of_size, run, rank),
         training_sizes(run.detector.input_format.image_size, options.batches.multi_scale),
         options,
         rank.device,
-        limit=MEASURING_SHARE * allowed,
+        is_enough=_agreed(lambda: time.monotonic() - began > MEASURING_SHARE * budget, rank),
     )
-    per_evaluation = _measure_evaluation(run)
-    fixed = plan(allowed - (time.monotonic() - run.began), per_step, per_evaluation, options.schedule.evaluations)
-    if run.console is not None:
+    per_evaluation = _measure_evaluation(run) if options.schedule.evaluations else 0.0
+    # The slowest process decides for all.
+    per_step, per_evaluation, spent = highest(rank, per_step, per_evaluation, time.monotonic() - run.began)
+    first = plan(budget - spent, per_step, per_evaluation, options.schedule.evaluations)
+    _tell(run, first, per_step)
+    pace = Pace(run.began + budget, budget, per_step, per_evaluation)
+    return Progress(step=0, steps=first.steps, evaluations=first.evaluations), pace
+
+
+def resume_pace(run: Run, progress: Progress) -> Pace | None:
+    """Return the pace of a run that goes on, as it was so far; None where it has no budget."""
+    if run.options.budget is None:
+        return None
+    budget = seconds(run.options.budget)
+    per_step = progress.seconds / progress.step if progress.step else budget / progress.steps
+    return Pace(run.began + budget - progress.seconds, budget, per_step, progress.evaluation_seconds)
+
+
+def _agreed(test: Callable[[], bool], rank: Rank) -> Callable[[], bool]:
+    return lambda: highest(rank, test())[0] > 0
+
+
+def _tell(run: Run, first: Plan, per_step: float) -> None:
+    """Say what the budget buys."""
+    if run.console is None:
+        return
+    count = len(run.data.records)
+    passes = first.steps * run.options.batch_size / count
+    some = f"{passes:.0f}" if passes >= 10 else f"{passes:.1f}"
+    run.console.print(
+        f"{per_step:.2f} s a step: about {first.steps} steps, {some} passes over {count} images, and "
+        f"{first.evaluations} evaluations fit into {run.options.budget}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if passes < FEW_PASSES and run.initial_weights is None:
         run.console.print(
-            f"{per_step:.2f} s a step: {fixed.steps} steps and {fixed.evaluations} evaluations fit into "
-            f"{options.budget}",
+            f"note: from random weights that is too little to learn much: give --train.budget "
+            f"{_in_words(seconds(run.options.budget or '') * FEW_PASSES / passes)}, or begin with --weights",
             highlight=False,
+            soft_wrap=True,
         )
-    return fixed
+
+
+def _in_words(duration: float) -> str:
+    """Round a duration up to whole minutes or hours, as a budget is written."""
+    return f"{-int(-duration // 60)}m" if duration < 5400 else f"{-int(-duration // 3600)}h"
 
 
 def _measure_evaluation(run: Run) -> float:
     """Seconds of an evaluation, from the first few images."""
     if run.evaluate is None:
         return 0.0
-    images = min(8, run.evaluate.num_images)
+    images = min(MEASURED_IMAGES, run.evaluate.num_images)
+    run.evaluate(run.detector, limit=1)  # what only the first image takes
     start = time.monotonic()
     run.evaluate(run.detector, limit=images)
     return (time.monotonic() - start) * run.evaluate.num_images / max(1, images)

@@ -13,10 +13,13 @@ MIN_NO_AUG_FRACTION = 0.1
 
 @dataclass(frozen=True)
 class Schedule:
-    """Everything that depends on the step, laid over exactly ``steps`` steps.
+    """Everything that depends on how far a run is, laid over ``steps`` steps.
+
+    A position is a number of steps done, from 0 to ``steps``. In a run of fixed length it is a whole number; in one
+    with a budget of time, whose steps become more or fewer on the way, it is ``Progress.position``.
 
     Args:
-        steps: optimizer steps of the whole run.
+        steps: optimizer steps of the whole run, as it was planned at first.
         options: their shape.
         num_images: images that a pass over the data consists of.
     """
@@ -25,19 +28,19 @@ class Schedule:
     options: TrainOptions
     num_images: int
 
-    def lr_factor(self, step: int) -> float:
-        """Fraction of the highest learning rate at ``step``, counted from 0: a straight rise, a plateau, a fall."""
+    def lr_factor(self, position: int | float) -> float:
+        """Fraction of the highest learning rate in the step that begins here: a straight rise, a plateau, a fall."""
         schedule = self.options.schedule
         warmup = min(schedule.warmup_steps, self.steps // 10)
-        rise = min(1.0, (step + 1) / (warmup + 1))
+        rise = min(1.0, (position + 1) / (warmup + 1))
         if schedule.decay == "constant":
             return rise
         low = schedule.final_lr_ratio
         if schedule.milestones is not None:
-            drops = sum(step >= self._step_of_epoch(epoch) for epoch in schedule.milestones)
+            drops = sum(position >= self._step_of_epoch(epoch) for epoch in schedule.milestones)
             return rise * low**drops
         decay = round(schedule.decay_fraction * self.steps)
-        done = step - (self.steps - decay)
+        done = position - (self.steps - decay)
         if schedule.decay == "step":
             return rise * low if decay and done >= 0 else rise
         if decay == 0 or done <= 0:
@@ -58,7 +61,7 @@ class Schedule:
 
     @property
     def no_aug_from(self) -> int:
-        """The first step of the last stage, whose images are only flipped."""
+        """The position at which the last stage begins, whose images are only flipped."""
         schedule = self.options.schedule
         if schedule.no_aug_epochs is not None:
             return self._step_of_epoch(self.options.epochs - schedule.no_aug_epochs)
@@ -68,10 +71,9 @@ class Schedule:
             fraction = min(1.0, max(MIN_NO_AUG_FRACTION, passes))
         return self.steps - round(fraction * self.steps)
 
-    def evaluates_after(self, step: int, evaluations: int) -> bool:
-        """Tell if one of ``evaluations`` evaluations comes after ``step``, counted from 0; always after the last."""
-        done = step + 1
-        return done * evaluations // self.steps > step * evaluations // self.steps
+    def evaluates_between(self, before: int | float, after: int | float, evaluations: int) -> bool:
+        """Tell if one of ``evaluations`` evaluations comes after the step from one position to another."""
+        return after * evaluations // self.steps > before * evaluations // self.steps
 
     def _step_of_epoch(self, epoch: int) -> int:
         """The step that a number of epochs of ``train.epochs`` comes to in this run, whatever its length."""

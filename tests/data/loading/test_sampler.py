@@ -46,7 +46,7 @@ def test_resuming_gives_the_tail_of_the_uninterrupted_run(
         "num_samples": num_samples,
         "batch_size": batch_size,
         "num_steps": num_steps,
-        "no_aug_from_step": no_aug,
+        "is_no_aug": None if no_aug is None else no_aug.__le__,
         "groups": None if group_of is None else ImageGroups(tuple(group_of), batch_size),
     }
     whole = list(sampler(**options))
@@ -135,7 +135,7 @@ def test_image_sizes_are_one_per_step_and_evenly_drawn() -> None:
 
 
 def test_the_last_part_is_without_strong_augmentation() -> None:
-    batches = list(sampler(no_aug_from_step=15))
+    batches = list(sampler(is_no_aug=lambda step: step >= 15))
     assert [batch[0].is_strong for batch in batches] == [True] * 15 + [False] * 5
     assert all(key.is_strong for batch in sampler() for key in batch)
 

@@ -265,9 +265,7 @@ def test_the_border_stays_black_when_colors_change() -> None:
 def test_training_batches_need_no_padding(drawn: Path) -> None:
     """All inputs are equal, also where evaluation keeps the aspect ratio; another step may have another size."""
     data = open_data(drawn, "train")
-    sampler = BatchSampler(
-        seed=0, num_samples=len(data.records), batch_size=4, num_steps=6, image_sizes=(32, 48), no_aug_from_step=None
-    )
+    sampler = BatchSampler(seed=0, num_samples=len(data.records), batch_size=4, num_steps=6, image_sizes=(32, 48))
     input_format = InputFormat(image_size=48, resize="shortest_side", max_size=72)
     loader = train_loader(
         data, augmentation=Augmentation(**ONLY), input_format=input_format, sampler=sampler, with_masks=True

@@ -8,9 +8,11 @@ every step is full. To resume a run, nothing but the step is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +53,7 @@ class ImageGroups:
 
 
 class BatchSampler(Sampler[list[SampleKey]]):
-    """The batches of steps ``start_step`` to ``num_steps - 1`` of a run; this process's part of each.
+    """The batches of a run from step ``start_step`` on; this process's part of each.
 
     The processes of a run divide each step's samples without changing them, and draw the same image size.
 
@@ -59,12 +61,12 @@ class BatchSampler(Sampler[list[SampleKey]]):
         seed: of the run; not negative.
         num_samples: images in the data set.
         batch_size: samples of one step, over all processes.
-        num_steps: steps of the whole run.
+        num_steps: steps of the whole run; None where it ends when somebody stops taking batches.
         image_sizes: sides of the network input, or shortest sides, that steps choose from, with equal probability; a
             size that is named twice is chosen twice as often.
         start_step: steps that were done before.
-        no_aug_from_step: first step of the last part of training, without strong augmentation; None where there is no
-            such part.
+        is_no_aug: tells if a step, when its turn comes, is of the last part of training, without strong augmentation;
+            None where there is no such part.
         no_aug_size: image size in the last part; drawn as before where None.
         rank: index of this process, from 0.
         world_size: number of processes.
@@ -80,10 +82,10 @@ class BatchSampler(Sampler[list[SampleKey]]):
         seed: int,
         num_samples: int,
         batch_size: int,
-        num_steps: int,
+        num_steps: int | None,
         image_sizes: Sequence[int],
         start_step: int = 0,
-        no_aug_from_step: int | None = None,
+        is_no_aug: Callable[[int], bool] | None = None,
         no_aug_size: int | None = None,
         rank: int = 0,
         world_size: int = 1,
@@ -108,7 +110,7 @@ class BatchSampler(Sampler[list[SampleKey]]):
         self.num_steps = num_steps
         self.image_sizes = tuple(image_sizes)
         self.start_step = start_step
-        self.no_aug_from_step = no_aug_from_step
+        self.is_no_aug = is_no_aug
         self.no_aug_size = no_aug_size
         self.rank = rank
         self.world_size = world_size
@@ -117,11 +119,13 @@ class BatchSampler(Sampler[list[SampleKey]]):
             raise ValueError(f"groups are given for {len(groups.group_of)} images, and there are {num_samples}")
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        for step in range(self.start_step, self.num_steps):
+        for step in count(self.start_step):
+            if self.num_steps is not None and step >= self.num_steps:
+                return
             yield self.batch(step)
 
     def __len__(self) -> int:
-        return max(0, self.num_steps - self.start_step)
+        return sys.maxsize if self.num_steps is None else max(0, self.num_steps - self.start_step)
 
     def batch(self, step: int) -> list[SampleKey]:
         """List this process's samples of one step."""
@@ -151,7 +155,7 @@ class BatchSampler(Sampler[list[SampleKey]]):
         return grouped_epoch_order(self.seed, epoch, self.groups)
 
     def _is_no_aug(self, step: int) -> bool:
-        return self.no_aug_from_step is not None and step >= self.no_aug_from_step
+        return self.is_no_aug is not None and self.is_no_aug(step)
 
 
 @lru_cache(maxsize=4)
