@@ -86,11 +86,11 @@ class TestInterrupted:
         self, make_run: MakeRun, interrupt_at: Callable[..., None]
     ) -> None:
         interrupt_at(2)
-        run = make_run(steps=2)
+        run = make_run(steps=2, schedule__evaluations=1)
         with pytest.raises(Interrupted):
             run_training(run)
         assert not [row for row in read_log(run.folder) if row["kind"] == "eval"]
-        assert run_training(make_run(steps=2), resume=True).step == 2
+        assert run_training(make_run(steps=2, schedule__evaluations=1), resume=True).step == 2
         assert [row["step"] for row in read_log(run.folder) if row["kind"] == "eval"] == [2]
 
 

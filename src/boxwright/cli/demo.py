@@ -30,9 +30,9 @@ def run(argv: Sequence[str]) -> int:
     observer = ConsoleObserver()
     try:
         result = demo(options.out, recipe=options.recipe, budget=options.budget, observer=observer)
-    except Interrupted:
+    except Interrupted as interrupted:
         observer.announce(f"stopped and saved in {options.out}/run; to go on:  boxwright demo --out {options.out}")
-        return 130
+        return 128 + interrupted.number
     Console().print(evaluation_tables(result.evaluation))
     print(f"""
 report        {result.report}

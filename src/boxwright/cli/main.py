@@ -10,6 +10,7 @@ from typing import Any
 
 from boxwright import __version__
 from boxwright.compose.parts import import_attribute, unknown
+from boxwright.cpu_quota import set_threading
 
 COMMANDS = {
     "demo": "draw a data set, train on it, evaluate, predict and write a report",
@@ -35,6 +36,7 @@ USAGE = "usage: boxwright COMMAND [options]"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status: 0 done, 1 errors in checked data, 2 bad input, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    set_threading(os.environ)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

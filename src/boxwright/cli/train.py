@@ -65,10 +65,10 @@ def run(argv: Sequence[str]) -> int:
             began=began,
             overrides=overrides,
         )
-    except Interrupted:
+    except Interrupted as interrupted:
         again = shlex.join(["train", *argv, *([] if options.resume else ["--resume"])])
         observer.announce(f"stopped and saved in {folder}; to go on:  boxwright {again}")
-        return 130
+        return 128 + interrupted.number
     _conclude(observer, result, options.data or "DIR")
     return 0
 

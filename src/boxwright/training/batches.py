@@ -11,6 +11,7 @@ import torch
 from boxwright.compose.train_options import training_sizes
 from boxwright.data.loading.loader import BatchLoader, train_loader
 from boxwright.data.loading.sampler import BatchSampler, ImageGroups, aspect_ratio_groups
+from boxwright.data.loading.shared_memory import count_workers
 from boxwright.data.records import image_sizes, object_columns, take_records
 from boxwright.structures import Batch
 from boxwright.training.checkpoint import Progress
@@ -97,6 +98,7 @@ def _loader(run: Run, sampler: BatchSampler, rank: Rank) -> BatchLoader:
     if workers is None:
         # Beside training on a CPU, a reading process only takes cores away from it.
         workers = min(8, torch.get_num_threads()) if on_gpu else 0
+    workers = _fit_workers(run, workers, sampler.batch_size // sampler.world_size)
     return train_loader(
         run.data,
         augmentation=run.augmentation,
@@ -109,3 +111,21 @@ def _loader(run: Run, sampler: BatchSampler, rank: Rank) -> BatchLoader:
         image_transforms=run.image_transforms,
         input_transforms=run.input_transforms,
     )
+
+
+def _fit_workers(run: Run, wanted: int, images: int) -> int:
+    """Return how many processes may read, and say so where shared memory has no room for more."""
+    input_format = run.detector.input_format
+    side = max(training_sizes(input_format.image_size, run.options.batches.multi_scale))
+    cells = side * max(side, input_format.longest_side or side)
+    # An image is three floats a pixel, its padding mask and masks of objects a byte.
+    masks = max((len(record.labels) for record in run.data.records), default=0) if run.detector.needs_masks else 0
+    workers = count_workers(wanted, images * cells * (3 * 4 + 1 + masks)) if wanted else 0
+    if workers < wanted and run.console is not None:
+        run.console.print(
+            f"note: shared memory (/dev/shm) has room for the batches of {workers} of {wanted} processes that read "
+            "images; a container gets more with --shm-size",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return workers

@@ -143,7 +143,11 @@ class _Loop:
         batches: Iterator[Batch] | None = None
         while progress.evaluation_due or (progress.step < progress.steps and verdict == GO_ON):
             if progress.evaluation_due:
-                self._evaluate(interrupt)
+                try:
+                    self._evaluate(interrupt)
+                except Interrupted:
+                    self._save(LAST)
+                    raise
                 verdict = self._agree(interrupt)
             else:
                 batches = batches or training_batches(self.run, self.rank, self.schedule, progress)

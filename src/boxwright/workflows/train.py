@@ -16,14 +16,16 @@ from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipe_text import typed_options
 from boxwright.contracts import FrozenStatistics
+from boxwright.cpu_quota import describe_quota
 from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData, max_objects
+from boxwright.data.size_survey import thin_out
 from boxwright.data.transforms.adapters import as_transform
 from boxwright.detector import Detector
 from boxwright.evaluation.limits import coco_limit, head_limits, note_nothing_to_count
 from boxwright.files import UNFINISHED, check_folder
 from boxwright.passport import Passport
-from boxwright.structures import Category, Task
+from boxwright.structures import Category
 from boxwright.training.callbacks import Callback, check_callbacks
 from boxwright.training.checkpoint import Progress
 from boxwright.training.log import LOG
@@ -119,7 +121,7 @@ def train(
     Raises:
         FileNotFoundError: a file or folder does not exist.
         ValueError: the recipe, the data or the folder cannot be used, or training has diverged; in one line.
-        Interrupted: Ctrl-C was pressed; the state is saved.
+        Interrupted: Ctrl-C was pressed or the system asked to stop; the state is saved.
     """
     observer, began = observer or Observer(), began or time.monotonic()
     folder = Path(out) if out is not None else default_folder(recipe, data)
@@ -182,7 +184,7 @@ def _prepare_run(
     own_data = describe_data(train_data, data)
     if stored is not None and stored.passport is not None:
         check_same_data(stored.passport, own_data, folder)
-    validation = _read_validation(data, train_data, task, observer)
+    validation = _read_validation(data, train_data, recipe, observer)
     options = recipe.train
     torch.manual_seed(options.runtime.seed)
     detector = build_resolved(recipe, categories=train_data.categories)
@@ -206,12 +208,20 @@ def _prepare_run(
     )
 
 
-def _read_validation(data: Data, train_data: DetectionData, task: Task, observer: Observer) -> Validation | None:
+def _read_validation(data: Data, train_data: DetectionData, recipe: Recipe, observer: Observer) -> Validation | None:
+    task, schedule = recipe.task, recipe.train.schedule
     if not has_split(data, "val", task):
         layout = " with class folders (val/CLASS/*.jpg)" if task == "classification" else ""
         observer.note(f"there is no split val{layout}, so that nothing is measured during training")
         return None
-    return Validation(read_split(data, "val", task=task, categories=train_data.categories, observer=observer))
+    if schedule.evaluations == 0:
+        return None
+    whole = read_split(data, "val", task=task, categories=train_data.categories, observer=observer)
+    if schedule.evaluation_images is None or schedule.evaluation_images >= len(whole.records):
+        return Validation(whole)
+    part = thin_out(whole, schedule.evaluation_images)
+    observer.note(f"{len(part.records)} of {len(whole.records)} images of val are measured during training")
+    return Validation(part)
 
 
 def _announce(
@@ -226,6 +236,8 @@ def _announce(
     objects = f" (at most {max_objects(data)} objects in one)" if is_detector else ""
     images = f"{len(data.records)} images of {len(data.categories)} classes"
     observer.announce(f"training on {images}{objects}, into {folder}")
+    if quota := describe_quota(torch.get_num_threads()):
+        observer.note(quota)
     # The class of a whole image is no object that a limit could hide.
     measured = (validation.data,) if validation is not None and is_detector else ()
     for split in (data, *measured) if is_detector else ():
