@@ -20,7 +20,7 @@ from boxwright.checkpoints import read_checkpoint
 from boxwright.structures import Batch
 from boxwright.training import log, loop, planning
 from boxwright.training.budget import Plan
-from boxwright.training.checkpoint import Progress
+from boxwright.training.checkpoint import Progress, RunCheckpoints
 from boxwright.training.interrupt import Interrupted
 from boxwright.training.log import read_log
 from boxwright.training.loop import run_training
@@ -221,12 +221,14 @@ class Scripted:
 
 @pytest.mark.parametrize(
     ("aps", "best_step", "best"),
-    [((0.1, 0.3, 0.2), 2, 0.3), ((0.3, 0.3, 0.3), 1, 0.3), ((-1.0, -1.0, -1.0), 1, -1.0), ((0.0, 0.0, 0.1), 3, 0.1)],
+    [((0.1, 0.3, 0.2), 2, 0.3), ((0.3, 0.3, 0.3), 3, 0.3), ((-1.0, -1.0, -1.0), 3, -1.0), ((0.0, 0.0, 0.1), 3, 0.1)],
 )
 def test_the_best_is_kept(make_run: MakeRun, aps: tuple[float, ...], best_step: int, best: float) -> None:
-    """Also where there is nothing to find, and AP is -1."""
-    run = replace(make_run(steps=3, schedule__evaluations=3), evaluate=Scripted(*aps))
+    """The later one where values are equal, and where there is nothing to find, and AP is -1; which is said."""
+    notes: list[str] = []
+    run = replace(make_run(steps=3, schedule__evaluations=3), evaluate=Scripted(*aps), note=notes.append)
     assert run_training(run).best == best
+    assert len(notes) == (aps[0] == aps[1])
     assert checkpoint(run, "best.safetensors")["progress"]["step"] == best_step
     assert checkpoint(run, "last.pt")["progress"]["step"] == 3
 
@@ -239,12 +241,12 @@ def test_without_a_validation_the_last_is_the_best(make_run: MakeRun) -> None:
 
 def test_a_checkpoint_is_written_now_and_then(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "SAVE_INTERVAL", -1.0)
-    saved: list[tuple[str, int]] = []
+    saved: list[tuple[bool, int]] = []
     monkeypatch.setattr(
-        loop.checkpoint, "save_progress", lambda path, *_, progress, **__: saved.append((path.name, progress.step))
+        RunCheckpoints, "save", lambda _self, progress, *, best: saved.append((best, progress.step)) or []
     )
     run_training(make_run(steps=4, schedule__evaluations=1))
-    assert saved == [("last.pt", 1), ("last.pt", 2), ("last.pt", 3), ("last.pt", 4), ("best.safetensors", 4)]
+    assert saved == [(False, 1), (False, 2), (False, 3), (True, 4)]
 
 
 def test_what_auto_comes_to_is_stored(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,14 +13,13 @@ import torch
 import yaml
 from torch import nn
 
-from boxwright.checkpoints import BEST, LAST, has_best
 from boxwright.compose.train_options import seconds
 from boxwright.detector import Detector
 from boxwright.structures import Batch
-from boxwright.training import checkpoint
 from boxwright.training.batches import leave_out_empty, training_batches
+from boxwright.training.best import judge_evaluation, take_latest
 from boxwright.training.callbacks import Callback, CheckpointEvent, EvaluationEvent, StepEvent, StopRequest
-from boxwright.training.checkpoint import Progress
+from boxwright.training.checkpoint import Progress, RunCheckpoints
 from boxwright.training.display import Display
 from boxwright.training.distributed import Rank, choose_precision, highest, init_distributed, wait_for_all
 from boxwright.training.interrupt import Interrupted, stop_on_interrupt
@@ -59,16 +58,28 @@ def run_training(run: Run, *, resume: bool = False) -> Progress:
         detector.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(detector, run.options)
     average = MovingAverage(detector) if run.options.ema_decay else None
+    checkpoints = RunCheckpoints(run.folder, run.recipe, detector, average, optimizer, writes=rank.is_first)
     if resume:
-        progress = checkpoint.resume_progress(run.folder / LAST, detector, average, optimizer)
+        progress = checkpoints.resume(run.note)
+        if checkpoints.has_new_length:
+            _change_length(run, rank, progress)
     else:
         plan = plan_run(run, rank)
         progress = Progress(step=0, steps=plan.steps, evaluations=plan.evaluations)
+        checkpoints.begin()
         if rank.is_first:
             _write_beginning(run)
-    _Loop(run, rank, detector, optimizer, average, progress).go()
+    _Loop(run, rank, detector, optimizer, average, progress, checkpoints).go()
     wait_for_all(rank)  # what the first process writes last, all may read
     return progress
+
+
+def _change_length(run: Run, rank: Rank, progress: Progress) -> None:
+    """Plan a run that goes on with another length than the one that it began with."""
+    # Time that was spent before counts: a budget is for all of training.
+    plan = plan_run(replace(run, began=run.began - progress.seconds), rank)
+    done = 0 if run.options.budget is None else progress.step
+    progress.change_length(done + plan.steps, plan.evaluations)
 
 
 def _with_precision(run: Run, rank: Rank) -> Run:
@@ -96,8 +107,9 @@ class _Loop:
         optimizer: torch.optim.Optimizer,
         average: MovingAverage | None,
         progress: Progress,
+        checkpoints: RunCheckpoints,
     ) -> None:
-        self.run, self.rank, self.progress = run, rank, progress
+        self.run, self.rank, self.progress, self.checkpoints = run, rank, progress, checkpoints
         self.detector, self.optimizer, self.average = detector, optimizer, average
         self.schedule = Schedule(progress.steps, run.options, len(run.data.records))
         self.model: nn.Module = detector
@@ -118,7 +130,7 @@ class _Loop:
         run, progress = self.run, self.progress
         with ExitStack() as stack:
             if self.rank.is_first:
-                self.callbacks = [RunLog(run.folder, progress.step)]
+                self.callbacks = [RunLog(run.folder, progress.step, run.note)]
                 self.callbacks += [Display(progress.steps, progress.step, run.console), *run.callbacks]
             for callback in self.callbacks:
                 stack.callback(callback.close)
@@ -144,7 +156,7 @@ class _Loop:
                 if verdict == STOP and not evaluates:
                     self._evaluate()
                 elif not evaluates and (verdict == INTERRUPT or time.monotonic() - saved > SAVE_INTERVAL):
-                    self._save(LAST)
+                    self._save(best=False)
                 elif not evaluates:
                     continue
                 saved = time.monotonic()
@@ -188,8 +200,8 @@ class _Loop:
             return
         progress, run = self.progress, self.run
         if run.evaluate is None:
-            self._save(LAST)
-            self._save(BEST)
+            take_latest(progress)
+            self._save(best=True)
             return
         evaluated = self.average.model if self.average is not None else self.detector
         assert isinstance(evaluated, Detector)
@@ -201,29 +213,18 @@ class _Loop:
         if self.detector.passport is not None:
             self.detector.passport = replace(self.detector.passport, metrics=summary_metrics(metrics))
         name, value = primary_metric(metrics)
-        # Without any object AP is -1, never better than before; a run has its best all the same.
-        best = value > progress.best or not has_best(run.folder)
-        if best:
-            progress.measure, progress.best = name, value
-        event = EvaluationEvent(**self._state(), metrics=metrics, measure=name, value=value, best=best)
+        verdict = judge_evaluation(progress, name, value)
+        event = EvaluationEvent(**self._state(), metrics=metrics, measure=name, value=value, best=verdict.best)
         self._tell(lambda callback: callback.on_evaluation(event))
-        self._save(LAST)
-        if best:
-            self._save(BEST)
+        if verdict.line is not None:
+            run.note(verdict.line)
+        self._save(best=verdict.best)
 
-    def _save(self, name: str) -> None:
-        if not self.rank.is_first:
-            return
-        checkpoint.save_progress(
-            self.run.folder / name,
-            self.detector,
-            self.average,
-            self.run.recipe,
-            optimizer=self.optimizer if name == LAST else None,
-            progress=self.progress,
-        )
-        event = CheckpointEvent(**self._state(), path=self.run.folder / name)
-        self._tell(lambda callback: callback.on_checkpoint(event))
+    def _save(self, *, best: bool) -> None:
+        for path in self.checkpoints.save(self.progress, best=best):
+            event = CheckpointEvent(**self._state(), path=path)
+            for callback in self.callbacks:
+                callback.on_checkpoint(event)
 
     def _tell(self, tell: Callable[[Callback], None]) -> None:
         for callback in self.callbacks:
