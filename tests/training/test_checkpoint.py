@@ -199,7 +199,9 @@ class TestTheLastTwo:
             files.save(progress_at(step), best=False)
         damage(tmp_path / LAST)
         damage(tmp_path / PREVIOUS)
-        with pytest.raises(ValueError, match=r"last\.pt is damaged, and the checkpoint before it is no help: .*checksum"):
+        with pytest.raises(
+            ValueError, match=r"last\.pt is damaged, and the checkpoint before it is no help: .*checksum"
+        ):
             go_on(tmp_path, run)
 
     def test_files_of_a_killed_process_are_removed(self, tmp_path: Path, run: Run) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from kills import states_of
 
 from boxwright.checkpoints import BEST, LAST, find_checkpoint, has_last, read_checkpoint
 from boxwright.detector import Detector
@@ -20,14 +21,11 @@ from boxwright.training.loop import run_training
 from boxwright.training.run import Run
 from boxwright.training.step import StepResult
 from equality import assert_equal, timeless
-from kills import states_of
 
 MakeRun = Callable[..., Run]
 
-OPTIONS = {"steps": 4, "batches__multi_scale": 0.0}
-
-VALUES = (0.2, 0.1, 0.5, 0.5)
-"""AP after each step: better, worse, better, equal."""
+VALUES = (0.2, 0.1, 0.2, 0.3, 0.3, 0.1)
+"""AP after each step: the first, worse, equal, better, equal, worse."""
 
 
 class ByStep:
@@ -35,7 +33,7 @@ class ByStep:
 
     num_images = 6
 
-    def __call__(self, detector: Detector, limit: int | None = None) -> dict[str, Any]:
+    def __call__(self, detector: Detector, _limit: int | None = None) -> dict[str, Any]:
         ap = VALUES[round(float(next(detector.buffers()).sum())) - 1]
         return {"AP": ap, "AP50": ap}
 
@@ -66,12 +64,16 @@ def assert_ended_alike(folder: Path, unbroken: Path) -> None:
 
 
 @pytest.mark.usefixtures("cheap_steps")
-@pytest.mark.parametrize(("evaluations", "best_step"), [(4, 4), (2, 4)])
+@pytest.mark.parametrize(
+    ("steps", "evaluations", "best_step"),
+    [(3, 3, 3), pytest.param(6, 6, 5, marks=pytest.mark.slow), pytest.param(6, 2, 3, marks=pytest.mark.slow)],
+)
 def test_a_run_killed_at_any_change_of_a_file_ends_as_the_unbroken_one(
-    make_run: MakeRun, tmp_path: Path, evaluations: int, best_step: int
+    make_run: MakeRun, tmp_path: Path, steps: int, evaluations: int, best_step: int
 ) -> None:
     """Best, last and log; where the best is written right before the last, and where there are more last ones."""
-    run = replace(make_run(**OPTIONS, schedule__evaluations=evaluations), evaluate=ByStep())
+    options: dict[str, Any] = {"steps": steps, "schedule__evaluations": evaluations, "batches__multi_scale": 0.0}
+    run = replace(make_run(**options), evaluate=ByStep())
     with torch.no_grad():
         next(run.detector.buffers()).zero_()
 
@@ -82,8 +84,10 @@ def test_a_run_killed_at_any_change_of_a_file_ends_as_the_unbroken_one(
     with states_of(unbroken, tmp_path / "states") as watched:
         train(unbroken, resume=False)
     assert read_checkpoint(unbroken / BEST)["progress"]["step"] == best_step
+    evaluated = [(row["step"], row["AP"]) for row in read_log(unbroken) if row["kind"] == "eval"]
+    assert evaluated == [(step, VALUES[step - 1]) for step in range(1, steps + 1) if step * evaluations % steps == 0]
     assert watched.changes > 40
-    assert len(watched.states) > 25
+    assert len(watched.states) > 20
     for state in watched.states:
         if has_last(state):
             read_checkpoint(find_checkpoint(state))

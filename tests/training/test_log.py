@@ -62,7 +62,15 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path, half: str) -> None:
     assert all(json.loads(line) for line in (tmp_path / LOG).read_text().splitlines())
 
 
-DAMAGED = [b'{"kind": "train", "st', b"\x00\x00\x00", b"\xff\xfe", b"3", b'{"step": 2}', b'{"kind": "eval", "step": "x"}', b""]
+DAMAGED = [
+    b'{"kind": "train", "st',
+    b"\x00\x00\x00",
+    b"\xff\xfe",
+    b"3",
+    b'{"step": 2}',
+    b'{"kind": "eval", "step": "x"}',
+    b"",
+]
 
 
 @pytest.mark.parametrize("line", DAMAGED)

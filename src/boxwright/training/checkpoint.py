@@ -70,7 +70,8 @@ class Progress:
         for name, value in vars(self).items():
             default = type(self).__dataclass_fields__[name].default
             kind = (int, float) if isinstance(default, float) else str if isinstance(default, str) else int
-            if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 0):
+            is_negative = isinstance(value, int) and value < 0 and kind is int
+            if not isinstance(value, kind) or isinstance(value, bool) or is_negative:
                 raise TypeError(f"progress.{name} is not {value!r}")
 
     @property
@@ -172,9 +173,7 @@ class RunCheckpoints:
 
     def _content(self, progress: Progress) -> dict[str, Any]:
         detector = self.detector
-        content = pack_checkpoint(
-            self.recipe.to_dict(), detector.categories, detector.state_dict(), detector.passport
-        )
+        content = pack_checkpoint(self.recipe.to_dict(), detector.categories, detector.state_dict(), detector.passport)
         if self.average is not None:
             content["ema"] = self.average.model.state_dict()
         return content | {"progress": dict(vars(progress)), "optimizer": self.optimizer.state_dict()}

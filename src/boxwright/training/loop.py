@@ -15,6 +15,7 @@ from torch import nn
 
 from boxwright.compose.train_options import seconds
 from boxwright.detector import Detector
+from boxwright.files import write_text
 from boxwright.structures import Batch
 from boxwright.training.batches import leave_out_empty, training_batches
 from boxwright.training.best import judge_evaluation, take_latest
@@ -63,6 +64,8 @@ def run_training(run: Run, *, resume: bool = False) -> Progress:
         progress = checkpoints.resume(run.note)
         if checkpoints.has_new_length:
             _change_length(run, rank, progress)
+        if rank.is_first:
+            _write_recipe(run)
     else:
         plan = plan_run(run, rank)
         progress = Progress(step=0, steps=plan.steps, evaluations=plan.evaluations)
@@ -92,10 +95,15 @@ def _with_precision(run: Run, rank: Rank) -> Run:
 def _write_beginning(run: Run) -> None:
     """Write what the run begins with. An earlier one here, which came to nothing, may have begun otherwise."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / RECIPE).write_text(yaml.safe_dump(run.recipe.to_dict(), sort_keys=False))
+    _write_recipe(run)
     (run.folder / WEIGHTS).unlink(missing_ok=True)
     if run.initial_weights is not None:
-        (run.folder / WEIGHTS).write_text(json.dumps(run.initial_weights, indent=1) + "\n")
+        write_text(run.folder / WEIGHTS, json.dumps(run.initial_weights, indent=1) + "\n")
+
+
+def _write_recipe(run: Run) -> None:
+    """Write the recipe for people to read; a run that goes on may have another length, for one."""
+    write_text(run.folder / RECIPE, yaml.safe_dump(run.recipe.to_dict(), sort_keys=False))
 
 
 class _Loop:

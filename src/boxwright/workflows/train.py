@@ -35,6 +35,7 @@ from boxwright.workflows.reading import Data, data_name, has_split, read_split
 from boxwright.workflows.run_folder import LENGTHS, Resume, StoredRun, go_on_with, read_run, resumes
 from boxwright.workflows.validation import Validation
 
+
 @dataclass(frozen=True)
 class TrainResult:
     """A finished run.
