@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -93,3 +97,40 @@ def test_a_run_killed_at_any_change_of_a_file_ends_as_the_unbroken_one(
             read_checkpoint(find_checkpoint(state))
         train(state, resume=has_last(state))
         assert_ended_alike(state, unbroken)
+
+
+SMALL = {
+    "backbone.width": 8,
+    "image_size": 64,
+    "train.steps": 6,
+    "train.batch_size": 4,
+    "train.schedule.evaluations": 3,
+}
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "rtdetr_tiny": {},
+    "retinanet_r18_fpn": {"neck.out_channels": 16},
+    "faster_rcnn_r18_fpn": {"neck.out_channels": 16},
+    "detr_r50": {"backbone.depth": 18, "backbone.norm": "batch", "backbone.frozen_stages": 0},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "processes", "chains"), [*((recipe, 1, 5) for recipe in FAMILIES), ("rtdetr_tiny", 2, 3)]
+)
+def test_runs_killed_at_random_moments_end_as_the_unbroken_one(
+    drawn: Path, tmp_path: Path, recipe: str, processes: int, chains: int
+) -> None:
+    """By SIGKILL, again and again."""
+    overrides = {**SMALL, **LENGTH, **FAMILIES[recipe]}
+    script = str(Path(__file__).with_name("kill_chains.py"))
+    command = [sys.executable, script, recipe, "--data", str(drawn), "--out", str(tmp_path), "--chains", str(chains)]
+    done = subprocess.run(
+        [*command, "--processes", str(processes), "--overrides", json.dumps(overrides)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.fullmatch(rf"{chains} chains, \d+ kills", done.stdout.splitlines()[-1])
