@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from boxwright import load
-from boxwright.checkpoints import categories_of, read_checkpoint
+from boxwright.checkpoints import LastCheckpoint, categories_of, read_checkpoint
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
 from boxwright.legacy import upgrade_checkpoint
 from boxwright.passport import Passport
-from boxwright.training.checkpoint import resume_progress
+from boxwright.training.checkpoint import load_progress
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer
 
@@ -75,7 +75,7 @@ def test_training_goes_on_from_an_earlier_checkpoint(version: int, tmp_path: Pat
     recipe = Recipe.from_dict(content["recipe"])
     detector = build_resolved(recipe, categories=categories_of(content))
     optimizer, average = make_optimizer(detector, recipe.train), MovingAverage(detector)
-    progress = resume_progress(path, detector, average, optimizer)
+    progress = load_progress(LastCheckpoint(path, content), detector, average, optimizer)
     assert (progress.step, progress.steps) == (6, 6)
     for name, tensor in detector.state_dict().items():
         assert torch.equal(tensor, content["model"][name]), name

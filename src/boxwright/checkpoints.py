@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from boxwright import legacy
+from boxwright.checksums import CHECKSUM, add_checksum, checksum_place, is_damaged, verify_checksum
 from boxwright.files import replace_file
 from boxwright.passport import Passport
 from boxwright.structures import Category
@@ -30,6 +31,9 @@ FORMAT = "boxwright"
 
 BEST, LAST = "best.safetensors", "last.pt"
 """The checkpoints in the folder of a run."""
+
+PREVIOUS = "last.previous.pt"
+"""The one before the last, for the case that the last is damaged."""
 
 EARLIER_BEST = "best.pt"
 """The best checkpoint of a run, up to checkpoint format 2."""
@@ -62,17 +66,29 @@ def pack_checkpoint(
     }
 
 
-def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+def write_checkpoint(path: Path, content: Mapping[str, Any], *, earlier: str | None = None) -> None:
     """Write a checkpoint, in torch's format where the name ends in .pt or .pth, else as safetensors.
 
     An earlier file stays whole until the new one is complete on disk; links and devices stay what they are.
+
+    Args:
+        path: of the file.
+        content: as ``pack_checkpoint`` puts it together, and more.
+        earlier: name under which an earlier file is kept; None where it is not.
     """
-    if path.suffix in TORCH_SUFFIXES:
-        replace_file(path, lambda unfinished: _save_torch(unfinished, content))
-        return
-    values = {name: value for name, value in content.items() if name != "model"}
-    header = {name: value if name == "format" else json.dumps(value) for name, value in values.items()}
-    replace_file(path, lambda unfinished: save_tensors(unfinished, content["model"], header))
+    is_torch = path.suffix in TORCH_SUFFIXES
+    replace_file(path, lambda unfinished: _write_content(unfinished, content, is_torch), earlier=earlier)
+
+
+def _write_content(path: Path, content: Mapping[str, Any], is_torch: bool) -> None:
+    if is_torch:
+        with open(path, "wb") as file:
+            torch.save(content, file)
+    else:
+        values = {name: value for name, value in content.items() if name != "model"}
+        header = {name: value if name == "format" else json.dumps(value) for name, value in values.items()}
+        save_tensors(path, content["model"], {**header, CHECKSUM: checksum_place()})
+    add_checksum(path)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
@@ -133,23 +149,61 @@ def is_checkpoint(path: Path) -> bool:
 
 def is_run(path: Path) -> bool:
     """Tell whether a folder holds checkpoints of ours, as that of a run does."""
-    return any((path / name).is_file() for name in (BEST, EARLIER_BEST, LAST))
-
-
-def has_best(folder: Path) -> bool:
-    """Tell whether the folder of a run has a best checkpoint, also one of an earlier release."""
-    return any((folder / name).is_file() for name in (BEST, EARLIER_BEST))
+    return any((path / name).is_file() for name in (BEST, EARLIER_BEST, LAST, PREVIOUS))
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """Find a checkpoint's file: ``path`` itself, or the best or else the last checkpoint of a run's folder."""
+    """Find a checkpoint's file: ``path`` itself, or the best or else the last checkpoint of a run's folder.
+
+    The one before the last counts where the last is missing or damaged.
+    """
     path = Path(path)
     if not path.is_dir():
         return path
-    for name in (BEST, EARLIER_BEST, LAST):
-        if (path / name).is_file():
-            return path / name
-    raise FileNotFoundError(f"{path}: no checkpoint in this folder; a run has {BEST} or {LAST}")
+    files = [path / name for name in (BEST, EARLIER_BEST, LAST, PREVIOUS) if (path / name).is_file()]
+    if not files:
+        raise FileNotFoundError(f"{path}: no checkpoint in this folder; a run has {BEST} or {LAST}")
+    is_last_of_two = files[0].name == LAST and len(files) > 1
+    return files[1] if is_last_of_two and is_damaged(files[0]) else files[0]
+
+
+def has_last(folder: Path) -> bool:
+    """Tell whether the folder of a run has a checkpoint to go on from."""
+    return any((folder / name).is_file() for name in (LAST, PREVIOUS))
+
+
+class LastCheckpoint(NamedTuple):
+    """A checkpoint to go on from: its file, and its content as ``read_checkpoint`` returns it."""
+
+    path: Path
+    content: dict[str, Any]
+
+
+def read_last(folder: Path, note: Callable[[str], None] | None = None) -> LastCheckpoint:
+    """Read the last checkpoint of a run; where it is damaged, or was lost, the one before it.
+
+    Args:
+        folder: of the run.
+        note: hears that it is the one before.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, and so is the one before, or there is none.
+    """
+    last, previous = folder / LAST, folder / PREVIOUS
+    try:
+        return LastCheckpoint(last, read_checkpoint(last))
+    except (OSError, ValueError) as error:
+        if isinstance(error, PermissionError) or not previous.is_file():
+            raise
+        reason = "is missing" if isinstance(error, FileNotFoundError) else "is damaged"
+        try:
+            content = read_checkpoint(previous)
+        except ValueError as second:
+            raise ValueError(f"{folder}: {LAST} {reason}, and the checkpoint before it is no help: {second}") from error
+    if note is not None:
+        note(f"{last} {reason}: the checkpoint before it is taken, {previous}")
+    return LastCheckpoint(previous, content)
 
 
 def categories_of(content: Mapping[str, Any]) -> list[Category]:
@@ -171,19 +225,17 @@ def weights_of(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
     return weights
 
 
-def _save_torch(path: Path, content: Mapping[str, Any]) -> None:
-    with open(path, "wb") as file:
-        torch.save(content, file)
-
-
 def _load(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give a checkpoint or the folder of a run")
+    verify_checksum(path)
     content, header = read_tensor_file(path)
     if header.get("format") != FORMAT:
         return content
     try:
-        values = {name: text if name == "format" else json.loads(text) for name, text in header.items()}
+        values = {
+            name: text if name == "format" else json.loads(text) for name, text in header.items() if name != CHECKSUM
+        }
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: a damaged checkpoint: its header is not readable as JSON") from error
     return {**values, "model": content}

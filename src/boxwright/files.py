@@ -10,7 +10,7 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 
@@ -69,7 +69,7 @@ def write_text(path: Path, text: str) -> None:
     replace_file(path, lambda unfinished: _write_utf8(unfinished, text))
 
 
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+def replace_file(path: Path, write: Callable[[Path], None], *, earlier: str | None = None) -> None:
     """Write a file, and its folder where there is none; what stood there stays whole until the new one is complete.
 
     A link stays a link: the file that it leads to is replaced, and keeps its permissions. Devices, pipes and open
@@ -78,6 +78,8 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     Args:
         path: of the file.
         write: writes the content into the file that it is called with, which is another one than ``path``.
+        earlier: name in the same folder that the file that stood there gets; None where it is not kept. At every
+            moment a whole file has one of the two names. What a link leads to is not kept.
     """
     if _is_written_in_place(path):
         with TemporaryDirectory() as folder:
@@ -97,10 +99,18 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
             os.fsync(file.fileno())
         if mode is not None:
             os.chmod(unfinished, mode)
+        if earlier is not None and mode is not None and not path.is_symlink():
+            os.replace(target, target.with_name(earlier))
         os.replace(unfinished, target)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(folder: Path, names: Iterable[str]) -> None:
+    """Remove what a process that was killed has left of files with these names, so that it does not fill the disk."""
+    for name in names:
+        (folder / (name + UNFINISHED)).unlink(missing_ok=True)
 
 
 def is_standard_output(path: Path) -> bool:

@@ -36,12 +36,16 @@ class TrainingData:
         sha256: of the annotation file; None where there is not one file.
         content_sha256: of images and objects as they were read, the same for other files with the same in them; None
             in passports of earlier versions.
+        images_sha256: of the names and bytes of all image files; None where they were not read, or are in no files.
+        order_sha256: of the names of the images in their order, which training depends on.
     """
 
     name: str
     num_images: int
     sha256: str | None = None
     content_sha256: str | None = None
+    images_sha256: str | None = None
+    order_sha256: str | None = None
 
     def has_same_content(self, other: TrainingData) -> bool | None:
         """Tell whether two data sets hold the same; None where too little is known of them."""

@@ -20,6 +20,7 @@ import yaml
 
 from boxwright.checkpoints import read_checkpoint
 from boxwright.cli.main import main
+from boxwright.cli.train import run
 from boxwright.training.log import read_log
 from boxwright.weights.model import load
 from equality import assert_equal, timeless
@@ -158,9 +159,37 @@ class TestInterrupted:
         )
         printed = capsys.readouterr().err
         assert "note: the run goes on as it began, with head.decoder.num_layers 2, not 1\n" in printed
-        assert "note: the run goes on as it began, with train.steps 6, not 9\n" in printed
+        assert "note: the run goes on with train.steps 9, not 6\n" in printed
         assert printed.count("note: the run goes on") == 2
-        assert read_checkpoint(tmp_path / "run" / "last.pt")["progress"]["steps"] == 6
+        assert read_checkpoint(tmp_path / "run" / "last.pt")["progress"]["steps"] == 9
+
+    @pytest.mark.parametrize("typed", [["--resume", "auto"], ["--resume=auto"]])
+    def test_auto_begins_and_goes_on(
+        self, recipe_file: Path, drawn: Path, tmp_path: Path, capsys: Capture, typed: list[str]
+    ) -> None:
+        """As of a job that is queued again, with the same command."""
+        for _ in range(2):
+            assert (
+                main(
+                    [
+                        "train",
+                        *typed,
+                        str(recipe_file),
+                        "--data",
+                        str(drawn),
+                        "--out",
+                        str(tmp_path / "run"),
+                        "--train.steps",
+                        "1",
+                    ]
+                )
+                == 0
+            )
+        assert "note: the run is finished, all of its 1 steps are done" in capsys.readouterr().err
+
+    def test_resume_takes_no_other_argument_for_its_value(self, recipe_file: Path, drawn: Path, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="no run to resume here"):
+            run(["--resume", str(recipe_file), "--data", str(drawn), "--out", str(tmp_path / "run")])
 
     def test_a_run_that_ended_before_its_first_checkpoint_may_begin_again(
         self, recipe_file: Path, drawn: Path, tmp_path: Path

@@ -63,7 +63,7 @@ def test_every_event_in_order(make_run: MakeRun) -> None:
     run = recorded(make_run, recorder, steps=4, schedule__evaluations=2)
     one = [("step", 1), ("step", 2), ("evaluation", 2), ("last.pt", 2), ("best.safetensors", 2)]
     assert recorder.heard[:8] == [*one, ("step", 3), ("step", 4), ("evaluation", 4)]
-    assert recorder.heard[8] == ("last.pt", 4)
+    assert recorder.heard[8:] in ([("last.pt", 4)], [("best.safetensors", 4), ("last.pt", 4)])
     assert recorder.closed == 1
     assert all((event.steps, event.seconds > 0) == (4, True) for event in recorder.events)
     assert all(event.path.is_file() for event in recorder.events if isinstance(event, CheckpointEvent))

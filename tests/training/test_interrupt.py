@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from boxwright.training import interrupt, loop
+from boxwright.training.checkpoint import Progress, RunCheckpoints
 from boxwright.training.interrupt import Interrupted
 from boxwright.training.log import read_log
 from boxwright.training.loop import run_training
@@ -164,14 +165,14 @@ class TestFailure:
 
     def test_what_cannot_be_saved_is_said(self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
         run = make_run(steps=4, schedule__evaluations=2)
-        save, calls = loop.checkpoint.save_progress, iter(range(1, 100))
+        save, calls = RunCheckpoints.save, iter(range(1, 100))
 
-        def fill(path: Path, *arguments: Any, **options: Any) -> None:
-            if next(calls) > 2:
-                raise OSError(28, "No space left on device", str(path))
-            save(path, *arguments, **options)
+        def fill(self: RunCheckpoints, progress: Progress, *, best: bool) -> list[Path]:
+            if next(calls) > 1:
+                raise OSError(28, "No space left on device", "last.pt")
+            return save(self, progress, best=best)
 
-        monkeypatch.setattr(loop.checkpoint, "save_progress", fill)
+        monkeypatch.setattr(RunCheckpoints, "save", fill)
         with pytest.raises(ValueError, match=r"No space left on device; step 2 is saved in ") as caught:
             run_training(run)
         assert "\n" not in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,42 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path, half: str) -> None:
     write(tmp_path, 4, 4)
     assert [row["step"] for row in read_log(tmp_path)] == [1, 2, 3, 3, 4, 4]
     assert all(json.loads(line) for line in (tmp_path / LOG).read_text().splitlines())
+
+
+DAMAGED = [
+    b'{"kind": "train", "st',
+    b"\x00\x00\x00",
+    b"\xff\xfe",
+    b"3",
+    b'{"step": 2}',
+    b'{"kind": "eval", "step": "x"}',
+    b"",
+]
+
+
+@pytest.mark.parametrize("line", DAMAGED)
+def test_rows_behind_a_damaged_one_are_kept(tmp_path: Path, line: bytes) -> None:
+    write(tmp_path, 1, 3)
+    lines = (tmp_path / LOG).read_bytes().splitlines()
+    (tmp_path / LOG).write_bytes(b"\n".join([lines[0], line, *lines[2:], line]) + b"\n")
+    notes: list[str] = []
+    RunLog(tmp_path, 3, notes.append)
+    assert notes == [f"{tmp_path / LOG}: line 2 and 1 more of 5 cannot be read and is left out"]
+    assert [row["step"] for row in read_log(tmp_path, notes.append)] == [1, 3, 3]
+    assert len(notes) == 1
+
+
+def test_it_is_cut_back_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, 1, 5)
+    before = (tmp_path / LOG).read_bytes()
+
+    def fail(_source: Path, _target: Path) -> None:
+        raise OSError("killed")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="killed"):
+        RunLog(tmp_path, 2)
+    assert (tmp_path / LOG).read_bytes() == before
 
 
 def test_tensorboard_gets_every_number_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from boxwright.structures import Batch
 from boxwright.training import loop, planning
-from boxwright.training.checkpoint import Progress
+from boxwright.training.checkpoint import Progress, RunCheckpoints
 from boxwright.training.interrupt import Interrupted
 from boxwright.training.log import read_log
 from boxwright.training.loop import run_training
@@ -170,9 +170,11 @@ class Scripted:
     [((0.1, 0.3, 0.2), 2, 0.3), ((0.3, 0.3, 0.3), 3, 0.3), ((-1.0, -1.0, -1.0), 3, -1.0), ((0.0, 0.0, 0.1), 3, 0.1)],
 )
 def test_the_best_is_kept(make_run: MakeRun, aps: tuple[float, ...], best_step: int, best: float) -> None:
-    """Of equal ones the later counts, also where there is nothing to find, and AP is -1."""
-    run = replace(make_run(steps=3, schedule__evaluations=3), evaluate=Scripted(*aps))
+    """The later one where values are equal, and where there is nothing to find, and AP is -1; which is said."""
+    notes: list[str] = []
+    run = replace(make_run(steps=3, schedule__evaluations=3), evaluate=Scripted(*aps), note=notes.append)
     assert run_training(run).best == best
+    assert len(notes) == (aps[0] == aps[1])
     assert read_run(run, "best.safetensors")["progress"]["step"] == best_step
     assert read_run(run, "last.pt")["progress"]["step"] == 3
 
@@ -192,10 +194,11 @@ def test_a_checkpoint_is_written_now_and_then(
 ) -> None:
     """The first within a minute, the others after the interval; a step takes 20 s here."""
     now = iter(range(1_000_000))
-    saved: list[tuple[str, int]] = []
+    saved: list[tuple[int, bool]] = []
 
-    def save(path: Path, *_: Any, progress: Progress, **__: Any) -> None:
-        saved.append((path.name, progress.step))
+    def save(_self: RunCheckpoints, progress: Progress, *, best: bool) -> list[Path]:
+        saved.append((progress.step, best))
+        return []
 
     clock = [0.0]
 
@@ -204,11 +207,11 @@ def test_a_checkpoint_is_written_now_and_then(
         return train_step(*arguments)
 
     monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0] + next(now) * 1e-6)
-    monkeypatch.setattr(loop.checkpoint, "save_progress", save)
+    monkeypatch.setattr(RunCheckpoints, "save", save)
     monkeypatch.setattr(loop, "train_step", step)
     run_training(replace(make_run(steps=8, schedule__evaluations=1, runtime__save_interval=interval), began=0.0))
-    assert [step for name, step in saved if name == "last.pt"] == expected
-    assert saved[-2:] == [("best.safetensors", 8), ("last.pt", 8)]
+    assert [step for step, _ in saved] == expected
+    assert [step for step, best in saved if best] == [8]
 
 
 @pytest.mark.parametrize("evaluations", [0, 2])

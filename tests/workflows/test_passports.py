@@ -15,7 +15,7 @@ from PIL import Image
 
 import boxwright
 from boxwright.checkpoints import LAST, passport_of, read_checkpoint
-from boxwright.data.content_hash import content_sha256
+from boxwright.data.content_hash import content_sha256, images_sha256, order_sha256
 from boxwright.data.open import open_data
 from boxwright.hub_upload import upload_folder
 from boxwright.model_card import describe_passport, find_license, write_card_text
@@ -48,8 +48,15 @@ def stored(path: Path) -> Passport:
 def test_training_writes_it(trained: Path, drawn: Path) -> None:
     best, last = stored(trained / "best.safetensors"), stored(trained / LAST)
     digest = hashlib.sha256((drawn / "annotations" / "train.json").read_bytes()).hexdigest()
-    content = content_sha256(open_data(drawn))
-    data = TrainingData(name=drawn.name, num_images=10, sha256=digest, content_sha256=content)
+    read = open_data(drawn)
+    data = TrainingData(
+        name=drawn.name,
+        num_images=10,
+        sha256=digest,
+        content_sha256=content_sha256(read),
+        images_sha256=images_sha256(read),
+        order_sha256=order_sha256(read),
+    )
     assert best.data == last.data == data
     assert (best.version, best.recipe, best.origin, best.parent) == (__version__, "tiny", None, None)
     evaluations = [entry for entry in read_log(trained) if "AP" in entry]
@@ -86,7 +93,7 @@ def test_other_annotations_are_noticed_in_every_format(drawn: Path, tmp_path: Pa
     first = data.records[0]
     changed = replace(data, records=(replace(first, bbox_xywh=first.bbox_xywh + 1), *data.records[1:]))
     described = replace(describe_data(changed, folder), sha256=None if data.source.is_dir() else "0" * 64)
-    with pytest.raises(ValueError, match="the images or annotations of set are others; to go on with other data"):
+    with pytest.raises(ValueError, match="the annotations of set are others; to go on with other data"):
         check_same_data(passport, described, tmp_path)
     assert passport.data is not None
     # Of earlier versions: nothing is known of folders.

@@ -31,7 +31,14 @@ def run(argv: Sequence[str]) -> int:
     add_split_arguments(parser, "val")
     add_format_argument(parser)
     parser.add_argument("--out", metavar="RUN", help="folder of the run; runs/RECIPE-DATA where left out")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    parser.add_argument(
+        "--resume",
+        metavar="auto",
+        nargs="?",
+        const="yes",
+        choices=("auto", "yes"),
+        help="go on from the run's last checkpoint; with auto, begin a run where there is none",
+    )
     parser.add_argument(
         "--weights",
         metavar="SOURCE",
@@ -45,7 +52,7 @@ def run(argv: Sequence[str]) -> int:
         if options.data is None and options.train_annotations is None:
             parser.error("which data set? give --data DIR, or --train-annotations FILE and --train-images DIR")
 
-    options, _, _, overrides = parse_recipe_command(parser, argv, check=check_data)
+    options, _, _, overrides = parse_recipe_command(parser, _join_resume(argv), check=check_data)
     from boxwright.cli.console import ConsoleObserver
     from boxwright.training.interrupt import Interrupted
     from boxwright.workflows.train import default_folder, train
@@ -58,7 +65,7 @@ def run(argv: Sequence[str]) -> int:
             options.recipe,
             data,
             out=folder,
-            resume=options.resume,
+            resume="auto" if options.resume == "auto" else options.resume is not None,
             weights=options.weights,
             backbone_weights=options.backbone_weights,
             observer=observer,
@@ -71,6 +78,17 @@ def run(argv: Sequence[str]) -> int:
         return 128 + interrupted.number
     _conclude(observer, result, options.data or "DIR")
     return 0
+
+
+def _join_resume(argv: Sequence[str]) -> list[str]:
+    """Join ``--resume`` with the ``auto`` behind it, so that no other argument is taken for its value."""
+    joined: list[str] = []
+    for argument in argv:
+        if argument == "auto" and joined[-1:] == ["--resume=yes"]:
+            joined[-1] = "--resume=auto"
+        else:
+            joined.append("--resume=yes" if argument == "--resume" else argument)
+    return joined
 
 
 def _conclude(observer: ConsoleObserver, result: TrainResult, data: str) -> None:

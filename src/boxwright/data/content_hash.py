@@ -44,3 +44,20 @@ def content_sha256(data: DetectionData) -> str:
     ):
         digest.update(np.ascontiguousarray(column, dtype="<f8" if column.dtype.kind == "f" else "<i8").tobytes())
     return digest.hexdigest()
+
+
+def images_sha256(data: DetectionData) -> str | None:
+    """Compute the SHA-256 of names and bytes of the image files, in whatever order; None if they were not read."""
+    digests = [facts.digest for facts in data.facts]
+    if not digests or len(digests) != len(data.records):
+        return None
+    names = [name.encode("utf-8", "surrogatepass") for name in file_names(data.records)]
+    pairs = sorted((name, digest) for name, digest in zip(names, digests, strict=True) if digest is not None)
+    if len(pairs) < len(names):
+        return None
+    return hashlib.sha256(b"".join(b"%d %b %b" % (len(name), name, digest) for name, digest in pairs)).hexdigest()
+
+
+def order_sha256(data: DetectionData) -> str:
+    """Compute the SHA-256 of the names of the images, in their order."""
+    return hashlib.sha256("\0".join(file_names(data.records)).encode("utf-8", "surrogatepass")).hexdigest()

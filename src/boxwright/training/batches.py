@@ -121,11 +121,9 @@ def _fit_workers(run: Run, wanted: int, images: int) -> int:
     # An image is three floats a pixel, its padding mask and masks of objects a byte.
     masks = max((len(record.labels) for record in run.data.records), default=0) if run.detector.needs_masks else 0
     workers = count_workers(wanted, images * cells * (3 * 4 + 1 + masks)) if wanted else 0
-    if workers < wanted and run.console is not None:
-        run.console.print(
-            f"note: shared memory (/dev/shm) has room for the batches of {workers} of {wanted} processes that read "
-            "images; a container gets more with --shm-size",
-            highlight=False,
-            soft_wrap=True,
+    if workers < wanted:
+        run.note(
+            f"shared memory (/dev/shm) has room for the batches of {workers} of {wanted} processes that read images; a "
+            "container gets more with --shm-size"
         )
     return workers

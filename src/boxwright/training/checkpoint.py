@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 import torch
 
-from boxwright.checkpoints import LAST, pack_checkpoint, passport_of, read_checkpoint, write_checkpoint
+from boxwright.checkpoints import (
+    BEST,
+    EARLIER_BEST,
+    LAST,
+    PREVIOUS,
+    LastCheckpoint,
+    pack_checkpoint,
+    passport_of,
+    read_checkpoint,
+    read_last,
+    weights_of,
+    write_checkpoint,
+)
 from boxwright.compose.recipe import Recipe
+from boxwright.compose.recipe_text import flatten
 from boxwright.detector import Detector
+from boxwright.files import remove_unfinished
+from boxwright.training.log import LOG
 from boxwright.training.moving_average import MovingAverage
+from boxwright.training.run import RECIPE, WEIGHTS
+
+LENGTH_OPTIONS = ("epochs", "steps", "budget", "schedule.evaluations")
+"""Options of training that say how long it is: a run may go on with others."""
+
+WHOLE_FILES = (LAST, BEST, LOG, RECIPE, WEIGHTS)
+"""Files of a run that are replaced whole: a process that is killed leaves one of them unfinished, beside the whole."""
 
 
 @dataclass
@@ -30,6 +54,8 @@ class Progress:
         planned_position: position in the schedule there.
         evaluation_seconds: time of the last evaluation; 0 before any.
         evaluation_due: the evaluation of this step is still to be made.
+        best_step: the step of the best evaluation so far; 0 where there was none.
+        ties: evaluations whose value was the best one so far once more.
     """
 
     step: int
@@ -43,9 +69,22 @@ class Progress:
     planned_position: int | float = 0.0
     evaluation_seconds: float = 0.0
     evaluation_due: bool = False
+    best_step: int = 0
+    ties: int = 0
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            default = type(self).__dataclass_fields__[name].default
+            kind = (int, float) if isinstance(default, float) else str if isinstance(default, str) else int
+            is_negative = isinstance(value, int) and value < 0 and kind is int
+            if not isinstance(value, kind) or isinstance(value, bool) != isinstance(default, bool) or is_negative:
+                raise TypeError(f"progress.{name} is not {value!r}")
         self.length = self.length or self.steps
+
+    @property
+    def is_finished(self) -> bool:
+        """Tell whether all steps are done, and the last one is evaluated."""
+        return self.step == self.steps and not self.evaluation_due
 
     def position(self, step: int) -> int | float:
         """Return where in the schedule the run is after ``step`` steps; just ``step`` where its length is fixed."""
@@ -61,45 +100,153 @@ class Progress:
         position = self.position(self.step)
         self.planned_at, self.planned_position, self.steps = self.step, position, self.step + steps_left
 
+    def change_length(self, steps: int, evaluations: int) -> None:
+        """Lay the plan of a run that goes on with another length, as if it had begun with it.
 
-def save_progress(
-    path: Path,
-    detector: Detector,
-    average: MovingAverage | None,
-    recipe: Recipe,
-    *,
-    optimizer: torch.optim.Optimizer | None = None,
-    progress: Progress,
-) -> None:
-    """Write a checkpoint; whatever stood there stays whole until the new one is complete on disk.
+        Raises:
+            ValueError: more steps are done already.
+        """
+        if steps < self.step:
+            raise ValueError(
+                f"the run has done {self.step} steps already, and is to have {steps}: give a greater length, or none "
+                "to keep its own"
+            )
+        self.steps = self.length = steps
+        self.evaluations, self.planned_at, self.planned_position = evaluations, 0, 0.0
 
-    Without ``optimizer`` it is one to predict with; training cannot go on from it.
+
+class RunCheckpoints:
+    """The checkpoints in the folder of a run: the best one, the last one and the one before it.
+
+    At every moment, also if the process is killed, there is a whole one to go on from once there was any, and the best
+    weights are in ``best.safetensors`` or in the checkpoint that training goes on from.
+
+    Args:
+        folder: of the run.
+        recipe: that it is trained with, which is stored.
+        detector: being trained.
+        average: moving average of its weights, where there is one.
+        optimizer: that trains it.
+        writes: this process writes; of several the first one does.
     """
-    state = pack_checkpoint(recipe.to_dict(), detector.categories, detector.state_dict(), detector.passport)
-    if average is not None:
-        state["ema"] = average.model.state_dict()
-    state["progress"] = vars(progress)
-    if optimizer is not None:
-        state["optimizer"] = optimizer.state_dict()
-    else:
-        # The average is what is used; the weights beside it would double the file.
-        state["model"] = state.pop("ema", state["model"])
-    write_checkpoint(path, state)
+
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        detector: Detector,
+        average: MovingAverage | None,
+        optimizer: torch.optim.Optimizer,
+        *,
+        writes: bool = True,
+    ) -> None:
+        self.folder, self.recipe = folder, recipe
+        self.detector, self.average, self.optimizer = detector, average, optimizer
+        self.writes = writes
+        self.has_new_length = False
+        self._has_last = self._keeps_previous = False
+
+    def begin(self) -> None:
+        """Remove what an earlier run here has left that came to nothing."""
+        if self.writes:
+            remove_unfinished(self.folder, WHOLE_FILES)
+
+    def resume(self, note: Callable[[str], None]) -> Progress:
+        """Load the last checkpoint into the parts of the run; the one before it where the last is damaged.
+
+        ``has_new_length`` then tells whether the recipe has another length than the one in the checkpoint.
+
+        Args:
+            note: hears of files that are damaged, and what is done about it.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: none is whole, or it is not one that training can go on from.
+        """
+        last = read_last(self.folder, note if self.writes else None)
+        progress = load_progress(last, self.detector, self.average, self.optimizer)
+        stored, own = (_length(recipe) for recipe in (last.content["recipe"], self.recipe.to_dict()))
+        self.has_new_length = stored != own
+        # A damaged last one must not take the place of the whole one before it.
+        self._has_last, self._keeps_previous = True, last.path.name == PREVIOUS
+        if self.writes:
+            self.begin()
+            self._reconcile_best(progress, last, note)
+        return progress
+
+    def save(self, progress: Progress, *, best: bool) -> list[Path]:
+        """Write the last checkpoint, and the best one where the weights are the best; return the files, in order.
+
+        The best one is written first: of a process that is killed between the two, the older last one makes the same
+        evaluation again. A last one that knew of it would never write the best. Only where there is no last one yet,
+        it comes first, and the best is restored from it.
+        """
+        if not self.writes:
+            return []
+        names = [LAST] if not best else [BEST, LAST] if self._has_last else [LAST, BEST]
+        content = self._content(progress)
+        for name in names:
+            if name == BEST:
+                write_checkpoint(self.folder / BEST, to_predict_with(content))
+                continue
+            write_checkpoint(self.folder / LAST, content, earlier=None if self._keeps_previous else PREVIOUS)
+            self._has_last, self._keeps_previous = True, False
+        return [self.folder / name for name in names]
+
+    def _content(self, progress: Progress) -> dict[str, Any]:
+        detector = self.detector
+        content = pack_checkpoint(self.recipe.to_dict(), detector.categories, detector.state_dict(), detector.passport)
+        if self.average is not None:
+            content["ema"] = self.average.model.state_dict()
+        return content | {"progress": dict(vars(progress)), "optimizer": self.optimizer.state_dict()}
+
+    def _reconcile_best(self, progress: Progress, last: LastCheckpoint, note: Callable[[str], None]) -> None:
+        """Bring the best checkpoint and what the last one knows of it together."""
+        path = next((self.folder / name for name in (BEST, EARLIER_BEST) if (self.folder / name).is_file()), None)
+        stored = None if path is None else _read_progress(path)
+        if stored is not None and (stored.step >= progress.best_step or progress.best_step != progress.step):
+            if stored.step != progress.best_step:
+                # It is of an evaluation that will be made again, if the run goes on as before; else it may stay best.
+                # Those of earlier releases do not know their step.
+                progress.best, progress.measure, progress.ties = stored.best, stored.measure, stored.ties
+                progress.best_step = stored.step
+            return
+        state = "is missing" if path is None else "is damaged" if not stored else "is of an earlier step"
+        for one in (last, *self._read_previous(last)):
+            if progress.best_step and one.content["progress"]["step"] == progress.best_step:
+                write_checkpoint(self.folder / BEST, to_predict_with(one.content))
+                note(f"{self.folder / BEST} {state}: it is restored from {one.path.name}")
+                return
+        if progress.best_step or path is not None:
+            note(f"{self.folder / BEST} {state}: the next evaluation counts as the best")
+        progress.best, progress.best_step = -1.0, 0
+
+    def _read_previous(self, last: LastCheckpoint) -> list[LastCheckpoint]:
+        path = self.folder / PREVIOUS
+        try:
+            return [] if last.path == path else [LastCheckpoint(path, read_checkpoint(path))]
+        except (OSError, ValueError):
+            return []
 
 
-def resume_progress(
-    path: Path,
+def to_predict_with(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of a checkpoint what only training needs; the average stands for the weights where there is one."""
+    kept = {name: value for name, value in content.items() if name not in ("ema", "optimizer")}
+    return {**kept, "model": weights_of(content)}
+
+
+def load_progress(
+    last: LastCheckpoint,
     detector: Detector,
     average: MovingAverage | None,
     optimizer: torch.optim.Optimizer,
 ) -> Progress:
-    """Load a run's last checkpoint into its parts.
+    """Load a checkpoint into the parts of a run.
 
     Raises:
-        FileNotFoundError: there is none.
         ValueError: it is not one that training can go on from.
     """
-    state = read_checkpoint(path)
+    path, state = last
     if "optimizer" not in state or "progress" not in state:
         raise ValueError(f"{path}: only holds weights to predict with; resume from the run's {LAST}")
     if (average is None) != ("ema" not in state):
@@ -117,3 +264,27 @@ def resume_progress(
         # Of torch's several lines the last one names a tensor, or many.
         reason = shorten(str(error).splitlines()[-1], 160, placeholder=" ...")
         raise ValueError(f"{path}: does not fit the run's recipe: {reason}") from error
+
+
+def _length(recipe: Mapping[str, Any]) -> list[Any]:
+    options = flatten(recipe["train"])
+    return [options.get(name) for name in LENGTH_OPTIONS]
+
+
+def progress_of(content: Mapping[str, Any]) -> Progress:
+    """Read how far the run of a checkpoint has come.
+
+    Raises:
+        ValueError: it does not say.
+    """
+    try:
+        return Progress(**content["progress"])
+    except (KeyError, TypeError) as error:
+        raise ValueError("a damaged checkpoint, without the progress of its run") from error
+
+
+def _read_progress(path: Path) -> Progress | None:
+    try:
+        return progress_of(read_checkpoint(path))
+    except (OSError, ValueError):
+        return None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from boxwright.files import write_text
 from boxwright.training.callbacks import Callback, EvaluationEvent, StepEvent
 
 LOG = "log.jsonl"
@@ -33,12 +34,14 @@ class RunLog(Callback):
     Args:
         folder: of the run.
         step: steps done; rows from beyond it, of steps that will be done again, are dropped.
+        note: hears of damaged rows, which are dropped too.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, note: Callable[[str], None] | None = None) -> None:
         self.path = folder / LOG
-        rows = [row for row in read_log(folder) if row["step"] <= step] if step else []
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        rows = [row for row in read_log(folder, note) if row["step"] <= step] if step else []
+        # Whole or not at all: the process may be killed here too.
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
         self._tensorboard = _tensorboard(folder, step)
         self._wrote = time.monotonic()
 
@@ -76,16 +79,30 @@ class RunLog(Callback):
             self._tensorboard.close()
 
 
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Read the rows of a run's log; a last line that was cut off while it was written is left out."""
+def read_log(folder: Path, note: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+    """Read the rows of a run's log. Damaged ones, as one that was cut off while it was written, are left out.
+
+    Args:
+        folder: of the run.
+        note: hears how many are damaged.
+    """
     path = folder / LOG
-    rows = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    rows = [_read_row(line) for line in lines]
+    damaged = [number for number, row in enumerate(rows, 1) if row is None]
+    if damaged and note is not None:
+        rest = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+        note(f"{path}: line {damaged[0]}{rest} of {len(rows)} cannot be read and is left out")
+    return [row for row in rows if row is not None]
+
+
+def _read_row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_row = isinstance(row, dict) and isinstance(row.get("kind"), str) and isinstance(row.get("step"), int)
+    return row if is_row else None
 
 
 def _scalars(row: Mapping[str, Any]) -> list[tuple[str, float]]:

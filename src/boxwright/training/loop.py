@@ -14,14 +14,14 @@ import torch
 import yaml
 from torch import nn
 
-from boxwright.checkpoints import BEST, LAST, has_best
 from boxwright.compose.train_options import seconds
 from boxwright.detector import Detector
+from boxwright.files import write_text
 from boxwright.structures import Batch
-from boxwright.training import checkpoint
 from boxwright.training.batches import leave_out_empty, training_batches
+from boxwright.training.best import judge_evaluation, take_latest
 from boxwright.training.callbacks import Callback, CheckpointEvent, EvaluationEvent, StepEvent, StopRequest
-from boxwright.training.checkpoint import Progress
+from boxwright.training.checkpoint import Progress, RunCheckpoints
 from boxwright.training.display import Display
 from boxwright.training.distributed import Rank, choose_precision, highest, init_distributed, wait_for_all
 from boxwright.training.failures import KeptBuffers, describe_failure
@@ -31,7 +31,7 @@ from boxwright.training.measures import primary_metric, summary_metrics
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer, set_lr
 from boxwright.training.pace import Pace
-from boxwright.training.planning import begin_progress, resume_pace
+from boxwright.training.planning import begin_progress, change_length, resume_pace
 from boxwright.training.run import RECIPE, WEIGHTS, Run
 from boxwright.training.schedule import Schedule
 from boxwright.training.step import StepResult, train_step
@@ -63,14 +63,20 @@ def run_training(run: Run, *, resume: bool = False) -> Progress:
         detector.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(detector, run.options)
     average = MovingAverage(detector) if run.options.ema_decay else None
+    checkpoints = RunCheckpoints(run.folder, run.recipe, detector, average, optimizer, writes=rank.is_first)
     if resume:
-        progress = checkpoint.resume_progress(run.folder / LAST, detector, average, optimizer)
+        progress = checkpoints.resume(run.note)
+        if checkpoints.has_new_length:
+            change_length(run, rank, progress)
         pace = resume_pace(run, progress)
+        if rank.is_first:
+            _write_recipe(run)
     else:
         progress, pace = begin_progress(run, rank)
+        checkpoints.begin()
         if rank.is_first:
             _write_beginning(run)
-    _Loop(run, rank, detector, optimizer, average, progress, pace).go()
+    _Loop(run, rank, checkpoints, progress, pace).go()
     wait_for_all(rank)  # what the first process writes last, all may read
     return progress
 
@@ -85,25 +91,25 @@ def _with_precision(run: Run, rank: Rank) -> Run:
 def _write_beginning(run: Run) -> None:
     """Write what the run begins with. An earlier one here, which came to nothing, may have begun otherwise."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / RECIPE).write_text(yaml.safe_dump(run.recipe.to_dict(), sort_keys=False))
+    _write_recipe(run)
     (run.folder / WEIGHTS).unlink(missing_ok=True)
     if run.initial_weights is not None:
-        (run.folder / WEIGHTS).write_text(json.dumps(run.initial_weights, indent=1) + "\n")
+        write_text(run.folder / WEIGHTS, json.dumps(run.initial_weights, indent=1) + "\n")
+
+
+def _write_recipe(run: Run) -> None:
+    """Write the recipe for people to read; a run that goes on may have another length, for one."""
+    write_text(run.folder / RECIPE, yaml.safe_dump(run.recipe.to_dict(), sort_keys=False))
 
 
 class _Loop:
     def __init__(
-        self,
-        run: Run,
-        rank: Rank,
-        detector: Detector,
-        optimizer: torch.optim.Optimizer,
-        average: MovingAverage | None,
-        progress: Progress,
-        pace: Pace | None,
+        self, run: Run, rank: Rank, checkpoints: RunCheckpoints, progress: Progress, pace: Pace | None
     ) -> None:
         self.run, self.rank, self.progress, self.pace = run, rank, progress, pace
-        self.detector, self.optimizer, self.average = detector, optimizer, average
+        self.checkpoints = checkpoints
+        detector = checkpoints.detector
+        self.detector, self.optimizer, self.average = detector, checkpoints.optimizer, checkpoints.average
         self.schedule = Schedule(progress.length, run.options, len(run.data.records))
         self.model: nn.Module = detector
         if rank.world_size > 1:
@@ -124,7 +130,7 @@ class _Loop:
         run, progress = self.run, self.progress
         with ExitStack() as stack:
             if self.rank.is_first:
-                self.callbacks = [RunLog(run.folder, progress.step)]
+                self.callbacks = [RunLog(run.folder, progress.step, run.note)]
                 self.callbacks += [Display(progress.steps, progress.step, run.console), *run.callbacks]
             for callback in self.callbacks:
                 stack.callback(callback.close)
@@ -146,7 +152,7 @@ class _Loop:
                 try:
                     self._evaluate(interrupt)
                 except Interrupted:
-                    self._save(LAST)
+                    self._save()
                     raise
                 verdict = self._agree(interrupt)
             else:
@@ -157,10 +163,10 @@ class _Loop:
                 ends = verdict == STOP or progress.step >= progress.steps
                 progress.evaluation_due = ends or self._evaluates_since(before)
             if verdict == INTERRUPT and interrupt.number is not None:
-                self._save(LAST)
+                self._save()
                 raise Interrupted(interrupt.number)
             if time.monotonic() > self.next_save and not progress.evaluation_due:
-                self._save(LAST)
+                self._save()
 
     def _agree(self, interrupt: Stop) -> int:
         """Decide how to go on, and how many steps are left of a budget, in all processes alike."""
@@ -227,8 +233,8 @@ class _Loop:
         progress, run = self.progress, self.run
         if not self.rank.is_first or run.evaluate is None or progress.evaluations == 0:
             progress.evaluation_due = False
-            self._save(BEST)
-            self._save(LAST)
+            take_latest(progress)
+            self._save(best=True)
             return
         evaluated = self.average.model if self.average is not None else self.detector
         assert isinstance(evaluated, Detector)
@@ -243,35 +249,23 @@ class _Loop:
         if self.detector.passport is not None:
             self.detector.passport = replace(self.detector.passport, metrics=summary_metrics(metrics))
         name, value = primary_metric(metrics)
-        # Without any object AP is -1, never better than before; a run has its best all the same.
-        best = value >= progress.best or not has_best(run.folder)
-        if best:
-            progress.measure, progress.best = name, value
-        event = EvaluationEvent(**self._state(), metrics=metrics, measure=name, value=value, best=best)
+        verdict = judge_evaluation(progress, name, value)
+        event = EvaluationEvent(**self._state(), metrics=metrics, measure=name, value=value, best=verdict.best)
         self._tell(lambda callback: callback.on_evaluation(event))
-        # First the best: a process that is killed between the two evaluates again when it goes on.
-        if best:
-            self._save(BEST)
-        self._save(LAST)
+        if verdict.line is not None:
+            run.note(verdict.line)
+        self._save(best=verdict.best)
 
-    def _save(self, name: str) -> None:
-        if not self.rank.is_first:
-            return
+    def _save(self, *, best: bool = False) -> None:
         start = time.monotonic()
-        checkpoint.save_progress(
-            self.run.folder / name,
-            self.detector,
-            self.average,
-            self.run.recipe,
-            optimizer=self.optimizer if name == LAST else None,
-            progress=self.progress,
-        )
-        if name == LAST:
-            self.saved_step, self.next_save = self.progress.step, time.monotonic() + self.save_interval
-            if self.pace is not None:
-                self.pace.add_saving(time.monotonic() - start)
-        event = CheckpointEvent(**self._state(), path=self.run.folder / name)
-        self._tell(lambda callback: callback.on_checkpoint(event))
+        paths = self.checkpoints.save(self.progress, best=best)
+        self.saved_step, self.next_save = self.progress.step, time.monotonic() + self.save_interval
+        if self.pace is not None:
+            self.pace.add_saving(time.monotonic() - start)
+        for path in paths:
+            event = CheckpointEvent(**self._state(), path=path)
+            for callback in self.callbacks:
+                callback.on_checkpoint(event)
 
     def _save_after(self, error: Exception) -> str:
         """Save what was whole before an error, where there is something to save; say what can be gone on from."""
@@ -282,7 +276,7 @@ class _Loop:
         reason = ""
         if progress.step > self.saved_step:
             try:
-                self._save(LAST)
+                self._save()
             except Exception as another:  # whatever it is, the first error is the one to tell
                 reason = f" ({'' if another is error else describe_failure(another) or another})".replace(" ()", "")
         if self.saved_step == 0:

@@ -53,6 +53,24 @@ def begin_progress(run: Run, rank: Rank) -> tuple[Progress, Pace | None]:
     return Progress(step=0, steps=first.steps, evaluations=first.evaluations), pace
 
 
+def change_length(run: Run, rank: Rank, progress: Progress) -> None:
+    """Plan a run that goes on with another length than the one that it began with.
+
+    Raises:
+        ValueError: more steps are done already.
+    """
+    options = run.options
+    if options.budget is None or progress.step == 0:
+        planned = begin_progress(run, rank)[0]
+        progress.change_length(planned.steps, planned.evaluations)
+        return
+    # At the speed so far; what it is now is known after the first steps.
+    affordable = round(seconds(options.budget) / progress.seconds * progress.step)
+    was_finished = progress.is_finished
+    progress.change_length(max(progress.step, affordable), options.schedule.evaluations)
+    progress.evaluation_due |= not was_finished and progress.step == progress.steps
+
+
 def resume_pace(run: Run, progress: Progress) -> Pace | None:
     """Return the pace of a run that goes on, as it was so far; None where it has no budget."""
     if run.options.budget is None:
@@ -68,23 +86,20 @@ def _agreed(test: Callable[[], bool], rank: Rank) -> Callable[[], bool]:
 
 def _tell(run: Run, first: Plan, per_step: float) -> None:
     """Say what the budget buys."""
-    if run.console is None:
-        return
     count = len(run.data.records)
     passes = first.steps * run.options.batch_size / count
     some = f"{passes:.0f}" if passes >= 10 else f"{passes:.1f}"
-    run.console.print(
-        f"{per_step:.2f} s a step: about {first.steps} steps, {some} passes over {count} images, and "
-        f"{first.evaluations} evaluations fit into {run.options.budget}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    if passes < FEW_PASSES and run.initial_weights is None:
+    if run.console is not None:
         run.console.print(
-            f"note: from random weights that is too little to learn much: give --train.budget "
-            f"{_in_words(seconds(run.options.budget or '') * FEW_PASSES / passes)}, or begin with --weights",
+            f"{per_step:.2f} s a step: about {first.steps} steps, {some} passes over {count} images, and "
+            f"{first.evaluations} evaluations fit into {run.options.budget}",
             highlight=False,
             soft_wrap=True,
+        )
+    if passes < FEW_PASSES and run.initial_weights is None:
+        more = _in_words(seconds(run.options.budget or "") * FEW_PASSES / passes)
+        run.note(
+            f"from random weights that is too little to learn much: give --train.budget {more}, or begin with --weights"
         )
 
 

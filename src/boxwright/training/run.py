@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -51,6 +51,7 @@ class Run:
         image_transforms: own transforms of whole images, in this order, before ``augmentation``.
         input_transforms: own transforms of network inputs, in this order, after it.
         console: shows progress; silent where None.
+        note: hears what the user should know: a damaged file, evaluations of equal value.
         initial_weights: source and names of the weights that it begins with, for ``initial_weights.json``; None where
             they are random.
         began: ``time.monotonic()`` when the user's budget began to run; now by default.
@@ -66,6 +67,7 @@ class Run:
     image_transforms: Sequence[Transform] = ()
     input_transforms: Sequence[Transform] = ()
     console: Console | None = None
+    note: Callable[[str], None] = lambda _line: None
     initial_weights: dict[str, Any] | None = None
     began: float = field(default_factory=time.monotonic)
 

@@ -17,7 +17,7 @@ import torchvision
 import yaml
 
 from boxwright import __version__
-from boxwright.checkpoints import LAST, find_checkpoint, read_checkpoint
+from boxwright.checkpoints import find_checkpoint, read_last
 from boxwright.compose.recipes import resolve
 from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
@@ -31,7 +31,8 @@ from boxwright.training.log import read_log
 from boxwright.weights.model import load
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.predict import detection_rows, save_drawing
-from boxwright.workflows.train import is_finished, train
+from boxwright.workflows.run_folder import is_finished
+from boxwright.workflows.train import train
 from boxwright.workflows.validation import Validation
 
 DEMO_RECIPE, BUDGET = "rtdetr_tiny", "5m"
@@ -92,8 +93,7 @@ def demo(
     if is_finished(run):
         observer.announce(f"     already done; remove {run} to train again")
     else:
-        resume = (run / LAST).is_file()
-        train(resolved, folder / "data", out=run, resume=resume, observer=observer, began=began)
+        train(resolved, folder / "data", out=run, resume="auto", observer=observer, began=began)
 
     observer.announce("3/4  evaluating and predicting")
     detector = load(run)
@@ -127,7 +127,7 @@ def _write_predictions(folder: Path, images: Sequence[ReportImage], data: Detect
 
 
 def _write_report(out: Path, evaluation: Evaluation, images: Sequence[ReportImage], data: DetectionData) -> None:
-    state = read_checkpoint(out / "run" / LAST)
+    state = read_last(out / "run").content
     recipe, progress = state["recipe"], state["progress"]
     parts = [recipe["backbone"], *recipe["neck"], recipe["head"]]
     write_report(

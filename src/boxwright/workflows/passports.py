@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from boxwright.compose.recipe import Recipe
-from boxwright.data.content_hash import content_sha256
+from boxwright.data.content_hash import content_sha256, images_sha256, order_sha256
 from boxwright.data.records import DetectionData
 from boxwright.passport import Passport, TrainingData
 from boxwright.version import __version__
@@ -44,6 +44,8 @@ def describe_data(read: DetectionData, data: Data) -> TrainingData:
         num_images=len(read.records),
         sha256=file_sha256(source) if source.is_file() else None,
         content_sha256=content_sha256(read),
+        images_sha256=images_sha256(read),
+        order_sha256=order_sha256(read),
     )
 
 
@@ -54,16 +56,32 @@ def check_same_data(passport: Passport, data: TrainingData, folder: Path) -> Non
         ValueError: it is other data.
     """
     before = passport.data
-    if before is None or (before.num_images == data.num_images and before.has_same_content(data) is not False):
-        return
+    difference = None if before is None else describe_difference(before, data)
+    if difference is not None:
+        raise ValueError(
+            f"{folder}: the run was trained {difference}; to go on with other data is fine-tuning: "
+            f"leave --resume out and give --weights {folder} and another --out"
+        )
+
+
+def describe_difference(before: TrainingData, data: TrainingData) -> str | None:
+    """Say what a run was trained on and what is other data now; None where nothing is known to differ."""
     if before.num_images != data.num_images:
-        difference = f"on {before.num_images} images of {before.name}, and {data.name} has {data.num_images}"
-    else:
-        difference = f"on {before.name}, and the images or annotations of {data.name} are others"
-    raise ValueError(
-        f"{folder}: the run was trained {difference}; to go on with other data is fine-tuning: "
-        f"leave --resume out and give --weights {folder} and another --out"
-    )
+        return f"on {before.num_images} images of {before.name}, and {data.name} has {data.num_images}"
+    has_other_images = _differ(before.images_sha256, data.images_sha256)
+    if before.has_same_content(data) is False:
+        knows = before.images_sha256 is not None and data.images_sha256 is not None
+        what = "annotations" if knows and not has_other_images else "images or annotations"
+        return f"on {before.name}, and the {what} of {data.name} are others"
+    if has_other_images:
+        return f"on {before.name}, and image files of {data.name} are others, with the same names"
+    if _differ(before.order_sha256, data.order_sha256):
+        return f"on {before.name}, and the images of {data.name} are in another order"
+    return None
+
+
+def _differ(one: str | None, other: str | None) -> bool:
+    return one is not None and other is not None and one != other
 
 
 def identify(model: ModelWeights) -> Passport:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from boxwright.checkpoints import LAST, categories_of, find_checkpoint, passport_of, read_checkpoint
+from boxwright.checkpoints import find_checkpoint
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipe_text import typed_options
@@ -23,27 +22,19 @@ from boxwright.data.size_survey import thin_out
 from boxwright.data.transforms.adapters import as_transform
 from boxwright.detector import Detector
 from boxwright.evaluation.limits import coco_limit, head_limits, note_nothing_to_count
-from boxwright.files import UNFINISHED, check_folder
-from boxwright.passport import Passport
-from boxwright.structures import Category
 from boxwright.training.callbacks import Callback, check_callbacks
 from boxwright.training.checkpoint import Progress
-from boxwright.training.log import LOG
+from boxwright.training.folder_lock import hold_folder
 from boxwright.training.loop import run_training
-from boxwright.training.run import RECIPE, WEIGHTS, Run
+from boxwright.training.run import Run
 from boxwright.weights.model import load
 from boxwright.workflows.beginning import Beginning, resolve_beginning
 from boxwright.workflows.check import brief_check
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.passports import check_same_data, describe_data, training_passport
 from boxwright.workflows.reading import Data, data_name, has_split, read_split
+from boxwright.workflows.run_folder import LENGTHS, Resume, StoredRun, go_on_with, read_run, resumes
 from boxwright.workflows.validation import Validation
-
-BEFORE_A_CHECKPOINT = {RECIPE, LOG, WEIGHTS, "tensorboard", f"{LAST}{UNFINISHED}"}
-"""Files that a run leaves that ended before its first checkpoint: nothing that is worth keeping."""
-
-_LENGTHS = ("epochs", "steps", "budget")
-"""Options of training that say how long: the one among the overrides replaces the one in the recipe."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +78,7 @@ def train(
     data: Data,
     *,
     out: str | Path | None = None,
-    resume: bool = False,
+    resume: Resume = False,
     weights: str | Path | None = None,
     backbone_weights: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
@@ -105,7 +96,8 @@ def train(
         recipe: name of a recipe, path of a YAML file, or a recipe.
         data: a folder, ``DataFiles``, an ``ImageDataset``, or ``{"train": ImageDataset, "val": ImageDataset}``.
         out: folder of the run; ``runs/RECIPE-DATA`` where None.
-        resume: go on from the run's last checkpoint, as the run began.
+        resume: go on from the run's last checkpoint, as the run began; but device, workers, precision and length are
+            those of the overrides. With ``"auto"``, begin a run where there is none to go on with.
         weights: detector to begin with: a run or checkpoint of ours, or a source of another project. Parts that the
             recipe names too have its options, and images its preprocessing, unless overridden; layers with rows of
             classes keep those of classes that have the same name.
@@ -123,25 +115,27 @@ def train(
         ValueError: the recipe, the data or the folder cannot be used, or training has diverged; in one line.
         Interrupted: Ctrl-C was pressed or the system asked to stop; the state is saved.
     """
-    observer, began = observer or Observer(), began or time.monotonic()
+    observer, began, overrides = observer or Observer(), began or time.monotonic(), overrides or {}
     folder = Path(out) if out is not None else default_folder(recipe, data)
-    _check_run_folder(folder, resume)
-    stored = _read_run(folder) if resume else None
-    # A run that goes on needs no other file: it has its weights, and in its recipe what it took over from others.
-    beginning = Beginning() if resume else Beginning.read(weights, backbone_weights, overrides=overrides)
-    base = recipe if stored is None or stored.source is None else stored.recipe
-    resolved = resolve_beginning(base, _replace_length(overrides or {}), beginning, observer)
-    resolved = (
-        resolved if stored is None else _note_differences(stored, resolved, weights or backbone_weights, observer)
-    )
-    run = replace(
-        _prepare_run(resolved, data, folder, stored, beginning, observer),
-        image_transforms=tuple(map(as_transform, transforms)),
-        input_transforms=tuple(map(as_transform, input_transforms)),
-        callbacks=check_callbacks(callbacks),
-        began=began,
-    )
-    return TrainResult.of(run, run_training(run, resume=resume))
+    resumes(folder, resume)
+    with hold_folder(folder, observer.note):
+        # Once more: another run may have come to its end here until now.
+        goes_on = resumes(folder, resume)
+        stored = read_run(folder) if goes_on else None
+        # A run that goes on needs no other file: it has its weights, and in its recipe what it took over from others.
+        beginning = Beginning() if goes_on else Beginning.read(weights, backbone_weights, overrides=overrides)
+        base = recipe if stored is None or stored.source is None else stored.recipe
+        resolved = resolve_beginning(base, _replace_length(overrides), beginning, observer)
+        if stored is not None:
+            resolved = go_on_with(stored, resolved, overrides, weights or backbone_weights, observer)
+        run = replace(
+            _prepare_run(resolved, data, folder, stored, beginning, observer),
+            image_transforms=tuple(map(as_transform, transforms)),
+            input_transforms=tuple(map(as_transform, input_transforms)),
+            callbacks=check_callbacks(callbacks),
+            began=began,
+        )
+        return TrainResult.of(run, run_training(run, resume=goes_on))
 
 
 def default_folder(recipe: str | Path | Mapping[str, Any] | Recipe, data: Data) -> Path:
@@ -153,27 +147,17 @@ def default_folder(recipe: str | Path | Mapping[str, Any] | Recipe, data: Data) 
 def _replace_length(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Let a length of training among overrides take the place of any other."""
     typed = typed_options(overrides, "train")
-    if not typed & set(_LENGTHS):
+    if not typed & set(LENGTHS):
         return dict(overrides)
     # Of several, the error says that one is enough.
-    return {f"train.{name}": None for name in _LENGTHS[1:] if name not in typed} | dict(overrides)
-
-
-def _check_run_folder(folder: Path, resume: bool) -> None:
-    if resume and not (folder / LAST).is_file():
-        raise FileNotFoundError(f"{folder}: no run to resume here ({LAST} is missing); leave --resume out to begin one")
-    check_folder(folder)
-    if not resume and folder.exists() and {path.name for path in folder.iterdir()} - BEFORE_A_CHECKPOINT:
-        raise ValueError(
-            f"{folder} exists already and is not overwritten: give another --out, or --resume to go on with it"
-        )
+    return {f"train.{name}": None for name in LENGTHS[1:] if name not in typed} | dict(overrides)
 
 
 def _prepare_run(
     recipe: Recipe,
     data: Data,
     folder: Path,
-    stored: _StoredRun | None,
+    stored: StoredRun | None,
     beginning: Beginning,
     observer: Observer,
 ) -> Run:
@@ -204,6 +188,7 @@ def _prepare_run(
         folder=folder,
         evaluate=validation,
         console=observer.console,
+        note=observer.note,
         initial_weights=initial_weights,
     )
 
@@ -252,48 +237,3 @@ def _announce(
     if untrained := sum(module.is_fresh() for module in frozen):
         norms = "norms" if untrained == len(frozen) else f"{untrained} of {len(frozen)} norms"
         observer.note(f"{norms} are frozen but were never trained; from scratch, take --backbone.norm batch")
-
-
-class _StoredRun(NamedTuple):
-    """A run as it began; ``source`` is that of the weights that it began with, None where they were random."""
-
-    recipe: Recipe
-    categories: list[Category]
-    passport: Passport | None
-    source: str | None
-
-
-def _read_run(folder: Path) -> _StoredRun:
-    stored, file = read_checkpoint(folder / LAST), folder / WEIGHTS
-    source = str(json.loads(file.read_text())["source"]) if file.is_file() else None
-    return _StoredRun(Recipe.from_dict(stored["recipe"]), categories_of(stored), passport_of(stored), source)
-
-
-def _note_differences(stored: _StoredRun, asked: Recipe, weights: str | Path | None, observer: Observer) -> Recipe:
-    """Return the recipe that a run began with, and say where another one or other weights are asked for."""
-    differences = _differences(stored.recipe.to_dict(), asked.to_dict())
-    source = stored.source
-    if weights is not None and (source is None or str(weights) not in (source, str(Path(source).parent))):
-        differences.append(f"with weights of {source or 'its own'}, not those of {weights}")
-    for difference in differences:
-        observer.note(f"the run goes on as it began, {difference}")
-    return stored.recipe
-
-
-def _differences(stored: Any, asked: Any, path: str = "") -> list[str]:
-    if isinstance(stored, dict) and isinstance(asked, dict):
-        return [
-            line
-            for key in {**stored, **asked}
-            for line in _differences(stored.get(key), asked.get(key), f"{path}.{key}" if path else str(key))
-        ]
-    # "auto" is stored as what it came to.
-    return [] if stored == asked or asked == "auto" else [f"with {path} {stored}, not {asked}"]
-
-
-def is_finished(folder: Path) -> bool:
-    """Tell whether a folder holds a run that has come to its end."""
-    if not (folder / LAST).is_file():
-        return False
-    progress = read_checkpoint(folder / LAST)["progress"]
-    return bool(progress["step"] == progress["steps"])
