@@ -25,6 +25,8 @@ class Progress:
         best: the best value of the measure on the validation split so far; negative where there was none.
         measure: what is measured there: AP, mask AP or top-1, after the detector's task.
         seconds: time spent so far, over all sessions of the run.
+        failed_steps: steps that were left out because their numbers were not finite; see ``recovery``.
+        evaluations_without_rise: in a row, up to now; see ``early_stop``.
     """
 
     step: int
@@ -33,6 +35,8 @@ class Progress:
     best: float = -1.0
     measure: str = "AP"
     seconds: float = 0.0
+    failed_steps: int = 0
+    evaluations_without_rise: int = 0
 
 
 def save_progress(

@@ -37,8 +37,7 @@ class RunLog(Callback):
 
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / LOG
-        rows = [row for row in read_log(folder) if row["step"] <= step] if step else []
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        self.drop_rows_after(step)
         self._tensorboard = _tensorboard(folder, step)
         self._wrote = time.monotonic()
 
@@ -70,6 +69,11 @@ class RunLog(Callback):
         if self._tensorboard is not None:
             for name, value in _scalars(row):
                 self._tensorboard.add_scalar(f"{kind}/{name}", value, int(row["step"]))
+
+    def drop_rows_after(self, step: int) -> None:
+        """Drop the rows of steps that will be done again."""
+        rows = [row for row in read_log(self.path.parent) if row["step"] <= step] if step else []
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def close(self) -> None:
         if self._tensorboard is not None:

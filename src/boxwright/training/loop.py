@@ -16,6 +16,7 @@ from torch import nn
 from boxwright.checkpoints import BEST, LAST, has_best
 from boxwright.compose.train_options import seconds
 from boxwright.detector import Detector
+from boxwright.ops.finite import NotFiniteError
 from boxwright.structures import Batch
 from boxwright.training import checkpoint
 from boxwright.training.batches import leave_out_empty, training_batches
@@ -23,12 +24,14 @@ from boxwright.training.callbacks import Callback, CheckpointEvent, EvaluationEv
 from boxwright.training.checkpoint import Progress
 from boxwright.training.display import Display
 from boxwright.training.distributed import Rank, choose_precision, highest, init_distributed, wait_for_all
+from boxwright.training.failures import KeptBuffers
 from boxwright.training.interrupt import Interrupted, stop_on_interrupt
 from boxwright.training.log import RunLog
 from boxwright.training.measures import primary_metric, summary_metrics
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer, set_lr
 from boxwright.training.planning import plan_run
+from boxwright.training.recovery import Recovery, StateLostError
 from boxwright.training.run import RECIPE, WEIGHTS, Run
 from boxwright.training.schedule import Schedule
 from boxwright.training.step import StepResult, train_step
@@ -48,7 +51,7 @@ def run_training(run: Run, *, resume: bool = False) -> Progress:
         resume: go on from the run's last checkpoint instead of beginning.
 
     Raises:
-        ValueError: training has diverged, the budget is too small, or the checkpoint does not fit.
+        ValueError: training has diverged too often, the budget is too small, or the checkpoint does not fit.
         Interrupted: the user pressed Ctrl-C; the state is saved.
     """
     rank = init_distributed(run.options.runtime.device)
@@ -106,6 +109,8 @@ class _Loop:
                 sync_norms(detector, rank.device)
             devices = [rank.device.index] if rank.device.type == "cuda" else None
             self.model = nn.parallel.DistributedDataParallel(detector, device_ids=devices)
+        self.buffers = KeptBuffers(detector)
+        self.recovery = Recovery(run, rank, detector, optimizer, average, self.buffers, progress)
         self.callbacks: list[Callback] = []
         self.stop = StopRequest()
         self.session_start = time.monotonic()
@@ -122,7 +127,14 @@ class _Loop:
                 self.callbacks += [Display(progress.steps, progress.step, run.console), *run.callbacks]
             for callback in self.callbacks:
                 stack.callback(callback.close)
-            self._steps()
+            while True:
+                try:
+                    return self._steps()
+                except StateLostError:
+                    self.recovery.go_back()
+                    for callback in self.callbacks:
+                        if isinstance(callback, RunLog):
+                            callback.drop_rows_after(progress.step)
 
     def _steps(self) -> None:
         progress = self.progress
@@ -135,7 +147,8 @@ class _Loop:
                 result, lr = self._step(step, batch)
                 progress.step = step + 1
                 progress.seconds = self._seconds()
-                self._tell_step(result, lr, time.monotonic() - start, batch)
+                if result is not None:
+                    self._tell_step(result, lr, time.monotonic() - start, batch)
                 evaluates = self.schedule.evaluates_after(step, progress.evaluations) and self._affords_evaluation()
                 if evaluates:
                     self._evaluate()
@@ -158,11 +171,19 @@ class _Loop:
         wish = INTERRUPT if is_interrupted else STOP if self.stop else GO_ON
         return GO_ON if self.progress.step == self.progress.steps else highest(wish, self.rank)
 
-    def _step(self, step: int, batch: Batch) -> tuple[StepResult, float]:
+    def _step(self, step: int, batch: Batch) -> tuple[StepResult | None, float]:
+        """Do a step, or leave it out where its numbers are not finite: then there is no result."""
         # Noise is a function of seed, step and process: a resumed run draws what the unbroken one drew.
-        torch.manual_seed(hash((self.run.options.runtime.seed, step, self.rank.index)) % 2**63)
+        noise_seed = hash((self.run.options.runtime.seed, step, self.rank.index)) % 2**63
+        torch.manual_seed(noise_seed)
         lr = set_lr(self.optimizer, self.schedule.lr_factor(step))
-        result = train_step(self.detector, self.model, self.optimizer, batch, self.run.options, self.rank.device)
+        self.buffers.keep()
+        try:
+            result = train_step(self.detector, self.model, self.optimizer, batch, self.run.options, self.rank.device)
+        except NotFiniteError as error:
+            self.recovery.recover(error, batch, step, noise_seed)
+            return None, lr
+        self.buffers.forget()
         if self.average is not None:
             self.average.update(self.detector, self.schedule.ema_decay(step))
         return result, lr
@@ -193,6 +214,7 @@ class _Loop:
             return
         evaluated = self.average.model if self.average is not None else self.detector
         assert isinstance(evaluated, Detector)
+        self.recovery.check_state()
         start = time.monotonic()
         metrics = run.evaluate(evaluated)
         self.last_evaluation = time.monotonic() - start
@@ -214,6 +236,7 @@ class _Loop:
     def _save(self, name: str) -> None:
         if not self.rank.is_first:
             return
+        self.recovery.check_state()
         checkpoint.save_progress(
             self.run.folder / name,
             self.detector,

@@ -26,6 +26,7 @@ from boxwright.passport import Passport
 from boxwright.structures import Category, Task
 from boxwright.training.callbacks import Callback, check_callbacks
 from boxwright.training.checkpoint import Progress
+from boxwright.training.failed_step import FAILED_STEP
 from boxwright.training.log import LOG
 from boxwright.training.loop import run_training
 from boxwright.training.run import RECIPE, WEIGHTS, Run
@@ -37,7 +38,7 @@ from boxwright.workflows.passports import check_same_data, describe_data, traini
 from boxwright.workflows.reading import Data, data_name, has_split, read_split
 from boxwright.workflows.validation import Validation
 
-BEFORE_A_CHECKPOINT = {RECIPE, LOG, WEIGHTS, "tensorboard", f"{LAST}{UNFINISHED}"}
+BEFORE_A_CHECKPOINT = {RECIPE, LOG, WEIGHTS, "tensorboard", f"{LAST}{UNFINISHED}", FAILED_STEP}
 """Files that a run leaves that ended before its first checkpoint: nothing that is worth keeping."""
 
 _LENGTHS = ("epochs", "steps", "budget")
