@@ -105,6 +105,7 @@ class ScheduleOptions:
         ema_warmup: steps over which the decay of the moving average rises, as ema_decay * (1 - exp(-step /
             ema_warmup)); 0 for a constant decay. Where None, min(ema_decay, (1 + step) / (10 + step)).
         evaluations: on the validation split, evenly over training; the last step is always evaluated.
+        early_stop: evaluations in a row without a better value after which the run ends; 0 for none.
     """
 
     warmup_steps: int = 2000
@@ -116,6 +117,7 @@ class ScheduleOptions:
     no_aug_epochs: int | None = None
     ema_warmup: int | None = None
     evaluations: int = 10
+    early_stop: int = 0
 
     def __post_init__(self) -> None:
         _check_finite("train.schedule", vars(self))
@@ -123,7 +125,7 @@ class ScheduleOptions:
             "train.schedule",
             vars(self),
             positive=("evaluations",),
-            least=("warmup_steps", "no_aug_epochs", "ema_warmup"),
+            least=("warmup_steps", "no_aug_epochs", "ema_warmup", "early_stop"),
             fractions=("decay_fraction", "final_lr_ratio", "no_aug_fraction"),
         )
         if self.milestones is not None:
@@ -179,6 +181,8 @@ class RuntimeOptions:
         workers: processes that read images; where None, none on a CPU and one per core, at most 8, beside a GPU.
         seed: of weights, order, augmentation and noise.
         sync_norms: batch norms take their statistics from the images of all processes, not of each by itself.
+        deterministic: a run that is repeated ends with the same weights, bit by bit, on as many threads of the same
+            kind of machine; on a GPU, slower, and but for the operations that torch warns of.
     """
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -186,6 +190,7 @@ class RuntimeOptions:
     workers: int | None = None
     seed: int = 0
     sync_norms: bool = False
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         _check_range("train.runtime", vars(self), least=("workers", "seed"))

@@ -27,6 +27,7 @@ class Progress:
         seconds: time spent so far, over all sessions of the run.
         failed_steps: steps that were left out because their numbers were not finite; see ``recovery``.
         evaluations_without_rise: in a row, up to now; see ``early_stop``.
+        threads: that a deterministic run computes with; 0 where it is none.
     """
 
     step: int
@@ -37,6 +38,7 @@ class Progress:
     seconds: float = 0.0
     failed_steps: int = 0
     evaluations_without_rise: int = 0
+    threads: int = 0
 
 
 def save_progress(

@@ -22,8 +22,10 @@ from boxwright.training import checkpoint
 from boxwright.training.batches import leave_out_empty, training_batches
 from boxwright.training.callbacks import Callback, CheckpointEvent, EvaluationEvent, StepEvent, StopRequest
 from boxwright.training.checkpoint import Progress
+from boxwright.training.determinism import deterministic
 from boxwright.training.display import Display
 from boxwright.training.distributed import Rank, choose_precision, highest, init_distributed, wait_for_all
+from boxwright.training.early_stop import count_evaluation, stop_early
 from boxwright.training.failures import KeptBuffers
 from boxwright.training.interrupt import Interrupted, stop_on_interrupt
 from boxwright.training.log import RunLog
@@ -69,7 +71,8 @@ def run_training(run: Run, *, resume: bool = False) -> Progress:
         progress = Progress(step=0, steps=plan.steps, evaluations=plan.evaluations)
         if rank.is_first:
             _write_beginning(run)
-    _Loop(run, rank, detector, optimizer, average, progress).go()
+    with deterministic(run, rank.device, progress):
+        _Loop(run, rank, detector, optimizer, average, progress).go()
     wait_for_all(rank)  # what the first process writes last, all may read
     return progress
 
@@ -113,6 +116,7 @@ class _Loop:
         self.recovery = Recovery(run, rank, detector, optimizer, average, self.buffers, progress)
         self.callbacks: list[Callback] = []
         self.stop = StopRequest()
+        stop_early(run, progress, self.stop)
         self.session_start = time.monotonic()
         self.seconds_before = progress.seconds
         self.first_step = progress.step
@@ -138,6 +142,8 @@ class _Loop:
 
     def _steps(self) -> None:
         progress = self.progress
+        if self.stop:
+            return  # a run that had ended so, and was evaluated and saved
         saved = time.monotonic()
         with stop_on_interrupt() as interrupt:
             batches = training_batches(self.run, self.rank, self.schedule, progress.step)
@@ -223,6 +229,8 @@ class _Loop:
         if self.detector.passport is not None:
             self.detector.passport = replace(self.detector.passport, metrics=summary_metrics(metrics))
         name, value = primary_metric(metrics)
+        count_evaluation(progress, value)
+        stop_early(run, progress, self.stop)
         # Without any object AP is -1, never better than before; a run has its best all the same.
         best = value > progress.best or not has_best(run.folder)
         if best:
