@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
+from boxwright import prediction
 from boxwright.data.input_format import InputFormat
 from boxwright.detections import Detections
 from boxwright.detector import Detector
@@ -267,6 +270,76 @@ def test_every_module_gets_its_own_mode_back_after_an_error(detector: Detector) 
         assert not any(module.training for module in detector.modules())
         raise RuntimeError
     assert [module.training for module in detector.modules()] == before
+
+
+def test_modes_come_back_after_an_image_that_cannot_be_predicted(detector: Detector) -> None:
+    detector.train()
+    detector.backbone.eval()
+    before = [module.training for module in detector.modules()]
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no memory")
+
+    with detector.head.register_forward_hook(fail), pytest.raises(RuntimeError, match="no memory"):
+        detector.predict(gray(0.5))
+    assert [module.training for module in detector.modules()] == before
+    assert len(set(before)) == 2
+    assert not prediction._SWITCHED
+
+
+def test_a_detector_in_evaluation_is_not_touched(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector.eval()
+    switched: list[str] = []
+    plain = nn.Module.__setattr__
+
+    def set_attribute(module: nn.Module, name: str, value: Any) -> None:
+        switched.append(name)
+        plain(module, name, value)
+
+    monkeypatch.setattr(nn.Module, "__setattr__", set_attribute)
+    with evaluation_mode(detector):
+        pass
+    assert "training" not in switched
+
+
+@pytest.mark.parametrize("first_leaves_first", [True, False])
+def test_threads_share_a_detector_in_training(detector: Detector, first_leaves_first: bool) -> None:
+    """None of two that overlap sees a module in training, whoever ends first, and all modes come back."""
+    detector.train()
+    cast(Passes, detector.backbone).norm.eval()
+    before = [module.training for module in detector.modules()]
+    inside = [threading.Event(), threading.Event()]
+    leave = [threading.Event(), threading.Event()]
+    modes: dict[float, list[bool]] = {}
+
+    def wait(_module: nn.Module, inputs: Any, _output: Any) -> None:
+        which = round(inputs[0]["c0"].mean().item())
+        inside[which].set()
+        assert leave[which].wait(60)
+        modes[which] = [module.training for module in detector.modules()]
+
+    with detector.head.register_forward_hook(wait), ThreadPoolExecutor(2) as pool:
+        futures = []
+        for which in (0, 1):
+            futures.append(pool.submit(detector.predict, gray(float(which))))
+            assert inside[which].wait(60)
+        order = (0, 1) if first_leaves_first else (1, 0)
+        for which in order:
+            leave[which].set()
+            assert scores([cast(Detections, futures[which].result(60))]) == [which]
+            if which == order[0]:
+                assert not any(module.training for module in detector.modules())
+    assert not any(modes[0] + modes[1])
+    assert [module.training for module in detector.modules()] == before
+
+
+def test_many_threads_predict_what_one_does(detector: Detector) -> None:
+    detector.train()
+    images = [gray(i / 40, *((40, 60) if i % 3 else (60, 40))) for i in range(40)]
+    expected = scores(cast(list[Detections], detector.predict(images)))
+    with ThreadPoolExecutor(8) as pool:
+        assert scores([cast(Detections, one) for one in pool.map(detector.predict, images)]) == expected
+    assert all(module.training for module in detector.modules())
 
 
 def test_results_are_ordinary_tensors(detector: Detector) -> None:

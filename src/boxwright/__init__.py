@@ -1,8 +1,8 @@
 """Boxwright: object detectors built from interchangeable parts.
 
 ``boxwright.build("rtdetr_r18", num_classes=3)`` builds a detector, ``boxwright.load(path)`` loads a trained one, and
-``boxwright.check``, ``train``, ``evaluate``, ``predict``, ``convert``, ``convert_data`` and ``info`` do what the
-commands of these names do.
+``boxwright.check``, ``train``, ``evaluate``, ``predict``, ``replay``, ``convert``, ``convert_data`` and ``info`` do
+what the commands of these names do.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from boxwright.workflows.info import info
     from boxwright.workflows.predict import predict
     from boxwright.workflows.reading import DataFiles
+    from boxwright.workflows.replay import replay
     from boxwright.workflows.train import train
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "info",
     "load",
     "predict",
+    "replay",
     "save",
     "train",
 ]
@@ -71,6 +73,7 @@ _HOMES = {
     "info": "boxwright.workflows.info",
     "load": "boxwright.weights.model",
     "predict": "boxwright.workflows.predict",
+    "replay": "boxwright.workflows.replay",
     "save": "boxwright.compose.detectors",
     "train": "boxwright.workflows.train",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -274,17 +275,33 @@ def _read_in_memory(index: int, image: Any) -> UInt8[np.ndarray, "h w 3"]:
         raise ValueError(f"image {index}: {describe_error(error)}") from error
 
 
+_MODES_LOCK = threading.Lock()
+
+_SWITCHED: dict[int, int] = {}
+"""Modules in training that are in evaluation for now, by ``id``, and how many predictions need it."""
+
+
 @contextmanager
 def evaluation_mode(*modules: nn.Module) -> Iterator[None]:
     """Switch modules to evaluation, and each of them and of their children back to its own mode at the end.
 
-    Module by module: frozen parts of a detector in training are in evaluation mode already, and stay so.
+    Module by module: frozen parts of a detector in training are in evaluation mode already, and stay so. Threads may
+    share modules: the last of them to leave switches back.
     """
-    before = [(module, module.training) for one in modules for module in one.modules()]
-    for module, _ in before:
-        module.training = False
+    switched: list[nn.Module] = []
     try:
+        with _MODES_LOCK:
+            for module in dict.fromkeys(module for one in modules for module in one.modules()):
+                if not module.training and id(module) not in _SWITCHED:
+                    continue
+                _SWITCHED[id(module)] = _SWITCHED.get(id(module), 0) + 1
+                switched.append(module)
+                module.training = False
         yield
     finally:
-        for module, training in before:
-            module.training = training
+        with _MODES_LOCK:
+            for module in switched:
+                _SWITCHED[id(module)] -= 1
+                if not _SWITCHED[id(module)]:
+                    del _SWITCHED[id(module)]
+                    module.training = True

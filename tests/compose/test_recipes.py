@@ -183,8 +183,33 @@ class TestOverrides:
         assert json.dumps(raw) == before
 
     @pytest.mark.parametrize(
+        ("short", "whole"),
+        [
+            ({"train.seed": "3"}, {"train.runtime.seed": 3}),
+            ({"train.early-stop": 4}, {"train.schedule.early_stop": 4}),
+            ({"train": {"deterministic": True}}, {"train.runtime.deterministic": True}),
+            ({"head.num_layers": 2}, {"head.decoder.num_layers": 2}),
+            (
+                {"head": "retinanet", "head.max_detections": 7},
+                {"head": "retinanet", "head.detection.max_detections": 7},
+            ),
+        ],
+    )
+    def test_options_of_groups_by_their_last_name(self, short: dict[str, Any], whole: dict[str, Any]) -> None:
+        assert resolve("rtdetr_r18", short) == resolve("rtdetr_r18", whole)
+        parts = {name: value for name, value in whole.items() if name == "head"}
+        assert resolve("rtdetr_r18", short).recipe != resolve("rtdetr_r18", parts).recipe
+
+    @pytest.mark.parametrize(
         ("overrides", "message"),
         [
+            ({"train.seed": -1}, r"^train.runtime.seed is at least 0, not -1"),
+            ({"train.seed": 1, "train.runtime.seed": 2}, r"^train.runtime.seed: given twice, once as train.seed; give"),
+            (
+                {"head": "mask_rcnn", "head.num_convs": 2},
+                r"^head.num_convs: unknown .* did you mean 'head.rpn.num_convs' or 'head.mask.num_convs'\?",
+            ),
+            ({"train.name": "sgd"}, r"^train.name: unknown .*; did you mean 'train.optimizer.name'\?"),
             ({"neck.expanson": 1}, r"^neck.expanson: unknown .* 'expanson'; did you mean 'neck.expansion'\?"),
             ({"neck.expansion": "x"}, r"^neck.expansion: expected number; got 'x'$"),
             ({"neck": "fnp"}, r"^unknown neck 'fnp'; did you mean 'fpn'\?"),

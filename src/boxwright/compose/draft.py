@@ -11,7 +11,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from boxwright import legacy
-from boxwright.compose.options import Naming, check_typed_options, construct, parse_options
+from boxwright.compose.options import (
+    Naming,
+    Option,
+    check_typed_options,
+    construct,
+    expand_short_names,
+    options_of,
+    parse_options,
+)
 from boxwright.compose.outlines import outline_part
 from boxwright.compose.parts import check_part_name, find_part, unknown
 from boxwright.compose.recipe_text import ALIASES, SECTION_NAMES, SLOTS, Entry, flatten, read_entries, read_mapping
@@ -96,17 +104,27 @@ class Draft:
             for i, entry in enumerate(entries):
                 with self._naming_source(slot):
                     name = check_part_name(SLOTS[slot], entry.values["name"])
-                typed = {key: value for key, value in entry.overrides.items() if isinstance(value, _PLAIN)}
-                if typed and ":" not in name:
-                    check_typed_options(outline_part(SLOTS[slot], name), typed, self._part_naming(slot, i, name))
+                if entry.overrides and ":" not in name:
+                    outline = outline_part(SLOTS[slot], name)
+                    self._expand_names(entry, outline, self._part_naming(slot, i, name))
+                    typed = {key: value for key, value in entry.overrides.items() if isinstance(value, _PLAIN)}
+                    check_typed_options(outline, typed, self._part_naming(slot, i, name))
 
     def _part_naming(self, slot: str, index: int, name: str) -> Naming:
         entries = self.slots[slot]
         address = slot if len(entries) == 1 else f"{slot}.{index}"
         return self._naming(f"{slot} {name}", address, entries[index], legacy.part_names(slot, name.replace("-", "_")))
 
+    @staticmethod
+    def _expand_names(entry: _Entry, options: Mapping[str, Option], naming: Naming) -> None:
+        """Complete the names of typed options, in place: what names them in messages has them too."""
+        expanded = expand_short_names(options, entry.overrides, naming.renamed, naming.address)
+        entry.overrides.clear()
+        entry.overrides.update(expanded)
+
     def _parse_section(self, section: str, owner: type[_Section]) -> _Section:
         entry = self.sections[section]
+        self._expand_names(entry, options_of(owner), self._naming("", section, entry, legacy.section_names(section)))
         naming = self._naming(f"'{section}'", section, entry, legacy.section_names(section))
         options = parse_options(owner, entry.values, naming, overrides=entry.overrides)
         return cast(_Section, construct(owner, naming, options))
@@ -122,6 +140,7 @@ class Draft:
             name = entry.values["name"]
             with self._naming_source(slot):
                 part = find_part(SLOTS[slot], name, trusted=trusted)
+            self._expand_names(entry, options_of(part), self._part_naming(slot, i, name))
             naming = self._part_naming(slot, i, name)
             values = {key: value for key, value in entry.values.items() if key != "name"}
             if image is not None and isinstance(part, SizedBackbone):

@@ -167,6 +167,33 @@ def check_typed_options(options: Mapping[str, Option], values: Mapping[str, Any]
             _convert(by_name[dotted], value, naming, dotted)
 
 
+def expand_short_names(
+    options: Mapping[str, Option], values: Mapping[str, Any], renamed: Mapping[str, str], address: str
+) -> dict[str, Any]:
+    """Write the whole name of options of groups that were typed without their group: ``seed`` for ``runtime.seed``.
+
+    A name that several groups have, or that is one of an earlier release, stays as it is, to be refused with what it
+    may mean.
+
+    Raises:
+        ValueError: an option is there under both names.
+    """
+    grouped: dict[str, list[str]] = {}
+    for dotted, _ in leaves(options):
+        grouped.setdefault(dotted.rpartition(".")[2], []).append(dotted)
+    expanded: dict[str, Any] = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        # ``name`` is of too many things to be guessed.
+        is_other = name in options or name == "name" or renamed.get(name, name).rpartition(".")[2] != name
+        names = [] if is_other else grouped.get(name, [])
+        whole = names[0] if len(names) == 1 else name
+        if whole in expanded:
+            raise ValueError(f"{address}.{whole}: given twice, once as {address}.{whole.rpartition('.')[2]}; give one")
+        expanded[whole] = value
+    return expanded
+
+
 def construct(part: type[Any], naming: Naming, options: Mapping[str, Any]) -> Any:
     """Construct a group or section of parsed options.
 

@@ -118,6 +118,7 @@ class ScheduleOptions:
             ema_warmup)); 0 for a constant decay. Where None, min(ema_decay, (1 + step) / (10 + step)).
         evaluations: on the validation split, evenly over training, one of them after the last step; 0 for none.
         evaluation_images: images of the validation split that are measured, evenly spread over it; all where None.
+        early_stop: evaluations in a row without a better value after which the run ends; 0 for none.
     """
 
     warmup_steps: int = 2000
@@ -130,6 +131,7 @@ class ScheduleOptions:
     ema_warmup: int | None = None
     evaluations: int = 10
     evaluation_images: int | None = None
+    early_stop: int = 0
 
     def __post_init__(self) -> None:
         _check_finite("train.schedule", vars(self))
@@ -137,7 +139,7 @@ class ScheduleOptions:
             "train.schedule",
             vars(self),
             positive=("evaluation_images",),
-            least=("evaluations", "warmup_steps", "no_aug_epochs", "ema_warmup"),
+            least=("evaluations", "warmup_steps", "no_aug_epochs", "ema_warmup", "early_stop"),
             fractions=("decay_fraction", "final_lr_ratio", "no_aug_fraction"),
         )
         if self.milestones is not None:
@@ -194,6 +196,8 @@ class RuntimeOptions:
         seed: of weights, order, augmentation and noise.
         sync_norms: batch norms take their statistics from the images of all processes, not of each by itself.
         save_interval: longest time between two checkpoints, like 30s or 5m; the first one comes within a minute.
+        deterministic: a run that is repeated ends with the same weights, bit by bit, on as many threads of the same
+            kind of machine; on a GPU, slower, and but for the operations that torch warns of.
     """
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -202,6 +206,7 @@ class RuntimeOptions:
     seed: int = 0
     sync_norms: bool = False
     save_interval: str = "5m"
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         seconds(self.save_interval, "train.runtime.save_interval")

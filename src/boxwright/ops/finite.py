@@ -7,6 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+class NotFiniteError(ValueError):
+    """A prediction, a loss or a gradient of training is not finite."""
+
+
 def nan_like_any(*tensors: Float[Tensor, " b *_n"]) -> Float[Tensor, " b"]:
     """0 for each image, or NaN where any of its values is NaN; infinities are numbers.
 

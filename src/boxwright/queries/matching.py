@@ -12,6 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, generalized_iou
+from boxwright.ops.finite import NotFiniteError
 from boxwright.queries.class_losses import ClassCost, FocalCost
 
 
@@ -82,7 +83,7 @@ class HungarianMatcher:
         """Match every layer of predictions with the same objects.
 
         Raises:
-            ValueError: a prediction is not finite.
+            NotFiniteError: a prediction is not finite.
         """
         num_layers, _, num_queries, _ = logits.shape
         sizes = [len(t.labels) for t in targets]
@@ -95,7 +96,7 @@ class HungarianMatcher:
         costs = [self.cost(logits[:, i], boxes_cxcywh_norm[:, i], target).flatten() for i, target in enumerate(targets)]
         flat = torch.cat(costs).cpu()
         if not flat.isfinite().all():
-            raise ValueError("predictions are not finite any more: training has diverged; lower the learning rate")
+            raise NotFiniteError("predictions are not finite any more: training has diverged; lower the learning rate")
 
         pairs: list[tuple[int, int, Tensor, Tensor]] = []
         first = 0

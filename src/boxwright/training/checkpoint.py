@@ -56,6 +56,9 @@ class Progress:
         evaluation_due: the evaluation of this step is still to be made.
         best_step: the step of the best evaluation so far; 0 where there was none.
         ties: evaluations whose value was the best one so far once more.
+        failed_steps: steps that were left out because their numbers were not finite; see ``recovery``.
+        evaluations_without_rise: in a row, up to now; see ``early_stop``.
+        threads: that a deterministic run computes with; 0 where it is none.
     """
 
     step: int
@@ -71,6 +74,9 @@ class Progress:
     evaluation_due: bool = False
     best_step: int = 0
     ties: int = 0
+    failed_steps: int = 0
+    evaluations_without_rise: int = 0
+    threads: int = 0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -39,9 +39,7 @@ class RunLog(Callback):
 
     def __init__(self, folder: Path, step: int, note: Callable[[str], None] | None = None) -> None:
         self.path = folder / LOG
-        rows = [row for row in read_log(folder, note) if row["step"] <= step] if step else []
-        # Whole or not at all: the process may be killed here too.
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        self.drop_rows_after(step, note)
         self._tensorboard = _tensorboard(folder, step)
         self._wrote = time.monotonic()
 
@@ -73,6 +71,12 @@ class RunLog(Callback):
         if self._tensorboard is not None:
             for name, value in _scalars(row):
                 self._tensorboard.add_scalar(f"{kind}/{name}", value, int(row["step"]))
+
+    def drop_rows_after(self, step: int, note: Callable[[str], None] | None = None) -> None:
+        """Drop the rows of steps that will be done again; ``note`` hears of damaged ones, which are dropped too."""
+        rows = [row for row in read_log(self.path.parent, note) if row["step"] <= step] if step else []
+        # Whole or not at all: the process may be killed here too.
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
 
     def close(self) -> None:
         if self._tensorboard is not None:

@@ -17,13 +17,16 @@ from torch import nn
 from boxwright.compose.train_options import seconds
 from boxwright.detector import Detector
 from boxwright.files import write_text
+from boxwright.ops.finite import NotFiniteError
 from boxwright.structures import Batch
 from boxwright.training.batches import leave_out_empty, training_batches
 from boxwright.training.best import judge_evaluation, take_latest
 from boxwright.training.callbacks import Callback, CheckpointEvent, EvaluationEvent, StepEvent, StopRequest
 from boxwright.training.checkpoint import Progress, RunCheckpoints
+from boxwright.training.determinism import deterministic
 from boxwright.training.display import Display
 from boxwright.training.distributed import Rank, choose_precision, highest, init_distributed, wait_for_all
+from boxwright.training.early_stop import count_evaluation, stop_early
 from boxwright.training.failures import KeptBuffers, describe_failure
 from boxwright.training.interrupt import Interrupted, Stop, stop_on_interrupt
 from boxwright.training.log import RunLog
@@ -32,6 +35,7 @@ from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer, set_lr
 from boxwright.training.pace import Pace
 from boxwright.training.planning import begin_progress, change_length, resume_pace
+from boxwright.training.recovery import Recovery, StateLostError
 from boxwright.training.run import RECIPE, WEIGHTS, Run
 from boxwright.training.schedule import Schedule
 from boxwright.training.step import StepResult, train_step
@@ -51,8 +55,8 @@ def run_training(run: Run, *, resume: bool = False) -> Progress:
         resume: go on from the run's last checkpoint instead of beginning.
 
     Raises:
-        ValueError: training has diverged, the budget is too small, the checkpoint does not fit, or something else
-            failed in the middle; the message says what is saved.
+        ValueError: training has diverged too often, the budget is too small, the checkpoint does not fit, or something
+            else failed in the middle; the message says what is saved.
         Interrupted: Ctrl-C was pressed or the system asked to stop; the state is saved.
     """
     rank = init_distributed(run.options.runtime.device)
@@ -76,7 +80,8 @@ def run_training(run: Run, *, resume: bool = False) -> Progress:
         checkpoints.begin()
         if rank.is_first:
             _write_beginning(run)
-    _Loop(run, rank, checkpoints, progress, pace).go()
+    with deterministic(run, rank.device, progress):
+        _Loop(run, rank, checkpoints, progress, pace).go()
     wait_for_all(rank)  # what the first process writes last, all may read
     return progress
 
@@ -124,6 +129,8 @@ class _Loop:
         self.next_save = time.monotonic() + min(FIRST_SAVE, self.save_interval)
         self.saved_step = progress.step
         self.buffers = KeptBuffers(detector)
+        self.recovery = Recovery(run, rank, detector, self.optimizer, self.average, self.buffers, progress)
+        stop_early(run, progress, self.stop)
 
     def go(self) -> None:
         """Train; callbacks are of the first process alone, and closed whatever happens."""
@@ -136,7 +143,8 @@ class _Loop:
                 stack.callback(callback.close)
             interrupt = stack.enter_context(stop_on_interrupt(speaks=run.console is not None and self.rank.is_first))
             try:
-                self._advance(interrupt)
+                while not self._advance(interrupt):
+                    self._go_back()
             except Exception as error:
                 if interrupt.number is not None:
                     # Sent to the whole group, a signal also ends processes that this one works with.
@@ -144,8 +152,23 @@ class _Loop:
                     raise Interrupted(interrupt.number) from error
                 raise self._explain(error) from error
 
-    def _advance(self, interrupt: Stop) -> None:
-        progress, verdict = self.progress, GO_ON
+    def _advance(self, interrupt: Stop) -> bool:
+        """Train to the end; return False where the state was lost before."""
+        try:
+            self._do_steps(interrupt)
+        except StateLostError:
+            return False
+        return True
+
+    def _go_back(self) -> None:
+        self.recovery.go_back()
+        for callback in self.callbacks:
+            if isinstance(callback, RunLog):
+                callback.drop_rows_after(self.progress.step)
+
+    def _do_steps(self, interrupt: Stop) -> None:
+        progress = self.progress
+        verdict = STOP if self.stop else GO_ON  # of a run that had ended so, and was evaluated and saved
         batches: Iterator[Batch] | None = None
         while progress.evaluation_due or (progress.step < progress.steps and verdict == GO_ON):
             if progress.evaluation_due:
@@ -194,20 +217,27 @@ class _Loop:
     def _do_step(self, batches: Iterator[Batch]) -> None:
         progress, start = self.progress, time.monotonic()
         batch = next(batches)
-        self.buffers.keep()
         result, lr = self._step(progress.step, batch)
         progress.step += 1
         progress.seconds = self._seconds()
         duration = time.monotonic() - start
         if self.pace is not None:
             self.pace.add_step(duration)
-        self._tell_step(result, lr, duration, batch)
+        if result is not None:
+            self._tell_step(result, lr, duration, batch)
 
-    def _step(self, step: int, batch: Batch) -> tuple[StepResult, float]:
+    def _step(self, step: int, batch: Batch) -> tuple[StepResult | None, float]:
+        """Do a step, or leave it out where its numbers are not finite: then there is no result."""
         # Noise is a function of seed, step and process: a resumed run draws what the unbroken one drew.
-        torch.manual_seed(hash((self.run.options.runtime.seed, step, self.rank.index)) % 2**63)
+        noise_seed = hash((self.run.options.runtime.seed, step, self.rank.index)) % 2**63
+        torch.manual_seed(noise_seed)
         lr = set_lr(self.optimizer, self.schedule.lr_factor(self.progress.position(step)))
-        result = train_step(self.detector, self.model, self.optimizer, batch, self.run.options, self.rank.device)
+        self.buffers.keep()
+        try:
+            result = train_step(self.detector, self.model, self.optimizer, batch, self.run.options, self.rank.device)
+        except NotFiniteError as error:
+            self.recovery.recover(error, batch, step, noise_seed)
+            return None, lr
         self.buffers.forget()
         if self.average is not None:
             self.average.update(self.detector, self.schedule.ema_decay(step))
@@ -238,6 +268,7 @@ class _Loop:
             return
         evaluated = self.average.model if self.average is not None else self.detector
         assert isinstance(evaluated, Detector)
+        self.recovery.check_state()
         start = time.monotonic()
         # Where several processes wait for each other, none may leave.
         with interrupt.at_once() if self.rank.world_size == 1 else nullcontext():
@@ -249,6 +280,8 @@ class _Loop:
         if self.detector.passport is not None:
             self.detector.passport = replace(self.detector.passport, metrics=summary_metrics(metrics))
         name, value = primary_metric(metrics)
+        count_evaluation(progress, value)
+        stop_early(run, progress, self.stop)
         verdict = judge_evaluation(progress, name, value)
         event = EvaluationEvent(**self._state(), metrics=metrics, measure=name, value=value, best=verdict.best)
         self._tell(lambda callback: callback.on_evaluation(event))
@@ -258,6 +291,7 @@ class _Loop:
 
     def _save(self, *, best: bool = False) -> None:
         start = time.monotonic()
+        self.recovery.check_state()
         paths = self.checkpoints.save(self.progress, best=best)
         self.saved_step, self.next_save = self.progress.step, time.monotonic() + self.save_interval
         if self.pace is not None:
@@ -278,7 +312,7 @@ class _Loop:
             try:
                 self._save()
             except Exception as another:  # whatever it is, the first error is the one to tell
-                reason = f" ({'' if another is error else describe_failure(another) or another})".replace(" ()", "")
+                reason = f" ({describe_failure(another) or type(another).__name__})" if another is not error else ""
         if self.saved_step == 0:
             return f"; nothing is saved yet{reason}"
         return f"; step {self.saved_step} is saved in {folder}{reason}, and --resume goes on from it"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
+from boxwright.ops.finite import NotFiniteError
 from boxwright.structures import Batch, LossTotals, Targets
 
 
@@ -25,6 +29,11 @@ class StepResult(NamedTuple):
         """The sum of the terms."""
         return sum(self.losses.values())
 
+    @property
+    def is_finite(self) -> bool:
+        """True where the loss and the gradient are finite."""
+        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
+
 
 def train_step(
     detector: Detector,
@@ -34,10 +43,7 @@ def train_step(
     options: TrainOptions,
     device: torch.device,
 ) -> StepResult:
-    """Forward and backward in ``options.batches.accumulate_steps`` parts, clip, step.
-
-    Losses are sums over objects divided by the objects of the whole step, over all processes and parts: how a step's
-    images are spread does not change its gradient.
+    """Compute gradients as ``compute_gradients`` does, and step.
 
     Args:
         detector: to be trained.
@@ -48,13 +54,44 @@ def train_step(
         device: of the detector.
 
     Raises:
-        ValueError: the loss is not finite, or the images are too small for a batch norm.
+        NotFiniteError: the loss or the gradient is not finite; no weight has changed, but statistics of norms may have.
+        ValueError: the images are too small for a batch norm.
     """
     optimizer.zero_grad(set_to_none=True)
+    result = compute_gradients(detector, model, batch, options, device, step_totals(detector, batch, options, device))
+    if not result.is_finite:
+        raise NotFiniteError(
+            f"training has diverged: loss {result.loss}, gradient norm {result.gradient_norm}; "
+            "train again with a lower train.lr, or a longer train.schedule.warmup_steps"
+        )
+    optimizer.step()
+    return result
+
+
+def compute_gradients(
+    detector: Detector,
+    model: nn.Module,
+    batch: Batch,
+    options: TrainOptions,
+    device: torch.device,
+    totals: LossTotals | None,
+) -> StepResult:
+    """Run forward and backward in ``options.batches.accumulate_steps`` parts, and clip.
+
+    Losses are sums over objects divided by the objects of the whole step, over all processes and parts: how a step's
+    images are spread does not change its gradient. Where a loss is not finite in one process, the gradient is not in
+    any.
+
+    Args:
+        detector: whose gradients are computed; they are added to those that it has.
+        model: the same, or its wrapper that averages gradients over processes.
+        batch: this process's images of the step.
+        options: of the training.
+        device: of the detector.
+        totals: of the whole step; see ``step_totals``.
+    """
     terms: dict[str, float] = {}
     parts = _parts(batch, options.batches.accumulate_steps)
-    # Of a step that is one batch the head counts for itself what it needs, and some match to count.
-    totals = None if len(parts) == 1 and not dist.is_initialized() else _totals(detector, batch, device)
     for i, part in enumerate(parts):
         images, targets = part.images.to(device, non_blocking=True), targets_to(part.targets, device)
         if device.type == "cpu":
@@ -65,18 +102,41 @@ def train_step(
             model.require_backward_grad_sync = i == len(parts) - 1
         with torch.autocast(device.type, torch.bfloat16, enabled=options.runtime.precision == "bfloat16"):
             output = _forward(model, images, mask, targets)
-        losses = detector.loss(output, targets, totals)
-        torch.stack(list(losses.values())).sum().backward()
+        losses = _losses(detector, output, targets, totals)
+        loss = torch.stack(list(losses.values())).sum()
+        if dist.is_initialized():
+            # All processes have to hear of a loss that is not finite, and gradients are what they exchange.
+            loss = loss * torch.where(loss.isfinite(), 1.0, torch.nan)
+        loss.backward()
         for name, value in zip(losses, torch.stack(list(losses.values())).detach().tolist(), strict=True):
             terms[name] = terms.get(name, 0.0) + value
-    result = StepResult(terms, _clip(detector, options.optimizer.max_grad_norm))
-    if not torch.isfinite(torch.tensor((result.loss, result.gradient_norm))).all():
-        raise ValueError(
-            f"training has diverged: loss {result.loss}, gradient norm {result.gradient_norm}; "
-            "train again with a lower train.lr, or a longer train.schedule.warmup_steps"
-        )
-    optimizer.step()
-    return result
+    return StepResult(terms, _clip(detector, options.optimizer.max_grad_norm))
+
+
+def step_totals(detector: Detector, batch: Batch, options: TrainOptions, device: torch.device) -> LossTotals | None:
+    """Count what the losses of a step are divided by, over all processes, each of which must ask.
+
+    Of a step that is one batch there is None: the head counts for itself what it needs, and some match to count.
+    """
+    if len(_parts(batch, options.batches.accumulate_steps)) == 1 and not dist.is_initialized():
+        return None
+    return _totals(detector, batch, device)
+
+
+def _losses(
+    detector: Detector, output: Any, targets: Sequence[Targets], totals: LossTotals | None
+) -> dict[str, Float[Tensor, ""]]:
+    """Compute the losses; of predictions that they cannot be computed of, one that is not a number."""
+    try:
+        return detector.loss(output, targets, totals)
+    except (ValueError, RuntimeError, IndexError) as error:
+        numbers = [x for x in pytree.tree_leaves(output) if isinstance(x, Tensor) and x.is_floating_point()]
+        if not isinstance(error, NotFiniteError) and not any(bool(x.isnan().any()) for x in numbers):
+            raise
+        # Of every parameter, for processes wait for the gradients of all.
+        return {
+            "loss": torch.stack([p.float().sum() for p in detector.parameters() if p.requires_grad]).sum() * torch.nan
+        }
 
 
 def _forward(model: nn.Module, images: Tensor, padding_mask: Tensor | None, targets: Sequence[Targets]) -> Any:

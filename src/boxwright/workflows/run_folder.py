@@ -16,6 +16,7 @@ from boxwright.files import UNFINISHED, check_folder
 from boxwright.passport import Passport
 from boxwright.structures import Category
 from boxwright.training.checkpoint import LENGTH_OPTIONS, WHOLE_FILES, Progress, progress_of
+from boxwright.training.failed_step import FAILED_STEP
 from boxwright.training.folder_lock import LOCK
 from boxwright.training.log import LOG
 from boxwright.training.run import RECIPE, WEIGHTS
@@ -24,13 +25,20 @@ from boxwright.workflows.observer import Observer
 Resume = bool | Literal["auto"]
 """Go on with a run, or begin one; ``auto`` goes on where there is one to go on with."""
 
-CHANGEABLE = (*LENGTH_OPTIONS, "runtime.device", "runtime.workers", "runtime.precision")
+CHANGEABLE = (
+    *LENGTH_OPTIONS,
+    "schedule.early_stop",
+    "runtime.device",
+    "runtime.workers",
+    "runtime.precision",
+    "runtime.save_interval",
+)
 """Options of training that may be typed anew when a run goes on: where it is computed, and how long it is."""
 
 LENGTHS = ("epochs", "steps", "budget")
 """Options of training that say how long: the one among the overrides replaces the one in the recipe."""
 
-BEFORE_A_CHECKPOINT = {RECIPE, LOG, WEIGHTS, "tensorboard", *(name + UNFINISHED for name in WHOLE_FILES)}
+BEFORE_A_CHECKPOINT = {RECIPE, LOG, WEIGHTS, "tensorboard", FAILED_STEP, *(name + UNFINISHED for name in WHOLE_FILES)}
 """Files that a run leaves that ended before its first checkpoint: nothing that is worth keeping."""
 
 
