@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
-from boxwright.structures import Batch, LossTotals, Targets
+from boxwright.structures import Batch, Targets
+from boxwright.training.partition import see_whole_step, split_batch
 
 
 class StepResult(NamedTuple):
@@ -52,9 +52,8 @@ def train_step(
     """
     optimizer.zero_grad(set_to_none=True)
     terms: dict[str, float] = {}
-    parts = _parts(batch, options.batches.accumulate_steps)
-    # Of a step that is one batch the head counts for itself what it needs, and some match to count.
-    totals = None if len(parts) == 1 and not dist.is_initialized() else _totals(detector, batch, device)
+    batch, totals = see_whole_step(detector, batch, options.batches.accumulate_steps, device)
+    parts = split_batch(batch, options.batches.accumulate_steps)
     for i, part in enumerate(parts):
         images, targets = part.images.to(device, non_blocking=True), targets_to(part.targets, device)
         if device.type == "cpu":
@@ -93,32 +92,12 @@ def _forward(model: nn.Module, images: Tensor, padding_mask: Tensor | None, targ
         ) from error
 
 
-def _totals(detector: Detector, batch: Batch, device: torch.device) -> LossTotals:
-    own = detector.totals(batch.targets, (batch.images.shape[-2], batch.images.shape[-1]))
-    if not dist.is_initialized():
-        return own
-    counts = torch.tensor([own.objects, own.images, own.matches or 0], device=device)
-    dist.all_reduce(counts)
-    objects, images, matches = counts.tolist()
-    return LossTotals(objects, images, dist.get_world_size(), None if own.matches is None else matches)
-
-
-def _parts(batch: Batch, count: int) -> list[Batch]:
-    if count == 1:
-        return [batch]
-    size = -(-len(batch.targets) // count)
-    parts = []
-    for first in range(0, len(batch.targets), size):
-        part = slice(first, first + size)
-        mask = None if batch.padding_mask is None else batch.padding_mask[part]
-        parts.append(Batch(batch.images[part], mask, batch.targets[part], batch.sizes[part], batch.image_ids[part]))
-    return parts
-
-
 def targets_to(targets: Sequence[Targets], device: torch.device) -> list[Targets]:
     """Move targets to a device."""
     return [
-        Targets(t.labels.to(device), t.boxes.to(device), t.size, None if t.masks is None else t.masks.to(device))
+        t._replace(
+            labels=t.labels.to(device), boxes=t.boxes.to(device), masks=None if t.masks is None else t.masks.to(device)
+        )
         for t in targets
     ]
 

@@ -51,7 +51,7 @@ def _targets(sample: Sample, height: int, width: int) -> Targets:
     masks = sample.masks
     if masks is not None and own != (height, width):
         masks = pad(masks, (0, width - own[1], 0, height - own[0]))
-    return Targets(sample.labels, sample.boxes, own, masks)
+    return Targets(sample.labels, sample.boxes, own, masks, sample.seed)
 
 
 def _pad_images(
