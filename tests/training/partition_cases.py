@@ -129,8 +129,10 @@ class Step(NamedTuple):
     gradients: dict[str, Tensor]
 
 
-def make_step(run: Run, batch: Batch, *, accumulate: int = 1, wrap: Callable[[Detector], nn.Module] | None = None) -> Step:
-    """Do a step with a copy of the detector, whose norms keep their statistics: those of a batch depend on its split."""
+def make_step(
+    run: Run, batch: Batch, *, accumulate: int = 1, wrap: Callable[[Detector], nn.Module] | None = None
+) -> Step:
+    """Do a step with a copy of the detector, whose norms keep their statistics: a batch has those of its split."""
     detector = keep_statistics(deepcopy(run.detector))
     model = detector if wrap is None else wrap(detector)
     options = replace(run.options, batches=replace(run.options.batches, accumulate_steps=accumulate))

@@ -111,9 +111,7 @@ def draw_denoising_queries(
     )
 
 
-def _draw_noise(
-    shape: torch.Size, num_classes: int, seeds: Sequence[int | None], device: torch.device
-) -> _Noise:
+def _draw_noise(shape: torch.Size, num_classes: int, seeds: Sequence[int | None], device: torch.device) -> _Noise:
     if all(seed is None for seed in seeds):
         return _draw_with(None, shape, num_classes, device)
     generators = (image_generator(seed, Purpose.DENOISING, device) for seed in seeds)
@@ -121,9 +119,7 @@ def _draw_noise(
     return _Noise(*(torch.stack(numbers) for numbers in zip(*images, strict=True)))
 
 
-def _draw_with(
-    generator: torch.Generator | None, shape: torch.Size, num_classes: int, device: torch.device
-) -> _Noise:
+def _draw_with(generator: torch.Generator | None, shape: torch.Size, num_classes: int, device: torch.device) -> _Noise:
     corners = (*shape, 4)
     return _Noise(
         torch.rand(shape, generator=generator, device=device),
