@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable
 from copy import deepcopy
@@ -202,8 +203,17 @@ class ThreadGroup:
         values = torch.stack(self.exchange(tensor.clone()))
         tensor.copy_(values.sum(0) if op == "sum" else values.amax(0))
 
-    def all_gather_object(self, values: list[Any], value: Any) -> None:
-        values[:] = self.exchange(value)
+    def gather_object(self, value: Any, values: list[Any] | None = None) -> None:
+        everyone = self.exchange(pickle.loads(pickle.dumps(value)))
+        assert (values is not None) == (self.get_rank() == 0)
+        if values is not None:
+            values[:] = everyone
+
+    def broadcast(self, tensor: Tensor, source: int) -> None:
+        tensor.copy_(self.exchange(tensor.clone())[source])
+
+    def broadcast_object_list(self, values: list[Any], source: int) -> None:
+        values[:] = self.exchange(list(values))[source]
 
 
 def step_of_processes(run: Run, group: ThreadGroup, *, accumulate: int = 1, empty: tuple[int, ...] = ()) -> Step:

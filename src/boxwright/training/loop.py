@@ -136,7 +136,9 @@ class _Loop:
                 progress.step = step + 1
                 progress.seconds = self._seconds()
                 self._tell_step(result, lr, time.monotonic() - start, batch)
-                evaluates = self.schedule.evaluates_after(step, progress.evaluations) and self._affords_evaluation()
+                evaluates = self.schedule.evaluates_after(step, progress.evaluations)
+                # All of them, or none: each measures its share.
+                evaluates = evaluates and bool(highest(int(self._affords_evaluation()), self.rank))
                 if evaluates:
                     self._evaluate()
                 # Asked once: Ctrl-C between saving and stopping must not stop without saving.
@@ -183,9 +185,7 @@ class _Loop:
         self._tell(lambda callback: callback.on_step(event))
 
     def _evaluate(self) -> None:
-        """Evaluate and save, in the first process."""
-        if not self.rank.is_first:
-            return
+        """Evaluate, in all processes, and save, in the first."""
         progress, run = self.progress, self.run
         if run.evaluate is None:
             self._save(LAST)
@@ -198,6 +198,8 @@ class _Loop:
         self.last_evaluation = time.monotonic() - start
         self.evaluating += self.last_evaluation
         progress.seconds = self._seconds()
+        if not self.rank.is_first:
+            return
         if self.detector.passport is not None:
             self.detector.passport = replace(self.detector.passport, metrics=summary_metrics(metrics))
         name, value = primary_metric(metrics)
