@@ -51,12 +51,11 @@ def test_fractions_of_a_step() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "processes", "expected"), [(0, 1, 1.0), (0, 8, 1.0), (3, 8, 1.0), (8, 8, 1.0), (12, 8, 1.5), (3, 1, 3.0)]
+    ("count", "processes", "expected"), [(0, 1, 1.0), (0, 8, 0.125), (3, 8, 0.375), (12, 8, 1.5), (3, 1, 3.0)]
 )
-def test_fewer_objects_than_processes_count_like_one_for_each(count: int, processes: int, expected: float) -> None:
-    # facebookresearch/detr: clamp(all_reduce(num_boxes) / world_size, min=1); FCOS: max(num_pos / num_gpus, 1).
+def test_a_step_without_objects_counts_one_over_all_processes(count: int, processes: int, expected: float) -> None:
     totals = LossTotals(objects=count, images=processes, processes=processes, matches=count)
     assert totals.objects_per_process == expected
     assert totals.matches_per_process == expected
-    # google/automl: one more than the matches, of each process.
-    assert totals.matches_and_one_per_process == max((count + 1) / processes, 1.0)
+    # google/automl: one more than the matches.
+    assert totals.matches_and_one_per_process == (count + 1) / processes

@@ -100,12 +100,17 @@ class Targets(NamedTuple):
     ``labels`` are 0..C-1. ``boxes`` are corners (x1, y1, x2, y2) in pixels of the network input.
     ``size`` is the (height, width) of the image inside its padding, in pixels of the network input.
     ``masks`` are in pixels of the network input, or None where the task has none.
+    ``seed`` is that of the random choices made for the image: noise of its objects, regions sampled from it; torch's
+    global generator makes them where None. ``most_objects`` counts the objects of the fullest image of the optimizer
+    step, of which denoising makes as many queries in every image; that of the batch where None.
     """
 
     labels: Int[Tensor, " n"]
     boxes: Float[Tensor, "n 4"]
     size: tuple[int, int]
     masks: Bool[Tensor, "n h w"] | None = None
+    seed: int | None = None
+    most_objects: int | None = None
 
 
 class Decoded(NamedTuple):
@@ -207,8 +212,9 @@ class LossTotals(NamedTuple):
 
     ``objects`` and ``images`` count the whole step, over processes and accumulated batches; so do ``matches``, the
     predictions that the head matches with objects, which only some heads count. Gradients are averaged over
-    ``processes``, so that each process divides by its own fraction of a count. As in the authors' codes that fraction
-    is at least 1: a step with fewer objects than processes counts like one with an object for each.
+    ``processes``, so that each process divides by its own fraction of a count, and a count is at least 1. The authors'
+    codes bound the fraction instead, with which a step with fewer objects than processes has a smaller gradient on
+    several processes than on one.
     """
 
     objects: int
@@ -223,8 +229,8 @@ class LossTotals(NamedTuple):
 
     @property
     def objects_per_process(self) -> float:
-        """Objects per process, at least 1."""
-        return max(self.objects / self.processes, 1.0)
+        """Objects per process; of the step at least 1."""
+        return max(self.objects, 1) / self.processes
 
     @property
     def images_per_process(self) -> float:
@@ -233,21 +239,21 @@ class LossTotals(NamedTuple):
 
     @property
     def matches_per_process(self) -> float:
-        """Matches per process, at least 1.
+        """Matches per process; of the step at least 1.
 
         Raises:
             ValueError: they were not counted.
         """
-        return max(self._counted_matches() / self.processes, 1.0)
+        return max(self._counted_matches(), 1) / self.processes
 
     @property
     def matches_and_one_per_process(self) -> float:
-        """One more than the matches, per process, at least 1: the divisor of EfficientDet.
+        """One more than the matches of the step, per process: the divisor of EfficientDet.
 
         Raises:
             ValueError: they were not counted.
         """
-        return max((self._counted_matches() + 1) / self.processes, 1.0)
+        return (self._counted_matches() + 1) / self.processes
 
     def _counted_matches(self) -> int:
         if self.matches is None:

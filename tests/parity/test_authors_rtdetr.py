@@ -38,8 +38,8 @@ def detector() -> Detector:
 def noised(authors: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the denoising queries that the authors drew, so that no random generator is compared."""
 
-    def read_stored(*args: Any) -> DenoisingQueries:
-        queries = draw_denoising_queries(*args)
+    def read_stored(*args: Any, **options: Any) -> DenoisingQueries:
+        queries = draw_denoising_queries(*args, **options)
         labels, boxes = (torch.from_numpy(authors[f"noised_{name}"]) for name in ("labels", "boxes"))
         assert labels.shape == queries.labels.shape
         return queries._replace(labels=labels, boxes_cxcywh_norm=boxes)

@@ -37,9 +37,9 @@ def test_predictions_losses_and_gradients(kind: str, monkeypatch: pytest.MonkeyP
     assert np.abs(output.logits[-1].numpy() - authors["logits"]).max() < 5e-6
     assert np.abs(output.boxes_cxcywh_norm[-1].numpy() - authors["boxes"]).max() < 2e-6
 
-    def read_stored(*args: Any) -> DenoisingQueries:
+    def read_stored(*args: Any, **options: Any) -> DenoisingQueries:
         labels, boxes = (torch.from_numpy(authors[f"noised_{name}"]) for name in ("labels", "boxes"))
-        return draw_denoising_queries(*args)._replace(labels=labels, boxes_cxcywh_norm=boxes)
+        return draw_denoising_queries(*args, **options)._replace(labels=labels, boxes_cxcywh_norm=boxes)
 
     monkeypatch.setattr("boxwright.heads.rtdetr.draw_denoising_queries", read_stored)
     targets = [

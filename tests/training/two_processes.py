@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from partition_cases import first_batch, make_step
 from torch import nn
 
 from boxwright.structures import Batch
@@ -42,6 +43,16 @@ def one_step(file: Path, rank: Rank) -> None:
     torch.save((result.loss, gradients, statistics), file.with_name(f"{file.stem}_rank_{rank.index}.out"))
 
 
+def family_step(file: Path, rank: Rank) -> None:
+    """Do the first step of a run on what its loader gives this process; write losses and gradients."""
+    run = torch.load(file, weights_only=False)
+    step = make_step(run, first_batch(run, rank), wrap=nn.parallel.DistributedDataParallel)
+    torch.save(step, file.with_name(f"{file.stem}_rank_{rank.index}.out"))
+
+
+WORK = {"case": one_step, "family": family_step}
+
+
 class StopAfterTwo(Callback):
     """Asks to stop after the second step."""
 
@@ -69,7 +80,7 @@ def main(folder: Path) -> None:
     rank = init_distributed("cpu")
     assert rank.world_size == 2
     for file in sorted(folder.glob("*.pt")):
-        (one_step if file.name.startswith("case_") else whole_run)(file, rank)
+        WORK.get(file.name.partition("_")[0], whole_run)(file, rank)
     torch.distributed.destroy_process_group()
 
 

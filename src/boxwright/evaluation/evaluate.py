@@ -126,6 +126,13 @@ def evaluate_detector(
     """
     total = len(data.records)
     detections = detect(detector, loader, device=device, amp=amp, progress=progress, observe=observe, total=total)
+    return measure_detections(data, detections, max_detections=max_detections)
+
+
+def measure_detections(
+    data: DetectionData, detections: dict[int, Detections], *, max_detections: int = MAX_DETECTIONS
+) -> Evaluation:
+    """Compare detections with the ground truth: boxes, and masks if there are any; see ``evaluate_detector``."""
     boxes = evaluate_detections(data, detections, max_detections=max_detections)
     if all(one.masks is None for one in detections.values()):
         return Evaluation(detections, boxes)

@@ -92,7 +92,12 @@ class CascadeRCNN(TwoStageHead):
                 refined = refine_boxes(boxes.deltas[:, 0], regions.boxes, limits[regions.images], weights)
                 proposals = regions_to_proposals(regions, refined, len(targets))
             regions = sample_regions(
-                proposals.boxes, proposals.valid, targets, positive_iou=iou, num_samples=self.roi.num_samples
+                proposals.boxes,
+                proposals.valid,
+                targets,
+                positive_iou=iou,
+                num_samples=self.roi.num_samples,
+                stage=stage,
             )
             stages.append(StageOutput(branch(output.maps, regions.boxes, regions.images), regions))
         return output._replace(stages=stages)

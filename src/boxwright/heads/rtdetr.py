@@ -137,7 +137,13 @@ class RTDETR(PairDetections, nn.Module):
         content, reference_logit = selection.content.detach(), selection.boxes_logit.detach()
         denoising, blocked, noised = None, None, 0
         if targets is not None and self.denoising.num_queries > 0:
-            denoising = draw_denoising_queries(normalize_targets(targets), self.num_classes, self.denoising)
+            denoising = draw_denoising_queries(
+                normalize_targets(targets),
+                self.num_classes,
+                self.denoising,
+                seeds=[target.seed for target in targets],
+                most_objects=max(target.most_objects or 0 for target in targets),
+            )
             noised = denoising.labels.shape[1]
             blocked = denoising.block_attention(content.shape[1])
             content = torch.cat((self.denoising_classes(denoising.labels).to(content.dtype), content), 1)

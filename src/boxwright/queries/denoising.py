@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from boxwright.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from boxwright.ops.image_draws import Purpose, image_generator
 from boxwright.queries.matching import Matches, NormalizedTargets
 from boxwright.queries.options import DenoisingOptions
 
@@ -43,8 +44,22 @@ class DenoisingQueries(NamedTuple):
         return (group[:, None] != group) & (group < self.num_groups)
 
 
+class _Noise(NamedTuple):
+    """Random numbers of queries: of the chance to get another label, that label, and direction and size of moves."""
+
+    chance: Float[Tensor, "*b q"]
+    label: Int[Tensor, "*b q"]
+    direction: Int[Tensor, "*b q 4"]
+    size: Float[Tensor, "*b q 4"]
+
+
 def draw_denoising_queries(
-    targets: Sequence[NormalizedTargets], num_classes: int, options: DenoisingOptions = DEFAULT_OPTIONS
+    targets: Sequence[NormalizedTargets],
+    num_classes: int,
+    options: DenoisingOptions = DEFAULT_OPTIONS,
+    *,
+    seeds: Sequence[int | None] = (),
+    most_objects: int = 0,
 ) -> DenoisingQueries:
     """Draw noised copies of every object: per group one to be recovered and one to be rejected.
 
@@ -57,18 +72,21 @@ def draw_denoising_queries(
             stays part of the graph.
         num_classes: C.
         options: number of objects to recover, in the fullest image, from which the number of groups follows; noise.
+        seeds: of the noise of each image, see ``Targets``; torch's global generator draws it where there is none.
+        most_objects: of an image, where other parts of the optimizer step have one with more objects.
 
     Returns:
         per group and image: queries for the objects to recover, as many as the fullest image has, then as many for
         those to reject. In images with fewer objects some queries have none.
 
     Source: Zhang et al., DINO, ICLR 2023, section 3.3. Checked against transformers and lyuwenyu/RT-DETR 068dfde, with
-    which it shares the order of random draws: equal seeds give equal queries.
+    which it shares the order of random draws: equal seeds of the global generator give equal queries.
     """
     counts = [len(t.labels) for t in targets]
     device = targets[0].labels.device
-    most = max(1, *counts) if counts else 1
-    num_groups = max(1, options.num_queries // most) if any(counts) else 1
+    fullest = max(most_objects, *counts)
+    most = max(1, fullest)
+    num_groups = max(1, options.num_queries // most) if fullest else 1
 
     labels = torch.full((len(targets), most), num_classes, dtype=torch.int64, device=device)
     boxes = torch.zeros(len(targets), most, 4, device=device)
@@ -77,12 +95,11 @@ def draw_denoising_queries(
         boxes[i, : counts[i]] = target.boxes_cxcywh_norm
     labels, boxes = labels.repeat(1, 2 * num_groups), boxes.repeat(1, 2 * num_groups, 1)
 
-    replace = torch.rand(labels.shape, device=device) < options.label_noise * 0.5
-    drawn = torch.randint(0, num_classes, labels.shape, device=device)
-    noised_labels = torch.where(replace & (labels < num_classes), drawn, labels)
+    noise = _draw_noise(labels.shape, num_classes, seeds, device)
+    replace = noise.chance < options.label_noise * 0.5
+    noised_labels = torch.where(replace & (labels < num_classes), noise.label, labels)
 
-    sign = torch.randint(0, 2, boxes.shape, device=device) * 2.0 - 1.0
-    size = torch.rand(boxes.shape, device=device)
+    sign, size = noise.direction * 2.0 - 1.0, noise.size
     index = torch.arange(boxes.shape[1], device=device) % (2 * most)
     size = size + (index >= most).float()[:, None]  # the second half of each group is to be rejected
     corners = cxcywh_to_xyxy(boxes) + sign * size * boxes[..., 2:].repeat(1, 1, 2) * 0.5 * options.box_noise
@@ -91,6 +108,24 @@ def draw_denoising_queries(
         xyxy_to_cxcywh(corners.clamp(0, 1)),
         _pair(counts, most, num_groups, device),
         num_groups,
+    )
+
+
+def _draw_noise(shape: torch.Size, num_classes: int, seeds: Sequence[int | None], device: torch.device) -> _Noise:
+    if all(seed is None for seed in seeds):
+        return _draw_with(None, shape, num_classes, device)
+    generators = (image_generator(seed, Purpose.DENOISING, device) for seed in seeds)
+    images = [_draw_with(generator, shape[1:], num_classes, device) for generator in generators]
+    return _Noise(*(torch.stack(numbers) for numbers in zip(*images, strict=True)))
+
+
+def _draw_with(generator: torch.Generator | None, shape: torch.Size, num_classes: int, device: torch.device) -> _Noise:
+    corners = (*shape, 4)
+    return _Noise(
+        torch.rand(shape, generator=generator, device=device),
+        torch.randint(0, num_classes, shape, generator=generator, device=device),
+        torch.randint(0, 2, corners, generator=generator, device=device),
+        torch.rand(corners, generator=generator, device=device),
     )
 
 

@@ -18,6 +18,7 @@ from boxwright.ops.anchors import octave_anchors, pyramid_anchors
 from boxwright.ops.box_deltas import SMOOTH_L1_BETA, decode_deltas, encode_deltas
 from boxwright.ops.box_matching import gather_matches, match_by_iou
 from boxwright.ops.boxes import at_least_float32, boxes_as_rows, clip_to_sizes
+from boxwright.ops.image_draws import Purpose, image_generator
 from boxwright.ops.nms import nms_top_k
 from boxwright.regions.options import RPNOptions
 from boxwright.regions.sampling import SampledRegions, sample_balanced
@@ -187,7 +188,11 @@ class RPNLoss:
         """
         logits, deltas, anchors = torch.cat(output.logits, 1), torch.cat(output.deltas, 1), torch.cat(output.anchors)
         matched = self.match(anchors, targets)
-        samples = [sample_balanced(own, self.num_samples, self.positive_fraction) for own in matched]
+        generators = [image_generator(target.seed, Purpose.ANCHORS, anchors.device) for target in targets]
+        samples = [
+            sample_balanced(own, self.num_samples, self.positive_fraction, generator)
+            for own, generator in zip(matched, generators, strict=True)
+        ]
         return self.of_samples(logits, deltas, anchors, matched, samples, targets, images_per_process)
 
     def match(self, anchors: Float[Tensor, "n 4"], targets: Sequence[Targets]) -> Int[Tensor, "b n"]:

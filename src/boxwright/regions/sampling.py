@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from boxwright.ops.box_matching import BACKGROUND, match_by_iou
+from boxwright.ops.image_draws import Purpose, image_generator
 from boxwright.structures import Targets
 
 POSITIVE_FRACTION = 0.25
@@ -43,6 +44,7 @@ def sample_regions(
     positive_iou: float = 0.5,
     num_samples: int = 512,
     positive_fraction: float = POSITIVE_FRACTION,
+    stage: int = 0,
 ) -> SampledRegions:
     """Sample from proposals and the objects' own boxes, and match each region with an object or background.
 
@@ -53,6 +55,7 @@ def sample_regions(
         positive_iou: least IoU of a region with its object.
         num_samples: regions of an image, at most.
         positive_fraction: most of them with an object, as a fraction.
+        stage: of a cascade; every stage draws anew, also where images have seeds.
 
     Source: Girshick, Fast R-CNN, ICCV 2015, section 2.3, with the objects' boxes as in Detectron. Checked against
     torchvision 0.29.2's RoIHeads. Crowd regions are left out of the targets, so that proposals on them are background,
@@ -67,7 +70,8 @@ def sample_regions(
     ]
     per_image = []
     for image, target in enumerate(targets):
-        sampled = sample_balanced(matched[image], num_samples, positive_fraction)
+        generator = image_generator(target.seed, Purpose.REGIONS, boxes.device, stage=stage)
+        sampled = sample_balanced(matched[image], num_samples, positive_fraction, generator)
         assigned = assign_targets(regions[image][sampled], matched[image][sampled], image, target)
         per_image.append(assigned._replace(is_ground_truth=sampled >= len(proposals[image])))
     return SampledRegions(*(torch.cat(field) for field in zip(*per_image, strict=True)))
@@ -92,7 +96,9 @@ def select_positives(regions: SampledRegions) -> SampledRegions:
     return SampledRegions(*(field[indices] for field in regions))
 
 
-def sample_balanced(matched: Int[Tensor, " a"], count: int, positive_fraction: float) -> Int[Tensor, " s"]:
+def sample_balanced(
+    matched: Int[Tensor, " a"], count: int, positive_fraction: float, generator: torch.Generator | None = None
+) -> Int[Tensor, " s"]:
     """Sample regions with an object and background at random, and return their indices in rising order.
 
     Regions with an object are at most ``max_positives``; background fills up the rest. Fewer than ``count`` are
@@ -102,6 +108,7 @@ def sample_balanced(matched: Int[Tensor, " a"], count: int, positive_fraction: f
         matched: the object of each region, ``BACKGROUND`` or ``IGNORED``.
         count: number of samples.
         positive_fraction: see ``max_positives``.
+        generator: of the choice; torch's global one where None.
 
     Source: Girshick, Fast R-CNN, ICCV 2015, section 2.3. Checked against torchvision 0.29.2's
     BalancedPositiveNegativeSampler, which samples no object where the fraction is less than one region.
@@ -110,8 +117,8 @@ def sample_balanced(matched: Int[Tensor, " a"], count: int, positive_fraction: f
     num_positive = min(len(positive), max_positives(count, positive_fraction))
     num_negative = min(len(negative), count - num_positive)
     sampled = (
-        positive[torch.randperm(len(positive), device=matched.device)[:num_positive]],
-        negative[torch.randperm(len(negative), device=matched.device)[:num_negative]],
+        positive[torch.randperm(len(positive), generator=generator, device=matched.device)[:num_positive]],
+        negative[torch.randperm(len(negative), generator=generator, device=matched.device)[:num_negative]],
     )
     return torch.cat(sampled).sort().values
 
@@ -126,4 +133,4 @@ def repeat_objects(target: Targets, count: int) -> Targets:
     num_objects = len(target.labels)
     indices = torch.arange(count if num_objects else 0, device=target.labels.device) % max(1, num_objects)
     masks = None if target.masks is None else target.masks[indices]
-    return Targets(target.labels[indices], target.boxes[indices], target.size, masks)
+    return target._replace(labels=target.labels[indices], boxes=target.boxes[indices], masks=masks)

@@ -37,7 +37,7 @@ def training_batches(run: Run, rank: Rank, schedule: Schedule, progress: Progres
         no_aug_size=run.detector.input_format.image_size,
         rank=rank.index,
         world_size=rank.world_size,
-        groups=_groups(run, rank),
+        groups=_groups(run),
     )
     return iter(_loader(run, sampler, rank))
 
@@ -78,18 +78,18 @@ def batches_of_size(run: Run, rank: Rank, size: int) -> Iterator[Batch]:
         batch_size=run.options.batch_size,
         num_steps=1000,
         image_sizes=(size,),
-        groups=_groups(run, rank),
+        groups=_groups(run),
     )
     return iter(_loader(run, sampler, rank))
 
 
-def _groups(run: Run, rank: Rank) -> ImageGroups | None:
+def _groups(run: Run) -> ImageGroups | None:
     options = run.options
     if options.batches.group_aspect_ratios == 0:
         return None
     sizes = [(height, width) for height, width in image_sizes(run.data.records).tolist()]
-    together = options.batch_size // (rank.world_size * options.batches.accumulate_steps)
-    return ImageGroups(aspect_ratio_groups(sizes, options.batches.group_aspect_ratios), max(1, together))
+    # Of a whole step: its images have one padded size, and do not depend on how many processes there are.
+    return ImageGroups(aspect_ratio_groups(sizes, options.batches.group_aspect_ratios), options.batch_size)
 
 
 def _loader(run: Run, sampler: BatchSampler, rank: Rank) -> BatchLoader:

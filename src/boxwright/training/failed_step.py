@@ -53,7 +53,17 @@ class FailedStep:
 def write_failed_step(path: Path, failed: FailedStep) -> None:
     """Write the file; one that stood there stays whole until it is complete."""
     batch = failed.batch
-    targets = [{"labels": t.labels, "boxes": t.boxes, "size": list(t.size), "masks": t.masks} for t in batch.targets]
+    targets = [
+        {
+            "labels": t.labels,
+            "boxes": t.boxes,
+            "size": list(t.size),
+            "masks": t.masks,
+            "seed": t.seed,
+            "most_objects": t.most_objects,
+        }
+        for t in batch.targets
+    ]
     write_checkpoint(
         path,
         {
@@ -96,7 +106,8 @@ def read_failed_step(path: Path) -> FailedStep:
 def _parse(content: Mapping[str, Any]) -> FailedStep:
     stored, totals = content["batch"], content["totals"]
     targets = [
-        Targets(_tensor(t["labels"]), _tensor(t["boxes"]), tuple(t["size"]), t["masks"]) for t in stored["targets"]
+        Targets(_tensor(t["labels"]), _tensor(t["boxes"]), tuple(t["size"]), t["masks"], t["seed"], t["most_objects"])
+        for t in stored["targets"]
     ]
     sizes = [ImageSize(*map(int, size)) for size in stored["sizes"]]
     images, ids = _tensor(stored["images"]), [int(number) for number in stored["image_ids"]]

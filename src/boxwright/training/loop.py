@@ -259,9 +259,9 @@ class _Loop:
         self._tell(lambda callback: callback.on_step(event))
 
     def _evaluate(self, interrupt: Stop) -> None:
-        """Evaluate and save, in the first process."""
+        """Evaluate, in all processes, and save, in the first."""
         progress, run = self.progress, self.run
-        if not self.rank.is_first or run.evaluate is None or progress.evaluations == 0:
+        if run.evaluate is None or progress.evaluations == 0:
             progress.evaluation_due = False
             take_latest(progress)
             self._save(best=True)

@@ -19,8 +19,8 @@ from boxwright.training.failed_step import FAILED_STEP, FailedStep, write_failed
 from boxwright.training.failures import KeptBuffers
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.overflow import diagnose_step
+from boxwright.training.partition import see_whole_step
 from boxwright.training.run import Run
-from boxwright.training.step import step_totals
 
 MAX_FAILED_STEPS = 3
 """Steps that a run may leave out, and times that it may go back to its last checkpoint, together."""
@@ -80,7 +80,7 @@ class Recovery:
         options, device = self.run.options, self.rank.device
         self.buffers.restore()
         self.buffers.keep()
-        totals = step_totals(self.detector, batch, options, device)
+        batch, totals = see_whole_step(self.detector, batch, options.batches.accumulate_steps, device)
         diagnosis = diagnose_step(self.detector, batch, options, device, totals=totals, noise_seed=noise_seed)
         self.buffers.restore()
         found = None if diagnosis.overflow is None else diagnosis.overflow.describe()

@@ -16,6 +16,7 @@ from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
 from boxwright.ops.finite import NotFiniteError
 from boxwright.structures import Batch, LossTotals, Targets
+from boxwright.training.partition import see_whole_step, split_batch
 
 
 class StepResult(NamedTuple):
@@ -58,7 +59,8 @@ def train_step(
         ValueError: the images are too small for a batch norm.
     """
     optimizer.zero_grad(set_to_none=True)
-    result = compute_gradients(detector, model, batch, options, device, step_totals(detector, batch, options, device))
+    batch, totals = see_whole_step(detector, batch, options.batches.accumulate_steps, device)
+    result = compute_gradients(detector, model, batch, options, device, totals)
     if not result.is_finite:
         raise NotFiniteError(
             f"training has diverged: loss {result.loss}, gradient norm {result.gradient_norm}; "
@@ -85,13 +87,13 @@ def compute_gradients(
     Args:
         detector: whose gradients are computed; they are added to those that it has.
         model: the same, or its wrapper that averages gradients over processes.
-        batch: this process's images of the step.
+        batch: this process's images of the step, which know of the whole step; see ``see_whole_step``.
         options: of the training.
         device: of the detector.
-        totals: of the whole step; see ``step_totals``.
+        totals: of the whole step.
     """
     terms: dict[str, float] = {}
-    parts = _parts(batch, options.batches.accumulate_steps)
+    parts = split_batch(batch, options.batches.accumulate_steps)
     for i, part in enumerate(parts):
         images, targets = part.images.to(device, non_blocking=True), targets_to(part.targets, device)
         if device.type == "cpu":
@@ -111,16 +113,6 @@ def compute_gradients(
         for name, value in zip(losses, torch.stack(list(losses.values())).detach().tolist(), strict=True):
             terms[name] = terms.get(name, 0.0) + value
     return StepResult(terms, _clip(detector, options.optimizer.max_grad_norm))
-
-
-def step_totals(detector: Detector, batch: Batch, options: TrainOptions, device: torch.device) -> LossTotals | None:
-    """Count what the losses of a step are divided by, over all processes, each of which must ask.
-
-    Of a step that is one batch there is None: the head counts for itself what it needs, and some match to count.
-    """
-    if len(_parts(batch, options.batches.accumulate_steps)) == 1 and not dist.is_initialized():
-        return None
-    return _totals(detector, batch, device)
 
 
 def _losses(
@@ -153,32 +145,12 @@ def _forward(model: nn.Module, images: Tensor, padding_mask: Tensor | None, targ
         ) from error
 
 
-def _totals(detector: Detector, batch: Batch, device: torch.device) -> LossTotals:
-    own = detector.totals(batch.targets, (batch.images.shape[-2], batch.images.shape[-1]))
-    if not dist.is_initialized():
-        return own
-    counts = torch.tensor([own.objects, own.images, own.matches or 0], device=device)
-    dist.all_reduce(counts)
-    objects, images, matches = counts.tolist()
-    return LossTotals(objects, images, dist.get_world_size(), None if own.matches is None else matches)
-
-
-def _parts(batch: Batch, count: int) -> list[Batch]:
-    if count == 1:
-        return [batch]
-    size = -(-len(batch.targets) // count)
-    parts = []
-    for first in range(0, len(batch.targets), size):
-        part = slice(first, first + size)
-        mask = None if batch.padding_mask is None else batch.padding_mask[part]
-        parts.append(Batch(batch.images[part], mask, batch.targets[part], batch.sizes[part], batch.image_ids[part]))
-    return parts
-
-
 def targets_to(targets: Sequence[Targets], device: torch.device) -> list[Targets]:
     """Move targets to a device."""
     return [
-        Targets(t.labels.to(device), t.boxes.to(device), t.size, None if t.masks is None else t.masks.to(device))
+        t._replace(
+            labels=t.labels.to(device), boxes=t.boxes.to(device), masks=None if t.masks is None else t.masks.to(device)
+        )
         for t in targets
     ]
 

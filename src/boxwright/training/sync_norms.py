@@ -21,31 +21,37 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         """Normalize, in training with the statistics of all processes."""
         if not self.training or not dist.is_initialized():
             return super().forward(x)
-        values = x if x.dtype == torch.float64 else x.float()
-        axes, shape = (0, 2, 3), (1, -1, 1, 1)
-        count = all_reduce(values.new_tensor([values.numel() / values.shape[1]]))
-        mean = all_reduce(values.sum(axes)) / count
-        centered = values - mean.view(shape)
-        variance = all_reduce(centered.square().sum(axes)) / count
-        self._update(mean.detach(), variance.detach(), float(count))
-        scale = (variance + self.eps).rsqrt() * self.weight
-        normalized: Tensor = (centered * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
-        return normalized
+        return normalize_together(self, x)
 
-    @torch.no_grad()
-    def _update(self, mean: Tensor, variance: Tensor, count: float) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        momentum = 0.1 if self.momentum is None else self.momentum
-        unbiased = variance * (count / max(count - 1, 1))
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+
+def normalize_together(norm: nn.BatchNorm2d, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Normalize with the statistics of the images of all processes, and move the running ones toward them."""
+    values = x if x.dtype == torch.float64 else x.float()
+    axes, shape = (0, 2, 3), (1, -1, 1, 1)
+    count = all_reduce(values.new_tensor([values.numel() / values.shape[1]]))
+    mean = all_reduce(values.sum(axes)) / count
+    centered = values - mean.view(shape)
+    variance = all_reduce(centered.square().sum(axes)) / count
+    _update(norm, mean.detach(), variance.detach(), float(count))
+    scale = (variance + norm.eps).rsqrt() * norm.weight
+    normalized: Tensor = (centered * scale.view(shape) + norm.bias.view(shape)).to(x.dtype)
+    return normalized
+
+
+@torch.no_grad()
+def _update(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: float) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    momentum = 0.1 if norm.momentum is None else norm.momentum
+    unbiased = variance * (count / max(count - 1, 1))
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
+    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum)
 
 
 def sync_norms(module: nn.Module, device: torch.device) -> None:
-    """Replace every ``BatchNorm2d`` by a synchronized one with the same parameters and buffers.
+    """Replace every ``BatchNorm2d``, and timm's with an activation, by a synchronized one with the same tensors.
 
     Raises:
         ValueError: there is a batch norm of another kind.
@@ -57,6 +63,10 @@ def sync_norms(module: nn.Module, device: torch.device) -> None:
             synced.train(child.training)
             synced._parameters, synced._buffers = child._parameters, child._buffers
             setattr(module, name, synced)
+        elif type(child).__name__ == "BatchNormAct2d" and child.affine and child.track_running_stats:
+            from boxwright.training.sync_norm_act import SyncedBatchNormAct
+
+            setattr(module, name, SyncedBatchNormAct.of(child))
         elif isinstance(child, _BatchNorm):
             raise ValueError(
                 f"train.runtime.sync_norms knows plain batch norms, and {name} is a {type(child).__name__}; give false"

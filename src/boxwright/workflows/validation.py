@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from boxwright.data.image_check import ProgressCallback
-from boxwright.data.loading.loader import BatchLoader, eval_loader
+from boxwright.data.loading.loader import BatchLoader, eval_batches, eval_loader
 from boxwright.data.records import DetectionData
+from boxwright.detections import Detections
 from boxwright.detector import Detector
-from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation, Observe, evaluate_classifier, evaluate_detector
+from boxwright.evaluation.class_accuracy import class_accuracy
+from boxwright.evaluation.evaluate import (
+    ClassEvaluation,
+    Evaluation,
+    Observe,
+    detect,
+    evaluate_classifier,
+    evaluate_detector,
+    measure_detections,
+)
 from boxwright.evaluation.limits import MAX_DETECTIONS
+from boxwright.evaluation.processes import copy_from_first, measure_together, own_share
 
 
 class Validation:
@@ -38,10 +50,27 @@ class Validation:
         self.num_images = len(data.records)
 
     def __call__(self, detector: Detector, limit: int | None = None) -> dict[str, Any]:
-        """Return metrics as they stand in JSON; of the first ``limit`` images only where that is not None."""
-        if detector.task == "classification":
-            return self.measure_classes(detector, limit).to_json()
-        return self.measure(detector, limit).to_json()
+        """Return metrics as they stand in JSON; of the first ``limit`` images only where that is not None.
+
+        Processes that train together have to call it at once, and divide the images.
+
+        Raises:
+            ValueError: an image cannot be read, or the model has diverged; in all processes.
+        """
+        rank, world_size = own_share()
+        folded, data, device = self._prepare(detector, limit)
+        copy_from_first(folded)
+        batches = eval_batches(data, input_format=detector.input_format, batch_size=self.batch_size)
+        loader = self._load(data, detector, device, rank, world_size)
+        is_classifier = detector.task == "classification"
+
+        def measure(detections: dict[int, Detections]) -> dict[str, Any]:
+            if is_classifier:
+                return class_accuracy(data, detections).to_json()
+            return measure_detections(data, detections, max_detections=self.max_detections).to_json()
+
+        image_ids = [data.records[index].image_id for batch in batches for index in batch]
+        return measure_together(partial(detect, folded, loader, device=device), measure, image_ids)
 
     def measure(
         self,
@@ -57,10 +86,10 @@ class Validation:
         """
         if detector.task != "detection":
             raise ValueError(f"boxes are measured of detectors, and this one is for {detector.task}")
-        folded, loader, data, device = self._prepare(detector, limit)
+        folded, data, device = self._prepare(detector, limit)
         return evaluate_detector(
             folded,
-            loader,
+            self._load(data, detector, device),
             data,
             device=device,
             observe=observe,
@@ -72,22 +101,27 @@ class Validation:
         self, detector: Detector, limit: int | None = None, progress: ProgressCallback | None = None
     ) -> ClassEvaluation:
         """Measure a classifier."""
-        folded, loader, data, device = self._prepare(detector, limit)
+        folded, data, device = self._prepare(detector, limit)
+        loader = self._load(data, detector, device)
         return evaluate_classifier(folded, loader, data, device=device, progress=progress)
 
-    def _prepare(
-        self, detector: Detector, limit: int | None
-    ) -> tuple[Detector, BatchLoader, DetectionData, torch.device]:
+    def _prepare(self, detector: Detector, limit: int | None) -> tuple[Detector, DetectionData, torch.device]:
         data = self.data if limit is None else replace(self.data, records=self.data.records[:limit])
         folded = detector.fold()
         device = next(folded.parameters()).device
         if device.type == "cpu":
             folded.to(memory_format=torch.channels_last)
-        loader = eval_loader(
+        return folded, data, device
+
+    def _load(
+        self, data: DetectionData, detector: Detector, device: torch.device, rank: int = 0, world_size: int = 1
+    ) -> BatchLoader:
+        return eval_loader(
             data,
             input_format=detector.input_format,
             batch_size=self.batch_size,
             num_workers=self.workers,
             pin_memory=device.type == "cuda",
+            rank=rank,
+            world_size=world_size,
         )
-        return folded, loader, data, device

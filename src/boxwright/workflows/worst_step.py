@@ -52,8 +52,7 @@ def find_worst_step(data: DetectionData, recipe: Recipe) -> WorstStep:
     groups = None
     if options.batches.group_aspect_ratios:
         sizes = [(record.height, record.width) for record in data.records]
-        together = max(1, options.batch_size // options.batches.accumulate_steps)
-        groups = ImageGroups(aspect_ratio_groups(sizes, options.batches.group_aspect_ratios), together)
+        groups = ImageGroups(aspect_ratio_groups(sizes, options.batches.group_aspect_ratios), options.batch_size)
     sampler = BatchSampler(
         seed=options.runtime.seed,
         num_samples=count,

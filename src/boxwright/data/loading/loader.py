@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from boxwright.data.images import normalize, pad_inputs
 from boxwright.data.input_format import InputFormat
-from boxwright.data.loading.equal_sizes import group_equal_sizes
+from boxwright.data.loading.equal_sizes import group_equal_sizes, share_batches
 from boxwright.data.loading.sampler import BatchSampler
 from boxwright.data.loading.samples import EvalSet, Sample, TrainSet
 from boxwright.data.records import DetectionData, image_sizes
@@ -51,7 +51,7 @@ def _targets(sample: Sample, height: int, width: int) -> Targets:
     masks = sample.masks
     if masks is not None and own != (height, width):
         masks = pad(masks, (0, width - own[1], 0, height - own[0]))
-    return Targets(sample.labels, sample.boxes, own, masks)
+    return Targets(sample.labels, sample.boxes, own, masks, sample.seed)
 
 
 def _pad_images(
@@ -143,10 +143,13 @@ def eval_loader(
     batch_size: int,
     num_workers: int = 0,
     pin_memory: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> BatchLoader:
     """Make batches of equal input size, with every image once; in the data set's order among equal sizes.
 
-    Batches may be smaller than ``batch_size``; only the input format adds padding.
+    Batches may be smaller than ``batch_size``; only the input format adds padding. Processes that divide the images
+    have whole batches of those that one would have, perhaps none.
 
     Args:
         data: the images.
@@ -154,12 +157,23 @@ def eval_loader(
         batch_size: images of one batch, at most.
         num_workers: processes that read ahead of time; 0 reads in this one.
         pin_memory: copy batches to page-locked memory, for faster transfer to a GPU.
+        rank: index of this process, from 0.
+        world_size: number of processes.
     """
+    batches = eval_batches(data, input_format=input_format, batch_size=batch_size)
+    own = share_batches(batches, _eval_sizes(data, input_format), world_size)[rank]
+    return _loader(EvalSet(data, input_format=input_format), own, num_workers, pin_memory)
+
+
+def eval_batches(data: DetectionData, *, input_format: InputFormat, batch_size: int) -> list[list[int]]:
+    """List the batches of ``eval_loader``, of all processes, as indices of images."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    sizes = [input_format.input_size(height, width) for height, width in image_sizes(data.records).tolist()]
-    batches = group_equal_sizes(sizes, batch_size)
-    return _loader(EvalSet(data, input_format=input_format), batches, num_workers, pin_memory)
+    return group_equal_sizes(_eval_sizes(data, input_format), batch_size)
+
+
+def _eval_sizes(data: DetectionData, input_format: InputFormat) -> list[tuple[int, int]]:
+    return [input_format.input_size(height, width) for height, width in image_sizes(data.records).tolist()]
 
 
 class _Guarded(Dataset[Sample | Failure]):

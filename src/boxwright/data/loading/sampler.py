@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Int64
 from torch.utils.data import Sampler
 
-_ORDER, _IMAGE_SIZE, _AUGMENTATION = range(3)
+_ORDER, _IMAGE_SIZE, _AUGMENTATION, _DRAWS = range(4)
 """Purposes of random streams: no two share one."""
 
 
@@ -212,3 +212,9 @@ def aspect_ratio_groups(sizes: Sequence[tuple[int, int]], count: int) -> tuple[i
 def augmentation_rng(seed: int, key: SampleKey) -> np.random.Generator:
     """Make the source of chance for one sample: the same in whichever process, worker or run it is made."""
     return np.random.default_rng([seed, _AUGMENTATION, key.epoch, key.record])
+
+
+def draws_seed(seed: int, key: SampleKey) -> int:
+    """Draw the seed of the random choices that the detector makes for one sample, see ``Targets``."""
+    state = np.random.SeedSequence([seed, _DRAWS, key.epoch, key.record]).generate_state(1, np.uint64)
+    return int(state[0])

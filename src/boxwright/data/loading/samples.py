@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from boxwright.data.crop import Crop
 from boxwright.data.images import to_bytes
 from boxwright.data.input_format import InputFormat
-from boxwright.data.loading.sampler import SampleKey, augmentation_rng
+from boxwright.data.loading.sampler import SampleKey, augmentation_rng, draws_seed
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.transforms.augment import SMALLEST_SIDE, Augmentation
 from boxwright.data.transforms.transform import (
@@ -42,6 +42,7 @@ class Sample(NamedTuple):
         image_id: the data set's own id.
         masks: of each object, in pixels of the input; None for detectors of boxes alone.
         padded_size: (height, width) that the padded input has at least; that of the image where None.
+        seed: of the random choices that a detector makes for it in training, see ``Targets``.
     """
 
     image: UInt8[Tensor, "3 height width"] | Float32[Tensor, "3 height width"]
@@ -51,6 +52,7 @@ class Sample(NamedTuple):
     image_id: int
     masks: Bool[Tensor, "n height width"] | None = None
     padded_size: tuple[int, int] | None = None
+    seed: int | None = None
 
 
 class ImageCache:
@@ -147,7 +149,8 @@ class TrainSet(Dataset[Sample]):
                     "image is resized"
                 )
         finished = self._finish(self.data.records[key.record], sample)
-        return finished._replace(padded_size=context.resize_rule.padded_size(*size[:2]))
+        padded_size = context.resize_rule.padded_size(*size[:2])
+        return finished._replace(padded_size=padded_size, seed=draws_seed(self.seed, key))
 
     def _read(self, index: int) -> TrainingSample:
         record = self.data.records[index]
