@@ -27,6 +27,7 @@ from boxwright.training.interrupt import Interrupted, stop_on_interrupt
 from boxwright.training.log import RunLog
 from boxwright.training.measures import primary_metric, summary_metrics
 from boxwright.training.moving_average import MovingAverage
+from boxwright.training.norm_momentum import MomentumRamp
 from boxwright.training.optimizer import make_optimizer, set_lr
 from boxwright.training.planning import plan_run
 from boxwright.training.run import RECIPE, WEIGHTS, Run
@@ -106,6 +107,7 @@ class _Loop:
                 sync_norms(detector, rank.device)
             devices = [rank.device.index] if rank.device.type == "cuda" else None
             self.model = nn.parallel.DistributedDataParallel(detector, device_ids=devices)
+        self.momentum_ramp = MomentumRamp(detector, is_new=progress.step == 0)
         self.callbacks: list[Callback] = []
         self.stop = StopRequest()
         self.session_start = time.monotonic()
@@ -122,6 +124,7 @@ class _Loop:
                 self.callbacks += [Display(progress.steps, progress.step, run.console), *run.callbacks]
             for callback in self.callbacks:
                 stack.callback(callback.close)
+            stack.callback(self.momentum_ramp.end)
             self._steps()
 
     def _steps(self) -> None:
@@ -162,6 +165,7 @@ class _Loop:
         # Noise is a function of seed, step and process: a resumed run draws what the unbroken one drew.
         torch.manual_seed(hash((self.run.options.runtime.seed, step, self.rank.index)) % 2**63)
         lr = set_lr(self.optimizer, self.schedule.lr_factor(step))
+        self.momentum_ramp.update()
         result = train_step(self.detector, self.model, self.optimizer, batch, self.run.options, self.rank.device)
         if self.average is not None:
             self.average.update(self.detector, self.schedule.ema_decay(step))

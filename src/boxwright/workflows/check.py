@@ -78,7 +78,11 @@ def check(
     observer = observer or Observer()
     if try_out and recipe is None:
         raise ValueError("there is nothing to try without a recipe: give one with --recipe R")
-    resolved = None if recipe is None else resolve(recipe, overrides).recipe
+    resolved = None
+    if recipe is not None:
+        resolved, notes = resolve(recipe, overrides)
+        for note in notes:
+            observer.note(note)
     of_folds = overrides if recipe is None else None
     if model is not None:
         read_ranking_model(model, folds, overrides=of_folds)
