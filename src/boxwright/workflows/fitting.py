@@ -44,7 +44,7 @@ class Room(NamedTuple):
     Args:
         images: that fit at once; 0 where not even one does.
         least: images that are needed at once: 2 where one alone cannot be normalized.
-        one: bytes for the fewest images, decoded ones that are kept included; None where memory ran out before they were through.
+        one: bytes for the fewest images, and for decoded ones that are kept; None where memory ran out before.
         needed: bytes for all images that go through the network together; None likewise.
         capacity: what this process may have.
         input_size: (height, width) of the padded batch.

@@ -18,7 +18,7 @@ COPIES_OF_WEIGHTS = 6
 """Memory of weights, gradients, two moments of the optimizer, the moving average, and of averaging over processes."""
 
 
-class _LimitReached(Exception):
+class _LimitReachedError(Exception):
     """More is kept than was asked about."""
 
 
@@ -45,7 +45,7 @@ def count_saved_bytes(detector: Detector, trial: Trial, precision: str, limit: i
             ledger = _Ledger(copy, count * limit)
             try:
                 _go_forward(copy, make_batch(trial, copy, count), precision, device, ledger)
-            except _LimitReached:
+            except _LimitReachedError:
                 return None
             except ValueError as error:
                 if "more than 1 value per channel" not in str(error):
@@ -76,12 +76,12 @@ class _Ledger:
         self.limit, self.total = limit, 0
 
     def keep(self, tensor: Tensor) -> Tensor:
-        """Count a tensor; raise _LimitReached where that was too much."""
+        """Count a tensor; raise _LimitReachedError where that was too much."""
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self.known:
             self.known.add(storage.data_ptr())
             self.total += storage.nbytes()
         if self.total > self.limit:
-            raise _LimitReached
+            raise _LimitReachedError
         # Without its history, or what is kept would keep itself.
         return tensor.detach()
