@@ -90,7 +90,7 @@ def test_a_resumed_run_goes_on_exactly(stop: int) -> None:
 
 
 def test_loaded_statistics_keep_their_momentum_from_the_first_step() -> None:
-    """Whether their counter was loaded too, or not, as from TensorFlow's weights."""
+    """With their counter or without it, as from TensorFlow's weights."""
     for count in (0, 5, 400):
         norm = nn.BatchNorm2d(2, momentum=0.01)
         assert norm.running_mean is not None

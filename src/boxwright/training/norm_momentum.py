@@ -15,7 +15,7 @@ class MomentumRamp:
     The newest of n batches counts ``max(momentum, 1 / n)``: running statistics are the plain mean over the first
     ``1 / momentum`` batches, and nothing is left of the zeros and ones that a new norm begins with. With a momentum of
     0.01 these would still be 58 % of the statistics after 55 steps, and a detector that is evaluated then finds
-    nothing. Afterwards the norm is as it always was, and the difference fades as ``(1 - momentum) ** n``.
+    nothing. Afterward the norm is as it always was, and the difference fades as ``(1 - momentum) ** n``.
 
     Which batch is the n-th stands in the norm's own counter, ``num_batches_tracked``, which checkpoints keep: a resumed
     run goes on exactly. A norm in evaluation, as in a frozen part, is left as it is.

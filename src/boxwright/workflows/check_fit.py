@@ -23,7 +23,7 @@ from boxwright.training.batches import CACHE_BYTES
 from boxwright.workflows.check_network import recipe_of
 from boxwright.workflows.check_report import ALL_SPLITS, SplitFinding
 from boxwright.workflows.fit_trial import SAFETY, count_fitting, extrapolate
-from boxwright.workflows.memory_limits import FreeMemory, free_memory, resident_memory
+from boxwright.workflows.memory_limits import RESERVE_BYTES, FreeMemory, free_memory, resident_memory
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.worst_step import TrialOutcome, find_worst_step, make_trial, run_in_process
 
@@ -35,9 +35,6 @@ PeakBasis = Literal["measured", "extrapolated", "exceeded"]
 
 SECONDS = 120.0
 """Time that the trial may take."""
-
-RESERVE_BYTES = 200 * 2**20
-"""Memory that is left to everybody else."""
 
 READ_IMAGES = 4
 

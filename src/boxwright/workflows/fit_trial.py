@@ -99,7 +99,7 @@ def extrapolate(stages: Sequence[Stage], images: int, *, memory: bool) -> float 
     return end + slope * (images - last)
 
 
-def count_fitting(stages: Sequence[Stage], memory: float) -> int | None:
+def count_fitting(stages: Sequence[Stage], memory: int) -> int | None:
     """Return how many images have room in so many bytes when they go through the network together.
 
     Args:

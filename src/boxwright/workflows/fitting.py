@@ -19,22 +19,19 @@ from boxwright.training.batches import CACHE_BYTES
 from boxwright.training.distributed import Rank, highest, init_distributed
 from boxwright.training.run import Run
 from boxwright.workflows.fit_trial import SAFETY, Trial, count_fitting, extrapolate
-from boxwright.workflows.memory_limits import FreeMemory, free_memory, resident_memory
+from boxwright.workflows.memory_limits import RESERVE_BYTES, FreeMemory, free_memory, resident_memory
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.saved_memory import COPIES_OF_WEIGHTS, count_saved_bytes
 from boxwright.workflows.worst_step import TrialOutcome, find_worst_step, make_trial, run_in_process
 
-SECONDS = 30.0
+TRIAL_SECONDS = 30.0
 """Time that the trial may take, besides that to start a process."""
-
-RESERVE_BYTES = 200 * 2**20
-"""Memory that is left to everybody else."""
 
 KEPT_FACTOR, OVERHEAD_BYTES = 2, 2**29
 """Upper estimate of a step from what one image keeps for the backward pass. Measured over eight recipes of all families
 on a CPU, each further image takes 0.6 to 1.8 times that."""
 
-DOES_NOT_FIT = 2**20
+NO_ROOM = 2**20
 """Stands for the number of parts, among processes that agree on it, where one of them has no room at all."""
 
 
@@ -66,7 +63,7 @@ def fit_batch(run: Run, *, is_fixed: bool, observer: Observer, memory: FreeMemor
     What one image keeps for the backward pass is counted first; where all images together clearly fit, that is all.
     Otherwise steps of one image and of two are made in a process of its own, and the batch is extrapolated from them.
     Neither changes the detector, its norms' statistics or any random number of training. Of several processes the
-    first on each machine measures, for its share of the batch and of the memory; the smallest room counts for all.
+    first on each machine measures, for its part of the batch and of the memory; the smallest room counts for all.
 
     Args:
         run: about to begin, or to go on.
@@ -87,7 +84,7 @@ def fit_batch(run: Run, *, is_fixed: bool, observer: Observer, memory: FreeMemor
     options = run.options
     parts = 1 if room is None else _choose_parts(options.batch_size, rank.world_size, room)
     parts = highest(max(parts, options.batches.accumulate_steps), rank)
-    if parts >= DOES_NOT_FIT:
+    if parts >= NO_ROOM:
         raise ValueError(_describe_no_room(run, room))
     if parts == options.batches.accumulate_steps:
         return run
@@ -96,22 +93,22 @@ def fit_batch(run: Run, *, is_fixed: bool, observer: Observer, memory: FreeMemor
     return run if is_fixed else _with_parts(run, parts)
 
 
-def is_parts_typed(overrides: Mapping[str, Any]) -> bool:
+def is_parts_typed(overrides: Mapping[str, Any] | None) -> bool:
     """Tell whether overrides of a recipe say in how many parts a batch goes through the network."""
-    typed = {name.replace("-", "_"): value for name, value in flatten(overrides).items()}
+    typed = {name.replace("-", "_"): value for name, value in flatten(overrides or {}).items()}
     groups = (str(typed.get(group, "")) for group in ("train", "train.batches"))
     return "train.batches.accumulate_steps" in typed or any("accumulate_steps" in group for group in groups)
 
 
 def measure_room(run: Run, rank: Rank, observer: Observer, memory: FreeMemory | None = None) -> Room | None:
     """Measure how many images of the worst step fit at once; None where all clearly do, or nobody can tell."""
-    recipe, device = _recipe_of_share(run.recipe, rank.world_size), rank.device
+    recipe, device = _recipe_of_process(run.recipe, rank.world_size), rank.device
     together = recipe.train.batch_size
     capacity = _capacity(device, memory)
     if capacity is None or not run.data.records:
         return None
     worst = find_worst_step(run.data, recipe)
-    trial = make_trial(run.data, recipe, worst, device, capacity.bytes - resident_memory(), SECONDS)
+    trial = make_trial(run.data, recipe, worst, device, capacity.bytes - resident_memory(), TRIAL_SECONDS)
     trial = replace(trial, with_whole=False)
     cache = _cache_bytes(run.data, device)
     if _clearly_fits(run, trial, together, capacity.bytes - cache):
@@ -128,12 +125,12 @@ def measure_room(run: Run, rank: Rank, observer: Observer, memory: FreeMemory | 
     return _read_room(outcome, together, capacity, cache, worst.input_size, recipe.input.image_size)
 
 
-def _recipe_of_share(recipe: Recipe, world_size: int) -> Recipe:
+def _recipe_of_process(recipe: Recipe, world_size: int) -> Recipe:
     """Return the recipe with the images that go through the network of one process together as its batch."""
     options = recipe.train
-    share = -(-options.batch_size // world_size)
+    per_process = -(-options.batch_size // world_size)
     batches = replace(options.batches, accumulate_steps=1)
-    together = -(-share // options.batches.accumulate_steps)
+    together = -(-per_process // options.batches.accumulate_steps)
     return replace(recipe, train=replace(options, batch_size=together, batches=batches))
 
 
@@ -196,12 +193,12 @@ def _read_room(
 
 def _choose_parts(batch_size: int, world_size: int, room: Room) -> int:
     """Return the smallest divisor of the batch with which its parts have room."""
-    share = -(-batch_size // world_size)
+    per_process = -(-batch_size // world_size)
     for parts in range(1, batch_size + 1):
-        at_once = -(-share // parts)
+        at_once = -(-per_process // parts)
         if batch_size % parts == 0 and at_once <= room.images:
-            return parts if at_once >= min(room.least, share) else DOES_NOT_FIT
-    return DOES_NOT_FIT
+            return parts if at_once >= min(room.least, per_process) else NO_ROOM
+    return NO_ROOM
 
 
 def _with_parts(run: Run, parts: int) -> Run:
@@ -213,8 +210,8 @@ def _with_parts(run: Run, parts: int) -> Run:
 
 
 def _describe_parts(run: Run, rank: Rank, room: Room | None, parts: int, *, is_fixed: bool) -> str:
-    share = -(-run.options.batch_size // rank.world_size)
-    together, at_once = (-(-share // count) for count in (run.options.batches.accumulate_steps, parts))
+    per_process = -(-run.options.batch_size // rank.world_size)
+    together, at_once = (-(-per_process // count) for count in (run.options.batches.accumulate_steps, parts))
     lacks = "do not fit into the memory of another machine"
     if room is not None:
         needed = "more memory than there is" if room.needed is None else _gib(room.needed)

@@ -26,7 +26,7 @@ def count_saved_bytes(detector: Detector, trial: Trial, precision: str, limit: i
     """Count the bytes that one image of a trial keeps for the backward pass, its loss included.
 
     A copy of the detector goes forward, and random numbers are drawn from a state of their own: the detector, its
-    norms' statistics and what is drawn afterwards stay as they are.
+    norms' statistics and what is drawn later stay as they are.
 
     Args:
         detector: as training will begin with it.

@@ -130,9 +130,8 @@ def train(
     beginning = Beginning() if resume else Beginning.read(weights, backbone_weights, overrides=overrides)
     base = recipe if stored is None or stored.source is None else stored.recipe
     resolved = resolve_beginning(base, _replace_length(overrides or {}), beginning, observer)
-    resolved = (
-        resolved if stored is None else _note_differences(stored, resolved, weights or backbone_weights, observer)
-    )
+    if stored is not None:
+        resolved = _note_differences(stored, resolved, weights or backbone_weights, observer)
     run = replace(
         _prepare_run(resolved, data, folder, stored, beginning, observer),
         image_transforms=tuple(map(as_transform, transforms)),
@@ -140,7 +139,7 @@ def train(
         callbacks=check_callbacks(callbacks),
         began=began,
     )
-    run = fit_batch(run, is_fixed=resume or is_parts_typed(overrides or {}), observer=observer)
+    run = fit_batch(run, is_fixed=resume or is_parts_typed(overrides), observer=observer)
     return TrainResult.of(run, run_training(run, resume=resume))
 
 
