@@ -85,6 +85,7 @@ class Draft:
             trusted: modules that may be imported for parts outside Boxwright; None for all. See ``find_part``.
         """
         self._check_parts()
+        self._scale_longest_side()
         image, train = self._parse_section("input", InputFormat), self._parse_section("train", TrainOptions)
         # Here, not above: these need torch. And a recipe is made from a draft.
         from boxwright.compose.recipe import Recipe, check_task
@@ -97,6 +98,28 @@ class Draft:
         recipe = Recipe(backbone=backbone, necks=necks, head=head, input=image, augment=augment, train=train)
         check_task(recipe)
         return recipe
+
+    def _scale_longest_side(self) -> None:
+        """Let the longest side follow an image size that the user typed, unless the longest side is typed too.
+
+        With the recipe's own, 512 pixels beside ``--image-size 256``, a wide image would still be 512 pixels wide.
+        """
+        values, typed = self.sections["input"]
+        keeps_shape = typed.get("resize", values.get("resize")) == "shortest_side"
+        if "image_size" not in typed or "max_size" in typed or values.get("max_size") is None or not keeps_shape:
+            return
+        try:
+            longest, size = int(values["max_size"]), int(values.get("image_size", InputFormat.image_size))
+            stated = InputFormat(image_size=size, max_size=longest, resize="shortest_side")
+            scaled = stated.at_size(int(typed["image_size"])).max_size
+        except (TypeError, ValueError):  # Parsing the section says what is wrong.
+            return
+        typed["max_size"] = scaled
+        if scaled != longest:
+            self.notes.append(
+                f"the longest side of images follows the image size: {scaled} pixels instead of {longest}; "
+                "--input.max_size sets another"
+            )
 
     def _check_parts(self) -> None:
         """Check names of parts, and what the user typed for their options, as far as their source tells."""

@@ -114,7 +114,7 @@ class InputFormat:
             central square, whose side is 0.875 of the image's shortest; ``letterbox`` keeps the aspect ratio and pads
             to a square, with the mean color in bytes.
         max_size: with ``shortest_side``, longest side of an input in pixels; images that would be longer become
-            smaller on both sides.
+            smaller on both sides. Where only ``image_size`` is typed, it changes in proportion.
         mean: subtracted from each channel, RGB with values in [0, 1].
         std: divisor of each channel after that, RGB too.
         channel_order: of the network input, after mean and std.

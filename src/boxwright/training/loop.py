@@ -32,6 +32,7 @@ from boxwright.training.interrupt import Interrupted, Stop, stop_on_interrupt
 from boxwright.training.log import RunLog
 from boxwright.training.measures import primary_metric, summary_metrics
 from boxwright.training.moving_average import MovingAverage
+from boxwright.training.norm_momentum import MomentumRamp
 from boxwright.training.optimizer import make_optimizer, set_lr
 from boxwright.training.pace import Pace
 from boxwright.training.planning import begin_progress, change_length, resume_pace
@@ -122,6 +123,7 @@ class _Loop:
                 sync_norms(detector, rank.device)
             devices = [rank.device.index] if rank.device.type == "cuda" else None
             self.model = nn.parallel.DistributedDataParallel(detector, device_ids=devices)
+        self.momentum_ramp = MomentumRamp(detector, is_new=progress.step == 0)
         self.callbacks: list[Callback] = []
         self.stop = StopRequest()
         self.seconds_before = progress.seconds
@@ -141,6 +143,7 @@ class _Loop:
                 self.callbacks += [Display(progress.steps, progress.step, run.console), *run.callbacks]
             for callback in self.callbacks:
                 stack.callback(callback.close)
+            stack.callback(self.momentum_ramp.end)
             interrupt = stack.enter_context(stop_on_interrupt(speaks=run.console is not None and self.rank.is_first))
             try:
                 while not self._advance(interrupt):
@@ -233,6 +236,7 @@ class _Loop:
         torch.manual_seed(noise_seed)
         lr = set_lr(self.optimizer, self.schedule.lr_factor(self.progress.position(step)))
         self.buffers.keep()
+        self.momentum_ramp.update()
         try:
             result = train_step(self.detector, self.model, self.optimizer, batch, self.run.options, self.rank.device)
         except NotFiniteError as error:

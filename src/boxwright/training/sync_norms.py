@@ -44,7 +44,7 @@ def _update(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: float) 
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
-    momentum = 0.1 if norm.momentum is None else norm.momentum
+    momentum = 1 / int(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
     unbiased = variance * (count / max(count - 1, 1))
     norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
     norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum)

@@ -78,7 +78,7 @@ def check(
     observer = observer or Observer()
     if try_out and recipe is None:
         raise ValueError("there is nothing to try without a recipe: give one with --recipe R")
-    resolved = None if recipe is None else resolve(recipe, overrides).recipe
+    resolved = None if recipe is None else _resolve(recipe, overrides, observer)
     of_folds = overrides if recipe is None else None
     if model is not None:
         read_ranking_model(model, folds, overrides=of_folds)
@@ -103,6 +103,15 @@ def check(
         fixes=tuple(fixes or ()),
     )
     return report if html is None else _write_or_report(report, Path(html), splits, tables)
+
+
+def _resolve(
+    recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None, observer: Observer
+) -> Recipe:
+    resolution = resolve(recipe, overrides)
+    for note in resolution.notes:
+        observer.note(note)
+    return resolution.recipe
 
 
 def _check_targets(data: Data, fix: str | Path | None, html: str | Path | None) -> None:

@@ -22,8 +22,8 @@ from boxwright.devices import choose_device
 from boxwright.training.batches import CACHE_BYTES
 from boxwright.workflows.check_network import recipe_of
 from boxwright.workflows.check_report import ALL_SPLITS, SplitFinding
-from boxwright.workflows.fit_trial import SAFETY, extrapolate
-from boxwright.workflows.memory_limits import FreeMemory, free_memory, resident_memory
+from boxwright.workflows.fit_trial import SAFETY, count_fitting, extrapolate
+from boxwright.workflows.memory_limits import RESERVE_BYTES, FreeMemory, free_memory, resident_memory
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.worst_step import TrialOutcome, find_worst_step, make_trial, run_in_process
 
@@ -35,9 +35,6 @@ PeakBasis = Literal["measured", "extrapolated", "exceeded"]
 
 SECONDS = 120.0
 """Time that the trial may take."""
-
-RESERVE_BYTES = 200 * 2**20
-"""Memory that is left to everybody else."""
 
 READ_IMAGES = 4
 
@@ -284,7 +281,7 @@ def _advice(outcome: TrialOutcome, recipe: Recipe, available: int) -> Iterator[s
         return
     slope, room = max(two - one, 1.0), available / SAFETY
     together = -(-options.batch_size // options.batches.accumulate_steps)
-    images = math.floor((room - one) / slope) + 1
+    images = count_fitting(outcome.stages, available) or 0
     if images >= 1:
         parts = next(
             n

@@ -7,6 +7,7 @@ steps of one image and of two, then, unless memory or time would not last for it
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +49,7 @@ class Trial:
         threads: of torch.
         memory: bytes that may be taken; None for no limit.
         seconds: time for all of it.
+        with_whole: end with steps of the whole batch where memory and time last; the small ones alone otherwise.
     """
 
     recipe: dict[str, Any]
@@ -59,6 +61,7 @@ class Trial:
     threads: int
     memory: int | None
     seconds: float
+    with_whole: bool = True
 
 
 class Stage(NamedTuple):
@@ -96,6 +99,24 @@ def extrapolate(stages: Sequence[Stage], images: int, *, memory: bool) -> float 
     return end + slope * (images - last)
 
 
+def count_fitting(stages: Sequence[Stage], memory: int) -> int | None:
+    """Return how many images have room in so many bytes when they go through the network together.
+
+    Args:
+        stages: as for ``extrapolate``.
+        memory: bytes, of which the safety margin is taken off here.
+
+    Returns:
+        0 or less where not even one has; None where no memory was measured.
+    """
+    points = [(one.images, one.peak) for one in stages if not one.is_whole and one.peak is not None]
+    if len(points) < 2:
+        return None
+    (first, start), (last, end) = points[-2:]
+    slope = max((end - start) / (last - first), 1.0)
+    return last + math.floor((memory / SAFETY - end) / slope)
+
+
 def run_trial(trial: Trial, tell: Callable[[dict[str, Any]], None]) -> None:
     """Run all stages, and tell each of them."""
     began = time.monotonic()
@@ -108,11 +129,13 @@ def run_trial(trial: Trial, tell: Callable[[dict[str, Any]], None]) -> None:
     tell({"kind": "stage", **stages[0]._asdict()})
     options = steps.options
     together = -(-options.batch_size // options.batches.accumulate_steps)
-    for stage in steps.measure_small(together):
+    for stage in steps.measure_small(together if trial.with_whole else together + 1):
         stages.append(stage)
         tell({"kind": "stage", **stage._asdict()})
         if time.monotonic() - began + 4 * stage.seconds > trial.seconds:
             break
+    if not trial.with_whole:
+        return
     capacity = steps.gpu_capacity or trial.memory
     needed = extrapolate(stages, together, memory=True)
     if capacity is not None and needed is not None and needed * SAFETY > capacity:
@@ -185,7 +208,7 @@ class _Steps:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         start = time.perf_counter()
-        batch = self._batch(count)
+        batch = make_batch(self.trial, self.detector, count)
         try:
             train_step(self.detector, self.detector, self.optimizer, batch, options, self.device)
         except ValueError as error:
@@ -202,25 +225,28 @@ class _Steps:
             peak = peak_memory()
         return Stage(-(-count // parts), time.perf_counter() - start, peak, is_whole)
 
-    def _batch(self, count: int) -> Batch:
-        height, width = self.trial.input_size
-        targets = [self._targets(i) for i in range(count)]
-        if isinstance(self.detector.head, WorstCaseHead):
-            targets = self.detector.head.worst_case_targets(targets)
-        sizes = [ImageSize(height, width, height, width)] * count
-        return Batch(torch.rand(count, 3, height, width), None, targets, sizes, list(range(count)))
 
-    def _targets(self, index: int) -> Targets:
-        index %= max(1, len(self.trial.labels))
-        size = self.trial.input_size
-        labels = torch.tensor(self.trial.labels[index], dtype=torch.int64)
-        boxes = torch.tensor(self.trial.boxes[index], dtype=torch.float32).reshape(-1, 4)
-        masks = None
-        if self.detector.needs_masks:
-            masks = torch.zeros(len(labels), *size, dtype=torch.bool)
-            for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
-                mask[y1 : y2 + 1, x1 : x2 + 1] = True
-        return Targets(labels, boxes, size, masks)
+def make_batch(trial: Trial, detector: Detector, count: int) -> Batch:
+    """Make a batch of so many images of noise, with the objects of a trial."""
+    height, width = trial.input_size
+    targets = [_make_targets(trial, i, with_masks=detector.needs_masks) for i in range(count)]
+    if isinstance(detector.head, WorstCaseHead):
+        targets = detector.head.worst_case_targets(targets)
+    sizes = [ImageSize(height, width, height, width)] * count
+    return Batch(torch.rand(count, 3, height, width), None, targets, sizes, list(range(count)))
+
+
+def _make_targets(trial: Trial, index: int, *, with_masks: bool) -> Targets:
+    index %= max(1, len(trial.labels))
+    size = trial.input_size
+    labels = torch.tensor(trial.labels[index], dtype=torch.int64)
+    boxes = torch.tensor(trial.boxes[index], dtype=torch.float32).reshape(-1, 4)
+    masks = None
+    if with_masks:
+        masks = torch.zeros(len(labels), *size, dtype=torch.bool)
+        for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
+            mask[y1 : y2 + 1, x1 : x2 + 1] = True
+    return Targets(labels, boxes, size, masks)
 
 
 def read_trial(text: str) -> Trial:

@@ -12,6 +12,9 @@ from typing import NamedTuple
 UNLIMITED = 2**60
 """Limits from here on are none: cgroups of version 1 write the largest whole number of pages."""
 
+RESERVE_BYTES = 200 * 2**20
+"""Memory that is left to everybody else."""
+
 _UNITS = {"kB": 2**10}
 
 

@@ -30,6 +30,7 @@ from boxwright.training.run import Run
 from boxwright.weights.model import load
 from boxwright.workflows.beginning import Beginning, resolve_beginning
 from boxwright.workflows.check import brief_check
+from boxwright.workflows.fitting import fit_batch, is_parts_typed
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.passports import check_same_data, describe_data, training_passport
 from boxwright.workflows.reading import Data, data_name, has_split, read_split
@@ -135,6 +136,7 @@ def train(
             callbacks=check_callbacks(callbacks),
             began=began,
         )
+        run = fit_batch(run, is_fixed=goes_on or is_parts_typed(overrides), observer=observer)
         return TrainResult.of(run, run_training(run, resume=goes_on))
 
 
