@@ -83,7 +83,7 @@ def fit_batch(run: Run, *, is_fixed: bool, observer: Observer, memory: FreeMemor
         room = measure_room(run, rank, observer, memory)
     options = run.options
     parts = 1 if room is None else _choose_parts(options.batch_size, rank.world_size, room)
-    parts = highest(max(parts, options.batches.accumulate_steps), rank)
+    parts = int(highest(rank, max(parts, options.batches.accumulate_steps))[0])
     if parts >= NO_ROOM:
         raise ValueError(_describe_no_room(run, room))
     if parts == options.batches.accumulate_steps:
