@@ -146,8 +146,8 @@ def test_saving_where_nothing_can_be_written_is_one_line(tmp_path: Path) -> None
 
 def test_the_best_of_a_run_comes_first(tmp_path: Path) -> None:
     assert not is_run(tmp_path)
-    for name in ("last.pt", "best.pt", "best.safetensors"):
-        (tmp_path / name).touch()
+    for name in ("last.previous.pt", "last.pt", "best.pt", "best.safetensors"):
+        write_checkpoint(tmp_path / name, content())
         assert find_checkpoint(tmp_path) == tmp_path / name
         assert is_run(tmp_path)
 

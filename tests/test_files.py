@@ -8,11 +8,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from boxwright.files import check_folder, check_target, is_standard_output, write_text
+from boxwright.files import (
+    check_folder,
+    check_target,
+    is_standard_output,
+    remove_unfinished,
+    replace_file,
+    write_text,
+)
 
 
 @pytest.fixture(params=[0o022, 0o077], ids=["umask 022", "umask 077"])
@@ -160,3 +168,28 @@ def test_targets_that_cannot_be_written(tmp_path: Path) -> None:
         check_folder(tmp_path / "file")
     check_folder(tmp_path / "new" / "folder")
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+class TestEarlierFiles:
+    def test_one_is_kept_under_its_name(self, tmp_path: Path) -> None:
+        path = tmp_path / "a"
+        for text in ("1", "2", "3"):
+            replace_file(path, partial(_write, text=text), earlier="b")
+        assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {"a": "3", "b": "2"}
+
+    def test_what_a_link_leads_to_is_not(self, tmp_path: Path) -> None:
+        (tmp_path / "real").write_text("1")
+        (tmp_path / "a").symlink_to(tmp_path / "real")
+        replace_file(tmp_path / "a", lambda unfinished: _write(unfinished, "2"), earlier="b")
+        assert (tmp_path / "real").read_text() == "2"
+        assert {one.name for one in tmp_path.iterdir()} == {"real", "a"}
+
+    def test_unfinished_ones_are_removed(self, tmp_path: Path) -> None:
+        for name in ("a", "a.unfinished", "b.unfinished", "c.unfinished"):
+            (tmp_path / name).touch()
+        remove_unfinished(tmp_path, ("a", "b", "missing"))
+        assert {one.name for one in tmp_path.iterdir()} == {"a", "c.unfinished"}
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)

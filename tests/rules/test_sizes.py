@@ -19,6 +19,7 @@ RECORDS = {
     "CocoMetrics": "COCO has 12 numbers, and they are its fields",
     "Annotations": "a table whose columns are its fields",
     "RecordTable": "likewise",
+    "Run": "the parts that a workflow puts together",
 }
 """Results that one function makes, and that nobody configures."""
 

@@ -63,12 +63,12 @@ def test_folders_that_stay_empty_are_removed_again(tmp_path: Path) -> None:
 
 
 def test_one_of_a_process_that_has_ended_is_taken_over(tmp_path: Path, ended_process: int) -> None:
-    lock, said = leave_lock(tmp_path, pid=ended_process), list[str]()
+    lock, lines = leave_lock(tmp_path, pid=ended_process), list[str]()
     began = time.monotonic()
-    with hold_folder(tmp_path, said.append):
+    with hold_folder(tmp_path, lines.append):
         assert json.loads(lock.read_text())["pid"] == os.getpid()
     assert time.monotonic() - began < folder_lock.WATCH_SECONDS
-    assert said == [
+    assert lines == [
         f"{lock}: process {ended_process} on {socket.gethostname()} has ended without removing it; the folder is "
         "taken over"
     ]
@@ -85,10 +85,10 @@ def test_a_process_id_that_is_used_again_is_another_process(tmp_path: Path) -> N
 @pytest.mark.parametrize("text", ["", "{", "3", '{"pid": "x"}', '{"pid": 3}'])
 def test_one_that_is_half_written_is_watched(tmp_path: Path, text: str) -> None:
     (tmp_path / LOCK).write_text(text)
-    said: list[str] = []
-    with hold_folder(tmp_path, said.append):
+    lines: list[str] = []
+    with hold_folder(tmp_path, lines.append):
         pass
-    assert "a process that is not named holds the folder; seeing for " in said[0]
+    assert "a process that is not named holds the folder; seeing for " in lines[0]
 
 
 @pytest.fixture

@@ -123,7 +123,8 @@ def test_runs_killed_at_random_moments_end_as_the_unbroken_one(
     drawn: Path, tmp_path: Path, recipe: str, processes: int, chains: int
 ) -> None:
     """By SIGKILL, again and again."""
-    overrides = {**SMALL, **LENGTH, **FAMILIES[recipe]}
+    runtime = {"train.runtime.device": "cpu", "train.runtime.precision": "float32"}
+    overrides = {**SMALL, **runtime, **FAMILIES[recipe]}
     script = str(Path(__file__).with_name("kill_chains.py"))
     command = [sys.executable, script, recipe, "--data", str(drawn), "--out", str(tmp_path), "--chains", str(chains)]
     done = subprocess.run(

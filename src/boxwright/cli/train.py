@@ -31,14 +31,7 @@ def run(argv: Sequence[str]) -> int:
     add_split_arguments(parser, "val")
     add_format_argument(parser)
     parser.add_argument("--out", metavar="RUN", help="folder of the run; runs/RECIPE-DATA where left out")
-    parser.add_argument(
-        "--resume",
-        metavar="auto",
-        nargs="?",
-        const="yes",
-        choices=("auto", "yes"),
-        help="go on from the run's last checkpoint; with auto, begin a run where there is none",
-    )
+    _add_resume(parser)
     parser.add_argument(
         "--weights",
         metavar="SOURCE",
@@ -78,6 +71,17 @@ def run(argv: Sequence[str]) -> int:
         return 128 + interrupted.number
     _conclude(observer, result, options.data or "DIR")
     return 0
+
+
+def _add_resume(parser: CommandParser) -> None:
+    parser.add_argument(
+        "--resume",
+        metavar="auto",
+        nargs="?",
+        const="yes",
+        choices=("auto", "yes"),
+        help="go on from the run's last checkpoint; with auto, begin a run where there is none",
+    )
 
 
 def _join_resume(argv: Sequence[str]) -> list[str]:

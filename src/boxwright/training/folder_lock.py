@@ -116,11 +116,11 @@ def hold_folder(folder: Path, say: Callable[[str], None] | None = None) -> Itera
 def _take(path: Path, say: Callable[[str], None]) -> Holder:
     own = Holder.of_this_process()
     while not _create(path, own):
-        found = _read(path)
-        if found is None:
+        other = _read(path)
+        if other is None:
             continue  # removed just now
-        if _is_left_behind(path, found, say) and _take_over(path, found, own):
-            say(f"{path}: {_name(found)} has ended without removing it; the folder is taken over")
+        if _is_left_behind(path, other, say) and _take_over(path, other, own):
+            say(f"{path}: {_name(other)} has ended without removing it; the folder is taken over")
             break
         if (present := _read(path)) is not None:
             raise _refusal(path, present)
@@ -138,12 +138,12 @@ def _create(path: Path, holder: Holder) -> bool:
     return True
 
 
-def _take_over(path: Path, found: Holder, own: Holder) -> bool:
+def _take_over(path: Path, other: Holder, own: Holder) -> bool:
     """Put this process in the place of one that has ended; False where another was faster."""
     mine = path.with_name(f"{path.name}.{own.token}")
     mine.write_text(_to_text(own), encoding="utf-8")
     try:
-        if _read(path) != found:
+        if _read(path) != other:
             return False
         os.replace(mine, path)
     finally:
@@ -152,24 +152,24 @@ def _take_over(path: Path, found: Holder, own: Holder) -> bool:
     return _is_own(path, own)
 
 
-def _is_left_behind(path: Path, found: Holder, say: Callable[[str], None]) -> bool:
+def _is_left_behind(path: Path, other: Holder, say: Callable[[str], None]) -> bool:
     """Tell whether the process that holds a folder has ended, by asking the system or by watching for signs of life."""
-    alive = found.is_alive()
+    alive = other.is_alive()
     if alive is not None:
         return not alive
-    say(f"{path}: {_name(found)} holds the folder; seeing for {WATCH_SECONDS:.0f} s whether it lives")
+    say(f"{path}: {_name(other)} holds the folder; seeing for {WATCH_SECONDS:.0f} s whether it lives")
     end = time.monotonic() + WATCH_SECONDS
     while time.monotonic() < end:
         time.sleep(min(1.0, WATCH_SECONDS / 10))
-        if _read(path) != found:
+        if _read(path) != other:
             return False
     return True
 
 
-def _refusal(path: Path, found: Holder) -> ValueError:
-    since = f", since {found.since}" if found.since else ""
+def _refusal(path: Path, other: Holder) -> ValueError:
+    since = f", since {other.since}" if other.since else ""
     return ValueError(
-        f"{path.parent}: {_name(found)} trains here{since}: wait for it, end it, or give another --out; if it no "
+        f"{path.parent}: {_name(other)} trains here{since}: wait for it, end it, or give another --out; if it no "
         f"longer runs, remove {path}"
     )
 
@@ -193,8 +193,8 @@ def _beat(path: Path, holder: Holder, ended: threading.Event) -> None:
 
 
 def _is_own(path: Path, holder: Holder) -> bool:
-    found = _read(path)
-    return found is not None and found.token == holder.token
+    other = _read(path)
+    return other is not None and other.token == holder.token
 
 
 def _to_text(holder: Holder) -> str:

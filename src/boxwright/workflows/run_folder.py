@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,7 +18,7 @@ from boxwright.passport import Passport
 from boxwright.structures import Category
 from boxwright.training.checkpoint import LENGTH_OPTIONS, WHOLE_FILES, Progress, progress_of
 from boxwright.training.failed_step import FAILED_STEP
-from boxwright.training.folder_lock import LOCK
+from boxwright.training.folder_lock import LOCK, hold_folder
 from boxwright.training.log import LOG
 from boxwright.training.run import RECIPE, WEIGHTS
 from boxwright.workflows.observer import Observer
@@ -50,6 +51,15 @@ class StoredRun(NamedTuple):
     passport: Passport | None
     source: str | None
     progress: Progress | None
+
+
+@contextmanager
+def hold_run(folder: Path, resume: Resume, observer: Observer) -> Iterator[bool]:
+    """Hold the folder of a run, and tell whether it goes on; raises as ``resumes`` and ``hold_folder`` do."""
+    resumes(folder, resume)
+    with hold_folder(folder, observer.note):
+        # Once more: another run may have come to its end here until now.
+        yield resumes(folder, resume)
 
 
 def resumes(folder: Path, resume: Resume) -> bool:

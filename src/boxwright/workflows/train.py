@@ -24,7 +24,6 @@ from boxwright.detector import Detector
 from boxwright.evaluation.limits import coco_limit, head_limits, note_nothing_to_count
 from boxwright.training.callbacks import Callback, check_callbacks
 from boxwright.training.checkpoint import Progress
-from boxwright.training.folder_lock import hold_folder
 from boxwright.training.loop import run_training
 from boxwright.training.run import Run
 from boxwright.weights.model import load
@@ -34,7 +33,7 @@ from boxwright.workflows.fitting import fit_batch, is_parts_typed
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.passports import check_same_data, describe_data, training_passport
 from boxwright.workflows.reading import Data, data_name, has_split, read_split
-from boxwright.workflows.run_folder import LENGTHS, Resume, StoredRun, go_on_with, read_run, resumes
+from boxwright.workflows.run_folder import LENGTHS, Resume, StoredRun, go_on_with, hold_run, read_run
 from boxwright.workflows.validation import Validation
 
 
@@ -118,10 +117,7 @@ def train(
     """
     observer, began, overrides = observer or Observer(), began or time.monotonic(), overrides or {}
     folder = Path(out) if out is not None else default_folder(recipe, data)
-    resumes(folder, resume)
-    with hold_folder(folder, observer.note):
-        # Once more: another run may have come to its end here until now.
-        goes_on = resumes(folder, resume)
+    with hold_run(folder, resume, observer) as goes_on:
         stored = read_run(folder) if goes_on else None
         # A run that goes on needs no other file: it has its weights, and in its recipe what it took over from others.
         beginning = Beginning() if goes_on else Beginning.read(weights, backbone_weights, overrides=overrides)
