@@ -1,4 +1,4 @@
-"""Deterministic runs: bit-equal, with the number of threads that they began with, and without a trace afterwards."""
+"""Deterministic runs: bit-equal, with the number of threads that they began with, and without a trace afterward."""
 
 from __future__ import annotations
 

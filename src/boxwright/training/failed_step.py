@@ -16,9 +16,9 @@ from boxwright.tensor_files import read_tensor_file
 FAILED_STEP = "failed_step.pt"
 """The file in the folder of a run: the last step that failed, and no other."""
 
-FORMAT = "boxwright step"
+_FORMAT = "boxwright step"
 
-VERSION = 1
+_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,8 @@ def write_failed_step(path: Path, failed: FailedStep) -> None:
         path,
         {
             **vars(failed),
-            "format": FORMAT,
-            "version": VERSION,
+            "format": _FORMAT,
+            "version": _VERSION,
             "categories": [(category.id, category.name) for category in failed.categories],
             "totals": None if failed.totals is None else list(failed.totals),
             "weights": dict(failed.weights),
@@ -93,9 +93,9 @@ def read_failed_step(path: Path) -> FailedStep:
         ValueError: another file, or a damaged one.
     """
     content = read_tensor_file(path).content
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f"{path}: no step that failed; training leaves one in its folder, as RUN/{FAILED_STEP}")
-    if content.get("version") != VERSION:
+    if content.get("version") != _VERSION:
         raise ValueError(f"{path}: of another release, which can replay it")
     try:
         return _parse(content)

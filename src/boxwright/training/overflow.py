@@ -89,7 +89,7 @@ def diagnose_step(
     """Repeat the forward and backward of a step, and watch every module; no weight changes, statistics of norms do.
 
     Args:
-        detector: as it was before the step; it has no gradients afterwards.
+        detector: as it was before the step; it has no gradients afterward.
         batch: this process's images of the step.
         options: of the training.
         device: of the detector.

@@ -83,8 +83,8 @@ class Recovery:
         batch, totals = see_whole_step(self.detector, batch, options.batches.accumulate_steps, device)
         diagnosis = diagnose_step(self.detector, batch, options, device, totals=totals, noise_seed=noise_seed)
         self.buffers.restore()
-        found = None if diagnosis.overflow is None else diagnosis.overflow.describe()
-        writer, failure = self._choose_process(found)
+        reason = None if diagnosis.overflow is None else diagnosis.overflow.describe()
+        writer, failure = self._choose_process(reason)
         if writer == self.rank.index:
             failed = FailedStep(
                 step=step,
@@ -131,11 +131,11 @@ class Recovery:
         if not (_is_finite(weights) and _is_finite(moments)):
             raise StateLostError
 
-    def _choose_process(self, found: str | None) -> tuple[int, str]:
+    def _choose_process(self, reason: str | None) -> tuple[int, str]:
         """Agree on the first process that has found the reason, and on what it has found."""
-        findings: list[str | None] = [found] * self.rank.world_size
+        findings: list[str | None] = [reason] * self.rank.world_size
         if self.rank.world_size > 1:
-            dist.all_gather_object(findings, found)
+            dist.all_gather_object(findings, reason)
         return next(((i, text) for i, text in enumerate(findings) if text is not None), (0, NOT_REPEATED))
 
     def _write(self, failed: FailedStep) -> None:
