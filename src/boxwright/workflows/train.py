@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from boxwright.checkpoints import LAST, categories_of, find_checkpoint, passport_of, read_checkpoint
+from boxwright.checkpoints import BEST, LAST, categories_of, find_checkpoint, passport_of, read_checkpoint
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipe_text import typed_options
@@ -28,11 +28,12 @@ from boxwright.training.callbacks import Callback, check_callbacks
 from boxwright.training.checkpoint import Progress
 from boxwright.training.log import LOG
 from boxwright.training.loop import run_training
+from boxwright.training.machines import first_of_machine_first, is_restarted, share_file
 from boxwright.training.run import RECIPE, WEIGHTS, Run
 from boxwright.weights.model import load
 from boxwright.workflows.beginning import Beginning, resolve_beginning
 from boxwright.workflows.check import brief_check
-from boxwright.workflows.observer import Observer
+from boxwright.workflows.observer import Observer, observer_of_first
 from boxwright.workflows.passports import check_same_data, describe_data, training_passport
 from boxwright.workflows.reading import Data, data_name, has_split, read_split
 from boxwright.workflows.validation import Validation
@@ -121,25 +122,34 @@ def train(
         ValueError: the recipe, the data or the folder cannot be used, or training has diverged; in one line.
         Interrupted: Ctrl-C was pressed; the state is saved.
     """
-    observer, began = observer or Observer(), began or time.monotonic()
+    observer, began = observer_of_first(observer or Observer()), began or time.monotonic()
     folder = Path(out) if out is not None else default_folder(recipe, data)
-    _check_run_folder(folder, resume)
-    stored = _read_run(folder) if resume else None
-    # A run that goes on needs no other file: it has its weights, and in its recipe what it took over from others.
-    beginning = Beginning() if resume else Beginning.read(weights, backbone_weights, overrides=overrides)
-    base = recipe if stored is None or stored.source is None else stored.recipe
-    resolved = resolve_beginning(base, _replace_length(overrides or {}), beginning, observer)
-    resolved = (
-        resolved if stored is None else _note_differences(stored, resolved, weights or backbone_weights, observer)
-    )
-    run = replace(
-        _prepare_run(resolved, data, folder, stored, beginning, observer),
-        image_transforms=tuple(map(as_transform, transforms)),
-        input_transforms=tuple(map(as_transform, input_transforms)),
-        callbacks=check_callbacks(callbacks),
-        began=began,
-    )
-    return TrainResult.of(run, run_training(run, resume=resume))
+    restarted = is_restarted()
+    if resume or restarted:
+        for name in (LAST, WEIGHTS):
+            share_file(folder / name)
+    # Processes that torchrun starts again go on with what those before them have saved.
+    resume = resume or (restarted and (folder / LAST).is_file())
+    with first_of_machine_first():
+        _check_run_folder(folder, resume)
+        stored = _read_run(folder) if resume else None
+        # A run that goes on needs no other file: it has its weights, and in its recipe what it took over from others.
+        beginning = Beginning() if resume else Beginning.read(weights, backbone_weights, overrides=overrides)
+        base = recipe if stored is None or stored.source is None else stored.recipe
+        resolved = resolve_beginning(base, _replace_length(overrides or {}), beginning, observer)
+        resolved = (
+            resolved if stored is None else _note_differences(stored, resolved, weights or backbone_weights, observer)
+        )
+        run = replace(
+            _prepare_run(resolved, data, folder, stored, beginning, observer),
+            image_transforms=tuple(map(as_transform, transforms)),
+            input_transforms=tuple(map(as_transform, input_transforms)),
+            callbacks=check_callbacks(callbacks),
+            began=began,
+        )
+    result = TrainResult.of(run, run_training(run, resume=resume))
+    share_file(folder / BEST)
+    return result
 
 
 def default_folder(recipe: str | Path | Mapping[str, Any] | Recipe, data: Data) -> Path:
