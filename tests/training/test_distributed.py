@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -17,6 +14,7 @@ import torch
 from flat_options import train_options
 from partition_cases import FAMILIES, Step, assert_same_step, family_run, first_batch, make_step
 from torch import nn
+from torchrun import torchrun
 
 import boxwright
 from boxwright.checkpoints import read_checkpoint
@@ -83,12 +81,6 @@ CASES = {
 LIKE_ONE = [name for name in CASES if "denoising" not in name]
 
 Outcome = tuple[float, dict[str, torch.Tensor], dict[str, torch.Tensor]]
-
-
-def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from boxwright import __version__
+from boxwright.cli.torchrun import leave_word_to_first
 from boxwright.compose.parts import import_attribute, unknown
 from boxwright.cpu_quota import set_threading
 
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get(TRACEBACK_SWITCH):
             raise
+        leave_word_to_first()
         print(f"boxwright: error: {_one_line(error)}", file=sys.stderr)
         return 2
     return status

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -47,6 +46,7 @@ def run(argv: Sequence[str]) -> int:
 
     options, _, _, overrides = parse_recipe_command(parser, _join_resume(argv), check=check_data)
     from boxwright.cli.console import ConsoleObserver
+    from boxwright.cli.torchrun import boxwright_command
     from boxwright.training.interrupt import Interrupted
     from boxwright.workflows.train import default_folder, train
 
@@ -66,8 +66,8 @@ def run(argv: Sequence[str]) -> int:
             overrides=overrides,
         )
     except Interrupted as interrupted:
-        again = shlex.join(["train", *argv, *([] if options.resume else ["--resume"])])
-        observer.announce(f"stopped and saved in {folder}; to go on:  boxwright {again}")
+        again = boxwright_command(["train", *argv, *([] if options.resume else ["--resume"])])
+        observer.announce(f"stopped and saved in {folder}; to go on:  {again}")
         return 128 + interrupted.number
     _conclude(observer, result, options.data or "DIR")
     return 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from boxwright.devices import choose_device
 
@@ -32,6 +34,37 @@ class Rank:
         return self.index == 0
 
 
+def join_processes() -> bool:
+    """Join the other processes where torchrun has started any; return whether it has."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return False
+    if not dist.is_initialized():
+        # Detections and errors, which are not on a GPU, are exchanged by gloo.
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        store, rank, world_size = next(rendezvous("env://"))
+        dist.init_process_group(backend, store=_of_this_start(store), rank=rank, world_size=world_size)
+        # A group that is left to the interpreter's end may wait there for ever for the threads of others.
+        atexit.register(_leave_processes)
+    return True
+
+
+def _of_this_start(store: dist.Store) -> dist.Store:
+    """Set apart what processes tell each other from what those before a restart have told.
+
+    torchrun of torch 2.14 starts processes again with the same store, in which they would find the addresses of those
+    that have ended. On several machines each counts its own restarts: there it has to make new stores
+    (``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1``).
+    """
+    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
+        return store
+    return dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+def _leave_processes() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def init_distributed(device: str) -> Rank:
     """Join the other processes where torchrun has started any; one process of one otherwise.
 
@@ -43,8 +76,7 @@ def init_distributed(device: str) -> Rank:
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     used = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
-    if count > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if used.type == "cuda" else "gloo")
+    join_processes()
     if used.type == "cuda":
         torch.cuda.set_device(used)
     return Rank(dist.get_rank() if dist.is_initialized() else 0, count, used)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,3 +42,15 @@ class ProgressOnly(Observer):
 
     def note(self, line: str) -> None:
         """Say nothing."""
+
+
+class _Silent(Observer):
+    """Hears and says nothing."""
+
+    def note(self, line: str) -> None:
+        pass
+
+
+def observer_of_first(observer: Observer) -> Observer:
+    """Return the observer in the first of the processes that torchrun has started, and one that is silent in others."""
+    return observer if os.environ.get("RANK", "0") == "0" else _Silent()

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from boxwright.checkpoints import find_checkpoint
+from boxwright.checkpoints import BEST, LAST, PREVIOUS, find_checkpoint
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipe_text import typed_options
@@ -25,12 +25,13 @@ from boxwright.evaluation.limits import coco_limit, head_limits, note_nothing_to
 from boxwright.training.callbacks import Callback, check_callbacks
 from boxwright.training.checkpoint import Progress
 from boxwright.training.loop import run_training
-from boxwright.training.run import Run
+from boxwright.training.machines import first_of_machine_first, is_restarted, share_file
+from boxwright.training.run import WEIGHTS, Run
 from boxwright.weights.model import load
 from boxwright.workflows.beginning import Beginning, resolve_beginning
 from boxwright.workflows.check import brief_check
 from boxwright.workflows.fitting import fit_batch, is_parts_typed
-from boxwright.workflows.observer import Observer
+from boxwright.workflows.observer import Observer, observer_of_first
 from boxwright.workflows.passports import check_same_data, describe_data, training_passport
 from boxwright.workflows.reading import Data, data_name, has_split, read_split
 from boxwright.workflows.run_folder import LENGTHS, Resume, StoredRun, go_on_with, hold_run, read_run
@@ -115,25 +116,33 @@ def train(
         ValueError: the recipe, the data or the folder cannot be used, or training has diverged; in one line.
         Interrupted: Ctrl-C was pressed or the system asked to stop; the state is saved.
     """
-    observer, began, overrides = observer or Observer(), began or time.monotonic(), overrides or {}
+    observer, began, overrides = observer_of_first(observer or Observer()), began or time.monotonic(), overrides or {}
     folder = Path(out) if out is not None else default_folder(recipe, data)
-    with hold_run(folder, resume, observer) as goes_on:
-        stored = read_run(folder) if goes_on else None
-        # A run that goes on needs no other file: it has its weights, and in its recipe what it took over from others.
-        beginning = Beginning() if goes_on else Beginning.read(weights, backbone_weights, overrides=overrides)
-        base = recipe if stored is None or stored.source is None else stored.recipe
-        resolved = resolve_beginning(base, _replace_length(overrides), beginning, observer)
-        if stored is not None:
-            resolved = go_on_with(stored, resolved, overrides, weights or backbone_weights, observer)
-        run = replace(
-            _prepare_run(resolved, data, folder, stored, beginning, observer),
-            image_transforms=tuple(map(as_transform, transforms)),
-            input_transforms=tuple(map(as_transform, input_transforms)),
-            callbacks=check_callbacks(callbacks),
-            began=began,
-        )
+    restarted = is_restarted()
+    if resume or restarted:
+        for name in (LAST, PREVIOUS, WEIGHTS):
+            share_file(folder / name)
+    # Processes that torchrun starts again go on with what those before them have saved.
+    with hold_run(folder, "auto" if restarted else resume, observer) as goes_on:
+        with first_of_machine_first():
+            stored = read_run(folder) if goes_on else None
+            # A run that goes on needs no other file: it has its weights, and in its recipe what it took over.
+            beginning = Beginning() if goes_on else Beginning.read(weights, backbone_weights, overrides=overrides)
+            base = recipe if stored is None or stored.source is None else stored.recipe
+            resolved = resolve_beginning(base, _replace_length(overrides), beginning, observer)
+            if stored is not None:
+                resolved = go_on_with(stored, resolved, overrides, weights or backbone_weights, observer)
+            run = replace(
+                _prepare_run(resolved, data, folder, stored, beginning, observer),
+                image_transforms=tuple(map(as_transform, transforms)),
+                input_transforms=tuple(map(as_transform, input_transforms)),
+                callbacks=check_callbacks(callbacks),
+                began=began,
+            )
         run = fit_batch(run, is_fixed=goes_on or is_parts_typed(overrides), observer=observer)
-        return TrainResult.of(run, run_training(run, resume=goes_on))
+        result = TrainResult.of(run, run_training(run, resume=goes_on))
+        share_file(folder / BEST)
+        return result
 
 
 def default_folder(recipe: str | Path | Mapping[str, Any] | Recipe, data: Data) -> Path:
