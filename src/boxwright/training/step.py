@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
 from boxwright.structures import Batch, LossTotals, Targets
+from boxwright.training.activation_checkpointing import checkpoint_activations
 
 
 class StepResult(NamedTuple):
@@ -63,7 +65,8 @@ def train_step(
         mask = None if part.padding_mask is None else part.padding_mask.to(device)
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model.require_backward_grad_sync = i == len(parts) - 1
-        with torch.autocast(device.type, torch.bfloat16, enabled=options.runtime.precision == "bfloat16"):
+        keeping = checkpoint_activations(detector) if options.batches.activation_checkpointing else nullcontext()
+        with keeping, torch.autocast(device.type, torch.bfloat16, enabled=options.runtime.precision == "bfloat16"):
             output = _forward(model, images, mask, targets)
         losses = detector.loss(output, targets, totals)
         torch.stack(list(losses.values())).sum().backward()
