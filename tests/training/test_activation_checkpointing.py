@@ -103,7 +103,7 @@ def test_a_list_that_grows_after_the_call() -> None:
 
 
 def test_a_block_that_changes_its_input_is_refused() -> None:
-    with pytest.raises(ValueError, match="a Block changes its input in place.*activation_checkpointing false"):
+    with pytest.raises(ValueError, match=r"a Block changes its input in place.*activation_checkpointing false"):
         backward(nn.Sequential(Block(is_in_place=True), Block()), checkpointing=True)
 
 
@@ -120,9 +120,8 @@ def test_what_is_a_block() -> None:
 def test_nothing_stays_behind() -> None:
     model = nn.Sequential(Block(), Block())
     own = model[1].forward = model[1].forward
-    with pytest.raises(RuntimeError, match="stop"), checkpoint_activations(model):
-        assert "forward" in model[0].__dict__
-        raise RuntimeError("stop")
+    with pytest.raises(RuntimeError), checkpoint_activations(model):
+        model(torch.zeros(2, 5, 6, 6))
     assert "forward" not in model[0].__dict__
     assert model[1].forward is own
 

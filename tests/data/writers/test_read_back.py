@@ -116,9 +116,7 @@ def test_objects_that_would_not_be_read_stop_it(tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "out").exists()
 
 
-def test_images_that_would_not_be_read_stop_folders_of_classes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_that_would_not_be_read_stop_folders_of_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where two of them get one name, or one that is passed over: a repaired copy is not to have fewer."""
     data, real = make(tmp_path / "a", 2), _class_folders.put_image
 

@@ -252,9 +252,7 @@ def _merge_names(
     for name, numbers in same.items():
         if sum(counts[number] > 0 for number in numbers) > 1:
             described = ", ".join(f"{number} with {counts[number]:,} objects" for number in numbers)
-            raise ValueError(
-                f"{source}: several classes are called {name!r}: {described}; rename all but one"
-            )
+            raise ValueError(f"{source}: several classes are called {name!r}: {described}; rename all but one")
         if len(numbers) > 1:
             findings.append(Finding(REPEATED_CLASS_NAME, name, f"numbers {', '.join(map(str, numbers))}"))
     return [category for category in categories if same[category.name][0] == category.id]
