@@ -170,12 +170,15 @@ class BatchOptions:
         group_aspect_ratios: images that go through the network together have like aspect ratios, so that there is less
             padding: 2 groups, wide and tall, as in detectron2 and mmdetection; 8 groups, as in torchvision; 0 for none.
         skip_empty_images: images without any annotation are left out, as in torchvision's and mmdetection's training.
+        activation_checkpointing: blocks of the network keep their inputs alone and are computed again in the backward
+            pass: less memory, more time, the same gradient.
     """
 
     accumulate_steps: int = 1
     multi_scale: float = 0.25
     group_aspect_ratios: int = 0
     skip_empty_images: bool = False
+    activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         _check_finite("train.batches", vars(self))

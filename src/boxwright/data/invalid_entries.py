@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from boxwright.data.annotations import Annotations
-from boxwright.data.findings import Finding
+from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.printable_names import printable
+
+INVALID_ANNOTATION = FindingKind(
+    "invalid_annotation", "error", "annotations that cannot be read", "correct or delete them"
+)
+INVALID_ANNOTATION_FILE = FindingKind(
+    "invalid_annotation_file",
+    "error",
+    "annotation files that cannot be read, left out with their images",
+    "correct them, or delete them and their images",
+)
+
+MOST_INVALID = 100_000
+"""Annotations that cannot be read, and are named each; with more, the file is not that of this data set."""
 
 
 def refuse_invalid_entries(table: Annotations) -> None:
@@ -18,6 +31,8 @@ def refuse_invalid_entries(table: Annotations) -> None:
 
 def describe_invalid(fault: Finding) -> str:
     """Return ``annotation 3 of image 'a.jpg': ...`` where the subject is an image, else the subject and detail."""
+    if fault.kind == INVALID_ANNOTATION_FILE and fault.detail.startswith(("is ", "cannot ")):
+        return f"{fault.subject} {fault.detail}"
     entry, colon, reason = fault.detail.partition(": ")
     if colon and entry.startswith("annotation"):
         return f"{entry} of image {printable(repr(fault.subject))}: {reason}"

@@ -117,8 +117,8 @@ def open_data(
         check_images: decode every image; without it, only headers are read.
         drop_unreadable_images: go on without images that are missing or damaged, with a finding for each; else they
             are an error.
-        drop_invalid_entries: go on without entries of COCO files that cannot be read, with a finding for each; else
-            they are an error.
+        drop_invalid_entries: go on without annotations and annotation files that cannot be read, with a finding for
+            each; else they are an error.
         progress: called as ``progress(done, total)`` while the images are checked.
 
     Raises:

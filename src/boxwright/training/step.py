@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
 from boxwright.ops.finite import NotFiniteError
 from boxwright.structures import Batch, LossTotals, Targets
+from boxwright.training.activation_checkpointing import checkpoint_activations
 from boxwright.training.partition import see_whole_step, split_batch
 
 
@@ -102,7 +104,8 @@ def compute_gradients(
         mask = None if part.padding_mask is None else part.padding_mask.to(device)
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model.require_backward_grad_sync = i == len(parts) - 1
-        with torch.autocast(device.type, torch.bfloat16, enabled=options.runtime.precision == "bfloat16"):
+        keeping = checkpoint_activations(detector) if options.batches.activation_checkpointing else nullcontext()
+        with keeping, torch.autocast(device.type, torch.bfloat16, enabled=options.runtime.precision == "bfloat16"):
             output = _forward(model, images, mask, targets)
         losses = _losses(detector, output, targets, totals)
         loss = torch.stack(list(losses.values())).sum()

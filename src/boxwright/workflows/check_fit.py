@@ -22,6 +22,7 @@ from boxwright.devices import choose_device
 from boxwright.training.batches import CACHE_BYTES
 from boxwright.workflows.check_network import recipe_of
 from boxwright.workflows.check_report import ALL_SPLITS, SplitFinding
+from boxwright.workflows.fit_checkpointing import advise_checkpointing
 from boxwright.workflows.fit_trial import SAFETY, count_fitting, extrapolate
 from boxwright.workflows.memory_limits import RESERVE_BYTES, FreeMemory, free_memory, resident_memory
 from boxwright.workflows.observer import Observer
@@ -190,7 +191,8 @@ def check_fit(
     )
     capacity = memory or free_memory()
     allowed = None if capacity is None else capacity.bytes - (RESERVE_BYTES if memory is None else 0)
-    outcome = run_in_process(make_trial(training, recipe, worst, device, allowed, limit_seconds))
+    trial = make_trial(training, recipe, worst, device, allowed, limit_seconds)
+    outcome = run_in_process(trial)
     together = -(-options.batch_size // options.batches.accumulate_steps)
     cache = 0 if device.type == "cuda" else min(CACHE_BYTES, sum(3 * r.height * r.width for r in training.records))
     if outcome.gpu_capacity is not None:
@@ -201,6 +203,11 @@ def check_fit(
     peak, basis = _peak(outcome, together, cache, capacity)
     fits = peak is None or capacity is None or peak <= capacity.bytes
     step = _step_seconds(outcome, together, options)
+    advice: list[str] = []
+    if not fits and capacity is not None:
+        available = capacity.bytes - cache
+        advice = [*_advice(outcome, recipe, available)]
+        advice += advise_checkpointing(trial, outcome.stages, available, run_in_process)
     return FitCheck(
         device=str(device),
         input_size=worst.input_size,
@@ -212,7 +219,7 @@ def check_fit(
         basis=basis,
         step_seconds=step,
         run=_run_time(training, recipe, step, device),
-        advice=() if fits or capacity is None else tuple(_advice(outcome, recipe, capacity.bytes - cache)),
+        advice=tuple(advice),
         failure=None if outcome.is_out_of_memory or len(outcome.stages) > 1 else outcome.failure,
     )
 

@@ -158,5 +158,8 @@ def test_faults_are_faults_each_time(name: str, root: Path) -> None:
         path.write_text("9 nonsense")
     age(root)
     for _ in range(2):
+        faults = [one for one in find_reader(name).read(root, "train").findings if one.kind.severity == "error"]
+        assert faults
+        assert {one.subject for one in faults} <= {"a.xml", "a.txt"}
         with pytest.raises(ValueError, match=r"a\.(xml|txt)"):
-            find_reader(name).read(root, "train")
+            open_data(root, "train", data_format=name)

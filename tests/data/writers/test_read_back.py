@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from PIL import Image
 from boxwright.data.annotations import Annotations, ListedImage
 from boxwright.data.join import join_images
 from boxwright.data.open import list_splits, open_data
-from boxwright.data.records import DetectionData
-from boxwright.data.writers import _check, coco
+from boxwright.data.records import DetectionData, Record
+from boxwright.data.writers import _check, _class_folders, coco
 from boxwright.structures import Category
 from boxwright.workflows.convert_data import convert_data, find_writer, list_writers
 
@@ -45,6 +46,11 @@ def make(
         segmentations=segmentations,
     )
     return join_images(table)
+
+
+def as_classes(data: DetectionData) -> DetectionData:
+    """The same images for classification: each is of one class, and made anew in the folder of its class."""
+    return replace(data, source=data.source / "elsewhere")
 
 
 def empty() -> DetectionData:
@@ -107,6 +113,30 @@ def test_objects_that_would_not_be_read_stop_it(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(coco, "_annotations", lambda *_: [])
     with pytest.raises(ValueError, match="cannot be written as coco: of 2 objects, 0 would be read"):
         coco.write({"train": make(tmp_path / "a", 2)}, tmp_path / "out", link=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_would_not_be_read_stop_folders_of_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where two of them get one name, or one that is passed over: a repaired copy is not to have fewer."""
+    data, real = make(tmp_path / "a", 2), _class_folders.put_image
+
+    def hide_second(record: Record, path: Path, *, link: bool) -> None:
+        real(record, path.with_name(f".{path.name}") if "2" in path.name else path, link=link)
+
+    message = "the split 'train' cannot be written as class_folders: of 2 images, 1 would be read"
+    with monkeypatch.context() as patched, pytest.raises(ValueError, match=message):
+        patched.setattr(_class_folders, "put_image", hide_second)
+        _class_folders.write({"train": as_classes(data)}, tmp_path / "out", link=True)
+    assert not (tmp_path / "out").exists()
+    _class_folders.write({"train": as_classes(data)}, tmp_path / "out", link=True)
+    assert len([*(tmp_path / "out").rglob("*.png")]) == 2
+
+
+def test_a_class_that_would_not_be_read_stops_folders_of_classes(tmp_path: Path) -> None:
+    """A name that begins with a dot is a hidden folder, which is passed over."""
+    hidden = as_classes(make(tmp_path / "a", 2, (Category(1, ".dog"), Category(2, "cat"))))
+    with pytest.raises(ValueError, match="cannot be written as class_folders"):
+        _class_folders.write({"train": hidden}, tmp_path / "out", link=True)
     assert not (tmp_path / "out").exists()
 
 

@@ -9,6 +9,7 @@ from boxwright.data.doctor.box_faults import find_box_faults
 from boxwright.data.doctor.classes import find_class_faults, find_name_faults
 from boxwright.data.doctor.image_faults import are_all_gray, find_image_faults, find_unlisted_images
 from boxwright.data.doctor.mask_faults import find_mask_faults
+from boxwright.data.doctor.misplaced_boxes import find_misplaced_boxes
 from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.doctor.repeated_images import find_repeated_images
 from boxwright.data.doctor.splits import find_split_faults
@@ -56,7 +57,9 @@ def examine_split(objects: ObjectTable, split: str, *, task: Task = "detection",
     wrong_units = find_wrong_units(objects, split)
     if wrong_units:
         return findings + wrong_units
-    findings += find_misfits(objects, split) + find_box_faults(objects) + find_area_faults(objects, split)
+    misfits = find_misfits(objects, split)
+    findings += misfits or find_misplaced_boxes(objects, split)
+    findings += find_box_faults(objects) + find_area_faults(objects, split)
     return findings + find_mask_faults(objects, split) if masks else findings
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from boxwright.data.annotations import ListedImage
 from boxwright.data.findings import Finding, FindingKind
-from boxwright.data.invalid_entries import describe_invalid
+from boxwright.data.invalid_entries import INVALID_ANNOTATION, MOST_INVALID, describe_invalid
 from boxwright.data.mask_file import SUFFIX
 from boxwright.data.printable_names import printable
 from boxwright.data.readers._coco_classes import CategoryEntry, number_categories
@@ -27,15 +27,9 @@ REPEATED_CATEGORY_ENTRY = FindingKind(
 ANNOTATIONS_RENUMBERED = FindingKind(
     "annotations_renumbered", "note", "annotation files whose annotation ids occur more than once, renumbered"
 )
-INVALID_ANNOTATION = FindingKind(
-    "invalid_annotation", "error", "annotations that cannot be read", "correct or delete them"
-)
 INVALID_IMAGE_ENTRY = FindingKind(
     "invalid_image_entry", "error", "entries of images that cannot be read", "correct or delete them"
 )
-
-MOST_INVALID = 100_000
-"""Annotations that cannot be read, and are named each; with more, the file is not that of this data set."""
 
 _NAME_KEYS = ("file_name", "filename", "fileName", "path", "coco_url", "url")
 

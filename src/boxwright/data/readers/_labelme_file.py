@@ -47,12 +47,14 @@ class LabelmeObject(NamedTuple):
 
 
 class LabelmeFile(NamedTuple):
-    """One annotation file: the image that it names, its (height, width), its objects, and findings with details."""
+    """One annotation file: the image that it names, its (height, width), its objects, findings with details, and the
+    faults of shapes that cannot be read."""
 
     image_name: str
     size: tuple[int, int] | None
     objects: tuple[LabelmeObject, ...]
     findings: tuple[tuple[FindingKind, str], ...]
+    faults: tuple[str, ...]
 
 
 class NotLabelmeError(ValueError):
@@ -130,6 +132,7 @@ def parse_labelme(path: Path) -> LabelmeFile:
         is_other = not any(b'"%s"' % entry.encode() in data for entry in _ENTRIES)
         raise (NotLabelmeError if is_other else ValueError)(f"{path} is no LabelMe file: it has no list 'shapes'")
     findings: list[tuple[FindingKind, str]] = []
+    faults: list[str] = []
     shapes: dict[Any, list[LabelmeObject]] = {}
     for number, shape in enumerate(document.shapes, start=1):
         try:
@@ -138,7 +141,8 @@ def parse_labelme(path: Path) -> LabelmeFile:
             findings.append((SHAPE_WITHOUT_AREA, f"shape {number}: {error}"))
             continue
         except ValueError as error:
-            raise ValueError(f"{path}: shape {number}: {error}; correct or delete it") from None
+            faults.append(f"shape {number}: {error}; correct or delete it")
+            continue
         if shape.get("shape_type") == "mask":
             findings.append((MASK_AS_BOX, f"shape {number}: {one.name}"))
         shapes.setdefault(number if group is None else (one.name, group), []).append(one)
@@ -146,7 +150,7 @@ def parse_labelme(path: Path) -> LabelmeFile:
         if len(members) > 1:
             findings.append((GROUPED_SHAPES, f"{len(members)} shapes of {key[0]}, group {key[1]}"))
     name = document.imagePath if isinstance(document.imagePath, str) and _is_text(document.imagePath) else ""
-    return LabelmeFile(name, _size(document), tuple(map(_unite, shapes.values())), tuple(findings))
+    return LabelmeFile(name, _size(document), tuple(map(_unite, shapes.values())), tuple(findings), tuple(faults))
 
 
 class _NoAreaError(ValueError):

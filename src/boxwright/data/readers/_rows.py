@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,12 @@ import numpy as np
 
 from boxwright.data.annotations import Annotations, ImageSource, ListedImage
 from boxwright.data.findings import Finding, FindingKind
+from boxwright.data.invalid_entries import (
+    INVALID_ANNOTATION,
+    INVALID_ANNOTATION_FILE,
+    MOST_INVALID,
+    describe_invalid,
+)
 from boxwright.structures import Category
 
 SWAPPED_CORNERS = FindingKind(
@@ -38,21 +44,40 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class Faults:
-    """Faults of a data set, collected so that one error names the first ones and counts them all."""
+    """Entries of a split that cannot be read, and are left out: findings, so that one does not hide the others.
 
-    def __init__(self) -> None:
-        self._faults: list[str] = []
+    Args:
+        path: of the annotations, for messages.
+    """
 
-    def add(self, fault: str) -> None:
-        """Take a fault, one line that names file and position."""
-        self._faults.append(fault)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.findings: list[Finding] = []
 
-    def check(self) -> None:
-        """Raise ``ValueError`` if there is a fault."""
-        if self._faults:
-            more = len(self._faults) - 1
-            second = f"; and {more:,} more, the next: {self._faults[1]}" if more else ""
-            raise ValueError(f"{self._faults[0]}{second}")
+    def add_entry(self, subject: str, detail: str) -> None:
+        """Take an annotation by the image or file that it is in, and its position and fault.
+
+        Raises:
+            ValueError: there are too many.
+        """
+        self.findings.append(Finding(INVALID_ANNOTATION, subject, detail))
+        if len(self.findings) > MOST_INVALID:
+            raise ValueError(
+                f"{self.path}: over {MOST_INVALID:,} annotations cannot be read, the first: "
+                f"{describe_invalid(self.findings[0])}"
+            )
+
+    def add_file(self, name: str, file: Path | str, error: Exception) -> None:
+        """Take an annotation file by its name in reports, and an error whose message may begin with its path."""
+        detail = str(error).removeprefix(str(file)).strip(": ")
+        self.findings.append(Finding(INVALID_ANNOTATION_FILE, name, detail))
+
+    def check_rest(self, rest: Sized) -> None:
+        """Raise ``ValueError`` where there are faults, and nothing else."""
+        if self.findings and not len(rest):
+            more = len(self.findings) - 1
+            others = f"; and {more:,} more" if more else ""
+            raise ValueError(f"{self.path}: {describe_invalid(self.findings[0])}{others}, and nothing that can be read")
 
 
 class ImageRows:

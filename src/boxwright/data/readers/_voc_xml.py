@@ -50,12 +50,14 @@ class VocObject(NamedTuple):
 
 
 class VocFile(NamedTuple):
-    """One annotation file: the image that it names, its (height, width), its objects, and findings with details."""
+    """One annotation file: the image that it names, its (height, width), its objects, findings with details, and the
+    faults of objects that cannot be read."""
 
     image_name: str
     size: tuple[int, int] | None
     objects: tuple[VocObject, ...]
     findings: tuple[tuple[FindingKind, str], ...]
+    faults: tuple[str, ...]
 
 
 class _Element:
@@ -116,7 +118,8 @@ def _parse(path: Path, size: int, time: int) -> VocFile:  # noqa: ARG001
         findings.append((UNKNOWN_ENCODING, ""))
     if root.name != "annotation":
         raise ValueError(f"{path} is no Pascal VOC file: its root is <{root.name[:50]}>, not <annotation>")
-    objects = []
+    objects: list[VocObject] = []
+    faults: list[str] = []
     elements: list[_Element] = []
     _collect_objects(root, elements, findings)
     for number, element in enumerate(elements, start=1):
@@ -124,9 +127,10 @@ def _parse(path: Path, size: int, time: int) -> VocFile:  # noqa: ARG001
         try:
             objects += _objects(element, own)
         except ValueError as error:
-            raise ValueError(f"{path}: object {number}: {error}") from error
+            faults.append(f"object {number}: {error}")
+            continue
         findings += [(kind, f"object {number}: {detail}") for kind, detail in own]
-    return VocFile(root.text("filename"), _size(root), tuple(objects), tuple(findings))
+    return VocFile(root.text("filename"), _size(root), tuple(objects), tuple(findings), tuple(faults))
 
 
 def _tree(content: bytes) -> _Element:

@@ -41,18 +41,17 @@ def parse_labels(path: Path, *, has_key_points: bool, find: Find, fault: Callabl
         path: the file; empty where the image has no objects.
         has_key_points: key points follow the box.
         find: takes a finding and its line.
-        fault: takes a line that cannot be read.
+        fault: takes a line that cannot be read, with its number.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no text file, or no file.
     """
-    try:
-        check_regular(path)
-    except (OSError, ValueError) as error:
-        fault(str(error))
-        return []
+    check_regular(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        fault(f"{path} is no text file: {error}")
-        return []
+        raise ValueError(f"{path} is no text file: {error}") from error
     objects = []
     for position, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -65,7 +64,7 @@ def parse_labels(path: Path, *, has_key_points: bool, find: Find, fault: Callabl
         try:
             objects.append(_object(_tokens(line, find_here), has_key_points, find_here))
         except ValueError as error:
-            fault(f"{path}: {where}: {error}")
+            fault(f"{where}: {error}")
     return objects
 
 

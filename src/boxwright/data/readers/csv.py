@@ -88,10 +88,10 @@ def splits(folder: Path) -> list[str]:
 def read(folder: Path, split: str) -> Annotations:
     """Read one split; the classes are those of all splits, in alphabetical order.
 
-    A row without coordinates is an image without objects.
+    A row without coordinates is an image without objects; one that cannot be read is a finding, and left out.
 
     Raises:
-        ValueError: there is no such split, or rows cannot be read.
+        ValueError: there is no such split, or no row can be read.
     """
     tables = _tables(folder)
     name = canonical_split(split.strip("/"))
@@ -125,7 +125,7 @@ def read_file(annotations: Path) -> Annotations:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no table of boxes, or rows cannot be read.
+        ValueError: it is no table of boxes, or no row can be read.
     """
     if not annotations.is_file():
         raise FileNotFoundError(f"annotation file {annotations} does not exist")
@@ -133,16 +133,16 @@ def read_file(annotations: Path) -> Annotations:
 
 
 def _read(path: Path, tables: Sequence[Path], image_folders: Sequence[Path]) -> Annotations:
-    faults = Faults()
+    faults = Faults(path)
     findings: list[Finding] = []
-    rows_of = {one: _rows(one, faults, findings if one == path else []) for one in tables}
-    faults.check()
+    rows_of = {one: _rows(one, Faults(one), []) for one in tables if one != path}
+    rows_of[path] = own = _rows(path, faults, findings)
+    faults.check_rest(own)
     classes = sorted({row.name for rows in rows_of.values() for row in rows if row.corners is not None})
-    own = rows_of[path]
     if not own:
         raise ValueError(f"{path}: it has no row with an image")
     rows = ImageRows(numbered(classes))
-    rows.findings += findings
+    rows.findings += [*findings, *faults.findings]
     objects: dict[str, list[_Row]] = {}
     for row in own:
         objects.setdefault(posix(row.file), []).append(row)
@@ -238,7 +238,7 @@ def _rows(path: Path, faults: Faults, findings: list[Finding]) -> list[_Row]:
                 try:
                     rows.append(_row(cells, columns, separator, f"line {number}", path, findings))
                 except ValueError as error:
-                    faults.add(f"{path}: line {number}: {error}")
+                    rows += _name_fault(cells, columns, f"line {number}: {error}", faults)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} cannot be read: {error}; save it as UTF-8") from error
     except csv.Error as error:
@@ -247,6 +247,21 @@ def _rows(path: Path, faults: Faults, findings: list[Finding]) -> list[_Row]:
             "is never closed, or for a damaged cell"
         ) from error
     return rows
+
+
+def _name_fault(cells: Sequence[str], columns: Columns, fault: str, faults: Faults) -> Iterator[_Row]:
+    """Take a row that cannot be read; its image, if that is clear, has one object less."""
+    file = cells[columns.file].strip() if len(cells) >= _needed(columns) else ""
+    entry, _, reason = fault.partition(": ")
+    if file:
+        faults.add_entry(file, fault)
+        yield _Row(file, None, "", None, False)
+    else:
+        faults.add_entry(entry, reason)
+
+
+def _needed(columns: Columns) -> int:
+    return 1 + max(columns.file, columns.name, *columns.box, *(columns.size or ()), columns.crowd or 0)
 
 
 def _cells(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
@@ -259,9 +274,8 @@ def _cells(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
 def _row(
     cells: Sequence[str], columns: Columns, separator: str, where: str, path: Path, findings: list[Finding]
 ) -> _Row:
-    needed = 1 + max(columns.file, columns.name, *columns.box, *(columns.size or ()), columns.crowd or 0)
-    if len(cells) < needed:
-        raise ValueError(f"it has {len(cells)} cells, and its table at least {needed}")
+    if len(cells) < _needed(columns):
+        raise ValueError(f"it has {len(cells)} cells, and its table at least {_needed(columns)}")
     file = cells[columns.file].strip()
     if not file:
         raise ValueError("it names no image")

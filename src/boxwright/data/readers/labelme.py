@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -74,26 +75,31 @@ def read(folder: Path, split: str) -> Annotations:
     """Read one split; the classes are those of all splits, in alphabetical order.
 
     Rectangles are boxes, polygons and circles are boxes with outlines, and shapes of one class with one group_id are
-    one object. Points and lines are left out.
+    one object. Points and lines are left out, and so are shapes and files that cannot be read: findings name them.
 
     Raises:
-        ValueError: there is no such split, or annotation files cannot be read.
+        ValueError: there is no such split, or no annotation file can be read.
     """
     folders = _split_folders(folder)
     chosen = folders.get(canonical_split(split.strip("/")))
     if chosen is None:
         there = f"its splits are {', '.join(sort_splits(folders))}" if folders else "it has no JSON file of LabelMe"
         raise ValueError(f"no split {split!r} in {folder}: {there}")
-    faults = Faults()
-    parsed = {path: _parse(path, faults) for one in folders.values() for path in _files(one.folder)}
-    faults.check()
+    faults = Faults(chosen.folder)
+    own_files = _files(chosen.folder)
+    others = [path for one in folders.values() if one != chosen for path in _files(one.folder)]
+    parsed = {path: _parse(path, folder, Faults(path)) for path in others}
+    parsed |= {path: _parse(path, folder, faults) for path in own_files}
+    own = {path: file for path in own_files if (file := parsed[path]) is not None}
+    faults.check_rest(own)
     names = sorted({one.name for file in parsed.values() if file is not None for one in file.objects})
     rows = ImageRows(numbered(names))
-    own = {path: file for path in _files(chosen.folder) if (file := parsed[path]) is not None}
-    for path in _files(chosen.folder):
-        if path not in own:
+    rows.findings += faults.findings
+    invalid = {finding.subject for finding in faults.findings}
+    for path in own_files:
+        if path not in own and path.relative_to(folder).as_posix() not in invalid:
             rows.find(NOT_LABELME, path.relative_to(folder).as_posix())
-    images = _find_images(folder, chosen.folder, own, rows)
+    images = _find_images(folder, chosen.folder, own, rows, own_files)
     base, in_base = common_folder([images[path] or _beside(path, file) for path, file in own.items()])
     for name, (path, file) in zip(in_base, own.items(), strict=True):
         _add(rows, name, path, file, is_embedded=images[path] is None)
@@ -112,16 +118,20 @@ def unread_files(folder: Path) -> list[Path]:
     return [path for paths in unread.values() if any(map(looks_like_labelme, paths[:4])) for path in paths]
 
 
-def _parse(path: Path, faults: Faults) -> LabelmeFile | None:
+def _parse(path: Path, folder: Path, faults: Faults) -> LabelmeFile | None:
+    name = path.relative_to(folder).as_posix()
     try:
-        return parse_labelme(path)
+        file = parse_labelme(path)
     except NotLabelmeError as error:
         if any(path.with_suffix(suffix).exists() for suffix in SUFFIXES):  # it must be the annotations of this image
-            faults.add(str(error))
+            faults.add_file(name, path, error)
         return None
     except ValueError as error:
-        faults.add(str(error))
+        faults.add_file(name, path, error)
         return None
+    for fault in file.faults:
+        faults.add_entry(name, fault)
+    return file
 
 
 def _split_folders(folder: Path) -> dict[str, _Split]:
@@ -154,8 +164,13 @@ def _files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(walk_files(folder)) if name.lower().endswith(".json")]
 
 
-def _find_images(folder: Path, split: Path, files: dict[Path, LabelmeFile], rows: ImageRows) -> dict[Path, Path | None]:
-    """Return the image of each annotation file: the one that it names, or else the one that is called like it."""
+def _find_images(
+    folder: Path, split: Path, files: dict[Path, LabelmeFile], rows: ImageRows, all_files: Sequence[Path]
+) -> dict[Path, Path | None]:
+    """Return the image of each annotation file: the one that it names, or else the one that is called like it.
+
+    Images that belong to none of all files, those included that cannot be read, are findings.
+    """
     parents = dict.fromkeys([split, split.parent, folder])
     candidates = dict.fromkeys([split, *(parent / name for parent in parents for name in _IMAGES)])
     listed = [ImageFiles(one) for one in candidates if one.is_dir()]
@@ -173,7 +188,7 @@ def _find_images(folder: Path, split: Path, files: dict[Path, LabelmeFile], rows
         if by_name is None and by_stem is not None:
             rows.find(OTHER_IMAGE_NAME, path.name, file.image_name)
     known = {os.path.realpath(image) for image in images.values() if image is not None}
-    stems = {compose_name(path.stem) for path in files}
+    stems = {compose_name(path.stem) for path in all_files}
     for one in listed[:1]:
         for name in one.names:
             if os.path.realpath(one.folder / name) not in known and compose_name(PurePosixPath(name).stem) not in stems:

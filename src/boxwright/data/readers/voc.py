@@ -71,10 +71,10 @@ def read(folder: Path, split: str) -> Annotations:
 
     Boxes are from xmin, ymin to xmax, ymax as they stand in the file; nothing is subtracted. Objects that are marked
     difficult are crowd regions. Classes are those of labelmap.txt, in its order, or else those of all splits in
-    alphabetical order.
+    alphabetical order. Objects and files that cannot be read are left out, and findings name them.
 
     Raises:
-        ValueError: there is no such split, or annotation files cannot be read.
+        ValueError: there is no such split, or no annotation file can be read.
     """
     chosen = find_voc_split(folder, split)
     splits_of = {chosen: _listed_files(chosen)}
@@ -86,12 +86,20 @@ def read(folder: Path, split: str) -> Annotations:
     names = _class_names(chosen, folder)
 
     def parse() -> Annotations:
-        faults = Faults()
-        parsed = {path: _parse(path, faults) for path in files}
-        faults.check()
+        faults = Faults(chosen.path)
+        of_others = Faults(chosen.path)
+        name_of = {path: name for name, path in own.items()}
+        parsed = {
+            path: _parse(path, name_of.get(path, path), faults if path in name_of else of_others) for path in files
+        }
+        faults.check_rest([path for path in name_of if parsed[path] is not None])
         classes = {one.name for file in parsed.values() if file is not None for one in file.objects}
         rows = ImageRows(numbered([*names, *sorted(classes - set(names))]))
-        used = {_add(rows, images, name, parsed[path]) for name, path in own.items()}
+        rows.findings += faults.findings
+        used = set()
+        for name, path in own.items():
+            file = parsed[path]
+            used.add(_add(rows, images, name, file) if file is not None else images.find_stem(name, "") or name)
         if chosen.list_file is None:
             _name_images_without_files(rows, images, used)
         return rows.table(chosen.path, (images.folder,), has_category_ids=False)
@@ -147,12 +155,15 @@ def _list_findings(listed: Mapping[str, tuple[str | None, int]]) -> list[Finding
     return [*missing, *(Finding(REPEATED_IMAGE, name, f"{count} times") for name, count in counts.items())]
 
 
-def _parse(path: str, faults: Faults) -> VocFile | None:
+def _parse(path: str, name: str, faults: Faults) -> VocFile | None:
     try:
-        return parse_voc(Path(path))
+        file = parse_voc(Path(path))
     except ValueError as error:
-        faults.add(str(error))
+        faults.add_file(f"{name}.xml", path, error)
         return None
+    for fault in file.faults:
+        faults.add_entry(f"{name}.xml", fault)
+    return file
 
 
 def _class_names(split: VocSplit, folder: Path) -> list[str]:
@@ -167,9 +178,8 @@ def _class_names(split: VocSplit, folder: Path) -> list[str]:
     return []
 
 
-def _add(rows: ImageRows, images: ImageFiles, name: str, file: VocFile | None) -> str:
+def _add(rows: ImageRows, images: ImageFiles, name: str, file: VocFile) -> str:
     """Add the image of an annotation file, and its objects; return the name of the image."""
-    assert file is not None
     suffix = PurePosixPath(posix(file.image_name)).suffix if file.image_name else ""
     image = images.find_stem(name, suffix)
     if image is None:

@@ -57,8 +57,10 @@ def splits(folder: Path) -> list[str]:
 def read(folder: Path, split: str) -> Annotations:
     """Read one split: boxes and polygons, in any mixture; an image without label file has no objects.
 
+    Lines that cannot be read, and label files with their images, are left out, and findings name them.
+
     Raises:
-        ValueError: there is no such split, or data.yaml or labels cannot be read.
+        ValueError: there is no such split, or data.yaml or no label file can be read.
     """
     chosen = _find(folder, split)
     file = find_yaml(folder)
@@ -82,13 +84,15 @@ def read(folder: Path, split: str) -> Annotations:
     ids = described.category_ids if described is not None else {}
 
     def parse() -> Annotations:
-        rows, faults = [], Faults()
+        faults = Faults(chosen.sources[0])
         of_labels: list[Finding] = []
-        for path in label_of:
-            rows.append(_objects(path, has_key_points, of_labels, faults))
-        faults.check()
-        classes = categories or _numbered(folder, rows, others, of_labels)
-        return _table(chosen, (image_folder, names), rows, classes, ids, of_labels)
+        objects = {
+            name: _objects(path, has_key_points, of_labels, faults) for name, path in zip(names, label_of, strict=True)
+        }
+        rows = {name: of_image for name, of_image in objects.items() if of_image is not None}
+        faults.check_rest(rows)
+        classes = categories or _numbered(folder, [*rows.values()], others, of_labels)
+        return _table(image_folder, rows, classes, ids, of_labels, faults)
 
     table = remember_table(
         chosen.sources[0],
@@ -141,14 +145,26 @@ def _find(folder: Path, split: str) -> YoloSplit:
     )
 
 
-def _objects(path: str | None, has_key_points: bool, findings: list[Finding], faults: Faults) -> list[YoloObject]:
+def _objects(
+    path: str | None, has_key_points: bool, findings: list[Finding], faults: Faults
+) -> list[YoloObject] | None:
+    """Return the objects of a label file; None where it cannot be read."""
     if path is None:
         return []
+    name = os.path.basename(path)
 
     def find(kind: FindingKind, detail: str) -> None:
-        findings.append(Finding(kind, os.path.basename(path), detail))
+        findings.append(Finding(kind, name, detail))
 
-    return parse_labels(Path(path), has_key_points=has_key_points, find=find, fault=faults.add)
+    lines: list[str] = []
+    try:
+        objects = parse_labels(Path(path), has_key_points=has_key_points, find=find, fault=lines.append)
+    except (OSError, ValueError) as error:
+        faults.add_file(name, path, error)
+        return None
+    for line in lines:
+        faults.add_entry(name, line)
+    return objects
 
 
 def _shared_labels(images: Sequence[str], label_of: Sequence[str | None]) -> list[Finding]:
@@ -186,7 +202,7 @@ def _numbered(
     folder: Path, objects: Sequence[list[YoloObject]], others: Sequence[str], findings: list[Finding]
 ) -> tuple[Category, ...]:
     """Return classes that are called by their numbers."""
-    of_others = (one for path in others for one in _objects(path, False, [], Faults()))
+    of_others = (one for path in others for one in _objects(path, False, [], Faults(folder)) or ())
     most = max((one.number for of_image in (*objects, of_others) for one in of_image), default=-1)
     if most >= 10_000:
         raise ValueError(f"{folder}: class {most:,} in a set without class names; write a data.yaml with names")
@@ -195,36 +211,35 @@ def _numbered(
 
 
 def _table(
-    split: YoloSplit,
-    images: tuple[Path, Sequence[str]],
-    objects: Sequence[list[YoloObject]],
+    folder: Path,
+    objects: Mapping[str, list[YoloObject]],
     categories: Sequence[Category],
     category_ids: Mapping[int, int],
     findings: list[Finding],
+    faults: Faults,
 ) -> Annotations:
-    merged = _merge_names(split, categories, objects, findings)
+    """Make the table of the images in a folder, by their names."""
+    merged = _merge_names(faults.path, categories, [*objects.values()], findings)
     rows = ImageRows([Category(category_ids.get(one.id, one.id), one.name) for one in merged])
-    rows.findings += findings
     label_of = {category.id: rows.label_of[category.name] for category in categories}
-    folder, names = images
-    faults = Faults()
-    for name, of_image in zip(names, objects, strict=True):
+    for name, of_image in objects.items():
         rows.add_image(name)
         for one in of_image:
             label = label_of.get(one.number)
             if label is None:
-                faults.add(
-                    f"{split.sources[0]}: labels of {name}: class {one.number} is not in the {len(categories)} names "
-                    f"({categories[0].id} to {categories[-1].id}); add its name or delete its lines"
+                faults.add_entry(
+                    f"labels of {name}",
+                    f"class {one.number} is not in the {len(categories)} names ({categories[0].id} to "
+                    f"{categories[-1].id}); add its name or delete its lines",
                 )
             else:
                 rows.add_object(label, one.corners, (one.polygon,) if one.polygon else ())
-    faults.check()
-    return rows.table(split.sources[0], (folder,), has_fractions=True)
+    rows.findings += [*findings, *faults.findings]
+    return rows.table(faults.path, (folder,), has_fractions=True)
 
 
 def _merge_names(
-    split: YoloSplit,
+    source: Path,
     categories: Sequence[Category],
     objects: Sequence[list[YoloObject]],
     findings: list[Finding],
@@ -237,9 +252,7 @@ def _merge_names(
     for name, numbers in same.items():
         if sum(counts[number] > 0 for number in numbers) > 1:
             described = ", ".join(f"{number} with {counts[number]:,} objects" for number in numbers)
-            raise ValueError(
-                f"{split.sources[0]}: several classes are called {name!r}: {described}; rename all but one"
-            )
+            raise ValueError(f"{source}: several classes are called {name!r}: {described}; rename all but one")
         if len(numbers) > 1:
             findings.append(Finding(REPEATED_CLASS_NAME, name, f"numbers {', '.join(map(str, numbers))}"))
     return [category for category in categories if same[category.name][0] == category.id]
