@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from boxwright.cli.arguments import CommandParser
+from boxwright.cli.arguments import CommandParser, add_trust_argument, import_trusted
 from boxwright.cli.data_arguments import add_format_argument, add_split_arguments, files_of, split_files
 from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.compose.recipes import load_recipe
@@ -28,6 +28,7 @@ def run(argv: Sequence[str]) -> int:
     target = Path(_STANDARD_OUTPUT if options.json == "-" else options.json) if options.json else None
     if target is not None:
         check_target(target)
+    import_trusted(options.trust)
     if options.recipe is not None:
         load_recipe(options.recipe)  # a slip in its name is answered before anything slow is imported
     from boxwright.cli.console import ConsoleObserver
@@ -102,6 +103,7 @@ def _parse(argv: Sequence[str], overrides: dict[str, str]) -> argparse.Namespace
     parser.add_argument(
         "--json", metavar="FILE", help="write everything as JSON, an older file is replaced; - for standard output"
     )
+    add_trust_argument(parser)
     options = parser.parse(argv)
     if options.folder is not None and options.data is not None:
         parser.error("two data sets: give DATA or --data, not both")

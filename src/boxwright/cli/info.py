@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boxwright.cli.arguments import MODEL_HELP, CommandParser
+from boxwright.cli.arguments import MODEL_HELP, CommandParser, add_trust_argument
 from boxwright.cli.recipe_arguments import parse_recipe_command, take_overrides
 from boxwright.compose.recipes import names_model
 from boxwright.files import check_target, is_standard_output, write_text
@@ -75,8 +75,8 @@ def _make_parser(*, with_model: bool = False) -> CommandParser:
     parser.add_argument(
         "--json", metavar="FILE", help="also write it as JSON; /dev/stdout prints that instead of the table"
     )
-    parser.add_argument("--trust", metavar="MODULE", action="append", default=[], help="import parts from MODULE")
     if with_model:
+        add_trust_argument(parser)
         parser.add_argument("recipe", metavar="MODEL", nargs="?", help=MODEL_HELP)
         parser.add_argument("--image-size", metavar="N", dest="_image_size", help="the same as --input.image_size N")
     return parser

@@ -66,10 +66,6 @@ def _run(arguments: list[str]) -> int:
         return 0
     if command not in COMMANDS:
         raise ValueError(unknown("command", command, COMMANDS, "commands"))
-    # A part in the user's own file, `--neck my_neck:MyNeck`, is looked for in the folder where they work. It comes
-    # last in the path: nothing there may hide an installed module.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     run: Callable[[list[str]], int] = import_attribute(f"boxwright.cli.{command.replace('-', '_')}:run")
     return run(rest)
 

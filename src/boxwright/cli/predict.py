@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boxwright.cli.arguments import MODEL_HELP, OVERRIDES_HELP, CommandParser
+from boxwright.cli.arguments import MODEL_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
 from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.files import check_target, is_standard_output
 
@@ -79,7 +79,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     )
     parser.add_argument("--batch-size", metavar="N", type=int, default=1, help="images at a time (default: 1)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
-    parser.add_argument("--trust", metavar="MODULE", action="append", default=[], help="import parts from MODULE")
+    add_trust_argument(parser)
     own, overrides = take_overrides(argv)
     options = parser.parse(own)
     if not 0 <= options.threshold <= 1:

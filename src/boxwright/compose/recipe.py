@@ -83,7 +83,7 @@ class Recipe:
         }
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any], *, trusted: Collection[str] | None = None) -> Recipe:
+    def from_dict(cls, content: Mapping[str, Any], *, trusted: Collection[str] | None = ()) -> Recipe:
         """Parse and check plain values; options without a value take their defaults.
 
         Args:

@@ -80,6 +80,8 @@ def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
 def resolve(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None) -> Resolution:
     """Check a recipe and fill in every default.
 
+    Parts outside Boxwright are imported, except those that a file names: their modules have to be imported already.
+
     Args:
         recipe: a name, a path, or a recipe: as in a file, or resolved already.
         overrides: by dotted key. ``neck`` swaps a part: a name, several (a list, or text with commas), or a
@@ -89,9 +91,11 @@ def resolve(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[
     Raises:
         ValueError: an unknown part or option, a value of the wrong type, a missing section, in one line.
     """
-    source, name = "recipe", None
+    source, name, trusted = "recipe", None, None
     if isinstance(recipe, str | Path):
-        source, name, recipe = str(recipe), Path(recipe).stem.replace("-", "_"), load_recipe(recipe)
+        # What a file names is imported only where the user has trusted the module by importing it.
+        source, name, trusted = str(recipe), Path(recipe).stem.replace("-", "_"), ()
+        recipe = load_recipe(recipe)
     elif not isinstance(recipe, Mapping):
         if not overrides:
             return Resolution(recipe, ())
@@ -101,4 +105,4 @@ def resolve(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[
     by_depth = sorted((overrides or {}).items(), key=lambda item: "." in item[0])
     for key, value in by_depth:
         draft.override(key.replace("-", "_"), value)
-    return Resolution(replace(draft.parse(), name=name), tuple(draft.notes))
+    return Resolution(replace(draft.parse(trusted), name=name), tuple(draft.notes))

@@ -15,6 +15,7 @@ from boxwright.checkpoints import LAST, categories_of, find_checkpoint, passport
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipe_text import typed_options
+from boxwright.compose.recipes import resolve
 from boxwright.contracts import FrozenStatistics
 from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData, max_objects
@@ -124,6 +125,8 @@ def train(
     observer, began = observer or Observer(), began or time.monotonic()
     folder = Path(out) if out is not None else default_folder(recipe, data)
     _check_run_folder(folder, resume)
+    if resume:  # imports the parts outside Boxwright that the caller names; those that the run names are not
+        resolve(recipe, _replace_length(overrides or {}))
     stored = _read_run(folder) if resume else None
     # A run that goes on needs no other file: it has its weights, and in its recipe what it took over from others.
     beginning = Beginning() if resume else Beginning.read(weights, backbone_weights, overrides=overrides)
