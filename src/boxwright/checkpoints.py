@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from boxwright import legacy
+from boxwright.checkpoint_contents import check_contents
 from boxwright.files import replace_file
 from boxwright.passport import Passport
 from boxwright.structures import Category
@@ -112,10 +113,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: a damaged checkpoint, without {', '.join(missing)}")
     try:
         content = legacy.upgrade_checkpoint(content)
-        categories_of(content)
+        check_contents(content)
         passport_of(content)
-        weights_of(content)
-    except (ValueError, TypeError, AttributeError, LookupError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise ValueError(f"{path}: a damaged checkpoint: {' '.join(str(error).split())}") from error
     return content
 
@@ -166,8 +166,6 @@ def passport_of(content: Mapping[str, Any]) -> Passport | None:
 def weights_of(content: Mapping[str, Any]) -> Mapping[str, Tensor]:
     """Take the weights to predict with: the moving average, where there is one."""
     weights: Mapping[str, Tensor] = content.get("ema") or content["model"]
-    if not isinstance(weights, Mapping) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
-        raise ValueError("its weights are not tensors by name")
     return weights
 
 

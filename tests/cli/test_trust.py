@@ -43,19 +43,21 @@ class Scaler(nn.Module):
 
 Refused = Callable[[Sequence[str]], str]
 
+pytestmark = pytest.mark.usefixtures("own_neck", "own_run", "data", "recipe_file")
+
 
 @pytest.fixture
 def own_neck(here: Path, tiny_recipe: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A recipe with a second neck, whose module is in the current folder."""
     (here / f"{MODULE}.py").write_text(SOURCE)
-    tiny_recipe["neck"] = [tiny_recipe["neck"], {"name": f"{MODULE}:Scaler"}]
-    (here / "own.yaml").write_text(yaml.safe_dump(tiny_recipe))
-    yield tiny_recipe
+    own = {**tiny_recipe, "neck": [tiny_recipe["neck"], {"name": f"{MODULE}:Scaler"}]}
+    (here / "own.yaml").write_text(yaml.safe_dump(own))
+    yield own
     sys.modules.pop(MODULE, None)
 
 
 @pytest.fixture
-def own_run(here: Path, own_neck: dict[str, Any], trained: Path) -> Path:
+def own_run(here: Path, trained: Path) -> Path:
     """A run whose checkpoints name that module; weights fit, for the neck has none."""
     run = shutil.copytree(trained, here / "run")
     content = torch.load(run / "last.pt", weights_only=True)
@@ -87,7 +89,7 @@ WITH_MODEL = (
 
 
 @pytest.mark.parametrize("line", WITH_RECIPE)
-def test_a_recipe_file(line: str, own_run: Path, data: Path, refused: Refused, here: Path) -> None:
+def test_a_recipe_file(line: str, refused: Refused, here: Path) -> None:
     message = refused(line.split())
     assert "is code outside Boxwright, which no file may import by itself" in message
     assert f"(--trust {MODULE})" in message
@@ -96,7 +98,7 @@ def test_a_recipe_file(line: str, own_run: Path, data: Path, refused: Refused, h
 
 
 @pytest.mark.parametrize("line", WITH_MODEL)
-def test_a_checkpoint(line: str, own_run: Path, data: Path, refused: Refused, here: Path, recipe_file: Path) -> None:
+def test_a_checkpoint(line: str, refused: Refused, here: Path) -> None:
     if "--backbone.weights" in line:  # takes tensors alone
         assert main([*line.split(), "--train.steps", "1"]) == 0
     else:
@@ -106,16 +108,16 @@ def test_a_checkpoint(line: str, own_run: Path, data: Path, refused: Refused, he
 
 
 @pytest.mark.parametrize("line", ["info own.yaml", "info model.pt", "eval model.pt --data data"])
-def test_what_is_trusted_is_imported(line: str, own_run: Path, data: Path, here: Path) -> None:
+def test_what_is_trusted_is_imported(line: str, here: Path) -> None:
     assert main([*line.split(), "--trust", MODULE]) == 0
     assert (here / "ran").exists()
 
 
-def test_resuming_with_trust(own_run: Path, data: Path, here: Path) -> None:
+def test_resuming_with_trust() -> None:
     assert main(["train", "own.yaml", "--data", "data", "--out", "run", "--resume", "--trust", MODULE]) == 0
 
 
-def test_a_part_that_was_typed_needs_no_trust(own_neck: object, here: Path, recipe_file: Path, data: Path) -> None:
+def test_a_part_that_was_typed_needs_no_trust() -> None:
     typed = ["train", "tiny.yaml", "--data", "data", "--out", "typed", "--train.steps", "2"]
     typed += ["--neck", f"hybrid_encoder,{MODULE}:Scaler"]
     assert main(typed) == 0

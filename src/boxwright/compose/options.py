@@ -20,6 +20,7 @@ import yaml
 
 from boxwright.compose.parts import nearest
 from boxwright.compose.values import convert_value, describe_type
+from boxwright.compose.yaml_text import read_yaml
 
 FROM_THE_WIRING = frozenset({"in_spec", "num_classes"})
 """Arguments that a part gets from the part before it and from the data; never options."""
@@ -221,7 +222,7 @@ def _mapping(option: Option, value: Any, naming: Naming, dotted: str) -> Mapping
         return {name: getattr(value, name) for name in option.group or ()}
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            value = yaml.safe_load(value)
+            value = read_yaml(value)
         except yaml.YAMLError as error:
             raise ValueError(
                 f"{naming.label(dotted)}: cannot read {value!r}: {' '.join(str(error).split())}"

@@ -15,6 +15,7 @@ import yaml
 from boxwright.compose.draft import Draft
 from boxwright.compose.parts import unknown
 from boxwright.compose.recipe_text import SECTION_NAMES, SLOTS, UniqueKeyLoader
+from boxwright.compose.yaml_text import MAX_LETTERS, read_yaml
 
 if TYPE_CHECKING:
     from boxwright.compose.recipe import Recipe
@@ -67,7 +68,7 @@ def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
             raise ValueError(f"{problem}; or give the path of a .yaml file")
         path = _FOLDER / f"{name}.yaml"
     try:
-        recipe = yaml.load(path.read_text(encoding="utf-8"), UniqueKeyLoader)
+        recipe = read_yaml(_read_text(path), UniqueKeyLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(recipe, dict):
@@ -75,6 +76,15 @@ def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
             f"{path}: a recipe has sections ({', '.join([*SLOTS, *SECTION_NAMES])}); this is not a mapping"
         )
     return recipe
+
+
+def _read_text(path: Path) -> str:
+    if not path.is_file():
+        if path.exists():
+            raise ValueError(f"{path}: not a file; a recipe is a text file")
+        raise FileNotFoundError(f"{path}: no such file; give the path of a recipe")
+    with path.open("rb") as file:
+        return file.read(4 * MAX_LETTERS + 1).decode("utf-8")
 
 
 def resolve(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None) -> Resolution:

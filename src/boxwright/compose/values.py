@@ -7,12 +7,15 @@ recipe, whoever wrote it, is data.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import yaml
+
+from boxwright.compose.yaml_text import read_yaml
 
 _WORDS = {int: "integer", float: "number", bool: "true or false", str: "text", types.NoneType: "null"}
 
@@ -96,6 +99,8 @@ def _scalar(value: Any, annotation: Any) -> Any:
         if not fits:
             raise ValueError(value)
     if annotation is float and type(value) is int:
+        if abs(value) > sys.float_info.max:
+            raise ValueError("a whole number that is too large for a number")
         return float(value)
     # bool is a kind of int to Python, and not to people.
     if type(value) is not annotation:
@@ -131,6 +136,6 @@ def _items(value: Any) -> Sequence[Any]:
 def _from_text(text: str) -> Any:
     """Read the structure of YAML; scalars remain text."""
     try:
-        return yaml.load(text, yaml.BaseLoader)
+        return read_yaml(text, yaml.BaseLoader)
     except yaml.YAMLError as error:
         raise ValueError(text) from error

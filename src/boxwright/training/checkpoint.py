@@ -12,6 +12,7 @@ from boxwright.checkpoints import LAST, pack_checkpoint, passport_of, read_check
 from boxwright.compose.recipe import Recipe
 from boxwright.detector import Detector
 from boxwright.training.moving_average import MovingAverage
+from boxwright.training.optimizer_state import load_optimizer_state
 
 
 @dataclass
@@ -81,7 +82,7 @@ def resume_progress(
         )
     try:
         detector.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        load_optimizer_state(optimizer, state["optimizer"])
         if average is not None:
             average.load(state["ema"])
         detector.passport = passport_of(state) or detector.passport

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from boxwright.checkpoints import FORMAT, categories_of, passport_of, read_checkpoint, weights_of
-from boxwright.compose.detectors import build_resolved, load_weights
+from boxwright.compose.detectors import build_outline, build_resolved, check_weights, load_weights
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
 from boxwright.compose.undrawn import WithoutDraws, lacks_weights
@@ -168,6 +168,11 @@ def build_model(model: ModelWeights) -> Detector:
         ValueError: its weights do not fit its recipe.
     """
     try:
+        if model.origin.kind == OURS:
+            # Before memory is taken: a recipe can say any size, and the file has what it has.
+            outline = build_outline(model.recipe, categories=model.categories)
+            if outline is not None:
+                check_weights(outline, model.tensors)
         with WithoutDraws():
             detector = build_resolved(model.recipe, categories=model.categories)
         if lacks_weights(detector, model.tensors):
