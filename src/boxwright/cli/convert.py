@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from boxwright.cli.arguments import MODEL_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
 from boxwright.cli.recipe_arguments import take_overrides
+from boxwright.cli.terminal import show
 
 if TYPE_CHECKING:
     from boxwright.workflows.convert import Conversion
@@ -32,7 +33,7 @@ def run(argv: Sequence[str]) -> int:
         observer=ConsoleObserver(),
         overrides=overrides,
     )
-    print("\n".join(describe_conversion(conversion)))
+    show("\n".join(describe_conversion(conversion)))
     return 0
 
 

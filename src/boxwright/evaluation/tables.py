@@ -6,6 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from boxwright.data.printable_names import printable_text
 from boxwright.evaluation.class_accuracy import ClassAccuracy
 from boxwright.evaluation.coco_metrics import UNDEFINED, CocoMetrics
 from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation
@@ -39,7 +40,9 @@ def accuracy_tables(accuracy: ClassAccuracy) -> tuple[Table, Table]:
     for row in accuracy.per_class:
         values = (format_number(row.top1), format_number(row.top5))
         # As Text, since a name in square brackets would be read as markup.
-        classes.add_row(Text(row.name), f"{row.num_images:,}", *values, Text(row.taken_for or ""))
+        classes.add_row(
+            Text(printable_text(row.name)), f"{row.num_images:,}", *values, Text(printable_text(row.taken_for or ""))
+        )
     return numbers, classes
 
 
@@ -66,7 +69,9 @@ def class_table(metrics: CocoMetrics) -> Table:
     for row in metrics.per_class:
         values = (row.AP, row.AP50, row.APs, row.APm, row.APl)
         # As Text, since a name in square brackets would be read as markup.
-        table.add_row(Text(row.name), f"{row.num_objects:,}", *(format_number(value) for value in values))
+        table.add_row(
+            Text(printable_text(row.name)), f"{row.num_objects:,}", *(format_number(value) for value in values)
+        )
     return table
 
 
