@@ -50,16 +50,13 @@ def draw_value(draw: random.Random, *, python: bool) -> Any:
     return copy.copy(draw.choice(draw.choice(kinds)))
 
 
-def positions(value: Any, *, at_most: int = 40) -> Iterator[tuple[Any, Any]]:
+def positions(value: Any, *, depth: int = 8, at_most: int = 40) -> Iterator[tuple[Any, Any]]:
     """Yield every container in a document with every key of it; of many alike, the first."""
-    if isinstance(value, dict):
-        for key in list(value)[:at_most]:
-            yield value, key
-            yield from positions(value[key], at_most=at_most)
-    elif isinstance(value, list):
-        for index in range(min(len(value), at_most)):
-            yield value, index
-            yield from positions(value[index], at_most=at_most)
+    if not isinstance(value, dict | list) or not depth:
+        return
+    for key in list(value)[:at_most] if isinstance(value, dict) else range(min(len(value), at_most)):
+        yield value, key
+        yield from positions(value[key], depth=depth - 1, at_most=at_most)
 
 
 def mutate_document(document: Any, draw: random.Random, *, python: bool) -> tuple[Any, str]:
