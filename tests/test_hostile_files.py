@@ -1,4 +1,4 @@
-"""Malformed checkpoints, recipes and folders of runs: one line, quickly, in bounded memory; never a traceback or code."""
+"""Malformed checkpoints, recipes and folders of runs: one line, quickly, in bounded memory; no traceback, no code."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ MEMORY = 6 * 2**30
 
 LETTERS = 2_000
 """Of a message, at most."""
+
+
+PIECES = (
+    "[" * 3000, "{a: " * 3000, "- " * 3000, "1:" * 3000, "&a [*a]", "*b", "!!python/object/apply:os.system [ls]", "\t",
+    "!!set {a}", "? [1]\n: 2", "2001-99-99", "!!binary a", "<<: [1]", "\x1b", "!!int 'x'", "0x" + "f" * 9000,
+)  # fmt: skip
+"""Texts that stop YAML readers."""
 
 
 class Quiet(Observer):
@@ -163,10 +170,7 @@ def mutate_recipe(folder: Path, draw: random.Random) -> tuple[Path, str]:
             text = "backbone: " + "[" * 3000
     else:
         at = draw.randrange(len(text))
-        piece = draw.choice(
-            ("[" * 3000, "{a: " * 3000, "&a [*a]", "*b", "!!python/object/apply:os.system [ls]", "!!set {a}", "? [1]\n: 2",
-             "2001-99-99", "!!binary a", "\t", "<<: [1]", "\x1b", "1:" * 3000, "- " * 3000, "!!int 'x'", "0x" + "f" * 9000)
-        )  # fmt: skip
+        piece = draw.choice(PIECES)
         text = text[:at] + piece + text[at + draw.randrange(20) :]
     (folder / "r.yaml").write_text(text, encoding="utf-8")
     return folder / "r.yaml", what
@@ -272,6 +276,9 @@ def test_numbers_that_would_take_all_memory_or_time(option: str, drawn: Path, tm
         ), value
 
 
+INSIDE = {"files are folders": "empty", "files are circles": "circle", "files are pipes": "pipe"}
+
+
 def make_folder(kind: str, folder: Path) -> None:
     """Make something else in place of the folder of a run, or of what is in it."""
     if kind == "empty":
@@ -285,10 +292,7 @@ def make_folder(kind: str, folder: Path) -> None:
     elif kind != "nothing":
         folder.mkdir()
         for name in ("last.pt", "best.safetensors", "recipe.yaml"):
-            make_folder(
-                {"files are folders": "empty", "files are circles": "circle", "files are pipes": "pipe"}[kind],
-                folder / name,
-            )
+            make_folder(INSIDE[kind], folder / name)
 
 
 FOLDERS = ("nothing", "empty", "circle", "file", "pipe", "files are folders", "files are circles", "files are pipes")

@@ -124,11 +124,6 @@ def _print_table(cost: DetectorCost, name: str) -> None:
     table.add_column("trainable", f"{cost.trainable_params:,}", justify="right")
     table.add_column(f"GMAC at {cost.image_size} x {cost.image_size}", f"{cost.gmac:.3f}", justify="right")
     for part in cost.parts:
-        table.add_row(
-            part.slot,
-            Text(printable_text(part.name)),
-            f"{part.params:,}",
-            f"{part.trainable_params:,}",
-            f"{part.gmac:.3f}",
-        )
+        numbers = (f"{part.params:,}", f"{part.trainable_params:,}", f"{part.gmac:.3f}")
+        table.add_row(part.slot, Text(printable_text(part.name)), *numbers)
     TerminalConsole().print(table)

@@ -76,7 +76,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument(
         "--json",
         metavar="FILE",
-        help="also write detections as JSON, to standard output with -: boxes as [x, y, w, h], masks as RLE",
+        help="also write detections as JSON, - for standard output: boxes as [x, y, w, h], masks as RLE",
     )
     parser.add_argument("--batch-size", metavar="N", type=int, default=1, help="images at a time (default: 1)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")

@@ -39,10 +39,7 @@ def accuracy_tables(accuracy: ClassAccuracy) -> tuple[Table, Table]:
     classes.add_column("else mostly taken for", overflow="fold")
     for row in accuracy.per_class:
         values = (format_number(row.top1), format_number(row.top5))
-        # As Text, since a name in square brackets would be read as markup.
-        classes.add_row(
-            Text(printable_text(row.name)), f"{row.num_images:,}", *values, Text(printable_text(row.taken_for or ""))
-        )
+        classes.add_row(_show_name(row.name), f"{row.num_images:,}", *values, _show_name(row.taken_for or ""))
     return numbers, classes
 
 
@@ -68,11 +65,13 @@ def class_table(metrics: CocoMetrics) -> Table:
         table.add_column(name, justify="right")
     for row in metrics.per_class:
         values = (row.AP, row.AP50, row.APs, row.APm, row.APl)
-        # As Text, since a name in square brackets would be read as markup.
-        table.add_row(
-            Text(printable_text(row.name)), f"{row.num_objects:,}", *(format_number(value) for value in values)
-        )
+        table.add_row(_show_name(row.name), f"{row.num_objects:,}", *(format_number(value) for value in values))
     return table
+
+
+def _show_name(name: str) -> Text:
+    """Make a cell of a name: as Text, since one in square brackets would be read as markup."""
+    return Text(printable_text(name))
 
 
 def format_number(value: float) -> str:
