@@ -63,8 +63,7 @@ def mutate_document(document: Any, draw: random.Random, *, python: bool) -> tupl
     """Replace, drop, rename, add or double one value of a document, or two; returns a copy, and what was done."""
     document = _copy(document)
     done = []
-    for _ in range(draw.choice((1, 1, 1, 2))):
-        container, key = _choose(document, draw)
+    for container, key in _choose(document, draw.choice((1, 1, 1, 2)), draw):
         what = draw.randrange(8)
         if what <= 4:
             container[key] = value = draw_value(draw, python=python)
@@ -82,16 +81,15 @@ def mutate_document(document: Any, draw: random.Random, *, python: bool) -> tupl
             name = draw.choice(("extra", "name", "0", "in_spec", "num_classes", "self"))
             container[name] = draw_value(draw, python=python)
             done.append(f"{name} beside {key!r} = {_short(container[name])}")
-        if not document:
-            break
     return document, "; ".join(done)
 
 
-def _choose(document: Any, draw: random.Random) -> tuple[Any, Any]:
-    """Choose a position, each level of the document as likely as its neighbors: weights are many, options few."""
-    chosen = list(positions(document))
-    top = [one for one in chosen if one[0] is document]
-    return draw.choice(top) if draw.random() < 0.1 else draw.choice(chosen)
+def _choose(document: Any, count: int, draw: random.Random) -> list[tuple[Any, Any]]:
+    """Choose positions in different containers, often at the top, of which there are few."""
+    every = list(positions(document))
+    top = [one for one in every if one[0] is document]
+    chosen = [draw.choice(top) if draw.random() < 0.1 else draw.choice(every) for _ in range(count)]
+    return chosen if chosen[0][0] is not chosen[-1][0] else chosen[:1]
 
 
 def _copy(value: Any) -> Any:

@@ -9,6 +9,7 @@ import random
 import resource
 import signal
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,10 @@ class Quiet(Observer):
         assert "\n" not in line
 
 
+class TooSlowError(Exception):
+    """A file that takes too long; no TimeoutError, which is an OSError."""
+
+
 class StopAtOnce(Callback):
     def on_step(self, event: StepEvent) -> None:
         event.stop()
@@ -61,10 +66,10 @@ class StopAtOnce(Callback):
 
 @contextmanager
 def bounds() -> Iterator[None]:
-    """Raise TimeoutError where the block takes longer, and errors of memory where it takes more."""
+    """Raise TooSlowError where the block takes longer, and errors of memory where it takes more."""
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"took more than {SECONDS} s")
+        raise TooSlowError(f"took more than {SECONDS} s")
 
     used = int(next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmData" in line).split()[1])
     limits = resource.getrlimit(resource.RLIMIT_DATA)
@@ -113,9 +118,29 @@ def mutate_last(originals: Originals, folder: Path, draw: random.Random) -> tupl
     content, what = mutate_document(originals.last, draw, python=True)
     folder.mkdir()
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    try:
+        torch.save(content, buffer)
+    except RecursionError:  # Python cannot write it; others could.
+        buffer = io.BytesIO(_nest_in_pickle(originals.last))
     (folder / "last.pt").write_bytes(buffer.getvalue())
     return folder, what
+
+
+def _nest_in_pickle(content: dict[str, Any]) -> bytes:
+    """Write a checkpoint whose recipe is a list in a list, 100,000 deep."""
+    buffer = io.BytesIO()
+    torch.save({**content, "recipe": "RECIPE"}, buffer)
+    source, target = zipfile.ZipFile(buffer), io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for entry in source.infolist():
+            data = source.read(entry)
+            text = b"X\x06\x00\x00\x00RECIPE"
+            if entry.filename.endswith("/data.pkl"):
+                assert text in data
+                # A mark, as many empty lists, each of which is appended to the one before.
+                data = data.replace(text, b"]" * 100_000 + b"a" * 99_999)
+            archive.writestr(entry, data)
+    return target.getvalue()
 
 
 def mutate_best(originals: Originals, folder: Path, draw: random.Random) -> tuple[Path, str]:

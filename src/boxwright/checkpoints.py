@@ -104,8 +104,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: holds weights, but not of Boxwright; a checkpoint comes from `boxwright train`")
     version = content.get("version")
     if not isinstance(version, int) or version not in range(1, legacy.VERSION + 1):
+        shown = version if isinstance(version, int) and abs(version) < 2**63 else "unknown"
         raise ValueError(
-            f"{path}: has checkpoint format {version}, this release reads 1 to {legacy.VERSION}; use "
+            f"{path}: has checkpoint format {shown}, this release reads 1 to {legacy.VERSION}; use "
             "the release that wrote it"
         )
     missing = [key for key in ("recipe", "categories", "model") if key not in content]

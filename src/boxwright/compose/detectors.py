@@ -16,6 +16,7 @@ from boxwright.compose.recipe import PartOptions, Recipe
 from boxwright.compose.recipe_text import SLOTS
 from boxwright.compose.recipes import resolve
 from boxwright.compose.undrawn import WithoutDraws
+from boxwright.data.printable_names import one_line_errors
 from boxwright.detector import Detector
 from boxwright.passport import Passport
 from boxwright.structures import Category, levels_for_head, main_levels
@@ -48,6 +49,7 @@ def build(
     return build_resolved(resolution.recipe, categories=_categories(num_classes, categories))
 
 
+@one_line_errors()
 def build_resolved(recipe: Recipe, *, categories: Sequence[Category]) -> Detector:
     """Build the detector that a resolved recipe describes, with fresh weights.
 

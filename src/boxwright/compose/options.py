@@ -22,6 +22,9 @@ from boxwright.compose.parts import nearest
 from boxwright.compose.values import convert_value, describe_type
 from boxwright.compose.yaml_text import read_yaml
 
+LONGEST_VALUE = 200
+"""Letters of a value in a message."""
+
 FROM_THE_WIRING = frozenset({"in_spec", "num_classes"})
 """Arguments that a part gets from the part before it and from the data; never options."""
 
@@ -283,4 +286,5 @@ def _unknown(options: Mapping[str, Option], dotted: str, prefix: str, naming: Na
 
 
 def _shown(value: Any) -> str:
-    return "null" if value is None else repr(value)
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."

@@ -16,6 +16,7 @@ from boxwright.compose.draft import Draft
 from boxwright.compose.parts import unknown
 from boxwright.compose.recipe_text import SECTION_NAMES, SLOTS, UniqueKeyLoader
 from boxwright.compose.yaml_text import MAX_LETTERS, read_yaml
+from boxwright.data.printable_names import one_line_errors
 
 if TYPE_CHECKING:
     from boxwright.compose.recipe import Recipe
@@ -87,6 +88,7 @@ def _read_text(path: Path) -> str:
         return file.read(4 * MAX_LETTERS + 1).decode("utf-8")
 
 
+@one_line_errors()
 def resolve(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None) -> Resolution:
     """Check a recipe and fill in every default.
 

@@ -17,6 +17,7 @@ from boxwright.compose.detectors import build_outline, build_resolved, check_wei
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
 from boxwright.compose.undrawn import WithoutDraws, lacks_weights
+from boxwright.data.printable_names import one_line_errors
 from boxwright.detector import Detector
 from boxwright.devices import choose_device
 from boxwright.passport import Origin, Passport
@@ -100,6 +101,7 @@ def load(
     return detector.to(used)
 
 
+@one_line_errors()
 def read_model(
     source: str | Path, *, trusted: Collection[str] = (), overrides: Mapping[str, Any] | None = None
 ) -> ModelWeights:
@@ -161,6 +163,7 @@ def _take_passport(files: SourceFiles, new: Passport) -> Passport:
     return dataclasses.replace(files.passport, origin=files.passport.origin or new.origin)
 
 
+@one_line_errors()
 def build_model(model: ModelWeights) -> Detector:
     """Build the detector, in evaluation mode.
 
