@@ -179,8 +179,10 @@ def test_work_goes_on_where_nobody_reads_its_progress() -> None:
 
 
 @pytest.mark.parametrize("name", ["a b", "it's", "-x", "$(touch ran)", "ä ö", "a;b", "*"])
-def test_printed_commands_can_be_pasted(name: str, drawn: Path, trained: Path, tmp_path: Path, capsys: Capture) -> None:
-    os.chdir(tmp_path)
+def test_printed_commands_can_be_pasted(
+    name: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     shutil.copytree(trained, name)
     words = shlex.split(quote_command("info", quote_path(Path(name) / "best.safetensors")))
     assert words[0] == "boxwright"
@@ -190,20 +192,11 @@ def test_printed_commands_can_be_pasted(name: str, drawn: Path, trained: Path, t
 
 def test_commands_of_training_are_quoted(recipe_file: Path, drawn: Path, tmp_path: Path, capsys: Capture) -> None:
     data = shutil.copytree(drawn, tmp_path / "my data")
-    arguments = [
-        "train",
-        str(recipe_file),
-        "--data",
-        str(data),
-        "--out",
-        str(tmp_path / "a 'run'"),
-        "--train.steps",
-        "2",
-    ]
-    assert main(arguments) == 0
+    out = str(tmp_path / "a 'run'")
+    assert main(["train", str(recipe_file), "--data", str(data), "--out", out, "--train.steps", "2"]) == 0
     printed = [line.partition("boxwright ")[2] for line in capsys.readouterr().err.splitlines() if "boxwright " in line]
     evaluate, predict = map(shlex.split, printed)
-    assert evaluate == ["eval", str(tmp_path / "a 'run'" / "best.safetensors"), "--data", str(data), "--split", "val"]
+    assert evaluate == ["eval", f"{out}/best.safetensors", "--data", str(data), "--split", "val"]
     assert main(evaluate) == 0
     assert predict[1] == evaluate[1]
 
@@ -226,7 +219,7 @@ sys.exit(max(status))
 """A system that lacks what Windows lacks."""
 
 
-def test_without_what_windows_lacks(recipe_file: Path, tmp_path: Path, trained: Path) -> None:
+def test_without_what_windows_lacks(recipe_file: Path, tmp_path: Path) -> None:
     lines = (
         "draw --out set --train 6 --val 4 --image-size 64",
         f"train {recipe_file} --data set --out run --train.steps 2",
