@@ -100,7 +100,10 @@ def options_of(part: type[Any]) -> Mapping[str, Option]:
 @cache
 def _options_of(key: Hashable) -> Mapping[str, Option]:
     part = cast(type[Any], key)
-    hints = typing.get_type_hints(part.__init__)
+    try:
+        hints = typing.get_type_hints(part.__init__)
+    except (NameError, TypeError) as error:  # of a class that is no part
+        raise ValueError(f"{part.__name__}: the types of its arguments cannot be read: {error}") from error
     texts = argument_help(part.__init__.__doc__ or "") | argument_help(inspect.getdoc(part) or "")
     options = {}
     for name, parameter in inspect.signature(part).parameters.items():

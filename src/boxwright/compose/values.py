@@ -21,6 +21,9 @@ _WORDS = {int: "integer", float: "number", bool: "true or false", str: "text", t
 
 _BOOLEANS = {"true": True, "false": False}
 
+_LARGEST = 2**63
+"""Whole numbers are smaller, as those of torch are."""
+
 _UNIONS = (typing.Union, types.UnionType)
 
 
@@ -95,7 +98,7 @@ def _scalar(value: Any, annotation: Any) -> Any:
             fits = value.lower() in _BOOLEANS
             value = _BOOLEANS.get(value.lower())
         else:
-            return annotation(value)
+            return _scalar(annotation(value), annotation)
         if not fits:
             raise ValueError(value)
     if annotation is float and type(value) is int:
@@ -103,7 +106,7 @@ def _scalar(value: Any, annotation: Any) -> Any:
             raise ValueError("a whole number that is too large for a number")
         return float(value)
     # bool is a kind of int to Python, and not to people.
-    if type(value) is not annotation:
+    if type(value) is not annotation or (annotation is int and abs(value) >= _LARGEST):
         raise ValueError(value)
     return value
 

@@ -8,6 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+KEYS: Mapping[type[torch.optim.Optimizer], set[str]] = {
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+    torch.optim.SGD: {"momentum_buffer"},
+}
+"""Names of the values that they keep of each parameter."""
+
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Load a state; torch itself would take values of any type, and fail in the first step.
@@ -31,10 +37,21 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
     for index, values in state["state"].items():
         if not 0 <= index < count:
             raise ValueError("the optimizer has a state of a parameter that there is not")
-        for name, value in values.items():
-            if isinstance(value, Tensor) and value.dim() and value.shape != parameters[index].shape:
-                raise ValueError(f"the optimizer has {name} of the shape {list(value.shape)}")
+        _check_values(optimizer, values, parameters[index])
     optimizer.load_state_dict(dict(state))
+
+
+def _check_values(optimizer: torch.optim.Optimizer, values: Mapping[str, Any], parameter: Tensor) -> None:
+    expected = KEYS.get(type(optimizer))
+    if values and expected is not None and set(values) != expected:
+        raise ValueError(f"the optimizer has a state of {', '.join(values)[:100] or 'nothing'}")
+    for name, value in values.items():
+        if value is None and name == "momentum_buffer":
+            continue
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise ValueError(f"the optimizer has a {name} that is no tensor of numbers")
+        if value.shape != (() if name == "step" else parameter.shape):
+            raise ValueError(f"the optimizer has a {name} of the shape {list(value.shape)}")
 
 
 def _is_like(value: Any, own: Any) -> bool:
