@@ -278,7 +278,6 @@ def test_recipes_that_are_traps(tmp_path: Path, text: str) -> None:
 SIZES = {
     "head.decoder.num_layers": (2**63, 2**62, 10**6),
     "head.hidden_dim": (2**40, 10**7),
-    "head.num_queries": (2**40, 2**62),
     "neck.hidden_dim": (2**40, 10**7),
     "backbone.width": (2**40, 10**6),
     "input.image_size": (2**40, 10**7, 2**62),

@@ -114,7 +114,7 @@ def _known(kind: type[Any], content: Any) -> dict[str, Any]:
             raise ValueError(f"a passport whose {name} is of the type {type(value).__name__}")
     required = {one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING}
     if required - known.keys():
-        raise ValueError(f"a passport without {', '.join(sorted(required - known.keys()))}")
+        raise ValueError(f"a passport without the {', '.join(sorted(required - known.keys()))}")
     return known
 
 

@@ -127,9 +127,8 @@ class Augmentation:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a probability, from 0 to 1; got {getattr(self, name)}")
         if not 1 <= self.zoom_out_max <= MAX_ZOOM:
-            raise ValueError(
-                f"zoom_out_max must be from 1, the image's own size, to {MAX_ZOOM}; got {self.zoom_out_max}"
-            )
+            allowed = f"at least 1, the image's own size, and at most {MAX_ZOOM}"
+            raise ValueError(f"zoom_out_max must be {allowed}; got {self.zoom_out_max}")
         check_scales("scale_range", self.scale_range)
         check_scales("scale_jitter", self.scale_jitter)
         check_area_range("resized_crop", self.resized_crop)
