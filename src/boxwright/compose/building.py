@@ -6,13 +6,13 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import cache
 
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
 
-MAX_PARAMETERS = 12_000
-"""Tensors of parameters of a detector; those of the largest recipe are a quarter."""
+MAX_PARAMETERS = 6_000
+"""Tensors of parameters of a detector; those of the largest recipe are a fifth."""
 
 MAX_BYTES = 2**35
 """Of all parameters and buffers, where the system does not say how much memory it has."""
@@ -28,21 +28,13 @@ def limited_size() -> Iterator[None]:
 
     Tensors without storage (``torch.device("meta")``) count like others.
     """
-    size, owner = _Size(_memory()), threading.get_ident()
-
-    def count(_module: nn.Module, _name: str, tensor: Tensor | None) -> None:
-        if tensor is not None and threading.get_ident() == owner:
-            size.add(tensor)
-
-    handles: list[Any] = [
-        modules.register_module_parameter_registration_hook(count),
-        modules.register_module_buffer_registration_hook(count),
-    ]
+    _count_registered_tensors()
+    before = getattr(_ACTIVE, "size", None)
+    _ACTIVE.size = _Size(_memory())
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        _ACTIVE.size = before
 
 
 class _Size:
@@ -61,6 +53,23 @@ class _Size:
             raise TooLargeError(
                 f"the detector would have more than {MAX_PARAMETERS:,} tensors of weights; make its numbers smaller"
             )
+
+
+_ACTIVE = threading.local()
+"""The size that the modules of a thread are added to, as ``size``; None where they are not limited."""
+
+
+@cache
+def _count_registered_tensors() -> None:
+    """Hear of all tensors that modules get, from now on: hooks that come and go would disturb other threads."""
+    modules.register_module_parameter_registration_hook(_count)
+    modules.register_module_buffer_registration_hook(_count)
+
+
+def _count(_module: nn.Module, _name: str, tensor: Tensor | None) -> None:
+    size = getattr(_ACTIVE, "size", None)
+    if size is not None and tensor is not None:
+        size.add(tensor)
 
 
 def _memory() -> int:

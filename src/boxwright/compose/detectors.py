@@ -50,18 +50,20 @@ def build(
 
 
 @one_line_errors()
-def build_resolved(recipe: Recipe, *, categories: Sequence[Category]) -> Detector:
+def build_resolved(recipe: Recipe, *, categories: Sequence[Category], check_size: bool = True) -> Detector:
     """Build the detector that a resolved recipe describes, with fresh weights.
 
     Args:
         recipe: of ``resolve``.
         categories: label i is ``categories[i]``.
+        check_size: build it without storage first, so that a number that makes a part too large is an error before
+            memory is taken.
 
     Raises:
         ValueError: a part refuses its options or the levels before it; the message begins with the part.
     """
-    # Without storage first: a number that makes a part too large is an error before memory is taken.
-    build_outline(recipe, categories=categories)
+    if check_size:
+        build_outline(recipe, categories=categories)
     try:
         with limited_size():
             return _assemble(recipe, categories)

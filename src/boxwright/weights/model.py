@@ -171,15 +171,14 @@ def build_model(model: ModelWeights) -> Detector:
         ValueError: its weights do not fit its recipe.
     """
     try:
-        if model.origin.kind == OURS:
-            # Before memory is taken: a recipe can say any size, and the file has what it has.
-            outline = build_outline(model.recipe, categories=model.categories)
-            if outline is not None:
-                check_weights(outline, model.tensors)
+        # Before memory is taken: a recipe can say any size, and the file has what it has.
+        outline = build_outline(model.recipe, categories=model.categories)
+        if model.origin.kind == OURS and outline is not None:
+            check_weights(outline, model.tensors)
         with WithoutDraws():
-            detector = build_resolved(model.recipe, categories=model.categories)
+            detector = build_resolved(model.recipe, categories=model.categories, check_size=False)
         if lacks_weights(detector, model.tensors):
-            detector = build_resolved(model.recipe, categories=model.categories)
+            detector = build_resolved(model.recipe, categories=model.categories, check_size=False)
         if model.origin.kind == OURS:
             load_weights(detector, model.tensors)
         else:
