@@ -118,7 +118,7 @@ def test_every_command(tmp_path: Path, recipe_file: Path) -> None:
         "eval run --data set --workers 1 --json metrics.json",
         f"predict run {images} --json found.json",
         "info run",
-        "convert run --out converted.safetensors",
+        "convert run converted.safetensors",
         "convert-data set voc --to voc",
         "crop set --out crops",
         f"demo --out demo --recipe {recipe_file} --budget 2s",

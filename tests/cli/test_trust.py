@@ -79,12 +79,12 @@ WITH_MODEL = (
     "info model.pt",
     "eval model.pt --data data",
     "predict model.pt data/images --out drawn",
-    "convert model.pt --out converted.safetensors",
+    "convert model.pt converted.safetensors",
     "train tiny.yaml --data data --out new --weights model.pt",
     "train tiny.yaml --data data --out new --backbone.weights model.pt",
     "train tiny.yaml --data data --out run --resume",
     "check data --model model.pt",
-    "check data --model run --folds 0",
+    "check data --model run/last.pt --folds 0",
 )
 
 
@@ -142,7 +142,7 @@ def test_the_package_of_a_module_may_be_named(here: Path, refused: Refused, tiny
 
 
 def test_python_imports_nothing_either(own_run: Path, here: Path, own_neck: dict[str, Any]) -> None:
-    for source in (own_run, here / "model.pt"):
+    for source in (own_run / "last.pt", here / "model.pt"):
         with pytest.raises(ValueError, match=f"import {MODULE} first"):
             boxwright.load(source)
     with pytest.raises(ValueError, match=f"import {MODULE} first"):

@@ -64,7 +64,9 @@ class ConsoleObserver(Observer):
     @contextmanager
     def track(self, title: str) -> Iterator[ProgressCallback]:
         """Show a bar while something takes its time."""
-        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn())
+        # A format, and a title may have names in it.
+        text = title.replace("{", "{{").replace("}", "}}")
+        columns = (TextColumn(text, markup=False), BarColumn(), MofNCompleteColumn())
         least = 100 * SHOWN_FROM if title.startswith("checking") else SHOWN_FROM
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
             task = bar.add_task(title, total=None, visible=False)
