@@ -44,9 +44,11 @@ def repeat(times: int) -> list[Any]:
 
 def draw_value(draw: random.Random, *, python: bool) -> Any:
     """Draw a value; ``python`` also those that only files of torch can hold."""
-    kinds: list[Any] = [TEXTS, NUMBERS, NUMBERS, STRUCTURES, (nest(100), nest(3000), repeat(12))]
+    kinds: list[Any] = [TEXTS, NUMBERS, NUMBERS, STRUCTURES, (nest(100), nest(3000))]
     if python:
-        kinds.append((torch.zeros(3), torch.tensor(2), (1, 2), {1: 2}, {None: 1}, {(1, 2): 3}, b"bytes", 1j, {1, 2}))
+        kinds.append(
+            (repeat(12), torch.zeros(3), torch.tensor(2), (1, 2), {1: 2}, {None: 1}, {(1, 2): 3}, b"bytes", 1j, {1, 2})
+        )
     return copy.copy(draw.choice(draw.choice(kinds)))
 
 
