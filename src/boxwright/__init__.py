@@ -5,12 +5,14 @@
 what the commands of these names do.
 """
 
-from __future__ import annotations
-
+# Nothing that Python has not imported by now: for `python -m boxwright` this file comes before `__main__.py`, when the
+# current folder is still first on the import path.
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from boxwright.version import __version__
+
+TYPE_CHECKING = False
+"""True to type checkers, as ``typing.TYPE_CHECKING``."""
 
 if TYPE_CHECKING:
     from boxwright.compose.detectors import build, save
@@ -80,7 +82,7 @@ _HOMES = {
 """The module of each public name, imported on demand (PEP 562): `boxwright --help` must not wait for torch."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from types import NoneType
 from typing import Any
 
 
@@ -90,6 +91,11 @@ class Passport:
             ValueError: they are no passport.
         """
         values = _known(cls, content)
+        metrics = values.get("metrics", {})
+        if not isinstance(metrics, Mapping) or not all(
+            isinstance(name, str) and type(value) in (int, float) for name, value in metrics.items()
+        ):
+            raise ValueError("a passport whose metrics are not numbers by name")
         if not isinstance(values.get("version"), str):
             raise ValueError("a passport without the version that wrote it")
         for name, kind in (("origin", Origin), ("data", TrainingData)):
@@ -104,5 +110,17 @@ class Passport:
 def _known(kind: type[Any], content: Any) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         raise ValueError(f"a passport whose {kind.__name__} is no mapping")
-    names = {one.name for one in fields(kind)}
-    return {name: value for name, value in content.items() if name in names}
+    types = {one.name: _PLAIN.get(str(one.type)) for one in fields(kind)}
+    known = {name: value for name, value in content.items() if name in types}
+    for name, value in known.items():
+        allowed = types[name]
+        if allowed is not None and type(value) not in allowed:
+            raise ValueError(f"a passport whose {name} is of the type {type(value).__name__}")
+    required = {one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING}
+    if required - known.keys():
+        raise ValueError(f"a passport without the {', '.join(sorted(required - known.keys()))}")
+    return known
+
+
+_PLAIN: Mapping[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "str | None": (str, NoneType)}
+"""Types of values, by the annotation of a field."""

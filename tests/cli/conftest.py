@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +18,6 @@ Refused = Callable[[Sequence[str]], str]
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, empty, so that what a command leaves anywhere in it is seen."""
     monkeypatch.chdir(tmp_path)
-    # Commands put it at the end of this.
-    monkeypatch.setattr(sys, "path", list(sys.path))
     return tmp_path
 
 

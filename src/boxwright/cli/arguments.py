@@ -7,6 +7,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
+from boxwright.compose.parts import import_outside
+
 MODEL_HELP = "a checkpoint, the folder of a run, hf:OWNER/NAME, or a file of weights of another project"
 
 OVERRIDES_HELP = "Options of the model's recipe change it, where its files cannot say them: --head.decoder.num_heads 4"
@@ -64,6 +66,32 @@ class CommandParser(argparse.ArgumentParser):
         near = [option for option in options if option.rpartition(".")[2] == name.lstrip("-")]
         near = near or _with_last_part_like(name, options) or difflib.get_close_matches(name, options, n=1, cutoff=0.5)
         self.error(f"unknown option {name}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+
+
+def add_trust_argument(parser: CommandParser) -> None:
+    """Add ``--trust MODULE``, which may be given several times."""
+    parser.add_argument(
+        "--trust",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="import parts outside Boxwright that a file names from MODULE",
+    )
+
+
+def import_trusted(modules: Iterable[str]) -> None:
+    """Import the modules of ``--trust``: parts that a file names may come from modules that are imported already.
+
+    Raises:
+        ValueError: there is no such module, or it cannot be imported.
+    """
+    for module in modules:
+        try:
+            import_outside(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"--trust {module}: no module named '{error.name}'; install it or run where it is"
+            ) from error
 
 
 def _with_last_part_like(name: str, options: Iterable[str]) -> list[str]:

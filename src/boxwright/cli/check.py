@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from boxwright.cli.arguments import CommandParser
+from boxwright.cli.arguments import CommandParser, add_trust_argument, import_trusted
 from boxwright.cli.data_arguments import add_format_argument, add_split_arguments, files_of, split_files
 from boxwright.cli.recipe_arguments import take_overrides
+from boxwright.cli.terminal import json_target, show
 from boxwright.compose.recipes import load_recipe
 from boxwright.files import check_target, is_standard_output, write_text
-
-_STANDARD_OUTPUT = "/dev/stdout"
 
 _SPLITS = ("train", "val", "test")
 """Splits whose files can be typed one by one."""
@@ -25,9 +23,10 @@ def run(argv: Sequence[str]) -> int:
     """Check, print, and write what was asked for; return 1 where there are errors, else 0."""
     own, overrides = take_overrides(argv)
     options = _parse(own, overrides)
-    target = Path(_STANDARD_OUTPUT if options.json == "-" else options.json) if options.json else None
+    target = json_target(options.json)
     if target is not None:
         check_target(target)
+    import_trusted(options.trust)
     if options.recipe is not None:
         load_recipe(options.recipe)  # a slip in its name is answered before anything slow is imported
     from boxwright.cli.console import ConsoleObserver
@@ -50,9 +49,9 @@ def run(argv: Sequence[str]) -> int:
     if target is not None and is_standard_output(target):  # what is read by a program holds nothing else
         observer.announce(lines)
     else:
-        print(lines)
+        show(lines)
     if target is not None:
-        write_text(target, json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
+        write_text(target, json.dumps(report.to_json(), indent=2) + "\n")
     return 1 if report.has_errors else 0
 
 
@@ -102,6 +101,7 @@ def _parse(argv: Sequence[str], overrides: dict[str, str]) -> argparse.Namespace
     parser.add_argument(
         "--json", metavar="FILE", help="write everything as JSON, an older file is replaced; - for standard output"
     )
+    add_trust_argument(parser)
     options = parser.parse(argv)
     if options.folder is not None and options.data is not None:
         parser.error("two data sets: give DATA or --data, not both")

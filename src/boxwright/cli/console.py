@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.segment import Segment
 
+from boxwright.cli.terminal import leave_closed_pipes
 from boxwright.data.image_check import ProgressCallback
+from boxwright.data.printable_names import printable_text
 from boxwright.workflows.observer import Observer
 
 SHOWN_FROM = 20
 """Things to do of which a bar shows the progress; checking an image takes no time, so of checks it is a hundredfold."""
+
+
+class TerminalConsole(Console):
+    """A console whose texts cannot command the terminal: what is no visible letter is written as an escape."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render as ``Console`` does, with escapes in all texts."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                lines = map(printable_text, segment.text.split("\n"))
+                yield Segment("\n".join(lines), segment.style)
+
+    def on_broken_pipe(self) -> None:
+        """Leave a reader that has gone to the command: by default rich would end the process."""
+        raise BrokenPipeError
+
+
+class NoteConsole(TerminalConsole):
+    """The console of notes and progress: work goes on where nobody reads them any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Be silent from now on."""
+        self.quiet = True
+        leave_closed_pipes()
 
 
 class ConsoleObserver(Observer):
@@ -22,7 +51,7 @@ class ConsoleObserver(Observer):
     console: Console
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")  # torchrun's
+        self.console = NoteConsole(stderr=True, quiet=os.environ.get("RANK", "0") != "0")  # torchrun's
 
     def note(self, line: str) -> None:
         """Print a note."""
@@ -35,7 +64,9 @@ class ConsoleObserver(Observer):
     @contextmanager
     def track(self, title: str) -> Iterator[ProgressCallback]:
         """Show a bar while something takes its time."""
-        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn())
+        # A format, and a title may have names in it.
+        text = title.replace("{", "{{").replace("}", "}}")
+        columns = (TextColumn(text, markup=False), BarColumn(), MofNCompleteColumn())
         least = 100 * SHOWN_FROM if title.startswith("checking") else SHOWN_FROM
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
             task = bar.add_task(title, total=None, visible=False)

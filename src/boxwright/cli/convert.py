@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from boxwright.cli.arguments import MODEL_HELP, OVERRIDES_HELP, CommandParser
+from boxwright.cli.arguments import MODEL_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
 from boxwright.cli.recipe_arguments import take_overrides
+from boxwright.cli.terminal import show
 
 if TYPE_CHECKING:
     from boxwright.workflows.convert import Conversion
@@ -32,7 +33,7 @@ def run(argv: Sequence[str]) -> int:
         observer=ConsoleObserver(),
         overrides=overrides,
     )
-    print("\n".join(describe_conversion(conversion)))
+    show("\n".join(describe_conversion(conversion)))
     return 0
 
 
@@ -66,6 +67,6 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     )
     parser.add_argument("--card", action="store_true", help="also write a model card, README.md, into the folder OUT")
     parser.add_argument("--images", metavar="FILE", nargs="+", help="for the card: drawn with what is found in them")
-    parser.add_argument("--trust", metavar="MODULE", action="append", default=[], help="import parts from MODULE")
+    add_trust_argument(parser)
     own, overrides = take_overrides(argv)
     return parser.parse(own), overrides

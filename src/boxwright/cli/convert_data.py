@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from boxwright.cli.arguments import CommandParser
 from boxwright.cli.data_arguments import add_format_argument
+from boxwright.cli.terminal import show
 
 
 def run(argv: Sequence[str]) -> int:
@@ -23,7 +24,7 @@ def run(argv: Sequence[str]) -> int:
     for line in summarize(converted.written):
         observer.note(f"{options.out}: {line}")
     for split, (images, objects) in converted.counts.items():
-        print(f"{options.out}: {split} {images:,} images, {objects:,} objects")
+        show(f"{options.out}: {split} {images:,} images, {objects:,} objects")
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from boxwright.cli.arguments import CommandParser
 from boxwright.cli.data_arguments import add_format_argument, add_split_arguments, files_of, split_files
+from boxwright.cli.terminal import show
 
 _SPLITS = ("train", "val")
 """Splits whose files can be typed one by one, as for training."""
@@ -29,7 +30,7 @@ def run(argv: Sequence[str]) -> int:
     for split, cut in cuts.items():
         counts = ", ".join(f"{name} {count:,}" for name, count in cut.counts.items())
         small = f"; {cut.too_small:,} objects below {options.min_size} pixels left out" if cut.too_small else ""
-        print(f"{Path(options.out) / split}: {sum(cut.counts.values()):,} images ({counts}){small}")
+        show(f"{Path(options.out) / split}: {sum(cut.counts.values()):,} images ({counts}){small}")
     return 0
 
 

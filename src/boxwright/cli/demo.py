@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from boxwright.cli.arguments import CommandParser
+from boxwright.cli.terminal import quote_command, show
 
 _RECIPE, _BUDGET = "rtdetr_tiny", "5m"
 
@@ -20,9 +21,7 @@ def run(argv: Sequence[str]) -> int:
         help=f"time for training, like 90s (default: {_BUDGET} for {_RECIPE}, else the recipe's)",
     )
     options = parser.parse(argv)
-    from rich.console import Console
-
-    from boxwright.cli.console import ConsoleObserver
+    from boxwright.cli.console import ConsoleObserver, TerminalConsole
     from boxwright.evaluation.tables import evaluation_tables
     from boxwright.training.interrupt import Interrupted
     from boxwright.workflows.demo import demo
@@ -31,10 +30,11 @@ def run(argv: Sequence[str]) -> int:
     try:
         result = demo(options.out, recipe=options.recipe, budget=options.budget, observer=observer)
     except Interrupted as interrupted:
-        observer.announce(f"stopped and saved in {options.out}/run; to go on:  boxwright demo --out {options.out}")
+        again = quote_command("demo", *argv)
+        observer.announce(f"stopped and saved in {options.out}/run; to go on:  {again}")
         return 128 + interrupted.number
-    Console().print(evaluation_tables(result.evaluation))
-    print(f"""
+    TerminalConsole().print(evaluation_tables(result.evaluation))
+    show(f"""
 report        {result.report}
 predictions   {result.predictions}
 checkpoint    {result.checkpoint}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from boxwright.cli.arguments import CommandParser
+from boxwright.cli.terminal import show
 
 
 def run(argv: Sequence[str]) -> int:
@@ -19,5 +20,5 @@ def run(argv: Sequence[str]) -> int:
     from boxwright.workflows.draw import draw
 
     out = draw(options.out, train=options.train, val=options.val, image_size=options.image_size, seed=options.seed)
-    print(f"{options.train} images to train on and {options.val} held out, in {out}")
+    show(f"{options.train} images to train on and {options.val} held out, in {out}")
     return 0

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boxwright.cli.arguments import MODEL_HELP, OVERRIDES_HELP, CommandParser
+from boxwright.cli.arguments import MODEL_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
 from boxwright.cli.data_arguments import add_format_argument, files_of
 from boxwright.cli.recipe_arguments import take_overrides
+from boxwright.cli.terminal import json_target
 from boxwright.files import check_target, is_standard_output, write_text
 
 if TYPE_CHECKING:
@@ -22,10 +22,8 @@ COCO_DETECTIONS = 100
 def run(argv: Sequence[str]) -> int:
     """Measure, print tables and write JSON; return the exit status."""
     options, overrides = _parse(argv)
-    target = Path(options.json) if options.json else None
-    from rich.console import Console
-
-    from boxwright.cli.console import ConsoleObserver
+    target = json_target(options.json)
+    from boxwright.cli.console import ConsoleObserver, TerminalConsole
     from boxwright.evaluation.evaluate import Evaluation
     from boxwright.evaluation.tables import evaluation_tables
     from boxwright.workflows.evaluate import evaluate
@@ -44,7 +42,7 @@ def run(argv: Sequence[str]) -> int:
         overrides=overrides,
     )
     # What is read by a program holds nothing else.
-    console = observer.console if target is not None and is_standard_output(target) else Console()
+    console = observer.console if target is not None and is_standard_output(target) else TerminalConsole()
     console.print(evaluation_tables(evaluation))
     if isinstance(evaluation, Evaluation) and evaluation.selection is not None:
         console.print(selection_line(evaluation.selection), highlight=False, soft_wrap=True)
@@ -85,13 +83,13 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     )
     parser.add_argument("--workers", metavar="N", type=int, default=0, help="reading processes (default: 0)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
-    parser.add_argument("--trust", metavar="MODULE", action="append", default=[], help="import parts from MODULE")
+    add_trust_argument(parser)
     own, overrides = take_overrides(argv)
     options = parser.parse(own)
     if options.data is None and options.annotations is None:
         parser.error("which data set? give --data DIR, or --annotations FILE and --images DIR")
-    if options.json:
-        check_target(Path(options.json))
+    if target := json_target(options.json):
+        check_target(target)
     if options.max_detections is not None and options.max_detections < COCO_DETECTIONS:
         parser.error(f"--max-detections is at least COCO's {COCO_DETECTIONS}, not {options.max_detections}")
     return options, overrides

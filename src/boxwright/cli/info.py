@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boxwright.cli.arguments import MODEL_HELP, CommandParser
+from boxwright.cli.arguments import MODEL_HELP, CommandParser, add_trust_argument
 from boxwright.cli.recipe_arguments import parse_recipe_command, take_overrides
+from boxwright.cli.terminal import json_target, show
 from boxwright.compose.recipes import names_model
+from boxwright.data.printable_names import printable_text
 from boxwright.files import check_target, is_standard_output, write_text
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ def run(argv: Sequence[str]) -> int:
     """Print the table, and write JSON where it was asked for; return the exit status."""
     own, overrides = take_overrides(argv)
     typed, rest = _make_parser(with_model=True).parse_known_args([one for one in own if one not in ("-h", "--help")])
-    if typed.json:
-        check_target(Path(typed.json))
+    if target := json_target(typed.json):
+        check_target(target)
     if typed.recipe is not None and names_model(typed.recipe):
         parser = _make_parser(with_model=True)
         if "-h" in own or "--help" in own:
@@ -40,18 +40,18 @@ def run(argv: Sequence[str]) -> int:
 
     cost = info(command.recipe, num_classes=options.num_classes, count=options.count)
     for note in command.notes:
-        print(note, file=sys.stderr)
+        show(note, error=True)
     _show(cost, options)
     return 0
 
 
 def _show(cost: DetectorCost, options: argparse.Namespace) -> None:
     """Print a table, and what there is to know of a model; write JSON where it was asked for."""
-    target = Path(options.json) if options.json else None
+    target = json_target(options.json)
     if target is None or not is_standard_output(target):  # what is read by a program holds nothing else
         _print_table(cost, options.recipe)
         if cost.model is not None:
-            print("\n".join(describe_model(cost.model)))
+            show("\n".join(describe_model(cost.model)))
     if target is not None:
         write_text(target, json.dumps(cost.to_json(), indent=2) + "\n")
 
@@ -72,11 +72,9 @@ def _make_parser(*, with_model: bool = False) -> CommandParser:
         "paper (default: products)",
     )
     parser.add_argument("--num-classes", metavar="K", type=int, help="classes of a recipe (default: 80)")
-    parser.add_argument(
-        "--json", metavar="FILE", help="also write it as JSON; /dev/stdout prints that instead of the table"
-    )
-    parser.add_argument("--trust", metavar="MODULE", action="append", default=[], help="import parts from MODULE")
+    parser.add_argument("--json", metavar="FILE", help="also write it as JSON; - prints that instead of the table")
     if with_model:
+        add_trust_argument(parser)
         parser.add_argument("recipe", metavar="MODEL", nargs="?", help=MODEL_HELP)
         parser.add_argument("--image-size", metavar="N", dest="_image_size", help="the same as --input.image_size N")
     return parser
@@ -114,15 +112,18 @@ def describe_model(model: ModelFacts) -> list[str]:
 
 def _print_table(cost: DetectorCost, name: str) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from boxwright.cli.console import TerminalConsole
 
     table = Table(box=box.SIMPLE_HEAD, show_footer=True)
     table.add_column("slot", "total")
-    table.add_column("part", name)
+    table.add_column("part", Text(printable_text(name)))
     table.add_column("parameters", f"{cost.params:,}", justify="right")
     table.add_column("trainable", f"{cost.trainable_params:,}", justify="right")
     table.add_column(f"GMAC at {cost.image_size} x {cost.image_size}", f"{cost.gmac:.3f}", justify="right")
     for part in cost.parts:
-        table.add_row(part.slot, part.name, f"{part.params:,}", f"{part.trainable_params:,}", f"{part.gmac:.3f}")
-    Console().print(table)
+        numbers = (f"{part.params:,}", f"{part.trainable_params:,}", f"{part.gmac:.3f}")
+        table.add_row(part.slot, Text(printable_text(part.name)), *numbers)
+    TerminalConsole().print(table)

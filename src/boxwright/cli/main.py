@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from boxwright import __version__
+from boxwright.cli.terminal import any_encoding, join_lines, leave_closed_pipes, show
 from boxwright.cli.torchrun import leave_word_to_first
 from boxwright.compose.parts import import_attribute, unknown
 from boxwright.cpu_quota import set_threading
@@ -39,26 +40,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status: 0 done, 1 errors in checked data, 2 bad input, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     set_threading(os.environ)
+    with any_encoding():
+        try:
+            status = _run_or_tell(arguments)
+            # Here rather than at exit, where a closed pipe could no longer be handled.
+            sys.stdout.flush()
+        except BrokenPipeError:  # The reader, e.g. `| head`, has seen enough.
+            leave_closed_pipes()
+            return 0
+    return status
+
+
+def _run_or_tell(arguments: list[str]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            status = _run(arguments)
-        # Here rather than at exit, where a closed pipe could no longer be handled.
-        sys.stdout.flush()
+            return _run(arguments)
     except BrokenPipeError:
-        # The reader, e.g. `| head`, has seen enough. What is still buffered must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        raise
     except KeyboardInterrupt:
-        print("boxwright: interrupted", file=sys.stderr)
+        show("boxwright: interrupted", error=True)
         return 130
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get(TRACEBACK_SWITCH):
             raise
         leave_word_to_first()
-        print(f"boxwright: error: {_one_line(error)}", file=sys.stderr)
+        show(f"boxwright: error: {_one_line(error)}", error=True)
         return 2
-    return status
 
 
 def _run(arguments: list[str]) -> int:
@@ -71,10 +79,6 @@ def _run(arguments: list[str]) -> int:
         return 0
     if command not in COMMANDS:
         raise ValueError(unknown("command", command, COMMANDS, "commands"))
-    # A part in the user's own file, `--neck my_neck:MyNeck`, is looked for in the folder where they work. It comes
-    # last in the path: nothing there may hide an installed module.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     run: Callable[[list[str]], int] = import_attribute(f"boxwright.cli.{command.replace('-', '_')}:run")
     return run(rest)
 
@@ -100,12 +104,12 @@ def _show_warning(
 ) -> None:
     """Print our own warnings as notes to the user; those of libraries stay as they are."""
     if os.path.dirname(os.path.dirname(__file__)) in filename:
-        print(f"note: {message}", file=sys.stderr)
+        show(f"note: {join_lines(str(message))}", error=True)
     else:
-        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+        show(warnings.formatwarning(message, category, filename, lineno, line).rstrip("\n"), error=True)
 
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+        return join_lines(f"{error.filename}: {error.strerror}")
+    return join_lines(str(error)) or type(error).__name__

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boxwright.cli.arguments import MODEL_HELP, OVERRIDES_HELP, CommandParser
+from boxwright.cli.arguments import MODEL_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
 from boxwright.cli.recipe_arguments import take_overrides
+from boxwright.cli.terminal import json_target, show
 from boxwright.files import check_target, is_standard_output
 
 if TYPE_CHECKING:
@@ -22,13 +21,13 @@ def run(argv: Sequence[str]) -> int:
     from boxwright.cli.console import ConsoleObserver
     from boxwright.workflows.predict import predict
 
-    observer = ConsoleObserver()
+    observer, target = ConsoleObserver(), json_target(options.json)
     result = predict(
         options.model,
         options.paths,
         threshold=options.threshold,
         out=options.out,
-        json=options.json,
+        json=target,
         batch_size=options.batch_size,
         on_error="skip",
         device=options.device,
@@ -39,8 +38,8 @@ def run(argv: Sequence[str]) -> int:
     done, failed = len(result.detections), len(result.skipped)
     if done:
         # What is read by a program holds nothing else.
-        is_piped = options.json is not None and is_standard_output(Path(options.json))
-        print(_summary(result, options), file=sys.stderr if is_piped else sys.stdout)
+        is_piped = target is not None and is_standard_output(target)
+        show(_summary(result, options), error=is_piped)
     if failed:
         reasons = "; ".join(one.reason for one in result.skipped[:3])
         raise ValueError(f"{failed} of {done + failed} images could not be read: {reasons}")
@@ -75,17 +74,19 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         help="least score; a classifier's likeliest class is there in any case (default: 0.3)",
     )
     parser.add_argument(
-        "--json", metavar="FILE", help="also write detections as JSON: boxes as [x, y, w, h], masks as RLE"
+        "--json",
+        metavar="FILE",
+        help="also write detections as JSON, - for standard output: boxes as [x, y, w, h], masks as RLE",
     )
     parser.add_argument("--batch-size", metavar="N", type=int, default=1, help="images at a time (default: 1)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
-    parser.add_argument("--trust", metavar="MODULE", action="append", default=[], help="import parts from MODULE")
+    add_trust_argument(parser)
     own, overrides = take_overrides(argv)
     options = parser.parse(own)
     if not 0 <= options.threshold <= 1:
         parser.error(f"--threshold is between 0 and 1, not {options.threshold}")
     if options.batch_size < 1:
         parser.error(f"--batch-size is at least 1, not {options.batch_size}")
-    if options.json:
-        check_target(Path(options.json))
+    if target := json_target(options.json):
+        check_target(target)
     return options, overrides

@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from boxwright.cli.arguments import CommandParser
+from boxwright.cli.arguments import CommandParser, add_trust_argument, import_trusted
 from boxwright.compose.options import Option, leaves, options_of
 from boxwright.compose.parts import find_part
 from boxwright.compose.recipe_text import ALIASES, SECTION_NAMES, SLOTS
@@ -76,6 +76,7 @@ def parse_recipe_command(
         ValueError: anything wrong, in one line.
         SystemExit: after ``--help``, with status 0.
     """
+    add_trust_argument(parser)
     parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="name or .yaml file")
     parser.add_argument("--image-size", metavar="N", dest="_image_size", help="the same as --input.image_size N")
     own, overrides = take_overrides(argv)
@@ -94,6 +95,7 @@ def parse_recipe_command(
         parser.reject_misspelled(rest[0], [*(f"--{address}" for address in (*SLOTS, *SECTION_NAMES)), *light])
     if check is not None and not wants_help:
         check(options)
+    import_trusted(options.trust)
     recipe, notes = resolve(options.recipe, overrides)
     if rest:
         known = [

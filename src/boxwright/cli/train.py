@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from boxwright.cli.arguments import CommandParser
 from boxwright.cli.data_arguments import add_format_argument, add_split_arguments, files_of, split_files
 from boxwright.cli.recipe_arguments import BACKBONE_WEIGHTS, parse_recipe_command
+from boxwright.cli.terminal import quote_command, quote_path
 
 if TYPE_CHECKING:
     from boxwright.cli.console import ConsoleObserver
@@ -99,7 +100,8 @@ def _conclude(observer: ConsoleObserver, result: TrainResult, data: str) -> None
     """Say what came out, and what to type next."""
     best = "" if result.best is None else f", best {result.measure} {result.best:.3f}"
     observer.announce(f"done: {result.steps} steps in {result.seconds:.0f} s{best}")
-    commands = [f"boxwright eval {result.checkpoint} --data {data} --split val"] if result.is_measured else []
-    commands.append(f"boxwright predict {result.checkpoint} IMAGE...")
+    checkpoint, data = quote_path(result.checkpoint), quote_path(data)
+    commands = [quote_command("eval", checkpoint, "--data", data, "--split", "val")] if result.is_measured else []
+    commands.append(f"{quote_command('predict', checkpoint)} IMAGE...")
     for lead, line in zip(("now: ", "     "), commands, strict=False):
         observer.announce(f"{lead} {line}")

@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from boxwright.compose.building import limited_size
 from boxwright.compose.parts import find_part
 from boxwright.compose.recipe import PartOptions, Recipe
 from boxwright.compose.recipe_text import SLOTS
 from boxwright.compose.recipes import resolve
+from boxwright.compose.undrawn import WithoutDraws
+from boxwright.data.printable_names import one_line_errors
 from boxwright.detector import Detector
 from boxwright.passport import Passport
 from boxwright.structures import Category, levels_for_head, main_levels
@@ -45,16 +49,44 @@ def build(
     return build_resolved(resolution.recipe, categories=_categories(num_classes, categories))
 
 
-def build_resolved(recipe: Recipe, *, categories: Sequence[Category]) -> Detector:
+@one_line_errors()
+def build_resolved(recipe: Recipe, *, categories: Sequence[Category], check_size: bool = True) -> Detector:
     """Build the detector that a resolved recipe describes, with fresh weights.
 
     Args:
         recipe: of ``resolve``.
         categories: label i is ``categories[i]``.
+        check_size: build it without storage first, so that a number that makes a part too large is an error before
+            memory is taken.
 
     Raises:
         ValueError: a part refuses its options or the levels before it; the message begins with the part.
     """
+    if check_size:
+        build_outline(recipe, categories=categories)
+    try:
+        with limited_size():
+            return _assemble(recipe, categories)
+    except RuntimeError as error:
+        raise ValueError(f"the detector cannot be built with these options: {str(error).splitlines()[0]}") from error
+
+
+def build_outline(recipe: Recipe, *, categories: Sequence[Category]) -> Detector | None:
+    """Build the same without storage: names and shapes of its weights; None where a part cannot be built like that.
+
+    Raises:
+        ValueError: as ``build_resolved``.
+    """
+    try:
+        with WithoutDraws(), torch.device("meta"), limited_size():
+            return _assemble(recipe, categories)
+    except ValueError:
+        raise
+    except RuntimeError:  # It needs values of tensors, or it cannot be built at all.
+        return None
+
+
+def _assemble(recipe: Recipe, categories: Sequence[Category]) -> Detector:
     backbone = _construct("backbone", recipe.backbone, {})
     specs = [backbone.out_spec]
     necks = []
@@ -89,6 +121,12 @@ def load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: names or shapes are others, in one line.
     """
+    check_weights(detector, weights)
+    detector.load_state_dict(weights)
+
+
+def check_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
+    """Raise ``ValueError`` if these are not the weights of a detector, by name and shape; it may have no storage."""
     expected = detector.state_dict()
     problems = [f"{name} is missing" for name in expected if name not in weights]
     problems += [f"{name} is unknown" for name in weights if name not in expected]
@@ -102,7 +140,6 @@ def load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
             f"weights do not fit the recipe and its {len(detector.categories)} classes: {problems[0]}"
             + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
         )
-    detector.load_state_dict(weights)
 
 
 def _categories(num_classes: int | None, categories: Sequence[Category] | None) -> list[Category]:
@@ -126,3 +163,6 @@ def _construct(address: str, entry: PartOptions, wiring: Mapping[str, Any]) -> A
         return part(**wiring, **entry.options)
     except ValueError as error:
         raise ValueError(f"{address} ({entry.name}): {error}") from error
+    except (ArithmeticError, AssertionError, LookupError, MemoryError, TypeError) as error:
+        problem = f"cannot be built with these options: {type(error).__name__}: {error}"
+        raise ValueError(f"{address} ({entry.name}): {problem}") from error

@@ -82,7 +82,8 @@ class Draft:
         """Check all options: which class fills each slot is known now.
 
         Args:
-            trusted: modules that may be imported for parts outside Boxwright; None for all. See ``find_part``.
+            trusted: modules that may be imported for parts outside Boxwright that the recipe names, None for all; those
+                of parts that the user typed always may. See ``find_part``.
         """
         self._check_parts()
         self._scale_longest_side()
@@ -162,7 +163,7 @@ class Draft:
         for i, entry in enumerate(entries):
             name = entry.values["name"]
             with self._naming_source(slot):
-                part = find_part(SLOTS[slot], name, trusted=trusted)
+                part = find_part(SLOTS[slot], name, trusted=None if slot in self.swapped else trusted)
             self._expand_names(entry, options_of(part), self._part_naming(slot, i, name))
             naming = self._part_naming(slot, i, name)
             values = {key: value for key, value in entry.values.items() if key != "name"}

@@ -20,6 +20,10 @@ import yaml
 
 from boxwright.compose.parts import nearest
 from boxwright.compose.values import convert_value, describe_type
+from boxwright.compose.yaml_text import read_yaml
+
+LONGEST_VALUE = 200
+"""Letters of a value in a message."""
 
 FROM_THE_WIRING = frozenset({"in_spec", "num_classes"})
 """Arguments that a part gets from the part before it and from the data; never options."""
@@ -96,7 +100,10 @@ def options_of(part: type[Any]) -> Mapping[str, Option]:
 @cache
 def _options_of(key: Hashable) -> Mapping[str, Option]:
     part = cast(type[Any], key)
-    hints = typing.get_type_hints(part.__init__)
+    try:
+        hints = typing.get_type_hints(part.__init__)
+    except (NameError, TypeError) as error:  # of a class that is no part
+        raise ValueError(f"{part.__name__}: the types of its arguments cannot be read: {error}") from error
     texts = argument_help(part.__init__.__doc__ or "") | argument_help(inspect.getdoc(part) or "")
     options = {}
     for name, parameter in inspect.signature(part).parameters.items():
@@ -248,7 +255,7 @@ def _mapping(option: Option, value: Any, naming: Naming, dotted: str) -> Mapping
         return {name: getattr(value, name) for name in option.group or ()}
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            value = yaml.safe_load(value)
+            value = read_yaml(value)
         except yaml.YAMLError as error:
             raise ValueError(
                 f"{naming.label(dotted)}: cannot read {value!r}: {' '.join(str(error).split())}"
@@ -309,4 +316,5 @@ def _unknown(options: Mapping[str, Option], dotted: str, prefix: str, naming: Na
 
 
 def _shown(value: Any) -> str:
-    return "null" if value is None else repr(value)
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ast
 import difflib
+import os
 import sys
 from collections.abc import Collection, Iterable
 from importlib import import_module
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,8 +53,8 @@ def find_part(folder: Folder, name: str, *, trusted: Collection[str] | None = No
     Args:
         folder: which kind of part.
         name: a file of that folder without its suffix, or ``package.module:Class`` for a part outside.
-        trusted: modules that may be imported for a part outside, besides those that are imported already.
-            None trusts all: right for names that the user wrote, wrong for names that came with a checkpoint.
+        trusted: modules and packages that may be imported for a part outside, besides those that are imported
+            already. None trusts all: right for names that the user typed, wrong for names that came with a file.
 
     Raises:
         ValueError: no such part, or what has this name is not one.
@@ -74,6 +77,27 @@ def import_attribute(target: str) -> Any:
     return getattr(import_module(module_name), name)
 
 
+def import_outside(module_name: str) -> Any:
+    """Import a module outside Boxwright that the user trusts.
+
+    One that is not installed is looked for in the current folder, which is not on the import path: this module alone is
+    imported from there.
+
+    Raises:
+        ModuleNotFoundError: there is none of this name.
+        ValueError: it cannot be imported, for whatever reason.
+    """
+    try:
+        top = module_name.partition(".")[0]
+        if top and top not in sys.modules and find_spec(top) is None:
+            _import_from_folder(top, os.getcwd())
+        return import_module(module_name)
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # It is any program.
+        raise ValueError(f"module {module_name} cannot be imported: {type(error).__name__}: {error}") from error
+
+
 def nearest(name: str, choices: Iterable[str]) -> list[str]:
     """Find the choice that a misspelled name most likely means; none where nothing is near."""
     return difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
@@ -89,13 +113,13 @@ def unknown(what: str, name: str, choices: Iterable[str], plural: str) -> str:
 
 def _outside_part(folder: Folder, name: str, trusted: Collection[str] | None) -> type[Any]:
     module_name, _, class_name = name.partition(":")
-    if trusted is not None and module_name not in trusted and module_name not in sys.modules:
+    if trusted is not None and not _is_trusted(module_name, trusted):
         raise ValueError(
-            f"{folder[:-1]} '{name}' is code outside Boxwright, which a checkpoint may not import by itself: "
-            f"import {module_name} first, or name it as trusted"
+            f"{folder[:-1]} '{name}' is code outside Boxwright, which no file may import by itself: "
+            f"import {module_name} first, or name it as trusted (--trust {module_name})"
         )
     try:
-        part: type[Any] = import_attribute(name)
+        part: type[Any] = getattr(import_outside(module_name), class_name)
     except ModuleNotFoundError as error:
         raise ValueError(
             f"{folder[:-1]} '{name}': no module named '{error.name}'; install it or run where it is"
@@ -105,6 +129,26 @@ def _outside_part(folder: Folder, name: str, trusted: Collection[str] | None) ->
     if not _is_part(part):
         raise ValueError(f"{folder[:-1]} '{name}' is not a torch.nn.Module class")
     return part
+
+
+def _is_trusted(module_name: str, trusted: Collection[str]) -> bool:
+    """Tell whether a module is imported already, or is trusted, or is in a package that is."""
+    names = module_name.split(".")
+    return module_name in sys.modules or any(".".join(names[: i + 1]) in trusted for i in range(len(names)))
+
+
+def _import_from_folder(name: str, folder: str) -> None:
+    """Import the module or package of this name in a folder; do nothing if there is none."""
+    spec = PathFinder.find_spec(name, [folder])
+    if spec is None:
+        return
+    sys.modules[name] = module = module_from_spec(spec)
+    try:
+        if spec.loader is not None:  # None for a folder without __init__.py
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
 
 
 def _is_part(candidate: object) -> bool:

@@ -11,6 +11,7 @@ from boxwright.compose.train_options import TrainOptions
 from boxwright.compose.values import plain
 from boxwright.contracts import TaskHead
 from boxwright.data.input_format import InputFormat
+from boxwright.data.printable_names import one_line_errors
 from boxwright.data.transforms.augment import Augmentation
 from boxwright.structures import Task
 
@@ -83,7 +84,8 @@ class Recipe:
         }
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any], *, trusted: Collection[str] | None = None) -> Recipe:
+    @one_line_errors()
+    def from_dict(cls, content: Mapping[str, Any], *, trusted: Collection[str] | None = ()) -> Recipe:
         """Parse and check plain values; options without a value take their defaults.
 
         Args:

@@ -15,6 +15,8 @@ import yaml
 from boxwright.compose.draft import Draft
 from boxwright.compose.parts import unknown
 from boxwright.compose.recipe_text import SECTION_NAMES, SLOTS, UniqueKeyLoader
+from boxwright.compose.yaml_text import MAX_LETTERS, read_yaml
+from boxwright.data.printable_names import one_line_errors
 
 if TYPE_CHECKING:
     from boxwright.compose.recipe import Recipe
@@ -67,7 +69,7 @@ def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
             raise ValueError(f"{problem}; or give the path of a .yaml file")
         path = _FOLDER / f"{name}.yaml"
     try:
-        recipe = yaml.load(path.read_text(encoding="utf-8"), UniqueKeyLoader)
+        recipe = read_yaml(_read_text(path), UniqueKeyLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(recipe, dict):
@@ -77,8 +79,20 @@ def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
     return recipe
 
 
+def _read_text(path: Path) -> str:
+    if not path.is_file():
+        if path.exists():
+            raise ValueError(f"{path}: not a file; a recipe is a text file")
+        raise FileNotFoundError(f"{path}: no such file; give the path of a recipe")
+    with path.open("rb") as file:
+        return file.read(4 * MAX_LETTERS + 1).decode("utf-8")
+
+
+@one_line_errors()
 def resolve(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None) -> Resolution:
     """Check a recipe and fill in every default.
+
+    Parts outside Boxwright are imported, except those that a file names: their modules have to be imported already.
 
     Args:
         recipe: a name, a path, or a recipe: as in a file, or resolved already.
@@ -89,9 +103,11 @@ def resolve(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[
     Raises:
         ValueError: an unknown part or option, a value of the wrong type, a missing section, in one line.
     """
-    source, name = "recipe", None
+    source, name, trusted = "recipe", None, None
     if isinstance(recipe, str | Path):
-        source, name, recipe = str(recipe), Path(recipe).stem.replace("-", "_"), load_recipe(recipe)
+        # What a file names is imported only where the user has trusted the module by importing it.
+        source, name, trusted = str(recipe), Path(recipe).stem.replace("-", "_"), ()
+        recipe = load_recipe(recipe)
     elif not isinstance(recipe, Mapping):
         if not overrides:
             return Resolution(recipe, ())
@@ -101,4 +117,4 @@ def resolve(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[
     by_depth = sorted((overrides or {}).items(), key=lambda item: "." in item[0])
     for key, value in by_depth:
         draft.override(key.replace("-", "_"), value)
-    return Resolution(replace(draft.parse(), name=name), tuple(draft.notes))
+    return Resolution(replace(draft.parse(trusted), name=name), tuple(draft.notes))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 Slot = Literal["backbone", "neck", "head"]
@@ -14,6 +15,12 @@ UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 ASPECT_RATIO_GROUPS = (0, 2, 8)
 """Numbers of groups that images are told apart into by their aspect ratio; 0 for none."""
+
+
+MAX_WORKERS = 512
+MAX_BATCH = 2**17
+MAX_EVALUATIONS = 10**6
+"""Largest numbers of processes, of images of a step, and of evaluations that are taken for meant."""
 
 
 def seconds(duration: str, option: str = "train.budget") -> float:
@@ -42,6 +49,7 @@ def _check_range(
     least: Sequence[str] = (),
     fractions: Sequence[str] = (),
     below_one: Sequence[str] = (),
+    most: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
     """Raise ValueError for the first number that is out of its range; None is in every range."""
     for name, value in options.items():
@@ -51,6 +59,8 @@ def _check_range(
             raise ValueError(f"{section}.{name} is greater than 0, not {value}")
         if name in least and value < 0:
             raise ValueError(f"{section}.{name} is at least 0, not {value}")
+        if name in most and value > most[name]:
+            raise ValueError(f"{section}.{name} is at most {most[name]:,}, not {value}")
         if name in (*fractions, *below_one) and not 0 <= value <= 1:
             raise ValueError(f"{section}.{name} is between 0 and 1, not {value}")
         if name in below_one and value == 1:
@@ -140,6 +150,7 @@ class ScheduleOptions:
             vars(self),
             positive=("evaluation_images",),
             least=("evaluations", "warmup_steps", "no_aug_epochs", "ema_warmup", "early_stop"),
+            most={"evaluations": MAX_EVALUATIONS},
             fractions=("decay_fraction", "final_lr_ratio", "no_aug_fraction"),
         )
         if self.milestones is not None:
@@ -213,7 +224,7 @@ class RuntimeOptions:
 
     def __post_init__(self) -> None:
         seconds(self.save_interval, "train.runtime.save_interval")
-        _check_range("train.runtime", vars(self), least=("workers", "seed"))
+        _check_range("train.runtime", vars(self), least=("workers", "seed"), most={"workers": MAX_WORKERS})
 
 
 _OPTIMIZER, _SCHEDULE, _BATCHES, _RUNTIME = OptimizerOptions(), ScheduleOptions(), BatchOptions(), RuntimeOptions()
@@ -255,7 +266,7 @@ class TrainOptions:
     def __post_init__(self) -> None:
         _check_finite("train", vars(self))
         positive = ("epochs", "steps", "batch_size", "lr", "backbone_lr")
-        _check_range("train", vars(self), positive=positive, below_one=("ema_decay",))
+        _check_range("train", vars(self), positive=positive, below_one=("ema_decay",), most={"batch_size": MAX_BATCH})
         if self.batch_size % self.batches.accumulate_steps:
             raise ValueError(
                 f"train.batch_size is a multiple of train.batches.accumulate_steps, and {self.batch_size} is not one "

@@ -7,6 +7,7 @@ recipe, whoever wrote it, is data.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -14,9 +15,14 @@ from typing import Any, Literal
 
 import yaml
 
+from boxwright.compose.yaml_text import read_yaml
+
 _WORDS = {int: "integer", float: "number", bool: "true or false", str: "text", types.NoneType: "null"}
 
 _BOOLEANS = {"true": True, "false": False}
+
+_LARGEST = 2**63
+"""Whole numbers are smaller, as those of torch are."""
 
 _UNIONS = (typing.Union, types.UnionType)
 
@@ -92,13 +98,15 @@ def _scalar(value: Any, annotation: Any) -> Any:
             fits = value.lower() in _BOOLEANS
             value = _BOOLEANS.get(value.lower())
         else:
-            return annotation(value)
+            return _scalar(annotation(value), annotation)
         if not fits:
             raise ValueError(value)
     if annotation is float and type(value) is int:
+        if abs(value) > sys.float_info.max:
+            raise ValueError("a whole number that is too large for a number")
         return float(value)
     # bool is a kind of int to Python, and not to people.
-    if type(value) is not annotation:
+    if type(value) is not annotation or (annotation is int and abs(value) >= _LARGEST):
         raise ValueError(value)
     return value
 
@@ -131,6 +139,6 @@ def _items(value: Any) -> Sequence[Any]:
 def _from_text(text: str) -> Any:
     """Read the structure of YAML; scalars remain text."""
     try:
-        return yaml.load(text, yaml.BaseLoader)
+        return read_yaml(text, yaml.BaseLoader)
     except yaml.YAMLError as error:
         raise ValueError(text) from error

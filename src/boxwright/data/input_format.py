@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Literal, NamedTuple, get_args
@@ -11,6 +12,9 @@ from boxwright.data.size_rules import SizeRule, letterbox_size, resized_size
 Resize = Literal["square", "shortest_side", "center_crop", "letterbox"]
 
 ChannelOrder = Literal["rgb", "bgr"]
+
+LARGEST = 2**15
+"""Pixels of a side at most: such an input takes 12 GiB."""
 
 CENTER_FRACTION = 0.875
 """Side of the central square, as a fraction of an image's shortest side: 224 pixels of 256."""
@@ -144,13 +148,18 @@ class InputFormat:
         _check_choice("size_rule", self.size_rule, get_args(SizeRule))
         if self.pad_multiple < 1:
             raise ValueError(f"pad_multiple must be at least 1, which is no padding, not {self.pad_multiple}")
+        for name in ("image_size", "max_size", "pad_multiple"):
+            if (getattr(self, name) or 0) > LARGEST:
+                raise ValueError(f"{name} is at most {LARGEST:,} pixels, not {getattr(self, name)}")
         if self.resize != "shortest_side":
             self._check_square()
         elif self.image_size < 1:
             raise ValueError(f"image_size must be at least 1, not {self.image_size}")
         elif self.max_size is not None and self.max_size < self.image_size:
             raise ValueError(f"max_size must be at least image_size ({self.image_size}), not {self.max_size}")
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
+        if not all(abs(value) <= LARGEST for value in self.mean):
+            raise ValueError(f"mean must have numbers like those of pixels, in [0, 1]; they are {self.mean}")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(0 < value < math.inf for value in self.std):
             raise ValueError(
                 "mean and std must have three numbers each, for red, green and blue, std positive ones; "
                 f"they are {self.mean} and {self.std}"

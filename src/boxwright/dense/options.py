@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import get_args
 
 from boxwright.layers.option_checks import check_choice, check_counts, check_fractions
 from boxwright.ops.anchors import AnchorGrid
+
+MAX_SIZES = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,10 @@ class AnchorOptions:
 
     def __post_init__(self) -> None:
         check_choice("anchor_grid", self.anchor_grid, get_args(AnchorGrid))
+        if not 1 <= self.octave_steps <= MAX_SIZES or not 1 <= len(self.aspect_ratios) <= MAX_SIZES:
+            raise ValueError(f"octave_steps and the number of aspect_ratios are from 1 to {MAX_SIZES}")
+        if not all(0 < value < math.inf for value in (self.scale, *self.aspect_ratios)):
+            raise ValueError(f"scale and aspect_ratios are greater than 0, not {self.scale} and {self.aspect_ratios}")
 
 
 @dataclass(frozen=True, kw_only=True)

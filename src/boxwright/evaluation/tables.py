@@ -6,6 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from boxwright.data.printable_names import printable_text
 from boxwright.evaluation.class_accuracy import ClassAccuracy
 from boxwright.evaluation.coco_metrics import UNDEFINED, CocoMetrics
 from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation
@@ -38,8 +39,7 @@ def accuracy_tables(accuracy: ClassAccuracy) -> tuple[Table, Table]:
     classes.add_column("else mostly taken for", overflow="fold")
     for row in accuracy.per_class:
         values = (format_number(row.top1), format_number(row.top5))
-        # As Text, since a name in square brackets would be read as markup.
-        classes.add_row(Text(row.name), f"{row.num_images:,}", *values, Text(row.taken_for or ""))
+        classes.add_row(_show_name(row.name), f"{row.num_images:,}", *values, _show_name(row.taken_for or ""))
     return numbers, classes
 
 
@@ -65,9 +65,13 @@ def class_table(metrics: CocoMetrics) -> Table:
         table.add_column(name, justify="right")
     for row in metrics.per_class:
         values = (row.AP, row.AP50, row.APs, row.APm, row.APl)
-        # As Text, since a name in square brackets would be read as markup.
-        table.add_row(Text(row.name), f"{row.num_objects:,}", *(format_number(value) for value in values))
+        table.add_row(_show_name(row.name), f"{row.num_objects:,}", *(format_number(value) for value in values))
     return table
+
+
+def _show_name(name: str) -> Text:
+    """Make a cell of a name: as Text, since one in square brackets would be read as markup."""
+    return Text(printable_text(name))
 
 
 def format_number(value: float) -> str:

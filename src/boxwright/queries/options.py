@@ -60,6 +60,9 @@ class DecoderOptions:
         check_counts({"num_layers": self.num_layers, "num_heads": self.num_heads})
 
 
+MAX_DENOISING = 10_000
+
+
 @dataclass(frozen=True, kw_only=True)
 class DenoisingOptions:
     """Noised objects that the decoder is trained to recover.
@@ -73,6 +76,10 @@ class DenoisingOptions:
     num_queries: int = 100
     label_noise: float = 0.5
     box_noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_queries > MAX_DENOISING:
+            raise ValueError(f"num_queries is at most {MAX_DENOISING:,}, not {self.num_queries}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ from boxwright.detector import Detector
 from boxwright.files import remove_unfinished
 from boxwright.training.log import LOG
 from boxwright.training.moving_average import MovingAverage
+from boxwright.training.optimizer_state import load_optimizer_state
 from boxwright.training.run import RECIPE, WEIGHTS
 
 LENGTH_OPTIONS = ("epochs", "steps", "budget", "schedule.evaluations")
@@ -261,7 +262,7 @@ def load_progress(
         )
     try:
         detector.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        load_optimizer_state(optimizer, state["optimizer"])
         if average is not None:
             average.load(state["ema"])
         detector.passport = passport_of(state) or detector.passport

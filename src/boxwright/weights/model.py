@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from boxwright.checkpoints import FORMAT, categories_of, passport_of, read_checkpoint, weights_of
-from boxwright.compose.detectors import build_resolved, load_weights
+from boxwright.compose.detectors import build_outline, build_resolved, check_weights, load_weights
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
 from boxwright.compose.undrawn import WithoutDraws, lacks_weights
+from boxwright.data.printable_names import one_line_errors
 from boxwright.detector import Detector
 from boxwright.devices import choose_device
 from boxwright.passport import Origin, Passport
@@ -100,6 +101,7 @@ def load(
     return detector.to(used)
 
 
+@one_line_errors()
 def read_model(
     source: str | Path, *, trusted: Collection[str] = (), overrides: Mapping[str, Any] | None = None
 ) -> ModelWeights:
@@ -161,6 +163,7 @@ def _take_passport(files: SourceFiles, new: Passport) -> Passport:
     return dataclasses.replace(files.passport, origin=files.passport.origin or new.origin)
 
 
+@one_line_errors()
 def build_model(model: ModelWeights) -> Detector:
     """Build the detector, in evaluation mode.
 
@@ -168,10 +171,14 @@ def build_model(model: ModelWeights) -> Detector:
         ValueError: its weights do not fit its recipe.
     """
     try:
+        # Before memory is taken: a recipe can say any size, and the file has what it has.
+        outline = build_outline(model.recipe, categories=model.categories)
+        if model.origin.kind == OURS and outline is not None:
+            check_weights(outline, model.tensors)
         with WithoutDraws():
-            detector = build_resolved(model.recipe, categories=model.categories)
+            detector = build_resolved(model.recipe, categories=model.categories, check_size=False)
         if lacks_weights(detector, model.tensors):
-            detector = build_resolved(model.recipe, categories=model.categories)
+            detector = build_resolved(model.recipe, categories=model.categories, check_size=False)
         if model.origin.kind == OURS:
             load_weights(detector, model.tensors)
         else:

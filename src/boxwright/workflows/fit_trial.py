@@ -159,7 +159,8 @@ class _Steps:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
             self.gpu_capacity = torch.cuda.mem_get_info(self.device)[0]
-        recipe = Recipe.from_dict(trial.recipe)
+        # The process that sends it has resolved it.
+        recipe = Recipe.from_dict(trial.recipe, trusted=None)
         precision = choose_precision(recipe.train.runtime.precision, self.device)
         runtime = replace(recipe.train.runtime, precision=precision)
         self.options: TrainOptions = replace(recipe.train, runtime=runtime)

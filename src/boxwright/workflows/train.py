@@ -14,6 +14,7 @@ from boxwright.checkpoints import BEST, LAST, PREVIOUS, find_checkpoint
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipe_text import typed_options
+from boxwright.compose.recipes import resolve
 from boxwright.contracts import FrozenStatistics
 from boxwright.cpu_quota import describe_quota
 from boxwright.data.masks import check_masks
@@ -125,6 +126,8 @@ def train(
     # Processes that torchrun starts again go on with what those before them have saved.
     with hold_run(folder, "auto" if restarted else resume, observer) as goes_on:
         with first_of_machine_first():
+            if goes_on:  # imports the parts outside Boxwright that the caller names; those that the run names are not
+                resolve(recipe, _replace_length(overrides))
             stored = read_run(folder) if goes_on else None
             # A run that goes on needs no other file: it has its weights, and in its recipe what it took over.
             beginning = Beginning() if goes_on else Beginning.read(weights, backbone_weights, overrides=overrides)

@@ -102,7 +102,9 @@ def make_trial(
 
 def run_in_process(trial: Trial) -> TrialOutcome:
     """Run a trial in a process of its own, and collect what it tells until it ends, or is ended."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    # The second keeps the current folder, where anything may be, off its import path.
+    path = os.pathsep.join(path for path in sys.path if path)
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "boxwright.workflows.fit_trial"],
         stdin=subprocess.PIPE,

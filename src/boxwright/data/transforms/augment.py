@@ -28,6 +28,8 @@ from boxwright.data.transforms.transform import PixelMasks, TrainingSample, Tran
 OFF = (1.0, 1.0)
 """The range of scales, or fractions of the area, that changes nothing."""
 
+MAX_ZOOM = 100
+
 PROBABILITIES = (
     "photometric",
     "channel_shuffle",
@@ -124,8 +126,9 @@ class Augmentation:
         for name in PROBABILITIES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a probability, from 0 to 1; got {getattr(self, name)}")
-        if not self.zoom_out_max >= 1:
-            raise ValueError(f"zoom_out_max must be at least 1, the image's own size; got {self.zoom_out_max}")
+        if not 1 <= self.zoom_out_max <= MAX_ZOOM:
+            allowed = f"at least 1, the image's own size, and at most {MAX_ZOOM}"
+            raise ValueError(f"zoom_out_max must be {allowed}; got {self.zoom_out_max}")
         check_scales("scale_range", self.scale_range)
         check_scales("scale_jitter", self.scale_jitter)
         check_area_range("resized_crop", self.resized_crop)
