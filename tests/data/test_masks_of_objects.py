@@ -99,13 +99,12 @@ def test_an_object_that_is_cropped_away_does_not_leave_its_mask_and_label(tmp_pa
     data = make_data(tmp_path, (1, 0, 2, 3), (0,))
     kinds = {
         "iou_crop": Augmentation(iou_crop=1.0, vertical_flip=0.5),
-        "size_crop": Augmentation(size_crop=1.0),
         "scale_jitter": Augmentation(scale_jitter=(0.5, 3.0)),
         "resized_crop": Augmentation(resized_crop=(0.1, 0.5)),
     }
     for name, augmentation in kinds.items():
         labels = check(data, augmentation, 40)
-        assert {len(one) for one in labels} >= {1, 2, 3}, name
+        assert {len(one) for one in labels} >= {1, 2}, name
         assert any(one and 1 not in one for one in labels), f"{name} never dropped the first object"
 
 
@@ -117,7 +116,7 @@ def test_labels_go_with_their_boxes_where_objects_are_dropped(tmp_path: Path) ->
     )
     for epoch in range(60):
         sample = samples[SampleKey(0, epoch, 64)]
-        if 1 in sample.labels.tolist():
+        if len(sample.labels) == len(OBJECTS):
             continue
         crop_of = _crop(data, epoch)
         for box, label in zip(sample.boxes.tolist(), sample.labels.tolist(), strict=True):
@@ -125,7 +124,7 @@ def test_labels_go_with_their_boxes_where_objects_are_dropped(tmp_path: Path) ->
             expected = crop_of.boxes(np.array([[x, y, x + w, y + h]], dtype=np.float32))[0]
             assert box == pytest.approx(expected.tolist(), abs=1e-3)
             seen.add(label)
-    assert seen == {0, 2, 3}
+    assert seen == set(OBJECTS)
 
 
 def _crop(data: DetectionData, epoch: int) -> Crop:

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import boxwright
+from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData, Record
 from boxwright.detections import Detections
 from boxwright.evaluation.evaluate import evaluate_detector
 from boxwright.ops.masks import encode_mask
 from boxwright.structures import Batch, Category, ImageSize, Targets
-from boxwright.workflows import evaluate as workflow
 from boxwright.workflows.evaluate import evaluate
 from boxwright.workflows.validation import Validation
 
@@ -86,7 +87,7 @@ def test_as_many_masks_are_counted_as_boxes(limit: int) -> None:
     for metrics in (evaluation.boxes, evaluation.masks):
         assert metrics.max_detections == limit
         assert metrics.numbers()[f"AR{limit}"] == pytest.approx(limit / COUNT)
-        assert (metrics.AP == pytest.approx(1.0)) == (limit == COUNT)
+        assert (pytest.approx(1.0) == metrics.AP) == (limit == COUNT)
 
 
 class _Stop(Exception):  # noqa: N818
@@ -105,8 +106,7 @@ def test_the_limit_of_a_validation_and_of_the_workflow_reaches_the_metrics(
     monkeypatch.setattr("boxwright.workflows.validation.evaluate_detector", stop)
     with pytest.raises(_Stop):
         evaluate(trained, drawn, max_detections=250)
-    detector = workflow.load_detector(trained, observer=workflow.Observer())
-    data = workflow.read_split(drawn, "val", observer=workflow.Observer())
+    detector, data = boxwright.load(trained), open_data(drawn, "val")
     with pytest.raises(_Stop):
         Validation(data, max_detections=130).measure(detector)
     with pytest.raises(_Stop):

@@ -45,7 +45,7 @@ LIBRARIES = (
 
 
 class Outcome(NamedTuple):
-    """What became of a fault: ``caught``, or why not; the test that saw it, and the seconds that it took."""
+    """Verdict on a fault: ``caught``, or why not; the test that saw it, and the seconds that it took."""
 
     fault: Fault
     verdict: str

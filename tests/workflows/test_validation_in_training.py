@@ -57,4 +57,4 @@ def test_the_best_model_of_such_a_run_has_the_classes_of_train(
     assert {one.id: one.name for one in result.load().categories} == NAMES
     evaluated = boxwright.evaluate(result.checkpoint, permuted, device="cpu")
     best = max(row["AP"] for row in read_log(tmp_path / "run") if row["kind"] == "eval")
-    assert evaluated.boxes.AP == pytest.approx(best, abs=1e-6)
+    assert pytest.approx(best, abs=1e-6) == evaluated.boxes.AP
