@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= demo
 
-.PHONY: help install install-dev demo test slow part rules check quick tables format clean
+.PHONY: help install install-dev demo test slow mutants part rules check quick tables format clean
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -30,8 +30,12 @@ demo: install  ## draw a data set, train on it, evaluate, predict, write a repor
 test: install-dev  ## run the tests
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-slow: install-dev  ## run the tests that take minutes
+slow: install-dev  ## run the tests that take minutes, and plant silent faults
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	$(MAKE) --no-print-directory mutants
+
+mutants: install-dev  ## plant silent faults one at a time and print what no test sees: make mutants NAME=losses
+	$(BIN)/python tests/mutants/plant.py --jobs 2 $(if $(NAME),'$(NAME)')
 
 # Without exports, which take seconds each, and with shapes checked in this one file. `[fpn]` is not `[pafpn]`.
 SOURCE = $(wildcard src/boxwright/$(NAME).py src/boxwright/*/$(NAME).py src/boxwright/*/*/$(NAME).py)
@@ -46,7 +50,7 @@ part: install-dev  ## run the tests of one file: make part NAME=fpn
 	  tests/contracts/test_backbones.py tests/contracts/test_necks.py tests/contracts/test_heads.py
 
 rules: install-dev  ## run the tests of the rules for names, words and sizes
-	$(BIN)/python -m pytest --noconftest -o addopts= tests/rules
+	$(BIN)/python -m pytest --noconftest -o addopts= tests/rules tests/mutants
 
 quick: install-dev  ## those checks that take seconds: style, import layers, rules
 	$(BIN)/ruff format --check .

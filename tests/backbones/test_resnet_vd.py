@@ -78,6 +78,15 @@ def test_frozen_stages_are_the_first_ones(frozen_stages: int) -> None:
         assert {p.requires_grad for p in stage.parameters()} == {index >= frozen_stages}
 
 
+@pytest.mark.parametrize("frozen_stages", range(6))
+def test_norms_of_frozen_stages_and_no_others_are_frozen(frozen_stages: int) -> None:
+    backbone = ResNetVD(depth=18, width=8, frozen_stages=frozen_stages)
+    for index, stage in enumerate([backbone.stem, *backbone.stages.values()]):
+        norms = [module for module in stage.modules() if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d)]
+        assert norms
+        assert {isinstance(norm, FrozenBatchNorm2d) for norm in norms} == {index < frozen_stages}
+
+
 def test_frozen_norms_are_constant_in_training() -> None:
     torch.manual_seed(0)
     backbone = ResNetVD(depth=18, width=4, norm="frozen").train()

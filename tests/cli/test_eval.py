@@ -53,8 +53,8 @@ def test_the_best_checkpoint_has_the_numbers_of_the_training(trained: Path, draw
 
 
 def test_the_quality_of_selected_queries(trained: Path, drawn: Path, tmp_path: Path, capsys: Capture) -> None:
-    """Counted again, query by query, on the detector as it is loaded."""
-    metrics = evaluate(trained, "--data", drawn, out=tmp_path / "x.json")["selection"]
+    """Counted again, query by query, on the detector as it is loaded; over all batches."""
+    metrics = evaluate(trained, "--data", drawn, "--batch-size", "2", out=tmp_path / "x.json")["selection"]
     detector = boxwright.load(trained).eval()
     selected = confident = both = 0
     for batch in eval_loader(open_data(drawn, "val"), input_format=detector.input_format, batch_size=1):

@@ -67,6 +67,16 @@ def test_scores_have_to_exceed_the_threshold() -> None:
     assert not nothing.valid.any()
 
 
+def test_boxes_without_an_area_on_their_image_stay_where_the_option_says_so() -> None:
+    """Beyond the image's right edge, and above it."""
+    boxes = [torch.tensor([[10.0, 10, 20, 20], [90, 10, 110, 20], [100, 10, 120, 20], [30, -20, 40, 0]])]
+    scores, sizes = [torch.tensor([[[0.9], [0.8], [0.7], [0.6]]])], [[60.0, 100.0]]
+    kept = valid_scores(decode(scores, boxes, sizes, keep_empty=True, nms_threshold=1.0))
+    torch.testing.assert_close(kept, torch.tensor([0.9, 0.8, 0.7, 0.6]))
+    kept = valid_scores(decode(scores, boxes, sizes, keep_empty=False, nms_threshold=1.0))
+    torch.testing.assert_close(kept, torch.tensor([0.9, 0.8]))
+
+
 def test_so_many_of_each_level_and_of_an_image() -> None:
     scores = [torch.tensor([[[0.5], [0.7], [0.6]]]), torch.tensor([[[0.2], [0.1], [0.3]]])]
     boxes = [apart(3), apart(3) + 50]

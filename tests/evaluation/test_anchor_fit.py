@@ -56,6 +56,23 @@ def test_shapes_that_no_anchor_has_are_counted_by_class() -> None:
     assert 95 < survey.largest_side < 105
 
 
+def test_shapes_between_the_limits_are_below_the_upper_one_alone_and_crowds_have_none() -> None:
+    """An object whose best anchor has an IoU of 0.45; beside it a crowd, a line of 10 : 1, which nobody trains on."""
+    head, square = RetinaNet({"c3": Level(8, 8)}, 2), InputFormat(image_size=256)
+    widths = [float(width) for width in range(40, 200)]
+    candidates = torch.tensor([[16.0, 100, 16 + width, 116] for width in widths])
+    best = head.anchor_fits(candidates, (256, 256)).best
+    width = widths[int((best - 0.45).abs().argmin())]
+    objects = [(16.0, 100.0, width, 16.0), (0.0, 8.0, 240.0, 8.0)]
+    survey = survey_anchors(
+        of_records([make_record((256, 256), objects, [0, 1], [False, True])], "a", "b"), head, square, CPU
+    )
+    assert survey is not None
+    assert survey.total.tolist() == [1, 0]
+    assert survey.below_positive.tolist() == [1, 0]
+    assert survey.below_negative.tolist() == [0, 0]
+
+
 def test_boxes_are_those_of_the_network_input() -> None:
     """Of an image twice as large, the same objects have the same fits."""
     small = of_records([make_record((256, 256), [(10, 20, 33, 77)])])

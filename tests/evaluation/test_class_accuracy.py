@@ -59,6 +59,12 @@ def test_numbers() -> None:
     assert accuracy.notes == ()
 
 
+def test_the_sixth_is_not_among_five() -> None:
+    """Of seven classes, all in their order, the fifth is right and the sixth is not."""
+    accuracy = class_accuracy(data(7, 4, 5, 6), detections_of(*[list(range(7))] * 3))
+    assert (accuracy.top1, accuracy.top5) == (0.0, 1 / 3)
+
+
 def test_random_orders_against_counting() -> None:
     generator = torch.Generator().manual_seed(0)
     own = torch.randint(12, (200,), generator=generator)

@@ -161,7 +161,9 @@ def random_case(seed: int) -> tuple[DetectionData, dict[int, Detections]]:
         n = 0 if index % 5 == 0 else int(rng.integers(1, 12))
         boxes = random_boxes(rng, n, 256)
         labels = rng.integers(0, 3, n)
-        records.append(make_record(image_id, labels.tolist(), boxes, (rng.random(n) < 0.2).tolist()))
+        record = make_record(image_id, labels.tolist(), boxes, (rng.random(n) < 0.2).tolist())
+        # Objects fill their boxes more or less, so that some are small in a box that is not.
+        records.append(replace(record, area=record.area * np.random.default_rng(image_id).uniform(0.2, 1, n)))
         if index % 4 == 1:
             continue
         extra = 250 if index == 2 else int(rng.integers(0, 15))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 
-from boxwright.ops.box_deltas import decode_deltas, encode_deltas
+from boxwright.ops.box_deltas import MAX_LOG_SCALE, decode_deltas, encode_deltas
 
 
 def boxes(count: int = 50, seed: int = 0) -> Tensor:
@@ -32,6 +32,19 @@ def test_equal_torchvisions() -> None:
     torch.testing.assert_close(decode_deltas(deltas, anchors), targets, rtol=0, atol=1e-3)
     wild = torch.randn(50, 4, generator=torch.Generator().manual_seed(2)) * 4
     torch.testing.assert_close(decode_deltas(wild, anchors), coder.decode_single(wild, anchors), rtol=1e-5, atol=1e-3)
+
+
+def test_weights_of_shifts_and_sides_are_torchvisions() -> None:
+    """Both ways, and where sides reach their limit: it holds for the logarithm, whatever it is multiplied by."""
+    coder, targets, anchors = BoxCoder((10.0, 10.0, 5.0, 5.0)), boxes(), boxes(seed=1)
+    deltas = encode_deltas(targets, anchors, weights=(10.0, 5.0))
+    torch.testing.assert_close(deltas, coder.encode_single(targets, anchors), rtol=0, atol=1e-4)
+    torch.testing.assert_close(decode_deltas(deltas, anchors, weights=(10.0, 5.0)), targets, rtol=0, atol=1e-3)
+    wild = torch.randn(50, 4, generator=torch.Generator().manual_seed(2)) * 20
+    assert (wild[:, 2:] > 5 * MAX_LOG_SCALE).any()
+    assert ((wild[:, 2:] > MAX_LOG_SCALE) & (wild[:, 2:] < 5 * MAX_LOG_SCALE)).any()
+    decoded = decode_deltas(wild, anchors, weights=(10.0, 5.0))
+    torch.testing.assert_close(decoded, coder.decode_single(wild, anchors), rtol=1e-5, atol=1e-3)
 
 
 def test_no_side_becomes_infinite() -> None:
