@@ -21,6 +21,7 @@ from boxwright.training.moving_average import MovingAverage
 from boxwright.training.run import RECIPE, Run
 from boxwright.training.step import train_step
 from equality import assert_equal, timeless
+from training.conftest import read_run
 
 MakeRun = Callable[..., Run]
 
