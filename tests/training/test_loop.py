@@ -189,7 +189,7 @@ def test_without_a_validation_the_last_is_the_best(make_run: MakeRun) -> None:
 
 @pytest.mark.parametrize(
     ("interval", "expected"),
-    [("5m", [3, 8]), ("20s", [2, 4, 6, 8]), ("1s", [1, 2, 3, 4, 5, 6, 7, 8])],
+    [("5m", [3, 8]), ("30s", [2, 4, 6, 8]), ("1s", [1, 2, 3, 4, 5, 6, 7, 8])],
 )
 def test_a_checkpoint_is_written_now_and_then(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, interval: str, expected: list[int]
