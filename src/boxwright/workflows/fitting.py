@@ -212,7 +212,7 @@ def _with_parts(run: Run, parts: int) -> Run:
 def _describe_parts(run: Run, rank: Rank, room: Room | None, parts: int, *, is_fixed: bool) -> str:
     per_process = -(-run.options.batch_size // rank.world_size)
     together, at_once = (-(-per_process // count) for count in (run.options.batches.accumulate_steps, parts))
-    lacks = "do not fit into the memory of another machine"
+    lacks = "do not fit into memory at once, as another process measured"
     if room is not None:
         needed = "more memory than there is" if room.needed is None else _gib(room.needed)
         lacks = f"need {needed} at once, of {_gib(room.capacity.bytes)} ({room.capacity.owner})"
@@ -231,7 +231,7 @@ def _describe_no_room(run: Run, room: Room | None) -> str:
     smaller = "" if room is None or room.smaller is None else f" {room.smaller}"
     advice = f"give a smaller --image-size{smaller or ' N'}, or take a smaller recipe"
     if room is None:
-        return f"a step does not fit into the memory of another machine: {advice}"
+        return f"a step does not fit into memory, as another process measured: {advice}"
     height, width = room.input_size
     needs = "more memory than there is" if room.one is None else _gib(room.one)
     one_is_enough = room.least == 1
