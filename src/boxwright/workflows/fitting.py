@@ -24,8 +24,8 @@ from boxwright.workflows.observer import Observer
 from boxwright.workflows.saved_memory import COPIES_OF_WEIGHTS, count_saved_bytes
 from boxwright.workflows.worst_step import TrialOutcome, find_worst_step, make_trial, run_in_process
 
-TRIAL_SECONDS = 30.0
-"""Time that the trial may take, besides that to start a process."""
+TRIAL_SECONDS = 120.0
+"""Time that the trial may take; on an idle machine it is a tenth of that."""
 
 KEPT_FACTOR, OVERHEAD_BYTES = 2, 2**29
 """Upper estimate of a step from what one image keeps for the backward pass. Measured over eight recipes of all families
