@@ -156,7 +156,10 @@ class InputFormat:
         elif self.image_size < 1:
             raise ValueError(f"image_size must be at least 1, not {self.image_size}")
         elif self.max_size is not None and self.max_size < self.image_size:
-            raise ValueError(f"max_size must be at least image_size ({self.image_size}), not {self.max_size}")
+            raise ValueError(
+                f"max_size must be at least image_size ({self.image_size}), not {self.max_size}; "
+                "image_size, where it alone is typed, changes both"
+            )
         if not all(abs(value) <= LARGEST for value in self.mean):
             raise ValueError(f"mean must have numbers like those of pixels, in [0, 1]; they are {self.mean}")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(0 < value < math.inf for value in self.std):

@@ -24,8 +24,8 @@ from boxwright.workflows.observer import Observer
 from boxwright.workflows.saved_memory import COPIES_OF_WEIGHTS, count_saved_bytes
 from boxwright.workflows.worst_step import TrialOutcome, find_worst_step, make_trial, run_in_process
 
-TRIAL_SECONDS = 30.0
-"""Time that the trial may take, besides that to start a process."""
+TRIAL_SECONDS = 120.0
+"""Time that the trial may take; on an idle machine it is a tenth of that."""
 
 KEPT_FACTOR, OVERHEAD_BYTES = 2, 2**29
 """Upper estimate of a step from what one image keeps for the backward pass. Measured over eight recipes of all families
@@ -212,7 +212,7 @@ def _with_parts(run: Run, parts: int) -> Run:
 def _describe_parts(run: Run, rank: Rank, room: Room | None, parts: int, *, is_fixed: bool) -> str:
     per_process = -(-run.options.batch_size // rank.world_size)
     together, at_once = (-(-per_process // count) for count in (run.options.batches.accumulate_steps, parts))
-    lacks = "do not fit into the memory of another machine"
+    lacks = "do not fit into memory at once, as another process measured"
     if room is not None:
         needed = "more memory than there is" if room.needed is None else _gib(room.needed)
         lacks = f"need {needed} at once, of {_gib(room.capacity.bytes)} ({room.capacity.owner})"
@@ -231,7 +231,7 @@ def _describe_no_room(run: Run, room: Room | None) -> str:
     smaller = "" if room is None or room.smaller is None else f" {room.smaller}"
     advice = f"give a smaller --image-size{smaller or ' N'}, or take a smaller recipe"
     if room is None:
-        return f"a step does not fit into the memory of another machine: {advice}"
+        return f"a step does not fit into memory, as another process measured: {advice}"
     height, width = room.input_size
     needs = "more memory than there is" if room.one is None else _gib(room.one)
     one_is_enough = room.least == 1
