@@ -137,7 +137,7 @@ class _Loop:
                 progress.seconds = self._seconds()
                 self._tell_step(result, lr, time.monotonic() - start, batch)
                 evaluates = self.schedule.evaluates_after(step, progress.evaluations)
-                # All of them, or none: each measures its share.
+                # All of them, or none: each measures a part of the images.
                 evaluates = evaluates and bool(highest(int(self._affords_evaluation()), self.rank))
                 if evaluates:
                     self._evaluate()

@@ -124,12 +124,7 @@ def train(
     """
     observer, began = observer_of_first(observer or Observer()), began or time.monotonic()
     folder = Path(out) if out is not None else default_folder(recipe, data)
-    restarted = is_restarted()
-    if resume or restarted:
-        for name in (LAST, WEIGHTS):
-            share_file(folder / name)
-    # Processes that torchrun starts again go on with what those before them have saved.
-    resume = resume or (restarted and (folder / LAST).is_file())
+    resume = _goes_on(folder, resume)
     with first_of_machine_first():
         _check_run_folder(folder, resume)
         stored = _read_run(folder) if resume else None
@@ -137,19 +132,29 @@ def train(
         beginning = Beginning() if resume else Beginning.read(weights, backbone_weights, overrides=overrides)
         base = recipe if stored is None or stored.source is None else stored.recipe
         resolved = resolve_beginning(base, _replace_length(overrides or {}), beginning, observer)
-        resolved = (
-            resolved if stored is None else _note_differences(stored, resolved, weights or backbone_weights, observer)
-        )
+        if stored is not None:
+            resolved = _note_differences(stored, resolved, weights or backbone_weights, observer)
         run = replace(
             _prepare_run(resolved, data, folder, stored, beginning, observer),
             image_transforms=tuple(map(as_transform, transforms)),
             input_transforms=tuple(map(as_transform, input_transforms)),
-            callbacks=check_callbacks(callbacks),
-            began=began,
         )
+    return _train_run(replace(run, callbacks=check_callbacks(callbacks), began=began), resume)
+
+
+def _train_run(run: Run, resume: bool) -> TrainResult:
     result = TrainResult.of(run, run_training(run, resume=resume))
-    share_file(folder / BEST)
+    share_file(run.folder / BEST)
     return result
+
+
+def _goes_on(folder: Path, resume: bool) -> bool:
+    """Tell if a run goes on, which all machines then have: processes that torchrun starts again do, unasked."""
+    restarted = is_restarted()
+    if resume or restarted:
+        for name in (LAST, WEIGHTS):
+            share_file(folder / name)
+    return resume or (restarted and (folder / LAST).is_file())
 
 
 def default_folder(recipe: str | Path | Mapping[str, Any] | Recipe, data: Data) -> Path:
