@@ -78,9 +78,9 @@ def test_shared_numbers_are_those_of_one_process(
     assert detector.training
 
 
-def test_every_image_is_in_one_share(data: DetectionData, tmp_path: Path) -> None:
+def test_every_image_is_in_one_part(data: DetectionData, tmp_path: Path) -> None:
     input_format = make_detector("retinanet", data, tmp_path).input_format
-    shares = [
+    parts = [
         [
             i
             for batch in eval_loader(data, input_format=input_format, batch_size=2, rank=rank, world_size=3)
@@ -88,8 +88,8 @@ def test_every_image_is_in_one_share(data: DetectionData, tmp_path: Path) -> Non
         ]
         for rank in range(3)
     ]
-    assert sorted(i for share in shares for i in share) == sorted(record.image_id for record in data.records)
-    assert max(map(len, shares)) - min(map(len, shares)) <= 2
+    assert sorted(i for part in parts for i in part) == sorted(record.image_id for record in data.records)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 2
 
 
 def test_classes_of_images_are_shared_too(data: DetectionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_classes_of_images_are_shared_too(data: DetectionData, tmp_path: Path, m
     assert group.run(lambda rank: validate(deepcopy(detector))) == [expected, expected]  # noqa: ARG005
 
 
-def test_an_error_in_one_share_is_raised_in_all(
+def test_an_error_in_one_process_is_raised_in_all(
     data: DetectionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None waits for another that will never come."""

@@ -178,8 +178,9 @@ class BatchOptions:
         accumulate_steps: batches that a step's images are split into, for less memory.
         multi_scale: images are trained at sizes from 1 - x to 1 + x times the image size, in steps of 32 pixels; 0
             for one size.
-        group_aspect_ratios: images that go through the network together have like aspect ratios, so that there is less
-            padding: 2 groups, wide and tall, as in detectron2 and mmdetection; 8 groups, as in torchvision; 0 for none.
+        group_aspect_ratios: images of a step have like aspect ratios, so that there is less padding: 2 groups, wide and
+            tall, as in detectron2 and mmdetection; 8 groups, as in torchvision; 0 for none. All images of a step are
+            padded to one size, so that this holds for all processes and parts together.
         skip_empty_images: images without any annotation are left out, as in torchvision's and mmdetection's training.
         activation_checkpointing: blocks of the network keep their inputs alone and are computed again in the backward
             pass: less memory, more time, the same gradient.

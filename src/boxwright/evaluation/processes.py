@@ -1,9 +1,9 @@
-"""Evaluation in several processes: each detects in its share of the images, the first measures, all get the numbers."""
+"""Evaluation in several processes: each detects in a part of the images, the first measures, all get the numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -12,7 +12,7 @@ from torch import nn
 from boxwright.detections import Detections
 
 
-def own_share() -> tuple[int, int]:
+def rank_of_process() -> tuple[int, int]:
     """Return this process's index and the number of processes."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
@@ -37,10 +37,10 @@ def measure_together(
     measure: Callable[[dict[int, Detections]], dict[str, Any]],
     image_ids: Sequence[int],
 ) -> dict[str, Any]:
-    """Detect in shares and measure the whole, in all processes at once; an error of one is raised in all.
+    """Detect in parts and measure the whole, in all processes at once; an error of one is raised in all.
 
     Args:
-        detect: makes the detections of this process's share, by image id.
+        detect: makes the detections of this process's images, by image id.
         measure: numbers of the detections of all images; called in the first process alone.
         image_ids: of all images, in the order in which one process would come to them: among equal scores it counts.
     """
@@ -53,8 +53,7 @@ def measure_together(
     dist.broadcast_object_list(shared, 0)
     if isinstance(shared[0], Exception):
         raise shared[0]
-    numbers: dict[str, Any] = shared[0]
-    return numbers
+    return cast(dict[str, Any], shared[0])
 
 
 def _attempt(work: Callable[[], Any]) -> Any:
@@ -67,9 +66,9 @@ def _attempt(work: Callable[[], Any]) -> Any:
 
 
 def _merge(outcomes: Sequence[dict[int, Detections] | Exception], image_ids: Sequence[int]) -> dict[int, Detections]:
-    found: dict[int, Detections] = {}
+    detections: dict[int, Detections] = {}
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome
-        found |= outcome
-    return {image_id: found[image_id] for image_id in image_ids}
+        detections |= outcome
+    return {image_id: detections[image_id] for image_id in image_ids}

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from boxwright.devices import choose_device
@@ -48,7 +49,7 @@ def join_processes() -> bool:
     return True
 
 
-def _of_this_start(store: dist.Store) -> dist.Store:
+def _of_this_start(store: Store) -> Store:
     """Set apart what processes tell each other from what those before a restart have told.
 
     torchrun of torch 2.14 starts processes again with the same store, in which they would find the addresses of those
@@ -57,7 +58,7 @@ def _of_this_start(store: dist.Store) -> dist.Store:
     """
     if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
         return store
-    return dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    return PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def _leave_processes() -> None:

@@ -215,7 +215,7 @@ class _Loop:
         comes = self.schedule.evaluates_between(before, now, progress.evaluations)
         # The first process knows what an evaluation takes.
         affords = self.pace is None or self.pace.affords_evaluation()
-        return highest(self.rank, comes and (affords or not self.rank.is_first))[0] > 0 if comes else False
+        return comes and highest(self.rank, affords and self.rank.is_first)[0] > 0
 
     def _do_step(self, batches: Iterator[Batch]) -> None:
         progress, start = self.progress, time.monotonic()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from boxwright.training.distributed import join_processes
 PATIENCE = timedelta(days=7)
 """Time that processes wait for the first of their machine, which may have a million images to read."""
 
-CHUNK = 64 * 2**20
+BYTES_AT_ONCE = 64 * 2**20
 """Bytes of a file that are sent at a time."""
 
 
@@ -45,7 +45,7 @@ def first_of_machine_first() -> Iterator[None]:
     if not join_processes():
         yield
         return
-    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    group = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=PATIENCE))
     is_first = _is_first_of_machine()
     if not is_first:
         dist.barrier(group)
@@ -88,8 +88,8 @@ def share_file(path: Path) -> None:
 
 def _exchange(file: BinaryIO | None, target: BinaryIO | None, size: int, source: int) -> None:
     """Send the contents of a file, chunk by chunk, or take part and write them to ``target``."""
-    for start in range(0, size, CHUNK):
-        length = min(CHUNK, size - start)
+    for start in range(0, size, BYTES_AT_ONCE):
+        length = min(BYTES_AT_ONCE, size - start)
         chunk = torch.empty(length, dtype=torch.uint8)
         if file is not None:
             chunk.numpy()[:] = np.frombuffer(file.read(length), dtype=np.uint8)

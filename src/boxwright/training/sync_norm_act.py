@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import torch.distributed as dist
 from jaxtyping import Float
-from timm.layers import BatchNormAct2d
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor
 
 from boxwright.training.sync_norms import normalize_together
 
 
-class SyncedBatchNormAct(BatchNormAct2d):  # type: ignore[misc]
+class SyncedBatchNormAct(BatchNormAct2d):
     """The norm with the statistics of all processes in training."""
 
     @classmethod
     def of(cls, norm: BatchNormAct2d) -> SyncedBatchNormAct:
         """Make one of the same tensors and activation."""
-        synced = cls(norm.num_features, norm.eps, norm.momentum)
+        synced = cls(norm.num_features)
         synced.__dict__.update(norm.__dict__)
         return synced
 

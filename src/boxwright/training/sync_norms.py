@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
@@ -66,7 +68,7 @@ def sync_norms(module: nn.Module, device: torch.device) -> None:
         elif type(child).__name__ == "BatchNormAct2d" and child.affine and child.track_running_stats:
             from boxwright.training.sync_norm_act import SyncedBatchNormAct
 
-            setattr(module, name, SyncedBatchNormAct.of(child))
+            setattr(module, name, SyncedBatchNormAct.of(cast(Any, child)))
         elif isinstance(child, _BatchNorm):
             raise ValueError(
                 f"train.runtime.sync_norms knows plain batch norms, and {name} is a {type(child).__name__}; give false"

@@ -119,12 +119,7 @@ def train(
     """
     observer, began, overrides = observer_of_first(observer or Observer()), began or time.monotonic(), overrides or {}
     folder = Path(out) if out is not None else default_folder(recipe, data)
-    restarted = is_restarted()
-    if resume or restarted:
-        for name in (LAST, PREVIOUS, WEIGHTS):
-            share_file(folder / name)
-    # Processes that torchrun starts again go on with what those before them have saved.
-    with hold_run(folder, "auto" if restarted else resume, observer) as goes_on:
+    with hold_run(folder, _share_run(folder, resume), observer) as goes_on:
         with first_of_machine_first():
             if goes_on:  # imports the parts outside Boxwright that the caller names; those that the run names are not
                 resolve(recipe, _replace_length(overrides))
@@ -146,6 +141,15 @@ def train(
         result = TrainResult.of(run, run_training(run, resume=goes_on))
         share_file(folder / BEST)
         return result
+
+
+def _share_run(folder: Path, resume: Resume) -> Resume:
+    """Let all machines have the run that goes on; processes that torchrun starts again go on unasked."""
+    restarted = is_restarted()
+    if resume or restarted:
+        for name in (LAST, PREVIOUS, WEIGHTS):
+            share_file(folder / name)
+    return "auto" if restarted else resume
 
 
 def default_folder(recipe: str | Path | Mapping[str, Any] | Recipe, data: Data) -> Path:

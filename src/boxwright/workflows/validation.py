@@ -24,7 +24,7 @@ from boxwright.evaluation.evaluate import (
     measure_detections,
 )
 from boxwright.evaluation.limits import MAX_DETECTIONS
-from boxwright.evaluation.processes import copy_from_first, measure_together, own_share
+from boxwright.evaluation.processes import copy_from_first, measure_together, rank_of_process
 
 
 class Validation:
@@ -57,7 +57,7 @@ class Validation:
         Raises:
             ValueError: an image cannot be read, or the model has diverged; in all processes.
         """
-        rank, world_size = own_share()
+        rank, world_size = rank_of_process()
         folded, data, device = self._prepare(detector, limit)
         copy_from_first(folded)
         batches = eval_batches(data, input_format=detector.input_format, batch_size=self.batch_size)

@@ -26,7 +26,7 @@ def group_equal_sizes(sizes: Sequence[tuple[int, int]], batch_size: int) -> list
     return [alike[i : i + batch_size] for alike in indices.values() for i in range(0, len(alike), batch_size)]
 
 
-def share_batches(
+def divide_batches(
     batches: Sequence[list[int]], sizes: Sequence[tuple[int, int]], world_size: int
 ) -> list[list[list[int]]]:
     """Divide batches among processes so that all have about as many pixels.

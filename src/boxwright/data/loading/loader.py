@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from boxwright.data.images import normalize, pad_inputs
 from boxwright.data.input_format import InputFormat
-from boxwright.data.loading.equal_sizes import group_equal_sizes, share_batches
+from boxwright.data.loading.equal_sizes import divide_batches, group_equal_sizes
 from boxwright.data.loading.sampler import BatchSampler
 from boxwright.data.loading.samples import EvalSet, Sample, TrainSet
 from boxwright.data.records import DetectionData, image_sizes
@@ -161,7 +161,7 @@ def eval_loader(
         world_size: number of processes.
     """
     batches = eval_batches(data, input_format=input_format, batch_size=batch_size)
-    own = share_batches(batches, _eval_sizes(data, input_format), world_size)[rank]
+    own = divide_batches(batches, _eval_sizes(data, input_format), world_size)[rank]
     return _loader(EvalSet(data, input_format=input_format), own, num_workers, pin_memory)
 
 
