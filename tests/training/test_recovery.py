@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -251,3 +253,28 @@ class TestLostState:
         with pytest.raises(ValueError, match="after step 1, weights or moments of the optimizer are not finite"):
             run_training(replace(run, callbacks=[Breaks()]))
         assert not (run.folder / LAST).exists()
+
+
+def test_processes_leave_a_step_out_together(make_run: MakeRun, tmp_path: Path) -> None:
+    """A batch is bad in the second of two: both do nothing at this step, the first says so, the second writes."""
+    run = replace(make_run(**SHORT | {"steps": 3, "schedule__evaluations": 1}), evaluate=None)
+    torch.save(run, tmp_path / "run.in")
+    worker = Path(__file__).with_name("poisoned_processes.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*command, str(worker), str(tmp_path / "run.in")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (first, lines, weights), (second, silent, others) = (
+        torch.load(tmp_path / f"rank_{rank}.out", weights_only=True) for rank in (0, 1)
+    )
+    assert (first, second) == (1, 1)
+    (line,) = lines
+    assert line.startswith("step 2 is left out (1 of at most 3)")
+    assert "in the images" in line
+    assert silent == []
+    assert all(torch.equal(weights[name], others[name]) for name, _ in run.detector.named_parameters())
+    failed = read_failed_step(run.folder / FAILED_STEP)
+    assert failed.totals is not None
+    assert failed.totals.images == run.options.batch_size
+    assert not bool(failed.batch.images.isfinite().all())
