@@ -125,9 +125,7 @@ def train(
     observer, began = observer or Observer(), began or time.monotonic()
     folder = Path(out) if out is not None else default_folder(recipe, data)
     _check_run_folder(folder, resume)
-    if resume:  # imports the parts outside Boxwright that the caller names; those that the run names are not
-        resolve(recipe, _replace_length(overrides or {}))
-    stored = _read_run(folder) if resume else None
+    stored = _read_run(folder, recipe, overrides or {}) if resume else None
     # A run that goes on needs no other file: it has its weights, and in its recipe what it took over from others.
     beginning = Beginning() if resume else Beginning.read(weights, backbone_weights, overrides=overrides)
     base = recipe if stored is None or stored.source is None else stored.recipe
@@ -254,7 +252,11 @@ class _StoredRun(NamedTuple):
     source: str | None
 
 
-def _read_run(folder: Path) -> _StoredRun:
+def _read_run(
+    folder: Path, recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any]
+) -> _StoredRun:
+    # Imports the parts outside Boxwright that the caller names; what the run itself names is not imported.
+    resolve(recipe, _replace_length(overrides))
     stored, file = read_checkpoint(folder / LAST), folder / WEIGHTS
     source = str(json.loads(file.read_text())["source"]) if file.is_file() else None
     return _StoredRun(Recipe.from_dict(stored["recipe"]), categories_of(stored), passport_of(stored), source)
