@@ -1,4 +1,4 @@
-"""What commands print: it reaches pipes, devices and narrow encodings, and commands no terminal."""
+"""Output of commands: it reaches pipes, devices and narrow encodings, and commands no terminal."""
 
 from __future__ import annotations
 
