@@ -100,11 +100,12 @@ def _check_progress(value: Any) -> None:
     if not isinstance(value, Mapping):
         raise ValueError("its progress is no mapping")
     check_plain(value, "its progress")
+    # That it is all there is checked where training goes on.
     for name in ("step", "steps", "evaluations"):
-        number = value.get(name)
+        number = value.get(name, 0)
         if type(number) is not int or not 0 <= number <= _MAX_STEPS:
             raise ValueError(f"its progress has no number of {name}")
-    if value["step"] > value["steps"]:
+    if value.get("step", 0) > value.get("steps", _MAX_STEPS):
         raise ValueError(f"its progress is {value['step']:,} of {value['steps']:,} steps")
     for name, least in (("best", -math.inf), ("seconds", 0.0)):
         number = value.get(name)
