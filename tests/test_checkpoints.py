@@ -157,7 +157,7 @@ def test_the_best_of_a_run_comes_first(tmp_path: Path) -> None:
     [
         ({"version": 4}, "has checkpoint format 4, this release reads 1 to 3"),
         ({"version": True, "recipe": 5, "model": {}}, "damaged checkpoint"),
-        ({"categories": [3]}, "a damaged checkpoint: .*int"),
+        ({"categories": [3]}, "a damaged checkpoint: its categories are not pairs of an id and a name"),
         ({"categories": None}, "a damaged checkpoint"),
         ({"passport": {"recipe": "x"}}, "a damaged checkpoint: a passport without the version"),
         ({"passport": 3}, "a damaged checkpoint"),

@@ -12,16 +12,16 @@ from typing import Any
 
 from torch import Tensor
 
-MAX_DEPTH = 20
-MAX_VALUES = 20_000
+_MAX_DEPTH = 20
+_MAX_VALUES = 20_000
 """Of the plain values of a section; recipes have hundreds."""
 
-MAX_LETTERS = 20_000
+_MAX_LETTERS = 20_000
 """Of a text among them."""
 
-MAX_INTEGER = 2**63
-MAX_CLASSES = 100_000
-MAX_STEPS = 10**12
+_MAX_INTEGER = 2**63
+_MAX_CLASSES = 100_000
+_MAX_STEPS = 10**12
 
 
 def check_contents(content: Mapping[str, Any]) -> None:
@@ -59,10 +59,10 @@ def check_plain(value: Any, what: str) -> None:
     while unseen:
         one, depth = unseen.pop()
         count += 1
-        if depth > MAX_DEPTH or count > MAX_VALUES:
-            raise ValueError(f"{what} holds more than {MAX_VALUES:,} values, or is nested more than {MAX_DEPTH} deep")
+        if depth > _MAX_DEPTH or count > _MAX_VALUES:
+            raise ValueError(f"{what} holds more than {_MAX_VALUES:,} values, or is nested more than {_MAX_DEPTH} deep")
         if isinstance(one, Mapping):
-            if not all(isinstance(key, str) and len(key) <= MAX_LETTERS for key in one):
+            if not all(isinstance(key, str) and len(key) <= _MAX_LETTERS for key in one):
                 raise ValueError(f"{what} has names that are no texts")
             unseen += [(inner, depth + 1) for inner in one.values()]
         elif type(one) in (list, tuple):
@@ -73,9 +73,9 @@ def check_plain(value: Any, what: str) -> None:
 
 def _is_plain(value: Any) -> bool:
     if type(value) is int:
-        return abs(value) < MAX_INTEGER
+        return abs(value) < _MAX_INTEGER
     if type(value) is str:
-        return len(value) <= MAX_LETTERS
+        return len(value) <= _MAX_LETTERS
     return value is None or type(value) in (bool, float)
 
 
@@ -86,7 +86,7 @@ def _is_weights(value: Any) -> bool:
 
 
 def _check_categories(value: Any) -> None:
-    if not isinstance(value, list | tuple) or not 0 < len(value) <= MAX_CLASSES:
+    if not isinstance(value, list | tuple) or not 0 < len(value) <= _MAX_CLASSES:
         raise ValueError("its categories are no list of classes")
     for one in value:
         if not isinstance(one, list | tuple) or len(one) != 2:
@@ -100,11 +100,12 @@ def _check_progress(value: Any) -> None:
     if not isinstance(value, Mapping):
         raise ValueError("its progress is no mapping")
     check_plain(value, "its progress")
+    # That it is all there is checked where training goes on.
     for name in ("step", "steps", "evaluations"):
-        number = value.get(name)
-        if type(number) is not int or not 0 <= number <= MAX_STEPS:
+        number = value.get(name, 0)
+        if type(number) is not int or not 0 <= number <= _MAX_STEPS:
             raise ValueError(f"its progress has no number of {name}")
-    if value["step"] > value["steps"]:
+    if value.get("step", 0) > value.get("steps", _MAX_STEPS):
         raise ValueError(f"its progress is {value['step']:,} of {value['steps']:,} steps")
     for name, least in (("best", -math.inf), ("seconds", 0.0)):
         number = value.get(name)

@@ -1,4 +1,4 @@
-"""What commands print: it reaches pipes, devices and narrow encodings, and commands no terminal."""
+"""Output of commands: it reaches pipes, devices and narrow encodings, and commands no terminal."""
 
 from __future__ import annotations
 
@@ -202,10 +202,14 @@ def test_commands_of_training_are_quoted(recipe_file: Path, drawn: Path, tmp_pat
 
 
 WITHOUT = """
-import sys
-for name in ("resource", "fcntl", "pwd", "grp", "termios", "posix_ipc"):
-    sys.modules[name] = None
-import os, signal
+import builtins, os, signal, sys
+python_import = builtins.__import__
+def import_module(name, namespace=None, *rest):
+    # Other projects ask for the name of the system, which is another one here.
+    if name in ("resource", "fcntl", "pwd", "grp", "termios") and "boxwright" in (namespace or {}).get("__name__", ""):
+        raise ImportError(name)
+    return python_import(name, namespace, *rest)
+builtins.__import__ = import_module
 for name in ("SIGHUP", "SIGALRM", "SIGKILL", "SIGUSR1", "SIGQUIT", "SIGPIPE", "setitimer", "alarm"):
     if hasattr(signal, name):
         delattr(signal, name)

@@ -20,7 +20,7 @@ import yaml
 
 from boxwright.compose.parts import nearest
 from boxwright.compose.values import convert_value, describe_type
-from boxwright.compose.yaml_text import read_yaml
+from boxwright.compose.yaml_text import parse_yaml
 
 LONGEST_VALUE = 200
 """Letters of a value in a message."""
@@ -255,7 +255,7 @@ def _mapping(option: Option, value: Any, naming: Naming, dotted: str) -> Mapping
         return {name: getattr(value, name) for name in option.group or ()}
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            value = read_yaml(value)
+            value = parse_yaml(value)
         except yaml.YAMLError as error:
             raise ValueError(
                 f"{naming.label(dotted)}: cannot read {value!r}: {' '.join(str(error).split())}"

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from boxwright.compose.parts import Folder
-from boxwright.compose.yaml_text import read_yaml
+from boxwright.compose.yaml_text import parse_yaml
 
 SLOTS: Mapping[str, Folder] = {"backbone": "backbones", "neck": "necks", "head": "heads"}
 
@@ -48,7 +48,7 @@ def read_mapping(value: Any, where: str) -> Entry:
 
 def _from_text(text: str, where: str) -> Any:
     try:
-        return read_yaml(text, UniqueKeyLoader)
+        return parse_yaml(text, UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"{where}: cannot read {text!r}: {' '.join(str(error).split())}") from error
 

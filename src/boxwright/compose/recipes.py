@@ -15,7 +15,7 @@ import yaml
 from boxwright.compose.draft import Draft
 from boxwright.compose.parts import unknown
 from boxwright.compose.recipe_text import SECTION_NAMES, SLOTS, UniqueKeyLoader
-from boxwright.compose.yaml_text import MAX_LETTERS, read_yaml
+from boxwright.compose.yaml_text import MAX_RECIPE_LETTERS, parse_yaml
 from boxwright.data.printable_names import one_line_errors
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
             raise ValueError(f"{problem}; or give the path of a .yaml file")
         path = _FOLDER / f"{name}.yaml"
     try:
-        recipe = read_yaml(_read_text(path), UniqueKeyLoader)
+        recipe = parse_yaml(_read_text(path), UniqueKeyLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(recipe, dict):
@@ -85,7 +85,7 @@ def _read_text(path: Path) -> str:
             raise ValueError(f"{path}: not a file; a recipe is a text file")
         raise FileNotFoundError(f"{path}: no such file; give the path of a recipe")
     with path.open("rb") as file:
-        return file.read(4 * MAX_LETTERS + 1).decode("utf-8")
+        return file.read(4 * MAX_RECIPE_LETTERS + 1).decode("utf-8")
 
 
 @one_line_errors()

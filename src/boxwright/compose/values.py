@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
-from boxwright.compose.yaml_text import read_yaml
+from boxwright.compose.yaml_text import parse_yaml
 
 _WORDS = {int: "integer", float: "number", bool: "true or false", str: "text", types.NoneType: "null"}
 
@@ -139,6 +139,6 @@ def _items(value: Any) -> Sequence[Any]:
 def _from_text(text: str) -> Any:
     """Read the structure of YAML; scalars remain text."""
     try:
-        return read_yaml(text, yaml.BaseLoader)
+        return parse_yaml(text, yaml.BaseLoader)
     except yaml.YAMLError as error:
         raise ValueError(text) from error

@@ -6,23 +6,23 @@ from typing import Any
 
 import yaml
 
-MAX_LETTERS = 200_000
+MAX_RECIPE_LETTERS = 200_000
 """Of a document; recipes have 1,000."""
 
-MAX_DEPTH = 20
+_MAX_DEPTH = 20
 
-MAX_VALUES = 20_000
+_MAX_VALUES = 20_000
 """Values of a document, those that aliases repeat counted as often as they are repeated."""
 
 
-def read_yaml(text: str, loader: type[yaml.SafeLoader] | type[yaml.BaseLoader] = yaml.SafeLoader) -> Any:
+def parse_yaml(text: str, loader: type[yaml.SafeLoader] | type[yaml.BaseLoader] = yaml.SafeLoader) -> Any:
     """Read a document.
 
     Raises:
         YAMLError: it is none, it is too large or nested too deeply, or a value in it cannot be read.
     """
-    if len(text) > MAX_LETTERS:
-        raise yaml.YAMLError(f"{len(text):,} letters, and at most {MAX_LETTERS:,} are read")
+    if len(text) > MAX_RECIPE_LETTERS:
+        raise yaml.YAMLError(f"{len(text):,} letters, and at most {MAX_RECIPE_LETTERS:,} are read")
     _check_structure(text, loader)
     try:
         return yaml.load(text, loader)
@@ -50,5 +50,5 @@ def _check_structure(text: str, loader: type[yaml.SafeLoader] | type[yaml.BaseLo
         elif isinstance(event, yaml.ScalarEvent):
             repeated[event.anchor] = 1
             count += 1
-        if len(open_at) > MAX_DEPTH or count > MAX_VALUES:
-            raise yaml.YAMLError(f"nested more than {MAX_DEPTH} deep, or more than {MAX_VALUES:,} values")
+        if len(open_at) > _MAX_DEPTH or count > _MAX_VALUES:
+            raise yaml.YAMLError(f"nested more than {_MAX_DEPTH} deep, or more than {_MAX_VALUES:,} values")

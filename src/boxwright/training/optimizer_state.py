@@ -32,7 +32,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
             raise ValueError("the optimizer has other parameters")
         for name, value in own.items():
             if name != "params" and not _is_like(group.get(name), value):
-                raise ValueError(f"the optimizer has no such value for {name}: {str(group.get(name))[:100]}")
+                raise ValueError(f"the optimizer has no such value for {name}: {str(group.get(name))[:100]!r}")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, values in state["state"].items():
         if not 0 <= index < count:
@@ -44,14 +44,16 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
 def _check_values(optimizer: torch.optim.Optimizer, values: Mapping[str, Any], parameter: Tensor) -> None:
     expected = KEYS.get(type(optimizer))
     if values and expected is not None and set(values) != expected:
-        raise ValueError(f"the optimizer has a state of {', '.join(values)[:100] or 'nothing'}")
+        raise ValueError(f"the optimizer has a state that is not of {type(optimizer).__name__}")
     for name, value in values.items():
         if value is None and name == "momentum_buffer":
             continue
         if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise ValueError(f"the optimizer has a {name} that is no tensor of numbers")
+            raise ValueError(
+                f"the optimizer has a value that is no tensor of numbers among {', '.join(expected or ())}"
+            )
         if value.shape != (() if name == "step" else parameter.shape):
-            raise ValueError(f"the optimizer has a {name} of the shape {list(value.shape)}")
+            raise ValueError(f"the optimizer has a value of the shape {list(value.shape)}")
 
 
 def _is_like(value: Any, own: Any) -> bool:
