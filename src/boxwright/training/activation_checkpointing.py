@@ -59,8 +59,9 @@ def list_blocks(model: nn.Module) -> list[nn.Module]:
 def _collect_blocks(module: nn.Module, blocks: dict[nn.Module, None], *, is_element: bool) -> bool:
     """Add the blocks in a module, or the module itself; tell whether there were any."""
     is_container = isinstance(module, CONTAINERS)
-    # A list, not a generator: all children are looked through.
-    has_blocks = any([_collect_blocks(child, blocks, is_element=is_container) for child in module.children()])
+    has_blocks = False
+    for child in module.children():
+        has_blocks |= _collect_blocks(child, blocks, is_element=is_container)
     is_plain = not any(module.children())
     if has_blocks or not is_element or is_container or is_plain or _has_inner_hooks(module):
         return has_blocks

@@ -102,7 +102,7 @@ def _scale(objects: ObjectTable) -> float | None:
     across, down = (objects.xyxy[:, 2:] / objects.image_sizes).max(0).tolist()
     if max(across, down) > MOST_REACHED or max(across, down) > ALIKE * min(across, down):
         return None
-    return max(across, down)
+    return float(max(across, down))
 
 
 def _describe(evidence: Mapping[str, Evidence], split: str, scale: float | None) -> list[Finding]:
