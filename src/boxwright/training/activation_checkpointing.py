@@ -31,7 +31,7 @@ def checkpoint_activations(model: nn.Module) -> Iterator[None]:
     Args:
         model: any; where it has no blocks, nothing happens.
     """
-    blocks = list_blocks(model)
+    blocks = find_blocks(model)
     before = [block.__dict__.get("forward") for block in blocks]
     for block in blocks:
         block.forward = partial(_run_block, block, block.forward)
@@ -45,8 +45,8 @@ def checkpoint_activations(model: nn.Module) -> Iterator[None]:
                 block.forward = own
 
 
-def list_blocks(model: nn.Module) -> list[nn.Module]:
-    """List the blocks of a model: the smallest elements of sequences and lists that have several weights.
+def find_blocks(model: nn.Module) -> list[nn.Module]:
+    """Find the blocks of a model: the smallest elements of sequences and lists that have several weights.
 
     In a ResNet these are the residual blocks, in a transformer its layers. A block with hooks inside is none, because
     they would be called twice.
