@@ -13,7 +13,7 @@ from boxwright.compose.parts import list_parts
 from boxwright.compose.train_options import BatchOptions, OptimizerOptions, RuntimeOptions, TrainOptions
 from boxwright.detector import Detector
 from boxwright.structures import Batch, ImageSize, Targets
-from boxwright.training.activation_checkpointing import list_blocks
+from boxwright.training.activation_checkpointing import find_blocks
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.step import train_step
 
@@ -56,7 +56,7 @@ def step(detector: Detector, *, checkpointing: bool) -> tuple[dict[str, float], 
 def test_a_step_is_the_same(backbone: str, neck: str, head: str) -> None:
     plain = composed(backbone, [neck], head, 4).train()
     again = deepcopy(plain)
-    assert list_blocks(again.backbone)
+    assert find_blocks(again.backbone)
     names = list(again.state_dict())
     losses, tensors = step(plain, checkpointing=False)
     other_losses, other = step(again, checkpointing=True)

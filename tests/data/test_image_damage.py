@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zlib
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from boxwright.data.image_inspection import (
     inspect_image,
 )
 from boxwright.data.images import decode_rgb, read_image
-from boxwright.data.jpeg_markers import END, end_position, scan_start
+from boxwright.data.jpeg_markers import END, end_position, lacks_scans, scan_start
 
 
 def inspect(folder: Path, file: bytes) -> ImageFacts | str:
@@ -194,6 +195,23 @@ class TestCutFiles:
         assert expected.findings == ((IMAGE_CUT.name, dict(facts.findings)[IMAGE_CUT.name]),)
         assert "% of the rows" in expected.findings[0][1]
         assert kinds(facts) == {IMAGE_CUT.name} | ({IMAGE_TURNED.name} if orientation > 1 else set())
+
+    @pytest.mark.parametrize("kind", ["color", "gray", "cmyk"])
+    def test_a_progressive_jpeg_that_ends_behind_one_of_its_scans(self, tmp_path: Path, kind: str) -> None:
+        """Nothing of it is gray, and more bytes would change nothing: the scans themselves tell."""
+        pixels = np.random.default_rng(2).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels).resize((96, 72), Image.Resampling.BICUBIC)
+        buffer = io.BytesIO()
+        image.convert({"color": "RGB", "gray": "L", "cmyk": "CMYK"}[kind]).save(buffer, "JPEG", progressive=True)
+        whole = buffer.getvalue()
+        assert IMAGE_CUT.name not in kinds(inspect(tmp_path, whole))
+        assert not lacks_scans(whole)
+        scans = [match.start() for match in re.finditer(rb"\xff\xda", whole)]
+        assert len(scans) > 3
+        for scan in scans[1:]:
+            ended = whole[:scan] + END
+            assert lacks_scans(ended)
+            assert IMAGE_CUT.name in kinds(inspect(tmp_path, ended))
 
     def test_the_bytes_of_an_end_inside_a_segment_are_none(self, tmp_path: Path) -> None:
         whole = encode("JPEG", progressive=True)

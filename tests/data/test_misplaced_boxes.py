@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from boxwright.data.doctor import misplaced_boxes
-from boxwright.data.doctor.box_evidence import ContrastMap, Evidence
+from boxwright.data.doctor.box_evidence import ContrastMap, PlacementEvidence
 from boxwright.data.doctor.misplaced_boxes import MIRRORED, MISPLACED_BOXES, find_misplaced_boxes
 from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.doctor.units import BOXES_OF_OTHER_SIZE
@@ -147,4 +147,4 @@ def test_the_contrast_inside_by_hand() -> None:
     assert contrast.mean_rank(np.array([[5, 5, 15, 15]]) / sides) == 0.5
     assert np.isnan(contrast.mean_rank(np.array([[30, 40, 34, 60]]) / sides))
     assert np.isnan(contrast.mean_rank(np.array([[0, 0, 75, 90]]) / sides))
-    assert Evidence.of([0.9, float("nan"), 0.9, 0.9, 0.9]) == (4, pytest.approx(0.9), pytest.approx(16.0))
+    assert PlacementEvidence.of([0.9, float("nan"), 0.9, 0.9, 0.9]) == (4, pytest.approx(0.9), pytest.approx(16.0))

@@ -18,7 +18,7 @@ from boxwright.backbones.resnet import ResNet
 from boxwright.detector import Detector
 from boxwright.ops import narrow_maps
 from boxwright.structures import Batch
-from boxwright.training.activation_checkpointing import checkpoint_activations, list_blocks
+from boxwright.training.activation_checkpointing import checkpoint_activations, find_blocks
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.step import train_step
 
@@ -110,11 +110,11 @@ def test_a_block_that_changes_its_input_is_refused() -> None:
 def test_what_is_a_block() -> None:
     """The smallest element with several weights, but none with hooks inside, which would be called twice."""
     model = nn.Sequential(nn.Sequential(Block(), nn.Conv2d(4, 4, 1)), nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU()))
-    assert list_blocks(model) == [model[0][0]]
+    assert find_blocks(model) == [model[0][0]]
     model[0][0].register_forward_hook(lambda *_: None)
-    assert list_blocks(model) == [model[0][0]]
+    assert find_blocks(model) == [model[0][0]]
     model[0][0].norm.register_forward_hook(lambda *_: None)
-    assert list_blocks(model) == []
+    assert find_blocks(model) == []
 
 
 def test_nothing_stays_behind() -> None:

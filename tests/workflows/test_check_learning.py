@@ -125,6 +125,11 @@ def test_a_trial_leaves_a_given_detector_as_it_is(drawn: DetectionData) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
 
 
+def test_a_rate_of_nearly_nothing_learns_nothing(drawn: DetectionData) -> None:
+    check = check_learning(drawn, small(**{"train.lr": 1e-12}), max_steps=40)
+    assert check.verdict == "does not learn", check.lines()
+
+
 def test_without_time_there_is_one_pass_over_the_images(drawn: DetectionData) -> None:
     few = replace(drawn, records=drawn.records[:7])
     check = check_learning(few, small(**{"train.batch_size": 3}), limit_seconds=0.0)

@@ -184,12 +184,8 @@ def hash_distances(dhash: bytes, others: npt.NDArray[np.uint8]) -> npt.NDArray[n
 
 def _find(data: bytes, decoded: DecodedImage) -> list[tuple[FindingKind, str]]:
     findings = []
-    if decoded.cut:
-        findings.append((IMAGE_CUT, _describe_cut(decoded) or "its last bytes are missing"))
-    elif data.startswith(jpeg_markers.START) and _ends_early(data, decoded):
-        findings.append(
-            (IMAGE_CUT, _describe_cut(decoded) or "it ends before its last pixels: bytes amid it are wrong")
-        )
+    if cut := _find_cut(data, decoded):
+        findings.append((IMAGE_CUT, cut))
     if data.startswith(SIGNATURE) and not decoded.damaged_chunks and not matches_checksum(data):
         findings.append((IMAGE_CHECKSUM, ""))
     if decoded.damaged_chunks:
@@ -205,6 +201,17 @@ def _find(data: bytes, decoded: DecodedImage) -> list[tuple[FindingKind, str]]:
     if _is_transparent(decoded.image):
         findings.append((IMAGE_TRANSPARENT, ""))
     return findings
+
+
+def _find_cut(data: bytes, decoded: DecodedImage) -> str:
+    """Say what a JPEG lacks; nothing where it is whole."""
+    if decoded.cut:
+        return _describe_cut(decoded) or "its last bytes are missing"
+    if not data.startswith(jpeg_markers.START):
+        return ""
+    if _ends_early(data, decoded):
+        return _describe_cut(decoded) or "it ends before its last pixels: bytes amid it are wrong"
+    return "some of its scans are missing: it is blurred" if jpeg_markers.lacks_scans(data) else ""
 
 
 def _describe_cut(decoded: DecodedImage) -> str:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 START = b"\xff\xd8\xff"
 END = b"\xff\xd9"
 
 _SCAN = 0xDA
+_PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
+_NO_BITS = 16
+"""Of a coefficient of which there is no scan yet; lower numbers are the lowest bit that there is."""
+
 _SEGMENT = re.compile(rb"\xff[\xc4\xda\xdb\xdd\xe0-\xef\xfe]")
 """Beginnings of segments between scans: among coded pixels, 0xff is followed by 0 or by a restart marker alone."""
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -47,6 +52,35 @@ def end_position(data: bytes) -> int | None:
         if _SEGMENT.match(data, marker.start()):
             start += int.from_bytes(data[start : start + 2], "big")
     return None
+
+
+def lacks_scans(data: bytes) -> bool:
+    """Return True where a progressive JPEG ends, with its end marker, before all bits of all coefficients.
+
+    It is decoded all the same, from the scans that are there: blurred, in blocks, or without colors.
+    """
+    bits: dict[int, list[int]] = {}
+    try:
+        for kind, start in _segments(data):
+            if kind in _PROGRESSIVE:
+                bits = {data[at]: [_NO_BITS] * 64 for at in range(start + 8, start + 8 + 3 * data[start + 7], 3)}
+            elif kind == _SCAN and bits:
+                count = data[start + 2]
+                first, last, position = data[start + 3 + 2 * count : start + 6 + 2 * count]
+                for component in data[start + 3 : start + 3 + 2 * count : 2]:
+                    bits[component][first : last + 1] = [position & 15] * (last + 1 - first)
+    except (IndexError, KeyError, ValueError):  # a header that decoders put up with
+        return False
+    return any(map(any, bits.values()))
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the kind of each segment before the end marker, and the position of its length."""
+    start, end = 2, end_position(data)
+    while end is not None and (marker := _MARKER.search(data, start, end)) is not None:
+        start = marker.end()
+        yield data[marker.start() + 1], start
+        start += int.from_bytes(data[start : start + 2], "big")
 
 
 def has_end(data: bytes) -> bool:

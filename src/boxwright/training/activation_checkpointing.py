@@ -31,7 +31,7 @@ def checkpoint_activations(model: nn.Module) -> Iterator[None]:
     Args:
         model: any; where it has no blocks, nothing happens.
     """
-    blocks = list_blocks(model)
+    blocks = find_blocks(model)
     before = [block.__dict__.get("forward") for block in blocks]
     for block in blocks:
         block.forward = partial(_run_block, block, block.forward)
@@ -45,8 +45,8 @@ def checkpoint_activations(model: nn.Module) -> Iterator[None]:
                 block.forward = own
 
 
-def list_blocks(model: nn.Module) -> list[nn.Module]:
-    """List the blocks of a model: the smallest elements of sequences and lists that have several weights.
+def find_blocks(model: nn.Module) -> list[nn.Module]:
+    """Find the blocks of a model: the smallest elements of sequences and lists that have several weights.
 
     In a ResNet these are the residual blocks, in a transformer its layers. A block with hooks inside is none, because
     they would be called twice.
@@ -59,8 +59,9 @@ def list_blocks(model: nn.Module) -> list[nn.Module]:
 def _collect_blocks(module: nn.Module, blocks: dict[nn.Module, None], *, is_element: bool) -> bool:
     """Add the blocks in a module, or the module itself; tell whether there were any."""
     is_container = isinstance(module, CONTAINERS)
-    # A list, not a generator: all children are looked through.
-    has_blocks = any([_collect_blocks(child, blocks, is_element=is_container) for child in module.children()])
+    has_blocks = False
+    for child in module.children():
+        has_blocks |= _collect_blocks(child, blocks, is_element=is_container)
     is_plain = not any(module.children())
     if has_blocks or not is_element or is_container or is_plain or _has_inner_hooks(module):
         return has_blocks

@@ -23,7 +23,7 @@ from boxwright.training.batches import CACHE_BYTES
 from boxwright.workflows.check_network import recipe_of
 from boxwright.workflows.check_report import ALL_SPLITS, SplitFinding
 from boxwright.workflows.fit_checkpointing import advise_checkpointing
-from boxwright.workflows.fit_trial import SAFETY, count_fitting, extrapolate
+from boxwright.workflows.fit_trial import SAFETY, Trial, count_fitting, extrapolate
 from boxwright.workflows.memory_limits import RESERVE_BYTES, FreeMemory, free_memory, resident_memory
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.worst_step import TrialOutcome, find_worst_step, make_trial, run_in_process
@@ -191,8 +191,7 @@ def check_fit(
     )
     capacity = memory or free_memory()
     allowed = None if capacity is None else capacity.bytes - (RESERVE_BYTES if memory is None else 0)
-    trial = make_trial(training, recipe, worst, device, allowed, limit_seconds)
-    outcome = run_in_process(trial)
+    outcome = run_in_process(trial := make_trial(training, recipe, worst, device, allowed, limit_seconds))
     together = -(-options.batch_size // options.batches.accumulate_steps)
     cache = 0 if device.type == "cuda" else min(CACHE_BYTES, sum(3 * r.height * r.width for r in training.records))
     if outcome.gpu_capacity is not None:
@@ -203,11 +202,6 @@ def check_fit(
     peak, basis = _peak(outcome, together, cache, capacity)
     fits = peak is None or capacity is None or peak <= capacity.bytes
     step = _step_seconds(outcome, together, options)
-    advice: list[str] = []
-    if not fits and capacity is not None:
-        available = capacity.bytes - cache
-        advice = [*_advice(outcome, recipe, available)]
-        advice += advise_checkpointing(trial, outcome.stages, available, run_in_process)
     return FitCheck(
         device=str(device),
         input_size=worst.input_size,
@@ -219,7 +213,7 @@ def check_fit(
         basis=basis,
         step_seconds=step,
         run=_run_time(training, recipe, step, device),
-        advice=tuple(advice),
+        advice=() if fits or capacity is None else _advise(outcome, recipe, trial, capacity.bytes - cache),
         failure=None if outcome.is_out_of_memory or len(outcome.stages) > 1 else outcome.failure,
     )
 
@@ -277,6 +271,11 @@ def _reading_seconds(data: DetectionData, recipe: Recipe) -> float | None:
     except (OSError, ValueError):
         return None
     return (time.perf_counter() - start) / len(samples)
+
+
+def _advise(outcome: TrialOutcome, recipe: Recipe, trial: Trial, available: int) -> tuple[str, ...]:
+    advice = _advice(outcome, recipe, available)
+    return (*advice, *advise_checkpointing(trial, outcome.stages, available, run_in_process))
 
 
 def _advice(outcome: TrialOutcome, recipe: Recipe, available: int) -> Iterator[str]:

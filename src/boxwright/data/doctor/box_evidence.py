@@ -1,4 +1,4 @@
-"""Evidence in the pixels that boxes lie where their objects are: contrast inside them, against boxes beside them."""
+"""PlacementEvidence in the pixels that boxes lie where their objects are: contrast inside them, against boxes beside them."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ SHIFTS = np.array([(x, y) for x in (-0.3, 0.0, 0.3) for y in (-0.3, 0.0, 0.3) if
 
 FEWEST_SHIFTS = 3
 
-LEAST_DEVIATION = 0.05
+LEAST_SPREAD = 0.05
 """Of the ranks of images: a few images that are alike prove little."""
 
 
-class Evidence(NamedTuple):
-    """How often a box has more contrast inside than boxes beside it: 0.5 by chance, 1 always.
+class PlacementEvidence(NamedTuple):
+    """The ratio of boxes beside a box that have less contrast inside than it has: 0.5 by chance, 1 if all do.
 
-    ``mean`` is over so many ``images``, and ``deviations`` are standard errors above chance.
+    ``mean`` is over so many ``images``, and so many ``standard_errors`` above chance.
     """
 
     images: int
     mean: float
-    deviations: float
+    standard_errors: float
 
     @classmethod
-    def of(cls, ranks: Iterable[float]) -> Evidence:
+    def of(cls, ranks: Iterable[float]) -> PlacementEvidence:
         """Collect the ranks of images, of which some may be NaN."""
         values = np.array([one for one in ranks if not math.isnan(one)])
         if len(values) < 2:
             return cls(len(values), 0.5, 0.0)
-        error = max(float(values.std(ddof=1)), LEAST_DEVIATION) / math.sqrt(len(values))
+        error = max(float(values.std(ddof=1)), LEAST_SPREAD) / math.sqrt(len(values))
         return cls(len(values), float(values.mean()), (float(values.mean()) - 0.5) / error)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from jaxtyping import Float64
 
-from boxwright.data.doctor.box_evidence import ContrastMap, Evidence
+from boxwright.data.doctor.box_evidence import ContrastMap, PlacementEvidence
 from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.doctor.units import BOXES_OF_OTHER_SIZE
 from boxwright.data.findings import Finding, FindingKind
@@ -27,7 +27,7 @@ FEWEST_IMAGES = 10
 FIRST_IMAGES = 16
 """Images that are enough where boxes lie as they should."""
 
-MOST_IMAGES = 64
+MOST_CHOSEN = 64
 MOST_BOXES = 10
 """Of an image."""
 
@@ -66,20 +66,20 @@ def find_misplaced_boxes(objects: ObjectTable, split: str) -> list[Finding]:
     index = np.unique(objects.image_index[~objects.crowd])
     if len(index) < FEWEST_IMAGES:
         return []
-    chosen = index[np.linspace(0, len(index) - 1, min(MOST_IMAGES, len(index))).round().astype(np.int64)]
+    chosen = index[np.linspace(0, len(index) - 1, min(MOST_CHOSEN, len(index))).round().astype(np.int64)]
     # The first ones are from all over the split too.
     rounds = -(-len(chosen) // FIRST_IMAGES)
     order = np.concatenate([chosen[start::rounds] for start in range(rounds)])
     scale = _scale(objects)
     placements: dict[str, Placement] = dict(MIRRORED)
     if scale is not None:
-        placements["enlarged"] = lambda boxes: boxes / scale
+        placements["scaled"] = lambda boxes: boxes / scale
     ranks: dict[str, list[float]] = {name: [] for name in ("", *placements)}
     for number, image in enumerate(order.tolist(), start=1):
         _rank(objects, image, placements, ranks)
-        if number % FIRST_IMAGES == 0 and Evidence.of(ranks[""]).deviations > ENOUGH_AS_THEY_STAND:
+        if number % FIRST_IMAGES == 0 and PlacementEvidence.of(ranks[""]).standard_errors > ENOUGH_AS_THEY_STAND:
             return []
-    return _describe({name: Evidence.of(values) for name, values in ranks.items()}, split, scale)
+    return _describe({name: PlacementEvidence.of(values) for name, values in ranks.items()}, split, scale)
 
 
 def _rank(
@@ -93,8 +93,8 @@ def _rank(
     except (OSError, ValueError):  # said by the checks of images
         return
     ranks[""].append(contrast.mean_rank(boxes))
-    for name, place in placements.items():
-        ranks[name].append(contrast.mean_rank(place(boxes)))
+    for name, move in placements.items():
+        ranks[name].append(contrast.mean_rank(move(boxes)))
 
 
 def _scale(objects: ObjectTable) -> float | None:
@@ -102,18 +102,18 @@ def _scale(objects: ObjectTable) -> float | None:
     across, down = (objects.xyxy[:, 2:] / objects.image_sizes).max(0).tolist()
     if max(across, down) > MOST_REACHED or max(across, down) > ALIKE * min(across, down):
         return None
-    return max(across, down)
+    return float(max(across, down))
 
 
-def _describe(evidence: Mapping[str, Evidence], split: str, scale: float | None) -> list[Finding]:
+def _describe(evidence: Mapping[str, PlacementEvidence], split: str, scale: float | None) -> list[Finding]:
     own = evidence[""]
-    name, best = max(((name, one) for name, one in evidence.items() if name), key=lambda item: item[1].deviations)
-    if own.deviations > ENOUGH_AS_THEY_STAND or min(own.images, best.images) < FEWEST_IMAGES:
+    name, best = max(((name, one) for name, one in evidence.items() if name), key=lambda item: item[1].standard_errors)
+    if own.standard_errors > ENOUGH_AS_THEY_STAND or min(own.images, best.images) < FEWEST_IMAGES:
         return []
-    if best.deviations < max(ENOUGH_OTHERWISE, own.deviations + LEAD) or best.mean < LEAST_MEAN:
+    if best.standard_errors < max(ENOUGH_OTHERWISE, own.standard_errors + LEAD) or best.mean < LEAST_MEAN:
         return []
     seen = f"in {best.images} images, boxes have more contrast than {own.mean:.0%} of those beside them as they stand"
-    if name == "enlarged":
+    if name == "scaled":
         detail = f"{seen}, and than {best.mean:.0%} as if images were about {scale:.2g} times as large"
         return [Finding(BOXES_OF_OTHER_SIZE, split, detail)]
     return [Finding(MISPLACED_BOXES, split, f"{seen}, and than {best.mean:.0%} {name}")]
