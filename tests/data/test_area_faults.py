@@ -41,9 +41,10 @@ def test_areas_of_no_pixel() -> None:
 
 
 @pytest.mark.parametrize(
-    ("crowd", "outlines", "found"), [(None, False, True), ([False, True, False], False, False), (None, True, False)]
+    ("crowd", "outlines", "is_reported"),
+    [(None, False, True), ([False, True, False], False, False), (None, True, False)],
 )
-def test_areas_below_a_hundredth_of_their_box(crowd: list[bool] | None, outlines: bool, found: bool) -> None:
+def test_areas_below_a_hundredth_of_their_box(crowd: list[bool] | None, outlines: bool, is_reported: bool) -> None:
     """Crowds and objects with an outline may have such areas."""
-    expected = [("area_below_box", "annotation 1 (a)")] if found else []
+    expected = [("area_below_box", "annotation 1 (a)")] if is_reported else []
     assert kinds([1200, 11.9, 12], crowd=crowd, outlines=outlines) == expected

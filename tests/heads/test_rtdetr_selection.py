@@ -1,4 +1,4 @@
-"""What RT-DETR's decoder takes from the selection: no token at the border, and no gradient."""
+"""Selection of queries in RT-DETR: no token at the border, and no gradient from the decoder."""
 
 from __future__ import annotations
 
