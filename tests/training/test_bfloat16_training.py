@@ -18,7 +18,7 @@ from boxwright.training.run import Run
 
 OPTIONS: dict[str, Any] = {
     "input.image_size": 64,
-    "train.steps": 40,
+    "train.steps": 24,
     "train.batch_size": 4,
     "train.schedule.warmup_steps": 4,
     "train.schedule.evaluations": 1,
@@ -44,6 +44,6 @@ def test_retinanet_at_64_pixels_does_not_diverge(data: DetectionData, tmp_path: 
         run = Run(detector=detector, recipe=recipe, data=data, augmentation=recipe.augment, folder=tmp_path / precision)
         progress = run_training(replace(run, callbacks=[Keeps()]))
         assert progress.failed_steps == 0
-    first, last = (sum(losses["bfloat16"][part]) / 10 for part in (slice(10), slice(-10, None)))
+    first, last = (sum(losses["bfloat16"][part]) / 8 for part in (slice(8), slice(-8, None)))
     assert last < first
-    assert last == pytest.approx(sum(losses["float32"][-10:]) / 10, rel=0.3)
+    assert last == pytest.approx(sum(losses["float32"][-8:]) / 8, rel=0.3)
