@@ -115,10 +115,10 @@ def test_links_and_devices_stay_what_they_are(tmp_path: Path, name: str) -> None
     link.symlink_to(real)
     write_checkpoint(link, content())
     real.chmod(0o640)
-    write_checkpoint(link, content(progress=1))
+    write_checkpoint(link, content(progress={"step": 1}))
     assert link.is_symlink()
     assert stat.S_IMODE(real.stat().st_mode) == 0o640
-    assert read_checkpoint(link)["progress"] == 1
+    assert read_checkpoint(link)["progress"] == {"step": 1}
     os.mkfifo(pipe)
     received: list[bytes] = []
     reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
