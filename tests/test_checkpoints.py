@@ -115,19 +115,19 @@ def test_links_and_devices_stay_what_they_are(tmp_path: Path, name: str) -> None
     link.symlink_to(real)
     write_checkpoint(link, content())
     real.chmod(0o640)
-    write_checkpoint(link, content(progress=1))
+    write_checkpoint(link, content(progress={"step": 1}))
     assert link.is_symlink()
     assert stat.S_IMODE(real.stat().st_mode) == 0o640
-    assert read_checkpoint(link)["progress"] == 1
+    assert read_checkpoint(link)["progress"] == {"step": 1}
     os.mkfifo(pipe)
     received: list[bytes] = []
     reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
     reader.start()
-    write_checkpoint(pipe, content(progress=1))
+    write_checkpoint(pipe, content(progress={"step": 1}))
     reader.join(10)
     assert pipe.is_fifo()
     (tmp_path / name).write_bytes(received[0])
-    assert read_checkpoint(tmp_path / name)["progress"] == 1
+    assert read_checkpoint(tmp_path / name)["progress"] == {"step": 1}
     assert [one.name for one in tmp_path.rglob("*unfinished*")] == []
 
 
