@@ -16,9 +16,7 @@ class Purpose(IntEnum):
     DENOISING = 2
 
 
-def image_generator(
-    seed: int | None, purpose: Purpose, device: torch.device, *, stage: int = 0
-) -> torch.Generator | None:
+def image_generator(seed: int, purpose: Purpose, device: torch.device, *, stage: int = 0) -> torch.Generator:
     """Make the generator of the random choices for one image.
 
     Args:
@@ -26,12 +24,7 @@ def image_generator(
         purpose: of the numbers.
         device: that they are drawn on.
         stage: of several that draw for the same purpose.
-
-    Returns:
-        one that begins anew; None, which torch's functions take for its global one, where there is no seed.
     """
-    if seed is None:
-        return None
     # Torch's generator on CPUs reads 32 bits only, and neighboring seeds must not give like numbers.
     state = np.random.SeedSequence([seed, int(purpose), stage]).generate_state(1)
     return torch.Generator(device).manual_seed(int(state[0]))

@@ -114,7 +114,7 @@ def draw_denoising_queries(
 def _draw_noise(shape: torch.Size, num_classes: int, seeds: Sequence[int | None], device: torch.device) -> _Noise:
     if all(seed is None for seed in seeds):
         return _draw_with(None, shape, num_classes, device)
-    generators = (image_generator(seed, Purpose.DENOISING, device) for seed in seeds)
+    generators = [None if seed is None else image_generator(seed, Purpose.DENOISING, device) for seed in seeds]
     images = [_draw_with(generator, shape[1:], num_classes, device) for generator in generators]
     return _Noise(*(torch.stack(numbers) for numbers in zip(*images, strict=True)))
 

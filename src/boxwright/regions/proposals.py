@@ -188,7 +188,10 @@ class RPNLoss:
         """
         logits, deltas, anchors = torch.cat(output.logits, 1), torch.cat(output.deltas, 1), torch.cat(output.anchors)
         matched = self.match(anchors, targets)
-        generators = [image_generator(target.seed, Purpose.ANCHORS, anchors.device) for target in targets]
+        generators = [
+            None if target.seed is None else image_generator(target.seed, Purpose.ANCHORS, anchors.device)
+            for target in targets
+        ]
         samples = [
             sample_balanced(own, self.num_samples, self.positive_fraction, generator)
             for own, generator in zip(matched, generators, strict=True)

@@ -70,7 +70,8 @@ def sample_regions(
     ]
     per_image = []
     for image, target in enumerate(targets):
-        generator = image_generator(target.seed, Purpose.REGIONS, boxes.device, stage=stage)
+        seed = target.seed
+        generator = None if seed is None else image_generator(seed, Purpose.REGIONS, boxes.device, stage=stage)
         sampled = sample_balanced(matched[image], num_samples, positive_fraction, generator)
         assigned = assign_targets(regions[image][sampled], matched[image][sampled], image, target)
         per_image.append(assigned._replace(is_ground_truth=sampled >= len(proposals[image])))
