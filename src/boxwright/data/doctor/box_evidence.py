@@ -1,4 +1,4 @@
-"""PlacementEvidence in the pixels that boxes lie where their objects are: contrast inside them, against boxes beside them."""
+"""Evidence in the pixels that boxes lie where their objects are: contrast inside them, against boxes beside them."""
 
 from __future__ import annotations
 
