@@ -18,9 +18,9 @@ def count_allowed_cores(root: Path = Path("/")) -> float:
         root: folder with ``proc`` and ``sys``.
     """
     try:
-        cores: float = len(os.sched_getaffinity(0))
+        cores = float(len(os.sched_getaffinity(0)))
     except AttributeError:  # macOS, Windows
-        cores = os.cpu_count() or 1
+        cores = float(os.cpu_count() or 1)
     return min([cores, *_quotas(root)])
 
 

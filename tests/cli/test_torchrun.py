@@ -34,7 +34,7 @@ def test_a_command_starts_as_many_processes(environment: dict[str, str], expecte
     assert shlex.split(command)[-len(ARGUMENTS) :] == ARGUMENTS
 
 
-@pytest.mark.parametrize(("rank", "pauses"), [("0", []), ("1", [torchrun.LEAD])])
+@pytest.mark.parametrize(("rank", "pauses"), [("0", []), ("1", [torchrun.PAUSE])])
 def test_other_processes_leave_an_error_to_the_first(
     rank: str, pauses: list[float], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,7 @@ RECORDS = {
     "Annotations": "a table whose columns are its fields",
     "RecordTable": "likewise",
     "Run": "the parts that a workflow puts together",
+    "Progress": "all that a checkpoint keeps of a run beside tensors",
 }
 """Results that one function makes, and that nobody configures."""
 

@@ -19,6 +19,7 @@ from boxwright.data.records import DetectionData
 from boxwright.detector import Detector
 from boxwright.structures import Batch, Targets
 from boxwright.training.batches import training_batches
+from boxwright.training.checkpoint import Progress
 from boxwright.training.distributed import Rank
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.run import Run
@@ -111,7 +112,7 @@ def family_run(head: str, data: DetectionData, folder: Path, **options: Any) -> 
 def first_batch(run: Run, rank: Rank, empty: tuple[int, ...] = ()) -> Batch:
     """A process's part of the run's first step, from the real loader; the images ``empty`` of the step lose objects."""
     schedule = Schedule(run.options.steps or 1, run.options, len(run.data.records))
-    batch = next(training_batches(run, rank, schedule, 0))
+    batch = next(training_batches(run, rank, schedule, Progress(step=0, steps=schedule.steps, evaluations=1)))
     first = rank.index * len(batch.targets)
     targets = [without_objects(t) if first + i in empty else t for i, t in enumerate(batch.targets)]
     return batch._replace(images=batch.images.double(), targets=targets)

@@ -14,6 +14,7 @@ import torch
 from boxwright.structures import Batch
 from boxwright.training import loop
 from boxwright.training.batches import training_batches
+from boxwright.training.checkpoint import Progress
 from boxwright.training.loop import run_training
 
 POISONED = 1
@@ -22,7 +23,9 @@ POISONED = 1
 
 def main(file: Path) -> None:
     def poisoned(run: Any, rank: Any, schedule: Any, start: int) -> Iterator[Batch]:
-        for step, batch in enumerate(training_batches(run, rank, schedule, start), start):
+        for step, batch in enumerate(
+            training_batches(run, rank, schedule, Progress(step=start, steps=schedule.steps, evaluations=1)), start
+        ):
             if step == POISONED and rank.index == 1:
                 batch.images[0] = math.inf
             yield batch

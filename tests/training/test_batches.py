@@ -17,6 +17,7 @@ from boxwright.data.records import DetectionData
 from boxwright.data.transforms.transform import TrainingSample, TransformContext
 from boxwright.structures import Batch
 from boxwright.training.batches import batches_of_size, leave_out_empty, training_batches
+from boxwright.training.checkpoint import Progress
 from boxwright.training.distributed import Rank
 from boxwright.training.run import Run
 from boxwright.training.schedule import Schedule
@@ -29,7 +30,9 @@ SHAPES = [(60, 80), (80, 60), (60, 80), (60, 80), (80, 60), (60, 80), (80, 60), 
 
 def batches(run: Run, count: int, rank: Rank = ALONE) -> list[Batch]:
     schedule = Schedule(run.options.steps or count, run.options, len(run.data.records))
-    return list(islice(training_batches(run, rank, schedule, 0), count))
+    return list(
+        islice(training_batches(run, rank, schedule, Progress(step=0, steps=schedule.steps, evaluations=1)), count)
+    )
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from boxwright.layers.conv import ConvNorm
 from boxwright.structures import Batch, Targets
 from boxwright.training import distributed
 from boxwright.training.batches import training_batches
+from boxwright.training.checkpoint import Progress
 from boxwright.training.distributed import Rank, choose_precision, init_distributed
 from boxwright.training.log import read_log
 from boxwright.training.optimizer import make_optimizer
@@ -173,7 +174,7 @@ def test_each_process_trains_on_its_own_images(both: dict[str, list[Any]], make_
     assert steps == other_steps == len(first) == len(second) == 2
     run = make_run(steps=5)
     schedule = Schedule(5, run.options, len(run.data.records))
-    alone = training_batches(run, Rank(0, 1, CPU), schedule, 0)
+    alone = training_batches(run, Rank(0, 1, CPU), schedule, Progress(step=0, steps=schedule.steps, evaluations=1))
     for (ids, seed), (other_ids, other_seed) in zip(first, second, strict=True):
         assert [*ids, *other_ids] == next(alone).image_ids
         assert seed != other_seed

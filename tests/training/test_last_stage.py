@@ -15,6 +15,7 @@ from boxwright.data.transforms.augment import Augmentation
 from boxwright.data.transforms.transform import TrainingSample, TransformContext
 from boxwright.structures import Batch
 from boxwright.training.batches import training_batches
+from boxwright.training.checkpoint import Progress
 from boxwright.training.distributed import Rank
 from boxwright.training.run import Run
 from boxwright.training.schedule import Schedule
@@ -28,7 +29,14 @@ STAGES = {"steps": STEPS, "schedule__no_aug_fraction": 1 / 3, "batches__multi_sc
 def batches(run: Run) -> list[Batch]:
     schedule = Schedule(STEPS, run.options, len(run.data.records))
     assert schedule.no_aug_from == FIRST
-    return list(islice(training_batches(run, Rank(0, 1, torch.device("cpu")), schedule, 0), STEPS))
+    return list(
+        islice(
+            training_batches(
+                run, Rank(0, 1, torch.device("cpu")), schedule, Progress(step=0, steps=STEPS, evaluations=1)
+            ),
+            STEPS,
+        )
+    )
 
 
 def test_sizes_change_until_the_last_stage_and_not_in_it(make_run: MakeRun) -> None:

@@ -80,7 +80,7 @@ def test_a_budget_is_kept_within_a_twentieth(
     changes: list[tuple[float, float]], budget: float, step: float, evaluation: float
 ) -> None:
     """With the whole of the schedule, and the last step evaluated."""
-    machine = Machine([(share * budget, slowness) for share, slowness in changes])
+    machine = Machine([(fraction * budget, slowness) for fraction, slowness in changes])
     evaluation *= budget / 600
     progress, positions, evaluated = train(budget, machine, step=step, evaluation=evaluation)
     assert machine.now == pytest.approx(budget, rel=0.05)

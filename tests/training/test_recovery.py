@@ -21,6 +21,7 @@ from boxwright.structures import Batch
 from boxwright.training import log, loop
 from boxwright.training.batches import training_batches
 from boxwright.training.callbacks import Callback, StepEvent
+from boxwright.training.checkpoint import Progress
 from boxwright.training.failed_step import FAILED_STEP, read_failed_step
 from boxwright.training.interrupt import Interrupted
 from boxwright.training.log import read_log
@@ -46,7 +47,9 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def poison(*steps: int) -> None:
         def poisoned(run: Run, rank: Any, schedule: Any, start: int) -> Iterator[Batch]:
-            for step, batch in enumerate(training_batches(run, rank, schedule, start), start):
+            for step, batch in enumerate(
+                training_batches(run, rank, schedule, Progress(step=start, steps=schedule.steps, evaluations=1)), start
+            ):
                 if step in steps:
                     batch.images[0, 0, 0, 0] = math.inf
                 yield batch

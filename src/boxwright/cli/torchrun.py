@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 
-LEAD = 3.0
+PAUSE = 3.0
 """Seconds that other processes leave to the first one to say what is wrong: torchrun then ends them."""
 
 
@@ -39,4 +39,4 @@ def boxwright_command(arguments: Sequence[str], environment: Mapping[str, str] =
 def leave_word_to_first(environment: Mapping[str, str] = os.environ) -> None:
     """Wait, in other processes than the first, before an error is printed that it may have too."""
     if environment.get("RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" in environment:
-        time.sleep(LEAD)
+        time.sleep(PAUSE)

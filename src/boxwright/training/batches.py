@@ -113,17 +113,17 @@ def _loader(run: Run, sampler: BatchSampler, rank: Rank) -> BatchLoader:
     )
 
 
-def _fit_workers(run: Run, wanted: int, images: int) -> int:
+def _fit_workers(run: Run, asked: int, images: int) -> int:
     """Return how many processes may read, and say so where shared memory has no room for more."""
     input_format = run.detector.input_format
     side = max(training_sizes(input_format.image_size, run.options.batches.multi_scale))
     cells = side * max(side, input_format.max_size or side)
     # An image is three floats a pixel, its padding mask and masks of objects a byte.
     masks = max((len(record.labels) for record in run.data.records), default=0) if run.detector.needs_masks else 0
-    workers = count_workers(wanted, images * cells * (3 * 4 + 1 + masks)) if wanted else 0
-    if workers < wanted:
+    workers = count_workers(asked, images * cells * (3 * 4 + 1 + masks)) if asked else 0
+    if workers < asked:
         run.note(
-            f"shared memory (/dev/shm) has room for the batches of {workers} of {wanted} processes that read images; a "
+            f"shared memory (/dev/shm) has room for the batches of {workers} of {asked} processes that read images; a "
             "container gets more with --shm-size"
         )
     return workers

@@ -99,8 +99,8 @@ class Progress:
             return self.length
         if self.steps == self.length and self.planned_at == 0:
             return step
-        share = (step - self.planned_at) / (self.steps - self.planned_at)
-        return self.planned_position + (self.length - self.planned_position) * share
+        fraction = (step - self.planned_at) / (self.steps - self.planned_at)
+        return self.planned_position + (self.length - self.planned_position) * fraction
 
     def plan_anew(self, steps_left: int) -> None:
         """Let the run end after so many more steps, and go through what is left of the schedule in them."""

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+
+SIGNALS = tuple(signal.Signals[name] for name in _NAMES if name in signal.Signals.__members__)
 """Ctrl-C; what job schedulers and containers send; a terminal that is gone; Ctrl-Break of Windows."""
 
 
@@ -25,7 +27,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Stop:
-    """Whether training was asked to stop: ``number`` is that of the signal, None before any."""
+    """A wish to stop, by a signal: ``number`` is that of the signal, None before any."""
 
     def __init__(self) -> None:
         self.number: int | None = None

@@ -121,9 +121,7 @@ def train(
     folder = Path(out) if out is not None else default_folder(recipe, data)
     with hold_run(folder, _share_run(folder, resume), observer) as goes_on:
         with first_of_machine_first():
-            if goes_on:  # imports the parts outside Boxwright that the caller names; those that the run names are not
-                resolve(recipe, _replace_length(overrides))
-            stored = read_run(folder) if goes_on else None
+            stored = _read_run(folder, recipe, overrides) if goes_on else None
             # A run that goes on needs no other file: it has its weights, and in its recipe what it took over.
             beginning = Beginning() if goes_on else Beginning.read(weights, backbone_weights, overrides=overrides)
             base = recipe if stored is None or stored.source is None else stored.recipe
@@ -138,9 +136,19 @@ def train(
                 began=began,
             )
         run = fit_batch(run, is_fixed=goes_on or is_parts_typed(overrides), observer=observer)
-        result = TrainResult.of(run, run_training(run, resume=goes_on))
-        share_file(folder / BEST)
-        return result
+        return _train_run(run, resume=goes_on)
+
+
+def _train_run(run: Run, *, resume: bool) -> TrainResult:
+    result = TrainResult.of(run, run_training(run, resume=resume))
+    share_file(run.folder / BEST)
+    return result
+
+
+def _read_run(folder: Path, recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any]) -> StoredRun:
+    # Imports the parts outside Boxwright that the caller names; what the run itself names is not imported.
+    resolve(recipe, _replace_length(overrides))
+    return read_run(folder)
 
 
 def _share_run(folder: Path, resume: Resume) -> Resume:

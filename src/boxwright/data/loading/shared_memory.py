@@ -23,15 +23,15 @@ def free_shared_memory(folder: Path = FOLDER) -> int | None:
         return None
 
 
-def count_workers(wanted: int, batch_bytes: int, folder: Path = FOLDER) -> int:
-    """Return how many reading processes have room for their batches, at most ``wanted``; 0 where none has.
+def count_workers(most: int, batch_bytes: int, folder: Path = FOLDER) -> int:
+    """Return how many reading processes have room for their batches, at most ``most``; 0 where none has.
 
     Args:
-        wanted: processes.
+        most: processes.
         batch_bytes: of the largest batch.
         folder: of the shared memory.
     """
     free = free_shared_memory(folder)
     if free is None:
-        return wanted
-    return min(wanted, int(free / (BATCHES_AHEAD * max(1, batch_bytes))))
+        return most
+    return min(most, int(free / (BATCHES_AHEAD * max(1, batch_bytes))))
