@@ -22,10 +22,8 @@ POISONED = 1
 
 
 def main(file: Path) -> None:
-    def poisoned(run: Any, rank: Any, schedule: Any, start: int) -> Iterator[Batch]:
-        for step, batch in enumerate(
-            training_batches(run, rank, schedule, Progress(step=start, steps=schedule.steps, evaluations=1)), start
-        ):
+    def poisoned(run: Any, rank: Any, schedule: Any, progress: Progress) -> Iterator[Batch]:
+        for step, batch in enumerate(training_batches(run, rank, schedule, progress), progress.step):
             if step == POISONED and rank.index == 1:
                 batch.images[0] = math.inf
             yield batch

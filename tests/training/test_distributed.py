@@ -174,7 +174,8 @@ def test_each_process_trains_on_its_own_images(both: dict[str, list[Any]], make_
     assert steps == other_steps == len(first) == len(second) == 2
     run = make_run(steps=5)
     schedule = Schedule(5, run.options, len(run.data.records))
-    alone = training_batches(run, Rank(0, 1, CPU), schedule, Progress(step=0, steps=schedule.steps, evaluations=1))
+    progress = Progress(step=0, steps=schedule.steps, evaluations=1)
+    alone = training_batches(run, Rank(0, 1, CPU), schedule, progress)
     for (ids, seed), (other_ids, other_seed) in zip(first, second, strict=True):
         assert [*ids, *other_ids] == next(alone).image_ids
         assert seed != other_seed

@@ -46,10 +46,8 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Make a pixel of the batches of some steps, counted from 0, infinite."""
 
     def poison(*steps: int) -> None:
-        def poisoned(run: Run, rank: Any, schedule: Any, start: int) -> Iterator[Batch]:
-            for step, batch in enumerate(
-                training_batches(run, rank, schedule, Progress(step=start, steps=schedule.steps, evaluations=1)), start
-            ):
+        def poisoned(run: Run, rank: Any, schedule: Any, progress: Progress) -> Iterator[Batch]:
+            for step, batch in enumerate(training_batches(run, rank, schedule, progress), progress.step):
                 if step in steps:
                     batch.images[0, 0, 0, 0] = math.inf
                 yield batch

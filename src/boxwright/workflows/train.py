@@ -124,8 +124,7 @@ def train(
             stored = _read_run(folder, recipe, overrides) if goes_on else None
             # A run that goes on needs no other file: it has its weights, and in its recipe what it took over.
             beginning = Beginning() if goes_on else Beginning.read(weights, backbone_weights, overrides=overrides)
-            base = recipe if stored is None or stored.source is None else stored.recipe
-            resolved = resolve_beginning(base, _replace_length(overrides), beginning, observer)
+            resolved = _resolve(recipe, stored, beginning, overrides, observer)
             if stored is not None:
                 resolved = go_on_with(stored, resolved, overrides, weights or backbone_weights, observer)
             run = replace(
@@ -149,6 +148,17 @@ def _read_run(folder: Path, recipe: str | Path | Mapping[str, Any] | Recipe, ove
     # Imports the parts outside Boxwright that the caller names; what the run itself names is not imported.
     resolve(recipe, _replace_length(overrides))
     return read_run(folder)
+
+
+def _resolve(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    stored: StoredRun | None,
+    beginning: Beginning,
+    overrides: Mapping[str, Any],
+    observer: Observer,
+) -> Recipe:
+    base = recipe if stored is None or stored.source is None else stored.recipe
+    return resolve_beginning(base, _replace_length(overrides), beginning, observer)
 
 
 def _share_run(folder: Path, resume: Resume) -> Resume:
