@@ -124,9 +124,7 @@ def train(
             stored = _read_run(folder, recipe, overrides) if goes_on else None
             # A run that goes on needs no other file: it has its weights, and in its recipe what it took over.
             beginning = Beginning() if goes_on else Beginning.read(weights, backbone_weights, overrides=overrides)
-            resolved = _resolve(recipe, stored, beginning, overrides, observer)
-            if stored is not None:
-                resolved = go_on_with(stored, resolved, overrides, weights or backbone_weights, observer)
+            resolved = _resolve(recipe, stored, beginning, overrides, weights or backbone_weights, observer)
             run = replace(
                 _prepare_run(resolved, data, folder, stored, beginning, observer),
                 image_transforms=tuple(map(as_transform, transforms)),
@@ -155,10 +153,12 @@ def _resolve(
     stored: StoredRun | None,
     beginning: Beginning,
     overrides: Mapping[str, Any],
+    weights: str | Path | None,
     observer: Observer,
 ) -> Recipe:
     base = recipe if stored is None or stored.source is None else stored.recipe
-    return resolve_beginning(base, _replace_length(overrides), beginning, observer)
+    resolved = resolve_beginning(base, _replace_length(overrides), beginning, observer)
+    return resolved if stored is None else go_on_with(stored, resolved, overrides, weights, observer)
 
 
 def _share_run(folder: Path, resume: Resume) -> Resume:
