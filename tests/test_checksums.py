@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 
 from boxwright.checkpoints import pack_checkpoint, read_checkpoint, write_checkpoint
 from boxwright.checksums import add_checksum, is_damaged, verify_checksum
+from boxwright.structures import Category
 
 NAMES = ("x.pt", "x.safetensors")
 
 CONTENT = pack_checkpoint(
-    {"input": {"mean": [0.5]}}, [], {"a.weight": torch.arange(6.0).reshape(2, 3), "half": torch.ones(2).half()}
+    {"input": {"mean": [0.5]}}, [Category(1, "one")], {"a.weight": torch.arange(6.0).reshape(2, 3), "half": torch.ones(2).half()}
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 from functools import partial
 from pathlib import Path
@@ -92,7 +93,7 @@ def test_an_interrupted_demo_goes_on(
     monkeypatch.setattr(loop, "train_step", interrupted)
     assert main(small) == 130
     out = tmp_path / "out"
-    assert f"stopped and saved in {out / 'run'}; to go on:  boxwright demo --out {out}\n" in capsys.readouterr().err
+    assert f"stopped and saved in {out / 'run'}; to go on:  boxwright {shlex.join(small)}\n" in capsys.readouterr().err
     assert read_checkpoint(out / "run" / "last.pt")["progress"]["step"] == 3
     assert not (out / "report.html").exists()
     assert main(small) == 0
@@ -107,7 +108,7 @@ def test_a_budget_replaces_the_steps_of_the_recipe(
     monkeypatch.setattr("boxwright.training.planning._measure_evaluation", lambda _run: 0.0)
     assert main([*small, "--budget", "30s"]) == 0
     progress = read_checkpoint(tmp_path / "out" / "run" / "last.pt")["progress"]
-    assert 10 <= progress["steps"] <= 15
+    assert 10 <= progress["length"] <= 15
     assert progress["steps"] != 6
 
 

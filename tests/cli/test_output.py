@@ -204,11 +204,11 @@ def test_commands_of_training_are_quoted(recipe_file: Path, drawn: Path, tmp_pat
 WITHOUT = """
 import builtins, os, signal, sys
 python_import = builtins.__import__
-def import_module(name, namespace=None, *rest):
+def import_module(name, globals=None, locals=None, fromlist=(), level=0):
     # Other projects ask for the name of the system, which is another one here.
-    if name in ("resource", "fcntl", "pwd", "grp", "termios") and "boxwright" in (namespace or {}).get("__name__", ""):
+    if name in ("resource", "fcntl", "pwd", "grp", "termios") and "boxwright" in (globals or {}).get("__name__", ""):
         raise ImportError(name)
-    return python_import(name, namespace, *rest)
+    return python_import(name, globals, locals, fromlist, level)
 builtins.__import__ = import_module
 for name in ("SIGHUP", "SIGALRM", "SIGKILL", "SIGUSR1", "SIGQUIT", "SIGPIPE", "setitimer", "alarm"):
     if hasattr(signal, name):
@@ -229,7 +229,7 @@ def test_without_what_windows_lacks(recipe_file: Path, tmp_path: Path) -> None:
         f"train {recipe_file} --data set --out run --train.steps 2",
         f"train {recipe_file} --data set --out run --train.steps 2 --resume",
         "eval run --data set",
-        "predict run set/images/val --out drawn",
+        "predict run set/images --out drawn",
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(

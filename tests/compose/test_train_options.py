@@ -67,7 +67,7 @@ REFUSED: list[tuple[type[Any], dict[str, Any], str]] = [
     (TrainOptions, {"backbone_lr": -1.0}, r"^train\.backbone_lr is greater than 0, not -1\.0$"),
     (TrainOptions, {"epochs": 0}, r"^train\.epochs is greater than 0, not 0$"),
     (TrainOptions, {"steps": -3}, r"^train\.steps is greater than 0, not -3$"),
-    (ScheduleOptions, {"evaluations": 0}, r"^train\.schedule\.evaluations is greater than 0, not 0$"),
+    (ScheduleOptions, {"evaluations": -1}, r"^train\.schedule\.evaluations is at least 0, not -1$"),
     (TrainOptions, {"ema_decay": 1.0}, r"^train\.ema_decay is less than 1$"),
     (TrainOptions, {"steps": 10, "budget": "10m"}, r"^train\.steps and train\.budget both say how long .*; give one$"),
     (
