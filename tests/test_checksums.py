@@ -17,7 +17,9 @@ from boxwright.structures import Category
 NAMES = ("x.pt", "x.safetensors")
 
 CONTENT = pack_checkpoint(
-    {"input": {"mean": [0.5]}}, [Category(1, "one")], {"a.weight": torch.arange(6.0).reshape(2, 3), "half": torch.ones(2).half()}
+    {"input": {"mean": [0.5]}},
+    [Category(1, "one")],
+    {"a.weight": torch.arange(6.0).reshape(2, 3), "half": torch.ones(2).half()},
 )
 
 

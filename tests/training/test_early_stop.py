@@ -65,11 +65,12 @@ def test_zero_never_does(make_run: MakeRun) -> None:
 def test_a_run_that_was_interrupted_ends_at_the_same_step(make_run: MakeRun) -> None:
     whole = make_run("whole", **OPTIONS)
     run_training(replace(whole, evaluate=Values(APS)))
+    # The evaluation of the step in which it is interrupted is made when it goes on.
     for part, step in enumerate((3, 4)):
-        run = replace(make_run("broken", **OPTIONS), evaluate=Values(APS[3 * part :]), callbacks=[Interrupts(step)])
+        run = replace(make_run("broken", **OPTIONS), evaluate=Values(APS[2 * part :]), callbacks=[Interrupts(step)])
         with pytest.raises(Interrupted):
             run_training(run, resume=part > 0)
-    progress = run_training(replace(make_run("broken", **OPTIONS), evaluate=Values(APS[4:])), resume=True)
+    progress = run_training(replace(make_run("broken", **OPTIONS), evaluate=Values(APS[3:])), resume=True)
     assert progress.step == 5
     assert_equal(read_checkpoint(make_run("broken").folder / LAST), read_checkpoint(whole.folder / LAST))
     # Ended, it stays so.

@@ -36,6 +36,10 @@ class Evaluate(Protocol):
         ...
 
 
+def say_nothing(line: str) -> None:
+    """Leave a note unsaid, where nobody listens."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """All that a training run consists of.
@@ -67,7 +71,7 @@ class Run:
     image_transforms: Sequence[Transform] = ()
     input_transforms: Sequence[Transform] = ()
     console: Console | None = None
-    note: Callable[[str], None] = lambda _line: None
+    note: Callable[[str], None] = say_nothing
     initial_weights: dict[str, Any] | None = None
     began: float = field(default_factory=time.monotonic)
 
