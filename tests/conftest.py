@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from boxwright.heads.rtdetr import RTDETR
 from boxwright.necks.hybrid_encoder import HybridEncoder
 from boxwright.queries import DecoderOptions, DenoisingOptions
 from boxwright.structures import Category, Targets
+from boxwright.training.interrupt import SIGNALS
 from random_weights import calibrate, shake
 from sparse_ids import draw_with_sparse_ids
 
@@ -47,6 +49,17 @@ TINY_RECIPE: dict[str, Any] = {
     },
 }
 """Trains in a tenth of a second per step, with everything on that RT-DETR has: denoising, several sizes, average."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_of_a_terminal() -> Iterator[None]:
+    """Signals as in the foreground: a job in the background, or under nohup, ignores some, and so would its tests."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in (number for number, handler in before.items() if handler is signal.SIG_IGN):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
