@@ -17,7 +17,7 @@ from boxwright.training.norm_momentum import MomentumRamp
 from boxwright.training.optimizer import make_optimizer, set_lr
 from boxwright.training.run import Run
 from boxwright.training.step import train_step
-from boxwright.training.sync_norms import SyncedBatchNorm
+from boxwright.training.sync_norms import SyncedBatchNorm, _update
 
 MakeRun = Callable[..., Run]
 
@@ -125,7 +125,7 @@ def test_synchronized_norms_have_it_too() -> None:
     ramp = MomentumRamp(norm, is_new=True)
     ramp.update()
     assert norm.momentum == 1
-    norm._update(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]), 1e9)
+    _update(norm, torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]), 1e9)
     ramp.update()
     assert norm.momentum == 10 / 11
     torch.testing.assert_close(norm.running_mean, torch.tensor([1.0, 2.0]))

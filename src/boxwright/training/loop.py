@@ -191,7 +191,8 @@ class _Loop:
             if verdict == INTERRUPT and interrupt.number is not None:
                 self._save()
                 raise Interrupted(interrupt.number)
-            if time.monotonic() > self.next_save and not progress.evaluation_due:
+            is_new = progress.step > self.saved_step and not progress.evaluation_due
+            if is_new and time.monotonic() > self.next_save:
                 self._save()
 
     def _agree(self, interrupt: Stop) -> int:
