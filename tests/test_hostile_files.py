@@ -25,8 +25,8 @@ import boxwright
 from boxwright.compose.recipes import resolve
 from boxwright.training.callbacks import Callback, StepEvent
 from boxwright.workflows.observer import Observer
-from conftest import TINY_RECIPE
 from hostile_values import mutate_document
+from tiny_recipe import TINY_RECIPE
 
 SECONDS = 10
 """For a file, at most."""
@@ -36,7 +36,6 @@ MEMORY = 6 * 2**30
 
 LETTERS = 2_000
 """Of a message, at most."""
-
 
 PIECES = (
     "[" * 3000, "{a: " * 3000, "- " * 3000, "1:" * 3000, "&a [*a]", "*b", "!!python/object/apply:os.system [ls]", "\t",

@@ -107,7 +107,10 @@ def test_an_annotation_is_named_with_its_file_and_image(recipe_file: Path, data:
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "unknown recipe": ("train rtdetr_r81 --data data", "unknown recipe 'rtdetr_r81'; did you mean 'rtdetr_r18'? "),
-    "recipe file that is not there": ("train other.yaml --data data", "other.yaml: No such file or directory"),
+    "recipe file that is not there": (
+        "train other.yaml --data data",
+        "other.yaml: no such file; give the path of a recipe",
+    ),
     "no data": ("train tiny.yaml", "which data set? give --data DIR, or --train-annotations FILE"),
     "misspelled part": (
         "train tiny.yaml --data data --neck hybrid_encodr",

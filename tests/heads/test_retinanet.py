@@ -199,7 +199,6 @@ def test_anchors_and_losses_stay_in_float32_under_mixed_precision(make_targets: 
         ({"channels": 0}, "channels is at least 1, not 0"),
         ({"num_convs": -1}, "num_convs is at least 0, not -1"),
         ({"positive_iou": 0.3}, "negative_iou <= positive_iou <= 1 does not hold for 0.4 and 0.3"),
-        ({"anchors": AnchorOptions(octave_steps=0)}, "0 steps"),
         ({"anchors": AnchorOptions(scale=0.01)}, "no area in whole pixels"),
     ],
     ids=str,
@@ -207,6 +206,12 @@ def test_anchors_and_losses_stay_in_float32_under_mixed_precision(make_targets: 
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small_head(**options)
+
+
+@pytest.mark.parametrize("options", [{"octave_steps": 0}, {"aspect_ratios": ()}, {"octave_steps": 101}], ids=str)
+def test_numbers_of_anchors(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="octave_steps and the number of aspect_ratios are from 1 to 100"):
+        AnchorOptions(**options)
 
 
 def test_no_classes() -> None:

@@ -209,10 +209,13 @@ def test_the_same_command_goes_on_without_a_word(
     heard = Heard()
     again = boxwright.train(recipe, drawn, resume=True, observer=heard, **begin, overrides=NOTHING_LEARNED)
     assert again.steps == 1
-    assert heard.notes == []
+    finished = (
+        "the run is finished, all of its 1 steps are done: to train on, give a greater length, as --train.steps 2"
+    )
+    assert heard.notes == [finished]
     typed = {**NOTHING_LEARNED, "head.num_queries": 9}
     boxwright.train(recipe, drawn, resume=True, observer=heard, **begin, overrides=typed)
-    assert heard.notes == ["the run goes on as it began, with head.num_queries 20, not 9"]
+    assert heard.notes == [finished, "the run goes on as it began, with head.num_queries 20, not 9", finished]
 
 
 def test_what_the_source_brings_is_said(first_run: Path, drawn: Path, tmp_path: Path) -> None:

@@ -54,8 +54,8 @@ def take_latest(progress: Progress) -> None:
 
 
 def _describe_tie(progress: Progress, measure: str, value: float) -> str | None:
-    if not value >= 0:
-        return None  # said at the first evaluation
+    if not value > 0:
+        return None  # undefined, which was said at the first evaluation, or nothing is found yet
     return (
         f"{measure} is {value:.3f} at step {progress.step} as at step {progress.best_step}: of equal values the later "
         "weights are the best"
