@@ -112,7 +112,8 @@ def test_three_steps_are_left_out_and_the_fourth_ends_the_run(make_run: MakeRun,
     with pytest.raises(
         ValueError,
         match=r"^training has diverged: loss nan, .*; train again with a lower train\.lr.*; step 7 is the 4th that "
-        r"failed: in the images, 1 of \d+ values of float32 are not finite; .*`boxwright replay .*failed_step\.pt`; step 6 is saved in .*$",
+        r"failed: in the images, 1 of \d+ values of float32 are not finite; .*`boxwright replay .*failed_step\.pt`; "
+        r"step 6 is saved in .*$",
     ):
         run_training(run)
     assert read_failed_step(run.folder / FAILED_STEP).step == 6

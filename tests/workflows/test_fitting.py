@@ -179,22 +179,22 @@ def test_several_processes_measure_their_part_and_agree(tmp_path: Path, monkeypa
     tried = pretend(monkeypatch, TrialOutcome(STAGES, None, None), 2.8 * SAFETY)  # room for 8 images
     rank = module.Rank(0, 2, CPU)
     monkeypatch.setattr(module, "init_distributed", lambda _: rank)
-    monkeypatch.setattr(module, "highest", lambda number, _: number)
+    monkeypatch.setattr(module, "highest", lambda _, *numbers: list(numbers))
     run = make_run(tmp_path, **{"train.batch_size": 32})
     assert parts_of(fit_batch(run, is_fixed=False, observer=Heard())) == 2
     assert tried[0].recipe["train"]["batch_size"] == 16
     # Another machine has less memory, or none to speak of.
     heard = Heard()
-    monkeypatch.setattr(module, "highest", lambda *_: 8)
+    monkeypatch.setattr(module, "highest", lambda *_: [8])
     assert parts_of(fit_batch(run, is_fixed=False, observer=heard)) == 8
     assert "in parts of 2 (train.batches.accumulate_steps 8)" in heard.notes[0]
-    monkeypatch.setattr(module, "highest", lambda *_: NO_ROOM)
+    monkeypatch.setattr(module, "highest", lambda *_: [NO_ROOM])
     with pytest.raises(ValueError, match="give a smaller --image-size"):
         fit_batch(run, is_fixed=False, observer=Heard())
     # Only the first process of a machine measures; the others hear of it.
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(module, "run_in_process", None)
-    monkeypatch.setattr(module, "highest", lambda *_: 4)
+    monkeypatch.setattr(module, "highest", lambda *_: [4])
     assert parts_of(fit_batch(run, is_fixed=False, observer=Heard())) == 4
 
 
@@ -231,7 +231,7 @@ def test_counting_changes_nothing(tmp_path: Path) -> None:
     for name, value in run.detector.state_dict().items():
         assert torch.equal(value, before[name]), name
     # Memory of what is dropped on the way may be used again, or not.
-    assert count_saved_bytes(run.detector, trial_of(run), "float32", 2 * saved) == pytest.approx(saved, rel=0.2)
+    assert count_saved_bytes(run.detector, trial_of(run), "float32", 2 * saved) == pytest.approx(saved, rel=0.4)
     assert count_saved_bytes(run.detector, trial_of(run), "float32", saved // 2) is None
 
 
