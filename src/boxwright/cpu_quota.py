@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
+
+from boxwright.control_groups import list_groups, read_system_file
 
 THREADS, WAITING = "OMP_NUM_THREADS", "OMP_WAIT_POLICY"
 """Variables of the environment that OpenMP reads once, when torch is imported."""
@@ -48,28 +50,10 @@ def describe_quota(threads: int, root: Path = Path("/")) -> str | None:
     )
 
 
-def _quotas(root: Path) -> list[float]:
+def _quotas(root: Path) -> Iterator[float]:
     """List the quotas of this process's control groups and of those above them, in cores."""
-    mounts = root / "sys" / "fs" / "cgroup"
-    quotas = []
-    for line in _read(root / "proc" / "self" / "cgroup").splitlines():
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        group = Path(path.strip("/"))
-        mount = mounts if not controllers else mounts / "cpu"
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        # Inside a container the path is often that of the host: the mount itself is then the container's group.
-        for folder in {mount / group, *(mount / parent for parent in group.parents), mount}:
-            fields = _read(folder / "cpu.max").split()
-            if controllers:
-                fields = [_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
-            if len(fields) == 2 and all(field.isdigit() for field in fields) and int(fields[1]):
-                quotas.append(int(fields[0]) / int(fields[1]))
-    return quotas
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+    for folder, version in list_groups("cpu", root):
+        files = ("cpu.max",) if version == 2 else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        fields = " ".join(read_system_file(folder / name) for name in files).split()
+        if len(fields) == 2 and all(field.isdigit() for field in fields) and int(fields[1]):
+            yield int(fields[0]) / int(fields[1])

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from boxwright.control_groups import list_groups, read_system_file
+
 UNLIMITED = 2**60
 """Limits from here on are none: cgroups of version 1 write the largest whole number of pages."""
 
@@ -16,6 +18,12 @@ RESERVE_BYTES = 200 * 2**20
 """Memory that is left to everybody else."""
 
 _UNITS = {"kB": 2**10}
+
+_FILES = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
+"""Names of limit, use, and of the row of ``memory.stat`` that could be given back, by version of control groups."""
 
 
 class FreeMemory(NamedTuple):
@@ -89,23 +97,12 @@ def limit_memory(more: int) -> None:
 
 def _free_in_cgroups(root: Path) -> Iterator[int]:
     """Return what is left of the limit of this process's control groups, and of all above them."""
-    mounts = root / "sys" / "fs" / "cgroup"
-    for line in _read_text(root / "proc" / "self" / "cgroup").splitlines():
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if not controllers:
-            names = (mounts, "memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            names = (mounts / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        else:
-            continue
-        mount, limit_name, usage_name, cache_name = names
-        group = Path(path.strip("/"))
-        # Inside a container the path is often that of the host: the mount itself is then the container's group.
-        for folder in {mount / group, *(mount / parent for parent in group.parents), mount}:
-            limit, usage = _read_number(folder / limit_name), _read_number(folder / usage_name)
-            if limit is not None and usage is not None and limit < UNLIMITED:
-                cache = _read_table(folder / "memory.stat").get(cache_name, 0)
-                yield max(0, limit - usage + cache)
+    for folder, version in list_groups("memory", root):
+        limit_name, usage_name, cache_name = _FILES[version]
+        limit, usage = _read_number(folder / limit_name), _read_number(folder / usage_name)
+        if limit is not None and usage is not None and limit < UNLIMITED:
+            cache = _read_table(folder / "memory.stat").get(cache_name, 0)
+            yield max(0, limit - usage + cache)
 
 
 def _physical_memory() -> int | None:
@@ -116,22 +113,15 @@ def _physical_memory() -> int | None:
 
 
 def _read_number(path: Path) -> int | None:
-    text = _read_text(path).strip()
+    text = read_system_file(path).strip()
     return int(text) if text.isdigit() else None
 
 
 def _read_table(path: Path) -> dict[str, int]:
     """Read lines of a name, a number and perhaps a unit, as ``VmRSS:  12 kB``."""
     table = {}
-    for line in _read_text(path).splitlines():
+    for line in read_system_file(path).splitlines():
         fields = line.replace(":", " ").split()
         if len(fields) >= 2 and fields[1].isdigit():
             table[fields[0]] = int(fields[1]) * _UNITS.get(fields[2] if len(fields) > 2 else "", 1)
     return table
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
