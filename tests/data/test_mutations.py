@@ -50,12 +50,16 @@ PIECES = (
 )
 
 
+class TooLongError(Exception):
+    """A block took too long. No OSError: the readers' refusals are such, and a hang is none."""
+
+
 @contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError where the block takes longer."""
+    """Raise TooLongError where the block takes longer."""
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"took more than {seconds} s")
+        raise TooLongError(f"took more than {seconds} s")
 
     previous = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)

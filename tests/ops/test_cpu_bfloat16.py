@@ -1,15 +1,17 @@
-"""Convolutions of bfloat16 on maps one cell wide."""
+"""Convolutions of bfloat16 on CPUs: maps one cell wide, and gradients of depthwise ones."""
 
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from boxwright.compose.detectors import build
-from boxwright.ops.narrow_maps import exact_narrow_maps
+from boxwright.ops import cpu_bfloat16
+from boxwright.ops.cpu_bfloat16 import cpu_convolutions
 from boxwright.structures import Targets
 
 
@@ -24,7 +26,7 @@ def convolve(layer: nn.Conv2d, images: Tensor) -> tuple[Tensor, ...]:
     """Return the output and the gradients of the input and the weight."""
     images = images.clone().requires_grad_()
     layer.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16, enabled=layer.weight.dtype == torch.float32), exact_narrow_maps(images):
+    with torch.autocast("cpu", torch.bfloat16, enabled=layer.weight.dtype == torch.float32), cpu_convolutions(images):
         out = layer(images)
     out.float().mul(0.5).sum().backward()
     assert images.grad is not None
@@ -60,8 +62,35 @@ def test_outputs_that_are_wider_are_left_alone() -> None:
     layer, images = nn.Conv2d(8, 8, 3, 2, 1), torch.randn(2, 8, 4, 4)
     with torch.autocast("cpu", torch.bfloat16):
         plain = layer(images)
-        with exact_narrow_maps(images):
+        with cpu_convolutions(images):
             assert torch.equal(layer(images), plain)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "is_changed"),
+    [(3, 1, False), (5, 1, True), (3, 2, True), ((1, 5), 1, True), (3, (1, 2), True)],
+)
+def test_depthwise_convolutions_are_trained_in_float32_where_bfloat16_is_slow(
+    kernel: int, stride: int, is_changed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients are nearer to those of double precision than bfloat16's own; without gradients nothing changes."""
+    calls: list[tuple[int, ...]] = []
+    real = cpu_bfloat16._convolve_in_float32
+
+    def observed(arguments: Any) -> Tensor:
+        calls.append(tuple(arguments["input"].shape))
+        return real(arguments)
+
+    monkeypatch.setattr(cpu_bfloat16, "_convolve_in_float32", observed)
+    torch.manual_seed(0)
+    layer, images = nn.Conv2d(16, 16, kernel, stride, 2, groups=16), torch.randn(2, 16, 12, 12)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), cpu_convolutions(images):
+        assert layer(images).dtype == torch.bfloat16
+    assert calls == []
+    expected = convolve(deepcopy(layer).double(), images.double())
+    for result, value in zip(convolve(layer, images), expected, strict=True):
+        assert (result.double() - value).abs().max() <= 0.01 * value.abs().max()
+    assert calls == [(2, 16, 12, 12)] * is_changed
 
 
 def test_detectors_of_tiny_images() -> None:
