@@ -1,4 +1,4 @@
-"""Facts that must not drift: every option of every recipe, the names and shapes in its checkpoint, published costs.
+"""Facts that must not drift: every option of every recipe, its size, names and shapes in its checkpoint, its costs.
 
 The names are public API, because checkpoints are written with them. ``golden/RECIPE.txt`` holds them, one line per
 name with numbers left out, and a digest of the whole list; ``golden/recipes/RECIPE.yaml`` holds the resolved recipe
@@ -49,13 +49,15 @@ def num_parameters(module: nn.Module) -> int:
 
 
 def described(recipe: str) -> str:
-    """Names and shapes of the recipe's checkpoint: the digest of all, then each kind of name with its count."""
-    state = without_storage(recipe).state_dict()
+    """Size, names and shapes of the recipe's checkpoint: the digest of all, then each kind of name with its count."""
+    detector = without_storage(recipe)
+    state = detector.state_dict()
     lines = [f"{name} {list(tensor.shape)}" for name, tensor in state.items()]
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     kinds = Counter(re.sub(r"\.\d+(?=\.)", ".#", line) for line in lines)
     body = [f"{count:4} x {kind}" for kind, count in kinds.items()]
-    return "\n".join([f"sha256 {digest} of {len(lines)} names", *body]) + "\n"
+    size = f"{num_parameters(detector):,} parameters"
+    return "\n".join([size, f"sha256 {digest} of {len(lines)} names", *body]) + "\n"
 
 
 def options(recipe: str) -> str:

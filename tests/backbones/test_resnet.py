@@ -83,7 +83,16 @@ def test_names_and_shapes_in_checkpoints_are_those_of_torchvision(depth: int) ->
     assert [(k, v.shape) for k, v in ours.state_dict().items()] == [(k, v.shape) for k, v in peer.state_dict().items()]
 
 
-@pytest.mark.parametrize(("depth", "training"), [(18, True), (34, False), (50, True), (101, False), (152, False)])
+@pytest.mark.parametrize(
+    ("depth", "training"),
+    [
+        (18, True),
+        (34, False),
+        (50, True),
+        pytest.param(101, False, marks=pytest.mark.slow),
+        pytest.param(152, False, marks=pytest.mark.slow),
+    ],
+)
 def test_outputs_and_gradients_are_those_of_torchvision(depth: int, training: bool) -> None:
     peer = randomize(theirs(depth)).train(training)
     ours = ResNet(depth=depth, levels=EVERY).train(training)  # type: ignore[arg-type]

@@ -27,6 +27,9 @@ from boxwright.structures import Category, Features, Level, Spec, levels_for_hea
 
 MAX_PARAMETERS = 12
 
+ONE_OF_EACH_FAMILY = ("rtdetr", "faster_rcnn", "retinanet", "classifier")
+"""Heads that stand for their family in tests that take long; with the others they are slow tests."""
+
 TWO_STAGES: dict[str, Any] = {
     "channels": 16,
     "rpn": RPNOptions(pre_nms_top_k=(50, 50), post_nms_top_k=(20, 20)),

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 import pytest
+from part_checks import ONE_OF_EACH_FAMILY
 
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipe_text import SLOTS, read_entries
@@ -132,10 +133,19 @@ def _not_the_first_of_their_head(recipes: dict[str, Recipe]) -> list[str]:
     return [names for i, names in enumerate(recipes) if heads[i] in heads[:i]]
 
 
+def _beside_one_of_each_family(recipes: dict[str, Recipe]) -> list[str]:
+    others = [names for names, recipe in recipes.items() if recipe.head.name not in ONE_OF_EACH_FAMILY]
+    return [*others, *_not_the_first_of_their_head(recipes)]
+
+
 DISTINCT = distinct()
 """Made once: every process that runs tests makes them."""
 
-every_recipe = _parameters(DISTINCT)
+every_recipe = _parameters(DISTINCT, _not_the_first_of_their_head(DISTINCT))
 every_classifier = _parameters(_of("classification"))
 every_detector = _parameters(_of("detection"), _not_the_first_of_their_head(_of("detection")))
 """One recipe of every head, and as slow tests the others, which have other backbones and necks."""
+
+every_long_training = _parameters(_of("detection"), _beside_one_of_each_family(_of("detection")))
+every_long_classifier = _parameters(_of("classification"), _not_the_first_of_their_head(_of("classification")))
+"""One recipe of every family of heads, and as slow tests the others."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from part_checks import (
+    ONE_OF_EACH_FAMILY,
     SIZE,
     SPEC,
     VALID,
@@ -346,7 +347,13 @@ class Decoding(nn.Module):
 
 
 @pytest.mark.usefixtures("unchecked")
-@heads
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ONE_OF_EACH_FAMILY else pytest.param(name, marks=pytest.mark.slow)
+        for name in list_parts("heads")
+    ],
+)
 def test_the_folded_detector_exports_down_to_detections_with_a_free_batch_height_and_width(name: str) -> None:
     detector = composed("resnet_vd", ["hybrid_encoder"], name, NUM_CLASSES)
     shake(detector)

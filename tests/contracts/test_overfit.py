@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_recipes import every_classifier, every_detector
+from small_recipes import every_long_classifier, every_long_training
 
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
@@ -56,14 +56,14 @@ def learned(recipe: Recipe, data: DetectionData, folder: Path) -> list[dict[str,
     return [row for row in rows if row["kind"] == "eval"]
 
 
-@every_classifier
+@every_long_classifier
 def test_the_objects_of_eight_images_are_learned_by_heart(recipe: Recipe, crops: DetectionData, tmp_path: Path) -> None:
     reached = [row["top1"] for row in learned(recipe, crops, tmp_path)]
     assert max(reached) >= ENOUGH, reached
     assert Validation(crops).measure_classes(load(tmp_path / "run")).accuracy.top1 == max(reached)
 
 
-@every_detector
+@every_long_training
 def test_eight_images_are_learned_by_heart(recipe: Recipe, eight: DetectionData, tmp_path: Path) -> None:
     # Convolutions see padding. On maps of a dozen cells, images that were learned beside padding are other images
     # without it: with inputs of several sizes, AP50 stays between 0.7 and 0.95.

@@ -49,7 +49,11 @@ def run_in(folder: Path, command: list[str]) -> None:
     assert done.returncode == 0, " ".join(command) + "\n" + done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("page", ADDING, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [page if page.stem == "add-a-reader" else pytest.param(page, marks=pytest.mark.slow) for page in ADDING],
+    ids=lambda page: page.stem,
+)
 def test_adding_a_part_takes_one_file_and_one_test(page: Path, folder: Path) -> None:
     part, test = files_of(page)
     assert part.startswith("src/boxwright/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import pytest
@@ -27,3 +28,13 @@ def test_the_tests_of_one_file(name: str, test: str, module: str) -> None:
     assert f" {test} " in command
     assert f"--jaxtyping-packages={module},beartype.beartype" in command
     assert f"-k '(test_{name}.py or [{name}]) and not exports'" in command
+
+
+def test_no_test_is_left_out_or_run_twice() -> None:
+    """The second command leaves out the folders of the first, whose types are checked, and nothing else."""
+    typed, untyped = (line.split(" -m pytest ")[1].split() for line in dry_run("test").splitlines() if "pytest" in line)
+    folders = [word for word in typed if word.startswith("tests/")]
+    assert folders
+    assert all((ROOT / folder).is_dir() for folder in folders)
+    assert [word.removeprefix("--ignore=") for word in untyped if word.startswith("--ignore=")] == folders
+    assert not [word for word in untyped if re.match("tests|-k", word)]

@@ -115,7 +115,9 @@ def flatten_predictions(maps: list[Tensor], size: int) -> Tensor:
     return torch.cat([x.permute(0, 2, 3, 1).reshape(len(x), -1, size) for x in maps], 1)
 
 
-@pytest.mark.parametrize("name", ["d0", "d1", "d2"])
+@pytest.mark.parametrize(
+    "name", ["d0", pytest.param("d1", marks=pytest.mark.slow), pytest.param("d2", marks=pytest.mark.slow)]
+)
 def test_outputs(name: str) -> None:
     ours, theirs, images = make_pair(name)
     with torch.no_grad():
@@ -210,7 +212,9 @@ def without_storage(name: str) -> Detector:
         return build_resolved(resolve(f"efficientdet_{name}", {}).recipe, categories=categories)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name", [name if name in ("d0", "d1") else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
+)
 def test_parameters(name: str) -> None:
     assert sum(parameter.numel() for parameter in without_storage(name).parameters()) == PARAMETERS[name]
 
@@ -227,7 +231,7 @@ def test_parameters_that_were_not_published(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[] if name in ("d0", "d1", "d2") else pytest.mark.slow) for name in MULTIPLY_ADDS],
+    [pytest.param(name, marks=[] if name == "d0" else pytest.mark.slow) for name in MULTIPLY_ADDS],
 )
 def test_multiply_adds(name: str) -> None:
     detector = without_storage(name).eval()

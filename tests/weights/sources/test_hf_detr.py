@@ -227,7 +227,12 @@ def on_disk(name: str) -> str:
 
 @pytest.mark.parametrize(
     ("kind", "count", "recipe"),
-    [("detr", 530, "detr_r50"), ("dc5", 530, "detr_r50_dc5"), ("r101", 785, "detr_r101"), ("table", 367, "")],
+    [
+        ("detr", 530, "detr_r50"),
+        ("dc5", 530, "detr_r50_dc5"),
+        pytest.param("r101", 785, "detr_r101", marks=pytest.mark.slow),
+        ("table", 367, ""),
+    ],
 )
 def test_names_and_shapes_of_released_sizes(kind: str, count: int, recipe: str) -> None:
     with torch.device("meta"):
