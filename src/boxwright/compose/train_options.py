@@ -213,6 +213,8 @@ class RuntimeOptions:
         save_interval: longest time between two checkpoints, like 30s or 5m; the first one comes within a minute.
         deterministic: a run that is repeated ends with the same weights, bit by bit, on as many threads of the same
             kind of machine; on a GPU, slower, and but for the operations that torch warns of.
+        sharded: each of several processes holds a part of the parameters, gradients and moments of the optimizer, not
+            all of them (FSDP2): less memory, more traffic between processes.
     """
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -222,6 +224,7 @@ class RuntimeOptions:
     sync_norms: bool = False
     save_interval: str = "5m"
     deterministic: bool = False
+    sharded: bool = False
 
     def __post_init__(self) -> None:
         seconds(self.save_interval, "train.runtime.save_interval")

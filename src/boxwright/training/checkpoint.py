@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -31,6 +31,7 @@ from boxwright.training.log import LOG
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer_state import load_optimizer_state
 from boxwright.training.run import RECIPE, WEIGHTS
+from boxwright.training.sharding import gather_tensors, is_sharded, load_whole_weights
 
 LENGTH_OPTIONS = ("epochs", "steps", "budget", "schedule.evaluations")
 """Options of training that say how long it is: a run may go on with others."""
@@ -186,12 +187,14 @@ class RunCheckpoints:
 
         The best one is written first: of a process that is killed between the two, the older last one makes the same
         evaluation again. A last one that knew of it would never write the best. Only where there is no last one yet,
-        it comes first, and the best is restored from it.
+        it comes first, and the best is restored from it. Where the detector is sharded, all processes have to call it.
         """
+        if not self.writes and not is_sharded(self.detector):
+            return []
+        content = self._content(progress)
         if not self.writes:
             return []
         names = [LAST] if not best else [BEST, LAST] if self._has_last else [LAST, BEST]
-        content = self._content(progress)
         for name in names:
             if name == BEST:
                 write_checkpoint(self.folder / BEST, to_predict_with(content))
@@ -205,7 +208,9 @@ class RunCheckpoints:
         content = pack_checkpoint(self.recipe.to_dict(), detector.categories, detector.state_dict(), detector.passport)
         if self.average is not None:
             content["ema"] = self.average.model.state_dict()
-        return content | {"progress": dict(vars(progress)), "optimizer": self.optimizer.state_dict()}
+        content |= {"progress": dict(vars(progress)), "optimizer": self.optimizer.state_dict()}
+        # A file has whole tensors, so that any number of processes can go on from it.
+        return cast(dict[str, Any], gather_tensors(content, keep=self.writes)) if is_sharded(detector) else content
 
     def _reconcile_best(self, progress: Progress, last: LastCheckpoint, note: Callable[[str], None]) -> None:
         """Bring the best checkpoint and what the last one knows of it together."""
@@ -261,7 +266,7 @@ def load_progress(
             f"{path}: train.ema_decay has been switched since; a run is resumed with the options it began with"
         )
     try:
-        detector.load_state_dict(state["model"])
+        load_whole_weights(detector, state["model"])
         load_optimizer_state(optimizer, state["optimizer"])
         if average is not None:
             average.load(state["ema"])

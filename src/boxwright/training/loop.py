@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from torch import nn
 
-from boxwright.compose.train_options import seconds
 from boxwright.detector import Detector
 from boxwright.files import write_text
 from boxwright.ops.finite import NotFiniteError
@@ -27,7 +27,7 @@ from boxwright.training.determinism import deterministic
 from boxwright.training.display import Display
 from boxwright.training.distributed import Rank, choose_precision, highest, init_distributed, wait_for_all
 from boxwright.training.early_stop import count_evaluation, stop_early
-from boxwright.training.failures import KeptBuffers, describe_failure
+from boxwright.training.failures import KeptBuffers
 from boxwright.training.interrupt import Interrupted, Stop, stop_on_interrupt
 from boxwright.training.log import RunLog
 from boxwright.training.measures import primary_metric, summary_metrics
@@ -38,12 +38,11 @@ from boxwright.training.pace import Pace
 from boxwright.training.planning import begin_progress, change_length, resume_pace
 from boxwright.training.recovery import Recovery, StateLostError
 from boxwright.training.run import RECIPE, WEIGHTS, Run
+from boxwright.training.saving import Saving
 from boxwright.training.schedule import Schedule
+from boxwright.training.sharding import WholeDetector, is_sharded, shard_detector
 from boxwright.training.step import StepResult, train_step
 from boxwright.training.sync_norms import sync_norms
-
-FIRST_SAVE = 45.0
-"""Seconds after which the first checkpoint is written, at the latest with the step that is being done."""
 
 GO_ON, STOP, INTERRUPT = range(3)
 
@@ -66,25 +65,44 @@ def run_training(run: Run, *, resume: bool = False) -> Progress:
     if rank.device.type == "cpu":
         # Convolutions on a CPU are fastest with channels last.
         detector.to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(detector, run.options)
+    # A budget is measured with the detector as it is in one process.
+    begun = None if resume else begin_progress(run, rank)
     average = MovingAverage(detector) if run.options.ema_decay else None
+    whole = _spread(run, rank, average)
+    optimizer = make_optimizer(detector, run.options)
     checkpoints = RunCheckpoints(run.folder, run.recipe, detector, average, optimizer, writes=rank.is_first)
-    if resume:
+    if begun is None:
         progress = checkpoints.resume(run.note)
         if checkpoints.has_new_length:
-            change_length(run, rank, progress)
+            with whole.of(detector) as measured:
+                change_length(replace(run, detector=measured), rank, progress)
         pace = resume_pace(run, progress)
         if rank.is_first:
             _write_recipe(run)
     else:
-        progress, pace = begin_progress(run, rank)
+        progress, pace = begun
         checkpoints.begin()
         if rank.is_first:
             _write_beginning(run)
     with deterministic(run, rank.device, progress):
-        _Loop(run, rank, checkpoints, progress, pace).go()
+        _Loop(run, rank, checkpoints, progress, pace, whole).go()
     wait_for_all(rank)  # what the first process writes last, all may read
     return progress
+
+
+def _spread(run: Run, rank: Rank, average: MovingAverage | None) -> WholeDetector:
+    """Let the norms and the parameters of the detector be spread over the processes, where the options ask for it."""
+    runtime = run.options.runtime
+    if rank.world_size > 1 and runtime.sync_norms:
+        sync_norms(run.detector, rank.device)
+    shards = runtime.sharded and rank.world_size > 1
+    whole = WholeDetector(run.detector, rank.device, is_needed=shards)
+    if shards:
+        for module in (run.detector, *(() if average is None else (average.model,))):
+            shard_detector(module, rank.device)
+    elif runtime.sharded:
+        run.note("train.runtime.sharded has no effect in one process: torchrun starts several")
+    return whole
 
 
 def _with_precision(run: Run, rank: Rank) -> Run:
@@ -110,28 +128,29 @@ def _write_recipe(run: Run) -> None:
 
 class _Loop:
     def __init__(
-        self, run: Run, rank: Rank, checkpoints: RunCheckpoints, progress: Progress, pace: Pace | None
+        self,
+        run: Run,
+        rank: Rank,
+        checkpoints: RunCheckpoints,
+        progress: Progress,
+        pace: Pace | None,
+        whole: WholeDetector,
     ) -> None:
-        self.run, self.rank, self.progress, self.pace = run, rank, progress, pace
-        self.checkpoints = checkpoints
+        self.run, self.rank, self.progress, self.pace, self.whole = run, rank, progress, pace, whole
         detector = checkpoints.detector
         self.detector, self.optimizer, self.average = detector, checkpoints.optimizer, checkpoints.average
         self.schedule = Schedule(progress.length, run.options, len(run.data.records))
         self.model: nn.Module = detector
-        if rank.world_size > 1:
-            if run.options.runtime.sync_norms:
-                sync_norms(detector, rank.device)
+        if rank.world_size > 1 and not is_sharded(detector):
             devices = [rank.device.index] if rank.device.type == "cuda" else None
             self.model = nn.parallel.DistributedDataParallel(detector, device_ids=devices)
         self.momentum_ramp = MomentumRamp(detector, is_new=progress.step == 0)
         self.callbacks: list[Callback] = []
         self.stop = StopRequest()
         self.seconds_before = progress.seconds
-        self.save_interval = seconds(run.options.runtime.save_interval)
-        self.next_save = time.monotonic() + min(FIRST_SAVE, self.save_interval)
-        self.saved_step = progress.step
         self.buffers = KeptBuffers(detector)
-        self.recovery = Recovery(run, rank, detector, self.optimizer, self.average, self.buffers, progress)
+        self.recovery = Recovery(run, rank, detector, self.optimizer, self.average, self.buffers, progress, whole)
+        self.saving = Saving(run, rank, checkpoints, progress, pace, self.recovery, self.buffers, self._tell_file)
         stop_early(run, progress, self.stop)
 
     def go(self) -> None:
@@ -151,9 +170,9 @@ class _Loop:
             except Exception as error:
                 if interrupt.number is not None:
                     # Sent to the whole group, a signal also ends processes that this one works with.
-                    self._save_after(error)
+                    self.saving.save_after(error)
                     raise Interrupted(interrupt.number) from error
-                raise self._explain(error) from error
+                raise self.saving.explain(error) from error
 
     def _advance(self, interrupt: Stop) -> bool:
         """Train to the end; return False where the state was lost before."""
@@ -178,36 +197,35 @@ class _Loop:
                 try:
                     self._evaluate(interrupt)
                 except Interrupted:
-                    self._save()
+                    self.saving.save()
                     raise
-                verdict = self._agree(interrupt)
+                verdict, saves = self._agree(interrupt)
             else:
                 batches = batches or training_batches(self.run, self.rank, self.schedule, progress)
                 before = progress.position(progress.step)
                 self._do_step(batches)
-                verdict = self._agree(interrupt)
+                verdict, saves = self._agree(interrupt)
                 ends = verdict == STOP or progress.step >= progress.steps
                 progress.evaluation_due = ends or self._evaluates_since(before)
             if verdict == INTERRUPT and interrupt.number is not None:
-                self._save()
+                self.saving.save()
                 raise Interrupted(interrupt.number)
-            is_new = progress.step > self.saved_step and not progress.evaluation_due
-            if is_new and time.monotonic() > self.next_save:
-                self._save()
+            if saves and progress.step > self.saving.saved_step and not progress.evaluation_due:
+                self.saving.save()
 
-    def _agree(self, interrupt: Stop) -> int:
-        """Decide how to go on, and how many steps are left of a budget, in all processes alike."""
+    def _agree(self, interrupt: Stop) -> tuple[int, bool]:
+        """Decide how to go on, if it is time to save, and how many steps a budget leaves, in all processes alike."""
         wish = INTERRUPT if interrupt.asked else STOP if self.stop else GO_ON
         progress, left = self.progress, -1
         if self.pace is not None and progress.step < progress.steps and self.rank.is_first:
             done = progress.position(progress.step) * progress.evaluations // progress.length
             left = self.pace.count_steps_left(time.monotonic(), progress.evaluations - int(done))
-        verdict, left = map(int, highest(self.rank, wish, left))
+        verdict, left, saves = map(int, highest(self.rank, wish, left, self.saving.is_due))
         if left >= 0:
             progress.plan_anew(left)
         if verdict == INTERRUPT and interrupt.number is None:
             interrupt.number = signal.SIGTERM  # heard by another process
-        return verdict
+        return verdict, bool(saves)
 
     def _evaluates_since(self, before: int | float) -> bool:
         """Tell if one of the evaluations on the way comes now."""
@@ -269,15 +287,16 @@ class _Loop:
         if run.evaluate is None or progress.evaluations == 0:
             progress.evaluation_due = False
             take_latest(progress)
-            self._save(best=True)
+            self.saving.save(best=True)
             return
         evaluated = self.average.model if self.average is not None else self.detector
         assert isinstance(evaluated, Detector)
         self.recovery.check_state()
         start = time.monotonic()
         # Where several processes wait for each other, none may leave.
-        with interrupt.at_once() if self.rank.world_size == 1 else nullcontext():
-            metrics = run.evaluate(evaluated)
+        leaving = interrupt.at_once() if self.rank.world_size == 1 else nullcontext()
+        with self.whole.of(evaluated) as detector, leaving:
+            metrics = run.evaluate(detector)
         progress.evaluation_due = False
         progress.seconds, progress.evaluation_seconds = self._seconds(), time.monotonic() - start
         if self.pace is not None:
@@ -292,44 +311,11 @@ class _Loop:
         self._tell(lambda callback: callback.on_evaluation(event))
         if verdict.line is not None:
             run.note(verdict.line)
-        self._save(best=verdict.best)
+        self.saving.save(best=verdict.best)
 
-    def _save(self, *, best: bool = False) -> None:
-        start = time.monotonic()
-        self.recovery.check_state()
-        paths = self.checkpoints.save(self.progress, best=best)
-        self.saved_step, self.next_save = self.progress.step, time.monotonic() + self.save_interval
-        if self.pace is not None:
-            self.pace.add_saving(time.monotonic() - start)
-        for path in paths:
-            event = CheckpointEvent(**self._state(), path=path)
-            for callback in self.callbacks:
-                callback.on_checkpoint(event)
-
-    def _save_after(self, error: Exception) -> str:
-        """Save what was whole before an error, where there is something to save; say what can be gone on from."""
-        if not self.rank.is_first:
-            return ""
-        progress, folder = self.progress, self.run.folder
-        self.buffers.restore()
-        reason = ""
-        if progress.step > self.saved_step:
-            try:
-                self._save()
-            except Exception as another:  # whatever it is, the first error is the one to tell
-                reason = f" ({describe_failure(another) or type(another).__name__})" if another is not error else ""
-        if self.saved_step == 0:
-            return f"; nothing is saved yet{reason}"
-        return f"; step {self.saved_step} is saved in {folder}{reason}, and --resume goes on from it"
-
-    def _explain(self, error: Exception) -> Exception:
-        """Save, and return an error of one line; what nobody foresaw stays what it is."""
-        saved = self._save_after(error)
-        known = describe_failure(error)
-        if known is None:
-            error.add_note(saved.removeprefix("; "))
-            return error
-        return ValueError(f"{known}{saved}")
+    def _tell_file(self, path: Path) -> None:
+        event = CheckpointEvent(**self._state(), path=path)
+        self._tell(lambda callback: callback.on_checkpoint(event))
 
     def _tell(self, tell: Callable[[Callback], None]) -> None:
         for callback in self.callbacks:

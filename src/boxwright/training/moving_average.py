@@ -8,6 +8,8 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from boxwright.training.sharding import load_whole_weights, local_shard
+
 
 class MovingAverage:
     """A second model whose floating-point weights and statistics follow those of the first.
@@ -15,7 +17,8 @@ class MovingAverage:
     average = decay * average + (1 - decay) * model, once per optimizer step; counters are copied.
 
     Args:
-        model: what is followed; its copy is ``self.model``, in evaluation mode.
+        model: what is followed; its copy is ``self.model``, in evaluation mode. Where the one is sharded, the other has
+            to be as well.
 
     Source: Polyak and Juditsky, 1992. Checked against ``ModelEMA`` of lyuwenyu/RT-DETR 068dfde.
     """
@@ -31,12 +34,12 @@ class MovingAverage:
         current = model.state_dict()
         for name, average in self.model.state_dict().items():
             if average.is_floating_point():
-                averages.append(average)
-                values.append(current[name])
+                averages.append(local_shard(average))
+                values.append(local_shard(current[name]))
             else:
                 average.copy_(current[name])
         torch._foreach_lerp_(averages, values, 1 - decay)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Go on from saved weights."""
-        self.model.load_state_dict(weights)
+        load_whole_weights(self.model, weights)

@@ -9,6 +9,7 @@ from torch import nn
 
 from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
+from boxwright.training.sharding import is_sharded
 
 
 def make_optimizer(detector: Detector, options: TrainOptions) -> torch.optim.Optimizer:
@@ -49,9 +50,10 @@ def make_optimizer(detector: Detector, options: TrainOptions) -> torch.optim.Opt
         {"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay}
         for (lr, decay), parameters in groups.items()
     ]
-    # The fused forms do a step in one pass over memory.
+    # The fused forms do a step in one pass over memory. That of SGD does not know shards.
     if optimizer.name == "sgd":
-        return torch.optim.SGD(settings, momentum=optimizer.momentum, fused=True)
+        implementation = "foreach" if is_sharded(detector) else "fused"
+        return torch.optim.SGD(settings, momentum=optimizer.momentum, **{implementation: True})
     return torch.optim.AdamW(settings, fused=True)
 
 

@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from boxwright.training.sharding import shard_like
 
 KEYS: Mapping[type[torch.optim.Optimizer], set[str]] = {
     torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
@@ -14,9 +17,12 @@ KEYS: Mapping[type[torch.optim.Optimizer], set[str]] = {
 }
 """Names of the values that they keep of each parameter."""
 
+IMPLEMENTATION = ("fused", "foreach")
+"""Options that say how a step is computed, not what: shards have another, and a state comes with or without them."""
+
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load a state; torch itself would take values of any type, and fail in the first step.
+    """Load a state of whole tensors; torch itself would take any values, and fail in the first step, or go wrong.
 
     Raises:
         ValueError: it has other groups, options of other types, or tensors of other shapes.
@@ -31,14 +37,30 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
         if group["params"] != expected:
             raise ValueError("the optimizer has other parameters")
         for name, value in own.items():
-            if name != "params" and not _is_like(group.get(name), value):
+            if name not in ("params", *IMPLEMENTATION) and not _is_like(group.get(name), value):
                 raise ValueError(f"the optimizer has no such value for {name}: {str(group.get(name))[:100]!r}")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    shards: dict[int, dict[str, Any]] = {}
     for index, values in state["state"].items():
         if not 0 <= index < count:
             raise ValueError("the optimizer has a state of a parameter that there is not")
         _check_values(optimizer, values, parameters[index])
-    optimizer.load_state_dict(dict(state))
+        shards[index] = {name: _lay_out_like(value, parameters[index]) for name, value in values.items()}
+    adapted = [
+        {**group, **{name: own[name] for name in IMPLEMENTATION}}
+        for group, own in zip(groups, optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict({**state, "state": shards, "param_groups": adapted})
+
+
+def _lay_out_like(value: Any, parameter: Tensor) -> Any:
+    """Give a value the memory order of its parameter, and its shards: fused steps take for granted that it has them.
+
+    The order is another where a file comes from a GPU or from shards, as only a CPU has channels last.
+    """
+    if not isinstance(value, Tensor) or value.shape != parameter.shape or isinstance(parameter, DTensor):
+        return shard_like(value, parameter)
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def _check_values(optimizer: torch.optim.Optimizer, values: Mapping[str, Any], parameter: Tensor) -> None:

@@ -14,13 +14,14 @@ from boxwright.detector import Detector
 from boxwright.ops.finite import NotFiniteError
 from boxwright.structures import Batch
 from boxwright.training.checkpoint import Progress, load_progress
-from boxwright.training.distributed import Rank
+from boxwright.training.distributed import Rank, highest
 from boxwright.training.failed_step import FAILED_STEP, FailedStep, write_failed_step
 from boxwright.training.failures import KeptBuffers
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.overflow import diagnose_step
 from boxwright.training.partition import see_whole_step
 from boxwright.training.run import Run
+from boxwright.training.sharding import WholeDetector, is_sharded, local_shard
 
 MAX_FAILED_STEPS = 3
 """Steps that a run may leave out, and times that it may go back to its last checkpoint, together."""
@@ -47,6 +48,7 @@ class Recovery:
         average: of its weights, or None.
         buffers: of the detector, as they were before the step.
         progress: of the run; counts the steps that failed.
+        whole: makes a sharded detector whole, with which each process repeats its part of the step.
     """
 
     def __init__(
@@ -58,11 +60,12 @@ class Recovery:
         average: MovingAverage | None,
         buffers: KeptBuffers,
         progress: Progress,
+        whole: WholeDetector,
     ) -> None:
-        self.run, self.rank, self.progress = run, rank, progress
+        self.run, self.rank, self.progress, self.whole = run, rank, progress, whole
         self.detector, self.optimizer, self.average, self.buffers = detector, optimizer, average, buffers
         # A part may hold infinities on purpose.
-        self._unchecked = {name for name, tensor in detector.state_dict().items() if not _is_finite([tensor])}
+        self._unchecked = {name for name, x in detector.state_dict().items() if not _is_finite([local_shard(x)])}
 
     def recover(self, error: NotFiniteError, batch: Batch, step: int, noise_seed: int) -> None:
         """Restore the state from before a step, and report what failed; every process must call it.
@@ -81,24 +84,28 @@ class Recovery:
         self.buffers.restore()
         self.buffers.keep()
         batch, totals = see_whole_step(self.detector, batch, options.batches.accumulate_steps, device)
-        diagnosis = diagnose_step(self.detector, batch, options, device, totals=totals, noise_seed=noise_seed)
+        with self.whole.of(self.detector) as detector:
+            buffers = KeptBuffers(detector)
+            buffers.keep()
+            diagnosis = diagnose_step(detector, batch, options, device, totals=totals, noise_seed=noise_seed)
+            buffers.restore()
+            reason = None if diagnosis.overflow is None else diagnosis.overflow.describe()
+            writer, failure = self._choose_process(reason)
+            if writer == self.rank.index:
+                failed = FailedStep(
+                    step=step,
+                    noise_seed=noise_seed,
+                    batch=batch,
+                    totals=totals,
+                    weights=detector.state_dict(),
+                    recipe=self.run.recipe.to_dict(),
+                    categories=detector.categories,
+                    device=device.type,
+                    threads=torch.get_num_threads(),
+                    failure=failure,
+                )
+                self._write(failed)
         self.buffers.restore()
-        reason = None if diagnosis.overflow is None else diagnosis.overflow.describe()
-        writer, failure = self._choose_process(reason)
-        if writer == self.rank.index:
-            failed = FailedStep(
-                step=step,
-                noise_seed=noise_seed,
-                batch=batch,
-                totals=totals,
-                weights=self.detector.state_dict(),
-                recipe=self.run.recipe.to_dict(),
-                categories=self.detector.categories,
-                device=device.type,
-                threads=torch.get_num_threads(),
-                failure=failure,
-            )
-            self._write(failed)
         self.check_state()
         self.progress.failed_steps += 1
         self._report(error, failure, step)
@@ -124,11 +131,17 @@ class Recovery:
         self._announce(f"{lost}: going back to step {progress.step} ({count} of at most {MAX_FAILED_STEPS})")
 
     def check_state(self) -> None:
-        """Raise ``StateLostError`` unless everything that the next step depends on is finite."""
+        """Raise ``StateLostError`` unless everything that the next step depends on is finite.
+
+        Where the detector is sharded, in all processes, each of which must ask.
+        """
         moments = (x for state in self.optimizer.state.values() for x in state.values() if isinstance(x, Tensor))
         averages = () if self.average is None else self.average.model.state_dict().items()
         weights = (x for name, x in (*self.detector.state_dict().items(), *averages) if name not in self._unchecked)
-        if not (_is_finite(weights) and _is_finite(moments)):
+        is_lost = not (_is_finite(map(local_shard, weights)) and _is_finite(map(local_shard, moments)))
+        if is_sharded(self.detector):
+            is_lost = highest(self.rank, is_lost)[0] > 0
+        if is_lost:
             raise StateLostError
 
     def _choose_process(self, reason: str | None) -> tuple[int, str]:

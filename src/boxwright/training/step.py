@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from boxwright.ops.finite import NotFiniteError
 from boxwright.structures import Batch, LossTotals, Targets
 from boxwright.training.activation_checkpointing import checkpoint_activations
 from boxwright.training.partition import see_whole_step, split_batch
+from boxwright.training.sharding import average_gradients_of_numbers, begin_part, is_sharded, whole_tensor
 
 
 class StepResult(NamedTuple):
@@ -102,8 +103,7 @@ def compute_gradients(
             # Convolutions on a CPU are fastest with channels last.
             images = images.contiguous(memory_format=torch.channels_last)
         mask = None if part.padding_mask is None else part.padding_mask.to(device)
-        if isinstance(model, nn.parallel.DistributedDataParallel):
-            model.require_backward_grad_sync = i == len(parts) - 1
+        begin_part(model, is_first=i == 0, is_last=i == len(parts) - 1)
         keeping = checkpoint_activations(detector) if options.batches.activation_checkpointing else nullcontext()
         with keeping, torch.autocast(device.type, torch.bfloat16, enabled=options.runtime.precision == "bfloat16"):
             output = _forward(model, images, mask, targets)
@@ -115,6 +115,7 @@ def compute_gradients(
         loss.backward()
         for name, value in zip(losses, torch.stack(list(losses.values())).detach().tolist(), strict=True):
             terms[name] = terms.get(name, 0.0) + value
+    average_gradients_of_numbers(model)
     return StepResult(terms, _clip(detector, options.optimizer.max_grad_norm))
 
 
@@ -128,10 +129,9 @@ def _losses(
         numbers = [x for x in pytree.tree_leaves(output) if isinstance(x, Tensor) and x.is_floating_point()]
         if not isinstance(error, NotFiniteError) and not any(bool(x.isnan().any()) for x in numbers):
             raise
-        # Of every parameter, for processes wait for the gradients of all.
-        return {
-            "loss": torch.stack([p.float().sum() for p in detector.parameters() if p.requires_grad]).sum() * torch.nan
-        }
+        # Of every parameter, for processes wait for the gradients of all; those of shards come by way of predictions.
+        sources: Iterable[Tensor] = numbers if is_sharded(detector) else detector.parameters()
+        return {"loss": torch.stack([x.float().sum() for x in sources if x.requires_grad]).sum() * torch.nan}
 
 
 def _forward(model: nn.Module, images: Tensor, padding_mask: Tensor | None, targets: Sequence[Targets]) -> Any:
@@ -160,4 +160,5 @@ def targets_to(targets: Sequence[Targets], device: torch.device) -> list[Targets
 
 def _clip(detector: Detector, max_norm: float) -> float:
     parameters = [p for p in detector.parameters() if p.grad is not None]
-    return float(nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else float("inf")))
+    norm = nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else float("inf"))
+    return float(whole_tensor(norm))

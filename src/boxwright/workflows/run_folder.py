@@ -33,6 +33,7 @@ CHANGEABLE = (
     "runtime.workers",
     "runtime.precision",
     "runtime.save_interval",
+    "runtime.sharded",
 )
 """Options of training that may be typed anew when a run goes on: where it is computed, and how long it is."""
 
