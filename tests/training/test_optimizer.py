@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import boxwright
 from boxwright.compose.train_options import OptimizerOptions, TrainOptions
 from boxwright.detector import Detector
 from boxwright.training.optimizer import make_optimizer, set_lr
+from boxwright.training.optimizer_state import load_optimizer_state
 
 OPTIONS = TrainOptions(lr=0.01, backbone_lr=0.002, optimizer=OptimizerOptions(weight_decay=0.05))
 
@@ -155,3 +157,23 @@ def test_sgd_has_momentum_and_an_l2_penalty(tiny_recipe: dict[str, Any]) -> None
         once = before[name] - 0.01 * first
         twice = once - 0.01 * (0.8 * first + 0.5 + decay * once)
         torch.testing.assert_close(parameter.detach(), twice, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+def test_a_state_is_that_of_its_weights_in_any_memory_order(kind: type[torch.optim.Optimizer]) -> None:
+    """Fused steps go through memory in order, and a state comes from a GPU, or from shards, in another one."""
+    gradients = torch.randn(2, 8, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    options: dict[str, Any] = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    weights = [nn.Parameter(torch.ones(8, 4, 3, 3)) for _ in range(2)]
+    weights[1].data = weights[1].data.contiguous(memory_format=torch.channels_last)
+    optimizers = [kind([weight], lr=0.01, fused=True, **options) for weight in weights]
+
+    def step(index: int) -> None:
+        for weight, optimizer in zip(weights, optimizers, strict=True):
+            weight.grad = torch.empty_like(weight).copy_(gradients[index])
+            optimizer.step()
+
+    step(0)
+    load_optimizer_state(optimizers[1], deepcopy(optimizers[0].state_dict()))
+    step(1)
+    torch.testing.assert_close(weights[1].detach(), weights[0].detach())
