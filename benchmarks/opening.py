@@ -63,7 +63,7 @@ def measure(folder: Path) -> None:
     began = time.monotonic()
     data = open_data(folder, "train", check_images=False)
     opened = time.monotonic() - began
-    peak = _status(os.getpid(), "status", "VmHWM:")
+    peak = read_status(os.getpid(), "status", "VmHWM:")
     print(f"opened in {opened:.1f} s; peak {peak / MIB:.0f} MiB; {len(data.records):,} images", flush=True)
     began = time.monotonic()
     loader = eval_loader(data, input_format=InputFormat(image_size=64), batch_size=16, num_workers=WORKERS)
@@ -73,7 +73,7 @@ def measure(folder: Path) -> None:
     children = subprocess.run(
         ["pgrep", "-P", str(os.getpid())], capture_output=True, text=True, check=False
     ).stdout.split()
-    pss = sum(_status(int(pid), "smaps_rollup", "Pss:") for pid in (os.getpid(), *children) if _is_alive(pid))
+    pss = sum(read_status(int(pid), "smaps_rollup", "Pss:") for pid in (os.getpid(), *children) if _is_alive(pid))
     print(f"50 batches after {time.monotonic() - began:.1f} s; PSS with {len(children)} children {pss / MIB:.0f} MiB")
     os._exit(0)
 
@@ -82,7 +82,8 @@ def _is_alive(pid: int | str) -> bool:
     return Path(f"/proc/{pid}/smaps_rollup").exists()
 
 
-def _status(pid: int, file: str, key: str) -> int:
+def read_status(pid: int, file: str, key: str) -> int:
+    """Sum the lines of a file of ``/proc`` that begin with a key, in bytes; 0 where the process has ended."""
     try:
         lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
     except (OSError, ProcessLookupError):
