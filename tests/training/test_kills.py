@@ -19,7 +19,7 @@ from kills import states_of
 from boxwright.checkpoints import BEST, LAST, find_checkpoint, has_last, read_checkpoint
 from boxwright.detector import Detector
 from boxwright.files import UNFINISHED
-from boxwright.training import log, loop
+from boxwright.training import log, loop, saving
 from boxwright.training.log import read_log
 from boxwright.training.loop import run_training
 from boxwright.training.run import Run
@@ -56,7 +56,7 @@ def cheap_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         return StepResult({"loss": float(parameter.detach().sum())}, 1.0)
 
     monkeypatch.setattr(loop, "train_step", step)
-    monkeypatch.setattr(loop, "seconds", lambda *_: -1.0)  # between checkpoints
+    monkeypatch.setattr(saving, "seconds", lambda *_: -1.0)  # between checkpoints
     monkeypatch.setattr(log, "LOG_INTERVAL", 0.0)
 
 
