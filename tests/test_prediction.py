@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
@@ -162,6 +162,7 @@ def test_half_an_image_in_memory(detector: Detector) -> None:
     batch_size=st.integers(1, 4),
     bad=st.sets(st.integers(0, 24)),
 )
+@example(shapes=[(10, 10), (20, 30), (10, 10), (20, 30), (40, 60)], batch_size=2, bad=set())
 @settings(max_examples=40, deadline=None)
 def test_a_stream_is_in_order_whatever_the_sizes(shapes: list[tuple[int, int]], batch_size: int, bad: set[int]) -> None:
     backbone = Passes()
