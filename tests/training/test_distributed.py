@@ -249,6 +249,26 @@ def test_no_process_ends_before_the_first_has_written(tmp_path: Path, recipe_fil
     assert done.stdout.split() == ["6", "6"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux lists threads by name")
+def test_no_thread_of_the_group_is_left_to_the_end(tmp_path: Path, recipe_file: Path, drawn: Path) -> None:
+    """One that was aborted the process now and then, with status 134 after a run that was done."""
+    script = tmp_path / "threads.py"
+    script.write_text(
+        "import atexit, sys\n"
+        "from pathlib import Path\n"
+        "def list_threads():\n"
+        "    return {path.read_text().strip() for path in Path('/proc/self/task').glob('*/comm')}\n"
+        "atexit.register(lambda: print('after', any('gloo' in one for one in list_threads())))\n"
+        "import boxwright\n"
+        "recipe, data, out = sys.argv[1:]\n"
+        "boxwright.train(recipe, data, out=out, overrides={'train.steps': 2})\n"
+        "print('before', any('gloo' in one for one in list_threads()))\n"
+    )
+    done = torchrun(str(script), str(recipe_file), str(drawn), str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split("\n")) == ["", *["after False"] * 2, *["before True"] * 2]
+
+
 def test_one_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     rank = init_distributed("cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 from dataclasses import dataclass
 from typing import Literal
@@ -62,7 +63,12 @@ def _of_this_start(store: Store) -> Store:
 
 
 def _leave_processes() -> None:
+    """End the group with its threads: one that is left to the end of the interpreter may abort it after all is done.
+
+    What wraps a detector in training is garbage by then, but in cycles, and holds on to the group.
+    """
     if dist.is_initialized():
+        gc.collect()
         dist.destroy_process_group()
 
 
