@@ -85,6 +85,13 @@ def test_an_undefined_measure_does_not_count() -> None:
         assert progress.evaluations_without_rise == count
 
 
+def test_the_best_evaluation_made_again_does_not_count() -> None:
+    """As by a run that was killed between writing its best weights and its last checkpoint."""
+    progress = Progress(step=3, steps=9, evaluations=9, best=0.3, best_step=3, evaluations_without_rise=1)
+    count_evaluation(progress, 0.3)
+    assert progress.evaluations_without_rise == 1
+
+
 def test_a_negative_number_is_refused() -> None:
     with pytest.raises(ValueError, match=r"train\.schedule\.early_stop is at least 0, not -1"):
         ScheduleOptions(early_stop=-1)

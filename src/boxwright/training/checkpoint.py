@@ -222,6 +222,7 @@ class RunCheckpoints:
                 # Those of earlier releases do not know their step.
                 progress.best, progress.measure, progress.ties = stored.best, stored.measure, stored.ties
                 progress.best_step = stored.step
+                progress.evaluations_without_rise = stored.evaluations_without_rise
             return
         state = "is missing" if path is None else "is damaged" if not stored else "is of an earlier step"
         for one in (last, *self._read_previous(last)):
