@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from boxwright.compose.detectors import build
-from boxwright.ops import cpu_bfloat16
 from boxwright.ops.cpu_bfloat16 import cpu_convolutions
 from boxwright.structures import Targets
+from float32_convolutions import listen
 
 
 def fill_free_memory(*like: Tensor) -> None:
@@ -74,14 +73,7 @@ def test_depthwise_convolutions_are_trained_in_float32_where_bfloat16_is_slow(
     kernel: int, stride: int, is_changed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Gradients are nearer to those of double precision than bfloat16's own; without gradients nothing changes."""
-    calls: list[tuple[int, ...]] = []
-    real = cpu_bfloat16._convolve_in_float32
-
-    def observed(arguments: Any) -> Tensor:
-        calls.append(tuple(arguments["input"].shape))
-        return real(arguments)
-
-    monkeypatch.setattr(cpu_bfloat16, "_convolve_in_float32", observed)
+    calls = listen(monkeypatch)
     torch.manual_seed(0)
     layer, images = nn.Conv2d(16, 16, kernel, stride, 2, groups=16), torch.randn(2, 16, 12, 12)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), cpu_convolutions(images):

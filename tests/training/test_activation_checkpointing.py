@@ -16,11 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from boxwright.backbones.resnet import ResNet
 from boxwright.detector import Detector
-from boxwright.ops import cpu_bfloat16
+from boxwright.ops.cpu_bfloat16 import cpu_convolutions
 from boxwright.structures import Batch
 from boxwright.training.activation_checkpointing import checkpoint_activations, find_blocks
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.step import train_step
+from float32_convolutions import listen
 
 CPU = torch.device("cpu")
 MakeDetector = Callable[..., Detector]
@@ -198,16 +199,9 @@ def test_less_is_kept() -> None:
 
 def test_narrow_maps_are_exact_in_the_backward_pass_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """The context in which they are does not last until then."""
-    calls: list[tuple[int, ...]] = []
-    real = cpu_bfloat16._convolve_in_float32
-
-    def observed(arguments: Any) -> Tensor:
-        calls.append(tuple(arguments["input"].shape))
-        return real(arguments)
-
-    monkeypatch.setattr(cpu_bfloat16, "_convolve_in_float32", observed)
+    calls = listen(monkeypatch)
     backbone, images = ResNet(depth=18, width=8), torch.rand(2, 3, 64, 32)
-    with torch.autocast("cpu", torch.bfloat16), cpu_bfloat16.cpu_convolutions(images), checkpoint_activations(backbone):
+    with torch.autocast("cpu", torch.bfloat16), cpu_convolutions(images), checkpoint_activations(backbone):
         levels = backbone(images)
     forward = len(calls)
     sum(level.float().sum() for level in levels.values()).backward()

@@ -231,42 +231,43 @@ def test_a_whole_run_in_two_processes(tmp_path: Path, recipe_file: Path, drawn: 
         assert done.stderr.count(words) == 1  # one process speaks
 
 
-def test_no_process_ends_before_the_first_has_written(tmp_path: Path, recipe_file: Path, drawn: Path) -> None:
-    """The others look for the best weights at the end, which the first writes after a long evaluation."""
-    script = tmp_path / "slow_evaluation.py"
-    script.write_text(
-        "import sys, time\n"
-        "import boxwright\n"
-        "from boxwright.workflows.validation import Validation\n"
-        "measure = Validation.__call__\n"
-        "Validation.__call__ = lambda self, *rest: (time.sleep(3), measure(self, *rest))[1]\n"
-        "recipe, data, out = sys.argv[1:]\n"
-        "result = boxwright.train(recipe, data, out=out, overrides={'train.steps': 2})\n"
-        "print(len(result.load().categories))\n"
-    )
+def run_script(lines: str, tmp_path: Path, recipe_file: Path, drawn: Path) -> list[str]:
+    """Run Python in two processes, with recipe, data and folder of a run as arguments; return the lines printed."""
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys\nrecipe, data, out = sys.argv[1:]\n{lines}")
     done = torchrun(str(script), str(recipe_file), str(drawn), str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["6", "6"]
+    return sorted(done.stdout.splitlines())
+
+
+def test_no_process_ends_before_the_first_has_written(tmp_path: Path, recipe_file: Path, drawn: Path) -> None:
+    """The others look for the best weights at the end, which the first writes after a long evaluation."""
+    lines = """
+import time
+import boxwright
+from boxwright.workflows.validation import Validation
+measure = Validation.__call__
+Validation.__call__ = lambda self, *rest: (time.sleep(3), measure(self, *rest))[1]
+result = boxwright.train(recipe, data, out=out, overrides={"train.steps": 2})
+print(len(result.load().categories))
+"""
+    assert run_script(lines, tmp_path, recipe_file, drawn) == ["6", "6"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux lists threads by name")
 def test_no_thread_of_the_group_is_left_to_the_end(tmp_path: Path, recipe_file: Path, drawn: Path) -> None:
-    """One that was aborted the process now and then, with status 134 after a run that was done."""
-    script = tmp_path / "threads.py"
-    script.write_text(
-        "import atexit, sys\n"
-        "from pathlib import Path\n"
-        "def list_threads():\n"
-        "    return {path.read_text().strip() for path in Path('/proc/self/task').glob('*/comm')}\n"
-        "atexit.register(lambda: print('after', any('gloo' in one for one in list_threads())))\n"
-        "import boxwright\n"
-        "recipe, data, out = sys.argv[1:]\n"
-        "boxwright.train(recipe, data, out=out, overrides={'train.steps': 2})\n"
-        "print('before', any('gloo' in one for one in list_threads()))\n"
-    )
-    done = torchrun(str(script), str(recipe_file), str(drawn), str(tmp_path / "run"))
-    assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.split("\n")) == ["", *["after False"] * 2, *["before True"] * 2]
+    """One that was left aborted a process now and then, with status 134 after a run that was done."""
+    lines = """
+import atexit
+from pathlib import Path
+def has_gloo():
+    return any("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+atexit.register(lambda: print("after", has_gloo()))
+import boxwright
+boxwright.train(recipe, data, out=out, overrides={"train.steps": 2})
+print("before", has_gloo())
+"""
+    assert run_script(lines, tmp_path, recipe_file, drawn) == [*["after False"] * 2, *["before True"] * 2]
 
 
 def test_one_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,7 +150,7 @@ class _Loop:
         self.seconds_before = progress.seconds
         self.buffers = KeptBuffers(detector)
         self.recovery = Recovery(run, rank, detector, self.optimizer, self.average, self.buffers, progress, whole)
-        self.saving = Saving(run, rank, checkpoints, progress, pace, self.recovery, self.buffers, self._tell_file)
+        self.saving = Saving(checkpoints, self.recovery, pace, self._tell_file)
         stop_early(run, progress, self.stop)
 
     def go(self) -> None:

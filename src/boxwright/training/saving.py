@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from boxwright.compose.train_options import seconds
-from boxwright.training.checkpoint import Progress, RunCheckpoints
-from boxwright.training.distributed import Rank
-from boxwright.training.failures import KeptBuffers, describe_failure
+from boxwright.training.checkpoint import RunCheckpoints
+from boxwright.training.failures import describe_failure
 from boxwright.training.pace import Pace
 from boxwright.training.recovery import Recovery
-from boxwright.training.run import Run
 from boxwright.training.sharding import is_sharded
 
 FIRST_SAVE = 45.0
@@ -23,32 +21,21 @@ class Saving:
     """The checkpoints that a run writes while it goes on.
 
     Args:
-        run: all that training consists of.
-        rank: of this process.
         checkpoints: of the run.
-        progress: of the run.
+        recovery: of the run; tells whether the state is finite (another is never saved), and has the buffers as they
+            were before a step that is not done.
         pace: of a run that has a budget of time, or None; hears what saving takes.
-        recovery: tells whether the state is finite; another is never saved.
-        buffers: of the detector, as they were before a step that is not done.
         tell: hears of every file that is written.
     """
 
     def __init__(
-        self,
-        run: Run,
-        rank: Rank,
-        checkpoints: RunCheckpoints,
-        progress: Progress,
-        pace: Pace | None,
-        recovery: Recovery,
-        buffers: KeptBuffers,
-        tell: Callable[[Path], None],
+        self, checkpoints: RunCheckpoints, recovery: Recovery, pace: Pace | None, tell: Callable[[Path], None]
     ) -> None:
-        self.folder, self.rank, self.checkpoints, self.progress = run.folder, rank, checkpoints, progress
-        self.pace, self.recovery, self.buffers, self.tell = pace, recovery, buffers, tell
-        self.interval = seconds(run.options.runtime.save_interval)
+        self.checkpoints, self.recovery, self.pace, self.tell = checkpoints, recovery, pace, tell
+        self.progress = recovery.progress
+        self.interval = seconds(recovery.run.options.runtime.save_interval)
         self.next_save = time.monotonic() + min(FIRST_SAVE, self.interval)
-        self.saved_step = progress.step
+        self.saved_step = self.progress.step
 
     @property
     def is_due(self) -> bool:
@@ -75,9 +62,9 @@ class Saving:
 
         Of a sharded detector nothing is saved: the other processes may be gone, or in the middle of a step.
         """
-        if not self.rank.is_first:
+        if not self.recovery.rank.is_first:
             return ""
-        self.buffers.restore()
+        self.recovery.buffers.restore()
         reason = ""
         if is_sharded(self.checkpoints.detector):
             reason = " (a sharded run is not saved after an error)" if self.progress.step > self.saved_step else ""
@@ -88,7 +75,7 @@ class Saving:
                 reason = f" ({describe_failure(another) or type(another).__name__})" if another is not error else ""
         if self.saved_step == 0:
             return f"; nothing is saved yet{reason}"
-        return f"; step {self.saved_step} is saved in {self.folder}{reason}, and --resume goes on from it"
+        return f"; step {self.saved_step} is saved in {self.checkpoints.folder}{reason}, and --resume goes on from it"
 
     def explain(self, error: Exception) -> Exception:
         """Save, and return an error of one line; what nobody foresaw stays what it is."""
