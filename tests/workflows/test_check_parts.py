@@ -14,12 +14,13 @@ import pytest
 
 from boxwright.cli.main import main
 from boxwright.data.open import open_data
+from boxwright.evaluation.agreement import Agreement
 from boxwright.evaluation.label_errors import Suspicion
 from boxwright.training.overfit import OverfitResult
 from boxwright.workflows import check as module
 from boxwright.workflows.check import brief_check, check
 from boxwright.workflows.check_fit import FitCheck, RunTime
-from boxwright.workflows.check_learning import LearningCheck, UnseenLosses
+from boxwright.workflows.check_learning import LearningCheck
 from boxwright.workflows.label_errors import LabelErrors, find_label_errors
 from boxwright.workflows.memory_limits import FreeMemory
 from heard import Heard
@@ -54,7 +55,7 @@ LEARNED = LearningCheck(
     before=0.0,
     after=0.1,
     result=OverfitResult((4.0, 3.5, 3.4), 100, 9.0),
-    unseen=UnseenLosses(8, 3.0, 4.0),
+    unseen=Agreement(8, 4.5, None),
     is_frozen=False,
 )
 
@@ -143,7 +144,7 @@ def test_what_does_not_learn_counts(sound: Path, monkeypatch: pytest.MonkeyPatch
     status, numbers, document = counts(sound, *SMALL, "--try")
     assert (status, numbers) == (0, {"does_not_learn": 1})
     assert document["parts"]["learning"]["verdict"] == "does not learn"
-    assert document["parts"]["learning"]["unseen"]["advantage"] == pytest.approx(0.25)
+    assert document["parts"]["learning"]["unseen"] == {"images": 8, "boxes": 4.5, "classes": None}
 
 
 def test_label_errors_count_and_are_ranked_in_json_and_drawn_on_the_page(

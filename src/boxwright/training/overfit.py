@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,7 +20,7 @@ from boxwright.detector import Detector
 from boxwright.structures import Batch
 from boxwright.training.distributed import choose_precision
 from boxwright.training.optimizer import make_optimizer, set_lr
-from boxwright.training.step import targets_to, train_step
+from boxwright.training.step import train_step
 
 NO_AUGMENTATION = Augmentation(
     photometric=0.0,
@@ -101,34 +101,6 @@ def overfit(
     count = len(batches)
     passes = [math.fsum(losses[i : i + count]) / count for i in range(0, len(losses) - count + 1, count)]
     return OverfitResult(tuple(passes), len(losses), time.monotonic() - start)
-
-
-@torch.no_grad()
-def measure_losses(
-    detector: Detector, variants: Sequence[DetectionData], recipe: Recipe, device: torch.device
-) -> list[float]:
-    """Compute the loss on images that are not trained on, with several sets of objects.
-
-    Batch norms take their statistics from these images, as in training, and noise is the same for each set.
-
-    Args:
-        detector: of whose running statistics no use is made afterward.
-        variants: the same images with other objects.
-        recipe: of the detector.
-        device: of the detector.
-    """
-    detector.train()
-    means = []
-    for data in variants:
-        torch.manual_seed(recipe.train.runtime.seed)
-        losses = []
-        for batch in _batches(detector, data, recipe, _options(recipe.train, device, len(data.records)).batch_size):
-            targets = targets_to(batch.targets, device)
-            mask = None if batch.padding_mask is None else batch.padding_mask.to(device)
-            output = detector(batch.images.to(device), mask, targets)
-            losses.append(float(torch.stack(list(detector.loss(output, targets).values())).sum()))
-        means.append(math.fsum(losses) / len(losses))
-    return means
 
 
 def _options(options: TrainOptions, device: torch.device, num_images: int) -> TrainOptions:

@@ -105,6 +105,11 @@ class Validation:
         loader = self._load(data, detector, device)
         return evaluate_classifier(folded, loader, data, device=device, progress=progress)
 
+    def detect(self, detector: Detector) -> dict[int, Detections]:
+        """Return the detections of a detector, or the classes of a classifier, by image id, on the CPU."""
+        folded, data, device = self._prepare(detector, None)
+        return detect(folded, self._load(data, detector, device), device=device)
+
     def _prepare(self, detector: Detector, limit: int | None) -> tuple[Detector, DetectionData, torch.device]:
         data = self.data if limit is None else replace(self.data, records=self.data.records[:limit])
         folded = detector.fold()
