@@ -18,9 +18,12 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -29,11 +32,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import boxwright
 from boxwright.checkpoints import BEST, LAST, read_checkpoint
 from boxwright.files import UNFINISHED
-from boxwright.training import log, loop
+from boxwright.training import log, saving
 from boxwright.training.folder_lock import LOCK
 from boxwright.training.log import read_log
 from boxwright.workflows.observer import Observer
 from equality import assert_equal, timeless
+
+MODULES = "modules.txt"
+"""Beside the runs: the modules that one has imported."""
 
 
 class Silent(Observer):
@@ -72,6 +78,7 @@ class Chains:
             os.environ |= {name: str(value) for name, value in world.items()} | {"MASTER_ADDR": "127.0.0.1"}
         try:
             boxwright.train(self.recipe, self.data, out=out, resume="auto", overrides=self.overrides, observer=Silent())
+            out.with_name(MODULES).write_text("\n".join(sys.modules))
         except BaseException:
             traceback.print_exc()
             os._exit(1)
@@ -97,6 +104,13 @@ class Chains:
         return True
 
 
+def import_all(names: Iterable[str]) -> None:
+    """Import in this process what a run has imported, so that no other has to."""
+    for name in names:
+        with suppress(Exception):
+            import_module(name)
+
+
 def compare(broken: Path, unbroken: Path) -> None:
     """Make sure that two runs ended alike, bit by bit, and that nothing else was left."""
     for name in (LAST, BEST):
@@ -120,13 +134,14 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     sys.modules["torch.utils.tensorboard"] = None  # type: ignore[assignment]  # a second for each attempt
-    log.LOG_INTERVAL = 0.0
-    loop.seconds = lambda *_: 0.0  # between checkpoints
+    for module, name, value in ((log, "LOG_INTERVAL", 0.0), (saving, "seconds", lambda *_: -1.0)):
+        patch.object(module, name, value).start()  # a row and a checkpoint for each step
     chains = Chains(options.recipe, options.data, options.overrides, options.processes)
     generator, kills = random.Random(options.seed), 0
     began = time.monotonic()
     chains.attempt(options.out / "unbroken", None)
     whole = time.monotonic() - began
+    import_all((options.out / MODULES).read_text().splitlines())
     for number in range(options.chains):
         out = options.out / str(number)
         while not chains.attempt(out, generator.uniform(0, whole)):
