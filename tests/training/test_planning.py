@@ -18,6 +18,7 @@ from boxwright.structures import Batch
 from boxwright.training import loop, planning
 from boxwright.training.callbacks import Callback
 from boxwright.training.checkpoint import Progress, RunCheckpoints
+from boxwright.training.distributed import Rank
 from boxwright.training.interrupt import Interrupted
 from boxwright.training.log import read_log
 from boxwright.training.loop import run_training
@@ -42,7 +43,7 @@ class Machine:
         monkeypatch.setattr(loop, "training_batches", lambda *_: itertools.repeat(nothing))
         monkeypatch.setattr(RunCheckpoints, "save", lambda *_, **__: self.pass_time(0.5) or [])
         monkeypatch.setattr(planning, "measure_step", lambda *_, **__: step)
-        monkeypatch.setattr(planning, "_measure_evaluation", lambda _run: evaluation)
+        monkeypatch.setattr(planning, "_measure_evaluation", lambda *_: evaluation)
         self.changes: list[tuple[float, float]] = []
 
     def pass_time(self, seconds: float) -> None:
@@ -171,11 +172,23 @@ class TestPlan:
             run_training(run)
         assert not run.folder.exists()
 
+    @pytest.mark.parametrize(("num_images", "processes", "expected"), [(400, 1, 42.0), (400, 2, 42.0), (1, 1, 2.1)])
     def test_what_evaluating_takes_is_measured_on_a_few_images(
-        self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+        self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, num_images: int, processes: int, expected: float
     ) -> None:
-        monkeypatch.setattr(planning, "measure_step", lambda *_, **__: 0.01)
-        run = make_run(steps=None, budget="1m")
-        run.evaluate.num_images = 400
-        begin(run)
-        assert run.evaluate.calls == [1, 8]
+        """Without multiplying work that is done once in an evaluation, or counting what only the first one takes."""
+        now = 1000.0
+        monkeypatch.setattr(planning.time, "monotonic", lambda: now)
+
+        class Slow(WeightSum):
+            def __call__(self, detector: Any, limit: int | None = None) -> dict[str, Any]:
+                nonlocal now
+                now += 2.0 + 0.1 * (limit or 0) + (0.0 if self.calls else 5.0)
+                return super().__call__(detector, limit)
+
+        slow = Slow()
+        slow.num_images = num_images
+        run = replace(make_run(steps=None, budget="1h"), evaluate=slow)
+        measured = planning._measure_evaluation(run, Rank(0, processes, torch.device("cpu")))
+        assert measured == pytest.approx(expected)
+        assert slow.calls == ([1, 1, 8 * processes] if num_images > 1 else [1, 1])

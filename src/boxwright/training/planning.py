@@ -21,6 +21,7 @@ FEW_PASSES = 5
 """A run that sees its images fewer times than this hears that it learns little."""
 
 MEASURED_IMAGES = 8
+"""In an evaluation that is measured before training, for each process."""
 
 
 def begin_progress(run: Run, rank: Rank) -> tuple[Progress, Pace | None]:
@@ -44,7 +45,7 @@ def begin_progress(run: Run, rank: Rank) -> tuple[Progress, Pace | None]:
         rank.device,
         is_enough=_agreed(lambda: time.monotonic() - began > MEASURING_SHARE * budget, rank),
     )
-    per_evaluation = _measure_evaluation(run) if options.schedule.evaluations else 0.0
+    per_evaluation = _measure_evaluation(run, rank) if options.schedule.evaluations else 0.0
     # The slowest process decides for all.
     per_step, per_evaluation, spent = highest(rank, per_step, per_evaluation, time.monotonic() - run.began)
     first = plan(budget - spent, per_step, per_evaluation, options.schedule.evaluations)
@@ -108,12 +109,23 @@ def _in_words(duration: float) -> str:
     return f"{-int(-duration // 60)}m" if duration < 5400 else f"{-int(-duration // 3600)}h"
 
 
-def _measure_evaluation(run: Run) -> float:
-    """Seconds of an evaluation, from the first few images."""
-    if run.evaluate is None:
+def _measure_evaluation(run: Run, rank: Rank) -> float:
+    """Seconds of an evaluation, from the first few images for each process.
+
+    What is done once, as a copy of the detector, is in the time of one image too, and is not multiplied.
+    """
+    evaluate = run.evaluate
+    if evaluate is None:
         return 0.0
-    images = min(MEASURED_IMAGES, run.evaluate.num_images)
-    run.evaluate(run.detector, limit=1)  # what only the first image takes
-    start = time.monotonic()
-    run.evaluate(run.detector, limit=images)
-    return (time.monotonic() - start) * run.evaluate.num_images / max(1, images)
+    images = min(MEASURED_IMAGES * rank.world_size, evaluate.num_images)
+
+    def measure(limit: int) -> float:
+        start = time.monotonic()
+        evaluate(run.detector, limit=limit)
+        return time.monotonic() - start
+
+    measure(1)  # what only the first image of all takes
+    one = measure(1)
+    if images <= 1:
+        return one
+    return one + max(0.0, measure(images) - one) / (images - 1) * (evaluate.num_images - 1)
