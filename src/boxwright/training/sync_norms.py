@@ -8,7 +8,6 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -30,14 +29,36 @@ def normalize_together(norm: nn.BatchNorm2d, x: Float[Tensor, "b c h w"]) -> Flo
     """Normalize with the statistics of the images of all processes, and move the running ones toward them."""
     values = x if x.dtype == torch.float64 else x.float()
     axes, shape = (0, 2, 3), (1, -1, 1, 1)
-    count = all_reduce(values.new_tensor([values.numel() / values.shape[1]]))
-    mean = all_reduce(values.sum(axes)) / count
+    count = _sum_processes(values.new_tensor([values.numel() / values.shape[1]]))
+    mean = _sum_processes(values.sum(axes)) / count
     centered = values - mean.view(shape)
-    variance = all_reduce(centered.square().sum(axes)) / count
+    variance = _sum_processes(centered.square().sum(axes)) / count
     _update(norm, mean.detach(), variance.detach(), float(count))
     scale = (variance + norm.eps).rsqrt() * norm.weight
     normalized: Tensor = (centered * scale.view(shape) + norm.bias.view(shape)).to(x.dtype)
     return normalized
+
+
+class _ProcessSum(torch.autograd.Function):
+    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
+        return _all_reduced(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
+        return _all_reduced(gradient)
+
+
+def _sum_processes(x: Tensor) -> Tensor:
+    return cast(Tensor, _ProcessSum.apply(x))
+
+
+def _all_reduced(x: Tensor) -> Tensor:
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
 
 
 @torch.no_grad()
