@@ -29,11 +29,11 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """The data set that a model was trained on.
+    """The data set that a model was trained on, or the one that told which of its weights are the best.
 
     Args:
         name: of the folder or file.
-        num_images: of the training split.
+        num_images: of the split.
         sha256: of the annotation file; None where there is not one file.
         content_sha256: of images and objects as they were read, the same for other files with the same in them; None
             in passports of earlier versions.
@@ -66,6 +66,7 @@ class Passport:
         recipe: name of the recipe.
         origin: of weights that were read from elsewhere; None for weights that were trained from random ones.
         data: the data set that it was trained on, last; None where Boxwright did not train it.
+        validation: what was measured on the way; None where nothing was, and in passports of earlier versions.
         metrics: the last measurement, by name.
         parent: of the model that training began with.
         backbone: of the model whose backbone alone training began with.
@@ -75,6 +76,7 @@ class Passport:
     recipe: str | None = None
     origin: Origin | None = None
     data: TrainingData | None = None
+    validation: TrainingData | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     parent: Passport | None = None
     backbone: Passport | None = None
@@ -98,7 +100,7 @@ class Passport:
             raise ValueError("a passport whose metrics are not numbers by name")
         if not isinstance(values.get("version"), str):
             raise ValueError("a passport without the version that wrote it")
-        for name, kind in (("origin", Origin), ("data", TrainingData)):
+        for name, kind in (("origin", Origin), ("data", TrainingData), ("validation", TrainingData)):
             if values.get(name) is not None:
                 values[name] = kind(**_known(kind, values[name]))
         for name in ("parent", "backbone"):

@@ -141,8 +141,8 @@ def test_a_folder_that_is_held_is_refused(tiny_recipe: dict[str, Any], drawn: Pa
     assert not (run / LOCK).exists()
 
 
-def edit(data: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    file = data / "annotations" / "train.json"
+def edit(data: Path, change: Callable[[dict[str, Any]], None], split: str = "train") -> None:
+    file = data / "annotations" / f"{split}.json"
     document = json.loads(file.read_text())
     change(document)
     file.write_text(json.dumps(document))
@@ -152,13 +152,13 @@ def reverse_images(data: Path) -> None:
     edit(data, lambda document: document["images"].reverse())
 
 
-def relabel(data: Path) -> None:
+def relabel(data: Path, split: str = "train") -> None:
     def change(document: dict[str, Any]) -> None:
         first = document["annotations"][0]
         ids = [category["id"] for category in document["categories"]]
         first["category_id"] = next(number for number in ids if number != first["category_id"])
 
-    edit(data, change)
+    edit(data, change, split)
 
 
 def swap_annotations(data: Path) -> None:
@@ -171,17 +171,17 @@ def swap_annotations(data: Path) -> None:
     edit(data, change)
 
 
-def drop_image(data: Path) -> None:
+def drop_image(data: Path, split: str = "train") -> None:
     def change(document: dict[str, Any]) -> None:
         gone = document["images"].pop()["id"]
         document["annotations"] = [a for a in document["annotations"] if a["image_id"] != gone]
 
-    edit(data, change)
+    edit(data, change, split)
 
 
-def replace_image(data: Path) -> None:
+def replace_image(data: Path, split: str = "train") -> None:
     """Other pixels in a file of the same name and size."""
-    name = json.loads((data / "annotations" / "train.json").read_text())["images"][0]["file_name"]
+    name = json.loads((data / "annotations" / f"{split}.json").read_text())["images"][0]["file_name"]
     (path,) = data.rglob(name)
     with Image.open(path) as image:
         size = image.size
@@ -209,3 +209,37 @@ def test_other_data_is_refused_with_the_difference(
         go_on(tiny_recipe, other, run)
     assert f"the run was trained {difference}; to go on" in str(caught.value)
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (drop_image, "on 6 images of set, and other has 5"),
+        (relabel, "on set, and the annotations of other are others"),
+        (replace_image, "on set, and image files of other are others, with the same names"),
+    ],
+)
+def test_another_validation_split_is_said_once(
+    tiny_recipe: dict[str, Any],
+    drawn: Path,
+    run: Path,
+    tmp_path: Path,
+    change: Callable[[Path, str], None],
+    difference: str,
+) -> None:
+    """Training is the same; but the best value so far is of other images or objects."""
+    other = Path(shutil.copytree(drawn, tmp_path / "other"))
+    line = f"{run}: the run was measured {difference} (split val); its best weights stay the best until others have a "
+    assert not [note for note in go_on(tiny_recipe, other, run).notes if "measured" in note]
+    change(other, "val")
+    assert [note for note in go_on(tiny_recipe, other, run, train__steps=7).notes if note.startswith(line)]
+    assert not [note for note in go_on(tiny_recipe, other, run, train__steps=8).notes if "measured" in note]
+
+
+def test_a_part_of_the_validation_split_is_known_too(tiny_recipe: dict[str, Any], drawn: Path, tmp_path: Path) -> None:
+    options = {"train__steps": 2, "train__schedule__evaluations": 1, "train__schedule__evaluation_images": 3}
+    other, run = Path(shutil.copytree(drawn, tmp_path / "other")), tmp_path / "run"
+    go_on(tiny_recipe, other, run, "auto", **options)
+    replace_image(other, "val")
+    heard = go_on(tiny_recipe, other, run, **options | {"train__steps": 3})
+    assert [note for note in heard.notes if "image files of other are others" in note]

@@ -140,7 +140,8 @@ def thin_out(data: DetectionData, max_images: int) -> DetectionData:
     if count <= max_images:
         return data
     indices = np.linspace(0, count - 1, max_images).astype(int).tolist()
-    return replace(data, records=tuple(data.records[index] for index in indices))
+    facts = tuple(data.facts[index] for index in indices) if len(data.facts) == count else data.facts
+    return replace(data, records=tuple(data.records[index] for index in indices), facts=facts)
 
 
 def _scales_by_size(input_format: InputFormat) -> Callable[[int, int], tuple[float, float]]:

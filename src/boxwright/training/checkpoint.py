@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, cast
@@ -27,6 +27,7 @@ from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipe_text import flatten
 from boxwright.detector import Detector
 from boxwright.files import remove_unfinished
+from boxwright.passport import Passport
 from boxwright.training.log import LOG
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer_state import load_optimizer_state
@@ -271,12 +272,19 @@ def load_progress(
         load_optimizer_state(optimizer, state["optimizer"])
         if average is not None:
             average.load(state["ema"])
-        detector.passport = passport_of(state) or detector.passport
+        detector.passport = _go_on_with(passport_of(state), detector.passport)
         return Progress(**state["progress"])
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         # Of torch's several lines the last one names a tensor, or many.
         reason = shorten(str(error).splitlines()[-1], 160, placeholder=" ...")
         raise ValueError(f"{path}: does not fit the run's recipe: {reason}") from error
+
+
+def _go_on_with(stored: Passport | None, own: Passport | None) -> Passport | None:
+    """Take the passport of a checkpoint; what is measured on the way may be other images than before."""
+    if stored is None or own is None or own.validation is None:
+        return stored or own
+    return replace(stored, validation=own.validation)
 
 
 def _length(recipe: Mapping[str, Any]) -> list[Any]:

@@ -17,13 +17,19 @@ from boxwright.workflows.reading import Data, data_name
 
 
 def training_passport(
-    recipe: Recipe, data: TrainingData, parent: ModelWeights | None = None, backbone: SourceBackbone | None = None
+    recipe: Recipe,
+    data: TrainingData,
+    validation: TrainingData | None = None,
+    *,
+    parent: ModelWeights | None = None,
+    backbone: SourceBackbone | None = None,
 ) -> Passport:
     """Make the passport of a run, before anything is measured.
 
     Args:
         recipe: that it is trained with.
         data: that it is trained on.
+        validation: what is measured on the way.
         parent: the detector that training begins with.
         backbone: likewise, of a backbone alone.
     """
@@ -31,6 +37,7 @@ def training_passport(
         version=__version__,
         recipe=recipe.name,
         data=data,
+        validation=validation,
         parent=None if parent is None else identify(parent),
         backbone=None if backbone is None else _hash_file(backbone.passport),
     )
@@ -64,8 +71,22 @@ def check_same_data(passport: Passport, data: TrainingData, folder: Path) -> Non
         )
 
 
+def note_other_validation(passport: Passport, validation: TrainingData | None, folder: Path) -> str | None:
+    """Say what a run was measured on, and what is other data now; None where nothing is known to differ.
+
+    It may go on: it trains as it would have, but its best value so far is of other images or objects.
+    """
+    before = passport.validation
+    if before is None or validation is None or (difference := describe_difference(before, validation)) is None:
+        return None
+    return (
+        f"{folder}: the run was measured {difference} (split val); its best weights stay the best until others have a "
+        "higher value on the new split"
+    )
+
+
 def describe_difference(before: TrainingData, data: TrainingData) -> str | None:
-    """Say what a run was trained on and what is other data now; None where nothing is known to differ."""
+    """Say what a run was trained on, or measured, and what is other data now; None where nothing is known to differ."""
     if before.num_images != data.num_images:
         return f"on {before.num_images} images of {before.name}, and {data.name} has {data.num_images}"
     has_other_images = _differ(before.images_sha256, data.images_sha256)

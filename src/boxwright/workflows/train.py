@@ -33,7 +33,7 @@ from boxwright.workflows.beginning import Beginning, resolve_beginning
 from boxwright.workflows.check import brief_check
 from boxwright.workflows.fitting import fit_batch, is_parts_typed
 from boxwright.workflows.observer import Observer, observer_of_first
-from boxwright.workflows.passports import check_same_data, describe_data, training_passport
+from boxwright.workflows.passports import check_same_data, describe_data, note_other_validation, training_passport
 from boxwright.workflows.reading import Data, data_name, has_split, read_split
 from boxwright.workflows.run_folder import LENGTHS, Resume, StoredRun, go_on_with, hold_run, read_run
 from boxwright.workflows.validation import Validation
@@ -198,9 +198,13 @@ def _prepare_run(
     categories = None if stored is None else stored.categories
     train_data = read_split(data, "train", task=task, categories=categories, observer=observer)
     own_data = describe_data(train_data, data)
-    if stored is not None and stored.passport is not None:
-        check_same_data(stored.passport, own_data, folder)
+    before = None if stored is None else stored.passport
+    if before is not None:
+        check_same_data(before, own_data, folder)
     validation = _read_validation(data, train_data, recipe, observer)
+    measured = None if validation is None else describe_data(validation.data, data)
+    if before is not None and (difference := note_other_validation(before, measured, folder)):
+        observer.note(difference)
     options = recipe.train
     torch.manual_seed(options.runtime.seed)
     detector = build_resolved(recipe, categories=train_data.categories)
@@ -210,8 +214,10 @@ def _prepare_run(
     for line in brief_check(splits, task, detector) if stored is None else ():
         observer.announce(line)
     _announce(detector, train_data, validation, folder, observer)
-    # A run that is resumed has one already.
-    detector.passport = training_passport(recipe, own_data, beginning.detector, beginning.backbone)
+    # A run that is resumed has one already, of which it keeps all but what it is measured on.
+    detector.passport = training_passport(
+        recipe, own_data, measured, parent=beginning.detector, backbone=beginning.backbone
+    )
     return Run(
         detector=detector,
         recipe=recipe,
