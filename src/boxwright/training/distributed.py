@@ -5,8 +5,9 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,9 @@ from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from boxwright.devices import choose_device
+from boxwright.training.failures import describe_failure
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,39 @@ def highest(rank: Rank, *numbers: int | float) -> list[int | float]:
     every = torch.tensor(numbers, dtype=torch.float64, device=rank.device)
     dist.all_reduce(every, dist.ReduceOp.MAX)
     return [float(number) for number in every.tolist()]
+
+
+class SharedError(Exception):
+    """An error of one process that is raised in all of them at once, between two steps.
+
+    Args:
+        error: of this process; where it has none, that of another one, as far as its message.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def attempt_together(rank: Rank, work: Callable[[], _T]) -> _T:
+    """Do what each process does by itself, and let an error of one be an error of all, before they wait for each other.
+
+    Raises:
+        SharedError: the work of one process or more has failed; where there is one process alone, its error itself.
+    """
+    if rank.world_size == 1:
+        return work()
+    result, error = None, None
+    try:
+        result = work()
+    except Exception as caught:
+        error = caught
+    if highest(rank, error is not None)[0]:
+        own = None if error is None else describe_failure(error) or f"{type(error).__name__}: {error}"
+        errors: list[str | None] = [None] * rank.world_size
+        dist.all_gather_object(errors, own)
+        raise SharedError(error or ValueError(next(text for text in errors if text is not None)))
+    return cast(_T, result)
 
 
 def wait_for_all(rank: Rank) -> None:

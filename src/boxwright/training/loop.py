@@ -25,7 +25,15 @@ from boxwright.training.callbacks import Callback, CheckpointEvent, EvaluationEv
 from boxwright.training.checkpoint import Progress, RunCheckpoints
 from boxwright.training.determinism import deterministic
 from boxwright.training.display import Display
-from boxwright.training.distributed import Rank, choose_precision, highest, init_distributed, wait_for_all
+from boxwright.training.distributed import (
+    Rank,
+    SharedError,
+    attempt_together,
+    choose_precision,
+    highest,
+    init_distributed,
+    wait_for_all,
+)
 from boxwright.training.early_stop import count_evaluation, stop_early
 from boxwright.training.failures import KeptBuffers
 from boxwright.training.interrupt import Interrupted, Stop, stop_on_interrupt
@@ -167,12 +175,14 @@ class _Loop:
             try:
                 while not self._advance(interrupt):
                     self._go_back()
-            except Exception as error:
+            except Exception as caught:
+                error = caught.error if isinstance(caught, SharedError) else caught
+                is_shared = error is not caught
                 if interrupt.number is not None:
                     # Sent to the whole group, a signal also ends processes that this one works with.
-                    self.saving.save_after(error)
+                    self.saving.save_after(error, is_shared=is_shared)
                     raise Interrupted(interrupt.number) from error
-                raise self.saving.explain(error) from error
+                raise self.saving.explain(error, is_shared=is_shared) from error
 
     def _advance(self, interrupt: Stop) -> bool:
         """Train to the end; return False where the state was lost before."""
@@ -238,7 +248,7 @@ class _Loop:
 
     def _do_step(self, batches: Iterator[Batch]) -> None:
         progress, start = self.progress, time.monotonic()
-        batch = next(batches)
+        batch = self._next_batch(batches)
         result, lr = self._step(progress.step, batch)
         progress.step += 1
         progress.seconds = self._seconds()
@@ -247,6 +257,10 @@ class _Loop:
             self.pace.add_step(duration)
         if result is not None:
             self._tell_step(result, lr, duration, batch)
+
+    def _next_batch(self, batches: Iterator[Batch]) -> Batch:
+        """Read this process's images of a step; where one cannot, all end here, where the state is whole."""
+        return attempt_together(self.rank, lambda: next(batches))
 
     def _step(self, step: int, batch: Batch) -> tuple[StepResult | None, float]:
         """Do a step, or leave it out where its numbers are not finite: then there is no result."""

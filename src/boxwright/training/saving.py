@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from boxwright.compose.train_options import seconds
 from boxwright.training.checkpoint import RunCheckpoints
+from boxwright.training.distributed import wait_for_all
 from boxwright.training.failures import describe_failure
 from boxwright.training.pace import Pace
 from boxwright.training.recovery import Recovery
@@ -57,16 +59,27 @@ class Saving:
         for path in paths:
             self.tell(path)
 
-    def save_after(self, error: Exception) -> str:
+    def save_after(self, error: Exception, *, is_shared: bool) -> str:
         """Save what was whole before an error, where there is something to save; say what can be gone on from.
 
-        Of a sharded detector nothing is saved: the other processes may be gone, or in the middle of a step.
+        Args:
+            error: the reason.
+            is_shared: it is raised in all processes, between two steps. Without that, of a sharded detector nothing is
+                saved: the other processes may be gone, or in the middle of a step.
         """
-        if not self.recovery.rank.is_first:
+        message = self._save_after(error, is_shared)
+        if is_shared:
+            with suppress(RuntimeError):  # torchrun ends all processes once one has left; but who is gone is gone
+                wait_for_all(self.recovery.rank)
+        return message
+
+    def _save_after(self, error: Exception, is_shared: bool) -> str:
+        is_together = is_sharded(self.checkpoints.detector)
+        if not self.recovery.rank.is_first and not (is_together and is_shared):
             return ""
         self.recovery.buffers.restore()
         reason = ""
-        if is_sharded(self.checkpoints.detector):
+        if is_together and not is_shared:
             reason = " (a sharded run is not saved after an error)" if self.progress.step > self.saved_step else ""
         elif self.progress.step > self.saved_step:
             try:
@@ -77,9 +90,9 @@ class Saving:
             return f"; nothing is saved yet{reason}"
         return f"; step {self.saved_step} is saved in {self.checkpoints.folder}{reason}, and --resume goes on from it"
 
-    def explain(self, error: Exception) -> Exception:
+    def explain(self, error: Exception, *, is_shared: bool) -> Exception:
         """Save, and return an error of one line; what nobody foresaw stays what it is."""
-        saved = self.save_after(error)
+        saved = self.save_after(error, is_shared=is_shared)
         known = describe_failure(error)
         if known is None:
             error.add_note(saved.removeprefix("; "))
