@@ -254,6 +254,23 @@ print(len(result.load().categories))
     assert run_script(lines, tmp_path, recipe_file, drawn) == ["6", "6"]
 
 
+def test_images_are_checked_once_on_a_machine(
+    tmp_path: Path, recipe_file: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of its processes decodes all, and the others find what it has remembered."""
+    monkeypatch.setenv("BOXWRIGHT_CACHE", str(tmp_path / "cache"))
+    lines = """
+import os
+import boxwright
+from boxwright.data import image_check
+inspect, inspected = image_check.inspect_image, []
+image_check.inspect_image = lambda path: (inspected.append(path), inspect(path))[1]
+boxwright.train(recipe, data, out=out, overrides={"train.steps": 1})
+print(os.environ["RANK"], len(inspected))
+"""
+    assert run_script(lines, tmp_path, recipe_file, drawn) == ["0 16", "1 0"]
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux lists threads by name")
 def test_no_thread_of_the_group_is_left_to_the_end(tmp_path: Path, recipe_file: Path, drawn: Path) -> None:
     """One that was left aborted a process now and then, with status 134 after a run that was done."""
