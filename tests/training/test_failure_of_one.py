@@ -13,6 +13,8 @@ from boxwright.checkpoints import LAST, read_checkpoint
 from boxwright.training.distributed import Rank, attempt_together
 from boxwright.training.log import read_log
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import os, sys
 from boxwright.cli.main import main
@@ -60,7 +62,6 @@ def test_an_image_that_one_process_misses_ends_all_after_the_same_step(
     assert [row["step"] for row in read_log(out) if row["kind"] == "eval"] == [6]
 
 
-@pytest.mark.slow
 def test_a_fault_that_nobody_foresaw_shows_where_it_is(
     tmp_path: Path, recipe_file: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

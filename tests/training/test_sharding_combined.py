@@ -15,6 +15,8 @@ from boxwright.checkpoints import LAST, read_checkpoint
 from boxwright.training.log import read_log
 from tiny_recipe import TINY_RECIPE
 
+pytestmark = pytest.mark.slow
+
 SYNCED: dict[str, Any] = {"train.runtime.sync_norms": True}
 BFLOAT16: dict[str, Any] = {"train.runtime.precision": "bfloat16"}
 CHECKPOINTED: dict[str, Any] = {"train.batches.activation_checkpointing": True}
