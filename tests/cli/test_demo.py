@@ -105,7 +105,7 @@ def test_a_budget_replaces_the_steps_of_the_recipe(
     small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("boxwright.training.planning.measure_step", lambda *_, **__: 2.0)
-    monkeypatch.setattr("boxwright.training.planning._measure_evaluation", lambda _run: 0.0)
+    monkeypatch.setattr("boxwright.training.planning._measure_evaluation", lambda *_: 0.0)
     assert main([*small, "--budget", "30s"]) == 0
     progress = read_checkpoint(tmp_path / "out" / "run" / "last.pt")["progress"]
     assert 10 <= progress["length"] <= 15
