@@ -1,8 +1,8 @@
 """Boxwright: object detectors built from interchangeable parts.
 
 ``boxwright.build("rtdetr_r18", num_classes=3)`` builds a detector, ``boxwright.load(path)`` loads a trained one, and
-``boxwright.check``, ``train``, ``evaluate``, ``predict``, ``replay``, ``convert``, ``convert_data`` and ``info`` do
-what the commands of these names do.
+``boxwright.check``, ``train``, ``evaluate``, ``predict``, ``bench``, ``replay``, ``convert``, ``convert_data`` and
+``info`` do what the commands of these names do.
 """
 
 # Nothing that Python has not imported by now: for `python -m boxwright` this file comes before `__main__.py`, when the
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from boxwright.structures import Category
     from boxwright.training.callbacks import Callback, EarlyStopping
     from boxwright.weights.model import load
+    from boxwright.workflows.bench import bench
     from boxwright.workflows.check import check
     from boxwright.workflows.convert import convert
     from boxwright.workflows.convert_data import convert_data
@@ -44,6 +45,7 @@ __all__ = [
     "LabeledImage",
     "Recipe",
     "__version__",
+    "bench",
     "build",
     "check",
     "convert",
@@ -67,6 +69,7 @@ _HOMES = {
     "ImageDataset": "boxwright.data.image_dataset",
     "LabeledImage": "boxwright.data.image_dataset",
     "Recipe": "boxwright.compose.recipe",
+    "bench": "boxwright.workflows.bench",
     "build": "boxwright.compose.detectors",
     "check": "boxwright.workflows.check",
     "convert": "boxwright.workflows.convert",

@@ -38,6 +38,10 @@ SMALLER = {
     r"--image-size \d+": "--image-size 64",
     # Two levels beyond c5 would be one cell wide, where torch's bfloat16 has wrong gradients on some CPUs.
     r"^(boxwright train retinanet_(?!.*extra_levels).*--image-size) 64": r"\1 192",
+    # Each candidate of a benchmark is a process, which takes seconds to start.
+    r" (--batch-size|--precision) (\w+),\S+": r" \1 \2",
+    r"^boxwright bench (?!.*--runtime)": "boxwright bench --runtime folded --rounds 1 ",
+    r"--rounds \d+": "--rounds 1",
     r"--train\.batch_size \d+ (--train\.batches\.accumulate_steps) \d+": r"--train.batch_size 4 \1 2",
 }
 
