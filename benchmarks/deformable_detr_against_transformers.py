@@ -23,12 +23,12 @@ import torch
 from transformers_deformable_detr import transformers_deformable_detr
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.deformable_detr import DeformableDETR
 from boxwright.necks.deformable_encoder import DeformableEncoder
 from boxwright.queries import normalize_targets
 from boxwright.structures import Category
+from boxwright_runtime.input_format import InputFormat
 from side_by_side import in_turn, random_objects
 
 NUM_CLASSES = 91

@@ -27,13 +27,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.loader import train_loader
 from boxwright.data.loading.sampler import BatchSampler
 from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
 from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.data.transforms.augment import Augmentation
+from boxwright_runtime.input_format import InputFormat
 from side_by_side import in_turn
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

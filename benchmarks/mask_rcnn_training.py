@@ -30,14 +30,14 @@ from torchvision.models.detection.image_list import ImageList
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipes import resolve
 from boxwright.data.open import open_data
-from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.ops.boxes import clip_to_sizes
-from boxwright.ops.mask_pasting import paste_masks
 from boxwright.structures import Category, ImageSize, LossTotals, Targets
 from boxwright.training.loop import run_training
 from boxwright.training.run import Run
 from boxwright.workflows.validation import Validation
+from boxwright_runtime.detections import Detections
+from boxwright_runtime.mask_pasting import paste_masks
 
 SIDES = ("boxwright", "torchvision")
 
@@ -80,7 +80,7 @@ class TorchvisionMaskRCNN(Detector):
             scale = torch.tensor([size.width / size.input_width, size.height / size.input_height]).repeat(2)
             boxes = clip_to_sizes((own["boxes"] * scale)[None], torch.tensor([[size.height, size.width]]))[0]
             # The same numbers as torchvision's own, which a test of ours asserts, but as run lengths.
-            masks = paste_masks(own["masks"][:, 0], boxes, (size.height, size.width))
+            masks = paste_masks(own["masks"][:, 0].numpy(), boxes.numpy(), (size.height, size.width))
             detections.append(Detections(boxes, own["scores"], own["labels"] - 1, masks))
         return detections
 

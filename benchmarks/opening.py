@@ -56,9 +56,9 @@ def write_set(folder: Path, images: int, boxes: int) -> None:
 
 def measure(folder: Path) -> None:
     """Open the set in this process, then read some batches with workers."""
-    from boxwright.data.input_format import InputFormat
     from boxwright.data.loading.loader import eval_loader
     from boxwright.data.open import open_data
+    from boxwright_runtime.input_format import InputFormat
 
     began = time.monotonic()
     data = open_data(folder, "train", check_images=False)

@@ -24,12 +24,12 @@ from torchvision.models.detection import MaskRCNN as TheirMaskRCNN
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.faster_rcnn import FasterRCNN
 from boxwright.heads.mask_rcnn import MaskRCNN
 from boxwright.necks.fpn import FPN
 from boxwright.structures import Category, ImageSize
+from boxwright_runtime.input_format import InputFormat
 from side_by_side import Action, in_turn, random_objects
 
 

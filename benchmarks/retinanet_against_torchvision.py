@@ -19,13 +19,13 @@ import torchvision
 from torchvision.models.detection import backbone_utils, retinanet
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.input_format import InputFormat
 from boxwright.dense.output import DenseOutput
 from boxwright.detector import Detector
 from boxwright.heads.retinanet import RetinaNet
 from boxwright.necks.fpn import FPN
 from boxwright.ops.anchors import grid_anchors
 from boxwright.structures import Category, ImageSize
+from boxwright_runtime.input_format import InputFormat
 from side_by_side import in_turn, random_objects
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.loader import train_loader
 from boxwright.data.loading.sampler import BatchSampler
 from boxwright.data.open import open_data
 from boxwright.data.transforms.augment import Augmentation
+from boxwright_runtime.input_format import InputFormat
 from opening import MIB, read_status
 
 SIDE, BATCH = 32, 50

@@ -15,13 +15,13 @@ import yaml
 
 from boxwright.backbones.resnet_vd import ResNetVD
 from boxwright.cli.main import main
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.rtdetr import RTDETR
 from boxwright.necks.hybrid_encoder import HybridEncoder
 from boxwright.queries import DecoderOptions, DenoisingOptions
 from boxwright.structures import Category, Targets
 from boxwright.training.interrupt import SIGNALS
+from boxwright_runtime.input_format import InputFormat
 from random_weights import calibrate, shake
 from sparse_ids import draw_with_sparse_ids
 from tiny_recipe import TINY_RECIPE

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.ops.masks import decode_mask
+from boxwright_runtime.detections import Detections
 
 SHAPES = ((60, 80), (200, 33), (64, 64), (31, 400), (90, 90), (120, 160), (80, 60), (30, 40), (61, 80))
 """(height, width): some have equal input sizes at a shortest side of 64 pixels, some are tall, some lines."""

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.loader import collate
 from boxwright.data.loading.samples import Sample
-from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.layers.padding import resize_mask
 from boxwright.structures import Features, ImageSize, Level, LossTotals, Spec, Targets, main_levels
+from boxwright_runtime.detections import Detections
+from boxwright_runtime.input_format import InputFormat
 from neighbors import assert_alone_as_among_others, assert_same, make_image
 
 MakeDetector = Callable[..., Detector]

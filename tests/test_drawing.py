@@ -14,10 +14,10 @@ import torch
 
 from boxwright import drawing
 from boxwright.data.records import Record
-from boxwright.detections import Detections
 from boxwright.drawing import class_color, draw_detections, draw_ground_truth
 from boxwright.ops.masks import encode_mask
 from boxwright.structures import Category
+from boxwright_runtime.detections import Detections
 
 GRAY = np.full((200, 300, 3), 128, dtype=np.uint8)
 CATEGORIES = (Category(1, "cell"), Category(5, "x" * 500), Category(9, "细胞 🧫 Zelle\n\tß"))

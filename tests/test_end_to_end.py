@@ -22,12 +22,12 @@ from pycocotools.cocoeval import COCOeval
 import boxwright
 from boxwright.checkpoints import read_checkpoint
 from boxwright.cli.main import main
-from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.ops.boxes import iou
 from boxwright.training import loop
 from boxwright.training.log import read_log
 from boxwright.training.step import train_step
+from boxwright_runtime.detections import Detections
 from sparse_ids import NAMES, draw_with_sparse_ids
 
 RECIPE = {

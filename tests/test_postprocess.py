@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.ops.masks import decode_mask
 from boxwright.structures import Category, Decoded, ImageSize
+from boxwright_runtime.input_format import InputFormat
 
 
 class FixedHead(nn.Module):

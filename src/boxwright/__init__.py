@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from boxwright.compose.detectors import build, save
     from boxwright.compose.recipe import Recipe
     from boxwright.data.image_dataset import ImageDataset, LabeledImage
-    from boxwright.detections import Detections
     from boxwright.detector import Detector
     from boxwright.structures import Category
     from boxwright.training.callbacks import Callback, EarlyStopping
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from boxwright.workflows.reading import DataFiles
     from boxwright.workflows.replay import replay
     from boxwright.workflows.train import train
+    from boxwright_runtime.detections import Detections
 
 __all__ = [
     "Callback",
@@ -63,7 +63,7 @@ _HOMES = {
     "Callback": "boxwright.training.callbacks",
     "Category": "boxwright.structures",
     "DataFiles": "boxwright.workflows.reading",
-    "Detections": "boxwright.detections",
+    "Detections": "boxwright_runtime.detections",
     "Detector": "boxwright.detector",
     "EarlyStopping": "boxwright.training.callbacks",
     "ImageDataset": "boxwright.data.image_dataset",

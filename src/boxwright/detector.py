@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from boxwright.checkpoints import pack_checkpoint, write_checkpoint
 from boxwright.contracts import Backbone, DetectorRecipe, Head, MaskHead, MatchCountingHead, Neck, TaskHead
 from boxwright.data.images import normalize, pad_inputs
-from boxwright.data.input_format import InputFormat
-from boxwright.detections import Detections
 from boxwright.drawing import save_drawings
 from boxwright.files import check_target
 from boxwright.hub_upload import upload_folder
@@ -41,6 +39,8 @@ from boxwright.structures import (
     main_levels,
 )
 from boxwright.version import __version__
+from boxwright_runtime.detections import Detections
+from boxwright_runtime.input_format import InputFormat
 
 
 class Detector(nn.Module):

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from boxwright.data.masks import decode_image_mask
 from boxwright.data.records import Record
-from boxwright.detections import Detections
 from boxwright.ops.masks import decode_mask
 from boxwright.structures import Category
+from boxwright_runtime.detections import Detections
 
 Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]

@@ -10,13 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boxwright.contracts import SizedOutput
-from boxwright.data.input_format import InputFormat
-from boxwright.data.size_rules import letterbox_scale
-from boxwright.detections import Detections
 from boxwright.ops.boxes import clip_to_sizes
 from boxwright.ops.finite import check_finite
-from boxwright.ops.mask_pasting import paste_masks
 from boxwright.structures import Category, Decoded, ImageSize
+from boxwright_runtime.arrays import to_numpy
+from boxwright_runtime.detections import Detections
+from boxwright_runtime.input_format import InputFormat
+from boxwright_runtime.mask_pasting import paste_masks
+from boxwright_runtime.size_rules import letterbox_scale
 
 
 def restore_images(
@@ -47,7 +48,7 @@ def restore_images(
         if decoded.masks is not None:
             # A mask is of all of its box, also of what reaches beyond the image.
             whole = decoded.boxes[i, keep] * scales[i]
-            masks = paste_masks(decoded.masks[i, keep], whole, (size.height, size.width))
+            masks = paste_masks(to_numpy(decoded.masks[i, keep]), to_numpy(whole), (size.height, size.width))
         detections.append(
             Detections(boxes[i, keep], decoded.scores[i, keep], decoded.labels[i, keep], masks, categories)
         )

@@ -18,12 +18,13 @@ from jaxtyping import Float32, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
-from boxwright.data.image_file import SUFFIXES, describe_error
-from boxwright.data.image_folder import list_folder
-from boxwright.data.images import ImageLike, as_rgb, decode_rgb, resample
-from boxwright.data.input_format import InputFormat
-from boxwright.detections import Detections
+from boxwright.data.images import resample
 from boxwright.structures import ImageSize
+from boxwright_runtime.detections import Detections
+from boxwright_runtime.image_file import SUFFIXES, describe_error
+from boxwright_runtime.image_folder import list_folder
+from boxwright_runtime.images import ImageLike, as_rgb, decode_rgb
+from boxwright_runtime.input_format import InputFormat
 
 ImageInput = ImageLike | bytes | bytearray | memoryview | io.IOBase
 """One image: a path, the bytes of a file or an open one, a PIL image, an array (h, w, 3) or a tensor (3, h, w)."""

@@ -1,14 +1,22 @@
-"""Nouns that everything shares: levels, targets, detections and batches."""
+"""Nouns that everything shares: levels, targets, detections and batches.
+
+Those that exported files know too come from ``boxwright_runtime.structures``.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from boxwright_runtime.structures import RLE as RLE
+from boxwright_runtime.structures import Category as Category
+from boxwright_runtime.structures import ImageSize as ImageSize
+from boxwright_runtime.structures import Task as Task
 
 
 @dataclass(frozen=True)
@@ -25,12 +33,6 @@ class Level:
     stride: int
     auxiliary: bool = False
 
-
-Task = Literal["detection", "classification"]
-"""The task of a head: objects and their boxes, or the class of a whole image, its one object."""
-
-RLE = dict[str, Any]
-"""A mask as COCO's compressed run lengths: ``{"size": [height, width], "counts": bytes}``."""
 
 Spec = dict[str, Level]
 """Levels by name, ordered fine to coarse: ``{"c3": Level(512, 8), ...}``."""
@@ -66,32 +68,6 @@ def head_levels(spec: Spec) -> list[str]:
     if not levels:
         raise ValueError("the head needs at least one level")
     return levels
-
-
-@dataclass(frozen=True)
-class Category:
-    """One class of a data set, as its annotation file names it.
-
-    Args:
-        id: the file's own id; ids may be sparse and may start anywhere.
-        name: the file's own name.
-    """
-
-    id: int
-    name: str
-
-
-class ImageSize(NamedTuple):
-    """The size of one image before and after it was resized, in pixels.
-
-    ``height`` and ``width`` are those of the original image (after its EXIF rotation);
-    ``input_height`` and ``input_width`` those of the image inside its padding, in the network input.
-    """
-
-    height: int
-    width: int
-    input_height: int
-    input_width: int
 
 
 class Targets(NamedTuple):

@@ -18,11 +18,11 @@ from PIL import Image
 import boxwright
 from boxwright.checkpoints import read_checkpoint
 from boxwright.cli.main import main
-from boxwright.data.images import read_image
 from boxwright.detector import Detector
 from boxwright.training.log import read_log
 from boxwright.training.run import WEIGHTS
 from boxwright.workflows.validation import Validation
+from boxwright_runtime.images import read_image
 from equality import assert_equal
 
 Capture = pytest.CaptureFixture[str]

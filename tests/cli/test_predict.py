@@ -13,8 +13,8 @@ from PIL import Image
 
 import boxwright
 from boxwright.cli.main import main
-from boxwright.detections import Detections
 from boxwright.workflows.predict import name_images
+from boxwright_runtime.detections import Detections
 from sparse_ids import NAMES
 
 Capture = pytest.CaptureFixture[str]

@@ -13,7 +13,7 @@ from boxwright.compose.recipe import SECTIONS, PartOptions, Recipe
 from boxwright.compose.recipe_text import SECTION_NAMES
 from boxwright.compose.recipes import list_recipes, load_recipe, recipe_summary, resolve
 from boxwright.compose.train_options import TrainOptions
-from boxwright.data.input_format import InputFormat
+from boxwright_runtime.input_format import InputFormat
 
 RECIPES = ["rtdetr_r101", "rtdetr_r18", "rtdetr_r34", "rtdetr_r50", "rtdetr_r50_m"]
 

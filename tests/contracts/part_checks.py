@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from boxwright.compose.options import Naming, argument_help, is_group, parse_options
 from boxwright.compose.parts import Folder, find_part
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.layers.deformable_attention import MultiScaleDeformableAttention
 from boxwright.queries import DecoderOptions, DenoisingOptions, TransformerDecoderOptions
 from boxwright.regions.options import BoxOptions, DetectionOptions, MaskOptions, RoIOptions, RPNOptions
 from boxwright.structures import Category, Features, Level, Spec, levels_for_head, main_levels
+from boxwright_runtime.input_format import InputFormat
 
 MAX_PARAMETERS = 12
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from boxwright.compose.parts import list_parts
-from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.layers.folding import unfolded_norms
 from boxwright.structures import Targets
+from boxwright_runtime.detections import Detections
 from random_weights import calibrate
 
 MakeTargets = Callable[..., list[Targets]]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from boxwright.data.input_format import ResizeRule
 from boxwright.data.transforms.augment import Augmentation
+from boxwright_runtime.input_format import ResizeRule
 
 
 def followed_rectangles(augment: Augmentation, resize_rule: ResizeRule, tolerance: float) -> int:

@@ -15,12 +15,12 @@ from torchvision.transforms import v2
 
 from boxwright.data.crop import Crop
 from boxwright.data.images import resample
-from boxwright.data.input_format import InputFormat, ResizeRule, Window
 from boxwright.data.loading.sampler import SampleKey
 from boxwright.data.loading.samples import EvalSet, TrainSet
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.transforms.augment import Augmentation
 from boxwright.structures import Category
+from boxwright_runtime.input_format import InputFormat, ResizeRule, Window
 
 FORMAT = InputFormat(image_size=224, resize="center_crop")
 PLAIN: dict[str, Any] = {"photometric": 0.0, "channel_shuffle": 0.0, "zoom_out": 0.0, "iou_crop": 0.0, "flip": 0.0}

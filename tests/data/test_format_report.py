@@ -8,7 +8,7 @@ import pytest
 
 from boxwright.compose.options import Naming, parse_options
 from boxwright.data.format_report import COLOR_OPTIONS, describe_format, format_differences
-from boxwright.data.input_format import InputFormat
+from boxwright_runtime.input_format import InputFormat
 
 TORCHVISION = InputFormat(
     image_size=800,

@@ -20,8 +20,8 @@ from boxwright.data.image_inspection import (
     ImageFacts,
     inspect_image,
 )
-from boxwright.data.images import decode_rgb, read_image
-from boxwright.data.jpeg_markers import END, end_position, lacks_scans, scan_start
+from boxwright_runtime.images import decode_rgb, read_image
+from boxwright_runtime.jpeg_markers import END, end_position, lacks_scans, scan_start
 
 
 def inspect(folder: Path, file: bytes) -> ImageFacts | str:

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from boxwright.data.image_dataset import ImageDataset, LabeledImage
-from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.loader import eval_loader
 from boxwright.data.masks import check_masks, decode_image_masks
 from boxwright.data.open import list_splits, open_data
 from boxwright.structures import Category
+from boxwright_runtime.input_format import InputFormat
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
 BOXES, LABELS = [[1.0, 2, 11, 7], [30.5, 20.5, 50, 40]], [1, 0]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from boxwright.data.image_check import inspect_images, require_readable
 from boxwright.data.image_inspection import IMAGE_MISSING, IMAGE_UNREADABLE, ImageFacts, ImageFailure
-from boxwright.data.images import read_image
+from boxwright_runtime.images import read_image
 
 
 def bomb() -> bytes:

@@ -16,9 +16,9 @@ from PIL import ExifTags, Image, ImageCms
 
 from boxwright.data.image_check import inspect_images
 from boxwright.data.image_inspection import IMAGE_TURNED, ImageFacts, image_size, inspect_image
-from boxwright.data.images import as_rgb, read_image
 from boxwright.data.mask_file import MaskFile
-from boxwright.data.quiet_decoding import quiet_decoding
+from boxwright_runtime.images import as_rgb, read_image
+from boxwright_runtime.quiet_decoding import quiet_decoding
 
 
 def turned(orientation: int, file_format: str = "JPEG") -> bytes:

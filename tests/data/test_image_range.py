@@ -11,7 +11,7 @@ from image_files import png
 from PIL import Image
 
 from boxwright.data.image_inspection import IMAGE_RANGE, inspect_image
-from boxwright.data.images import as_rgb, read_image
+from boxwright_runtime.images import as_rgb, read_image
 
 
 def ramp(largest: int, channels: int = 1) -> np.ndarray:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from boxwright.data.image_inspection import image_size, inspect_image
-from boxwright.data.images import as_rgb, normalize, read_image, resample
-from boxwright.data.input_format import InputFormat, Window
+from boxwright.data.images import normalize, resample
+from boxwright_runtime.images import as_rgb, read_image
+from boxwright_runtime.input_format import InputFormat, Window
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:

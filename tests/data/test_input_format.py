@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boxwright.data.images import normalize
-from boxwright.data.input_format import InputFormat, ResizeRule
+from boxwright_runtime.input_format import InputFormat, ResizeRule
 
 
 class TestInputFormat:

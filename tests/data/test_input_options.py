@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 import boxwright
 from boxwright.data.images import normalize, pad_inputs, resample
-from boxwright.data.input_format import InputFormat, Resampling, ResizeRule, Window
 from boxwright.data.loading.loader import eval_loader, train_loader
 from boxwright.data.loading.sampler import BatchSampler
 from boxwright.data.open import open_data
@@ -25,6 +24,7 @@ from boxwright.data.transforms.augment import Augmentation
 from boxwright.data.transforms.transform import TrainingSample, TransformContext
 from boxwright.detector import Detector
 from boxwright.structures import Category, Decoded, Features, Level, Spec
+from boxwright_runtime.input_format import InputFormat, Resampling, ResizeRule, Window
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 PLAIN = {"photometric": 0.0, "channel_shuffle": 0.0, "zoom_out": 0.0, "iou_crop": 0.0, "flip": 0.0}

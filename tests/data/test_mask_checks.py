@@ -11,7 +11,8 @@ import torch
 
 from boxwright.data.masks import check_masks
 from boxwright.data.open import open_data
-from boxwright.ops.masks import encode_mask, to_json
+from boxwright.ops.masks import encode_mask
+from boxwright_runtime.masks import to_json
 
 HEIGHT, WIDTH = 30, 40
 COMPRESSED = to_json(encode_mask(torch.ones(HEIGHT, WIDTH, dtype=torch.bool).tril()))

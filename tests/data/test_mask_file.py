@@ -13,14 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 from boxwright.data.crop import Crop
-from boxwright.data.input_format import Window
 from boxwright.data.mask_file import MaskFile
 from boxwright.data.masks import check_masks, decode_image_masks, render_record_masks
 from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
-from boxwright.detections import Detections
 from boxwright.evaluation.coco_metrics import evaluate_detections
-from boxwright.ops.masks import encode_mask, to_json
+from boxwright.ops.masks import encode_mask
+from boxwright_runtime.detections import Detections
+from boxwright_runtime.input_format import Window
+from boxwright_runtime.masks import to_json
 
 SIZES = {11: (30, 40), 5: (50, 20)}
 """Height and width of the tiny set's images with objects, by id."""

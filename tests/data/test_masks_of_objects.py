@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from boxwright.data.crop import Crop
-from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.sampler import SampleKey, augmentation_rng
 from boxwright.data.loading.samples import TrainSet
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.transforms.augment import Augmentation
 from boxwright.structures import Category
+from boxwright_runtime.input_format import InputFormat
 
 HEIGHT, WIDTH = 60, 150
 OBJECTS = {

@@ -14,7 +14,6 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from boxwright.data.crop import Crop
-from boxwright.data.input_format import InputFormat, Window
 from boxwright.data.loading.loader import train_loader
 from boxwright.data.loading.sampler import BatchSampler
 from boxwright.data.masks import decode_image_mask, decode_image_masks, render_record_masks
@@ -22,7 +21,9 @@ from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.synthetic.shapes import encode_run_lengths
 from boxwright.data.transforms.augment import Augmentation
-from boxwright.ops.masks import decode_mask, encode_mask, to_json
+from boxwright.ops.masks import decode_mask, encode_mask
+from boxwright_runtime.input_format import InputFormat, Window
+from boxwright_runtime.masks import to_json
 
 HEIGHT, WIDTH = 30, 40
 WHOLE = Window.whole(HEIGHT, WIDTH)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.sampler import SampleKey, augmentation_rng
 from boxwright.data.size_survey import draw_objects, measure_scales, measure_sides, mending_size, thin_out
 from boxwright.data.transforms.augment import Augmentation
+from boxwright_runtime.input_format import InputFormat
 from object_records import make_record, of_records
 
 OFF = Augmentation(photometric=0.0, channel_shuffle=0.0, zoom_out=0.0, iou_crop=0.0, flip=0.0)

@@ -148,6 +148,8 @@ def test_files_that_are_named_exist(page: Path) -> None:
     folders = "|".join(p.name for p in (ROOT / "src" / "boxwright").iterdir() if p.is_dir())
     for name in re.findall(rf"`((?:{folders})/[\w/]+\.\w+)`", page.read_text()):
         assert (ROOT / "src" / "boxwright" / name).is_file(), f"{page.name}: {name}"
+    for name in re.findall(r"`(boxwright_runtime/[\w/]+\.\w+)`", page.read_text()):
+        assert (ROOT / "src" / name).is_file(), f"{page.name}: {name}"
     for name in re.findall(r"`((?:tests|benchmarks|docs)/[\w/]+\.\w+)", page.read_text()):
         assert (ROOT / name).is_file() or page in ADDING, f"{page.name}: {name}"
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from boxwright.data.records import DetectionData
-from boxwright.detections import Detections
 from boxwright.evaluation.agreement import exchange_score, measure_agreement
+from boxwright_runtime.detections import Detections
 from exchanged_annotations import exchange_classes, exchange_objects
 from object_records import make_record, of_records
 

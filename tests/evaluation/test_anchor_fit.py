@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from boxwright.contracts import AnchorHead
-from boxwright.data.input_format import InputFormat
 from boxwright.evaluation.anchor_fit import survey_anchors
 from boxwright.heads.efficientdet import EfficientDet
 from boxwright.heads.faster_rcnn import FasterRCNN
@@ -15,6 +14,7 @@ from boxwright.heads.retinanet import RetinaNet
 from boxwright.ops.anchors import AnchorGrid, anchor_steps, best_anchor_ious, grid_anchors, octave_anchors
 from boxwright.ops.boxes import iou
 from boxwright.structures import Level
+from boxwright_runtime.input_format import InputFormat
 from object_records import make_record, of_records
 
 SPEC = {"c3": Level(8, 8), "c4": Level(8, 16), "c5": Level(8, 32)}

@@ -11,11 +11,11 @@ import torch
 from rich.console import Console
 
 from boxwright.data.records import DetectionData, Record
-from boxwright.detections import Detections
 from boxwright.evaluation.class_accuracy import class_accuracy
 from boxwright.evaluation.evaluate import ClassEvaluation
 from boxwright.evaluation.tables import evaluation_tables
 from boxwright.structures import Category
+from boxwright_runtime.detections import Detections
 
 
 def record(number: int, *labels: int) -> Record:

@@ -18,9 +18,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from boxwright.data.records import DetectionData, Record
-from boxwright.detections import Detections
 from boxwright.evaluation.coco_metrics import NUMBERS, CocoMetrics, evaluate_detections
 from boxwright.structures import Category
+from boxwright_runtime.detections import Detections
 
 
 def make_record(

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.data.records import DetectionData, Record
-from boxwright.detections import Detections
 from boxwright.evaluation.coco_metrics import NUMBERS
 from boxwright.evaluation.evaluate import detect, evaluate_detector
 from boxwright.ops.masks import encode_mask
 from boxwright.structures import Batch, Category, ImageSize, Targets
+from boxwright_runtime.detections import Detections
 
 CPU = torch.device("cpu")
 

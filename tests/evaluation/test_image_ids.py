@@ -12,9 +12,9 @@ from PIL import Image
 
 from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData, object_columns, take_records
-from boxwright.detections import Detections
 from boxwright.evaluation.coco_metrics import evaluate_detections
 from boxwright.evaluation.limits import note_nothing_to_count
+from boxwright_runtime.detections import Detections
 
 IDS = {
     "above 2^53": (2**53 + 1, 2**53 + 2, 2**53 + 3),

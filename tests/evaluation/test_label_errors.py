@@ -15,7 +15,6 @@ from jaxtyping import Float64, Int64
 from scipy.optimize import isotonic_regression
 
 from boxwright.data.records import DetectionData, Record
-from boxwright.detections import Detections
 from boxwright.evaluation.label_errors import Suspicion, rank_label_errors, rise
 from boxwright.evaluation.label_evidence import (
     compare,
@@ -25,6 +24,7 @@ from boxwright.evaluation.label_evidence import (
     shift_boxes,
 )
 from boxwright.structures import Category
+from boxwright_runtime.detections import Detections
 
 CLASSES = (Category(3, "bolt"), Category(5, "nut"), Category(9, "washer"))
 SIZE = 320

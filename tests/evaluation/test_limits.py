@@ -15,7 +15,6 @@ from boxwright.data.masks import decode_image_masks
 from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData, Record
 from boxwright.dense.options import DenseDetectionOptions
-from boxwright.detections import Detections
 from boxwright.evaluation.coco_metrics import evaluate_detections
 from boxwright.evaluation.limits import Beyond, class_totals, coco_limit, head_limits, objects_per_class
 from boxwright.heads.cascade_rcnn import CascadeRCNN
@@ -28,6 +27,7 @@ from boxwright.ops.masks import encode_mask
 from boxwright.regions.options import DetectionOptions, RPNOptions
 from boxwright.regions.two_stage import TwoStageHead
 from boxwright.structures import Category, Level, ObjectLimit
+from boxwright_runtime.detections import Detections
 
 NUCLEI = Path(__file__).parents[3] / "shared" / "data" / "nuclei"
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 import boxwright
 from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData, Record
-from boxwright.detections import Detections
 from boxwright.evaluation.evaluate import evaluate_detector
 from boxwright.ops.masks import encode_mask
 from boxwright.structures import Batch, Category, ImageSize, Targets
 from boxwright.workflows.evaluate import evaluate
 from boxwright.workflows.validation import Validation
+from boxwright_runtime.detections import Detections
 
 ROWS, COLUMNS = 12, 15
 SIDE = 8

@@ -9,10 +9,10 @@ from torch import Tensor
 from torchvision.models import resnet18
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.classifier import Classifier
 from boxwright.structures import Category, Features, ImageSize, Level, Spec, Targets
+from boxwright_runtime.input_format import InputFormat
 
 SPEC: Spec = {"c4": Level(3, 16), "c5": Level(5, 32)}
 

@@ -26,13 +26,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.deformable_detr import DeformableDETR
 from boxwright.necks.deformable_encoder import DeformableEncoder
 from boxwright.ops.boxes import inverse_sigmoid
 from boxwright.queries import DecoderOptions
 from boxwright.structures import Category, Level, Targets
+from boxwright_runtime.input_format import InputFormat
 
 MakeTargets = Callable[..., list[Targets]]
 

@@ -14,7 +14,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.detr import DETR, DETROutput
 from boxwright.layers.positions import encode_unmasked_sine
@@ -22,6 +21,7 @@ from boxwright.layers.tokens import to_tokens
 from boxwright.necks.detr_encoder import DETREncoder
 from boxwright.queries import QueryLossWeights, SoftmaxCost, TransformerDecoderOptions
 from boxwright.structures import Category, Level, LossTotals, Targets
+from boxwright_runtime.input_format import InputFormat
 
 SIZES = torch.tensor([[64.0, 64.0]])
 MakeTargets = Callable[..., list[Targets]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "src" / "boxwright"
+PACKAGES = (ROOT / "src" / "boxwright", ROOT / "src" / "boxwright_runtime")
 LISTS = Path(__file__).with_name("faults")
 
 
@@ -18,7 +18,7 @@ class Fault:
     Args:
         area: name of the list that it is in.
         name: what is wrong with it, in a few words; unique.
-        file: below ``src/boxwright``.
+        file: below ``src/boxwright``, or in ``boxwright_runtime/``.
         text: part of the file that occurs there once.
         replacement: what the fault has instead.
         tests: files or node ids below ``tests``, of which at least one fails.
@@ -34,7 +34,11 @@ class Fault:
     @property
     def path(self) -> Path:
         """The file in the source."""
-        return PACKAGE / self.file
+        return self.inside(ROOT / "src")
+
+    def inside(self, source: Path) -> Path:
+        """Return the file in a folder that holds the packages."""
+        return source / self.file if self.file.startswith("boxwright_runtime/") else source / "boxwright" / self.file
 
     def plant(self, source: str) -> str:
         """Return the file's text with the fault.

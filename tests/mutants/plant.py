@@ -25,7 +25,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from faults import PACKAGE, ROOT, Fault, read_faults
+from faults import PACKAGES, ROOT, Fault, read_faults
 
 TIMEOUT = 300.0
 """Seconds that the tests of a row may take."""
@@ -93,8 +93,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def copy_source(folder: Path) -> Path:
-    """Copy the package into a folder, compiled, and return the folder that belongs on the import path."""
-    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    """Copy the packages into a folder, compiled, and return the folder that belongs on the import path."""
+    for package in PACKAGES:
+        shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     compileall.compile_dir(folder, quiet=1)
     return folder
 
@@ -141,7 +142,7 @@ def plant_all(faults: Sequence[Fault], copies: Sequence[Path]) -> list[Outcome]:
 
 def set_source(copy: Path, fault: Fault, text: str | None) -> None:
     """Write a fault into a copy, or, with None, what stands in the source."""
-    target = copy / PACKAGE.name / fault.file
+    target = fault.inside(copy)
     if text is not None:
         target.write_text(text, encoding="utf-8")
     else:

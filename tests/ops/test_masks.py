@@ -10,7 +10,8 @@ import torch
 from pycocotools import mask as coco_mask
 
 from boxwright.data.synthetic.shapes import encode_run_lengths
-from boxwright.ops.masks import decode_mask, encode_mask, mask_box, rasterize, run_lengths, to_json
+from boxwright.ops.masks import decode_mask, encode_mask, mask_box, rasterize
+from boxwright_runtime.masks import run_lengths, to_json
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")

@@ -12,13 +12,13 @@ from formula import make_images, set_weights, uniform
 from torch import Tensor
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.detr import DETR
 from boxwright.layers.positions import Positions
 from boxwright.necks.detr_encoder import DETREncoder
 from boxwright.queries import TransformerDecoderOptions, normalize_targets
 from boxwright.structures import Category, Targets
+from boxwright_runtime.input_format import InputFormat
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "post_norm": {},

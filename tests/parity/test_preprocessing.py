@@ -19,8 +19,8 @@ from transformers import DetrImageProcessor, RTDetrImageProcessor
 from transformers.image_transforms import get_size_with_aspect_ratio
 
 from boxwright.data.images import normalize, pad_inputs, resample
-from boxwright.data.input_format import InputFormat, Resampling, ResizeRule, Window
-from boxwright.data.size_rules import letterbox_size
+from boxwright_runtime.input_format import InputFormat, Resampling, ResizeRule, Window
+from boxwright_runtime.size_rules import letterbox_size
 from weights.source_checks import draw_images
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

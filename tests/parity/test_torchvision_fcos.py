@@ -17,11 +17,11 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.fcos import FCOS
 from boxwright.necks.fpn import FPN
 from boxwright.structures import Category, ImageSize, Targets
+from boxwright_runtime.input_format import InputFormat
 
 MakeTargets = Callable[..., list[Targets]]
 

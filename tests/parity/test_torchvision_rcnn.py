@@ -22,7 +22,6 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.faster_rcnn import FasterRCNN
 from boxwright.heads.mask_rcnn import MaskRCNN
@@ -30,6 +29,7 @@ from boxwright.necks.fpn import FPN
 from boxwright.ops.masks import decode_mask
 from boxwright.regions.options import BoxOptions, MaskOptions, RoIOptions, RPNOptions
 from boxwright.structures import Category, ImageSize, Targets
+from boxwright_runtime.input_format import InputFormat
 
 MakeTargets = Callable[..., list[Targets]]
 

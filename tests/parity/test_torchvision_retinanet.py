@@ -21,13 +21,13 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.retinanet import RetinaNet
 from boxwright.layers import conv_over_levels
 from boxwright.layers.conv_over_levels import winograd_conv3x3
 from boxwright.necks.fpn import FPN
 from boxwright.structures import Category, ImageSize, Targets
+from boxwright_runtime.input_format import InputFormat
 
 MakeTargets = Callable[..., list[Targets]]
 

@@ -15,12 +15,12 @@ from transformers_deformable_detr import random_weights, renamed, transformers_d
 from transformers_detr import padded_batch
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.deformable_detr import DeformableDETR, DeformableDETROutput
 from boxwright.necks.deformable_encoder import DeformableEncoder
 from boxwright.queries import DecoderOptions, QueryLossWeights, normalize_targets
 from boxwright.structures import Category, Targets
+from boxwright_runtime.input_format import InputFormat
 
 TERMS = {"loss_ce": ("focal", 1), "loss_bbox": ("l1", 5), "loss_giou": ("giou", 2)}
 NUM_CLASSES, WIDTH = 11, 16

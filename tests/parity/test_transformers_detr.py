@@ -14,12 +14,12 @@ from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss, 
 from transformers_detr import padded_batch, random_weights, renamed, transformers_detr
 
 from boxwright.backbones.resnet import ResNet
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.detr import DETR, DETROutput
 from boxwright.necks.detr_encoder import DETREncoder
 from boxwright.queries import TransformerDecoderOptions, normalize_targets
 from boxwright.structures import Category, Targets
+from boxwright_runtime.input_format import InputFormat
 
 TERMS = {"loss_ce": ("cross_entropy", 1), "loss_bbox": ("l1", 5), "loss_giou": ("giou", 2)}
 NUM_CLASSES, WIDTH = 11, 16

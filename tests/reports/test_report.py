@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 
 from boxwright.data.records import Record
-from boxwright.detections import Detections
 from boxwright.evaluation.coco_metrics import CocoMetrics
 from boxwright.ops.masks import encode_mask
 from boxwright.reports import report
 from boxwright.reports.report import ReportFacts, ReportImage, write_report
 from boxwright.structures import Category
+from boxwright_runtime.detections import Detections
 
 NAMES = ("cell <b>&\"'", "$x_{1}$ _y")
 NUMBERS = {

@@ -13,12 +13,12 @@ from partition_cases import ThreadGroup, family_run
 
 from boxwright.data.loading.loader import eval_loader
 from boxwright.data.records import DetectionData
-from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.evaluation import processes
 from boxwright.training.distributed import Rank
 from boxwright.workflows import validation
 from boxwright.workflows.validation import Validation
+from boxwright_runtime.detections import Detections
 
 Measured = list[dict[int, Detections]]
 

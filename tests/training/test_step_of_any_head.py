@@ -11,7 +11,6 @@ from flat_options import train_options
 from torch import nn
 
 from boxwright.backbones.resnet_vd import ResNetVD
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.heads.efficientdet import EfficientDet
 from boxwright.heads.fcos import FCOS
@@ -20,6 +19,7 @@ from boxwright.necks.fpn import FPN
 from boxwright.structures import Batch, Category, ImageSize, Targets
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.step import StepResult, train_step
+from boxwright_runtime.input_format import InputFormat
 
 CPU = torch.device("cpu")
 HEIGHT, WIDTH = 53, 109

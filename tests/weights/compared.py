@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from boxwright.data.input_format import InputFormat
+from boxwright_runtime.input_format import InputFormat
 from weights.source_checks import SHAPES, Differences
 
 STORED = Path(__file__).parents[2] / "docs" / "compared.json"

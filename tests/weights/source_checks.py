@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from boxwright.detections import Detections
 from boxwright.passport import Origin
 from boxwright.weights.source import SourceFiles
+from boxwright_runtime.detections import Detections
 
 SHAPES = ((250, 310), (333, 190), (150, 420))
 """(height, width) of images: none a multiple of 128; for a maximal size of 1.5 times the size the last one binds."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from boxwright.data.input_format import InputFormat
 from boxwright.weights.recognize import find_kind, list_kinds
+from boxwright_runtime.input_format import InputFormat
 from weights.compared import STORED, VARIABLE, Comparison, Recorder, read_comparisons
 from weights.source_checks import Differences
 

@@ -11,7 +11,6 @@ import torch
 from transformers import DetrImageProcessor, RTDetrImageProcessor
 
 from boxwright.data.images import normalize
-from boxwright.data.input_format import InputFormat
 from boxwright.passport import Origin
 from boxwright.weights.projects.huggingface import (
     DETR_PROCESSOR,
@@ -24,6 +23,7 @@ from boxwright.weights.projects.huggingface import (
     write_preprocessing,
 )
 from boxwright.weights.source import SourceFiles
+from boxwright_runtime.input_format import InputFormat
 from weights.source_checks import draw_images
 
 SHAPES = ((480, 640), (333, 190), (150, 420), (427, 640), (500, 500))

@@ -21,8 +21,8 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from boxwright.detections import Detections
 from boxwright.ops.masks import decode_mask
+from boxwright_runtime.detections import Detections
 from weights.source_checks import draw_images
 
 CHANNELS, HIDDEN, NUM_LABELS = 64, 32, 7

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.weights.files import read_source_files
 from boxwright.weights.model import ModelWeights, convert_files
+from boxwright_runtime.detections import Detections
 from weights.source_checks import SHAPES, Differences, Expected, assert_same_detections, draw_images
 
 LAST_NORMS = re.compile(r"\.(bn3|layer\.2\.normalization)\.?$")

@@ -14,11 +14,11 @@ from torchvision.transforms import v2
 
 import boxwright
 from boxwright.cli.main import main
-from boxwright.data.images import read_image
 from boxwright.data.open import open_data
 from boxwright.data.transforms.transform import TrainingSample, TransformContext
 from boxwright.training.callbacks import Callback, CheckpointEvent, EvaluationEvent, StepEvent
 from boxwright.training.log import read_log
+from boxwright_runtime.images import read_image
 from equality import timeless
 from heard import Heard
 from sparse_ids import NAMES

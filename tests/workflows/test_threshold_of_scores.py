@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 import boxwright
-from boxwright.detections import Detections
 from boxwright.drawing import draw_detections
 from boxwright.structures import Category
+from boxwright_runtime.detections import Detections
 
 
 def a_score(trained: Path, image: Path) -> tuple[Detections, float]:

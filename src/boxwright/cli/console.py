@@ -12,8 +12,8 @@ from rich.segment import Segment
 
 from boxwright.cli.terminal import leave_closed_pipes
 from boxwright.data.image_check import ProgressCallback
-from boxwright.data.printable_names import printable_text
 from boxwright.workflows.observer import Observer
+from boxwright_runtime.printable_names import printable_text
 
 SHOWN_FROM = 20
 """Things to do of which a bar shows the progress; checking an image takes no time, so of checks it is a hundredfold."""

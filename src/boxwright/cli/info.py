@@ -11,8 +11,8 @@ from boxwright.cli.arguments import MODEL_HELP, CommandParser, add_trust_argumen
 from boxwright.cli.recipe_arguments import parse_recipe_command, take_overrides
 from boxwright.cli.terminal import json_target, show
 from boxwright.compose.recipes import names_model
-from boxwright.data.printable_names import printable_text
 from boxwright.files import check_target, is_standard_output, write_text
+from boxwright_runtime.printable_names import printable_text
 
 if TYPE_CHECKING:
     from boxwright.workflows.info import DetectorCost, ModelFacts

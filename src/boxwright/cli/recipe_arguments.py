@@ -21,7 +21,7 @@ from boxwright.compose.recipe_text import ALIASES, SECTION_NAMES, SLOTS
 from boxwright.compose.recipes import resolve
 from boxwright.compose.train_options import TrainOptions
 from boxwright.compose.values import plain
-from boxwright.data.input_format import InputFormat
+from boxwright_runtime.input_format import InputFormat
 
 if TYPE_CHECKING:
     from boxwright.compose.recipe import Recipe

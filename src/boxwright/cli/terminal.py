@@ -11,7 +11,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
-from boxwright.data.printable_names import printable_text
+from boxwright_runtime.printable_names import printable_text
 
 LONGEST = 6_000
 """Letters of an error."""

@@ -16,11 +16,11 @@ from boxwright.compose.recipe import PartOptions, Recipe
 from boxwright.compose.recipe_text import SLOTS
 from boxwright.compose.recipes import resolve
 from boxwright.compose.undrawn import WithoutDraws
-from boxwright.data.printable_names import one_line_errors
 from boxwright.detector import Detector
 from boxwright.passport import Passport
 from boxwright.structures import Category, levels_for_head, main_levels
 from boxwright.version import __version__
+from boxwright_runtime.printable_names import one_line_errors
 
 
 def build(

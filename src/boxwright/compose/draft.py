@@ -24,7 +24,7 @@ from boxwright.compose.outlines import outline_part
 from boxwright.compose.parts import check_part_name, find_part, unknown
 from boxwright.compose.recipe_text import ALIASES, SECTION_NAMES, SLOTS, Entry, flatten, read_entries, read_mapping
 from boxwright.compose.train_options import TrainOptions
-from boxwright.data.input_format import InputFormat
+from boxwright_runtime.input_format import InputFormat
 
 if TYPE_CHECKING:
     from boxwright.compose.recipe import PartOptions, Recipe

@@ -10,10 +10,10 @@ from boxwright.compose.parts import find_part
 from boxwright.compose.train_options import TrainOptions
 from boxwright.compose.values import plain
 from boxwright.contracts import TaskHead
-from boxwright.data.input_format import InputFormat
-from boxwright.data.printable_names import one_line_errors
 from boxwright.data.transforms.augment import Augmentation
 from boxwright.structures import Task
+from boxwright_runtime.input_format import InputFormat
+from boxwright_runtime.printable_names import one_line_errors
 
 SECTIONS: Mapping[str, type[Any]] = {"input": InputFormat, "augment": Augmentation, "train": TrainOptions}
 """The class of each section that is not a part."""

@@ -16,7 +16,7 @@ from boxwright.compose.draft import Draft
 from boxwright.compose.parts import unknown
 from boxwright.compose.recipe_text import SECTION_NAMES, SLOTS, UniqueKeyLoader
 from boxwright.compose.yaml_text import MAX_RECIPE_LETTERS, parse_yaml
-from boxwright.data.printable_names import one_line_errors
+from boxwright_runtime.printable_names import one_line_errors
 
 if TYPE_CHECKING:
     from boxwright.compose.recipe import Recipe

@@ -9,7 +9,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from boxwright.data.images import resample
-from boxwright.data.input_format import DEFAULT_RESAMPLING, Resampling, Window
+from boxwright_runtime.input_format import DEFAULT_RESAMPLING, Resampling, Window
 
 
 class CropRegion(NamedTuple):

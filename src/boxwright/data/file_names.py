@@ -29,7 +29,7 @@ from boxwright.data.file_name_forms import (
     without_prefix,
 )
 from boxwright.data.findings import Finding, FindingKind
-from boxwright.data.printable_names import printable
+from boxwright_runtime.printable_names import printable
 
 FILE_LISTED_TWICE = FindingKind(
     "file_listed_twice",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from boxwright.data.printable_names import printable
+from boxwright_runtime.printable_names import printable
 
 Severity = Literal["error", "warning", "note"]
 """An error cannot be used, a warning was dropped, repaired or will cost accuracy, a note is worth knowing."""

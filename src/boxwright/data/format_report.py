@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import fields
 from typing import Any
 
-from boxwright.data.input_format import CENTER_FRACTION, InputFormat
+from boxwright_runtime.input_format import CENTER_FRACTION, InputFormat
 
 COLOR_OPTIONS = ("mean", "std", "channel_order")
 """Options that a backbone by itself depends on, whatever size its images have."""

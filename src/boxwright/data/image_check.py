@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from boxwright.data.image_file import SUFFIXES as SUFFIXES
 from boxwright.data.image_inspection import ImageFacts, ImageFailure, image_size, inspect_image
 from boxwright.data.image_memory import FileStamp, recall_facts, remember_facts, stamp_files
-from boxwright.data.printable_names import first_names as first_names
+from boxwright_runtime.image_file import SUFFIXES as SUFFIXES
+from boxwright_runtime.printable_names import first_names as first_names
 
 ProgressCallback = Callable[[int, int], None]
 """Called as ``progress(done, total)`` while images are checked."""

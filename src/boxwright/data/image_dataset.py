@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float64, Int64, UInt8
 
 from boxwright.data.annotations import Annotations, ListedImage
-from boxwright.data.images import ImageLike, as_rgb
-from boxwright.ops.masks import encode_mask, to_json
+from boxwright.ops.masks import encode_mask
 from boxwright.structures import Category, Task
+from boxwright_runtime.images import ImageLike, as_rgb
+from boxwright_runtime.masks import to_json
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -10,8 +10,8 @@ from io import FileIO
 
 from PIL import Image
 
-from boxwright.data import jpeg_markers
-from boxwright.data.png_chunks import SIGNATURE
+from boxwright_runtime import jpeg_markers
+from boxwright_runtime.png_chunks import SIGNATURE
 
 _HEAD = 16_384
 _FRAMES = (0xC0, 0xC1, 0xC2)

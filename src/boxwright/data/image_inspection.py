@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from boxwright.data import jpeg_markers
 from boxwright.data.findings import Finding, FindingKind
-from boxwright.data.image_decoding import DecodedImage, as_stored, decode_image, gray_rows, opaque, upright_size
-from boxwright.data.image_file import image_errors, load_file, open_file
 from boxwright.data.image_header import header_size
-from boxwright.data.png_chunks import SIGNATURE, matches_checksum
+from boxwright_runtime import jpeg_markers
+from boxwright_runtime.image_decoding import DecodedImage, as_stored, decode_image, gray_rows, opaque, upright_size
+from boxwright_runtime.image_file import image_errors, load_file, open_file
+from boxwright_runtime.png_chunks import SIGNATURE, matches_checksum
 
 IMAGE_MISSING = FindingKind("image_missing", "error", "images are not there", "restore the files or take them out")
 IMAGE_UNREADABLE = FindingKind(

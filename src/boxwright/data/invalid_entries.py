@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from boxwright.data.annotations import Annotations
 from boxwright.data.findings import Finding, FindingKind
-from boxwright.data.printable_names import printable
+from boxwright_runtime.printable_names import printable
 
 INVALID_ANNOTATION = FindingKind(
     "invalid_annotation", "error", "annotations that cannot be read", "correct or delete them"

@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Bool
 from PIL import Image, ImageOps
 
-from boxwright.data.image_file import describe_error, load_file
-from boxwright.data.png_chunks import SIGNATURE, mend_png
-from boxwright.data.printable_names import printable
-from boxwright.data.quiet_decoding import quiet_decoding
-from boxwright.ops.masks import encode_mask, to_json
+from boxwright.ops.masks import encode_mask
+from boxwright_runtime.image_file import describe_error, load_file
+from boxwright_runtime.masks import to_json
+from boxwright_runtime.png_chunks import SIGNATURE, mend_png
+from boxwright_runtime.printable_names import printable
+from boxwright_runtime.quiet_decoding import quiet_decoding
 
 SUFFIX = ".png"
 """Suffix of such files: formats with other compression would not be exact."""

@@ -13,11 +13,12 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from boxwright.data.crop import Crop
-from boxwright.data.input_format import Window
 from boxwright.data.mask_file import run_lengths_of
 from boxwright.data.records import DetectionData, Record
-from boxwright.ops.masks import decode_mask, mask_box, rasterize, run_lengths
+from boxwright.ops.masks import decode_mask, mask_box, rasterize
 from boxwright.structures import RLE
+from boxwright_runtime.input_format import Window
+from boxwright_runtime.masks import run_lengths
 
 FARTHEST = 10
 """Limit to the points of polygons, in sides of the image beyond its own: more is a mistake of the unit."""

@@ -18,11 +18,11 @@ from boxwright.data.image_check import ProgressCallback, first_names
 from boxwright.data.image_dataset import ImageDataset
 from boxwright.data.invalid_entries import refuse_invalid_entries
 from boxwright.data.join import join_images
-from boxwright.data.printable_names import one_line_errors
 from boxwright.data.readable_images import drop_unreadable
 from boxwright.data.records import DetectionData
 from boxwright.data.split_names import canonical_split
 from boxwright.structures import Category, Task
+from boxwright_runtime.printable_names import one_line_errors
 
 DataSource = str | Path | ImageDataset | Mapping[str, ImageDataset]
 """A folder, own samples, or own samples by the name of the split."""

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from boxwright.data.annotations import ImageSource
 from boxwright.data.findings import Finding
 from boxwright.data.image_inspection import ImageFacts
-from boxwright.data.images import read_image
 from boxwright.structures import Category
+from boxwright_runtime.images import read_image
 
 
 @dataclass(frozen=True, eq=False)

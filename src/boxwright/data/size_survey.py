@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from boxwright.data.crop import Crop
-from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.sampler import SampleKey, augmentation_rng
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.transforms.augment import SMALLEST_SIDE, Augmentation
+from boxwright_runtime.input_format import InputFormat
 
 SMALL_SIDE = 8.0
 """Shorter side of a box, in pixels of the network input, below which an object is small: less than a cell of the finest

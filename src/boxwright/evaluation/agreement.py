@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from boxwright.data.records import DetectionData, ObjectColumns, object_columns
-from boxwright.detections import Detections
 from boxwright.evaluation.label_evidence import pairwise_iou
+from boxwright_runtime.detections import Detections
 
 
 class Agreement(NamedTuple):

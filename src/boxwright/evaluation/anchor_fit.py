@@ -11,10 +11,10 @@ from jaxtyping import Int64
 
 from boxwright.contracts import AnchorHead
 from boxwright.data.crop import Crop
-from boxwright.data.input_format import InputFormat
 from boxwright.data.records import DetectionData
 from boxwright.ops.boxes import area
 from boxwright.structures import AnchorFits
+from boxwright_runtime.input_format import InputFormat
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

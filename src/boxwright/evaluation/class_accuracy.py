@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from boxwright.data.records import DetectionData
-from boxwright.detections import Detections
 from boxwright.evaluation.coco_metrics import UNDEFINED
+from boxwright_runtime.detections import Detections
 
 
 class ClassRow(NamedTuple):

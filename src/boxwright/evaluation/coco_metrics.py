@@ -15,8 +15,8 @@ from jaxtyping import Float64
 
 from boxwright.data.mask_file import run_lengths_of
 from boxwright.data.records import DetectionData, Record, object_columns
-from boxwright.detections import Detections
 from boxwright.evaluation.limits import MAX_DETECTIONS, class_totals, coco_limit
+from boxwright_runtime.detections import Detections
 
 IoUType = Literal["bbox", "segm"]
 """Overlap of boxes, or of masks."""

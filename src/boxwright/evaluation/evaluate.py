@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from boxwright.data.image_check import ProgressCallback
 from boxwright.data.records import DetectionData
-from boxwright.detections import Detections
 from boxwright.evaluation.class_accuracy import ClassAccuracy, class_accuracy
 from boxwright.evaluation.coco_metrics import CocoMetrics, evaluate_detections
 from boxwright.evaluation.limits import MAX_DETECTIONS
 from boxwright.prediction import evaluation_mode
 from boxwright.structures import Batch, ImageSize, SelectionQuality
+from boxwright_runtime.detections import Detections
 
 Observe = Callable[[Any, Batch], None]
 """Called with the output for each batch, for what metrics do not show."""

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from boxwright.data.records import DetectionData, Record
-from boxwright.detections import Detections
 from boxwright.evaluation.label_evidence import Comparison, compare
+from boxwright_runtime.detections import Detections
 
 ErrorKind = Literal["wrong_class", "badly_placed", "spurious", "overlooked"]
 

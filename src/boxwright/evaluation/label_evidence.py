@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float64, Int64
 
 from boxwright.data.records import Record
-from boxwright.detections import Detections
 from boxwright.ops.boxes import iou
+from boxwright_runtime.detections import Detections
 
 SAME_OBJECT = 0.6
 """IoU from which detections of any class are of one object."""

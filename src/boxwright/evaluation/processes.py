@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from boxwright.detections import Detections
+from boxwright_runtime.detections import Detections
 
 
 def rank_of_process() -> tuple[int, int]:

@@ -6,10 +6,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from boxwright.data.printable_names import printable_text
 from boxwright.evaluation.class_accuracy import ClassAccuracy
 from boxwright.evaluation.coco_metrics import UNDEFINED, CocoMetrics
 from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation
+from boxwright_runtime.printable_names import printable_text
 
 _COLUMNS = ("objects", "AP", "AP50", "APs", "APm", "APl")
 

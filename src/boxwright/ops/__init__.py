@@ -16,7 +16,6 @@ from boxwright.ops.boxes import (
     xyxy_to_cxcywh,
 )
 from boxwright.ops.deformable import deformable_sampling
-from boxwright.ops.mask_pasting import paste_masks
 from boxwright.ops.masks import decode_mask, encode_mask, mask_box, rasterize
 from boxwright.ops.nms import nms_keep_mask, nms_top_k
 from boxwright.ops.roi_align import roi_align
@@ -41,7 +40,6 @@ __all__ = [
     "nms_keep_mask",
     "nms_top_k",
     "octave_anchors",
-    "paste_masks",
     "pyramid_anchors",
     "rasterize",
     "roi_align",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from hotcoco import mask as packing
@@ -48,36 +47,3 @@ def rasterize(polygons: Sequence[Sequence[float]], height: int, width: int) -> R
     parts: list[RLE] = packing.frPyObjects(list(polygons), height, width)
     whole: RLE = parts[0] if len(parts) == 1 else packing.merge(parts)
     return whole
-
-
-def run_lengths(counts: str | bytes) -> list[int]:
-    """Decompress the lengths of runs, zeros first, column by column, without a check of their sum.
-
-    Raises:
-        ValueError: the text is not compressed counts.
-    """
-    codes = counts.encode() if isinstance(counts, str) else counts
-    runs: list[int] = []
-    value = shift = 0
-    for code in codes:
-        digit = code - 48
-        if not 0 <= digit < 64:
-            raise ValueError(f"{chr(code)!r} is no letter of compressed counts")
-        value |= (digit & 31) << shift
-        shift += 5
-        if digit & 32:
-            continue
-        if digit & 16:
-            value -= 1 << shift
-        # From the fourth on, the differences from the run before last are written.
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    if shift:
-        raise ValueError("they end within a number")
-    return runs
-
-
-def to_json(rle: RLE) -> dict[str, Any]:
-    """Convert run lengths to their form in COCO's files: compressed counts as text."""
-    counts = rle["counts"]
-    return {"size": list(rle["size"]), "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}

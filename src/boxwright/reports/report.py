@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 
 from boxwright.data.records import Record
-from boxwright.detections import Detections
 from boxwright.drawing import class_color, draw_detections, draw_ground_truth
 from boxwright.files import write_text
 from boxwright.reports import charts
 from boxwright.structures import Category
+from boxwright_runtime.detections import Detections
 
 _IMAGE_SIDE = 720
 """Longest side of an image in the report, in pixels; smaller ones are upsampled to it, up to four times."""

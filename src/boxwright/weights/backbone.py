@@ -17,7 +17,6 @@ from boxwright.compose.options import Naming, construct, options_of, parse_optio
 from boxwright.compose.parts import find_part
 from boxwright.contracts import RepeatedBackbone, ResidualBackbone
 from boxwright.data.format_report import COLOR_OPTIONS
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.layers.conv import FrozenBatchNorm2d
 from boxwright.passport import Passport
@@ -28,6 +27,7 @@ from boxwright.weights.projects.networks import fit_names
 from boxwright.weights.recognize import assumptions_in_errors, errors_in_one_line, recognize
 from boxwright.weights.source import BackboneSource, SourceFiles
 from boxwright.weights.table import COUNTER
+from boxwright_runtime.input_format import InputFormat
 
 PREFIX = "backbone."
 

@@ -17,7 +17,6 @@ from boxwright.compose.detectors import build_outline, build_resolved, check_wei
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
 from boxwright.compose.undrawn import WithoutDraws, lacks_weights
-from boxwright.data.printable_names import one_line_errors
 from boxwright.detector import Detector
 from boxwright.devices import choose_device
 from boxwright.passport import Origin, Passport
@@ -27,6 +26,7 @@ from boxwright.weights.location import OwnCheckpoint, open_source
 from boxwright.weights.overrides import list_part_options, resolve_model
 from boxwright.weights.recognize import assumptions_in_errors, errors_in_one_line, recognize
 from boxwright.weights.source import Source, SourceFiles
+from boxwright_runtime.printable_names import one_line_errors
 
 PRECISIONS = ("float32", "float16", "bfloat16", "float64")
 

@@ -13,7 +13,7 @@ from boxwright.compose.recipes import Resolution, resolve
 from boxwright.compose.values import plain
 from boxwright.contracts import SizedBackbone
 from boxwright.data.format_report import as_typed, note_differences
-from boxwright.data.input_format import InputFormat
+from boxwright_runtime.input_format import InputFormat
 
 
 def resolve_model(stated: Recipe, overrides: Mapping[str, Any] | None, assumptions: Iterable[str] = ()) -> Resolution:

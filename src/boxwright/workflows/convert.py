@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from boxwright.checkpoints import TORCH_SUFFIXES, read_checkpoint, save_tensors
-from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.files import check_folder, check_target, replace_file
 from boxwright.passport import Passport
@@ -29,6 +28,7 @@ from boxwright.weights.source import Layout, WritableSource
 from boxwright.weights.table import COUNTER
 from boxwright.workflows.card import write_card
 from boxwright.workflows.observer import Observer
+from boxwright_runtime.detections import Detections
 
 _FILE_SUFFIXES = (".safetensors", ".bin", *TORCH_SUFFIXES)
 

@@ -22,7 +22,6 @@ from boxwright.compose.recipes import resolve
 from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
 from boxwright.data.synthetic.shapes import draw_data_set
-from boxwright.detections import Detections
 from boxwright.drawing import draw_detections
 from boxwright.evaluation.evaluate import Evaluation
 from boxwright.files import check_folder, write_text
@@ -34,6 +33,7 @@ from boxwright.workflows.predict import detection_rows, save_drawing
 from boxwright.workflows.run_folder import is_finished
 from boxwright.workflows.train import train
 from boxwright.workflows.validation import Validation
+from boxwright_runtime.detections import Detections
 
 DEMO_RECIPE, BUDGET = "rtdetr_tiny", "5m"
 NUM_IMAGES = 1000  # of fewer, the last minutes of training only learn them by heart

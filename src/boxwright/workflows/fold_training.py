@@ -18,7 +18,6 @@ from boxwright.contracts import LimitedHead
 from boxwright.data.image_check import ProgressCallback
 from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData
-from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.passport import Passport, TrainingData
 from boxwright.training.callbacks import Callback, StepEvent
@@ -28,6 +27,7 @@ from boxwright.weights.model import OURS, ModelWeights, load
 from boxwright.workflows.beginning import Beginning
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.validation import Validation
+from boxwright_runtime.detections import Detections
 
 _LENGTHS = ("epochs", "steps", "budget")
 """Options of training that say how long."""

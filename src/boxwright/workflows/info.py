@@ -17,7 +17,6 @@ from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import names_model, resolve
 from boxwright.compose.values import plain
 from boxwright.contracts import CountedAsPublished, MaskHead
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.passport import Passport
 from boxwright.structures import Category
@@ -26,6 +25,7 @@ from boxwright.weights.overrides import needed_options
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.operation_counts import OPERATIONS
 from boxwright.workflows.passports import identify
+from boxwright_runtime.input_format import InputFormat
 
 Count = Literal["products", "operations"]
 

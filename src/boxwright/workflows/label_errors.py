@@ -12,7 +12,6 @@ from boxwright.data.doctor.object_table import image_names
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.folds import deal_folds, select_records
 from boxwright.data.records import DetectionData, max_objects
-from boxwright.detections import Detections
 from boxwright.evaluation.coco_metrics import evaluate_detections
 from boxwright.evaluation.label_errors import ErrorKind, Suspicion, rank_label_errors
 from boxwright.evaluation.limits import MAX_DETECTIONS
@@ -30,6 +29,7 @@ from boxwright.workflows.fold_training import (
 from boxwright.workflows.observer import Observer, ProgressOnly
 from boxwright.workflows.passports import describe_data
 from boxwright.workflows.reading import Data, read_split
+from boxwright_runtime.detections import Detections
 
 _ADVICE = "look at them; models that had not seen the image contradict"
 

@@ -17,17 +17,17 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from boxwright.data.image_check import ProgressCallback
-from boxwright.data.printable_names import printable
-from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.devices import choose_device
 from boxwright.drawing import draw_detections
 from boxwright.files import check_folder, check_target, write_text
-from boxwright.ops.masks import to_json
 from boxwright.prediction import ImageInput, OnError, PredictionStream, SkippedImage, list_image_files, list_sources
 from boxwright.structures import Task
 from boxwright.workflows.models import load_detector
 from boxwright.workflows.observer import Observer
+from boxwright_runtime.detections import Detections
+from boxwright_runtime.masks import to_json
+from boxwright_runtime.printable_names import printable
 
 
 @dataclass(frozen=True)

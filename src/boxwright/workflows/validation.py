@@ -11,7 +11,6 @@ import torch
 from boxwright.data.image_check import ProgressCallback
 from boxwright.data.loading.loader import BatchLoader, eval_batches, eval_loader
 from boxwright.data.records import DetectionData
-from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.evaluation.class_accuracy import class_accuracy
 from boxwright.evaluation.evaluate import (
@@ -25,6 +24,7 @@ from boxwright.evaluation.evaluate import (
 )
 from boxwright.evaluation.limits import MAX_DETECTIONS
 from boxwright.evaluation.processes import copy_from_first, measure_together, rank_of_process
+from boxwright_runtime.detections import Detections
 
 
 class Validation:

@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 
 from boxwright.data.images import normalize, resample
-from boxwright.data.input_format import InputFormat, Window
 from boxwright.data.loading.loader import collate, eval_loader, train_loader
 from boxwright.data.loading.sampler import BatchSampler, SampleKey
 from boxwright.data.loading.samples import EvalSet, ImageCache, TrainSet
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.transforms.augment import Augmentation
 from boxwright.structures import Batch, Category, ImageSize
+from boxwright_runtime.input_format import InputFormat, Window
 
 FORMAT = InputFormat(image_size=64, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 PLAIN = Augmentation(photometric=0.0, channel_shuffle=0.0, zoom_out=0.0, iou_crop=0.0, flip=0.0)
@@ -288,7 +288,7 @@ import sys, torch
 from pathlib import Path
 import numpy as np
 from boxwright.data.transforms.augment import Augmentation
-from boxwright.data.input_format import InputFormat
+from boxwright_runtime.input_format import InputFormat
 from boxwright.data.loading.loader import train_loader
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.loading.sampler import BatchSampler

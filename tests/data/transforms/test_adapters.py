@@ -12,7 +12,6 @@ import torch
 from torchvision.transforms import v2
 
 from boxwright.data.image_dataset import ImageDataset, LabeledImage
-from boxwright.data.input_format import InputFormat, ResizeRule
 from boxwright.data.loading.loader import train_loader
 from boxwright.data.loading.sampler import BatchSampler, SampleKey
 from boxwright.data.loading.samples import Sample, TrainSet
@@ -21,6 +20,7 @@ from boxwright.data.records import DetectionData
 from boxwright.data.transforms.adapters import AlbumentationsTransform, TorchvisionTransform, as_transform
 from boxwright.data.transforms.augment import Augmentation
 from boxwright.data.transforms.transform import PixelMasks, TrainingSample, TransformContext
+from boxwright_runtime.input_format import InputFormat, ResizeRule
 
 HEIGHT, WIDTH = 48, 64
 BOXES = np.array([[4, 6, 24, 20], [40, 8, 60, 44], [0, 30, 12, 48]], dtype=np.float32)

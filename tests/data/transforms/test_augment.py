@@ -12,8 +12,8 @@ from torchvision.transforms import v2
 
 from boxwright.data.crop import Crop
 from boxwright.data.images import resample
-from boxwright.data.input_format import ResizeRule, Window
 from boxwright.data.transforms.augment import Augmentation, Augmented, random_iou_crop, zoom_out_window
+from boxwright_runtime.input_format import ResizeRule, Window
 
 HEIGHT, WIDTH = 150, 210
 BOXES = np.array([[20, 30, 90, 120], [100, 10, 130, 40], [5, 5, 14, 12], [60, 60, 205, 145]], dtype=np.float32)

@@ -17,7 +17,6 @@ from torchvision.transforms.v2 import functional as F
 
 from boxwright.data.crop import Crop
 from boxwright.data.images import resample
-from boxwright.data.input_format import InputFormat, Resize, ResizeRule, Window
 from boxwright.data.loading.loader import train_loader
 from boxwright.data.loading.sampler import BatchSampler
 from boxwright.data.masks import render_record_masks
@@ -25,7 +24,9 @@ from boxwright.data.open import open_data
 from boxwright.data.records import Record
 from boxwright.data.transforms.augment import Augmentation
 from boxwright.data.transforms.large_scale_jitter import jitter_window, large_scale_jitter, resized_image_size
-from boxwright.ops.masks import encode_mask, to_json
+from boxwright.ops.masks import encode_mask
+from boxwright_runtime.input_format import InputFormat, Resize, ResizeRule, Window
+from boxwright_runtime.masks import to_json
 
 ONLY: dict[str, Any] = {
     "photometric": 0.0,

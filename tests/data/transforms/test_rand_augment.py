@@ -10,9 +10,9 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from boxwright.data.input_format import ResizeRule
 from boxwright.data.transforms.augment import Augmentation
 from boxwright.data.transforms.rand_augment import rand_augment_image
+from boxwright_runtime.input_format import ResizeRule
 
 PLAIN: dict[str, Any] = {"photometric": 0.0, "channel_shuffle": 0.0, "zoom_out": 0.0, "iou_crop": 0.0, "flip": 0.0}
 BOXES = np.array([[0, 0, 80, 60]], dtype=np.float32)

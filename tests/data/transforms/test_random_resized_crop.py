@@ -14,9 +14,9 @@ from red_rectangles import followed_rectangles
 from torchvision.transforms import v2
 
 from boxwright.data.images import resample
-from boxwright.data.input_format import ResizeRule, Window
 from boxwright.data.transforms.augment import Augmentation
 from boxwright.data.transforms.random_resized_crop import random_resized_crop
+from boxwright_runtime.input_format import ResizeRule, Window
 
 ONLY: dict[str, Any] = {
     "photometric": 0.0,

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boxwright.data.input_format import ResizeRule, Window
 from boxwright.data.transforms.augment import Augmentation
 from boxwright.data.transforms.random_size_crop import draw_scale, random_size_crop
+from boxwright_runtime.input_format import ResizeRule, Window
 
 DETR: dict[str, Any] = {
     "photometric": 0.0,

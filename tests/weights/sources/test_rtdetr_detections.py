@@ -16,12 +16,12 @@ from PIL import Image
 
 from boxwright.compose.parts import find_part
 from boxwright.data.images import resample
-from boxwright.data.input_format import InputFormat
 from boxwright.passport import Origin
 from boxwright.weights.files import read_source_files
 from boxwright.weights.model import build_model, convert_files
 from boxwright.weights.recognize import recognize
 from boxwright.weights.source import SourceFiles
+from boxwright_runtime.input_format import InputFormat
 from weights.compared import Recorder
 from weights.source_checks import Differences, assert_same_detections, draw_images
 from weights.sources.rtdetr_files import NUM_QUERIES, POINTS, SIDE, draw_input, make_backbone, make_file

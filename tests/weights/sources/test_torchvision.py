@@ -13,7 +13,6 @@ from torchvision.models.detection._utils import overwrite_eps
 
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipes import resolve
-from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.passport import Origin
 from boxwright.structures import Category
@@ -22,6 +21,7 @@ from boxwright.weights.model import ModelWeights, build_model, convert_files
 from boxwright.weights.projects.torchvision_releases import find_release
 from boxwright.weights.recognize import find_kind, recognize
 from boxwright.weights.source import SourceFiles
+from boxwright_runtime.detections import Detections
 from weights.compared import Recorder, name_version
 from weights.source_checks import Differences, Expected, assert_same_detections, draw_images
 from weights.torchvision_models import CHANNELS, KINDS, MAX_SIZE, MIN_SIZE, RCNNS, assert_same_masks, make, old_names

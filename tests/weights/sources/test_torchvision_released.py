@@ -12,9 +12,9 @@ import pytest
 import torch
 from torchvision.models import get_model
 
-from boxwright.detections import Detections
 from boxwright.weights.files import read_source_files
 from boxwright.weights.model import build_model, convert_files
+from boxwright_runtime.detections import Detections
 from weights.compared import Recorder, name_version
 from weights.source_checks import Differences, Expected, assert_same_detections, draw_images
 from weights.torchvision_models import RELEASED_NAMES, assert_same_masks, calibrate

@@ -10,10 +10,10 @@ import numpy as np
 
 from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.findings import Finding, FindingKind
-from boxwright.data.image_file import SUFFIXES
 from boxwright.data.image_inspection import IMAGE_GRAY, IMAGE_MISSING, IMAGE_UNREADABLE
 from boxwright.data.mask_file import MaskFile
 from boxwright.data.records import DetectionData, Record
+from boxwright_runtime.image_file import SUFFIXES
 
 TINY_IMAGE = FindingKind("tiny_image", "note", "images have a side below 32 pixels", "are they thumbnails?")
 HUGE_IMAGE = FindingKind(

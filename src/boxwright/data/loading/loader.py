@@ -16,7 +16,6 @@ from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset
 
 from boxwright.data.images import normalize, pad_inputs
-from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.equal_sizes import divide_batches, group_equal_sizes
 from boxwright.data.loading.sampler import BatchSampler
 from boxwright.data.loading.samples import EvalSet, Sample, TrainSet
@@ -24,6 +23,7 @@ from boxwright.data.records import DetectionData, image_sizes
 from boxwright.data.transforms.augment import Augmentation
 from boxwright.data.transforms.transform import Transform
 from boxwright.structures import Batch, Targets
+from boxwright_runtime.input_format import InputFormat
 
 
 class Failure(NamedTuple):

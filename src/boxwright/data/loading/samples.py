@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 
 from boxwright.data.crop import Crop
 from boxwright.data.images import to_bytes
-from boxwright.data.input_format import InputFormat
 from boxwright.data.loading.sampler import SampleKey, augmentation_rng, draws_seed
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.transforms.augment import SMALLEST_SIDE, Augmentation
@@ -29,6 +28,7 @@ from boxwright.data.transforms.transform import (
     to_pixels,
 )
 from boxwright.structures import ImageSize
+from boxwright_runtime.input_format import InputFormat
 
 
 class Sample(NamedTuple):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from boxwright.data.findings import Finding, FindingKind
-from boxwright.data.printable_names import printable
 from boxwright.structures import Category
+from boxwright_runtime.printable_names import printable
 
 DUMMY_CATEGORY = FindingKind(
     "dummy_category", "note", "categories that only name the super-category of all others, as Roboflow writes, left out"

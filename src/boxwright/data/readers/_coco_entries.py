@@ -12,10 +12,10 @@ from boxwright.data.annotations import ListedImage
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.invalid_entries import INVALID_ANNOTATION, MOST_INVALID, describe_invalid
 from boxwright.data.mask_file import SUFFIX
-from boxwright.data.printable_names import printable
 from boxwright.data.readers._coco_classes import CategoryEntry, number_categories
 from boxwright.data.readers._coco_values import CROWD_KEYS, InvalidEntryError, ValueReader, is_text_id, polygon_bounds
 from boxwright.structures import Category
+from boxwright_runtime.printable_names import printable
 
 SPECIAL_KEYS: tuple[str, ...] = CROWD_KEYS[1:]
 """Keys of annotations that are looked at beside COCO's own: entries with one of them are read here, one by one."""

@@ -20,9 +20,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from boxwright.data.findings import FindingKind
-from boxwright.data.images import as_rgb
 from boxwright.data.readers._image_files import compose_name
 from boxwright.data.readers._rows import BoxCorners, bounds, order_corners
+from boxwright_runtime.images import as_rgb
 
 SHAPE_WITHOUT_AREA = FindingKind(
     "shape_without_area", "warning", "points, lines and other shapes that are no boxes or polygons left out"

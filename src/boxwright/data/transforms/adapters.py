@@ -13,7 +13,6 @@ from torch import nn
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from boxwright.data.images import as_rgb
 from boxwright.data.transforms.seeding import fork_random_state
 from boxwright.data.transforms.transform import (
     PixelMasks,
@@ -23,6 +22,7 @@ from boxwright.data.transforms.transform import (
     keep_visible,
     to_image,
 )
+from boxwright_runtime.images import as_rgb
 
 MIN_SIDE = 1e-3
 """Boxes with a side below this, in pixels of the changed image, are dropped."""

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from boxwright.data.crop import Crop, CropRegion
 from boxwright.data.images import to_bytes
-from boxwright.data.input_format import ResizeRule, Window
 from boxwright.data.transforms.large_scale_jitter import check_scales, large_scale_jitter
 from boxwright.data.transforms.photometric import change_colors, draw_color_map
 from boxwright.data.transforms.rand_augment import check_operations, rand_augment_image
 from boxwright.data.transforms.random_resized_crop import check_area_range, random_resized_crop
 from boxwright.data.transforms.random_size_crop import draw_scale, random_size_crop, scale_size
 from boxwright.data.transforms.transform import PixelMasks, TrainingSample, TransformContext, to_pixels
+from boxwright_runtime.input_format import ResizeRule, Window
 
 OFF = (1.0, 1.0)
 """The range of scales, or fractions of the area, that changes nothing."""

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from boxwright.data.input_format import ResizeRule, Window
+from boxwright_runtime.input_format import ResizeRule, Window
 
 
 def large_scale_jitter(

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from boxwright.data.crop import CropRegion
-from boxwright.data.input_format import Window
+from boxwright_runtime.input_format import Window
 
 ASPECTS = (3 / 4, 4 / 3)
 """Least and largest width of a part, as a multiple of its height."""

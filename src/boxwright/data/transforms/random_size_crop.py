@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from boxwright.data.crop import CropRegion
-from boxwright.data.input_format import ResizeRule, Window
+from boxwright_runtime.input_format import ResizeRule, Window
 
 SCALE_STEP = 0.04
 """Difference between the shortest sides that are drawn, as a fraction of the image size: 32 pixels of 800."""

@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
 from boxwright.data.crop import Crop
-from boxwright.data.input_format import ResizeRule, Window
 from boxwright.data.masks import render_mask_arrays, render_record_masks
 from boxwright.data.records import Record
+from boxwright_runtime.input_format import ResizeRule, Window
 
 
 @runtime_checkable

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from boxwright.data.input_format import InputFormat
 from boxwright.structures import Category
 from boxwright.weights.source import SourceFiles
+from boxwright_runtime.input_format import InputFormat
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from jaxtyping import Int, UInt8
+
+if TYPE_CHECKING:
+    from jaxtyping import Int, UInt8
 
 _ONE = 2048
 """The number 1 in fixed point."""

@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from boxwright.data.image_file import SUFFIXES
-from boxwright.data.printable_names import first_names
+from boxwright_runtime.image_file import SUFFIXES
+from boxwright_runtime.printable_names import first_names
 
 _CLUTTER = {"thumbs.db", "desktop.ini"}
 """Files of systems in folders of images, in lower case; like those whose names begin with a dot not worth a note."""

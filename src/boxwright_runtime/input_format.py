@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Literal, NamedTuple, get_args
 
-from boxwright.data.size_rules import SizeRule, letterbox_size, resized_size
+from boxwright_runtime.size_rules import SizeRule, letterbox_size, resized_size
 
 Resize = Literal["square", "shortest_side", "center_crop", "letterbox"]
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
-from boxwright.data import jpeg_markers
-from boxwright.data.png_chunks import SIGNATURE, mend_png
-from boxwright.data.sample_range import scale_samples, wide_samples
+from boxwright_runtime import jpeg_markers
+from boxwright_runtime.png_chunks import SIGNATURE, mend_png
+from boxwright_runtime.sample_range import scale_samples, wide_samples
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
 
 _FORMATS_WITH_FRAMES = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")
 

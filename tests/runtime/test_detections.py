@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.detections import Detection, Detections
 from boxwright.ops.masks import decode_mask, encode_mask
 from boxwright.structures import Category
+from boxwright_runtime.detections import Detection, Detections
 
 CATEGORIES = (Category(7, "cat"), Category(1, "dog"), Category(30, "bird"))
 BOXES = [[1.0, 2.0, 11.0, 22.0], [0.0, 0.0, 5.0, 4.0], [3.5, 4.5, 6.5, 8.5]]
@@ -117,11 +117,11 @@ def test_a_whole_number_of_any_kind_selects_one(index: Any) -> None:
         ("bird", "'bird'"),
         (True, "True"),
         (np.array(False), "False"),
-        (0.5, r"torch.float32 of shape \(\)"),
-        ([0.7], r"torch.float32 of shape \(1,\)"),
-        (np.array([0.2, 1.9]), r"torch.float64 of shape \(2,\)"),
-        ([[0], [1]], r"torch.int64 of shape \(2, 1\)"),
-        (torch.ones(3, 3, dtype=torch.bool), r"torch.bool of shape \(3, 3\)"),
+        (0.5, r"float64 of shape \(\)"),
+        ([0.7], r"float64 of shape \(1,\)"),
+        (np.array([0.2, 1.9]), r"float64 of shape \(2,\)"),
+        ([[0], [1]], r"int64 of shape \(2, 1\)"),
+        (torch.ones(3, 3, dtype=torch.bool), r"bool of shape \(3, 3\)"),
         ([0, None], r"\[0, None\]"),
         ([[0], [1, 2]], r"\[\[0\], \[1, 2\]\]"),
     ],

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
-from boxwright.ops.masks import decode_mask, to_json
-from boxwright.structures import RLE, Category
+from boxwright_runtime.arrays import Array, to_device, to_numpy
+from boxwright_runtime.masks import decode_rle, to_json
+from boxwright_runtime.structures import RLE, Category
 
-Index = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any] | Tensor
-"""One object by its position, or several: a slice, positions, or a mask that is True where an object stays."""
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int
+    from torch import Tensor
+    from torch import device as Device
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,19 @@ class Detections:
 
     ``len`` counts them, iteration gives one ``Detection`` at a time, and an index, a slice, positions or a mask select.
 
+    A detector gives tensors of torch, an exported file arrays of NumPy; everything here is the same for both.
+
     Args:
-        boxes: corners (x1, y1, x2, y2) in pixels of the original image; they lie inside it.
-        scores: in [0, 1].
-        labels: 0..C-1.
+        boxes: (n, 4) corners (x1, y1, x2, y2) in pixels of the original image; they lie inside it.
+        scores: (n,) in [0, 1].
+        labels: (n,) 0..C-1.
         masks: run lengths of the original image's size for each, or None where the task has none.
         categories: label ``i`` is ``categories[i]``; empty where the classes are not known.
     """
 
-    boxes: Float[Tensor, "n 4"]
-    scores: Float[Tensor, " n"]
-    labels: Int[Tensor, " n"]
+    boxes: Array
+    scores: Array
+    labels: Array
     masks: tuple[RLE, ...] | None = None
     categories: tuple[Category, ...] = ()
 
@@ -76,7 +78,7 @@ class Detections:
     @overload
     def __getitem__(self, index: slice | Sequence[int] | npt.NDArray[Any] | Tensor) -> Detections: ...
 
-    def __getitem__(self, index: Index) -> Detection | Detections:
+    def __getitem__(self, index: int | slice | Sequence[int] | npt.NDArray[Any] | Tensor) -> Detection | Detections:
         """Select one object by its position, or those at several positions or where a mask is True.
 
         Raises:
@@ -86,18 +88,22 @@ class Detections:
         positions = self._positions(index)
         if positions.ndim == 0:
             return self._one(int(positions))
-        here = positions.to(self.boxes.device)
         masks = None if self.masks is None else tuple(self.masks[i] for i in positions.tolist())
-        return Detections(self.boxes[here], self.scores[here], self.labels[here], masks, self.categories)
+        boxes, scores, labels = (values[positions] for values in (self.boxes, self.scores, self.labels))
+        return Detections(boxes, scores, labels, masks, self.categories)
 
     @property
     def names(self) -> list[str]:
         """Names of the objects' classes; labels as text where the classes are not known."""
         return [one.name for one in self]
 
-    def to(self, device: torch.device | str) -> Detections:
-        """Copy to another device."""
-        boxes, scores, labels = (x.to(device) for x in (self.boxes, self.scores, self.labels))
+    def to(self, device: Device | str) -> Detections:
+        """Copy to another device; arrays, which are on the CPU, stay there.
+
+        Raises:
+            ValueError: they are arrays, and the device is not the CPU.
+        """
+        boxes, scores, labels = (to_device(values, device) for values in (self.boxes, self.scores, self.labels))
         return Detections(boxes, scores, labels, self.masks, self.categories)
 
     def cpu(self) -> Detections:
@@ -147,11 +153,11 @@ class Detections:
             raise ImportError("supervision is not installed: pip install supervision") from error
         masks = None
         if self.masks is not None:
-            masks = np.array([decode_mask(mask).numpy() for mask in self.masks] or np.empty((0, 0, 0)), dtype=bool)
+            masks = np.array([decode_rle(mask) for mask in self.masks] or np.empty((0, 0, 0)), dtype=bool)
         return supervision.Detections(
-            xyxy=self.boxes.cpu().numpy().reshape(-1, 4),
-            confidence=self.scores.cpu().numpy(),
-            class_id=self.labels.cpu().numpy(),
+            xyxy=to_numpy(self.boxes).reshape(-1, 4),
+            confidence=to_numpy(self.scores),
+            class_id=to_numpy(self.labels),
             mask=masks,
             data={"class_name": np.array(self.names)},
         )
@@ -163,37 +169,39 @@ class Detections:
         mask = None if self.masks is None else self.masks[i]
         return Detection((x1, y1, x2, y2), float(self.scores[i]), label, category, mask)
 
-    def _positions(self, index: Any) -> Int[Tensor, "*m"]:
+    def _positions(self, index: Any) -> Int[np.ndarray, "*m"]:
         """Positions from 0: one without an axis for a whole number, else on one axis."""
         if isinstance(index, slice):
-            return torch.tensor(range(len(self))[index], dtype=torch.int64)
+            return np.array(range(len(self))[index], dtype=np.int64)
         selected = _read_index(index)
-        if selected.dtype == torch.bool:
+        if selected.dtype == np.bool_:
             if len(selected) != len(self):
                 raise IndexError(f"a mask has one value for each of {len(self)} detections, not {len(selected)}")
-            return torch.where(selected)[0]
-        if selected.numel() and not (selected.min() >= -len(self) and selected.max() < len(self)):
+            return np.flatnonzero(selected)
+        if selected.size and not (selected.min() >= -len(self) and selected.max() < len(self)):
             if selected.ndim == 0:
                 raise IndexError(f"there is no detection {int(selected)}, there are {len(self)}")
             raise IndexError(f"positions are from {-len(self)} to {len(self) - 1}, not {selected.tolist()}")
-        return selected % max(len(self), 1)
+        return np.asarray(selected % max(len(self), 1))
 
 
-def _read_index(index: Any) -> Bool[Tensor, " m"] | Int[Tensor, "*m"]:
+def _read_index(index: Any) -> Bool[np.ndarray, " m"] | Int[np.ndarray, "*m"]:
     """Read an index that is no slice: a mask, or positions as they were given, one of them without an axis."""
     try:
-        selected = torch.as_tensor(index).cpu()
-    except (TypeError, ValueError, RuntimeError):
+        selected = to_numpy(index)
+    except (TypeError, ValueError):
         raise TypeError(f"{_INDICES}, not {index!r}") from None
-    if selected.shape == (0,) and isinstance(index, Sequence):  # torch takes an empty list for fractions
-        return selected.long()
-    if selected.ndim > 1 or selected.is_floating_point() or selected.is_complex():
-        raise TypeError(f"{_INDICES}, not {selected.dtype} of shape {tuple(selected.shape)}")
-    if selected.dtype == torch.bool:
+    if selected.shape == (0,) and isinstance(index, Sequence):  # NumPy takes an empty list for fractions
+        return selected.astype(np.int64)
+    if selected.dtype.kind not in "biufc":
+        raise TypeError(f"{_INDICES}, not {index!r}")
+    if selected.ndim > 1 or selected.dtype.kind in "fc":
+        raise TypeError(f"{_INDICES}, not {selected.dtype} of shape {selected.shape}")
+    if selected.dtype == np.bool_:
         if selected.ndim == 0:
             raise TypeError(f"{_INDICES}, not {bool(selected)}")
         return selected
-    return selected.long()
+    return selected.astype(np.int64)
 
 
 _INDICES = "an index is a whole number, a slice, a list of whole numbers, or a mask of True and False for each object"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import UnidentifiedImageError
 
-from boxwright.data.printable_names import printable
-from boxwright.data.quiet_decoding import quiet_decoding
+from boxwright_runtime.printable_names import printable
+from boxwright_runtime.quiet_decoding import quiet_decoding
 
 SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx", ".avif", ".webp", ".gif"),
