@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from boxwright.cli.arguments import CommandParser, add_trust_argument, import_trusted
 from boxwright.cli.terminal import json_target
-from boxwright.data.printable_names import printable_text
 from boxwright.files import check_target, is_standard_output, write_text
+from boxwright_runtime.printable_names import printable_text
 
 if TYPE_CHECKING:
     from rich.console import Console
