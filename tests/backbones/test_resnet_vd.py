@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from boxwright.backbones.resnet_vd import BasicBlockVD, BottleneckVD, ResNetVD
+from boxwright.layers.ceil_pooling import AvgPoolCeil
 from boxwright.layers.conv import ConvNorm, FrozenBatchNorm2d
 from boxwright.structures import Level
 
@@ -49,7 +50,7 @@ def test_strides_sit_in_the_3x3_convolutions_and_in_the_pooled_shortcuts() -> No
         if name == "c2":
             assert isinstance(first, ConvNorm)
         else:
-            assert isinstance(first[0], nn.AvgPool2d)
+            assert isinstance(first[0], AvgPoolCeil)
             assert first[1].conv.stride == (1, 1)
         assert all(isinstance(block.shortcut, nn.Identity) for block in list(stage)[1:])
 

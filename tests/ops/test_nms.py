@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import Tensor
 from torchvision.ops import nms
 
 from boxwright.ops.nms import nms_keep_mask, nms_top_k
+from boxwright.ops.onnx_operators import tracing_for_onnx
 
 BATCH = 8
 THRESHOLD = 0.5
@@ -38,31 +41,32 @@ def one_group_at_a_time(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Te
     return kept
 
 
-@pytest.mark.parametrize("exported", [False, True])
+@pytest.mark.parametrize("form", ["eager", "compiled", "onnx"])
 # More than 1,000 boxes go another way through torchvision.
 @pytest.mark.parametrize("num_pairs", [60, 100])
 @pytest.mark.parametrize("num_groups", [5, 365, 1203])
 def test_groups_of_images_are_suppressed_as_each_alone(
-    num_groups: int, num_pairs: int, exported: bool, monkeypatch: pytest.MonkeyPatch
+    num_groups: int, num_pairs: int, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: exported)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: form == "compiled")
     cases = close_calls(num_pairs, num_groups)
     expected = one_group_at_a_time(*cases)
     valid = cases[3]
     assert 0.1 < (valid & ~expected).float().mean() < 0.4
-    together = nms_keep_mask(*cases, THRESHOLD)
-    assert torch.equal(together, expected)
-    for image in range(BATCH):
-        alone = nms_keep_mask(*(field[image : image + 1] for field in cases), THRESHOLD)
-        assert torch.equal(alone[0], together[image])
+    with tracing_for_onnx() if form == "onnx" else nullcontext():
+        together = nms_keep_mask(*cases, THRESHOLD, num_groups)
+        assert torch.equal(together, expected)
+        for image in range(BATCH):
+            alone = nms_keep_mask(*(field[image : image + 1] for field in cases), THRESHOLD, num_groups)
+            assert torch.equal(alone[0], together[image])
 
 
 def test_neighbors_change_nothing() -> None:
     boxes, scores, groups, valid = close_calls(60, 1203)
-    alone = nms_keep_mask(boxes[:1], scores[:1], groups[:1], valid[:1], THRESHOLD)
+    alone = nms_keep_mask(boxes[:1], scores[:1], groups[:1], valid[:1], THRESHOLD, 1203)
     for far in (0.0, 1.0, 10.0):
         others = boxes[1:] * (1 + far)
-        among = nms_keep_mask(torch.cat((boxes[:1], others)), scores, groups, valid, THRESHOLD)
+        among = nms_keep_mask(torch.cat((boxes[:1], others)), scores, groups, valid, THRESHOLD, 1203)
         assert torch.equal(among[:1], alone)
 
 
@@ -71,8 +75,8 @@ def test_the_best_come_first_and_others_fill_up() -> None:
     scores = torch.tensor([[0.5, 0.9, 0.7, 0.9, 1.0]])
     groups = torch.tensor([[0, 0, 1, 0, 0]])
     valid = torch.tensor([[True, True, True, True, False]])
-    indices, kept = nms_top_k(boxes, scores, groups, valid, threshold=THRESHOLD, count=4)
+    indices, kept = nms_top_k(boxes, scores, groups, valid, threshold=THRESHOLD, count=4, num_groups=2)
     assert indices[0, :3].tolist() == [1, 3, 2]
     assert kept.tolist() == [[True, True, True, False]]
-    nobody = nms_top_k(boxes, scores, groups, ~valid & valid, threshold=THRESHOLD, count=4)
+    nobody = nms_top_k(boxes, scores, groups, ~valid & valid, threshold=THRESHOLD, count=4, num_groups=2)
     assert not nobody[1].any()

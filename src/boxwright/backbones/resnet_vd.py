@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from boxwright.layers.ceil_pooling import AvgPoolCeil
 from boxwright.layers.conv import NORM_EPS, ConvNorm, Norm, check_norm_eps
 from boxwright.layers.resnet import STAGES
 from boxwright.structures import Features, Level, ResidualBlock, Spec
@@ -102,7 +103,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int, project: bool, n
     if stride == 2:
         return nn.Sequential(
             # An odd last row or column is averaged over what is there.
-            nn.AvgPool2d(2, 2, ceil_mode=True),
+            AvgPoolCeil(),
             ConvNorm(in_channels, out_channels, 1, norm=norm[0], eps=norm[1]),
         )
     return ConvNorm(in_channels, out_channels, 1, norm=norm[0], eps=norm[1])

@@ -14,6 +14,8 @@ from boxwright.dense.soft_nms import soft_nms
 from boxwright.ops.boxes import at_least_float32, clip_to_sizes
 from boxwright.ops.finite import nan_like_any
 from boxwright.ops.nms import nms_top_k
+from boxwright.ops.onnx_operators import operators_for_onnx
+from boxwright.ops.ranking import rank
 from boxwright.structures import Decoded
 
 DecodeBoxes = Callable[[Tensor, Tensor], Tensor]
@@ -52,7 +54,15 @@ def decode_dense(
     if options.soft_nms:
         kept, score, valid = soft_nms(box, score, label, valid, max_detections=options.max_detections)
     else:
-        kept, valid = nms_top_k(box, score, label, valid, threshold=options.nms_threshold, count=options.max_detections)
+        kept, valid = nms_top_k(
+            box,
+            score,
+            label,
+            valid,
+            threshold=options.nms_threshold,
+            count=options.max_detections,
+            num_groups=output.logits[0].shape[-1],
+        )
         score = score.gather(1, kept)
     score = score + nan_like_any(*best, *output.offsets)[:, None]
     return Decoded(take_rows(box, kept), score, label.gather(1, kept), valid)
@@ -65,6 +75,8 @@ def stable_top_k(scores: Float[Tensor, "b n"], count: int) -> Int[Tensor, "b m"]
         scores: at least 0.
         count: as many, or all where there are fewer.
     """
+    if operators_for_onnx():
+        return rank(scores, count)[1]
     if torch.compiler.is_compiling() or scores.dtype != torch.float32:
         # A slice would fix in an export whether there are more.
         least = torch.arange(torch.sym_min(scores.shape[1], count), device=scores.device)

@@ -14,6 +14,7 @@ from boxwright.layers.option_checks import check_fractions
 from boxwright.layers.padding import infer_valid_sizes, resize_mask
 from boxwright.ops.boxes import at_least_float32
 from boxwright.ops.finite import nan_like_any
+from boxwright.ops.ranking import rank
 from boxwright.structures import ClassRows, Decoded, Features, LossTotals, Spec, Targets, Task, head_levels
 
 __all__ = ["Classifier"]
@@ -95,8 +96,7 @@ class Classifier(nn.Module):
 
     def decode(self, output: ClassifierOutput) -> Decoded:
         """Select the likeliest classes of each image, at most five, each with a box around the image."""
-        scores, labels = at_least_float32(output.logits).softmax(-1).sort(descending=True, stable=True)
-        scores, labels = scores[:, :NUM_BEST], labels[:, :NUM_BEST]
+        scores, labels = rank(at_least_float32(output.logits).softmax(-1), NUM_BEST)
         boxes = output.boxes[:, None].to(scores.dtype).expand(-1, labels.shape[1], -1)
         diverged = nan_like_any(output.logits)[:, None]
         return Decoded(boxes, scores + diverged, labels, torch.ones_like(labels, dtype=torch.bool))

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from boxwright.layers.ceil_pooling import max_pool_ceil
 from boxwright.layers.conv import ConvNorm, Norm
 
 
@@ -47,7 +48,7 @@ class NonLocalBlock(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         theta, others = self.embed(x).split((self.inner, 2 * self.inner), 1)
         if self.subsample:
-            others = F.max_pool2d(others, 2, ceil_mode=True)
+            others = max_pool_ceil(others, 2)
         phi, g = _tokens(others).chunk(2, -1)
         y = F.scaled_dot_product_attention(_tokens(theta), phi, g)
         out: Tensor = self.out(y[:, 0].transpose(1, 2).unflatten(-1, x.shape[-2:]))

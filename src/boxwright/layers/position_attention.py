@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from boxwright.layers.ceil_pooling import avg_pool_ceil
 from boxwright.layers.option_checks import check_choice, check_counts
 
 MapPositions = Literal["none", "absolute", "relative"]
@@ -96,7 +97,7 @@ class PositionAttention(nn.Module):
             out = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         y = out.transpose(-1, -2).flatten(1, 2).unflatten(-1, (height, width))  # b m (h w) d -> b (m d) h w
         # Without padding, windows over the edge are divided by the cells that they have.
-        return y if self.stride == 1 else F.avg_pool2d(y, 2, ceil_mode=True)
+        return y if self.stride == 1 else avg_pool_ceil(y)
 
     def _by_distance(
         self,

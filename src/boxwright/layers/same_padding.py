@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from boxwright.ops import onnx_operators
 
 
 def max_pool_same(x: Float[Tensor, "b c h w"], stride: int) -> Float[Tensor, "b c h_out w_out"]:
@@ -17,6 +21,8 @@ def max_pool_same(x: Float[Tensor, "b c h w"], stride: int) -> Float[Tensor, "b 
     """
     if stride == 1:
         return x
+    if onnx_operators.operators_for_onnx():
+        return cast(Tensor, onnx_operators.onnx_max_pool_same(x, stride + 1, stride))
     # The near side is padded, the far side by ceil_mode: padding both would copy the map.
     before = [_excess(size, stride) // 2 for size in x.shape[-2:]]
     return F.max_pool2d(x, stride + 1, stride, (before[0], before[1]), ceil_mode=True)

@@ -120,10 +120,10 @@ class BiFPNCell(nn.Module):
         self.down, self.up = nn.ModuleDict(), nn.ModuleDict()
         widths = {name: level.channels for name, level in spec.items()}
         *names, coarsest = spec
-        above = widths[coarsest]
+        above, step = widths[coarsest], self.steps[coarsest]
         for name in reversed(names):
-            self.down[name] = FusionNode([widths[name], above], channels, fusion, activation)
-            above = channels
+            self.down[name] = FusionNode([widths[name], above], channels, fusion, activation, upsample=step > 1)
+            above, step = channels, self.steps.get(name, 1)
         for name in names[1:]:
             self.up[name] = FusionNode([widths[name], channels, channels], channels, fusion, activation)
         self.up[coarsest] = FusionNode([widths[coarsest], channels], channels, fusion, activation)
@@ -149,13 +149,20 @@ class FusionNode(nn.Module):
         channels: of the output.
         fusion: as in ``BiFPN``.
         activation: as in ``BiFPN``.
+        upsample: the last map is coarser than the first.
     """
 
     def __init__(
-        self, in_channels: Sequence[int], channels: int, fusion: WeightedFusion, activation: SwishPosition
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        fusion: WeightedFusion,
+        activation: SwishPosition,
+        *,
+        upsample: bool = False,
     ) -> None:
         super().__init__()
-        self.fusion = fusion
+        self.fusion, self.upsample = fusion, upsample
         self.projections = nn.ModuleList(_to_width(width, channels) for width in in_channels)
         self.weights = None if fusion == "sum" else nn.Parameter(torch.ones(len(in_channels)))
         self.conv = SeparableConv(channels, channels, norm=True)
@@ -163,10 +170,10 @@ class FusionNode(nn.Module):
         self.after = nn.SiLU() if activation == "after_norm" else nn.Identity()
 
     def forward(self, maps: Sequence[Float[Tensor, "b _c _h _w"]]) -> Float[Tensor, "b c h w"]:
-        """Fuse maps at the size of the first, to which the others are upsampled."""
-        size = maps[0].shape[-2:]
+        """Fuse maps at the size of the first, to which the last one is upsampled where it is coarser."""
         inputs = [project(x) for project, x in zip(self.projections, maps, strict=True)]
-        inputs = [x if x.shape[-2:] == size else F.interpolate(x, size=size) for x in inputs]
+        if self.upsample:
+            inputs[-1] = F.interpolate(inputs[-1], size=maps[0].shape[-2:])
         out: Tensor = self.after(self.conv(self.before(self.fuse(inputs))))
         return out
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from boxwright.layers.ceil_pooling import max_pool_ceil
 from boxwright.layers.conv import ConvNorm
 from boxwright.layers.feature_pyramid import level_steps, reset_convolutions
 from boxwright.layers.option_checks import check_choice, check_counts, check_fractions
@@ -125,7 +126,7 @@ class NASFPN(nn.Module):
     def forward(self, features: Features, padding_mask: Bool[Tensor, "b h w"] | None = None) -> Features:
         maps = [lateral(features[name]) for name, lateral in self.lateral.items()]
         for extra in self.extra.values():
-            maps.append(F.max_pool2d(extra(maps[-1]), 2, ceil_mode=True))
+            maps.append(max_pool_ceil(extra(maps[-1]), 2))
         for cell in self.cells:
             maps = cell(maps)
         return dict(zip([*self.lateral, *self.extra], maps, strict=True))
@@ -188,7 +189,7 @@ def resize_map(
 ) -> Float[Tensor, "b c h w"]:
     """Bring a map of one stride to the size of another map and its stride."""
     if stride < stride_out:
-        return F.max_pool2d(x, stride_out // stride, ceil_mode=True)
+        return max_pool_ceil(x, stride_out // stride)
     if stride > stride_out:
         step, (height, width) = stride // stride_out, x.shape[-2:]
         return F.interpolate(x, size=(height * step, width * step))[..., : like.shape[-2], : like.shape[-1]]

@@ -1,14 +1,15 @@
-"""Non-maximum suppression within groups, as a mask of fixed size."""
+"""Non-maximum onnx_nmsion within groups, as a mask of fixed size."""
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchvision.ops import batched_nms, nms
 
-APART = 2.0**20
-"""Pixels between groups: further than any image is wide."""
+from boxwright.ops.onnx_operators import APART, onnx_nms, onnx_top_k, operators_for_onnx
 
 
 def nms_top_k(
@@ -19,16 +20,22 @@ def nms_top_k(
     *,
     threshold: float,
     count: int,
+    num_groups: int,
 ) -> tuple[Int[Tensor, "b m"], Bool[Tensor, "b m"]]:
     """Select the best boxes of each image that ``nms_keep_mask`` keeps, best first.
 
-    Where there are fewer than ``count``, others fill up. Of equal scores the first is the better one.
+    Where there are fewer than ``count``, others fill up. Of equal scores the first is the better one. ``num_groups``
+    are as many groups as there can be.
 
     Returns:
         Indices of boxes, and a mask that is False where they fill up.
     """
-    valid = nms_keep_mask(boxes, scores, groups, valid, threshold)
-    indices = torch.where(valid, scores, -1.0).sort(dim=1, descending=True, stable=True).indices[:, :count]
+    valid = nms_keep_mask(boxes, scores, groups, valid, threshold, num_groups)
+    ranked = torch.where(valid, scores, -1.0)
+    if operators_for_onnx():
+        _, indices = onnx_top_k(ranked, count)
+    else:
+        indices = ranked.sort(dim=1, descending=True, stable=True).indices[:, :count]
     return indices, valid.gather(1, indices)
 
 
@@ -38,6 +45,7 @@ def nms_keep_mask(
     groups: Int[Tensor, "b n"],
     valid: Bool[Tensor, "b n"],
     threshold: float,
+    num_groups: int,
 ) -> Bool[Tensor, "b n"]:
     """Find the valid boxes that no better valid one of the same image and group suppresses.
 
@@ -47,7 +55,10 @@ def nms_keep_mask(
         groups: within an image, from 0.
         valid: other boxes are neither kept nor suppress.
         threshold: IoU above which the worse one of two goes, in [0, 1].
+        num_groups: as many groups as there can be; a graph that is traced for ONNX has it fixed.
     """
+    if operators_for_onnx():
+        return cast(Tensor, onnx_nms(boxes, scores, groups, valid, threshold, num_groups))
     image = torch.arange(boxes.shape[0], device=boxes.device)[:, None]
     # Groups of all images in one call: a loop over images would fix their number in an export.
     separate = groups * boxes.shape[0] + image

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import roi_align as torchvision_roi_align
+
+from boxwright.ops.onnx_operators import onnx_roi_align, operators_for_onnx
 
 RoIBackend = Literal["auto", "embedding_bag", "torchvision"]
 
@@ -65,15 +67,18 @@ def roi_align(
         raise ValueError(f"backend is one of {list(get_args(RoIBackend))}, not {backend!r}")
     if output_size < 1 or sampling_ratio < 0:
         raise ValueError(f"output_size is at least 1 and sampling_ratio 0, not {output_size} and {sampling_ratio}")
+    if operators_for_onnx():
+        traced = onnx_roi_align(list(maps), list(strides), boxes, images, levels, output_size, sampling_ratio, aligned)
+        return cast(Tensor, traced)
     if backend == "auto":
         backend = "embedding_bag" if boxes.device.type == "cpu" and sampling_ratio else "torchvision"
     if backend == "embedding_bag" and not sampling_ratio:
         raise ValueError("the backend embedding_bag needs a sampling_ratio of at least 1; torchvision also has 0")
-    form = _bags_of_rows if backend == "embedding_bag" else _level_by_level
+    form = _bags_of_rows if backend == "embedding_bag" else align_level_by_level
     return form(maps, strides, boxes.detach(), images, levels, Grid(output_size, sampling_ratio, aligned))
 
 
-def _level_by_level(
+def align_level_by_level(
     maps: Sequence[Tensor],
     strides: Sequence[int],
     boxes: Tensor,

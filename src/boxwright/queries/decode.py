@@ -11,6 +11,7 @@ from torch import Tensor
 
 from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy
 from boxwright.ops.finite import nan_like_any
+from boxwright.ops.ranking import rank
 from boxwright.structures import Decoded, ObjectLimit
 
 
@@ -69,9 +70,8 @@ def decode_pairs(
     068dfde. Differs in the order of ties, which there is left to top k.
     """
     num_classes = logits.shape[-1]
-    # A stable sort, where top k leaves the order of ties to chance.
-    scores, pairs = at_least_float32(logits).sigmoid().flatten(1).sort(descending=True, stable=True)
-    scores, pairs = scores[:, :max_detections], pairs[:, :max_detections]
+    # Top k would leave the order of ties to chance.
+    scores, pairs = rank(at_least_float32(logits).sigmoid().flatten(1), max_detections)
     scores = scores + nan_like_any(logits, boxes_cxcywh_norm)[:, None]
     return _decode(scores, pairs // num_classes, pairs % num_classes, boxes_cxcywh_norm, valid_sizes)
 
@@ -89,7 +89,7 @@ def decode_best_classes(
     Source: ``PostProcess`` of facebookresearch/detr 29901c5, which leaves the detections unsorted.
     """
     scores, labels = at_least_float32(logits).softmax(-1)[..., :-1].max(-1)
-    scores, queries = scores.sort(descending=True, stable=True)
+    scores, queries = rank(scores, scores.shape[1])
     scores = scores + nan_like_any(logits, boxes_cxcywh_norm)[:, None]
     return _decode(scores, queries, labels.gather(1, queries), boxes_cxcywh_norm, valid_sizes)
 

@@ -87,7 +87,7 @@ def select_tokens(
         scores = every_logits.detach()[..., 0] if by_first_class else every_logits.detach().amax(-1)
     else:
         scores = F.linear(memory, classes.weight[:1], classes.bias[:1]).detach()[..., 0]
-    best = scores.topk(min(num_queries, scores.shape[1]), dim=1).indices
+    best = scores.topk(torch.sym_min(scores.shape[1], num_queries), dim=1).indices
     content = _gather(memory, best)
     if every_token:
         every_boxes = run_in_full_precision(boxes, memory) + anchors.boxes_logit

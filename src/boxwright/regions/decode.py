@@ -11,6 +11,7 @@ from torch import Tensor
 from boxwright.ops.box_deltas import FAST_RCNN_WEIGHTS, Weights, decode_deltas
 from boxwright.ops.boxes import clip_to_sizes
 from boxwright.ops.nms import nms_top_k
+from boxwright.ops.ranking import rank
 from boxwright.regions.options import DetectionOptions
 from boxwright.regions.proposals import Proposals
 from boxwright.structures import Decoded
@@ -88,15 +89,15 @@ def select_detections(
     bound before NMS. Differs in filling up.
     """
     num_classes, count = scores.shape[2], options.max_detections
-    # A stable sort, where top k leaves the order of ties to chance.
-    best, indices = scores.flatten(1).sort(dim=1, descending=True, stable=True)
-    limit = CANDIDATES_PER_DETECTION * count
-    best, indices = best[:, :limit], indices[:, :limit]
+    # Top k would leave the order of ties to chance.
+    best, indices = rank(scores.flatten(1), CANDIDATES_PER_DETECTION * count)
     labels = indices % num_classes
     own = indices if boxes.shape[2] > 1 else indices // num_classes
     candidates = boxes.flatten(1, 2).gather(1, own[..., None].expand(-1, -1, 4))
     sides = candidates[..., 2:] - candidates[..., :2]
     valid = (best > options.score_threshold) & (sides >= MIN_DETECTION_SIDE).all(-1)
-    order, valid = nms_top_k(candidates, best, labels, valid, threshold=options.nms_threshold, count=count)
+    order, valid = nms_top_k(
+        candidates, best, labels, valid, threshold=options.nms_threshold, count=count, num_groups=num_classes
+    )
     corners = candidates.gather(1, order[..., None].expand(-1, -1, 4))
     return Decoded(corners, torch.where(valid, best.gather(1, order), 0), labels.gather(1, order), valid)

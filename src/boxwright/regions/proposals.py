@@ -253,14 +253,16 @@ def select_proposals(
     """
     boxes, scores, levels = [], [], []
     for level, (logits, deltas, anchors) in enumerate(zip(*rpn, strict=True)):
-        best, indices = at_least_float32(logits).topk(min(pre_nms_top_k, logits.shape[1]), 1)
+        best, indices = at_least_float32(logits).topk(torch.sym_min(logits.shape[1], pre_nms_top_k), 1)
         boxes.append(decode_deltas(deltas.gather(1, indices[..., None].expand(-1, -1, 4)), anchors[indices]))
         scores.append(best.sigmoid())
         levels.append(torch.full_like(indices, level))
     box, score, level_of = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels, 1)
     box = clip_to_sizes(box, box_limits)
     valid = (box[..., 2:] - box[..., :2] >= min_side).all(-1)
-    order, valid = nms_top_k(box, score, level_of, valid, threshold=nms_threshold, count=post_nms_top_k)
+    order, valid = nms_top_k(
+        box, score, level_of, valid, threshold=nms_threshold, count=post_nms_top_k, num_groups=len(rpn.logits)
+    )
     return Proposals(box.gather(1, order[..., None].expand(-1, -1, 4)), score.gather(1, order), valid)
 
 

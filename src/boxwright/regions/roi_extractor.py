@@ -145,5 +145,6 @@ def region_levels(
         steps = torch.log2(side + 1e-6)
     stride = canonical_stride * 2.0 ** steps.floor().clamp(-16, 16)
     coarseness = torch.tensor(list(ends), device=boxes.device, dtype=stride.dtype)
-    indices = torch.bucketize(stride, coarseness).clamp(max=len(ends) - 1)
+    # The number of strides below; not bucketize, which ONNX has not. What is not a number is above all.
+    indices = (~(stride[:, None] <= coarseness)).sum(-1).clamp(max=len(ends) - 1)
     return torch.tensor(list(ends.values()), device=boxes.device)[indices]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -13,6 +13,8 @@ from torch import Tensor
 from boxwright.ops.deformable.discrete import discrete_bag_sampling, snap_to_cells
 from boxwright.ops.deformable.embedding_bag import embedding_bag_sampling
 from boxwright.ops.deformable.grid_sample import grid_sample_sampling, nearest_sampling
+from boxwright.ops.deformable.rows import gathered_rows_sampling
+from boxwright.ops.onnx_operators import operators_for_onnx
 
 Sampling = Literal["auto", "grid_sample", "embedding_bag", "triton"]
 
@@ -68,20 +70,24 @@ def deformable_sampling(
     if method not in get_args(SamplingMethod):
         raise ValueError(f"method is one of {list(get_args(SamplingMethod))}, not {method!r}")
     _check_points(points, shapes, locations)
-    backend = choose_backend(backend, value.device, deterministic)
-    if method == "discrete" and backend != "embedding_bag":
+    chosen = choose_backend(backend, value.device, deterministic)
+    if method == "discrete" and chosen != "embedding_bag":
         locations = snap_to_cells(locations, shapes, points)
-    if backend == "grid_sample":
-        sample = nearest_sampling if method == "discrete" else grid_sample_sampling
-        return sample(value, shapes, locations, weights, points)
-    if backend == "embedding_bag":
-        sample = discrete_bag_sampling if method == "discrete" else embedding_bag_sampling
-        return sample(value, shapes, locations, weights, points)
+    if chosen != "triton":
+        return _sampler(chosen, method)(value, shapes, locations, weights, points)
     # Imported where it is needed, because Triton is large and not everywhere.
     from boxwright.ops.deformable.triton_kernels import triton_sampling
 
     deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
     return triton_sampling(value, shapes, locations, weights, points, deterministic)
+
+
+def _sampler(backend: Literal["grid_sample", "embedding_bag", "gathered_rows"], method: str) -> Callable[..., Tensor]:
+    if backend == "grid_sample":
+        return nearest_sampling if method == "discrete" else grid_sample_sampling
+    if backend == "embedding_bag":
+        return discrete_bag_sampling if method == "discrete" else embedding_bag_sampling
+    return gathered_rows_sampling
 
 
 def _check_points(
@@ -96,8 +102,8 @@ def _check_points(
 
 def choose_backend(
     name: str, device: torch.device, deterministic: bool = False
-) -> Literal["grid_sample", "embedding_bag", "triton"]:
-    """Choose the backend that runs on a device.
+) -> Literal["grid_sample", "embedding_bag", "triton", "gathered_rows"]:
+    """Choose the backend that runs on a device, or that a graph for ONNX is traced with.
 
     Args:
         name: one of ``Sampling``.
@@ -107,6 +113,8 @@ def choose_backend(
     Raises:
         ValueError: see ``deformable_sampling``.
     """
+    if ops := operators_for_onnx():
+        return "grid_sample" if ops == "auto" else "gathered_rows"
     if name == "auto":
         # An exported graph has to run without Boxwright.
         gpu = device.type == "cuda" and not torch.compiler.is_exporting()

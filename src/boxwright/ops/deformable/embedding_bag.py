@@ -60,14 +60,13 @@ class _BagSampling(torch.autograd.Function):
         shapes: Sequence[tuple[int, int]],
         points: Sequence[int],
     ) -> Float[Tensor, "bmq d"]:
-        table = _padded_table(value, shapes)
+        table = padded_table(value, shapes)
         corners = find_corners(locations, shapes, points)
         weights = head_by_head(weights)
         ctx.save_for_backward(table, weights, *corners)
         ctx.shapes, ctx.points = shapes, points
-        row_weights = torch.stack(_corner_weights(weights, corners.right, corners.down), 3)
-        rows = _corner_rows(corners.rows, shapes, points)
-        return F.embedding_bag(_bags(rows), table, mode="sum", per_sample_weights=_bags(row_weights))
+        rows, row_weights = bag_rows(corners, weights, shapes, points)
+        return F.embedding_bag(rows, table, mode="sum", per_sample_weights=row_weights)
 
     @staticmethod
     @once_differentiable
@@ -109,6 +108,14 @@ def find_corners(
     return Corners(lines * line_lengths + columns + (first + heads), right, down)
 
 
+def bag_rows(
+    corners: Corners, weights: Float[Tensor, "b m q p"], shapes: Sequence[tuple[int, int]], points: Sequence[int]
+) -> tuple[Int[Tensor, "bmq fourp"], Float[Tensor, "bmq fourp"]]:
+    """List the rows of each (query, head), four for each point, and their weights."""
+    row_weights = torch.stack(_corner_weights(weights, corners.right, corners.down), 3)
+    return _bags(_corner_rows(corners.rows, shapes, points)), _bags(row_weights)
+
+
 def head_by_head(x: Tensor) -> Tensor:
     """Transpose b q m ... to b m q (...), in memory too: operators on mixed layouts take longer than this copy."""
     return x.transpose(1, 2).flatten(3).contiguous()
@@ -147,7 +154,7 @@ def value_gradient(
     return torch.cat(levels, 2).transpose(1, 2)
 
 
-def _padded_table(value: Float[Tensor, "b t m d"], shapes: Sequence[tuple[int, int]]) -> Float[Tensor, "r d"]:
+def padded_table(value: Float[Tensor, "b t m d"], shapes: Sequence[tuple[int, int]]) -> Float[Tensor, "r d"]:
     """All maps with their margins, line by line; r runs over images, heads and levels."""
     b, _, m, d = value.shape
     maps = value.transpose(1, 2).split([h * w for h, w in shapes], 2)

@@ -1,0 +1,63 @@
+"""A detector as a graph of ONNX: normalized network inputs to detections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from boxwright.detector import Detector
+from boxwright.exporting.detector_graph import GRAPH_OUTPUTS, MASK_OUTPUTS
+from boxwright.exporting.tracing import has_free_size, trace
+from boxwright.exporting.translations import translations
+from boxwright.ops.onnx_operators import Operators
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 20
+
+
+def export_network(detector: Detector, *, ops: Operators = "auto") -> onnx.ModelProto:
+    """Export a detector from the network input to boxes in pixels of the original images.
+
+    Inputs are ``images``, float32 (b, 3, h, w), normalized, of one input size and not padded, and ``sizes``, int64
+    (b, 4): height, width, input height and input width of each image. Outputs are those of
+    ``DetectorGraph``. The batch is free; so are height and width where the input format keeps aspect ratios.
+
+    Args:
+        detector: in whatever mode; it stays as it is. Norms and RepVGG blocks are folded in a copy.
+        ops: ``plain`` reads gathered rows where ``auto`` has GridSample.
+
+    Raises:
+        ValueError: an operator of a part cannot be written in ONNX.
+    """
+    program = trace(detector.fold().cpu().float(), ops)
+    outputs = GRAPH_OUTPUTS + MASK_OUTPUTS if detector.needs_masks else GRAPH_OUTPUTS
+    exported = torch.onnx.export(
+        program,
+        (),
+        dynamo=True,
+        opset_version=OPSET,
+        custom_translation_table=translations(),
+        optimize=False,
+        external_data=False,
+        verbose=False,
+        input_names=["images", "sizes"],
+        output_names=list(outputs),
+    )
+    assert exported is not None
+    model = exported.model_proto
+    name_dimensions(model, has_free_size(detector))
+    return model
+
+
+def name_dimensions(model: onnx.ModelProto, free_size: bool) -> None:
+    """Name the free dimensions of inputs and outputs, and drop formulas of sizes that nothing reads."""
+    del model.graph.value_info[:]
+    names = {"images": ["batch", "", "height" if free_size else "", "width" if free_size else ""]}
+    for value in (*model.graph.input, *model.graph.output):
+        axes = names.get(value.name, ["batch", "detections"])
+        for axis, dimension in zip(axes, value.type.tensor_type.shape.dim, strict=False):
+            if dimension.HasField("dim_param"):
+                dimension.dim_param = axis
