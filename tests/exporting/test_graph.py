@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from graph_checks import check_export
 
 from boxwright.compose.detectors import build
+from graph_checks import check_export
 
 SMALL_QUERIES: dict[str, Any] = {
     "backbone.width": 8,

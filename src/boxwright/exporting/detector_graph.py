@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from boxwright.contracts import SizedOutput
 from boxwright.data.images import normalize
-from boxwright.data.input_format import InputFormat
 from boxwright.detector import Detector
 from boxwright.ops.boxes import at_least_float32, clip_to_sizes
 from boxwright.ops.ranking import rank
+from boxwright_runtime.input_format import InputFormat
 
 GRAPH_OUTPUTS = ("boxes", "scores", "labels", "count")
 MASK_OUTPUTS = ("masks", "mask_boxes")

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from boxwright.data.images import normalize, pad_inputs
-from boxwright.data.input_format import InputFormat
-from boxwright.detections import Detections
 from boxwright.detector import Detector
 from boxwright.exporting.graph import export_network
 from boxwright.ops.onnx_operators import Operators
 from boxwright.structures import ImageSize
+from boxwright_runtime.detections import Detections
+from boxwright_runtime.input_format import InputFormat
 from random_weights import settle, shake
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -93,7 +93,9 @@ def compare(expected: Sequence[Detections], outputs: Arrays) -> Difference:
     return Difference(*worst)
 
 
-def check_export(detector: Detector, shapes: Sequence[tuple[int, int]], *, ops: Operators = "auto") -> onnx.ModelProto:
+def check_export(
+    detector: Detector, shapes: Sequence[tuple[int, int]], *, ops: Operators = "auto", explain: bool = False
+) -> onnx.ModelProto:
     """Export a detector with weights that are far from special; run it on batches of 1, 2 and 5, and compare."""
     shake(detector)
     settle(detector, make_inputs(detector.input_format, detector.input_format.padded_size(*shapes[0]), 2)[0])
@@ -104,6 +106,8 @@ def check_export(detector: Detector, shapes: Sequence[tuple[int, int]], *, ops: 
         expected = detect(detector, images, sizes)
         assert sum(map(len, expected)), "nothing is detected, so nothing is compared"
         difference = compare(expected, run(session, images, sizes))
+        if explain:
+            print(f"{count} x {shape}: {sum(map(len, expected))} detections, {difference}")
         assert difference.box < 1e-3, difference
         assert difference.score < 1e-4, difference
     return model
