@@ -1,0 +1,86 @@
+"""Models of OpenVINO made from ONNX, without the two faults of its conversion that nobody reports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from boxwright.exporting.preprocessing import NODE_PREFIX
+from boxwright.exporting.requirements import import_openvino
+
+if TYPE_CHECKING:
+    import onnx
+    import openvino
+
+OPENVINO_OPTIONS = {"INFERENCE_PRECISION_HINT": "f32"}
+"""Options to compile with: on CPUs that have bfloat16, OpenVINO computes in it unless it is told otherwise.
+
+Files have no place for them that OpenVINO reads.
+"""
+
+
+def to_openvino(model: onnx.ModelProto) -> openvino.Model:
+    """Convert a model, in memory.
+
+    - Resize with antialiasing becomes ``bilinear_pillow``: in the modes that the conversion chooses, OpenVINO ignores
+      antialiasing.
+    - TopK becomes stable: of equal scores, the first stays the first, as in onnxruntime and torch.
+    - Preprocessing is marked to be computed in float32 also where the file is run in bfloat16, in which sizes of images
+      are wrong.
+
+    Raises:
+        ValueError: OpenVINO is not installed.
+    """
+    package = import_openvino()
+    converted: openvino.Model = package.Core().read_model(model.SerializeToString())
+    operators = package.opset11
+    for node in converted.get_ordered_ops():
+        kind, attributes = node.get_type_name(), node.get_attributes()
+        if kind == "Interpolate" and attributes["antialias"]:
+            _replace(node, _antialiased(operators, node, attributes))
+        elif kind == "TopK" and not attributes["stable"]:
+            _replace(node, _stable(operators, node, attributes))
+    _keep_precise(converted)
+    converted.validate_nodes_and_infer_types()
+    return converted
+
+
+def _antialiased(operators: Any, node: openvino.Node, attributes: dict[str, Any]) -> openvino.Node:
+    return operators.interpolate(
+        node.input_value(0),
+        node.input_value(1),
+        "bilinear_pillow",
+        attributes["shape_calculation_mode"],
+        axes=node.input_value(2),
+        name=node.get_friendly_name(),
+    )
+
+
+def _stable(operators: Any, node: openvino.Node, attributes: dict[str, Any]) -> openvino.Node:
+    return operators.topk(
+        node.input_value(0),
+        node.input_value(1),
+        attributes["axis"],
+        attributes["mode"],
+        attributes["sort"],
+        attributes["index_element_type"],
+        stable=True,
+        name=node.get_friendly_name(),
+    )
+
+
+def _keep_precise(model: openvino.Model) -> None:
+    """Let sizes and pixels be computed in float32 where all else is computed in bfloat16.
+
+    It has an effect on the file, once that is read again, and none on the model in memory.
+    """
+    for node in model.get_ops():
+        if node.get_friendly_name().startswith(NODE_PREFIX):
+            node.get_rt_info()["precise_0"] = True
+
+
+def _replace(node: openvino.Node, replacement: openvino.Node) -> None:
+    """Let everything that follows take the outputs of another node; they keep their names."""
+    for old, new in zip(node.outputs(), replacement.outputs(), strict=True):
+        names = old.get_names()
+        old.replace(new)
+        new.get_tensor().add_names(names)
