@@ -1,4 +1,4 @@
-"""Sizes in a graph are those of data.size_rules, to the pixel, in both runtimes."""
+"""Sizes in a graph are those of boxwright_runtime.size_rules, to the pixel, in both runtimes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import onnx
 import pytest
 from runtimes import RUNTIMES, start
 
-from boxwright.data.input_format import InputFormat
 from boxwright.exporting.exact_arithmetic import divide, divide_product
 from boxwright.exporting.graph_writer import GraphWriter, Value
 from boxwright.exporting.input_sizes import write_center_window, write_input_size
+from boxwright_runtime.input_format import InputFormat
 
 LARGEST = 8192
 COUNT = 12_000

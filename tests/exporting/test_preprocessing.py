@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from runtimes import RUNTIMES, start
 
-from boxwright.data.images import normalize, read_image, resample
-from boxwright.data.input_format import InputFormat
+from boxwright.data.images import normalize, resample
 from boxwright.exporting.preprocessing import NODE_PREFIX, preprocessing_graph
+from boxwright_runtime.images import read_image
+from boxwright_runtime.input_format import InputFormat
 
 PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data"
 

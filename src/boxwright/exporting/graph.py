@@ -8,14 +8,13 @@ import torch
 
 from boxwright.detector import Detector
 from boxwright.exporting.detector_graph import GRAPH_OUTPUTS, MASK_OUTPUTS
+from boxwright.exporting.graph_writer import OPSET
 from boxwright.exporting.tracing import has_free_size, trace
 from boxwright.exporting.translations import translations
 from boxwright.ops.onnx_operators import Operators
 
 if TYPE_CHECKING:
     import onnx
-
-OPSET = 20
 
 
 def export_network(detector: Detector, *, ops: Operators = "auto") -> onnx.ModelProto:

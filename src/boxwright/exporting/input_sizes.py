@@ -1,10 +1,9 @@
-"""Sizes of network inputs, computed in a graph from the sizes of images, equal to those of ``data.size_rules``."""
+"""Sizes of network inputs, computed in a graph from those of images, equal to ``boxwright_runtime.size_rules``."""
 
 from __future__ import annotations
 
 import math
 
-from boxwright.data.input_format import CENTER_FRACTION, InputFormat
 from boxwright.exporting.exact_arithmetic import (
     LARGEST_SIDE,
     DoubleQuotient,
@@ -14,6 +13,7 @@ from boxwright.exporting.exact_arithmetic import (
     select_power,
 )
 from boxwright.exporting.graph_writer import Value
+from boxwright_runtime.input_format import CENTER_FRACTION, InputFormat
 
 Sides = tuple[Value, Value]
 """Height and width: whole numbers in float32, of shape (n, 1)."""

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from boxwright.data.input_format import InputFormat, Resampling
 from boxwright.exporting.graph_writer import GraphWriter, Value
 from boxwright.exporting.input_sizes import Sides, write_center_window, write_input_size
 from boxwright.exporting.requirements import import_onnx
+from boxwright_runtime.input_format import InputFormat, Resampling
 
 if TYPE_CHECKING:
     import onnx
