@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from boxwright import prediction
 from boxwright.detector import Detector
-from boxwright.prediction import MAX_WAITING, SkippedImage, evaluation_mode
+from boxwright.prediction import evaluation_mode
 from boxwright.structures import Category, Decoded, Features, Level, Spec
 from boxwright_runtime.detections import Detections
 from boxwright_runtime.input_format import InputFormat
+from boxwright_runtime.streaming import MAX_WAITING, SkippedImage
 
 FORMAT = InputFormat(image_size=32, resize="shortest_side", max_size=64)
 

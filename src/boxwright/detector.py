@@ -27,7 +27,7 @@ from boxwright.model_card import CARD, CARD_THRESHOLD, write_card_text
 from boxwright.ops.cpu_bfloat16 import cpu_convolutions
 from boxwright.original_pixels import restore_images, undo_rounding
 from boxwright.passport import Passport
-from boxwright.prediction import ImageInput, InputPixels, OnError, PredictionStream, evaluation_mode, list_sources
+from boxwright.prediction import InputPixels, evaluation_mode, stream_predictions
 from boxwright.structures import (
     Category,
     Decoded,
@@ -41,6 +41,7 @@ from boxwright.structures import (
 from boxwright.version import __version__
 from boxwright_runtime.detections import Detections
 from boxwright_runtime.input_format import InputFormat
+from boxwright_runtime.streaming import ImageInput, OnError, PredictionStream, list_sources
 
 
 class Detector(nn.Module):
@@ -202,7 +203,7 @@ class Detector(nn.Module):
         Raises:
             ValueError: an argument is out of range; more on the way, as for ``predict``.
         """
-        return PredictionStream(
+        return stream_predictions(
             list_sources(images)[0],
             self.predict_batch,
             self.input_format,
@@ -295,7 +296,7 @@ class Detector(nn.Module):
     def _draw(self, images: ImageInput | Iterable[ImageInput], folder: Path) -> list[str]:
         """Draw what is found in images into a folder; return the names of the files."""
         is_detector = self.task == "detection"
-        stream = PredictionStream(
+        stream = stream_predictions(
             list_sources(images)[0],
             self.predict_batch,
             self.input_format,

@@ -9,9 +9,9 @@ from boxwright.detector import Detector
 from boxwright.files import write_text
 from boxwright.model_card import CARD, CARD_THRESHOLD, write_card_text
 from boxwright.passport import Passport
-from boxwright.prediction import ImageInput
 from boxwright.version import __version__
 from boxwright.workflows.predict import predict
+from boxwright_runtime.streaming import ImageInput
 
 _IMAGES = "images"
 """Folder of the drawn images, beside the card."""

@@ -18,7 +18,6 @@ from boxwright.checkpoints import TORCH_SUFFIXES, read_checkpoint, save_tensors
 from boxwright.detector import Detector
 from boxwright.files import check_folder, check_target, replace_file
 from boxwright.passport import Passport
-from boxwright.prediction import ImageInput
 from boxwright.structures import Category
 from boxwright.weights.carried_passport import passport_header
 from boxwright.weights.files import WEIGHT_FILES, read_source_files
@@ -29,6 +28,7 @@ from boxwright.weights.table import COUNTER
 from boxwright.workflows.card import write_card
 from boxwright.workflows.observer import Observer
 from boxwright_runtime.detections import Detections
+from boxwright_runtime.streaming import ImageInput
 
 _FILE_SUFFIXES = (".safetensors", ".bin", *TORCH_SUFFIXES)
 

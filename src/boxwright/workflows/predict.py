@@ -21,13 +21,21 @@ from boxwright.detector import Detector
 from boxwright.devices import choose_device
 from boxwright.drawing import draw_detections
 from boxwright.files import check_folder, check_target, write_text
-from boxwright.prediction import ImageInput, OnError, PredictionStream, SkippedImage, list_image_files, list_sources
+from boxwright.prediction import stream_predictions
 from boxwright.structures import Task
 from boxwright.workflows.models import load_detector
 from boxwright.workflows.observer import Observer
 from boxwright_runtime.detections import Detections
 from boxwright_runtime.masks import to_json
 from boxwright_runtime.printable_names import printable
+from boxwright_runtime.streaming import (
+    ImageInput,
+    OnError,
+    PredictionStream,
+    SkippedImage,
+    list_image_files,
+    list_sources,
+)
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ def predict(
         check_target(target)
     loaded = load_detector(model, trusted=trusted, observer=observer, overrides=overrides)
     detector = _prepare(loaded, None if isinstance(model, Detector) else device)
-    stream = PredictionStream(
+    stream = stream_predictions(
         (one.source for one in named),
         detector.predict_batch,
         detector.input_format,
