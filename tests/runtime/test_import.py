@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import boxwright_runtime
+from stand_in_export import write_stand_in
 
 BLOCKED = ("torch", "torchvision", "jaxtyping", "hotcoco", "boxwright")
 """Packages that the runtime must do without, all of which are installed here."""
@@ -57,3 +58,17 @@ def test_detections_are_used_without_torch() -> None:
         print(some[some.scores > 0.5].to_coco(7)[0]["category_id"], some.cpu().names)
         """
     assert run_without_torch(code) == "3 ['a', 'b']\n"
+
+
+def test_files_are_run_without_torch(tmp_path: Path) -> None:
+    code = """
+        import numpy as np
+        from boxwright_runtime import Runtime
+        for path in sys.argv[1:]:
+            found = Runtime(path, threads=1).predict([np.full((30, 40, 3), 153, np.uint8)])[0]
+            print(found.boxes.tolist(), found.names, found.masks[0]["size"])
+        print(sorted(set(BLOCKED) & set(sys.modules)))
+        """.replace("BLOCKED", repr(BLOCKED))
+    files = [str(write_stand_in(tmp_path / name, masks=True)) for name in ("a.onnx", "a.xml")]
+    found = "[[0.0, 0.0, 40.0, 30.0], [0.0, 0.0, 20.0, 15.0]] ['thing', 'quarter'] [30, 40]\n"
+    assert run_without_torch(code, *files) == f"{found}{found}[]\n"
