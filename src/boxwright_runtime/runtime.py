@@ -32,7 +32,7 @@ are normalized and not padded, and ``ImageSize`` of each image."""
 FILE_OUTPUTS = ("boxes", "scores", "labels", "count")
 """Outputs that every file has: of each image the first ``count`` rows are detections, best first."""
 
-MASK_OUTPUTS = ("masks", "mask_boxes")
+FILE_MASK_OUTPUTS = ("masks", "mask_boxes")
 """Outputs of files with masks: probabilities of the cells of a box, and the box to paste them over."""
 
 _RUNTIMES: dict[FileKind, RuntimeName] = {"onnx": "onnxruntime", "openvino": "openvino"}
@@ -175,7 +175,7 @@ class Runtime:
                 f"{printable(self.path)} has other inputs than its metadata say: {_describe(self._session.inputs)} in "
                 f"place of {_describe(expected)}; export it again"
             )
-        outputs = FILE_OUTPUTS + (MASK_OUTPUTS if self.metadata.masks else ())
+        outputs = FILE_OUTPUTS + (FILE_MASK_OUTPUTS if self.metadata.masks else ())
         if missing := [name for name in outputs if name not in self._session.outputs]:
             raise ValueError(f"{printable(self.path)} has no output {', '.join(missing)}; export it again")
 

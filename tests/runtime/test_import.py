@@ -65,10 +65,10 @@ def test_files_are_run_without_torch(tmp_path: Path) -> None:
         import numpy as np
         from boxwright_runtime import Runtime
         for path in sys.argv[1:]:
-            found = Runtime(path, threads=1).predict([np.full((30, 40, 3), 153, np.uint8)])[0]
-            print(found.boxes.tolist(), found.names, found.masks[0]["size"])
+            detected = Runtime(path, threads=1).predict([np.full((30, 40, 3), 153, np.uint8)])[0]
+            print(detected.boxes.tolist(), detected.names, detected.masks[0]["size"])
         print(sorted(set(BLOCKED) & set(sys.modules)))
         """.replace("BLOCKED", repr(BLOCKED))
     files = [str(write_stand_in(tmp_path / name, masks=True)) for name in ("a.onnx", "a.xml")]
-    found = "[[0.0, 0.0, 40.0, 30.0], [0.0, 0.0, 20.0, 15.0]] ['thing', 'quarter'] [30, 40]\n"
-    assert run_without_torch(code, *files) == f"{found}{found}[]\n"
+    detected = "[[0.0, 0.0, 40.0, 30.0], [0.0, 0.0, 20.0, 15.0]] ['thing', 'quarter'] [30, 40]\n"
+    assert run_without_torch(code, *files) == f"{detected}{detected}[]\n"
