@@ -232,9 +232,11 @@ def test_a_whole_run_in_two_processes(tmp_path: Path, recipe_file: Path, drawn: 
 
 
 def run_script(lines: str, tmp_path: Path, recipe_file: Path, drawn: Path) -> list[str]:
-    """Run Python in two processes, with recipe, data and folder of a run as arguments; return the lines printed."""
+    """Run Python in two processes, with recipe, data and folder of a run as arguments; return the lines it tells."""
     script = tmp_path / "script.py"
-    script.write_text(f"import sys\nrecipe, data, out = sys.argv[1:]\n{lines}")
+    # In one write each: of `print`, the words of both processes may mix.
+    tell = 'def tell(*words):\n    sys.stdout.write(" ".join(map(str, words)) + "\\n")\n'
+    script.write_text(f"import sys\n{tell}recipe, data, out = sys.argv[1:]\n{lines}")
     done = torchrun(str(script), str(recipe_file), str(drawn), str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     return sorted(done.stdout.splitlines())
@@ -249,7 +251,7 @@ from boxwright.workflows.validation import Validation
 measure = Validation.__call__
 Validation.__call__ = lambda self, *rest: (time.sleep(3), measure(self, *rest))[1]
 result = boxwright.train(recipe, data, out=out, overrides={"train.steps": 2})
-print(len(result.load().categories))
+tell(len(result.load().categories))
 """
     assert run_script(lines, tmp_path, recipe_file, drawn) == ["6", "6"]
 
@@ -266,7 +268,7 @@ from boxwright.data import image_check
 inspect, inspected = image_check.inspect_image, []
 image_check.inspect_image = lambda path: (inspected.append(path), inspect(path))[1]
 boxwright.train(recipe, data, out=out, overrides={"train.steps": 1})
-print(os.environ["RANK"], len(inspected))
+tell(os.environ["RANK"], len(inspected))
 """
     assert run_script(lines, tmp_path, recipe_file, drawn) == ["0 16", "1 0"]
 
@@ -279,10 +281,10 @@ import atexit
 from pathlib import Path
 def has_gloo():
     return any("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
-atexit.register(lambda: print("after", has_gloo()))
+atexit.register(lambda: tell("after", has_gloo()))
 import boxwright
 boxwright.train(recipe, data, out=out, overrides={"train.steps": 2})
-print("before", has_gloo())
+tell("before", has_gloo())
 """
     assert run_script(lines, tmp_path, recipe_file, drawn) == [*["after False"] * 2, *["before True"] * 2]
 
