@@ -96,7 +96,7 @@ def test_points_are_named_by_what_differs(tmp_path: Path) -> None:
         (["m", "--image-shape", "480"], "'480' is no shape of images; give height x width, as 480x640"),
         (["m", "--threads", "two"], "argument --threads: invalid list value: 'two'"),
         (["m", "--input", "jpeg"], "argument --input: invalid choice: 'jpeg'"),
-        (["nothing.onnx"], "nothing.onnx: no such file"),
+        (["nothing.onnx"], "there is no file nothing.onnx"),
     ],
 )
 def test_mistakes(arguments: list[str], message: str, refused: Any) -> None:

@@ -21,7 +21,10 @@ from boxwright.workflows.bench_candidates import BenchGrid, Candidate, list_cand
 from boxwright.workflows.bench_process import BenchProcess, Readiness, run_candidate, start_process
 from boxwright.workflows.machine import describe_machine
 from boxwright.workflows.memory_limits import FreeMemory
+from stand_in_export import write_stand_in
 from tiny_recipe import TINY_RECIPE
+
+KINDS = ("onnx", "xml")
 
 
 @pytest.fixture(scope="module")
@@ -80,16 +83,24 @@ def test_every_combination_of_a_model() -> None:
 
 def test_a_file_has_a_precision_and_an_image_size_of_its_own(tmp_path: Path) -> None:
     grid = BenchGrid(precisions=("fp32", "bf16"), image_sizes=(64, 96))
-    sources: list[tuple[str, str | None]] = [(str(tmp_path / name), None) for name in ("x.onnx", "x.xml")]
-    for source, _ in sources:
-        Path(source).touch()
+    sources: list[tuple[str, str | None]] = [(str(write_stand_in(tmp_path / f"x.{kind}")), None) for kind in KINDS]
     listed = list_candidates(sources, grid)
     assert [(one.runtime, one.precision, one.image_size) for one in listed] == [
         ("onnxruntime", None, None),
         ("openvino", None, None),
     ]
-    both = list_candidates(sources[:1], replace(grid, runtimes=("folded", "openvino", "onnxruntime")))
-    assert [one.runtime for one in both] == ["openvino", "onnxruntime"]
+    with pytest.raises(ValueError, match=r"x\.onnx is an exported file for onnxruntime, not folded or openvino"):
+        list_candidates(sources, replace(grid, runtimes=("folded", "openvino")))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("profile", "described"), [("bytes", "bytes 50 x 70"), ("float", "network input 32 x 44")])
+def test_a_file_runs(kind: str, profile: str, described: str, tmp_path: Path) -> None:
+    file = write_stand_in(tmp_path / f"x.{kind}", profile=profile, precision="int8")
+    (candidate,) = list_candidates([(str(file), None)], BenchGrid(batch_sizes=(2,), image_shapes=((50, 70),)))
+    ready, *rounds = answers(candidate, 2)
+    assert (ready["precision"], ready["input"]) == ("int8", described)
+    assert [len(one["seconds"]) for one in rounds] == [2]
 
 
 def test_rounds_go_over_all_in_turn_and_ratios_are_of_each_round(model: Path, pretended: list[int]) -> None:
@@ -117,16 +128,12 @@ def test_fast_candidates_run_often_in_a_round(
 
 
 def test_ap_is_that_of_the_certificate(tmp_path: Path, pretended: list[int]) -> None:
-    for name in ("a.onnx", "b.onnx"):
-        (tmp_path / name).touch()
-    file = tmp_path / "a.onnx"
-    find_certificate(file).write_text(json.dumps({"runtime": "onnxruntime", "file": {"AP": 0.25}}))
+    file, _ = (write_stand_in(tmp_path / name) for name in ("a.onnx", "b.onnx"))
+    find_certificate(file).write_text(json.dumps({"file": {"AP": 0.25}}))
     result = boxwright.bench([file, tmp_path / "b.onnx"], rounds=1, threads=(1,))
     assert pretended
     assert [row.ap for row in result.rows] == [0.25, None]
     assert result.uncertified == (str(tmp_path / "b.onnx"),)
-    (other,) = boxwright.bench(file, runtimes=("openvino",), rounds=1, threads=(1,)).rows
-    assert other.ap is None  # the certificate is of another runtime
     find_certificate(file).write_text("{}")
     with pytest.raises(ValueError, match=r"a\.onnx\.certificate\.json is no certificate"):
         boxwright.bench(file, rounds=1, threads=(1,))
@@ -229,7 +236,7 @@ def test_the_machine() -> None:
         ({"runtimes": ("tensorrt",)}, "runtimes are of eager, folded, onnxruntime, openvino, not tensorrt"),
         ({"input": "jpeg"}, "input are of bytes, float, not jpeg"),
         ({"image_shapes": ((0, 4),)}, r"at least 1 x 1"),
-        ({"runtimes": ("openvino",)}, "is a model, which eager and folded run, not openvino"),
+        ({"runtimes": ("openvino",)}, "is a model, which is eager or folded, not openvino"),
         ({"device": "tpu"}, "device is auto, cpu or cuda, not 'tpu'"),
     ],
 )
@@ -241,5 +248,5 @@ def test_mistakes(model: Path, arguments: dict[str, Any], message: str) -> None:
 def test_no_model_or_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing to measure"):
         boxwright.bench([])
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
         boxwright.bench(tmp_path / "nothing.onnx")

@@ -133,7 +133,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
             "R,...",
             str,
             "",
-            "of models eager, folded; of files onnxruntime, openvino (default: both of a model, a file's own)",
+            "of models eager, folded; of files onnxruntime, openvino (default: all that there are)",
         ),
     }
     for option, (metavar, read, default, text) in lists.items():

@@ -6,11 +6,9 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
-EXPORTED_SUFFIXES = (".onnx", ".xml")
-"""Ends of the names of exported files."""
+from boxwright_runtime.exported_file import is_exported_name, read_exported_file
 
 ModelRuntime = Literal["eager", "folded"]
 """A model as it was trained, or with its norms and branches folded into convolutions, as it predicts."""
@@ -87,8 +85,8 @@ class BenchGrid:
         image_shapes: (height, width) of the images that come in.
         threads: that compute.
         precisions: of models: fp32, bf16, fp16. Files have their own.
-        runtimes: of models eager and folded, of files onnxruntime and openvino; where empty, both of a model, and of
-            a file the one that it was made for.
+        runtimes: of models eager and folded, of files onnxruntime and openvino, by what each was made for; all where
+            empty.
         input: what comes into a model: ``bytes`` of images, or ``float`` network inputs. Files have their own.
     """
 
@@ -131,23 +129,17 @@ def list_candidates(
     return [one for source, name in sources for one in _combine(source, name, grid, device, tuple(trusted))]
 
 
-def names_exported_file(source: str | Path) -> bool:
-    """Tell whether a source is an exported file, by its name."""
-    return Path(source).suffix.lower() in EXPORTED_SUFFIXES
-
-
 def _combine(
     source: str, name: str | None, grid: BenchGrid, device: str, trusted: tuple[str, ...]
 ) -> Iterator[Candidate]:
-    is_file = names_exported_file(source)
-    if is_file and not Path(source).is_file():
-        raise FileNotFoundError(f"{source}: no such file")
-    known: tuple[str, ...] = get_args(FileRuntime) if is_file else get_args(ModelRuntime)
-    default = ("openvino" if source.lower().endswith(".xml") else "onnxruntime",) if is_file else known
-    runtimes = [one for one in grid.runtimes if one in known] if grid.runtimes else default
+    is_file = is_exported_name(source)
+    known: tuple[str, ...] = get_args(ModelRuntime)
+    if is_file:
+        known = ("openvino",) if read_exported_file(source).kind == "openvino" else ("onnxruntime",)
+    runtimes = [one for one in known if not grid.runtimes or one in grid.runtimes]
     if not runtimes:
-        kind = "an exported file" if is_file else "a model"
-        raise ValueError(f"{source} is {kind}, which {' and '.join(known)} run, not {' or '.join(grid.runtimes)}")
+        kind = "an exported file for" if is_file else "a model, which is"
+        raise ValueError(f"{source} is {kind} {' or '.join(known)}, not {' or '.join(grid.runtimes)}")
     precisions: Sequence[str | None] = [None] if is_file else grid.precisions
     sizes: Sequence[int | None] = [None] if is_file or not grid.image_sizes else grid.image_sizes
     combined = itertools.product(runtimes, precisions, grid.threads, sizes, grid.image_shapes, grid.batch_sizes)

@@ -20,9 +20,10 @@ from typing import IO, Any, NamedTuple, cast
 import numpy as np
 
 from boxwright.cpu_quota import THREADS, set_threading
-from boxwright.workflows.bench_candidates import Candidate, names_exported_file
+from boxwright.workflows.bench_candidates import Candidate
 from boxwright.workflows.memory_limits import peak_memory
 from boxwright.workflows.worst_step import KILLED
+from boxwright_runtime.exported_file import is_exported_name
 
 WARM_UPS = 2
 """Runs before the first that counts: the first one plans and allocates."""
@@ -164,7 +165,7 @@ def _peak_on_gpu() -> int:
 
 
 def _prepare(candidate: Candidate) -> Prepared:
-    return _prepare_file(candidate) if names_exported_file(candidate.source) else _prepare_model(candidate)
+    return _prepare_file(candidate) if is_exported_name(candidate.source) else _prepare_model(candidate)
 
 
 def _make_images(candidate: Candidate) -> list[np.ndarray]:
@@ -224,7 +225,23 @@ def _prepare_model(candidate: Candidate) -> Prepared:
 
 
 def _prepare_file(candidate: Candidate) -> Prepared:
-    raise ValueError(f"{candidate.source}: exported files cannot be run yet")
+    """Run the file as it is: what the runtime does outside of it, as pasting masks, is not among it."""
+    from boxwright_runtime import Runtime
+
+    runtime = Runtime(candidate.source, threads=candidate.threads)
+    metadata, count = runtime.metadata, candidate.batch_size
+    height, width = candidate.image_shape
+    if metadata.profile == "bytes":
+        arrays = {"images": np.stack(_make_images(candidate))}
+        described = f"bytes {height} x {width}"
+    else:
+        input_height, input_width = metadata.input_format.input_size(height, width)
+        generator = np.random.default_rng(0)
+        sizes = np.array([[height, width, input_height, input_width]] * count)
+        images = generator.random((count, 3, input_height, input_width), dtype=np.float32)
+        arrays = {"images": images, "sizes": sizes}
+        described = f"network input {input_height} x {input_width}"
+    return Prepared(lambda: runtime.run(arrays), metadata.precision, described)
 
 
 def _main() -> None:
