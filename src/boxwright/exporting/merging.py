@@ -28,7 +28,7 @@ def merge(preprocessing: onnx.ModelProto, network: onnx.ModelProto) -> onnx.Mode
     versions = [_operator_version(model) for model in (preprocessing, network)]
     if versions[0] != versions[1]:
         raise ValueError(f"preprocessing is written in version {versions[0]} of ONNX, the network in {versions[1]}")
-    merged = import_onnx().ModelProto()
+    merged: onnx.ModelProto = import_onnx().ModelProto()
     merged.CopyFrom(network)
     graph = merged.graph
     # A value of the network may have the name that its input gets.
@@ -50,15 +50,17 @@ def extract_preprocessing(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ValueError: the model has none.
     """
-    onnx = import_onnx()
+    package = import_onnx()
     nodes = [node for node in model.graph.node if node.name.startswith(NODE_PREFIX)]
     if not {NETWORK_INPUT, IMAGE_SIZES} <= {name for node in nodes for name in node.output}:
         raise ValueError(f"this model computes no {NETWORK_INPUT}: it has no preprocessing")
-    info, kinds = onnx.helper.make_tensor_value_info, onnx.TensorProto
+    info, kinds = package.helper.make_tensor_value_info, package.TensorProto
     outputs = [info(NETWORK_INPUT, kinds.FLOAT, None), info(IMAGE_SIZES, kinds.INT64, None)]
     constants = [constant for constant in model.graph.initializer if constant.name.startswith(NODE_PREFIX)]
-    graph = onnx.helper.make_graph(nodes, "preprocessing", model.graph.input, outputs, constants)
-    part: onnx.ModelProto = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    graph = package.helper.make_graph(nodes, "preprocessing", model.graph.input, outputs, constants)
+    part: onnx.ModelProto = package.helper.make_model(
+        graph, opset_imports=model.opset_import, ir_version=model.ir_version
+    )
     return part
 
 
