@@ -54,7 +54,7 @@ class Metadata:
 
     def to_json(self) -> str:
         """Write the text that a file holds."""
-        return json.dumps({"format": METADATA_FORMAT, **asdict(self)}, sort_keys=True)
+        return json.dumps({"format": METADATA_FORMAT, **asdict(self)})
 
     @classmethod
     def from_json(cls, text: str) -> Metadata:

@@ -11,6 +11,9 @@ from boxwright.compose.parts import import_outside
 
 MODEL_HELP = "a checkpoint, the folder of a run, hf:OWNER/NAME, or a file of weights of another project"
 
+MODEL_OR_FILE_HELP = f"{MODEL_HELP}; or an exported file, .onnx or .xml"
+"""Of commands that run a model, and a file that it was exported to in the same way."""
+
 OVERRIDES_HELP = "Options of the model's recipe change it, where its files cannot say them: --head.decoder.num_heads 4"
 """Of commands that take a model and such options."""
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from boxwright.cli.arguments import MODEL_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
+from boxwright.cli.arguments import MODEL_OR_FILE_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
 from boxwright.cli.data_arguments import add_format_argument, files_of
 from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.cli.terminal import json_target
@@ -67,7 +67,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         description="Measure a trained detector: the 12 COCO numbers and a table per class, of boxes and, where it "
         "predicts them, of masks; of a classifier top-1 and top-5.\n" + OVERRIDES_HELP,
     )
-    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("model", metavar="MODEL", help=MODEL_OR_FILE_HELP)
     parser.add_argument("--data", metavar="DIR", help="folder of the data set, in any known format, or of val/CLASS/")
     parser.add_argument("--split", default="val", help="which split of it (default: val)")
     parser.add_argument("--annotations", metavar="FILE", help="annotation file, instead of --data's")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from boxwright.cli.arguments import MODEL_HELP, CommandParser, add_trust_argument
+from boxwright.cli.arguments import MODEL_OR_FILE_HELP, CommandParser, add_trust_argument
 from boxwright.cli.recipe_arguments import parse_recipe_command, take_overrides
 from boxwright.cli.terminal import json_target, show
 from boxwright.compose.recipes import names_model
@@ -15,7 +15,11 @@ from boxwright.files import check_target, is_standard_output, write_text
 from boxwright_runtime.printable_names import printable_text
 
 if TYPE_CHECKING:
+    from boxwright.passport import Passport
+    from boxwright.structures import Category
+    from boxwright.workflows.exported_facts import FileFacts
     from boxwright.workflows.info import DetectorCost, ModelFacts
+    from boxwright_runtime.input_format import InputFormat
 
 
 def run(argv: Sequence[str]) -> int:
@@ -45,15 +49,20 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _show(cost: DetectorCost, options: argparse.Namespace) -> None:
-    """Print a table, and what there is to know of a model; write JSON where it was asked for."""
+def _show(facts: DetectorCost | FileFacts, options: argparse.Namespace) -> None:
+    """Print a table, and what there is to know of a model or a file; write JSON where it was asked for."""
+    from boxwright.workflows.exported_facts import FileFacts
+
     target = json_target(options.json)
     if target is None or not is_standard_output(target):  # what is read by a program holds nothing else
-        _print_table(cost, options.recipe)
-        if cost.model is not None:
-            show("\n".join(describe_model(cost.model)))
+        if isinstance(facts, FileFacts):
+            show("\n".join(describe_file(facts)))
+        else:
+            _print_table(facts, options.recipe)
+            if facts.model is not None:
+                show("\n".join(describe_model(facts.model)))
     if target is not None:
-        write_text(target, json.dumps(cost.to_json(), indent=2) + "\n")
+        write_text(target, json.dumps(facts.to_json(), indent=2) + "\n")
 
 
 def _make_parser(*, with_model: bool = False) -> CommandParser:
@@ -62,7 +71,8 @@ def _make_parser(*, with_model: bool = False) -> CommandParser:
         description="Parameters, and multiply-adds for one image in evaluation mode:\n"
         "convolutions, linear layers and attention, as torch.utils.flop_counter counts them.\n"
         "Instead of a recipe, a model (a checkpoint, the folder of a run, hf:OWNER/NAME, a file of weights):\n"
-        "also its classes, its preprocessing, the options that its weights need, and where it comes from.",
+        "also its classes, its preprocessing, the options that its weights need, and where it comes from.\n"
+        "Of an exported file (.onnx, .xml): what it says of itself.",
     )
     parser.add_argument(
         "--count",
@@ -75,7 +85,7 @@ def _make_parser(*, with_model: bool = False) -> CommandParser:
     parser.add_argument("--json", metavar="FILE", help="also write it as JSON; - prints that instead of the table")
     if with_model:
         add_trust_argument(parser)
-        parser.add_argument("recipe", metavar="MODEL", nargs="?", help=MODEL_HELP)
+        parser.add_argument("recipe", metavar="MODEL", nargs="?", help=MODEL_OR_FILE_HELP)
         parser.add_argument("--image-size", metavar="N", dest="_image_size", help="the same as --input.image_size N")
     return parser
 
@@ -85,7 +95,7 @@ def _tell_model(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     from boxwright.cli.console import ConsoleObserver
     from boxwright.workflows.info import info
 
-    cost = info(
+    facts = info(
         options.recipe,
         num_classes=options.num_classes,
         count=options.count,
@@ -93,21 +103,55 @@ def _tell_model(options: argparse.Namespace, overrides: dict[str, str]) -> int:
         observer=ConsoleObserver(),
         overrides=overrides,
     )
-    _show(cost, options)
+    _show(facts, options)
     return 0
 
 
 def describe_model(model: ModelFacts) -> list[str]:
     """Describe a model in lines: preprocessing, classes, origin and history."""
-    from boxwright.data.format_report import as_typed, describe_format
-    from boxwright.model_card import describe_passport
+    from boxwright.data.format_report import as_typed
 
-    lines = ["preprocessing:", *(f"  {line}" for line in describe_format(model.input_format))]
+    lines = _describe_input(model.input_format)
     lines += ["options that the weights need:", *(f"  {name} {as_typed(x)}" for name, x in model.options.items())]
-    lines.append(f"{len(model.categories)} classes: " + ", ".join(category.name for category in model.categories))
+    lines += _describe_classes(model.categories)
     if model.skipped:
         lines.append(f"{len(model.skipped)} tensors of the source are skipped: " + ", ".join(model.skipped))
-    return [*lines, "passport:", *describe_passport(model.passport)]
+    return lines + _describe_history(model.passport)
+
+
+def describe_file(facts: FileFacts) -> list[str]:
+    """Describe an exported file in lines: form, preprocessing, classes, origin and history."""
+    own = facts.metadata
+    runtime = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}[facts.kind]
+    inputs = {"bytes": "bytes of RGB images of any size", "float": "network inputs, and sizes of the images"}
+    outputs = "boxes, scores, labels" + (", masks" if own.masks else "")
+    lines = [
+        f"{facts.path}: {own.task} in {runtime}, exported by Boxwright {own.version}",
+        f"{own.precision}, operators {own.ops}, {facts.num_bytes / 1e6:,.1f} MB",
+        f"input: {inputs[own.profile]}; output: {outputs}",
+    ]
+    if own.float32_nodes:
+        lines.append(f"{len(own.float32_nodes)} nodes stay in float32: " + ", ".join(own.float32_nodes))
+    lines += _describe_input(own.input_format) + _describe_classes(own.categories)
+    if own.thresholds is not None:
+        lines.append("thresholds: " + ", ".join(f"{name} {value:g}" for name, value in own.thresholds.items()))
+    return lines if facts.passport is None else lines + _describe_history(facts.passport)
+
+
+def _describe_input(input_format: InputFormat) -> list[str]:
+    from boxwright.data.format_report import describe_format
+
+    return ["preprocessing:", *(f"  {line}" for line in describe_format(input_format))]
+
+
+def _describe_classes(categories: Sequence[Category]) -> list[str]:
+    return [f"{len(categories)} classes: " + ", ".join(category.name for category in categories)]
+
+
+def _describe_history(passport: Passport) -> list[str]:
+    from boxwright.model_card import describe_passport
+
+    return ["passport:", *describe_passport(passport)]
 
 
 def _print_table(cost: DetectorCost, name: str) -> None:

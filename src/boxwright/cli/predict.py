@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from boxwright.cli.arguments import MODEL_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
+from boxwright.cli.arguments import MODEL_OR_FILE_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
 from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.cli.terminal import json_target, show
 from boxwright.files import check_target, is_standard_output
@@ -63,7 +63,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         "predict",
         description="Find objects in files, or their classes; draw them, and list them as JSON.\n" + OVERRIDES_HELP,
     )
-    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("model", metavar="MODEL", help=MODEL_OR_FILE_HELP)
     parser.add_argument("paths", metavar="PATH", nargs="+", help="files, folders of files, globs")
     parser.add_argument("--out", metavar="DIR", default="predictions", help="for drawn images (default: predictions)")
     parser.add_argument(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).parents[1] / "recipes"
 
 
-MODEL_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+MODEL_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".onnx", ".xml")
 """Ends of names of files with weights."""
 
 

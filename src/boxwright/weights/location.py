@@ -14,6 +14,7 @@ from boxwright.weights.hub import fetch_snapshot
 from boxwright.weights.projects.timm_models import find_timm_model, timm_model_of_file
 from boxwright.weights.projects.torchvision_releases import find_release
 from boxwright.weights.source import SourceFiles
+from boxwright_runtime.exported_file import is_exported_name
 
 FORMS = (
     "the folder of a run, a file of weights, a folder in Hugging Face layout, hf:OWNER/NAME, torchvision:NAME, "
@@ -64,6 +65,11 @@ def open_source(source: str | Path) -> SourceFiles | OwnCheckpoint:
             return _own(own)
     if not path.exists():
         raise FileNotFoundError(f"{source}: no such file or folder{_suggest(str(source))}; a model is {FORMS}")
+    if is_exported_name(path):
+        raise ValueError(
+            f"{source} is an exported file, of which no weights are loaded: boxwright_runtime.Runtime, predict, eval, "
+            "info and bench take it as it is; for anything else, give the model that it was exported from"
+        )
     files = read_source_files(path)
     model = timm_model_of_file(files.origin.sha256)
     return files if model is None else dataclasses.replace(files, release=f"timm:{model.name}")

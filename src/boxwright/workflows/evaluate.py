@@ -18,14 +18,16 @@ from boxwright.devices import choose_device
 from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation
 from boxwright.evaluation.limits import MAX_DETECTIONS, head_limits, note_nothing_to_count
 from boxwright.structures import Batch, SelectionQuality
+from boxwright.workflows.exported import evaluate_exported, open_exported
 from boxwright.workflows.models import load_detector
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.reading import Data, read_split
 from boxwright.workflows.validation import Validation
+from boxwright_runtime import Runtime
 
 
 def evaluate(
-    model: str | Path | Detector,
+    model: str | Path | Detector | Runtime,
     data: Data,
     *,
     split: str = "val",
@@ -40,13 +42,16 @@ def evaluate(
     """Measure a detector on a data set: the 12 COCO numbers of boxes and of masks, or accuracies of a classifier.
 
     Args:
-        model: any source that ``boxwright.load`` takes, or a detector, which stays as it is.
+        model: any source that ``boxwright.load`` takes, or a detector, which stays as it is; or an exported file, as
+            a path or a ``Runtime``, which is measured in its own runtime.
         data: a folder, ``DataFiles``, an ``ImageDataset``, or one for each split by its name.
         split: the name of the split.
         batch_size: images that go through the network together.
-        workers: processes that read images; 0 reads in this one.
-        max_detections: find and count so many per image, for dense images; COCO counts 100 per class.
-        device: cpu, cuda, ...; auto takes a GPU where there is one. A detector is measured where it is.
+        workers: processes that read images; 0 reads in this one. Of an exported file they are threads.
+        max_detections: find and count so many per image, for dense images; COCO counts 100 per class. An exported
+            file has its own limit.
+        device: cpu, cuda, ...; auto takes a GPU where there is one. A detector is measured where it is, an exported
+            file on the CPU.
         trusted: modules that may be imported for parts outside Boxwright.
         observer: hears notes and progress; notes become warnings where None.
         overrides: changes of the model's recipe, as for ``boxwright.load``: what its files cannot say.
@@ -58,12 +63,14 @@ def evaluate(
     observer = observer or Observer()
     if max_detections is not None and max_detections < MAX_DETECTIONS:
         raise ValueError(f"max_detections is at least COCO's {MAX_DETECTIONS}, not {max_detections}")
+    if (runtime := open_exported(model, device=device, overrides=overrides)) is not None:
+        if max_detections is not None:
+            raise ValueError(f"max_detections is for models, and {runtime.path} is an exported file with its own limit")
+        return evaluate_exported(runtime, data, split=split, batch_size=batch_size, workers=workers, observer=observer)
+    assert not isinstance(model, Runtime)
     detector = load_detector(model, trusted=trusted, observer=observer, overrides=overrides)
     if max_detections is not None:
-        if detector.task != "detection":
-            name = "this one" if isinstance(model, Detector) else model
-            raise ValueError(f"--max-detections is for detectors, and {name} is for {detector.task}")
-        detector = _raise_limits(detector, max_detections)
+        detector = _raise_limits(detector, max_detections, "this one" if isinstance(model, Detector) else str(model))
     if not isinstance(model, Detector):
         detector.to(choose_device(device))
     read = read_split(data, split, task=detector.task, categories=detector.categories, observer=observer)
@@ -84,8 +91,10 @@ def evaluate(
     return evaluation if selection.quality is None else replace(evaluation, selection=selection.quality)
 
 
-def _raise_limits(detector: Detector, max_detections: int) -> Detector:
+def _raise_limits(detector: Detector, max_detections: int, name: str) -> Detector:
     """A copy with room for so many detections; the detector itself where its head has no limits."""
+    if detector.task != "detection":
+        raise ValueError(f"--max-detections is for detectors, and {name} is for {detector.task}")
     if not isinstance(detector.head, LimitedHead):
         return detector
     copy = deepcopy(detector)

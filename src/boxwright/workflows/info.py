@@ -22,9 +22,11 @@ from boxwright.passport import Passport
 from boxwright.structures import Category
 from boxwright.weights.model import ModelWeights, build_model, read_model
 from boxwright.weights.overrides import needed_options
+from boxwright.workflows.exported_facts import FileFacts, read_file_facts
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.operation_counts import OPERATIONS
 from boxwright.workflows.passports import identify
+from boxwright_runtime.exported_file import is_exported_name
 from boxwright_runtime.input_format import InputFormat
 
 Count = Literal["products", "operations"]
@@ -122,12 +124,12 @@ def info(
     trusted: Collection[str] = (),
     observer: Observer | None = None,
     overrides: Mapping[str, Any] | None = None,
-) -> DetectorCost:
+) -> DetectorCost | FileFacts:
     """Count parameters, and multiply-adds for one image in evaluation mode; of a model, tell also where it comes from.
 
     Args:
         recipe: name of a recipe, path of a YAML file, or a recipe; or a model: any source that ``boxwright.load``
-            takes.
+            takes; or an exported file, of which the result is what its metadata say.
         num_classes: of a recipe; 80 where None. A model has its own.
         count: ``products`` of convolutions, linear layers and attention, as ``torch.utils.flop_counter`` counts them;
             ``operations`` are also sums, biases, swish, means and pooling, as TensorFlow's profiler counts.
@@ -143,6 +145,10 @@ def info(
         raise ValueError(f"num_classes is at least 1, not {num_classes}")
     observer = observer or Observer()
     counted = OPERATIONS if count == "operations" else None
+    if isinstance(recipe, str | Path) and is_exported_name(recipe):
+        if num_classes is not None or overrides:
+            raise ValueError(f"{recipe} is an exported file, which has classes and options of its own")
+        return read_file_facts(recipe)
     if isinstance(recipe, str | Path) and names_model(recipe):
         if num_classes is not None:
             raise ValueError(f"{recipe}: num_classes is for recipes; this model has classes of its own")

@@ -23,9 +23,10 @@ from boxwright.drawing import draw_detections
 from boxwright.files import check_folder, check_target, write_text
 from boxwright.prediction import stream_predictions
 from boxwright.structures import Task
+from boxwright.workflows.exported import open_exported, to_tensors
 from boxwright.workflows.models import load_detector
 from boxwright.workflows.observer import Observer
-from boxwright_runtime.detections import Detections
+from boxwright_runtime import Detections, Runtime
 from boxwright_runtime.masks import to_json
 from boxwright_runtime.printable_names import printable
 from boxwright_runtime.streaming import (
@@ -83,7 +84,7 @@ class PredictionResult:
 
 
 def predict(
-    model: str | Path | Detector,
+    model: str | Path | Detector | Runtime,
     images: ImageInput | Iterable[ImageInput],
     *,
     threshold: float = 0.3,
@@ -99,7 +100,8 @@ def predict(
     """Detect objects in images, or tell their classes; draw them, and list them as JSON.
 
     Args:
-        model: any source that ``boxwright.load`` takes, or a detector, which stays as it is.
+        model: any source that ``boxwright.load`` takes, or a detector, which stays as it is; or an exported file, as
+            a path or a ``Runtime``. Detections are tensors in any case.
         images: as for ``Detector.predict``; text may also be a glob, and folders may stand among several images. All
             are listed first: for a generator of images that memory does not hold, see ``Detector.stream``.
         threshold: least score; a classifier's likeliest class is there in any case.
@@ -126,19 +128,14 @@ def predict(
         check_drawings(folder, named)
     if (target := None if json is None else Path(json)) is not None:
         check_target(target)
-    loaded = load_detector(model, trusted=trusted, observer=observer, overrides=overrides)
-    detector = _prepare(loaded, None if isinstance(model, Detector) else device)
-    stream = stream_predictions(
-        (one.source for one in named),
-        detector.predict_batch,
-        detector.input_format,
-        threshold=0.0,
-        batch_size=batch_size,
-        on_error=on_error,
-        keep_images=folder is not None,
-    )
+    predictor: Detector | Runtime | None = open_exported(model, device=device, overrides=overrides)
+    if predictor is None:
+        assert not isinstance(model, Runtime)
+        loaded = load_detector(model, trusted=trusted, observer=observer, overrides=overrides)
+        predictor = _prepare(loaded, None if isinstance(model, Detector) else device)
+    stream = _stream(predictor, named, batch_size=batch_size, on_error=on_error, keep_images=folder is not None)
     with observer.track("predicting") as progress:
-        result = _collect(stream, named, threshold, detector.task, folder, progress)
+        result = _collect(stream, named, threshold, predictor.task, folder, progress)
     if target is not None and result.detections:
         write_text(target, json_format.dumps(result.rows(), indent=1) + "\n")
     return result
@@ -149,6 +146,28 @@ def _check_numbers(threshold: float, batch_size: int) -> None:
         raise ValueError(f"threshold is between 0 and 1, not {threshold}")
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1, not {batch_size}")
+
+
+def _stream(
+    predictor: Detector | Runtime,
+    named: Sequence[NamedImage],
+    *,
+    batch_size: int,
+    on_error: OnError,
+    keep_images: bool,
+) -> PredictionStream:
+    images = (one.source for one in named)
+    if isinstance(predictor, Runtime):
+        return predictor.stream(images, batch_size=batch_size, on_error=on_error, keep_images=keep_images)
+    return stream_predictions(
+        images,
+        predictor.predict_batch,
+        predictor.input_format,
+        threshold=0.0,
+        batch_size=batch_size,
+        on_error=on_error,
+        keep_images=keep_images,
+    )
 
 
 def _collect(
@@ -162,9 +181,10 @@ def _collect(
     """Collect the detections of a stream by the names of the images, and draw each on the way."""
     result = PredictionResult(task=task)
     for one in stream.results():
-        if len(one.detections):
-            result.best_score = max(result.best_score or 0.0, one.detections.scores.max().item())
-        above, drawn = _select(one.detections, threshold, task)
+        detections = to_tensors(one.detections)
+        if len(detections):
+            result.best_score = max(result.best_score or 0.0, detections.scores.max().item())
+        above, drawn = _select(detections, threshold, task)
         result.detections[named[one.index].name] = above
         if folder is not None and one.image is not None:
             _draw(one.image, drawn, _drawing_path(folder, named[one.index]))

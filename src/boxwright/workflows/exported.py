@@ -1,0 +1,144 @@
+"""Exported files in workflows: opened, measured, and their detections as tensors."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from boxwright.data.image_check import ProgressCallback
+from boxwright.data.masks import check_masks
+from boxwright.data.records import DetectionData, Record
+from boxwright.evaluation.class_accuracy import class_accuracy
+from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation, measure_detections
+from boxwright.evaluation.limits import note_nothing_to_count
+from boxwright.workflows.observer import Observer
+from boxwright.workflows.reading import Data, read_split
+from boxwright_runtime import Detections, Runtime
+from boxwright_runtime.exported_file import is_exported_name
+from boxwright_runtime.printable_names import printable
+
+_READ_AHEAD = 4
+"""Images that each reading thread may be ahead."""
+
+
+def open_exported(model: object, *, device: str = "auto", overrides: Mapping[str, Any] | None = None) -> Runtime | None:
+    """Open an exported file for a workflow; None where a model is meant.
+
+    Args:
+        model: what a workflow was called with; a runtime stays as it is.
+        device: auto or cpu: exported files run on the CPU.
+        overrides: of a recipe, which a file has none of.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no exported file, or an argument is not for such.
+    """
+    is_file = isinstance(model, str | Path) and is_exported_name(model)
+    if not (is_file or isinstance(model, Runtime)):
+        return None
+    name = printable(model.path if isinstance(model, Runtime) else str(model))
+    if overrides:
+        raise ValueError(
+            f"{name} is an exported file, whose options and preprocessing are inside it: {', '.join(overrides)} "
+            "is for models; export the model with it"
+        )
+    if device not in ("auto", "cpu"):
+        raise ValueError(f"{name} is an exported file, which runs on the CPU: device is auto or cpu, not {device}")
+    return model if isinstance(model, Runtime) else Runtime(str(model))
+
+
+def to_tensors(detections: Detections) -> Detections:
+    """Convert arrays to tensors; tensors stay as they are."""
+    boxes, scores, labels = map(torch.as_tensor, (detections.boxes, detections.scores, detections.labels))
+    return Detections(boxes, scores, labels, detections.masks, detections.categories)
+
+
+def evaluate_exported(
+    runtime: Runtime,
+    data: Data,
+    *,
+    split: str = "val",
+    batch_size: int = 8,
+    workers: int = 0,
+    observer: Observer | None = None,
+) -> Evaluation | ClassEvaluation:
+    """Measure an exported file on a data set, as ``evaluate`` measures a detector: by the file itself, from bytes.
+
+    Args:
+        runtime: the file.
+        data: a folder, ``DataFiles``, an ``ImageDataset``, or one for each split by its name.
+        split: the name of the split.
+        batch_size: images that go through the file together, where they have equal sizes.
+        workers: threads that read images ahead; 0 reads them in turn.
+        observer: hears notes and progress; notes become warnings where None.
+
+    Raises:
+        FileNotFoundError: a file or folder does not exist.
+        ValueError: faulty data, other classes than the file's, or the file fails.
+    """
+    observer, metadata = observer or Observer(), runtime.metadata
+    read = read_split(data, split, task=metadata.task, categories=metadata.categories, observer=observer)
+    if metadata.masks:
+        check_masks(read, crowds=True)
+    if metadata.task == "detection" and (nothing := note_nothing_to_count(read, split)):
+        observer.note(nothing)
+    with observer.track("evaluating") as progress:
+        detections = detect_exported(runtime, read, batch_size=batch_size, workers=workers, progress=progress)
+    if metadata.task == "classification":
+        return ClassEvaluation(detections, class_accuracy(read, detections))
+    return measure_detections(read, detections)
+
+
+def detect_exported(
+    runtime: Runtime,
+    data: DetectionData,
+    *,
+    batch_size: int = 8,
+    workers: int = 0,
+    progress: ProgressCallback | None = None,
+) -> dict[int, Detections]:
+    """Return the detections of a file, or the classes of a classifier's, by image id, as tensors.
+
+    Args:
+        runtime: the file.
+        data: the images.
+        batch_size: images that go through the file together, where they have equal sizes.
+        workers: threads that read images ahead; 0 reads them in turn.
+        progress: called after each image as ``progress(done, total)``.
+
+    Raises:
+        ValueError: an image cannot be read, or has another size than its annotations say; or the file fails.
+    """
+    detections: dict[int, Detections] = {}
+    stream = runtime.stream(_read_images(data.records, workers), batch_size=batch_size)
+    for record, one in zip(data.records, stream, strict=True):
+        detections[record.image_id] = to_tensors(one)
+        if progress is not None:
+            progress(len(detections), len(data.records))
+    return detections
+
+
+def _read_images(records: Sequence[Record], workers: int) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """Read images in order, some of them ahead in threads."""
+    if not workers:
+        for record in records:
+            yield record.read()
+        return
+    waiting: deque[Future[UInt8[np.ndarray, "h w 3"]]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for record in records:
+            waiting.append(pool.submit(record.read))
+            if len(waiting) > _READ_AHEAD * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
