@@ -75,9 +75,9 @@ class TestEval:
         right = write_set(tmp_path / "right", names=NAMES, shift=1)
         evaluation = boxwright.evaluate(file, data_files(right), batch_size=2, workers=workers)
         assert isinstance(evaluation, Evaluation)
-        assert evaluation.boxes.AP == pytest.approx(1)
+        assert evaluation.boxes.AP > 0.999
         assert evaluation.masks is not None
-        assert evaluation.masks.AP50 == pytest.approx(1)  # disks in rectangles
+        assert evaluation.masks.AP50 > 0.999  # disks in rectangles
         assert evaluation.masks.AP75 == 0
         assert [row.name for row in evaluation.boxes.per_class] == ["thing", "quarter"]
         first = evaluation.detections[1]
@@ -203,7 +203,7 @@ ARGUMENTS: dict[str, tuple[list[str], str]] = {
         ["eval", "FILE", "--data", "set", "--head.num_queries", "3"],
         "is an exported file",
     ),
-    "more detections": (["eval", "FILE", "--data", "set", "--max-detections", "300"], "with its own limit"),
+    "more detections": (["eval", "FILE", "--data", "set", "--max-detections", "300"], "has its own limit"),
     "classes": (["info", "FILE", "--input.image_size", "64"], "has classes and options of its own"),
     "weights": (["train", "rtdetr_tiny", "--data", "set", "--weights", "FILE"], "of which no weights are loaded"),
     "conversion": (["convert", "FILE", "x.safetensors"], "of which no weights are loaded"),

@@ -18,8 +18,8 @@ from boxwright.devices import choose_device
 from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation
 from boxwright.evaluation.limits import MAX_DETECTIONS, head_limits, note_nothing_to_count
 from boxwright.structures import Batch, SelectionQuality
-from boxwright.workflows.exported import evaluate_exported, open_exported
-from boxwright.workflows.models import load_detector
+from boxwright.workflows.exported import evaluate_exported
+from boxwright.workflows.models import load_predictor
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.reading import Data, read_split
 from boxwright.workflows.validation import Validation
@@ -63,12 +63,11 @@ def evaluate(
     observer = observer or Observer()
     if max_detections is not None and max_detections < MAX_DETECTIONS:
         raise ValueError(f"max_detections is at least COCO's {MAX_DETECTIONS}, not {max_detections}")
-    if (runtime := open_exported(model, device=device, overrides=overrides)) is not None:
+    detector = load_predictor(model, device=device, trusted=trusted, observer=observer, overrides=overrides)
+    if isinstance(detector, Runtime):
         if max_detections is not None:
-            raise ValueError(f"max_detections is for models, and {runtime.path} is an exported file with its own limit")
-        return evaluate_exported(runtime, data, split=split, batch_size=batch_size, workers=workers, observer=observer)
-    assert not isinstance(model, Runtime)
-    detector = load_detector(model, trusted=trusted, observer=observer, overrides=overrides)
+            raise ValueError(f"--max-detections is for models; {detector.path}, an exported file, has its own limit")
+        return evaluate_exported(detector, data, split=split, batch_size=batch_size, workers=workers, observer=observer)
     if max_detections is not None:
         detector = _raise_limits(detector, max_detections, "this one" if isinstance(model, Detector) else str(model))
     if not isinstance(model, Detector):
@@ -77,9 +76,7 @@ def evaluate(
     if detector.needs_masks:
         check_masks(read, crowds=True)
     if detector.task == "detection":
-        if nothing := note_nothing_to_count(read, split):
-            observer.note(nothing)
-        _note_limits(read, detector.head, observer)
+        _note_limits(read, split, detector.head, observer)
     validation = Validation(
         read, batch_size=batch_size, workers=workers, max_detections=max_detections or MAX_DETECTIONS
     )
@@ -103,7 +100,9 @@ def _raise_limits(detector: Detector, max_detections: int, name: str) -> Detecto
     return copy
 
 
-def _note_limits(data: DetectionData, head: nn.Module, observer: Observer) -> None:
+def _note_limits(data: DetectionData, split: str, head: nn.Module, observer: Observer) -> None:
+    if nothing := note_nothing_to_count(data, split):
+        observer.note(nothing)
     lines = head_limits(data, head)
     if not lines:
         return

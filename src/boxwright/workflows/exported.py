@@ -21,18 +21,19 @@ from boxwright.evaluation.limits import note_nothing_to_count
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.reading import Data, read_split
 from boxwright_runtime import Detections, Runtime
-from boxwright_runtime.exported_file import is_exported_name
 from boxwright_runtime.printable_names import printable
 
 _READ_AHEAD = 4
 """Images that each reading thread may be ahead."""
 
 
-def open_exported(model: object, *, device: str = "auto", overrides: Mapping[str, Any] | None = None) -> Runtime | None:
-    """Open an exported file for a workflow; None where a model is meant.
+def open_exported(
+    file: str | Path | Runtime, *, device: str = "auto", overrides: Mapping[str, Any] | None = None
+) -> Runtime:
+    """Open an exported file for a workflow.
 
     Args:
-        model: what a workflow was called with; a runtime stays as it is.
+        file: its path; a runtime stays as it is.
         device: auto or cpu: exported files run on the CPU.
         overrides: of a recipe, which a file has none of.
 
@@ -40,10 +41,7 @@ def open_exported(model: object, *, device: str = "auto", overrides: Mapping[str
         FileNotFoundError: there is no such file.
         ValueError: it is no exported file, or an argument is not for such.
     """
-    is_file = isinstance(model, str | Path) and is_exported_name(model)
-    if not (is_file or isinstance(model, Runtime)):
-        return None
-    name = printable(model.path if isinstance(model, Runtime) else str(model))
+    name = printable(file.path if isinstance(file, Runtime) else file)
     if overrides:
         raise ValueError(
             f"{name} is an exported file, whose options and preprocessing are inside it: {', '.join(overrides)} "
@@ -51,7 +49,7 @@ def open_exported(model: object, *, device: str = "auto", overrides: Mapping[str
         )
     if device not in ("auto", "cpu"):
         raise ValueError(f"{name} is an exported file, which runs on the CPU: device is auto or cpu, not {device}")
-    return model if isinstance(model, Runtime) else Runtime(str(model))
+    return file if isinstance(file, Runtime) else Runtime(file)
 
 
 def to_tensors(detections: Detections) -> Detections:

@@ -8,7 +8,10 @@ from typing import Any
 
 from boxwright.detector import Detector
 from boxwright.weights.model import build_model, read_model
+from boxwright.workflows.exported import open_exported
 from boxwright.workflows.observer import Observer
+from boxwright_runtime import Runtime
+from boxwright_runtime.exported_file import is_exported_name
 
 
 def load_detector(
@@ -38,3 +41,29 @@ def load_detector(
     for note in weights.notes:
         observer.note(note)
     return build_model(weights)
+
+
+def load_predictor(
+    model: str | Path | Detector | Runtime,
+    *,
+    device: str,
+    trusted: Collection[str],
+    observer: Observer,
+    overrides: Mapping[str, Any] | None = None,
+) -> Detector | Runtime:
+    """Open an exported file, by its name, or load a detector as ``load_detector`` does.
+
+    Args:
+        model: the source, a detector or a runtime; the latter two stay as they are.
+        device: for exported files auto or cpu.
+        trusted: modules that may be imported for parts outside Boxwright.
+        observer: hears what was assumed, and what overrides change.
+        overrides: changes of the model's recipe; an exported file has none.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: neither a model nor an exported file, or a damaged one; or an argument is not for it.
+    """
+    if isinstance(model, Runtime) or (not isinstance(model, Detector) and is_exported_name(model)):
+        return open_exported(model, device=device, overrides=overrides)
+    return load_detector(model, trusted=trusted, observer=observer, overrides=overrides)

@@ -23,8 +23,8 @@ from boxwright.drawing import draw_detections
 from boxwright.files import check_folder, check_target, write_text
 from boxwright.prediction import stream_predictions
 from boxwright.structures import Task
-from boxwright.workflows.exported import open_exported, to_tensors
-from boxwright.workflows.models import load_detector
+from boxwright.workflows.exported import to_tensors
+from boxwright.workflows.models import load_predictor
 from boxwright.workflows.observer import Observer
 from boxwright_runtime import Detections, Runtime
 from boxwright_runtime.masks import to_json
@@ -128,11 +128,9 @@ def predict(
         check_drawings(folder, named)
     if (target := None if json is None else Path(json)) is not None:
         check_target(target)
-    predictor: Detector | Runtime | None = open_exported(model, device=device, overrides=overrides)
-    if predictor is None:
-        assert not isinstance(model, Runtime)
-        loaded = load_detector(model, trusted=trusted, observer=observer, overrides=overrides)
-        predictor = _prepare(loaded, None if isinstance(model, Detector) else device)
+    predictor = load_predictor(model, device=device, trusted=trusted, observer=observer, overrides=overrides)
+    if isinstance(predictor, Detector):
+        predictor = _prepare(predictor, None if isinstance(model, Detector) else device)
     stream = _stream(predictor, named, batch_size=batch_size, on_error=on_error, keep_images=folder is not None)
     with observer.track("predicting") as progress:
         result = _collect(stream, named, threshold, predictor.task, folder, progress)
