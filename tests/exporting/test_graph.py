@@ -1,51 +1,46 @@
-"""Exported graphs find what the detector finds, at every size that they claim."""
+"""Graphs of ONNX and their form."""
 
 from __future__ import annotations
 
-from typing import Any
-
+import onnx
 import pytest
+from graph_checks import SHORTEST_SIDE, check_export
+from small_detectors import QUERIES, build_small
 
-from boxwright.compose.detectors import build
-from graph_checks import check_export
-
-SMALL_QUERIES: dict[str, Any] = {
-    "backbone.width": 8,
-    "neck.hidden_dim": 16,
-    "neck.num_heads": 2,
-    "neck.feedforward_dim": 16,
-    "head.hidden_dim": 16,
-    "head.num_queries": 20,
-    "head.max_detections": 30,
-    "head.decoder.num_heads": 2,
-    "head.decoder.num_layers": 2,
-    "head.decoder.feedforward_dim": 16,
-}
-
-SMALL_DENSE: dict[str, Any] = {
-    "backbone": {"name": "resnet", "depth": 18, "width": 8},
-    "neck.out_channels": 16,
-    "head.num_convs": 1,
-    "head.detection.score_threshold": 0.0,
-    "head.detection.pre_nms_top_k": 50,
-    "head.detection.max_detections": 40,
-}
+from boxwright.exporting.graph import export_network
+from boxwright.ops.onnx_operators import Operators
+from part_checks import composed
 
 
-@pytest.mark.parametrize("ops", ["auto", "plain"])
-def test_rtdetr_of_squares_has_a_free_batch(ops: Any) -> None:
-    detector = build("rtdetr_r18", num_classes=3, overrides={**SMALL_QUERIES, "image_size": 96})
-    model = check_export(detector, [(96, 96)] * 3, ops=ops)
+def axes(value: onnx.ValueInfoProto) -> list[str | int]:
+    """List the dimensions of an input or output, free ones by name."""
+    return [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+
+
+def test_free_sizes_have_names_and_work() -> None:
+    detector = composed("resnet", ["fpn"], "fcos", 3)
+    detector.input_format = SHORTEST_SIDE
+    model = check_export(detector)
+    assert {value.name: axes(value) for value in model.graph.input} == {
+        "images": ["batch", 3, "height", "width"],
+        "sizes": ["batch", 4],
+    }
+    assert {value.name: axes(value)[:2] for value in model.graph.output} == {
+        "boxes": ["batch", "detections"],
+        "scores": ["batch", "detections"],
+        "labels": ["batch", "detections"],
+        "count": ["batch"],
+    }
+
+
+@pytest.mark.parametrize("ops", [pytest.param("auto", marks=pytest.mark.slow), "plain"])
+def test_plain_graphs_sample_without_grid_sample(ops: Operators) -> None:
+    detector = build_small("rtdetr_r18", QUERIES)
+    training = detector.training
+    model = export_network(detector, ops=ops)
     operators = {node.op_type for node in model.graph.node}
     assert ("GridSample" in operators) == (ops == "auto")
-
-
-def test_retinanet_has_a_free_batch_height_and_width() -> None:
-    detector = build(
-        "retinanet_r50_fpn", num_classes=3, overrides={**SMALL_DENSE, "image_size": 120, "input.max_size": 200}
-    )
-    model = check_export(detector, [(120, 133), (200, 139), (161, 194)])
-    images, sizes = model.graph.input
-    assert [d.dim_param or d.dim_value for d in images.type.tensor_type.shape.dim] == ["batch", 3, "height", "width"]
-    assert [d.dim_param or d.dim_value for d in sizes.type.tensor_type.shape.dim] == ["batch", 4]
-    assert [value.name for value in model.graph.output] == ["boxes", "scores", "labels", "count"]
+    assert not [name for name in operators if "Sequence" in name or name in ("Loop", "If", "Scan")]
+    assert {node.domain for node in model.graph.node} == {""}
+    assert [entry.version for entry in model.opset_import] == [20]
+    assert detector.training == training

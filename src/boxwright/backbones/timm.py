@@ -89,12 +89,15 @@ class Timm(nn.Module):
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Features:
         height, width = images.shape[-2:]
         if self.multiple > 1:
-            images = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple))
+            padded = [(side + self.multiple - 1) // self.multiple * self.multiple for side in (height, width)]
+            images = F.pad(images, (0, padded[1] - width, 0, padded[0] - height))
         features = self._name(self.body(images))
         if self.multiple == 1:
             return features
         strides = {name: level.stride for name, level in self.out_spec.items()}
-        return {n: x[..., : -(-height // strides[n]), : -(-width // strides[n])] for n, x in features.items()}
+        # Negated twice, a division would round another way in a graph with free sizes.
+        cells = {n: [(side + stride - 1) // stride for side in (height, width)] for n, stride in strides.items()}
+        return {n: x[..., : cells[n][0], : cells[n][1]] for n, x in features.items()}
 
     @torch.no_grad()
     def fold_norms(self) -> None:

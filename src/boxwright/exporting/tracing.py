@@ -28,8 +28,10 @@ def trace(detector: Detector, ops: Operators) -> torch.export.ExportedProgram:
     free = {0: torch.export.Dim("batch", min=1)}
     of_images = dict(free)
     if has_free_size(detector):
-        least = coarsest_stride(detector) + 1
-        of_images |= {2: torch.export.Dim("height", min=least), 3: torch.export.Dim("width", min=least)}
+        # In a square, a side may have any length.
+        is_letterbox, side = detector.input_format.resize == "letterbox", detector.input_format.image_size
+        least, most = (2, side) if is_letterbox else (coarsest_stride(detector) + 1, None)
+        of_images |= {axis: torch.export.Dim(name, min=least, max=most) for axis, name in ((2, "height"), (3, "width"))}
     graph = DetectorGraph(detector).eval()
     with tracing_for_onnx(ops), torch.no_grad():
         return torch.export.export(graph, (images, sizes), dynamic_shapes=(of_images, free), strict=False)

@@ -7,19 +7,30 @@ from typing import Any
 
 import torch
 
+FLOAT, INT64 = 1, 7
+"""Types of elements, as ONNX numbers them."""
+
+LARGEST_MAP = 4096
+"""Cells along a side of a map, at most."""
+
 EVERY_BOX = 2**63 - 1
 """Boxes of a class that are kept at most."""
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """List the operators and the functions that write them, as ``torch.onnx.export`` takes them."""
-    ours = torch.ops.boxwright
+    ours, aten = torch.ops.boxwright, torch.ops.aten
     return {
+        aten.split.Tensor: write_split,
+        aten.split_with_sizes.default: write_split,
+        aten.unbind.int: write_unbind,
         ours.nms.default: write_nms,
         ours.top_k.default: write_top_k,
         ours.max_pool_same.default: write_max_pool_same,
         ours.max_pool_ceil.default: write_max_pool_ceil,
         ours.avg_pool_ceil.default: write_avg_pool_ceil,
+        ours.pooled_context.default: write_pooled_context,
+        ours.position_table.default: write_position_table,
         ours.roi_align.default: write_roi_align,
     }
 
@@ -29,6 +40,36 @@ def opset() -> Any:
     from onnxscript import opset20
 
     return opset20
+
+
+def write_split(x: Any, sizes: Any, dim: int = 0) -> Any:
+    """Write one Slice for each part, where torch's own exporter makes a sequence, which many runtimes do not know."""
+    op = opset()
+    if isinstance(sizes, int):
+        length = x.shape[dim]
+        sizes = [min(sizes, length - start) for start in range(0, length, sizes)]
+    parts, start, axis = [], op.Constant(value_ints=[0]), op.Constant(value_ints=[dim])
+    for size in sizes:
+        end = op.Add(start, as_vector(op, size))
+        parts.append(op.Slice(x, start, end, axis))
+        start = end
+    return tuple(parts)
+
+
+def write_unbind(x: Any, dim: int = 0) -> Any:
+    """Write one Gather for each entry of an axis."""
+    op = opset()
+    return tuple(op.Gather(x, op.Constant(value_int=index), axis=dim) for index in range(x.shape[dim]))
+
+
+def as_vector(op: Any, size: Any) -> Any:
+    """Write a number, which may be a value of the graph, as a vector of one."""
+    return op.Constant(value_ints=[size]) if isinstance(size, int) else op.Reshape(size, op.Constant(value_ints=[1]))
+
+
+def as_scalar(op: Any, size: Any) -> Any:
+    """Write a number, which may be a value of the graph, as a scalar."""
+    return op.Constant(value_int=size) if isinstance(size, int) else op.Squeeze(size)
 
 
 def write_nms(boxes: Any, scores: Any, groups: Any, valid: Any, threshold: float, num_groups: int) -> Any:
@@ -56,24 +97,79 @@ def write_nms(boxes: Any, scores: Any, groups: Any, valid: Any, threshold: float
 def write_top_k(x: Any, count: Any) -> Any:
     """Write TopK, which puts the lower index first among equal values."""
     op = opset()
-    # The count is a number, or a value of the graph.
-    most = op.Constant(value_ints=[count]) if isinstance(count, int) else op.Reshape(count, op.Constant(value_ints=[1]))
-    return op.TopK(x, op.Min(op.Shape(x, start=1, end=2), most), axis=1)
+    return op.TopK(x, op.Min(op.Shape(x, start=1, end=2), as_vector(op, count)), axis=1)
 
 
 def write_max_pool_same(x: Any, kernel_size: int, stride: int) -> Any:
     """Write MaxPool, whose padding follows from the size of the map."""
-    return opset().MaxPool(x, kernel_shape=[kernel_size] * 2, strides=[stride] * 2, auto_pad="SAME_UPPER")
+    return opset().MaxPool(x, kernel_shape=[kernel_size] * 2, strides=[stride] * 2, auto_pad="SAME_UPPER")[0]
 
 
 def write_max_pool_ceil(x: Any, size: int) -> Any:
     """Write MaxPool with windows over the far edges."""
-    return opset().MaxPool(x, kernel_shape=[size] * 2, strides=[size] * 2, ceil_mode=1)
+    return opset().MaxPool(x, kernel_shape=[size] * 2, strides=[size] * 2, ceil_mode=1)[0]
 
 
 def write_avg_pool_ceil(x: Any) -> Any:
     """Write AveragePool with windows over the far edges, which do not count what they have not."""
     return opset().AveragePool(x, kernel_shape=[2, 2], strides=[2, 2], auto_pad="SAME_UPPER", count_include_pad=0)
+
+
+def write_pooled_context(x: Any, weight: Any, bias: Any, ratio: float) -> Any:
+    """Write the mean of windows along each axis as a product with a matrix; then Conv and Resize."""
+    op = opset()
+    shape = op.Shape(x)
+    rows, columns = (_pooling(op, op.Gather(shape, op.Constant(value_int=axis)), ratio) for axis in (2, 3))
+    pooled = op.Conv(op.MatMul(op.MatMul(rows, x), op.Transpose(columns, perm=[1, 0])), weight, bias)
+    sizes = op.Concat(op.Shape(pooled, start=0, end=2), op.Shape(x, start=2, end=4), axis=0)
+    return op.Resize(pooled, None, None, sizes, mode="linear", coordinate_transformation_mode="align_corners")
+
+
+def _pooling(op: Any, size: Any, ratio: float) -> Any:
+    """Write the matrix of the means of adaptive windows: from cell i n / m, rounded down, to (i + 1) n / m, up."""
+    one = op.Constant(value_int=1)
+    # Looked up, because a product would be rounded in another way in other runtimes.
+    counts = op.Constant(value_ints=[max(1, int(cells * ratio)) for cells in range(LARGEST_MAP + 1)])
+    count = op.Gather(counts, size)
+    window = op.Range(op.Constant(value_int=0), count, one)
+    first = op.Unsqueeze(op.Div(op.Mul(window, size), count), [1])
+    reached = op.Mul(op.Add(window, one), size)
+    end = op.Unsqueeze(op.Div(op.Add(reached, op.Sub(count, one)), count), [1])
+    cells = op.Unsqueeze(op.Range(op.Constant(value_int=0), size, one), [0])
+    inside = op.Cast(op.And(op.GreaterOrEqual(cells, first), op.Less(cells, end)), to=FLOAT)
+    return op.Div(inside, op.Cast(op.Sub(end, first), to=FLOAT))
+
+
+def write_position_table(
+    table: Any, length: int, length_across: int, cells: Any, cells_across: Any, relative: bool
+) -> Any:
+    """Write the rows of a table between which positions lie, and weigh them."""
+    op = opset()
+    own, other = ((n + 1) // 2 if relative else n for n in (length, length_across))
+    whole_at = op.Constant(value_ints=[round(own * (across / other)) for across in range(LARGEST_MAP + 1)])
+    one = op.Constant(value_int=1)
+    cells = as_scalar(op, cells)
+    whole = op.Max(cells, op.Gather(whole_at, as_scalar(op, cells_across)))
+    beyond = op.Sub(whole, cells)
+    if relative:
+        steps = op.Sub(op.Add(whole, whole), op.Constant(value_int=2))
+        end = op.Sub(op.Add(whole, cells), one)
+        entry = op.Cast(op.Range(beyond, end, one), to=FLOAT)
+        scale = op.Div(op.Constant(value_float=float(length - 1)), op.Cast(op.Max(steps, one), to=FLOAT))
+        middle = op.Cast(op.Equal(steps, op.Constant(value_int=0)), to=FLOAT)
+        position = op.Add(op.Mul(entry, scale), op.Mul(middle, op.Constant(value_float=(length - 1) / 2)))
+    else:
+        entry = op.Cast(op.Range(op.Constant(value_int=0), cells, one), to=FLOAT)
+        half = op.Constant(value_float=0.5)
+        scale = op.Div(op.Constant(value_float=float(length)), op.Cast(whole, to=FLOAT))
+        position = op.Sub(op.Mul(op.Add(entry, half), scale), half)
+        position = op.Max(position, op.Constant(value_float=0.0))
+    last = op.Constant(value_int=length - 1)
+    low = op.Min(op.Cast(op.Floor(position), to=INT64), last)
+    fraction = op.Unsqueeze(op.Sub(position, op.Cast(low, to=FLOAT)), [1])
+    high = op.Gather(table, op.Min(op.Add(low, one), last))
+    low = op.Gather(table, low)
+    return op.Add(low, op.Mul(fraction, op.Sub(high, low)))
 
 
 def write_roi_align(

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from boxwright.ops.onnx_operators import operators_for_onnx
 
 
 def resize_mask(mask: Bool[Tensor, "b h w"], height: int, width: int) -> Bool[Tensor, "b height width"]:
     """Resize a mask to a level of ``height`` x ``width`` cells, True on padding (nearest cell)."""
+    if operators_for_onnx():
+        # The same cells, where runtimes divide by the factor and round another way.
+        rows, columns = _nearest(mask.shape[1], height, mask), _nearest(mask.shape[2], width, mask)
+        return mask.index_select(1, rows).index_select(2, columns)
     return F.interpolate(mask[:, None].float(), size=(height, width))[:, 0].bool()
+
+
+def _nearest(size: int, cells: int, like: Tensor) -> Int[Tensor, " {cells}"]:
+    """Find the element that stands for each of ``cells`` along an axis of ``size``, rounded as ``F.interpolate``."""
+    factor = torch.tensor(size, dtype=torch.float32) / torch.tensor(cells, dtype=torch.float32)
+    positions = torch.arange(cells, dtype=torch.float32, device=like.device) * factor
+    return positions.to(torch.int64).clamp(max=size - 1)
 
 
 def valid_ratio(mask: Bool[Tensor, "b h w"]) -> Float[Tensor, "b 2"]:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from boxwright.layers.ceil_pooling import avg_pool_ceil
 from boxwright.layers.option_checks import check_choice, check_counts
+from boxwright.ops.onnx_operators import onnx_position_table, operators_for_onnx
+from boxwright.ops.position_tables import fit_table, resized_table
 
 MapPositions = Literal["none", "absolute", "relative"]
 
@@ -112,7 +114,7 @@ class PositionAttention(nn.Module):
         cells = query.unflatten(2, (height, width))
         by_column = _at_distances(cells, columns).flatten(2, 3)  # b m (h w) w
         by_row = _at_distances(cells.transpose(2, 3), rows).transpose(2, 3).flatten(2, 3)  # b m (h w) h
-        if self.count_as_published:
+        if self.count_as_published or operators_for_onnx():
             logits = (by_row[..., :, None] + by_column[..., None, :]).flatten(-2)
             logits = logits if key is None else logits + query @ key.transpose(-1, -2)
             return logits.softmax(-1).to(value.dtype) @ value
@@ -150,23 +152,17 @@ class PositionTables(nn.Module):
 
     def forward(self, height: int, width: int) -> tuple[Float[Tensor, "rows d"], Float[Tensor, "columns d"]]:
         """Take the tables for a map of this size."""
-        rows, columns = ((len(t) + 1) // 2 if self.is_relative else len(t) for t in (self.height, self.width))
-        factor = max(height / rows, width / columns)
+        cells = height, width
+        lengths = len(self.height), len(self.width)
+        # Sizes that are no numbers yet are free in a graph.
+        fit = fit_table if isinstance(height, int) else onnx_position_table
         return (
-            self._part(self.height, max(height, round(rows * factor)), height),
-            self._part(self.width, max(width, round(columns * factor)), width),
+            fit(self.height, *lengths, *cells, self.is_relative),
+            fit(self.width, *lengths[::-1], *cells[::-1], self.is_relative),
         )
 
     def _length(self, cells: int) -> int:
         return 2 * cells - 1 if self.is_relative else cells
-
-    def _part(self, table: Tensor, whole: int, cells: int) -> Tensor:
-        """Take the vectors of the first ``cells`` of ``whole``, or of the distances between them."""
-        resized = resized_table(table, self._length(whole), relative=self.is_relative)
-        if whole == cells:
-            return resized
-        first = whole - cells if self.is_relative else 0
-        return resized[first : first + self._length(cells)]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         for name, table in self.named_parameters():
@@ -176,26 +172,6 @@ class PositionTables(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-def resized_table(table: Float[Tensor, "n d"], length: int, *, relative: bool) -> Float[Tensor, "{length} d"]:
-    """Make a table of positions for a map of another size, linear between entries.
-
-    Relative: the outermost distances keep their vectors, and so does distance 0; one entry is that of distance 0.
-    Absolute: positions are the cells' centers on one map, whatever it is cut into; beyond the outermost centers the
-    table is constant.
-
-    Args:
-        table: a vector for each distance, or for each position.
-        length: entries to return; for distances odd, as the table's own are.
-        relative: whether entries are distances.
-    """
-    if len(table) == length:
-        return table
-    if relative and length == 1:
-        middle = len(table) // 2
-        return table[middle : middle + 1]
-    return F.interpolate(table.t()[None], size=length, mode="linear", align_corners=relative)[0].t()
-
-
 def _at_distances(query: Float[Tensor, "b m y x d"], table: Float[Tensor, "r d"]) -> Float[Tensor, "b m y x x"]:
     """Compute q . table[distance] from each cell to every position of its line, along x.
 
@@ -203,6 +179,11 @@ def _at_distances(query: Float[Tensor, "b m y x d"], table: Float[Tensor, "r d"]
     entries, laid end to end, those start at x (2n - 1) + n - 1.
     """
     cells = query.shape[3]
+    if operators_for_onnx():
+        # The same entries, by their numbers: the way below would fix the size.
+        at = torch.arange(cells, device=query.device)
+        index = at - at[:, None] + (cells - 1)
+        return (query @ table.to(query.dtype).t()).gather(-1, index.expand(*query.shape[:-1], -1))
     products = F.pad(query @ table.to(query.dtype).t(), (0, 1)).flatten(-2)
     lines: Tensor = products[..., cells - 1 : -1].unflatten(-1, (cells, 2 * cells - 1))
     return lines[..., :cells]

@@ -30,4 +30,4 @@ def max_pool_same(x: Float[Tensor, "b c h w"], stride: int) -> Float[Tensor, "b 
 
 def _excess(size: int, stride: int) -> int:
     """Count the cells by which the windows exceed the map; never negative, as a window is wider than its stride."""
-    return (-(-size // stride) - 1) * stride + stride + 1 - size
+    return (size + stride - 1) // stride * stride + 1 - size

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.feature_pyramid import ExtraKind, ExtraLevels, FeaturePyramid, reset_convolutions
+from boxwright.ops.onnx_operators import onnx_pooled_context, operators_for_onnx
 from boxwright.structures import Features, Level, Spec
 
 __all__ = ["AugFPN"]
@@ -108,6 +109,9 @@ class PooledContext(nn.Module):
         height, width = x.shape[-2:]
         contexts = []
         for ratio, project in zip(self.ratios, self.project, strict=True):
+            if operators_for_onnx():
+                contexts.append(onnx_pooled_context(x, project.weight, project.bias, ratio))
+                continue
             pooled = project(F.adaptive_avg_pool2d(x, pooled_size(height, width, ratio)))
             contexts.append(F.interpolate(pooled, size=(height, width), mode="bilinear", align_corners=True))
         weights = self.weigh(torch.cat(contexts, 1)).sigmoid().split(1, 1)

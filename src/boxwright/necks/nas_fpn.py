@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from boxwright.layers.ceil_pooling import max_pool_ceil
 from boxwright.layers.conv import ConvNorm
 from boxwright.layers.feature_pyramid import level_steps, reset_convolutions
 from boxwright.layers.option_checks import check_choice, check_counts, check_fractions
+from boxwright.ops.onnx_operators import operators_for_onnx
 from boxwright.structures import Features, Level, Spec, coarser_name
 
 __all__ = ["NASFPN"]
@@ -192,5 +194,9 @@ def resize_map(
         return max_pool_ceil(x, stride_out // stride)
     if stride > stride_out:
         step, (height, width) = stride // stride_out, x.shape[-2:]
+        if operators_for_onnx():
+            # A crop would compare sizes.
+            rows, columns = (torch.arange(size, device=x.device) // step for size in like.shape[-2:])
+            return x.index_select(2, rows).index_select(3, columns)
         return F.interpolate(x, size=(height * step, width * step))[..., : like.shape[-2], : like.shape[-1]]
     return x

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import nms
 
+from boxwright.ops.position_tables import fit_table
+
 APART = 2.0**20
 """Pixels between groups: further than any image is wide."""
 
@@ -110,6 +112,34 @@ def _(x: Tensor, size: int) -> Tensor:
 def _reduced(x: Tensor, stride: int) -> Tensor:
     b, c, h, w = x.shape
     return x.new_empty(b, c, (h + stride - 1) // stride, (w + stride - 1) // stride)
+
+
+@torch.library.custom_op("boxwright::pooled_context", mutates_args=())
+def onnx_pooled_context(x: Tensor, weight: Tensor, bias: Tensor, ratio: float) -> Tensor:
+    """Average a map to ``ratio`` of its rows and columns, apply a 1 x 1 convolution, and upsample to its size."""
+    height, width = (max(1, int(size * ratio)) for size in x.shape[-2:])
+    pooled = F.conv2d(F.adaptive_avg_pool2d(x, (height, width)), weight, bias)
+    return F.interpolate(pooled, size=x.shape[-2:], mode="bilinear", align_corners=True)
+
+
+@onnx_pooled_context.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor, ratio: float) -> Tensor:
+    del bias, ratio
+    return x.new_empty(x.shape[0], weight.shape[0], *x.shape[2:])
+
+
+@torch.library.custom_op("boxwright::position_table", mutates_args=())
+def onnx_position_table(
+    table: Tensor, length: int, length_across: int, cells: int, cells_across: int, relative: bool
+) -> Tensor:
+    """Compute ``boxwright.ops.position_tables.fit_table``."""
+    return fit_table(table, length, length_across, cells, cells_across, relative).clone()
+
+
+@onnx_position_table.register_fake
+def _(table: Tensor, length: int, length_across: int, cells: int, cells_across: int, relative: bool) -> Tensor:
+    del length, length_across, cells_across
+    return table.new_empty(2 * cells - 1 if relative else cells, table.shape[1])
 
 
 @torch.library.custom_op("boxwright::roi_align", mutates_args=())

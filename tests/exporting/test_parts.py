@@ -1,0 +1,66 @@
+"""Every head, neck and backbone of the folders exports, and the graph gives what the detector gives in each runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from _pytest.mark import ParameterSet
+from graph_checks import LETTERBOX, PADDED, SHORTEST_SIDE, SQUARE, check_export
+
+from boxwright.compose.parts import Folder, list_parts
+from boxwright_runtime.input_format import InputFormat
+from part_checks import composed
+
+NUM_CLASSES = 3
+
+HEADS: dict[str, tuple[str, list[str], InputFormat]] = {
+    "cascade_rcnn": ("resnet", ["fpn"], SHORTEST_SIDE),
+    "classifier": ("resnet_vd", [], SQUARE),
+    "deformable_detr": ("resnet", ["deformable_encoder"], PADDED),
+    "detr": ("resnet", ["detr_encoder"], SHORTEST_SIDE),
+    "efficientdet": ("timm", ["bifpn"], LETTERBOX),
+    "faster_rcnn": ("resnet", ["fpn"], PADDED),
+    "fcos": ("resnet", ["fpn"], PADDED),
+    "mask_rcnn": ("resnet", ["fpn"], SQUARE),
+    "retinanet": ("resnet", ["fpn"], SHORTEST_SIDE),
+    "rtdetr": ("resnet_vd", ["hybrid_encoder"], SQUARE),
+}
+"""Detectors as they are used: all ways to resize are among them."""
+
+FAST = ("classifier", "mask_rcnn", "rtdetr")
+
+
+def parts(folder: Folder) -> list[str | ParameterSet]:
+    """List the parts of a folder, all but the fast ones as slow tests."""
+    return [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in list_parts(folder)]
+
+
+def export(backbone: str, necks: list[str], head: str, input_format: InputFormat, **options: Any) -> None:
+    detector = composed(backbone, necks, head, NUM_CLASSES)
+    detector.input_format = input_format
+    check_export(detector, **options)
+
+
+@pytest.mark.parametrize("head", parts("heads"))
+def test_heads(head: str) -> None:
+    backbone, necks, input_format = HEADS.get(head, ("resnet", ["fpn"], SQUARE))
+    export(backbone, necks, head, input_format)
+
+
+@pytest.mark.parametrize("neck", parts("necks"))
+def test_necks_with_free_sizes(neck: str) -> None:
+    export("resnet", [neck], "fcos", SHORTEST_SIDE)
+
+
+@pytest.mark.parametrize("backbone", parts("backbones"))
+def test_backbones_with_free_sizes(backbone: str) -> None:
+    export(backbone, ["fpn"], "fcos", SHORTEST_SIDE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("neck", "head"), [("deformable_encoder", "deformable_detr"), ("hybrid_encoder", "rtdetr")], ids=str
+)
+def test_plain_operators(neck: str, head: str) -> None:
+    export("resnet_vd", [neck], head, PADDED, ops="plain")
