@@ -13,15 +13,18 @@ import pytest
 import torch
 import yaml
 
+import boxwright
 from boxwright.backbones.resnet_vd import ResNetVD
 from boxwright.cli.main import main
 from boxwright.detector import Detector
+from boxwright.exporting.export_file import export_file
 from boxwright.heads.rtdetr import RTDETR
 from boxwright.necks.hybrid_encoder import HybridEncoder
 from boxwright.queries import DecoderOptions, DenoisingOptions
 from boxwright.structures import Category, Targets
 from boxwright.training.interrupt import SIGNALS
 from boxwright_runtime.input_format import InputFormat
+from colored_rectangles import draw_rectangles, train_on_rectangles
 from random_weights import calibrate, shake
 from sparse_ids import draw_with_sparse_ids
 from tiny_recipe import TINY_RECIPE
@@ -138,3 +141,24 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def rectangles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of red and blue rectangles, not to be written to; see ``colored_rectangles``."""
+    return draw_rectangles(tmp_path_factory.mktemp("rectangles") / "set", train=64, val=12)
+
+
+@pytest.fixture(scope="session")
+def rectangle_run(tmp_path_factory: pytest.TempPathFactory, rectangles: Path) -> Path:
+    """The folder of a run that has learned to detect them; not to be written to."""
+    folder = tmp_path_factory.mktemp("rectangle_run") / "run"
+    train_on_rectangles(rectangles, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rectangle_file(tmp_path_factory: pytest.TempPathFactory, rectangle_run: Path) -> Path:
+    """The exported file of that run, ONNX in float32 from bytes; not to be written to."""
+    target = tmp_path_factory.mktemp("rectangle_file") / "rectangles.onnx"
+    return export_file(boxwright.load(rectangle_run), target).path

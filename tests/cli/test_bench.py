@@ -10,9 +10,10 @@ import pytest
 
 from boxwright.cli.bench import list_points
 from boxwright.cli.main import main
+from boxwright.exporting.certificate import find_certificate
 from boxwright.reports.latency_chart import LatencyPoint, plot_latency
 from boxwright.workflows import bench as module
-from boxwright.workflows.bench import BenchResult, BenchRow, find_certificate
+from boxwright.workflows.bench import BenchResult, BenchRow
 from boxwright.workflows.bench_candidates import Candidate
 
 Capture = pytest.CaptureFixture[str]

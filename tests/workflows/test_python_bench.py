@@ -15,8 +15,8 @@ import pytest
 
 import boxwright
 from boxwright.detector import Detector
+from boxwright.exporting.certificate import find_certificate
 from boxwright.workflows import bench as module
-from boxwright.workflows.bench import find_certificate
 from boxwright.workflows.bench_candidates import BenchGrid, Candidate, list_candidates
 from boxwright.workflows.bench_process import BenchProcess, Readiness, run_candidate, start_process
 from boxwright.workflows.machine import describe_machine

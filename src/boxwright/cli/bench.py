@@ -26,8 +26,9 @@ def run(argv: Sequence[str]) -> int:
     options = _parse(argv)
     import_trusted(options.trust)
     from boxwright.cli.console import ConsoleObserver, TerminalConsole
+    from boxwright.exporting.certificate import find_certificate
     from boxwright.reports.latency_chart import check_chart_target, plot_latency
-    from boxwright.workflows.bench import bench, find_certificate
+    from boxwright.workflows.bench import bench
 
     target, chart = json_target(options.json), Path(options.plot) if options.plot else None
     if chart is not None:

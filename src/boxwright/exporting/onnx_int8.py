@@ -75,7 +75,6 @@ class OnnxQuantizer:
                 extra_options={
                     "MatMulConstBOnly": True,
                     "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
-                    "CalibMaxIntermediateOutputs": 16,
                 },
                 calibration_cache_path=folder / "ranges.json",
             )

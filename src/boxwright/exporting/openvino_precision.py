@@ -44,6 +44,17 @@ def list_openvino_layers(model: openvino.Model) -> list[str]:
     return [node.get_friendly_name() for node in model.get_ordered_ops() if _is_layer(node)]
 
 
+def name_openvino_layers(model: openvino.Model) -> dict[str, str]:
+    """Return the parts of the detector that layers are, where their weights still have names, by the layers' names."""
+    names = {}
+    for node in filter(_is_layer, model.get_ordered_ops()):
+        constant = _find_constant(node.input(1))
+        weight = "" if constant is None else constant.get_friendly_name()
+        if weight.endswith(".weight"):
+            names[node.get_friendly_name()] = weight.removeprefix("detector.").removesuffix(".weight")
+    return names
+
+
 def compress_weights(model: openvino.Model, float32: Collection[str] = ()) -> None:
     """Store the weights of layers in float16, in place; the file has half the size.
 

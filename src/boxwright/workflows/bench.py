@@ -16,13 +16,12 @@ import numpy as np
 from boxwright.cpu_quota import count_allowed_cores, describe_quota
 from boxwright.detector import Detector
 from boxwright.devices import choose_device
+from boxwright.exporting.certificate import find_certificate
 from boxwright.workflows.bench_candidates import BenchGrid, BenchInput, Candidate, list_candidates
 from boxwright.workflows.bench_process import BenchProcess, Readiness, start_process
 from boxwright.workflows.machine import describe_machine
 from boxwright.workflows.memory_limits import RESERVE_BYTES, free_memory
 from boxwright.workflows.observer import Observer
-
-CERTIFICATE_SUFFIX = ".certificate.json"
 
 ROUND_SECONDS = 0.5
 """Time of a candidate in each round, in which it runs at least once."""
@@ -174,11 +173,6 @@ def bench(
         rows = _measure(candidates, rounds, observer)
     uncertified = dict.fromkeys(row.candidate.title for row in rows if row.ap is None)
     return BenchResult(tuple(rows), describe_machine(), tuple(uncertified))
-
-
-def find_certificate(file: str | Path) -> Path:
-    """Return the path that an exported file's certificate has."""
-    return Path(f"{file}{CERTIFICATE_SUFFIX}")
 
 
 def _name_sources(
