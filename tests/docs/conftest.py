@@ -12,8 +12,10 @@ from pages import small_recipe
 
 import boxwright
 from boxwright.compose.recipes import list_recipes
+from boxwright.data.open import open_data
 from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.weights.labels import coco_categories
+from stand_in_export import write_stand_in
 
 
 @pytest.fixture(scope="session")
@@ -39,13 +41,14 @@ def hub_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, data_set: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The reader's folder: with a data set, images, and small recipes under the names of the real ones."""
+    """The reader's folder: a data set, images, an exported file, and small recipes under the names of the real ones."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_cache))
     shutil.copytree(data_set, tmp_path / "DIR")
     images = sorted((data_set / "images").glob("val_*.jpg"))
     (tmp_path / "photos").mkdir()
     for name, image in zip(("photo.jpg", "photos/a.jpg", "photos/b.jpg"), images, strict=True):
         shutil.copy(image, tmp_path / name)
+    write_stand_in(tmp_path / "model.onnx", categories=open_data(data_set, "val").categories)
     for name in list_recipes():
         (tmp_path / f"{name}.yaml").write_text(small_recipe(name))
     return tmp_path

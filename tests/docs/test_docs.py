@@ -23,7 +23,7 @@ from boxwright.compose.recipe_text import SLOTS
 from boxwright.compose.recipes import list_recipes, resolve
 from boxwright.workflows.info import measure_recipe
 
-PAGES = sorted([*ROOT.glob("[A-Z]*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("[A-Z]*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "runtime" / "README.md"])
 
 
 def by_name(page: Path) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
+
+from PIL import Image
 
 import boxwright_runtime
 from stand_in_export import write_stand_in
@@ -55,3 +58,13 @@ def test_detections_are_used_without_torch() -> None:
 def test_files_are_run_without_torch(tmp_path: Path) -> None:
     files = [write_stand_in(tmp_path / name, masks=True) for name in ("a.onnx", "a.xml")]
     assert run_without_torch(PREDICT, *files) == f"{PREDICTED * 2}[]\n"
+
+
+def test_the_ten_lines_of_the_docs_need_nothing_of_boxwright(tmp_path: Path) -> None:
+    """As they stand on the page, where not even the runtime can be imported."""
+    page = (Path(__file__).parents[2] / "docs" / "runtime.md").read_text()
+    (lines,) = re.findall(r"```python\n# ten_lines\.py\n(.*?)```", page, re.DOTALL)
+    write_stand_in(tmp_path / "model.onnx")
+    Image.new("RGB", (40, 30), (153, 153, 153)).save(tmp_path / "photo.jpg", quality=100)
+    code = f"import os; os.chdir(sys.argv[1]); sys.modules['boxwright_runtime'] = None\n{lines}"
+    assert run_without_torch(code, tmp_path) == "thing 0.6 [0.0, 0.0, 40.0, 30.0]\n"
