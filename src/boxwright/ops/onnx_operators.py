@@ -3,6 +3,8 @@
 Traced into its parts, each of them would be slower, lose its ties or be wrong: suppression needs shapes that depend on
 data, sorts have to keep the order of equal scores, and the padding of a pool depends on whether a size is odd. They run
 as plain operators of torch too, so that a traced program can be run. ``boxwright.exporting`` translates them.
+
+Schemas are written out, because torch cannot infer them where the tests check types.
 """
 
 from __future__ import annotations
@@ -42,7 +44,11 @@ operators_for_onnx = _TRACED.get
 """Get the operators that a graph may have which is traced for ONNX now; None where none is traced."""
 
 
-@torch.library.custom_op("boxwright::nms", mutates_args=())
+@torch.library.custom_op(
+    "boxwright::nms",
+    mutates_args=(),
+    schema="(Tensor boxes, Tensor scores, Tensor groups, Tensor valid, float threshold, SymInt num_groups) -> Tensor",
+)
 def onnx_nms(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, threshold: float, num_groups: int) -> Tensor:
     """Compute the mask of ``boxwright.ops.nms.nms_keep_mask``, of groups 0 .. ``num_groups`` - 1."""
     del num_groups
@@ -60,7 +66,7 @@ def _(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, threshold: f
     return torch.empty_like(valid)
 
 
-@torch.library.custom_op("boxwright::top_k", mutates_args=())
+@torch.library.custom_op("boxwright::top_k", mutates_args=(), schema="(Tensor x, SymInt count) -> (Tensor, Tensor)")
 def onnx_top_k(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Find the ``count`` largest values of each row, or all, and their indices; of equal ones the first is larger."""
     values, indices = x.sort(dim=1, descending=True, stable=True)
@@ -73,7 +79,11 @@ def _(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[0], least), x.new_empty(x.shape[0], least, dtype=torch.int64)
 
 
-@torch.library.custom_op("boxwright::max_pool_same", mutates_args=())
+@torch.library.custom_op(
+    "boxwright::max_pool_same",
+    mutates_args=(),
+    schema="(Tensor x, SymInt kernel_size, SymInt stride) -> Tensor",
+)
 def onnx_max_pool_same(x: Tensor, kernel_size: int, stride: int) -> Tensor:
     """Max-pool to ceil(size / stride), with the padding split between both sides and an odd cell at the far one."""
     height, width = ((-(-size // stride) - 1) * stride + kernel_size - size for size in x.shape[-2:])
@@ -87,7 +97,7 @@ def _(x: Tensor, kernel_size: int, stride: int) -> Tensor:
     return _reduced(x, stride)
 
 
-@torch.library.custom_op("boxwright::avg_pool_ceil", mutates_args=())
+@torch.library.custom_op("boxwright::avg_pool_ceil", mutates_args=(), schema="(Tensor x) -> Tensor")
 def onnx_avg_pool_ceil(x: Tensor) -> Tensor:
     """Average windows of 2 x 2 cells; those over the far edges over the cells that they have."""
     return F.avg_pool2d(x, 2, ceil_mode=True)
@@ -98,7 +108,7 @@ def _(x: Tensor) -> Tensor:
     return _reduced(x, 2)
 
 
-@torch.library.custom_op("boxwright::max_pool_ceil", mutates_args=())
+@torch.library.custom_op("boxwright::max_pool_ceil", mutates_args=(), schema="(Tensor x, SymInt size) -> Tensor")
 def onnx_max_pool_ceil(x: Tensor, size: int) -> Tensor:
     """Take the largest of each window of ``size`` x ``size`` cells; those over the far edges have fewer."""
     return F.max_pool2d(x, size, ceil_mode=True)
@@ -114,7 +124,11 @@ def _reduced(x: Tensor, stride: int) -> Tensor:
     return x.new_empty(b, c, (h + stride - 1) // stride, (w + stride - 1) // stride)
 
 
-@torch.library.custom_op("boxwright::pooled_context", mutates_args=())
+@torch.library.custom_op(
+    "boxwright::pooled_context",
+    mutates_args=(),
+    schema="(Tensor x, Tensor weight, Tensor bias, float ratio) -> Tensor",
+)
 def onnx_pooled_context(x: Tensor, weight: Tensor, bias: Tensor, ratio: float) -> Tensor:
     """Average a map to ``ratio`` of its rows and columns, apply a 1 x 1 convolution, and upsample to its size."""
     height, width = (max(1, int(size * ratio)) for size in x.shape[-2:])
@@ -128,7 +142,12 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, ratio: float) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0], *x.shape[2:])
 
 
-@torch.library.custom_op("boxwright::position_table", mutates_args=())
+@torch.library.custom_op(
+    "boxwright::position_table",
+    mutates_args=(),
+    schema="(Tensor table, SymInt length, SymInt length_across, SymInt cells, SymInt cells_across, bool relative) "
+    "-> Tensor",
+)
 def onnx_position_table(
     table: Tensor, length: int, length_across: int, cells: int, cells_across: int, relative: bool
 ) -> Tensor:
@@ -142,7 +161,12 @@ def _(table: Tensor, length: int, length_across: int, cells: int, cells_across: 
     return table.new_empty(2 * cells - 1 if relative else cells, table.shape[1])
 
 
-@torch.library.custom_op("boxwright::roi_align", mutates_args=())
+@torch.library.custom_op(
+    "boxwright::roi_align",
+    mutates_args=(),
+    schema="(Tensor[] maps, SymInt[] strides, Tensor boxes, Tensor images, Tensor levels, SymInt output_size, "
+    "SymInt sampling_ratio, bool aligned) -> Tensor",
+)
 def onnx_roi_align(
     maps: Sequence[Tensor],
     strides: Sequence[int],
