@@ -1,8 +1,8 @@
 """Boxwright: object detectors built from interchangeable parts.
 
 ``boxwright.build("rtdetr_r18", num_classes=3)`` builds a detector, ``boxwright.load(path)`` loads a trained one, and
-``boxwright.check``, ``train``, ``evaluate``, ``predict``, ``bench``, ``replay``, ``convert``, ``convert_data`` and
-``info`` do what the commands of these names do.
+``boxwright.check``, ``train``, ``evaluate``, ``predict``, ``bench``, ``export``, ``replay``, ``convert``,
+``convert_data`` and ``info`` do what the commands of these names do.
 """
 
 # Nothing that Python has not imported by now: for `python -m boxwright` this file comes before `__main__.py`, when the
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from boxwright.workflows.convert import convert
     from boxwright.workflows.convert_data import convert_data
     from boxwright.workflows.evaluate import evaluate
+    from boxwright.workflows.export import export
     from boxwright.workflows.info import info
     from boxwright.workflows.predict import predict
     from boxwright.workflows.reading import DataFiles
@@ -51,6 +52,7 @@ __all__ = [
     "convert",
     "convert_data",
     "evaluate",
+    "export",
     "info",
     "load",
     "predict",
@@ -75,6 +77,7 @@ _HOMES = {
     "convert": "boxwright.workflows.convert",
     "convert_data": "boxwright.workflows.convert_data",
     "evaluate": "boxwright.workflows.evaluate",
+    "export": "boxwright.workflows.export",
     "info": "boxwright.workflows.info",
     "load": "boxwright.weights.model",
     "predict": "boxwright.workflows.predict",

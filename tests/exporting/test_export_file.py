@@ -78,6 +78,7 @@ def test_a_file_holds_what_it_promises(
     assert exported.size == sum(path.stat().st_size for path in tmp_path.iterdir())
     names = {name} | ({"model.bin"} if form == "openvino" else set())
     assert {path.name for path in tmp_path.iterdir()} == names, "nothing is left of the way there"
+    assert not [name for name in tmp_path.iterdir() if str(Path.cwd()).encode() in name.read_bytes()]
     image = np.random.default_rng(0).integers(0, 256, (120, 90, 3), dtype=np.uint8)
     expected, actual = classifier.predict(image), Runtime(exported.path).predict(image)
     np.testing.assert_allclose(actual.scores, expected.scores, atol=0.02)
@@ -91,7 +92,7 @@ def test_a_detectors_file_agrees_at_every_size(detector: Detector, detector_file
     assert report.agreement.total > 200
     assert report.agreement.box_difference < 1e-3
     assert report.agreement.score_difference < 1e-4
-    assert report.describe().startswith("on images of 5 x 70 x 131, 1 x 300 x 33, 2 x 96 x 96: ")
+    assert report.describe().startswith("ran on images of 5 x 70 x 131, 1 x 300 x 33, 2 x 96 x 96: ")
 
 
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
@@ -163,7 +164,7 @@ def test_other_weights_are_refused(
     kernel = max(broken.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     kernel.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(kernel) * 1.5, kernel.name))
     monkeypatch.setattr(module, "export_network", lambda *_, **__: broken)
-    with pytest.raises(ValueError, match="the file does not agree with the model on images of 1 x 39 x 54"):
+    with pytest.raises(ValueError, match="the file does not agree with the model: it ran on images of 1 x 39 x 54"):
         export_file(classifier, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 

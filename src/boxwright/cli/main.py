@@ -24,6 +24,7 @@ COMMANDS = {
     "replay": "a step of training whose loss was not finite: repeat it, and name the module that overflowed",
     "info": "size, classes and origin of a model; parameters and multiply-adds of a recipe, part by part",
     "convert": "a model to a checkpoint, or to the layout of another project",
+    "export": "a model to one file for ONNX Runtime or OpenVINO, which takes bytes of images and gives boxes",
     "draw": "a data set of drawn shapes, for first experiments",
     "convert-data": "a data set to another format: COCO, Pascal VOC or YOLO",
     "crop": "cut the objects out of a data set, for a classifier",

@@ -11,7 +11,7 @@ import inspect
 import json
 import shutil
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from boxwright.cli.arguments import CommandParser, add_trust_argument, import_trusted
@@ -161,8 +161,13 @@ def _owners(recipe: Recipe) -> Iterator[tuple[str, str, type[Any], Mapping[str, 
         yield section, "", owner, plain(getattr(recipe, section))
 
 
-def take_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Split the arguments into the command's own and what changes the recipe, by dotted key."""
+def take_overrides(argv: Sequence[str], *, except_for: Collection[str] = ()) -> tuple[list[str], dict[str, str]]:
+    """Split the arguments into the command's own and what changes the recipe, by dotted key.
+
+    Args:
+        argv: all arguments.
+        except_for: options of the command that are called like a section of a recipe.
+    """
     own: list[str] = []
     overrides: dict[str, str] = {}
     remaining = iter(argv)
@@ -170,7 +175,7 @@ def take_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         option, has_value, value = argument.partition("=")
         key = option.removeprefix("--").replace("-", "_")
         if (
-            option == BACKBONE_WEIGHTS
+            option in (BACKBONE_WEIGHTS, *except_for)
             or not argument.startswith("--")
             or key.partition(".")[0] not in {*SLOTS, *SECTION_NAMES, *ALIASES}
         ):

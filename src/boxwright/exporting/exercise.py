@@ -61,7 +61,7 @@ class ExerciseReport:
         shapes = ", ".join(f"{one.num_images} x {one.height} x {one.width}" for one in self.batches)
         if not self.agreement.total:
             return f"ran on images of {shapes}, in which the model detects nothing: compare on images of your own"
-        return f"on images of {shapes}: {self.agreement.describe()}"
+        return f"ran on images of {shapes}: {self.agreement.describe()}"
 
 
 def choose_batches(input_format: InputFormat) -> tuple[ImageBatch, ...]:
@@ -117,7 +117,7 @@ def exercise(
         progress(index + 1, len(batches))
     report = ExerciseReport(tuple(batches), sum_agreements(agreements))
     if not report.agreement.is_within(tolerance):
-        raise ValueError(f"the file does not agree with the model {report.describe()}")
+        raise ValueError(f"the file does not agree with the model: it {report.describe()}")
     return report
 
 

@@ -13,7 +13,7 @@ from boxwright.detector import Detector
 from boxwright.exporting.exercise import ExerciseReport, exercise
 from boxwright.exporting.graph import export_network
 from boxwright.exporting.merging import merge
-from boxwright.exporting.metadata import describe_detector, write_onnx_metadata, write_openvino_metadata
+from boxwright.exporting.metadata import describe_detector, remove_traces, write_onnx_metadata, write_openvino_metadata
 from boxwright.exporting.openvino import to_openvino
 from boxwright.exporting.preprocessing import preprocessing_graph
 from boxwright.exporting.requirements import import_extra, import_onnx, import_onnxruntime, import_openvino
@@ -78,9 +78,7 @@ def export_file(
     check_export_target(target, form, overwrite=overwrite)
     check_requirements(form)
     metadata = describe_detector(detector, profile=profile, ops=ops, thresholds=thresholds)
-    model = export_network(detector, ops=ops)
-    if profile == "bytes":
-        model = merge(preprocessing_graph(detector.input_format), model)
+    model = build_graph(detector, profile=profile, ops=ops)
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
         written = Path(folder, target.name)
@@ -88,6 +86,17 @@ def export_file(
         report = exercise(written, detector, progress=progress)
         move_files(written, target)
     return ExportedDetector(target, metadata, report, sum(path.stat().st_size for path in list_files(target)))
+
+
+def build_graph(detector: Detector, *, profile: Profile, ops: Operators) -> onnx.ModelProto:
+    """Export a detector from the input of a profile to boxes in pixels of the images, in float32, without metadata.
+
+    Raises:
+        ValueError: a part cannot be exported.
+    """
+    network = export_network(detector, ops=ops)
+    remove_traces(network)
+    return network if profile == "float" else merge(preprocessing_graph(detector.input_format), network)
 
 
 def check_export_target(target: Path, form: FileKind, *, overwrite: bool) -> None:
@@ -102,7 +111,7 @@ def check_export_target(target: Path, form: FileKind, *, overwrite: bool) -> Non
     for path in list_files(target):
         check_target(path)
         if path.exists() and not overwrite:
-            raise ValueError(f"{path} exists already and is not overwritten; give another name, or ask for it")
+            raise ValueError(f"{path} exists already and is not overwritten; give another name, or --overwrite")
 
 
 def check_requirements(form: FileKind) -> None:

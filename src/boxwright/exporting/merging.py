@@ -64,6 +64,12 @@ def extract_preprocessing(model: onnx.ModelProto) -> onnx.ModelProto:
     return part
 
 
+def list_inner_graphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+    """List the graphs that an attribute of a node holds, as the branches of If."""
+    # Whoever writes into a field that is not there makes the attribute one of two types.
+    return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
 def _operator_version(model: onnx.ModelProto) -> int | None:
     return next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), None)
 
@@ -76,7 +82,7 @@ def _rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
                 if name in names:
                     values[index] = names[name]
         for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
+            for inner in list_inner_graphs(attribute):
                 _rename(inner.node, names)
                 _rename_values(inner.output, names)
 

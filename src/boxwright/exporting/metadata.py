@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from boxwright.detector import Detector
+from boxwright.exporting.merging import list_inner_graphs
 from boxwright.ops.onnx_operators import Operators
 from boxwright.version import __version__
 from boxwright_runtime.metadata import METADATA_KEY, Metadata, Profile
@@ -45,6 +46,26 @@ def describe_detector(
         passport=None if detector.passport is None else detector.passport.to_dict(),
         recipe=None if detector.recipe is None else detector.recipe.to_dict(),
     )
+
+
+def remove_traces(model: onnx.ModelProto) -> None:
+    """Remove what torch notes of every node, which is half of a small file, paths of this machine among it."""
+    model.doc_string, model.producer_name, model.producer_version = "", "boxwright", __version__
+    _remove_traces_of_graph(model.graph)
+
+
+def _remove_traces_of_graph(graph: onnx.GraphProto) -> None:
+    graph.doc_string = ""
+    del graph.metadata_props[:]
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        value.doc_string = ""
+        del value.metadata_props[:]
+    for node in graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+        for attribute in node.attribute:
+            for inner in list_inner_graphs(attribute):
+                _remove_traces_of_graph(inner)
 
 
 def write_onnx_metadata(model: onnx.ModelProto, metadata: Metadata) -> None:
