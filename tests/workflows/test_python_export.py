@@ -38,7 +38,7 @@ def classifier() -> Detector:
 
 
 @pytest.fixture
-def nothing_exported(classifier: Detector, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+def nothing_exported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     """Arguments of ``export_file``, which pretends to have written a file in whose images nothing is detected."""
     calls: list[dict[str, object]] = []
 
