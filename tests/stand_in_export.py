@@ -1,7 +1,7 @@
 """Exported files that are made by hand in milliseconds: the form of real ones, around a model of a few nodes.
 
 The model finds the image with its mean brightness as score, and a quarter of it with half the score; nothing in a black
-image. A third row fills up. Masks are disks.
+image. A third row fills up. Masks are disks, in boxes that reach a little further than those that were cut.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from boxwright_runtime.metadata import METADATA_KEY, Metadata
 from boxwright_runtime.structures import Category
 
 CATEGORIES = (Category(7, "thing"), Category(3, "quarter"))
+
+OUTSIDE = (-2, -1, 1, 2)
+"""Differences of the boxes that masks are pasted over from the others, in pixels."""
 
 INPUTS = {"bytes": "uint8[b, height, width, 3] images", "float": "float[b, 3, h, w] images, int64[b, 4] sizes"}
 
@@ -54,7 +57,7 @@ REST = """
         """
 
 MASKS = """
-        mask_boxes = Add (boxes, zero)
+        mask_boxes = Add (boxes, outside)
         score_of_masks = Unsqueeze (scores, third_fourth)
         zeros_of_masks = Mul (score_of_masks, zero)
         masks = Add (zeros_of_masks, disk)
@@ -94,6 +97,7 @@ def make_model(metadata: Metadata) -> onnx.ModelProto:
         "second_third": np.array([1, 2]),
         "third_fourth": np.array([2, 3]),
         "disk": make_disk()[None, None],
+        "outside": np.array(OUTSIDE, dtype=np.float32),
     }
     outputs = "float[b, n, 4] boxes, float[b, n] scores, int64[b, n] labels, int64[b] count"
     if metadata.masks:

@@ -1,6 +1,7 @@
 """Exported files as they lie on the disk: their kind, and the metadata in them, without any runtime.
 
-Of an ONNX file, only the outermost fields are read: the graph, which may have gigabytes, is skipped.
+Of an ONNX file, only the outermost fields are read: the graph, which may have gigabytes, is skipped. What is damaged
+within it is for the runtime to find.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 from xml.etree import ElementTree
 
-from boxwright_runtime.image_file import open_file
+from boxwright_runtime.image_file import load_file, open_file
 from boxwright_runtime.metadata import METADATA_KEY, Metadata
 from boxwright_runtime.printable_names import printable
 
@@ -27,6 +28,9 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 _LONGEST_NUMBER = 10
 """Bytes of a number at most."""
+
+_HEAD = 256
+"""Bytes that tell a file of OpenVINO from others, at its beginning and at its end."""
 
 
 class ExportedFile(NamedTuple):
@@ -78,16 +82,24 @@ def read_exported_file(path: str | Path) -> ExportedFile:
 
 
 def _read_openvino(path: Path) -> str | None:
+    """Return the text among the metadata of a file of OpenVINO; None where it has none.
+
+    They are the last element of the file, which is parsed alone: all of it would take seconds for large networks.
+    """
+    content = load_file(path)
+    beginning, end = content[:_HEAD].lstrip(), content[-_HEAD:].rstrip()
+    if not (beginning.startswith((b"<?xml", b"<net")) and b"<net" in beginning and end.endswith(b"</net>")):
+        raise _DamagedError("it is no file of OpenVINO, or its end is missing")
+    start, stop = content.rfind(b"<rt_info>"), content.rfind(b"</rt_info>")
+    if start < 0 or stop < start or content.find(b"</layers>", start) >= 0:
+        return None
     try:
-        with open_file(path) as file:
-            root = ElementTree.parse(file).getroot()
+        element = ElementTree.fromstring(content[start : stop + len(b"</rt_info>")])
     except ElementTree.ParseError:
-        raise _DamagedError("it is no file of OpenVINO, or a damaged one") from None
-    if root.tag != "net":
-        raise _DamagedError("it is no file of OpenVINO")
-    entry = root.find(f"rt_info/{METADATA_KEY}")
+        raise _DamagedError("its metadata are damaged") from None
     if not path.with_suffix(".bin").is_file():
         raise _DamagedError(f"its weights, {path.with_suffix('.bin').name}, are not beside it")
+    entry = element.find(METADATA_KEY)
     return None if entry is None else entry.get("value")
 
 

@@ -188,7 +188,9 @@ class Runtime:
         return PreparedImage(input_size, _Input(make_network_input(rgb, self.metadata.input_format), size))
 
     def _predict(self, images: Sequence[_Input]) -> list[Detections]:
-        arrays = {"images": np.stack([image.pixels for image in images])}
+        # One image is not copied: of a camera it has megabytes.
+        stacked = images[0].pixels[None] if len(images) == 1 else np.stack([image.pixels for image in images])
+        arrays = {"images": stacked}
         if self.metadata.profile == "float":
             arrays["sizes"] = np.array([image.size for image in images], dtype=np.int64)
         outputs = self.run(arrays)

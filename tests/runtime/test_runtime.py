@@ -18,7 +18,7 @@ from boxwright_runtime import Detections, Runtime
 from boxwright_runtime.input_format import InputFormat
 from boxwright_runtime.mask_pasting import paste_masks
 from boxwright_runtime.structures import ImageSize
-from stand_in_export import CATEGORIES, make_disk, write_stand_in
+from stand_in_export import CATEGORIES, OUTSIDE, make_disk, write_stand_in
 
 KINDS = ("onnx", "xml")
 
@@ -170,7 +170,8 @@ def test_masks_are_pasted_into_the_image(tmp_path: Path, kind: str, profile: str
     for one in (first, second):
         height, width = (70, 50) if one is first else (41, 33)
         boxes = np.array([[0, 0, width, height], [0, 0, width / 2, height / 2]], dtype=np.float32)
-        assert one.masks == paste_masks(np.stack([make_disk()] * 2), boxes, (height, width))
+        whole = boxes + np.array(OUTSIDE, dtype=np.float32)
+        assert one.masks == paste_masks(np.stack([make_disk()] * 2), whole, (height, width))
     assert len(first[first.scores > 0.5].masks) == 1
 
 
