@@ -9,6 +9,8 @@ import torch
 from boxwright.detector import Detector
 from boxwright.exporting.detector_graph import GRAPH_OUTPUTS, MASK_OUTPUTS
 from boxwright.exporting.graph_writer import OPSET
+from boxwright.exporting.requirements import import_extra
+from boxwright.exporting.simplification import simplify
 from boxwright.exporting.tracing import has_free_size, trace
 from boxwright.exporting.translations import translations
 from boxwright.ops.onnx_operators import Operators
@@ -29,12 +31,21 @@ def export_network(detector: Detector, *, ops: Operators = "auto") -> onnx.Model
         ops: ``plain`` reads gathered rows where ``auto`` has GridSample.
 
     Raises:
-        ValueError: an operator of a part cannot be written in ONNX.
+        ValueError: onnx or onnxscript is not installed; or something of a part cannot be traced or written in ONNX.
     """
-    program = trace(detector.fold().cpu().float(), ops)
-    outputs = GRAPH_OUTPUTS + MASK_OUTPUTS if detector.needs_masks else GRAPH_OUTPUTS
+    for package in ("onnx", "onnxscript"):
+        import_extra(package, "export")
+    try:
+        return _export(detector.fold().cpu().float(), ops)
+    except MemoryError:
+        raise
+    except Exception as error:  # torch raises all sorts of errors for what it cannot trace or translate.
+        raise ValueError(f"this detector cannot be written in ONNX: {_reason(error)}") from error
+
+
+def _export(detector: Detector, ops: Operators) -> onnx.ModelProto:
     exported = torch.onnx.export(
-        program,
+        trace(detector, ops),
         (),
         dynamo=True,
         opset_version=OPSET,
@@ -43,12 +54,20 @@ def export_network(detector: Detector, *, ops: Operators = "auto") -> onnx.Model
         external_data=False,
         verbose=False,
         input_names=["images", "sizes"],
-        output_names=list(outputs),
+        output_names=list(GRAPH_OUTPUTS + MASK_OUTPUTS if detector.needs_masks else GRAPH_OUTPUTS),
     )
     assert exported is not None
+    simplify(exported.model)
     model = exported.model_proto
     name_dimensions(model, has_free_size(detector))
     return model
+
+
+def _reason(error: BaseException) -> str:
+    """Get the first line of the error that was the first one."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def name_dimensions(model: onnx.ModelProto, free_size: bool) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-FLOAT, INT64 = 1, 7
+FLOAT, INT64, BOOL = 1, 7, 9
 """Types of elements, as ONNX numbers them."""
 
 LARGEST_MAP = 4096
@@ -24,6 +25,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         aten.split.Tensor: write_split,
         aten.split_with_sizes.default: write_split,
         aten.unbind.int: write_unbind,
+        aten.scaled_dot_product_attention.default: write_attention,
         ours.nms.default: write_nms,
         ours.top_k.default: write_top_k,
         ours.max_pool_same.default: write_max_pool_same,
@@ -60,6 +62,34 @@ def write_unbind(x: Any, dim: int = 0) -> Any:
     """Write one Gather for each entry of an axis."""
     op = opset()
     return tuple(op.Gather(x, op.Constant(value_int=index), axis=dim) for index in range(x.shape[dim]))
+
+
+def write_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """Write two products of matrices and a softmax between them; the arguments are those of torch.
+
+    Raises:
+        ValueError: for what no part asks for.
+    """
+    if dropout_p or is_causal or enable_gqa:
+        raise ValueError("attention with dropout, with a causal mask or in groups has no translation")
+    op, rank = opset(), len(key.shape)
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    columns = op.Transpose(key, perm=[*range(rank - 2), rank - 1, rank - 2])
+    logits = op.MatMul(query if factor == 1 else op.Mul(query, op.Constant(value_float=factor)), columns)
+    if attn_mask is not None and attn_mask.dtype == BOOL:
+        logits = op.Where(attn_mask, logits, op.Constant(value_float=-math.inf))
+    elif attn_mask is not None:
+        logits = op.Add(logits, attn_mask)
+    return op.MatMul(op.Softmax(logits, axis=-1), value)
 
 
 def as_vector(op: Any, size: Any) -> Any:
