@@ -15,7 +15,7 @@ import pytest
 
 import boxwright
 from boxwright.detector import Detector
-from boxwright.exporting.certificate import find_certificate
+from boxwright.exporting.certificate import find_certificate, hash_exported
 from boxwright.workflows import bench as module
 from boxwright.workflows.bench_candidates import BenchGrid, Candidate, list_candidates
 from boxwright.workflows.bench_process import BenchProcess, Readiness, run_candidate, start_process
@@ -129,11 +129,13 @@ def test_fast_candidates_run_often_in_a_round(
 
 def test_ap_is_that_of_the_certificate(tmp_path: Path, pretended: list[int]) -> None:
     file, _ = (write_stand_in(tmp_path / name) for name in ("a.onnx", "b.onnx"))
-    find_certificate(file).write_text(json.dumps({"file": {"AP": 0.25}}))
+    find_certificate(file).write_text(json.dumps({"sha256": hash_exported(file), "file": {"AP": 0.25}}))
     result = boxwright.bench([file, tmp_path / "b.onnx"], rounds=1, threads=(1,))
     assert pretended
     assert [row.ap for row in result.rows] == [0.25, None]
     assert result.uncertified == (str(tmp_path / "b.onnx"),)
+    write_stand_in(file, version="0.4.0")  # the certificate is of the file before
+    assert boxwright.bench(file, rounds=1, threads=(1,)).rows[0].ap is None
     find_certificate(file).write_text("{}")
     with pytest.raises(ValueError, match=r"a\.onnx\.certificate\.json is no certificate"):
         boxwright.bench(file, rounds=1, threads=(1,))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from boxwright.exporting.comparison import FLOAT32_TOLERANCE, DetectionAgreement
+from boxwright.exporting.export_file import list_files
 
 CERTIFICATE_SUFFIX = ".certificate.json"
 
@@ -173,6 +175,16 @@ class Certificate:
         if self.precision != "fp32" or self.agreement.is_within(FLOAT32_TOLERANCE):
             return []
         return [f"on the same network input, {self.agreement.describe()}"]
+
+
+def hash_exported(file: Path) -> str:
+    """Compute the SHA-256 of an exported file and of the weights beside it."""
+    digest = hashlib.sha256()
+    for path in list_files(file):
+        with path.open("rb") as opened:
+            while block := opened.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def find_certificate(file: str | Path) -> Path:

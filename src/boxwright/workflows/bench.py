@@ -16,7 +16,7 @@ import numpy as np
 from boxwright.cpu_quota import count_allowed_cores, describe_quota
 from boxwright.detector import Detector
 from boxwright.devices import choose_device
-from boxwright.exporting.certificate import find_certificate
+from boxwright.exporting.certificate import find_certificate, hash_exported
 from boxwright.workflows.bench_candidates import BenchGrid, BenchInput, Candidate, list_candidates
 from boxwright.workflows.bench_process import BenchProcess, Readiness, start_process
 from boxwright.workflows.machine import describe_machine
@@ -41,7 +41,7 @@ class BenchRow:
         seconds: of each batch, by round.
         peak_bytes: that its process, or of a GPU its pool, had at most; None where the system does not say.
         ratio: of its latency to that of the first candidate: the median over the rounds.
-        ap: of its certificate, in [0, 1]; None where there is no certificate.
+        ap: AP, or top-1, of its certificate, in [0, 1]; None where there is no certificate.
     """
 
     candidate: Candidate
@@ -236,12 +236,14 @@ def _check_memory(peaks: Sequence[int], count: int) -> None:
 
 
 def _read_ap(candidate: Candidate) -> float | None:
-    """Read the AP of a file from its certificate; None where there is none."""
+    """Read the AP of a file from its certificate; None where it has none, or an older file had it."""
     path = find_certificate(candidate.source)
     if not path.is_file():
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return float(content["file"]["AP"])
-    except (ValueError, KeyError, TypeError) as error:
+        sha256, numbers = content["sha256"], content["file"]
+        ap = float(numbers.get("AP", numbers.get("top1")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no certificate: export the file again with --verify") from error
+    return ap if sha256 == hash_exported(Path(candidate.source)) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from boxwright.exporting.certificate import (
     ConversionTry,
     Measurements,
     PixelDifference,
+    hash_exported,
 )
 from boxwright.exporting.comparison import (
     FLOAT32_TOLERANCE,
@@ -33,7 +33,6 @@ from boxwright.exporting.comparison import (
     read_outputs,
 )
 from boxwright.exporting.exercise import make_network_inputs
-from boxwright.exporting.export_file import list_files
 from boxwright.exporting.network_inputs import NetworkInput, open_preprocessing
 from boxwright.workflows.exported import detect_exported
 from boxwright.workflows.machine import describe_machine
@@ -123,7 +122,7 @@ def certify(
         agreement, pixels = _compare(path, runtime, reference, progress)
     return Certificate(
         file=path.name,
-        sha256=_hash_files(list_files(path)),
+        sha256=hash_exported(path),
         runtime=runtime.runtime,
         precision=runtime.metadata.precision,
         tolerance=tolerance,
@@ -211,12 +210,3 @@ def choose_records(data: DetectionData, count: int) -> list[Record]:
     """Choose so many images, evenly over a split."""
     indices = np.unique(np.linspace(0, len(data.records) - 1, min(count, len(data.records))).round().astype(int))
     return [data.records[index] for index in indices.tolist()]
-
-
-def _hash_files(paths: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()
