@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -197,6 +198,12 @@ def test_a_process_of_its_own_is_timed_and_says_its_memory(model: Path) -> None:
             ValueError, match="folded, fp32, batch of 1, 1 thread, 40 x 50: the system ended its process"
         ):
             process.run_round(1)
+
+
+def test_the_process_of_a_file_is_without_torch() -> None:
+    """So the memory of a file is that of its runtime."""
+    code = "import sys, boxwright.workflows.bench_process; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_a_process_that_breaks_down(monkeypatch: pytest.MonkeyPatch) -> None:

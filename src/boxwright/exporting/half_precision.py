@@ -127,7 +127,12 @@ class _Conversion:
         return silu
 
     def _is_half(self, node: onnx.NodeProto) -> bool:
-        if node.name in self.float32 or node.name not in self.trunk or node.name.startswith(NODE_PREFIX):
+        if (
+            self._crashes(node)
+            or node.name in self.float32
+            or node.name not in self.trunk
+            or node.name.startswith(NODE_PREFIX)
+        ):
             return False
         data = self._data(node)
         if not data or not all(name in self.floats and self._has_range(name) for name in data):
@@ -138,6 +143,11 @@ class _Conversion:
             return False
         computed = [name for name in data if name not in self.numbers or self.numbers[name].ndim]
         return bool(computed) and all(name in self.half for name in computed)
+
+    def _crashes(self, node: onnx.NodeProto) -> bool:
+        """Tell of a transposition to channels last, which crashes onnxruntime 1.32 after two convolutions in half."""
+        order = next((list(one.ints) for one in node.attribute if one.name == "perm"), None)
+        return node.op_type == "Transpose" and order == [0, 2, 3, 1]
 
     def _data(self, node: onnx.NodeProto) -> list[str]:
         """Inputs that are data, and none where the operator is not of those that compute in half precision."""

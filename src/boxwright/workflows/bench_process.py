@@ -21,8 +21,7 @@ import numpy as np
 
 from boxwright.cpu_quota import THREADS, set_threading
 from boxwright.workflows.bench_candidates import Candidate
-from boxwright.workflows.memory_limits import peak_memory
-from boxwright.workflows.worst_step import KILLED
+from boxwright.workflows.memory_limits import KILLED, peak_memory
 from boxwright_runtime.exported_file import is_exported_name
 
 WARM_UPS = 2

@@ -16,6 +16,8 @@ from boxwright.exporting.layer_search import LayerTry, search_layers
 from boxwright.exporting.precision import FileConverter, Images, Precision, describe_layers, open_converter
 from boxwright.files import write_text
 from boxwright.workflows.bench import bench
+from boxwright.workflows.bench_candidates import BenchGrid, list_candidates
+from boxwright.workflows.bench_process import start_process
 from boxwright.workflows.certify import ReferenceModel, certify
 from boxwright.workflows.observer import Observer
 
@@ -93,6 +95,17 @@ def convert_and_certify(
     return certificate
 
 
+def check_runs(path: Path) -> None:
+    """Run a converted file in a process of its own: runtimes have crashed on such files, and would end this one too.
+
+    Raises:
+        ValueError: it cannot be loaded or run.
+    """
+    (candidate,) = list_candidates([(str(path), path.name)], BenchGrid())
+    with start_process(candidate) as process:
+        process.prepare()
+
+
 def write_certificate(file: Path, certificate: Certificate) -> None:
     """Write the certificate of a file beside it."""
     write_text(find_certificate(file), json.dumps(certificate.to_json(), indent=2) + "\n")
@@ -156,6 +169,7 @@ class _Search:
         path = self.next_path()
         with self.observer.track("converting"):
             converter.write(path, nodes)
+            check_runs(path)
         return self.measure(path, converter.name_layers(nodes))
 
 

@@ -17,6 +17,9 @@ UNLIMITED = 2**60
 RESERVE_BYTES = 200 * 2**20
 """Memory that is left to everybody else."""
 
+KILLED = (-9, 137)
+"""Codes of a process that was ended from outside, as the system does where memory runs out."""
+
 _UNITS = {"kB": 2**10}
 
 _FILES = {

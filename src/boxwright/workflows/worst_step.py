@@ -18,15 +18,13 @@ from boxwright.compose.train_options import training_sizes
 from boxwright.data.loading.sampler import BatchSampler, ImageGroups, SampleKey, aspect_ratio_groups, augmentation_rng
 from boxwright.data.records import DetectionData, Record
 from boxwright.workflows.fit_trial import Stage, Trial, write_trial
+from boxwright.workflows.memory_limits import KILLED
 
 DRAWN_SAMPLES = 2000
 """Training samples of which the size is drawn, at most."""
 
 STARTING_SECONDS = 30.0
 """Time that a process may take besides its steps."""
-
-KILLED = (-9, 137)
-"""Codes of a process that was ended from outside, as the system does where memory runs out."""
 
 
 class WorstStep(NamedTuple):
