@@ -43,6 +43,8 @@ def hub_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(tmp_path: Path, data_set: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The reader's folder: a data set, images, an exported file, and small recipes under the names of the real ones."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_cache))
+    # Processes that measure speed take seconds to start; pages that measure it by itself do so.
+    monkeypatch.setattr("boxwright.workflows.certified_export._measure_speed", lambda *_: [])
     shutil.copytree(data_set, tmp_path / "DIR")
     images = sorted((data_set / "images").glob("val_*.jpg"))
     (tmp_path / "photos").mkdir()

@@ -56,6 +56,9 @@ def sources(
     return Sources(rectangle_run, rectangle_file, rectangles, tmp_path_factory.mktemp("sources"))
 
 
+measure_speed = certified_export._measure_speed
+
+
 @pytest.fixture(autouse=True)
 def no_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the processes that measure speed."""
@@ -172,6 +175,14 @@ def test_numbers_beyond_half_precision_stay(sources: Sources, tmp_path: Path) ->
     converter = open_converter(wide, "fp16", sources.images(wide, 2))
     converter.write(tmp_path / "fp16.onnx")
     assert len(read_exported_file(tmp_path / "fp16.onnx").metadata.float32_nodes) >= 1
+
+
+@pytest.mark.slow
+def test_speed_is_measured_side_by_side(sources: Sources) -> None:
+    model, file = measure_speed(sources.file("onnx"), sources.reference)
+    assert (model["runtime"], file["runtime"]) == ("folded", "onnxruntime")
+    assert (model["ratio"], file["precision"], file["input"]) == (1.0, "fp32", "bytes 480 x 640")
+    assert file["peak_bytes"] < 0.5 * model["peak_bytes"]  # torch is not in its process
 
 
 @pytest.mark.slow

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from boxwright.cli.arguments import MODEL_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
+from boxwright.cli.data_arguments import add_format_argument
 from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.cli.terminal import show
 
 if TYPE_CHECKING:
     from boxwright.exporting.export_file import ExportedDetector
+    from boxwright.workflows.verification import Verification
 
 _INPUTS = {
     "bytes": "bytes of RGB images of any size",
@@ -22,22 +24,43 @@ _INPUTS = {
 def run(argv: Sequence[str]) -> int:
     """Export, and say what the file was run on; return the exit status."""
     options, overrides = _parse(argv)
-    from boxwright.cli.console import ConsoleObserver
+    from boxwright.cli.certificate_table import certificate_tables
+    from boxwright.cli.console import ConsoleObserver, TerminalConsole
+    from boxwright.workflows.certified_export import RejectedFileError
     from boxwright.workflows.export import export
 
-    exported = export(
-        options.model,
-        to=options.to,
-        out=options.out,
-        input=options.input,
-        ops=options.ops,
-        overwrite=options.overwrite,
-        trusted=options.trust,
-        observer=ConsoleObserver(),
-        overrides=overrides,
-    )
+    try:
+        exported = export(
+            options.model,
+            to=options.to,
+            out=options.out,
+            input=options.input,
+            ops=options.ops,
+            precision=options.precision,
+            verify=_read_verification(options),
+            calibrate=options.calibrate,
+            overwrite=options.overwrite,
+            trusted=options.trust,
+            observer=ConsoleObserver(),
+            overrides=overrides,
+        )
+    except RejectedFileError as error:
+        TerminalConsole().print(certificate_tables(error.certificate))
+        raise
     show("\n".join(describe_export(exported)))
+    if exported.certificate is not None:
+        TerminalConsole().print(certificate_tables(exported.certificate))
     return 0
+
+
+def _read_verification(options: argparse.Namespace) -> Verification | None:
+    from boxwright.workflows.reading import DataFiles
+    from boxwright.workflows.verification import Verification
+
+    if options.verify is None:
+        return None
+    data = DataFiles(folder=options.verify, data_format=options.data_format)
+    return Verification(data=data, split=options.split, tolerance=options.tolerance)
 
 
 def describe_export(exported: ExportedDetector) -> list[str]:
@@ -47,7 +70,8 @@ def describe_export(exported: ExportedDetector) -> list[str]:
         f"{exported.path} ({exported.size / 1e6:.1f} MB) takes {_INPUTS[metadata.profile]}, in {metadata.precision}"
     ]
     if exported.report.agreement.total:
-        lines.append(exported.report.describe())
+        before = "" if metadata.precision == "fp32" else "in fp32, before it was converted, it "
+        lines.append(before + exported.report.describe())
     return lines
 
 
@@ -78,7 +102,38 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         default="auto",
         help="plain: without GridSample, which some runtimes do not have (default: auto)",
     )
+    _add_precision_arguments(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace what stands there")
     add_trust_argument(parser)
     own, overrides = take_overrides(argv, except_for=("--input",))
-    return parser.parse(own), overrides
+    options = parser.parse(own)
+    if options.verify is None:
+        for name in ("tolerance", "data_format"):
+            if getattr(options, name) is not None:
+                parser.error(f"--{name.replace('_', '-')} is for --verify DATA")
+    return options, overrides
+
+
+def _add_precision_arguments(parser: CommandParser) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "bf16", "int8"),
+        default="fp32",
+        help="that the file computes in; bf16 is for OpenVINO (default: fp32)",
+    )
+    parser.add_argument(
+        "--verify", metavar="DATA", help="measure the file on a data set beside the model, and write a certificate"
+    )
+    parser.add_argument("--split", default="val", help="split of it (default: val)")
+    add_format_argument(parser)
+    parser.add_argument(
+        "--tolerance",
+        metavar="POINTS",
+        type=float,
+        help="of AP, of 100, that the file may lose (default: 0.1 in fp32, else 0.5)",
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="DATA",
+        help="data set whose split train has images like those to come, for int8 (default: that of --verify)",
+    )

@@ -25,6 +25,8 @@ from boxwright_runtime.metadata import Metadata, Profile
 if TYPE_CHECKING:
     import onnx
 
+    from boxwright.exporting.certificate import Certificate
+
 _LARGEST_ONNX = 2**31 - 1
 """Bytes of a protocol buffer at most."""
 
@@ -38,12 +40,14 @@ class ExportedDetector:
         metadata: that it holds.
         report: of the runs that it was tried in.
         size: in bytes, weights beside it included.
+        certificate: of what it was verified on; None where it was not.
     """
 
     path: Path
     metadata: Metadata
     report: ExerciseReport
     size: int
+    certificate: Certificate | None = None
 
 
 def export_file(

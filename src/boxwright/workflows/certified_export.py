@@ -184,7 +184,9 @@ def _reject(path: Path, target: Path, certificate: Certificate) -> RejectedFileE
 
 
 def _measure_speed(path: Path, reference: ReferenceModel) -> list[dict[str, object]]:
-    """Measure the model and the file side by side, in short."""
+    """Measure the model and the file side by side, in short; nothing for a model without a recipe to load it by."""
+    if reference.detector.recipe is None:
+        return []
     result = bench([reference.detector, path], runtimes=("folded", "onnxruntime", "openvino"), rounds=SPEED_ROUNDS)
     names = ("runtime", "precision", "input", "median_ms", "p95_ms", "images_per_second", "peak_bytes", "ratio")
     return [{name: row.to_json()[name] for name in names} for row in result.rows]
