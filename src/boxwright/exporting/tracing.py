@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
+from timm.layers import padding
 
 from boxwright.contracts import Backbone
 from boxwright.detector import Detector
@@ -33,7 +36,7 @@ def trace(detector: Detector, ops: Operators) -> torch.export.ExportedProgram:
         least, most = (2, side) if is_letterbox else (coarsest_stride(detector) + 1, None)
         of_images |= {axis: torch.export.Dim(name, min=least, max=most) for axis, name in ((2, "height"), (3, "width"))}
     graph = DetectorGraph(detector).eval()
-    with tracing_for_onnx(ops), torch.no_grad():
+    with tracing_for_onnx(ops), whole_number_padding(), torch.no_grad():
         return torch.export.export(graph, (images, sizes), dynamic_shapes=(of_images, free), strict=False)
 
 
@@ -52,3 +55,25 @@ def coarsest_stride(detector: Detector) -> int:
     """Find the coarsest stride of all levels of all parts, in pixels."""
     parts = [cast(Backbone, part) for part in (detector.backbone, *detector.necks)]
     return max(level.stride for part in parts for level in part.out_spec.values())
+
+
+@contextmanager
+def whole_number_padding() -> Iterator[None]:
+    """Let timm compute its "SAME" padding of free sizes in whole numbers.
+
+    Its own formula has a true quotient and a maximum, which nest in each other from layer to layer: an EfficientNet
+    would be traced for hours.
+    """
+    timms = padding.get_same_padding
+    padding.get_same_padding = compute_same_padding
+    try:
+        yield
+    finally:
+        padding.get_same_padding = timms
+
+
+def compute_same_padding(x: int, kernel_size: int, stride: int, dilation: int) -> int:
+    """Compute the cells by which a map is padded so that ceil(x / stride) windows fit."""
+    window = (kernel_size - 1) * dilation + 1
+    padded = (x + stride - 1) // stride * stride - stride + window - x
+    return padded if window >= stride else max(padded, 0)
