@@ -7,12 +7,12 @@ from collections.abc import Collection
 from typing import Any
 
 import pytest
-from part_checks import ONE_OF_EACH_FAMILY
 
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipe_text import SLOTS, read_entries
 from boxwright.compose.recipes import list_recipes, load_recipe, resolve
 from boxwright.structures import Task
+from part_checks import ONE_OF_EACH_FAMILY
 
 NARROW: dict[str, Any] = {"hidden_dim": 64, "num_heads": 4, "feedforward_dim": 64}
 SHORT: dict[str, Any] = {"num_layers": 2, "dropout": 0.0}

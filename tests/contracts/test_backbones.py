@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
+
+from boxwright.compose.parts import find_part, list_parts
 from part_checks import (
     build,
     check_constructor,
@@ -14,9 +17,6 @@ from part_checks import (
     check_name,
     check_state_round_trip,
 )
-from torch import Tensor, nn
-
-from boxwright.compose.parts import find_part, list_parts
 
 pytestmark = pytest.mark.parametrize("name", list_parts("backbones"))
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from part_checks import SPEC, build, maps, padding, valid_sizes
 
 from boxwright.compose.parts import list_parts
 from boxwright.contracts import ClassifyingHead
 from boxwright.structures import Decoded
 from boxwright.weights.classes import copy_class_rows
+from part_checks import SPEC, build, maps, padding, valid_sizes
 from random_weights import shake
 
 ORDER = (3, 0, 4, 1, 2)

@@ -7,7 +7,6 @@ from itertools import product
 
 import pytest
 import torch
-from part_checks import composed
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -16,6 +15,7 @@ from boxwright.detector import Detector
 from boxwright.layers.folding import unfolded_norms
 from boxwright.structures import Targets
 from boxwright_runtime.detections import Detections
+from part_checks import composed
 from random_weights import calibrate
 
 MakeTargets = Callable[..., list[Targets]]

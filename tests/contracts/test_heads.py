@@ -9,6 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from boxwright.compose.parts import find_part, list_parts
+from boxwright.contracts import LimitedHead, MaskHead, MatchCountingHead, TaskHead
+from boxwright.detector import Detector
+from boxwright.structures import Decoded, Features, ImageSize, LossTotals, Targets
 from part_checks import (
     ONE_OF_EACH_FAMILY,
     SIZE,
@@ -26,13 +33,6 @@ from part_checks import (
     padding,
     valid_sizes,
 )
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
-
-from boxwright.compose.parts import find_part, list_parts
-from boxwright.contracts import LimitedHead, MaskHead, MatchCountingHead, TaskHead
-from boxwright.detector import Detector
-from boxwright.structures import Decoded, Features, ImageSize, LossTotals, Targets
 from random_weights import shake
 
 MakeTargets = Callable[..., list[Targets]]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
+
+from boxwright.compose.parts import find_part, list_parts
+from boxwright.layers.padding import resize_mask
 from part_checks import (
     SIZE,
     SPEC,
@@ -19,10 +23,6 @@ from part_checks import (
     maps,
     padding,
 )
-from torch import Tensor, nn
-
-from boxwright.compose.parts import find_part, list_parts
-from boxwright.layers.padding import resize_mask
 from random_weights import shake
 
 pytestmark = pytest.mark.parametrize("name", list_parts("necks"))

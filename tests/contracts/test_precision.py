@@ -6,12 +6,12 @@ from copy import deepcopy
 
 import pytest
 import torch
-from part_checks import composed
 from torch import Tensor
 
 from boxwright.compose.parts import list_parts
 from boxwright.detector import Detector
 from boxwright_runtime.detections import Detections
+from part_checks import composed
 from random_weights import calibrate, shake
 
 TOLERANCES = {torch.float64: 1e-4, torch.float16: 0.2, torch.bfloat16: 0.3}

@@ -6,7 +6,6 @@ from copy import deepcopy
 
 import pytest
 import torch
-from part_checks import composed
 from torch import Tensor
 
 from boxwright.compose.parts import list_parts
@@ -16,6 +15,7 @@ from boxwright.structures import Batch, ImageSize, Targets
 from boxwright.training.activation_checkpointing import find_blocks
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.step import train_step
+from part_checks import composed
 
 CASES = [
     *((backbone, "hybrid_encoder", "rtdetr") for backbone in list_parts("backbones")),
