@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
@@ -37,13 +36,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def answers(candidate: Candidate, *repeats: int) -> list[dict[str, Any]]:
     """Run a candidate in this process."""
-    requests = io.StringIO("\n".join([candidate.write(), *map(str, repeats)]))
-    run_candidate(requests, output := io.StringIO())
-    return [json.loads(line) for line in output.getvalue().splitlines()]
+    collected: list[dict[str, Any]] = []
+    run_candidate([candidate.write(), *map(str, repeats)], collected.append)
+    return collected
+
+
+SECONDS = {1: (1.0, 4.0, 2.0), 3: (3.0, 20.0, 4.0)}
 
 
 class Pretended(BenchProcess):
-    """A process that takes as long as its batch says, and a second more in each round."""
+    """A process whose rounds take as many seconds as ``SECONDS`` says of its batch size."""
 
     order: list[int] = []  # noqa: RUF012 (cleared by each test)
 
@@ -56,7 +58,7 @@ class Pretended(BenchProcess):
     def run_round(self, repeats: int) -> list[float]:
         self.order.append(self.candidate.batch_size)
         self.rounds += 1
-        return [self.candidate.batch_size + self.rounds - 1.0] * repeats
+        return [SECONDS[self.candidate.batch_size][self.rounds - 1]] * repeats
 
 
 @pytest.fixture
@@ -108,10 +110,10 @@ def test_rounds_go_over_all_in_turn_and_ratios_are_of_each_round(model: Path, pr
     result = boxwright.bench(model, batch_sizes=(1, 3), runtimes=("eager",), rounds=3, threads=(1,))
     assert pretended == [1, 3] * 3
     first, second = result.rows
-    assert (first.seconds, second.seconds) == (((1.0,), (2.0,), (3.0,)), ((3.0,), (4.0,), (5.0,)))
-    assert (second.median, second.p95) == (4.0, pytest.approx(4.9))
-    assert second.throughput == 3 * 3 / 12
-    assert (first.ratio, second.ratio) == (1.0, 2.0)  # of 3, 2 and 5 / 3
+    assert (first.seconds, second.seconds) == (((1.0,), (4.0,), (2.0,)), ((3.0,), (20.0,), (4.0,)))
+    assert (second.median, second.p95) == (4.0, pytest.approx(18.4))
+    assert second.throughput == 3 * 3 / 27
+    assert (first.ratio, second.ratio) == (1.0, 3.0)  # of 3, 5 and 2
     assert json.loads(json.dumps(result.to_json()))["rows"][1]["images_per_second"] == second.throughput
 
 
@@ -218,7 +220,7 @@ def test_detectors_are_measured_as_they_are(
     detector = boxwright.build(TINY_RECIPE, num_classes=3)
     seen: list[Detector] = []
     monkeypatch.setattr(
-        Pretended, "prepare", lambda self: seen.append(boxwright.load(self.candidate.source)) or Readiness(1, 1, "", "")
+        Pretended, "prepare", lambda self: seen.append(boxwright.load(self.candidate.source)) or Readiness(1.0, 1, "", "")
     )
     result = boxwright.bench([detector], runtimes=("eager",), rounds=1, threads=(1,))
     assert pretended
@@ -249,6 +251,7 @@ def test_the_machine() -> None:
         ({"device": "tpu"}, "device is auto, cpu or cuda, not 'tpu'"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_mistakes(model: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         boxwright.bench(model, **arguments)

@@ -108,6 +108,7 @@ def test_other_tolerances_and_splits(rectangle_run: Path, rectangles: Path, tmp_
         ({"verify": "nowhere"}, "nowhere"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_mistakes_come_before_the_work(
     rectangle_run: Path, tmp_path: Path, traced: list[Path], options: dict[str, Any], message: str
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
@@ -58,6 +58,7 @@ def check_precision(precision: str, form: FileKind) -> None:
         import_extra(*(("nncf", "openvino") if form == "openvino" else ("onnxruntime.quantization", "export")))
 
 
+@runtime_checkable
 class FileConverter(Protocol):
     """Conversion of one file in float32 to another precision."""
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any, NamedTuple, cast
@@ -130,20 +130,21 @@ class BenchProcess:
         return lines[-1] if lines else f"its process ended with code {code}"
 
 
-def run_candidate(requests: IO[str], answers: IO[str]) -> None:
-    """Answer requests until there are no more: first for the candidate, then for rounds."""
+def run_candidate(requests: Iterable[str], answer: Callable[[dict[str, Any]], None]) -> None:
+    """Answer requests until there are no more: first for the candidate, then for rounds.
 
-    def answer(content: dict[str, Any]) -> None:
-        answers.write(json.dumps(content) + "\n")
-        answers.flush()
-
+    Args:
+        requests: lines of JSON.
+        answer: takes each answer.
+    """
+    lines = iter(requests)
     try:
-        candidate = Candidate.parse(requests.readline())
+        candidate = Candidate.parse(next(lines))
         prepared = _prepare(candidate)
         seconds = [_time(prepared.run) for _ in range(WARM_UPS + 1)][-1]
         peak = _peak_on_gpu() if candidate.device.startswith("cuda") else peak_memory()
         answer({"seconds": seconds, "peak": peak, "precision": prepared.precision, "input": prepared.input})
-        for line in requests:
+        for line in lines:
             # Other candidates have run in between: caches are theirs.
             prepared.run()
             answer({"seconds": [_time(prepared.run) for _ in range(json.loads(line))]})
@@ -248,7 +249,12 @@ def _main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     set_threading(os.environ)
-    run_candidate(sys.stdin, answers)
+
+    def answer(content: dict[str, Any]) -> None:
+        answers.write(json.dumps(content) + "\n")
+        answers.flush()
+
+    run_candidate(sys.stdin, answer)
 
 
 if __name__ == "__main__":
