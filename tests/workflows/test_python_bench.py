@@ -220,7 +220,9 @@ def test_detectors_are_measured_as_they_are(
     detector = boxwright.build(TINY_RECIPE, num_classes=3)
     seen: list[Detector] = []
     monkeypatch.setattr(
-        Pretended, "prepare", lambda self: seen.append(boxwright.load(self.candidate.source)) or Readiness(1.0, 1, "", "")
+        Pretended,
+        "prepare",
+        lambda self: seen.append(boxwright.load(self.candidate.source)) or Readiness(1.0, 1, "", ""),
     )
     result = boxwright.bench([detector], runtimes=("eager",), rounds=1, threads=(1,))
     assert pretended
