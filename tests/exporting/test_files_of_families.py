@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from graph_checks import SHAPES, STRICT, make_inputs
-from test_parts import HEADS, NUM_CLASSES
+from test_exported_parts import HEADS, NUM_CLASSES
 
 from boxwright.exporting.exercise import ImageBatch, choose_batches, exercise
 from boxwright.exporting.export_file import build_graph, describe_detector, write_model

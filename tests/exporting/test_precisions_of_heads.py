@@ -8,7 +8,7 @@ import onnxruntime
 import openvino
 import pytest
 from graph_checks import make_inputs
-from test_parts import HEADS
+from test_exported_parts import HEADS
 
 from boxwright.compose.parts import list_parts
 from boxwright.detector import Detector

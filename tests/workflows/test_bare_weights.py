@@ -64,7 +64,8 @@ def test_predict_takes_what_is_missing(bare: Path, tmp_path: Path, capsys: pytes
 
 def test_evaluate_takes_what_is_missing(bare: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = {**HEADS, "image_size": 64}
-    detector = evaluation.load_detector(bare, trusted=(), observer=Heard(), overrides=overrides)
+    detector = evaluation.load_predictor(bare, device="auto", trusted=(), observer=Heard(), overrides=overrides)
+    assert isinstance(detector, boxwright.Detector)
     assert detector.input_format.image_size == 64
     asked: dict[str, Any] = {}
 
@@ -72,7 +73,7 @@ def test_evaluate_takes_what_is_missing(bare: Path, drawn: Path, monkeypatch: py
         asked.update(options)
         raise ValueError("asked")
 
-    monkeypatch.setattr(evaluation, "load_detector", remember)
+    monkeypatch.setattr(evaluation, "load_predictor", remember)
     assert main(["eval", str(bare), "--data", str(drawn), "--head.decoder.num_heads", "4"]) == 2
     assert asked["overrides"] == {"head.decoder.num_heads": "4"}
     assert "--head.decoder.num_heads" in eval_command.OVERRIDES_HELP
