@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper, parser
 
 from boxwright_runtime.input_format import InputFormat
 from boxwright_runtime.metadata import METADATA_KEY, Metadata
+from boxwright_runtime.sessions import keep_core
 from boxwright_runtime.structures import Category
 
 CATEGORIES = (Category(7, "thing"), Category(3, "quarter"))
@@ -120,7 +121,7 @@ def write_stand_in(path: Path, **options: Any) -> Path:
     if path.suffix == ".xml":
         import openvino
 
-        converted = openvino.Core().read_model(model.SerializeToString())
+        converted = keep_core(openvino).read_model(model.SerializeToString())
         converted.set_rt_info(metadata.to_json(), METADATA_KEY)
         openvino.save_model(converted, path, compress_to_fp16=False)
     else:

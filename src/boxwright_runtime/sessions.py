@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -83,9 +84,19 @@ class _OnnxSession:
         return dict(zip(self.outputs, results, strict=True))
 
 
+@cache
+def keep_core(library: Any) -> Any:
+    """Return the one core of OpenVINO, which lives as long as the process.
+
+    On CPUs with AMX its plugin gives the thread another stack for signals, and frees that with the core: the next
+    signal, such as Ctrl-C, then ends the process with a segmentation fault.
+    """
+    return library.Core()
+
+
 class _OpenVinoSession:
     def __init__(self, library: Any, file: ExportedFile, threads: int | None) -> None:
-        core = library.Core()
+        core = keep_core(library)
         # By itself, OpenVINO computes in bfloat16 on CPUs that have it.
         precision = "bf16" if file.metadata.precision == "bf16" else "f32"
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}

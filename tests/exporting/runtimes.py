@@ -13,6 +13,7 @@ import onnxruntime
 import openvino
 
 from boxwright.exporting.openvino import OPENVINO_OPTIONS, to_openvino
+from boxwright_runtime.sessions import keep_core
 
 Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 """Inputs by name to outputs by name."""
@@ -35,7 +36,7 @@ def start(model: onnx.ModelProto, runtime: str, options: dict[str, Any] | None =
         names = [output.name for output in session.get_outputs()]
         return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
     converted = to_openvino(model)
-    core = openvino.Core()
+    core = keep_core(openvino)
     if options is not None:
         with TemporaryDirectory() as folder:
             openvino.save_model(converted, path := str(Path(folder, "model.xml")), compress_to_fp16=False)

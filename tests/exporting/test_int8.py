@@ -20,6 +20,7 @@ from boxwright.exporting.openvino_precision import (
     list_quantized_nodes,
     quantize_openvino,
 )
+from boxwright_runtime.sessions import keep_core
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def run_openvino(model: Any, inputs: dict[str, np.ndarray]) -> Any:
     import openvino
 
-    return openvino.Core().compile_model(model, "CPU", OPENVINO_OPTIONS)(inputs)["boxes"]
+    return keep_core(openvino).compile_model(model, "CPU", OPENVINO_OPTIONS)(inputs)["boxes"]
 
 
 def quantized_inputs(model: onnx.ModelProto) -> set[str]:

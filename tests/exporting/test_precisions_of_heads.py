@@ -20,6 +20,7 @@ from boxwright.exporting.onnx_int8 import OnnxQuantizer
 from boxwright.exporting.openvino import OPENVINO_OPTIONS, to_openvino
 from boxwright.exporting.openvino_precision import compress_weights, quantize_openvino
 from boxwright.exporting.weighted_layers import list_layers
+from boxwright_runtime.sessions import keep_core
 from part_checks import composed
 from random_weights import settle, shake
 
@@ -38,7 +39,7 @@ def run_onnx(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
 
 
 def run_openvino(model: openvino.Model, inputs: Arrays) -> Arrays:
-    compiled = openvino.Core().compile_model(model, "CPU", OPENVINO_OPTIONS)
+    compiled = keep_core(openvino).compile_model(model, "CPU", OPENVINO_OPTIONS)
     return {
         one.any_name: np.array(value) for one, value in zip(compiled.outputs, compiled(inputs).values(), strict=True)
     }

@@ -11,6 +11,7 @@ from boxwright.exporting.half_precision import HALF_SUFFIX
 from boxwright.exporting.onnx_int8 import BETWEEN, GraphInputs
 from boxwright.exporting.openvino import OPENVINO_OPTIONS
 from boxwright.exporting.requirements import import_onnx, import_onnxruntime, import_openvino
+from boxwright_runtime.sessions import keep_core
 
 if TYPE_CHECKING:
     import onnx
@@ -172,7 +173,7 @@ def _tap_openvino(model: openvino.Model, points: Sequence[str]) -> RunGraph:
     first = len(tapped.outputs)
     for name in names:
         tapped.add_outputs(named[name].output(0))
-    compiled = openvino.Core().compile_model(tapped, "CPU", OPENVINO_OPTIONS)
+    compiled = keep_core(openvino).compile_model(tapped, "CPU", OPENVINO_OPTIONS)
 
     def run(inputs: GraphInputs) -> dict[str, np.ndarray]:
         values = compiled(dict(inputs))

@@ -13,6 +13,7 @@ from boxwright.exporting.merging import extract_preprocessing
 from boxwright.exporting.openvino import OPENVINO_OPTIONS
 from boxwright.exporting.preprocessing import IMAGE_SIZES, IMAGES, NETWORK_INPUT
 from boxwright.exporting.requirements import import_onnx, import_onnxruntime, import_openvino
+from boxwright_runtime.sessions import keep_core
 
 if TYPE_CHECKING:
     import openvino
@@ -51,7 +52,7 @@ def _open_onnx(path: Path) -> MakeNetworkInput:
 
 def _open_openvino(path: Path) -> MakeNetworkInput:
     package = import_openvino()
-    core = package.Core()
+    core = keep_core(package)
     model: openvino.Model = core.read_model(path)
     named = {name: output for node in model.get_ops() for output in node.outputs() for name in output.get_names()}
     if NETWORK_INPUT not in named:

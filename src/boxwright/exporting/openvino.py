@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from boxwright.exporting.preprocessing import NODE_PREFIX
 from boxwright.exporting.requirements import import_openvino
+from boxwright_runtime.sessions import keep_core
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +32,7 @@ def to_openvino(model: onnx.ModelProto) -> openvino.Model:
         ValueError: OpenVINO is not installed.
     """
     package = import_openvino()
-    converted: openvino.Model = package.Core().read_model(model.SerializeToString())
+    converted: openvino.Model = keep_core(package).read_model(model.SerializeToString())
     operators = package.opset11
     for node in converted.get_ordered_ops():
         kind, attributes = node.get_type_name(), node.get_attributes()

@@ -24,6 +24,7 @@ from boxwright.exporting.openvino_precision import (
 from boxwright.exporting.requirements import import_extra, import_onnx, import_openvino
 from boxwright.exporting.weighted_layers import list_layers
 from boxwright_runtime.exported_file import FileKind, read_exported_file
+from boxwright_runtime.sessions import keep_core
 
 if TYPE_CHECKING:
     import onnx
@@ -136,7 +137,7 @@ class _OpenVinoConverter:
         self.precision, self.images = precision, images
         if precision == "int8" and not images:
             raise ValueError("int8 needs images to measure activations on, and there are none: give --calibrate DATA")
-        self.model: openvino.Model = import_openvino().Core().read_model(source)
+        self.model: openvino.Model = keep_core(import_openvino()).read_model(source)
         self.converted = self.model
 
     def write(self, target: Path, float32: Sequence[str] = ()) -> None:
