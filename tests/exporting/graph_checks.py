@@ -26,9 +26,9 @@ PADDED = InputFormat(image_size=120, resize="shortest_side", max_size=200, pad_m
 SHAPES = {
     "square": [(96, 96)] * 3,
     "letterbox": [(64, 96), (96, 71), (96, 96)],
-    "shortest_side": [(120, 133), (200, 139), (161, 194)],
+    "shortest_side": [(120, 133), (200, 139), (40, 200)],
 }
-"""Three (height, width) of network inputs of each way to resize."""
+"""Three (height, width) of network inputs of each way to resize; the last one is lower than the coarsest cells."""
 
 
 def make_inputs(input_format: InputFormat, size: tuple[int, int], count: int) -> tuple[Tensor, Tensor]:

@@ -136,8 +136,17 @@ def write_max_pool_same(x: Any, kernel_size: int, stride: int) -> Any:
 
 
 def write_max_pool_ceil(x: Any, size: int) -> Any:
-    """Write MaxPool with windows over the far edges."""
-    return opset().MaxPool(x, kernel_shape=[size] * 2, strides=[size] * 2, ceil_mode=1)[0]
+    """Write Pad, which repeats the far edges up to a whole window, and MaxPool.
+
+    Not its ``ceil_mode``: a map that is smaller than a window is an error in OpenVINO.
+    """
+    op = opset()
+    cells, window = op.Shape(x, start=2, end=4), op.Constant(value_ints=[size, size])
+    whole = op.Mul(op.Div(op.Add(cells, op.Constant(value_ints=[size - 1] * 2)), window), window)
+    # Before every axis, and after the first two, nothing.
+    pads = op.Concat(op.Constant(value_ints=[0] * 6), op.Sub(whole, cells), axis=0)
+    padded = op.Pad(x, pads, mode="edge")
+    return op.MaxPool(padded, kernel_shape=[size] * 2, strides=[size] * 2)[0]
 
 
 def write_avg_pool_ceil(x: Any) -> Any:
