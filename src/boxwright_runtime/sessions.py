@@ -116,8 +116,10 @@ class _OpenVinoSession:
         with self._lock:
             request = self._free.pop() if self._free else self._model.create_infer_request()
         try:
-            results = request.infer(dict(arrays), share_inputs=True, share_outputs=False)
-            return {name: results[index] for index, name in enumerate(self.outputs)}
+            # Not ``infer``: where an operator fails at a size, that gives the results of the run before (2026.4).
+            request.start_async(dict(arrays), share_inputs=True)
+            request.wait()
+            return {name: request.results[index].copy() for index, name in enumerate(self.outputs)}
         finally:
             with self._lock:
                 self._free.append(request)
