@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 from _pytest.mark import ParameterSet
-from graph_checks import LETTERBOX, PADDED, SHORTEST_SIDE, SQUARE, check_export
+from graph_checks import LETTERBOX, PADDED, SHORTEST_SIDE, SQUARE, check_export, make_inputs
 
 from boxwright.compose.parts import Folder, list_parts
+from boxwright.detector import Detector
+from boxwright.structures import Category
 from boxwright_runtime.input_format import InputFormat
-from part_checks import composed
+from part_checks import build, composed
+from random_weights import calibrate, shake
 
 NUM_CLASSES = 3
 
@@ -64,3 +67,21 @@ def test_backbones_with_free_sizes(backbone: str) -> None:
 )
 def test_plain_operators(neck: str, head: str) -> None:
     export("resnet_vd", [neck], head, PADDED, ops="plain")
+
+
+@pytest.mark.slow
+def test_switchable_convolutions_and_soft_nms() -> None:
+    """Both have other operators than what the parts have by themselves."""
+    backbone = build("backbones", "rfp", atrous="switchable")
+    soft: dict[str, Any] = {"detection.soft_nms": True, "detection.max_detections": 10}
+    detector = Detector(
+        backbone,
+        [],
+        build("heads", "efficientdet", backbone.out_spec, NUM_CLASSES, **soft),
+        categories=[Category(label, f"class {label}") for label in range(NUM_CLASSES)],
+        input_format=SHORTEST_SIDE,
+    )
+    shake(detector)
+    # Else channels that no norm has seen would make infinities of the unbounded factors of the switches.
+    calibrate(detector, make_inputs(SHORTEST_SIDE, (120, 133), 4)[0])
+    check_export(detector, shaken=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from boxwright.layers.folding import fold_norms
 from boxwright.layers.switchable_conv import SwitchableConv2d
+from boxwright.ops.onnx_operators import tracing_for_onnx
 
 
 def randomized(stride: int = 1, dilation: int = 1) -> SwitchableConv2d:
@@ -37,11 +40,13 @@ def by_hand(conv: SwitchableConv2d, x: Tensor) -> Tensor:
     return y + conv.post_context(y.mean((2, 3), keepdim=True))
 
 
+@pytest.mark.parametrize("traced", [False, True], ids=["eager", "for ONNX"])
 @pytest.mark.parametrize("size", [(8, 9), (7, 4), (3, 3), (2, 5), (2, 2), (1, 2), (1, 1), (6, 1)])
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
-def test_equals_the_formula(size: tuple[int, int], stride: int, dilation: int) -> None:
-    conv = randomized(stride, dilation)
-    torch.testing.assert_close(conv(make_image(*size)), by_hand(conv, make_image(*size)), rtol=1e-10, atol=1e-10)
+def test_equals_the_formula(size: tuple[int, int], stride: int, dilation: int, traced: bool) -> None:
+    conv, x = randomized(stride, dilation), make_image(*size)
+    with tracing_for_onnx() if traced else nullcontext():
+        torch.testing.assert_close(conv(x), by_hand(conv, x), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])

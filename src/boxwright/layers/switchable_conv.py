@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from boxwright.ops.onnx_operators import operators_for_onnx
 
 
 class SwitchableConv2d(nn.Module):
@@ -105,6 +107,10 @@ def _statistics(weight: Tensor) -> tuple[Tensor, Tensor]:
 def _reflect(x: Float[Tensor, "b c _h _w"], margin: int) -> Float[Tensor, "b c _h_out _w_out"]:
     """Pad by reflection; where the map is smaller than the margin, its reflection is reflected again."""
     height, width = x.shape[-2:]
+    if operators_for_onnx():
+        # For maps of any size, of which none is known yet.
+        rows, columns = (_mirror_any(size, margin, x) for size in (height, width))
+        return x.index_select(2, rows).index_select(3, columns)
     if min(height, width) > margin:
         return F.pad(x, [margin] * 4, mode="reflect")
     return x[:, :, _mirror(height, margin)][..., _mirror(width, margin)]
@@ -115,3 +121,10 @@ def _mirror(size: int, margin: int) -> list[int]:
     period = max(2 * (size - 1), 1)
     cells = [position % period for position in range(-margin, size + margin)]
     return [min(cell, period - cell) for cell in cells]
+
+
+def _mirror_any(size: int, margin: int, like: Tensor) -> Int[Tensor, " n"]:
+    """Compute what ``_mirror`` lists, for a size that is free in a traced graph."""
+    period = torch.tensor(2 * (size - 1), device=like.device).clamp(min=1)
+    cells = torch.arange(-margin, size + margin, device=like.device) % period
+    return torch.minimum(cells, period - cells)

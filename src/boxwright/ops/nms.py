@@ -1,4 +1,4 @@
-"""Non-maximum onnx_nmsion within groups, as a mask of fixed size."""
+"""Non-maximum suppression within groups, as a mask of fixed size."""
 
 from __future__ import annotations
 
