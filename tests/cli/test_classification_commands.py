@@ -174,7 +174,8 @@ def test_the_likeliest_class_needs_no_score(
     assert rows[threshold] == [first, *(row for row in others if row["score"] >= float(threshold))]
     assert len(rows[threshold]) < 5
     np.testing.assert_array_equal(drawings[threshold], drawings["0"])
-    assert (drawings["0"] != read_image(image)).any()
+    height, width, _ = (original := read_image(image)).shape
+    assert (drawings["0"][:height, :width] != original).any()
 
 
 @pytest.mark.parametrize("begins", [(), ("classifier",)], ids=["fresh", "with weights"])

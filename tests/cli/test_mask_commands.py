@@ -116,7 +116,7 @@ def test_json_of_predict_decodes_to_the_mask(
         expected = ellipse(torch.tensor([x, y, x + w, y + h]), *original.shape[:2])
         assert (decode_mask(row["segmentation"]) != expected).float().mean() < 0.005
     with Image.open("predictions/val_00000.jpg") as image:
-        assert np.abs(np.asarray(image).astype(int) - original).mean() > 1
+        assert np.abs(np.asarray(image).astype(int)[: original.shape[0], : original.shape[1]] - original).mean() > 1
 
 
 def test_python_gives_masks_with_the_threshold(masked: Path, drawn: Path) -> None:

@@ -148,7 +148,10 @@ def test_json_on_standard_output_is_nothing_but_json(
 
 
 def test_drawn_images(trained: Path, album: Path) -> None:
-    """Drawings lie where the images were in their folder, in their size; formats that cannot hold colors become PNG."""
+    """Drawings lie where the images were in their folder; formats that cannot hold colors become PNG.
+
+    They have the size of the image, and a legend below it where there are many objects.
+    """
     predict(trained, album, "--threshold", "0", "--out", "drawn/here")
     out, deep = Path("drawn/here"), ("deep/two.PNG", "deep/three.bmp")
     assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.*")) == [
@@ -156,8 +159,9 @@ def test_drawn_images(trained: Path, album: Path) -> None:
     ]  # fmt: skip
     for name, source in zip(("one.jpg", "deep/two.PNG", "deep/three.png"), ("one.jpg", *deep), strict=True):
         with Image.open(out / name) as image, Image.open(album / source) as original:
-            assert image.size == original.size
-            difference = np.abs(np.asarray(image.convert("RGB"), int) - np.asarray(original.convert("RGB"), int))
+            assert image.height > original.height
+            part = image.convert("RGB").crop((0, 0, *original.size))
+            difference = np.abs(np.asarray(part, int) - np.asarray(original.convert("RGB"), int))
         assert difference.mean() > 1
 
 
@@ -186,7 +190,7 @@ def test_an_exif_rotated_image_is_upright(trained: Path, album: Path) -> None:
     assert {row["file_name"] for row in second} == {"turned.png"}
     assert [{**row, "file_name": "upright.png"} for row in second] == first
     with Image.open("predictions/turned.png") as image:
-        assert image.size == upright.size
+        assert np.abs(np.asarray(image.crop((0, 0, *upright.size)), int) - np.asarray(upright, int)).mean() < 60
         assert image.getexif().get(274, 1) == 1
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +14,7 @@ from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.joined_objects import restore_objects, select_objects
 from boxwright.data.records import DetectionData, Record
-from boxwright.drawing import draw_ground_truth
+from boxwright.drawing import draw_ground_truth, drawing_uri
 
 DRAWN = 3
 """Findings of a kind whose images are shown."""
@@ -157,9 +155,7 @@ def _draw(record: Record, finding: Finding, prediction: Prediction | None, data:
     drawing = draw_ground_truth(
         image, shown, data.categories, scale=scale, with_masks=bool(rows), predictions=predictions
     )
-    buffer = io.BytesIO()
-    drawing.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return drawing_uri(drawing, quality=80)
 
 
 def _histograms(objects: Mapping[str, ObjectTable]) -> list[dict[str, Any]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from boxwright.data.records import Record
-from boxwright.drawing import class_color, draw_detections, draw_ground_truth
+from boxwright.drawing import class_color, draw_detections, draw_ground_truth, drawing_uri
 from boxwright.files import write_text
 from boxwright.reports import charts
 from boxwright.structures import Category
@@ -163,17 +160,11 @@ def _show(one: ReportImage, categories: Sequence[Category], threshold: float) ->
         "name": record.path.name,
         "num_objects": int((~record.crowd).sum()),
         "num_detections": int((detections.scores >= threshold).sum()),
-        "ground_truth": _data_uri(
+        "ground_truth": drawing_uri(
             draw_ground_truth(image, record, categories, scale=scale, with_masks=detections.masks is not None)
         ),
-        "detections": _data_uri(draw_detections(image, detections, categories, threshold=threshold, scale=scale)),
+        "detections": drawing_uri(draw_detections(image, detections, categories, threshold=threshold, scale=scale)),
     }
-
-
-def _data_uri(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _css_color(label: int) -> str:

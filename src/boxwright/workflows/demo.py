@@ -22,14 +22,14 @@ from boxwright.compose.recipes import resolve
 from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
 from boxwright.data.synthetic.shapes import draw_data_set
-from boxwright.drawing import draw_detections
+from boxwright.drawing import draw_detections, save_drawing
 from boxwright.evaluation.evaluate import Evaluation
 from boxwright.files import check_folder, write_text
 from boxwright.reports.report import ReportFacts, ReportImage, require_extra, write_report
 from boxwright.training.log import read_log
 from boxwright.weights.model import load
 from boxwright.workflows.observer import Observer
-from boxwright.workflows.predict import detection_rows, save_drawing
+from boxwright.workflows.predict import detection_rows
 from boxwright.workflows.run_folder import is_finished
 from boxwright.workflows.train import train
 from boxwright.workflows.validation import Validation

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 
 from boxwright.data.image_check import ProgressCallback
 from boxwright.detector import Detector
 from boxwright.devices import choose_device
-from boxwright.drawing import draw_detections
+from boxwright.drawing import draw_detections, save_drawing
 from boxwright.files import check_folder, check_target, write_text
 from boxwright.prediction import stream_predictions
 from boxwright.structures import Task
@@ -289,14 +288,6 @@ def _drawing_path(out: Path, image: NamedImage) -> Path:
 def _draw(image: UInt8[np.ndarray, "h w 3"], detections: Detections, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     save_drawing(draw_detections(image, detections, detections.categories, threshold=0.0), target)
-
-
-def save_drawing(drawing: Image.Image, target: Path) -> None:
-    """Write a drawing as PNG, or as JPEG of high quality."""
-    if target.suffix.lower() == ".png":
-        drawing.save(target)
-    else:
-        drawing.save(target, quality=95)
 
 
 def detection_rows(file_name: str, detections: Detections) -> list[dict[str, Any]]:

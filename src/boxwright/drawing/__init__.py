@@ -1,0 +1,16 @@
+"""Boxes and masks drawn on images, so that objects and labels can be seen in crowded ones too."""
+
+from boxwright.drawing.colors import class_color
+from boxwright.drawing.detections import draw_detections, draw_ground_truth
+from boxwright.drawing.saving import drawing_uri, save_drawing, save_drawings
+from boxwright.drawing.style import DrawingStyle
+
+__all__ = [
+    "DrawingStyle",
+    "class_color",
+    "draw_detections",
+    "draw_ground_truth",
+    "drawing_uri",
+    "save_drawing",
+    "save_drawings",
+]
