@@ -2,12 +2,14 @@
 
 from boxwright.drawing.colors import class_color
 from boxwright.drawing.detections import draw_detections, draw_ground_truth
+from boxwright.drawing.missing_glyphs import describe_missing_glyphs
 from boxwright.drawing.saving import drawing_uri, save_drawing, save_drawings
 from boxwright.drawing.style import DrawingStyle
 
 __all__ = [
     "DrawingStyle",
     "class_color",
+    "describe_missing_glyphs",
     "draw_detections",
     "draw_ground_truth",
     "drawing_uri",

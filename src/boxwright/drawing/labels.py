@@ -86,7 +86,7 @@ def place_labels(objects: Sequence[DrawnObject], size: tuple[int, int], style: D
     """
     if style.labels == "none" or not objects:
         return []
-    typesetter = Typesetter(None if style.font is None else str(style.font))
+    typesetter = Typesetter(style.font)
     forms = [list(_forms(one, size, style, typesetter)) for one in objects]
     is_crowded = sum(math.prod(longest.extent) for longest, *_ in forms) > _DENSE * size[0] * size[1]
     room = _Room([one.box for one in objects], size)

@@ -79,7 +79,7 @@ class _Part:
 
     def __init__(self, entry: LegendEntry, size: int, width: int, style: DrawingStyle) -> None:
         self._entry, self._size = entry, size
-        typesetter = Typesetter(None if style.font is None else str(style.font))
+        typesetter = Typesetter(style.font)
         self._number = None if entry.number is None else typesetter.letter(str(entry.number), "", size)
         self._sample = 2 * size if self._number is None else max(self._number.label_size[0], size)
         detail = f" ({entry.num_objects})" if entry.num_objects else ""

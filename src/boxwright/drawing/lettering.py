@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from PIL import ImageDraw
 
@@ -66,7 +67,7 @@ class Typesetter:
         font: file of a font that comes before others; None for the built-in one and those of the system.
     """
 
-    font: str | None = None
+    font: str | Path | None = None
 
     def can_draw(self, name: str) -> bool:
         """Tell whether fonts of this machine have all glyphs of a name, which has some."""
