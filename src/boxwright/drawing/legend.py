@@ -25,14 +25,14 @@ class LegendEntry(NamedTuple):
 
     Args:
         name: text behind the sample, shortened where it is wider than the legend.
-        num_objects: behind the name.
+        num_objects: behind the name, or None.
         color: of the sample.
         number: in the sample, which is then filled as a label; None for a sample of lines.
         dash: of the sample's lines, see ``DrawnObject``.
     """
 
     name: str
-    num_objects: int
+    num_objects: int | None
     color: Color
     number: int | None = None
     dash: int | None = None
@@ -59,7 +59,7 @@ def append_legend(drawing: Image.Image, entries: Sequence[LegendEntry], style: D
     most = max(_LEAST_ROWS, drawing.height // parts[0].height)
     if len(rows) > most:
         left_out = sum(map(len, rows[most - 1 :]))
-        rest = LegendEntry(f"and {left_out} more classes", 0, WHITE)
+        rest = LegendEntry(f"and {left_out} more classes", None, WHITE)
         rows = [*rows[: most - 1], [_Part(rest, size, width, style)]]
     height = sum(max(one.height for one in row) for row in rows)
     whole = Image.new("RGB", (width, drawing.height + height), WHITE)
@@ -82,7 +82,7 @@ class _Part:
         typesetter = Typesetter(style.font)
         self._number = None if entry.number is None else typesetter.letter(str(entry.number), "", size)
         self._sample = 2 * size if self._number is None else max(self._number.label_size[0], size)
-        detail = f" ({entry.num_objects})" if entry.num_objects else ""
+        detail = f" ({entry.num_objects})" if entry.num_objects is not None else ""
         most = width - self._sample - size
         self._text = _first_line(typesetter, (entry.name, _code_points(entry.name), ""), detail, size, most)
         self.width = self._sample + self._text.label_size[0] + size

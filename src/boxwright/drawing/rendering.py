@@ -20,25 +20,28 @@ _LINES_OF_OBJECT = 16
 
 
 def render(
-    image: UInt8[np.ndarray, "h w 3"],
-    objects: Sequence[DrawnObject],
-    scale: float,
-    style: DrawingStyle,
-    entries: Sequence[LegendEntry] = (),
+    image: UInt8[np.ndarray, "h w 3"], objects: Sequence[DrawnObject], scale: float, style: DrawingStyle
 ) -> Image.Image:
-    """Draw objects on an image.
+    """Draw objects on an image, with a legend below it where there is something to explain.
 
     Args:
         image: RGB.
         objects: in pixels of the drawing; the most important ones first, which lie on top.
         scale: resize the image by so much first.
         style: of lines and labels.
-        entries: of the legend, before those of classes; there is a legend where there are any.
     """
+    drawing, labels = draw_objects_with_labels(image, objects, scale, style)
+    return add_legend(drawing, objects, labels, style)
+
+
+def draw_objects_with_labels(
+    image: UInt8[np.ndarray, "h w 3"], objects: Sequence[DrawnObject], scale: float, style: DrawingStyle
+) -> tuple[Image.Image, list[Label]]:
+    """Draw objects on an image as ``render`` does, without a legend; return the labels too."""
     drawing = draw_shapes(image, objects, scale, style.line_width)
     labels = place_labels(objects, drawing.size, style)
     draw_labels(drawing, objects, labels)
-    return append_entries(drawing, objects, labels, style, entries)
+    return drawing, labels
 
 
 def draw_shapes(
@@ -74,15 +77,23 @@ def draw_labels(drawing: Image.Image, objects: Sequence[DrawnObject], labels: Se
             label.lettering.draw(draw, x1, y1, letter_color(color))
 
 
-def append_entries(
+def add_legend(
     drawing: Image.Image,
     objects: Sequence[DrawnObject],
     labels: Sequence[Label],
     style: DrawingStyle,
-    entries: Sequence[LegendEntry],
+    entries: Sequence[LegendEntry] = (),
 ) -> Image.Image:
-    """Put a legend below a drawing where there is something for it to explain, or the style asks for one."""
-    named = sum(label.kind == "name" for label in labels)
-    with_classes = style.legend or (style.legend is None and style.labels != "none" and named < len(objects))
+    """Put a legend below a drawing: some entries, and all classes where a label is no name, or the style asks for them.
+
+    Args:
+        drawing: with its labels.
+        objects: that are drawn.
+        labels: of these objects, as far as there was room.
+        style: of the legend.
+        entries: before those of classes.
+    """
+    num_named = sum(label.kind == "name" for label in labels)
+    with_classes = style.legend or (style.labels != "none" and num_named < len(objects))
     shown = [*entries, *(class_entries(objects) if with_classes else ())]
     return append_legend(drawing, shown, style) if shown and style.legend is not False else drawing
