@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from boxwright.workflows.convert import convert
     from boxwright.workflows.convert_data import convert_data
     from boxwright.workflows.evaluate import evaluate
+    from boxwright.workflows.evaluate_results import evaluate_results
     from boxwright.workflows.export import export
     from boxwright.workflows.info import info
     from boxwright.workflows.predict import predict
+    from boxwright.workflows.predicted_results import CocoFile
     from boxwright.workflows.reading import DataFiles
     from boxwright.workflows.replay import replay
     from boxwright.workflows.train import train
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Callback",
     "Category",
+    "CocoFile",
     "DataFiles",
     "Detections",
     "Detector",
@@ -52,6 +55,7 @@ __all__ = [
     "convert",
     "convert_data",
     "evaluate",
+    "evaluate_results",
     "export",
     "info",
     "load",
@@ -64,6 +68,7 @@ __all__ = [
 _HOMES = {
     "Callback": "boxwright.training.callbacks",
     "Category": "boxwright.structures",
+    "CocoFile": "boxwright.workflows.predicted_results",
     "DataFiles": "boxwright.workflows.reading",
     "Detections": "boxwright_runtime.detections",
     "Detector": "boxwright.detector",
@@ -77,6 +82,7 @@ _HOMES = {
     "convert": "boxwright.workflows.convert",
     "convert_data": "boxwright.workflows.convert_data",
     "evaluate": "boxwright.workflows.evaluate",
+    "evaluate_results": "boxwright.workflows.evaluate_results",
     "export": "boxwright.workflows.export",
     "info": "boxwright.workflows.info",
     "load": "boxwright.weights.model",

@@ -114,3 +114,47 @@ def test_categories_are_matched_by_name(trained: Path, drawn: Path, tmp_path: Pa
 def test_an_older_file_is_replaced(trained: Path, drawn: Path, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("old" * 10_000)
     assert "AP" in evaluate(trained, "--data", drawn, out=tmp_path / "x.json")
+
+
+def test_detections_that_are_saved_have_the_numbers_of_the_model(
+    rectangle_run: Path, rectangles: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """With the ids of the annotation file, and without images: these are not there."""
+    saved, annotations = tmp_path / "new" / "detections.json", tmp_path / "gt.json"
+    document = json.loads((rectangles / "annotations" / "val.json").read_text())
+    renumbered = {one["id"]: one["id"] + 40 for one in document["categories"]}
+    for one in document["categories"]:
+        one["id"] = renumbered[one["id"]]
+    for one in document["annotations"]:
+        one["category_id"] = renumbered[one["category_id"]]
+    annotations.write_text(json.dumps(document))
+    images = ["--images", rectangles / "images"]
+    numbers = evaluate(
+        rectangle_run, "--annotations", annotations, *images, "--save-detections", saved, out=tmp_path / "a"
+    )
+    rows = json.loads(saved.read_text())
+    assert {row["category_id"] for row in rows} <= set(renumbered.values())
+    assert {row["image_id"] for row in rows} == {one["id"] for one in document["images"]}
+    capsys.readouterr()
+    again = ["eval", "--detections", str(saved), "--annotations", str(annotations), "--json", str(tmp_path / "b")]
+    assert main(again) == 0
+    captured = capsys.readouterr()
+    assert "AP50" in captured.out
+    of_file = json.loads((tmp_path / "b").read_text())
+    assert {name: of_file[name] for name in NUMBERS} == {name: numbers[name] for name in NUMBERS}
+    assert numbers["AP50"] > 0.1
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ([], "what is measured? give MODEL, or --detections FILE"),
+        (["run", "--detections", "x.json"], "either MODEL or --detections is measured"),
+        (["--detections", "x.json", "--save-detections", "y.json"], "--save-detections is for models"),
+        (["--detections", "x.json", "--head.num_queries", "5"], "--head.num-queries is for models"),
+        (["--detections", "x.json"], "x.json: no such results file"),
+    ],
+)
+def test_what_is_measured(typed: list[str], message: str, drawn: Path, capsys: Capture) -> None:
+    assert main(["eval", *typed, "--data", str(drawn)]) == 2
+    assert message in capsys.readouterr().err

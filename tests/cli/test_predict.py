@@ -13,7 +13,7 @@ from PIL import Image
 
 import boxwright
 from boxwright.cli.main import main
-from boxwright.workflows.predict import name_images
+from boxwright.workflows.named_images import name_images
 from boxwright_runtime.detections import Detections
 from sparse_ids import NAMES
 
@@ -200,3 +200,52 @@ def test_no_failed_image_costs_an_older_result(trained: Path, album: Path) -> No
     assert main(["predict", str(trained), str(album / "notes.txt"), "--json", "detections.json"]) == 2
     assert Path("detections.json").read_text() == "[1]"
     assert not Path("predictions").exists()
+
+
+def test_results_in_cocos_form(
+    rectangle_run: Path, rectangles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All detections, with the ids of the annotation file; measured, they have the numbers of the model."""
+    monkeypatch.chdir(tmp_path)
+    annotations = rectangles / "annotations" / "val.json"
+    files = [str(rectangles / "images" / one["file_name"]) for one in json.loads(annotations.read_text())["images"]]
+    assert main(["predict", str(rectangle_run), *files, "--coco", "coco.json", "--annotations", str(annotations)]) == 0
+    data = boxwright.DataFiles(annotations={"val": annotations}, images={"val": rectangles / "images"})
+    expected = boxwright.evaluate(rectangle_run, data, batch_size=1).boxes.numbers()
+    assert expected["AP50"] > 0.1
+    assert boxwright.evaluate_results("coco.json", data).boxes.numbers() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.usefixtures("album")
+def test_results_without_annotations(trained: Path) -> None:
+    """Images are numbered, and named; --threshold counts where it is typed."""
+    rows = predict(trained, "album", "--coco", "coco.json", "--threshold", "0.001")
+    results = json.loads(Path("coco.json").read_text())
+    names = ["deep/three.bmp", "deep/two.PNG", "one.jpg"]
+    assert [(row["file_name"], row["score"]) for row in rows] == [
+        (names[row["image_id"] - 1], row["score"]) for row in results
+    ]
+    assert all(names[row["image_id"] - 1] == row["file_name"] for row in results)
+    assert {"image_id", "category_id", "file_name", "bbox", "score"} == set(results[0])
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["--annotations", "val.json"], "--annotations gives --coco's file its ids; give --coco FILE too"),
+        (["--coco", "c.json", "--annotations", "val.json"], "annotation file val.json does not exist"),
+    ],
+)
+@pytest.mark.usefixtures("album")
+def test_annotations_that_do_not_fit(typed: list[str], message: str, trained: Path, capsys: Capture) -> None:
+    assert main(["predict", str(trained), "album", *typed]) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("c.json").exists()
+
+
+@pytest.mark.usefixtures("album")
+def test_images_that_the_annotations_lack(trained: Path, drawn: Path, capsys: Capture) -> None:
+    annotations = drawn / "annotations" / "val.json"
+    assert main(["predict", str(trained), "album", "--coco", "c.json", "--annotations", str(annotations)]) == 2
+    assert "3 of 3 images are not in it" in capsys.readouterr().err
+    assert not Path("c.json").exists()

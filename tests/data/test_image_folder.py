@@ -11,7 +11,7 @@ from PIL import Image
 
 from boxwright.data.image_check import inspect_images
 from boxwright.data.image_inspection import ImageFacts
-from boxwright.workflows.predict import name_images
+from boxwright.workflows.named_images import name_images
 from boxwright_runtime.image_file import SUFFIXES
 from boxwright_runtime.image_folder import list_folder
 from boxwright_runtime.streaming import list_image_files

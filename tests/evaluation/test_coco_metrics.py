@@ -372,3 +372,15 @@ class TestErrors:
         data = make_data(make_record(1, [0], [[10, 10, 50, 50]], segmentations=square))
         with pytest.raises(ValueError, match="image 1 has 1 detections and 0 masks"):
             evaluate_detections(data, {1: make_detections([[0, 0, 4, 4]], [0.5], [0])}, iou_type="segm")
+
+
+def test_objects_that_were_dropped_are_missed() -> None:
+    """They lie outside of their image, and pycocotools counts them all the same."""
+    whole = make_data(make_record(1, [0, 0, 1], [[10, 10, 50, 50], [300, 20, 30, 30], [80, 80, 40, 40]]))
+    detections = {1: make_detections([[10, 10, 50, 50], [80, 80, 40, 40]], [0.9, 0.8], [0, 1])}
+    dropped = make_record(1, [0], [[300, 20, 30, 30]])
+    kept = make_record(1, [0, 1], [[10, 10, 50, 50], [80, 80, 40, 40]])
+    ours = evaluate_detections(replace(whole, records=(kept,), dropped=(dropped,)), detections)
+    assert ours.numbers() == assert_equals_oracle(whole, detections).numbers()
+    assert [row.num_objects for row in ours.per_class] == [2, 1]
+    assert ours.AR100 == 0.75

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 
+from boxwright.data.records import DetectionData
 from boxwright.evaluation.coco_metrics import ClassMetrics, CocoMetrics
 from boxwright.evaluation.evaluate import Evaluation
 from boxwright.evaluation.tables import evaluation_tables, format_number
@@ -24,7 +26,7 @@ METRICS = CocoMetrics(
 def rendered(masks: CocoMetrics | None = None) -> list[list[str]]:
     printed = io.StringIO()
     console = Console(file=printed, width=100)
-    console.print(evaluation_tables(Evaluation({}, METRICS, masks)))
+    console.print(evaluation_tables(Evaluation(DetectionData((), (), Path()), {}, METRICS, masks)))
     lines = printed.getvalue().splitlines()
     return [line.replace("│", " ").split() for line in lines]
 

@@ -14,6 +14,8 @@ from boxwright.cli.terminal import json_target
 from boxwright.files import check_target, is_standard_output, write_text
 
 if TYPE_CHECKING:
+    from boxwright.cli.console import ConsoleObserver
+    from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation
     from boxwright.structures import SelectionQuality
 
 COCO_DETECTIONS = 100
@@ -26,21 +28,9 @@ def run(argv: Sequence[str]) -> int:
     from boxwright.cli.console import ConsoleObserver, TerminalConsole
     from boxwright.evaluation.evaluate import Evaluation
     from boxwright.evaluation.tables import evaluation_tables
-    from boxwright.workflows.evaluate import evaluate
 
     observer = ConsoleObserver()
-    evaluation = evaluate(
-        options.model,
-        files_of(options, {options.split: (options.annotations, options.images)}),
-        split=options.split,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        max_detections=options.max_detections,
-        device=options.device,
-        trusted=options.trust,
-        observer=observer,
-        overrides=overrides,
-    )
+    evaluation = _measure(options, overrides, observer)
     # What is read by a program holds nothing else.
     console = observer.console if target is not None and is_standard_output(target) else TerminalConsole()
     console.print(evaluation_tables(evaluation))
@@ -49,6 +39,33 @@ def run(argv: Sequence[str]) -> int:
     if target is not None:
         write_text(target, json.dumps(evaluation.to_json(), indent=2) + "\n")
     return 0
+
+
+def _measure(
+    options: argparse.Namespace, overrides: dict[str, str], observer: ConsoleObserver
+) -> Evaluation | ClassEvaluation:
+    """Measure a model, or the detections in a file."""
+    files = files_of(options, {options.split: (options.annotations, options.images)})
+    if options.detections is not None:
+        from boxwright.workflows.evaluate_results import evaluate_results
+
+        limit = options.max_detections or COCO_DETECTIONS
+        return evaluate_results(options.detections, files, split=options.split, max_detections=limit, observer=observer)
+    from boxwright.workflows.evaluate import evaluate
+
+    return evaluate(
+        options.model,
+        files,
+        split=options.split,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        max_detections=options.max_detections,
+        device=options.device,
+        save_detections=json_target(options.save_detections),
+        trusted=options.trust,
+        observer=observer,
+        overrides=overrides,
+    )
 
 
 def selection_line(selection: SelectionQuality) -> str:
@@ -65,15 +82,22 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser = CommandParser(
         "eval",
         description="Measure a trained detector: the 12 COCO numbers and a table per class, of boxes and, where it "
-        "predicts them, of masks; of a classifier top-1 and top-5.\n" + OVERRIDES_HELP,
+        "predicts them, of masks; of a classifier top-1 and top-5. With --detections, measure the detections in a "
+        "file, of any project, without a model and without images.\n" + OVERRIDES_HELP,
     )
-    parser.add_argument("model", metavar="MODEL", help=MODEL_OR_FILE_HELP)
+    parser.add_argument("model", metavar="MODEL", nargs="?", help=MODEL_OR_FILE_HELP)
+    parser.add_argument(
+        "--detections", metavar="FILE", help="instead of a model: detections in COCO's results form, of any project"
+    )
     parser.add_argument("--data", metavar="DIR", help="folder of the data set, in any known format, or of val/CLASS/")
     parser.add_argument("--split", default="val", help="which split of it (default: val)")
     parser.add_argument("--annotations", metavar="FILE", help="annotation file, instead of --data's")
     parser.add_argument("--images", metavar="DIR", help="images, instead of --data's")
     add_format_argument(parser)
     parser.add_argument("--json", metavar="FILE", help="also write the numbers as JSON")
+    parser.add_argument(
+        "--save-detections", metavar="FILE", help="also write the detections as JSON, in COCO's results form"
+    )
     parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="images at a time (default: 8)")
     parser.add_argument(
         "--max-detections",
@@ -88,8 +112,23 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     options = parser.parse(own)
     if options.data is None and options.annotations is None:
         parser.error("which data set? give --data DIR, or --annotations FILE and --images DIR")
-    if target := json_target(options.json):
-        check_target(target)
+    for typed in (options.json, options.save_detections):
+        if target := json_target(typed):
+            check_target(target)
+    _check_source(parser, options, overrides)
     if options.max_detections is not None and options.max_detections < COCO_DETECTIONS:
         parser.error(f"--max-detections is at least COCO's {COCO_DETECTIONS}, not {options.max_detections}")
     return options, overrides
+
+
+def _check_source(parser: CommandParser, options: argparse.Namespace, overrides: dict[str, str]) -> None:
+    """Make sure that there is one thing to measure, and nothing typed that is not for it."""
+    if options.detections is None:
+        if options.model is None:
+            parser.error("what is measured? give MODEL, or --detections FILE")
+        return
+    if options.model is not None:
+        parser.error(f"either MODEL or --detections is measured, and both are given: {options.model} and a file")
+    for option in ("save_detections", *overrides):
+        if option in overrides or getattr(options, option) is not None:
+            parser.error(f"--{option.replace('_', '-')} is for models, and --detections is measured as it is")

@@ -20,6 +20,7 @@ def run(argv: Sequence[str]) -> int:
     options, overrides = _parse(argv)
     from boxwright.cli.console import ConsoleObserver
     from boxwright.workflows.predict import predict
+    from boxwright.workflows.predicted_results import CocoFile
 
     observer, target = ConsoleObserver(), json_target(options.json)
     result = predict(
@@ -28,6 +29,7 @@ def run(argv: Sequence[str]) -> int:
         threshold=options.threshold,
         out=options.out,
         json=target,
+        coco=CocoFile(coco, options.annotations) if (coco := json_target(options.coco)) else None,
         batch_size=options.batch_size,
         on_error="skip",
         device=options.device,
@@ -48,13 +50,15 @@ def run(argv: Sequence[str]) -> int:
 
 def _summary(result: PredictionResult, options: argparse.Namespace) -> str:
     objects = "objects in" if result.task == "detection" else "classes of"
-    where = f", as JSON in {options.json}" if options.json is not None else ""
+    written = [f"as JSON in {options.json}"] if options.json is not None else []
+    written += [f"in COCO's form in {options.coco}"] if options.coco is not None else []
+    where = "".join(f", {one}" for one in written)
     line = f"{result.num_detections} {objects} {len(result.detections)} images, drawn in {options.out}{where}"
     if result.num_detections:
         return line
     if result.best_score is None:
         return f"{line}; nothing has any score: the model predicts no object at all"
-    return f"{line}; the best score is {result.best_score:.2g}, below --threshold {options.threshold:g}"
+    return f"{line}; the best score is {result.best_score:.2g}, below --threshold {result.threshold:g}"
 
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
@@ -70,23 +74,31 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         "--threshold",
         metavar="T",
         type=float,
-        default=0.3,
-        help="least score; a classifier's likeliest class is there in any case (default: 0.3)",
+        help="least score; a classifier's likeliest class is there in any case (default: 0.3, and 0 in --coco's file)",
     )
     parser.add_argument(
         "--json",
         metavar="FILE",
         help="also write detections as JSON, - for standard output: boxes as [x, y, w, h], masks as RLE",
     )
+    parser.add_argument(
+        "--coco", metavar="FILE", help="also write detections in COCO's results form, for `boxwright eval --detections`"
+    )
+    parser.add_argument(
+        "--annotations", metavar="FILE", help="annotation file whose ids of images and categories --coco's file has"
+    )
     parser.add_argument("--batch-size", metavar="N", type=int, default=1, help="images at a time (default: 1)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
     add_trust_argument(parser)
     own, overrides = take_overrides(argv)
     options = parser.parse(own)
-    if not 0 <= options.threshold <= 1:
+    if options.threshold is not None and not 0 <= options.threshold <= 1:
         parser.error(f"--threshold is between 0 and 1, not {options.threshold}")
     if options.batch_size < 1:
         parser.error(f"--batch-size is at least 1, not {options.batch_size}")
-    if target := json_target(options.json):
-        check_target(target)
+    for typed in (options.json, options.coco):
+        if target := json_target(typed):
+            check_target(target)
+    if options.annotations is not None and options.coco is None:
+        parser.error("--annotations gives --coco's file its ids; give --coco FILE too")
     return options, overrides

@@ -39,14 +39,14 @@ def join_images(
     *,
     categories: Sequence[Category] | None = None,
     check_images: bool = True,
+    with_images: bool = True,
     progress: ProgressCallback | None = None,
 ) -> DetectionData:
     """Join a table of annotations with its images.
 
-    Label ``i`` is the ``i``-th category of the table. Every category is a class, with or without annotations: some
-    exports begin with a super-category that has none, and dropping it could number the classes of two splits
-    differently. Images without annotations are kept. Annotations without area inside their image are dropped, with a
-    note. An image's size is its own, after the EXIF rotation.
+    Label ``i`` is the ``i``-th category of the table, with or without annotations, so that the classes of two splits
+    have the same numbers. Images without annotations are kept. Annotations without area inside their image are
+    dropped, with a note. An image's size is its own, after the EXIF rotation.
 
     Args:
         table: returned by a reader.
@@ -54,8 +54,9 @@ def join_images(
             ``i`` is ``categories[i]``. Ids may differ; a category that the model does not know must not have
             annotations.
         check_images: decode every image before returning, so that a truncated one is found now and not in
-            epoch 7. Without it, images are not opened where the table states their sizes, which are checked when an
+            epoch 7; else images are not opened where the table states their sizes, which are checked when an
             image is read; of the others, only the headers are read.
+        with_images: False for data whose images are not there: they are as large as the table says.
         progress: called as ``progress(done, total)`` while the images are checked.
 
     Raises:
@@ -63,26 +64,24 @@ def join_images(
         ValueError: images are missing or cannot be read, annotations are of a class that the model does not know, or
             there is nothing to tell apart for a classifier.
     """
-    if table.image_folders != (Path(),):  # paths of own samples are as they are
+    folder = Path()
+    if with_images and table.image_folders != (Path(),):  # paths of own samples are as they are
         folder, table = locate_images(table)
-    else:
-        folder = Path()
-    findings = list(table.findings)
+    findings, file_ids = list(table.findings), dict[int, int]()
     if categories is None:
         if table.bbox_xywh is None:
             _check_several_classes(table)
         categories = table.categories
         findings += find_unused_categories(table)
     else:
-        labels, differences = _labels_of_model(table, categories)
-        table = replace(table, labels=labels)
-        findings += differences
-    facts = _image_facts(table, folder, check_images=check_images, progress=progress)
+        lookup = _match_categories(table, categories)
+        findings += find_category_differences(table, categories, lookup)
+        file_ids = _file_ids(table, categories, lookup)
+        table = replace(table, labels=lookup[table.labels])
+    facts = _image_facts(table, folder, check_images=check_images, progress=progress) if with_images else []
     sizes = _sizes(table, facts)
     records, dropped = _records(table, folder, sizes)
-    findings += _image_warnings(table, facts)
-    findings += find_size_disagreements(table, sizes) + find_negative_areas(table, dropped.rows)
-    findings += find_empty_boxes(table, dropped, categories)
+    findings += _findings(table, facts, sizes, dropped, categories)
     with_dropped = np.flatnonzero(np.diff(dropped.starts))
     return DetectionData(
         records=records,
@@ -93,7 +92,24 @@ def join_images(
         facts=tuple(facts),
         dropped=dropped.select(with_dropped) if with_dropped.size else (),
         stated_sizes=list_other_sizes(table, sizes),
+        file_ids=file_ids,
     )
+
+
+def _findings(
+    table: Annotations,
+    facts: list[ImageFacts],
+    sizes: Int64[np.ndarray, "images 2"],
+    dropped: RecordTable,
+    categories: Sequence[Category],
+) -> list[Finding]:
+    """List what was found in images, and in annotations beside them."""
+    return [
+        *_image_warnings(table, facts),
+        *find_size_disagreements(table, sizes),
+        *find_negative_areas(table, dropped.rows),
+        *find_empty_boxes(table, dropped, categories),
+    ]
 
 
 def _image_facts(
@@ -114,7 +130,12 @@ def _image_facts(
 def _sizes(table: Annotations, facts: list[ImageFacts]) -> Int64[np.ndarray, "images 2"]:
     """Return (height, width) of each image: its own, where it was looked at."""
     if not facts:
-        return stated_sizes(table.images)
+        sizes = stated_sizes(table.images)
+        if unknown := int((sizes <= 0).any(1).sum()):
+            raise ValueError(
+                f"{table.path}: {unknown:,} of {len(sizes):,} images have no width and height; complete the file"
+            )
+        return sizes
     return np.array([one.size for one in facts], dtype=np.int64).reshape(-1, 2)
 
 
@@ -215,16 +236,17 @@ def _pack_segmentations(table: Annotations) -> Sequence[Any]:
     return Segmentations.pack(table.segmentations)
 
 
-def _labels_of_model(
-    table: Annotations, categories: Sequence[Category]
-) -> tuple[Int64[np.ndarray, " n"], list[Finding]]:
-    """Return the table's labels as indices into a model's categories, matched by name, and the differences."""
+def _match_categories(table: Annotations, categories: Sequence[Category]) -> Int64[np.ndarray, " k"]:
+    """Return the model's label of each category of a table, matched by name; -1 where it has none.
+
+    Raises:
+        ValueError: there are annotations of a category that the model does not know.
+    """
     label_of = {_compose_accents(category.name): label for label, category in enumerate(categories)}
     label_of |= {category.name: label for label, category in enumerate(categories)}
     matches = (label_of.get(one.name, label_of.get(_compose_accents(one.name), -1)) for one in table.categories)
     lookup = np.fromiter(matches, dtype=np.int64, count=len(table.categories))
-    labels = lookup[table.labels]
-    unknown = np.unique(table.labels[labels < 0])
+    unknown = np.unique(table.labels[lookup[table.labels] < 0])
     if unknown.size:
         names = [repr(table.categories[label].name) for label in unknown]
         known = [repr(category.name) for category in categories]
@@ -233,7 +255,15 @@ def _labels_of_model(
             f"{first_names(names, 5)}; the model knows {len(known)}: {first_names(known, 5)}; "
             "use the data set that it was trained on, or train a model for this one"
         )
-    return labels, find_category_differences(table, categories, lookup)
+    return lookup
+
+
+def _file_ids(table: Annotations, categories: Sequence[Category], lookup: Int64[np.ndarray, " k"]) -> dict[int, int]:
+    """Return the table's own id of each of the model's classes, by label, where the two differ."""
+    if not table.has_category_ids:
+        return {}
+    pairs = zip(table.categories, lookup.tolist(), strict=True)
+    return {label: own.id for own, label in pairs if label >= 0 and own.id != categories[label].id}
 
 
 def _compose_accents(name: str) -> str:

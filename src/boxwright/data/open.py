@@ -99,6 +99,7 @@ def open_data(
     images: Path | str | None = None,
     categories: Sequence[Category] | None = None,
     check_images: bool = True,
+    with_images: bool = True,
     drop_unreadable_images: bool = False,
     drop_invalid_entries: bool = False,
     progress: ProgressCallback | None = None,
@@ -115,6 +116,7 @@ def open_data(
         images: the image folder, in place of the folder's; beside ``annotations`` where only those are named.
         categories: the classes of a model, see ``join_images``.
         check_images: decode every image; without it, only headers are read.
+        with_images: False for annotations alone, whose images need not be there.
         drop_unreadable_images: go on without images that are missing or damaged, with a finding for each; else they
             are an error.
         drop_invalid_entries: go on without annotations and annotation files that cannot be read, with a finding for
@@ -140,7 +142,9 @@ def open_data(
         table = replace(table, image_folders=(Path(images),))
     if drop_unreadable_images:
         table, progress = drop_unreadable(table, progress), None
-    joined = join_images(table, categories=categories, check_images=check_images, progress=progress)
+    joined = join_images(
+        table, categories=categories, check_images=check_images, with_images=with_images, progress=progress
+    )
     return replace(joined, notes=(*notes, *joined.notes))
 
 

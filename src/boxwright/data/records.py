@@ -130,6 +130,7 @@ class DetectionData:
         dropped: images with the objects that were dropped on reading, as they have no area inside their image, and
             no other objects. Their ``image_id`` tells which of ``records`` they belong to.
         stated_sizes: (height, width) that the file states for an image, by ``image_id``, where it is not its own.
+        file_ids: id of a class in the annotation file, by its label, where it is not that of ``categories``.
     """
 
     records: Sequence[Record]
@@ -140,6 +141,11 @@ class DetectionData:
     facts: tuple[ImageFacts, ...] = ()
     dropped: Sequence[Record] = ()
     stated_sizes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    file_ids: Mapping[int, int] = field(default_factory=dict)
+
+    def category_ids(self) -> list[int]:
+        """Return the id of each class in the annotation file, in the order of the labels."""
+        return [self.file_ids.get(label, one.id) for label, one in enumerate(self.categories)]
 
 
 def object_columns(records: Sequence[Record]) -> ObjectColumns:

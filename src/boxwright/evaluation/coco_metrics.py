@@ -1,25 +1,18 @@
-"""The 12 numbers of COCO, in all and per class, from detections.
-
-The one file that knows which library computes them (hotcoco, which gives what pycocotools gives).
-"""
+"""The 12 numbers of COCO, in all and per class, from detections."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-import hotcoco
 import numpy as np
-from jaxtyping import Float64
 
-from boxwright.data.mask_file import run_lengths_of
-from boxwright.data.records import DetectionData, Record, object_columns
+from boxwright.data.joined_objects import restore_dropped
+from boxwright.data.records import DetectionData
+from boxwright.evaluation.coco_evaluator import IoUType, Results, results_of, run_evaluator
 from boxwright.evaluation.limits import MAX_DETECTIONS, class_totals, coco_limit
 from boxwright_runtime.detections import Detections
-
-IoUType = Literal["bbox", "segm"]
-"""Overlap of boxes, or of masks."""
 
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """The names of the 12 numbers, in COCO's order."""
@@ -31,9 +24,6 @@ UNDEFINED = -1.0
 _IOU50, _IOU75 = 0, 5
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 _MAX1, _MAX10, _MOST = range(3)
-
-_LARGEST_AREA = 1e10
-"""COCO leaves out objects of more square pixels, which no image has: such an area is a mistake."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +121,8 @@ def evaluate_detections(
     Of equal scores in one image the first one counts as the better.
 
     Args:
-        data: the images and their objects; boxes and areas are taken as they are in the file.
+        data: the images and their objects; boxes and areas are taken as they are in the file, and so are objects
+            without area inside their image, which are dropped in training.
         detections: by image id, in pixels of the original image. An image that is not
             among them counts as one without detections, with a note.
         iou_type: overlap of boxes, or of masks, which every detection must have then.
@@ -148,15 +139,20 @@ def evaluate_detections(
     Source: pycocotools.cocoeval (COCOeval, summarize), against which it is checked to 1e-12. Differs in one
     case: an annotation with id 0 is an object like all others, where pycocotools never finds it.
     """
+    data = restore_dropped(data)
     _check(data, detections)
+    results = results_of(data, detections, iou_type)
+    metrics = measure_results(data, results, iou_type=iou_type, max_detections=max_detections)
+    return replace(metrics, notes=notes_of(data, detections, max_detections))
+
+
+def measure_results(
+    data: DetectionData, results: Results, *, iou_type: IoUType = "bbox", max_detections: int = MAX_DETECTIONS
+) -> CocoMetrics:
+    """Do the same with results that are ready for the library, without notes; see ``evaluate_detections``."""
     if max_detections < 10:
         raise ValueError(f"max_detections is at least 10, for AR10, not {max_detections}")
-    numbers = _image_numbers(data)
-    ground_truth = _ground_truth(data, numbers, iou_type)
-    results = _box_results(detections, numbers) if iou_type == "bbox" else _mask_results(detections, numbers)
-    evaluator = hotcoco.COCOeval(ground_truth, ground_truth.load_res(results), iou_type)
-    evaluator.params.max_dets = [1, 10, max_detections]
-    evaluator.evaluate()
+    evaluator = run_evaluator(data, results, iou_type, max_detections)
     evaluator.accumulate()
     assert evaluator.eval is not None  # it is there after accumulate
     precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
@@ -165,8 +161,7 @@ def evaluate_detections(
         _class_metrics(category.name, category.id, int(of_class[label]), precision[:, :, label])
         for label, category in enumerate(data.categories)
     )
-    notes = _notes(data, detections, max_detections)
-    return CocoMetrics(**_numbers(precision, recall), per_class=rows, notes=notes, max_detections=max_detections)
+    return CocoMetrics(**_numbers(precision, recall), per_class=rows, notes=(), max_detections=max_detections)
 
 
 def _numbers(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
@@ -208,70 +203,6 @@ def _mean(values: np.ndarray) -> float:
     return float(defined.mean()) if defined.size else UNDEFINED
 
 
-def _image_numbers(data: DetectionData) -> dict[int, int]:
-    """Number the images in the order of their ids: the evaluator computes with 64 bits, and partly with floats."""
-    return {image_id: number for number, image_id in enumerate(sorted(record.image_id for record in data.records))}
-
-
-def _ground_truth(data: DetectionData, numbers: Mapping[int, int], iou_type: IoUType) -> hotcoco.COCO:
-    records = data.records
-    objects = object_columns(records)
-    images = [{"id": numbers[one.image_id], "width": one.width, "height": one.height} for one in records]
-    own = np.array([image["id"] for image in images], dtype=np.int64)
-    segmentations = [s for r in records for s in _segmentations(r, data)] if iou_type == "segm" else None
-    # Labels stand in for category ids, and ids of annotations count from 1: the file's may be anything.
-    return hotcoco.COCO.from_arrays(
-        images,
-        [{"id": label, "name": category.name} for label, category in enumerate(data.categories)],
-        own[objects.image_index],
-        objects.labels,
-        objects.bbox_xywh,
-        area=np.abs(objects.area).clip(max=_LARGEST_AREA),
-        iscrowd=objects.crowd.astype(np.int64),
-        segmentation=segmentations,
-    )
-
-
-def _segmentations(record: Record, data: DetectionData) -> tuple[Any, ...]:
-    segmentations = record.segmentations or (None,) * len(record.labels)
-    for annotation_id, segmentation in zip(record.annotation_ids, segmentations, strict=True):
-        if not segmentation:
-            raise ValueError(
-                f"{data.source}: annotation {annotation_id} of image {record.image_id} has no "
-                "segmentation; masks cannot be evaluated on this data, boxes (iou_type 'bbox') can"
-            )
-    return tuple(map(run_lengths_of, segmentations))
-
-
-def _box_results(detections: Mapping[int, Detections], numbers: Mapping[int, int]) -> Float64[np.ndarray, "n 7"]:
-    """Make rows of image number, left, top, width, height, score, label."""
-    rows = []
-    for image_id, one in detections.items():
-        row = np.empty((len(one.scores), 7))
-        row[:, 0] = numbers[image_id]
-        row[:, 1:5] = one.boxes.detach().cpu().double().numpy()
-        row[:, 3:5] -= row[:, 1:3]
-        row[:, 5] = one.scores.detach().cpu().double().numpy()
-        row[:, 6] = one.labels.cpu().numpy()
-        rows.append(row)
-    return np.concatenate([np.empty((0, 7)), *rows])
-
-
-def _mask_results(detections: Mapping[int, Detections], numbers: Mapping[int, int]) -> list[dict[str, Any]]:
-    """Make results without boxes: with one, its area would stand for the mask's."""
-    results = []
-    for image_id, one in detections.items():
-        masks = one.masks or ()
-        if len(masks) != len(one.scores):
-            raise ValueError(
-                f"image {image_id} has {len(one.scores)} detections and {len(masks)} masks; "
-                "iou_type 'segm' needs one run-length encoded mask per detection"
-            )
-        for score, label, mask in zip(one.scores.tolist(), one.labels.tolist(), masks, strict=True):
-            results.append({"image_id": numbers[image_id], "category_id": label, "score": score, "segmentation": mask})
-    return results
-
-
 def _check(data: DetectionData, detections: Mapping[int, Detections]) -> None:
     known = {record.image_id for record in data.records}
     num_classes = len(data.categories)
@@ -294,8 +225,8 @@ def _check(data: DetectionData, detections: Mapping[int, Detections]) -> None:
                 )
 
 
-def _notes(data: DetectionData, detections: Mapping[int, Detections], max_detections: int) -> tuple[str, ...]:
-    """List in one line each what the numbers leave out."""
+def notes_of(data: DetectionData, detections: Mapping[int, Detections], max_detections: int) -> tuple[str, ...]:
+    """List in one line each what metrics of detections leave out; arguments as for ``evaluate_detections``."""
     num_classes = len(data.categories)
     cut = sum(int(one.labels.bincount(minlength=1).max()) > max_detections for one in detections.values())
     missing = sum(record.image_id not in detections for record in data.records)

@@ -63,12 +63,14 @@ class Evaluation:
     """Detections, and COCO's metrics of them.
 
     Args:
+        data: the images and their objects.
         detections: by image id, on the CPU.
         boxes: metrics of boxes.
         masks: metrics of masks, where the detector predicts them.
         selection: how good the selected queries are, where the head selects any and they were counted.
     """
 
+    data: DetectionData
     detections: dict[int, Detections]
     boxes: CocoMetrics
     masks: CocoMetrics | None = None
@@ -135,9 +137,9 @@ def measure_detections(
     """Compare detections with the ground truth: boxes, and masks if there are any; see ``evaluate_detector``."""
     boxes = evaluate_detections(data, detections, max_detections=max_detections)
     if all(one.masks is None for one in detections.values()):
-        return Evaluation(detections, boxes)
+        return Evaluation(data, detections, boxes)
     masks = evaluate_detections(data, detections, iou_type="segm", max_detections=max_detections)
-    return Evaluation(detections, boxes, masks)
+    return Evaluation(data, detections, boxes, masks)
 
 
 def evaluate_classifier(

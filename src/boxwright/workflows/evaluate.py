@@ -15,8 +15,10 @@ from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData, max_objects
 from boxwright.detector import Detector
 from boxwright.devices import choose_device
+from boxwright.evaluation.coco_results import write_results
 from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation
 from boxwright.evaluation.limits import MAX_DETECTIONS, head_limits, note_nothing_to_count
+from boxwright.files import check_target, replace_file
 from boxwright.structures import Batch, SelectionQuality
 from boxwright.workflows.exported import evaluate_exported
 from boxwright.workflows.models import load_predictor
@@ -35,6 +37,7 @@ def evaluate(
     workers: int = 0,
     max_detections: int | None = None,
     device: str = "auto",
+    save_detections: str | Path | None = None,
     trusted: Collection[str] = (),
     observer: Observer | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -47,14 +50,14 @@ def evaluate(
         data: a folder, ``DataFiles``, an ``ImageDataset``, or one for each split by its name.
         split: the name of the split.
         batch_size: images that go through the network together.
-        workers: processes that read images; 0 reads in this one. Of an exported file they are threads.
-        max_detections: find and count so many per image, for dense images; COCO counts 100 per class. An exported
-            file has its own limit.
+        workers: processes that read images, of an exported file threads; 0 reads in this one.
+        max_detections: find and count so many per image; COCO counts 100 per class, a file has its own limit.
         device: cpu, cuda, ...; auto takes a GPU where there is one. A detector is measured where it is, an exported
             file on the CPU.
+        save_detections: file for the detections in COCO's results form, with the ids of the annotation file.
         trusted: modules that may be imported for parts outside Boxwright.
         observer: hears notes and progress; notes become warnings where None.
-        overrides: changes of the model's recipe, as for ``boxwright.load``: what its files cannot say.
+        overrides: changes of the model's recipe, as for ``boxwright.load``.
 
     Raises:
         FileNotFoundError: a file or folder does not exist.
@@ -63,23 +66,48 @@ def evaluate(
     observer = observer or Observer()
     if max_detections is not None and max_detections < MAX_DETECTIONS:
         raise ValueError(f"max_detections is at least COCO's {MAX_DETECTIONS}, not {max_detections}")
+    if (target := None if save_detections is None else Path(save_detections)) is not None:
+        check_target(target)
     detector = load_predictor(model, device=device, trusted=trusted, observer=observer, overrides=overrides)
+    task = detector.metadata.task if isinstance(detector, Runtime) else detector.task
+    if target is not None and task != "detection":
+        raise ValueError(f"--save-detections is for detectors, and {_name(model)} is for {task}")
+    options = {"batch_size": batch_size, "workers": workers}
     if isinstance(detector, Runtime):
         if max_detections is not None:
             raise ValueError(f"--max-detections is for models; {detector.path}, an exported file, has its own limit")
-        return evaluate_exported(detector, data, split=split, batch_size=batch_size, workers=workers, observer=observer)
-    if max_detections is not None:
-        detector = _raise_limits(detector, max_detections, "this one" if isinstance(model, Detector) else str(model))
+        evaluation = evaluate_exported(detector, data, split=split, observer=observer, **options)
+    else:
+        if max_detections is not None:
+            detector = _raise_limits(detector, max_detections, _name(model))
+        _place(detector, model, device)
+        read = read_split(data, split, task=detector.task, categories=detector.categories, observer=observer)
+        validation = Validation(read, max_detections=max_detections or MAX_DETECTIONS, **options)
+        evaluation = _evaluate_detector(detector, validation, split, observer)
+    if target is not None and isinstance(evaluation, Evaluation):
+        detections, ids = evaluation.detections, evaluation.data.category_ids()
+        replace_file(target, lambda unfinished: write_results(unfinished, detections, ids))
+    return evaluation
+
+
+def _place(detector: Detector, model: str | Path | Detector | Runtime, device: str) -> None:
+    """Move a detector that was loaded here; another stays where it is."""
     if not isinstance(model, Detector):
         detector.to(choose_device(device))
-    read = read_split(data, split, task=detector.task, categories=detector.categories, observer=observer)
+
+
+def _name(model: str | Path | Detector | Runtime) -> str:
+    return str(model) if isinstance(model, str | Path) else "this one"
+
+
+def _evaluate_detector(
+    detector: Detector, validation: Validation, split: str, observer: Observer
+) -> Evaluation | ClassEvaluation:
+    """Measure a model on a split, with notes on what cannot be found."""
     if detector.needs_masks:
-        check_masks(read, crowds=True)
+        check_masks(validation.data, crowds=True)
     if detector.task == "detection":
-        _note_limits(read, split, detector.head, observer)
-    validation = Validation(
-        read, batch_size=batch_size, workers=workers, max_detections=max_detections or MAX_DETECTIONS
-    )
+        _note_limits(validation.data, split, detector.head, observer)
     with observer.track("evaluating") as progress:
         if detector.task == "classification":
             return validation.measure_classes(detector, progress=progress)

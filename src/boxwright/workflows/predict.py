@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 import json as json_format
-import os
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +17,17 @@ from boxwright.data.image_check import ProgressCallback
 from boxwright.detector import Detector
 from boxwright.devices import choose_device
 from boxwright.drawing import draw_detections, save_drawing
-from boxwright.files import check_folder, check_target, write_text
+from boxwright.files import check_target, replace_file, write_text
 from boxwright.prediction import stream_predictions
 from boxwright.structures import Task
 from boxwright.workflows.exported import to_tensors
 from boxwright.workflows.models import load_predictor
+from boxwright.workflows.named_images import NamedImage, check_drawings, distinguish, drawing_path, name_images
 from boxwright.workflows.observer import Observer
+from boxwright.workflows.predicted_results import CocoFile, PredictedResults, TakeDetections
 from boxwright_runtime import Detections, Runtime
 from boxwright_runtime.masks import to_json
-from boxwright_runtime.printable_names import printable
-from boxwright_runtime.streaming import (
-    ImageInput,
-    OnError,
-    PredictionStream,
-    SkippedImage,
-    list_image_files,
-    list_sources,
-)
-
-
-@dataclass(frozen=True)
-class NamedImage:
-    """One image, and the name that it goes by: relative to the folder that it was found in, or the file's own.
-
-    Args:
-        name: for the drawing and for JSON.
-        source: a path, or the image itself.
-    """
-
-    name: str
-    source: Any
-
-    @property
-    def path(self) -> Path | None:
-        """The file of the image, where it has one."""
-        return self.source if isinstance(self.source, Path) else None
+from boxwright_runtime.streaming import ImageInput, OnError, PredictionStream, SkippedImage
 
 
 @dataclass(eq=False)
@@ -65,12 +39,14 @@ class PredictionResult:
         skipped: images that could not be read.
         best_score: highest score of all, also below the threshold; None where there was no detection at all.
         task: of the detector.
+        threshold: least score of ``detections``.
     """
 
     detections: dict[str, Detections] = field(default_factory=dict)
     skipped: list[SkippedImage] = field(default_factory=list)
     best_score: float | None = None
     task: Task = "detection"
+    threshold: float = 0.3
 
     @property
     def num_detections(self) -> int:
@@ -86,9 +62,10 @@ def predict(
     model: str | Path | Detector | Runtime,
     images: ImageInput | Iterable[ImageInput],
     *,
-    threshold: float = 0.3,
+    threshold: float | None = None,
     out: str | Path | None = None,
     json: str | Path | None = None,
+    coco: str | Path | CocoFile | None = None,
     batch_size: int = 1,
     on_error: OnError = "raise",
     device: str = "auto",
@@ -99,43 +76,48 @@ def predict(
     """Detect objects in images, or tell their classes; draw them, and list them as JSON.
 
     Args:
-        model: any source that ``boxwright.load`` takes, or a detector, which stays as it is; or an exported file, as
-            a path or a ``Runtime``. Detections are tensors in any case.
+        model: any source that ``boxwright.load`` takes, a detector, an exported file or a ``Runtime``.
         images: as for ``Detector.predict``; text may also be a glob, and folders may stand among several images. All
-            are listed first: for a generator of images that memory does not hold, see ``Detector.stream``.
-        threshold: least score; a classifier's likeliest class is there in any case.
+            are listed first; for more images than memory holds, see ``Detector.stream``.
+        threshold: least score, 0.3 where None; a classifier's likeliest class is there in any case.
         out: folder for drawn images; nothing is drawn where None.
-        json: file for the detections, as ``detection_rows`` lists them; none where None.
+        json: file for the detections, as ``detection_rows`` lists them.
+        coco: file for the detections in COCO's results form, all of them where ``threshold`` is None; see ``CocoFile``.
         batch_size: images that go through the network together, at most.
         on_error: ``raise`` at an image that cannot be read, or ``skip`` it and report it.
-        device: cpu, cuda, ...; auto takes a GPU where there is one. A detector predicts where it is.
+        device: cpu, cuda, ...; auto takes a GPU if there is one. A detector predicts where it is.
         trusted: modules that may be imported for parts outside Boxwright.
         observer: hears notes and how far the prediction is; notes become warnings where None.
-        overrides: changes of the model's recipe, as for ``boxwright.load``: what its files cannot say.
+        overrides: changes of the model's recipe, as for ``boxwright.load``.
 
     Raises:
         FileNotFoundError: a file or folder does not exist.
         ValueError: no model, something is not an image, or an argument is out of range.
     """
-    _check_numbers(threshold, batch_size)
+    least = 0.3 if threshold is None else threshold
+    _check_numbers(least, batch_size)
     observer = observer or Observer()
     named = name_images(images, observer)
     folder = None if out is None else Path(out)
-    if folder is None:
-        named = _distinguish(named)
-    else:
-        check_drawings(folder, named)
-    if (target := None if json is None else Path(json)) is not None:
-        check_target(target)
+    named = distinguish(named) if folder is None else check_drawings(folder, named)
+    results = CocoFile(coco) if isinstance(coco, str | Path) else coco
+    for path in (json, None if results is None else results.path):
+        if path is not None:
+            check_target(Path(path))
     predictor = load_predictor(model, device=device, trusted=trusted, observer=observer, overrides=overrides)
     if isinstance(predictor, Detector):
         predictor = _prepare(predictor, None if isinstance(model, Detector) else device)
     stream = _stream(predictor, named, batch_size=batch_size, on_error=on_error, keep_images=folder is not None)
+    collector = _Collector(stream, named, least, predictor.task, folder)
     with observer.track("predicting") as progress:
-        result = _collect(stream, named, threshold, predictor.task, folder, progress)
-    if target is not None and result.detections:
-        write_text(target, json_format.dumps(result.rows(), indent=1) + "\n")
-    return result
+        if results is None:
+            collector.collect(progress)
+        else:
+            rows = PredictedResults(named, predictor, results, threshold=threshold or 0.0, observer=observer)
+            replace_file(Path(results.path), partial(rows.write, collect=partial(collector.collect, progress)))
+    if json is not None and collector.result.detections:
+        write_text(Path(json), json_format.dumps(collector.result.rows(), indent=1) + "\n")
+    return collector.result
 
 
 def _check_numbers(threshold: float, batch_size: int) -> None:
@@ -167,27 +149,43 @@ def _stream(
     )
 
 
-def _collect(
-    stream: PredictionStream,
-    named: Sequence[NamedImage],
-    threshold: float,
-    task: Task,
-    folder: Path | None,
-    progress: ProgressCallback,
-) -> PredictionResult:
-    """Collect the detections of a stream by the names of the images, and draw each on the way."""
-    result = PredictionResult(task=task)
-    for one in stream.results():
-        detections = to_tensors(one.detections)
-        if len(detections):
-            result.best_score = max(result.best_score or 0.0, detections.scores.max().item())
-        above, drawn = _select(detections, threshold, task)
-        result.detections[named[one.index].name] = above
-        if folder is not None and one.image is not None:
-            _draw(one.image, drawn, _drawing_path(folder, named[one.index]))
-        progress(one.index + 1, len(named))
-    result.skipped += stream.skipped
-    return result
+class _Collector:
+    """Takes the detections of a stream, image by image: collects and draws them.
+
+    Args:
+        stream: of the images.
+        named: the images.
+        threshold: least score.
+        task: of the model.
+        folder: for drawn images; nothing is drawn where None.
+    """
+
+    def __init__(
+        self, stream: PredictionStream, named: Sequence[NamedImage], threshold: float, task: Task, folder: Path | None
+    ) -> None:
+        self.stream, self.named, self.folder = stream, named, folder
+        self.result = PredictionResult(task=task, threshold=threshold)
+
+    def collect(self, progress: ProgressCallback, also: TakeDetections | None = None) -> None:
+        """Take all images.
+
+        Args:
+            progress: called after each image.
+            also: called with the index of each image and all of its detections.
+        """
+        result = self.result
+        for one in self.stream.results():
+            detections, image = to_tensors(one.detections), self.named[one.index]
+            if len(detections):
+                result.best_score = max(result.best_score or 0.0, detections.scores.max().item())
+            above, drawn = _select(detections, result.threshold, result.task)
+            result.detections[image.name] = above
+            if self.folder is not None and one.image is not None:
+                _draw(one.image, drawn, drawing_path(self.folder, image))
+            if also is not None:
+                also(one.index, detections)
+            progress(one.index + 1, len(self.named))
+        result.skipped += self.stream.skipped
 
 
 def _prepare(detector: Detector, device: str | None) -> Detector:
@@ -208,81 +206,6 @@ def _select(detections: Detections, threshold: float, task: Task) -> tuple[Detec
     best = torch.arange(len(detections)) == 0
     # The boxes of an image's classes are all the same: one of them is drawn.
     return detections[best | above], detections[best]
-
-
-def name_images(images: ImageInput | Iterable[ImageInput], observer: Observer | None = None) -> list[NamedImage]:
-    """List the images that are meant: files as they are, folders with all below them, globs; each file once, in order.
-
-    Args:
-        images: as for ``predict``.
-        observer: hears of files in folders that are no images; notes become warnings where None.
-
-    Raises:
-        FileNotFoundError: a path or a glob without a match.
-        ValueError: a folder without images.
-    """
-    named: list[NamedImage] = []
-    seen: set[Path] = set()
-    sources = [images] if isinstance(images, str | Path) else list_sources(images)[0]
-    for index, source in enumerate(sources):
-        if not isinstance(source, str | Path):
-            named.append(NamedImage(f"image_{index}.png", source))
-            continue
-        for one in _name_files(str(source), observer or Observer()):
-            # Links are images of their own: two names of one file are both predicted.
-            if (path := Path(os.path.abspath(one.source))) not in seen:
-                seen.add(path)
-                named.append(one)
-    return named
-
-
-def _name_files(text: str, observer: Observer) -> list[NamedImage]:
-    path = Path(text)
-    if os.path.isdir(text):
-        files = list_image_files(path, observer.note)
-        return [NamedImage(inside.relative_to(path).as_posix(), inside) for inside in files]
-    if os.path.exists(text):
-        return [NamedImage(path.name, path)]
-    matches = sorted(match for match in glob.glob(text, recursive=True) if not os.path.isdir(match))
-    if not matches:
-        raise FileNotFoundError(f"{printable(text)}: no such image or folder")
-    return [NamedImage(Path(match).name, Path(match)) for match in matches]
-
-
-def _distinguish(images: Sequence[NamedImage]) -> list[NamedImage]:
-    """The same with the path for a name where two files have the same name."""
-    counts = Counter(one.name for one in images)
-    return [
-        NamedImage(one.path.as_posix(), one.source) if one.path is not None and counts[one.name] > 1 else one
-        for one in images
-    ]
-
-
-def check_drawings(out: Path, images: Sequence[NamedImage]) -> None:
-    """Make sure that drawing overwrites no image, and that each image has a drawing of its own.
-
-    Raises:
-        ValueError: it would, or two images have the same name.
-    """
-    check_folder(out)
-    sources = {one.path.resolve() for one in images if one.path is not None}
-    drawn: dict[Path, NamedImage] = {}
-    for one in images:
-        target = _drawing_path(out, one)
-        if target.resolve() in sources:
-            raise ValueError(f"{target} is one of the images, and drawing would overwrite it; give another --out")
-        if target in drawn:
-            raise ValueError(
-                f"{drawn[target].source} and {one.source} would both be drawn to {target}; predict one of them alone, "
-                "or give the folder above both"
-            )
-        drawn[target] = one
-
-
-def _drawing_path(out: Path, image: NamedImage) -> Path:
-    name = Path(image.name)
-    # Drawn images are JPEG or PNG, whatever came in.
-    return out / (name if name.suffix.lower() in (".jpg", ".jpeg", ".png") else name.with_suffix(".png"))
 
 
 def _draw(image: UInt8[np.ndarray, "h w 3"], detections: Detections, target: Path) -> None:

@@ -45,6 +45,7 @@ def read_split(
     *,
     task: Task = "detection",
     categories: Sequence[Category] | None = None,
+    with_images: bool = True,
     drop_unreadable_images: bool = False,
     observer: Observer,
 ) -> DetectionData:
@@ -55,6 +56,7 @@ def read_split(
         split: the name of the split.
         task: of the model.
         categories: the classes of a model; the data's own where None.
+        with_images: False for annotations alone, whose images need not be there.
         drop_unreadable_images: go on without them, and without annotations that cannot be read, see ``open_data``.
         observer: hears notes, and how far the images are checked.
 
@@ -72,6 +74,7 @@ def read_split(
             annotations=files.annotations.get(split),
             images=files.images.get(split),
             categories=categories,
+            with_images=with_images,
             drop_unreadable_images=drop_unreadable_images,
             drop_invalid_entries=drop_unreadable_images,
             progress=progress,
