@@ -86,14 +86,14 @@ class TestPlan:
     def test_a_slow_machine_ends_in_time_and_goes_through_the_schedule(
         self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        machine = Machine(monkeypatch, step=10.0, evaluation=8.0)
+        machine = Machine(monkeypatch, step=6.0, evaluation=8.0)
         machine.changes = [(1300.0, 3.0)]
         run = replace(make_run(**self.TEN_MINUTES), began=machine.now, evaluate=Timed(machine))
         progress = run_training(run)
         # Checkpoints after the last evaluation included.
         assert machine.now - 1000 == pytest.approx(600, rel=0.05)
         assert progress.step == machine.steps == progress.steps
-        assert progress.length > 50 > progress.steps
+        assert progress.length > 90 > 70 > progress.steps
         rows = read_log(run.folder)
         last = [row for row in rows if row["kind"] == "train"][-1]
         # The rate has come down as far as in a run of fixed length.
@@ -101,6 +101,35 @@ class TestPlan:
         evaluated = [row["step"] for row in rows if row["kind"] == "eval"]
         assert evaluated[-1] == progress.step
         assert len(evaluated) == 2
+
+    def test_a_last_evaluation_that_takes_less_than_foreseen_is_no_end(
+        self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Four times as long was measured; the run goes on as the schedule ends, and is evaluated again."""
+        machine = Machine(monkeypatch, step=2.0, evaluation=120.0)
+        options = {**self.TEN_MINUTES, "schedule__evaluations": 1}
+        run = replace(make_run(**options), began=machine.now, evaluate=Timed(machine))
+        machine.evaluation = 30.0
+        monkeypatch.setattr(planning, "_measure_evaluation", lambda *_: 120.0)
+        progress = run_training(run)
+        assert machine.now - 1000 == pytest.approx(600, rel=0.05)
+        assert progress.is_finished
+        assert progress.step == machine.steps > 260
+        rows = read_log(run.folder)
+        first, second = (row["step"] for row in rows if row["kind"] == "eval")
+        assert 220 < first < 245
+        assert second == progress.step
+        rates = [row["lr"] for row in rows if row["kind"] == "train" and row["step"] > first]
+        assert rates
+        assert max(rates) <= run.options.schedule.final_lr_ratio * run.options.lr * 1.01
+
+    def test_a_run_that_was_stopped_does_not_go_on(self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+        machine = Machine(monkeypatch, step=2.0, evaluation=10.0)
+        callback = Callback()
+        callback.on_step = lambda event: event.stop() if event.step == 20 else None  # type: ignore[method-assign]
+        run = replace(make_run(**self.TEN_MINUTES), began=machine.now, callbacks=[callback], evaluate=Timed(machine))
+        progress = run_training(run)
+        assert machine.steps == progress.step == 20
 
     def test_a_run_that_goes_on_has_what_is_left_of_its_budget(
         self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch

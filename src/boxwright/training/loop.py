@@ -209,12 +209,12 @@ class _Loop:
                 except Interrupted:
                     self.saving.save()
                     raise
-                verdict, saves = self._agree(interrupt)
+                verdict, saves = self._agree(interrupt, is_evaluated=True)
             else:
                 batches = batches or training_batches(self.run, self.rank, self.schedule, progress)
                 before = progress.position(progress.step)
                 self._do_step(batches)
-                verdict, saves = self._agree(interrupt)
+                verdict, saves = self._agree(interrupt, is_evaluated=False)
                 ends = verdict == STOP or progress.step >= progress.steps
                 progress.evaluation_due = ends or self._evaluates_since(before)
             if verdict == INTERRUPT and interrupt.number is not None:
@@ -223,19 +223,34 @@ class _Loop:
             if saves and progress.step > self.saving.saved_step and not progress.evaluation_due:
                 self.saving.save()
 
-    def _agree(self, interrupt: Stop) -> tuple[int, bool]:
-        """Decide how to go on, if it is time to save, and how many steps a budget leaves, in all processes alike."""
+    def _agree(self, interrupt: Stop, *, is_evaluated: bool) -> tuple[int, bool]:
+        """Decide how to go on, if it is time to save, and how many steps a budget leaves, in all processes alike.
+
+        Args:
+            interrupt: what the system asked for.
+            is_evaluated: after an evaluation, not after a step.
+        """
         wish = INTERRUPT if interrupt.asked else STOP if self.stop else GO_ON
-        progress, left = self.progress, -1
-        if self.pace is not None and progress.step < progress.steps and self.rank.is_first:
-            done = progress.position(progress.step) * progress.evaluations // progress.length
-            left = self.pace.count_steps_left(time.monotonic(), progress.evaluations - int(done))
+        progress = self.progress
+        left = self._count_steps_left(is_evaluated) if wish == GO_ON and self.rank.is_first else -1
         verdict, left, saves = map(int, highest(self.rank, wish, left, self.saving.is_due))
         if left >= 0:
             progress.plan_anew(left)
         if verdict == INTERRUPT and interrupt.number is None:
             interrupt.number = signal.SIGTERM  # heard by another process
         return verdict, bool(saves)
+
+    def _count_steps_left(self, is_evaluated: bool) -> int:
+        """Count the steps that a budget leaves; -1 where the plan is to stay."""
+        progress, now = self.progress, time.monotonic()
+        if self.pace is None:
+            return -1
+        if progress.step < progress.steps:
+            done = progress.position(progress.step) * progress.evaluations // progress.length
+            # The last one is always to come, also after one that came too early.
+            left = max(progress.evaluations - int(done), min(1, progress.evaluations))
+            return self.pace.count_steps_left(now, left)
+        return self.pace.count_more_steps(now, progress.evaluations) if is_evaluated else -1
 
     def _evaluates_since(self, before: int | float) -> bool:
         """Tell if one of the evaluations on the way comes now."""

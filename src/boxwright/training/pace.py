@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 MEMORY_SHARE = 0.03
 """Fraction of the budget over which steps count for the present speed: more than the sizes of images vary in."""
-MIN_MEMORY_STEPS = 4
-"""Steps that it is at least."""
+MIN_MEMORY_STEPS = 6
+"""Steps that it is at least: one with many objects, alone, does not make a machine slow."""
 EVALUATION_SHARE = 0.08
 """Largest fraction of the budget that evaluations are planned to take."""
 SAVING = 1.5
 """Times as long as the last checkpoint took is reserved for the next."""
+FIRST_SAVING = 0.01
+"""Fraction of the budget that is reserved for a checkpoint where none was written yet."""
+UNSPENT = 0.04
+"""Largest fraction of the budget that a run leaves unspent where a step and another evaluation fit into it."""
 
 
 @dataclass
@@ -38,7 +42,7 @@ class Pace:
         self._steps, self._seconds = 1.0, self.step_seconds
         # The speed at which the evaluation was measured: as much slower as steps become, so do evaluations.
         self._evaluated_at = self.step_seconds
-        self._saving = self._evaluating = 0.0
+        self._evaluating, self._saving = 0.0, FIRST_SAVING * self.budget / SAVING
 
     def add_step(self, seconds: float) -> None:
         """Take note of a step, its data included; older ones fade with the time that passes."""
@@ -62,6 +66,15 @@ class Pace:
         left = self.deadline - now - evaluations - SAVING * self._saving
         # To the nearest step: the end is missed by half a step, on either side, rather than by a whole one.
         return max(0, round(left / self.step_seconds))
+
+    def count_more_steps(self, now: float, evaluations: int) -> int:
+        """Return the steps with which a run goes on that has come to its end, and made its last evaluation, too early.
+
+        What the last evaluation takes is known when it is made. Where steps had become slower and evaluations had not,
+        as where only reading is slow, more time was kept for it than it took.
+        """
+        too_early = self.deadline - now > UNSPENT * self.budget
+        return self.count_steps_left(now, min(1, evaluations)) if too_early else 0
 
     def affords_evaluation(self) -> bool:
         """Tell if an evaluation on the way leaves enough time for steps.
