@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from boxwright.exporting.comparison import (
     DetectionAgreement,
@@ -13,6 +15,7 @@ from boxwright.exporting.comparison import (
     Tolerance,
     compare_detections,
     compare_images,
+    count_sensitive,
     read_outputs,
 )
 
@@ -129,3 +132,25 @@ def test_outputs_are_read() -> None:
         read_outputs({**outputs, "count": np.array([19])})
     with pytest.raises(ValueError, match="not sorted by score"):
         read_outputs({**outputs, "scores": -outputs["scores"]})
+
+
+@pytest.mark.parametrize(("num_sensitive", "is_within"), [(0, False), (4, True), (50, True)])
+def test_what_rounding_moves_in_the_model_itself_is_excused(num_sensitive: int, is_within: bool) -> None:
+    agreement = DetectionAgreement(total=100, num_matched=94, num_apart=6, num_sensitive=num_sensitive)
+    assert agreement.is_within(TOLERANCE) == is_within
+
+
+def test_no_more_than_a_tenth_is_excused() -> None:
+    agreement = DetectionAgreement(total=100, num_matched=85, num_apart=15, num_sensitive=90)
+    assert not agreement.is_within(TOLERANCE)
+    assert "90 differ in the model itself where its input changes by a millionth" in agreement.describe()
+
+
+def test_sensitive_detections_are_counted(make_detector: Any) -> None:
+    """Those of a layer that turns a millionth of its outputs into all of them."""
+    detector = make_detector().eval()
+    images, sizes = torch.rand(2, 3, 64, 64), torch.tensor([[64, 64, 64, 64]] * 2)
+    assert count_sensitive(detector, images, sizes) == 0
+    first = next(module for module in detector.backbone.modules() if isinstance(module, nn.Conv2d))
+    first.register_forward_hook(lambda _module, _inputs, output: (1e6 * output).sin())
+    assert count_sensitive(detector, images, sizes) > 5

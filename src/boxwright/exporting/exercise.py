@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +20,9 @@ from boxwright.exporting.comparison import (
     DetectionAgreement,
     Tolerance,
     compare_images,
+    count_sensitive,
     detect_on_inputs,
     read_outputs,
-    sum_agreements,
 )
 from boxwright.exporting.network_inputs import MakeNetworkInput, NetworkInput, open_preprocessing
 from boxwright_runtime.input_format import InputFormat
@@ -103,7 +103,7 @@ def exercise(
     detector = _copy_to_cpu(detector)
     batches = choose_batches(input_format) if batches is None else batches
     from_file = open_preprocessing(path) if runtime.metadata.profile == "bytes" else None
-    agreements = []
+    agreement, used = DetectionAgreement(), []
     for index, batch in enumerate(batches):
         images = paint_images(batch)
         inputs = make_network_inputs(images, input_format)
@@ -112,10 +112,14 @@ def exercise(
         else:
             outputs = runtime.run({"images": images})
             inputs = _check_preprocessing(from_file, images, inputs, input_format)
-        expected = detect_on_inputs(detector, torch.from_numpy(inputs.images), torch.from_numpy(inputs.sizes))
-        agreements.append(compare_images(expected, read_outputs(outputs), tolerance))
+        used.append((torch.from_numpy(inputs.images), torch.from_numpy(inputs.sizes)))
+        expected = detect_on_inputs(detector, *used[-1])
+        agreement += compare_images(expected, read_outputs(outputs), tolerance)
         progress(index + 1, len(batches))
-    report = ExerciseReport(tuple(batches), sum_agreements(agreements))
+    if not agreement.is_within(tolerance):
+        num_sensitive = sum(count_sensitive(detector, *one, tolerance) for one in used)
+        agreement = replace(agreement, num_sensitive=num_sensitive)
+    report = ExerciseReport(tuple(batches), agreement)
     if not report.agreement.is_within(tolerance):
         raise ValueError(f"the file does not agree with the model: it {report.describe()}")
     return report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from boxwright.exporting.comparison import (
     DetectionAgreement,
     Tolerance,
     compare_images,
+    count_sensitive,
     detect_on_inputs,
     read_outputs,
 )
@@ -172,7 +173,7 @@ def _compare(
     preprocess = open_preprocessing(path) if takes_bytes else None
     tolerance = FLOAT32_TOLERANCE if runtime.metadata.precision == "fp32" else LOW_TOLERANCE
     detector = reference.detector.fold().cpu().float()
-    agreement, pixels = DetectionAgreement(), []
+    agreement, pixels, used = DetectionAgreement(), [], []
     for count, record in enumerate(records, start=1):
         image = record.read()[None]
         inputs = expected = make_network_inputs(image, detector.input_format)
@@ -180,9 +181,13 @@ def _compare(
             inputs = preprocess(image)
             pixels.append(compare_pixels(inputs, expected, detector))
         arrays = {"images": image} if takes_bytes else {"images": inputs.images, "sizes": inputs.sizes}
-        ours = detect_on_inputs(detector, torch.from_numpy(inputs.images), torch.from_numpy(inputs.sizes))
+        used.append((torch.from_numpy(inputs.images), torch.from_numpy(inputs.sizes)))
+        ours = detect_on_inputs(detector, *used[-1])
         agreement += compare_images(ours, read_outputs(runtime.run(arrays)), tolerance)
         progress(count, len(records))
+    if runtime.metadata.precision == "fp32" and not agreement.is_within(tolerance):
+        num_sensitive = sum(count_sensitive(detector, *one, tolerance) for one in used)
+        agreement = replace(agreement, num_sensitive=num_sensitive)
     return agreement, sum_pixels(pixels) if takes_bytes else None
 
 
