@@ -149,9 +149,9 @@ def test_lines_of_small_objects_are_thinner(width: int | None, side: int, expect
     ("options", "message"),
     [
         ({"labels": "long"}, "labels are full, short, dots, none, not 'long'"),
-        ({"line_width": 0}, "line_width is from 1 to 1000 pixels, not 0"),
-        ({"font_size": 2}, "font_size is from 5 to 1000 pixels, not 2"),
-        ({"font_size": math.nan}, "font_size is from 5 to 1000 pixels, not nan"),
+        ({"line_width": 0}, "the line width is from 1 to 1000 pixels, not 0"),
+        ({"font_size": 2}, "the font size is from 5 to 1000 pixels, not 2"),
+        ({"font_size": math.nan}, "the font size is from 5 to 1000 pixels, not nan"),
         ({"font": __file__}, "is no font that can be drawn with"),
     ],
 )

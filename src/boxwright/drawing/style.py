@@ -39,9 +39,9 @@ class DrawingStyle:
     def __post_init__(self) -> None:
         if self.labels not in get_args(LabelForm):
             raise ValueError(f"labels are {', '.join(get_args(LabelForm))}, not {self.labels!r}")
-        for name, value, least in (("line_width", self.line_width, 1), ("font_size", self.font_size, 5)):
+        for name, value, least in (("line width", self.line_width, 1), ("font size", self.font_size, 5)):
             if value is not None and not least <= value <= MOST_PIXELS:
-                raise ValueError(f"{name} is from {least} to {MOST_PIXELS} pixels, not {value}")
+                raise ValueError(f"the {name} is from {least} to {MOST_PIXELS} pixels, not {value}")
         if self.font is not None:
             check_font(self.font)
 
