@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from boxwright.compose.recipe import Recipe
     from boxwright.data.image_dataset import ImageDataset, LabeledImage
     from boxwright.detector import Detector
+    from boxwright.drawing.style import Drawings, DrawingStyle
     from boxwright.structures import Category
     from boxwright.training.callbacks import Callback, EarlyStopping
     from boxwright.weights.model import load
@@ -44,6 +45,8 @@ __all__ = [
     "DataFiles",
     "Detections",
     "Detector",
+    "DrawingStyle",
+    "Drawings",
     "EarlyStopping",
     "ImageDataset",
     "LabeledImage",
@@ -72,6 +75,8 @@ _HOMES = {
     "DataFiles": "boxwright.workflows.reading",
     "Detections": "boxwright_runtime.detections",
     "Detector": "boxwright.detector",
+    "DrawingStyle": "boxwright.drawing.style",
+    "Drawings": "boxwright.drawing.style",
     "EarlyStopping": "boxwright.training.callbacks",
     "ImageDataset": "boxwright.data.image_dataset",
     "LabeledImage": "boxwright.data.image_dataset",

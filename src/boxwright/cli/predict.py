@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from boxwright.cli.arguments import MODEL_OR_FILE_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
 from boxwright.cli.recipe_arguments import take_overrides
+from boxwright.cli.style_arguments import add_style_arguments, read_style
 from boxwright.cli.terminal import json_target, show
 from boxwright.files import check_target, is_standard_output
 
@@ -19,15 +20,16 @@ def run(argv: Sequence[str]) -> int:
     """Predict, draw, write JSON and say how much was found; return the exit status."""
     options, overrides = _parse(argv)
     from boxwright.cli.console import ConsoleObserver
+    from boxwright.drawing import Drawings
     from boxwright.workflows.predict import predict
     from boxwright.workflows.predicted_results import CocoFile
 
-    observer, target = ConsoleObserver(), json_target(options.json)
+    observer, target, style = ConsoleObserver(), json_target(options.json), read_style(options)
     result = predict(
         options.model,
         options.paths,
         threshold=options.threshold,
-        out=options.out,
+        out=Drawings(options.out, style),
         json=target,
         coco=CocoFile(coco, options.annotations) if (coco := json_target(options.coco)) else None,
         batch_size=options.batch_size,
@@ -89,6 +91,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     )
     parser.add_argument("--batch-size", metavar="N", type=int, default=1, help="images at a time (default: 1)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
+    add_style_arguments(parser)
     add_trust_argument(parser)
     own, overrides = take_overrides(argv)
     options = parser.parse(own)

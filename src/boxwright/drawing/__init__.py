@@ -6,10 +6,11 @@ from boxwright.drawing.detections import draw_detections, draw_ground_truth
 from boxwright.drawing.missing_glyphs import describe_missing_glyphs
 from boxwright.drawing.outcomes import Outcomes, match_to_ground_truth
 from boxwright.drawing.saving import drawing_uri, save_drawing, save_drawings
-from boxwright.drawing.style import DrawingStyle
+from boxwright.drawing.style import Drawings, DrawingStyle
 
 __all__ = [
     "DrawingStyle",
+    "Drawings",
     "Outcomes",
     "class_color",
     "describe_missing_glyphs",

@@ -47,3 +47,16 @@ class DrawingStyle:
 
 
 AUTOMATIC = DrawingStyle()
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """Drawings that a function writes.
+
+    Args:
+        folder: of their files.
+        style: of labels, lines and legend.
+    """
+
+    folder: str | Path
+    style: DrawingStyle = AUTOMATIC

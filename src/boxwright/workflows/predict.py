@@ -16,10 +16,10 @@ from jaxtyping import UInt8
 from boxwright.data.image_check import ProgressCallback
 from boxwright.detector import Detector
 from boxwright.devices import choose_device
-from boxwright.drawing import draw_detections, save_drawing
+from boxwright.drawing import Drawings, DrawingStyle, describe_missing_glyphs, draw_detections, save_drawing
 from boxwright.files import check_target, replace_file, write_text
 from boxwright.prediction import stream_predictions
-from boxwright.structures import Task
+from boxwright.structures import Category, Task
 from boxwright.workflows.exported import to_tensors
 from boxwright.workflows.models import load_predictor
 from boxwright.workflows.named_images import NamedImage, check_drawings, distinguish, drawing_path, name_images
@@ -63,7 +63,7 @@ def predict(
     images: ImageInput | Iterable[ImageInput],
     *,
     threshold: float | None = None,
-    out: str | Path | None = None,
+    out: str | Path | Drawings | None = None,
     json: str | Path | None = None,
     coco: str | Path | CocoFile | None = None,
     batch_size: int = 1,
@@ -80,7 +80,7 @@ def predict(
         images: as for ``Detector.predict``; text may also be a glob, and folders may stand among several images. All
             are listed first; for more images than memory holds, see ``Detector.stream``.
         threshold: least score, 0.3 where None; a classifier's likeliest class is there in any case.
-        out: folder for drawn images; nothing is drawn where None.
+        out: folder for drawn images, with their style where it is ``Drawings``; nothing is drawn where None.
         json: file for the detections, as ``detection_rows`` lists them.
         coco: file for the detections in COCO's results form, all of them where ``threshold`` is None; see ``CocoFile``.
         batch_size: images that go through the network together, at most.
@@ -98,8 +98,8 @@ def predict(
     _check_numbers(least, batch_size)
     observer = observer or Observer()
     named = name_images(images, observer)
-    folder = None if out is None else Path(out)
-    named = distinguish(named) if folder is None else check_drawings(folder, named)
+    drawings = Drawings(out) if isinstance(out, str | Path) else out
+    named = distinguish(named) if drawings is None else check_drawings(Path(drawings.folder), named)
     results = CocoFile(coco) if isinstance(coco, str | Path) else coco
     for path in (json, None if results is None else results.path):
         if path is not None:
@@ -107,14 +107,16 @@ def predict(
     predictor = load_predictor(model, device=device, trusted=trusted, observer=observer, overrides=overrides)
     if isinstance(predictor, Detector):
         predictor = _prepare(predictor, None if isinstance(model, Detector) else device)
-    stream = _stream(predictor, named, batch_size=batch_size, on_error=on_error, keep_images=folder is not None)
-    collector = _Collector(stream, named, least, predictor.task, folder)
+    stream = _stream(predictor, named, batch_size=batch_size, on_error=on_error, keep_images=drawings is not None)
+    collector = _Collector(stream, named, least, predictor.task, drawings)
     with observer.track("predicting") as progress:
         if results is None:
             collector.collect(progress)
         else:
             rows = PredictedResults(named, predictor, results, threshold=threshold or 0.0, observer=observer)
             replace_file(Path(results.path), partial(rows.write, collect=partial(collector.collect, progress)))
+    if (note := collector.missing_glyphs()) is not None:
+        observer.note(note)
     if json is not None and collector.result.detections:
         write_text(Path(json), json_format.dumps(collector.result.rows(), indent=1) + "\n")
     return collector.result
@@ -157,13 +159,20 @@ class _Collector:
         named: the images.
         threshold: least score.
         task: of the model.
-        folder: for drawn images; nothing is drawn where None.
+        drawings: nothing is drawn where None.
     """
 
     def __init__(
-        self, stream: PredictionStream, named: Sequence[NamedImage], threshold: float, task: Task, folder: Path | None
+        self,
+        stream: PredictionStream,
+        named: Sequence[NamedImage],
+        threshold: float,
+        task: Task,
+        drawings: Drawings | None,
     ) -> None:
-        self.stream, self.named, self.folder = stream, named, folder
+        self.stream, self.named, self.drawings = stream, named, drawings
+        self._categories: Sequence[Category] = ()
+        self._drawn_labels: set[int] = set()
         self.result = PredictionResult(task=task, threshold=threshold)
 
     def collect(self, progress: ProgressCallback, also: TakeDetections | None = None) -> None:
@@ -180,12 +189,27 @@ class _Collector:
                 result.best_score = max(result.best_score or 0.0, detections.scores.max().item())
             above, drawn = _select(detections, result.threshold, result.task)
             result.detections[image.name] = above
-            if self.folder is not None and one.image is not None:
-                _draw(one.image, drawn, drawing_path(self.folder, image))
+            if self.drawings is not None and one.image is not None:
+                self._draw(one.image, drawn, drawing_path(Path(self.drawings.folder), image), self.drawings.style)
             if also is not None:
                 also(one.index, detections)
             progress(one.index + 1, len(self.named))
         result.skipped += self.stream.skipped
+
+    def missing_glyphs(self) -> str | None:
+        """Describe names of classes that could not be drawn; None where there are none."""
+        if self.drawings is None:
+            return None
+        return describe_missing_glyphs(self._categories, self._drawn_labels, self.drawings.style)
+
+    def _draw(
+        self, image: UInt8[np.ndarray, "h w 3"], detections: Detections, target: Path, style: DrawingStyle
+    ) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        drawing = draw_detections(image, detections, detections.categories, threshold=0.0, style=style)
+        save_drawing(drawing, target)
+        self._categories = detections.categories
+        self._drawn_labels.update(detections.labels.tolist())
 
 
 def _prepare(detector: Detector, device: str | None) -> Detector:
@@ -206,11 +230,6 @@ def _select(detections: Detections, threshold: float, task: Task) -> tuple[Detec
     best = torch.arange(len(detections)) == 0
     # The boxes of an image's classes are all the same: one of them is drawn.
     return detections[best | above], detections[best]
-
-
-def _draw(image: UInt8[np.ndarray, "h w 3"], detections: Detections, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    save_drawing(draw_detections(image, detections, detections.categories, threshold=0.0), target)
 
 
 def detection_rows(file_name: str, detections: Detections) -> list[dict[str, Any]]:
