@@ -101,9 +101,7 @@ def predict(
     drawings = Drawings(out) if isinstance(out, str | Path) else out
     named = distinguish(named) if drawings is None else check_drawings(Path(drawings.folder), named)
     results = CocoFile(coco) if isinstance(coco, str | Path) else coco
-    for path in (json, None if results is None else results.path):
-        if path is not None:
-            check_target(Path(path))
+    _check_targets(json, results)
     predictor = load_predictor(model, device=device, trusted=trusted, observer=observer, overrides=overrides)
     if isinstance(predictor, Detector):
         predictor = _prepare(predictor, None if isinstance(model, Detector) else device)
@@ -115,8 +113,7 @@ def predict(
         else:
             rows = PredictedResults(named, predictor, results, threshold=threshold or 0.0, observer=observer)
             replace_file(Path(results.path), partial(rows.write, collect=partial(collector.collect, progress)))
-    if (note := collector.missing_glyphs()) is not None:
-        observer.note(note)
+    collector.note_missing_glyphs(observer)
     if json is not None and collector.result.detections:
         write_text(Path(json), json_format.dumps(collector.result.rows(), indent=1) + "\n")
     return collector.result
@@ -127,6 +124,12 @@ def _check_numbers(threshold: float, batch_size: int) -> None:
         raise ValueError(f"threshold is between 0 and 1, not {threshold}")
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1, not {batch_size}")
+
+
+def _check_targets(json: str | Path | None, results: CocoFile | None) -> None:
+    for path in (json, None if results is None else results.path):
+        if path is not None:
+            check_target(Path(path))
 
 
 def _stream(
@@ -196,11 +199,12 @@ class _Collector:
             progress(one.index + 1, len(self.named))
         result.skipped += self.stream.skipped
 
-    def missing_glyphs(self) -> str | None:
-        """Describe names of classes that could not be drawn; None where there are none."""
-        if self.drawings is None:
-            return None
-        return describe_missing_glyphs(self._categories, self._drawn_labels, self.drawings.style)
+    def note_missing_glyphs(self, observer: Observer) -> None:
+        """Note names of classes that could not be drawn."""
+        if self.drawings is not None:
+            note = describe_missing_glyphs(self._categories, self._drawn_labels, self.drawings.style)
+            if note is not None:
+                observer.note(note)
 
     def _draw(
         self, image: UInt8[np.ndarray, "h w 3"], detections: Detections, target: Path, style: DrawingStyle
