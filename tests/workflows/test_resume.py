@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,12 @@ from PIL import Image
 import boxwright
 from boxwright.checkpoints import BEST, LAST, PREVIOUS, read_checkpoint
 from boxwright.compose.train_options import RuntimeOptions, ScheduleOptions, TrainOptions
+from boxwright.training.callbacks import Callback, StepEvent
 from boxwright.training.folder_lock import LOCK, hold_folder
+from boxwright.training.interrupt import Interrupted
 from boxwright.training.log import LOG, read_log
 from boxwright.workflows.run_folder import CHANGEABLE, change_options, is_finished, typed_options_of_training
+from equality import assert_equal
 from heard import Heard
 
 Change = Callable[[Path], None]
@@ -88,6 +92,35 @@ def test_what_is_typed_is_taken_over_where_it_may_change() -> None:
     assert train == replace(own, steps=None, budget="9m", schedule=asked.schedule, runtime=runtime)
     assert change_options(own, asked, set()) == (own, [])
     assert change_options(own, own, {"steps", "runtime.device"}) == (own, [])
+
+
+class InterruptAfterThree(Callback):
+    def on_step(self, event: StepEvent) -> None:
+        if event.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("begins_with_it", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_activation_checkpointing_may_be_switched_and_changes_nothing_else(
+    tiny_recipe: dict[str, Any], drawn: Path, tmp_path: Path, begins_with_it: bool
+) -> None:
+    """With dropout, whose draws are repeated."""
+    name = "train.batches.activation_checkpointing"
+    unbroken, switched = tmp_path / "unbroken", tmp_path / "switched"
+    dropout = {"head.decoder.dropout": 0.2}
+    boxwright.train(tiny_recipe, drawn, out=unbroken, overrides=dropout)
+    options = {**dropout, name: begins_with_it}
+    with pytest.raises(Interrupted):
+        boxwright.train(tiny_recipe, drawn, out=switched, overrides=options, callbacks=[InterruptAfterThree()])
+    assert progress(switched)["step"] == 3
+    heard = Heard()
+    boxwright.train(tiny_recipe, drawn, out=switched, resume=True, overrides={name: not begins_with_it}, observer=heard)
+    assert f"the run goes on with {name} {not begins_with_it}, not {begins_with_it}" in heard.notes
+    for file in (LAST, BEST):
+        first, second = read_checkpoint(unbroken / file), read_checkpoint(switched / file)
+        assert second["recipe"]["train"]["batches"].pop("activation_checkpointing") is not begins_with_it
+        first["recipe"]["train"]["batches"].pop("activation_checkpointing")
+        assert_equal(first, second)
 
 
 class TestDamage:

@@ -29,6 +29,7 @@ Resume = bool | Literal["auto"]
 CHANGEABLE = (
     *LENGTH_OPTIONS,
     "schedule.early_stop",
+    "batches.activation_checkpointing",
     "runtime.device",
     "runtime.workers",
     "runtime.precision",

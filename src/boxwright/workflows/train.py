@@ -98,8 +98,9 @@ def train(
         recipe: name of a recipe, path of a YAML file, or a recipe.
         data: a folder, ``DataFiles``, an ``ImageDataset``, or ``{"train": ImageDataset, "val": ImageDataset}``.
         out: folder of the run; ``runs/RECIPE-DATA`` where None.
-        resume: go on from the run's last checkpoint, as the run began; but device, workers, precision, sharding and
-            length are those of the overrides. With ``"auto"``, begin a run where there is none to go on with.
+        resume: go on from the run's last checkpoint, as the run began; but device, workers, precision, sharding,
+            activation checkpointing and length are those of the overrides. With ``"auto"``, begin a run where there is
+            none to go on with.
         weights: detector to begin with: a run or checkpoint of ours, or a source of another project. Parts that the
             recipe names too have its options, and images its preprocessing, unless overridden; layers with rows of
             classes keep those of classes that have the same name.
