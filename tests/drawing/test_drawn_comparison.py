@@ -178,6 +178,7 @@ def test_nothing_at_all() -> None:
     assert draw_comparison(GRAY, record, nothing, CATEGORIES).width > 600
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_another_form() -> None:
     record, detections = scene()
     with pytest.raises(ValueError, match="one of side_by_side, overlay, not 'both'"):

@@ -155,6 +155,7 @@ def test_lines_of_small_objects_are_thinner(width: int | None, side: int, expect
         ({"font": __file__}, "is no font that can be drawn with"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_options_out_of_range(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DrawingStyle(**options)  # type: ignore[arg-type]

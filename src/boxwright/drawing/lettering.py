@@ -73,14 +73,14 @@ class Typesetter:
         """Tell whether fonts of this machine have all glyphs of a name, which has some."""
         return self._runs(name) is not None
 
-    def letter(self, name: str, detail: str, size: int, most: float = float("inf")) -> Lettering | None:
+    def letter(self, name: str, detail: str, size: int, most: int | None = None) -> Lettering | None:
         """Measure a name with its detail; the name is shortened where both are wider than the label may be.
 
         Args:
             name: in any script.
             detail: after the name, as its score: ASCII, never shortened.
             size: of the letters, in pixels.
-            most: width of the label, in pixels.
+            most: width of the label in pixels, at most; not limited where None.
 
         Returns:
             the line, or None where no font has the glyphs, or too few letters of the name would be left.
@@ -89,7 +89,7 @@ class Typesetter:
         if runs is None:
             return None
         whole = _measure((*runs, *_plain(detail)), size)
-        if whole.label_size[0] <= most:
+        if most is None or whole.label_size[0] <= most:
             return whole
         letters = "".join(run.text for run in runs)
         low, high, best = _LEAST_LETTERS, len(letters) - 1, None
