@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import hotcoco
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64, Int64
 
 from boxwright.data.mask_file import run_lengths_of
 from boxwright.data.records import DetectionData, Record, object_columns
@@ -18,6 +18,9 @@ IoUType = Literal["bbox", "segm"]
 
 Results = Float64[np.ndarray, "n 7"] | list[dict[str, Any]]
 """Rows of image number, left, top, width, height, score, label; or results with a segmentation, as in COCO's files."""
+
+_IMAGES_AT_A_TIME = 500
+"""Matches of so many images are in memory at once, as Python's lists."""
 
 _LARGEST_AREA = 1e10
 """COCO leaves out objects of more square pixels, which no image has: such an area is a mistake."""
@@ -35,10 +38,115 @@ def run_evaluator(data: DetectionData, results: Results, iou_type: IoUType, max_
     Raises:
         ValueError: masks are needed, and an object has none.
     """
+    evaluator = _make_evaluator(data, results, iou_type, max_detections)
+    evaluator.evaluate()
+    return evaluator
+
+
+class ImageMatch(NamedTuple):
+    """Detections of one class in one image, best first, matched with the objects of that class in it.
+
+    Args:
+        image: number of the image; see ``image_numbers``.
+        label: of the class.
+        area: index of the range of areas.
+        rows: of the detections, among the results.
+        objects: of the class in the image, among all objects of the data.
+        matches: of each detection at each threshold, its object among all objects of the data; -1 where it has none.
+        ignored: detections that count for nothing at each threshold: in a crowd, or of another area.
+        counted: objects that are to be detected: of this area, and no crowd.
+    """
+
+    image: int
+    label: int
+    area: int
+    rows: Int64[np.ndarray, " n"]
+    objects: Int64[np.ndarray, " m"]
+    matches: Int64[np.ndarray, "t n"]
+    ignored: Bool[np.ndarray, "t n"]
+    counted: Bool[np.ndarray, " m"]
+
+
+def match_images(
+    data: DetectionData,
+    results: Results,
+    iou_type: IoUType,
+    max_detections: int,
+    *,
+    iou_thresholds: Sequence[float],
+    num_areas: int,
+) -> Iterator[ImageMatch]:
+    """Match results with objects at other thresholds, and return the matches themselves, some images at a time.
+
+    Args:
+        data: as for ``run_evaluator``, like the next three.
+        results: their images are numbered as by ``image_numbers``.
+        iou_type: overlap of boxes, or of masks.
+        max_detections: per image and class, the best so many count.
+        iou_thresholds: least IoU of a match.
+        num_areas: 1 for objects of any size, 4 for those of COCO's sizes as well.
+    """
+    evaluator = _make_evaluator(data, results, iou_type, max_detections)
+    params = evaluator.params
+    params.iou_thrs = list(iou_thresholds)
+    ranges, names = params.area_rng[:num_areas], params.area_rng_lbl[:num_areas]
+    params.area_rng, params.area_rng_lbl = ranges, names
+    areas = {tuple(limits): index for index, limits in enumerate(ranges)}
+    for start in range(0, len(data.records), _IMAGES_AT_A_TIME):
+        params.img_ids = list(range(start, min(start + _IMAGES_AT_A_TIME, len(data.records))))
+        evaluator.evaluate()
+        for one in evaluator.eval_imgs:
+            if one is not None:
+                yield _read_match(one, areas[tuple(one["aRng"])])
+
+
+def _read_match(one: Mapping[str, Any], area: int) -> ImageMatch:
+    # Ids of the evaluator count from 1, and 0 is none.
+    matches, rows = (np.array(one[name], dtype=np.int64) - 1 for name in ("dtMatches", "dtIds"))
+    shape = (len(one["dtMatches"]), len(rows))
+    return ImageMatch(
+        image=one["image_id"],
+        label=one["category_id"],
+        area=area,
+        rows=rows,
+        objects=np.array(one["gtIds"], dtype=np.int64) - 1,
+        matches=matches.reshape(shape),
+        ignored=np.array(one["dtIgnore"], dtype=np.bool_).reshape(shape),
+        counted=np.array(one["gtInDenominator"], dtype=np.bool_),
+    )
+
+
+def overlap_objects(
+    data: DetectionData, record: Record, detections: Detections, iou_type: IoUType
+) -> Float64[np.ndarray, "n m"]:
+    """Compute the IoU of detections of an image with its objects, of any classes, as the evaluator does; crowds too.
+
+    Args:
+        data: that the image is of, for messages.
+        record: the image.
+        detections: of it.
+        iou_type: overlap of boxes, or of masks.
+
+    Raises:
+        ValueError: masks are needed, and an object has none.
+    """
+    shape = (len(detections), len(record.labels))
+    if 0 in shape:
+        return np.zeros(shape)
+    detected: Any
+    objects: Any
+    if iou_type == "bbox":
+        detected, objects = _box_results({record.image_id: detections}, {record.image_id: 0})[:, 1:5], record.bbox_xywh
+    else:
+        detected, objects = list(detections.masks or ()), list(_segmentations(record, data))
+    overlaps: Float64[np.ndarray, "n m"] = np.asarray(hotcoco.mask.iou(detected, objects, [0] * shape[1]))
+    return overlaps.reshape(shape)
+
+
+def _make_evaluator(data: DetectionData, results: Results, iou_type: IoUType, max_detections: int) -> hotcoco.COCOeval:
     ground_truth = _ground_truth(data, image_numbers(data), iou_type)
     evaluator = hotcoco.COCOeval(ground_truth, ground_truth.load_res(results), iou_type)
     evaluator.params.max_dets = [1, 10, max_detections]
-    evaluator.evaluate()
     return evaluator
 
 

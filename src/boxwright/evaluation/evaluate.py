@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -13,6 +14,7 @@ from boxwright.data.image_check import ProgressCallback
 from boxwright.data.records import DetectionData
 from boxwright.evaluation.class_accuracy import ClassAccuracy, class_accuracy
 from boxwright.evaluation.coco_metrics import CocoMetrics, evaluate_detections
+from boxwright.evaluation.error_kinds import DetectionErrors, find_errors
 from boxwright.evaluation.limits import MAX_DETECTIONS
 from boxwright.prediction import evaluation_mode
 from boxwright.structures import Batch, ImageSize, SelectionQuality
@@ -75,6 +77,11 @@ class Evaluation:
     boxes: CocoMetrics
     masks: CocoMetrics | None = None
     selection: SelectionQuality | None = None
+
+    @cached_property
+    def errors(self) -> DetectionErrors:
+        """Errors of the boxes by kind, with the AP50 that each kind costs; see ``find_errors``."""
+        return find_errors(self.data, self.detections, max_detections=self.boxes.max_detections)
 
     @property
     def notes(self) -> tuple[str, ...]:
