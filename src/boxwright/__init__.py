@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from boxwright.workflows.predicted_results import CocoFile
     from boxwright.workflows.reading import DataFiles
     from boxwright.workflows.replay import replay
+    from boxwright.workflows.study import study
     from boxwright.workflows.train import train
     from boxwright_runtime.detections import Detections
 
@@ -65,6 +66,7 @@ __all__ = [
     "predict",
     "replay",
     "save",
+    "study",
     "train",
 ]
 
@@ -94,6 +96,7 @@ _HOMES = {
     "predict": "boxwright.workflows.predict",
     "replay": "boxwright.workflows.replay",
     "save": "boxwright.compose.detectors",
+    "study": "boxwright.workflows.study",
     "train": "boxwright.workflows.train",
 }
 """The module of each public name, imported on demand (PEP 562): `boxwright --help` must not wait for torch."""

@@ -7,7 +7,7 @@ A fenced block is run in the order of the page, in a folder of its own:
 - ``text`` right after ``bash``: each of its lines was printed, where ``...`` stands for anything. Where one says
   "boxwright: error:", every command of that block ends with status 2; all others end with status 0.
 - ``python``: in one namespace for the whole page. A block that begins with ``# some/file.py`` is that file.
-- ``yaml``: is resolved as a recipe.
+- ``yaml``: is resolved as a recipe, or as a study where it has variations.
 
 ``python tests/docs/pages.py PAGE FOLDER`` does it in a process of its own.
 """
@@ -42,6 +42,8 @@ SMALLER = {
     r" (--batch-size|--precision) (\w+),\S+": r" \1 \2",
     r"^boxwright bench (?!.*--runtime)": "boxwright bench --runtime folded --rounds 1 ",
     r"--rounds \d+": "--rounds 1",
+    r"^boxwright study \w+ (?!--data)": "boxwright study query_selection --data DIR --train.steps 2 --image-size 64 ",
+    r"^boxwright study ": "boxwright study --seeds 0 --no-latency --train.batch_size 2 ",
     r"--train\.batch_size \d+ (--train\.batches\.accumulate_steps) \d+": r"--train.batch_size 4 \1 2",
 }
 
@@ -236,8 +238,12 @@ def _run_python(block: Block, namespace: dict[str, Any], position: str) -> None:
 
 def _resolve(block: Block, position: str) -> None:
     from boxwright.compose.recipes import resolve
+    from boxwright.workflows.study_file import read_study
 
     Path("page.yaml").write_text(block.text, encoding="utf-8")
+    if "\nvariations:" in block.text:
+        assert read_study("page.yaml").variations, position
+        return
     assert resolve("page.yaml").notes == (), position
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train a detector or a classifier on a data set",
     "eval": "measure a trained one on a data set: COCO metrics or accuracy, a table per class",
     "predict": "find objects in images, draw and list them",
+    "study": "variations of a recipe, each trained with several seeds, compared in a page and a table",
     "bench": "latency, throughput and memory of models and exported files, side by side",
     "replay": "a step of training whose loss was not finite: repeat it, and name the module that overflowed",
     "info": "size, classes and origin of a model; parameters and multiply-adds of a recipe, part by part",

@@ -155,6 +155,48 @@ def precision_recall_chart(rows: Rows, *, name: str = "precision-recall") -> str
     return _svg(name, plot, "recall", "precision") if shown else ""
 
 
+def curves_chart(named: Sequence[tuple[str, Sequence[tuple[Sequence[float], Sequence[float]]]]], y_label: str) -> str:
+    """Draw a number over the steps, means over several runs of each name; empty without any.
+
+    Args:
+        named: a name, and of each of its runs the steps and the values.
+        y_label: what the number is.
+    """
+    named = [(name, runs) for name, runs in named if runs]
+
+    def plot(axes: Any) -> None:
+        for index, (name, runs) in enumerate(named):
+            by_step: dict[float, list[float]] = {}
+            for steps, values in runs:
+                for step, value in zip(steps, values, strict=True):
+                    by_step.setdefault(step, []).append(value)
+            # Where only some of the runs have a value, a mean would jump.
+            whole = sorted((step, np.mean(own)) for step, own in by_step.items() if len(own) == len(runs))
+            axes.plot(*zip(*whole, strict=True), color=_color(index), marker="o", markersize=3.5, label=_short(name))
+        axes.set_ylim(bottom=0)
+
+    return _svg("curves", plot, "step", y_label) if named else ""
+
+
+def spread_chart(named: Sequence[tuple[str, Sequence[float]]], y_label: str) -> str:
+    """Draw the number of each run as a dot, and the mean of each name as a bar; empty without any.
+
+    Args:
+        named: a name, and the number of each of its runs.
+        y_label: what the number is.
+    """
+    named = [(name, values) for name, values in named if values]
+
+    def plot(axes: Any) -> None:
+        for index, (_, values) in enumerate(named):
+            axes.bar(index, np.mean(values), width=0.6, color=_color(index), alpha=0.35)
+            axes.scatter([index] * len(values), values, color=_color(index), s=18, zorder=3)
+        axes.set_xticks(range(len(named)), [_short(name) for name, _ in named], rotation=0 if len(named) < 8 else 30)
+        axes.set_ylim(bottom=0)
+
+    return _svg("spread", plot, "variation", y_label) if named else ""
+
+
 def _lines(points: Iterable[tuple[str, Mapping[str, Any], Any]]) -> list[Line]:
     """Points of (name, row, value), those without a number left out, as one line per name as they appear."""
     lines: dict[str, Line] = {}

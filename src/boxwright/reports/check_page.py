@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.joined_objects import restore_objects, select_objects
 from boxwright.data.records import DetectionData, Record
 from boxwright.drawing import draw_ground_truth, drawing_uri
+from boxwright.reports.page import render_page
 
 DRAWN = 3
 """Findings of a kind whose images are shown."""
@@ -26,8 +26,6 @@ _IMAGE_SIDE = 420
 _NUM_BARS = 24
 _ANNOTATION = re.compile(r"annotation (-?\d+)")
 """Names of objects in the details of findings."""
-
-_STYLE = re.compile(r"<style>.*?</style>", re.DOTALL)
 
 
 class KindSection(NamedTuple):
@@ -74,20 +72,13 @@ def render_check(facts: CheckFacts, splits: Mapping[str, DetectionData], objects
         splits: that could be read.
         objects: of each split.
     """
-    import jinja2
-
-    files = resources.files("boxwright.reports")
-    style = _STYLE.search(files.joinpath("report_template.html").read_text(encoding="utf-8"))
-    assert style is not None  # the template of reports has one
-    engine = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = engine.from_string(files.joinpath("check_template.html").read_text(encoding="utf-8"))
-    return template.render(
-        style=style[0],
-        facts=facts,
-        sections=[_section(one, facts.predicted, splits, objects) for one in facts.kinds],
-        classes=_class_rows(objects),
-        histograms=_histograms(objects),
-    )
+    content = {
+        "facts": facts,
+        "sections": [_section(one, facts.predicted, splits, objects) for one in facts.kinds],
+        "classes": _class_rows(objects),
+        "histograms": _histograms(objects),
+    }
+    return render_page("check_template.html", content)
 
 
 def _class_rows(objects: Mapping[str, ObjectTable]) -> list[dict[str, Any]]:

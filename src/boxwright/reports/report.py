@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +14,7 @@ from boxwright.data.records import Record
 from boxwright.drawing import class_color, draw_detections, draw_ground_truth, drawing_uri
 from boxwright.files import write_text
 from boxwright.reports import charts
+from boxwright.reports.page import render_page, require_extra
 from boxwright.structures import Category
 from boxwright_runtime.detections import Detections
 
@@ -95,15 +94,14 @@ def write_report(
     """
     require_extra()
     measured = [("Boxes", metrics), ("Masks", metrics["segm"])] if "segm" in metrics else [("", metrics)]
-    page = _render(
-        title=title,
-        tasks=[_task(name, numbers) for name, numbers in measured],
-        curves=_curves(history),
-        images=[_show(one, categories, threshold) for one in images],
-        threshold=threshold,
-        **vars(facts),
-    )
-    write_text(path, page)
+    content = {
+        "title": title,
+        "tasks": [_task(name, numbers) for name, numbers in measured],
+        "curves": _curves(history),
+        "images": [_show(one, categories, threshold) for one in images],
+        "threshold": threshold,
+    }
+    write_text(path, render_page("report_template.html", {**content, **vars(facts)}))
 
 
 def _task(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,25 +117,6 @@ def _task(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
         "per_class": [{**row, "color": _css_color(label)} for label, row in enumerate(rows)],
         "precision_recall": charts.precision_recall_chart(rows, name=f"precision-recall-{name.lower()}".rstrip("-")),
     }
-
-
-def require_extra() -> None:
-    """Raise ``ValueError`` if the libraries of the extra ``report`` are not installed."""
-    missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
-    if missing:
-        raise ValueError(
-            f"not installed, but needed for a report: {', '.join(missing)}; "
-            "install with: pip install 'boxwright[report]'"
-        )
-
-
-def _render(**content: Any) -> str:
-    import jinja2
-
-    engine = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    engine.filters["number"] = _number
-    template = resources.files("boxwright.reports").joinpath("report_template.html")
-    return engine.from_string(template.read_text(encoding="utf-8")).render(content)
 
 
 def _curves(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -170,8 +149,3 @@ def _show(one: ReportImage, categories: Sequence[Category], threshold: float) ->
 def _css_color(label: int) -> str:
     red, green, blue = class_color(label)
     return f"rgb({red} {green} {blue})"
-
-
-def _number(value: float) -> str:
-    """Three decimals, or a dash where there is nothing to find."""
-    return "–" if value < 0 else f"{value:.3f}"

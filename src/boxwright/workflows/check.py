@@ -21,7 +21,7 @@ from boxwright.data.records import DetectionData
 from boxwright.detector import Detector
 from boxwright.files import check_target, write_text
 from boxwright.reports.check_page import CheckFacts, KindSection, render_check
-from boxwright.reports.report import require_extra
+from boxwright.reports.page import require_extra
 from boxwright.structures import Task
 from boxwright.workflows.check_attempts import Attempts
 from boxwright.workflows.check_fit import check_fit

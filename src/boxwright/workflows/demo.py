@@ -25,7 +25,8 @@ from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.drawing import draw_detections, save_drawing
 from boxwright.evaluation.evaluate import Evaluation
 from boxwright.files import check_folder, write_text
-from boxwright.reports.report import ReportFacts, ReportImage, require_extra, write_report
+from boxwright.reports.page import require_extra
+from boxwright.reports.report import ReportFacts, ReportImage, write_report
 from boxwright.training.log import read_log
 from boxwright.weights.model import load
 from boxwright.workflows.observer import Observer

@@ -44,13 +44,13 @@ class ProgressOnly(Observer):
         """Say nothing."""
 
 
-class _Silent(Observer):
+class Silent(Observer):
     """Hears and says nothing."""
 
     def note(self, line: str) -> None:
-        pass
+        """Take a line."""
 
 
 def observer_of_first(observer: Observer) -> Observer:
     """Return the observer in the first of the processes that torchrun has started, and one that is silent in others."""
-    return observer if os.environ.get("RANK", "0") == "0" else _Silent()
+    return observer if os.environ.get("RANK", "0") == "0" else Silent()

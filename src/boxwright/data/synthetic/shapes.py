@@ -71,6 +71,12 @@ def draw_data_set(
     return files
 
 
+def is_drawn(out: Path, *, train: int, val: int, image_size: int, seed: int) -> bool:
+    """Tell whether a folder holds exactly this drawn set, whole; see ``draw_data_set``."""
+    order = {"format": _FORMAT, "train": train, "val": val, "image_size": image_size, "seed": seed, "complete": True}
+    return (out / MARKER).is_file() and _read_marker(out) == order
+
+
 def encode_run_lengths(mask: Bool[np.ndarray, "h w"]) -> dict[str, list[int]]:
     """Encode a mask as COCO's uncompressed run lengths: column by column, starting with the run of zeros."""
     flat = mask.ravel(order="F")
