@@ -50,7 +50,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         "study",
         description="Train variations of a recipe with several seeds and compare them: a page, a table, and JSON. The "
         "same command goes on where it was stopped; processes of torchrun share the runs. Without a name, list the "
-        "studies that there are.\nOptions of the recipe are those of all runs: --train.steps 100 --image-size 64",
+        "studies that there are.\nOptions of the recipe are those of all runs: --train.steps 100 --input.image_size 64",
     )
     parser.add_argument("study", metavar="STUDY", nargs="?", help="name of a study, or path of a YAML file")
     parser.add_argument("--data", metavar="DIR", help="data set in place of the study's, in any known format")
