@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 import boxwright
 from boxwright.exporting.certificate import find_certificate
-from boxwright.exporting.export_file import export_file
+from boxwright.exporting.export_file import export_file, write_model
 from boxwright.exporting.precision import check_precision, open_converter
 from boxwright.workflows import certified_export
 from boxwright.workflows.calibration import make_calibration
@@ -157,6 +157,23 @@ def test_the_layer_that_loses_most_stays_in_float32(sources: Sources, tmp_path: 
     assert observer.notes[1].startswith("in float32 stay ")
     assert part in observer.notes[1]
     assert json.loads(find_certificate(target).read_text())["float32"] == list(certificate.float32)
+
+
+@pytest.mark.slow
+def test_the_layer_that_loses_most_stays_in_float32_in_openvino(sources: Sources, tmp_path: Path) -> None:
+    part = widen_a_channel(sources.file("onnx"), wide := tmp_path / "wide.onnx", 3000.0)
+    write_model(onnx.load(wide), read_exported_file(wide).metadata, tmp_path / "wide.xml")
+    observer, target = Heard(), tmp_path / "int8.xml"
+    certificate = convert(sources, tmp_path / "wide.xml", target, "int8", observer, tolerance=2.0)
+    assert certificate.is_accepted
+    first, *others = certificate.conversions
+    assert first.loss > 10
+    assert 1 <= len(others) <= 6
+    assert part in certificate.float32
+    assert part in observer.notes[1]
+    assert len(certificate.float32) == min(len(one.float32) for one in others if one.is_good)
+    metadata = read_exported_file(target).metadata
+    assert (metadata.precision, len(metadata.float32_nodes)) == ("int8", len(certificate.float32))
 
 
 @pytest.mark.slow
