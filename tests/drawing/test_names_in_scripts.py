@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.ttLib import TTCollection, TTFont
 from PIL import Image, features
 
-from boxwright.drawing import DrawingStyle, describe_missing_glyphs, draw_detections, glyphs
+from boxwright.drawing import DrawingStyle, describe_missing_glyphs, draw_detections, font_files, glyphs
 from boxwright.drawing.character_map import character_ranges
 from boxwright.drawing.detections import detected_objects
 from boxwright.drawing.font_files import list_font_files
@@ -233,6 +234,42 @@ def test_a_name_is_not_cut_before_a_mark(tmp_path: Path, monkeypatch: pytest.Mon
         assert text.endswith("...")
         assert name.startswith(kept)
         assert not unicodedata.combining(name[len(kept)])
+
+
+def test_fonts_for_plain_text_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [
+        "a/NotoSerif.otf",
+        "b/NotoSans-Bold.ttf",
+        "c/NotoSans.TTF",
+        "NotoSans[wght].ttf",
+        "LastResort.otf",
+        "a.txt",
+    ]
+    for name in names:
+        (tmp_path / "fonts" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fonts" / name).write_bytes(b"")
+    monkeypatch.setattr(font_files, "_folders", lambda: [tmp_path / "fonts", tmp_path / "none"])
+    monkeypatch.setattr(font_files, "find_spec", lambda _name: None)
+    listed = [Path(file).name for file in font_files.list_font_files.__wrapped__()]
+    assert listed == ["NotoSans.TTF", "NotoSans-Bold.ttf", "NotoSans[wght].ttf", "NotoSerif.otf"]
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "folder"),
+    [
+        ("linux", {"XDG_DATA_DIRS": "/here:/there"}, "/there/fonts"),
+        ("linux", {"XDG_DATA_HOME": "/own"}, "/own/fonts"),
+        ("darwin", {}, "/Library/Fonts"),
+        ("win32", {"WINDIR": "/Windows"}, "/Windows/Fonts"),
+    ],
+)
+def test_folders_of_fonts(
+    monkeypatch: pytest.MonkeyPatch, platform: str, variables: dict[str, str], folder: str
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert Path(folder) in font_files._folders()
 
 
 def test_fonts_of_this_machine_can_be_opened() -> None:

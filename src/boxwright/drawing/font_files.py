@@ -12,9 +12,10 @@ from pathlib import Path
 _ENDINGS = (".ttf", ".otf", ".ttc", ".otc")
 
 _STYLES = (
-    "bold", "italic", "oblique", "light", "thin", "black", "condensed", "mono", "serif", "math", "display"
+    "bold", "italic", "oblique", "light", "thin", "black", "condensed", "mono", "serif", "math", "display", "variable",
+    "[wght", "-vf"
 )  # fmt: skip
-"""Words in names of files whose letters are less legible on images."""
+"""Words in names of files whose letters are less legible on images; those of variable fonts are often thin ones."""
 
 _WITHOUT_LETTERS = (
     "lastresort", "adobeblank", "fallback", "emoji", "symbol", "wingd", "webd", "dingbat", "marlett"

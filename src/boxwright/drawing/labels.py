@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from boxwright.drawing.lettering import Lettering, Typesetter
 from boxwright.drawing.objects import DrawnObject, Rectangle
@@ -151,10 +151,10 @@ class _Room:
         if width > self._size[0] or height > self._size[1]:
             return None
         candidates = _positions(box, width, height, self._size)
-        overlaps = _intersections(candidates, self._taken[: self._count])
+        labels = self._taken[: self._count]
+        overlaps = _intersections(candidates, labels[_near(candidates, labels)])
         free = ~overlaps.any(1)
-        low, high = candidates[:, :2].min(0), candidates[:, 2:].max(0)
-        near = np.flatnonzero(((self._boxes[:, :2] < high) & (self._boxes[:, 2:] > low)).all(1))
+        near = _near(candidates, self._boxes)
         covered = _intersections(candidates, self._boxes[near]) / self._areas[near]
         free &= (self._covered[near] + covered <= MOST_COVERED).all(1)
         if not free.any():
@@ -186,6 +186,14 @@ def _positions(box: Rectangle, width: int, height: int, size: tuple[int, int]) -
     inside = ((corners >= 0) & (corners + extent <= np.array(size))).all(1)
     rectangles: Float64[np.ndarray, "n 4"] = np.concatenate([corners, corners + extent], 1)[inside]
     return rectangles
+
+
+def _near(candidates: Float64[np.ndarray, "n 4"], rectangles: Float64[np.ndarray, "m 4"]) -> Int64[np.ndarray, " k"]:
+    """Rectangles that overlap the one around all candidates."""
+    left, top = candidates[:, 0].min(), candidates[:, 1].min()
+    right, bottom = candidates[:, 2].max(), candidates[:, 3].max()
+    x1, y1, x2, y2 = rectangles.T
+    return np.flatnonzero((x1 < right) & (x2 > left) & (y1 < bottom) & (y2 > top))
 
 
 def _intersections(a: Float64[np.ndarray, "n 4"], b: Float64[np.ndarray, "m 4"]) -> Float64[np.ndarray, "n m"]:

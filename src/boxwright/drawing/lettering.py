@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
@@ -52,11 +53,10 @@ class Lettering:
 
     def draw(self, draw: ImageDraw.ImageDraw, left: int, top: int, color: Color) -> None:
         """Draw it with its padding, from a corner on."""
-        x, baseline = float(left + self.padding), top + self.padding + self.ascent
+        x, baseline = left + self.padding, top + self.padding + self.ascent
         for run in self.runs:
-            font = load_font(run.file, self.size)
-            draw.text((round(x), baseline), run.text, font=font, fill=color, anchor="ls")
-            x += font.getlength(run.text)
+            draw.text((x, baseline), run.text, font=load_font(run.file, self.size), fill=color, anchor="ls")
+            x += _advance(run, self.size)
 
 
 @dataclass(frozen=True)
@@ -134,14 +134,16 @@ def _beginning(runs: tuple[GlyphRun, ...], count: int) -> tuple[GlyphRun, ...]:
 @lru_cache(maxsize=4096)
 def _measure(runs: tuple[GlyphRun, ...], size: int) -> Lettering:
     ascent, descent = _line_height(size)
-    width = 0.0
     for run in runs:
-        font = load_font(run.file, size)
-        width += font.getlength(run.text)
         if run.file != BUILT_IN:
-            _, top, _, bottom = font.getbbox(run.text, anchor="ls")
+            _, top, _, bottom = load_font(run.file, size).getbbox(run.text, anchor="ls")
             ascent, descent = max(ascent, round(-top)), max(descent, round(bottom))
-    return Lettering(runs, size, round(width), ascent, descent)
+    return Lettering(runs, size, sum(_advance(run, size) for run in runs), ascent, descent)
+
+
+def _advance(run: GlyphRun, size: int) -> int:
+    """Pixels that a piece takes: whole ones, so that the space before the next is not rounded away."""
+    return math.ceil(load_font(run.file, size).getlength(run.text))
 
 
 @lru_cache(maxsize=64)
