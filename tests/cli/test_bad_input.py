@@ -160,7 +160,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "tiny.yaml is a file; ",
     ),
     "a folder below a file": ("train tiny.yaml --data data --out tiny.yaml/run", "tiny.yaml is a file, not a folder"),
-    "eval without a model": ("eval", "the following arguments are required: MODEL; see `boxwright eval --help`"),
+    "eval without anything": ("eval", "which data set? give --data DIR, or --annotations FILE and --images DIR"),
+    "eval without a model": ("eval --data data", "what is measured? give MODEL, or --detections FILE"),
     "eval without data": ("eval {run}", "which data set? give --data DIR, or --annotations FILE and --images DIR"),
     "eval of nothing": (
         "eval nothing.pt --data data",
