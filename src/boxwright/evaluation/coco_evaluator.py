@@ -119,7 +119,9 @@ def _read_match(one: Mapping[str, Any], area: int) -> ImageMatch:
 def overlap_objects(
     data: DetectionData, record: Record, detections: Detections, iou_type: IoUType
 ) -> Float64[np.ndarray, "n m"]:
-    """Compute the IoU of detections of an image with its objects, of any classes, as the evaluator does; crowds too.
+    """Compute the IoU of detections of an image with its objects, of any classes, as the evaluator does.
+
+    With a crowd it is the part of the detection that lies in it.
 
     Args:
         data: that the image is of, for messages.
@@ -139,7 +141,7 @@ def overlap_objects(
         detected, objects = _box_results({record.image_id: detections}, {record.image_id: 0})[:, 1:5], record.bbox_xywh
     else:
         detected, objects = list(detections.masks or ()), list(_segmentations(record, data))
-    overlaps: Float64[np.ndarray, "n m"] = np.asarray(hotcoco.mask.iou(detected, objects, [0] * shape[1]))
+    overlaps: Float64[np.ndarray, "n m"] = np.asarray(hotcoco.mask.iou(detected, objects, record.crowd.tolist()))
     return overlaps.reshape(shape)
 
 

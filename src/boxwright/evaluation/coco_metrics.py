@@ -167,18 +167,18 @@ def measure_results(
 def _numbers(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
     p, r = precision[..., _MOST], recall[..., _MOST]
     return {
-        "AP": _mean(p[..., _ALL]),
-        "AP50": _mean(p[_IOU50, ..., _ALL]),
-        "AP75": _mean(p[_IOU75, ..., _ALL]),
-        "APs": _mean(p[..., _SMALL]),
-        "APm": _mean(p[..., _MEDIUM]),
-        "APl": _mean(p[..., _LARGE]),
-        "AR1": _mean(recall[..., _ALL, _MAX1]),
-        "AR10": _mean(recall[..., _ALL, _MAX10]),
-        "AR100": _mean(r[..., _ALL]),
-        "ARs": _mean(r[..., _SMALL]),
-        "ARm": _mean(r[..., _MEDIUM]),
-        "ARl": _mean(r[..., _LARGE]),
+        "AP": mean_defined(p[..., _ALL]),
+        "AP50": mean_defined(p[_IOU50, ..., _ALL]),
+        "AP75": mean_defined(p[_IOU75, ..., _ALL]),
+        "APs": mean_defined(p[..., _SMALL]),
+        "APm": mean_defined(p[..., _MEDIUM]),
+        "APl": mean_defined(p[..., _LARGE]),
+        "AR1": mean_defined(recall[..., _ALL, _MAX1]),
+        "AR10": mean_defined(recall[..., _ALL, _MAX10]),
+        "AR100": mean_defined(r[..., _ALL]),
+        "ARs": mean_defined(r[..., _SMALL]),
+        "ARm": mean_defined(r[..., _MEDIUM]),
+        "ARl": mean_defined(r[..., _LARGE]),
     }
 
 
@@ -188,16 +188,16 @@ def _class_metrics(name: str, category_id: int, num_objects: int, precision: np.
         name=name,
         category_id=category_id,
         num_objects=num_objects,
-        AP=_mean(p[..., _ALL]),
-        AP50=_mean(p[_IOU50, ..., _ALL]),
-        APs=_mean(p[..., _SMALL]),
-        APm=_mean(p[..., _MEDIUM]),
-        APl=_mean(p[..., _LARGE]),
+        AP=mean_defined(p[..., _ALL]),
+        AP50=mean_defined(p[_IOU50, ..., _ALL]),
+        APs=mean_defined(p[..., _SMALL]),
+        APm=mean_defined(p[..., _MEDIUM]),
+        APl=mean_defined(p[..., _LARGE]),
         precision50=tuple(p[_IOU50, :, _ALL].tolist()) if num_objects else (),
     )
 
 
-def _mean(values: np.ndarray) -> float:
+def mean_defined(values: np.ndarray) -> float:
     """Average what is defined: classes without objects (of that size) are left out."""
     defined = values[values > UNDEFINED]
     return float(defined.mean()) if defined.size else UNDEFINED

@@ -11,11 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.data.image_check import ProgressCallback
+from boxwright.data.joined_objects import restore_dropped
 from boxwright.data.records import DetectionData
 from boxwright.evaluation.class_accuracy import ClassAccuracy, class_accuracy
 from boxwright.evaluation.coco_metrics import CocoMetrics, evaluate_detections
+from boxwright.evaluation.confusion import Confusion, count_confusion
 from boxwright.evaluation.error_kinds import DetectionErrors, find_errors
 from boxwright.evaluation.limits import MAX_DETECTIONS
+from boxwright.evaluation.matched_detections import MatchedDetections, match_detections
+from boxwright.evaluation.operating_points import OperatingPoint, find_operating_points, thresholds_of
+from boxwright.evaluation.score_calibration import Calibration, calibrate
+from boxwright.evaluation.slices import Slice, slice_metrics
 from boxwright.prediction import evaluation_mode
 from boxwright.structures import Batch, ImageSize, SelectionQuality
 from boxwright_runtime.detections import Detections
@@ -77,6 +83,31 @@ class Evaluation:
     boxes: CocoMetrics
     masks: CocoMetrics | None = None
     selection: SelectionQuality | None = None
+
+    @cached_property
+    def matched(self) -> MatchedDetections:
+        """Boxes matched with the objects at IoU 0.5."""
+        return match_detections(restore_dropped(self.data), self.detections, max_detections=self.boxes.max_detections)
+
+    @cached_property
+    def thresholds(self) -> tuple[OperatingPoint, ...]:
+        """Threshold of the best F1 of each class, by its label; see ``find_operating_points`` for other targets."""
+        return find_operating_points(self.matched, [one.name for one in self.data.categories])
+
+    @cached_property
+    def confusion(self) -> Confusion:
+        """Confusion of classes by boxes with the scores of ``thresholds``; see ``count_confusion``."""
+        return count_confusion(self.data, self.detections, thresholds=thresholds_of(self.thresholds))
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """How often boxes of a score are right; see ``calibrate``."""
+        return calibrate(self.matched, len(self.data.categories))
+
+    @cached_property
+    def slices(self) -> tuple[Slice, ...]:
+        """Metrics of boxes by the size of objects and by their number in an image; see ``slice_metrics``."""
+        return slice_metrics(self.data, self.detections, max_detections=self.boxes.max_detections)
 
     @cached_property
     def errors(self) -> DetectionErrors:
