@@ -46,11 +46,11 @@ def test_counted_by_hand() -> None:
         make_record(1, [0, 1, 1, 0], [PLACE, [60, 10, 20, 20], crowd, [10, 60, 20, 20]], [False] * 2 + [True, False])
     )
     boxes = [PLACE, PLACE, [60, 10, 20, 20], [120, 120, 20, 20], [80, 60, 15, 15]]
-    found = count_confusion(data, {1: make_detections(boxes, [0.9, 0.8, 0.7, 0.7, 0.6], [1, 0, 1, 0, 0])})
+    confusion = count_confusion(data, {1: make_detections(boxes, [0.9, 0.8, 0.7, 0.7, 0.6], [1, 0, 1, 0, 0])})
     # The best detection takes its object whatever its class is, so that the right one of the class is of none.
-    assert found.counts.tolist() == [[0, 1, 1], [0, 1, 0], [2, 0, 0]]
-    assert found.most_confused() == [("class 1", "class 2", 1)]
-    json.dumps(found.to_json())
+    assert confusion.counts.tolist() == [[0, 1, 1], [0, 1, 0], [2, 0, 0]]
+    assert confusion.most_confused() == [("class 1", "class 2", 1)]
+    json.dumps(confusion.to_json())
 
 
 def test_slices_by_size_are_cocos() -> None:

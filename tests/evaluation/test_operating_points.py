@@ -25,8 +25,8 @@ PLACES = [[20 * i, 10, 10, 10] for i in range(12)]
 
 def case(scores: list[float], right: list[bool], num_objects: int) -> MatchedDetections:
     """Objects of one class, of which the right detections are, one after the other; the others are elsewhere."""
-    places = iter(PLACES)
-    boxes = [next(places) if one else [20 * i, 100, 10, 10] for i, one in enumerate(right)]
+    positions = iter(PLACES)
+    boxes = [next(positions) if one else [20 * i, 100, 10, 10] for i, one in enumerate(right)]
     data = make_data(make_record(1, [0] * num_objects, PLACES[:num_objects]), ids=(1,))
     return match_detections(data, {1: make_detections(boxes, scores, [0] * len(scores))})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,25 +66,22 @@ def drawn(temperatures: tuple[float, ...], per_class: int, seed: int = 0) -> Mat
 
 def test_known_temperatures_are_found_and_calibrate_other_detections() -> None:
     true = (0.5, 1.0, 3.0)
-    found = fit_temperatures(drawn(true, 20_000), 3)
-    assert found == pytest.approx(true, rel=0.06)
+    fitted = fit_temperatures(drawn(true, 20_000), 3)
+    assert fitted == pytest.approx(true, rel=0.06)
     other = drawn(true, 20_000, seed=1)
-    before, after = calibrate(other, 3), calibrate(other, 3, found)
+    before, after = calibrate(other, 3), calibrate(other, 3, fitted)
     assert after.error < before.error / 5
     assert after.error < 0.01
 
 
 def test_a_class_with_few_detections_has_the_temperature_of_all() -> None:
     many, few = drawn((3.0,), 5000), drawn((0.5, 0.5), 5)
-    joined = MatchedDetections(
-        **{
-            **vars(many),
-            "labels": np.append(many.labels, few.labels[5:]),
-            "scores": np.append(many.scores, few.scores[5:]),
-            "hits": np.concatenate([many.hits, few.hits[..., 5:]], 2),
-            "ignored": np.concatenate([many.ignored, few.ignored[..., 5:]], 2),
-        }
-    )
+    names = ("images", "positions", "labels", "scores", "ranks", "objects", "hits", "ignored")
+    columns = {
+        name: np.concatenate([getattr(many, name), getattr(few, name)[..., 5:]], getattr(many, name).ndim - 1)
+        for name in names
+    }
+    joined = replace(many, **columns)
     first, second, third = fit_temperatures(joined, 3)
     assert second == third != first
     assert second == pytest.approx(first, rel=0.05)

@@ -37,7 +37,7 @@ class Confusion:
         thresholds: least score of detections of each class.
     """
 
-    counts: Int64[np.ndarray, "k+1 k+1"]
+    counts: Int64[np.ndarray, "rows rows"]
     names: tuple[str, ...]
     thresholds: tuple[float, ...]
 
@@ -80,7 +80,7 @@ def count_confusion(
     for record in data.records:
         of_objects = record.labels[~record.crowd]
         if record.image_id not in selected:
-            np.add.at(counts, (of_objects, num_classes), 1)
+            _count(counts, of_objects, num_classes)
             continue
         one = selected[record.image_id]
         one = one[np.argsort(-to_numpy(one.scores), kind="stable")]
@@ -90,11 +90,17 @@ def count_confusion(
         labels = to_numpy(one.labels)
         missed = np.delete(of_objects, matches[matched])
         invented = ~matched & ~(overlaps[:, record.crowd] >= FOREGROUND_IOU).any(1)
-        np.add.at(counts, (of_objects[matches[matched]], labels[matched]), 1)
-        np.add.at(counts, (missed, num_classes), 1)
-        np.add.at(counts, (num_classes, labels[invented]), 1)
+        _count(counts, of_objects[matches[matched]], labels[matched])
+        _count(counts, missed, num_classes)
+        _count(counts, num_classes, labels[invented])
     least = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), num_classes)
     return Confusion(counts, tuple(one.name for one in data.categories), tuple(least.tolist()))
+
+
+def _count(
+    counts: Int64[np.ndarray, "k k"], rows: Int64[np.ndarray, " _n"] | int, columns: Int64[np.ndarray, " _m"] | int
+) -> None:
+    np.add.at(counts, tuple(np.broadcast_arrays(rows, columns)), 1)
 
 
 def _match(overlaps: Float64[np.ndarray, "n m"]) -> Int64[np.ndarray, " n"]:

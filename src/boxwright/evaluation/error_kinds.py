@@ -211,5 +211,5 @@ def _errors_of_images(
     return errors
 
 
-def _plain(kinds: Mapping[str, ErrorCosts]) -> dict[str, dict[str, float]]:
+def _plain(kinds: Mapping[str, ErrorCosts]) -> dict[str, dict[str, int | float]]:
     return {kind: costs._asdict() for kind, costs in kinds.items()}

@@ -101,7 +101,7 @@ class Evaluation:
 
     @cached_property
     def calibration(self) -> Calibration:
-        """How often boxes of a score are right; see ``calibrate``."""
+        """Scores beside the fraction of boxes that are right; see ``calibrate``."""
         return calibrate(self.matched, len(self.data.categories))
 
     @cached_property
