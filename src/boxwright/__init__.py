@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from boxwright.workflows.predicted_results import CocoFile
     from boxwright.workflows.reading import DataFiles
     from boxwright.workflows.replay import replay
+    from boxwright.workflows.report import report
     from boxwright.workflows.study import study
     from boxwright.workflows.train import train
     from boxwright_runtime.detections import Detections
@@ -65,6 +66,7 @@ __all__ = [
     "load",
     "predict",
     "replay",
+    "report",
     "save",
     "study",
     "train",
@@ -95,6 +97,7 @@ _HOMES = {
     "load": "boxwright.weights.model",
     "predict": "boxwright.workflows.predict",
     "replay": "boxwright.workflows.replay",
+    "report": "boxwright.workflows.report",
     "save": "boxwright.compose.detectors",
     "study": "boxwright.workflows.study",
     "train": "boxwright.workflows.train",

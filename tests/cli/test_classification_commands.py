@@ -326,3 +326,17 @@ def test_backbone_weights_that_are_none(
     error = error_of(capsys, *command, *narrow)
     assert error.startswith(f"{classifier / 'best.safetensors'}: nothing of its backbone (resnet_vd) fits this one")
     assert error_of(capsys, *command, "--backbone.weights").startswith("argument --backbone.weights: expected one")
+
+
+def test_a_report_shows_accuracies(classifier: Path, crops: Path, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    assert main(["report", str(classifier), "--data", str(crops), "--out", str(out)]) == 0
+    page = out.read_text(encoding="utf-8")
+    assert {"Training", "Accuracy", "Classes"} <= set(re.findall(r"<h2>([^<]*)</h2>", page))
+    top1 = json.loads(accuracies(classifier, crops, tmp_path).read_text())["top1"]
+    assert f">{top1:.3f}</td>" in page
+
+
+def accuracies(classifier: Path, crops: Path, folder: Path) -> Path:
+    assert main(["eval", str(classifier), "--data", str(crops), "--json", str(folder / "numbers.json")]) == 0
+    return folder / "numbers.json"

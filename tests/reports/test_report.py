@@ -19,7 +19,7 @@ from PIL import Image
 from boxwright.data.records import Record
 from boxwright.evaluation.coco_metrics import CocoMetrics
 from boxwright.ops.masks import encode_mask
-from boxwright.reports import report
+from boxwright.reports import page as frame
 from boxwright.reports.report import ReportFacts, ReportImage, write_report
 from boxwright.structures import Category
 from boxwright_runtime.detections import Detections
@@ -129,7 +129,9 @@ def test_needs_nothing_but_itself(tmp_path: Path) -> None:
     assert "http" not in html
     assert "@import" not in html
     page = Page(html)
-    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert not {"link", "iframe"} & set(page.tags)
+    assert page.tags.count("script") == 1
+    assert '<script>\n"use strict";' in html  # its own, from no address
     outside = [address for address in page.addresses if not address.startswith(("#", "data:image/jpeg;base64,"))]
     assert outside == []
     assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["report.html"]
@@ -265,7 +267,7 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def find(name: str) -> Any:
         return None if name == "matplotlib" else util.find_spec(name)
 
-    monkeypatch.setattr(report, "find_spec", find)
+    monkeypatch.setattr(frame, "find_spec", find)
     with pytest.raises(ValueError, match=r"report: matplotlib; install with: pip install 'boxwright\[report\]'"):
         write(tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []

@@ -19,6 +19,7 @@ COMMANDS = {
     "check": "a data set before training: faults by name, what the network will see, a repaired copy",
     "train": "train a detector or a classifier on a data set",
     "eval": "measure a trained one on a data set: COCO metrics or accuracy, a table per class",
+    "report": "a page on a trained one: errors by kind, the worst images, curves, origin",
     "predict": "find objects in images, draw and list them",
     "study": "variations of a recipe, each trained with several seeds, compared in a page and a table",
     "bench": "latency, throughput and memory of models and exported files, side by side",

@@ -11,15 +11,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from boxwright.data.records import Record
-from boxwright.drawing import class_color, draw_detections, draw_ground_truth, drawing_uri
+from boxwright.drawing import class_color, draw_comparison, draw_detections, draw_ground_truth, drawing_uri
+from boxwright.drawing.comparison import ComparisonForm
 from boxwright.files import write_text
 from boxwright.reports import charts
 from boxwright.reports.page import render_page, require_extra
+from boxwright.reports.section import Section
 from boxwright.structures import Category
 from boxwright_runtime.detections import Detections
 
 _IMAGE_SIDE = 720
 """Longest side of an image in the report, in pixels; smaller ones are upsampled to it, up to four times."""
+
+_OVERLAY_SIDE = 560
+"""The same of an image that shows detections and ground truth at once, of which a page may have many."""
 
 _MEANINGS = {
     "AP": "mean over IoU 0.50 to 0.95",
@@ -37,11 +42,21 @@ _RECALL = re.compile(r"AR(\d+)")
 
 
 class ReportImage(NamedTuple):
-    """One image to show: ``image`` is RGB, (h, w, 3), uint8, and the detections are in its pixels."""
+    """One image to show.
+
+    Args:
+        image: RGB, (h, w, 3), uint8.
+        record: its objects.
+        detections: in its pixels.
+        form: ground truth and detections side by side, or in one image with hits, misses and inventions in 3 styles.
+        note: on it, in a few words; counts of objects and detections where it is empty.
+    """
 
     image: np.ndarray
     record: Record
     detections: Detections
+    form: ComparisonForm = "side_by_side"
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +67,7 @@ class ReportFacts:
         summary: for the top of the page, by name: recipe, data, steps, time.
         notes: lines for the reader on what the numbers do not show.
         recipe: the resolved recipe as YAML.
+        passport: origin and history of the weights, in lines.
         environment: versions and threads, by name.
         command: the command that repeats the run.
     """
@@ -59,6 +75,7 @@ class ReportFacts:
     summary: Mapping[str, str]
     notes: Sequence[str] = ()
     recipe: str = ""
+    passport: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
 
@@ -67,8 +84,9 @@ def write_report(
     path: Path,
     *,
     title: str,
-    metrics: Mapping[str, Any],
+    metrics: Mapping[str, Any] | None,
     history: Sequence[Mapping[str, Any]],
+    sections: Sequence[Section] = (),
     images: Sequence[ReportImage],
     categories: Sequence[Category],
     threshold: float,
@@ -80,11 +98,12 @@ def write_report(
         path: of the HTML file. Its folder is made; an older report is replaced once this one is complete.
         title: of the page.
         metrics: the 12 numbers and ``per_class``, and those of masks under ``segm`` where there are any, as
-            ``Evaluation.to_json(curves=True)`` gives them.
+            ``Evaluation.to_json(curves=True)`` gives them; None for a classifier.
         history: the run's JSON lines. Drawn over ``step``: ``loss``, ``losses`` by name, ``lr`` (a number, or
             one by group), and ``AP`` and ``AP50``, those in ``segm`` too, with ``weights`` "raw" or "ema" where both
             are evaluated.
-        images: shown with ground truth and detections side by side.
+        sections: after the numbers of classes, in this order.
+        images: shown with ground truth and detections.
         categories: label ``i`` is ``categories[i]``.
         threshold: the lowest score that is drawn.
         facts: beside the numbers.
@@ -93,13 +112,15 @@ def write_report(
         ValueError: the libraries of the extra ``report`` are not installed.
     """
     require_extra()
-    measured = [("Boxes", metrics), ("Masks", metrics["segm"])] if "segm" in metrics else [("", metrics)]
+    measured = [] if metrics is None else [("", metrics)]
+    if metrics is not None and "segm" in metrics:
+        measured = [("Boxes", metrics), ("Masks", metrics["segm"])]
     content = {
         "title": title,
         "tasks": [_task(name, numbers) for name, numbers in measured],
         "curves": _curves(history),
-        "images": [_show(one, categories, threshold) for one in images],
-        "threshold": threshold,
+        "sections": sections,
+        "images": _image_sections(images, categories, threshold),
     }
     write_text(path, render_page("report_template.html", {**content, **vars(facts)}))
 
@@ -130,20 +151,43 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return [(caption, svg) for caption, svg in drawn if svg]
 
 
+def _image_sections(
+    images: Sequence[ReportImage], categories: Sequence[Category], threshold: float
+) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """Title, explanation and images of each of the two forms that there is."""
+    shown = [_show(one, categories, threshold) for one in images]
+    parts = [
+        (
+            "Worst images",
+            f"Objects that are detected, missed and invented, at scores of at least {threshold:.2f}.",
+            True,
+        ),
+        (
+            "Images",
+            f"Left: the objects of the data set, dashed. Right: detections with a score of at least {threshold:.2f}.",
+            False,
+        ),
+    ]
+    sections = [(title, text, [one for one in shown if one["overlay"] == form]) for title, text, form in parts]
+    return [section for section in sections if section[2]]
+
+
 def _show(one: ReportImage, categories: Sequence[Category], threshold: float) -> dict[str, Any]:
-    image, record, detections = one
-    scale = _IMAGE_SIDE / max(image.shape[:2])
+    image, record, detections = one.image, one.record, one.detections
+    overlay = one.form == "overlay"
+    scale = (_OVERLAY_SIDE if overlay else _IMAGE_SIDE) / max(image.shape[:2])
     # Upsampled by whole numbers only, which keeps pixels sharp.
     scale = float(min(int(scale), 4)) if scale > 1 else scale
-    return {
-        "name": record.path.name,
-        "num_objects": int((~record.crowd).sum()),
-        "num_detections": int((detections.scores >= threshold).sum()),
-        "ground_truth": drawing_uri(
-            draw_ground_truth(image, record, categories, scale=scale, with_masks=detections.masks is not None)
-        ),
-        "detections": drawing_uri(draw_detections(image, detections, categories, threshold=threshold, scale=scale)),
-    }
+    num_objects, num_detections = int((~record.crowd).sum()), int((detections.scores >= threshold).sum())
+    if overlay:
+        drawn = draw_comparison(image, record, detections, categories, threshold=threshold, form="overlay", scale=scale)
+        drawings = [("objects that are detected, missed and invented", drawing_uri(drawn, quality=80))]
+    else:
+        left = draw_ground_truth(image, record, categories, scale=scale, with_masks=detections.masks is not None)
+        right = draw_detections(image, detections, categories, threshold=threshold, scale=scale)
+        drawings = [("the objects of the data set", drawing_uri(left)), ("the detections", drawing_uri(right))]
+    note = one.note or f"{num_objects} objects, {num_detections} detections"
+    return {"name": record.path.name, "note": note, "drawings": drawings, "overlay": overlay}
 
 
 def _css_color(label: int) -> str:

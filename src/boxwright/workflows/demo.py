@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torchvision
 import yaml
 
-from boxwright import __version__
 from boxwright.checkpoints import find_checkpoint, read_last
 from boxwright.compose.recipes import resolve
 from boxwright.data.open import open_data
@@ -26,11 +22,13 @@ from boxwright.drawing import draw_detections, save_drawing
 from boxwright.evaluation.evaluate import Evaluation
 from boxwright.files import check_folder, write_text
 from boxwright.reports.page import require_extra
-from boxwright.reports.report import ReportFacts, ReportImage, write_report
+from boxwright.reports.report import ReportFacts, ReportImage
 from boxwright.training.log import read_log
 from boxwright.weights.model import load
+from boxwright.workflows.machine import describe_machine
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.predict import detection_rows
+from boxwright.workflows.report import write_evaluation
 from boxwright.workflows.run_folder import is_finished
 from boxwright.workflows.train import train
 from boxwright.workflows.validation import Validation
@@ -104,7 +102,7 @@ def demo(
     _write_predictions(folder / "predictions", images, data)
 
     observer.announce("4/4  writing the report")
-    _write_report(folder, evaluation, images, data)
+    _write_report(folder, evaluation, images)
     return DemoResult(folder / "report.html", folder / "predictions", find_checkpoint(run), evaluation)
 
 
@@ -127,34 +125,31 @@ def _write_predictions(folder: Path, images: Sequence[ReportImage], data: Detect
     write_text(folder / "predictions.json", json.dumps(rows, indent=1) + "\n")
 
 
-def _write_report(out: Path, evaluation: Evaluation, images: Sequence[ReportImage], data: DetectionData) -> None:
+def _write_report(out: Path, evaluation: Evaluation, images: Sequence[ReportImage]) -> None:
     state = read_last(out / "run").content
     recipe, progress = state["recipe"], state["progress"]
     parts = [recipe["backbone"], *recipe["neck"], recipe["head"]]
-    write_report(
+    machine = describe_machine()
+    write_evaluation(
         out / "report.html",
+        evaluation,
         title="Boxwright demo",
-        metrics=evaluation.to_json(curves=True),
         history=read_log(out / "run"),
         images=images,
-        categories=data.categories,
         threshold=THRESHOLD,
         facts=ReportFacts(
             summary={
                 "detector": ", ".join(part["name"] for part in parts),
                 "training": f"{progress['steps']} steps in {progress['seconds']:.0f} s",
-                "held-out images": str(len(data.records)),
+                "held-out images": str(len(evaluation.data.records)),
                 f"best {progress['measure']} during training": f"{progress['best']:.3f}",
             },
             notes=evaluation.notes,
             recipe=yaml.safe_dump(recipe, sort_keys=False),
             environment={
-                "boxwright": __version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "torchvision": torchvision.__version__,
-                "numpy": np.__version__,
+                "processor": machine["processor"],
                 "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
+                **machine["versions"],
             },
             command=f"boxwright demo --out {out}",
         ),

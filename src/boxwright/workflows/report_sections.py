@@ -1,0 +1,91 @@
+"""Sections of a report that tell where a model is wrong."""
+
+from __future__ import annotations
+
+from boxwright.evaluation.class_accuracy import ClassAccuracy
+from boxwright.evaluation.coco_metrics import UNDEFINED
+from boxwright.evaluation.error_kinds import KINDS, DetectionErrors
+from boxwright.reports.section import Cell, Section
+
+_MEANINGS = {
+    "classification": "the box fits, the class is wrong",
+    "localization": "the class is right, the box is off (IoU from 0.1 to 0.5)",
+    "both": "class and box are wrong",
+    "duplicate": "an object that a better detection is of already",
+    "background": "no object is there",
+    "missed": "an object that no detection is of",
+}
+
+
+def error_sections(errors: DetectionErrors, name: str = "") -> list[Section]:
+    """Make tables of errors by kind, in all and of each class.
+
+    Args:
+        errors: of boxes or of masks.
+        name: of which, where there are both; empty where there are boxes only.
+    """
+    title = f": {name}" if name else ""
+    costs = [own.cost for own in errors.kinds.values()]
+    most = max([*costs, 1e-9])
+    kinds = [
+        (
+            Cell(kind),
+            Cell(_MEANINGS[kind]),
+            Cell(f"{errors.kinds[kind].num_errors:,}", errors.kinds[kind].num_errors),
+            _cost_cell(errors.kinds[kind].cost, most),
+        )
+        for kind in KINDS
+    ]
+    text = (
+        f"AP50 is {errors.AP50:.3f}. A kind of error costs what AP50 would gain without it, detections of every score "
+        "counted; the costs do not add up. Definitions: TIDE (Bolya et al., 2020)."
+    )
+    if errors.near_duplicates:
+        text += (
+            f" {errors.near_duplicates:,} pairs of detections of one class with scores of 0.3 or more have an IoU "
+            "above 0.7: likely one object twice."
+        )
+    per_class = [
+        (
+            Cell(row.name),
+            Cell(f"{row.num_objects:,}", row.num_objects),
+            Cell("–" if row.AP50 == UNDEFINED else f"{row.AP50:.3f}", None if row.AP50 == UNDEFINED else row.AP50),
+            *(_cost_cell(row.kinds[kind].cost, most) for kind in KINDS),
+        )
+        for row in errors.per_class
+    ]
+    return [
+        Section(f"Errors by kind{title}", text, ("kind", "meaning", "errors", "costs AP50"), kinds),
+        Section(f"What they cost, class by class{title}", "", ("class", "objects", "AP50", *KINDS), per_class),
+    ]
+
+
+def accuracy_sections(accuracy: ClassAccuracy) -> list[Section]:
+    """Make the tables of a classifier."""
+    numbers = [
+        (Cell("top-1"), _ratio_cell(accuracy.top1)),
+        (Cell("top-5"), _ratio_cell(accuracy.top5)),
+    ]
+    rows = [
+        (
+            Cell(row.name),
+            Cell(f"{row.num_images:,}", row.num_images),
+            _ratio_cell(row.top1),
+            _ratio_cell(row.top5),
+            Cell(row.taken_for or ""),
+        )
+        for row in accuracy.per_class
+    ]
+    columns = ("class", "images", "top-1", "top-5", "else mostly taken for")
+    return [
+        Section("Accuracy", f"{accuracy.num_images:,} images.", ("number", "ratio"), numbers),
+        Section("Classes", "", columns, rows),
+    ]
+
+
+def _cost_cell(cost: float, most: float) -> Cell:
+    return Cell(f"{cost:.3f}", cost, max(cost, 0.0) / most)
+
+
+def _ratio_cell(value: float) -> Cell:
+    return Cell("–", None) if value == UNDEFINED else Cell(f"{value:.3f}", value, value)
