@@ -225,7 +225,7 @@ def _box_of(mask: RLE) -> list[float]:
     if not len(rows):
         return [0.0] * 4
     left, top = columns[0], rows[0]
-    return [left, top, columns[-1] - left + 1, rows[-1] - top + 1]
+    return [float(side) for side in (left, top, columns[-1] - left + 1, rows[-1] - top + 1)]
 
 
 def _is_number(value: Any) -> bool:
