@@ -34,7 +34,7 @@ def test_the_json_has_the_numbers_and_a_row_per_class(trained: Path, drawn: Path
     """The file's folder is made where there is none, and nothing else is left in it."""
     out = tmp_path / "new" / "metrics.json"
     metrics = evaluate(trained, "--data", drawn, out=out)
-    assert list(metrics) == [*NUMBERS, "per_class", "selection"]
+    assert list(metrics) == [*NUMBERS, "per_class", "selection", "findings"]
     assert all(isinstance(metrics[name], float) and -1 <= metrics[name] <= 1 for name in NUMBERS)
     assert [(row["category_id"], row["name"]) for row in metrics["per_class"]] == list(NAMES.items())
     assert list(metrics["per_class"][0]) == ["name", "category_id", "num_objects", "AP", "AP50", "APs", "APm", "APl"]
@@ -158,3 +158,18 @@ def test_detections_that_are_saved_have_the_numbers_of_the_model(
 def test_what_is_measured(typed: list[str], message: str, drawn: Path, capsys: Capture) -> None:
     assert main(["eval", *typed, "--data", str(drawn)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_causes_of_lost_precision_are_printed(tmp_path: Path, capsys: Capture) -> None:
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": 100, "width": 100} for i in range(24)]
+    objects = [{"id": i + 1, "image_id": i, "category_id": 1, "bbox": [0, 0, 40, 40], "area": 1600} for i in range(24)]
+    categories = [{"id": 1, "name": "boat"}]
+    truth, results, out = tmp_path / "gt.json", tmp_path / "results.json", tmp_path / "x.json"
+    truth.write_text(json.dumps({"images": images, "annotations": objects, "categories": categories}))
+    rows = [{"image_id": i, "category_id": 1, "bbox": [20 * (i % 2), 0, 40, 40], "score": 0.9} for i in range(24)]
+    results.write_text(json.dumps(rows))
+    assert main(["eval", "--detections", str(results), "--annotations", str(truth), "--json", str(out)]) == 0
+    text = "100 % of the lost AP50: boxes that are off (IoU 0.1 to 0.5), 12 of them above the thresholds of the best F1"
+    assert f"1. {text}" in " ".join(capsys.readouterr().out.split())
+    (finding,) = json.loads(out.read_text())["findings"]
+    assert (finding["text"], finding["kind"], finding["num_errors"]) == (text, "localization", 12)

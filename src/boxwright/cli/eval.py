@@ -37,7 +37,10 @@ def run(argv: Sequence[str]) -> int:
     if isinstance(evaluation, Evaluation) and evaluation.selection is not None:
         console.print(selection_line(evaluation.selection), highlight=False, soft_wrap=True)
     if target is not None:
-        write_text(target, json.dumps(evaluation.to_json(), indent=2) + "\n")
+        numbers = evaluation.to_json()
+        if isinstance(evaluation, Evaluation):
+            numbers["findings"] = [one.to_json() for one in evaluation.findings]
+        write_text(target, json.dumps(numbers, indent=2) + "\n")
     return 0
 
 

@@ -200,7 +200,7 @@ def _read_box(value: Any) -> list[float]:
         raise _BrokenRowError(f"bbox is {_short(value)}, not [left, top, width, height] in finite numbers")
     if value[2] < 0 or value[3] < 0:
         raise _BrokenRowError(f"bbox {_short(value)} has a negative width or height; it is [left, top, width, height]")
-    return value
+    return [float(one) for one in value]
 
 
 def _read_mask(value: Any, size: tuple[int, int]) -> RLE:

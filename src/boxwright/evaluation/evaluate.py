@@ -17,6 +17,7 @@ from boxwright.evaluation.class_accuracy import ClassAccuracy, class_accuracy
 from boxwright.evaluation.coco_metrics import CocoMetrics, evaluate_detections
 from boxwright.evaluation.confusion import Confusion, count_confusion
 from boxwright.evaluation.error_kinds import DetectionErrors, find_errors
+from boxwright.evaluation.findings import ErrorFinding, find_causes
 from boxwright.evaluation.limits import MAX_DETECTIONS
 from boxwright.evaluation.matched_detections import MatchedDetections, match_detections
 from boxwright.evaluation.operating_points import OperatingPoint, find_operating_points, thresholds_of
@@ -113,6 +114,11 @@ class Evaluation:
     def errors(self) -> DetectionErrors:
         """Errors of the boxes by kind, with the AP50 that each kind costs; see ``find_errors``."""
         return find_errors(self.data, self.detections, max_detections=self.boxes.max_detections)
+
+    @cached_property
+    def findings(self) -> tuple[ErrorFinding, ...]:
+        """The largest causes of lost AP50 of boxes, in words; see ``find_causes``."""
+        return find_causes(self.data, self.errors, thresholds_of(self.thresholds))
 
     @property
     def notes(self) -> tuple[str, ...]:

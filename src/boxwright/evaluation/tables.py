@@ -20,10 +20,19 @@ def evaluation_tables(evaluation: Evaluation | ClassEvaluation) -> Group:
     if isinstance(evaluation, ClassEvaluation):
         return Group(*accuracy_tables(evaluation.accuracy), *notes)
     boxes = (numbers_table(evaluation.boxes), class_table(evaluation.boxes))
+    notes = [*findings_lines(evaluation), *notes]
     if evaluation.masks is None:
         return Group(*boxes, *notes)
     masks = (numbers_table(evaluation.masks), class_table(evaluation.masks))
     return Group(Text("boxes", style="bold"), *boxes, Text("\nmasks", style="bold"), *masks, *notes)
+
+
+def findings_lines(evaluation: Evaluation) -> list[Text]:
+    """Return the largest causes of lost precision, a line each."""
+    if not evaluation.findings:
+        return []
+    lines = [Text(f"{number}. {one.text}") for number, one in enumerate(evaluation.findings, 1)]
+    return [Text("where the boxes' precision is lost", style="bold"), *lines]
 
 
 def accuracy_tables(accuracy: ClassAccuracy) -> tuple[Table, Table]:
