@@ -164,11 +164,11 @@ def test_causes_of_lost_precision_are_printed(tmp_path: Path, capsys: Capture) -
     images = [{"id": i, "file_name": f"{i}.jpg", "height": 100, "width": 100} for i in range(24)]
     objects = [{"id": i + 1, "image_id": i, "category_id": 1, "bbox": [0, 0, 40, 40], "area": 1600} for i in range(24)]
     categories = [{"id": 1, "name": "boat"}]
-    truth, results, out = tmp_path / "gt.json", tmp_path / "results.json", tmp_path / "x.json"
-    truth.write_text(json.dumps({"images": images, "annotations": objects, "categories": categories}))
+    annotations, results, out = tmp_path / "gt.json", tmp_path / "results.json", tmp_path / "x.json"
+    annotations.write_text(json.dumps({"images": images, "annotations": objects, "categories": categories}))
     rows = [{"image_id": i, "category_id": 1, "bbox": [20 * (i % 2), 0, 40, 40], "score": 0.9} for i in range(24)]
     results.write_text(json.dumps(rows))
-    assert main(["eval", "--detections", str(results), "--annotations", str(truth), "--json", str(out)]) == 0
+    assert main(["eval", "--detections", str(results), "--annotations", str(annotations), "--json", str(out)]) == 0
     text = "100 % of the lost AP50: boxes that are off (IoU 0.1 to 0.5), 12 of them above the thresholds of the best F1"
     assert f"1. {text}" in " ".join(capsys.readouterr().out.split())
     (finding,) = json.loads(out.read_text())["findings"]

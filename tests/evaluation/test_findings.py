@@ -43,7 +43,7 @@ def test_a_few_classes_that_are_taken_for_each_other() -> None:
         "12 of them above the thresholds of the best F1"
     )
     assert finding.cost == pytest.approx(1 - evaluation.boxes.AP50)
-    assert (finding.kind, finding.num_errors, finding.share) == ("classification", 12, pytest.approx(1))
+    assert (finding.kind, finding.num_errors, finding.fraction) == ("classification", 12, pytest.approx(1))
 
 
 def test_a_pair_of_classes_stays_a_pair() -> None:
@@ -78,6 +78,14 @@ def test_small_objects_that_are_missed() -> None:
     assert texts(make_data(*records, ids=(1,)), detections) == [
         "100 % of the lost AP50: 16 objects that no detection is near to, 100 % of them small (below 32 x 32 pixels), "
         "as 25 % of all objects are"
+    ]
+
+
+def test_objects_that_are_small_as_all_others_are_not_called_so() -> None:
+    records = [grid(i, [20] * 16) for i in range(4)]
+    detections = {one.image_id: detect(one, [i < 8 for i in range(16)]) for one in records}
+    assert texts(make_data(*records, ids=(1,)), detections) == [
+        "100 % of the lost AP50: 32 objects that no detection is near to"
     ]
 
 

@@ -19,7 +19,7 @@ LEAST_OBJECTS = 20
 """Of fewer objects nothing is said."""
 
 _LEAST_ERRORS = 5
-_LEAST_COST, _LEAST_SHARE = 0.005, 0.05
+_LEAST_COST, _LEAST_FRACTION = 0.005, 0.05
 """Of AP50, and of what is lost of it."""
 
 _MOST_CLASSES = 4
@@ -40,15 +40,15 @@ class ErrorFinding:
     Args:
         kind: of the errors; see ``KINDS``.
         cost: AP50 that would be gained without them.
-        share: the same as a fraction of all that is lost, 1 - AP50. Each cause is corrected alone, so that shares do
-            not add up to 1.
+        fraction: the same, of all that is lost, 1 - AP50. Each cause is corrected alone, so that fractions do not add
+            up to 1.
         num_errors: of this kind, whatever their scores.
         text: one line for the user.
     """
 
     kind: str
     cost: float
-    share: float
+    fraction: float
     num_errors: int
     text: str
 
@@ -105,7 +105,7 @@ def _finding(kind: str, cost: float, lost: float, num_errors: int, text: str) ->
 
 
 def _is_worth_saying(one: ErrorFinding) -> bool:
-    return one.num_errors >= _LEAST_ERRORS and one.cost >= _LEAST_COST and one.share >= _LEAST_SHARE
+    return one.num_errors >= _LEAST_ERRORS and one.cost >= _LEAST_COST and one.fraction >= _LEAST_FRACTION
 
 
 def _count(number: int, noun: str) -> str:
@@ -151,7 +151,8 @@ class _ConfusedClasses:
 
     def errors_among(self, classes: Sequence[int]) -> Bool[np.ndarray, " n"]:
         """Select errors whose both classes are among some."""
-        return self.wrong & np.isin(self.table.labels, classes) & np.isin(self.true, classes)
+        among: Bool[np.ndarray, " n"] = self.wrong & np.isin(self.table.labels, classes) & np.isin(self.true, classes)
+        return among
 
     def cost(self, classes: tuple[int, ...]) -> float:
         """Compute AP50 that would be gained if these classes were not confused."""
