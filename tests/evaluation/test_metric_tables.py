@@ -12,6 +12,7 @@ from boxwright.data.records import DetectionData
 from boxwright.evaluation.coco_metrics import ClassMetrics, CocoMetrics
 from boxwright.evaluation.evaluate import Evaluation
 from boxwright.evaluation.tables import evaluation_tables, format_number
+from boxwright.structures import Category
 
 METRICS = CocoMetrics(
     *(0.412, 0.755, 0.399, -1.0, 0.387, 0.461, 0.352, 0.501, 0.523, -1.0, 0.49, 0.571),
@@ -26,7 +27,8 @@ METRICS = CocoMetrics(
 def rendered(masks: CocoMetrics | None = None) -> list[list[str]]:
     printed = io.StringIO()
     console = Console(file=printed, width=100)
-    console.print(evaluation_tables(Evaluation(DetectionData((), (), Path()), {}, METRICS, masks)))
+    data = DetectionData((), tuple(Category(row.category_id, row.name) for row in METRICS.per_class), Path())
+    console.print(evaluation_tables(Evaluation(data, {}, METRICS, masks)))
     lines = printed.getvalue().splitlines()
     return [line.replace("│", " ").split() for line in lines]
 
