@@ -267,6 +267,7 @@ def test_results_in_cocos_form(
     annotations = rectangles / "annotations" / "val.json"
     files = [str(rectangles / "images" / one["file_name"]) for one in json.loads(annotations.read_text())["images"]]
     assert main(["predict", str(rectangle_run), *files, "--coco", "coco.json", "--annotations", str(annotations)]) == 0
+    assert min(one["score"] for one in json.loads(Path("coco.json").read_text())) < 0.3  # what drawings begin with
     data = boxwright.DataFiles(annotations={"val": annotations}, images={"val": rectangles / "images"})
     expected = boxwright.evaluate(rectangle_run, data, batch_size=1).boxes.numbers()
     assert expected["AP50"] > 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
@@ -63,6 +64,30 @@ def test_outputs_that_are_wider_are_left_alone() -> None:
         plain = layer(images)
         with cpu_convolutions(images):
             assert torch.equal(layer(images), plain)
+
+
+@pytest.mark.parametrize(
+    ("options", "widths", "wider"),
+    [
+        ({"stride": 2, "padding": 1}, (1, 2), 3),
+        ({"stride": 3}, (3, 4, 5), 6),
+        ({"stride": 2, "dilation": 2}, (5, 6), 7),
+        ({"stride": (1, 2), "padding": (0, 1)}, (1, 2), 3),
+        ({"stride": (2, 1), "padding": 1}, (), 1),
+        ({"stride": 1, "padding": 1}, (), 1),
+    ],
+)
+def test_maps_one_cell_wide_are_computed_in_float32(
+    options: dict[str, Any], widths: tuple[int, ...], wider: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On every machine: those without AMX compute them right in any case, and would not notice."""
+    calls = listen(monkeypatch)
+    layer = nn.Conv2d(4, 4, 3, **options)
+    for width in (*widths, wider):
+        images = torch.randn(2, 4, 9, width)
+        with torch.autocast("cpu", torch.bfloat16), cpu_convolutions(images):
+            assert (layer(images).shape[-1] == 1) == (width in widths or not widths)
+    assert calls == [(2, 4, 9, width) for width in widths]
 
 
 @pytest.mark.parametrize(

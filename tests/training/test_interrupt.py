@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from rich.console import Console
 
+from boxwright.structures import Batch
 from boxwright.training import interrupt, loop
 from boxwright.training.checkpoint import Progress, RunCheckpoints
 from boxwright.training.interrupt import Interrupted
@@ -137,6 +139,27 @@ class TestFailure:
         assert str(caught.value).endswith(f"; step 2 is saved in {broken.folder}, and --resume goes on from it")
         assert "\n" not in str(caught.value)
         interrupt_at(1000)
+        broken = make_run("broken", weights_seed=99, **self.OPTIONS)
+        run_training(broken, resume=True)
+        for name in ("last.pt", "best.safetensors"):
+            assert_equal(read_run(broken, name), read_run(whole, name))
+
+    def test_between_two_steps_it_saves_the_state_after_the_last(
+        self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With the statistics of norms of that step, as an image that cannot be read shows."""
+        whole, broken = make_run("whole", **self.OPTIONS), make_run("broken", **self.OPTIONS)
+        run_training(whole)
+        real = loop.training_batches
+
+        def end_early(*arguments: Any) -> Iterator[Batch]:
+            yield from islice(real(*arguments), 2)
+            raise FileNotFoundError(2, "No such file or directory", "a/b.jpg")
+
+        monkeypatch.setattr(loop, "training_batches", end_early)
+        with pytest.raises(ValueError, match="step 2 is saved"):
+            run_training(broken)
+        monkeypatch.setattr(loop, "training_batches", real)
         broken = make_run("broken", weights_seed=99, **self.OPTIONS)
         run_training(broken, resume=True)
         for name in ("last.pt", "best.safetensors"):
