@@ -130,4 +130,5 @@ def _concatenate(parts: Iterable[Int64[np.ndarray, " _k"]]) -> Int64[np.ndarray,
 def group_indices(groups: Int64[np.ndarray, " n"], count: int) -> list[Int64[np.ndarray, " _k"]]:
     """Return the indices of each group, in order."""
     order = np.argsort(groups, kind="stable")
-    return np.split(order, np.searchsorted(groups[order], np.arange(1, count)))
+    # A split at nothing is one part, also of no groups.
+    return np.split(order, np.searchsorted(groups[order], np.arange(1, count)))[:count]
