@@ -7,6 +7,7 @@ within it is for the runtime to find.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 from xml.etree import ElementTree
@@ -28,6 +29,9 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 _LONGEST_NUMBER = 10
 """Bytes of a number at most."""
+
+_WEIGHTS = re.compile(rb'offset="(\d+)" size="(\d+)"')
+"""Bytes of one array among the weights of a file of OpenVINO: the first, and how many."""
 
 _HEAD = 256
 """Bytes that tell a file of OpenVINO from others, at its beginning and at its end."""
@@ -97,8 +101,12 @@ def _read_openvino(path: Path) -> str | None:
         element = ElementTree.fromstring(content[start : stop + len(b"</rt_info>")])
     except ElementTree.ParseError:
         raise _DamagedError("its metadata are damaged") from None
-    if not path.with_suffix(".bin").is_file():
-        raise _DamagedError(f"its weights, {path.with_suffix('.bin').name}, are not beside it")
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise _DamagedError(f"its weights, {weights.name}, are not beside it")
+    total = max((int(at) + int(length) for at, length in _WEIGHTS.findall(content)), default=0)
+    if (size := weights.stat().st_size) != total:
+        raise _DamagedError(f"its weights, {weights.name}, have {size:,} bytes and not {total:,}: they are not its own")
     entry = element.find(METADATA_KEY)
     return None if entry is None else entry.get("value")
 

@@ -177,6 +177,15 @@ def test_weights_of_openvino_that_are_gone(tmp_path: Path) -> None:
     assert "a.xml cannot be read: its weights, a.bin, are not beside it" in fails(path)
 
 
+@pytest.mark.parametrize("change", [-4, 4])
+def test_weights_of_another_file_of_openvino(tmp_path: Path, change: int) -> None:
+    path = write_stand_in(tmp_path / "a.xml")
+    weights = (tmp_path / "a.bin").read_bytes()
+    (tmp_path / "a.bin").write_bytes((weights + bytes(4))[: len(weights) + change])
+    size = len(weights)
+    assert f"its weights, a.bin, have {size + change:,} bytes and not {size:,}" in fails(path)
+
+
 def test_scores_that_are_not_numbers(tmp_path: Path) -> None:
     runtime = Runtime(write_stand_in(tmp_path / "a.onnx", profile="float", input_format=make_metadata().input_format))
     outputs = runtime.run({"images": np.full((1, 3, 4, 4), np.nan, np.float32), "sizes": np.full((1, 4), 4)})
