@@ -155,7 +155,7 @@ def test_the_json_of_predict_has_the_numbers_of_eval(run: Path, workspace: Path,
     evaluator.accumulate()
     evaluator.summarize()
     assert [reported[name] for name in NUMBERS] == pytest.approx(evaluator.stats.tolist(), abs=1e-6)
-    assert list(reported) == [*NUMBERS, "per_class", "selection"]
+    assert list(reported) == [*NUMBERS, "per_class", "selection", "findings"]
     for row, precision in zip(reported["per_class"], np.moveaxis(evaluator.eval["precision"], 2, 0), strict=True):
         defined = precision[:, :, 0, 2]
         assert row["name"] == NAMES[row["category_id"]]

@@ -16,8 +16,9 @@ from boxwright.evaluation.evaluate import Evaluation
 def test_the_numbers_of_the_command(trained: Path, drawn: Path, tmp_path: Path) -> None:
     assert main(["eval", str(trained), "--data", str(drawn), "--json", str(tmp_path / "x.json")]) == 0
     evaluation = boxwright.evaluate(trained, drawn)
-    assert evaluation.to_json() == json.loads((tmp_path / "x.json").read_text())
     assert isinstance(evaluation, Evaluation)
+    findings = [one.to_json() for one in evaluation.findings]
+    assert {**evaluation.to_json(), "findings": findings} == json.loads((tmp_path / "x.json").read_text())
     assert evaluation.selection is not None
     assert set(evaluation.detections) == {image["id"] for image in _images(drawn)}
 
