@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from boxwright.workflows.convert_data import convert_data
     from boxwright.workflows.evaluate import evaluate
     from boxwright.workflows.evaluate_results import evaluate_results
+    from boxwright.workflows.explain import explain
     from boxwright.workflows.export import export
     from boxwright.workflows.info import info
     from boxwright.workflows.predict import predict
@@ -61,6 +62,7 @@ __all__ = [
     "convert_data",
     "evaluate",
     "evaluate_results",
+    "explain",
     "export",
     "info",
     "load",
@@ -92,6 +94,7 @@ _HOMES = {
     "convert_data": "boxwright.workflows.convert_data",
     "evaluate": "boxwright.workflows.evaluate",
     "evaluate_results": "boxwright.workflows.evaluate_results",
+    "explain": "boxwright.workflows.explain",
     "export": "boxwright.workflows.export",
     "info": "boxwright.workflows.info",
     "load": "boxwright.weights.model",

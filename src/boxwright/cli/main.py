@@ -21,6 +21,7 @@ COMMANDS = {
     "eval": "measure a trained one on a data set: COCO metrics or accuracy, a table per class",
     "report": "a page on a trained one: errors by kind, the worst images, curves, origin",
     "predict": "find objects in images, draw and list them",
+    "explain": "the pixels that a detection depends on, and how well that holds",
     "study": "variations of a recipe, each trained with several seeds, compared in a page and a table",
     "bench": "latency, throughput and memory of models and exported files, side by side",
     "replay": "a step of training whose loss was not finite: repeat it, and name the module that overflowed",

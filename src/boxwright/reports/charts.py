@@ -178,6 +178,24 @@ def curves_chart(named: Sequence[tuple[str, Sequence[tuple[Sequence[float], Sequ
     return _svg("curves", plot, "step", y_label) if named else ""
 
 
+def lines_chart(x: Sequence[float], named: Sequence[tuple[str, Sequence[float]]], x_label: str, y_label: str) -> str:
+    """Draw lines over common points.
+
+    Args:
+        x: the points.
+        named: a name, and the values of its line.
+        x_label: what the points are.
+        y_label: what the values are.
+    """
+
+    def plot(axes: Any) -> None:
+        for index, (name, values) in enumerate(named):
+            axes.plot(x, values, color=_color(index), label=_short(name))
+        axes.set_ylim(bottom=0)
+
+    return _svg("lines", plot, x_label, y_label)
+
+
 def spread_chart(named: Sequence[tuple[str, Sequence[float]]], y_label: str) -> str:
     """Draw the number of each run as a dot, and the mean of each name as a bar; empty without any.
 

@@ -1,0 +1,77 @@
+"""The explanation of a detection as one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image, ImageDraw
+
+from boxwright.drawing import drawing_uri
+from boxwright.files import write_text
+from boxwright.reports.charts import lines_chart
+from boxwright.reports.page import render_page
+
+_SIDE = 720
+"""Longest side of an image of the page, in pixels."""
+
+_WARM = np.array([230.0, 80.0, 20.0])
+"""Color of the most salient pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ExplanationPage:
+    """Content of the page.
+
+    Args:
+        title: of the page.
+        facts: for its top, by name.
+        image: RGB.
+        box: of the object, corners in pixels of the image.
+        saliency: of each pixel.
+        fractions: of the pixels, from 0 to 1.
+        insertion: score when so many of the most salient pixels are visible alone.
+        deletion: score when so many of them are hidden.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    image: UInt8[np.ndarray, "h w 3"]
+    box: tuple[float, float, float, float]
+    saliency: Float32[np.ndarray, "h w"]
+    fractions: Sequence[float]
+    insertion: Sequence[float]
+    deletion: Sequence[float]
+
+
+def write_explanation(path: Path, page: ExplanationPage) -> None:
+    """Write the page; an older one is replaced once this one is complete."""
+    curves = [("inserted", page.insertion), ("deleted", page.deletion)]
+    content = {
+        "page": page,
+        "images": [
+            ("The detection", drawing_uri(_with_box(page.image, page.box))),
+            ("Saliency: the warmer, the more the score depends on it", drawing_uri(_warm(page))),
+        ],
+        "chart": lines_chart(page.fractions, curves, "fraction of the pixels, the most salient first", "score × IoU"),
+    }
+    write_text(path, render_page("explanation_template.html", content))
+
+
+def _warm(page: ExplanationPage) -> Image.Image:
+    """Lay a color over the gray image: none where a pixel has no effect, opaque where it has the most."""
+    positive = page.saliency.clip(min=0)
+    weight = (positive / max(float(positive.max()), 1e-9))[..., None] ** 0.8
+    gray = page.image.mean(2, keepdims=True).repeat(3, 2) * 0.6 + 80
+    return _with_box((gray * (1 - weight) + _WARM * weight).clip(0, 255).astype(np.uint8), page.box)
+
+
+def _with_box(image: UInt8[np.ndarray, "h w 3"], box: tuple[float, float, float, float]) -> Image.Image:
+    scale = _SIDE / max(image.shape[:2])
+    size = tuple(round(side * scale) for side in image.shape[1::-1])
+    drawing = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
+    ImageDraw.Draw(drawing).rectangle([side * scale for side in box], outline=(0, 114, 178), width=3)
+    return drawing
