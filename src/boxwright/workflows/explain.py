@@ -78,7 +78,7 @@ def explain(
         out: the page, an HTML file; none where None.
         device: cpu, cuda, ...; auto takes a GPU if there is one. A detector predicts where it is.
         trusted: modules that may be imported for parts outside Boxwright.
-        observer: hears notes and progress; notes become warnings where None.
+        observer: hears notes and progress.
         overrides: of the model's recipe, as for ``boxwright.load``.
 
     Raises:
@@ -87,8 +87,7 @@ def explain(
     """
     if method not in get_args(ExplainMethod):
         raise ValueError(f"method is {' or '.join(get_args(ExplainMethod))}, not {method!r}")
-    path = None if out is None else Path(out)
-    if path is not None:
+    if (path := None if out is None else Path(out)) is not None:
         require_extra()
         check_target(path)
     observer = observer or Observer()
