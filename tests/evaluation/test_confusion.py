@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,6 +66,7 @@ def test_slices_by_size_are_cocos() -> None:
 
 def test_slices_by_density_are_metrics_of_their_images() -> None:
     data, detections = draw_case(4, num_images=20, objects=9)
+    data = replace(data, records=data.records[::-1])  # not in the order of their ids
     slices = [one for one in slice_metrics(data, detections) if one.kind == "density"]
     assert [one.name for one in slices] == ["no objects", "2 to 5 objects", "6 to 20 objects"]
     assert sum(one.num_images for one in slices) == 20
