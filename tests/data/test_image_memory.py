@@ -193,6 +193,18 @@ def test_several_processes_remember_at_once(tmp_path: Path, monkeypatch: pytest.
         assert connection.execute("SELECT count(*) FROM images").fetchone() == (12,)
 
 
+def test_a_file_whose_tables_another_process_is_about_to_make(tmp_path: Path, decoded: list[str]) -> None:
+    """It remembers nothing yet, and is none that is damaged: warnings are errors here."""
+    write(tmp_path / "0.png", png(PIXELS[:4, :4]))
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with sqlite3.connect(cache_folder() / "images-2.sqlite") as connection:
+        connection.execute("CREATE TABLE folders (id INTEGER PRIMARY KEY, path TEXT UNIQUE)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inspect_images(tmp_path, ["0.png"])
+    assert len(decoded) == 1
+
+
 def test_thousands_of_names_are_looked_up_at_once(tmp_path: Path, decoded: list[str]) -> None:
     folder = tmp_path / "many"
     write(folder / "0.png", png(PIXELS[:4, :4]))

@@ -119,6 +119,10 @@ def _absolute(folder: Path) -> str:
 
 
 def _select(connection: sqlite3.Connection, folder: str, names: Sequence[str]) -> list[Any]:
+    # Another process may have made the file just now, and not its tables yet.
+    tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('folders', 'images')").fetchone()
+    if tables != (2,):
+        return []
     row = connection.execute("SELECT id FROM folders WHERE path = ?", (folder,)).fetchone()
     if row is None:
         return []
