@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from boxwright.workflows.report import report
     from boxwright.workflows.study import study
     from boxwright.workflows.train import train
+    from boxwright.workflows.tune_thresholds import tune_thresholds
     from boxwright_runtime.detections import Detections
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "save",
     "study",
     "train",
+    "tune_thresholds",
 ]
 
 _HOMES = {
@@ -104,6 +106,7 @@ _HOMES = {
     "save": "boxwright.compose.detectors",
     "study": "boxwright.workflows.study",
     "train": "boxwright.workflows.train",
+    "tune_thresholds": "boxwright.workflows.tune_thresholds",
 }
 """The module of each public name, imported on demand (PEP 562): `boxwright --help` must not wait for torch."""
 

@@ -30,9 +30,9 @@ def check_contents(content: Mapping[str, Any]) -> None:
     Raises:
         ValueError: something is of another kind; says what.
     """
-    for section in ("recipe", "passport"):
+    for section in ("recipe", "passport", "tuning"):
         value = content.get(section)
-        if value is None and section == "passport":
+        if value is None and section != "recipe":
             continue
         if not isinstance(value, Mapping):
             raise ValueError(f"its {section} is no mapping")

@@ -2,9 +2,9 @@
 
 A checkpoint is a mapping: ``format`` and ``version``; ``recipe``, resolved, as plain values; ``categories``, the
 (id, name) of each label; ``model``, the weights by name; perhaps ``ema``, their moving average; ``passport``, origin
-and history of the weights; and what training needs to go on. One to predict with is a safetensors file, whose header
-has all but the weights as JSON. One to go on from is in torch's own file format. Those of earlier versions are brought
-to the present names when they are read.
+and history of the weights; perhaps ``tuning``, thresholds of the classes; and what training needs to go on. One to
+predict with is a safetensors file, whose header has all but the weights as JSON. One to go on from is in torch's own
+file format. Those of earlier versions are brought to the present names when they are read.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from boxwright.checkpoint_contents import check_contents
 from boxwright.checksums import CHECKSUM, add_checksum, checksum_place, is_damaged, verify_checksum
 from boxwright.files import replace_file
 from boxwright.passport import Passport
+from boxwright.score_tuning import ScoreTuning
 from boxwright.structures import Category
 from boxwright.tensor_files import file_format, peek_strings, read_tensor_file
 
@@ -48,6 +49,7 @@ def pack_checkpoint(
     categories: Sequence[Category],
     weights: Mapping[str, Tensor],
     passport: Passport | None = None,
+    tuning: ScoreTuning | None = None,
 ) -> dict[str, Any]:
     """Put together what every checkpoint holds; training adds keys of its own.
 
@@ -56,6 +58,7 @@ def pack_checkpoint(
         categories: label i means ``categories[i]``.
         weights: the detector's state.
         passport: origin and history of the weights.
+        tuning: tuned thresholds of the classes.
     """
     return {
         "format": FORMAT,
@@ -63,6 +66,7 @@ def pack_checkpoint(
         "recipe": dict(recipe),
         "categories": [(category.id, category.name) for category in categories],
         "passport": None if passport is None else passport.to_dict(),
+        **({} if tuning is None else {"tuning": tuning.to_dict()}),
         "model": weights,
     }
 
@@ -132,6 +136,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         content = legacy.upgrade_checkpoint(content)
         check_contents(content)
         passport_of(content)
+        tuning_of(content)
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise ValueError(f"{path}: a damaged checkpoint: {' '.join(str(error).split())}") from error
     return content
@@ -216,6 +221,12 @@ def passport_of(content: Mapping[str, Any]) -> Passport | None:
     """Read the passport of a checkpoint's content; those of format 1 and 2 have none."""
     passport = content.get("passport")
     return None if passport is None else Passport.from_dict(passport)
+
+
+def tuning_of(content: Mapping[str, Any]) -> ScoreTuning | None:
+    """Read the tuned scores of a checkpoint's content; None where they were not tuned."""
+    tuning = content.get("tuning")
+    return None if tuning is None else ScoreTuning.from_dict(tuning, len(content["categories"]))
 
 
 def weights_of(content: Mapping[str, Any]) -> Mapping[str, Tensor]:

@@ -28,6 +28,7 @@ from boxwright.ops.cpu_bfloat16 import cpu_convolutions
 from boxwright.original_pixels import restore_images, undo_rounding
 from boxwright.passport import Passport
 from boxwright.prediction import InputPixels, evaluation_mode, stream_predictions
+from boxwright.score_tuning import ScoreTuning
 from boxwright.structures import (
     Category,
     Decoded,
@@ -41,7 +42,7 @@ from boxwright.structures import (
 from boxwright.version import __version__
 from boxwright_runtime.detections import Detections
 from boxwright_runtime.input_format import InputFormat
-from boxwright_runtime.streaming import ImageInput, OnError, PredictionStream, list_sources
+from boxwright_runtime.streaming import NOT_TUNED, ImageInput, OnError, PredictionStream, Threshold, list_sources
 
 
 class Detector(nn.Module):
@@ -55,7 +56,11 @@ class Detector(nn.Module):
         input_format: size and normalization of the network input.
         recipe: the resolved recipe that it was built from; None for one that was put together by hand.
         passport: origin and history of the weights; None where they are not known.
+
+    ``tuning`` has the tuned thresholds of the classes; None where they were not tuned.
     """
+
+    tuning: ScoreTuning | None = None
 
     def __init__(
         self,
@@ -155,7 +160,7 @@ class Detector(nn.Module):
         return restore_images(self.decode(output), image_sizes, self.input_format, self.categories)
 
     def predict(
-        self, images: ImageInput | Iterable[ImageInput], *, threshold: float = 0.0, batch_size: int = 8
+        self, images: ImageInput | Iterable[ImageInput], *, threshold: Threshold = 0.0, batch_size: int = 8
     ) -> Detections | list[Detections]:
         """Detect objects in images, always in evaluation mode.
 
@@ -164,7 +169,7 @@ class Detector(nn.Module):
                 (h, w, 3) or a tensor (3, h, w), RGB, of bytes or of floats in [0, 1]. Several are any iterable of
                 these, an array or tensor of four dimensions, or a folder, whose images are taken in the order of
                 their names.
-            threshold: detections with a lower score are left out, in [0, 1].
+            threshold: detections with a lower score are left out, in [0, 1]; ``tuned`` takes those of ``tuning``.
             batch_size: images that go through the network together, at most: only equal input sizes do.
 
         Returns:
@@ -182,7 +187,7 @@ class Detector(nn.Module):
         self,
         images: ImageInput | Iterable[ImageInput],
         *,
-        threshold: float = 0.0,
+        threshold: Threshold = 0.0,
         batch_size: int = 8,
         on_error: OnError = "raise",
     ) -> PredictionStream:
@@ -192,7 +197,7 @@ class Detector(nn.Module):
 
         Args:
             images: as for ``predict``.
-            threshold: detections with a lower score are left out, in [0, 1].
+            threshold: as for ``predict``.
             batch_size: images that go through the network together, at most; with 1, a result comes after each image.
             on_error: ``raise`` at an image that cannot be read, after the results of those before it; or ``skip`` it.
 
@@ -207,10 +212,20 @@ class Detector(nn.Module):
             list_sources(images)[0],
             self.predict_batch,
             self.input_format,
-            threshold=threshold,
+            threshold=self.thresholds() if threshold == "tuned" else threshold,
             batch_size=batch_size,
             on_error=on_error,
         )
+
+    def thresholds(self) -> tuple[float, ...]:
+        """Return the tuned threshold of each class, by its label.
+
+        Raises:
+            ValueError: they were not tuned.
+        """
+        if self.tuning is None:
+            raise ValueError(f"the thresholds of this model {NOT_TUNED}")
+        return self.tuning.thresholds
 
     def predict_batch(self, pixels: InputPixels, sizes: Sequence[ImageSize]) -> list[Detections]:
         """Detect objects in images that were read and resized; detections are on the CPU.
@@ -230,7 +245,7 @@ class Detector(nn.Module):
             return [one.cpu() for one in self.postprocess(self(images, padding_mask), sizes)]
 
     def save(self, path: str | Path) -> None:
-        """Write weights, recipe, categories and passport into a file that ``boxwright.load`` reads.
+        """Write weights, recipe, categories, passport and tuning into a file that ``boxwright.load`` reads.
 
         What stood there stays whole until the new file is complete; links and devices stay what they are.
 
@@ -246,7 +261,8 @@ class Detector(nn.Module):
             raise ValueError("this detector has no recipe, without which it cannot be loaded; build it from one")
         self.passport = replace(self.passport or Passport(version=__version__), version=__version__)
         write_checkpoint(
-            Path(path), pack_checkpoint(self.recipe.to_dict(), self.categories, self.state_dict(), self.passport)
+            Path(path),
+            pack_checkpoint(self.recipe.to_dict(), self.categories, self.state_dict(), self.passport, self.tuning),
         )
 
     def push_to_hub(

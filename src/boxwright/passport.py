@@ -48,6 +48,15 @@ class TrainingData:
     images_sha256: str | None = None
     order_sha256: str | None = None
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> TrainingData:
+        """Read plain values; of those that a later release added, none.
+
+        Raises:
+            ValueError: they describe no data.
+        """
+        return cls(**_known(cls, content))
+
     def has_same_content(self, other: TrainingData) -> bool | None:
         """Tell whether two data sets hold the same; None where too little is known of them."""
         pairs = ((self.sha256, other.sha256), (self.content_sha256, other.content_sha256))

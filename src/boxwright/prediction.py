@@ -29,7 +29,7 @@ def stream_predictions(
     predict_batch: PredictBatch,
     input_format: InputFormat,
     *,
-    threshold: float,
+    threshold: float | Sequence[float],
     batch_size: int,
     on_error: OnError,
     keep_images: bool = False,

@@ -41,3 +41,10 @@ def to_device(values: Array, device: Any) -> Array:
     if str(device) != "cpu":
         raise ValueError(f"these detections are arrays, which are on the CPU and cannot be moved to {device}")
     return values
+
+
+def like(values: npt.NDArray[Any], other: Array) -> Array:
+    """Convert an array to the kind, the type and the device of another one."""
+    if is_tensor(other):
+        return other.new_tensor(values)
+    return values.astype(other.dtype)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from boxwright_runtime.arrays import Array, to_device, to_numpy
+from boxwright_runtime.arrays import Array, like, to_device, to_numpy
 from boxwright_runtime.masks import decode_rle, to_json
 from boxwright_runtime.structures import RLE, Category
 
@@ -96,6 +96,29 @@ class Detections:
     def names(self) -> list[str]:
         """Names of the objects' classes; labels as text where the classes are not known."""
         return [one.name for one in self]
+
+    def above(self, thresholds: float | Sequence[float]) -> Detections:
+        """Select detections whose score is at least a threshold.
+
+        Args:
+            thresholds: one for all classes, or one for each, by its label.
+        """
+        scores = to_numpy(self.scores)
+        # In the precision of the scores: one that is equal is above.
+        least = np.asarray(thresholds, dtype=scores.dtype)
+        return self[scores >= (least[to_numpy(self.labels)] if least.ndim else least)]
+
+    def calibrated(self, temperatures: Sequence[float], shifts: Sequence[float]) -> Detections:
+        """Scale scores to the fraction of detections with such scores that are right; the order stays.
+
+        Args:
+            temperatures: of each class, by its label, as ``boxwright tune-thresholds`` fits them.
+            shifts: likewise.
+        """
+        scores, labels = to_numpy(self.scores).astype(np.float64).clip(1e-6, 1 - 1e-6), to_numpy(self.labels)
+        logits = np.log(scores / (1 - scores)) / np.asarray(temperatures)[labels] + np.asarray(shifts)[labels]
+        scaled = like(1 / (1 + np.exp(-logits)), self.scores)
+        return Detections(self.boxes, scaled, self.labels, self.masks, self.categories)
 
     def to(self, device: Device | str) -> Detections:
         """Copy to another device; arrays, which are on the CPU, stay there.

@@ -34,6 +34,9 @@ class Metadata:
         ops: ``auto``, or ``plain`` for runtimes without newer operators.
         masks: it has masks beside boxes.
         thresholds: tuned least score of each class by its name; None where they were not tuned.
+        temperatures: of each class by its name, likewise: sigmoid(logit(score) / temperature + shift) is the fraction
+            of detections with this score that are right.
+        shifts: of each class by its name, likewise.
         passport: origin and history of the weights.
         recipe: of the model.
         float32_nodes: names of the nodes that stay in float32.
@@ -48,6 +51,8 @@ class Metadata:
     ops: str = "auto"
     masks: bool = False
     thresholds: Mapping[str, float] | None = None
+    temperatures: Mapping[str, float] | None = None
+    shifts: Mapping[str, float] | None = None
     passport: Mapping[str, Any] | None = None
     recipe: Mapping[str, Any] | None = None
     float32_nodes: tuple[str, ...] = field(default=())

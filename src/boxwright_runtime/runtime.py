@@ -16,7 +16,15 @@ from boxwright_runtime.metadata import Metadata, Profile
 from boxwright_runtime.network_input import make_network_input
 from boxwright_runtime.printable_names import printable
 from boxwright_runtime.sessions import InputSpec, RuntimeName, open_session
-from boxwright_runtime.streaming import ImageInput, OnError, PredictionStream, PreparedImage, list_sources
+from boxwright_runtime.streaming import (
+    NOT_TUNED,
+    ImageInput,
+    OnError,
+    PredictionStream,
+    PreparedImage,
+    Threshold,
+    list_sources,
+)
 from boxwright_runtime.structures import ImageSize, Task
 
 if TYPE_CHECKING:
@@ -81,7 +89,7 @@ class Runtime:
         return self.metadata.task
 
     def predict(
-        self, images: ImageInput | Iterable[ImageInput], *, threshold: float = 0.0, batch_size: int = 8
+        self, images: ImageInput | Iterable[ImageInput], *, threshold: Threshold = 0.0, batch_size: int = 8
     ) -> Detections | list[Detections]:
         """Detect objects in images.
 
@@ -89,7 +97,8 @@ class Runtime:
             images: one image, or several. One is a path, the bytes of a file or an open one, a PIL image or an array
                 (h, w, 3), RGB, of bytes or of floats in [0, 1]. Several are any iterable of these, an array of four
                 dimensions, or a folder, whose images are taken in the order of their names.
-            threshold: detections with a lower score are left out, in [0, 1].
+            threshold: detections with a lower score are left out, in [0, 1]; ``tuned`` takes those of the classes that
+                were tuned before the model was exported.
             batch_size: images that go through the model together, at most: only equal sizes do.
 
         Returns:
@@ -107,7 +116,7 @@ class Runtime:
         self,
         images: ImageInput | Iterable[ImageInput],
         *,
-        threshold: float = 0.0,
+        threshold: Threshold = 0.0,
         batch_size: int = 8,
         on_error: OnError = "raise",
         keep_images: bool = False,
@@ -118,7 +127,7 @@ class Runtime:
 
         Args:
             images: as for ``predict``.
-            threshold: detections with a lower score are left out, in [0, 1].
+            threshold: as for ``predict``.
             batch_size: images that go through the model together, at most; with 1, a result comes after each image.
             on_error: ``raise`` at an image that cannot be read, after the results of those before it; or ``skip`` it.
             keep_images: hand out each image beside its detections, in ``results()``.
@@ -134,11 +143,22 @@ class Runtime:
             list_sources(images)[0],
             self._prepare,
             self._predict,
-            threshold=threshold,
+            threshold=self.thresholds() if threshold == "tuned" else threshold,
             batch_size=batch_size,
             on_error=on_error,
             keep_images=keep_images,
         )
+
+    def thresholds(self) -> tuple[float, ...]:
+        """Return the tuned threshold of each class, by its label.
+
+        Raises:
+            ValueError: they were not tuned before the model was exported.
+        """
+        own = self.metadata.thresholds
+        if own is None:
+            raise ValueError(f"{printable(self.path)}: its thresholds {NOT_TUNED}, before the model is exported")
+        return tuple(float(own[category.name]) for category in self.metadata.categories)
 
     def run(self, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Run the file as it is.

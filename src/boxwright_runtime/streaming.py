@@ -76,6 +76,11 @@ class StreamedResult:
     image: UInt8[np.ndarray, "h w 3"] | None = None
 
 
+Threshold = float | Literal["tuned"]
+"""Least score of detections: one for all classes, or those of the classes that were tuned."""
+
+NOT_TUNED = "were not tuned: `boxwright tune-thresholds` does it"
+
 Prepare = Callable[["UInt8[np.ndarray, 'h w 3']"], PreparedImage]
 """From an RGB image to what the model takes of it."""
 
@@ -140,7 +145,7 @@ class PredictionStream(Iterator[Detections]):
         images: one after the other; never collected.
         prepare: from RGB to what the model takes.
         predict: detections of what was prepared.
-        threshold: detections with a lower score are left out.
+        threshold: detections with a lower score are left out; one for all classes, or one for each, by its label.
         batch_size: images that go through the model together, at most.
         on_error: ``raise`` at an image that cannot be read, once all before it are given; or ``skip`` it, which
             ``skipped`` reports; of an endless stream, empty that list from time to time.
@@ -153,12 +158,13 @@ class PredictionStream(Iterator[Detections]):
         prepare: Prepare,
         predict: PredictPrepared,
         *,
-        threshold: float,
+        threshold: float | Sequence[float],
         batch_size: int,
         on_error: OnError,
         keep_images: bool = False,
     ) -> None:
-        if not 0 <= threshold <= 1 or batch_size < 1:
+        least = [threshold] if isinstance(threshold, int | float) else threshold
+        if isinstance(threshold, str) or not all(0 <= one <= 1 for one in least) or batch_size < 1:
             raise ValueError(f"threshold is in [0, 1] and batch_size at least 1, not {threshold} and {batch_size}")
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
@@ -192,7 +198,7 @@ class PredictionStream(Iterator[Detections]):
                 raise batch
             predicted = self._predict([one.prepared.content for one in batch])
             for one, detections in zip(batch, predicted, strict=True):
-                kept = detections[detections.scores >= self._threshold]
+                kept = detections.above(self._threshold)
                 waiting[one.index] = StreamedResult(one.index, one.source, kept, one.image)
             for index in range(following, max(waiting) + 1):
                 if index in waiting:

@@ -194,12 +194,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "predict {run} data/images --out tiny.yaml",
         "tiny.yaml is a file; give the name of a folder",
     ),
-    "a threshold above 1": ("predict {run} data/images --threshold 2", "--threshold is between 0 and 1, not 2.0"),
+    "a threshold above 1": (
+        "predict {run} data/images --threshold 2",
+        "--threshold is between 0 and 1, or tuned, not 2.0",
+    ),
     "a threshold that is none": (
         "predict {run} data/images --threshold nan",
-        "threshold is between 0 and 1, not nan",
+        "threshold is between 0 and 1, or tuned, not nan",
     ),
-    "a threshold in words": ("predict {run} data/images --threshold low", "--threshold: invalid float value: 'low'"),
+    "a threshold in words": (
+        "predict {run} data/images --threshold low",
+        "--threshold: a number between 0 and 1, or tuned, not 'low'",
+    ),
     "predict without a batch": ("predict {run} data/images --batch-size 0", "--batch-size is at least 1, not 0"),
     "predict on no GPU": ("predict {run} data/images --device cuda", "there is no device cuda"),
     "predict into a folder as JSON": ("predict {run} data/images --json data", "data is a folder; give the name of a "),

@@ -1,4 +1,4 @@
-"""Calibration: equal to hotcoco's, and temperatures that are known are found again."""
+"""Calibration: equal to hotcoco's, and scalings that are known are fitted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from test_coco_metrics import make_data, make_detections, make_record
 
 from boxwright.evaluation.coco_evaluator import results_of, run_evaluator
 from boxwright.evaluation.matched_detections import MatchedDetections, match_detections
-from boxwright.evaluation.score_calibration import apply_temperatures, calibrate, fit_temperatures
+from boxwright.evaluation.score_calibration import ScoreScaling, calibrate, fit_scaling
+from boxwright_runtime.arrays import to_numpy
+from boxwright_runtime.detections import Detections
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -41,12 +43,14 @@ def test_counted_by_hand() -> None:
     assert result.error == pytest.approx(2 / 3 * 0.25)
 
 
-def drawn(temperatures: tuple[float, ...], per_class: int, seed: int = 0) -> MatchedDetections:
-    """Detections that are right as often as their scores say once they are divided by the temperatures."""
+def drawn(
+    temperatures: tuple[float, ...], per_class: int, *, shifts: tuple[float, ...] = (0.0,) * 3, seed: int = 0
+) -> MatchedDetections:
+    """Detections that are right as often as their scores say once they are scaled."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(temperatures)), per_class)
     scores = expit(rng.normal(-1, 2, len(labels)))
-    hits = rng.random(len(labels)) < expit(logit(scores) / np.array(temperatures)[labels])
+    hits = rng.random(len(labels)) < expit(logit(scores) / np.array(temperatures)[labels] + np.array(shifts)[labels])
     count = np.zeros(len(labels), dtype=np.int64)
     return MatchedDetections(
         image_ids=(1,),
@@ -64,35 +68,61 @@ def drawn(temperatures: tuple[float, ...], per_class: int, seed: int = 0) -> Mat
     )
 
 
-def test_known_temperatures_are_found_and_calibrate_other_detections() -> None:
-    true = (0.5, 1.0, 3.0)
-    fitted = fit_temperatures(drawn(true, 20_000), 3)
-    assert fitted == pytest.approx(true, rel=0.06)
-    other = drawn(true, 20_000, seed=1)
-    before, after = calibrate(other, 3), calibrate(other, 3, fitted)
+def test_known_scalings_are_fitted_and_calibrate_other_detections() -> None:
+    temperatures, shifts = (0.5, 1.0, 3.0), (0.0, -1.0, 0.5)
+    fitted = fit_scaling(drawn(temperatures, 20_000, shifts=shifts), 3)
+    assert fitted.temperatures == pytest.approx(temperatures, rel=0.08)
+    assert fitted.shifts == pytest.approx(shifts, abs=0.08)
+    other = drawn(temperatures, 20_000, shifts=shifts, seed=1)
+    before, after = calibrate(other, 3), calibrate(other.with_scores(fitted.apply(other.scores, other.labels)), 3)
     assert after.error < before.error / 5
     assert after.error < 0.01
 
 
-def test_a_class_with_few_detections_has_the_temperature_of_all() -> None:
+def test_a_class_with_few_detections_is_scaled_as_all_are() -> None:
     many, few = drawn((3.0,), 5000), drawn((0.5, 0.5), 5)
     names = ("images", "positions", "labels", "scores", "ranks", "objects", "hits", "ignored")
     columns = {
         name: np.concatenate([getattr(many, name), getattr(few, name)[..., 5:]], getattr(many, name).ndim - 1)
         for name in names
     }
-    joined = replace(many, **columns)
-    first, second, third = fit_temperatures(joined, 3)
+    first, second, third = fit_scaling(replace(many, **columns), 3).temperatures
     assert second == third != first
     assert second == pytest.approx(first, rel=0.05)
-    assert fit_temperatures(drawn((1.0,), 5), 1) == (1.0,)
+    assert fit_scaling(drawn((1.0,), 5), 1) == ((1.0,), (0.0,))
 
 
-def test_temperatures_keep_the_order_and_the_middle() -> None:
+def test_detections_that_are_all_far_from_doubt_do_not_lead_to_extremes() -> None:
+    """Ten right ones above all wrong ones: without Platt's targets the slope would have no end."""
+    matched = drawn((1.0,), 60)
+    order = np.argsort(-matched.scores)
+    hits = np.zeros_like(matched.hits)
+    hits[..., order[:12]] = True
+    fitted = fit_scaling(replace(matched, hits=hits), 1)
+    scaled = np.sort(fitted.apply(matched.scores, matched.labels))
+    assert scaled[-1] == pytest.approx(13 / 14, abs=0.06)
+    assert scaled[0] == pytest.approx(1 / 50, abs=0.03)
+
+
+def test_scaling_keeps_the_order_of_a_class() -> None:
     scores = np.array([0.0, 0.2, 0.5, 0.9, 1.0])
     labels = np.zeros(5, dtype=np.int64)
-    softened = apply_temperatures(scores, labels, (2.0,))
+    softened = ScoreScaling((2.0,), (0.0,)).apply(scores, labels)
     assert (np.diff(softened) > 0).all()
     assert softened[2] == 0.5
     np.testing.assert_allclose(softened[[1, 3]], expit(logit(scores[[1, 3]]) / 2))
-    assert apply_temperatures(scores, np.array([0, 1, 0, 1, 0]), (1.0, 1e3))[3] == pytest.approx(0.5, abs=1e-2)
+    other = ScoreScaling((1.0, 1e3), (0.0, 1.0)).apply(scores, np.array([0, 1, 0, 1, 0]))
+    assert other[3] == pytest.approx(expit(1), abs=1e-2)
+
+
+@pytest.mark.parametrize("as_tensors", [True, False])
+def test_detections_are_calibrated_likewise(as_tensors: bool) -> None:
+    one = make_detections([[0, 0, 9, 9]] * 4, [1.0, 0.7, 0.4, 0.0], [0, 1, 0, 1])
+    if not as_tensors:
+        one = Detections(one.boxes.numpy(), one.scores.numpy(), one.labels.numpy())
+    scaling = ScoreScaling((0.5, 2.0), (0.1, -1.0))
+    scaled = one.calibrated(*scaling)
+    assert scaled.scores.dtype == one.scores.dtype
+    expected = scaling.apply(to_numpy(one.scores).astype(np.float64), to_numpy(one.labels))
+    np.testing.assert_allclose(to_numpy(scaled.scores), expected, rtol=1e-5)
+    assert scaled.boxes is one.boxes

@@ -116,6 +116,9 @@ def describe_model(model: ModelFacts) -> list[str]:
     lines += _describe_classes(model.categories)
     if model.skipped:
         lines.append(f"{len(model.skipped)} tensors of the source are skipped: " + ", ".join(model.skipped))
+    if (tuning := model.tuning) is not None:
+        thresholds = tuning.by_name(model.categories).items()
+        lines.append(f"thresholds for {tuning.target}: " + ", ".join(f"{name} {value:g}" for name, value in thresholds))
     return lines + _describe_history(model.passport)
 
 

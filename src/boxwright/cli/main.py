@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train a detector or a classifier on a data set",
     "eval": "measure a trained one on a data set: COCO metrics or accuracy, a table per class",
     "report": "a page on a trained one: errors by kind, the worst images, curves, origin",
+    "tune-thresholds": "the least score of each class for a wanted F1, precision or recall, stored in the checkpoint",
     "predict": "find objects in images, draw and list them",
     "explain": "the pixels that a detection depends on, and how well that holds",
     "study": "variations of a recipe, each trained with several seeds, compared in a page and a table",

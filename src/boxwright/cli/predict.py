@@ -14,6 +14,7 @@ from boxwright.files import check_target, is_standard_output
 
 if TYPE_CHECKING:
     from boxwright.workflows.predict import PredictionResult
+    from boxwright_runtime.streaming import Threshold
 
 
 def run(argv: Sequence[str]) -> int:
@@ -60,7 +61,18 @@ def _summary(result: PredictionResult, options: argparse.Namespace) -> str:
         return line
     if result.best_score is None:
         return f"{line}; nothing has any score: the model predicts no object at all"
-    return f"{line}; the best score is {result.best_score:.2g}, below --threshold {result.threshold:g}"
+    return f"{line}; the best score is {result.best_score:.2g}, below --threshold {_show(result.threshold)}"
+
+
+def _show(threshold: float | tuple[float, ...]) -> str:
+    return "tuned" if isinstance(threshold, tuple) else f"{threshold:g}"
+
+
+def _read_threshold(text: str) -> Threshold:
+    try:
+        return "tuned" if text == "tuned" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number between 0 and 1, or tuned, not {text!r}") from None
 
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
@@ -75,8 +87,9 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument(
         "--threshold",
         metavar="T",
-        type=float,
-        help="least score; a classifier's likeliest class is there in any case (default: 0.3, and 0 in --coco's file)",
+        type=_read_threshold,
+        help="least score; a classifier's likeliest class is there in any case (default: 0.3, and 0 in --coco's file); "
+        "tuned: that of each class, of `boxwright tune-thresholds`",
     )
     parser.add_argument(
         "--json",
@@ -95,8 +108,8 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     add_trust_argument(parser)
     own, overrides = take_overrides(argv)
     options = parser.parse(own)
-    if options.threshold is not None and not 0 <= options.threshold <= 1:
-        parser.error(f"--threshold is between 0 and 1, not {options.threshold}")
+    if options.threshold not in (None, "tuned") and not 0 <= options.threshold <= 1:
+        parser.error(f"--threshold is between 0 and 1, or tuned, not {options.threshold}")
     if options.batch_size < 1:
         parser.error(f"--batch-size is at least 1, not {options.batch_size}")
     for typed in (options.json, options.coco):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -55,6 +55,30 @@ class MatchedDetections:
     object_images: Int64[np.ndarray, " m"]
     object_labels: Int64[np.ndarray, " m"]
     counted: Bool[np.ndarray, "a m"]
+
+    def of_images(self, images: Int64[np.ndarray, " k"]) -> MatchedDetections:
+        """Return the detections and objects of some images, by their numbers, which stay."""
+        chosen = np.isin(self.images, images)
+        has_objects = np.isin(self.object_images, images)
+        rows = np.append(np.cumsum(has_objects) - 1, -1)
+        return replace(
+            self,
+            images=self.images[chosen],
+            positions=self.positions[chosen],
+            labels=self.labels[chosen],
+            scores=self.scores[chosen],
+            ranks=self.ranks[chosen],
+            objects=rows[self.objects[chosen]],
+            hits=self.hits[..., chosen],
+            ignored=self.ignored[..., chosen],
+            object_images=self.object_images[has_objects],
+            object_labels=self.object_labels[has_objects],
+            counted=self.counted[..., has_objects],
+        )
+
+    def with_scores(self, scores: Float64[np.ndarray, " n"]) -> MatchedDetections:
+        """Return the same with other scores, as matched by those that they had."""
+        return replace(self, scores=scores)
 
 
 def match_detections(

@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from boxwright.evaluation.matched_detections import MatchedDetections
-from boxwright_runtime.arrays import to_numpy
 from boxwright_runtime.detections import Detections
 
 DEFAULT_THRESHOLD = 0.5
@@ -150,12 +149,7 @@ def above_thresholds(
         detections: by image id.
         thresholds: of each class, by its label, or one for all.
     """
-    selected = {}
-    for image_id, one in detections.items():
-        labels, scores = to_numpy(one.labels), to_numpy(one.scores)
-        least = np.asarray(thresholds, dtype=scores.dtype)
-        selected[image_id] = one[scores >= (least[labels] if least.ndim else least)]
-    return selected
+    return {image_id: one.above(thresholds) for image_id, one in detections.items()}
 
 
 def thresholds_of(points: Sequence[OperatingPoint]) -> tuple[float, ...]:

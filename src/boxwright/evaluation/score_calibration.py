@@ -1,14 +1,14 @@
-"""Calibration of scores: how often detections of a score are right, and temperatures that bring the two together."""
+"""Calibration of scores: how often detections of a score are right, and functions that bring the two together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from boxwright.evaluation.matched_detections import MatchedDetections
@@ -16,7 +16,7 @@ from boxwright.evaluation.matched_detections import MatchedDetections
 NUM_BINS = 10
 
 _LEAST_HITS = 10
-"""Classes with fewer right or fewer wrong detections have the temperature of all classes together."""
+"""Classes with fewer right or fewer wrong detections have the function of all classes together."""
 
 _LEAST, _MOST = 1e-6, 1 - 1e-6
 """Scores are as far from 0 and 1, whose logits have no end."""
@@ -64,50 +64,57 @@ class Calibration:
         return asdict(self)
 
 
-def calibrate(matched: MatchedDetections, num_classes: int, temperatures: Sequence[float] | None = None) -> Calibration:
+def calibrate(matched: MatchedDetections, num_classes: int) -> Calibration:
     """Compare scores with the fraction of detections that are right.
 
     Args:
         matched: at IoU 0.5.
         num_classes: of the data.
-        temperatures: of each class, that its scores are changed by before.
 
     Source: Guo et al., On Calibration of Modern Neural Networks (ICML 2017), section 2; checked against hotcoco's.
     """
     scores, hits, labels = _columns(matched)
-    if temperatures is not None:
-        scores = apply_temperatures(scores, labels, temperatures)
     bins = _bins(scores, hits)
     own = [_bins(scores[labels == label], hits[labels == label]) for label in range(num_classes)]
     return Calibration(_error(bins), bins, tuple(map(_error, own)), len(scores))
 
 
-def fit_temperatures(matched: MatchedDetections, num_classes: int) -> tuple[float, ...]:
-    """Fit the temperature of each class with which scores are likeliest to give hits and false detections.
+class ScoreScaling(NamedTuple):
+    """Functions of scores to fractions of detections that are right: sigmoid(logit(score) / temperature + shift).
+
+    Args:
+        temperatures: of each class, by its label; 1 leaves logits as they are, more brings scores nearer to 0.5.
+        shifts: of each class, by its label; 0 leaves logits as they are.
+    """
+
+    temperatures: tuple[float, ...]
+    shifts: tuple[float, ...]
+
+    def apply(self, scores: Float64[np.ndarray, " n"], labels: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """Scale the scores of detections of some classes."""
+        temperatures, shifts = (np.asarray(values, dtype=np.float64)[labels] for values in self)
+        scaled: Float64[np.ndarray, " n"] = expit(_logits(scores) / temperatures + shifts)
+        return scaled
+
+
+def fit_scaling(matched: MatchedDetections, num_classes: int) -> ScoreScaling:
+    """Fit the temperature and the shift of each class with which scores are likeliest to give its hits and the others.
+
+    A class with too few detections that are right, or that are wrong, gets those of all classes together.
 
     Args:
         matched: at IoU 0.5.
         num_classes: of the data.
 
-    Returns:
-        By label; 1 leaves scores as they are, more brings them nearer to 0.5. A class with too few detections that are
-        right, or that are wrong, gets that of all classes together.
-
-    Source: Guo et al., On Calibration of Modern Neural Networks (ICML 2017), section 4.2, with one logit.
+    Source: Guo et al., On Calibration of Modern Neural Networks (ICML 2017), section 4.2, and Platt, Probabilities for
+    SV Machines (2000), whose shift is needed: of detections with a score of 0.5, which a temperature leaves there, half
+    is seldom right. Platt's targets too, which keep classes with few detections from extremes.
     """
     scores, hits, labels = _columns(matched)
-    common = _fit(scores, hits) if _is_enough(hits) else 1.0
+    common = _fit(scores, hits) if _is_enough(hits) else (1.0, 0.0)
     own = [(scores[labels == label], hits[labels == label]) for label in range(num_classes)]
-    return tuple(_fit(*columns) if _is_enough(columns[1]) else common for columns in own)
-
-
-def apply_temperatures(
-    scores: Float64[np.ndarray, " n"], labels: Int64[np.ndarray, " n"], temperatures: Sequence[float]
-) -> Float64[np.ndarray, " n"]:
-    """Return sigmoid(logit(score) / temperature), with the temperature of each detection's class."""
-    logits = logit(np.clip(scores, _LEAST, _MOST))
-    changed: Float64[np.ndarray, " n"] = expit(logits / np.asarray(temperatures, dtype=np.float64)[labels])
-    return changed
+    fitted = [_fit(*columns) if _is_enough(columns[1]) else common for columns in own]
+    return ScoreScaling(tuple(one for one, _ in fitted), tuple(one for _, one in fitted))
 
 
 def _columns(
@@ -143,12 +150,24 @@ def _is_enough(hits: Bool[np.ndarray, " n"]) -> bool:
     return min(int(hits.sum()), int((~hits).sum())) >= _LEAST_HITS
 
 
-def _fit(scores: Float64[np.ndarray, " n"], hits: Bool[np.ndarray, " n"]) -> float:
-    logits = logit(np.clip(scores, _LEAST, _MOST))
+def _fit(scores: Float64[np.ndarray, " n"], hits: Bool[np.ndarray, " n"]) -> tuple[float, float]:
+    """Fit temperature and shift by the likelihood, which has one maximum."""
+    logits, right = _logits(scores), int(hits.sum())
+    wrong = len(hits) - right
+    targets = np.where(hits, (right + 1) / (right + 2), 1 / (wrong + 2))
 
-    def loss(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        return float(np.mean(np.logaddexp(0, scaled) - hits * scaled))
+    def loss(parameters: Float64[np.ndarray, 2]) -> tuple[float, Float64[np.ndarray, 2]]:
+        scaled = parameters[0] * logits + parameters[1]
+        error = expit(scaled) - targets
+        gradient = np.array([np.mean(error * logits), np.mean(error)])
+        return float(np.mean(np.logaddexp(0, scaled) - targets * scaled)), gradient
 
-    least, most = np.log(_TEMPERATURES)
-    return float(np.exp(minimize_scalar(loss, bounds=(least, most), method="bounded").x))
+    least, most = _TEMPERATURES
+    bounds = [(1 / most, 1 / least), (-20.0, 20.0)]
+    slope, shift = minimize(loss, [1.0, 0.0], jac=True, bounds=bounds, method="L-BFGS-B").x
+    return float(1 / slope), float(shift)
+
+
+def _logits(scores: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    logits: Float64[np.ndarray, " n"] = logit(np.clip(scores, _LEAST, _MOST))
+    return logits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -9,6 +11,8 @@ from rich.text import Text
 from boxwright.evaluation.class_accuracy import ClassAccuracy
 from boxwright.evaluation.coco_metrics import UNDEFINED, CocoMetrics
 from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation
+from boxwright.evaluation.held_out import HeldOutCounts
+from boxwright.evaluation.operating_points import OperatingPoint
 from boxwright_runtime.printable_names import printable_text
 
 _COLUMNS = ("objects", "AP", "AP50", "APs", "APm", "APl")
@@ -75,6 +79,20 @@ def class_table(metrics: CocoMetrics) -> Table:
     for row in metrics.per_class:
         values = (row.AP, row.AP50, row.APs, row.APm, row.APl)
         table.add_row(_show_name(row.name), f"{row.num_objects:,}", *(format_number(value) for value in values))
+    return table
+
+
+def operating_table(points: Sequence[OperatingPoint], held_out: HeldOutCounts) -> Table:
+    """Return a row per class: its threshold, what it does, and what it did on images that it was not tuned on."""
+    table = Table(pad_edge=False)
+    table.add_column("class", overflow="fold")
+    for name in ("threshold", "precision", "recall", "F1", "held out: precision", "recall", "F1", "F1 with 0.5"):
+        table.add_column(name, justify="right")
+    table.add_column("note", overflow="fold")
+    for point, tested, untuned in zip(points, held_out.tuned, held_out.untuned, strict=True):
+        values = (point.precision, point.recall, point.f1, tested.precision, tested.recall, tested.f1, untuned.f1)
+        cells = (f"{point.threshold:.4g}", *map(format_number, values))
+        table.add_row(_show_name(point.name), *cells, point.note)
     return table
 
 

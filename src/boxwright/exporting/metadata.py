@@ -25,12 +25,15 @@ def describe_detector(
         detector: the detector.
         profile: ``bytes`` or ``float``.
         ops: of the graph.
-        thresholds: tuned least score of each class by its name; None where they were not tuned.
+        thresholds: tuned least score of each class by its name; the detector's own where None, if they were tuned.
 
     Raises:
         ValueError: thresholds are not those of its classes.
     """
     names = [category.name for category in detector.categories]
+    tuning = detector.tuning
+    if thresholds is None and tuning is not None:
+        thresholds = tuning.by_name(detector.categories)
     if thresholds is not None and sorted(thresholds) != sorted(names):
         other = sorted(set(thresholds) ^ set(names))
         raise ValueError(f"thresholds are of every class by its name; {', '.join(other)} is in one of both alone")
@@ -43,6 +46,8 @@ def describe_detector(
         ops=ops,
         masks=detector.needs_masks,
         thresholds=thresholds,
+        temperatures=None if tuning is None else dict(zip(names, tuning.temperatures, strict=True)),
+        shifts=None if tuning is None else dict(zip(names, tuning.shifts, strict=True)),
         passport=None if detector.passport is None else detector.passport.to_dict(),
         recipe=None if detector.recipe is None else detector.recipe.to_dict(),
     )

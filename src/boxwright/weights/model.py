@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boxwright.checkpoints import FORMAT, categories_of, passport_of, read_checkpoint, weights_of
+from boxwright.checkpoints import FORMAT, categories_of, passport_of, read_checkpoint, tuning_of, weights_of
 from boxwright.compose.detectors import build_outline, build_resolved, check_weights, load_weights
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
@@ -20,6 +20,7 @@ from boxwright.compose.undrawn import WithoutDraws, lacks_weights
 from boxwright.detector import Detector
 from boxwright.devices import choose_device
 from boxwright.passport import Origin, Passport
+from boxwright.score_tuning import ScoreTuning
 from boxwright.structures import Category
 from boxwright.version import __version__
 from boxwright.weights.location import OwnCheckpoint, open_source
@@ -43,6 +44,7 @@ class ModelWeights:
         passport: origin and history of the weights.
         notes: what the files do not say and was assumed, or the user should know, one line each.
         skipped: their tensors that ours has no use for, with the reason.
+        tuning: tuned thresholds of its classes; None where they were not tuned.
         described: options of parts that their source has set, by dotted key: see ``needed_options``.
     """
 
@@ -54,6 +56,7 @@ class ModelWeights:
     notes: Sequence[str] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
     described: Sequence[str] = ()
+    tuning: ScoreTuning | None = None
 
 
 def load(
@@ -185,7 +188,7 @@ def build_model(model: ModelWeights) -> Detector:
             load_weights(detector, {**detector.state_dict(), **model.tensors})
     except ValueError as error:
         raise ValueError(f"{model.origin.source}: {error}") from error
-    detector.passport = model.passport
+    detector.passport, detector.tuning = model.passport, model.tuning
     return detector.eval()
 
 
@@ -209,4 +212,5 @@ def _read_own(own: OwnCheckpoint, trusted: Collection[str], overrides: Mapping[s
         origin=own.origin,
         passport=passport,
         notes=notes,
+        tuning=tuning_of(content),
     )

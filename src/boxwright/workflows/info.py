@@ -19,6 +19,7 @@ from boxwright.compose.values import plain
 from boxwright.contracts import CountedAsPublished, MaskHead
 from boxwright.detector import Detector
 from boxwright.passport import Passport
+from boxwright.score_tuning import ScoreTuning
 from boxwright.structures import Category
 from boxwright.weights.model import ModelWeights, build_model, read_model
 from boxwright.weights.overrides import needed_options
@@ -66,6 +67,7 @@ class ModelFacts:
         passport: origin and history of the weights.
         notes: what the source does not say and was assumed, one line each.
         skipped: tensors of the source that ours has no use for, with the reason.
+        tuning: tuned thresholds of the classes; None where they were not tuned.
     """
 
     categories: tuple[Category, ...]
@@ -74,6 +76,7 @@ class ModelFacts:
     passport: Passport
     notes: tuple[str, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
+    tuning: ScoreTuning | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values, for ``json.dump``."""
@@ -84,6 +87,7 @@ class ModelFacts:
             "passport": self.passport.to_dict(),
             "notes": list(self.notes),
             "skipped": dict(self.skipped),
+            "tuning": None if self.tuning is None else self.tuning.to_dict(),
         }
 
 
@@ -171,6 +175,7 @@ def _list_facts(model: ModelWeights) -> ModelFacts:
         passport=identify(model),
         notes=tuple(model.notes),
         skipped=model.skipped,
+        tuning=model.tuning,
     )
 
 

@@ -27,7 +27,7 @@ from boxwright.workflows.observer import Observer
 from boxwright.workflows.predicted_results import CocoFile, PredictedResults, TakeDetections
 from boxwright_runtime import Detections, Runtime
 from boxwright_runtime.masks import to_json
-from boxwright_runtime.streaming import ImageInput, OnError, PredictionStream, SkippedImage
+from boxwright_runtime.streaming import ImageInput, OnError, PredictionStream, SkippedImage, Threshold
 
 
 @dataclass(eq=False)
@@ -39,14 +39,14 @@ class PredictionResult:
         skipped: images that could not be read.
         best_score: highest score of all, also below the threshold; None where there was no detection at all.
         task: of the detector.
-        threshold: least score of ``detections``.
+        threshold: least score of ``detections``; of each class, by its label, where they were tuned.
     """
 
     detections: dict[str, Detections] = field(default_factory=dict)
     skipped: list[SkippedImage] = field(default_factory=list)
     best_score: float | None = None
     task: Task = "detection"
-    threshold: float = 0.3
+    threshold: float | tuple[float, ...] = 0.3
 
     @property
     def num_detections(self) -> int:
@@ -62,7 +62,7 @@ def predict(
     model: str | Path | Detector | Runtime,
     images: ImageInput | Iterable[ImageInput],
     *,
-    threshold: float | None = None,
+    threshold: Threshold | None = None,
     out: str | Path | Drawings | None = None,
     json: str | Path | None = None,
     coco: str | Path | CocoFile | None = None,
@@ -79,7 +79,8 @@ def predict(
         model: any source that ``boxwright.load`` takes, a detector, an exported file or a ``Runtime``.
         images: as for ``Detector.predict``; text may also be a glob, and folders may stand among several images. All
             are listed first; for more images than memory holds, see ``Detector.stream``.
-        threshold: least score, 0.3 where None; a classifier's likeliest class is there in any case.
+        threshold: least score, 0.3 where None; a classifier's likeliest class is there in any case. ``tuned`` takes
+            that of each class, of ``tune_thresholds``.
         out: folder for drawn images, with their style where it is ``Drawings``; nothing is drawn where None.
         json: file for the detections, as ``detection_rows`` lists them.
         coco: file for the detections in COCO's results form, all of them where ``threshold`` is None; see ``CocoFile``.
@@ -94,8 +95,7 @@ def predict(
         FileNotFoundError: a file or folder does not exist.
         ValueError: no model, something is not an image, or an argument is out of range.
     """
-    least = 0.3 if threshold is None else threshold
-    _check_numbers(least, batch_size)
+    _check_numbers(0.3 if threshold is None else threshold, batch_size)
     observer = observer or Observer()
     named = name_images(images, observer)
     drawings = Drawings(out) if isinstance(out, str | Path) else out
@@ -103,15 +103,16 @@ def predict(
     results = CocoFile(coco) if isinstance(coco, str | Path) else coco
     _check_targets(json, results)
     predictor = load_predictor(model, device=device, trusted=trusted, observer=observer, overrides=overrides)
+    chosen = predictor.thresholds() if threshold == "tuned" else threshold
     if isinstance(predictor, Detector):
         predictor = _prepare(predictor, None if isinstance(model, Detector) else device)
     stream = _stream(predictor, named, batch_size=batch_size, on_error=on_error, keep_images=drawings is not None)
-    collector = _Collector(stream, named, least, predictor.task, drawings)
+    collector = _Collector(stream, named, 0.3 if chosen is None else chosen, predictor.task, drawings)
     with observer.track("predicting") as progress:
         if results is None:
             collector.collect(progress)
         else:
-            rows = PredictedResults(named, predictor, results, threshold=threshold or 0.0, observer=observer)
+            rows = PredictedResults(named, predictor, results, threshold=chosen or 0.0, observer=observer)
             replace_file(Path(results.path), partial(rows.write, collect=partial(collector.collect, progress)))
     collector.note_missing_glyphs(observer)
     if json is not None and collector.result.detections:
@@ -119,9 +120,9 @@ def predict(
     return collector.result
 
 
-def _check_numbers(threshold: float, batch_size: int) -> None:
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is between 0 and 1, not {threshold}")
+def _check_numbers(threshold: Threshold, batch_size: int) -> None:
+    if threshold != "tuned" and (isinstance(threshold, str) or not 0 <= threshold <= 1):
+        raise ValueError(f"threshold is between 0 and 1, or tuned, not {threshold}")
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1, not {batch_size}")
 
@@ -160,7 +161,7 @@ class _Collector:
     Args:
         stream: of the images.
         named: the images.
-        threshold: least score.
+        threshold: least score; or that of each class, by its label.
         task: of the model.
         drawings: nothing is drawn where None.
     """
@@ -169,7 +170,7 @@ class _Collector:
         self,
         stream: PredictionStream,
         named: Sequence[NamedImage],
-        threshold: float,
+        threshold: float | tuple[float, ...],
         task: Task,
         drawings: Drawings | None,
     ) -> None:
@@ -226,14 +227,14 @@ def _prepare(detector: Detector, device: str | None) -> Detector:
     return detector
 
 
-def _select(detections: Detections, threshold: float, task: Task) -> tuple[Detections, Detections]:
+def _select(detections: Detections, threshold: float | tuple[float, ...], task: Task) -> tuple[Detections, Detections]:
     """Detections above the threshold, and those that are drawn."""
-    above = detections.scores >= threshold
+    above = detections.above(threshold)
     if task == "detection":
-        return detections[above], detections[above]
-    best = torch.arange(len(detections)) == 0
-    # The boxes of an image's classes are all the same: one of them is drawn.
-    return detections[best | above], detections[best]
+        return above, above
+    # Best first: one class is there in any case. The boxes of an image's classes are all the same: one is drawn.
+    best = detections[:1]
+    return above if len(above) else best, best
 
 
 def detection_rows(file_name: str, detections: Detections) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ class PredictedResults:
         named: the images.
         predictor: whose classes are detected.
         results: whose ids they are.
-        threshold: least score of what is written.
+        threshold: least score of what is written; or that of each class, by its label.
         observer: hears what was repaired in the annotations.
 
     Raises:
@@ -54,7 +54,7 @@ class PredictedResults:
         predictor: Detector | Runtime,
         results: CocoFile,
         *,
-        threshold: float,
+        threshold: float | tuple[float, ...],
         observer: Observer,
     ) -> None:
         task = predictor.metadata.task if isinstance(predictor, Runtime) else predictor.task
@@ -76,7 +76,7 @@ class PredictedResults:
 
             def write(index: int, detections: Detections) -> None:
                 name = None if self._names is None else self._names[index]
-                writer.write(self.image_ids[index], detections[detections.scores >= self.threshold], name)
+                writer.write(self.image_ids[index], detections.above(self.threshold), name)
 
             collect(write)
             writer.finish()

@@ -1,0 +1,89 @@
+"""``boxwright tune-thresholds``: the least score of each class, stored in the checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from boxwright.cli.arguments import CommandParser, add_trust_argument
+from boxwright.cli.data_arguments import add_format_argument, files_of
+from boxwright.cli.terminal import json_target, quote_command, show
+from boxwright.evaluation.operating_points import Target, mean_f1
+from boxwright.files import check_target, is_standard_output, write_text
+
+if TYPE_CHECKING:
+    from boxwright.workflows.tune_thresholds import TuningResult
+
+
+def run(argv: Sequence[str]) -> int:
+    """Tune, store, print a table and say what it brings; return the exit status."""
+    options = _parse(argv)
+    target = json_target(options.json)
+    from boxwright.cli.console import ConsoleObserver, TerminalConsole
+    from boxwright.evaluation.tables import operating_table
+    from boxwright.workflows.tune_thresholds import tune_thresholds
+
+    observer = ConsoleObserver()
+    result = tune_thresholds(
+        options.model,
+        files_of(options, {options.split: (options.annotations, options.images)}),
+        split=options.split,
+        target=options.target,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        device=options.device,
+        trusted=options.trust,
+        observer=observer,
+    )
+    is_piped = target is not None and is_standard_output(target)
+    console = observer.console if is_piped else TerminalConsole()
+    console.print(operating_table(result.points, result.held_out))
+    show("\n".join(_lines(result)), error=is_piped)
+    if target is not None:
+        write_text(target, json.dumps(result.to_json(), indent=2) + "\n")
+    return 0
+
+
+def _lines(result: TuningResult) -> list[str]:
+    tested = result.held_out
+    return [
+        f"F1 on images that thresholds were not tuned on, mean over classes: {mean_f1(tested.tuned):.3f}, and "
+        f"{mean_f1(tested.untuned):.3f} with 0.5 for all",
+        f"expected calibration error there: {tested.error_before:.3f} of the scores as they are, "
+        f"{tested.error_after:.3f} once they are scaled",
+        f"stored in {result.path}: {quote_command('predict', str(result.path), 'IMAGES', '--threshold', 'tuned')}",
+    ]
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = CommandParser(
+        "tune-thresholds",
+        description="Find the least score of each class that reaches a target, at IoU 0.5, and store it in the "
+        "checkpoint, for `boxwright predict --threshold tuned` and for exported files.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint, or the folder of a run, whose best one is tuned")
+    parser.add_argument("--data", metavar="DIR", help="folder of a data set that it was not trained on")
+    parser.add_argument("--split", default="val", help="which split of it (default: val)")
+    parser.add_argument("--annotations", metavar="FILE", help="annotation file, instead of --data's")
+    parser.add_argument("--images", metavar="DIR", help="images, instead of --data's")
+    add_format_argument(parser)
+    parser.add_argument(
+        "--target", default="f1", help="f1 for the best F1, precision=P or recall=R, as precision=0.9 (default: f1)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write all numbers as JSON")
+    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="images at a time (default: 8)")
+    parser.add_argument("--workers", metavar="N", type=int, default=0, help="reading processes (default: 0)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
+    add_trust_argument(parser)
+    options = parser.parse(argv)
+    if options.data is None and options.annotations is None:
+        parser.error("which data set? give --data DIR, or --annotations FILE and --images DIR")
+    try:
+        Target.parse(options.target)
+    except ValueError as error:
+        parser.error(f"--{error}")
+    if target := json_target(options.json):
+        check_target(target)
+    return options
