@@ -55,9 +55,11 @@ class ScoreTuning:
             raise ValueError(f"tuned scores that are not those of its {num_classes} classes")
         return cls(target=target, data=TrainingData.from_dict(data), **numbers)
 
-    def by_name(self, categories: Sequence[Category]) -> dict[str, float]:
-        """Return the thresholds by the names of the classes, as exported files have them."""
-        return {category.name: value for category, value in zip(categories, self.thresholds, strict=True)}
+    def by_name(self, categories: Sequence[Category]) -> dict[str, dict[str, float]]:
+        """Return thresholds, temperatures and shifts by the names of the classes, as exported files have them."""
+        names = [category.name for category in categories]
+        values = {"thresholds": self.thresholds, "temperatures": self.temperatures, "shifts": self.shifts}
+        return {name: dict(zip(names, numbers, strict=True)) for name, numbers in values.items()}
 
 
 def _read_numbers(values: Any, name: str) -> tuple[float, ...]:

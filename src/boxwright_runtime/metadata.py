@@ -33,10 +33,9 @@ class Metadata:
         precision: in which it computes: fp32, fp16, bf16 or int8.
         ops: ``auto``, or ``plain`` for runtimes without newer operators.
         masks: it has masks beside boxes.
-        thresholds: tuned least score of each class by its name; None where they were not tuned.
-        temperatures: of each class by its name, likewise: sigmoid(logit(score) / temperature + shift) is the fraction
-            of detections with this score that are right.
-        shifts: of each class by its name, likewise.
+        tuning: numbers of each class by its name: ``thresholds``, and perhaps ``temperatures`` and ``shifts``:
+            sigmoid(logit(score) / temperature + shift) is the fraction of detections with this score that are right.
+            None where they were not tuned.
         passport: origin and history of the weights.
         recipe: of the model.
         float32_nodes: names of the nodes that stay in float32.
@@ -50,12 +49,15 @@ class Metadata:
     precision: str = "fp32"
     ops: str = "auto"
     masks: bool = False
-    thresholds: Mapping[str, float] | None = None
-    temperatures: Mapping[str, float] | None = None
-    shifts: Mapping[str, float] | None = None
+    tuning: Mapping[str, Mapping[str, float]] | None = None
     passport: Mapping[str, Any] | None = None
     recipe: Mapping[str, Any] | None = None
     float32_nodes: tuple[str, ...] = field(default=())
+
+    @property
+    def thresholds(self) -> Mapping[str, float] | None:
+        """Tuned least score of each class by its name; None where they were not tuned."""
+        return None if self.tuning is None else self.tuning["thresholds"]
 
     def to_json(self) -> str:
         """Write the text that a file holds."""

@@ -10,8 +10,9 @@ from random_detections import draw_case
 
 from boxwright.evaluation.held_out import count_held_out, draw_halves
 from boxwright.evaluation.matched_detections import MatchedDetections, match_detections
-from boxwright.evaluation.operating_points import Target, count_at, find_operating_points, thresholds_of
+from boxwright.evaluation.operating_points import count_at, find_operating_points, thresholds_of
 from boxwright.evaluation.score_calibration import calibrate, fit_scaling
+from boxwright.evaluation.threshold_target import Target
 
 NAMES = ["cat", "dog", "cow"]
 

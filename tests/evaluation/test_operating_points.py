@@ -11,13 +11,13 @@ from test_coco_metrics import make_data, make_detections, make_record, nothing
 
 from boxwright.evaluation.matched_detections import MatchedDetections, match_detections
 from boxwright.evaluation.operating_points import (
-    Target,
     above_thresholds,
     count_at,
     find_operating_points,
     mean_f1,
     thresholds_of,
 )
+from boxwright.evaluation.threshold_target import Target
 
 NAMES = ["cat", "dog", "cow"]
 PLACES = [[20 * i, 10, 10, 10] for i in range(12)]

@@ -126,7 +126,7 @@ def test_damaged_metadata(tmp_path: Path, text: str) -> None:
 
 def test_metadata_survive_their_text() -> None:
     metadata = make_metadata(
-        thresholds={"thing": 0.25},
+        tuning={"thresholds": {"thing": 0.25}},
         masks=True,
         profile="float",
         precision="int8",

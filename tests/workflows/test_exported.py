@@ -169,7 +169,7 @@ class TestInfo:
             tmp_path / "model.xml",
             profile="float",
             precision="int8",
-            thresholds={"thing": 0.25, "quarter": 0.5},
+            tuning={"thresholds": {"thing": 0.25, "quarter": 0.5}},
             float32_nodes=("a", "b"),
             passport={} if passport is None else passport.to_dict(),
         )

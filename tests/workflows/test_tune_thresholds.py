@@ -16,7 +16,8 @@ import boxwright
 from boxwright.checkpoints import BEST, read_checkpoint
 from boxwright.cli.main import main
 from boxwright.detector import Detector
-from boxwright.evaluation.operating_points import Target, count_at, find_operating_points
+from boxwright.evaluation.operating_points import count_at, find_operating_points
+from boxwright.evaluation.threshold_target import Target
 from boxwright.exporting.metadata import describe_detector
 from boxwright.passport import TrainingData
 from boxwright.score_tuning import ScoreTuning
@@ -114,7 +115,7 @@ def test_exported_files_have_them(run: Path) -> None:
     metadata = Metadata.from_json(describe_detector(detector, profile="bytes", ops="auto").to_json())
     names = [one.name for one in detector.categories]
     assert metadata.thresholds == dict(zip(names, detector.tuning.thresholds, strict=True))
-    assert metadata.temperatures == metadata.shifts == metadata.thresholds
+    assert metadata.tuning == dict.fromkeys(("thresholds", "temperatures", "shifts"), metadata.thresholds)
 
 
 def test_an_exported_file_predicts_with_them(rectangle_file: Path, rectangles: Path) -> None:
@@ -126,7 +127,7 @@ def test_an_exported_file_predicts_with_them(rectangle_file: Path, rectangles: P
     scores = np.sort(everything.scores)
     names = [one.name for one in runtime.metadata.categories]
     values = [float(scores[len(scores) // 2]), *[0.0] * (len(names) - 1)]
-    runtime.metadata = replace(runtime.metadata, thresholds=dict(zip(names, values, strict=True)))
+    runtime.metadata = replace(runtime.metadata, tuning={"thresholds": dict(zip(names, values, strict=True))})
     above = runtime.predict(image, threshold="tuned")
     least = np.array(values, dtype=np.float32)[everything.labels]
     np.testing.assert_array_equal(above.scores, everything.scores[everything.scores >= least])

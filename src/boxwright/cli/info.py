@@ -117,7 +117,7 @@ def describe_model(model: ModelFacts) -> list[str]:
     if model.skipped:
         lines.append(f"{len(model.skipped)} tensors of the source are skipped: " + ", ".join(model.skipped))
     if (tuning := model.tuning) is not None:
-        thresholds = tuning.by_name(model.categories).items()
+        thresholds = tuning.by_name(model.categories)["thresholds"].items()
         lines.append(f"thresholds for {tuning.target}: " + ", ".join(f"{name} {value:g}" for name, value in thresholds))
     return lines + _describe_history(model.passport)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from boxwright.cli.arguments import CommandParser, add_trust_argument
 from boxwright.cli.data_arguments import add_format_argument, files_of
 from boxwright.cli.terminal import json_target, quote_command, show
-from boxwright.evaluation.operating_points import Target, mean_f1
+from boxwright.evaluation.threshold_target import Target
 from boxwright.files import check_target, is_standard_output, write_text
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def run(argv: Sequence[str]) -> int:
     options = _parse(argv)
     target = json_target(options.json)
     from boxwright.cli.console import ConsoleObserver, TerminalConsole
-    from boxwright.evaluation.tables import operating_table
+    from boxwright.evaluation.tables import operating_tables
     from boxwright.workflows.tune_thresholds import tune_thresholds
 
     observer = ConsoleObserver()
@@ -39,7 +39,7 @@ def run(argv: Sequence[str]) -> int:
     )
     is_piped = target is not None and is_standard_output(target)
     console = observer.console if is_piped else TerminalConsole()
-    console.print(operating_table(result.points, result.held_out))
+    console.print(operating_tables(result.points, result.held_out))
     show("\n".join(_lines(result)), error=is_piped)
     if target is not None:
         write_text(target, json.dumps(result.to_json(), indent=2) + "\n")
@@ -47,6 +47,8 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _lines(result: TuningResult) -> list[str]:
+    from boxwright.evaluation.operating_points import mean_f1
+
     tested = result.held_out
     return [
         f"F1 on images that thresholds were not tuned on, mean over classes: {mean_f1(tested.tuned):.3f}, and "

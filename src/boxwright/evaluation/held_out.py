@@ -13,13 +13,13 @@ from boxwright.evaluation.matched_detections import MatchedDetections
 from boxwright.evaluation.operating_points import (
     DEFAULT_THRESHOLD,
     OperatingPoint,
-    Target,
     count_at,
     find_operating_points,
     mean_f1,
     thresholds_of,
 )
 from boxwright.evaluation.score_calibration import calibrate, fit_scaling
+from boxwright.evaluation.threshold_target import Target
 
 
 @dataclass(frozen=True)

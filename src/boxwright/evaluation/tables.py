@@ -82,18 +82,17 @@ def class_table(metrics: CocoMetrics) -> Table:
     return table
 
 
-def operating_table(points: Sequence[OperatingPoint], held_out: HeldOutCounts) -> Table:
-    """Return a row per class: its threshold, what it does, and what it did on images that it was not tuned on."""
+def operating_tables(points: Sequence[OperatingPoint], held_out: HeldOutCounts) -> Group:
+    """Return a row per class, its threshold and what such ones do on images that they were not tuned on, and notes."""
     table = Table(pad_edge=False)
     table.add_column("class", overflow="fold")
-    for name in ("threshold", "precision", "recall", "F1", "held out: precision", "recall", "F1", "F1 with 0.5"):
+    for name in ("threshold", "precision", "recall", "F1", "F1 with 0.5"):
         table.add_column(name, justify="right")
-    table.add_column("note", overflow="fold")
     for point, tested, untuned in zip(points, held_out.tuned, held_out.untuned, strict=True):
-        values = (point.precision, point.recall, point.f1, tested.precision, tested.recall, tested.f1, untuned.f1)
-        cells = (f"{point.threshold:.4g}", *map(format_number, values))
-        table.add_row(_show_name(point.name), *cells, point.note)
-    return table
+        values = (tested.precision, tested.recall, tested.f1, untuned.f1)
+        table.add_row(_show_name(point.name), f"{point.threshold:.4g}", *map(format_number, values))
+    notes = [Text(f"Note: {printable_text(one.name)}: {one.note}", style="yellow") for one in points if one.note]
+    return Group(table, *notes)
 
 
 def _show_name(name: str) -> Text:

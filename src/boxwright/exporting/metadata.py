@@ -31,9 +31,9 @@ def describe_detector(
         ValueError: thresholds are not those of its classes.
     """
     names = [category.name for category in detector.categories]
-    tuning = detector.tuning
-    if thresholds is None and tuning is not None:
-        thresholds = tuning.by_name(detector.categories)
+    tuning: Mapping[str, Mapping[str, float]] | None = None if thresholds is None else {"thresholds": thresholds}
+    if tuning is None and detector.tuning is not None:
+        tuning = detector.tuning.by_name(detector.categories)
     if thresholds is not None and sorted(thresholds) != sorted(names):
         other = sorted(set(thresholds) ^ set(names))
         raise ValueError(f"thresholds are of every class by its name; {', '.join(other)} is in one of both alone")
@@ -45,9 +45,7 @@ def describe_detector(
         profile=profile,
         ops=ops,
         masks=detector.needs_masks,
-        thresholds=thresholds,
-        temperatures=None if tuning is None else dict(zip(names, tuning.temperatures, strict=True)),
-        shifts=None if tuning is None else dict(zip(names, tuning.shifts, strict=True)),
+        tuning=tuning,
         passport=None if detector.passport is None else detector.passport.to_dict(),
         recipe=None if detector.recipe is None else detector.recipe.to_dict(),
     )

@@ -12,8 +12,10 @@ from boxwright.detector import Detector
 from boxwright.devices import choose_device
 from boxwright.evaluation.evaluate import Evaluation
 from boxwright.evaluation.held_out import HeldOutCounts, count_held_out
-from boxwright.evaluation.operating_points import OperatingPoint, Target, find_operating_points, thresholds_of
+from boxwright.evaluation.operating_points import OperatingPoint, find_operating_points, thresholds_of
 from boxwright.evaluation.score_calibration import fit_scaling
+from boxwright.evaluation.threshold_target import Target
+from boxwright.passport import TrainingData
 from boxwright.score_tuning import ScoreTuning
 from boxwright.weights.files import file_sha256
 from boxwright.workflows.evaluate import evaluate
@@ -93,24 +95,27 @@ def tune_thresholds(
         detector.to(choose_device(device))
     evaluation = evaluate(detector, data, split=split, batch_size=batch_size, workers=workers, observer=observer)
     assert isinstance(evaluation, Evaluation)  # it is a detector
-    names = [category.name for category in detector.categories]
-    matched = evaluation.matched
-    if not matched.counted.any():
+    if not evaluation.matched.counted.any():
         raise ValueError(f"{evaluation.data.source}: no object in {split} to tune thresholds on")
-    held_out = count_held_out(matched, names, aim)
-    points, scaling = find_operating_points(matched, names, aim), fit_scaling(matched, len(names))
+    result = _tune(evaluation, aim, describe_data(evaluation.data, data), path)
+    if path is None:
+        detector.tuning = result.tuning
+    else:
+        _store(path, result.tuning, before)
+    return result
+
+
+def _tune(evaluation: Evaluation, target: Target, data: TrainingData, path: Path | None) -> TuningResult:
+    names, matched = [category.name for category in evaluation.data.categories], evaluation.matched
+    points, scaling = find_operating_points(matched, names, target), fit_scaling(matched, len(names))
     tuning = ScoreTuning(
-        target=str(aim),
+        target=str(target),
         thresholds=thresholds_of(points),
         temperatures=scaling.temperatures,
         shifts=scaling.shifts,
-        data=describe_data(evaluation.data, data),
+        data=data,
     )
-    if path is None:
-        detector.tuning = tuning
-    else:
-        _store(path, tuning, before)
-    return TuningResult(path, tuning, points, held_out, evaluation)
+    return TuningResult(path, tuning, points, count_held_out(matched, names, target), evaluation)
 
 
 def _find_file(model: str | Path) -> Path:
