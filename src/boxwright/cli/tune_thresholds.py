@@ -63,7 +63,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser(
         "tune-thresholds",
         description="Find the least score of each class that reaches a target, at IoU 0.5, and store it in the "
-        "checkpoint, for `boxwright predict --threshold tuned` and for exported files.",
+        "checkpoint: `boxwright predict` takes it as the threshold tuned, and exported files have it.",
     )
     parser.add_argument("model", metavar="MODEL", help="a checkpoint, or the folder of a run, whose best one is tuned")
     parser.add_argument("--data", metavar="DIR", help="folder of a data set that it was not trained on")
