@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from boxwright.weights.model import load
     from boxwright.workflows.bench import bench
     from boxwright.workflows.check import check
+    from boxwright.workflows.compare import compare
     from boxwright.workflows.convert import convert
     from boxwright.workflows.convert_data import convert_data
     from boxwright.workflows.evaluate import evaluate
@@ -59,6 +60,7 @@ __all__ = [
     "bench",
     "build",
     "check",
+    "compare",
     "convert",
     "convert_data",
     "evaluate",
@@ -92,6 +94,7 @@ _HOMES = {
     "bench": "boxwright.workflows.bench",
     "build": "boxwright.compose.detectors",
     "check": "boxwright.workflows.check",
+    "compare": "boxwright.workflows.compare",
     "convert": "boxwright.workflows.convert",
     "convert_data": "boxwright.workflows.convert_data",
     "evaluate": "boxwright.workflows.evaluate",

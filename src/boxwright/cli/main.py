@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train a detector or a classifier on a data set",
     "eval": "measure a trained one on a data set: COCO metrics or accuracy, a table per class",
     "report": "a page on a trained one: errors by kind, the worst images, curves, origin",
+    "compare": "models on the same images: differences with intervals, objects that one alone detects, costs",
     "tune-thresholds": "the least score of each class for a wanted F1, precision or recall, stored in the checkpoint",
     "predict": "find objects in images, draw and list them",
     "explain": "the pixels that a detection depends on, and how well that holds",

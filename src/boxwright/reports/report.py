@@ -155,7 +155,7 @@ def _image_sections(
     images: Sequence[ReportImage], categories: Sequence[Category], threshold: float
 ) -> list[tuple[str, str, list[dict[str, Any]]]]:
     """Title, explanation and images of each of the two forms that there is."""
-    shown = [_show(one, categories, threshold) for one in images]
+    shown = [show_image(one, categories, threshold) for one in images]
     parts = [
         (
             "Worst images",
@@ -172,7 +172,8 @@ def _image_sections(
     return [section for section in sections if section[2]]
 
 
-def _show(one: ReportImage, categories: Sequence[Category], threshold: float) -> dict[str, Any]:
+def show_image(one: ReportImage, categories: Sequence[Category], threshold: float) -> dict[str, Any]:
+    """Draw an image as the template takes it, with detections of some score at least."""
     image, record, detections = one.image, one.record, one.detections
     overlay = one.form == "overlay"
     scale = (_OVERLAY_SIDE if overlay else _IMAGE_SIDE) / max(image.shape[:2])

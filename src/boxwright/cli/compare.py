@@ -1,0 +1,88 @@
+"""``boxwright compare``: models beside each other on the same images, with intervals of their differences."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from boxwright.cli.arguments import CommandParser, add_trust_argument
+from boxwright.cli.data_arguments import add_format_argument, files_of
+from boxwright.cli.terminal import json_target, show
+from boxwright.files import check_target, is_standard_output, write_text
+
+
+def run(argv: Sequence[str]) -> int:
+    """Measure, compare, print tables, write JSON and a page; return the exit status."""
+    options = _parse(argv)
+    target = json_target(options.json)
+    from boxwright.cli.comparison_tables import comparison_tables
+    from boxwright.cli.console import ConsoleObserver, TerminalConsole
+    from boxwright.workflows.compare import compare
+
+    observer = ConsoleObserver()
+    result = compare(
+        options.models,
+        files_of(options, {options.split: (options.annotations, options.images)}),
+        split=options.split,
+        html=options.html,
+        num_samples=options.samples,
+        seed=options.seed,
+        latency=not options.no_latency,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        device=options.device,
+        trusted=options.trust,
+        observer=observer,
+    )
+    is_piped = target is not None and is_standard_output(target)
+    console = observer.console if is_piped else TerminalConsole()
+    console.print(comparison_tables(result))
+    if options.html is not None:
+        show(f"page in {options.html}", error=is_piped)
+    if target is not None:
+        write_text(target, json.dumps(result.to_json(), indent=2) + "\n")
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = CommandParser(
+        "compare",
+        description="Measure models on the same images and compare each with the first: differences with intervals of "
+        "95 %, class by class, objects that one alone detects, parameters, multiply-adds and latency.",
+    )
+    parser.add_argument(
+        "models",
+        metavar="MODEL",
+        nargs="+",
+        help="two or more: checkpoints, folders of runs, exported files (.onnx, .xml), results files of any project "
+        "(.json, in COCO's form)",
+    )
+    parser.add_argument("--data", metavar="DIR", help="folder of the data set, in any known format")
+    parser.add_argument("--split", default="val", help="which split of it (default: val)")
+    parser.add_argument("--annotations", metavar="FILE", help="annotation file, instead of --data's")
+    parser.add_argument("--images", metavar="DIR", help="images, instead of --data's")
+    add_format_argument(parser)
+    parser.add_argument("--json", metavar="FILE", help="also write all numbers as JSON")
+    parser.add_argument("--html", metavar="FILE", help="also write a page, with images that they differ in")
+    parser.add_argument(
+        "--samples", metavar="N", type=int, default=1000, help="samples of the images, for intervals (default: 1000)"
+    )
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="draws the samples (default: 0)")
+    parser.add_argument("--no-latency", action="store_true", help="do not measure the time of one image")
+    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="images at a time (default: 8)")
+    parser.add_argument("--workers", metavar="N", type=int, default=0, help="reading processes (default: 0)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
+    add_trust_argument(parser)
+    options = parser.parse(argv)
+    if len(options.models) < 2:
+        parser.error("two or more are compared, and one is given")
+    if options.data is None and options.annotations is None:
+        parser.error("which data set? give --data DIR, or --annotations FILE and --images DIR")
+    if options.seed < 0:
+        parser.error(f"--seed is at least 0, not {options.seed}")
+    for path in (json_target(options.json), options.html):
+        if path is not None:
+            check_target(Path(path))
+    return options

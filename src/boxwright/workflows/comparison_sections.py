@@ -1,0 +1,131 @@
+"""The page of a comparison: its tables, and images in which one model detects what the other misses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from boxwright.evaluation.coco_metrics import UNDEFINED
+from boxwright.evaluation.comparison import Comparison, Difference
+from boxwright.evaluation.evaluate import Evaluation
+from boxwright.evaluation.operating_points import thresholds_of
+from boxwright.reports.comparison_page import write_comparison_page
+from boxwright.reports.report import ReportFacts, ReportImage
+from boxwright.reports.section import Cell, Section
+from boxwright.workflows.compare_result import ComparedModel, CompareResult
+from boxwright.workflows.machine import describe_machine
+from boxwright_runtime.detections import Detections
+
+_MOST_IMAGES = 8
+"""Images of each comparison that are shown, once for each of both."""
+
+_EXPLANATION = (
+    "Difference: second minus first. The interval holds 95 % of the differences of {samples:,} samples of the images, "
+    "drawn with replacement, the same ones for both. Where it does not hold 0, the difference is more than the choice "
+    "of the images; what another seed of training would change is not in it."
+)
+
+
+def write_comparison(path: Path, result: CompareResult, *, data: str, command: str) -> None:
+    """Write the page of a comparison.
+
+    Args:
+        path: of the HTML file.
+        result: what is shown.
+        data: name of the data, for the head.
+        command: that repeats it.
+    """
+    first, *others = result.models
+    sections, images = [_list_models(result.models)], []
+    for index, other in enumerate(others):
+        titles = f"{other.name} against {first.name}"
+        forms = [("boxes", result.boxes[index])] + ([("masks", result.masks[index])] if result.masks else [])
+        for form, comparison in forms:
+            title = titles if len(forms) == 1 else f"{titles}: {form}"
+            sections += _list_differences(title, comparison)
+        sections.append(_list_objects(f"{titles}: objects", result.boxes[index]))
+        images.append(_list_images(first, other, result.boxes[index]))
+    machine = describe_machine()
+    write_comparison_page(
+        path,
+        title=f"{len(result.models)} models compared",
+        sections=sections,
+        images=images,
+        categories=first.evaluation.data.categories,
+        facts=ReportFacts(
+            summary={"data": data, "images": f"{len(first.evaluation.data.records):,}"},
+            notes=tuple(dict.fromkeys(note for one in result.models for note in one.evaluation.notes)),
+            environment={"processor": str(machine["processor"]), "cores": str(machine["cores"])},
+            command=command,
+        ),
+    )
+
+
+def _list_models(models: Sequence[ComparedModel]) -> Section:
+    columns = ("model", "AP", "AP50", "AP75", "AP of masks", "parameters", "GMAC", "latency, ms")
+    rows = []
+    for one in models:
+        boxes, masks = one.evaluation.boxes, one.evaluation.masks
+        values = [boxes.AP, boxes.AP50, boxes.AP75, UNDEFINED if masks is None else masks.AP]
+        costs = [(one.params, "{:,}"), (one.gmac, "{:.2f}"), (one.latency_ms, "{:.1f}")]
+        numbers = [Cell("–" if value is None else form.format(value), value) for value, form in costs]
+        rows.append([Cell(one.name), *map(_metric_cell, values), *numbers])
+    text = (
+        "GMAC are of prediction of one image. Latency is that of one image of 480 x 640 pixels on this machine's CPU."
+    )
+    return Section("Models", text, columns, rows)
+
+
+def _list_differences(title: str, comparison: Comparison) -> list[Section]:
+    columns = ("", "first", "second", "difference", "interval", "clear")
+    text = _EXPLANATION.format(samples=comparison.num_samples)
+    return [
+        Section(title, text, columns, [_difference_row(one) for one in comparison.numbers]),
+        Section(f"{title}: AP of classes", "", columns, [_difference_row(one) for one in comparison.per_class]),
+    ]
+
+
+def _difference_row(one: Difference) -> list[Cell]:
+    difference = Cell("–") if one.value is None else Cell(f"{one.value:+.3f}", one.value)
+    interval = Cell("–") if one.lower is None else Cell(f"{one.lower:+.3f} to {one.upper:+.3f}", one.lower)
+    clear = Cell("yes" if one.is_clear else "", float(one.is_clear))
+    return [Cell(one.name), _metric_cell(one.first), _metric_cell(one.second), difference, interval, clear]
+
+
+def _metric_cell(value: float) -> Cell:
+    return Cell("–") if value == UNDEFINED else Cell(f"{value:.3f}", value, value)
+
+
+def _list_objects(title: str, comparison: Comparison) -> Section:
+    objects = comparison.objects
+    counts = {
+        "both": objects.both,
+        "the first alone": objects.only_first,
+        "the second alone": objects.only_second,
+        "none": objects.neither,
+    }
+    text = "At IoU 0.5, by detections above the thresholds of the best F1 of each."
+    rows = [[Cell(name), Cell(f"{count:,}", count)] for name, count in counts.items()]
+    return Section(title, text, ("detected by", "objects"), rows)
+
+
+def _list_images(
+    first: ComparedModel, second: ComparedModel, comparison: Comparison
+) -> tuple[str, str, list[ReportImage]]:
+    """Show each image twice: with the detections of the first, and with those of the second."""
+    records = {record.image_id: record for record in first.evaluation.data.records}
+    shown = []
+    for one in comparison.objects.images[:_MOST_IMAGES]:
+        record = records[one.image_id]
+        if not record.path.is_file() and record.source is None:
+            break  # of results files alone, images need not be there
+        image = record.read()
+        for model, alone in ((first, one.only_first), (second, one.only_second)):
+            note = f"{model.name}: detects {len(alone)} that the other misses"
+            shown.append(ReportImage(image, record, _above(model.evaluation, one.image_id), "overlay", note))
+    title = f"Images that {first.name} and {second.name} differ in"
+    return title, "Each twice, with detections above the thresholds of the best F1 of each model.", shown
+
+
+def _above(evaluation: Evaluation, image_id: int) -> Detections:
+    return evaluation.detections[image_id].above(thresholds_of(evaluation.thresholds))
