@@ -17,7 +17,7 @@ from scipy.optimize import isotonic_regression
 from boxwright.data.records import DetectionData, Record
 from boxwright.evaluation.label_errors import Suspicion, rank_label_errors, rise
 from boxwright.evaluation.label_evidence import (
-    compare,
+    compare_annotations,
     match_objects,
     merge_detections,
     pairwise_iou,
@@ -297,7 +297,7 @@ def test_the_scores_of_an_image_are_those_of_the_formulas() -> None:
     record = make_record(1, np.array([[0.0, 0, 40, 40], [100, 100, 140, 140]]), np.array([0, 1]))
     boxes = torch.tensor([[0.0, 0, 40, 40], [0, 0, 40, 40], [110, 100, 150, 140], [200, 0, 240, 40]])
     detections = Detections(boxes, torch.tensor([0.2, 0.7, 0.9, 0.6]), torch.tensor([0, 2, 1, 1]))
-    compared = compare(record, detections, 3, np.random.default_rng(0))
+    compared = compare_annotations(record, detections, 3, np.random.default_rng(0))
     assert compared.matches.tolist() == [1, 0]
     assert compared.evidence.wrong_class == pytest.approx([0.7 * 0.8, 0.0])
     assert compared.evidence.badly_placed == pytest.approx([0.0, 0.9 * (1 - 0.6)])

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from boxwright.evaluation.comparison import Comparison, Difference
+from boxwright.evaluation.comparison import EvaluationComparison, MetricDifference
 from boxwright.evaluation.tables import format_number
 from boxwright.workflows.compare_result import CompareResult
 from boxwright_runtime.printable_names import printable_text
@@ -45,7 +45,7 @@ def _models_table(result: CompareResult) -> Table:
     return table
 
 
-def _differences_table(comparison: Comparison) -> Table:
+def _differences_table(comparison: EvaluationComparison) -> Table:
     """Return numbers, then classes; a star stands where the interval does not hold 0."""
     table = Table(pad_edge=False)
     table.add_column("", overflow="fold")
@@ -59,7 +59,7 @@ def _differences_table(comparison: Comparison) -> Table:
     return table
 
 
-def _cells(one: Difference) -> list[str]:
+def _cells(one: MetricDifference) -> list[str]:
     difference = "–" if one.value is None else f"{one.value:+.3f}{'*' if one.is_clear else ' '}"
     interval = "–" if one.lower is None else f"{one.lower:+.3f} to {one.upper:+.3f}"
     return [format_number(one.first), format_number(one.second), difference, interval]

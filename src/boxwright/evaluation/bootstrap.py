@@ -86,8 +86,8 @@ def _measure_class(
                 hits, counts = matched.hits[area, iou, rows], ~matched.ignored[area, iou, rows]
                 precision[part, area, iou] = _average_precision(weights[:, images[counts]], hits[counts], objects[part])
                 for index, cap in enumerate(caps):
-                    found = weights[:, images[hits & cap]].sum(1)
-                    recall[part, area, iou, index] = found / objects[part]
+                    right = weights[:, images[hits & cap]].sum(1)
+                    recall[part, area, iou, index] = right / objects[part]
 
 
 def _average_precision(

@@ -25,14 +25,14 @@ CONFIDENCE = 0.95
 LEAST_SAMPLES = 100
 
 _ROUNDING = 1e-9
-"""What is nearer to 0 is 0."""
+"""Differences nearer to 0 are none."""
 
 _LEAST_DEFINED = 0.5
 """Fraction of samples in which a number is defined, for it to have an interval."""
 
 
 @dataclass(frozen=True)
-class Difference:
+class MetricDifference:
     """One number of two evaluations; -1, None and None where the data has no object (of that size).
 
     Args:
@@ -117,7 +117,7 @@ class ObjectCounts:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class EvaluationComparison:
     """Two evaluations on the same images.
 
     Args:
@@ -127,8 +127,8 @@ class Comparison:
         num_samples: of the images.
     """
 
-    numbers: tuple[Difference, ...]
-    per_class: tuple[Difference, ...]
+    numbers: tuple[MetricDifference, ...]
+    per_class: tuple[MetricDifference, ...]
     objects: ObjectCounts
     num_samples: int
 
@@ -146,7 +146,7 @@ class Comparison:
 
 def compare_evaluations(
     first: Evaluation, second: Evaluation, *, iou_type: IoUType = "bbox", num_samples: int = 1000, seed: int = 0
-) -> Comparison:
+) -> EvaluationComparison:
     """Compare two evaluations by a paired bootstrap over the images.
 
     Each sample has as many images as the data, drawn with replacement, the same ones for both. Its interval tells how
@@ -178,7 +178,7 @@ def compare_evaluations(
     numbers = [list(one.numbers().values()) for one in metrics]
     classes = [[row.AP for row in one.per_class] for one in metrics]
     of_numbers, of_classes = (second - first for first, second in zip(*sampled, strict=True))
-    return Comparison(
+    return EvaluationComparison(
         numbers=_list_differences(list(metrics[0].numbers()), numbers, of_numbers),
         per_class=_list_differences(names, classes, of_classes),
         objects=ObjectCounts.of(data, *(_detected_objects(one, names) for one in matched)),
@@ -238,7 +238,7 @@ def _metrics_of(evaluation: Evaluation, iou_type: IoUType) -> CocoMetrics:
 
 def _list_differences(
     names: Sequence[str], values: Sequence[Sequence[float]], sampled: Float64[np.ndarray, "samples n"]
-) -> tuple[Difference, ...]:
+) -> tuple[MetricDifference, ...]:
     """List the numbers of both, with the intervals of differences of samples."""
     differences = []
     tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
@@ -246,7 +246,7 @@ def _list_differences(
         defined = column[~np.isnan(column)]
         is_known = UNDEFINED not in (first, second) and len(defined) >= _LEAST_DEFINED * len(column)
         lower, upper = np.quantile(defined, tails).tolist() if is_known else (None, None)
-        differences.append(Difference(name, first, second, lower, upper))
+        differences.append(MetricDifference(name, first, second, lower, upper))
     return tuple(differences)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from boxwright.data.records import DetectionData, Record
-from boxwright.evaluation.label_evidence import Comparison, compare
+from boxwright.evaluation.label_evidence import Comparison, compare_annotations
 from boxwright_runtime.detections import Detections
 
 ErrorKind = Literal["wrong_class", "badly_placed", "spurious", "overlooked"]
@@ -89,7 +89,9 @@ def rank_label_errors(data: DetectionData, detections: Mapping[int, Detections],
         raise ValueError(f"{data.source}: {len(missing)} images without predictions, the first is {missing[0]}")
     random = np.random.default_rng(seed)
     num_classes = len(data.categories)
-    compared = [compare(record, detections[record.image_id], num_classes, random) for record in data.records]
+    compared = [
+        compare_annotations(record, detections[record.image_id], num_classes, random) for record in data.records
+    ]
     odds = [_odds(compared, kind) for kind in range(len(_KINDS))]
     suspicions: list[Suspicion] = []
     done = [0] * len(odds)

@@ -62,7 +62,9 @@ class Comparison(NamedTuple):
     planted: Evidence
 
 
-def compare(record: Record, detections: Detections, num_classes: int, random: np.random.Generator) -> Comparison:
+def compare_annotations(
+    record: Record, detections: Detections, num_classes: int, random: np.random.Generator
+) -> Comparison:
     """Compare the annotations of an image with its detections.
 
     With p the scores of the matched object for the classes, c the annotated class and u the IoU with it:

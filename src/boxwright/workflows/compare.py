@@ -12,7 +12,7 @@ from boxwright.compose.recipe import Recipe
 from boxwright.detector import Detector
 from boxwright.devices import choose_device
 from boxwright.evaluation.coco_evaluator import IoUType
-from boxwright.evaluation.comparison import Comparison, compare_evaluations
+from boxwright.evaluation.comparison import EvaluationComparison, compare_evaluations
 from boxwright.evaluation.evaluate import Evaluation
 from boxwright.files import check_target
 from boxwright.reports.page import require_extra
@@ -163,7 +163,7 @@ def _compare(compared: tuple[ComparedModel, ...], num_samples: int, seed: int, o
     forms: list[IoUType] = ["bbox"]
     if all(one.masks is not None for one in (first, *others)):
         forms.append("segm")
-    done: dict[IoUType, list[Comparison]] = {form: [] for form in forms}
+    done: dict[IoUType, list[EvaluationComparison]] = {form: [] for form in forms}
     with observer.track("comparing") as progress:
         for form in forms:
             for other in others:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from boxwright.evaluation.comparison import Comparison
+from boxwright.evaluation.comparison import EvaluationComparison
 from boxwright.evaluation.evaluate import Evaluation
 
 
@@ -44,8 +44,8 @@ class CompareResult:
     """
 
     models: tuple[ComparedModel, ...]
-    boxes: tuple[Comparison, ...]
-    masks: tuple[Comparison, ...] = ()
+    boxes: tuple[EvaluationComparison, ...]
+    masks: tuple[EvaluationComparison, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return all numbers, ready for ``json.dump``."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boxwright.evaluation.coco_metrics import UNDEFINED
-from boxwright.evaluation.comparison import Comparison, Difference
+from boxwright.evaluation.comparison import EvaluationComparison, MetricDifference
 from boxwright.evaluation.evaluate import Evaluation
 from boxwright.evaluation.operating_points import thresholds_of
 from boxwright.reports.comparison_page import write_comparison_page
@@ -76,7 +76,7 @@ def _list_models(models: Sequence[ComparedModel]) -> Section:
     return Section("Models", text, columns, rows)
 
 
-def _list_differences(title: str, comparison: Comparison) -> list[Section]:
+def _list_differences(title: str, comparison: EvaluationComparison) -> list[Section]:
     columns = ("", "first", "second", "difference", "interval", "clear")
     text = _EXPLANATION.format(samples=comparison.num_samples)
     return [
@@ -85,7 +85,7 @@ def _list_differences(title: str, comparison: Comparison) -> list[Section]:
     ]
 
 
-def _difference_row(one: Difference) -> list[Cell]:
+def _difference_row(one: MetricDifference) -> list[Cell]:
     difference = Cell("–") if one.value is None else Cell(f"{one.value:+.3f}", one.value)
     interval = Cell("–") if one.lower is None else Cell(f"{one.lower:+.3f} to {one.upper:+.3f}", one.lower)
     clear = Cell("yes" if one.is_clear else "", float(one.is_clear))
@@ -96,7 +96,7 @@ def _metric_cell(value: float) -> Cell:
     return Cell("–") if value == UNDEFINED else Cell(f"{value:.3f}", value, value)
 
 
-def _list_objects(title: str, comparison: Comparison) -> Section:
+def _list_objects(title: str, comparison: EvaluationComparison) -> Section:
     objects = comparison.objects
     counts = {
         "both": objects.both,
@@ -110,7 +110,7 @@ def _list_objects(title: str, comparison: Comparison) -> Section:
 
 
 def _list_images(
-    first: ComparedModel, second: ComparedModel, comparison: Comparison
+    first: ComparedModel, second: ComparedModel, comparison: EvaluationComparison
 ) -> tuple[str, str, list[ReportImage]]:
     """Show each image twice: with the detections of the first, and with those of the second."""
     records = {record.image_id: record for record in first.evaluation.data.records}

@@ -13,7 +13,7 @@ from test_bootstrap import Case, copy_images, numbers_of
 from test_coco_metrics import make_data, make_detections, make_record
 
 from boxwright.evaluation.bootstrap import draw_samples
-from boxwright.evaluation.comparison import Comparison, compare_evaluations
+from boxwright.evaluation.comparison import EvaluationComparison, compare_evaluations
 from boxwright.evaluation.evaluate import Evaluation, measure_detections
 from boxwright_runtime.detections import Detections
 
@@ -78,7 +78,7 @@ def on_places(*per_image: list[int]) -> dict[int, Detections]:
     }
 
 
-def compare_places(first: dict[int, Detections], second: dict[int, Detections]) -> Comparison:
+def compare_places(first: dict[int, Detections], second: dict[int, Detections]) -> EvaluationComparison:
     crowd = [False] * 3 + [True]
     data = make_data(*[make_record(i, [0] * 4, PLACES[:4], crowd) for i in (1, 2, 3)], ids=(1,))
     return compare_evaluations(measure_detections(data, first), measure_detections(data, second), num_samples=100)
