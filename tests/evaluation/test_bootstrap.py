@@ -49,15 +49,6 @@ def test_samples_are_data_sets_with_copies(seed: int) -> None:
             np.testing.assert_allclose(np.nan_to_num(values, nan=-1.0), theirs, rtol=0, atol=1e-12)
 
 
-def test_large_samples_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    matched, samples = match(draw_case(0, num_images=9)), draw_samples(9, 20, 0)
-    whole = measure_samples(matched, samples, 3)
-    monkeypatch.setattr("boxwright.evaluation.bootstrap._CELLS", 30)
-    parts = measure_samples(matched, samples, 3)
-    np.testing.assert_array_equal(whole.numbers, parts.numbers)
-    np.testing.assert_array_equal(whole.per_class, parts.per_class)
-
-
 def test_images_are_drawn_with_replacement() -> None:
     samples = draw_samples(50, 4000, 3)
     assert (samples.sum(1) == 50).all()

@@ -136,6 +136,31 @@ def test_an_exported_file_predicts_with_them(rectangle_file: Path, rectangles: P
     assert predicted.num_detections == len(above)
 
 
+@pytest.mark.slow
+def test_a_tuned_model_that_is_exported(run: Path, rectangles: Path, tmp_path: Path, capsys: Capture) -> None:
+    """From the checkpoint into the file, and out of it again, by the commands."""
+    file = tmp_path / "tuned.onnx"
+    assert main(["tune-thresholds", str(run), "--data", str(rectangles), "--target", "recall=0.7"]) == 0
+    assert main(["export", str(run), "--out", str(file)]) == 0
+    tuning = boxwright.load(run).tuning
+    assert tuning is not None
+    assert Runtime(file).thresholds() == tuning.thresholds
+    capsys.readouterr()
+    counts = []
+    for model in (run, file):
+        out = tmp_path / f"{model.name}.json"
+        images = str(rectangles / "images")
+        assert (
+            main(["predict", str(model), images, "--threshold", "tuned", "--json", str(out), "--out", str(tmp_path)])
+            == 0
+        )
+        counts.append(len(json.loads(out.read_text())))
+    assert counts[0] > 0
+    assert abs(counts[0] - counts[1]) <= 0.02 * counts[0]
+    assert main(["info", str(file)]) == 0
+    assert "thresholds: " in capsys.readouterr().out
+
+
 def test_the_command(run: Path, rectangles: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "tuned.json"
     command = ["tune-thresholds", str(run), "--data", str(rectangles), "--target", "precision=0.9", "--json", str(out)]

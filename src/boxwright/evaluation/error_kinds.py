@@ -15,7 +15,7 @@ from boxwright.evaluation.coco_evaluator import IoUType, image_numbers
 from boxwright.evaluation.coco_metrics import UNDEFINED
 from boxwright.evaluation.error_table import HIT, ErrorTable, tabulate_errors
 from boxwright.evaluation.limits import MAX_DETECTIONS
-from boxwright.evaluation.matched_detections import group_indices, match_detections
+from boxwright.evaluation.matched_detections import MatchedDetections, group_indices, match_detections
 from boxwright.evaluation.near_duplicates import count_near_duplicates
 from boxwright_runtime.detections import Detections
 
@@ -118,6 +118,7 @@ def find_errors(
     *,
     iou_type: IoUType = "bbox",
     max_detections: int = MAX_DETECTIONS,
+    matched: MatchedDetections | None = None,
 ) -> DetectionErrors:
     """Find the errors of detections, and how much AP50 each kind costs.
 
@@ -128,6 +129,7 @@ def find_errors(
         detections: by image id; an image that is not among them has none.
         iou_type: overlap of boxes, or of masks.
         max_detections: per image and class, the best so many count.
+        matched: the detections, matched already, with all objects and at IoU 0.5.
 
     Raises:
         ValueError: masks are needed and missing.
@@ -135,7 +137,8 @@ def find_errors(
     Source: see ``tabulate_errors``.
     """
     data = restore_dropped(data)
-    matched = match_detections(data, detections, iou_type=iou_type, max_detections=max_detections)
+    if matched is None:
+        matched = match_detections(data, detections, iou_type=iou_type, max_detections=max_detections)
     table = tabulate_errors(data, detections, matched, iou_type)
     near = count_near_duplicates(detections, len(data.categories))
     base, corrected = table.precision_without(), _correct_each(table)

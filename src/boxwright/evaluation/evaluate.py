@@ -113,7 +113,7 @@ class Evaluation:
     @cached_property
     def errors(self) -> DetectionErrors:
         """Errors of the boxes by kind, with the AP50 that each kind costs; see ``find_errors``."""
-        return find_errors(self.data, self.detections, max_detections=self.boxes.max_detections)
+        return find_errors(self.data, self.detections, matched=self.matched)
 
     @cached_property
     def findings(self) -> tuple[ErrorFinding, ...]:

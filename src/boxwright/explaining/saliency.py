@@ -259,7 +259,7 @@ def measure_faithfulness(
     return Faithfulness(tuple(fractions.tolist()), tuple(insertion.tolist()), tuple(deletion.tolist()))
 
 
-def _to_image(saliency: Float[Tensor, "h w"], size: tuple[int, int]) -> Float32[np.ndarray, "h w"]:
+def _to_image(saliency: Float[Tensor, "h w"], size: tuple[int, int]) -> Float32[np.ndarray, "height width"]:
     """Upsample a map from the network input to the image, smoothly."""
     large = F.interpolate(saliency[None, None].float(), size=size, mode="bilinear", align_corners=False)
     return large[0, 0].numpy()
