@@ -93,7 +93,7 @@ def test_a_detector_stays_as_it_was(trained: Path, photos: list[Path]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"threshold": 2.0}, r"threshold is between 0 and 1, not 2\.0"),
+        ({"threshold": 2.0}, r"threshold is between 0 and 1, or tuned, not 2\.0"),
         ({"batch_size": 0}, "batch_size is at least 1, not 0"),
         ({"json": "."}, "is a folder; give the name of a file"),
     ],
