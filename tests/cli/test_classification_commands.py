@@ -332,9 +332,12 @@ def test_a_report_shows_accuracies(classifier: Path, crops: Path, tmp_path: Path
     out = tmp_path / "page.html"
     assert main(["report", str(classifier), "--data", str(crops), "--out", str(out)]) == 0
     page = out.read_text(encoding="utf-8")
-    assert {"Training", "Accuracy", "Classes"} <= set(re.findall(r"<h2>([^<]*)</h2>", page))
+    assert {"Training", "Classes", "Confusion", "Calibration", "Worst images", "Data"} <= set(
+        re.findall(r"<h2>([^<]*)</h2>", page)
+    )
     top1 = json.loads(accuracies(classifier, crops, tmp_path).read_text())["top1"]
-    assert f">{top1:.3f}</td>" in page
+    assert f'<span class="name">top1</span><b>{top1:.3f}</b>' in page
+    assert "circle as " in page or "triangle as " in page  # notes of images whose class is wrong
 
 
 def accuracies(classifier: Path, crops: Path, folder: Path) -> Path:

@@ -98,7 +98,8 @@ def test_only_images_of_one_class_each() -> None:
 
 def test_tables() -> None:
     detections = detections_of([1, 0], [1, 0])
-    evaluation = ClassEvaluation(detections, class_accuracy(data(2, 0, 1), detections))
+    images = data(2, 0, 1)
+    evaluation = ClassEvaluation(images, detections, class_accuracy(images, detections))
     stream = io.StringIO()
     Console(file=stream, width=100, force_terminal=False).print(evaluation_tables(evaluation))
     lines = [line.split() for line in stream.getvalue().splitlines()]

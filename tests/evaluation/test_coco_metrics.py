@@ -340,9 +340,9 @@ def test_json_holds_the_12_numbers_and_the_classes() -> None:
     one = pytest.approx(1.0)
     assert read["per_class"] == [
         {"name": "class 1", "category_id": 1, "num_objects": 1}
-        | {"AP": one, "AP50": one, "APs": -1.0, "APm": one, "APl": -1.0},
+        | {"AP": one, "AP50": one, "APs": -1.0, "APm": one, "APl": -1.0, "AP75": one, "AR": one},
         {"name": "class 2", "category_id": 2, "num_objects": 0}
-        | {"AP": -1.0, "AP50": -1.0, "APs": -1.0, "APm": -1.0, "APl": -1.0},
+        | {"AP": -1.0, "AP50": -1.0, "APs": -1.0, "APm": -1.0, "APl": -1.0, "AP75": -1.0, "AR": -1.0},
     ]
 
 

@@ -20,7 +20,9 @@ from boxwright.data.records import Record
 from boxwright.evaluation.coco_metrics import CocoMetrics
 from boxwright.ops.masks import encode_mask
 from boxwright.reports import page as frame
-from boxwright.reports.report import ReportFacts, ReportImage, write_report
+from boxwright.reports.page_images import ReportImage, encode
+from boxwright.reports.report import ReportFacts, write_report
+from boxwright.reports.section import Cell, Matrix, MatrixCell, PageTable, Section
 from boxwright.structures import Category
 from boxwright_runtime.detections import Detections
 
@@ -32,7 +34,16 @@ NUMBERS = {
 
 
 def class_row(name: str, **changed: Any) -> dict[str, Any]:
-    row = {"name": name, "category_id": 3, "num_objects": 1200, "AP": 0.25, "AP50": 0.5, "APs": -1.0}
+    row = {
+        "name": name,
+        "category_id": 3,
+        "num_objects": 1200,
+        "AP": 0.25,
+        "AP50": 0.5,
+        "AP75": 0.3,
+        "AR": 0.6,
+        "APs": -1.0,
+    }
     return row | {"APm": 0.1, "APl": 0.9, "precision50": tuple(np.linspace(1, 0, 101).tolist())} | changed
 
 
@@ -163,21 +174,11 @@ def test_numbers(tmp_path: Path) -> None:
     assert tiles == [("AP", "0.412"), ("AP50", "0.755"), ("AP75", "0.400"), ("AR100", "0.679")]
     values = dict(re.findall(r'<dt>(\w+)</dt>.*?class="value">([^<]+)</dd>', html))
     assert values == {name: f"{value:.3f}" if value >= 0 else "–" for name, value in NUMBERS.items()}
+    heads = re.findall(r'<th scope="col">([^<]+)</th>', html)
+    assert heads == ["class", "objects", "AP", "AP50", "AP75", "AR", "APs", "APm", "APl"]
     cells = re.findall(r"<td[^>]*>([^<]+)</td>", html)
-    assert cells == [
-        "1,200",
-        "0.250",
-        "0.500",
-        "–",
-        "0.100",
-        "0.900",
-        "0",
-        "–",
-        "0.500",
-        "–",
-        "0.100",
-        "0.900",
-    ]
+    assert cells[:8] == ["1,200", "0.250", "0.500", "0.300", "0.600", "–", "0.100", "0.900"]
+    assert cells[8:] == ["0", "–", "0.500", "0.300", "0.600", "–", "0.100", "0.900"]
     assert "score of at least 0.40" in html
     assert "1 objects, 1 detections" in html
 
@@ -196,6 +197,63 @@ def test_recall_of_more_detections_has_its_own_name(tmp_path: Path) -> None:
     ten = CocoMetrics(*[0.1 * i for i in range(1, 13)], max_detections=10).to_json(curves=True)
     html = write(tmp_path / "b.html", metrics=ten)
     assert re.findall(r'class="name">(AR\w+)</span>', html) == ["AR10"]
+
+
+def test_contents_lead_to_sections(tmp_path: Path) -> None:
+    html = write(tmp_path / "report.html", causes=["61 % between <a> and b"])
+    listed = re.findall(r'<li><a href="#(section-\d+)">([^<]*)</a></li>', html)
+    sections = re.findall(r'<section id="(section-\d+)"[^>]*>\s*<h2>([^<]*)</h2>', html)
+    assert listed == sections
+    assert [name for _, name in listed][:3] == ["Where precision is lost", "Classes", "Precision over recall"]
+    assert "<li>61 % between &lt;a&gt; and b</li>" in html
+    few = write(tmp_path / "few.html", history=[], images=[], facts=ReportFacts(summary={}))
+    assert "<nav" not in few
+
+
+def test_sections_show_what_they_have(tmp_path: Path) -> None:
+    rows = [[Cell("a<b", 2.0, color="rgb(1 2 3)"), Cell("many"), Cell("1,000", 1000, 0.25)], [Cell("c", 1.0)] * 3]
+    tables = [PageTable(("name", "word", "number"), rows, "First"), PageTable(("x", "y", "z"), [], "Second")]
+    cells = [MatrixCell("7", 0.7, True, "a as a: 7"), MatrixCell("3", 0.3, False, "a as b: 3")]
+    section = Section(
+        title="S",
+        text="T",
+        facts={"images": "87"},
+        tables=tables,
+        matrix=Matrix("corner", ["a", "b"], [("a", cells)]),
+        charts=[("C", "<svg></svg>")],
+        remarks=["R"],
+    )
+    html = write(tmp_path / "report.html", metrics=None, history=[], images=[], sections=[section])
+    Page(html)  # everything is closed
+    for part in (
+        "<h2>S</h2>",
+        '<p class="muted">T</p>',
+        "<dt>images</dt><dd>87</dd>",
+        '<th scope="row" data-value="2.0"><span class="swatch" style="background: rgb(1 2 3)"></span>a&lt;b</th>',
+        '<td data-value="1000" class="bar" style="--part: 0.250">1,000</td>',
+        '<td class="hit" style="--part: 0.700" title="a as a: 7">7</td>',
+        '<td class="error" style="--part: 0.300" title="a as b: 3">3</td>',
+        "<figcaption>C</figcaption><svg></svg>",
+        "<p>R</p>",
+    ):
+        assert part in html, part
+    assert re.findall(r"<details( open)?>\s*<summary>(\w+)</summary>", html) == [(" open", "First"), ("", "Second")]
+
+
+def test_columns_of_words_are_those_without_numbers() -> None:
+    rows = [[Cell("a"), Cell("text"), Cell("1", 1.0), Cell("–")], [Cell("b"), Cell(""), Cell("–"), Cell("–")]]
+    assert PageTable(("n", "w", "x", "nothing"), rows).columns_of_words() == {1}
+
+
+def test_images_of_a_page_fit_together(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (640, 640, 3), dtype=np.uint8)
+    one = make_image()
+    record = replace(one.record, width=640, height=640)
+    images = [one._replace(image=noise, record=record, form="overlay")] * 12
+    html = write(tmp_path / "report.html", images=images, history=[])
+    assert html.count("<img src=") == 12
+    assert 1_000_000 < len(html) < 5_000_000
+    assert len(encode(Image.fromarray(noise), 20_000)) <= 20_000
 
 
 def test_images_show_ground_truth_and_detections(tmp_path: Path) -> None:

@@ -6,6 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float64, Int64
+
 from boxwright.data.records import DetectionData
 from boxwright.evaluation.coco_metrics import UNDEFINED
 from boxwright_runtime.detections import Detections
@@ -43,6 +46,14 @@ class ClassAccuracy(NamedTuple):
         return {"num_images": self.num_images, "top1": self.top1, "top5": self.top5, "per_class": rows}
 
 
+class LikeliestClasses(NamedTuple):
+    """The class of each image, the one that is taken for the likeliest, -1 where there is none, and its score."""
+
+    own: Int64[np.ndarray, " n"]
+    likeliest: Int64[np.ndarray, " n"]
+    scores: Float64[np.ndarray, " n"]
+
+
 def class_accuracy(data: DetectionData, detections: Mapping[int, Detections]) -> ClassAccuracy:
     """Compare the likeliest classes of images with their own.
 
@@ -53,16 +64,9 @@ def class_accuracy(data: DetectionData, detections: Mapping[int, Detections]) ->
     Raises:
         ValueError: an image has not exactly one object, or there is no result for it.
     """
-    own, first, among = [], [], []
-    for record in data.records:
-        if len(record.labels) != 1:
-            raise ValueError(f"{record.path} has {len(record.labels)} objects; an image to classify has one class")
-        if record.image_id not in detections:
-            raise ValueError(f"{record.path}: there is no result for this image")
-        best = detections[record.image_id].labels[:5].tolist()
-        own.append(int(record.labels[0]))
-        first.append(best[0] if best else -1)
-        among.append(own[-1] in best)
+    own, first, _ = (values.tolist() for values in likeliest_classes(data, detections))
+    best = [detections[record.image_id].labels[:5].tolist() for record in data.records]
+    among = [label in labels for label, labels in zip(own, best, strict=True)]
     indices_of = defaultdict(list)
     for i, label in enumerate(own):
         indices_of[label].append(i)
@@ -83,6 +87,23 @@ def class_accuracy(data: DetectionData, detections: Mapping[int, Detections]) ->
         )
     right = sum(one == other for one, other in zip(own, first, strict=True))
     return ClassAccuracy(len(own), _fraction(right, len(own)), _fraction(sum(among), len(own)), tuple(rows))
+
+
+def likeliest_classes(data: DetectionData, detections: Mapping[int, Detections]) -> LikeliestClasses:
+    """Return the classes of images beside the likeliest ones; arguments and errors as for ``class_accuracy``."""
+    own, labels, scores = [], [], []
+    for record in data.records:
+        if len(record.labels) != 1:
+            raise ValueError(f"{record.path} has {len(record.labels)} objects; an image to classify has one class")
+        if record.image_id not in detections:
+            raise ValueError(f"{record.path}: there is no result for this image")
+        best = detections[record.image_id]
+        own.append(int(record.labels[0]))
+        labels.append(int(best.labels[0]) if len(best) else -1)
+        scores.append(float(best.scores[0]) if len(best) else 0.0)
+    return LikeliestClasses(
+        np.array(own, dtype=np.int64), np.array(labels, dtype=np.int64), np.array(scores, dtype=np.float64)
+    )
 
 
 def _fraction(part: int, whole: int) -> float:

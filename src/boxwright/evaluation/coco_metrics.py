@@ -12,6 +12,7 @@ from boxwright.data.joined_objects import restore_dropped
 from boxwright.data.records import DetectionData
 from boxwright.evaluation.coco_evaluator import IoUType, Results, results_of, run_evaluator
 from boxwright.evaluation.limits import MAX_DETECTIONS, class_totals, coco_limit
+from boxwright.structures import Category
 from boxwright_runtime.detections import Detections
 
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -39,6 +40,8 @@ class ClassMetrics:
         APs: of objects below 32 x 32 pixels.
         APm: of objects between that and 96 x 96 pixels.
         APl: of objects above that.
+        AP75: at IoU 0.75.
+        AR: average recall with a hundred detections per image, or ``max_detections``.
         precision50: precision at IoU 0.5 where recall is 0, 0.01, ..., 1; empty without objects.
     """
 
@@ -50,6 +53,8 @@ class ClassMetrics:
     APs: float
     APm: float
     APl: float
+    AP75: float = UNDEFINED
+    AR: float = UNDEFINED
     precision50: tuple[float, ...] = ()
 
 
@@ -158,7 +163,7 @@ def measure_results(
     precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
     of_class = class_totals(data)
     rows = tuple(
-        _class_metrics(category.name, category.id, int(of_class[label]), precision[:, :, label])
+        _class_metrics(category, int(of_class[label]), precision[:, :, label], recall[:, label])
         for label, category in enumerate(data.categories)
     )
     return CocoMetrics(**_numbers(precision, recall), per_class=rows, notes=(), max_detections=max_detections)
@@ -182,17 +187,19 @@ def _numbers(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
     }
 
 
-def _class_metrics(name: str, category_id: int, num_objects: int, precision: np.ndarray) -> ClassMetrics:
+def _class_metrics(category: Category, num_objects: int, precision: np.ndarray, recall: np.ndarray) -> ClassMetrics:
     p = precision[..., _MOST]
     return ClassMetrics(
-        name=name,
-        category_id=category_id,
+        name=category.name,
+        category_id=category.id,
         num_objects=num_objects,
         AP=mean_defined(p[..., _ALL]),
         AP50=mean_defined(p[_IOU50, ..., _ALL]),
         APs=mean_defined(p[..., _SMALL]),
         APm=mean_defined(p[..., _MEDIUM]),
         APl=mean_defined(p[..., _LARGE]),
+        AP75=mean_defined(p[_IOU75, ..., _ALL]),
+        AR=mean_defined(recall[..., _ALL, _MOST]),
         precision50=tuple(p[_IOU50, :, _ALL].tolist()) if num_objects else (),
     )
 

@@ -97,6 +97,22 @@ def count_confusion(
     return Confusion(counts, tuple(one.name for one in data.categories), tuple(least.tolist()))
 
 
+def confuse_classes(
+    own: Int64[np.ndarray, " n"], likeliest: Int64[np.ndarray, " n"], names: Sequence[str]
+) -> Confusion:
+    """Count images by their own class and the likeliest one.
+
+    Args:
+        own: label of each image.
+        likeliest: label that each is taken for; -1 for none.
+        names: of the classes.
+    """
+    counts = np.zeros((len(names) + 1, len(names) + 1), dtype=np.int64)
+    # -1 is the last column, of what has no class.
+    _count(counts, own, likeliest)
+    return Confusion(counts, tuple(names), (0.0,) * len(names))
+
+
 def _count(
     counts: Int64[np.ndarray, "k k"], rows: Int64[np.ndarray, " _n"] | int, columns: Int64[np.ndarray, " _m"] | int
 ) -> None:

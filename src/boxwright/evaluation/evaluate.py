@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from boxwright.data.image_check import ProgressCallback
 from boxwright.data.joined_objects import restore_dropped
 from boxwright.data.records import DetectionData
-from boxwright.evaluation.class_accuracy import ClassAccuracy, class_accuracy
+from boxwright.evaluation.class_accuracy import ClassAccuracy, class_accuracy, likeliest_classes
 from boxwright.evaluation.coco_metrics import CocoMetrics, evaluate_detections
-from boxwright.evaluation.confusion import Confusion, count_confusion
+from boxwright.evaluation.confusion import Confusion, confuse_classes, count_confusion
 from boxwright.evaluation.error_kinds import DetectionErrors, find_errors
 from boxwright.evaluation.findings import ErrorFinding, find_causes
 from boxwright.evaluation.limits import MAX_DETECTIONS
 from boxwright.evaluation.matched_detections import MatchedDetections, match_detections
 from boxwright.evaluation.operating_points import OperatingPoint, find_operating_points, thresholds_of
-from boxwright.evaluation.score_calibration import Calibration, calibrate
+from boxwright.evaluation.score_calibration import Calibration, calibrate, calibrate_scores
 from boxwright.evaluation.slices import Slice, slice_metrics
 from boxwright.prediction import evaluation_mode
 from boxwright.structures import Batch, ImageSize, SelectionQuality
@@ -50,12 +50,26 @@ class ClassEvaluation:
     """Classes of images, and how often they are right.
 
     Args:
+        data: the images and their classes.
         detections: by image id, on the CPU.
         accuracy: top-1 and top-5, in all and of each class.
     """
 
+    data: DetectionData
     detections: dict[int, Detections]
     accuracy: ClassAccuracy
+
+    @cached_property
+    def confusion(self) -> Confusion:
+        """Images by their own class and the likeliest one; nothing is of the background."""
+        own, likeliest, _ = likeliest_classes(self.data, self.detections)
+        return confuse_classes(own, likeliest, [one.name for one in self.data.categories])
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Scores of the likeliest classes beside the fraction of images where these are right."""
+        own, likeliest, scores = likeliest_classes(self.data, self.detections)
+        return calibrate_scores(scores, own == likeliest, likeliest, len(self.data.categories))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -196,7 +210,7 @@ def evaluate_classifier(
 ) -> ClassEvaluation:
     """Do the same for a detector whose task is classification; arguments as for ``evaluate_detector``."""
     detections = detect(detector, loader, device=device, progress=progress, total=len(data.records))
-    return ClassEvaluation(detections, class_accuracy(data, detections))
+    return ClassEvaluation(data, detections, class_accuracy(data, detections))
 
 
 def detect(

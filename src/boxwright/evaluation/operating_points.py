@@ -101,6 +101,25 @@ def count_at(
     return tuple(points)
 
 
+def trace_f1(
+    matched: MatchedDetections, num_classes: int, thresholds: Float64[np.ndarray, " t"]
+) -> Float64[np.ndarray, "classes t"]:
+    """Compute F1 of each class from each threshold on; 0 for classes without objects.
+
+    Args:
+        matched: at IoU 0.5.
+        num_classes: of the data.
+        thresholds: rising.
+    """
+    traces = np.zeros((num_classes, len(thresholds)))
+    for label, (scores, hits, num_objects) in enumerate(_columns_of_classes(matched, num_classes)):
+        # Best first, so that the scores rise from the end.
+        counts = len(scores) - np.searchsorted(scores[::-1], thresholds)
+        right = np.concatenate([[0], np.cumsum(hits)])[counts]
+        traces[label] = 2 * right / np.maximum(counts + num_objects, 1)
+    return traces
+
+
 def mean_f1(points: Sequence[OperatingPoint]) -> float:
     """Average F1 over the classes with objects; 0 without any."""
     values = [one.f1 for one in points if one.true_positives + one.missed]

@@ -73,7 +73,13 @@ def calibrate(matched: MatchedDetections, num_classes: int) -> Calibration:
 
     Source: Guo et al., On Calibration of Modern Neural Networks (ICML 2017), section 2; checked against hotcoco's.
     """
-    scores, hits, labels = _columns(matched)
+    return calibrate_scores(*_columns(matched), num_classes)
+
+
+def calibrate_scores(
+    scores: Float64[np.ndarray, " n"], hits: Bool[np.ndarray, " n"], labels: Int64[np.ndarray, " n"], num_classes: int
+) -> Calibration:
+    """Do the same with scores, which of them are right, and labels; see ``calibrate``."""
     bins = _bins(scores, hits)
     own = [_bins(scores[labels == label], hits[labels == label]) for label in range(num_classes)]
     return Calibration(_error(bins), bins, tuple(map(_error, own)), len(scores))

@@ -1,19 +1,14 @@
-"""Charts of a report as SVG: the log of training, and precision over recall.
-
-Colors of text and lines are names of CSS variables, so that a chart follows its page from light to dark.
-"""
+"""Charts of a page: the log of training, precision over recall, and numbers of several runs."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from boxwright.drawing import class_color
+from boxwright.reports.svg_chart import draw_svg, legend_name, line_color
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -22,36 +17,6 @@ _NUM_POINTS = 600
 
 _NUM_LINES = 8
 """Lines in one chart that readers still tell apart."""
-
-# matplotlib needs true colors: these stand for the page's own until the SVG is written.
-_INK, _GRID = "#010101", "#020202"
-_VARIABLES = {_INK: "var(--muted)", _GRID: "var(--line)", "#0077bb": "var(--blue)"}
-
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "boxwright",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _GRID,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": _GRID,
-    "ytick.color": _GRID,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "ytick.major.size": 0,
-    "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
-    "legend.frameon": False,
-    "legend.handlelength": 2.4,
-}
 
 
 class Line(NamedTuple):
@@ -71,13 +36,13 @@ def loss_chart(history: Rows) -> str:
     smooth = _smooth(values)
 
     def plot(axes: Any) -> None:
-        axes.plot(steps, values, color=_color(0), alpha=0.4, linewidth=1, label="as it was")
-        axes.plot(steps, smooth, color=_color(0), label="smoothed")
+        axes.plot(steps, values, color=line_color(0), alpha=0.4, linewidth=1, label="as it was")
+        axes.plot(steps, smooth, color=line_color(0), label="smoothed")
         axes.set_ylim(bottom=0)
         # The first steps of a training are often far above the rest, and would flatten it.
         axes.set_ylim(top=1.1 * max(*np.percentile(values, [99]), smooth.max()))
 
-    return _svg("loss", plot, "step", "loss")
+    return draw_svg("loss", plot, "step", "loss")
 
 
 def terms_chart(history: Rows) -> str:
@@ -93,10 +58,10 @@ def terms_chart(history: Rows) -> str:
     def plot(axes: Any) -> None:
         for index, line in enumerate(lines):
             steps, values = _thin(line)
-            axes.plot(steps, _smooth(values), color=_color(index), label=line.name)
+            axes.plot(steps, _smooth(values), color=line_color(index), label=line.name)
         axes.set_ylim(bottom=0)
 
-    return _svg("terms", plot, "step", "loss term") if lines else ""
+    return draw_svg("terms", plot, "step", "loss term") if lines else ""
 
 
 def ap_chart(history: Rows) -> str:
@@ -114,12 +79,12 @@ def ap_chart(history: Rows) -> str:
 
     def plot(axes: Any) -> None:
         for line in lines:
-            color = _color(names.index(line.name.removesuffix(" raw").removesuffix(" ema")))
+            color = line_color(names.index(line.name.removesuffix(" raw").removesuffix(" ema")))
             style = "--" if line.name.endswith("raw") else "-"
             axes.plot(line.steps, line.values, style, color=color, marker="o", markersize=3.5, label=line.name)
         axes.set_ylim(0, 1)
 
-    return _svg("ap", plot, "step", "average precision") if lines else ""
+    return draw_svg("ap", plot, "step", "average precision") if lines else ""
 
 
 def rate_chart(history: Rows) -> str:
@@ -130,11 +95,11 @@ def rate_chart(history: Rows) -> str:
 
     def plot(axes: Any) -> None:
         for index, line in enumerate(lines):
-            axes.plot(*_thin(line), color=_color(index), label=line.name)
+            axes.plot(*_thin(line), color=line_color(index), label=line.name)
         axes.set_ylim(bottom=0)
         axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
 
-    return _svg("rate", plot, "step", "learning rate") if lines else ""
+    return draw_svg("rate", plot, "step", "learning rate") if lines else ""
 
 
 def precision_recall_chart(rows: Rows, *, name: str = "precision-recall") -> str:
@@ -148,11 +113,11 @@ def precision_recall_chart(rows: Rows, *, name: str = "precision-recall") -> str
 
     def plot(axes: Any) -> None:
         for label, row in sorted(shown, key=lambda entry: entry[0]):
-            axes.plot(recall, row["precision50"], color=_color(label), label=_short(row["name"]))
+            axes.plot(recall, row["precision50"], color=line_color(label), label=legend_name(row["name"]))
         axes.set_xlim(0, 1.01)
         axes.set_ylim(0, 1.02)
 
-    return _svg(name, plot, "recall", "precision") if shown else ""
+    return draw_svg(name, plot, "recall", "precision") if shown else ""
 
 
 def curves_chart(named: Sequence[tuple[str, Sequence[tuple[Sequence[float], Sequence[float]]]]], y_label: str) -> str:
@@ -172,10 +137,12 @@ def curves_chart(named: Sequence[tuple[str, Sequence[tuple[Sequence[float], Sequ
                     by_step.setdefault(step, []).append(value)
             # Where only some of the runs have a value, a mean would jump.
             whole = sorted((step, np.mean(own)) for step, own in by_step.items() if len(own) == len(runs))
-            axes.plot(*zip(*whole, strict=True), color=_color(index), marker="o", markersize=3.5, label=_short(name))
+            axes.plot(
+                *zip(*whole, strict=True), color=line_color(index), marker="o", markersize=3.5, label=legend_name(name)
+            )
         axes.set_ylim(bottom=0)
 
-    return _svg("curves", plot, "step", y_label) if named else ""
+    return draw_svg("curves", plot, "step", y_label) if named else ""
 
 
 def lines_chart(x: Sequence[float], named: Sequence[tuple[str, Sequence[float]]], x_label: str, y_label: str) -> str:
@@ -190,10 +157,10 @@ def lines_chart(x: Sequence[float], named: Sequence[tuple[str, Sequence[float]]]
 
     def plot(axes: Any) -> None:
         for index, (name, values) in enumerate(named):
-            axes.plot(x, values, color=_color(index), label=_short(name))
+            axes.plot(x, values, color=line_color(index), label=legend_name(name))
         axes.set_ylim(bottom=0)
 
-    return _svg("lines", plot, x_label, y_label)
+    return draw_svg("lines", plot, x_label, y_label)
 
 
 def spread_chart(named: Sequence[tuple[str, Sequence[float]]], y_label: str) -> str:
@@ -207,12 +174,14 @@ def spread_chart(named: Sequence[tuple[str, Sequence[float]]], y_label: str) -> 
 
     def plot(axes: Any) -> None:
         for index, (_, values) in enumerate(named):
-            axes.bar(index, np.mean(values), width=0.6, color=_color(index), alpha=0.35)
-            axes.scatter([index] * len(values), values, color=_color(index), s=18, zorder=3)
-        axes.set_xticks(range(len(named)), [_short(name) for name, _ in named], rotation=0 if len(named) < 8 else 30)
+            axes.bar(index, np.mean(values), width=0.6, color=line_color(index), alpha=0.35)
+            axes.scatter([index] * len(values), values, color=line_color(index), s=18, zorder=3)
+        axes.set_xticks(
+            range(len(named)), [legend_name(name) for name, _ in named], rotation=0 if len(named) < 8 else 30
+        )
         axes.set_ylim(bottom=0)
 
-    return _svg("spread", plot, "variation", y_label) if named else ""
+    return draw_svg("spread", plot, "variation", y_label) if named else ""
 
 
 def _lines(points: Iterable[tuple[str, Mapping[str, Any], Any]]) -> list[Line]:
@@ -244,49 +213,3 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     first, last = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
     smooth: np.ndarray = (total[last] - total[first]) / (last - first)
     return smooth
-
-
-def _color(label: int) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*class_color(label))
-
-
-def _short(name: str) -> str:
-    """A name for the legend: cut to its room, and not read as a formula or as a request to hide."""
-    name = name if len(name) <= 24 else f"{name[:23]}…"
-    return name.replace("$", r"\$").lstrip("_")
-
-
-def _svg(name: str, plot: Callable[[Any], None], x_label: str, y_label: str) -> str:
-    """Return what ``plot`` draws into its axes, as an ``<svg>`` element without any address in it.
-
-    ``name`` keeps the ids of one chart apart from those of the others on its page.
-    """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-        axes = figure.add_subplot()
-        plot(axes)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.margins(x=0.01)
-        if len(axes.lines) > 1:
-            longest = max(len(str(line.get_label())) for line in axes.lines)
-            figure.legend(loc="outside upper left", ncols=max(1, min(4, 80 // (longest + 8))))
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return _for_page(buffer.getvalue(), name, f"{y_label} over {x_label}")
-
-
-def _for_page(svg: str, name: str, label: str) -> str:
-    """Turn an SVG file into an element of a page: its head gone, its ids its own, its colors the page's."""
-    box = re.search(r'viewBox="[^"]*"', svg)
-    assert box is not None  # matplotlib writes one
-    body = svg[svg.index(">", box.end()) + 1 :]
-    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
-    body = body.replace("xlink:href", "href")
-    body = re.sub(r'(\bid="|\bhref="#|\burl\(#)', rf"\g<1>{name}-", body)
-    for color, variable in _VARIABLES.items():
-        body = body.replace(color, variable)
-    return f'<svg role="img" aria-label="{label}" {box.group()}>{body}'

@@ -15,6 +15,8 @@ from boxwright.data.joined_objects import restore_objects, select_objects
 from boxwright.data.records import DetectionData, Record
 from boxwright.drawing import draw_ground_truth, drawing_uri
 from boxwright.reports.page import render_page
+from boxwright.reports.section import Cell, PageTable, Section
+from boxwright.reports.size_charts import size_charts
 
 DRAWN = 3
 """Findings of a kind whose images are shown."""
@@ -23,7 +25,6 @@ DRAWN_PREDICTIONS = 12
 """The same of a kind whose findings have predictions, which have to be looked at one by one."""
 
 _IMAGE_SIDE = 420
-_NUM_BARS = 24
 _ANNOTATION = re.compile(r"annotation (-?\d+)")
 """Names of objects in the details of findings."""
 
@@ -72,28 +73,43 @@ def render_check(facts: CheckFacts, splits: Mapping[str, DetectionData], objects
         splits: that could be read.
         objects: of each split.
     """
+    names = list(next(iter(facts.counts.values()), {}))
+    rows = [
+        [Cell(split), *(Cell(f"{number:,}", number) for number in numbers.values())]
+        for split, numbers in facts.counts.items()
+    ]
     content = {
+        "title": facts.title,
+        "summary": {},
         "facts": facts,
-        "sections": [_section(one, facts.predicted, splits, objects) for one in facts.kinds],
-        "classes": _class_rows(objects),
-        "histograms": _histograms(objects),
+        "splits": Section(title="Splits", tables=[PageTable(("split", *names), rows)]),
+        "findings": [_section(one, facts.predicted, splits, objects) for one in facts.kinds],
+        "sections": [
+            Section(title="Sizes", charts=size_charts(list(objects.values()))),
+            Section(title="Classes", tables=[_class_table(objects)]),
+        ],
     }
     return render_page("check_template.html", content)
 
 
-def _class_rows(objects: Mapping[str, ObjectTable]) -> list[dict[str, Any]]:
+def _class_table(objects: Mapping[str, ObjectTable]) -> PageTable:
     """Count the objects of each class in each split, the frequent classes first."""
     counts: dict[str, dict[str, int]] = {}
     for split, table in objects.items():
         numbers = np.bincount(table.labels[~table.crowd], minlength=len(table.class_names)).tolist()
         for name, number in zip(table.class_names, numbers, strict=True):
             counts.setdefault(name, dict.fromkeys(objects, 0))[split] = number
-    most = max((sum(numbers.values()) for numbers in counts.values()), default=0) or 1
-    rows: list[dict[str, Any]] = [
-        {"name": name, "numbers": list(numbers.values()), "total": sum(numbers.values())}
-        for name, numbers in counts.items()
+    totals = {name: sum(numbers.values()) for name, numbers in counts.items()}
+    most = max(totals.values(), default=0) or 1
+    rows = [
+        [
+            Cell(name),
+            *(Cell(f"{number:,}", number) for number in counts[name].values()),
+            Cell(f"{totals[name]:,}", totals[name], totals[name] / most),
+        ]
+        for name in sorted(counts, key=lambda name: -totals[name])
     ]
-    return [{**row, "bar": row["total"] / most} for row in sorted(rows, key=lambda row: -row["total"])]
+    return PageTable(("class", *objects, "objects"), rows)
 
 
 def _section(
@@ -147,44 +163,3 @@ def _draw(record: Record, finding: Finding, prediction: Prediction | None, data:
         image, shown, data.categories, scale=scale, with_masks=bool(rows), predictions=predictions
     )
     return drawing_uri(drawing, quality=80)
-
-
-def _histograms(objects: Mapping[str, ObjectTable]) -> list[dict[str, Any]]:
-    """Bars of the sizes of objects and images, over all splits."""
-    tables = list(objects.values())
-    sides = np.concatenate([np.zeros(0), *(np.sqrt(one.box_area.clip(min=0)) for one in tables)])
-    relative = np.concatenate(
-        [np.zeros(0), *(np.sqrt(one.box_area.clip(min=0) / one.image_sizes.prod(1)) for one in tables)]
-    )
-    longest = np.concatenate([np.zeros(0), *(one.sizes.max(1, initial=0) for one in tables)])
-    numbers = [np.bincount(one.image_index, minlength=len(one.records)) for one in tables]
-    return [
-        _bars("Sizes of objects: root of the box's area, in pixels", sides, logarithmic=True),
-        _bars("Sizes of objects: root of the box's area, in % of the image", 100 * relative, logarithmic=True),
-        _bars("Objects in an image", np.concatenate([np.zeros(0), *numbers]), logarithmic=False),
-        _bars("Sizes of images: the longer side, in pixels", longest, logarithmic=False),
-    ]
-
-
-def _bars(title: str, values: np.ndarray, *, logarithmic: bool) -> dict[str, Any]:
-    values = values[np.isfinite(values) & (values > 0)] if logarithmic else values
-    if not values.size:
-        return {"title": title, "bars": [], "low": "", "middle": "", "high": ""}
-    low, high = float(values.min()), float(values.max())
-    if logarithmic:
-        edges = np.geomspace(low, max(high, low * 1.01), _NUM_BARS + 1)
-    else:
-        edges = np.linspace(low, max(high, low + 1), _NUM_BARS + 1)
-    edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)
-    counts, _ = np.histogram(values, edges)
-    bars = [
-        {"height": 100 * count / counts.max(), "text": f"{edges[i]:.3g} to {edges[i + 1]:.3g}: {count:,}"}
-        for i, count in enumerate(counts.tolist())
-    ]
-    return {
-        "title": title,
-        "bars": bars,
-        "low": f"{low:.3g}",
-        "middle": f"half up to {np.median(values):.3g}",
-        "high": f"{high:.3g}",
-    }

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from boxwright.files import write_text
 from boxwright.reports.page import render_page
-from boxwright.reports.report import ReportFacts, ReportImage, show_image
+from boxwright.reports.page_images import ReportImage, show_images
+from boxwright.reports.report import ReportFacts
 from boxwright.reports.section import Section
 from boxwright.structures import Category
 
@@ -31,13 +32,11 @@ def write_comparison_page(
         categories: label ``i`` is ``categories[i]``.
         facts: beside the numbers.
     """
-    content = {
-        "title": title,
-        "tasks": [],
-        "curves": [],
-        "sections": sections,
-        "images": [
-            (name, text, [show_image(one, categories, 0.0) for one in shown]) for name, text, shown in images if shown
-        ],
-    }
+    total = sum(len(own) for _, _, own in images)
+    drawn = [
+        Section(title=name, text=text, images=show_images(own, categories, 0.0, num_images=total))
+        for name, text, own in images
+        if own
+    ]
+    content = {"title": title, "tasks": [], "sections": [*sections, *drawn]}
     write_text(path, render_page("report_template.html", {**content, **vars(facts)}))

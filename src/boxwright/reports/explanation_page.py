@@ -14,6 +14,7 @@ from boxwright.drawing import drawing_uri
 from boxwright.files import write_text
 from boxwright.reports.charts import lines_chart
 from boxwright.reports.page import render_page
+from boxwright.reports.section import Section
 
 _SIDE = 720
 """Longest side of an image of the page, in pixels."""
@@ -51,14 +52,31 @@ def write_explanation(path: Path, page: ExplanationPage) -> None:
     """Write the page; an older one is replaced once this one is complete."""
     curves = [("inserted", page.insertion), ("deleted", page.deletion)]
     content = {
-        "page": page,
+        "title": page.title,
+        "summary": page.facts,
         "images": [
             ("The detection", drawing_uri(_with_box(page.image, page.box))),
             ("Saliency: the warmer, the more the score depends on it", drawing_uri(_warm(page))),
         ],
-        "chart": lines_chart(page.fractions, curves, "fraction of the pixels, the most salient first", "score × IoU"),
+        "faithfulness": Section(
+            title="Does it hold?",
+            charts=[("The score as the most salient pixels come in, and as they go", _chart(page, curves))],
+            remarks=_REMARKS,
+        ),
     }
     write_text(path, render_page("explanation_template.html", content))
+
+
+_REMARKS = (
+    "Inserted: the image has no contrast, and its most salient pixels are put in first. Deleted: they are taken away "
+    "first.",
+    "Where the saliency is right, the score rises early when they are inserted (area near 1) and falls early when they "
+    "are deleted (area near 0).",
+)
+
+
+def _chart(page: ExplanationPage, curves: Sequence[tuple[str, Sequence[float]]]) -> str:
+    return lines_chart(page.fractions, curves, "fraction of the pixels, the most salient first", "score × IoU")
 
 
 def _warm(page: ExplanationPage) -> Image.Image:

@@ -1,10 +1,11 @@
 "use strict";
-// Tables sort by a click on a column's head, by numbers where cells have them; images of the page enlarge.
+// Tables sort by a click on a column's head, by numbers where cells have them; images of the page enlarge; the entry
+// of the contents that is being read is marked.
 function valueOf(row, column) {
   const cell = row.cells[column];
   const stated = cell.dataset.value;
-  const number = Number(stated !== undefined ? stated : cell.textContent.replaceAll(",", ""));
-  return { number: stated === "" ? NaN : number, text: cell.textContent.trim() };
+  const text = stated !== undefined ? stated : cell.textContent.replaceAll(",", "").trim();
+  return { number: text === "" ? NaN : Number(text), text: cell.textContent.trim() };
 }
 function compare(a, b) {
   if (!Number.isNaN(a.number) && !Number.isNaN(b.number)) return a.number - b.number;
@@ -15,39 +16,76 @@ function compare(a, b) {
 function sortBy(head) {
   const table = head.closest("table");
   const column = head.cellIndex;
-  const sign = head.getAttribute("aria-sort") === "descending" ? 1 : -1;
-  for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-  head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
   const rows = Array.from(table.tBodies[0].rows);
+  const before = head.getAttribute("aria-sort");
+  // Names from A on first, numbers from the largest.
+  const isNumber = rows.some((row) => !Number.isNaN(valueOf(row, column).number));
+  const first = isNumber ? "descending" : "ascending";
+  const other = isNumber ? "ascending" : "descending";
+  for (const one of table.tHead.rows[0].cells) one.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", before === first ? other : first);
+  const sign = head.getAttribute("aria-sort") === "ascending" ? 1 : -1;
   rows.sort((a, b) => {
     const order = compare(valueOf(a, column), valueOf(b, column));
     return Number.isFinite(order) ? sign * order : order;
   });
   table.tBodies[0].append(...rows);
 }
-for (const head of document.querySelectorAll('table.sortable th[scope="col"]')) {
-  head.tabIndex = 0;
-  head.addEventListener("click", () => sortBy(head));
-  head.addEventListener("keydown", (event) => {
+function answer(element, act) {
+  element.tabIndex = 0;
+  element.addEventListener("click", act);
+  element.addEventListener("keydown", (event) => {
     if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
-      sortBy(head);
+      act();
     }
   });
 }
-const images = document.querySelectorAll("figure img");
+for (const head of document.querySelectorAll('table.sortable th[scope="col"]')) answer(head, () => sortBy(head));
+
+const images = Array.from(document.querySelectorAll("main figure img"));
 if (images.length > 0) {
   const dialog = document.createElement("dialog");
+  const figure = document.createElement("figure");
+  const caption = document.createElement("figcaption");
   const large = document.createElement("img");
-  dialog.append(large);
+  let shown = 0;
+  const show = (index) => {
+    shown = (index + images.length) % images.length;
+    large.src = images[shown].src;
+    large.alt = images[shown].alt;
+    caption.textContent = images[shown].alt;
+    if (!dialog.open) dialog.showModal();
+  };
+  figure.append(large, caption);
+  dialog.append(figure);
   document.body.append(dialog);
   dialog.addEventListener("click", () => dialog.close());
-  for (const image of images) {
-    image.classList.add("enlarge");
-    image.addEventListener("click", () => {
-      large.src = image.src;
-      large.alt = image.alt;
-      dialog.showModal();
-    });
-  }
+  dialog.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowRight") show(shown + 1);
+    if (event.key === "ArrowLeft") show(shown - 1);
+  });
+  images.forEach((image, index) => {
+    image.classList.add("zoomable");
+    answer(image, () => show(index));
+  });
+}
+
+const entries = new Map(Array.from(document.querySelectorAll("nav a"), (link) => [link.hash.slice(1), link]));
+if (entries.size > 0 && "IntersectionObserver" in window) {
+  const visible = new Set();
+  const observer = new IntersectionObserver((changes) => {
+    for (const change of changes) {
+      if (change.isIntersecting) visible.add(change.target.id);
+      else visible.delete(change.target.id);
+    }
+    let current = true;
+    for (const [name, link] of entries) {
+      if (current && visible.has(name)) {
+        link.setAttribute("aria-current", "true");
+        current = false;
+      } else link.removeAttribute("aria-current");
+    }
+  });
+  for (const name of entries.keys()) observer.observe(document.getElementById(name));
 }

@@ -1,4 +1,4 @@
-"""A training run as one HTML file that needs nothing but itself: numbers, curves, images, settings."""
+"""A model as one HTML file that needs nothing but itself: numbers, errors, curves, images, settings."""
 
 from __future__ import annotations
 
@@ -6,25 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from boxwright.data.records import Record
-from boxwright.drawing import class_color, draw_comparison, draw_detections, draw_ground_truth, drawing_uri
-from boxwright.drawing.comparison import ComparisonForm
+from boxwright.drawing import class_color
 from boxwright.files import write_text
 from boxwright.reports import charts
-from boxwright.reports.page import render_page, require_extra
-from boxwright.reports.section import Section
+from boxwright.reports.page import format_metric, render_page, require_extra
+from boxwright.reports.page_images import ReportImage, show_images
+from boxwright.reports.section import Cell, PageTable, Section
 from boxwright.structures import Category
-from boxwright_runtime.detections import Detections
-
-_IMAGE_SIDE = 720
-"""Longest side of an image in the report, in pixels; smaller ones are upsampled to it, up to four times."""
-
-_OVERLAY_SIDE = 560
-"""The same of an image that shows detections and ground truth at once, of which a page may have many."""
 
 _MEANINGS = {
     "AP": "mean over IoU 0.50 to 0.95",
@@ -36,27 +26,13 @@ _MEANINGS = {
     "ARs": "recall of small objects",
     "ARm": "recall of medium objects",
     "ARl": "recall of large objects",
+    "top1": "the likeliest class is right",
+    "top5": "the right class is among the five likeliest",
 }
 _RECALL = re.compile(r"AR(\d+)")
 """Names of numbers that say how many detections per image and class were counted."""
 
-
-class ReportImage(NamedTuple):
-    """One image to show.
-
-    Args:
-        image: RGB, (h, w, 3), uint8.
-        record: its objects.
-        detections: in its pixels.
-        form: ground truth and detections side by side, or in one image with hits, misses and inventions in 3 styles.
-        note: on it, in a few words; counts of objects and detections where it is empty.
-    """
-
-    image: np.ndarray
-    record: Record
-    detections: Detections
-    form: ComparisonForm = "side_by_side"
-    note: str = ""
+_CLASS_NUMBERS = ("AP", "AP50", "AP75", "AR", "APs", "APm", "APl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +62,9 @@ def write_report(
     title: str,
     metrics: Mapping[str, Any] | None,
     history: Sequence[Mapping[str, Any]],
+    causes: Sequence[str] = (),
     sections: Sequence[Section] = (),
+    data_sections: Sequence[Section] = (),
     images: Sequence[ReportImage],
     categories: Sequence[Category],
     threshold: float,
@@ -98,11 +76,13 @@ def write_report(
         path: of the HTML file. Its folder is made; an older report is replaced once this one is complete.
         title: of the page.
         metrics: the 12 numbers and ``per_class``, and those of masks under ``segm`` where there are any, as
-            ``Evaluation.to_json(curves=True)`` gives them; None for a classifier.
+            ``Evaluation.to_json(curves=True)`` gives them; ``top1`` and ``top5`` of a classifier; or None.
         history: the run's JSON lines. Drawn over ``step``: ``loss``, ``losses`` by name, ``lr`` (a number, or
             one by group), and ``AP`` and ``AP50``, those in ``segm`` too, with ``weights`` "raw" or "ema" where both
             are evaluated.
+        causes: the largest causes of lost precision, in words.
         sections: after the numbers of classes, in this order.
+        data_sections: after the images and the curves of training.
         images: shown with ground truth and detections.
         categories: label ``i`` is ``categories[i]``.
         threshold: the lowest score that is drawn.
@@ -115,80 +95,102 @@ def write_report(
     measured = [] if metrics is None else [("", metrics)]
     if metrics is not None and "segm" in metrics:
         measured = [("Boxes", metrics), ("Masks", metrics["segm"])]
-    content = {
-        "title": title,
-        "tasks": [_task(name, numbers) for name, numbers in measured],
-        "curves": _curves(history),
-        "sections": sections,
-        "images": _image_sections(images, categories, threshold),
-    }
+    shown = [Section(title="Where precision is lost", items=causes)] if causes else []
+    for name, numbers in measured:
+        shown += _class_sections(name, numbers) if "per_class" in numbers and "AP" in numbers else []
+    shown += [*sections, *_image_sections(images, categories, threshold), *_training_sections(history), *data_sections]
+    tasks = [_task(name, numbers) for name, numbers in measured]
+    content = {"title": title, "tasks": tasks, "sections": shown}
     write_text(path, render_page("report_template.html", {**content, **vars(facts)}))
 
 
 def _task(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Content of the page on the metrics of boxes, or of masks; the name is empty where there are boxes only."""
-    rows = metrics["per_class"]
+    """Tiles and numbers of boxes, of masks, or of a classifier; the name is empty where there is one kind only."""
     recalls = {int(match[1]): match[0] for match in map(_RECALL.fullmatch, metrics) if match}
     meanings = _MEANINGS | {number: f"recall, {count} per class" for count, number in recalls.items()}
-    summary = ["AP", "AP50", "AP75", recalls[max(recalls)]]
+    numbers = [(number, meanings[number], value) for number, value in metrics.items() if number in meanings]
+    summary = ["AP", "AP50", "AP75", recalls[max(recalls)]] if recalls else []
     return {
         "name": name,
-        "summary": [(number, meanings[number], metrics[number]) for number in summary],
-        "numbers": [(number, meanings[number], value) for number, value in metrics.items() if number in meanings],
-        "per_class": [{**row, "color": _css_color(label)} for label, row in enumerate(rows)],
-        "precision_recall": charts.precision_recall_chart(rows, name=f"precision-recall-{name.lower()}".rstrip("-")),
+        "summary": [(number, meanings[number], metrics[number]) for number in summary] or numbers,
+        "numbers": numbers if summary else [],
     }
 
 
-def _curves(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Caption and SVG of each chart that the history has data for."""
+def _class_sections(name: str, metrics: Mapping[str, Any]) -> list[Section]:
+    rows = metrics["per_class"]
+    chart = charts.precision_recall_chart(rows, name=f"precision-recall-{name.lower()}".rstrip("-"))
+    title = f": {name.lower()}" if name else ""
+    sections = [
+        Section(
+            title=f"Classes{title}",
+            text="A dash stands where the data has no object of that class and size.",
+            tables=[
+                PageTable(("class", "objects", *_CLASS_NUMBERS), [_class_row(*entry) for entry in enumerate(rows)])
+            ],
+        )
+    ]
+    if chart:
+        sections.append(
+            Section(
+                title=f"Precision over recall{title}",
+                charts=[("At IoU 0.50, of the classes with most objects, at most eight", chart)],
+                remarks=_PRECISION_RECALL,
+            )
+        )
+    return sections
+
+
+_PRECISION_RECALL = (
+    "From left to right the score that a detection needs falls: more objects are detected (recall), and more "
+    "detections are wrong (precision).",
+    "A curve that drops to zero early shows objects that are not detected at any score. One that sinks from the start "
+    "shows wrong detections with high scores: doubles, background, or other classes.",
+    "AP50 of a class is the area under its curve.",
+)
+
+
+def _class_row(label: int, row: Mapping[str, Any]) -> list[Cell]:
+    values = [row.get(number, -1.0) for number in _CLASS_NUMBERS]
+    numbers = [
+        Cell(format_metric(value), None if value < 0 else value, value if value > 0 else None) for value in values
+    ]
+    objects = Cell(f"{row['num_objects']:,}", row["num_objects"])
+    return [Cell(row["name"], color=_css_color(label)), objects, *numbers]
+
+
+def _training_sections(history: Sequence[Mapping[str, Any]]) -> list[Section]:
     drawn = [
         ("Training loss", charts.loss_chart(history)),
         ("Average precision on the validation data", charts.ap_chart(history)),
         ("Largest terms of the loss", charts.terms_chart(history)),
         ("Learning rate", charts.rate_chart(history)),
     ]
-    return [(caption, svg) for caption, svg in drawn if svg]
+    shown = [(caption, svg) for caption, svg in drawn if svg]
+    return [Section(title="Training", charts=shown)] if shown else []
 
 
-def _image_sections(
-    images: Sequence[ReportImage], categories: Sequence[Category], threshold: float
-) -> list[tuple[str, str, list[dict[str, Any]]]]:
-    """Title, explanation and images of each of the two forms that there is."""
-    shown = [show_image(one, categories, threshold) for one in images]
+def _image_sections(images: Sequence[ReportImage], categories: Sequence[Category], threshold: float) -> list[Section]:
+    """Make a section of each of the forms that images have."""
     parts = [
         (
             "Worst images",
             f"Objects that are detected, missed and invented, at scores of at least {threshold:.2f}.",
-            True,
+            "overlay",
         ),
+        ("Worst images", "Those whose class is wrong with the highest score.", None),
         (
             "Images",
             f"Left: the objects of the data set, dashed. Right: detections with a score of at least {threshold:.2f}.",
-            False,
+            "side_by_side",
         ),
     ]
-    sections = [(title, text, [one for one in shown if one["overlay"] == form]) for title, text, form in parts]
-    return [section for section in sections if section[2]]
-
-
-def show_image(one: ReportImage, categories: Sequence[Category], threshold: float) -> dict[str, Any]:
-    """Draw an image as the template takes it, with detections of some score at least."""
-    image, record, detections = one.image, one.record, one.detections
-    overlay = one.form == "overlay"
-    scale = (_OVERLAY_SIDE if overlay else _IMAGE_SIDE) / max(image.shape[:2])
-    # Upsampled by whole numbers only, which keeps pixels sharp.
-    scale = float(min(int(scale), 4)) if scale > 1 else scale
-    num_objects, num_detections = int((~record.crowd).sum()), int((detections.scores >= threshold).sum())
-    if overlay:
-        drawn = draw_comparison(image, record, detections, categories, threshold=threshold, form="overlay", scale=scale)
-        drawings = [("objects that are detected, missed and invented", drawing_uri(drawn, quality=80))]
-    else:
-        left = draw_ground_truth(image, record, categories, scale=scale, with_masks=detections.masks is not None)
-        right = draw_detections(image, detections, categories, threshold=threshold, scale=scale)
-        drawings = [("the objects of the data set", drawing_uri(left)), ("the detections", drawing_uri(right))]
-    note = one.note or f"{num_objects} objects, {num_detections} detections"
-    return {"name": record.path.name, "note": note, "drawings": drawings, "overlay": overlay}
+    sections = []
+    for title, text, form in parts:
+        if own := [one for one in images if one.form == form]:
+            shown = show_images(own, categories, threshold, num_images=len(images))
+            sections.append(Section(title=title, text=text, images=shown))
+    return sections
 
 
 def _css_color(label: int) -> str:

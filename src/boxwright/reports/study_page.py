@@ -10,6 +10,7 @@ from typing import NamedTuple
 from boxwright.files import write_text
 from boxwright.reports.charts import curves_chart, spread_chart
 from boxwright.reports.page import render_page
+from boxwright.reports.section import Cell, PageTable, Section
 
 
 class StudyPageRow(NamedTuple):
@@ -51,6 +52,13 @@ class StudyPage:
     command: str
 
 
+_EXPLANATION = (
+    "Means over the seeds with their standard deviation, of the last evaluation. In brackets, the interval of 95 % of "
+    "the paired difference over the seeds (Student's t): where it holds 0, the runs do not tell the two apart. GMAC "
+    "are of prediction of one image."
+)
+
+
 def write_study_page(path: Path, page: StudyPage) -> None:
     """Write the page; an older one is replaced once this one is complete."""
     charts = [
@@ -63,5 +71,16 @@ def write_study_page(path: Path, page: StudyPage) -> None:
             curves_chart([(one.name, one.curves) for one in page.rows], page.measure),
         ),
     ]
-    content = {"page": page, "charts": [(caption, svg) for caption, svg in charts if svg]}
+    rows = [[Cell(one.name), *(Cell(text, value) for text, value in one.cells)] for one in page.rows]
+    sections = [
+        Section(title="Variations", text=_EXPLANATION, tables=[PageTable(("variation", *page.columns), rows)]),
+        Section(title="Runs", charts=[(caption, svg) for caption, svg in charts if svg]),
+    ]
+    content = {
+        "title": page.title,
+        "summary": page.facts,
+        "sections": [one for one in sections if one.tables or one.charts],
+        "options": page.options,
+        "command": page.command,
+    }
     write_text(path, render_page("study_template.html", content))

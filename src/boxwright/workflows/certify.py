@@ -116,7 +116,7 @@ def certify(
     with observer.track(f"evaluating {path.name}") as progress:
         detections = detect_exported(runtime, data, batch_size=1, progress=progress)
     if reference.detector.task == "classification":
-        evaluation: AnyEvaluation = ClassEvaluation(detections, class_accuracy(data, detections))
+        evaluation: AnyEvaluation = ClassEvaluation(data, detections, class_accuracy(data, detections))
     else:
         evaluation = measure_detections(data, detections)
     with observer.track("comparing detections") as progress:

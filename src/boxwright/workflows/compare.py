@@ -24,7 +24,7 @@ from boxwright.workflows.evaluate_results import evaluate_results
 from boxwright.workflows.info import measure_detector
 from boxwright.workflows.models import load_predictor
 from boxwright.workflows.observer import Observer
-from boxwright.workflows.reading import Data, data_name
+from boxwright.workflows.reading import Data, data_name, data_path
 from boxwright_runtime import Runtime
 from boxwright_runtime.printable_names import printable
 
@@ -88,7 +88,7 @@ def compare(
     result = _compare(tuple(compared), num_samples, seed, observer)
     if html is not None:
         observer.announce(f"writing {html}")
-        command = ["boxwright", "compare", *(one.name for one in compared), "--data", data_name(data), "--split", split]
+        command = ["boxwright", "compare", *(one.name for one in compared), "--data", data_path(data), "--split", split]
         write_comparison(Path(html), result, data=f"{data_name(data)}, {split}", command=shlex.join(command))
     return result
 

@@ -10,8 +10,9 @@ from boxwright.evaluation.comparison import EvaluationComparison, MetricDifferen
 from boxwright.evaluation.evaluate import Evaluation
 from boxwright.evaluation.operating_points import thresholds_of
 from boxwright.reports.comparison_page import write_comparison_page
-from boxwright.reports.report import ReportFacts, ReportImage
-from boxwright.reports.section import Cell, Section
+from boxwright.reports.page_images import ReportImage
+from boxwright.reports.report import ReportFacts
+from boxwright.reports.section import Cell, PageTable, Section
 from boxwright.workflows.compare_result import ComparedModel, CompareResult
 from boxwright.workflows.machine import describe_machine
 from boxwright_runtime.detections import Detections
@@ -73,15 +74,20 @@ def _list_models(models: Sequence[ComparedModel]) -> Section:
     text = (
         "GMAC are of prediction of one image. Latency is that of one image of 480 x 640 pixels on this machine's CPU."
     )
-    return Section("Models", text, columns, rows)
+    return Section(title="Models", text=text, tables=[PageTable(columns, rows)])
 
 
 def _list_differences(title: str, comparison: EvaluationComparison) -> list[Section]:
     columns = ("", "first", "second", "difference", "interval", "clear")
     text = _EXPLANATION.format(samples=comparison.num_samples)
     return [
-        Section(title, text, columns, [_difference_row(one) for one in comparison.numbers]),
-        Section(f"{title}: AP of classes", "", columns, [_difference_row(one) for one in comparison.per_class]),
+        Section(
+            title=title, text=text, tables=[PageTable(columns, [_difference_row(one) for one in comparison.numbers])]
+        ),
+        Section(
+            title=f"{title}: AP of classes",
+            tables=[PageTable(columns, [_difference_row(one) for one in comparison.per_class])],
+        ),
     ]
 
 
@@ -106,7 +112,7 @@ def _list_objects(title: str, comparison: EvaluationComparison) -> Section:
     }
     text = "At IoU 0.5, by detections above the thresholds of the best F1 of each."
     rows = [[Cell(name), Cell(f"{count:,}", count)] for name, count in counts.items()]
-    return Section(title, text, ("detected by", "objects"), rows)
+    return Section(title=title, text=text, tables=[PageTable(("detected by", "objects"), rows)])
 
 
 def _list_images(

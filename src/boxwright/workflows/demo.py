@@ -22,7 +22,8 @@ from boxwright.drawing import draw_detections, save_drawing
 from boxwright.evaluation.evaluate import Evaluation
 from boxwright.files import check_folder, write_text
 from boxwright.reports.page import require_extra
-from boxwright.reports.report import ReportFacts, ReportImage
+from boxwright.reports.page_images import ReportImage
+from boxwright.reports.report import ReportFacts
 from boxwright.training.log import read_log
 from boxwright.weights.model import load
 from boxwright.workflows.machine import describe_machine
@@ -134,6 +135,7 @@ def _write_report(out: Path, evaluation: Evaluation, images: Sequence[ReportImag
         out / "report.html",
         evaluation,
         title="Boxwright demo",
+        split="val",
         history=read_log(out / "run"),
         images=images,
         threshold=THRESHOLD,

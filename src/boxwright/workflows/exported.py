@@ -90,7 +90,7 @@ def evaluate_exported(
     with observer.track("evaluating") as progress:
         detections = detect_exported(runtime, read, batch_size=batch_size, workers=workers, progress=progress)
     if metadata.task == "classification":
-        return ClassEvaluation(detections, class_accuracy(read, detections))
+        return ClassEvaluation(read, detections, class_accuracy(read, detections))
     return measure_detections(read, detections)
 
 

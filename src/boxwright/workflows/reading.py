@@ -121,3 +121,10 @@ def data_name(data: Data) -> str:
         return path.name if path.is_dir() else path.stem
     one = next(iter(data.values())) if isinstance(data, Mapping) else data
     return one.name
+
+
+def data_path(data: Data) -> str:
+    """Return the path of a data set as it was typed, for commands that repeat; its name where it has none."""
+    if isinstance(data, DataFiles):
+        return str(data.folder) if data.folder is not None else data_name(data)
+    return str(data) if isinstance(data, str | Path) else data_name(data)

@@ -8,27 +8,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from boxwright.compose.recipe import Recipe
 from boxwright.detector import Detector
 from boxwright.devices import choose_device
+from boxwright.evaluation.class_accuracy import likeliest_classes
 from boxwright.evaluation.error_kinds import find_errors
 from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation
 from boxwright.files import check_target
 from boxwright.model_card import describe_passport
 from boxwright.passport import Passport
 from boxwright.reports.page import require_extra
-from boxwright.reports.report import ReportFacts, ReportImage, write_report
+from boxwright.reports.page_images import ReportImage
+from boxwright.reports.report import ReportFacts, write_report
 from boxwright.reports.section import Section
-from boxwright.structures import Category
+from boxwright.score_tuning import ScoreTuning
 from boxwright.training.log import LOG, read_log
+from boxwright.workflows.confusion_sections import confusion_section, slices_section
+from boxwright.workflows.data_sections import data_sections
 from boxwright.workflows.evaluate import evaluate
 from boxwright.workflows.machine import describe_machine
 from boxwright.workflows.models import load_predictor
 from boxwright.workflows.observer import Observer
-from boxwright.workflows.reading import Data, data_name
+from boxwright.workflows.reading import Data, data_name, data_path
 from boxwright.workflows.report_sections import accuracy_sections, error_sections
+from boxwright.workflows.score_sections import calibration_section, operating_section
 from boxwright_runtime import Runtime
 
 MOST_WORST = 40
@@ -95,15 +101,15 @@ def report(
     if isinstance(predictor, Detector) and not isinstance(model, Detector):
         predictor.to(choose_device(device))
     evaluation = evaluate(predictor, data, split=split, batch_size=batch_size, workers=workers, observer=observer)
-    folder = Path(model) if isinstance(model, str | Path) else Path()
-    history = read_log(folder) if (folder / LOG).is_file() else []
     source = str(model) if isinstance(model, str | Path) else type(model).__name__
-    facts = report_facts(predictor, evaluation, source=source, data=data_name(data), split=split, out=path)
+    facts = report_facts(predictor, evaluation, source=source, data=data_path(data), split=split, out=path)
     observer.announce(f"writing {path}")
     write_evaluation(
         path,
         evaluation,
-        history=history,
+        split=split,
+        tuning=predictor.tuning if isinstance(predictor, Detector) else None,
+        history=_read_history(model),
         images=select_worst(evaluation, threshold, num_images),
         threshold=threshold,
         facts=facts,
@@ -112,13 +118,22 @@ def report(
     return ReportResult(path, evaluation)
 
 
+def _read_history(model: str | Path | Detector | Runtime) -> list[dict[str, Any]]:
+    """Read the log of the folder of a run; of anything else there is none."""
+    if isinstance(model, str | Path) and (Path(model) / LOG).is_file():
+        return read_log(Path(model))
+    return []
+
+
 def write_evaluation(
     path: Path,
     evaluation: Evaluation | ClassEvaluation,
     *,
+    split: str,
     history: Sequence[Mapping[str, Any]],
     images: Sequence[ReportImage],
     threshold: float,
+    tuning: ScoreTuning | None = None,
     facts: ReportFacts,
     title: str,
 ) -> None:
@@ -127,42 +142,70 @@ def write_evaluation(
     Args:
         path: of the page.
         evaluation: numbers and detections.
+        split: name of the data.
         history: rows of the log of training.
         images: that are shown.
         threshold: least score of detections that are drawn.
+        tuning: of the model's scores.
         facts: beside the numbers.
         title: of the page.
     """
-    categories: tuple[Category, ...] = evaluation.data.categories if isinstance(evaluation, Evaluation) else ()
+    is_of_boxes = isinstance(evaluation, Evaluation)
+    metrics = evaluation.to_json(curves=True) if isinstance(evaluation, Evaluation) else _accuracies(evaluation)
+    has_masks = isinstance(evaluation, Evaluation) and evaluation.masks is not None
     write_report(
         path,
         title=title,
-        metrics=evaluation.to_json(curves=True) if isinstance(evaluation, Evaluation) else None,
+        metrics=metrics,
         history=history,
-        sections=list_sections(evaluation),
+        causes=[one.text for one in evaluation.findings] if isinstance(evaluation, Evaluation) else (),
+        sections=list_sections(evaluation, tuning),
+        data_sections=data_sections(
+            evaluation.data, split, "detection" if is_of_boxes else "classification", with_masks=has_masks
+        ),
         images=images,
-        categories=categories,
+        categories=evaluation.data.categories,
         threshold=threshold,
         facts=facts,
     )
 
 
-def list_sections(evaluation: Evaluation | ClassEvaluation) -> list[Section]:
-    """List the tables of a report on an evaluation."""
+def _accuracies(evaluation: ClassEvaluation) -> dict[str, float]:
+    return {"top1": evaluation.accuracy.top1, "top5": evaluation.accuracy.top5}
+
+
+def list_sections(evaluation: Evaluation | ClassEvaluation, tuning: ScoreTuning | None = None) -> list[Section]:
+    """List the sections of a report that tell where a model is wrong, and what its scores mean.
+
+    Args:
+        evaluation: numbers and detections.
+        tuning: of the model's scores.
+    """
     if isinstance(evaluation, ClassEvaluation):
-        return accuracy_sections(evaluation.accuracy)
-    limit = evaluation.boxes.max_detections
-    errors = find_errors(evaluation.data, evaluation.detections, max_detections=limit)
-    if evaluation.masks is None:
-        return error_sections(errors)
-    of_masks = find_errors(evaluation.data, evaluation.detections, iou_type="segm", max_detections=limit)
-    return [*error_sections(errors, "boxes"), *error_sections(of_masks, "masks")]
+        of_classes = confusion_section(evaluation.confusion, is_of_boxes=False)
+        return [*accuracy_sections(evaluation.accuracy), of_classes, calibration_section(evaluation)]
+    sections = error_sections(evaluation.errors, "" if evaluation.masks is None else "boxes")
+    if evaluation.masks is not None:
+        of_masks = find_errors(
+            evaluation.data, evaluation.detections, iou_type="segm", max_detections=evaluation.boxes.max_detections
+        )
+        sections += error_sections(of_masks, "masks")
+    return [
+        *sections,
+        confusion_section(evaluation.confusion),
+        slices_section(evaluation.slices),
+        operating_section(evaluation, tuning),
+        calibration_section(evaluation, tuning),
+    ]
 
 
 def select_worst(evaluation: Evaluation | ClassEvaluation, threshold: float, count: int) -> list[ReportImage]:
-    """Select the images with most errors among the detections above a score, and read them."""
+    """Select the images with most errors among the detections above a score, or those whose class is most surely wrong.
+
+    They are read.
+    """
     if isinstance(evaluation, ClassEvaluation):
-        return []
+        return _select_misclassified(evaluation, count)
     above = {image_id: one[one.scores >= threshold] for image_id, one in evaluation.detections.items()}
     errors = find_errors(evaluation.data, above)
     worst = errors.worst_images(count)
@@ -177,6 +220,18 @@ def select_worst(evaluation: Evaluation | ClassEvaluation, threshold: float, cou
                 record.read(), record, above.get(one.image_id, evaluation.detections[one.image_id]), "overlay", note
             )
         )
+    return images
+
+
+def _select_misclassified(evaluation: ClassEvaluation, count: int) -> list[ReportImage]:
+    own, likeliest, scores = likeliest_classes(evaluation.data, evaluation.detections)
+    wrong = np.flatnonzero(own != likeliest)
+    names = [*(one.name for one in evaluation.data.categories), "nothing"]
+    images = []
+    for index in wrong[np.argsort(-scores[wrong], kind="stable")][:count].tolist():
+        record = evaluation.data.records[index]
+        note = f"{names[own[index]]} as {names[likeliest[index]]}, {scores[index]:.2f}"
+        images.append(ReportImage(record.read(), record, evaluation.detections[record.image_id], None, note))
     return images
 
 
@@ -199,7 +254,7 @@ def report_facts(
         summary={
             "model": source,
             **({"parts": ", ".join(parts)} if parts else {}),
-            "data": f"{data}, {split}: {len(evaluation.detections):,} images",
+            "data": f"{Path(data).name}, {split}: {len(evaluation.detections):,} images",
         },
         notes=evaluation.notes,
         recipe=yaml.safe_dump(recipe.to_dict(), sort_keys=False) if isinstance(recipe, Recipe) else "",

@@ -1,11 +1,11 @@
-"""Sections of a report that tell where a model is wrong."""
+"""Sections of a report on errors by kind, and on classes of images."""
 
 from __future__ import annotations
 
 from boxwright.evaluation.class_accuracy import ClassAccuracy
 from boxwright.evaluation.coco_metrics import UNDEFINED
 from boxwright.evaluation.error_kinds import KINDS, DetectionErrors
-from boxwright.reports.section import Cell, Section
+from boxwright.reports.section import Cell, PageTable, Section
 
 _MEANINGS = {
     "classification": "the box fits, the class is wrong",
@@ -40,32 +40,37 @@ def error_sections(errors: DetectionErrors, name: str = "") -> list[Section]:
         f"AP50 is {errors.AP50:.3f}. A kind of error costs what AP50 would gain without it, detections of every score "
         "counted; the costs do not add up. Definitions: TIDE (Bolya et al., 2020)."
     )
-    if errors.near_duplicates:
-        text += (
-            f" {errors.near_duplicates:,} pairs of detections of one class with scores of 0.3 or more have an IoU "
-            "above 0.7: likely one object twice."
-        )
+    text += (
+        f" {errors.near_duplicates:,} pairs of detections of one class with scores of 0.3 or more have an IoU "
+        "above 0.7, which are likely of one object; heads without NMS may leave some."
+        if errors.near_duplicates
+        else " No two detections of one class with scores of 0.3 or more have an IoU above 0.7: none is doubled."
+    )
     per_class = [
         (
             Cell(row.name),
             Cell(f"{row.num_objects:,}", row.num_objects),
             Cell("–" if row.AP50 == UNDEFINED else f"{row.AP50:.3f}", None if row.AP50 == UNDEFINED else row.AP50),
             *(_cost_cell(row.kinds[kind].cost, most) for kind in KINDS),
+            Cell(f"{row.near_duplicates:,}", row.near_duplicates),
         )
         for row in errors.per_class
     ]
     return [
-        Section(f"Errors by kind{title}", text, ("kind", "meaning", "errors", "costs AP50"), kinds),
-        Section(f"What they cost, class by class{title}", "", ("class", "objects", "AP50", *KINDS), per_class),
+        Section(
+            title=f"Errors by kind{title}",
+            text=text,
+            tables=[PageTable(("kind", "meaning", "errors", "costs AP50"), kinds)],
+        ),
+        Section(
+            title=f"What they cost, class by class{title}",
+            tables=[PageTable(("class", "objects", "AP50", *KINDS, "doubled"), per_class)],
+        ),
     ]
 
 
 def accuracy_sections(accuracy: ClassAccuracy) -> list[Section]:
-    """Make the tables of a classifier."""
-    numbers = [
-        (Cell("top-1"), _ratio_cell(accuracy.top1)),
-        (Cell("top-5"), _ratio_cell(accuracy.top5)),
-    ]
+    """Make the table of the classes of a classifier."""
     rows = [
         (
             Cell(row.name),
@@ -77,10 +82,7 @@ def accuracy_sections(accuracy: ClassAccuracy) -> list[Section]:
         for row in accuracy.per_class
     ]
     columns = ("class", "images", "top-1", "top-5", "else mostly taken for")
-    return [
-        Section("Accuracy", f"{accuracy.num_images:,} images.", ("number", "ratio"), numbers),
-        Section("Classes", "", columns, rows),
-    ]
+    return [Section(title="Classes", tables=[PageTable(columns, rows)])]
 
 
 def _cost_cell(cost: float, most: float) -> Cell:

@@ -270,7 +270,8 @@ def page_of(result: StudyResult) -> StudyPage:
 
 
 def _page_row(result: StudyResult, one: VariationResult) -> StudyPageRow:
-    cells = [(format_spread(one.mean(name), one.std(name)), one.mean(name)) for name in result.shown]
+    # Before the first run has ended there is no number, and still its column.
+    cells = [(format_spread(one.mean(name), one.std(name)), one.mean(name)) for name in result.shown or ("",)]
     difference = None if one.difference is None else one.difference.mean
     cells.insert(1, (format_difference(one.difference), difference))
     cells += [(f"{one.params:,}", one.params), (f"{one.gmac:.2f}", one.gmac)]
