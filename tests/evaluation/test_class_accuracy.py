@@ -108,3 +108,13 @@ def test_tables() -> None:
     text = stream.getvalue()
     assert "class [0]" in text
     assert "class [1]" in next(line for line in text.splitlines() if "class [0]" in line)
+
+
+def test_confusion_and_calibration_of_classes() -> None:
+    """Two of class 0, one of them taken for class 2; one of class 2 that is right; scores are 1 each."""
+    images, detections = data(3, 0, 0, 2), detections_of([0, 1], [2, 0], [2, 1])
+    evaluation = ClassEvaluation(images, detections, class_accuracy(images, detections))
+    assert evaluation.confusion.counts.tolist() == [[1, 0, 1, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert evaluation.confusion.most_confused() == [("class [0]", "class [2]", 1)]
+    assert evaluation.calibration.error == pytest.approx(1 / 3)
+    assert evaluation.calibration.per_class == pytest.approx((0.0, 0.0, 0.5))

@@ -16,6 +16,7 @@ from boxwright.evaluation.operating_points import (
     find_operating_points,
     mean_f1,
     thresholds_of,
+    trace_f1,
 )
 from boxwright.evaluation.threshold_target import Target
 
@@ -136,3 +137,14 @@ def test_other_targets_are_refused(text: str) -> None:
 def test_a_target_is_written_as_it_is_read() -> None:
     for text in ("f1", "precision=0.9", "recall=1"):
         assert str(Target.parse(text)) == text
+
+
+def test_traces_are_the_counts_at_each_threshold() -> None:
+    data, detections = draw_case(seed=3)
+    matched, names = match_detections(data, detections), [one.name for one in data.categories]
+    thresholds = np.linspace(0, 1, 11)
+    traces = trace_f1(matched, len(names), thresholds)
+    for index, threshold in enumerate(thresholds.tolist()):
+        points = count_at(matched, names, threshold)
+        assert traces[:, index] == pytest.approx([one.f1 if one.true_positives + one.missed else 0.0 for one in points])
+    assert traces.max() > 0.3
