@@ -87,6 +87,18 @@ def test_pixels_and_sizes(name: str, runtime: str) -> None:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(("image_size", "size"), [(352, (2161, 1003)), (96, (33, 2100)), (992, (3, 5))])
+def test_sides_that_change_by_much(image_size: int, size: tuple[int, int], runtime: str) -> None:
+    """More rows of the output than a block has, and of the input for each of them."""
+    input_format = InputFormat(image_size=image_size, resize_floats=True)
+    image = draw_noise(*size)
+    expected, _ = preprocess(image, input_format)
+    outputs = start(preprocessing_graph(input_format), runtime)({"images": image[None]})
+    levels = gray_levels(outputs["network_input"][0] - expected, input_format)
+    assert levels.max() <= 0.02
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("image_size", [203, 650])
 def test_photographs(image_size: int, runtime: str) -> None:
     """Downsampled and upsampled."""
@@ -124,8 +136,8 @@ def test_an_image_does_not_depend_on_its_batch(name: str, runtime: str) -> None:
         np.testing.assert_array_equal(together["sizes"][index], alone["sizes"][0])
 
 
-def test_sizes_of_images_are_right_in_bfloat16() -> None:
-    """Sizes are whole numbers also where OpenVINO computes in bfloat16, its default on many CPUs."""
+def test_sizes_and_pixels_are_right_in_bfloat16() -> None:
+    """So are they where OpenVINO computes in bfloat16, its default on many CPUs."""
     # bfloat16 holds whole numbers up to 256.
     input_format = InputFormat(image_size=200, max_size=333, resize="shortest_side", size_rule="torchvision")
     run = start(preprocessing_graph(input_format), "openvino", {"INFERENCE_PRECISION_HINT": "bf16"})
@@ -135,6 +147,7 @@ def test_sizes_of_images_are_right_in_bfloat16() -> None:
         outputs = run({"images": image[None]})
         assert outputs["sizes"].tolist() == [list(image_size)]
         assert outputs["network_input"].shape[1:] == expected.shape
+        assert gray_levels(outputs["network_input"][0] - expected, input_format).max() <= LEVEL
 
 
 def test_names_begin_alike() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from boxwright.exporting.openvino_resize import write_resize
 from boxwright.exporting.preprocessing import NODE_PREFIX
 from boxwright.exporting.requirements import import_openvino
 from boxwright_runtime.sessions import keep_core
@@ -22,8 +23,8 @@ Files have no place for them that OpenVINO reads.
 def to_openvino(model: onnx.ModelProto) -> openvino.Model:
     """Convert a model, in memory.
 
-    - Resize with antialiasing becomes ``bilinear_pillow``: in the modes that the conversion chooses, OpenVINO ignores
-      antialiasing.
+    - Resize with antialiasing becomes products of matrices: in the modes that the conversion chooses, OpenVINO ignores
+      antialiasing; see ``write_resize``.
     - TopK becomes stable: of equal scores, the first stays the first, as in onnxruntime and torch.
     - Preprocessing is marked to be computed in float32 also where the file is run in bfloat16, in which sizes of images
       are wrong.
@@ -37,7 +38,7 @@ def to_openvino(model: onnx.ModelProto) -> openvino.Model:
     for node in converted.get_ordered_ops():
         kind, attributes = node.get_type_name(), node.get_attributes()
         if kind == "Interpolate" and attributes["antialias"]:
-            _replace(node, _antialiased(operators, node, attributes))
+            _replace(node, _antialiased(package, node))
         elif kind == "TopK" and not attributes["stable"]:
             _replace(node, _stable(operators, node, attributes))
     _keep_precise(converted)
@@ -45,15 +46,12 @@ def to_openvino(model: onnx.ModelProto) -> openvino.Model:
     return converted
 
 
-def _antialiased(operators: Any, node: openvino.Node, attributes: dict[str, Any]) -> openvino.Node:
-    return operators.interpolate(
-        node.input_value(0),
-        node.input_value(1),
-        "bilinear_pillow",
-        attributes["shape_calculation_mode"],
-        axes=node.input_value(2),
-        name=node.get_friendly_name(),
-    )
+def _antialiased(package: Any, node: openvino.Node) -> openvino.Node:
+    """Write the resizing of channels-last images, from their bytes where it can: of these fewer are copied."""
+    images = node.input_value(0)
+    if images.get_node().get_type_name() == "Convert":
+        images = images.get_node().input_value(0)
+    return write_resize(package, images, node.input_value(1), prefix=node.get_friendly_name())
 
 
 def _stable(operators: Any, node: openvino.Node, attributes: dict[str, Any]) -> openvino.Node:
