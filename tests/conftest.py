@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import boxwright
 from boxwright.backbones.resnet_vd import ResNetVD
 from boxwright.cli.main import main
 from boxwright.detector import Detector
+from boxwright.exporting import graph
 from boxwright.exporting.export_file import export_file
 from boxwright.heads.rtdetr import RTDETR
 from boxwright.necks.hybrid_encoder import HybridEncoder
@@ -138,9 +140,34 @@ def make_detector() -> MakeDetector:
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """As in production: the annotations that the tests check are only read."""
+    with annotations_only_read():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exports_are_unchecked() -> Iterator[None]:
+    """While a file is traced, its sizes are symbols: no int, and fixed as soon as two of them are compared."""
+
+    checked = graph._export
+
+    def export_unchecked(*arguments: Any) -> Any:
+        with annotations_only_read():
+            return checked(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "_export", export_unchecked)
+        yield
+
+
+@contextmanager
+def annotations_only_read() -> Iterator[None]:
+    """Check no types for a while."""
+    before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="session")

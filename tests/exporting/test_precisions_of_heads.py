@@ -61,7 +61,6 @@ def build(head: str) -> tuple[Detector, list[Arrays]]:
     return detector, inputs
 
 
-@pytest.mark.usefixtures("unchecked")  # sizes are symbols while a graph is traced
 @pytest.mark.parametrize(
     "head",
     [head if head == "classifier" else pytest.param(head, marks=pytest.mark.slow) for head in list_parts("heads")],

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from boxwright.exporting.graph_writer import Value
+from boxwright.exporting.graph_writer import Number, Value
 
 LARGEST_SIDE = 2**15
 """Largest number that comes in; beyond it results may be off."""
@@ -33,7 +33,7 @@ class Fraction(NamedTuple):
     whole: Value
     remainder: Value
 
-    def exceeds(self, limit: Value | float) -> Value:
+    def exceeds(self, limit: Value | Number) -> Value:
         """Tell whether it is larger than a whole number."""
         return (self.whole > limit) | (self.whole.equals(limit) & (self.remainder > 0))
 
@@ -60,7 +60,7 @@ def round_half_even(fraction: Fraction, divisor: Value) -> Value:
     return fraction.whole + ((doubled > divisor) | (doubled.equals(divisor) & (is_odd > 0))).to_float()
 
 
-def largest_power(value: Value, scale: Value | float, exponents: range) -> Value:
+def largest_power(value: Value, scale: Value | Number, exponents: range) -> Value:
     """Return the largest of some powers of two whose product with ``scale`` a value reaches, or else the first."""
     return select_power(value >= value.writer.constant([_powers(exponents)]) * scale, exponents)
 
@@ -94,7 +94,7 @@ class DoubleQuotient:
         low, high = exponents
         self.divisor, self.power = divisor, power
         # 2^k is 2^(52 - high) times 2^(high - e), which is a whole number too.
-        factors: list[Value | float] = [*_split_power(_DOUBLE_BITS - 1 - high), *self._split_rest(low, high)]
+        factors: list[Value | Number] = [*_split_power(_DOUBLE_BITS - 1 - high), *self._split_rest(low, high)]
         for factor in factors:
             remainder = _truncated_modulo(remainder * factor, divisor)
         remainder = _not_negative(remainder, divisor)
@@ -109,7 +109,7 @@ class DoubleQuotient:
             rest = rest / factors[-1]
         return factors
 
-    def floor_of_product(self, factor: Value, dividend: Value, offset: float = 0.0) -> Value:
+    def floor_of_product(self, factor: Value, dividend: Value, offset: Number = 0.0) -> Value:
         """Compute floor(factor * quotient + offset) as doubles do, all three operations rounded.
 
         Only where the exact result is a whole number can doubles differ from it: they are one below where their product
