@@ -60,6 +60,9 @@ class Runtime:
         file: of ``boxwright export``: .onnx for ONNX Runtime, .xml for OpenVINO.
         runtime: ``onnxruntime`` or ``openvino``; ``auto`` takes the one that the file is made for.
         threads: on the CPU; as many as the runtime takes by itself where None.
+        fixed_shapes: of OpenVINO, which is faster where it knows the sizes: compile the model once more for each of the
+            first two batches and sizes that come a third time. That takes a second or two of that run, and the memory
+            of another model.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -73,6 +76,7 @@ class Runtime:
         *,
         runtime: Literal["auto", "onnxruntime", "openvino"] = "auto",
         threads: int | None = None,
+        fixed_shapes: bool = True,
     ) -> None:
         if threads is not None and threads < 1:
             raise ValueError(f"threads is at least 1, not {threads}")
@@ -80,7 +84,7 @@ class Runtime:
         self.path = exported.path
         self.metadata: Metadata = exported.metadata
         self.runtime = _choose_runtime(exported.kind, runtime, self.path)
-        self._session = open_session(exported, self.runtime, threads)
+        self._session = open_session(exported, self.runtime, threads, fixed_shapes=fixed_shapes)
         self._check_interface()
 
     @property

@@ -230,7 +230,7 @@ def test_threads_share_a_runtime(runtime: Runtime) -> None:
 def test_openvino_computes_in_float32_unless_the_file_says_otherwise(tmp_path: Path) -> None:
     for precision, expected in (("fp32", "f32"), ("int8", "f32"), ("bf16", "bf16")):
         runtime = Runtime(write_stand_in(tmp_path / f"{precision}.xml", precision=precision), threads=1)
-        model = runtime._session._model
+        model = runtime._session._any_size.model
         assert model.get_property("INFERENCE_PRECISION_HINT").get_type_name() == expected
         assert model.get_property("INFERENCE_NUM_THREADS") == 1
 

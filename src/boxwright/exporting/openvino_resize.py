@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from boxwright.exporting.openvino_writer import OpenVinoWriter
 
 if TYPE_CHECKING:
     import openvino
@@ -32,7 +32,7 @@ def write_resize(package: Any, images: Any, size: Any, *, prefix: str) -> openvi
     Returns:
         a node, float32 (b, height, width, channels).
     """
-    writer = _Writer(package, prefix)
+    writer = OpenVinoWriter(package, prefix)
     shape = writer.shape_of(images)
     _, height, width, channels = (writer.pick(shape, axis) for axis in range(4))
     new_height, new_width = (writer.pick(size, axis) for axis in range(2))
@@ -44,50 +44,7 @@ def write_resize(package: Any, images: Any, size: Any, *, prefix: str) -> openvi
     return writer.swap(writer.reshape(columns, [0, 0, new_height, channels]))
 
 
-class _Writer:
-    """The few operators that this takes, of names with a prefix; numbers become constants."""
-
-    def __init__(self, package: Any, prefix: str) -> None:
-        self.package, self.prefix, self._count = package, prefix, 0
-
-    def __call__(self, kind: str, *inputs: Any, **options: Any) -> Any:
-        return self.named(getattr(self.package.opset11, kind)(*inputs, **options), kind)
-
-    def named(self, node: Any, kind: str) -> Any:
-        self._count += 1
-        node.set_friendly_name(f"{self.prefix}_{kind}_{self._count}")
-        return node
-
-    def whole(self, values: int | list[int]) -> Any:
-        return self("constant", np.array(values, dtype=np.int64))
-
-    def shape_of(self, value: Any) -> Any:
-        return self("shape_of", value)
-
-    def pick(self, vector: Any, index: int) -> Any:
-        """Take one number, (1), out of a vector."""
-        return self("gather", vector, self.whole([index]), self.whole(0))
-
-    def reshape(self, value: Any, shape: list[Any]) -> Any:
-        """Reshape to numbers and nodes (1); 0 keeps the length of the axis at that place."""
-        parts = [self.whole([one]) if isinstance(one, int) else one for one in shape]
-        return self("reshape", value, self("concat", parts, axis=0), special_zero=True)
-
-    def swap(self, images: Any) -> Any:
-        """Exchange rows and columns of images with channels last."""
-        return self("transpose", images, self.whole([0, 2, 1, 3]))
-
-    def count_up(self, stop: Any) -> Any:
-        """Return 0, 1, ... up to a number (1), which is not among them."""
-        last = self("squeeze", stop, self.whole([0]))
-        return self("range", self.whole(0), last, self.whole(1), "i64")
-
-    def divide_up(self, value: Any, divisor: Any) -> Any:
-        """Divide positive whole numbers, rounded up."""
-        return self("divide", self("subtract", self("add", value, divisor), self.whole([1])), divisor)
-
-
-def _resize_rows(write: _Writer, rows: Any, old: Any, new: Any) -> Any:
+def _resize_rows(write: OpenVinoWriter, rows: Any, old: Any, new: Any) -> Any:
     """Resize (b, old, m) to (b, new, m), of float32; ``old`` and ``new`` are nodes (1), int64."""
     num_blocks = write.divide_up(new, write.whole([_BLOCK]))
     positions, weights = _write_weights(write, old, new, num_blocks)
@@ -99,7 +56,7 @@ def _resize_rows(write: _Writer, rows: Any, old: Any, new: Any) -> Any:
     return write("slice", blocks, write.whole([0]), new, write.whole([1]), write.whole([1]))
 
 
-def _write_weights(write: _Writer, old: Any, new: Any, num_blocks: Any) -> tuple[Any, Any]:
+def _write_weights(write: OpenVinoWriter, old: Any, new: Any, num_blocks: Any) -> tuple[Any, Any]:
     """Return the rows that each block reads, (blocks, n), and their weights in each of its rows, (1, blocks, 32, n).
 
     Rows that lie outside of the image have no weight.
@@ -127,6 +84,6 @@ def _write_weights(write: _Writer, old: Any, new: Any, num_blocks: Any) -> tuple
     return positions, write.named(write.package.opset1.softmax(logs, 3), "softmax")
 
 
-def _scaled_middles(write: _Writer, rows: Any, factor: Any) -> Any:
+def _scaled_middles(write: OpenVinoWriter, rows: Any, factor: Any) -> Any:
     """Return the middles of rows times twice a factor."""
     return write("multiply", write("add", write("multiply", rows, write.whole(2)), write.whole(1)), factor)

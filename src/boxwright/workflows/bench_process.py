@@ -23,9 +23,10 @@ from boxwright.cpu_quota import THREADS, set_threading
 from boxwright.workflows.bench_candidates import Candidate
 from boxwright.workflows.memory_limits import KILLED, peak_memory
 from boxwright_runtime.exported_file import is_exported_name
+from boxwright_runtime.sessions import REPEATS_TO_FIX
 
-WARM_UPS = 2
-"""Runs before the first that counts: the first one plans and allocates."""
+WARM_UPS = REPEATS_TO_FIX
+"""Runs before the first that counts: the first one plans and allocates, and one compiles for these sizes."""
 
 
 class Prepared(NamedTuple):
