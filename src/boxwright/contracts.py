@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from boxwright.mechanism import CellAttention, Mechanism
+from boxwright.recorded import Recorded
 from boxwright.structures import (
     AnchorFits,
     ClassRows,
@@ -147,6 +149,45 @@ class ClassifyingHead(Protocol):
 
     def class_rows(self) -> Mapping[str, ClassRows]:
         """List the modules whose tensors have such rows, all alike, by their names within the head."""
+
+
+@runtime_checkable
+class ExplainingHead(Protocol):
+    """A head that tells where a detection comes from, by its own mechanism."""
+
+    def recorded_modules(self) -> Iterable[nn.Module]:
+        """List the modules whose calls ``explain`` needs; they are recorded while an output is made."""
+
+    def explain(self, output: Any, recorded: Recorded, detection: int) -> Mechanism:
+        """Explain a detection by the output that it was decoded from.
+
+        Args:
+            output: of one image, without targets.
+            recorded: calls of ``recorded_modules`` that made this output.
+            detection: index among the detections that ``decode`` makes of this output.
+
+        Returns:
+            an origin with the box, label and score of that detection; positions are in pixels of the network input.
+        """
+
+
+@runtime_checkable
+class AttendingNeck(Protocol):
+    """A neck whose cells attend to each other, which can be shown."""
+
+    def recorded_modules(self) -> Iterable[nn.Module]:
+        """List the modules whose calls ``explain_cell`` needs; they are recorded while an output is made."""
+
+    def explain_cell(
+        self, recorded: Recorded, point: tuple[float, float], level: str | None = None
+    ) -> Sequence[CellAttention]:
+        """List the attention of a cell in each layer, first to last; nothing where this neck's options have none.
+
+        Args:
+            recorded: calls of ``recorded_modules``, of one image.
+            point: (x, y) in the cell, in pixels of the network input.
+            level: of the cell; the coarsest where that does not attend, or where None.
+        """
 
 
 @runtime_checkable

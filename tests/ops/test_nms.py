@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from boxwright.ops.nms import nms_keep_mask, nms_top_k
+from boxwright.ops.nms import find_suppressed, nms_keep_mask, nms_top_k
 from boxwright.ops.onnx_operators import tracing_for_onnx
 
 BATCH = 8
@@ -80,3 +80,36 @@ def test_the_best_come_first_and_others_fill_up() -> None:
     assert kept.tolist() == [[True, True, True, False]]
     nobody = nms_top_k(boxes, scores, groups, ~valid & valid, threshold=THRESHOLD, count=4, num_groups=2)
     assert not nobody[1].any()
+
+
+def test_each_dropped_box_has_one_that_it_is_dropped_for() -> None:
+    """Box by box: the first kept one, in the order of scores, that overlaps it by more than the threshold."""
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(120, 2, generator=generator) * 30
+    boxes = torch.cat((corner, corner + 10 + 20 * torch.rand(120, 2, generator=generator)), 1)
+    # Many equal scores.
+    scores = (torch.rand(120, generator=generator) * 20).round() / 20
+    groups, valid = torch.arange(120) % 3, torch.arange(120) % 10 > 0
+    keep = nms_keep_mask(boxes[None], scores[None], groups[None], valid[None], THRESHOLD, 3)[0]
+    expected: dict[int, list[int]] = {index: [] for index in torch.where(keep)[0].tolist()}
+    order = scores.argsort(descending=True, stable=True).tolist()
+    for index in order:
+        if not valid[index] or keep[index]:
+            continue
+        best = next(
+            other
+            for other in order
+            if keep[other] and groups[other] == groups[index] and box_iou(boxes, other, index) > THRESHOLD
+        )
+        expected[best].append(index)
+    assert max(len(dropped) for dropped in expected.values()) > 2
+    for kept, dropped in expected.items():
+        own = find_suppressed(boxes, scores, groups, valid, THRESHOLD, kept)
+        assert own.tolist() == dropped
+
+
+def box_iou(boxes: Tensor, a: int, b: int) -> float:
+    """IoU of two boxes, written out."""
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = boxes[a].tolist(), boxes[b].tolist()
+    both = max(0.0, min(ax2, bx2) - max(ax1, bx1)) * max(0.0, min(ay2, by2) - max(ay1, by1))
+    return both / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - both)

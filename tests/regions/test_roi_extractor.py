@@ -11,7 +11,8 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from boxwright.regions import roi_extractor
-from boxwright.regions.options import RoIOptions
+from boxwright.regions.box_branch import BoxBranch
+from boxwright.regions.options import BoxBranchOptions, RoIOptions
 from boxwright.regions.roi_extractor import RoIExtractor, RoISource, fuse_maps
 
 CHANNELS, STRIDES, CELLS = 3, (4, 8, 16), 5
@@ -92,3 +93,21 @@ def test_levels_are_pooled_one_by_one(extractor: Any, monkeypatch: pytest.Monkey
     monkeypatch.setattr(roi_extractor, "roi_align", counted)
     pooled(extractor)(maps(), BOXES, IMAGES)
     assert seen == [[(24, 32)], [(12, 16)], [(6, 8)]]
+
+
+def test_weights_of_levels() -> None:
+    """The one level of a region; the mean weights of a weighted sum; where the maximum of several maps is."""
+    levels = pooled("fpn_level").level_weights(maps(), BOXES, IMAGES)
+    assert levels.tolist() == [[1, 0, 0]] * 4
+    soft = pooled("soft")
+    weights = soft.weigh(torch.cat(by_hand(), 1)).mean((2, 3))
+    torch.testing.assert_close(soft.level_weights(maps(), BOXES, IMAGES), weights.float())
+    branch = BoxBranch(
+        RoISource(CHANNELS, STRIDES, RoIOptions(extractor="adaptive")), 2, BoxBranchOptions(hidden_dim=8)
+    ).double()
+    each = torch.stack(branch.head.first_layers(branch.pooling(maps(), BOXES, IMAGES)))
+    fractions = branch.level_weights(maps(), BOXES, IMAGES)
+    torch.testing.assert_close(fractions.sum(1), torch.ones(4))
+    for level in range(3):
+        is_largest = (each[level] == each.amax(0)).float().mean(1)
+        torch.testing.assert_close(fractions[:, level], is_largest)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from boxwright.dense.options import DenseDetectionOptions
@@ -38,34 +39,70 @@ def decode_dense(
     Source: Lin et al., RetinaNet, ICCV 2017, section 4.1. Checked against torchvision 0.29.2's RetinaNet and FCOS,
     which leave the order of equal scores to chance, and against effdet 0.4.1.
     """
-    boxes, scores, labels, best = [], [], [], []
+    candidates, best = rank_candidates(output, decode_boxes, options, per_level=per_level)
+    kept, score, valid = suppress(candidates, options, output.logits[0].shape[-1])
+    score = score + nan_like_any(*best, *output.offsets)[:, None]
+    return Decoded(take_rows(candidates.boxes, kept), score, candidates.labels.gather(1, kept), valid)
+
+
+class DenseCandidates(NamedTuple):
+    """(anchor, class) pairs before suppression, those of a level best first.
+
+    ``boxes`` are cut to the image; ``anchors`` are indices, level by level, or of all levels together.
+    """
+
+    boxes: Float[Tensor, "b n 4"]
+    scores: Float[Tensor, "b n"]
+    labels: Int[Tensor, "b n"]
+    valid: Bool[Tensor, "b n"]
+    anchors: Sequence[Int[Tensor, "b _n"]]
+
+
+def rank_candidates(
+    output: DenseOutput, decode_boxes: DecodeBoxes, options: DenseDetectionOptions, *, per_level: bool
+) -> tuple[DenseCandidates, list[Float[Tensor, "b _a"]]]:
+    """Select the best (anchor, class) pairs; return them, and the best score of every anchor, level by level.
+
+    Args:
+        output: of a dense head.
+        decode_boxes: as for ``decode_dense``.
+        options: likewise.
+        per_level: likewise.
+    """
+    boxes, scores, labels, best, indices = [], [], [], [], []
     for logits, offsets, anchors, centerness in (output if per_level else output.join_levels()).by_level():
         best_of_anchor = _scores(logits.amax(-1, keepdim=True), centerness)[..., 0]
         anchor, label, score = _best_pairs(logits, centerness, best_of_anchor, options.pre_nms_top_k)
         boxes.append(decode_boxes(take_rows(offsets, anchor), anchors[anchor]))
         scores.append(score)
         labels.append(label)
+        indices.append(anchor)
         # The maximum is not a number where any class is not.
         best.append(best_of_anchor)
     box, score, label = (torch.cat(parts, 1) for parts in (boxes, scores, labels))
     box, valid = clip_to_sizes(box, output.valid_sizes), score > options.score_threshold
     if not options.keep_empty:
         valid &= (box[..., 2:] > box[..., :2]).all(-1)
+    return DenseCandidates(box, score, label, valid, indices), best
+
+
+def suppress(
+    candidates: DenseCandidates, options: DenseDetectionOptions, num_classes: int
+) -> tuple[Int[Tensor, "b m"], Float[Tensor, "b m"], Bool[Tensor, "b m"]]:
+    """Keep the best candidates of those that overlap; return indices, scores, and False where they fill up."""
+    box, score, label, valid, _ = candidates
     if options.soft_nms:
-        kept, score, valid = soft_nms(box, score, label, valid, max_detections=options.max_detections)
-    else:
-        kept, valid = nms_top_k(
-            box,
-            score,
-            label,
-            valid,
-            threshold=options.nms_threshold,
-            count=options.max_detections,
-            num_groups=output.logits[0].shape[-1],
-        )
-        score = score.gather(1, kept)
-    score = score + nan_like_any(*best, *output.offsets)[:, None]
-    return Decoded(take_rows(box, kept), score, label.gather(1, kept), valid)
+        return soft_nms(box, score, label, valid, max_detections=options.max_detections)
+    kept, valid = nms_top_k(
+        box,
+        score,
+        label,
+        valid,
+        threshold=options.nms_threshold,
+        count=options.max_detections,
+        num_groups=num_classes,
+    )
+    return kept, score.gather(1, kept), valid
 
 
 def stable_top_k(scores: Float[Tensor, "b n"], count: int) -> Int[Tensor, "b m"]:

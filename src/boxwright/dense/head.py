@@ -11,14 +11,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from boxwright.dense.decode import DecodeBoxes, decode_dense
+from boxwright.dense.explanation import DenseExplainer
 from boxwright.dense.options import DenseDetectionOptions
 from boxwright.dense.output import DenseOutput
+from boxwright.layers.level_cells import LevelCells
 from boxwright.layers.option_checks import check_counts
 from boxwright.layers.padding import infer_valid_sizes
 from boxwright.layers.predictions import InputProjection, flatten_predictions
+from boxwright.mechanism import DenseMechanism
 from boxwright.ops.anchors import AnchorGrid, best_anchor_ious, pyramid_anchors
 from boxwright.ops.box_deltas import decode_deltas
 from boxwright.ops.boxes import area, at_least_float32
+from boxwright.recorded import Recorded
 from boxwright.structures import AnchorFits, ClassRows, Decoded, Features, ObjectLimit, Spec, Targets
 
 Maps = list[Float[Tensor, "b _c _h _w"]]
@@ -69,7 +73,7 @@ class DenseHead(nn.Module):
         check_counts({"num_classes": num_classes})
         self.num_classes, self.detection, self.anchor_grid = num_classes, detection, anchor_grid
         self.input_projection = InputProjection(in_spec, channels)
-        self.strides = [in_spec[name].stride for name in self.input_projection.levels]
+        self.strides = self.input_projection.strides
         self.register_buffer("base_anchors", torch.stack([make_anchors(s) for s in self.strides]), persistent=False)
 
     def predict(self, maps: Maps) -> DenseMaps:
@@ -107,6 +111,17 @@ class DenseHead(nn.Module):
     def decode(self, output: DenseOutput) -> Decoded:
         """Select the best (anchor, class) pairs that no better one of their class suppresses."""
         return decode_dense(output, self.decode_boxes, self.detection, per_level=self.limit_per_level)
+
+    def recorded_modules(self) -> list[nn.Module]:
+        """List the modules whose calls ``explain`` needs."""
+        return [self.input_projection]
+
+    def explain(self, output: DenseOutput, recorded: Recorded, detection: int) -> DenseMechanism:
+        """Explain a detection by its anchor, and by the neighbors that NMS removed in its favor."""
+        cells = LevelCells.of(self.input_projection, recorded)
+        return DenseExplainer(
+            output, self.decode_boxes, self.detection, per_level=self.limit_per_level, cells=cells
+        ).explain(detection)
 
     def class_rows(self) -> dict[str, ClassRows]:
         """Name the layer that predicts classes, anchor after anchor."""

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from boxwright.ops.boxes import iou
 
+SIGMA = 0.5
+"""Width of the decay over IoU."""
+
 
 def soft_nms(
     boxes: Float[Tensor, "b n 4"],
@@ -16,7 +19,7 @@ def soft_nms(
     valid: Bool[Tensor, "b n"],
     *,
     max_detections: int,
-    sigma: float = 0.5,
+    sigma: float = SIGMA,
     score_threshold: float = 0.001,
 ) -> tuple[Int[Tensor, "b m"], Float[Tensor, "b m"], Bool[Tensor, "b m"]]:
     """Keep the best box, lower the scores of those of its class that overlap it, and so on with the next.

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import cast, get_args
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from boxwright.layers.option_checks import check_choice, check_fractions
-from boxwright.regions.box_branch import BoxBranch, BoxPrediction, box_losses
+from boxwright.regions.box_branch import BoxBranch, box_losses
 from boxwright.regions.cascade import Average, StageStds, average_stages, stage_delta_weights
 from boxwright.regions.decode import RegionPrediction, refine_boxes
 from boxwright.regions.options import BoxBranchOptions, DetectionOptions, RoIOptions, RPNOptions
 from boxwright.regions.proposals import Proposals, regions_to_proposals
 from boxwright.regions.sampling import sample_regions
-from boxwright.regions.two_stage import StageOutput, TwoStageHead, TwoStageOutput
+from boxwright.regions.two_stage import PredictedStage, StageOutput, TwoStageHead, TwoStageOutput
 from boxwright.structures import Features, Spec, Targets
 
 __all__ = ["CascadeRCNN"]
@@ -102,16 +102,27 @@ class CascadeRCNN(TwoStageHead):
             stages.append(StageOutput(branch(output.maps, regions.boxes, regions.images), regions))
         return output._replace(stages=stages)
 
-    def predict_regions(self, output: TwoStageOutput, proposals: Proposals) -> RegionPrediction:
-        """Predict the boxes of the last stage, with the mean scores of all stages."""
+    def predict_stages(self, output: TwoStageOutput, proposals: Proposals) -> list[PredictedStage]:
+        """Run the stages in order, each on the refined boxes of the one before."""
         regions, count = proposals, proposals.scores.shape[0]
-        predictions: list[BoxPrediction] = [self.stages[0](output.maps, *regions.as_rows())]
-        for branch, weights in zip(self.stages[1:], self.delta_weights[:-1], strict=True):
-            deltas = predictions[-1].of_images(count)[1][:, :, 0]
-            regions = regions._replace(boxes=refine_boxes(deltas, regions.boxes, output.box_limits, weights))
-            predictions.append(branch(output.maps, *regions.as_rows()))
-        scores = average_stages(predictions, count, self.averages)
-        return RegionPrediction(regions, scores, predictions[-1].of_images(count)[1], self.delta_weights[-1])
+        stages = [PredictedStage(regions, self.stages[0](output.maps, *regions.as_rows()), self.delta_weights[0])]
+        for branch, weights in zip(self.stages[1:], self.delta_weights[1:], strict=True):
+            deltas = stages[-1].boxes.of_images(count)[1][:, :, 0]
+            refined = refine_boxes(deltas, regions.boxes, output.box_limits, stages[-1].weights)
+            regions = regions._replace(boxes=refined)
+            stages.append(PredictedStage(regions, branch(output.maps, *regions.as_rows()), weights))
+        return stages
+
+    def combine_stages(self, stages: Sequence[PredictedStage]) -> RegionPrediction:
+        """Take the boxes of the last stage, with the mean scores of all stages."""
+        regions, boxes, weights = stages[-1]
+        count = regions.scores.shape[0]
+        scores = average_stages([stage.boxes for stage in stages], count, self.averages)
+        return RegionPrediction(regions, scores, boxes.of_images(count)[1], weights)
+
+    def box_branches(self) -> list[BoxBranch]:
+        """List the box branches of the stages."""
+        return [cast(BoxBranch, stage) for stage in self.stages]
 
     def region_losses(
         self, output: TwoStageOutput, targets: Sequence[Targets], images_per_process: float

@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import NamedTuple, cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from boxwright.layers.deformable_transformer import encode_box_sine, level_projection, reset_transformer
@@ -15,14 +15,24 @@ from boxwright.layers.mlp import MLP
 from boxwright.layers.option_checks import check_counts, check_hidden_dim
 from boxwright.layers.predictions import run_in_full_precision
 from boxwright.layers.tokens import LevelTokens, flatten_levels
+from boxwright.mechanism import QueryMechanism
+from boxwright.ops.boxes import at_least_float32
 from boxwright.queries.class_losses import FocalLoss
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
-from boxwright.queries.decode import PairDetections
-from boxwright.queries.decoder import build_decoder_layers, decode_queries, reset_predictors
+from boxwright.queries.decode import PairDetections, rank_pairs
+from boxwright.queries.decoder import build_decoder_layers, decode_queries, predict_layers, reset_predictors
+from boxwright.queries.explanation import (
+    LayerPredictions,
+    QueryDecoder,
+    QueryExplainer,
+    RankedQueries,
+    SelectedTokens,
+)
 from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.options import DecoderOptions, QueryLossWeights
 from boxwright.queries.selection import Selection, make_anchors, measure_selection, select_tokens
 from boxwright.queries.tokens import LevelProjections
+from boxwright.recorded import Recorded
 from boxwright.structures import ClassRows, Features, LossTotals, SelectionQuality, Spec, Targets
 
 __all__ = ["DeformableDETR"]
@@ -33,8 +43,8 @@ class DeformableDETROutput(NamedTuple):
 
     ``logits`` and ``boxes_cxcywh_norm`` are those of the decoder layers: of every layer with targets and auxiliary
     losses, else of the last one. ``valid_sizes`` are (height, width) of the images inside their padding. ``selected_*``
-    are the encoder's best, which the decoder starts from, and ``encoder_*``, with targets, those of all its tokens;
-    None without two stages.
+    are the encoder's best, which the decoder starts from, ``selected_tokens`` the indices of their tokens, and
+    ``encoder_*``, with targets, the predictions of all tokens; None without two stages.
     """
 
     logits: Float[Tensor, "l b q k"]
@@ -44,6 +54,7 @@ class DeformableDETROutput(NamedTuple):
     selected_boxes_cxcywh_norm: Float[Tensor, "b q 4"] | None = None
     encoder_logits: Float[Tensor, "b t k"] | None = None
     encoder_boxes_cxcywh_norm: Float[Tensor, "b t 4"] | None = None
+    selected_tokens: Int[Tensor, "b q"] | None = None
 
 
 class DeformableDETR(PairDetections, nn.Module):
@@ -158,7 +169,8 @@ class DeformableDETR(PairDetections, nn.Module):
             return DeformableDETROutput(logits, boxes, valid_sizes)
         selected = selection.logits, selection.boxes_logit.sigmoid()
         every_boxes = None if selection.every_boxes_logit is None else selection.every_boxes_logit.sigmoid()
-        return DeformableDETROutput(logits, boxes, valid_sizes, *selected, selection.every_logits, every_boxes)
+        encoded = *selected, selection.every_logits, every_boxes, selection.tokens
+        return DeformableDETROutput(logits, boxes, valid_sizes, *encoded)
 
     def class_rows(self) -> dict[str, ClassRows]:
         """Name the layers with a row for each class."""
@@ -184,6 +196,30 @@ class DeformableDETR(PairDetections, nn.Module):
         scores = output.selected_logits[..., :1]
         return measure_selection(scores, output.selected_boxes_cxcywh_norm, normalize_targets(targets))
 
+    def recorded_modules(self) -> list[nn.Module]:
+        """List the modules whose calls ``explain`` needs."""
+        return QueryDecoder(self.projections, self.layers).recorded_modules()
+
+    def explain(self, output: DeformableDETROutput, recorded: Recorded, detection: int) -> QueryMechanism:
+        """Explain a detection by its query and the decoder's layers; with two stages also by the encoder's token."""
+        decoder, selected = QueryDecoder(self.projections, self.layers), None
+        references = output.selected_boxes_cxcywh_norm
+        if output.selected_logits is not None and references is not None and output.selected_tokens is not None:
+            # Tokens are ranked by the first class, which stands for any object.
+            scores = at_least_float32(output.selected_logits)[..., 0].sigmoid()
+            selected = SelectedTokens(output.selected_tokens, scores, references)
+        predictions = predict_layers(
+            decoder.contents(recorded),
+            self._learned_queries()[2][None] if references is None else references,
+            classes=self.classes,
+            boxes=self.boxes,
+            refinement="once" if self.refine else "none",
+        )
+        ranked = RankedQueries(*rank_pairs(output.logits[-1], self.max_detections))
+        scores = at_least_float32(predictions[1]).sigmoid()
+        layers = LayerPredictions(predictions[0], scores, predictions[2])
+        return QueryExplainer(output, ranked, layers, decoder, recorded, selected).explain(detection)
+
     def _select(self, tokens: LevelTokens, *, every_token: bool) -> Selection:
         anchors = make_anchors(tokens)
         memory = self.encoder_output(tokens.memory * anchors.valid)
@@ -195,14 +231,19 @@ class DeformableDETR(PairDetections, nn.Module):
     ) -> tuple[Float[Tensor, "b q d"], Float[Tensor, "b q d"], Float[Tensor, "b q r"]]:
         """Make contents, positions and references of the selected boxes, or take the learned ones."""
         if selection is None:
-            # Looked up, because a slice of a parameter asks for gradients even where there are none (torch 2.15).
-            every_query = torch.arange(self.num_queries, device=self.queries.weight.device)
-            positions, content = self.queries(every_query).chunk(2, -1)
-            reference = run_in_full_precision(self.reference_points, positions).sigmoid()
             repeats = tokens.memory.shape[0], 1, 1
-            return content.repeat(repeats), positions.repeat(repeats), reference.repeat(repeats)
+            content, positions, reference = (one.repeat(repeats) for one in self._learned_queries())
+            return content, positions, reference
         reference = selection.boxes_logit.detach().sigmoid()
         encoded = encode_box_sine(reference, self.hidden_dim // 2).to(selection.logits.dtype)
         positions, content = self.proposal_queries(encoded).chunk(2, -1)
         # Contiguous: of a view, attention fixes the batch of an export (torch 2.15).
         return content.contiguous(), positions, reference
+
+    def _learned_queries(self) -> tuple[Float[Tensor, "q d"], Float[Tensor, "q d"], Float[Tensor, "q 2"]]:
+        """Look up contents, positions and reference points."""
+        # Looked up, because a slice of a parameter asks for gradients even where there are none (torch 2.15).
+        every_query = torch.arange(self.num_queries, device=self.queries.weight.device)
+        positions, content = self.queries(every_query).chunk(2, -1)
+        reference = run_in_full_precision(self.reference_points, positions).sigmoid()
+        return content, positions, reference

@@ -15,12 +15,16 @@ from boxwright.layers.positions import LevelPositions, Positions, PositionsAt
 from boxwright.layers.predictions import cast_to_weights, run_in_full_precision
 from boxwright.layers.tokens import flatten_maps, flatten_mask
 from boxwright.layers.transformer import TransformerDecoderLayer, xavier_matrices
+from boxwright.mechanism import QueryMechanism
+from boxwright.ops.boxes import at_least_float32
 from boxwright.queries.class_losses import CrossEntropyLoss, SoftmaxCost
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
-from boxwright.queries.decode import decode_best_classes
+from boxwright.queries.decode import decode_best_classes, rank_queries
+from boxwright.queries.explanation import LayerPredictions, QueryDecoder, QueryExplainer, RankedQueries
 from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.options import QueryLossWeights, TransformerDecoderOptions
 from boxwright.queries.tokens import LevelProjections
+from boxwright.recorded import Recorded
 from boxwright.structures import ClassRows, Decoded, Features, LossTotals, ObjectLimit, Spec, Targets
 
 __all__ = ["DETR"]
@@ -119,9 +123,7 @@ class DETR(nn.Module):
             keys, keys if self.positions_at == "input" else memory, flatten_mask(padding_mask, shapes)
         )
         contents = contents if targets is not None and self.auxiliary_losses else contents[-1:]
-        decoded = self.norm(torch.stack(contents))
-        boxes = run_in_full_precision(self.boxes, decoded).sigmoid()
-        return DETROutput(self.classes(decoded), boxes, valid_sizes)
+        return DETROutput(*self._predict(contents), valid_sizes)
 
     def class_rows(self) -> dict[str, ClassRows]:
         """Name the layers with a row for each class."""
@@ -145,6 +147,26 @@ class DETR(nn.Module):
 
     def raise_limits(self, max_detections: int) -> None:
         """Do nothing: the number of queries is fixed by the weights."""
+
+    def recorded_modules(self) -> list[nn.Module]:
+        """List the modules whose calls ``explain`` needs."""
+        return QueryDecoder(self.projections, self.layers).recorded_modules()
+
+    def explain(self, output: DETROutput, recorded: Recorded, detection: int) -> QueryMechanism:
+        """Explain a detection by its learned query and the decoder's layers."""
+        decoder = QueryDecoder(self.projections, self.layers)
+        with torch.no_grad():
+            logits, boxes = self._predict(decoder.contents(recorded))
+        predictions = LayerPredictions(None, at_least_float32(logits).softmax(-1)[..., :-1], boxes)
+        ranked = RankedQueries(*rank_queries(output.logits[-1]))
+        return QueryExplainer(output, ranked, predictions, decoder, recorded).explain(detection)
+
+    def _predict(
+        self, contents: Sequence[Float[Tensor, "b q d"]]
+    ) -> tuple[Float[Tensor, "l b q k"], Float[Tensor, "l b q 4"]]:
+        decoded = self.norm(torch.stack(list(contents)))
+        boxes = run_in_full_precision(self.boxes, decoded).sigmoid()
+        return self.classes(decoded), boxes
 
     def _decode(
         self, keys: Float[Tensor, "b t d"], memory: Float[Tensor, "b t d"], padding: Bool[Tensor, "b t"] | None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from boxwright.layers.conv import ConvNorm
@@ -14,16 +14,25 @@ from boxwright.layers.mlp import MLP
 from boxwright.layers.option_checks import check_counts, check_hidden_dim
 from boxwright.layers.predictions import cast_to_weights
 from boxwright.layers.tokens import LevelTokens, flatten_levels
-from boxwright.ops.boxes import inverse_sigmoid
+from boxwright.mechanism import QueryMechanism
+from boxwright.ops.boxes import at_least_float32, inverse_sigmoid
 from boxwright.queries.class_losses import FocalLoss, VarifocalLoss
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
-from boxwright.queries.decode import PairDetections
-from boxwright.queries.decoder import build_decoder_layers, decode_queries, reset_predictors
+from boxwright.queries.decode import PairDetections, rank_pairs
+from boxwright.queries.decoder import build_decoder_layers, decode_queries, predict_layers, reset_predictors
 from boxwright.queries.denoising import DenoisingQueries, draw_denoising_queries
+from boxwright.queries.explanation import (
+    LayerPredictions,
+    QueryDecoder,
+    QueryExplainer,
+    RankedQueries,
+    SelectedTokens,
+)
 from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.options import DecoderOptions, DenoisingOptions, QueryLossWeights
 from boxwright.queries.selection import Selection, make_anchors, measure_selection, select_tokens
 from boxwright.queries.tokens import LevelProjections
+from boxwright.recorded import Recorded
 from boxwright.structures import ClassRows, Features, LossTotals, SelectionQuality, Spec, Targets
 
 __all__ = ["RTDETR"]
@@ -35,7 +44,8 @@ class RTDETROutput(NamedTuple):
     ``logits`` and ``boxes_cxcywh_norm`` are those of the decoder layers: of every layer with targets, of the last one
     without. ``valid_sizes`` are (height, width) of the images inside their padding. ``selected_*`` are the encoder's,
     which the decoder starts from. ``noised_*`` are the decoder layers' predictions from the denoising queries, and
-    ``denoising`` these queries; without targets or denoising there are none, and None.
+    ``denoising`` these queries; without targets or denoising there are none, and None. ``selected_tokens`` are indices
+    of the encoder's tokens, the best first.
     """
 
     logits: Float[Tensor, "l b q k"]
@@ -46,6 +56,7 @@ class RTDETROutput(NamedTuple):
     noised_logits: Float[Tensor, "l b d k"]
     noised_boxes_cxcywh_norm: Float[Tensor, "l b d 4"]
     denoising: DenoisingQueries | None
+    selected_tokens: Int[Tensor, "b q"] | None = None
 
 
 class RTDETR(PairDetections, nn.Module):
@@ -164,7 +175,7 @@ class RTDETR(PairDetections, nn.Module):
         selected = selection.logits, selection.boxes_logit.sigmoid()
         noised_predictions = logits[:, :, :noised], boxes[:, :, :noised]
         predictions = logits[:, :, noised:], boxes[:, :, noised:]
-        return RTDETROutput(*predictions, valid_sizes, *selected, *noised_predictions, denoising)
+        return RTDETROutput(*predictions, valid_sizes, *selected, *noised_predictions, denoising, selection.tokens)
 
     def class_rows(self) -> dict[str, ClassRows]:
         """Name the layers with a row for each class."""
@@ -199,6 +210,30 @@ class RTDETR(PairDetections, nn.Module):
     def selection_quality(self, output: RTDETROutput, targets: Sequence[Targets]) -> SelectionQuality:
         """Count over the selected tokens."""
         return measure_selection(output.selected_logits, output.selected_boxes_cxcywh_norm, normalize_targets(targets))
+
+    def recorded_modules(self) -> list[nn.Module]:
+        """List the modules whose calls ``explain`` needs."""
+        return self._decoder().recorded_modules()
+
+    def explain(self, output: RTDETROutput, recorded: Recorded, detection: int) -> QueryMechanism:
+        """Explain a detection by the encoder's token that became its query, and by the decoder's layers."""
+        assert output.selected_tokens is not None
+        decoder, selected = self._decoder(), output.selected_boxes_cxcywh_norm
+        references, logits, boxes = predict_layers(
+            decoder.contents(recorded), selected, classes=self.classes, boxes=self.boxes, refinement="once"
+        )
+        scores = at_least_float32(output.selected_logits).sigmoid().amax(-1)
+        return QueryExplainer(
+            output,
+            RankedQueries(*rank_pairs(output.logits[-1], self.max_detections)),
+            LayerPredictions(references, at_least_float32(logits).sigmoid(), boxes),
+            decoder,
+            recorded,
+            SelectedTokens(output.selected_tokens, scores, selected),
+        ).explain(detection)
+
+    def _decoder(self) -> QueryDecoder:
+        return QueryDecoder(self.projections, self.layers[: self.eval_layers])
 
     def _select(self, tokens: LevelTokens) -> Selection:
         anchors = make_anchors(tokens, by_ratio=True)

@@ -107,19 +107,32 @@ class MultiScaleDeformableAttention(nn.Module):
             shapes: (h, w) of each level.
             padding: True on tokens that are padding; they count as zero.
         """
-        b, q, _ = query.shape
-        m = self.num_heads
+        b, m = query.shape[0], self.num_heads
         value = self.value_projection(memory)
         if padding is not None:
             value = value.masked_fill(padding[..., None], 0.0)
-        offsets = at_least_float32(self.sampling_offsets(query)).view(b, q, m, -1, 2)
-        weights = at_least_float32(self.attention_weights(query)).view(b, q, m, -1).softmax(-1)
-        locations = self._locate(offsets, at_least_float32(reference), shapes)
+        locations, weights = self.place_samples(query, reference, shapes)
         value = value.view(b, -1, m, value.shape[-1] // m)
         sampled = deformable_sampling(
             value, shapes, locations, weights, self.points, backend=self.sampling, method=self.sampling_method
         )
         return cast(Tensor, self.output_projection(sampled))
+
+    def place_samples(
+        self, query: Float[Tensor, "b q d"], reference: Float[Tensor, "b q #l r"], shapes: Sequence[tuple[int, int]]
+    ) -> tuple[Float[Tensor, "b q m p 2"], Float[Tensor, "b q m p"]]:
+        """Compute locations, in units of the whole map of their level, and weights of the samples of each query.
+
+        Args:
+            query: with its position added.
+            reference: as for ``forward``.
+            shapes: (h, w) of each level.
+        """
+        b, q, _ = query.shape
+        m = self.num_heads
+        offsets = at_least_float32(self.sampling_offsets(query)).view(b, q, m, -1, 2)
+        weights = at_least_float32(self.attention_weights(query)).view(b, q, m, -1).softmax(-1)
+        return self._locate(offsets, at_least_float32(reference), shapes), weights
 
     def _locate(
         self,

@@ -28,6 +28,7 @@ class InputProjection(nn.ModuleDict):
         if channels is not None:
             check_counts({"channels": channels})
         self.levels = head_levels(in_spec)
+        self.strides = [in_spec[name].stride for name in self.levels]
         widths = {in_spec[name].channels for name in self.levels}
         self.channels = channels or (widths.pop() if len(widths) == 1 else DEFAULT_CHANNELS)
         for name in self.levels:

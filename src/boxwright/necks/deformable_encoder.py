@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,8 +17,11 @@ from boxwright.layers.deformable_transformer import (
 from boxwright.layers.option_checks import check_counts, check_hidden_dim
 from boxwright.layers.padding import resize_mask
 from boxwright.layers.positions import encode_masked_sine, encode_unmasked_sine
+from boxwright.layers.recording import place_in_pixels
 from boxwright.layers.tokens import LevelTokens, compute_cell_centers, flatten_levels, split_maps
+from boxwright.mechanism import CellAttention, LevelCell
 from boxwright.ops.deformable import Sampling
+from boxwright.recorded import Recorded
 from boxwright.structures import Features, Level, Spec, coarser_name
 
 __all__ = ["DeformableEncoder"]
@@ -110,6 +114,25 @@ class DeformableEncoder(nn.Module):
         for layer in self.layers:
             memory = layer(memory, positions, reference, tokens.shapes, tokens.padding)
         return dict(zip(self.projections, split_maps(memory, tokens.shapes), strict=True))
+
+    def recorded_modules(self) -> list[nn.Module]:
+        """List the modules whose calls ``explain_cell`` needs."""
+        return [cast(DeformableEncoderLayer, layer).self_attention for layer in self.layers]
+
+    def explain_cell(
+        self, recorded: Recorded, point: tuple[float, float], level: str | None = None
+    ) -> list[CellAttention]:
+        """List the points that a cell samples from all levels, in each layer."""
+        names, explained = list(self.out_spec), list[CellAttention]()
+        strides = [one.stride for one in self.out_spec.values()]
+        own = names.index(level) if level in names else len(names) - 1
+        for index, layer in enumerate(self.layers):
+            sampled = recorded.samples[cast(DeformableEncoderLayer, layer).self_attention][0]
+            cell = LevelCell.at(names[own], strides[own], sampled.shapes[own], point)
+            token = sum(h * w for h, w in sampled.shapes[:own]) + cell.row * sampled.shapes[own][1] + cell.column
+            samples = place_in_pixels(sampled, token, names, strides)
+            explained.append(CellAttention(index, cell, samples=samples))
+        return explained
 
     def _positions(self, tokens: LevelTokens, padding_mask: Bool[Tensor, "b h w"] | None) -> Float[Tensor, "#b t d"]:
         """Encode the position of each cell within its level, and the level."""

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchvision.ops import batched_nms, nms
 
+from boxwright.ops.boxes import iou
 from boxwright.ops.onnx_operators import APART, onnx_nms, onnx_top_k, operators_for_onnx
 
 
@@ -72,3 +73,33 @@ def nms_keep_mask(
     else:
         keep = batched_nms(own, score, group, threshold)
     return torch.zeros_like(valid).flatten().index_fill(0, indices[keep], True).view_as(valid)
+
+
+def find_suppressed(
+    boxes: Float[Tensor, "n 4"],
+    scores: Float[Tensor, " n"],
+    groups: Int[Tensor, " n"],
+    valid: Bool[Tensor, " n"],
+    threshold: float,
+    kept: int,
+) -> Int[Tensor, " m"]:
+    """Find the boxes of one image that ``nms_keep_mask`` drops in favor of one that it keeps, best first.
+
+    A box is dropped in favor of the best one that is kept and overlaps it.
+
+    Args:
+        boxes: corner boxes.
+        scores: as for ``nms_keep_mask``.
+        groups: likewise.
+        valid: likewise.
+        threshold: likewise.
+        kept: index of the box that is kept.
+    """
+    own = valid & (groups == groups[kept])
+    keep = nms_keep_mask(boxes[None], scores[None], groups[None], own[None], threshold, int(groups.max()) + 1)[0]
+    (keepers,), (dropped,) = torch.where(keep), torch.where(own & ~keep)
+    keepers, dropped = (one[scores[one].argsort(descending=True, stable=True)] for one in (keepers, dropped))
+    overlaps = iou(boxes[dropped, None].double(), boxes[keepers].double())
+    # The first above the threshold; where rounding leaves none there, the one that overlaps most.
+    above = torch.where(overlaps.amax(1, keepdim=True) > threshold, (overlaps > threshold).double(), overlaps)
+    return dropped[keepers[above.argmax(1)] == kept]

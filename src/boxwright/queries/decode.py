@@ -69,11 +69,24 @@ def decode_pairs(
     Source: ``PostProcess`` of fundamentalvision/Deformable-DETR 11169a6; RTDETRPostProcessor of lyuwenyu/RT-DETR
     068dfde. Differs in the order of ties, which there is left to top k.
     """
+    scores, queries, labels = rank_pairs(logits, max_detections)
+    scores = scores + nan_like_any(logits, boxes_cxcywh_norm)[:, None]
+    return _decode(scores, queries, labels, boxes_cxcywh_norm, valid_sizes)
+
+
+def rank_pairs(
+    logits: Float[Tensor, "b q k"], max_detections: int
+) -> tuple[Float[Tensor, "b n"], Int[Tensor, "b n"], Int[Tensor, "b n"]]:
+    """Find scores, queries and labels of the best (query, class) pairs; ties keep their order.
+
+    Args:
+        logits: of each class on its own.
+        max_detections: most pairs of an image.
+    """
     num_classes = logits.shape[-1]
     # Top k would leave the order of ties to chance.
     scores, pairs = rank(at_least_float32(logits).sigmoid().flatten(1), max_detections)
-    scores = scores + nan_like_any(logits, boxes_cxcywh_norm)[:, None]
-    return _decode(scores, pairs // num_classes, pairs % num_classes, boxes_cxcywh_norm, valid_sizes)
+    return scores, pairs // num_classes, pairs % num_classes
 
 
 def decode_best_classes(
@@ -88,10 +101,22 @@ def decode_best_classes(
 
     Source: ``PostProcess`` of facebookresearch/detr 29901c5, which leaves the detections unsorted.
     """
+    scores, queries, labels = rank_queries(logits)
+    scores = scores + nan_like_any(logits, boxes_cxcywh_norm)[:, None]
+    return _decode(scores, queries, labels, boxes_cxcywh_norm, valid_sizes)
+
+
+def rank_queries(
+    logits: Float[Tensor, "b q k"],
+) -> tuple[Float[Tensor, "b q"], Int[Tensor, "b q"], Int[Tensor, "b q"]]:
+    """Find scores, queries and labels of the best class of each query, best first; ties keep their order.
+
+    Args:
+        logits: of the classes and, last, of "no object".
+    """
     scores, labels = at_least_float32(logits).softmax(-1)[..., :-1].max(-1)
     scores, queries = rank(scores, scores.shape[1])
-    scores = scores + nan_like_any(logits, boxes_cxcywh_norm)[:, None]
-    return _decode(scores, queries, labels.gather(1, queries), boxes_cxcywh_norm, valid_sizes)
+    return scores, queries, labels.gather(1, queries)
 
 
 def _decode(

@@ -113,6 +113,37 @@ def decode_queries(
     return torch.stack(layer_logits), torch.stack(layer_boxes)
 
 
+@torch.no_grad()
+def predict_layers(
+    contents: Sequence[Float[Tensor, "b q d"]],
+    reference: Float[Tensor, "b q r"],
+    *,
+    classes: Modules,
+    boxes: Modules,
+    refinement: Refinement,
+) -> tuple[list[Float[Tensor, "b q _r"]], Float[Tensor, "l b q k"], Float[Tensor, "l b q 4"]]:
+    """Predict from the contents that ``decode_queries`` had after each layer, as if it were the last.
+
+    Args:
+        contents: of the queries, after each layer.
+        reference: of the first layer.
+        classes: as for ``decode_queries``.
+        boxes: likewise.
+        refinement: likewise.
+
+    Returns:
+        reference, logits and center boxes of each layer.
+    """
+    references, layer_logits, layer_boxes = [], [], []
+    for i, content in enumerate(contents):
+        head = i if len(boxes) > 1 else 0
+        references.append(reference)
+        layer_logits.append(classes[head](content))
+        layer_boxes.append(_move(reference, run_in_full_precision(boxes[head], content)))
+        reference = reference if refinement == "none" else layer_boxes[-1]
+    return references, torch.stack(layer_logits), torch.stack(layer_boxes)
+
+
 def _spread_over_levels(reference: Float[Tensor, "b q r"], tokens: LevelTokens) -> Float[Tensor, "b q #l r"]:
     """Convert references from units of the image to units of each whole map."""
     if tokens.padding is None and reference.shape[-1] == 4:

@@ -46,9 +46,9 @@ def make_anchors(tokens: LevelTokens, *, by_ratio: bool = False) -> Anchors:
 
 
 class Selection(NamedTuple):
-    """The best tokens: their content and the predictions from them, boxes before the sigmoid.
+    """The best tokens, best first: their content and the predictions from them, boxes before the sigmoid.
 
-    ``every_*`` are the predictions from all tokens, None where they were not computed.
+    ``tokens`` are their indices. ``every_*`` are the predictions from all tokens, None where they were not computed.
     """
 
     content: Float[Tensor, "b q d"]
@@ -56,6 +56,7 @@ class Selection(NamedTuple):
     boxes_logit: Float[Tensor, "b q 4"]
     every_logits: Float[Tensor, "b t k"] | None
     every_boxes_logit: Float[Tensor, "b t 4"] | None
+    tokens: Int[Tensor, "b q"]
 
 
 def select_tokens(
@@ -95,7 +96,7 @@ def select_tokens(
     else:
         boxes_logit = run_in_full_precision(boxes, content) + _gather(anchors.boxes_logit, best)
     logits = classes(content) if every_logits is None else _gather(every_logits, best)
-    return Selection(content, logits, boxes_logit, every_logits, every_boxes)
+    return Selection(content, logits, boxes_logit, every_logits, every_boxes, best)
 
 
 @torch.no_grad()

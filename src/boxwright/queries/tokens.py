@@ -26,7 +26,7 @@ class LevelProjections(nn.ModuleDict):
     ) -> None:
         super().__init__()
         self.levels = head_levels(in_spec)
-        self.finest_stride = in_spec[self.levels[0]].stride
+        self.strides = [in_spec[name].stride for name in self.levels]
         for name in self.levels:
             if every_level or in_spec[name].channels != hidden_dim:
                 self[name] = make(in_spec[name].channels, hidden_dim)
@@ -39,6 +39,4 @@ class LevelProjections(nn.ModuleDict):
     ) -> tuple[list[Float[Tensor, "b d _h _w"]], Float[Tensor, "#b 2"]]:
         """Project the levels, and infer the valid sizes where None."""
         maps = [self[name](features[name]) if name in self else features[name] for name in self.levels]
-        return maps, infer_valid_sizes(
-            padding_mask, maps[0], self.finest_stride
-        ) if valid_sizes is None else valid_sizes
+        return maps, infer_valid_sizes(padding_mask, maps[0], self.strides[0]) if valid_sizes is None else valid_sizes

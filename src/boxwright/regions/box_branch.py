@@ -79,8 +79,11 @@ class BoxHead(nn.Module):
         self.first, self.rest = nn.ModuleList(first), nn.Sequential(*rest)
 
     def forward(self, maps: Sequence[Float[Tensor, "r c s s"]]) -> Float[Tensor, "r d"]:
-        each = [layer(x) for layer, x in zip(self.first, maps, strict=True)]
-        return cast(Tensor, self.rest(fuse_maps(each, self.fusion)))
+        return cast(Tensor, self.rest(fuse_maps(self.first_layers(maps), self.fusion)))
+
+    def first_layers(self, maps: Sequence[Float[Tensor, "r c s s"]]) -> list[Float[Tensor, r * n]]:
+        """Apply the layers before fusion, to each map its own."""
+        return [layer(x) for layer, x in zip(self.first, maps, strict=True)]
 
 
 class FlattenCells(nn.Module):
@@ -128,6 +131,27 @@ class BoxBranch(nn.Module):
             images: the image of each box.
         """
         return self.predict(self.head(self.pooling(maps, boxes, images)))
+
+    def level_weights(
+        self, maps: Sequence[Float[Tensor, "b c _h _w"]], boxes: Float[Tensor, "r 4"], images: Int[Tensor, " r"]
+    ) -> Float[Tensor, "r l"]:
+        """Compute how much of each region's features comes from each level, in [0, 1].
+
+        Of the level of the region, 1; of levels with weights (``soft``), their mean; of several maps, the fraction of
+        numbers whose maximum is on the level (as figure 3 of PANet counts), or all alike where they are summed.
+
+        Args:
+            maps: as for ``forward``.
+            boxes: likewise.
+            images: likewise.
+        """
+        if self.pooling.num_outputs == 1:
+            return self.pooling.level_weights(maps, boxes, images)
+        each = self.head.first_layers(self.pooling(maps, boxes, images))
+        if self.head.fusion != "max":
+            return boxes.new_full((len(boxes), len(each)), 1 / len(each))
+        winners = torch.stack(each).argmax(0).flatten(1)
+        return torch.stack([(winners == level).float().mean(1) for level in range(len(each))], 1)
 
     def class_rows(self) -> dict[str, ClassRows]:
         """Name the layers with rows for each class."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from boxwright.ops.box_deltas import FAST_RCNN_WEIGHTS, Weights, decode_deltas
@@ -65,11 +65,18 @@ def decode_regions(
         valid_sizes: (height, width) of each image inside its padding, or of all of them.
         options: limits of detections.
     """
-    regions, scores, deltas, weights = prediction
-    corners = decode_deltas(deltas, regions.boxes[:, :, None], weights=weights)
-    selected = select_detections(scores * regions.valid[..., None], clip_to_sizes(corners, box_limits), options)
+    selected = select_detections(*decode_candidates(prediction, box_limits), options)
     inside = valid_sizes.flip(-1)[:, None] - selected.boxes[..., :2] >= MIN_DETECTION_SIDE
     return selected._replace(valid=selected.valid & inside.all(-1))
+
+
+def decode_candidates(
+    prediction: RegionPrediction, box_limits: Float[Tensor, "#b 2"]
+) -> tuple[Float[Tensor, "b r k"], Float[Tensor, "b r #k 4"]]:
+    """Decode the boxes of all regions and cut them; return scores, 0 for regions that fill up, and boxes."""
+    regions, scores, deltas, weights = prediction
+    corners = decode_deltas(deltas, regions.boxes[:, :, None], weights=weights)
+    return scores * regions.valid[..., None], clip_to_sizes(corners, box_limits)
 
 
 def select_detections(
@@ -88,16 +95,42 @@ def select_detections(
     Source: Girshick, Fast R-CNN, ICCV 2015, section 3.1. Checked against torchvision 0.29.2's RoIHeads, which has no
     bound before NMS. Differs in filling up.
     """
-    num_classes, count = scores.shape[2], options.max_detections
+    candidates = rank_regions(scores, boxes, options)
+    order, valid = suppress_regions(candidates, options, scores.shape[2])
+    corners = candidates.boxes.gather(1, order[..., None].expand(-1, -1, 4))
+    best = torch.where(valid, candidates.scores.gather(1, order), 0)
+    return Decoded(corners, best, candidates.labels.gather(1, order), valid)
+
+
+class RegionCandidates(NamedTuple):
+    """(region, class) pairs before NMS, best first; ``pairs`` are region * classes + class."""
+
+    boxes: Float[Tensor, "b n 4"]
+    scores: Float[Tensor, "b n"]
+    labels: Int[Tensor, "b n"]
+    valid: Bool[Tensor, "b n"]
+    pairs: Int[Tensor, "b n"]
+
+
+def rank_regions(
+    scores: Float[Tensor, "b r k"], boxes: Float[Tensor, "b r #k 4"], options: DetectionOptions
+) -> RegionCandidates:
+    """Select the best (region, class) pairs of each image; see ``select_detections``."""
+    num_classes = scores.shape[2]
     # Top k would leave the order of ties to chance.
-    best, indices = rank(scores.flatten(1), CANDIDATES_PER_DETECTION * count)
+    best, indices = rank(scores.flatten(1), CANDIDATES_PER_DETECTION * options.max_detections)
     labels = indices % num_classes
     own = indices if boxes.shape[2] > 1 else indices // num_classes
     candidates = boxes.flatten(1, 2).gather(1, own[..., None].expand(-1, -1, 4))
     sides = candidates[..., 2:] - candidates[..., :2]
     valid = (best > options.score_threshold) & (sides >= MIN_DETECTION_SIDE).all(-1)
-    order, valid = nms_top_k(
-        candidates, best, labels, valid, threshold=options.nms_threshold, count=count, num_groups=num_classes
-    )
-    corners = candidates.gather(1, order[..., None].expand(-1, -1, 4))
-    return Decoded(corners, torch.where(valid, best.gather(1, order), 0), labels.gather(1, order), valid)
+    return RegionCandidates(candidates, best, labels, valid, indices)
+
+
+def suppress_regions(
+    candidates: RegionCandidates, options: DetectionOptions, num_classes: int
+) -> tuple[Int[Tensor, "b m"], Bool[Tensor, "b m"]]:
+    """Select those that no better one of their class suppresses; return indices, and False where they fill up."""
+    boxes, scores, labels, valid, _ = candidates
+    threshold, count = options.nms_threshold, options.max_detections
+    return nms_top_k(boxes, scores, labels, valid, threshold=threshold, count=count, num_groups=num_classes)

@@ -251,19 +251,42 @@ def select_proposals(
     Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3.3; level by level as in Lin et al., Feature Pyramid
     Networks. Checked against torchvision 0.29.2's RegionProposalNetwork. Differs in filling up.
     """
-    boxes, scores, levels = [], [], []
+    candidates = rank_anchors(rpn, box_limits, pre_nms_top_k=pre_nms_top_k, min_side=min_side)
+    box, score, level_of, valid, _ = candidates
+    order, valid = nms_top_k(
+        box, score, level_of, valid, threshold=nms_threshold, count=post_nms_top_k, num_groups=len(rpn.logits)
+    )
+    return Proposals(box.gather(1, order[..., None].expand(-1, -1, 4)), score.gather(1, order), valid)
+
+
+class AnchorCandidates(NamedTuple):
+    """Boxes of the best anchors of each level before NMS, cut to the image.
+
+    ``scores`` are in [0, 1]; ``levels`` are indices; ``anchors`` are indices within their level, level by level.
+    """
+
+    boxes: Float[Tensor, "b n 4"]
+    scores: Float[Tensor, "b n"]
+    levels: Int[Tensor, "b n"]
+    valid: Bool[Tensor, "b n"]
+    anchors: Sequence[Int[Tensor, "b _n"]]
+
+
+@torch.no_grad()
+def rank_anchors(
+    rpn: RPNOutput, box_limits: Float[Tensor, "#b 2"], *, pre_nms_top_k: int, min_side: float = MIN_PROPOSAL_SIDE
+) -> AnchorCandidates:
+    """Select the best anchors of each level and decode their boxes; see ``select_proposals``."""
+    boxes, scores, levels, best_anchors = [], [], [], []
     for level, (logits, deltas, anchors) in enumerate(zip(*rpn, strict=True)):
         best, indices = at_least_float32(logits).topk(torch.sym_min(logits.shape[1], pre_nms_top_k), 1)
         boxes.append(decode_deltas(deltas.gather(1, indices[..., None].expand(-1, -1, 4)), anchors[indices]))
         scores.append(best.sigmoid())
         levels.append(torch.full_like(indices, level))
+        best_anchors.append(indices)
     box, score, level_of = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels, 1)
     box = clip_to_sizes(box, box_limits)
-    valid = (box[..., 2:] - box[..., :2] >= min_side).all(-1)
-    order, valid = nms_top_k(
-        box, score, level_of, valid, threshold=nms_threshold, count=post_nms_top_k, num_groups=len(rpn.logits)
-    )
-    return Proposals(box.gather(1, order[..., None].expand(-1, -1, 4)), score.gather(1, order), valid)
+    return AnchorCandidates(box, score, level_of, (box[..., 2:] - box[..., :2] >= min_side).all(-1), best_anchors)
 
 
 @torch.no_grad()

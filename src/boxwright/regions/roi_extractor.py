@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -70,23 +71,47 @@ class RoIExtractor(nn.Module):
             boxes: corner boxes in pixels of the network input.
             images: the image of each box.
         """
-        align = partial(
+        align = self._align()
+        if self.options.extractor == "fpn_level":
+            levels = region_levels(boxes, self.strides, epsilon=self.options.level_epsilon)
+            return [align(maps, self.strides, boxes, images, levels)]
+        each = self._align_each(maps, boxes, images)
+        if self.options.extractor == "adaptive":
+            return each
+        weights = self.weigh(torch.cat(each, 1)).split(1, 1)
+        return [torch.stack([weight * x for weight, x in zip(weights, each, strict=True)]).sum(0)]
+
+    def level_weights(
+        self, maps: Sequence[Float[Tensor, "b c _h _w"]], boxes: Float[Tensor, "r 4"], images: Int[Tensor, " r"]
+    ) -> Float[Tensor, "r l"]:
+        """Compute the weight of each level in each region's features, in [0, 1]; of ``soft``, the mean over cells.
+
+        Args:
+            maps: as for ``forward``.
+            boxes: likewise.
+            images: likewise.
+        """
+        if self.options.extractor == "soft":
+            weights = self.weigh(torch.cat(self._align_each(maps, boxes, images), 1))
+            return cast(Tensor, weights).float().mean((2, 3))
+        levels = region_levels(boxes, self.strides, epsilon=self.options.level_epsilon)
+        return F.one_hot(levels, len(self.strides)).float()
+
+    def _align(self) -> Callable[..., Float[Tensor, "r c s s"]]:
+        return partial(
             roi_align,
             output_size=self.output_size,
             sampling_ratio=self.options.sampling_ratio,
             aligned=self.options.aligned,
         )
-        if self.options.extractor == "fpn_level":
-            levels = region_levels(boxes, self.strides, epsilon=self.options.level_epsilon)
-            return [align(maps, self.strides, boxes, images, levels)]
+
+    def _align_each(
+        self, maps: Sequence[Float[Tensor, "b c _h _w"]], boxes: Float[Tensor, "r 4"], images: Int[Tensor, " r"]
+    ) -> list[Float[Tensor, "r c s s"]]:
         # Each level by itself: together, all of them would be laid out anew for every one.
-        first = torch.zeros_like(images)
+        align, first = self._align(), torch.zeros_like(images)
         levels_and_strides = zip(maps, self.strides, strict=True)
-        each = [align([x], [stride], boxes, images, first) for x, stride in levels_and_strides]
-        if self.options.extractor == "adaptive":
-            return each
-        weights = self.weigh(torch.cat(each, 1)).split(1, 1)
-        return [torch.stack([weight * x for weight, x in zip(weights, each, strict=True)]).sum(0)]
+        return [align([x], [stride], boxes, images, first) for x, stride in levels_and_strides]
 
 
 def fuse_maps(each: Sequence[Float[Tensor, " r *n"]], fusion: Fusion) -> Float[Tensor, " r *n"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,12 +10,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from boxwright.layers.level_cells import LevelCells
 from boxwright.layers.option_checks import check_counts
+from boxwright.mechanism import RegionStage, TwoStageMechanism
 from boxwright.ops.anchors import best_anchor_ious
+from boxwright.ops.box_deltas import FAST_RCNN_WEIGHTS, Weights
 from boxwright.ops.boxes import area, at_least_float32
 from boxwright.ops.finite import nan_like_any
+from boxwright.recorded import Recorded
 from boxwright.regions.box_branch import AuxiliaryBoxHead, BoxBranch, BoxPrediction, auxiliary_losses, box_losses
 from boxwright.regions.decode import RegionPrediction, decode_regions
+from boxwright.regions.explanation import ProposalOrigins, RankedPairs
 from boxwright.regions.mask_branch import MaskBranch
 from boxwright.regions.options import DetectionOptions, RoIOptions, RPNOptions
 from boxwright.regions.proposals import FirstStage, Proposals, RPNLoss, RPNOutput
@@ -49,10 +54,19 @@ class TwoStageOutput(NamedTuple):
     masks: Float[Tensor, "r s s"] | None = None
 
 
+class PredictedStage(NamedTuple):
+    """Predictions of a box branch of the regions of each image, and the weights of its deltas."""
+
+    regions: Proposals
+    boxes: BoxPrediction
+    weights: Weights = FAST_RCNN_WEIGHTS
+
+
 class TwoStageHead(nn.Module):
     """Region proposal network, and one box branch that classifies and refines its proposals.
 
-    A head sets ``boxes`` and ``aux_boxes``, or replaces ``train_regions``, ``predict_regions`` and ``region_losses``.
+    A head sets ``boxes`` and ``aux_boxes``, or replaces ``train_regions``, ``predict_stages``, ``combine_stages``,
+    ``box_branches`` and ``region_losses``.
 
     Args:
         in_spec: the levels that come in, fine to coarse.
@@ -114,10 +128,18 @@ class TwoStageHead(nn.Module):
         stage = StageOutput(self.boxes(output.maps, regions.boxes, regions.images), regions)
         return output._replace(stages=(stage,), aux_boxes=aux_boxes)
 
+    def predict_stages(self, output: TwoStageOutput, proposals: Proposals) -> list[PredictedStage]:
+        """Run the box branches on proposals, in order."""
+        return [PredictedStage(proposals, self.boxes(output.maps, *proposals.as_rows()))]
+
+    def combine_stages(self, stages: Sequence[PredictedStage]) -> RegionPrediction:
+        """Combine the predictions of the box branches to scores and boxes of regions."""
+        ((regions, boxes, weights),) = stages
+        return RegionPrediction(regions, *boxes.of_images(regions.scores.shape[0]), weights)
+
     def predict_regions(self, output: TwoStageOutput, proposals: Proposals) -> RegionPrediction:
         """Predict scores and boxes of proposals."""
-        boxes = self.boxes(output.maps, *proposals.as_rows())
-        return RegionPrediction(proposals, *boxes.of_images(proposals.scores.shape[0]))
+        return self.combine_stages(self.predict_stages(output, proposals))
 
     def loss(
         self, output: TwoStageOutput, targets: Sequence[Targets], totals: LossTotals | None = None
@@ -158,6 +180,48 @@ class TwoStageHead(nn.Module):
         decoded = decode_regions(predicted, output.box_limits, output.valid_sizes, self.detection)
         parts = (*output.rpn.logits, *output.rpn.deltas, predicted.scores, predicted.deltas, predicted.regions.boxes)
         return decoded._replace(scores=decoded.scores + nan_like_any(*parts)[:, None])
+
+    def box_branches(self) -> Sequence[BoxBranch]:
+        """List the box branches, in order."""
+        return [self.boxes]
+
+    def recorded_modules(self) -> list[nn.Module]:
+        """List the modules whose calls ``explain`` needs."""
+        return [self.first_stage.input_projection]
+
+    @torch.no_grad()
+    def explain(self, output: TwoStageOutput, recorded: Recorded, detection: int) -> TwoStageMechanism:
+        """Explain a detection by its proposal, the box branches, and what NMS removed in its favor."""
+        origins = ProposalOrigins(self.first_stage, output.rpn, output.box_limits)
+        with self.precision_of(output):
+            stages = self.predict_stages(output, origins.proposals)
+            predicted = self.combine_stages(stages)
+        pairs = RankedPairs(predicted, output.box_limits, self.detection)
+        region, label = pairs.region_and_label(detection)
+        box = pairs.box(detection)
+        return TwoStageMechanism(
+            box=box,
+            label=label,
+            score=pairs.score(detection),
+            proposal=origins.explain(region, LevelCells.of(self.first_stage.input_projection, recorded)),
+            stages=tuple(self._explain_stages(output, stages, region, box)),
+            rank=pairs.rank(detection),
+            neighbors=pairs.neighbors(detection),
+        )
+
+    def _explain_stages(
+        self, output: TwoStageOutput, stages: Sequence[PredictedStage], region: int, box: Float[Tensor, 4]
+    ) -> Iterator[RegionStage]:
+        """Explain the region in each box branch; what the next one sees, or the detection, is the box of one."""
+        boxes = [*(stage.regions.boxes[0, region].float().cpu() for stage in stages[1:]), box]
+        names = self.first_stage.input_projection.levels
+        for (regions, predicted, _), after, branch in zip(stages, boxes, self.box_branches(), strict=True):
+            before = regions.boxes[0, region]
+            with self.precision_of(output):
+                weights = branch.level_weights(output.maps, before[None], torch.zeros_like(before[:1]).long())[0]
+            scores = predicted.of_images(1)[0][0, region].float().cpu()
+            named = {name: float(weight) for name, weight in zip(names, weights.tolist(), strict=False)}
+            yield RegionStage(before.float().cpu(), after, scores, named)
 
     def class_rows(self) -> dict[str, ClassRows]:
         """Name the layers with a logit, a box or a mask for each class and, last, for background."""

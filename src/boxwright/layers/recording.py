@@ -1,0 +1,127 @@
+"""Recording of attention and of outputs of modules while they run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from boxwright.layers.deformable_attention import MultiScaleDeformableAttention
+from boxwright.mechanism import CellAttention, LevelCell, QuerySamples
+from boxwright.recorded import ModuleCall, Recorded, SampledPoints
+
+
+@contextmanager
+def record_modules(modules: Iterable[nn.Module]) -> Iterator[Recorded]:
+    """Record every call of these modules while the context is entered.
+
+    Nothing is computed twice but the weights of dense attention, which come out of the same call, as torch's fused
+    kernel has none to show; the output differs from the fused one in its last bits. Outside of the context modules run
+    as they ever do.
+
+    Args:
+        modules: attention, dense and deformable, and any others.
+    """
+    recorded, handles = Recorded(), list[RemovableHandle]()
+    try:
+        for module in dict.fromkeys(modules):
+            if isinstance(module, nn.MultiheadAttention):
+                handles.append(module.register_forward_pre_hook(_ask_for_weights, with_kwargs=True))
+            handles.append(module.register_forward_hook(_Record(recorded)))
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _ask_for_weights(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    del module
+    return args, {**kwargs, "need_weights": True, "average_attn_weights": True}
+
+
+class _Record:
+    """A hook that keeps what a call tells.
+
+    Args:
+        recorded: where it is kept.
+    """
+
+    def __init__(self, recorded: Recorded) -> None:
+        self.recorded = recorded
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if isinstance(module, nn.MultiheadAttention):
+            self.recorded.attention.setdefault(module, []).append(output[1].detach())
+        elif isinstance(module, MultiScaleDeformableAttention):
+            query, reference, _, shapes, *_ = args
+            points = SampledPoints(*module.place_samples(query, reference, shapes), list(shapes), module.points)
+            self.recorded.samples.setdefault(module, []).append(points)
+        else:
+            self.recorded.calls.setdefault(module, []).append(ModuleCall(args, output))
+
+
+def place_in_pixels(sampled: SampledPoints, query: int, names: Sequence[str], strides: Sequence[int]) -> QuerySamples:
+    """Select the samples of a query of the first image, in pixels of the network input.
+
+    Args:
+        sampled: of all queries.
+        query: its index.
+        names: of the levels.
+        strides: of the levels.
+    """
+    levels = torch.tensor([level for level, count in enumerate(sampled.counts) for _ in range(count)])
+    extents = [(w * stride, h * stride) for (h, w), stride in zip(sampled.shapes, strides, strict=True)]
+    points = sampled.locations[0, query].float().cpu() * torch.tensor(extents).float()[levels]
+    return QuerySamples(points, sampled.weights[0, query].float().cpu(), levels, tuple(names))
+
+
+def split_weights(
+    weights: Float[Tensor, " t"], names: Sequence[str], shapes: Sequence[tuple[int, int]]
+) -> dict[str, Float[Tensor, "_h _w"]]:
+    """Arrange the weights of all cells as a map of each level.
+
+    Args:
+        weights: of the cells of all levels, flattened and concatenated.
+        names: of the levels.
+        shapes: (h, w) of each level.
+    """
+    parts = weights.float().cpu().split([h * w for h, w in shapes])
+    return {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
+
+
+def read_shape(recorded: Recorded, projection: nn.Module) -> tuple[int, int]:
+    """Read (h, w) of a level off the map that its projection made."""
+    height, width = recorded.calls[projection][0].output.shape[-2:]
+    return int(height), int(width)
+
+
+def attend_from_cell(
+    recorded: Recorded,
+    attentions: Sequence[nn.Module],
+    cell: LevelCell,
+    shapes: Mapping[str, tuple[int, int]],
+    *,
+    call: int = 0,
+) -> list[CellAttention]:
+    """List the attention of a cell of the first image, layer by layer.
+
+    Args:
+        recorded: calls of the attentions.
+        attentions: of the layers.
+        cell: that attends.
+        shapes: (h, w) of the levels that attend to each other, by name.
+        call: of each attention, the index of the one that these levels were in.
+    """
+    names = list(shapes)
+    before = sum(h * w for h, w in list(shapes.values())[: names.index(cell.level)])
+    token = before + cell.row * shapes[cell.level][1] + cell.column
+    weights = [recorded.attention[one][call][0, token] for one in attentions]
+    maps = [split_weights(one, names, list(shapes.values())) for one in weights]
+    return [CellAttention(layer, cell, own) for layer, own in enumerate(maps)]
