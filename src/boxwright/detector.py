@@ -155,9 +155,14 @@ class Detector(nn.Module):
         Raises:
             ValueError: a score is not a number: the model has diverged.
         """
-        if self.input_format.resize == "letterbox":
-            output = undo_rounding(output, image_sizes, self.input_format)
+        output = self.undo_rounding(output, image_sizes)
         return restore_images(self.decode(output), image_sizes, self.input_format, self.categories)
+
+    def undo_rounding(self, output: Any, image_sizes: Sequence[ImageSize]) -> Any:
+        """Let images end where they would without rounding, before ``decode``, where the input format asks for it."""
+        if self.input_format.resize != "letterbox":
+            return output
+        return undo_rounding(output, image_sizes, self.input_format)
 
     def predict(
         self, images: ImageInput | Iterable[ImageInput], *, threshold: Threshold = 0.0, batch_size: int = 8

@@ -33,7 +33,7 @@ class LevelCell:
     level: str
     row: int
     column: int
-    box: Float[Tensor, 4] = field(metadata=_POSITIONS)
+    box: Float[Tensor, " 4"] = field(metadata=_POSITIONS)
 
     @classmethod
     def of(cls, level: str, stride: int, row: int, column: int) -> LevelCell:
@@ -74,6 +74,25 @@ class LevelCell:
 
 
 @dataclass(frozen=True, eq=False)
+class LevelMap:
+    """A number for each cell of a level.
+
+    Args:
+        values: of the cells.
+        box: the pixels that all of them stand for.
+    """
+
+    values: Float[Tensor, "h w"]
+    box: Float[Tensor, " 4"] = field(metadata=_POSITIONS)
+
+    @classmethod
+    def of(cls, values: Float[Tensor, "h w"], stride: int) -> LevelMap:
+        """Make the map of a level of this stride, in pixels of the network input."""
+        height, width = values.shape
+        return cls(values.float().cpu(), torch.tensor([0.0, 0.0, width, height]) * stride)
+
+
+@dataclass(frozen=True, eq=False)
 class QuerySamples:
     """Points that a query sampled from the levels, of every attention head.
 
@@ -108,7 +127,7 @@ class CellAttention:
 
     layer: int
     cell: LevelCell
-    maps: Mapping[str, Float[Tensor, "_h _w"]] = field(default_factory=dict)
+    maps: Mapping[str, LevelMap] = field(default_factory=dict)
     samples: QuerySamples | None = None
 
 
@@ -126,7 +145,7 @@ class TokenProposal:
     cell: LevelCell
     rank: int
     score: float
-    box: Float[Tensor, 4] = field(metadata=_POSITIONS)
+    box: Float[Tensor, " 4"] = field(metadata=_POSITIONS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,11 +162,11 @@ class QueryLayer:
     """
 
     reference: Float[Tensor, " r"] | None = field(metadata=_POSITIONS)
-    box: Float[Tensor, 4] = field(metadata=_POSITIONS)
+    box: Float[Tensor, " 4"] = field(metadata=_POSITIONS)
     scores: Float[Tensor, " k"]
     self_attention: Float[Tensor, " q"]
     samples: QuerySamples | None = None
-    maps: Mapping[str, Float[Tensor, "_h _w"]] = field(default_factory=dict)
+    maps: Mapping[str, LevelMap] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +203,7 @@ class AnchorOrigin:
     cell: LevelCell
     index: int
     num_anchors: int
-    box: Float[Tensor, 4] = field(metadata=_POSITIONS)
+    box: Float[Tensor, " 4"] = field(metadata=_POSITIONS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +221,7 @@ class RegionProposal:
     anchor: AnchorOrigin
     rank: int
     objectness: float
-    box: Float[Tensor, 4] = field(metadata=_POSITIONS)
+    box: Float[Tensor, " 4"] = field(metadata=_POSITIONS)
     neighbors: Neighbors
 
 
@@ -218,8 +237,8 @@ class RegionStage:
             weigh each level by itself.
     """
 
-    region: Float[Tensor, 4] = field(metadata=_POSITIONS)
-    box: Float[Tensor, 4] = field(metadata=_POSITIONS)
+    region: Float[Tensor, " 4"] = field(metadata=_POSITIONS)
+    box: Float[Tensor, " 4"] = field(metadata=_POSITIONS)
     scores: Float[Tensor, " k"]
     level_weights: Mapping[str, float]
 
@@ -236,7 +255,7 @@ class Mechanism:
 
     kind: ClassVar[str]
 
-    box: Float[Tensor, 4] = field(metadata=_POSITIONS)
+    box: Float[Tensor, " 4"] = field(metadata=_POSITIONS)
     label: int
     score: float
 
@@ -316,15 +335,13 @@ class ClassifierMechanism(Mechanism):
         logit: of the class.
         bias: part of the logit that no cell contributes.
         maps: contribution of each cell, by level; with the bias they add up to the logit.
-        map_boxes: pixels that each map stands for.
     """
 
     kind = "classifier"
 
     logit: float
     bias: float
-    maps: Mapping[str, Float[Tensor, "_h _w"]]
-    map_boxes: Mapping[str, Float[Tensor, 4]] = field(metadata=_POSITIONS)
+    maps: Mapping[str, LevelMap]
 
 
 def move_positions(explanation: _T, move: Callable[[Tensor], Tensor]) -> _T:

@@ -88,7 +88,7 @@ def weights_of(explanation: Any) -> list[Tensor]:
         if layer.samples is not None:
             rows.extend(layer.samples.weights)
         else:
-            rows.append(torch.cat([one.flatten() for one in layer.maps.values()]))
+            rows.append(torch.cat([one.values.flatten() for one in layer.maps.values()]))
     return rows
 
 
@@ -123,7 +123,7 @@ def test_the_parts_fit_together(name: str, options: dict[str, Any]) -> None:
             if options.get("roi.extractor") != "soft":
                 assert sum(stages[0].level_weights.values()) == pytest.approx(1)
         else:
-            parts = sum(float(one.sum()) for one in explanation.maps.values()) + explanation.bias
+            parts = sum(float(one.values.sum()) for one in explanation.maps.values()) + explanation.bias
             assert parts == pytest.approx(explanation.logit, abs=1e-4)
 
 
@@ -237,8 +237,10 @@ def test_attention_of_a_cell(name: str, options: dict[str, Any], levels: list[st
             torch.testing.assert_close(one.samples.weights.sum(1), torch.ones(2))
             continue
         assert list(one.maps) == levels
-        assert float(sum(level.sum() for level in one.maps.values())) == pytest.approx(1, abs=1e-5)
-        for level, weights in one.maps.items():
+        assert float(sum(level.values.sum() for level in one.maps.values())) == pytest.approx(1, abs=1e-5)
+        for level, own in one.maps.items():
+            weights, stride = own.values, SPEC[level].stride
+            assert own.box.tolist() == [0, 0, weights.shape[1] * stride, weights.shape[0] * stride]
             assert weights.shape == maps()[level].shape[-2:]
             # Nothing attends to padding.
             assert weights[resize_mask(padding(1), *weights.shape)[0]].abs().max() == 0

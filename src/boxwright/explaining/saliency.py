@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
 from boxwright.data.image_check import ProgressCallback
@@ -77,6 +77,14 @@ class ExplainedImage:
         self.size = ImageSize(height, width, *shape)
         # The image's own mean color, in which there is nothing to see.
         self.hidden = self.pixels.mean((1, 2), keepdim=True)
+
+    def make_input(self) -> tuple[Float[Tensor, "1 3 h w"], Bool[Tensor, "1 h w"] | None]:
+        """Make the network input of the whole image and its padding mask, where the detector is."""
+        like, own, size = next(self.detector.parameters()), self.detector.input_format, self.pixels.shape[-2:]
+        inputs = normalize(self.pixels[None], own).to(like.device, like.dtype)
+        if (padded_size := own.padded_size(*size)) == tuple(size):
+            return inputs, None
+        return pad_inputs(list(inputs), *padded_size, own)
 
     def box_in_input(self, target: ExplainedObject) -> Float[Tensor, "1 4"]:
         """Return the box of an object in pixels of the network input."""
@@ -209,10 +217,7 @@ def gradient_saliency(
     whose box fits best.
     """
     prepared = ExplainedImage(detector, image)
-    like, own = next(detector.parameters()), detector.input_format
-    inputs, mask = normalize(prepared.pixels[None], own).to(like.device), None
-    if (padded_size := own.padded_size(*prepared.pixels.shape[-2:])) != tuple(prepared.pixels.shape[-2:]):
-        inputs, mask = pad_inputs(list(inputs), *padded_size, own)
+    inputs, mask = prepared.make_input()
     inputs = inputs.detach().requires_grad_()
     with torch.enable_grad(), evaluation_mode(detector):
         decoded = detector.decode(detector(inputs, mask))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from boxwright.layers.option_checks import check_fractions
 from boxwright.layers.padding import infer_valid_sizes, resize_mask
-from boxwright.mechanism import ClassifierMechanism
+from boxwright.mechanism import ClassifierMechanism, LevelMap
 from boxwright.ops.boxes import at_least_float32
 from boxwright.ops.finite import nan_like_any
 from boxwright.ops.ranking import rank
@@ -111,12 +111,11 @@ class Classifier(nn.Module):
         scores, labels = _rank_classes(output)
         label = int(labels[0, detection])
         weights = self.linear.weight[label].split([features[name].shape[1] for name in self.levels])
-        maps, boxes = {}, {}
+        maps = {}
         for name, stride, weight in zip(self.levels, self.strides, weights, strict=True):
             level = features[name]
             own = torch.einsum("chw,c->hw", level[0].float(), weight.float()) * _weigh_cells(level, padding_mask)
-            maps[name] = own.cpu()
-            boxes[name] = torch.tensor([0, 0, own.shape[1], own.shape[0]], dtype=torch.float32) * stride
+            maps[name] = LevelMap.of(own, stride)
         return ClassifierMechanism(
             box=output.boxes[0].float().cpu(),
             label=label,
@@ -124,7 +123,6 @@ class Classifier(nn.Module):
             logit=float(output.logits[0, label]),
             bias=float(self.linear.bias[label]),
             maps=maps,
-            map_boxes=boxes,
         )
 
     def decode(self, output: ClassifierOutput) -> Decoded:

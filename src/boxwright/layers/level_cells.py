@@ -28,7 +28,7 @@ class LevelCells(NamedTuple):
         shapes = tuple((int(x.shape[-2]), int(x.shape[-1])) for x in maps)
         return cls(tuple(projection.levels), tuple(projection.strides), shapes)
 
-    def anchor(self, index: int, num_anchors: int, box: Float[Tensor, 4]) -> AnchorOrigin:
+    def anchor(self, index: int, num_anchors: int, box: Float[Tensor, " 4"]) -> AnchorOrigin:
         """Return the anchor of an index among all, cell by cell.
 
         Args:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from boxwright.layers.deformable_attention import MultiScaleDeformableAttention
-from boxwright.mechanism import CellAttention, LevelCell, QuerySamples
+from boxwright.mechanism import CellAttention, LevelCell, LevelMap, QuerySamples
 from boxwright.recorded import ModuleCall, Recorded, SampledPoints
+from boxwright.structures import Spec
 
 
 @contextmanager
@@ -83,17 +84,19 @@ def place_in_pixels(sampled: SampledPoints, query: int, names: Sequence[str], st
 
 
 def split_weights(
-    weights: Float[Tensor, " t"], names: Sequence[str], shapes: Sequence[tuple[int, int]]
-) -> dict[str, Float[Tensor, "_h _w"]]:
+    weights: Float[Tensor, " t"], names: Sequence[str], strides: Sequence[int], shapes: Sequence[tuple[int, int]]
+) -> dict[str, LevelMap]:
     """Arrange the weights of all cells as a map of each level.
 
     Args:
         weights: of the cells of all levels, flattened and concatenated.
         names: of the levels.
+        strides: of the levels.
         shapes: (h, w) of each level.
     """
-    parts = weights.float().cpu().split([h * w for h, w in shapes])
-    return {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
+    parts = weights.split([h * w for h, w in shapes])
+    levels = zip(names, strides, parts, shapes, strict=True)
+    return {name: LevelMap.of(part.view(shape), stride) for name, stride, part, shape in levels}
 
 
 def read_shape(recorded: Recorded, projection: nn.Module) -> tuple[int, int]:
@@ -107,6 +110,7 @@ def attend_from_cell(
     attentions: Sequence[nn.Module],
     cell: LevelCell,
     shapes: Mapping[str, tuple[int, int]],
+    spec: Spec,
     *,
     call: int = 0,
 ) -> list[CellAttention]:
@@ -117,11 +121,13 @@ def attend_from_cell(
         attentions: of the layers.
         cell: that attends.
         shapes: (h, w) of the levels that attend to each other, by name.
+        spec: of the levels.
         call: of each attention, the index of the one that these levels were in.
     """
     names = list(shapes)
     before = sum(h * w for h, w in list(shapes.values())[: names.index(cell.level)])
     token = before + cell.row * shapes[cell.level][1] + cell.column
     weights = [recorded.attention[one][call][0, token] for one in attentions]
-    maps = [split_weights(one, names, list(shapes.values())) for one in weights]
+    strides = [spec[name].stride for name in names]
+    maps = [split_weights(one, names, strides, list(shapes.values())) for one in weights]
     return [CellAttention(layer, cell, own) for layer, own in enumerate(maps)]

@@ -89,7 +89,7 @@ class DETREncoder(nn.Module):
         shapes = {name: read_shape(recorded, self.projections[name]) for name in names}
         cell = LevelCell.at(own, self.out_spec[own].stride, shapes[own], point)
         attentions = [cast(TransformerEncoderLayer, layer).self_attention for layer in self.layers]
-        return attend_from_cell(recorded, attentions, cell, shapes)
+        return attend_from_cell(recorded, attentions, cell, shapes, self.out_spec)
 
     def _encode(
         self,

@@ -148,7 +148,8 @@ class HybridEncoder(nn.Module):
         shapes = {name: read_shape(recorded, self.projections[name]) for name in names}
         cell = LevelCell.at(own, self.out_spec[own].stride, shapes[own], point)
         attentions = [cast(TransformerEncoderLayer, layer).self_attention for layer in self.layers]
-        return attend_from_cell(recorded, attentions, cell, {name: shapes[name] for name in attending}, call=call)
+        own_shapes = {name: shapes[name] for name in attending}
+        return attend_from_cell(recorded, attentions, cell, own_shapes, self.out_spec, call=call)
 
     def _fuse(self, levels: list[Float[Tensor, "b d _h _w"]]) -> list[Float[Tensor, "b d _h _w"]]:
         top = levels[-1]

@@ -131,8 +131,8 @@ class QueryExplainer:
             sampled = recorded.samples[layer.cross_attention][0]
             samples = place_in_pixels(sampled, query, self.decoder.projections.levels, self.decoder.projections.strides)
         else:
-            weights = recorded.attention[layer.cross_attention][0][0, query].float().cpu()
-            maps = split_weights(weights, self.decoder.projections.levels, self.shapes)
+            levels, weights = self.decoder.projections, recorded.attention[layer.cross_attention][0][0, query]
+            maps = split_weights(weights, levels.levels, levels.strides, self.shapes)
         return QueryLayer(
             reference=None if references is None else self._to_pixels(references[index][0, query]),
             box=self._to_pixels(boxes[index, 0, query]),

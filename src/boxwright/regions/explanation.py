@@ -78,7 +78,7 @@ class RankedPairs:
         pair = int(self.candidates.pairs[0, self.order[0, detection]])
         return pair // self.num_classes, pair % self.num_classes
 
-    def box(self, detection: int) -> Float[Tensor, 4]:
+    def box(self, detection: int) -> Float[Tensor, " 4"]:
         """Return the corner box of a detection, in pixels of the network input."""
         return self.candidates.boxes[0, self.order[0, detection]].float().cpu()
 

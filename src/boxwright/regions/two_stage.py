@@ -210,7 +210,7 @@ class TwoStageHead(nn.Module):
         )
 
     def _explain_stages(
-        self, output: TwoStageOutput, stages: Sequence[PredictedStage], region: int, box: Float[Tensor, 4]
+        self, output: TwoStageOutput, stages: Sequence[PredictedStage], region: int, box: Float[Tensor, " 4"]
     ) -> Iterator[RegionStage]:
         """Explain the region in each box branch; what the next one sees, or the detection, is the box of one."""
         boxes = [*(stage.regions.boxes[0, region].float().cpu() for stage in stages[1:]), box]

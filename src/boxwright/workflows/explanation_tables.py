@@ -1,0 +1,76 @@
+"""Tables of a detection's mechanism for its page: layers of a decoder, stages, other queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from boxwright.drawing.mechanism_steps import class_name
+from boxwright.mechanism import Mechanism, QueryMechanism, TwoStageMechanism
+from boxwright.ops.boxes import iou
+from boxwright.reports.section import Cell, Section
+
+_MOST = 10
+"""Rows of other queries."""
+
+
+def tabulate_origin(mechanism: Mechanism, names: Sequence[str]) -> list[Section]:
+    """Make the tables of a mechanism.
+
+    Args:
+        mechanism: of the detection.
+        names: of the classes, by label.
+    """
+    if isinstance(mechanism, QueryMechanism):
+        return [_tabulate_layers(mechanism, names), _tabulate_others(mechanism, names)]
+    return [_tabulate_stages(mechanism, names)] if isinstance(mechanism, TwoStageMechanism) else []
+
+
+def _fraction(value: float) -> Cell:
+    return Cell(f"{value:.3f}", value, value)
+
+
+def _tabulate_layers(mechanism: QueryMechanism, names: Sequence[str]) -> Section:
+    rows = []
+    for index, layer in enumerate(mechanism.layers):
+        levels = {} if layer.samples is None else layer.samples.level_weights()
+        if layer.maps:
+            levels = {name: float(one.values.sum()) for name, one in layer.maps.items()}
+        numbers = [float(layer.scores[mechanism.label]), float(iou(layer.box, mechanism.box))]
+        numbers += [float(layer.self_attention[mechanism.query]), *levels.values()]
+        rows.append([Cell(f"layer {index + 1}"), *map(_fraction, numbers)])
+    columns = ["", class_name(mechanism.label, names), "IoU with the last box", "attention to itself", *levels]
+    text = "Score, box and attention of the query after each layer; attention to the levels adds up to 1."
+    return Section("Layer by layer", text, columns, rows)
+
+
+def _tabulate_others(mechanism: QueryMechanism, names: Sequence[str]) -> Section:
+    """List the queries that the last layers attend to most, which say that an object is theirs already."""
+    last = mechanism.layers[-1].self_attention
+    order = [query for query in last.argsort(descending=True, stable=True).tolist() if query != mechanism.query]
+    rows = []
+    for query in order[:_MOST]:
+        detection = int(mechanism.query_detections[query])
+        name = f"detection {detection + 1}" if detection >= 0 else f"query {query}"
+        label, score = int(mechanism.query_labels[query]), float(mechanism.query_scores[query])
+        overlap = float(iou(mechanism.query_boxes[query], mechanism.box))
+        weights = [_fraction(float(layer.self_attention[query])) for layer in mechanism.layers]
+        rows.append([Cell(name), Cell(class_name(label, names)), _fraction(score), _fraction(overlap), *weights])
+    layers = [f"layer {index + 1}" for index in range(len(mechanism.layers))]
+    text = (
+        "Queries that the last layer of this one attends to most. Those on the same object tell each other apart here, "
+        "so that one of them keeps a high score."
+    )
+    return Section("Other queries", text, ["", "class", "score", "IoU", *layers], rows)
+
+
+def _tabulate_stages(mechanism: TwoStageMechanism, names: Sequence[str]) -> Section:
+    rows = []
+    for index, stage in enumerate(mechanism.stages):
+        numbers = [float(stage.scores[mechanism.label]), float(iou(stage.region, mechanism.box))]
+        numbers += [float(iou(stage.box, mechanism.box)), *stage.level_weights.values()]
+        rows.append([Cell(f"box branch {index + 1}"), *map(_fraction, numbers)])
+    columns = ["", class_name(mechanism.label, names), "IoU of the region", "IoU of the box"]
+    text = (
+        "Score of each box branch, IoU with the detection of what it starts from and of what it predicts, and levels."
+    )
+    return Section("Stage by stage", text, [*columns, *mechanism.stages[0].level_weights], rows)
