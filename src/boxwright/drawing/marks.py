@@ -13,7 +13,7 @@ from boxwright.drawing.colors import Color
 from boxwright.drawing.objects import box_pixels
 from boxwright.drawing.shapes import draw_box
 
-Corners = tuple[float, float, float, float]
+MarkedBox = tuple[float, float, float, float]
 
 _SIDE = 1000
 """Longest side of a drawing of marks, in pixels; smaller images are made as large."""
@@ -39,7 +39,7 @@ class BoxMark:
         text: that a page shows of it.
     """
 
-    box: Corners
+    box: MarkedBox
     color: Color
     width: int = 3
     is_dashed: bool = False
@@ -78,7 +78,7 @@ class MapMark:
     """
 
     values: Float[np.ndarray, "h w"]
-    box: Corners
+    box: MarkedBox
     largest: float | None = None
 
     def opacities(self) -> UInt8[np.ndarray, "h w"]:
@@ -137,7 +137,7 @@ class MarkedSteps:
 
 
 def draw_marks(image: UInt8[np.ndarray, "h w 3"], marks: Sequence[Mark]) -> Image.Image:
-    """Draw marks on an image whose colors are paled, so that they can be seen.
+    """Draw marks on an image; a small image is made larger, so that they can be told apart.
 
     Args:
         image: RGB.
@@ -146,36 +146,27 @@ def draw_marks(image: UInt8[np.ndarray, "h w 3"], marks: Sequence[Mark]) -> Imag
     scale = max(1.0, _SIDE / max(image.shape[:2]))
     size = round(image.shape[1] * scale), round(image.shape[0] * scale)
     drawing = Image.fromarray(np.ascontiguousarray(image), "RGB").resize(size, Image.Resampling.BILINEAR)
+    # In this mode colors with an opacity are blended with what is below.
+    draw = ImageDraw.Draw(drawing, "RGBA")
     for mark in marks:
-        layer = Image.new("RGB", drawing.size)
-        mask = Image.new("L", drawing.size)
-        _draw_mark(ImageDraw.Draw(layer), ImageDraw.Draw(mask), mark, scale, image.shape)
         if isinstance(mark, MapMark):
-            layer, mask = _spread_map(mark, scale, drawing.size)
-        drawing.paste(layer, (0, 0), mask)
+            _spread_map(drawing, mark, scale)
+        elif isinstance(mark, PointMark):
+            x, y = (at * scale for at in mark.point)
+            disk = (x - mark.radius, y - mark.radius, x + mark.radius, y + mark.radius)
+            draw.ellipse(disk, fill=(*mark.color, round(255 * mark.opacity)))
+        else:
+            pixels, dash = box_pixels(mark.box, scale, image.shape[:2]), _DASH if mark.is_dashed else None
+            if mark.fill:
+                draw.rectangle(pixels, fill=(*mark.color, round(255 * mark.fill)))
+            draw_box(draw, pixels, (*mark.color, round(255 * mark.opacity)), mark.width, dash)
     return drawing
 
 
-def _draw_mark(
-    layer: ImageDraw.ImageDraw, mask: ImageDraw.ImageDraw, mark: Mark, scale: float, shape: tuple[int, ...]
-) -> None:
-    """Draw the color of a box or point on one image, and its opacity on another."""
-    if isinstance(mark, BoxMark):
-        pixels, dash = box_pixels(mark.box, scale, shape[:2]), _DASH if mark.is_dashed else None
-        layer.rectangle(pixels, fill=mark.color)
-        mask.rectangle(pixels, fill=round(255 * mark.fill))
-        opacity = round(255 * mark.opacity)
-        draw_box(mask, pixels, (opacity, opacity, opacity), mark.width, dash)
-    elif isinstance(mark, PointMark):
-        x, y = (at * scale for at in mark.point)
-        disk = (x - mark.radius, y - mark.radius, x + mark.radius, y + mark.radius)
-        layer.ellipse(disk, fill=mark.color)
-        mask.ellipse(disk, fill=round(255 * mark.opacity))
-
-
-def _spread_map(mark: MapMark, scale: float, size: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
+def _spread_map(drawing: Image.Image, mark: MapMark, scale: float) -> None:
+    """Lay the color of maps over a drawing, cell by cell."""
     x1, y1, x2, y2 = (round(at * scale) for at in mark.box)
     cells = Image.fromarray(mark.opacities()).resize((max(x2 - x1, 1), max(y2 - y1, 1)), Image.Resampling.NEAREST)
-    mask = Image.new("L", size)
+    mask = Image.new("L", drawing.size)
     mask.paste(cells, (x1, y1))
-    return Image.new("RGB", size, MAP_COLOR), mask
+    drawing.paste(MAP_COLOR, (0, 0), mask)

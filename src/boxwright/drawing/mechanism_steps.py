@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boxwright.drawing.colors import Color, class_color
-from boxwright.drawing.marks import BoxMark, Corners, MapMark, Mark, MarkedSteps, MarkGroup, PointMark
+from boxwright.drawing.marks import BoxMark, MapMark, Mark, MarkedBox, MarkedSteps, MarkGroup, PointMark
 from boxwright.mechanism import (
     AnchorOrigin,
     CellAttention,
@@ -84,7 +84,7 @@ def describe_cell(cell: LevelCell) -> str:
     return f"{cell.level}, row {cell.row + 1}, column {cell.column + 1}"
 
 
-def to_corners(box: Float[Tensor, " 4"]) -> Corners:
+def to_corners(box: Float[Tensor, " 4"]) -> MarkedBox:
     """Convert to plain numbers."""
     x1, y1, x2, y2 = box.tolist()
     return x1, y1, x2, y2
@@ -166,19 +166,19 @@ def _most_attended(layer: QueryLayer, own: int, count: int) -> list[int]:
 def _query_in_words(query: int, mechanism: QueryMechanism, names: Sequence[str]) -> str:
     detection, score = int(mechanism.query_detections[query]), float(mechanism.query_scores[query])
     number = f"detection {detection + 1}" if detection >= 0 else f"query {query}"
-    return f"{number} ({class_name(int(mechanism.query_labels[query]), names)} {score:.2f})"
+    return f"{number} ({name_class(int(mechanism.query_labels[query]), names)} {score:.2f})"
 
 
-def class_name(label: int, names: Sequence[str]) -> str:
+def name_class(label: int, names: Sequence[str]) -> str:
     """Return the name of a class, or its label as text."""
     return names[label] if names else str(label)
 
 
 def _layer_in_words(layer: QueryLayer, mechanism: QueryMechanism, names: Sequence[str]) -> str:
     best = int(layer.scores.argmax())
-    text = f"{class_name(mechanism.label, names)} {float(layer.scores[mechanism.label]):.3f}"
+    text = f"{name_class(mechanism.label, names)} {float(layer.scores[mechanism.label]):.3f}"
     if best != mechanism.label:
-        text += f", and {class_name(best, names)} {float(layer.scores[best]):.3f} is higher"
+        text += f", and {name_class(best, names)} {float(layer.scores[best]):.3f} is higher"
     others = ", ".join(
         f"{_query_in_words(query, mechanism, names)} {float(layer.self_attention[query]):.3f}"
         for query in _most_attended(layer, mechanism.query, 3)
@@ -204,7 +204,7 @@ def _mark_neighbors(neighbors: Neighbors, name: str, step: int | None) -> MarkGr
     marks: list[Mark] = []
     rows = zip(neighbors.boxes, neighbors.scores.tolist(), neighbors.overlaps.tolist(), strict=True)
     for box, score, overlap in list(rows)[:_MOST]:
-        marks.append(BoxMark(to_corners(box), OTHER, 1, opacity=0.8, text=f"score {score:.3f}, IoU {overlap:.2f}"))
+        marks.append(BoxMark(to_corners(box), OTHER, 2, opacity=0.7, text=f"score {score:.3f}, IoU {overlap:.2f}"))
     return MarkGroup(marks, step, name)
 
 

@@ -32,13 +32,13 @@ def _erode(mask: Bool[np.ndarray, "h w"], times: int) -> Bool[np.ndarray, "h w"]
     return mask
 
 
-def draw_box(draw: ImageDraw.ImageDraw, box: Rectangle, color: Color, line: int, dash: int | None) -> None:
+def draw_box(draw: ImageDraw.ImageDraw, box: Rectangle, color: tuple[int, ...], line: int, dash: int | None) -> None:
     """Draw lines inside a box, so that two boxes side by side do not cover each other's edges.
 
     Args:
         draw: on the drawing.
         box: first and last pixels.
-        color: of the lines.
+        color: of the lines; with an opacity where the drawing takes one.
         line: their width in pixels.
         dash: length of dashes and of gaps in line widths; None for solid lines.
     """

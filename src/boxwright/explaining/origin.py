@@ -1,4 +1,4 @@
-"""Origin of a detection: the mechanism of the head that made it, in pixels of the image."""
+"""DetectionOrigin of a detection: the mechanism of the head that made it, in pixels of the image."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from boxwright_runtime.size_rules import letterbox_scale
 
 
 @dataclass(frozen=True, eq=False)
-class Origin:
-    """Origin of a detection, in pixels of the image.
+class DetectionOrigin:
+    """DetectionOrigin of a detection, in pixels of the image.
 
     Args:
         mechanism: of the head.
@@ -42,7 +42,7 @@ class Origin:
     encoder: tuple[CellAttention, ...] = ()
 
 
-def trace_origin(detector: Detector, image: UInt8[np.ndarray, "h w 3"], number: int) -> Origin | None:
+def trace_origin(detector: Detector, image: UInt8[np.ndarray, "h w 3"], number: int) -> DetectionOrigin | None:
     """Find where a detection comes from, in one pass of the detector over the image.
 
     Args:
@@ -74,7 +74,7 @@ def trace_origin(detector: Detector, image: UInt8[np.ndarray, "h w 3"], number: 
     center, level = ((x1 + x2) / 2, (y1 + y2) / 2), None if cell is None else cell.level
     attention = [one for encoder in encoders for one in encoder.explain_cell(recorded, center, level)]
     move = _to_image(prepared)
-    return Origin(move_positions(mechanism, move), tuple(move_positions(one, move) for one in attention))
+    return DetectionOrigin(move_positions(mechanism, move), tuple(move_positions(one, move) for one in attention))
 
 
 def main_cell(mechanism: Mechanism) -> LevelCell | None:

@@ -113,9 +113,7 @@ def _faithfulness(own: SaliencyPart) -> Section:
     )
 
 
-def _part_around(
-    box: tuple[float, float, float, float], size: tuple[int, int]
-) -> tuple[float, float, float, float]:
+def _part_around(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[float, float, float, float]:
     """Compute (x, y, width, height) of a part with the shape of the image, twice as large as the box and inside."""
     x1, y1, x2, y2 = box
     scale = min(1.0, 2 * max((x2 - x1) / size[0], (y2 - y1) / size[1], 0.02))

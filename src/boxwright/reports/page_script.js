@@ -1,6 +1,6 @@
 "use strict";
 // Tables sort by a click on a column's head, by numbers where cells have them; images of the page enlarge; the entry
-// of the contents that is being read is marked.
+// of the contents that is being read is marked; figures with steps show one at a time.
 function valueOf(row, column) {
   const cell = row.cells[column];
   const stated = cell.dataset.value;
@@ -88,4 +88,34 @@ if (entries.size > 0 && "IntersectionObserver" in window) {
     }
   });
   for (const name of entries.keys()) observer.observe(document.getElementById(name));
+}
+
+function showStep(figure) {
+  const step = figure.dataset.step;
+  const hidden = new Set();
+  for (const box of figure.querySelectorAll("input[value]")) {
+    if (box.type === "checkbox" && !box.checked) hidden.add(box.value);
+  }
+  for (const part of figure.querySelectorAll("[data-at]")) {
+    const other = part.dataset.at !== "-1" && part.dataset.at !== step;
+    part.toggleAttribute("hidden", other || hidden.has(part.dataset.group));
+  }
+}
+for (const figure of document.querySelectorAll(".steps")) {
+  const slider = figure.querySelector('input[type="range"]');
+  if (slider !== null) {
+    const names = slider.dataset.names.split("|");
+    slider.addEventListener("input", () => {
+      figure.dataset.step = slider.value;
+      figure.querySelector("output").textContent = names[Number(slider.value)];
+      slider.setAttribute("aria-valuetext", names[Number(slider.value)]);
+      showStep(figure);
+    });
+  }
+  for (const box of figure.querySelectorAll('input[type="checkbox"]')) box.addEventListener("change", () => showStep(figure));
+  const zoom = figure.querySelector(".zoom");
+  zoom.addEventListener("change", () => {
+    figure.querySelector("svg").setAttribute("viewBox", zoom.checked ? figure.dataset.part : figure.dataset.whole);
+  });
+  showStep(figure);
 }

@@ -15,7 +15,7 @@ from boxwright.detector import Detector
 from boxwright.devices import choose_device
 from boxwright.drawing.marks import MarkedSteps, draw_marks
 from boxwright.drawing.mechanism_steps import mark_encoder, mark_mechanism
-from boxwright.explaining.origin import Origin, trace_origin
+from boxwright.explaining.origin import DetectionOrigin, trace_origin
 from boxwright.explaining.saliency import (
     ExplainedObject,
     Faithfulness,
@@ -51,7 +51,7 @@ ExplainMethod = Literal["rise", "gradient", "none"]
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Origin and saliency of a detection.
+    """DetectionOrigin and saliency of a detection.
 
     Args:
         number: of the detection, from 1.
@@ -65,7 +65,7 @@ class Explanation:
 
     number: int
     detections: Detections
-    origin: Origin | None
+    origin: DetectionOrigin | None
     saliency: Float32[np.ndarray, "h w"] | None
     faithfulness: Faithfulness | None
     image: UInt8[np.ndarray, "h w 3"]
@@ -227,7 +227,7 @@ def _page(explanation: Explanation, model: str, image: str | Path, method: Expla
         image=explanation.image,
         box=detection.box,
         figures=_figures(explanation),
-        tables=[] if explanation.origin is None else tabulate_origin(explanation.origin.mechanism, names),
+        sections=[] if explanation.origin is None else tabulate_origin(explanation.origin.mechanism, names),
         saliency=part,
     )
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from boxwright.drawing.mechanism_steps import class_name
+from boxwright.drawing.mechanism_steps import name_class
 from boxwright.mechanism import Mechanism, QueryMechanism, TwoStageMechanism
 from boxwright.ops.boxes import iou
-from boxwright.reports.section import Cell, Section
+from boxwright.reports.section import Cell, PageTable, Section
 
 _MOST = 10
 """Rows of other queries."""
@@ -37,10 +37,10 @@ def _tabulate_layers(mechanism: QueryMechanism, names: Sequence[str]) -> Section
             levels = {name: float(one.values.sum()) for name, one in layer.maps.items()}
         numbers = [float(layer.scores[mechanism.label]), float(iou(layer.box, mechanism.box))]
         numbers += [float(layer.self_attention[mechanism.query]), *levels.values()]
-        rows.append([Cell(f"layer {index + 1}"), *map(_fraction, numbers)])
-    columns = ["", class_name(mechanism.label, names), "IoU with the last box", "attention to itself", *levels]
+        rows.append([Cell(f"layer {index + 1}", index), *map(_fraction, numbers)])
+    columns = ["layer", name_class(mechanism.label, names), "IoU with the last box", "attention to itself", *levels]
     text = "Score, box and attention of the query after each layer; attention to the levels adds up to 1."
-    return Section("Layer by layer", text, columns, rows)
+    return Section(title="Layer by layer", text=text, tables=[PageTable(columns, rows)])
 
 
 def _tabulate_others(mechanism: QueryMechanism, names: Sequence[str]) -> Section:
@@ -54,13 +54,14 @@ def _tabulate_others(mechanism: QueryMechanism, names: Sequence[str]) -> Section
         label, score = int(mechanism.query_labels[query]), float(mechanism.query_scores[query])
         overlap = float(iou(mechanism.query_boxes[query], mechanism.box))
         weights = [_fraction(float(layer.self_attention[query])) for layer in mechanism.layers]
-        rows.append([Cell(name), Cell(class_name(label, names)), _fraction(score), _fraction(overlap), *weights])
+        rows.append([Cell(name), Cell(name_class(label, names)), _fraction(score), _fraction(overlap), *weights])
     layers = [f"layer {index + 1}" for index in range(len(mechanism.layers))]
     text = (
         "Queries that the last layer of this one attends to most. Those on the same object tell each other apart here, "
         "so that one of them keeps a high score."
     )
-    return Section("Other queries", text, ["", "class", "score", "IoU", *layers], rows)
+    table = PageTable(["query", "class", "score", "IoU", *layers], rows)
+    return Section(title="Other queries", text=text, tables=[table])
 
 
 def _tabulate_stages(mechanism: TwoStageMechanism, names: Sequence[str]) -> Section:
@@ -68,9 +69,10 @@ def _tabulate_stages(mechanism: TwoStageMechanism, names: Sequence[str]) -> Sect
     for index, stage in enumerate(mechanism.stages):
         numbers = [float(stage.scores[mechanism.label]), float(iou(stage.region, mechanism.box))]
         numbers += [float(iou(stage.box, mechanism.box)), *stage.level_weights.values()]
-        rows.append([Cell(f"box branch {index + 1}"), *map(_fraction, numbers)])
-    columns = ["", class_name(mechanism.label, names), "IoU of the region", "IoU of the box"]
+        rows.append([Cell(f"box branch {index + 1}", index), *map(_fraction, numbers)])
+    columns = ["stage", name_class(mechanism.label, names), "IoU of the region", "IoU of the box"]
     text = (
         "Score of each box branch, IoU with the detection of what it starts from and of what it predicts, and levels."
     )
-    return Section("Stage by stage", text, [*columns, *mechanism.stages[0].level_weights], rows)
+    table = PageTable([*columns, *mechanism.stages[0].level_weights], rows)
+    return Section(title="Stage by stage", text=text, tables=[table])
