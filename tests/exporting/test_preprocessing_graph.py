@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 import torch
 from PIL import Image
 from runtimes import RUNTIMES, start
 
 from boxwright.data.images import normalize, resample
+from boxwright.exporting.openvino import OPENVINO_OPTIONS, to_openvino
 from boxwright.exporting.preprocessing import NODE_PREFIX, preprocessing_graph
 from boxwright_runtime.images import read_image
 from boxwright_runtime.input_format import InputFormat
+from boxwright_runtime.sessions import keep_core
 
 PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data"
 
@@ -134,6 +137,19 @@ def test_an_image_does_not_depend_on_its_batch(name: str, runtime: str) -> None:
         alone = run({"images": image[None]})
         np.testing.assert_array_equal(together["network_input"][index], alone["network_input"][0])
         np.testing.assert_array_equal(together["sizes"][index], alone["sizes"][0])
+
+
+@pytest.mark.parametrize("size", [(240, 320), (480, 640), (320, 480)])
+def test_halves_are_rounded_alike(size: tuple[int, int]) -> None:
+    """Half gray levels are frequent at simple ratios, and both runtimes come to them in ways of their own."""
+    graph, image = preprocessing_graph(InputFormat(image_size=160)), draw_noise(*size)[None]
+    fixed = to_openvino(graph)
+    fixed.reshape({"images": image.shape})
+    runs = [start(graph, runtime) for runtime in RUNTIMES]
+    free, other = (run({"images": image})["network_input"] for run in runs)
+    known = keep_core(openvino).compile_model(fixed, "CPU", OPENVINO_OPTIONS)({"images": image})["network_input"]
+    for actual in (other, known):
+        assert np.mean(np.abs(actual - free) > 0.002) <= 1e-5
 
 
 def test_sizes_and_pixels_are_right_in_bfloat16() -> None:

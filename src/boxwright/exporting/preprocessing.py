@@ -20,6 +20,13 @@ NODE_PREFIX = "preprocessing/"
 IMAGES, NETWORK_INPUT, IMAGE_SIZES = "images", "network_input", "sizes"
 """Names of the input, and of the outputs, which are the network's inputs."""
 
+_HALF = 0.500777
+"""Added before bytes are cut: a little more than a half, which sums of simple weights often come to.
+
+Runtimes add in an order of their own for each size of batches, and of images; halves would be rounded now up, now down.
+Pixels in between are rounded up, as torch does, and what lies just below has no simple weights.
+"""
+
 _OPENCV_CUT = 0.12
 """Gray levels that OpenCV's bytes are below the exact ones in the mean, but for images that are halved; see there."""
 
@@ -95,7 +102,7 @@ def _write_resize(images: Value, size: Sides, input_size: Sides, resampling: Res
     if resampling.floats:
         return resized
     if resampling.antialias:
-        return resized.round()
+        return (resized + _HALF).floor()
     is_halved = size[0].equals(input_size[0] * 2) & size[1].equals(input_size[1] * 2)
     return (resized + writer.where(is_halved, 0.5, 0.5 - _OPENCV_CUT)).floor()
 
