@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from boxwright.workflows import compare as workflow
 from boxwright.workflows.bench import BenchResult, BenchRow
 from boxwright.workflows.bench_candidates import Candidate
 from boxwright.workflows.info import DetectorCost
+from boxwright.workflows.reading import DataFiles
 
 Capture = pytest.CaptureFixture[str]
 
@@ -66,6 +68,21 @@ def test_the_numbers_are_those_of_evaluate(rectangle_run: Path, worse: Path, rec
     assert text.count("<img ") == 2 * differing
     assert "<script src" not in text
     assert "http" not in text.replace("http://www.w3.org", "")
+
+
+def test_results_files_alone_show_the_images_that_there_are(
+    worse: Path, saved: Path, rectangles: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.json"
+    boxwright.evaluate(worse, rectangles, save_detections=other)
+    alone = shutil.copytree(rectangles / "annotations", tmp_path / "annotations_alone")
+    pages = []
+    for number, data in enumerate((rectangles, DataFiles(annotations={"val": alone / "val.json"}))):
+        page = tmp_path / f"{number}.html"
+        boxwright.compare([saved, other], data, num_samples=100, latency=False, html=page)
+        pages.append(page.read_text(encoding="utf-8"))
+    assert pages[0].count("<img ") > 0
+    assert pages[1].count("<img ") == 0
 
 
 def test_a_file_of_results_is_compared_with_a_model(rectangle_run: Path, saved: Path, rectangles: Path) -> None:

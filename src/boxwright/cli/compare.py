@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boxwright.cli.arguments import CommandParser, add_trust_argument
-from boxwright.cli.data_arguments import add_format_argument, files_of
+from boxwright.cli.data_arguments import add_measured_data_arguments, check_measured_data, measured_files
 from boxwright.cli.terminal import json_target, show
 from boxwright.files import check_target, is_standard_output, write_text
 
@@ -24,7 +24,7 @@ def run(argv: Sequence[str]) -> int:
     observer = ConsoleObserver()
     result = compare(
         options.models,
-        files_of(options, {options.split: (options.annotations, options.images)}),
+        measured_files(options),
         split=options.split,
         html=options.html,
         num_samples=options.samples,
@@ -59,11 +59,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="two or more: checkpoints, folders of runs, exported files (.onnx, .xml), results files of any project "
         "(.json, in COCO's form)",
     )
-    parser.add_argument("--data", metavar="DIR", help="folder of the data set, in any known format")
-    parser.add_argument("--split", default="val", help="which split of it (default: val)")
-    parser.add_argument("--annotations", metavar="FILE", help="annotation file, instead of --data's")
-    parser.add_argument("--images", metavar="DIR", help="images, instead of --data's")
-    add_format_argument(parser)
+    add_measured_data_arguments(parser, "folder of the data set, in any known format")
     parser.add_argument("--json", metavar="FILE", help="also write all numbers as JSON")
     parser.add_argument("--html", metavar="FILE", help="also write a page, with images that they differ in")
     parser.add_argument(
@@ -71,15 +67,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="draws the samples (default: 0)")
     parser.add_argument("--no-latency", action="store_true", help="do not measure the time of one image")
-    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="images at a time (default: 8)")
-    parser.add_argument("--workers", metavar="N", type=int, default=0, help="reading processes (default: 0)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
     add_trust_argument(parser)
     options = parser.parse(argv)
     if len(options.models) < 2:
         parser.error("two or more are compared, and one is given")
-    if options.data is None and options.annotations is None:
-        parser.error("which data set? give --data DIR, or --annotations FILE and --images DIR")
+    check_measured_data(parser, options)
     if options.seed < 0:
         parser.error(f"--seed is at least 0, not {options.seed}")
     for path in (json_target(options.json), options.html):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from boxwright.cli.arguments import MODEL_OR_FILE_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
-from boxwright.cli.data_arguments import add_format_argument, files_of
+from boxwright.cli.data_arguments import add_measured_data_arguments, check_measured_data, measured_files
 from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.cli.terminal import json_target
 from boxwright.files import check_target, is_standard_output, write_text
@@ -48,7 +48,7 @@ def _measure(
     options: argparse.Namespace, overrides: dict[str, str], observer: ConsoleObserver
 ) -> Evaluation | ClassEvaluation:
     """Measure a model, or the detections in a file."""
-    files = files_of(options, {options.split: (options.annotations, options.images)})
+    files = measured_files(options)
     if options.detections is not None:
         from boxwright.workflows.evaluate_results import evaluate_results
 
@@ -92,29 +92,21 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument(
         "--detections", metavar="FILE", help="instead of a model: detections in COCO's results form, of any project"
     )
-    parser.add_argument("--data", metavar="DIR", help="folder of the data set, in any known format, or of val/CLASS/")
-    parser.add_argument("--split", default="val", help="which split of it (default: val)")
-    parser.add_argument("--annotations", metavar="FILE", help="annotation file, instead of --data's")
-    parser.add_argument("--images", metavar="DIR", help="images, instead of --data's")
-    add_format_argument(parser)
+    add_measured_data_arguments(parser)
     parser.add_argument("--json", metavar="FILE", help="also write the numbers as JSON")
     parser.add_argument(
         "--save-detections", metavar="FILE", help="also write the detections as JSON, in COCO's results form"
     )
-    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="images at a time (default: 8)")
     parser.add_argument(
         "--max-detections",
         metavar="N",
         type=int,
         help=f"find and count so many per image, for dense images; COCO counts {COCO_DETECTIONS} per class",
     )
-    parser.add_argument("--workers", metavar="N", type=int, default=0, help="reading processes (default: 0)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
     add_trust_argument(parser)
     own, overrides = take_overrides(argv)
     options = parser.parse(own)
-    if options.data is None and options.annotations is None:
-        parser.error("which data set? give --data DIR, or --annotations FILE and --images DIR")
+    check_measured_data(parser, options)
     for typed in (options.json, options.save_detections):
         if target := json_target(typed):
             check_target(target)

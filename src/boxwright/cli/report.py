@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boxwright.cli.arguments import MODEL_OR_FILE_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
-from boxwright.cli.data_arguments import add_format_argument, files_of
+from boxwright.cli.data_arguments import add_measured_data_arguments, check_measured_data, measured_files
 from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.cli.terminal import show
 from boxwright.files import check_target
@@ -22,7 +22,7 @@ def run(argv: Sequence[str]) -> int:
 
     result = report(
         options.model,
-        files_of(options, {options.split: (options.annotations, options.images)}),
+        measured_files(options),
         split=options.split,
         out=options.out,
         threshold=options.threshold,
@@ -46,11 +46,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         "and what it is: numbers, errors by kind, the worst images, curves of training.\n" + OVERRIDES_HELP,
     )
     parser.add_argument("model", metavar="MODEL", help=MODEL_OR_FILE_HELP)
-    parser.add_argument("--data", metavar="DIR", help="folder of the data set, in any known format, or of val/CLASS/")
-    parser.add_argument("--split", default="val", help="which split of it (default: val)")
-    parser.add_argument("--annotations", metavar="FILE", help="annotation file, instead of --data's")
-    parser.add_argument("--images", metavar="DIR", help="images, instead of --data's")
-    add_format_argument(parser)
+    add_measured_data_arguments(parser)
     parser.add_argument("--out", metavar="FILE", default="report.html", help="the page (default: report.html)")
     parser.add_argument(
         "--threshold",
@@ -62,14 +58,10 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument(
         "--num-images", metavar="N", type=int, default=40, help="at most so many of the worst images (default: 40)"
     )
-    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="images at a time (default: 8)")
-    parser.add_argument("--workers", metavar="N", type=int, default=0, help="reading processes (default: 0)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
     add_trust_argument(parser)
     own, overrides = take_overrides(argv)
     options = parser.parse(own)
-    if options.data is None and options.annotations is None:
-        parser.error("which data set? give --data DIR, or --annotations FILE and --images DIR")
+    check_measured_data(parser, options)
     if not 0 <= options.threshold <= 1:
         parser.error(f"--threshold is between 0 and 1, not {options.threshold}")
     if options.num_images < 0:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from boxwright.cli.arguments import CommandParser, add_trust_argument
-from boxwright.cli.data_arguments import add_format_argument, files_of
+from boxwright.cli.data_arguments import add_measured_data_arguments, check_measured_data, measured_files
 from boxwright.cli.terminal import json_target, quote_command, show
 from boxwright.evaluation.threshold_target import Target
 from boxwright.files import check_target, is_standard_output, write_text
@@ -28,7 +28,7 @@ def run(argv: Sequence[str]) -> int:
     observer = ConsoleObserver()
     result = tune_thresholds(
         options.model,
-        files_of(options, {options.split: (options.annotations, options.images)}),
+        measured_files(options),
         split=options.split,
         target=options.target,
         batch_size=options.batch_size,
@@ -66,22 +66,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "checkpoint: `boxwright predict` takes it as the threshold tuned, and exported files have it.",
     )
     parser.add_argument("model", metavar="MODEL", help="a checkpoint, or the folder of a run, whose best one is tuned")
-    parser.add_argument("--data", metavar="DIR", help="folder of a data set that it was not trained on")
-    parser.add_argument("--split", default="val", help="which split of it (default: val)")
-    parser.add_argument("--annotations", metavar="FILE", help="annotation file, instead of --data's")
-    parser.add_argument("--images", metavar="DIR", help="images, instead of --data's")
-    add_format_argument(parser)
+    add_measured_data_arguments(parser, "folder of a data set that it was not trained on")
     parser.add_argument(
         "--target", default="f1", help="f1 for the best F1, precision=P or recall=R, as precision=0.9 (default: f1)"
     )
     parser.add_argument("--json", metavar="FILE", help="also write all numbers as JSON")
-    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="images at a time (default: 8)")
-    parser.add_argument("--workers", metavar="N", type=int, default=0, help="reading processes (default: 0)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
     add_trust_argument(parser)
     options = parser.parse(argv)
-    if options.data is None and options.annotations is None:
-        parser.error("which data set? give --data DIR, or --annotations FILE and --images DIR")
+    check_measured_data(parser, options)
     try:
         Target.parse(options.target)
     except ValueError as error:

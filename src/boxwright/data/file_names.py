@@ -38,6 +38,9 @@ FILE_LISTED_TWICE = FindingKind(
     "each counts as an image of its own; --fix merges them",
 )
 
+NUM_TRIED = 20
+"""Of the first images, by which a folder is chosen."""
+
 _NOT_THERE = "not in the folder"
 
 
@@ -92,12 +95,17 @@ def likeliest_folder(folders: Sequence[Path], names: Sequence[str]) -> Path:
         folders: the likeliest first.
         names: as listed.
     """
-    some = list(names[:20])
+    some = list(names[:NUM_TRIED])
     existing = [folder for folder in folders if folder.is_dir()] or list(folders)
-    exact = [sum(_exists(folder, name) for name in some) for folder in existing]
-    if max(exact):
-        return existing[exact.index(max(exact))]
-    return min(existing, key=lambda folder: len(resolve_names(folder, some).missing))
+    exact = exact_folder(existing, names)
+    return min(existing, key=lambda folder: len(resolve_names(folder, some).missing)) if exact is None else exact
+
+
+def exact_folder(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
+    """Return the first of the folders that have most of the first images by exactly their names; None without any."""
+    some = names[:NUM_TRIED]
+    counts = [sum(_exists(folder, name) for name in some) for folder in folders]
+    return folders[counts.index(max(counts))] if any(counts) else None
 
 
 def _exists(folder: Path, name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from boxwright.data.annotations import Annotations
-from boxwright.data.file_names import locate_images
+from boxwright.data.file_names import NUM_TRIED, exact_folder, locate_images
 from boxwright.data.findings import Finding, summarize
 from boxwright.data.image_check import ProgressCallback, first_names, inspect_images, require_files, require_readable
 from boxwright.data.image_inspection import ImageFacts
@@ -56,7 +57,8 @@ def join_images(
         check_images: decode every image before returning, so that a truncated one is found now and not in
             epoch 7; else images are not opened where the table states their sizes, which are checked when an
             image is read; of the others, only the headers are read.
-        with_images: False for data whose images are not there: they are as large as the table says.
+        with_images: False for data whose images need not be there: they are as large as the table says, and have the
+            paths of files where there are such.
         progress: called as ``progress(done, total)`` while the images are checked.
 
     Raises:
@@ -65,8 +67,8 @@ def join_images(
             there is nothing to tell apart for a classifier.
     """
     folder = Path()
-    if with_images and table.image_folders != (Path(),):  # paths of own samples are as they are
-        folder, table = locate_images(table)
+    if table.image_folders != (Path(),):  # paths of own samples are as they are
+        folder, table = locate_images(table) if with_images else (_folder_of_any(table), table)
     findings, file_ids = list(table.findings), dict[int, int]()
     if categories is None:
         if table.bbox_xywh is None:
@@ -94,6 +96,12 @@ def join_images(
         stated_sizes=list_other_sizes(table, sizes),
         file_ids=file_ids,
     )
+
+
+def _folder_of_any(table: Annotations) -> Path:
+    """Return the folder that has images of the table by their names; the working folder where none has."""
+    names = [image.file_name for image in islice(table.images, NUM_TRIED) if image.source is None]
+    return exact_folder(table.image_folders, names) or Path()
 
 
 def _findings(

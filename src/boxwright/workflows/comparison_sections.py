@@ -123,9 +123,10 @@ def _list_images(
     shown = []
     for one in comparison.objects.images[:_MOST_IMAGES]:
         record = records[one.image_id]
-        if not record.path.is_file() and record.source is None:
-            break  # of results files alone, images need not be there
-        image = record.read()
+        try:
+            image = record.read()
+        except (OSError, ValueError):
+            continue  # of results files alone, images need not be there, nor be as large as the annotations say
         for model, alone in ((first, one.only_first), (second, one.only_second)):
             note = f"{model.name}: detects {len(alone)} that the other misses"
             shown.append(ReportImage(image, record, _above(model.evaluation, one.image_id), "overlay", note))
