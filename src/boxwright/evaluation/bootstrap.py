@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from boxwright.evaluation.matched_detections import AREAS, IOU_THRESHOLDS, Match
 from boxwright.evaluation.precision_recall import RECALLS
 
 _ALL = AREAS.index("all")
+_STEPS = np.append(RECALLS, np.inf)
 _CAPS = (1, 10, sys.maxsize)
 """Detections per image and class that the three recalls count; all that were matched are the last."""
 
@@ -60,8 +62,10 @@ def measure_samples(
             for iou in range(len(IOU_THRESHOLDS)):
                 counts = rows[~matched.ignored[area, iou, rows]]
                 detections = (matched.images[counts], matched.ranks[counts], matched.hits[area, iou, counts])
-                values = _measure(times, *detections, objects)
-                precision[label, area, iou], recall[label, area, iou] = values
+                # Of objects of one size, there is one recall.
+                caps = _CAPS if area == _ALL else _CAPS[-1:]
+                values = _measure(times, *detections, objects, caps)
+                precision[label, area, iou], recall[label, area, iou, -len(caps) :] = values
     return SampledMetrics(_summarize(precision, recall), _mean(precision[:, _ALL], 1).T)
 
 
@@ -71,27 +75,38 @@ def _measure(
     ranks: Int64[np.ndarray, " n"],
     hits: Bool[np.ndarray, " n"],
     objects: Int64[np.ndarray, " samples"],
+    caps: Sequence[int],
 ) -> tuple[Float64[np.ndarray, " samples"], Float64[np.ndarray, "caps samples"]]:
     """Average precision and recalls of detections of a class, best first, each as often as its image was drawn."""
     at = np.flatnonzero(hits)
     undefined = np.where(objects > 0, 0.0, np.nan)
     if not len(at):
-        return undefined, np.broadcast_to(undefined, (len(_CAPS), len(objects)))
+        return undefined, np.broadcast_to(undefined, (len(caps), len(objects)))
     # What stands behind the last hit changes no number; between two hits, only how many of each image there are.
     last = at[-1] + 1
     segments = np.searchsorted(at, np.arange(last))
     shape = (len(at), len(times))
     counted = csr_array((np.ones(last, dtype=np.int32), (segments, images[:last])), shape=shape)
-    total = np.cumsum(counted @ times, 0)
+    total = np.cumsum(counted @ times, 0, dtype=np.int32)
     own = times[images[at]]
-    right = np.cumsum(own, 0)
+    right = np.cumsum(own, 0, dtype=np.int32)
     precision = right / np.maximum(total, 1)
     envelope = np.maximum.accumulate(precision[::-1], 0)[::-1]
     # Each of COCO's recalls is read at the first hit that reaches it.
-    reached = np.searchsorted(RECALLS, right / np.maximum(objects, 1), side="right")
+    reached = _count_reached(right / np.maximum(objects, 1))
     average = (envelope * np.diff(reached, axis=0, prepend=0)).sum(0) / len(RECALLS)
-    recalls = np.stack([own[ranks[at] < cap].sum(0) for cap in _CAPS]) / np.maximum(objects, 1)
+    recalls = np.stack([own[ranks[at] < cap].sum(0) for cap in caps]) / np.maximum(objects, 1)
     return average + undefined, recalls + undefined
+
+
+def _count_reached(recall: Float64[np.ndarray, "hits samples"]) -> Int64[np.ndarray, "hits samples"]:
+    """Count the recalls of COCO up to each value, as ``np.searchsorted(RECALLS, recall, side="right")`` does."""
+    nearest = (recall * 100).astype(np.int64)
+    # The product is rounded, and so are COCO's recalls: it may be off by one.
+    counts: Int64[np.ndarray, "hits samples"] = (
+        nearest + 1 + (_STEPS[nearest + 1] <= recall) - (_STEPS[nearest] > recall)
+    )
+    return counts
 
 
 def _summarize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -70,7 +71,10 @@ def draw_svg(name: str, plot: Callable[[Any], None], x_label: str, y_label: str)
             longest = max(len(str(line.get_label())) for line in axes.lines)
             figure.legend(loc="outside upper left", ncols=max(1, min(4, 80 // (longest + 8))))
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        with warnings.catch_warnings():
+            # Text stays text, in fonts of the browser.
+            warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
+            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return _for_page(buffer.getvalue(), name, f"{y_label} over {x_label}")
 
 

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
 from boxwright.data.doctor.classes import class_counts
@@ -36,6 +38,7 @@ from boxwright.workflows.check_report import (
     SplitCounts,
     SplitFinding,
 )
+from boxwright.workflows.drawn_names import note_undrawable_names
 from boxwright.workflows.label_errors import LabelErrors, find_label_errors, read_ranking_model
 from boxwright.workflows.observer import Observer, ProgressOnly
 from boxwright.workflows.reading import Data, DataFiles, all_splits, data_name, read_split
@@ -102,7 +105,11 @@ def check(
         fixed=None if fix is None or fixes is None else Path(fix),
         fixes=tuple(fixes or ()),
     )
-    return report if html is None else _write_or_report(report, Path(html), splits, tables)
+    if html is None:
+        return report
+    labels = {label for one in tables.values() for label in np.unique(one.labels).tolist()}
+    note_undrawable_names(next(iter(splits.values())).categories, labels, observer)
+    return _write_or_report(report, Path(html), splits, tables)
 
 
 def _resolve(

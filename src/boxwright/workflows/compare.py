@@ -89,7 +89,8 @@ def compare(
     if html is not None:
         observer.announce(f"writing {html}")
         command = ["boxwright", "compare", *(one.name for one in compared), "--data", data_path(data), "--split", split]
-        write_comparison(Path(html), result, data=f"{data_name(data)}, {split}", command=shlex.join(command))
+        name = f"{data_name(data)}, {split}"
+        write_comparison(Path(html), result, data=name, command=shlex.join(command), observer=observer)
     return result
 
 

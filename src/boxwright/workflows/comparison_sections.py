@@ -14,7 +14,9 @@ from boxwright.reports.page_images import ReportImage
 from boxwright.reports.report import ReportFacts
 from boxwright.reports.section import Cell, PageTable, Section
 from boxwright.workflows.compare_result import ComparedModel, CompareResult
+from boxwright.workflows.drawn_names import drawn_labels, note_undrawable_names
 from boxwright.workflows.machine import describe_machine
+from boxwright.workflows.observer import Observer
 from boxwright_runtime.detections import Detections
 
 _MOST_IMAGES = 8
@@ -27,7 +29,7 @@ _EXPLANATION = (
 )
 
 
-def write_comparison(path: Path, result: CompareResult, *, data: str, command: str) -> None:
+def write_comparison(path: Path, result: CompareResult, *, data: str, command: str, observer: Observer) -> None:
     """Write the page of a comparison.
 
     Args:
@@ -35,6 +37,7 @@ def write_comparison(path: Path, result: CompareResult, *, data: str, command: s
         result: what is shown.
         data: name of the data, for the head.
         command: that repeats it.
+        observer: hears of names that cannot be drawn.
     """
     first, *others = result.models
     sections, images = [_list_models(result.models)], []
@@ -46,6 +49,8 @@ def write_comparison(path: Path, result: CompareResult, *, data: str, command: s
             sections += _list_differences(title, comparison)
         sections.append(_list_objects(f"{titles}: objects", result.boxes[index]))
         images.append(_list_images(first, other, result.boxes[index]))
+    labels = drawn_labels([one for _, _, shown in images for one in shown])
+    note_undrawable_names(first.evaluation.data.categories, labels, observer)
     machine = describe_machine()
     write_comparison_page(
         path,

@@ -26,6 +26,7 @@ from boxwright.reports.page_images import ReportImage
 from boxwright.reports.report import ReportFacts
 from boxwright.training.log import read_log
 from boxwright.weights.model import load
+from boxwright.workflows.drawn_names import drawn_labels, note_undrawable_names
 from boxwright.workflows.machine import describe_machine
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.predict import detection_rows
@@ -103,6 +104,7 @@ def demo(
     _write_predictions(folder / "predictions", images, data)
 
     observer.announce("4/4  writing the report")
+    note_undrawable_names(data.categories, drawn_labels(images), observer)
     _write_report(folder, evaluation, images)
     return DemoResult(folder / "report.html", folder / "predictions", find_checkpoint(run), evaluation)
 

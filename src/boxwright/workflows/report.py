@@ -28,6 +28,7 @@ from boxwright.score_tuning import ScoreTuning
 from boxwright.training.log import LOG, read_log
 from boxwright.workflows.confusion_sections import confusion_section, slices_section
 from boxwright.workflows.data_sections import data_sections
+from boxwright.workflows.drawn_names import drawn_labels, note_undrawable_names
 from boxwright.workflows.evaluate import evaluate
 from boxwright.workflows.machine import describe_machine
 from boxwright.workflows.models import load_predictor
@@ -104,13 +105,15 @@ def report(
     source = str(model) if isinstance(model, str | Path) else type(model).__name__
     facts = report_facts(predictor, evaluation, source=source, data=data_path(data), split=split, out=path)
     observer.announce(f"writing {path}")
+    images = select_worst(evaluation, threshold, num_images)
+    note_undrawable_names(evaluation.data.categories, drawn_labels(images), observer)
     write_evaluation(
         path,
         evaluation,
         split=split,
         tuning=predictor.tuning if isinstance(predictor, Detector) else None,
         history=_read_history(model),
-        images=select_worst(evaluation, threshold, num_images),
+        images=images,
         threshold=threshold,
         facts=facts,
         title=f"{source} on {data_name(data)}",
