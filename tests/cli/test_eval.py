@@ -37,7 +37,8 @@ def test_the_json_has_the_numbers_and_a_row_per_class(trained: Path, drawn: Path
     assert list(metrics) == [*NUMBERS, "per_class", "selection", "findings"]
     assert all(isinstance(metrics[name], float) and -1 <= metrics[name] <= 1 for name in NUMBERS)
     assert [(row["category_id"], row["name"]) for row in metrics["per_class"]] == list(NAMES.items())
-    assert list(metrics["per_class"][0]) == ["name", "category_id", "num_objects", "AP", "AP50", "APs", "APm", "APl"]
+    columns = ["name", "category_id", "num_objects", "AP", "AP50", "APs", "APm", "APl", "AP75", "AR"]
+    assert list(metrics["per_class"][0]) == columns
     document = json.loads((drawn / "annotations" / "val.json").read_text())
     for row in metrics["per_class"]:
         of_class = [a for a in document["annotations"] if a["category_id"] == row["category_id"]]

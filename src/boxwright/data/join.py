@@ -57,8 +57,7 @@ def join_images(
         check_images: decode every image before returning, so that a truncated one is found now and not in
             epoch 7; else images are not opened where the table states their sizes, which are checked when an
             image is read; of the others, only the headers are read.
-        with_images: False for data whose images need not be there: they are as large as the table says, and have the
-            paths of files where there are such.
+        with_images: False for data whose images need not be there: they are as large as the table says.
         progress: called as ``progress(done, total)`` while the images are checked.
 
     Raises:

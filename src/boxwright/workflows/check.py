@@ -105,11 +105,7 @@ def check(
         fixed=None if fix is None or fixes is None else Path(fix),
         fixes=tuple(fixes or ()),
     )
-    if html is None:
-        return report
-    labels = {label for one in tables.values() for label in np.unique(one.labels).tolist()}
-    note_undrawable_names(next(iter(splits.values())).categories, labels, observer)
-    return _write_or_report(report, Path(html), splits, tables)
+    return report if html is None else _write_or_report(report, Path(html), splits, tables, observer)
 
 
 def _resolve(
@@ -139,9 +135,15 @@ def _findings_of(parts: Mapping[str, CheckPart | None]) -> list[SplitFinding]:
 
 
 def _write_or_report(
-    report: CheckReport, path: Path, splits: Mapping[str, DetectionData], tables: Mapping[str, ObjectTable]
+    report: CheckReport,
+    path: Path,
+    splits: Mapping[str, DetectionData],
+    tables: Mapping[str, ObjectTable],
+    observer: Observer,
 ) -> CheckReport:
     """Write the page; where that fails, it is one more finding."""
+    labels = {label for one in tables.values() for label in np.unique(one.labels).tolist()}
+    note_undrawable_names(next(iter(splits.values())).categories, labels, observer)
     attempts = Attempts()
     attempts.make("page", partial(write_page, report, path, splits, tables))
     return replace(report, findings=(*report.findings, *attempts.findings))

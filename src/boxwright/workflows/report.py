@@ -93,8 +93,7 @@ def report(
         ValueError: no model, faulty data, or the extra ``report`` is not installed.
     """
     require_extra()
-    path = Path(out)
-    check_target(path)
+    check_target(path := Path(out))
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is between 0 and 1, not {threshold}")
     observer = observer or Observer()
@@ -103,7 +102,6 @@ def report(
         predictor.to(choose_device(device))
     evaluation = evaluate(predictor, data, split=split, batch_size=batch_size, workers=workers, observer=observer)
     source = str(model) if isinstance(model, str | Path) else type(model).__name__
-    facts = report_facts(predictor, evaluation, source=source, data=data_path(data), split=split, out=path)
     observer.announce(f"writing {path}")
     images = select_worst(evaluation, threshold, num_images)
     note_undrawable_names(evaluation.data.categories, drawn_labels(images), observer)
@@ -115,7 +113,7 @@ def report(
         history=_read_history(model),
         images=images,
         threshold=threshold,
-        facts=facts,
+        facts=report_facts(predictor, evaluation, source=source, data=data_path(data), split=split, out=path),
         title=f"{source} on {data_name(data)}",
     )
     return ReportResult(path, evaluation)
