@@ -7,14 +7,17 @@ error that says the present one.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-VERSION = 3
+VERSION = 4
 """The format of checkpoints that this release writes; it reads those since 1."""
 
 Names = Mapping[str, str]
+
+BOTNET: Names = {"shortcut_relu": "block.shortcut_activation"}
+"""Options of BoTNet as they were called until format 3, and as they are called now."""
 
 TWO_STAGE: Names = {
     "rpn_convs": "rpn.num_convs",
@@ -69,7 +72,7 @@ DENOISING: Names = {
 }
 
 PARTS: Mapping[str, Mapping[str, Names]] = {
-    "backbone": {},
+    "backbone": {"botnet": BOTNET},
     "neck": {"augfpn": {"ratios": "pool_ratios"}},
     "head": {
         "faster_rcnn": FASTER_RCNN,
@@ -125,8 +128,11 @@ OPTIONS_OF_SECTIONS: Mapping[str, Names] = {
 SECTIONS_OF_2: Mapping[str, Names] = {"train": {"evaluations": "schedule.evaluations"}}
 """Options of sections as they were called in format 2, and as they are called now."""
 
-VALUES: Mapping[str, Mapping[str, str]] = {"input.resize": {"centre_crop": "center_crop"}}
-"""Values that have another name now, by the address of the option in a recipe."""
+VALUES: Mapping[str, Mapping[Hashable, str]] = {
+    "input.resize": {"centre_crop": "center_crop"},
+    "backbone.botnet.block.shortcut_activation": {False: "none", True: "attention"},
+}
+"""Values that are others now, by the address of the option in a recipe (of a part: ``backbone.NAME.OPTION``)."""
 
 DEFAULTS: Mapping[str, Any] = {}
 """Options that format 1 did not have and whose default is another way than things were then: their address in a recipe
@@ -157,11 +163,13 @@ def upgrade_checkpoint(content: Mapping[str, Any]) -> dict[str, Any]:
         for weights in ("model", "ema"):
             if weights in content:
                 upgraded[weights] = {_tensor_name(name): tensor for name, tensor in content[weights].items()}
-    elif content["version"] == 2:
+    if content["version"] == 2:
         upgraded["recipe"] = {
             section: _rename(options, SECTIONS_OF_2[section]) if section in SECTIONS_OF_2 else options
             for section, options in content["recipe"].items()
         }
+    if content["version"] in (2, 3):
+        upgraded["recipe"] = _upgrade_botnet(upgraded["recipe"])
     return upgraded
 
 
@@ -178,6 +186,13 @@ def upgrade_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return upgraded
 
 
+def _upgrade_botnet(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    backbone = recipe.get("backbone", {})
+    if backbone.get("name") != "botnet":
+        return dict(recipe)
+    return {**recipe, "backbone": _rename(backbone, BOTNET, "backbone.botnet")}
+
+
 def _upgrade_part(slot: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     return _rename(entry, part_names(slot, entry["name"]), slot, f"{slot}.{entry['name']}")
 
@@ -187,7 +202,7 @@ def _rename(options: Mapping[str, Any], names: Names, *addresses: str) -> dict[s
     for name, value in options.items():
         new = names.get(name, name)
         for address in addresses:
-            value = VALUES.get(f"{address}.{new}", {}).get(value, value) if isinstance(value, str) else value
+            value = VALUES.get(f"{address}.{new}", {}).get(value, value) if isinstance(value, Hashable) else value
         _set(renamed, new, value)
     for address, value in DEFAULTS.items():
         if addresses and address.startswith(f"{addresses[-1]}."):

@@ -17,6 +17,7 @@ from boxwright.backbones.resnet import ResNet
 from boxwright.layers.conv import FrozenBatchNorm2d
 from boxwright.layers.folding import fold_norms
 from boxwright.layers.position_attention import PositionAttention, resized_table
+from boxwright.layers.residual_blocks import BlockOptions
 from boxwright.structures import Level
 
 SMALL: dict[str, Any] = {"width": 4, "image_size": 64}
@@ -155,7 +156,7 @@ def test_the_first_block_follows_the_papers_order() -> None:
 
 
 def test_the_authors_relu_on_the_shortcut() -> None:
-    plain, ours = shaken(botnet()), shaken(botnet(shortcut_relu=True))
+    plain, ours = shaken(botnet()), shaken(botnet(block=BlockOptions(shortcut_activation="attention")))
     assert list(plain.state_dict()) == list(ours.state_dict())
     ours.load_state_dict(plain.state_dict())
     c4 = ours(make_images())["c4"]
@@ -199,7 +200,9 @@ def test_frozen_stages_include_attention() -> None:
         assert not any(p.requires_grad for p in ours.layer3.parameters())
 
 
-@pytest.mark.parametrize("options", [{}, {"shortcut_relu": True}, {"c5_stride": 1}, {"norm": "frozen"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"block": BlockOptions(shortcut_activation="attention")}, {"c5_stride": 1}, {"norm": "frozen"}]
+)
 def test_folded_norms_change_no_output(options: dict[str, Any]) -> None:
     ours = shaken(botnet(**options)).double()
     x = make_images(64, 96).double()
@@ -225,9 +228,9 @@ def test_exported_with_a_free_batch(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"attention": (0, 2, 1)}, r"attention is a 0 or a 1 for each of c5's three blocks, not \(0, 2, 1\)"),
+        ({"attention": (0, 2, 1)}, r"attention is a 0 or a 1 for each of c5's 3 blocks, not \(0, 2, 1\)"),
         ({"levels": ("c3", "c4")}, r"attention is in c5, which is not among the levels \['c3', 'c4'\]"),
-        ({"shortcut_relu": True, "attention": (0, 1, 1)}, r"shortcut_relu is of c5's first block, which has no att"),
+        ({"depth": (3, 4, 6, 2), "attention": (1, 1, 1)}, r"attention is a 0 or a 1 for each of c5's 2 blocks"),
         ({"image_size": 0}, "image_size is at least 1, not 0"),
         ({"num_heads": 3}, "num_heads divides the 32 channels that attention has, and 3 does not"),
         ({"positions": "none", "content": False}, "attention needs content, positions or both"),
@@ -243,7 +246,7 @@ def test_what_the_constructor_refuses(options: dict[str, Any], message: str) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depth": 18}, r"depth is one of \[50, 101, 152\], not 18"),
+        ({"depth": 18}, r"depth 18 has basic blocks"),
         ({"c5_stride": 4}, r"c5_stride is one of \[1, 2\], not 4"),
         ({"positions": "sine"}, "positions is one of"),
     ],
@@ -251,3 +254,71 @@ def test_what_the_constructor_refuses(options: dict[str, Any], message: str) -> 
 def test_unknown_choices_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         botnet(**options)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("depth", "message"),
+    [
+        (34, "depth 34 has basic blocks, in which there is nothing that attention could replace"),
+        (77, r"depth is one of \[18, 34, 50, 101, 152, 200\], not 77"),
+        ((3, 4, 6), r"depth lists how many blocks, at least 1, each of \['c2', .*\] has, not \[3, 4, 6\]"),
+        ((3, 4, 6, 0), r"depth lists how many blocks, at least 1, .* has, not \[3, 4, 6, 0\]"),
+    ],
+)
+def test_depths_that_there_are_not(depth: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        botnet(depth=depth)
+
+
+T = {"c5_stride": 1, "block": BlockOptions(activation="silu", squeeze_excitation="all")}
+SIZES = {
+    "t3": ((3, 4, 6, 6), 224),
+    "t4": ((3, 4, 23, 6), 224),
+    "t5": ((3, 4, 23, 12), 256),
+    "t6": ((3, 4, 6, 12), 320),
+    "t7": ((3, 4, 23, 12), 384),
+}
+
+
+def count_products(backbone: nn.Module) -> int:
+    """Weights of convolutions and linear layers: no norms, no biases, no position tables."""
+    return sum(m.weight.numel() for m in backbone.modules() if isinstance(m, nn.Conv2d)) + 2048 * 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "squeezed", "published"),
+    # In millions: of the paper with squeeze-excitation in all blocks; of bottleneck-transformer-flax 511d699's
+    # table, of the authors' script as mended there, with it in blocks of convolutions only.
+    [("t3", "all", 33.5), ("t4", "all", 54.7), ("t5", "all", 75.1), ("t6", "all", 53.9), ("t7", "all", 75.1)]
+    + [(name, "convolutions", count) for name, count in [("t3", 30.4), ("t4", 51.5), ("t5", 68.8), ("t6", 47.7)]],
+)
+def test_parameters_of_botnet_t(name: str, squeezed: Any, published: float) -> None:
+    depth, size = SIZES[name]
+    block = BlockOptions(activation="silu", squeeze_excitation=squeezed)
+    with torch.device("meta"):
+        ours = BoTNet(depth=depth, image_size=size, c5_stride=1, block=block)
+    assert count_products(ours) / 1e6 == pytest.approx(published, rel=3e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "everything"),
+    [("t3", 33_659_480), ("t4", 54_898_328), ("t5", 75_449_240), ("t6", 54_234_968), ("t7", 75_498_392)],
+)
+def test_all_parameters_of_botnet_t(name: str, everything: int) -> None:
+    depth, size = SIZES[name]
+    with torch.device("meta"):
+        assert count(BoTNet(depth=depth, image_size=size, **T)) + CLASSIFIER == everything
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "published"),
+    [("t3", 224, 7.3), ("t4", 224, 10.9), ("t5", 256, 19.3), ("t6", 320, 23.3), ("t7", 384, 45.8)],
+)
+def test_multiply_adds_of_botnet_t(name: str, size: int, published: float) -> None:
+    assert gmac(size, depth=SIZES[name][0], **T) == pytest.approx(published, rel=0.01)
+
+
+def test_parameters_of_depth_200() -> None:
+    with torch.device("meta"):
+        assert count(BoTNet(depth=200, image_size=1024)) + CLASSIFIER == 60_020_008

@@ -205,6 +205,22 @@ def test_frozen_norms_load_what_batch_norms_saved_and_compute_the_same() -> None
         torch.testing.assert_close(level, batch(make_images())[name], rtol=1e-10, atol=1e-12)
 
 
+def test_frozen_modules_stay_as_they_are() -> None:
+    backbone = randomize(build("test_resnet", frozen=("conv1", "layer1.0"))).train()
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    sum(level.square().sum() for level in backbone(make_images()).values()).backward()  # type: ignore[union-attr]
+    still = {name for name, tensor in backbone.state_dict().items() if torch.equal(tensor, before[name])}
+    moved = {name for name in before if "running" in name} - still
+    assert {name for name in before if name.startswith("body.layer1.0.")} <= still
+    assert any(name.startswith("body.layer2.0.") for name in moved)
+    trained = {name for name, parameter in backbone.named_parameters() if parameter.grad is not None}
+    expected = {
+        name for name, _ in backbone.named_parameters() if not name.startswith(("body.conv1.", "body.layer1.0."))
+    }
+    assert trained == expected
+    assert {name for name, p in backbone.named_parameters() if p.requires_grad} == expected
+
+
 def test_options_reach_what_they_name() -> None:
     backbone = build("test_efficientnet", norm_momentum=0.01, drop_path=0.2)
     norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -314,6 +330,8 @@ def test_the_default_is_exported_with_a_free_batch() -> None:
         ({"norm_momentum": 0.0}, "norm_momentum is above 0 and at most 1, not 0.0"),
         ({"norm_momentum": 0.1, "norm": "frozen"}, "norm_momentum 0.1 is of batch norms, and norm is frozen"),
         ({"model": "test_convnext", "norm": "frozen"}, "model test_convnext has no batch norms, so that a frozen norm"),
+        ({"model": "test_resnet", "frozen": ("layer11",)}, "has no module 'layer11' to freeze; nearest: layer1"),
+        ({"model": "test_resnet", "frozen": ("zzz",)}, "has no module 'zzz' to freeze; nearest: conv1, "),
         ({"model": "test_convnext", "norm_momentum": 0.1}, "no batch norms, so that norm_momentum 0.1"),
     ],
 )

@@ -15,19 +15,27 @@ from boxwright.queries import DenoisingQueries, draw_denoising_queries
 from boxwright.structures import Targets
 
 SIZE = 64
-KINDS: dict[str, dict[str, Any]] = {
-    "points": {"head.decoder.num_points": [3, 6, 2]},
-    "discrete": {"head.decoder.sampling_method": "discrete"},
+DATA = Path(__file__).parent / "data"
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "points": ("rtdetrv2_r18", {"head.decoder.num_points": [3, 6, 2]}),
+    "discrete": ("rtdetrv2_r18", {"head.decoder.sampling_method": "discrete"}),
+    "l": ("rtdetrv2_l", {}),
+    "x": ("rtdetrv2_x", {}),
+    "h": ("rtdetrv2_h", {}),
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind in ("x", "h") else kind for kind in KINDS]
+)
 def test_predictions_losses_and_gradients(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with np.load(Path(__file__).parent / "data" / "authors_rtdetrv2_r18.npz") as numbers:
+    recipe, overrides = KINDS[kind]
+    with np.load(DATA / "authors_rtdetrv2_r18.npz") as numbers:
         shared = {name: numbers[name] for name in numbers.files if "/" not in name}
+    with np.load(DATA / f"authors_{recipe}.npz") as numbers:
         authors = {name.partition("/")[2]: numbers[name] for name in numbers.files if name.startswith(f"{kind}/")}
     small = {"head.num_queries": 30, "head.denoising.num_queries": 8}
-    detector = boxwright.build("rtdetrv2_r18", num_classes=5, overrides={"image_size": SIZE, **small, **KINDS[kind]})
+    detector = boxwright.build(recipe, num_classes=5, overrides={"image_size": SIZE, **small, **overrides})
     set_weights(detector)
     # The norms' own statistics, in training too: eight cells of the coarsest level make poor ones.
     detector.eval()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from boxwright.backbones.botnet import BoTNet
 from boxwright.layers.non_local_block import NonLocalBlock
 from boxwright.layers.position_attention import PositionAttention
+from boxwright.layers.residual_blocks import BlockOptions
 
 STACKS: dict[str, dict[str, Any]] = {
     "relative/stride_2/training": {"c5_stride": 2, "positions": "relative"},
@@ -27,7 +28,7 @@ BLOCKS = {"all_cells": False, "subsampled": True}
 
 def stack(variant: str) -> tuple[nn.Module, Tensor]:
     """c5 of a small BoTNet with the authors' ReLU on the shortcut, and a map of 6 x 6 cells for it."""
-    botnet = BoTNet(width=2, image_size=96, shortcut_relu=True, **STACKS[variant])
+    botnet = BoTNet(width=2, image_size=96, block=BlockOptions(shortcut_activation="attention"), **STACKS[variant])
     set_weights(botnet)
     return botnet.layer4.train(variant.endswith("training")), uniform("map", 2, 32, 6, 6) + 0.5
 

@@ -26,7 +26,7 @@ class NonLocal(ResNetBody):
     Attention has no use for a padding mask: what lies on padding takes part, as in a convolution.
 
     Args:
-        depth: 18 and 34 have basic blocks; 50, 101 and 152 bottlenecks.
+        depth: 18 and 34 have basic blocks; 50, 101, 152 and 200 bottlenecks.
         levels: stages that go out, of c2 (stride 4) to c5 (stride 32); those beyond the last are not built.
         width: channels of the stem and of c2's inner convolutions; 64 in the published models.
         norm: ``batch``, or ``frozen`` for constant statistics and affine.
@@ -34,7 +34,7 @@ class NonLocal(ResNetBody):
             stem, 2 stem and c2, up to 5.
         num_blocks: how many non-local blocks: 1, before the last block of c4, as the paper detects objects in COCO; 5,
             of which 3 follow every other block of c4 and 2 every other one of c3; 10, after all blocks of both. In
-            ResNet-101 and 152 as many, spread evenly.
+            deeper ResNets as many, spread evenly.
         subsample: every cell looks at the largest of 2 x 2 cells rather than at all, as everywhere in the paper.
         norm_eps: added to the variances of the ResNet's norms.
 

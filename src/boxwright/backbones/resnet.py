@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from boxwright.layers.conv import NORM_EPS, Norm
-from boxwright.layers.resnet import Depth, Dilation, ResNetBody, StageName, StrideIn
+from boxwright.layers.residual_blocks import BlockOptions
+from boxwright.layers.resnet import Depth, Dilation, ResNetBody, StageBlocks, StageName, StrideIn
 
 __all__ = ["ResNet"]
 
@@ -12,7 +13,8 @@ class ResNet(ResNetBody):
     """ResNet, its stride in the 3 x 3 convolution (v1.5) or the first one, and by choice a dilated c5 (DC5).
 
     Args:
-        depth: 18 and 34 have basic blocks; 50, 101 and 152 bottlenecks.
+        depth: 18 and 34 have basic blocks; 50, 101, 152 and 200 bottlenecks, and so has a list of how many blocks c2,
+            c3, c4 and c5 have: 3,4,6,3 is 50.
         levels: stages that go out, of c2 (stride 4) to c5; those beyond the last are not built.
         width: channels of the stem and of c2's inner convolutions; 64 in the published models.
         norm: ``batch``, or ``frozen`` for constant statistics and affine, as DETR and its followers train.
@@ -23,19 +25,21 @@ class ResNet(ResNetBody):
         stride_in: convolution of bottlenecks that has their stride: ``3x3``, or ``1x1``, the first one, as in the paper
             and in weights from Caffe (style caffe in mmdetection, STRIDE_IN_1X1 in detectron2).
         norm_eps: added to the variances of norms; 0 in torchvision's first Faster R-CNN, Mask R-CNN and RetinaNet.
+        block: what blocks have beyond their convolutions: squeeze-excitation (SENet), SiLU, stochastic depth.
 
     Source: He et al., Deep Residual Learning, CVPR 2016, table 1; the dilated c5 from Li et al., FCIS, CVPR 2017,
     and Carion et al., DETR, ECCV 2020, section 4. Checked against torchvision 0.29.2, whose names in checkpoints
     these are: same weights, same outputs and gradients. Differs in having no classifier, in adding in place, and in
     a dilated c5 for basic blocks too, which torchvision refuses. ``after_first`` is the hole algorithm to the letter:
     every second cell of its c5 is the c5 of stride 32. With ``all`` this does not hold. ``stride_in`` 1x1 was compared
-    with mmdetection 3.3.0's ResNet of style caffe.
+    with mmdetection 3.3.0's ResNet of style caffe; depth 200, squeeze-excitation and ``start_as_shortcut`` with timm
+    1.0.31, the last against its ``seresnet50``: same weights, same outputs and gradients.
     """
 
     def __init__(
         self,
         *,
-        depth: Depth = 50,
+        depth: Depth | StageBlocks = 50,
         levels: tuple[StageName, ...] = ("c3", "c4", "c5"),
         width: int = 64,
         norm: Norm = "batch",
@@ -43,6 +47,7 @@ class ResNet(ResNetBody):
         dilation: Dilation = "none",
         stride_in: StrideIn = "3x3",
         norm_eps: float = NORM_EPS,
+        block: BlockOptions = BlockOptions(),
     ) -> None:
         super().__init__(
             depth=depth,
@@ -53,4 +58,5 @@ class ResNet(ResNetBody):
             dilation=dilation,
             stride_in=stride_in,
             norm_eps=norm_eps,
+            block=block,
         )

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from boxwright.layers.aspp import ASPP
 from boxwright.layers.conv import Norm
 from boxwright.layers.feature_pyramid import ExtraKind, ExtraLevels, FeaturePyramid
-from boxwright.layers.resnet import Atrous, Depth, ResNetBody, StageName
+from boxwright.layers.residual_blocks import Atrous
+from boxwright.layers.resnet import Depth, ResNetBody, StageName
 from boxwright.structures import Features, ResidualBlock, Spec
 
 __all__ = ["RFP"]
@@ -31,7 +32,7 @@ class RFP(nn.Module):
     a new RFP puts out what the FPN alone would.
 
     Args:
-        depth: of the ResNet; 18 and 34 have basic blocks, 50, 101 and 152 bottlenecks.
+        depth: of the ResNet; 18 and 34 have basic blocks, 50, 101, 152 and 200 bottlenecks.
         levels: which stages go through the FPN, of c2 (stride 4) to c5 (stride 32); those beyond the last are not
             built. At least one of c3, c4 and c5, which are those that the feedback reaches.
         width: channels of the stem and of c2's inner convolutions; 64 in the published models.

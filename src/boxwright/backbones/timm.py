@@ -42,12 +42,15 @@ class Timm(nn.Module):
             their names and have this stride.
         drop_path: how often a block of the last stage is left out in training; the earlier the block, the less often.
         norm: ``batch`` trains batch norms, ``frozen`` keeps their statistics and affine as they are loaded.
+        frozen: modules of the model, by their paths in timm, that stay as they are loaded, their norms too: ``stem``,
+            or ``stem,stages_0``.
         norm_momentum: of batch norms, the weight of the newest batch; timm's own, mostly 0.1, where None.
             EfficientDet trains with 0.01, which TensorFlow calls 0.99.
 
     Source: Wightman, PyTorch Image Models, whose code this runs; names in checkpoints are timm's, below ``body``.
     Checked against timm 1.0.31: same weights, same maps. The parameters of the EfficientNets are those of google/automl
-    without the classifier. Differs in leaving out the blocks beyond the last level, which timm builds and runs.
+    without the classifier; hgnetv2_b4, b5 and b6 are ``HGNetv2`` L, X and H of lyuwenyu/RT-DETR 068dfde, maps and
+    gradients. Differs in leaving out the blocks beyond the last level, which timm builds and runs.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Timm(nn.Module):
         output_stride: Literal[8, 16, 32] = 32,
         drop_path: float = 0.0,
         norm: Norm = "batch",
+        frozen: tuple[str, ...] = (),
         norm_momentum: float | None = None,
     ) -> None:
         super().__init__()
@@ -83,6 +87,7 @@ class Timm(nn.Module):
             # EfficientNets and MobileNets, which timm builds and runs to the end; stage 0 is the stem.
             del self.body.blocks[info[-1]["stage"] :]
         self._set_norms(model, norm, norm_momentum)
+        self._freeze(model, frozen)
         self.channels_last = getattr(getattr(self.body, "output_fmt", None), "value", "NCHW") == "NHWC"
         self.multiple = self._fit(model, max(level.stride for level in offered.values()))
 
@@ -143,6 +148,18 @@ class Timm(nn.Module):
                 self.set_submodule(path, _FrozenNormAct(batch_norm))
             else:
                 batch_norm.momentum = momentum
+
+    def _freeze(self, model: str, frozen: tuple[str, ...]) -> None:
+        """Let modules stay as they are, and the statistics of their norms."""
+        paths = {path: module for path, module in self.body.named_modules() if path}
+        for name in frozen:
+            if name not in paths:
+                near = difflib.get_close_matches(name, paths, n=3) or [path for path in paths if "." not in path]
+                raise ValueError(f"model {model} has no module '{name}' to freeze; nearest: {', '.join(near)}")
+            paths[name].requires_grad_(False)
+            for path, module in paths.items():
+                if f"{path}.".startswith(f"{name}.") and isinstance(module, nn.BatchNorm2d):
+                    self.body.set_submodule(path, _FrozenNormAct(module))
 
     def _fit(self, model: str, coarsest: int) -> int:
         """Determine the multiple that sides of images are padded to, on a device that has shapes only.

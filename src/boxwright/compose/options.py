@@ -72,7 +72,7 @@ class Naming:
     source: str = ""
     overridden: frozenset[str] = field(default_factory=frozenset)
     renamed: Mapping[str, str] = field(default_factory=dict)
-    renamed_values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    renamed_values: Mapping[str, Mapping[Hashable, str]] = field(default_factory=dict)
 
     def label(self, dotted: str) -> str:
         """Name an option, or the owner where ``dotted`` is empty; with the source of its value."""

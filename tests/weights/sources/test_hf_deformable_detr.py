@@ -238,7 +238,11 @@ def test_trained_norms_are_written_without_their_counters(tmp_path: Path) -> Non
         ("deformable_detr_r50_bifpn", {}, "this detector has resnet, bifpn, deformable_encoder, deformable_detr"),
         ("deformable_detr_r50", {"neck.hidden_dim": 64}, "neck.hidden_dim 64 and head.hidden_dim 256"),
         ("deformable_detr_r50", {"neck.num_points": [4, 4, 2, 2]}, r"this detector has \[4, 4, 2, 2\]"),
-        ("deformable_detr_r50_single_scale_dc5", {"backbone.width": 8}, "a dilated ResNet of width 64"),
+        (
+            "deformable_detr_r50_single_scale_dc5",
+            {"backbone.width": 8},
+            "a dilated ResNet of timm's depths and width 64",
+        ),
         ("deformable_detr_r50_single_scale_dc5", {"backbone.dilation": "all"}, "this detector has 1e-05 and all"),
         ("deformable_detr_r50", {"backbone.norm_eps": 0.001}, "this detector has 0.001 and none"),
     ],

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import RTDetrImageProcessor
 
 import boxwright
+from boxwright.backbones.timm import Timm
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipes import resolve
 from boxwright.compose.train_options import TrainOptions
@@ -69,6 +70,9 @@ def save(detector: Detector, path: Path, *, version: int) -> Path:
         ("rtdetrv2_r50_m", 768, "abd50cc1fec2d3a8"),
         ("rtdetrv2_r50", 744, "3e8d1889088eab9c"),
         ("rtdetrv2_r101", 999, "6a9974bc7ba3b60b"),
+        ("rtdetrv2_l", 869, "9134d03d7bc959a3"),
+        ("rtdetrv2_x", 1119, "a5506bc6bca8c643"),
+        ("rtdetrv2_h", 1351, "3395ed88a7d5d22f"),
     ],
 )
 def test_names_and_shapes_are_those_of_the_authors_models(recipe: str, count: int, digest: str) -> None:
@@ -160,6 +164,34 @@ def test_a_model_without_denoising(tmp_path: Path) -> None:
     assert "head.denoising_classes.weight" not in weights.tensors
 
 
+@pytest.mark.parametrize("recipe", ["rtdetr_l", "rtdetrv2_l"])
+def test_an_hgnet_that_is_written_is_read_again(recipe: str, tmp_path: Path) -> None:
+    small = {name: value for name, value in SMALL.items() if not name.startswith("backbone")}
+    detector = boxwright.build(recipe, num_classes=80, overrides=small).eval()
+    path = save(detector, tmp_path / "a.pth", version=2 if recipe.startswith("rtdetrv2") else 1)
+    weights = convert_files(read_source_files(path), {"image_size": 96})
+    assert weights.recipe.backbone.options["model"] == "hgnetv2_b4"
+    ours, state = build_model(weights), detector.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in ours.state_dict().items())
+
+
+def test_the_backbone_of_an_hgnet() -> None:
+    backbone = Timm(model="hgnetv2_b4")
+    state = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
+    their_names = {ours: theirs for theirs, ours in names_of(state).items()}
+    tensors = {their_names[name].removeprefix("backbone."): tensor for name, tensor in state.items()}
+    files = SourceFiles(origin=Origin(source="PPHGNetV2_L_ssld_pretrained_from_paddle.pth", kind=""), tensors=tensors)
+    source = RTDETRBackbone()
+    assert source.recognizes(files)
+    model = source.describe_backbone(files)
+    assert model.part == {"name": "timm", "model": "hgnetv2_b4"}
+    converted = model.table.read(tensors, backbone.state_dict())
+    assert all(torch.equal(converted.tensors[name], tensor) for name, tensor in backbone.state_dict().items())
+    del tensors["stages.2.blocks.2.aggregation_squeeze_conv.conv.weight"]
+    with pytest.raises(ValueError, match="has 1, 1, 2, 1 blocks per stage, and is no HGNetv2 of size L, X, H"):
+        source.describe_backbone(SourceFiles(origin=Origin(source="a.pth", kind=""), tensors=tensors))
+
+
 @pytest.mark.parametrize("depth", [18, 50])
 def test_backbones(depth: int) -> None:
     backbone = boxwright.build(f"rtdetr_r{depth}", num_classes=2, overrides=SMALL).backbone
@@ -195,6 +227,8 @@ GROUPS: dict[str, list[tuple[str, float, float]]] = {
     ],
 }
 GROUPS["rtdetrv2_r50_m"] = GROUPS["rtdetrv2_r50"]
+for size, rate in {"l": 5e-6, "x": 1e-6, "h": 5e-6}.items():
+    GROUPS[f"rtdetrv2_{size}"] = [(r"^(?=.*backbone)(?!.*norm|bn).*$", rate, 1e-4), GROUPS["rtdetrv2_r50"][1]]
 GROUPS["rtdetrv2_r101"] = [(r"^(?=.*backbone)(?!.*norm|bn).*$", 1e-6, 1e-4), GROUPS["rtdetrv2_r50"][1]]
 
 

@@ -13,6 +13,7 @@ from boxwright.detector import Detector
 from boxwright.structures import Category
 from boxwright.weights.labels import category_ids
 from boxwright.weights.projects.detr import count_indices, infer_resnet
+from boxwright.weights.projects.written_options import block_options, check_options
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.table import Row, Table
 from boxwright.weights.template import Template
@@ -312,4 +313,5 @@ def measure_own(detector: Detector, kind: str) -> OwnSizes:
             f"{kind} has a ResNet with backbone.norm_eps 1e-05 and backbone.dilation none or after_first; "
             f"this detector has {backbone['norm_eps']} and {backbone['dilation']}"
         )
+    check_options(block_options(detector.backbone))
     return OwnSizes(backbone, necks[0], head)

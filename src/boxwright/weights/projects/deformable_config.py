@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from boxwright.layers.resnet import BLOCKS_PER_STAGE
+from boxwright.layers.resnet import blocks_per_stage, has_bottlenecks_at
 from boxwright.weights.projects.deformable import DeformableCounts, OwnSizes, read_dropout, read_number
 
 
@@ -81,15 +81,15 @@ def _write_backbone(sizes: OwnSizes) -> dict[str, Any]:
             "backbone": None,
             "backbone_config": {
                 "model_type": "resnet",
-                "layer_type": "bottleneck" if depth >= 50 else "basic",
-                "depths": list(BLOCKS_PER_STAGE[depth]),
+                "layer_type": "bottleneck" if has_bottlenecks_at(depth) else "basic",
+                "depths": list(blocks_per_stage(depth)),
                 "embedding_size": width,
-                "hidden_sizes": [width * (4 if depth >= 50 else 1) * 2**i for i in range(4)],
+                "hidden_sizes": [width * (4 if has_bottlenecks_at(depth) else 1) * 2**i for i in range(4)],
                 "out_features": [f"stage{int(level[1]) - 1}" for level in levels],
             },
         }
-    if width != 64 or len(levels) > 1 or sizes.backbone["dilation"] != "after_first":
-        raise ValueError("transformers has a dilated ResNet of width 64, after_first, with c5 alone")
+    if not isinstance(depth, int) or width != 64 or len(levels) > 1 or sizes.backbone["dilation"] != "after_first":
+        raise ValueError("transformers has a dilated ResNet of timm's depths and width 64, after_first, with c5 alone")
     return {
         "use_timm_backbone": True,
         "use_pretrained_backbone": False,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from boxwright.detector import Detector
 from boxwright.layers.resnet import BLOCKS_PER_STAGE
-from boxwright.weights.projects.written_options import check_options
+from boxwright.weights.projects.written_options import block_options, check_options
 from boxwright.weights.table import COUNTER
 from boxwright.weights.template import Template
 
@@ -153,6 +153,7 @@ def read_structure(detector: Detector) -> DETRStructure:
     needed = {
         "backbone.levels": (list(backbone["levels"]), ["c5"]),
         "backbone.norm_eps": (backbone.get("norm_eps", _NORM_EPS), _NORM_EPS),
+        **block_options(detector.backbone),
         "backbone.dilation": (backbone["dilation"] if backbone["dilation"] == "all" else "none", "none"),
         "neck.hidden_dim": (necks[0]["hidden_dim"], head["hidden_dim"]),
         "neck.pre_norm": (necks[0]["pre_norm"], decoder["pre_norm"]),

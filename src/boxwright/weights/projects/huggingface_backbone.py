@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from boxwright.layers.resnet import BLOCKS_PER_STAGE
+from boxwright.layers.resnet import blocks_per_stage, has_bottlenecks_at
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.table import Row
 
@@ -98,6 +98,8 @@ def write_backbone(options: Mapping[str, Any]) -> dict[str, Any]:
     if options["dilation"] != "none":
         if width != 64:
             raise ValueError(f"backbone.width is {width}, and has to be 64 there: it is dilated, and so timm's")
+        if not isinstance(depth, int):
+            raise ValueError(f"backbone.depth is {depth}, and has to be one number there: it is dilated, and so timm's")
         indices = {"out_indices": [1, 2, 3, 4], "output_stride": 16, "features_only": True}
         return {
             "model_type": "timm_backbone",
@@ -105,11 +107,11 @@ def write_backbone(options: Mapping[str, Any]) -> dict[str, Any]:
             "use_pretrained_backbone": False,
             **indices,
         }
-    widest = width * (1 if depth < 50 else 4)
+    widest = width * (4 if has_bottlenecks_at(depth) else 1)
     return {
         "model_type": "resnet",
-        "layer_type": "basic" if depth < 50 else "bottleneck",
-        "depths": list(BLOCKS_PER_STAGE[depth]),
+        "layer_type": "bottleneck" if has_bottlenecks_at(depth) else "basic",
+        "depths": list(blocks_per_stage(depth)),
         "embedding_size": width,
         "hidden_sizes": [widest * 2**stage for stage in range(4)],
         "out_features": ["stage4"],

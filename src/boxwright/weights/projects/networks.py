@@ -12,7 +12,7 @@ from boxwright.backbones.timm import Timm, list_levels
 
 _BODY = "body."
 
-_RESNETS = {f"resnet{depth}": depth for depth in (18, 34, 50, 101, 152)}
+_RESNETS = {f"resnet{depth}": depth for depth in (18, 34, 50, 101, 152, 200)}
 """Models of timm that are our ResNet, by the same names."""
 
 

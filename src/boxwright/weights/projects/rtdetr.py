@@ -15,8 +15,11 @@ from boxwright.weights.template import Template
 NUM_HEADS, NUM_LEVELS = 8, 3
 """Of every released RT-DETR; of their heads no tensor depends on their number."""
 
-_PARTS = ["resnet_vd", "hybrid_encoder", "rtdetr"]
-"""Names of the parts of an RT-DETR that other projects have too."""
+HGNETS = {"L": "hgnetv2_b4", "X": "hgnetv2_b5", "H": "hgnetv2_b6"}
+"""Models of timm by their sizes in RT-DETR's code."""
+
+_HGNET_BLOCKS = {(1, 1, 3, 1): "L", (1, 2, 5, 2): "X", (2, 3, 6, 3): "H"}
+"""Their sizes by the numbers of blocks in their stages."""
 
 _NORM_EPS = 1e-5
 
@@ -30,7 +33,7 @@ def infer_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     Raises:
         ValueError: the backbone, or the levels, are none that there are here.
     """
-    depth, width = infer_resnet_vd(tensors, "backbone.")
+    backbone = infer_backbone(tensors, "backbone.")
     levels = _count(tensors, "necks.0.projections.c{n}.conv.weight")
     if levels != NUM_LEVELS:
         raise ValueError(f"its encoder takes {levels} levels, and Boxwright's backbones give {NUM_LEVELS}")
@@ -40,8 +43,7 @@ def infer_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     dim = len(tensors["necks.0.projections.c3.conv.weight"])
     offsets = len(tensors["head.layers.0.cross_attention.sampling_offsets.bias"])
     options: dict[str, Any] = {
-        "backbone.depth": depth,
-        "backbone.width": width,
+        **{f"backbone.{name}": value for name, value in backbone.items() if name != "name"},
         "neck.hidden_dim": dim,
         "neck.num_layers": _count(tensors, "necks.0.layers.{n}.norm1.weight"),
         "neck.expansion": len(tensors["necks.0.down_blocks.0.conv1.conv.weight"]) / dim,
@@ -56,8 +58,8 @@ def infer_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return options
 
 
-def infer_resnet_vd(tensors: Mapping[str, Tensor], prefix: str) -> tuple[int, int]:
-    """Infer depth and width of a ResNet-vd.
+def infer_backbone(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
+    """Infer the backbone: a ResNet-vd with its depth and width, or the HGNetv2 of timm.
 
     Args:
         tensors: by our names.
@@ -66,6 +68,22 @@ def infer_resnet_vd(tensors: Mapping[str, Tensor], prefix: str) -> tuple[int, in
     Raises:
         ValueError: none that there is here.
     """
+    body = f"{prefix}body."
+    if not any(name.startswith(body) for name in tensors):
+        depth, width = _infer_resnet_vd(tensors, prefix)
+        return {"name": "resnet_vd", "depth": depth, "width": width}
+    blocks = tuple(
+        _count(tensors, f"{body}stages_{stage}.blocks.{{n}}.aggregation.0.conv.weight") for stage in range(4)
+    )
+    if blocks not in _HGNET_BLOCKS:
+        raise ValueError(
+            f"its backbone has {', '.join(map(str, blocks))} blocks per stage, and is no HGNetv2 of size "
+            f"{', '.join(HGNETS)}"
+        )
+    return {"name": "timm", "model": HGNETS[_HGNET_BLOCKS[blocks]]}
+
+
+def _infer_resnet_vd(tensors: Mapping[str, Tensor], prefix: str) -> tuple[int, int]:
     blocks = tuple(_count(tensors, f"{prefix}stages.c{level}.{{n}}.conv1.conv.weight") for level in range(2, 6))
     bottlenecks = f"{prefix}stages.c2.0.conv3.conv.weight" in tensors
     depths = [depth for depth, counts in BLOCKS_OF_VD.items() if counts == blocks and (depth >= 50) == bottlenecks]
@@ -85,12 +103,18 @@ def nearest_recipe(options: Mapping[str, Any], family: str) -> str:
         options: of the parts, by dotted key.
         family: ``rtdetr`` or ``rtdetrv2``.
     """
+    if "backbone.model" in options:
+        return f"{family}_{next(size for size, model in HGNETS.items() if model == options['backbone.model']).lower()}"
     depth, is_narrow = options["backbone.depth"], options["neck.expansion"] < 1
     return f"{family}_r{depth}{'_m' if depth == 50 and is_narrow else ''}"
 
 
-def read_options(detector: Detector) -> dict[str, Any]:
+def read_options(detector: Detector, *, has_hgnet: bool = False) -> dict[str, Any]:
     """Read the options of the parts of a detector that other projects' RT-DETR has too, by dotted key.
+
+    Args:
+        detector: to write.
+        has_hgnet: the other project has HGNetv2 as a backbone too.
 
     Raises:
         ValueError: another kind of detector, or options that they do not have, in one line.
@@ -100,8 +124,10 @@ def read_options(detector: Detector) -> dict[str, Any]:
     recipe = detector.recipe.to_dict()
     parts = [recipe["backbone"], *recipe["neck"], recipe["head"]]
     names = [part["name"] for part in parts]
-    if names != _PARTS:
-        raise ValueError(f"not an RT-DETR with a ResNet-vd and its hybrid encoder, but {' > '.join(names)}")
+    is_hgnet = has_hgnet and parts[0].get("model") in HGNETS.values()
+    if names != ["timm" if is_hgnet else "resnet_vd", "hybrid_encoder", "rtdetr"]:
+        known = "ResNet-vd or HGNetv2" if has_hgnet else "ResNet-vd"
+        raise ValueError(f"not an RT-DETR with a {known} and its hybrid encoder, but {' > '.join(names)}")
     slots = dict(zip(("backbone", "neck", "head"), parts, strict=True))
     options = dict(_dotted("", slots))
     needed = {

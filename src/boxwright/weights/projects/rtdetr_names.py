@@ -34,12 +34,31 @@ def make_table(version: Version) -> Table:
 
 
 def backbone_rows(theirs: str, ours: str) -> Sequence[Row]:
-    """List the rows of ``PResNet``.
+    """List the rows of ``PResNet`` and of ``HGNetv2``, which is timm's here.
 
     Args:
         theirs: before their names.
         ours: before ours.
     """
+    return *_resnet_rows(theirs, ours), *_hgnet_rows(theirs, f"{ours}body.")
+
+
+def _hgnet_rows(theirs: str, ours: str) -> Sequence[Row]:
+    block, ours_block = f"{theirs}stages.{{s}}.blocks.{{n}}.", f"{ours}stages_{{s}}.blocks.{{n}}."
+    # Convolutions of 2 x 2 have a layer before them there that pads.
+    padded = ("stem2a", "stem2b")
+    return (
+        *(Row(f"{theirs}stem.{name}.conv.1.{{*}}", f"{ours}stem.{name}.conv.{{*}}") for name in padded),
+        *(Row(f"{theirs}stem.{name}.bn.{{*}}", f"{ours}stem.{name}.bn.{{*}}") for name in padded),
+        *(Row(f"{theirs}stem.{name}.{{**}}", f"{ours}stem.{name}.{{**}}") for name in ("stem1", "stem3", "stem4")),
+        Row(f"{theirs}stages.{{s}}.downsample.{{**}}", f"{ours}stages_{{s}}.downsample.{{**}}"),
+        Row(f"{block}layers.{{k}}.{{**}}", f"{ours_block}layers.{{k}}.{{**}}"),
+        Row(f"{block}aggregation_squeeze_conv.{{**}}", f"{ours_block}aggregation.0.{{**}}"),
+        Row(f"{block}aggregation_excitation_conv.{{**}}", f"{ours_block}aggregation.1.{{**}}"),
+    )
+
+
+def _resnet_rows(theirs: str, ours: str) -> Sequence[Row]:
     block, ours_block = f"{theirs}res_layers.{{s}}.blocks.{{n}}.", f"{ours}stages.c{{s+2}}.{{n}}."
     branches = (Row(f"{block}branch2{'abc'[k]}.{{**}}", f"{ours_block}conv{k + 1}.{{**}}") for k in range(3))
     return (

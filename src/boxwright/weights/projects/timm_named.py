@@ -11,7 +11,7 @@ import torch
 from boxwright.weights.projects.torchvision import release_of
 from boxwright.weights.source import SourceFiles
 
-PLAIN_RESNETS = {f"resnet{depth}": depth for depth in (18, 34, 50, 101, 152)}
+PLAIN_RESNETS = {f"resnet{depth}": depth for depth in (18, 34, 50, 101, 152, 200)}
 """Models that are the ResNet of torchvision, and ours, by the same names."""
 
 _SHARE = 0.7

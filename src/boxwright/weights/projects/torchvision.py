@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from boxwright.detector import Detector
 from boxwright.layers.conv import ConvNorm
-from boxwright.layers.resnet import BLOCKS_PER_STAGE, STAGES, Bottleneck, ResNetBody
+from boxwright.layers.residual_blocks import Bottleneck
+from boxwright.layers.resnet import BLOCKS_PER_STAGE, STAGES, ResNetBody
 from boxwright.necks.fpn import FPN
 from boxwright.structures import Category
 from boxwright.weights.labels import category_ids
 from boxwright.weights.projects.huggingface import IMAGENET_MEAN, IMAGENET_STD
 from boxwright.weights.projects.torchvision_releases import Release, find_release, release_of_file
+from boxwright.weights.projects.written_options import block_options
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.table import Row
 
@@ -97,7 +99,8 @@ def read_resnet(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
         if numbers[: len(built)] == built and (depth >= 50) == is_deep
     ]
     if not depths or not any(blocks):
-        raise ValueError(f"a ResNet with {list(blocks)} blocks, and not of depth 18, 34, 50, 101 or 152")
+        known = ", ".join(map(str, BLOCKS_PER_STAGE))
+        raise ValueError(f"a ResNet with {list(blocks)} blocks, which is of none of the depths {known}")
     width, inner = tensors[f"{prefix}conv1.weight"].shape[0], tensors[f"{prefix}layer1.0.conv2.weight"].shape
     if inner[0] != inner[1] or inner[0] != width:
         raise ValueError(f"a wide ResNet or a ResNeXt (layer1.0.conv2 is {list(inner)}), which Boxwright does not have")
@@ -202,6 +205,7 @@ def trunk_options(detector: Detector) -> dict[str, tuple[Any, Any]]:
     return {
         "neck.extra_relu": (necks[0].extra.relu, True),
         "backbone.stride_in": ("1x1" if is_other else "3x3", "3x3"),
+        **block_options(detector.backbone),
     }
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from boxwright.data.format_report import as_typed
+from boxwright.layers.residual_blocks import BasicBlock, BlockOptions, Bottleneck
 
 
 def check_options(needed: Mapping[str, tuple[Any, Any]]) -> None:
@@ -20,6 +23,17 @@ def check_options(needed: Mapping[str, tuple[Any, Any]]) -> None:
     wrong = {name: pair for name, pair in needed.items() if pair[0] != pair[1]}
     if wrong:
         raise ValueError("; ".join(f"{name} is {x}, and has to be {there} there" for name, (x, there) in wrong.items()))
+
+
+def block_options(backbone: nn.Module) -> dict[str, tuple[Any, Any]]:
+    """List options of a ResNet's blocks that other projects have in one form: the value here, and the one there."""
+    plain, needed = BlockOptions(), {}
+    for block in backbone.modules():
+        if isinstance(block, BasicBlock | Bottleneck):
+            for name in ("activation", "squeeze_excitation", "shortcut_activation"):
+                if (here := getattr(block.options(), name)) != (there := getattr(plain, name)):
+                    needed[f"backbone.block.{name}"] = here, there
+    return needed
 
 
 def ask_for_options(project: str, needed: Mapping[str, tuple[Any, Any]]) -> None:

@@ -27,7 +27,7 @@ class AuthorsRTDETR:
 
     def write(self, detector: Detector) -> Layout:
         """Bring a detector into the layout."""
-        options = read_options(detector)
+        options = read_options(detector, has_hgnet=True)
         check_writable(options, 1)
         converted = make_table(1).write(list_weights(detector, options))
         return Layout(tensors=converted.tensors, file_name="rtdetr.pth", wrap=("ema", "module"))

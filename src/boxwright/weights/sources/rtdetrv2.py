@@ -30,7 +30,7 @@ class AuthorsRTDETRv2:
 
     def write(self, detector: Detector) -> Layout:
         """Bring a detector into the layout, with the constants of its input size."""
-        options = read_options(detector)
+        options = read_options(detector, has_hgnet=True)
         check_writable(options, 2)
         converted = make_table(2).write(list_weights(detector, options))
         constants = make_constants(options, detector.input_format.image_size)
