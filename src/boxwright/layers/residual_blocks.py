@@ -34,7 +34,7 @@ ACTIVATE: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "silu": 
 """Functions whose argument is not needed any more, with those that give them their result in its place."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BlockOptions:
     """Options of the blocks of ResNet, beyond their convolutions.
 
