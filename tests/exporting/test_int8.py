@@ -10,6 +10,7 @@ import onnx
 import pytest
 from small_graphs import LAYERS, make_graph, make_inputs, run_graph
 
+from boxwright.exporting.graph_writer import IR_VERSION, OPSET
 from boxwright.exporting.layer_errors import measure_onnx_layers, measure_openvino_layers
 from boxwright.exporting.onnx_int8 import OnnxQuantizer, list_fixed_nodes
 from boxwright.exporting.openvino import OPENVINO_OPTIONS, to_openvino
@@ -40,6 +41,31 @@ def quantized_inputs(model: onnx.ModelProto) -> set[str]:
         if any(made.get(name) == "DequantizeLinear" for name in node.input)
         and node.op_type not in ("QuantizeLinear", "DequantizeLinear")
     }
+
+
+def make_two_stages() -> onnx.ModelProto:
+    """Make a graph with a convolution that proposes boxes, and a layer that reads what is in them."""
+    random = np.random.default_rng(0)
+    shapes = {"w_features": (8, 3, 3, 3), "w_proposals": (4, 8, 1, 1), "w_linear": (32, 5)}
+    numbers = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    numbers |= {"first": np.array([0, 1]), "rest": np.array([2, 3]), "image": np.array([0, 0])}
+    graph = onnx.parser.parse_graph("""
+        two_stages (float[1, 3, 16, 16] images) => (float[2, 5] outputs) {
+            [features] maps = Conv <pads = [1, 1, 1, 1]> (images, w_features)
+            [proposals] deltas = Conv (maps, w_proposals)
+            [move] rows = Transpose <perm = [0, 2, 3, 1]> (deltas)
+            [flatten] boxes = Flatten <axis = 3> (rows)
+            [choose] best = Gather (boxes, first)
+            [corners] corners = Gather <axis = 1> (best, first)
+            [sides] sides = Gather <axis = 1> (best, rest)
+            [add] ends = Add (corners, sides)
+            [put_together] regions = Concat <axis = 1> (corners, ends)
+            [pool] pooled = RoiAlign <output_height = 2, output_width = 2> (maps, regions, image)
+            [flat] flattened = Flatten (pooled)
+            [linear] outputs = MatMul (flattened, w_linear)
+        }""")
+    graph.initializer.extend(onnx.numpy_helper.from_array(values, name) for name, values in numbers.items())
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
 class TestOnnx:
@@ -73,6 +99,14 @@ class TestOnnx:
         del model.graph.node[end:]
         assert "conv_2" in list_fixed_nodes(model)
         assert "conv_1" not in list_fixed_nodes(model)
+
+    def test_proposals_stay(self) -> None:
+        """Of a model of two stages: 256 values would be whole pixels for the second one to look at."""
+        model = make_two_stages()
+        assert list_fixed_nodes(model) == ["proposals", "move", "put_together"]
+        images = [{"images": np.random.default_rng(seed).random((1, 3, 16, 16), dtype=np.float32)} for seed in range(4)]
+        converted = OnnxQuantizer(model, images).convert()
+        assert quantized_inputs(converted) == {"features", "proposals", "pool", "linear"}, "three of them read features"
 
     def test_the_layer_with_one_wide_channel_has_the_largest_error(self) -> None:
         model, inputs = make_graph(spread=1000.0), make_inputs(8)

@@ -25,13 +25,27 @@ BETWEEN = ("Relu", "Clip", "MaxPool", "Concat", "Resize", "Transpose", "Reshape"
 """Operators between two layers that pass int8 on, so that nothing is converted there and back."""
 
 
+_VALUES: Mapping[str, tuple[int, ...]] = {
+    "RoiAlign": (0,),
+    "GridSample": (0,),
+    "Gather": (0,),
+    "GatherElements": (0,),
+    "GatherND": (0,),
+    "ScatterND": (0, 2),
+    "ScatterElements": (0, 2),
+    "Where": (1, 2),
+    **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "NonZero", "NonMaxSuppression"), ()),
+}
+"""Inputs whose values come out again; the others say where to read, or what to choose."""
+
+
 class OnnxQuantizer:
     """Quantizes one graph, as often as needed: what its layers see is measured once.
 
     Weights are symmetric, of each output channel by itself; activations have a zero point. Only convolutions and
     linear layers are quantized, with what lies between them: never products of activations, norms, sums or sampling,
     nor the preprocessing or anything after the last layer. Convolutions whose outputs are predictions stay in
-    float32: their outputs would have 256 values.
+    float32: their outputs would have 256 values; so would boxes between the stages of a model.
 
     Args:
         model: in float32, without functions.
@@ -153,7 +167,11 @@ class _Bypass:
 
 
 def list_fixed_nodes(model: onnx.ModelProto) -> list[str]:
-    """List the nodes that are never quantized: preprocessing, predictions, and what comes after them."""
+    """List the nodes that are never quantized: preprocessing, predictions, what comes after them, and boxes.
+
+    Convolutions predict where none of their values reaches another layer. Those of proposals are among them, which
+    only choose what the next stage reads.
+    """
     trunk = find_trunk(model)
     layers = {layer.node for layer in list_layers(model)}
     needed: set[str] = set()
@@ -163,9 +181,29 @@ def list_fixed_nodes(model: onnx.ModelProto) -> list[str]:
         if is_layer and needed.isdisjoint(node.output) and node.op_type == "Conv":
             predictions.append(node.name)
         if is_layer or not needed.isdisjoint(node.output):
-            needed.update(list_read_tensors(node))
+            values = _VALUES.get(node.op_type)
+            needed.update(list_read_tensors(node) if values is None else [node.input[index] for index in values])
     outside = [one.name for one in model.graph.node if one.name not in trunk or one.name.startswith(NODE_PREFIX)]
-    return [*outside, *predictions]
+    return [*outside, *predictions, *_list_apart(model, layers.difference(predictions))]
+
+
+def _list_apart(model: onnx.ModelProto, layers: Collection[str]) -> list[str]:
+    """List the nodes that pass on what no convolution has made and no layer reads, such as boxes that are put together.
+
+    Args:
+        model: the graph.
+        layers: names of its nodes that are quantized.
+    """
+    between = [node for node in model.graph.node if node.op_type in BETWEEN]
+    made = {node.output[0] for node in model.graph.node if node.name in layers and node.op_type == "Conv"}
+    read = {node.input[0] for node in model.graph.node if node.name in layers}
+    for node in between:
+        if not made.isdisjoint(node.input):
+            made.update(node.output)
+    for node in reversed(between):
+        if not read.isdisjoint(node.output):
+            read.update(node.input if node.op_type == "Concat" else node.input[:1])
+    return [node.name for node in between if made.isdisjoint(node.output) and read.isdisjoint(node.output)]
 
 
 class _Reader:
