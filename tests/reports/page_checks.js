@@ -94,6 +94,44 @@ function checkImages() {
   return images.length;
 }
 
+// Figures with steps: a slider shows one step, a box that is not ticked hides its group, one zooms.
+function checkSteps() {
+  let states = 0;
+  for (const figure of document.querySelectorAll(".steps")) {
+    const parts = Array.from(figure.querySelectorAll("[data-at]"));
+    const boxes = Array.from(figure.querySelectorAll('input[type="checkbox"]:not(.zoom)'));
+    // Chromium 150 takes parts of an SVG for visible whatever their style says.
+    const isShown = (part) => getComputedStyle(part).display !== "none";
+    const slider = figure.querySelector('input[type="range"]');
+    for (let step = 0; slider && step <= Number(slider.max); step += 1) {
+      slider.value = step;
+      slider.dispatchEvent(new Event("input"));
+      const hidden = boxes.filter((box) => !box.checked).map((box) => box.value);
+      for (const part of parts) {
+        const isOwn = ["-1", String(step)].includes(part.dataset.at) && !hidden.includes(part.dataset.group);
+        check(isShown(part) === isOwn, `step ${step} and a part of ${part.dataset.at} ${part.dataset.group}`);
+      }
+      states += 1;
+    }
+    for (const box of boxes) {
+      const own = parts.filter((part) => part.dataset.group === box.value);
+      const before = own.filter(isShown).length;
+      box.click();
+      check((before > 0) !== own.some(isShown), `${box.value} does not answer`);
+      box.click();
+      check(own.filter(isShown).length === before, `${box.value} does not come back`);
+      states += 1;
+    }
+    const svg = figure.querySelector("svg");
+    const whole = svg.getAttribute("viewBox");
+    figure.querySelector(".zoom").click();
+    check(svg.getAttribute("viewBox") !== whole, "no zoom");
+    figure.querySelector(".zoom").click();
+    check(svg.getAttribute("viewBox") === whole, "no way back from the zoom");
+  }
+  return states;
+}
+
 window.addEventListener("load", () => {
   for (const one of document.querySelectorAll("details")) one.open = true;
   const links = Array.from(document.querySelectorAll("nav a"));
@@ -104,8 +142,9 @@ window.addEventListener("load", () => {
   check(room.scrollWidth <= room.clientWidth, `is ${room.scrollWidth} wide in a window of ${room.clientWidth}`);
   const result = document.createElement("pre");
   const isDark = matchMedia("(prefers-color-scheme: dark)").matches;
-  const [contrasts, columns, images] = [checkReadable(), checkTables(), checkImages()];
-  result.textContent = JSON.stringify({ failures, isDark, contrast: contrasts, columns, images, links: links.length });
+  const [contrasts, columns, images, steps] = [checkReadable(), checkTables(), checkImages(), checkSteps()];
+  const counts = { columns, images, steps, links: links.length };
+  result.textContent = JSON.stringify({ failures, isDark, contrast: contrasts, ...counts });
   result.id = "checks";
   document.body.append(result);
 });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import boxwright
 from boxwright.cli.main import main
 from boxwright.data.open import open_data
 from boxwright.data.synthetic.shapes import draw_data_set
+from boxwright.detector import Detector
 from boxwright.evaluation.class_accuracy import class_accuracy
 from boxwright.evaluation.evaluate import ClassEvaluation
 from boxwright.reports.report import ReportFacts
@@ -114,6 +116,16 @@ def test_an_explanation(rectangle_run: Path, rectangles: Path, tmp_path: Path) -
     page = tmp_path / "page.html"
     boxwright.explain(rectangle_run, image, num_masks=20, out=page)
     assert_works(page, tmp_path, has_tables=False)
+
+
+@pytest.mark.slow
+def test_an_explanation_of_a_query(rectangles: Path, tmp_path: Path, make_detector: Callable[..., Detector]) -> None:
+    """Three layers and the encoder, three levels and other queries; a cell of the encoder."""
+    page = tmp_path / "page.html"
+    boxwright.explain(make_detector(), open_data(rectangles, "val").records[0].path, method="gradient", out=page)
+    assert_works(page, tmp_path)
+    (tmp_path / "own").mkdir()
+    assert use_page(page, tmp_path / "own")["steps"] == 4 + 4
 
 
 @pytest.mark.slow

@@ -158,7 +158,8 @@ def rise_saliency(
             f"num_masks and cells are at least 2, batch_size at least 1, visible between 0 and 1, not {num_masks}, "
             f"{cells}, {batch_size}, {visible}"
         )
-    prepared = ExplainedImage(detector, image)
+    # Folded, as hundreds of passes are worth a copy.
+    prepared = ExplainedImage(detector.fold(), image)
     generator = torch.Generator().manual_seed(seed)
     height, width = prepared.pixels.shape[-2:]
     with_score, total, scores = torch.zeros(height, width), torch.zeros(height, width), 0.0
