@@ -110,7 +110,7 @@ def test_a_query_in_words_drawings_and_on_a_page(path: Path, tmp_path: Path) -> 
     assert isinstance(mechanism, QueryMechanism)
     lines = explanation.describe()
     assert len(lines) == len(mechanism.layers) + 1
-    assert lines[0].startswith("decoder layer encoder: The encoder's cell ")
+    assert lines[0].startswith("encoder: The encoder's cell ")
     assert f"{float(mechanism.layers[-1].scores[mechanism.label]):.3f}" in lines[-1]
 
     page = out.read_text(encoding="utf-8")

@@ -21,6 +21,9 @@ _SIDE = 1000
 _DASH = 3
 """Length of dashes, in widths of the line."""
 
+_GAMMA = 0.75
+"""Exponent of values, so that small ones can be seen beside large ones."""
+
 MAP_COLOR: Color = (238, 51, 119)
 """Color of the largest value of a map."""
 
@@ -84,8 +87,7 @@ class MapMark:
     def opacities(self) -> UInt8[np.ndarray, "h w"]:
         """Compute the opacity of each cell, of 255."""
         largest = max(float(self.values.max()) if self.largest is None else self.largest, 1e-12)
-        # The root, so that small values can be seen beside large ones.
-        return np.asarray((self.values / largest).clip(0, 1) ** 0.5 * 215, dtype=np.uint8)
+        return np.asarray((self.values / largest).clip(0, 1) ** _GAMMA * 215, dtype=np.uint8)
 
 
 Mark = BoxMark | PointMark | MapMark
@@ -111,15 +113,13 @@ class MarkedSteps:
     """Steps of an explanation.
 
     Args:
-        kind: of its steps, as "decoder layer".
-        names: of the steps, in order.
+        names: of the steps, in order, as "decoder layer 1 of 3".
         texts: what happens in each step, a sentence or two.
         groups: of marks.
         hidden: names of groups that are not shown at first.
         colors: of groups that have one of their own, as levels.
     """
 
-    kind: str
     names: Sequence[str]
     texts: Sequence[str]
     groups: Sequence[MarkGroup]

@@ -37,6 +37,9 @@ _LARGEST = 16.0
 _MOST = 40
 """Neighbors that are drawn, the best ones."""
 
+_TIMES_EVEN = 4.0
+"""Weight of attention that has the full color, at least, in times of one that is the same everywhere."""
+
 OTHERS, NEIGHBORS = "other queries", "removed by NMS"
 
 
@@ -71,12 +74,13 @@ def mark_encoder(layers: Sequence[CellAttention], box: Float[Tensor, " 4"]) -> M
             groups += _mark_samples(one.samples, step)
         else:
             texts.append(
-                f"The cell {describe_cell(one.cell)} attends to these cells, the more, the stronger their color."
+                f"The cell {describe_cell(one.cell)} attends to these cells, the more, the stronger their color. "
+                f"{_largest_in_words(one.maps)}"
             )
             groups += _mark_maps(one.maps, step)
         groups.append(MarkGroup([BoxMark(to_corners(one.cell.box), CELL, 3)], step))
-    names = [f"{one.layer + 1} of {len(layers)}" for one in layers]
-    return MarkedSteps("encoder layer", names, texts, groups, colors=tuple(dict.fromkeys(colors)))
+    names = [f"encoder layer {one.layer + 1} of {len(layers)}" for one in layers]
+    return MarkedSteps(names, texts, groups, colors=tuple(dict.fromkeys(colors)))
 
 
 def describe_cell(cell: LevelCell) -> str:
@@ -103,7 +107,7 @@ def _mark_query(mechanism: QueryMechanism, names: Sequence[str]) -> MarkedSteps:
         groups.append(MarkGroup([BoxMark(to_corners(proposal.box), REFERENCE, 3, is_dashed=True), cell], 0))
     for index, layer in enumerate(mechanism.layers):
         step = len(steps)
-        steps.append(f"{index + 1} of {len(mechanism.layers)}")
+        steps.append(f"decoder layer {index + 1} of {len(mechanism.layers)}")
         texts.append(_layer_in_words(layer, mechanism, names))
         if layer.samples is not None:
             colors = _level_colors(layer.samples)
@@ -111,9 +115,7 @@ def _mark_query(mechanism: QueryMechanism, names: Sequence[str]) -> MarkedSteps:
         groups += _mark_maps(layer.maps, step)
         groups.append(MarkGroup(_mark_others(layer, mechanism, names), step, OTHERS))
         groups.append(MarkGroup([*_mark_reference(layer), BoxMark(to_corners(layer.box), BOX, 4)], step))
-    return MarkedSteps(
-        "decoder layer", steps, texts, groups, hidden=(OTHERS,), colors=(*dict.fromkeys(colors), (OTHERS, OTHER))
-    )
+    return MarkedSteps(steps, texts, groups, hidden=(OTHERS,), colors=(*dict.fromkeys(colors), (OTHERS, OTHER)))
 
 
 def _mark_reference(layer: QueryLayer) -> list[Mark]:
@@ -121,7 +123,7 @@ def _mark_reference(layer: QueryLayer) -> list[Mark]:
         return []
     if len(layer.reference) == 2:
         x, y = layer.reference.tolist()
-        return [PointMark((x, y), REFERENCE, 7, 1.0, "reference point")]
+        return [PointMark((x, y), REFERENCE, 7.0, 1.0, "reference point")]
     return [BoxMark(to_corners(layer.reference), REFERENCE, 3, is_dashed=True, text="reference box")]
 
 
@@ -141,6 +143,9 @@ def _mark_samples(samples: QuerySamples, step: int) -> Iterator[MarkGroup]:
 
 def _mark_maps(maps: Mapping[str, LevelMap], step: int | None) -> Iterator[MarkGroup]:
     largest = max((float(one.values.max()) for one in maps.values()), default=0.0)
+    # Attention that is the same everywhere shows nothing, and is pale.
+    even = 1 / max(sum(one.values.numel() for one in maps.values()), 1)
+    largest = max(largest, _TIMES_EVEN * even) if step is not None else largest
     for name, one in maps.items():
         yield MarkGroup(
             [MapMark(one.values.numpy(), to_corners(one.box), largest)], step, name if len(maps) > 1 else ""
@@ -185,6 +190,7 @@ def _layer_in_words(layer: QueryLayer, mechanism: QueryMechanism, names: Sequenc
     )
     own = float(layer.self_attention[mechanism.query])
     levels = "" if layer.samples is None else " " + _levels_in_words(layer.samples)
+    levels += " " + _largest_in_words(layer.maps) if layer.maps else ""
     return (
         f"Score of {text}.{levels} Self-attention: itself {own:.3f}, then {others}." if others else f"{text}.{levels}"
     )
@@ -193,6 +199,12 @@ def _layer_in_words(layer: QueryLayer, mechanism: QueryMechanism, names: Sequenc
 def _levels_in_words(samples: QuerySamples) -> str:
     weights = ", ".join(f"{name} {weight:.0%}" for name, weight in samples.level_weights().items())
     return f"Weights of the levels: {weights}."
+
+
+def _largest_in_words(maps: Mapping[str, LevelMap]) -> str:
+    name, one = max(maps.items(), key=lambda item: float(item[1].values.max()))
+    row, column = divmod(int(one.values.argmax()), one.values.shape[1])
+    return f"The largest weight is {float(one.values.max()):.3f}, at {name}, row {row + 1}, column {column + 1}."
 
 
 def _level_colors(samples: QuerySamples) -> list[tuple[str, Color]]:
@@ -234,7 +246,7 @@ def _mark_dense(mechanism: DenseMechanism) -> MarkedSteps:
         _mark_neighbors(mechanism.neighbors, name, None),
         MarkGroup([*_mark_anchor(mechanism.anchor), BoxMark(to_corners(mechanism.box), BOX, 4)]),
     ]
-    return MarkedSteps("step", ["detection"], [text], groups, colors=((name, OTHER),))
+    return MarkedSteps(["detection"], [text], groups, colors=((name, OTHER),))
 
 
 def _neighbors_in_words(neighbors: Neighbors) -> str:
@@ -266,11 +278,11 @@ def _mark_stages(mechanism: TwoStageMechanism) -> MarkedSteps:
         groups.append(MarkGroup([region, BoxMark(to_corners(stage.box), BOX, 4)], step))
         texts.append(text)
     names = ["proposal", *(f"box branch {step} of {count}" for step in range(1, count + 1))]
-    return MarkedSteps("stage", names, texts, groups, colors=((NEIGHBORS, OTHER),))
+    return MarkedSteps(names, texts, groups, colors=((NEIGHBORS, OTHER),))
 
 
 def _mark_classifier(mechanism: ClassifierMechanism) -> MarkedSteps:
     parts = {name: float(one.values.sum()) for name, one in mechanism.maps.items()}
     words = ", ".join(f"{name} {part:+.2f}" for name, part in parts.items())
     text = f"The logit is {mechanism.logit:.2f}: cells of {words}, bias {mechanism.bias:+.2f}. Colored cells add to it."
-    return MarkedSteps("step", ["class"], [text], list(_mark_maps(mechanism.maps, None)))
+    return MarkedSteps(["class"], [text], list(_mark_maps(mechanism.maps, None)))

@@ -88,7 +88,7 @@ def write_explanation(path: Path, page: ExplanationPage) -> None:
         "image": drawing_uri(below),
         "width": width,
         "height": height,
-        "part": " ".join(f"{value:.1f}" for value in _part_around(page.box, (width, height))),
+        "part": _part_around(page.box, (width, height)),
         "images": [],
     }
     if page.saliency is not None:
@@ -113,13 +113,16 @@ def _faithfulness(own: SaliencyPart) -> Section:
     )
 
 
-def _part_around(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Compute (x, y, width, height) of a part with the shape of the image, twice as large as the box and inside."""
+def _part_around(box: tuple[float, float, float, float], size: tuple[int, int]) -> str:
+    """Return x, y, width and height of a part twice as large as the box, with the shape of the image; none if all."""
     x1, y1, x2, y2 = box
-    scale = min(1.0, 2 * max((x2 - x1) / size[0], (y2 - y1) / size[1], 0.02))
+    scale = 2 * max((x2 - x1) / size[0], (y2 - y1) / size[1], 0.02)
+    if scale >= 1:
+        return ""
     width, height = scale * size[0], scale * size[1]
-    left, top = (x1 + x2 - width) / 2, (y1 + y2 - height) / 2
-    return min(max(left, 0), size[0] - width), min(max(top, 0), size[1] - height), width, height
+    left = min(max((x1 + x2 - width) / 2, 0), size[0] - width)
+    top = min(max((y1 + y2 - height) / 2, 0), size[1] - height)
+    return f"{left:.1f} {top:.1f} {width:.1f} {height:.1f}"
 
 
 def _warm(page: ExplanationPage, saliency: Float32[np.ndarray, "h w"]) -> Image.Image:

@@ -114,8 +114,10 @@ for (const figure of document.querySelectorAll(".steps")) {
   }
   for (const box of figure.querySelectorAll('input[type="checkbox"]')) box.addEventListener("change", () => showStep(figure));
   const zoom = figure.querySelector(".zoom");
-  zoom.addEventListener("change", () => {
-    figure.querySelector("svg").setAttribute("viewBox", zoom.checked ? figure.dataset.part : figure.dataset.whole);
-  });
+  if (zoom !== null) {
+    zoom.addEventListener("change", () => {
+      figure.querySelector("svg").setAttribute("viewBox", zoom.checked ? figure.dataset.part : figure.dataset.whole);
+    });
+  }
   showStep(figure);
 }

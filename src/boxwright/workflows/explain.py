@@ -86,7 +86,7 @@ class Explanation:
         steps = self.steps()
         if steps is None:
             return []
-        return [f"{steps.kind} {name}: {text}" for name, text in zip(steps.names, steps.texts, strict=True)]
+        return [f"{name}: {text}" for name, text in zip(steps.names, steps.texts, strict=True)]
 
     def draw(self, step: int = -1) -> Image:
         """Draw the origin on the image: boxes, cell or anchor, points as large as their weights, maps.
