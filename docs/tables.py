@@ -5,7 +5,8 @@ rows come from the folders ``backbones``, ``necks`` and ``heads``: the name of a
 and the paper that the ``Source`` of its class begins with. No page has to be changed for a new part; the next
 ``make tables`` adds its row, and those of kinds of files in ``weights/sources``. The renamed options in CHANGELOG.md
 come from ``legacy.py``, the kinds of findings in docs/check.md from ``boxwright/data`` and ``boxwright/workflows``,
-comparisons with other projects from docs/compared.json, into which tests write what they measured.
+comparisons with other projects from docs/compared.json, into which tests write what they measured, and tables of
+studies from docs/studies, which has the ``study.json`` that each wrote.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import ast
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
@@ -27,6 +29,7 @@ from boxwright.compose.parts import FOLDERS, Folder, list_parts, part_summary
 from boxwright.data.findings import FindingKind
 from boxwright.weights.recognize import find_kind, list_kinds
 from boxwright.weights.source import WritableSource
+from boxwright.workflows.study_results import Difference, format_difference, format_spread
 
 ROOT = Path(__file__).parents[1]
 COMMAND = "make tables"
@@ -119,6 +122,24 @@ def difference_of(name: str, value: float) -> str:
     return f"{name} {re.sub('e-0', 'e-', f'{value:.1e}')}{unit}"
 
 
+STUDY_COLUMNS = ("AP", "AP50")
+"""Numbers of studies that pages show."""
+
+
+def study_table(name: str) -> str:
+    """A row for each variation of a study, from the ``study.json`` that it wrote, kept as docs/studies/NAME.json."""
+    study = json.loads((ROOT / "docs" / "studies" / f"{name}.json").read_text(encoding="utf-8"))
+    first, *others = STUDY_COLUMNS
+    header = ["variation", first, f"{first} - {study['against']}", *others, "runs", "parameters", "GMAC"]
+    rows = []
+    for row in study["variations"]:
+        spreads = [format_spread(**row["numbers"][number]) for number in STUDY_COLUMNS]
+        difference = format_difference(None if row["difference"] is None else Difference(**row["difference"]))
+        size = [str(len(row["runs"])), f"{row['params']:,}", f"{row['gmac']:.2f}"]
+        rows.append(f"| {' | '.join([row['name'], spreads[0], difference, *spreads[1:], *size])} |")
+    return "\n".join([f"| {' | '.join(header)} |", "|---" * len(header) + "|", *rows])
+
+
 def finding_kinds() -> str:
     """A row for each kind of finding about a data set, errors first: name, severity, text and advice."""
     kinds = sorted(
@@ -145,6 +166,8 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "comparisons": ("docs/weights.md", comparisons),
     "renames": ("CHANGELOG.md", renames),
     "findings": ("docs/check.md", finding_kinds),
+    "encoders": ("docs/studies.md", partial(study_table, "encoders")),
+    "necks": ("docs/pyramids.md", partial(study_table, "necks")),
 }
 """Name of each table, the page that has it, and the function that makes it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from pathlib import Path
@@ -11,6 +12,7 @@ from pages import load_generator
 
 from boxwright.cli.list import combination_table
 from boxwright.compose.parts import FOLDERS, list_parts
+from boxwright.workflows.study_file import read_study
 
 tables = load_generator()
 
@@ -106,3 +108,12 @@ def test_papers_are_read_from_the_source_of_a_part() -> None:
     assert tables.paper_of("necks", "fpn") == "Lin et al., Feature Pyramid Networks, CVPR 2017"
     assert tables.paper_of("backbones", "timm") == "Wightman, PyTorch Image Models"
     assert tables.paper_of("necks", "identity") == ""
+
+
+@pytest.mark.parametrize("path", sorted((tables.ROOT / "docs" / "studies").glob("*.json")), ids=lambda path: path.stem)
+def test_tables_of_studies_are_what_the_studies_wrote(path: Path) -> None:
+    assert tables.read_table(path.stem) == tables.study_table(path.stem)
+    study = json.loads(path.read_text())
+    known = read_study(study["study"])
+    assert [row["name"] for row in study["variations"]] == list(known.variations)
+    assert all(row["options"] == known.variations[row["name"]] for row in study["variations"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from scipy import stats
@@ -182,3 +185,45 @@ def test_processes_of_torchrun_share_the_runs(file: Path, tmp_path: Path, monkey
         boxwright.study(file, out=tmp_path / "out", latency=False, seeds=[0])
         assert "RANK" not in os.environ
     assert count.folders == ["one_layer/seed_0", "two/seed_0"]
+
+
+class InProcessRay:
+    """Does the jobs of Ray in this process, the last first, in another working folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def init(self, **_options: object) -> None:
+        """Start nothing."""
+
+    def remote(self, **_options: object) -> Any:
+        """Return a decorator, after which ``remote`` gives a job."""
+        return lambda function: SimpleNamespace(remote=lambda *arguments: partial(function, *arguments))
+
+    def wait(self, jobs: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
+        """Have the last job ended."""
+        assert num_returns == 1
+        return jobs[-1:], jobs[:-1]
+
+    def get(self, job: Any) -> Any:
+        """Do a job."""
+        with contextlib.chdir(self.folder):
+            return job()
+
+
+def test_jobs_of_ray_write_where_the_study_is(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths mean the folder that the study was started in."""
+    (other := tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", cast(ModuleType, InProcessRay(other)))
+    result = boxwright.study(file, out="out", seeds=[0], latency=False, engine="ray")
+    assert result.num_finished == 2
+    assert (tmp_path / "out" / "runs" / "two" / "seed_0" / "study_run.json").is_file()
+    assert not list(other.iterdir())
+
+
+def test_without_ray(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match="Ray is not installed, which --engine ray needs: pip install ray"):
+        boxwright.study(file, out=tmp_path / "out", engine="ray")
+    assert not (tmp_path / "out").exists()

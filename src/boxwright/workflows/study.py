@@ -76,6 +76,10 @@ class StudyRun(NamedTuple):
             )
         return record is not None
 
+    def anywhere(self) -> StudyRun:
+        """Return the same with paths that do not depend on the working folder, which is another one in jobs of Ray."""
+        return self._replace(folder=self.folder.absolute(), data=str(Path(self.data).absolute()))
+
     def do(self) -> str:
         """Train, and go on where an earlier call was stopped; return what came of it, in words."""
         result = train(self.recipe, self.data, out=self.folder, resume="auto", observer=Silent())
@@ -122,8 +126,7 @@ def study(
         Interrupted: Ctrl-C was pressed; the state of the run is saved.
     """
     require_extra()
-    if engine not in ("local", "ray"):
-        raise ValueError(f"engine is local or ray, not {engine!r}")
+    _check_engine(engine)
     read = read_study(study, data=data, seeds=seeds, overrides=overrides)
     folder = Path(out) if out is not None else Path("studies") / read.name
     check_folder(folder)
@@ -214,19 +217,30 @@ def _prepare_data(study: Study, folder: Path, rank: int, observer: Observer) -> 
     return str(folder)
 
 
+def _check_engine(engine: str) -> None:
+    if engine not in ("local", "ray"):
+        raise ValueError(f"engine is local or ray, not {engine!r}")
+    if engine == "ray":
+        _import_ray()
+
+
+def _import_ray() -> Any:
+    try:
+        return import_module("ray")
+    except ImportError:
+        raise ValueError("Ray is not installed, which --engine ray needs: pip install ray") from None
+
+
 def _do_all(runs: Sequence[StudyRun], engine: Engine) -> Iterator[tuple[StudyRun, str | ValueError]]:
     """Do runs; yield each with what came of it."""
     if engine == "local":
         for run in runs:
             yield run, _attempt(run)
         return
-    try:
-        ray = import_module("ray")
-    except ImportError:
-        raise ValueError("Ray is not installed, which --engine ray needs: pip install ray") from None
+    ray = _import_ray()
     ray.init(ignore_reinit_error=True, log_to_driver=False)
     attempt = ray.remote(max_retries=0)(_attempt)
-    jobs = {attempt.remote(run): run for run in runs}
+    jobs = {attempt.remote(run.anywhere()): run for run in runs}
     while jobs:
         (job,), _ = ray.wait(list(jobs), num_returns=1)
         yield jobs.pop(job), ray.get(job)
