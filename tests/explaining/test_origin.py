@@ -19,6 +19,7 @@ from boxwright.detector import Detector
 from boxwright.explaining.origin import main_cell, trace_origin
 from boxwright.mechanism import ClassifierMechanism, QueryMechanism
 from boxwright_runtime.detections import Detections
+from heard import Heard
 from part_checks import composed
 from random_weights import shake
 
@@ -87,6 +88,36 @@ def test_a_class_is_explained_too() -> None:
     window = detector.input_format.window(*SHAPE)
     for box in boxes:
         torch.testing.assert_close(box, torch.tensor([window.x1, window.y1, window.x2, window.y2]))
+
+
+class ForeignHead(torch.nn.Module):
+    """A head from outside, with no more than heads must have."""
+
+    def __init__(self, own: Any) -> None:
+        super().__init__()
+        self.own = own
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.own(*inputs)
+
+    def loss(self, *inputs: Any) -> Any:
+        return self.own.loss(*inputs)
+
+    def decode(self, output: Any) -> Any:
+        return self.own.decode(output)
+
+
+def test_a_head_from_outside_has_saliency_alone(path: Path) -> None:
+    detector, observer = shaken("resnet", ["fpn"], "retinanet"), Heard()
+    detector.head = ForeignHead(detector.head)
+    explanation = boxwright.explain(detector, path, method="gradient", observer=observer)
+    assert explanation.origin is None
+    assert explanation.saliency is not None
+    assert explanation.describe() == []
+    assert "mechanism" not in explanation.to_json()
+    assert any("does not tell where detections come from" in note for note in observer.notes)
+    with pytest.raises(ValueError, match="has no explanations"):
+        explanation.draw()
 
 
 def test_no_such_detection() -> None:
