@@ -121,7 +121,7 @@ def test_options_that_are_named_exist(page: Path) -> None:
     for index, block in enumerate(all_blocks):
         if "boxwright: error:" in (answer_of(index, all_blocks) or ""):
             text = text.replace(block.text, "")
-    for section, dashed in re.findall(r"--([a-z]+)(?:\.\d+)?\.([a-z][a-z_.-]*[a-z])", text):
+    for section, dashed in re.findall(r"--([a-z]+)(?:\.\d+)?\.([a-z][a-z0-9_.-]*[a-z0-9])", text):
         option = dashed.replace("-", "_")
         added = option.partition(".")[0] in example_options()
         assert option in known[section] or added, f"{page.name}: --{section}.{option}"

@@ -31,7 +31,8 @@ class FasterRCNN(TwoStageHead):
     NMS, which at most 20 ``max_detections`` (region, class) pairs of an
     image enter, the best, where torchvision has no bound; and in initial weights of the branch's last layers, from
     normal distributions of 0.01 for classes and 0.001 for boxes as in Detectron, where torchvision has those of
-    ``nn.Linear``.
+    ``nn.Linear``. Of two objects with one box and two classes the second gets no region, as in torchvision; in
+    mmdetection and Detectron it gets the box itself.
     """
 
     def __init__(
@@ -48,4 +49,4 @@ class FasterRCNN(TwoStageHead):
         super().__init__(in_spec, num_classes, channels=channels, rpn=rpn, roi=roi, detection=detection)
         self.boxes = BoxBranch(self.roi_source, num_classes, boxes)
         self.aux_boxes = build_auxiliary_box_head(in_spec, num_classes, boxes)
-        self.aux_weight = boxes.aux_weight
+        self.aux_weight, self.smooth_l1_beta = boxes.aux_weight, boxes.smooth_l1_beta

@@ -11,7 +11,7 @@ from torch import Tensor
 from boxwright.ops.boxes import at_least_float32, boxes_as_rows
 from boxwright.ops.finite import nan_like_any
 from boxwright.regions.box_branch import BoxBranch, build_auxiliary_box_head
-from boxwright.regions.mask_branch import MaskBranch, mask_loss
+from boxwright.regions.mask_branch import MaskBranch, build_auxiliary_mask_head, mask_loss
 from boxwright.regions.options import BoxOptions, DetectionOptions, MaskOptions, RoIOptions, RPNOptions
 from boxwright.regions.sampling import (
     POSITIVE_FRACTION,
@@ -37,7 +37,7 @@ class MaskRCNN(TwoStageHead):
         rpn: region proposal network.
         roi: features and sampling of regions.
         boxes: box branch, and the auxiliary one of AugFPN's consistent supervision.
-        mask: mask branch.
+        mask: mask branch, and the auxiliary one of AugFPN's consistent supervision.
         detection: limits of detections.
 
     Source: He et al., Mask R-CNN, ICCV 2017; Liu et al., PANet, CVPR 2018, sections 3.2 and 3.3 (``adaptive``,
@@ -65,22 +65,33 @@ class MaskRCNN(TwoStageHead):
         self.boxes = BoxBranch(self.roi_source, num_classes, boxes)
         self.masks = MaskBranch(self.roi_source, num_classes, mask)
         self.aux_boxes = build_auxiliary_box_head(in_spec, num_classes, boxes)
-        self.aux_weight = boxes.aux_weight
+        self.aux_masks = build_auxiliary_mask_head(in_spec, num_classes, mask)
+        self.aux_weight, self.smooth_l1_beta = boxes.aux_weight, boxes.smooth_l1_beta
+        self.aux_mask_weight = mask.aux_weight
 
     def predict_samples(self, output: TwoStageOutput, regions: SampledRegions, features: Features) -> TwoStageOutput:
         """Predict classes and boxes of sampled regions, and masks of those that have an object."""
         positive = select_positives(regions)
-        masks = self.masks(output.maps, positive.boxes, positive.images, positive.labels)
-        return super().predict_samples(output, regions, features)._replace(masks=masks)
+        rows = positive.boxes, positive.images, positive.labels
+        masks = self.masks(output.maps, *rows)
+        aux_masks = () if self.aux_masks is None else self.aux_masks(features, *rows)
+        return super().predict_samples(output, regions, features)._replace(masks=masks, aux_masks=aux_masks)
 
     def region_losses(
         self, output: TwoStageOutput, targets: Sequence[Targets], images_per_process: float
     ) -> dict[str, Float[Tensor, ""]]:
-        """Compute ``mask`` beside the losses of Faster R-CNN; ``targets`` need masks wherever there are objects."""
+        """Compute ``mask`` beside the losses of Faster R-CNN; ``targets`` need masks wherever there are objects.
+
+        With an auxiliary mask branch also ``aux_mask``, the sum over its levels.
+        """
         ((_, regions),) = output.stages
         assert output.masks is not None
-        masks = mask_loss(output.masks, select_positives(regions), targets, images_per_process)
-        return super().region_losses(output, targets, images_per_process) | {"mask": masks}
+        positive = select_positives(regions)
+        terms = {"mask": mask_loss(output.masks, positive, targets, images_per_process)}
+        if output.aux_masks:
+            each = [mask_loss(masks, positive, targets, images_per_process) for masks in output.aux_masks]
+            terms["aux_mask"] = self.aux_mask_weight * torch.stack(each).sum()
+        return super().region_losses(output, targets, images_per_process) | terms
 
     def decode(self, output: TwoStageOutput) -> Decoded:
         """Select the best detections, and predict their masks."""

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from boxwright.layers.option_checks import check_choice, check_counts, check_fractions
 from boxwright.ops.anchors import AnchorGrid
+from boxwright.ops.box_deltas import SMOOTH_L1_BETA
 
 RoIExtractorKind = Literal["fpn_level", "adaptive", "soft"]
 LevelEpsilon = Literal["outside", "inside"]
@@ -103,16 +104,20 @@ class BoxOptions(BoxBranchOptions):
     Args:
         head: ``two_linear``, or ``four_conv`` with batch norm (torchvision's V2).
         hidden_dim: width of the vector that classes and boxes are predicted from.
+        smooth_l1_beta: difference of deltas from which smooth L1 is linear, at least 0, which is L1: 1/9 in
+            torchvision, 1/3 in PANet, 1 in Detectron and AugFPN, 0 in detectron2 and mmdetection.
         aux_weight: of the auxiliary losses, on each auxiliary level, as AugFPN's laterals; 0 for no auxiliary branch.
-            That branch is used in training only.
+            That branch is used in training only, and its smooth L1 is linear from 1.
     """
 
+    smooth_l1_beta: float = SMOOTH_L1_BETA
     aux_weight: float = 0.25
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.aux_weight >= 0:
-            raise ValueError(f"aux_weight is at least 0, not {self.aux_weight}")
+        for name in ("smooth_l1_beta", "aux_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is at least 0, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,17 +129,22 @@ class MaskOptions:
         norm: of these convolutions: ``none``, or ``batch`` (torchvision's V2).
         hidden_dim: width of all convolutions.
         fully_connected: add a mask of all classes from linear layers to each mask (PANet).
+        aux_weight: of the loss of an auxiliary branch of this kind, on each auxiliary level; 0 for none, 0.25 in
+            AugFPN's Mask R-CNN. It is used in training only.
     """
 
     num_convs: int = 4
     norm: MaskNorm = "none"
     hidden_dim: int = 256
     fully_connected: bool = False
+    aux_weight: float = 0.0
 
     def __post_init__(self) -> None:
         check_counts({"num_convs": self.num_convs}, least=2)
         check_choice("norm", self.norm, get_args(MaskNorm))
         check_counts({"hidden_dim": self.hidden_dim})
+        if not self.aux_weight >= 0:
+            raise ValueError(f"aux_weight is at least 0, not {self.aux_weight}")
 
 
 @dataclass(frozen=True, kw_only=True)

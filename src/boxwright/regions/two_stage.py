@@ -14,7 +14,7 @@ from boxwright.layers.level_cells import LevelCells
 from boxwright.layers.option_checks import check_counts
 from boxwright.mechanism import RegionStage, TwoStageMechanism
 from boxwright.ops.anchors import best_anchor_ious
-from boxwright.ops.box_deltas import FAST_RCNN_WEIGHTS, Weights
+from boxwright.ops.box_deltas import FAST_RCNN_WEIGHTS, SMOOTH_L1_BETA, Weights
 from boxwright.ops.boxes import area, at_least_float32
 from boxwright.ops.finite import nan_like_any
 from boxwright.recorded import Recorded
@@ -42,7 +42,7 @@ class TwoStageOutput(NamedTuple):
     ``maps`` are the levels that features of regions are extracted from. ``box_limits`` are (height, width) that boxes
     of each image, or of all, are cut to, and ``valid_sizes`` those of the images inside their padding. With targets
     there is more: ``stages`` of each box branch, ``aux_boxes``, predictions of the same regions on each auxiliary
-    level, and ``masks``, logits of those regions that have an object.
+    level, and ``masks``, logits of those regions that have an object, with ``aux_masks``, the same on auxiliary levels.
     """
 
     maps: Sequence[Float[Tensor, "b c _h _w"]]
@@ -52,6 +52,7 @@ class TwoStageOutput(NamedTuple):
     stages: Sequence[StageOutput] = ()
     aux_boxes: Sequence[BoxPrediction] = ()
     masks: Float[Tensor, "r s s"] | None = None
+    aux_masks: Sequence[Float[Tensor, "r s s"]] = ()
 
 
 class PredictedStage(NamedTuple):
@@ -81,6 +82,7 @@ class TwoStageHead(nn.Module):
     boxes: BoxBranch
     aux_boxes: AuxiliaryBoxHead | None
     aux_weight = 0.0
+    smooth_l1_beta = SMOOTH_L1_BETA
 
     def __init__(
         self,
@@ -167,7 +169,7 @@ class TwoStageHead(nn.Module):
         With auxiliary levels also ``aux_cross_entropy`` and ``aux_smooth_l1``, sums over these levels.
         """
         ((boxes, regions),) = output.stages
-        terms = box_losses(boxes, regions, images_per_process)
+        terms = box_losses(boxes, regions, images_per_process, beta=self.smooth_l1_beta)
         if output.aux_boxes:
             terms |= auxiliary_losses(output.aux_boxes, regions, images_per_process, weight=self.aux_weight)
         return terms
