@@ -112,6 +112,22 @@ def test_pairs_are_those_of_sorting_them_all(count: int) -> None:
     assert torch.equal(decoded.boxes[..., 0], 8.0 * (pairs[:, :count] // 6))
 
 
+@pytest.mark.parametrize("count", [1, 7, 50, 1000])
+def test_anchors_with_their_best_class_alone(count: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    # No two classes of an anchor are equal, some anchors are.
+    scores = (torch.stack([torch.randperm(6, generator=generator) for _ in range(150)]).view(3, 50, 6) + 1.0) / 8
+    scores[:, ::3] *= 0.5
+    decoded = decode(
+        [scores], [apart(50)], pre_nms_top_k=count, max_detections=count, nms_threshold=1.0, best_class=True
+    )
+    best, labels = scores.logit().sigmoid().max(-1)
+    expected, anchors = best.sort(descending=True, stable=True)
+    assert torch.equal(decoded.scores, expected[:, :count])
+    assert torch.equal(decoded.labels, labels.gather(1, anchors)[:, :count])
+    assert torch.equal(decoded.boxes[..., 0], 8.0 * anchors[:, :count])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_stable_top_k(dtype: torch.dtype) -> None:
     scores = torch.tensor([[0.5, 0.0, 0.5, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]], dtype=dtype)

@@ -72,7 +72,11 @@ def rank_candidates(
     boxes, scores, labels, best, indices = [], [], [], [], []
     for logits, offsets, anchors, centerness in (output if per_level else output.join_levels()).by_level():
         best_of_anchor = _scores(logits.amax(-1, keepdim=True), centerness)[..., 0]
-        anchor, label, score = _best_pairs(logits, centerness, best_of_anchor, options.pre_nms_top_k)
+        if options.best_class:
+            anchor = stable_top_k(best_of_anchor, options.pre_nms_top_k)
+            label, score = logits.argmax(-1).gather(1, anchor), best_of_anchor.gather(1, anchor)
+        else:
+            anchor, label, score = _best_pairs(logits, centerness, best_of_anchor, options.pre_nms_top_k)
         boxes.append(decode_boxes(take_rows(offsets, anchor), anchors[anchor]))
         scores.append(score)
         labels.append(label)

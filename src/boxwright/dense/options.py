@@ -67,6 +67,7 @@ class DenseDetectionOptions:
         nms_threshold: IoU with a better detection of its class above which one is left out, in [0, 1].
         pre_nms_top_k: most (anchor, class) pairs before that, of each level or of all levels together.
         max_detections: most detections of an image.
+        best_class: each anchor is a candidate with its best class alone, rather than with every class (google/automl).
         keep_empty: keep boxes that have no area inside their image (torchvision, effdet); mmdetection drops them.
     """
 
@@ -75,6 +76,7 @@ class DenseDetectionOptions:
     nms_threshold: float = 0.5
     pre_nms_top_k: int = 1000
     max_detections: int = 300
+    best_class: bool = False
     keep_empty: bool = True
 
     def __post_init__(self) -> None:
