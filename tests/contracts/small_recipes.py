@@ -35,11 +35,11 @@ FEW: dict[str, Any] = {
 
 REDUCED: dict[str, dict[str, Any]] = {
     "resnet_vd": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0},
-    "resnet": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0},
-    "botnet": {"width": 16, "norm": "batch", "frozen_stages": 0, "image_size": 96},
+    "resnet": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0, "block.drop_path": 0.0},
+    "botnet": {"depth": 50, "width": 16, "block.drop_path": 0.0, "norm": "batch", "frozen_stages": 0, "image_size": 96},
     "non_local": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0},
     "rfp": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0, "out_channels": 64},
-    "timm": {"model": "test_efficientnet", "drop_path": 0.0, "norm_momentum": 0.1},
+    "timm": {"model": "test_efficientnet", "drop_path": 0.0, "norm": "batch", "norm_momentum": 0.1, "frozen": []},
     "fpn": {"out_channels": 64},
     "pafpn": {"out_channels": 64},
     "augfpn": {"out_channels": 64},

@@ -29,6 +29,7 @@ from boxwright.workflows.study_results import (
     VariationResult,
     collect_results,
     format_difference,
+    format_published,
     format_spread,
     read_record,
     record_run,
@@ -265,12 +266,16 @@ def page_of(result: StudyResult) -> StudyPage:
     study = result.study
     first, *others = result.shown or ("",)
     names = [first, f"{result.measure} - {study.against}", *others, "parameters", "GMAC", "ms"]
+    published = study.published
+    if published is not None:
+        names.append(f"{published.measure}, published")
     return StudyPage(
         title=study.summary or study.name,
         facts={
             "recipe": study.base,
             "data": study.data or "drawn: " + ", ".join(f"{key} {value}" for key, value in study.drawn.items()),
             "runs": f"{result.num_finished} of {result.num_runs}, seeds {', '.join(map(str, study.seeds))}",
+            **({} if published is None else {"published": published.source}),
         },
         columns=names,
         rows=tuple(_page_row(result, one) for one in result.variations),
@@ -290,5 +295,7 @@ def _page_row(result: StudyResult, one: VariationResult) -> StudyPageRow:
     cells.insert(1, (format_difference(one.difference), difference))
     cells += [(f"{one.params:,}", one.params), (f"{one.gmac:.2f}", one.gmac)]
     cells.append(("" if one.latency_ms is None else f"{one.latency_ms:.1f}", one.latency_ms))
+    if (published := result.study.published) is not None:
+        cells.append((format_published(published, one.name), published.values.get(one.name)))
     values = tuple(own[result.measure] for own in one.numbers.values() if result.measure in own)
     return StudyPageRow(one.name, tuple(cells), values, tuple(one.curves.values()))

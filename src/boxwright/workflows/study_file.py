@@ -17,12 +17,27 @@ from boxwright.compose.yaml_text import parse_yaml
 
 STUDIES = Path(__file__).parents[1] / "studies"
 
-_KEYS = ("base", "data", "overrides", "seeds", "variations", "against")
+_KEYS = ("base", "data", "overrides", "seeds", "variations", "against", "published")
 _LENGTHS = {"train.steps", "train.budget", "train.epochs"}
 """Options that say how long a run is: one takes the place of any other."""
 
 _DRAWN = {"train": 400, "val": 100, "image_size": 128, "seed": 0}
 """Parameters of drawn data, and what they are where a study says nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """Numbers that a paper has for variations of a study: of its own data and schedule, and no measure of these runs.
+
+    Args:
+        source: paper and table, data and schedule.
+        measure: name of the number, as AP.
+        values: by variation, those that the paper has.
+    """
+
+    source: str
+    measure: str
+    values: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +55,7 @@ class Study:
         seeds: of the runs of each variation.
         variations: overrides of each, by its name.
         against: name of the variation that the others are compared with.
+        published: what a paper has for the variations; None where nothing is known.
     """
 
     name: str
@@ -52,6 +68,7 @@ class Study:
     seeds: tuple[int, ...]
     variations: Mapping[str, Mapping[str, Any]]
     against: str
+    published: Published | None = None
 
     def resolve(self, name: str, seed: int) -> Recipe:
         """Return the recipe of a run.
@@ -164,7 +181,24 @@ def _parse(path: Path, content: Mapping[str, Any], summary: str) -> Study:
         seeds=_read_seeds(path, content.get("seeds", [0, 1, 2])),
         variations={str(name): _read_options(path, str(name), own) for name, own in variations.items()},
         against=against,
+        published=_read_published(path, content.get("published"), names),
     )
+
+
+def _read_published(path: Path, value: Any, names: Sequence[str]) -> Published | None:
+    if value is None:
+        return None
+    form = "published has a source and one measure: {source: PAPER, AP: {variation: number}}"
+    measures = [str(key) for key in value if key != "source"] if isinstance(value, Mapping) else []
+    if len(measures) != 1 or not isinstance(value.get("source"), str) or not isinstance(value[measures[0]], Mapping):
+        raise ValueError(f"{path}: {form}, not {value!r}")
+    values = {str(name): number for name, number in value[measures[0]].items()}
+    for name, number in values.items():
+        if name not in names:
+            raise ValueError(f"{path}: published: {unknown('variation', name, names, 'variations')}")
+        if type(number) not in (int, float):
+            raise ValueError(f"{path}: published: {name} is a number, not {number!r}")
+    return Published(source=value["source"], measure=measures[0], values=values)
 
 
 def _read_options(path: Path, where: str, value: Any) -> dict[str, Any]:

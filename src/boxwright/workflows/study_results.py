@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from scipy import stats
 
 from boxwright.files import write_text
 from boxwright.training.log import read_log
-from boxwright.workflows.study_file import Study, run_folder
+from boxwright.workflows.study_file import Published, Study, run_folder
 
 SHOWN_NUMBERS = ("AP", "mask AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "top1", "top5")
 """Numbers of evaluations that are shown, where a study has them; the first one is compared."""
@@ -106,6 +106,7 @@ class StudyResult:
             "base": self.study.base,
             "against": self.study.against,
             "measure": self.measure,
+            "published": None if self.study.published is None else asdict(self.study.published),
             "seeds": list(self.study.seeds),
             "finished": self.num_finished,
             "runs": self.num_runs,
@@ -128,18 +129,30 @@ class StudyResult:
         }
 
     def to_markdown(self) -> str:
-        """Return a table, a row for each variation."""
+        """Return a table, a row for each variation; what was published has its own column, and its source below."""
         names = self.shown
         difference = f"{self.measure} - {self.study.against}"
+        published = self.study.published
         head = ["variation", *names[:1], difference, *names[1:], "runs", "parameters", "GMAC", "latency"]
+        if published is not None:
+            head.append(f"{published.measure}, published")
         lines = [head, ["---"] * len(head)]
         for one in self.variations:
             values = [format_spread(one.mean(name), one.std(name)) for name in names]
             latency = "" if one.latency_ms is None else f"{one.latency_ms:.1f} ms"
             size = [f"{one.params:,}", f"{one.gmac:.2f}", latency]
             cells = [*values[:1], format_difference(one.difference), *values[1:], str(len(one.numbers)), *size]
+            if published is not None:
+                cells.append(format_published(published, one.name))
             lines.append([one.name, *cells])
-        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        return table if published is None else f"{table}\nPublished: {published.source}.\n"
+
+
+def format_published(published: Published, name: str) -> str:
+    """Format the number that a paper has for a variation; nothing where it has none."""
+    value = published.values.get(name)
+    return "" if value is None else f"{value:g}"
 
 
 def format_spread(mean: float | None, std: float | None) -> str:
