@@ -1,4 +1,4 @@
-"""What papers have for the variations of a study: read with it, and shown in a column of its own."""
+"""Numbers that papers have for the variations of a study: read with it, and shown in a column of their own."""
 
 from __future__ import annotations
 
