@@ -106,7 +106,7 @@ def test_an_annotation_is_named_with_its_file_and_image(recipe_file: Path, data:
 
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "unknown recipe": ("train rtdetr_r81 --data data", "unknown recipe 'rtdetr_r81'; did you mean 'rtdetr_r18'? "),
+    "unknown recipe": ("train rtdetr_r81 --data data", "unknown recipe 'rtdetr_r81'; did you mean 'rtdetr_18'? "),
     "recipe file that is not there": (
         "train other.yaml --data data",
         "other.yaml: no such file; give the path of a recipe",
@@ -214,7 +214,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "1 of 1 images could not be read: tiny.yaml cannot be read as an image",
     ),
     "predict a text as JSON": ("predict {run} tiny.yaml --json x.json", "1 of 1 images could not be read"),
-    "demo with another recipe": ("demo --out d --recipe rtdetr", "unknown recipe 'rtdetr'; did you mean 'rtdetr_r"),
+    "demo with another recipe": ("demo --out d --recipe rtdetr", "unknown recipe 'rtdetr'; did you mean 'rtdetr_"),
     "demo without time": ("demo --out d --budget soon", "train.budget is a number and s, m or h"),
     "demo into a file": ("demo --out tiny.yaml", "tiny.yaml is a file; give the name of a folder"),
     "demo beside other data": ("demo --out .", "data is not empty and was not drawn by boxwright"),
