@@ -106,7 +106,7 @@ def test_an_annotation_is_named_with_its_file_and_image(recipe_file: Path, data:
 
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "unknown recipe": ("train rtdetr_r81 --data data", "unknown recipe 'rtdetr_r81'; did you mean 'rtdetr_18'? "),
+    "unknown recipe": ("train rtdetr_r81 --data data", "unknown recipe 'rtdetr_r81'; did you mean 'rtdetr_r18'? "),
     "recipe file that is not there": (
         "train other.yaml --data data",
         "other.yaml: no such file; give the path of a recipe",
