@@ -6,7 +6,7 @@ and the paper that the ``Source`` of its class begins with. No page has to be ch
 ``make tables`` adds its row, and those of kinds of files in ``weights/sources``. The renamed options in CHANGELOG.md
 come from ``legacy.py``, the kinds of findings in docs/check.md from ``boxwright/data`` and ``boxwright/workflows``,
 comparisons with other projects from docs/compared.json, into which tests write what they measured, and tables of
-studies from docs/studies, which has the ``study.json`` that each wrote.
+studies from docs/studies, which has the ``study.json`` that each wrote. The list of studies comes from their files.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from boxwright.compose.parts import FOLDERS, Folder, list_parts, part_summary
 from boxwright.data.findings import FindingKind
 from boxwright.weights.recognize import find_kind, list_kinds
 from boxwright.weights.source import WritableSource
+from boxwright.workflows.study_file import list_studies, study_summary
 from boxwright.workflows.study_results import Difference, format_difference, format_spread
 
 ROOT = Path(__file__).parents[1]
@@ -140,6 +141,15 @@ def study_table(name: str) -> str:
     return "\n".join([f"| {' | '.join(header)} |", "|---" * len(header) + "|", *rows])
 
 
+def studies() -> str:
+    """A row for each study: the question and the paper's table that the first line of its file says."""
+    rows = []
+    for name in list_studies():
+        paper, _, question = study_summary(name).partition(": ")
+        rows.append(f"| `{name}` | {question.rstrip('.')} | {paper} |")
+    return "\n".join(["| study | what it compares | paper |", "|---|---|---|", *rows])
+
+
 def finding_kinds() -> str:
     """A row for each kind of finding about a data set, errors first: name, severity, text and advice."""
     kinds = sorted(
@@ -168,6 +178,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "findings": ("docs/check.md", finding_kinds),
     "encoders": ("docs/studies.md", partial(study_table, "encoders")),
     "necks": ("docs/pyramids.md", partial(study_table, "necks")),
+    "studies": ("docs/studies.md", studies),
 }
 """Name of each table, the page that has it, and the function that makes it."""
 

@@ -12,7 +12,7 @@ from pages import load_generator
 
 from boxwright.cli.list import combination_table
 from boxwright.compose.parts import FOLDERS, list_parts
-from boxwright.workflows.study_file import read_study
+from boxwright.workflows.study_file import list_studies, read_study
 
 tables = load_generator()
 
@@ -108,6 +108,14 @@ def test_papers_are_read_from_the_source_of_a_part() -> None:
     assert tables.paper_of("necks", "fpn") == "Lin et al., Feature Pyramid Networks, CVPR 2017"
     assert tables.paper_of("backbones", "timm") == "Wightman, PyTorch Image Models"
     assert tables.paper_of("necks", "identity") == ""
+
+
+def test_the_table_of_studies_has_every_study() -> None:
+    """Each with a question and the paper that asked it."""
+    assert tables.read_table("studies") == tables.studies(), tables.COMMAND
+    listed = [line.strip("| ").split(" | ") for line in tables.studies().splitlines()[2:]]
+    assert [name.strip("`") for name, *_ in listed] == list_studies()
+    assert all(question and paper for _, question, paper in listed)
 
 
 @pytest.mark.parametrize("path", sorted((tables.ROOT / "docs" / "studies").glob("*.json")), ids=lambda path: path.stem)

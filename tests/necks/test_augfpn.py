@@ -44,6 +44,7 @@ def test_published_parameter_counts() -> None:
     spec = {f"c{i}": Level(channels, 2**i) for i, channels in zip(range(2, 6), (256, 512, 1024, 2048), strict=True)}
     with torch.device("meta"):
         neck = AugFPN(spec)
+    assert neck.context is not None
     assert sum(p.numel() for p in neck.context.parameters()) == 1_777_411
     assert sum(p.numel() for p in neck.parameters()) == 5_121_795
 
@@ -142,10 +143,24 @@ def test_exports_with_a_free_batch() -> None:
         torch.testing.assert_close(actual[name], level, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("ratios", [(), (0.1, 0.0), (1.5,)])
+@pytest.mark.parametrize("ratios", [(0.1, 0.0), (1.5,)])
 def test_bad_ratios_are_refused(ratios: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match=r"pool_ratios are one or more numbers in \(0, 1\], not \("):
+    with pytest.raises(ValueError, match=r"pool_ratios are numbers in \(0, 1\], not \("):
         AugFPN(SPEC, pool_ratios=ratios)
+
+
+def test_without_ratios_it_is_fpn_with_laterals() -> None:
+    """AugFPN's consistent supervision alone: laterals to train on, and nothing that changes the levels."""
+    neck, features = small(pool_ratios=(), extra_levels=1), maps(128, 96)
+    assert neck.context is None
+    levels, expected = neck(features), fpn_beside(neck, extra_levels=1)(features)
+    assert list(levels) == ["c3", "c3_lateral", "c4", "c4_lateral", "c5", "c5_lateral", "c6"]
+    for name, level in expected.items():
+        torch.testing.assert_close(levels[name], level, rtol=0, atol=0)
+    for name, lateral in neck.pyramid.laterals(features).items():
+        torch.testing.assert_close(levels[f"{name}_lateral"], lateral, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="extra_context adds the mean of the context, and without pool_ratios there"):
+        AugFPN(SPEC, pool_ratios=(), extra_levels=1, extra_context=True)
 
 
 def test_extra_context_needs_a_level() -> None:

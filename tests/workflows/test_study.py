@@ -7,6 +7,7 @@ import json
 import os
 import statistics
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -16,6 +17,7 @@ import pytest
 from scipy import stats
 
 import boxwright
+from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.training.interrupt import Interrupted
 from boxwright.workflows import study as workflow
 from boxwright.workflows.study import take_share
@@ -156,6 +158,37 @@ def test_studies_that_come_with_boxwright_resolve(name: str) -> None:
     assert len(study.seeds) == 3
     recipes = {str(study.resolve(variation, 0).to_dict()) for variation in study.variations}
     assert len(recipes) == len(study.variations)
+
+
+@pytest.fixture(scope="module")
+def few_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("few")
+    draw_data_set(folder, train=8, val=4, image_size=64)
+    return folder
+
+
+# The images are small, and anchors large beside them.
+@pytest.mark.filterwarnings("ignore:an image holds")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_studies())
+def test_studies_that_come_with_boxwright_run(
+    name: str, few_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In their smallest form, each in less than three minutes of a core; what is done is not done again."""
+    count = Count(monkeypatch)
+    overrides = {"train.steps": 2, "train.batch_size": 2, "train.schedule.evaluations": 1}
+    if name != "botnet_sizes":  # which has sizes of its own
+        overrides |= {"image_size": 64}
+    start = time.process_time()
+    for _ in range(2):
+        result = boxwright.study(
+            name, data=few_images, out=tmp_path / "out", seeds=[0], latency=False, overrides=overrides
+        )
+        assert result.num_finished == result.num_runs == len(count.folders) == len(read_study(name).variations)
+    assert time.process_time() - start < 180
+    for variation in result.variations:
+        assert variation.params > 0
+        assert 0 <= variation.numbers[0]["AP"] <= 1
 
 
 def test_the_interval_is_students() -> None:

@@ -29,6 +29,7 @@ class AugFPN(nn.Module):
         in_spec: the levels that come in, fine to coarse; they keep their names.
         out_channels: width of every level that goes out.
         pool_ratios: sizes to which the coarsest level is pooled, each as a fraction of its height and width, in (0, 1].
+            Where there is none, there is no context: FPN, whose laterals can still be trained on.
         extra_levels: levels to add beyond the coarsest, each half the size: 1 for P6, 2 for P6 and P7.
         extra: what they are made of. ``max_pool``: every second cell of the coarsest level that goes out. Convolutions
             of stride 2 on the coarsest level that comes in, ``conv_input`` (RetinaNet), or that goes out,
@@ -37,7 +38,7 @@ class AugFPN(nn.Module):
         extra_context: the mean of the context is added to the first extra level, as in the authors' RetinaNet and FCOS.
 
     Raises:
-        ValueError: an option is out of range, or ``extra_context`` has no level to be added to.
+        ValueError: an option is out of range, or ``extra_context`` has no level to be added to, or no context.
 
     Source: Guo et al., AugFPN, CVPR 2020, section 3.2 (residual feature augmentation), and the laterals of section 3.1.
     Checked against HighFPN and, with ``extra_context``, HighFPNRetinanet of Gus-Guo/AugFPN, commit ffc7e5e: same
@@ -59,10 +60,13 @@ class AugFPN(nn.Module):
         super().__init__()
         if extra_context and extra_levels < 1:
             raise ValueError(f"extra_context needs extra_levels of at least 1, not {extra_levels}")
+        if extra_context and not pool_ratios:
+            raise ValueError("extra_context adds the mean of the context, and without pool_ratios there is none")
         self.extra_context = extra_context
         self.coarsest = list(in_spec)[-1]
         self.pyramid = FeaturePyramid(in_spec, out_channels)
-        self.context = PooledContext(in_spec[self.coarsest].channels, out_channels, pool_ratios)
+        channels = in_spec[self.coarsest].channels
+        self.context = PooledContext(channels, out_channels, pool_ratios) if pool_ratios else None
         self.extra = ExtraLevels(in_spec, out_channels, extra_levels, extra, relu=extra_relu)
         self.out_spec: Spec = {}
         for name, level in self.pyramid.out_spec.items():
@@ -72,10 +76,13 @@ class AugFPN(nn.Module):
 
     def forward(self, features: Features, padding_mask: Bool[Tensor, "b h w"] | None = None) -> Features:
         coarsest = features[self.coarsest]
-        laterals, context = self.pyramid.laterals(features), self.context(coarsest)
-        augmented = {**laterals, self.coarsest: laterals[self.coarsest] + context}
+        laterals = augmented = self.pyramid.laterals(features)
+        shift = None
+        if self.context is not None:
+            context = self.context(coarsest)
+            augmented = {**laterals, self.coarsest: laterals[self.coarsest] + context}
+            shift = context.mean((2, 3), keepdim=True) if self.extra_context else None
         levels = self.pyramid.smooth_levels(self.pyramid.top_down(augmented))
-        shift = context.mean((2, 3), keepdim=True) if self.extra_context else None
         levels |= self.extra(coarsest, levels[self.coarsest], shift)
         levels |= {f"{name}_lateral": lateral for name, lateral in laterals.items()}
         return {name: levels[name] for name in self.out_spec}
@@ -94,8 +101,8 @@ class PooledContext(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, ratios: Sequence[float]) -> None:
         super().__init__()
-        if not ratios or not all(0 < ratio <= 1 for ratio in ratios):
-            raise ValueError(f"pool_ratios are one or more numbers in (0, 1], not {tuple(ratios)}")
+        if not all(0 < ratio <= 1 for ratio in ratios):
+            raise ValueError(f"pool_ratios are numbers in (0, 1], not {tuple(ratios)}")
         self.ratios = tuple(ratios)
         self.project = nn.ModuleList(nn.Conv2d(in_channels, out_channels, 1) for _ in ratios)
         self.weigh = nn.Sequential(
