@@ -160,6 +160,14 @@ def test_positions_go_where_the_options_say(positions: str, positions_at: str, q
     torch.testing.assert_close(detr({"c5": x}).logits[0], expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("query_positions_at", ["attention", "input"])
+def test_costs_are_counted_wherever_queries_have_their_positions(query_positions_at: str) -> None:
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        head(query_positions_at=query_positions_at)({"c5": level()})
+    assert counter.get_total_flops() > 0
+
+
 def test_a_padded_image_is_seen_as_one_alone() -> None:
     detr, x = head(), level()
     mask = torch.zeros(2, 96, 128, dtype=torch.bool)

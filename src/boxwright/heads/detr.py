@@ -172,9 +172,11 @@ class DETR(nn.Module):
         self, keys: Float[Tensor, "b t d"], memory: Float[Tensor, "b t d"], padding: Bool[Tensor, "b t"] | None
     ) -> list[Float[Tensor, "b q d"]]:
         learned, positions = self.queries.weight, None
-        contents = learned.expand(memory.shape[0], -1, -1)
         if self.query_positions_at == "attention":
-            contents, positions = torch.zeros_like(contents), learned
+            contents, positions = torch.zeros_like(learned.expand(memory.shape[0], -1, -1)), learned
+        else:
+            # A copy: what counts operations cannot follow a view of a parameter into a layer.
+            contents = learned.repeat(memory.shape[0], 1, 1)
         decoded = []
         for layer in self.layers:
             contents = layer(contents, positions, keys, memory, padding)
