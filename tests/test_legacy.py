@@ -20,6 +20,7 @@ from boxwright.checkpoints import LastCheckpoint, categories_of, read_checkpoint
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
+from boxwright.layers.block_options import BlockOptions
 from boxwright.legacy import upgrade_checkpoint
 from boxwright.passport import Passport
 from boxwright.training.checkpoint import load_progress
@@ -111,6 +112,25 @@ def test_options_of_format_2_that_have_other_names_now() -> None:
     upgraded = upgrade_checkpoint(content)
     assert upgraded["recipe"] == {"train": {"schedule": {"evaluations": 4}, "lr": 1.0}, "head": {"evaluations": 3}}
     assert (upgraded["version"], upgraded["passport"]) == (4, None)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize(("before", "now"), [(False, "none"), (True, "attention")])
+def test_the_authors_relu_in_botnets_of_earlier_formats(version: int, before: bool, now: str) -> None:
+    backbone = {"name": "botnet", "width": 4, "attention": [1, 1, 1], "shortcut_relu": before}
+    content = {
+        "version": version,
+        "recipe": {"backbone": backbone, "neck": [{"name": "identity"}], "head": {"name": "classifier"}},
+        "model": {},
+    }
+    upgraded = upgrade_checkpoint(content)["recipe"]["backbone"]
+    block = {"shortcut_activation": now}
+    assert upgraded == {"name": "botnet", "width": 4, "attention": [1, 1, 1], "block": block}
+    recipe = resolve("botnet50_classifier", {"backbone": upgraded}).recipe
+    assert recipe.backbone.options["block"] == BlockOptions(shortcut_activation=now)  # type: ignore[arg-type]
+    # Other backbones have no such option.
+    other = {"version": version, "recipe": {"backbone": {"name": "resnet", "shortcut_relu": before}}, "model": {}}
+    assert upgrade_checkpoint(other)["recipe"]["backbone"] == {"name": "resnet", "shortcut_relu": before}
 
 
 @pytest.mark.parametrize(

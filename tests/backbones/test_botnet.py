@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from boxwright.backbones.botnet import BoTNet
 from boxwright.backbones.resnet import ResNet
+from boxwright.layers.block_options import BlockOptions
 from boxwright.layers.conv import FrozenBatchNorm2d
 from boxwright.layers.folding import fold_norms
 from boxwright.layers.position_attention import PositionAttention, resized_table
-from boxwright.layers.residual_blocks import BlockOptions
 from boxwright.structures import Level
 
 SMALL: dict[str, Any] = {"width": 4, "image_size": 64}
@@ -231,6 +231,10 @@ def test_exported_with_a_free_batch(options: dict[str, Any]) -> None:
         ({"attention": (0, 2, 1)}, r"attention is a 0 or a 1 for each of c5's 3 blocks, not \(0, 2, 1\)"),
         ({"levels": ("c3", "c4")}, r"attention is in c5, which is not among the levels \['c3', 'c4'\]"),
         ({"depth": (3, 4, 6, 2), "attention": (1, 1, 1)}, r"attention is a 0 or a 1 for each of c5's 2 blocks"),
+        (
+            {"block": BlockOptions(shortcut_activation="attention"), "attention": (0, 1, 1)},
+            r"shortcut_activation attention is of c5's first block, which has no attention with \[0, 1, 1\]",
+        ),
         ({"image_size": 0}, "image_size is at least 1, not 0"),
         ({"num_heads": 3}, "num_heads divides the 32 channels that attention has, and 3 does not"),
         ({"positions": "none", "content": False}, "attention needs content, positions or both"),

@@ -214,7 +214,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "1 of 1 images could not be read: tiny.yaml cannot be read as an image",
     ),
     "predict a text as JSON": ("predict {run} tiny.yaml --json x.json", "1 of 1 images could not be read"),
-    "demo with another recipe": ("demo --out d --recipe rtdetr", "unknown recipe 'rtdetr'; did you mean 'rtdetr_"),
+    "demo with another recipe": (
+        "demo --out d --recipe rtdetr",
+        "unknown recipe 'rtdetr'; did you mean 'rtdetr_x'? recipes: ",
+    ),
     "demo without time": ("demo --out d --budget soon", "train.budget is a number and s, m or h"),
     "demo into a file": ("demo --out tiny.yaml", "tiny.yaml is a file; give the name of a folder"),
     "demo beside other data": ("demo --out .", "data is not empty and was not drawn by boxwright"),

@@ -13,9 +13,9 @@ from timm.layers.bottleneck_attn import BottleneckAttn
 from torch import Tensor, nn
 
 from boxwright.backbones.botnet import BoTNet
+from boxwright.layers.block_options import BlockOptions
 from boxwright.layers.non_local_block import NonLocalBlock
 from boxwright.layers.position_attention import PositionAttention
-from boxwright.layers.residual_blocks import BlockOptions
 
 STACKS: dict[str, dict[str, Any]] = {
     "relative/stride_2/training": {"c5_stride": 2, "positions": "relative"},

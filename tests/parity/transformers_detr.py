@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
 from boxwright.layers.conv import FrozenBatchNorm2d
-from boxwright.layers.residual_blocks import Bottleneck
+from boxwright.layers.resnet import Bottleneck
 from boxwright.structures import Targets
 
 RENAMES = [

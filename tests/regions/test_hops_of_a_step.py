@@ -53,6 +53,6 @@ def count_changes_of_folder(calls: Sequence[tuple[str, str]]) -> int:
 
 def test_few_files_and_changes_of_folder() -> None:
     calls = record_calls_of_a_step("faster_rcnn_r18_fpn")
-    assert len({file for file, _ in calls}) <= 19
+    assert len({file for file, _ in calls}) <= 18
     assert count_changes_of_folder(list(dict.fromkeys(calls))) <= 21
     assert count_changes_of_folder(calls) <= 27

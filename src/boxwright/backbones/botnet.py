@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+from boxwright.layers.block_options import BlockOptions
 from boxwright.layers.conv import Norm
 from boxwright.layers.option_checks import check_counts
 from boxwright.layers.position_attention import MapPositions, PositionAttention
-from boxwright.layers.residual_blocks import BlockOptions, Bottleneck
 from boxwright.layers.resnet import (
     STAGES,
+    Bottleneck,
     C5Stride,
     ResNetBody,
     StageBlocks,
@@ -83,6 +84,10 @@ class BoTNet(ResNetBody):
             raise ValueError(f"depth {depth} has basic blocks, in which there is nothing that attention could replace")
         replaced = (1,) * blocks_per_stage(depth)[-1] if attention is None else attention
         _check(levels, replaced, blocks_per_stage(depth)[-1], image_size)
+        if block.shortcut_activation == "attention" and not replaced[0]:
+            raise ValueError(
+                f"shortcut_activation attention is of c5's first block, which has no attention with {list(replaced)}"
+            )
         super().__init__(
             depth=depth,
             levels=levels,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from boxwright.layers.block_options import BlockOptions
 from boxwright.layers.conv import NORM_EPS, Norm
-from boxwright.layers.residual_blocks import BlockOptions
 from boxwright.layers.resnet import Depth, Dilation, ResNetBody, StageBlocks, StageName, StrideIn
 
 __all__ = ["ResNet"]
@@ -32,8 +32,8 @@ class ResNet(ResNetBody):
     these are: same weights, same outputs and gradients. Differs in having no classifier, in adding in place, and in
     a dilated c5 for basic blocks too, which torchvision refuses. ``after_first`` is the hole algorithm to the letter:
     every second cell of its c5 is the c5 of stride 32. With ``all`` this does not hold. ``stride_in`` 1x1 was compared
-    with mmdetection 3.3.0's ResNet of style caffe; depth 200, squeeze-excitation and ``start_as_shortcut`` with timm
-    1.0.31, the last against its ``seresnet50``: same weights, same outputs and gradients.
+    with mmdetection 3.3.0's ResNet of style caffe; depth 200, and squeeze-excitation with ReLU and SiLU, with timm
+    1.0.31: same weights, same outputs and gradients.
     """
 
     def __init__(
@@ -49,6 +49,8 @@ class ResNet(ResNetBody):
         norm_eps: float = NORM_EPS,
         block: BlockOptions = BlockOptions(),
     ) -> None:
+        if block.shortcut_activation == "attention":
+            raise ValueError("shortcut_activation attention is of BoTNet's blocks; ResNet has none: take none or all")
         super().__init__(
             depth=depth,
             levels=levels,

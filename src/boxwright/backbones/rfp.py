@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from boxwright.layers.aspp import ASPP
+from boxwright.layers.block_options import Atrous
 from boxwright.layers.conv import Norm
 from boxwright.layers.feature_pyramid import ExtraKind, ExtraLevels, FeaturePyramid
-from boxwright.layers.residual_blocks import Atrous
 from boxwright.layers.resnet import Depth, ResNetBody, StageName
 from boxwright.structures import Features, ResidualBlock, Spec
 

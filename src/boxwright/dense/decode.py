@@ -37,7 +37,8 @@ def decode_dense(
         per_level: ``pre_nms_top_k`` pairs of each level, or of all levels together.
 
     Source: Lin et al., RetinaNet, ICCV 2017, section 4.1. Checked against torchvision 0.29.2's RetinaNet and FCOS,
-    which leave the order of equal scores to chance, and against effdet 0.4.1.
+    which leave the order of equal scores to chance, and against effdet 0.4.1; with ``best_class`` and ``soft_nms``,
+    against ``topk_class_boxes`` and ``nms_np`` of google/automl 6a54c87, but for the pixel that it adds to sides.
     """
     candidates, best = rank_candidates(output, decode_boxes, options, per_level=per_level)
     kept, score, valid = suppress(candidates, options, output.logits[0].shape[-1])

@@ -36,7 +36,7 @@ class EfficientDetAnchorOptions:
         scale: side of a level's smallest anchors, in strides; 5 in D7.
         octave_steps: sizes of anchors before the side has doubled.
         aspect_ratios: (width, height) of the anchors of one size, in sides. Those of effdet's weights; google/automl
-            has the roots of 2 and 1/2 by now, 1.4142 and 0.7071, which moves sides by up to 6 pixels.
+            has the roots of 2 and 1/2 by now, 1.4142 and 0.7071, which moves corners by up to 5.8 pixels.
     """
 
     scale: float = 4.0

@@ -23,8 +23,7 @@ from boxwright.layers.positions import (
 from boxwright.layers.predictions import InputProjection, flatten_predictions, prediction_conv
 from boxwright.layers.pyramid import LightPathAggregation
 from boxwright.layers.rep_vgg import CSPRepLayer, RepVGGBlock
-from boxwright.layers.residual_blocks import BasicBlock, Bottleneck
-from boxwright.layers.resnet import ResNetBody
+from boxwright.layers.resnet import BasicBlock, Bottleneck, ResNetBody
 from boxwright.layers.separable_conv import SeparableConv
 from boxwright.layers.switchable_conv import SwitchableConv2d
 from boxwright.layers.tokens import LevelTokens, flatten_levels, flatten_maps, split_maps, to_map, to_tokens

@@ -111,6 +111,7 @@ class AuxiliaryMaskHead(nn.Module):
         ValueError: there is no auxiliary level.
 
     Source: Gus-Guo/AugFPN, commit ffc7e5e, ``mask_auxiliary`` of its Mask R-CNN, of which the paper says nothing.
+    Checked against its AuxAllLevelRoIExtractor and FCNMaskHead: same weights, same loss and gradients.
     """
 
     def __init__(self, in_spec: Spec, num_classes: int, options: MaskOptions) -> None:

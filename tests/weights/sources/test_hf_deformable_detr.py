@@ -245,6 +245,11 @@ def test_trained_norms_are_written_without_their_counters(tmp_path: Path) -> Non
         ),
         ("deformable_detr_r50_single_scale_dc5", {"backbone.dilation": "all"}, "this detector has 1e-05 and all"),
         ("deformable_detr_r50", {"backbone.norm_eps": 0.001}, "this detector has 0.001 and none"),
+        (
+            "deformable_detr_r50",
+            {"backbone.block.squeeze_excitation": "convolutions"},
+            "backbone.block.squeeze_excitation is all, and has to be none there",
+        ),
     ],
 )
 def test_detectors_without_a_counterpart(recipe: str, overrides: dict[str, Any], message: str) -> None:

@@ -92,6 +92,11 @@ def test_transformers_reads_what_we_write(kind: str, tmp_path: Path, record_comp
     ("recipe", "overrides", "message"),
     [
         ("retinanet_r18_fpn", {}, "not a DETR with a ResNet and one encoder, but resnet > fpn > retinanet"),
+        (
+            "detr_r50",
+            {"backbone.block.activation": "silu"},
+            "backbone.block.activation is silu, and has to be relu there",
+        ),
         ("detr_r50", {"neck.pre_norm": True}, "neck.pre_norm is True, and has to be False there"),
         ("detr_r50", {"backbone.dilation": "all"}, "backbone.dilation is all"),
         (

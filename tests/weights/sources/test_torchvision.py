@@ -182,6 +182,16 @@ def test_older_names(kind: str, tmp_path: Path) -> None:
             {"head.anchor_grid": "padded_input", "backbone.stride_in": "1x1"},
             "give --backbone.stride_in 3x3$",
         ),
+        (
+            "fcos_r50_fpn",
+            "torchvision_fcos",
+            {
+                "head.anchor_grid": "padded_input",
+                "backbone.block.activation": "silu",
+                "backbone.block.shortcut_activation": "all",
+            },
+            "give --backbone.block.activation relu --backbone.block.shortcut_activation none$",
+        ),
     ],
 )
 def test_what_torchvision_does_not_have_is_not_written(

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from boxwright.detector import Detector
 from boxwright.layers.conv import ConvNorm
-from boxwright.layers.residual_blocks import Bottleneck
-from boxwright.layers.resnet import BLOCKS_PER_STAGE, STAGES, ResNetBody
+from boxwright.layers.resnet import BLOCKS_PER_STAGE, STAGES, Bottleneck, ResNetBody
 from boxwright.necks.fpn import FPN
 from boxwright.structures import Category
 from boxwright.weights.labels import category_ids

@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from boxwright.data.format_report import as_typed
-from boxwright.layers.residual_blocks import BasicBlock, BlockOptions, Bottleneck
+from boxwright.layers.block_options import BlockOptions
+from boxwright.layers.resnet import BasicBlock, Bottleneck
 
 
 def check_options(needed: Mapping[str, tuple[Any, Any]]) -> None:

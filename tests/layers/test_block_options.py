@@ -18,8 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from boxwright.backbones.botnet import BoTNet
 from boxwright.backbones.resnet import ResNet
+from boxwright.layers.block_options import BlockForm, BlockOptions
 from boxwright.layers.position_attention import PositionAttention
-from boxwright.layers.residual_blocks import BasicBlock, BlockForm, BlockOptions, Bottleneck
+from boxwright.layers.resnet import BasicBlock, Bottleneck
 
 EVERY = ("c2", "c3", "c4", "c5")
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
@@ -217,6 +218,11 @@ def test_new_blocks_put_out_their_shortcuts(depth: Any, norm: Any) -> None:
     plain = ResNet(depth=depth, width=4, norm=norm)
     # The weights of convolutions stay drawn, so that a norm's scale, trained, brings the block to life.
     assert all((m.weight != 0).any() for m in plain.modules() if isinstance(m, nn.Conv2d))
+
+
+def test_resnet_has_no_blocks_with_attention() -> None:
+    with pytest.raises(ValueError, match="shortcut_activation attention is of BoTNet's blocks; ResNet has none"):
+        ResNet(block=BlockOptions(shortcut_activation="attention"))
 
 
 @pytest.mark.parametrize(
