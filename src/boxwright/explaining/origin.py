@@ -1,4 +1,4 @@
-"""DetectionOrigin of a detection: the mechanism of the head that made it, in pixels of the image."""
+"""Origin of a detection: the mechanism of the head that made it, in pixels of the image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from boxwright_runtime.size_rules import letterbox_scale
 
 @dataclass(frozen=True, eq=False)
 class DetectionOrigin:
-    """DetectionOrigin of a detection, in pixels of the image.
+    """Origin of a detection, in pixels of the image.
 
     Args:
         mechanism: of the head.

@@ -30,7 +30,7 @@ SqueezedBlocks = Literal["none", "convolutions", "all"]
 ShortcutActivation = Literal["none", "attention", "all"]
 
 ACTIVATE: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "silu": F.silu}
-"""Functions whose argument is not needed any more, with those that give them their result in its place."""
+"""Activations by name. Their argument is not needed any more: a ReLU writes its result in its place."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,9 @@ from boxwright.structures import Spec
 def record_modules(modules: Iterable[nn.Module]) -> Iterator[Recorded]:
     """Record every call of these modules while the context is entered.
 
-    Nothing is computed twice but the weights of dense attention, which come out of the same call, as torch's fused
-    kernel has none to show; the output differs from the fused one in its last bits. Outside of the context modules run
-    as they ever do.
+    Dense attention is asked for its weights, which torch's fused kernel does not have; the output of the other one
+    differs from the fused one's in its last bits. Deformable attention places its samples a second time. Nothing else
+    is computed, and outside of the context modules run as they ever do.
 
     Args:
         modules: attention, dense and deformable, and any others.
