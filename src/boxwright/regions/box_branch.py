@@ -11,14 +11,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from boxwright.layers.conv import ConvNorm
-from boxwright.layers.predictions import InputProjection, run_in_full_precision
+from boxwright.layers.predictions import run_in_full_precision
 from boxwright.ops.box_deltas import FAST_RCNN_WEIGHTS, SMOOTH_L1_BETA, Weights, encode_deltas
 from boxwright.ops.box_matching import BACKGROUND
 from boxwright.ops.boxes import at_least_float32
+from boxwright.regions.auxiliary_levels import AuxiliaryLevels, needs_auxiliary
 from boxwright.regions.options import BoxBranchOptions, BoxOptions
 from boxwright.regions.roi_extractor import RoIExtractor, RoISource, fuse_maps
 from boxwright.regions.sampling import SampledRegions
-from boxwright.structures import ClassRows, Features, Level, Spec
+from boxwright.structures import ClassRows, Features, Spec
 
 BOX_CELLS = 7
 
@@ -164,7 +165,7 @@ class BoxBranch(nn.Module):
         return BoxPrediction(self.classes(vectors), run_in_full_precision(self.boxes, vectors).unflatten(1, (-1, 4)))
 
 
-class AuxiliaryBoxHead(nn.Module):
+class AuxiliaryBoxHead(AuxiliaryLevels):
     """One box branch, shared by the auxiliary levels, that sees each region on each of them.
 
     Trained on the regions of the main branch, it asks every level for the same meaning before levels are summed.
@@ -182,25 +183,19 @@ class AuxiliaryBoxHead(nn.Module):
     """
 
     def __init__(self, in_spec: Spec, num_classes: int, *, hidden_dim: int) -> None:
-        super().__init__()
-        levels = {name: Level(level.channels, level.stride) for name, level in in_spec.items() if level.auxiliary}
-        self.input_projection = InputProjection(levels, None)
-        sources = [RoISource(self.input_projection.channels, [level.stride]) for level in levels.values()]
-        self.poolings = [RoIExtractor(source, output_size=BOX_CELLS) for source in sources]
-        self.branch = BoxBranch(sources[0], num_classes, BoxBranchOptions(hidden_dim=hidden_dim))
+        super().__init__(in_spec, output_size=BOX_CELLS)
+        self.branch = BoxBranch(self.source, num_classes, BoxBranchOptions(hidden_dim=hidden_dim))
 
     def forward(
         self, features: Features, boxes: Float[Tensor, "r 4"], images: Int[Tensor, " r"]
     ) -> Sequence[BoxPrediction]:
         """Predict classes and boxes of the regions, level by level."""
-        levels = zip(self.input_projection(features), self.poolings, strict=True)
-        vectors = [self.branch.head(pooling([x], boxes, images)) for x, pooling in levels]
-        return [self.branch.predict(x) for x in vectors]
+        return [self.branch.predict(self.branch.head(maps)) for maps in self.extract(features, boxes, images)]
 
 
 def build_auxiliary_box_head(in_spec: Spec, num_classes: int, options: BoxOptions) -> AuxiliaryBoxHead | None:
     """Build the auxiliary branch; None where its losses have no weight or there is no auxiliary level."""
-    if not options.aux_weight or not any(level.auxiliary for level in in_spec.values()):
+    if not needs_auxiliary(in_spec, options.aux_weight):
         return None
     return AuxiliaryBoxHead(in_spec, num_classes, hidden_dim=options.hidden_dim)
 

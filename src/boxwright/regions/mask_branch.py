@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from boxwright.layers.conv import ConvNorm
-from boxwright.layers.predictions import InputProjection
 from boxwright.ops.boxes import at_least_float32
+from boxwright.regions.auxiliary_levels import AuxiliaryLevels, needs_auxiliary
 from boxwright.regions.options import MaskOptions
 from boxwright.regions.roi_extractor import RoIExtractor, RoISource, fuse_maps
 from boxwright.regions.sampling import SampledRegions
-from boxwright.structures import ClassRows, Features, Level, Spec, Targets
+from boxwright.structures import ClassRows, Features, Spec, Targets
 
 MASK_CELLS = 14
 MASK_SIDE = 2 * MASK_CELLS
@@ -99,7 +99,7 @@ class MaskBranch(nn.Module):
         return logits.view(-1, MASK_SIDE, MASK_SIDE)
 
 
-class AuxiliaryMaskHead(nn.Module):
+class AuxiliaryMaskHead(AuxiliaryLevels):
     """One mask branch, shared by the auxiliary levels, that sees each region on each of them; in training only.
 
     Args:
@@ -115,24 +115,19 @@ class AuxiliaryMaskHead(nn.Module):
     """
 
     def __init__(self, in_spec: Spec, num_classes: int, options: MaskOptions) -> None:
-        super().__init__()
-        levels = {name: Level(level.channels, level.stride) for name, level in in_spec.items() if level.auxiliary}
-        self.input_projection = InputProjection(levels, None)
-        sources = [RoISource(self.input_projection.channels, [level.stride]) for level in levels.values()]
-        self.poolings = [RoIExtractor(source, output_size=MASK_CELLS) for source in sources]
-        self.branch = MaskBranch(sources[0], num_classes, options)
+        super().__init__(in_spec, output_size=MASK_CELLS)
+        self.branch = MaskBranch(self.source, num_classes, options)
 
     def forward(
         self, features: Features, boxes: Float[Tensor, "r 4"], images: Int[Tensor, " r"], labels: Int[Tensor, " r"]
     ) -> Sequence[Float[Tensor, "r s s"]]:
         """Predict logits of the masks of the regions, level by level."""
-        levels = zip(self.input_projection(features), self.poolings, strict=True)
-        return [self.branch.predict(pooling([x], boxes, images), labels) for x, pooling in levels]
+        return [self.branch.predict(maps, labels) for maps in self.extract(features, boxes, images)]
 
 
 def build_auxiliary_mask_head(in_spec: Spec, num_classes: int, options: MaskOptions) -> AuxiliaryMaskHead | None:
     """Build the auxiliary branch; None where its loss has no weight or there is no auxiliary level."""
-    if not options.aux_weight or not any(level.auxiliary for level in in_spec.values()):
+    if not needs_auxiliary(in_spec, options.aux_weight):
         return None
     return AuxiliaryMaskHead(in_spec, num_classes, options)
 
