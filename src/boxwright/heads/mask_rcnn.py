@@ -11,7 +11,7 @@ from torch import Tensor
 from boxwright.ops.boxes import at_least_float32, boxes_as_rows
 from boxwright.ops.finite import nan_like_any
 from boxwright.regions.box_branch import BoxBranch, build_auxiliary_box_head
-from boxwright.regions.mask_branch import MaskBranch, build_auxiliary_mask_head, mask_loss
+from boxwright.regions.mask_branch import MaskBranch, build_auxiliary_mask_head, mask_loss, mask_targets
 from boxwright.regions.options import BoxOptions, DetectionOptions, MaskOptions, RoIOptions, RPNOptions
 from boxwright.regions.sampling import (
     POSITIVE_FRACTION,
@@ -87,9 +87,10 @@ class MaskRCNN(TwoStageHead):
         ((_, regions),) = output.stages
         assert output.masks is not None
         positive = select_positives(regions)
-        terms = {"mask": mask_loss(output.masks, positive, targets, images_per_process)}
+        covered = mask_targets(positive, targets, output.masks.shape[-1])
+        terms = {"mask": mask_loss(output.masks, covered, positive.images, images_per_process)}
         if output.aux_masks:
-            each = [mask_loss(masks, positive, targets, images_per_process) for masks in output.aux_masks]
+            each = [mask_loss(masks, covered, positive.images, images_per_process) for masks in output.aux_masks]
             terms["aux_mask"] = self.aux_mask_weight * torch.stack(each).sum()
         return super().region_losses(output, targets, images_per_process) | terms
 

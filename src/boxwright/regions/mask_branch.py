@@ -133,7 +133,10 @@ def build_auxiliary_mask_head(in_spec: Spec, num_classes: int, options: MaskOpti
 
 
 def mask_loss(
-    logits: Float[Tensor, "r s s"], regions: SampledRegions, targets: Sequence[Targets], images_per_process: float
+    logits: Float[Tensor, "r s s"],
+    covered: Float[Tensor, "r s s"],
+    images: Int[Tensor, " r"],
+    images_per_process: float,
 ) -> Float[Tensor, ""]:
     """Compute the binary cross entropy of the mask of each region's own class, the mean over its cells.
 
@@ -141,9 +144,9 @@ def mask_loss(
     such regions counts as 0.
 
     Args:
-        logits: of the masks.
-        regions: regions with an object, all of them.
-        targets: one per image, with masks.
+        logits: of the masks of all regions with an object.
+        covered: ``mask_targets`` of these regions, with as many cells.
+        images: the image of each region.
         images_per_process: of the optimizer step.
 
     Source: He et al., Mask R-CNN, ICCV 2017, section 3. Checked against torchvision 0.29.2's maskrcnn_loss, which
@@ -151,10 +154,8 @@ def mask_loss(
     """
     with torch.autocast(logits.device.type, enabled=False):
         logits = at_least_float32(logits)
-        target = mask_targets(regions, targets, logits.shape[-1]).to(logits.dtype)
-        entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean((1, 2))
-        counts = torch.bincount(regions.images, minlength=len(targets))
-        return (entropy / (counts[regions.images] * images_per_process)).sum()
+        entropy = F.binary_cross_entropy_with_logits(logits, covered.to(logits.dtype), reduction="none").mean((1, 2))
+        return (entropy / (torch.bincount(images)[images] * images_per_process)).sum()
 
 
 @torch.no_grad()
