@@ -7,34 +7,29 @@ from torch import Tensor
 
 from boxwright.layers.level_cells import LevelCells, list_neighbors
 from boxwright.mechanism import Neighbors, RegionProposal
-from boxwright.ops.nms import find_suppressed, nms_top_k
+from boxwright.ops.nms import find_suppressed
 from boxwright.regions.decode import RegionPrediction, decode_candidates, rank_regions, suppress_regions
-from boxwright.regions.options import DetectionOptions
-from boxwright.regions.proposals import FirstStage, RPNOutput, rank_anchors
+from boxwright.regions.options import DetectionOptions, RPNOptions
+from boxwright.regions.proposals import RPNOutput, trace_proposals
 
 
 class ProposalOrigins:
     """Proposals of one image, and the anchors that they were predicted from.
 
     Args:
-        first_stage: of the head.
-        rpn: its output.
+        rpn: predictions of every anchor.
         box_limits: (height, width) that boxes are cut to.
+        options: of the selection.
     """
 
-    def __init__(self, first_stage: FirstStage, rpn: RPNOutput, box_limits: Float[Tensor, "#b 2"]) -> None:
-        self.rpn, self.options = rpn, first_stage.options
-        self.candidates = rank_anchors(rpn, box_limits, pre_nms_top_k=self.options.pre_nms_top_k[1])
-        self.proposals = first_stage.propose(rpn, box_limits, training=False)
-        boxes, scores, levels, valid, _ = self.candidates
-        self.order, _ = nms_top_k(
-            boxes,
-            scores,
-            levels,
-            valid,
-            threshold=self.options.nms_threshold,
-            count=self.options.post_nms_top_k[1],
-            num_groups=len(rpn.logits),
+    def __init__(self, rpn: RPNOutput, box_limits: Float[Tensor, "#b 2"], options: RPNOptions) -> None:
+        self.rpn, self.options = rpn, options
+        self.proposals, self.candidates, self.order = trace_proposals(
+            rpn,
+            box_limits,
+            pre_nms_top_k=options.pre_nms_top_k[1],
+            post_nms_top_k=options.post_nms_top_k[1],
+            nms_threshold=options.nms_threshold,
         )
 
     def explain(self, region: int, cells: LevelCells) -> RegionProposal:

@@ -123,8 +123,7 @@ class FirstStage(nn.Module):
         super().__init__()
         self.options = options
         self.input_projection = InputProjection(in_spec, channels)
-        strides = [in_spec[name].stride for name in self.input_projection.levels]
-        self.rpn = RPN(self.input_projection.channels, strides, options)
+        self.rpn = RPN(self.input_projection.channels, self.input_projection.strides, options)
 
     def forward(self, features: Features, padding_mask: Bool[Tensor, "b h w"] | None) -> FirstStageOutput:
         """Predict objects of any class at every anchor.
@@ -226,7 +225,6 @@ class RPNLoss:
             return {"objectness": (entropy * weights).sum(), "rpn_box": (distance * weights[image, index]).sum()}
 
 
-@torch.no_grad()
 def select_proposals(
     rpn: RPNOutput,
     box_limits: Float[Tensor, "#b 2"],
@@ -251,12 +249,14 @@ def select_proposals(
     Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3.3; level by level as in Lin et al., Feature Pyramid
     Networks. Checked against torchvision 0.29.2's RegionProposalNetwork. Differs in filling up.
     """
-    candidates = rank_anchors(rpn, box_limits, pre_nms_top_k=pre_nms_top_k, min_side=min_side)
-    box, score, level_of, valid, _ = candidates
-    order, valid = nms_top_k(
-        box, score, level_of, valid, threshold=nms_threshold, count=post_nms_top_k, num_groups=len(rpn.logits)
-    )
-    return Proposals(box.gather(1, order[..., None].expand(-1, -1, 4)), score.gather(1, order), valid)
+    return trace_proposals(
+        rpn,
+        box_limits,
+        pre_nms_top_k=pre_nms_top_k,
+        post_nms_top_k=post_nms_top_k,
+        nms_threshold=nms_threshold,
+        min_side=min_side,
+    ).proposals
 
 
 class AnchorCandidates(NamedTuple):
@@ -272,11 +272,38 @@ class AnchorCandidates(NamedTuple):
     anchors: Sequence[Int[Tensor, "b _n"]]
 
 
+class TracedProposals(NamedTuple):
+    """Proposals, the candidates that they were selected from, and the index of each among these."""
+
+    proposals: Proposals
+    candidates: AnchorCandidates
+    order: Int[Tensor, "b m"]
+
+
 @torch.no_grad()
+def trace_proposals(
+    rpn: RPNOutput,
+    box_limits: Float[Tensor, "#b 2"],
+    *,
+    pre_nms_top_k: int,
+    post_nms_top_k: int,
+    nms_threshold: float,
+    min_side: float = MIN_PROPOSAL_SIDE,
+) -> TracedProposals:
+    """Select proposals, and tell where they come from; all arguments are as for ``select_proposals``."""
+    candidates = rank_anchors(rpn, box_limits, pre_nms_top_k=pre_nms_top_k, min_side=min_side)
+    box, score, level_of, valid, anchors = candidates
+    order, valid = nms_top_k(
+        box, score, level_of, valid, threshold=nms_threshold, count=post_nms_top_k, num_groups=len(anchors)
+    )
+    proposals = Proposals(box.gather(1, order[..., None].expand(-1, -1, 4)), score.gather(1, order), valid)
+    return TracedProposals(proposals, candidates, order)
+
+
 def rank_anchors(
-    rpn: RPNOutput, box_limits: Float[Tensor, "#b 2"], *, pre_nms_top_k: int, min_side: float = MIN_PROPOSAL_SIDE
+    rpn: RPNOutput, box_limits: Float[Tensor, "#b 2"], *, pre_nms_top_k: int, min_side: float
 ) -> AnchorCandidates:
-    """Select the best anchors of each level and decode their boxes; see ``select_proposals``."""
+    """Select the best anchors of each level and decode their boxes; arguments are as for ``select_proposals``."""
     boxes, scores, levels, best_anchors = [], [], [], []
     for level, (logits, deltas, anchors) in enumerate(zip(*rpn, strict=True)):
         best, indices = at_least_float32(logits).topk(torch.sym_min(logits.shape[1], pre_nms_top_k), 1)

@@ -194,7 +194,7 @@ class TwoStageHead(nn.Module):
     @torch.no_grad()
     def explain(self, output: TwoStageOutput, recorded: Recorded, detection: int) -> TwoStageMechanism:
         """Explain a detection by its proposal, the box branches, and what NMS removed in its favor."""
-        origins = ProposalOrigins(self.first_stage, output.rpn, output.box_limits)
+        origins = ProposalOrigins(output.rpn, output.box_limits, self.first_stage.options)
         with self.precision_of(output):
             stages = self.predict_stages(output, origins.proposals)
             predicted = self.combine_stages(stages)
