@@ -22,6 +22,7 @@ from boxwright.mechanism import (
     move_positions,
     to_plain_values,
 )
+from boxwright.ops.box_deltas import decode_deltas
 from boxwright.structures import Decoded
 from part_checks import SPEC, VALID, build, maps, padding, valid_sizes
 from random_weights import shake
@@ -167,6 +168,27 @@ def test_the_anchor_is_the_one_that_predicts_the_box(name: str) -> None:
         center = (anchor.box[:2] + anchor.box[2:]) / 2
         middle = (anchor.cell.box[:2] + anchor.cell.box[2:]) / 2
         assert (center - middle).abs().max() <= SPEC[anchor.cell.level].stride / 2 + 1
+
+
+@pytest.mark.parametrize("name", ["faster_rcnn", "cascade_rcnn"])
+def test_the_proposals_anchor_is_the_one_that_predicts_it(name: str) -> None:
+    explained = Explained(name, {}, padded=False)
+    rpn, levels = explained.output.rpn, set()
+    for index in explained.indices:
+        proposal = explained.explain(index).proposal
+        anchor, names = proposal.anchor, explained.head.first_stage.input_projection.levels
+        level = names.index(anchor.cell.level)
+        width = maps()[anchor.cell.level].shape[-1]
+        row = (anchor.cell.row * width + anchor.cell.column) * anchor.num_anchors + anchor.index
+        torch.testing.assert_close(anchor.box, rpn.anchors[level][row])
+        decoded = decode_deltas(rpn.deltas[level][:, row], anchor.box[None])[0]
+        limit = explained.output.box_limits[0].flip(-1).repeat(2)
+        torch.testing.assert_close(decoded.clamp(min=0).minimum(limit), proposal.box)
+        assert proposal.objectness == pytest.approx(float(rpn.logits[level][0, row].sigmoid()))
+        threshold = explained.head.first_stage.options.nms_threshold
+        assert len(proposal.neighbors) == 0 or float(proposal.neighbors.overlaps.min()) > threshold - 1e-6
+        levels.add(level)
+    assert len(levels) > 1
 
 
 def test_the_selected_cell_is_the_anchor_of_the_first_box() -> None:
