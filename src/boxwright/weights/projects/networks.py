@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.backbones.timm import Timm, list_levels
+from boxwright.weights.projects.timm_named import PLAIN_RESNETS
 
 _BODY = "body."
-
-_RESNETS = {f"resnet{depth}": depth for depth in (18, 34, 50, 101, 152, 200)}
-"""Models of timm that are our ResNet, by the same names."""
 
 
 def fit_names(
@@ -34,9 +32,9 @@ def fit_names(
     if isinstance(backbone, Timm):
         if name == "timm":
             _check_network(backbone, str(options.get("model", backbone.model)), source)
-        elif name == "resnet" and _RESNETS.get(backbone.model) == options.get("depth"):
+        elif name == "resnet" and PLAIN_RESNETS.get(backbone.model) == options.get("depth"):
             return {_BODY + one: tensor for one, tensor in tensors.items()}
-    elif name == "timm" and options.get("model") in _RESNETS:
+    elif name == "timm" and options.get("model") in PLAIN_RESNETS:
         return {one.removeprefix(_BODY): tensor for one, tensor in tensors.items()}
     return tensors
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from boxwright.detector import Detector
 from boxwright.layers.conv import ConvNorm
-from boxwright.layers.resnet import BLOCKS_PER_STAGE, STAGES, Bottleneck, ResNetBody
+from boxwright.layers.resnet import BLOCKS_PER_STAGE, STAGES, Bottleneck, ResNetBody, has_bottlenecks_at
 from boxwright.necks.fpn import FPN
 from boxwright.structures import Category
 from boxwright.weights.labels import category_ids
@@ -95,7 +95,7 @@ def read_resnet(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
     depths = [
         depth
         for depth, numbers in BLOCKS_PER_STAGE.items()
-        if numbers[: len(built)] == built and (depth >= 50) == is_deep
+        if numbers[: len(built)] == built and has_bottlenecks_at(depth) == is_deep
     ]
     if not depths or not any(blocks):
         known = ", ".join(map(str, BLOCKS_PER_STAGE))
