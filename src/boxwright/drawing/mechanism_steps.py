@@ -103,8 +103,8 @@ def _mark_query(mechanism: QueryMechanism, names: Sequence[str]) -> MarkedSteps:
             f"The encoder's cell {describe_cell(proposal.cell)} is number {proposal.rank} of all by its score, "
             f"{proposal.score:.3f}. It proposes this box (dashes) and becomes query {mechanism.query}."
         )
-        cell = BoxMark(to_corners(proposal.cell.box), CELL, 3, fill=0.45, text="cell")
-        groups.append(MarkGroup([BoxMark(to_corners(proposal.box), REFERENCE, 3, is_dashed=True), cell], 0))
+        box = BoxMark(to_corners(proposal.box), REFERENCE, 3, is_dashed=True)
+        groups.append(MarkGroup([box, _mark_cell(proposal.cell)], 0))
     for index, layer in enumerate(mechanism.layers):
         step = len(steps)
         steps.append(f"decoder layer {index + 1} of {len(mechanism.layers)}")
@@ -221,8 +221,12 @@ def _mark_neighbors(neighbors: Neighbors, name: str, step: int | None) -> MarkGr
 
 
 def _mark_anchor(anchor: AnchorOrigin) -> list[Mark]:
-    cell = BoxMark(to_corners(anchor.cell.box), CELL, 3, fill=0.45, text="cell")
-    return [BoxMark(to_corners(anchor.box), REFERENCE, 3, is_dashed=True, text="anchor"), cell]
+    box = BoxMark(to_corners(anchor.box), REFERENCE, 3, is_dashed=True, text="anchor")
+    return [box, _mark_cell(anchor.cell)]
+
+
+def _mark_cell(cell: LevelCell) -> BoxMark:
+    return BoxMark(to_corners(cell.box), CELL, 3, fill=0.45, text="cell")
 
 
 def _anchor_in_words(anchor: AnchorOrigin) -> str:
