@@ -59,6 +59,16 @@ class LevelCell:
             index -= height * width
         raise IndexError("there are fewer cells")
 
+    def index_among(self, names: Sequence[str], shapes: Sequence[tuple[int, int]]) -> int:
+        """Return its index among the cells of all levels, row by row; ``of_index`` makes it again.
+
+        Args:
+            names: of the levels.
+            shapes: (height, width) of their maps.
+        """
+        level = names.index(self.level)
+        return sum(height * width for height, width in shapes[:level]) + self.row * shapes[level][1] + self.column
+
     @classmethod
     def at(cls, level: str, stride: int, shape: tuple[int, int], point: tuple[float, float]) -> LevelCell:
         """Make the cell at (x, y) in pixels of the network input; the nearest where it lies outside.

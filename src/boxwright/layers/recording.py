@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from boxwright.layers.deformable_attention import MultiScaleDeformableAttention
+from boxwright.layers.transformer import TransformerEncoderLayer
 from boxwright.mechanism import CellAttention, LevelCell, LevelMap, QuerySamples
 from boxwright.recorded import ModuleCall, Recorded, SampledPoints
 from boxwright.structures import Spec
@@ -99,35 +100,45 @@ def split_weights(
     return {name: LevelMap.of(part.view(shape), stride) for name, stride, part, shape in levels}
 
 
-def read_shape(recorded: Recorded, projection: nn.Module) -> tuple[int, int]:
+class CellAttentionLayers(NamedTuple):
+    """Layers of an encoder in which cells attend to each other, and the projections that its levels come from.
+
+    ``spec`` is of these levels.
+    """
+
+    projections: nn.ModuleDict
+    layers: nn.ModuleList
+    spec: Spec
+
+    def recorded_modules(self) -> list[nn.Module]:
+        """List the modules whose calls ``explain_cell`` needs."""
+        return [*self.projections.values(), *self._attentions()]
+
+    def explain_cell(
+        self, recorded: Recorded, point: tuple[float, float], level: str, names: Sequence[str], *, call: int = 0
+    ) -> list[CellAttention]:
+        """List the attention of a cell of the first image, layer by layer.
+
+        Args:
+            recorded: calls of ``recorded_modules``.
+            point: (x, y) in the cell, in pixels of the network input.
+            level: of the cell.
+            names: of the levels that attend to each other.
+            call: of each attention, the index of the one that these levels were in.
+        """
+        strides = [self.spec[name].stride for name in names]
+        shapes = [_read_shape(recorded, self.projections[name]) for name in names]
+        cell = LevelCell.at(level, self.spec[level].stride, shapes[names.index(level)], point)
+        token = cell.index_among(names, shapes)
+        weights = [recorded.attention[one][call][0, token] for one in self._attentions()]
+        maps = [split_weights(one, names, strides, shapes) for one in weights]
+        return [CellAttention(layer, cell, own) for layer, own in enumerate(maps)]
+
+    def _attentions(self) -> list[nn.Module]:
+        return [cast(TransformerEncoderLayer, layer).self_attention for layer in self.layers]
+
+
+def _read_shape(recorded: Recorded, projection: nn.Module) -> tuple[int, int]:
     """Read (h, w) of a level off the map that its projection made."""
     height, width = recorded.calls[projection][0].output.shape[-2:]
     return int(height), int(width)
-
-
-def attend_from_cell(
-    recorded: Recorded,
-    attentions: Sequence[nn.Module],
-    cell: LevelCell,
-    shapes: Mapping[str, tuple[int, int]],
-    spec: Spec,
-    *,
-    call: int = 0,
-) -> list[CellAttention]:
-    """List the attention of a cell of the first image, layer by layer.
-
-    Args:
-        recorded: calls of the attentions.
-        attentions: of the layers.
-        cell: that attends.
-        shapes: (h, w) of the levels that attend to each other, by name.
-        spec: of the levels.
-        call: of each attention, the index of the one that these levels were in.
-    """
-    names = list(shapes)
-    before = sum(h * w for h, w in list(shapes.values())[: names.index(cell.level)])
-    token = before + cell.row * shapes[cell.level][1] + cell.column
-    weights = [recorded.attention[one][call][0, token] for one in attentions]
-    strides = [spec[name].stride for name in names]
-    maps = [split_weights(one, names, strides, list(shapes.values())) for one in weights]
-    return [CellAttention(layer, cell, own) for layer, own in enumerate(maps)]

@@ -129,8 +129,7 @@ class DeformableEncoder(nn.Module):
         for index, layer in enumerate(self.layers):
             sampled = recorded.samples[cast(DeformableEncoderLayer, layer).self_attention][0]
             cell = LevelCell.at(names[own], strides[own], sampled.shapes[own], point)
-            token = sum(h * w for h, w in sampled.shapes[:own]) + cell.row * sampled.shapes[own][1] + cell.column
-            samples = place_in_pixels(sampled, token, names, strides)
+            samples = place_in_pixels(sampled, cell.index_among(names, sampled.shapes), names, strides)
             explained.append(CellAttention(index, cell, samples=samples))
         return explained
 

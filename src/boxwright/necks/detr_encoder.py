@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from boxwright.layers.option_checks import check_hidden_dim
 from boxwright.layers.positions import LevelPositions, Positions, PositionsAt
 from boxwright.layers.predictions import cast_to_weights
-from boxwright.layers.recording import attend_from_cell, read_shape
+from boxwright.layers.recording import CellAttentionLayers
 from boxwright.layers.tokens import flatten_maps, flatten_mask, split_maps
 from boxwright.layers.transformer import TransformerEncoderLayer, xavier_matrices
-from boxwright.mechanism import CellAttention, LevelCell
+from boxwright.mechanism import CellAttention
 from boxwright.recorded import Recorded
 from boxwright.structures import Features, Level, Spec
 
@@ -78,7 +78,7 @@ class DETREncoder(nn.Module):
 
     def recorded_modules(self) -> list[nn.Module]:
         """List the modules whose calls ``explain_cell`` needs."""
-        return [*self.projections.values(), *(cast(TransformerEncoderLayer, x).self_attention for x in self.layers)]
+        return CellAttentionLayers(self.projections, self.layers, self.out_spec).recorded_modules()
 
     def explain_cell(
         self, recorded: Recorded, point: tuple[float, float], level: str | None = None
@@ -86,10 +86,8 @@ class DETREncoder(nn.Module):
         """List the attention of a cell to all levels, in each layer."""
         names = list(self.out_spec)
         own = level if level in names else names[-1]
-        shapes = {name: read_shape(recorded, self.projections[name]) for name in names}
-        cell = LevelCell.at(own, self.out_spec[own].stride, shapes[own], point)
-        attentions = [cast(TransformerEncoderLayer, layer).self_attention for layer in self.layers]
-        return attend_from_cell(recorded, attentions, cell, shapes, self.out_spec)
+        attending = CellAttentionLayers(self.projections, self.layers, self.out_spec)
+        return attending.explain_cell(recorded, point, own, names)
 
     def _encode(
         self,

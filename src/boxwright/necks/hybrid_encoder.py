@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +15,11 @@ from boxwright.layers.option_checks import check_counts, check_hidden_dim
 from boxwright.layers.positions import encode_sine_grid
 from boxwright.layers.predictions import cast_to_weights
 from boxwright.layers.pyramid import LightPathAggregation
-from boxwright.layers.recording import attend_from_cell, read_shape
+from boxwright.layers.recording import CellAttentionLayers
 from boxwright.layers.rep_vgg import CSPRepLayer
 from boxwright.layers.tokens import flatten_maps, flatten_mask, split_maps
 from boxwright.layers.transformer import TransformerEncoderLayer
-from boxwright.mechanism import CellAttention, LevelCell
+from boxwright.mechanism import CellAttention
 from boxwright.recorded import Recorded
 from boxwright.structures import Features, Level, Spec
 
@@ -130,26 +130,22 @@ class HybridEncoder(nn.Module):
 
     def recorded_modules(self) -> list[nn.Module]:
         """List the modules whose calls ``explain_cell`` needs."""
-        if self.variant == "A" or not self.layers:
+        if self.variant == "A":
             return []
-        return [*self.projections.values(), *(cast(TransformerEncoderLayer, x).self_attention for x in self.layers)]
+        return CellAttentionLayers(self.projections, self.layers, self.out_spec).recorded_modules()
 
     def explain_cell(
         self, recorded: Recorded, point: tuple[float, float], level: str | None = None
     ) -> list[CellAttention]:
         """List the attention of a cell in each layer: within its level, or to all levels (C)."""
-        if self.variant == "A" or not self.layers:
+        if self.variant == "A":
             return []
-        names, coarsest = list(self.out_spec), list(self.out_spec)[-1]
-        own = level if level in names and self.variant in ("B", "C", "D") else coarsest
+        names = list(self.out_spec)
+        own = level if level in names and self.variant in ("B", "C", "D") else names[-1]
         # Levels that attend one by one go through the same layer, call by call.
-        attending = names if self.variant == "C" else [own]
         call = names.index(own) if self.variant in ("B", "D") else 0
-        shapes = {name: read_shape(recorded, self.projections[name]) for name in names}
-        cell = LevelCell.at(own, self.out_spec[own].stride, shapes[own], point)
-        attentions = [cast(TransformerEncoderLayer, layer).self_attention for layer in self.layers]
-        own_shapes = {name: shapes[name] for name in attending}
-        return attend_from_cell(recorded, attentions, cell, own_shapes, self.out_spec, call=call)
+        attending = CellAttentionLayers(self.projections, self.layers, self.out_spec)
+        return attending.explain_cell(recorded, point, own, names if self.variant == "C" else [own], call=call)
 
     def _fuse(self, levels: list[Float[Tensor, "b d _h _w"]]) -> list[Float[Tensor, "b d _h _w"]]:
         top = levels[-1]
