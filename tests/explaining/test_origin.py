@@ -60,7 +60,7 @@ def test_the_origin_is_of_the_detection(necks: list[str], head: str, changes: di
         torch.testing.assert_close(box, torch.tensor(one.box), rtol=0, atol=1e-3)
         assert origin.mechanism.score == pytest.approx(one.score, abs=1e-5)
         assert origin.mechanism.label == one.label
-        assert [len(origin.encoder)] == [1 if head == "rtdetr" else 0]
+        assert len(origin.encoder) == (1 if head == "rtdetr" else 0)
         cell = main_cell(origin.mechanism)
         assert cell is not None
         assert cell.box[:2].min() >= 0

@@ -25,7 +25,6 @@ from boxwright.queries.explanation import (
     LayerPredictions,
     QueryDecoder,
     QueryExplainer,
-    RankedQueries,
     SelectedTokens,
 )
 from boxwright.queries.matching import HungarianMatcher
@@ -215,7 +214,7 @@ class DeformableDETR(PairDetections, nn.Module):
             boxes=self.boxes,
             refinement="once" if self.refine else "none",
         )
-        ranked = RankedQueries(*rank_pairs(output.logits[-1], self.max_detections))
+        ranked = rank_pairs(output.logits[-1], self.max_detections)
         scores = at_least_float32(predictions[1]).sigmoid()
         layers = LayerPredictions(predictions[0], scores, predictions[2])
         return QueryExplainer(output, ranked, layers, decoder, recorded, selected).explain(detection)

@@ -20,7 +20,7 @@ from boxwright.ops.boxes import at_least_float32
 from boxwright.queries.class_losses import CrossEntropyLoss, SoftmaxCost
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
 from boxwright.queries.decode import decode_best_classes, rank_queries
-from boxwright.queries.explanation import LayerPredictions, QueryDecoder, QueryExplainer, RankedQueries
+from boxwright.queries.explanation import LayerPredictions, QueryDecoder, QueryExplainer
 from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.options import QueryLossWeights, TransformerDecoderOptions
 from boxwright.queries.tokens import LevelProjections
@@ -158,7 +158,7 @@ class DETR(nn.Module):
         with torch.no_grad():
             logits, boxes = self._predict(decoder.contents(recorded))
         predictions = LayerPredictions(None, at_least_float32(logits).softmax(-1)[..., :-1], boxes)
-        ranked = RankedQueries(*rank_queries(output.logits[-1]))
+        ranked = rank_queries(output.logits[-1])
         return QueryExplainer(output, ranked, predictions, decoder, recorded).explain(detection)
 
     def _predict(

@@ -25,7 +25,6 @@ from boxwright.queries.explanation import (
     LayerPredictions,
     QueryDecoder,
     QueryExplainer,
-    RankedQueries,
     SelectedTokens,
 )
 from boxwright.queries.matching import HungarianMatcher
@@ -225,7 +224,7 @@ class RTDETR(PairDetections, nn.Module):
         scores = at_least_float32(output.selected_logits).sigmoid().amax(-1)
         return QueryExplainer(
             output,
-            RankedQueries(*rank_pairs(output.logits[-1], self.max_detections)),
+            rank_pairs(output.logits[-1], self.max_detections),
             LayerPredictions(references, at_least_float32(logits).sigmoid(), boxes),
             decoder,
             recorded,

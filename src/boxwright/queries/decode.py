@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -74,10 +74,16 @@ def decode_pairs(
     return _decode(scores, queries, labels, boxes_cxcywh_norm, valid_sizes)
 
 
-def rank_pairs(
-    logits: Float[Tensor, "b q k"], max_detections: int
-) -> tuple[Float[Tensor, "b n"], Int[Tensor, "b n"], Int[Tensor, "b n"]]:
-    """Find scores, queries and labels of the best (query, class) pairs; ties keep their order.
+class RankedQueries(NamedTuple):
+    """Scores, queries and labels of the detections of an output, best first."""
+
+    scores: Float[Tensor, "b n"]
+    queries: Int[Tensor, "b n"]
+    labels: Int[Tensor, "b n"]
+
+
+def rank_pairs(logits: Float[Tensor, "b q k"], max_detections: int) -> RankedQueries:
+    """Find the best (query, class) pairs; ties keep their order.
 
     Args:
         logits: of each class on its own.
@@ -86,7 +92,7 @@ def rank_pairs(
     num_classes = logits.shape[-1]
     # Top k would leave the order of ties to chance.
     scores, pairs = rank(at_least_float32(logits).sigmoid().flatten(1), max_detections)
-    return scores, pairs // num_classes, pairs % num_classes
+    return RankedQueries(scores, pairs // num_classes, pairs % num_classes)
 
 
 def decode_best_classes(
@@ -106,17 +112,15 @@ def decode_best_classes(
     return _decode(scores, queries, labels, boxes_cxcywh_norm, valid_sizes)
 
 
-def rank_queries(
-    logits: Float[Tensor, "b q k"],
-) -> tuple[Float[Tensor, "b q"], Int[Tensor, "b q"], Int[Tensor, "b q"]]:
-    """Find scores, queries and labels of the best class of each query, best first; ties keep their order.
+def rank_queries(logits: Float[Tensor, "b q k"]) -> RankedQueries:
+    """Find the best class of each query; ties keep their order.
 
     Args:
         logits: of the classes and, last, of "no object".
     """
     scores, labels = at_least_float32(logits).softmax(-1)[..., :-1].max(-1)
     scores, queries = rank(scores, scores.shape[1])
-    return scores, queries, labels.gather(1, queries)
+    return RankedQueries(scores, queries, labels.gather(1, queries))
 
 
 def _decode(

@@ -14,18 +14,10 @@ from boxwright.layers.recording import place_in_pixels, split_weights
 from boxwright.layers.transformer import TransformerDecoderLayer
 from boxwright.mechanism import LevelCell, QueryLayer, QueryMechanism, TokenProposal
 from boxwright.ops.boxes import cxcywh_to_xyxy
-from boxwright.queries.decode import QueryOutput
+from boxwright.queries.decode import QueryOutput, RankedQueries
 from boxwright.queries.decoder import Modules
 from boxwright.queries.tokens import LevelProjections
 from boxwright.recorded import Recorded
-
-
-class RankedQueries(NamedTuple):
-    """Scores, queries and labels of the detections of an output, best first."""
-
-    scores: Float[Tensor, "b n"]
-    queries: Int[Tensor, "b n"]
-    labels: Int[Tensor, "b n"]
 
 
 class LayerPredictions(NamedTuple):
