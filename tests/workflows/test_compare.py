@@ -94,6 +94,26 @@ def test_a_file_of_results_is_compared_with_a_model(rectangle_run: Path, saved: 
         assert (comparison.objects.only_first, comparison.objects.only_second) == (0, 0)
 
 
+def test_classes_in_another_order_have_the_labels_of_the_first(rectangle_run: Path, rectangles: Path) -> None:
+    """So that drawings, which have the names of the first, show the classes of the others."""
+    detector = boxwright.load(rectangle_run)
+    detector.categories = detector.categories[::-1]
+    alone = boxwright.evaluate(detector, rectangles)
+    result = boxwright.compare([rectangle_run, detector], rectangles, num_samples=100, latency=False)
+    first, second = (one.evaluation for one in result.models)
+    assert second.data.categories == first.data.categories != alone.data.categories
+    assert any(len(one) for one in alone.detections.values())
+    for image_id, one in alone.detections.items():
+        aligned = second.detections[image_id]
+        names = [
+            [categories[label].name for label in own.labels]
+            for own, categories in ((one, alone.data.categories), (aligned, first.data.categories))
+        ]
+        assert names[0] == names[1]
+        assert names[0] == [detection.name for detection in aligned]
+        assert torch.equal(one.scores, aligned.scores)
+
+
 def test_latencies_are_those_of_the_benchmark(
     rectangle_run: Path, saved: Path, rectangles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

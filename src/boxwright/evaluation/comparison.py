@@ -168,7 +168,7 @@ def compare_evaluations(
     if num_samples < LEAST_SAMPLES:
         raise ValueError(f"intervals of 95 % need {LEAST_SAMPLES} samples or more, not {num_samples}")
     _check_same_objects(first.data, second.data)
-    second = _align_classes(first.data, second)
+    second = align_classes(first.data, second)
     data = restore_dropped(first.data)
     names = [category.name for category in data.categories]
     metrics = [_metrics_of(one, iou_type) for one in (first, second)]
@@ -202,8 +202,16 @@ def _objects_by_image(data: DetectionData) -> dict[int, Float64[np.ndarray, "n 5
     }
 
 
-def _align_classes(data: DetectionData, evaluation: Evaluation) -> Evaluation:
-    """Return an evaluation with the labels of other data, whose classes are the same in perhaps another order."""
+def align_classes(data: DetectionData, evaluation: Evaluation) -> Evaluation:
+    """Return an evaluation with the labels of other data, whose classes are the same in perhaps another order.
+
+    Args:
+        data: whose labels it gets.
+        evaluation: on the same images and objects; returned as it is where its classes have this order.
+
+    Raises:
+        ValueError: its classes are others.
+    """
     names, own = ([one.name for one in some.categories] for some in (data, evaluation.data))
     if sorted(names) != sorted(own):
         other = sorted(set(names) ^ set(own))
@@ -215,7 +223,8 @@ def _align_classes(data: DetectionData, evaluation: Evaluation) -> Evaluation:
         image_id: replace(one, labels=labels[torch.as_tensor(one.labels)], categories=data.categories)
         for image_id, one in evaluation.detections.items()
     }
-    return measure_detections(data, detections, max_detections=evaluation.boxes.max_detections)
+    measured = measure_detections(data, detections, max_detections=evaluation.boxes.max_detections)
+    return replace(measured, selection=evaluation.selection)
 
 
 def _match(data: DetectionData, evaluation: Evaluation, iou_type: IoUType) -> MatchedDetections:

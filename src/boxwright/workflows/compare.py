@@ -12,7 +12,7 @@ from boxwright.compose.recipe import Recipe
 from boxwright.detector import Detector
 from boxwright.devices import choose_device
 from boxwright.evaluation.coco_evaluator import IoUType
-from boxwright.evaluation.comparison import EvaluationComparison, compare_evaluations
+from boxwright.evaluation.comparison import EvaluationComparison, align_classes, compare_evaluations
 from boxwright.evaluation.evaluate import Evaluation
 from boxwright.files import check_target
 from boxwright.reports.page import require_extra
@@ -78,11 +78,13 @@ def compare(
     observer = observer or Observer()
     # All are opened before the first is measured: a wrong name is said at once.
     opened = [_open(model, device, trusted, observer) for model in models]
-    compared = []
+    compared: list[ComparedModel] = []
     for name, model in zip(_name(models), opened, strict=True):
         observer.announce(f"measuring {printable(name)}")
         own = _evaluate(model, data, split=split, batch_size=batch_size, workers=workers, observer=observer)
-        compared.append(ComparedModel(name, own, *_count_costs(model)))
+        # Numbers and drawings stand beside each other.
+        labels_of = compared[0].evaluation.data if compared else own.data
+        compared.append(ComparedModel(name, align_classes(labels_of, own), *_count_costs(model)))
     if latency:
         compared = _measure_latencies(compared, models, trusted, observer)
     result = _compare(tuple(compared), num_samples, seed, observer)

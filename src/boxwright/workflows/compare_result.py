@@ -15,7 +15,7 @@ class ComparedModel:
 
     Args:
         name: as it was named; of a detector its position.
-        evaluation: of it.
+        evaluation: of it, with the labels of the first.
         params: number of parameters; None for a file.
         gmac: multiply-adds of prediction for one image, in billions; None for a file.
         latency_ms: median time of one image of 480 x 640 pixels, in milliseconds; None where it was not measured.
