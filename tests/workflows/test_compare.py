@@ -114,6 +114,17 @@ def test_classes_in_another_order_have_the_labels_of_the_first(rectangle_run: Pa
         assert torch.equal(one.scores, aligned.scores)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"num_samples": 99}, "need 100 samples or more, not 99"), ({"seed": -1}, "seed is at least 0, not -1")],
+)
+def test_samples_that_cannot_be_drawn_are_refused_before_anything_is_opened(
+    options: dict[str, int], message: str, rectangles: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        boxwright.compare([tmp_path / "none", tmp_path / "no other"], rectangles, **options)
+
+
 def test_latencies_are_those_of_the_benchmark(
     rectangle_run: Path, saved: Path, rectangles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

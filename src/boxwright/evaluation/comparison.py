@@ -165,8 +165,7 @@ def compare_evaluations(
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13: percentile intervals. hotcoco
     1.3 takes each image of a sample once, however often it was drawn, so that its intervals are too narrow.
     """
-    if num_samples < LEAST_SAMPLES:
-        raise ValueError(f"intervals of 95 % need {LEAST_SAMPLES} samples or more, not {num_samples}")
+    check_sampling(num_samples, seed)
     _check_same_objects(first.data, second.data)
     second = align_classes(first.data, second)
     data = restore_dropped(first.data)
@@ -184,6 +183,18 @@ def compare_evaluations(
         objects=ObjectCounts.of(data, *(_detected_objects(one, names) for one in matched)),
         num_samples=num_samples,
     )
+
+
+def check_sampling(num_samples: int, seed: int) -> None:
+    """Make sure that intervals can be drawn; arguments as for ``compare_evaluations``.
+
+    Raises:
+        ValueError: there are too few samples, or the seed is negative.
+    """
+    if num_samples < LEAST_SAMPLES:
+        raise ValueError(f"intervals of 95 % need {LEAST_SAMPLES} samples or more, not {num_samples}")
+    if seed < 0:
+        raise ValueError(f"seed is at least 0, not {seed}")
 
 
 def _check_same_objects(first: DetectionData, second: DetectionData) -> None:

@@ -12,7 +12,7 @@ from boxwright.compose.recipe import Recipe
 from boxwright.detector import Detector
 from boxwright.devices import choose_device
 from boxwright.evaluation.coco_evaluator import IoUType
-from boxwright.evaluation.comparison import EvaluationComparison, align_classes, compare_evaluations
+from boxwright.evaluation.comparison import EvaluationComparison, align_classes, check_sampling, compare_evaluations
 from boxwright.evaluation.evaluate import Evaluation
 from boxwright.files import check_target
 from boxwright.reports.page import require_extra
@@ -68,10 +68,11 @@ def compare(
 
     Raises:
         FileNotFoundError: a file or folder does not exist.
-        ValueError: fewer than two models, no detectors, other images or classes, or faulty data.
+        ValueError: fewer than two models, no detectors, other images or classes, too few samples, or faulty data.
     """
     if isinstance(models, str | Path) or len(models) < 2:
         raise ValueError("two or more are compared: models, exported files, or results files (.json)")
+    check_sampling(num_samples, seed)
     if html is not None:
         require_extra()
         check_target(Path(html))
