@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boxwright.cli.arguments import CommandParser, add_trust_argument, import_trusted
-from boxwright.cli.terminal import json_target
-from boxwright.files import check_target, is_standard_output, write_text
+from boxwright.cli.terminal import is_piped, json_target, write_json
+from boxwright.files import check_target
 from boxwright_runtime.printable_names import printable_text
 
 if TYPE_CHECKING:
@@ -50,11 +49,9 @@ def run(argv: Sequence[str]) -> int:
         trusted=options.trust,
         observer=observer,
     )
-    # What is read by a program holds nothing else.
-    console = observer.console if target is not None and is_standard_output(target) else TerminalConsole()
+    console = observer.console if is_piped(target) else TerminalConsole()
     _print(result, console)
-    if target is not None:
-        write_text(target, json.dumps(result.to_json(), indent=2) + "\n")
+    write_json(target, result.to_json())
     if chart is not None:
         plot_latency(list_points(result), chart)
     return 0

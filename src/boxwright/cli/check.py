@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 
 from boxwright.cli.arguments import CommandParser, add_trust_argument, import_trusted
 from boxwright.cli.data_arguments import add_format_argument, add_split_arguments, files_of, split_files
 from boxwright.cli.recipe_arguments import take_overrides
-from boxwright.cli.terminal import json_target, show
+from boxwright.cli.terminal import is_piped, json_target, show, write_json
 from boxwright.compose.recipes import load_recipe
-from boxwright.files import check_target, is_standard_output, write_text
+from boxwright.files import check_target
 
 _SPLITS = ("train", "val", "test")
 """Splits whose files can be typed one by one."""
@@ -46,12 +45,11 @@ def run(argv: Sequence[str]) -> int:
         overrides=overrides,
     )
     lines = "\n".join(report.lines())
-    if target is not None and is_standard_output(target):  # what is read by a program holds nothing else
+    if is_piped(target):
         observer.announce(lines)
     else:
         show(lines)
-    if target is not None:
-        write_text(target, json.dumps(report.to_json(), indent=2) + "\n")
+    write_json(target, report.to_json())
     return 1 if report.has_errors else 0
 
 

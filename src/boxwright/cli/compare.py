@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from boxwright.cli.arguments import CommandParser, add_trust_argument
 from boxwright.cli.data_arguments import add_measured_data_arguments, check_measured_data, measured_files
-from boxwright.cli.terminal import json_target, show
-from boxwright.files import check_target, is_standard_output, write_text
+from boxwright.cli.terminal import is_piped, json_target, show, write_json
+from boxwright.files import check_target
 
 
 def run(argv: Sequence[str]) -> int:
@@ -36,13 +35,11 @@ def run(argv: Sequence[str]) -> int:
         trusted=options.trust,
         observer=observer,
     )
-    is_piped = target is not None and is_standard_output(target)
-    console = observer.console if is_piped else TerminalConsole()
+    console = observer.console if is_piped(target) else TerminalConsole()
     console.print(comparison_tables(result))
     if options.html is not None:
-        show(f"page in {options.html}", error=is_piped)
-    if target is not None:
-        write_text(target, json.dumps(result.to_json(), indent=2) + "\n")
+        show(f"page in {options.html}", error=is_piped(target))
+    write_json(target, result.to_json())
     return 0
 
 

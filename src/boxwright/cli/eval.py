@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from boxwright.cli.arguments import MODEL_OR_FILE_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
 from boxwright.cli.data_arguments import add_measured_data_arguments, check_measured_data, measured_files
 from boxwright.cli.recipe_arguments import take_overrides
-from boxwright.cli.terminal import json_target
-from boxwright.files import check_target, is_standard_output, write_text
+from boxwright.cli.terminal import is_piped, json_target, write_json
+from boxwright.files import check_target
 
 if TYPE_CHECKING:
     from boxwright.cli.console import ConsoleObserver
@@ -31,8 +30,7 @@ def run(argv: Sequence[str]) -> int:
 
     observer = ConsoleObserver()
     evaluation = _measure(options, overrides, observer)
-    # What is read by a program holds nothing else.
-    console = observer.console if target is not None and is_standard_output(target) else TerminalConsole()
+    console = observer.console if is_piped(target) else TerminalConsole()
     console.print(evaluation_tables(evaluation))
     if isinstance(evaluation, Evaluation) and evaluation.selection is not None:
         console.print(selection_line(evaluation.selection), highlight=False, soft_wrap=True)
@@ -40,7 +38,7 @@ def run(argv: Sequence[str]) -> int:
         numbers = evaluation.to_json()
         if isinstance(evaluation, Evaluation):
             numbers["findings"] = [one.to_json() for one in evaluation.findings]
-        write_text(target, json.dumps(numbers, indent=2) + "\n")
+        write_json(target, numbers)
     return 0
 
 

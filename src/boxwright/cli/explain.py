@@ -9,7 +9,7 @@ from pathlib import Path
 
 from boxwright.cli.arguments import MODEL_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
 from boxwright.cli.recipe_arguments import take_overrides
-from boxwright.cli.terminal import json_target, show
+from boxwright.cli.terminal import is_piped, json_target, show
 from boxwright.files import check_target, write_text
 
 
@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> int:
     )
     if target is not None:
         write_text(target, json.dumps(explanation.to_json()) + "\n")
-    if options.json == "-":
+    if is_piped(target):
         return 0
     one, held = explanation.detection, explanation.faithfulness
     scores = f"insertion {held.insertion_score:.3f}, deletion {held.deletion_score:.3f}; " if held is not None else ""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from boxwright.cli.arguments import MODEL_OR_FILE_HELP, CommandParser, add_trust_argument
 from boxwright.cli.recipe_arguments import parse_recipe_command, take_overrides
-from boxwright.cli.terminal import json_target, show
+from boxwright.cli.terminal import is_piped, json_target, show, write_json
 from boxwright.compose.recipes import names_model
-from boxwright.files import check_target, is_standard_output, write_text
+from boxwright.files import check_target
 from boxwright_runtime.printable_names import printable_text
 
 if TYPE_CHECKING:
@@ -54,15 +53,14 @@ def _show(facts: DetectorCost | FileFacts, options: argparse.Namespace) -> None:
     from boxwright.workflows.exported_facts import FileFacts
 
     target = json_target(options.json)
-    if target is None or not is_standard_output(target):  # what is read by a program holds nothing else
+    if not is_piped(target):
         if isinstance(facts, FileFacts):
             show("\n".join(describe_file(facts)))
         else:
             _print_table(facts, options.recipe)
             if facts.model is not None:
                 show("\n".join(describe_model(facts.model)))
-    if target is not None:
-        write_text(target, json.dumps(facts.to_json(), indent=2) + "\n")
+    write_json(target, facts.to_json())
 
 
 def _make_parser(*, with_model: bool = False) -> CommandParser:

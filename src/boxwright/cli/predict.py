@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from boxwright.cli.arguments import MODEL_OR_FILE_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
 from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.cli.style_arguments import add_style_arguments, read_style
-from boxwright.cli.terminal import json_target, show
-from boxwright.files import check_target, is_standard_output
+from boxwright.cli.terminal import is_piped, json_target, show
+from boxwright.files import check_target
 
 if TYPE_CHECKING:
     from boxwright.workflows.predict import PredictionResult
@@ -42,9 +42,7 @@ def run(argv: Sequence[str]) -> int:
     )
     done, failed = len(result.detections), len(result.skipped)
     if done:
-        # What is read by a program holds nothing else.
-        is_piped = target is not None and is_standard_output(target)
-        show(_summary(result, options), error=is_piped)
+        show(_summary(result, options), error=is_piped(target))
     if failed:
         reasons = "; ".join(one.reason for one in result.skipped[:3])
         raise ValueError(f"{failed} of {done + failed} images could not be read: {reasons}")

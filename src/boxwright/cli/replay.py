@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boxwright.cli.arguments import CommandParser
-from boxwright.files import check_target, is_standard_output, write_text
+from boxwright.cli.terminal import is_piped, write_json
+from boxwright.files import check_target
 
 if TYPE_CHECKING:
     from boxwright.workflows.replay import ReplayResult
@@ -23,10 +23,9 @@ def run(argv: Sequence[str]) -> int:
     from boxwright.workflows.replay import replay
 
     result = replay(options.file, device=options.device, trusted=options.trust, observer=ConsoleObserver())
-    if target is None or not is_standard_output(target):  # what is read by a program holds nothing else
+    if not is_piped(target):
         print("\n".join(describe_replay(result)))
-    if target is not None:
-        write_text(target, json.dumps(result.to_json(), indent=2) + "\n")
+    write_json(target, result.to_json())
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -11,6 +12,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
+from boxwright.files import is_standard_output, write_text
 from boxwright_runtime.printable_names import printable_text
 
 LONGEST = 6_000
@@ -44,6 +46,26 @@ def json_target(option: str | None) -> Path | None:
     if not option:
         return None
     return Path("/dev/stdout" if option == "-" else option)
+
+
+def is_piped(target: Path | None) -> bool:
+    """Tell whether JSON goes to standard output: what is read by a program holds nothing else.
+
+    Args:
+        target: of the JSON; None where none was asked for.
+    """
+    return target is not None and is_standard_output(target)
+
+
+def write_json(target: Path | None, content: object) -> None:
+    """Write what was asked for by ``--json``.
+
+    Args:
+        target: nothing is written where None.
+        content: plain values.
+    """
+    if target is not None:
+        write_text(target, json.dumps(content, indent=2) + "\n")
 
 
 @contextmanager

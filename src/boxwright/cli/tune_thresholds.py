@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from boxwright.cli.arguments import CommandParser, add_trust_argument
 from boxwright.cli.data_arguments import add_measured_data_arguments, check_measured_data, measured_files
-from boxwright.cli.terminal import json_target, quote_command, show
+from boxwright.cli.terminal import is_piped, json_target, quote_command, show, write_json
 from boxwright.evaluation.threshold_target import Target
-from boxwright.files import check_target, is_standard_output, write_text
+from boxwright.files import check_target
 
 if TYPE_CHECKING:
     from boxwright.workflows.tune_thresholds import TuningResult
@@ -37,12 +36,10 @@ def run(argv: Sequence[str]) -> int:
         trusted=options.trust,
         observer=observer,
     )
-    is_piped = target is not None and is_standard_output(target)
-    console = observer.console if is_piped else TerminalConsole()
+    console = observer.console if is_piped(target) else TerminalConsole()
     console.print(operating_tables(result.points, result.held_out))
-    show("\n".join(_lines(result)), error=is_piped)
-    if target is not None:
-        write_text(target, json.dumps(result.to_json(), indent=2) + "\n")
+    show("\n".join(_lines(result)), error=is_piped(target))
+    write_json(target, result.to_json())
     return 0
 
 
