@@ -15,7 +15,7 @@ from boxwright.data.joined_objects import restore_objects, select_objects
 from boxwright.data.records import DetectionData, Record
 from boxwright.drawing import draw_ground_truth, drawing_uri
 from boxwright.reports.page import render_page
-from boxwright.reports.section import Cell, PageTable, Section
+from boxwright.reports.section import Cell, PageTable, Section, count_cell
 from boxwright.reports.size_charts import size_charts
 
 DRAWN = 3
@@ -75,8 +75,7 @@ def render_check(facts: CheckFacts, splits: Mapping[str, DetectionData], objects
     """
     names = list(next(iter(facts.counts.values()), {}))
     rows = [
-        [Cell(split), *(Cell(f"{number:,}", number) for number in numbers.values())]
-        for split, numbers in facts.counts.items()
+        [Cell(split), *(count_cell(number) for number in numbers.values())] for split, numbers in facts.counts.items()
     ]
     content = {
         "title": facts.title,
@@ -104,7 +103,7 @@ def _class_table(objects: Mapping[str, ObjectTable]) -> PageTable:
     rows = [
         [
             Cell(name),
-            *(Cell(f"{number:,}", number) for number in counts[name].values()),
+            *(count_cell(number) for number in counts[name].values()),
             Cell(f"{totals[name]:,}", totals[name], totals[name] / most),
         ]
         for name in sorted(counts, key=lambda name: -totals[name])

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from boxwright.drawing.marks import MAP_COLOR, BoxMark, MapMark, Mark, MarkedSteps, MarkGroup, PointMark
+from boxwright.reports.svg_chart import css_color
 
 _DRAWN = 1000
 """Longest side that widths and radii of marks are meant for, in pixels."""
@@ -52,7 +53,7 @@ def make_figure(title: str, text: str, steps: MarkedSteps, size: tuple[int, int]
         size: (width, height) of the image.
     """
     unit = max(size) / _DRAWN
-    colors = {name: _css(color) for name, color in steps.colors}
+    colors = {name: css_color(color) for name, color in steps.colors}
     groups = [(name, colors.get(name, ""), name not in steps.hidden) for name in steps.group_names()]
     return MarkedFigure(title, text, steps, [_overlay(group, unit) for group in steps.groups], groups)
 
@@ -74,7 +75,7 @@ def _shape(mark: Mark, unit: float) -> str:
     if isinstance(mark, PointMark):
         x, y = mark.point
         return (
-            f'<circle cx="{x:.2f}" cy="{y:.2f}" r="{mark.radius * unit:.2f}" fill="{_css(mark.color)}" '
+            f'<circle cx="{x:.2f}" cy="{y:.2f}" r="{mark.radius * unit:.2f}" fill="{css_color(mark.color)}" '
             f'fill-opacity="{mark.opacity:.2f}">{title}</circle>'
         )
     return _box(mark, unit, title)
@@ -85,8 +86,8 @@ def _box(mark: BoxMark, unit: float, title: str) -> str:
     dash = f' stroke-dasharray="{9 * unit:.2f} {6 * unit:.2f}"' if mark.is_dashed else ""
     return (
         f'<rect x="{x1:.2f}" y="{y1:.2f}" width="{max(x2 - x1, 0):.2f}" height="{max(y2 - y1, 0):.2f}" '
-        f'stroke="{_css(mark.color)}" stroke-width="{mark.width * unit:.2f}" stroke-opacity="{mark.opacity:.2f}" '
-        f'fill="{_css(mark.color)}" fill-opacity="{mark.fill:.2f}"{dash}>{title}</rect>'
+        f'stroke="{css_color(mark.color)}" stroke-width="{mark.width * unit:.2f}" stroke-opacity="{mark.opacity:.2f}" '
+        f'fill="{css_color(mark.color)}" fill-opacity="{mark.fill:.2f}"{dash}>{title}</rect>'
     )
 
 
@@ -97,7 +98,3 @@ def _cells_uri(mark: MapMark) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels, "RGBA").save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _css(color: tuple[int, int, int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*color)

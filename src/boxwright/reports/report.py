@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from boxwright.drawing import class_color
 from boxwright.files import write_text
 from boxwright.reports import charts
-from boxwright.reports.page import format_metric, render_page, require_extra
+from boxwright.reports.page import render_page, require_extra
 from boxwright.reports.page_images import ReportImage, show_images
-from boxwright.reports.section import Cell, PageTable, Section
+from boxwright.reports.section import Cell, PageTable, Section, count_cell, metric_cell
+from boxwright.reports.svg_chart import line_color
 from boxwright.structures import Category
 
 _MEANINGS = {
@@ -151,12 +151,8 @@ _PRECISION_RECALL = (
 
 
 def _class_row(label: int, row: Mapping[str, Any]) -> list[Cell]:
-    values = [row.get(number, -1.0) for number in _CLASS_NUMBERS]
-    numbers = [
-        Cell(format_metric(value), None if value < 0 else value, value if value > 0 else None) for value in values
-    ]
-    objects = Cell(f"{row['num_objects']:,}", row["num_objects"])
-    return [Cell(row["name"], color=_css_color(label)), objects, *numbers]
+    numbers = [metric_cell(row.get(number, -1.0)) for number in _CLASS_NUMBERS]
+    return [Cell(row["name"], color=line_color(label)), count_cell(row["num_objects"]), *numbers]
 
 
 def _training_sections(history: Sequence[Mapping[str, Any]]) -> list[Section]:
@@ -191,8 +187,3 @@ def _image_sections(images: Sequence[ReportImage], categories: Sequence[Category
             shown = show_images(own, categories, threshold, num_images=len(images))
             sections.append(Section(title=title, text=text, images=shown))
     return sections
-
-
-def _css_color(label: int) -> str:
-    red, green, blue = class_color(label)
-    return f"rgb({red} {green} {blue})"

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from boxwright.reports.page import format_metric
+
 
 class Cell(NamedTuple):
     """One cell of a table.
@@ -21,6 +23,16 @@ class Cell(NamedTuple):
     value: float | None = None
     bar: float | None = None
     color: str = ""
+
+
+def count_cell(count: int) -> Cell:
+    """Make the cell of a count, by which the column is sorted."""
+    return Cell(f"{count:,}", count)
+
+
+def metric_cell(value: float) -> Cell:
+    """Make the cell of a number from 0 to 1, with a bar; a dash for -1, where there is nothing to measure."""
+    return Cell(format_metric(value)) if value < 0 else Cell(format_metric(value), value, value)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,12 @@ _STYLE: dict[Any, Any] = {
 
 def line_color(label: int) -> str:
     """Return the color of a class, or of a line by its number."""
-    return "#{:02x}{:02x}{:02x}".format(*class_color(label))
+    return css_color(class_color(label))
+
+
+def css_color(color: tuple[int, int, int]) -> str:
+    """Write a color, RGB from 0 to 255, as a page does."""
+    return "#{:02x}{:02x}{:02x}".format(*color)
 
 
 def legend_name(name: str) -> str:

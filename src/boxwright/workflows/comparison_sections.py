@@ -12,7 +12,7 @@ from boxwright.evaluation.operating_points import thresholds_of
 from boxwright.reports.comparison_page import write_comparison_page
 from boxwright.reports.page_images import ReportImage
 from boxwright.reports.report import ReportFacts
-from boxwright.reports.section import Cell, PageTable, Section
+from boxwright.reports.section import Cell, PageTable, Section, count_cell, metric_cell
 from boxwright.workflows.compare_result import ComparedModel, CompareResult
 from boxwright.workflows.drawn_names import drawn_labels, note_undrawable_names
 from boxwright.workflows.machine import describe_machine
@@ -75,7 +75,7 @@ def _list_models(models: Sequence[ComparedModel]) -> Section:
         values = [boxes.AP, boxes.AP50, boxes.AP75, UNDEFINED if masks is None else masks.AP]
         costs = [(one.params, "{:,}"), (one.gmac, "{:.2f}"), (one.latency_ms, "{:.1f}")]
         numbers = [Cell("–" if value is None else form.format(value), value) for value, form in costs]
-        rows.append([Cell(one.name), *map(_metric_cell, values), *numbers])
+        rows.append([Cell(one.name), *map(metric_cell, values), *numbers])
     text = (
         "GMAC are of prediction of one image. Latency is that of one image of 480 x 640 pixels on this machine's CPU."
     )
@@ -100,11 +100,7 @@ def _difference_row(one: MetricDifference) -> list[Cell]:
     difference = Cell("–") if one.value is None else Cell(f"{one.value:+.3f}", one.value)
     interval = Cell("–") if one.lower is None else Cell(f"{one.lower:+.3f} to {one.upper:+.3f}", one.lower)
     clear = Cell("yes" if one.is_clear else "", float(one.is_clear))
-    return [Cell(one.name), _metric_cell(one.first), _metric_cell(one.second), difference, interval, clear]
-
-
-def _metric_cell(value: float) -> Cell:
-    return Cell("–") if value == UNDEFINED else Cell(f"{value:.3f}", value, value)
+    return [Cell(one.name), metric_cell(one.first), metric_cell(one.second), difference, interval, clear]
 
 
 def _list_objects(title: str, comparison: EvaluationComparison) -> Section:
@@ -116,7 +112,7 @@ def _list_objects(title: str, comparison: EvaluationComparison) -> Section:
         "none": objects.neither,
     }
     text = "At IoU 0.5, by detections above the thresholds of the best F1 of each."
-    rows = [[Cell(name), Cell(f"{count:,}", count)] for name, count in counts.items()]
+    rows = [[Cell(name), count_cell(count)] for name, count in counts.items()]
     return Section(title=title, text=text, tables=[PageTable(("detected by", "objects"), rows)])
 
 

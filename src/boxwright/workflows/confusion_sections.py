@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from boxwright.evaluation.coco_metrics import UNDEFINED
 from boxwright.evaluation.confusion import Confusion
 from boxwright.evaluation.slices import Slice
-from boxwright.reports.section import Cell, Matrix, MatrixCell, PageTable, Section
+from boxwright.reports.section import Cell, Matrix, MatrixCell, PageTable, Section, count_cell, metric_cell
 
 MOST_CLASSES = 20
 """Rows of a matrix that readers still take in."""
@@ -40,10 +39,7 @@ def confusion_section(confusion: Confusion, *, is_of_boxes: bool = True) -> Sect
         text = "Rows: the class of the images. Columns: the class that is taken for the likeliest."
     if len(labels) < len(confusion.names):
         text += f" Of {len(confusion.names)} classes, the {len(labels)} with most confusions."
-    pairs = [
-        [Cell(one.name), Cell(one.taken_for), Cell(f"{one.num_objects:,}", one.num_objects)]
-        for one in confusion.most_confused()
-    ]
+    pairs = [[Cell(one.name), Cell(one.taken_for), count_cell(one.num_objects)] for one in confusion.most_confused()]
     corner = "object ↓  detection →" if is_of_boxes else "image ↓  likeliest →"
     tables = [PageTable(("class", "taken for", "objects" if is_of_boxes else "images"), pairs, "Most confused")]
     return Section(
@@ -96,8 +92,5 @@ def slices_section(slices: Sequence[Slice]) -> Section:
 
 
 def _slice_row(one: Slice) -> list[Cell]:
-    counts = [Cell(f"{count:,}", count) for count in (one.num_images, one.num_objects)]
-    metrics = [
-        Cell("–") if value == UNDEFINED else Cell(f"{value:.3f}", value, value) for value in (one.AP, one.AP50, one.AR)
-    ]
-    return [Cell(one.name), *counts, *metrics]
+    counts, metrics = (one.num_images, one.num_objects), (one.AP, one.AP50, one.AR)
+    return [Cell(one.name), *map(count_cell, counts), *map(metric_cell, metrics)]

@@ -8,7 +8,7 @@ from boxwright.data.doctor.examine import examine_split
 from boxwright.data.doctor.object_table import ObjectTable
 from boxwright.data.doctor.repeated_images import find_repeated_images
 from boxwright.data.records import DetectionData
-from boxwright.reports.section import Cell, PageTable, Section
+from boxwright.reports.section import Cell, PageTable, Section, count_cell
 from boxwright.reports.size_charts import size_charts
 from boxwright.structures import Task
 from boxwright.workflows.check_report import SplitFinding, group_by_kind
@@ -33,8 +33,7 @@ def data_sections(data: DetectionData, split: str, task: Task, *, with_masks: bo
     rows = []
     for kind, members in group_by_kind(located).items():
         named = "; ".join(str(one.finding) for one in members[:_NAMED]) + "; …" * (len(members) > _NAMED)
-        number = Cell(f"{len(members):,}", len(members))
-        rows.append([Cell(kind.severity), number, Cell(kind.text), Cell(named), Cell(kind.advice)])
+        rows.append([Cell(kind.severity), count_cell(len(members)), Cell(kind.text), Cell(named), Cell(kind.advice)])
     columns = ("severity", "number", "of", "the first", "what to do")
     return [
         Section(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from boxwright.drawing.mechanism_steps import name_class
 from boxwright.mechanism import Mechanism, QueryMechanism, TwoStageMechanism
 from boxwright.ops.boxes import iou
-from boxwright.reports.section import Cell, PageTable, Section
+from boxwright.reports.section import Cell, PageTable, Section, metric_cell
 
 _MOST = 10
 """Rows of other queries."""
@@ -25,10 +25,6 @@ def tabulate_origin(mechanism: Mechanism, names: Sequence[str]) -> list[Section]
     return [_tabulate_stages(mechanism, names)] if isinstance(mechanism, TwoStageMechanism) else []
 
 
-def _fraction(value: float) -> Cell:
-    return Cell(f"{value:.3f}", value, value)
-
-
 def _tabulate_layers(mechanism: QueryMechanism, names: Sequence[str]) -> Section:
     rows = []
     for index, layer in enumerate(mechanism.layers):
@@ -37,7 +33,7 @@ def _tabulate_layers(mechanism: QueryMechanism, names: Sequence[str]) -> Section
             levels = {name: float(one.values.sum()) for name, one in layer.maps.items()}
         numbers = [float(layer.scores[mechanism.label]), float(iou(layer.box, mechanism.box))]
         numbers += [float(layer.self_attention[mechanism.query]), *levels.values()]
-        rows.append([Cell(f"layer {index + 1}", index), *map(_fraction, numbers)])
+        rows.append([Cell(f"layer {index + 1}", index), *map(metric_cell, numbers)])
     columns = ["layer", name_class(mechanism.label, names), "IoU with the last box", "attention to itself", *levels]
     text = "Score, box and attention of the query after each layer; attention to the levels adds up to 1."
     return Section(title="Layer by layer", text=text, tables=[PageTable(columns, rows)])
@@ -53,8 +49,8 @@ def _tabulate_others(mechanism: QueryMechanism, names: Sequence[str]) -> Section
         name = f"detection {detection + 1}" if detection >= 0 else f"query {query}"
         label, score = int(mechanism.query_labels[query]), float(mechanism.query_scores[query])
         overlap = float(iou(mechanism.query_boxes[query], mechanism.box))
-        weights = [_fraction(float(layer.self_attention[query])) for layer in mechanism.layers]
-        rows.append([Cell(name), Cell(name_class(label, names)), _fraction(score), _fraction(overlap), *weights])
+        weights = [metric_cell(float(layer.self_attention[query])) for layer in mechanism.layers]
+        rows.append([Cell(name), Cell(name_class(label, names)), metric_cell(score), metric_cell(overlap), *weights])
     layers = [f"layer {index + 1}" for index in range(len(mechanism.layers))]
     text = (
         "Queries that the last layer of this one attends to most. Those on the same object tell each other apart here, "
@@ -69,7 +65,7 @@ def _tabulate_stages(mechanism: TwoStageMechanism, names: Sequence[str]) -> Sect
     for index, stage in enumerate(mechanism.stages):
         numbers = [float(stage.scores[mechanism.label]), float(iou(stage.region, mechanism.box))]
         numbers += [float(iou(stage.box, mechanism.box)), *stage.level_weights.values()]
-        rows.append([Cell(f"box branch {index + 1}", index), *map(_fraction, numbers)])
+        rows.append([Cell(f"box branch {index + 1}", index), *map(metric_cell, numbers)])
     columns = ["stage", name_class(mechanism.label, names), "IoU of the region", "IoU of the box"]
     text = (
         "Score of each box branch, IoU with the detection of what it starts from and of what it predicts, and levels."

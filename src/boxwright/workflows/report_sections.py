@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from boxwright.evaluation.class_accuracy import ClassAccuracy
-from boxwright.evaluation.coco_metrics import UNDEFINED
 from boxwright.evaluation.error_kinds import KINDS, DetectionErrors
-from boxwright.reports.section import Cell, PageTable, Section
+from boxwright.reports.section import Cell, PageTable, Section, count_cell, metric_cell
 
 _MEANINGS = {
     "classification": "the box fits, the class is wrong",
@@ -31,7 +30,7 @@ def error_sections(errors: DetectionErrors, name: str = "") -> list[Section]:
         (
             Cell(kind),
             Cell(_MEANINGS[kind]),
-            Cell(f"{errors.kinds[kind].num_errors:,}", errors.kinds[kind].num_errors),
+            count_cell(errors.kinds[kind].num_errors),
             _cost_cell(errors.kinds[kind].cost, most),
         )
         for kind in KINDS
@@ -49,10 +48,10 @@ def error_sections(errors: DetectionErrors, name: str = "") -> list[Section]:
     per_class = [
         (
             Cell(row.name),
-            Cell(f"{row.num_objects:,}", row.num_objects),
-            Cell("–" if row.AP50 == UNDEFINED else f"{row.AP50:.3f}", None if row.AP50 == UNDEFINED else row.AP50),
+            count_cell(row.num_objects),
+            metric_cell(row.AP50)._replace(bar=None),  # bars are of costs
             *(_cost_cell(row.kinds[kind].cost, most) for kind in KINDS),
-            Cell(f"{row.near_duplicates:,}", row.near_duplicates),
+            count_cell(row.near_duplicates),
         )
         for row in errors.per_class
     ]
@@ -74,9 +73,9 @@ def accuracy_sections(accuracy: ClassAccuracy) -> list[Section]:
     rows = [
         (
             Cell(row.name),
-            Cell(f"{row.num_images:,}", row.num_images),
-            _ratio_cell(row.top1),
-            _ratio_cell(row.top5),
+            count_cell(row.num_images),
+            metric_cell(row.top1),
+            metric_cell(row.top5),
             Cell(row.taken_for or ""),
         )
         for row in accuracy.per_class
@@ -87,7 +86,3 @@ def accuracy_sections(accuracy: ClassAccuracy) -> list[Section]:
 
 def _cost_cell(cost: float, most: float) -> Cell:
     return Cell(f"{cost:.3f}", cost, max(cost, 0.0) / most)
-
-
-def _ratio_cell(value: float) -> Cell:
-    return Cell("–", None) if value == UNDEFINED else Cell(f"{value:.3f}", value, value)

@@ -11,7 +11,7 @@ from boxwright.evaluation.operating_points import OperatingPoint, count_at, find
 from boxwright.evaluation.score_calibration import Calibration, ScoreScaling, calibrate
 from boxwright.evaluation.threshold_target import Target
 from boxwright.reports.score_charts import ReliabilityBar, f1_chart, reliability_chart
-from boxwright.reports.section import Cell, PageTable, Section
+from boxwright.reports.section import Cell, PageTable, Section, count_cell, metric_cell
 from boxwright.score_tuning import ScoreTuning
 
 _TARGETS = (Target(), Target("precision", 0.9), Target("recall", 0.9))
@@ -74,10 +74,10 @@ def _points_table(caption: str, points: Sequence[OperatingPoint]) -> PageTable:
 
 
 def _point_row(point: OperatingPoint) -> list[Cell]:
-    ratios = [Cell(f"{value:.3f}", value, value) for value in (point.precision, point.recall, point.f1)]
+    ratios = map(metric_cell, (point.precision, point.recall, point.f1))
     counts = (point.true_positives, point.false_positives, point.missed)
     threshold = Cell(f"{point.threshold:.4g}", point.threshold)
-    return [Cell(point.name), threshold, *ratios, *(Cell(f"{one:,}", one) for one in counts)]
+    return [Cell(point.name), threshold, *ratios, *map(count_cell, counts)]
 
 
 def calibration_section(evaluation: Evaluation | ClassEvaluation, tuning: ScoreTuning | None = None) -> Section:
