@@ -16,6 +16,13 @@ MOST_CLASSES = 20
 
 _BACKGROUND = "background"
 
+_OF_BOXES = (
+    "Rows: the class of the objects. Columns: the class of their detections, matched at IoU 0.5 whatever the classes, "
+    "with scores above the thresholds of the best F1. At the right, objects without a detection; below, detections "
+    "without an object."
+)
+_OF_IMAGES = "Rows: the class of the images. Columns: the class that is taken for the likeliest."
+
 
 def confusion_section(confusion: Confusion, *, is_of_boxes: bool = True) -> Section:
     """Show classes by those that they are taken for, of many classes the ones with most confusions.
@@ -25,18 +32,12 @@ def confusion_section(confusion: Confusion, *, is_of_boxes: bool = True) -> Sect
         is_of_boxes: detections have thresholds, and may be of the background; else images of classes.
     """
     labels = _select_classes(confusion.counts)
-    names = [*(confusion.names[label] for label in labels)]
+    names = [confusion.names[label] for label in labels]
     index = [*labels, len(confusion.names)] if is_of_boxes else labels
     if is_of_boxes:
         names.append(_BACKGROUND)
     counts, totals = confusion.counts[np.ix_(index, index)], confusion.counts[index].sum(1)
-    text = "Rows: the class of the objects. Columns: the class of their detections, matched at IoU 0.5 whatever the "
-    text += (
-        "classes, with scores above the thresholds of the best F1. At the right, objects without a detection; below, "
-    )
-    text += "detections without an object."
-    if not is_of_boxes:
-        text = "Rows: the class of the images. Columns: the class that is taken for the likeliest."
+    text = _OF_BOXES if is_of_boxes else _OF_IMAGES
     if len(labels) < len(confusion.names):
         text += f" Of {len(confusion.names)} classes, the {len(labels)} with most confusions."
     pairs = [[Cell(one.name), Cell(one.taken_for), count_cell(one.num_objects)] for one in confusion.most_confused()]

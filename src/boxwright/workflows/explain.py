@@ -51,7 +51,7 @@ ExplainMethod = Literal["rise", "gradient", "none"]
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """DetectionOrigin and saliency of a detection.
+    """Origin and saliency of a detection.
 
     Args:
         number: of the detection, from 1.

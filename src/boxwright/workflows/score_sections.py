@@ -7,7 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation
-from boxwright.evaluation.operating_points import OperatingPoint, count_at, find_operating_points, mean_f1, trace_f1
+from boxwright.evaluation.operating_points import (
+    DEFAULT_THRESHOLD,
+    OperatingPoint,
+    count_at,
+    find_operating_points,
+    mean_f1,
+    trace_f1,
+)
 from boxwright.evaluation.score_calibration import Calibration, ScoreScaling, calibrate
 from boxwright.evaluation.threshold_target import Target
 from boxwright.reports.score_charts import ReliabilityBar, f1_chart, reliability_chart
@@ -18,6 +25,12 @@ _TARGETS = (Target(), Target("precision", 0.9), Target("recall", 0.9))
 
 _MOST_LINES = 8
 _TRACED = np.linspace(0.0, 1.0, 101)
+
+_F1_REMARKS = (
+    "F1 is the harmonic mean of precision and recall: 2 TP / (2 TP + FP + missed).",
+    "Where a curve is flat around its top, the threshold matters little. Where tops of classes lie apart, one "
+    "threshold for all of them costs some.",
+)
 
 
 def operating_section(evaluation: Evaluation, tuning: ScoreTuning | None = None) -> Section:
@@ -35,7 +48,7 @@ def operating_section(evaluation: Evaluation, tuning: ScoreTuning | None = None)
     for target in _TARGETS:
         points = evaluation.thresholds if target == Target() else find_operating_points(matched, names, target)
         tables.append(_points_table(_caption(target), points))
-    tables.append(_points_table("Score of at least 0.5", count_at(matched, names, 0.5)))
+    tables.append(_points_table(f"Score of at least {DEFAULT_THRESHOLD}", count_at(matched, names, DEFAULT_THRESHOLD)))
     f1 = trace_f1(matched, len(names), _TRACED)
     numbers = np.bincount(matched.object_labels[matched.counted[0]], minlength=len(names))
     largest = sorted(np.argsort(-numbers, kind="stable")[:_MOST_LINES].tolist())
@@ -50,13 +63,6 @@ def operating_section(evaluation: Evaluation, tuning: ScoreTuning | None = None)
         charts=[("F1 over the threshold, of the classes with most objects", chart)] if chart else (),
         remarks=_F1_REMARKS if chart else (),
     )
-
-
-_F1_REMARKS = (
-    "F1 is the harmonic mean of precision and recall: 2 TP / (2 TP + FP + missed).",
-    "Where a curve is flat around its top, the threshold matters little. Where tops of classes lie apart, one "
-    "threshold for all of them costs some.",
-)
 
 
 def _caption(target: Target) -> str:
@@ -88,7 +94,7 @@ def calibration_section(evaluation: Evaluation | ClassEvaluation, tuning: ScoreT
         tuning: of the model, whose scales are shown too.
     """
     calibration, caption = evaluation.calibration, "Detections by score"
-    names = _class_names(evaluation)
+    names = [one.name for one in evaluation.data.categories]
     scaled = None
     if tuning is not None and isinstance(evaluation, Evaluation):
         matched = evaluation.matched
@@ -116,10 +122,6 @@ def calibration_section(evaluation: Evaluation | ClassEvaluation, tuning: ScoreT
         ),
         tables=[PageTable(("class", *(name for name, _ in errors)), rows, "Calibration error of classes")],
     )
-
-
-def _class_names(evaluation: Evaluation | ClassEvaluation) -> list[str]:
-    return [one.name for one in evaluation.data.categories]
 
 
 def _bars(calibration: Calibration) -> list[ReliabilityBar]:
