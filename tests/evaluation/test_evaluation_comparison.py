@@ -13,9 +13,18 @@ from test_bootstrap import Case, copy_images, numbers_of
 from test_coco_metrics import make_data, make_detections, make_record
 
 from boxwright.evaluation.bootstrap import draw_samples
+from boxwright.evaluation.coco_evaluator import IoUType
 from boxwright.evaluation.comparison import EvaluationComparison, compare_evaluations
 from boxwright.evaluation.evaluate import Evaluation, measure_detections
 from boxwright_runtime.detections import Detections
+
+
+def compare_two(
+    first: Evaluation, second: Evaluation, *, iou_type: IoUType = "bbox", num_samples: int = 100, seed: int = 0
+) -> EvaluationComparison:
+    (comparison,) = compare_evaluations(first, [second], iou_type=iou_type, num_samples=num_samples, seed=seed)
+    return comparison
+
 
 PLACES = [[30 * i, 10, 20, 20] for i in range(8)]
 
@@ -31,7 +40,7 @@ def cases(num_images: int = 12) -> tuple[Case, Case]:
 def test_intervals_are_those_of_a_plain_loop() -> None:
     """Each sample is made image by image, and measured as a data set of its own."""
     first, second = cases()
-    comparison = compare_evaluations(measure_detections(*first), measure_detections(*second), num_samples=100, seed=5)
+    comparison = compare_two(measure_detections(*first), measure_detections(*second), num_samples=100, seed=5)
     numbers, classes = [], []
     for counts in draw_samples(12, 100, 5):
         pairs = [numbers_of(copy_images(case, counts)) for case in (first, second)]
@@ -50,13 +59,13 @@ def test_intervals_are_those_of_a_plain_loop() -> None:
 
 def test_differences_are_those_of_the_numbers() -> None:
     first, second = (measure_detections(*case) for case in cases())
-    comparison = compare_evaluations(first, second, num_samples=100)
+    comparison = compare_two(first, second, num_samples=100)
     assert [one.name for one in comparison.numbers] == list(first.boxes.numbers())
     assert comparison.numbers[0].value == second.boxes.AP - first.boxes.AP
     assert comparison.numbers[5].value is None  # no object is large
     assert (comparison.numbers[5].lower, comparison.numbers[5].is_clear) == (None, False)
     assert [one.first for one in comparison.per_class] == [row.AP for row in first.boxes.per_class]
-    turned = compare_evaluations(second, first, num_samples=100)
+    turned = compare_two(second, first, num_samples=100)
     for one, other in zip(comparison.numbers, turned.numbers, strict=True):
         if one.lower is not None and one.upper is not None:
             assert (other.lower, other.upper) == pytest.approx((-one.upper, -one.lower), abs=1e-12)
@@ -64,10 +73,18 @@ def test_differences_are_those_of_the_numbers() -> None:
 
 def test_one_and_the_same_have_no_difference() -> None:
     one = measure_detections(*cases()[0])
-    comparison = compare_evaluations(one, one, num_samples=100)
+    comparison = compare_two(one, one, num_samples=100)
     assert {(row.value, row.lower, row.upper) for row in comparison.numbers if row.value is not None} == {(0, 0, 0)}
     assert not any(row.is_clear for row in comparison.numbers)
     assert (comparison.objects.only_first, comparison.objects.only_second, comparison.objects.images) == (0, 0, ())
+
+
+def test_each_of_several_is_compared_with_the_first() -> None:
+    first, second = (measure_detections(*case) for case in cases())
+    alone = [compare_two(first, one).to_json() for one in (second, first)]
+    together = compare_evaluations(first, [second, first], num_samples=100)
+    assert [one.to_json() for one in together] == alone
+    assert alone[0] != alone[1]
 
 
 def on_places(*per_image: list[int]) -> dict[int, Detections]:
@@ -81,7 +98,7 @@ def on_places(*per_image: list[int]) -> dict[int, Detections]:
 def compare_places(first: dict[int, Detections], second: dict[int, Detections]) -> EvaluationComparison:
     crowd = [False] * 3 + [True]
     data = make_data(*[make_record(i, [0] * 4, PLACES[:4], crowd) for i in (1, 2, 3)], ids=(1,))
-    return compare_evaluations(measure_detections(data, first), measure_detections(data, second), num_samples=100)
+    return compare_two(measure_detections(data, first), measure_detections(data, second), num_samples=100)
 
 
 def test_objects_by_who_detects_them() -> None:
@@ -108,7 +125,7 @@ def test_classes_in_another_order_are_the_same_classes() -> None:
     )
     detections = {i: replace(one, labels=labels[one.labels]) for i, one in second.detections.items()}
     turned = measure_detections(other, detections)
-    expected, ours = (compare_evaluations(first, one, num_samples=100).to_json() for one in (second, turned))
+    expected, ours = (compare_two(first, one, num_samples=100).to_json() for one in (second, turned))
     assert ours == expected
 
 
@@ -126,8 +143,8 @@ def test_other_images_objects_and_classes_are_refused() -> None:
     moved = measure_detections(replace(one.data, records=tuple(records)), one.detections)
     for other, message in ((few, "other images"), (moved, "other objects in image 1"), (renamed(one), "other classes")):
         with pytest.raises(ValueError, match=message):
-            compare_evaluations(one, other)
+            compare_two(one, other)
     with pytest.raises(ValueError, match="need 100 samples or more, not 99"):
-        compare_evaluations(one, one, num_samples=99)
+        compare_two(one, one, num_samples=99)
     with pytest.raises(ValueError, match="masks are compared where both have them"):
-        compare_evaluations(one, one, iou_type="segm")
+        compare_two(one, one, iou_type="segm")

@@ -54,7 +54,7 @@ def test_the_numbers_are_those_of_evaluate(rectangle_run: Path, worse: Path, rec
     result = boxwright.compare([rectangle_run, worse], rectangles, num_samples=100, seed=3, latency=False, html=page)
     first, second = (evaluate(one, rectangles) for one in (rectangle_run, worse))
     assert [one.evaluation.boxes for one in result.models] == [first.boxes, second.boxes]
-    expected = compare_evaluations(first, second, num_samples=100, seed=3)
+    (expected,) = compare_evaluations(first, [second], num_samples=100, seed=3)
     assert [one.to_json() for one in result.boxes] == [expected.to_json()]
     assert result.boxes[0].numbers[0].value != 0
     cost = boxwright.info(str(rectangle_run))

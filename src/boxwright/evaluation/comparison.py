@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
 from boxwright.data.joined_objects import restore_dropped
 from boxwright.data.records import DetectionData, object_columns
-from boxwright.evaluation.bootstrap import draw_samples, measure_samples
+from boxwright.evaluation.bootstrap import SampledMetrics, draw_samples, measure_samples
 from boxwright.evaluation.coco_evaluator import IoUType
 from boxwright.evaluation.coco_metrics import UNDEFINED, CocoMetrics
 from boxwright.evaluation.evaluate import Evaluation, measure_detections
@@ -144,20 +144,36 @@ class EvaluationComparison:
         }
 
 
-def compare_evaluations(
-    first: Evaluation, second: Evaluation, *, iou_type: IoUType = "bbox", num_samples: int = 1000, seed: int = 0
-) -> EvaluationComparison:
-    """Compare two evaluations by a paired bootstrap over the images.
+class _Sampled(NamedTuple):
+    """An evaluation of boxes or of masks, its detections matched, and its numbers in samples of the images."""
 
-    Each sample has as many images as the data, drawn with replacement, the same ones for both. Its interval tells how
+    metrics: CocoMetrics
+    matched: MatchedDetections
+    samples: SampledMetrics
+
+
+def compare_evaluations(
+    first: Evaluation,
+    others: Iterable[Evaluation],
+    *,
+    iou_type: IoUType = "bbox",
+    num_samples: int = 1000,
+    seed: int = 0,
+) -> Iterator[EvaluationComparison]:
+    """Compare evaluations with the first, one after another, by a paired bootstrap over the images.
+
+    Each sample has as many images as the data, drawn with replacement, the same ones for all. Its interval tells how
     far the difference may be by the choice of these images; not, how far by the seed of a training.
 
     Args:
-        first: the one that the other is compared with.
-        second: on the same images and objects; classes may have another order.
-        iou_type: overlap of boxes, or of masks, which both must have then.
+        first: the one that the others are compared with; it is sampled once.
+        others: on the same images and objects; classes may have another order.
+        iou_type: overlap of boxes, or of masks, which all must have then.
         num_samples: of the images.
         seed: draws the samples.
+
+    Yields:
+        the comparison of each.
 
     Raises:
         ValueError: they are of other images, objects or classes, or there are too few samples.
@@ -166,22 +182,32 @@ def compare_evaluations(
     1.3 takes each image of a sample once, however often it was drawn, so that its intervals are too narrow.
     """
     check_sampling(num_samples, seed)
-    _check_same_objects(first.data, second.data)
-    second = align_classes(first.data, second)
     data = restore_dropped(first.data)
-    names = [category.name for category in data.categories]
-    metrics = [_metrics_of(one, iou_type) for one in (first, second)]
-    matched = [_match(data, one, iou_type) for one in (first, second)]
     samples = draw_samples(len(data.records), num_samples, seed)
-    sampled = [measure_samples(one, samples, len(names)) for one in matched]
-    numbers = [list(one.numbers().values()) for one in metrics]
-    classes = [[row.AP for row in one.per_class] for one in metrics]
-    of_numbers, of_classes = (second - first for first, second in zip(*sampled, strict=True))
+    own = _sample(data, first, iou_type, samples)
+    for other in others:
+        _check_same_objects(first.data, other.data)
+        yield _compare(data, own, _sample(data, align_classes(first.data, other), iou_type, samples))
+
+
+def _sample(
+    data: DetectionData, evaluation: Evaluation, iou_type: IoUType, samples: Int64[np.ndarray, "samples images"]
+) -> _Sampled:
+    metrics = _metrics_of(evaluation, iou_type)
+    matched = _match(data, evaluation, iou_type)
+    return _Sampled(metrics, matched, measure_samples(matched, samples, len(data.categories)))
+
+
+def _compare(data: DetectionData, first: _Sampled, second: _Sampled) -> EvaluationComparison:
+    both, names = (first, second), [category.name for category in data.categories]
+    numbers = [list(one.metrics.numbers().values()) for one in both]
+    classes = [[row.AP for row in one.metrics.per_class] for one in both]
+    of_numbers, of_classes = (b - a for a, b in zip(first.samples, second.samples, strict=True))
     return EvaluationComparison(
-        numbers=_list_differences(list(metrics[0].numbers()), numbers, of_numbers),
+        numbers=_list_differences(list(first.metrics.numbers()), numbers, of_numbers),
         per_class=_list_differences(names, classes, of_classes),
-        objects=ObjectCounts.of(data, *(_detected_objects(one, names) for one in matched)),
-        num_samples=num_samples,
+        objects=ObjectCounts.of(data, *(_detected_objects(one.matched, names) for one in both)),
+        num_samples=len(of_numbers),
     )
 
 

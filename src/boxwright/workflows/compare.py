@@ -170,8 +170,7 @@ def _compare(compared: tuple[ComparedModel, ...], num_samples: int, seed: int, o
     done: dict[IoUType, list[EvaluationComparison]] = {form: [] for form in forms}
     with observer.track("comparing") as progress:
         for form in forms:
-            for other in others:
-                comparison = compare_evaluations(first, other, iou_type=form, num_samples=num_samples, seed=seed)
-                done[form].append(comparison)
+            for one in compare_evaluations(first, others, iou_type=form, num_samples=num_samples, seed=seed):
+                done[form].append(one)
                 progress(sum(map(len, done.values())), len(forms) * len(others))
     return CompareResult(compared, tuple(done["bbox"]), tuple(done.get("segm", ())))
