@@ -27,7 +27,7 @@ def predictions(batch: int = 2) -> RPNOutput:
 
 def select(box_limits: list[list[float]], **options: float) -> Proposals:
     settings = {"pre_nms_top_k": 200, "post_nms_top_k": 60, "nms_threshold": 0.5} | options
-    return select_proposals(predictions(), torch.tensor(box_limits), **settings)  # type: ignore[arg-type]
+    return select_proposals(predictions(), torch.tensor(box_limits), **settings).proposals  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("post_nms_top_k", [60, 1000])
@@ -72,6 +72,6 @@ def test_nothing_passes_a_gradient() -> None:
     logits, deltas, anchors = predictions()
     trained = RPNOutput(tuple(x.requires_grad_() for x in logits), tuple(x.requires_grad_() for x in deltas), anchors)
     size = torch.tensor([[128.0, 192.0]])
-    proposals = select_proposals(trained, size, pre_nms_top_k=10, post_nms_top_k=5, nms_threshold=0.7)
+    proposals = select_proposals(trained, size, pre_nms_top_k=10, post_nms_top_k=5, nms_threshold=0.7).proposals
     assert not proposals.boxes.requires_grad
     assert not proposals.scores.requires_grad

@@ -10,7 +10,7 @@ from boxwright.mechanism import Neighbors, RegionProposal
 from boxwright.ops.nms import find_suppressed
 from boxwright.regions.decode import RegionPrediction, decode_candidates, rank_regions, suppress_regions
 from boxwright.regions.options import DetectionOptions, RPNOptions
-from boxwright.regions.proposals import RPNOutput, trace_proposals
+from boxwright.regions.proposals import RPNOutput, select_proposals
 
 
 class ProposalOrigins:
@@ -24,7 +24,7 @@ class ProposalOrigins:
 
     def __init__(self, rpn: RPNOutput, box_limits: Float[Tensor, "#b 2"], options: RPNOptions) -> None:
         self.rpn, self.options = rpn, options
-        self.proposals, self.candidates, self.order = trace_proposals(
+        self.proposals, self.candidates, self.order = select_proposals(
             rpn,
             box_limits,
             pre_nms_top_k=options.pre_nms_top_k[1],

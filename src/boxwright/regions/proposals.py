@@ -145,7 +145,7 @@ class FirstStage(nn.Module):
             pre_nms_top_k=self.options.pre_nms_top_k[index],
             post_nms_top_k=self.options.post_nms_top_k[index],
             nms_threshold=self.options.nms_threshold,
-        )
+        ).proposals
 
 
 class RPNLoss:
@@ -225,6 +225,28 @@ class RPNLoss:
             return {"objectness": (entropy * weights).sum(), "rpn_box": (distance * weights[image, index]).sum()}
 
 
+class AnchorCandidates(NamedTuple):
+    """Boxes of the best anchors of each level before NMS, cut to the image.
+
+    ``scores`` are in [0, 1]; ``levels`` are indices; ``anchors`` are indices within their level, level by level.
+    """
+
+    boxes: Float[Tensor, "b n 4"]
+    scores: Float[Tensor, "b n"]
+    levels: Int[Tensor, "b n"]
+    valid: Bool[Tensor, "b n"]
+    anchors: Sequence[Int[Tensor, "b _n"]]
+
+
+class SelectedProposals(NamedTuple):
+    """Proposals, the candidates that they were selected from, and the index of each among these."""
+
+    proposals: Proposals
+    candidates: AnchorCandidates
+    order: Int[Tensor, "b m"]
+
+
+@torch.no_grad()
 def select_proposals(
     rpn: RPNOutput,
     box_limits: Float[Tensor, "#b 2"],
@@ -233,7 +255,7 @@ def select_proposals(
     post_nms_top_k: int,
     nms_threshold: float,
     min_side: float = MIN_PROPOSAL_SIDE,
-) -> Proposals:
+) -> SelectedProposals:
     """Select the best anchors of each level, cut to the image, that no better one of their level suppresses.
 
     No shape depends on data, so that the selection can be exported.
@@ -249,55 +271,13 @@ def select_proposals(
     Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3.3; level by level as in Lin et al., Feature Pyramid
     Networks. Checked against torchvision 0.29.2's RegionProposalNetwork. Differs in filling up.
     """
-    return trace_proposals(
-        rpn,
-        box_limits,
-        pre_nms_top_k=pre_nms_top_k,
-        post_nms_top_k=post_nms_top_k,
-        nms_threshold=nms_threshold,
-        min_side=min_side,
-    ).proposals
-
-
-class AnchorCandidates(NamedTuple):
-    """Boxes of the best anchors of each level before NMS, cut to the image.
-
-    ``scores`` are in [0, 1]; ``levels`` are indices; ``anchors`` are indices within their level, level by level.
-    """
-
-    boxes: Float[Tensor, "b n 4"]
-    scores: Float[Tensor, "b n"]
-    levels: Int[Tensor, "b n"]
-    valid: Bool[Tensor, "b n"]
-    anchors: Sequence[Int[Tensor, "b _n"]]
-
-
-class TracedProposals(NamedTuple):
-    """Proposals, the candidates that they were selected from, and the index of each among these."""
-
-    proposals: Proposals
-    candidates: AnchorCandidates
-    order: Int[Tensor, "b m"]
-
-
-@torch.no_grad()
-def trace_proposals(
-    rpn: RPNOutput,
-    box_limits: Float[Tensor, "#b 2"],
-    *,
-    pre_nms_top_k: int,
-    post_nms_top_k: int,
-    nms_threshold: float,
-    min_side: float = MIN_PROPOSAL_SIDE,
-) -> TracedProposals:
-    """Select proposals, and tell where they come from; all arguments are as for ``select_proposals``."""
     candidates = rank_anchors(rpn, box_limits, pre_nms_top_k=pre_nms_top_k, min_side=min_side)
     box, score, level_of, valid, anchors = candidates
     order, valid = nms_top_k(
         box, score, level_of, valid, threshold=nms_threshold, count=post_nms_top_k, num_groups=len(anchors)
     )
     proposals = Proposals(box.gather(1, order[..., None].expand(-1, -1, 4)), score.gather(1, order), valid)
-    return TracedProposals(proposals, candidates, order)
+    return SelectedProposals(proposals, candidates, order)
 
 
 def rank_anchors(
