@@ -11,25 +11,23 @@ The two-stage form of transformers has no loss for its proposals, and so does le
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "parity"))
-
 import torch
-from transformers_deformable_detr import transformers_deformable_detr
 
 from boxwright.backbones.resnet import ResNet
+from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
 from boxwright.heads.deformable_detr import DeformableDETR
 from boxwright.necks.deformable_encoder import DeformableEncoder
 from boxwright.queries import normalize_targets
 from boxwright.structures import Category
+from boxwright.training.step import targets_to
 from boxwright_runtime.input_format import InputFormat
-from side_by_side import in_turn, random_objects
+from peers import transformers_deformable_detr
+from side_by_side import Row, begin, compare, make_common_parser, print_rows, random_objects
+from training_steps import our_step, their_step, with_precision
 
 NUM_CLASSES = 91
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -37,6 +35,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "refine": {"refine": True},
     "two_stage": {"refine": True, "two_stage": True},
 }
+CASES = ("",)
+QUICK = ("--image-size 64 --batch 1 --objects 2",)
 
 
 def deformable_detr(variant: str) -> Detector:
@@ -47,50 +47,38 @@ def deformable_detr(variant: str) -> Detector:
     return Detector(backbone, [neck], head, categories=categories, input_format=InputFormat())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> argparse.ArgumentParser:
+    parser = make_common_parser(__doc__, rounds=5, devices=True)
     parser.add_argument("--variant", choices=list(VARIANTS), default="base")
     parser.add_argument("--image-size", type=int, default=512)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--objects", type=int, default=7, help="per image")
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    return parser
 
-    torch.manual_seed(0)
+
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """Compare a training step in each precision."""
     side = options.image_size
-    detector = deformable_detr(options.variant).train()
-    peer = transformers_deformable_detr(detector, depth=50, dropout=0.1).train()
-    model = peer.model.backbone.model
-    for frozen in (model.embedder, model.encoder.stages[0]):
-        frozen.requires_grad_(False)
-
-    images = torch.rand(options.batch, 3, side, side)
-    # As the training loop does on a CPU.
-    channels_last = images.contiguous(memory_format=torch.channels_last)
-    detector.to(memory_format=torch.channels_last)
-    generator = torch.Generator().manual_seed(0)
-    targets = [random_objects(options.objects, side, NUM_CLASSES, generator) for _ in range(options.batch)]
-    labels = [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalize_targets(targets)]
-    our_optimizer = torch.optim.AdamW([p for p in detector.parameters() if p.requires_grad], lr=1e-5)
-    their_optimizer = torch.optim.AdamW([p for p in peer.parameters() if p.requires_grad], lr=1e-5)
-
-    def ours() -> None:
-        our_optimizer.zero_grad()
-        sum(detector.loss(detector(channels_last, None, targets), targets).values()).backward()
-        our_optimizer.step()
-
-    def theirs() -> None:
-        their_optimizer.zero_grad()
-        peer(pixel_values=images, labels=labels).loss.backward()
-        their_optimizer.step()
-
-    our_time, their_time = in_turn(ours, theirs, rounds=options.rounds)
-    print(
-        f"Deformable DETR R50 ({options.variant}), {side} pixels, batch {options.batch}, "
-        f"{torch.get_num_threads()} threads, training step: boxwright {our_time * 1e3:.0f} ms, "
-        f"transformers {their_time * 1e3:.0f} ms, ratio {their_time / our_time:.2f}"
-    )
+    for precision in options.precision:
+        begin(options)
+        detector = deformable_detr(options.variant).train()
+        peer = transformers_deformable_detr(detector, depth=50, dropout=0.1).to(options.device)
+        model = peer.model.backbone.model
+        for frozen in (model.embedder, model.encoder.stages[0]):
+            frozen.requires_grad_(False)
+        images = torch.rand(options.batch, 3, side, side)
+        generator = torch.Generator().manual_seed(0)
+        targets = [random_objects(options.objects, side, NUM_CLASSES, generator) for _ in range(options.batch)]
+        on_device = targets_to(targets, torch.device(options.device))
+        labels = [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalize_targets(on_device)]
+        training = with_precision(TrainOptions(), precision)
+        ours = our_step(detector, images, targets, training, options.device)
+        arguments = {"pixel_values": images.to(options.device), "labels": labels}
+        theirs = their_step(peer, lambda peer=peer, it=arguments: peer(**it).loss, training, options.device)
+        variant = "" if options.variant == "base" else f" ({options.variant})"
+        work = f"training step of Deformable DETR R50{variant}, {side} px, batch {options.batch}"
+        yield compare(work, "transformers", ours, theirs, options, precision)
 
 
 if __name__ == "__main__":
-    main()
+    print_rows(measure(make_parser().parse_args()))

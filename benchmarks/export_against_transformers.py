@@ -12,16 +12,11 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
-import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "parity"))
 
 import numpy as np
 import onnx
@@ -29,14 +24,17 @@ import onnxruntime
 import openvino
 import torch
 from torch import Tensor, nn
-from transformers_rtdetr import transformers_rtdetr
 
 import boxwright
 from boxwright.exporting.export_file import build_graph, write_model
 from boxwright.exporting.metadata import describe_detector
 from boxwright.exporting.precision import open_converter
 from boxwright_runtime import Runtime
-from side_by_side import in_turn
+from peers import transformers_rtdetr
+from side_by_side import Row, begin, make_common_parser, make_row, print_rows, turns
+
+CASES = ("--depth 18 --image-size 640",)
+QUICK = ("--depth 18 --image-size 160",)
 
 
 class LogitsAndBoxes(nn.Module):
@@ -83,45 +81,52 @@ def openvino_action(file: bytes, images: np.ndarray, threads: int) -> Callable[[
     return lambda: request.infer({"images": images}, share_inputs=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> argparse.ArgumentParser:
+    parser = make_common_parser(__doc__, precisions=())
     parser.add_argument("--depth", type=int, choices=(18, 50), default=18)
     parser.add_argument("--image-size", type=int, default=640)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
+    return parser
 
-    torch.manual_seed(0)
+
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """Compare files in both runtimes, and those of less precision with the one in float32."""
+    begin(options)
     side, threads = options.image_size, options.threads
     detector = boxwright.build(f"rtdetr_r{options.depth}", num_classes=80, overrides={"image_size": side}).eval()
     theirs = export_of_transformers(transformers_rtdetr(options.depth, detector, num_denoising=0), side)
     images = np.random.default_rng(0).random((1, 3, side, side), dtype=np.float32)
     arrays = {"images": images, "sizes": np.array([[side, side, side, side]], dtype=np.int64)}
+    with tempfile.TemporaryDirectory() as folder:
+        runtimes = [Runtime(file, threads=threads) for file in write_files(detector, arrays, Path(folder))]
+        ours = [lambda runtime=runtime: runtime.run(arrays) for runtime in runtimes]
+        peers = [onnx_action(theirs, images, threads), openvino_action(theirs, images, threads)]
+        measured = turns(*ours, *peers, rounds=options.rounds)
+    in_onnx, in_openvino, in_bf16, in_int8, their_onnx, their_openvino = zip(*measured, strict=True)
+    work = f"exported RT-DETR-R{options.depth}, {side} px, batch 1, in"
+    for what, peer, one, other, precision in (
+        ("ONNX Runtime", "transformers, exported by torch", in_onnx, their_onnx, "float32"),
+        ("OpenVINO", "transformers, exported by torch", in_openvino, their_openvino, "float32"),
+        ("OpenVINO", "the same in float32", in_bf16, in_openvino, "bfloat16"),
+        ("OpenVINO", "the same in float32", in_int8, in_openvino, "int8"),
+    ):
+        yield make_row(f"{work} {what}", peer, zip(one, other, strict=True), precision)
+
+
+def write_files(detector: nn.Module, arrays: dict[str, np.ndarray], folder: Path) -> list[Path]:
+    """Export for ONNX Runtime and OpenVINO in float32, and for OpenVINO in bfloat16 and int8."""
     graph = build_graph(detector, profile="float", ops="auto")
     metadata = describe_detector(detector, profile="float", ops="auto")
-    with tempfile.TemporaryDirectory() as folder:
-        files = {"onnx": Path(folder, "fp32.onnx"), "openvino": Path(folder, "fp32.xml")}
-        for file in files.values():
-            copy = onnx.ModelProto()
-            copy.CopyFrom(graph)
-            write_model(copy, metadata, file)
-        for precision in ("bf16", "int8"):
-            files[precision] = Path(folder, f"{precision}.xml")
-            open_converter(files["openvino"], precision, [arrays]).write(files[precision])
-        runtimes = {name: Runtime(file, threads=threads) for name, file in files.items()}
-        ours = [lambda runtime=runtime: runtime.run(arrays) for runtime in runtimes.values()]
-        peers = [onnx_action(theirs, images, threads), openvino_action(theirs, images, threads)]
-        seconds = in_turn(*ours, *peers, rounds=options.rounds)
-    in_onnx, in_openvino, in_bf16, in_int8, their_onnx, their_openvino = (1e3 * one for one in seconds)
-    print(f"RT-DETR R{options.depth}, {side} pixels, batch 1, threads {threads}, network input given")
-    for name, our_time, their_time in (
-        ("onnxruntime", in_onnx, their_onnx),
-        ("OpenVINO", in_openvino, their_openvino),
-    ):
-        print(f"{name}: boxwright {our_time:.0f} ms, transformers {their_time:.0f} ms, {their_time / our_time:.2f} x")
-    for name, our_time in (("bf16", in_bf16), ("int8", in_int8)):
-        print(f"OpenVINO {name}: {our_time:.0f} ms, {in_openvino / our_time:.2f} x its float32")
+    files = [folder / "fp32.onnx", folder / "fp32.xml"]
+    for file in files:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(graph)
+        write_model(copy, metadata, file)
+    for precision in ("bf16", "int8"):
+        converted = folder / f"{precision}.xml"
+        open_converter(files[1], precision, [arrays]).write(converted)
+        files.append(converted)
+    return files
 
 
 if __name__ == "__main__":
-    main()
+    print_rows(measure(make_parser().parse_args()))

@@ -6,13 +6,12 @@ the same probabilities, and make batches; as many processes do either. Images ar
 
     python benchmarks/input_pipeline.py --data path/to/folder
 
-The ratio is torchvision's median time of a batch by ours; above 1 ours is faster.
+A ratio above 1 means that ours is faster.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -34,8 +33,10 @@ from boxwright.data.records import DetectionData
 from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.data.transforms.augment import Augmentation
 from boxwright_runtime.input_format import InputFormat
-from side_by_side import in_turn
+from side_by_side import Row, begin, make_common_parser, make_row, print_rows, turns
 
+CASES = ("",)
+QUICK = ("--image-size 64 --batch-size 2 --workers 1 --images 8",)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EPOCHS = 100
 TURNS = 3
@@ -118,43 +119,46 @@ def own_batches(data: DetectionData, options: argparse.Namespace) -> Iterator[An
     )
 
 
-def read_data(folder: str | None, side: int, temporary: str) -> DetectionData:
-    """Open a data set, or draw one of images as large as the network input."""
+def read_data(folder: str | None, side: int, temporary: str, *, images: int) -> DetectionData:
+    """Open a data set, or draw one of so many images, as large as the network input."""
     if folder is None:
         folder = str(Path(temporary, "drawn"))
-        draw_data_set(Path(folder), train=120, val=1, image_size=side)
+        draw_data_set(Path(folder), train=images, val=1, image_size=side)
     return open_data(folder, "train", check_images=False)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> argparse.ArgumentParser:
+    parser = make_common_parser(__doc__, rounds=60, precisions=())
     parser.add_argument("--data", help="folder of a data set; drawn where it is not given")
     parser.add_argument("--image-size", type=int, default=640)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2, help="processes of either")
-    parser.add_argument("--rounds", type=int, default=60)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+    parser.add_argument("--images", type=int, default=120, help="of the drawn data set")
+    parser.set_defaults(threads=1)
+    return parser
+
+
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """Compare batches made in this process, and in others."""
+    begin(options)
     with tempfile.TemporaryDirectory() as temporary:
-        data = read_data(options.data, options.image_size, temporary)
-        print(f"{len(data.records)} images; {options.image_size} pixels, batches of {options.batch_size}")
+        data = read_data(options.data, options.image_size, temporary, images=options.images)
         for workers in dict.fromkeys((0, options.workers)):
             options.workers = workers
             # One at a time: the other's processes would work ahead and take the cores.
-            seconds = compare(data, options) if workers == 0 else compare_with_workers(data, options)
-            theirs, ours = (one / options.batch_size * 1000 for one in seconds)
-            both = f"torchvision {theirs:.1f} ms an image, Boxwright {ours:.1f} ms"
-            print(f"{workers} workers: {both}: {theirs / ours:.2f}x")
+            measured = compare_here(data, options) if workers == 0 else compare_with_workers(data, options)
+            work = f"augmented network inputs, {options.image_size} px, a batch of {options.batch_size}"
+            yield make_row(f"{work}, {workers} workers", "torchvision transforms v2", measured, "float32")
 
 
-def compare(data: DetectionData, options: argparse.Namespace) -> list[float]:
-    """Return the median seconds of a batch of torchvision and of ours, made in this process in turn."""
-    batches = [torchvision_batches(data, options), own_batches(data, options)]
-    return in_turn(*(lambda one=one: next(one) for one in batches), rounds=options.rounds)
+def compare_here(data: DetectionData, options: argparse.Namespace) -> list[tuple[float, ...]]:
+    """Measure batches of ours and of torchvision, made in this process in turn."""
+    batches = [own_batches(data, options), torchvision_batches(data, options)]
+    return turns(*(lambda one=one: next(one) for one in batches), rounds=options.rounds)
 
 
-def compare_with_workers(data: DetectionData, options: argparse.Namespace) -> list[float]:
-    """Return the median seconds of a batch of each, in turns in which one of them has all cores."""
+def compare_with_workers(data: DetectionData, options: argparse.Namespace) -> list[tuple[float, ...]]:
+    """Measure batches of each, in turns in which one of them has all cores."""
 
     def turn(batches: Iterator[Any], count: int) -> float:
         for _ in range(4 * options.workers):  # until workers have begun, and nothing is ready ahead of time
@@ -164,10 +168,11 @@ def compare_with_workers(data: DetectionData, options: argparse.Namespace) -> li
             next(batches)
         return (time.perf_counter() - start) / count
 
-    counts = max(1, options.rounds // TURNS)
-    turns = [[turn(make(data, options), counts) for make in (torchvision_batches, own_batches)] for _ in range(TURNS)]
-    return [statistics.median(times) for times in zip(*turns, strict=True)]
+    count = max(1, options.rounds // TURNS)
+    return [
+        tuple(turn(make(data, options), count) for make in (own_batches, torchvision_batches)) for _ in range(TURNS)
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    print_rows(measure(make_parser().parse_args()))

@@ -12,21 +12,27 @@ and c2 as they are.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
 import torchvision
 from torchvision.models.detection import backbone_utils, retinanet
 
 from boxwright.backbones.resnet import ResNet
+from boxwright.compose.train_options import TrainOptions
 from boxwright.dense.output import DenseOutput
 from boxwright.detector import Detector
 from boxwright.heads.retinanet import RetinaNet
 from boxwright.necks.fpn import FPN
 from boxwright.ops.anchors import grid_anchors
 from boxwright.structures import Category, ImageSize
+from boxwright.training.step import targets_to
 from boxwright_runtime.input_format import InputFormat
-from side_by_side import in_turn, random_objects
+from side_by_side import Action, Row, begin, compare, make_common_parser, print_rows, random_objects
+from training_steps import our_step, their_step, with_precision
+
+CASES = ("", "--detections --image-size 640 --classes 80")
+QUICK = ("--image-size 128 --batch 1 --objects 2", "--detections --image-size 128 --classes 3")
 
 
 def boxwright_retinanet(version: int, num_classes: int, *, frozen: bool) -> Detector:
@@ -56,29 +62,22 @@ def torchvision_retinanet(version: int, num_classes: int, *, frozen: bool) -> re
     return model
 
 
-def steps(options: argparse.Namespace) -> tuple[Callable[[], None], Callable[[], None]]:
-    """A training step of each, without the optimizer."""
+def steps(options: argparse.Namespace, precision: str) -> tuple[Action, Action]:
+    """A training step of each."""
     side, generator = options.image_size, torch.Generator().manual_seed(0)
-    ours = boxwright_retinanet(options.version, options.classes, frozen=options.frozen).train()
-    theirs = torchvision_retinanet(options.version, options.classes, frozen=options.frozen).train()
+    ours = boxwright_retinanet(options.version, options.classes, frozen=options.frozen)
+    theirs = torchvision_retinanet(options.version, options.classes, frozen=options.frozen).to(options.device)
     images = torch.rand(options.batch, 3, side, side, generator=generator)
-    targets = [random_objects(options.objects, side, options.classes, generator) for _ in range(options.batch)]
-    # As the training loop does on a CPU.
-    channels_last = images.contiguous(memory_format=torch.channels_last)
-    ours.to(memory_format=torch.channels_last)
-
-    def our_step() -> None:
-        ours.zero_grad()
-        sum(ours.loss(ours(channels_last, None, targets), targets).values()).backward()
-
-    def their_step() -> None:
-        theirs.zero_grad()
-        sum(theirs(list(images), [{"boxes": t.boxes, "labels": t.labels} for t in targets]).values()).backward()
-
-    return our_step, their_step
+    targets = [random_objects(options.objects, side, options.classes, generator) for _ in images]
+    training = with_precision(TrainOptions(), precision)
+    their_images = list(images.to(options.device))
+    their_targets = [{"boxes": t.boxes, "labels": t.labels} for t in targets_to(targets, torch.device(options.device))]
+    return our_step(ours, images, targets, training, options.device), their_step(
+        theirs, lambda: sum(theirs(their_images, their_targets).values()), training, options.device
+    )
 
 
-def detections(options: argparse.Namespace) -> tuple[Callable[[], None], Callable[[], None]]:
+def detections(options: argparse.Namespace) -> tuple[Action, Action]:
     """From the same outputs to detections, with so many logits above the score threshold."""
     side, generator = options.image_size, torch.Generator().manual_seed(0)
     ours = boxwright_retinanet(options.version, options.classes, frozen=False).eval()
@@ -107,28 +106,36 @@ def detections(options: argparse.Namespace) -> tuple[Callable[[], None], Callabl
     return our_detections, their_detections
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> argparse.ArgumentParser:
+    parser = make_common_parser(__doc__, rounds=5, devices=True)
     parser.add_argument("--version", type=int, choices=(1, 2), default=1)
     parser.add_argument("--image-size", type=int, default=512, help="a multiple of 128")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--classes", type=int, default=91)
     parser.add_argument("--objects", type=int, default=13, help="per image")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frozen", action="store_true", help="constant norms, stem and c2 as they are")
-    parser.add_argument("--detections", action="store_true", help="post-processing of one image, not training")
-    parser.add_argument("--candidates", type=float, default=0.001, help="fraction of logits above the threshold")
-    options = parser.parse_args()
-    torch.manual_seed(0)
-    ours, theirs = (detections if options.detections else steps)(options)
-    our_time, their_time = in_turn(ours, theirs, rounds=options.rounds)
-    what = "post-processing" if options.detections else "training step"
-    print(
-        f"RetinaNet V{options.version} R50, {options.image_size} pixels, {options.classes} classes, "
-        f"{torch.get_num_threads()} threads, {what}: boxwright {our_time * 1e3:.0f} ms, "
-        f"torchvision {their_time * 1e3:.0f} ms, ratio {their_time / our_time:.2f}"
+    parser.add_argument(
+        "--detections", action="store_true", help="post-processing of one image, on the CPU in float32, not training"
     )
+    parser.add_argument("--candidates", type=float, default=0.001, help="fraction of logits above the threshold")
+    return parser
+
+
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """Compare a training step in each precision, or post-processing."""
+    model = f"RetinaNet V{options.version} R50, {options.image_size} px"
+    if options.detections:
+        begin(options)
+        options.device = "cpu"
+        yield compare(
+            f"post-processing of {model}, {options.classes} classes", "torchvision", *detections(options), options
+        )
+        return
+    for precision in options.precision:
+        begin(options)
+        work = f"training step of {model}, batch {options.batch}"
+        yield compare(work, "torchvision", *steps(options, precision), options, precision)
 
 
 if __name__ == "__main__":
-    main()
+    print_rows(measure(make_parser().parse_args()))

@@ -11,16 +11,18 @@ both take turns, so that whatever else the machine does meets both alike.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from boxwright.ops.roi_align import RoIBackend, roi_align
 from boxwright.regions.roi_extractor import region_levels
-from side_by_side import Action, in_turn
+from side_by_side import Action, Row, begin, compare, make_common_parser, print_rows
 
 CHANNELS, STRIDES = 256, (4, 8, 16, 32)
+CASES = ("",)
+QUICK = ("--size 64 64 --batch 1 --regions 4",)
 
 
 def regions(size: tuple[int, int], count: int) -> Tensor:
@@ -31,28 +33,29 @@ def regions(size: tuple[int, int], count: int) -> Tensor:
     return torch.cat((corners, corners + sides), 1)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> argparse.ArgumentParser:
+    parser = make_common_parser(__doc__, rounds=7, precisions=(), devices=True)
     parser.add_argument("--size", type=int, nargs=2, default=(256, 256), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--regions", type=int, default=512, help="of each image")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
+    return parser
 
-    torch.manual_seed(0)
-    torch.set_num_threads(options.threads)
+
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """Compare forward, and forward and backward; in float32, in which regions are sampled under autocast too."""
+    begin(options)
     size = tuple(options.size)
     maps = [
         torch.randn(options.batch, CHANNELS, -(-size[0] // stride), -(-size[1] // stride))
+        .to(options.device)
         .contiguous(memory_format=torch.channels_last)
         .requires_grad_()
         for stride in STRIDES
     ]
-    boxes = regions(size, options.batch * options.regions)
-    images = torch.arange(len(boxes)) % options.batch
+    boxes = regions(size, options.batch * options.regions).to(options.device)
+    images = torch.arange(len(boxes), device=options.device) % options.batch
     levels = region_levels(boxes, STRIDES)
-    change = torch.randn(len(boxes), CHANNELS, 7, 7)
+    change = torch.randn(len(boxes), CHANNELS, 7, 7).to(options.device)
 
     def form(backend: RoIBackend) -> Callable[[], Tensor]:
         return lambda: roi_align(maps, STRIDES, boxes, images, levels, output_size=7, backend=backend)
@@ -60,16 +63,11 @@ def main() -> None:
     def back(action: Callable[[], Tensor]) -> Action:
         return lambda: torch.autograd.grad(action(), maps, change)
 
-    backends: tuple[RoIBackend, ...] = ("torchvision", "embedding_bag")
-    for what, actions in (
-        ("forward", {backend: torch.no_grad()(form(backend)) for backend in backends}),
-        ("forward and backward", {backend: back(form(backend)) for backend in backends}),
-    ):
-        seconds = dict(zip(actions, in_turn(*actions.values(), rounds=options.rounds), strict=True))
-        for backend, time_of in seconds.items():
-            ratio = seconds["torchvision"] / time_of
-            print(f"{what:22} {backend:16} {time_of * 1e3:9.1f} ms   {ratio:6.2f} x", flush=True)
+    ours, theirs = form("embedding_bag"), form("torchvision")
+    work = f"RoIAlign of {len(boxes):,} regions on four levels of {options.batch} images, {size[0]} x {size[1]} px"
+    yield compare(f"{work}, forward", "torchvision", torch.no_grad()(ours), torch.no_grad()(theirs), options)
+    yield compare(f"{work}, forward and backward", "torchvision", back(ours), back(theirs), options)
 
 
 if __name__ == "__main__":
-    main()
+    print_rows(measure(make_parser().parse_args()))

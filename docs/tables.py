@@ -7,6 +7,7 @@ and the paper that the ``Source`` of its class begins with. No page has to be ch
 come from ``legacy.py``, the kinds of findings in docs/check.md from ``boxwright/data`` and ``boxwright/workflows``,
 comparisons with other projects from docs/compared.json, into which tests write what they measured, and tables of
 studies from docs/studies, which has the ``study.json`` that each wrote. The list of studies comes from their files.
+Those of docs/speed.md come from docs/speed, which has the numbers of each machine that ``python -m benchmarks`` ran on.
 """
 
 from __future__ import annotations
@@ -150,6 +151,35 @@ def studies() -> str:
     return "\n".join(["| study | what it compares | paper |", "|---|---|---|", *rows])
 
 
+def speed() -> str:
+    """Machines and their versions, and a row for each comparison with a column for each machine.
+
+    From docs/speed, whose files ``python -m benchmarks`` writes on each machine.
+    """
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "docs" / "speed").glob("*.json"))]
+    header = ["machine", "threads", "versions"]
+    machines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    rows: dict[tuple[str, str, str], dict[str, str]] = {}
+    for file in files:
+        name, runs = file["machine"]["name"], file["runs"]
+        threads = sorted({run["threads"] for run in runs})
+        versions = sorted({f"{package} {number}" for run in runs for package, number in run["versions"].items()})
+        machines.append(f"| {name} | {', '.join(map(str, threads))} | {', '.join(versions)} |")
+        for row in [row for run in runs for row in run["rows"]]:
+            rows.setdefault((row["what"], row["peer"], row["precision"]), {})[name] = speed_cell(row)
+    names = [file["machine"]["name"] for file in files]
+    header = ["work", "against", "precision", *names]
+    table = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    table += [f"| {' | '.join([*key, *(cells.get(name, '') for name in names)])} |" for key, cells in rows.items()]
+    return "\n".join([*machines, "", *table])
+
+
+def speed_cell(row: dict[str, Any]) -> str:
+    """Write our time, the ratio of the peer's to it, and the spread of that."""
+    ours = f"{row['ours']:.0f}" if row["ours"] >= 10 else f"{row['ours']:.2g}"
+    return f"**{row['ratio']:.2f} ×** ({row['low']:.2f} to {row['high']:.2f}), {ours} {row['unit']}"
+
+
 def finding_kinds() -> str:
     """A row for each kind of finding about a data set, errors first: name, severity, text and advice."""
     kinds = sorted(
@@ -179,6 +209,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "encoders": ("docs/studies.md", partial(study_table, "encoders")),
     "necks": ("docs/pyramids.md", partial(study_table, "necks")),
     "studies": ("docs/studies.md", studies),
+    "speed": ("docs/speed.md", speed),
 }
 """Name of each table, the page that has it, and the function that makes it."""
 
