@@ -233,6 +233,14 @@ class SizedBackbone(Protocol):
 
 
 @runtime_checkable
+class ResizedTables(Protocol):
+    """A module whose weights are tables of positions; those of another size are interpolated when they are loaded."""
+
+    def fits_table(self, name: str, shape: Sequence[int]) -> bool:
+        """Tell whether a tensor of this shape can be loaded as the table of this name."""
+
+
+@runtime_checkable
 class SizedOutput(Protocol):
     """An output of a head, a named tuple, with the sizes of the images inside their padding, which boxes are cut to."""
 

@@ -295,7 +295,10 @@ def count_products(backbone: nn.Module) -> int:
     # In millions: of the paper with squeeze-excitation in all blocks; of bottleneck-transformer-flax 511d699's
     # table, of the authors' script as mended there, with it in blocks of convolutions only.
     [("t3", "all", 33.5), ("t4", "all", 54.7), ("t5", "all", 75.1), ("t6", "all", 53.9), ("t7", "all", 75.1)]
-    + [(name, "convolutions", count) for name, count in [("t3", 30.4), ("t4", 51.5), ("t5", 68.8), ("t6", 47.7)]],
+    + [
+        (name, "convolutions", count)
+        for name, count in [("t3", 30.4), ("t4", 51.5), ("t5", 68.8), ("t6", 47.7), ("t7", 68.8)]
+    ],
 )
 def test_parameters_of_botnet_t(name: str, squeezed: Any, published: float) -> None:
     depth, size = SIZES[name]

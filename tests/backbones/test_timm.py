@@ -109,6 +109,29 @@ def test_outputs_and_gradients_are_those_of_timm(model: str, training: bool) -> 
         torch.testing.assert_close(one.grad, two.grad, rtol=1e-8, atol=1e-12, msg=name)
 
 
+@pytest.mark.parametrize(
+    "model", ["hgnetv2_b0", *(pytest.param(f"hgnetv2_b{i}", marks=pytest.mark.slow) for i in (4, 5, 6))]
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_hgnetv2_is_that_of_timm_at_odd_sizes(model: str, training: bool) -> None:
+    peer = randomize(timm.create_model(model, features_only=True, out_indices=(1, 2, 3))).train(training)
+    ours = build(model).double().train(training)
+    ours.body.load_state_dict(peer.state_dict())
+    images = [make_images(45, 71).requires_grad_() for _ in range(2)]
+    maps = list(ours(images[0]).values()), peer(images[1])
+    assert [tuple(x.shape[-2:]) for x in maps[0]] == [(6, 9), (3, 5), (2, 3)]
+    for one, two in zip(*maps, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
+    for of_one in maps:
+        sum(x.square().mean() for x in of_one).backward()
+    pairs = [(images[0].grad, images[1].grad)]
+    pairs += [(a.grad, b.grad) for a, b in zip(ours.body.parameters(), peer.parameters(), strict=True)]
+    for one, two in pairs:
+        assert one is not None
+        assert two is not None
+        assert (one - two).norm() <= 1e-8 * two.norm()
+
+
 def test_an_output_stride_dilates_the_levels_beyond_and_keeps_their_names() -> None:
     plain = randomize(build("resnet18", levels=EVERY)).eval()
     dilated = build("resnet18", levels=EVERY, output_stride=16).double().eval()

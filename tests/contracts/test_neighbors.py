@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from small_recipes import every_recipe
 
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
@@ -11,6 +10,7 @@ from boxwright.data.images import normalize
 from boxwright.structures import Category
 from neighbors import assert_alone_as_among_others
 from random_weights import calibrate, settle, shake
+from small_recipes import every_recipe
 
 
 @every_recipe

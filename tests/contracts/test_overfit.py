@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_recipes import every_long_classifier, every_long_training
 
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
@@ -23,6 +22,7 @@ from boxwright.training.loop import run_training
 from boxwright.training.run import Run
 from boxwright.weights.model import load
 from boxwright.workflows.validation import Validation
+from small_recipes import every_long_classifier, every_long_training
 
 ENOUGH = 0.9
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from small_recipes import every_classifier, every_detector
 
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
 from boxwright.structures import Batch, Category, ImageSize, Targets
 from boxwright.training import overflow
 from boxwright.training.step import StepResult, compute_gradients
+from small_recipes import every_classifier, every_detector
 
 MakeTargets = Callable[..., list[Targets]]
 SIDE = 96

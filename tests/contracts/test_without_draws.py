@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_recipes import DISTINCT
 from torch import nn
 
 from boxwright.compose.detectors import build_resolved, load_weights
@@ -14,6 +13,7 @@ from boxwright.compose.undrawn import WithoutDraws, lacks_weights
 from boxwright.passport import Origin, Passport
 from boxwright.structures import Category
 from boxwright.weights.model import ModelWeights, build_model
+from small_recipes import DISTINCT
 
 CATEGORIES = [Category(3, "three"), Category(7, "seven")]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -17,6 +18,7 @@ from boxwright.backbones.resnet import ResNet
 from boxwright.detector import Detector
 from boxwright.heads.detr import DETR, DETROutput
 from boxwright.layers.positions import encode_unmasked_sine
+from boxwright.layers.recording import record_modules
 from boxwright.layers.tokens import to_tokens
 from boxwright.necks.detr_encoder import DETREncoder
 from boxwright.queries import QueryLossWeights, SoftmaxCost, TransformerDecoderOptions
@@ -246,6 +248,38 @@ def test_no_object_is_never_detected() -> None:
     torch.testing.assert_close(decoded.boxes[0], torch.tensor([[0.0, 0.0, 100.0, 25.0], [40.0, 15.0, 60.0, 35.0]]))
 
 
+def test_the_first_layers_alone_predict_and_all_are_trained(make_targets: MakeTargets) -> None:
+    every, first = head(), head(decoder=replace(DECODER, eval_layers=2))
+    first.load_state_dict(every.state_dict())
+    features, targets = {"c5": level()}, make_targets([2, 1])
+    trained, predicted = every(features, None, targets), first(features)
+    assert predicted.logits.shape == (1, 2, 7, 5)
+    for one, other in zip(trained[:2], predicted[:2], strict=True):
+        torch.testing.assert_close(one[1], other[0], rtol=0, atol=1e-6)
+    assert (trained.logits[2] - predicted.logits[0]).abs().max() > 1e-2
+    for one, other in zip(trained, first(features, None, targets), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    with record_modules(first.recorded_modules()) as recorded:
+        output = first({"c5": level(1)})
+    assert len(first.explain(output, recorded, 0).layers) == 2
+    with pytest.raises(ValueError, match=r"eval_layers is between 1 and num_layers \(3\), not 4"):
+        replace(DECODER, eval_layers=4)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "kept"),
+    [(None, [True, True, True, True]), (0.7, [True, True, True, True]), (0.5, [True, False, True, True])],
+)
+def test_a_worse_detection_of_the_same_class_is_suppressed(threshold: float | None, kept: list[bool]) -> None:
+    """Two boxes of one class overlap by 0.6 of their union; so do those of two classes."""
+    logits = torch.tensor([[[4.0, 0.0, 0.0], [3.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 1.0, 0.0]]])
+    first, second, apart = [0.4, 0.5, 0.4, 0.4], [0.5, 0.5, 0.4, 0.4], [0.9, 0.9, 0.1, 0.1]
+    boxes = torch.tensor([[first, second, first, apart]])
+    decoded = head(num_classes=2, nms_threshold=threshold).decode(DETROutput(logits[None], boxes[None], SIZES))
+    assert decoded.valid[0].tolist() == kept
+    assert decoded.labels[0].tolist() == [0, 0, 1, 1]
+
+
 def test_limits_are_those_of_the_queries() -> None:
     detr = head()
     detr.raise_limits(100)
@@ -280,6 +314,7 @@ def test_boxes_stay_in_float32_under_mixed_precision(make_targets: MakeTargets) 
         ({"hidden_dim": 15}, r"multiple of num_heads \(2\), not 15"),
         ({"hidden_dim": 18}, "multiple of 4, not 18"),
         ({"no_object_weight": 1.5}, r"in \[0, 1\], not 1.5"),
+        ({"nms_threshold": -0.1}, r"nms_threshold is in \[0, 1\], not -0.1"),
     ],
     ids=str,
 )

@@ -25,6 +25,7 @@ from boxwright.layers.resnet import BasicBlock, Bottleneck
 EVERY = ("c2", "c3", "c4", "c5")
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
 SENETS: dict[Any, tuple[str, int]] = {50: ("seresnet50", 28_088_024), 152: ("seresnet152", 66_821_848)}
+SENET_350 = (3, 48, 61, 4)
 CLASSIFIER = 2048 * 1000 + 1000
 
 
@@ -118,7 +119,16 @@ def test_parameters_of_depth_200_are_those_of_timm() -> None:
     assert count == sum(p.numel() for p in theirs.parameters()) == 64_673_832
 
 
-@pytest.mark.parametrize(("depth", "size", "listed"), [(50, 224, 4.09), (152, 288, 19.04)])
+@pytest.mark.parametrize(("depth", "listed"), [(50, 28.0), (152, 66.6), (SENET_350, 115.2)])
+def test_parameters_of_senets_are_those_listed(depth: Any, listed: float) -> None:
+    """In millions, of products: no norms, no biases. Nobody lists the blocks of 350 layers; these have its numbers."""
+    with torch.device("meta"):
+        ours = ResNet(depth=depth, block=BlockOptions(squeeze_excitation="all"))
+    products = sum(m.weight.numel() for m in ours.modules() if isinstance(m, nn.Conv2d)) + 2048 * 1000
+    assert products / 1e6 == pytest.approx(listed, rel=3e-3)
+
+
+@pytest.mark.parametrize(("depth", "size", "listed"), [(50, 224, 4.09), (152, 288, 19.04), (SENET_350, 320, 52.9)])
 def test_multiply_adds_of_senets(depth: Any, size: int, listed: float) -> None:
     with torch.device("meta"):
         ours, images = ResNet(depth=depth, block=BlockOptions(squeeze_excitation="all")), torch.empty(1, 3, size, size)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from boxwright.layers.padding import resize_mask
 from boxwright.layers.positions import encode_masked_sine
+from boxwright.layers.recording import record_modules
 from boxwright.necks.deformable_encoder import DeformableEncoder
 from boxwright.necks.fpn import FPN
 from boxwright.structures import Features, Level, Spec
@@ -169,6 +170,52 @@ def test_each_level_has_its_own_number_of_points() -> None:
     assert all(x.isfinite().all() for x in neck(maps(64, 96)).values())
 
 
+def test_levels_apart_are_encoders_of_one_level_with_the_same_weights() -> None:
+    neck, features, mask = small(across_levels=False, num_points=3, num_levels=3), maps(64, 96), padding_mask()
+    with torch.no_grad():
+        for parameter in neck.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    out = neck(features, mask)
+    for index, name in enumerate(SPEC):
+        alone = small({name: SPEC[name]}, num_levels=1, num_points=3)
+        state = {key: value for key, value in neck.state_dict().items() if key in alone.state_dict()}
+        alone.load_state_dict(state | {"level_embedding": neck.level_embedding[index : index + 1]})
+        torch.testing.assert_close(out[name], alone({name: features[name]}, mask)[name], rtol=0, atol=1e-6)
+
+
+def test_levels_apart_do_not_see_each_other_and_have_fewer_weights() -> None:
+    features = maps(64, 96)
+    changed = {**features, "c4": features["c4"] + 1}
+    for across_levels in (True, False):
+        neck = small(across_levels=across_levels, num_levels=3)
+        with torch.no_grad():
+            for layer in neck.layers:
+                layer.self_attention.attention_weights.bias.normal_()
+        before, after = neck(features), neck(changed)
+        moved = {name for name in SPEC if not torch.equal(before[name], after[name])}
+        assert moved == (set(SPEC) if across_levels else {"c4"})
+        # 2 heads, 4 points, 3 levels or 1: two offsets and a weight each, of 16 channels and a bias.
+        samples = 2 * 4 * (3 if across_levels else 1)
+        attention = neck.layers[0].self_attention
+        counts = [
+            sum(p.numel() for p in x.parameters()) for x in (attention.sampling_offsets, attention.attention_weights)
+        ]
+        assert counts == [17 * 2 * samples, 17 * samples]
+
+
+def test_a_cell_of_levels_apart_is_explained_by_points_of_its_own() -> None:
+    neck = small(across_levels=False, num_levels=3)
+    with record_modules(neck.recorded_modules()) as recorded:
+        neck(maps(64, 96, batch=1))
+    for attention in neck.explain_cell(recorded, (40.0, 20.0), "c4"):
+        assert attention.cell.level == "c4"
+        assert attention.samples is not None
+        assert attention.samples.level_names == ("c4",)
+        # A step of the initial offsets is a cell; the cell's center is (40, 24).
+        expected = torch.tensor([[40.0 + 16 * k, 24.0] for k in (1, 2, 3, 4)])
+        torch.testing.assert_close(attention.samples.points[0], expected)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -178,6 +225,7 @@ def test_each_level_has_its_own_number_of_points() -> None:
         ({"num_points": 0}, "num_points is one number of at least 1"),
         ({"num_points": [4, 4, 4]}, r"one for each of 4 levels, not \[4, 4, 4\]"),
         ({"num_levels": 0}, r"num_levels is at least 1, not 0"),
+        ({"num_points": [4, 4, 4, 4], "across_levels": False}, "num_points is one number where across_levels is false"),
     ],
 )
 def test_bad_options(options: dict[str, object], message: str) -> None:

@@ -63,10 +63,10 @@ def test_predictions_losses_and_gradients(kind: str, monkeypatch: pytest.MonkeyP
     names, norms = authors["gradient_names"].tolist(), authors["gradient_norms"]
     assert set(gradients) == set(names)
     assert any("sampling_offsets" in name for name in names) == (kind != "discrete")
-    floor = 1e-9 * np.linalg.norm(norms)
+    floor, tolerance = 1e-9 * np.linalg.norm(norms), 1e-6 if kind in ("l", "x", "h") else 1e-5
     for name, norm, projection in zip(names, norms, authors["gradient_projections"], strict=True):
         grad = gradients[name]
         direction = uniform(f"direction of {name}", *grad.shape)
-        assert abs(grad.norm().item() - norm) <= 1e-5 * norm + floor, name
+        assert abs(grad.norm().item() - norm) <= tolerance * norm + floor, name
         # A projection of a wrong gradient of the right norm would be off by about the norm itself.
-        assert abs((grad * direction).sum().item() - projection) <= 1e-5 * norm * direction.norm() + floor, name
+        assert abs((grad * direction).sum().item() - projection) <= tolerance * norm * direction.norm() + floor, name

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 from formula import set_weights, uniform
+from timm.layers import SEModule
 from timm.layers.bottleneck_attn import BottleneckAttn
+from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
 from boxwright.backbones.botnet import BoTNet
 from boxwright.layers.block_options import BlockOptions
 from boxwright.layers.non_local_block import NonLocalBlock
-from boxwright.layers.position_attention import PositionAttention
+from boxwright.layers.position_attention import PositionAttention, PositionTables
 
 STACKS: dict[str, dict[str, Any]] = {
     "relative/stride_2/training": {"c5_stride": 2, "positions": "relative"},
@@ -79,6 +81,53 @@ def test_timm(size: tuple[int, int], heads: int, stride: int) -> None:
         for table in theirs.pos_embed.parameters():
             table.mul_(ours.head_dim**-0.5)
     torch.testing.assert_close(theirs(x), expected, rtol=1e-10, atol=1e-10)
+
+
+WIDTH = 4
+THEIR_NAMES = {
+    "conv2.project.weight": "conv2.qkv.weight",
+    "conv2.relative.height": "conv2.pos_embed.height_rel",
+    "conv2.relative.width": "conv2.pos_embed.width_rel",
+}
+
+
+def their_block(channels: int, size: tuple[int, int]) -> Bottleneck:
+    """timm's block with timm's attention in place of the convolution."""
+    wide, inner = 32 * WIDTH, 8 * WIDTH
+    shortcut = (
+        nn.Sequential(nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide)) if channels < wide else None
+    )
+    block = Bottleneck(channels, inner, downsample=shortcut, act_layer=nn.SiLU, attn_layer="se")
+    block.conv2 = BottleneckAttn(inner, feat_size=size, num_heads=4, scale_pos_embed=True)
+    assert block.se is not None
+    # timm's layer takes a ReLU, whatever the network has, and rounds its width up.
+    block.se = SEModule(wide, rd_ratio=1 / 16, rd_divisor=1, act_layer=nn.SiLU)
+    return block
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_stage_of_stride_1_is_made_of_timms_blocks(training: bool) -> None:
+    """c5 of BoTNet-T on a map of odd sizes, without the activation on the shortcut, which timm does not have."""
+    size, options = (5, 7), BlockOptions(activation="silu", squeeze_excitation="all")
+    ours = BoTNet(depth=(1, 1, 1, 3), width=WIDTH, c5_stride=1, block=options).layer4
+    for block in ours:
+        block.conv2.relative = PositionTables(size, block.conv2.head_dim, relative=True)
+    theirs = nn.Sequential(*(their_block(channels, size) for channels in (16 * WIDTH, 32 * WIDTH, 32 * WIDTH)))
+    set_weights(ours.train(training))
+    names = {name: name for name in ours.state_dict()}
+    for number in range(3):
+        names |= {f"{number}.{mine}": f"{number}.{other}" for mine, other in THEIR_NAMES.items()}
+    theirs.double().train(training).load_state_dict({names[name]: tensor for name, tensor in ours.state_dict().items()})
+    x = uniform("map", 3, 16 * WIDTH, *size).requires_grad_()
+    y, expected = ours(x), theirs(x)
+    assert y.shape == (3, 32 * WIDTH, *size)
+    torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)
+    direction, parameters = uniform("direction", *y.shape), dict(theirs.named_parameters())
+    one = torch.autograd.grad((y * direction).sum(), [x, *ours.parameters()])
+    pairs = [parameters[names[name]] for name, _ in ours.named_parameters()]
+    two = torch.autograd.grad((expected * direction).sum(), [x, *pairs])
+    for mine, other in zip(one, two, strict=True):
+        assert (mine - other).norm() <= 1e-8 * other.norm() + 1e-14
 
 
 def recorded(name: str) -> dict[str, np.ndarray]:

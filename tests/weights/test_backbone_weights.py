@@ -11,7 +11,8 @@ import torch
 import boxwright
 from boxwright.compose.recipes import resolve
 from boxwright.detector import Detector
-from boxwright.weights.backbone import load_backbone_from
+from boxwright.weights.backbone import load_backbone_from, read_backbone_weights
+from boxwright.workflows.backbone_report import report_transfer
 
 BACKBONE = {"name": "resnet", "depth": 18, "width": 8, "levels": ["c5"]}
 
@@ -109,6 +110,12 @@ def test_tables_of_positions_are_interpolated(tmp_path: Path) -> None:
     target = retinanet(**{**BOTNET, "image_size": 128})
     transfer = load_backbone_from(target, tmp_path / "a.pt")
     assert (*transfer.skipped, *transfer.new) == ()
+    assert len(transfer.interpolated) == 6
+    lines = report_transfer(transfer, read_backbone_weights(tmp_path / "a.pt"), target)
+    assert lines[-1] == (
+        "note: 6 tables of positions, made for inputs of 64 pixels, are interpolated to 128: "
+        "--backbone.image_size 64 keeps them"
+    )
     state, weights = target.backbone.state_dict(), source.backbone.state_dict()
     longer = [name for name, tensor in weights.items() if tensor.shape != state[name].shape]
     assert len(longer) == 6

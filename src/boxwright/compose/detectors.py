@@ -12,6 +12,7 @@ from torch import Tensor
 
 from boxwright.compose.building import limited_size
 from boxwright.compose.parts import find_part
+from boxwright.compose.position_tables import find_resized_tables
 from boxwright.compose.recipe import PartOptions, Recipe
 from boxwright.compose.recipe_text import SLOTS
 from boxwright.compose.recipes import resolve
@@ -126,14 +127,17 @@ def load_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
 
 
 def check_weights(detector: Detector, weights: Mapping[str, Tensor]) -> None:
-    """Raise ``ValueError`` if these are not the weights of a detector, by name and shape; it may have no storage."""
-    expected = detector.state_dict()
+    """Raise ``ValueError`` if these are not the weights of a detector, by name and shape; it may have no storage.
+
+    Tables of positions may have another size, see ``find_resized_tables``.
+    """
+    expected, resized = detector.state_dict(), find_resized_tables(detector, weights)
     problems = [f"{name} is missing" for name in expected if name not in weights]
     problems += [f"{name} is unknown" for name in weights if name not in expected]
     problems += [
         f"{name} is {list(weights[name].shape)} and should be {list(tensor.shape)}"
         for name, tensor in expected.items()
-        if name in weights and weights[name].shape != tensor.shape
+        if name in weights and weights[name].shape != tensor.shape and name not in resized
     ]
     if problems:
         raise ValueError(

@@ -17,9 +17,10 @@ from boxwright.layers.tokens import flatten_maps, flatten_mask
 from boxwright.layers.transformer import TransformerDecoderLayer, xavier_matrices
 from boxwright.mechanism import QueryMechanism
 from boxwright.ops.boxes import at_least_float32
+from boxwright.ops.nms import nms_keep_mask
 from boxwright.queries.class_losses import CrossEntropyLoss, SoftmaxCost
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
-from boxwright.queries.decode import decode_best_classes, rank_queries
+from boxwright.queries.decode import RankedQueries, decode_best_classes, rank_queries
 from boxwright.queries.explanation import LayerPredictions, QueryDecoder, QueryExplainer
 from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.options import QueryLossWeights, TransformerDecoderOptions
@@ -59,11 +60,13 @@ class DETR(nn.Module):
         auxiliary_losses: train the layers before the last with the same losses.
         no_object_weight: of queries without object in the cross entropy, in [0, 1].
         loss_weights: of cross entropy, L1 and GIoU loss.
+        nms_threshold: IoU above which the worse one of two detections of a class goes, in [0, 1]; None goes without, as
+            DETR is made for. The paper's figure 4 asks what it brings after each decoder layer.
 
-    Source: Carion et al., DETR, ECCV 2020, section 3, appendix A.3 and table 3. Checked against facebookresearch/detr
-    29901c5 and transformers (outputs, assignments, losses, gradients). Differs in taking several levels; in learned
-    positions of its own, where the original shares one table with the encoder; in a cross entropy averaged over the
-    whole optimizer step. Positions at the input are the paper's; the original's code has none.
+    Source: Carion et al., DETR, ECCV 2020, section 3, appendix A.3, table 3 and figure 4. Checked against
+    facebookresearch/detr 29901c5 and transformers (outputs, assignments, losses, gradients). Differs in taking several
+    levels; in learned positions of its own, where the original shares one table with the encoder; in a cross entropy
+    averaged over the whole optimizer step. Positions at the input are the paper's; the original's code has none.
     """
 
     def __init__(
@@ -80,12 +83,14 @@ class DETR(nn.Module):
         auxiliary_losses: bool = True,
         no_object_weight: float = 0.1,
         loss_weights: QueryLossWeights = QueryLossWeights(),
+        nms_threshold: float | None = None,
     ) -> None:
         super().__init__()
         check_counts({"num_classes": num_classes, "num_queries": num_queries})
         check_hidden_dim(hidden_dim, decoder.num_heads)
-        check_fractions({"no_object_weight": no_object_weight})
-        self.num_queries, self.auxiliary_losses = num_queries, auxiliary_losses
+        check_fractions({"no_object_weight": no_object_weight, "nms_threshold": nms_threshold or 0.0})
+        self.num_classes, self.num_queries, self.auxiliary_losses = num_classes, num_queries, auxiliary_losses
+        self.eval_layers, self.nms_threshold = decoder.eval_layers or decoder.num_layers, nms_threshold
         self.positions_at, self.query_positions_at = positions_at, query_positions_at
         matcher = HungarianMatcher(class_cost=SoftmaxCost(), class_weight=1.0)
         self.criterion = SetCriterion(CrossEntropyLoss(no_object_weight), matcher, loss_weights)
@@ -120,7 +125,10 @@ class DETR(nn.Module):
         positions = self.positions(shapes, padding_mask, memory.device)
         keys = memory if positions is None else memory + cast_to_weights(positions, self.layers)
         contents = self._decode(
-            keys, keys if self.positions_at == "input" else memory, flatten_mask(padding_mask, shapes)
+            keys,
+            keys if self.positions_at == "input" else memory,
+            flatten_mask(padding_mask, shapes),
+            num_layers=self.eval_layers if targets is None else len(self.layers),
         )
         contents = contents if targets is not None and self.auxiliary_losses else contents[-1:]
         return DETROutput(*self._predict(contents), valid_sizes)
@@ -138,8 +146,12 @@ class DETR(nn.Module):
         return name_terms(losses, layer_suffixes(len(output.logits)))
 
     def decode(self, output: DETROutput) -> Decoded:
-        """Decode each query's best class, best first."""
-        return decode_best_classes(output.logits[-1], output.boxes_cxcywh_norm[-1], output.valid_sizes)
+        """Decode each query's best class, best first; with a threshold, those that no better one suppresses."""
+        decoded = decode_best_classes(output.logits[-1], output.boxes_cxcywh_norm[-1], output.valid_sizes)
+        if self.nms_threshold is None:
+            return decoded
+        kept = nms_keep_mask(*decoded[:4], self.nms_threshold, self.num_classes)
+        return decoded._replace(valid=kept)
 
     def object_limits(self) -> Sequence[ObjectLimit]:
         """List the one option that limits the number of detections."""
@@ -150,16 +162,22 @@ class DETR(nn.Module):
 
     def recorded_modules(self) -> list[nn.Module]:
         """List the modules whose calls ``explain`` needs."""
-        return QueryDecoder(self.projections, self.layers).recorded_modules()
+        return self._decoder().recorded_modules()
 
     def explain(self, output: DETROutput, recorded: Recorded, detection: int) -> QueryMechanism:
         """Explain a detection by its learned query and the decoder's layers."""
-        decoder = QueryDecoder(self.projections, self.layers)
+        decoder = self._decoder()
         with torch.no_grad():
             logits, boxes = self._predict(decoder.contents(recorded))
         predictions = LayerPredictions(None, at_least_float32(logits).softmax(-1)[..., :-1], boxes)
         ranked = rank_queries(output.logits[-1])
+        if self.nms_threshold is not None:
+            kept = self.decode(output).valid[0]
+            ranked, detection = RankedQueries(*(one[:, kept] for one in ranked)), int(kept[:detection].sum())
         return QueryExplainer(output, ranked, predictions, decoder, recorded).explain(detection)
+
+    def _decoder(self) -> QueryDecoder:
+        return QueryDecoder(self.projections, self.layers[: self.eval_layers])
 
     def _predict(
         self, contents: Sequence[Float[Tensor, "b q d"]]
@@ -169,7 +187,12 @@ class DETR(nn.Module):
         return self.classes(decoded), boxes
 
     def _decode(
-        self, keys: Float[Tensor, "b t d"], memory: Float[Tensor, "b t d"], padding: Bool[Tensor, "b t"] | None
+        self,
+        keys: Float[Tensor, "b t d"],
+        memory: Float[Tensor, "b t d"],
+        padding: Bool[Tensor, "b t"] | None,
+        *,
+        num_layers: int,
     ) -> list[Float[Tensor, "b q d"]]:
         learned, positions = self.queries.weight, None
         if self.query_positions_at == "attention":
@@ -178,7 +201,7 @@ class DETR(nn.Module):
             # A copy: what counts operations cannot follow a view of a parameter into a layer.
             contents = learned.repeat(memory.shape[0], 1, 1)
         decoded = []
-        for layer in self.layers:
+        for layer in self.layers[:num_layers]:
             contents = layer(contents, positions, keys, memory, padding)
             decoded.append(contents)
         return decoded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -161,13 +162,19 @@ class PositionTables(nn.Module):
             fit(self.width, *lengths[::-1], *cells[::-1], self.is_relative),
         )
 
+    def fits_table(self, name: str, shape: Sequence[int]) -> bool:
+        """Tell whether a tensor of this shape can be loaded as the table of this name: it has vectors of its width."""
+        table = dict(self.named_parameters()).get(name)
+        has_middle = not self.is_relative or (len(shape) == 2 and shape[0] % 2 == 1)
+        return table is not None and len(shape) == 2 and shape[0] > 0 and shape[1] == table.shape[1] and has_middle
+
     def _length(self, cells: int) -> int:
         return 2 * cells - 1 if self.is_relative else cells
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         for name, table in self.named_parameters():
             loaded = state_dict.get(f"{prefix}{name}")
-            if loaded is not None and loaded.shape[1:] == table.shape[1:]:
+            if loaded is not None and self.fits_table(name, loaded.shape):
                 state_dict[f"{prefix}{name}"] = resized_table(loaded, len(table), relative=self.is_relative)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 

@@ -38,6 +38,8 @@ class DeformableEncoder(nn.Module):
             the single-scale form.
         num_heads: attention heads.
         num_points: samples per head and level; one number, or one for each level that goes out.
+        across_levels: cells attend to points of all levels; where false, to those of their own level alone, by the same
+            weights on every level.
         feedforward_dim: width of the layers' feed-forward.
         num_layers: attention layers.
         dropout: in every layer, in [0, 1).
@@ -45,8 +47,9 @@ class DeformableEncoder(nn.Module):
 
     Source: Zhu et al., Deformable DETR, ICLR 2021, section 4.1 and appendix A.2. Checked against transformers'
     DeformableDetrForObjectDetection (which also applies dropout to the encoder's input) and
-    fundamentalvision/Deformable-DETR 11169a6. Where in_spec already has pyramid levels (an FPN in front), the paper's
-    table 2 has the numbers.
+    fundamentalvision/Deformable-DETR 11169a6. Where in_spec already has pyramid levels (an FPN in front), or levels are
+    apart, the paper's table 2 has the numbers; its code has no levels apart, and nothing says what its decoder looks at
+    then.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class DeformableEncoder(nn.Module):
         num_levels: int = 4,
         num_heads: int = 8,
         num_points: int | Sequence[int] = 4,
+        across_levels: bool = True,
         feedforward_dim: int = 1024,
         num_layers: int = 6,
         dropout: float = 0.1,
@@ -65,7 +69,9 @@ class DeformableEncoder(nn.Module):
         super().__init__()
         check_counts({"num_levels": num_levels, "num_heads": num_heads, "num_layers": num_layers})
         check_hidden_dim(hidden_dim, num_heads, sine=True)
-        num_levels = max(num_levels, len(in_spec))
+        if not across_levels and not isinstance(num_points, int):
+            raise ValueError(f"num_points is one number where across_levels is false, not {num_points}")
+        num_levels, self.across_levels = max(num_levels, len(in_spec)), across_levels
         self.in_levels = list(in_spec)
         self.projections = nn.ModuleDict(
             {name: level_projection(level.channels, hidden_dim) for name, level in in_spec.items()}
@@ -85,7 +91,7 @@ class DeformableEncoder(nn.Module):
             DeformableEncoderLayer(
                 hidden_dim,
                 num_heads=num_heads,
-                num_levels=num_levels,
+                num_levels=num_levels if across_levels else 1,
                 num_points=num_points,
                 hidden_dim=feedforward_dim,
                 dropout=dropout,
@@ -109,10 +115,11 @@ class DeformableEncoder(nn.Module):
         tokens = flatten_levels(maps, padding_mask)
         positions = self._positions(tokens, padding_mask)
         reference = compute_cell_centers(tokens)[:, :, None] * tokens.valid_ratios[:, None]  # b t l 2
-        memory = tokens.memory
-        reference = reference.expand(memory.shape[0], -1, -1, -1)
-        for layer in self.layers:
-            memory = layer(memory, positions, reference, tokens.shapes, tokens.padding)
+        reference = reference.expand(tokens.memory.shape[0], -1, -1, -1)
+        if self.across_levels:
+            memory = self._attend(tokens.memory, positions, reference, tokens.shapes, tokens.padding)
+        else:
+            memory = self._attend_apart(tokens, positions, reference)
         return dict(zip(self.projections, split_maps(memory, tokens.shapes), strict=True))
 
     def recorded_modules(self) -> list[nn.Module]:
@@ -125,13 +132,50 @@ class DeformableEncoder(nn.Module):
         """List the points that a cell samples from all levels, in each layer."""
         names, explained = list(self.out_spec), list[CellAttention]()
         strides = [one.stride for one in self.out_spec.values()]
-        own = names.index(level) if level in names else len(names) - 1
+        own, call = names.index(level) if level in names else len(names) - 1, 0
+        if not self.across_levels:
+            names, strides, own, call = [names[own]], [strides[own]], 0, own
         for index, layer in enumerate(self.layers):
-            sampled = recorded.samples[cast(DeformableEncoderLayer, layer).self_attention][0]
+            sampled = recorded.samples[cast(DeformableEncoderLayer, layer).self_attention][call]
             cell = LevelCell.at(names[own], strides[own], sampled.shapes[own], point)
             samples = place_in_pixels(sampled, cell.index_among(names, sampled.shapes), names, strides)
             explained.append(CellAttention(index, cell, samples=samples))
         return explained
+
+    def _attend(
+        self,
+        memory: Float[Tensor, "b t d"],
+        positions: Float[Tensor, "#b t d"],
+        reference: Float[Tensor, "b t l 2"],
+        shapes: Sequence[tuple[int, int]],
+        padding: Bool[Tensor, "b t"] | None,
+    ) -> Float[Tensor, "b t d"]:
+        """Run all layers on the tokens of these levels."""
+        for layer in self.layers:
+            memory = layer(memory, positions, reference, shapes, padding)
+        return memory
+
+    def _attend_apart(
+        self, tokens: LevelTokens, positions: Float[Tensor, "#b t d"], reference: Float[Tensor, "b t l 2"]
+    ) -> Float[Tensor, "b t d"]:
+        """Run all layers on one level after the other."""
+        counts = [h * w for h, w in tokens.shapes]
+        paddings = [None] * len(counts) if tokens.padding is None else tokens.padding.split(counts, 1)
+        levels = zip(
+            tokens.memory.split(counts, 1),
+            positions.split(counts, 1),
+            reference.split(counts, 1),
+            tokens.shapes,
+            paddings,
+            strict=True,
+        )
+        return torch.cat(
+            [
+                self._attend(memory, encoded, points[:, :, level : level + 1], [shape], padding)
+                for level, (memory, encoded, points, shape, padding) in enumerate(levels)
+            ],
+            1,
+        )
 
     def _positions(self, tokens: LevelTokens, padding_mask: Bool[Tensor, "b h w"] | None) -> Float[Tensor, "#b t d"]:
         """Encode the position of each cell within its level, and the level."""

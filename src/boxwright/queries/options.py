@@ -19,6 +19,7 @@ class TransformerDecoderOptions:
         feedforward_dim: width of the feed-forward.
         dropout: of attention weights, after both attentions, in and after the feed-forward, in [0, 1).
         pre_norm: norms before attentions and feed-forward.
+        eval_layers: decoder layers that prediction uses; all where None.
     """
 
     num_layers: int = 6
@@ -26,9 +27,12 @@ class TransformerDecoderOptions:
     feedforward_dim: int = 2048
     dropout: float = 0.1
     pre_norm: bool = False
+    eval_layers: int | None = None
 
     def __post_init__(self) -> None:
         check_counts({"num_layers": self.num_layers, "num_heads": self.num_heads})
+        if self.eval_layers is not None and not 1 <= self.eval_layers <= self.num_layers:
+            raise ValueError(f"eval_layers is between 1 and num_layers ({self.num_layers}), not {self.eval_layers}")
 
 
 @dataclass(frozen=True, kw_only=True)

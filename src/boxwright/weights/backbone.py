@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from boxwright.checkpoints import passport_of, read_checkpoint, weights_of
 from boxwright.compose.options import Naming, construct, options_of, parse_options
 from boxwright.compose.parts import find_part
+from boxwright.compose.position_tables import find_resized_tables
 from boxwright.contracts import RepeatedBackbone, ResidualBackbone
 from boxwright.data.format_report import COLOR_OPTIONS
 from boxwright.detector import Detector
@@ -59,12 +60,16 @@ BEHIND_A_GAP = "it follows a tensor of its block that does not fit"
 
 
 class Transfer(NamedTuple):
-    """Names of tensors: loaded, skipped with the reason, see ``explain_skipped``, and new, not in the source."""
+    """Names of tensors: loaded, skipped with the reason, see ``explain_skipped``, and new, not in the source.
+
+    Of those loaded, ``interpolated`` are tables of positions of another size.
+    """
 
     source: str
     loaded: tuple[str, ...]
     skipped: Mapping[str, str]
     new: tuple[str, ...]
+    interpolated: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values."""
@@ -205,6 +210,7 @@ def load_backbone_weights(detector: Detector, source: SourceBackbone) -> Transfe
     backbone = detector.backbone
     source = source._replace(tensors=fit_names(backbone, source.name, source.options, source.tensors, source.source))
     expected = [name for name in backbone.state_dict() if not name.endswith(COUNTER)]
+    resized = find_resized_tables(backbone, source.tensors)
     if isinstance(backbone, RepeatedBackbone) and not set(source.tensors) & set(expected):
         of_copies = {path: load_matching(copy, source.tensors) for path, copy in backbone.copies()}
         loaded = [f"{path}.{name}" for path, names in of_copies.items() for name in names]
@@ -218,6 +224,7 @@ def load_backbone_weights(detector: Detector, source: SourceBackbone) -> Transfe
         raise ValueError(
             f"{source.source}: nothing of its backbone ({source.name}) fits this one; take a run of a like backbone"
         )
+    resized = [name for name in resized if name in loaded]
     new = [name for name in expected if name not in set(loaded)]
     frozen = [name for name, weight in backbone.named_parameters() if not weight.requires_grad and name in new]
     if frozen:
@@ -225,7 +232,8 @@ def load_backbone_weights(detector: Detector, source: SourceBackbone) -> Transfe
             f"{source.source}: {len(frozen)} tensors that the recipe freezes are not in it, and would stay random, "
             f"like {frozen[0]}; take a run of a like backbone, or train all with --backbone.frozen_stages 0"
         )
-    return Transfer(source.source, tuple(loaded), explain_skipped(left, source.tensors, here), tuple(new))
+    skipped = explain_skipped(left, source.tensors, here)
+    return Transfer(source.source, tuple(loaded), skipped, tuple(new), tuple(resized))
 
 
 def explain_skipped(names: Iterable[str], source: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from boxwright.checkpoints import FORMAT, categories_of, passport_of, read_checkpoint, tuning_of, weights_of
 from boxwright.compose.detectors import build_outline, build_resolved, check_weights, load_weights
+from boxwright.compose.position_tables import find_resized_tables
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
 from boxwright.compose.undrawn import WithoutDraws, lacks_weights
@@ -24,7 +25,7 @@ from boxwright.score_tuning import ScoreTuning
 from boxwright.structures import Category
 from boxwright.version import __version__
 from boxwright.weights.location import OwnCheckpoint, open_source
-from boxwright.weights.overrides import list_part_options, resolve_model
+from boxwright.weights.overrides import list_part_options, note_resized_tables, resolve_model
 from boxwright.weights.recognize import assumptions_in_errors, errors_in_one_line, recognize
 from boxwright.weights.source import Source, SourceFiles
 from boxwright_runtime.printable_names import one_line_errors
@@ -92,13 +93,11 @@ def load(
     if precision not in (None, *PRECISIONS):
         raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision}")
     used = choose_device(device or "cpu")
-    model = read_model(source, trusted=trusted, overrides=overrides)
+    changes = dict(overrides or {}) if image_size is None else {**(overrides or {}), "input.image_size": image_size}
+    model = read_model(source, trusted=trusted, overrides=changes)
     for note in model.notes:
         warnings.warn(note, stacklevel=2)
     detector = build_model(model)
-    if image_size is not None:
-        detector.input_format = model.recipe.input.at_size(image_size)
-        detector.recipe = dataclasses.replace(model.recipe, input=detector.input_format)
     if precision is not None:
         detector.to(getattr(torch, precision))
     return detector.to(used)
@@ -203,14 +202,27 @@ def _read_own(own: OwnCheckpoint, trusted: Collection[str], overrides: Mapping[s
         stated = Recipe.from_dict(content["recipe"], trusted=trusted)
         recipe, notes = resolve_model(stated, overrides)
         passport = own.complete(passport_of(content))
+        categories, tensors = categories_of(content), weights_of(content)
+        notes = (*notes, *_note_tables(stated, recipe, categories, tensors))
     except ValueError as error:
         raise ValueError(f"{own.path}: {error}") from error
     return ModelWeights(
         recipe=recipe,
-        categories=categories_of(content),
-        tensors=weights_of(content),
+        categories=categories,
+        tensors=tensors,
         origin=own.origin,
         passport=passport,
         notes=notes,
         tuning=tuning_of(content),
     )
+
+
+def _note_tables(
+    stated: Recipe, recipe: Recipe, categories: Sequence[Category], tensors: Mapping[str, Tensor]
+) -> list[str]:
+    """Say that tables of positions are interpolated, where a change of the recipe leads to it."""
+    if stated.backbone == recipe.backbone:
+        return []
+    outline = build_outline(recipe, categories=categories)
+    resized = [] if outline is None else find_resized_tables(outline, tensors)
+    return note_resized_tables(resized, stated.backbone, recipe.backbone)

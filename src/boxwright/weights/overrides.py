@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from boxwright.compose.options import options_of
 from boxwright.compose.parts import find_part
-from boxwright.compose.recipe import Recipe
+from boxwright.compose.recipe import PartOptions, Recipe
 from boxwright.compose.recipe_text import ALIASES, SLOTS, flatten, read_mapping
 from boxwright.compose.recipes import Resolution, resolve
 from boxwright.compose.values import plain
@@ -63,6 +63,26 @@ def note_changes(stated: Recipe, actual: Recipe, assumptions: Iterable[str] = ()
     if lines:
         notes.append(f"parts have other options than the weights come with: {'; '.join(lines)}")
     return notes
+
+
+def note_resized_tables(names: Collection[str], there: PartOptions, here: PartOptions) -> list[str]:
+    """Say in a line that tables of positions are interpolated, and how they would stay; no line without such tables.
+
+    Args:
+        names: of the tables.
+        there: the backbone that they were trained in.
+        here: that in use.
+    """
+    if not names:
+        return []
+    option = _size_option("backbone", here.name)
+    made, used = (None if option is None else part.options.get(option) for part in (there, here))
+    if made is None or used is None:
+        return [f"{len(names)} tables of positions, made for images of another size, are interpolated"]
+    return [
+        f"{len(names)} tables of positions, made for inputs of {made} pixels, are interpolated to {used}: "
+        f"--backbone.{option} {made} keeps them"
+    ]
 
 
 def compare_parts(one: Recipe, other: Recipe) -> list[tuple[str, Any, Any]]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from boxwright.compose.position_tables import find_resized_tables
 from boxwright.detector import Detector
 from boxwright.weights.backbone import PREFIX, explain_skipped, load_matching
 from boxwright.weights.classes import class_tensors, copy_class_rows, match_classes
@@ -20,7 +21,8 @@ class DetectorTransfer(NamedTuple):
 
     ``loaded`` are whole tensors; of ``class_layers`` the rows of ``kept_classes`` were loaded, and those that are of no
     class; ``skipped`` are those of the source that were not, with the reason, and ``new`` those here that nothing fits.
-    The classes that are not kept are ``new_classes``: their rows are as initialized.
+    The classes that are not kept are ``new_classes``: their rows are as initialized. ``interpolated`` are tables of
+    positions of another size, among those loaded.
     """
 
     source: str
@@ -30,6 +32,7 @@ class DetectorTransfer(NamedTuple):
     new: tuple[str, ...]
     kept_classes: tuple[str, ...]
     new_classes: tuple[str, ...]
+    interpolated: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values."""
@@ -53,6 +56,7 @@ def load_detector_weights(detector: Detector, source: ModelWeights) -> DetectorT
     rows = class_tensors(detector)
     pairs = match_classes(detector.categories, source.categories)
     backbone = {name.removeprefix(PREFIX): x for name, x in source.tensors.items() if name.startswith(PREFIX)}
+    resized = [PREFIX + name for name in find_resized_tables(detector.backbone, backbone)]
     loaded = {PREFIX + name for name in load_matching(detector.backbone, backbone)}
     layers: list[str] = []
     changed: dict[str, Tensor] = {}
@@ -72,7 +76,8 @@ def load_detector_weights(detector: Detector, source: ModelWeights) -> DetectorT
     with torch.no_grad():
         for name, tensor in changed.items():
             own[name].copy_(tensor)
-    return _report(detector, source, loaded, layers, {here for here, _ in pairs})
+    transfer = _report(detector, source, loaded, layers, {here for here, _ in pairs})
+    return transfer._replace(interpolated=tuple(name for name in resized if name in loaded))
 
 
 def _report(

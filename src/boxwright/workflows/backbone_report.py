@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from boxwright.compose.recipe import Recipe
+from boxwright.compose.recipe import PartOptions, Recipe
 from boxwright.data.format_report import COLOR_OPTIONS, format_differences
 from boxwright.detector import Detector
 from boxwright.training.run import WEIGHTS
@@ -17,6 +17,7 @@ from boxwright.weights.backbone import (
     norm_epsilons,
     source_norm_eps,
 )
+from boxwright.weights.overrides import note_resized_tables
 
 _KINDS = (NO_NAMESAKE, BEHIND_A_GAP)
 
@@ -31,6 +32,10 @@ def report_transfer(transfer: Transfer, source: SourceBackbone, detector: Detect
     """
     lines = [f"backbone from {transfer.source}: {len(transfer.loaded)} tensors loaded"]
     lines += describe_skipped(transfer.skipped)
+    part = detector.recipe.backbone if isinstance(detector.recipe, Recipe) else None
+    if part is not None:
+        there = PartOptions(source.name, source.options)
+        lines += [f"note: {line}" for line in note_resized_tables(transfer.interpolated, there, part)]
     if transfer.new:
         lines.append(f"  {len(transfer.new)} new, not in that run: {list_names(transfer.new)}")
     differences = format_differences(source.input_format, detector.input_format, COLOR_OPTIONS)

@@ -21,7 +21,13 @@ from boxwright.weights.backbone import (
     read_backbone_weights,
 )
 from boxwright.weights.model import ModelWeights, read_model
-from boxwright.weights.overrides import compare_parts, list_part_options, note_changes, scale_longest_side
+from boxwright.weights.overrides import (
+    compare_parts,
+    list_part_options,
+    note_changes,
+    note_resized_tables,
+    scale_longest_side,
+)
 from boxwright.weights.transfer import DetectorTransfer, load_detector_weights
 from boxwright.workflows.backbone_report import describe_skipped, list_names, report_transfer
 from boxwright.workflows.observer import Observer
@@ -74,6 +80,10 @@ class Beginning:
             transfer = load_detector_weights(detector, self.detector)
             for line in report_detector_transfer(transfer):
                 observer.announce(line)
+            if isinstance(detector.recipe, Recipe):
+                parts = self.detector.recipe.backbone, detector.recipe.backbone
+                for line in note_resized_tables(transfer.interpolated, *parts):
+                    observer.note(line)
             return transfer.to_json()
         if self.backbone is not None:
             of_backbone = load_backbone_weights(detector, self.backbone)

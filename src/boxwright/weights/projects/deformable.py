@@ -313,5 +313,5 @@ def measure_own(detector: Detector, kind: str) -> OwnSizes:
             f"{kind} has a ResNet with backbone.norm_eps 1e-05 and backbone.dilation none or after_first; "
             f"this detector has {backbone['norm_eps']} and {backbone['dilation']}"
         )
-    check_options(block_options(detector.backbone))
+    check_options({**block_options(detector.backbone), "neck.across_levels": (necks[0]["across_levels"], True)})
     return OwnSizes(backbone, necks[0], head)

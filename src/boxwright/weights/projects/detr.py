@@ -161,6 +161,8 @@ def read_structure(detector: Detector) -> DETRStructure:
         "neck.positions_at": (necks[0]["positions_at"], "attention"),
         "head.positions_at": (head["positions_at"], "attention"),
         "head.query_positions_at": (head["query_positions_at"], "attention"),
+        "head.decoder.eval_layers": (decoder["eval_layers"] or decoder["num_layers"], decoder["num_layers"]),
+        "head.nms_threshold": (head["nms_threshold"], None),
     }
     check_options(needed)
     if head["positions"] == "none":
