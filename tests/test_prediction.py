@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from boxwright import prediction
 from boxwright.detector import Detector
+from boxwright.devices import ComputePrecision
 from boxwright.prediction import evaluation_mode
 from boxwright.structures import Category, Decoded, Features, Level, Spec
 from boxwright_runtime.detections import Detections
+from boxwright_runtime.images import read_image
 from boxwright_runtime.input_format import InputFormat
 from boxwright_runtime.streaming import MAX_WAITING, SkippedImage
 
@@ -247,6 +249,93 @@ def test_a_rare_size_holds_back_only_so_much(detector: Detector) -> None:
         actual.append(one)
     assert scores(actual) == [pytest.approx(i / 255, abs=0.01) for i in range(200)]
     assert max(ahead) <= (MAX_WAITING + 1) * 2
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"{i:02d}.png" for i in range(30)]
+    for i, path in enumerate(paths):
+        path.write_bytes(png(gray(i / 40, *((60, 40) if i % 7 == 0 else (40, 60)))))
+    return paths
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_files_are_decoded_ahead_in_threads(
+    detector: Detector, files: list[Path], batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+
+    def observed(path: Path) -> np.ndarray:
+        decoded.append(threading.current_thread().name)
+        return read_image(path)
+
+    monkeypatch.setattr("boxwright_runtime.images.read_image", observed)
+    files[9].write_bytes(b"no image")
+    files[20].unlink()
+    stream = detector.stream(files, batch_size=batch_size, on_error="skip")
+    ahead, actual = [], []
+    for path, one in stream.items():
+        actual.append((path, one.scores[0].item()))
+        ahead.append(len(decoded) - len(actual))
+    good = [(path, i / 40) for i, path in enumerate(files) if i not in (9, 20)]
+    assert [path for path, _ in actual] == [path for path, _ in good]
+    assert [score for _, score in actual] == pytest.approx([value for _, value in good], abs=0.005)
+    assert [one.index for one in stream.skipped] == [9, 20]
+    assert all(name.startswith("read-ahead") for name in decoded)
+    assert 1 <= max(ahead) <= 9 + (MAX_WAITING + 1) * batch_size
+    assert not reading_threads()
+
+
+def reading_threads() -> list[str]:
+    return [one.name for one in threading.enumerate() if one.name.startswith("read-ahead")]
+
+
+@pytest.mark.parametrize("end", ["close", "drop", "error", "failed network"])
+def test_a_stream_that_ends_early_leaves_no_thread(detector: Detector, files: list[Path], end: str) -> None:
+    if end == "error":
+        files[5].unlink()
+    stream = detector.stream(files, batch_size=2)
+    next(stream)
+    if end == "close":
+        stream.close()
+        with pytest.raises(StopIteration):
+            next(stream)
+    elif end == "error":
+        with pytest.raises(FileNotFoundError):
+            list(stream)
+    elif end == "failed network":
+        cast(Any, detector.head).decode = None
+        with pytest.raises(TypeError):
+            list(stream)
+    del stream
+    assert not reading_threads()
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_the_precision_is_that_of_the_network_alone(
+    detector: Detector, precision: ComputePrecision, dtype: torch.dtype
+) -> None:
+    seen: list[torch.dtype] = []
+
+    def multiply(features: Features, *_: object) -> Tensor:
+        product = features["c0"] @ torch.eye(features["c0"].shape[-1])
+        seen.append(product.dtype)
+        return product
+
+    def decode_after(output: Tensor) -> Decoded:
+        seen.append((torch.eye(2) @ torch.eye(2)).dtype)
+        return decode(output)
+
+    head = cast(Mean, detector.head)
+    decode = head.decode
+    cast(Any, head).forward, cast(Any, head).decode = multiply, decode_after
+    (one,) = cast(list[Detections], detector.predict([gray(0.5)], precision=precision))
+    assert seen == [dtype, torch.float32]
+    assert one.boxes.dtype == torch.float32
+    assert one.boxes[0].tolist() == [0, 0, 60, 40]
+    assert not torch.is_autocast_enabled("cpu")
+    with pytest.raises(ValueError, match="precision is auto, float32 or bfloat16, not 'half'"):
+        detector.predict([], precision=cast(Any, "half"))
 
 
 def test_every_module_gets_its_own_mode_back_between_results(detector: Detector) -> None:

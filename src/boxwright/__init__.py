@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from boxwright.compose.recipe import Recipe
     from boxwright.data.image_dataset import ImageDataset, LabeledImage
     from boxwright.detector import Detector
+    from boxwright.devices import ComputeOptions
     from boxwright.drawing.style import Drawings, DrawingStyle
     from boxwright.structures import Category
     from boxwright.training.callbacks import Callback, EarlyStopping
@@ -47,6 +48,7 @@ __all__ = [
     "Callback",
     "Category",
     "CocoFile",
+    "ComputeOptions",
     "DataFiles",
     "Detections",
     "Detector",
@@ -82,6 +84,7 @@ _HOMES = {
     "Callback": "boxwright.training.callbacks",
     "Category": "boxwright.structures",
     "CocoFile": "boxwright.workflows.predicted_results",
+    "ComputeOptions": "boxwright.devices",
     "DataFiles": "boxwright.workflows.reading",
     "Detections": "boxwright_runtime.detections",
     "Detector": "boxwright.detector",

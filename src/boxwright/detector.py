@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from boxwright.checkpoints import pack_checkpoint, write_checkpoint
 from boxwright.contracts import Backbone, DetectorRecipe, Head, MaskHead, MatchCountingHead, Neck, TaskHead
 from boxwright.data.images import normalize, pad_inputs
+from boxwright.devices import ComputePrecision, network_precision, require_precision
 from boxwright.drawing import save_drawings
 from boxwright.files import check_target
 from boxwright.hub_upload import upload_folder
@@ -165,7 +167,12 @@ class Detector(nn.Module):
         return undo_rounding(output, image_sizes, self.input_format)
 
     def predict(
-        self, images: ImageInput | Iterable[ImageInput], *, threshold: Threshold = 0.0, batch_size: int = 8
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        *,
+        threshold: Threshold = 0.0,
+        batch_size: int = 8,
+        precision: ComputePrecision = "float32",
     ) -> Detections | list[Detections]:
         """Detect objects in images, always in evaluation mode.
 
@@ -176,6 +183,8 @@ class Detector(nn.Module):
                 their names.
             threshold: detections with a lower score are left out, in [0, 1]; ``tuned`` takes those of ``tuning``.
             batch_size: images that go through the network together, at most: only equal input sizes do.
+            precision: of the network: ``float32`` takes its weights as they are, ``bfloat16`` runs it under autocast,
+                ``auto`` takes the faster one of its device, as ``boxwright.predict`` does.
 
         Returns:
             detections in pixels of the original image; a list of them, in order, where several images came in.
@@ -185,7 +194,7 @@ class Detector(nn.Module):
             ValueError: something is not an image, an argument is out of range, or a score is not a number.
         """
         sources, is_one = list_sources(images)
-        detections = list(self.stream(sources, threshold=threshold, batch_size=batch_size))
+        detections = list(self.stream(sources, threshold=threshold, batch_size=batch_size, precision=precision))
         return detections[0] if is_one else detections
 
     def stream(
@@ -195,6 +204,7 @@ class Detector(nn.Module):
         threshold: Threshold = 0.0,
         batch_size: int = 8,
         on_error: OnError = "raise",
+        precision: ComputePrecision = "float32",
     ) -> PredictionStream:
         """Detect objects in any number of images, and give results while they are read.
 
@@ -205,6 +215,7 @@ class Detector(nn.Module):
             threshold: as for ``predict``.
             batch_size: images that go through the network together, at most; with 1, a result comes after each image.
             on_error: ``raise`` at an image that cannot be read, after the results of those before it; or ``skip`` it.
+            precision: as for ``predict``.
 
         Returns:
             an iterator of ``Detections``. Its ``items()`` are pairs of path (or index) and detections, and its
@@ -213,9 +224,10 @@ class Detector(nn.Module):
         Raises:
             ValueError: an argument is out of range; more on the way, as for ``predict``.
         """
+        require_precision(precision)
         return stream_predictions(
             list_sources(images)[0],
-            self.predict_batch,
+            partial(self.predict_batch, precision=precision),
             self.input_format,
             threshold=self.thresholds() if threshold == "tuned" else threshold,
             batch_size=batch_size,
@@ -232,12 +244,15 @@ class Detector(nn.Module):
             raise ValueError(f"the thresholds of this model {NOT_TUNED}")
         return self.tuning.thresholds
 
-    def predict_batch(self, pixels: InputPixels, sizes: Sequence[ImageSize]) -> list[Detections]:
+    def predict_batch(
+        self, pixels: InputPixels, sizes: Sequence[ImageSize], precision: str = "float32"
+    ) -> list[Detections]:
         """Detect objects in images that were read and resized; detections are on the CPU.
 
         Args:
             pixels: images of equal input size, not normalized yet and without padding.
             sizes: one per image.
+            precision: as for ``predict``; what follows the network is computed in float32 in any case.
         """
         like = next(self.parameters())
         images, padding_mask = normalize(pixels.to(like.device), self.input_format).to(like.dtype), None
@@ -247,7 +262,9 @@ class Detector(nn.Module):
             images, padding_mask = pad_inputs(list(images), *padded_size, self.input_format)
         # Batch by batch: whoever takes results from a stream may train between them.
         with torch.no_grad(), evaluation_mode(self):
-            return [one.cpu() for one in self.postprocess(self(images, padding_mask), sizes)]
+            with network_precision(precision, like.device):
+                output = self(images, padding_mask)
+            return [one.cpu() for one in self.postprocess(output, sizes)]
 
     def save(self, path: str | Path) -> None:
         """Write weights, recipe, categories, passport and tuning into a file that ``boxwright.load`` reads.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -18,6 +19,7 @@ from boxwright_runtime.detections import Detections
 from boxwright_runtime.image_file import SUFFIXES, describe_error
 from boxwright_runtime.image_folder import list_folder
 from boxwright_runtime.images import ImageLike, as_rgb, decode_rgb
+from boxwright_runtime.read_ahead import map_ahead, plan_read_ahead
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -139,7 +141,9 @@ def list_image_files(folder: Path, note: Callable[[str], None] = warnings.warn) 
 class PredictionStream(Iterator[Detections]):
     """Detections of images, one image at a time and in the order of the input, which is read as far as is needed.
 
-    ``items`` gives pairs of path (index in the input, where an image has no path) and detections instead.
+    Files and bytes in a list or a tuple are decoded ahead, a few at a time, in threads that end with the stream;
+    ``close`` ends it early. ``items`` gives pairs of path (index in the input, where an image has no path) and
+    detections instead.
 
     Args:
         images: one after the other; never collected.
@@ -168,12 +172,13 @@ class PredictionStream(Iterator[Detections]):
             raise ValueError(f"threshold is in [0, 1] and batch_size at least 1, not {threshold} and {batch_size}")
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
-        self.skipped: list[SkippedImage] = []
-        self._gaps: set[int] = set()
-        self._predict, self._threshold = predict, threshold
-        read = _Reader(prepare, keep_images)
-        self._batches = _batch(images, read, batch_size, self._skip if on_error == "skip" else None)
-        self._results = self._in_order()
+        gaps = _Gaps([], set())
+        self.skipped = gaps.skipped
+        ahead = plan_read_ahead(len(images) if isinstance(images, list | tuple) else None, batch_size)
+        read = map_ahead(_Reader(prepare, keep_images), images, ahead, in_thread=_is_encoded)
+        batches = _batch(read, batch_size, gaps if on_error == "skip" else None)
+        # Nothing of this refers to the stream: whoever drops it ends the threads.
+        self._results = _in_order(batches, predict, threshold, gaps)
 
     def __next__(self) -> Detections:
         return next(self._results).detections
@@ -186,25 +191,43 @@ class PredictionStream(Iterator[Detections]):
         """Give all that is known of each image."""
         return self._results
 
-    def _skip(self, image: SkippedImage) -> None:
-        self.skipped.append(image)
-        self._gaps.add(image.index)
+    def close(self) -> None:
+        """Leave the rest of the images; nothing is read any more once this returns."""
+        self._results.close()
 
-    def _in_order(self) -> Iterator[StreamedResult]:
-        waiting: dict[int, StreamedResult] = {}
-        following = 0
-        for batch in self._batches:
+
+class _Gaps(NamedTuple):
+    """Images that were skipped, and the indices of those that results have not passed yet."""
+
+    skipped: list[SkippedImage]
+    indices: set[int]
+
+    def add(self, image: SkippedImage) -> None:
+        self.skipped.append(image)
+        self.indices.add(image.index)
+
+
+def _in_order(
+    batches: Generator[list[_ReadImage] | Exception],
+    predict: PredictPrepared,
+    threshold: float | Sequence[float],
+    gaps: _Gaps,
+) -> Generator[StreamedResult]:
+    waiting: dict[int, StreamedResult] = {}
+    following = 0
+    with closing(batches):
+        for batch in batches:
             if isinstance(batch, Exception):
                 raise batch
-            predicted = self._predict([one.prepared.content for one in batch])
+            predicted = predict([one.prepared.content for one in batch])
             for one, detections in zip(batch, predicted, strict=True):
-                kept = detections.above(self._threshold)
+                kept = detections.above(threshold)
                 waiting[one.index] = StreamedResult(one.index, one.source, kept, one.image)
             for index in range(following, max(waiting) + 1):
                 if index in waiting:
                     yield waiting.pop(index)
-                elif index in self._gaps:
-                    self._gaps.remove(index)
+                elif index in gaps.indices:
+                    gaps.indices.remove(index)
                 else:
                     break
                 following = index + 1
@@ -221,35 +244,41 @@ class _ReadImage:
 
 
 def _batch(
-    images: Iterable[ImageInput], read: _Reader, batch_size: int, skip: Callable[[SkippedImage], None] | None
-) -> Iterator[list[_ReadImage] | Exception]:
+    images: Generator[tuple[ImageInput, Callable[[], _ReadImage]]], batch_size: int, gaps: _Gaps | None
+) -> Generator[list[_ReadImage] | Exception]:
     """Batches of equal shape: full, but for the last of each shape and those that have waited for long.
 
-    An image that cannot be read is given to ``skip``; where that is None, the error comes last.
+    An image that cannot be read becomes one of ``gaps``; where that is None, the error comes last.
     """
     waiting: dict[tuple[int, ...], list[_ReadImage]] = defaultdict(list)
     failure = None
-    for index, image in enumerate(images):
-        try:
-            one = read(index, image)
-        except (OSError, ValueError) as error:
-            if skip is None:
-                failure = error
-                break
-            path = Path(image) if isinstance(image, str | Path) else None
-            skip(SkippedImage(index, path, " ".join(str(error).split())))
-        else:
-            shape = one.prepared.shape
-            waiting[shape].append(one)
-            if len(waiting[shape]) == batch_size:
-                yield waiting.pop(shape)
-        # The first of these began first: a shape that is alone must not hold the results of all others back.
-        oldest = next(iter(waiting), None)
-        if oldest is not None and index - waiting[oldest][0].index >= MAX_WAITING * batch_size:
-            yield waiting.pop(oldest)
+    with closing(images):
+        for index, (image, read) in enumerate(images):
+            try:
+                one = read()
+            except (OSError, ValueError) as error:
+                if gaps is None:
+                    failure = error
+                    break
+                path = Path(image) if isinstance(image, str | Path) else None
+                gaps.add(SkippedImage(index, path, " ".join(str(error).split())))
+            else:
+                shape = one.prepared.shape
+                waiting[shape].append(one)
+                if len(waiting[shape]) == batch_size:
+                    yield waiting.pop(shape)
+            # The first of these began first: a shape that is alone must not hold the results of all others back.
+            oldest = next(iter(waiting), None)
+            if oldest is not None and index - waiting[oldest][0].index >= MAX_WAITING * batch_size:
+                yield waiting.pop(oldest)
     yield from list(waiting.values())
     if failure is not None:
         yield failure
+
+
+def _is_encoded(image: ImageInput) -> bool:
+    """Tell whether decoding it concerns nothing that others may use at once, such as an open file."""
+    return isinstance(image, str | Path | bytes)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import torch
 from rich.text import Text
 
-from boxwright.cli.console import NoteConsole, TerminalConsole
+from boxwright.cli.console import ConsoleObserver, NoteConsole, TerminalConsole, describe_pace
 from boxwright.cli.main import main
 from boxwright.cli.terminal import any_encoding, join_lines, quote_command, quote_path, show
 from boxwright.evaluation.tables import format_number
@@ -236,3 +237,30 @@ def test_without_what_windows_lacks(recipe_file: Path, tmp_path: Path) -> None:
         [sys.executable, "-c", WITHOUT, *lines], capture_output=True, text=True, cwd=tmp_path, env=environment
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("rate", "left", "expected"),
+    [
+        (None, 3.0, ""),
+        (8.24, None, ""),
+        (8.24, 9.6, "8.2/s, 0:10 left"),
+        (0.31, 3725.0, "0.31/s, 1:02:05 left"),
+        (1234.5, 0.0, "1,234/s, 0:00 left"),
+        (99.7, 61, "99.7/s, 1:01 left"),
+    ],
+)
+def test_the_pace(rate: float | None, left: float | None, expected: str) -> None:
+    assert describe_pace(rate, left) == expected
+
+
+def test_progress_shows_rate_and_remaining_time() -> None:
+    now = iter(range(0, 10_000, 2))
+    observer = ConsoleObserver()
+    observer.console = NoteConsole(file=io.StringIO(), force_terminal=True, width=100, get_time=lambda: next(now))
+    with observer.track("evaluating") as progress:
+        for done in range(8, 88, 8):
+            progress(done, 88)
+    text = Text.from_ansi(observer.console.file.getvalue()).plain
+    assert "evaluating" in text
+    assert re.search(r"\d+/88 [\d.]+/s, \d+:\d\d left", text)

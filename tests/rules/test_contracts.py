@@ -10,7 +10,7 @@ FOREIGN = {
     "backbones/timm.py": "models of timm",
     "data/image_check.py": "functions of some operating systems",
     "data/transforms/adapters.py": "transforms of albumentations",
-    "training/distributed.py": "functions of some versions of torch",
+    "devices.py": "functions of some versions of torch",
     "weights/sources/torchvision_rcnn.py": "the heads of one class with and without masks",
 }
 """Files that ask by name, and whom."""

@@ -23,10 +23,9 @@ from boxwright.data.records import DetectionData
 from boxwright.detector import Detector
 from boxwright.layers.conv import ConvNorm
 from boxwright.structures import Batch, Targets
-from boxwright.training import distributed
 from boxwright.training.batches import training_batches
 from boxwright.training.checkpoint import Progress
-from boxwright.training.distributed import Rank, choose_precision, init_distributed
+from boxwright.training.distributed import Rank, init_distributed
 from boxwright.training.log import read_log
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.run import Run
@@ -293,21 +292,3 @@ def test_one_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     rank = init_distributed("cpu")
     assert (rank.index, rank.world_size, rank.device, rank.is_first) == (0, 1, CPU, True)
-
-
-@pytest.mark.parametrize(
-    ("name", "capabilities", "expected"),
-    [
-        ("float32", {"amx_bf16": True}, "float32"),
-        ("bfloat16", {}, "bfloat16"),
-        ("auto", {"amx_bf16": True}, "bfloat16"),
-        ("auto", {"avx512_bf16": True}, "bfloat16"),
-        ("auto", {"avx512_bf16": False, "avx2": True}, "float32"),
-        ("auto", {}, "float32"),
-    ],
-)
-def test_precision_follows_the_processor(
-    monkeypatch: pytest.MonkeyPatch, name: str, capabilities: dict[str, Any], expected: str
-) -> None:
-    monkeypatch.setattr(distributed.torch.cpu, "get_capabilities", lambda: capabilities)
-    assert choose_precision(name, CPU) == expected

@@ -68,3 +68,29 @@ def _document(drawn: Path) -> dict[str, list[dict[str, object]]]:
 
 def _images(drawn: Path) -> list[dict[str, object]]:
     return _document(drawn)["images"]
+
+
+def test_precisions(trained: Path, drawn: Path, tmp_path: Path) -> None:
+    single, half = (
+        boxwright.evaluate(trained, drawn, device=boxwright.ComputeOptions("cpu", precision))
+        for precision in ("float32", "bfloat16")
+    )
+    assert isinstance(single, Evaluation)
+    assert isinstance(half, Evaluation)
+    assert pytest.approx(single.boxes.AP, abs=0.05) == half.boxes.AP
+    scores, others = (torch.cat([one.scores for one in two.detections.values()]) for two in (single, half))
+    assert not torch.equal(scores, others)
+    assert scores.sort().values.numpy() == pytest.approx(others.sort().values.numpy(), abs=0.03)
+    command = ["eval", str(trained), "--data", str(drawn), "--json", str(tmp_path / "x.json")]
+    assert main([*command, "--precision", "float32"]) == 0
+    assert json.loads((tmp_path / "x.json").read_text())["AP"] == single.boxes.AP
+    with pytest.raises(ValueError, match="precision is auto, float32 or bfloat16, not 'half'"):
+        boxwright.ComputeOptions(precision="half")  # type: ignore[arg-type]
+
+
+def test_an_exported_file_has_its_own_precision(rectangle_file: Path, rectangles: Path) -> None:
+    options = boxwright.ComputeOptions(precision="bfloat16")
+    with pytest.raises(ValueError, match=r"onnx is an exported file, which has its own precision: leave out bfloat16"):
+        boxwright.evaluate(rectangle_file, rectangles, device=options)
+    with pytest.raises(ValueError, match="which has its own precision"):
+        boxwright.predict(rectangle_file, rectangles / "images", device=options)

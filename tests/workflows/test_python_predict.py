@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,33 @@ def test_mistakes(trained: Path, photos: list[Path], options: dict[str, Any], me
         boxwright.predict(trained, photos, **options)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg: no such image or folder"):
         boxwright.predict(trained, "nowhere.jpg")
+
+
+def test_precisions_are_near_and_boxes_stay_float32(trained: Path, photos: list[Path], tmp_path: Path) -> None:
+    single, half = (
+        boxwright.predict(trained, photos, threshold=0.0, device=boxwright.ComputeOptions("cpu", precision))
+        for precision in ("float32", "bfloat16")
+    )
+    command = ["predict", str(trained), *map(str, photos), "--out", str(tmp_path / "a"), "--threshold", "0"]
+    assert main([*command, "--json", str(tmp_path / "a.json"), "--precision", "bfloat16"]) == 0
+    assert half.rows() == json.loads((tmp_path / "a.json").read_text())
+    assert single.best_score != half.best_score
+    assert single.best_score == pytest.approx(half.best_score, abs=0.02)
+    for one, other in zip(single.detections.values(), half.detections.values(), strict=True):
+        assert one.boxes.dtype == other.boxes.dtype == other.scores.dtype == torch.float32
+
+
+def test_what_is_drawn_before_an_image_that_cannot_be_read(trained: Path, photos: list[Path], tmp_path: Path) -> None:
+    images = [photos[0], photos[1], tmp_path / "nowhere.png", photos[2]]
+    (tmp_path / "nowhere.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"nowhere\.png cannot be read"):
+        boxwright.predict(trained, images, out=tmp_path / "drawn")
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == [one.name for one in photos[:2]]
+
+
+def test_a_drawing_that_cannot_be_written(trained: Path, photos: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "drawn" / photos[1].name).mkdir(parents=True)
+    with pytest.raises(ValueError, match=rf"{photos[1].name} cannot be written: it is a folder"):
+        boxwright.predict(trained, photos, out=tmp_path / "drawn", json=tmp_path / "a.json")
+    assert not (tmp_path / "a.json").exists()
+    assert not [one.name for one in threading.enumerate() if one.name.startswith(("drawing", "read-ahead"))]

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.segment import Segment
+from rich.text import Text
 
 from boxwright.cli.terminal import leave_closed_pipes
 from boxwright.data.image_check import ProgressCallback
@@ -45,6 +46,21 @@ class NoteConsole(TerminalConsole):
         leave_closed_pipes()
 
 
+class _PaceColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(describe_pace(task.speed, task.time_remaining))
+
+
+def describe_pace(rate: float | None, seconds_left: float | None) -> str:
+    """Say how many things are done in a second, and how long the rest takes; nothing before that is known."""
+    if not rate or seconds_left is None:
+        return ""
+    hours, rest = divmod(round(seconds_left), 3600)
+    clock = f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+    digits = 0 if rate >= 100 else 1 if rate >= 1 else 2
+    return f"{rate:,.{digits}f}/s, {clock} left"
+
+
 class ConsoleObserver(Observer):
     """Prints to standard error: lines as they are, and a bar on a terminal. Of several processes, the first prints."""
 
@@ -66,7 +82,7 @@ class ConsoleObserver(Observer):
         """Show a bar while something takes its time."""
         # A format, and a title may have names in it.
         text = title.replace("{", "{{").replace("}", "}}")
-        columns = (TextColumn(text, markup=False), BarColumn(), MofNCompleteColumn())
+        columns = (TextColumn(text, markup=False), BarColumn(), MofNCompleteColumn(), _PaceColumn())
         least = 100 * SHOWN_FROM if title.startswith("checking") else SHOWN_FROM
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
             task = bar.add_task(title, total=None, visible=False)

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from boxwright.cli.compute_arguments import add_compute_arguments
+
 if TYPE_CHECKING:
     from boxwright.workflows.reading import DataFiles
 
@@ -27,7 +29,7 @@ def add_measured_data_arguments(parser: argparse.ArgumentParser, data_help: str 
     add_format_argument(parser)
     parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="images at a time (default: 8)")
     parser.add_argument("--workers", metavar="N", type=int, default=0, help="reading processes (default: 0)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
+    add_compute_arguments(parser)
 
 
 def check_measured_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from boxwright.cli.arguments import MODEL_OR_FILE_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
+from boxwright.cli.compute_arguments import read_compute
 from boxwright.cli.data_arguments import add_measured_data_arguments, check_measured_data, measured_files
 from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.cli.terminal import is_piped, json_target, write_json
@@ -61,7 +62,7 @@ def _measure(
         batch_size=options.batch_size,
         workers=options.workers,
         max_detections=options.max_detections,
-        device=options.device,
+        device=read_compute(options),
         save_detections=json_target(options.save_detections),
         trusted=options.trust,
         observer=observer,

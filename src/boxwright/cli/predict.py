@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from boxwright.cli.arguments import MODEL_OR_FILE_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
+from boxwright.cli.compute_arguments import add_compute_arguments, read_compute
 from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.cli.style_arguments import add_style_arguments, read_style
 from boxwright.cli.terminal import is_piped, json_target, show
@@ -35,7 +36,7 @@ def run(argv: Sequence[str]) -> int:
         coco=CocoFile(coco, options.annotations) if (coco := json_target(options.coco)) else None,
         batch_size=options.batch_size,
         on_error="skip",
-        device=options.device,
+        device=read_compute(options),
         trusted=options.trust,
         observer=observer,
         overrides=overrides,
@@ -101,7 +102,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         "--annotations", metavar="FILE", help="annotation file whose ids of images and categories --coco's file has"
     )
     parser.add_argument("--batch-size", metavar="N", type=int, default=1, help="images at a time (default: 1)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
+    add_compute_arguments(parser)
     add_style_arguments(parser)
     add_trust_argument(parser)
     own, overrides = take_overrides(argv)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boxwright.cli.arguments import MODEL_OR_FILE_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
+from boxwright.cli.compute_arguments import read_compute
 from boxwright.cli.data_arguments import add_measured_data_arguments, check_measured_data, measured_files
 from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.cli.terminal import show
@@ -29,7 +30,7 @@ def run(argv: Sequence[str]) -> int:
         num_images=options.num_images,
         batch_size=options.batch_size,
         workers=options.workers,
-        device=options.device,
+        device=read_compute(options),
         trusted=options.trust,
         observer=ConsoleObserver(),
         overrides=overrides,

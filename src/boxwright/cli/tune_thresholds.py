@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from boxwright.cli.arguments import CommandParser, add_trust_argument
+from boxwright.cli.compute_arguments import read_compute
 from boxwright.cli.data_arguments import add_measured_data_arguments, check_measured_data, measured_files
 from boxwright.cli.terminal import is_piped, json_target, quote_command, show, write_json
 from boxwright.evaluation.threshold_target import Target
@@ -32,7 +33,7 @@ def run(argv: Sequence[str]) -> int:
         target=options.target,
         batch_size=options.batch_size,
         workers=options.workers,
-        device=options.device,
+        device=read_compute(options),
         trusted=options.trust,
         observer=observer,
     )

@@ -12,20 +12,28 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from boxwright.drawing.detections import draw_detections
+from boxwright.drawing.png import encode_png
 from boxwright.drawing.style import AUTOMATIC, DrawingStyle
 from boxwright_runtime.detections import Detections
-
-PNG_LEVEL = 1
-"""Compression of PNG. Pillow's own, 6, takes three to six times as long on photographs, for files that are a sixth
-smaller at best."""
 
 
 def save_drawing(drawing: Image.Image, target: Path) -> None:
     """Write a drawing as PNG, or as JPEG of high quality."""
     if target.suffix.lower() == ".png":
-        drawing.save(target, compress_level=PNG_LEVEL)
+        _write(target, encode_png(np.asarray(drawing.convert("RGB"))))
     else:
         drawing.save(target, quality=95)
+
+
+def _write(target: Path, data: bytes) -> None:
+    """Write a file as a whole; leave no part of a new one behind where that fails."""
+    is_new = not target.exists()
+    try:
+        target.write_bytes(data)
+    except OSError:
+        if is_new:
+            target.unlink(missing_ok=True)
+        raise
 
 
 def save_drawings(

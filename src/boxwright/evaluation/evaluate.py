@@ -206,10 +206,11 @@ def evaluate_classifier(
     data: DetectionData,
     *,
     device: torch.device,
+    amp: bool = False,
     progress: ProgressCallback | None = None,
 ) -> ClassEvaluation:
     """Do the same for a detector whose task is classification; arguments as for ``evaluate_detector``."""
-    detections = detect(detector, loader, device=device, progress=progress, total=len(data.records))
+    detections = detect(detector, loader, device=device, amp=amp, progress=progress, total=len(data.records))
     return ClassEvaluation(data, detections, class_accuracy(data, detections))
 
 

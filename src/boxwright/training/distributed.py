@@ -7,7 +7,7 @@ import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -138,17 +138,3 @@ def attempt_together(rank: Rank, work: Callable[[], _T]) -> _T:
 def wait_for_all(rank: Rank) -> None:
     """Return once all processes have come here."""
     highest(rank, 0)
-
-
-def choose_precision(name: str, device: torch.device) -> Literal["float32", "bfloat16"]:
-    """Choose the precision that ``name`` means: ``auto`` takes bfloat16 where ``device`` multiplies it natively."""
-    if name == "auto":
-        return "bfloat16" if _has_native_bfloat16(device) else "float32"
-    return "bfloat16" if name == "bfloat16" else "float32"
-
-
-def _has_native_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))

@@ -16,6 +16,7 @@ import yaml
 from torch import nn
 
 from boxwright.detector import Detector
+from boxwright.devices import choose_precision
 from boxwright.files import write_text
 from boxwright.ops.finite import NotFiniteError
 from boxwright.structures import Batch
@@ -29,7 +30,6 @@ from boxwright.training.distributed import (
     Rank,
     SharedError,
     attempt_together,
-    choose_precision,
     highest,
     init_distributed,
     wait_for_all,

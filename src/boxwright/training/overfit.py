@@ -17,8 +17,8 @@ from boxwright.data.loading.samples import TrainSet
 from boxwright.data.records import DetectionData
 from boxwright.data.transforms.augment import OFF, Augmentation
 from boxwright.detector import Detector
+from boxwright.devices import choose_precision
 from boxwright.structures import Batch
-from boxwright.training.distributed import choose_precision
 from boxwright.training.optimizer import make_optimizer, set_lr
 from boxwright.training.step import train_step
 

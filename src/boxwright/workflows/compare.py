@@ -10,7 +10,7 @@ from pathlib import Path
 
 from boxwright.compose.recipe import Recipe
 from boxwright.detector import Detector
-from boxwright.devices import choose_device
+from boxwright.devices import ComputeOptions
 from boxwright.evaluation.coco_evaluator import IoUType
 from boxwright.evaluation.comparison import EvaluationComparison, align_classes, check_sampling, compare_evaluations
 from boxwright.evaluation.evaluate import Evaluation
@@ -46,7 +46,7 @@ def compare(
     latency: bool = True,
     batch_size: int = 8,
     workers: int = 0,
-    device: str = "auto",
+    device: str | ComputeOptions = "auto",
     trusted: Collection[str] = (),
     observer: Observer | None = None,
 ) -> CompareResult:
@@ -62,7 +62,7 @@ def compare(
         latency: measure the time of one image on the CPU, in rounds over all models and exported files.
         batch_size: images that go through a network together.
         workers: processes that read images; 0 reads in this one.
-        device: as for ``evaluate``.
+        device: as for ``evaluate``; the precision is that of models, and files have their own.
         trusted: modules that may be imported for parts outside Boxwright.
         observer: hears notes and progress; notes become warnings where None.
 
@@ -76,13 +76,13 @@ def compare(
     if html is not None:
         require_extra()
         check_target(Path(html))
-    observer = observer or Observer()
+    observer, compute = observer or Observer(), ComputeOptions.of(device)
     # All are opened before the first is measured: a wrong name is said at once.
-    opened = [_open(model, device, trusted, observer) for model in models]
+    opened = [_open(model, compute, trusted, observer) for model in models]
     compared: list[ComparedModel] = []
     for name, model in zip(_name(models), opened, strict=True):
         observer.announce(f"measuring {printable(name)}")
-        own = _evaluate(model, data, split=split, batch_size=batch_size, workers=workers, observer=observer)
+        own = _evaluate(model, data, compute, split=split, batch_size=batch_size, workers=workers, observer=observer)
         # Numbers and drawings stand beside each other.
         labels_of = compared[0].evaluation.data if compared else own.data
         compared.append(ComparedModel(name, align_classes(labels_of, own), *_count_costs(model)))
@@ -101,16 +101,16 @@ def _is_results(model: Comparable) -> bool:
     return isinstance(model, str | Path) and Path(model).suffix.lower() == ".json"
 
 
-def _open(model: Comparable, device: str, trusted: Collection[str], observer: Observer) -> Detector | Runtime | Path:
+def _open(
+    model: Comparable, compute: ComputeOptions, trusted: Collection[str], observer: Observer
+) -> Detector | Runtime | Path:
     """Open a model or a file; a results file stays a path."""
     if _is_results(model):
         assert isinstance(model, str | Path)
         if not Path(model).is_file():
             raise FileNotFoundError(f"{printable(model)}: no such results file")
         return Path(model)
-    predictor = load_predictor(model, device=device, trusted=trusted, observer=observer)
-    if isinstance(predictor, Detector) and not isinstance(model, Detector):
-        predictor.to(choose_device(device))
+    predictor = load_predictor(model, device=compute.device, trusted=trusted, observer=observer)
     if predictor.task != "detection":
         name = printable(model) if isinstance(model, str | Path) else "a model"
         raise ValueError(f"{name} is for {predictor.task}: detectors are compared")
@@ -127,11 +127,19 @@ def _name(models: Sequence[Comparable]) -> list[str]:
 
 
 def _evaluate(
-    model: Detector | Runtime | Path, data: Data, *, split: str, batch_size: int, workers: int, observer: Observer
+    model: Detector | Runtime | Path,
+    data: Data,
+    compute: ComputeOptions,
+    *,
+    split: str,
+    batch_size: int,
+    workers: int,
+    observer: Observer,
 ) -> Evaluation:
     if isinstance(model, Path):
         return evaluate_results(model, data, split=split, observer=observer)
-    own = evaluate(model, data, split=split, batch_size=batch_size, workers=workers, observer=observer)
+    device = ComputeOptions() if isinstance(model, Runtime) else compute
+    own = evaluate(model, data, split=split, batch_size=batch_size, workers=workers, device=device, observer=observer)
     assert isinstance(own, Evaluation)  # it is a detector
     return own
 

@@ -14,7 +14,7 @@ from boxwright.contracts import LimitedHead, SelectingHead
 from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData, max_objects
 from boxwright.detector import Detector
-from boxwright.devices import choose_device
+from boxwright.devices import ComputeOptions
 from boxwright.evaluation.coco_results import write_results
 from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation
 from boxwright.evaluation.limits import MAX_DETECTIONS, head_limits, note_nothing_to_count
@@ -36,7 +36,7 @@ def evaluate(
     batch_size: int = 8,
     workers: int = 0,
     max_detections: int | None = None,
-    device: str = "auto",
+    device: str | ComputeOptions = "auto",
     save_detections: str | Path | None = None,
     trusted: Collection[str] = (),
     observer: Observer | None = None,
@@ -52,8 +52,8 @@ def evaluate(
         batch_size: images that go through the network together.
         workers: processes that read images, of an exported file threads; 0 reads in this one.
         max_detections: find and count so many per image; COCO counts 100 per class, a file has its own limit.
-        device: cpu, cuda, ...; auto takes a GPU where there is one. A detector is measured where it is, an exported
-            file on the CPU.
+        device: auto, cpu, cuda, ..., or ``ComputeOptions`` with the precision too. A detector is measured where it is,
+            an exported file on the CPU and in its own precision.
         save_detections: file for the detections in COCO's results form, with the ids of the annotation file.
         trusted: modules that may be imported for parts outside Boxwright.
         observer: hears notes and progress; notes become warnings where None.
@@ -63,12 +63,12 @@ def evaluate(
         FileNotFoundError: a file or folder does not exist.
         ValueError: no model, faulty data, or an argument that does not fit the model.
     """
-    observer = observer or Observer()
+    observer, compute = observer or Observer(), ComputeOptions.of(device)
     if max_detections is not None and max_detections < MAX_DETECTIONS:
         raise ValueError(f"max_detections is at least COCO's {MAX_DETECTIONS}, not {max_detections}")
     if (target := None if save_detections is None else Path(save_detections)) is not None:
         check_target(target)
-    detector = load_predictor(model, device=device, trusted=trusted, observer=observer, overrides=overrides)
+    detector = load_predictor(model, device=compute, trusted=trusted, observer=observer, overrides=overrides)
     task = detector.metadata.task if isinstance(detector, Runtime) else detector.task
     if target is not None and task != "detection":
         raise ValueError(f"--save-detections is for detectors, and {_name(model)} is for {task}")
@@ -78,22 +78,14 @@ def evaluate(
             raise ValueError(f"--max-detections is for models; {detector.path}, an exported file, has its own limit")
         evaluation = evaluate_exported(detector, data, split=split, observer=observer, **options)
     else:
-        if max_detections is not None:
-            detector = _raise_limits(detector, max_detections, _name(model))
-        _place(detector, model, device)
+        limit, detector = max_detections or MAX_DETECTIONS, _raise_limits(detector, max_detections, _name(model))
         read = read_split(data, split, task=detector.task, categories=detector.categories, observer=observer)
-        validation = Validation(read, max_detections=max_detections or MAX_DETECTIONS, **options)
+        validation = Validation(read, max_detections=limit, precision=compute.precision, **options)
         evaluation = _evaluate_detector(detector, validation, split, observer)
     if target is not None and isinstance(evaluation, Evaluation):
         detections, ids = evaluation.detections, evaluation.data.category_ids()
         replace_file(target, lambda unfinished: write_results(unfinished, detections, ids))
     return evaluation
-
-
-def _place(detector: Detector, model: str | Path | Detector | Runtime, device: str) -> None:
-    """Move a detector that was loaded here; another stays where it is."""
-    if not isinstance(model, Detector):
-        detector.to(choose_device(device))
 
 
 def _name(model: str | Path | Detector | Runtime) -> str:
@@ -116,8 +108,10 @@ def _evaluate_detector(
     return evaluation if selection.quality is None else replace(evaluation, selection=selection.quality)
 
 
-def _raise_limits(detector: Detector, max_detections: int, name: str) -> Detector:
-    """A copy with room for so many detections; the detector itself where its head has no limits."""
+def _raise_limits(detector: Detector, max_detections: int | None, name: str) -> Detector:
+    """A copy with room for so many detections; the detector itself where none are asked for, or it has no limits."""
+    if max_detections is None:
+        return detector
     if detector.task != "detection":
         raise ValueError(f"--max-detections is for detectors, and {name} is for {detector.task}")
     if not isinstance(detector.head, LimitedHead):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from jaxtyping import UInt8
 from boxwright.data.image_check import ProgressCallback
 from boxwright.data.masks import check_masks
 from boxwright.data.records import DetectionData, Record
+from boxwright.devices import ComputeOptions
 from boxwright.evaluation.class_accuracy import class_accuracy
 from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation, measure_detections
 from boxwright.evaluation.limits import note_nothing_to_count
@@ -22,19 +22,20 @@ from boxwright.workflows.observer import Observer
 from boxwright.workflows.reading import Data, read_split
 from boxwright_runtime import Detections, Runtime
 from boxwright_runtime.printable_names import printable
+from boxwright_runtime.read_ahead import ReadAhead, map_ahead
 
 _READ_AHEAD = 4
 """Images that each reading thread may be ahead."""
 
 
 def open_exported(
-    file: str | Path | Runtime, *, device: str = "auto", overrides: Mapping[str, Any] | None = None
+    file: str | Path | Runtime, *, device: str | ComputeOptions = "auto", overrides: Mapping[str, Any] | None = None
 ) -> Runtime:
     """Open an exported file for a workflow.
 
     Args:
         file: its path; a runtime stays as it is.
-        device: auto or cpu: exported files run on the CPU.
+        device: auto or cpu, where exported files run, and precision auto, which is that of the file.
         overrides: of a recipe, which a file has none of.
 
     Raises:
@@ -42,13 +43,21 @@ def open_exported(
         ValueError: it is no exported file, or an argument is not for such.
     """
     name = printable(file.path if isinstance(file, Runtime) else file)
+    compute = ComputeOptions.of(device)
     if overrides:
         raise ValueError(
             f"{name} is an exported file, whose options and preprocessing are inside it: {', '.join(overrides)} "
             "is for models; export the model with it"
         )
-    if device not in ("auto", "cpu"):
-        raise ValueError(f"{name} is an exported file, which runs on the CPU: device is auto or cpu, not {device}")
+    if compute.device not in ("auto", "cpu"):
+        raise ValueError(
+            f"{name} is an exported file, which runs on the CPU: device is auto or cpu, not {compute.device}"
+        )
+    if compute.precision != "auto":
+        raise ValueError(
+            f"{name} is an exported file, which has its own precision: leave out {compute.precision}, or export "
+            "the model in it"
+        )
     return file if isinstance(file, Runtime) else Runtime(file)
 
 
@@ -125,18 +134,7 @@ def detect_exported(
 
 def _read_images(records: Sequence[Record], workers: int) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """Read images in order, some of them ahead in threads."""
-    if not workers:
-        for record in records:
-            yield record.read()
-        return
-    waiting: deque[Future[UInt8[np.ndarray, "h w 3"]]] = deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for record in records:
-            waiting.append(pool.submit(record.read))
-            if len(waiting) > _READ_AHEAD * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    ahead = ReadAhead(workers, _READ_AHEAD * workers)
+    with closing(map_ahead(lambda _, record: record.read(), records, ahead, in_thread=lambda _: True)) as images:
+        for _, read in images:
+            yield read()

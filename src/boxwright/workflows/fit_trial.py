@@ -21,8 +21,8 @@ from boxwright.compose.recipe import Recipe
 from boxwright.compose.train_options import TrainOptions
 from boxwright.contracts import WorstCaseHead
 from boxwright.detector import Detector
+from boxwright.devices import choose_precision
 from boxwright.structures import Batch, Category, ImageSize, Targets
-from boxwright.training.distributed import choose_precision
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.step import train_step

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from boxwright.detector import Detector
+from boxwright.devices import ComputeOptions, choose_device
 from boxwright.weights.model import build_model, read_model
 from boxwright.workflows.exported import open_exported
 from boxwright.workflows.observer import Observer
@@ -46,7 +47,7 @@ def load_detector(
 def load_predictor(
     model: str | Path | Detector | Runtime,
     *,
-    device: str,
+    device: str | ComputeOptions,
     trusted: Collection[str],
     observer: Observer,
     overrides: Mapping[str, Any] | None = None,
@@ -55,7 +56,7 @@ def load_predictor(
 
     Args:
         model: the source, a detector or a runtime; the latter two stay as they are.
-        device: for exported files auto or cpu.
+        device: of a detector that is loaded; for exported files auto or cpu, and precision auto: they have their own.
         trusted: modules that may be imported for parts outside Boxwright.
         observer: hears what was assumed, and what overrides change.
         overrides: changes of the model's recipe; an exported file has none.
@@ -66,4 +67,5 @@ def load_predictor(
     """
     if isinstance(model, Runtime) or (not isinstance(model, Detector) and is_exported_name(model)):
         return open_exported(model, device=device, overrides=overrides)
-    return load_detector(model, trusted=trusted, observer=observer, overrides=overrides)
+    detector = load_detector(model, trusted=trusted, observer=observer, overrides=overrides)
+    return detector if isinstance(model, Detector) else detector.to(choose_device(ComputeOptions.of(device).device))

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json as json_format
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import UInt8
 
 from boxwright.data.image_check import ProgressCallback
 from boxwright.detector import Detector
-from boxwright.devices import choose_device
-from boxwright.drawing import Drawings, DrawingStyle, describe_missing_glyphs, draw_detections, save_drawing
+from boxwright.devices import ComputeOptions, ComputePrecision
+from boxwright.drawing import DrawingQueue, Drawings, describe_missing_glyphs
 from boxwright.files import check_target, replace_file, write_text
 from boxwright.prediction import stream_predictions
 from boxwright.structures import Category, Task
@@ -68,7 +67,7 @@ def predict(
     coco: str | Path | CocoFile | None = None,
     batch_size: int = 1,
     on_error: OnError = "raise",
-    device: str = "auto",
+    device: str | ComputeOptions = "auto",
     trusted: Collection[str] = (),
     observer: Observer | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -86,7 +85,7 @@ def predict(
         coco: file for the detections in COCO's results form, all of them where ``threshold`` is None; see ``CocoFile``.
         batch_size: images that go through the network together, at most.
         on_error: ``raise`` at an image that cannot be read, or ``skip`` it and report it.
-        device: cpu, cuda, ...; auto takes a GPU if there is one. A detector predicts where it is.
+        device: as for ``evaluate``. A detector predicts where it is.
         trusted: modules that may be imported for parts outside Boxwright.
         observer: hears notes and how far the prediction is; notes become warnings where None.
         overrides: changes of the model's recipe, as for ``boxwright.load``.
@@ -96,19 +95,19 @@ def predict(
         ValueError: no model, something is not an image, or an argument is out of range.
     """
     _check_numbers(0.3 if threshold is None else threshold, batch_size)
-    observer = observer or Observer()
+    observer, compute = observer or Observer(), ComputeOptions.of(device)
     named = name_images(images, observer)
     drawings = Drawings(out) if isinstance(out, str | Path) else out
     named = distinguish(named) if drawings is None else check_drawings(Path(drawings.folder), named)
     results = CocoFile(coco) if isinstance(coco, str | Path) else coco
     _check_targets(json, results)
-    predictor = load_predictor(model, device=device, trusted=trusted, observer=observer, overrides=overrides)
+    predictor = load_predictor(model, device=compute, trusted=trusted, observer=observer, overrides=overrides)
     chosen = predictor.thresholds() if threshold == "tuned" else threshold
     if isinstance(predictor, Detector):
-        predictor = _prepare(predictor, None if isinstance(model, Detector) else device)
-    stream = _stream(predictor, named, batch_size=batch_size, on_error=on_error, keep_images=drawings is not None)
+        predictor = _prepare(predictor)
+    stream = _stream(predictor, named, _StreamOptions(compute.precision, batch_size, on_error, drawings is not None))
     collector = _Collector(stream, named, 0.3 if chosen is None else chosen, predictor.task, drawings)
-    with observer.track("predicting") as progress:
+    with observer.track("predicting") as progress, closing(stream):
         if results is None:
             collector.collect(progress)
         else:
@@ -133,20 +132,21 @@ def _check_targets(json: str | Path | None, results: CocoFile | None) -> None:
             check_target(Path(path))
 
 
-def _stream(
-    predictor: Detector | Runtime,
-    named: Sequence[NamedImage],
-    *,
-    batch_size: int,
-    on_error: OnError,
-    keep_images: bool,
-) -> PredictionStream:
-    images = (one.source for one in named)
+class _StreamOptions(NamedTuple):
+    precision: ComputePrecision
+    batch_size: int
+    on_error: OnError
+    keep_images: bool
+
+
+def _stream(predictor: Detector | Runtime, named: Sequence[NamedImage], options: _StreamOptions) -> PredictionStream:
+    images = [one.source for one in named]
+    precision, batch_size, on_error, keep_images = options
     if isinstance(predictor, Runtime):
         return predictor.stream(images, batch_size=batch_size, on_error=on_error, keep_images=keep_images)
     return stream_predictions(
         images,
-        predictor.predict_batch,
+        partial(predictor.predict_batch, precision=precision),
         predictor.input_format,
         threshold=0.0,
         batch_size=batch_size,
@@ -187,17 +187,20 @@ class _Collector:
             also: called with the index of each image and all of its detections.
         """
         result = self.result
-        for one in self.stream.results():
-            detections, image = to_tensors(one.detections), self.named[one.index]
-            if len(detections):
-                result.best_score = max(result.best_score or 0.0, detections.scores.max().item())
-            above, drawn = _select(detections, result.threshold, result.task)
-            result.detections[image.name] = above
-            if self.drawings is not None and one.image is not None:
-                self._draw(one.image, drawn, drawing_path(Path(self.drawings.folder), image), self.drawings.style)
-            if also is not None:
-                also(one.index, detections)
-            progress(one.index + 1, len(self.named))
+        with nullcontext() if self.drawings is None else DrawingQueue(self.drawings.style) as queue:
+            for one in self.stream.results():
+                detections, image = to_tensors(one.detections), self.named[one.index]
+                if len(detections):
+                    result.best_score = max(result.best_score or 0.0, detections.scores.max().item())
+                above, drawn = _select(detections, result.threshold, result.task)
+                result.detections[image.name] = above
+                if queue is not None and self.drawings is not None and one.image is not None:
+                    queue.draw(one.image, drawn, drawing_path(Path(self.drawings.folder), image))
+                    self._categories = drawn.categories
+                    self._drawn_labels.update(drawn.labels.tolist())
+                if also is not None:
+                    also(one.index, detections)
+                progress(one.index + 1, len(self.named))
         result.skipped += self.stream.skipped
 
     def note_missing_glyphs(self, observer: Observer) -> None:
@@ -207,21 +210,10 @@ class _Collector:
             if note is not None:
                 observer.note(note)
 
-    def _draw(
-        self, image: UInt8[np.ndarray, "h w 3"], detections: Detections, target: Path, style: DrawingStyle
-    ) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        drawing = draw_detections(image, detections, detections.categories, threshold=0.0, style=style)
-        save_drawing(drawing, target)
-        self._categories = detections.categories
-        self._drawn_labels.update(detections.labels.tolist())
 
-
-def _prepare(detector: Detector, device: str | None) -> Detector:
-    """Copy the detector for prediction; it stays on its device where None is named."""
+def _prepare(detector: Detector) -> Detector:
+    """Copy the detector for prediction, on its device."""
     detector = detector.fold()
-    if device is not None:
-        detector.to(choose_device(device))
     if next(detector.parameters()).device.type == "cpu":
         detector.to(memory_format=torch.channels_last)
     return detector

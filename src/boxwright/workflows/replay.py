@@ -12,8 +12,7 @@ import torch
 
 from boxwright.compose.detectors import build_resolved, load_weights
 from boxwright.compose.recipe import Recipe
-from boxwright.devices import choose_device
-from boxwright.training.distributed import choose_precision
+from boxwright.devices import choose_device, choose_precision
 from boxwright.training.failed_step import FAILED_STEP, FailedStep, read_failed_step
 from boxwright.training.overflow import Overflow, diagnose_step
 from boxwright.workflows.observer import Observer

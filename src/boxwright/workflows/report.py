@@ -13,7 +13,7 @@ import yaml
 
 from boxwright.compose.recipe import Recipe
 from boxwright.detector import Detector
-from boxwright.devices import choose_device
+from boxwright.devices import ComputeOptions
 from boxwright.evaluation.class_accuracy import likeliest_classes
 from boxwright.evaluation.error_kinds import find_errors
 from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation
@@ -67,7 +67,7 @@ def report(
     num_images: int = MOST_WORST,
     batch_size: int = 8,
     workers: int = 0,
-    device: str = "auto",
+    device: str | ComputeOptions = "auto",
     trusted: Collection[str] = (),
     observer: Observer | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -96,11 +96,11 @@ def report(
     check_target(path := Path(out))
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is between 0 and 1, not {threshold}")
-    observer = observer or Observer()
-    predictor = load_predictor(model, device=device, trusted=trusted, observer=observer, overrides=overrides)
-    if isinstance(predictor, Detector) and not isinstance(model, Detector):
-        predictor.to(choose_device(device))
-    evaluation = evaluate(predictor, data, split=split, batch_size=batch_size, workers=workers, observer=observer)
+    observer, compute = observer or Observer(), ComputeOptions.of(device)
+    predictor = load_predictor(model, device=compute, trusted=trusted, observer=observer, overrides=overrides)
+    evaluation = evaluate(
+        predictor, data, split=split, batch_size=batch_size, workers=workers, device=compute, observer=observer
+    )
     source = str(model) if isinstance(model, str | Path) else type(model).__name__
     observer.announce(f"writing {path}")
     images = select_worst(evaluation, threshold, num_images)

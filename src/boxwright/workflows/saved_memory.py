@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from boxwright.detector import Detector
+from boxwright.devices import choose_precision
 from boxwright.structures import Batch
-from boxwright.training.distributed import choose_precision
 from boxwright.training.step import targets_to
 from boxwright.workflows.fit_trial import Trial, make_batch
 

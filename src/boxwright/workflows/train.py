@@ -233,7 +233,7 @@ def _prepare_run(
 
 
 def _read_validation(data: Data, train_data: DetectionData, recipe: Recipe, observer: Observer) -> Validation | None:
-    task, schedule = recipe.task, recipe.train.schedule
+    task, schedule, precision = recipe.task, recipe.train.schedule, recipe.train.runtime.precision
     if not has_split(data, "val", task):
         layout = " with class folders (val/CLASS/*.jpg)" if task == "classification" else ""
         observer.note(f"there is no split val{layout}, so that nothing is measured during training")
@@ -242,10 +242,10 @@ def _read_validation(data: Data, train_data: DetectionData, recipe: Recipe, obse
         return None
     whole = read_split(data, "val", task=task, categories=train_data.categories, observer=observer)
     if schedule.evaluation_images is None or schedule.evaluation_images >= len(whole.records):
-        return Validation(whole)
+        return Validation(whole, precision=precision)
     part = thin_out(whole, schedule.evaluation_images)
     observer.note(f"{len(part.records)} of {len(whole.records)} images of val are measured during training")
-    return Validation(part)
+    return Validation(part, precision=precision)
 
 
 def _announce(

@@ -9,7 +9,7 @@ from typing import Any
 
 from boxwright.checkpoints import find_checkpoint, is_checkpoint, read_checkpoint, write_checkpoint
 from boxwright.detector import Detector
-from boxwright.devices import choose_device
+from boxwright.devices import ComputeOptions, choose_device
 from boxwright.evaluation.evaluate import Evaluation
 from boxwright.evaluation.held_out import HeldOutCounts, count_held_out
 from boxwright.evaluation.operating_points import OperatingPoint, find_operating_points, thresholds_of
@@ -59,7 +59,7 @@ def tune_thresholds(
     target: str | Target = "f1",
     batch_size: int = 8,
     workers: int = 0,
-    device: str = "auto",
+    device: str | ComputeOptions = "auto",
     trusted: Collection[str] = (),
     observer: Observer | None = None,
 ) -> TuningResult:
@@ -77,7 +77,7 @@ def tune_thresholds(
         target: ``f1``, ``precision=0.9`` or ``recall=0.95``, counted at IoU 0.5.
         batch_size: images that go through the network together.
         workers: processes that read images; 0 reads in this one.
-        device: cpu, cuda, ...; auto takes a GPU where there is one. A detector is measured where it is.
+        device: as for ``evaluate``. A detector is measured where it is.
         trusted: modules that may be imported for parts outside Boxwright.
         observer: hears notes and progress; notes become warnings where None.
 
@@ -86,14 +86,16 @@ def tune_thresholds(
         ValueError: no checkpoint of a detector, faulty data, fewer than two images, no objects, or another target.
     """
     aim = Target.parse(target) if isinstance(target, str) else target
-    observer = observer or Observer()
+    observer, compute = observer or Observer(), ComputeOptions.of(device)
     path = None if isinstance(model, Detector) else _find_file(model)
     before = None if path is None else file_sha256(path)
     detector = load_detector(model if path is None else path, trusted=trusted, observer=observer)
     _check_classes(detector, str(path or "this model"))
     if path is not None:
-        detector.to(choose_device(device))
-    evaluation = evaluate(detector, data, split=split, batch_size=batch_size, workers=workers, observer=observer)
+        detector.to(choose_device(compute.device))
+    evaluation = evaluate(
+        detector, data, split=split, batch_size=batch_size, workers=workers, device=compute, observer=observer
+    )
     assert isinstance(evaluation, Evaluation)  # it is a detector
     if not evaluation.matched.counted.any():
         raise ValueError(f"{evaluation.data.source}: no object in {split} to tune thresholds on")

@@ -12,6 +12,7 @@ from boxwright.data.image_check import ProgressCallback
 from boxwright.data.loading.loader import BatchLoader, eval_batches, eval_loader
 from boxwright.data.records import DetectionData
 from boxwright.detector import Detector
+from boxwright.devices import ComputePrecision, choose_precision, require_precision
 from boxwright.evaluation.class_accuracy import class_accuracy
 from boxwright.evaluation.evaluate import (
     ClassEvaluation,
@@ -35,6 +36,7 @@ class Validation:
         batch_size: images that go through the network together.
         workers: processes that read images; 0 reads in this one.
         max_detections: see ``evaluate_detections``.
+        precision: of the network; what follows it stays in float32. That of a run is the one it trains in.
     """
 
     def __init__(
@@ -44,7 +46,10 @@ class Validation:
         batch_size: int = 8,
         workers: int = 0,
         max_detections: int = MAX_DETECTIONS,
+        precision: ComputePrecision = "float32",
     ) -> None:
+        require_precision(precision)
+        self.precision = precision
         self.data, self.batch_size, self.workers = data, batch_size, workers
         self.max_detections = max_detections
         self.num_images = len(data.records)
@@ -70,7 +75,9 @@ class Validation:
             return measure_detections(data, detections, max_detections=self.max_detections).to_json()
 
         image_ids = [data.records[index].image_id for batch in batches for index in batch]
-        return measure_together(partial(detect, folded, loader, device=device), measure, image_ids)
+        return measure_together(
+            partial(detect, folded, loader, device=device, amp=self._amp(device)), measure, image_ids
+        )
 
     def measure(
         self,
@@ -92,6 +99,7 @@ class Validation:
             self._load(data, detector, device),
             data,
             device=device,
+            amp=self._amp(device),
             observe=observe,
             progress=progress,
             max_detections=self.max_detections,
@@ -103,12 +111,15 @@ class Validation:
         """Measure a classifier."""
         folded, data, device = self._prepare(detector, limit)
         loader = self._load(data, detector, device)
-        return evaluate_classifier(folded, loader, data, device=device, progress=progress)
+        return evaluate_classifier(folded, loader, data, device=device, amp=self._amp(device), progress=progress)
 
     def detect(self, detector: Detector) -> dict[int, Detections]:
         """Return the detections of a detector, or the classes of a classifier, by image id, on the CPU."""
         folded, data, device = self._prepare(detector, None)
-        return detect(folded, self._load(data, detector, device), device=device)
+        return detect(folded, self._load(data, detector, device), device=device, amp=self._amp(device))
+
+    def _amp(self, device: torch.device) -> bool:
+        return choose_precision(self.precision, device) == "bfloat16"
 
     def _prepare(self, detector: Detector, limit: int | None) -> tuple[Detector, DetectionData, torch.device]:
         data = self.data if limit is None else replace(self.data, records=self.data.records[:limit])

@@ -7,8 +7,10 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +235,32 @@ def test_a_loader_can_be_left_early_and_used_again(data: DetectionData) -> None:
     first = next(iter(loader))
     assert [batch.image_ids for batch in loader] == [[100, 101], [102, 103], [104, 105]]
     assert first.image_ids == [100, 101]
+
+
+def test_files_are_decoded_in_threads_and_own_samples_are_not(
+    data: DetectionData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[int, str] = {}
+    read = Record.read
+
+    def observed(record: Record) -> np.ndarray:
+        seen[record.image_id] = threading.current_thread().name
+        return read(record)
+
+    monkeypatch.setattr(Record, "read", observed)
+    own = replace(
+        data.records[2], source=lambda: np.zeros((data.records[2].height, data.records[2].width, 3), np.uint8)
+    )
+    mixed = replace(data, records=[*data.records[:2], own, *data.records[3:]])
+    batches = list(eval_loader(mixed, input_format=FORMAT, batch_size=4))
+    assert [batch.image_ids for batch in batches] == [[100, 101, 102, 103], [104, 105]]
+    assert {number: name.startswith("read-ahead") for number, name in seen.items()} == {
+        100: True, 101: True, 102: False, 103: True, 104: True, 105: True
+    }  # fmt: skip
+    left = iter(eval_loader(mixed, input_format=FORMAT, batch_size=2))
+    next(left)
+    del left
+    assert not [one.name for one in threading.enumerate() if one.name.startswith("read-ahead")]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

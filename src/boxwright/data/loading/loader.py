@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, cast
@@ -24,6 +25,7 @@ from boxwright.data.transforms.augment import Augmentation
 from boxwright.data.transforms.transform import Transform
 from boxwright.structures import Batch, Targets
 from boxwright_runtime.input_format import InputFormat
+from boxwright_runtime.read_ahead import map_ahead, plan_read_ahead
 
 
 class Failure(NamedTuple):
@@ -91,6 +93,28 @@ class BatchLoader(DataLoader[Any]):
             raise ValueError(failure.message)
 
 
+class _AheadLoader(BatchLoader):
+    """Makes batches in this process, and decodes the images of files ahead, in threads that end with the iterator."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        samples, batches = cast(_Guarded, self.dataset), cast(list[list[int]], self.batch_sampler)
+        records, order = samples.samples.data.records, [index for batch in batches for index in batch]
+        ahead = plan_read_ahead(len(order), max(map(len, batches), default=1))
+        made = map_ahead(
+            lambda _, index: samples[index],
+            order,
+            ahead,
+            # Own samples are read where they were made: what reads them need not know of threads.
+            in_thread=lambda index: records[index].source is None,
+        )
+        with closing(made):
+            for batch in batches:
+                collated = self.collate_fn([take() for _, (_, take) in zip(batch, made, strict=False)])
+                if isinstance(collated, Failure):
+                    raise ValueError(collated.message)
+                yield cast(Batch, collated)
+
+
 def train_loader(
     data: DetectionData,
     *,
@@ -155,14 +179,17 @@ def eval_loader(
         data: the images.
         input_format: their size and normalization.
         batch_size: images of one batch, at most.
-        num_workers: processes that read ahead of time; 0 reads in this one.
+        num_workers: processes that read ahead of time; 0 reads in this one, files ahead in threads.
         pin_memory: copy batches to page-locked memory, for faster transfer to a GPU.
         rank: index of this process, from 0.
         world_size: number of processes.
     """
     batches = eval_batches(data, input_format=input_format, batch_size=batch_size)
     own = divide_batches(batches, _eval_sizes(data, input_format), world_size)[rank]
-    return _loader(EvalSet(data, input_format=input_format), own, num_workers, pin_memory)
+    samples = EvalSet(data, input_format=input_format)
+    # Only torch's own iterators copy batches to page-locked memory.
+    kind = BatchLoader if num_workers or pin_memory else _AheadLoader
+    return _loader(samples, own, num_workers, pin_memory, kind)
 
 
 def eval_batches(data: DetectionData, *, input_format: InputFormat, batch_size: int) -> list[list[int]]:
@@ -197,13 +224,14 @@ def _loader(
     batches: BatchSampler | list[list[int]],
     num_workers: int,
     pin_memory: bool,
+    kind: type[BatchLoader] = BatchLoader,
 ) -> BatchLoader:
     if num_workers < 0:
         raise ValueError(f"num_workers must not be negative, got {num_workers}")
     collate_fn: Callable[[list[Sample | Failure]], Batch | Failure] = partial(
         _collate_or_fail, input_format=samples.input_format
     )
-    return BatchLoader(
+    return kind(
         _Guarded(samples),
         batch_sampler=batches,
         num_workers=num_workers,
