@@ -73,6 +73,7 @@ def test_it_holds_plain_values_and_both_sets_of_weights(tmp_path: Path, run: Run
         "failed_steps": 0,
         "evaluations_without_rise": 0,
         "threads": 0,
+        "compiled": "",
     }
     assert state["recipe"] == run.recipe.to_dict()
     assert state["categories"] == [(category.id, category.name) for category in run.data.categories]

@@ -206,6 +206,8 @@ class RuntimeOptions:
     Args:
         precision: bfloat16 runs the network under autocast; weights, boxes and losses stay float32. auto takes it where
             the device multiplies it natively; what was taken is stored with the run.
+        compile: backbone and necks by ``torch.compile``, which takes a minute or two for each size of images: ``on``,
+            ``off``, or ``auto``, which tries in long runs, and goes on with what is faster.
         device: cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.
         workers: processes that read images; where None, none on a CPU and one per core, at most 8, beside a GPU.
         seed: of weights, order, augmentation and noise.
@@ -218,6 +220,7 @@ class RuntimeOptions:
     """
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
     device: str = "auto"
     workers: int | None = None
     seed: int = 0

@@ -62,6 +62,7 @@ class Progress:
         failed_steps: steps that were left out because their numbers were not finite; see ``recovery``.
         evaluations_without_rise: in a row, up to now; see ``early_stop``.
         threads: that a deterministic run computes with; 0 where it is none.
+        compiled: "on" or "off" where ``train.runtime.compile`` is auto and has decided, else empty.
     """
 
     step: int
@@ -80,6 +81,7 @@ class Progress:
     failed_steps: int = 0
     evaluations_without_rise: int = 0
     threads: int = 0
+    compiled: str = ""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

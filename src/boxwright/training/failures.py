@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
+
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,8 @@ def describe_failure(error: Exception) -> str | None:
         )
     if _has(error, text, PROCESS_ENDED):
         return "another process of the run has ended"
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return f"torch.compile cannot compile this: {shorten(text, 200)}; go on with --train.runtime.compile off"
     if isinstance(error, ValueError):
         return str(error)
     if isinstance(error, OSError):

@@ -24,6 +24,7 @@ from boxwright.training.batches import leave_out_empty, training_batches
 from boxwright.training.best import judge_evaluation, take_latest
 from boxwright.training.callbacks import Callback, CheckpointEvent, EvaluationEvent, StepEvent, StopRequest
 from boxwright.training.checkpoint import Progress, RunCheckpoints
+from boxwright.training.compilation import Compilation
 from boxwright.training.determinism import deterministic
 from boxwright.training.display import Display
 from boxwright.training.distributed import (
@@ -153,6 +154,7 @@ class _Loop:
             devices = [rank.device.index] if rank.device.type == "cuda" else None
             self.model = nn.parallel.DistributedDataParallel(detector, device_ids=devices)
         self.momentum_ramp = MomentumRamp(detector, is_new=progress.step == 0)
+        self.compilation = Compilation(run, progress, rank.world_size)
         self.callbacks: list[Callback] = []
         self.stop = StopRequest()
         self.seconds_before = progress.seconds
@@ -268,7 +270,7 @@ class _Loop:
         progress.step += 1
         progress.seconds = self._seconds()
         duration = time.monotonic() - start
-        if self.pace is not None:
+        if self.pace is not None and not self.compilation.compiled_last_step:
             self.pace.add_step(duration)
         if result is not None:
             self._tell_step(result, lr, duration, batch)
@@ -286,7 +288,10 @@ class _Loop:
         self.buffers.keep()
         self.momentum_ramp.update()
         try:
-            result = train_step(self.detector, self.model, self.optimizer, batch, self.run.options, self.rank.device)
+            with self.compilation.step(batch.images.shape, is_ramp_over=self.momentum_ramp.is_over):
+                result = train_step(
+                    self.detector, self.model, self.optimizer, batch, self.run.options, self.rank.device
+                )
         except NotFiniteError as error:
             self.recovery.recover(error, batch, step, noise_seed)
             return None, lr

@@ -54,6 +54,11 @@ class MomentumRamp:
             norm.momentum = max(momentum, BATCHES / (BATCHES + count))
         self.norms = [entry for entry in self.norms if entry[0].momentum != entry[1]]
 
+    @property
+    def is_over(self) -> bool:
+        """True where every norm has its own momentum."""
+        return not self.norms
+
     def end(self) -> None:
         """Give the norms their own momentum back."""
         for norm, momentum in self.norms:

@@ -33,6 +33,7 @@ CHANGEABLE = (
     "runtime.device",
     "runtime.workers",
     "runtime.precision",
+    "runtime.compile",
     "runtime.save_interval",
     "runtime.sharded",
 )

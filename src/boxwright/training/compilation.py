@@ -1,0 +1,184 @@
+"""``torch.compile`` in training: backbone and necks, where it pays."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from boxwright.compose.train_options import training_sizes
+from boxwright.data.cache_folder import cache_folder
+from boxwright.training.checkpoint import Progress
+from boxwright.training.run import Run
+from boxwright.training.sharding import is_sharded
+
+LEAST_SECONDS = 1200.0
+"""Time for each size of its images that a run has to last yet, for ``auto`` to try: a size takes a minute or two."""
+
+MAX_SHAPES = 16
+"""Shapes of network inputs that are compiled; steps of others run as written. Torch 2.14 cannot compile the gradients
+for any shape at once (inductor compares strides that it does not know)."""
+
+MEASURED_STEPS = 12
+"""Steps whose median speed is compared, each way, beside those that compile."""
+
+LEAST_GAIN = 0.03
+"""Fraction of the time of a step that has to be saved, for ``auto`` to go on with what is compiled."""
+
+COMPILED, AS_WRITTEN = "on", "off"
+
+
+class Compilation:
+    """Backbone and necks, which train on compiled from when it pays; anything but a training step sees them as written.
+
+    Waits until the momentum of norms no longer changes step by step (see ``MomentumRamp``), as each new value would be
+    compiled anew. Each shape of network inputs is compiled by itself, the first ``MAX_SHAPES`` of them; what is
+    compiled is kept in a folder of the user, so that the same run begins faster the next time.
+
+    ``auto`` compares: where all inputs are squares and the run still has 20 minutes to go for each size, it measures
+    steps as written, then compiled, and goes on with what is faster. What it decides is stored with the run, so that a
+    resumed one computes alike; two equal runs may decide differently, so that nothing is compiled where
+    ``train.runtime.deterministic`` asks for equal ones, nor in several processes.
+
+    Args:
+        run: all that training consists of.
+        progress: of the run; holds what was decided.
+        world_size: number of processes.
+
+    ``compiled_last_step`` tells whether the last step was one in which something was compiled.
+
+    Raises:
+        ValueError: compilation is asked for, and there is no compiler here, or it does not go with another option.
+    """
+
+    def __init__(self, run: Run, progress: Progress, world_size: int) -> None:
+        options = run.options
+        self._run, self._progress = run, progress
+        self._modules = trained_modules(run)
+        self._compiled: list[Callable[..., Any]] = []
+        self._speeds: list[float] = []
+        self._speed_as_written = 0.0
+        self._shapes: set[torch.Size] = set()
+        self._asked = options.runtime.compile == COMPILED
+        self.compiled_last_step = False
+        self._device = next(run.detector.parameters()).device
+        if self._asked:
+            _check_options(run)
+        undecided = options.runtime.compile == "auto" and not progress.compiled
+        tries = world_size == 1 and not options.runtime.deterministic and _conflict(run) is None
+        tries = tries and run.detector.input_format.resize != "shortest_side"
+        if options.runtime.compile == AS_WRITTEN or (undecided and not (tries and has_compiler(self._device))):
+            progress.compiled = AS_WRITTEN
+
+    @contextmanager
+    def step(self, shape: torch.Size, *, is_ramp_over: bool) -> Iterator[None]:
+        """Run one training step inside, compiled where that was decided.
+
+        Args:
+            shape: of the network inputs of the step.
+            is_ramp_over: the momentum of norms has stopped changing.
+        """
+        tries = not self._progress.compiled and self._speed_as_written > 0
+        is_on = is_ramp_over and (self._asked or tries or self._progress.compiled == COMPILED) and self._takes(shape)
+        if is_on and not self._compiled:
+            self._compile()
+        start, self.compiled_last_step = time.monotonic(), False
+        with self._installed() if is_on else nullcontext():
+            yield
+        is_measured = is_ramp_over and not (self._asked or self._progress.compiled or self.compiled_last_step)
+        if is_measured:
+            pixels = shape[0] * shape[-2] * shape[-1]
+            self._speeds.append((time.monotonic() - start) / pixels)
+            if len(self._speeds) == MEASURED_STEPS:
+                self._decide(pixels)
+
+    def _takes(self, shape: torch.Size) -> bool:
+        """Tell whether inputs of this shape are compiled, or will be."""
+        if len(self._shapes) < MAX_SHAPES:
+            self._shapes.add(shape)
+        return shape in self._shapes
+
+    def _compile(self) -> None:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+        # It warns of a missing GPU where none is asked for.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        # Only where it was asked for, a failure ends the run; else what cannot be compiled runs as written.
+        torch._dynamo.config.suppress_errors = not self._asked
+        torch._dynamo.callback.on_compile_start(self._take_note)
+        # Inputs come with and without padding.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * MAX_SHAPES)
+        self._compiled = [torch.compile(module.forward, dynamic=False) for module in self._modules]
+
+    def _take_note(self, _: object) -> None:
+        self.compiled_last_step = True
+
+    @contextmanager
+    def _installed(self) -> Iterator[None]:
+        """Let the modules run what is compiled; methods of an object come before those of its class."""
+        for module, compiled in zip(self._modules, self._compiled, strict=True):
+            module.__dict__["forward"] = compiled
+        try:
+            yield
+        finally:
+            for module in self._modules:
+                del module.__dict__["forward"]
+
+    def _decide(self, pixels: int) -> None:
+        """Go on to compile, or with what is faster, after so many steps of one kind."""
+        speed, self._speeds = statistics.median(self._speeds), []
+        if not self._speed_as_written:
+            left = (self._progress.steps - self._progress.step) * speed * pixels
+            options = self._run.options
+            sizes = set(training_sizes(self._run.detector.input_format.image_size, options.batches.multi_scale))
+            if left < LEAST_SECONDS * len(sizes):
+                self._progress.compiled = AS_WRITTEN
+            else:
+                self._speed_as_written = speed
+            return
+        ratio = speed / self._speed_as_written
+        self._progress.compiled = COMPILED if ratio < 1 - LEAST_GAIN else AS_WRITTEN
+        outcome = "so they stay compiled" if self._progress.compiled == COMPILED else "so they go on as written"
+        self._run.note(f"steps with backbone and necks compiled take {ratio:.2f} of the time, {outcome}")
+        if self._progress.compiled == AS_WRITTEN:
+            self._compiled = []
+
+
+def trained_modules(run: Run) -> list[nn.Module]:
+    """List backbone and necks as far as they are trained or run in training."""
+    return [module for module in (run.detector.backbone, *run.detector.necks) if any(True for _ in module.parameters())]
+
+
+def has_compiler(device: torch.device) -> bool:
+    """Tell whether ``torch.compile`` finds what it needs here: a C++ compiler, or Triton for a GPU."""
+    if device.type == "cuda":
+        from boxwright.ops.deformable import HAS_TRITON
+
+        return HAS_TRITON
+    names = (os.environ.get("CXX"), "g++", "clang++", "cl")
+    return any(name is not None and shutil.which(name) is not None for name in names)
+
+
+def _check_options(run: Run) -> None:
+    device = next(run.detector.parameters()).device
+    if (conflict := _conflict(run)) is not None:
+        raise ValueError(f"--train.runtime.compile on does not go with {conflict}: leave one of both out")
+    if not has_compiler(device):
+        what = "Triton" if device.type == "cuda" else "a C++ compiler (g++, clang++ or $CXX)"
+        raise ValueError(
+            f"--train.runtime.compile on needs {what}, which is not here: install it, or leave the option out"
+        )
+
+
+def _conflict(run: Run) -> str | None:
+    """Name an option that runs the modules in another way than torch.compile sees them."""
+    if run.options.batches.activation_checkpointing:
+        return "train.batches.activation_checkpointing"
+    return "train.runtime.sharded" if is_sharded(run.detector) else None

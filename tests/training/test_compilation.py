@@ -1,0 +1,200 @@
+"""``train.runtime.compile``: when steps are compiled, what decides it, and that they compute the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from boxwright.checkpoints import LAST
+from boxwright.training import compilation
+from boxwright.training.callbacks import Callback, StepEvent
+from boxwright.training.checkpoint import Progress
+from boxwright.training.compilation import Compilation
+from boxwright.training.loop import run_training
+from boxwright.training.run import Run
+from conftest import read_run
+
+MakeRun = Callable[..., Run]
+SHAPE = torch.Size((1, 3, 10, 10))
+
+
+class Clock:
+    """Stands in for the time: a step of 100 pixels takes so long, as written and compiled."""
+
+    def __init__(self, as_written: float, compiled: float) -> None:
+        self.seconds = {False: as_written, True: compiled}
+        self.now, self.calls = 0.0, 0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """``torch.compile`` that compiles nothing and lists what it was given."""
+    given: list[str] = []
+
+    def compile_nothing(method: Callable[..., Any], *, dynamic: bool) -> Callable[..., Any]:
+        assert not dynamic
+        given.append(type(method.__self__).__name__)  # type: ignore[attr-defined]
+        return lambda *arguments: method(*arguments)
+
+    monkeypatch.setattr(compilation.torch, "compile", compile_nothing)
+    monkeypatch.setattr(compilation, "has_compiler", lambda _device: True)
+    monkeypatch.setattr(compilation, "MEASURED_STEPS", 3)
+    yield given
+    torch._dynamo.config.suppress_errors = False
+
+
+def do_steps(of: Compilation, run: Run, progress: Progress, clock: Clock, count: int) -> list[bool]:
+    """Do steps; tell of each whether the backbone was compiled in it."""
+    compiled = []
+    for _ in range(count):
+        with of.step(SHAPE, is_ramp_over=True):
+            compiled.append("forward" in vars(run.detector.backbone))
+            clock.now += clock.seconds[compiled[-1]]
+        assert "forward" not in vars(run.detector.backbone)
+        progress.step += 1
+    return compiled
+
+
+@pytest.mark.parametrize(
+    ("compiled_seconds", "steps", "then", "decided"),
+    [(0.7, 1300, True, "on"), (0.98, 1300, False, "off"), (1.3, 1300, False, "off"), (0.7, 1100, False, "off")],
+    ids=["faster", "hardly faster", "slower", "too short a run"],
+)
+def test_auto_goes_on_with_what_is_faster(
+    make_run: MakeRun,
+    fake: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    compiled_seconds: float,
+    steps: int,
+    then: bool,
+    decided: str,
+) -> None:
+    clock, notes = Clock(1.0, compiled_seconds), list[str]()
+    monkeypatch.setattr(compilation.time, "monotonic", clock.monotonic)
+    run = replace(make_run(batches__multi_scale=0.0), note=notes.append)
+    progress = Progress(step=0, steps=steps, evaluations=1)
+    of = Compilation(run, progress, 1)
+    is_tried = steps == 1300
+    # 3 as written, 3 compiled where 20 minutes are left, then what was decided.
+    assert do_steps(of, run, progress, clock, 8) == [False] * 3 + [is_tried] * 3 + [then] * 2
+    assert progress.compiled == decided
+    assert fake == (["ResNetVD", "HybridEncoder"] if is_tried else [])
+    says = f"take {compiled_seconds:.2f} of the time, so they {'stay compiled' if then else 'go on as written'}"
+    assert [says in note for note in notes] == [True] * is_tried
+    # A run that goes on has decided already.
+    assert do_steps(Compilation(run, progress, 1), run, progress, clock, 4) == [then] * 4
+
+
+@pytest.mark.usefixtures("fake")
+def test_steps_that_compile_are_not_measured(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(1.0, 0.5)
+    monkeypatch.setattr(compilation.time, "monotonic", clock.monotonic)
+    run, progress = make_run(batches__multi_scale=0.0), Progress(step=0, steps=1300, evaluations=1)
+    of = Compilation(run, progress, 1)
+    do_steps(of, run, progress, clock, 3)
+    for _ in range(2):
+        with of.step(SHAPE, is_ramp_over=True):
+            clock.now += 60
+            torch._dynamo.callback.callback_handler.run_start_callbacks(None)  # type: ignore[arg-type]
+        assert of.compiled_last_step
+    do_steps(of, run, progress, clock, 3)
+    assert progress.compiled == "on"
+    assert not of.compiled_last_step
+
+
+def test_nothing_is_compiled_while_norms_change_their_momentum(make_run: MakeRun, fake: list[str]) -> None:
+    run, progress = make_run(runtime__compile="on"), Progress(step=0, steps=9, evaluations=1)
+    of = Compilation(run, progress, 1)
+    with of.step(SHAPE, is_ramp_over=False):
+        assert "forward" not in vars(run.detector.backbone)
+    with of.step(SHAPE, is_ramp_over=True):
+        assert "forward" in vars(run.detector.backbone)
+    assert fake == ["ResNetVD", "HybridEncoder"]
+
+
+@pytest.mark.usefixtures("fake")
+def test_some_shapes_are_compiled(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compilation, "MAX_SHAPES", 2)
+    run = make_run(runtime__compile="on")
+    of, compiled = Compilation(run, Progress(step=0, steps=9, evaluations=1), 1), []
+    for side in (32, 64, 96, 64, 32):
+        with of.step(torch.Size((1, 3, 32, side)), is_ramp_over=True):
+            compiled.append("forward" in vars(run.detector.backbone))
+    assert compiled == [True, True, False, True, True]
+
+
+def test_a_step_that_fails_leaves_the_modules_as_they_were(make_run: MakeRun, fake: list[str]) -> None:
+    run = make_run(runtime__compile="on")
+    of = Compilation(run, Progress(step=0, steps=9, evaluations=1), 1)
+    with pytest.raises(ZeroDivisionError), of.step(SHAPE, is_ramp_over=True):
+        raise ZeroDivisionError
+    assert "forward" not in vars(run.detector.backbone)
+    assert fake
+
+
+@pytest.mark.parametrize(
+    ("options", "world_size"), [({"runtime__compile": "off"}, 1), ({"runtime__deterministic": True}, 1), ({}, 2)]
+)
+def test_off_where_runs_have_to_be_equal_or_processes_wait_for_each_other(
+    make_run: MakeRun, fake: list[str], options: dict[str, Any], world_size: int
+) -> None:
+    progress = Progress(step=0, steps=9, evaluations=1)
+    Compilation(make_run(**options), progress, world_size)
+    assert progress.compiled == "off"
+    assert not fake
+
+
+def test_what_does_not_go_together_is_said(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    progress = Progress(step=0, steps=9, evaluations=1)
+    with pytest.raises(ValueError, match=r"compile on does not go with train\.batches\.activation_checkpointing"):
+        Compilation(make_run(runtime__compile="on", batches__activation_checkpointing=True), progress, 1)
+    monkeypatch.setattr(compilation.shutil, "which", lambda _name: None)
+    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler"):
+        Compilation(make_run(runtime__compile="on"), progress, 1)
+    Compilation(make_run(), progress, 1)
+    assert progress.compiled == "off"
+
+
+class Losses(Callback):
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_step(self, event: StepEvent) -> None:
+        self.values.append(event.loss)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "multi_scale", "num_sizes"), [("float32", 0.5, 3), ("bfloat16", 0.0, 1)])
+def test_compiled_steps_compute_the_same(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, precision: str, multi_scale: float, num_sizes: int
+) -> None:
+    """Of several sizes of images, with a bounded number of graphs."""
+    if not compilation.has_compiler(torch.device("cpu")):
+        pytest.skip("no C++ compiler")
+    monkeypatch.setattr("boxwright.training.norm_momentum.BATCHES", 0.2)
+    graphs: list[object] = []
+    torch._dynamo.callback.on_compile_start(graphs.append)
+    options = {
+        "steps": 8,
+        "runtime__precision": precision,
+        "batches__multi_scale": multi_scale,
+        "schedule__no_aug_fraction": 0.0,
+    }
+    losses = {}
+    for mode in ("off", "on"):
+        callback = Losses()
+        run_training(replace(make_run(mode, runtime__compile=mode, **options), callbacks=[callback]))
+        losses[mode] = callback.values
+    # Two modules, there and back; of a module that breaks in two there would be more.
+    assert 0 < len(graphs) <= 4 * num_sizes
+    assert losses["on"] == pytest.approx(losses["off"], rel=1e-3 if precision == "float32" else 0.03)
+    assert losses["on"] != losses["off"]  # it was compiled: sums have another order
+    compiled = read_run(make_run("on"), LAST)["model"]
+    assert all(not name.startswith("_orig") for name in compiled)
