@@ -7,7 +7,8 @@ and the paper that the ``Source`` of its class begins with. No page has to be ch
 come from ``legacy.py``, the kinds of findings in docs/check.md from ``boxwright/data`` and ``boxwright/workflows``,
 comparisons with other projects from docs/compared.json, into which tests write what they measured, and tables of
 studies from docs/studies, which has the ``study.json`` that each wrote. The list of studies comes from their files.
-Those of docs/speed.md come from docs/speed, which has the numbers of each machine that ``python -m benchmarks`` ran on.
+Those of docs/speed.md come from docs/speed, which has the numbers of each machine that ``python -m benchmarks`` ran on,
+the table of systems from docs/systems.yaml, with the differences that docs/proven.md has.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any
+
+import yaml
 
 import boxwright.data
 import boxwright.workflows
@@ -180,6 +183,44 @@ def speed_cell(row: dict[str, Any]) -> str:
     return f"**{row['ratio']:.2f} ×** ({row['low']:.2f} to {row['high']:.2f}), {ours} {row['unit']}"
 
 
+def systems() -> str:
+    """A row for each system of docs/systems.yaml: recipes, differences measured, the tests that train and export it."""
+    stored = yaml.safe_load((ROOT / "docs" / "systems.yaml").read_text(encoding="utf-8"))
+    rows = [
+        f"| {' | '.join([subject, *system_cells(row, stored['tests'])])} |"
+        for subject, of_subject in stored["subjects"].items()
+        for row in of_subject
+    ]
+    header = ["subject", "system", "built: recipes", "proven: largest difference", "trains", "exports"]
+    return "\n".join([f"| {' | '.join(header)} |", "|---" * len(header) + "|", *rows])
+
+
+def system_cells(row: dict[str, Any], tests: dict[str, str]) -> tuple[str, ...]:
+    """List the cells of a system; tests are links to their files."""
+    links = {name: f"[{name}]({test.partition('::')[0]})" for name, test in tests.items()}
+    return (
+        row["system"],
+        ", ".join(f"`{name}`" for name in row["recipes"]),
+        "; ".join(proof(beginning) for beginning in row["proven"]),
+        "; ".join(links[name] for name in row["trains"]),
+        "; ".join(links[name] for name in row["exports"]),
+    )
+
+
+def proof(beginning: str) -> str:
+    """Write what docs/proven.md has measured: the difference, and from what.
+
+    Raises:
+        ValueError: not one of its rows begins so, or several do.
+    """
+    lines = (ROOT / "docs" / "proven.md").read_text(encoding="utf-8").splitlines()
+    found = [line for line in lines if line.startswith(f"| {beginning}") and len(line.split(" | ")) == 4]
+    if len(found) != 1:
+        raise ValueError(f"docs/proven.md has {len(found)} rows of what is equal that begin with '{beginning}'")
+    what, to, difference, _ = found[0].strip("| ").split(" | ")
+    return f"{what.rpartition(': ')[2]}: {difference} ({to})"
+
+
 def finding_kinds() -> str:
     """A row for each kind of finding about a data set, errors first: name, severity, text and advice."""
     kinds = sorted(
@@ -210,6 +251,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "necks": ("docs/pyramids.md", partial(study_table, "necks")),
     "studies": ("docs/studies.md", studies),
     "speed": ("docs/speed.md", speed),
+    "systems": ("README.md", systems),
 }
 """Name of each table, the page that has it, and the function that makes it."""
 

@@ -259,7 +259,7 @@ def test_the_first_layers_alone_predict_and_all_are_trained(make_targets: MakeTa
     assert (trained.logits[2] - predicted.logits[0]).abs().max() > 1e-2
     for one, other in zip(trained, first(features, None, targets), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
-    with record_modules(first.recorded_modules()) as recorded:
+    with torch.no_grad(), record_modules(first.recorded_modules()) as recorded:
         output = first({"c5": level(1)})
     assert len(first.explain(output, recorded, 0).layers) == 2
     with pytest.raises(ValueError, match=r"eval_layers is between 1 and num_layers \(3\), not 4"):
