@@ -25,6 +25,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from PIL import Image
+
+import boxwright
+from boxwright.data.open import open_data
+from boxwright.structures import Category
 from boxwright_runtime.images import read_image
 
 
@@ -68,29 +73,23 @@ class Side:
 
 def make_photos(images: Sequence[Path], folder: Path, count: int) -> None:
     """Write so many PNGs of images into a folder, each image as often as it takes."""
-    from PIL import Image
-
     folder.mkdir()
     for index in range(count):
         pixels = read_image(images[index % len(images)])
         Image.fromarray(pixels).save(folder / f"{index:04d}.png", compress_level=1)
 
 
-def random_model(folder: Path) -> Path:
+def random_model(categories: Sequence[Category], folder: Path) -> Path:
     """Save RT-DETR-R18 with random weights."""
-    import boxwright
-
-    boxwright.save(boxwright.build("rtdetr_r18", num_classes=3), folder / "random.safetensors")
+    boxwright.save(boxwright.build("rtdetr_r18", categories=categories), folder / "random.safetensors")
     return folder / "random.safetensors"
 
 
 def measure(sides: Sequence[Side], options: argparse.Namespace, folder: Path) -> None:
     """Run both commands on both sides, in turn."""
-    from boxwright.data.open import open_data
-
-    model = str(options.model or random_model(folder))
-    records = open_data(options.data, options.split).records
-    make_photos([record.path for record in records], folder / "photos", options.photos)
+    data = open_data(options.data, options.split)
+    model = str(options.model or random_model(data.categories, folder))
+    make_photos([record.path for record in data.records], folder / "photos", options.photos)
     size = ["--image_size", str(options.image_size)] if options.image_size else []
     for _ in range(options.rounds):
         for side in sides:

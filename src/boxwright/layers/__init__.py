@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from boxwright.layers.aspp import ASPP
+from boxwright.layers.batch_first_attention import BatchFirstAttention
 from boxwright.layers.conv import ConvNorm, FrozenBatchNorm2d
 from boxwright.layers.deformable_attention import DeformableDecoderLayer, MultiScaleDeformableAttention
 from boxwright.layers.deformable_transformer import DeformableEncoderLayer
@@ -33,6 +34,7 @@ __all__ = [
     "ASPP",
     "MLP",
     "BasicBlock",
+    "BatchFirstAttention",
     "Bottleneck",
     "CSPRepLayer",
     "ConvNorm",

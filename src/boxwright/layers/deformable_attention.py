@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from boxwright.layers.batch_first_attention import BatchFirstAttention
 from boxwright.layers.dropout import Dropout
 from boxwright.layers.option_checks import check_choice
 from boxwright.layers.transformer import FeedForward, clamp_to_half
@@ -217,7 +218,7 @@ class DeformableDecoderLayer(nn.Module):
         offset_scale: float = 0.5,
     ) -> None:
         super().__init__()
-        self.self_attention = nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True)
+        self.self_attention = BatchFirstAttention(dim, num_heads, dropout)
         self.norm1 = nn.LayerNorm(dim)
         self.cross_attention = MultiScaleDeformableAttention(
             dim,

@@ -7,6 +7,7 @@ from typing import cast
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from boxwright.layers.batch_first_attention import BatchFirstAttention
 from boxwright.layers.conv import ACTIVATIONS, Activation
 from boxwright.layers.dropout import Dropout, relu_dropout
 
@@ -67,7 +68,7 @@ class TransformerEncoderLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.pre_norm = pre_norm
-        self.self_attention = nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True)
+        self.self_attention = BatchFirstAttention(dim, num_heads, dropout)
         self.norm1 = nn.LayerNorm(dim)
         self.feed_forward = FeedForward(dim, hidden_dim, activation=activation, dropout=dropout)
         self.norm2 = nn.LayerNorm(dim)
@@ -113,9 +114,9 @@ class TransformerDecoderLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.pre_norm = pre_norm
-        self.self_attention = nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True)
+        self.self_attention = BatchFirstAttention(dim, num_heads, dropout)
         self.norm1 = nn.LayerNorm(dim)
-        self.cross_attention = nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True)
+        self.cross_attention = BatchFirstAttention(dim, num_heads, dropout)
         self.norm2 = nn.LayerNorm(dim)
         self.feed_forward = FeedForward(dim, hidden_dim, dropout=dropout)
         self.norm3 = nn.LayerNorm(dim)
