@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from boxwright.compose.train_options import training_sizes
-from boxwright.data.cache_folder import cache_folder
 from boxwright.training.checkpoint import Progress
 from boxwright.training.run import Run
 from boxwright.training.sharding import is_sharded
@@ -40,8 +39,8 @@ class Compilation:
     """Backbone and necks, which train on compiled from when it pays; anything but a training step sees them as written.
 
     Waits until the momentum of norms no longer changes step by step (see ``MomentumRamp``), as each new value would be
-    compiled anew. Each shape of network inputs is compiled by itself, the first ``MAX_SHAPES`` of them; what is
-    compiled is kept in a folder of the user, so that the same run begins faster the next time.
+    compiled anew. Each shape of network inputs is compiled by itself, the first ``MAX_SHAPES`` of them; torch keeps
+    what is compiled in a folder of its own, so that the same run begins faster the next time.
 
     ``auto`` compares: where all inputs are squares and the run still has 20 minutes to go for each size, it measures
     steps as written, then compiled, and goes on with what is faster. What it decides is stored with the run, so that a
@@ -107,7 +106,6 @@ class Compilation:
         return shape in self._shapes
 
     def _compile(self) -> None:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
         # It warns of a missing GPU where none is asked for.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         # Only where it was asked for, a failure ends the run; else what cannot be compiled runs as written.
