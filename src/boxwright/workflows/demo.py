@@ -13,8 +13,10 @@ from typing import Any
 import torch
 import yaml
 
-from boxwright.checkpoints import find_checkpoint, read_last
+from boxwright.checkpoints import LAST, find_checkpoint, read_last
+from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import resolve
+from boxwright.compose.train_options import seconds
 from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
 from boxwright.data.synthetic.shapes import draw_data_set
@@ -25,7 +27,9 @@ from boxwright.reports.page import require_extra
 from boxwright.reports.page_images import ReportImage
 from boxwright.reports.report import ReportFacts
 from boxwright.training.log import read_log
+from boxwright.training.run import RECIPE
 from boxwright.weights.model import load
+from boxwright.workflows.demo_size import choose_size
 from boxwright.workflows.drawn_names import drawn_labels, note_undrawable_names
 from boxwright.workflows.machine import describe_machine
 from boxwright.workflows.observer import Observer
@@ -36,7 +40,7 @@ from boxwright.workflows.train import train
 from boxwright.workflows.validation import Validation
 from boxwright_runtime.detections import Detections
 
-DEMO_RECIPE, BUDGET = "rtdetr_tiny", "5m"
+DEMO_RECIPE, BUDGET = "rtdetr_tiny", "3m"
 NUM_IMAGES = 1000  # of fewer, the last minutes of training only learn them by heart
 NUM_SHOWN = 8
 THRESHOLD = 0.5
@@ -71,7 +75,8 @@ def demo(
     Args:
         out: folder of the demo.
         recipe: name of a recipe of a detector, or path of a YAML file.
-        budget: time for training, like 90s; five minutes of ``rtdetr_tiny`` and else the recipe's where None.
+        budget: time for training, like 90s; three minutes of ``rtdetr_tiny`` and else the recipe's where None.
+            ``rtdetr_tiny`` then trains with images and batches as large as this machine makes enough steps of.
         observer: hears what begins; silent where None.
 
     Raises:
@@ -94,7 +99,14 @@ def demo(
     if is_finished(run):
         observer.announce(f"     already done; remove {run} to train again")
     else:
-        train(resolved, folder / "data", out=run, resume="auto", observer=observer, began=began)
+        train(
+            _sized(resolved, run) if str(recipe) == DEMO_RECIPE else resolved,
+            folder / "data",
+            out=run,
+            resume="auto",
+            observer=observer,
+            began=began,
+        )
 
     observer.announce("3/4  evaluating and predicting")
     detector = load(run)
@@ -107,6 +119,14 @@ def demo(
     note_undrawable_names(data.categories, drawn_labels(images), observer)
     _write_report(folder, evaluation, images)
     return DemoResult(folder / "report.html", folder / "predictions", find_checkpoint(run), evaluation)
+
+
+def _sized(recipe: Recipe, run: Path) -> Recipe:
+    """Return the recipe with the size that suits this machine, or that a run which goes on has."""
+    if (run / LAST).is_file() and (run / RECIPE).is_file():
+        return resolve(run / RECIPE).recipe
+    assert recipe.train.budget is not None
+    return choose_size(recipe, seconds(recipe.train.budget))
 
 
 def _select_images(data: DetectionData, detections: dict[int, Detections]) -> list[ReportImage]:

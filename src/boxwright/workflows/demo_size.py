@@ -1,0 +1,84 @@
+"""The size of images and batches that a demo can train with in its time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from boxwright.compose.detectors import build_resolved
+from boxwright.compose.recipe import Recipe
+from boxwright.devices import choose_device, choose_precision
+from boxwright.structures import Batch, Category, ImageSize, Targets
+from boxwright.training.budget import measure_step
+
+MEASURING_SECONDS = 4.0
+"""Longest time that is measured for each size."""
+
+NUM_CLASSES = 6
+
+
+class DemoSize(NamedTuple):
+    """Images and batches, and the learning rate that goes with them."""
+
+    image_size: int
+    batch_size: int
+    lr: float
+
+
+SIZES = (DemoSize(160, 16, 1.6e-3), DemoSize(128, 8, 1.1e-3), DemoSize(96, 8, 1.1e-3))
+"""From the best to the fastest."""
+
+LEAST_STEPS = 600
+"""Steps that a size is taken for: with fewer, a smaller one comes further."""
+
+
+def choose_size(recipe: Recipe, seconds: float) -> Recipe:
+    """Return the recipe with the first of ``SIZES`` that makes enough steps in the time, or else with the last.
+
+    A few steps of each are measured, on noise.
+
+    Args:
+        recipe: of a detector.
+        seconds: for training.
+    """
+    for size in SIZES[:-1]:
+        sized = _with_size(recipe, size)
+        if seconds / _measure(sized) >= LEAST_STEPS:
+            return sized
+    return _with_size(recipe, SIZES[-1])
+
+
+def _with_size(recipe: Recipe, size: DemoSize) -> Recipe:
+    return replace(
+        recipe,
+        input=replace(recipe.input, image_size=size.image_size),
+        train=replace(recipe.train, batch_size=size.batch_size, lr=size.lr),
+    )
+
+
+def _measure(recipe: Recipe) -> float:
+    """Measure the seconds of a step."""
+    began, device = time.monotonic(), choose_device(recipe.train.runtime.device)
+    runtime = replace(recipe.train.runtime, precision=choose_precision(recipe.train.runtime.precision, device))
+    side, categories = recipe.input.image_size, [Category(i, str(i)) for i in range(NUM_CLASSES)]
+    return measure_step(
+        build_resolved(recipe, categories=categories).to(device),
+        lambda size: _noise(size, recipe.train.batch_size),
+        (side,),
+        replace(recipe.train, runtime=runtime),
+        device,
+        is_enough=lambda: time.monotonic() - began > MEASURING_SECONDS,
+    )
+
+
+def _noise(side: int, batch_size: int) -> Iterator[Batch]:
+    """Draw batches of noise with three objects an image, without end."""
+    boxes = side * torch.tensor([[0.1, 0.1, 0.4, 0.4], [0.3, 0.5, 0.8, 0.9], [0.6, 0.1, 0.9, 0.3]])
+    targets = Targets(torch.arange(len(boxes)), boxes, (side, side))
+    while True:
+        images, sizes = torch.rand(batch_size, 3, side, side), [ImageSize(side, side, side, side)] * batch_size
+        yield Batch(images, None, [targets] * batch_size, sizes, list(range(batch_size)))
