@@ -35,8 +35,8 @@ def test_the_largest_that_makes_600_steps(
 
 def test_steps_are_measured_on_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of a second is too short for 600 steps anywhere."""
-    monkeypatch.setattr(demo_size, "MEASURING_SECONDS", 0.0)
-    monkeypatch.setattr(demo_size, "SIZES", (demo_size.DemoSize(64, 2, 1e-3), demo_size.DemoSize(32, 1, 2e-3)))
+    monkeypatch.setattr(demo_size, "SECONDS_OF_A_SIZE", 0.0)
+    monkeypatch.setattr(demo_size, "DEMO_SIZES", (demo_size.DemoSize(64, 2, 1e-3), demo_size.DemoSize(32, 1, 2e-3)))
     recipe = choose_size(resolve("rtdetr_tiny").recipe, 0.1)
     assert (recipe.input.image_size, recipe.train.batch_size, recipe.train.lr) == (32, 1, 2e-3)
     assert choose_size(resolve("rtdetr_tiny").recipe, 1e6).input.image_size == 64

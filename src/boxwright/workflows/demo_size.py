@@ -15,10 +15,10 @@ from boxwright.devices import choose_device, choose_precision
 from boxwright.structures import Batch, Category, ImageSize, Targets
 from boxwright.training.budget import measure_step
 
-MEASURING_SECONDS = 4.0
+SECONDS_OF_A_SIZE = 4.0
 """Longest time that is measured for each size."""
 
-NUM_CLASSES = 6
+NUM_NOISE_CLASSES = 6
 
 
 class DemoSize(NamedTuple):
@@ -29,15 +29,15 @@ class DemoSize(NamedTuple):
     lr: float
 
 
-SIZES = (DemoSize(160, 16, 1.6e-3), DemoSize(128, 8, 1.1e-3), DemoSize(96, 8, 1.1e-3))
+DEMO_SIZES = (DemoSize(160, 16, 1.6e-3), DemoSize(128, 8, 1.1e-3), DemoSize(96, 8, 1.1e-3))
 """From the best to the fastest."""
 
-LEAST_STEPS = 600
+LEAST_DEMO_STEPS = 600
 """Steps that a size is taken for: with fewer, a smaller one comes further."""
 
 
 def choose_size(recipe: Recipe, seconds: float) -> Recipe:
-    """Return the recipe with the first of ``SIZES`` that makes enough steps in the time, or else with the last.
+    """Return the recipe with the first of ``DEMO_SIZES`` that makes enough steps in the time, or else with the last.
 
     A few steps of each are measured, on noise.
 
@@ -45,11 +45,11 @@ def choose_size(recipe: Recipe, seconds: float) -> Recipe:
         recipe: of a detector.
         seconds: for training.
     """
-    for size in SIZES[:-1]:
+    for size in DEMO_SIZES[:-1]:
         sized = _with_size(recipe, size)
-        if seconds / _measure(sized) >= LEAST_STEPS:
+        if seconds / _measure(sized) >= LEAST_DEMO_STEPS:
             return sized
-    return _with_size(recipe, SIZES[-1])
+    return _with_size(recipe, DEMO_SIZES[-1])
 
 
 def _with_size(recipe: Recipe, size: DemoSize) -> Recipe:
@@ -64,14 +64,14 @@ def _measure(recipe: Recipe) -> float:
     """Measure the seconds of a step."""
     began, device = time.monotonic(), choose_device(recipe.train.runtime.device)
     runtime = replace(recipe.train.runtime, precision=choose_precision(recipe.train.runtime.precision, device))
-    side, categories = recipe.input.image_size, [Category(i, str(i)) for i in range(NUM_CLASSES)]
+    side, categories = recipe.input.image_size, [Category(i, str(i)) for i in range(NUM_NOISE_CLASSES)]
     return measure_step(
         build_resolved(recipe, categories=categories).to(device),
         lambda size: _noise(size, recipe.train.batch_size),
         (side,),
         replace(recipe.train, runtime=runtime),
         device,
-        is_enough=lambda: time.monotonic() - began > MEASURING_SECONDS,
+        is_enough=lambda: time.monotonic() - began > SECONDS_OF_A_SIZE,
     )
 
 
