@@ -8,7 +8,8 @@
 ``eval`` measures a split. ``predict`` draws a folder of PNGs, made of the images of the same split, which are repeated
 until there are enough of them. Each round starts each command anew, once for each side. Prints seconds and CPU seconds
 (medians of the rounds), the median and the range of each round's ratio of the first side to the second, above 1 where
-the second is faster, and AP of both. Without ``--model`` the weights are random, and AP means nothing.
+the second is faster, and AP of both. Without ``--model`` the weights are random, of a form that OLD may not read, and
+AP means nothing.
 """
 
 from __future__ import annotations

@@ -134,3 +134,19 @@ def test_a_drawing_that_cannot_be_written(trained: Path, photos: list[Path], tmp
         boxwright.predict(trained, photos, out=tmp_path / "drawn", json=tmp_path / "a.json")
     assert not (tmp_path / "a.json").exists()
     assert not [one.name for one in threading.enumerate() if one.name.startswith(("drawing", "read-ahead"))]
+
+
+@pytest.mark.parametrize(("resize", "sizes"), [("square", [4, 2]), ("shortest_side", [1] * 6)])
+def test_images_of_one_input_size_go_through_the_network_together(
+    trained: Path, photos: list[Path], resize: str, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    predict_batch = boxwright.Detector.predict_batch
+
+    def observed(self: boxwright.Detector, pixels: torch.Tensor, *arguments: Any, **options: Any) -> Any:
+        seen.append(len(pixels))
+        return predict_batch(self, pixels, *arguments, **options)
+
+    monkeypatch.setattr(boxwright.Detector, "predict_batch", observed)
+    boxwright.predict(trained, photos, overrides={"input.resize": resize})
+    assert seen == sizes

@@ -101,7 +101,12 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument(
         "--annotations", metavar="FILE", help="annotation file whose ids of images and categories --coco's file has"
     )
-    parser.add_argument("--batch-size", metavar="N", type=int, default=1, help="images at a time (default: 1)")
+    parser.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=int,
+        help="images at a time (default: 4 where every image becomes the same square, else 1)",
+    )
     add_compute_arguments(parser)
     add_style_arguments(parser)
     add_trust_argument(parser)
@@ -109,7 +114,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     options = parser.parse(own)
     if options.threshold not in (None, "tuned") and not 0 <= options.threshold <= 1:
         parser.error(f"--threshold is between 0 and 1, or tuned, not {options.threshold}")
-    if options.batch_size < 1:
+    if options.batch_size is not None and options.batch_size < 1:
         parser.error(f"--batch-size is at least 1, not {options.batch_size}")
     for typed in (options.json, options.coco):
         if target := json_target(typed):
