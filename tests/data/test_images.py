@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from torchvision.transforms.v2.functional import resize as torchvision_resize
 
 from boxwright.data.image_inspection import image_size, inspect_image
-from boxwright.data.images import normalize, resample
+from boxwright.data.images import interpolate, normalize, resample
 from boxwright_runtime.images import as_rgb, read_image
 from boxwright_runtime.input_format import InputFormat, Window
 
@@ -310,3 +311,26 @@ def test_normalizing_leaves_its_input_as_it_is(dtype: torch.dtype) -> None:
     ]
     assert torch.equal(normalize(pixels, input_format), expected)
     assert torch.equal(pixels, before)
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("order", ["rows of pixels", "channels"])
+def test_the_resize_is_that_of_torchvision(order: str, dtype: torch.dtype, antialias: bool) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        height, width, new_height, new_width = (int(n) for n in rng.integers(1, 70, 4))
+        pixels = torch.from_numpy(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).to(dtype).permute(2, 0, 1)
+        image = pixels.contiguous() if order == "channels" else pixels
+        theirs = torchvision_resize(image, [new_height, new_width], antialias=antialias)
+        assert torch.equal(interpolate(image, new_height, new_width, antialias=antialias), theirs)
+    assert interpolate(image, height, width, antialias=antialias) is image
+
+
+def test_bytes_are_resized_in_floats_where_torch_has_no_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)).permute(2, 0, 1)
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "DEFAULT")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    ours, theirs = interpolate(image, 13, 17, antialias=True), torchvision_resize(image, [13, 17], antialias=True)
+    assert ours.dtype == torch.uint8
+    assert torch.equal(ours, theirs)

@@ -95,7 +95,7 @@ def test_timm_elsewhere_than_on_the_hub(server: FakeServer, tmp_path: Path, monk
     name = f"x-{hashlib.sha256(content).hexdigest()[:8]}.pth"
     server.files[f"/{name}"] = content
     model = find_timm_model("efficientnet_lite0")._replace(hub=None, url=f"{server.url}/{name}")
-    monkeypatch.setattr("boxwright.weights.location.find_timm_model", lambda _: model)
+    monkeypatch.setattr("boxwright.weights.projects.timm_models.find_timm_model", lambda _: model)
     files = open_source("timm:efficientnet_lite0")
     assert isinstance(files, SourceFiles)
     assert files.release == "timm:efficientnet_lite0.ra_in1k"
@@ -140,7 +140,7 @@ def test_torchvision_by_name(server: FakeServer, tmp_path: Path, monkeypatch: py
         open_source("torchvision:resnet18")
     digest = hashlib.sha256((folder / "resnet18-f37072fd.pth").read_bytes()).hexdigest()
     release = find_release("resnet18")._replace(sha256_prefix=digest)
-    monkeypatch.setattr("boxwright.weights.location.find_release", lambda _: release)
+    monkeypatch.setattr("boxwright.weights.projects.torchvision_releases.find_release", lambda _: release)
     files = open_source("torchvision:resnet18")
     assert isinstance(files, SourceFiles)
     assert (files.release, files.origin.source) == ("torchvision:resnet18", "torchvision:resnet18")

@@ -10,7 +10,6 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import SqueezeExcitation
 
 from boxwright.layers.conv import NORM_EPS, FrozenBatchNorm2d, Norm
 from boxwright.layers.option_checks import check_choice
@@ -92,9 +91,14 @@ class BlockForm:
             return SwitchableConv2d(in_channels, out_channels, stride=stride, dilation=dilation)
         return nn.Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, bias=False)
 
-    def squeeze_excitation(self, channels: int) -> SqueezeExcitation | None:
+    def squeeze_excitation(self, channels: int) -> nn.Module | None:
         """Make the squeeze-excitation of a block, where blocks have one."""
         if self.options.squeeze_excitation == "none":
             return None
         made = nn.ReLU if self.options.activation == "relu" else nn.SiLU
-        return SqueezeExcitation(channels, max(1, channels // SQUEEZE_RATIO), activation=partial(made, inplace=True))
+        # Where it is needed: importing it takes a second.
+        from torchvision.ops import SqueezeExcitation
+
+        squeezed = max(1, channels // SQUEEZE_RATIO)
+        block: nn.Module = SqueezeExcitation(channels, squeezed, activation=partial(made, inplace=True))
+        return block

@@ -77,10 +77,11 @@ class MultiScaleDeformableAttention(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Start each head in its own direction, its points 1, 2, 3, ... steps away, with equal weights."""
-        angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        # On the CPU, whatever the device of a context: arithmetic without storage imports all of torch's compiler.
+        angle = torch.arange(self.num_heads, device="cpu") * (2 * math.pi / self.num_heads)
         direction = torch.stack((angle.cos(), angle.sin()), -1)
         direction = direction / direction.abs().max(-1, keepdim=True).values
-        steps = torch.cat([torch.arange(1, count + 1) for count in self.points])[:, None]
+        steps = torch.cat([torch.arange(1, count + 1, device="cpu") for count in self.points])[:, None]
         offsets = direction[:, None] * steps  # m p 2
         nn.init.zeros_(self.sampling_offsets.weight)
         self.sampling_offsets.bias.copy_(offsets.flatten())

@@ -8,7 +8,6 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.ops import SqueezeExcitation, stochastic_depth
 
 from boxwright.layers.block_options import (
     ACTIVATE,
@@ -210,7 +209,7 @@ class _ResidualBlock(nn.Module):
     """The second half of basic blocks and of bottlenecks: from the result of their convolutions to their output."""
 
     downsample: nn.Sequential | None
-    se: SqueezeExcitation | None
+    se: nn.Module | None
     layers: tuple[str, ...]
 
     def __init__(self, form: BlockForm) -> None:
@@ -239,6 +238,9 @@ class _ResidualBlock(nn.Module):
         if self.se is not None:
             out = self.se(out)
         if self.training and self.drop_path:
+            # Where it is needed: importing it takes a second.
+            from torchvision.ops import stochastic_depth
+
             out = stochastic_depth(out, self.drop_path, "row")
         out = out.add_(x if self.downsample is None else self.downsample(x))
         return self.activate(out if feedback is None else out.add_(feedback))

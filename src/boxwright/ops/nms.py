@@ -7,7 +7,6 @@ from typing import cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torchvision.ops import batched_nms, nms
 
 from boxwright.ops.boxes import iou
 from boxwright.ops.onnx_operators import APART, onnx_nms, onnx_top_k, operators_for_onnx
@@ -67,6 +66,9 @@ def nms_keep_mask(
     # Groups are set apart by adding to coordinates: in float32 many groups would cost them their fraction.
     own, score = boxes.flatten(0, 1)[indices].double(), scores.flatten()[indices].double()
     group = separate.flatten()[indices]
+    # Where it is needed: importing it takes a second.
+    from torchvision.ops import batched_nms, nms
+
     if torch.compiler.is_compiling():
         # The other form looks at how many boxes there are, which an export cannot know.
         keep = nms(own + (group * APART)[:, None], score, threshold)

@@ -17,7 +17,6 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import nms
 
 from boxwright.ops.position_tables import fit_table
 
@@ -51,6 +50,9 @@ operators_for_onnx = _TRACED.get
 )
 def onnx_nms(boxes: Tensor, scores: Tensor, groups: Tensor, valid: Tensor, threshold: float, num_groups: int) -> Tensor:
     """Compute the mask of ``boxwright.ops.nms.nms_keep_mask``, of groups 0 .. ``num_groups`` - 1."""
+    # Where it is needed: importing it takes a second.
+    from torchvision.ops import nms
+
     del num_groups
     keep = torch.zeros_like(valid)
     for image, own in enumerate(valid):

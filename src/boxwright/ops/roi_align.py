@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchvision.ops import roi_align as torchvision_roi_align
 
 from boxwright.ops.onnx_operators import onnx_roi_align, operators_for_onnx
 
@@ -86,6 +85,9 @@ def align_level_by_level(
     levels: Tensor,
     grid: Grid,
 ) -> Tensor:
+    # Where it is needed: importing it takes a second.
+    from torchvision.ops import roi_align as torchvision_roi_align
+
     # In half precision the corners of a large image's boxes would move by whole pixels.
     dtype = torch.promote_types(maps[0].dtype, torch.float32)
     boxes = boxes.to(dtype)

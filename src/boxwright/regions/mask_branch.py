@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from boxwright.layers.conv import ConvNorm
 from boxwright.ops.boxes import at_least_float32
@@ -170,6 +169,9 @@ def mask_targets(regions: SampledRegions, targets: Sequence[Targets], size: int)
     Raises:
         ValueError: an image with objects has no masks.
     """
+    # Where it is needed: importing it takes a second.
+    from torchvision.ops import roi_align
+
     covered = regions.boxes.new_zeros(len(regions.boxes), size, size)
     for image, target in enumerate(targets):
         (own,) = torch.where(regions.images == image)

@@ -8,19 +8,10 @@ from typing import NamedTuple
 
 from boxwright.checkpoints import FORMAT, find_checkpoint, is_checkpoint, is_run
 from boxwright.passport import Origin, Passport
-from boxwright.weights.download import fetch_file
 from boxwright.weights.files import WEIGHT_FILES, file_sha256, read_source_files
-from boxwright.weights.hub import fetch_snapshot
-from boxwright.weights.projects.timm_models import find_timm_model, timm_model_of_file
-from boxwright.weights.projects.torchvision_releases import find_release
 from boxwright.weights.source import SourceFiles
+from boxwright.weights.source_names import missing_source
 from boxwright_runtime.exported_file import is_exported_name
-
-FORMS = (
-    "the folder of a run, a file of weights, a folder in Hugging Face layout, hf:OWNER/NAME, torchvision:NAME, "
-    "or timm:NAME"
-)
-"""Forms of a source, for messages."""
 
 
 class OwnCheckpoint(NamedTuple):
@@ -64,13 +55,16 @@ def open_source(source: str | Path) -> SourceFiles | OwnCheckpoint:
         if is_checkpoint(own):
             return _own(own)
     if not path.exists():
-        raise FileNotFoundError(f"{source}: no such file or folder{_suggest(str(source))}; a model is {FORMS}")
+        raise missing_source(source)
     if is_exported_name(path):
         raise ValueError(
             f"{source} is an exported file, of which no weights are loaded: boxwright_runtime.Runtime, predict, eval, "
             "info and bench take it as it is; for anything else, give the model that it was exported from"
         )
     files = read_source_files(path)
+    # Here and below where it is needed: importing timm, torchvision or the client of the hub takes seconds.
+    from boxwright.weights.projects.timm_models import timm_model_of_file
+
     model = timm_model_of_file(files.origin.sha256)
     return files if model is None else dataclasses.replace(files, release=f"timm:{model.name}")
 
@@ -81,6 +75,9 @@ def _open_hub(name: str) -> SourceFiles | OwnCheckpoint:
 
 
 def _open_torchvision(name: str) -> SourceFiles:
+    from boxwright.weights.download import fetch_file
+    from boxwright.weights.projects.torchvision_releases import find_release
+
     release = find_release(name)
     source = f"torchvision:{name}"
     files = read_source_files(fetch_file(release.url, release.sha256_prefix or None, source=source))
@@ -88,6 +85,9 @@ def _open_torchvision(name: str) -> SourceFiles:
 
 
 def _open_timm(name: str) -> SourceFiles | OwnCheckpoint:
+    from boxwright.weights.download import fetch_file
+    from boxwright.weights.projects.timm_models import find_timm_model
+
     model = find_timm_model(name)
     source = f"timm:{name}"
     if model.hub is not None:
@@ -105,6 +105,8 @@ def _open_timm(name: str) -> SourceFiles | OwnCheckpoint:
 
 
 def _read_snapshot(source: str, repository: str, revision: str | None) -> SourceFiles | OwnCheckpoint:
+    from boxwright.weights.hub import fetch_snapshot
+
     snapshot = fetch_snapshot(repository, revision, source=source)
     weights = snapshot.weights
     files = None if is_checkpoint(weights) else read_source_files(snapshot.folder)
@@ -126,14 +128,6 @@ def _named(files: SourceFiles, source: str, *, release: str | None = None, licen
     """Say what the user named, and the license, if the files state none."""
     origin = dataclasses.replace(files.origin, source=source, license=files.origin.license or license)
     return dataclasses.replace(files, origin=origin, release=release or source)
-
-
-def _suggest(source: str) -> str:
-    """Say how a name is written that looks like one of a repository, or an address."""
-    if source.startswith(("http://", "https://")):
-        return " (addresses are not opened: download the file first)"
-    parts = source.split("/")
-    return f" (the model of the hub is hf:{source})" if len(parts) == 2 and all(parts) and "." not in parts[0] else ""
 
 
 _OPENERS = {"hf": _open_hub, "torchvision": _open_torchvision, "timm": _open_timm}

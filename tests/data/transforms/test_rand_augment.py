@@ -71,7 +71,7 @@ def test_an_error_inside_restores_the_state_too(monkeypatch: pytest.MonkeyPatch)
         torch.rand(1)
         raise RuntimeError("broken")
 
-    monkeypatch.setattr("boxwright.data.transforms.rand_augment.RandAugment.forward", fail)
+    monkeypatch.setattr("torchvision.transforms.v2.RandAugment.forward", fail)
     with pytest.raises(RuntimeError, match="broken"):
         rand_augment_image(torch.zeros(3, 8, 8, dtype=torch.uint8), 1, 1, np.random.default_rng(0))
     assert torch.equal(torch.get_rng_state(), before)

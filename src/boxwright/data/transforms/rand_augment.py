@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode, RandAugment
 
 from boxwright.data.transforms.seeding import fork_random_state
 
@@ -29,6 +28,9 @@ def rand_augment_image(
         magnitude: 0 to 30.
         rng: the only source of chance; the process's own random state is left alone.
     """
+    # Where it is needed: importing it takes a second.
+    from torchvision.transforms.v2 import InterpolationMode, RandAugment
+
     operations = RandAugment(num_operations, magnitude, STRENGTHS, interpolation=InterpolationMode.BILINEAR)
     with fork_random_state(rng):
         changed: UInt8[Tensor, "3 h w"] = operations(image)
