@@ -20,7 +20,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
     """Arguments of the function, which writes nothing."""
     made: list[dict[str, Any]] = []
 
@@ -40,6 +40,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return ExportedDetector(Path("mine.onnx"), metadata, report, 12_345_678)
 
     monkeypatch.setattr(module, "export", export)
+    # A model that is not there is an error before.
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     return made
 
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -138,17 +139,59 @@ HEAVY = ("torch", "numpy", "PIL", "rich", "boxwright.detector")
         "train rtdetr_r18 --data d --head.num_layer 3",
         "train rtdetr_r18 --data d --neck.num_heads many",
         "train faster_rcnn_r50_fpn --data d --head.rpn.num_conv 2",
+        "train rtdetr_r18 --help",
+        "train retinanet_r50_fpn --neck bifpn,fpn --neck.1.out_channels 64 --help",
+        "info botnet_t3 --help",
+        "train rtdetr_r18 --data d --augment.flipp 1",
+        "train rtdetr_r18 --data d --augment.flip abc",
+        "train rtdetr_r18 --data nowhere",
+        "train rtdetr_r18 --data . --weights nowhere.pt",
+        "train rtdetr_r18 --data . --backbone.weights nowhere.pt",
+        "info rtdetr_r18 --num-classes 0",
+        "info nowhere.pt",
+        "eval nowhere.pt --data .",
+        "predict nowhere.pt image.jpg",
+        "export nowhere.pt",
+        "explain nowhere.pt image.jpg",
+        "bench nowhere.pt",
+        "check nowhere",
         "check d --recipe rtdetr_r99",
         "info rtdetr_r18 --head rtdtr",
     ],
 )
 def test_command_lines_are_read_without_torch(line: str) -> None:
+    status, imported = run_and_list_imports(line.split(), HEAVY)
+    assert (status, imported) == (0 if "help" in line or line == "list" else 2, [])
+
+
+@pytest.mark.parametrize("line", ["info rtdetr_r18", "info mask-rcnn-r50-fpn --num-classes 80 --json -"])
+def test_costs_of_recipes_are_stored(line: str) -> None:
+    """With other options they are computed: see ``test_info.py``."""
+    assert run_and_list_imports(line.split(), ("torch", "numpy", "PIL")) == (0, [])
+
+
+def test_names_of_the_package_are_imported_on_demand() -> None:
+    code = f"import sys, boxwright; print(len(dir(boxwright)) > 9, sorted(set({HEAVY}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True []\n"
+
+
+def test_a_model_is_loaded_without_what_it_does_not_need() -> None:
+    code = "import sys, boxwright; boxwright.load, boxwright.build; boxwright.build('rtdetr_tiny', num_classes=2); "
+    code += "print(sorted({'torchvision', 'timm', 'transformers', 'triton', 'torch._dynamo'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def run_and_list_imports(arguments: Sequence[str], modules: Sequence[str]) -> tuple[int, list[str]]:
+    """Run a command in a process of its own; return its status, and which of these modules it imported."""
     code = (
         "import sys; from boxwright.cli.main import main\n"
         "try: status = main(sys.argv[1:])\n"
         "except SystemExit as end: status = end.code\n"
-        f"print(status, sorted(set({HEAVY}) & set(sys.modules)))"
+        f"print(); print(status, *sorted(set({tuple(modules)}) & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code, *line.split()], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == f"{0 if 'help' in line or line == 'list' else 2} []", done.stderr
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     assert "Traceback" not in done.stderr
+    status, *imported = done.stdout.splitlines()[-1].split()
+    return int(status), imported

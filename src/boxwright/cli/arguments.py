@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from boxwright.compose.parts import import_outside
+from boxwright.weights.source_names import require_source
 
 MODEL_HELP = "a checkpoint, the folder of a run, hf:OWNER/NAME, or a file of weights of another project"
 
@@ -45,19 +47,15 @@ class CommandParser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see `{self.prog} --help`")
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Read the options; unknown ones are an error that suggests the nearest."""
+        """Read the options; unknown ones are an error that suggests the nearest.
+
+        Models and data sets that are not there are an error too, before anything is imported that needs torch.
+        """
         options, rest = self.parse_known_args(argv)
         if rest:
             self.reject(rest[0])
+        require_typed_files(options)
         return options
-
-    def reject_misspelled(self, argument: str, more_options: Iterable[str] = ()) -> None:
-        """Raise ``ValueError`` for an unknown argument that is no option, or nearly one of these; else do nothing."""
-        name = argument.partition("=")[0]
-        options = [*self._option_string_actions, *more_options]
-        near = difflib.get_close_matches(name, options, n=1, cutoff=NEARLY) or _with_last_part_like(name, options)
-        if near or not argument.startswith("-"):
-            self.reject(argument, more_options)
 
     def reject(self, argument: str, more_options: Iterable[str] = ()) -> NoReturn:
         """Raise ``ValueError`` for an unknown argument, with the nearest of all options and ``more_options``."""
@@ -69,6 +67,15 @@ class CommandParser(argparse.ArgumentParser):
         near = [option for option in options if option.rpartition(".")[2] == name.lstrip("-")]
         near = near or _with_last_part_like(name, options) or difflib.get_close_matches(name, options, n=1, cutoff=0.5)
         self.error(f"unknown option {name}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+
+
+def require_typed_files(options: argparse.Namespace) -> None:
+    """Raise ``FileNotFoundError`` for a model or a data folder among the options that is not there."""
+    typed = vars(options)
+    for source in (typed.get("model"), typed.get("source"), *typed.get("models", ())):
+        require_source(source)
+    if (folder := typed.get("data")) is not None and not Path(folder).exists():
+        raise FileNotFoundError(f"data folder {folder} does not exist")
 
 
 def add_trust_argument(parser: CommandParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from boxwright.cli.arguments import CommandParser, add_trust_argument, import_trusted
+from boxwright.cli.arguments import CommandParser, add_trust_argument, import_trusted, require_typed_files
 from boxwright.cli.data_arguments import add_format_argument, add_split_arguments, files_of, split_files
 from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.cli.terminal import is_piped, json_target, show, write_json
@@ -22,6 +22,7 @@ def run(argv: Sequence[str]) -> int:
     """Check, print, and write what was asked for; return 1 where there are errors, else 0."""
     own, overrides = take_overrides(argv)
     options = _parse(own, overrides)
+    require_typed_files(options)
     target = json_target(options.json)
     if target is not None:
         check_target(target)

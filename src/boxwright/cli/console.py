@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
@@ -12,9 +13,11 @@ from rich.segment import Segment
 from rich.text import Text
 
 from boxwright.cli.terminal import leave_closed_pipes
-from boxwright.data.image_check import ProgressCallback
 from boxwright.workflows.observer import Observer
 from boxwright_runtime.printable_names import printable_text
+
+if TYPE_CHECKING:
+    from boxwright.data.image_check import ProgressCallback
 
 SHOWN_FROM = 20
 """Things to do of which a bar shows the progress; checking an image takes no time, so of checks it is a hundredfold."""

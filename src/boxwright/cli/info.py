@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from boxwright.cli.arguments import MODEL_OR_FILE_HELP, CommandParser, add_trust_argument
@@ -11,13 +11,15 @@ from boxwright.cli.recipe_arguments import parse_recipe_command, take_overrides
 from boxwright.cli.terminal import is_piped, json_target, show, write_json
 from boxwright.compose.recipes import names_model
 from boxwright.files import check_target
+from boxwright.weights.source_names import require_source
+from boxwright.workflows.detector_cost import NUM_CLASSES, DetectorCost, read_stored_cost
 from boxwright_runtime.printable_names import printable_text
 
 if TYPE_CHECKING:
     from boxwright.passport import Passport
     from boxwright.structures import Category
     from boxwright.workflows.exported_facts import FileFacts
-    from boxwright.workflows.info import DetectorCost, ModelFacts
+    from boxwright.workflows.info import ModelFacts
     from boxwright_runtime.input_format import InputFormat
 
 
@@ -27,18 +29,23 @@ def run(argv: Sequence[str]) -> int:
     typed, rest = _make_parser(with_model=True).parse_known_args([one for one in own if one not in ("-h", "--help")])
     if target := json_target(typed.json):
         check_target(target)
+    wants_help = "-h" in own or "--help" in own
     if typed.recipe is not None and names_model(typed.recipe):
         parser = _make_parser(with_model=True)
-        if "-h" in own or "--help" in own:
+        if wants_help:
             parser.print_help()
             return 0
         if rest:
             parser.reject(rest[0])
+        require_source(typed.recipe)
         return _tell_model(typed, overrides)
+    if typed.num_classes is not None and typed.num_classes < 1:
+        raise ValueError(f"--num-classes is at least 1, not {typed.num_classes}; see `boxwright info --help`")
+    if not wants_help and (stored := _read_stored(typed, rest, overrides)):
+        _show(stored, typed)
+        return 0
     command = parse_recipe_command(_make_parser(), argv, sections=("input",))
     options = command.options
-    if options.num_classes is not None and options.num_classes < 1:
-        raise ValueError(f"--num-classes is at least 1, not {options.num_classes}; see `boxwright info --help`")
     from boxwright.workflows.info import info
 
     cost = info(command.recipe, num_classes=options.num_classes, count=options.count)
@@ -48,13 +55,19 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
+def _read_stored(typed: argparse.Namespace, rest: Sequence[str], overrides: Mapping[str, str]) -> DetectorCost | None:
+    """Return the stored cost, which needs no torch; None where something is typed that it depends on."""
+    own = (*rest, *overrides, *typed.trust)
+    if own or typed.recipe is None or typed._image_size or typed.count != "products":
+        return None
+    return read_stored_cost(typed.recipe) if typed.num_classes in (None, NUM_CLASSES) else None
+
+
 def _show(facts: DetectorCost | FileFacts, options: argparse.Namespace) -> None:
     """Print a table, and what there is to know of a model or a file; write JSON where it was asked for."""
-    from boxwright.workflows.exported_facts import FileFacts
-
     target = json_target(options.json)
     if not is_piped(target):
-        if isinstance(facts, FileFacts):
+        if not isinstance(facts, DetectorCost):
             show("\n".join(describe_file(facts)))
         else:
             _print_table(facts, options.recipe)

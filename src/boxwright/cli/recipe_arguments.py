@@ -7,21 +7,18 @@ recipe; argparse sees the rest. Values are checked where those of a recipe file 
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import shutil
 import textwrap
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from boxwright.cli.arguments import CommandParser, add_trust_argument, import_trusted
-from boxwright.compose.options import Option, leaves, options_of
-from boxwright.compose.parts import find_part
+from boxwright.compose.draft import OptionOwner
+from boxwright.compose.options import Option, leaves
 from boxwright.compose.recipe_text import ALIASES, SECTION_NAMES, SLOTS
-from boxwright.compose.recipes import resolve
-from boxwright.compose.train_options import TrainOptions
+from boxwright.compose.recipes import describe_options, resolve
 from boxwright.compose.values import plain
-from boxwright_runtime.input_format import InputFormat
 
 if TYPE_CHECKING:
     from boxwright.compose.recipe import Recipe
@@ -39,9 +36,6 @@ _COLUMN = 30
 
 BACKBONE_WEIGHTS = "--backbone.weights"
 """An option of the command and not of the recipe: what a run began with is not there when its weights are loaded."""
-
-LIGHT: Mapping[str, type[Any]] = {"input": InputFormat, "train": TrainOptions}
-"""Sections whose options are known without torch."""
 
 _LENGTHS = ("train.epochs", "train.steps", "train.budget")
 """Ways to say how long to train: the one that is typed replaces the one in the recipe."""
@@ -89,45 +83,36 @@ def parse_recipe_command(
         raise SystemExit(0)
     if options.recipe is None:
         parser.error("which recipe? give a name from `boxwright list recipes` or the path of a .yaml file")
-    if rest:
-        # A slip of the keyboard is answered at once: what follows imports the parts, and torch with them.
-        light = [f"--{section}.{name}" for section, owner in LIGHT.items() for name, _ in leaves(options_of(owner))]
-        parser.reject_misspelled(rest[0], [*(f"--{address}" for address in (*SLOTS, *SECTION_NAMES)), *light])
-    if check is not None and not wants_help:
+    if rest or wants_help:
+        # Without torch, but for parts outside Boxwright: a slip of the keyboard is answered at once.
+        import_trusted(options.trust)
+        owners = describe_options(options.recipe, overrides)
+        if rest:
+            known = [f"--{owner.address}.{name}" for owner in owners for name, _ in leaves(owner.options)]
+            parser.reject(rest[0], [*(f"--{address}" for address in (*SLOTS, *SECTION_NAMES)), *known])
+        print(f"{parser.format_help()}\n{recipe_help(owners, sections)}", end="")
+        raise SystemExit(0)
+    if check is not None:
         check(options)
     import_trusted(options.trust)
     recipe, notes = resolve(options.recipe, overrides)
-    if rest:
-        known = [
-            f"--{address}.{name}" for address, _, owner, _ in _owners(recipe) for name, _ in leaves(options_of(owner))
-        ]
-        parser.reject(rest[0], [*(f"--{address}" for address in SLOTS), *known])
-    if wants_help:
-        print(f"{parser.format_help()}\n{recipe_help(recipe, sections)}", end="")
-        raise SystemExit(0)
     return RecipeCommand(options, recipe, notes, overrides)
 
 
-def recipe_help(recipe: Recipe, sections: Sequence[str] = SECTION_NAMES) -> str:
-    """Describe every option of every part of a resolved recipe: help, type and default from its constructor."""
+def recipe_help(owners: Sequence[OptionOwner], sections: Sequence[str] = SECTION_NAMES) -> str:
+    """Describe every option of every part of a recipe: help, type and default from its constructor."""
     blocks = []
-    for address, name, owner, values in _owners(recipe):
-        if address in SECTION_NAMES and address not in sections:
+    for owner in owners:
+        if owner.address in SECTION_NAMES and owner.address not in sections:
             continue
-        summary = (inspect.getdoc(owner) or "").partition("\n")[0]
-        title = f"{address}: {name}. {summary}" if name else f"{address}: {summary}"
+        address = owner.address
+        title = f"{address}: {owner.name}. {owner.summary}" if owner.name else f"{address}: {owner.summary}"
         options = [
-            _option_help(f"{address}.{dotted}", option, _at(values, dotted))
-            for dotted, option in leaves(options_of(owner))
+            _option_help(f"{address}.{dotted}", option, plain(owner.values[dotted]))
+            for dotted, option in leaves(owner.options)
         ]
         blocks.append("\n".join([title, *(options or ["  (no options)"])]))
     return "\n\n".join(blocks) + "\n"
-
-
-def _at(entry: Mapping[str, Any], dotted: str) -> Any:
-    """Look up the value of an option in a resolved recipe."""
-    name, _, rest = dotted.partition(".")
-    return _at(entry[name], rest) if rest else entry[name]
 
 
 def _option_help(address: str, option: Option, value: Any) -> str:
@@ -149,16 +134,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_shown, value))}]"
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
-
-
-def _owners(recipe: Recipe) -> Iterator[tuple[str, str, type[Any], Mapping[str, Any]]]:
-    """List address, name if it is a part, class and options of everything in a resolved recipe that has options."""
-    from boxwright.compose.recipe import SECTIONS
-
-    for address, part in recipe.parts().items():
-        yield address, part.name, find_part(SLOTS[address.partition(".")[0]], part.name), plain(part.options)
-    for section, owner in SECTIONS.items():
-        yield section, "", owner, plain(getattr(recipe, section))
 
 
 def take_overrides(argv: Sequence[str], *, except_for: Collection[str] = ()) -> tuple[list[str], dict[str, str]]:

@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from boxwright.cli.arguments import CommandParser
+from boxwright.cli.arguments import CommandParser, require_typed_files
 from boxwright.cli.data_arguments import add_format_argument, add_split_arguments, files_of, split_files
 from boxwright.cli.recipe_arguments import BACKBONE_WEIGHTS, parse_recipe_command
 from boxwright.cli.terminal import quote_command, quote_path
+from boxwright.weights.source_names import require_source
 
 if TYPE_CHECKING:
     from boxwright.cli.console import ConsoleObserver
@@ -44,6 +45,10 @@ def run(argv: Sequence[str]) -> int:
     def check_data(options: argparse.Namespace) -> None:
         if options.data is None and options.train_annotations is None:
             parser.error("which data set? give --data DIR, or --train-annotations FILE and --train-images DIR")
+        require_typed_files(options)
+        if options.resume is None:  # A run that goes on has no need of them.
+            require_source(options.weights)
+            require_source(options.backbone_weights)
 
     options, _, _, overrides = parse_recipe_command(parser, _join_resume(argv), check=check_data)
     from boxwright.cli.console import ConsoleObserver

@@ -6,6 +6,7 @@ that needs torch, so that a slip is answered at once.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -17,10 +18,11 @@ from boxwright.compose.options import (
     check_typed_options,
     construct,
     expand_short_names,
+    flat_values,
     options_of,
     parse_options,
 )
-from boxwright.compose.outlines import outline_part
+from boxwright.compose.outlines import Outline, outline_dataclass, outline_part
 from boxwright.compose.parts import check_part_name, find_part, unknown
 from boxwright.compose.recipe_text import ALIASES, SECTION_NAMES, SLOTS, Entry, flatten, read_entries, read_mapping
 from boxwright.compose.train_options import TrainOptions
@@ -37,12 +39,36 @@ _PLAIN = (str, int, float, list, tuple)
 SIZES = {"image_size", "max_size", "pad_multiple"}
 """Options of the input that the size of its longer side depends on."""
 
+LIGHT: Mapping[str, type[Any]] = {"input": InputFormat, "train": TrainOptions}
+"""Sections whose classes are imported without torch."""
+
+AUGMENTATION = "boxwright.data.transforms.augment:Augmentation"
+"""The class of the other section."""
+
 
 class _Entry(NamedTuple):
     """A part or a section: its values in the recipe, with its name, and those that the user typed beside it."""
 
     values: Entry
     overrides: Entry
+
+
+class OptionOwner(NamedTuple):
+    """A part or a section of a recipe, with its options.
+
+    Args:
+        address: in the recipe: ``backbone``, ``neck`` or ``neck.0``, ``head``, ``input`` ...
+        name: of a part; empty for a section.
+        summary: first line of the docstring.
+        options: by name.
+        values: those of the recipe, of plain options by dotted name.
+    """
+
+    address: str
+    name: str
+    summary: str
+    options: Mapping[str, Option]
+    values: Mapping[str, Any]
 
 
 class Draft:
@@ -88,6 +114,8 @@ class Draft:
         self._check_parts()
         self._scale_longest_side()
         image, train = self._parse_section("input", InputFormat), self._parse_section("train", TrainOptions)
+        augment_entry, augment_options = self.sections["augment"], _outline_section("augment").options
+        check_typed_options(augment_options, augment_entry.overrides, self._section_naming("augment"))
         # Here, not above: these need torch. And a recipe is made from a draft.
         from boxwright.compose.recipe import Recipe, check_task
         from boxwright.data.transforms.augment import Augmentation
@@ -99,6 +127,49 @@ class Draft:
         recipe = Recipe(backbone=backbone, necks=necks, head=head, input=image, augment=augment, train=train)
         check_task(recipe)
         return recipe
+
+    def list_owners(self, trusted: Collection[str] | None = None) -> list[OptionOwner]:
+        """List everything that has options, with their values in the recipe.
+
+        Nothing is imported that needs torch, but for parts outside Boxwright and those whose source does not tell all.
+        Values are checked by their types alone.
+
+        Args:
+            trusted: as for ``parse``.
+        """
+        self._check_parts()
+        self._scale_longest_side()
+        image = self._parse_section("input", InputFormat)
+        self._parse_section("train", TrainOptions)
+        owners = []
+        for slot in SLOTS:
+            for i, entry in enumerate(self.slots[slot]):
+                name = entry.values["name"]
+                outline = self._outline(slot, name, trusted)
+                values = {key: value for key, value in entry.values.items() if key != "name"}
+                if outline.size_option is not None:
+                    values |= self._follow_size(outline.size_option, image)
+                self._expand_names(entry, outline.options, self._part_naming(slot, i, name))
+                naming = self._part_naming(slot, i, name)
+                parsed = flat_values(outline.options, values, naming, entry.overrides)
+                owners.append(OptionOwner(naming.address, name, outline.summary, outline.options, parsed))
+        for section, entry in self.sections.items():
+            outline = _outline_section(section)
+            self._expand_names(entry, outline.options, self._section_naming(section))
+            naming = self._section_naming(section)
+            parsed = flat_values(outline.options, entry.values, naming, entry.overrides)
+            owners.append(OptionOwner(section, "", outline.summary, outline.options, parsed))
+        return owners
+
+    def _outline(self, slot: str, name: str, trusted: Collection[str] | None) -> Outline:
+        folder = SLOTS[slot]
+        if ":" not in name and (outline := outline_part(folder, name)).is_complete:
+            return outline
+        from boxwright.contracts import SizedBackbone
+
+        with self._naming_source(slot):
+            part = find_part(folder, name, trusted=None if slot in self.swapped else trusted)
+        return _outline_class(part, part.size_option if isinstance(part, SizedBackbone) else None)
 
     def _scale_longest_side(self) -> None:
         """Let the longest side follow an image size that the user typed, unless the longest side is typed too.
@@ -129,10 +200,10 @@ class Draft:
                 with self._naming_source(slot):
                     name = check_part_name(SLOTS[slot], entry.values["name"])
                 if entry.overrides and ":" not in name:
-                    outline = outline_part(SLOTS[slot], name)
-                    self._expand_names(entry, outline, self._part_naming(slot, i, name))
+                    options = outline_part(SLOTS[slot], name).options
+                    self._expand_names(entry, options, self._part_naming(slot, i, name))
                     typed = {key: value for key, value in entry.overrides.items() if isinstance(value, _PLAIN)}
-                    check_typed_options(outline, typed, self._part_naming(slot, i, name))
+                    check_typed_options(options, typed, self._part_naming(slot, i, name))
 
     def _part_naming(self, slot: str, index: int, name: str) -> Naming:
         entries = self.slots[slot]
@@ -146,10 +217,13 @@ class Draft:
         entry.overrides.clear()
         entry.overrides.update(expanded)
 
+    def _section_naming(self, section: str) -> Naming:
+        return self._naming(f"'{section}'", section, self.sections[section], legacy.section_names(section))
+
     def _parse_section(self, section: str, owner: type[_Section]) -> _Section:
         entry = self.sections[section]
-        self._expand_names(entry, options_of(owner), self._naming("", section, entry, legacy.section_names(section)))
-        naming = self._naming(f"'{section}'", section, entry, legacy.section_names(section))
+        self._expand_names(entry, options_of(owner), self._section_naming(section))
+        naming = self._section_naming(section)
         options = parse_options(owner, entry.values, naming, overrides=entry.overrides)
         return cast(_Section, construct(owner, naming, options))
 
@@ -238,3 +312,13 @@ class Draft:
         else:
             position = 0
         entries[position].overrides[option] = value
+
+
+def _outline_section(section: str) -> Outline:
+    if section not in LIGHT:
+        return outline_dataclass(*AUGMENTATION.split(":"))
+    return _outline_class(LIGHT[section])
+
+
+def _outline_class(owner: type[Any], size_option: str | None = None) -> Outline:
+    return Outline((inspect.getdoc(owner) or "").partition("\n")[0], options_of(owner), size_option)

@@ -174,6 +174,24 @@ def check_typed_options(options: Mapping[str, Option], values: Mapping[str, Any]
             _convert(by_name[dotted], value, naming, dotted)
 
 
+def flat_values(
+    options: Mapping[str, Option], values: Mapping[str, Any], naming: Naming, overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Check and convert the values of plain options, as ``parse_options`` does, without constructing any group.
+
+    Returns:
+        Values by dotted name; the default where there is none.
+
+    Raises:
+        ValueError: an unknown option, or a value of the wrong type, in one line.
+    """
+    given = _flatten(options, values, naming) | _flatten(options, overrides, naming)
+    return {
+        dotted: _convert(option, given[dotted], naming, dotted) if dotted in given else option.default
+        for dotted, option in leaves(options)
+    }
+
+
 def expand_short_names(
     options: Mapping[str, Option], values: Mapping[str, Any], renamed: Mapping[str, str], address: str
 ) -> dict[str, Any]:

@@ -1,18 +1,19 @@
-"""Options of parts read from their source, so that a slip is answered before anything is imported that needs torch.
+"""Options of parts read from their source, so that help and a slip are answered before anything that needs torch.
 
-An outline knows names, groups and types. What it cannot tell, as a type of another package, it leaves to the check of
-the imported class, which every value passes too.
+An outline knows names, groups, types, defaults and help. What it cannot tell, as a type of another package, it leaves
+to the check of the imported class, which every value passes too.
 """
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from boxwright.compose.options import FROM_THE_WIRING, Option
+from boxwright.compose.options import FROM_THE_WIRING, Option, argument_help, leaves
 from boxwright.compose.parts import Folder
 
 _ROOT = Path(__file__).parents[2]
@@ -30,37 +31,84 @@ _TYPES = {
     "dict": dict,
 }
 
+UNREAD = object()
+"""Stands for a default that the source does not tell."""
+
+
+class Outline(NamedTuple):
+    """A class with options.
+
+    Args:
+        summary: first line of its docstring.
+        options: by name.
+        size_option: of a backbone that is made for one size of the network input, see ``contracts.SizedBackbone``.
+    """
+
+    summary: str
+    options: Mapping[str, Option]
+    size_option: str | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """True where the source has told every type and every default."""
+        return not any(option.annotation is Any or option.default is UNREAD for _, option in leaves(self.options))
+
 
 class _Group:
     """Stands for the type of a group of options."""
 
 
-def outline_part(folder: Folder, name: str) -> Mapping[str, Option]:
-    """List the options of a part of the package by name; the annotation is ``Any`` where the source does not tell it.
+def outline_part(folder: Folder, name: str) -> Outline:
+    """Outline a part of the package.
 
     Args:
         folder: of the part.
         name: of its file.
-
-    Returns:
-        The options, without defaults and help; none where the class has no constructor of its own.
     """
     module = _parse(f"boxwright.{folder}.{name}")
-    (public,) = ast.literal_eval(_assigned(module, "__all__"))
-    methods = (node for node in _class(module, public).body if isinstance(node, ast.FunctionDef))
+    (public,) = ast.literal_eval(_assigned(module.body, "__all__") or "()")
+    definition = _class(module, public)
+    docstring = ast.get_docstring(definition) or ""
+    methods = (node for node in definition.body if isinstance(node, ast.FunctionDef))
     constructor = next((node for node in methods if node.name == "__init__"), None)
-    if constructor is None:
-        return {}
-    arguments = [*constructor.args.args[1:], *constructor.args.kwonlyargs]
-    return dict(_options(module, ((one.arg, one.annotation) for one in arguments)))
+    options = {} if constructor is None else dict(_constructor_options(module, constructor, docstring))
+    size_option = _assigned(definition.body, "size_option")
+    return Outline(
+        docstring.partition("\n")[0], options, None if size_option is None else ast.literal_eval(size_option)
+    )
 
 
-def _options(module: ast.Module, fields: Iterable[tuple[str, ast.expr | None]]) -> Iterator[tuple[str, Option]]:
-    for name, annotation in fields:
-        if name not in FROM_THE_WIRING:
-            kind = Any if annotation is None else _resolve(module, annotation)
-            group = kind if isinstance(kind, Mapping) else None
-            yield name, Option(name, _Group if group else kind, None, "", group)
+def outline_dataclass(module_name: str, name: str) -> Outline:
+    """Outline a dataclass of options in a module of the package."""
+    module = _parse(module_name)
+    definition = _class(module, name)
+    return Outline((ast.get_docstring(definition) or "").partition("\n")[0], _group(module, definition))
+
+
+def _constructor_options(
+    module: ast.Module, constructor: ast.FunctionDef, docstring: str
+) -> Iterator[tuple[str, Option]]:
+    signature = constructor.args
+    arguments = [*signature.args, *signature.kwonlyargs]
+    first = [None] * (len(signature.args) - len(signature.defaults))
+    defaults = [*first, *signature.defaults, *signature.kw_defaults]
+    fields = [(one.arg, one.annotation, default) for one, default in zip(arguments, defaults, strict=True)]
+    texts = argument_help(ast.get_docstring(constructor) or "") | argument_help(docstring)
+    return _options(module, fields[1:], texts)
+
+
+def _options(
+    module: ast.Module, fields: Iterable[tuple[str, ast.expr | None, ast.expr | None]], texts: Mapping[str, str]
+) -> Iterator[tuple[str, Option]]:
+    """List options of fields: name, annotation, default."""
+    for name, annotation, default in fields:
+        if name in FROM_THE_WIRING:
+            continue
+        kind = Any if annotation is None else _resolve(module, annotation)
+        if isinstance(kind, Mapping):
+            yield name, Option(name, _Group, UNREAD, texts.get(name, ""), _with_defaults(module, kind, default))
+        else:
+            yield name, Option(name, kind, _read_default(module, default), texts.get(name, ""))
 
 
 def _resolve(module: ast.Module, annotation: ast.expr) -> Any:
@@ -79,21 +127,57 @@ def _resolve(module: ast.Module, annotation: ast.expr) -> Any:
     for node in home.body:
         if isinstance(node, ast.ClassDef) and node.name == annotation.id:
             return _group(home, node)
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == annotation.id:
-            return _resolve(home, node.value)
-    return Any
+    value = _assigned(home.body, annotation.id)
+    return Any if value is None else _resolve(home, value)
 
 
 def _group(module: ast.Module, definition: ast.ClassDef) -> Any:
     """List the options of a dataclass: those of the class that it extends, then its own."""
+    texts = argument_help(ast.get_docstring(definition) or "")
     options: dict[str, Option] = {}
     for base in definition.bases:
         inherited = _resolve(module, base)
         if not isinstance(inherited, Mapping):
             return Any
-        options |= inherited
+        options |= {name: replace(option, help=texts.get(name, "")) for name, option in inherited.items()}
     lines = [line for line in definition.body if isinstance(line, ast.AnnAssign)]
-    return options | dict(_options(module, ((ast.unparse(line.target), line.annotation) for line in lines)))
+    fields = ((ast.unparse(line.target), line.annotation, line.value) for line in lines)
+    return options | dict(_options(module, fields, texts))
+
+
+def _with_defaults(module: ast.Module, group: Mapping[str, Option], instance: ast.expr | None) -> Mapping[str, Option]:
+    """Give a group the defaults of an instance: a call of its class with keywords, or the name of one."""
+    home: ast.Module | None = module
+    while isinstance(instance, ast.Name) and home is not None:
+        home, instance = _constant(home, instance.id)
+    if not isinstance(instance, ast.Call) or instance.args or home is None:
+        return {name: replace(option, default=UNREAD) for name, option in group.items()}
+    typed = {keyword.arg: keyword.value for keyword in instance.keywords}
+    return {name: _with_default(home, option, typed.get(name)) for name, option in group.items()}
+
+
+def _with_default(module: ast.Module, option: Option, value: ast.expr | None) -> Option:
+    if value is None:
+        return option
+    if option.group is not None:
+        return replace(option, group=_with_defaults(module, option.group, value))
+    return replace(option, default=_read_default(module, value))
+
+
+def _read_default(module: ast.Module, value: ast.expr | None) -> Any:
+    """Compute a value of literals alone, or that of a constant that is one."""
+    home: ast.Module | None = module
+    while isinstance(value, ast.Name) and home is not None:
+        home, value = _constant(home, value.id)
+    if value is None or any(isinstance(node, ast.Name | ast.Attribute | ast.Call) for node in ast.walk(value)):
+        return UNREAD
+    return eval(compile(ast.Expression(value), "default", "eval"), {})
+
+
+def _constant(module: ast.Module, name: str) -> tuple[ast.Module | None, ast.expr | None]:
+    """Find the module of the package that assigns a constant, and the value."""
+    home = _home(module, name)
+    return home, None if home is None else _assigned(home.body, name)
 
 
 def _home(module: ast.Module, name: str) -> ast.Module | None:
@@ -108,12 +192,20 @@ def _class(module: ast.Module, name: str) -> ast.ClassDef:
     return next(node for node in module.body if isinstance(node, ast.ClassDef) and node.name == name)
 
 
-def _assigned(module: ast.Module, name: str) -> ast.expr:
-    return next(
-        node.value
-        for node in module.body
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [name]
-    )
+def _assigned(body: Sequence[ast.stmt], name: str) -> ast.expr | None:
+    """Find the value that statements assign to a name; None where none does."""
+    for node in body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name:
+            return node.value
+        if isinstance(node, ast.Assign):
+            (target,) = node.targets
+            names, values = [target], [node.value]
+            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                names, values = target.elts, node.value.elts
+            for one, value in zip(names, values, strict=True):
+                if ast.unparse(one) == name:
+                    return value
+    return None
 
 
 @cache

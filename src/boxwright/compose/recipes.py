@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from boxwright.compose.draft import Draft
+from boxwright.compose.draft import Draft, OptionOwner
 from boxwright.compose.parts import unknown
 from boxwright.compose.recipe_text import SECTION_NAMES, SLOTS, UniqueKeyLoader
 from boxwright.compose.yaml_text import MAX_RECIPE_LETTERS, parse_yaml
@@ -48,9 +48,14 @@ def names_model(name_or_path: str | Path) -> bool:
     return path.exists() or ":" in str(name_or_path) or path.suffix in MODEL_SUFFIXES or "/" in str(name_or_path)
 
 
+def recipe_path(name: str) -> Path:
+    """Return the file of a recipe that comes with Boxwright."""
+    return _FOLDER / f"{name}.yaml"
+
+
 def recipe_summary(name: str) -> str:
     """Read the first comment line of a recipe that comes with Boxwright."""
-    with (_FOLDER / f"{name}.yaml").open(encoding="utf-8") as file:
+    with recipe_path(name).open(encoding="utf-8") as file:
         return file.readline().removeprefix("#").strip()
 
 
@@ -67,7 +72,7 @@ def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
         if name not in list_recipes():
             problem = unknown("recipe", str(name_or_path), list_recipes(), "recipes")
             raise ValueError(f"{problem}; or give the path of a .yaml file")
-        path = _FOLDER / f"{name}.yaml"
+        path = recipe_path(name)
     try:
         recipe = parse_yaml(_read_text(path), UniqueKeyLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -103,18 +108,46 @@ def resolve(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[
     Raises:
         ValueError: an unknown part or option, a value of the wrong type, a missing section, in one line.
     """
+    if not isinstance(recipe, str | Path | Mapping) and not overrides:
+        return Resolution(recipe, ())
+    drafted = _draft(recipe, overrides)
+    return Resolution(replace(drafted.draft.parse(drafted.trusted), name=drafted.name), tuple(drafted.draft.notes))
+
+
+@one_line_errors()
+def describe_options(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> list[OptionOwner]:
+    """List the parts and sections of a recipe with their options and values, without torch where that can be.
+
+    Args:
+        recipe: a name or a path.
+        overrides: as for ``resolve``.
+
+    Raises:
+        ValueError: an unknown part or option, a value of the wrong type, a missing section, in one line.
+    """
+    drafted = _draft(recipe, overrides)
+    return drafted.draft.list_owners(drafted.trusted)
+
+
+class _Drafted(NamedTuple):
+    """A draft, the name of its recipe, and the modules that may be imported for parts that it names; None for all."""
+
+    draft: Draft
+    name: str | None
+    trusted: tuple[str, ...] | None
+
+
+def _draft(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None) -> _Drafted:
     source, name, trusted = "recipe", None, None
     if isinstance(recipe, str | Path):
         # What a file names is imported only where the user has trusted the module by importing it.
         source, name, trusted = str(recipe), Path(recipe).stem.replace("-", "_"), ()
         recipe = load_recipe(recipe)
     elif not isinstance(recipe, Mapping):
-        if not overrides:
-            return Resolution(recipe, ())
         name, recipe = recipe.name, recipe.to_dict()
     draft = Draft(recipe, source)
     # Parts first, whatever the order: options belong to the part that is there in the end.
     by_depth = sorted((overrides or {}).items(), key=lambda item: "." in item[0])
     for key, value in by_depth:
         draft.override(key.replace("-", "_"), value)
-    return Resolution(replace(draft.parse(trusted), name=name), tuple(draft.notes))
+    return _Drafted(draft, name, trusted)

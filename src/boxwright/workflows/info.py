@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from boxwright.score_tuning import ScoreTuning
 from boxwright.structures import Category
 from boxwright.weights.model import ModelWeights, build_model, read_model
 from boxwright.weights.overrides import needed_options
+from boxwright.workflows.detector_cost import NUM_CLASSES, DetectorCost, PartCost
 from boxwright.workflows.exported_facts import FileFacts, read_file_facts
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.operation_counts import OPERATIONS
@@ -31,28 +32,6 @@ from boxwright_runtime.exported_file import is_exported_name
 from boxwright_runtime.input_format import InputFormat
 
 Count = Literal["products", "operations"]
-
-NUM_CLASSES = 80
-"""Of recipes, unless the user says otherwise: COCO's."""
-
-
-@dataclass(frozen=True)
-class PartCost:
-    """Size and cost of one part.
-
-    Args:
-        slot: backbone, neck (``neck.0`` and so on in a chain) or head.
-        name: of the part.
-        params: number of parameters.
-        trainable_params: number of those that are trained.
-        gmac: multiply-adds for one image, in billions.
-    """
-
-    slot: str
-    name: str
-    params: int
-    trainable_params: int
-    gmac: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,35 +68,6 @@ class ModelFacts:
             "skipped": dict(self.skipped),
             "tuning": None if self.tuning is None else self.tuning.to_dict(),
         }
-
-
-@dataclass(frozen=True)
-class DetectorCost:
-    """Size of a detector, and multiply-adds for one image of the recipe's image size.
-
-    Args:
-        params: number of parameters.
-        trainable_params: number of those that are trained.
-        gmac: multiply-adds in billions, of the graph that was published, so that figures compare with those of papers.
-        deployed_gmac: those of prediction: branches and norms folded, and nothing computed that is not used.
-        parts: one by one, in the order of execution.
-        image_size: of the recipe.
-        model: facts of weights; None for a recipe, which has none.
-    """
-
-    params: int
-    trainable_params: int
-    gmac: float
-    deployed_gmac: float
-    parts: tuple[PartCost, ...]
-    image_size: int
-    model: ModelFacts | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all but the image size as plain values, for ``json.dump``."""
-        content = {name: getattr(self, name) for name in ("params", "trainable_params", "gmac", "deployed_gmac")}
-        content["parts"] = [asdict(part) for part in self.parts]
-        return content if self.model is None else {**content, "model": self.model.to_json()}
 
 
 def info(

@@ -6,10 +6,12 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
-from boxwright.data.image_check import ProgressCallback
+    from boxwright.data.image_check import ProgressCallback
 
 
 class Observer:
