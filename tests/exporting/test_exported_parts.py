@@ -10,6 +10,7 @@ from graph_checks import LETTERBOX, PADDED, SHORTEST_SIDE, SQUARE, check_export,
 
 from boxwright.compose.parts import Folder, list_parts
 from boxwright.detector import Detector
+from boxwright.queries import TransformerDecoderOptions
 from boxwright.structures import Category
 from boxwright_runtime.input_format import InputFormat
 from part_checks import build, composed
@@ -30,6 +31,8 @@ HEADS: dict[str, tuple[str, list[str], InputFormat]] = {
     "rtdetr": ("resnet_vd", ["hybrid_encoder"], SQUARE),
 }
 """Detectors as they are used: all ways to resize are among them."""
+
+ONE_OF_TWO = TransformerDecoderOptions(num_heads=2, feedforward_dim=16, num_layers=2, dropout=0.0, eval_layers=1)
 
 FAST = ("classifier", "mask_rcnn", "rtdetr")
 
@@ -67,6 +70,29 @@ def test_backbones_with_free_sizes(backbone: str) -> None:
 )
 def test_plain_operators(neck: str, head: str) -> None:
     export("resnet_vd", [neck], head, PADDED, ops="plain")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("neck", "neck_options", "head", "head_options"),
+    [
+        ("deformable_encoder", {"across_levels": False}, "deformable_detr", {}),
+        ("detr_encoder", {}, "detr", {"nms_threshold": 0.3, "decoder": ONE_OF_TWO}),
+    ],
+    ids=str,
+)
+def test_options_of_studies(neck: str, neck_options: dict[str, Any], head: str, head_options: dict[str, Any]) -> None:
+    """Levels apart are cut out of all tokens, and suppression follows a decoder."""
+    backbone = build("backbones", "resnet")
+    between = build("necks", neck, backbone.out_spec, **neck_options)
+    detector = Detector(
+        backbone,
+        [between],
+        build("heads", head, between.out_spec, NUM_CLASSES, **head_options),
+        categories=[Category(label, f"class {label}") for label in range(NUM_CLASSES)],
+        input_format=PADDED,
+    )
+    check_export(detector)
 
 
 @pytest.mark.slow

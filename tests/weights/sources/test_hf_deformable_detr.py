@@ -245,6 +245,7 @@ def test_trained_norms_are_written_without_their_counters(tmp_path: Path) -> Non
         ),
         ("deformable_detr_r50_single_scale_dc5", {"backbone.dilation": "all"}, "this detector has 1e-05 and all"),
         ("deformable_detr_r50", {"backbone.norm_eps": 0.001}, "this detector has 0.001 and none"),
+        ("deformable_detr_r50", {"neck.across_levels": False}, "neck.across_levels is False, and has to be True there"),
         (
             "deformable_detr_r50",
             {"backbone.block.squeeze_excitation": "convolutions"},

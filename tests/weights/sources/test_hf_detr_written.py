@@ -104,6 +104,8 @@ def test_transformers_reads_what_we_write(kind: str, tmp_path: Path, record_comp
             {"backbone.dilation": "after_first", "backbone.width": 8},
             "backbone.width is 8, and has to be 64",
         ),
+        ("detr_r50", {"head.nms_threshold": 0.5}, "head.nms_threshold is 0.5, and has to be None there"),
+        ("detr_r50", {"head.eval_layers": 2}, "head.decoder.eval_layers is 2, and has to be 6 there"),
         ("detr_r50", {"head.positions": "none"}, "neck.positions is sine, and has to be none there"),
         ("detr_r50", {"input.channel_order": "bgr"}, "no counterpart of its preprocessing: input.channel_order bgr"),
     ],
