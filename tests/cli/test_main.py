@@ -155,6 +155,8 @@ HEAVY = ("torch", "numpy", "PIL", "rich", "boxwright.detector")
         "explain nowhere.pt image.jpg",
         "bench nowhere.pt",
         "check nowhere",
+        "study nothing",
+        "study nothing.yaml --train.steps 2",
         "check d --recipe rtdetr_r99",
         "info rtdetr_r18 --head rtdtr",
     ],

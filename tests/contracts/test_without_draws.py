@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from boxwright.compose.detectors import build_resolved, load_weights
 from boxwright.compose.undrawn import WithoutDraws, lacks_weights
 from boxwright.passport import Origin, Passport
 from boxwright.structures import Category
-from boxwright.weights.model import ModelWeights, build_model
+from boxwright.weights.model import ModelWeights, build_model, load
 from small_recipes import DISTINCT
 
 CATEGORIES = [Category(3, "three"), Category(7, "seven")]
@@ -50,6 +52,25 @@ def test_every_tensor_is_the_same(name: str) -> None:
             assert (ours[key].dtype, ours[key].requires_grad) == (tensor.dtype, tensor.requires_grad), key
     # What is no tensor, as sizes and options, shows in what a module says of itself.
     assert repr(detector) == repr(drawn)
+
+
+@pytest.mark.parametrize("name", sorted(DISTINCT))
+def test_outputs_of_a_loaded_detector_are_those_of_the_saved_one(name: str, tmp_path: Path) -> None:
+    """Bit by bit, and all of its tensors have storage."""
+    torch.manual_seed(1)
+    saved = build_resolved(DISTINCT[name], categories=CATEGORIES).eval()
+    saved.save(tmp_path / "model.safetensors")
+    loaded = load(tmp_path / "model.safetensors")
+    tensors = [*loaded.parameters(), *loaded.buffers(), *plain_tensors(loaded).values()]
+    assert not any(tensor.is_meta for tensor in tensors)
+    # Attention of BoTNet is of one size of map.
+    size = DISTINCT[name].input.image_size if "bot" in DISTINCT[name].backbone.name else 128
+    images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        ours, theirs = (tree_leaves(detector(images)) for detector in (loaded, saved))
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
 def test_weights_that_no_file_has_are_drawn() -> None:

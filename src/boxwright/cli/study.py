@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from boxwright.cli.arguments import CommandParser
 from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.cli.terminal import show
+from boxwright.workflows.study_file import find_study, list_studies, study_summary
 
 
 def run(argv: Sequence[str]) -> int:
     """Run a study, and say what came out; return the exit status."""
     options, overrides = _parse(argv)
     if options.study is None:
-        from boxwright.workflows.study_file import list_studies, study_summary
-
         names = list_studies()
         width = max(map(len, names))
         show("\n".join(f"{name:{width}}  {study_summary(name)}" for name in names))
         return 0
+    find_study(options.study)
     from boxwright.cli.console import ConsoleObserver
     from boxwright.cli.torchrun import boxwright_command
     from boxwright.training.interrupt import Interrupted

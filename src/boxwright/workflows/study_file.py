@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from boxwright.compose.parts import unknown
-from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipe_text import UniqueKeyLoader, flatten
 from boxwright.compose.recipes import resolve
 from boxwright.compose.yaml_text import parse_yaml
+
+if TYPE_CHECKING:
+    from boxwright.compose.recipe import Recipe
 
 STUDIES = Path(__file__).parents[1] / "studies"
 
@@ -120,7 +122,7 @@ def read_study(
         FileNotFoundError: there is no such file.
         ValueError: it is no study, or a variation has a part, option or value that does not exist, in one line.
     """
-    path = _find(name_or_path)
+    path = find_study(name_or_path)
     text = path.read_text(encoding="utf-8")
     try:
         content = parse_yaml(text, UniqueKeyLoader)
@@ -144,7 +146,13 @@ def read_study(
     return study
 
 
-def _find(name_or_path: str | Path) -> Path:
+def find_study(name_or_path: str | Path) -> Path:
+    """Find the file of a study, by the name of one that comes with Boxwright or by its path.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: there is no study of this name; in one line.
+    """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         name = str(name_or_path).replace("-", "_")
