@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from copy import deepcopy
 from typing import Any
 
@@ -128,3 +129,19 @@ def test_detectors_of_tiny_images() -> None:
     assert gradients[0]
     for name, value in gradients[0].items():
         assert (gradients[1][name] - value).norm() <= 0.6 * value.norm() + 1e-6, name
+
+
+@pytest.mark.slow
+def test_compiled_convolutions_are_those_in_float32_too() -> None:
+    """A module that is compiled by itself, as in training, sees the context that it is called in."""
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        pytest.skip("no C++ compiler")
+    torch.manual_seed(0)
+    conv, images = nn.Conv2d(8, 8, 5, 2, 2, groups=8, bias=False), torch.rand(2, 8, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = conv(images)
+        with cpu_convolutions(images):
+            expected = conv(images)
+            compiled = torch.compile(conv.forward, dynamic=False)(images)
+    assert not torch.equal(expected, plain)
+    assert torch.equal(compiled, expected)
