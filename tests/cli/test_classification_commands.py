@@ -153,7 +153,7 @@ def test_predict_lists_classes_and_draws_the_likeliest(
     assert len(rows) == 5
     assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
     assert len({row["category_name"] for row in rows}) == 5
-    assert capsys.readouterr().out == "5 classes of 1 images, drawn in predictions, as JSON in detections.json\n"
+    assert capsys.readouterr().out == "5 classes of 1 image, drawn in predictions, as JSON in detections.json\n"
     assert Path("predictions", image.name).is_file()
 
 

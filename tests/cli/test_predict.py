@@ -146,7 +146,7 @@ def test_json_on_standard_output_is_nothing_but_json(
     assert main(["predict", str(trained), str(album / "one.jpg"), "--threshold", "0", "--json", "/dev/stdout"]) == 0
     captured = capfd.readouterr()
     assert len(json.loads(captured.out)) == 120
-    assert captured.err.startswith("120 objects in 1 images, drawn in predictions, as JSON in /dev/stdout\n")
+    assert captured.err.startswith("120 objects in 1 image, drawn in predictions, as JSON in /dev/stdout\n")
 
 
 def test_drawn_images(trained: Path, album: Path) -> None:

@@ -55,7 +55,9 @@ def _summary(result: PredictionResult, options: argparse.Namespace) -> str:
     written = [f"as JSON in {options.json}"] if options.json is not None else []
     written += [f"in COCO's form in {options.coco}"] if options.coco is not None else []
     where = "".join(f", {one}" for one in written)
-    line = f"{result.num_detections} {objects} {len(result.detections)} images, drawn in {options.out}{where}"
+    count = len(result.detections)
+    images = f"{count} image" if count == 1 else f"{count} images"
+    line = f"{result.num_detections} {objects} {images}, drawn in {options.out}{where}"
     if result.num_detections:
         return line
     if result.best_score is None:
