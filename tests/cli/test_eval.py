@@ -156,7 +156,11 @@ def test_detections_that_are_saved_have_the_numbers_of_the_model(
         (["--detections", "x.json"], "x.json: no such results file"),
     ],
 )
-def test_what_is_measured(typed: list[str], message: str, drawn: Path, capsys: Capture) -> None:
+def test_what_is_measured(
+    typed: list[str], message: str, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()  # a model that is not there is an error before
     assert main(["eval", *typed, "--data", str(drawn)]) == 2
     assert message in capsys.readouterr().err
 
