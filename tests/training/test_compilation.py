@@ -143,12 +143,20 @@ def test_a_step_that_fails_leaves_the_modules_as_they_were(make_run: MakeRun, fa
     ("options", "world_size"), [({"runtime__compile": "off"}, 1), ({"runtime__deterministic": True}, 1), ({}, 2)]
 )
 def test_off_where_runs_have_to_be_equal_or_processes_wait_for_each_other(
-    make_run: MakeRun, fake: list[str], options: dict[str, Any], world_size: int
+    make_run: MakeRun,
+    fake: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    world_size: int,
 ) -> None:
-    progress = Progress(step=0, steps=9, evaluations=1)
-    Compilation(make_run(**options), progress, world_size)
-    assert progress.compiled == "off"
+    run, progress = make_run(batches__multi_scale=0.0, **options), Progress(step=0, steps=9000, evaluations=1)
+    of = Compilation(run, progress, world_size)
+    clock = Clock(1.0, 0.5)
+    monkeypatch.setattr(compilation.time, "monotonic", clock.monotonic)
+    assert do_steps(of, run, progress, clock, 8) == [False] * 8
     assert not fake
+    # Another run that goes on from here may decide.
+    assert not progress.compiled
 
 
 def test_what_does_not_go_together_is_said(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,8 +166,7 @@ def test_what_does_not_go_together_is_said(make_run: MakeRun, monkeypatch: pytes
     monkeypatch.setattr(compilation.shutil, "which", lambda _name: None)
     with pytest.raises(ValueError, match=r"needs a C\+\+ compiler"):
         Compilation(make_run(runtime__compile="on"), progress, 1)
-    Compilation(make_run(), progress, 1)
-    assert progress.compiled == "off"
+    Compilation(make_run(), progress, 1)  # where nothing is asked for, nothing is said
 
 
 class Losses(Callback):

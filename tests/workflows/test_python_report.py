@@ -121,11 +121,13 @@ def test_bad_input(
     typed: list[str],
     message: str,
     rectangle_run: Path,
+    rectangles: Path,
     capsys: Capture,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["report", str(rectangle_run), *typed]) == 2
+    there = [str(rectangles) if one == "DIR" else one for one in typed]
+    assert main(["report", str(rectangle_run), *there]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

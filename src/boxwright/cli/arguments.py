@@ -72,7 +72,9 @@ class CommandParser(argparse.ArgumentParser):
 def require_typed_files(options: argparse.Namespace) -> None:
     """Raise ``FileNotFoundError`` for a model or a data folder among the options that is not there."""
     typed = vars(options)
-    for source in (typed.get("model"), typed.get("source"), *typed.get("models", ())):
+    # What is compared may be results files, which are told by themselves.
+    models = [model for model in typed.get("models", ()) if not model.endswith(".json")]
+    for source in (typed.get("model"), typed.get("source"), *models):
         require_source(source)
     if (folder := typed.get("data")) is not None and not Path(folder).exists():
         raise FileNotFoundError(f"data folder {folder} does not exist")

@@ -19,7 +19,7 @@ def run(argv: Sequence[str]) -> int:
     from boxwright.workflows.reading import DataFiles
 
     observer = ConsoleObserver()
-    data = DataFiles(folder=options.source, data_format=options.data_format)
+    data = DataFiles(folder=options.data, data_format=options.data_format)
     converted = convert_data(data, options.out, to=options.to, copy=options.copy, observer=observer)
     for line in summarize(converted.written):
         observer.note(f"{options.out}: {line}")
@@ -33,7 +33,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "convert-data",
         description="Write a data set in another format. What that format cannot hold is listed.",
     )
-    parser.add_argument("source", metavar="SRC", help="data set, in any format that is read")
+    parser.add_argument("data", metavar="SRC", help="data set, in any format that is read")
     parser.add_argument("out", metavar="DST", help="a folder that does not exist or is empty")
     parser.add_argument("--to", metavar="FORMAT", required=True, help="coco, voc or yolo")
     parser.add_argument(

@@ -71,11 +71,14 @@ class Compilation:
         self._device = next(run.detector.parameters()).device
         if self._asked:
             _check_options(run)
-        undecided = options.runtime.compile == "auto" and not progress.compiled
-        tries = world_size == 1 and not options.runtime.deterministic and _conflict(run) is None
-        tries = tries and run.detector.input_format.resize != "shortest_side"
-        if options.runtime.compile == AS_WRITTEN or (undecided and not (tries and has_compiler(self._device))):
-            progress.compiled = AS_WRITTEN
+        self._may_try = (
+            options.runtime.compile == "auto"
+            and world_size == 1
+            and not options.runtime.deterministic
+            and run.detector.input_format.resize != "shortest_side"
+            and _conflict(run) is None
+            and has_compiler(self._device)
+        )
 
     @contextmanager
     def step(self, shape: torch.Size, *, is_ramp_over: bool) -> Iterator[None]:
@@ -85,15 +88,15 @@ class Compilation:
             shape: of the network inputs of the step.
             is_ramp_over: the momentum of norms has stopped changing.
         """
+        decided = self._may_try and self._progress.compiled == COMPILED
         tries = not self._progress.compiled and self._speed_as_written > 0
-        is_on = is_ramp_over and (self._asked or tries or self._progress.compiled == COMPILED) and self._takes(shape)
+        is_on = is_ramp_over and (self._asked or tries or decided) and self._takes(shape)
         if is_on and not self._compiled:
             self._compile()
         start, self.compiled_last_step = time.monotonic(), False
         with self._installed() if is_on else nullcontext():
             yield
-        is_measured = is_ramp_over and not (self._asked or self._progress.compiled or self.compiled_last_step)
-        if is_measured:
+        if self._may_try and is_ramp_over and not (self._progress.compiled or self.compiled_last_step):
             pixels = shape[0] * shape[-2] * shape[-1]
             self._speeds.append((time.monotonic() - start) / pixels)
             if len(self._speeds) == MEASURED_STEPS:
