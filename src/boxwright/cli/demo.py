@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from boxwright.cli.arguments import CommandParser
 from boxwright.cli.terminal import quote_command, show
 
-_RECIPE, _BUDGET = "rtdetr_tiny", "3m"
+_RECIPE, _BUDGET = "rtdetr_tiny", "4m"
 
 
 def run(argv: Sequence[str]) -> int:

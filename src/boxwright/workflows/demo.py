@@ -40,7 +40,7 @@ from boxwright.workflows.train import train
 from boxwright.workflows.validation import Validation
 from boxwright_runtime.detections import Detections
 
-DEMO_RECIPE, BUDGET = "rtdetr_tiny", "3m"
+DEMO_RECIPE, BUDGET = "rtdetr_tiny", "4m"
 NUM_IMAGES = 1000  # of fewer, the last minutes of training only learn them by heart
 NUM_SHOWN = 8
 THRESHOLD = 0.5
@@ -75,7 +75,7 @@ def demo(
     Args:
         out: folder of the demo.
         recipe: name of a recipe of a detector, or path of a YAML file.
-        budget: time for training, like 90s; three minutes of ``rtdetr_tiny`` and else the recipe's where None.
+        budget: time for training, like 90s; four minutes of ``rtdetr_tiny`` and else the recipe's where None.
             ``rtdetr_tiny`` then trains with images and batches as large as this machine makes enough steps of.
         observer: hears what begins; silent where None.
 
