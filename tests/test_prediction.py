@@ -1,11 +1,11 @@
-"""Images through a detector: every form of them, in order, in bounded memory, and what cannot be read."""
+"""Images through a detector: every form of them, in every precision and mode, and what is no image."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -13,8 +13,6 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
@@ -22,64 +20,14 @@ from boxwright import prediction
 from boxwright.detector import Detector
 from boxwright.devices import ComputePrecision
 from boxwright.prediction import evaluation_mode
-from boxwright.structures import Category, Decoded, Features, Level, Spec
+from boxwright.structures import Decoded, Features
 from boxwright_runtime.detections import Detections
-from boxwright_runtime.images import read_image
-from boxwright_runtime.input_format import InputFormat
-from boxwright_runtime.streaming import MAX_WAITING, SkippedImage
-
-FORMAT = InputFormat(image_size=32, resize="shortest_side", max_size=64)
-
-
-class Passes(nn.Module):
-    """A backbone that hands on its images, and remembers their shapes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.out_spec: Spec = {"c0": Level(3, 1)}
-        self.weight = nn.Parameter(torch.ones(()))
-        self.norm = nn.BatchNorm2d(3)
-        self.shapes: list[tuple[int, ...]] = []
-
-    def forward(self, images: Tensor) -> Features:
-        self.shapes.append(tuple(images.shape))
-        return {"c0": images * self.weight}
-
-
-class Mean(nn.Module):
-    """A head that finds two boxes: the image with its mean as score, and a quarter of it with half the score."""
-
-    def forward(self, features: Features, *_: object) -> Tensor:
-        return features["c0"]
-
-    def loss(self, *_: object) -> dict[str, Tensor]:
-        raise NotImplementedError
-
-    def decode(self, output: Tensor) -> Decoded:
-        b, _, h, w = output.shape
-        boxes = torch.tensor([[0, 0, w, h], [0, 0, w / 2, h / 2]], device=output.device).repeat(b, 1, 1)
-        scores = output.mean((1, 2, 3))[:, None] * torch.tensor([1.0, 0.5])
-        valid = torch.ones(b, 2, dtype=torch.bool)
-        return Decoded(boxes.to(output.dtype), scores.to(output.dtype), torch.zeros(b, 2, dtype=torch.long), valid)
+from passing_detector import Mean, Passes, gray, make_detector, png, scores
 
 
 @pytest.fixture
 def detector() -> Detector:
-    return Detector(Passes(), [], Mean(), categories=[Category(7, "thing")], input_format=FORMAT)
-
-
-def gray(value: float, height: int = 40, width: int = 60) -> np.ndarray:
-    return np.full((height, width, 3), round(value * 255), dtype=np.uint8)
-
-
-def scores(detections: Sequence[Detections]) -> list[float]:
-    return [round(one.scores[0].item(), 2) for one in detections]
-
-
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return make_detector()
 
 
 FORMS: dict[str, Callable[[np.ndarray, Path], Any]] = {
@@ -158,157 +106,6 @@ def test_half_an_image_in_memory(detector: Detector) -> None:
     whole = png(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     with pytest.raises(ValueError, match="image 0: "):
         detector.predict(whole[: len(whole) // 2])
-
-
-@given(
-    shapes=st.lists(st.sampled_from([(10, 10), (20, 30), (40, 60), (30, 20)]), max_size=25),
-    batch_size=st.integers(1, 4),
-    bad=st.sets(st.integers(0, 24)),
-)
-@example(shapes=[(10, 10), (20, 30), (10, 10), (20, 30), (40, 60)], batch_size=2, bad=set())
-@settings(max_examples=40, deadline=None)
-def test_a_stream_is_in_order_whatever_the_sizes(shapes: list[tuple[int, int]], batch_size: int, bad: set[int]) -> None:
-    backbone = Passes()
-    detector = Detector(backbone, [], Mean(), categories=[], input_format=FORMAT)
-    images: list[Any] = [gray(i / 25, *shape) for i, shape in enumerate(shapes)]
-    for i in bad & set(range(len(images))):
-        images[i] = b"broken"
-    stream = detector.stream(iter(images), batch_size=batch_size, on_error="skip")
-    good = [i for i in range(len(images)) if i not in bad]
-    pairs = list(stream.items())
-    assert [index for index, _ in pairs] == good
-    assert scores([one for _, one in pairs]) == [pytest.approx(i / 25, abs=0.01) for i in good]
-    assert [one.index for one in stream.skipped] == sorted(bad & set(range(len(images))))
-    assert all(one.shape[0] <= batch_size for one in map(torch.empty, backbone.shapes))
-
-
-def test_the_list_of_skipped_images_may_be_emptied_on_the_way(detector: Detector) -> None:
-    images = [gray(0.3), b"no image", gray(0.7), b"no image", b"no image", gray(0.5)]
-    stream = detector.stream(images, on_error="skip")
-    sources = []
-    for source, _ in stream.items():
-        sources.append(source)
-        stream.skipped.clear()
-    assert sources == [0, 2, 5]
-
-
-def test_skipped_images_are_reported(detector: Detector, tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("no image")
-    images: list[Any] = [
-        gray(0.2),
-        tmp_path / "nowhere.png",
-        gray(0.4),
-        str(tmp_path / "text.png"),
-        b"broken",
-        gray(0.6),
-    ]
-    stream = detector.stream(images, batch_size=2, on_error="skip")
-    assert scores(list(stream)) == [0.2, 0.4, 0.6]
-    assert [(one.index, one.path) for one in stream.skipped] == [
-        (1, tmp_path / "nowhere.png"), (3, tmp_path / "text.png"), (4, None)
-    ]  # fmt: skip
-    assert "there is no image" in stream.skipped[0].reason
-    assert isinstance(stream.skipped[2], SkippedImage)
-
-
-def test_results_before_an_unreadable_image_come_before_its_error(detector: Detector, tmp_path: Path) -> None:
-    images: list[Any] = [gray(0.2), gray(0.4, 60, 40), tmp_path / "nowhere.png"]
-    stream = detector.stream(iter(images), batch_size=4)
-    assert scores([next(stream), next(stream)]) == [0.2, 0.4]
-    with pytest.raises(FileNotFoundError):
-        next(stream)
-
-
-def test_a_generator_is_read_as_far_as_is_needed(detector: Detector) -> None:
-    read: list[int] = []
-
-    def endless() -> Iterator[np.ndarray]:
-        while True:
-            read.append(len(read))
-            yield gray(0.5)
-
-    stream = detector.stream(endless(), batch_size=3)
-    for count in (1, 2, 3, 4):
-        next(stream)
-        assert len(read) == (3 if count <= 3 else 6)
-
-
-def test_a_rare_size_holds_back_only_so_much(detector: Detector) -> None:
-    """One image of another size among very many: the memory for its followers is bounded."""
-    read: list[int] = []
-
-    def images() -> Iterator[np.ndarray]:
-        for i in range(200):
-            read.append(i)
-            yield gray(i / 255, *((60, 40) if i in (0, 100) else (40, 60)))
-
-    ahead = []
-    actual = []
-    for done, one in enumerate(detector.stream(images(), batch_size=2)):
-        ahead.append(len(read) - done)
-        actual.append(one)
-    assert scores(actual) == [pytest.approx(i / 255, abs=0.01) for i in range(200)]
-    assert max(ahead) <= (MAX_WAITING + 1) * 2
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> list[Path]:
-    paths = [tmp_path / f"{i:02d}.png" for i in range(30)]
-    for i, path in enumerate(paths):
-        path.write_bytes(png(gray(i / 40, *((60, 40) if i % 7 == 0 else (40, 60)))))
-    return paths
-
-
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_files_are_decoded_ahead_in_threads(
-    detector: Detector, files: list[Path], batch_size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    decoded: list[str] = []
-
-    def observed(path: Path) -> np.ndarray:
-        decoded.append(threading.current_thread().name)
-        return read_image(path)
-
-    monkeypatch.setattr("boxwright_runtime.images.read_image", observed)
-    files[9].write_bytes(b"no image")
-    files[20].unlink()
-    stream = detector.stream(files, batch_size=batch_size, on_error="skip")
-    ahead, actual = [], []
-    for path, one in stream.items():
-        actual.append((path, one.scores[0].item()))
-        ahead.append(len(decoded) - len(actual))
-    good = [(path, i / 40) for i, path in enumerate(files) if i not in (9, 20)]
-    assert [path for path, _ in actual] == [path for path, _ in good]
-    assert [score for _, score in actual] == pytest.approx([value for _, value in good], abs=0.005)
-    assert [one.index for one in stream.skipped] == [9, 20]
-    assert all(name.startswith("read-ahead") for name in decoded)
-    assert 1 <= max(ahead) <= 9 + (MAX_WAITING + 1) * batch_size
-    assert not reading_threads()
-
-
-def reading_threads() -> list[str]:
-    return [one.name for one in threading.enumerate() if one.name.startswith("read-ahead")]
-
-
-@pytest.mark.parametrize("end", ["close", "drop", "error", "failed network"])
-def test_a_stream_that_ends_early_leaves_no_thread(detector: Detector, files: list[Path], end: str) -> None:
-    if end == "error":
-        files[5].unlink()
-    stream = detector.stream(files, batch_size=2)
-    next(stream)
-    if end == "close":
-        stream.close()
-        with pytest.raises(StopIteration):
-            next(stream)
-    elif end == "error":
-        with pytest.raises(FileNotFoundError):
-            list(stream)
-    elif end == "failed network":
-        cast(Any, detector.head).decode = None
-        with pytest.raises(TypeError):
-            list(stream)
-    del stream
-    assert not reading_threads()
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
