@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +34,7 @@ class Clock:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def fake(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """``torch.compile`` that compiles nothing and lists what it was given."""
     given: list[str] = []
 
@@ -46,8 +46,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.setattr(compilation.torch, "compile", compile_nothing)
     monkeypatch.setattr(compilation, "has_compiler", lambda _device: True)
     monkeypatch.setattr(compilation, "MEASURED_STEPS", 3)
-    yield given
-    torch._dynamo.config.suppress_errors = False
+    return given
 
 
 def do_steps(of: Compilation, run: Run, progress: Progress, clock: Clock, count: int) -> list[bool]:
@@ -130,6 +129,21 @@ def test_some_shapes_are_compiled(make_run: MakeRun, monkeypatch: pytest.MonkeyP
     assert compiled == [True, True, False, True, True]
 
 
+@pytest.mark.parametrize(("mode", "suppressed"), [("on", False), ("auto", True)])
+@pytest.mark.usefixtures("fake")
+def test_options_of_torch_are_changed_in_compiled_steps_alone(make_run: MakeRun, mode: str, suppressed: bool) -> None:
+    """Else every later compilation of the process would hide its errors, or tell a run that has ended."""
+    config, callbacks = torch._dynamo.config, torch._dynamo.callback.callback_handler.start_callbacks
+    before = config.suppress_errors, config.recompile_limit, list(callbacks)
+    progress = Progress(step=0, steps=9, evaluations=1, compiled="on" if mode == "auto" else "")
+    of = Compilation(make_run(runtime__compile=mode), progress, 1)
+    for _ in range(2):
+        with of.step(SHAPE, is_ramp_over=True):
+            assert (config.suppress_errors, config.recompile_limit) == (suppressed, 2 * compilation.MAX_SHAPES)
+            assert len(callbacks) == len(before[2]) + 1
+        assert (config.suppress_errors, config.recompile_limit, callbacks) == before
+
+
 def test_a_step_that_fails_leaves_the_modules_as_they_were(make_run: MakeRun, fake: list[str]) -> None:
     run = make_run(runtime__compile="on")
     of = Compilation(run, Progress(step=0, steps=9, evaluations=1), 1)
@@ -187,7 +201,7 @@ def test_compiled_steps_compute_the_same(
         pytest.skip("no C++ compiler")
     monkeypatch.setattr("boxwright.training.norm_momentum.BATCHES", 0.2)
     graphs: list[object] = []
-    torch._dynamo.callback.on_compile_start(graphs.append)
+    monkeypatch.setattr(torch._dynamo.callback.callback_handler, "start_callbacks", [graphs.append])
     options = {
         "steps": 8,
         "runtime__precision": precision,

@@ -61,14 +61,13 @@ class Compilation:
     def __init__(self, run: Run, progress: Progress, world_size: int) -> None:
         options = run.options
         self._run, self._progress = run, progress
-        self._modules = trained_modules(run)
+        self._modules = _list_modules(run)
         self._compiled: list[Callable[..., Any]] = []
         self._speeds: list[float] = []
         self._speed_as_written = 0.0
         self._shapes: set[torch.Size] = set()
         self._asked = options.runtime.compile == COMPILED
         self.compiled_last_step = False
-        self._device = next(run.detector.parameters()).device
         if self._asked:
             _check_options(run)
         self._may_try = (
@@ -77,7 +76,7 @@ class Compilation:
             and not options.runtime.deterministic
             and run.detector.input_format.resize != "shortest_side"
             and _conflict(run) is None
-            and has_compiler(self._device)
+            and has_compiler(next(run.detector.parameters()).device)
         )
 
     @contextmanager
@@ -111,11 +110,6 @@ class Compilation:
     def _compile(self) -> None:
         # It warns of a missing GPU where none is asked for.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-        # Only where it was asked for, a failure ends the run; else what cannot be compiled runs as written.
-        torch._dynamo.config.suppress_errors = not self._asked
-        torch._dynamo.callback.on_compile_start(self._take_note)
-        # Inputs come with and without padding.
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * MAX_SHAPES)
         self._compiled = [torch.compile(module.forward, dynamic=False) for module in self._modules]
 
     def _take_note(self, _: object) -> None:
@@ -123,12 +117,24 @@ class Compilation:
 
     @contextmanager
     def _installed(self) -> Iterator[None]:
-        """Let the modules run what is compiled; methods of an object come before those of its class."""
+        """Let the modules run what is compiled; methods of an object come before those of its class.
+
+        Torch's options, and what it calls at the start of a compilation, are of the whole process: both are given back.
+        """
+        options = {
+            # Only where it was asked for, a failure ends the run; else what cannot be compiled runs as written.
+            "suppress_errors": not self._asked,
+            # Inputs come with and without padding.
+            "recompile_limit": max(torch._dynamo.config.recompile_limit, 2 * MAX_SHAPES),
+        }
         for module, compiled in zip(self._modules, self._compiled, strict=True):
             module.__dict__["forward"] = compiled
+        torch._dynamo.callback.on_compile_start(self._take_note)
         try:
-            yield
+            with torch._dynamo.config.patch(options):
+                yield
         finally:
+            torch._dynamo.callback.callback_handler.remove_start_callback(self._take_note)
             for module in self._modules:
                 del module.__dict__["forward"]
 
@@ -152,7 +158,7 @@ class Compilation:
             self._compiled = []
 
 
-def trained_modules(run: Run) -> list[nn.Module]:
+def _list_modules(run: Run) -> list[nn.Module]:
     """List backbone and necks as far as they are trained or run in training."""
     return [module for module in (run.detector.backbone, *run.detector.necks) if any(True for _ in module.parameters())]
 
