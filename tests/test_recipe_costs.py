@@ -1,15 +1,21 @@
-"""Stored costs of recipes are those of their networks. ``python tests/test_recipe_costs.py`` stores them anew."""
+"""Stored costs of recipes are those of their networks.
+
+``python tests/test_recipe_costs.py`` stores those of changed recipes anew; with ``all``, those of every recipe, which
+takes minutes and is for changes of the parts.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from boxwright.compose.recipes import list_recipes, resolve
+from boxwright.compose.recipes import list_recipes, load_recipe, resolve
 from boxwright.workflows import detector_cost
-from boxwright.workflows.detector_cost import COSTS, NUM_CLASSES, read_stored_cost, write_stored_costs
+from boxwright.workflows.detector_cost import COSTS, NUM_CLASSES, DetectorCost, read_stored_cost, write_stored_costs
 from boxwright.workflows.info import measure_recipe
 
 SMALL = ("rtdetr_tiny", "resnet18_classifier")
@@ -40,19 +46,28 @@ def test_dashes_are_underscores_and_paths_have_none() -> None:
     assert read_stored_cost("rtdetr_tiny.yaml") is None
 
 
-def test_costs_of_a_recipe_that_has_changed_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costs_of_a_network_that_has_changed_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comments, training and the order of sections are not of the network."""
     cost = read_stored_cost("rtdetr_tiny")
     assert cost is not None
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("# As it was.\n")
+    recipe.write_text("# As it was.\nneck: fpn\nhead: {name: fcos, num_convs: 4}\ntrain: {epochs: 1}\n")
     monkeypatch.setattr(detector_cost, "COSTS", tmp_path / "costs.json")
-    monkeypatch.setattr(detector_cost, "recipe_path", lambda _: recipe)
+    monkeypatch.setattr(detector_cost, "load_recipe", lambda _: load_recipe(recipe))
     assert read_stored_cost("one") is None
     write_stored_costs([("one", cost)])
+    recipe.write_text("# Otherwise.\ntrain: {epochs: 2}\nneck: fpn\nhead: {name: fcos, num_convs: 4}\naugment: {}\n")
     assert read_stored_cost("one") == cost
-    recipe.write_text("# Otherwise.\n")
-    assert read_stored_cost("one") is None
+    for network in ("neck: fpn\nhead: {name: fcos, num_convs: 3}", "neck: bifpn\nhead: {name: fcos, num_convs: 4}"):
+        recipe.write_text(f"# As it was.\n{network}\ntrain: {{epochs: 1}}\n")
+        assert read_stored_cost("one") is None
+
+
+def _measure_costs(*, every: bool) -> Iterator[tuple[str, DetectorCost]]:
+    for name in list_recipes():
+        stored = None if every else read_stored_cost(name)
+        yield name, stored or measure_recipe(resolve(name).recipe, NUM_CLASSES)
 
 
 if __name__ == "__main__":
-    write_stored_costs((name, measure_recipe(resolve(name).recipe, NUM_CLASSES)) for name in list_recipes())
+    write_stored_costs(_measure_costs(every="all" in sys.argv[1:]))

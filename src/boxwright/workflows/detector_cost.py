@@ -1,7 +1,7 @@
 """Size and cost of a detector; those of the recipes that come with Boxwright are stored, so that nothing is computed.
 
-``recipes/costs.json`` has them for 80 classes; ``python tests/test_recipe_costs.py`` writes it, and the tests there
-compare it with the networks.
+``recipes/costs.json`` has them for 80 classes; ``python tests/test_recipe_costs.py`` writes those of recipes that have
+changed, and the tests there compare it with the networks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boxwright.compose.recipes import recipe_path
+from boxwright.compose.recipes import load_recipe
 
 if TYPE_CHECKING:
     from boxwright.workflows.info import ModelFacts
@@ -73,14 +73,14 @@ class DetectorCost:
 
 
 def read_stored_cost(recipe: str) -> DetectorCost | None:
-    """Return the stored cost of a recipe, for 80 classes; None for a path, and where the recipe's file has changed.
+    """Return the stored cost of a recipe, for 80 classes; None for a path, and where its network has changed.
 
     Args:
         recipe: name of a recipe that comes with Boxwright.
     """
     name = recipe.replace("-", "_")
     stored = json.loads(COSTS.read_text(encoding="utf-8")).get(name) if COSTS.is_file() else None
-    if stored is None or stored.pop("recipe_sha256") != _digest(name):
+    if stored is None or stored.pop("network_sha256") != _digest(name):
         return None
     return DetectorCost(**{**stored, "parts": tuple(PartCost(*part) for part in stored["parts"])})
 
@@ -94,10 +94,10 @@ def write_stored_costs(costs: Iterable[tuple[str, DetectorCost]]) -> None:
 
 def _to_row(name: str, cost: DetectorCost) -> Mapping[str, Any]:
     parts = [list(asdict(part).values()) for part in cost.parts]
-    return {**cost.to_json(), "image_size": cost.image_size, "parts": parts, "recipe_sha256": _digest(name)}
+    return {**cost.to_json(), "image_size": cost.image_size, "parts": parts, "network_sha256": _digest(name)}
 
 
 def _digest(name: str) -> str:
-    # Lines end otherwise on some systems.
-    text = recipe_path(name).read_text(encoding="utf-8")
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    # Of what the cost depends on: not of comments, and not of training.
+    network = {section: value for section, value in load_recipe(name).items() if section not in ("augment", "train")}
+    return hashlib.sha256(json.dumps(network, sort_keys=True).encode()).hexdigest()[:16]
