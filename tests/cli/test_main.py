@@ -185,6 +185,14 @@ def test_a_model_is_loaded_without_what_it_does_not_need() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_measuring_and_predicting_import_neither_torchvision_nor_the_compiler() -> None:
+    names = ("info", "evaluate", "predict")
+    code = f"import sys, {', '.join(f'boxwright.workflows.{name}' for name in names)}; "
+    code += "print(sorted({'torchvision', 'timm', 'transformers', 'torch._dynamo'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def run_and_list_imports(arguments: Sequence[str], modules: Sequence[str]) -> tuple[int, list[str]]:
     """Run a command in a process of its own; return its status, and which of these modules it imported."""
     code = (

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.backbones.timm import Timm, list_levels
-from boxwright.weights.projects.timm_named import PLAIN_RESNETS
+from boxwright.layers.resnet import BLOCKS_PER_STAGE
+
+PLAIN_RESNETS = {f"resnet{depth}": depth for depth in BLOCKS_PER_STAGE}
+"""Models of timm that are the ResNet of torchvision, and ours, by the same names; and their depths."""
 
 _BODY = "body."
 

@@ -8,12 +8,8 @@ from pathlib import Path
 import timm
 import torch
 
-from boxwright.layers.resnet import BLOCKS_PER_STAGE
 from boxwright.weights.projects.torchvision import release_of
 from boxwright.weights.source import SourceFiles
-
-PLAIN_RESNETS = {f"resnet{depth}": depth for depth in BLOCKS_PER_STAGE}
-"""Models that are the ResNet of torchvision, and ours, by the same names."""
 
 _SHARE = 0.7
 """Of the names of a file and of a network, those that are the other's too: classifiers are called otherwise."""

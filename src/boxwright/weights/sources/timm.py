@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from boxwright.weights.projects.huggingface import IMAGENET_MEAN, IMAGENET_STD
+from boxwright.weights.projects.networks import PLAIN_RESNETS
 from boxwright.weights.projects.timm_models import TimmModel, find_timm_model, timm_model_of_config, timm_model_of_file
-from boxwright.weights.projects.timm_named import PLAIN_RESNETS, find_network, name_network
+from boxwright.weights.projects.timm_named import find_network, name_network
 from boxwright.weights.projects.timm_network import describe_timm_backbone
 from boxwright.weights.projects.torchvision import release_of
 from boxwright.weights.source import BackboneModel, SourceFiles

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from boxwright.weights.projects.huggingface import IMAGENET_MEAN, IMAGENET_STD
-from boxwright.weights.projects.timm_named import PLAIN_RESNETS, name_network
+from boxwright.weights.projects.networks import PLAIN_RESNETS
+from boxwright.weights.projects.timm_named import name_network
 from boxwright.weights.projects.torchvision import read_resnet
 from boxwright.weights.source import BackboneModel, SourceFiles
 from boxwright.weights.table import Row, Skip, Table
