@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import cast
 
 import torch
-from timm.layers import padding
 
 from boxwright.contracts import Backbone
 from boxwright.detector import Detector
@@ -64,6 +63,8 @@ def whole_number_padding() -> Iterator[None]:
     Its own formula has a true quotient and a maximum, which nest in each other from layer to layer: an EfficientNet
     would be traced for hours.
     """
+    from timm.layers import padding  # Measuring the speed of a model, which may be exported, has no need of it.
+
     timms = padding.get_same_padding
     padding.get_same_padding = compute_same_padding
     try:
