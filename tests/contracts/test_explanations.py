@@ -36,6 +36,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("deformable_detr", {"refine": "true"}),
     ("deformable_detr", {"refine": "true", "two_stage": "true"}),
     ("detr", {"query_positions_at": "input", "positions_at": "input"}),
+    ("detr", {"nms_threshold": "0.97", "decoder.eval_layers": "1"}),
     ("retinanet", {"detection.soft_nms": "true", "detection.max_detections": "30"}),
     ("faster_rcnn", {"roi.extractor": "adaptive"}),
     ("faster_rcnn", {"roi.extractor": "soft"}),
@@ -126,6 +127,18 @@ def test_the_parts_fit_together(name: str, options: dict[str, Any]) -> None:
         else:
             parts = sum(float(one.values.sum()) for one in explanation.maps.values()) + explanation.bias
             assert parts == pytest.approx(explanation.logit, abs=1e-4)
+
+
+def test_queries_that_nms_suppressed_have_no_detection() -> None:
+    explained = Explained("detr", {"nms_threshold": "0.97"})
+    count = len(explained.indices)
+    assert count < explained.decoded.valid.shape[1]
+    assert explained.indices != list(range(count))
+    for number, index in enumerate(explained.indices):
+        explanation = explained.explain(index)
+        assert int(explanation.query_detections[explanation.query]) == number
+    numbers = explanation.query_detections
+    assert sorted(numbers[numbers >= 0].tolist()) == list(range(count))
 
 
 @pytest.mark.parametrize("name", ["rtdetr", "deformable_detr"])
