@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from flat_options import train_options
 
 from boxwright.checkpoints import LAST
 from boxwright.training import compilation
 from boxwright.training.callbacks import Callback, StepEvent
 from boxwright.training.checkpoint import Progress
-from boxwright.training.compilation import Compilation
+from boxwright.training.compilation import Compilation, check_compilation
+from boxwright.training.distributed import Rank
 from boxwright.training.loop import run_training
 from boxwright.training.run import Run
-from conftest import read_run
+from training.conftest import read_run
 
 MakeRun = Callable[..., Run]
 SHAPE = torch.Size((1, 3, 10, 10))
@@ -173,14 +175,23 @@ def test_off_where_runs_have_to_be_equal_or_processes_wait_for_each_other(
     assert not progress.compiled
 
 
-def test_what_does_not_go_together_is_said(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    progress = Progress(step=0, steps=9, evaluations=1)
+def test_what_does_not_go_together_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = (Rank(0, count, torch.device("cpu")) for count in (1, 2))
+    monkeypatch.setattr(compilation, "has_compiler", lambda _device: True)
     with pytest.raises(ValueError, match=r"compile on does not go with train\.batches\.activation_checkpointing"):
-        Compilation(make_run(runtime__compile="on", batches__activation_checkpointing=True), progress, 1)
+        check_compilation(train_options(runtime__compile="on", batches__activation_checkpointing=True), one)
+    sharded = train_options(runtime__compile="on", runtime__sharded=True)
+    check_compilation(sharded, one)  # it has no effect in one process
+    with pytest.raises(ValueError, match=r"compile on does not go with train\.runtime\.sharded"):
+        check_compilation(sharded, two)
+
+
+def test_a_compiler_is_asked_for_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Rank(0, 1, torch.device("cpu"))
     monkeypatch.setattr(compilation.shutil, "which", lambda _name: None)
     with pytest.raises(ValueError, match=r"needs a C\+\+ compiler"):
-        Compilation(make_run(runtime__compile="on"), progress, 1)
-    Compilation(make_run(), progress, 1)  # where nothing is asked for, nothing is said
+        check_compilation(train_options(runtime__compile="on"), one)
+    check_compilation(train_options(), one)  # where nothing is asked for, nothing is said
 
 
 class Losses(Callback):

@@ -14,6 +14,7 @@ import torch
 from boxwright.structures import Batch
 from boxwright.training import loop, planning
 from boxwright.training.checkpoint import Progress, RunCheckpoints
+from boxwright.training.distributed import Rank
 from boxwright.training.interrupt import Interrupted
 from boxwright.training.log import read_log
 from boxwright.training.loop import run_training
@@ -223,6 +224,46 @@ def test_there_may_be_no_evaluation(make_run: MakeRun, evaluations: int) -> None
     assert len(run.evaluate.calls) == evaluations
     if not evaluations:
         assert_equal(read_run(run, "best.safetensors")["model"], dict(read_run(run, "last.pt")["ema"]))
+
+
+@pytest.mark.parametrize(
+    ("processes", "options", "message"),
+    [
+        (1, {"runtime__compile": "on", "batches__activation_checkpointing": True}, "compile on does not go with"),
+        (3, {}, "a batch of 4 cannot be divided evenly between 3 processes"),
+        (1, {"optimizer__lr_factors": {"nowhere": 0.1}}, "no trainable parameter has nowhere in its name"),
+        (
+            1,
+            {"steps": None, "budget": "1s", "runtime__compile": "on", "batches__activation_checkpointing": True},
+            "compile on",
+        ),
+    ],
+)
+def test_options_are_checked_before_anything_is_written(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, processes: int, options: dict[str, Any], message: str
+) -> None:
+    rank = Rank(0, processes, torch.device("cpu"))
+    monkeypatch.setattr(loop, "init_distributed", lambda _device: rank)
+    run = make_run(**options)
+    with pytest.raises(ValueError, match=message):
+        run_training(run)
+    assert not run.folder.exists()
+
+
+def test_a_data_set_without_images_leaves_no_folder(make_run: MakeRun) -> None:
+    run = make_run()
+    with pytest.raises(ValueError, match="the data set is empty"):
+        run_training(replace(run, data=replace(run.data, records=())))
+    assert not run.folder.exists()
+
+
+def test_options_of_a_run_that_goes_on_are_checked_before_anything_is_written(make_run: MakeRun) -> None:
+    run_training(make_run(steps=1))
+    folder = make_run().folder
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ValueError, match="compile on does not go with"):
+        run_training(make_run(steps=2, runtime__compile="on", batches__activation_checkpointing=True), resume=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_what_auto_comes_to_is_stored(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from boxwright.compose.train_options import training_sizes
+from boxwright.compose.train_options import TrainOptions, training_sizes
 from boxwright.training.checkpoint import Progress
+from boxwright.training.distributed import Rank
 from boxwright.training.run import Run
-from boxwright.training.sharding import is_sharded
 
 LEAST_SECONDS = 1200.0
 """Time for each size of its images that a run has to last yet, for ``auto`` to try: a size takes a minute or two."""
@@ -48,14 +48,11 @@ class Compilation:
     ``train.runtime.deterministic`` asks for equal ones, nor in several processes.
 
     Args:
-        run: all that training consists of.
+        run: all that training consists of; ``check_compilation`` has passed its options.
         progress: of the run; holds what was decided.
         world_size: number of processes.
 
     ``compiled_last_step`` tells whether the last step was one in which something was compiled.
-
-    Raises:
-        ValueError: compilation is asked for, and there is no compiler here, or it does not go with another option.
     """
 
     def __init__(self, run: Run, progress: Progress, world_size: int) -> None:
@@ -68,14 +65,12 @@ class Compilation:
         self._shapes: set[torch.Size] = set()
         self._asked = options.runtime.compile == COMPILED
         self.compiled_last_step = False
-        if self._asked:
-            _check_options(run)
         self._may_try = (
             options.runtime.compile == "auto"
             and world_size == 1
             and not options.runtime.deterministic
             and run.detector.input_format.resize != "shortest_side"
-            and _conflict(run) is None
+            and _conflict(options, world_size) is None
             and has_compiler(next(run.detector.parameters()).device)
         )
 
@@ -173,19 +168,21 @@ def has_compiler(device: torch.device) -> bool:
     return any(name is not None and shutil.which(name) is not None for name in names)
 
 
-def _check_options(run: Run) -> None:
-    device = next(run.detector.parameters()).device
-    if (conflict := _conflict(run)) is not None:
+def check_compilation(options: TrainOptions, rank: Rank) -> None:
+    """Raise ValueError where compilation is asked for, but there is no compiler, or it conflicts with an option."""
+    if options.runtime.compile != COMPILED:
+        return
+    if (conflict := _conflict(options, rank.world_size)) is not None:
         raise ValueError(f"--train.runtime.compile on does not go with {conflict}: leave one of both out")
-    if not has_compiler(device):
-        what = "Triton" if device.type == "cuda" else "a C++ compiler (g++, clang++ or $CXX)"
+    if not has_compiler(rank.device):
+        what = "Triton" if rank.device.type == "cuda" else "a C++ compiler (g++, clang++ or $CXX)"
         raise ValueError(
             f"--train.runtime.compile on needs {what}, which is not here: install it, or leave the option out"
         )
 
 
-def _conflict(run: Run) -> str | None:
+def _conflict(options: TrainOptions, world_size: int) -> str | None:
     """Name an option that runs the modules in another way than torch.compile sees them."""
-    if run.options.batches.activation_checkpointing:
+    if options.batches.activation_checkpointing:
         return "train.batches.activation_checkpointing"
-    return "train.runtime.sharded" if is_sharded(run.detector) else None
+    return "train.runtime.sharded" if options.runtime.sharded and world_size > 1 else None

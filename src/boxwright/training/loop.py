@@ -15,6 +15,7 @@ import torch
 import yaml
 from torch import nn
 
+from boxwright.data.loading.sampler import check_batches
 from boxwright.detector import Detector
 from boxwright.devices import choose_precision
 from boxwright.files import write_text
@@ -24,7 +25,7 @@ from boxwright.training.batches import leave_out_empty, training_batches
 from boxwright.training.best import judge_evaluation, take_latest
 from boxwright.training.callbacks import Callback, CheckpointEvent, EvaluationEvent, StepEvent, StopRequest
 from boxwright.training.checkpoint import Progress, RunCheckpoints
-from boxwright.training.compilation import Compilation
+from boxwright.training.compilation import Compilation, check_compilation
 from boxwright.training.determinism import deterministic
 from boxwright.training.display import Display
 from boxwright.training.distributed import (
@@ -64,12 +65,16 @@ def run_training(run: Run, *, resume: bool = False) -> Progress:
         resume: go on from the run's last checkpoint instead of beginning.
 
     Raises:
-        ValueError: training has diverged too often, the budget is too small, the checkpoint does not fit, or something
-            else failed in the middle; the message says what is saved.
+        ValueError: options do not fit each other, the data or the machine, the budget is too small, or the checkpoint
+            does not fit, before anything is written; or training has diverged too often, or something else failed in
+            the middle, and the message says what is saved.
         Interrupted: Ctrl-C was pressed or the system asked to stop; the state is saved.
     """
     rank = init_distributed(run.options.runtime.device)
     run = leave_out_empty(_with_precision(run, rank))
+    # Before anything is written, and before a budget of time is spent on measuring.
+    check_batches(len(run.data.records), run.options.batch_size, rank.world_size)
+    check_compilation(run.options, rank)
     detector = run.detector.to(rank.device).train()
     if rank.device.type == "cpu":
         # Convolutions on a CPU are fastest with channels last.

@@ -52,6 +52,17 @@ class ImageGroups:
     size: int
 
 
+def check_batches(num_samples: int, batch_size: int, world_size: int) -> None:
+    """Raise ValueError where there is no image, or where processes cannot divide a batch evenly."""
+    if num_samples < 1:
+        raise ValueError("there are no images to train on: the data set is empty")
+    if batch_size < 1 or world_size < 1 or batch_size % world_size:
+        raise ValueError(
+            f"a batch of {batch_size} cannot be divided evenly between {world_size} processes: "
+            f"choose a positive multiple of {max(world_size, 1)}"
+        )
+
+
 class BatchSampler(Sampler[list[SampleKey]]):
     """The batches of a run from step ``start_step`` on; this process's part of each.
 
@@ -91,13 +102,7 @@ class BatchSampler(Sampler[list[SampleKey]]):
         world_size: int = 1,
         groups: ImageGroups | None = None,
     ) -> None:
-        if num_samples < 1:
-            raise ValueError("there are no images to train on: the data set is empty")
-        if batch_size < 1 or world_size < 1 or batch_size % world_size:
-            raise ValueError(
-                f"a batch of {batch_size} cannot be divided evenly between {world_size} processes: "
-                f"choose a positive multiple of {max(world_size, 1)}"
-            )
+        check_batches(num_samples, batch_size, world_size)
         if not image_sizes or min(image_sizes) < 1:
             raise ValueError(f"image_sizes must name at least one positive size, got {list(image_sizes)}")
         if seed < 0 or start_step < 0:
