@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from boxwright.structures import Batch
-from boxwright.training import loop, planning
+from boxwright.training import loop, planning, step
 from boxwright.training.checkpoint import Progress, RunCheckpoints
 from boxwright.training.distributed import Rank
 from boxwright.training.interrupt import Interrupted
@@ -267,7 +267,7 @@ def test_options_of_a_run_that_goes_on_are_checked_before_anything_is_written(ma
 
 
 def test_what_auto_comes_to_is_stored(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "choose_precision", lambda _name, _device: "bfloat16")
+    monkeypatch.setattr(step, "choose_precision", lambda _name, _device: "bfloat16")
     run = make_run(steps=1, runtime__precision="auto")
     run_training(run)
     assert read_run(run, "last.pt")["recipe"]["train"]["runtime"]["precision"] == "bfloat16"

@@ -17,7 +17,6 @@ from torch import nn
 
 from boxwright.data.loading.sampler import check_batches
 from boxwright.detector import Detector
-from boxwright.devices import choose_precision
 from boxwright.files import write_text
 from boxwright.ops.finite import NotFiniteError
 from boxwright.structures import Batch
@@ -51,7 +50,7 @@ from boxwright.training.run import RECIPE, WEIGHTS, Run
 from boxwright.training.saving import Saving
 from boxwright.training.schedule import Schedule
 from boxwright.training.sharding import WholeDetector, is_sharded, shard_detector
-from boxwright.training.step import StepResult, train_step
+from boxwright.training.step import StepResult, resolve_precision, train_step
 from boxwright.training.sync_norms import sync_norms
 
 GO_ON, STOP, INTERRUPT = range(3)
@@ -120,10 +119,8 @@ def _spread(run: Run, rank: Rank, average: MovingAverage | None) -> WholeDetecto
 
 
 def _with_precision(run: Run, rank: Rank) -> Run:
-    """The run with the precision that "auto" comes to here: stored, so that a run resumed elsewhere computes alike."""
-    precision = choose_precision(run.options.runtime.precision, rank.device)
-    options = replace(run.options, runtime=replace(run.options.runtime, precision=precision))
-    return replace(run, recipe=replace(run.recipe, train=options))
+    """Return the run with its precision resolved: it is stored, so that a run resumed elsewhere computes alike."""
+    return replace(run, recipe=replace(run.recipe, train=resolve_precision(run.options, rank.device)))
 
 
 def _write_beginning(run: Run) -> None:

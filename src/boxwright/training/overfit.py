@@ -17,10 +17,9 @@ from boxwright.data.loading.samples import TrainSet
 from boxwright.data.records import DetectionData
 from boxwright.data.transforms.augment import OFF, Augmentation
 from boxwright.detector import Detector
-from boxwright.devices import choose_precision
 from boxwright.structures import Batch
 from boxwright.training.optimizer import make_optimizer, set_lr
-from boxwright.training.step import train_step
+from boxwright.training.step import resolve_precision, train_step
 
 NO_AUGMENTATION = Augmentation(
     photometric=0.0,
@@ -106,9 +105,8 @@ def overfit(
 def _options(options: TrainOptions, device: torch.device, num_images: int) -> TrainOptions:
     """Return the options with as many images at once as the recipe has, in one part, of those that there are."""
     together = max(1, options.batch_size // options.batches.accumulate_steps)
-    runtime = replace(options.runtime, precision=choose_precision(options.runtime.precision, device))
     batches = replace(options.batches, accumulate_steps=1)
-    return replace(options, batch_size=min(together, num_images), batches=batches, runtime=runtime)
+    return replace(resolve_precision(options, device), batch_size=min(together, num_images), batches=batches)
 
 
 def _batches(detector: Detector, data: DetectionData, recipe: Recipe, batch_size: int) -> list[Batch]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
+from boxwright.devices import choose_precision
 from boxwright.ops.finite import NotFiniteError
 from boxwright.structures import Batch, LossTotals, Targets
 from boxwright.training.activation_checkpointing import checkpoint_activations
@@ -39,6 +41,12 @@ class StepResult(NamedTuple):
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
+def resolve_precision(options: TrainOptions, device: torch.device) -> TrainOptions:
+    """Return the options with the precision that "auto" means on a device, which steps have to know."""
+    precision = choose_precision(options.runtime.precision, device)
+    return replace(options, runtime=replace(options.runtime, precision=precision))
+
+
 def train_step(
     detector: Detector,
     model: nn.Module,
@@ -54,7 +62,7 @@ def train_step(
         model: the same, or its wrapper that averages gradients over processes.
         optimizer: of its parameters.
         batch: this process's images of the step.
-        options: of the training.
+        options: of the training, with their precision resolved.
         device: of the detector.
 
     Raises:

@@ -11,9 +11,10 @@ import torch
 
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
-from boxwright.devices import choose_device, choose_precision
+from boxwright.devices import choose_device
 from boxwright.structures import Batch, Category, ImageSize, Targets
 from boxwright.training.budget import measure_step
+from boxwright.training.step import resolve_precision
 
 SECONDS_OF_A_SIZE = 4.0
 """Longest time that is measured for each size."""
@@ -63,13 +64,12 @@ def _with_size(recipe: Recipe, size: DemoSize) -> Recipe:
 def _measure(recipe: Recipe) -> float:
     """Measure the seconds of a step."""
     began, device = time.monotonic(), choose_device(recipe.train.runtime.device)
-    runtime = replace(recipe.train.runtime, precision=choose_precision(recipe.train.runtime.precision, device))
     side, categories = recipe.input.image_size, [Category(i, str(i)) for i in range(NUM_NOISE_CLASSES)]
     return measure_step(
         build_resolved(recipe, categories=categories).to(device),
         lambda size: _noise(size, recipe.train.batch_size),
         (side,),
-        replace(recipe.train, runtime=runtime),
+        resolve_precision(recipe.train, device),
         device,
         is_enough=lambda: time.monotonic() - began > SECONDS_OF_A_SIZE,
     )

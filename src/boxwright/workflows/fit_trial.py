@@ -21,11 +21,10 @@ from boxwright.compose.recipe import Recipe
 from boxwright.compose.train_options import TrainOptions
 from boxwright.contracts import WorstCaseHead
 from boxwright.detector import Detector
-from boxwright.devices import choose_precision
 from boxwright.structures import Batch, Category, ImageSize, Targets
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer
-from boxwright.training.step import train_step
+from boxwright.training.step import resolve_precision, train_step
 from boxwright.workflows.memory_limits import limit_memory, peak_memory, reset_peak, resident_memory
 
 SAFETY = 1.1
@@ -161,9 +160,7 @@ class _Steps:
             self.gpu_capacity = torch.cuda.mem_get_info(self.device)[0]
         # The process that sends it has resolved it.
         recipe = Recipe.from_dict(trial.recipe, trusted=None)
-        precision = choose_precision(recipe.train.runtime.precision, self.device)
-        runtime = replace(recipe.train.runtime, precision=precision)
-        self.options: TrainOptions = replace(recipe.train, runtime=runtime)
+        self.options: TrainOptions = resolve_precision(recipe.train, self.device)
         torch.manual_seed(0)
         categories = [Category(*one) for one in trial.categories]
         self.detector: Detector = build_resolved(recipe, categories=categories)

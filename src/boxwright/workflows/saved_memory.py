@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from boxwright.detector import Detector
-from boxwright.devices import choose_precision
+from boxwright.devices import network_precision
 from boxwright.structures import Batch
 from boxwright.training.step import targets_to
 from boxwright.workflows.fit_trial import Trial, make_batch
@@ -61,9 +61,8 @@ def _go_forward(copy: Detector, batch: Batch, precision: str, device: torch.devi
         # As in training, where convolutions on a CPU are fastest with channels last.
         copy.to(memory_format=torch.channels_last)
         images = images.contiguous(memory_format=torch.channels_last)
-    uses_bfloat16 = choose_precision(precision, device) == "bfloat16"
     with saved_tensors_hooks(ledger.keep, lambda tensor: tensor):
-        with torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16):
+        with network_precision(precision, device):
             output = copy(images, None, targets)
         copy.loss(output, targets)
 
