@@ -13,6 +13,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from boxwright.cli.terminal import leave_closed_pipes
+from boxwright.clock import format_clock
 from boxwright.workflows.observer import Observer
 from boxwright_runtime.printable_names import printable_text
 
@@ -58,10 +59,8 @@ def describe_pace(rate: float | None, seconds_left: float | None) -> str:
     """Say how many things are done in a second, and how long the rest takes; nothing before that is known."""
     if not rate or seconds_left is None:
         return ""
-    hours, rest = divmod(round(seconds_left), 3600)
-    clock = f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
     digits = 0 if rate >= 100 else 1 if rate >= 1 else 2
-    return f"{rate:,.{digits}f}/s, {clock} left"
+    return f"{rate:,.{digits}f}/s, {format_clock(seconds_left)} left"
 
 
 class ConsoleObserver(Observer):

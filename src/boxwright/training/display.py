@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from boxwright.clock import format_clock
 from boxwright.training.callbacks import Callback, EvaluationEvent, StepEvent
 from boxwright.training.measures import summary_metrics
 
@@ -59,7 +60,7 @@ class Display(Callback):
             self._bar.update(self._task, completed=event.step, total=event.steps, numbers=numbers)
         elif self.console is not None and time.monotonic() - self._spoke >= PLAIN_INTERVAL:
             self._spoke = time.monotonic()
-            left = _clock(event.seconds_left)
+            left = format_clock(event.seconds_left)
             self.console.print(f"step {event.step}/{event.steps}  {numbers}  {left} left", soft_wrap=True)
 
     def on_evaluation(self, event: EvaluationEvent) -> None:
@@ -79,9 +80,3 @@ def _memory() -> str:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts kibibytes, macOS bytes.
     return f"{peak / (2**30 if sys.platform == 'darwin' else 2**20):.1f} GiB"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
