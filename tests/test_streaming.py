@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from boxwright.detector import Detector
 from boxwright_runtime.images import read_image
 from boxwright_runtime.streaming import MAX_WAITING, SkippedImage
+from live_threads import list_threads
 from passing_detector import FORMAT, Mean, Passes, gray, make_detector, png, scores
 
 
@@ -147,11 +148,7 @@ def test_files_are_decoded_ahead_in_threads(
     assert [one.index for one in stream.skipped] == [9, 20]
     assert all(name.startswith("read-ahead") for name in decoded)
     assert 1 <= max(ahead) <= 9 + (MAX_WAITING + 1) * batch_size
-    assert not reading_threads()
-
-
-def reading_threads() -> list[str]:
-    return [one.name for one in threading.enumerate() if one.name.startswith("read-ahead")]
+    assert not list_threads("read-ahead")
 
 
 @pytest.mark.parametrize("end", ["close", "drop", "error", "failed network"])
@@ -172,4 +169,4 @@ def test_a_stream_that_ends_early_leaves_no_thread(detector: Detector, files: li
         with pytest.raises(TypeError):
             list(stream)
     del stream
-    assert not reading_threads()
+    assert not list_threads("read-ahead")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import errno
 import io
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +16,12 @@ from boxwright.drawing import DrawingQueue, DrawingStyle, draw_detections, drawi
 from boxwright.drawing.png import encode_png
 from boxwright.structures import Category
 from boxwright_runtime.detections import Detections
+from live_threads import list_threads
 
 
 def textured() -> Image.Image:
     noise = np.random.default_rng(0).integers(0, 40, (200, 300, 3))
     return Image.fromarray((noise + np.linspace(0, 200, 300)[:, None]).astype(np.uint8))
-
-
-def threads_alive() -> list[str]:
-    return [one.name for one in threading.enumerate() if one.name.startswith("drawing")]
 
 
 def level_of(data: bytes) -> int:
@@ -70,7 +66,7 @@ def test_a_queue_writes_what_one_by_one_would(tmp_path: Path) -> None:
         for index in range(12):
             queue.draw(gray + np.uint8(index), one, tmp_path / f"{index % 3}" / f"{index}.png")
             assert len(queue) <= 5
-    assert not threads_alive()
+    assert not list_threads("drawing")
     for index in range(12):
         with Image.open(tmp_path / f"{index % 3}" / f"{index}.png") as image:
             expected = draw_detections(gray + np.uint8(index), one, (), threshold=0.0)
@@ -90,7 +86,7 @@ def test_an_error_of_writing_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"taken\.png cannot be written: it is a folder"):
         draw_all()
     assert (tmp_path / "a.png").is_file()
-    assert not threads_alive()
+    assert not list_threads("drawing")
 
 
 def test_another_error_waits_for_the_drawings_before_it(tmp_path: Path) -> None:
@@ -106,7 +102,7 @@ def test_another_error_waits_for_the_drawings_before_it(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         draw_until_interrupted()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png", "2.png", "3.png"]
-    assert not threads_alive()
+    assert not list_threads("drawing")
 
 
 @pytest.mark.parametrize("quality", [85, 80])

@@ -10,12 +10,9 @@ from collections.abc import Callable, Generator, Iterator
 import pytest
 
 from boxwright_runtime.read_ahead import IN_TURN, ReadAhead, map_ahead, plan_read_ahead
+from live_threads import list_threads
 
 Outcomes = Generator[tuple[int, Callable[[], int]]]
-
-
-def threads_alive() -> list[str]:
-    return [one.name for one in threading.enumerate() if one.name.startswith("read-ahead")]
 
 
 def start(work: Callable[[int, int], int]) -> Outcomes:
@@ -28,7 +25,7 @@ def test_results_come_in_order_whichever_is_done_first() -> None:
         return index * 10 + item
 
     assert [(item, take()) for item, take in start(slow_at_first)] == [(i, 11 * i) for i in range(20)]
-    assert not threads_alive()
+    assert not list_threads("read-ahead")
 
 
 def test_so_many_are_ahead_and_no_more() -> None:
@@ -75,7 +72,7 @@ def test_an_error_comes_where_its_result_would() -> None:
         next(results)[1]()
     assert next(results)[1]() == 4
     results.close()
-    assert not threads_alive()
+    assert not list_threads("read-ahead")
 
 
 @pytest.mark.parametrize("end", ["close", "drop", "interrupt"])
@@ -96,7 +93,7 @@ def test_an_early_end_leaves_no_thread(end: str) -> None:
         with pytest.raises(KeyboardInterrupt):
             results.throw(KeyboardInterrupt())
     del results
-    assert not threads_alive()
+    assert not list_threads("read-ahead")
 
 
 def test_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:

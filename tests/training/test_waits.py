@@ -50,12 +50,16 @@ MOST = {
 }
 
 
-class Waits(TorchDispatchMode):
-    """Counts the operations that wait."""
+class _Counting:
+    """A mode of torch with counts by name."""
 
     def __init__(self) -> None:
         super().__init__()
         self.counts = Counter[str]()
+
+
+class Waits(_Counting, TorchDispatchMode):
+    """Counts the operations that wait."""
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
@@ -66,12 +70,8 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class Reads(TorchFunctionMode):
+class Reads(_Counting, TorchFunctionMode):
     """Counts what reads a whole tensor, which no operator does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts = Counter[str]()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None

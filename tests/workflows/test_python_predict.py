@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from PIL import Image
 
 import boxwright
 from boxwright.cli.main import main
+from live_threads import list_threads
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_a_drawing_that_cannot_be_written(trained: Path, photos: list[Path], tmp
     with pytest.raises(ValueError, match=rf"{photos[1].name} cannot be written: it is a folder"):
         boxwright.predict(trained, photos, out=tmp_path / "drawn", json=tmp_path / "a.json")
     assert not (tmp_path / "a.json").exists()
-    assert not [one.name for one in threading.enumerate() if one.name.startswith(("drawing", "read-ahead"))]
+    assert not [*list_threads("drawing"), *list_threads("read-ahead")]
 
 
 @pytest.mark.parametrize(("resize", "sizes"), [("square", [4, 2]), ("shortest_side", [1] * 6)])

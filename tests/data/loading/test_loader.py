@@ -27,6 +27,7 @@ from boxwright.data.records import DetectionData, Record
 from boxwright.data.transforms.augment import Augmentation
 from boxwright.structures import Batch, Category, ImageSize
 from boxwright_runtime.input_format import InputFormat, Window
+from live_threads import list_threads
 
 FORMAT = InputFormat(image_size=64, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 PLAIN = Augmentation(photometric=0.0, channel_shuffle=0.0, zoom_out=0.0, iou_crop=0.0, flip=0.0)
@@ -260,7 +261,7 @@ def test_files_are_decoded_in_threads_and_own_samples_are_not(
     left = iter(eval_loader(mixed, input_format=FORMAT, batch_size=2))
     next(left)
     del left
-    assert not [one.name for one in threading.enumerate() if one.name.startswith("read-ahead")]
+    assert not list_threads("read-ahead")
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
