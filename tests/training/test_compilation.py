@@ -29,7 +29,7 @@ class Clock:
 
     def __init__(self, as_written: float, compiled: float) -> None:
         self.seconds = {False: as_written, True: compiled}
-        self.now, self.calls = 0.0, 0
+        self.now = 0.0
 
     def monotonic(self) -> float:
         return self.now

@@ -14,7 +14,7 @@ from boxwright.workflows.demo_size import choose_size
 
 
 @pytest.mark.parametrize(("seconds_a_step", "chosen"), [(0.6, (160, 16)), (0.61, (128, 8)), (3.0, (128, 8))])
-def test_the_largest_that_makes_600_steps(
+def test_the_largest_that_makes_enough_steps(
     monkeypatch: pytest.MonkeyPatch, seconds_a_step: float, chosen: tuple[int, int]
 ) -> None:
     measured = []
@@ -46,4 +46,4 @@ def test_a_demo_that_goes_on_keeps_its_size(tmp_path: Path, monkeypatch: pytest.
     chosen = resolve("rtdetr_tiny", {"image_size": 96, "train.batch_size": 8}).recipe
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(chosen.to_dict()))
     (tmp_path / "last.pt").touch()
-    assert demo._sized(recipe, tmp_path) == chosen
+    assert demo._choose_recipe(recipe, tmp_path) == chosen

@@ -36,7 +36,7 @@ COMPILED, AS_WRITTEN = "on", "off"
 
 
 class Compilation:
-    """Backbone and necks, which train on compiled from when it pays; anything but a training step sees them as written.
+    """Backbone and necks, compiled in training steps where it pays; anything else sees them as written.
 
     Waits until the momentum of norms no longer changes step by step (see ``MomentumRamp``), as each new value would be
     compiled anew. Each shape of network inputs is compiled by itself, the first ``MAX_SHAPES`` of them; torch keeps
@@ -134,7 +134,7 @@ class Compilation:
                 del module.__dict__["forward"]
 
     def _decide(self, pixels: int) -> None:
-        """Go on to compile, or with what is faster, after so many steps of one kind."""
+        """Begin to compile, or go on with what is faster, after so many steps of one kind."""
         speed, self._speeds = statistics.median(self._speeds), []
         if not self._speed_as_written:
             left = (self._progress.steps - self._progress.step) * speed * pixels
@@ -154,7 +154,7 @@ class Compilation:
 
 
 def _list_modules(run: Run) -> list[nn.Module]:
-    """List backbone and necks as far as they are trained or run in training."""
+    """List backbone and necks that have parameters."""
     return [module for module in (run.detector.backbone, *run.detector.necks) if any(True for _ in module.parameters())]
 
 

@@ -26,7 +26,7 @@ NUM_NAMES = 6
 
 
 def report_transfer(transfer: Transfer, source: SourceBackbone, detector: Detector) -> list[str]:
-    """Say for the user which tensors were loaded, skipped and new, and in what the backbone is used otherwise.
+    """Say for the user which tensors were loaded, skipped, resized and new, and in what the backbone is used otherwise.
 
     That is another color format, and another epsilon of norms.
     """

@@ -100,7 +100,7 @@ def demo(
         observer.announce(f"     already done; remove {run} to train again")
     else:
         train(
-            _sized(resolved, run) if str(recipe) == DEMO_RECIPE else resolved,
+            _choose_recipe(resolved, run) if str(recipe) == DEMO_RECIPE else resolved,
             folder / "data",
             out=run,
             resume="auto",
@@ -121,7 +121,7 @@ def demo(
     return DemoResult(folder / "report.html", folder / "predictions", find_checkpoint(run), evaluation)
 
 
-def _sized(recipe: Recipe, run: Path) -> Recipe:
+def _choose_recipe(recipe: Recipe, run: Path) -> Recipe:
     """Return the recipe with the size that suits this machine, or that a run which goes on has."""
     if (run / LAST).is_file() and (run / RECIPE).is_file():
         return resolve(run / RECIPE).recipe

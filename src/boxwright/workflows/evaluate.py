@@ -109,7 +109,7 @@ def _evaluate_detector(
 
 
 def _raise_limits(detector: Detector, max_detections: int | None, name: str) -> Detector:
-    """A copy with room for so many detections; the detector itself where none are asked for, or it has no limits."""
+    """Copy a detector with room for so many detections; return itself where none are asked for, or it has no limits."""
     if max_detections is None:
         return detector
     if detector.task != "detection":

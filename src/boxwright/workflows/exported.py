@@ -55,8 +55,8 @@ def open_exported(
         )
     if compute.precision != "auto":
         raise ValueError(
-            f"{name} is an exported file, which has its own precision: leave out {compute.precision}, or export "
-            "the model in it"
+            f"{name} is an exported file, which has its own precision: leave out precision {compute.precision}, "
+            "or export the model in it"
         )
     return file if isinstance(file, Runtime) else Runtime(file)
 
