@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -28,27 +30,57 @@ def make_pair() -> tuple[BatchFirstAttention, nn.MultiheadAttention]:
     return own.eval(), torchs.eval()
 
 
+@pytest.mark.parametrize("gradients", [False, True])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("form", ["self", "positions", "memory"])
 @pytest.mark.parametrize("need_weights", [False, True])
-def test_the_numbers_are_torchs(batch: int, form: str, need_weights: bool) -> None:
-    own, torchs = make_pair()
-    content, memory = torch.rand(batch, 5, DIM), torch.rand(batch, 7, DIM)
+def test_the_numbers_are_torchs(gradients: bool, batch: int, form: str, need_weights: bool) -> None:
+    """Outputs and weights; with gradients, those of inputs and parameters too; without masks, and with one or both."""
+    pair = make_pair()
+    for module in pair:
+        module.double()
+    queries, keys = 5, 7 if form == "memory" else 5
+    padding = torch.zeros(batch, keys, dtype=torch.bool)
+    padding[-1, -2:] = True
+    blocked = torch.ones(queries, keys, dtype=torch.bool).triu(1)
+    for masks in (
+        {},
+        {"key_padding_mask": padding},
+        {"attn_mask": blocked},
+        {"key_padding_mask": padding, "attn_mask": blocked},
+    ):
+        own, torchs = (
+            attend(module, batch, form, gradients=gradients, need_weights=need_weights, **masks) for module in pair
+        )
+        assert own.keys() == torchs.keys()
+        assert ("weights" in own) == need_weights
+        assert ("in_proj_weight" in own) == gradients
+        for name, expected in torchs.items():
+            torch.testing.assert_close(own[name], expected, rtol=0, atol=1e-14, msg=name)
+
+
+def attend(
+    module: nn.MultiheadAttention, batch: int, form: str, *, gradients: bool, **options: Any
+) -> dict[str, Tensor]:
+    """Name what comes out, and with gradients, those of a weighted sum of the outputs."""
+    generator = torch.Generator().manual_seed(1)
+    content, memory = (torch.rand(batch, n, DIM, generator=generator, dtype=torch.float64) for n in (5, 7))
+    content.requires_grad_(gradients)
+    memory.requires_grad_(gradients)
     arguments: dict[str, tuple[Tensor, Tensor, Tensor]] = {
         "self": (content, content, content),
         "positions": (positioned := content + 1, positioned, content),
         "memory": (content, memory + 1, memory),
     }
-    padding = torch.zeros(batch, arguments[form][1].shape[1], dtype=torch.bool)
-    padding[-1, -2:] = True
-    for masks in ({}, {"key_padding_mask": padding}):
-        with torch.no_grad():
-            actual, weights = own(*arguments[form], need_weights=need_weights, **masks)
-            expected, expected_weights = torchs(*arguments[form], need_weights=need_weights, **masks)
-        assert torch.allclose(actual, expected, atol=1e-6)
-        assert (weights is None) == (expected_weights is None)
-        if weights is not None and expected_weights is not None:
-            assert torch.allclose(weights, expected_weights, atol=1e-6)
+    module.zero_grad()
+    with torch.set_grad_enabled(gradients):
+        out, weights = module(*arguments[form], **options)
+    numbers = {"out": out} if weights is None else {"out": out, "weights": weights}
+    if gradients:
+        (out * torch.rand(out.shape, generator=generator, dtype=torch.float64)).sum().backward()
+        leaves = {**dict(module.named_parameters()), "content": content, "memory": memory}
+        numbers |= {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    return numbers
 
 
 def test_no_weight_is_copied_for_each_token() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -137,6 +139,24 @@ def test_numbers_of_parameters_and_first_values() -> None:
         assert table.mean().item() == pytest.approx(0, abs=0.005)
     absolute = PositionAttention(512, (14, 20), positions="absolute", content=False)
     assert sum(p.numel() for p in absolute.parameters()) == 2 * 512 * 512 + (14 + 20) * 128
+
+
+@pytest.mark.parametrize(("cells", "size"), [(2, 9), (3, 5), (14, 64), (64, 14), (14, 13), (7, 1), (1, 4)])
+def test_tables_of_another_size_are_numpys_interpolation(cells: int, size: int) -> None:
+    """Distances from end to end, centers of cells on one map; absolute ones are timm's resized bilinearly too."""
+    generator = torch.Generator().manual_seed(0)
+    relative, absolute = (torch.randn(n, 3, generator=generator, dtype=torch.float64) for n in (2 * cells - 1, cells))
+    distances = np.arange(-(size - 1), size) * ((cells - 1) / max(size - 1, 1))
+    centers = (np.arange(size) + 0.5) * cells / size - 0.5
+    for table, positions in ((relative, distances), (absolute, centers)):
+        is_relative = table is relative
+        known = np.arange(-(cells - 1), cells) if is_relative else np.arange(cells)
+        expected = np.stack([np.interp(positions, known, column) for column in table.T.numpy()], 1)
+        actual = resized_table(table, len(positions), relative=is_relative)
+        torch.testing.assert_close(actual, torch.from_numpy(expected), rtol=0, atol=1e-12)
+    column = absolute[None].float(), [size, 1], [cells, 1]
+    theirs = resample_abs_pos_embed(*column, num_prefix_tokens=0, interpolation="bilinear", antialias=False)[0]
+    torch.testing.assert_close(resized_table(absolute.float(), size, relative=False), theirs, rtol=0, atol=1e-6)
 
 
 def line(n: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -12,10 +13,13 @@ from formula import set_weights, uniform
 from torch import Tensor, nn
 
 from boxwright.heads.deformable_detr import DeformableDETR, DeformableDETROutput
+from boxwright.layers.padding import resize_mask
 from boxwright.necks.deformable_encoder import DeformableEncoder
 from boxwright.queries import DecoderOptions
 from boxwright.structures import Features, Level, Spec, Targets
 
+DATA = Path(__file__).parent / "data"
+GRADIENTS = ("gradient_names", "gradient_norms", "gradient_projections")
 INPUT_SIZE = (96, 128)
 SIZES = [(96, 128), (72, 80)]
 NUM_CLASSES = 5
@@ -51,11 +55,11 @@ class Transformer(nn.Module):
         return cast(DeformableDETROutput, self.head(self.neck(features, mask), mask, targets))
 
 
-def maps(transformer: Transformer) -> Features:
+def maps(neck: DeformableEncoder) -> Features:
     height, width = INPUT_SIZE
     return {
         name: uniform(f"level {name}", 2, LEVELS[name].channels, height // stride, width // stride)
-        for name, stride in ((name, LEVELS[name].stride) for name in transformer.neck.in_levels)
+        for name, stride in ((name, LEVELS[name].stride) for name in neck.in_levels)
     }
 
 
@@ -77,9 +81,20 @@ def objects() -> list[Targets]:
     return targets
 
 
+def make_levels_apart() -> DeformableEncoder:
+    """Build an encoder of c4, c5 and c6, apart from each other, in float64 on the weights of ``formula.py``."""
+    spec = {name: LEVELS[name] for name in ("c4", "c5")}
+    options = {"hidden_dim": 64, "num_heads": 4, "feedforward_dim": 48, "num_layers": 2, "dropout": 0.0}
+    neck = DeformableEncoder(spec, num_levels=3, across_levels=False, **options)
+    set_weights(neck)
+    with torch.no_grad():
+        neck.level_embedding *= 10
+    return neck
+
+
 @pytest.fixture(scope="module")
 def authors() -> dict[str, np.ndarray]:
-    with np.load(Path(__file__).parent / "data" / "authors_deformable_detr.npz") as numbers:
+    with np.load(DATA / "authors_deformable_detr.npz") as numbers:
         return dict(numbers)
 
 
@@ -96,7 +111,7 @@ def transformer(variant: str) -> Transformer:
 
 def test_logits_and_boxes(authors: dict[str, np.ndarray], variant: str, transformer: Transformer) -> None:
     with torch.no_grad():
-        output = transformer(maps(transformer), padding_mask())
+        output = transformer(maps(transformer.neck), padding_mask())
         logits, boxes = output.logits[-1], output.boxes_cxcywh_norm[-1]
     assert logits.std(1).mean() > 0.05
     assert boxes.std(1).mean() > 0.02
@@ -107,18 +122,36 @@ def test_logits_and_boxes(authors: dict[str, np.ndarray], variant: str, transfor
 def test_losses_and_gradients(authors: dict[str, np.ndarray], variant: str, transformer: Transformer) -> None:
     targets = objects()
     transformer.zero_grad(set_to_none=True)
-    losses = transformer.head.loss(transformer(maps(transformer), padding_mask(), targets), targets)
+    losses = transformer.head.loss(transformer(maps(transformer.neck), padding_mask(), targets), targets)
     terms = zip(authors[f"{variant}/term_names"].tolist(), authors[f"{variant}/terms"].tolist(), strict=True)
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(dict(terms), rel=1e-6)
 
     torch.stack(list(losses.values())).sum().backward()
-    names = authors[f"{variant}/gradient_names"].tolist()
-    gradients = dict(transformer.named_parameters())
-    assert set(gradients) == set(names)
-    norms, projections = (authors[f"{variant}/gradient_{kind}"] for kind in ("norms", "projections"))
+    check_gradients(transformer, {key: authors[f"{variant}/{key}"] for key in GRADIENTS})
+
+
+def test_levels_apart_are_the_encoder_of_one_level() -> None:
+    """Their encoder of one level on one map after the other, with one set of weights; padding has no part in it."""
+    neck, mask = make_levels_apart(), padding_mask()
+    with np.load(DATA / "authors_deformable_encoder.npz") as numbers:
+        total = torch.zeros((), dtype=torch.float64)
+        for name, out in neck(maps(neck), mask).items():
+            valid = ~resize_mask(mask, *out.shape[-2:])[:, None]
+            assert out.std() > 0.2
+            assert np.abs((out.detach() * valid).numpy() - numbers[name]).max() < 1e-6
+            total = total + (out * valid * uniform(f"direction of {name}", *out.shape)).sum()
+        total.backward()
+        check_gradients(neck, {key: numbers[key] for key in GRADIENTS})
+
+
+def check_gradients(module: nn.Module, expected: Mapping[str, np.ndarray]) -> None:
+    """Compare each parameter's gradient with its norm there, and its projection on a direction."""
+    names, norms, projections = (expected[key] for key in GRADIENTS)
+    gradients = {name: parameter.grad for name, parameter in module.named_parameters()}
+    assert set(gradients) == set(names.tolist())
     floor = 1e-8 * np.linalg.norm(norms)
-    for name, norm, projection in zip(names, norms, projections, strict=True):
-        grad = gradients[name].grad
+    for name, norm, projection in zip(names.tolist(), norms, projections, strict=True):
+        grad = gradients[name]
         assert grad is not None, name
         direction = uniform(f"direction of {name}", *grad.shape)
         assert abs(grad.norm().item() - norm) <= 1e-5 * norm + floor, name

@@ -10,6 +10,7 @@ import pytest
 import torch
 from formula import make_images, set_weights, uniform
 from torch import Tensor
+from torchvision.ops import batched_nms, box_convert
 
 from boxwright.backbones.resnet import ResNet
 from boxwright.detector import Detector
@@ -29,7 +30,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 NUM_CLASSES, INPUT_SIZE, SIZES = 5, 96, [(64, 96), (96, 56)]
 
 
-def detector(*, dilated: bool = False, pre_norm: bool = False, positions: Positions = "sine") -> Detector:
+def detector(
+    *, dilated: bool = False, pre_norm: bool = False, positions: Positions = "sine", eval_layers: int | None = None
+) -> Detector:
     """Build a small DETR on the weights of ``formula.py``, some of them stretched so that queries differ."""
     backbone = ResNet(
         depth=50,
@@ -41,8 +44,14 @@ def detector(*, dilated: bool = False, pre_norm: bool = False, positions: Positi
     )
     sizes = {"num_heads": 4, "feedforward_dim": 64, "dropout": 0.0, "num_layers": 3, "pre_norm": pre_norm}
     neck = DETREncoder(backbone.out_spec, hidden_dim=32, positions=positions, **sizes)
-    decoder = TransformerDecoderOptions(**sizes)
-    head = DETR(neck.out_spec, NUM_CLASSES, hidden_dim=32, num_queries=12, decoder=decoder, positions=positions)
+    head = DETR(
+        neck.out_spec,
+        NUM_CLASSES,
+        hidden_dim=32,
+        num_queries=12,
+        decoder=TransformerDecoderOptions(**sizes, eval_layers=eval_layers),
+        positions=positions,
+    )
     categories = [Category(i, f"class {i}") for i in range(NUM_CLASSES)]
     detector = Detector(backbone, [neck], head, categories=categories, input_format=InputFormat(image_size=INPUT_SIZE))
     set_weights(detector)
@@ -120,3 +129,28 @@ def test_outputs_assignments_losses_and_gradients(authors: dict[str, np.ndarray]
         assert abs(grad.norm().item() - norm) <= 1e-5 * norm + floor, name
         # A projection of a wrong gradient of the right norm would be off by about the norm itself.
         assert abs((grad * direction).sum().item() - projection) <= 1e-5 * norm * direction.norm() + floor, name
+
+
+@pytest.mark.parametrize("variant", ["post_norm", "pre_norm"])
+@pytest.mark.parametrize("eval_layers", [1, 2, 3])
+def test_the_first_layers_and_nms(authors: dict[str, np.ndarray], variant: str, eval_layers: int) -> None:
+    """Their decoder cut after some layers puts out what it predicts from them in training; then torchvision's NMS."""
+    logits, boxes = (torch.from_numpy(authors[f"{variant}/{name}"][eval_layers - 1]) for name in ("logits", "boxes"))
+    scores, labels = logits.softmax(-1)[..., :-1].max(-1)
+    corners = box_convert(boxes, "cxcywh", "xyxy") * torch.tensor(SIZES).flip(1).repeat(1, 2)[:, None]
+    ours = detector(**VARIANTS[variant], eval_layers=eval_layers).eval()
+    with torch.no_grad():
+        output = ours(*padded_images())
+    assert (output.logits[-1] - logits).abs().max() < 5e-6
+    assert (output.boxes_cxcywh_norm[-1] - boxes).abs().max() < 1e-6
+    counts = set()
+    for threshold in (0.75, 0.85, 0.95):
+        ours.head.nms_threshold = threshold
+        decoded = ours.head.decode(output)
+        for i, valid in enumerate(decoded.valid):
+            kept = batched_nms(corners[i], scores[i], labels[i], threshold)
+            assert decoded.labels[i, valid].tolist() == labels[i, kept].tolist()
+            torch.testing.assert_close(decoded.scores[i, valid], scores[i, kept], rtol=0, atol=1e-6)
+            torch.testing.assert_close(decoded.boxes[i, valid], corners[i, kept], rtol=0, atol=1e-4)
+            counts.add(len(kept))
+    assert len(counts) > 2, "boxes that are kept depend on the threshold"

@@ -49,7 +49,7 @@ class DeformableEncoder(nn.Module):
     DeformableDetrForObjectDetection (which also applies dropout to the encoder's input) and
     fundamentalvision/Deformable-DETR 11169a6. Where in_spec already has pyramid levels (an FPN in front), or levels are
     apart, the paper's table 2 has the numbers; its code has no levels apart, and nothing says what its decoder looks at
-    then.
+    then: compared with its encoder of one level on one level after the other.
     """
 
     def __init__(
