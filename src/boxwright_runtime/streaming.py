@@ -246,7 +246,7 @@ class _ReadImage:
 def _batch(
     images: Generator[tuple[ImageInput, Callable[[], _ReadImage]]], batch_size: int, gaps: _Gaps | None
 ) -> Generator[list[_ReadImage] | Exception]:
-    """Batches of equal shape: full, but for the last of each shape and those that have waited for long.
+    """Make batches of equal shape: full, but for the last of each shape and those that have waited for long.
 
     An image that cannot be read becomes one of ``gaps``; where that is None, the error comes last.
     """

@@ -88,7 +88,7 @@ class Compilation:
         if is_on and not self._compiled:
             self._compile()
         start, self.compiled_last_step = time.monotonic(), False
-        with self._installed() if is_on else nullcontext():
+        with self._install() if is_on else nullcontext():
             yield
         if self._may_try and is_ramp_over and not (self._progress.compiled or self.compiled_last_step):
             pixels = shape[0] * shape[-2] * shape[-1]
@@ -111,7 +111,7 @@ class Compilation:
         self.compiled_last_step = True
 
     @contextmanager
-    def _installed(self) -> Iterator[None]:
+    def _install(self) -> Iterator[None]:
         """Let the modules run what is compiled; methods of an object come before those of its class.
 
         Torch's options, and what it calls at the start of a compilation, are of the whole process: both are given back.

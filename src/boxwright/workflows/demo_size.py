@@ -67,7 +67,7 @@ def _measure(recipe: Recipe) -> float:
     side, categories = recipe.input.image_size, [Category(i, str(i)) for i in range(NUM_NOISE_CLASSES)]
     return measure_step(
         build_resolved(recipe, categories=categories).to(device),
-        lambda size: _noise(size, recipe.train.batch_size),
+        lambda size: _draw_noise(size, recipe.train.batch_size),
         (side,),
         resolve_precision(recipe.train, device),
         device,
@@ -75,7 +75,7 @@ def _measure(recipe: Recipe) -> float:
     )
 
 
-def _noise(side: int, batch_size: int) -> Iterator[Batch]:
+def _draw_noise(side: int, batch_size: int) -> Iterator[Batch]:
     """Draw batches of noise with three objects an image, without end."""
     boxes = side * torch.tensor([[0.1, 0.1, 0.4, 0.4], [0.3, 0.5, 0.8, 0.9], [0.6, 0.1, 0.9, 0.3]])
     targets = Targets(torch.arange(len(boxes)), boxes, (side, side))

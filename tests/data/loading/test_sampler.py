@@ -161,7 +161,7 @@ def test_length() -> None:
     ("options", "message"),
     [
         ({"num_samples": 0}, "the data set is empty"),
-        ({"batch_size": 6, "world_size": 4}, "choose a positive multiple of 4"),
+        ({"batch_size": 6, "world_size": 4}, "give a positive multiple of 4 as train.batch_size"),
         ({"batch_size": 0}, "batch of 0"),
         ({"image_sizes": ()}, "at least one positive size"),
         ({"image_sizes": (0, 32)}, "at least one positive size"),

@@ -59,7 +59,7 @@ def check_batches(num_samples: int, batch_size: int, world_size: int) -> None:
     if batch_size < 1 or world_size < 1 or batch_size % world_size:
         raise ValueError(
             f"a batch of {batch_size} cannot be divided evenly between {world_size} processes: "
-            f"choose a positive multiple of {max(world_size, 1)}"
+            f"give a positive multiple of {max(world_size, 1)} as train.batch_size"
         )
 
 
