@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from formula import set_weights, uniform
+from stored_gradients import check_gradients
 
 from boxwright.regions.box_branch import FAST_RCNN_BETA, AuxiliaryBoxHead, auxiliary_losses, box_losses
 from boxwright.regions.sampling import SampledRegions, assign_targets
@@ -64,11 +65,4 @@ def test_losses_of_each_level_and_gradients() -> None:
 
     sum(terms.values()).backward()
     gradients = {name: x.grad for name, x in [*ours.named_parameters(), *features.items()] if name != "c2"}
-    assert list(gradients) == theirs["gradient_names"].tolist()
-    for (name, grad), norm, projection in zip(
-        gradients.items(), theirs["gradient_norms"], theirs["gradient_projections"], strict=True
-    ):
-        assert grad is not None
-        assert grad.norm().item() == pytest.approx(norm, rel=1e-9), name
-        direction = uniform(f"direction of {name}", *grad.shape)
-        assert (grad * direction).sum().item() == pytest.approx(projection, abs=1e-9 * norm), name
+    check_gradients(gradients, theirs, tolerance=1e-9)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from formula import set_weights, uniform
+from stored_gradients import check_gradients
 from torch import Tensor, nn
 
 from boxwright.heads.deformable_detr import DeformableDETR, DeformableDETROutput
@@ -19,7 +19,6 @@ from boxwright.queries import DecoderOptions
 from boxwright.structures import Features, Level, Spec, Targets
 
 DATA = Path(__file__).parent / "data"
-GRADIENTS = ("gradient_names", "gradient_norms", "gradient_projections")
 INPUT_SIZE = (96, 128)
 SIZES = [(96, 128), (72, 80)]
 NUM_CLASSES = 5
@@ -127,7 +126,8 @@ def test_losses_and_gradients(authors: dict[str, np.ndarray], variant: str, tran
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(dict(terms), rel=1e-6)
 
     torch.stack(list(losses.values())).sum().backward()
-    check_gradients(transformer, {key: authors[f"{variant}/{key}"] for key in GRADIENTS})
+    gradients = {name: parameter.grad for name, parameter in transformer.named_parameters()}
+    check_gradients(gradients, authors, prefix=f"{variant}/", tolerance=1e-5, floor=1e-8)
 
 
 def test_levels_apart_are_the_encoder_of_one_level() -> None:
@@ -141,19 +141,5 @@ def test_levels_apart_are_the_encoder_of_one_level() -> None:
             assert np.abs((out.detach() * valid).numpy() - numbers[name]).max() < 1e-6
             total = total + (out * valid * uniform(f"direction of {name}", *out.shape)).sum()
         total.backward()
-        check_gradients(neck, {key: numbers[key] for key in GRADIENTS})
-
-
-def check_gradients(module: nn.Module, expected: Mapping[str, np.ndarray]) -> None:
-    """Compare each parameter's gradient with its norm there, and its projection on a direction."""
-    names, norms, projections = (expected[key] for key in GRADIENTS)
-    gradients = {name: parameter.grad for name, parameter in module.named_parameters()}
-    assert set(gradients) == set(names.tolist())
-    floor = 1e-8 * np.linalg.norm(norms)
-    for name, norm, projection in zip(names.tolist(), norms, projections, strict=True):
-        grad = gradients[name]
-        assert grad is not None, name
-        direction = uniform(f"direction of {name}", *grad.shape)
-        assert abs(grad.norm().item() - norm) <= 1e-5 * norm + floor, name
-        # A projection of a wrong gradient of the right norm would be off by about the norm itself.
-        assert abs((grad * direction).sum().item() - projection) <= 1e-5 * norm * direction.norm() + floor, name
+        gradients = {name: parameter.grad for name, parameter in neck.named_parameters()}
+        check_gradients(gradients, numbers, tolerance=1e-5, floor=1e-8)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from formula import make_images, set_weights, uniform
+from stored_gradients import check_gradients
 from torch import Tensor
 from torchvision.ops import batched_nms, box_convert
 
@@ -118,17 +119,7 @@ def test_outputs_assignments_losses_and_gradients(authors: dict[str, np.ndarray]
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(terms, rel=1e-6)
 
     sum(losses.values()).backward()
-    gradients = collect_gradients(ours)
-    names = expected["gradient_names"].tolist()
-    assert set(gradients) == set(names)
-    norms = expected["gradient_norms"]
-    floor = 1e-9 * np.linalg.norm(norms)
-    for name, norm, projection in zip(names, norms, expected["gradient_projections"], strict=True):
-        grad = gradients[name]
-        direction = uniform(f"direction of {name}", *grad.shape)
-        assert abs(grad.norm().item() - norm) <= 1e-5 * norm + floor, name
-        # A projection of a wrong gradient of the right norm would be off by about the norm itself.
-        assert abs((grad * direction).sum().item() - projection) <= 1e-5 * norm * direction.norm() + floor, name
+    check_gradients(collect_gradients(ours), expected, tolerance=1e-5, floor=1e-9)
 
 
 @pytest.mark.parametrize("variant", ["post_norm", "pre_norm"])

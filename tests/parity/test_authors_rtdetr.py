@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from formula import make_images, set_weights, uniform
+from formula import make_images, set_weights
+from stored_gradients import check_gradients
 from torch import Tensor
 
 import boxwright
@@ -74,13 +75,4 @@ def test_losses_and_gradients(authors: dict[str, np.ndarray], detector: Detector
     assert isinstance(total, Tensor)
     total.backward()
     gradients = {name: p.grad for name, p in detector.named_parameters() if p.grad is not None}
-    names = authors[f"{denoising}/gradient_names"].tolist()
-    assert set(gradients) == set(names)
-    norms, projections = (authors[f"{denoising}/gradient_{kind}"] for kind in ("norms", "projections"))
-    floor = 1e-9 * np.linalg.norm(norms)
-    for name, norm, projection in zip(names, norms, projections, strict=True):
-        grad = gradients[name]
-        direction = uniform(f"direction of {name}", *grad.shape)
-        assert abs(grad.norm().item() - norm) <= 1e-5 * norm + floor, name
-        # A projection of a wrong gradient of the right norm would be off by about the norm itself.
-        assert abs((grad * direction).sum().item() - projection) <= 1e-5 * norm * direction.norm() + floor, name
+    check_gradients(gradients, authors, prefix=f"{denoising}/", tolerance=1e-5, floor=1e-9)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from formula import set_weights, uniform
+from stored_gradients import check_gradients
 from torch import Tensor, nn
 
 from boxwright.heads.cascade_rcnn import CascadeRCNN
@@ -112,15 +113,7 @@ def test_samples_losses_gradients_and_refined_boxes(theirs: dict[str, np.ndarray
 
     sum(terms.values()).backward()
     gradients = {name: x.grad for name, x in [*ours.stages.named_parameters(prefix="stages"), *features.items()]}
-    assert set(gradients) == set(theirs["gradient_names"].tolist())
-    for name, norm, projection in zip(
-        theirs["gradient_names"].tolist(), theirs["gradient_norms"], theirs["gradient_projections"], strict=True
-    ):
-        grad = gradients[name]
-        assert grad is not None
-        assert grad.norm().item() == pytest.approx(norm, rel=1e-8), name
-        direction = uniform(f"direction of {name}", *grad.shape)
-        assert (grad * direction).sum().item() == pytest.approx(projection, abs=1e-8 * norm), name
+    check_gradients(gradients, theirs, tolerance=1e-8)
 
 
 def test_parameters_of_the_stages_of_the_published_model() -> None:
