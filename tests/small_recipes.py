@@ -12,18 +12,12 @@ from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipe_text import SLOTS, read_entries
 from boxwright.compose.recipes import list_recipes, load_recipe, resolve
 from boxwright.structures import Task
+from narrow_queries import narrow_queries
 from part_checks import ONE_OF_EACH_FAMILY
 
 NARROW: dict[str, Any] = {"hidden_dim": 64, "num_heads": 4, "feedforward_dim": 64}
 SHORT: dict[str, Any] = {"num_layers": 2, "dropout": 0.0}
-QUERIES: dict[str, Any] = {
-    "hidden_dim": 64,
-    "num_queries": 12,
-    "decoder.num_heads": 4,
-    "decoder.feedforward_dim": 64,
-    "decoder.num_layers": 2,
-    "decoder.dropout": 0.0,
-}
+QUERIES = narrow_queries(hidden_dim=64, num_heads=4, feedforward_dim=64)
 
 FEW: dict[str, Any] = {
     "boxes.hidden_dim": 64,

@@ -14,9 +14,9 @@ from boxwright.compose.recipes import resolve
 from boxwright.data.open import open_data
 from boxwright.data.records import DetectionData
 from boxwright.data.synthetic.shapes import draw_data_set
-from boxwright.training.callbacks import Callback, StepEvent
 from boxwright.training.loop import run_training
 from boxwright.training.run import Run
+from recorded_losses import RecordedLosses
 
 STEPS = 30
 OPTIONS: dict[str, Any] = {
@@ -38,16 +38,6 @@ OPTIONS: dict[str, Any] = {
 FAST = ("botnet_t",)
 
 
-class Losses(Callback):
-    """Remembers the loss of every step."""
-
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def on_step(self, event: StepEvent) -> None:
-        self.values.append(event.loss)
-
-
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> DetectionData:
     folder = tmp_path_factory.mktemp("shapes")
@@ -60,7 +50,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> DetectionData:
 )
 def test_the_loss_falls_to_less_than_a_half(form: str, shapes: DetectionData, tmp_path: Path) -> None:
     recipe = resolve("retinanet_r18_fpn", {**OPTIONS, "backbone": FORMS[form]}).recipe
-    detector, losses = build_resolved(recipe, categories=shapes.categories), Losses()
+    detector, losses = build_resolved(recipe, categories=shapes.categories), RecordedLosses()
     run_training(
         Run(
             detector=detector,

@@ -207,7 +207,9 @@ def test_a_cell_of_levels_apart_is_explained_by_points_of_its_own() -> None:
     neck = small(across_levels=False, num_levels=3)
     with record_modules(neck.recorded_modules()) as recorded:
         neck(maps(64, 96, batch=1))
-    for attention in neck.explain_cell(recorded, (40.0, 20.0), "c4"):
+    explained = neck.explain_cell(recorded, (40.0, 20.0), "c4")
+    assert len(explained) == 2
+    for attention in explained:
         assert attention.cell.level == "c4"
         assert attention.samples is not None
         assert attention.samples.level_names == ("c4",)

@@ -25,19 +25,13 @@ from boxwright.training.optimizer import make_optimizer
 from boxwright.training.run import Run
 from boxwright.training.schedule import Schedule
 from boxwright.training.step import train_step
+from narrow_queries import narrow_queries
 from random_weights import calibrate, settle, shake
 
 CPU = torch.device("cpu")
 
 NARROW: dict[str, Any] = {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32, "num_layers": 1, "dropout": 0.0}
-QUERIES: dict[str, Any] = {
-    "hidden_dim": 16,
-    "num_queries": 12,
-    "decoder.num_heads": 2,
-    "decoder.feedforward_dim": 32,
-    "decoder.num_layers": 2,
-    "decoder.dropout": 0.0,
-}
+QUERIES = narrow_queries(hidden_dim=16, num_heads=2, feedforward_dim=32)
 FEW: dict[str, Any] = {
     "boxes.hidden_dim": 16,
     "rpn.pre_nms_top_k": [60, 60],

@@ -12,7 +12,6 @@ from flat_options import train_options
 
 from boxwright.checkpoints import LAST
 from boxwright.training import compilation
-from boxwright.training.callbacks import Callback, StepEvent
 from boxwright.training.checkpoint import Progress
 from boxwright.training.compilation import Compilation, check_compilation
 from boxwright.training.distributed import Rank
@@ -194,14 +193,6 @@ def test_a_compiler_is_asked_for_where_there_is_none(monkeypatch: pytest.MonkeyP
     check_compilation(train_options(), one)  # where nothing is asked for, nothing is said
 
 
-class Losses(Callback):
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def on_step(self, event: StepEvent) -> None:
-        self.values.append(event.loss)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "multi_scale", "num_sizes"), [("float32", 0.5, 3), ("bfloat16", 0.0, 1)])
 def test_compiled_steps_compute_the_same(
@@ -221,7 +212,7 @@ def test_compiled_steps_compute_the_same(
     }
     losses = {}
     for mode in ("off", "on"):
-        callback = Losses()
+        callback = RecordedLosses()
         run_training(replace(make_run(mode, runtime__compile=mode, **options), callbacks=[callback]))
         losses[mode] = callback.values
     # Two modules, there and back; of a module that breaks in two there would be more.

@@ -95,10 +95,10 @@ class BlockForm:
         """Make the squeeze-excitation of a block, where blocks have one."""
         if self.options.squeeze_excitation == "none":
             return None
-        made = nn.ReLU if self.options.activation == "relu" else nn.SiLU
+        activation = nn.ReLU if self.options.activation == "relu" else nn.SiLU
         # Where it is needed: importing it takes a second.
         from torchvision.ops import SqueezeExcitation
 
         squeezed = max(1, channels // SQUEEZE_RATIO)
-        block: nn.Module = SqueezeExcitation(channels, squeezed, activation=partial(made, inplace=True))
+        block: nn.Module = SqueezeExcitation(channels, squeezed, activation=partial(activation, inplace=True))
         return block

@@ -116,10 +116,8 @@ class DeformableEncoder(nn.Module):
         positions = self._positions(tokens, padding_mask)
         reference = compute_cell_centers(tokens)[:, :, None] * tokens.valid_ratios[:, None]  # b t l 2
         reference = reference.expand(tokens.memory.shape[0], -1, -1, -1)
-        if self.across_levels:
-            memory = self._attend(tokens.memory, positions, reference, tokens.shapes, tokens.padding)
-        else:
-            memory = self._attend_apart(tokens, positions, reference)
+        attend = self._attend if self.across_levels else self._attend_apart
+        memory = attend(tokens, positions, reference)
         return dict(zip(self.projections, split_maps(memory, tokens.shapes), strict=True))
 
     def recorded_modules(self) -> list[nn.Module]:
@@ -129,7 +127,7 @@ class DeformableEncoder(nn.Module):
     def explain_cell(
         self, recorded: Recorded, point: tuple[float, float], level: str | None = None
     ) -> list[CellAttention]:
-        """List the points that a cell samples from all levels, in each layer."""
+        """List the points that a cell samples, of all levels or of its own, in each layer."""
         names, explained = list(self.out_spec), list[CellAttention]()
         strides = [one.stride for one in self.out_spec.values()]
         own, call = names.index(level) if level in names else len(names) - 1, 0
@@ -143,16 +141,12 @@ class DeformableEncoder(nn.Module):
         return explained
 
     def _attend(
-        self,
-        memory: Float[Tensor, "b t d"],
-        positions: Float[Tensor, "#b t d"],
-        reference: Float[Tensor, "b t l 2"],
-        shapes: Sequence[tuple[int, int]],
-        padding: Bool[Tensor, "b t"] | None,
+        self, tokens: LevelTokens, positions: Float[Tensor, "#b t d"], reference: Float[Tensor, "b t l 2"]
     ) -> Float[Tensor, "b t d"]:
-        """Run all layers on the tokens of these levels."""
+        """Run all layers on the tokens of all levels."""
+        memory = tokens.memory
         for layer in self.layers:
-            memory = layer(memory, positions, reference, shapes, padding)
+            memory = layer(memory, positions, reference, tokens.shapes, tokens.padding)
         return memory
 
     def _attend_apart(
@@ -169,13 +163,12 @@ class DeformableEncoder(nn.Module):
             paddings,
             strict=True,
         )
-        return torch.cat(
-            [
-                self._attend(memory, encoded, points[:, :, level : level + 1], [shape], padding)
-                for level, (memory, encoded, points, shape, padding) in enumerate(levels)
-            ],
-            1,
-        )
+        attended = []
+        for level, (memory, encoded, points, shape, padding) in enumerate(levels):
+            for layer in self.layers:
+                memory = layer(memory, encoded, points[:, :, level : level + 1], [shape], padding)
+            attended.append(memory)
+        return torch.cat(attended, 1)
 
     def _positions(self, tokens: LevelTokens, padding_mask: Bool[Tensor, "b h w"] | None) -> Float[Tensor, "#b t d"]:
         """Encode the position of each cell within its level, and the level."""
