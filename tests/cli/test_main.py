@@ -193,6 +193,11 @@ def test_measuring_and_predicting_import_neither_torchvision_nor_the_compiler() 
     assert done.stdout == "[]\n"
 
 
+def test_costs_are_counted_without_the_compiler() -> None:
+    line = "info rtdetr_tiny --head.num_queries 20 --image-size 64"
+    assert run_and_list_imports(line.split(), ("torch._dynamo", "sympy", "torchvision")) == (0, [])
+
+
 def run_and_list_imports(arguments: Sequence[str], modules: Sequence[str]) -> tuple[int, list[str]]:
     """Run a command in a process of its own; return its status, and which of these modules it imported."""
     code = (

@@ -9,12 +9,11 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import names_model, resolve
+from boxwright.compose.undrawn import WithoutDraws
 from boxwright.compose.values import plain
 from boxwright.contracts import CountedAsPublished, MaskHead
 from boxwright.detector import Detector
@@ -26,6 +25,7 @@ from boxwright.weights.overrides import needed_options
 from boxwright.workflows.detector_cost import NUM_CLASSES, DetectorCost, PartCost
 from boxwright.workflows.exported_facts import FileFacts, read_file_facts
 from boxwright.workflows.observer import Observer
+from boxwright.workflows.operation_counter import OperationCounter
 from boxwright.workflows.operation_counts import OPERATIONS
 from boxwright.workflows.passports import identify
 from boxwright_runtime.exported_file import is_exported_name
@@ -138,7 +138,12 @@ def measure_recipe(recipe: Recipe, num_classes: int, counted: Mapping[Any, Any] 
         counted: other counts per operator, as ``OPERATIONS``.
     """
     categories = [Category(i, f"class_{i}") for i in range(num_classes)]
-    return measure_detector(build_resolved(recipe, categories=categories).eval(), counted)
+    with WithoutDraws():
+        detector = build_resolved(recipe, categories=categories).eval()
+    with torch.no_grad():
+        for parameter in detector.parameters():
+            parameter.zero_()  # Nothing was drawn, and what is in the memory may not be finite.
+    return measure_detector(detector, counted)
 
 
 def measure_detector(detector: Detector, counted: Mapping[Any, Any] | None = None) -> DetectorCost:
@@ -173,20 +178,14 @@ def _count_as_published(module: nn.Module) -> None:
 
 def _count_operations(detector: Detector, size: int, counted: Mapping[Any, Any] | None) -> tuple[int, dict[str, int]]:
     """Floating-point operations in all, and by the path of each module; the head's are also those of ``decode``."""
-    forward, decode = (FlopCounterMode(display=False, custom_mapping=dict(counted or {})) for _ in range(2))
-    # The math form of attention is two matrix products, which every release counts; fused forms it may not.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        with forward:
-            output = detector(torch.zeros(1, 3, size, size))
-        with decode:
-            detector.decode(output)
-    by_module = {
-        name.partition(".")[2]: sum(counts.values())
-        for name, counts in forward.get_flop_counts().items()
-        if name.startswith("Detector.")
-    }
-    by_module["head"] = by_module.get("head", 0) + decode.get_total_flops()
-    return forward.get_total_flops() + decode.get_total_flops(), by_module
+    forward, decode = OperationCounter(counted), OperationCounter(counted)
+    with forward.counting():
+        output = detector(torch.zeros(1, 3, size, size))
+    with decode.counting():
+        detector.decode(output)
+    by_module = {path.partition(".")[2]: count for path, count in forward.by_module.items()}
+    by_module["head"] = by_module.get("head", 0) + decode.total
+    return forward.total + decode.total, by_module
 
 
 def _list_parts(detector: Detector, recipe: Recipe) -> list[tuple[str, str, str, nn.Module]]:

@@ -28,8 +28,9 @@ OPERATIONS: dict[Any, Callable[..., int]] = {
     aten.mean: lambda x, *_, **__: math.prod(x),
     aten.max_pool2d_with_indices: lambda *_, out_shape, **__: 9 * math.prod(out_shape[0]),
 }
-"""For ``FlopCounterMode(custom_mapping=...)``: two operations for each product of a convolution, one for each bias and
-for each number that is added, multiplied or averaged, two for a swish, nine for a maximum of nine.
+"""For ``OperationCounter``, and ``custom_mapping`` of ``FlopCounterMode``: two operations for each product of a
+convolution, one for each bias and for each number that is added, multiplied or averaged, two for a swish, nine for a
+maximum of nine.
 
 Source: half of the sum are the multiply-adds of google/automl's EfficientDets, to 0.11 %.
 """
