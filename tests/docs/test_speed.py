@@ -41,7 +41,7 @@ def side_by_side(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return import_module("side_by_side")
 
 
-def machine(name: str = "Some processor, AVX2, 2 cores") -> dict[str, Any]:
+def describe_machine(name: str = "Some processor, AVX2, 2 cores") -> dict[str, Any]:
     return {"name": name, "processor": "Some processor", "instructions": ["AVX2"], "cores": "2 cores", "gpu": None}
 
 
@@ -49,7 +49,7 @@ def check_file(path: Path, module: ModuleType) -> None:
     """A file has its machine's name, and rows that are complete and of different comparisons."""
     content = json.loads(path.read_text())
     assert content.keys() == {"machine", "runs"}
-    assert content["machine"].keys() == machine().keys()
+    assert content["machine"].keys() == describe_machine().keys()
     assert path.name == module.file_name(content["machine"])
     rows = [row for run in content["runs"] for row in run["rows"]]
     assert rows
@@ -81,8 +81,8 @@ def test_machines_stand_beside_each_other(
     tmp_path: Path, comparisons: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "docs" / "speed"
-    comparisons.store(folder, machine("One"), 2, [ROW, {**ROW, "precision": "bfloat16"}])
-    comparisons.store(folder, machine("Two"), 4, [{**ROW, "ratio": 3.0, "ours": 1.25}])
+    comparisons.store(folder, describe_machine("One"), 2, [ROW, {**ROW, "precision": "bfloat16"}])
+    comparisons.store(folder, describe_machine("Two"), 4, [{**ROW, "ratio": 3.0, "ours": 1.25}])
     monkeypatch.setattr(tables, "ROOT", tmp_path)
     lines = tables.speed().splitlines()
     assert [line.split(" | ")[:2] for line in lines[2:4]] == [["| One", "2"], ["| Two", "4"]]
@@ -98,14 +98,14 @@ def test_what_is_measured_again_is_replaced_and_all_else_stays(
     tmp_path: Path, comparisons: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = {**ROW, "what": "another step"}
-    comparisons.store(tmp_path, machine(), 2, [ROW, other])
-    comparisons.store(tmp_path, machine(), 2, [{**ROW, "ours": 100.0}])
+    comparisons.store(tmp_path, describe_machine(), 2, [ROW, other])
+    comparisons.store(tmp_path, describe_machine(), 2, [{**ROW, "ours": 100.0}])
     (path,) = tmp_path.iterdir()
     (run,) = json.loads(path.read_text())["runs"]
     assert run["rows"] == [other, {**ROW, "ours": 100.0}]
     # With other versions, the rows are another run's.
     monkeypatch.setattr(comparisons, "list_versions", lambda: {"boxwright": "9", "python": "4", "torch": "3"})
-    comparisons.store(tmp_path, machine(), 2, [other])
+    comparisons.store(tmp_path, describe_machine(), 2, [other])
     first, second = json.loads(path.read_text())["runs"]
     assert (first["rows"], second["rows"]) == ([{**ROW, "ours": 100.0}], [other])
     check_file(path, comparisons)

@@ -91,7 +91,7 @@ THEIR_NAMES = {
 }
 
 
-def their_block(channels: int, size: tuple[int, int]) -> Bottleneck:
+def build_their_block(channels: int, size: tuple[int, int]) -> Bottleneck:
     """timm's block with timm's attention in place of the convolution."""
     wide, inner = 32 * WIDTH, 8 * WIDTH
     shortcut = (
@@ -112,7 +112,7 @@ def test_a_stage_of_stride_1_is_made_of_timms_blocks(training: bool) -> None:
     ours = BoTNet(depth=(1, 1, 1, 3), width=WIDTH, c5_stride=1, block=options).layer4
     for block in ours:
         block.conv2.relative = PositionTables(size, block.conv2.head_dim, relative=True)
-    theirs = nn.Sequential(*(their_block(channels, size) for channels in (16 * WIDTH, 32 * WIDTH, 32 * WIDTH)))
+    theirs = nn.Sequential(*(build_their_block(channels, size) for channels in (16 * WIDTH, 32 * WIDTH, 32 * WIDTH)))
     set_weights(ours.train(training))
     names = {name: name for name in ours.state_dict()}
     for number in range(3):

@@ -29,7 +29,7 @@ def square() -> Targets:
     return Targets(torch.tensor([0]), torch.tensor([[0.0, 0, 4, 8]]), (8, 8), masks)
 
 
-def loss_of(logits: Tensor, own: SampledRegions, targets: list[Targets], images_per_process: float) -> Tensor:
+def compute_loss(logits: Tensor, own: SampledRegions, targets: list[Targets], images_per_process: float) -> Tensor:
     return mask_loss(logits, mask_targets(own, targets, logits.shape[-1]), own.images, images_per_process)
 
 
@@ -45,7 +45,7 @@ def test_the_loss_is_a_mean_over_an_images_regions_and_over_images() -> None:
     targets = [square(), square(), square()]
     own = regions(torch.tensor([[0.0, 0, 3, 8]] * 4), [0, 0, 0, 2], [0] * 4)
     logits = torch.tensor([0.0, 1.0, 2.0, 3.0])[:, None, None].expand(4, 4, 4)
-    loss = loss_of(logits, own, targets, 3.0)
+    loss = compute_loss(logits, own, targets, 3.0)
     each = [math.log1p(math.exp(-value)) for value in (0, 1, 2, 3)]
     assert loss.item() == pytest.approx((sum(each[:3]) / 3 + each[3]) / 3, rel=1e-6)
 
@@ -54,10 +54,10 @@ def test_the_loss_does_not_depend_on_how_images_are_spread(make_targets: MakeTar
     targets = make_targets([2, 3], size=(32, 32))
     own = regions(torch.cat([t.boxes for t in targets]), [0, 0, 1, 1, 1], [0, 1, 0, 1, 2])
     logits = torch.randn(5, 7, 7, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    whole = loss_of(logits, own, targets, 2.0)
+    whole = compute_loss(logits, own, targets, 2.0)
     first = SampledRegions(*(field[:2] for field in own))
     second = SampledRegions(*(field[2:] for field in own))._replace(images=torch.zeros(3, dtype=torch.int64))
-    parts = loss_of(logits[:2], first, targets[:1], 2.0) + loss_of(logits[2:], second, targets[1:], 2.0)
+    parts = compute_loss(logits[:2], first, targets[:1], 2.0) + compute_loss(logits[2:], second, targets[1:], 2.0)
     torch.testing.assert_close(whole, parts)
     (gradient,) = torch.autograd.grad(whole, logits)
     covered = mask_targets(own, targets, 7)
@@ -69,7 +69,7 @@ def test_half_precision_logits_are_raised(make_targets: MakeTargets) -> None:
     targets = make_targets([1], size=(32, 32))
     own = regions(targets[0].boxes, [0], [0])
     logits = torch.randn(1, 28, 28, generator=torch.Generator().manual_seed(0)).bfloat16()
-    loss = loss_of(logits, own, targets, 1.0)
+    loss = compute_loss(logits, own, targets, 1.0)
     assert loss.dtype == torch.float32
     expected = F.binary_cross_entropy_with_logits(logits.float(), mask_targets(own, targets, 28))
     torch.testing.assert_close(loss, expected)

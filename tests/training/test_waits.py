@@ -81,7 +81,7 @@ class Reads(_Counting, TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def batch_of_two() -> Batch:
+def make_batch() -> Batch:
     boxes = torch.tensor([[10.0, 10, 60, 50], [30, 60, 100, 110], [70, 5, 90, 40], [5, 80, 40, 120]])
     targets = [Targets(torch.arange(n), boxes[:n], (SIDE, SIDE)) for n in (3, 4)]
     sizes = [ImageSize(SIDE, SIDE, SIDE, SIDE)] * 2
@@ -94,7 +94,7 @@ def test_a_step_waits_no_more_than_this(name: str) -> None:
     options = resolve(name, {"image_size": SIDE, "train.batch_size": 2}).recipe.train
     small = {"image_size": SIDE} | ({"backbone.depth": 18} if "r50" in name else {})
     detector = boxwright.build(name, num_classes=5, overrides=small).train()
-    optimizer, batch = make_optimizer(detector, options), batch_of_two()
+    optimizer, batch = make_optimizer(detector, options), make_batch()
     with Waits() as waits, Reads() as reads:
         train_step(detector, detector, optimizer, batch, options, CPU)
     counts = waits.counts + reads.counts

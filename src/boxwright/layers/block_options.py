@@ -15,12 +15,12 @@ from boxwright.layers.conv import NORM_EPS, FrozenBatchNorm2d, Norm
 from boxwright.layers.option_checks import check_choice
 from boxwright.layers.switchable_conv import SwitchableConv2d
 
-NORMS: dict[str, type[nn.BatchNorm2d] | type[FrozenBatchNorm2d]] = {
+_NORMS: dict[str, type[nn.BatchNorm2d] | type[FrozenBatchNorm2d]] = {
     "batch": nn.BatchNorm2d,
     "frozen": FrozenBatchNorm2d,
 }
 
-SQUEEZE_RATIO = 16
+_SQUEEZE_RATIO = 16
 """Channels of a block over those that squeeze-excitation looks at them through."""
 
 Atrous = Literal["none", "switchable"]
@@ -83,7 +83,7 @@ class BlockForm:
 
     def make_norm(self, channels: int) -> nn.BatchNorm2d | FrozenBatchNorm2d:
         """Make a norm of its kind."""
-        return NORMS[self.norm](channels, self.norm_eps)
+        return _NORMS[self.norm](channels, self.norm_eps)
 
     def conv3x3(self, in_channels: int, out_channels: int, stride: int, dilation: int) -> nn.Module:
         """Make a 3 x 3 convolution of its kind."""
@@ -99,6 +99,6 @@ class BlockForm:
         # Where it is needed: importing it takes a second.
         from torchvision.ops import SqueezeExcitation
 
-        squeezed = max(1, channels // SQUEEZE_RATIO)
+        squeezed = max(1, channels // _SQUEEZE_RATIO)
         block: nn.Module = SqueezeExcitation(channels, squeezed, activation=partial(activation, inplace=True))
         return block

@@ -157,7 +157,7 @@ class ResNetBody(nn.Module):
 
     def fold_norms(self) -> None:
         """Put the stem's norm into its convolution, for inference; the blocks do so themselves."""
-        fold_pairs(self, 1)
+        _fold_pairs(self, 1)
 
 
 def blocks_per_stage(depth: int | Sequence[int]) -> StageBlocks:
@@ -251,6 +251,14 @@ class _ResidualBlock(nn.Module):
         # A frozen norm's scale would stay 0.
         nn.init.zeros_(norm.weight if isinstance(norm, nn.BatchNorm2d) else conv.weight)
 
+    def fold_norms(self) -> None:
+        """Put the norms into the convolutions, for inference."""
+        _fold_pairs(self, len(self.layers) // 2)
+        if self.downsample is not None and not isinstance(self.downsample[1], nn.Identity):
+            conv, norm, *_ = self.downsample
+            assert isinstance(conv, nn.Conv2d)
+            self.downsample[0], self.downsample[1] = fold(conv, norm), nn.Identity()
+
     def options(self) -> BlockOptions:
         """Tell what it has beyond its convolutions and norms."""
         return BlockOptions(
@@ -287,10 +295,6 @@ class BasicBlock(_ResidualBlock):
         out = self.activate(self.bn1(self.conv1(x)))
         return self.finish(self.bn2(self.conv2(out)), x, feedback)
 
-    def fold_norms(self) -> None:
-        """Put the norms into the convolutions, for inference."""
-        fold_pairs(self, 2)
-
 
 class Bottleneck(_ResidualBlock):
     """1 x 1, 3 x 3 with the stride, 1 x 1 to four times the width, and a shortcut."""
@@ -322,13 +326,9 @@ class Bottleneck(_ResidualBlock):
         assert isinstance(self.conv2, nn.Conv2d)
         self.conv1.stride, self.conv2.stride = self.conv2.stride, (1, 1)
 
-    def fold_norms(self) -> None:
-        """Put the norms into the convolutions, for inference."""
-        fold_pairs(self, 3)
 
-
-def fold_pairs(module: nn.Module, count: int) -> None:
-    """Fold bn1 into conv1, bn2 into conv2, ... up to ``count``, and the downsample's norm.
+def _fold_pairs(module: nn.Module, count: int) -> None:
+    """Fold bn1 into conv1, bn2 into conv2, ... up to ``count``.
 
     The norm after what is no plain convolution stays: after attention, and after a switchable convolution, where its
     scale would have to be divided out of the context again, and may be zero.
@@ -338,6 +338,3 @@ def fold_pairs(module: nn.Module, count: int) -> None:
         if isinstance(conv, nn.Conv2d) and not isinstance(norm, nn.Identity):
             setattr(module, f"conv{i}", fold(conv, norm))
             setattr(module, f"bn{i}", nn.Identity())
-    downsample = getattr(module, "downsample", None)
-    if downsample is not None and not isinstance(downsample[1], nn.Identity):
-        downsample[0], downsample[1] = fold(downsample[0], downsample[1]), nn.Identity()
