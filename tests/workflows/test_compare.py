@@ -173,7 +173,8 @@ def test_the_command(saved: Path, worse: Path, rectangles: Path, tmp_path: Path,
     [
         (["{saved}"], "two or more are compared, and one is given"),
         (["{saved}", "none.json"], "none.json: no such results file"),
-        (["{saved}", "none"], "none"),
+        (["{saved}", "none.JSON"], "none.JSON: no such results file"),
+        (["{saved}", "none"], "none: no such file or folder; a model is the folder of a run"),
         (["{saved}", "{annotations}"], "is not in COCO's results form"),
     ],
 )

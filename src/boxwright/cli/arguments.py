@@ -72,8 +72,8 @@ class CommandParser(argparse.ArgumentParser):
 def require_typed_files(options: argparse.Namespace) -> None:
     """Raise ``FileNotFoundError`` for a model or a data folder among the options that is not there."""
     typed = vars(options)
-    # What is compared may be results files, which are told by themselves.
-    models = [model for model in typed.get("models", ()) if not model.endswith(".json")]
+    # Results files may be compared with models; what reads them says that one is missing.
+    models = [model for model in typed.get("models", ()) if Path(model).suffix.lower() != ".json"]
     for source in (typed.get("model"), typed.get("source"), *models):
         require_source(source)
     if (folder := typed.get("data")) is not None and not Path(folder).exists():

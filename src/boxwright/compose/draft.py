@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from boxwright import legacy
@@ -36,14 +37,14 @@ _Section = TypeVar("_Section")
 _PLAIN = (str, int, float, list, tuple)
 """Types of values as they are typed; others, as groups from Python, are checked with the class itself."""
 
-SIZES = {"image_size", "max_size", "pad_multiple"}
+_SIZES = {"image_size", "max_size", "pad_multiple"}
 """Options of the input that the size of its longer side depends on."""
 
-LIGHT: Mapping[str, type[Any]] = {"input": InputFormat, "train": TrainOptions}
+_LIGHT: Mapping[str, type[Any]] = {"input": InputFormat, "train": TrainOptions}
 """Sections whose classes are imported without torch."""
 
 AUGMENTATION = "boxwright.data.transforms.augment:Augmentation"
-"""The class of the other section."""
+"""Class of the section whose import needs torch."""
 
 
 class _Entry(NamedTuple):
@@ -149,14 +150,12 @@ class Draft:
                 values = {key: value for key, value in entry.values.items() if key != "name"}
                 if outline.size_option is not None:
                     values |= self._follow_size(outline.size_option, image)
-                self._expand_names(entry, outline.options, self._part_naming(slot, i, name))
-                naming = self._part_naming(slot, i, name)
+                naming = self._expand_names(entry, outline.options, self._part_naming(slot, i, name))
                 parsed = flat_values(outline.options, values, naming, entry.overrides)
                 owners.append(OptionOwner(naming.address, name, outline.summary, outline.options, parsed))
         for section, entry in self.sections.items():
             outline = _outline_section(section)
-            self._expand_names(entry, outline.options, self._section_naming(section))
-            naming = self._section_naming(section)
+            naming = self._expand_names(entry, outline.options, self._section_naming(section))
             parsed = flat_values(outline.options, entry.values, naming, entry.overrides)
             owners.append(OptionOwner(section, "", outline.summary, outline.options, parsed))
         return owners
@@ -201,9 +200,9 @@ class Draft:
                     name = check_part_name(SLOTS[slot], entry.values["name"])
                 if entry.overrides and ":" not in name:
                     options = outline_part(SLOTS[slot], name).options
-                    self._expand_names(entry, options, self._part_naming(slot, i, name))
+                    naming = self._expand_names(entry, options, self._part_naming(slot, i, name))
                     typed = {key: value for key, value in entry.overrides.items() if isinstance(value, _PLAIN)}
-                    check_typed_options(options, typed, self._part_naming(slot, i, name))
+                    check_typed_options(options, typed, naming)
 
     def _part_naming(self, slot: str, index: int, name: str) -> Naming:
         entries = self.slots[slot]
@@ -211,19 +210,19 @@ class Draft:
         return self._naming(f"{slot} {name}", address, entries[index], legacy.part_names(slot, name.replace("-", "_")))
 
     @staticmethod
-    def _expand_names(entry: _Entry, options: Mapping[str, Option], naming: Naming) -> None:
-        """Complete the names of typed options, in place: what names them in messages has them too."""
+    def _expand_names(entry: _Entry, options: Mapping[str, Option], naming: Naming) -> Naming:
+        """Complete the names of typed options, in place; return the naming with them."""
         expanded = expand_short_names(options, entry.overrides, naming.renamed, naming.address)
         entry.overrides.clear()
         entry.overrides.update(expanded)
+        return replace(naming, overridden=frozenset(flatten(expanded)))
 
     def _section_naming(self, section: str) -> Naming:
         return self._naming(f"'{section}'", section, self.sections[section], legacy.section_names(section))
 
     def _parse_section(self, section: str, owner: type[_Section]) -> _Section:
         entry = self.sections[section]
-        self._expand_names(entry, options_of(owner), self._section_naming(section))
-        naming = self._section_naming(section)
+        naming = self._expand_names(entry, options_of(owner), self._section_naming(section))
         options = parse_options(owner, entry.values, naming, overrides=entry.overrides)
         return cast(_Section, construct(owner, naming, options))
 
@@ -238,8 +237,7 @@ class Draft:
             name = entry.values["name"]
             with self._naming_source(slot):
                 part = find_part(SLOTS[slot], name, trusted=None if slot in self.swapped else trusted)
-            self._expand_names(entry, options_of(part), self._part_naming(slot, i, name))
-            naming = self._part_naming(slot, i, name)
+            naming = self._expand_names(entry, options_of(part), self._part_naming(slot, i, name))
             values = {key: value for key, value in entry.values.items() if key != "name"}
             if image is not None and isinstance(part, SizedBackbone):
                 values |= self._follow_size(part.size_option, image)
@@ -260,7 +258,7 @@ class Draft:
         What the user typed for the input counts more than what the recipe states for the backbone.
         """
         (backbone,), typed = self.slots["backbone"], self.sections["input"].overrides
-        if option in backbone.overrides or (option in backbone.values and not typed.keys() & SIZES):
+        if option in backbone.overrides or (option in backbone.values and not typed.keys() & _SIZES):
             return {}
         longest = image.max_size or image.image_size
         return {option: max(image.padded_size(longest, longest))}
@@ -315,9 +313,9 @@ class Draft:
 
 
 def _outline_section(section: str) -> Outline:
-    if section not in LIGHT:
+    if section not in _LIGHT:
         return outline_dataclass(*AUGMENTATION.split(":"))
-    return _outline_class(LIGHT[section])
+    return _outline_class(_LIGHT[section])
 
 
 def _outline_class(owner: type[Any], size_option: str | None = None) -> Outline:

@@ -10,7 +10,7 @@ from boxwright.checkpoints import FORMAT, find_checkpoint, is_checkpoint, is_run
 from boxwright.passport import Origin, Passport
 from boxwright.weights.files import WEIGHT_FILES, file_sha256, read_source_files
 from boxwright.weights.source import SourceFiles
-from boxwright.weights.source_names import missing_source
+from boxwright.weights.source_names import OPENERS, missing_source
 from boxwright_runtime.exported_file import is_exported_name
 
 
@@ -130,4 +130,4 @@ def _named(files: SourceFiles, source: str, *, release: str | None = None, licen
     return dataclasses.replace(files, origin=origin, release=release or source)
 
 
-_OPENERS = {"hf": _open_hub, "torchvision": _open_torchvision, "timm": _open_timm}
+_OPENERS = dict(zip(OPENERS, (_open_hub, _open_torchvision, _open_timm), strict=True))

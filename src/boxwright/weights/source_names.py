@@ -7,13 +7,14 @@ from pathlib import Path
 OPENERS = ("hf", "torchvision", "timm")
 """Kinds of sources that are downloaded, before the colon."""
 
-FORMS = (
+_FORMS = (
     "the folder of a run, a file of weights, a folder in Hugging Face layout, hf:OWNER/NAME, torchvision:NAME, "
     "or timm:NAME"
 )
 """Forms of a source, for messages."""
 
 _EXPORTED = (".onnx", ".xml")
+"""Suffixes of exported files, in lower case; the module that reads them imports PIL."""
 
 
 def require_source(source: str | Path | None) -> None:
@@ -24,7 +25,7 @@ def require_source(source: str | Path | None) -> None:
             nothing to check.
     """
     is_downloaded = isinstance(source, str) and source.partition(":")[0] in OPENERS and ":" in source
-    if source is None or is_downloaded or str(source).endswith(_EXPORTED):
+    if source is None or is_downloaded or Path(source).suffix.lower() in _EXPORTED:
         return
     if not Path(source).expanduser().exists():
         raise missing_source(source)
@@ -32,7 +33,7 @@ def require_source(source: str | Path | None) -> None:
 
 def missing_source(source: str | Path) -> FileNotFoundError:
     """Make the error about a source that is not there."""
-    return FileNotFoundError(f"{source}: no such file or folder{_suggest(str(source))}; a model is {FORMS}")
+    return FileNotFoundError(f"{source}: no such file or folder{_suggest(str(source))}; a model is {_FORMS}")
 
 
 def _suggest(source: str) -> str:
