@@ -12,18 +12,15 @@ from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipe_text import SLOTS, read_entries
 from boxwright.compose.recipes import list_recipes, load_recipe, resolve
 from boxwright.structures import Task
-from narrow_queries import narrow_queries
+from narrow_heads import narrow_queries, narrow_regions
 from part_checks import ONE_OF_EACH_FAMILY
 
 NARROW: dict[str, Any] = {"hidden_dim": 64, "num_heads": 4, "feedforward_dim": 64}
 SHORT: dict[str, Any] = {"num_layers": 2, "dropout": 0.0}
 QUERIES = narrow_queries(hidden_dim=64, num_heads=4, feedforward_dim=64)
 
-FEW: dict[str, Any] = {
-    "boxes.hidden_dim": 64,
-    "rpn.pre_nms_top_k": [100, 100],
-    "rpn.post_nms_top_k": [50, 50],
-    "roi.num_samples": 32,
+FEW = {
+    **narrow_regions(hidden_dim=64, pre_nms_top_k=100, post_nms_top_k=50, num_samples=32),
     "detection.max_detections": 20,
 }
 

@@ -25,19 +25,14 @@ from boxwright.training.optimizer import make_optimizer
 from boxwright.training.run import Run
 from boxwright.training.schedule import Schedule
 from boxwright.training.step import train_step
-from narrow_queries import narrow_queries
+from narrow_heads import narrow_queries, narrow_regions
 from random_weights import calibrate, settle, shake
 
 CPU = torch.device("cpu")
 
 NARROW: dict[str, Any] = {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32, "num_layers": 1, "dropout": 0.0}
 QUERIES = narrow_queries(hidden_dim=16, num_heads=2, feedforward_dim=32)
-FEW: dict[str, Any] = {
-    "boxes.hidden_dim": 16,
-    "rpn.pre_nms_top_k": [60, 60],
-    "rpn.post_nms_top_k": [40, 40],
-    "roi.num_samples": 12,
-}
+FEW = narrow_regions(hidden_dim=16, pre_nms_top_k=60, post_nms_top_k=40, num_samples=12)
 """Samples that are a choice: there are more regions, and hundreds of anchors for each that the first stage samples."""
 RESNET: dict[str, Any] = {"depth": 18, "width": 8, "norm": "batch", "frozen_stages": 0}
 RESNET_VD = {key: value for key, value in RESNET.items() if key in ("depth", "width")}
