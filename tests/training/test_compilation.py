@@ -208,7 +208,7 @@ class Keeps(Callback):
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """What torch compiles."""
+    """Compilations that torch starts, listed."""
     if not compilation.has_compiler(torch.device("cpu")):
         pytest.skip("torch.compile needs a C++ compiler, and this machine has none (g++, clang++ or $CXX)")
     compiled: list[object] = []
