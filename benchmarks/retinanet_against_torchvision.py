@@ -125,8 +125,10 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     """Compare a training step in each precision, or post-processing."""
     model = f"RetinaNet V{options.version} R50, {options.image_size} px"
     if options.detections:
+        if torch.device(options.device).type != "cpu":
+            print("  post-processing is compared on the CPU alone")
+            return
         begin(options)
-        options.device = "cpu"
         yield compare(
             f"post-processing of {model}, {options.classes} classes", "torchvision", *detections(options), options
         )
