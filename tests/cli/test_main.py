@@ -178,8 +178,9 @@ def test_names_of_the_package_are_imported_on_demand() -> None:
     assert done.stdout == "True []\n"
 
 
-def test_a_model_is_loaded_without_what_it_does_not_need() -> None:
-    code = "import sys, boxwright; boxwright.load, boxwright.build; boxwright.build('rtdetr_tiny', num_classes=2); "
+@pytest.mark.parametrize("recipe", ["rtdetr_tiny", "fcos_r50_fpn", "faster_rcnn_r18_fpn"])
+def test_a_model_is_loaded_without_what_it_does_not_need(recipe: str) -> None:
+    code = f"import sys, boxwright; boxwright.load, boxwright.build; boxwright.build({recipe!r}, num_classes=2); "
     code += "print(sorted({'torchvision', 'timm', 'transformers', 'triton', 'torch._dynamo'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

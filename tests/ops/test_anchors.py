@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from boxwright.ops.anchors import anchor_steps, grid_anchors, octave_anchors, pyramid_anchors
+from boxwright.ops.anchors import anchor_steps, grid_anchors, level_anchors, octave_anchors, pyramid_anchors
 
 RATIOS = (0.5, 1.0, 2.0)
 
@@ -88,3 +90,16 @@ def test_all_anchors_of_a_cell_follow_one_another_row_by_row() -> None:
 def test_bad_anchors(arguments: tuple[float, int, tuple[float, ...]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         octave_anchors(*arguments, whole_pixels=True)
+
+
+def test_levels_have_anchors_of_their_stride_on_the_default_device() -> None:
+    def make(stride: int) -> Float[Tensor, "a 4"]:
+        return octave_anchors(4.0 * stride, 2, (0.5, 1.0))
+
+    anchors = level_anchors([8, 16], make)
+    assert anchors.shape == (2, 4, 4)
+    assert anchors[0].equal(make(8))
+    assert anchors[1].equal(make(16))
+    with torch.device("meta"):
+        outline = level_anchors([8, 16], make)
+    assert (outline.device.type, outline.shape, outline.dtype) == ("meta", anchors.shape, anchors.dtype)

@@ -19,7 +19,7 @@ from boxwright.layers.option_checks import check_counts
 from boxwright.layers.padding import infer_valid_sizes
 from boxwright.layers.predictions import InputProjection, flatten_predictions
 from boxwright.mechanism import DenseMechanism
-from boxwright.ops.anchors import AnchorGrid, best_anchor_ious, pyramid_anchors
+from boxwright.ops.anchors import AnchorGrid, best_anchor_ious, level_anchors, pyramid_anchors
 from boxwright.ops.box_deltas import decode_deltas
 from boxwright.ops.boxes import area, at_least_float32
 from boxwright.recorded import Recorded
@@ -74,7 +74,7 @@ class DenseHead(nn.Module):
         self.num_classes, self.detection, self.anchor_grid = num_classes, detection, anchor_grid
         self.input_projection = InputProjection(in_spec, channels)
         self.strides = self.input_projection.strides
-        self.register_buffer("base_anchors", torch.stack([make_anchors(s) for s in self.strides]), persistent=False)
+        self.register_buffer("base_anchors", level_anchors(self.strides, make_anchors), persistent=False)
 
     def predict(self, maps: Maps) -> DenseMaps:
         """Apply the head's convolutions to levels of one width."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boxwright.ops.anchors import anchor_steps, grid_anchors, octave_anchors, pyramid_anchors
+from boxwright.ops.anchors import anchor_steps, grid_anchors, level_anchors, octave_anchors, pyramid_anchors
 from boxwright.ops.box_deltas import decode_deltas, encode_deltas
 from boxwright.ops.box_matching import match_by_iou
 from boxwright.ops.boxes import (
@@ -35,6 +35,7 @@ __all__ = [
     "grid_anchors",
     "inverse_sigmoid",
     "iou",
+    "level_anchors",
     "mask_box",
     "match_by_iou",
     "nms_keep_mask",

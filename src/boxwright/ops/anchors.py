@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -49,6 +49,21 @@ def octave_anchors(
     if min(map(min, halves)) <= 0:
         raise ValueError(f"anchors of {side:g} pixels have no area in whole pixels; make their scale larger")
     return torch.tensor([(-x, -y, x, y) for x, y in halves])
+
+
+def level_anchors(
+    strides: Sequence[int], make_anchors: Callable[[int], Float[Tensor, "a 4"]]
+) -> Float[Tensor, "l a 4"]:
+    """Make the anchors of the first cell of every level.
+
+    Args:
+        strides: of the levels, in pixels.
+        make_anchors: from a stride to corner boxes in pixels, as many for each.
+    """
+    # Without storage, torch would import its compiler to compute them, which takes a second or two.
+    with torch.device("cpu"):
+        anchors = torch.stack([make_anchors(stride) for stride in strides])
+    return anchors.to(torch.get_default_device())
 
 
 def anchor_steps(shapes: Sequence[tuple[int, int]], strides: Sequence[int], grid: AnchorGrid) -> list[tuple[int, int]]:

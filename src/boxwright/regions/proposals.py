@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from boxwright.layers.conv_over_levels import conv_over_levels
 from boxwright.layers.predictions import InputProjection, flatten_predictions, prediction_conv, run_in_full_precision
-from boxwright.ops.anchors import octave_anchors, pyramid_anchors
+from boxwright.ops.anchors import level_anchors, octave_anchors, pyramid_anchors
 from boxwright.ops.box_deltas import SMOOTH_L1_BETA, decode_deltas, encode_deltas
 from boxwright.ops.box_matching import gather_matches, match_by_iou
 from boxwright.ops.boxes import at_least_float32, boxes_as_rows, clip_to_sizes
@@ -83,9 +83,12 @@ class RPN(nn.Module):
     def __init__(self, channels: int, strides: Sequence[int], options: RPNOptions) -> None:
         super().__init__()
         self.strides, self.anchor_grid, num_anchors = list(strides), options.anchor_grid, len(ASPECT_RATIOS)
-        sides, whole = [options.anchor_scale * stride for stride in strides], options.whole_pixels
-        base = [octave_anchors(side, 1, ASPECT_RATIOS, whole_pixels=whole) for side in sides]
-        self.register_buffer("base_anchors", torch.stack(base), persistent=False)
+
+        def make_anchors(stride: int) -> Float[Tensor, "a 4"]:
+            side = options.anchor_scale * stride
+            return octave_anchors(side, 1, ASPECT_RATIOS, whole_pixels=options.whole_pixels)
+
+        self.register_buffer("base_anchors", level_anchors(strides, make_anchors), persistent=False)
         self.convs = nn.ModuleList(prediction_conv(channels, channels) for _ in range(options.num_convs))
         self.logits, self.deltas = nn.Conv2d(channels, num_anchors, 1), nn.Conv2d(channels, num_anchors * 4, 1)
         for conv in (self.logits, self.deltas):
