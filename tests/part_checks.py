@@ -55,6 +55,7 @@ REDUCED: dict[str, dict[str, Any]] = {
     "augfpn": {"out_channels": 16},
     "bifpn": {"out_channels": 16, "repeats": 1},
     "nas_fpn": {"out_channels": 16, "repeats": 1},
+    "simple_pyramid": {"out_channels": 16},
     # A fresh head is sure of nothing, and a threshold would leave no detections to look at.
     "retinanet": {"channels": 16, "num_convs": 1, "detection.score_threshold": 0.0},
     "fcos": {"channels": 16, "num_convs": 1, "detection.score_threshold": 0.0},

@@ -30,3 +30,14 @@ class AvgPoolCeil(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h_out w_out"]:
         return avg_pool_ceil(x)
+
+
+class MaxPoolCeil(nn.Module):
+    """``max_pool_ceil`` as a module."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h_out w_out"]:
+        return max_pool_ceil(x, self.size)

@@ -1,0 +1,37 @@
+"""Pyramids of one map beside their authors': their numbers, made once with their code (see README.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from formula import set_weights, uniform
+from stored_gradients import check_gradients
+from torch import nn
+
+from boxwright.necks.simple_pyramid import SimplePyramid
+from boxwright.structures import Level, Spec
+
+SPEC: Spec = {"c4": Level(8, 16)}
+NECKS: dict[str, tuple[nn.Module, Spec]] = {"simple": (SimplePyramid(SPEC, out_channels=6, extra_levels=1), SPEC)}
+
+
+@pytest.fixture(scope="module")
+def theirs() -> dict[str, np.ndarray]:
+    with np.load(Path(__file__).parent / "data" / "one_map_pyramids.npz") as numbers:
+        return dict(numbers)
+
+
+@pytest.mark.parametrize("name", NECKS)
+def test_outputs_and_gradients(theirs: dict[str, np.ndarray], name: str) -> None:
+    expected = {key.removeprefix(f"{name}/"): x for key, x in theirs.items() if key.startswith(f"{name}/")}
+    neck, spec = NECKS[name]
+    set_weights(neck)
+    levels = neck({key: uniform(f"map {key}", 2, level.channels, 4, 6) for key, level in spec.items()})
+    assert list(levels) == [key for key in expected if not key.startswith("gradient")]
+    for key, level in levels.items():
+        # Stored in float32.
+        assert np.abs(level.detach().numpy() - expected[key]).max() < 1e-6, key
+    sum((x * uniform(f"direction of {key}", *x.shape)).sum() for key, x in levels.items()).backward()
+    check_gradients({key: p.grad for key, p in neck.named_parameters()}, expected, tolerance=1e-9)
