@@ -305,6 +305,16 @@ def test_bad_input(classifier: Path, crops: Path, drawn: Path, tmp_path: Path, c
     assert not (tmp_path / "demo").exists()
 
 
+def test_images_of_classifiers_are_not_mixed(crops: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+    command = ["train", tmp_path / "tiny.yaml", "--data", crops, "--out", tmp_path / "run"]
+    error = error_of(capsys, *command, "--augment.mosaic", "0.5", "--augment.copy_blend", "1")
+    assert error == (
+        "for classification, set augment.mosaic, augment.copy_blend to 0 (a classifier's image is of one class)"
+    )
+    assert not (tmp_path / "run").exists()
+
+
 def test_options_for_classifiers_are_refused_by_detectors(
     trained: Path, drawn: Path, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -110,7 +110,23 @@ REFUSED: list[tuple[type[Any], dict[str, Any], str]] = [
     (
         ScheduleOptions,
         {"milestones": [8]},
-        r"^train\.schedule\.milestones are for train\.schedule\.decay step, not cosine",
+        r"^train\.schedule\.milestones are for train\.schedule\.decay step and flat_cosine, not cosine; give null, or",
+    ),
+    (
+        ScheduleOptions,
+        {"decay": "flat_cosine", "milestones": [8, 11]},
+        r"^train\.schedule\.milestones of flat_cosine is one epoch, after which .* falls, not \[8, 11\]$",
+    ),
+    (
+        ScheduleOptions,
+        {"mixing_epochs": (6, 4)},
+        r"^train\.schedule\.mixing_epochs are the epochs from which on .*, as in \[4, 64\], not \[6, 4\]$",
+    ),
+    (ScheduleOptions, {"mixing_epochs": (-1, 4)}, r"^train\.schedule\.mixing_epochs .*, not \[-1, 4\]$"),
+    (
+        TrainOptions,
+        {"epochs": 60, "schedule": ScheduleOptions(mixing_epochs=(4, 64))},
+        r"^train\.schedule\.mixing_epochs end within train\.epochs, 60, and \[4, 64\] do not; give both, or --train\.",
     ),
     (
         ScheduleOptions,

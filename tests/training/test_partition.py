@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,22 @@ def test_neither_parts_nor_processes_change_a_step(
     monkeypatch.setattr(partition, "dist", group)
     for accumulate in (1, 2):
         assert_same_step(step_of_processes(run, group, accumulate=accumulate, empty=empty), expected)
+
+
+@pytest.mark.parametrize("head", ["rtdetr", "mask_rcnn"])
+def test_samples_of_several_images_are_the_same_in_any_process(
+    head: str, data: DetectionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mosaics, mixed inputs and copied objects, with masks: 1 x 4 = 4 / 4 accumulated = 2 x 2."""
+    run = family_run(head, data, tmp_path, schedule__mixing_epochs=(0, 1), schedule__no_aug_fraction=0.0)
+    few = alone(run)
+    run = replace(run, augmentation=replace(run.augmentation, mosaic=0.5, mixup=0.5, copy_blend=1.0))
+    expected = alone(run)
+    assert few.losses != expected.losses
+    assert_same_step(alone(run, accumulate=4), expected)
+    group = ThreadGroup(2)
+    monkeypatch.setattr(partition, "dist", group)
+    assert_same_step(step_of_processes(run, group, accumulate=1, empty=()), expected)
 
 
 @pytest.mark.parametrize("head", ["rtdetr", "detr", "fcos", "efficientdet", "faster_rcnn"])

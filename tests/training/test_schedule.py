@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from boxwright.compose.train_options import ScheduleOptions, TrainOptions
+from boxwright.data.loading.sampler import AugmentationStage
 from boxwright.training.schedule import Schedule
 
 RUN = ("epochs", "batch_size", "ema_decay")
@@ -77,6 +78,63 @@ def test_milestones_replace_the_fraction() -> None:
 def test_a_constant_rate_rises_and_stays() -> None:
     factor = schedule(100, warmup_steps=4, decay="constant", decay_fraction=0.5, final_lr_ratio=0.0).lr_factor
     assert [factor(step) for step in (0, 3, 4, 50, 99)] == [pytest.approx(0.2), pytest.approx(0.8), 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "flat", "no_aug", "steps", "expected"),
+    [
+        (132, 64, 12, 1320, {690: 0.99022933, 870: 0.819208878, 1199: 0.500003934, 1200: 0.5, 1319: 0.5}),
+        (58, 29, 8, 580, {340: 0.933262968, 499: 0.500027975, 500: 0.5, 579: 0.5}),
+        (120, 64, 3, 1200, {690: 0.989100246, 870: 0.801494655, 1169: 0.500004392, 1170: 0.5, 1199: 0.5}),
+    ],
+    ids=["deim_dfine_s", "deim_dfine_l", "deim_rtdetrv2_r18"],
+)
+def test_flat_cosine_of_the_authors_of_deim(
+    epochs: int, flat: int, no_aug: int, steps: int, expected: dict[int, float]
+) -> None:
+    """Measured with flat_cosine_schedule of ShihuaHuang95/DEIM a9aa4ad, at ten steps an epoch."""
+    factor = schedule(
+        steps,
+        epochs=epochs,
+        warmup_steps=50,
+        decay="flat_cosine",
+        milestones=(flat,),
+        final_lr_ratio=0.5,
+        no_aug_epochs=no_aug,
+    ).lr_factor
+    assert all(factor(step) == 1.0 for step in range(50, flat * 10 + 1))
+    assert {step: factor(step) for step in expected} == pytest.approx(expected, abs=1e-9)
+    assert [factor(step) for step in (0, 24, 49)] == pytest.approx([(1 / 51) ** 2, (25 / 51) ** 2, (50 / 51) ** 2])
+
+
+def test_flat_cosine_in_runs_of_any_length() -> None:
+    """In proportion to the steps; from the fraction on where no epoch is given; to the end where nothing is plain."""
+    options = {"epochs": 132, "decay": "flat_cosine", "milestones": (64,), "final_lr_ratio": 0.5, "no_aug_epochs": 12}
+    long, short = schedule(13_200, **options).lr_factor, schedule(132, **options).lr_factor
+    assert [short(step) for step in range(0, 132, 4)] == pytest.approx([long(100 * s) for s in range(0, 132, 4)])
+    half = schedule(100, decay="flat_cosine", decay_fraction=0.5, no_aug_fraction=0.2, final_lr_ratio=0.0).lr_factor
+    assert [half(step) for step in (0, 50, 65, 80, 99)] == pytest.approx([1.0, 1.0, 0.5, 0.0, 0.0])
+    plain = schedule(100, decay="flat_cosine", decay_fraction=0.5, no_aug_fraction=1.0, final_lr_ratio=0.0).lr_factor
+    assert [plain(step) for step in (0, 50, 75)] == pytest.approx([1.0, 1.0, 0.5])
+    flat = schedule(100, decay="flat_cosine", decay_fraction=0.0, no_aug_fraction=0.2, final_lr_ratio=0.0).lr_factor
+    assert {flat(step) for step in range(100)} == {1.0}
+
+
+def test_stages_of_the_authors_of_deim() -> None:
+    """Epochs 4 to 64 of 132 with mosaics, then single images, and twelve that are only flipped; at any length."""
+    for steps in (132, 1320):
+        stage = schedule(steps, epochs=132, mixing_epochs=(4, 64), no_aug_epochs=12).stage
+        per = steps // 132
+        borders = {0: "FLIPPED", 4: "MIXED", 64: "STRONG", 120: "LAST"}
+        for first, name in borders.items():
+            assert stage(first * per) is AugmentationStage[name]
+        assert [stage(first * per - 1).name for first in (4, 64, 120, 132)] == list(borders.values())
+
+
+def test_images_are_mixed_in_the_first_half() -> None:
+    stage = schedule(100, no_aug_fraction=0.2).stage
+    assert [stage(step).name for step in (0, 49, 50, 79, 80)] == ["MIXED", "MIXED", "STRONG", "STRONG", "LAST"]
+    assert schedule(100, no_aug_fraction=1.0).stage(0) is AugmentationStage.LAST
 
 
 def test_decay_from_the_first_step_on() -> None:

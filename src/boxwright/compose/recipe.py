@@ -112,5 +112,8 @@ def check_task(recipe: Recipe) -> None:
         wrong.append("input.resize to square or shortest_side (center_crop hides the rim of images)")
     if task == "detection" and augmentation.rand_augment[0]:
         wrong.append("augment.rand_augment to 0,0 (it turns images without their boxes)")
+    mixed = [f"augment.{name}" for name in ("mosaic", "mixup", "copy_blend") if getattr(augmentation, name)]
+    if task == "classification" and mixed:
+        wrong.append(f"{', '.join(mixed)} to 0 (a classifier's image is of one class)")
     if wrong:
         raise ValueError(f"for {task}, set {', and '.join(wrong)}")

@@ -115,15 +115,19 @@ class ScheduleOptions:
     Args:
         warmup_steps: steps over which the learning rate rises; at most a tenth of all.
         decay: the learning rate falls along half a ``cosine``, or at once, at each ``step``; or it is ``constant``.
+            ``flat_cosine`` is a cosine that ends where strong augmentation does, after which the rate stays low; it
+            rises as a square before.
         decay_fraction: the last fraction of the steps, in which the learning rate is lower; 0 for none. Not read where
             there are ``milestones``, or where the rate is constant.
         milestones: epochs after which the learning rate falls by one ``step``, to ``final_lr_ratio`` of what it was, as
-            in ``[8, 11]``; one step at ``decay_fraction`` where None.
+            in ``[8, 11]``; of ``flat_cosine`` the one after which it begins to fall. At ``decay_fraction`` where None.
         final_lr_ratio: the learning rate after its fall, as a fraction of that before it.
         no_aug_fraction: the last fraction of the steps, in which images are only flipped and keep one size. Where both
             this and ``no_aug_epochs`` are None, 12 passes over the images, and at least a tenth: changed images pay
             once the plain ones are known.
         no_aug_epochs: the same as a number of epochs.
+        mixing_epochs: epochs between which ``augment.mosaic`` and ``augment.mixup`` are on, as in ``[4, 64]``: from the
+            first on, before which images are only flipped, until the second. The first half of the run where None.
         ema_warmup: steps over which the decay of the moving average rises, as ema_decay * (1 - exp(-step /
             ema_warmup)); 0 for a constant decay. Where None, min(ema_decay, (1 + step) / (10 + step)).
         evaluations: on the validation split, evenly over training, one of them after the last step; 0 for none.
@@ -132,12 +136,13 @@ class ScheduleOptions:
     """
 
     warmup_steps: int = 2000
-    decay: Literal["cosine", "step", "constant"] = "cosine"
+    decay: Literal["cosine", "flat_cosine", "step", "constant"] = "cosine"
     decay_fraction: float = 0.5
     milestones: Sequence[int] | None = None
     final_lr_ratio: float = 0.02
     no_aug_fraction: float | None = None
     no_aug_epochs: int | None = None
+    mixing_epochs: tuple[int, int] | None = None
     ema_warmup: int | None = None
     evaluations: int = 10
     evaluation_images: int | None = None
@@ -159,10 +164,22 @@ class ScheduleOptions:
                 raise ValueError(
                     f"train.schedule.milestones are rising numbers of epochs, at least 1, not {list(self.milestones)}"
                 )
-            if self.decay != "step":
+            if self.decay not in ("step", "flat_cosine"):
                 raise ValueError(
-                    f"train.schedule.milestones are for train.schedule.decay step, not {self.decay}; give null, or step"
+                    f"train.schedule.milestones are for train.schedule.decay step and flat_cosine, not {self.decay}; "
+                    "give null, or step"
                 )
+            if self.decay == "flat_cosine" and len(self.milestones) != 1:
+                raise ValueError(
+                    "train.schedule.milestones of flat_cosine is one epoch, after which the learning rate falls, not "
+                    f"{list(self.milestones)}"
+                )
+        first, last = self.mixing_epochs or (0, 0)
+        if not 0 <= first <= last:
+            raise ValueError(
+                "train.schedule.mixing_epochs are the epochs from which on and until which images are mixed, as in "
+                f"[4, 64], not {list(self.mixing_epochs or ())}"
+            )
         if self.no_aug_fraction is not None and self.no_aug_epochs is not None:
             raise ValueError(
                 "train.schedule.no_aug_fraction and train.schedule.no_aug_epochs both say where strong augmentation "
@@ -288,6 +305,12 @@ class TrainOptions:
             raise ValueError(
                 f"train.schedule.milestones come before the end of train.epochs, {self.epochs}, and {last} does not; "
                 "give both, or --train.steps, which changes the milestones in proportion"
+            )
+        if max(self.schedule.mixing_epochs or (0,)) > self.epochs:
+            raise ValueError(
+                f"train.schedule.mixing_epochs end within train.epochs, {self.epochs}, and "
+                f"{list(self.schedule.mixing_epochs or ())} do not; give both, or --train.steps, which changes them in "
+                "proportion"
             )
         if (self.schedule.no_aug_epochs or 0) > self.epochs:
             raise ValueError(

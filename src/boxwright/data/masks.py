@@ -100,11 +100,13 @@ def render_record_masks(record: Record, indices: Sequence[int], crop: Crop) -> B
 
 def render_mask_arrays(masks: Bool[np.ndarray, "n h w"], crop: Crop) -> Bool[Tensor, "n height width"]:
     """Render masks in pixels of the image for a crop, as ``render_record_masks`` renders run lengths."""
-    grid = _Grid.of(crop)
     height, width = masks.shape[1:]
-    rows, columns = grid.rows.clip(0, height - 1), grid.columns.clip(0, width - 1)
-    inside = (rows == grid.rows)[:, None] & (columns == grid.columns)
-    rendered = torch.from_numpy(masks[:, rows[:, None], columns] & inside)
+    rendered = torch.from_numpy(masks)
+    if crop.window != Window.whole(height, width) or crop.input_size != (height, width):
+        grid = _Grid.of(crop)
+        rows, columns = grid.rows.clip(0, height - 1), grid.columns.clip(0, width - 1)
+        inside = (rows == grid.rows)[:, None] & (columns == grid.columns)
+        rendered = torch.from_numpy(masks[:, rows[:, None], columns] & inside)
     axes = [axis for axis, flipped in ((1, crop.flip_y), (2, crop.flip_x)) if flipped]
     return rendered.flip(axes) if axes else rendered
 

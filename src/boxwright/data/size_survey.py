@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from boxwright.data.crop import Crop
 from boxwright.data.loading.sampler import SampleKey, augmentation_rng
 from boxwright.data.records import DetectionData, Record
-from boxwright.data.transforms.augment import SMALLEST_SIDE, Augmentation
+from boxwright.data.transforms.augment import Augmentation
+from boxwright.data.transforms.transform import SMALLEST_SIDE
 from boxwright_runtime.input_format import InputFormat
 
 SMALL_SIDE = 8.0
@@ -113,6 +114,8 @@ def draw_objects(
     seed: int,
 ) -> DrawnObjects:
     """Draw the crops of training samples, exactly as training with this seed draws them, and count their objects.
+
+    Of samples of several images only the first is drawn, by itself: a mosaic shows it at half that size or so.
 
     Args:
         data: the images.

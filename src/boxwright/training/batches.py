@@ -10,7 +10,7 @@ import torch
 
 from boxwright.compose.train_options import training_sizes
 from boxwright.data.loading.loader import BatchLoader, train_loader
-from boxwright.data.loading.sampler import BatchSampler, ImageGroups, aspect_ratio_groups
+from boxwright.data.loading.sampler import AugmentationStage, BatchSampler, ImageGroups, aspect_ratio_groups
 from boxwright.data.loading.shared_memory import count_workers
 from boxwright.data.records import image_sizes, object_columns, take_records
 from boxwright.structures import Batch
@@ -33,7 +33,7 @@ def training_batches(run: Run, rank: Rank, schedule: Schedule, progress: Progres
         num_steps=progress.steps if options.budget is None else None,
         image_sizes=training_sizes(run.detector.input_format.image_size, options.batches.multi_scale),
         start_step=progress.step,
-        is_no_aug=lambda step: progress.position(step) >= schedule.no_aug_from,
+        stage_of=lambda step: schedule.stage(progress.position(step)),
         no_aug_size=run.detector.input_format.image_size,
         rank=rank.index,
         world_size=rank.world_size,
@@ -71,13 +71,17 @@ def leave_out_empty(run: Run) -> Run:
 
 
 def batches_of_size(run: Run, rank: Rank, size: int) -> Iterator[Batch]:
-    """Make batches as training has them, all of one image size; to measure with, so there are only so many."""
+    """Make batches as training has them, all of one image size; to measure with, so there are only so many.
+
+    They are of the stage that takes longest, with samples of several images where the recipe has them.
+    """
     sampler = BatchSampler(
         seed=run.options.runtime.seed,
         num_samples=len(run.data.records),
         batch_size=run.options.batch_size,
         num_steps=1000,
         image_sizes=(size,),
+        stage_of=lambda _: AugmentationStage.MIXED,
         groups=_groups(run),
     )
     return iter(_loader(run, sampler, rank))
@@ -120,6 +124,7 @@ def _fit_workers(run: Run, asked: int, images: int) -> int:
     cells = side * max(side, input_format.max_size or side)
     # An image is three floats a pixel, its padding mask and masks of objects a byte.
     masks = max((len(record.labels) for record in run.data.records), default=0) if run.detector.needs_masks else 0
+    masks *= run.augmentation.most_images
     workers = count_workers(asked, images * cells * (3 * 4 + 1 + masks)) if asked else 0
     if workers < asked:
         run.note(

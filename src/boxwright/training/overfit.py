@@ -22,6 +22,9 @@ from boxwright.training.optimizer import make_optimizer, set_lr
 from boxwright.training.step import resolve_precision, train_step
 
 NO_AUGMENTATION = Augmentation(
+    mosaic=0.0,
+    mixup=0.0,
+    copy_blend=0.0,
     photometric=0.0,
     channel_shuffle=0.0,
     zoom_out=0.0,

@@ -267,7 +267,7 @@ def _reading_seconds(data: DetectionData, recipe: Recipe) -> float | None:
     start = time.perf_counter()
     try:
         for index in range(len(samples)):
-            samples[SampleKey(index, 0, recipe.input.image_size)]
+            samples[SampleKey(index, 0, recipe.input.image_size, is_mixed=True)]
     except (OSError, ValueError):
         return None
     return (time.perf_counter() - start) / len(samples)

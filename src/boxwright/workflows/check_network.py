@@ -212,7 +212,7 @@ def _draw_epoch(data: DetectionData, recipe: Recipe, detector: Detector) -> Draw
             batch_size=options.batch_size,
             num_steps=-(-min(count, DRAWN_IMAGES) // options.batch_size),
             image_sizes=training_sizes(detector.input_format.image_size, options.batches.multi_scale),
-            is_no_aug=lambda step: step >= schedule.no_aug_from,
+            stage_of=schedule.stage,
             no_aug_size=detector.input_format.image_size,
         )
         keys = [key for batch in sampler for key in batch][: min(count, DRAWN_IMAGES)]

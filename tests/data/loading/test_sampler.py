@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boxwright.data.loading.sampler import (
+    AugmentationStage,
     BatchSampler,
     ImageGroups,
     SampleKey,
@@ -25,6 +27,11 @@ SIZES = (192, 224, 256)
 def sampler(**options: Any) -> BatchSampler:
     defaults = {"seed": 0, "num_samples": 10, "batch_size": 4, "num_steps": 20, "image_sizes": SIZES}
     return BatchSampler(**{**defaults, **options})
+
+
+def last_from(first: int) -> Callable[[int], AugmentationStage]:
+    """Mosaics up to a step, from which on images are only flipped."""
+    return lambda step: AugmentationStage.LAST if step >= first else AugmentationStage.MIXED
 
 
 @given(
@@ -46,7 +53,7 @@ def test_resuming_gives_the_tail_of_the_uninterrupted_run(
         "num_samples": num_samples,
         "batch_size": batch_size,
         "num_steps": num_steps,
-        "is_no_aug": None if no_aug is None else no_aug.__le__,
+        "stage_of": None if no_aug is None else last_from(no_aug),
         "groups": None if group_of is None else ImageGroups(tuple(group_of), batch_size),
     }
     whole = list(sampler(**options))
@@ -135,9 +142,19 @@ def test_image_sizes_are_one_per_step_and_evenly_drawn() -> None:
 
 
 def test_the_last_part_is_without_strong_augmentation() -> None:
-    batches = list(sampler(is_no_aug=lambda step: step >= 15))
+    batches = list(sampler(stage_of=last_from(15)))
     assert [batch[0].is_strong for batch in batches] == [True] * 15 + [False] * 5
     assert all(key.is_strong for batch in sampler() for key in batch)
+
+
+def test_stages_of_augmentation() -> None:
+    """The first and the last have no strong augmentation, and the last alone has one size."""
+    stages = list(AugmentationStage)
+    batches = list(sampler(stage_of=lambda step: stages[step // 5], no_aug_size=100))
+    assert [batch[0].is_strong for batch in batches] == [False] * 5 + [True] * 10 + [False] * 5
+    assert [batch[0].is_mixed for batch in batches] == [False] * 5 + [True] * 5 + [False] * 10
+    assert [batch[0].image_size == 100 for batch in batches] == [False] * 15 + [True] * 5
+    assert not any(key.is_mixed for batch in sampler() for key in batch)
 
 
 def test_augmentation_depends_on_seed_epoch_and_image_only() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 from itertools import count
 from typing import NamedTuple
@@ -23,6 +24,20 @@ _ORDER, _IMAGE_SIZE, _AUGMENTATION, _DRAWS = range(4)
 """Purposes of random streams: no two share one."""
 
 
+class AugmentationStage(Enum):
+    """The augmentation of a step, which changes over training; in the order that a run goes through them."""
+
+    FLIPPED = "images are only flipped"
+    MIXED = "strong augmentation, mosaic and mixup included"
+    STRONG = "strong augmentation of single images, and CopyBlend"
+    LAST = "images are only flipped, and have one size"
+
+    @property
+    def is_strong(self) -> bool:
+        """True with strong augmentation."""
+        return self in (AugmentationStage.MIXED, AugmentationStage.STRONG)
+
+
 class SampleKey(NamedTuple):
     """All that a training sample depends on, apart from the data set and the seed.
 
@@ -31,12 +46,14 @@ class SampleKey(NamedTuple):
         epoch: pass over the data set in which it is seen.
         image_size: side of a square network input, or its shortest side, in pixels.
         is_strong: with strong augmentation; False in the last part of training, which mirrors only.
+        is_mixed: with mosaic and mixup, where the recipe has them.
     """
 
     record: int
     epoch: int
     image_size: int
     is_strong: bool = True
+    is_mixed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +93,9 @@ class BatchSampler(Sampler[list[SampleKey]]):
         image_sizes: sides of the network input, or shortest sides, that steps choose from, with equal probability; a
             size that is named twice is chosen twice as often.
         start_step: steps that were done before.
-        is_no_aug: tells if a step, when its turn comes, is of the last part of training, without strong augmentation;
-            None where there is no such part.
-        no_aug_size: image size in the last part; drawn as before where None.
+        stage_of: the augmentation of a step, asked when its turn comes; always strong and without mosaic and mixup
+            where None.
+        no_aug_size: image size in the last stage; drawn as before where None.
         rank: index of this process, from 0.
         world_size: number of processes.
         groups: of images that go through the network together; in random order where None.
@@ -96,7 +113,7 @@ class BatchSampler(Sampler[list[SampleKey]]):
         num_steps: int | None,
         image_sizes: Sequence[int],
         start_step: int = 0,
-        is_no_aug: Callable[[int], bool] | None = None,
+        stage_of: Callable[[int], AugmentationStage] | None = None,
         no_aug_size: int | None = None,
         rank: int = 0,
         world_size: int = 1,
@@ -115,7 +132,7 @@ class BatchSampler(Sampler[list[SampleKey]]):
         self.num_steps = num_steps
         self.image_sizes = tuple(image_sizes)
         self.start_step = start_step
-        self.is_no_aug = is_no_aug
+        self.stage_of = stage_of
         self.no_aug_size = no_aug_size
         self.rank = rank
         self.world_size = world_size
@@ -137,17 +154,17 @@ class BatchSampler(Sampler[list[SampleKey]]):
         size = self.batch_size // self.world_size
         first = step * self.batch_size + self.rank * size
         image_size = self.image_size(step)
-        is_strong = not self._is_no_aug(step)
+        stage = self._stage(step)
         keys = []
         for position in range(first, first + size):
             epoch, index = divmod(position, self.num_samples)
             record = int(self._order(epoch)[index])
-            keys.append(SampleKey(record, epoch, image_size, is_strong))
+            keys.append(SampleKey(record, epoch, image_size, stage.is_strong, stage is AugmentationStage.MIXED))
         return keys
 
     def image_size(self, step: int) -> int:
         """Draw the side of the network input, or its shortest, of one step, in pixels; the same in all processes."""
-        if self.no_aug_size is not None and self._is_no_aug(step):
+        if self.no_aug_size is not None and self._stage(step) is AugmentationStage.LAST:
             return self.no_aug_size
         if len(self.image_sizes) == 1:
             return self.image_sizes[0]
@@ -159,8 +176,8 @@ class BatchSampler(Sampler[list[SampleKey]]):
             return epoch_order(self.seed, epoch, self.num_samples)
         return grouped_epoch_order(self.seed, epoch, self.groups)
 
-    def _is_no_aug(self, step: int) -> bool:
-        return self.is_no_aug is not None and self.is_no_aug(step)
+    def _stage(self, step: int) -> AugmentationStage:
+        return AugmentationStage.STRONG if self.stage_of is None else self.stage_of(step)
 
 
 @lru_cache(maxsize=4)

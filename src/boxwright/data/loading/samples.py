@@ -16,8 +16,9 @@ from boxwright.data.crop import Crop
 from boxwright.data.images import to_bytes
 from boxwright.data.loading.sampler import SampleKey, augmentation_rng, draws_seed
 from boxwright.data.records import DetectionData, Record
-from boxwright.data.transforms.augment import SMALLEST_SIDE, Augmentation
+from boxwright.data.transforms.augment import Augmentation
 from boxwright.data.transforms.transform import (
+    SMALLEST_SIDE,
     RecordMasks,
     TrainingSample,
     Transform,
@@ -132,11 +133,10 @@ class TrainSet(Dataset[Sample]):
             resize_rule=self.input_format.resize_rule(key.image_size),
             is_strong=key.is_strong,
             draw_sample=lambda: self._read(int(rng.integers(len(self.data.records)))),
+            is_mixed=key.is_mixed,
         )
-        sample = self._read(key.record)
-        for transform in self.image_transforms:
-            sample = apply_transform(transform, sample, context)
-        sample = self.augmentation(sample, context)
+        several = replace(context, draw_sample=lambda: self._change(context.draw_sample(), context))
+        sample = self.augmentation(self._change(self._read(key.record), context), several)
         size = sample.image.shape
         if self.input_transforms:  # they take bytes
             sample = replace(sample, image=to_pixels(to_bytes(to_image(sample.image))))
@@ -151,6 +151,11 @@ class TrainSet(Dataset[Sample]):
         finished = self._finish(self.data.records[key.record], sample)
         padded_size = context.resize_rule.padded_size(*size[:2])
         return finished._replace(padded_size=padded_size, seed=draws_seed(self.seed, key))
+
+    def _change(self, sample: TrainingSample, context: TransformContext) -> TrainingSample:
+        for transform in self.image_transforms:
+            sample = apply_transform(transform, sample, context)
+        return sample
 
     def _read(self, index: int) -> TrainingSample:
         record = self.data.records[index]

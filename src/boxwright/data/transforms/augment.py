@@ -17,12 +17,22 @@ from torch import Tensor
 
 from boxwright.data.crop import Crop, CropRegion
 from boxwright.data.images import to_bytes
+from boxwright.data.transforms.copy_blend import copy_blend, draw_pastes
 from boxwright.data.transforms.large_scale_jitter import check_scales, large_scale_jitter
+from boxwright.data.transforms.mixing import MixingOptions
+from boxwright.data.transforms.mixup import OPACITY, mixup
+from boxwright.data.transforms.mosaic import TILES, draw_view, make_mosaic
 from boxwright.data.transforms.photometric import change_colors, draw_color_map
 from boxwright.data.transforms.rand_augment import check_operations, rand_augment_image
 from boxwright.data.transforms.random_resized_crop import check_area_range, random_resized_crop
 from boxwright.data.transforms.random_size_crop import draw_scale, random_size_crop, scale_size
-from boxwright.data.transforms.transform import PixelMasks, TrainingSample, TransformContext, to_pixels
+from boxwright.data.transforms.transform import (
+    SMALLEST_SIDE,
+    PixelMasks,
+    TrainingSample,
+    TransformContext,
+    to_pixels,
+)
 from boxwright_runtime.input_format import ResizeRule, Window
 
 OFF = (1.0, 1.0)
@@ -31,6 +41,9 @@ OFF = (1.0, 1.0)
 MAX_ZOOM = 100
 
 PROBABILITIES = (
+    "mosaic",
+    "mixup",
+    "copy_blend",
     "photometric",
     "channel_shuffle",
     "zoom_out",
@@ -46,8 +59,6 @@ CROP_OPTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 CROP_SCALE = (0.3, 1.0)
 CROP_ASPECT = (0.5, 2.0)
 CROP_TRIALS = 40
-SMALLEST_SIDE = 1.0
-"""Boxes with a side below this, in pixels of the network input, are dropped."""
 
 
 class Augmented(NamedTuple):
@@ -67,7 +78,7 @@ class Augmented(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augmentation:
+class Augmentation(MixingOptions):
     """Colors, zooming out, cropping around objects, mirroring; in this order, then resizing to the network input.
 
     The last part of training, without strong augmentation, mirrors only.
@@ -81,9 +92,16 @@ class Augmentation:
     ever are): the whole image stands in as the object; in that boxes below one pixel are dropped by their
     size in the network input; and in the colors, see ``draw_color_map``. DETR's: facebookresearch/detr 29901c5
     (``make_coco_transforms``); see ``random_size_crop``. The last three options: see
-    ``large_scale_jitter``, ``random_resized_crop`` and ``rand_augment_image``.
+    ``large_scale_jitter``, ``random_resized_crop`` and ``rand_augment_image``. Samples of several images: see
+    ``make_mosaic``, ``mixup`` and ``copy_blend``.
 
     Args:
+        mosaic: probability that four images become one, each at half its size, turned by up to 10 degrees, shifted and
+            zoomed together; instead of every zoom, crop and jitter below. On in ``train.schedule.mixing_epochs``.
+        mixup: probability that another image of the data set is laid over it, half transparent, with its objects. On in
+            ``train.schedule.mixing_epochs``.
+        copy_blend: probability that up to three objects of another image are laid over it, half transparent, where it
+            is not mixed by ``mixup``. On as long as images are changed strongly.
         photometric: probability of each change of color: brightness, contrast, saturation, hue.
         channel_shuffle: probability that red, green and blue are permuted.
         zoom_out: probability that the image becomes a part of a larger black one.
@@ -145,12 +163,40 @@ class Augmentation:
 
     def __call__(self, sample: TrainingSample, context: TransformContext) -> TrainingSample:
         """Return the network input of a sample; see ``Transform``."""
-        image, boxes, indices, crop = self.augment_image(
+        if not context.is_strong or self.most_images == 1:
+            return self._augment(sample, context)
+        # Numbers of its own: whether images are mixed does not change how each of them is cropped.
+        rng = context.rng.spawn(1)[0]
+        own = self._augment_or_tile(sample, context, rng)
+        if context.is_mixed and rng.random() < self.mixup:
+            other = self._augment_or_tile(context.draw_sample(), context, rng)
+            return mixup(own, other, context.resize_rule.fill, rng.uniform(*OPACITY))
+        if rng.random() < self.copy_blend:
+            other = self._augment_or_tile(context.draw_sample(), context, rng)
+            return copy_blend(own, other, draw_pastes(own, other, rng), rng.uniform(*OPACITY))
+        return own
+
+    def _augment_or_tile(
+        self, sample: TrainingSample, context: TransformContext, rng: np.random.Generator
+    ) -> TrainingSample:
+        """Return the network input of one image, or of a mosaic that it is the first of."""
+        if not context.is_mixed or rng.random() >= self.mosaic:
+            return self._augment(sample, context)
+        samples = [sample, *(context.draw_sample() for _ in range(TILES - 1))]
+        scale = draw_scale(self.scale_range, rng)
+        rule = context.resize_rule._replace(image_size=scale_size(context.resize_rule.image_size, scale))
+        tiled = make_mosaic(samples, rule, draw_view(rng))
+        height, width = tiled.image.shape[:2]
+        crop = self._draw_flips(Window.whole(height, width), (height, width), context.rng)
+        everything = np.arange(len(tiled.boxes))
+        return _show(tiled, self._render(tiled.image, tiled.boxes, crop, everything, context.resize_rule, context.rng))
+
+    def _augment(self, sample: TrainingSample, context: TransformContext) -> TrainingSample:
+        """Return the network input of one image."""
+        shown = self.augment_image(
             sample.image, sample.boxes, context.resize_rule, context.rng, is_strong=context.is_strong
         )
-        rows = indices.tolist()
-        masks = None if sample.masks is None else PixelMasks(sample.masks.select(rows).render(crop).numpy())
-        return TrainingSample(image=to_pixels(image), boxes=boxes, labels=sample.labels[rows], masks=masks)
+        return _show(sample, shown)
 
     def augment_image(
         self,
@@ -171,6 +217,20 @@ class Augmentation:
             is_strong: False to mirror only, as in the last part of training.
         """
         crop, kept = self.draw_crop(image.shape[0], image.shape[1], boxes, resize_rule, rng, is_strong=is_strong)
+        return self._render(image, boxes, crop, kept, resize_rule, rng, is_strong=is_strong)
+
+    def _render(
+        self,
+        image: UInt8[np.ndarray, "h w 3"],
+        boxes: Float32[np.ndarray, "n 4"],
+        crop: Crop,
+        kept: Int64[np.ndarray, " kept"],
+        resize_rule: ResizeRule,
+        rng: np.random.Generator,
+        *,
+        is_strong: bool = True,
+    ) -> Augmented:
+        """Show a crop of an image, with random colors where they are on, and drop boxes that become too small."""
         pixels = crop.render(image, resize_rule.resampling, resize_rule.fill)
         if is_strong and (self.photometric or self.channel_shuffle):
             # The mean of a coarse grid will do, and costs a hundredth of the mean of all pixels.
@@ -206,8 +266,10 @@ class Augmentation:
                 image_size=scale_size(resize_rule.image_size, draw_scale(self.scale_range, rng))
             )
             window, input_size = region.window, resize_rule.input_size(region.height, region.width)
-        crop = Crop(window, input_size, bool(rng.random() < self.flip), bool(rng.random() < self.vertical_flip))
-        return crop, np.flatnonzero(inside)
+        return self._draw_flips(window, input_size, rng), np.flatnonzero(inside)
+
+    def _draw_flips(self, window: Window, input_size: tuple[int, int], rng: np.random.Generator) -> Crop:
+        return Crop(window, input_size, bool(rng.random() < self.flip), bool(rng.random() < self.vertical_flip))
 
     def _draw_region(
         self,
@@ -227,6 +289,13 @@ class Augmentation:
         if rng.random() < self.iou_crop:
             window, inside = random_iou_crop(window, height, width, boxes, rng)
         return CropRegion(window, round(window.y2 - window.y1), round(window.x2 - window.x1)), inside
+
+
+def _show(sample: TrainingSample, shown: Augmented) -> TrainingSample:
+    """Return the objects of a sample, with their masks, in its augmented network input."""
+    rows = shown.indices.tolist()
+    masks = None if sample.masks is None else PixelMasks(sample.masks.select(rows).render(shown.crop).numpy())
+    return TrainingSample(image=to_pixels(shown.image), boxes=shown.boxes, labels=sample.labels[rows], masks=masks)
 
 
 def zoom_out_window(shown: Window, largest: float, rng: np.random.Generator) -> Window:

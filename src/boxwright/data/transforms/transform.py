@@ -16,6 +16,9 @@ from boxwright.data.masks import render_mask_arrays, render_record_masks
 from boxwright.data.records import Record
 from boxwright_runtime.input_format import ResizeRule, Window
 
+SMALLEST_SIDE = 1.0
+"""Boxes with a side below this, in pixels of the network input, are dropped."""
+
 
 @runtime_checkable
 class ObjectMasks(Protocol):
@@ -110,13 +113,15 @@ class TransformContext:
         resize_rule: size of the network input in this step.
         is_strong: strong augmentation is on; False in the last part of training.
         draw_sample: returns another sample of the data set, at random, before any transform; for transforms of
-            several images.
+            several images. The recipe's own augmentation gets it as ``image_transforms`` have changed it.
+        is_mixed: mosaic and mixup are on, where the recipe has them.
     """
 
     rng: np.random.Generator
     resize_rule: ResizeRule
     is_strong: bool
     draw_sample: Callable[[], TrainingSample]
+    is_mixed: bool = False
 
 
 @runtime_checkable
