@@ -161,6 +161,20 @@ def trial(recipe: Recipe, memory: int | None = None) -> Trial:
     return make_trial(data, recipe, find_worst_step(data, recipe), CPU, memory, 60.0)
 
 
+@pytest.mark.parametrize(
+    ("options", "others"),
+    [({"mixup": 0.5}, 1), ({"mosaic": 0.5}, 3), ({"mosaic": 0.1, "copy_blend": 0.1}, 7)],
+)
+def test_samples_of_several_images_have_their_objects(options: dict[str, float], others: int) -> None:
+    """Those of their own image, and of as many others as a sample consists of."""
+    recipe, data = small(**{f"augment.{name}": value for name, value in options.items()}), crowded(9, 3, 1, 0)
+    made = make_trial(data, recipe, find_worst_step(data, recipe), CPU, None, 60.0)
+    assert [len(labels) for labels in made.labels] == [len(boxes) for boxes in made.boxes]
+    for labels, own in zip(made.labels, (9, 3, 1, 0), strict=True):
+        assert own <= len(labels) <= own + 9 * others
+    assert sum(map(len, made.labels)) > 13 * (1 + others / 3)
+
+
 def test_targets_are_in_pixels_of_the_network_input() -> None:
     made = trial(small())
     assert made.input_size == (64, 64)

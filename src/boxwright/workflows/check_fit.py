@@ -205,7 +205,7 @@ def check_fit(
     return FitCheck(
         device=str(device),
         input_size=worst.input_size,
-        most_objects=max(int((~record.crowd).sum()) for record in worst.records),
+        most_objects=max(map(len, trial.labels)),
         batch_size=options.batch_size,
         images_at_once=together,
         peak=peak,

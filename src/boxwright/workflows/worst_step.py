@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float64, Int64
 
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.train_options import training_sizes
@@ -70,6 +71,9 @@ def make_trial(
 ) -> Trial:
     """Put together what a trial needs: no image, only sizes and objects.
 
+    Where training makes a sample of several images, each of the step has the objects of as many others too, drawn at
+    random, as a sample has at most.
+
     Args:
         data: whose classes are meant.
         recipe: resolved.
@@ -80,11 +84,12 @@ def make_trial(
     """
     height, width = worst.input_size
     labels, boxes = [], []
+    rng, num_others = np.random.default_rng(recipe.train.runtime.seed), recipe.augment.most_images - 1
     for record in worst.records:
-        single = ~record.crowd
-        scale = np.array([width / record.width, height / record.height] * 2)
-        labels.append(record.labels[single].tolist())
-        boxes.append((record.boxes()[single] * scale).tolist())
+        others = rng.integers(len(data.records), size=num_others).tolist()
+        shown = [_targets_of(one, height, width) for one in (record, *(data.records[other] for other in others))]
+        labels.append(np.concatenate([labels_of for labels_of, _ in shown]).tolist())
+        boxes.append(np.concatenate([boxes_of for _, boxes_of in shown]).tolist())
     return Trial(
         recipe=recipe.to_dict(),
         categories=[(category.id, category.name) for category in data.categories],
@@ -128,6 +133,13 @@ def run_in_process(trial: Trial) -> TrialOutcome:
     if is_late.is_set():
         return outcome._replace(failure=f"no step ended in {trial.seconds:.0f} s", is_out_of_memory=False)
     return outcome
+
+
+def _targets_of(record: Record, height: int, width: int) -> tuple[Int64[np.ndarray, " n"], Float64[np.ndarray, "n 4"]]:
+    """Return labels and boxes of an image's objects, in pixels of a network input that the image fills."""
+    single = ~record.crowd
+    scale = np.array([width / record.width, height / record.height] * 2)
+    return record.labels[single], record.boxes()[single] * scale
 
 
 def _padded_size(data: DetectionData, key: SampleKey, recipe: Recipe) -> tuple[int, int]:
