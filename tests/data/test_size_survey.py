@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from boxwright.data.loading.sampler import SampleKey, augmentation_rng
+from boxwright.data.loading.samples import TrainSet
 from boxwright.data.size_survey import draw_objects, measure_scales, measure_sides, mending_size, thin_out
 from boxwright.data.transforms.augment import Augmentation
 from boxwright_runtime.input_format import InputFormat
@@ -97,6 +102,29 @@ def test_drawn_objects_are_those_of_training() -> None:
     assert (drawn.total - drawn.cropped - drawn.too_small).tolist() == left.tolist()
     assert drawn.small.tolist() == small.tolist()
     assert min(drawn.cropped.tolist() + drawn.too_small.tolist()) > 0
+
+
+def test_objects_of_mosaics_are_those_of_training(tmp_path: Path) -> None:
+    """Each image has a class of its own: what training leaves of it is counted, unless a mosaic has it twice."""
+    rng, records = np.random.default_rng(1), []
+    for number in range(30):
+        shape = (160 + 2 * number, 240 - 3 * number)
+        boxes = np.concatenate((rng.uniform(0, 130, (12, 2)), rng.uniform(2, 30, (12, 2))), 1)
+        record = make_record(shape, [tuple(box) for box in boxes.tolist()], [number] * 12, None, number)
+        Image.new("RGB", shape[::-1]).save(tmp_path / f"{number}.png")
+        records.append(replace(record, path=tmp_path / f"{number}.png"))
+    data, input_format = of_records(records, *map(str, range(30))), InputFormat(image_size=96)
+    augmentation = Augmentation(mosaic=0.7, zoom_out=0.5, iou_crop=0.5)
+    samples = TrainSet(data, augmentation=augmentation, input_format=input_format, seed=5)
+    equal = []
+    for i in range(60):
+        key = SampleKey(i % 30, i, 64, True, i % 4 > 0)
+        drawn, sample = draw_objects(data, [key], augmentation, input_format, seed=5), samples[key]
+        boxes = sample.boxes[sample.labels == key.record].numpy()
+        left = drawn.total - drawn.cropped - drawn.too_small
+        small = int(((boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf) < 8).sum())
+        equal.append((left[key.record], drawn.small[key.record]) == (len(boxes), small))
+    assert sum(equal) >= 56
 
 
 def test_objects_below_a_pixel_are_told_apart_from_cropped_ones() -> None:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from boxwright.data.crop import Crop
 from boxwright.data.loading.sampler import SampleKey, augmentation_rng
@@ -115,7 +115,7 @@ def draw_objects(
 ) -> DrawnObjects:
     """Draw the crops of training samples, exactly as training with this seed draws them, and count their objects.
 
-    Of samples of several images only the first is drawn, by itself: a mosaic shows it at half that size or so.
+    Of samples of several images only the objects of the first are counted, in a mosaic too.
 
     Args:
         data: the images.
@@ -128,9 +128,8 @@ def draw_objects(
     images = 0
     for key in keys:
         record = data.records[key.record]
-        single = ~record.crowd
-        boxes, labels = record.boxes()[single], record.labels[single]
-        for row, mask in zip(counts, _draw_sample(record, boxes, key, augmentation, input_format, seed), strict=True):
+        labels = record.labels[~record.crowd]
+        for row, mask in zip(counts, _draw_sample(data, key, augmentation, input_format, seed), strict=True):
             row += np.bincount(labels[mask], minlength=counts.shape[1])
         images += 1
     total, cropped, too_small, small = counts
@@ -176,23 +175,39 @@ def _measure_chunk(records: Sequence[Record], scales: list[tuple[float, float]])
 
 
 def _draw_sample(
-    record: Record,
-    boxes: Float32[np.ndarray, "n 4"],
-    key: SampleKey,
-    augmentation: Augmentation,
-    input_format: InputFormat,
-    seed: int,
+    data: DetectionData, key: SampleKey, augmentation: Augmentation, input_format: InputFormat, seed: int
 ) -> tuple[Bool[np.ndarray, " n"], ...]:
     """Tell which objects there are, which a crop leaves out, which are dropped as too small, and which are small."""
-    rng, rule = augmentation_rng(seed, key), input_format.resize_rule(key.image_size)
-    crop, kept = augmentation.draw_crop(record.height, record.width, boxes, rule, rng, is_strong=key.is_strong)
-    inside = np.zeros(len(boxes), bool)
-    inside[kept] = True
-    moved = crop.boxes(boxes)
-    sides = (moved[:, 2:] - moved[:, :2]).min(1, initial=np.inf)
-    too_small = inside & (_whole_sides(boxes, crop) < SMALLEST_SIDE)
-    visible = inside & (sides >= SMALLEST_SIDE)
-    return np.ones(len(boxes), bool), ~visible & ~too_small, too_small & ~visible, visible & (sides < SMALL_SIDE)
+    record, rng, rule = data.records[key.record], augmentation_rng(seed, key), input_format.resize_rule(key.image_size)
+    boxes = record.boxes()[~record.crowd]
+
+    def draw_shape() -> tuple[int, int]:
+        other = data.records[int(rng.integers(len(data.records)))]
+        return other.height, other.width
+
+    mosaic = None
+    if key.is_mixed:
+        mosaic = augmentation.draw_mosaic((record.height, record.width), draw_shape, rule, rng)
+    if mosaic is not None:
+        inside, whole = np.ones(len(boxes), bool), mosaic.move_boxes(0, boxes)
+        moved, whole_sides = whole.clip(0, np.array(mosaic.input_size[::-1] * 2)), _sides(whole)
+    else:
+        crop, kept = augmentation.draw_crop(record.height, record.width, boxes, rule, rng, is_strong=key.is_strong)
+        inside = np.isin(np.arange(len(boxes)), kept)
+        moved, whole_sides = crop.boxes(boxes), _whole_sides(boxes, crop)
+    too_small = inside & (whole_sides < SMALLEST_SIDE)
+    visible = inside & (_sides(moved) >= SMALLEST_SIDE)
+    return (
+        np.ones(len(boxes), bool),
+        ~visible & ~too_small,
+        too_small & ~visible,
+        visible & (_sides(moved) < SMALL_SIDE),
+    )
+
+
+def _sides(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
+    shorter: Float[np.ndarray, " n"] = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf)
+    return shorter
 
 
 def _whole_sides(boxes: Float32[np.ndarray, "n 4"], crop: Crop) -> Float64[np.ndarray, " n"]:

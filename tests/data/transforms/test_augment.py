@@ -12,7 +12,8 @@ from torchvision.transforms import v2
 
 from boxwright.data.crop import Crop
 from boxwright.data.images import resample
-from boxwright.data.transforms.augment import Augmentation, Augmented, random_iou_crop, zoom_out_window
+from boxwright.data.transforms.augment import Augmentation, Augmented, zoom_out_window
+from boxwright.data.transforms.random_iou_crop import random_iou_crop
 from boxwright_runtime.input_format import ResizeRule, Window
 
 HEIGHT, WIDTH = 150, 210

@@ -8,11 +8,12 @@ is not for detection, changes the finished input.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
 from boxwright.data.crop import Crop, CropRegion
@@ -21,9 +22,10 @@ from boxwright.data.transforms.copy_blend import copy_blend, draw_pastes
 from boxwright.data.transforms.large_scale_jitter import check_scales, large_scale_jitter
 from boxwright.data.transforms.mixing import MixingOptions
 from boxwright.data.transforms.mixup import OPACITY, mixup
-from boxwright.data.transforms.mosaic import TILES, draw_view, make_mosaic
+from boxwright.data.transforms.mosaic import TILES, MosaicLayout, draw_view, make_mosaic
 from boxwright.data.transforms.photometric import change_colors, draw_color_map
 from boxwright.data.transforms.rand_augment import check_operations, rand_augment_image
+from boxwright.data.transforms.random_iou_crop import random_iou_crop
 from boxwright.data.transforms.random_resized_crop import check_area_range, random_resized_crop
 from boxwright.data.transforms.random_size_crop import draw_scale, random_size_crop, scale_size
 from boxwright.data.transforms.transform import (
@@ -52,13 +54,6 @@ PROBABILITIES = (
     "vertical_flip",
     "size_crop",
 )
-
-CROP_OPTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-"""Least IoUs of a crop with some object that are drawn from; 1 leaves the image whole."""
-
-CROP_SCALE = (0.3, 1.0)
-CROP_ASPECT = (0.5, 2.0)
-CROP_TRIALS = 40
 
 
 class Augmented(NamedTuple):
@@ -183,8 +178,7 @@ class Augmentation(MixingOptions):
         if not context.is_mixed or rng.random() >= self.mosaic:
             return self._augment(sample, context)
         samples = [sample, *(context.draw_sample() for _ in range(TILES - 1))]
-        scale = draw_scale(self.scale_range, rng)
-        rule = context.resize_rule._replace(image_size=scale_size(context.resize_rule.image_size, scale))
+        rule = self._scale_rule(context.resize_rule, rng)
         tiled = make_mosaic(samples, rule, draw_view(rng))
         height, width = tiled.image.shape[:2]
         crop = self._draw_flips(Window.whole(height, width), (height, width), context.rng)
@@ -262,11 +256,34 @@ class Augmentation(MixingOptions):
             window, input_size = large_scale_jitter(height, width, resize_rule, self.scale_jitter, rng)
         else:
             region, inside = self._draw_region(height, width, boxes, resize_rule, rng)
-            resize_rule = resize_rule._replace(
-                image_size=scale_size(resize_rule.image_size, draw_scale(self.scale_range, rng))
-            )
+            resize_rule = self._scale_rule(resize_rule, rng)
             window, input_size = region.window, resize_rule.input_size(region.height, region.width)
         return self._draw_flips(window, input_size, rng), np.flatnonzero(inside)
+
+    def draw_mosaic(
+        self,
+        record_shape: tuple[int, int],
+        draw_shape: Callable[[], tuple[int, int]],
+        resize_rule: ResizeRule,
+        rng: np.random.Generator,
+    ) -> MosaicLayout | None:
+        """Draw the mosaic that training would show an image in, without any image; None where it would be by itself.
+
+        Args:
+            record_shape: (height, width) of the image.
+            draw_shape: returns those of another image, at random.
+            resize_rule: size of the network input in this step.
+            rng: of the sample, before anything else is drawn.
+        """
+        rng = rng.spawn(1)[0]
+        if rng.random() >= self.mosaic:
+            return None
+        shapes = [record_shape, *(draw_shape() for _ in range(TILES - 1))]
+        return MosaicLayout.of(shapes, self._scale_rule(resize_rule, rng), draw_view(rng))
+
+    def _scale_rule(self, resize_rule: ResizeRule, rng: np.random.Generator) -> ResizeRule:
+        scale = draw_scale(self.scale_range, rng)
+        return resize_rule._replace(image_size=scale_size(resize_rule.image_size, scale))
 
     def _draw_flips(self, window: Window, input_size: tuple[int, int], rng: np.random.Generator) -> Crop:
         return Crop(window, input_size, bool(rng.random() < self.flip), bool(rng.random() < self.vertical_flip))
@@ -307,62 +324,3 @@ def zoom_out_window(shown: Window, largest: float, rng: np.random.Generator) -> 
     left = x1 - int((larger_width - width) * rng.random())
     top = y1 - int((larger_height - height) * rng.random())
     return Window(left, top, left + larger_width, top + larger_height)
-
-
-def random_iou_crop(
-    window: Window, height: int, width: int, boxes: Float32[np.ndarray, "n 4"], rng: np.random.Generator
-) -> tuple[Window, Bool[np.ndarray, " n"]]:
-    """Draw a part of a window, and find the boxes that have their center in it.
-
-    A least IoU is drawn; then up to forty parts of random size and position, until one has the center of some
-    box inside and that least IoU with it; failing that, another least IoU. One of the choices is to crop
-    nothing.
-
-    Args:
-        window: the part of the image that may be shown.
-        height: of the image.
-        width: of the image.
-        boxes: corner boxes in pixels of the image; where there are none, the whole image serves as one.
-        rng: the only source of chance.
-    """
-    objects = boxes if len(boxes) else np.array([[0, 0, width, height]], dtype=np.float32)
-    while True:
-        least = CROP_OPTIONS[rng.integers(len(CROP_OPTIONS))]
-        if least >= 1:
-            return window, np.ones(len(boxes), dtype=bool)
-        parts = _draw_parts(window, rng)
-        centered = _centers_within(objects, parts)
-        best = np.where(centered, _pairwise_iou(parts, objects), -1.0).max(1)
-        valid = np.flatnonzero((best >= least) & centered.any(1))
-        if len(valid):
-            part = parts[valid[0]]
-            return Window(*part.tolist()), _centers_within(boxes, part[None])[0]
-
-
-def _draw_parts(window: Window, rng: np.random.Generator) -> Float64[np.ndarray, "trials 4"]:
-    """Draw crops with whole-number sides, all trials at once, without those too narrow or too flat."""
-    x1, y1, x2, y2 = window
-    low, high = CROP_SCALE
-    scales, positions = rng.uniform(low, high, (CROP_TRIALS, 2)), rng.random((CROP_TRIALS, 2))
-    sides = np.floor(np.array([x2 - x1, y2 - y1]) * scales)
-    corners = np.array([x1, y1]) + np.floor((np.array([x2 - x1, y2 - y1]) - sides) * positions)
-    aspect_ratios = sides[:, 0] / np.maximum(sides[:, 1], 1)
-    narrowest, widest = CROP_ASPECT
-    fits = (aspect_ratios >= narrowest) & (aspect_ratios <= widest) & (sides >= 1).all(1)
-    return np.concatenate((corners, corners + sides), axis=1)[fits]
-
-
-def _centers_within(boxes: Float32[np.ndarray, "n 4"], parts: Float64[np.ndarray, "p 4"]) -> Bool[np.ndarray, "p n"]:
-    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside: Bool[np.ndarray, "p n"] = ((parts[:, None, :2] < centers) & (centers < parts[:, None, 2:])).all(-1)
-    return inside
-
-
-def _pairwise_iou(parts: Float64[np.ndarray, "p 4"], boxes: Float32[np.ndarray, "n 4"]) -> Float64[np.ndarray, "p n"]:
-    """Compute IoUs in NumPy, unlike ``ops.boxes``: a worker spends its time here on calls, not on numbers."""
-    low = np.maximum(parts[:, None, :2], boxes[:, :2])
-    high = np.minimum(parts[:, None, 2:], boxes[:, 2:])
-    shared = (high - low).clip(0, None).prod(-1)
-    union = (parts[:, 2:] - parts[:, :2]).prod(-1)[:, None] + (boxes[:, 2:] - boxes[:, :2]).prod(-1) - shared
-    ratio: Float64[np.ndarray, "p n"] = shared / union
-    return ratio

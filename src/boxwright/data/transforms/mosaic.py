@@ -67,12 +67,9 @@ def make_mosaic(samples: Sequence[TrainingSample], resize_rule: ResizeRule, view
     Returns:
         The network input, not yet mirrored and of its own colors, in bytes.
     """
-    layout = _Layout.of([sample.image.shape[:2] for sample in samples], resize_rule.image_size / 2)
-    width, height = (int(side) for side in layout.size)
-    input_size = resize_rule.input_size(height, width)
-    to_input = _map_to_input(layout.size, input_size, view)
-    boxes = np.concatenate([layout.move_boxes(i, one.boxes, to_input) for i, one in enumerate(samples)])
-    stage = _Stage.of(layout, input_size, view, to_input)
+    layout = MosaicLayout.of([sample.image.shape[:2] for sample in samples], resize_rule, view)
+    boxes = np.concatenate([layout.move_boxes(index, sample.boxes) for index, sample in enumerate(samples)])
+    stage = _Stage.of(layout)
     mosaic = TrainingSample(
         image=stage.show_images([sample.image for sample in samples], resize_rule),
         boxes=boxes.astype(np.float32),
@@ -83,49 +80,56 @@ def make_mosaic(samples: Sequence[TrainingSample], resize_rule: ResizeRule, view
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """Positions of the images in a mosaic.
+class MosaicLayout:
+    """Positions of the images in a mosaic, and of the mosaic in the network input.
 
     Args:
         shapes: (height, width) of each image.
         tiles: (width, height) of each, resized.
         offsets: left and top edge of each.
         size: (width, height) of the mosaic.
+        input_size: (height, width) of the network input.
+        scale: pixels of the network input for one of the mosaic, across and down, before it is turned.
+        to_input: the matrix that maps (x, y, 1) of the mosaic to x and y of the network input.
     """
 
     shapes: list[tuple[int, ...]]
     tiles: Float64[np.ndarray, "n 2"]
     offsets: Float64[np.ndarray, "n 2"]
     size: Float64[np.ndarray, " 2"]
+    input_size: tuple[int, int]
+    scale: Float64[np.ndarray, " 2"]
+    to_input: Float64[np.ndarray, "2 3"]
 
     @classmethod
-    def of(cls, shapes: Sequence[tuple[int, ...]], shortest: float) -> _Layout:
-        """Place images whose shortest side becomes ``shortest`` pixels."""
-        side = max(1, int(shortest))
+    def of(cls, shapes: Sequence[tuple[int, ...]], resize_rule: ResizeRule, view: View) -> MosaicLayout:
+        """Place four images of such (height, width)."""
+        side = max(1, resize_rule.image_size // 2)
         tiles = np.array([[int(side * length / min(shape)) for length in shape[::-1]] for shape in shapes], np.float64)
         cell = tiles.max(0)
-        return cls(list(shapes), tiles, cell * np.array([[0, 0], [1, 0], [0, 1], [1, 1]]), 2 * cell)
+        offsets, size = cell * np.array([[0, 0], [1, 0], [0, 1], [1, 1]]), 2 * cell
+        input_size = resize_rule.input_size(int(size[1]), int(size[0]))
+        stretch = np.array(input_size[::-1]) / size
+        to_input = _map_to_input(size, stretch, view)
+        return cls(list(shapes), tiles, offsets, size, input_size, view.zoom * stretch, to_input)
 
-    def move_boxes(
-        self, index: int, boxes: Float32[np.ndarray, "n 4"], to_input: Float64[np.ndarray, "2 3"]
-    ) -> Float64[np.ndarray, "n 4"]:
+    def move_boxes(self, index: int, boxes: Float32[np.ndarray, "n 4"]) -> Float64[np.ndarray, "n 4"]:
         """Return the boxes around the corners of an image's boxes in the network input; they may lie outside."""
         scale = self.tiles[index] / self.shapes[index][::-1]
         corners = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]] * scale + self.offsets[index]
-        moved = corners @ to_input[:, :2].T + to_input[:, 2]
+        moved = corners @ self.to_input[:, :2].T + self.to_input[:, 2]
         around: Float64[np.ndarray, "n 4"] = np.concatenate((moved.min(1), moved.max(1)), axis=1)
         return around
 
 
 def _map_to_input(
-    size: Float64[np.ndarray, " 2"], input_size: tuple[int, int], view: View
+    size: Float64[np.ndarray, " 2"], stretch: Float64[np.ndarray, " 2"], view: View
 ) -> Float64[np.ndarray, "2 3"]:
-    """Return the matrix that maps (x, y, 1) of a mosaic to x and y of the network input."""
+    """Turn, zoom and shift a mosaic of (width, height) around its center, then stretch it to the network input."""
     cos, sin = math.cos(math.radians(view.angle)), math.sin(math.radians(view.angle))
     turn = view.zoom * np.array([[cos, -sin], [sin, cos]])
     center = size / 2
     move = center + np.array(view.shift) * size - turn @ center
-    stretch = np.array(input_size[::-1]) / size
     mapping: Float64[np.ndarray, "2 3"] = stretch[:, None] * np.concatenate((turn, move[:, None]), axis=1)
     return mapping
 
@@ -149,10 +153,8 @@ class _Stage:
     from_input: Float64[np.ndarray, "2 3"]
 
     @classmethod
-    def of(
-        cls, layout: _Layout, input_size: tuple[int, int], view: View, to_input: Float64[np.ndarray, "2 3"]
-    ) -> _Stage:
-        scale = view.zoom * np.array(input_size[::-1]) / layout.size
+    def of(cls, layout: MosaicLayout) -> _Stage:
+        scale, to_input = layout.scale, layout.to_input
         first = np.rint(layout.offsets * scale).astype(int)
         last = np.maximum(np.rint((layout.offsets + layout.tiles) * scale).astype(int), first + 1)
         windows = [Window.whole(height, width) for height, width in layout.shapes]
@@ -164,7 +166,7 @@ class _Stage:
             [Crop(window, (rows, columns)) for window, (rows, columns) in zip(windows, sides, strict=True)],
             [(left, top) for left, top in first.tolist()],
             (width, height),
-            input_size,
+            layout.input_size,
             from_input,
         )
 
