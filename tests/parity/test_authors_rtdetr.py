@@ -45,7 +45,7 @@ def noised(authors: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> N
         assert labels.shape == queries.labels.shape
         return queries._replace(labels=labels, boxes_cxcywh_norm=boxes)
 
-    monkeypatch.setattr("boxwright.heads.rtdetr.draw_denoising_queries", read_stored)
+    monkeypatch.setattr("boxwright.queries.encoder_queries.draw_denoising_queries", read_stored)
 
 
 def test_logits_and_boxes(authors: dict[str, np.ndarray], detector: Detector) -> None:

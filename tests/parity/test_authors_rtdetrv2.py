@@ -50,7 +50,7 @@ def test_predictions_losses_and_gradients(kind: str, monkeypatch: pytest.MonkeyP
         labels, boxes = (torch.from_numpy(authors[f"noised_{name}"]) for name in ("labels", "boxes"))
         return draw_denoising_queries(*args, **options)._replace(labels=labels, boxes_cxcywh_norm=boxes)
 
-    monkeypatch.setattr("boxwright.heads.rtdetr.draw_denoising_queries", read_stored)
+    monkeypatch.setattr("boxwright.queries.encoder_queries.draw_denoising_queries", read_stored)
     targets = [
         Targets(*(torch.from_numpy(shared[f"object_{name}_{i}"]) for name in ("labels", "boxes")), (SIZE, SIZE))
         for i in range(2)

@@ -34,14 +34,16 @@ class MultiScaleDeformableAttention(nn.Module):
         sampling_method: ``default`` samples bilinearly, ``discrete`` takes the value of one cell; then there is no
             gradient of the offsets, and they are not trained.
         offset_scale: of offsets from reference boxes, in sides of the box; positive.
+        projected: values and output go through a linear layer; else the heads take their channels as they come.
 
     Raises:
         ValueError: for a width, a backend, a method, a scale or numbers of points that do not fit.
 
     Source: Zhu et al., Deformable DETR, ICLR 2021, section 4.1; numbers of points by level, scale of offsets and
-    discrete sampling: Lv et al., RT-DETRv2, 2024. Checked against transformers and lyuwenyu/RT-DETR 068dfde, both
-    methods: outputs, gradients. Differs from the authors' discrete sampling on maps that are not square, where it
-    clamps columns by the height; see ``find_cells``.
+    discrete sampling: Lv et al., RT-DETRv2, 2024; without projections: Peng et al., D-FINE, ICLR 2025. Checked against
+    transformers, lyuwenyu/RT-DETR 068dfde, both methods, and Peterande/D-FINE 4a1f73a: outputs, gradients. Differs from
+    the authors' discrete sampling on maps that are not square, where it clamps columns by the height; see
+    ``find_cells``.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class MultiScaleDeformableAttention(nn.Module):
         sampling: Sampling = "auto",
         sampling_method: SamplingMethod = "default",
         offset_scale: float = 0.5,
+        projected: bool = True,
     ) -> None:
         super().__init__()
         if dim % num_heads:
@@ -70,8 +73,8 @@ class MultiScaleDeformableAttention(nn.Module):
         # Without a gradient, processes would wait for it.
         self.sampling_offsets.requires_grad_(sampling_method == "default")
         self.attention_weights = nn.Linear(dim, samples)
-        self.value_projection = nn.Linear(dim, dim)
-        self.output_projection = nn.Linear(dim, dim)
+        self.value_projection = nn.Linear(dim, dim) if projected else nn.Identity()
+        self.output_projection = nn.Linear(dim, dim) if projected else nn.Identity()
         self.reset_parameters()
 
     @torch.no_grad()
@@ -87,9 +90,10 @@ class MultiScaleDeformableAttention(nn.Module):
         self.sampling_offsets.bias.copy_(offsets.flatten())
         nn.init.zeros_(self.attention_weights.weight)
         nn.init.zeros_(self.attention_weights.bias)
-        for linear in (self.value_projection, self.output_projection):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        for projection in (self.value_projection, self.output_projection):
+            if isinstance(projection, nn.Linear):
+                nn.init.xavier_uniform_(projection.weight)
+                nn.init.zeros_(projection.bias)
 
     def forward(
         self,
@@ -187,6 +191,33 @@ def spread_points(num_points: int | Sequence[int], num_levels: int) -> tuple[int
     return points
 
 
+class Gate(nn.Module):
+    """Sum of two inputs by weights that both of them decide, channel by channel: norm(g1 x + g2 y).
+
+    g1 and g2 are sigmoids of a linear layer of both; they begin at 0.5.
+
+    Args:
+        dim: width of the inputs.
+
+    Source: Peng et al., D-FINE, ICLR 2025. Checked against ``Gate`` of Peterande/D-FINE 4a1f73a.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weights = nn.Linear(2 * dim, 2 * dim)
+        self.norm = nn.LayerNorm(dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Begin with equal weights."""
+        nn.init.zeros_(self.weights.weight)
+        nn.init.zeros_(self.weights.bias)
+
+    def forward(self, x: Float[Tensor, "b q d"], y: Float[Tensor, "b q d"]) -> Float[Tensor, "b q d"]:
+        of_x, of_y = self.weights(torch.cat((x, y), -1)).sigmoid().chunk(2, -1)
+        return cast(Tensor, self.norm(of_x * x + of_y * y))
+
+
 class DeformableDecoderLayer(nn.Module):
     """Self-attention among queries, deformable attention to the maps and feed-forward; post-norm.
 
@@ -200,9 +231,10 @@ class DeformableDecoderLayer(nn.Module):
         sampling: backend of the sampling, see ``deformable_sampling``.
         sampling_method: see ``MultiScaleDeformableAttention``.
         offset_scale: likewise.
+        gated: what was sampled goes in by a ``Gate`` rather than by a residual and a norm, and is not projected.
 
-    Source: Zhu et al., Deformable DETR; lyuwenyu/RT-DETR 068dfde (``TransformerDecoderLayer``). The norms are numbered
-    in their order of execution.
+    Source: Zhu et al., Deformable DETR; lyuwenyu/RT-DETR 068dfde (``TransformerDecoderLayer``); with gates,
+    Peterande/D-FINE 4a1f73a. The norms are numbered in their order of execution.
     """
 
     def __init__(
@@ -217,8 +249,10 @@ class DeformableDecoderLayer(nn.Module):
         sampling: Sampling = "auto",
         sampling_method: SamplingMethod = "default",
         offset_scale: float = 0.5,
+        gated: bool = False,
     ) -> None:
         super().__init__()
+        self.gated = gated
         self.self_attention = BatchFirstAttention(dim, num_heads, dropout)
         self.norm1 = nn.LayerNorm(dim)
         self.cross_attention = MultiScaleDeformableAttention(
@@ -229,8 +263,12 @@ class DeformableDecoderLayer(nn.Module):
             sampling=sampling,
             sampling_method=sampling_method,
             offset_scale=offset_scale,
+            projected=not gated,
         )
-        self.norm2 = nn.LayerNorm(dim)
+        if gated:
+            self.gate = Gate(dim)
+        else:
+            self.norm2 = nn.LayerNorm(dim)
         self.feed_forward = FeedForward(dim, hidden_dim, activation="relu", dropout=dropout)
         self.norm3 = nn.LayerNorm(dim)
         self.dropout = Dropout(dropout)
@@ -261,6 +299,7 @@ class DeformableDecoderLayer(nn.Module):
         attended = self.self_attention(positioned, positioned, queries, attn_mask=blocked, need_weights=False)[0]
         queries = self.norm1(queries + self.dropout(attended))
         sampled = self.cross_attention(queries + positions, reference, memory, shapes, padding)
-        queries = self.norm2(queries + self.dropout(sampled))
+        sampled = self.dropout(sampled)
+        queries = self.gate(queries, sampled) if self.gated else self.norm2(queries + sampled)
         residual = queries + self.dropout(self.feed_forward(queries))
         return cast(Tensor, self.norm3(clamp_to_half(residual)))

@@ -1,4 +1,4 @@
-"""RepVGG blocks: two branches in training, one convolution in deployment."""
+"""RepVGG blocks, with two branches in training and one convolution in deployment, and what is built of them."""
 
 from __future__ import annotations
 
@@ -70,4 +70,45 @@ class CSPRepLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
         out: Tensor = self.expand(self.blocks(self.conv1(x)) + self.conv2(x))
+        return out
+
+
+class RepELAN(nn.Module):
+    """Half of the channels through two stages in a row; all intermediate maps are concatenated and joined.
+
+    out = join(concatenate(a, b, stage1(b), stage2(stage1(b)))), where a and b are the halves of split(x). A stage is a
+    ``CSPRepLayer`` and a 3 x 3 convolution.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        split_channels: of both halves together; even.
+        stage_channels: of each stage's output.
+        num_blocks: RepVGG blocks in each stage.
+
+    Source: Peng et al., D-FINE, ICLR 2025, appendix, after GELAN of Wang et al., YOLOv9, ECCV 2024. Checked against
+    ``RepNCSPELAN4`` of Peterande/D-FINE 4a1f73a.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, split_channels: int, stage_channels: int, num_blocks: int
+    ) -> None:
+        super().__init__()
+        half = split_channels // 2
+        self.split = ConvNorm(in_channels, 2 * half, 1, activation="silu")
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                CSPRepLayer(channels, stage_channels, num_blocks=num_blocks),
+                ConvNorm(stage_channels, stage_channels, 3, activation="silu"),
+            )
+            for channels in (half, stage_channels)
+        )
+        self.join = ConvNorm(2 * half + 2 * stage_channels, out_channels, 1, activation="silu")
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
+        x = self.split(x)
+        maps = [x, x.chunk(2, 1)[1]]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        out: Tensor = self.join(torch.cat((maps[0], *maps[2:]), 1))
         return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -10,13 +11,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from boxwright.layers.conv import ConvNorm
-from boxwright.layers.option_checks import check_counts, check_hidden_dim
+from boxwright.layers.conv import Activation, ConvNorm
+from boxwright.layers.option_checks import check_choice, check_counts, check_hidden_dim
 from boxwright.layers.positions import encode_sine_grid
 from boxwright.layers.predictions import cast_to_weights
 from boxwright.layers.pyramid import LightPathAggregation
 from boxwright.layers.recording import CellAttentionLayers
-from boxwright.layers.rep_vgg import CSPRepLayer
+from boxwright.layers.rep_vgg import CSPRepLayer, RepELAN
 from boxwright.layers.tokens import flatten_maps, flatten_mask, split_maps
 from boxwright.layers.transformer import TransformerEncoderLayer
 from boxwright.mechanism import CellAttention
@@ -26,6 +27,7 @@ from boxwright.structures import Features, Level, Spec
 __all__ = ["HybridEncoder"]
 
 Variant = Literal["A", "B", "C", "D", "D_S5", "E"]
+Fusion = Literal["csp", "elan"]
 
 
 class HybridEncoder(nn.Module):
@@ -49,12 +51,15 @@ class HybridEncoder(nn.Module):
         expansion: of E: width of the fusion blocks as a fraction of ``hidden_dim``; 0.5 in R18, R34 and R50-m.
         num_blocks: of E: RepVGG blocks per fusion.
         variant: the encoder of the study, A to E. A takes none of the options above.
+        fusion: of E: ``csp`` is RT-DETR's, ``elan`` D-FINE's: more stages in a fusion, whose outputs are concatenated,
+            no activation before the way down, and downsampling by a depthwise convolution.
 
     Source: Zhao et al., RT-DETR, CVPR 2024; E section 4.2, all variants section 5.2, figure 3 and table 3. E was
     checked against transformers' RTDetrHybridEncoder and ``HybridEncoder`` of lyuwenyu/RT-DETR 068dfde (there,
     positions are scrambled on maps that are not square; see ``encode_sine_grid``). Differs in masking padding in the
     attention, where there is any, and in upsampling to the size of the finer level rather than by two, so that sizes
-    which are not multiples of 32 pass.
+    which are not multiples of 32 pass. With ``elan``: Peng et al., D-FINE, ICLR 2025, checked against ``HybridEncoder``
+    of Peterande/D-FINE 4a1f73a.
 
     Of A to D there is no code of the authors. The sources are the paper's text and table 3 (R50: 31, 32, 32, 35, 35 and
     42 M parameters). Reconstructed from them: C's layer across levels replaces B's layer. With both, C would have 33 M;
@@ -75,14 +80,15 @@ class HybridEncoder(nn.Module):
         expansion: float = 1.0,
         num_blocks: int = 3,
         variant: Variant = "E",
+        fusion: Fusion = "csp",
     ) -> None:
         super().__init__()
         check_counts({"num_heads": num_heads})
         check_hidden_dim(hidden_dim, num_heads, sine=True)
         if int(hidden_dim * expansion) < 1:
             raise ValueError(f"expansion leaves at least one of {hidden_dim} channels, and {expansion} does not")
-        if variant not in get_args(Variant):
-            raise ValueError(f"variant is one of {', '.join(get_args(Variant))}, not {variant}")
+        check_choice("variant", variant, get_args(Variant))
+        check_choice("fusion", fusion, get_args(Fusion))
         self.variant = variant
         if variant == "A":
             self.out_spec: Spec = dict(in_spec)
@@ -100,17 +106,31 @@ class HybridEncoder(nn.Module):
             self.paths = LightPathAggregation(strides, hidden_dim)
         if variant != "E":
             return
-        # From the coarsest down, then from the finest up.
-        self.laterals = nn.ModuleList(ConvNorm(hidden_dim, hidden_dim, 1, activation="silu") for _ in strides[1:])
-        self.down_blocks = nn.ModuleList(
-            CSPRepLayer(2 * hidden_dim, hidden_dim, num_blocks=num_blocks, expansion=expansion) for _ in strides[1:]
-        )
-        self.downsamples = nn.ModuleList(
-            ConvNorm(hidden_dim, hidden_dim, 3, coarse // fine, activation="silu") for fine, coarse in pairwise(strides)
-        )
-        self.up_blocks = nn.ModuleList(
-            CSPRepLayer(2 * hidden_dim, hidden_dim, num_blocks=num_blocks, expansion=expansion) for _ in strides[1:]
-        )
+        self._build_fusion(strides, hidden_dim, expansion, num_blocks, fusion)
+
+    def _build_fusion(
+        self, strides: Sequence[int], hidden_dim: int, expansion: float, num_blocks: int, fusion: Fusion
+    ) -> None:
+        """Build the ways from the coarsest level down, and from the finest up."""
+
+        def fuse() -> nn.Module:
+            if fusion == "csp":
+                return CSPRepLayer(2 * hidden_dim, hidden_dim, num_blocks=num_blocks, expansion=expansion)
+            width = int(hidden_dim * expansion) // 2
+            options = {"split_channels": 2 * hidden_dim, "stage_channels": width, "num_blocks": num_blocks}
+            return RepELAN(2 * hidden_dim, hidden_dim, **options)
+
+        def downsample(stride: int) -> nn.Module:
+            if fusion == "csp":
+                return ConvNorm(hidden_dim, hidden_dim, 3, stride, activation="silu")
+            depthwise = ConvNorm(hidden_dim, hidden_dim, 3, stride, groups=hidden_dim)
+            return nn.Sequential(ConvNorm(hidden_dim, hidden_dim, 1), depthwise)
+
+        activation: Activation | None = "silu" if fusion == "csp" else None
+        self.laterals = nn.ModuleList(ConvNorm(hidden_dim, hidden_dim, 1, activation=activation) for _ in strides[1:])
+        self.down_blocks = nn.ModuleList(fuse() for _ in strides[1:])
+        self.downsamples = nn.ModuleList(downsample(coarse // fine) for fine, coarse in pairwise(strides))
+        self.up_blocks = nn.ModuleList(fuse() for _ in strides[1:])
 
     def forward(self, features: Features, padding_mask: Bool[Tensor, "b h w"] | None = None) -> Features:
         if self.variant == "A":

@@ -59,20 +59,52 @@ class SetCriterion:
             logits, boxes = at_least_float32(logits), at_least_float32(boxes_cxcywh_norm)
             if matches is None:
                 matches = self.matcher(logits, boxes, targets)
-            labels = torch.cat([t.labels for t in targets])[matches.object]
-            objects = torch.cat([t.boxes_cxcywh_norm for t in targets])[matches.object]
-            predicted = boxes[matches[:3]]
-            corners, object_corners = cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(objects)
-            matched = MatchedQueries(*matches[:3], labels, iou(corners.detach(), object_corners))
-
-            l1 = (predicted - objects).abs().sum(-1)
-            giou = 1 - generalized_iou(corners, object_corners)
-            per_layer, count = l1.new_zeros(len(logits)), totals.objects_per_process * groups
+            count = totals.objects_per_process * groups
             return {
-                self.class_loss.name: self.weights.class_weight * self.class_loss(logits, matched, totals, groups),
-                "l1": self.weights.l1_weight * per_layer.index_add(0, matches.layer, l1) / count,
-                "giou": self.weights.giou_weight * per_layer.index_add(0, matches.layer, giou) / count,
+                **self.class_losses(logits, boxes, targets, totals, matches, groups),
+                **self.box_losses(boxes, targets, matches, count),
             }
+
+    def class_losses(
+        self,
+        logits: Float[Tensor, "l b q k"],
+        boxes_cxcywh_norm: Float[Tensor, "l b q 4"],
+        targets: Sequence[NormalizedTargets],
+        totals: LossTotals,
+        matches: Matches,
+        groups: int = 1,
+    ) -> dict[str, Float[Tensor, " l"]]:
+        """Compute the weighted class loss of each layer, by its name; see the call. Without autocast."""
+        labels = torch.cat([t.labels for t in targets])[matches.object]
+        corners, objects = pair_corners(boxes_cxcywh_norm.detach(), targets, matches)
+        matched = MatchedQueries(*matches[:3], labels, iou(corners, objects))
+        return {self.class_loss.name: self.weights.class_weight * self.class_loss(logits, matched, totals, groups)}
+
+    def box_losses(
+        self,
+        boxes_cxcywh_norm: Float[Tensor, "l b q 4"],
+        targets: Sequence[NormalizedTargets],
+        matches: Matches,
+        count: float,
+    ) -> dict[str, Float[Tensor, " l"]]:
+        """Compute the weighted ``l1`` and ``giou`` of each layer, sums over the matches divided by ``count``."""
+        objects = torch.cat([t.boxes_cxcywh_norm for t in targets])[matches.object]
+        predicted = boxes_cxcywh_norm[matches[:3]]
+        l1 = (predicted - objects).abs().sum(-1)
+        giou = 1 - generalized_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(objects))
+        per_layer = l1.new_zeros(len(boxes_cxcywh_norm))
+        return {
+            "l1": self.weights.l1_weight * per_layer.index_add(0, matches.layer, l1) / count,
+            "giou": self.weights.giou_weight * per_layer.index_add(0, matches.layer, giou) / count,
+        }
+
+
+def pair_corners(
+    boxes_cxcywh_norm: Float[Tensor, "l b q 4"], targets: Sequence[NormalizedTargets], matches: Matches
+) -> tuple[Float[Tensor, "s 4"], Float[Tensor, "s 4"]]:
+    """Look up the corner boxes of matched predictions, and those of their objects."""
+    objects = torch.cat([t.boxes_cxcywh_norm for t in targets])[matches.object]
+    return cxcywh_to_xyxy(boxes_cxcywh_norm[matches[:3]]), cxcywh_to_xyxy(objects)
 
 
 def name_terms(losses: dict[str, Float[Tensor, " l"]], suffixes: Sequence[str]) -> dict[str, Float[Tensor, ""]]:

@@ -25,8 +25,10 @@ Refinement = Literal["none", "once", "twice"]
 their gradient, so that the loss of a layer also trains the boxes of the layer before (looking forward twice)."""
 
 
-def build_decoder_layers(options: DecoderOptions, hidden_dim: int, num_levels: int) -> nn.ModuleList:
-    """Build the layers of a deformable decoder for queries of width ``hidden_dim``."""
+def build_decoder_layers(
+    options: DecoderOptions, hidden_dim: int, num_levels: int, *, gated: bool = False
+) -> nn.ModuleList:
+    """Build the layers of a deformable decoder for queries of width ``hidden_dim``, gated or not."""
     return nn.ModuleList(
         DeformableDecoderLayer(
             hidden_dim,
@@ -38,6 +40,7 @@ def build_decoder_layers(options: DecoderOptions, hidden_dim: int, num_levels: i
             sampling=options.sampling,
             sampling_method=options.sampling_method,
             offset_scale=options.offset_scale,
+            gated=gated,
         )
         for _ in range(options.num_layers)
     )
@@ -92,7 +95,7 @@ def decode_queries(
     layer_boxes: list[Tensor] = []
     previous = reference
     for i, layer in enumerate(layers):
-        encoded, on_levels = positions(reference), _spread_over_levels(reference, tokens)
+        encoded, on_levels = positions(reference), spread_over_levels(reference, tokens)
         content = layer(
             content, encoded, on_levels, tokens.memory, tokens.shapes, padding=tokens.padding, blocked=blocked
         )
@@ -144,7 +147,7 @@ def predict_layers(
     return references, torch.stack(layer_logits), torch.stack(layer_boxes)
 
 
-def _spread_over_levels(reference: Float[Tensor, "b q r"], tokens: LevelTokens) -> Float[Tensor, "b q #l r"]:
+def spread_over_levels(reference: Float[Tensor, "b q r"], tokens: LevelTokens) -> Float[Tensor, "b q #l r"]:
     """Convert references from units of the image to units of each whole map."""
     if tokens.padding is None and reference.shape[-1] == 4:
         # Ratios of 1: one box for all levels is cheaper. Points have gradients, whose order of addition would change.

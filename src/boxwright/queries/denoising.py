@@ -60,6 +60,7 @@ def draw_denoising_queries(
     *,
     seeds: Sequence[int | None] = (),
     most_objects: int = 0,
+    mirrored: bool = False,
 ) -> DenoisingQueries:
     """Draw noised copies of every object: per group one to be recovered and one to be rejected.
 
@@ -103,9 +104,10 @@ def draw_denoising_queries(
     index = torch.arange(boxes.shape[1], device=device) % (2 * most)
     size = size + (index >= most).float()[:, None]  # the second half of each group is to be rejected
     corners = cxcywh_to_xyxy(boxes) + sign * size * boxes[..., 2:].repeat(1, 1, 2) * 0.5 * options.box_noise
+    noised_boxes = xyxy_to_cxcywh(corners.clamp(0, 1))
     return DenoisingQueries(
         noised_labels,
-        xyxy_to_cxcywh(corners.clamp(0, 1)),
+        noised_boxes.abs() if mirrored else noised_boxes,
         _pair(counts, most, num_groups, device),
         num_groups,
     )

@@ -1,0 +1,204 @@
+"""D-FINE's head: boxes whose sides are distributions, which the decoder's layers refine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from boxwright.layers.mlp import MLP
+from boxwright.queries.class_losses import VarifocalLoss
+from boxwright.queries.criterion import SetCriterion, normalize_targets
+from boxwright.queries.decoder import build_decoder_layers, reset_predictors
+from boxwright.queries.denoising import DenoisingQueries
+from boxwright.queries.distribution_criterion import Assignment, DistributionCriterion, DistributionLossWeights
+from boxwright.queries.distributions import (
+    DistributionHeads,
+    DistributionLayers,
+    LocationQuality,
+    SideBins,
+    SideRefiner,
+    decode_distributions,
+)
+from boxwright.queries.encoder_queries import EncoderQueries
+from boxwright.queries.matching import HungarianMatcher
+from boxwright.queries.options import DecoderOptions, DenoisingOptions
+from boxwright.structures import Features, LossTotals, Spec, Targets
+
+__all__ = ["DFINE"]
+
+
+class DFINEOutput(NamedTuple):
+    """Predictions. Boxes are center boxes relative to the image inside its padding.
+
+    ``logits``, ``boxes_cxcywh_norm`` and ``side_logits`` (of the bins of x1, y1, x2, y2) are those of the decoder
+    layers: of every layer with targets, of the last one without. ``initial_*`` are the first layer's, which the sides
+    move from. ``selected_*`` are the encoder's, which the decoder starts from, and ``selected_tokens`` the indices of
+    its tokens, the best first. ``noised`` are predictions from the denoising queries, and ``denoising`` these queries;
+    None without targets or denoising. ``assignment`` is that of ``DFINE.assign``.
+    """
+
+    logits: Float[Tensor, "l b q k"]
+    boxes_cxcywh_norm: Float[Tensor, "l b q 4"]
+    valid_sizes: Float[Tensor, "#b 2"]
+    side_logits: Float[Tensor, "l b q 4 n"]
+    initial_logits: Float[Tensor, "b q k"]
+    initial_boxes_cxcywh_norm: Float[Tensor, "b q 4"]
+    selected_logits: Float[Tensor, "b q k"]
+    selected_boxes_cxcywh_norm: Float[Tensor, "b q 4"]
+    selected_tokens: Int[Tensor, "b q"] | None = None
+    noised: DistributionLayers | None = None
+    denoising: DenoisingQueries | None = None
+    assignment: Assignment | None = None
+
+    @property
+    def layers(self) -> DistributionLayers:
+        """The predictions of the decoder."""
+        initial = self.initial_logits, self.initial_boxes_cxcywh_norm
+        return DistributionLayers(self.logits, self.boxes_cxcywh_norm, self.side_logits, *initial)
+
+
+class DFINE(EncoderQueries):
+    """Selection of the best encoder tokens as queries; decoder layers refine a distribution for each side of the box.
+
+    Args:
+        in_spec: the levels that come in, fine to coarse; those that are not ``hidden_dim`` wide are projected.
+        num_classes: C.
+        hidden_dim: width of tokens and queries; a multiple of the decoder's ``num_heads``.
+        num_queries: most objects that are detected in an image.
+        decoder: size of the decoder; published with 3, 6 and 3 points on three levels.
+        eval_layers: decoder layers that prediction uses; all where None.
+        denoising: noised objects that the decoder is trained to recover.
+        num_bins: of the distribution of a side, less one; even, at least 4.
+        bin_scale: larger ones make the inner bins finer and the reach of a side shorter; positive.
+        max_detections: most (query, class) pairs that are detected in an image.
+        loss_weights: of varifocal, L1, GIoU loss, and of those of the distributions.
+
+    Source: Peng et al., D-FINE, ICLR 2025. Checked against Peterande/D-FINE 4a1f73a: outputs, assignments, every loss
+    term, gradients; not against transformers, whose losses pair the logits of a layer with the sides of the next.
+    Differs in running the encoder's box head on the selected tokens only and in masking padding where there is any; for
+    the losses see ``DistributionCriterion``.
+    """
+
+    mirrors_noised_boxes = True
+
+    def __init__(
+        self,
+        in_spec: Spec,
+        num_classes: int,
+        *,
+        hidden_dim: int = 256,
+        num_queries: int = 300,
+        decoder: DecoderOptions = DecoderOptions(),
+        eval_layers: int | None = None,
+        denoising: DenoisingOptions = DenoisingOptions(),
+        num_bins: int = 32,
+        bin_scale: float = 4.0,
+        max_detections: int = 300,
+        loss_weights: DistributionLossWeights = DistributionLossWeights(),
+    ) -> None:
+        super().__init__(
+            in_spec,
+            num_classes,
+            hidden_dim=hidden_dim,
+            num_queries=num_queries,
+            decoder=decoder,
+            eval_layers=eval_layers,
+            denoising=denoising,
+            max_detections=max_detections,
+            project_every_level=False,
+        )
+        self.bins, num_layers = SideBins(num_bins, bin_scale), decoder.num_layers
+        criterion = SetCriterion(VarifocalLoss(), HungarianMatcher(), loss_weights)
+        self.criterion = DistributionCriterion(criterion, loss_weights, self.bins)
+        self.layers = build_decoder_layers(decoder, hidden_dim, len(self.projections.levels), gated=True)
+        self.classes = nn.ModuleList(nn.Linear(hidden_dim, num_classes) for _ in range(num_layers))
+        self.initial_boxes = MLP(hidden_dim, hidden_dim, 4, 3)
+        self.sides = nn.ModuleList(MLP(hidden_dim, hidden_dim, 4 * (num_bins + 1), 3) for _ in range(num_layers))
+        self.qualities = nn.ModuleList(LocationQuality() for _ in range(num_layers))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialize as published: Xavier around the selection and in the feed-forwards, even distributions."""
+        reset_predictors((self.encoder_classes, *self.classes), (self.encoder_boxes, self.initial_boxes, *self.sides))
+        self.reset_selection()
+        for name, parameter in self.layers.named_parameters():
+            if "feed_forward" in name and parameter.ndim == 2:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(
+        self,
+        features: Features,
+        padding_mask: Bool[Tensor, "b h w"] | None = None,
+        targets: Sequence[Targets] | None = None,
+        valid_sizes: Float[Tensor, "#b 2"] | None = None,
+    ) -> DFINEOutput:
+        """Predict; with ``targets`` from every layer, and from denoising queries too."""
+        start = self.start_decoder(features, padding_mask, targets, valid_sizes)
+        predictions = decode_distributions(
+            self.layers_to_run(targets),
+            start.tokens,
+            start.content,
+            start.reference,
+            positions=self.encode_references,
+            heads=self._heads(),
+            every_layer=targets is not None,
+            blocked=start.blocked,
+        )
+        noised, layers = predictions.split(start.num_noised)
+        selection = start.selection
+        return DFINEOutput(
+            *layers[:2],
+            start.valid_sizes,
+            *layers[2:],
+            selection.logits,
+            selection.boxes_logit.sigmoid(),
+            selection.tokens,
+            None if start.denoising is None else noised,
+            start.denoising,
+        )
+
+    def encode_references(self, reference: Float[Tensor, "b q 4"]) -> Float[Tensor, "b q d"]:
+        """Encode center boxes as positions of queries, cut to [-10, 10]."""
+        return super().encode_references(reference).clamp(-10, 10)
+
+    def predict_layers(
+        self, contents: Sequence[Float[Tensor, "b q d"]], reference: Float[Tensor, "b q 4"]
+    ) -> tuple[list[Float[Tensor, "b q 4"]], Float[Tensor, "l b q k"], Float[Tensor, "l b q 4"]]:
+        """Predict from the contents that the decoder had after each layer; reference, logits and boxes of each."""
+        refiner, references = SideRefiner(self._heads(), reference), [reference]
+        for i, content in enumerate(contents):
+            references.append(refiner.refine(i, content, predicts=True))
+        layers = refiner.predictions()
+        return references[:-1], layers.logits, layers.boxes_cxcywh_norm
+
+    def assign(self, output: DFINEOutput, targets: Sequence[Targets]) -> DFINEOutput:
+        """Assign the predictions of every layer to objects; ``loss`` goes on from there."""
+        selected = output.selected_logits, output.selected_boxes_cxcywh_norm
+        return output._replace(assignment=self.criterion.assign(output.layers, selected, normalize_targets(targets)))
+
+    def count_assigned(self, output: DFINEOutput) -> int:
+        """Count the queries that a layer, or the encoder, assigned to an object."""
+        assert output.assignment is not None
+        return len(output.assignment.united.query)
+
+    def loss(
+        self, output: DFINEOutput, targets: Sequence[Targets], totals: LossTotals | None = None
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Compute the weighted loss terms of every decoder layer, of the selection and of denoising."""
+        if output.assignment is None:
+            output = self.assign(output, targets)
+        normalized, totals = normalize_targets(targets), totals or LossTotals.of(targets)
+        if totals.matches is None:
+            totals = totals._replace(matches=self.count_assigned(output))
+        selected, layers = (output.selected_logits, output.selected_boxes_cxcywh_norm), output.layers
+        terms = self.criterion(layers, selected, cast(Assignment, output.assignment), normalized, totals)
+        if output.denoising is not None and output.noised is not None:
+            matches, groups = output.denoising.matches, output.denoising.num_groups
+            terms |= self.criterion.noised(output.noised, matches, groups, normalized, totals, layers)
+        return terms
+
+    def _heads(self) -> DistributionHeads:
+        return DistributionHeads(self.classes, self.sides, self.qualities, self.initial_boxes, self.bins)

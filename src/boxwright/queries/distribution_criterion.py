@@ -1,0 +1,195 @@
+"""Losses of decoders whose boxes are distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from boxwright.losses.distribution import distillation_loss, fine_grained_localization_loss
+from boxwright.ops.boxes import at_least_float32, iou
+from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, pair_corners
+from boxwright.queries.distributions import DistributionLayers, SideBins
+from boxwright.queries.matching import Matches, NormalizedTargets
+from boxwright.queries.options import QueryLossWeights
+from boxwright.queries.union import unite_matches
+from boxwright.structures import LossTotals
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistributionLossWeights(QueryLossWeights):
+    """Weights of the loss terms of every decoder layer whose boxes are distributions.
+
+    Args:
+        class_weight: of the loss of the class scores.
+        l1_weight: of the L1 distance of normalized center boxes.
+        giou_weight: of 1 - GIoU.
+        fgl_weight: of the fine-grained localization loss.
+        ddf_weight: of the distillation from the last layer's distributions.
+    """
+
+    fgl_weight: float = 0.15
+    ddf_weight: float = 1.5
+
+
+class Assignment(NamedTuple):
+    """Matches of each layer, of the initial predictions and of the encoder by itself, and their union."""
+
+    of_layers: Matches
+    united: Matches
+
+
+class Counts(NamedTuple):
+    """Queries of the step, per process: those that are matched, and those that are not."""
+
+    matched: float
+    others: float
+
+
+class DistributionCriterion:
+    """Losses of decoder layers, of their initial boxes and of the encoder, by the union of all assignments.
+
+    Class losses take each layer's own matches. L1, GIoU and ``fgl`` take the union and are divided by its size; ``ddf``
+    draws the distributions of all queries towards the last layer's, those of the union by their IoU, the others by the
+    last layer's best score.
+
+    Args:
+        criterion: class loss, matcher, L1 and GIoU.
+        weights: of the terms.
+        bins: of the distributions.
+
+    Source: Peng et al., D-FINE, ICLR 2025, sections 4.1 and 4.2. Checked against ``DFINECriterion`` of Peterande/D-FINE
+    4a1f73a. Differs in dividing ``ddf`` by the queries of the whole optimizer step, where theirs takes those of one
+    process, in leaving what is not a number as it is, and in having denoising terms without objects.
+    """
+
+    def __init__(self, criterion: SetCriterion, weights: DistributionLossWeights, bins: SideBins) -> None:
+        self.criterion, self.weights, self.bins = criterion, weights, bins
+
+    def assign(
+        self,
+        layers: DistributionLayers,
+        selected: tuple[Float[Tensor, "b q k"], Float[Tensor, "b q 4"]],
+        targets: Sequence[NormalizedTargets],
+    ) -> Assignment:
+        """Match the predictions of all layers and of the encoder, and unite the matches."""
+        logits = torch.cat((layers.logits, layers.initial_logits[None], selected[0][None]))
+        boxes = torch.cat((layers.boxes_cxcywh_norm, layers.initial_boxes_cxcywh_norm[None], selected[1][None]))
+        matches = self.criterion.matcher(at_least_float32(logits), at_least_float32(boxes), targets)
+        return Assignment(matches, unite_matches(matches))
+
+    def __call__(
+        self,
+        layers: DistributionLayers,
+        selected: tuple[Float[Tensor, "b q k"], Float[Tensor, "b q 4"]],
+        assignment: Assignment,
+        targets: Sequence[NormalizedTargets],
+        totals: LossTotals,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Compute the weighted terms of the matching queries.
+
+        Args:
+            layers: predictions of the decoder.
+            selected: logits and boxes of the encoder's tokens.
+            assignment: of these predictions.
+            targets: one per image.
+            totals: of the optimizer step; ``matches`` counts the union.
+        """
+        with torch.autocast(layers.logits.device.type, enabled=False):
+            layers, selected = pytree.tree_map(at_least_float32, (layers, selected))
+            logits = torch.cat((layers.logits, layers.initial_logits[None], selected[0][None]))
+            boxes = torch.cat((layers.boxes_cxcywh_norm, layers.initial_boxes_cxcywh_norm[None], selected[1][None]))
+            names, united = layer_suffixes(len(layers.logits)), assignment.united
+            every, counts = united.repeat(len(boxes)), self._count(layers, totals)
+            terms = {
+                **self.criterion.class_losses(logits, boxes, targets, totals, assignment.of_layers),
+                **self.criterion.box_losses(boxes, targets, every, totals.matches_per_process),
+            }
+            return {
+                **name_terms(terms, [*names, "_initial", "_encoder"]),
+                **self._side_losses(layers, targets, united, totals.matches_per_process, counts, counts, names),
+            }
+
+    def noised(
+        self,
+        layers: DistributionLayers,
+        matches: Matches,
+        groups: int,
+        targets: Sequence[NormalizedTargets],
+        totals: LossTotals,
+        matching: DistributionLayers,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Compute the weighted terms of denoising queries.
+
+        Args:
+            layers: predictions from these queries.
+            matches: of these queries, of one layer.
+            groups: number of matches of each object.
+            targets: one per image.
+            totals: of the optimizer step.
+            matching: predictions from the matching queries, whose counts weigh the two parts of ``ddf``.
+        """
+        with torch.autocast(layers.logits.device.type, enabled=False):
+            layers = pytree.tree_map(at_least_float32, layers)
+            logits = torch.cat((layers.logits, layers.initial_logits[None]))
+            boxes = torch.cat((layers.boxes_cxcywh_norm, layers.initial_boxes_cxcywh_norm[None]))
+            every, count = matches.repeat(len(boxes)), totals.objects_per_process * groups
+            terms = {
+                **self.criterion.class_losses(logits, boxes, targets, totals, every, groups),
+                **self.criterion.box_losses(boxes, targets, every, count),
+            }
+            names = [f"_denoising_{i}" for i in range(len(layers.logits))]
+            others = totals.images_per_process * layers.logits.shape[2] - totals.objects * groups / totals.processes
+            counts = Counts(totals.objects * groups / totals.processes, others)
+            return {
+                **name_terms(terms, [*names, "_denoising_initial"]),
+                **self._side_losses(layers, targets, matches, count, counts, self._count(matching, totals), names),
+            }
+
+    def _count(self, layers: DistributionLayers, totals: LossTotals) -> Counts:
+        matched = (totals.matches or 0) / totals.processes
+        return Counts(matched, totals.images_per_process * layers.logits.shape[2] - matched)
+
+    def _side_losses(
+        self,
+        layers: DistributionLayers,
+        targets: Sequence[NormalizedTargets],
+        matches: Matches,
+        divisor: float,
+        counts: Counts,
+        weights: Counts,
+        names: Sequence[str],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Compute ``fgl`` of each layer, divided by ``divisor``, and ``ddf`` of each but the last.
+
+        The parts of ``ddf`` are means over matched queries and over the others (``counts``), weighed by the square
+        roots of ``weights``.
+        """
+        num_layers = len(layers.side_logits)
+        every = matches.repeat(num_layers)
+        objects = torch.cat([t.boxes_cxcywh_norm for t in targets])[matches.object]
+        reference = layers.initial_boxes_cxcywh_norm.detach()[matches.image, matches.query]
+        left, right_weight = (x.repeat(num_layers, 1) for x in self.bins.locate(reference, objects.to(reference.dtype)))
+        overlap = iou(*pair_corners(layers.boxes_cxcywh_norm.detach(), targets, every))
+        fgl = fine_grained_localization_loss(layers.side_logits[every[:3]], left, right_weight).sum(-1) * overlap
+        fgl = fgl.new_zeros(num_layers).index_add(0, every.layer, fgl) / divisor
+
+        weight = layers.logits.detach()[-1].sigmoid().amax(-1).repeat(num_layers, 1, 1)
+        weight[every[:3]] = overlap
+        is_matched = torch.zeros_like(weight, dtype=torch.bool)
+        is_matched[every[:3]] = True
+        divergence = distillation_loss(layers.side_logits[:-1], layers.side_logits[-1:]).mean(-1) * weight[:-1]
+        matched, others = weights.matched**0.5, weights.others**0.5
+        # Where there are none, there is nothing to divide.
+        factors = matched / (counts.matched or 1.0), others / (counts.others or 1.0)
+        factor = torch.where(is_matched[:-1], *factors)
+        ddf = (divergence * factor).flatten(1).sum(1) / (matched + others)
+        return {
+            **name_terms({"fgl": self.weights.fgl_weight * fgl}, names),
+            **name_terms({"ddf": self.weights.ddf_weight * ddf}, names[:-1]),
+        }

@@ -1,0 +1,211 @@
+"""What heads share whose queries begin as the encoder's best tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from boxwright.layers.conv import ConvNorm
+from boxwright.layers.mlp import MLP
+from boxwright.layers.option_checks import check_counts, check_hidden_dim
+from boxwright.layers.predictions import cast_to_weights
+from boxwright.layers.tokens import LevelTokens, flatten_levels
+from boxwright.mechanism import QueryMechanism
+from boxwright.ops.boxes import at_least_float32, inverse_sigmoid
+from boxwright.queries.criterion import normalize_targets
+from boxwright.queries.decode import PairDetections, QueryOutput, rank_pairs
+from boxwright.queries.denoising import DenoisingQueries, draw_denoising_queries
+from boxwright.queries.explanation import LayerPredictions, QueryDecoder, QueryExplainer, SelectedTokens
+from boxwright.queries.options import DecoderOptions, DenoisingOptions
+from boxwright.queries.selection import Selection, make_anchors, measure_selection, select_tokens
+from boxwright.queries.tokens import LevelProjections
+from boxwright.recorded import Recorded
+from boxwright.structures import ClassRows, Features, SelectionQuality, Spec, Targets
+
+
+class SelectedOutput(QueryOutput, Protocol):
+    """Output of a head whose queries were selected: the encoder's predictions, and indices of its tokens."""
+
+    @property
+    def selected_logits(self) -> Float[Tensor, "b q k"]: ...
+
+    @property
+    def selected_boxes_cxcywh_norm(self) -> Float[Tensor, "b q 4"]: ...
+
+    @property
+    def selected_tokens(self) -> Int[Tensor, "b q"] | None: ...
+
+
+class DecoderStart(NamedTuple):
+    """What the decoder begins with, noised queries first.
+
+    ``reference`` are center boxes relative to the image inside its padding. ``blocked`` is True where a query (row)
+    must not attend to another (column). Without denoising, ``denoising`` and ``blocked`` are None.
+    """
+
+    tokens: LevelTokens
+    content: Float[Tensor, "b q d"]
+    reference: Float[Tensor, "b q 4"]
+    blocked: Bool[Tensor, "q q"] | None
+    selection: Selection
+    denoising: DenoisingQueries | None
+    valid_sizes: Float[Tensor, "#b 2"]
+
+    @property
+    def num_noised(self) -> int:
+        """Number of noised queries."""
+        return 0 if self.denoising is None else self.denoising.labels.shape[1]
+
+
+class EncoderQueries(PairDetections, nn.Module):
+    """Queries that begin as the best tokens of the encoder, with noised objects beside them in training; a base class.
+
+    Such a head sets ``layers`` and ``classes``, the decoder layers and their class heads, and says by
+    ``predict_layers`` what a decoder layer predicts.
+
+    Args:
+        in_spec: the levels that come in, fine to coarse.
+        num_classes: C.
+        hidden_dim: width of tokens and queries; a multiple of the decoder's ``num_heads``.
+        num_queries: most objects that are detected in an image.
+        decoder: size of the decoder.
+        eval_layers: decoder layers that prediction uses; all where None.
+        denoising: noised objects that the decoder is trained to recover.
+        max_detections: most (query, class) pairs that are detected in an image.
+        project_every_level: project levels too that have the width already.
+    """
+
+    layers: nn.ModuleList
+    classes: nn.ModuleList
+    mirrors_noised_boxes = False
+    """Denoising boxes that noise has turned inside out are mirrored, rather than left without a size."""
+
+    def __init__(
+        self,
+        in_spec: Spec,
+        num_classes: int,
+        *,
+        hidden_dim: int,
+        num_queries: int,
+        decoder: DecoderOptions,
+        eval_layers: int | None,
+        denoising: DenoisingOptions,
+        max_detections: int,
+        project_every_level: bool,
+    ) -> None:
+        super().__init__()
+        check_counts({"num_classes": num_classes, "num_queries": num_queries})
+        check_hidden_dim(hidden_dim, decoder.num_heads)
+        if eval_layers is not None and not 1 <= eval_layers <= decoder.num_layers:
+            raise ValueError(f"eval_layers is between 1 and num_layers ({decoder.num_layers}), not {eval_layers}")
+        self.num_classes, self.num_queries, self.max_detections = num_classes, num_queries, max_detections
+        self.eval_layers, self.denoising = eval_layers or decoder.num_layers, denoising
+        # For counting only: run the encoder's box head on every token, as the published graph does.
+        self.count_as_published = False
+        self.projections = LevelProjections(
+            in_spec, hidden_dim, lambda c, d: ConvNorm(c, d, 1), every_level=project_every_level
+        )
+        self.encoder_output = nn.Sequential(nn.Linear(hidden_dim, hidden_dim), nn.LayerNorm(hidden_dim))
+        self.encoder_classes = nn.Linear(hidden_dim, num_classes)
+        self.encoder_boxes = MLP(hidden_dim, hidden_dim, 4, 3)
+        self.query_positions = MLP(4, 2 * hidden_dim, hidden_dim, 2)
+        # The last row, for queries without object, stays zero.
+        self.denoising_classes = nn.Embedding(num_classes + 1, hidden_dim, padding_idx=num_classes)
+        # Without denoising it is in no graph, and processes would wait for its gradient.
+        self.denoising_classes.requires_grad_(denoising.num_queries > 0)
+
+    def reset_selection(self) -> None:
+        """Initialize what surrounds the selection by Xavier's rule, as published."""
+        for module in (*self.encoder_output.modules(), *self.query_positions.modules()):
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+
+    def start_decoder(
+        self,
+        features: Features,
+        padding_mask: Bool[Tensor, "b h w"] | None,
+        targets: Sequence[Targets] | None,
+        valid_sizes: Float[Tensor, "#b 2"] | None,
+    ) -> DecoderStart:
+        """Select tokens and, with targets, draw noised queries."""
+        maps, valid_sizes = self.projections(features, padding_mask, valid_sizes)
+        tokens = flatten_levels(maps, padding_mask)
+        selection = self._select(tokens)
+        content, reference_logit = selection.content.detach(), selection.boxes_logit.detach()
+        denoising, blocked = None, None
+        if targets is not None and self.denoising.num_queries > 0:
+            denoising = draw_denoising_queries(
+                normalize_targets(targets),
+                self.num_classes,
+                self.denoising,
+                seeds=[target.seed for target in targets],
+                most_objects=max(target.most_objects or 0 for target in targets),
+                mirrored=self.mirrors_noised_boxes,
+            )
+            blocked = denoising.block_attention(content.shape[1])
+            content = torch.cat((self.denoising_classes(denoising.labels).to(content.dtype), content), 1)
+            reference_logit = torch.cat((inverse_sigmoid(denoising.boxes_cxcywh_norm), reference_logit), 1)
+        return DecoderStart(tokens, content, reference_logit.sigmoid(), blocked, selection, denoising, valid_sizes)
+
+    def layers_to_run(self, targets: Sequence[Targets] | None) -> nn.ModuleList:
+        """Return the decoder layers that run: all with targets, ``eval_layers`` without."""
+        return self.layers if targets is not None else self.layers[: self.eval_layers]
+
+    def encode_references(self, reference: Float[Tensor, "b q 4"]) -> Float[Tensor, "b q d"]:
+        """Encode center boxes as positions of queries."""
+        encoded: Tensor = self.query_positions(cast_to_weights(reference, self.query_positions))
+        return encoded
+
+    def predict_layers(
+        self, contents: Sequence[Float[Tensor, "b q d"]], reference: Float[Tensor, "b q 4"]
+    ) -> tuple[list[Float[Tensor, "b q 4"]], Float[Tensor, "l b q k"], Float[Tensor, "l b q 4"]]:
+        """Predict from the contents that the decoder had after each layer, as if it were the last.
+
+        Returns:
+            reference, logits and center boxes of each layer.
+        """
+        raise NotImplementedError
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Name the layers with a row for each class."""
+        return {
+            "encoder_classes": ClassRows(),
+            "denoising_classes": ClassRows(others=1),
+            **{f"classes.{i}": ClassRows() for i in range(len(self.classes))},
+        }
+
+    def selection_quality(self, output: SelectedOutput, targets: Sequence[Targets]) -> SelectionQuality:
+        """Count over the selected tokens."""
+        return measure_selection(output.selected_logits, output.selected_boxes_cxcywh_norm, normalize_targets(targets))
+
+    def recorded_modules(self) -> list[nn.Module]:
+        """List the modules whose calls ``explain`` needs."""
+        return self._decoder().recorded_modules()
+
+    def explain(self, output: SelectedOutput, recorded: Recorded, detection: int) -> QueryMechanism:
+        """Explain a detection by the encoder's token that became its query, and by the decoder's layers."""
+        assert output.selected_tokens is not None
+        decoder, selected = self._decoder(), output.selected_boxes_cxcywh_norm
+        references, logits, boxes = self.predict_layers(decoder.contents(recorded), selected)
+        scores = at_least_float32(output.selected_logits).sigmoid().amax(-1)
+        return QueryExplainer(
+            output,
+            rank_pairs(output.logits[-1], self.max_detections),
+            LayerPredictions(references, at_least_float32(logits).sigmoid(), boxes),
+            decoder,
+            recorded,
+            SelectedTokens(output.selected_tokens, scores, selected),
+        ).explain(detection)
+
+    def _decoder(self) -> QueryDecoder:
+        return QueryDecoder(self.projections, self.layers[: self.eval_layers])
+
+    def _select(self, tokens: LevelTokens) -> Selection:
+        anchors = make_anchors(tokens, by_ratio=True)
+        memory = self.encoder_output(tokens.memory * anchors.valid)
+        heads = self.encoder_classes, self.encoder_boxes
+        return select_tokens(memory, anchors, *heads, self.num_queries, every_token=self.count_as_published)
