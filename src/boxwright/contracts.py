@@ -109,6 +109,20 @@ class MatchCountingHead(Protocol):
 
 
 @runtime_checkable
+class AssigningHead(Protocol):
+    """A head whose losses are divided by a number of matches that only its predictions tell.
+
+    Its ``loss`` counts those of its own output where ``LossTotals.matches`` is None.
+    """
+
+    def assign(self, output: Any, targets: Sequence[Targets]) -> Any:
+        """Assign predictions to objects; return the output with the assignment, from which ``loss`` goes on."""
+
+    def count_assigned(self, output: Any) -> int:
+        """Count the assigned predictions of such an output."""
+
+
+@runtime_checkable
 class SelectingHead(Protocol):
     """A head whose queries are selected, and can be judged before any decoder."""
 

@@ -47,6 +47,14 @@ FAMILIES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
             "head": {**QUERIES, "denoising.num_queries": 12},
         },
     ),
+    "dfine": (
+        "dfine_s",
+        {
+            "backbone": {"model": "hgnetv2_b0"},
+            "neck": {**{k: v for k, v in NARROW.items() if k not in ("num_layers", "dropout")}},
+            "head": {**QUERIES, "decoder.num_points": 2, "denoising.num_queries": 12},
+        },
+    ),
     "detr": ("detr_r50", {"backbone": RESNET, "neck": NARROW, "head": QUERIES}),
     "deformable_detr": ("deformable_detr_r50_two_stage", {"backbone": RESNET, "neck": NARROW, "head": QUERIES}),
     "retinanet": ("retinanet_r50_fpn", {"backbone": RESNET, "neck": FPN, "head": {"num_convs": 1}}),
@@ -72,6 +80,7 @@ TRAINING: dict[str, Any] = {
     "batch_size": 4,
     "optimizer.max_grad_norm": 0.0,
     "schedule.milestones": None,
+    "schedule.no_aug_epochs": None,
     "batches.multi_scale": 0.0,
     "runtime.device": "cpu",
     "runtime.precision": "float32",

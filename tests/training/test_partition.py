@@ -86,7 +86,7 @@ def test_samples_of_several_images_are_the_same_in_any_process(
     assert_same_step(step_of_processes(run, group, accumulate=1, empty=()), expected)
 
 
-@pytest.mark.parametrize("head", ["rtdetr", "detr", "fcos", "efficientdet", "faster_rcnn"])
+@pytest.mark.parametrize("head", ["rtdetr", "dfine", "detr", "fcos", "efficientdet", "faster_rcnn"])
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_step_with_fewer_objects_than_processes(
     head: str, count: int, data: DetectionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

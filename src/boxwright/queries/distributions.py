@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -135,7 +135,7 @@ class LocationQuality(nn.Module):
 
     def reset_parameters(self) -> None:
         """Begin at no correction."""
-        last = self.mlp.layers[-1]
+        last = cast(nn.Linear, self.mlp.layers[-1])
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 

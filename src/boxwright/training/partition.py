@@ -6,13 +6,18 @@ processes, and dropout.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from boxwright.contracts import AssigningHead
 from boxwright.data.images import pad_inputs
 from boxwright.detector import Detector
-from boxwright.structures import Batch, LossTotals
+from boxwright.structures import Batch, LossTotals, Targets
 
 
 def see_whole_step(
@@ -62,10 +67,42 @@ def _add_totals(detector: Detector, batch: Batch, device: torch.device) -> LossT
     own = detector.totals(batch.targets, (batch.images.shape[-2], batch.images.shape[-1]))
     if not dist.is_initialized():
         return own
-    counts = torch.tensor([own.objects, own.images, own.matches or 0], device=device)
-    dist.all_reduce(counts)
-    objects, images, matches = counts.tolist()
+    objects, images, matches = add_over_processes([own.objects, own.images, own.matches or 0], device)
     return LossTotals(objects, images, dist.get_world_size(), None if own.matches is None else matches)
+
+
+def share_assignment(
+    detector: Detector, output: Any, targets: Sequence[Targets], totals: LossTotals | None
+) -> tuple[Any, LossTotals | None]:
+    """Assign predictions where the head divides by what it assigns, and count the assigned of all processes.
+
+    Args:
+        detector: whose output it is.
+        output: with targets.
+        targets: one per image.
+        totals: of the step; None where this output is of all of it, or complete where matches were counted before.
+
+    Returns:
+        the output and the totals, changed where the head is such a one.
+    """
+    head = detector.head
+    if totals is None or totals.matches is not None or not isinstance(head, AssigningHead):
+        return output, totals
+    count = 0
+    # What cannot be assigned raises in the loss, after the other processes have got the number that they wait for.
+    with suppress(ValueError, RuntimeError, IndexError):
+        output = head.assign(output, targets)
+        count = head.count_assigned(output)
+    return output, totals._replace(matches=add_over_processes([count], targets[0].boxes.device)[0])
+
+
+def add_over_processes(counts: Sequence[int], device: torch.device) -> list[int]:
+    """Add numbers of all processes."""
+    if not dist.is_initialized():
+        return list(counts)
+    added = torch.tensor(counts, device=device)
+    dist.all_reduce(added)
+    return [int(count) for count in added.tolist()]
 
 
 def split_batch(batch: Batch, count: int) -> list[Batch]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from boxwright.compose.train_options import TrainOptions
+from boxwright.contracts import AssigningHead
 from boxwright.detector import Detector
 from boxwright.devices import choose_precision
 from boxwright.ops.finite import NotFiniteError
 from boxwright.structures import Batch, LossTotals, Targets
 from boxwright.training.activation_checkpointing import checkpoint_activations
-from boxwright.training.partition import see_whole_step, split_batch
+from boxwright.training.partition import add_over_processes, see_whole_step, share_assignment, split_batch
 from boxwright.training.sharding import average_gradients_of_numbers, begin_part, is_sharded, whole_tensor
 
 
@@ -105,17 +106,14 @@ def compute_gradients(
     """
     terms: dict[str, float] = {}
     parts = split_batch(batch, options.batches.accumulate_steps)
+    totals = _count_matches(detector, model, parts, options, device, totals)
     for i, part in enumerate(parts):
-        images, targets = part.images.to(device, non_blocking=True), targets_to(part.targets, device)
-        if device.type == "cpu":
-            # Convolutions on a CPU are fastest with channels last.
-            images = images.contiguous(memory_format=torch.channels_last)
-        mask = None if part.padding_mask is None else part.padding_mask.to(device)
         begin_part(model, is_first=i == 0, is_last=i == len(parts) - 1)
         keeping = checkpoint_activations(detector) if options.batches.activation_checkpointing else nullcontext()
-        with keeping, torch.autocast(device.type, torch.bfloat16, enabled=options.runtime.precision == "bfloat16"):
-            output = _forward(model, images, mask, targets)
-        losses = _losses(detector, output, targets, totals)
+        with keeping:
+            output, targets = _forward(model, part, options, device)
+        output, totals_of_part = share_assignment(detector, output, targets, totals)
+        losses = _losses(detector, output, targets, totals_of_part)
         loss = torch.stack(list(losses.values())).sum()
         if dist.is_initialized():
             # All processes have to hear of a loss that is not finite, and gradients are what they exchange.
@@ -125,6 +123,35 @@ def compute_gradients(
             terms[name] = terms.get(name, 0.0) + value
     average_gradients_of_numbers(model)
     return StepResult(terms, _clip(detector, options.optimizer.max_grad_norm))
+
+
+def _count_matches(
+    detector: Detector,
+    model: nn.Module,
+    parts: Sequence[Batch],
+    options: TrainOptions,
+    device: torch.device,
+    totals: LossTotals | None,
+) -> LossTotals | None:
+    """Add the matches of all parts to ``totals``, where only predictions tell them, by predicting once more.
+
+    Nothing of it remains: neither draws nor statistics of norms. Of a single part, ``share_assignment`` counts those of
+    the predictions that are trained on.
+    """
+    head = detector.head
+    if totals is None or totals.matches is not None or len(parts) == 1 or not isinstance(head, AssigningHead):
+        return totals
+    buffers, count = [buffer.clone() for buffer in detector.buffers()], 0
+    devices = [device] if device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        for part in parts:
+            output, targets = _forward(model, part, options, device)
+            # What cannot be assigned raises in the loss.
+            with suppress(ValueError, RuntimeError, IndexError):
+                count += head.count_assigned(head.assign(output, targets))
+        for buffer, before in zip(detector.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+    return totals._replace(matches=add_over_processes([count], device)[0])
 
 
 def _losses(
@@ -142,9 +169,18 @@ def _losses(
         return {"loss": torch.stack([x.float().sum() for x in sources if x.requires_grad]).sum() * torch.nan}
 
 
-def _forward(model: nn.Module, images: Tensor, padding_mask: Tensor | None, targets: Sequence[Targets]) -> Any:
+def _forward(
+    model: nn.Module, part: Batch, options: TrainOptions, device: torch.device
+) -> tuple[Any, Sequence[Targets]]:
+    """Predict from a part of a step; return the output and the targets on the device."""
+    images, targets = part.images.to(device, non_blocking=True), targets_to(part.targets, device)
+    if device.type == "cpu":
+        # Convolutions on a CPU are fastest with channels last.
+        images = images.contiguous(memory_format=torch.channels_last)
+    mask = None if part.padding_mask is None else part.padding_mask.to(device)
     try:
-        return model(images, padding_mask, targets)
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.runtime.precision == "bfloat16"):
+            return model(images, mask, targets), targets
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
