@@ -75,6 +75,12 @@ REDUCED: dict[str, dict[str, Any]] = {
         "decoder": DECODER,
         "denoising": DenoisingOptions(num_queries=6),
     },
+    "dfine": {
+        "hidden_dim": 16,
+        "num_queries": 20,
+        "decoder": DECODER,
+        "denoising": DenoisingOptions(num_queries=6),
+    },
 }
 
 # No two widths alike, so that a mix-up is an error.

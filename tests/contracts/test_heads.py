@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from boxwright.compose.parts import find_part, list_parts
-from boxwright.contracts import LimitedHead, MaskHead, MatchCountingHead, TaskHead
+from boxwright.contracts import AssigningHead, LimitedHead, MaskHead, MatchCountingHead, TaskHead
 from boxwright.detector import Detector
 from boxwright.structures import Decoded, Features, ImageSize, LossTotals, Targets
 from part_checks import (
@@ -134,12 +134,16 @@ def test_losses_do_not_depend_on_how_images_are_spread(name: str, make_targets: 
     features, targets = maps(batch=3), make_targets([3, 0, 2], size=LIMIT)
     targets = [one._replace(seed=seed, most_objects=3) for seed, one in enumerate(targets)]
 
-    def total(part: slice, totals: LossTotals | None) -> Tensor:
+    def predict_part(part: slice) -> Any:
         chosen = {key: x[part] for key, x in features.items()}
-        output = head(chosen, padding(3)[part], targets[part], valid_sizes(3)[part])
-        return torch.stack(list(head.loss(output, targets[part], totals).values())).sum()
+        return head(chosen, padding(3)[part], targets[part], valid_sizes(3)[part])
+
+    def total(part: slice, totals: LossTotals | None) -> Tensor:
+        return torch.stack(list(head.loss(predict_part(part), targets[part], totals).values())).sum()
 
     matches = head.count_matches(targets, SIZE) if isinstance(head, MatchCountingHead) else None
+    if isinstance(head, AssigningHead):
+        matches = head.count_assigned(head.assign(predict_part(slice(3)), targets))
     step = LossTotals.of(targets)._replace(matches=matches)
     whole, parts = total(slice(3), None), (slice(2), slice(2, 3))
     accumulated = torch.stack([total(part, step) for part in parts]).sum()

@@ -23,6 +23,7 @@ HEADS: dict[str, tuple[str, list[str], InputFormat]] = {
     "classifier": ("resnet_vd", [], SQUARE),
     "deformable_detr": ("resnet", ["deformable_encoder"], PADDED),
     "detr": ("resnet", ["detr_encoder"], SHORTEST_SIDE),
+    "dfine": ("timm", ["hybrid_encoder"], SQUARE),
     "efficientdet": ("timm", ["bifpn"], LETTERBOX),
     "faster_rcnn": ("resnet", ["fpn"], PADDED),
     "fcos": ("resnet", ["fpn"], PADDED),

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from boxwright.layers.mlp import MLP
 from boxwright.queries.class_losses import VarifocalLoss
 from boxwright.queries.criterion import SetCriterion, normalize_targets
+from boxwright.queries.decode import QueryOutput, decode_pairs
 from boxwright.queries.decoder import build_decoder_layers, reset_predictors
 from boxwright.queries.denoising import DenoisingQueries
 from boxwright.queries.distribution_criterion import Assignment, DistributionCriterion, DistributionLossWeights
@@ -25,7 +27,7 @@ from boxwright.queries.distributions import (
 from boxwright.queries.encoder_queries import EncoderQueries
 from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.options import DecoderOptions, DenoisingOptions
-from boxwright.structures import Features, LossTotals, Spec, Targets
+from boxwright.structures import Decoded, Features, LossTotals, Spec, Targets
 
 __all__ = ["DFINE"]
 
@@ -78,8 +80,9 @@ class DFINE(EncoderQueries):
 
     Source: Peng et al., D-FINE, ICLR 2025. Checked against Peterande/D-FINE 4a1f73a: outputs, assignments, every loss
     term, gradients; not against transformers, whose losses pair the logits of a layer with the sides of the next.
-    Differs in running the encoder's box head on the selected tokens only and in masking padding where there is any; for
-    the losses see ``DistributionCriterion``.
+    Differs in running the encoder's box head on the selected tokens only, in masking padding where there is any, and in
+    detections of boxes without an extent where theirs have a negative one; for the losses see
+    ``DistributionCriterion``.
     """
 
     mirrors_noised_boxes = True
@@ -164,6 +167,7 @@ class DFINE(EncoderQueries):
         """Encode center boxes as positions of queries, cut to [-10, 10]."""
         return super().encode_references(reference).clamp(-10, 10)
 
+    @torch.no_grad()
     def predict_layers(
         self, contents: Sequence[Float[Tensor, "b q d"]], reference: Float[Tensor, "b q 4"]
     ) -> tuple[list[Float[Tensor, "b q 4"]], Float[Tensor, "l b q k"], Float[Tensor, "l b q 4"]]:
@@ -173,6 +177,12 @@ class DFINE(EncoderQueries):
             references.append(refiner.refine(i, content, predicts=True))
         layers = refiner.predictions()
         return references[:-1], layers.logits, layers.boxes_cxcywh_norm
+
+    def decode(self, output: QueryOutput) -> Decoded:
+        """Decode the best (query, class) pairs; sides that went past each other are put together in their middle."""
+        boxes = output.boxes_cxcywh_norm[-1]
+        boxes = torch.cat((boxes[..., :2], boxes[..., 2:].clamp(min=0)), -1)
+        return decode_pairs(output.logits[-1], boxes, output.valid_sizes, self.max_detections)
 
     def assign(self, output: DFINEOutput, targets: Sequence[Targets]) -> DFINEOutput:
         """Assign the predictions of every layer to objects; ``loss`` goes on from there."""

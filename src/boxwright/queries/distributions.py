@@ -57,7 +57,8 @@ class SideBins:
     ) -> Float[Tensor, "*l b q 4"]:
         """Decode the expected offsets of the sides to center boxes, in units of ``reference``."""
         probabilities = at_least_float32(side_logits).softmax(-1)
-        moved = (probabilities @ self.offsets(probabilities)) / self.scale
+        # Not a product of matrices, with which OpenVINO 2026.3 fuses the division in a way that it cannot run.
+        moved = (probabilities * (self.offsets(probabilities) / self.scale)).sum(-1)
         center, size = reference[..., :2], reference[..., 2:]
         first, last = center - (0.5 + moved[..., :2]) * size, center + (0.5 + moved[..., 2:]) * size
         return xyxy_to_cxcywh(torch.cat((first, last), -1))
