@@ -27,7 +27,7 @@ from boxwright.structures import Features, Level, Spec
 __all__ = ["HybridEncoder"]
 
 Variant = Literal["A", "B", "C", "D", "D_S5", "E"]
-Fusion = Literal["csp", "elan"]
+LevelFusion = Literal["csp", "elan"]
 
 
 class HybridEncoder(nn.Module):
@@ -80,7 +80,7 @@ class HybridEncoder(nn.Module):
         expansion: float = 1.0,
         num_blocks: int = 3,
         variant: Variant = "E",
-        fusion: Fusion = "csp",
+        fusion: LevelFusion = "csp",
     ) -> None:
         super().__init__()
         check_counts({"num_heads": num_heads})
@@ -88,7 +88,7 @@ class HybridEncoder(nn.Module):
         if int(hidden_dim * expansion) < 1:
             raise ValueError(f"expansion leaves at least one of {hidden_dim} channels, and {expansion} does not")
         check_choice("variant", variant, get_args(Variant))
-        check_choice("fusion", fusion, get_args(Fusion))
+        check_choice("fusion", fusion, get_args(LevelFusion))
         self.variant = variant
         if variant == "A":
             self.out_spec: Spec = dict(in_spec)
@@ -109,7 +109,7 @@ class HybridEncoder(nn.Module):
         self._build_fusion(strides, hidden_dim, expansion, num_blocks, fusion)
 
     def _build_fusion(
-        self, strides: Sequence[int], hidden_dim: int, expansion: float, num_blocks: int, fusion: Fusion
+        self, strides: Sequence[int], hidden_dim: int, expansion: float, num_blocks: int, fusion: LevelFusion
     ) -> None:
         """Build the ways from the coarsest level down, and from the finest up."""
 

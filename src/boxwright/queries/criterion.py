@@ -91,7 +91,7 @@ class SetCriterion:
         objects = torch.cat([t.boxes_cxcywh_norm for t in targets])[matches.object]
         predicted = boxes_cxcywh_norm[matches[:3]]
         l1 = (predicted - objects).abs().sum(-1)
-        giou = 1 - generalized_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(objects))
+        giou = 1 - generalized_iou(*pair_corners(boxes_cxcywh_norm, targets, matches))
         per_layer = l1.new_zeros(len(boxes_cxcywh_norm))
         return {
             "l1": self.weights.l1_weight * per_layer.index_add(0, matches.layer, l1) / count,

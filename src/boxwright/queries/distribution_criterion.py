@@ -55,7 +55,7 @@ class DistributionCriterion:
     """Losses of decoder layers, of their initial boxes and of the encoder, by the union of all assignments.
 
     Class losses take each layer's own matches. L1, GIoU and ``fgl`` take the union and are divided by its size; ``ddf``
-    draws the distributions of all queries towards the last layer's, those of the union by their IoU, the others by the
+    draws the distributions of all queries toward the last layer's, those of the union by their IoU, the others by the
     last layer's best score.
 
     Args:

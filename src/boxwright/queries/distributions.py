@@ -17,7 +17,7 @@ from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, inverse_sigmoi
 from boxwright.queries.decoder import Modules, spread_over_levels
 
 UPPER = 0.5
-"""Where the inner bins end, in sides of the reference; the outermost two lie twice as far out."""
+"""End of the inner bins, in sides of the reference; the outermost two lie twice as far out."""
 
 
 class SideBins:
@@ -57,7 +57,7 @@ class SideBins:
     ) -> Float[Tensor, "*l b q 4"]:
         """Decode the expected offsets of the sides to center boxes, in units of ``reference``."""
         probabilities = at_least_float32(side_logits).softmax(-1)
-        # Not a product of matrices, with which OpenVINO 2026.3 fuses the division in a way that it cannot run.
+        # Not a product of matrices, with which OpenVINO 2026.4 fuses the division in a way that it cannot run.
         moved = (probabilities * (self.offsets(probabilities) / self.scale)).sum(-1)
         center, size = reference[..., :2], reference[..., 2:]
         first, last = center - (0.5 + moved[..., :2]) * size, center + (0.5 + moved[..., 2:]) * size

@@ -1,4 +1,4 @@
-"""What heads share whose queries begin as the encoder's best tokens."""
+"""The common part of heads whose queries begin as the encoder's best tokens."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SelectedOutput(QueryOutput, Protocol):
 
 
 class DecoderStart(NamedTuple):
-    """What the decoder begins with, noised queries first.
+    """Queries and tokens that the decoder begins with, noised queries first.
 
     ``reference`` are center boxes relative to the image inside its padding. ``blocked`` is True where a query (row)
     must not attend to another (column). Without denoising, ``denoising`` and ``blocked`` are None.

@@ -8,7 +8,7 @@ from boxwright.weights.table import Row, Skip, Table
 _DECODER = "decoder.decoder.layers.{n}"
 
 
-def make_table(num_levels: int) -> Table:
+def make_dfine_table(num_levels: int) -> Table:
     """Make the table of names of a model whose encoder takes so many levels, the last of which is c5.
 
     Source: Peterande/D-FINE 4a1f73a.
