@@ -34,6 +34,8 @@ def cells(recipe: Recipe) -> tuple[str, ...]:
     decayed = optimizer.decayed_names or ()
     single = all(path.endswith(".weight") for path in decayed)
     norms = ", norms too" if optimizer.norm_decay else f", {len(decayed)} norms too" if single else ", biases too"
+    if decayed == ("backbone",):
+        norms = ", all of the backbone too"
     warmup = "" if schedule.ema_warmup is None else f", warm-up {schedule.ema_warmup}"
     return (
         f"{train.epochs} epochs" if train.steps is None else f"{train.steps} steps",
@@ -114,6 +116,6 @@ def test_names_of_parameters_in_recipes_exist(name: str) -> None:
     matched = {name for name in vectors if any(f".{one}." in f".{name}." for one in decayed)}
     if decayed and all(one.endswith(".weight") for one in decayed):
         assert len(matched) == len(decayed), "one parameter for each name"
-    elif decayed:
+    elif decayed != ("backbone",) and decayed:
         norms = {path for path, module in detector.named_modules() if is_norm(module)}
         assert matched == {name for name in vectors if name.rpartition(".")[0] not in norms}, "all biases but norms'"

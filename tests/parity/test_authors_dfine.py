@@ -1,0 +1,54 @@
+"""D-FINE's authors' own numbers, made once with their code (see README.md) and checked for ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from formula import make_images, set_weights
+from stored_gradients import check_gradients
+
+import boxwright
+from boxwright.queries import DenoisingQueries, draw_denoising_queries
+from boxwright.structures import Targets
+
+SIZE = 64
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.mark.parametrize(("recipe", "num_queries"), [("dfine_n", 20), ("dfine_s", 30)])
+def test_predictions_losses_and_gradients(recipe: str, num_queries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with np.load(DATA / f"authors_{recipe}.npz") as numbers:
+        authors = dict(numbers)
+    small = {"image_size": SIZE, "head.num_queries": num_queries, "head.denoising.num_queries": 8}
+    detector = boxwright.build(recipe, num_classes=5, overrides=small)
+    set_weights(detector)
+    # The norms' own statistics, in training too: eight cells of the coarsest level make poor ones.
+    detector.eval()
+    images = make_images(2, SIZE)
+    with torch.no_grad():
+        output = detector(images)
+    assert np.abs(output.logits[-1].numpy() - authors["logits"]).max() < 1e-7
+    assert np.abs(output.boxes_cxcywh_norm[-1].numpy() - authors["boxes"]).max() < 1e-8
+
+    def read_stored(*args: Any, **options: Any) -> DenoisingQueries:
+        drawn = draw_denoising_queries(*args, **options)
+        assert drawn.boxes_cxcywh_norm.min() >= 0, "mirrored where noise has turned them inside out"
+        labels, boxes = (torch.from_numpy(authors[f"noised_{name}"]) for name in ("labels", "boxes"))
+        return drawn._replace(labels=labels, boxes_cxcywh_norm=boxes)
+
+    monkeypatch.setattr("boxwright.queries.encoder_queries.draw_denoising_queries", read_stored)
+    targets = [
+        Targets(*(torch.from_numpy(authors[f"object_{name}_{i}"]) for name in ("labels", "boxes")), (SIZE, SIZE))
+        for i in range(2)
+    ]
+    losses = detector.loss(detector(images, None, targets), targets)
+    expected = dict(zip(authors["term_names"].tolist(), authors["terms"].tolist(), strict=True))
+    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-6)
+
+    torch.stack(list(losses.values())).sum().backward()
+    gradients = {name: p.grad for name, p in detector.named_parameters() if p.grad is not None}
+    check_gradients(gradients, authors, tolerance=1e-6, floor=1e-9)
