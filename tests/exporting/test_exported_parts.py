@@ -18,6 +18,8 @@ from random_weights import calibrate, shake
 
 NUM_CLASSES = 3
 
+DINOV3 = "vit_tiny_patch16_dinov3_qkvb"
+
 HEADS: dict[str, tuple[str, list[str], InputFormat]] = {
     "cascade_rcnn": ("resnet", ["fpn"], SHORTEST_SIDE),
     "classifier": ("resnet_vd", [], SQUARE),
@@ -92,6 +94,22 @@ def test_options_of_studies(neck: str, neck_options: dict[str, Any], head: str, 
         build("heads", head, between.out_spec, NUM_CLASSES, **head_options),
         categories=[Category(label, f"class {label}") for label in range(NUM_CLASSES)],
         input_format=PADDED,
+    )
+    check_export(detector)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "neck"), [("test_vit", "averaged_pyramid"), (DINOV3, "multi_scale_projector")])
+def test_windows_with_free_sizes(model: str, neck: str) -> None:
+    """Windows, resized positions and rotations have sizes that follow from the image."""
+    backbone = build("backbones", "vit", model=model, blocks=(0, 1), num_windows=2, global_blocks=(1,))
+    between = build("necks", neck, backbone.out_spec)
+    detector = Detector(
+        backbone,
+        [between],
+        build("heads", "fcos", between.out_spec, NUM_CLASSES),
+        categories=[Category(label, f"class {label}") for label in range(NUM_CLASSES)],
+        input_format=SHORTEST_SIDE,
     )
     check_export(detector)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from boxwright.layers.padding import infer_valid_sizes, resize_mask, valid_ratio
+from boxwright.layers.padding import crop_map, infer_valid_sizes, resize_mask, valid_ratio
+from boxwright.ops.onnx_operators import tracing_for_onnx
 
 
 def make_mask(height: int, width: int, sizes: list[tuple[int, int]]) -> torch.Tensor:
@@ -21,6 +22,14 @@ def test_mask_at_a_level_keeps_the_cells_that_begin_in_the_image() -> None:
     assert not level[1, :4, :6].any()
     assert level[1, 4:].all()
     assert level[1, :, 6:].all()
+
+
+def test_a_cropped_map_is_the_same_in_a_graph_for_onnx() -> None:
+    x = torch.arange(24.0).view(1, 1, 4, 6)
+    cropped = crop_map(x, 3, 5)
+    assert cropped.tolist() == [[[[*range(5)], [*range(6, 11)], [*range(12, 17)]]]]
+    with tracing_for_onnx():
+        assert torch.equal(crop_map(x, 3, 5), cropped)
 
 
 def test_valid_ratio_is_x_first() -> None:

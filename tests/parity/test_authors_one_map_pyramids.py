@@ -10,11 +10,24 @@ from formula import set_weights, uniform
 from stored_gradients import check_gradients
 from torch import nn
 
+from boxwright.necks.averaged_pyramid import AveragedPyramid
+from boxwright.necks.multi_scale_projector import MultiScaleProjector
 from boxwright.necks.simple_pyramid import SimplePyramid
 from boxwright.structures import Level, Spec
 
-SPEC: Spec = {"c4": Level(8, 16)}
-NECKS: dict[str, tuple[nn.Module, Spec]] = {"simple": (SimplePyramid(SPEC, out_channels=6, extra_levels=1), SPEC)}
+ONE, TWO, THREE = (
+    {name: Level(8, 16) for name in names} for names in (["c4"], ["block10", "block11"], ["block2", "block5", "block8"])
+)
+NECKS: dict[str, tuple[nn.Module, Spec]] = {
+    "simple": (SimplePyramid(ONE, out_channels=4, extra_levels=1), ONE),
+    "averaged": (AveragedPyramid(TWO), TWO),
+    "averaged_projected": (AveragedPyramid(TWO, out_channels=4), TWO),
+    "projector_layer": (MultiScaleProjector(THREE, out_channels=6, num_blocks=2), THREE),
+    "projector_batch": (
+        MultiScaleProjector(THREE, out_channels=6, scales=(1.0, 0.5), num_blocks=2, norm="batch"),
+        THREE,
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +40,7 @@ def theirs() -> dict[str, np.ndarray]:
 def test_outputs_and_gradients(theirs: dict[str, np.ndarray], name: str) -> None:
     expected = {key.removeprefix(f"{name}/"): x for key, x in theirs.items() if key.startswith(f"{name}/")}
     neck, spec = NECKS[name]
-    set_weights(neck)
+    set_weights(neck.eval())
     levels = neck({key: uniform(f"map {key}", 2, level.channels, 4, 6) for key, level in spec.items()})
     assert list(levels) == [key for key in expected if not key.startswith("gradient")]
     for key, level in levels.items():

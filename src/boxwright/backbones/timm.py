@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from boxwright.layers.conv import FrozenBatchNorm2d, Norm, fold_tensors
+from boxwright.layers.timm_models import create_timm_model, error_reason, import_timm
 from boxwright.structures import Features, Level, ResidualBlock, Spec
 
 __all__ = ["Timm"]
@@ -180,7 +180,7 @@ class Timm(nn.Module):
             try:
                 features = self._name(torch.func.functional_call(self.body, state, (images,)))
             except Exception as error:  # Models fail in all sorts of ways at a size that is not theirs.
-                problem = _reason(error)
+                problem = error_reason(error)
                 continue
             if all(tuple(x.shape) == self._shape(name, images) for name, x in features.items()):
                 self.body.train()
@@ -221,34 +221,9 @@ class _Offered(NamedTuple):
     stride: int
 
 
-def _timm() -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise ValueError(f"the backbone timm needs the package timm ({error}): pip install timm") from error
-    return timm
-
-
 def _create(model: str, **options: Any) -> Any:
-    """Create timm's model without what comes after its maps, made for images of any size where it has that choice."""
-    timm = _timm()
-    if not timm.is_model(model):
-        near = difflib.get_close_matches(model, timm.list_models(), n=3, cutoff=0.5)
-        raise ValueError(
-            f"unknown timm model '{model}'; " + (f"nearest: {', '.join(near)}" if near else "see timm.list_models()")
-        )
-    any_size = {"dynamic_img_size": True, "strict_img_size": False}
-    while True:
-        try:
-            return timm.create_model(model, features_only=True, pretrained=False, **options, **any_size)
-        except Exception as error:  # Assertions too: what a model cannot do, timm says in many ways.
-            refused = [name for name in any_size if name in str(error)]
-            if not refused:
-                asked = " and ".join(f"{k} {v}" for k, v in options.items() if k != "out_indices")
-                what = f"{model} with {asked}" if asked else model
-                raise ValueError(f"timm has no feature maps of model {what}{_reason(error)}") from error
-            for name in refused:
-                del any_size[name]
+    """Create timm's model without what comes after its maps."""
+    return create_timm_model(model, {"features_only": True, **options})
 
 
 def list_levels(model: str) -> tuple[LevelName, ...]:
@@ -287,14 +262,9 @@ def _check_levels(model: str, levels: tuple[str, ...], offered: dict[str, _Offer
         raise ValueError(f"model {model} has levels {names}; {asked}")
 
 
-def _reason(error: Exception) -> str:
-    text = textwrap.shorten(str(error), 90, placeholder=" ...")
-    return f": {text}" if text else ""
-
-
 def _conv_norm_pairs(module: nn.Module, images: Tensor) -> list[tuple[nn.Conv2d, str]]:
     """List convolutions, and the paths of the norms that alone take their outputs, each called once."""
-    layers = _timm().layers
+    layers = import_timm().layers
     convs: list[tuple[nn.Conv2d, Node]] = []
     norms: list[tuple[str, Node]] = []
     handles = []

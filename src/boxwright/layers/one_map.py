@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from boxwright.layers.ceil_pooling import avg_pool_ceil
 from boxwright.layers.channel_norm import ChannelNorm
 from boxwright.layers.option_checks import check_choice
-from boxwright.ops.onnx_operators import operators_for_onnx
+from boxwright.layers.padding import crop_map
 from boxwright.structures import Features, Spec
 
 SCALES = (4.0, 2.0, 1.0, 0.5)
@@ -78,11 +77,7 @@ class OneMapLevels:
             return x
         step = self.strides[name]
         height, width = ((size * stride + step - 1) // step for size in features[finest].shape[-2:])
-        if operators_for_onnx():
-            # A crop would compare sizes.
-            rows, columns = (torch.arange(size, device=x.device) for size in (height, width))
-            return x.index_select(2, rows).index_select(3, columns)
-        return x[..., :height, :width]
+        return crop_map(x, height, width)
 
 
 def map_upsampler(channels: int, scale: float) -> tuple[nn.Sequential, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -24,6 +26,15 @@ def _nearest(size: int, cells: int, like: Tensor) -> Int[Tensor, " {cells}"]:
     factor = torch.tensor(size, dtype=torch.float32) / torch.tensor(cells, dtype=torch.float32)
     positions = torch.arange(cells, dtype=torch.float32, device=like.device) * factor
     return positions.to(torch.int64).clamp(max=size - 1)
+
+
+def crop_map(x: Float[Tensor, "b c h_in w_in"], rows: Any, columns: Any) -> Float[Tensor, "b c h w"]:
+    """Leave out what is beyond the first ``rows`` and ``columns`` of a map."""
+    if operators_for_onnx():
+        # A crop would compare sizes.
+        kept = [torch.arange(size, device=x.device) for size in (rows, columns)]
+        return x.index_select(2, kept[0]).index_select(3, kept[1])
+    return x[..., :rows, :columns]
 
 
 def valid_ratio(mask: Bool[Tensor, "b h w"]) -> Float[Tensor, "b 2"]:

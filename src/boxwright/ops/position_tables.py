@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -50,3 +51,20 @@ def resized_table(table: Float[Tensor, "n d"], length: int, *, relative: bool) -
         middle = len(table) // 2
         return table[middle : middle + 1]
     return F.interpolate(table.t()[None], size=length, mode="linear", align_corners=relative)[0].t()
+
+
+def bicubic_weights(length: int, cells: int, device: torch.device) -> Float[Tensor, "_cells {length}"]:
+    """Make the matrix that resizes an axis of ``length`` entries to ``cells``, bicubic and antialiased.
+
+    For graphs whose ``Resize`` cannot smooth: the rows are weights of the entries, and sum to 1.
+
+    Source: Keys' cubic with a = -0.5, stretched where there are fewer cells than entries, as in Pillow. Checked against
+    ``F.interpolate``.
+    """
+    step = torch.tensor(length, dtype=torch.float32, device=device) / cells
+    centers = (torch.arange(cells, dtype=torch.float32, device=device) + 0.5) * step
+    entries = torch.arange(length, dtype=torch.float32, device=device) + 0.5
+    x = ((entries - centers[:, None]) / step.clamp(min=1)).abs()
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    weights = torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+    return weights / weights.sum(1, keepdim=True)
