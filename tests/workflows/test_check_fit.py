@@ -86,6 +86,10 @@ def test_images_of_two_shapes_are_padded_to_both() -> None:
     assert find_worst_step(of_records(records), small(**options)).input_size == (128, 128)
     wide = find_worst_step(of_records(records[:6]), small(**options))
     assert wide.input_size == (64, 128)
+    # A mosaic of wide and of tall images is square.
+    tiled = find_worst_step(of_records(records), small(**options, **{"augment.mosaic": 1.0}))
+    assert tiled.input_size == (64, 64)
+    assert find_worst_step(of_records(records[:6]), small(**options, **{"augment.mosaic": 1.0})).input_size == (64, 128)
 
 
 def test_a_recipe_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,9 @@ from boxwright.data.crop import Crop
 from boxwright.data.loading.sampler import SampleKey, augmentation_rng
 from boxwright.data.records import DetectionData, Record
 from boxwright.data.transforms.augment import Augmentation
+from boxwright.data.transforms.mosaic import MosaicLayout
 from boxwright.data.transforms.transform import SMALLEST_SIDE
-from boxwright_runtime.input_format import InputFormat
+from boxwright_runtime.input_format import InputFormat, ResizeRule
 
 SMALL_SIDE = 8.0
 """Shorter side of a box, in pixels of the network input, below which an object is small: less than a cell of the finest
@@ -136,6 +137,29 @@ def draw_objects(
     return DrawnObjects(images=images, total=total, cropped=cropped, too_small=too_small, small=small)
 
 
+def draw_mosaic_layout(
+    data: DetectionData, key: SampleKey, augmentation: Augmentation, rule: ResizeRule, rng: np.random.Generator
+) -> MosaicLayout | None:
+    """Draw the mosaic that a training sample is, without reading any image; None where it is of a single one.
+
+    Args:
+        data: the images.
+        key: of the sample.
+        augmentation: random changes.
+        rule: size of the network input.
+        rng: of the sample, before anything else is drawn.
+    """
+
+    def draw_shape() -> tuple[int, int]:
+        other = data.records[int(rng.integers(len(data.records)))]
+        return other.height, other.width
+
+    if not key.is_mixed:
+        return None
+    record = data.records[key.record]
+    return augmentation.draw_mosaic((record.height, record.width), draw_shape, rule, rng)
+
+
 def thin_out(data: DetectionData, max_images: int) -> DetectionData:
     """Return the data set with so many of its images at most, evenly chosen."""
     count = len(data.records)
@@ -179,15 +203,7 @@ def _draw_sample(
 ) -> tuple[Bool[np.ndarray, " n"], ...]:
     """Tell which objects there are, which a crop leaves out, which are dropped as too small, and which are small."""
     record, rng, rule = data.records[key.record], augmentation_rng(seed, key), input_format.resize_rule(key.image_size)
-    boxes = record.boxes()[~record.crowd]
-
-    def draw_shape() -> tuple[int, int]:
-        other = data.records[int(rng.integers(len(data.records)))]
-        return other.height, other.width
-
-    mosaic = None
-    if key.is_mixed:
-        mosaic = augmentation.draw_mosaic((record.height, record.width), draw_shape, rule, rng)
+    boxes, mosaic = record.boxes()[~record.crowd], draw_mosaic_layout(data, key, augmentation, rule, rng)
     if mosaic is not None:
         inside, whole = np.ones(len(boxes), bool), mosaic.move_boxes(0, boxes)
         moved, whole_sides = whole.clip(0, np.array(mosaic.input_size[::-1] * 2)), _sides(whole)

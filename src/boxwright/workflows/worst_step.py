@@ -16,8 +16,16 @@ from jaxtyping import Float64, Int64
 
 from boxwright.compose.recipe import Recipe
 from boxwright.compose.train_options import training_sizes
-from boxwright.data.loading.sampler import BatchSampler, ImageGroups, SampleKey, aspect_ratio_groups, augmentation_rng
+from boxwright.data.loading.sampler import (
+    AugmentationStage,
+    BatchSampler,
+    ImageGroups,
+    SampleKey,
+    aspect_ratio_groups,
+    augmentation_rng,
+)
 from boxwright.data.records import DetectionData, Record
+from boxwright.data.size_survey import draw_mosaic_layout
 from boxwright.workflows.fit_trial import Stage, Trial, write_trial
 from boxwright.workflows.memory_limits import KILLED
 
@@ -58,6 +66,7 @@ def find_worst_step(data: DetectionData, recipe: Recipe) -> WorstStep:
         batch_size=options.batch_size,
         num_steps=max(1, min(count, DRAWN_SAMPLES) // options.batch_size),
         image_sizes=(largest,),
+        stage_of=lambda _: AugmentationStage.MIXED,
         groups=groups,
     )
     batches = [np.array([_padded_size(data, key, recipe) for key in keys]).max(0) for keys in sampler]
@@ -146,6 +155,9 @@ def _padded_size(data: DetectionData, key: SampleKey, recipe: Recipe) -> tuple[i
     """Draw the (height, width) of a training sample after padding, as if it were alone."""
     record, rule = data.records[key.record], recipe.input.resize_rule(key.image_size)
     rng, boxes = augmentation_rng(recipe.train.runtime.seed, key), record.boxes()[~record.crowd]
+    mosaic = draw_mosaic_layout(data, key, recipe.augment, rule, rng)
+    if mosaic is not None:
+        return rule.padded_size(*mosaic.input_size)
     crop, _ = recipe.augment.draw_crop(record.height, record.width, boxes, rule, rng, is_strong=key.is_strong)
     return rule.padded_size(*crop.input_size)
 

@@ -45,7 +45,7 @@ class SampleKey(NamedTuple):
         record: index of the image in ``DetectionData.records``.
         epoch: pass over the data set in which it is seen.
         image_size: side of a square network input, or its shortest side, in pixels.
-        is_strong: with strong augmentation; False in the last part of training, which mirrors only.
+        is_strong: with strong augmentation; False in the first and the last stage of training, which mirror only.
         is_mixed: with mosaic and mixup, where the recipe has them.
     """
 

@@ -38,7 +38,7 @@ class TorchvisionTransform:
 
     Args:
         transform: the transform.
-        is_strong: it is left out in the last part of training, without strong augmentation.
+        is_strong: it is left out in the stages of training without strong augmentation.
     """
 
     transform: Callable[[dict[str, Any]], dict[str, Any]]
@@ -80,7 +80,7 @@ class AlbumentationsTransform:
 
     Args:
         transform: the composition.
-        is_strong: it is left out in the last part of training, without strong augmentation.
+        is_strong: it is left out in the stages of training without strong augmentation.
 
     Raises:
         ValueError: the composition has no boxes in corners, or not one label field.

@@ -76,7 +76,7 @@ class Augmented(NamedTuple):
 class Augmentation(MixingOptions):
     """Colors, zooming out, cropping around objects, mirroring; in this order, then resizing to the network input.
 
-    The last part of training, without strong augmentation, mirrors only.
+    The stages of training without strong augmentation, the last one and perhaps the first, mirror only.
 
     DETR's pipeline has neither colors, zooming out nor that crop (all 0), but ``scale_range`` [0.6, 1.0],
     ``size_crop`` 0.5 and ``flip`` 0.5. There every object stays that the crop leaves a part of.
@@ -208,7 +208,7 @@ class Augmentation(MixingOptions):
             boxes: corner boxes in pixels of the image.
             resize_rule: size of the network input in this step.
             rng: the only source of chance.
-            is_strong: False to mirror only, as in the last part of training.
+            is_strong: False to mirror only, as in the last stage of training.
         """
         crop, kept = self.draw_crop(image.shape[0], image.shape[1], boxes, resize_rule, rng, is_strong=is_strong)
         return self._render(image, boxes, crop, kept, resize_rule, rng, is_strong=is_strong)

@@ -111,7 +111,7 @@ class TransformContext:
     Args:
         rng: the only source of chance: a function of the seed, the epoch and the image.
         resize_rule: size of the network input in this step.
-        is_strong: strong augmentation is on; False in the last part of training.
+        is_strong: strong augmentation is on; False in the last stage of training, and before ``mixing_epochs``.
         draw_sample: returns another sample of the data set, at random, before any transform; for transforms of
             several images. The recipe's own augmentation gets it as ``image_transforms`` have changed it.
         is_mixed: mosaic and mixup are on, where the recipe has them.
