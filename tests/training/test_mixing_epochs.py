@@ -75,6 +75,26 @@ def test_a_run_that_becomes_shorter_goes_through_all_stages(make_run: MakeRun) -
     assert stages[:8] == [(True, True)] * 3 + [(True, False)] * 3 + [(False, False)] * 2
 
 
+@pytest.mark.parametrize(
+    ("options", "unused"),
+    [
+        ({}, []),
+        ({"schedule__no_aug_fraction": 1.0}, ["mosaic", "mixup", "copy_blend"]),
+        ({"schedule__no_aug_fraction": 0.8}, ["mosaic", "mixup", "copy_blend"]),
+        ({"schedule__mixing_epochs": (2, 2)}, ["mosaic", "mixup"]),
+    ],
+)
+def test_a_run_that_never_mixes_says_so(options: dict[str, Any], unused: list[str], make_run: MakeRun) -> None:
+    """Short ones are without strong augmentation, where the user has asked for mosaics."""
+    notes: list[str] = []
+    run = replace(make_run(**{**STAGES, **options}), augmentation=MIXED, note=notes.append)
+    schedule = Schedule(20, run.options, len(run.data.records))
+    next(training_batches(run, ALONE, schedule, Progress(step=0, steps=20, evaluations=2)))
+    assert [note.partition(":")[0] for note in notes] == [", ".join(f"augment.{name}" for name in unused)] * bool(
+        unused
+    )
+
+
 def test_steps_are_measured_with_all_that_training_reads(make_run: MakeRun) -> None:
     run = replace(make_run(**STAGES), augmentation=replace(MIXED, mosaic=1.0, mixup=1.0))
     few = sum(

@@ -26,6 +26,7 @@ CACHE_BYTES = 2 * 2**30
 def training_batches(run: Run, rank: Rank, schedule: Schedule, progress: Progress) -> Iterator[Batch]:
     """Make this process's part of every step that is left, without end where the run has a budget of time."""
     options = run.options
+    _note_unmixed(run, schedule)
     sampler = BatchSampler(
         seed=options.runtime.seed,
         num_samples=len(run.data.records),
@@ -40,6 +41,23 @@ def training_batches(run: Run, rank: Rank, schedule: Schedule, progress: Progres
         groups=_groups(run),
     )
     return iter(_loader(run, sampler, rank))
+
+
+def _note_unmixed(run: Run, schedule: Schedule) -> None:
+    """Say which samples of several images a run has options for and never makes."""
+    first, last = schedule.mixing_steps
+    ends = {"mosaic": last, "mixup": last, "copy_blend": schedule.steps}
+    unused = [
+        f"augment.{name}"
+        for name, end in ends.items()
+        if getattr(run.augmentation, name) and first >= min(end, schedule.no_aug_from)
+    ]
+    if unused:
+        run.note(
+            f"{', '.join(unused)}: never on in these {schedule.steps} steps, of which the last "
+            f"{schedule.steps - schedule.no_aug_from} are without strong augmentation; give "
+            "--train.schedule.no_aug_fraction 0.1, or train longer"
+        )
 
 
 def leave_out_empty(run: Run) -> Run:

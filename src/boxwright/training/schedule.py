@@ -97,11 +97,18 @@ class Schedule:
         """Return the augmentation of the step that begins here."""
         if position >= self.no_aug_from:
             return AugmentationStage.LAST
-        epochs = self.options.schedule.mixing_epochs
-        first, last = (0, self.steps // 2) if epochs is None else map(self._step_of_epoch, epochs)
+        first, last = self.mixing_steps
         if position < first:
             return AugmentationStage.FLIPPED
         return AugmentationStage.MIXED if position < last else AugmentationStage.STRONG
+
+    @property
+    def mixing_steps(self) -> tuple[int, int]:
+        """The positions from which on and until which there are mosaics and mixup, where the last stage is not."""
+        epochs = self.options.schedule.mixing_epochs
+        if epochs is None:
+            return 0, self.steps // 2
+        return self._step_of_epoch(epochs[0]), self._step_of_epoch(epochs[1])
 
     def evaluates_between(self, before: int | float, after: int | float, evaluations: int) -> bool:
         """Tell if one of ``evaluations`` evaluations comes after the step from one position to another."""
