@@ -90,9 +90,8 @@ def test_a_run_that_never_mixes_says_so(options: dict[str, Any], unused: list[st
     run = replace(make_run(**{**STAGES, **options}), augmentation=MIXED, note=notes.append)
     schedule = Schedule(20, run.options, len(run.data.records))
     next(training_batches(run, ALONE, schedule, Progress(step=0, steps=20, evaluations=2)))
-    assert [note.partition(":")[0] for note in notes] == [", ".join(f"augment.{name}" for name in unused)] * bool(
-        unused
-    )
+    names = ", ".join(f"augment.{name}" for name in unused)
+    assert [note.partition(":")[0] for note in notes] == ([names] if unused else [])
 
 
 def test_steps_are_measured_with_all_that_training_reads(make_run: MakeRun) -> None:
