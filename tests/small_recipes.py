@@ -71,6 +71,7 @@ TRAINING: dict[str, Any] = {
     "schedule.final_lr_ratio": 0.02,
     "schedule.no_aug_fraction": 1.0,
     "schedule.no_aug_epochs": None,
+    "schedule.mixing_epochs": None,
     "schedule.ema_warmup": None,
     "batches.accumulate_steps": 1,
     "batches.multi_scale": 0.0,
@@ -87,6 +88,7 @@ def small(name: str) -> Recipe:
     """The recipe with reduced sizes, for images of 96 pixels."""
     recipe = load_recipe(name)
     overrides: dict[str, Any] = {"input.image_size": 96, "augment.flip": 0.0, "augment.vertical_flip": 0.0}
+    overrides |= {"augment.mosaic": 0.0, "augment.mixup": 0.0}
     # What a classifier sees of an image has to be the same each time too.
     overrides |= {"augment.resized_crop": [1.0, 1.0], "augment.rand_augment": [0, 0]}
     if recipe.get("input", {}).get("max_size") is not None:

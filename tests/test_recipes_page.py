@@ -24,6 +24,7 @@ def cells(recipe: Recipe) -> tuple[str, ...]:
     optimizer, schedule = train.optimizer, train.schedule
     over_time = {
         "constant": "constant",
+        "flat_cosine": f"flat until {(schedule.milestones or (0,))[0]}, then a cosine to {schedule.final_lr_ratio:g}",
         "cosine": f"cosine, last {schedule.decay_fraction:g}",
         "flat_cosine": f"flat, from {', '.join(map(str, schedule.milestones or ()))} on cosine to × "
         f"{schedule.final_lr_ratio:g}"
@@ -38,8 +39,8 @@ def cells(recipe: Recipe) -> tuple[str, ...]:
     decayed = optimizer.decayed_names or ()
     single = all(path.endswith(".weight") for path in decayed)
     norms = ", norms too" if optimizer.norm_decay else f", {len(decayed)} norms too" if single else ", biases too"
-    if decayed == ("backbone",):
-        norms = ", all of the backbone too"
+    if "backbone" in decayed:
+        norms = f", {'biases and ' if len(decayed) > 1 else ''}all of the backbone too"
     warmup = "" if schedule.ema_warmup is None else f", warm-up {schedule.ema_warmup}"
     return (
         f"{train.epochs} epochs" if train.steps is None else f"{train.steps} steps",
@@ -120,6 +121,8 @@ def test_names_of_parameters_in_recipes_exist(name: str) -> None:
     matched = {name for name in vectors if any(f".{one}." in f".{name}." for one in decayed)}
     if decayed and all(one.endswith(".weight") for one in decayed):
         assert len(matched) == len(decayed), "one parameter for each name"
-    elif decayed != ("backbone",) and decayed:
+    elif decayed:
         norms = {path for path, module in detector.named_modules() if is_norm(module)}
-        assert matched == {name for name in vectors if name.rpartition(".")[0] not in norms}, "all biases but norms'"
+        biases = {name for name in vectors if name.rpartition(".")[0] not in norms} if len(decayed) > 1 else set()
+        backbone = {name for name in vectors if "backbone" in decayed and name.startswith("backbone.")}
+        assert matched == biases | backbone, "all biases but norms', and all of the backbone where it is named"

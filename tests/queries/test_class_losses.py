@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +14,7 @@ from torch import Tensor
 from boxwright.losses.focal import sigmoid_focal_loss
 from boxwright.queries.class_losses import CrossEntropyLoss, FocalLoss, MatchedQueries, VarifocalLoss
 from boxwright.structures import LossTotals
+from part_checks import SPEC, build, maps
 
 LAYERS, IMAGES, QUERIES, LOGITS = 2, 3, 5, 4
 
@@ -80,3 +84,20 @@ def test_cross_entropy_does_not_depend_on_how_images_are_spread(logits: Tensor, 
     torch.testing.assert_close(summed, whole, rtol=1e-10, atol=0)
     averaged = (part(0, 2, LossTotals(3, IMAGES, 2)) + part(2, 3, LossTotals(3, IMAGES, 2))) / 2
     torch.testing.assert_close(averaged, whole, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("name", ["rtdetr", "dfine", "deformable_detr"])
+def test_every_head_that_scores_classes_alone_has_any_of_the_losses(
+    name: str, make_targets: Callable[..., Any]
+) -> None:
+    targets, values = make_targets([2, 1], size=(60, 90)), {}
+    for loss in ("focal", "varifocal", "mal"):
+        head = build("heads", name, SPEC, 5, class_loss=loss).eval()
+        terms = head.loss(head(maps(60, 90), None, targets), targets)
+        term = "matchability" if loss == "mal" else loss
+        assert term in terms
+        assert not {"focal", "varifocal", "matchability"} & set(terms) - {term}
+        values[loss] = terms[term].item()
+    assert len(set(values.values())) == 3
+    with pytest.raises(ValueError, match=r"class_loss: expected one of focal, varifocal, mal; got 'bce'"):
+        build("heads", name, SPEC, 5, class_loss="bce")

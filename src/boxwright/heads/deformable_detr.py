@@ -17,7 +17,7 @@ from boxwright.layers.predictions import run_in_full_precision
 from boxwright.layers.tokens import LevelTokens, flatten_levels
 from boxwright.mechanism import QueryMechanism
 from boxwright.ops.boxes import at_least_float32
-from boxwright.queries.class_losses import FocalLoss
+from boxwright.queries.class_losses import ClassLossName, make_class_loss
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
 from boxwright.queries.decode import PairDetections, rank_pairs
 from boxwright.queries.decoder import build_decoder_layers, decode_queries, predict_layers, reset_predictors
@@ -71,7 +71,8 @@ class DeformableDETR(PairDetections, nn.Module):
         two_stage: queries come from the encoder; needs ``refine``.
         auxiliary_losses: train every layer, not only the last; ``refine`` needs it.
         max_detections: most (query, class) pairs that are detected in an image.
-        loss_weights: of focal, L1 and GIoU loss.
+        class_loss: of all predictions; ``make_class_loss`` lists them.
+        loss_weights: of class, L1 and GIoU loss.
 
     Source: Zhu et al., Deformable DETR, ICLR 2021. Checked against transformers' DeformableDetrForObjectDetection and
     fundamentalvision/Deformable-DETR 11169a6: outputs, assignments, losses, gradients. Where paper and code disagree it
@@ -93,6 +94,7 @@ class DeformableDETR(PairDetections, nn.Module):
         two_stage: bool = False,
         auxiliary_losses: bool = True,
         max_detections: int = 100,
+        class_loss: ClassLossName = "focal",
         loss_weights: QueryLossWeights = QueryLossWeights(class_weight=2.0),
     ) -> None:
         super().__init__()
@@ -106,7 +108,7 @@ class DeformableDETR(PairDetections, nn.Module):
         self.refine, self.two_stage, self.auxiliary_losses = refine, two_stage, auxiliary_losses
         # For counting only: run all heads of all layers and tokens, as the published graph does.
         self.count_as_published = False
-        self.criterion = SetCriterion(FocalLoss(), HungarianMatcher(), loss_weights)
+        self.criterion = SetCriterion(make_class_loss(class_loss), HungarianMatcher(), loss_weights)
         self.projections = LevelProjections(in_spec, hidden_dim, level_projection)
         if two_stage:
             self.encoder_output = nn.Sequential(nn.Linear(hidden_dim, hidden_dim), nn.LayerNorm(hidden_dim))
@@ -118,7 +120,8 @@ class DeformableDETR(PairDetections, nn.Module):
         self.layers = build_decoder_layers(decoder, hidden_dim, len(self.projections.levels))
         # One pair for all layers, or one per layer; then one for the encoder.
         num_pairs = decoder.num_layers + two_stage if refine else 1
-        classes, boxes = nn.Linear(hidden_dim, num_classes), MLP(hidden_dim, hidden_dim, 4, 3)
+        classes = nn.Linear(hidden_dim, num_classes)
+        boxes = MLP(hidden_dim, hidden_dim, 4, 3, activation=decoder.activation)
         self.classes = nn.ModuleList(deepcopy(classes) for _ in range(num_pairs))
         self.boxes = nn.ModuleList(deepcopy(boxes) for _ in range(num_pairs))
         self.reset_parameters()

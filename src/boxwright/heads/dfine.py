@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from boxwright.layers.mlp import MLP
-from boxwright.queries.class_losses import VarifocalLoss
+from boxwright.queries.class_losses import ClassLossName, make_class_loss
 from boxwright.queries.criterion import SetCriterion, normalize_targets
 from boxwright.queries.decode import QueryOutput, decode_pairs
 from boxwright.queries.decoder import build_decoder_layers, reset_predictors
@@ -76,7 +76,8 @@ class DFINE(EncoderQueries):
         num_bins: of the distribution of a side, less one; even, at least 4.
         bin_scale: larger ones make the inner bins finer and the reach of a side shorter; positive.
         max_detections: most (query, class) pairs that are detected in an image.
-        loss_weights: of varifocal, L1, GIoU loss, and of those of the distributions.
+        class_loss: of the decoder, and of selected tokens; ``make_class_loss`` lists them.
+        loss_weights: of class, L1, GIoU loss, and of those of the distributions.
 
     Source: Peng et al., D-FINE, ICLR 2025. Checked against Peterande/D-FINE 4a1f73a: outputs, assignments, every loss
     term, gradients; not against transformers, whose losses pair the logits of a layer with the sides of the next.
@@ -100,6 +101,7 @@ class DFINE(EncoderQueries):
         num_bins: int = 32,
         bin_scale: float = 4.0,
         max_detections: int = 300,
+        class_loss: ClassLossName = "varifocal",
         loss_weights: DistributionLossWeights = DistributionLossWeights(),
     ) -> None:
         super().__init__(
@@ -114,13 +116,16 @@ class DFINE(EncoderQueries):
             project_every_level=False,
         )
         self.bins, num_layers = SideBins(num_bins, bin_scale), decoder.num_layers
-        criterion = SetCriterion(VarifocalLoss(), HungarianMatcher(), loss_weights)
+        criterion = SetCriterion(make_class_loss(class_loss), HungarianMatcher(), loss_weights)
         self.criterion = DistributionCriterion(criterion, loss_weights, self.bins)
         self.layers = build_decoder_layers(decoder, hidden_dim, len(self.projections.levels), gated=True)
         self.classes = nn.ModuleList(nn.Linear(hidden_dim, num_classes) for _ in range(num_layers))
-        self.initial_boxes = MLP(hidden_dim, hidden_dim, 4, 3)
-        self.sides = nn.ModuleList(MLP(hidden_dim, hidden_dim, 4 * (num_bins + 1), 3) for _ in range(num_layers))
-        self.qualities = nn.ModuleList(LocationQuality() for _ in range(num_layers))
+        activation, size = decoder.activation, 4 * (num_bins + 1)
+        self.initial_boxes = MLP(hidden_dim, hidden_dim, 4, 3, activation=activation)
+        self.sides = nn.ModuleList(
+            MLP(hidden_dim, hidden_dim, size, 3, activation=activation) for _ in range(num_layers)
+        )
+        self.qualities = nn.ModuleList(LocationQuality(activation=activation) for _ in range(num_layers))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

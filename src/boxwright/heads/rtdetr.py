@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from boxwright.layers.mlp import MLP
-from boxwright.queries.class_losses import FocalLoss, VarifocalLoss
+from boxwright.queries.class_losses import ClassLossName, FocalLoss, make_class_loss
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
 from boxwright.queries.decoder import build_decoder_layers, decode_queries, predict_layers, reset_predictors
 from boxwright.queries.denoising import DenoisingQueries
@@ -55,10 +55,11 @@ class RTDETR(EncoderQueries):
         eval_layers: decoder layers that prediction uses; all where None.
         denoising: noised objects that the decoder is trained to recover.
         look_forward_twice: a layer's box loss also trains the box of the layer before, as in the authors' code.
-        query_selection: ``uncertainty_minimal`` trains the encoder's scores on how well the boxes fit (varifocal loss),
-            ``vanilla`` on the classes alone (focal loss).
+        query_selection: ``uncertainty_minimal`` trains the encoder's scores as the decoder's, on how well the boxes
+            fit, ``vanilla`` on the classes alone (focal loss).
         max_detections: most (query, class) pairs that are detected in an image.
-        loss_weights: of varifocal, L1 and GIoU loss.
+        class_loss: of the decoder, and of selected tokens; ``make_class_loss`` lists them.
+        loss_weights: of class, L1 and GIoU loss.
 
     Source: Zhao et al., RT-DETR, CVPR 2024; with other numbers of points, offset scale or discrete sampling in
     ``decoder``, Lv et al., RT-DETRv2, 2024. Checked against transformers' RTDetrForObjectDetection (outputs,
@@ -80,6 +81,7 @@ class RTDETR(EncoderQueries):
         look_forward_twice: bool = True,
         query_selection: Literal["uncertainty_minimal", "vanilla"] = "uncertainty_minimal",
         max_detections: int = 300,
+        class_loss: ClassLossName = "varifocal",
         loss_weights: QueryLossWeights = QueryLossWeights(),
     ) -> None:
         super().__init__(
@@ -94,12 +96,15 @@ class RTDETR(EncoderQueries):
             project_every_level=True,
         )
         self.look_forward_twice = look_forward_twice
-        self.criterion = self.encoder_criterion = SetCriterion(VarifocalLoss(), HungarianMatcher(), loss_weights)
+        loss = make_class_loss(class_loss)
+        self.criterion = self.encoder_criterion = SetCriterion(loss, HungarianMatcher(), loss_weights)
         if query_selection == "vanilla":
             self.encoder_criterion = SetCriterion(FocalLoss(), HungarianMatcher(), loss_weights)
         self.layers = build_decoder_layers(decoder, hidden_dim, len(self.projections.levels))
         self.classes = nn.ModuleList(nn.Linear(hidden_dim, num_classes) for _ in range(decoder.num_layers))
-        self.boxes = nn.ModuleList(MLP(hidden_dim, hidden_dim, 4, 3) for _ in range(decoder.num_layers))
+        self.boxes = nn.ModuleList(
+            MLP(hidden_dim, hidden_dim, 4, 3, activation=decoder.activation) for _ in range(decoder.num_layers)
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

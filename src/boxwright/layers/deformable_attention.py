@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.batch_first_attention import BatchFirstAttention
+from boxwright.layers.conv import Activation
 from boxwright.layers.dropout import Dropout
 from boxwright.layers.option_checks import check_choice
 from boxwright.layers.transformer import FeedForward, clamp_to_half
@@ -231,6 +232,7 @@ class DeformableDecoderLayer(nn.Module):
         sampling: backend of the sampling, see ``deformable_sampling``.
         sampling_method: see ``MultiScaleDeformableAttention``.
         offset_scale: likewise.
+        activation: of the feed-forward.
         gated: what was sampled goes in by a ``Gate`` rather than by a residual and a norm, and is not projected.
 
     Source: Zhu et al., Deformable DETR; lyuwenyu/RT-DETR 068dfde (``TransformerDecoderLayer``); with gates,
@@ -249,6 +251,7 @@ class DeformableDecoderLayer(nn.Module):
         sampling: Sampling = "auto",
         sampling_method: SamplingMethod = "default",
         offset_scale: float = 0.5,
+        activation: Activation = "relu",
         gated: bool = False,
     ) -> None:
         super().__init__()
@@ -269,7 +272,7 @@ class DeformableDecoderLayer(nn.Module):
             self.gate = Gate(dim)
         else:
             self.norm2 = nn.LayerNorm(dim)
-        self.feed_forward = FeedForward(dim, hidden_dim, activation="relu", dropout=dropout)
+        self.feed_forward = FeedForward(dim, hidden_dim, activation=activation, dropout=dropout)
         self.norm3 = nn.LayerNorm(dim)
         self.dropout = Dropout(dropout)
 

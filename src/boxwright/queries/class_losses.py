@@ -6,14 +6,17 @@ belong together.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from boxwright.layers.option_checks import check_choice
 from boxwright.losses.focal import sigmoid_focal_loss
+from boxwright.losses.matchability import matchability_loss
 from boxwright.losses.varifocal import varifocal_loss
 from boxwright.structures import LossTotals
 
@@ -68,12 +71,28 @@ class VarifocalLoss:
     def __call__(
         self, logits: Float[Tensor, "l b q k"], matched: MatchedQueries, totals: LossTotals, groups: int = 1
     ) -> Float[Tensor, " l"]:
-        positives = matched[:4]
-        quality = torch.zeros_like(logits)
-        quality[positives] = matched.overlap.to(quality.dtype)
-        positive = torch.zeros_like(logits, dtype=torch.bool)
-        positive[positives] = True
-        loss = varifocal_loss(logits, quality, positive, alpha=self.alpha, gamma=self.gamma)
+        loss = varifocal_loss(logits, *_quality_targets(logits, matched), alpha=self.alpha, gamma=self.gamma)
+        return loss.sum((1, 2, 3)) / (totals.objects_per_process * groups)
+
+
+class MatchabilityLoss:
+    """Matchability-aware loss: ``matchability_loss`` summed over queries and classes, divided as the varifocal loss.
+
+    Args:
+        gamma: exponent of the quality, and of the weight of negatives.
+
+    Source: Huang et al., DEIM, CVPR 2025, equation 4.
+    """
+
+    name = "matchability"
+
+    def __init__(self, gamma: float = 1.5) -> None:
+        self.gamma = gamma
+
+    def __call__(
+        self, logits: Float[Tensor, "l b q k"], matched: MatchedQueries, totals: LossTotals, groups: int = 1
+    ) -> Float[Tensor, " l"]:
+        loss = matchability_loss(logits, *_quality_targets(logits, matched), gamma=self.gamma)
         return loss.sum((1, 2, 3)) / (totals.objects_per_process * groups)
 
 
@@ -132,6 +151,39 @@ class CrossEntropyLoss:
         without = totals.images * num_queries - with_object
         total_weight = (with_object + self.no_object_weight * without) / totals.processes
         return (weights * loss).view(num_layers, -1).sum(1) / total_weight
+
+
+ClassLossName = Literal["focal", "varifocal", "mal"]
+
+_LOSSES: Mapping[ClassLossName, Callable[[], ClassLoss]] = {
+    "focal": FocalLoss,
+    "varifocal": VarifocalLoss,
+    "mal": MatchabilityLoss,
+}
+
+
+def make_class_loss(name: ClassLossName) -> ClassLoss:
+    """Make the loss of queries that score every class on its own.
+
+    Args:
+        name: ``focal`` has the classes alone as its target, ``varifocal`` how well boxes fit, and ``mal`` too, but with
+            matches of poor boxes in full: DEIM's matchability-aware loss.
+
+    Raises:
+        ValueError: there is no loss of this name.
+    """
+    check_choice("class_loss", name, get_args(ClassLossName))
+    return _LOSSES[name]()
+
+
+def _quality_targets(
+    logits: Float[Tensor, "l b q k"], matched: MatchedQueries
+) -> tuple[Float[Tensor, "l b q k"], Bool[Tensor, "l b q k"]]:
+    """Make the overlaps of matched queries at their classes, and True there; 0 and False elsewhere."""
+    quality, positive = torch.zeros_like(logits), torch.zeros_like(logits, dtype=torch.bool)
+    quality[matched[:4]] = matched.overlap.to(quality.dtype)
+    positive[matched[:4]] = True
+    return quality, positive
 
 
 class FocalCost:

@@ -40,6 +40,7 @@ def build_decoder_layers(
             sampling=options.sampling,
             sampling_method=options.sampling_method,
             offset_scale=options.offset_scale,
+            activation=options.activation,
             gated=gated,
         )
         for _ in range(options.num_layers)

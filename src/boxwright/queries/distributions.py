@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from boxwright.layers.conv import Activation
 from boxwright.layers.mlp import MLP
 from boxwright.layers.predictions import run_in_full_precision
 from boxwright.layers.tokens import LevelTokens
@@ -123,15 +124,16 @@ class LocationQuality(nn.Module):
     Args:
         num_top: probabilities of each side.
         hidden_dim: of the network.
+        activation: of the network.
 
     Source: Peng et al., D-FINE, ICLR 2025, after Li et al., GFLv2, CVPR 2021. Checked against ``LQE`` of
     Peterande/D-FINE 4a1f73a.
     """
 
-    def __init__(self, num_top: int = 4, hidden_dim: int = 64) -> None:
+    def __init__(self, num_top: int = 4, hidden_dim: int = 64, *, activation: Activation = "relu") -> None:
         super().__init__()
         self.num_top = num_top
-        self.mlp = MLP(4 * (num_top + 1), hidden_dim, 1, 2)
+        self.mlp = MLP(4 * (num_top + 1), hidden_dim, 1, 2, activation=activation)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

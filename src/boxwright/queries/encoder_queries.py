@@ -111,8 +111,9 @@ class EncoderQueries(PairDetections, nn.Module):
         )
         self.encoder_output = nn.Sequential(nn.Linear(hidden_dim, hidden_dim), nn.LayerNorm(hidden_dim))
         self.encoder_classes = nn.Linear(hidden_dim, num_classes)
-        self.encoder_boxes = MLP(hidden_dim, hidden_dim, 4, 3)
-        self.query_positions = MLP(4, 2 * hidden_dim, hidden_dim, 2)
+        activation = decoder.activation
+        self.encoder_boxes = MLP(hidden_dim, hidden_dim, 4, 3, activation=activation)
+        self.query_positions = MLP(4, 2 * hidden_dim, hidden_dim, 2, activation=activation)
         # The last row, for queries without object, stays zero.
         self.denoising_classes = nn.Embedding(num_classes + 1, hidden_dim, padding_idx=num_classes)
         # Without denoising it is in no graph, and processes would wait for its gradient.

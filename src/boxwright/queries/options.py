@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from boxwright.layers.option_checks import check_counts
 from boxwright.ops.deformable import Sampling, SamplingMethod
@@ -49,6 +50,7 @@ class DecoderOptions:
         sampling_method: ``default`` samples bilinearly, ``discrete`` takes the value of one cell, for devices without
             bilinear sampling; its offsets are not trained, so begin with weights that were trained without it.
         offset_scale: of offsets from reference boxes, in sides of the box; positive.
+        activation: of the feed-forwards, and of the small networks that predict boxes and encode references.
     """
 
     num_layers: int = 6
@@ -59,6 +61,7 @@ class DecoderOptions:
     sampling: Sampling = "auto"
     sampling_method: SamplingMethod = "default"
     offset_scale: float = 0.5
+    activation: Literal["relu", "silu"] = "relu"
 
     def __post_init__(self) -> None:
         check_counts({"num_layers": self.num_layers, "num_heads": self.num_heads})

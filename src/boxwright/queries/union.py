@@ -19,7 +19,7 @@ def unite_matches(matches: Matches) -> Matches:
         matches of one layer, in the order of images and queries.
 
     Source: Peng et al., D-FINE, ICLR 2025, section 4.2. Checked against ``_get_go_indices`` of Peterande/D-FINE
-    4a1f73a.
+    4a1f73a, which leaves objects that a query got equally often to a sort that is not stable.
     """
     pairs = torch.stack((matches.image, matches.query, matches.object))
     pairs, counts = pairs.unique(dim=1, return_counts=True)  # sorted by image, query, object
