@@ -26,10 +26,6 @@ def cells(recipe: Recipe) -> tuple[str, ...]:
         "constant": "constant",
         "flat_cosine": f"flat until {(schedule.milestones or (0,))[0]}, then a cosine to {schedule.final_lr_ratio:g}",
         "cosine": f"cosine, last {schedule.decay_fraction:g}",
-        "flat_cosine": f"flat, from {', '.join(map(str, schedule.milestones or ()))} on cosine to × "
-        f"{schedule.final_lr_ratio:g}"
-        if schedule.milestones
-        else f"flat, cosine to × {schedule.final_lr_ratio:g}, last {schedule.decay_fraction:g}",
         "step": f"× {schedule.final_lr_ratio:g} after {', '.join(map(str, schedule.milestones or ()))}"
         if schedule.milestones
         else f"× {schedule.final_lr_ratio:g}, last {schedule.decay_fraction:g}",
