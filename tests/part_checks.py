@@ -51,6 +51,7 @@ REDUCED: dict[str, dict[str, Any]] = {
     "rfp": {"depth": 18, "width": 8, "out_channels": 16},
     "timm": {"model": "test_efficientnet"},
     "vit": {"model": "test_vit", "blocks": (1, 2)},
+    "vit_sta": {"model": "test_vit", "blocks": (0, 1, 2), "stem_channels": 4, "out_channels": 12},
     "fpn": {"out_channels": 16},
     "pafpn": {"out_channels": 16},
     "augfpn": {"out_channels": 16},

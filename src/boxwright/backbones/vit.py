@@ -30,6 +30,7 @@ class ViT(nn.Module):
         num_windows: along each side; 1 for none. RF-DETR has 2 or 4.
         global_blocks: blocks that attend over the whole image, from 0, where there are windows. RF-DETR has 3, 6 and 9
             of 12, and takes the maps of 2, 5, 8 and 11.
+        bare: leave out register tokens and layer scales, as in the small transformers of DEIMv2 and EdgeCrafter.
 
     Raises:
         ValueError: an option is out of range, or the model is no plain vision transformer.
@@ -49,6 +50,7 @@ class ViT(nn.Module):
         drop_path: float = 0.0,
         num_windows: int = 1,
         global_blocks: tuple[int, ...] = (),
+        bare: bool = False,
     ) -> None:
         super().__init__()
         self.vit = PlainViT(
@@ -58,6 +60,7 @@ class ViT(nn.Module):
             drop_path=drop_path,
             num_windows=num_windows,
             global_blocks=global_blocks,
+            bare=bare,
         )
         self.out_spec: Spec = {f"block{i}": Level(self.vit.channels, self.vit.patch_size) for i in blocks}
 

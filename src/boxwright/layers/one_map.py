@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -95,3 +96,10 @@ def map_upsampler(channels: int, scale: float) -> tuple[nn.Sequential, int]:
         return nn.Sequential(*layers), half
     layers += [ChannelNorm(half), nn.GELU(), nn.ConvTranspose2d(half, quarter, 2, 2)]
     return nn.Sequential(*layers), quarter
+
+
+def resize_by(x: Float[Tensor, "b c h_in w_in"], scale: float) -> Float[Tensor, "b c h w"]:
+    """Resize a map, bilinear: for 0.5, that is the mean of 2 x 2 cells, to ceil(cells / 2)."""
+    if scale == 1:
+        return x
+    return avg_pool_ceil(x) if scale < 1 else F.interpolate(x, scale_factor=scale, mode="bilinear")

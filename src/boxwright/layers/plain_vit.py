@@ -34,6 +34,7 @@ class PlainViT(nn.Module):
         drop_path: how often the last block is left out in training; the earlier the block, the less often.
         num_windows: along each side; 1 for none.
         global_blocks: blocks that attend over the whole image, from 0, where there are windows.
+        bare: leave out register tokens and layer scales.
 
     Raises:
         ValueError: an option is out of range, or the model is no plain vision transformer.
@@ -52,6 +53,7 @@ class PlainViT(nn.Module):
         drop_path: float = 0.0,
         num_windows: int = 1,
         global_blocks: Sequence[int] = (),
+        bare: bool = False,
     ) -> None:
         super().__init__()
         check_counts({"num_windows": num_windows})
@@ -65,6 +67,10 @@ class PlainViT(nn.Module):
             options["drop_path_rate"] = drop_path
         vit = create_timm_model(model, options)
         self.is_eva = _check_plain(model, vit)
+        if bare:
+            options["num_reg_tokens" if self.is_eva else "reg_tokens"] = 0
+            vit = create_timm_model(model, options)
+            _remove_layer_scales(vit, is_eva=self.is_eva)
         _check_blocks("blocks", self.blocks, len(vit.blocks))
         if self.global_blocks:
             _check_blocks("global_blocks", tuple(global_blocks), self.blocks[-1] + 1)
@@ -229,6 +235,15 @@ def _check_plain(model: str, vit: Any) -> bool:
     if type(vit) not in (models.Eva, models.VisionTransformer):
         raise ValueError(f"model {model} is no plain vision transformer: take it with the backbone timm")
     return type(vit) is models.Eva
+
+
+def _remove_layer_scales(vit: Any, *, is_eva: bool) -> None:
+    # timm takes no option of None.
+    for block in vit.blocks:
+        if is_eva:
+            block.gamma_1 = block.gamma_2 = None
+        else:
+            block.ls1, block.ls2 = nn.Identity(), nn.Identity()
 
 
 def _check_blocks(name: str, blocks: tuple[int, ...], count: int) -> None:

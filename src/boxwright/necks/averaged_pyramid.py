@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor, nn
 
-from boxwright.layers.ceil_pooling import avg_pool_ceil
 from boxwright.layers.conv import ConvNorm
-from boxwright.layers.one_map import OneMapLevels
+from boxwright.layers.one_map import OneMapLevels, resize_by
 from boxwright.layers.option_checks import check_counts
 from boxwright.structures import Features, Level, Spec
 
@@ -68,10 +66,3 @@ class AveragedPyramid(nn.Module):
             x = self.levels.cut(resize_by(mean, scale), name, features)
             levels[name] = self.project[name](x) if name in self.project else x
         return levels
-
-
-def resize_by(x: Float[Tensor, "b c h_in w_in"], scale: float) -> Float[Tensor, "b c h w"]:
-    """Resize a map, bilinear: for 0.5, that is the mean of 2 x 2 cells, to ceil(cells / 2)."""
-    if scale == 1:
-        return x
-    return avg_pool_ceil(x) if scale < 1 else F.interpolate(x, scale_factor=scale, mode="bilinear")
