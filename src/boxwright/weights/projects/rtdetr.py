@@ -34,7 +34,7 @@ def infer_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         ValueError: the backbone, or the levels, are none that there are here.
     """
     backbone = infer_backbone(tensors, "backbone.")
-    levels = _count(tensors, "necks.0.projections.c{n}.conv.weight")
+    levels = count_names(tensors, "necks.0.projections.c{n}.conv.weight")
     if levels != NUM_LEVELS:
         raise ValueError(f"its encoder takes {levels} levels, and Boxwright's backbones give {NUM_LEVELS}")
     classes = len(tensors["head.classes.0.bias"])
@@ -45,11 +45,11 @@ def infer_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     options: dict[str, Any] = {
         **{f"backbone.{name}": value for name, value in backbone.items() if name != "name"},
         "neck.hidden_dim": dim,
-        "neck.num_layers": _count(tensors, "necks.0.layers.{n}.norm1.weight"),
+        "neck.num_layers": count_names(tensors, "necks.0.layers.{n}.norm1.weight"),
         "neck.expansion": len(tensors["necks.0.down_blocks.0.conv1.conv.weight"]) / dim,
-        "neck.num_blocks": _count(tensors, "necks.0.down_blocks.0.blocks.{n}.conv3x3.conv.weight"),
+        "neck.num_blocks": count_names(tensors, "necks.0.down_blocks.0.blocks.{n}.conv3x3.conv.weight"),
         "head.hidden_dim": len(tensors["head.encoder_output.0.weight"]),
-        "head.decoder.num_layers": _count(tensors, "head.layers.{n}.norm1.weight"),
+        "head.decoder.num_layers": count_names(tensors, "head.layers.{n}.norm1.weight"),
         "head.decoder.feedforward_dim": len(tensors["head.layers.0.feed_forward.linear1.weight"]),
         "head.decoder.num_points": max(1, offsets // (2 * NUM_HEADS * NUM_LEVELS)),
     }
@@ -73,7 +73,7 @@ def infer_backbone(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Any]
         depth, width = _infer_resnet_vd(tensors, prefix)
         return {"name": "resnet_vd", "depth": depth, "width": width}
     blocks = tuple(
-        _count(tensors, f"{body}stages_{stage}.blocks.{{n}}.aggregation.0.conv.weight") for stage in range(4)
+        count_names(tensors, f"{body}stages_{stage}.blocks.{{n}}.aggregation.0.conv.weight") for stage in range(4)
     )
     if blocks not in _HGNET_BLOCKS:
         raise ValueError(
@@ -84,7 +84,7 @@ def infer_backbone(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Any]
 
 
 def _infer_resnet_vd(tensors: Mapping[str, Tensor], prefix: str) -> tuple[int, int]:
-    blocks = tuple(_count(tensors, f"{prefix}stages.c{level}.{{n}}.conv1.conv.weight") for level in range(2, 6))
+    blocks = tuple(count_names(tensors, f"{prefix}stages.c{level}.{{n}}.conv1.conv.weight") for level in range(2, 6))
     bottlenecks = f"{prefix}stages.c2.0.conv3.conv.weight" in tensors
     depths = [depth for depth, counts in BLOCKS_OF_VD.items() if counts == blocks and (depth >= 50) == bottlenecks]
     if not depths:
@@ -128,8 +128,7 @@ def read_options(detector: Detector, *, has_hgnet: bool = False) -> dict[str, An
     if names != ["timm" if is_hgnet else "resnet_vd", "hybrid_encoder", "rtdetr"]:
         known = "ResNet-vd or HGNetv2" if has_hgnet else "ResNet-vd"
         raise ValueError(f"not an RT-DETR with a {known} and its hybrid encoder, but {' > '.join(names)}")
-    slots = dict(zip(("backbone", "neck", "head"), parts, strict=True))
-    options = dict(_dotted("", slots))
+    options = dotted_options(dict(zip(("backbone", "neck", "head"), parts, strict=True)))
     needed = {
         "backbone.levels": (list(options["backbone.levels"]), ["c3", "c4", "c5"]),
         "backbone.norm_eps": (options.get("backbone.norm_eps", _NORM_EPS), _NORM_EPS),
@@ -137,6 +136,11 @@ def read_options(detector: Detector, *, has_hgnet: bool = False) -> dict[str, An
     }
     check_options(needed)
     return options
+
+
+def dotted_options(slots: Mapping[str, Any]) -> dict[str, Any]:
+    """List the options of parts by dotted key."""
+    return dict(_dotted("", slots))
 
 
 def _dotted(prefix: str, values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
@@ -147,7 +151,7 @@ def _dotted(prefix: str, values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]
             yield f"{prefix}{key}", value
 
 
-def _count(names: Iterable[str], template: str) -> int:
+def count_names(names: Iterable[str], template: str) -> int:
     """Count the numbers that stand for ``{n}`` in names of a template."""
     at = Template(template)
     return len({fields["n"] for name in names if (fields := at.match(name)) is not None})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -52,7 +52,7 @@ def describe_authors(files: SourceFiles, version: Version) -> SourceModel:
         assumptions.append("8 attention heads (neck.num_heads, head.decoder.num_heads, head.decoder.num_points)")
     if "decoder.anchors" not in files.tensors:
         assumptions.append(f"inputs of {IMAGE_SIZE} pixels (input.image_size)")
-    categories, note = _name_classes(len(located["head.classes.0.bias"]))
+    categories, note = name_classes(len(located["head.classes.0.bias"]))
     if "head.denoising_classes.weight" not in located:
         options["head.denoising.num_queries"] = 0
     return SourceModel(
@@ -81,23 +81,26 @@ def list_weights(detector: Detector, options: Mapping[str, Any]) -> dict[str, Te
     return {name: tensor for name, tensor in detector.state_dict().items() if name not in without}
 
 
-def make_constants(options: Mapping[str, Any], image_size: int) -> dict[str, Tensor]:
+def make_constants(options: Mapping[str, Any], image_size: int, strides: Sequence[int] = STRIDES) -> dict[str, Tensor]:
     """Compute the constants in files of version 2, which their code asks for."""
-    maps = [torch.zeros(1, 1, image_size // stride, image_size // stride) for stride in STRIDES]
+    maps = [torch.zeros(1, 1, image_size // stride, image_size // stride) for stride in strides]
     anchors = make_anchors(flatten_levels(maps, None), by_ratio=True)
     constants = {"decoder.anchors": anchors.boxes_logit, "decoder.valid_mask": anchors.valid}
-    return constants | make_scales(options, options["head.decoder.num_layers"], _SCALE)
+    return constants | make_scales(options, options["head.decoder.num_layers"], _SCALE, len(strides))
 
 
-def make_scales(options: Mapping[str, Any], num_layers: int, name: str) -> dict[str, Tensor]:
+def make_scales(
+    options: Mapping[str, Any], num_layers: int, name: str, num_levels: int = NUM_LEVELS
+) -> dict[str, Tensor]:
     """Compute one over the number of points of its level, for each point: constants of every layer in version 2.
 
     Args:
         options: of the parts, by dotted key.
         num_layers: of the decoder.
         name: of the constant in files, of the first layer.
+        num_levels: of the maps.
     """
-    points = spread_points(options["head.decoder.num_points"], NUM_LEVELS)
+    points = spread_points(options["head.decoder.num_points"], num_levels)
     scale = torch.tensor([1 / count for count in points for _ in range(count)])
     # Each its own memory: safetensors writes nothing twice.
     return {name.replace(".0.", f".{layer}."): scale.clone() for layer in range(num_layers)}
@@ -106,17 +109,9 @@ def make_scales(options: Mapping[str, Any], num_layers: int, name: str) -> dict[
 def _add_constants(options: dict[str, Any], files: SourceFiles) -> list[str]:
     """Add what the constants of version 2 tell, and list what was assumed besides."""
     assumptions = ["8 attention heads in the encoder (neck.num_heads)"]
-    if _SCALE in files.tensors:
-        points, scale = [], files.tensors[_SCALE].tolist()
-        while scale:
-            points.append(round(1 / scale[0]))
-            scale = scale[points[-1] :]
-        offsets = len(files.tensors[_SCALE.replace("num_points_scale", "sampling_offsets.bias")])
-        options["head.decoder.num_points"] = points[0] if len(set(points)) == 1 else points
-        options["head.decoder.num_heads"] = offsets // (2 * sum(points))
+    options |= read_points(files.tensors)
     if "decoder.anchors" in files.tensors:
-        cells = files.tensors["decoder.anchors"].shape[1]
-        options["input.image_size"] = STRIDES[-1] * math.isqrt(cells // sum((STRIDES[-1] // s) ** 2 for s in STRIDES))
+        options["input.image_size"] = read_image_size(files.tensors["decoder.anchors"], STRIDES)
     if DISCRETE in PurePath(files.origin.source).name:
         options["head.decoder.sampling_method"] = "discrete"
         assumptions.append("discrete sampling, from the name of the file (head.decoder.sampling_method)")
@@ -125,7 +120,28 @@ def _add_constants(options: dict[str, Any], files: SourceFiles) -> list[str]:
     return assumptions
 
 
-def _name_classes(num_classes: int) -> tuple[list[Category], str]:
+def read_points(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read the points of each level, and the heads, off the constants of version 2; nothing where there are none."""
+    if _SCALE not in tensors:
+        return {}
+    points, scale = [], tensors[_SCALE].tolist()
+    while scale:
+        points.append(round(1 / scale[0]))
+        scale = scale[points[-1] :]
+    offsets = len(tensors[_SCALE.replace("num_points_scale", "sampling_offsets.bias")])
+    return {
+        "head.decoder.num_points": points[0] if len(set(points)) == 1 else points,
+        "head.decoder.num_heads": offsets // (2 * sum(points)),
+    }
+
+
+def read_image_size(anchors: Tensor, strides: Sequence[int]) -> int:
+    """Read the side of square inputs off the number of anchors, one for each cell of these strides."""
+    return strides[-1] * math.isqrt(anchors.shape[1] // sum((strides[-1] // stride) ** 2 for stride in strides))
+
+
+def name_classes(num_classes: int) -> tuple[list[Category], str]:
+    """Name classes that the file does not, and say how."""
     categories = coco_categories()
     if num_classes == len(categories):
         return categories, "its 80 classes are COCO's"

@@ -22,7 +22,9 @@ class AuthorsRTDETRv2:
 
     def recognizes(self, files: SourceFiles) -> bool:
         """Tell whether the files are of this kind."""
-        return files.has("encoder.input_proj.0.conv.weight", "decoder.dec_score_head.0.weight")
+        return files.has("encoder.input_proj.0.conv.weight", "decoder.dec_score_head.0.weight") and not files.has(
+            "decoder.pre_bbox_head.layers.0.weight"
+        )
 
     def describe(self, files: SourceFiles) -> SourceModel:
         """Describe the model in our words."""
