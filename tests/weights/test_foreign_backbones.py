@@ -149,6 +149,24 @@ def test_the_backbone_of_a_run_of_timms_resnet_goes_into_ours(tmp_path: Path) ->
     assert torch.equal(target.backbone.conv1.weight, before.backbone.body.conv1.weight)
 
 
+@pytest.mark.parametrize("backbone", ["vit", "vit_sta"])
+def test_a_plain_vit_of_timm_gives_the_maps_of_its_blocks(tmp_path: Path, backbone: str) -> None:
+    torch.manual_seed(0)
+    theirs = timm.create_model("test_vit").eval()
+    torch.save(theirs.state_dict(), tmp_path / "test_vit.pth")
+    target = detector(name=backbone, model="test_vit", blocks=[0, 1, 3]).eval()
+    transfer = load_backbone_from(target, tmp_path / "test_vit.pth")
+    assert [name for name in transfer.new if name.startswith("vit.")] == []
+    assert all(name.startswith(("vit.body.model.blocks.4.", "vit.body.model.blocks.5.")) for name in transfer.skipped)
+    images = torch.randn(1, 3, 160, 160)
+    expected = theirs.forward_intermediates(images, indices=[0, 1, 3], intermediates_only=True)
+    for one, two in zip(target.backbone.vit(images), expected, strict=True):  # type: ignore[operator,union-attr]
+        torch.testing.assert_close(one, two)
+    other = detector(name=backbone, model="test_vit2", blocks=[0, 1, 3])
+    with pytest.raises(ValueError, match="its backbone is timm's test_vit, and this one test_vit2; take --backbone"):
+        load_backbone_from(other, tmp_path / "test_vit.pth")
+
+
 def test_another_network_with_the_same_names_is_refused(tmp_path: Path) -> None:
     """No tensor shows it: paddings and epsilons differ, and an elephant's score falls from 0.92 to 0.58."""
     detector(name="timm", model=LITE).save(tmp_path / "a.pt")

@@ -61,7 +61,12 @@ class PlainViT(nn.Module):
             raise ValueError(f"drop_path is at least 0 and below 1, not {drop_path}")
         if num_windows == 1 and global_blocks:
             raise ValueError(f"global_blocks {list(global_blocks)} mean nothing without windows: set num_windows")
-        self.blocks, self.num_windows, self.global_blocks = tuple(blocks), num_windows, frozenset(global_blocks)
+        self.model, self.blocks, self.num_windows, self.global_blocks = (
+            model,
+            tuple(blocks),
+            num_windows,
+            frozenset(global_blocks),
+        )
         options: dict[str, Any] = {"num_classes": 0}
         if drop_path:
             options["drop_path_rate"] = drop_path

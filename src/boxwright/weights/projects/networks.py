@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.backbones.timm import Timm, list_levels
+from boxwright.backbones.vit import ViT
+from boxwright.backbones.vit_sta import ViTSTA
 from boxwright.layers.resnet import BLOCKS_PER_STAGE
 
 PLAIN_RESNETS = {f"resnet{depth}": depth for depth in BLOCKS_PER_STAGE}
 """Models of timm that are the ResNet of torchvision, and ours, by the same names; and their depths."""
 
 _BODY = "body."
+_VIT = "vit."
 
 
 def fit_names(
@@ -37,6 +40,13 @@ def fit_names(
             _check_network(backbone, str(options.get("model", backbone.model)), source)
         elif name == "resnet" and PLAIN_RESNETS.get(backbone.model) == options.get("depth"):
             return {_BODY + one: tensor for one, tensor in tensors.items()}
+    elif isinstance(backbone, ViT | ViTSTA) and name == "timm":
+        if (model := options.get("model")) != backbone.vit.model:
+            raise ValueError(
+                f"{source}: its backbone is timm's {model}, and this one {backbone.vit.model}; "
+                f"take --backbone.model {model}"
+            )
+        return {_VIT + one: tensor for one, tensor in tensors.items()}
     elif name == "timm" and options.get("model") in PLAIN_RESNETS:
         return {one.removeprefix(_BODY): tensor for one, tensor in tensors.items()}
     return tensors
