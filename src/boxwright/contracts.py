@@ -44,7 +44,10 @@ class Neck(Protocol):
     out_spec: Spec
 
     def __call__(self, features: Features, padding_mask: Bool[Tensor, "b h w"] | None = None) -> Features:
-        """Maps of the levels of ``out_spec``; ``padding_mask`` is True on padding, None where there is none."""
+        """Maps of the levels of ``out_spec``; ``padding_mask`` is True on padding, None where there is none.
+
+        A level that is finer than all that come in has a whole multiple of their cells: the image's size is not known.
+        """
 
 
 class Head(Protocol):

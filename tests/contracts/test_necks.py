@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from boxwright.compose.parts import find_part, list_parts
 from boxwright.layers.padding import resize_mask
+from boxwright.structures import Level, Spec
 from part_checks import (
     SIZE,
     SPEC,
@@ -24,6 +25,8 @@ from part_checks import (
     padding,
 )
 from random_weights import shake
+
+ONE_STRIDE: Spec = {"block3": Level(12, 16), "block7": Level(20, 16)}
 
 pytestmark = pytest.mark.parametrize("name", list_parts("necks"))
 
@@ -44,6 +47,14 @@ def test_docstring(name: str) -> None:
 def test_levels_are_what_the_specification_says(name: str, height: int, width: int) -> None:
     neck = build("necks", name, SPEC).eval()
     check_levels(neck(maps(height, width), None), neck.out_spec, height, width)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 128), (100, 75)])
+def test_levels_of_one_stride_are_taken(name: str, height: int, width: int) -> None:
+    """As a plain vision transformer gives them; a finer level has a whole multiple of their cells."""
+    neck, features = build("necks", name, ONE_STRIDE).eval(), maps(height, width, spec=ONE_STRIDE)
+    rows, columns = features["block3"].shape[-2:]
+    check_levels(neck(features, None), neck.out_spec, 16 * rows, 16 * columns)
 
 
 def test_incoming_specification_and_maps_are_left_alone(name: str) -> None:
