@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,10 @@ from boxwright.weights.files import read_source_files
 from boxwright.weights.projects.dfine_names import make_dfine_table
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.sources.dfine import AuthorsDFINE
+from boxwright_runtime.detections import Detections
+from parity.formula import set_weights
+from weights.compared import Recorder
+from weights.source_checks import Differences, Expected, assert_same_detections, draw_images
 
 SMALL = {"head.num_queries": 30, "image_size": 96}
 
@@ -93,3 +98,27 @@ def test_what_their_code_has_not_is_not_written(recipe: str, overrides: dict[str
     detector = boxwright.build(recipe, num_classes=3, overrides=SMALL | overrides)
     with pytest.raises(ValueError, match=message):
         AuthorsDFINE().write(detector)
+
+
+def test_the_same_detections(tmp_path: Path, record_comparison: Recorder) -> None:
+    """The authors' code made the stored ones of this file: weights that follow from names, pixels resized by torch."""
+    detector = boxwright.build("dfine_n", num_classes=7, overrides={"head.num_queries": 30, "image_size": 160})
+    set_weights(detector)
+    detector.float()
+    with np.load(Path(__file__).parent / "data" / "authors_dfine_detections.npz") as numbers:
+        stored = [torch.from_numpy(numbers[str(i)]) for i in range(3)]
+        statistics = torch.from_numpy(numbers["statistics"].astype(np.float32))
+    norms = [x for name, x in detector.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    for buffer, values in zip(norms, statistics.split([len(x) for x in norms]), strict=True):
+        buffer.copy_(values)
+    options = {"head.num_queries": 30, "head.max_detections": 30}
+    again = boxwright.load(save(detector, tmp_path / "dfine_n.pth"), overrides=options)
+    largest = Differences(0.0, 0.0)
+    for image, rows in zip(draw_images(), stored, strict=True):
+        expected = Expected(rows[:, 4], rows[:, 5].long(), rows[:, :4])
+        assert len(expected.labels.unique()) > 1
+        actual = again.predict(image)
+        assert isinstance(actual, Detections)
+        largest = largest.join(assert_same_detections(actual, expected))
+    project, note = "Peterande/D-FINE 4a1f73a, its detections stored", "pixels resized by torch, not Pillow"
+    record_comparison("dfine", "dfine_n", project, largest, inputs=again.input_format, note=note)

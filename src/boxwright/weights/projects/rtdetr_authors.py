@@ -52,7 +52,7 @@ def describe_authors(files: SourceFiles, version: Version) -> SourceModel:
         assumptions.append("8 attention heads (neck.num_heads, head.decoder.num_heads, head.decoder.num_points)")
     if "decoder.anchors" not in files.tensors:
         assumptions.append(f"inputs of {IMAGE_SIZE} pixels (input.image_size)")
-    categories, note = _name_classes(len(located["head.classes.0.bias"]))
+    categories, note = name_unnamed_classes(len(located["head.classes.0.bias"]))
     if "head.denoising_classes.weight" not in located:
         options["head.denoising.num_queries"] = 0
     return SourceModel(
@@ -140,7 +140,7 @@ def read_image_size(anchors: Tensor, strides: Sequence[int]) -> int:
     return strides[-1] * math.isqrt(anchors.shape[1] // sum((strides[-1] // stride) ** 2 for stride in strides))
 
 
-def _name_classes(num_classes: int) -> tuple[list[Category], str]:
+def name_unnamed_classes(num_classes: int) -> tuple[list[Category], str]:
     """Name classes that the file does not, and say how."""
     categories = coco_categories()
     if num_classes == len(categories):

@@ -15,7 +15,7 @@ from boxwright.weights.projects.rtdetr_authors import (
     STRIDES,
     list_weights,
     make_constants,
-    name_classes,
+    name_unnamed_classes,
     read_image_size,
     read_points,
 )
@@ -64,7 +64,7 @@ class AuthorsDFINE:
             assumptions.append(f"inputs of {IMAGE_SIZE} pixels (input.image_size)")
         if "head.denoising_classes.weight" not in located:
             options["head.denoising.num_queries"] = 0
-        categories, note = name_classes(len(located["head.classes.0.bias"]))
+        categories, note = name_unnamed_classes(len(located["head.classes.0.bias"]))
         recipe = f"{'deim_' if is_deim else ''}dfine_{size}"
         return SourceModel(
             recipe=recipe, overrides=options, categories=categories, table=table, assumptions=(*assumptions, note)
