@@ -79,6 +79,12 @@ REDUCED: dict[str, dict[str, Any]] = {
         "decoder": DECODER,
         "denoising": DenoisingOptions(num_queries=6),
     },
+    "dino": {
+        "hidden_dim": 16,
+        "num_queries": 20,
+        "decoder": DECODER,
+        "denoising": DenoisingOptions(num_queries=6),
+    },
     "dfine": {
         "hidden_dim": 16,
         "num_queries": 20,

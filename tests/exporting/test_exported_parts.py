@@ -26,6 +26,7 @@ HEADS: dict[str, tuple[str, list[str], InputFormat]] = {
     "deformable_detr": ("resnet", ["deformable_encoder"], PADDED),
     "detr": ("resnet", ["detr_encoder"], SHORTEST_SIDE),
     "dfine": ("timm", ["hybrid_encoder"], SQUARE),
+    "dino": ("resnet", ["deformable_encoder"], PADDED),
     "efficientdet": ("timm", ["bifpn"], LETTERBOX),
     "faster_rcnn": ("resnet", ["fpn"], PADDED),
     "fcos": ("resnet", ["fpn"], PADDED),

@@ -13,9 +13,10 @@ from rtdetr_head import DECODER, SPEC, gradients, maps, small_head
 from torch import Tensor, nn
 
 from boxwright.detector import Detector
-from boxwright.heads.rtdetr import RTDETR, RTDETROutput
+from boxwright.heads.rtdetr import RTDETR
 from boxwright.ops.boxes import inverse_sigmoid
 from boxwright.queries import DecoderOptions
+from boxwright.queries.refined_queries import RefinedOutput
 from boxwright.structures import Features, Level, Spec, Targets
 
 MakeDetector = Callable[..., Detector]
@@ -170,7 +171,7 @@ def test_a_second_look_trains_the_layer_before_and_leaves_values_alone(make_targ
     assert outcomes[False][1].abs().max() == 0
 
 
-def predictions(output: RTDETROutput) -> tuple[Tensor, Tensor]:
+def predictions(output: RefinedOutput) -> tuple[Tensor, Tensor]:
     return output.logits[-1], output.boxes_cxcywh_norm[-1]
 
 

@@ -6,17 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from boxwright.heads.rtdetr import RTDETR, RTDETROutput
+from boxwright.heads.rtdetr import RTDETR
 from boxwright.ops.boxes import cxcywh_to_xyxy
+from boxwright.queries.refined_queries import RefinedOutput
 from boxwright.structures import Level, Spec
 
 SPEC: Spec = {"c5": Level(10, 32)}
 
 
-def craft_output(logits: Tensor, boxes: Tensor, height: int, width: int) -> RTDETROutput:
+def craft_output(logits: Tensor, boxes: Tensor, height: int, width: int) -> RefinedOutput:
     none = logits[None, :, :0], boxes[None, :, :0]
     sizes = torch.tensor([[float(height), float(width)]])
-    return RTDETROutput(logits[None], boxes[None], sizes, logits, boxes, *none, None)
+    return RefinedOutput(logits[None], boxes[None], sizes, logits, boxes, *none, None)
 
 
 def test_detections_are_the_best_pairs_of_query_and_class() -> None:

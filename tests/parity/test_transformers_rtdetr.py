@@ -44,7 +44,8 @@ class Pair:
         return [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalize_targets(self.targets)]
 
     def run_ours(self, *, num_denoising: int, twice: bool = False) -> Run:
-        self.ours.head.denoising, self.ours.head.look_forward_twice = DenoisingOptions(num_queries=num_denoising), twice
+        self.ours.head.denoising = DenoisingOptions(num_queries=num_denoising)
+        self.ours.head.refinement = "twice" if twice else "once"
         self.ours.train().zero_grad(set_to_none=True)
         torch.manual_seed(5)
         output = self.ours(self.images, None, self.targets)

@@ -55,6 +55,7 @@ FAMILIES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
             "head": {**QUERIES, "decoder.num_points": 2, "denoising.num_queries": 12},
         },
     ),
+    "dino": ("dino_r50", {"backbone": RESNET, "neck": NARROW, "head": {**QUERIES, "denoising.num_queries": 12}}),
     "detr": ("detr_r50", {"backbone": RESNET, "neck": NARROW, "head": QUERIES}),
     "deformable_detr": ("deformable_detr_r50_two_stage", {"backbone": RESNET, "neck": NARROW, "head": QUERIES}),
     "retinanet": ("retinanet_r50_fpn", {"backbone": RESNET, "neck": FPN, "head": {"num_convs": 1}}),

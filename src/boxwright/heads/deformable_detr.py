@@ -20,7 +20,7 @@ from boxwright.ops.boxes import at_least_float32
 from boxwright.queries.class_losses import ClassLossName, make_class_loss
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
 from boxwright.queries.decode import PairDetections, rank_pairs
-from boxwright.queries.decoder import build_decoder_layers, decode_queries, predict_layers, reset_predictors
+from boxwright.queries.decoder import LayerHeads, build_decoder_layers, decode_queries, predict_layers, reset_predictors
 from boxwright.queries.explanation import (
     LayerPredictions,
     QueryDecoder,
@@ -161,8 +161,7 @@ class DeformableDETR(PairDetections, nn.Module):
             content,
             reference,
             positions=lambda _: positions,
-            classes=self.classes,
-            boxes=self.boxes,
+            heads=LayerHeads(self.classes, self.boxes),
             every_layer=every and (self.auxiliary_losses or self.count_as_published),
             refinement="once" if self.refine else "none",
             classes_first=True,
@@ -213,8 +212,7 @@ class DeformableDETR(PairDetections, nn.Module):
         predictions = predict_layers(
             decoder.contents(recorded),
             self._learned_queries()[2][None] if references is None else references,
-            classes=self.classes,
-            boxes=self.boxes,
+            LayerHeads(self.classes, self.boxes),
             refinement="once" if self.refine else "none",
         )
         ranked = rank_pairs(output.logits[-1], self.max_detections)

@@ -43,6 +43,8 @@ class DeformableEncoder(nn.Module):
         feedforward_dim: width of the layers' feed-forward.
         num_layers: attention layers.
         dropout: in every layer, in [0, 1).
+        position_temperature: of the longest wave of the cells' positions.
+        position_shift: see ``encode_masked_sine``; 0 in DINO.
         sampling: backend of the sampling; ``auto`` is the fastest on the device.
 
     Source: Zhu et al., Deformable DETR, ICLR 2021, section 4.1 and appendix A.2. Checked against transformers'
@@ -64,6 +66,8 @@ class DeformableEncoder(nn.Module):
         feedforward_dim: int = 1024,
         num_layers: int = 6,
         dropout: float = 0.1,
+        position_temperature: float = 10000.0,
+        position_shift: float = 0.5,
         sampling: Sampling = "auto",
     ) -> None:
         super().__init__()
@@ -72,6 +76,7 @@ class DeformableEncoder(nn.Module):
         if not across_levels and not isinstance(num_points, int):
             raise ValueError(f"num_points is one number where across_levels is false, not {num_points}")
         num_levels, self.across_levels = max(num_levels, len(in_spec)), across_levels
+        self.position_temperature, self.position_shift = position_temperature, position_shift
         self.in_levels = list(in_spec)
         self.projections = nn.ModuleDict(
             {name: level_projection(level.channels, hidden_dim) for name, level in in_spec.items()}
@@ -172,12 +177,13 @@ class DeformableEncoder(nn.Module):
 
     def _positions(self, tokens: LevelTokens, padding_mask: Bool[Tensor, "b h w"] | None) -> Float[Tensor, "#b t d"]:
         """Encode the position of each cell within its level, and the level."""
-        d, device = tokens.memory.shape[-1], tokens.memory.device
-        positions = []
+        d, device, positions = tokens.memory.shape[-1], tokens.memory.device, []
+        shift, temperature = self.position_shift, self.position_temperature
         for (h, w), of_level in zip(tokens.shapes, self.level_embedding, strict=True):
             if padding_mask is None:
-                sine = encode_unmasked_sine(h, w, d, shift=0.5, device=device)[None]
+                sine = encode_unmasked_sine(h, w, d, shift=shift, temperature=temperature, device=device)[None]
             else:
-                sine = encode_masked_sine(resize_mask(padding_mask, h, w), d, shift=0.5)
+                mask = resize_mask(padding_mask, h, w)
+                sine = encode_masked_sine(mask, d, shift=shift, temperature=temperature)
             positions.append(sine.to(of_level.dtype) + of_level)
         return torch.cat(positions, 1)

@@ -55,30 +55,37 @@ def iou(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"]) -> Float[Tensor, "
     return _overlap(a, b)[0]
 
 
-def generalized_iou(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"]) -> Float[Tensor, "*n"]:
+def generalized_iou(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"], *, eps: float = 0.0) -> Float[Tensor, "*n"]:
     """Compute the generalized IoU of corner boxes, in [-1, 1], element by element under broadcasting.
 
     GIoU = IoU - (hull - union) / hull, with ``hull`` the smallest box around both.
 
+    Args:
+        a: boxes.
+        b: boxes.
+        eps: added to what is divided by, as some codes do; in the square of the boxes' unit.
+
     Source: Rezatofighi et al., Generalized Intersection over Union, CVPR 2019, algorithm 1. Checked against
     torchvision.ops.generalized_box_iou. Differs where both boxes are one and the same point: 0, not NaN.
     """
-    overlap, union = _overlap(a, b)
+    overlap, union = _overlap(a, b, eps)
     a, b = at_least_float32(a), at_least_float32(b)
     sides = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
     hull = sides[..., 0].clamp(min=0) * sides[..., 1].clamp(min=0)
-    return overlap - (hull - union) / _nonzero(hull)
+    return overlap - (hull - union) / _nonzero(hull, eps)
 
 
-def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _overlap(a: Tensor, b: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
     a, b = at_least_float32(a), at_least_float32(b)
     sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
     intersection = sides[..., 0].clamp(min=0) * sides[..., 1].clamp(min=0)
     union = area(a) + area(b) - intersection
-    return intersection / _nonzero(union), union
+    return intersection / _nonzero(union, eps), union
 
 
-def _nonzero(x: Tensor) -> Tensor:
+def _nonzero(x: Tensor, eps: float) -> Tensor:
+    if eps:
+        return x + eps
     return torch.where(x == 0, torch.ones_like(x), x)
 
 

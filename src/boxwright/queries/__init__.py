@@ -12,7 +12,7 @@ from boxwright.queries.class_losses import (
 )
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
 from boxwright.queries.decode import PairDetections, QueryOutput, decode_best_classes, decode_pairs
-from boxwright.queries.decoder import Refinement, build_decoder_layers, decode_queries, reset_predictors
+from boxwright.queries.decoder import LayerHeads, Refinement, build_decoder_layers, decode_queries, reset_predictors
 from boxwright.queries.denoising import DenoisingQueries, draw_denoising_queries
 from boxwright.queries.matching import HungarianMatcher, Matches, NormalizedTargets
 from boxwright.queries.options import DecoderOptions, DenoisingOptions, QueryLossWeights, TransformerDecoderOptions
@@ -30,6 +30,7 @@ __all__ = [
     "FocalCost",
     "FocalLoss",
     "HungarianMatcher",
+    "LayerHeads",
     "LevelProjections",
     "MatchedQueries",
     "Matches",

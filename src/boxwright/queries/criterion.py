@@ -22,7 +22,7 @@ class SetCriterion:
 
     Args:
         class_loss: of the class scores; its name is the term's.
-        matcher: assigns queries to objects.
+        matcher: assigns queries to objects; the loss computes GIoU as it does.
         weights: of the terms.
 
     Source: Carion et al., DETR, equation 2; Zhao et al., RT-DETR, equation 4. Checked against transformers,
@@ -91,7 +91,8 @@ class SetCriterion:
         objects = torch.cat([t.boxes_cxcywh_norm for t in targets])[matches.object]
         predicted = boxes_cxcywh_norm[matches[:3]]
         l1 = (predicted - objects).abs().sum(-1)
-        giou = 1 - generalized_iou(*pair_corners(boxes_cxcywh_norm, targets, matches))
+        corners = pair_corners(boxes_cxcywh_norm, targets, matches)
+        giou = 1 - generalized_iou(*corners, eps=self.matcher.giou_eps)
         per_layer = l1.new_zeros(len(boxes_cxcywh_norm))
         return {
             "l1": self.weights.l1_weight * per_layer.index_add(0, matches.layer, l1) / count,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +57,33 @@ def reset_predictors(classes: Iterable[nn.Module], boxes: Iterable[nn.Module]) -
         nn.init.zeros_(last.bias)
 
 
+class LayerHeads(NamedTuple):
+    """Heads that predict from the contents after each decoder layer.
+
+    ``classes`` and ``boxes`` are those of each layer, or one for all; a box head predicts the offset to the reference,
+    before the sigmoid. ``norm`` is of the contents that layers predict from, and not of those that the reference of
+    the next layer comes from. Boxes keep ``margin`` from 0 and 1 where they go back through the sigmoid.
+    """
+
+    classes: Modules
+    boxes: Modules
+    norm: nn.Module | None = None
+    margin: float = 1e-5
+
+    def classify(self, layer: int, content: Float[Tensor, "b q d"]) -> Float[Tensor, "b q k"]:
+        """Predict the logits of a layer."""
+        logits: Tensor = self.classes[layer if len(self.classes) > 1 else 0](content)
+        return logits
+
+    def move(
+        self, layer: int, content: Float[Tensor, "b q d"], *references: Float[Tensor, "b q r"]
+    ) -> list[Float[Tensor, "b q 4"]]:
+        """Predict the box of a layer from each of several references; the size of a point is the offset alone."""
+        offset = run_in_full_precision(self.boxes[layer if len(self.boxes) > 1 else 0], content)
+        starts = [inverse_sigmoid(reference, self.margin) for reference in references]
+        return [(offset + (one if one.shape[-1] == 4 else F.pad(one, (0, 2)))).sigmoid() for one in starts]
+
+
 def decode_queries(
     layers: Modules,
     tokens: LevelTokens,
@@ -64,8 +91,7 @@ def decode_queries(
     reference: Float[Tensor, "b q r"],
     *,
     positions: Callable[[Float[Tensor, "b q r"]], Float[Tensor, "b q d"]],
-    classes: Modules,
-    boxes: Modules,
+    heads: LayerHeads,
     every_layer: bool,
     refinement: Refinement = "once",
     blocked: Bool[Tensor, "q q"] | None = None,
@@ -79,8 +105,7 @@ def decode_queries(
         content: of the queries.
         reference: points (r = 2) or center boxes (r = 4) to sample around, relative to the image inside its padding.
         positions: encoding of the references.
-        classes: class head of each layer, or one for all.
-        boxes: box head of each layer, or one for all; it predicts the offset to the reference, before the sigmoid.
+        heads: of the layers.
         every_layer: predict from every layer, and not from the last one only.
         refinement: start of each layer's boxes.
         blocked: True where a query (row) must not attend to another (column).
@@ -100,20 +125,22 @@ def decode_queries(
         content = layer(
             content, encoded, on_levels, tokens.memory, tokens.shapes, padding=tokens.padding, blocked=blocked
         )
-        predicts, head = every_layer or i == len(layers) - 1, i if len(boxes) > 1 else 0
+        last = i == len(layers) - 1
+        predicts = every_layer or last
+        final = heads.norm(content) if heads.norm is not None and predicts else content
         if predicts and classes_first:
-            layer_logits.append(classes[head](content))
+            layer_logits.append(heads.classify(i, final))
         if not predicts and refinement == "none":
             continue
-        offset = run_in_full_precision(boxes[head], content)
-        refined = _move(reference, offset)
+        twice = refinement == "twice" and every_layer and i > 0
+        refined, box = heads.move(i, final, reference, previous) if twice else heads.move(i, final, reference) * 2
         if predicts:
-            twice = refinement == "twice" and every_layer and i > 0
-            layer_boxes.append(_move(previous, offset) if twice else refined)
+            layer_boxes.append(box)
             if not classes_first:
-                layer_logits.append(classes[head](content))
+                layer_logits.append(heads.classify(i, final))
         if refinement != "none":
-            previous, reference = refined, refined.detach()
+            previous = refined if last or final is content else heads.move(i, content, reference)[0]
+            reference = previous.detach()
     return torch.stack(layer_logits), torch.stack(layer_boxes)
 
 
@@ -121,9 +148,7 @@ def decode_queries(
 def predict_layers(
     contents: Sequence[Float[Tensor, "b q d"]],
     reference: Float[Tensor, "b q r"],
-    *,
-    classes: Modules,
-    boxes: Modules,
+    heads: LayerHeads,
     refinement: Refinement,
 ) -> tuple[list[Float[Tensor, "b q _r"]], Float[Tensor, "l b q k"], Float[Tensor, "l b q 4"]]:
     """Predict from the contents that ``decode_queries`` had after each layer, as if it were the last.
@@ -131,8 +156,7 @@ def predict_layers(
     Args:
         contents: of the queries, after each layer.
         reference: of the first layer.
-        classes: as for ``decode_queries``.
-        boxes: likewise.
+        heads: as for ``decode_queries``.
         refinement: likewise.
 
     Returns:
@@ -140,11 +164,12 @@ def predict_layers(
     """
     references, layer_logits, layer_boxes = [], [], []
     for i, content in enumerate(contents):
-        head = i if len(boxes) > 1 else 0
+        final = content if heads.norm is None else heads.norm(content)
         references.append(reference)
-        layer_logits.append(classes[head](content))
-        layer_boxes.append(_move(reference, run_in_full_precision(boxes[head], content)))
-        reference = reference if refinement == "none" else layer_boxes[-1]
+        layer_logits.append(heads.classify(i, final))
+        layer_boxes += heads.move(i, final, reference)
+        if refinement != "none":
+            reference = layer_boxes[-1] if final is content else heads.move(i, content, reference)[0]
     return references, torch.stack(layer_logits), torch.stack(layer_boxes)
 
 
@@ -155,9 +180,3 @@ def spread_over_levels(reference: Float[Tensor, "b q r"], tokens: LevelTokens) -
         return reference[:, :, None]
     ratios = tokens.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)
     return reference[:, :, None] * ratios[:, None]
-
-
-def _move(reference: Float[Tensor, "b q r"], offset: Float[Tensor, "b q 4"]) -> Float[Tensor, "b q 4"]:
-    """Move a point or a box; the size of a point is the offset alone."""
-    start = inverse_sigmoid(reference)
-    return (offset + (start if start.shape[-1] == 4 else F.pad(start, (0, 2)))).sigmoid()

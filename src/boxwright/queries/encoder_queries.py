@@ -83,6 +83,8 @@ class EncoderQueries(PairDetections, nn.Module):
     classes: nn.ModuleList
     mirrors_noised_boxes = False
     """Denoising boxes that noise has turned inside out are mirrored, rather than left without a size."""
+    anchors_by_ratio = True
+    """Centers of anchors are computed by valid ratios; see ``compute_cell_centers``."""
 
     def __init__(
         self,
@@ -136,7 +138,7 @@ class EncoderQueries(PairDetections, nn.Module):
         maps, valid_sizes = self.projections(features, padding_mask, valid_sizes)
         tokens = flatten_levels(maps, padding_mask)
         selection = self._select(tokens)
-        content, reference_logit = selection.content.detach(), selection.boxes_logit.detach()
+        content, reference_logit = self.begin_contents(selection), selection.boxes_logit.detach()
         denoising, blocked = None, None
         if targets is not None and self.denoising.num_queries > 0:
             denoising = draw_denoising_queries(
@@ -149,8 +151,16 @@ class EncoderQueries(PairDetections, nn.Module):
             )
             blocked = denoising.block_attention(content.shape[1])
             content = torch.cat((self.denoising_classes(denoising.labels).to(content.dtype), content), 1)
-            reference_logit = torch.cat((inverse_sigmoid(denoising.boxes_cxcywh_norm), reference_logit), 1)
+            reference_logit = torch.cat((self.invert_noised_boxes(denoising), reference_logit), 1)
         return DecoderStart(tokens, content, reference_logit.sigmoid(), blocked, selection, denoising, valid_sizes)
+
+    def begin_contents(self, selection: Selection) -> Float[Tensor, "b q d"]:
+        """Return the contents of the selected queries before the first layer: those of their tokens."""
+        return selection.content.detach()
+
+    def invert_noised_boxes(self, denoising: DenoisingQueries) -> Float[Tensor, "b q 4"]:
+        """Invert the sigmoid of the boxes of denoising queries."""
+        return inverse_sigmoid(denoising.boxes_cxcywh_norm)
 
     def layers_to_run(self, targets: Sequence[Targets] | None) -> nn.ModuleList:
         """Return the decoder layers that run: all with targets, ``eval_layers`` without."""
@@ -206,7 +216,7 @@ class EncoderQueries(PairDetections, nn.Module):
         return QueryDecoder(self.projections, self.layers[: self.eval_layers])
 
     def _select(self, tokens: LevelTokens) -> Selection:
-        anchors = make_anchors(tokens, by_ratio=True)
+        anchors = make_anchors(tokens, by_ratio=self.anchors_by_ratio)
         memory = self.encoder_output(tokens.memory * anchors.valid)
         heads = self.encoder_classes, self.encoder_boxes
         return select_tokens(memory, anchors, *heads, self.num_queries, every_token=self.count_as_published)

@@ -55,6 +55,7 @@ class HungarianMatcher:
         class_weight: of the class term.
         l1_weight: of the L1 distance of normalized center boxes.
         giou_weight: of the generalized IoU.
+        giou_eps: see ``generalized_iou``.
 
     Source: Carion et al., DETR, ECCV 2020, equation 1; Zhu et al., Deformable DETR, ICLR 2021 (focal cost). Assignments
     are those of transformers, facebookresearch/detr 29901c5, fundamentalvision/Deformable-DETR 11169a6 and
@@ -69,9 +70,11 @@ class HungarianMatcher:
         class_weight: float = 2.0,
         l1_weight: float = 5.0,
         giou_weight: float = 2.0,
+        giou_eps: float = 0.0,
     ) -> None:
         self.class_cost: ClassCost = class_cost or FocalCost()
         self.class_weight, self.l1_weight, self.giou_weight = class_weight, l1_weight, giou_weight
+        self.giou_eps = giou_eps
 
     @torch.no_grad()
     def __call__(
@@ -117,7 +120,8 @@ class HungarianMatcher:
         class_cost = self.class_cost(at_least_float32(logits), target.labels)
         boxes = at_least_float32(boxes_cxcywh_norm)
         l1 = torch.cdist(boxes, target.boxes_cxcywh_norm.to(boxes.dtype).expand(len(boxes), -1, -1), p=1)
-        giou = generalized_iou(cxcywh_to_xyxy(boxes)[:, :, None], cxcywh_to_xyxy(target.boxes_cxcywh_norm))
+        corners, objects = cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target.boxes_cxcywh_norm)
+        giou = generalized_iou(corners[:, :, None], objects, eps=self.giou_eps)
         return self.l1_weight * l1 + self.class_weight * class_cost - self.giou_weight * giou
 
 

@@ -1,0 +1,120 @@
+"""The common part of heads whose queries begin as the encoder's tokens, with boxes that every layer refines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from boxwright.layers.tokens import LevelTokens
+from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
+from boxwright.queries.decoder import LayerHeads, Refinement, decode_queries, predict_layers
+from boxwright.queries.denoising import DenoisingQueries
+from boxwright.queries.encoder_queries import EncoderQueries
+from boxwright.structures import Features, LossTotals, Targets
+
+
+class RefinedOutput(NamedTuple):
+    """Predictions. Boxes are center boxes relative to the image inside its padding, in [0, 1].
+
+    ``logits`` and ``boxes_cxcywh_norm`` are those of the decoder layers: of every layer with targets, of the last one
+    without. ``valid_sizes`` are (height, width) of the images inside their padding. ``selected_*`` are the encoder's,
+    which the decoder starts from. ``noised_*`` are the decoder layers' predictions from the denoising queries, and
+    ``denoising`` these queries; without targets or denoising there are none, and None. ``selected_tokens`` are indices
+    of the encoder's tokens, the best first.
+    """
+
+    logits: Float[Tensor, "l b q k"]
+    boxes_cxcywh_norm: Float[Tensor, "l b q 4"]
+    valid_sizes: Float[Tensor, "#b 2"]
+    selected_logits: Float[Tensor, "b q k"]
+    selected_boxes_cxcywh_norm: Float[Tensor, "b q 4"]
+    noised_logits: Float[Tensor, "l b d k"]
+    noised_boxes_cxcywh_norm: Float[Tensor, "l b d 4"]
+    denoising: DenoisingQueries | None
+    selected_tokens: Int[Tensor, "b q"] | None = None
+
+
+class RefinedQueries(EncoderQueries):
+    """Encoder's tokens as queries, whose boxes a deformable decoder refines layer by layer; a base class.
+
+    Beside the ``layers`` such a head sets ``classes`` and ``boxes``, the heads of each layer or one for all, and the
+    criteria of the decoder's predictions and of the encoder's.
+    """
+
+    boxes: nn.ModuleList
+    criterion: SetCriterion
+    encoder_criterion: SetCriterion
+    refinement: Refinement = "twice"
+
+    def layer_heads(self) -> LayerHeads:
+        """Return the heads that predict after each layer."""
+        return LayerHeads(self.classes, self.boxes)
+
+    def encode_on_maps(self, reference: Float[Tensor, "b q 4"], tokens: LevelTokens) -> Float[Tensor, "b q d"]:
+        """Encode references as positions of queries."""
+        return self.encode_references(reference)
+
+    def forward(
+        self,
+        features: Features,
+        padding_mask: Bool[Tensor, "b h w"] | None = None,
+        targets: Sequence[Targets] | None = None,
+        valid_sizes: Float[Tensor, "#b 2"] | None = None,
+    ) -> RefinedOutput:
+        """Predict; with ``targets`` from every layer, and from denoising queries too."""
+        start = self.start_decoder(features, padding_mask, targets, valid_sizes)
+        logits, boxes = decode_queries(
+            self.layers_to_run(targets),
+            start.tokens,
+            start.content,
+            start.reference,
+            positions=lambda reference: self.encode_on_maps(reference, start.tokens),
+            heads=self.layer_heads(),
+            every_layer=targets is not None,
+            refinement=self.refinement,
+            blocked=start.blocked,
+        )
+        selection, noised = start.selection, start.num_noised
+        return RefinedOutput(
+            logits[:, :, noised:],
+            boxes[:, :, noised:],
+            start.valid_sizes,
+            selection.logits,
+            selection.boxes_logit.sigmoid(),
+            logits[:, :, :noised],
+            boxes[:, :, :noised],
+            start.denoising,
+            selection.tokens,
+        )
+
+    def predict_layers(
+        self, contents: Sequence[Float[Tensor, "b q d"]], reference: Float[Tensor, "b q 4"]
+    ) -> tuple[list[Float[Tensor, "b q 4"]], Float[Tensor, "l b q k"], Float[Tensor, "l b q 4"]]:
+        """Predict from the contents that the decoder had after each layer; reference, logits and boxes of each."""
+        return predict_layers(contents, reference, self.layer_heads(), self.refinement)
+
+    def loss(
+        self, output: RefinedOutput, targets: Sequence[Targets], totals: LossTotals | None = None
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Compute the weighted loss terms of every decoder layer, of the selection and of denoising."""
+        normalized, totals = normalize_targets(targets), totals or LossTotals.of(targets)
+        num_layers = len(output.logits)
+        names, logits, boxes = layer_suffixes(num_layers), output.logits, output.boxes_cxcywh_norm
+        selected = output.selected_logits[None], output.selected_boxes_cxcywh_norm[None]
+        if self.encoder_criterion is self.criterion:
+            # Together, so that all costs are computed and copied once.
+            logits, boxes = torch.cat((logits, selected[0])), torch.cat((boxes, selected[1]))
+            terms = name_terms(self.criterion(logits, boxes, normalized, totals), [*names, "_encoder"])
+        else:
+            terms = name_terms(self.criterion(logits, boxes, normalized, totals), names)
+            terms |= name_terms(self.encoder_criterion(*selected, normalized, totals), ["_encoder"])
+        if output.denoising is not None:
+            matches, groups = output.denoising.matches.repeat(num_layers), output.denoising.num_groups
+            noised = output.noised_logits, output.noised_boxes_cxcywh_norm
+            losses = self.criterion(*noised, normalized, totals, matches, groups)
+            terms |= name_terms(losses, [f"_denoising_{i}" for i in range(num_layers)])
+        return terms
