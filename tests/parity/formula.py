@@ -21,10 +21,10 @@ def uniform(name: str, *shape: int) -> Tensor:
     return torch.from_numpy((x >> np.uint64(11)).astype(np.float64) / 2**52 - 1).view(shape)
 
 
-def make_images(count: int, size: int) -> Tensor:
-    """Smooth patches of color, in [0, 1]."""
+def make_images(count: int, size: int | tuple[int, int]) -> Tensor:
+    """Smooth patches of color, in [0, 1], of one side or of height and width."""
     patches = (uniform("pictures", count, 3, 6, 6) + 1) / 2
-    return F.interpolate(patches, size=(size, size), mode="bilinear")
+    return F.interpolate(patches, size=(size, size) if isinstance(size, int) else size, mode="bilinear")
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from boxwright.layers.option_checks import check_hidden_dim
 from boxwright.layers.predictions import cast_to_weights
 from boxwright.layers.tokens import LevelTokens
 from boxwright.ops.boxes import inverse_sigmoid
-from boxwright.queries.class_losses import FocalLoss
+from boxwright.queries.class_losses import ClassLossName, make_class_loss
 from boxwright.queries.criterion import SetCriterion
 from boxwright.queries.decoder import LayerHeads, build_decoder_layers, reset_predictors, spread_over_levels
 from boxwright.queries.denoising import DenoisingQueries
@@ -26,10 +26,8 @@ from boxwright.structures import Spec
 
 __all__ = ["DINO"]
 
-MARGIN = 1e-3
-"""Kept from 0 and 1 by boxes before the inverse of the sigmoid."""
-
-GIOU_EPS = 1e-6
+# The authors' constants: boxes keep from 0 and 1 before the inverse of the sigmoid; areas that GIoU divides by grow.
+_MARGIN, _GIOU_EPS = 1e-3, 1e-6
 
 
 class DINO(RefinedQueries):
@@ -46,13 +44,15 @@ class DINO(RefinedQueries):
         eval_layers: decoder layers that prediction uses; all where None.
         denoising: noised objects that the decoder is trained to recover.
         max_detections: most (query, class) pairs that are detected in an image.
-        loss_weights: of focal, L1 and GIoU loss.
+        class_loss: of the decoder, and of selected tokens; ``make_class_loss`` lists them.
+        loss_weights: of class, L1 and GIoU loss.
 
     Source: Zhang et al., DINO, ICLR 2023. Checked against IDEA-Research/DINO faa8520: outputs, assignments, every loss
-    term, gradients. Where paper and code disagree it is the code: positions of queries come from boxes in units of the
-    finest level's whole map, and the next layer's references from contents before the norm. Differs in sharing the
-    heads without copies in checkpoints, in running the encoder's box head on the selected tokens only, in an empty
-    denoising group where no image has an object, and in as many label embeddings as classes.
+    term, gradients. Where the paper does not say it is as in the code: positions of queries come from boxes in units of
+    the finest level's whole map, the next layer's references from contents before the norm, and denoising queries
+    without object begin in the middle of the image. Differs in sharing the heads without copies in checkpoints, in
+    running the encoder's box head on the selected tokens only, in an empty denoising group where no image has an
+    object, and in groups whose number follows from the objects however few are to be recovered.
     """
 
     anchors_by_ratio = False
@@ -68,6 +68,7 @@ class DINO(RefinedQueries):
         eval_layers: int | None = None,
         denoising: DenoisingOptions = DenoisingOptions(),
         max_detections: int = 300,
+        class_loss: ClassLossName = "focal",
         loss_weights: QueryLossWeights = QueryLossWeights(),
     ) -> None:
         super().__init__(
@@ -82,14 +83,14 @@ class DINO(RefinedQueries):
             project_every_level=False,
         )
         check_hidden_dim(hidden_dim, decoder.num_heads, sine=True)
-        matcher = HungarianMatcher(giou_eps=GIOU_EPS)
-        self.criterion = self.encoder_criterion = SetCriterion(FocalLoss(), matcher, loss_weights)
+        matcher, loss = HungarianMatcher(giou_eps=_GIOU_EPS), make_class_loss(class_loss)
+        self.criterion = self.encoder_criterion = SetCriterion(loss, matcher, loss_weights)
         self.contents = nn.Embedding(num_queries, hidden_dim)
-        self.query_positions = MLP(2 * hidden_dim, hidden_dim, hidden_dim, 2)
+        self.query_positions = MLP(2 * hidden_dim, hidden_dim, hidden_dim, 2, activation=decoder.activation)
         self.layers = build_decoder_layers(decoder, hidden_dim, len(self.projections.levels))
         self.norm = nn.LayerNorm(hidden_dim)
         self.classes = nn.ModuleList([nn.Linear(hidden_dim, num_classes)])
-        self.boxes = nn.ModuleList([MLP(hidden_dim, hidden_dim, 4, 3)])
+        self.boxes = nn.ModuleList([MLP(hidden_dim, hidden_dim, 4, 3, activation=decoder.activation)])
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -103,7 +104,7 @@ class DINO(RefinedQueries):
 
     def layer_heads(self) -> LayerHeads:
         """Return the heads that predict after each layer."""
-        return LayerHeads(self.classes, self.boxes, self.norm, MARGIN)
+        return LayerHeads(self.classes, self.boxes, self.norm, _MARGIN)
 
     def begin_contents(self, selection: Selection) -> Float[Tensor, "b q d"]:
         """Look up the learned contents, the same for every image; the best token has the first."""
@@ -114,7 +115,7 @@ class DINO(RefinedQueries):
 
     def invert_noised_boxes(self, denoising: DenoisingQueries) -> Float[Tensor, "b q 4"]:
         """Invert the sigmoid of the boxes of denoising queries; those without object are the middle of the image."""
-        logits = inverse_sigmoid(denoising.boxes_cxcywh_norm, MARGIN)
+        logits = inverse_sigmoid(denoising.boxes_cxcywh_norm, _MARGIN)
         return logits.masked_fill((denoising.labels == self.num_classes)[..., None], 0.0)
 
     def encode_on_maps(self, reference: Float[Tensor, "b q 4"], tokens: LevelTokens) -> Float[Tensor, "b q d"]:

@@ -1,0 +1,99 @@
+"""DINO's authors' own numbers, made once with their code (see README.md) and checked for ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from formula import make_images, set_weights
+from stored_gradients import check_gradients
+from torch import Tensor
+
+import boxwright
+from boxwright.compose.recipes import resolve
+from boxwright.compose.train_options import TrainOptions
+from boxwright.detector import Detector
+from boxwright.queries import DenoisingQueries, draw_denoising_queries
+from boxwright.structures import Targets
+from boxwright.training.optimizer import make_optimizer
+
+DATA = Path(__file__).parent / "data"
+SMALL = {
+    "neck.num_layers": 2,
+    "head.decoder.num_layers": 2,
+    "head.num_queries": 20,
+    "head.denoising.num_queries": 50,
+}
+
+
+def build_small(recipe: str) -> Detector:
+    """Build a recipe with two layers of full width, in float64 on the weights of ``formula.py``."""
+    detector = boxwright.build(recipe, num_classes=5, overrides=SMALL)
+    set_weights(detector)
+    with torch.no_grad():
+        # Queries that differ, and positions that count.
+        detector.necks[0].get_parameter("level_embedding").mul_(10)
+        detector.head.get_parameter("contents.weight").mul_(5)
+    # The images are smaller than what batch statistics are of.
+    return detector.eval()
+
+
+def pad_images(sizes: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Make images of these sizes on one padded input, and its mask."""
+    images = make_images(len(sizes), tuple(sizes.max(0).tolist()))
+    mask = torch.ones(len(sizes), *images.shape[-2:], dtype=torch.bool)
+    for one, (height, width) in zip(mask, sizes.tolist(), strict=True):
+        one[:height, :width] = False
+    return images.masked_fill(mask[:, None], 0.0), mask
+
+
+@pytest.mark.parametrize("recipe", ["dino_r50", "dino_r50_5scale"])
+def test_predictions_losses_and_gradients(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with np.load(DATA / f"authors_{recipe}.npz") as numbers:
+        authors = dict(numbers)
+    detector = build_small(recipe)
+    images, mask = pad_images(authors["sizes"])
+    with torch.no_grad():
+        output = detector(images, mask)
+    assert np.abs(output.logits[-1].numpy() - authors["logits"]).max() < 1e-6
+    assert np.abs(output.boxes_cxcywh_norm[-1].numpy() - authors["boxes"]).max() < 1e-6
+
+    def read_stored(*args: Any, **options: Any) -> DenoisingQueries:
+        drawn = draw_denoising_queries(*args, **options)
+        labels, boxes = (torch.from_numpy(authors[f"noised_{name}"]) for name in ("labels", "boxes"))
+        return drawn._replace(labels=labels, boxes_cxcywh_norm=boxes)
+
+    monkeypatch.setattr("boxwright.queries.encoder_queries.draw_denoising_queries", read_stored)
+    targets = [
+        Targets(
+            *(torch.from_numpy(authors[f"object_{name}_{i}"]) for name in ("labels", "boxes")), tuple(size.tolist())
+        )
+        for i, size in enumerate(authors["sizes"])
+    ]
+    losses = detector.loss(detector(images, mask, targets), targets)
+    expected = dict(zip(authors["term_names"].tolist(), authors["terms"].tolist(), strict=True))
+    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-6)
+
+    torch.stack(list(losses.values())).sum().backward()
+    gradients = {name: p.grad for name, p in detector.named_parameters() if p.grad is not None}
+    check_gradients(gradients, authors, tolerance=1e-6, floor=1e-9)
+
+
+@pytest.mark.parametrize("recipe", ["dino_r50", "dino_r50_5scale"])
+def test_rates_and_decay_of_every_parameter(recipe: str) -> None:
+    """By their ``param_dict_type = "default"``: one rate for the backbone, one for the rest, and everything decays."""
+    with torch.device("meta"):
+        detector = boxwright.build(recipe, num_classes=5)
+    train = resolve(recipe).recipe.train
+    assert isinstance(train, TrainOptions)
+    groups = make_optimizer(detector, train).param_groups
+    actual = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    trained = {name: p for name, p in detector.named_parameters() if p.requires_grad}
+    frozen = {name.split(".")[1] for name, p in detector.named_parameters() if not p.requires_grad}
+    assert len(actual) == len(trained)
+    assert frozen == {"conv1", "layer1"}
+    for name, parameter in trained.items():
+        assert actual[id(parameter)] == (1e-5 if name.startswith("backbone.") else 1e-4, 1e-4), name
