@@ -59,15 +59,6 @@ def test_sides_beyond_the_ends_are_at_them() -> None:
     assert (left[0, 2], right_weight[0, 2]) == (7, 1.0)
 
 
-def test_standard_deviations_are_those_of_the_bins() -> None:
-    bins = SideBins(32, 4.0)
-    logits = torch.full((1, 1, 4, 33), -1e4, dtype=torch.float64)
-    logits[..., 16] = 0.0  # certain
-    logits[0, 0, 1, [0, 32]] = 40.0  # at both ends: W = -4 and 4, a reference's height away
-    std = bins.measure_std(REFERENCE[None], logits)[0, 0]
-    assert std.tolist() == pytest.approx([0.0, 0.1, 0.0, 0.0], abs=1e-12)
-
-
 def test_quality_tells_peaks_and_begins_at_nothing() -> None:
     quality = LocationQuality()
     logits = torch.randn(2, 3, 4, 33)
