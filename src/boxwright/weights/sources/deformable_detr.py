@@ -41,11 +41,12 @@ class AuthorsDeformableDETR:
 
     def recognizes(self, files: SourceFiles) -> bool:
         """Tell whether the files are of this kind."""
-        return files.has(
+        names = (
             "transformer.level_embed",
             "transformer.encoder.layers.0.self_attn.sampling_offsets.weight",
             "backbone.0.body.conv1.weight",
         )
+        return files.has(*names) and not files.has("label_enc.weight")  # DINO's, which has all of these
 
     def describe(self, files: SourceFiles) -> SourceModel:
         """Describe the model in our words."""
