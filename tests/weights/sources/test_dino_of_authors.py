@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,10 @@ from boxwright.detector import Detector
 from boxwright.weights.files import read_source_files
 from boxwright.weights.projects.dino_names import make_dino_table
 from boxwright.weights.sources.dino import AuthorsDINO
+from boxwright_runtime.detections import Detections
+from parity.formula import set_weights
+from weights.compared import Recorder
+from weights.source_checks import Differences, Expected, assert_same_detections, draw_images
 
 SMALL = {
     "backbone.width": 8,
@@ -91,3 +96,28 @@ def test_what_their_code_has_not_is_not_written(recipe: str, overrides: dict[str
     detector = boxwright.build(recipe, num_classes=3, overrides=small | overrides)
     with pytest.raises(ValueError, match=message):
         AuthorsDINO().write(detector)
+
+
+def test_the_same_detections(tmp_path: Path, record_comparison: Recorder) -> None:
+    """The authors' code made the stored ones of this file: weights that follow from names, our prepared pixels."""
+    size = {"image_size": 160, "input.max_size": 240}
+    layers = {"neck.num_layers": 2, "head.decoder.num_layers": 2, "head.num_queries": 30}
+    detector = boxwright.build("dino_r50", num_classes=7, overrides=size | layers)
+    set_weights(detector)
+    detector.float()
+    with torch.no_grad():
+        detector.necks[0].get_parameter("level_embedding").mul_(10)
+        detector.head.get_parameter("contents.weight").mul_(5)
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"model": AuthorsDINO().write(detector).tensors}, path)
+    again, largest = boxwright.load(path, overrides=size | {"head.max_detections": 30}), Differences(0.0, 0.0)
+    with np.load(Path(__file__).parent / "data" / "authors_dino_detections.npz") as numbers:
+        stored = [torch.from_numpy(numbers[str(i)]) for i in range(3)]
+    for image, rows in zip(draw_images(), stored, strict=True):
+        expected = Expected(rows[:, 4], rows[:, 5].long(), rows[:, :4])
+        assert len(expected.labels.unique()) > 1
+        actual = again.predict(image)
+        assert isinstance(actual, Detections)
+        largest = largest.join(assert_same_detections(actual, expected))
+    project, note = "IDEA-Research/DINO faa8520, its detections stored", "pixels prepared by ours, boxes clipped"
+    record_comparison("dino", "dino_r50", project, largest, inputs=again.input_format, note=note)
