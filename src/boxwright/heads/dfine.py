@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.mlp import MLP
@@ -14,11 +14,10 @@ from boxwright.queries.class_losses import ClassLossName, make_class_loss
 from boxwright.queries.criterion import SetCriterion, normalize_targets
 from boxwright.queries.decode import QueryOutput, decode_pairs
 from boxwright.queries.decoder import build_decoder_layers, reset_predictors
-from boxwright.queries.denoising import DenoisingQueries
 from boxwright.queries.distribution_criterion import Assignment, DistributionCriterion, DistributionLossWeights
+from boxwright.queries.distribution_output import DistributionOutput
 from boxwright.queries.distributions import (
     DistributionHeads,
-    DistributionLayers,
     LocationQuality,
     SideBins,
     SideRefiner,
@@ -30,36 +29,6 @@ from boxwright.queries.options import DecoderOptions, DenoisingOptions
 from boxwright.structures import Decoded, Features, LossTotals, Spec, Targets
 
 __all__ = ["DFINE"]
-
-
-class DFINEOutput(NamedTuple):
-    """Predictions. Boxes are center boxes relative to the image inside its padding.
-
-    ``logits``, ``boxes_cxcywh_norm`` and ``side_logits`` (of the bins of x1, y1, x2, y2) are those of the decoder
-    layers: of every layer with targets, of the last one without. ``initial_*`` are the first layer's, which the sides
-    move from. ``selected_*`` are the encoder's, which the decoder starts from, and ``selected_tokens`` the indices of
-    its tokens, the best first. ``noised`` are predictions from the denoising queries, and ``denoising`` these queries;
-    None without targets or denoising. ``assignment`` is that of ``DFINE.assign``.
-    """
-
-    logits: Float[Tensor, "l b q k"]
-    boxes_cxcywh_norm: Float[Tensor, "l b q 4"]
-    valid_sizes: Float[Tensor, "#b 2"]
-    side_logits: Float[Tensor, "l b q 4 n"]
-    initial_logits: Float[Tensor, "b q k"]
-    initial_boxes_cxcywh_norm: Float[Tensor, "b q 4"]
-    selected_logits: Float[Tensor, "b q k"]
-    selected_boxes_cxcywh_norm: Float[Tensor, "b q 4"]
-    selected_tokens: Int[Tensor, "b q"] | None = None
-    noised: DistributionLayers | None = None
-    denoising: DenoisingQueries | None = None
-    assignment: Assignment | None = None
-
-    @property
-    def layers(self) -> DistributionLayers:
-        """The predictions of the decoder."""
-        initial = self.initial_logits, self.initial_boxes_cxcywh_norm
-        return DistributionLayers(self.logits, self.boxes_cxcywh_norm, self.side_logits, *initial)
 
 
 class DFINE(EncoderQueries):
@@ -142,7 +111,7 @@ class DFINE(EncoderQueries):
         padding_mask: Bool[Tensor, "b h w"] | None = None,
         targets: Sequence[Targets] | None = None,
         valid_sizes: Float[Tensor, "#b 2"] | None = None,
-    ) -> DFINEOutput:
+    ) -> DistributionOutput:
         """Predict; with ``targets`` from every layer, and from denoising queries too."""
         start = self.start_decoder(features, padding_mask, targets, valid_sizes)
         predictions = decode_distributions(
@@ -157,7 +126,7 @@ class DFINE(EncoderQueries):
         )
         noised, layers = predictions.split(start.num_noised)
         selection = start.selection
-        return DFINEOutput(
+        return DistributionOutput(
             *layers[:2],
             start.valid_sizes,
             *layers[2:],
@@ -189,18 +158,18 @@ class DFINE(EncoderQueries):
         boxes = torch.cat((boxes[..., :2], boxes[..., 2:].clamp(min=0)), -1)
         return decode_pairs(output.logits[-1], boxes, output.valid_sizes, self.max_detections)
 
-    def assign(self, output: DFINEOutput, targets: Sequence[Targets]) -> DFINEOutput:
+    def assign(self, output: DistributionOutput, targets: Sequence[Targets]) -> DistributionOutput:
         """Assign the predictions of every layer to objects; ``loss`` goes on from there."""
         selected = output.selected_logits, output.selected_boxes_cxcywh_norm
         return output._replace(assignment=self.criterion.assign(output.layers, selected, normalize_targets(targets)))
 
-    def count_assigned(self, output: DFINEOutput) -> int:
+    def count_assigned(self, output: DistributionOutput) -> int:
         """Count the queries that a layer, or the encoder, assigned to an object."""
         assert output.assignment is not None
         return len(output.assignment.united.query)
 
     def loss(
-        self, output: DFINEOutput, targets: Sequence[Targets], totals: LossTotals | None = None
+        self, output: DistributionOutput, targets: Sequence[Targets], totals: LossTotals | None = None
     ) -> dict[str, Float[Tensor, ""]]:
         """Compute the weighted loss terms of every decoder layer, of the selection and of denoising."""
         if output.assignment is None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from boxwright.losses.distribution import distillation_loss, fine_grained_localization_loss
 from boxwright.losses.focal import sigmoid_focal_loss, summed_focal_loss, summed_focal_loss_of_levels
+from boxwright.losses.matchability import matchability_loss
 from boxwright.losses.varifocal import varifocal_loss
 
 __all__ = [
+    "distillation_loss",
+    "fine_grained_localization_loss",
+    "matchability_loss",
     "sigmoid_focal_loss",
     "summed_focal_loss",
     "summed_focal_loss_of_levels",

@@ -6,18 +6,25 @@ from boxwright.queries.class_losses import (
     CrossEntropyLoss,
     FocalCost,
     FocalLoss,
+    MatchabilityLoss,
     MatchedQueries,
     SoftmaxCost,
     VarifocalLoss,
+    make_class_loss,
 )
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
 from boxwright.queries.decode import PairDetections, QueryOutput, decode_best_classes, decode_pairs
 from boxwright.queries.decoder import LayerHeads, Refinement, build_decoder_layers, decode_queries, reset_predictors
 from boxwright.queries.denoising import DenoisingQueries, draw_denoising_queries
+from boxwright.queries.distribution_criterion import DistributionCriterion, DistributionLossWeights
+from boxwright.queries.distributions import SideBins, decode_distributions
+from boxwright.queries.encoder_queries import EncoderQueries
 from boxwright.queries.matching import HungarianMatcher, Matches, NormalizedTargets
 from boxwright.queries.options import DecoderOptions, DenoisingOptions, QueryLossWeights, TransformerDecoderOptions
+from boxwright.queries.refined_queries import RefinedQueries
 from boxwright.queries.selection import Anchors, Selection, make_anchors, measure_selection, select_tokens
 from boxwright.queries.tokens import LevelProjections
+from boxwright.queries.union import unite_matches
 
 __all__ = [
     "Anchors",
@@ -27,33 +34,42 @@ __all__ = [
     "DecoderOptions",
     "DenoisingOptions",
     "DenoisingQueries",
+    "DistributionCriterion",
+    "DistributionLossWeights",
+    "EncoderQueries",
     "FocalCost",
     "FocalLoss",
     "HungarianMatcher",
     "LayerHeads",
     "LevelProjections",
+    "MatchabilityLoss",
     "MatchedQueries",
     "Matches",
     "NormalizedTargets",
     "PairDetections",
     "QueryLossWeights",
     "QueryOutput",
+    "RefinedQueries",
     "Refinement",
     "Selection",
     "SetCriterion",
+    "SideBins",
     "SoftmaxCost",
     "TransformerDecoderOptions",
     "VarifocalLoss",
     "build_decoder_layers",
     "decode_best_classes",
+    "decode_distributions",
     "decode_pairs",
     "decode_queries",
     "draw_denoising_queries",
     "layer_suffixes",
     "make_anchors",
+    "make_class_loss",
     "measure_selection",
     "name_terms",
     "normalize_targets",
     "reset_predictors",
     "select_tokens",
+    "unite_matches",
 ]

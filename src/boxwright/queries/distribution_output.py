@@ -1,0 +1,42 @@
+"""Output of heads whose boxes are distributions."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from boxwright.queries.denoising import DenoisingQueries
+from boxwright.queries.distribution_criterion import Assignment
+from boxwright.queries.distributions import DistributionLayers
+
+
+class DistributionOutput(NamedTuple):
+    """Predictions. Boxes are center boxes relative to the image inside its padding.
+
+    ``logits``, ``boxes_cxcywh_norm`` and ``side_logits`` (of the bins of x1, y1, x2, y2) are those of the decoder
+    layers: of every layer with targets, of the last one without. ``initial_*`` are the first layer's, which the sides
+    move from. ``selected_*`` are the encoder's, which the decoder starts from, and ``selected_tokens`` the indices of
+    its tokens, the best first. ``noised`` are predictions from the denoising queries, and ``denoising`` these queries;
+    None without targets or denoising. ``assignment`` is that of the head's ``assign``.
+    """
+
+    logits: Float[Tensor, "l b q k"]
+    boxes_cxcywh_norm: Float[Tensor, "l b q 4"]
+    valid_sizes: Float[Tensor, "#b 2"]
+    side_logits: Float[Tensor, "l b q 4 n"]
+    initial_logits: Float[Tensor, "b q k"]
+    initial_boxes_cxcywh_norm: Float[Tensor, "b q 4"]
+    selected_logits: Float[Tensor, "b q k"]
+    selected_boxes_cxcywh_norm: Float[Tensor, "b q 4"]
+    selected_tokens: Int[Tensor, "b q"] | None = None
+    noised: DistributionLayers | None = None
+    denoising: DenoisingQueries | None = None
+    assignment: Assignment | None = None
+
+    @property
+    def layers(self) -> DistributionLayers:
+        """The predictions of the decoder."""
+        initial = self.initial_logits, self.initial_boxes_cxcywh_norm
+        return DistributionLayers(self.logits, self.boxes_cxcywh_norm, self.side_logits, *initial)
