@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from formula import make_images, set_weights
 from stored_gradients import check_gradients
+from stored_queries import read_targets, use_stored_queries
 
 import boxwright
-from boxwright.queries import DenoisingQueries, draw_denoising_queries
-from boxwright.structures import Targets
 
 SIZE = 64
 DATA = Path(__file__).parent / "data"
@@ -34,17 +32,8 @@ def test_predictions_losses_and_gradients(recipe: str, num_queries: int, monkeyp
     assert np.abs(output.logits[-1].numpy() - authors["logits"]).max() < 1e-7
     assert np.abs(output.boxes_cxcywh_norm[-1].numpy() - authors["boxes"]).max() < 1e-8
 
-    def read_stored(*args: Any, **options: Any) -> DenoisingQueries:
-        drawn = draw_denoising_queries(*args, **options)
-        assert drawn.boxes_cxcywh_norm.min() >= 0, "mirrored where noise has turned them inside out"
-        labels, boxes = (torch.from_numpy(authors[f"noised_{name}"]) for name in ("labels", "boxes"))
-        return drawn._replace(labels=labels, boxes_cxcywh_norm=boxes)
-
-    monkeypatch.setattr("boxwright.queries.encoder_queries.draw_denoising_queries", read_stored)
-    targets = [
-        Targets(*(torch.from_numpy(authors[f"object_{name}_{i}"]) for name in ("labels", "boxes")), (SIZE, SIZE))
-        for i in range(2)
-    ]
+    use_stored_queries(monkeypatch, authors)
+    targets = read_targets(authors, [(SIZE, SIZE)] * 2)
     losses = detector.loss(detector(images, None, targets), targets)
     expected = dict(zip(authors["term_names"].tolist(), authors["terms"].tolist(), strict=True))
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-6)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from formula import make_images, set_weights
 from stored_gradients import check_gradients
+from stored_queries import read_targets, use_stored_queries
 from torch import Tensor
 
 import boxwright
 from boxwright.compose.recipes import resolve
 from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
-from boxwright.queries import DenoisingQueries, draw_denoising_queries
-from boxwright.structures import Targets
 from boxwright.training.optimizer import make_optimizer
 
 DATA = Path(__file__).parent / "data"
@@ -61,18 +59,8 @@ def test_predictions_losses_and_gradients(recipe: str, monkeypatch: pytest.Monke
     assert np.abs(output.logits[-1].numpy() - authors["logits"]).max() < 1e-6
     assert np.abs(output.boxes_cxcywh_norm[-1].numpy() - authors["boxes"]).max() < 1e-6
 
-    def read_stored(*args: Any, **options: Any) -> DenoisingQueries:
-        drawn = draw_denoising_queries(*args, **options)
-        labels, boxes = (torch.from_numpy(authors[f"noised_{name}"]) for name in ("labels", "boxes"))
-        return drawn._replace(labels=labels, boxes_cxcywh_norm=boxes)
-
-    monkeypatch.setattr("boxwright.queries.encoder_queries.draw_denoising_queries", read_stored)
-    targets = [
-        Targets(
-            *(torch.from_numpy(authors[f"object_{name}_{i}"]) for name in ("labels", "boxes")), tuple(size.tolist())
-        )
-        for i, size in enumerate(authors["sizes"])
-    ]
+    use_stored_queries(monkeypatch, authors)
+    targets = read_targets(authors, [tuple(size) for size in authors["sizes"].tolist()])
     losses = detector.loss(detector(images, mask, targets), targets)
     expected = dict(zip(authors["term_names"].tolist(), authors["terms"].tolist(), strict=True))
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-6)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from formula import make_images, set_weights
 from stored_gradients import check_gradients
+from stored_queries import use_stored_queries
 from torch import Tensor
 
 import boxwright
 from boxwright.detector import Detector
-from boxwright.queries import DenoisingOptions, DenoisingQueries, draw_denoising_queries
+from boxwright.queries import DenoisingOptions
 from boxwright.structures import Targets
 
 SIZE = 64
@@ -39,13 +39,7 @@ def detector() -> Detector:
 def noised(authors: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the denoising queries that the authors drew, so that no random generator is compared."""
 
-    def read_stored(*args: Any, **options: Any) -> DenoisingQueries:
-        queries = draw_denoising_queries(*args, **options)
-        labels, boxes = (torch.from_numpy(authors[f"noised_{name}"]) for name in ("labels", "boxes"))
-        assert labels.shape == queries.labels.shape
-        return queries._replace(labels=labels, boxes_cxcywh_norm=boxes)
-
-    monkeypatch.setattr("boxwright.queries.encoder_queries.draw_denoising_queries", read_stored)
+    use_stored_queries(monkeypatch, authors)
 
 
 def test_logits_and_boxes(authors: dict[str, np.ndarray], detector: Detector) -> None:

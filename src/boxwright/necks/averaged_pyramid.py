@@ -32,9 +32,9 @@ class AveragedPyramid(nn.Module):
     Raises:
         ValueError: an option is out of range, or the strides that come in do not fit the scales.
 
-    Source: EdgeCrafter, 2026, ``ViTAdapter`` of capsule2077/edgecrafter 706d037. Checked against it: same weights, same
-    outputs and gradients. Differs in averaging to ceil(cells / 2), where it leaves out the last row or column of an odd
-    map and resizes the rest.
+    Source: EdgeCrafter, 2026, ``ViTAdapter`` of Intellindust-AI-Lab/EdgeCrafter 706d037. Checked against it: same
+    weights, same outputs and gradients. Differs in averaging to ceil(cells / 2), where it leaves out the last row or
+    column of an odd map and resizes the rest.
     """
 
     def __init__(

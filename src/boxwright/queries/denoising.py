@@ -75,6 +75,7 @@ def draw_denoising_queries(
         options: number of objects to recover, in the fullest image, from which the number of groups follows; noise.
         seeds: of the noise of each image, see ``Targets``; torch's global generator draws it where there is none.
         most_objects: of an image, where other parts of the optimizer step have one with more objects.
+        mirrored: boxes that noise has turned inside out are mirrored, as in D-FINE; else they have a negative size.
 
     Returns:
         per group and image: queries for the objects to recover, as many as the fullest image has, then as many for

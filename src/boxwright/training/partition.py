@@ -7,7 +7,6 @@ processes, and dropout.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -85,15 +84,22 @@ def share_assignment(
     Returns:
         the output and the totals, changed where the head is such a one.
     """
-    head = detector.head
-    if totals is None or totals.matches is not None or not isinstance(head, AssigningHead):
+    if totals is None or totals.matches is not None or not isinstance(detector.head, AssigningHead):
         return output, totals
-    count = 0
-    # What cannot be assigned raises in the loss, after the other processes have got the number that they wait for.
-    with suppress(ValueError, RuntimeError, IndexError):
-        output = head.assign(output, targets)
-        count = head.count_assigned(output)
+    output, count = count_assigned(detector.head, output, targets)
     return output, totals._replace(matches=add_over_processes([count], targets[0].boxes.device)[0])
+
+
+def count_assigned(head: AssigningHead, output: Any, targets: Sequence[Targets]) -> tuple[Any, int]:
+    """Assign predictions, and count them; of those that cannot be assigned, count none.
+
+    They raise in the loss, after other processes have got the number that they wait for.
+    """
+    try:
+        output = head.assign(output, targets)
+    except (ValueError, RuntimeError, IndexError):
+        return output, 0
+    return output, head.count_assigned(output)
 
 
 def add_over_processes(counts: Sequence[int], device: torch.device) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -21,7 +21,13 @@ from boxwright.devices import choose_precision
 from boxwright.ops.finite import NotFiniteError
 from boxwright.structures import Batch, LossTotals, Targets
 from boxwright.training.activation_checkpointing import checkpoint_activations
-from boxwright.training.partition import add_over_processes, see_whole_step, share_assignment, split_batch
+from boxwright.training.partition import (
+    add_over_processes,
+    count_assigned,
+    see_whole_step,
+    share_assignment,
+    split_batch,
+)
 from boxwright.training.sharding import average_gradients_of_numbers, begin_part, is_sharded, whole_tensor
 
 
@@ -145,10 +151,7 @@ def _count_matches(
     devices = [device] if device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices):
         for part in parts:
-            output, targets = _forward(model, part, options, device)
-            # What cannot be assigned raises in the loss.
-            with suppress(ValueError, RuntimeError, IndexError):
-                count += head.count_assigned(head.assign(output, targets))
+            count += count_assigned(head, *_forward(model, part, options, device))[1]
         for buffer, before in zip(detector.buffers(), buffers, strict=True):
             buffer.copy_(before)
     return totals._replace(matches=add_over_processes([count], device)[0])

@@ -90,6 +90,30 @@ def read_dropout(options: Mapping[str, Any], default: float | None = None) -> fl
     return value if value is None or isinstance(value, int | float) else default
 
 
+def deformable_rows(first_level: int) -> list[Row]:
+    """List the rows of backbone, projections of levels, and layers of encoder and decoder, as the authors name them.
+
+    Args:
+        first_level: number of the finest level.
+    """
+    encoder, decoder = "transformer.encoder.layers.{n}", "transformer.decoder.layers.{n}"
+    return [
+        Row("backbone.0.body.{**}", "backbone.{**}"),
+        Row("input_proj.{n}.{**}", f"necks.0.projections.c{{n+{first_level}}}.{{**}}"),
+        Row("transformer.level_embed", "necks.0.level_embedding"),
+        *attention_rows(f"{encoder}.self_attn", "necks.0.layers.{n}.self_attention"),
+        Row(f"{encoder}.norm{{k}}.{{*}}", "necks.0.layers.{n}.norm{k}.{*}"),
+        Row(f"{encoder}.linear{{k}}.{{*}}", "necks.0.layers.{n}.feed_forward.linear{k}.{*}"),
+        Row(f"{decoder}.self_attn.{{**}}", "head.layers.{n}.self_attention.{**}"),
+        *attention_rows(f"{decoder}.cross_attn", "head.layers.{n}.cross_attention"),
+        # Numbered in the order of their definition there, in that of their execution here.
+        Row(f"{decoder}.norm2.{{*}}", "head.layers.{n}.norm1.{*}"),
+        Row(f"{decoder}.norm1.{{*}}", "head.layers.{n}.norm2.{*}"),
+        Row(f"{decoder}.norm3.{{*}}", "head.layers.{n}.norm3.{*}"),
+        Row(f"{decoder}.linear{{k}}.{{*}}", "head.layers.{n}.feed_forward.linear{k}.{*}"),
+    ]
+
+
 def attention_rows(theirs: str, ours: str) -> Iterator[Row]:
     """List the rows of a deformable attention, whose names nobody has changed."""
     for their_name, our_name in (

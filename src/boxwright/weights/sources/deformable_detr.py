@@ -10,7 +10,7 @@ from boxwright.weights.projects.deformable import (
     DeformableCounts,
     DeformableVariant,
     assume_classes,
-    attention_rows,
+    deformable_rows,
     describe_deformable,
     find_first_level,
     locate_tensors,
@@ -24,8 +24,6 @@ from boxwright.weights.source import Layout, SourceFiles, SourceModel
 from boxwright.weights.table import Row, Skip, Table
 
 __all__ = ["AuthorsDeformableDETR"]
-
-_ENCODER, _DECODER = "transformer.encoder.layers.{n}", "transformer.decoder.layers.{n}"
 
 _COUNTS = (
     *(Skip(f"{{**}}.{name}", "a count of operations", before_rows=True) for name in ("total_ops", "total_params")),
@@ -99,22 +97,7 @@ def _table(variant: DeformableVariant, first_level: int) -> Table:
             Row(boxes, "head.boxes.{n}.{**}"),
         )
     queries = query_rows("transformer.", "query_embed", two_stage=variant.two_stage)
-    rows = (
-        Row("backbone.0.body.{**}", "backbone.{**}"),
-        Row("input_proj.{n}.{**}", f"necks.0.projections.c{{n+{first_level}}}.{{**}}"),
-        Row("transformer.level_embed", "necks.0.level_embedding"),
-        *attention_rows(f"{_ENCODER}.self_attn", "necks.0.layers.{n}.self_attention"),
-        Row(f"{_ENCODER}.norm{{k}}.{{*}}", "necks.0.layers.{n}.norm{k}.{*}"),
-        Row(f"{_ENCODER}.linear{{k}}.{{*}}", "necks.0.layers.{n}.feed_forward.linear{k}.{*}"),
-        Row(f"{_DECODER}.self_attn.{{**}}", "head.layers.{n}.self_attention.{**}"),
-        *attention_rows(f"{_DECODER}.cross_attn", "head.layers.{n}.cross_attention"),
-        # Numbered in the order of their definition there, in that of their execution here.
-        Row(f"{_DECODER}.norm2.{{*}}", "head.layers.{n}.norm1.{*}"),
-        Row(f"{_DECODER}.norm1.{{*}}", "head.layers.{n}.norm2.{*}"),
-        Row(f"{_DECODER}.norm3.{{*}}", "head.layers.{n}.norm3.{*}"),
-        Row(f"{_DECODER}.linear{{k}}.{{*}}", "head.layers.{n}.feed_forward.linear{k}.{*}"),
-    )
-    return Table(rows=(*rows, *queries, *heads), skips=_COUNTS)
+    return Table(rows=(*deformable_rows(first_level), *queries, *heads), skips=_COUNTS)
 
 
 def _find_variant(files: SourceFiles) -> DeformableVariant:
