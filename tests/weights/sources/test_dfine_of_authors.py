@@ -11,7 +11,7 @@ import torch
 
 import boxwright
 from boxwright.detector import Detector
-from boxwright.passport import Origin
+from boxwright.passport import Origin, Passport
 from boxwright.weights.files import read_source_files
 from boxwright.weights.projects.dfine_names import make_dfine_table
 from boxwright.weights.source import SourceFiles
@@ -78,6 +78,9 @@ def test_sizes_are_told_by_tensors_and_the_activation_by_the_name_of_the_file(tm
     renamed = SourceFiles(origin=Origin(source="deim_m.pth", kind=""), tensors=tensors)
     assert AuthorsDFINE().describe(renamed).recipe == "deim_dfine_m"
     assert AuthorsDFINE().describe(renamed).overrides["head.decoder.activation"] == "silu"
+    passport = Passport(version="1", recipe="deim_dfine_m")
+    ours = SourceFiles(origin=Origin(source="some.pth", kind=""), tensors=tensors, passport=passport)
+    assert AuthorsDFINE().describe(ours).recipe == "deim_dfine_m"
 
 
 def test_bins_that_end_elsewhere_are_refused() -> None:

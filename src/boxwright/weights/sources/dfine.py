@@ -24,7 +24,7 @@ from boxwright.weights.source import Layout, SourceFiles, SourceModel
 __all__ = ["AuthorsDFINE"]
 
 _DEIM = "deim"
-"""In the names of DEIM's released files; their activation no tensor tells."""
+"""In the names of DEIM's released files, and of the recipes that our passports name; no tensor tells the activation."""
 
 
 class AuthorsDFINE:
@@ -46,10 +46,11 @@ class AuthorsDFINE:
         located = {ours: files.tensors[theirs] for ours, theirs in table.locate(files.tensors).items()}
         size, options = infer_dfine_options(located)
         assumptions = ["8 attention heads in the encoder (neck.num_heads)"]
-        is_deim = _DEIM in PurePath(files.origin.source).name.lower()
+        recipe = files.passport.recipe if files.passport is not None else None
+        is_deim = any(_DEIM in name for name in (PurePath(files.origin.source).name.lower(), recipe or ""))
         options["head.decoder.activation"] = "silu" if is_deim else "relu"
         assumptions.append(
-            "SiLU, as the name of the file says that it is DEIM's (head.decoder.activation)"
+            "SiLU, as the name of the file, or its passport, says that it is DEIM's (head.decoder.activation)"
             if is_deim
             else "ReLU, as D-FINE has it; a file of DEIM's has silu (head.decoder.activation)"
         )
@@ -65,9 +66,12 @@ class AuthorsDFINE:
         if "head.denoising_classes.weight" not in located:
             options["head.denoising.num_queries"] = 0
         categories, note = name_unnamed_classes(len(located["head.classes.0.bias"]))
-        recipe = f"{'deim_' if is_deim else ''}dfine_{size}"
         return SourceModel(
-            recipe=recipe, overrides=options, categories=categories, table=table, assumptions=(*assumptions, note)
+            recipe=f"{'deim_' if is_deim else ''}dfine_{size}",
+            overrides=options,
+            categories=categories,
+            table=table,
+            assumptions=(*assumptions, note),
         )
 
     def write(self, detector: Detector) -> Layout:
