@@ -17,7 +17,7 @@ __all__ = ["MaskedRTDETR"]
 class MaskedRTDETR(RTDETR):
     """RT-DETR that is trained on masks, of which it takes no notice."""
 
-    needs_masks = True
+    mask_region = "box"
 
     def loss(self, output: Any, targets: Sequence[Targets], totals: LossTotals | None = None) -> dict[str, Tensor]:
         """Compute RT-DETR's losses; check that every object has a mask."""
@@ -29,7 +29,8 @@ class MaskedRTDETR(RTDETR):
     def decode(self, output: Any) -> Decoded:
         """Decode as RT-DETR, with ellipses for masks."""
         decoded = super().decode(output)
-        return decoded._replace(masks=round_mask(28).to(decoded.scores).expand(*decoded.scores.shape, -1, -1))
+        masks = round_mask(28).to(decoded.scores).expand(*decoded.scores.shape, -1, -1)
+        return decoded._replace(masks=masks, mask_boxes=decoded.boxes)
 
 
 def round_mask(cells: int) -> Tensor:

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 
 from boxwright.detector import Detector
 from boxwright.ops.masks import decode_mask
+from boxwright.original_pixels import restore_images
 from boxwright.structures import Category, Decoded, ImageSize
 from boxwright_runtime.input_format import InputFormat
 
 
 class FixedHead(nn.Module):
     """A head whose output is decoded already."""
+
+    mask_region = "box"
 
     def decode(self, output: Decoded) -> Decoded:
         return output
@@ -35,7 +38,7 @@ def test_a_mask_is_of_all_of_its_box_also_beyond_the_image(right: float, scale: 
     valid = torch.tensor([[True, False]])
     masks = torch.zeros(1, 2, 28, 28)
     masks[..., :14] = 1.0
-    decoded = Decoded(boxes, torch.full((1, 2), 0.5), torch.zeros(1, 2, dtype=torch.int64), valid, masks)
+    decoded = Decoded(boxes, torch.full((1, 2), 0.5), torch.zeros(1, 2, dtype=torch.int64), valid, masks, boxes)
     (detections,) = postprocess(decoded, [ImageSize(104 * scale, 102 * scale, 104, 102)])
     expected: Tensor = torch.tensor([[60.0, 20, min(right, 102), 60]]) * scale
     torch.testing.assert_close(detections.boxes, expected)
@@ -47,3 +50,24 @@ def test_a_mask_is_of_all_of_its_box_also_beyond_the_image(right: float, scale: 
     assert abs(columns.max() + 1 - middle) <= 1
     assert abs(rows.min() - 20 * scale) <= 1
     assert abs(rows.max() + 1 - 60 * scale) <= 1
+
+
+@pytest.mark.parametrize(("resize", "size"), [("square", (100, 60)), ("letterbox", (60, 100))])
+def test_masks_of_the_image_leave_its_padding_out(resize: Any, size: tuple[int, int]) -> None:
+    """Cells of the left half of the image inside its padding are its left half at whatever size."""
+    input_format = InputFormat(image_size=64, resize=resize)
+    height, width = size
+    inside = input_format.input_size(height, width)
+    masks = torch.full((1, 1, 16, 16), 0.1)
+    masks[..., : round(inside[1] / 8)] = 0.9
+    region = torch.tensor([[[0.0, 0.0, 64.0, 64.0]]])
+    decoded = Decoded(
+        region, torch.ones(1, 1), torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1) > 0, masks, region
+    )
+    sizes = [ImageSize(height, width, *inside)]
+    (one,) = restore_images(decoded, sizes, input_format, (Category(0, "a"),), mask_region="image")
+    assert one.masks is not None
+    mask = decode_mask(one.masks[0])
+    assert mask.shape == size
+    assert mask[:, : width // 2 - 1].all()
+    assert not mask[:, width // 2 + 1 :].any()

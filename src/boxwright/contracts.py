@@ -20,6 +20,7 @@ from boxwright.structures import (
     Decoded,
     Features,
     LossTotals,
+    MaskRegion,
     ObjectLimit,
     ResidualBlock,
     SelectionQuality,
@@ -98,9 +99,13 @@ class TaskHead(Protocol):
 
 @runtime_checkable
 class MaskHead(Protocol):
-    """A head that may be trained on masks, and then predicts them; its options decide."""
+    """A head that may be trained on masks, and then predicts them; its options decide.
 
-    needs_masks: bool
+    ``mask_region`` tells what its masks are of, and so how they are pasted: the box of each detection, or the image.
+    It is None where there are none.
+    """
+
+    mask_region: MaskRegion | None
 
 
 @runtime_checkable

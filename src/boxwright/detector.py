@@ -37,6 +37,7 @@ from boxwright.structures import (
     Features,
     ImageSize,
     LossTotals,
+    MaskRegion,
     Targets,
     Task,
     main_levels,
@@ -92,7 +93,12 @@ class Detector(nn.Module):
     @property
     def needs_masks(self) -> bool:
         """True where it is trained on masks and predicts them."""
-        return isinstance(self.head, MaskHead) and self.head.needs_masks
+        return self.mask_region is not None
+
+    @property
+    def mask_region(self) -> MaskRegion | None:
+        """The region that the cells of its masks consist of; None where it predicts none."""
+        return self.head.mask_region if isinstance(self.head, MaskHead) else None
 
     def train(self, mode: bool = True) -> Detector:
         """Set the mode as ``nn.Module`` does, but for the norms of frozen parts: their statistics are frozen too."""
@@ -158,7 +164,9 @@ class Detector(nn.Module):
             ValueError: a score is not a number: the model has diverged.
         """
         output = self.undo_rounding(output, image_sizes)
-        return restore_images(self.decode(output), image_sizes, self.input_format, self.categories)
+        return restore_images(
+            self.decode(output), image_sizes, self.input_format, self.categories, mask_region=self.mask_region
+        )
 
     def undo_rounding(self, output: Any, image_sizes: Sequence[ImageSize]) -> Any:
         """Let images end where they would without rounding, before ``decode``, where the input format asks for it."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from boxwright.contracts import SizedOutput
 from boxwright.ops.boxes import clip_to_sizes
 from boxwright.ops.finite import check_finite
-from boxwright.structures import Category, Decoded, ImageSize
+from boxwright.structures import Category, Decoded, ImageSize, MaskRegion
 from boxwright_runtime.arrays import to_numpy
 from boxwright_runtime.detections import Detections
 from boxwright_runtime.input_format import InputFormat
@@ -25,6 +25,8 @@ def restore_images(
     image_sizes: Sequence[ImageSize],
     input_format: InputFormat,
     categories: tuple[Category, ...],
+    *,
+    mask_region: MaskRegion | None = None,
 ) -> list[Detections]:
     """Make the detections of each image in pixels of the original image, cut to it.
 
@@ -33,6 +35,7 @@ def restore_images(
         image_sizes: one per image.
         input_format: how the images came to their input size.
         categories: of the labels.
+        mask_region: that the cells of a mask consist of; None leaves masks out.
 
     Raises:
         ValueError: a score is not a number: the model has diverged.
@@ -45,10 +48,12 @@ def restore_images(
     for i, size in enumerate(image_sizes):
         keep = decoded.valid[i]
         masks = None
-        if decoded.masks is not None:
-            # A mask is of all of its box, also of what reaches beyond the image.
-            whole = decoded.boxes[i, keep] * scales[i]
-            masks = paste_masks(to_numpy(decoded.masks[i, keep]), to_numpy(whole), (size.height, size.width))
+        if mask_region is not None and decoded.masks is not None and decoded.mask_boxes is not None:
+            # A mask is of all of its region, also of what reaches beyond the image.
+            whole = decoded.mask_boxes[i, keep] * scales[i]
+            masks = paste_masks(
+                to_numpy(decoded.masks[i, keep]), to_numpy(whole), (size.height, size.width), region=mask_region
+            )
         detections.append(
             Detections(boxes[i, keep], decoded.scores[i, keep], decoded.labels[i, keep], masks, categories)
         )
@@ -68,8 +73,8 @@ def _at_least_float32(decoded: Decoded) -> Decoded:
     """Convert to float32 where half precision would blur coordinates beyond 2048 pixels, or 256 in bfloat16."""
     if decoded.boxes.dtype not in (torch.float16, torch.bfloat16):
         return decoded
-    masks = None if decoded.masks is None else decoded.masks.float()
-    return decoded._replace(boxes=decoded.boxes.float(), scores=decoded.scores.float(), masks=masks)
+    masks, mask_boxes = (None if one is None else one.float() for one in (decoded.masks, decoded.mask_boxes))
+    return Decoded(decoded.boxes.float(), decoded.scores.float(), decoded.labels, decoded.valid, masks, mask_boxes)
 
 
 def _cut_to_images(boxes: Float[Tensor, "b n 4"], image_sizes: Sequence[ImageSize]) -> Float[Tensor, "b n 4"]:

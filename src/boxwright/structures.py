@@ -16,6 +16,7 @@ from torch import Tensor
 from boxwright_runtime.structures import RLE as RLE
 from boxwright_runtime.structures import Category as Category
 from boxwright_runtime.structures import ImageSize as ImageSize
+from boxwright_runtime.structures import MaskRegion as MaskRegion
 from boxwright_runtime.structures import Task as Task
 
 
@@ -94,14 +95,16 @@ class Decoded(NamedTuple):
 
     ``boxes`` are corners (x1, y1, x2, y2) in pixels of the network input, and may reach beyond the image; ``scores``
     are in [0, 1], or not a number where the model has diverged; ``labels`` are 0..C-1; entries that are not ``valid``
-    fill up. ``masks`` are probabilities of the cells that each box consists of, or None where the head has none.
+    fill up. ``masks`` are probabilities of the cells that the regions ``mask_boxes`` consist of, corners likewise;
+    None where the head has none.
     """
 
     boxes: Float[Tensor, "b n 4"]
     scores: Float[Tensor, "b n"]
     labels: Int[Tensor, "b n"]
     valid: Bool[Tensor, "b n"]
-    masks: Float[Tensor, "b n s s"] | None = None
+    masks: Float[Tensor, "b n s t"] | None = None
+    mask_boxes: Float[Tensor, "b n 4"] | None = None
 
 
 class ObjectLimit(NamedTuple):

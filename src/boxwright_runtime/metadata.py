@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from boxwright_runtime.input_format import InputFormat
-from boxwright_runtime.structures import Category, Task
+from boxwright_runtime.structures import Category, MaskRegion, Task
 
 METADATA_KEY = "boxwright"
 """Name of the text in a file: a key of ONNX's ``metadata_props``, of OpenVINO's ``rt_info``."""
@@ -32,7 +32,7 @@ class Metadata:
         profile: ``bytes`` or ``float``; see ``Profile``.
         precision: in which it computes: fp32, fp16, bf16 or int8.
         ops: ``auto``, or ``plain`` for runtimes without newer operators.
-        masks: it has masks beside boxes.
+        masks: the region that the cells of a mask consist of, where it has masks beside boxes.
         tuning: numbers of each class by its name: ``thresholds``, and perhaps ``temperatures`` and ``shifts``:
             sigmoid(logit(score) / temperature + shift) is the fraction of detections with this score that are right.
             None where they were not tuned.
@@ -48,7 +48,7 @@ class Metadata:
     profile: Profile = "bytes"
     precision: str = "fp32"
     ops: str = "auto"
-    masks: bool = False
+    masks: MaskRegion | None = None
     tuning: Mapping[str, Mapping[str, float]] | None = None
     passport: Mapping[str, Any] | None = None
     recipe: Mapping[str, Any] | None = None
@@ -90,14 +90,19 @@ def _from_content(content: dict[str, Any]) -> Metadata:
     options: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in content["input_format"].items()
     }
-    for name, choices in (("profile", get_args(Profile)), ("task", get_args(Task))):
-        if content[name] not in choices:
-            raise ValueError(f"{name} is {' or '.join(choices)}, not {content[name]!r}")
+    # Where there was but one region, it was true or false.
+    masks = content.get("masks") or None
+    masks = "box" if masks is True else masks
+    choices = {"profile": get_args(Profile), "task": get_args(Task), "masks": (*get_args(MaskRegion), None)}
+    for name, allowed in choices.items():
+        value = masks if name == "masks" else content[name]
+        if value not in allowed:
+            raise ValueError(f"{name} is {' or '.join(map(str, allowed))}, not {value!r}")
     known = {one.name: content[one.name] for one in fields(Metadata) if one.name in content}
     known |= {
         "categories": tuple(Category(int(one["id"]), str(one["name"])) for one in content["categories"]),
         "input_format": InputFormat(**options),
-        "masks": bool(content.get("masks", False)),
+        "masks": masks,
         "float32_nodes": tuple(content.get("float32_nodes") or ()),
     }
     return Metadata(**known)

@@ -41,7 +41,7 @@ FILE_OUTPUTS = ("boxes", "scores", "labels", "count")
 """Outputs that every file has: of each image the first ``count`` rows are detections, best first."""
 
 FILE_MASK_OUTPUTS = ("masks", "mask_boxes")
-"""Outputs of files with masks: probabilities of the cells of a box, and the box to paste them over."""
+"""Outputs of files with masks: probabilities of the cells of a region, and that region as a box in the image."""
 
 _RUNTIMES: dict[FileKind, RuntimeName] = {"onnx": "onnxruntime", "openvino": "openvino"}
 
@@ -230,7 +230,12 @@ class Runtime:
             raise ValueError(f"{printable(self.path)} predicts values that are not numbers: the model has diverged")
         masks = None
         if self.metadata.masks:
-            masks = paste_masks(outputs["masks"][:count], outputs["mask_boxes"][:count], (size.height, size.width))
+            masks = paste_masks(
+                outputs["masks"][:count],
+                outputs["mask_boxes"][:count],
+                (size.height, size.width),
+                region=self.metadata.masks,
+            )
         return Detections(boxes, scores, labels, masks, self.metadata.categories)
 
 

@@ -11,6 +11,9 @@ Task = Literal["detection", "classification"]
 RLE = dict[str, Any]
 """A mask as COCO's compressed run lengths: ``{"size": [height, width], "counts": bytes}``."""
 
+MaskRegion = Literal["box", "image"]
+"""The region that the cells of a predicted mask consist of: the box of its object, or the whole network input."""
+
 
 @dataclass(frozen=True)
 class Category:

@@ -203,7 +203,7 @@ def test_decoded_detections(name: str, with_targets: bool, make_targets: MakeTar
     head = shaken(name)
     decoded = head.decode(predict(head, make_targets([2, 1], size=LIMIT) if with_targets else None))
     assert isinstance(decoded, Decoded)
-    boxes, scores, labels, valid, masks = decoded
+    boxes, scores, labels, valid, masks, regions = decoded
     assert boxes.shape == (*scores.shape, 4)
     assert scores.shape == labels.shape == valid.shape
     assert len(scores) == 2
@@ -222,10 +222,12 @@ def test_decoded_detections(name: str, with_targets: bool, make_targets: MakeTar
         assert valid[image, : valid[image].sum()].all()
     assert ((labels >= 0) & (labels < NUM_CLASSES)).all()
     assert (boxes[..., 2:] >= boxes[..., :2])[valid].all()
-    assert (masks is not None) == (isinstance(head, MaskHead) and head.needs_masks)
+    assert (masks is not None) == (isinstance(head, MaskHead) and head.mask_region is not None)
     if masks is not None:
         assert masks.shape[:2] == scores.shape
-        assert masks.shape[2] == masks.shape[3]
+        assert regions is not None
+        assert regions.shape == boxes.shape
+        assert regions[valid].equal(boxes[valid]) == (head.mask_region == "box")
         assert ((masks >= 0) & (masks <= 1)).all()
 
 

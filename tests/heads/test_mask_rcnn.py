@@ -30,7 +30,7 @@ def small(spec: Spec = SPEC, **options: Any) -> MaskRCNN:
 def test_capabilities() -> None:
     head = small()
     assert isinstance(head, MaskHead)
-    assert head.needs_masks
+    assert head.mask_region == "box"
     assert isinstance(head, LimitedHead)
     assert isinstance(head, CountedAsPublished)
     assert not head.count_as_published

@@ -51,7 +51,7 @@ def test_wheels(tmp_path: Path) -> None:
     assert {name for name in names if name.endswith(".py")} == sources
     assert {"boxwright_runtime/py.typed", "boxwright_runtime/LICENSE"} <= names
     ZipFile(wheel).extractall(tmp_path / "unpacked")
-    files = [write_stand_in(tmp_path / name, masks=True) for name in ("a.onnx", "a.xml")]
+    files = [write_stand_in(tmp_path / name, masks="box") for name in ("a.onnx", "a.xml")]
     folder = tmp_path / "unpacked"
     where = "import boxwright_runtime; assert boxwright_runtime.__file__.startswith(sys.argv.pop()), sys.path\n"
     printed = run_without_torch(where + PREDICT.replace("\n    ", "\n"), *files, folder, import_path=[folder])

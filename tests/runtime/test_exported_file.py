@@ -35,10 +35,10 @@ def fails(path: Path | str, error: type[Exception] = ValueError, **options: Any)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_metadata_are_read_without_a_runtime(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_stand_in(tmp_path / f"a.{kind.upper() if kind == 'onnx' else kind}", masks=True)
+    path = write_stand_in(tmp_path / f"a.{kind.upper() if kind == 'onnx' else kind}", masks="box")
     for name in ("onnxruntime", "openvino", "onnx"):
         monkeypatch.setitem(sys.modules, name, None)
-    assert read_exported_file(path).metadata == make_metadata(masks=True)
+    assert read_exported_file(path).metadata == make_metadata(masks="box")
     assert read_exported_file(str(path)).path == path
 
 
@@ -118,16 +118,25 @@ def test_a_newer_version(tmp_path: Path) -> None:
         json.dumps(json.loads(make_metadata().to_json()) | {"input_format": {"image_size": -3}}),
         json.dumps(json.loads(make_metadata().to_json()) | {"input_format": {"of_later": 3}}),
         json.dumps(json.loads(make_metadata().to_json()) | {"profile": "words"}),
+        json.dumps(json.loads(make_metadata().to_json()) | {"masks": "faces"}),
     ],
 )
 def test_damaged_metadata(tmp_path: Path, text: str) -> None:
     assert "a.onnx: its metadata are damaged (" in fails(with_metadata(tmp_path / "a.onnx", text))
 
 
+@pytest.mark.parametrize(("written", "read"), [(True, "box"), (False, None), (None, None), ("image", "image")])
+def test_masks_of_older_files_are_of_boxes(written: object, read: str | None) -> None:
+    content = json.loads(make_metadata().to_json())
+    assert Metadata.from_json(json.dumps(content | {"masks": written})).masks == read
+    del content["masks"]
+    assert Metadata.from_json(json.dumps(content)).masks is None
+
+
 def test_metadata_survive_their_text() -> None:
     metadata = make_metadata(
         tuning={"thresholds": {"thing": 0.25}},
-        masks=True,
+        masks="image",
         profile="float",
         precision="int8",
         passport={"origin": None},
@@ -150,7 +159,7 @@ def test_a_profile_that_is_not_the_files(tmp_path: Path) -> None:
 
 def test_masks_that_are_not_in_the_file(tmp_path: Path) -> None:
     model = make_model(make_metadata())
-    helper.set_model_props(model, {METADATA_KEY: make_metadata(masks=True).to_json()})
+    helper.set_model_props(model, {METADATA_KEY: make_metadata(masks="box").to_json()})
     onnx.save(model, tmp_path / "a.onnx")
     assert fails(tmp_path / "a.onnx").endswith("a.onnx has no output masks, mask_boxes; export it again")
 

@@ -56,7 +56,7 @@ def test_detections_are_used_without_torch() -> None:
 
 
 def test_files_are_run_without_torch(tmp_path: Path) -> None:
-    files = [write_stand_in(tmp_path / name, masks=True) for name in ("a.onnx", "a.xml")]
+    files = [write_stand_in(tmp_path / name, masks="box") for name in ("a.onnx", "a.xml")]
     assert run_without_torch(PREDICT, *files) == f"{PREDICTED * 2}[]\n"
 
 

@@ -1,10 +1,11 @@
-"""Masks of boxes on images, against torchvision's paste_masks_in_image."""
+"""Masks on images: those of boxes against torchvision's paste_masks_in_image, those of images against torch."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from boxwright_runtime.mask_pasting import paste_masks
@@ -57,3 +58,32 @@ def test_what_lies_beyond_the_image_is_empty() -> None:
     masks = np.stack([decode_rle(mask) for mask in pasted])
     assert masks.any((1, 2)).tolist() == [False, False, False, False, True]
     assert masks[4, 50:, 80:].all()
+
+
+@pytest.mark.parametrize("size", [(60, 90), (41, 7), (160, 120), (3, 200), (13, 11)])
+def test_masks_of_the_image_are_upsampled_logits(size: tuple[int, int]) -> None:
+    """As the authors of RF-DETR do; pixels may differ only where the logit is all but 0."""
+    coarse = torch.randn(200, 1, 5, 4, generator=torch.Generator().manual_seed(0)) * 3
+    logits = F.interpolate(coarse, size=(16, 12), mode="bicubic")[:, 0]
+    logits[::4] -= 4  # most of them are of a part of the image
+    logits[::5], logits[1::5] = -logits[::5].abs() - 1, logits[1::5].abs() + 1
+    boxes = np.tile(np.array([[0, 0, size[1], size[0]]], dtype=np.float32), (200, 1))
+    pasted = paste_masks(logits.sigmoid().numpy(), boxes, size, region="image")
+    expected = F.interpolate(logits[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    masks = torch.from_numpy(np.stack([decode_rle(mask) for mask in pasted]))
+    differ = masks != (expected > 0)
+    assert not differ.any() or expected[differ].abs().max() < 1e-3
+    assert differ.sum() <= 1e-4 * differ.numel()
+    assert not masks[::5].any()
+    assert masks[1::5].all()
+
+
+def test_masks_of_the_image_from_cells_that_are_certain() -> None:
+    """Probabilities of 0 and 1 have no logit; what lies beyond the region is as its outermost cell."""
+    probabilities = np.zeros((1, 2, 2), np.float32)
+    probabilities[:, :, 1] = 1
+    (mask,) = paste_masks(probabilities, np.array([[2, 2, 10, 10]], np.float32), (12, 14), region="image")
+    pixels = decode_rle(mask)
+    assert pixels[:, 8:].all()
+    assert not pixels[:, :6].any()
+    assert paste_masks(probabilities[:0], np.zeros((0, 4), np.float32), (12, 14), region="image") == ()

@@ -165,7 +165,7 @@ def test_arguments_out_of_range(runtime: Runtime, arguments: dict[str, Any]) -> 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("profile", ["bytes", "float"])
 def test_masks_are_pasted_into_the_image(tmp_path: Path, kind: str, profile: str) -> None:
-    runtime = Runtime(write_stand_in(tmp_path / f"a.{kind}", masks=True, profile=profile))
+    runtime = Runtime(write_stand_in(tmp_path / f"a.{kind}", masks="box", profile=profile))
     first, second = runtime.predict([gray(0.6, 70, 50), gray(1, 41, 33)], batch_size=2)
     for one in (first, second):
         height, width = (70, 50) if one is first else (41, 33)

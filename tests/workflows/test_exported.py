@@ -26,7 +26,7 @@ SIZES = ((60, 80), (80, 60), (60, 80), (41, 33), (60, 80), (30, 30), (80, 60))
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return write_stand_in(tmp_path / "model.onnx", masks=True)
+    return write_stand_in(tmp_path / "model.onnx", masks="box")
 
 
 def write_set(folder: Path, *, names: dict[int, str], shift: int = 0) -> Path:
@@ -71,7 +71,7 @@ class TestEval:
     @pytest.mark.parametrize("workers", [0, 2])
     def test_numbers_are_of_the_file(self, tmp_path: Path, kind: str, workers: int) -> None:
         """Boxes are found to the pixel, classes by their names; where these are exchanged, nothing is right."""
-        file = write_stand_in(tmp_path / f"model.{kind}", masks=True)
+        file = write_stand_in(tmp_path / f"model.{kind}", masks="box")
         right = write_set(tmp_path / "right", names=NAMES, shift=1)
         evaluation = boxwright.evaluate(file, data_files(right), batch_size=2, workers=workers)
         assert isinstance(evaluation, Evaluation)

@@ -36,7 +36,7 @@ class DetectionRows(NamedTuple):
     boxes: Float32[np.ndarray, "n 4"]
     scores: Float32[np.ndarray, " n"]
     labels: Int[np.ndarray, " n"]
-    masks: Float32[np.ndarray, "n s s"] | None
+    masks: Float32[np.ndarray, "n s t"] | None
     is_full: bool
 
 

@@ -46,8 +46,8 @@ class DetectorGraph(nn.Module):
 
         Returns:
             ``boxes`` (b, n, 4), corners in pixels of the original image, cut to it; ``scores`` (b, n), ``labels``
-            (b, n), ``count`` (b). With masks also ``masks`` (b, n, s, s), probabilities of cells over ``mask_boxes``
-            (b, n, 4), which are not cut.
+            (b, n), ``count`` (b). With masks also ``masks`` (b, n, s, t), probabilities of cells over ``mask_boxes``
+            (b, n, 4), which are not cut: the boxes themselves, or the whole network input; see ``MaskRegion``.
         """
         size = sizes.to(torch.float32)
         output = self.detector(*self.pad(images))
@@ -63,9 +63,10 @@ class DetectorGraph(nn.Module):
         labels = take(decoded.labels, order) * valid
         columns = clip_to_sizes(boxes, size[:, :2]), scores, labels, valid.sum(1)
         outputs = dict(zip(GRAPH_OUTPUTS, columns, strict=True))
-        if decoded.masks is not None:
+        if decoded.masks is not None and decoded.mask_boxes is not None:
             masks = take(at_least_float32(decoded.masks), order) * valid[..., None, None]
-            outputs |= zip(MASK_OUTPUTS, (masks, boxes), strict=True)
+            regions = take(at_least_float32(decoded.mask_boxes), order) * scales(size, self.input_format)[:, None]
+            outputs |= zip(MASK_OUTPUTS, (masks, torch.where(valid[..., None], regions, 0.0)), strict=True)
         return outputs
 
     def pad(

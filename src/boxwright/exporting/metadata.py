@@ -44,7 +44,7 @@ def describe_detector(
         input_format=detector.input_format,
         profile=profile,
         ops=ops,
-        masks=detector.needs_masks,
+        masks=detector.mask_region,
         tuning=tuning,
         passport=None if detector.passport is None else detector.passport.to_dict(),
         recipe=None if detector.recipe is None else detector.recipe.to_dict(),

@@ -21,7 +21,7 @@ from boxwright.regions.sampling import (
     select_positives,
 )
 from boxwright.regions.two_stage import TwoStageHead, TwoStageOutput
-from boxwright.structures import Decoded, Features, Spec, Targets
+from boxwright.structures import Decoded, Features, MaskRegion, Spec, Targets
 
 __all__ = ["MaskRCNN"]
 
@@ -45,7 +45,7 @@ class MaskRCNN(TwoStageHead):
     losses on the same regions, gradients. Differs as Faster R-CNN does.
     """
 
-    needs_masks = True
+    mask_region: MaskRegion | None = "box"
     count_as_published = False
     """True while costs are counted, which papers do of boxes alone: the number of masks depends on the image."""
 
@@ -108,7 +108,8 @@ class MaskRCNN(TwoStageHead):
                 own = self.masks(output.maps, boxes[indices], images[indices], labels[indices])
                 logits = own.new_zeros(len(boxes), *own.shape[1:]).index_copy(0, indices, own)
         masks = (at_least_float32(logits).sigmoid() * valid[:, None, None]).unflatten(0, decoded.valid.shape)
-        return decoded._replace(scores=decoded.scores + nan_like_any(masks)[:, None], masks=masks)
+        scores = decoded.scores + nan_like_any(masks)[:, None]
+        return decoded._replace(scores=scores, masks=masks, mask_boxes=decoded.boxes)
 
     def worst_case_targets(self, targets: Sequence[Targets]) -> list[Targets]:
         """Repeat the objects until as many regions get a mask as when every proposal fits an object."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from boxwright.losses.dice import dice_loss
 from boxwright.losses.distribution import distillation_loss, fine_grained_localization_loss
 from boxwright.losses.focal import sigmoid_focal_loss, summed_focal_loss, summed_focal_loss_of_levels
 from boxwright.losses.matchability import matchability_loss
 from boxwright.losses.varifocal import varifocal_loss
 
 __all__ = [
+    "dice_loss",
     "distillation_loss",
     "fine_grained_localization_loss",
     "matchability_loss",

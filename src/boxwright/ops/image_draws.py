@@ -14,6 +14,7 @@ class Purpose(IntEnum):
     ANCHORS = 0
     REGIONS = 1
     DENOISING = 2
+    MASKS = 3
 
 
 def image_generator(seed: int, purpose: Purpose, device: torch.device, *, stage: int = 0) -> torch.Generator:

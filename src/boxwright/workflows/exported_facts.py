@@ -42,7 +42,7 @@ class FileFacts:
             "profile": own.profile,
             "precision": own.precision,
             "ops": own.ops,
-            "masks": own.masks,
+            "masks": own.masks is not None,
             "categories": [{"id": category.id, "name": category.name} for category in own.categories],
             "thresholds": own.thresholds,
             "input": plain(own.input_format),

@@ -15,7 +15,7 @@ from boxwright.compose.recipe import Recipe
 from boxwright.compose.recipes import names_model, resolve
 from boxwright.compose.undrawn import WithoutDraws
 from boxwright.compose.values import plain
-from boxwright.contracts import CountedAsPublished, MaskHead
+from boxwright.contracts import CountedAsPublished
 from boxwright.detector import Detector
 from boxwright.passport import Passport
 from boxwright.score_tuning import ScoreTuning
@@ -149,7 +149,8 @@ def measure_recipe(recipe: Recipe, num_classes: int, counted: Mapping[Any, Any] 
 def measure_detector(detector: Detector, counted: Mapping[Any, Any] | None = None) -> DetectorCost:
     """Count for a detector in evaluation mode, which counts as published from then on.
 
-    GMAC are half of what ``torch.utils.flop_counter`` counts. Masks are not counted: there are as many as objects.
+    GMAC are half of what ``torch.utils.flop_counter`` counts. Masks of boxes are not counted: there are as many
+    as objects.
 
     Args:
         detector: built from a recipe.
@@ -158,7 +159,7 @@ def measure_detector(detector: Detector, counted: Mapping[Any, Any] | None = Non
     size, recipe = detector.input_format.image_size, detector.recipe
     assert isinstance(recipe, Recipe)
     deployed = detector.fold()
-    if isinstance(deployed.head, MaskHead) and deployed.head.needs_masks:
+    if deployed.mask_region == "box":
         _count_as_published(deployed.head)
     deployed_operations, _ = _count_operations(deployed, size, counted)
     for module in detector.modules():

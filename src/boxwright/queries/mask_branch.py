@@ -1,0 +1,135 @@
+"""The mask branch of query heads: a mask of the whole image from each query."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from boxwright.layers.channel_norm import ChannelNorm
+from boxwright.layers.mlp import MLP
+from boxwright.ops.boxes import at_least_float32
+
+MASK_STRIDE = 4
+
+
+class MaskFactors(NamedTuple):
+    """Masks of queries after decoder layers, as factors: logit = query . cell + offset.
+
+    There are ``maps`` for each of the layers, whose cells are about ``MASK_STRIDE`` pixels wide. They cover ``size``,
+    (height, width) in pixels of the network input, which may reach beyond the input by less than a cell of the finest
+    level.
+    """
+
+    maps: tuple[Float[Tensor, "b d h w"], ...]
+    queries: Float[Tensor, "l b q d"]
+    offsets: Float[Tensor, "l b q"]
+    size: tuple[int, int]
+
+    def split(self, num_noised: int) -> tuple[MaskFactors, MaskFactors]:
+        """Split into those of noised queries, which come first, and those of the others."""
+        queries, offsets = self.queries, self.offsets
+        return (
+            self._replace(queries=queries[:, :, :num_noised], offsets=offsets[:, :, :num_noised]),
+            self._replace(queries=queries[:, :, num_noised:], offsets=offsets[:, :, num_noised:]),
+        )
+
+    def cells(self, layer: int, image: int) -> Float[Tensor, "d h w"]:
+        """Return the map of an image after a layer, not in half precision."""
+        return at_least_float32(self.maps[layer][image])
+
+    def compute(
+        self, layer: int, image: int, cells: Float[Tensor, "d ..."], queries: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n ..."]:
+        """Compute the logits of some queries of an image after a layer, for its cells or what lies between them."""
+        own, offsets = (at_least_float32(one[layer, image, queries]) for one in (self.queries, self.offsets))
+        logits: Tensor = own @ cells.flatten(1) + offsets[:, None]
+        return logits.reshape(len(own), *cells.shape[1:])
+
+    def probabilities(self, queries: Int[Tensor, "b n"]) -> Float[Tensor, "b n h w"]:
+        """Compute the masks of some queries of each image after the last layer."""
+        cells = at_least_float32(self.maps[-1])
+        width = self.queries.shape[-1]
+        own = at_least_float32(self.queries[-1].gather(1, queries[..., None].expand(-1, -1, width)))
+        offsets = at_least_float32(self.offsets[-1].gather(1, queries))
+        logits: Tensor = own @ cells.flatten(2) + offsets[..., None]
+        return logits.sigmoid().reshape(*queries.shape, *cells.shape[2:])
+
+    def regions(self, boxes: Float[Tensor, "b n 4"]) -> Float[Tensor, "b n 4"]:
+        """Repeat the region that is covered for each of the boxes, as corners in pixels of the network input."""
+        height, width = self.size
+        corners = (torch.full_like(boxes[..., 0], side) for side in (0, 0, width, height))
+        return torch.stack(list(corners), -1)
+
+
+class MaskBlock(nn.Module):
+    """Depthwise 3 x 3 convolution, norm, 1 x 1 convolution and GELU beside a shortcut: ConvNeXt's without its MLP.
+
+    Args:
+        channels: of the map.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.norm = ChannelNorm(channels)
+        self.pointwise = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        out: Tensor = x + F.gelu(self.pointwise(self.norm(self.depthwise(x))))
+        return out
+
+
+class QueryMaskBranch(nn.Module):
+    """Products of queries and cells: a block for each decoder layer refines the finest level at a fourth of the image.
+
+    Args:
+        hidden_dim: width of the level and the queries.
+        num_layers: decoder layers.
+        stride: of the finest level, in pixels of the network input.
+
+    Source: ``SegmentationHead`` of roboflow/rf-detr 35ac6ab and of
+    Intellindust-AI-Lab/EdgeCrafter 706d037. Checked against both: outputs
+    and gradients. Differs in projecting the queries by the transposed projection of the cells, in place of the cells,
+    and where the network input is no whole number of cells: theirs stretch the level to its size.
+    """
+
+    def __init__(self, hidden_dim: int, num_layers: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        # For counting only: project the cells, as the published graph does.
+        self.count_as_published = False
+        self.blocks = nn.ModuleList(MaskBlock(hidden_dim) for _ in range(num_layers))
+        self.cell_projection = nn.Conv2d(hidden_dim, hidden_dim, 1)
+        self.query_norm = nn.LayerNorm(hidden_dim)
+        self.query_mlp = MLP(hidden_dim, 4 * hidden_dim, hidden_dim, 2, activation="gelu")
+        self.query_projection = nn.Linear(hidden_dim, hidden_dim)
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(
+        self, finest: Float[Tensor, "b d y x"], contents: Float[Tensor, "l b q d"], num_layers: int
+    ) -> MaskFactors:
+        """Predict masks, as factors.
+
+        Args:
+            finest: the finest level.
+            contents: of the queries after the decoder layers that predict, which are the last ones.
+            num_layers: decoder layers that ran.
+        """
+        size = finest.shape[-2] * self.stride, finest.shape[-1] * self.stride
+        rows, columns = (-(-side // MASK_STRIDE) for side in size)
+        cells, maps = F.interpolate(finest, size=(rows, columns), mode="bilinear"), []
+        for i, block in enumerate(self.blocks[:num_layers]):
+            cells = block(cells)
+            if i >= num_layers - len(contents):
+                maps.append(self.cell_projection(cells) if self.count_as_published else cells)
+        queries = self.query_projection(contents + self.query_mlp(self.query_norm(contents)))
+        if self.count_as_published:
+            return MaskFactors(tuple(maps), queries, self.bias.expand(queries.shape[:-1]), size)
+        # q . (W x + b) = (q W) . x + q . b, for a few queries in place of all cells.
+        weight, bias = self.cell_projection.weight.flatten(1), self.cell_projection.bias
+        assert bias is not None
+        return MaskFactors(tuple(maps), F.linear(queries, weight.t()), queries @ bias + self.bias, size)

@@ -1,0 +1,135 @@
+"""Masks of queries at random points of an image, where they are compared with those of the objects."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from boxwright.ops.image_draws import Purpose, image_generator
+from boxwright.queries.mask_branch import MASK_STRIDE, MaskFactors
+from boxwright.structures import Targets
+
+CELLS_PER_POINT = 16
+OVERSAMPLING = 3
+UNCERTAIN_FRACTION = 0.75
+
+
+class MaskPoints(NamedTuple):
+    """Random points of an image, (x, y) as fractions of it inside its padding.
+
+    Costs are computed at those for ``matching``. Losses of an object are computed at the most uncertain of its
+    ``candidates``, and at its ``others``.
+    """
+
+    matching: Float[Tensor, "p 2"]
+    candidates: Float[Tensor, "n c 2"]
+    others: Float[Tensor, "n r 2"]
+
+    @property
+    def num_uncertain(self) -> int:
+        """Number of candidates of an object that losses are computed at."""
+        return len(self.matching) - self.others.shape[1]
+
+
+class MaskTargets(NamedTuple):
+    """Masks of the objects of one image, and the points at which they are compared with predictions.
+
+    ``masks`` are in pixels of the network input; ``size`` is (height, width) of the image inside its padding, likewise.
+    """
+
+    masks: Bool[Tensor, "n h w"]
+    size: tuple[int, int]
+    points: MaskPoints
+
+    def look_up(self, points: Float[Tensor, "n p 2"], objects: Int[Tensor, " n"] | slice) -> Float[Tensor, "n p"]:
+        """Look up 1 where the pixel of a point is the object's, else 0."""
+        height, width = self.size
+        columns, rows = ((points[..., i] * side).long().clamp(max=side - 1) for i, side in ((0, width), (1, height)))
+        masks = self.masks[objects]
+        return masks[torch.arange(len(masks), device=masks.device)[:, None], rows, columns].to(points.dtype)
+
+
+def draw_mask_points(
+    num_objects: int, size: tuple[int, int], *, seed: int | None = None, device: torch.device | None = None
+) -> MaskPoints:
+    """Draw the points of an image: a sixteenth of its cells, for each object.
+
+    Args:
+        num_objects: of the image.
+        size: (height, width) of the image inside its padding, in pixels of the network input.
+        seed: of the image, see ``Targets``; torch's global generator draws where None.
+        device: of the points.
+    """
+    device = device or torch.device("cpu")
+    generator = None if seed is None else image_generator(seed, Purpose.MASKS, device)
+    rows, columns = (-(-side // MASK_STRIDE) for side in size)
+    count = max(rows, rows * columns // CELLS_PER_POINT)
+    num_others = count - int(UNCERTAIN_FRACTION * count)
+    shapes = (count, 2), (num_objects, OVERSAMPLING * count, 2), (num_objects, num_others, 2)
+    return MaskPoints(*(torch.rand(shape, generator=generator, device=device) for shape in shapes))
+
+
+def make_mask_targets(target: Targets) -> MaskTargets:
+    """Draw points for the masks of an image.
+
+    Raises:
+        ValueError: it has objects and no masks.
+    """
+    count, device = len(target.labels), target.boxes.device
+    masks = target.masks
+    if masks is None:
+        if count:
+            raise ValueError("this head is trained on masks, and the targets have none")
+        masks = torch.zeros(0, *target.size, dtype=torch.bool, device=device)
+    points = draw_mask_points(count, target.size, seed=target.seed, device=device)
+    return MaskTargets(masks, target.size, points)
+
+
+def sample_points(
+    maps: Float[Tensor, "n c h w"], points: Float[Tensor, "n p 2"], size: tuple[int, int], covered: tuple[int, int]
+) -> Float[Tensor, "n c p"]:
+    """Interpolate maps at points, bilinearly; beyond the middle of outermost cells they are as these.
+
+    Args:
+        maps: over a region of ``covered`` pixels, (height, width).
+        points: as fractions of an image.
+        size: (height, width) of the image, in pixels.
+        covered: likewise, of the maps.
+    """
+    scale = points.new_tensor([size[1] / covered[1], size[0] / covered[0]])
+    grid = (points * scale * 2 - 1)[:, :, None].to(maps.dtype)
+    return F.grid_sample(maps, grid, padding_mode="border", align_corners=False)[..., 0]
+
+
+@torch.no_grad()
+def compute_mask_costs(masks: MaskFactors, image: int, target: MaskTargets) -> tuple[Tensor, Tensor]:
+    """Compute the cost of each query for each object of an image, at the same points: cross entropy and dice loss.
+
+    Args:
+        masks: of all images.
+        image: index in the batch.
+        target: of that image.
+
+    Returns:
+        two tensors (layers, queries, objects).
+
+    Source: ``HungarianMatcher`` of roboflow/rf-detr 35ac6ab and Intellindust-AI-Lab/EdgeCrafter 706d037. Differs in
+    drawing the points for an image, where theirs draw for each layer and batch.
+    """
+    points, logits = target.points.matching, []
+    every_query = torch.arange(masks.queries.shape[2], device=masks.queries.device)
+    for layer in range(len(masks.maps)):
+        (cells,) = sample_points(masks.cells(layer, image)[None], points[None], target.size, masks.size)
+        logits.append(masks.compute(layer, image, cells, every_query))
+    x = torch.stack(logits)  # l q p
+    count = len(target.masks)
+    covered = target.look_up(points.expand(count, -1, -1), slice(None)).to(x.dtype)  # n p
+    entropy = (F.softplus(x).sum(-1, keepdim=True) - x @ covered.t()) / x.shape[-1]
+    probabilities = x.sigmoid()
+    both = 2 * probabilities @ covered.t()
+    dice = 1 - (both + 1) / (probabilities.sum(-1, keepdim=True) + covered.sum(-1) + 1)
+    return entropy, dice
