@@ -57,7 +57,7 @@ def test_an_earlier_checkpoint_predicts_the_same(version: int, tmp_path: Path) -
 @EACH_VERSION
 def test_its_recipe_is_one_of_today(version: int, tmp_path: Path) -> None:
     content = read_checkpoint(unpack("last", version, tmp_path))
-    assert content["version"] == 4
+    assert content["version"] == 5
     train = Recipe.from_dict(content["recipe"]).train
     assert train.schedule.evaluations == 2
     assert (train.steps, train.ema_decay, train.batches.accumulate_steps, train.schedule.no_aug_fraction) == (
@@ -90,7 +90,7 @@ def test_training_goes_on_from_an_earlier_checkpoint(version: int, tmp_path: Pat
 
 
 def test_what_has_the_present_format_is_left_as_it_is() -> None:
-    content = {"version": 4, "recipe": {"train": {"clip_norm": 3}}, "model": {"head.raw.x": 0}, "passport": None}
+    content = {"version": 5, "recipe": {"train": {"clip_norm": 3}}, "model": {"head.raw.x": 0}, "passport": None}
     assert upgrade_checkpoint(content) == content
 
 
@@ -111,7 +111,7 @@ def test_options_of_format_2_that_have_other_names_now() -> None:
     }
     upgraded = upgrade_checkpoint(content)
     assert upgraded["recipe"] == {"train": {"schedule": {"evaluations": 4}, "lr": 1.0}, "head": {"evaluations": 3}}
-    assert (upgraded["version"], upgraded["passport"]) == (4, None)
+    assert (upgraded["version"], upgraded["passport"]) == (5, None)
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])

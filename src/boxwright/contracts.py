@@ -118,10 +118,12 @@ class MatchCountingHead(Protocol):
 
 @runtime_checkable
 class AssigningHead(Protocol):
-    """A head whose losses are divided by a number of matches that only its predictions tell.
+    """A head whose losses may be divided by a number of matches that only its predictions tell; its options decide.
 
     Its ``loss`` counts those of its own output where ``LossTotals.matches`` is None.
     """
+
+    divides_by_assigned: bool
 
     def assign(self, output: Any, targets: Sequence[Targets]) -> Any:
         """Assign predictions to objects; return the output with the assignment, from which ``loss`` goes on."""

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-VERSION = 4
+VERSION = 5
 """The format of checkpoints that this release writes; it reads those since 1."""
 
 Names = Mapping[str, str]
@@ -71,6 +71,11 @@ DENOISING: Names = {
     "box_noise": "denoising.box_noise",
 }
 
+QUERIES: Names = {"class_loss": "supervision.class_loss"}
+
+ENCODER_QUERIES: Names = {**QUERIES, "eval_layers": "decoder.eval_layers"}
+"""Options of query heads until format 4."""
+
 PARTS: Mapping[str, Mapping[str, Names]] = {
     "backbone": {"botnet": BOTNET},
     "neck": {"augfpn": {"ratios": "pool_ratios"}},
@@ -125,6 +130,19 @@ OPTIONS_OF_SECTIONS: Mapping[str, Names] = {
 }
 """Options of sections, likewise."""
 
+PARTS_UNTIL: Mapping[int, Mapping[str, Mapping[str, Names]]] = {
+    3: {"backbone": {"botnet": BOTNET}},
+    4: {
+        "head": {
+            "deformable_detr": QUERIES,
+            "rtdetr": ENCODER_QUERIES,
+            "dfine": ENCODER_QUERIES,
+            "dino": ENCODER_QUERIES,
+        }
+    },
+}
+"""Options of parts, as they were called until a format, and as they are called now."""
+
 SECTIONS_OF_2: Mapping[str, Names] = {"train": {"evaluations": "schedule.evaluations"}}
 """Options of sections as they were called in format 2, and as they are called now."""
 
@@ -168,8 +186,9 @@ def upgrade_checkpoint(content: Mapping[str, Any]) -> dict[str, Any]:
             section: _rename(options, SECTIONS_OF_2[section]) if section in SECTIONS_OF_2 else options
             for section, options in content["recipe"].items()
         }
-    if content["version"] in (2, 3):
-        upgraded["recipe"] = _upgrade_botnet(upgraded["recipe"])
+    for version, parts in PARTS_UNTIL.items():
+        if content["version"] <= version:
+            upgraded["recipe"] = _rename_in_parts(upgraded["recipe"], parts)
     return upgraded
 
 
@@ -186,11 +205,13 @@ def upgrade_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return upgraded
 
 
-def _upgrade_botnet(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    backbone = recipe.get("backbone", {})
-    if backbone.get("name") != "botnet":
-        return dict(recipe)
-    return {**recipe, "backbone": _rename(backbone, BOTNET, "backbone.botnet")}
+def _rename_in_parts(recipe: Mapping[str, Any], parts: Mapping[str, Mapping[str, Names]]) -> dict[str, Any]:
+    renamed = dict(recipe)
+    for slot, names in parts.items():
+        entry = recipe.get(slot, {})
+        if entry.get("name") in names:
+            renamed[slot] = _rename(entry, names[entry["name"]], f"{slot}.{entry['name']}")
+    return renamed
 
 
 def _upgrade_part(slot: str, entry: Mapping[str, Any]) -> dict[str, Any]:

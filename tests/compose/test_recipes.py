@@ -64,7 +64,11 @@ def test_what_the_published_recipes_set() -> None:
     assert resolved("rtdetr_r18")["backbone"]["norm"] == "batch"
     assert resolved("rtdetr_r34")["head"]["decoder"]["num_layers"] == 4
     medium = resolved("rtdetr_r50_m")
-    assert (medium["neck"][0]["expansion"], medium["head"]["decoder"]["num_layers"], medium["head"]["eval_layers"]) == (
+    assert (
+        medium["neck"][0]["expansion"],
+        medium["head"]["decoder"]["num_layers"],
+        medium["head"]["decoder"]["eval_layers"],
+    ) == (
         0.5,
         6,
         3,

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.heads.rtdetr import RTDETR
-from boxwright.queries import DecoderOptions, DenoisingOptions
+from boxwright.queries import RefiningDecoderOptions, DenoisingOptions
 from boxwright.structures import Features, Level, Spec, Targets
 
 SPEC: Spec = {"c3": Level(6, 8), "c4": Level(8, 16), "c5": Level(10, 32)}
 
 
-DECODER = DecoderOptions(num_heads=2, feedforward_dim=32, num_layers=3)
+DECODER = RefiningDecoderOptions(num_heads=2, feedforward_dim=32, num_layers=3)
 DENOISING = DenoisingOptions(num_queries=8)
 NO_DENOISING = DenoisingOptions(num_queries=0)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from boxwright.detector import Detector
 from boxwright.heads.rtdetr import RTDETR
 from boxwright.ops.boxes import inverse_sigmoid
-from boxwright.queries import DecoderOptions
+from boxwright.queries import RefiningDecoderOptions
 from boxwright.queries.refined_queries import RefinedOutput
 from boxwright.structures import Features, Level, Spec, Targets
 
@@ -77,7 +77,7 @@ def test_queries_are_the_best_tokens() -> None:
 
 def test_fresh_boxes_are_the_anchors(make_targets: MakeTargets) -> None:
     torch.manual_seed(0)
-    head = RTDETR(SPEC, 2, hidden_dim=16, num_queries=84, decoder=DecoderOptions(num_heads=2, num_layers=2)).eval()
+    head = RTDETR(SPEC, 2, hidden_dim=16, num_queries=84, decoder=RefiningDecoderOptions(num_heads=2, num_layers=2)).eval()
     trained = head(maps(), None, make_targets([1, 1], num_classes=2))
     expected = []
     for level, cells in enumerate((8, 4, 2)):
@@ -96,7 +96,7 @@ def test_fresh_boxes_are_the_anchors(make_targets: MakeTargets) -> None:
 def test_anchors_at_the_border_are_not_valid(make_targets: MakeTargets) -> None:
     torch.manual_seed(0)
     spec: Spec = {"c3": Level(6, 8)}
-    head = RTDETR(spec, 2, hidden_dim=16, num_queries=64, decoder=DecoderOptions(num_heads=2, num_layers=1)).eval()
+    head = RTDETR(spec, 2, hidden_dim=16, num_queries=64, decoder=RefiningDecoderOptions(num_heads=2, num_layers=1)).eval()
     # 64 cells in a row, all of them queries: the centers of the first and the last lie within 1 % of the border,
     # and start from an infinite logit.
     output = head({"c3": torch.randn(1, 6, 1, 64)}, None, make_targets([1], num_classes=2))
@@ -176,7 +176,7 @@ def predictions(output: RefinedOutput) -> tuple[Tensor, Tensor]:
 
 
 def test_prediction_uses_the_layers_it_is_told_to(make_targets: MakeTargets) -> None:
-    head = small_head(eval_layers=2)
+    head = small_head(decoder=replace(DECODER, eval_layers=2))
     ran: list[int] = []
     for i, layer in enumerate(head.layers):
         layer.register_forward_hook(lambda *_, i=i: ran.append(i))
@@ -223,7 +223,7 @@ def test_fewer_tokens_than_queries() -> None:
 
 @pytest.mark.parametrize("num_classes", [1, 3, 80])
 def test_every_classifier_starts_at_the_focal_prior(num_classes: int) -> None:
-    head = RTDETR(SPEC, num_classes, hidden_dim=16, decoder=DecoderOptions(num_heads=2, num_layers=2))
+    head = RTDETR(SPEC, num_classes, hidden_dim=16, decoder=RefiningDecoderOptions(num_heads=2, num_layers=2))
     for linear in (head.encoder_classes, *head.classes):
         assert linear.bias.tolist() == pytest.approx([-math.log(99)] * num_classes, abs=1e-6)
     assert torch.sigmoid(head.classes[0].bias[0]).item() == pytest.approx(0.01, abs=1e-7)
@@ -240,17 +240,21 @@ def test_no_position_table_is_stored() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"eval_layers": 4}, r"eval_layers is between 1 and num_layers \(3\), not 4"),
-        ({"eval_layers": 0}, "eval_layers is between 1"),
         ({"num_classes": 0}, "num_classes is at least 1, not 0"),
         ({"num_queries": 0}, "num_queries is at least 1, not 0"),
-        ({"decoder": DecoderOptions(num_heads=3)}, r"hidden_dim is a multiple of num_heads \(3\), not 16"),
-        ({"decoder": DecoderOptions(num_points=[4, 4])}, r"one for each of 3 levels, not \[4, 4\]"),
+        ({"decoder": RefiningDecoderOptions(num_heads=3)}, r"hidden_dim is a multiple of num_heads \(3\), not 16"),
+        ({"decoder": RefiningDecoderOptions(num_points=[4, 4])}, r"one for each of 3 levels, not \[4, 4\]"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small_head(**options)
+
+
+@pytest.mark.parametrize("eval_layers", [0, 4])
+def test_layers_that_there_are_not(eval_layers: int) -> None:
+    with pytest.raises(ValueError, match=rf"eval_layers is between 1 and num_layers \(3\), not {eval_layers}"):
+        replace(DECODER, eval_layers=eval_layers)
 
 
 def test_auxiliary_levels_are_not_used() -> None:

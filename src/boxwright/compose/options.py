@@ -104,7 +104,11 @@ def _options_of(key: Hashable) -> Mapping[str, Option]:
         hints = typing.get_type_hints(part.__init__)
     except (NameError, TypeError) as error:  # of a class that is no part
         raise ValueError(f"{part.__name__}: the types of its arguments cannot be read: {error}") from error
-    texts = argument_help(part.__init__.__doc__ or "") | argument_help(inspect.getdoc(part) or "")
+    texts: dict[str, str] = {}
+    for base in reversed(part.__mro__):
+        constructor = base.__dict__.get("__init__")
+        texts |= argument_help(constructor.__doc__ or "" if constructor else "")
+        texts |= argument_help(inspect.cleandoc(base.__doc__ or ""))
     options = {}
     for name, parameter in inspect.signature(part).parameters.items():
         if name in FROM_THE_WIRING:

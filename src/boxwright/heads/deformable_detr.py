@@ -17,7 +17,7 @@ from boxwright.layers.predictions import run_in_full_precision
 from boxwright.layers.tokens import LevelTokens, flatten_levels
 from boxwright.mechanism import QueryMechanism
 from boxwright.ops.boxes import at_least_float32
-from boxwright.queries.class_losses import ClassLossName, make_class_loss
+from boxwright.queries.class_losses import make_class_loss
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
 from boxwright.queries.decode import PairDetections, rank_pairs
 from boxwright.queries.decoder import LayerHeads, build_decoder_layers, decode_queries, predict_layers, reset_predictors
@@ -28,7 +28,7 @@ from boxwright.queries.explanation import (
     SelectedTokens,
 )
 from boxwright.queries.matching import HungarianMatcher
-from boxwright.queries.options import DecoderOptions, QueryLossWeights
+from boxwright.queries.options import DecoderOptions, QueryLossWeights, SupervisionOptions
 from boxwright.queries.selection import Selection, make_anchors, measure_selection, select_tokens
 from boxwright.queries.tokens import LevelProjections
 from boxwright.recorded import Recorded
@@ -71,7 +71,7 @@ class DeformableDETR(PairDetections, nn.Module):
         two_stage: queries come from the encoder; needs ``refine``.
         auxiliary_losses: train every layer, not only the last; ``refine`` needs it.
         max_detections: most (query, class) pairs that are detected in an image.
-        class_loss: of all predictions; ``make_class_loss`` lists them.
+        supervision: what all predictions learn from.
         loss_weights: of class, L1 and GIoU loss.
 
     Source: Zhu et al., Deformable DETR, ICLR 2021. Checked against transformers' DeformableDetrForObjectDetection and
@@ -94,7 +94,7 @@ class DeformableDETR(PairDetections, nn.Module):
         two_stage: bool = False,
         auxiliary_losses: bool = True,
         max_detections: int = 100,
-        class_loss: ClassLossName = "focal",
+        supervision: SupervisionOptions = SupervisionOptions(),
         loss_weights: QueryLossWeights = QueryLossWeights(class_weight=2.0),
     ) -> None:
         super().__init__()
@@ -106,9 +106,10 @@ class DeformableDETR(PairDetections, nn.Module):
             raise ValueError("refine needs auxiliary_losses: nothing else trains the boxes of layers before the last")
         self.hidden_dim, self.num_queries, self.max_detections = hidden_dim, num_queries, max_detections
         self.refine, self.two_stage, self.auxiliary_losses = refine, two_stage, auxiliary_losses
+        self.eval_layers = decoder.predicting_layers
         # For counting only: run all heads of all layers and tokens, as the published graph does.
         self.count_as_published = False
-        self.criterion = SetCriterion(make_class_loss(class_loss), HungarianMatcher(), loss_weights)
+        self.criterion = SetCriterion(make_class_loss(supervision.class_loss), HungarianMatcher(), loss_weights)
         self.projections = LevelProjections(in_spec, hidden_dim, level_projection)
         if two_stage:
             self.encoder_output = nn.Sequential(nn.Linear(hidden_dim, hidden_dim), nn.LayerNorm(hidden_dim))
@@ -156,7 +157,7 @@ class DeformableDETR(PairDetections, nn.Module):
         selection = self._select(tokens, every_token=every) if self.two_stage else None
         content, positions, reference = self._make_queries(tokens, selection)
         logits, boxes = decode_queries(
-            self.layers,
+            self.layers[: self.eval_layers] if targets is None else self.layers,
             tokens,
             content,
             reference,
@@ -199,11 +200,11 @@ class DeformableDETR(PairDetections, nn.Module):
 
     def recorded_modules(self) -> list[nn.Module]:
         """List the modules whose calls ``explain`` needs."""
-        return QueryDecoder(self.projections, self.layers).recorded_modules()
+        return QueryDecoder(self.projections, self.layers[: self.eval_layers]).recorded_modules()
 
     def explain(self, output: DeformableDETROutput, recorded: Recorded, detection: int) -> QueryMechanism:
         """Explain a detection by its query and the decoder's layers; with two stages also by the encoder's token."""
-        decoder, selected = QueryDecoder(self.projections, self.layers), None
+        decoder, selected = QueryDecoder(self.projections, self.layers[: self.eval_layers]), None
         references = output.selected_boxes_cxcywh_norm
         if output.selected_logits is not None and references is not None and output.selected_tokens is not None:
             # Tokens are ranked by the first class, which stands for any object.

@@ -90,7 +90,7 @@ class DETR(nn.Module):
         check_hidden_dim(hidden_dim, decoder.num_heads)
         check_fractions({"no_object_weight": no_object_weight, "nms_threshold": nms_threshold or 0.0})
         self.num_classes, self.num_queries, self.auxiliary_losses = num_classes, num_queries, auxiliary_losses
-        self.eval_layers, self.nms_threshold = decoder.eval_layers or decoder.num_layers, nms_threshold
+        self.eval_layers, self.nms_threshold = decoder.predicting_layers, nms_threshold
         self.positions_at, self.query_positions_at = positions_at, query_positions_at
         matcher = HungarianMatcher(class_cost=SoftmaxCost(), class_weight=1.0)
         self.criterion = SetCriterion(CrossEntropyLoss(no_object_weight), matcher, loss_weights)

@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.mlp import MLP
-from boxwright.queries.class_losses import ClassLossName, make_class_loss
+from boxwright.queries.class_losses import make_class_loss
 from boxwright.queries.criterion import SetCriterion, normalize_targets
 from boxwright.queries.decode import QueryOutput, decode_pairs
 from boxwright.queries.decoder import build_decoder_layers, reset_predictors
-from boxwright.queries.distribution_criterion import Assignment, DistributionCriterion, DistributionLossWeights
+from boxwright.queries.distribution_criterion import DistributionCriterion, DistributionLossWeights
 from boxwright.queries.distribution_output import DistributionOutput
 from boxwright.queries.distributions import (
     DistributionHeads,
@@ -25,7 +25,8 @@ from boxwright.queries.distributions import (
 )
 from boxwright.queries.encoder_queries import EncoderQueries
 from boxwright.queries.matching import HungarianMatcher
-from boxwright.queries.options import DecoderOptions, DenoisingOptions
+from boxwright.queries.options import DecoderOptions, DenoisingOptions, SupervisionOptions
+from boxwright.queries.union import Assignment
 from boxwright.structures import Decoded, Features, LossTotals, Spec, Targets
 
 __all__ = ["DFINE"]
@@ -40,12 +41,11 @@ class DFINE(EncoderQueries):
         hidden_dim: width of tokens and queries; a multiple of the decoder's ``num_heads``.
         num_queries: most objects that are detected in an image.
         decoder: size of the decoder; published with 3, 6 and 3 points on three levels.
-        eval_layers: decoder layers that prediction uses; all where None.
         denoising: noised objects that the decoder is trained to recover.
         num_bins: of the distribution of a side, less one; even, at least 4.
         bin_scale: larger ones make the inner bins finer and the reach of a side shorter; positive.
         max_detections: most (query, class) pairs that are detected in an image.
-        class_loss: of the decoder, and of selected tokens; ``make_class_loss`` lists them.
+        supervision: what the decoder's predictions learn from, and selected tokens.
         loss_weights: of class, L1, GIoU loss, and of those of the distributions.
 
     Source: Peng et al., D-FINE, ICLR 2025. Checked against Peterande/D-FINE 4a1f73a: outputs, assignments, every loss
@@ -56,6 +56,7 @@ class DFINE(EncoderQueries):
     """
 
     mirrors_noised_boxes = True
+    divides_by_assigned = True
 
     def __init__(
         self,
@@ -65,12 +66,11 @@ class DFINE(EncoderQueries):
         hidden_dim: int = 256,
         num_queries: int = 300,
         decoder: DecoderOptions = DecoderOptions(),
-        eval_layers: int | None = None,
         denoising: DenoisingOptions = DenoisingOptions(),
         num_bins: int = 32,
         bin_scale: float = 4.0,
         max_detections: int = 300,
-        class_loss: ClassLossName = "varifocal",
+        supervision: SupervisionOptions = SupervisionOptions(class_loss="varifocal"),
         loss_weights: DistributionLossWeights = DistributionLossWeights(),
     ) -> None:
         super().__init__(
@@ -79,13 +79,12 @@ class DFINE(EncoderQueries):
             hidden_dim=hidden_dim,
             num_queries=num_queries,
             decoder=decoder,
-            eval_layers=eval_layers,
             denoising=denoising,
             max_detections=max_detections,
             project_every_level=False,
         )
         self.bins, num_layers = SideBins(num_bins, bin_scale), decoder.num_layers
-        criterion = SetCriterion(make_class_loss(class_loss), HungarianMatcher(), loss_weights)
+        criterion = SetCriterion(make_class_loss(supervision.class_loss), HungarianMatcher(), loss_weights)
         self.criterion = DistributionCriterion(criterion, loss_weights, self.bins)
         self.layers = build_decoder_layers(decoder, hidden_dim, len(self.projections.levels), gated=True)
         self.classes = nn.ModuleList(nn.Linear(hidden_dim, num_classes) for _ in range(num_layers))

@@ -14,12 +14,12 @@ from boxwright.layers.option_checks import check_hidden_dim
 from boxwright.layers.predictions import cast_to_weights
 from boxwright.layers.tokens import LevelTokens
 from boxwright.ops.boxes import inverse_sigmoid
-from boxwright.queries.class_losses import ClassLossName, make_class_loss
+from boxwright.queries.class_losses import make_class_loss
 from boxwright.queries.criterion import SetCriterion
 from boxwright.queries.decoder import LayerHeads, build_decoder_layers, reset_predictors, spread_over_levels
 from boxwright.queries.denoising import DenoisingQueries
 from boxwright.queries.matching import HungarianMatcher
-from boxwright.queries.options import DecoderOptions, DenoisingOptions, QueryLossWeights
+from boxwright.queries.options import DecoderOptions, DenoisingOptions, QueryLossWeights, UnitedSupervisionOptions
 from boxwright.queries.refined_queries import RefinedQueries
 from boxwright.queries.selection import Selection
 from boxwright.structures import Spec
@@ -41,10 +41,9 @@ class DINO(RefinedQueries):
         hidden_dim: width of tokens and queries; a multiple of 4 and of the decoder's ``num_heads``.
         num_queries: most objects that are detected in an image.
         decoder: size of the decoder.
-        eval_layers: decoder layers that prediction uses; all where None.
         denoising: noised objects that the decoder is trained to recover.
         max_detections: most (query, class) pairs that are detected in an image.
-        class_loss: of the decoder, and of selected tokens; ``make_class_loss`` lists them.
+        supervision: what the decoder's predictions learn from, and selected tokens.
         loss_weights: of class, L1 and GIoU loss.
 
     Source: Zhang et al., DINO, ICLR 2023. Checked against IDEA-Research/DINO faa8520: outputs, assignments, every loss
@@ -65,10 +64,9 @@ class DINO(RefinedQueries):
         hidden_dim: int = 256,
         num_queries: int = 900,
         decoder: DecoderOptions = DecoderOptions(feedforward_dim=2048),
-        eval_layers: int | None = None,
         denoising: DenoisingOptions = DenoisingOptions(),
         max_detections: int = 300,
-        class_loss: ClassLossName = "focal",
+        supervision: UnitedSupervisionOptions = UnitedSupervisionOptions(),
         loss_weights: QueryLossWeights = QueryLossWeights(),
     ) -> None:
         super().__init__(
@@ -77,13 +75,13 @@ class DINO(RefinedQueries):
             hidden_dim=hidden_dim,
             num_queries=num_queries,
             decoder=decoder,
-            eval_layers=eval_layers,
             denoising=denoising,
             max_detections=max_detections,
             project_every_level=False,
         )
         check_hidden_dim(hidden_dim, decoder.num_heads, sine=True)
-        matcher, loss = HungarianMatcher(giou_eps=_GIOU_EPS), make_class_loss(class_loss)
+        matcher, loss = HungarianMatcher(giou_eps=_GIOU_EPS), make_class_loss(supervision.class_loss)
+        self.divides_by_assigned = supervision.united_matches
         self.criterion = self.encoder_criterion = SetCriterion(loss, matcher, loss_weights)
         self.contents = nn.Embedding(num_queries, hidden_dim)
         self.query_positions = MLP(2 * hidden_dim, hidden_dim, hidden_dim, 2, activation=decoder.activation)

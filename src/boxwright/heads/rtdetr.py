@@ -7,11 +7,16 @@ from typing import Literal
 from torch import nn
 
 from boxwright.layers.mlp import MLP
-from boxwright.queries.class_losses import ClassLossName, FocalLoss, make_class_loss
+from boxwright.queries.class_losses import FocalLoss, make_class_loss
 from boxwright.queries.criterion import SetCriterion
 from boxwright.queries.decoder import build_decoder_layers, reset_predictors
 from boxwright.queries.matching import HungarianMatcher
-from boxwright.queries.options import DecoderOptions, DenoisingOptions, QueryLossWeights
+from boxwright.queries.options import (
+    DenoisingOptions,
+    QueryLossWeights,
+    RefiningDecoderOptions,
+    UnitedSupervisionOptions,
+)
 from boxwright.queries.refined_queries import RefinedQueries
 from boxwright.structures import Spec
 
@@ -27,13 +32,12 @@ class RTDETR(RefinedQueries):
         hidden_dim: width of tokens and queries; a multiple of the decoder's ``num_heads``.
         num_queries: most objects that are detected in an image.
         decoder: size of the decoder.
-        eval_layers: decoder layers that prediction uses; all where None.
         denoising: noised objects that the decoder is trained to recover.
         look_forward_twice: a layer's box loss also trains the box of the layer before, as in the authors' code.
         query_selection: ``uncertainty_minimal`` trains the encoder's scores as the decoder's, on how well the boxes
             fit, ``vanilla`` on the classes alone (focal loss).
         max_detections: most (query, class) pairs that are detected in an image.
-        class_loss: of the decoder, and of selected tokens; ``make_class_loss`` lists them.
+        supervision: what the decoder's predictions learn from, and selected tokens.
         loss_weights: of class, L1 and GIoU loss.
 
     Source: Zhao et al., RT-DETR, CVPR 2024; with other numbers of points, offset scale or discrete sampling in
@@ -50,13 +54,12 @@ class RTDETR(RefinedQueries):
         *,
         hidden_dim: int = 256,
         num_queries: int = 300,
-        decoder: DecoderOptions = DecoderOptions(),
-        eval_layers: int | None = None,
+        decoder: RefiningDecoderOptions = RefiningDecoderOptions(),
         denoising: DenoisingOptions = DenoisingOptions(),
         look_forward_twice: bool = True,
         query_selection: Literal["uncertainty_minimal", "vanilla"] = "uncertainty_minimal",
         max_detections: int = 300,
-        class_loss: ClassLossName = "varifocal",
+        supervision: UnitedSupervisionOptions = UnitedSupervisionOptions(class_loss="varifocal"),
         loss_weights: QueryLossWeights = QueryLossWeights(),
     ) -> None:
         super().__init__(
@@ -65,13 +68,15 @@ class RTDETR(RefinedQueries):
             hidden_dim=hidden_dim,
             num_queries=num_queries,
             decoder=decoder,
-            eval_layers=eval_layers,
             denoising=denoising,
             max_detections=max_detections,
             project_every_level=True,
         )
+        if decoder.reference_encoding == "deep":
+            self.query_positions = MLP(4, hidden_dim, hidden_dim, 3, activation=decoder.activation)
         self.refinement = "twice" if look_forward_twice else "once"
-        loss = make_class_loss(class_loss)
+        loss = make_class_loss(supervision.class_loss)
+        self.divides_by_assigned = supervision.united_matches
         self.criterion = self.encoder_criterion = SetCriterion(loss, HungarianMatcher(), loss_weights)
         if query_selection == "vanilla":
             self.encoder_criterion = SetCriterion(FocalLoss(), HungarianMatcher(), loss_weights)

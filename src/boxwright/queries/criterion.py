@@ -12,6 +12,7 @@ from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, generalized_io
 from boxwright.queries.class_losses import ClassLoss, MatchedQueries
 from boxwright.queries.matching import HungarianMatcher, Matches, NormalizedTargets
 from boxwright.queries.options import QueryLossWeights
+from boxwright.queries.union import Assignment, unite_matches
 from boxwright.structures import LossTotals, Targets
 
 DEFAULT_WEIGHTS = QueryLossWeights()
@@ -43,6 +44,7 @@ class SetCriterion:
         totals: LossTotals,
         matches: Matches | None = None,
         groups: int = 1,
+        united: Matches | None = None,
     ) -> dict[str, Float[Tensor, " l"]]:
         """Compute the weighted losses of each layer: the class loss by its name, ``l1`` and ``giou``.
 
@@ -53,19 +55,31 @@ class SetCriterion:
             totals: of the optimizer step.
             matches: pairs of query and object; those of the matcher where None.
             groups: number of matches of each object.
+            united: those that the boxes of every layer learn from, as many as ``totals`` says; ``matches`` where None.
         """
         # Overlaps and logarithms in half precision lose what the boxes are about.
         with torch.autocast(logits.device.type, enabled=False):
             logits, boxes = at_least_float32(logits), at_least_float32(boxes_cxcywh_norm)
             if matches is None:
                 matches = self.matcher(logits, boxes, targets)
+            classes = self._class_losses(logits, boxes, targets, totals, matches, groups)
             count = totals.objects_per_process * groups
-            return {
-                **self.class_losses(logits, boxes, targets, totals, matches, groups),
-                **self.box_losses(boxes, targets, matches, count),
-            }
+            if united is not None:
+                matches, count = united.repeat(len(logits)), totals.matches_per_process
+            return {**classes, **self._box_losses(boxes, targets, matches, count)}
 
-    def class_losses(
+    @torch.no_grad()
+    def assign(
+        self,
+        logits: Float[Tensor, "l b q k"],
+        boxes_cxcywh_norm: Float[Tensor, "l b q 4"],
+        targets: Sequence[NormalizedTargets],
+    ) -> Assignment:
+        """Match the predictions of every layer, and unite the matches."""
+        matches = self.matcher(at_least_float32(logits), at_least_float32(boxes_cxcywh_norm), targets)
+        return Assignment(matches, unite_matches(matches))
+
+    def _class_losses(
         self,
         logits: Float[Tensor, "l b q k"],
         boxes_cxcywh_norm: Float[Tensor, "l b q 4"],
@@ -80,7 +94,7 @@ class SetCriterion:
         matched = MatchedQueries(*matches[:3], labels, iou(corners, objects))
         return {self.class_loss.name: self.weights.class_weight * self.class_loss(logits, matched, totals, groups)}
 
-    def box_losses(
+    def _box_losses(
         self,
         boxes_cxcywh_norm: Float[Tensor, "l b q 4"],
         targets: Sequence[NormalizedTargets],

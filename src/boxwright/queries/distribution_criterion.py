@@ -17,7 +17,7 @@ from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms
 from boxwright.queries.distributions import DistributionLayers, SideBins
 from boxwright.queries.matching import Matches, NormalizedTargets
 from boxwright.queries.options import QueryLossWeights
-from boxwright.queries.union import unite_matches
+from boxwright.queries.union import Assignment
 from boxwright.structures import LossTotals
 
 
@@ -26,22 +26,12 @@ class DistributionLossWeights(QueryLossWeights):
     """Weights of the loss terms of every decoder layer whose boxes are distributions.
 
     Args:
-        class_weight: of the loss of the class scores.
-        l1_weight: of the L1 distance of normalized center boxes.
-        giou_weight: of 1 - GIoU.
         fgl_weight: of the fine-grained localization loss.
         ddf_weight: of the distillation from the last layer's distributions.
     """
 
     fgl_weight: float = 0.15
     ddf_weight: float = 1.5
-
-
-class Assignment(NamedTuple):
-    """Matches of each layer, of the initial predictions and of the encoder by itself, and their union."""
-
-    of_layers: Matches
-    united: Matches
 
 
 class Counts(NamedTuple):
@@ -80,8 +70,7 @@ class DistributionCriterion:
         """Match the predictions of all layers and of the encoder, and unite the matches."""
         logits = torch.cat((layers.logits, layers.initial_logits[None], selected[0][None]))
         boxes = torch.cat((layers.boxes_cxcywh_norm, layers.initial_boxes_cxcywh_norm[None], selected[1][None]))
-        matches = self.criterion.matcher(at_least_float32(logits), at_least_float32(boxes), targets)
-        return Assignment(matches, unite_matches(matches))
+        return self.criterion.assign(logits, boxes, targets)
 
     def __call__(
         self,
@@ -105,11 +94,8 @@ class DistributionCriterion:
             logits = torch.cat((layers.logits, layers.initial_logits[None], selected[0][None]))
             boxes = torch.cat((layers.boxes_cxcywh_norm, layers.initial_boxes_cxcywh_norm[None], selected[1][None]))
             names, united = layer_suffixes(len(layers.logits)), assignment.united
-            every, counts = united.repeat(len(boxes)), self._count(layers, totals)
-            terms = {
-                **self.criterion.class_losses(logits, boxes, targets, totals, assignment.of_layers),
-                **self.criterion.box_losses(boxes, targets, every, totals.matches_per_process),
-            }
+            counts = self._count(layers, totals)
+            terms = self.criterion(logits, boxes, targets, totals, assignment.of_layers, united=united)
             return {
                 **name_terms(terms, [*names, "_initial", "_encoder"]),
                 **self._side_losses(layers, targets, united, totals.matches_per_process, counts, counts, names),
@@ -138,11 +124,8 @@ class DistributionCriterion:
             layers = pytree.tree_map(at_least_float32, layers)
             logits = torch.cat((layers.logits, layers.initial_logits[None]))
             boxes = torch.cat((layers.boxes_cxcywh_norm, layers.initial_boxes_cxcywh_norm[None]))
-            every, count = matches.repeat(len(boxes)), totals.objects_per_process * groups
-            terms = {
-                **self.criterion.class_losses(logits, boxes, targets, totals, every, groups),
-                **self.criterion.box_losses(boxes, targets, every, count),
-            }
+            count = totals.objects_per_process * groups
+            terms = self.criterion(logits, boxes, targets, totals, matches.repeat(len(boxes)), groups)
             names = [f"_denoising_{i}" for i in range(len(layers.logits))]
             others = totals.images_per_process * layers.logits.shape[2] - totals.objects * groups / totals.processes
             counts = Counts(totals.objects * groups / totals.processes, others)

@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from boxwright.queries.denoising import DenoisingQueries
-from boxwright.queries.distribution_criterion import Assignment
 from boxwright.queries.distributions import DistributionLayers
+from boxwright.queries.union import Assignment
 
 
 class DistributionOutput(NamedTuple):

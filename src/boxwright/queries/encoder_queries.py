@@ -73,7 +73,6 @@ class EncoderQueries(PairDetections, nn.Module):
         hidden_dim: width of tokens and queries; a multiple of the decoder's ``num_heads``.
         num_queries: most objects that are detected in an image.
         decoder: size of the decoder.
-        eval_layers: decoder layers that prediction uses; all where None.
         denoising: noised objects that the decoder is trained to recover.
         max_detections: most (query, class) pairs that are detected in an image.
         project_every_level: project levels too that have the width already.
@@ -94,7 +93,6 @@ class EncoderQueries(PairDetections, nn.Module):
         hidden_dim: int,
         num_queries: int,
         decoder: DecoderOptions,
-        eval_layers: int | None,
         denoising: DenoisingOptions,
         max_detections: int,
         project_every_level: bool,
@@ -102,10 +100,8 @@ class EncoderQueries(PairDetections, nn.Module):
         super().__init__()
         check_counts({"num_classes": num_classes, "num_queries": num_queries})
         check_hidden_dim(hidden_dim, decoder.num_heads)
-        if eval_layers is not None and not 1 <= eval_layers <= decoder.num_layers:
-            raise ValueError(f"eval_layers is between 1 and num_layers ({decoder.num_layers}), not {eval_layers}")
         self.num_classes, self.num_queries, self.max_detections = num_classes, num_queries, max_detections
-        self.eval_layers, self.denoising = eval_layers or decoder.num_layers, denoising
+        self.eval_layers, self.denoising = decoder.predicting_layers, denoising
         # For counting only: run the encoder's box head on every token, as the published graph does.
         self.count_as_published = False
         self.projections = LevelProjections(

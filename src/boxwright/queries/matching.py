@@ -44,6 +44,14 @@ class Matches(NamedTuple):
         times = self.image.new_tensor(range(num_layers)).repeat_interleave(len(self.image))
         return Matches(times, *(index.repeat(num_layers) for index in self[1:]))
 
+    def select(self, layers: slice) -> Matches:
+        """Select the pairs of a slice of layers, which are counted from its start."""
+        first, last = layers.start or 0, layers.stop
+        if first == 0 and last is None:
+            return self
+        chosen = self.layer >= first if last is None else (self.layer >= first) & (self.layer < last)
+        return Matches(self.layer[chosen] - first, *(index[chosen] for index in self[1:]))
+
 
 class HungarianMatcher:
     """Assignment of least total cost.

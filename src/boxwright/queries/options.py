@@ -8,6 +8,7 @@ from typing import Literal
 
 from boxwright.layers.option_checks import check_counts
 from boxwright.ops.deformable import Sampling, SamplingMethod
+from boxwright.queries.class_losses import ClassLossName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +32,18 @@ class TransformerDecoderOptions:
     eval_layers: int | None = None
 
     def __post_init__(self) -> None:
-        check_counts({"num_layers": self.num_layers, "num_heads": self.num_heads})
-        if self.eval_layers is not None and not 1 <= self.eval_layers <= self.num_layers:
-            raise ValueError(f"eval_layers is between 1 and num_layers ({self.num_layers}), not {self.eval_layers}")
+        _check_decoder(self.num_layers, self.num_heads, self.eval_layers)
+
+    @property
+    def predicting_layers(self) -> int:
+        """Number of layers that prediction uses."""
+        return self.eval_layers or self.num_layers
+
+
+def _check_decoder(num_layers: int, num_heads: int, eval_layers: int | None) -> None:
+    check_counts({"num_layers": num_layers, "num_heads": num_heads})
+    if eval_layers is not None and not 1 <= eval_layers <= num_layers:
+        raise ValueError(f"eval_layers is between 1 and num_layers ({num_layers}), not {eval_layers}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +56,7 @@ class DecoderOptions:
         num_points: samples per head and level; one number, or one for each level.
         feedforward_dim: width of the feed-forward.
         dropout: after both attentions and in and after the feed-forward, in [0, 1).
+        eval_layers: decoder layers that prediction uses; all where None.
         sampling: backend of the sampling; ``auto`` is the fastest on the device.
         sampling_method: ``default`` samples bilinearly, ``discrete`` takes the value of one cell, for devices without
             bilinear sampling; its offsets are not trained, so begin with weights that were trained without it.
@@ -58,13 +69,19 @@ class DecoderOptions:
     num_points: int | Sequence[int] = 4
     feedforward_dim: int = 1024
     dropout: float = 0.0
+    eval_layers: int | None = None
     sampling: Sampling = "auto"
     sampling_method: SamplingMethod = "default"
     offset_scale: float = 0.5
     activation: Literal["relu", "silu"] = "relu"
 
     def __post_init__(self) -> None:
-        check_counts({"num_layers": self.num_layers, "num_heads": self.num_heads})
+        _check_decoder(self.num_layers, self.num_heads, self.eval_layers)
+
+    @property
+    def predicting_layers(self) -> int:
+        """Number of layers that prediction uses."""
+        return self.eval_layers or self.num_layers
 
 
 MAX_DENOISING = 10_000
@@ -102,3 +119,38 @@ class QueryLossWeights:
     class_weight: float = 1.0
     l1_weight: float = 5.0
     giou_weight: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefiningDecoderOptions(DecoderOptions):
+    """Size of a deformable decoder whose queries get their positions from the boxes that it refines.
+
+    Args:
+        reference_encoding: network that encodes a box as a position: ``wide`` has a hidden layer of twice the width,
+            ``deep`` two of the width.
+    """
+
+    reference_encoding: Literal["wide", "deep"] = "wide"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisionOptions:
+    """What queries learn from.
+
+    Args:
+        class_loss: of all predictions; ``make_class_loss`` lists them.
+    """
+
+    class_loss: ClassLossName = "focal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitedSupervisionOptions(SupervisionOptions):
+    """What the queries of heads learn from whose layers may learn boxes from each other's matches.
+
+    Args:
+        united_matches: boxes of every layer learn from the matches of all layers and of the encoder, classes from the
+            layer's own.
+    """
+
+    united_matches: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +14,7 @@ from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms
 from boxwright.queries.decoder import LayerHeads, Refinement, decode_queries, predict_layers
 from boxwright.queries.denoising import DenoisingQueries
 from boxwright.queries.encoder_queries import EncoderQueries
+from boxwright.queries.union import Assignment
 from boxwright.structures import Features, LossTotals, Targets
 
 
@@ -24,7 +25,7 @@ class RefinedOutput(NamedTuple):
     without. ``valid_sizes`` are (height, width) of the images inside their padding. ``selected_*`` are the encoder's,
     which the decoder starts from. ``noised_*`` are the decoder layers' predictions from the denoising queries, and
     ``denoising`` these queries; without targets or denoising there are none, and None. ``selected_tokens`` are indices
-    of the encoder's tokens, the best first.
+    of the encoder's tokens, the best first. ``assignment`` is that of the head's ``assign``.
     """
 
     logits: Float[Tensor, "l b q k"]
@@ -36,19 +37,28 @@ class RefinedOutput(NamedTuple):
     noised_boxes_cxcywh_norm: Float[Tensor, "l b d 4"]
     denoising: DenoisingQueries | None
     selected_tokens: Int[Tensor, "b q"] | None = None
+    assignment: Assignment | None = None
+
+    @property
+    def every_prediction(self) -> tuple[Float[Tensor, "n b q k"], Float[Tensor, "n b q 4"]]:
+        """Logits and boxes of the decoder layers, and then the encoder's."""
+        selected = self.selected_logits[None], self.selected_boxes_cxcywh_norm[None]
+        return torch.cat((self.logits, selected[0])), torch.cat((self.boxes_cxcywh_norm, selected[1]))
 
 
 class RefinedQueries(EncoderQueries):
     """Encoder's tokens as queries, whose boxes a deformable decoder refines layer by layer; a base class.
 
-    Beside the ``layers`` such a head sets ``classes`` and ``boxes``, the heads of each layer or one for all, and the
-    criteria of the decoder's predictions and of the encoder's.
+    Beside the ``layers`` such a head sets ``classes`` and ``boxes``, the heads of each layer or one for all, the
+    criteria of the decoder's predictions and of the encoder's, and ``divides_by_assigned`` where boxes learn from the
+    matches of all layers.
     """
 
     boxes: nn.ModuleList
     criterion: SetCriterion
     encoder_criterion: SetCriterion
     refinement: Refinement = "twice"
+    divides_by_assigned = False
 
     def layer_heads(self) -> LayerHeads:
         """Return the heads that predict after each layer."""
@@ -97,21 +107,36 @@ class RefinedQueries(EncoderQueries):
         """Predict from the contents that the decoder had after each layer; reference, logits and boxes of each."""
         return predict_layers(contents, reference, self.layer_heads(), self.refinement)
 
+    def assign(self, output: RefinedOutput, targets: Sequence[Targets]) -> RefinedOutput:
+        """Assign the predictions of every layer to objects; ``loss`` goes on from there."""
+        assignment = self.criterion.assign(*output.every_prediction, normalize_targets(targets))
+        return output._replace(assignment=assignment)
+
+    def count_assigned(self, output: RefinedOutput) -> int:
+        """Count the queries that a layer, or the encoder, assigned to an object."""
+        assert output.assignment is not None
+        return len(output.assignment.united.query)
+
     def loss(
         self, output: RefinedOutput, targets: Sequence[Targets], totals: LossTotals | None = None
     ) -> dict[str, Float[Tensor, ""]]:
         """Compute the weighted loss terms of every decoder layer, of the selection and of denoising."""
         normalized, totals = normalize_targets(targets), totals or LossTotals.of(targets)
-        num_layers = len(output.logits)
-        names, logits, boxes = layer_suffixes(num_layers), output.logits, output.boxes_cxcywh_norm
-        selected = output.selected_logits[None], output.selected_boxes_cxcywh_norm[None]
+        # Together, so that all costs are computed and copied once.
+        output = output if output.assignment is not None else self.assign(output, targets)
+        assignment, num_layers = cast(Assignment, output.assignment), len(output.logits)
+        united = assignment.united if self.divides_by_assigned else None
+        if totals.matches is None:
+            totals = totals._replace(matches=len(assignment.united.query))
+        (logits, boxes), names = output.every_prediction, [*layer_suffixes(num_layers), "_encoder"]
+        criteria = [(self.criterion, slice(num_layers)), (self.encoder_criterion, slice(num_layers, None))]
         if self.encoder_criterion is self.criterion:
-            # Together, so that all costs are computed and copied once.
-            logits, boxes = torch.cat((logits, selected[0])), torch.cat((boxes, selected[1]))
-            terms = name_terms(self.criterion(logits, boxes, normalized, totals), [*names, "_encoder"])
-        else:
-            terms = name_terms(self.criterion(logits, boxes, normalized, totals), names)
-            terms |= name_terms(self.encoder_criterion(*selected, normalized, totals), ["_encoder"])
+            criteria = [(self.criterion, slice(None))]
+        terms: dict[str, Tensor] = {}
+        for criterion, part in criteria:
+            matches = assignment.of_layers.select(part)
+            losses = criterion(logits[part], boxes[part], normalized, totals, matches, united=united)
+            terms |= name_terms(losses, names[part])
         if output.denoising is not None:
             matches, groups = output.denoising.matches.repeat(num_layers), output.denoising.num_groups
             noised = output.noised_logits, output.noised_boxes_cxcywh_norm

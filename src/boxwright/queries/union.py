@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from boxwright.queries.matching import Matches
+
+
+class Assignment(NamedTuple):
+    """Matches of each layer, and of the encoder, by itself, and their union."""
+
+    of_layers: Matches
+    united: Matches
 
 
 def unite_matches(matches: Matches) -> Matches:

@@ -84,10 +84,17 @@ def share_assignment(
     Returns:
         the output and the totals, changed where the head is such a one.
     """
-    if totals is None or totals.matches is not None or not isinstance(detector.head, AssigningHead):
+    head = assigning_head(detector)
+    if totals is None or totals.matches is not None or head is None:
         return output, totals
-    output, count = count_assigned(detector.head, output, targets)
+    output, count = count_assigned(head, output, targets)
     return output, totals._replace(matches=add_over_processes([count], targets[0].boxes.device)[0])
+
+
+def assigning_head(detector: Detector) -> AssigningHead | None:
+    """Return the head where its losses are divided by what it assigns; else None."""
+    head = detector.head
+    return head if isinstance(head, AssigningHead) and head.divides_by_assigned else None
 
 
 def count_assigned(head: AssigningHead, output: Any, targets: Sequence[Targets]) -> tuple[Any, int]:

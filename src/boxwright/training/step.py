@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from boxwright.compose.train_options import TrainOptions
-from boxwright.contracts import AssigningHead
 from boxwright.detector import Detector
 from boxwright.devices import choose_precision
 from boxwright.ops.finite import NotFiniteError
@@ -23,6 +22,7 @@ from boxwright.structures import Batch, LossTotals, Targets
 from boxwright.training.activation_checkpointing import checkpoint_activations
 from boxwright.training.partition import (
     add_over_processes,
+    assigning_head,
     count_assigned,
     see_whole_step,
     share_assignment,
@@ -144,8 +144,8 @@ def _count_matches(
     Nothing of it remains: neither draws nor statistics of norms. Of a single part, ``share_assignment`` counts those of
     the predictions that are trained on.
     """
-    head = detector.head
-    if totals is None or totals.matches is not None or len(parts) == 1 or not isinstance(head, AssigningHead):
+    head = assigning_head(detector)
+    if totals is None or totals.matches is not None or len(parts) == 1 or head is None:
         return totals
     buffers, count = [buffer.clone() for buffer in detector.buffers()], 0
     devices = [device] if device.type == "cuda" else []

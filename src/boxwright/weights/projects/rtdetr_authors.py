@@ -43,9 +43,9 @@ def describe_authors(files: SourceFiles, version: Version) -> SourceModel:
     family, assumptions = "rtdetr" if version == 1 else "rtdetrv2", []
     recipe = nearest_recipe(options, family)
     if recipe.endswith("_m") and options["head.decoder.num_layers"] == 6:
-        assumptions.append("3 of its 6 decoder layers predict, as the authors' do (head.eval_layers)")
+        assumptions.append("3 of its 6 decoder layers predict, as the authors' do (head.decoder.eval_layers)")
     else:
-        options["head.eval_layers"] = None
+        options["head.decoder.eval_layers"] = None
     if version == 2:
         assumptions += _add_constants(options, files)
     else:

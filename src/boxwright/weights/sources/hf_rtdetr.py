@@ -104,7 +104,7 @@ class HuggingFaceRTDETR:
         options = infer_options(located)
         options |= {ours: config.get(theirs, default) for theirs, (ours, default) in _OPTIONS.items()}
         # Theirs evaluates every layer and gives as many detections as queries.
-        options |= {"head.eval_layers": None, "head.max_detections": options["head.num_queries"]}
+        options |= {"head.decoder.eval_layers": None, "head.max_detections": options["head.num_queries"]}
         if "head.denoising_classes.weight" not in located:
             options["head.denoising.num_queries"] = 0
         if not config:
@@ -211,7 +211,7 @@ def _write_backbone(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _num_layers(options: Mapping[str, Any]) -> int:
     """Count the decoder layers that predict: transformers evaluates every layer that it has."""
-    layers: int = options["head.eval_layers"] or options["head.decoder.num_layers"]
+    layers: int = options["head.decoder.eval_layers"] or options["head.decoder.num_layers"]
     return layers
 
 
