@@ -22,7 +22,7 @@ from boxwright.exporting import graph
 from boxwright.exporting.export_file import export_file
 from boxwright.heads.rtdetr import RTDETR
 from boxwright.necks.hybrid_encoder import HybridEncoder
-from boxwright.queries import DecoderOptions, DenoisingOptions
+from boxwright.queries import DenoisingOptions, RefiningDecoderOptions
 from boxwright.structures import Category, Targets
 from boxwright.training.interrupt import SIGNALS
 from boxwright_runtime.input_format import InputFormat
@@ -125,7 +125,7 @@ def make_detector() -> MakeDetector:
             num_classes,
             hidden_dim=16,
             num_queries=12,
-            decoder=DecoderOptions(num_heads=2, feedforward_dim=32, num_layers=3),
+            decoder=RefiningDecoderOptions(num_heads=2, feedforward_dim=32, num_layers=3),
             denoising=DenoisingOptions(num_queries=num_denoising),
         )
         categories = [Category(10 * (i + 1), f"class {i}") for i in range(num_classes)]

@@ -20,7 +20,7 @@ from boxwright.compose.options import Naming, argument_help, is_group, parse_opt
 from boxwright.compose.parts import Folder, find_part
 from boxwright.detector import Detector
 from boxwright.layers.deformable_attention import MultiScaleDeformableAttention
-from boxwright.queries import DecoderOptions, DenoisingOptions, TransformerDecoderOptions
+from boxwright.queries import DenoisingOptions, TransformerDecoderOptions
 from boxwright.regions.options import BoxOptions, DetectionOptions, MaskOptions, RoIOptions, RPNOptions
 from boxwright.structures import Category, Features, Level, Spec, levels_for_head, main_levels
 from boxwright_runtime.input_format import InputFormat
@@ -38,7 +38,7 @@ TWO_STAGES: dict[str, Any] = {
     "detection": DetectionOptions(score_threshold=0.0, max_detections=20),
 }
 
-DECODER = DecoderOptions(num_heads=2, feedforward_dim=16, num_layers=2)
+DECODER = {"num_heads": 2, "feedforward_dim": 16, "num_layers": 2}
 
 REDUCED: dict[str, dict[str, Any]] = {
     "resnet_vd": {"depth": 18, "width": 8},

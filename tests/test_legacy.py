@@ -159,3 +159,24 @@ def test_an_earlier_name_is_an_error_that_says_the_present_one(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         resolve(recipe, overrides)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
+@pytest.mark.parametrize("head", ["rtdetr", "dfine", "dino"])
+def test_options_of_query_heads_until_format_4(version: int, head: str) -> None:
+    content = {
+        "version": version,
+        "recipe": {"head": {"name": head, "class_loss": "mal", "eval_layers": 2, "decoder": {"num_layers": 3}}},
+        "model": {},
+    }
+    upgraded = upgrade_checkpoint(content)["recipe"]["head"]
+    assert upgraded == {
+        "name": head,
+        "supervision": {"class_loss": "mal"},
+        "decoder": {"num_layers": 3, "eval_layers": 2},
+    }
+    recipe = resolve("rtdetr_r18", {"head": upgraded}).recipe
+    assert recipe.head.options["decoder"].eval_layers == 2  # type: ignore[attr-defined]
+    # Heads without such options keep their own names.
+    other = {"version": version, "recipe": {"head": {"name": "fcos", "eval_layers": 2}}, "model": {}}
+    assert upgrade_checkpoint(other)["recipe"]["head"] == {"name": "fcos", "eval_layers": 2}

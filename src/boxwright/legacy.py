@@ -98,7 +98,7 @@ PARTS: Mapping[str, Mapping[str, Names]] = {
         },
         "detr": {**DECODER, **QUERY_LOSSES, "pre_norm": "decoder.pre_norm"},
         "deformable_detr": {**DEFORMABLE_DECODER, **QUERY_LOSSES},
-        "rtdetr": {**DEFORMABLE_DECODER, **DENOISING, **QUERY_LOSSES},
+        "rtdetr": {**DEFORMABLE_DECODER, **DENOISING, **QUERY_LOSSES, **ENCODER_QUERIES},
     },
 }
 """Options of parts by slot and name: as they were called in format 1, and as they are called now, both dotted."""

@@ -222,7 +222,7 @@ class TestLoad:
         ("changes", "message"),
         [
             ({"format": "other"}, "weights of no known kind"),
-            ({"version": 99}, "has checkpoint format 99, this release reads 1 to 4"),
+            ({"version": 99}, "has checkpoint format 99, this release reads 1 to 5"),
             ({"model": None}, "a damaged checkpoint, without model"),
             (
                 {"categories": [(1, "one")]},

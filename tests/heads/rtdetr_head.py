@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from boxwright.heads.rtdetr import RTDETR
-from boxwright.queries import RefiningDecoderOptions, DenoisingOptions
+from boxwright.queries import DenoisingOptions, RefiningDecoderOptions
 from boxwright.structures import Features, Level, Spec, Targets
 
 SPEC: Spec = {"c3": Level(6, 8), "c4": Level(8, 16), "c5": Level(10, 32)}

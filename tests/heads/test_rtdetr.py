@@ -77,7 +77,9 @@ def test_queries_are_the_best_tokens() -> None:
 
 def test_fresh_boxes_are_the_anchors(make_targets: MakeTargets) -> None:
     torch.manual_seed(0)
-    head = RTDETR(SPEC, 2, hidden_dim=16, num_queries=84, decoder=RefiningDecoderOptions(num_heads=2, num_layers=2)).eval()
+    head = RTDETR(
+        SPEC, 2, hidden_dim=16, num_queries=84, decoder=RefiningDecoderOptions(num_heads=2, num_layers=2)
+    ).eval()
     trained = head(maps(), None, make_targets([1, 1], num_classes=2))
     expected = []
     for level, cells in enumerate((8, 4, 2)):
@@ -96,7 +98,9 @@ def test_fresh_boxes_are_the_anchors(make_targets: MakeTargets) -> None:
 def test_anchors_at_the_border_are_not_valid(make_targets: MakeTargets) -> None:
     torch.manual_seed(0)
     spec: Spec = {"c3": Level(6, 8)}
-    head = RTDETR(spec, 2, hidden_dim=16, num_queries=64, decoder=RefiningDecoderOptions(num_heads=2, num_layers=1)).eval()
+    head = RTDETR(
+        spec, 2, hidden_dim=16, num_queries=64, decoder=RefiningDecoderOptions(num_heads=2, num_layers=1)
+    ).eval()
     # 64 cells in a row, all of them queries: the centers of the first and the last lie within 1 % of the border,
     # and start from an infinite logit.
     output = head({"c3": torch.randn(1, 6, 1, 64)}, None, make_targets([1], num_classes=2))

@@ -86,13 +86,13 @@ def test_cross_entropy_does_not_depend_on_how_images_are_spread(logits: Tensor, 
     torch.testing.assert_close(averaged, whole, rtol=1e-10, atol=0)
 
 
-@pytest.mark.parametrize("name", ["rtdetr", "dfine", "deformable_detr"])
+@pytest.mark.parametrize("name", ["rtdetr", "dfine", "dino", "deformable_detr"])
 def test_every_head_that_scores_classes_alone_has_any_of_the_losses(
     name: str, make_targets: Callable[..., Any]
 ) -> None:
     targets, values = make_targets([2, 1], size=(60, 90)), {}
     for loss in ("focal", "varifocal", "mal"):
-        head = build("heads", name, SPEC, 5, class_loss=loss).eval()
+        head = build("heads", name, SPEC, 5, supervision={"class_loss": loss}).eval()
         terms = head.loss(head(maps(60, 90), None, targets), targets)
         term = "matchability" if loss == "mal" else loss
         assert term in terms
@@ -100,4 +100,4 @@ def test_every_head_that_scores_classes_alone_has_any_of_the_losses(
         values[loss] = terms[term].item()
     assert len(set(values.values())) == 3
     with pytest.raises(ValueError, match=r"class_loss: expected one of focal, varifocal, mal; got 'bce'"):
-        build("heads", name, SPEC, 5, class_loss="bce")
+        build("heads", name, SPEC, 5, supervision={"class_loss": "bce"})

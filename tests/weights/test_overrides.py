@@ -17,7 +17,7 @@ CHANGES = [
     ("faster_rcnn_r50_fpn", "backbone.norm_eps", 0.0),
     ("faster_rcnn_r50_fpn", "neck.extra_relu", False),
     ("rtdetrv2_r18", "head.decoder.sampling_method", "discrete"),
-    ("rtdetr_r18", "head.eval_layers", 1),
+    ("rtdetr_r18", "head.decoder.eval_layers", 1),
     ("cascade_rcnn_r50_fpn", "backbone.stride_in", "1x1"),
 ]
 

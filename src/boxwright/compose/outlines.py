@@ -139,7 +139,7 @@ def _group(module: ast.Module, definition: ast.ClassDef) -> Any:
         inherited = _resolve(module, base)
         if not isinstance(inherited, Mapping):
             return Any
-        options |= {name: replace(option, help=texts.get(name, "")) for name, option in inherited.items()}
+        options |= {name: replace(option, help=texts.get(name, option.help)) for name, option in inherited.items()}
     lines = [line for line in definition.body if isinstance(line, ast.AnnAssign)]
     fields = ((ast.unparse(line.target), line.annotation, line.value) for line in lines)
     return options | dict(_options(module, fields, texts))

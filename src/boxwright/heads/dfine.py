@@ -55,7 +55,6 @@ class DFINE(EncoderQueries):
     ``DistributionCriterion``.
     """
 
-    mirrors_noised_boxes = True
     divides_by_assigned = True
 
     def __init__(
@@ -66,7 +65,7 @@ class DFINE(EncoderQueries):
         hidden_dim: int = 256,
         num_queries: int = 300,
         decoder: DecoderOptions = DecoderOptions(),
-        denoising: DenoisingOptions = DenoisingOptions(),
+        denoising: DenoisingOptions = DenoisingOptions(mirrored=True),
         num_bins: int = 32,
         bin_scale: float = 4.0,
         max_detections: int = 300,

@@ -20,14 +20,23 @@ from boxwright.queries.distribution_criterion import DistributionCriterion, Dist
 from boxwright.queries.distributions import SideBins, decode_distributions
 from boxwright.queries.encoder_queries import EncoderQueries
 from boxwright.queries.matching import HungarianMatcher, Matches, NormalizedTargets
-from boxwright.queries.options import DecoderOptions, DenoisingOptions, QueryLossWeights, TransformerDecoderOptions
+from boxwright.queries.options import (
+    DecoderOptions,
+    DenoisingOptions,
+    QueryLossWeights,
+    RefiningDecoderOptions,
+    SupervisionOptions,
+    TransformerDecoderOptions,
+    UnitedSupervisionOptions,
+)
 from boxwright.queries.refined_queries import RefinedQueries
 from boxwright.queries.selection import Anchors, Selection, make_anchors, measure_selection, select_tokens
 from boxwright.queries.tokens import LevelProjections
-from boxwright.queries.union import unite_matches
+from boxwright.queries.union import Assignment, unite_matches
 
 __all__ = [
     "Anchors",
+    "Assignment",
     "ClassCost",
     "ClassLoss",
     "CrossEntropyLoss",
@@ -51,11 +60,14 @@ __all__ = [
     "QueryOutput",
     "RefinedQueries",
     "Refinement",
+    "RefiningDecoderOptions",
     "Selection",
     "SetCriterion",
     "SideBins",
     "SoftmaxCost",
+    "SupervisionOptions",
     "TransformerDecoderOptions",
+    "UnitedSupervisionOptions",
     "VarifocalLoss",
     "build_decoder_layers",
     "decode_best_classes",

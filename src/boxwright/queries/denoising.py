@@ -60,7 +60,6 @@ def draw_denoising_queries(
     *,
     seeds: Sequence[int | None] = (),
     most_objects: int = 0,
-    mirrored: bool = False,
 ) -> DenoisingQueries:
     """Draw noised copies of every object: per group one to be recovered and one to be rejected.
 
@@ -75,7 +74,6 @@ def draw_denoising_queries(
         options: number of objects to recover, in the fullest image, from which the number of groups follows; noise.
         seeds: of the noise of each image, see ``Targets``; torch's global generator draws it where there is none.
         most_objects: of an image, where other parts of the optimizer step have one with more objects.
-        mirrored: boxes that noise has turned inside out are mirrored, as in D-FINE; else they have a negative size.
 
     Returns:
         per group and image: queries for the objects to recover, as many as the fullest image has, then as many for
@@ -108,7 +106,7 @@ def draw_denoising_queries(
     noised_boxes = xyxy_to_cxcywh(corners.clamp(0, 1))
     return DenoisingQueries(
         noised_labels,
-        noised_boxes.abs() if mirrored else noised_boxes,
+        noised_boxes.abs() if options.mirrored else noised_boxes,
         _pair(counts, most, num_groups, device),
         num_groups,
     )

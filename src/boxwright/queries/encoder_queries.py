@@ -80,8 +80,6 @@ class EncoderQueries(PairDetections, nn.Module):
 
     layers: nn.ModuleList
     classes: nn.ModuleList
-    mirrors_noised_boxes = False
-    """Denoising boxes that noise has turned inside out are mirrored, rather than left without a size."""
     anchors_by_ratio = True
     """Centers of anchors are computed by valid ratios; see ``compute_cell_centers``."""
 
@@ -143,7 +141,6 @@ class EncoderQueries(PairDetections, nn.Module):
                 self.denoising,
                 seeds=[target.seed for target in targets],
                 most_objects=max(target.most_objects or 0 for target in targets),
-                mirrored=self.mirrors_noised_boxes,
             )
             blocked = denoising.block_attention(content.shape[1])
             content = torch.cat((self.denoising_classes(denoising.labels).to(content.dtype), content), 1)

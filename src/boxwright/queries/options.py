@@ -95,11 +95,13 @@ class DenoisingOptions:
         num_queries: objects to recover from noise per image, over all groups; 0 for none.
         label_noise: twice the probability that a noised object has another label, in [0, 2].
         box_noise: largest movement of a noised corner, in half sides; at least 0.
+        mirrored: boxes that noise has turned inside out are mirrored, rather than left with a negative size.
     """
 
     num_queries: int = 100
     label_noise: float = 0.5
     box_noise: float = 1.0
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         if self.num_queries > MAX_DENOISING:
@@ -135,7 +137,7 @@ class RefiningDecoderOptions(DecoderOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisionOptions:
-    """What queries learn from.
+    """Teaching of queries: the losses and matches that they learn from.
 
     Args:
         class_loss: of all predictions; ``make_class_loss`` lists them.
@@ -146,7 +148,7 @@ class SupervisionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitedSupervisionOptions(SupervisionOptions):
-    """What the queries of heads learn from whose layers may learn boxes from each other's matches.
+    """Teaching of queries whose layers may learn boxes from the matches of each other.
 
     Args:
         united_matches: boxes of every layer learn from the matches of all layers and of the encoder, classes from the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -122,20 +122,23 @@ class RefinedQueries(EncoderQueries):
     ) -> dict[str, Float[Tensor, ""]]:
         """Compute the weighted loss terms of every decoder layer, of the selection and of denoising."""
         normalized, totals = normalize_targets(targets), totals or LossTotals.of(targets)
-        # Together, so that all costs are computed and copied once.
-        output = output if output.assignment is not None else self.assign(output, targets)
-        assignment, num_layers = cast(Assignment, output.assignment), len(output.logits)
-        united = assignment.united if self.divides_by_assigned else None
-        if totals.matches is None:
-            totals = totals._replace(matches=len(assignment.united.query))
-        (logits, boxes), names = output.every_prediction, [*layer_suffixes(num_layers), "_encoder"]
+        (logits, boxes), num_layers = output.every_prediction, len(output.logits)
+        if self.divides_by_assigned and output.assignment is None:
+            output = self.assign(output, targets)
+        if output.assignment is None:
+            # Together, so that all costs are computed and copied once.
+            matches, united = self.criterion.matcher(logits, boxes, normalized), None
+        else:
+            matches, united = output.assignment
+            totals = totals if totals.matches is not None else totals._replace(matches=len(united.query))
+        names = [*layer_suffixes(num_layers), "_encoder"]
         criteria = [(self.criterion, slice(num_layers)), (self.encoder_criterion, slice(num_layers, None))]
         if self.encoder_criterion is self.criterion:
             criteria = [(self.criterion, slice(None))]
         terms: dict[str, Tensor] = {}
         for criterion, part in criteria:
-            matches = assignment.of_layers.select(part)
-            losses = criterion(logits[part], boxes[part], normalized, totals, matches, united=united)
+            own = matches.select(part)
+            losses = criterion(logits[part], boxes[part], normalized, totals, own, united=united)
             terms |= name_terms(losses, names[part])
         if output.denoising is not None:
             matches, groups = output.denoising.matches.repeat(num_layers), output.denoising.num_groups

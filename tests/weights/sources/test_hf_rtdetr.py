@@ -87,7 +87,7 @@ def test_detections_of_what_save_pretrained_writes(kind: str, tmp_path: Path, re
     points = {name for name in load_file(tmp_path / "model.safetensors") if name.endswith("n_points_scale")}
     assert {name for name in weights.skipped if "num_batches" not in name} == points
     assert bool(points) == kind.startswith("v2")
-    assert weights.recipe.head.options["eval_layers"] is None
+    assert weights.recipe.head.options["decoder"].eval_layers is None
     largest = assert_equal_detections(build_model(weights), model, processor)
     record_comparison("hf_rtdetr", kind, name_version("transformers"), largest, inputs=weights.recipe.input)
 
