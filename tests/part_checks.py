@@ -46,6 +46,7 @@ REDUCED: dict[str, dict[str, Any]] = {
     "botnet": {"width": 8, "image_size": 64},
     "non_local": {"depth": 18, "width": 8},
     "hybrid_encoder": {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 16, "num_blocks": 1},
+    "lite_encoder": {"hidden_dim": 16, "num_blocks": 1},
     "detr_encoder": {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 16, "num_layers": 2, "dropout": 0.0},
     "deformable_encoder": {"hidden_dim": 16, "num_heads": 2, "feedforward_dim": 16, "num_layers": 2, "dropout": 0.0},
     "rfp": {"depth": 18, "width": 8, "out_channels": 16},

@@ -43,6 +43,8 @@ REDUCED: dict[str, dict[str, Any]] = {
     "mask_rcnn": {**FEW, "mask.hidden_dim": 32},
     "cascade_rcnn": FEW,
     "hybrid_encoder": {**NARROW, "num_blocks": 1},
+    "lite_encoder": {"hidden_dim": 64, "num_blocks": 1},
+    "vit_sta": {"model": "test_vit", "blocks": (0, 1, 2), "embed_dim": None},
     "detr_encoder": {**NARROW, **SHORT},
     "deformable_encoder": {**NARROW, **SHORT},
     "detr": QUERIES,

@@ -132,6 +132,17 @@ def test_hgnetv2_is_that_of_timm_at_odd_sizes(model: str, training: bool) -> Non
         assert (one - two).norm() <= 1e-8 * two.norm()
 
 
+@pytest.mark.parametrize(
+    ("model", "channels", "count"),
+    [("hgnetv2_b0", 512, 749_202), ("hgnetv2_femto", 512, 389_832), ("hgnetv2_atto", 256, 230_344)],
+)
+def test_cuts_of_hgnetv2_end_with_their_third_stage(model: str, channels: int, count: int) -> None:
+    backbone = build(model, levels=("c4",))
+    assert sum(p.numel() for p in backbone.parameters()) == count
+    assert backbone.out_spec == {"c4": Level(channels, 16)}
+    assert [tuple(x.shape) for x in backbone(torch.zeros(1, 3, 45, 71)).values()] == [(1, channels, 3, 5)]
+
+
 def test_an_output_stride_dilates_the_levels_beyond_and_keeps_their_names() -> None:
     plain = randomize(build("resnet18", levels=EVERY)).eval()
     dilated = build("resnet18", levels=EVERY, output_stride=16).double().eval()
@@ -337,6 +348,8 @@ def test_the_default_is_exported_with_a_free_batch() -> None:
     [
         ({"model": "resnet19"}, "unknown timm model 'resnet19'; nearest: resnet18, "),
         ({"model": "hf-hub:timm/resnet18.a1_in1k"}, "unknown timm model 'hf-hub:timm/resnet18"),
+        ({"model": "hgnetv2_attt"}, "unknown timm model 'hgnetv2_attt'; nearest: hgnetv2_atto"),
+        ({"model": "hgnetv2_atto", "output_stride": 16}, "model hgnetv2_atto takes no output_stride 16: "),
         ({"model": "qqq"}, "unknown timm model 'qqq'; see timm.list_models()"),
         (
             {"model": "test_convnext", "levels": ("c1", "c5")},

@@ -22,11 +22,17 @@ def make_images(height: int, width: int) -> Tensor:
     return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def test_parameters_are_those_of_deimv2_s_without_biases_of_keys() -> None:
+@pytest.mark.parametrize(("embed_dim", "count"), [(None, 5_689_360), (256, 9_974_032)])
+def test_parameters_are_those_of_deimv2_s_and_m(embed_dim: int | None, count: int) -> None:
+    with torch.device("meta"):
+        backbone = ViTSTA(bare=True, embed_dim=embed_dim)
+    assert sum(p.numel() for p in backbone.parameters()) == count
+    assert backbone.out_spec == {name: Level(embed_dim or 192, 8 << i) for i, name in enumerate(("c3", "c4", "c5"))}
+
+
+def test_maps_of_the_stem_have_the_published_widths() -> None:
     with torch.device("meta"):
         backbone = ViTSTA(bare=True)
-    assert sum(p.numel() for p in backbone.parameters()) == 5_689_360 - 12 * 192
-    assert backbone.out_spec == {"c3": Level(192, 8), "c4": Level(192, 16), "c5": Level(192, 32)}
     stem = backbone.stem
     assert stem is not None
     convs = [m for m in stem.modules() if isinstance(m, torch.nn.Conv2d)]

@@ -138,6 +138,19 @@ def test_options_reach_what_they_name() -> None:
     rates = [m.drop_prob for m in build("test_vit", (5,), drop_path=0.2).modules() if type(m).__name__ == "DropPath"]
     assert rates == sorted(rates)
     assert rates[-1] == pytest.approx(0.2)
+    with torch.device("meta"):
+        wide = PlainViT(DINOV3, (0,), embed_dim=256, bare=True)
+    attention = wide.vit.blocks[0].attn
+    assert (wide.channels, attention.num_heads, attention.qkv.bias.shape) == (256, 4, (768,))
+
+
+def test_patches_of_convolutions_in_a_row() -> None:
+    """At sizes that are no multiples of a patch, too; the same number of cells as of one convolution."""
+    vit = build("test_vit", (1,), conv_patches=True)
+    channels = [conv.out_channels for conv in vit.vit.patch_embed.modules() if isinstance(conv, nn.Conv2d)]
+    assert channels == [8, 16, 32, 64]
+    images = torch.rand(2, 3, 75, 33, dtype=torch.float64)
+    assert vit(images)[0].shape == build("test_vit", (1,))(images)[0].shape == (2, 64, 5, 3)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +164,12 @@ def test_options_reach_what_they_name() -> None:
         ("test_vit", {"num_windows": 0}, "num_windows is at least 1, not 0"),
         ("test_vit", {"global_blocks": (0,)}, r"global_blocks \[0\] mean nothing without windows: set num_windows"),
         ("test_vit", {"num_windows": 2, "global_blocks": (2,)}, r"global_blocks are one or more of 0 to 1"),
+        ("test_vit", {"embed_dim": 100}, "embed_dim is a positive multiple of 64, not 100"),
+        (
+            "vit_small_patch14_dinov2",
+            {"conv_patches": True},
+            "conv_patches is for patches of 4, 8, 16 or more pixels, not of 14",
+        ),
         ("test_vit", {"drop_path": 1.0}, "drop_path is at least 0 and below 1, not 1.0"),
     ],
 )

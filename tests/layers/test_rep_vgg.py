@@ -8,7 +8,7 @@ from torch import nn
 
 from boxwright.layers.conv import ConvNorm
 from boxwright.layers.folding import fold_norms
-from boxwright.layers.rep_vgg import CSPRepLayer, RepVGGBlock
+from boxwright.layers.rep_vgg import CSPRepLayer, RepELAN, RepVGGBlock
 
 
 def trained(module: nn.Module) -> nn.Module:
@@ -88,3 +88,25 @@ def test_everything_below_a_module_is_fused() -> None:
     fold_norms(module)
     assert not any(isinstance(child, nn.BatchNorm2d) for child in module.modules())
     assert (module(x) - before).abs().max() < 1e-4
+
+
+def test_joint_branches_are_halves_of_one_convolution() -> None:
+    torch.manual_seed(0)
+    joint = trained(CSPRepLayer(8, 6, num_blocks=1, joint=True))
+    apart = CSPRepLayer(8, 6, num_blocks=1).eval()
+    assert isinstance(joint, CSPRepLayer)
+    state = {name: tensor for name, tensor in joint.state_dict().items() if not name.startswith("conv1.")}
+    for name, tensor in joint.conv1.state_dict().items():
+        for branch, half in zip(("conv2", "conv1"), tensor.chunk(2) if tensor.ndim else (tensor, tensor), strict=True):
+            state[f"{branch}.{name}"] = half
+    apart.load_state_dict(state)
+    x = torch.randn(2, 8, 5, 4)
+    torch.testing.assert_close(joint(x), apart(x))
+
+
+def test_stages_end_with_a_convolution_if_they_are_to_be_smooth() -> None:
+    widths = {"split_channels": 8, "stage_channels": 4, "num_blocks": 1}
+    smooth, plain = RepELAN(8, 8, **widths), RepELAN(8, 8, **widths, smooth=False)
+    assert [len(stage) for stage in smooth.stages] == [2, 2]  # type: ignore[arg-type]
+    assert [len(stage) for stage in plain.stages] == [1, 1]  # type: ignore[arg-type]
+    assert plain(torch.randn(1, 8, 3, 5)).shape == (1, 8, 3, 5)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import boxwright
+from boxwright.layers.conv import ConvNorm
 from boxwright.layers.folding import fold_norms
 from boxwright.layers.positions import encode_sine_grid
 from boxwright.layers.tokens import to_map, to_tokens
+from boxwright.layers.transformer import FeedForward
 from boxwright.necks.hybrid_encoder import HybridEncoder
 from boxwright.structures import Features, Level, Spec
 
@@ -241,3 +245,41 @@ def test_every_parameter_of_every_variant_is_trained(variant: str) -> None:
 def test_what_the_constructor_refuses(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small(**options)
+
+
+DEIMV2 = {"feedforward_dim": 512, "expansion": 0.34, "num_blocks": 2}
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "count"),
+    [
+        ({"c4": Level(512, 16), "c5": Level(1024, 32)}, {"hidden_dim": 128, "fusion": "elan_sum"}, 638_288),
+        (
+            {name: Level(192, 8 << i) for i, name in enumerate(SPEC)},
+            {"hidden_dim": 192, "fusion": "elan_slim"},
+            1_367_360,
+        ),
+    ],
+)
+def test_published_parameter_counts_of_deimv2(spec: Spec, options: dict[str, Any], count: int) -> None:
+    with torch.device("meta"):
+        neck = HybridEncoder(spec, **DEIMV2, **options)
+    assert num_parameters(neck) == count
+
+
+def test_sums_take_levels_of_the_width_as_they_are() -> None:
+    spec = {"c4": Level(16, 16), "c5": Level(10, 32)}
+    summed = HybridEncoder(spec, hidden_dim=16, num_heads=2, num_blocks=1, fusion="elan_sum")
+    assert [type(projection) for projection in summed.projections.values()] == [nn.Identity, ConvNorm]
+    joined = HybridEncoder(spec, hidden_dim=16, num_heads=2, num_blocks=1, fusion="elan")
+    assert [type(projection) for projection in joined.projections.values()] == [ConvNorm, ConvNorm]
+
+
+def test_the_activation_is_that_of_the_attention_layers() -> None:
+    neck, features = small(activation="silu"), maps(64, 64)
+    other = small()
+    other.load_state_dict(neck.state_dict())
+    assert (neck(features)["c5"] - other(features)["c5"]).abs().max() > 1e-4
+    feed_forward = neck.layers[0].feed_forward
+    assert isinstance(feed_forward, FeedForward)
+    assert isinstance(feed_forward.activation, nn.SiLU)

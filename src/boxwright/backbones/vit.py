@@ -30,7 +30,10 @@ class ViT(nn.Module):
         num_windows: along each side; 1 for none. RF-DETR has 2 or 4.
         global_blocks: blocks that attend over the whole image, from 0, where there are windows. RF-DETR has 3, 6 and 9
             of 12, and takes the maps of 2, 5, 8 and 11.
-        bare: leave out register tokens and layer scales, as in the small transformers of DEIMv2 and EdgeCrafter.
+        bare: leave out register tokens and layer scales, as in the small transformers of DEIMv2 and EdgeCrafter; keys
+            have a bias.
+        embed_dim: width, in place of the model's, with a head for each 64 channels; the model's where None.
+        conv_patches: patches by four convolutions in a row rather than by one, as in EdgeCrafter's.
 
     Raises:
         ValueError: an option is out of range, or the model is no plain vision transformer.
@@ -51,6 +54,8 @@ class ViT(nn.Module):
         num_windows: int = 1,
         global_blocks: tuple[int, ...] = (),
         bare: bool = False,
+        embed_dim: int | None = None,
+        conv_patches: bool = False,
     ) -> None:
         super().__init__()
         self.vit = PlainViT(
@@ -61,6 +66,8 @@ class ViT(nn.Module):
             num_windows=num_windows,
             global_blocks=global_blocks,
             bare=bare,
+            embed_dim=embed_dim,
+            conv_patches=conv_patches,
         )
         self.out_spec: Spec = {f"block{i}": Level(self.vit.channels, self.vit.patch_size) for i in blocks}
 

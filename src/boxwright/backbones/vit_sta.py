@@ -35,15 +35,17 @@ class ViTSTA(nn.Module):
         out_channels: width of every level; that of the transformer where None.
         final_norm: apply the norm that the model ends with to every map (DEIMv2's L and X).
         drop_path: how often the last block is left out in training; the earlier the block, the less often.
-        bare: leave out register tokens and layer scales, which the transformer of DEIMv2's S and M does not have.
+        bare: leave out register tokens and layer scales, which the transformer of DEIMv2's S and M does not have; keys
+            have a bias.
+        embed_dim: width of the transformer, in place of the model's, with a head for each 64 channels (256 in DEIMv2's
+            M); the model's where None.
 
     Raises:
         ValueError: an option is out of range, or the model is no plain vision transformer.
 
     Source: Huang et al., Real-Time Object Detection Meets DINOv3, 2025, section 3.1. Checked against ``DINOv3STAs`` of
     Intellindust-AI-Lab/DEIMv2 0fff8d4 with its own transformer: same weights, same maps and gradients. Differs in a map
-    of half an odd size: ours averages the last row and column, theirs leaves them out. timm's attention has no bias of
-    keys, theirs has one.
+    of half an odd size: ours averages the last row and column, theirs leaves them out.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class ViTSTA(nn.Module):
         final_norm: bool = False,
         drop_path: float = 0.0,
         bare: bool = False,
+        embed_dim: int | None = None,
     ) -> None:
         super().__init__()
         check_counts({"stem_channels": stem_channels}, least=0)
@@ -63,7 +66,7 @@ class ViTSTA(nn.Module):
             check_counts({"out_channels": out_channels})
         if len(blocks) not in (1, 3):
             raise ValueError(f"blocks are three, of c3, c4 and c5, or one for all of them, not {list(blocks)}")
-        self.vit = PlainViT(model, blocks, final_norm=final_norm, drop_path=drop_path, bare=bare)
+        self.vit = PlainViT(model, blocks, final_norm=final_norm, drop_path=drop_path, bare=bare, embed_dim=embed_dim)
         self.stem = DetailStem(stem_channels) if stem_channels else None
         widths = [self.vit.channels + factor * stem_channels for factor in (2, 4, 4)]
         channels = out_channels or self.vit.channels

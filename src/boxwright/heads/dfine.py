@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from boxwright.layers.deformable_attention import Joining
 from boxwright.layers.mlp import MLP
 from boxwright.queries.class_losses import make_class_loss
 from boxwright.queries.criterion import SetCriterion, normalize_targets
@@ -25,7 +26,7 @@ from boxwright.queries.distributions import (
 )
 from boxwright.queries.encoder_queries import EncoderQueries
 from boxwright.queries.matching import HungarianMatcher
-from boxwright.queries.options import DecoderOptions, DenoisingOptions, SupervisionOptions
+from boxwright.queries.options import DenoisingOptions, RefiningDecoderOptions, UnitedSupervisionOptions
 from boxwright.queries.union import Assignment
 from boxwright.structures import Decoded, Features, LossTotals, Spec, Targets
 
@@ -52,10 +53,9 @@ class DFINE(EncoderQueries):
     term, gradients; not against transformers, whose losses pair the logits of a layer with the sides of the next.
     Differs in running the encoder's box head on the selected tokens only, in masking padding where there is any, and in
     detections of boxes without an extent where theirs have a negative one; for the losses see
-    ``DistributionCriterion``.
+    ``DistributionCriterion``. With the designs of ``decoder``, checked against ``DEIMTransformer`` of
+    Intellindust-AI-Lab/DEIMv2 0fff8d4.
     """
-
-    divides_by_assigned = True
 
     def __init__(
         self,
@@ -64,12 +64,12 @@ class DFINE(EncoderQueries):
         *,
         hidden_dim: int = 256,
         num_queries: int = 300,
-        decoder: DecoderOptions = DecoderOptions(),
+        decoder: RefiningDecoderOptions = RefiningDecoderOptions(),
         denoising: DenoisingOptions = DenoisingOptions(mirrored=True),
         num_bins: int = 32,
         bin_scale: float = 4.0,
         max_detections: int = 300,
-        supervision: SupervisionOptions = SupervisionOptions(class_loss="varifocal"),
+        supervision: UnitedSupervisionOptions = UnitedSupervisionOptions(class_loss="varifocal", united_matches=True),
         loss_weights: DistributionLossWeights = DistributionLossWeights(),
     ) -> None:
         super().__init__(
@@ -81,16 +81,21 @@ class DFINE(EncoderQueries):
             denoising=denoising,
             max_detections=max_detections,
             project_every_level=False,
+            reference_encoding=decoder.reference_encoding,
+            lean=decoder.is_lean,
         )
         self.bins, num_layers = SideBins(num_bins, bin_scale), decoder.num_layers
         criterion = SetCriterion(make_class_loss(supervision.class_loss), HungarianMatcher(), loss_weights)
-        self.criterion = DistributionCriterion(criterion, loss_weights, self.bins)
-        self.layers = build_decoder_layers(decoder, hidden_dim, len(self.projections.levels), gated=True)
+        self.criterion = DistributionCriterion(criterion, loss_weights, self.bins, united=supervision.united_matches)
+        self.divides_by_assigned = supervision.united_matches
+        joining: Joining = "plain" if decoder.shares_boxes else "gated"
+        self.layers = build_decoder_layers(decoder, hidden_dim, len(self.projections.levels), joining=joining)
         self.classes = nn.ModuleList(nn.Linear(hidden_dim, num_classes) for _ in range(num_layers))
         activation, size = decoder.activation, 4 * (num_bins + 1)
         self.initial_boxes = MLP(hidden_dim, hidden_dim, 4, 3, activation=activation)
         self.sides = nn.ModuleList(
-            MLP(hidden_dim, hidden_dim, size, 3, activation=activation) for _ in range(num_layers)
+            MLP(hidden_dim, hidden_dim, size, 3, activation=activation)
+            for _ in range(1 if decoder.shares_boxes else num_layers)
         )
         self.qualities = nn.ModuleList(LocationQuality(activation=activation) for _ in range(num_layers))
         self.reset_parameters()
@@ -117,7 +122,7 @@ class DFINE(EncoderQueries):
             start.tokens,
             start.content,
             start.reference,
-            positions=self.encode_references,
+            positions=self.hold_positions(self.encode_references, start.reference),
             heads=self._heads(),
             every_layer=targets is not None,
             blocked=start.blocked,

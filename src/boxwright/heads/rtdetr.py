@@ -71,9 +71,9 @@ class RTDETR(RefinedQueries):
             denoising=denoising,
             max_detections=max_detections,
             project_every_level=True,
+            reference_encoding=decoder.reference_encoding,
+            lean=decoder.is_lean,
         )
-        if decoder.reference_encoding == "deep":
-            self.query_positions = MLP(4, hidden_dim, hidden_dim, 3, activation=decoder.activation)
         self.refinement = "twice" if look_forward_twice else "once"
         loss = make_class_loss(supervision.class_loss)
         self.divides_by_assigned = supervision.united_matches
@@ -83,7 +83,8 @@ class RTDETR(RefinedQueries):
         self.layers = build_decoder_layers(decoder, hidden_dim, len(self.projections.levels))
         self.classes = nn.ModuleList(nn.Linear(hidden_dim, num_classes) for _ in range(decoder.num_layers))
         self.boxes = nn.ModuleList(
-            MLP(hidden_dim, hidden_dim, 4, 3, activation=decoder.activation) for _ in range(decoder.num_layers)
+            MLP(hidden_dim, hidden_dim, 4, 3, activation=decoder.activation)
+            for _ in range(1 if decoder.shares_boxes else decoder.num_layers)
         )
         self.reset_parameters()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import cast, get_args
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,6 +15,7 @@ from boxwright.layers.batch_first_attention import BatchFirstAttention
 from boxwright.layers.conv import Activation
 from boxwright.layers.dropout import Dropout
 from boxwright.layers.option_checks import check_choice
+from boxwright.layers.swiglu import SwiGLU
 from boxwright.layers.transformer import FeedForward, clamp_to_half
 from boxwright.ops.boxes import at_least_float32
 from boxwright.ops.deformable import Sampling, SamplingMethod, deformable_sampling
@@ -192,6 +194,15 @@ def spread_points(num_points: int | Sequence[int], num_levels: int) -> tuple[int
     return points
 
 
+RMS_EPS = 1e-6
+
+FeedForwardKind = Literal["mlp", "swiglu"]
+"""Linear layers with an activation between them, and layer norms; or ``SwiGLU`` of half the width, and RMS norms."""
+
+Joining = Literal["projected", "gated", "plain"]
+"""Way in of what was sampled: projected, by a residual; as it is, by a ``Gate``; or as it is, by a residual."""
+
+
 class Gate(nn.Module):
     """Sum of two inputs by weights that both of them decide, channel by channel: norm(g1 x + g2 y).
 
@@ -199,14 +210,15 @@ class Gate(nn.Module):
 
     Args:
         dim: width of the inputs.
+        norm: made for a width.
 
     Source: Peng et al., D-FINE, ICLR 2025. Checked against ``Gate`` of Peterande/D-FINE 4a1f73a.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, norm: Callable[[int], nn.Module] = nn.LayerNorm) -> None:
         super().__init__()
         self.weights = nn.Linear(2 * dim, 2 * dim)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = norm(dim)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -233,10 +245,12 @@ class DeformableDecoderLayer(nn.Module):
         sampling_method: see ``MultiScaleDeformableAttention``.
         offset_scale: likewise.
         activation: of the feed-forward.
-        gated: what was sampled goes in by a ``Gate`` rather than by a residual and a norm, and is not projected.
+        joining: see ``Joining``.
+        feed_forward: see ``FeedForwardKind``.
 
     Source: Zhu et al., Deformable DETR; lyuwenyu/RT-DETR 068dfde (``TransformerDecoderLayer``); with gates,
-    Peterande/D-FINE 4a1f73a. The norms are numbered in their order of execution.
+    Peterande/D-FINE 4a1f73a; with ``swiglu``, Intellindust-AI-Lab/DEIMv2 0fff8d4. The norms are numbered in their order
+    of execution.
     """
 
     def __init__(
@@ -252,12 +266,14 @@ class DeformableDecoderLayer(nn.Module):
         sampling_method: SamplingMethod = "default",
         offset_scale: float = 0.5,
         activation: Activation = "relu",
-        gated: bool = False,
+        joining: Joining = "projected",
+        feed_forward: FeedForwardKind = "mlp",
     ) -> None:
         super().__init__()
-        self.gated = gated
+        norm = nn.LayerNorm if feed_forward == "mlp" else partial(nn.RMSNorm, eps=RMS_EPS)
+        self.gated = joining == "gated"
         self.self_attention = BatchFirstAttention(dim, num_heads, dropout)
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = norm(dim)
         self.cross_attention = MultiScaleDeformableAttention(
             dim,
             num_heads,
@@ -266,14 +282,18 @@ class DeformableDecoderLayer(nn.Module):
             sampling=sampling,
             sampling_method=sampling_method,
             offset_scale=offset_scale,
-            projected=not gated,
+            projected=joining == "projected",
         )
-        if gated:
-            self.gate = Gate(dim)
+        if self.gated:
+            self.gate = Gate(dim, norm=norm)
         else:
-            self.norm2 = nn.LayerNorm(dim)
-        self.feed_forward = FeedForward(dim, hidden_dim, activation=activation, dropout=dropout)
-        self.norm3 = nn.LayerNorm(dim)
+            self.norm2 = norm(dim)
+        self.feed_forward: nn.Module = (
+            FeedForward(dim, hidden_dim, activation=activation, dropout=dropout)
+            if feed_forward == "mlp"
+            else SwiGLU(dim, hidden_dim // 2)
+        )
+        self.norm3 = norm(dim)
         self.dropout = Dropout(dropout)
 
     def forward(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -10,11 +11,20 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from boxwright.layers.conv import ConvNorm
 from boxwright.layers.option_checks import check_counts
 from boxwright.layers.padding import crop_map
 from boxwright.layers.timm_models import create_timm_model, import_timm
 from boxwright.ops.onnx_operators import operators_for_onnx
 from boxwright.ops.position_tables import bicubic_weights
+
+HEAD_DIM = 64
+"""Channels of a head, in the models of this kind."""
+
+IMAGE_CHANNELS = 3
+
+BARE_EPS = 1e-6
+"""Of the norms of bare transformers."""
 
 
 class PlainViT(nn.Module):
@@ -34,7 +44,9 @@ class PlainViT(nn.Module):
         drop_path: how often the last block is left out in training; the earlier the block, the less often.
         num_windows: along each side; 1 for none.
         global_blocks: blocks that attend over the whole image, from 0, where there are windows.
-        bare: leave out register tokens and layer scales.
+        bare: leave out register tokens and layer scales; all three projections of an attention have a bias.
+        embed_dim: width, in place of the model's, with a head for each 64 channels; the model's where None.
+        conv_patches: patches by four convolutions in a row rather than by one.
 
     Raises:
         ValueError: an option is out of range, or the model is no plain vision transformer.
@@ -54,6 +66,8 @@ class PlainViT(nn.Module):
         num_windows: int = 1,
         global_blocks: Sequence[int] = (),
         bare: bool = False,
+        embed_dim: int | None = None,
+        conv_patches: bool = False,
     ) -> None:
         super().__init__()
         check_counts({"num_windows": num_windows})
@@ -70,12 +84,16 @@ class PlainViT(nn.Module):
         options: dict[str, Any] = {"num_classes": 0}
         if drop_path:
             options["drop_path_rate"] = drop_path
+        if embed_dim is not None:
+            if embed_dim < 1 or embed_dim % HEAD_DIM:
+                raise ValueError(f"embed_dim is a positive multiple of {HEAD_DIM}, not {embed_dim}")
+            options |= {"embed_dim": embed_dim, "num_heads": embed_dim // HEAD_DIM}
         vit = create_timm_model(model, options)
         self.is_eva = _check_plain(model, vit)
         if bare:
             options["num_reg_tokens" if self.is_eva else "reg_tokens"] = 0
             vit = create_timm_model(model, options)
-            _remove_layer_scales(vit, is_eva=self.is_eva)
+            _make_bare(vit, is_eva=self.is_eva)
         _check_blocks("blocks", self.blocks, len(vit.blocks))
         if self.global_blocks:
             _check_blocks("global_blocks", tuple(global_blocks), self.blocks[-1] + 1)
@@ -88,6 +106,8 @@ class PlainViT(nn.Module):
         if height != width:
             raise ValueError(f"model {model} has patches of {height} x {width} pixels, which are not square")
         self.patch_size = int(height)
+        if conv_patches:
+            vit.patch_embed = ConvPatches(vit.patch_embed, self.channels, self.patch_size)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b d _h _w"]]:
         vit, n, patch = self.vit, self.num_windows, self.patch_size
@@ -139,6 +159,40 @@ class PlainViT(nn.Module):
     def vit(self) -> Any:
         """The model of timm."""
         return self.body["model"]
+
+
+class ConvPatches(nn.Module):
+    """Convolutions of stride 2, each of twice the channels of the one before, which make a token of each patch.
+
+    Args:
+        replaced: the patch embedding of timm that this stands for.
+        channels: of the tokens.
+        patch_size: side of a patch, a power of two, in pixels.
+
+    Raises:
+        ValueError: the patch size is no power of two, or the channels are too few.
+
+    Source: EdgeCrafter, 2026. Checked against ``ConvPyramidPatchEmbed`` of Intellindust-AI-Lab/EdgeCrafter 706d037.
+    """
+
+    def __init__(self, replaced: Any, channels: int, patch_size: int) -> None:
+        super().__init__()
+        self.patch_size, self.grid_size = replaced.patch_size, replaced.grid_size
+        halvings = patch_size.bit_length() - 1
+        widths = [channels >> i for i in range(halvings - 1, 0, -1)]
+        if patch_size != 1 << halvings or halvings < 2 or not widths[0]:
+            raise ValueError(f"conv_patches is for patches of 4, 8, 16 or more pixels, not of {patch_size}")
+        self.convs = nn.ModuleList(
+            ConvNorm(a, b, 3, 2, activation="relu") for a, b in pairwise([IMAGE_CHANNELS, *widths])
+        )
+        self.proj = nn.Conv2d(widths[-1], channels, 3, 2, 1)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b _h _w d"]:
+        x = images
+        for conv in self.convs:
+            x = conv(x)
+        out: Tensor = self.proj(x).permute(0, 2, 3, 1)
+        return out
 
 
 class RotaryTables:
@@ -242,13 +296,26 @@ def _check_plain(model: str, vit: Any) -> bool:
     return type(vit) is models.Eva
 
 
-def _remove_layer_scales(vit: Any, *, is_eva: bool) -> None:
-    # timm takes no option of None.
+def _make_bare(vit: Any, *, is_eva: bool) -> None:
+    """Leave out layer scales, which timm has no option for, and give keys a bias, as queries and values have."""
+    for module in vit.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = BARE_EPS
     for block in vit.blocks:
         if is_eva:
             block.gamma_1 = block.gamma_2 = None
+            _join_biases(block.attn)
         else:
             block.ls1, block.ls2 = nn.Identity(), nn.Identity()
+
+
+def _join_biases(attention: Any) -> None:
+    if attention.qkv is None or attention.q_bias is None:
+        return
+    weight = attention.qkv.weight
+    joint = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype)
+    joint.weight, joint.bias = weight, nn.Parameter(torch.zeros_like(joint.bias))
+    attention.qkv, attention.q_bias, attention.k_bias, attention.v_bias = joint, None, None, None
 
 
 def _check_blocks(name: str, blocks: tuple[int, ...], count: int) -> None:

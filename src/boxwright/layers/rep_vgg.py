@@ -56,20 +56,34 @@ class CSPRepLayer(nn.Module):
         out_channels: of the output.
         num_blocks: RepVGG blocks in the first branch.
         expansion: hidden width as a fraction of ``out_channels``.
+        joint: one convolution, of which the first half is conv2 and the second conv1.
 
-    Source: Zhao et al., RT-DETR, CVPR 2024, figure 4 (the "Fusion" block), as in lyuwenyu/RT-DETR 068dfde.
+    Source: Zhao et al., RT-DETR, CVPR 2024, figure 4 (the "Fusion" block), as in lyuwenyu/RT-DETR 068dfde; joint, as
+    ``CSPLayer2`` of Intellindust-AI-Lab/DEIMv2 0fff8d4.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, num_blocks: int = 3, expansion: float = 1.0) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        num_blocks: int = 3,
+        expansion: float = 1.0,
+        joint: bool = False,
+    ) -> None:
         super().__init__()
         hidden = int(out_channels * expansion)
-        self.conv1 = ConvNorm(in_channels, hidden, 1, activation="silu")
-        self.conv2 = ConvNorm(in_channels, hidden, 1, activation="silu")
+        self.conv1 = ConvNorm(in_channels, 2 * hidden if joint else hidden, 1, activation="silu")
+        self.conv2 = None if joint else ConvNorm(in_channels, hidden, 1, activation="silu")
         self.blocks = nn.Sequential(*[RepVGGBlock(hidden) for _ in range(num_blocks)])
         self.expand = nn.Identity() if hidden == out_channels else ConvNorm(hidden, out_channels, 1, activation="silu")
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
-        out: Tensor = self.expand(self.blocks(self.conv1(x)) + self.conv2(x))
+        if self.conv2 is None:
+            beside, x = self.conv1(x).chunk(2, 1)
+        else:
+            x, beside = self.conv1(x), self.conv2(x)
+        out: Tensor = self.expand(self.blocks(x) + beside)
         return out
 
 
@@ -77,7 +91,7 @@ class RepELAN(nn.Module):
     """Half of the channels through two stages in a row; all intermediate maps are concatenated and joined.
 
     out = join(concatenate(a, b, stage1(b), stage2(stage1(b)))), where a and b are the halves of split(x). A stage is a
-    ``CSPRepLayer`` and a 3 x 3 convolution.
+    ``CSPRepLayer`` and, unless ``smooth`` is False, a 3 x 3 convolution.
 
     Args:
         in_channels: of the input.
@@ -85,24 +99,34 @@ class RepELAN(nn.Module):
         split_channels: of both halves together; even.
         stage_channels: of each stage's output.
         num_blocks: RepVGG blocks in each stage.
+        smooth: each stage ends with a convolution.
+        joint: see ``CSPRepLayer``.
 
     Source: Peng et al., D-FINE, ICLR 2025, appendix, after GELAN of Wang et al., YOLOv9, ECCV 2024. Checked against
-    ``RepNCSPELAN4`` of Peterande/D-FINE 4a1f73a.
+    ``RepNCSPELAN4`` of Peterande/D-FINE 4a1f73a; joint, with and without the convolutions, against that and
+    ``RepNCSPELAN5`` of Intellindust-AI-Lab/DEIMv2 0fff8d4.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, split_channels: int, stage_channels: int, num_blocks: int
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        split_channels: int,
+        stage_channels: int,
+        num_blocks: int,
+        smooth: bool = True,
+        joint: bool = False,
     ) -> None:
         super().__init__()
         half = split_channels // 2
         self.split = ConvNorm(in_channels, 2 * half, 1, activation="silu")
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                CSPRepLayer(channels, stage_channels, num_blocks=num_blocks),
-                ConvNorm(stage_channels, stage_channels, 3, activation="silu"),
-            )
-            for channels in (half, stage_channels)
-        )
+        self.stages = nn.ModuleList()
+        for channels in (half, stage_channels):
+            stage = nn.Sequential(CSPRepLayer(channels, stage_channels, num_blocks=num_blocks, joint=joint))
+            if smooth:
+                stage.append(ConvNorm(stage_channels, stage_channels, 3, activation="silu"))
+            self.stages.append(stage)
         self.join = ConvNorm(2 * half + 2 * stage_channels, out_channels, 1, activation="silu")
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:

@@ -27,7 +27,10 @@ from boxwright.structures import Features, Level, Spec
 __all__ = ["HybridEncoder"]
 
 Variant = Literal["A", "B", "C", "D", "D_S5", "E"]
-LevelFusion = Literal["csp", "elan"]
+LevelFusion = Literal["csp", "elan", "elan_sum", "elan_slim"]
+
+SUMS = ("elan_sum", "elan_slim")
+"""Fusions of the sum of two levels."""
 
 
 class HybridEncoder(nn.Module):
@@ -52,14 +55,19 @@ class HybridEncoder(nn.Module):
         num_blocks: of E: RepVGG blocks per fusion.
         variant: the encoder of the study, A to E. A takes none of the options above.
         fusion: of E: ``csp`` is RT-DETR's, ``elan`` D-FINE's: more stages in a fusion, whose outputs are concatenated,
-            no activation before the way down, and downsampling by a depthwise convolution.
+            no activation before the way down, and downsampling by a depthwise convolution. ``elan_sum`` is that of
+            DEIMv2 with an HGNetv2: levels are added rather than concatenated, and those that have the width already
+            are not projected. ``elan_slim`` is that of DEIMv2 with a transformer, and EdgeCrafter's: stages end
+            without a convolution, too.
+        activation: of the attention layers' feed-forwards; EdgeCrafter has ``silu``.
 
     Source: Zhao et al., RT-DETR, CVPR 2024; E section 4.2, all variants section 5.2, figure 3 and table 3. E was
     checked against transformers' RTDetrHybridEncoder and ``HybridEncoder`` of lyuwenyu/RT-DETR 068dfde (there,
     positions are scrambled on maps that are not square; see ``encode_sine_grid``). Differs in masking padding in the
     attention, where there is any, and in upsampling to the size of the finer level rather than by two, so that sizes
     which are not multiples of 32 pass. With ``elan``: Peng et al., D-FINE, ICLR 2025, checked against ``HybridEncoder``
-    of Peterande/D-FINE 4a1f73a.
+    of Peterande/D-FINE 4a1f73a; ``elan_sum`` and ``elan_slim`` against that of Intellindust-AI-Lab/DEIMv2 0fff8d4, and
+    with ``silu`` that of Intellindust-AI-Lab/EdgeCrafter 706d037.
 
     Of A to D there is no code of the authors. The sources are the paper's text and table 3 (R50: 31, 32, 32, 35, 35 and
     42 M parameters). Reconstructed from them: C's layer across levels replaces B's layer. With both, C would have 33 M;
@@ -81,6 +89,7 @@ class HybridEncoder(nn.Module):
         num_blocks: int = 3,
         variant: Variant = "E",
         fusion: LevelFusion = "csp",
+        activation: Literal["gelu", "silu"] = "gelu",
     ) -> None:
         super().__init__()
         check_counts({"num_heads": num_heads})
@@ -96,10 +105,15 @@ class HybridEncoder(nn.Module):
         self.out_spec = {name: Level(hidden_dim, level.stride) for name, level in in_spec.items()}
         strides = [level.stride for level in in_spec.values()]
         self.projections = nn.ModuleDict(
-            {name: ConvNorm(level.channels, hidden_dim, 1) for name, level in in_spec.items()}
+            {
+                name: nn.Identity()
+                if variant == "E" and fusion in SUMS and level.channels == hidden_dim
+                else ConvNorm(level.channels, hidden_dim, 1)
+                for name, level in in_spec.items()
+            }
         )
         self.layers = nn.ModuleList(
-            TransformerEncoderLayer(hidden_dim, num_heads, feedforward_dim, activation="gelu")
+            TransformerEncoderLayer(hidden_dim, num_heads, feedforward_dim, activation=activation)
             for _ in range(num_layers)
         )
         if variant in ("D", "D_S5"):
@@ -112,13 +126,21 @@ class HybridEncoder(nn.Module):
         self, strides: Sequence[int], hidden_dim: int, expansion: float, num_blocks: int, fusion: LevelFusion
     ) -> None:
         """Build the ways from the coarsest level down, and from the finest up."""
+        self.sums = fusion in SUMS
 
         def fuse() -> nn.Module:
             if fusion == "csp":
                 return CSPRepLayer(2 * hidden_dim, hidden_dim, num_blocks=num_blocks, expansion=expansion)
             width = int(hidden_dim * expansion) // 2
-            options = {"split_channels": 2 * hidden_dim, "stage_channels": width, "num_blocks": num_blocks}
-            return RepELAN(2 * hidden_dim, hidden_dim, **options)
+            return RepELAN(
+                hidden_dim if self.sums else 2 * hidden_dim,
+                hidden_dim,
+                split_channels=2 * hidden_dim,
+                stage_channels=width,
+                num_blocks=num_blocks,
+                smooth=fusion != "elan_slim",
+                joint=self.sums,
+            )
 
         def downsample(stride: int) -> nn.Module:
             if fusion == "csp":
@@ -174,12 +196,15 @@ class HybridEncoder(nn.Module):
             # The lateral's output also replaces the coarse level on the way up.
             top = lateral(top)
             inner.append(top)
-            top = block(torch.cat((F.interpolate(top, size=level.shape[-2:]), level), 1))
+            top = block(self._join(F.interpolate(top, size=level.shape[-2:]), level))
 
         out = [top]
         for downsample, block, level in zip(self.downsamples, self.up_blocks, reversed(inner), strict=True):
-            out.append(block(torch.cat((downsample(out[-1]), level), 1)))
+            out.append(block(self._join(downsample(out[-1]), level)))
         return out
+
+    def _join(self, x: Float[Tensor, "b d h w"], level: Float[Tensor, "b d h w"]) -> Float[Tensor, "b _d h w"]:
+        return x + level if self.sums else torch.cat((x, level), 1)
 
     def _attend(
         self, levels: list[Float[Tensor, "b d _h _w"]], padding_mask: Bool[Tensor, "b y x"] | None

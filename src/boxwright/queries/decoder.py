@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from boxwright.layers.deformable_attention import DeformableDecoderLayer
+from boxwright.layers.deformable_attention import DeformableDecoderLayer, Joining
 from boxwright.layers.mlp import MLP
 from boxwright.layers.predictions import run_in_full_precision
 from boxwright.layers.tokens import LevelTokens
@@ -26,9 +26,9 @@ their gradient, so that the loss of a layer also trains the boxes of the layer b
 
 
 def build_decoder_layers(
-    options: DecoderOptions, hidden_dim: int, num_levels: int, *, gated: bool = False
+    options: DecoderOptions, hidden_dim: int, num_levels: int, *, joining: Joining = "projected"
 ) -> nn.ModuleList:
-    """Build the layers of a deformable decoder for queries of width ``hidden_dim``, gated or not."""
+    """Build the layers of a deformable decoder for queries of width ``hidden_dim``."""
     return nn.ModuleList(
         DeformableDecoderLayer(
             hidden_dim,
@@ -41,7 +41,8 @@ def build_decoder_layers(
             sampling_method=options.sampling_method,
             offset_scale=options.offset_scale,
             activation=options.activation,
-            gated=gated,
+            joining=joining,
+            feed_forward=options.feed_forward,
         )
         for _ in range(options.num_layers)
     )

@@ -46,20 +46,23 @@ class DistributionCriterion:
 
     Class losses take each layer's own matches. L1, GIoU and ``fgl`` take the union and are divided by its size; ``ddf``
     draws the distributions of all queries toward the last layer's, those of the union by their IoU, the others by the
-    last layer's best score.
+    last layer's best score. Without the union all of them take each layer's own matches, and the number of objects.
 
     Args:
         criterion: class loss, matcher, L1 and GIoU.
         weights: of the terms.
         bins: of the distributions.
+        united: boxes learn from the union.
 
     Source: Peng et al., D-FINE, ICLR 2025, sections 4.1 and 4.2. Checked against ``DFINECriterion`` of Peterande/D-FINE
     4a1f73a. Differs in dividing ``ddf`` by the queries of the whole optimizer step, where theirs takes those of one
     process, in leaving what is not a number as it is, and in having denoising terms without objects.
     """
 
-    def __init__(self, criterion: SetCriterion, weights: DistributionLossWeights, bins: SideBins) -> None:
-        self.criterion, self.weights, self.bins = criterion, weights, bins
+    def __init__(
+        self, criterion: SetCriterion, weights: DistributionLossWeights, bins: SideBins, *, united: bool = True
+    ) -> None:
+        self.criterion, self.weights, self.bins, self.united = criterion, weights, bins, united
 
     def assign(
         self,
@@ -93,12 +96,15 @@ class DistributionCriterion:
             layers, selected = pytree.tree_map(at_least_float32, (layers, selected))
             logits = torch.cat((layers.logits, layers.initial_logits[None], selected[0][None]))
             boxes = torch.cat((layers.boxes_cxcywh_norm, layers.initial_boxes_cxcywh_norm[None], selected[1][None]))
-            names, united = layer_suffixes(len(layers.logits)), assignment.united
+            names, num_layers = layer_suffixes(len(layers.logits)), len(layers.logits)
+            united = assignment.united if self.united else None
+            own = assignment.of_layers.select(slice(num_layers)) if united is None else united.repeat(num_layers)
             counts = self._count(layers, totals)
+            divisor = totals.objects_per_process if united is None else totals.matches_per_process
             terms = self.criterion(logits, boxes, targets, totals, assignment.of_layers, united=united)
             return {
                 **name_terms(terms, [*names, "_initial", "_encoder"]),
-                **self._side_losses(layers, targets, united, totals.matches_per_process, counts, counts, names),
+                **self._side_losses(layers, targets, own, divisor, counts, counts, names),
             }
 
     def noised(
@@ -127,22 +133,20 @@ class DistributionCriterion:
             count = totals.objects_per_process * groups
             terms = self.criterion(logits, boxes, targets, totals, matches.repeat(len(boxes)), groups)
             names = [f"_denoising_{i}" for i in range(len(layers.logits))]
-            others = totals.images_per_process * layers.logits.shape[2] - totals.objects * groups / totals.processes
-            counts = Counts(totals.objects * groups / totals.processes, others)
+            counts, every = _count(layers, totals, totals.objects * groups), matches.repeat(len(layers.logits))
             return {
                 **name_terms(terms, [*names, "_denoising_initial"]),
-                **self._side_losses(layers, targets, matches, count, counts, self._count(matching, totals), names),
+                **self._side_losses(layers, targets, every, count, counts, self._count(matching, totals), names),
             }
 
     def _count(self, layers: DistributionLayers, totals: LossTotals) -> Counts:
-        matched = (totals.matches or 0) / totals.processes
-        return Counts(matched, totals.images_per_process * layers.logits.shape[2] - matched)
+        return _count(layers, totals, (totals.matches or 0) if self.united else totals.objects)
 
     def _side_losses(
         self,
         layers: DistributionLayers,
         targets: Sequence[NormalizedTargets],
-        matches: Matches,
+        every: Matches,
         divisor: float,
         counts: Counts,
         weights: Counts,
@@ -151,13 +155,14 @@ class DistributionCriterion:
         """Compute ``fgl`` of each layer, divided by ``divisor``, and ``ddf`` of each but the last.
 
         The parts of ``ddf`` are means over matched queries and over the others (``counts``), weighed by the square
-        roots of ``weights``.
+        roots of ``weights``. Without weight, neither is computed.
         """
+        if not self.weights.fgl_weight and not self.weights.ddf_weight:
+            return {}
         num_layers = len(layers.side_logits)
-        every = matches.repeat(num_layers)
-        objects = torch.cat([t.boxes_cxcywh_norm for t in targets])[matches.object]
-        reference = layers.initial_boxes_cxcywh_norm.detach()[matches.image, matches.query]
-        left, right_weight = (x.repeat(num_layers, 1) for x in self.bins.locate(reference, objects.to(reference.dtype)))
+        objects = torch.cat([t.boxes_cxcywh_norm for t in targets])[every.object]
+        reference = layers.initial_boxes_cxcywh_norm.detach()[every.image, every.query]
+        left, right_weight = self.bins.locate(reference, objects.to(reference.dtype))
         overlap = iou(*pair_corners(layers.boxes_cxcywh_norm.detach(), targets, every))
         fgl = fine_grained_localization_loss(layers.side_logits[every[:3]], left, right_weight).sum(-1) * overlap
         fgl = fgl.new_zeros(num_layers).index_add(0, every.layer, fgl) / divisor
@@ -176,3 +181,9 @@ class DistributionCriterion:
             **name_terms({"fgl": self.weights.fgl_weight * fgl}, names),
             **name_terms({"ddf": self.weights.ddf_weight * ddf}, names[:-1]),
         }
+
+
+def _count(layers: DistributionLayers, totals: LossTotals, matched: int) -> Counts:
+    """Count the queries of the step, per process, of which so many of all processes are matched."""
+    of_one = matched / totals.processes
+    return Counts(of_one, totals.images_per_process * layers.logits.shape[2] - of_one)

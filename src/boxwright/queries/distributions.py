@@ -147,6 +147,10 @@ class DistributionHeads(NamedTuple):
     initial_boxes: nn.Module
     bins: SideBins
 
+    def move(self, layer: int, content: Float[Tensor, "b q d"]) -> Float[Tensor, "b q n"]:
+        """Predict what a layer adds to the logits of the sides; there is a module for each layer, or one for all."""
+        return run_in_full_precision(self.sides[layer if len(self.sides) > 1 else 0], content)
+
 
 def decode_distributions(
     layers: Modules,
@@ -209,9 +213,9 @@ class SideRefiner:
         if self.sides is None or self.previous is None:
             moved = run_in_full_precision(heads.initial_boxes, content) + inverse_sigmoid(self.reference)
             self.initial_boxes, self.initial_logits = moved.sigmoid(), heads.classes[0](content)
-            sides = run_in_full_precision(heads.sides[index], content)
+            sides = heads.move(index, content)
         else:
-            sides = run_in_full_precision(heads.sides[index], content + self.previous) + self.sides
+            sides = heads.move(index, content + self.previous) + self.sides
         side_logits = sides.unflatten(-1, (4, -1))
         boxes = heads.bins.decode(self.initial_boxes.detach(), side_logits)
         if predicts:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,6 +25,9 @@ from boxwright.queries.selection import Selection, make_anchors, measure_selecti
 from boxwright.queries.tokens import LevelProjections
 from boxwright.recorded import Recorded
 from boxwright.structures import ClassRows, Features, SelectionQuality, Spec, Targets
+
+EncodeReferences = Callable[[Float[Tensor, "b q 4"]], Float[Tensor, "b q d"]]
+"""Encoding of center boxes as positions of queries."""
 
 
 class SelectedOutput(QueryOutput, Protocol):
@@ -76,6 +79,8 @@ class EncoderQueries(PairDetections, nn.Module):
         denoising: noised objects that the decoder is trained to recover.
         max_detections: most (query, class) pairs that are detected in an image.
         project_every_level: project levels too that have the width already.
+        reference_encoding: see ``RefiningDecoderOptions``.
+        lean: select tokens without a layer before, and encode the references of the first layer for all of them.
     """
 
     layers: nn.ModuleList
@@ -94,6 +99,8 @@ class EncoderQueries(PairDetections, nn.Module):
         denoising: DenoisingOptions,
         max_detections: int,
         project_every_level: bool,
+        reference_encoding: Literal["wide", "deep"] = "wide",
+        lean: bool = False,
     ) -> None:
         super().__init__()
         check_counts({"num_classes": num_classes, "num_queries": num_queries})
@@ -105,11 +112,14 @@ class EncoderQueries(PairDetections, nn.Module):
         self.projections = LevelProjections(
             in_spec, hidden_dim, lambda c, d: ConvNorm(c, d, 1), every_level=project_every_level
         )
-        self.encoder_output = nn.Sequential(nn.Linear(hidden_dim, hidden_dim), nn.LayerNorm(hidden_dim))
+        self.lean, self.encoder_output = lean, nn.Sequential()
+        if not lean:
+            self.encoder_output.extend((nn.Linear(hidden_dim, hidden_dim), nn.LayerNorm(hidden_dim)))
         self.encoder_classes = nn.Linear(hidden_dim, num_classes)
         activation = decoder.activation
         self.encoder_boxes = MLP(hidden_dim, hidden_dim, 4, 3, activation=activation)
-        self.query_positions = MLP(4, 2 * hidden_dim, hidden_dim, 2, activation=activation)
+        width, depth = (2 * hidden_dim, 2) if reference_encoding == "wide" else (hidden_dim, 3)
+        self.query_positions = MLP(4, width, hidden_dim, depth, activation=activation)
         # The last row, for queries without object, stays zero.
         self.denoising_classes = nn.Embedding(num_classes + 1, hidden_dim, padding_idx=num_classes)
         # Without denoising it is in no graph, and processes would wait for its gradient.
@@ -163,6 +173,13 @@ class EncoderQueries(PairDetections, nn.Module):
         """Encode center boxes as positions of queries."""
         encoded: Tensor = self.query_positions(cast_to_weights(reference, self.query_positions))
         return encoded
+
+    def hold_positions(self, encode: EncodeReferences, reference: Float[Tensor, "b q 4"]) -> EncodeReferences:
+        """Return ``encode``, or where the head is lean, its result for the first layer's reference, for all layers."""
+        if not self.lean:
+            return encode
+        first = encode(reference)
+        return lambda _: first
 
     def predict_layers(
         self, contents: Sequence[Float[Tensor, "b q d"]], reference: Float[Tensor, "b q 4"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from boxwright.layers.deformable_attention import FeedForwardKind
 from boxwright.layers.option_checks import check_counts
 from boxwright.ops.deformable import Sampling, SamplingMethod
 from boxwright.queries.class_losses import ClassLossName
@@ -83,6 +84,11 @@ class DecoderOptions:
         """Number of layers that prediction uses."""
         return self.eval_layers or self.num_layers
 
+    @property
+    def feed_forward(self) -> FeedForwardKind:
+        """Kind of the layers' feed-forwards and norms."""
+        return "mlp"
+
 
 MAX_DENOISING = 10_000
 
@@ -130,9 +136,29 @@ class RefiningDecoderOptions(DecoderOptions):
     Args:
         reference_encoding: network that encodes a box as a position: ``wide`` has a hidden layer of twice the width,
             ``deep`` two of the width.
+        design: ``standard`` is that of RT-DETR and D-FINE. ``lean``, EdgeCrafter's, selects tokens without a layer
+            before, and encodes references once rather than before each layer. ``swiglu``, DEIMv2's, is lean and has RMS
+            norms and gated feed-forwards, of half the width in between. ``swiglu_shared``, that of DEIMv2 Pico, Femto
+            and Atto, also has one box head for all layers, and no gates.
     """
 
     reference_encoding: Literal["wide", "deep"] = "wide"
+    design: Literal["standard", "lean", "swiglu", "swiglu_shared"] = "standard"
+
+    @property
+    def is_lean(self) -> bool:
+        """Tokens are selected as they are, and references encoded once."""
+        return self.design != "standard"
+
+    @property
+    def shares_boxes(self) -> bool:
+        """All layers have the same box head."""
+        return self.design == "swiglu_shared"
+
+    @property
+    def feed_forward(self) -> FeedForwardKind:
+        """Kind of the layers' feed-forwards and norms."""
+        return "swiglu" if self.design in ("swiglu", "swiglu_shared") else "mlp"
 
 
 @dataclass(frozen=True, kw_only=True)

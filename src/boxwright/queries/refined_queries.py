@@ -82,7 +82,7 @@ class RefinedQueries(EncoderQueries):
             start.tokens,
             start.content,
             start.reference,
-            positions=lambda reference: self.encode_on_maps(reference, start.tokens),
+            positions=self.hold_positions(lambda box: self.encode_on_maps(box, start.tokens), start.reference),
             heads=self.layer_heads(),
             every_layer=targets is not None,
             refinement=self.refinement,
