@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,11 @@ from boxwright.structures import Category
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "src" / "boxwright" / "recipes"
 COLUMNS = ("length", "rate over time", "rate", "batch", "optimizer", "clipping", "warm-up", "average")
+
+
+def decays_norms_by_name(decayed: Sequence[str]) -> bool:
+    """Norms of the neck or the head are among what decays, and not they alone."""
+    return any("norm" in path for path in decayed) and not all(path.endswith(".weight") for path in decayed)
 
 
 def cells(recipe: Recipe) -> tuple[str, ...]:
@@ -35,7 +41,9 @@ def cells(recipe: Recipe) -> tuple[str, ...]:
     decayed = optimizer.decayed_names or ()
     single = all(path.endswith(".weight") for path in decayed)
     norms = ", norms too" if optimizer.norm_decay else f", {len(decayed)} norms too" if single else ", biases too"
-    if "backbone" in decayed:
+    if decays_norms_by_name(decayed):
+        norms = ", some norms and biases too"
+    elif "backbone" in decayed:
         norms = f", {'biases and ' if len(decayed) > 1 else ''}all of the backbone too"
     warmup = "" if schedule.ema_warmup is None else f", warm-up {schedule.ema_warmup}"
     return (
@@ -117,7 +125,7 @@ def test_names_of_parameters_in_recipes_exist(name: str) -> None:
     matched = {name for name in vectors if any(f".{one}." in f".{name}." for one in decayed)}
     if decayed and all(one.endswith(".weight") for one in decayed):
         assert len(matched) == len(decayed), "one parameter for each name"
-    elif decayed:
+    elif decayed and not decays_norms_by_name(decayed):
         norms = {path for path, module in detector.named_modules() if is_norm(module)}
         biases = {name for name in vectors if name.rpartition(".")[0] not in norms} if len(decayed) > 1 else set()
         backbone = {name for name in vectors if "backbone" in decayed and name.startswith("backbone.")}
