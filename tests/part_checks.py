@@ -212,7 +212,9 @@ def check_arguments(part: type[Any], wiring: tuple[str, ...]) -> None:
     doc = inspect.getdoc(part)
     assert doc, f"{part.__name__} has no docstring"
     assert doc.partition("\n")[0].endswith((".", ".)"))
-    options = [name for name in inspect.signature(part).parameters if name not in wiring]
+    # A group of options explains what it adds to another.
+    added = inspect.get_annotations(part) if is_group(part) else inspect.signature(part).parameters
+    options = [name for name in added if name not in wiring]
     assert [name for name in argument_help(doc) if name not in wiring] == options, part.__name__
 
 

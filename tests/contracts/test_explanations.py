@@ -31,9 +31,9 @@ NUM_CLASSES = 5
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in list_parts("heads")),
-    ("rtdetr", {"eval_layers": 1}),
-    ("dfine", {"eval_layers": 1}),
-    ("dino", {"eval_layers": 1}),
+    ("rtdetr", {"decoder.eval_layers": 1}),
+    ("dfine", {"decoder.eval_layers": 1}),
+    ("dino", {"decoder.eval_layers": 1}),
     ("rtdetr", {"decoder.sampling_method": "discrete", "decoder.num_points": "[3, 2, 1]"}),
     ("deformable_detr", {"refine": "true"}),
     ("deformable_detr", {"refine": "true", "two_stage": "true"}),
