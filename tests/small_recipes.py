@@ -31,6 +31,8 @@ REDUCED: dict[str, dict[str, Any]] = {
     "non_local": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0},
     "rfp": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0, "out_channels": 64},
     "timm": {"model": "test_efficientnet", "drop_path": 0.0, "norm": "batch", "norm_momentum": 0.1, "frozen": []},
+    "vit": {"model": "test_vit", "blocks": (1, 3, 5), "num_windows": 1, "global_blocks": (), "table_size": 96},
+    "multi_scale_projector": {"out_channels": 64, "num_blocks": 1},
     "fpn": {"out_channels": 64},
     "pafpn": {"out_channels": 64},
     "augfpn": {"out_channels": 64},

@@ -206,6 +206,10 @@ class LossTotals(NamedTuple):
         """Count a step that consists of this batch alone."""
         return cls(sum(len(t.labels) for t in targets), len(targets))
 
+    def of_groups(self, num_groups: int) -> LossTotals:
+        """Count objects and images once for each of several groups of queries, of which ``matches`` counts all."""
+        return self._replace(objects=self.objects * num_groups, images=self.images * num_groups)
+
     @property
     def objects_per_process(self) -> float:
         """Objects per process; of the step at least 1."""

@@ -10,6 +10,7 @@ from graph_checks import LETTERBOX, PADDED, SHORTEST_SIDE, SQUARE, check_export,
 
 from boxwright.compose.parts import Folder, list_parts
 from boxwright.detector import Detector
+from boxwright.exporting.graph import export_network
 from boxwright.queries import TransformerDecoderOptions
 from boxwright.structures import Category
 from boxwright_runtime.input_format import InputFormat
@@ -113,6 +114,19 @@ def test_windows_with_free_sizes(model: str, neck: str) -> None:
         input_format=SHORTEST_SIDE,
     )
     check_export(detector)
+
+
+@pytest.mark.slow
+def test_further_groups_of_queries_stay_out() -> None:
+    """A graph has the weights of the group that predicts."""
+    sizes = []
+    for groups in (1, 3):
+        backbone = build("backbones", "resnet_vd")
+        head = build("heads", "dino", backbone.out_spec, NUM_CLASSES, **{"supervision.num_groups": groups})
+        categories = [Category(label, f"class {label}") for label in range(NUM_CLASSES)]
+        model = export_network(Detector(backbone, [], head, categories=categories, input_format=SQUARE))
+        sizes.append(sorted(tuple(one.dims) for one in model.graph.initializer))
+    assert sizes[0] == sizes[1]
 
 
 @pytest.mark.slow

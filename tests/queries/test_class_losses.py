@@ -16,6 +16,9 @@ from boxwright.queries.class_losses import CrossEntropyLoss, FocalLoss, MatchedQ
 from boxwright.structures import LossTotals
 from part_checks import SPEC, build, maps
 
+LOSSES = {"focal": "focal", "varifocal": "varifocal", "mal": "matchability", "iabce": "iou_aware"}
+"""Options, and the names of their terms."""
+
 LAYERS, IMAGES, QUERIES, LOGITS = 2, 3, 5, 4
 
 
@@ -91,13 +94,11 @@ def test_every_head_that_scores_classes_alone_has_any_of_the_losses(
     name: str, make_targets: Callable[..., Any]
 ) -> None:
     targets, values = make_targets([2, 1], size=(60, 90)), {}
-    for loss in ("focal", "varifocal", "mal"):
+    for loss in LOSSES:
         head = build("heads", name, SPEC, 5, supervision={"class_loss": loss}).eval()
         terms = head.loss(head(maps(60, 90), None, targets), targets)
-        term = "matchability" if loss == "mal" else loss
-        assert term in terms
-        assert not {"focal", "varifocal", "matchability"} & set(terms) - {term}
-        values[loss] = terms[term].item()
-    assert len(set(values.values())) == 3
-    with pytest.raises(ValueError, match=r"class_loss: expected one of focal, varifocal, mal; got 'bce'"):
+        assert set(LOSSES.values()) & set(terms) == {LOSSES[loss]}
+        values[loss] = terms[LOSSES[loss]].item()
+    assert len(set(values.values())) == len(LOSSES)
+    with pytest.raises(ValueError, match=r"class_loss: expected one of focal, varifocal, mal, iabce; got 'bce'"):
         build("heads", name, SPEC, 5, supervision={"class_loss": "bce"})

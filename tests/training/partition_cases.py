@@ -52,12 +52,27 @@ FAMILIES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
         {
             "backbone": {"model": "hgnetv2_b0"},
             "neck": {**{k: v for k, v in NARROW.items() if k not in ("num_layers", "dropout")}},
-            "head": {**QUERIES, "decoder.num_points": 2, "denoising.num_queries": 12},
+            "head": {
+                **QUERIES,
+                "decoder.num_points": 2,
+                "denoising.num_queries": 12,
+                "supervision.num_groups": 2,
+            },
         },
     ),
-    "dino": ("dino_r50", {"backbone": RESNET, "neck": NARROW, "head": {**QUERIES, "denoising.num_queries": 12}}),
+    "dino": (
+        "dino_r50",
+        {
+            "backbone": RESNET,
+            "neck": NARROW,
+            "head": {**QUERIES, "denoising.num_queries": 12, "supervision.num_groups": 3},
+        },
+    ),
     "detr": ("detr_r50", {"backbone": RESNET, "neck": NARROW, "head": QUERIES}),
-    "deformable_detr": ("deformable_detr_r50_two_stage", {"backbone": RESNET, "neck": NARROW, "head": QUERIES}),
+    "deformable_detr": (
+        "deformable_detr_r50_two_stage",
+        {"backbone": RESNET, "neck": NARROW, "head": {**QUERIES, "supervision.num_groups": 2}},
+    ),
     "retinanet": ("retinanet_r50_fpn", {"backbone": RESNET, "neck": FPN, "head": {"num_convs": 1}}),
     "fcos": ("fcos_r50_fpn", {"backbone": RESNET, "neck": FPN, "head": {"num_convs": 1}}),
     "efficientdet": (

@@ -26,6 +26,8 @@ class ViT(nn.Module):
         model: its name in timm: a ViT, DeiT, DINOv2, DINOv3 or EVA-02 and the like.
         blocks: the blocks whose maps go out, from 0; those beyond the last are not built.
         final_norm: apply the norm that the model ends with to every map, as DINO's maps have it.
+        patch_size: side of a patch, in pixels; the model's where None.
+        table_size: side of the image that the table of positions is for, in pixels; the model's where None.
         drop_path: how often the last block is left out in training; the earlier the block, the less often.
         num_windows: along each side; 1 for none. RF-DETR has 2 or 4.
         global_blocks: blocks that attend over the whole image, from 0, where there are windows. RF-DETR has 3, 6 and 9
@@ -50,6 +52,8 @@ class ViT(nn.Module):
         model: str = "vit_tiny_patch16_dinov3_qkvb",
         blocks: tuple[int, ...] = (3, 7, 11),
         final_norm: bool = False,
+        patch_size: int | None = None,
+        table_size: int | None = None,
         drop_path: float = 0.0,
         num_windows: int = 1,
         global_blocks: tuple[int, ...] = (),
@@ -62,6 +66,8 @@ class ViT(nn.Module):
             model,
             blocks,
             final_norm=final_norm,
+            patch_size=patch_size,
+            table_size=table_size,
             drop_path=drop_path,
             num_windows=num_windows,
             global_blocks=global_blocks,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.layers.deformable_transformer import encode_box_sine, level_projection, reset_transformer
@@ -21,12 +21,14 @@ from boxwright.queries.class_losses import make_class_loss
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
 from boxwright.queries.decode import PairDetections, rank_pairs
 from boxwright.queries.decoder import LayerHeads, build_decoder_layers, decode_queries, predict_layers, reset_predictors
+from boxwright.queries.deformable_output import DeformableDETROutput, list_others
 from boxwright.queries.explanation import (
     LayerPredictions,
     QueryDecoder,
     QueryExplainer,
     SelectedTokens,
 )
+from boxwright.queries.groups import EncoderHeads, GroupEncoder, join_queries
 from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.options import DecoderOptions, QueryLossWeights, SupervisionOptions
 from boxwright.queries.selection import Selection, make_anchors, measure_selection, select_tokens
@@ -35,25 +37,6 @@ from boxwright.recorded import Recorded
 from boxwright.structures import ClassRows, Features, LossTotals, SelectionQuality, Spec, Targets
 
 __all__ = ["DeformableDETR"]
-
-
-class DeformableDETROutput(NamedTuple):
-    """Predictions. Boxes are center boxes relative to the image inside its padding, in [0, 1].
-
-    ``logits`` and ``boxes_cxcywh_norm`` are those of the decoder layers: of every layer with targets and auxiliary
-    losses, else of the last one. ``valid_sizes`` are (height, width) of the images inside their padding. ``selected_*``
-    are the encoder's best, which the decoder starts from, ``selected_tokens`` the indices of their tokens, and
-    ``encoder_*``, with targets, the predictions of all tokens; None without two stages.
-    """
-
-    logits: Float[Tensor, "l b q k"]
-    boxes_cxcywh_norm: Float[Tensor, "l b q 4"]
-    valid_sizes: Float[Tensor, "#b 2"]
-    selected_logits: Float[Tensor, "b q k"] | None = None
-    selected_boxes_cxcywh_norm: Float[Tensor, "b q 4"] | None = None
-    encoder_logits: Float[Tensor, "b t k"] | None = None
-    encoder_boxes_cxcywh_norm: Float[Tensor, "b t 4"] | None = None
-    selected_tokens: Int[Tensor, "b q"] | None = None
 
 
 class DeformableDETR(PairDetections, nn.Module):
@@ -110,13 +93,16 @@ class DeformableDETR(PairDetections, nn.Module):
         # For counting only: run all heads of all layers and tokens, as the published graph does.
         self.count_as_published = False
         self.criterion = SetCriterion(make_class_loss(supervision.class_loss), HungarianMatcher(), loss_weights)
+        self.num_groups, others = supervision.num_groups, range(supervision.num_groups - 1)
         self.projections = LevelProjections(in_spec, hidden_dim, level_projection)
         if two_stage:
             self.encoder_output = nn.Sequential(nn.Linear(hidden_dim, hidden_dim), nn.LayerNorm(hidden_dim))
             linear = nn.Linear(2 * hidden_dim, 2 * hidden_dim)
             self.proposal_queries = nn.Sequential(linear, nn.LayerNorm(2 * hidden_dim))
+            self.groups = nn.ModuleList(GroupEncoder(hidden_dim, num_classes, decoder.activation) for _ in others)
         else:
             self.queries = nn.Embedding(num_queries, 2 * hidden_dim)  # position, content
+            self.groups = nn.ModuleList(nn.Embedding(num_queries, 2 * hidden_dim) for _ in others)
             self.reference_points = nn.Linear(hidden_dim, 2)
         self.layers = build_decoder_layers(decoder, hidden_dim, len(self.projections.levels))
         # One pair for all layers, or one per layer; then one for the encoder.
@@ -154,8 +140,10 @@ class DeformableDETR(PairDetections, nn.Module):
         maps, valid_sizes = self.projections(features, padding_mask, valid_sizes)
         tokens = flatten_levels(maps, padding_mask)
         every = targets is not None or self.count_as_published
-        selection = self._select(tokens, every_token=every) if self.two_stage else None
-        content, positions, reference = self._make_queries(tokens, selection)
+        num_groups = self.num_groups if targets is not None else 1
+        selections = self._select(tokens, num_groups, every_token=every)
+        queries = [self._make_queries(tokens, selection, group) for group, selection in enumerate(selections)]
+        content, positions, reference = (join_queries(parts) for parts in zip(*queries, strict=True))
         logits, boxes = decode_queries(
             self.layers[: self.eval_layers] if targets is None else self.layers,
             tokens,
@@ -165,30 +153,40 @@ class DeformableDETR(PairDetections, nn.Module):
             heads=LayerHeads(self.classes, self.boxes),
             every_layer=every and (self.auxiliary_losses or self.count_as_published),
             refinement="once" if self.refine else "none",
+            num_groups=num_groups,
             classes_first=True,
         )
+        others, count = None, logits.shape[2] // num_groups
+        if num_groups > 1:
+            others = list_others(logits, boxes, selections)
+            logits, boxes = logits[:, :, :count], boxes[:, :, :count]
+        selection = selections[0]
         if selection is None:
-            return DeformableDETROutput(logits, boxes, valid_sizes)
-        selected = selection.logits, selection.boxes_logit.sigmoid()
-        every_boxes = None if selection.every_boxes_logit is None else selection.every_boxes_logit.sigmoid()
-        encoded = *selected, selection.every_logits, every_boxes, selection.tokens
-        return DeformableDETROutput(logits, boxes, valid_sizes, *encoded)
+            return DeformableDETROutput(logits, boxes, valid_sizes, others=others)
+        selected = selection.logits, selection.boxes_cxcywh_norm
+        encoded = *selected, selection.every_logits, selection.every_boxes_cxcywh_norm, selection.tokens
+        return DeformableDETROutput(logits, boxes, valid_sizes, *encoded, others)
 
     def class_rows(self) -> dict[str, ClassRows]:
         """Name the layers with a row for each class."""
-        return {f"classes.{i}": ClassRows() for i in range(len(self.classes))}
+        names = [f"classes.{i}" for i in range(len(self.classes))]
+        names += [f"groups.{i}.classes" for i in range(len(self.groups))] if self.two_stage else []
+        return {name: ClassRows() for name in names}
 
     def loss(
         self, output: DeformableDETROutput, targets: Sequence[Targets], totals: LossTotals | None = None
     ) -> dict[str, Float[Tensor, ""]]:
         """Compute the weighted loss terms of every decoder layer and of the encoder's tokens."""
-        normalized, totals = normalize_targets(targets), totals or LossTotals.of(targets)
-        losses = self.criterion(output.logits, output.boxes_cxcywh_norm, normalized, totals)
-        terms = name_terms(losses, layer_suffixes(len(output.logits)))
-        if output.encoder_logits is not None and output.encoder_boxes_cxcywh_norm is not None:
-            objects = [target._replace(labels=torch.zeros_like(target.labels)) for target in normalized]
-            encoder = output.encoder_logits[None], output.encoder_boxes_cxcywh_norm[None]
-            terms |= name_terms(self.criterion(*encoder, objects, totals), ["_encoder"])
+        num_groups = 1 if output.others is None else self.num_groups
+        objects, totals = normalize_targets(targets) * num_groups, totals or LossTotals.of(targets)
+        logits, boxes, *encoder = output.every_group()
+        totals = totals.of_groups(num_groups)
+        terms = name_terms(self.criterion(logits, boxes, objects, totals), layer_suffixes(len(logits)))
+        if encoder[0] is not None and encoder[1] is not None:
+            # The first class stands for any object.
+            any_object = [target._replace(labels=torch.zeros_like(target.labels)) for target in objects]
+            losses = self.criterion(encoder[0][None], encoder[1][None], any_object, totals)
+            terms |= name_terms(losses, ["_encoder"])
         return terms
 
     def selection_quality(self, output: DeformableDETROutput, targets: Sequence[Targets]) -> SelectionQuality | None:
@@ -221,30 +219,48 @@ class DeformableDETR(PairDetections, nn.Module):
         layers = LayerPredictions(predictions[0], scores, predictions[2])
         return QueryExplainer(output, ranked, layers, decoder, recorded, selected).explain(detection)
 
-    def _select(self, tokens: LevelTokens, *, every_token: bool) -> Selection:
+    def _select(self, tokens: LevelTokens, num_groups: int, *, every_token: bool) -> Sequence[Selection | None]:
+        """Select the tokens of each group; None for each without two stages."""
+        if not self.two_stage:
+            return [None] * num_groups
         anchors = make_anchors(tokens)
-        memory = self.encoder_output(tokens.memory * anchors.valid)
-        heads = cast(nn.Linear, self.classes[-1]), self.boxes[-1]
-        return select_tokens(memory, anchors, *heads, self.num_queries, by_first_class=True, every_token=every_token)
+        memory = tokens.memory * anchors.valid
+        groups = [EncoderHeads(self.encoder_output, cast(nn.Linear, self.classes[-1]), self.boxes[-1])]
+        groups += [cast(GroupEncoder, encoder).heads() for encoder in self.groups[: num_groups - 1]]
+        return [
+            select_tokens(
+                heads.output(memory),
+                anchors,
+                heads.classes,
+                heads.boxes,
+                self.num_queries,
+                by_first_class=True,
+                every_token=every_token,
+            )
+            for heads in groups
+        ]
 
     def _make_queries(
-        self, tokens: LevelTokens, selection: Selection | None
+        self, tokens: LevelTokens, selection: Selection | None, group: int
     ) -> tuple[Float[Tensor, "b q d"], Float[Tensor, "b q d"], Float[Tensor, "b q r"]]:
-        """Make contents, positions and references of the selected boxes, or take the learned ones."""
+        """Make contents, positions and references of the selected boxes, or take the learned ones of a group."""
         if selection is None:
             repeats = tokens.memory.shape[0], 1, 1
-            content, positions, reference = (one.repeat(repeats) for one in self._learned_queries())
+            content, positions, reference = (one.repeat(repeats) for one in self._learned_queries(group))
             return content, positions, reference
-        reference = selection.boxes_logit.detach().sigmoid()
+        reference = selection.boxes_cxcywh_norm.detach()
         encoded = encode_box_sine(reference, self.hidden_dim // 2).to(selection.logits.dtype)
         positions, content = self.proposal_queries(encoded).chunk(2, -1)
         # Contiguous: of a view, attention fixes the batch of an export (torch 2.15).
         return content.contiguous(), positions, reference
 
-    def _learned_queries(self) -> tuple[Float[Tensor, "q d"], Float[Tensor, "q d"], Float[Tensor, "q 2"]]:
+    def _learned_queries(
+        self, group: int = 0
+    ) -> tuple[Float[Tensor, "q d"], Float[Tensor, "q d"], Float[Tensor, "q 2"]]:
         """Look up contents, positions and reference points."""
         # Looked up, because a slice of a parameter asks for gradients even where there are none (torch 2.15).
         every_query = torch.arange(self.num_queries, device=self.queries.weight.device)
-        positions, content = self.queries(every_query).chunk(2, -1)
+        queries = self.queries if group == 0 else self.groups[group - 1]
+        positions, content = queries(every_query).chunk(2, -1)
         reference = run_in_full_precision(self.reference_points, positions).sigmoid()
         return content, positions, reference

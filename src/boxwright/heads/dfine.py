@@ -16,7 +16,7 @@ from boxwright.queries.criterion import SetCriterion, normalize_targets
 from boxwright.queries.decode import QueryOutput, decode_pairs
 from boxwright.queries.decoder import build_decoder_layers, reset_predictors
 from boxwright.queries.distribution_criterion import DistributionCriterion, DistributionLossWeights
-from boxwright.queries.distribution_output import DistributionOutput
+from boxwright.queries.distribution_output import DistributionGroups, DistributionOutput
 from boxwright.queries.distributions import (
     DistributionHeads,
     LocationQuality,
@@ -79,6 +79,7 @@ class DFINE(EncoderQueries):
             num_queries=num_queries,
             decoder=decoder,
             denoising=denoising,
+            num_groups=supervision.num_groups,
             max_detections=max_detections,
             project_every_level=False,
             reference_encoding=decoder.reference_encoding,
@@ -126,18 +127,23 @@ class DFINE(EncoderQueries):
             heads=self._heads(),
             every_layer=targets is not None,
             blocked=start.blocked,
+            num_groups=start.num_groups,
         )
+        selection, others = start.selection, None
         noised, layers = predictions.split(start.num_noised)
-        selection = start.selection
+        if start.num_groups > 1:
+            layers, further = layers.split(selection.logits.shape[1])
+            others = DistributionGroups(further.fold(start.num_groups - 1), start.other_selections)
         return DistributionOutput(
             *layers[:2],
             start.valid_sizes,
             *layers[2:],
             selection.logits,
-            selection.boxes_logit.sigmoid(),
+            selection.boxes_cxcywh_norm,
             selection.tokens,
             None if start.denoising is None else noised,
             start.denoising,
+            others,
         )
 
     def encode_references(self, reference: Float[Tensor, "b q 4"]) -> Float[Tensor, "b q d"]:
@@ -163,8 +169,8 @@ class DFINE(EncoderQueries):
 
     def assign(self, output: DistributionOutput, targets: Sequence[Targets]) -> DistributionOutput:
         """Assign the predictions of every layer to objects; ``loss`` goes on from there."""
-        selected = output.selected_logits, output.selected_boxes_cxcywh_norm
-        return output._replace(assignment=self.criterion.assign(output.layers, selected, normalize_targets(targets)))
+        objects = normalize_targets(targets) * output.num_groups
+        return output._replace(assignment=self.criterion.assign(*output.every_group, objects))
 
     def count_assigned(self, output: DistributionOutput) -> int:
         """Count the queries that a layer, or the encoder, assigned to an object."""
@@ -180,11 +186,13 @@ class DFINE(EncoderQueries):
         normalized, totals = normalize_targets(targets), totals or LossTotals.of(targets)
         if totals.matches is None:
             totals = totals._replace(matches=self.count_assigned(output))
-        selected, layers = (output.selected_logits, output.selected_boxes_cxcywh_norm), output.layers
-        terms = self.criterion(layers, selected, cast(Assignment, output.assignment), normalized, totals)
+        (layers, selected), assignment = output.every_group, cast(Assignment, output.assignment)
+        of_groups = totals.of_groups(output.num_groups)
+        terms = self.criterion(layers, selected, assignment, normalized * output.num_groups, of_groups)
         if output.denoising is not None and output.noised is not None:
             matches, groups = output.denoising.matches, output.denoising.num_groups
-            terms |= self.criterion.noised(output.noised, matches, groups, normalized, totals, layers)
+            counts = self.criterion.count(layers, of_groups)
+            terms |= self.criterion.noised(output.noised, matches, groups, normalized, totals, counts)
         return terms
 
     def _heads(self) -> DistributionHeads:

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 from typing import cast
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from boxwright.layers.deformable_transformer import encode_box_sine, reset_transformer
-from boxwright.layers.mlp import MLP
-from boxwright.layers.option_checks import check_hidden_dim
-from boxwright.layers.predictions import cast_to_weights
-from boxwright.layers.tokens import LevelTokens
 from boxwright.ops.boxes import inverse_sigmoid
 from boxwright.queries.class_losses import make_class_loss
 from boxwright.queries.criterion import SetCriterion
-from boxwright.queries.decoder import LayerHeads, build_decoder_layers, reset_predictors, spread_over_levels
 from boxwright.queries.denoising import DenoisingQueries
+from boxwright.queries.learned_queries import LearnedQueries
 from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.options import DecoderOptions, DenoisingOptions, QueryLossWeights, UnitedSupervisionOptions
-from boxwright.queries.refined_queries import RefinedQueries
-from boxwright.queries.selection import Selection
 from boxwright.structures import Spec
 
 __all__ = ["DINO"]
 
-# The authors' constants: boxes keep from 0 and 1 before the inverse of the sigmoid; areas that GIoU divides by grow.
-_MARGIN, _GIOU_EPS = 1e-3, 1e-6
+_GIOU_EPS = 1e-6
+"""The authors' constant: areas that GIoU divides by grow."""
 
 
-class DINO(RefinedQueries):
+class DINO(LearnedQueries):
     """Boxes of the best encoder tokens as queries, their contents learned; a deformable decoder refines them.
 
     All layers use the same class and box head, after the same norm; the encoder has heads of its own.
@@ -55,6 +47,7 @@ class DINO(RefinedQueries):
     """
 
     anchors_by_ratio = False
+    margin = 1e-3
 
     def __init__(
         self,
@@ -76,48 +69,21 @@ class DINO(RefinedQueries):
             num_queries=num_queries,
             decoder=decoder,
             denoising=denoising,
+            num_groups=supervision.num_groups,
             max_detections=max_detections,
-            project_every_level=False,
         )
-        check_hidden_dim(hidden_dim, decoder.num_heads, sine=True)
         matcher, loss = HungarianMatcher(giou_eps=_GIOU_EPS), make_class_loss(supervision.class_loss)
         self.divides_by_assigned = supervision.united_matches
         self.criterion = self.encoder_criterion = SetCriterion(loss, matcher, loss_weights)
-        self.contents = nn.Embedding(num_queries, hidden_dim)
-        self.query_positions = MLP(2 * hidden_dim, hidden_dim, hidden_dim, 2, activation=decoder.activation)
-        self.layers = build_decoder_layers(decoder, hidden_dim, len(self.projections.levels))
-        self.norm = nn.LayerNorm(hidden_dim)
-        self.classes = nn.ModuleList([nn.Linear(hidden_dim, num_classes)])
-        self.boxes = nn.ModuleList([MLP(hidden_dim, hidden_dim, 4, 3, activation=decoder.activation)])
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialize as published: Xavier for the transformer; the encoder's heads begin as the decoder's."""
-        reset_transformer(self.layers)
-        self.reset_selection()
-        nn.init.xavier_uniform_(self.contents.weight)
-        reset_predictors(self.classes, self.boxes)
-        self.encoder_classes.load_state_dict(self.classes[0].state_dict())
-        self.encoder_boxes.load_state_dict(self.boxes[0].state_dict())
+        """Initialize as published: Xavier for the contents too."""
+        super().reset_parameters()
+        for contents in (self.contents, *self.group_contents):
+            nn.init.xavier_uniform_(cast(nn.Embedding, contents).weight)
 
-    def layer_heads(self) -> LayerHeads:
-        """Return the heads that predict after each layer."""
-        return LayerHeads(self.classes, self.boxes, self.norm, _MARGIN)
-
-    def begin_contents(self, selection: Selection) -> Float[Tensor, "b q d"]:
-        """Look up the learned contents, the same for every image; the best token has the first."""
-        batch, num_queries, _ = selection.content.shape
-        # Looked up, because a slice of a parameter asks for gradients even where there are none (torch 2.15).
-        contents: Tensor = self.contents(torch.arange(num_queries, device=selection.content.device))
-        return contents.to(selection.content.dtype).repeat(batch, 1, 1)
-
-    def invert_noised_boxes(self, denoising: DenoisingQueries) -> Float[Tensor, "b q 4"]:
-        """Invert the sigmoid of the boxes of denoising queries; those without object are the middle of the image."""
-        logits = inverse_sigmoid(denoising.boxes_cxcywh_norm, _MARGIN)
-        return logits.masked_fill((denoising.labels == self.num_classes)[..., None], 0.0)
-
-    def encode_on_maps(self, reference: Float[Tensor, "b q 4"], tokens: LevelTokens) -> Float[Tensor, "b q d"]:
-        """Encode references, in units of the finest level's whole map, as positions of queries: y, x, w, h."""
-        x, y, w, h = spread_over_levels(reference, tokens)[:, :, 0].unbind(-1)
-        encoded = encode_box_sine(torch.stack((y, x, w, h), -1), self.contents.embedding_dim // 2)
-        return cast(Tensor, self.query_positions(cast_to_weights(encoded, self.query_positions)))
+    def begin_noised_references(self, denoising: DenoisingQueries) -> Float[Tensor, "b q 4"]:
+        """Return the references of denoising queries: their boxes, or the middle of the image without object."""
+        logits = inverse_sigmoid(denoising.boxes_cxcywh_norm, self.margin)
+        return logits.masked_fill((denoising.labels == self.num_classes)[..., None], 0.0).sigmoid()

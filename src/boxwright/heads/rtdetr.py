@@ -69,6 +69,7 @@ class RTDETR(RefinedQueries):
             num_queries=num_queries,
             decoder=decoder,
             denoising=denoising,
+            num_groups=supervision.num_groups,
             max_detections=max_detections,
             project_every_level=True,
             reference_encoding=decoder.reference_encoding,

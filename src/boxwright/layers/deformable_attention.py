@@ -236,7 +236,7 @@ class DeformableDecoderLayer(nn.Module):
 
     Args:
         dim: width of the queries.
-        num_heads: attention heads.
+        num_heads: attention heads, of both attentions, or of self-attention and of the attention to the maps.
         num_levels: of the maps.
         num_points: per head and level; one number, or one for each level.
         hidden_dim: width of the feed-forward.
@@ -257,7 +257,7 @@ class DeformableDecoderLayer(nn.Module):
         self,
         dim: int,
         *,
-        num_heads: int = 8,
+        num_heads: int | tuple[int, int] = 8,
         num_levels: int = 3,
         num_points: int | Sequence[int] = 4,
         hidden_dim: int = 1024,
@@ -272,11 +272,12 @@ class DeformableDecoderLayer(nn.Module):
         super().__init__()
         norm = nn.LayerNorm if feed_forward == "mlp" else partial(nn.RMSNorm, eps=RMS_EPS)
         self.gated = joining == "gated"
-        self.self_attention = BatchFirstAttention(dim, num_heads, dropout)
+        own_heads, sampling_heads = (num_heads, num_heads) if isinstance(num_heads, int) else num_heads
+        self.self_attention = BatchFirstAttention(dim, own_heads, dropout)
         self.norm1 = norm(dim)
         self.cross_attention = MultiScaleDeformableAttention(
             dim,
-            num_heads,
+            sampling_heads,
             num_levels,
             num_points,
             sampling=sampling,
@@ -305,7 +306,8 @@ class DeformableDecoderLayer(nn.Module):
         shapes: Sequence[tuple[int, int]],
         *,
         padding: Bool[Tensor, "b t"] | None = None,
-        blocked: Bool[Tensor, "q q"] | None = None,
+        blocked: Bool[Tensor, "f f"] | None = None,
+        num_groups: int = 1,
     ) -> Float[Tensor, "b q d"]:
         """Run one round.
 
@@ -316,13 +318,38 @@ class DeformableDecoderLayer(nn.Module):
             memory: tokens of all levels.
             shapes: (h, w) of each level.
             padding: True on tokens that are padding.
-            blocked: True where a query (row) must not see another (column).
+            blocked: True where a query (row) must not see another (column); of the queries of the first group, and of
+                those that come before them.
+            num_groups: groups of as many queries each, which do not see those of other groups.
         """
-        positioned = queries + positions
-        attended = self.self_attention(positioned, positioned, queries, attn_mask=blocked, need_weights=False)[0]
+        attended = self._attend(queries + positions, queries, blocked, num_groups)
         queries = self.norm1(queries + self.dropout(attended))
         sampled = self.cross_attention(queries + positions, reference, memory, shapes, padding)
         sampled = self.dropout(sampled)
         queries = self.gate(queries, sampled) if self.gated else self.norm2(queries + sampled)
         residual = queries + self.dropout(self.feed_forward(queries))
         return cast(Tensor, self.norm3(clamp_to_half(residual)))
+
+    def _attend(
+        self,
+        positioned: Float[Tensor, "b q d"],
+        queries: Float[Tensor, "b q d"],
+        blocked: Bool[Tensor, "f f"] | None,
+        num_groups: int,
+    ) -> Float[Tensor, "b q d"]:
+        """Attend to the queries of the same group: each group is an image of the batch."""
+
+        def attend(positioned: Tensor, queries: Tensor, blocked: Tensor | None = None) -> Tensor:
+            attended = self.self_attention(positioned, positioned, queries, attn_mask=blocked, need_weights=False)[0]
+            return cast(Tensor, attended)
+
+        if num_groups == 1:
+            return attend(positioned, queries, blocked)
+        parts, first = [], 0
+        if blocked is not None:
+            # What others do not have; the size of a mask of all groups would grow with their square.
+            first, num_groups = len(blocked), num_groups - 1
+            parts.append(attend(positioned[:, :first], queries[:, :first], blocked))
+        groups = (x[:, first:].unflatten(1, (num_groups, -1)).flatten(0, 1) for x in (positioned, queries))
+        parts.append(attend(*groups).unflatten(0, (-1, num_groups)).flatten(1, 2))
+        return torch.cat(parts, 1)

@@ -41,6 +41,8 @@ class PlainViT(nn.Module):
         model: its name in timm: a ``VisionTransformer`` or an ``Eva``, as ViT, DeiT, DINOv2, DINOv3 and EVA-02 are.
         blocks: the blocks whose maps go out, from 0; those beyond the last are not built.
         final_norm: apply the norm that the model ends with to every map.
+        patch_size: side of a patch, in pixels; the model's where None.
+        table_size: side of the image that the table of positions is for, in pixels; the model's where None.
         drop_path: how often the last block is left out in training; the earlier the block, the less often.
         num_windows: along each side; 1 for none.
         global_blocks: blocks that attend over the whole image, from 0, where there are windows.
@@ -62,6 +64,8 @@ class PlainViT(nn.Module):
         blocks: Sequence[int],
         *,
         final_norm: bool = False,
+        patch_size: int | None = None,
+        table_size: int | None = None,
         drop_path: float = 0.0,
         num_windows: int = 1,
         global_blocks: Sequence[int] = (),
@@ -82,6 +86,11 @@ class PlainViT(nn.Module):
             frozenset(global_blocks),
         )
         options: dict[str, Any] = {"num_classes": 0}
+        sizes = {"patch_size": patch_size, "img_size": table_size}
+        options |= {name: size for name, size in sizes.items() if size is not None}
+        check_counts(
+            {name: size for name, size in (("patch_size", patch_size), ("table_size", table_size)) if size is not None}
+        )
         if drop_path:
             options["drop_path_rate"] = drop_path
         if embed_dim is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from boxwright.losses.dice import dice_loss
 from boxwright.losses.distribution import distillation_loss, fine_grained_localization_loss
 from boxwright.losses.focal import sigmoid_focal_loss, summed_focal_loss, summed_focal_loss_of_levels
+from boxwright.losses.iou_aware import iou_aware_loss
 from boxwright.losses.matchability import matchability_loss
 from boxwright.losses.varifocal import varifocal_loss
 
@@ -12,6 +13,7 @@ __all__ = [
     "dice_loss",
     "distillation_loss",
     "fine_grained_localization_loss",
+    "iou_aware_loss",
     "matchability_loss",
     "sigmoid_focal_loss",
     "summed_focal_loss",

@@ -41,6 +41,17 @@ def encode_deltas(
     return torch.cat((shift * weights[0], (box[..., 2:] / anchor[..., 2:]).log() * weights[1]), -1)
 
 
+def move_boxes(boxes: Float[Tensor, "*#n 4"], deltas: Float[Tensor, "*#n 4"]) -> Float[Tensor, "*n 4"]:
+    """Move center boxes by (dx, dy, dw, dh): shifts in sides of the box, logarithms of the sides' growth.
+
+    Args:
+        boxes: center boxes.
+        deltas: of each.
+    """
+    center, sides = boxes[..., :2], boxes[..., 2:]
+    return torch.cat((deltas[..., :2] * sides + center, deltas[..., 2:].exp() * sides), -1)
+
+
 def decode_deltas(
     deltas: Float[Tensor, "*#n 4"],
     anchors: Float[Tensor, "*#n 4"],

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from boxwright.layers.option_checks import check_choice
 from boxwright.losses.focal import sigmoid_focal_loss
+from boxwright.losses.iou_aware import iou_aware_loss
 from boxwright.losses.matchability import matchability_loss
 from boxwright.losses.varifocal import varifocal_loss
 from boxwright.structures import LossTotals
@@ -96,6 +97,28 @@ class MatchabilityLoss:
         return loss.sum((1, 2, 3)) / (totals.objects_per_process * groups)
 
 
+class IoUAwareLoss:
+    """IoU-aware binary cross entropy: ``iou_aware_loss`` summed and divided as the varifocal loss.
+
+    Args:
+        alpha: exponent of the score in the target, in [0, 1].
+        gamma: exponent that lowers the weight of easy negatives.
+
+    Source: Chen et al., LW-DETR, 2024.
+    """
+
+    name = "iou_aware"
+
+    def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:
+        self.alpha, self.gamma = alpha, gamma
+
+    def __call__(
+        self, logits: Float[Tensor, "l b q k"], matched: MatchedQueries, totals: LossTotals, groups: int = 1
+    ) -> Float[Tensor, " l"]:
+        loss = iou_aware_loss(logits, *_quality_targets(logits, matched), alpha=self.alpha, gamma=self.gamma)
+        return loss.sum((1, 2, 3)) / (totals.objects_per_process * groups)
+
+
 class FocalLoss:
     """Focal loss: ``sigmoid_focal_loss`` summed over queries and classes, divided by the objects times ``groups``.
 
@@ -153,12 +176,13 @@ class CrossEntropyLoss:
         return (weights * loss).view(num_layers, -1).sum(1) / total_weight
 
 
-ClassLossName = Literal["focal", "varifocal", "mal"]
+ClassLossName = Literal["focal", "varifocal", "mal", "iabce"]
 
 _LOSSES: Mapping[ClassLossName, Callable[[], ClassLoss]] = {
     "focal": FocalLoss,
     "varifocal": VarifocalLoss,
     "mal": MatchabilityLoss,
+    "iabce": IoUAwareLoss,
 }
 
 
@@ -167,7 +191,8 @@ def make_class_loss(name: ClassLossName) -> ClassLoss:
 
     Args:
         name: ``focal`` has the classes alone as its target, ``varifocal`` how well boxes fit, and ``mal`` too, but with
-            matches of poor boxes in full: DEIM's matchability-aware loss.
+            matches of poor boxes in full: DEIM's matchability-aware loss. ``iabce`` is that of LW-DETR and RF-DETR,
+            whose target goes a part of the way from the score to how well the box fits.
 
     Raises:
         ValueError: there is no loss of this name.

@@ -15,6 +15,7 @@ from boxwright.layers.deformable_attention import DeformableDecoderLayer, Joinin
 from boxwright.layers.mlp import MLP
 from boxwright.layers.predictions import run_in_full_precision
 from boxwright.layers.tokens import LevelTokens
+from boxwright.ops.box_deltas import move_boxes
 from boxwright.ops.boxes import inverse_sigmoid
 from boxwright.queries.options import DecoderOptions
 
@@ -32,7 +33,7 @@ def build_decoder_layers(
     return nn.ModuleList(
         DeformableDecoderLayer(
             hidden_dim,
-            num_heads=options.num_heads,
+            num_heads=(options.num_heads, options.num_sampling_heads or options.num_heads),
             num_levels=num_levels,
             num_points=options.num_points,
             hidden_dim=options.feedforward_dim,
@@ -62,14 +63,16 @@ class LayerHeads(NamedTuple):
     """Heads that predict from the contents after each decoder layer.
 
     ``classes`` and ``boxes`` are those of each layer, or one for all; a box head predicts the offset to the reference,
-    before the sigmoid. ``norm`` is of the contents that layers predict from, and not of those that the reference of
-    the next layer comes from. Boxes keep ``margin`` from 0 and 1 where they go back through the sigmoid.
+    before the sigmoid, or, if ``relative``, what ``move_boxes`` takes. ``norm`` is of the contents that layers predict
+    from, and not of those that the reference of the next layer comes from. Boxes keep ``margin`` from 0 and 1 where
+    they go back through the sigmoid.
     """
 
     classes: Modules
     boxes: Modules
     norm: nn.Module | None = None
     margin: float = 1e-5
+    relative: bool = False
 
     def classify(self, layer: int, content: Float[Tensor, "b q d"]) -> Float[Tensor, "b q k"]:
         """Predict the logits of a layer."""
@@ -81,6 +84,8 @@ class LayerHeads(NamedTuple):
     ) -> list[Float[Tensor, "b q 4"]]:
         """Predict the box of a layer from each of several references; the size of a point is the offset alone."""
         offset = run_in_full_precision(self.boxes[layer if len(self.boxes) > 1 else 0], content)
+        if self.relative:
+            return [move_boxes(reference, offset) for reference in references]
         starts = [inverse_sigmoid(reference, self.margin) for reference in references]
         return [(offset + (one if one.shape[-1] == 4 else F.pad(one, (0, 2)))).sigmoid() for one in starts]
 
@@ -95,7 +100,8 @@ def decode_queries(
     heads: LayerHeads,
     every_layer: bool,
     refinement: Refinement = "once",
-    blocked: Bool[Tensor, "q q"] | None = None,
+    blocked: Bool[Tensor, "f f"] | None = None,
+    num_groups: int = 1,
     classes_first: bool = False,
 ) -> tuple[Float[Tensor, "l b q k"], Float[Tensor, "l b q 4"]]:
     """Decode queries layer by layer.
@@ -109,7 +115,8 @@ def decode_queries(
         heads: of the layers.
         every_layer: predict from every layer, and not from the last one only.
         refinement: start of each layer's boxes.
-        blocked: True where a query (row) must not attend to another (column).
+        blocked: True where a query (row) must not attend to another (column); see ``DeformableDecoderLayer``.
+        num_groups: of queries that do not attend to those of other groups; likewise.
         classes_first: run the class head before the box head; it decides about the last bit of summed gradients.
 
     Returns:
@@ -120,12 +127,12 @@ def decode_queries(
     """
     layer_logits: list[Tensor] = []
     layer_boxes: list[Tensor] = []
-    previous = reference
+    sampled, previous = (tokens.memory, tokens.shapes), reference
+    attention = {"padding": tokens.padding, "blocked": blocked, "num_groups": num_groups}
     for i, layer in enumerate(layers):
-        encoded, on_levels = positions(reference), spread_over_levels(reference, tokens)
-        content = layer(
-            content, encoded, on_levels, tokens.memory, tokens.shapes, padding=tokens.padding, blocked=blocked
-        )
+        if i == 0 or refinement != "none":
+            encoded = positions(reference)
+        content = layer(content, encoded, spread_over_levels(reference, tokens), *sampled, **attention)
         last = i == len(layers) - 1
         predicts = every_layer or last
         final = heads.norm(content) if heads.norm is not None and predicts else content

@@ -99,7 +99,7 @@ class DistributionCriterion:
             names, num_layers = layer_suffixes(len(layers.logits)), len(layers.logits)
             united = assignment.united if self.united else None
             own = assignment.of_layers.select(slice(num_layers)) if united is None else united.repeat(num_layers)
-            counts = self._count(layers, totals)
+            counts = self.count(layers, totals)
             divisor = totals.objects_per_process if united is None else totals.matches_per_process
             terms = self.criterion(logits, boxes, targets, totals, assignment.of_layers, united=united)
             return {
@@ -114,7 +114,7 @@ class DistributionCriterion:
         groups: int,
         targets: Sequence[NormalizedTargets],
         totals: LossTotals,
-        matching: DistributionLayers,
+        weights: Counts,
     ) -> dict[str, Float[Tensor, ""]]:
         """Compute the weighted terms of denoising queries.
 
@@ -124,7 +124,7 @@ class DistributionCriterion:
             groups: number of matches of each object.
             targets: one per image.
             totals: of the optimizer step.
-            matching: predictions from the matching queries, whose counts weigh the two parts of ``ddf``.
+            weights: counts of the matching queries, which weigh the two parts of ``ddf``.
         """
         with torch.autocast(layers.logits.device.type, enabled=False):
             layers = pytree.tree_map(at_least_float32, layers)
@@ -136,10 +136,11 @@ class DistributionCriterion:
             counts, every = _count(layers, totals, totals.objects * groups), matches.repeat(len(layers.logits))
             return {
                 **name_terms(terms, [*names, "_denoising_initial"]),
-                **self._side_losses(layers, targets, every, count, counts, self._count(matching, totals), names),
+                **self._side_losses(layers, targets, every, count, counts, weights, names),
             }
 
-    def _count(self, layers: DistributionLayers, totals: LossTotals) -> Counts:
+    def count(self, layers: DistributionLayers, totals: LossTotals) -> Counts:
+        """Count the matching queries of a step whose images have as many as these predictions."""
         return _count(layers, totals, (totals.matches or 0) if self.united else totals.objects)
 
     def _side_losses(

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from boxwright.queries.denoising import DenoisingQueries
 from boxwright.queries.distributions import DistributionLayers
 from boxwright.queries.union import Assignment
+
+
+class DistributionGroups(NamedTuple):
+    """Predictions of the queries of further groups, each as an image of the batch: all images group by group.
+
+    ``selected`` are logits and boxes of the encoder's tokens.
+    """
+
+    layers: DistributionLayers
+    selected: tuple[Float[Tensor, "n q k"], Float[Tensor, "n q 4"]]
 
 
 class DistributionOutput(NamedTuple):
@@ -19,7 +30,8 @@ class DistributionOutput(NamedTuple):
     layers: of every layer with targets, of the last one without. ``initial_*`` are the first layer's, which the sides
     move from. ``selected_*`` are the encoder's, which the decoder starts from, and ``selected_tokens`` the indices of
     its tokens, the best first. ``noised`` are predictions from the denoising queries, and ``denoising`` these queries;
-    None without targets or denoising. ``assignment`` is that of the head's ``assign``.
+    None without targets or denoising. ``others`` are predictions of further groups of queries, in training.
+    ``assignment`` is that of the head's ``assign``.
     """
 
     logits: Float[Tensor, "l b q k"]
@@ -33,10 +45,21 @@ class DistributionOutput(NamedTuple):
     selected_tokens: Int[Tensor, "b q"] | None = None
     noised: DistributionLayers | None = None
     denoising: DenoisingQueries | None = None
+    others: DistributionGroups | None = None
     assignment: Assignment | None = None
 
     @property
-    def layers(self) -> DistributionLayers:
-        """The predictions of the decoder."""
+    def num_groups(self) -> int:
+        """Number of groups of queries."""
+        return 1 if self.others is None else 1 + self.others.layers.logits.shape[1] // self.logits.shape[1]
+
+    @property
+    def every_group(self) -> DistributionGroups:
+        """The predictions of all groups, each as images of a batch."""
         initial = self.initial_logits, self.initial_boxes_cxcywh_norm
-        return DistributionLayers(self.logits, self.boxes_cxcywh_norm, self.side_logits, *initial)
+        layers = DistributionLayers(self.logits, self.boxes_cxcywh_norm, self.side_logits, *initial)
+        selected = self.selected_logits, self.selected_boxes_cxcywh_norm
+        if self.others is None:
+            return DistributionGroups(layers, selected)
+        logits, boxes = (torch.cat(pair) for pair in zip(selected, self.others.selected, strict=True))
+        return DistributionGroups(layers.join(self.others.layers), (logits, boxes))

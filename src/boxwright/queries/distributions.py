@@ -16,6 +16,7 @@ from boxwright.layers.predictions import run_in_full_precision
 from boxwright.layers.tokens import LevelTokens
 from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
 from boxwright.queries.decoder import Modules, spread_over_levels
+from boxwright.queries.groups import fold_groups
 
 UPPER = 0.5
 """End of the inner bins, in sides of the reference; the outermost two lie twice as far out."""
@@ -99,6 +100,16 @@ class DistributionLayers(NamedTuple):
     initial_logits: Float[Tensor, "b q k"]
     initial_boxes_cxcywh_norm: Float[Tensor, "b q 4"]
 
+    def fold(self, num_groups: int) -> DistributionLayers:
+        """Make each of several groups of queries an image of the batch."""
+        layers = (fold_groups(x, num_groups, axis=1) for x in self[:3])
+        return DistributionLayers(*layers, *(fold_groups(x, num_groups, axis=0) for x in self[3:]))
+
+    def join(self, others: DistributionLayers) -> DistributionLayers:
+        """Append the predictions of other images."""
+        pairs = list(zip(self, others, strict=True))
+        return DistributionLayers(*(torch.cat(x, 1) for x in pairs[:3]), *(torch.cat(x) for x in pairs[3:]))
+
     def split(self, count: int) -> tuple[DistributionLayers, DistributionLayers]:
         """Split off the first ``count`` queries."""
         first = DistributionLayers(*(x[:, :, :count] for x in self[:3]), *(x[:, :count] for x in self[3:]))
@@ -161,7 +172,8 @@ def decode_distributions(
     positions: Callable[[Float[Tensor, "b q 4"]], Float[Tensor, "b q d"]],
     heads: DistributionHeads,
     every_layer: bool,
-    blocked: Bool[Tensor, "q q"] | None = None,
+    blocked: Bool[Tensor, "f f"] | None = None,
+    num_groups: int = 1,
 ) -> DistributionLayers:
     """Decode queries layer by layer; each layer adds to the logits of the sides.
 
@@ -173,7 +185,8 @@ def decode_distributions(
         positions: encoding of the references.
         heads: of the layers.
         every_layer: predict classes from every layer, and not from the last one only.
-        blocked: True where a query (row) must not attend to another (column).
+        blocked: True where a query (row) must not attend to another (column); see ``DeformableDecoderLayer``.
+        num_groups: of queries that do not attend to those of other groups; likewise.
 
     Source: Peng et al., D-FINE, ICLR 2025, section 4.1. Checked against ``TransformerDecoder`` of Peterande/D-FINE
     4a1f73a.
@@ -188,6 +201,7 @@ def decode_distributions(
             tokens.shapes,
             padding=tokens.padding,
             blocked=blocked,
+            num_groups=num_groups,
         )
         reference = refiner.refine(i, content, predicts=every_layer or i == len(layers) - 1).detach()
     return refiner.predictions()

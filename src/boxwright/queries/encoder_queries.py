@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,6 +20,7 @@ from boxwright.queries.criterion import normalize_targets
 from boxwright.queries.decode import PairDetections, QueryOutput, rank_pairs
 from boxwright.queries.denoising import DenoisingQueries, draw_denoising_queries
 from boxwright.queries.explanation import LayerPredictions, QueryDecoder, QueryExplainer, SelectedTokens
+from boxwright.queries.groups import EncoderHeads, GroupEncoder, join_queries
 from boxwright.queries.options import DecoderOptions, DenoisingOptions
 from boxwright.queries.selection import Selection, make_anchors, measure_selection, select_tokens
 from boxwright.queries.tokens import LevelProjections
@@ -46,15 +47,16 @@ class SelectedOutput(QueryOutput, Protocol):
 class DecoderStart(NamedTuple):
     """Queries and tokens that the decoder begins with, noised queries first.
 
-    ``reference`` are center boxes relative to the image inside its padding. ``blocked`` is True where a query (row)
-    must not attend to another (column). Without denoising, ``denoising`` and ``blocked`` are None.
+    ``reference`` are center boxes relative to the image inside its padding. ``blocked`` is True where a noised query,
+    or one of the first group (row), must not attend to another (column). Without denoising, ``denoising`` and
+    ``blocked`` are None. ``selections`` are those of all groups.
     """
 
     tokens: LevelTokens
     content: Float[Tensor, "b q d"]
     reference: Float[Tensor, "b q 4"]
-    blocked: Bool[Tensor, "q q"] | None
-    selection: Selection
+    blocked: Bool[Tensor, "f f"] | None
+    selections: Sequence[Selection]
     denoising: DenoisingQueries | None
     valid_sizes: Float[Tensor, "#b 2"]
 
@@ -62,6 +64,22 @@ class DecoderStart(NamedTuple):
     def num_noised(self) -> int:
         """Number of noised queries."""
         return 0 if self.denoising is None else self.denoising.labels.shape[1]
+
+    @property
+    def num_groups(self) -> int:
+        """Number of groups of queries."""
+        return len(self.selections)
+
+    @property
+    def selection(self) -> Selection:
+        """The selection of the first group, which predicts."""
+        return self.selections[0]
+
+    @property
+    def other_selections(self) -> tuple[Float[Tensor, "n q k"], Float[Tensor, "n q 4"]]:
+        """Logits and boxes of the selections of further groups, each as an image of the batch."""
+        others = self.selections[1:]
+        return torch.cat([one.logits for one in others]), torch.cat([one.boxes_cxcywh_norm for one in others])
 
 
 class EncoderQueries(PairDetections, nn.Module):
@@ -76,7 +94,8 @@ class EncoderQueries(PairDetections, nn.Module):
         hidden_dim: width of tokens and queries; a multiple of the decoder's ``num_heads``.
         num_queries: most objects that are detected in an image.
         decoder: size of the decoder.
-        denoising: noised objects that the decoder is trained to recover.
+        denoising: noised objects that the decoder is trained to recover; a head with None has no such part.
+        num_groups: groups of queries in training, each with selecting heads of its own.
         max_detections: most (query, class) pairs that are detected in an image.
         project_every_level: project levels too that have the width already.
         reference_encoding: see ``RefiningDecoderOptions``.
@@ -87,6 +106,8 @@ class EncoderQueries(PairDetections, nn.Module):
     classes: nn.ModuleList
     anchors_by_ratio = True
     """Centers of anchors are computed by valid ratios; see ``compute_cell_centers``."""
+    boxes_are_relative = False
+    """Box heads predict what ``move_boxes`` takes, rather than offsets before the sigmoid."""
 
     def __init__(
         self,
@@ -96,7 +117,8 @@ class EncoderQueries(PairDetections, nn.Module):
         hidden_dim: int,
         num_queries: int,
         decoder: DecoderOptions,
-        denoising: DenoisingOptions,
+        denoising: DenoisingOptions | None,
+        num_groups: int,
         max_detections: int,
         project_every_level: bool,
         reference_encoding: Literal["wide", "deep"] = "wide",
@@ -120,10 +142,14 @@ class EncoderQueries(PairDetections, nn.Module):
         self.encoder_boxes = MLP(hidden_dim, hidden_dim, 4, 3, activation=activation)
         width, depth = (2 * hidden_dim, 2) if reference_encoding == "wide" else (hidden_dim, 3)
         self.query_positions = MLP(4, width, hidden_dim, depth, activation=activation)
-        # The last row, for queries without object, stays zero.
-        self.denoising_classes = nn.Embedding(num_classes + 1, hidden_dim, padding_idx=num_classes)
-        # Without denoising it is in no graph, and processes would wait for its gradient.
-        self.denoising_classes.requires_grad_(denoising.num_queries > 0)
+        if denoising is not None:
+            # The last row, for queries without object, stays zero.
+            self.denoising_classes = nn.Embedding(num_classes + 1, hidden_dim, padding_idx=num_classes)
+            # Without denoising it is in no graph, and processes would wait for its gradient.
+            self.denoising_classes.requires_grad_(denoising.num_queries > 0)
+        self.group_encoders = nn.ModuleList(
+            GroupEncoder(hidden_dim, num_classes, activation, mapped=not lean) for _ in range(num_groups - 1)
+        )
 
     def reset_selection(self) -> None:
         """Initialize what surrounds the selection by Xavier's rule, as published."""
@@ -138,13 +164,14 @@ class EncoderQueries(PairDetections, nn.Module):
         targets: Sequence[Targets] | None,
         valid_sizes: Float[Tensor, "#b 2"] | None,
     ) -> DecoderStart:
-        """Select tokens and, with targets, draw noised queries."""
+        """Select tokens and, with targets, those of every group, and draw noised queries."""
         maps, valid_sizes = self.projections(features, padding_mask, valid_sizes)
         tokens = flatten_levels(maps, padding_mask)
-        selection = self._select(tokens)
-        content, reference_logit = self.begin_contents(selection), selection.boxes_logit.detach()
+        selections = self._select(tokens, len(self.group_encoders) + 1 if targets is not None else 1)
+        contents = [self.begin_contents(selection, group) for group, selection in enumerate(selections)]
+        references = [self.begin_references(one.boxes_cxcywh_norm, group) for group, one in enumerate(selections)]
         denoising, blocked = None, None
-        if targets is not None and self.denoising.num_queries > 0:
+        if targets is not None and self.denoising is not None and self.denoising.num_queries > 0:
             denoising = draw_denoising_queries(
                 normalize_targets(targets),
                 self.num_classes,
@@ -152,18 +179,23 @@ class EncoderQueries(PairDetections, nn.Module):
                 seeds=[target.seed for target in targets],
                 most_objects=max(target.most_objects or 0 for target in targets),
             )
-            blocked = denoising.block_attention(content.shape[1])
-            content = torch.cat((self.denoising_classes(denoising.labels).to(content.dtype), content), 1)
-            reference_logit = torch.cat((self.invert_noised_boxes(denoising), reference_logit), 1)
-        return DecoderStart(tokens, content, reference_logit.sigmoid(), blocked, selection, denoising, valid_sizes)
+            blocked = denoising.block_attention(contents[0].shape[1])
+            contents.insert(0, self.denoising_classes(denoising.labels).to(contents[0].dtype))
+            references.insert(0, self.begin_noised_references(denoising))
+        content, reference = join_queries(contents), join_queries(references)
+        return DecoderStart(tokens, content, reference, blocked, selections, denoising, valid_sizes)
 
-    def begin_contents(self, selection: Selection) -> Float[Tensor, "b q d"]:
+    def begin_contents(self, selection: Selection, group: int) -> Float[Tensor, "b q d"]:
         """Return the contents of the selected queries before the first layer: those of their tokens."""
         return selection.content.detach()
 
-    def invert_noised_boxes(self, denoising: DenoisingQueries) -> Float[Tensor, "b q 4"]:
-        """Invert the sigmoid of the boxes of denoising queries."""
-        return inverse_sigmoid(denoising.boxes_cxcywh_norm)
+    def begin_references(self, selected: Float[Tensor, "b q 4"], group: int) -> Float[Tensor, "b q 4"]:
+        """Return the references of the selected queries for the first layer: their boxes, as constants."""
+        return selected.detach()
+
+    def begin_noised_references(self, denoising: DenoisingQueries) -> Float[Tensor, "b q 4"]:
+        """Return the references of denoising queries: their boxes, a margin away from 0 and 1."""
+        return inverse_sigmoid(denoising.boxes_cxcywh_norm).sigmoid()
 
     def layers_to_run(self, targets: Sequence[Targets] | None) -> nn.ModuleList:
         """Return the decoder layers that run: all with targets, ``eval_layers`` without."""
@@ -195,8 +227,9 @@ class EncoderQueries(PairDetections, nn.Module):
         """Name the layers with a row for each class."""
         return {
             "encoder_classes": ClassRows(),
-            "denoising_classes": ClassRows(others=1),
+            **({} if self.denoising is None else {"denoising_classes": ClassRows(others=1)}),
             **{f"classes.{i}": ClassRows() for i in range(len(self.classes))},
+            **{f"group_encoders.{i}.classes": ClassRows() for i in range(len(self.group_encoders))},
         }
 
     def selection_quality(self, output: SelectedOutput, targets: Sequence[Targets]) -> SelectionQuality:
@@ -211,7 +244,7 @@ class EncoderQueries(PairDetections, nn.Module):
         """Explain a detection by the encoder's token that became its query, and by the decoder's layers."""
         assert output.selected_tokens is not None
         decoder, selected = self._decoder(), output.selected_boxes_cxcywh_norm
-        references, logits, boxes = self.predict_layers(decoder.contents(recorded), selected)
+        references, logits, boxes = self.predict_layers(decoder.contents(recorded), self.begin_references(selected, 0))
         scores = at_least_float32(output.selected_logits).sigmoid().amax(-1)
         return QueryExplainer(
             output,
@@ -225,8 +258,15 @@ class EncoderQueries(PairDetections, nn.Module):
     def _decoder(self) -> QueryDecoder:
         return QueryDecoder(self.projections, self.layers[: self.eval_layers])
 
-    def _select(self, tokens: LevelTokens) -> Selection:
-        anchors = make_anchors(tokens, by_ratio=self.anchors_by_ratio)
-        memory = self.encoder_output(tokens.memory * anchors.valid)
-        heads = self.encoder_classes, self.encoder_boxes
-        return select_tokens(memory, anchors, *heads, self.num_queries, every_token=self.count_as_published)
+    def _select(self, tokens: LevelTokens, num_groups: int) -> list[Selection]:
+        """Select the tokens of each group."""
+        anchors = make_anchors(tokens, by_ratio=self.anchors_by_ratio, relative=self.boxes_are_relative)
+        memory, every = tokens.memory * anchors.valid, self.count_as_published
+        groups = [EncoderHeads(self.encoder_output, self.encoder_classes, self.encoder_boxes)]
+        groups += [cast(GroupEncoder, encoder).heads() for encoder in self.group_encoders[: num_groups - 1]]
+        return [
+            select_tokens(
+                heads.output(memory), anchors, heads.classes, heads.boxes, self.num_queries, every_token=every
+            )
+            for heads in groups
+        ]

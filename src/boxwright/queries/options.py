@@ -54,6 +54,7 @@ class DecoderOptions:
     Args:
         num_layers: decoder layers.
         num_heads: heads of both attentions.
+        num_sampling_heads: heads of the attention to the levels, where it has others; RF-DETR's has 16.
         num_points: samples per head and level; one number, or one for each level.
         feedforward_dim: width of the feed-forward.
         dropout: after both attentions and in and after the feed-forward, in [0, 1).
@@ -67,6 +68,7 @@ class DecoderOptions:
 
     num_layers: int = 6
     num_heads: int = 8
+    num_sampling_heads: int | None = None
     num_points: int | Sequence[int] = 4
     feedforward_dim: int = 1024
     dropout: float = 0.0
@@ -167,9 +169,15 @@ class SupervisionOptions:
 
     Args:
         class_loss: of all predictions; ``make_class_loss`` lists them.
+        num_groups: groups of queries in training, each selected by heads of its own, matched by itself and attending to
+            itself; the first one predicts. LW-DETR and RF-DETR have 13.
     """
 
     class_loss: ClassLossName = "focal"
+    num_groups: int = 1
+
+    def __post_init__(self) -> None:
+        check_counts({"num_groups": self.num_groups})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms
 from boxwright.queries.decoder import LayerHeads, Refinement, decode_queries, predict_layers
 from boxwright.queries.denoising import DenoisingQueries
 from boxwright.queries.encoder_queries import EncoderQueries
+from boxwright.queries.groups import GroupPredictions, fold_groups
 from boxwright.queries.union import Assignment
 from boxwright.structures import Features, LossTotals, Targets
 
@@ -25,7 +26,8 @@ class RefinedOutput(NamedTuple):
     without. ``valid_sizes`` are (height, width) of the images inside their padding. ``selected_*`` are the encoder's,
     which the decoder starts from. ``noised_*`` are the decoder layers' predictions from the denoising queries, and
     ``denoising`` these queries; without targets or denoising there are none, and None. ``selected_tokens`` are indices
-    of the encoder's tokens, the best first. ``assignment`` is that of the head's ``assign``.
+    of the encoder's tokens, the best first. ``others`` are predictions of further groups of queries, in training.
+    ``assignment`` is that of the head's ``assign``.
     """
 
     logits: Float[Tensor, "l b q k"]
@@ -37,13 +39,23 @@ class RefinedOutput(NamedTuple):
     noised_boxes_cxcywh_norm: Float[Tensor, "l b d 4"]
     denoising: DenoisingQueries | None
     selected_tokens: Int[Tensor, "b q"] | None = None
+    others: GroupPredictions | None = None
     assignment: Assignment | None = None
 
     @property
-    def every_prediction(self) -> tuple[Float[Tensor, "n b q k"], Float[Tensor, "n b q 4"]]:
-        """Logits and boxes of the decoder layers, and then the encoder's."""
-        selected = self.selected_logits[None], self.selected_boxes_cxcywh_norm[None]
-        return torch.cat((self.logits, selected[0])), torch.cat((self.boxes_cxcywh_norm, selected[1]))
+    def num_groups(self) -> int:
+        """Number of groups of queries."""
+        return 1 if self.others is None else 1 + self.others.logits.shape[1] // self.logits.shape[1]
+
+    @property
+    def every_prediction(self) -> tuple[Float[Tensor, "n gb q k"], Float[Tensor, "n gb q 4"]]:
+        """Logits and boxes of the decoder layers, and then the encoder's; of all groups, each as images of a batch."""
+        selected = self.selected_logits, self.selected_boxes_cxcywh_norm
+        first = GroupPredictions(self.logits, self.boxes_cxcywh_norm, *selected).list_layers()
+        if self.others is None:
+            return first
+        others = self.others.list_layers()
+        return torch.cat((first[0], others[0]), 1), torch.cat((first[1], others[1]), 1)
 
 
 class RefinedQueries(EncoderQueries):
@@ -87,18 +99,27 @@ class RefinedQueries(EncoderQueries):
             every_layer=targets is not None,
             refinement=self.refinement,
             blocked=start.blocked,
+            num_groups=start.num_groups,
         )
-        selection, noised = start.selection, start.num_noised
+        selection, noised, others = start.selection, start.num_noised, None
+        rest = noised + selection.logits.shape[1]
+        if start.num_groups > 1:
+            others = GroupPredictions(
+                fold_groups(logits[:, :, rest:], start.num_groups - 1, axis=1),
+                fold_groups(boxes[:, :, rest:], start.num_groups - 1, axis=1),
+                *start.other_selections,
+            )
         return RefinedOutput(
-            logits[:, :, noised:],
-            boxes[:, :, noised:],
+            logits[:, :, noised:rest],
+            boxes[:, :, noised:rest],
             start.valid_sizes,
             selection.logits,
-            selection.boxes_logit.sigmoid(),
+            selection.boxes_cxcywh_norm,
             logits[:, :, :noised],
             boxes[:, :, :noised],
             start.denoising,
             selection.tokens,
+            others,
         )
 
     def predict_layers(
@@ -109,7 +130,8 @@ class RefinedQueries(EncoderQueries):
 
     def assign(self, output: RefinedOutput, targets: Sequence[Targets]) -> RefinedOutput:
         """Assign the predictions of every layer to objects; ``loss`` goes on from there."""
-        assignment = self.criterion.assign(*output.every_prediction, normalize_targets(targets))
+        objects = normalize_targets(targets) * output.num_groups
+        assignment = self.criterion.assign(*output.every_prediction, objects)
         return output._replace(assignment=assignment)
 
     def count_assigned(self, output: RefinedOutput) -> int:
@@ -123,22 +145,23 @@ class RefinedQueries(EncoderQueries):
         """Compute the weighted loss terms of every decoder layer, of the selection and of denoising."""
         normalized, totals = normalize_targets(targets), totals or LossTotals.of(targets)
         (logits, boxes), num_layers = output.every_prediction, len(output.logits)
+        objects = normalized * output.num_groups
         if self.divides_by_assigned and output.assignment is None:
             output = self.assign(output, targets)
         if output.assignment is None:
             # Together, so that all costs are computed and copied once.
-            matches, united = self.criterion.matcher(logits, boxes, normalized), None
+            matches, united = self.criterion.matcher(logits, boxes, objects), None
         else:
             matches, united = output.assignment
             totals = totals if totals.matches is not None else totals._replace(matches=len(united.query))
-        names = [*layer_suffixes(num_layers), "_encoder"]
+        of_groups, names = totals.of_groups(output.num_groups), [*layer_suffixes(num_layers), "_encoder"]
         criteria = [(self.criterion, slice(num_layers)), (self.encoder_criterion, slice(num_layers, None))]
         if self.encoder_criterion is self.criterion:
             criteria = [(self.criterion, slice(None))]
         terms: dict[str, Tensor] = {}
         for criterion, part in criteria:
             own = matches.select(part)
-            losses = criterion(logits[part], boxes[part], normalized, totals, own, united=united)
+            losses = criterion(logits[part], boxes[part], objects, of_groups, own, united=united)
             terms |= name_terms(losses, names[part])
         if output.denoising is not None:
             matches, groups = output.denoising.matches.repeat(num_layers), output.denoising.num_groups

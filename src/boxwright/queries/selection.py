@@ -12,19 +12,31 @@ from torch import Tensor, nn
 
 from boxwright.layers.predictions import run_in_full_precision
 from boxwright.layers.tokens import LevelTokens, compute_cell_centers
+from boxwright.ops.box_deltas import move_boxes
 from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, iou
 from boxwright.queries.matching import NormalizedTargets
 from boxwright.structures import SelectionQuality
 
 
 class Anchors(NamedTuple):
-    """A box at every token, before the sigmoid, and True where it is valid; the others are infinite."""
+    """A box at every token, and True where it is valid.
 
-    boxes_logit: Float[Tensor, "b t 4"]
+    Box heads predict offsets before the sigmoid; ``boxes`` are before it too, and infinite where they are not valid. If
+    the anchors are ``relative``, heads predict what ``move_boxes`` takes; ``boxes`` are center boxes, all zeros where
+    they are not valid.
+    """
+
+    boxes: Float[Tensor, "b t 4"]
     valid: Bool[Tensor, "b t 1"]
+    relative: bool = False
+
+    def move(self, offsets: Float[Tensor, "b q 4"], tokens: Int[Tensor, "b q"] | None = None) -> Float[Tensor, "b q 4"]:
+        """Move the anchors of some tokens, or of all; return center boxes."""
+        boxes = self.boxes if tokens is None else _gather(self.boxes, tokens)
+        return move_boxes(boxes, offsets) if self.relative else (offsets + boxes).sigmoid()
 
 
-def make_anchors(tokens: LevelTokens, *, by_ratio: bool = False) -> Anchors:
+def make_anchors(tokens: LevelTokens, *, by_ratio: bool = False, relative: bool = False) -> Anchors:
     """Make a center box at every token, 0.05 * 2^level wide and high, relative to the image inside its padding.
 
     Boxes with a coordinate within 1 % of the border, or on padding, are not valid.
@@ -32,8 +44,10 @@ def make_anchors(tokens: LevelTokens, *, by_ratio: bool = False) -> Anchors:
     Args:
         tokens: of all levels.
         by_ratio: see ``compute_cell_centers``.
+        relative: see ``Anchors``.
 
-    Source: fundamentalvision/Deformable-DETR 11169a6 (``gen_encoder_output_proposals``); lyuwenyu/RT-DETR 068dfde.
+    Source: fundamentalvision/Deformable-DETR 11169a6 (``gen_encoder_output_proposals``); lyuwenyu/RT-DETR 068dfde;
+    relative ones, roboflow/rf-detr 35ac6ab.
     """
     centers = compute_cell_centers(tokens, by_ratio=by_ratio)
     sides = [centers.new_full((h * w, 2), 0.05 * 2**i) for i, (h, w) in enumerate(tokens.shapes)]
@@ -42,20 +56,22 @@ def make_anchors(tokens: LevelTokens, *, by_ratio: bool = False) -> Anchors:
     valid = ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
     if tokens.padding is not None:
         valid = valid & ~tokens.padding[..., None]
+    if relative:
+        return Anchors(boxes * valid, valid, relative=True)
     return Anchors(torch.where(valid, torch.log(boxes / (1 - boxes)), torch.inf), valid)
 
 
 class Selection(NamedTuple):
-    """The best tokens, best first: their content and the predictions from them, boxes before the sigmoid.
+    """The best tokens, best first: their content and the predictions from them.
 
     ``tokens`` are their indices. ``every_*`` are the predictions from all tokens, None where they were not computed.
     """
 
     content: Float[Tensor, "b q d"]
     logits: Float[Tensor, "b q k"]
-    boxes_logit: Float[Tensor, "b q 4"]
+    boxes_cxcywh_norm: Float[Tensor, "b q 4"]
     every_logits: Float[Tensor, "b t k"] | None
-    every_boxes_logit: Float[Tensor, "b t 4"] | None
+    every_boxes_cxcywh_norm: Float[Tensor, "b t 4"] | None
     tokens: Int[Tensor, "b q"]
 
 
@@ -75,7 +91,7 @@ def select_tokens(
         memory: tokens, zero where their anchors are not valid.
         anchors: of the tokens.
         classes: class head.
-        boxes: box head; it predicts the offset to the anchor, before the sigmoid.
+        boxes: box head; it predicts how far the anchor moves.
         num_queries: number of tokens to select.
         by_first_class: score by the first class alone, which stands for any object, rather than by the best class.
         every_token: run both heads on all tokens, also where the selected ones would do.
@@ -91,12 +107,12 @@ def select_tokens(
     best = scores.topk(torch.sym_min(scores.shape[1], num_queries), dim=1).indices
     content = _gather(memory, best)
     if every_token:
-        every_boxes = run_in_full_precision(boxes, memory) + anchors.boxes_logit
-        boxes_logit = _gather(every_boxes, best)
+        every_boxes = anchors.move(run_in_full_precision(boxes, memory))
+        selected_boxes = _gather(every_boxes, best)
     else:
-        boxes_logit = run_in_full_precision(boxes, content) + _gather(anchors.boxes_logit, best)
+        selected_boxes = anchors.move(run_in_full_precision(boxes, content), best)
     logits = classes(content) if every_logits is None else _gather(every_logits, best)
-    return Selection(content, logits, boxes_logit, every_logits, every_boxes, best)
+    return Selection(content, logits, selected_boxes, every_logits, every_boxes, best)
 
 
 @torch.no_grad()

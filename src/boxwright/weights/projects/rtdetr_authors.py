@@ -85,7 +85,7 @@ def make_constants(options: Mapping[str, Any], image_size: int, strides: Sequenc
     """Compute the constants in files of version 2, which their code asks for."""
     maps = [torch.zeros(1, 1, image_size // stride, image_size // stride) for stride in strides]
     anchors = make_anchors(flatten_levels(maps, None), by_ratio=True)
-    constants = {"decoder.anchors": anchors.boxes_logit, "decoder.valid_mask": anchors.valid}
+    constants = {"decoder.anchors": anchors.boxes, "decoder.valid_mask": anchors.valid}
     return constants | make_scales(options, options["head.decoder.num_layers"], _SCALE, len(strides))
 
 
