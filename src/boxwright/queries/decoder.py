@@ -33,7 +33,7 @@ def build_decoder_layers(
     return nn.ModuleList(
         DeformableDecoderLayer(
             hidden_dim,
-            num_heads=(options.num_heads, options.num_sampling_heads or options.num_heads),
+            num_heads=(options.num_heads, options.sampling_heads),
             num_levels=num_levels,
             num_points=options.num_points,
             hidden_dim=options.feedforward_dim,

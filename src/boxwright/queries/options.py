@@ -54,7 +54,6 @@ class DecoderOptions:
     Args:
         num_layers: decoder layers.
         num_heads: heads of both attentions.
-        num_sampling_heads: heads of the attention to the levels, where it has others; RF-DETR's has 16.
         num_points: samples per head and level; one number, or one for each level.
         feedforward_dim: width of the feed-forward.
         dropout: after both attentions and in and after the feed-forward, in [0, 1).
@@ -68,7 +67,6 @@ class DecoderOptions:
 
     num_layers: int = 6
     num_heads: int = 8
-    num_sampling_heads: int | None = None
     num_points: int | Sequence[int] = 4
     feedforward_dim: int = 1024
     dropout: float = 0.0
@@ -90,6 +88,11 @@ class DecoderOptions:
     def feed_forward(self) -> FeedForwardKind:
         """Kind of the layers' feed-forwards and norms."""
         return "mlp"
+
+    @property
+    def sampling_heads(self) -> int:
+        """Number of heads of the attention to the levels."""
+        return self.num_heads
 
 
 MAX_DENOISING = 10_000
@@ -161,6 +164,23 @@ class RefiningDecoderOptions(DecoderOptions):
     def feed_forward(self) -> FeedForwardKind:
         """Kind of the layers' feed-forwards and norms."""
         return "swiglu" if self.design in ("swiglu", "swiglu_shared") else "mlp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingDecoderOptions(DecoderOptions):
+    """Size of a deformable decoder whose attentions may have different numbers of heads.
+
+    Args:
+        num_sampling_heads: heads of the attention to the levels; as many as of self-attention where None. RF-DETR has
+            16.
+    """
+
+    num_sampling_heads: int | None = None
+
+    @property
+    def sampling_heads(self) -> int:
+        """Number of heads of the attention to the levels."""
+        return self.num_sampling_heads or self.num_heads
 
 
 @dataclass(frozen=True, kw_only=True)
