@@ -11,7 +11,7 @@ from graph_checks import LETTERBOX, PADDED, SHORTEST_SIDE, SQUARE, check_export,
 from boxwright.compose.parts import Folder, list_parts
 from boxwright.detector import Detector
 from boxwright.exporting.graph import export_network
-from boxwright.queries import TransformerDecoderOptions
+from boxwright.queries import RefiningDecoderOptions, TransformerDecoderOptions
 from boxwright.structures import Category
 from boxwright_runtime.input_format import InputFormat
 from part_checks import build, composed
@@ -38,6 +38,8 @@ HEADS: dict[str, tuple[str, list[str], InputFormat]] = {
 """Detectors as they are used: all ways to resize are among them."""
 
 ONE_OF_TWO = TransformerDecoderOptions(num_heads=2, feedforward_dim=16, num_layers=2, dropout=0.0, eval_layers=1)
+
+LEAN = RefiningDecoderOptions(num_heads=2, feedforward_dim=16, num_layers=2, design="swiglu_shared")
 
 FAST = ("classifier", "mask_rcnn", "rtdetr")
 
@@ -83,11 +85,13 @@ def test_plain_operators(neck: str, head: str) -> None:
     [
         ("deformable_encoder", {"across_levels": False}, "deformable_detr", {}),
         ("detr_encoder", {}, "detr", {"nms_threshold": 0.3, "decoder": ONE_OF_TWO}),
+        ("lite_encoder", {}, "dfine", {"decoder": LEAN}),
+        ("hybrid_encoder", {"fusion": "elan_slim", "activation": "silu"}, "rtdetr", {"decoder": LEAN}),
     ],
     ids=str,
 )
-def test_options_of_studies(neck: str, neck_options: dict[str, Any], head: str, head_options: dict[str, Any]) -> None:
-    """Levels apart are cut out of all tokens, and suppression follows a decoder."""
+def test_options_of_parts(neck: str, neck_options: dict[str, Any], head: str, head_options: dict[str, Any]) -> None:
+    """Levels apart are cut out of all tokens, suppression follows a decoder, norms have no mean."""
     backbone = build("backbones", "resnet")
     between = build("necks", neck, backbone.out_spec, **neck_options)
     detector = Detector(

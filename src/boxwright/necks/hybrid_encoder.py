@@ -190,7 +190,8 @@ class HybridEncoder(nn.Module):
         return attending.explain_cell(recorded, point, own, names if self.variant == "C" else [own], call=call)
 
     def _fuse(self, levels: list[Float[Tensor, "b d _h _w"]]) -> list[Float[Tensor, "b d _h _w"]]:
-        top = levels[-1]
+        # Attention leaves channels last: a graph with free sizes cannot add such a map to one that has them first.
+        top = levels[-1].contiguous() if self.sums else levels[-1]
         inner: list[Tensor] = []  # coarse to fine
         for lateral, block, level in zip(self.laterals, self.down_blocks, reversed(levels[:-1]), strict=True):
             # The lateral's output also replaces the coarse level on the way up.
