@@ -79,7 +79,7 @@ class OptimizerOptions:
         decayed_names: norms and biases that decay although ``norm_decay`` is false: names, or several with dots between
             them, as they stand in a parameter's name, as in ``[encoder_output.1.weight]``.
         lr_factors: learning rates of parts of the detector as multiples of their own; a key is one of the names between
-            dots in a parameter's name, as in ``{sampling_offsets: 0.1}``.
+            dots in a parameter's name, or several in their order, as in ``{sampling_offsets: 0.1, backbone.norm: 2}``.
         max_grad_norm: largest norm of the gradient of a step; 0 for no limit.
         fine_tune_factor: what learning rates are multiplied by where training begins with the weights of a whole
             detector (``--weights``), unless ``train.lr`` is typed.

@@ -31,7 +31,7 @@ def make_optimizer(detector: Detector, options: TrainOptions) -> torch.optim.Opt
     for name, parameters in detector.parameter_groups().items():
         lr = backbone_lr if name.startswith("backbone/") else options.lr
         for path, parameter in parameters:
-            scaled = [key for key in factors if key in path.split(".")]
+            scaled = [key for key in factors if _has_in_order(path, key)]
             decayed = any(f".{key}." in f".{path}." for key in names)
             unused -= set(scaled)
             any_decayed |= decayed
@@ -55,6 +55,12 @@ def make_optimizer(detector: Detector, options: TrainOptions) -> torch.optim.Opt
         implementation = "foreach" if is_sharded(detector) else "fused"
         return torch.optim.SGD(settings, momentum=optimizer.momentum, **{implementation: True})
     return torch.optim.AdamW(settings, fused=True)
+
+
+def _has_in_order(path: str, key: str) -> bool:
+    """Tell whether all names of a dotted key are in a dotted path, in this order; others may lie between."""
+    names = iter(path.split("."))
+    return all(name in names for name in key.split("."))
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:

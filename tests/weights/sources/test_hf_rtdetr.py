@@ -160,6 +160,11 @@ def test_only_layers_that_predict_are_written(tmp_path: Path) -> None:
         ),
         ("rtdetr_r18", {"neck.variant": "D"}, "neck.variant is D, and has to be E there"),
         (
+            "deim_rtdetrv2_r18",
+            {},
+            "head.decoder.activation is silu, and has to be relu there; head.decoder.reference_enc",
+        ),
+        (
             "rtdetr_r18",
             {"head.decoder.num_points": [4, 4, 2]},
             r"head.decoder.num_points is \[4, 4, 2\], and has to be",

@@ -73,18 +73,25 @@ def save(detector: Detector, path: Path, *, version: int) -> Path:
         ("rtdetrv2_l", 869, "9134d03d7bc959a3"),
         ("rtdetrv2_x", 1119, "a5506bc6bca8c643"),
         ("rtdetrv2_h", 1351, "3395ed88a7d5d22f"),
+        ("deim_rtdetrv2_r18", 540, "729f710e0f9eb6e7"),
+        ("deim_rtdetrv2_r34", 667, "369ef492e1daf0fe"),
+        ("deim_rtdetrv2_r50_m", 732, "67893a2580d1f146"),
+        ("deim_rtdetrv2_r50", 801, "f38ee41e6e224892"),
+        ("deim_rtdetrv2_r101", 1107, "dbf85a442a0469ce"),
     ],
 )
 def test_names_and_shapes_are_those_of_the_authors_models(recipe: str, count: int, digest: str) -> None:
-    """Digests of the names and shapes in the state of the models that lyuwenyu/RT-DETR 068dfde builds."""
-    source = AuthorsRTDETRv2() if recipe.startswith("rtdetrv2") else AuthorsRTDETR()
+    """Digests of names and shapes in the state of the models that lyuwenyu/RT-DETR 068dfde, DEIM a9aa4ad build."""
+    source = AuthorsRTDETRv2() if "rtdetrv2" in recipe else AuthorsRTDETR()
     tensors = source.write(make_meta(recipe)).tensors
     lines = sorted(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
     assert (len(lines), hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]) == (count, digest)
 
 
-@pytest.mark.parametrize("version", [1, 2])
-@pytest.mark.parametrize("recipe", ["rtdetr_r18", "rtdetr_r50_m"])
+@pytest.mark.parametrize(
+    ("recipe", "version"),
+    [("rtdetr_r18", 1), ("rtdetr_r18", 2), ("rtdetr_r50_m", 1), ("rtdetr_r50_m", 2), ("deim_rtdetrv2_r18", 2)],
+)
 def test_what_is_written_is_read_again(version: int, recipe: str, tmp_path: Path) -> None:
     points = {"head.decoder.num_points": [3, 4, 2], "head.decoder.num_heads": 4} if version == 2 else {}
     detector = boxwright.build(recipe, num_classes=80, overrides={**SMALL, **points}).eval()
@@ -100,6 +107,9 @@ def test_what_is_written_is_read_again(version: int, recipe: str, tmp_path: Path
     assert all(torch.equal(tensor, state[name]) for name, tensor in ours.state_dict().items())
     assert [category.name for category in weights.categories][:3] == ["person", "bicycle", "car"]
     assert ours.head.eval_layers == 3
+    is_deim = recipe.startswith("deim")
+    assert is_deim == any(note.startswith("SiLU in its decoder") for note in weights.notes)
+    assert weights.recipe.head.options["supervision"].class_loss == ("mal" if is_deim else "varifocal")
     images = torch.rand(1, 3, 96, 96)
     with torch.no_grad():
         torch.testing.assert_close(ours(images).logits, detector(images).logits, rtol=0, atol=0)
@@ -142,6 +152,13 @@ def test_what_no_tensor_tells_is_said(tmp_path: Path) -> None:
         ),
         (2, {"head.decoder.offset_scale": 0.7}, "head.decoder.offset_scale is 0.7, and has to be 0.5 there"),
         (2, {"neck.variant": "C"}, "neck.variant is C, and has to be E there"),
+        (2, {"head.decoder.activation": "silu"}, "head.decoder.activation is silu, and has to be relu there"),
+        (2, {"head.decoder.reference_encoding": "deep"}, "head.decoder.activation is relu, and has to be silu there"),
+        (
+            1,
+            {"head.decoder.activation": "silu", "head.decoder.reference_encoding": "deep"},
+            "head.decoder.reference_encoding is deep, and has to be wide there",
+        ),
     ],
 )
 def test_what_they_do_not_have_is_not_written(
@@ -229,6 +246,11 @@ GROUPS: dict[str, list[tuple[str, float, float]]] = {
 GROUPS["rtdetrv2_r50_m"] = GROUPS["rtdetrv2_r50"]
 for size, rate in {"l": 5e-6, "x": 1e-6, "h": 5e-6}.items():
     GROUPS[f"rtdetrv2_{size}"] = [(r"^(?=.*backbone)(?!.*norm|bn).*$", rate, 1e-4), GROUPS["rtdetrv2_r50"][1]]
+for size, rate in {"r18": 2e-4, "r34": 1e-4, "r50_m": 2e-5, "r50": 2e-5, "r101": 2e-6}.items():
+    GROUPS[f"deim_rtdetrv2_{size}"] = [
+        (r"^(?=.*backbone)(?!.*norm).*$", rate, 1e-4),
+        (r"^(?=.*(?:norm|bn)).*$", 2e-4, 0.0),
+    ]
 GROUPS["rtdetrv2_r101"] = [(r"^(?=.*backbone)(?!.*norm|bn).*$", 1e-6, 1e-4), GROUPS["rtdetrv2_r50"][1]]
 
 
@@ -245,7 +267,8 @@ def test_rates_and_decay_of_every_parameter_are_those_of_the_published_configura
     for theirs, ours in names_of(parameters).items():
         groups = [(lr, decay) for pattern, lr, decay in GROUPS[recipe] if re.search(pattern, theirs)]
         assert len(groups) <= 1, theirs
-        assert actual[id(parameters[ours])] == (groups or [(1e-4, 1e-4)])[0], theirs
+        rate, decay = (groups or [(2e-4 if recipe.startswith("deim") else 1e-4, 1e-4)])[0]
+        assert actual[id(parameters[ours])] == (pytest.approx(rate, rel=1e-12), decay), theirs
 
 
 @pytest.mark.parametrize("name", RTDETR)

@@ -28,6 +28,9 @@ STRIDES = (8, 16, 32)
 DISCRETE = "_dsp"
 """In the names of released files with discrete sampling, which no tensor tells."""
 
+_DEEP = 2
+"""The last layer of the network that encodes references where it has two hidden ones."""
+
 _SCALE = "decoder.decoder.layers.0.cross_attn.num_points_scale"
 
 
@@ -41,6 +44,10 @@ def describe_authors(files: SourceFiles, version: Version) -> SourceModel:
     located = {ours: files.tensors[theirs] for ours, theirs in table.locate(files.tensors).items()}
     options = infer_options(located)
     family, assumptions = "rtdetr" if version == 1 else "rtdetrv2", []
+    if f"head.query_positions.layers.{_DEEP}.weight" in located:
+        options |= {"head.decoder.reference_encoding": "deep", "head.decoder.activation": "silu"}
+        assumptions.append("SiLU in its decoder, as in DEIM's detectors that encode boxes so (head.decoder.activation)")
+        family = family if "backbone.model" in options else "deim_rtdetrv2"
     recipe = nearest_recipe(options, family)
     if recipe.endswith("_m") and options["head.decoder.num_layers"] == 6:
         assumptions.append("3 of its 6 decoder layers predict, as the authors' do (head.decoder.eval_layers)")
@@ -66,8 +73,14 @@ def check_writable(options: Mapping[str, Any], version: Version) -> None:
     Raises:
         ValueError: it has not, in one line.
     """
-    needed: dict[str, tuple[Any, Any]] = {"head.decoder.offset_scale": (options["head.decoder.offset_scale"], 0.5)}
+    is_deep = options["head.decoder.reference_encoding"] == "deep"
+    needed: dict[str, tuple[Any, Any]] = {
+        "head.decoder.offset_scale": (options["head.decoder.offset_scale"], 0.5),
+        # DEIM's have both, and no tensor tells the second.
+        "head.decoder.activation": (options["head.decoder.activation"], "silu" if is_deep else "relu"),
+    }
     if version == 1:
+        needed["head.decoder.reference_encoding"] = (options["head.decoder.reference_encoding"], "wide")
         needed["head.decoder.sampling_method"] = (options["head.decoder.sampling_method"], "default")
     check_options(needed)
     points = spread_points(options["head.decoder.num_points"], NUM_LEVELS)

@@ -176,6 +176,8 @@ def _write_config(options: Mapping[str, Any], *, is_version_2: bool) -> dict[str
         {
             "neck.num_blocks": (options["neck.num_blocks"], _BLOCKS),
             "head.decoder.num_points": (list(points), [points[0]] * NUM_LEVELS),
+            "head.decoder.activation": (options["head.decoder.activation"], "relu"),
+            "head.decoder.reference_encoding": (options["head.decoder.reference_encoding"], "wide"),
         }
     )
     values = {theirs: options[ours] for theirs, (ours, _) in _OPTIONS.items()}
