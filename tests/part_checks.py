@@ -99,8 +99,10 @@ SPEC: Spec = {"c3": Level(12, 8), "c4": Level(20, 16), "c5": Level(28, 32)}
 
 
 def build(folder: Folder, name: str, *wiring: object, seed: int = 0, **options: object) -> Any:
-    """Build a part with small options, those of groups by dotted name."""
+    """Build a part with small options, those of groups by dotted name; ``part+option`` sets an option to true."""
     torch.manual_seed(seed)
+    name, *switches = name.split("+")
+    options |= dict.fromkeys(switches, True)
     part = find_part(folder, name)
     naming = Naming(owner=name, address=folder[:-1])
     return part(*wiring, **parse_options(part, REDUCED.get(name, {}) | options, naming))

@@ -44,6 +44,12 @@ LIMIT = (min(height for height, _ in VALID), min(width for _, width in VALID))
 
 heads = pytest.mark.parametrize("name", list_parts("heads"))
 
+MASKS = "rtdetr+masks"
+heads_and_masks = pytest.mark.parametrize(
+    "name", [*list_parts("heads"), MASKS, pytest.param("dfine+masks", marks=pytest.mark.slow)]
+)
+"""With options that change what a head predicts."""
+
 
 def heads_with(trait: type) -> pytest.MarkDecorator:
     """Those that have what a protocol asks for."""
@@ -90,7 +96,7 @@ def test_docstring(name: str) -> None:
     check_docstring(find_part("heads", name), ("in_spec", "num_classes"))
 
 
-@heads
+@heads_and_masks
 def test_output_is_the_same_in_training_and_in_evaluation(name: str, make_targets: MakeTargets) -> None:
     head = build("heads", name, SPEC, NUM_CLASSES)
     for targets in (None, make_targets([2, 1], size=LIMIT)):
@@ -99,7 +105,7 @@ def test_output_is_the_same_in_training_and_in_evaluation(name: str, make_target
         assert [x.shape for x in tensors(training)] == [x.shape for x in tensors(evaluation)]
 
 
-@heads
+@heads_and_masks
 @pytest.mark.parametrize("counts", [[3, 1], [2, 0], [0, 0]], ids=str)
 def test_losses_are_finite_scalars(name: str, counts: list[int], make_targets: MakeTargets) -> None:
     head, targets = build("heads", name, SPEC, NUM_CLASSES).train(), make_targets(counts, size=LIMIT)
@@ -116,7 +122,7 @@ def test_losses_are_finite_scalars(name: str, counts: list[int], make_targets: M
     assert total > 0 or (isinstance(head, TaskHead) and head.task == "classification" and not sum(counts))
 
 
-@heads
+@heads_and_masks
 @pytest.mark.parametrize("counts", [[3, 1], [0, 0]], ids=str)
 def test_every_parameter_is_trained_whatever_the_batch(name: str, counts: list[int], make_targets: MakeTargets) -> None:
     # One process of several waits for ever for a gradient that never comes.
@@ -127,7 +133,7 @@ def test_every_parameter_is_trained_whatever_the_batch(name: str, counts: list[i
         assert parameter.grad.isfinite().all(), parameter_name
 
 
-@heads
+@heads_and_masks
 def test_losses_do_not_depend_on_how_images_are_spread(name: str, make_targets: MakeTargets) -> None:
     """Nor do regions and random queries, which are drawn anew for every part."""
     head = build("heads", name, SPEC, NUM_CLASSES).eval()
@@ -167,7 +173,7 @@ def test_matches_are_counted_on_maps_that_are_rounded_up(name: str, make_targets
     assert counted.matches != head.count_matches(targets, (SIZE[0] - SIZE[0] % 8, SIZE[1] - SIZE[1] % 8))
 
 
-@heads
+@pytest.mark.parametrize("name", [*list_parts("heads"), MASKS])
 def test_boxes_and_losses_are_float32_under_autocast(name: str, make_targets: MakeTargets) -> None:
     head, targets = build("heads", name, SPEC, NUM_CLASSES).train(), make_targets([3, 1], size=LIMIT)
     shake(head)
@@ -184,7 +190,7 @@ def test_boxes_and_losses_are_float32_under_autocast(name: str, make_targets: Ma
         assert value.item() == pytest.approx(exact[term].item(), rel=0.1, abs=0.01), term
 
 
-@heads
+@heads_and_masks
 def test_boxes_are_made_of_float32_under_autocast(name: str, make_targets: MakeTargets) -> None:
     head = shaken(name)
     for targets in (None, make_targets([3, 1], size=LIMIT)):
@@ -197,7 +203,7 @@ def test_boxes_are_made_of_float32_under_autocast(name: str, make_targets: MakeT
         assert not any(shape[-1] == 4 for shape in half), "boxes, or what they are made of, have half precision"
 
 
-@heads
+@heads_and_masks
 @pytest.mark.parametrize("with_targets", [False, True])
 def test_decoded_detections(name: str, with_targets: bool, make_targets: MakeTargets) -> None:
     head = shaken(name)
@@ -231,7 +237,7 @@ def test_decoded_detections(name: str, with_targets: bool, make_targets: MakeTar
         assert ((masks >= 0) & (masks <= 1)).all()
 
 
-@heads
+@heads_and_masks
 def test_the_shape_of_detections_does_not_depend_on_the_images(name: str) -> None:
     head = shaken(name)
     shapes = set()
@@ -241,7 +247,7 @@ def test_the_shape_of_detections_does_not_depend_on_the_images(name: str) -> Non
     assert len(shapes) == 1
 
 
-@heads
+@heads_and_masks
 def test_targets_do_not_change_detections(name: str, make_targets: MakeTargets) -> None:
     head = shaken(name)
     alone, trained = head.decode(predict(head)), head.decode(predict(head, make_targets([3, 1], size=LIMIT)))
@@ -249,7 +255,7 @@ def test_targets_do_not_change_detections(name: str, make_targets: MakeTargets) 
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-5)
 
 
-@heads
+@heads_and_masks
 def test_loss_and_detections_come_from_one_forward(name: str, make_targets: MakeTargets) -> None:
     head, targets = shaken(name), make_targets([3, 1], size=LIMIT)
     output = predict(head, targets)
@@ -262,7 +268,7 @@ def test_loss_and_detections_come_from_one_forward(name: str, make_targets: Make
         assert torch.equal(one, other)
 
 
-@heads
+@heads_and_masks
 def test_sizes_are_read_off_the_padding_where_they_are_not_passed(name: str) -> None:
     head = shaken(name)
     passed, read = predict(head), head(maps(), padding())
@@ -270,7 +276,7 @@ def test_sizes_are_read_off_the_padding_where_they_are_not_passed(name: str) -> 
         assert torch.equal(one, other)
 
 
-@heads
+@heads_and_masks
 def test_an_image_whose_predictions_are_not_numbers_has_no_scores(name: str) -> None:
     """A model that has diverged shows it in the scores of ``decode``, in those of the images that it is about."""
     head, features = shaken(name), maps()
@@ -281,7 +287,7 @@ def test_an_image_whose_predictions_are_not_numbers_has_no_scores(name: str) -> 
     assert scores[0].isfinite().all()
 
 
-@heads
+@heads_and_masks
 def test_a_detector_that_has_diverged_is_an_error(name: str) -> None:
     detector = composed("resnet", ["fpn"], name, NUM_CLASSES).eval()
     with torch.no_grad():
@@ -293,7 +299,7 @@ def test_a_detector_that_has_diverged_is_an_error(name: str) -> None:
         detector.postprocess(output, [ImageSize(64, 64, 64, 64)] * 2)
 
 
-@heads
+@heads_and_masks
 def test_images_of_a_batch_do_not_see_each_other(name: str) -> None:
     head, features = shaken(name), maps()
     together = head.decode(predict(head, features=features))
@@ -301,9 +307,11 @@ def test_images_of_a_batch_do_not_see_each_other(name: str) -> None:
     assert torch.equal(together.valid[1:], alone.valid)
     torch.testing.assert_close(together.scores[1:], alone.scores, rtol=0, atol=1e-5)
     torch.testing.assert_close(together.boxes[1:], alone.boxes, rtol=0, atol=1e-3)
+    if alone.masks is not None and together.masks is not None:
+        torch.testing.assert_close(together.masks[1:], alone.masks, rtol=0, atol=1e-5)
 
 
-@heads
+@heads_and_masks
 def test_mask_changes_something_where_a_part_attends(name: str) -> None:
     head = shaken(name)
     masked, without = predict(head), head(maps(), None, None, valid_sizes())
@@ -333,7 +341,7 @@ def test_limits_are_options_and_can_be_raised(name: str) -> None:
     assert head.decode(predict(head)).scores.shape[1] > 0
 
 
-@heads
+@heads_and_masks
 def test_state_round_trip(name: str) -> None:
     def outputs(head: nn.Module) -> list[Tensor]:
         return tensors(predict(head))
@@ -342,7 +350,7 @@ def test_state_round_trip(name: str) -> None:
     check_state_round_trip(one, other, outputs)
 
 
-@heads
+@heads_and_masks
 def test_seeds(name: str) -> None:
     one, same, other = (build("heads", name, SPEC, NUM_CLASSES, seed=seed) for seed in (0, 0, 1))
     check_equal_seeds_give_equal_weights(one, same, other)

@@ -214,7 +214,7 @@ def test_a_head_that_knows_the_objects_has_hardly_a_loss(counts: list[int], make
 def test_a_head_that_knows_the_objects_finds_them(soft_nms: bool) -> None:
     head, size = small_head(detection=replace(EFFICIENTDET_DETECTION, soft_nms=soft_nms)), (96, 128)
     targets = [Targets(torch.tensor([2, 0]), torch.tensor([[3.0, 8, 60, 50], [70, 30, 110, 90]]), size)]
-    boxes, scores, labels, valid, _ = head.decode(ideal(head, targets, size))
+    boxes, scores, labels, valid, *_ = head.decode(ideal(head, targets, size))
     assert valid[0, :2].all()
     assert labels[0, :2].sort().values.tolist() == [0, 2]
     assert scores[0, 1] > 0.9

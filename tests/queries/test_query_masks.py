@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from boxwright.queries.mask_branch import MaskFactors, QueryMaskBranch
+from boxwright.queries.mask_branch import MaskFactors, QueryMaskBranch, multiply
 from boxwright.queries.mask_losses import compute_mask_losses
 from boxwright.queries.mask_points import (
     MaskPoints,
@@ -40,8 +40,7 @@ def make_masks(*, images: int = 2, queries: int = 6) -> tuple[MaskFactors, Tenso
 
 
 def all_logits(masks: MaskFactors, layer: int, image: int) -> Tensor:
-    queries = torch.arange(masks.queries.shape[2])
-    return masks.compute(layer, image, masks.cells(layer, image), queries).detach()
+    return multiply(masks.queries[layer, image], masks.maps[layer][image], masks.offsets[layer, image]).detach()
 
 
 @pytest.mark.parametrize(("hidden_dim", "num_layers", "parameters"), [(192, 4, 527_809), (256, 6, 1_070_849)])

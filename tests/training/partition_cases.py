@@ -47,6 +47,14 @@ FAMILIES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
             "head": {**QUERIES, "denoising.num_queries": 12},
         },
     ),
+    "rtdetr+masks": (
+        "rtdetr_tiny",
+        {
+            "backbone": RESNET_VD,
+            "neck": {**{k: v for k, v in NARROW.items() if k not in ("num_layers", "dropout")}},
+            "head": {**QUERIES, "denoising.num_queries": 12, "masks": True},
+        },
+    ),
     "dfine": (
         "dfine_s",
         {
@@ -88,7 +96,7 @@ FAMILIES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "cascade_rcnn": ("cascade_rcnn_r50_fpn", {"backbone": RESNET, "neck": FPN, "head": FEW}),
     "classifier": ("resnet18_classifier", {"backbone": {"width": 8}}),
 }
-"""A recipe of each head with the options that make it small, slot by slot."""
+"""A recipe of each head, and of some with an option (``head+option``), with what makes it small, slot by slot."""
 
 TRAINING: dict[str, Any] = {
     "steps": 3,

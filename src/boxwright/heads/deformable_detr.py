@@ -144,7 +144,7 @@ class DeformableDETR(PairDetections, nn.Module):
         selections = self._select(tokens, num_groups, every_token=every)
         queries = [self._make_queries(tokens, selection, group) for group, selection in enumerate(selections)]
         content, positions, reference = (join_queries(parts) for parts in zip(*queries, strict=True))
-        logits, boxes = decode_queries(
+        logits, boxes, _ = decode_queries(
             self.layers[: self.eval_layers] if targets is None else self.layers,
             tokens,
             content,

@@ -22,6 +22,7 @@ from boxwright.queries.class_losses import CrossEntropyLoss, SoftmaxCost
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
 from boxwright.queries.decode import RankedQueries, decode_best_classes, rank_queries
 from boxwright.queries.explanation import LayerPredictions, QueryDecoder, QueryExplainer
+from boxwright.queries.mask_branch import MaskFactors
 from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.options import QueryLossWeights, TransformerDecoderOptions
 from boxwright.queries.tokens import LevelProjections
@@ -41,6 +42,7 @@ class DETROutput(NamedTuple):
     logits: Float[Tensor, "l b q k"]
     boxes_cxcywh_norm: Float[Tensor, "l b q 4"]
     valid_sizes: Float[Tensor, "#b 2"]
+    masks: MaskFactors | None = None
 
 
 class DETR(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from boxwright.layers.deformable_attention import Joining
 from boxwright.layers.mlp import MLP
 from boxwright.queries.class_losses import make_class_loss
-from boxwright.queries.criterion import SetCriterion, normalize_targets
+from boxwright.queries.criterion import SetCriterion
 from boxwright.queries.decode import QueryOutput, decode_pairs
 from boxwright.queries.decoder import build_decoder_layers, reset_predictors
 from boxwright.queries.distribution_criterion import DistributionCriterion, DistributionLossWeights
@@ -47,7 +47,8 @@ class DFINE(EncoderQueries):
         bin_scale: larger ones make the inner bins finer and the reach of a side shorter; positive.
         max_detections: most (query, class) pairs that are detected in an image.
         supervision: what the decoder's predictions learn from, and selected tokens.
-        loss_weights: of class, L1, GIoU loss, and of those of the distributions.
+        loss_weights: of class, L1, GIoU loss, and of those of the distributions and masks.
+        masks: predict masks too.
 
     Source: Peng et al., D-FINE, ICLR 2025. Checked against Peterande/D-FINE 4a1f73a: outputs, assignments, every loss
     term, gradients; not against transformers, whose losses pair the logits of a layer with the sides of the next.
@@ -71,6 +72,7 @@ class DFINE(EncoderQueries):
         max_detections: int = 300,
         supervision: UnitedSupervisionOptions = UnitedSupervisionOptions(class_loss="varifocal", united_matches=True),
         loss_weights: DistributionLossWeights = DistributionLossWeights(),
+        masks: bool = False,
     ) -> None:
         super().__init__(
             in_spec,
@@ -81,6 +83,7 @@ class DFINE(EncoderQueries):
             denoising=denoising,
             num_groups=supervision.num_groups,
             max_detections=max_detections,
+            masks=masks,
             project_every_level=False,
             reference_encoding=decoder.reference_encoding,
             lean=decoder.is_lean,
@@ -118,7 +121,7 @@ class DFINE(EncoderQueries):
     ) -> DistributionOutput:
         """Predict; with ``targets`` from every layer, and from denoising queries too."""
         start = self.start_decoder(features, padding_mask, targets, valid_sizes)
-        predictions = decode_distributions(
+        predictions, contents = decode_distributions(
             self.layers_to_run(targets),
             start.tokens,
             start.content,
@@ -130,6 +133,7 @@ class DFINE(EncoderQueries):
             num_groups=start.num_groups,
         )
         selection, others = start.selection, None
+        noised_masks, masks = self.predict_masks(start, contents, targets)
         noised, layers = predictions.split(start.num_noised)
         if start.num_groups > 1:
             layers, further = layers.split(selection.logits.shape[1])
@@ -144,6 +148,8 @@ class DFINE(EncoderQueries):
             None if start.denoising is None else noised,
             start.denoising,
             others,
+            masks=masks,
+            noised_masks=noised_masks,
         )
 
     def encode_references(self, reference: Float[Tensor, "b q 4"]) -> Float[Tensor, "b q d"]:
@@ -165,12 +171,12 @@ class DFINE(EncoderQueries):
         """Decode the best (query, class) pairs; sides that went past each other are put together in their middle."""
         boxes = output.boxes_cxcywh_norm[-1]
         boxes = torch.cat((boxes[..., :2], boxes[..., 2:].clamp(min=0)), -1)
-        return decode_pairs(output.logits[-1], boxes, output.valid_sizes, self.max_detections)
+        return decode_pairs(output.logits[-1], boxes, output.valid_sizes, self.max_detections, output.masks)
 
     def assign(self, output: DistributionOutput, targets: Sequence[Targets]) -> DistributionOutput:
         """Assign the predictions of every layer to objects; ``loss`` goes on from there."""
-        objects = normalize_targets(targets) * output.num_groups
-        return output._replace(assignment=self.criterion.assign(*output.every_group, objects))
+        objects = self.normalize_targets(targets) * output.num_groups
+        return output._replace(assignment=self.criterion.assign(*output.every_group, objects, output.masks))
 
     def count_assigned(self, output: DistributionOutput) -> int:
         """Count the queries that a layer, or the encoder, assigned to an object."""
@@ -183,16 +189,18 @@ class DFINE(EncoderQueries):
         """Compute the weighted loss terms of every decoder layer, of the selection and of denoising."""
         if output.assignment is None:
             output = self.assign(output, targets)
-        normalized, totals = normalize_targets(targets), totals or LossTotals.of(targets)
+        normalized, totals = self.normalize_targets(targets), totals or LossTotals.of(targets)
         if totals.matches is None:
             totals = totals._replace(matches=self.count_assigned(output))
         (layers, selected), assignment = output.every_group, cast(Assignment, output.assignment)
         of_groups = totals.of_groups(output.num_groups)
-        terms = self.criterion(layers, selected, assignment, normalized * output.num_groups, of_groups)
+        objects = normalized * output.num_groups
+        terms = self.criterion(layers, selected, assignment, objects, of_groups, output.masks)
         if output.denoising is not None and output.noised is not None:
             matches, groups = output.denoising.matches, output.denoising.num_groups
             counts = self.criterion.count(layers, of_groups)
-            terms |= self.criterion.noised(output.noised, matches, groups, normalized, totals, counts)
+            noised = output.noised, matches, groups, normalized, totals, counts, output.noised_masks
+            terms |= self.criterion.noised(*noised)
         return terms
 
     def _heads(self) -> DistributionHeads:

@@ -36,7 +36,8 @@ class DINO(LearnedQueries):
         denoising: noised objects that the decoder is trained to recover.
         max_detections: most (query, class) pairs that are detected in an image.
         supervision: what the decoder's predictions learn from, and selected tokens.
-        loss_weights: of class, L1 and GIoU loss.
+        loss_weights: of class, L1 and GIoU loss, and of those of masks.
+        masks: predict masks too.
 
     Source: Zhang et al., DINO, ICLR 2023. Checked against IDEA-Research/DINO faa8520: outputs, assignments, every loss
     term, gradients. Where the paper does not say it is as in the code: positions of queries come from boxes in units of
@@ -61,6 +62,7 @@ class DINO(LearnedQueries):
         max_detections: int = 300,
         supervision: UnitedSupervisionOptions = UnitedSupervisionOptions(),
         loss_weights: QueryLossWeights = QueryLossWeights(),
+        masks: bool = False,
     ) -> None:
         super().__init__(
             in_spec,
@@ -71,6 +73,7 @@ class DINO(LearnedQueries):
             denoising=denoising,
             num_groups=supervision.num_groups,
             max_detections=max_detections,
+            masks=masks,
         )
         matcher, loss = HungarianMatcher(giou_eps=_GIOU_EPS), make_class_loss(supervision.class_loss)
         self.divides_by_assigned = supervision.united_matches

@@ -38,7 +38,8 @@ class RTDETR(RefinedQueries):
             fit, ``vanilla`` on the classes alone (focal loss).
         max_detections: most (query, class) pairs that are detected in an image.
         supervision: what the decoder's predictions learn from, and selected tokens.
-        loss_weights: of class, L1 and GIoU loss.
+        loss_weights: of class, L1 and GIoU loss, and of those of masks.
+        masks: predict masks too.
 
     Source: Zhao et al., RT-DETR, CVPR 2024; with other numbers of points, offset scale or discrete sampling in
     ``decoder``, Lv et al., RT-DETRv2, 2024. Checked against transformers' RTDetrForObjectDetection (outputs,
@@ -61,6 +62,7 @@ class RTDETR(RefinedQueries):
         max_detections: int = 300,
         supervision: UnitedSupervisionOptions = UnitedSupervisionOptions(class_loss="varifocal"),
         loss_weights: QueryLossWeights = QueryLossWeights(),
+        masks: bool = False,
     ) -> None:
         super().__init__(
             in_spec,
@@ -71,6 +73,7 @@ class RTDETR(RefinedQueries):
             denoising=denoising,
             num_groups=supervision.num_groups,
             max_detections=max_detections,
+            masks=masks,
             project_every_level=True,
             reference_encoding=decoder.reference_encoding,
             lean=decoder.is_lean,

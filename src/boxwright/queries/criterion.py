@@ -10,6 +10,9 @@ from torch import Tensor
 
 from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, generalized_iou, iou, xyxy_to_cxcywh
 from boxwright.queries.class_losses import ClassLoss, MatchedQueries
+from boxwright.queries.mask_branch import MaskFactors
+from boxwright.queries.mask_losses import compute_mask_losses
+from boxwright.queries.mask_points import make_mask_targets
 from boxwright.queries.matching import HungarianMatcher, Matches, NormalizedTargets
 from boxwright.queries.options import QueryLossWeights
 from boxwright.queries.union import Assignment, unite_matches
@@ -74,10 +77,35 @@ class SetCriterion:
         logits: Float[Tensor, "l b q k"],
         boxes_cxcywh_norm: Float[Tensor, "l b q 4"],
         targets: Sequence[NormalizedTargets],
+        masks: MaskFactors | None = None,
     ) -> Assignment:
-        """Match the predictions of every layer, and unite the matches."""
-        matches = self.matcher(at_least_float32(logits), at_least_float32(boxes_cxcywh_norm), targets)
+        """Match the predictions of every layer, of which the first ones may have masks, and unite the matches."""
+        matches = self.matcher(at_least_float32(logits), at_least_float32(boxes_cxcywh_norm), targets, masks)
         return Assignment(matches, unite_matches(matches))
+
+    def mask_losses(
+        self,
+        masks: MaskFactors | None,
+        matches: Matches,
+        targets: Sequence[NormalizedTargets],
+        totals: LossTotals,
+        groups: int = 1,
+    ) -> dict[str, Float[Tensor, " l"]]:
+        """Compute the weighted ``mask`` and ``dice`` of each layer with masks; nothing where there are none.
+
+        Args:
+            masks: of the first layers, which may be fewer than those of ``matches``.
+            matches: pairs of query and object.
+            targets: one per image.
+            totals: of the optimizer step.
+            groups: number of matches of each object.
+        """
+        own = [target.masks for target in targets if target.masks is not None]
+        if masks is None or len(own) < len(targets):
+            return {}
+        with torch.autocast(masks.queries.device.type, enabled=False):
+            entropy, dice = compute_mask_losses(masks, matches, own, totals.objects_per_process * groups)
+        return {"mask": self.weights.mask_weight * entropy, "dice": self.weights.dice_weight * dice}
 
     def _class_losses(
         self,
@@ -136,11 +164,12 @@ def layer_suffixes(num_layers: int) -> list[str]:
     return [*(f"_{i}" for i in range(num_layers - 1)), ""]
 
 
-def normalize_targets(targets: Sequence[Targets]) -> list[NormalizedTargets]:
-    """Convert corner boxes in pixels to center boxes relative to the image inside its padding."""
+def normalize_targets(targets: Sequence[Targets], *, with_masks: bool = False) -> list[NormalizedTargets]:
+    """Convert corner boxes in pixels to center boxes relative to the image inside its padding, perhaps with masks."""
     normalized = []
     for target in targets:
         height, width = target.size
         scale = target.boxes.new_tensor([width, height, width, height])
-        normalized.append(NormalizedTargets(target.labels, xyxy_to_cxcywh(target.boxes) / scale))
+        masks = make_mask_targets(target) if with_masks else None
+        normalized.append(NormalizedTargets(target.labels, xyxy_to_cxcywh(target.boxes) / scale, masks))
     return normalized

@@ -12,6 +12,7 @@ from torch import Tensor
 from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy
 from boxwright.ops.finite import nan_like_any
 from boxwright.ops.ranking import rank
+from boxwright.queries.mask_branch import MaskFactors
 from boxwright.structures import Decoded, ObjectLimit
 
 
@@ -28,6 +29,9 @@ class QueryOutput(Protocol):
     @property
     def valid_sizes(self) -> Float[Tensor, "#b 2"]: ...
 
+    @property
+    def masks(self) -> MaskFactors | None: ...
+
 
 class PairDetections:
     """Detections of a head whose queries score every class on its own; a base class.
@@ -40,7 +44,9 @@ class PairDetections:
 
     def decode(self, output: QueryOutput) -> Decoded:
         """Decode the best (query, class) pairs of the last decoder layer; ties keep their order."""
-        return decode_pairs(output.logits[-1], output.boxes_cxcywh_norm[-1], output.valid_sizes, self.max_detections)
+        return decode_pairs(
+            output.logits[-1], output.boxes_cxcywh_norm[-1], output.valid_sizes, self.max_detections, output.masks
+        )
 
     def object_limits(self) -> Sequence[ObjectLimit]:
         """List the options that limit the number of detections."""
@@ -57,6 +63,7 @@ def decode_pairs(
     boxes_cxcywh_norm: Float[Tensor, "b q 4"],
     valid_sizes: Float[Tensor, "#b 2"],
     max_detections: int,
+    masks: MaskFactors | None = None,
 ) -> Decoded:
     """Decode the best (query, class) pairs of each image; ties keep their order.
 
@@ -65,13 +72,14 @@ def decode_pairs(
         boxes_cxcywh_norm: center boxes relative to the image inside its padding.
         valid_sizes: (height, width) of each image inside its padding, or of all.
         max_detections: most pairs of an image; 100 in Deformable DETR, 300 in RT-DETR.
+        masks: of the queries; None where they have none.
 
     Source: ``PostProcess`` of fundamentalvision/Deformable-DETR 11169a6; RTDETRPostProcessor of lyuwenyu/RT-DETR
     068dfde. Differs in the order of ties, which there is left to top k.
     """
     scores, queries, labels = rank_pairs(logits, max_detections)
     scores = scores + nan_like_any(logits, boxes_cxcywh_norm)[:, None]
-    return _decode(scores, queries, labels, boxes_cxcywh_norm, valid_sizes)
+    return _decode(RankedQueries(scores, queries, labels), boxes_cxcywh_norm, valid_sizes, masks)
 
 
 class RankedQueries(NamedTuple):
@@ -96,7 +104,10 @@ def rank_pairs(logits: Float[Tensor, "b q k"], max_detections: int) -> RankedQue
 
 
 def decode_best_classes(
-    logits: Float[Tensor, "b q k"], boxes_cxcywh_norm: Float[Tensor, "b q 4"], valid_sizes: Float[Tensor, "#b 2"]
+    logits: Float[Tensor, "b q k"],
+    boxes_cxcywh_norm: Float[Tensor, "b q 4"],
+    valid_sizes: Float[Tensor, "#b 2"],
+    masks: MaskFactors | None = None,
 ) -> Decoded:
     """Decode each query's best class; ties keep their order.
 
@@ -104,12 +115,13 @@ def decode_best_classes(
         logits: (b, q, classes + 1), of the classes and, last, of "no object", which is never the answer.
         boxes_cxcywh_norm: center boxes relative to the image inside its padding.
         valid_sizes: (height, width) of each image inside its padding, or of all.
+        masks: of the queries; None where they have none.
 
     Source: ``PostProcess`` of facebookresearch/detr 29901c5, which leaves the detections unsorted.
     """
     scores, queries, labels = rank_queries(logits)
     scores = scores + nan_like_any(logits, boxes_cxcywh_norm)[:, None]
-    return _decode(scores, queries, labels, boxes_cxcywh_norm, valid_sizes)
+    return _decode(RankedQueries(scores, queries, labels), boxes_cxcywh_norm, valid_sizes, masks)
 
 
 def rank_queries(logits: Float[Tensor, "b q k"]) -> RankedQueries:
@@ -124,12 +136,17 @@ def rank_queries(logits: Float[Tensor, "b q k"]) -> RankedQueries:
 
 
 def _decode(
-    scores: Float[Tensor, "b n"],
-    queries: Int[Tensor, "b n"],
-    labels: Int[Tensor, "b n"],
+    ranked: RankedQueries,
     boxes_cxcywh_norm: Float[Tensor, "b q 4"],
     valid_sizes: Float[Tensor, "#b 2"],
+    masks: MaskFactors | None,
 ) -> Decoded:
+    scores, queries, labels = ranked
     corners = cxcywh_to_xyxy(boxes_cxcywh_norm)
     corners = corners.gather(1, queries[..., None].expand(-1, -1, 4)) * valid_sizes.flip(-1).repeat(1, 2)[:, None]
-    return Decoded(corners, scores, labels, torch.ones_like(labels, dtype=torch.bool))
+    valid = torch.ones_like(labels, dtype=torch.bool)
+    if masks is None:
+        return Decoded(corners, scores, labels, valid)
+    probabilities = masks.probabilities(queries)
+    scores = scores + nan_like_any(probabilities)[:, None]
+    return Decoded(corners, scores, labels, valid, probabilities, masks.regions(corners))

@@ -90,6 +90,14 @@ class LayerHeads(NamedTuple):
         return [(offset + (one if one.shape[-1] == 4 else F.pad(one, (0, 2)))).sigmoid() for one in starts]
 
 
+class DecodedQueries(NamedTuple):
+    """Predictions of the layers that predict, and the contents of the queries that they come from."""
+
+    logits: Float[Tensor, "l b q k"]
+    boxes_cxcywh_norm: Float[Tensor, "l b q 4"]
+    contents: tuple[Float[Tensor, "b q d"], ...]
+
+
 def decode_queries(
     layers: Modules,
     tokens: LevelTokens,
@@ -103,7 +111,7 @@ def decode_queries(
     blocked: Bool[Tensor, "f f"] | None = None,
     num_groups: int = 1,
     classes_first: bool = False,
-) -> tuple[Float[Tensor, "l b q k"], Float[Tensor, "l b q 4"]]:
+) -> DecodedQueries:
     """Decode queries layer by layer.
 
     Args:
@@ -119,14 +127,12 @@ def decode_queries(
         num_groups: of queries that do not attend to those of other groups; likewise.
         classes_first: run the class head before the box head; it decides about the last bit of summed gradients.
 
-    Returns:
-        logits and center boxes of the layers that predict.
-
     Source: Zhu et al., Deformable DETR, ICLR 2021, appendix A.4; Zhang et al., DINO, ICLR 2023, section 3.5 (looking
     forward twice).
     """
     layer_logits: list[Tensor] = []
     layer_boxes: list[Tensor] = []
+    contents: list[Tensor] = []
     sampled, previous = (tokens.memory, tokens.shapes), reference
     attention = {"padding": tokens.padding, "blocked": blocked, "num_groups": num_groups}
     for i, layer in enumerate(layers):
@@ -136,6 +142,7 @@ def decode_queries(
         last = i == len(layers) - 1
         predicts = every_layer or last
         final = heads.norm(content) if heads.norm is not None and predicts else content
+        contents += [final] if predicts else []
         if predicts and classes_first:
             layer_logits.append(heads.classify(i, final))
         if not predicts and refinement == "none":
@@ -149,7 +156,7 @@ def decode_queries(
         if refinement != "none":
             previous = refined if last or final is content else heads.move(i, content, reference)[0]
             reference = previous.detach()
-    return torch.stack(layer_logits), torch.stack(layer_boxes)
+    return DecodedQueries(torch.stack(layer_logits), torch.stack(layer_boxes), tuple(contents))
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from boxwright.queries.groups import fold_groups
+from boxwright.queries.mask_branch import MaskFactors
 from boxwright.queries.selection import Selection
 
 
@@ -41,6 +42,7 @@ class DeformableDETROutput(NamedTuple):
     encoder_boxes_cxcywh_norm: Float[Tensor, "b t 4"] | None = None
     selected_tokens: Int[Tensor, "b q"] | None = None
     others: DeformableGroups | None = None
+    masks: MaskFactors | None = None
 
     def every_group(self) -> DeformableGroups:
         """Put the predictions of all groups together, each as images of a batch."""

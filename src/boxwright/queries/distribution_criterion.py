@@ -15,6 +15,7 @@ from boxwright.losses.distribution import distillation_loss, fine_grained_locali
 from boxwright.ops.boxes import at_least_float32, iou
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, pair_corners
 from boxwright.queries.distributions import DistributionLayers, SideBins
+from boxwright.queries.mask_branch import MaskFactors
 from boxwright.queries.matching import Matches, NormalizedTargets
 from boxwright.queries.options import QueryLossWeights
 from boxwright.queries.union import Assignment
@@ -55,8 +56,9 @@ class DistributionCriterion:
         united: boxes learn from the union.
 
     Source: Peng et al., D-FINE, ICLR 2025, sections 4.1 and 4.2. Checked against ``DFINECriterion`` of Peterande/D-FINE
-    4a1f73a. Differs in dividing ``ddf`` by the queries of the whole optimizer step, where theirs takes those of one
-    process, in leaving what is not a number as it is, and in having denoising terms without objects.
+    4a1f73a and, with masks, ``ECCriterion`` of Intellindust-AI-Lab/EdgeCrafter 706d037, whose initial boxes go with the
+    masks of the last layer. Differs in dividing ``ddf`` by the queries of the whole optimizer step, where theirs takes
+    those of one process, in leaving what is not a number as it is, and in having denoising terms without objects.
     """
 
     def __init__(
@@ -69,11 +71,12 @@ class DistributionCriterion:
         layers: DistributionLayers,
         selected: tuple[Float[Tensor, "b q k"], Float[Tensor, "b q 4"]],
         targets: Sequence[NormalizedTargets],
+        masks: MaskFactors | None = None,
     ) -> Assignment:
         """Match the predictions of all layers and of the encoder, and unite the matches."""
         logits = torch.cat((layers.logits, layers.initial_logits[None], selected[0][None]))
         boxes = torch.cat((layers.boxes_cxcywh_norm, layers.initial_boxes_cxcywh_norm[None], selected[1][None]))
-        return self.criterion.assign(logits, boxes, targets)
+        return self.criterion.assign(logits, boxes, targets, _with_initial(masks))
 
     def __call__(
         self,
@@ -82,6 +85,7 @@ class DistributionCriterion:
         assignment: Assignment,
         targets: Sequence[NormalizedTargets],
         totals: LossTotals,
+        masks: MaskFactors | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
         """Compute the weighted terms of the matching queries.
 
@@ -91,6 +95,7 @@ class DistributionCriterion:
             assignment: of these predictions.
             targets: one per image.
             totals: of the optimizer step; ``matches`` counts the union.
+            masks: of the decoder's layers.
         """
         with torch.autocast(layers.logits.device.type, enabled=False):
             layers, selected = pytree.tree_map(at_least_float32, (layers, selected))
@@ -102,8 +107,10 @@ class DistributionCriterion:
             counts = self.count(layers, totals)
             divisor = totals.objects_per_process if united is None else totals.matches_per_process
             terms = self.criterion(logits, boxes, targets, totals, assignment.of_layers, united=united)
+            of_masks = self.criterion.mask_losses(_with_initial(masks), assignment.of_layers, targets, totals)
             return {
                 **name_terms(terms, [*names, "_initial", "_encoder"]),
+                **name_terms(of_masks, [*names, "_initial"]),
                 **self._side_losses(layers, targets, own, divisor, counts, counts, names),
             }
 
@@ -115,6 +122,7 @@ class DistributionCriterion:
         targets: Sequence[NormalizedTargets],
         totals: LossTotals,
         weights: Counts,
+        masks: MaskFactors | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
         """Compute the weighted terms of denoising queries.
 
@@ -125,13 +133,16 @@ class DistributionCriterion:
             targets: one per image.
             totals: of the optimizer step.
             weights: counts of the matching queries, which weigh the two parts of ``ddf``.
+            masks: of these queries, of the decoder's layers.
         """
         with torch.autocast(layers.logits.device.type, enabled=False):
             layers = pytree.tree_map(at_least_float32, layers)
             logits = torch.cat((layers.logits, layers.initial_logits[None]))
             boxes = torch.cat((layers.boxes_cxcywh_norm, layers.initial_boxes_cxcywh_norm[None]))
             count = totals.objects_per_process * groups
-            terms = self.criterion(logits, boxes, targets, totals, matches.repeat(len(boxes)), groups)
+            every = matches.repeat(len(boxes))
+            terms = self.criterion(logits, boxes, targets, totals, every, groups)
+            terms |= self.criterion.mask_losses(_with_initial(masks), every, targets, totals, groups)
             names = [f"_denoising_{i}" for i in range(len(layers.logits))]
             counts, every = _count(layers, totals, totals.objects * groups), matches.repeat(len(layers.logits))
             return {
@@ -188,3 +199,8 @@ def _count(layers: DistributionLayers, totals: LossTotals, matched: int) -> Coun
     """Count the queries of the step, per process, of which so many of all processes are matched."""
     of_one = matched / totals.processes
     return Counts(of_one, totals.images_per_process * layers.logits.shape[2] - of_one)
+
+
+def _with_initial(masks: MaskFactors | None) -> MaskFactors | None:
+    """Add the masks that go with the initial boxes: those of the last layer."""
+    return None if masks is None else masks.repeat_last()

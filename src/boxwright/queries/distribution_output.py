@@ -10,6 +10,7 @@ from torch import Tensor
 
 from boxwright.queries.denoising import DenoisingQueries
 from boxwright.queries.distributions import DistributionLayers
+from boxwright.queries.mask_branch import MaskFactors
 from boxwright.queries.union import Assignment
 
 
@@ -31,7 +32,8 @@ class DistributionOutput(NamedTuple):
     move from. ``selected_*`` are the encoder's, which the decoder starts from, and ``selected_tokens`` the indices of
     its tokens, the best first. ``noised`` are predictions from the denoising queries, and ``denoising`` these queries;
     None without targets or denoising. ``others`` are predictions of further groups of queries, in training.
-    ``assignment`` is that of the head's ``assign``.
+    ``assignment`` is that of the head's ``assign``. ``masks`` of all groups and ``noised_masks`` are those of the
+    decoder layers, None where the head has none.
     """
 
     logits: Float[Tensor, "l b q k"]
@@ -47,6 +49,8 @@ class DistributionOutput(NamedTuple):
     denoising: DenoisingQueries | None = None
     others: DistributionGroups | None = None
     assignment: Assignment | None = None
+    masks: MaskFactors | None = None
+    noised_masks: MaskFactors | None = None
 
     @property
     def num_groups(self) -> int:

@@ -174,7 +174,7 @@ def decode_distributions(
     every_layer: bool,
     blocked: Bool[Tensor, "f f"] | None = None,
     num_groups: int = 1,
-) -> DistributionLayers:
+) -> tuple[DistributionLayers, list[Float[Tensor, "b q d"]]]:
     """Decode queries layer by layer; each layer adds to the logits of the sides.
 
     Args:
@@ -188,10 +188,13 @@ def decode_distributions(
         blocked: True where a query (row) must not attend to another (column); see ``DeformableDecoderLayer``.
         num_groups: of queries that do not attend to those of other groups; likewise.
 
+    Returns:
+        predictions, and the contents that they come from after each layer that predicts.
+
     Source: Peng et al., D-FINE, ICLR 2025, section 4.1. Checked against ``TransformerDecoder`` of Peterande/D-FINE
     4a1f73a.
     """
-    refiner = SideRefiner(heads, reference)
+    refiner, contents = SideRefiner(heads, reference), []
     for i, layer in enumerate(layers):
         content = layer(
             content,
@@ -203,8 +206,10 @@ def decode_distributions(
             blocked=blocked,
             num_groups=num_groups,
         )
-        reference = refiner.refine(i, content, predicts=every_layer or i == len(layers) - 1).detach()
-    return refiner.predictions()
+        predicts = every_layer or i == len(layers) - 1
+        reference = refiner.refine(i, content, predicts=predicts).detach()
+        contents += [content] if predicts else []
+    return refiner.predictions(), contents
 
 
 class SideRefiner:

@@ -21,11 +21,13 @@ from boxwright.queries.decode import PairDetections, QueryOutput, rank_pairs
 from boxwright.queries.denoising import DenoisingQueries, draw_denoising_queries
 from boxwright.queries.explanation import LayerPredictions, QueryDecoder, QueryExplainer, SelectedTokens
 from boxwright.queries.groups import EncoderHeads, GroupEncoder, join_queries
+from boxwright.queries.mask_branch import MaskFactors, QueryMaskBranch
+from boxwright.queries.matching import NormalizedTargets
 from boxwright.queries.options import DecoderOptions, DenoisingOptions
 from boxwright.queries.selection import Selection, make_anchors, measure_selection, select_tokens
 from boxwright.queries.tokens import LevelProjections
 from boxwright.recorded import Recorded
-from boxwright.structures import ClassRows, Features, SelectionQuality, Spec, Targets
+from boxwright.structures import ClassRows, Features, MaskRegion, SelectionQuality, Spec, Targets
 
 EncodeReferences = Callable[[Float[Tensor, "b q 4"]], Float[Tensor, "b q d"]]
 """Encoding of center boxes as positions of queries."""
@@ -49,7 +51,7 @@ class DecoderStart(NamedTuple):
 
     ``reference`` are center boxes relative to the image inside its padding. ``blocked`` is True where a noised query,
     or one of the first group (row), must not attend to another (column). Without denoising, ``denoising`` and
-    ``blocked`` are None. ``selections`` are those of all groups.
+    ``blocked`` are None. ``selections`` are those of all groups; ``finest`` is the finest level.
     """
 
     tokens: LevelTokens
@@ -59,6 +61,7 @@ class DecoderStart(NamedTuple):
     selections: Sequence[Selection]
     denoising: DenoisingQueries | None
     valid_sizes: Float[Tensor, "#b 2"]
+    finest: Float[Tensor, "b d y x"]
 
     @property
     def num_noised(self) -> int:
@@ -100,10 +103,12 @@ class EncoderQueries(PairDetections, nn.Module):
         project_every_level: project levels too that have the width already.
         reference_encoding: see ``RefiningDecoderOptions``.
         lean: select tokens without a layer before, and encode the references of the first layer for all of them.
+        masks: predict masks too.
     """
 
     layers: nn.ModuleList
     classes: nn.ModuleList
+    mask_region: MaskRegion | None = None
     anchors_by_ratio = True
     """Centers of anchors are computed by valid ratios; see ``compute_cell_centers``."""
     boxes_are_relative = False
@@ -123,6 +128,7 @@ class EncoderQueries(PairDetections, nn.Module):
         project_every_level: bool,
         reference_encoding: Literal["wide", "deep"] = "wide",
         lean: bool = False,
+        masks: bool = False,
     ) -> None:
         super().__init__()
         check_counts({"num_classes": num_classes, "num_queries": num_queries})
@@ -150,6 +156,10 @@ class EncoderQueries(PairDetections, nn.Module):
         self.group_encoders = nn.ModuleList(
             GroupEncoder(hidden_dim, num_classes, activation, mapped=not lean) for _ in range(num_groups - 1)
         )
+        self.masks: QueryMaskBranch | None = None
+        if masks:
+            self.mask_region = "image"
+            self.masks = QueryMaskBranch(hidden_dim, decoder.num_layers, self.projections.strides[0])
 
     def reset_selection(self) -> None:
         """Initialize what surrounds the selection by Xavier's rule, as published."""
@@ -183,7 +193,21 @@ class EncoderQueries(PairDetections, nn.Module):
             contents.insert(0, self.denoising_classes(denoising.labels).to(contents[0].dtype))
             references.insert(0, self.begin_noised_references(denoising))
         content, reference = join_queries(contents), join_queries(references)
-        return DecoderStart(tokens, content, reference, blocked, selections, denoising, valid_sizes)
+        return DecoderStart(tokens, content, reference, blocked, selections, denoising, valid_sizes, maps[0])
+
+    def predict_masks(
+        self, start: DecoderStart, contents: Sequence[Float[Tensor, "b q d"]], targets: Sequence[Targets] | None
+    ) -> tuple[MaskFactors | None, MaskFactors | None]:
+        """Predict masks from the contents after the layers that predict: of noised queries, and of all groups."""
+        if self.masks is None:
+            return None, None
+        masks: MaskFactors = self.masks(start.finest, torch.stack(list(contents)), len(self.layers_to_run(targets)))
+        noised, others = masks.split(start.num_noised)
+        return noised, others.fold(start.num_groups)
+
+    def normalize_targets(self, targets: Sequence[Targets]) -> list[NormalizedTargets]:
+        """Convert targets to the units that are predicted, with masks where these are."""
+        return normalize_targets(targets, with_masks=self.masks is not None)
 
     def begin_contents(self, selection: Selection, group: int) -> Float[Tensor, "b q d"]:
         """Return the contents of the selected queries before the first layer: those of their tokens."""

@@ -36,6 +36,7 @@ class LearnedQueries(RefinedQueries):
         denoising: noised objects that the decoder is trained to recover; a head with None has no such part.
         num_groups: groups of queries in training, each with contents of its own.
         max_detections: most (query, class) pairs that are detected in an image.
+        masks: predict masks too.
     """
 
     margin = 1e-5
@@ -52,6 +53,7 @@ class LearnedQueries(RefinedQueries):
         denoising: DenoisingOptions | None,
         num_groups: int,
         max_detections: int,
+        masks: bool = False,
     ) -> None:
         super().__init__(
             in_spec,
@@ -62,6 +64,7 @@ class LearnedQueries(RefinedQueries):
             denoising=denoising,
             num_groups=num_groups,
             max_detections=max_detections,
+            masks=masks,
             project_every_level=False,
         )
         check_hidden_dim(hidden_dim, decoder.num_heads, sine=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from boxwright.layers.channel_norm import ChannelNorm
 from boxwright.layers.mlp import MLP
 from boxwright.ops.boxes import at_least_float32
+from boxwright.queries.groups import fold_groups
 
 MASK_STRIDE = 4
 
@@ -19,15 +20,26 @@ MASK_STRIDE = 4
 class MaskFactors(NamedTuple):
     """Masks of queries after decoder layers, as factors: logit = query . cell + offset.
 
+    Queries of several groups are those of as many images more, all images group by group; maps are the same for all.
     There are ``maps`` for each of the layers, whose cells are about ``MASK_STRIDE`` pixels wide. They cover ``size``,
     (height, width) in pixels of the network input, which may reach beyond the input by less than a cell of the finest
     level.
     """
 
     maps: tuple[Float[Tensor, "b d h w"], ...]
-    queries: Float[Tensor, "l b q d"]
-    offsets: Float[Tensor, "l b q"]
+    queries: Float[Tensor, "l gb q d"]
+    offsets: Float[Tensor, "l gb q"]
     size: tuple[int, int]
+
+    def repeat_last(self) -> MaskFactors:
+        """Add another layer, with the masks of the last one."""
+        queries, offsets = (torch.cat((one, one[-1:])) for one in (self.queries, self.offsets))
+        return self._replace(maps=(*self.maps, self.maps[-1]), queries=queries, offsets=offsets)
+
+    def fold(self, num_groups: int) -> MaskFactors:
+        """Make each group of queries images of the batch."""
+        queries, offsets = (fold_groups(one, num_groups, axis=1) for one in (self.queries, self.offsets))
+        return self._replace(queries=queries, offsets=offsets)
 
     def split(self, num_noised: int) -> tuple[MaskFactors, MaskFactors]:
         """Split into those of noised queries, which come first, and those of the others."""
@@ -37,25 +49,14 @@ class MaskFactors(NamedTuple):
             self._replace(queries=queries[:, :, num_noised:], offsets=offsets[:, :, num_noised:]),
         )
 
-    def cells(self, layer: int, image: int) -> Float[Tensor, "d h w"]:
-        """Return the map of an image after a layer, not in half precision."""
-        return at_least_float32(self.maps[layer][image])
-
-    def compute(
-        self, layer: int, image: int, cells: Float[Tensor, "d ..."], queries: Int[Tensor, " n"]
-    ) -> Float[Tensor, "n ..."]:
-        """Compute the logits of some queries of an image after a layer, for its cells or what lies between them."""
-        own, offsets = (at_least_float32(one[layer, image, queries]) for one in (self.queries, self.offsets))
-        logits: Tensor = own @ cells.flatten(1) + offsets[:, None]
-        return logits.reshape(len(own), *cells.shape[1:])
-
     def probabilities(self, queries: Int[Tensor, "b n"]) -> Float[Tensor, "b n h w"]:
-        """Compute the masks of some queries of each image after the last layer."""
+        """Compute the masks of some queries of the first group after the last layer."""
         cells = at_least_float32(self.maps[-1])
-        width = self.queries.shape[-1]
-        own = at_least_float32(self.queries[-1].gather(1, queries[..., None].expand(-1, -1, width)))
-        offsets = at_least_float32(self.offsets[-1].gather(1, queries))
-        logits: Tensor = own @ cells.flatten(2) + offsets[..., None]
+        first, width = slice(cells.shape[0]), self.queries.shape[-1]
+        own = at_least_float32(self.queries[-1, first].gather(1, queries[..., None].expand(-1, -1, width)))
+        offsets = at_least_float32(self.offsets[-1, first].gather(1, queries))
+        # In one piece: there are hundreds of masks.
+        logits = torch.baddbmm(offsets[..., None], own, cells.flatten(2))
         return logits.sigmoid().reshape(*queries.shape, *cells.shape[2:])
 
     def regions(self, boxes: Float[Tensor, "b n 4"]) -> Float[Tensor, "b n 4"]:
@@ -63,6 +64,14 @@ class MaskFactors(NamedTuple):
         height, width = self.size
         corners = (torch.full_like(boxes[..., 0], side) for side in (0, 0, width, height))
         return torch.stack(list(corners), -1)
+
+
+def multiply(
+    queries: Float[Tensor, "n d"], cells: Float[Tensor, "d ..."], offsets: Float[Tensor, " n"]
+) -> Float[Tensor, "n ..."]:
+    """Compute the logits of queries for the cells of a map, or for points between them."""
+    logits = torch.addmm(offsets[:, None], queries, cells.flatten(1))
+    return logits.reshape(len(queries), *cells.shape[1:])
 
 
 class MaskBlock(nn.Module):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from boxwright.losses.dice import dice_loss
-from boxwright.queries.mask_branch import MaskFactors
+from boxwright.ops.boxes import at_least_float32
+from boxwright.queries.mask_branch import MaskFactors, multiply
 from boxwright.queries.mask_points import MaskTargets, sample_points
 from boxwright.queries.matching import Matches
 
@@ -26,33 +27,38 @@ def compute_mask_losses(
     Args:
         masks: of all images.
         matches: pairs of query and object; those of layers without masks are left out.
-        targets: one per image.
+        targets: one per image, of all groups.
         count: divisor.
 
     Source: ``loss_masks`` of roboflow/rf-detr 35ac6ab. Checked against it, and against Intellindust-AI-Lab/EdgeCrafter
     706d037, whose masks fall to a logit of 0 at the border of the image. Differs in drawing points for an object, where
     theirs draw for each match.
     """
-    grouped, first = _group(matches), 0
+    num_layers, num_images = len(masks.maps), len(targets)
+    rows, sizes = _group(matches, num_layers, num_images)
+    layer, image, query, thing = (index[rows] for index in matches)
+    queries = at_least_float32(masks.queries[layer, image, query]).split(sizes)
+    offsets = at_least_float32(masks.offsets[layer, image, query]).split(sizes)
+    # Taken apart at once: each index by itself would have a gradient of all images.
+    num_groups = masks.queries.shape[1] // masks.maps[0].shape[0]
+    maps = [at_least_float32(one) for of_layer in masks.maps for one in of_layer.unbind() * num_groups]
+    starts = [0, *accumulate(len(target.masks) for target in targets)]
     losses = []
-    for image, target in enumerate(targets):
-        for layer in range(len(masks.maps)):
-            # Without a match too: every parameter stays part of the graph.
-            rows = grouped.get((image, layer), [])
-            index = torch.tensor(rows, dtype=torch.int64).to(matches.query.device)
-            logits = masks.compute(layer, image, masks.cells(layer, image), matches.query[index])
-            losses.append(_compare(logits, matches.object[index] - first, target, masks.size))
-        first += len(target.masks)
-    entropy, dice = torch.stack(losses).unflatten(0, (len(targets), -1)).sum(0).unbind(-1)
+    for i, (things, cells) in enumerate(zip(thing.split(sizes), maps, strict=True)):
+        own = i % num_images
+        # Without a match too: every parameter stays part of the graph.
+        logits = multiply(queries[i], cells, offsets[i])
+        losses.append(_compare(logits, things - starts[own], targets[own], masks.size))
+    entropy, dice = torch.stack(losses).unflatten(0, (num_layers, num_images)).sum(1).unbind(-1)
     return entropy / count, dice / count
 
 
-def _group(matches: Matches) -> dict[tuple[int, int], list[int]]:
-    """List the matches of each image and layer."""
-    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for row, pair in enumerate(zip(matches.image.tolist(), matches.layer.tolist(), strict=True)):
-        groups[pair].append(row)
-    return groups
+def _group(matches: Matches, num_layers: int, num_images: int) -> tuple[Int[Tensor, " s"], list[int]]:
+    """Order the matches by layer and image, and count those of each; layers beyond are left out."""
+    groups = matches.layer * num_images + matches.image
+    order = groups.argsort(stable=True)
+    sizes = torch.bincount(groups, minlength=num_layers * num_images)[: num_layers * num_images].tolist()
+    return order[: sum(sizes)], sizes
 
 
 def _compare(

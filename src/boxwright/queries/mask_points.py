@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from boxwright.ops.boxes import at_least_float32
 from boxwright.ops.image_draws import Purpose, image_generator
-from boxwright.queries.mask_branch import MASK_STRIDE, MaskFactors
+from boxwright.queries.mask_branch import MASK_STRIDE, MaskFactors, multiply
 from boxwright.structures import Targets
 
 CELLS_PER_POINT = 16
@@ -111,7 +112,7 @@ def compute_mask_costs(masks: MaskFactors, image: int, target: MaskTargets) -> t
 
     Args:
         masks: of all images.
-        image: index in the batch.
+        image: index in the batch, of all groups.
         target: of that image.
 
     Returns:
@@ -120,11 +121,17 @@ def compute_mask_costs(masks: MaskFactors, image: int, target: MaskTargets) -> t
     Source: ``HungarianMatcher`` of roboflow/rf-detr 35ac6ab and Intellindust-AI-Lab/EdgeCrafter 706d037. Differs in
     drawing the points for an image, where theirs draw for each layer and batch.
     """
+    with torch.autocast(masks.queries.device.type, enabled=False):
+        return _compute_costs(masks, image, target)
+
+
+def _compute_costs(masks: MaskFactors, image: int, target: MaskTargets) -> tuple[Tensor, Tensor]:
+    """Compute them in full precision."""
     points, logits = target.points.matching, []
-    every_query = torch.arange(masks.queries.shape[2], device=masks.queries.device)
-    for layer in range(len(masks.maps)):
-        (cells,) = sample_points(masks.cells(layer, image)[None], points[None], target.size, masks.size)
-        logits.append(masks.compute(layer, image, cells, every_query))
+    for maps, queries, offsets in zip(masks.maps, masks.queries[:, image], masks.offsets[:, image], strict=True):
+        own = maps[image % len(maps)][None]
+        (cells,) = sample_points(at_least_float32(own), points[None], target.size, masks.size)
+        logits.append(multiply(at_least_float32(queries), cells, at_least_float32(offsets)))
     x = torch.stack(logits)  # l q p
     count = len(target.masks)
     covered = target.look_up(points.expand(count, -1, -1), slice(None)).to(x.dtype)  # n p

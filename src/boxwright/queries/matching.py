@@ -14,17 +14,20 @@ from torch import Tensor
 from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, generalized_iou
 from boxwright.ops.finite import NotFiniteError
 from boxwright.queries.class_losses import ClassCost, FocalCost
+from boxwright.queries.mask_branch import MaskFactors
+from boxwright.queries.mask_points import MaskTargets, compute_mask_costs
 
 
 class NormalizedTargets(NamedTuple):
     """The objects of one image in the units that query decoders predict.
 
     ``labels`` are 0..C-1; ``boxes_cxcywh_norm`` are center boxes relative to the image inside its padding, in
-    [0, 1].
+    [0, 1]. ``masks`` are None where no queries are trained on them.
     """
 
     labels: Int[Tensor, " n"]
     boxes_cxcywh_norm: Float[Tensor, "n 4"]
+    masks: MaskTargets | None = None
 
 
 class Matches(NamedTuple):
@@ -57,12 +60,15 @@ class HungarianMatcher:
     """Assignment of least total cost.
 
     cost = class_weight * class_cost(logits, label) + l1_weight * |box - object|_1 - giou_weight * GIoU
+    and, of queries with masks, + mask_weight * cross entropy + dice_weight * dice loss of the masks at points
 
     Args:
         class_cost: the class term; ``FocalCost`` where None.
         class_weight: of the class term.
         l1_weight: of the L1 distance of normalized center boxes.
         giou_weight: of the generalized IoU.
+        mask_weight: of the cross entropy of masks.
+        dice_weight: of the dice loss of masks.
         giou_eps: see ``generalized_iou``.
 
     Source: Carion et al., DETR, ECCV 2020, equation 1; Zhu et al., Deformable DETR, ICLR 2021 (focal cost). Assignments
@@ -78,11 +84,13 @@ class HungarianMatcher:
         class_weight: float = 2.0,
         l1_weight: float = 5.0,
         giou_weight: float = 2.0,
+        mask_weight: float = 5.0,
+        dice_weight: float = 5.0,
         giou_eps: float = 0.0,
     ) -> None:
         self.class_cost: ClassCost = class_cost or FocalCost()
         self.class_weight, self.l1_weight, self.giou_weight = class_weight, l1_weight, giou_weight
-        self.giou_eps = giou_eps
+        self.mask_weight, self.dice_weight, self.giou_eps = mask_weight, dice_weight, giou_eps
 
     @torch.no_grad()
     def __call__(
@@ -90,8 +98,15 @@ class HungarianMatcher:
         logits: Float[Tensor, "l b q k"],
         boxes_cxcywh_norm: Float[Tensor, "l b q 4"],
         targets: Sequence[NormalizedTargets],
+        masks: MaskFactors | None = None,
     ) -> Matches:
         """Match every layer of predictions with the same objects.
+
+        Args:
+            logits: of every layer.
+            boxes_cxcywh_norm: of every layer.
+            targets: one per image.
+            masks: of the first layers, which may be fewer.
 
         Raises:
             NotFiniteError: a prediction is not finite.
@@ -104,7 +119,13 @@ class HungarianMatcher:
                 "the objects beyond are never learned; raise num_queries",
                 stacklevel=2,
             )
-        costs = [self.cost(logits[:, i], boxes_cxcywh_norm[:, i], target).flatten() for i, target in enumerate(targets)]
+        costs = []
+        for i, target in enumerate(targets):
+            cost = self.cost(logits[:, i], boxes_cxcywh_norm[:, i], target)
+            if masks is not None and target.masks is not None:
+                entropy, dice = compute_mask_costs(masks, i, target.masks)
+                cost[: len(entropy)] += self.mask_weight * entropy + self.dice_weight * dice
+            costs.append(cost.flatten())
         flat = torch.cat(costs).cpu()
         if not flat.isfinite().all():
             raise NotFiniteError("predictions are not finite any more: training has diverged; lower the learning rate")

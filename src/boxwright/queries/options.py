@@ -127,11 +127,15 @@ class QueryLossWeights:
         class_weight: of the loss of the class scores.
         l1_weight: of the L1 distance of normalized center boxes.
         giou_weight: of 1 - GIoU.
+        mask_weight: of the cross entropy of masks, at points.
+        dice_weight: of the dice loss of masks, likewise.
     """
 
     class_weight: float = 1.0
     l1_weight: float = 5.0
     giou_weight: float = 2.0
+    mask_weight: float = 5.0
+    dice_weight: float = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)

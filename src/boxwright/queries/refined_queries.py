@@ -10,11 +10,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from boxwright.layers.tokens import LevelTokens
-from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
+from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms
 from boxwright.queries.decoder import LayerHeads, Refinement, decode_queries, predict_layers
 from boxwright.queries.denoising import DenoisingQueries
 from boxwright.queries.encoder_queries import EncoderQueries
 from boxwright.queries.groups import GroupPredictions, fold_groups
+from boxwright.queries.mask_branch import MaskFactors
 from boxwright.queries.union import Assignment
 from boxwright.structures import Features, LossTotals, Targets
 
@@ -27,7 +28,8 @@ class RefinedOutput(NamedTuple):
     which the decoder starts from. ``noised_*`` are the decoder layers' predictions from the denoising queries, and
     ``denoising`` these queries; without targets or denoising there are none, and None. ``selected_tokens`` are indices
     of the encoder's tokens, the best first. ``others`` are predictions of further groups of queries, in training.
-    ``assignment`` is that of the head's ``assign``.
+    ``assignment`` is that of the head's ``assign``. ``masks`` of all groups and ``noised_masks`` are those of the
+    decoder layers, None where the head has none.
     """
 
     logits: Float[Tensor, "l b q k"]
@@ -41,6 +43,8 @@ class RefinedOutput(NamedTuple):
     selected_tokens: Int[Tensor, "b q"] | None = None
     others: GroupPredictions | None = None
     assignment: Assignment | None = None
+    masks: MaskFactors | None = None
+    noised_masks: MaskFactors | None = None
 
     @property
     def num_groups(self) -> int:
@@ -89,7 +93,7 @@ class RefinedQueries(EncoderQueries):
     ) -> RefinedOutput:
         """Predict; with ``targets`` from every layer, and from denoising queries too."""
         start = self.start_decoder(features, padding_mask, targets, valid_sizes)
-        logits, boxes = decode_queries(
+        logits, boxes, contents = decode_queries(
             self.layers_to_run(targets),
             start.tokens,
             start.content,
@@ -103,6 +107,7 @@ class RefinedQueries(EncoderQueries):
         )
         selection, noised, others = start.selection, start.num_noised, None
         rest = noised + selection.logits.shape[1]
+        noised_masks, masks = self.predict_masks(start, contents, targets)
         if start.num_groups > 1:
             others = GroupPredictions(
                 fold_groups(logits[:, :, rest:], start.num_groups - 1, axis=1),
@@ -120,6 +125,8 @@ class RefinedQueries(EncoderQueries):
             start.denoising,
             selection.tokens,
             others,
+            masks=masks,
+            noised_masks=noised_masks,
         )
 
     def predict_layers(
@@ -130,8 +137,8 @@ class RefinedQueries(EncoderQueries):
 
     def assign(self, output: RefinedOutput, targets: Sequence[Targets]) -> RefinedOutput:
         """Assign the predictions of every layer to objects; ``loss`` goes on from there."""
-        objects = normalize_targets(targets) * output.num_groups
-        assignment = self.criterion.assign(*output.every_prediction, objects)
+        objects = self.normalize_targets(targets) * output.num_groups
+        assignment = self.criterion.assign(*output.every_prediction, objects, output.masks)
         return output._replace(assignment=assignment)
 
     def count_assigned(self, output: RefinedOutput) -> int:
@@ -143,14 +150,14 @@ class RefinedQueries(EncoderQueries):
         self, output: RefinedOutput, targets: Sequence[Targets], totals: LossTotals | None = None
     ) -> dict[str, Float[Tensor, ""]]:
         """Compute the weighted loss terms of every decoder layer, of the selection and of denoising."""
-        normalized, totals = normalize_targets(targets), totals or LossTotals.of(targets)
+        normalized, totals = self.normalize_targets(targets), totals or LossTotals.of(targets)
         (logits, boxes), num_layers = output.every_prediction, len(output.logits)
         objects = normalized * output.num_groups
         if self.divides_by_assigned and output.assignment is None:
             output = self.assign(output, targets)
         if output.assignment is None:
             # Together, so that all costs are computed and copied once.
-            matches, united = self.criterion.matcher(logits, boxes, objects), None
+            matches, united = self.criterion.matcher(logits, boxes, objects, output.masks), None
         else:
             matches, united = output.assignment
             totals = totals if totals.matches is not None else totals._replace(matches=len(united.query))
@@ -163,9 +170,12 @@ class RefinedQueries(EncoderQueries):
             own = matches.select(part)
             losses = criterion(logits[part], boxes[part], objects, of_groups, own, united=united)
             terms |= name_terms(losses, names[part])
+        losses = self.criterion.mask_losses(output.masks, matches, objects, of_groups)
+        terms |= name_terms(losses, names[:num_layers])
         if output.denoising is not None:
             matches, groups = output.denoising.matches.repeat(num_layers), output.denoising.num_groups
             noised = output.noised_logits, output.noised_boxes_cxcywh_norm
             losses = self.criterion(*noised, normalized, totals, matches, groups)
+            losses |= self.criterion.mask_losses(output.noised_masks, matches, normalized, totals, groups)
             terms |= name_terms(losses, [f"_denoising_{i}" for i in range(num_layers)])
         return terms
