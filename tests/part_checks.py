@@ -86,6 +86,12 @@ REDUCED: dict[str, dict[str, Any]] = {
         "decoder": DECODER,
         "denoising": DenoisingOptions(num_queries=6),
     },
+    "lwdetr": {
+        "hidden_dim": 16,
+        "num_queries": 20,
+        "decoder": DECODER,
+        "supervision.num_groups": 3,
+    },
     "dfine": {
         "hidden_dim": 16,
         "num_queries": 20,

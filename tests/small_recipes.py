@@ -53,6 +53,7 @@ REDUCED: dict[str, dict[str, Any]] = {
     "deformable_detr": QUERIES,
     "dfine": {**QUERIES, "eval_layers": None, "denoising.num_queries": 12, "loss_weights.class_weight": 4.0},
     "dino": {**QUERIES, "eval_layers": None, "denoising.num_queries": 12, "loss_weights.class_weight": 4.0},
+    "lwdetr": {**QUERIES, "decoder.num_sampling_heads": 4, "supervision.num_groups": 3},
     "rtdetr": {**QUERIES, "eval_layers": None, "denoising.num_queries": 12, "loss_weights.class_weight": 4.0},
 }
 """Options by part that make a recipe small; what is not named keeps the recipe's own options."""

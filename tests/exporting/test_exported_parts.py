@@ -31,6 +31,7 @@ HEADS: dict[str, tuple[str, list[str], InputFormat]] = {
     "efficientdet": ("timm", ["bifpn"], LETTERBOX),
     "faster_rcnn": ("resnet", ["fpn"], PADDED),
     "fcos": ("resnet", ["fpn"], PADDED),
+    "lwdetr": ("vit", ["multi_scale_projector"], SQUARE),
     "mask_rcnn": ("resnet", ["fpn"], SQUARE),
     "retinanet": ("resnet", ["fpn"], SHORTEST_SIDE),
     "rtdetr": ("resnet_vd", ["hybrid_encoder"], SQUARE),
@@ -126,7 +127,7 @@ def test_further_groups_of_queries_stay_out() -> None:
     sizes = []
     for groups in (1, 3):
         backbone = build("backbones", "resnet_vd")
-        head = build("heads", "dino", backbone.out_spec, NUM_CLASSES, **{"supervision.num_groups": groups})
+        head = build("heads", "lwdetr", backbone.out_spec, NUM_CLASSES, **{"supervision.num_groups": groups})
         categories = [Category(label, f"class {label}") for label in range(NUM_CLASSES)]
         model = export_network(Detector(backbone, [], head, categories=categories, input_format=SQUARE))
         sizes.append(sorted(tuple(one.dims) for one in model.graph.initializer))

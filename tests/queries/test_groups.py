@@ -22,6 +22,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dfine": ("dfine", {}),
     "dfine_lean": ("dfine", {"decoder.design": "swiglu_shared"}),
     "dino": ("dino", {}),
+    "lwdetr": ("lwdetr", {}),
     "deformable_detr": ("deformable_detr", {}),
     "deformable_detr_two_stages": ("deformable_detr", {"refine": True, "two_stage": True}),
 }

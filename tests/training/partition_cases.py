@@ -76,6 +76,22 @@ FAMILIES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
             "head": {**QUERIES, "denoising.num_queries": 12, "supervision.num_groups": 3},
         },
     ),
+    "lwdetr": (
+        "rfdetr_n",
+        {
+            # Without a table of positions, which timm resizes in float32, whatever its type.
+            "backbone": {
+                "model": "vit_tiny_patch16_dinov3_qkvb",
+                "blocks": [0, 1],
+                "global_blocks": [1],
+                "patch_size": None,
+                "table_size": None,
+            },
+            "neck": {"out_channels": 16, "num_blocks": 1},
+            "head": {**QUERIES, "decoder.num_sampling_heads": 4, "supervision.num_groups": 3},
+            "train": {"optimizer.lr_factors": None},
+        },
+    ),
     "detr": ("detr_r50", {"backbone": RESNET, "neck": NARROW, "head": QUERIES}),
     "deformable_detr": (
         "deformable_detr_r50_two_stage",
