@@ -1,4 +1,4 @@
-"""DEIMv2's authors' own numbers, made once with their code (see README.md)."""
+"""Numbers of DEIMv2's authors, and of EdgeCrafter's, made once with their code (see README.md)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ SIZE = 64
 DATA = Path(__file__).parent / "data"
 
 
-@pytest.mark.parametrize(("recipe", "num_queries"), [("deimv2_atto", 20), ("deimv2_n", 20), ("deimv2_s", 30)])
+@pytest.mark.parametrize(
+    ("recipe", "num_queries"), [("deimv2_atto", 20), ("deimv2_n", 20), ("deimv2_s", 30), ("ecdet_s", 30)]
+)
 def test_predictions_losses_and_gradients(recipe: str, num_queries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with np.load(DATA / f"authors_{recipe}.npz") as numbers:
         authors = dict(numbers)

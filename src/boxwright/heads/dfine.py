@@ -55,7 +55,7 @@ class DFINE(EncoderQueries):
     Differs in running the encoder's box head on the selected tokens only, in masking padding where there is any, and in
     detections of boxes without an extent where theirs have a negative one; for the losses see
     ``DistributionCriterion``. With the designs of ``decoder``, checked against ``DEIMTransformer`` of
-    Intellindust-AI-Lab/DEIMv2 0fff8d4.
+    Intellindust-AI-Lab/DEIMv2 0fff8d4 and ``ECTransformer`` of Intellindust-AI-Lab/EdgeCrafter 706d037.
     """
 
     def __init__(
