@@ -177,6 +177,9 @@ def test_options_of_query_heads_until_format_4(version: int, head: str) -> None:
     }
     recipe = resolve("rtdetr_r18", {"head": upgraded}).recipe
     assert recipe.head.options["decoder"].eval_layers == 2  # type: ignore[attr-defined]
+    # So do those of DETR.
+    detr = {"version": version, "recipe": {"head": {"name": "detr", "no_object_weight": 0.4}}, "model": {}}
+    assert upgrade_checkpoint(detr)["recipe"]["head"] == {"name": "detr", "loss_weights": {"no_object_weight": 0.4}}
     # Heads without such options keep their own names.
     other = {"version": version, "recipe": {"head": {"name": "fcos", "eval_layers": 2}}, "model": {}}
     assert upgrade_checkpoint(other)["recipe"]["head"] == {"name": "fcos", "eval_layers": 2}

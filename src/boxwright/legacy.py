@@ -134,6 +134,7 @@ PARTS_UNTIL: Mapping[int, Mapping[str, Mapping[str, Names]]] = {
     3: {"backbone": {"botnet": BOTNET}},
     4: {
         "head": {
+            "detr": {"no_object_weight": "loss_weights.no_object_weight"},
             "deformable_detr": QUERIES,
             "rtdetr": ENCODER_QUERIES,
             "dfine": ENCODER_QUERIES,

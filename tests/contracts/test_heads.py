@@ -46,7 +46,15 @@ heads = pytest.mark.parametrize("name", list_parts("heads"))
 
 MASKS = "rtdetr+masks"
 heads_and_masks = pytest.mark.parametrize(
-    "name", [*list_parts("heads"), MASKS, pytest.param("dfine+masks", marks=pytest.mark.slow)]
+    "name",
+    [
+        *list_parts("heads"),
+        MASKS,
+        *(
+            pytest.param(f"{name}+masks", marks=pytest.mark.slow)
+            for name in ("deformable_detr", "detr", "dfine", "dino")
+        ),
+    ],
 )
 """With options that change what a head predicts."""
 

@@ -21,7 +21,7 @@ from boxwright.layers.positions import encode_unmasked_sine
 from boxwright.layers.recording import record_modules
 from boxwright.layers.tokens import to_tokens
 from boxwright.necks.detr_encoder import DETREncoder
-from boxwright.queries import QueryLossWeights, SoftmaxCost, TransformerDecoderOptions
+from boxwright.queries import SoftmaxCost, SoftmaxLossWeights, TransformerDecoderOptions
 from boxwright.structures import Category, Level, LossTotals, Targets
 from boxwright_runtime.input_format import InputFormat
 
@@ -226,12 +226,12 @@ def test_options_reach_losses_and_matching(make_targets: MakeTargets) -> None:
     assert (cost.class_weight, cost.l1_weight, cost.giou_weight) == (1, 5, 2)
     losses = plain.loss(plain(features, None, targets), targets)
     assert set(losses) == {f"{term}{suffix}" for term in ("cross_entropy", "l1", "giou") for suffix in ("", "_0", "_1")}
-    changed = head(loss_weights=QueryLossWeights(class_weight=3.0, l1_weight=10.0, giou_weight=1.0))
+    changed = head(loss_weights=SoftmaxLossWeights(class_weight=3.0, l1_weight=10.0, giou_weight=1.0))
     others = changed.loss(changed(features, None, targets), targets)
     for name, loss in losses.items():
         factor = {"cross": 3.0, "l1": 2.0, "giou": 0.5}[name.partition("_")[0]]
         assert others[name].item() == pytest.approx(factor * loss.item(), rel=1e-5)
-    even = head(no_object_weight=1.0)
+    even = head(loss_weights=SoftmaxLossWeights(no_object_weight=1.0))
     logits = even(features, None, targets)
     assert even.loss(logits, targets)["cross_entropy"] != losses["cross_entropy"]
 
@@ -313,12 +313,13 @@ def test_boxes_stay_in_float32_under_mixed_precision(make_targets: MakeTargets) 
         ({"num_queries": 0}, "num_queries is at least 1, not 0"),
         ({"hidden_dim": 15}, r"multiple of num_heads \(2\), not 15"),
         ({"hidden_dim": 18}, "multiple of 4, not 18"),
-        ({"no_object_weight": 1.5}, r"in \[0, 1\], not 1.5"),
         ({"nms_threshold": -0.1}, r"nms_threshold is in \[0, 1\], not -0.1"),
     ],
     ids=str,
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=r"in \[0, 1\], not 1.5"):
+        SoftmaxLossWeights(no_object_weight=1.5)
     with pytest.raises(ValueError, match=message):
         head(**options)
     with pytest.raises(ValueError, match="num_layers is at least 1, not 0"):

@@ -29,6 +29,7 @@ from boxwright.queries.explanation import (
     SelectedTokens,
 )
 from boxwright.queries.groups import EncoderHeads, GroupEncoder, join_queries
+from boxwright.queries.mask_branch import build_mask_branch
 from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.options import DecoderOptions, QueryLossWeights, SupervisionOptions
 from boxwright.queries.selection import Selection, make_anchors, measure_selection, select_tokens
@@ -55,7 +56,8 @@ class DeformableDETR(PairDetections, nn.Module):
         auxiliary_losses: train every layer, not only the last; ``refine`` needs it.
         max_detections: most (query, class) pairs that are detected in an image.
         supervision: what all predictions learn from.
-        loss_weights: of class, L1 and GIoU loss.
+        loss_weights: of class, L1 and GIoU loss, and of those of masks.
+        masks: predict masks too.
 
     Source: Zhu et al., Deformable DETR, ICLR 2021. Checked against transformers' DeformableDetrForObjectDetection and
     fundamentalvision/Deformable-DETR 11169a6: outputs, assignments, losses, gradients. Where paper and code disagree it
@@ -79,6 +81,7 @@ class DeformableDETR(PairDetections, nn.Module):
         max_detections: int = 100,
         supervision: SupervisionOptions = SupervisionOptions(),
         loss_weights: QueryLossWeights = QueryLossWeights(class_weight=2.0),
+        masks: bool = False,
     ) -> None:
         super().__init__()
         check_counts({"num_classes": num_classes, "num_queries": num_queries})
@@ -111,6 +114,7 @@ class DeformableDETR(PairDetections, nn.Module):
         boxes = MLP(hidden_dim, hidden_dim, 4, 3, activation=decoder.activation)
         self.classes = nn.ModuleList(deepcopy(classes) for _ in range(num_pairs))
         self.boxes = nn.ModuleList(deepcopy(boxes) for _ in range(num_pairs))
+        self.masks, self.mask_region = build_mask_branch(masks, hidden_dim, decoder.num_layers, self.projections)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -144,8 +148,9 @@ class DeformableDETR(PairDetections, nn.Module):
         selections = self._select(tokens, num_groups, every_token=every)
         queries = [self._make_queries(tokens, selection, group) for group, selection in enumerate(selections)]
         content, positions, reference = (join_queries(parts) for parts in zip(*queries, strict=True))
-        logits, boxes, _ = decode_queries(
-            self.layers[: self.eval_layers] if targets is None else self.layers,
+        layers = self.layers[: self.eval_layers] if targets is None else self.layers
+        logits, boxes, contents = decode_queries(
+            layers,
             tokens,
             content,
             reference,
@@ -156,16 +161,18 @@ class DeformableDETR(PairDetections, nn.Module):
             num_groups=num_groups,
             classes_first=True,
         )
-        others, count = None, logits.shape[2] // num_groups
+        others, count, masks = None, logits.shape[2] // num_groups, None
+        if self.masks is not None:
+            masks = self.masks(maps[0], torch.stack(contents), len(layers)).fold(num_groups)
         if num_groups > 1:
             others = list_others(logits, boxes, selections)
             logits, boxes = logits[:, :, :count], boxes[:, :, :count]
         selection = selections[0]
         if selection is None:
-            return DeformableDETROutput(logits, boxes, valid_sizes, others=others)
+            return DeformableDETROutput(logits, boxes, valid_sizes, others=others, masks=masks)
         selected = selection.logits, selection.boxes_cxcywh_norm
         encoded = *selected, selection.every_logits, selection.every_boxes_cxcywh_norm, selection.tokens
-        return DeformableDETROutput(logits, boxes, valid_sizes, *encoded, others)
+        return DeformableDETROutput(logits, boxes, valid_sizes, *encoded, others, masks)
 
     def class_rows(self) -> dict[str, ClassRows]:
         """Name the layers with a row for each class."""
@@ -178,10 +185,11 @@ class DeformableDETR(PairDetections, nn.Module):
     ) -> dict[str, Float[Tensor, ""]]:
         """Compute the weighted loss terms of every decoder layer and of the encoder's tokens."""
         num_groups = 1 if output.others is None else self.num_groups
-        objects, totals = normalize_targets(targets) * num_groups, totals or LossTotals.of(targets)
+        objects = normalize_targets(targets, with_masks=self.masks is not None) * num_groups
         logits, boxes, *encoder = output.every_group()
-        totals = totals.of_groups(num_groups)
-        terms = name_terms(self.criterion(logits, boxes, objects, totals), layer_suffixes(len(logits)))
+        totals = (totals or LossTotals.of(targets)).of_groups(num_groups)
+        losses = self.criterion(logits, boxes, objects, totals, masks=output.masks)
+        terms = name_terms(losses, layer_suffixes(len(logits)))
         if encoder[0] is not None and encoder[1] is not None:
             # The first class stands for any object.
             any_object = [target._replace(labels=torch.zeros_like(target.labels)) for target in objects]

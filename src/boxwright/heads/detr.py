@@ -22,9 +22,9 @@ from boxwright.queries.class_losses import CrossEntropyLoss, SoftmaxCost
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
 from boxwright.queries.decode import RankedQueries, decode_best_classes, rank_queries
 from boxwright.queries.explanation import LayerPredictions, QueryDecoder, QueryExplainer
-from boxwright.queries.mask_branch import MaskFactors
+from boxwright.queries.mask_branch import MaskFactors, build_mask_branch
 from boxwright.queries.matching import HungarianMatcher
-from boxwright.queries.options import QueryLossWeights, TransformerDecoderOptions
+from boxwright.queries.options import SoftmaxLossWeights, TransformerDecoderOptions
 from boxwright.queries.tokens import LevelProjections
 from boxwright.recorded import Recorded
 from boxwright.structures import ClassRows, Decoded, Features, LossTotals, ObjectLimit, Spec, Targets
@@ -36,7 +36,7 @@ class DETROutput(NamedTuple):
     """Predictions of the decoder layers: every layer with targets, the last one without.
 
     The last logit of a query stands for "no object". Boxes are center boxes relative to the image inside its padding,
-    in [0, 1]; ``valid_sizes`` are (height, width) of these images.
+    in [0, 1]; ``valid_sizes`` are (height, width) of these images. ``masks`` are None where the head has none.
     """
 
     logits: Float[Tensor, "l b q k"]
@@ -60,8 +60,8 @@ class DETR(nn.Module):
         query_positions_at: the learned queries are added to the queries and keys of every attention (``attention``)
             and contents start from zero, or they are the initial contents (``input``).
         auxiliary_losses: train the layers before the last with the same losses.
-        no_object_weight: of queries without object in the cross entropy, in [0, 1].
-        loss_weights: of cross entropy, L1 and GIoU loss.
+        loss_weights: of cross entropy, L1 and GIoU loss, and of those of masks.
+        masks: predict masks too.
         nms_threshold: IoU above which the worse one of two detections of a class goes, in [0, 1]; None goes without, as
             DETR is made for. The paper's figure 4 asks what it brings after each decoder layer.
 
@@ -83,19 +83,19 @@ class DETR(nn.Module):
         positions_at: PositionsAt = "attention",
         query_positions_at: PositionsAt = "attention",
         auxiliary_losses: bool = True,
-        no_object_weight: float = 0.1,
-        loss_weights: QueryLossWeights = QueryLossWeights(),
+        loss_weights: SoftmaxLossWeights = SoftmaxLossWeights(),
+        masks: bool = False,
         nms_threshold: float | None = None,
     ) -> None:
         super().__init__()
         check_counts({"num_classes": num_classes, "num_queries": num_queries})
         check_hidden_dim(hidden_dim, decoder.num_heads)
-        check_fractions({"no_object_weight": no_object_weight, "nms_threshold": nms_threshold or 0.0})
+        check_fractions({"nms_threshold": nms_threshold or 0.0})
         self.num_classes, self.num_queries, self.auxiliary_losses = num_classes, num_queries, auxiliary_losses
         self.eval_layers, self.nms_threshold = decoder.predicting_layers, nms_threshold
         self.positions_at, self.query_positions_at = positions_at, query_positions_at
         matcher = HungarianMatcher(class_cost=SoftmaxCost(), class_weight=1.0)
-        self.criterion = SetCriterion(CrossEntropyLoss(no_object_weight), matcher, loss_weights)
+        self.criterion = SetCriterion(CrossEntropyLoss(loss_weights.no_object_weight), matcher, loss_weights)
         self.projections = LevelProjections(in_spec, hidden_dim, lambda width, dim: nn.Conv2d(width, dim, 1))
         self.positions = LevelPositions(positions, hidden_dim)
         self.queries = nn.Embedding(num_queries, hidden_dim)
@@ -112,6 +112,7 @@ class DETR(nn.Module):
         self.norm = nn.LayerNorm(hidden_dim)
         self.classes = nn.Linear(hidden_dim, num_classes + 1)
         self.boxes = MLP(hidden_dim, hidden_dim, 4, 3)
+        self.masks, self.mask_region = build_mask_branch(masks, hidden_dim, decoder.num_layers, self.projections)
         xavier_matrices(self.layers)
 
     def forward(
@@ -126,14 +127,13 @@ class DETR(nn.Module):
         memory, shapes = flatten_maps(maps)
         positions = self.positions(shapes, padding_mask, memory.device)
         keys = memory if positions is None else memory + cast_to_weights(positions, self.layers)
-        contents = self._decode(
-            keys,
-            keys if self.positions_at == "input" else memory,
-            flatten_mask(padding_mask, shapes),
-            num_layers=self.eval_layers if targets is None else len(self.layers),
-        )
+        num_layers = self.eval_layers if targets is None else len(self.layers)
+        values = keys if self.positions_at == "input" else memory
+        contents = self._decode(keys, values, flatten_mask(padding_mask, shapes), num_layers=num_layers)
         contents = contents if targets is not None and self.auxiliary_losses else contents[-1:]
-        return DETROutput(*self._predict(contents), valid_sizes)
+        decoded = self.norm(torch.stack(contents))
+        masks = None if self.masks is None else self.masks(maps[0], decoded, num_layers)
+        return DETROutput(*self._predict(decoded), valid_sizes, masks)
 
     def class_rows(self) -> dict[str, ClassRows]:
         """Name the layers with a row for each class."""
@@ -143,13 +143,15 @@ class DETR(nn.Module):
         self, output: DETROutput, targets: Sequence[Targets], totals: LossTotals | None = None
     ) -> dict[str, Float[Tensor, ""]]:
         """Compute the weighted loss terms of every decoder layer."""
-        normalized, totals = normalize_targets(targets), totals or LossTotals.of(targets)
-        losses = self.criterion(output.logits, output.boxes_cxcywh_norm, normalized, totals)
+        objects = normalize_targets(targets, with_masks=self.masks is not None)
+        totals = totals or LossTotals.of(targets)
+        losses = self.criterion(output.logits, output.boxes_cxcywh_norm, objects, totals, masks=output.masks)
         return name_terms(losses, layer_suffixes(len(output.logits)))
 
     def decode(self, output: DETROutput) -> Decoded:
         """Decode each query's best class, best first; with a threshold, those that no better one suppresses."""
-        decoded = decode_best_classes(output.logits[-1], output.boxes_cxcywh_norm[-1], output.valid_sizes)
+        predictions = output.logits[-1], output.boxes_cxcywh_norm[-1], output.valid_sizes
+        decoded = decode_best_classes(*predictions, output.masks)
         if self.nms_threshold is None:
             return decoded
         kept = nms_keep_mask(*decoded[:4], self.nms_threshold, self.num_classes)
@@ -170,7 +172,7 @@ class DETR(nn.Module):
         """Explain a detection by its learned query and the decoder's layers."""
         decoder = self._decoder()
         with torch.no_grad():
-            logits, boxes = self._predict(decoder.contents(recorded))
+            logits, boxes = self._predict(self.norm(torch.stack(decoder.contents(recorded))))
         predictions = LayerPredictions(None, at_least_float32(logits).softmax(-1)[..., :-1], boxes)
         ranked = rank_queries(output.logits[-1])
         if self.nms_threshold is not None:
@@ -181,10 +183,7 @@ class DETR(nn.Module):
     def _decoder(self) -> QueryDecoder:
         return QueryDecoder(self.projections, self.layers[: self.eval_layers])
 
-    def _predict(
-        self, contents: Sequence[Float[Tensor, "b q d"]]
-    ) -> tuple[Float[Tensor, "l b q k"], Float[Tensor, "l b q 4"]]:
-        decoded = self.norm(torch.stack(list(contents)))
+    def _predict(self, decoded: Float[Tensor, "l b q d"]) -> tuple[Float[Tensor, "l b q k"], Float[Tensor, "l b q 4"]]:
         boxes = run_in_full_precision(self.boxes, decoded).sigmoid()
         return self.classes(decoded), boxes
 

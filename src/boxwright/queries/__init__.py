@@ -20,12 +20,14 @@ from boxwright.queries.denoising import DenoisingQueries, draw_denoising_queries
 from boxwright.queries.distribution_criterion import DistributionCriterion, DistributionLossWeights
 from boxwright.queries.distributions import SideBins, decode_distributions
 from boxwright.queries.encoder_queries import EncoderQueries
+from boxwright.queries.mask_branch import MaskFactors, QueryMaskBranch
 from boxwright.queries.matching import HungarianMatcher, Matches, NormalizedTargets
 from boxwright.queries.options import (
     DecoderOptions,
     DenoisingOptions,
     QueryLossWeights,
     RefiningDecoderOptions,
+    SoftmaxLossWeights,
     SupervisionOptions,
     TransformerDecoderOptions,
     UnitedSupervisionOptions,
@@ -53,12 +55,14 @@ __all__ = [
     "IoUAwareLoss",
     "LayerHeads",
     "LevelProjections",
+    "MaskFactors",
     "MatchabilityLoss",
     "MatchedQueries",
     "Matches",
     "NormalizedTargets",
     "PairDetections",
     "QueryLossWeights",
+    "QueryMaskBranch",
     "QueryOutput",
     "RefinedQueries",
     "Refinement",
@@ -67,6 +71,7 @@ __all__ = [
     "SetCriterion",
     "SideBins",
     "SoftmaxCost",
+    "SoftmaxLossWeights",
     "SupervisionOptions",
     "TransformerDecoderOptions",
     "UnitedSupervisionOptions",

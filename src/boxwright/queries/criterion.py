@@ -48,6 +48,7 @@ class SetCriterion:
         matches: Matches | None = None,
         groups: int = 1,
         united: Matches | None = None,
+        masks: MaskFactors | None = None,
     ) -> dict[str, Float[Tensor, " l"]]:
         """Compute the weighted losses of each layer: the class loss by its name, ``l1`` and ``giou``.
 
@@ -59,17 +60,19 @@ class SetCriterion:
             matches: pairs of query and object; those of the matcher where None.
             groups: number of matches of each object.
             united: those that the boxes of every layer learn from, as many as ``totals`` says; ``matches`` where None.
+            masks: of every layer, which ``mask`` and ``dice`` are of.
         """
         # Overlaps and logarithms in half precision lose what the boxes are about.
         with torch.autocast(logits.device.type, enabled=False):
             logits, boxes = at_least_float32(logits), at_least_float32(boxes_cxcywh_norm)
             if matches is None:
-                matches = self.matcher(logits, boxes, targets)
+                matches = self.matcher(logits, boxes, targets, masks)
             classes = self._class_losses(logits, boxes, targets, totals, matches, groups)
+            of_masks = self.mask_losses(masks, matches, targets, totals, groups)
             count = totals.objects_per_process * groups
             if united is not None:
                 matches, count = united.repeat(len(logits)), totals.matches_per_process
-            return {**classes, **self._box_losses(boxes, targets, matches, count)}
+            return {**classes, **self._box_losses(boxes, targets, matches, count), **of_masks}
 
     @torch.no_grad()
     def assign(

@@ -30,7 +30,8 @@ class DeformableDETROutput(NamedTuple):
     losses, else of the last one. ``valid_sizes`` are (height, width) of the images inside their padding. ``selected_*``
     are the encoder's best, which the decoder starts from, ``selected_tokens`` the indices of their tokens, and
     ``encoder_*``, with targets, the predictions of all tokens; None without two stages. ``others`` are predictions of
-    further groups of queries, in training.
+    further groups of queries, in training. ``masks`` of all groups are those of the decoder layers, None where the head
+    has none.
     """
 
     logits: Float[Tensor, "l b q k"]

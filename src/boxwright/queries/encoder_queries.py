@@ -21,7 +21,7 @@ from boxwright.queries.decode import PairDetections, QueryOutput, rank_pairs
 from boxwright.queries.denoising import DenoisingQueries, draw_denoising_queries
 from boxwright.queries.explanation import LayerPredictions, QueryDecoder, QueryExplainer, SelectedTokens
 from boxwright.queries.groups import EncoderHeads, GroupEncoder, join_queries
-from boxwright.queries.mask_branch import MaskFactors, QueryMaskBranch
+from boxwright.queries.mask_branch import MaskFactors, build_mask_branch
 from boxwright.queries.matching import NormalizedTargets
 from boxwright.queries.options import DecoderOptions, DenoisingOptions
 from boxwright.queries.selection import Selection, make_anchors, measure_selection, select_tokens
@@ -156,10 +156,8 @@ class EncoderQueries(PairDetections, nn.Module):
         self.group_encoders = nn.ModuleList(
             GroupEncoder(hidden_dim, num_classes, activation, mapped=not lean) for _ in range(num_groups - 1)
         )
-        self.masks: QueryMaskBranch | None = None
-        if masks:
-            self.mask_region = "image"
-            self.masks = QueryMaskBranch(hidden_dim, decoder.num_layers, self.projections.strides[0])
+        self.masks, region = build_mask_branch(masks, hidden_dim, decoder.num_layers, self.projections)
+        self.mask_region = region or self.mask_region
 
     def reset_selection(self) -> None:
         """Initialize what surrounds the selection by Xavier's rule, as published."""

@@ -13,6 +13,8 @@ from boxwright.layers.channel_norm import ChannelNorm
 from boxwright.layers.mlp import MLP
 from boxwright.ops.boxes import at_least_float32
 from boxwright.queries.groups import fold_groups
+from boxwright.queries.tokens import LevelProjections
+from boxwright.structures import MaskRegion
 
 MASK_STRIDE = 4
 
@@ -142,3 +144,12 @@ class QueryMaskBranch(nn.Module):
         weight, bias = self.cell_projection.weight.flatten(1), self.cell_projection.bias
         assert bias is not None
         return MaskFactors(tuple(maps), F.linear(queries, weight.t()), queries @ bias + self.bias, size)
+
+
+def build_mask_branch(
+    masks: bool, hidden_dim: int, num_layers: int, projections: LevelProjections
+) -> tuple[QueryMaskBranch | None, MaskRegion | None]:
+    """Build the branch for the finest of the projected levels, and tell the region of its masks; None without masks."""
+    if not masks:
+        return None, None
+    return QueryMaskBranch(hidden_dim, num_layers, projections.strides[0]), "image"

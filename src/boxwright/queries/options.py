@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from boxwright.layers.deformable_attention import FeedForwardKind
-from boxwright.layers.option_checks import check_counts
+from boxwright.layers.option_checks import check_counts, check_fractions
 from boxwright.ops.deformable import Sampling, SamplingMethod
 from boxwright.queries.class_losses import ClassLossName
 
@@ -136,6 +136,20 @@ class QueryLossWeights:
     giou_weight: float = 2.0
     mask_weight: float = 5.0
     dice_weight: float = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftmaxLossWeights(QueryLossWeights):
+    """Weights of the loss terms of every decoder layer whose class scores compete with "no object".
+
+    Args:
+        no_object_weight: of queries without object in the cross entropy of classes, in [0, 1].
+    """
+
+    no_object_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_fractions({"no_object_weight": self.no_object_weight})
 
 
 @dataclass(frozen=True, kw_only=True)

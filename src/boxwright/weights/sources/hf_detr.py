@@ -146,7 +146,7 @@ def _write_config(structure: DETRStructure, detector: Detector) -> dict[str, Any
     }
     # transformers refuses 5.0 where it expects 5.
     whole = {name: int(value) for name, value in losses.items() if value == int(value)}
-    return config | {"eos_coefficient": head["no_object_weight"], **whole}
+    return config | {"eos_coefficient": head["loss_weights"]["no_object_weight"], **whole}
 
 
 def _make_table(backbone: Sequence[Row], learned: str, prefix: str = "", *, in_memory: bool = False) -> Table:
