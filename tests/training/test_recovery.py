@@ -23,6 +23,7 @@ from boxwright.training.batches import training_batches
 from boxwright.training.callbacks import Callback, StepEvent
 from boxwright.training.checkpoint import Progress
 from boxwright.training.failed_step import FAILED_STEP, read_failed_step
+from boxwright.training.failures import KeptBuffers
 from boxwright.training.interrupt import Interrupted
 from boxwright.training.log import read_log
 from boxwright.training.loop import run_training
@@ -280,3 +281,12 @@ def test_processes_leave_a_step_out_together(make_run: MakeRun, tmp_path: Path) 
     assert failed.totals is not None
     assert failed.totals.images == run.options.batch_size
     assert not bool(failed.batch.images.isfinite().all())
+
+
+def test_a_detector_may_have_no_buffers() -> None:
+    detector = nn.Linear(1, 1)
+    kept, before = KeptBuffers(detector), detector.weight.item()
+    for _ in range(2):
+        kept.keep()
+    kept.restore()
+    assert detector.weight.item() == before

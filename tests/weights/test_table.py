@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from boxwright.weights.operations import Copies, Join, Operation, Permute, Reorder, Roll
-from boxwright.weights.table import Constant, Row, Skip, Table, TableError, Tie
+from boxwright.weights.table import Constant, Row, Skip, Split, Table, TableError, Tie
 from boxwright.weights.template import Template
 
 
@@ -171,3 +171,14 @@ def test_a_bias_that_the_other_project_does_not_have_is_zero() -> None:
     assert set(table.write({**ours, "conv.bias": torch.zeros(2)}).tensors) == {"conv.weight"}
     with pytest.raises(TableError, match=r"conv.bias is not 0 everywhere, which has no counterpart there"):
         table.write(ours)
+
+
+def test_one_tensor_there_may_be_several_here() -> None:
+    table = Table(rows=(Row("q.0", "a"), Row("q.1", "b.0")), splits=(Split("q", 2),))
+    whole = torch.arange(8.0).view(4, 2)
+    converted = table.read({"q": whole}, {"a": torch.empty(2, 2), "b.0": torch.empty(2, 2)}).tensors
+    assert torch.equal(converted["a"], whole[:2])
+    assert torch.equal(converted["b.0"], whole[2:])
+    assert {name: x.tolist() for name, x in table.write(converted).tensors.items()} == {"q": whole.tolist()}
+    with pytest.raises(TableError, match=r"q is \[3, 2\], and should be 2 equal parts"):
+        table.read({"q": whole[:3]}, {})

@@ -53,7 +53,7 @@ class KeptBuffers:
         """Copy them, before a step."""
         if self._copies is None:
             self._copies = [buffer.clone() for buffer in self._buffers]
-        else:
+        elif self._copies:  # torch refuses an empty list
             torch._foreach_copy_(self._copies, self._buffers)
         self._are_whole = False
 
@@ -64,6 +64,6 @@ class KeptBuffers:
     @torch.no_grad()
     def restore(self) -> None:
         """Put back what a step that was not done has changed."""
-        if not self._are_whole and self._copies is not None:
+        if not self._are_whole and self._copies:
             torch._foreach_copy_(self._buffers, self._copies)
             self._are_whole = True

@@ -89,6 +89,26 @@ class Skip:
     before_rows: bool = False
 
 
+@dataclass(frozen=True)
+class Split:
+    """A tensor of the other project that is several here, one after another along the first dimension.
+
+    Rows call its parts by its name and their number: ``query_feat.weight.0`` and so on.
+
+    Args:
+        name: of the tensor there.
+        count: of its parts, which are equal.
+    """
+
+    name: str
+    count: int
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of its parts."""
+        return [f"{self.name}.{i}" for i in range(self.count)]
+
+
 class Converted(NamedTuple):
     """Tensors by our names, or theirs; and the names that were skipped, with the reason."""
 
@@ -106,6 +126,7 @@ class Table:
         own: ours that theirs does not have: what they start from is computed, or of no use to predictions.
         ties: ours that are no tensors of their own there.
         constants: ours that theirs does not have, with their value.
+        splits: theirs that are several of ours; rows are of their parts.
     """
 
     rows: Sequence[Row]
@@ -113,6 +134,7 @@ class Table:
     own: Sequence[Skip] = ()
     ties: Sequence[Tie] = ()
     constants: Sequence[Constant] = ()
+    splits: Sequence[Split] = ()
 
     def locate(self, names: Iterable[str]) -> dict[str, str]:
         """List our names that theirs lead to, each with the first of theirs; what is wrong with them is ignored."""
@@ -129,6 +151,7 @@ class Table:
         Raises:
             TableError: a tensor that no row explains, or two, or that has another shape, or that is missing.
         """
+        tensors = self._cut(tensors)
         taken, skipped, problems = self._assign(tensors)
         converted: dict[str, Tensor] = {}
         sources: dict[str, str] = {}
@@ -187,7 +210,22 @@ class Table:
                 converted[Template(template).fill(fields)] = part
         if problems:
             raise TableError(join_problems(problems))
+        for split in self.splits:
+            if split.parts[0] in converted:
+                converted[split.name] = torch.cat([converted.pop(part) for part in split.parts])
         return Converted(converted, skipped)
+
+    def _cut(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Cut theirs that are several here into parts."""
+        result = dict(tensors)
+        for split in self.splits:
+            whole = result.pop(split.name, None)
+            if whole is None:
+                continue
+            if not whole.ndim or len(whole) % split.count:
+                raise TableError(f"{split.name} is {list(whole.shape)}, and should be {split.count} equal parts")
+            result |= zip(split.parts, whole.chunk(split.count), strict=True)
+        return result
 
     def _add_implied(
         self, converted: dict[str, Tensor], sources: dict[str, str], expected: Mapping[str, Tensor]
