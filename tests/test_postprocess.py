@@ -71,3 +71,41 @@ def test_masks_of_the_image_leave_its_padding_out(resize: Any, size: tuple[int, 
     assert mask.shape == size
     assert mask[:, : width // 2 - 1].all()
     assert not mask[:, width // 2 + 1 :].any()
+
+
+class SideHead(FixedHead):
+    """Such a head that tells how far sides may be off."""
+
+    mask_region = None
+    tells_sides_std = True
+
+
+def test_standard_deviations_of_sides_are_in_pixels_of_the_image() -> None:
+    """The image is three times as wide as the network input, and twice as high."""
+    boxes = torch.tensor([[[10.0, 10, 20, 20], [0, 0, 5, 5], [1, 1, 2, 2]]])
+    valid = torch.tensor([[True, True, False]])
+    std = torch.tensor([[[1.0, 2, 3, 4], [0.5, 0.5, 0.25, 0.25], [9, 9, 9, 9]]])
+    scores, labels = torch.tensor([[0.9, 0.4, 0.0]]), torch.zeros(1, 3, dtype=torch.int64)
+    decoded = Decoded(boxes, scores, labels, valid, sides_std=std)
+    detector = Detector(nn.Identity(), [], SideHead(), categories=[Category(0, "class 0")], input_format=InputFormat())
+    sizes = [ImageSize(64, 96, 32, 32)]
+    (detections,) = detector.postprocess(decoded, sizes)
+    assert detections.sides_std is None
+    detector.tell_sides_std()
+    (detections,) = detector.postprocess(decoded, sizes)
+    expected = [[3.0, 4, 9, 8], [1.5, 1, 0.75, 0.5]]
+    assert detections.sides_std.tolist() == expected
+    (half,) = detector.postprocess(decoded._replace(boxes=boxes.half(), sides_std=std.half()), sizes)
+    assert half.sides_std.tolist() == expected
+    assert detections[1].sides_std == tuple(expected[1])
+    assert detections.above(0.5).sides_std.tolist() == expected[:1]
+    assert detections.cpu().to_dict()["sides_std"] == expected
+    assert detections.calibrated([1.0], [0.0]).sides_std.tolist() == expected
+    detector.tell_sides_std(False)
+    assert detector.postprocess(decoded, sizes)[0].sides_std is None
+
+
+def test_heads_without_distributions_are_refused() -> None:
+    detector = Detector(nn.Identity(), [], FixedHead(), categories=[], input_format=InputFormat())
+    with pytest.raises(ValueError, match="predicts no distributions, as sides_std needs: dfine's does"):
+        detector.tell_sides_std()

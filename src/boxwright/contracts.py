@@ -109,6 +109,13 @@ class MaskHead(Protocol):
 
 
 @runtime_checkable
+class UncertainHead(Protocol):
+    """A head that predicts how far each side of a box may be off, which its ``decode`` tells; its options decide."""
+
+    tells_sides_std: bool
+
+
+@runtime_checkable
 class MatchCountingHead(Protocol):
     """A head whose losses are divided by the number of predictions that are matched with objects."""
 

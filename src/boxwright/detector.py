@@ -29,7 +29,7 @@ from boxwright.model_card import CARD, CARD_THRESHOLD, write_card_text
 from boxwright.ops.cpu_bfloat16 import cpu_convolutions
 from boxwright.original_pixels import restore_images, undo_rounding
 from boxwright.passport import Passport
-from boxwright.prediction import InputPixels, evaluation_mode, stream_predictions
+from boxwright.prediction import InputPixels, evaluation_mode, require_sides_std, stream_predictions, valid_sizes
 from boxwright.score_tuning import ScoreTuning
 from boxwright.structures import (
     Category,
@@ -80,7 +80,7 @@ class Detector(nn.Module):
         self.backbone = backbone
         self.necks = nn.ModuleList(necks)
         self.head = head
-        self.categories = tuple(categories)
+        self.categories, self._tells_sides_std = tuple(categories), False
         self.input_format = input_format
         self.recipe = recipe
         self.passport = passport
@@ -163,16 +163,19 @@ class Detector(nn.Module):
         Raises:
             ValueError: a score is not a number: the model has diverged.
         """
-        output = self.undo_rounding(output, image_sizes)
-        return restore_images(
-            self.decode(output), image_sizes, self.input_format, self.categories, mask_region=self.mask_region
-        )
+        decoded = self.decode(undo_rounding(output, image_sizes, self.input_format))
+        told = decoded if self._tells_sides_std else decoded._replace(sides_std=None)
+        return restore_images(told, image_sizes, self.input_format, self.categories, mask_region=self.mask_region)
 
-    def undo_rounding(self, output: Any, image_sizes: Sequence[ImageSize]) -> Any:
-        """Let images end where they would without rounding, before ``decode``, where the input format asks for it."""
-        if self.input_format.resize != "letterbox":
-            return output
-        return undo_rounding(output, image_sizes, self.input_format)
+    def tell_sides_std(self, tell: bool = True) -> None:
+        """Let detections have ``sides_std``, how far each side may be off, from now on, or no more.
+
+        Raises:
+            ValueError: the head predicts no distributions of sides.
+        """
+        if tell:
+            require_sides_std(self.head)
+        self._tells_sides_std = tell
 
     def predict(
         self,
@@ -390,11 +393,3 @@ class Detector(nn.Module):
                 decay = "no_decay" if parameter.ndim <= 1 else "decay"
                 groups[f"{slot}/{decay}"].append((name, parameter))
         return dict(groups)
-
-
-def valid_sizes(images: Float[Tensor, "b 3 h w"], padding_mask: Bool[Tensor, "b h w"] | None) -> Float[Tensor, "#b 2"]:
-    """Read (height, width) of each image inside its padding, or of all, in pixels of the network input."""
-    if padding_mask is None:
-        return torch.tensor([images.shape[-2:]], device=images.device, dtype=torch.float32)
-    valid = ~padding_mask
-    return torch.stack((valid[:, :, 0].sum(1), valid[:, 0].sum(1)), -1).float()

@@ -15,12 +15,13 @@ ComputePrecision = Literal["auto", "float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class ComputeOptions:
-    """Device and precision of a network that predicts.
+    """Device and precision of a network that predicts, and what it tells beside its detections.
 
     Args:
         device: cpu, cuda, ...; auto takes a GPU where there is one.
         precision: bfloat16 runs the network under autocast; weights, boxes and what follows the network stay float32.
             auto takes it where the device multiplies it natively.
+        sides_std: tell the standard deviations of the sides of boxes, in ``boxwright.predict``; see ``Detections``.
 
     Raises:
         ValueError: there is no such precision.
@@ -28,6 +29,7 @@ class ComputeOptions:
 
     device: str = "auto"
     precision: ComputePrecision = "auto"
+    sides_std: bool = False
 
     def __post_init__(self) -> None:
         require_precision(self.precision)

@@ -5,101 +5,16 @@ Positions and boxes are in pixels of the network input as a head states them; ``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from boxwright.mechanism_levels import POSITIONS, LevelCell, LevelMap
+
 _T = TypeVar("_T")
-
-_POSITIONS = {"positions": True}
-"""Marks fields of points (x, y) and corner boxes (x1, y1, x2, y2) in pixels."""
-
-
-@dataclass(frozen=True, eq=False)
-class LevelCell:
-    """A cell of a level.
-
-    Args:
-        level: its name.
-        row: from 0, at the top.
-        column: from 0, at the left.
-        box: the pixels that it stands for.
-    """
-
-    level: str
-    row: int
-    column: int
-    box: Float[Tensor, " 4"] = field(metadata=_POSITIONS)
-
-    @classmethod
-    def of(cls, level: str, stride: int, row: int, column: int) -> LevelCell:
-        """Make a cell of a level of this stride, in pixels of the network input."""
-        corners = torch.tensor([column, row, column + 1, row + 1], dtype=torch.float32) * stride
-        return cls(level, row, column, corners)
-
-    @classmethod
-    def of_index(
-        cls, names: Sequence[str], strides: Sequence[int], shapes: Sequence[tuple[int, int]], index: int
-    ) -> LevelCell:
-        """Make the cell of an index among the cells of all levels, row by row.
-
-        Args:
-            names: of the levels.
-            strides: of the levels.
-            shapes: (height, width) of their maps.
-            index: from 0.
-        """
-        for name, stride, (height, width) in zip(names, strides, shapes, strict=True):
-            if index < height * width:
-                return cls.of(name, stride, index // width, index % width)
-            index -= height * width
-        raise IndexError("there are fewer cells")
-
-    def index_among(self, names: Sequence[str], shapes: Sequence[tuple[int, int]]) -> int:
-        """Return its index among the cells of all levels, row by row; ``of_index`` makes it again.
-
-        Args:
-            names: of the levels.
-            shapes: (height, width) of their maps.
-        """
-        level = names.index(self.level)
-        return sum(height * width for height, width in shapes[:level]) + self.row * shapes[level][1] + self.column
-
-    @classmethod
-    def at(cls, level: str, stride: int, shape: tuple[int, int], point: tuple[float, float]) -> LevelCell:
-        """Make the cell at (x, y) in pixels of the network input; the nearest where it lies outside.
-
-        Args:
-            level: its name.
-            stride: of the level.
-            shape: (height, width) of its map.
-            point: in pixels of the network input.
-        """
-        column, row = (int(min(max(at // stride, 0), side - 1)) for at, side in zip(point, shape[::-1], strict=True))
-        return cls.of(level, stride, row, column)
-
-
-@dataclass(frozen=True, eq=False)
-class LevelMap:
-    """A number for each cell of a level.
-
-    Args:
-        values: of the cells.
-        box: the pixels that all of them stand for.
-    """
-
-    values: Float[Tensor, "h w"]
-    box: Float[Tensor, " 4"] = field(metadata=_POSITIONS)
-
-    @classmethod
-    def of(cls, values: Float[Tensor, "h w"], stride: int) -> LevelMap:
-        """Make the map of a level of this stride, in pixels of the network input."""
-        height, width = values.shape
-        return cls(values.float().cpu(), torch.tensor([0.0, 0.0, width, height]) * stride)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +28,7 @@ class QuerySamples:
         level_names: fine to coarse.
     """
 
-    points: Float[Tensor, "m p 2"] = field(metadata=_POSITIONS)
+    points: Float[Tensor, "m p 2"] = field(metadata=POSITIONS)
     weights: Float[Tensor, "m p"]
     levels: Int[Tensor, " p"]
     level_names: tuple[str, ...]
@@ -155,7 +70,7 @@ class TokenProposal:
     cell: LevelCell
     rank: int
     score: float
-    box: Float[Tensor, " 4"] = field(metadata=_POSITIONS)
+    box: Float[Tensor, " 4"] = field(metadata=POSITIONS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,8 +86,8 @@ class QueryLayer:
         maps: of dense attention: weight of each cell, by level; all together add up to 1.
     """
 
-    reference: Float[Tensor, " r"] | None = field(metadata=_POSITIONS)
-    box: Float[Tensor, " 4"] = field(metadata=_POSITIONS)
+    reference: Float[Tensor, " r"] | None = field(metadata=POSITIONS)
+    box: Float[Tensor, " 4"] = field(metadata=POSITIONS)
     scores: Float[Tensor, " k"]
     self_attention: Float[Tensor, " q"]
     samples: QuerySamples | None = None
@@ -190,7 +105,7 @@ class Neighbors:
         factors: of the scores; 0 for those that were removed.
     """
 
-    boxes: Float[Tensor, "n 4"] = field(metadata=_POSITIONS)
+    boxes: Float[Tensor, "n 4"] = field(metadata=POSITIONS)
     scores: Float[Tensor, " n"]
     overlaps: Float[Tensor, " n"]
     factors: Float[Tensor, " n"]
@@ -213,7 +128,7 @@ class AnchorOrigin:
     cell: LevelCell
     index: int
     num_anchors: int
-    box: Float[Tensor, " 4"] = field(metadata=_POSITIONS)
+    box: Float[Tensor, " 4"] = field(metadata=POSITIONS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +146,7 @@ class RegionProposal:
     anchor: AnchorOrigin
     rank: int
     objectness: float
-    box: Float[Tensor, " 4"] = field(metadata=_POSITIONS)
+    box: Float[Tensor, " 4"] = field(metadata=POSITIONS)
     neighbors: Neighbors
 
 
@@ -247,8 +162,8 @@ class RegionStage:
             weigh each level by itself.
     """
 
-    region: Float[Tensor, " 4"] = field(metadata=_POSITIONS)
-    box: Float[Tensor, " 4"] = field(metadata=_POSITIONS)
+    region: Float[Tensor, " 4"] = field(metadata=POSITIONS)
+    box: Float[Tensor, " 4"] = field(metadata=POSITIONS)
     scores: Float[Tensor, " k"]
     level_weights: Mapping[str, float]
 
@@ -265,7 +180,7 @@ class Mechanism:
 
     kind: ClassVar[str]
 
-    box: Float[Tensor, " 4"] = field(metadata=_POSITIONS)
+    box: Float[Tensor, " 4"] = field(metadata=POSITIONS)
     label: int
     score: float
 
@@ -282,6 +197,8 @@ class QueryMechanism(Mechanism):
         query_labels: best class of each.
         query_scores: of that class.
         query_detections: index of the best detection of each query, -1 where it has none.
+        side_range: the corners of the box, each moved by a standard deviation of its side to smaller, then to larger x
+            and y; None where the head predicts no distributions.
     """
 
     kind = "query"
@@ -289,10 +206,11 @@ class QueryMechanism(Mechanism):
     query: int
     proposal: TokenProposal | None
     layers: tuple[QueryLayer, ...]
-    query_boxes: Float[Tensor, "q 4"] = field(metadata=_POSITIONS)
+    query_boxes: Float[Tensor, "q 4"] = field(metadata=POSITIONS)
     query_labels: Int[Tensor, " q"]
     query_scores: Float[Tensor, " q"]
     query_detections: Int[Tensor, " q"]
+    side_range: Float[Tensor, "2 4"] | None = field(default=None, metadata=POSITIONS)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -363,7 +281,7 @@ def move_positions(explanation: _T, move: Callable[[Tensor], Tensor]) -> _T:
     """
     assert is_dataclass(explanation)
     assert not isinstance(explanation, type)
-    changes = {one.name: _move(value, move, one.metadata == _POSITIONS) for one, value in _values(explanation)}
+    changes = {one.name: _move(value, move, one.metadata == POSITIONS) for one, value in _values(explanation)}
     moved: _T = replace(explanation, **changes)
     return moved
 

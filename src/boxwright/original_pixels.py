@@ -54,15 +54,19 @@ def restore_images(
             masks = paste_masks(
                 to_numpy(decoded.masks[i, keep]), to_numpy(whole), (size.height, size.width), region=mask_region
             )
+        std = decoded.sides_std[i, keep] * scales[i] if decoded.sides_std is not None else None
         detections.append(
-            Detections(boxes[i, keep], decoded.scores[i, keep], decoded.labels[i, keep], masks, categories)
+            Detections(boxes[i, keep], decoded.scores[i, keep], decoded.labels[i, keep], masks, categories, std)
         )
     return detections
 
 
 def undo_rounding(output: Any, image_sizes: Sequence[ImageSize], input_format: InputFormat) -> Any:
-    """Let images end where they would without rounding: so effdet cuts boxes, and scales them back by one factor."""
-    if not isinstance(output, SizedOutput):
+    """Let images end where they would without rounding, before ``decode``, where the input format asks for it.
+
+    So effdet cuts boxes, and scales them back by one factor.
+    """
+    if input_format.resize != "letterbox" or not isinstance(output, SizedOutput):
         return output
     scales = [letterbox_scale(size.height, size.width, input_format.image_size) for size in image_sizes]
     exact = [(size.height * scale, size.width * scale) for size, scale in zip(image_sizes, scales, strict=True)]
@@ -73,8 +77,9 @@ def _at_least_float32(decoded: Decoded) -> Decoded:
     """Convert to float32 where half precision would blur coordinates beyond 2048 pixels, or 256 in bfloat16."""
     if decoded.boxes.dtype not in (torch.float16, torch.bfloat16):
         return decoded
-    masks, mask_boxes = (None if one is None else one.float() for one in (decoded.masks, decoded.mask_boxes))
-    return Decoded(decoded.boxes.float(), decoded.scores.float(), decoded.labels, decoded.valid, masks, mask_boxes)
+    others = decoded.masks, decoded.mask_boxes, decoded.sides_std
+    floats = (None if one is None else one.float() for one in others)
+    return Decoded(decoded.boxes.float(), decoded.scores.float(), decoded.labels, decoded.valid, *floats)
 
 
 def _cut_to_images(boxes: Float[Tensor, "b n 4"], image_sizes: Sequence[ImageSize]) -> Float[Tensor, "b n 4"]:

@@ -96,7 +96,8 @@ class Decoded(NamedTuple):
     ``boxes`` are corners (x1, y1, x2, y2) in pixels of the network input, and may reach beyond the image; ``scores``
     are in [0, 1], or not a number where the model has diverged; ``labels`` are 0..C-1; entries that are not ``valid``
     fill up. ``masks`` are probabilities of the cells that the regions ``mask_boxes`` consist of, corners likewise;
-    None where the head has none.
+    None where the head has none. ``sides_std`` are standard deviations of the sides, in the order of the corners and in
+    pixels; None where the head predicts no distributions.
     """
 
     boxes: Float[Tensor, "b n 4"]
@@ -105,6 +106,7 @@ class Decoded(NamedTuple):
     valid: Bool[Tensor, "b n"]
     masks: Float[Tensor, "b n s t"] | None = None
     mask_boxes: Float[Tensor, "b n 4"] | None = None
+    sides_std: Float[Tensor, "b n 4"] | None = None
 
 
 class ObjectLimit(NamedTuple):

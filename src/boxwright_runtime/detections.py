@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -29,6 +29,7 @@ class Detection:
         label: 0..C-1.
         category: the class with its id and name in the data set; None where it is not known.
         mask: run lengths of the image's size, or None.
+        sides_std: standard deviations of the sides (x1, y1, x2, y2) in pixels, or None.
     """
 
     box: tuple[float, float, float, float]
@@ -36,6 +37,7 @@ class Detection:
     label: int
     category: Category | None = None
     mask: RLE | None = None
+    sides_std: tuple[float, float, float, float] | None = None
 
     @property
     def name(self) -> str:
@@ -57,6 +59,8 @@ class Detections:
         labels: (n,) 0..C-1.
         masks: run lengths of the original image's size for each, or None where the task has none.
         categories: label ``i`` is ``categories[i]``; empty where the classes are not known.
+        sides_std: (n, 4) standard deviations of the sides (x1, y1, x2, y2) in pixels of the original image: how far the
+            detector thinks that a side may be off. None unless they were asked for.
     """
 
     boxes: Array
@@ -64,6 +68,7 @@ class Detections:
     labels: Array
     masks: tuple[RLE, ...] | None = None
     categories: tuple[Category, ...] = ()
+    sides_std: Array | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -90,7 +95,8 @@ class Detections:
             return self._one(int(positions))
         masks = None if self.masks is None else tuple(self.masks[i] for i in positions.tolist())
         boxes, scores, labels = (values[positions] for values in (self.boxes, self.scores, self.labels))
-        return Detections(boxes, scores, labels, masks, self.categories)
+        std = None if self.sides_std is None else self.sides_std[positions]
+        return Detections(boxes, scores, labels, masks, self.categories, std)
 
     @property
     def names(self) -> list[str]:
@@ -118,7 +124,7 @@ class Detections:
         scores, labels = to_numpy(self.scores).astype(np.float64).clip(1e-6, 1 - 1e-6), to_numpy(self.labels)
         logits = np.log(scores / (1 - scores)) / np.asarray(temperatures)[labels] + np.asarray(shifts)[labels]
         scaled = like(1 / (1 + np.exp(-logits)), self.scores)
-        return Detections(self.boxes, scaled, self.labels, self.masks, self.categories)
+        return replace(self, scores=scaled)
 
     def to(self, device: Device | str) -> Detections:
         """Copy to another device; arrays, which are on the CPU, stay there.
@@ -127,14 +133,15 @@ class Detections:
             ValueError: they are arrays, and the device is not the CPU.
         """
         boxes, scores, labels = (to_device(values, device) for values in (self.boxes, self.scores, self.labels))
-        return Detections(boxes, scores, labels, self.masks, self.categories)
+        std = None if self.sides_std is None else to_device(self.sides_std, device)
+        return Detections(boxes, scores, labels, self.masks, self.categories, std)
 
     def cpu(self) -> Detections:
         """Copy to the CPU."""
         return self.to("cpu")
 
     def to_dict(self) -> dict[str, Any]:
-        """Convert to plain values: ``boxes`` as corners, ``scores``, ``labels``, ``names`` and perhaps ``masks``."""
+        """Convert to plain values: ``boxes`` as corners, ``scores``, ``labels``, ``names``, and what else there is."""
         masks = None if self.masks is None else [to_json(mask) for mask in self.masks]
         return {
             "boxes": self.boxes.tolist(),
@@ -142,6 +149,7 @@ class Detections:
             "labels": self.labels.tolist(),
             "names": self.names,
             **({} if masks is None else {"masks": masks}),
+            **({} if self.sides_std is None else {"sides_std": self.sides_std.tolist()}),
         }
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
@@ -190,7 +198,8 @@ class Detections:
         label = int(self.labels[i])
         category = self.categories[label] if self.categories else None
         mask = None if self.masks is None else self.masks[i]
-        return Detection((x1, y1, x2, y2), float(self.scores[i]), label, category, mask)
+        std = None if self.sides_std is None else tuple(self.sides_std[i].tolist())
+        return Detection((x1, y1, x2, y2), float(self.scores[i]), label, category, mask, std)
 
     def _positions(self, index: Any) -> Int[np.ndarray, "*m"]:
         """Positions from 0: one without an axis for a whole number, else on one axis."""

@@ -183,6 +183,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval without a batch": ("eval {run} --data data --batch-size 0", "batch_size must be at least 1, got 0"),
     "eval, misspelled": ("eval {run} --data data --jsn x", "unknown option --jsn; did you mean --json?"),
     "predict without images": ("predict {run}", "the following arguments are required: PATH"),
+    "predict sides without distributions": (
+        "predict {run} data --sides-std",
+        "the head of this detector predicts no distributions, as sides_std needs: dfine's does",
+    ),
     "predict nothing": ("predict {run} nothing.jpg", "nothing.jpg: no such image or folder"),
     "predict an empty glob": ("predict {run} data/*.bmp", "data/*.bmp: no such image or folder"),
     "predict a folder without images": ("predict {run} data/annotations", "data/annotations: no images in this "),

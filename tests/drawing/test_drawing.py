@@ -279,3 +279,20 @@ def test_letters_have_contrast_on_every_color() -> None:
     for color in [*map(class_color, range(24)), (118, 118, 118), (0, 0, 0), (255, 255, 255)]:
         light, dark = sorted(map(relative_luminance, (color, letter_color(color))), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5, color
+
+
+def test_standard_deviations_are_bars_across_the_middle_of_each_side() -> None:
+    image = np.zeros((60, 80, 3), dtype=np.uint8)
+    std = torch.tensor([[3.0, 5.0, 7.0, 9.0]])
+    plain = Detections(torch.tensor([[20.0, 20, 61, 41]]), torch.tensor([0.9]), torch.tensor([0]))
+    style = DrawingStyle(labels="none", line_width=1)
+    drawn = [
+        np.asarray(draw_detections(image, one, (), threshold=0.0, style=style)).any(-1)
+        for one in (plain, replace(plain, sides_std=std))
+    ]
+    added = drawn[1] & ~drawn[0]
+    row, column = 30, 40  # the middle of the box
+    assert np.flatnonzero(drawn[1][row]).tolist() == [*range(17, 24), *range(53, 68)]
+    assert np.flatnonzero(drawn[1][:, column]).tolist() == [*range(15, 26), *range(31, 50)]
+    assert not added[:13].any()
+    assert not added[51:].any()

@@ -8,15 +8,8 @@ import torch
 
 from boxwright.drawing.marks import MAP_COLOR, BoxMark, MapMark, MarkedSteps, MarkGroup, PointMark, draw_marks
 from boxwright.drawing.mechanism_steps import mark_mechanism
-from boxwright.mechanism import (
-    AnchorOrigin,
-    DenseMechanism,
-    LevelCell,
-    Neighbors,
-    QueryLayer,
-    QueryMechanism,
-    QuerySamples,
-)
+from boxwright.mechanism import AnchorOrigin, DenseMechanism, Neighbors, QueryLayer, QueryMechanism, QuerySamples
+from boxwright.mechanism_levels import LevelCell
 
 RED = (255, 0, 0)
 

@@ -70,3 +70,17 @@ def test_quality_tells_peaks_and_begins_at_nothing() -> None:
     # Five numbers of 1 / 33 for each of four sides, summed in each of 64 units.
     assert quality(flat).item() == pytest.approx(64 * 20 / 33, rel=1e-5)
     assert math.isfinite(quality(1e4 * logits).sum().item())
+
+
+def test_standard_deviations_of_sides() -> None:
+    """Two equal bins at W = -1 and 1 lie one step apart from their mean; a single bin does not deviate."""
+    bins = SideBins(8, 4.0)
+    offsets = bins.offsets(REFERENCE)
+    logits = torch.full((2, 1, 1, 4, 9), -1e4, dtype=torch.float64)
+    logits[0, ..., 6] = 0.0
+    logits[1, ..., 2] = logits[1, ..., 6] = 0.0
+    std = bins.measure_std(REFERENCE[None], logits)
+    step = float(offsets[6]) / 4.0
+    expected = [step * 0.2, step * 0.1, step * 0.2, step * 0.1]
+    assert step > 0.1
+    assert std.flatten().tolist() == pytest.approx([0.0] * 4 + expected, abs=1e-14)

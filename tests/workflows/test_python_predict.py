@@ -150,3 +150,25 @@ def test_images_of_one_input_size_go_through_the_network_together(
     monkeypatch.setattr(boxwright.Detector, "predict_batch", observed)
     boxwright.predict(trained, photos, overrides={"input.resize": resize})
     assert seen == sizes
+
+
+def test_how_far_sides_may_be_off(photos: list[Path], tmp_path: Path) -> None:
+    """A fresh detector has even distributions: all sides may be off by the same part of the box."""
+    detector = boxwright.build("dfine_n", num_classes=3, overrides={"image_size": 64, "head.num_queries": 5})
+    plain = boxwright.predict(detector, photos[:1], threshold=0.0, out=tmp_path / "plain")
+    compute = boxwright.ComputeOptions("cpu", "float32", sides_std=True)
+    told = boxwright.predict(detector, photos[:1], threshold=0.0, out=tmp_path / "told", device=compute)
+    assert all("sides_std" not in row for row in plain.rows())
+    steps = torch.expm1(torch.arange(-15, 16).abs() * torch.tensor(3.0).log() / 15)
+    part = ((steps**2).sum() + 2 * 4**2).div(33).sqrt().item() / 4
+    for row in told.rows():
+        left, top, right, bottom = row["sides_std"]
+        assert (left, top) == pytest.approx((right, bottom))
+    width, height = Image.open(photos[0]).size
+    boxes = [(row, *row["bbox"]) for row in told.rows()]
+    inside = [row for row, x, y, w, h in boxes if min(x, y) > 0 and x + w < width and y + h < height]
+    assert inside
+    for row in inside:
+        assert row["sides_std"][0] == pytest.approx(part * row["bbox"][2], rel=1e-4)
+    name = photos[0].name
+    assert (tmp_path / "plain" / name).read_bytes() != (tmp_path / "told" / name).read_bytes()

@@ -20,8 +20,8 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_compute(options: argparse.Namespace) -> ComputeOptions:
-    """Return the device and the precision that were typed."""
+def read_compute(options: argparse.Namespace, *, sides_std: bool = False) -> ComputeOptions:
+    """Return the device and the precision that were typed, and whether sides were asked for."""
     from boxwright.devices import ComputeOptions
 
-    return ComputeOptions(options.device, options.precision)
+    return ComputeOptions(options.device, options.precision, sides_std)

@@ -36,7 +36,7 @@ def run(argv: Sequence[str]) -> int:
         coco=CocoFile(coco, options.annotations) if (coco := json_target(options.coco)) else None,
         batch_size=options.batch_size,
         on_error="skip",
-        device=read_compute(options),
+        device=read_compute(options, sides_std=options.sides_std),
         trusted=options.trust,
         observer=observer,
         overrides=overrides,
@@ -108,6 +108,12 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         metavar="N",
         type=int,
         help="images at a time (default: 4 where every image becomes the same square, else 1)",
+    )
+    parser.add_argument(
+        "--sides-std",
+        action="store_true",
+        help="draw how far each side may be off, a standard deviation to both sides, and list it in --json's file; for "
+        "models whose head predicts it (dfine)",
     )
     add_compute_arguments(parser)
     add_style_arguments(parser)

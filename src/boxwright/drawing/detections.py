@@ -64,6 +64,7 @@ def detected_objects(
             f" {one.score:.2f}",
             class_color(one.label),
             mask=None if one.mask is None else partial(decode_mask, one.mask),
+            sides_std=None if one.sides_std is None else tuple(std * scale for std in one.sides_std),
         )
         for one in detections
     ]

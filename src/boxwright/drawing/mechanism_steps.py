@@ -16,8 +16,6 @@ from boxwright.mechanism import (
     CellAttention,
     ClassifierMechanism,
     DenseMechanism,
-    LevelCell,
-    LevelMap,
     Mechanism,
     Neighbors,
     QueryLayer,
@@ -25,6 +23,7 @@ from boxwright.mechanism import (
     QuerySamples,
     TwoStageMechanism,
 )
+from boxwright.mechanism_levels import LevelCell, LevelMap
 
 BOX: Color = (0, 119, 187)
 REFERENCE: Color = (221, 170, 51)

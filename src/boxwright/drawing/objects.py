@@ -28,6 +28,7 @@ class DrawnObject(NamedTuple):
         color: of lines and label.
         dash: length of dashes and of gaps in line widths; None for a solid line.
         mask: makes it, or None.
+        sides_std: standard deviations of x1, y1, x2, y2, in pixels of the drawing, or None.
     """
 
     box: Rectangle
@@ -37,6 +38,7 @@ class DrawnObject(NamedTuple):
     color: Color
     dash: int | None = None
     mask: Callable[[], Bool[Tensor, "h w"]] | None = None
+    sides_std: tuple[float, ...] | None = None
 
     @property
     def side(self) -> float:

@@ -12,7 +12,7 @@ from boxwright.drawing.colors import letter_color
 from boxwright.drawing.labels import Label, place_labels
 from boxwright.drawing.legend import LegendEntry, append_legend, class_entries
 from boxwright.drawing.objects import DrawnObject, scale_side
-from boxwright.drawing.shapes import draw_box, draw_mask
+from boxwright.drawing.shapes import draw_box, draw_mask, draw_side_ranges
 from boxwright.drawing.style import DrawingStyle
 
 _LINES_OF_OBJECT = 16
@@ -61,6 +61,8 @@ def draw_shapes(
     draw = ImageDraw.Draw(drawing)
     for one, line in reversed(list(zip(objects, lines, strict=True))):
         draw_box(draw, one.box, one.color, line, one.dash)
+        if one.sides_std is not None:
+            draw_side_ranges(draw, one.box, one.sides_std, one.color, max(1, line // 2))
     return drawing
 
 

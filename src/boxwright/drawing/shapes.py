@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool
 from PIL import Image, ImageDraw
@@ -30,6 +32,30 @@ def _erode(mask: Bool[np.ndarray, "h w"], times: int) -> Bool[np.ndarray, "h w"]
         wide = np.pad(mask, 1)
         mask = mask & wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
     return mask
+
+
+def draw_side_ranges(
+    draw: ImageDraw.ImageDraw, box: Rectangle, sides_std: Sequence[float], color: Color, line: int
+) -> None:
+    """Draw a bar across the middle of each side, a standard deviation to both of its sides, with caps.
+
+    Args:
+        draw: on the drawing.
+        box: first and last pixels.
+        sides_std: of x1, y1, x2, y2, in pixels of the drawing.
+        color: of the bars.
+        line: their width in pixels.
+    """
+    x1, y1, x2, y2 = box
+    cap = max(2, min(x2 - x1, y2 - y1) // 16)
+    for side, y, std in ((x1, (y1 + y2) // 2, sides_std[0]), (x2, (y1 + y2) // 2, sides_std[2])):
+        draw.line((side - std, y, side + std, y), fill=color, width=line)
+        for end in (side - std, side + std):
+            draw.line((end, y - cap, end, y + cap), fill=color, width=line)
+    for side, x, std in ((y1, (x1 + x2) // 2, sides_std[1]), (y2, (x1 + x2) // 2, sides_std[3])):
+        draw.line((x, side - std, x, side + std), fill=color, width=line)
+        for end in (side - std, side + std):
+            draw.line((x - cap, end, x + cap, end), fill=color, width=line)
 
 
 def draw_box(draw: ImageDraw.ImageDraw, box: Rectangle, color: tuple[int, ...], line: int, dash: int | None) -> None:

@@ -18,12 +18,13 @@ from boxwright.layers.recording import record_modules
 from boxwright.mechanism import (
     CellAttention,
     DenseMechanism,
-    LevelCell,
     Mechanism,
     QueryMechanism,
     TwoStageMechanism,
     move_positions,
 )
+from boxwright.mechanism_levels import LevelCell
+from boxwright.original_pixels import undo_rounding
 from boxwright.prediction import evaluation_mode
 from boxwright_runtime.size_rules import letterbox_scale
 
@@ -64,7 +65,7 @@ def trace_origin(detector: Detector, image: UInt8[np.ndarray, "h w 3"], number: 
     modules = [*head.recorded_modules(), *(module for one in encoders for module in one.recorded_modules())]
     images, padding_mask = prepared.make_input()
     with torch.no_grad(), evaluation_mode(detector), record_modules(modules) as recorded:
-        output = detector.undo_rounding(detector(images, padding_mask), [prepared.size])
+        output = undo_rounding(detector(images, padding_mask), [prepared.size], detector.input_format)
         (valid,) = torch.where(detector.decode(output).valid[0])
         if not 1 <= number <= len(valid):
             raise ValueError(f"there is no detection {number}: there are {len(valid)}, the best is 1")

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from boxwright.layers.option_checks import check_fractions
 from boxwright.layers.padding import infer_valid_sizes, resize_mask
-from boxwright.mechanism import ClassifierMechanism, LevelMap
+from boxwright.mechanism import ClassifierMechanism
+from boxwright.mechanism_levels import LevelMap
 from boxwright.ops.boxes import at_least_float32
 from boxwright.ops.finite import nan_like_any
 from boxwright.ops.ranking import rank

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,7 +13,7 @@ from boxwright.layers.deformable_attention import Joining
 from boxwright.layers.mlp import MLP
 from boxwright.queries.class_losses import make_class_loss
 from boxwright.queries.criterion import SetCriterion
-from boxwright.queries.decode import QueryOutput, decode_pairs
+from boxwright.queries.decode import decode_pairs
 from boxwright.queries.decoder import build_decoder_layers, reset_predictors
 from boxwright.queries.distribution_criterion import DistributionCriterion, DistributionLossWeights
 from boxwright.queries.distribution_output import DistributionGroups, DistributionOutput
@@ -91,7 +91,7 @@ class DFINE(EncoderQueries):
         self.bins, num_layers = SideBins(num_bins, bin_scale), decoder.num_layers
         criterion = SetCriterion(make_class_loss(supervision.class_loss), HungarianMatcher(), loss_weights)
         self.criterion = DistributionCriterion(criterion, loss_weights, self.bins, united=supervision.united_matches)
-        self.divides_by_assigned = supervision.united_matches
+        self.divides_by_assigned, self.tells_sides_std = supervision.united_matches, True
         joining: Joining = "plain" if decoder.shares_boxes else "gated"
         self.layers = build_decoder_layers(decoder, hidden_dim, len(self.projections.levels), joining=joining)
         self.classes = nn.ModuleList(nn.Linear(hidden_dim, num_classes) for _ in range(num_layers))
@@ -167,11 +167,12 @@ class DFINE(EncoderQueries):
         layers = refiner.predictions()
         return references[:-1], layers.logits, layers.boxes_cxcywh_norm
 
-    def decode(self, output: QueryOutput) -> Decoded:
+    def decode(self, output: Any) -> Decoded:
         """Decode the best (query, class) pairs; sides that went past each other are put together in their middle."""
+        std = self.bins.measure_std(output.initial_boxes_cxcywh_norm, output.side_logits[-1])
         boxes = output.boxes_cxcywh_norm[-1]
         boxes = torch.cat((boxes[..., :2], boxes[..., 2:].clamp(min=0)), -1)
-        return decode_pairs(output.logits[-1], boxes, output.valid_sizes, self.max_detections, output.masks)
+        return decode_pairs(output.logits[-1], boxes, output.valid_sizes, self.max_detections, output.masks, std)
 
     def assign(self, output: DistributionOutput, targets: Sequence[Targets]) -> DistributionOutput:
         """Assign the predictions of every layer to objects; ``loss`` goes on from there."""

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from boxwright.layers.predictions import InputProjection
-from boxwright.mechanism import AnchorOrigin, LevelCell, Neighbors
+from boxwright.mechanism import AnchorOrigin, Neighbors
+from boxwright.mechanism_levels import LevelCell
 from boxwright.ops.boxes import iou
 from boxwright.recorded import Recorded
 

@@ -13,7 +13,8 @@ from torch.utils.hooks import RemovableHandle
 
 from boxwright.layers.deformable_attention import MultiScaleDeformableAttention
 from boxwright.layers.transformer import TransformerEncoderLayer
-from boxwright.mechanism import CellAttention, LevelCell, LevelMap, QuerySamples
+from boxwright.mechanism import CellAttention, QuerySamples
+from boxwright.mechanism_levels import LevelCell, LevelMap
 from boxwright.recorded import ModuleCall, Recorded, SampledPoints
 from boxwright.structures import Spec
 

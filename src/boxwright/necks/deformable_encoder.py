@@ -19,7 +19,8 @@ from boxwright.layers.padding import resize_mask
 from boxwright.layers.positions import encode_masked_sine, encode_unmasked_sine
 from boxwright.layers.recording import place_in_pixels
 from boxwright.layers.tokens import LevelTokens, compute_cell_centers, flatten_levels, split_maps
-from boxwright.mechanism import CellAttention, LevelCell
+from boxwright.mechanism import CellAttention
+from boxwright.mechanism_levels import LevelCell
 from boxwright.ops.deformable import Sampling
 from boxwright.recorded import Recorded
 from boxwright.structures import Features, Level, Spec, coarser_name

@@ -65,6 +65,16 @@ class SideBins:
         first, last = center - (0.5 + moved[..., :2]) * size, center + (0.5 + moved[..., 2:]) * size
         return xyxy_to_cxcywh(torch.cat((first, last), -1))
 
+    def measure_std(
+        self, reference: Float[Tensor, "b q 4"], side_logits: Float[Tensor, "*l b q 4 k"]
+    ) -> Float[Tensor, "*l b q 4"]:
+        """Measure the standard deviation of each side (x1, y1, x2, y2), in units of ``reference``."""
+        probabilities = at_least_float32(side_logits).softmax(-1)
+        offsets = self.offsets(probabilities) / self.scale
+        mean = (probabilities * offsets).sum(-1, keepdim=True)
+        variance = (probabilities * (offsets - mean) ** 2).sum(-1)
+        return variance.sqrt() * reference[..., 2:].repeat(1, 1, 2)
+
     def locate(
         self, reference: Float[Tensor, "n 4"], objects: Float[Tensor, "n 4"]
     ) -> tuple[Int[Tensor, "n 4"], Float[Tensor, "n 4"]]:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from boxwright.layers.deformable_attention import DeformableDecoderLayer
 from boxwright.layers.recording import place_in_pixels, split_weights
 from boxwright.layers.transformer import TransformerDecoderLayer
-from boxwright.mechanism import LevelCell, QueryLayer, QueryMechanism, TokenProposal
+from boxwright.mechanism import QueryLayer, QueryMechanism, TokenProposal
+from boxwright.mechanism_levels import LevelCell
 from boxwright.ops.boxes import cxcywh_to_xyxy
 from boxwright.queries.decode import QueryOutput, RankedQueries
 from boxwright.queries.decoder import Modules

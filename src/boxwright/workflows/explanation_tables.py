@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jaxtyping import Float
+from torch import Tensor
+
 from boxwright.drawing.mechanism_steps import name_class
 from boxwright.mechanism import Mechanism, QueryMechanism, TwoStageMechanism
 from boxwright.ops.boxes import iou
@@ -21,7 +24,8 @@ def tabulate_origin(mechanism: Mechanism, names: Sequence[str]) -> list[Section]
         names: of the classes, by label.
     """
     if isinstance(mechanism, QueryMechanism):
-        return [_tabulate_layers(mechanism, names), _tabulate_others(mechanism, names)]
+        sides = [] if mechanism.side_range is None else [_tabulate_sides(mechanism.box, mechanism.side_range)]
+        return [_tabulate_layers(mechanism, names), *sides, _tabulate_others(mechanism, names)]
     return [_tabulate_stages(mechanism, names)] if isinstance(mechanism, TwoStageMechanism) else []
 
 
@@ -37,6 +41,15 @@ def _tabulate_layers(mechanism: QueryMechanism, names: Sequence[str]) -> Section
     columns = ["layer", name_class(mechanism.label, names), "IoU with the last box", "attention to itself", *levels]
     text = "Score, box and attention of the query after each layer; attention to the levels adds up to 1."
     return Section(title="Layer by layer", text=text, tables=[PageTable(columns, rows)])
+
+
+def _tabulate_sides(box: Float[Tensor, " 4"], side_range: Float[Tensor, "2 4"]) -> Section:
+    rows = []
+    for name, side, low, high in zip(("left", "top", "right", "bottom"), box, *side_range, strict=True):
+        rows.append([Cell(name), *(Cell(f"{value:.1f}", float(value)) for value in (side, (high - low) / 2))])
+    text = "Each side in pixels of the image, and the standard deviation of the distribution that it comes from."
+    table = PageTable(["side", "at", "standard deviation"], rows)
+    return Section(title="How sure it is of the sides", text=text, tables=[table])
 
 
 def _tabulate_others(mechanism: QueryMechanism, names: Sequence[str]) -> Section:

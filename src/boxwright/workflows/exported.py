@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def open_exported(
 def to_tensors(detections: Detections) -> Detections:
     """Convert arrays to tensors; tensors stay as they are."""
     boxes, scores, labels = map(torch.as_tensor, (detections.boxes, detections.scores, detections.labels))
-    return Detections(boxes, scores, labels, detections.masks, detections.categories)
+    return replace(detections, boxes=boxes, scores=scores, labels=labels)
 
 
 def evaluate_exported(

@@ -14,7 +14,7 @@ import torch
 
 from boxwright.data.image_check import ProgressCallback
 from boxwright.detector import Detector
-from boxwright.devices import ComputeOptions, ComputePrecision
+from boxwright.devices import ComputeOptions
 from boxwright.drawing import DrawingQueue, Drawings, describe_missing_glyphs
 from boxwright.files import check_target, replace_file, write_text
 from boxwright.prediction import stream_predictions
@@ -108,8 +108,8 @@ def predict(
     predictor = load_predictor(model, device=compute, trusted=trusted, observer=observer, overrides=overrides)
     chosen = predictor.thresholds() if threshold == "tuned" else threshold
     if isinstance(predictor, Detector):
-        predictor = _prepare(predictor)
-    stream = _stream(predictor, named, _StreamOptions(compute.precision, batch_size, on_error, drawings is not None))
+        predictor = _prepare(predictor, compute)
+    stream = _stream(predictor, named, _StreamOptions(compute, batch_size, on_error, drawings is not None))
     collector = _Collector(stream, named, 0.3 if chosen is None else chosen, predictor.task, drawings)
     with observer.track("predicting") as progress, closing(stream):
         if results is None:
@@ -137,7 +137,7 @@ def _check_targets(json: str | Path | None, results: CocoFile | None) -> None:
 
 
 class _StreamOptions(NamedTuple):
-    precision: ComputePrecision
+    compute: ComputeOptions
     batch_size: int | None
     on_error: OnError
     keep_images: bool
@@ -145,15 +145,17 @@ class _StreamOptions(NamedTuple):
 
 def _stream(predictor: Detector | Runtime, named: Sequence[NamedImage], options: _StreamOptions) -> PredictionStream:
     images = [one.source for one in named]
-    precision, batch_size, on_error, keep_images = options
+    compute, batch_size, on_error, keep_images = options
     if isinstance(predictor, Runtime):
+        if compute.sides_std:
+            raise ValueError("sides_std is of models: an exported file tells boxes, scores and labels alone")
         return predictor.stream(images, batch_size=batch_size or 1, on_error=on_error, keep_images=keep_images)
     if batch_size is None:
         # Images of other sizes would wait for each other, and large ones fill the memory.
         batch_size = _USUAL_BATCH if predictor.input_format.resize in ("square", "center_crop") else 1
     return stream_predictions(
         images,
-        partial(predictor.predict_batch, precision=precision),
+        partial(predictor.predict_batch, precision=compute.precision),
         predictor.input_format,
         threshold=0.0,
         batch_size=batch_size,
@@ -218,9 +220,10 @@ class _Collector:
                 observer.note(note)
 
 
-def _prepare(detector: Detector) -> Detector:
+def _prepare(detector: Detector, compute: ComputeOptions) -> Detector:
     """Copy the detector for prediction, on its device."""
     detector = detector.fold()
+    detector.tell_sides_std(compute.sides_std)
     if next(detector.parameters()).device.type == "cpu":
         detector.to(memory_format=torch.channels_last)
     return detector
@@ -237,7 +240,8 @@ def _select(detections: Detections, threshold: float | tuple[float, ...], task: 
 
 
 def detection_rows(file_name: str, detections: Detections) -> list[dict[str, Any]]:
-    """List detections of one image as JSON rows: ids of the data set, boxes (x, y, w, h) in pixels, RLE masks."""
+    """List detections of one image as JSON rows: ids of the data set, boxes (x, y, w, h) in pixels, RLE masks, perhaps
+    ``sides_std`` of (x1, y1, x2, y2)."""
     rows: list[dict[str, Any]] = []
     for one in detections:
         assert one.category is not None  # those of a detector have all of them
@@ -249,5 +253,7 @@ def detection_rows(file_name: str, detections: Detections) -> list[dict[str, Any
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": one.score,
         }
-        rows.append(row if one.mask is None else {**row, "segmentation": to_json(one.mask)})
+        mask = {} if one.mask is None else {"segmentation": to_json(one.mask)}
+        std = {} if one.sides_std is None else {"sides_std": list(one.sides_std)}
+        rows.append({**row, **mask, **std})
     return rows
