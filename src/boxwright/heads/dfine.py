@@ -16,7 +16,7 @@ from boxwright.queries.criterion import SetCriterion
 from boxwright.queries.decode import decode_pairs
 from boxwright.queries.decoder import build_decoder_layers, reset_predictors
 from boxwright.queries.distribution_criterion import DistributionCriterion, DistributionLossWeights
-from boxwright.queries.distribution_output import DistributionGroups, DistributionOutput
+from boxwright.queries.distribution_output import DistributionOutput
 from boxwright.queries.distributions import (
     DistributionHeads,
     LocationQuality,
@@ -132,25 +132,7 @@ class DFINE(EncoderQueries):
             blocked=start.blocked,
             num_groups=start.num_groups,
         )
-        selection, others = start.selection, None
-        noised_masks, masks = self.predict_masks(start, contents, targets)
-        noised, layers = predictions.split(start.num_noised)
-        if start.num_groups > 1:
-            layers, further = layers.split(selection.logits.shape[1])
-            others = DistributionGroups(further.fold(start.num_groups - 1), start.other_selections)
-        return DistributionOutput(
-            *layers[:2],
-            start.valid_sizes,
-            *layers[2:],
-            selection.logits,
-            selection.boxes_cxcywh_norm,
-            selection.tokens,
-            None if start.denoising is None else noised,
-            start.denoising,
-            others,
-            masks=masks,
-            noised_masks=noised_masks,
-        )
+        return DistributionOutput.of(predictions, start, *self.predict_masks(start, contents, targets))
 
     def encode_references(self, reference: Float[Tensor, "b q 4"]) -> Float[Tensor, "b q d"]:
         """Encode center boxes as positions of queries, cut to [-10, 10]."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from boxwright.queries.denoising import DenoisingQueries
 from boxwright.queries.distributions import DistributionLayers
+from boxwright.queries.encoder_queries import DecoderStart
 from boxwright.queries.mask_branch import MaskFactors
 from boxwright.queries.union import Assignment
 
@@ -51,6 +52,34 @@ class DistributionOutput(NamedTuple):
     assignment: Assignment | None = None
     masks: MaskFactors | None = None
     noised_masks: MaskFactors | None = None
+
+    @classmethod
+    def of(
+        cls,
+        predictions: DistributionLayers,
+        start: DecoderStart,
+        noised_masks: MaskFactors | None = None,
+        masks: MaskFactors | None = None,
+    ) -> DistributionOutput:
+        """Make the output of predictions from all queries: noised ones first, then those of each group."""
+        selection, others = start.selection, None
+        noised, layers = predictions.split(start.num_noised)
+        if start.num_groups > 1:
+            layers, further = layers.split(selection.logits.shape[1])
+            others = DistributionGroups(further.fold(start.num_groups - 1), start.other_selections)
+        return cls(
+            *layers[:2],
+            start.valid_sizes,
+            *layers[2:],
+            selection.logits,
+            selection.boxes_cxcywh_norm,
+            selection.tokens,
+            None if start.denoising is None else noised,
+            start.denoising,
+            others,
+            masks=masks,
+            noised_masks=noised_masks,
+        )
 
     @property
     def num_groups(self) -> int:
