@@ -31,7 +31,15 @@ REDUCED: dict[str, dict[str, Any]] = {
     "non_local": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0},
     "rfp": {"depth": 18, "width": 16, "norm": "batch", "frozen_stages": 0, "out_channels": 64},
     "timm": {"model": "test_efficientnet", "drop_path": 0.0, "norm": "batch", "norm_momentum": 0.1, "frozen": []},
-    "vit": {"model": "test_vit", "blocks": (1, 3, 5), "num_windows": 1, "global_blocks": (), "table_size": 96},
+    # Patches by one convolution take longer to learn.
+    "vit": {
+        "model": "test_vit",
+        "blocks": (0, 1, 2),
+        "num_windows": 1,
+        "global_blocks": (),
+        "table_size": 96,
+        "conv_patches": True,
+    },
     "multi_scale_projector": {"out_channels": 64, "num_blocks": 1},
     "fpn": {"out_channels": 64},
     "pafpn": {"out_channels": 64},
@@ -53,7 +61,12 @@ REDUCED: dict[str, dict[str, Any]] = {
     "deformable_detr": QUERIES,
     "dfine": {**QUERIES, "eval_layers": None, "denoising.num_queries": 12, "loss_weights.class_weight": 4.0},
     "dino": {**QUERIES, "eval_layers": None, "denoising.num_queries": 12, "loss_weights.class_weight": 4.0},
-    "lwdetr": {**QUERIES, "decoder.num_sampling_heads": 4, "supervision.num_groups": 3},
+    "lwdetr": {
+        **QUERIES,
+        "decoder.num_sampling_heads": 4,
+        "supervision.num_groups": 3,
+        "loss_weights.class_weight": 4.0,
+    },
     "rtdetr": {**QUERIES, "eval_layers": None, "denoising.num_queries": 12, "loss_weights.class_weight": 4.0},
 }
 """Options by part that make a recipe small; what is not named keeps the recipe's own options."""
