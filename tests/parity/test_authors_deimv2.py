@@ -12,6 +12,7 @@ from stored_gradients import check_gradients
 from stored_queries import read_targets, use_stored_queries
 
 import boxwright
+from boxwright.heads.dfine import DFINE
 
 SIZE = 64
 DATA = Path(__file__).parent / "data"
@@ -38,6 +39,14 @@ def test_predictions_losses_and_gradients(recipe: str, num_queries: int, monkeyp
     losses = detector.loss(detector(images, None, targets), targets)
     expected = dict(zip(authors["term_names"].tolist(), authors["terms"].tolist(), strict=True))
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-6)
+
+    if "late_terms" in authors:
+        assert isinstance(detector.head, DFINE)
+        matcher = detector.head.criterion.criterion.matcher
+        monkeypatch.setattr(matcher, "is_late", True)
+        late = detector.loss(detector(images, None, targets), targets)
+        expected = dict(zip(authors["late_term_names"].tolist(), authors["late_terms"].tolist(), strict=True))
+        assert {name: loss.item() for name, loss in late.items()} == pytest.approx(expected, rel=1e-6)
 
     torch.stack(list(losses.values())).sum().backward()
     gradients = {name: p.grad for name, p in detector.named_parameters() if p.grad is not None}

@@ -11,11 +11,14 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, generalized_iou
+from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, generalized_iou, iou
 from boxwright.ops.finite import NotFiniteError
 from boxwright.queries.class_losses import ClassCost, FocalCost
 from boxwright.queries.mask_branch import MaskFactors
 from boxwright.queries.mask_points import MaskTargets, compute_mask_costs
+
+LATE_POWER = 4
+"""Of the IoU in the cost of the last part of training."""
 
 
 class NormalizedTargets(NamedTuple):
@@ -60,6 +63,7 @@ class HungarianMatcher:
     """Assignment of least total cost.
 
     cost = class_weight * class_cost(logits, label) + l1_weight * |box - object|_1 - giou_weight * GIoU
+    or, where ``is_late`` is set, as DEIMv2 does in the last part of training, cost = -score * IoU^4;
     and, of queries with masks, + mask_weight * cross entropy + dice_weight * dice loss of the masks at points
 
     Args:
@@ -73,7 +77,7 @@ class HungarianMatcher:
 
     Source: Carion et al., DETR, ECCV 2020, equation 1; Zhu et al., Deformable DETR, ICLR 2021 (focal cost). Assignments
     are those of transformers, facebookresearch/detr 29901c5, fundamentalvision/Deformable-DETR 11169a6 and
-    lyuwenyu/RT-DETR 068dfde. Differs in computing costs image by image for all layers at once (the originals
+    lyuwenyu/RT-DETR 068dfde; late, of Intellindust-AI-Lab/DEIMv2 0fff8d4. Differs in computing costs image by image for all layers at once (the originals
     compare each image's queries with the whole batch's objects) and in one copy to the CPU.
     """
 
@@ -91,6 +95,7 @@ class HungarianMatcher:
         self.class_cost: ClassCost = class_cost or FocalCost()
         self.class_weight, self.l1_weight, self.giou_weight = class_weight, l1_weight, giou_weight
         self.mask_weight, self.dice_weight, self.giou_eps = mask_weight, dice_weight, giou_eps
+        self.is_late = False
 
     @torch.no_grad()
     def __call__(
@@ -146,6 +151,10 @@ class HungarianMatcher:
         target: NormalizedTargets,
     ) -> Float[Tensor, "l q n"]:
         """Compute the cost matrices of one image."""
+        if self.is_late:
+            scores = at_least_float32(logits).sigmoid()[..., target.labels]
+            corners = cxcywh_to_xyxy(at_least_float32(boxes_cxcywh_norm))[:, :, None]
+            return -scores * iou(corners, cxcywh_to_xyxy(target.boxes_cxcywh_norm)) ** LATE_POWER
         class_cost = self.class_cost(at_least_float32(logits), target.labels)
         boxes = at_least_float32(boxes_cxcywh_norm)
         l1 = torch.cdist(boxes, target.boxes_cxcywh_norm.to(boxes.dtype).expand(len(boxes), -1, -1), p=1)
