@@ -140,6 +140,14 @@ class AssigningHead(Protocol):
 
 
 @runtime_checkable
+class ProgressHead(Protocol):
+    """A head whose losses change on the way through a training."""
+
+    def set_progress(self, fraction: float) -> None:
+        """Prepare for a step that begins at this fraction of the training, in [0, 1); steps before do not matter."""
+
+
+@runtime_checkable
 class SelectingHead(Protocol):
     """A head whose queries are selected, and can be judged before any decoder."""
 

@@ -92,6 +92,7 @@ class DFINE(EncoderQueries):
         criterion = SetCriterion(make_class_loss(supervision.class_loss), HungarianMatcher(), loss_weights)
         self.criterion = DistributionCriterion(criterion, loss_weights, self.bins, united=supervision.united_matches)
         self.divides_by_assigned, self.tells_sides_std = supervision.united_matches, True
+        self.late_cost = supervision.late_cost
         joining: Joining = "plain" if decoder.shares_boxes else "gated"
         self.layers = build_decoder_layers(decoder, hidden_dim, len(self.projections.levels), joining=joining)
         self.classes = nn.ModuleList(nn.Linear(hidden_dim, num_classes) for _ in range(num_layers))
@@ -148,6 +149,10 @@ class DFINE(EncoderQueries):
             references.append(refiner.refine(i, content, predicts=True))
         layers = refiner.predictions()
         return references[:-1], layers.logits, layers.boxes_cxcywh_norm
+
+    def matchers(self) -> list[HungarianMatcher]:
+        """List the matchers of the head's losses."""
+        return [self.criterion.criterion.matcher]
 
     def decode(self, output: Any) -> Decoded:
         """Decode the best (query, class) pairs; sides that went past each other are put together in their middle."""

@@ -77,6 +77,7 @@ class DINO(LearnedQueries):
         )
         matcher, loss = HungarianMatcher(giou_eps=_GIOU_EPS), make_class_loss(supervision.class_loss)
         self.divides_by_assigned = supervision.united_matches
+        self.late_cost = supervision.late_cost
         self.criterion = self.encoder_criterion = SetCriterion(loss, matcher, loss_weights)
         self.reset_parameters()
 

@@ -81,6 +81,7 @@ class RTDETR(RefinedQueries):
         self.refinement = "twice" if look_forward_twice else "once"
         loss = make_class_loss(supervision.class_loss)
         self.divides_by_assigned = supervision.united_matches
+        self.late_cost = supervision.late_cost
         self.criterion = self.encoder_criterion = SetCriterion(loss, HungarianMatcher(), loss_weights)
         if query_selection == "vanilla":
             self.encoder_criterion = SetCriterion(FocalLoss(), HungarianMatcher(), loss_weights)

@@ -23,7 +23,7 @@ from boxwright.queries.denoising import DenoisingQueries, draw_denoising_queries
 from boxwright.queries.explanation import LayerPredictions, QueryDecoder, QueryExplainer, SelectedTokens
 from boxwright.queries.groups import EncoderHeads, GroupEncoder, join_queries
 from boxwright.queries.mask_branch import MaskFactors, build_mask_branch
-from boxwright.queries.matching import NormalizedTargets
+from boxwright.queries.matching import HungarianMatcher, NormalizedTargets
 from boxwright.queries.options import DecoderOptions, DenoisingOptions
 from boxwright.queries.selection import Selection, make_anchors, measure_selection, select_tokens
 from boxwright.queries.tokens import LevelProjections
@@ -110,6 +110,8 @@ class EncoderQueries(PairDetections, nn.Module):
     layers: nn.ModuleList
     classes: nn.ModuleList
     mask_region: MaskRegion | None = None
+    late_cost: float | None = None
+    """Fraction of the training from which on matches have another cost; see ``UnitedSupervisionOptions``."""
     anchors_by_ratio = True
     """Centers of anchors are computed by valid ratios; see ``compute_cell_centers``."""
     boxes_are_relative = False
@@ -235,6 +237,15 @@ class EncoderQueries(PairDetections, nn.Module):
             return encode
         first = encode(reference)
         return lambda _: first
+
+    def matchers(self) -> list[HungarianMatcher]:
+        """List the matchers of the head's losses."""
+        raise NotImplementedError
+
+    def set_progress(self, fraction: float) -> None:
+        """Choose the cost of matches for a step at this fraction of the training."""
+        for matcher in self.matchers():
+            matcher.is_late = self.late_cost is not None and fraction >= self.late_cost
 
     def predict_layers(
         self, contents: Sequence[Float[Tensor, "b q d"]], reference: Float[Tensor, "b q 4"]

@@ -77,8 +77,9 @@ class HungarianMatcher:
 
     Source: Carion et al., DETR, ECCV 2020, equation 1; Zhu et al., Deformable DETR, ICLR 2021 (focal cost). Assignments
     are those of transformers, facebookresearch/detr 29901c5, fundamentalvision/Deformable-DETR 11169a6 and
-    lyuwenyu/RT-DETR 068dfde; late, of Intellindust-AI-Lab/DEIMv2 0fff8d4. Differs in computing costs image by image for all layers at once (the originals
-    compare each image's queries with the whole batch's objects) and in one copy to the CPU.
+    lyuwenyu/RT-DETR 068dfde; late, those of Intellindust-AI-Lab/DEIMv2 0fff8d4. Differs in computing costs image by
+    image for all layers at once (the originals compare each image's queries with the whole batch's objects) and in one
+    copy to the CPU.
     """
 
     def __init__(

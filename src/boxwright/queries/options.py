@@ -225,6 +225,14 @@ class UnitedSupervisionOptions(SupervisionOptions):
     Args:
         united_matches: boxes of every layer learn from the matches of all layers and of the encoder, classes from the
             layer's own.
+        late_cost: fraction of the training from which on queries are matched by score and overlap alone, with the cost
+            -score * IoU^4, as in DEIMv2; never where None.
     """
 
     united_matches: bool = False
+    late_cost: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.late_cost is not None:
+            check_fractions({"late_cost": self.late_cost})

@@ -16,6 +16,7 @@ from boxwright.queries.denoising import DenoisingQueries
 from boxwright.queries.encoder_queries import EncoderQueries
 from boxwright.queries.groups import GroupPredictions, fold_groups
 from boxwright.queries.mask_branch import MaskFactors
+from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.union import Assignment
 from boxwright.structures import Features, LossTotals, Targets
 
@@ -75,6 +76,10 @@ class RefinedQueries(EncoderQueries):
     encoder_criterion: SetCriterion
     refinement: Refinement = "twice"
     divides_by_assigned = False
+
+    def matchers(self) -> list[HungarianMatcher]:
+        """List the matchers of the head's losses."""
+        return [self.criterion.matcher, self.encoder_criterion.matcher]
 
     def layer_heads(self) -> LayerHeads:
         """Return the heads that predict after each layer."""

@@ -15,6 +15,7 @@ import torch
 import yaml
 from torch import nn
 
+from boxwright.contracts import ProgressHead
 from boxwright.data.loading.sampler import check_batches
 from boxwright.detector import Detector
 from boxwright.files import write_text
@@ -286,7 +287,10 @@ class _Loop:
         # Noise is a function of seed, step and process: a resumed run draws what the unbroken one drew.
         noise_seed = hash((self.run.options.runtime.seed, step, self.rank.index)) % 2**63
         torch.manual_seed(noise_seed)
-        lr = set_lr(self.optimizer, self.schedule.lr_factor(self.progress.position(step)))
+        position = self.progress.position(step)
+        lr = set_lr(self.optimizer, self.schedule.lr_factor(position))
+        if isinstance(self.detector.head, ProgressHead):
+            self.detector.head.set_progress(position / self.schedule.steps)
         self.buffers.keep()
         self.momentum_ramp.update()
         try:
