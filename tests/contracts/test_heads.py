@@ -217,7 +217,7 @@ def test_decoded_detections(name: str, with_targets: bool, make_targets: MakeTar
     head = shaken(name)
     decoded = head.decode(predict(head, make_targets([2, 1], size=LIMIT) if with_targets else None))
     assert isinstance(decoded, Decoded)
-    boxes, scores, labels, valid, masks, regions = decoded
+    boxes, scores, labels, valid, masks, regions = decoded[:6]
     assert boxes.shape == (*scores.shape, 4)
     assert scores.shape == labels.shape == valid.shape
     assert len(scores) == 2

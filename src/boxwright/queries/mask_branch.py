@@ -139,7 +139,8 @@ class QueryMaskBranch(nn.Module):
                 maps.append(self.cell_projection(cells) if self.count_as_published else cells)
         queries = self.query_projection(contents + self.query_mlp(self.query_norm(contents)))
         if self.count_as_published:
-            return MaskFactors(tuple(maps), queries, self.bias.expand(queries.shape[:-1]), size)
+            # A sum, because a view of a parameter asks for gradients even where there are none (torch 2.15).
+            return MaskFactors(tuple(maps), queries, torch.zeros_like(queries[..., 0]) + self.bias, size)
         # q . (W x + b) = (q W) . x + q . b, for a few queries in place of all cells.
         weight, bias = self.cell_projection.weight.flatten(1), self.cell_projection.bias
         assert bias is not None
