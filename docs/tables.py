@@ -249,6 +249,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "findings": ("docs/check.md", finding_kinds),
     "encoders": ("docs/studies.md", partial(study_table, "encoders")),
     "necks": ("docs/pyramids.md", partial(study_table, "necks")),
+    "heads": ("docs/heads.md", partial(study_table, "heads")),
     "studies": ("docs/studies.md", studies),
     "speed": ("docs/speed.md", speed),
     "systems": ("README.md", systems),

@@ -29,7 +29,7 @@ from boxwright.model_card import CARD, CARD_THRESHOLD, write_card_text
 from boxwright.ops.cpu_bfloat16 import cpu_convolutions
 from boxwright.original_pixels import restore_images, undo_rounding
 from boxwright.passport import Passport
-from boxwright.prediction import InputPixels, evaluation_mode, require_sides_std, stream_predictions, valid_sizes
+from boxwright.prediction import InputPixels, evaluation_mode, require_sides_std, stream_predictions
 from boxwright.score_tuning import ScoreTuning
 from boxwright.structures import (
     Category,
@@ -359,10 +359,7 @@ class Detector(nn.Module):
         return save_drawings(((image, drawn) for image, drawn in results if image is not None), folder)
 
     def fold(self) -> Detector:
-        """Copy for inference: RepVGG branches in one convolution, norms folded into the convolutions before them.
-
-        The copy of a compiled detector is not compiled.
-        """
+        """Copy for inference, not compiled: RepVGG branches in one convolution, norms folded into those before them."""
         copy = deepcopy(self).eval().requires_grad_(False)
         fold_norms(copy)
         return copy
@@ -393,3 +390,11 @@ class Detector(nn.Module):
                 decay = "no_decay" if parameter.ndim <= 1 else "decay"
                 groups[f"{slot}/{decay}"].append((name, parameter))
         return dict(groups)
+
+
+def valid_sizes(images: Float[Tensor, "b 3 h w"], padding_mask: Bool[Tensor, "b h w"] | None) -> Float[Tensor, "#b 2"]:
+    """Read (height, width) of each image inside its padding, or of all, in pixels of the network input."""
+    if padding_mask is None:
+        return torch.tensor([images.shape[-2:]], device=images.device, dtype=torch.float32)
+    valid = ~padding_mask
+    return torch.stack((valid[:, :, 0].sum(1), valid[:, 0].sum(1)), -1).float()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
 from boxwright.contracts import UncertainHead
@@ -105,11 +105,3 @@ def require_sides_std(head: nn.Module) -> None:
     """Refuse a head that does not tell how far each side of a box may be off."""
     if not (isinstance(head, UncertainHead) and head.tells_sides_std):
         raise ValueError("the head of this detector predicts no distributions, as sides_std needs: dfine's does")
-
-
-def valid_sizes(images: Float[Tensor, "b 3 h w"], padding_mask: Bool[Tensor, "b h w"] | None) -> Float[Tensor, "#b 2"]:
-    """Read (height, width) of each image inside its padding, or of all, in pixels of the network input."""
-    if padding_mask is None:
-        return torch.tensor([images.shape[-2:]], device=images.device, dtype=torch.float32)
-    valid = ~padding_mask
-    return torch.stack((valid[:, :, 0].sum(1), valid[:, 0].sum(1)), -1).float()
