@@ -64,7 +64,7 @@ def test_a_round_trip(tmp_path: Path, name: str) -> None:
     if name in ("x.safetensors", "x"):
         with safe_open(path, "pt") as file:
             header = file.metadata()
-        assert (header["format"], header["version"]) == ("boxwright", "4")
+        assert (header["format"], header["version"]) == ("boxwright", "5")
         assert json.loads(header["passport"])["parent"]["origin"]["license"] == "mit"
 
 
@@ -155,7 +155,7 @@ def test_the_best_of_a_run_comes_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 5}, "has checkpoint format 5, this release reads 1 to 4"),
+        ({"version": 6}, "has checkpoint format 6, this release reads 1 to 5"),
         ({"version": True, "recipe": 5, "model": {}}, "damaged checkpoint"),
         ({"categories": [3]}, "a damaged checkpoint: its categories are not pairs of an id and a name"),
         ({"categories": None}, "a damaged checkpoint"),
