@@ -271,21 +271,6 @@ def test_auxiliary_levels_pass_the_necks_by() -> None:
     assert {name: x.unique().tolist() for name, x in shown.items()} == {"aside": [6.0], "more": [30.0], "c3": [4.0]}
 
 
-def test_parameter_groups_tell_norms_biases_and_the_backbone_apart(detector: Detector) -> None:
-    detector.backbone.stem.requires_grad_(False)
-    groups = detector.parameter_groups()
-    assert sorted(groups) == ["backbone/decay", "backbone/no_decay", "other/decay", "other/no_decay"]
-    names = [name for group in groups.values() for name, _ in group]
-    assert sorted(names) == sorted(name for name, p in detector.named_parameters() if p.requires_grad)
-    assert not any(name.startswith("backbone.stem") for name in names)
-    norms = {name for name, m in detector.named_modules() if isinstance(m, nn.BatchNorm2d | nn.LayerNorm)}
-    for key, group in groups.items():
-        for name, _ in group:
-            assert name.startswith("backbone.") == key.startswith("backbone/")
-            of_norm = name.rpartition(".")[0] in norms
-            assert (of_norm or name.endswith("bias")) == key.endswith("no_decay"), name
-
-
 def test_no_table_of_positions_is_stored(detector: Detector) -> None:
     for module in (detector, detector.fold()):
         stored = set(module.state_dict()) - {name for name, _ in module.named_parameters()}

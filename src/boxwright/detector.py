@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
@@ -377,19 +376,6 @@ class Detector(nn.Module):
         for name in names:
             parts[name].requires_grad_(False)
         self.train(self.training)
-
-    def parameter_groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Group trainable parameters by what optimizers tell apart: ``{backbone, other}`` x ``{decay, no_decay}``.
-
-        Norms and biases, which have one dimension, do not decay.
-        """
-        groups: dict[str, list[tuple[str, nn.Parameter]]] = defaultdict(list)
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                slot = "backbone" if name.startswith("backbone.") else "other"
-                decay = "no_decay" if parameter.ndim <= 1 else "decay"
-                groups[f"{slot}/{decay}"].append((name, parameter))
-        return dict(groups)
 
 
 def valid_sizes(images: Float[Tensor, "b 3 h w"], padding_mask: Bool[Tensor, "b h w"] | None) -> Float[Tensor, "#b 2"]:

@@ -12,7 +12,7 @@ from torch import nn
 import boxwright
 from boxwright.compose.train_options import OptimizerOptions, TrainOptions
 from boxwright.detector import Detector
-from boxwright.training.optimizer import make_optimizer, set_lr
+from boxwright.training.optimizer import group_parameters, make_optimizer, set_lr
 from boxwright.training.optimizer_state import load_optimizer_state
 
 OPTIONS = TrainOptions(lr=0.01, backbone_lr=0.002, optimizer=OptimizerOptions(weight_decay=0.05))
@@ -177,3 +177,18 @@ def test_a_state_is_that_of_its_weights_in_any_memory_order(kind: type[torch.opt
     load_optimizer_state(optimizers[1], deepcopy(optimizers[0].state_dict()))
     step(1)
     torch.testing.assert_close(weights[1].detach(), weights[0].detach())
+
+
+def test_parameter_groups_tell_norms_biases_and_the_backbone_apart(detector: Detector) -> None:
+    detector.backbone.stem.requires_grad_(False)
+    groups = group_parameters(detector)
+    assert sorted(groups) == ["backbone/decay", "backbone/no_decay", "other/decay", "other/no_decay"]
+    names = [name for group in groups.values() for name, _ in group]
+    assert sorted(names) == sorted(name for name, p in detector.named_parameters() if p.requires_grad)
+    assert not any(name.startswith("backbone.stem") for name in names)
+    norms = {name for name, m in detector.named_modules() if isinstance(m, nn.BatchNorm2d | nn.LayerNorm)}
+    for key, group in groups.items():
+        for name, _ in group:
+            assert name.startswith("backbone.") == key.startswith("backbone/")
+            of_norm = name.rpartition(".")[0] in norms
+            assert (of_norm or name.endswith("bias")) == key.endswith("no_decay"), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 
 import torch
 from torch import nn
@@ -28,7 +29,7 @@ def make_optimizer(detector: Detector, options: TrainOptions) -> torch.optim.Opt
     factors = optimizer.lr_factors or {}
     names = optimizer.decayed_names or ()
     unused, any_decayed = set(factors), not names
-    for name, parameters in detector.parameter_groups().items():
+    for name, parameters in group_parameters(detector).items():
         lr = backbone_lr if name.startswith("backbone/") else options.lr
         for path, parameter in parameters:
             scaled = [key for key in factors if _has_in_order(path, key)]
@@ -55,6 +56,20 @@ def make_optimizer(detector: Detector, options: TrainOptions) -> torch.optim.Opt
         implementation = "foreach" if is_sharded(detector) else "fused"
         return torch.optim.SGD(settings, momentum=optimizer.momentum, **{implementation: True})
     return torch.optim.AdamW(settings, fused=True)
+
+
+def group_parameters(detector: Detector) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """Group trainable parameters by what the optimizer tells apart: ``{backbone, other}`` x ``{decay, no_decay}``.
+
+    Norms and biases, which have one dimension, do not decay.
+    """
+    groups: dict[str, list[tuple[str, nn.Parameter]]] = defaultdict(list)
+    for name, parameter in detector.named_parameters():
+        if parameter.requires_grad:
+            slot = "backbone" if name.startswith("backbone.") else "other"
+            decay = "no_decay" if parameter.ndim <= 1 else "decay"
+            groups[f"{slot}/{decay}"].append((name, parameter))
+    return dict(groups)
 
 
 def _has_in_order(path: str, key: str) -> bool:
