@@ -53,7 +53,7 @@ part: install-dev  ## run the tests of one file: make part NAME=fpn
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -o addopts= -m 'not slow' \
 	  --jaxtyping-packages=$(MODULES),beartype.beartype -k '(test_$(NAME).py or [$(NAME)]) and not exports' \
 	  $(wildcard tests/test_$(NAME).py tests/*/test_$(NAME).py tests/*/*/test_$(NAME).py) \
-	  tests/contracts/test_backbones.py tests/contracts/test_necks.py tests/contracts/test_heads.py
+	  tests/contracts/test_backbones.py tests/contracts/test_necks.py $(wildcard tests/contracts/test_heads*.py)
 
 rules: install-dev  ## run the tests of the rules for names, words and sizes
 	$(BIN)/python -m pytest --noconftest -o addopts= tests/rules tests/mutants
