@@ -81,18 +81,16 @@ class DFINE(EncoderQueries):
             num_queries=num_queries,
             decoder=decoder,
             denoising=denoising,
-            num_groups=supervision.num_groups,
+            supervision=supervision,
             max_detections=max_detections,
             masks=masks,
             project_every_level=False,
             reference_encoding=decoder.reference_encoding,
-            lean=decoder.is_lean,
         )
         self.bins, num_layers = SideBins(num_bins, bin_scale), decoder.num_layers
         criterion = SetCriterion(make_class_loss(supervision.class_loss), HungarianMatcher(), loss_weights)
         self.criterion = DistributionCriterion(criterion, loss_weights, self.bins, united=supervision.united_matches)
-        self.divides_by_assigned, self.tells_sides_std = supervision.united_matches, True
-        self.late_cost = supervision.late_cost
+        self.tells_sides_std = True
         joining: Joining = "plain" if decoder.shares_boxes else "gated"
         self.layers = build_decoder_layers(decoder, hidden_dim, len(self.projections.levels), joining=joining)
         self.classes = nn.ModuleList(nn.Linear(hidden_dim, num_classes) for _ in range(num_layers))

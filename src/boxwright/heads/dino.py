@@ -71,13 +71,11 @@ class DINO(LearnedQueries):
             num_queries=num_queries,
             decoder=decoder,
             denoising=denoising,
-            num_groups=supervision.num_groups,
+            supervision=supervision,
             max_detections=max_detections,
             masks=masks,
         )
         matcher, loss = HungarianMatcher(giou_eps=_GIOU_EPS), make_class_loss(supervision.class_loss)
-        self.divides_by_assigned = supervision.united_matches
-        self.late_cost = supervision.late_cost
         self.criterion = self.encoder_criterion = SetCriterion(loss, matcher, loss_weights)
         self.reset_parameters()
 

@@ -67,11 +67,9 @@ class LWDETR(LearnedQueries):
             num_queries=num_queries,
             decoder=decoder,
             denoising=None,
-            num_groups=supervision.num_groups,
+            supervision=supervision,
             max_detections=max_detections,
         )
-        self.divides_by_assigned = supervision.united_matches
-        self.late_cost = supervision.late_cost
         loss = make_class_loss(supervision.class_loss)
         self.criterion = self.encoder_criterion = SetCriterion(loss, HungarianMatcher(), loss_weights)
         self.moves = nn.Embedding(num_queries, 4)

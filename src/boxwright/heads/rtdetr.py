@@ -71,17 +71,14 @@ class RTDETR(RefinedQueries):
             num_queries=num_queries,
             decoder=decoder,
             denoising=denoising,
-            num_groups=supervision.num_groups,
+            supervision=supervision,
             max_detections=max_detections,
             masks=masks,
             project_every_level=True,
             reference_encoding=decoder.reference_encoding,
-            lean=decoder.is_lean,
         )
         self.refinement = "twice" if look_forward_twice else "once"
         loss = make_class_loss(supervision.class_loss)
-        self.divides_by_assigned = supervision.united_matches
-        self.late_cost = supervision.late_cost
         self.criterion = self.encoder_criterion = SetCriterion(loss, HungarianMatcher(), loss_weights)
         if query_selection == "vanilla":
             self.encoder_criterion = SetCriterion(FocalLoss(), HungarianMatcher(), loss_weights)

@@ -24,7 +24,7 @@ from boxwright.queries.explanation import LayerPredictions, QueryDecoder, QueryE
 from boxwright.queries.groups import EncoderHeads, GroupEncoder, join_queries
 from boxwright.queries.mask_branch import MaskFactors, build_mask_branch
 from boxwright.queries.matching import HungarianMatcher, NormalizedTargets
-from boxwright.queries.options import DecoderOptions, DenoisingOptions
+from boxwright.queries.options import DecoderOptions, DenoisingOptions, UnitedSupervisionOptions
 from boxwright.queries.selection import Selection, make_anchors, measure_selection, select_tokens
 from boxwright.queries.tokens import LevelProjections
 from boxwright.recorded import Recorded
@@ -99,19 +99,16 @@ class EncoderQueries(PairDetections, nn.Module):
         num_queries: most objects that are detected in an image.
         decoder: size of the decoder.
         denoising: noised objects that the decoder is trained to recover; a head with None has no such part.
-        num_groups: groups of queries in training, each with selecting heads of its own.
+        supervision: what predictions learn from; each group of queries has selecting heads of its own.
         max_detections: most (query, class) pairs that are detected in an image.
         project_every_level: project levels too that have the width already.
         reference_encoding: see ``RefiningDecoderOptions``.
-        lean: select tokens without a layer before, and encode the references of the first layer for all of them.
         masks: predict masks too.
     """
 
     layers: nn.ModuleList
     classes: nn.ModuleList
     mask_region: MaskRegion | None = None
-    late_cost: float | None = None
-    """Fraction of the training from which on matches have another cost; see ``UnitedSupervisionOptions``."""
     anchors_by_ratio = True
     """Centers of anchors are computed by valid ratios; see ``compute_cell_centers``."""
     boxes_are_relative = False
@@ -126,11 +123,10 @@ class EncoderQueries(PairDetections, nn.Module):
         num_queries: int,
         decoder: DecoderOptions,
         denoising: DenoisingOptions | None,
-        num_groups: int,
+        supervision: UnitedSupervisionOptions,
         max_detections: int,
         project_every_level: bool,
         reference_encoding: Literal["wide", "deep"] = "wide",
-        lean: bool = False,
         masks: bool = False,
     ) -> None:
         super().__init__()
@@ -138,13 +134,14 @@ class EncoderQueries(PairDetections, nn.Module):
         check_hidden_dim(hidden_dim, decoder.num_heads)
         self.num_classes, self.num_queries, self.max_detections = num_classes, num_queries, max_detections
         self.eval_layers, self.denoising = decoder.predicting_layers, denoising
+        self.divides_by_assigned, self.late_cost = supervision.united_matches, supervision.late_cost
         # For counting only: run the encoder's box head on every token, as the published graph does.
         self.count_as_published = False
         self.projections = LevelProjections(
             in_spec, hidden_dim, lambda c, d: ConvNorm(c, d, 1), every_level=project_every_level
         )
-        self.lean, self.encoder_output = lean, nn.Sequential()
-        if not lean:
+        self.is_lean, self.encoder_output = decoder.is_lean, nn.Sequential()
+        if not self.is_lean:
             self.encoder_output.extend((nn.Linear(hidden_dim, hidden_dim), nn.LayerNorm(hidden_dim)))
         self.encoder_classes = nn.Linear(hidden_dim, num_classes)
         activation = decoder.activation
@@ -157,7 +154,8 @@ class EncoderQueries(PairDetections, nn.Module):
             # Without denoising it is in no graph, and processes would wait for its gradient.
             self.denoising_classes.requires_grad_(denoising.num_queries > 0)
         self.group_encoders = nn.ModuleList(
-            GroupEncoder(hidden_dim, num_classes, activation, mapped=not lean) for _ in range(num_groups - 1)
+            GroupEncoder(hidden_dim, num_classes, activation, mapped=not self.is_lean)
+            for _ in range(supervision.num_groups - 1)
         )
         self.masks, region = build_mask_branch(masks, hidden_dim, decoder.num_layers, self.projections)
         self.mask_region = region or self.mask_region
@@ -233,7 +231,7 @@ class EncoderQueries(PairDetections, nn.Module):
 
     def hold_positions(self, encode: EncodeReferences, reference: Float[Tensor, "b q 4"]) -> EncodeReferences:
         """Return ``encode``, or where the head is lean, its result for the first layer's reference, for all layers."""
-        if not self.lean:
+        if not self.is_lean:
             return encode
         first = encode(reference)
         return lambda _: first

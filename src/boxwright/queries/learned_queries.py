@@ -15,7 +15,7 @@ from boxwright.layers.predictions import cast_to_weights
 from boxwright.layers.tokens import LevelTokens
 from boxwright.queries.decoder import LayerHeads, build_decoder_layers, reset_predictors, spread_over_levels
 from boxwright.queries.groups import GroupEncoder
-from boxwright.queries.options import DecoderOptions, DenoisingOptions
+from boxwright.queries.options import DecoderOptions, DenoisingOptions, UnitedSupervisionOptions
 from boxwright.queries.refined_queries import RefinedQueries
 from boxwright.queries.selection import Selection
 from boxwright.structures import Spec
@@ -34,7 +34,7 @@ class LearnedQueries(RefinedQueries):
         num_queries: most objects that are detected in an image.
         decoder: size of the decoder.
         denoising: noised objects that the decoder is trained to recover; a head with None has no such part.
-        num_groups: groups of queries in training, each with contents of its own.
+        supervision: what predictions learn from; each group of queries has contents of its own.
         max_detections: most (query, class) pairs that are detected in an image.
         masks: predict masks too.
     """
@@ -51,7 +51,7 @@ class LearnedQueries(RefinedQueries):
         num_queries: int,
         decoder: DecoderOptions,
         denoising: DenoisingOptions | None,
-        num_groups: int,
+        supervision: UnitedSupervisionOptions,
         max_detections: int,
         masks: bool = False,
     ) -> None:
@@ -62,14 +62,15 @@ class LearnedQueries(RefinedQueries):
             num_queries=num_queries,
             decoder=decoder,
             denoising=denoising,
-            num_groups=num_groups,
+            supervision=supervision,
             max_detections=max_detections,
             masks=masks,
             project_every_level=False,
         )
         check_hidden_dim(hidden_dim, decoder.num_heads, sine=True)
         self.contents = nn.Embedding(num_queries, hidden_dim)
-        self.group_contents = nn.ModuleList(nn.Embedding(num_queries, hidden_dim) for _ in range(num_groups - 1))
+        others = range(supervision.num_groups - 1)
+        self.group_contents = nn.ModuleList(nn.Embedding(num_queries, hidden_dim) for _ in others)
         self.query_positions = MLP(2 * hidden_dim, hidden_dim, hidden_dim, 2, activation=decoder.activation)
         self.layers = build_decoder_layers(decoder, hidden_dim, len(self.projections.levels))
         self.norm = nn.LayerNorm(hidden_dim)

@@ -94,6 +94,11 @@ class DecoderOptions:
         """Number of heads of the attention to the levels."""
         return self.num_heads
 
+    @property
+    def is_lean(self) -> bool:
+        """Tokens are selected as they are, and references encoded once."""
+        return False
+
 
 MAX_DENOISING = 10_000
 

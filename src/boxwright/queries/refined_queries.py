@@ -66,16 +66,14 @@ class RefinedOutput(NamedTuple):
 class RefinedQueries(EncoderQueries):
     """Encoder's tokens as queries, whose boxes a deformable decoder refines layer by layer; a base class.
 
-    Beside the ``layers`` such a head sets ``classes`` and ``boxes``, the heads of each layer or one for all, the
-    criteria of the decoder's predictions and of the encoder's, and ``divides_by_assigned`` where boxes learn from the
-    matches of all layers.
+    Beside the ``layers`` such a head sets ``classes`` and ``boxes``, the heads of each layer or one for all, and the
+    criteria of the decoder's predictions and of the encoder's.
     """
 
     boxes: nn.ModuleList
     criterion: SetCriterion
     encoder_criterion: SetCriterion
     refinement: Refinement = "twice"
-    divides_by_assigned = False
 
     def matchers(self) -> list[HungarianMatcher]:
         """List the matchers of the head's losses."""
