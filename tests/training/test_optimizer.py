@@ -179,7 +179,8 @@ def test_a_state_is_that_of_its_weights_in_any_memory_order(kind: type[torch.opt
     torch.testing.assert_close(weights[1].detach(), weights[0].detach())
 
 
-def test_parameter_groups_tell_norms_biases_and_the_backbone_apart(detector: Detector) -> None:
+def test_parameter_groups_tell_norms_biases_and_the_backbone_apart(tiny_recipe: dict[str, Any]) -> None:
+    detector = boxwright.build(tiny_recipe, num_classes=3)
     detector.backbone.stem.requires_grad_(False)
     groups = group_parameters(detector)
     assert sorted(groups) == ["backbone/decay", "backbone/no_decay", "other/decay", "other/no_decay"]
