@@ -2,42 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
-import torch
-from formula import make_images, set_weights
-from stored_gradients import check_gradients
+from stored_heads import SIZE, build_small, check_detector, read_numbers
 from stored_queries import read_targets, use_stored_queries
-
-import boxwright
-
-SIZE = 64
-DATA = Path(__file__).parent / "data"
 
 
 @pytest.mark.parametrize(("recipe", "num_queries"), [("dfine_n", 20), ("dfine_s", 30)])
 def test_predictions_losses_and_gradients(recipe: str, num_queries: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    with np.load(DATA / f"authors_{recipe}.npz") as numbers:
-        authors = dict(numbers)
-    small = {"image_size": SIZE, "head.num_queries": num_queries, "head.denoising.num_queries": 8}
-    detector = boxwright.build(recipe, num_classes=5, overrides=small)
-    set_weights(detector)
-    # The norms' own statistics, in training too: eight cells of the coarsest level make poor ones.
-    detector.eval()
-    images = make_images(2, SIZE)
-    with torch.no_grad():
-        output = detector(images)
-    assert np.abs(output.logits[-1].numpy() - authors["logits"]).max() < 1e-7
-    assert np.abs(output.boxes_cxcywh_norm[-1].numpy() - authors["boxes"]).max() < 1e-8
-
+    authors = read_numbers(recipe)
     use_stored_queries(monkeypatch, authors)
     targets = read_targets(authors, [(SIZE, SIZE)] * 2)
-    losses = detector.loss(detector(images, None, targets), targets)
-    expected = dict(zip(authors["term_names"].tolist(), authors["terms"].tolist(), strict=True))
-    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-6)
-
-    torch.stack(list(losses.values())).sum().backward()
-    gradients = {name: p.grad for name, p in detector.named_parameters() if p.grad is not None}
-    check_gradients(gradients, authors, tolerance=1e-6, floor=1e-9)
+    check_detector(build_small(recipe, num_queries), authors, targets, logits=1e-7, boxes=1e-8)

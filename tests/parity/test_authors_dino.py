@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from formula import make_images, set_weights
-from stored_gradients import check_gradients
+from stored_heads import check_detector, read_numbers
 from stored_queries import read_targets, use_stored_queries
 from torch import Tensor
 
@@ -18,7 +16,6 @@ from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
 from boxwright.training.optimizer import make_optimizer
 
-DATA = Path(__file__).parent / "data"
 SMALL = {
     "neck.num_layers": 2,
     "head.decoder.num_layers": 2,
@@ -50,24 +47,11 @@ def pad_images(sizes: np.ndarray) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("recipe", ["dino_r50", "dino_r50_5scale"])
 def test_predictions_losses_and_gradients(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with np.load(DATA / f"authors_{recipe}.npz") as numbers:
-        authors = dict(numbers)
-    detector = build_small(recipe)
+    authors = read_numbers(recipe)
     images, mask = pad_images(authors["sizes"])
-    with torch.no_grad():
-        output = detector(images, mask)
-    assert np.abs(output.logits[-1].numpy() - authors["logits"]).max() < 1e-6
-    assert np.abs(output.boxes_cxcywh_norm[-1].numpy() - authors["boxes"]).max() < 1e-6
-
     use_stored_queries(monkeypatch, authors)
     targets = read_targets(authors, [tuple(size) for size in authors["sizes"].tolist()])
-    losses = detector.loss(detector(images, mask, targets), targets)
-    expected = dict(zip(authors["term_names"].tolist(), authors["terms"].tolist(), strict=True))
-    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-6)
-
-    torch.stack(list(losses.values())).sum().backward()
-    gradients = {name: p.grad for name, p in detector.named_parameters() if p.grad is not None}
-    check_gradients(gradients, authors, tolerance=1e-6, floor=1e-9)
+    check_detector(build_small(recipe), authors, targets, images=images, mask=mask, logits=1e-6, boxes=1e-6)
 
 
 @pytest.mark.parametrize("recipe", ["dino_r50", "dino_r50_5scale"])

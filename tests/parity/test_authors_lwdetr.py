@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import pytest
 import torch
 from formula import set_weights, uniform
 from stored_gradients import check_gradients
+from stored_heads import check_predictions, check_terms, read_numbers
 from stored_queries import read_targets
 from torch import Tensor
 
@@ -16,7 +14,6 @@ from boxwright.heads.lwdetr import LWDETR
 from boxwright.queries.options import SamplingDecoderOptions, UnitedSupervisionOptions
 from boxwright.structures import Features, Level, Spec
 
-DATA = Path(__file__).parent / "data"
 SPEC: Spec = {"c0": Level(32, 16), "c1": Level(32, 32)}
 
 
@@ -44,20 +41,16 @@ def make_maps(sizes: np.ndarray) -> tuple[Features, Tensor]:
 
 
 def test_predictions_losses_and_gradients() -> None:
-    with np.load(DATA / "authors_lwdetr.npz") as numbers:
-        authors = dict(numbers)
+    authors = read_numbers("lwdetr")
     head = build_small()
     features, mask = make_maps(authors["sizes"])
     with torch.no_grad():
-        output = head(features, mask)
-    assert np.abs(output.logits[-1].numpy() - authors["logits"]).max() < 1e-9
-    assert np.abs(output.boxes_cxcywh_norm[-1].numpy() - authors["boxes"]).max() < 1e-9
+        check_predictions(head(features, mask), authors, logits=1e-9, boxes=1e-9)
 
     features = {name: x.requires_grad_() for name, x in features.items()}
     targets = read_targets(authors, [tuple(size) for size in authors["sizes"].tolist()])
     losses = head.loss(head(features, mask, targets), targets)
-    expected = dict(zip(authors["term_names"].tolist(), authors["terms"].tolist(), strict=True))
-    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-9)
+    check_terms(losses, authors, tolerance=1e-9)
 
     torch.stack(list(losses.values())).sum().backward()
     gradients = {name: p.grad for name, p in head.named_parameters()}
