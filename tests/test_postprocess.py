@@ -77,7 +77,12 @@ class SideHead(FixedHead):
     """Such a head that tells how far sides may be off."""
 
     mask_region = None
-    tells_sides_std = True
+
+    def decode(self, output: Decoded) -> Decoded:
+        return output._replace(sides_std=None)
+
+    def measure_sides_std(self, output: Decoded) -> Tensor | None:
+        return output.sides_std
 
 
 def test_standard_deviations_of_sides_are_in_pixels_of_the_image() -> None:

@@ -110,9 +110,10 @@ class MaskHead(Protocol):
 
 @runtime_checkable
 class UncertainHead(Protocol):
-    """A head that predicts how far each side of a box may be off, which its ``decode`` tells; its options decide."""
+    """A head that predicts how far each side of a box may be off."""
 
-    tells_sides_std: bool
+    def measure_sides_std(self, output: Any) -> Float[Tensor, "b n 4"]:
+        """Measure the standard deviations of the sides (x1, y1, x2, y2) of what ``decode`` returns, in its units."""
 
 
 @runtime_checkable

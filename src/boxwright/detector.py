@@ -16,7 +16,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boxwright.checkpoints import pack_checkpoint, write_checkpoint
-from boxwright.contracts import Backbone, DetectorRecipe, Head, MaskHead, MatchCountingHead, Neck, TaskHead
+from boxwright.contracts import (
+    Backbone,
+    DetectorRecipe,
+    Head,
+    MaskHead,
+    MatchCountingHead,
+    Neck,
+    TaskHead,
+    UncertainHead,
+)
 from boxwright.data.images import normalize, pad_inputs
 from boxwright.devices import ComputePrecision, network_precision, require_precision
 from boxwright.drawing import save_drawings
@@ -162,9 +171,11 @@ class Detector(nn.Module):
         Raises:
             ValueError: a score is not a number: the model has diverged.
         """
-        decoded = self.decode(undo_rounding(output, image_sizes, self.input_format))
-        told = decoded if self._tells_sides_std else decoded._replace(sides_std=None)
-        return restore_images(told, image_sizes, self.input_format, self.categories, mask_region=self.mask_region)
+        output = undo_rounding(output, image_sizes, self.input_format)
+        decoded = self.decode(output)
+        if self._tells_sides_std:
+            decoded = decoded._replace(sides_std=cast(UncertainHead, self.head).measure_sides_std(output))
+        return restore_images(decoded, image_sizes, self.input_format, self.categories, mask_region=self.mask_region)
 
     def tell_sides_std(self, tell: bool = True) -> None:
         """Let detections have ``sides_std``, how far each side may be off, from now on, or no more.

@@ -103,5 +103,5 @@ def evaluation_mode(*modules: nn.Module) -> Iterator[None]:
 
 def require_sides_std(head: nn.Module) -> None:
     """Refuse a head that does not tell how far each side of a box may be off."""
-    if not (isinstance(head, UncertainHead) and head.tells_sides_std):
+    if not isinstance(head, UncertainHead):
         raise ValueError("the head of this detector predicts no distributions, as sides_std needs: dfine's does")

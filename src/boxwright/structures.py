@@ -97,7 +97,7 @@ class Decoded(NamedTuple):
     are in [0, 1], or not a number where the model has diverged; ``labels`` are 0..C-1; entries that are not ``valid``
     fill up. ``masks`` are probabilities of the cells that the regions ``mask_boxes`` consist of, corners likewise;
     None where the head has none. ``sides_std`` are standard deviations of the sides, in the order of the corners and in
-    pixels; None where the head predicts no distributions.
+    pixels; ``Detector.postprocess`` adds them where they are asked for, and else they are None.
     """
 
     boxes: Float[Tensor, "b n 4"]

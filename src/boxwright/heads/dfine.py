@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 
 from boxwright.layers.deformable_attention import Joining
 from boxwright.layers.mlp import MLP
+from boxwright.mechanism import QueryMechanism
 from boxwright.queries.class_losses import make_class_loss
 from boxwright.queries.criterion import SetCriterion
-from boxwright.queries.decode import decode_pairs
+from boxwright.queries.decode import QueryOutput, decode_pairs, rank_pairs, take_in_pixels
 from boxwright.queries.decoder import build_decoder_layers, reset_predictors
 from boxwright.queries.distribution_criterion import DistributionCriterion, DistributionLossWeights
 from boxwright.queries.distribution_output import DistributionOutput
@@ -28,6 +30,7 @@ from boxwright.queries.encoder_queries import EncoderQueries
 from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.options import DenoisingOptions, RefiningDecoderOptions, UnitedSupervisionOptions
 from boxwright.queries.union import Assignment
+from boxwright.recorded import Recorded
 from boxwright.structures import Decoded, Features, LossTotals, Spec, Targets
 
 __all__ = ["DFINE"]
@@ -90,7 +93,6 @@ class DFINE(EncoderQueries):
         self.bins, num_layers = SideBins(num_bins, bin_scale), decoder.num_layers
         criterion = SetCriterion(make_class_loss(supervision.class_loss), HungarianMatcher(), loss_weights)
         self.criterion = DistributionCriterion(criterion, loss_weights, self.bins, united=supervision.united_matches)
-        self.tells_sides_std = True
         joining: Joining = "plain" if decoder.shares_boxes else "gated"
         self.layers = build_decoder_layers(decoder, hidden_dim, len(self.projections.levels), joining=joining)
         self.classes = nn.ModuleList(nn.Linear(hidden_dim, num_classes) for _ in range(num_layers))
@@ -152,12 +154,22 @@ class DFINE(EncoderQueries):
         """List the matchers of the head's losses."""
         return [self.criterion.criterion.matcher]
 
-    def decode(self, output: Any) -> Decoded:
+    def decode(self, output: QueryOutput) -> Decoded:
         """Decode the best (query, class) pairs; sides that went past each other are put together in their middle."""
-        std = self.bins.measure_std(output.initial_boxes_cxcywh_norm, output.side_logits[-1])
         boxes = output.boxes_cxcywh_norm[-1]
         boxes = torch.cat((boxes[..., :2], boxes[..., 2:].clamp(min=0)), -1)
-        return decode_pairs(output.logits[-1], boxes, output.valid_sizes, self.max_detections, output.masks, std)
+        return decode_pairs(output.logits[-1], boxes, output.valid_sizes, self.max_detections, output.masks)
+
+    def measure_sides_std(self, output: DistributionOutput) -> Float[Tensor, "b n 4"]:
+        """Measure the standard deviations of the sides of the detections, in pixels of the network input."""
+        std = self.bins.measure_std(output.initial_boxes_cxcywh_norm, output.side_logits[-1])
+        return take_in_pixels(std, rank_pairs(output.logits[-1], self.max_detections).queries, output.valid_sizes)
+
+    def explain(self, output: Any, recorded: Recorded, detection: int) -> QueryMechanism:
+        """Explain a detection by its token and the decoder's layers, and by how far its sides may be off."""
+        mechanism, std = super().explain(output, recorded, detection), self.measure_sides_std(output)
+        moved = std[0, detection].float().cpu()
+        return replace(mechanism, side_range=mechanism.box + torch.stack((-moved, moved)))
 
     def assign(self, output: DistributionOutput, targets: Sequence[Targets]) -> DistributionOutput:
         """Assign the predictions of every layer to objects; ``loss`` goes on from there."""

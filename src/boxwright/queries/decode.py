@@ -64,7 +64,6 @@ def decode_pairs(
     valid_sizes: Float[Tensor, "#b 2"],
     max_detections: int,
     masks: MaskFactors | None = None,
-    sides_std: Float[Tensor, "b q 4"] | None = None,
 ) -> Decoded:
     """Decode the best (query, class) pairs of each image; ties keep their order.
 
@@ -74,17 +73,13 @@ def decode_pairs(
         valid_sizes: (height, width) of each image inside its padding, or of all.
         max_detections: most pairs of an image; 100 in Deformable DETR, 300 in RT-DETR.
         masks: of the queries; None where they have none.
-        sides_std: of x1, y1, x2, y2, in units of the image; None where there are none.
 
     Source: ``PostProcess`` of fundamentalvision/Deformable-DETR 11169a6; RTDETRPostProcessor of lyuwenyu/RT-DETR
     068dfde. Differs in the order of ties, which there is left to top k.
     """
     scores, queries, labels = rank_pairs(logits, max_detections)
     scores = scores + nan_like_any(logits, boxes_cxcywh_norm)[:, None]
-    decoded = _decode(RankedQueries(scores, queries, labels), boxes_cxcywh_norm, valid_sizes, masks)
-    if sides_std is None:
-        return decoded
-    return decoded._replace(sides_std=_take_in_pixels(sides_std, queries, valid_sizes))
+    return _decode(RankedQueries(scores, queries, labels), boxes_cxcywh_norm, valid_sizes, masks)
 
 
 class RankedQueries(NamedTuple):
@@ -147,7 +142,7 @@ def _decode(
     masks: MaskFactors | None,
 ) -> Decoded:
     scores, queries, labels = ranked
-    corners = _take_in_pixels(cxcywh_to_xyxy(boxes_cxcywh_norm), queries, valid_sizes)
+    corners = take_in_pixels(cxcywh_to_xyxy(boxes_cxcywh_norm), queries, valid_sizes)
     valid = torch.ones_like(labels, dtype=torch.bool)
     if masks is None:
         return Decoded(corners, scores, labels, valid)
@@ -156,7 +151,14 @@ def _decode(
     return Decoded(corners, scores, labels, valid, probabilities, masks.regions(corners))
 
 
-def _take_in_pixels(
+def take_in_pixels(
     sides: Float[Tensor, "b q 4"], queries: Int[Tensor, "b n"], valid_sizes: Float[Tensor, "#b 2"]
 ) -> Float[Tensor, "b n 4"]:
+    """Look up what some queries have for x1, y1, x2, y2, and convert it to pixels of the network input.
+
+    Args:
+        sides: of all queries, relative to the image inside its padding.
+        queries: indices.
+        valid_sizes: (height, width) of each image inside its padding, or of all.
+    """
     return sides.gather(1, queries[..., None].expand(-1, -1, 4)) * valid_sizes.flip(-1).repeat(1, 2)[:, None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Literal, NamedTuple, Protocol, cast
 
 import torch
@@ -278,7 +277,7 @@ class EncoderQueries(PairDetections, nn.Module):
         decoder, selected = self._decoder(), output.selected_boxes_cxcywh_norm
         references, logits, boxes = self.predict_layers(decoder.contents(recorded), self.begin_references(selected, 0))
         scores = at_least_float32(output.selected_logits).sigmoid().amax(-1)
-        mechanism = QueryExplainer(
+        return QueryExplainer(
             output,
             rank_pairs(output.logits[-1], self.max_detections),
             LayerPredictions(references, at_least_float32(logits).sigmoid(), boxes),
@@ -286,10 +285,6 @@ class EncoderQueries(PairDetections, nn.Module):
             recorded,
             SelectedTokens(output.selected_tokens, scores, selected),
         ).explain(detection)
-        if (std := self.decode(output).sides_std) is None:
-            return mechanism
-        moved = std[0, detection].float().cpu()
-        return replace(mechanism, side_range=mechanism.box + torch.stack((-moved, moved)))
 
     def _decoder(self) -> QueryDecoder:
         return QueryDecoder(self.projections, self.layers[: self.eval_layers])
