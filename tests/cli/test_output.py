@@ -264,3 +264,11 @@ def test_progress_shows_rate_and_remaining_time() -> None:
     text = Text.from_ansi(observer.console.file.getvalue()).plain
     assert "evaluating" in text
     assert re.search(r"\d+/88 [\d.]+/s, \d+:\d\d left", text)
+
+
+def test_a_note_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    observer = ConsoleObserver()
+    for line in ("both splits", "both splits", "another"):
+        observer.note(line)
+    observer.announce("both splits")
+    assert capsys.readouterr().err.splitlines() == ["note: both splits", "note: another", "both splits"]

@@ -70,10 +70,13 @@ class ConsoleObserver(Observer):
 
     def __init__(self) -> None:
         self.console = NoteConsole(stderr=True, quiet=os.environ.get("RANK", "0") != "0")  # torchrun's
+        self._notes: set[str] = set()
 
     def note(self, line: str) -> None:
-        """Print a note."""
-        self.announce(f"note: {line}")
+        """Print a note, once: what is true of a data set is noted at each of its splits."""
+        if line not in self._notes:
+            self._notes.add(line)
+            self.announce(f"note: {line}")
 
     def announce(self, line: str) -> None:
         """Print a line, unbroken."""
