@@ -159,6 +159,9 @@ def test_how_far_sides_may_be_off(photos: list[Path], tmp_path: Path) -> None:
     compute = boxwright.ComputeOptions("cpu", "float32", sides_std=True)
     told = boxwright.predict(detector, photos[:1], threshold=0.0, out=tmp_path / "told", device=compute)
     assert all("sides_std" not in row for row in plain.rows())
+    detector.tell_sides_std()
+    assert boxwright.predict(detector, photos[:1], threshold=0.0, device="cpu").rows()[0]["sides_std"]
+    detector.tell_sides_std(False)
     steps = torch.expm1(torch.arange(-15, 16).abs() * torch.tensor(3.0).log() / 15)
     part = ((steps**2).sum() + 2 * 4**2).div(33).sqrt().item() / 4
     for row in told.rows():

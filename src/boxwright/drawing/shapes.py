@@ -48,14 +48,13 @@ def draw_side_ranges(
     """
     x1, y1, x2, y2 = box
     cap = max(2, min(x2 - x1, y2 - y1) // 16)
-    for side, y, std in ((x1, (y1 + y2) // 2, sides_std[0]), (x2, (y1 + y2) // 2, sides_std[2])):
-        draw.line((side - std, y, side + std, y), fill=color, width=line)
-        for end in (side - std, side + std):
-            draw.line((end, y - cap, end, y + cap), fill=color, width=line)
-    for side, x, std in ((y1, (x1 + x2) // 2, sides_std[1]), (y2, (x1 + x2) // 2, sides_std[3])):
-        draw.line((x, side - std, x, side + std), fill=color, width=line)
-        for end in (side - std, side + std):
-            draw.line((x - cap, end, x + cap, end), fill=color, width=line)
+    for side, (position, std) in enumerate(zip(box, sides_std, strict=True)):
+        is_upright = side % 2 == 0
+        middle = (y1 + y2) // 2 if is_upright else (x1 + x2) // 2
+        ends = position - std, position + std
+        bars = [(ends[0], middle, ends[1], middle), *((end, middle - cap, end, middle + cap) for end in ends)]
+        for u1, v1, u2, v2 in bars:
+            draw.line((u1, v1, u2, v2) if is_upright else (v1, u1, v2, u2), fill=color, width=line)
 
 
 def draw_box(draw: ImageDraw.ImageDraw, box: Rectangle, color: tuple[int, ...], line: int, dash: int | None) -> None:

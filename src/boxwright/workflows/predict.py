@@ -223,7 +223,8 @@ class _Collector:
 def _prepare(detector: Detector, compute: ComputeOptions) -> Detector:
     """Copy the detector for prediction, on its device."""
     detector = detector.fold()
-    detector.tell_sides_std(compute.sides_std)
+    if compute.sides_std:
+        detector.tell_sides_std()
     if next(detector.parameters()).device.type == "cpu":
         detector.to(memory_format=torch.channels_last)
     return detector
