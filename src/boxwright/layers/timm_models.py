@@ -36,7 +36,7 @@ def create_timm_model(model: str, options: dict[str, Any]) -> Any:
     """Create a model of timm, made for images of any size where it has that choice.
 
     Args:
-        model: its name in timm, or of an ``CUT_HGNETS``.
+        model: its name in timm, or one of ``CUT_HGNETS``.
         options: of ``timm.create_model``.
 
     Raises:

@@ -74,9 +74,7 @@ class DistributionCriterion:
         masks: MaskFactors | None = None,
     ) -> Assignment:
         """Match the predictions of all layers and of the encoder, and unite the matches."""
-        logits = torch.cat((layers.logits, layers.initial_logits[None], selected[0][None]))
-        boxes = torch.cat((layers.boxes_cxcywh_norm, layers.initial_boxes_cxcywh_norm[None], selected[1][None]))
-        return self.criterion.assign(logits, boxes, targets, _with_initial(masks))
+        return self.criterion.assign(*layers.list_boxes(selected), targets, _with_initial(masks))
 
     def __call__(
         self,
@@ -99,14 +97,13 @@ class DistributionCriterion:
         """
         with torch.autocast(layers.logits.device.type, enabled=False):
             layers, selected = pytree.tree_map(at_least_float32, (layers, selected))
-            logits = torch.cat((layers.logits, layers.initial_logits[None], selected[0][None]))
-            boxes = torch.cat((layers.boxes_cxcywh_norm, layers.initial_boxes_cxcywh_norm[None], selected[1][None]))
             names, num_layers = layer_suffixes(len(layers.logits)), len(layers.logits)
             united = assignment.united if self.united else None
             own = assignment.of_layers.select(slice(num_layers)) if united is None else united.repeat(num_layers)
             counts = self.count(layers, totals)
             divisor = totals.objects_per_process if united is None else totals.matches_per_process
-            terms = self.criterion(logits, boxes, targets, totals, assignment.of_layers, united=united)
+            predictions = layers.list_boxes(selected)
+            terms = self.criterion(*predictions, targets, totals, assignment.of_layers, united=united)
             of_masks = self.criterion.mask_losses(_with_initial(masks), assignment.of_layers, targets, totals)
             return {
                 **name_terms(terms, [*names, "_initial", "_encoder"]),
@@ -137,8 +134,7 @@ class DistributionCriterion:
         """
         with torch.autocast(layers.logits.device.type, enabled=False):
             layers = pytree.tree_map(at_least_float32, layers)
-            logits = torch.cat((layers.logits, layers.initial_logits[None]))
-            boxes = torch.cat((layers.boxes_cxcywh_norm, layers.initial_boxes_cxcywh_norm[None]))
+            logits, boxes = layers.list_boxes()
             count = totals.objects_per_process * groups
             every = matches.repeat(len(boxes))
             terms = self.criterion(logits, boxes, targets, totals, every, groups)

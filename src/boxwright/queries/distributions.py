@@ -110,6 +110,13 @@ class DistributionLayers(NamedTuple):
     initial_logits: Float[Tensor, "b q k"]
     initial_boxes_cxcywh_norm: Float[Tensor, "b q 4"]
 
+    def list_boxes(
+        self, *others: tuple[Float[Tensor, "b q k"], Float[Tensor, "b q 4"]]
+    ) -> tuple[Float[Tensor, "_l b q k"], Float[Tensor, "_l b q 4"]]:
+        """List the logits and boxes of the layers, then the initial ones, and then others."""
+        logits, boxes = zip((self.initial_logits, self.initial_boxes_cxcywh_norm), *others, strict=True)
+        return torch.cat((self.logits, torch.stack(logits))), torch.cat((self.boxes_cxcywh_norm, torch.stack(boxes)))
+
     def fold(self, num_groups: int) -> DistributionLayers:
         """Make each of several groups of queries an image of the batch."""
         layers = (fold_groups(x, num_groups, axis=1) for x in self[:3])

@@ -287,7 +287,7 @@ class EncoderQueries(PairDetections, nn.Module):
         ).explain(detection)
 
     def _decoder(self) -> QueryDecoder:
-        return QueryDecoder(self.projections, self.layers[: self.eval_layers])
+        return QueryDecoder(self.projections, self.layers_to_run(None))
 
     def _select(self, tokens: LevelTokens, num_groups: int) -> list[Selection]:
         """Select the tokens of each group."""
