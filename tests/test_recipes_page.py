@@ -24,6 +24,11 @@ def decays_norms_by_name(decayed: Sequence[str]) -> bool:
     return any("norm" in path for path in decayed) and not all(path.endswith(".weight") for path in decayed)
 
 
+def decays_all_but_backbone(decayed: Sequence[str]) -> bool:
+    """All of the neck and the head decays, and of the backbone what is named beside them."""
+    return {"necks", "head"} <= set(decayed)
+
+
 def cells(recipe: Recipe) -> tuple[str, ...]:
     """The numbers of a recipe as the page writes them."""
     train = recipe.train
@@ -43,6 +48,8 @@ def cells(recipe: Recipe) -> tuple[str, ...]:
     norms = ", norms too" if optimizer.norm_decay else f", {len(decayed)} norms too" if single else ", biases too"
     if decays_norms_by_name(decayed):
         norms = ", some norms and biases too"
+    elif decays_all_but_backbone(decayed):
+        norms = ", norms outside of the backbone too"
     elif "backbone" in decayed:
         norms = f", {'biases and ' if len(decayed) > 1 else ''}all of the backbone too"
     warmup = "" if schedule.ema_warmup is None else f", warm-up {schedule.ema_warmup}"
@@ -129,6 +136,9 @@ def test_names_of_parameters_in_recipes_exist(name: str) -> None:
     matched = {name for name in vectors if any(f".{one}." in f".{name}." for one in decayed)}
     if decayed and all(one.endswith(".weight") for one in decayed):
         assert len(matched) == len(decayed), "one parameter for each name"
+    elif decays_all_but_backbone(decayed):
+        scales = {name for name in vectors if name.startswith("backbone.") and name.endswith(".gamma")}
+        assert matched == scales | {name for name in vectors if not name.startswith("backbone.")}
     elif decayed and not decays_norms_by_name(decayed):
         norms = {path for path, module in detector.named_modules() if is_norm(module)}
         biases = {name for name in vectors if name.rpartition(".")[0] not in norms} if len(decayed) > 1 else set()
