@@ -39,6 +39,12 @@ class SourceFiles:
     notes: Sequence[str] = ()
     passport: Passport | None = None
 
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """Arguments of the command line that trained the model, ``args`` in the file; empty where it has none."""
+        arguments = self.extra.get("args")
+        return arguments if isinstance(arguments, Mapping) else {}
+
     def has(self, *names: str) -> bool:
         """Tell whether there are tensors of all these names."""
         return all(name in self.tensors for name in names)

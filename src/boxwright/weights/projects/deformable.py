@@ -13,7 +13,7 @@ from boxwright.detector import Detector
 from boxwright.structures import Category
 from boxwright.weights.labels import category_ids
 from boxwright.weights.projects.detr import count_indices, infer_resnet
-from boxwright.weights.projects.written_options import block_options, check_options
+from boxwright.weights.projects.written_options import block_options, check_options, read_parts
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.table import Row, Table
 from boxwright.weights.template import Template
@@ -318,18 +318,10 @@ def measure_own(detector: Detector, kind: str) -> OwnSizes:
     Raises:
         ValueError: it is no Deformable DETR as published, in one line.
     """
-    if detector.recipe is None:
-        raise ValueError("this detector has no recipe, which says its sizes; build it from one")
-    recipe = detector.recipe.to_dict()
-    backbone, necks, head = recipe["backbone"], recipe["neck"], recipe["head"]
-    parts = [part["name"] for part in (backbone, *necks, head)]
-    if parts != ["resnet", "deformable_encoder", "deformable_detr"]:
+    backbone, neck, head = read_parts(detector, kind, ("resnet", "deformable_encoder", "deformable_detr"))
+    if neck["hidden_dim"] != head["hidden_dim"]:
         raise ValueError(
-            f"{kind} has the parts resnet, deformable_encoder and deformable_detr; this detector has {', '.join(parts)}"
-        )
-    if necks[0]["hidden_dim"] != head["hidden_dim"]:
-        raise ValueError(
-            f"{kind} has one width, and this detector two: neck.hidden_dim {necks[0]['hidden_dim']} and "
+            f"{kind} has one width, and this detector two: neck.hidden_dim {neck['hidden_dim']} and "
             f"head.hidden_dim {head['hidden_dim']}"
         )
     if backbone["norm_eps"] != 1e-5 or backbone["dilation"] == "all":
@@ -337,5 +329,5 @@ def measure_own(detector: Detector, kind: str) -> OwnSizes:
             f"{kind} has a ResNet with backbone.norm_eps 1e-05 and backbone.dilation none or after_first; "
             f"this detector has {backbone['norm_eps']} and {backbone['dilation']}"
         )
-    check_options({**block_options(detector.backbone), "neck.across_levels": (necks[0]["across_levels"], True)})
-    return OwnSizes(backbone, necks[0], head)
+    check_options({**block_options(detector.backbone), "neck.across_levels": (neck["across_levels"], True)})
+    return OwnSizes(backbone, neck, head)

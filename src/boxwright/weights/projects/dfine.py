@@ -9,7 +9,8 @@ from torch import Tensor
 
 from boxwright.detector import Detector
 from boxwright.queries.distributions import UPPER
-from boxwright.weights.projects.rtdetr import NUM_LEVELS, count_names, dotted_options
+from boxwright.weights.projects.detr import count_indices
+from boxwright.weights.projects.rtdetr import NUM_LEVELS, dotted_options
 from boxwright.weights.projects.written_options import check_options
 
 _HGNETS: Mapping[tuple[tuple[int, ...], int], str] = {
@@ -40,17 +41,17 @@ def infer_dfine_options(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, A
     dim = len(tensors["necks.0.laterals.0.conv.weight"])
     width = len(tensors["necks.0.down_blocks.0.stages.0.1.conv.weight"])
     expansion = _EXPANSIONS.get(size, 1.0)
-    last = count_names(tensors, "head.sides.0.layers.{n}.weight") - 1
+    last = count_indices(tensors, "head.sides.0.layers.{n}.weight") - 1
     options: dict[str, Any] = {
         "backbone.model": model,
         "backbone.levels": [f"c{6 - i}" for i in range(num_levels, 0, -1)],
         "neck.hidden_dim": dim,
-        "neck.num_layers": count_names(tensors, "necks.0.layers.{n}.norm1.weight"),
+        "neck.num_layers": count_indices(tensors, "necks.0.layers.{n}.norm1.weight"),
         "neck.expansion": expansion if int(dim * expansion) // 2 == width else 2 * width / dim,
-        "neck.num_blocks": count_names(tensors, "necks.0.down_blocks.0.stages.0.0.blocks.{n}.conv3x3.conv.weight"),
+        "neck.num_blocks": count_indices(tensors, "necks.0.down_blocks.0.stages.0.0.blocks.{n}.conv3x3.conv.weight"),
         "head.hidden_dim": len(tensors["head.encoder_output.0.weight"]),
         "head.num_bins": len(tensors[f"head.sides.0.layers.{last}.bias"]) // 4 - 1,
-        "head.decoder.num_layers": count_names(tensors, "head.layers.{n}.norm1.weight"),
+        "head.decoder.num_layers": count_indices(tensors, "head.layers.{n}.norm1.weight"),
         "head.decoder.feedforward_dim": len(tensors["head.layers.0.feed_forward.linear1.weight"]),
     }
     if options["neck.num_layers"]:
@@ -60,7 +61,7 @@ def infer_dfine_options(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, A
 
 def count_levels(tensors: Mapping[str, Tensor]) -> int:
     """Count the levels that the encoder takes."""
-    return count_names(tensors, "necks.0.projections.c{n}.conv.weight")
+    return count_indices(tensors, "necks.0.projections.c{n}.conv.weight")
 
 
 def read_dfine_options(detector: Detector) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def check_upper(tensor: Tensor) -> None:
 
 def _infer_backbone(tensors: Mapping[str, Tensor]) -> str:
     stage = "backbone.body.stages_{stage}.blocks.{{n}}.aggregation.0.conv.weight"
-    blocks = tuple(count_names(tensors, stage.format(stage=i)) for i in range(4))
+    blocks = tuple(count_indices(tensors, stage.format(stage=i)) for i in range(4))
     channels = len(tensors["backbone.body.stages_0.blocks.0.aggregation.1.conv.weight"])
     if (blocks, channels) not in _HGNETS:
         known = ", ".join(_SIZES)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from boxwright.backbones.resnet_vd import BLOCKS_OF_VD
 from boxwright.detector import Detector
+from boxwright.weights.projects.detr import count_indices
 from boxwright.weights.projects.written_options import check_options
-from boxwright.weights.template import Template
 
 NUM_HEADS, NUM_LEVELS = 8, 3
 """Of every released RT-DETR; of their heads no tensor depends on their number."""
@@ -34,7 +34,7 @@ def infer_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         ValueError: the backbone, or the levels, are none that there are here.
     """
     backbone = infer_backbone(tensors, "backbone.")
-    levels = count_names(tensors, "necks.0.projections.c{n}.conv.weight")
+    levels = count_indices(tensors, "necks.0.projections.c{n}.conv.weight")
     if levels != NUM_LEVELS:
         raise ValueError(f"its encoder takes {levels} levels, and Boxwright's backbones give {NUM_LEVELS}")
     classes = len(tensors["head.classes.0.bias"])
@@ -45,11 +45,11 @@ def infer_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     options: dict[str, Any] = {
         **{f"backbone.{name}": value for name, value in backbone.items() if name != "name"},
         "neck.hidden_dim": dim,
-        "neck.num_layers": count_names(tensors, "necks.0.layers.{n}.norm1.weight"),
+        "neck.num_layers": count_indices(tensors, "necks.0.layers.{n}.norm1.weight"),
         "neck.expansion": len(tensors["necks.0.down_blocks.0.conv1.conv.weight"]) / dim,
-        "neck.num_blocks": count_names(tensors, "necks.0.down_blocks.0.blocks.{n}.conv3x3.conv.weight"),
+        "neck.num_blocks": count_indices(tensors, "necks.0.down_blocks.0.blocks.{n}.conv3x3.conv.weight"),
         "head.hidden_dim": len(tensors["head.encoder_output.0.weight"]),
-        "head.decoder.num_layers": count_names(tensors, "head.layers.{n}.norm1.weight"),
+        "head.decoder.num_layers": count_indices(tensors, "head.layers.{n}.norm1.weight"),
         "head.decoder.feedforward_dim": len(tensors["head.layers.0.feed_forward.linear1.weight"]),
         "head.decoder.num_points": max(1, offsets // (2 * NUM_HEADS * NUM_LEVELS)),
     }
@@ -73,7 +73,7 @@ def infer_backbone(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Any]
         depth, width = _infer_resnet_vd(tensors, prefix)
         return {"name": "resnet_vd", "depth": depth, "width": width}
     blocks = tuple(
-        count_names(tensors, f"{body}stages_{stage}.blocks.{{n}}.aggregation.0.conv.weight") for stage in range(4)
+        count_indices(tensors, f"{body}stages_{stage}.blocks.{{n}}.aggregation.0.conv.weight") for stage in range(4)
     )
     if blocks not in _HGNET_BLOCKS:
         raise ValueError(
@@ -84,7 +84,7 @@ def infer_backbone(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Any]
 
 
 def _infer_resnet_vd(tensors: Mapping[str, Tensor], prefix: str) -> tuple[int, int]:
-    blocks = tuple(count_names(tensors, f"{prefix}stages.c{level}.{{n}}.conv1.conv.weight") for level in range(2, 6))
+    blocks = tuple(count_indices(tensors, f"{prefix}stages.c{level}.{{n}}.conv1.conv.weight") for level in range(2, 6))
     bottlenecks = f"{prefix}stages.c2.0.conv3.conv.weight" in tensors
     depths = [depth for depth, counts in BLOCKS_OF_VD.items() if counts == blocks and (depth >= 50) == bottlenecks]
     if not depths:
@@ -149,9 +149,3 @@ def _dotted(prefix: str, values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]
             yield from _dotted(f"{prefix}{key}.", value)
         else:
             yield f"{prefix}{key}", value
-
-
-def count_names(names: Iterable[str], template: str) -> int:
-    """Count the numbers that stand for ``{n}`` in names of a template."""
-    at = Template(template)
-    return len({fields["n"] for name in names if (fields := at.match(name)) is not None})

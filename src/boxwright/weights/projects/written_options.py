@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from boxwright.data.format_report import as_typed
+from boxwright.detector import Detector
 from boxwright.layers.block_options import BlockOptions
 from boxwright.layers.resnet import BasicBlock, Bottleneck
 
@@ -24,6 +25,27 @@ def check_options(needed: Mapping[str, tuple[Any, Any]]) -> None:
     wrong = {name: pair for name, pair in needed.items() if pair[0] != pair[1]}
     if wrong:
         raise ValueError("; ".join(f"{name} is {x}, and has to be {there} there" for name, (x, there) in wrong.items()))
+
+
+def read_parts(detector: Detector, project: str, names: Sequence[str]) -> list[Mapping[str, Any]]:
+    """Read the options of a detector's parts, in order, each with the part's ``name``.
+
+    Args:
+        detector: to write.
+        project: that it is written for, for the message.
+        names: of the parts that the project has.
+
+    Raises:
+        ValueError: the detector has other parts, or no recipe, in one line.
+    """
+    if detector.recipe is None:
+        raise ValueError("this detector has no recipe, which says its sizes; build it from one")
+    recipe = detector.recipe.to_dict()
+    parts = [recipe["backbone"], *recipe["neck"], recipe["head"]]
+    if (own := [part["name"] for part in parts]) != [*names]:
+        expected = f"{', '.join(names[:-1])} and {names[-1]}"
+        raise ValueError(f"{project} has the parts {expected}; this detector has {', '.join(own)}")
+    return parts
 
 
 def block_options(backbone: nn.Module) -> dict[str, tuple[Any, Any]]:

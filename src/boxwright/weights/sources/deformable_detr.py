@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from boxwright.detector import Detector
 from boxwright.weights.projects.deformable import (
     DeformableCounts,
@@ -48,7 +45,7 @@ class AuthorsDeformableDETR:
 
     def describe(self, files: SourceFiles) -> SourceModel:
         """Describe the model in our words."""
-        args = _read_args(files)
+        args = files.arguments
         if args.get("position_embedding", "sine") not in ("sine", "v2"):
             raise ValueError(f"its positions are {args['position_embedding']}, and ours are sines (sine)")
         variant = _find_variant(files)
@@ -106,9 +103,3 @@ def _find_variant(files: SourceFiles) -> DeformableVariant:
         refine="transformer.decoder.bbox_embed.0.layers.0.weight" in files.tensors,
         two_stage="transformer.pos_trans.weight" in files.tensors,
     )
-
-
-def _read_args(files: SourceFiles) -> Mapping[str, Any]:
-    """Read the arguments of the command line that trained the model; empty where the file has none."""
-    args = files.extra.get("args", {})
-    return args if isinstance(args, Mapping) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -135,9 +134,7 @@ def _is_released(files: SourceFiles) -> bool:
 
 def _add_arguments(structure: DETRStructure, files: SourceFiles) -> tuple[DETRStructure, list[str]]:
     """Add what no tensor tells: of the arguments in the file, of released files, or assumed with a note."""
-    stored = files.extra.get("args")
-    arguments: Mapping[str, Any] = stored if isinstance(stored, Mapping) else {}
-    notes = []
+    arguments, notes = files.arguments, list[str]()
     if "nheads" not in arguments:
         notes.append(f"{HEADS} attention heads were assumed; neck.num_heads and head.decoder.num_heads say otherwise")
     is_dilated = bool(arguments.get("dilation", False))

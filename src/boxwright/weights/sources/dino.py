@@ -18,7 +18,7 @@ from boxwright.weights.projects.deformable import (
 from boxwright.weights.projects.detr import count_indices, infer_resnet, weights_without_counters
 from boxwright.weights.projects.dino_names import make_dino_table
 from boxwright.weights.projects.rtdetr_names import OWN
-from boxwright.weights.projects.written_options import block_options, check_options
+from boxwright.weights.projects.written_options import block_options, check_options, read_parts
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 from boxwright.weights.table import Skip
 
@@ -43,8 +43,7 @@ class AuthorsDINO:
         table = make_dino_table(first_level, count_indices(files.tensors, "transformer.decoder.layers.{n}.{**}"))
         tensors = locate_tensors(table, files)
         num_classes, notes = tensors.side("head.classes.0.weight"), list[str]()
-        args = files.extra.get("args", {})
-        options = _infer_options(tensors, first_level, args if isinstance(args, Mapping) else {}, notes)
+        options = _infer_options(tensors, first_level, files.arguments, notes)
         if tensors.side(_LABELS) != num_classes + 1:
             # More rows than classes: nothing says which of them are in use, and prediction needs none.
             notes.append(f"its {tensors.side(_LABELS)} label embeddings are not one for each class: left out")
@@ -63,21 +62,13 @@ class AuthorsDINO:
 
     def write(self, detector: Detector) -> Layout:
         """Bring a detector into the layout."""
-        if detector.recipe is None:
-            raise ValueError("this detector has no recipe, which says its sizes; build it from one")
-        recipe = detector.recipe.to_dict()
-        backbone, necks, head = recipe["backbone"], recipe["neck"], recipe["head"]
-        parts = [part["name"] for part in (backbone, *necks, head)]
-        if parts != ["resnet", "deformable_encoder", "dino"]:
-            raise ValueError(
-                f"DINO has the parts resnet, deformable_encoder and dino; this detector has {', '.join(parts)}"
-            )
+        backbone, neck, head = read_parts(detector, "DINO", ("resnet", "deformable_encoder", "dino"))
         needed = {
-            "head.hidden_dim": (head["hidden_dim"], necks[0]["hidden_dim"]),
+            "head.hidden_dim": (head["hidden_dim"], neck["hidden_dim"]),
             "head.decoder.activation": (head["decoder"]["activation"], "relu"),
-            "neck.across_levels": (necks[0]["across_levels"], True),
-            "neck.position_temperature": (necks[0]["position_temperature"], 20.0),
-            "neck.position_shift": (necks[0]["position_shift"], 0.0),
+            "neck.across_levels": (neck["across_levels"], True),
+            "neck.position_temperature": (neck["position_temperature"], 20.0),
+            "neck.position_shift": (neck["position_shift"], 0.0),
             "backbone.norm_eps": (backbone["norm_eps"], 1e-5),
         }
         check_options({**block_options(detector.backbone), **needed})

@@ -10,7 +10,7 @@ from boxwright.structures import Category
 from boxwright.weights.projects.deformable import LocatedTensors, assume_classes, read_number
 from boxwright.weights.projects.detr import count_indices, weights_without_counters
 from boxwright.weights.projects.rfdetr_names import ENCODER, PROJECTOR, make_rfdetr_table
-from boxwright.weights.projects.written_options import check_options
+from boxwright.weights.projects.written_options import check_options, read_parts
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 
 __all__ = ["RFDETR"]
@@ -44,8 +44,7 @@ class RFDETR:
             raise ValueError("RF-DETR with masks has no counterpart here yet; its models for detection do")
         if count_indices(files.tensors, "backbone.0.projector.stages.{n}.{**}") > 1:
             raise ValueError("RF-DETR of several levels has no counterpart here; those of one level do")
-        args, notes = files.extra.get("args", {}), list[str]()
-        args = args if isinstance(args, Mapping) else {}
+        args, notes = files.arguments, list[str]()
         tensors = LocatedTensors(files.tensors)
         backbone, size = _infer_backbone(tensors, args, notes)
         num_groups = max(count_indices(files.tensors, "transformer.enc_output.{n}.{*}"), 1)
@@ -75,23 +74,15 @@ class RFDETR:
 
     def write(self, detector: Detector) -> Layout:
         """Bring a detector into the layout."""
-        if detector.recipe is None:
-            raise ValueError("this detector has no recipe, which says its sizes; build it from one")
-        recipe = detector.recipe.to_dict()
-        backbone, necks, head = recipe["backbone"], recipe["neck"], recipe["head"]
-        parts = [part["name"] for part in (backbone, *necks, head)]
-        if parts != ["vit", "multi_scale_projector", "lwdetr"]:
-            raise ValueError(
-                f"RF-DETR has the parts vit, multi_scale_projector and lwdetr; this detector has {', '.join(parts)}"
-            )
+        backbone, neck, head = read_parts(detector, "RF-DETR", ("vit", "multi_scale_projector", "lwdetr"))
         check_options(
             {
                 "backbone.final_norm": (backbone["final_norm"], True),
                 "backbone.bare": (backbone["bare"], False),
                 "backbone.model": (backbone["model"] in MODELS.values(), True),
-                "neck.scales": (list(necks[0]["scales"]), [1.0]),
-                "neck.norm": (necks[0]["norm"], "layer"),
-                "head.hidden_dim": (head["hidden_dim"], necks[0]["out_channels"]),
+                "neck.scales": (list(neck["scales"]), [1.0]),
+                "neck.norm": (neck["norm"], "layer"),
+                "head.hidden_dim": (head["hidden_dim"], neck["out_channels"]),
                 "head.decoder.activation": (head["decoder"]["activation"], "relu"),
             }
         )
