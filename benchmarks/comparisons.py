@@ -32,6 +32,7 @@ SPEED = ROOT / "docs" / "speed"
 
 BENCHMARKS = (
     "rtdetr_against_transformers",
+    "dfine_against_transformers",
     "deformable_detr_against_transformers",
     "retinanet_against_torchvision",
     "rcnn_against_torchvision",
