@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,21 +15,14 @@ from boxwright.weights.files import read_source_files
 from boxwright.weights.projects.dfine_names import make_dfine_table
 from boxwright.weights.source import SourceFiles
 from boxwright.weights.sources.dfine import AuthorsDFINE
-from boxwright_runtime.detections import Detections
-from parity.formula import set_weights
 from weights.compared import Recorder
-from weights.source_checks import Differences, Expected, assert_same_detections, draw_images
+from weights.sources.stored_detections import build_stored, compare_stored, save_layout
 
 SMALL = {"head.num_queries": 30, "image_size": 96}
 
 
 def save(detector: Detector, path: Path) -> Path:
-    layout = AuthorsDFINE().write(detector)
-    content: dict[str, Any] = dict(layout.tensors)
-    for key in reversed(layout.wrap):
-        content = {key: content}
-    torch.save({"model": {"backbone.weight": torch.zeros(1)}, "last_epoch": 3, **content}, path)
-    return path
+    return save_layout(AuthorsDFINE().write(detector), path)
 
 
 @pytest.mark.parametrize(
@@ -105,23 +97,7 @@ def test_what_their_code_has_not_is_not_written(recipe: str, overrides: dict[str
 
 def test_the_same_detections(tmp_path: Path, record_comparison: Recorder) -> None:
     """The authors' code made the stored ones of this file: weights that follow from names, pixels resized by torch."""
-    detector = boxwright.build("dfine_n", num_classes=7, overrides={"head.num_queries": 30, "image_size": 160})
-    set_weights(detector)
-    detector.float()
-    with np.load(Path(__file__).parent / "data" / "authors_dfine_detections.npz") as numbers:
-        stored = [torch.from_numpy(numbers[str(i)]) for i in range(3)]
-        statistics = torch.from_numpy(numbers["statistics"].astype(np.float32))
-    norms = [x for name, x in detector.named_buffers() if name.endswith(("running_mean", "running_var"))]
-    for buffer, values in zip(norms, statistics.split([len(x) for x in norms]), strict=True):
-        buffer.copy_(values)
-    options = {"head.num_queries": 30, "head.max_detections": 30}
-    again = boxwright.load(save(detector, tmp_path / "dfine_n.pth"), overrides=options)
-    largest = Differences(0.0, 0.0)
-    for image, rows in zip(draw_images(), stored, strict=True):
-        expected = Expected(rows[:, 4], rows[:, 5].long(), rows[:, :4])
-        assert len(expected.labels.unique()) > 1
-        actual = again.predict(image)
-        assert isinstance(actual, Detections)
-        largest = largest.join(assert_same_detections(actual, expected))
+    stored = "authors_dfine_detections.npz"
+    detector, largest = compare_stored(save(build_stored("dfine_n", stored), tmp_path / "dfine_n.pth"), stored)
     project, note = "Peterande/D-FINE 4a1f73a, its detections stored", "pixels resized by torch, not Pillow"
-    record_comparison("dfine", "dfine_n", project, largest, inputs=again.input_format, note=note)
+    record_comparison("dfine", "dfine_n", project, largest, inputs=detector.input_format, note=note)

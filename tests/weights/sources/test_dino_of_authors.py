@@ -6,7 +6,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,10 +14,9 @@ from boxwright.detector import Detector
 from boxwright.weights.files import read_source_files
 from boxwright.weights.projects.dino_names import make_dino_table
 from boxwright.weights.sources.dino import AuthorsDINO
-from boxwright_runtime.detections import Detections
 from parity.formula import set_weights
 from weights.compared import Recorder
-from weights.source_checks import Differences, Expected, assert_same_detections, draw_images
+from weights.sources.stored_detections import compare_detections
 
 SMALL = {
     "backbone.width": 8,
@@ -110,14 +108,7 @@ def test_the_same_detections(tmp_path: Path, record_comparison: Recorder) -> Non
         detector.head.get_parameter("contents.weight").mul_(5)
     path = tmp_path / "checkpoint.pth"
     torch.save({"model": AuthorsDINO().write(detector).tensors}, path)
-    again, largest = boxwright.load(path, overrides=size | {"head.max_detections": 30}), Differences(0.0, 0.0)
-    with np.load(Path(__file__).parent / "data" / "authors_dino_detections.npz") as numbers:
-        stored = [torch.from_numpy(numbers[str(i)]) for i in range(3)]
-    for image, rows in zip(draw_images(), stored, strict=True):
-        expected = Expected(rows[:, 4], rows[:, 5].long(), rows[:, :4])
-        assert len(expected.labels.unique()) > 1
-        actual = again.predict(image)
-        assert isinstance(actual, Detections)
-        largest = largest.join(assert_same_detections(actual, expected))
+    again = boxwright.load(path, overrides=size | {"head.max_detections": 30})
+    largest = compare_detections(again, "authors_dino_detections.npz")
     project, note = "IDEA-Research/DINO faa8520, its detections stored", "pixels prepared by ours, boxes clipped"
     record_comparison("dino", "dino_r50", project, largest, inputs=again.input_format, note=note)

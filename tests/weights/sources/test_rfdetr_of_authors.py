@@ -6,7 +6,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,10 +13,9 @@ import boxwright
 from boxwright.detector import Detector
 from boxwright.weights.files import read_source_files
 from boxwright.weights.sources.rfdetr import RFDETR
-from boxwright_runtime.detections import Detections
 from parity.formula import set_weights
 from weights.compared import Recorder
-from weights.source_checks import Differences, Expected, assert_same_detections, draw_images
+from weights.sources.stored_detections import assert_same_model, compare_detections
 
 SMALL: dict[str, Any] = {
     "backbone.table_size": 96,
@@ -55,12 +53,7 @@ def test_files_are_read_as_they_were_written(tmp_path: Path) -> None:
     """Further groups of queries too."""
     detector = build_small()
     again = boxwright.load(save(detector, tmp_path / "checkpoint.pth"))
-    assert again.recipe is not None
-    assert detector.recipe is not None
-    assert again.recipe.to_dict() == detector.recipe.to_dict()
-    ours, theirs = detector.state_dict(), again.state_dict()
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert_same_model(again, detector)
 
 
 def test_their_groups_of_queries_are_one_tensor() -> None:
@@ -115,14 +108,7 @@ def test_what_their_code_has_not_is_not_written(recipe: str, overrides: dict[str
 def test_the_same_detections(tmp_path: Path, record_comparison: Recorder) -> None:
     """The authors' code made the stored ones of this file: weights that follow from names, our prepared pixels."""
     path = save(build_small(), tmp_path / "checkpoint.pth")
-    again, largest = boxwright.load(path, overrides={"head.max_detections": 30}), Differences(0.0, 0.0)
-    with np.load(Path(__file__).parent / "data" / "authors_rfdetr_detections.npz") as numbers:
-        stored = [torch.from_numpy(numbers[str(i)]) for i in range(3)]
-    for image, rows in zip(draw_images(), stored, strict=True):
-        expected = Expected(rows[:, 4], rows[:, 5].long(), rows[:, :4])
-        assert len(expected.labels.unique()) > 1
-        actual = again.predict(image)
-        assert isinstance(actual, Detections)
-        largest = largest.join(assert_same_detections(actual, expected))
+    again = boxwright.load(path, overrides={"head.max_detections": 30})
+    largest = compare_detections(again, "authors_rfdetr_detections.npz")
     project, note = "roboflow/rf-detr 35ac6ab, its detections stored", "pixels prepared by ours, boxes clipped"
     record_comparison("rfdetr", "rfdetr_n", project, largest, inputs=again.input_format, note=note)

@@ -5,7 +5,25 @@ from __future__ import annotations
 from boxwright.weights.projects.rtdetr_names import OWN, sampling_rows
 from boxwright.weights.table import Row, Skip, Table
 
-_DECODER = "decoder.decoder.layers.{n}"
+LAYER = "decoder.decoder.layers.{n}"
+"""Template of a decoder layer's name."""
+
+HGNET_ROWS = (
+    Row("backbone.stages.{s}.{**}", "backbone.body.stages_{s}.{**}"),
+    Row("backbone.stem.{**}", "backbone.body.stem.{**}"),
+)
+
+SKIPS = (
+    Skip("decoder.anchors", "computed from the size of the input"),
+    Skip("decoder.valid_mask", "computed from the size of the input"),
+    Skip(f"{LAYER}.cross_attn.num_points_scale", "the numbers of points, which are options"),
+    *(
+        Skip(f"decoder.{inside}{name}", "constants of the bins, which are options")
+        for inside in ("", "decoder.")
+        for name in ("up", "reg_scale")
+    ),
+)
+"""Constants of the decoder."""
 
 
 def make_dfine_table(num_levels: int) -> Table:
@@ -16,26 +34,23 @@ def make_dfine_table(num_levels: int) -> Table:
     level = f"c{{n+{6 - num_levels}}}"
     return Table(
         rows=(
-            Row("backbone.stages.{s}.{**}", "backbone.body.stages_{s}.{**}"),
-            Row("backbone.stem.{**}", "backbone.body.stem.{**}"),
-            *_encoder_rows(level),
-            *_decoder_rows(level),
+            *HGNET_ROWS,
+            *make_encoder_rows(level),
+            *make_decoder_rows(level),
+            Row("decoder.enc_output.proj.{*}", "head.encoder_output.0.{*}"),
+            Row("decoder.enc_output.norm.{*}", "head.encoder_output.1.{*}"),
+            Row(f"{LAYER}.linear{{k}}.{{*}}", "head.layers.{n}.feed_forward.linear{k}.{*}"),
+            Row(f"{LAYER}.norm{{k}}.{{*}}", "head.layers.{n}.norm{k}.{*}"),
+            Row(f"{LAYER}.gateway.norm.{{*}}", "head.layers.{n}.gate.norm.{*}"),
+            Row("decoder.dec_bbox_head.{n}.{**}", "head.sides.{n}.{**}"),
         ),
-        skips=(
-            Skip("decoder.anchors", "computed from the size of the input"),
-            Skip("decoder.valid_mask", "computed from the size of the input"),
-            Skip("decoder.decoder.layers.{n}.cross_attn.num_points_scale", "the numbers of points, which are options"),
-            *(
-                Skip(f"decoder.{inside}{name}", "constants of the bins, which are options")
-                for inside in ("", "decoder.")
-                for name in ("up", "reg_scale")
-            ),
-        ),
+        skips=SKIPS,
         own=OWN,
     )
 
 
-def _encoder_rows(level: str) -> tuple[Row, ...]:
+def make_encoder_rows(level: str) -> tuple[Row, ...]:
+    """Make the rows of the hybrid encoder; ``level`` is the template of a level."""
     layer = "encoder.encoder.0.layers.{n}"
     rows = [
         Row("encoder.input_proj.{n}.conv.{*}", f"necks.0.projections.{level}.conv.{{*}}"),
@@ -47,36 +62,36 @@ def _encoder_rows(level: str) -> tuple[Row, ...]:
         Row("encoder.downsample_convs.{n}.0.cv{k+1}.{**}", "necks.0.downsamples.{n}.{k}.{**}"),
     ]
     for path, ours in (("fpn_blocks", "down_blocks"), ("pan_blocks", "up_blocks")):
-        theirs, block = f"encoder.{path}.{{n}}.", f"necks.0.{ours}.{{n}}."
-        rows += [Row(f"{theirs}cv1.{{**}}", f"{block}split.{{**}}"), Row(f"{theirs}cv4.{{**}}", f"{block}join.{{**}}")]
-        for stage in range(2):
-            csp, ours_csp = f"{theirs}cv{stage + 2}.0.", f"{block}stages.{stage}.0."
-            rows += [
-                Row(f"{csp}conv{{k}}.{{**}}", f"{ours_csp}conv{{k}}.{{**}}"),
-                Row(f"{csp}bottlenecks.{{m}}.conv1.{{**}}", f"{ours_csp}blocks.{{m}}.conv3x3.{{**}}"),
-                Row(f"{csp}bottlenecks.{{m}}.conv2.{{**}}", f"{ours_csp}blocks.{{m}}.conv1x1.{{**}}"),
-                Row(f"{theirs}cv{stage + 2}.1.{{**}}", f"{block}stages.{stage}.1.{{**}}"),
-            ]
+        rows += make_fusion_rows(f"encoder.{path}.{{n}}.", f"necks.0.{ours}.{{n}}.")
     return tuple(rows)
 
 
-def _decoder_rows(level: str) -> tuple[Row, ...]:
+def make_fusion_rows(theirs: str, ours: str) -> list[Row]:
+    """Make the rows of a fusion block of these names, dots included."""
+    rows = [Row(f"{theirs}cv1.{{**}}", f"{ours}split.{{**}}"), Row(f"{theirs}cv4.{{**}}", f"{ours}join.{{**}}")]
+    for stage in range(2):
+        csp, ours_csp = f"{theirs}cv{stage + 2}.0.", f"{ours}stages.{stage}.0."
+        rows += [
+            Row(f"{csp}conv{{k}}.{{**}}", f"{ours_csp}conv{{k}}.{{**}}"),
+            Row(f"{csp}bottlenecks.{{m}}.conv1.{{**}}", f"{ours_csp}blocks.{{m}}.conv3x3.{{**}}"),
+            Row(f"{csp}bottlenecks.{{m}}.conv2.{{**}}", f"{ours_csp}blocks.{{m}}.conv1x1.{{**}}"),
+            Row(f"{theirs}cv{stage + 2}.1.{{**}}", f"{ours}stages.{stage}.1.{{**}}"),
+        ]
+    return rows
+
+
+def make_decoder_rows(level: str) -> tuple[Row, ...]:
+    """Make the rows of the decoder that D-FINE and DEIMv2 have in common; ``level`` is the template of a level."""
     return (
         Row("decoder.input_proj.{n}.{**}", f"head.projections.{level}.{{**}}"),
-        Row("decoder.enc_output.proj.{*}", "head.encoder_output.0.{*}"),
-        Row("decoder.enc_output.norm.{*}", "head.encoder_output.1.{*}"),
         Row("decoder.enc_score_head.{*}", "head.encoder_classes.{*}"),
         Row("decoder.enc_bbox_head.{**}", "head.encoder_boxes.{**}"),
         Row("decoder.query_pos_head.{**}", "head.query_positions.{**}"),
         Row("decoder.denoising_class_embed.{*}", "head.denoising_classes.{*}"),
-        Row(f"{_DECODER}.self_attn.{{**}}", "head.layers.{n}.self_attention.{**}"),
-        *sampling_rows(f"{_DECODER}.cross_attn."),
-        Row(f"{_DECODER}.gateway.gate.{{*}}", "head.layers.{n}.gate.weights.{*}"),
-        Row(f"{_DECODER}.gateway.norm.{{*}}", "head.layers.{n}.gate.norm.{*}"),
-        Row(f"{_DECODER}.linear{{k}}.{{*}}", "head.layers.{n}.feed_forward.linear{k}.{*}"),
-        Row(f"{_DECODER}.norm{{k}}.{{*}}", "head.layers.{n}.norm{k}.{*}"),
+        Row(f"{LAYER}.self_attn.{{**}}", "head.layers.{n}.self_attention.{**}"),
+        *sampling_rows(f"{LAYER}.cross_attn."),
+        Row(f"{LAYER}.gateway.gate.{{*}}", "head.layers.{n}.gate.weights.{*}"),
         Row("decoder.decoder.lqe_layers.{n}.reg_conf.layers.{k}.{*}", "head.qualities.{n}.mlp.layers.{k}.{*}"),
         Row("decoder.dec_score_head.{n}.{*}", "head.classes.{n}.{*}"),
-        Row("decoder.dec_bbox_head.{n}.{**}", "head.sides.{n}.{**}"),
         Row("decoder.pre_bbox_head.{**}", "head.initial_boxes.{**}"),
     )
