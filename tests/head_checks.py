@@ -29,7 +29,7 @@ heads_and_masks = pytest.mark.parametrize(
         MASKS,
         *(
             pytest.param(f"{name}+masks", marks=pytest.mark.slow)
-            for name in ("deformable_detr", "detr", "dfine", "dino")
+            for name in ("deformable_detr", "detr", "dfine", "dino", "lwdetr")
         ),
     ],
 )

@@ -44,6 +44,8 @@ LEAN = RefiningDecoderOptions(num_heads=2, feedforward_dim=16, num_layers=2, des
 
 FAST = ("classifier", "mask_rcnn", "rtdetr")
 
+HEADS_WITH_MASKS = ("deformable_detr", "detr", "dfine", "lwdetr", "rtdetr")
+
 
 def parts(folder: Folder) -> list[str | ParameterSet]:
     """List the parts of a folder, all but the fast ones as slow tests."""
@@ -60,6 +62,13 @@ def export(backbone: str, necks: list[str], head: str, input_format: InputFormat
 def test_heads(head: str) -> None:
     backbone, necks, input_format = HEADS.get(head, ("resnet", ["fpn"], SQUARE))
     export(backbone, necks, head, input_format)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", HEADS_WITH_MASKS)
+def test_masks_of_queries(head: str) -> None:
+    backbone, necks, input_format = HEADS[head]
+    export(backbone, necks, f"{head}+masks", input_format)
 
 
 @pytest.mark.parametrize("neck", parts("necks"))

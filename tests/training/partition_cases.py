@@ -68,6 +68,14 @@ FAMILIES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
             },
         },
     ),
+    "dfine+masks": (
+        "dfine_s_seg",
+        {
+            "backbone": {"model": "hgnetv2_b0"},
+            "neck": {**{k: v for k, v in NARROW.items() if k not in ("num_layers", "dropout")}},
+            "head": {**QUERIES, "decoder.num_points": 2, "denoising.num_queries": 12, "supervision.num_groups": 2},
+        },
+    ),
     "dino": (
         "dino_r50",
         {
@@ -76,7 +84,7 @@ FAMILIES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
             "head": {**QUERIES, "denoising.num_queries": 12, "supervision.num_groups": 3},
         },
     ),
-    "lwdetr": (
+    "lwdetr+masks": (
         "rfdetr_n",
         {
             # Without a table of positions, which timm resizes in float32, whatever its type.
@@ -88,7 +96,7 @@ FAMILIES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
                 "table_size": None,
             },
             "neck": {"out_channels": 16, "num_blocks": 1},
-            "head": {**QUERIES, "decoder.num_sampling_heads": 4, "supervision.num_groups": 3},
+            "head": {**QUERIES, "decoder.num_sampling_heads": 4, "supervision.num_groups": 3, "masks": True},
             "train": {"optimizer.lr_factors": None},
         },
     ),

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from boxwright.ops.box_deltas import move_boxes
 from boxwright.queries.class_losses import make_class_loss
 from boxwright.queries.criterion import SetCriterion
+from boxwright.queries.encoder_queries import DecoderStart
+from boxwright.queries.groups import join_queries
 from boxwright.queries.learned_queries import LearnedQueries, look_up
+from boxwright.queries.mask_branch import MaskFactors
 from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.options import QueryLossWeights, SamplingDecoderOptions, UnitedSupervisionOptions
 from boxwright.structures import Spec
@@ -33,7 +36,8 @@ class LWDETR(LearnedQueries):
         decoder: size of the decoder.
         max_detections: most (query, class) pairs that are detected in an image.
         supervision: what the decoder's predictions learn from, and selected tokens.
-        loss_weights: of class, L1 and GIoU loss.
+        loss_weights: of class, L1 and GIoU loss, and of those of masks.
+        masks: predict masks too; selected tokens learn from masks of their own, before any layer.
 
     Source: Chen et al., LW-DETR, 2024; Robinson et al., RF-DETR, 2025. Checked against roboflow/rf-detr 35ac6ab, with
     its options ``bbox_reparam`` and ``lite_refpoint_refine``, as published: outputs, assignments, every loss term,
@@ -59,6 +63,7 @@ class LWDETR(LearnedQueries):
         max_detections: int = 300,
         supervision: UnitedSupervisionOptions = UnitedSupervisionOptions(class_loss="iabce", num_groups=13),
         loss_weights: QueryLossWeights = QueryLossWeights(),
+        masks: bool = False,
     ) -> None:
         super().__init__(
             in_spec,
@@ -69,6 +74,7 @@ class LWDETR(LearnedQueries):
             denoising=None,
             supervision=supervision,
             max_detections=max_detections,
+            masks=masks,
         )
         loss = make_class_loss(supervision.class_loss)
         self.criterion = self.encoder_criterion = SetCriterion(loss, HungarianMatcher(), loss_weights)
@@ -86,3 +92,10 @@ class LWDETR(LearnedQueries):
         """Move the boxes of the selected tokens, as constants, by what is learned for the queries of a group."""
         boxes = selected.detach()
         return move_boxes(boxes, look_up(self.moves if group == 0 else self.group_moves[group - 1], boxes))
+
+    def predict_selected_masks(self, start: DecoderStart) -> MaskFactors | None:
+        """Predict masks of the selected tokens of all groups, for training; None without masks."""
+        if self.masks is None:
+            return None
+        tokens = join_queries([selection.content for selection in start.selections])
+        return self.masks.predict_from_tokens(start.finest, tokens).fold(start.num_groups)

@@ -33,6 +33,11 @@ class MaskFactors(NamedTuple):
     offsets: Float[Tensor, "l gb q"]
     size: tuple[int, int]
 
+    def append(self, others: MaskFactors) -> MaskFactors:
+        """Add the layers of other masks of as many queries, which cover the same."""
+        queries, offsets = torch.cat((self.queries, others.queries)), torch.cat((self.offsets, others.offsets))
+        return self._replace(maps=(*self.maps, *others.maps), queries=queries, offsets=offsets)
+
     def repeat_last(self) -> MaskFactors:
         """Add another layer, with the masks of the last one."""
         queries, offsets = (torch.cat((one, one[-1:])) for one in (self.queries, self.offsets))
@@ -102,10 +107,9 @@ class QueryMaskBranch(nn.Module):
         num_layers: decoder layers.
         stride: of the finest level, in pixels of the network input.
 
-    Source: ``SegmentationHead`` of roboflow/rf-detr 35ac6ab and of
-    Intellindust-AI-Lab/EdgeCrafter 706d037. Checked against both: outputs
-    and gradients. Differs in projecting the queries by the transposed projection of the cells, in place of the cells,
-    and where the network input is no whole number of cells: theirs stretch the level to its size.
+    Source: ``SegmentationHead`` of roboflow/rf-detr 35ac6ab and of Intellindust-AI-Lab/EdgeCrafter 706d037. Checked
+    against both: outputs and gradients. Differs in projecting the queries by the transposed projection of the cells, in
+    place of the cells, and where the network input is no whole number of cells: theirs stretch the level to its size.
     """
 
     def __init__(self, hidden_dim: int, num_layers: int, stride: int) -> None:
@@ -130,14 +134,12 @@ class QueryMaskBranch(nn.Module):
             contents: of the queries after the decoder layers that predict, which are the last ones.
             num_layers: decoder layers that ran.
         """
-        size = finest.shape[-2] * self.stride, finest.shape[-1] * self.stride
-        rows, columns = (-(-side // MASK_STRIDE) for side in size)
-        cells, maps = F.interpolate(finest, size=(rows, columns), mode="bilinear"), []
+        (cells, size), maps = self._resize(finest), []
         for i, block in enumerate(self.blocks[:num_layers]):
             cells = block(cells)
             if i >= num_layers - len(contents):
                 maps.append(self.cell_projection(cells) if self.count_as_published else cells)
-        queries = self.query_projection(contents + self.query_mlp(self.query_norm(contents)))
+        queries = self._project(contents)
         if self.count_as_published:
             # A sum, because a view of a parameter asks for gradients even where there are none (torch 2.15).
             return MaskFactors(tuple(maps), queries, torch.zeros_like(queries[..., 0]) + self.bias, size)
@@ -145,6 +147,21 @@ class QueryMaskBranch(nn.Module):
         weight, bias = self.cell_projection.weight.flatten(1), self.cell_projection.bias
         assert bias is not None
         return MaskFactors(tuple(maps), F.linear(queries, weight.t()), queries @ bias + self.bias, size)
+
+    def predict_from_tokens(self, finest: Float[Tensor, "b d y x"], tokens: Float[Tensor, "b q d"]) -> MaskFactors:
+        """Predict masks of one layer from selected tokens and the finest level as it is, before any block."""
+        (cells, size), queries = self._resize(finest), self._project(tokens[None])
+        return MaskFactors((cells,), queries, torch.zeros_like(queries[..., 0]) + self.bias, size)
+
+    def _resize(self, finest: Float[Tensor, "b d y x"]) -> tuple[Float[Tensor, "b d h w"], tuple[int, int]]:
+        """Interpolate the finest level to the cells of masks; return it with (height, width) of what it covers."""
+        size = finest.shape[-2] * self.stride, finest.shape[-1] * self.stride
+        rows, columns = (-(-side // MASK_STRIDE) for side in size)
+        return F.interpolate(finest, size=(rows, columns), mode="bilinear"), size
+
+    def _project(self, contents: Float[Tensor, "l b q d"]) -> Float[Tensor, "l b q d"]:
+        projected: Tensor = self.query_projection(contents + self.query_mlp(self.query_norm(contents)))
+        return projected
 
 
 def build_mask_branch(

@@ -13,7 +13,7 @@ from boxwright.layers.tokens import LevelTokens
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms
 from boxwright.queries.decoder import LayerHeads, Refinement, decode_queries, predict_layers
 from boxwright.queries.denoising import DenoisingQueries
-from boxwright.queries.encoder_queries import EncoderQueries
+from boxwright.queries.encoder_queries import DecoderStart, EncoderQueries
 from boxwright.queries.groups import GroupPredictions, fold_groups
 from boxwright.queries.mask_branch import MaskFactors
 from boxwright.queries.matching import HungarianMatcher
@@ -30,7 +30,7 @@ class RefinedOutput(NamedTuple):
     ``denoising`` these queries; without targets or denoising there are none, and None. ``selected_tokens`` are indices
     of the encoder's tokens, the best first. ``others`` are predictions of further groups of queries, in training.
     ``assignment`` is that of the head's ``assign``. ``masks`` of all groups and ``noised_masks`` are those of the
-    decoder layers, None where the head has none.
+    decoder layers, None where the head has none; ``selected_masks`` are the encoder's, where it learns from them.
     """
 
     logits: Float[Tensor, "l b q k"]
@@ -46,6 +46,14 @@ class RefinedOutput(NamedTuple):
     assignment: Assignment | None = None
     masks: MaskFactors | None = None
     noised_masks: MaskFactors | None = None
+    selected_masks: MaskFactors | None = None
+
+    @property
+    def every_mask(self) -> MaskFactors | None:
+        """Masks of the decoder layers, and then the encoder's, where there are any; of all groups."""
+        if self.masks is None or self.selected_masks is None:
+            return self.masks
+        return self.masks.append(self.selected_masks)
 
     @property
     def num_groups(self) -> int:
@@ -130,7 +138,12 @@ class RefinedQueries(EncoderQueries):
             others,
             masks=masks,
             noised_masks=noised_masks,
+            selected_masks=None if targets is None else self.predict_selected_masks(start),
         )
+
+    def predict_selected_masks(self, start: DecoderStart) -> MaskFactors | None:
+        """Predict masks of the selected tokens of all groups, for training; None where these do not learn from them."""
+        return None
 
     def predict_layers(
         self, contents: Sequence[Float[Tensor, "b q d"]], reference: Float[Tensor, "b q 4"]
@@ -141,7 +154,7 @@ class RefinedQueries(EncoderQueries):
     def assign(self, output: RefinedOutput, targets: Sequence[Targets]) -> RefinedOutput:
         """Assign the predictions of every layer to objects; ``loss`` goes on from there."""
         objects = self.normalize_targets(targets) * output.num_groups
-        assignment = self.criterion.assign(*output.every_prediction, objects, output.masks)
+        assignment = self.criterion.assign(*output.every_prediction, objects, output.every_mask)
         return output._replace(assignment=assignment)
 
     def count_assigned(self, output: RefinedOutput) -> int:
@@ -155,12 +168,12 @@ class RefinedQueries(EncoderQueries):
         """Compute the weighted loss terms of every decoder layer, of the selection and of denoising."""
         normalized, totals = self.normalize_targets(targets), totals or LossTotals.of(targets)
         (logits, boxes), num_layers = output.every_prediction, len(output.logits)
-        objects = normalized * output.num_groups
+        objects, masks = normalized * output.num_groups, output.every_mask
         if self.divides_by_assigned and output.assignment is None:
             output = self.assign(output, targets)
         if output.assignment is None:
             # Together, so that all costs are computed and copied once.
-            matches, united = self.criterion.matcher(logits, boxes, objects, output.masks), None
+            matches, united = self.criterion.matcher(logits, boxes, objects, masks), None
         else:
             matches, united = output.assignment
             totals = totals if totals.matches is not None else totals._replace(matches=len(united.query))
@@ -173,8 +186,8 @@ class RefinedQueries(EncoderQueries):
             own = matches.select(part)
             losses = criterion(logits[part], boxes[part], objects, of_groups, own, united=united)
             terms |= name_terms(losses, names[part])
-        losses = self.criterion.mask_losses(output.masks, matches, objects, of_groups)
-        terms |= name_terms(losses, names[:num_layers])
+        losses = self.criterion.mask_losses(masks, matches, objects, of_groups)
+        terms |= name_terms(losses, names[: 0 if masks is None else len(masks.maps)])
         if output.denoising is not None:
             matches, groups = output.denoising.matches.repeat(num_layers), output.denoising.num_groups
             noised = output.noised_logits, output.noised_boxes_cxcywh_norm
