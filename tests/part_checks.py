@@ -64,6 +64,7 @@ REDUCED: dict[str, dict[str, Any]] = {
     # A fresh head is sure of nothing, and a threshold would leave no detections to look at.
     "retinanet": {"channels": 16, "num_convs": 1, "detection.score_threshold": 0.0},
     "fcos": {"channels": 16, "num_convs": 1, "detection.score_threshold": 0.0},
+    "atss": {"channels": 16, "num_convs": 1, "detection.score_threshold": 0.0},
     "efficientdet": {"channels": 16, "num_convs": 1},
     "faster_rcnn": TWO_STAGES,
     "cascade_rcnn": TWO_STAGES,

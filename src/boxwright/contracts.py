@@ -125,6 +125,14 @@ class MatchCountingHead(Protocol):
 
 
 @runtime_checkable
+class MatchWeighingHead(Protocol):
+    """A head with a loss that is divided by a sum of weights of the predictions that are matched with objects."""
+
+    def weigh_matches(self, targets: Sequence[Targets], input_size: tuple[int, int]) -> float:
+        """Add up the weights of the matched predictions, at a network input of this (height, width)."""
+
+
+@runtime_checkable
 class AssigningHead(Protocol):
     """A head whose losses may be divided by a number of matches that only its predictions tell; its options decide.
 
@@ -179,8 +187,11 @@ class LimitedHead(Protocol):
 class AnchorHead(Protocol):
     """A head whose anchors are matched with objects by their IoU, so that they should have the objects' shapes."""
 
-    def anchor_fits(self, boxes: Float[Tensor, "n 4"], input_size: tuple[int, int]) -> AnchorFits:
-        """Compare boxes in pixels of a padded network input of this (height, width) with all anchors."""
+    def anchor_fits(self, boxes: Float[Tensor, "n 4"], input_size: tuple[int, int]) -> AnchorFits | None:
+        """Compare boxes in pixels of a padded network input of this (height, width) with all anchors.
+
+        None where this head's options match them otherwise.
+        """
 
 
 @runtime_checkable

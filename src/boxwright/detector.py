@@ -22,6 +22,7 @@ from boxwright.contracts import (
     Head,
     MaskHead,
     MatchCountingHead,
+    MatchWeighingHead,
     Neck,
     TaskHead,
     UncertainHead,
@@ -155,6 +156,8 @@ class Detector(nn.Module):
         totals = LossTotals.of(targets)
         if isinstance(self.head, MatchCountingHead):
             totals = totals._replace(matches=self.head.count_matches(targets, input_size))
+        if isinstance(self.head, MatchWeighingHead):
+            totals = totals._replace(match_weights=self.head.weigh_matches(targets, input_size))
         return totals
 
     def decode(self, output: Any) -> Decoded:

@@ -192,16 +192,17 @@ class LossTotals(NamedTuple):
     """Counts of one optimizer step, so that its losses do not depend on how its images are spread.
 
     ``objects`` and ``images`` count the whole step, over processes and accumulated batches; so do ``matches``, the
-    predictions that the head matches with objects, which only some heads count. Gradients are averaged over
-    ``processes``, so that each process divides by its own fraction of a count, and a count is at least 1. The authors'
-    codes bound the fraction instead, with which a step with fewer objects than processes has a smaller gradient on
-    several processes than on one.
+    predictions that the head matches with objects, which only some heads count, and ``match_weights``,
+    the sum of their weights, likewise. Gradients are averaged over ``processes``, so that each process divides by its
+    own fraction of a count, and a count is at least 1. The authors' codes bound the fraction instead, with which a step
+    with fewer objects than processes has a smaller gradient on several processes than on one.
     """
 
     objects: int
     images: int
     processes: int = 1
     matches: int | None = None
+    match_weights: float | None = None
 
     @classmethod
     def of(cls, targets: Sequence[Targets]) -> LossTotals:
@@ -230,6 +231,17 @@ class LossTotals(NamedTuple):
             ValueError: they were not counted.
         """
         return max(self._counted_matches(), 1) / self.processes
+
+    @property
+    def match_weights_per_process(self) -> float:
+        """Sum of the weights of matches per process; of the step at least 1.
+
+        Raises:
+            ValueError: they were not counted.
+        """
+        if self.match_weights is None:
+            raise ValueError("the losses of this head need LossTotals with match_weights; Detector.totals adds them up")
+        return max(self.match_weights, 1.0) / self.processes
 
     @property
     def matches_and_one_per_process(self) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from boxwright.compose.parts import find_part, list_parts
-from boxwright.contracts import AssigningHead, LimitedHead, MatchCountingHead, TaskHead
+from boxwright.contracts import AssigningHead, LimitedHead, MatchCountingHead, MatchWeighingHead, TaskHead
 from boxwright.structures import LossTotals, Targets
 from head_checks import LIMIT, MASKS, NUM_CLASSES, MakeTargets, heads_and_masks, predict, shaken, tensors
 from part_checks import (
@@ -117,7 +117,8 @@ def test_losses_do_not_depend_on_how_images_are_spread(name: str, make_targets: 
     matches = head.count_matches(targets, SIZE) if isinstance(head, MatchCountingHead) else None
     if isinstance(head, AssigningHead):
         matches = head.count_assigned(head.assign(predict_part(slice(3)), targets))
-    step = LossTotals.of(targets)._replace(matches=matches)
+    weights = head.weigh_matches(targets, SIZE) if isinstance(head, MatchWeighingHead) else None
+    step = LossTotals.of(targets)._replace(matches=matches, match_weights=weights)
     whole, parts = total(slice(3), None), (slice(2), slice(2, 3))
     accumulated = torch.stack([total(part, step) for part in parts]).sum()
     averaged = torch.stack([total(part, step._replace(processes=2)) for part in parts]).mean()
@@ -134,6 +135,8 @@ def test_matches_are_counted_on_maps_that_are_rounded_up(name: str, make_targets
     targets = [one._replace(boxes=torch.cat((one.boxes[:-1], last))) for one in make_targets([3, 2], size=SIZE)]
     output = head(maps(), None, targets)
     counted = LossTotals.of(targets)._replace(matches=head.count_matches(targets, SIZE))
+    if isinstance(head, MatchWeighingHead):
+        counted = counted._replace(match_weights=head.weigh_matches(targets, SIZE))
     assert counted.matches is not None
     assert counted.matches > 0
     assert head.loss(output, targets, counted) == head.loss(output, targets)

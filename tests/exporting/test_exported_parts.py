@@ -22,6 +22,7 @@ NUM_CLASSES = 3
 DINOV3 = "vit_tiny_patch16_dinov3_qkvb"
 
 HEADS: dict[str, tuple[str, list[str], InputFormat]] = {
+    "atss": ("resnet", ["fpn"], PADDED),
     "cascade_rcnn": ("resnet", ["fpn"], SHORTEST_SIDE),
     "classifier": ("resnet_vd", [], SQUARE),
     "deformable_detr": ("resnet", ["deformable_encoder"], PADDED),

@@ -107,6 +107,7 @@ FAMILIES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     ),
     "retinanet": ("retinanet_r50_fpn", {"backbone": RESNET, "neck": FPN, "head": {"num_convs": 1}}),
     "fcos": ("fcos_r50_fpn", {"backbone": RESNET, "neck": FPN, "head": {"num_convs": 1}}),
+    "atss": ("fcos_r50_fpn", {"backbone": RESNET, "neck": FPN, "head": {"name": "atss", "num_convs": 1}}),
     "efficientdet": (
         "efficientdet_d0",
         {

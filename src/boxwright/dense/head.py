@@ -143,9 +143,13 @@ class DenseHead(nn.Module):
         """Lay the anchors over levels whose maps have these (height, width)."""
         return pyramid_anchors(self.base_anchors, shapes, self.strides, self.anchor_grid)
 
+    def anchors_of(self, input_size: tuple[int, int]) -> tuple[Float[Tensor, "_n 4"], ...]:
+        """Lay the anchors over the levels of a network input of this (height, width)."""
+        return self.anchors([(-(-input_size[0] // s), -(-input_size[1] // s)) for s in self.strides])
+
     def match_targets(self, anchors: Sequence[Float[Tensor, "_n 4"]], targets: Sequence[Targets]) -> Int[Tensor, "b a"]:
         """Match the anchors of all levels with the objects of each image."""
-        return torch.stack([self.match(anchors, t.boxes.to(anchors[0].dtype)) for t in targets])
+        return torch.stack([self.match(anchors, t.boxes.to(anchors[0])) for t in targets])
 
     def fits_by_iou(
         self, boxes: Float[Tensor, "n 4"], input_size: tuple[int, int], *, positive: float, negative: float
@@ -162,5 +166,5 @@ class DenseHead(nn.Module):
             targets: one per image.
             input_size: (height, width) of the network input.
         """
-        anchors = self.anchors([(-(-input_size[0] // s), -(-input_size[1] // s)) for s in self.strides])
+        anchors = self.anchors_of(input_size)
         return sum(int((self.match(anchors, t.boxes.to(anchors[0])) >= 0).sum()) for t in targets)

@@ -60,7 +60,10 @@ def survey_anchors(
     counts = np.zeros((4, len(data.categories)), np.int64)
     fits = AnchorFits(torch.zeros(0), 0.0, 0.0, 0.0)
     for size, (boxes, labels) in _by_input_size(data, input_format).items():
-        fits = head.anchor_fits(torch.from_numpy(boxes).to(device), size)
+        fits_of_size = head.anchor_fits(torch.from_numpy(boxes).to(device), size)
+        if fits_of_size is None:
+            return None
+        fits = fits_of_size
         best, areas = fits.best.cpu().numpy(), area(torch.from_numpy(boxes)).numpy()
         masks = (
             best >= 0,

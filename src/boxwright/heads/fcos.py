@@ -11,21 +11,26 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from boxwright.dense.atss_matching import match_adaptively
+from boxwright.dense.centerness import compute_centerness
 from boxwright.dense.head import DenseHead, DenseMaps, Maps
 from boxwright.dense.options import DenseDetectionOptions, FocalOptions
 from boxwright.dense.output import DenseOutput
 from boxwright.dense.point_matching import match_points, scale_ranges
 from boxwright.dense.towers import ConvTower, TowerNorm
 from boxwright.layers.conv_over_levels import conv_over_levels
-from boxwright.layers.option_checks import check_choice, check_fractions
+from boxwright.layers.option_checks import check_choice, check_counts, check_fractions
 from boxwright.layers.predictions import prediction_conv, run_in_full_precision
 from boxwright.losses.focal import summed_focal_loss_of_levels
 from boxwright.ops.anchors import AnchorGrid
 from boxwright.ops.box_matching import gather_matches
-from boxwright.ops.boxes import at_least_float32, generalized_iou, xyxy_to_cxcywh
+from boxwright.ops.boxes import at_least_float32, cxcywh_to_xyxy, generalized_iou, xyxy_to_cxcywh
 from boxwright.structures import LossTotals, Spec, Targets
 
 __all__ = ["FCOS"]
+
+ATSS_SCALE = 8.0
+"""Sides of ATSS's anchors, in sides of a cell."""
 
 _FOCAL = FocalOptions()
 _DETECTION = DenseDetectionOptions(score_threshold=0.2, nms_threshold=0.6, max_detections=100)
@@ -59,6 +64,8 @@ class FCOS(DenseHead):
             level's cells, rounded down (torchvision).
         center_radius: distance from the center of its box, across and down, that a point keeps below, in strides;
             anywhere in the box where None or 0 (the paper's first version).
+        atss_top_k: points are matched as in ATSS, where squares of eight strides around them are the anchors, and so
+            many on each level are candidates of an object (9 in the paper); in FCOS's way where None.
         focal: constants of the class loss.
         detection: thresholds and limits of detections.
 
@@ -80,6 +87,7 @@ class FCOS(DenseHead):
         point_offset: float = 0.5,
         anchor_grid: AnchorGrid = "level",
         center_radius: float | None = 1.5,
+        atss_top_k: int | None = None,
         focal: FocalOptions = _FOCAL,
         detection: DenseDetectionOptions = _DETECTION,
     ) -> None:
@@ -87,6 +95,7 @@ class FCOS(DenseHead):
         check_choice("anchor_grid", anchor_grid, get_args(AnchorGrid))
         if (center_radius or 0) < 0:
             raise ValueError(f"center_radius is at least 0, not {center_radius}")
+        check_counts({"atss_top_k": 1 if atss_top_k is None else atss_top_k})
         low, high = point_offset - 0.5, point_offset + 0.5
 
         def make_square(stride: int) -> Float[Tensor, "1 4"]:
@@ -100,7 +109,7 @@ class FCOS(DenseHead):
             detection=detection,
             anchor_grid=anchor_grid,
         )
-        self.center_radius, self.focal = center_radius or math.inf, focal
+        self.center_radius, self.atss_top_k, self.focal = center_radius or math.inf, atss_top_k, focal
         width = self.input_projection.channels
         # As in torchvision and the authors' code, convolutions have biases also before norms.
         levels = self.input_projection.levels
@@ -122,6 +131,9 @@ class FCOS(DenseHead):
 
     def match(self, anchors: Sequence[Float[Tensor, "_n 4"]], boxes: Float[Tensor, "n 4"]) -> Int[Tensor, " a"]:
         """Match the points of all levels with objects."""
+        if self.atss_top_k is not None:
+            squares = [_scale_squares(level, ATSS_SCALE) for level in anchors]
+            return match_adaptively(squares, boxes, top_k=self.atss_top_k)
         levels = zip(anchors, self.strides, scale_ranges(self.strides), strict=True)
         return torch.cat(
             [
@@ -150,7 +162,8 @@ class FCOS(DenseHead):
             squares = torch.cat(output.anchors)[point]
             predicted = decode_distances(torch.cat(output.offsets, 1)[image, point], squares)
             centerness = at_least_float32(torch.cat(output.centerness, 1)[image, point, 0])
-            central = F.binary_cross_entropy_with_logits(centerness, _centerness(squares, boxes), reduction="sum")
+            target = compute_centerness(xyxy_to_cxcywh(squares)[:, :2], boxes.to(squares.dtype))
+            central = F.binary_cross_entropy_with_logits(centerness, target, reduction="sum")
             sums = {
                 "focal": summed_focal_loss_of_levels(
                     output.logits, labels, alpha=self.focal.alpha, gamma=self.focal.gamma
@@ -165,8 +178,7 @@ class FCOS(DenseHead):
         return self.count_matched(targets, input_size)
 
 
-def _centerness(squares: Float[Tensor, "n 4"], boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
-    """Compute the centerness of points: 1 in the middle of a box, 0 on its sides."""
-    point = xyxy_to_cxcywh(squares)[:, :2]
-    near, far = point - boxes[:, :2], boxes[:, 2:] - point
-    return (torch.minimum(near, far) / torch.maximum(near, far)).prod(-1).sqrt()
+def _scale_squares(squares: Float[Tensor, "n 4"], scale: float) -> Float[Tensor, "n 4"]:
+    """Multiply the sides of squares, which keep their middles."""
+    middles, sides = xyxy_to_cxcywh(squares).split(2, -1)
+    return cxcywh_to_xyxy(torch.cat((middles, sides * scale), -1))

@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from boxwright.dense.atss_matching import match_adaptively
 from boxwright.dense.head import DenseHead, DenseMaps, Maps
 from boxwright.dense.options import AnchorOptions, DenseDetectionOptions, FocalOptions
 from boxwright.dense.output import DenseOutput
 from boxwright.dense.towers import ConvTower, TowerNorm
 from boxwright.layers.conv_over_levels import conv_over_levels
-from boxwright.layers.option_checks import check_choice
+from boxwright.layers.option_checks import check_choice, check_counts
 from boxwright.layers.predictions import prediction_conv, run_in_full_precision
 from boxwright.losses.focal import summed_focal_loss_of_levels
 from boxwright.ops.anchors import octave_anchors
@@ -46,6 +47,8 @@ class RetinaNet(DenseHead):
         box_loss: ``l1`` of the deltas, or ``giou`` of the boxes (torchvision's V2).
         positive_iou: least IoU of an anchor with the object that it is trained on.
         negative_iou: IoU below which an anchor is background.
+        atss_top_k: anchors are matched as in ATSS, and so many on each level are candidates of an object (9 in the
+            paper, with one anchor at every cell); by these two limits of the IoU where None.
         focal: constants of the class loss.
         detection: thresholds and limits of detections.
 
@@ -69,6 +72,7 @@ class RetinaNet(DenseHead):
         box_loss: BoxLoss = "l1",
         positive_iou: float = 0.5,
         negative_iou: float = 0.4,
+        atss_top_k: int | None = None,
         focal: FocalOptions = _FOCAL,
         detection: DenseDetectionOptions = _DETECTION,
     ) -> None:
@@ -77,6 +81,7 @@ class RetinaNet(DenseHead):
                 f"0 <= negative_iou <= positive_iou <= 1 does not hold for {negative_iou} and {positive_iou}"
             )
         check_choice("box_loss", box_loss, get_args(BoxLoss))
+        check_counts({"atss_top_k": 1 if atss_top_k is None else atss_top_k})
 
         def make_anchors(stride: int) -> Float[Tensor, "a 4"]:
             return octave_anchors(
@@ -92,7 +97,7 @@ class RetinaNet(DenseHead):
             anchor_grid=anchors.anchor_grid,
         )
         self.box_loss, self.focal = box_loss, focal
-        self.positive_iou, self.negative_iou = positive_iou, negative_iou
+        self.positive_iou, self.negative_iou, self.atss_top_k = positive_iou, negative_iou, atss_top_k
         num_anchors, width = self.base_anchors.shape[1], self.input_projection.channels
         levels = self.input_projection.levels
         self.class_tower = ConvTower(width, num_convs, norm=norm, levels=levels)
@@ -108,6 +113,8 @@ class RetinaNet(DenseHead):
 
     def match(self, anchors: Sequence[Float[Tensor, "_n 4"]], boxes: Float[Tensor, "n 4"]) -> Int[Tensor, " a"]:
         """Match the anchors of all levels with objects by their IoU."""
+        if self.atss_top_k is not None:
+            return match_adaptively(anchors, boxes, top_k=self.atss_top_k)
         return match_by_iou(
             torch.cat(tuple(anchors)),
             boxes,
@@ -116,8 +123,10 @@ class RetinaNet(DenseHead):
             low_quality="ties",
         )
 
-    def anchor_fits(self, boxes: Float[Tensor, "n 4"], input_size: tuple[int, int]) -> AnchorFits:
+    def anchor_fits(self, boxes: Float[Tensor, "n 4"], input_size: tuple[int, int]) -> AnchorFits | None:
         """Compare boxes in pixels of a padded network input of this (height, width) with all anchors."""
+        if self.atss_top_k is not None:
+            return None
         return self.fits_by_iou(boxes, input_size, positive=self.positive_iou, negative=self.negative_iou)
 
     def loss(

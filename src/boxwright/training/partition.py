@@ -67,7 +67,16 @@ def _add_totals(detector: Detector, batch: Batch, device: torch.device) -> LossT
     if not dist.is_initialized():
         return own
     objects, images, matches = add_over_processes([own.objects, own.images, own.matches or 0], device)
-    return LossTotals(objects, images, dist.get_world_size(), None if own.matches is None else matches)
+    weights = None if own.match_weights is None else torch.tensor(own.match_weights, device=device)
+    if weights is not None:
+        dist.all_reduce(weights)
+    return LossTotals(
+        objects,
+        images,
+        dist.get_world_size(),
+        None if own.matches is None else matches,
+        None if weights is None else float(weights),
+    )
 
 
 def share_assignment(
