@@ -121,7 +121,10 @@ FAMILIES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "cascade_rcnn": ("cascade_rcnn_r50_fpn", {"backbone": RESNET, "neck": FPN, "head": FEW}),
     "classifier": ("resnet18_classifier", {"backbone": {"width": 8}}),
 }
-"""A recipe of each head, and of some with an option (``head+option``), with what makes it small, slot by slot."""
+"""A recipe of each head, and of some with an option (``head+option``), with what makes it small, slot by slot.
+
+``name`` is another part in that slot.
+"""
 
 TRAINING: dict[str, Any] = {
     "steps": 3,
@@ -139,7 +142,9 @@ TRAINING: dict[str, Any] = {
 def family_run(head: str, data: DetectionData, folder: Path, **options: Any) -> Run:
     """A run of a head's family: images keep their shape, so that no batch is square and every one has padding."""
     recipe, slots = FAMILIES[head]
-    overrides = {f"{slot}.{name}": value for slot, chosen in slots.items() for name, value in chosen.items()}
+    named = {slot: chosen["name"] for slot, chosen in slots.items() if "name" in chosen}
+    options_of_slots = [(f"{slot}.{k}", v) for slot, chosen in slots.items() for k, v in chosen.items() if k != "name"]
+    overrides = {**named, **dict(options_of_slots)}
     overrides |= {f"train.{name.replace('__', '.')}": value for name, value in {**TRAINING, **options}.items()}
     if head != "classifier":  # which sees a square of every image
         overrides |= {"input.image_size": 53, "input.resize": "shortest_side", "input.max_size": 90}

@@ -67,7 +67,7 @@ def _add_totals(detector: Detector, batch: Batch, device: torch.device) -> LossT
     if not dist.is_initialized():
         return own
     objects, images, matches = add_over_processes([own.objects, own.images, own.matches or 0], device)
-    weights = None if own.match_weights is None else torch.tensor(own.match_weights, device=device)
+    weights = None if own.match_weights is None else torch.tensor(own.match_weights, dtype=torch.float64, device=device)
     if weights is not None:
         dist.all_reduce(weights)
     return LossTotals(
