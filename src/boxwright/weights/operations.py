@@ -169,6 +169,23 @@ class AppendZeros:
 
 
 @dataclass(frozen=True)
+class Pointwise:
+    """The weight of a linear layer there, of a 1 x 1 convolution here. A bias stays as it is."""
+
+    needs_all: bool = True
+
+    def read(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Bring (o i) to (o i 1 1)."""
+        (tensor,) = tensors
+        return tensor[..., None, None] if tensor.ndim == 2 else tensor
+
+    def write(self, tensor: Tensor, count: int) -> Sequence[Tensor]:
+        """Bring (o i 1 1) to (o i)."""
+        del count
+        return [tensor.flatten(1) if tensor.ndim == 4 else tensor]
+
+
+@dataclass(frozen=True)
 class SubtractBias:
     """A running mean, and the bias before that norm, which it may take in: ours has no such bias."""
 

@@ -14,10 +14,10 @@ from boxwright.weights.projects.dfine_names import (
 from boxwright.weights.projects.rtdetr_names import OWN
 from boxwright.weights.table import Row, Skip, Table
 
-BACKBONE = "backbone.dinov3._model."
+DEIMV2_BACKBONE = "backbone.dinov3._model."
 """Before the names of the vision transformer of sizes S and M."""
 
-PERIODS = f"{BACKBONE}rope_embed.periods"
+DEIMV2_PERIODS = f"{DEIMV2_BACKBONE}rope_embed.periods"
 
 _STEM = "backbone.stem."
 
@@ -50,15 +50,19 @@ def make_deimv2_table(num_levels: int, *, num_blocks: int = 0, num_shared: int =
         ),
         skips=(
             *SKIPS,
-            Skip(PERIODS, "computed from the width of a head", before_rows=True),
-            Skip(f"{BACKBONE}blocks.{{n+{num_blocks}}}.{{**}}", "behind the last map that is used", before_rows=True),
+            Skip(DEIMV2_PERIODS, "computed from the width of a head", before_rows=True),
+            Skip(
+                f"{DEIMV2_BACKBONE}blocks.{{n+{num_blocks}}}.{{**}}",
+                "behind the last map that is used",
+                before_rows=True,
+            ),
         ),
         own=OWN,
     )
 
 
 _STA_ROWS = (
-    Row(f"{BACKBONE}{{**}}", "backbone.vit.body.model.{**}"),
+    Row(f"{DEIMV2_BACKBONE}{{**}}", "backbone.vit.body.model.{**}"),
     Row("backbone.sta.stem.0.weight", f"{_STEM}begin.0.conv.weight"),
     Row("backbone.sta.stem.1.{*}", f"{_STEM}begin.0.norm.{{*}}"),
     Row("backbone.sta.conv2.0.weight", f"{_STEM}stride8.conv.weight"),

@@ -35,7 +35,7 @@ _HGNETS: Mapping[tuple[tuple[int, ...], int, int], str] = {
 
 _SIZES: Mapping[str, str] = {"hgnetv2_b0": "s", "hgnetv2_b2": "m", "hgnetv2_b4": "l", "hgnetv2_b5": "x"}
 
-_EXPANSIONS = (0.34, 0.5, 0.67, 0.75, 1.0)
+_EXPANSIONS = (0.34, 0.5, 0.67, 0.75, 1.0, 1.5)
 """Of published sizes. Tensors tell a rounded product of it."""
 
 

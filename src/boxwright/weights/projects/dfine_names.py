@@ -49,20 +49,25 @@ def make_dfine_table(num_levels: int) -> Table:
     )
 
 
-def make_encoder_rows(level: str) -> tuple[Row, ...]:
-    """Make the rows of the hybrid encoder; ``level`` is the template of a level."""
-    layer = "encoder.encoder.0.layers.{n}"
+def make_encoder_rows(level: str, ours: str = "necks.0.") -> tuple[Row, ...]:
+    """Make the rows of the hybrid encoder.
+
+    Args:
+        level: template of a level.
+        ours: before our names.
+    """
+    layer, ours_layer = "encoder.encoder.0.layers.{n}.", f"{ours}layers.{{n}}."
     rows = [
-        Row("encoder.input_proj.{n}.conv.{*}", f"necks.0.projections.{level}.conv.{{*}}"),
-        Row("encoder.input_proj.{n}.norm.{*}", f"necks.0.projections.{level}.norm.{{*}}"),
-        Row(f"{layer}.self_attn.{{**}}", "necks.0.layers.{n}.self_attention.{**}"),
-        Row(f"{layer}.linear{{k}}.{{*}}", "necks.0.layers.{n}.feed_forward.linear{k}.{*}"),
-        Row(f"{layer}.norm{{k}}.{{*}}", "necks.0.layers.{n}.norm{k}.{*}"),
-        Row("encoder.lateral_convs.{n}.{**}", "necks.0.laterals.{n}.{**}"),
-        Row("encoder.downsample_convs.{n}.0.cv{k+1}.{**}", "necks.0.downsamples.{n}.{k}.{**}"),
+        Row("encoder.input_proj.{n}.conv.{*}", f"{ours}projections.{level}.conv.{{*}}"),
+        Row("encoder.input_proj.{n}.norm.{*}", f"{ours}projections.{level}.norm.{{*}}"),
+        Row(f"{layer}self_attn.{{**}}", f"{ours_layer}self_attention.{{**}}"),
+        Row(f"{layer}linear{{k}}.{{*}}", f"{ours_layer}feed_forward.linear{{k}}.{{*}}"),
+        Row(f"{layer}norm{{k}}.{{*}}", f"{ours_layer}norm{{k}}.{{*}}"),
+        Row("encoder.lateral_convs.{n}.{**}", f"{ours}laterals.{{n}}.{{**}}"),
+        Row("encoder.downsample_convs.{n}.0.cv{k+1}.{**}", f"{ours}downsamples.{{n}}.{{k}}.{{**}}"),
     ]
-    for path, ours in (("fpn_blocks", "down_blocks"), ("pan_blocks", "up_blocks")):
-        rows += make_fusion_rows(f"encoder.{path}.{{n}}.", f"necks.0.{ours}.{{n}}.")
+    for path, blocks in (("fpn_blocks", "down_blocks"), ("pan_blocks", "up_blocks")):
+        rows += make_fusion_rows(f"encoder.{path}.{{n}}.", f"{ours}{blocks}.{{n}}.")
     return tuple(rows)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from boxwright.detector import Detector
 from boxwright.necks.hybrid_encoder import SUMS
 from boxwright.weights.projects.deformable import LocatedTensors, locate_tensors
-from boxwright.weights.projects.deimv2_names import BACKBONE, PERIODS, make_deimv2_table
+from boxwright.weights.projects.deimv2_names import DEIMV2_BACKBONE, DEIMV2_PERIODS, make_deimv2_table
 from boxwright.weights.projects.detr import count_indices
 from boxwright.weights.projects.dfine import (
     infer_decoder_options,
@@ -74,7 +74,7 @@ class AuthorsDEIMv2:
                 "DEIMv2's sizes L and X, with a transformer of DINOv3 itself, have no counterpart here yet"
             )
         assumptions = ["8 attention heads in the encoder (neck.num_heads)"]
-        is_vit = files.has(f"{BACKBONE}cls_token")
+        is_vit = files.has(f"{DEIMV2_BACKBONE}cls_token")
         is_lite = not is_vit and files.has("encoder.down_sample1.1.weight")
         num_levels = 3 if is_vit else max(count_indices(files.tensors, "encoder.input_proj.{n}.conv.weight"), 1)
         num_layers = count_indices(files.tensors, "decoder.dec_score_head.{n}.weight")
@@ -124,7 +124,7 @@ class AuthorsDEIMv2:
         num_levels = LITE_LEVELS if is_lite else len(levels)
         tensors |= write_constants(options, detector.input_format.image_size, num_levels)
         if is_vit:
-            tensors[PERIODS] = make_periods()
+            tensors[DEIMV2_PERIODS] = make_periods()
         return Layout(tensors=tensors, file_name="deimv2.pth", wrap=("ema", "module"))
 
 
