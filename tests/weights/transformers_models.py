@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from boxwright.detector import Detector
 from boxwright.weights.files import read_source_files
 from boxwright.weights.model import ModelWeights, convert_files
+from boxwright.weights.source import Layout
 from boxwright_runtime.detections import Detections
 from weights.source_checks import SHAPES, Differences, Expected, assert_same_detections, draw_images
 
@@ -98,6 +99,26 @@ def compare_outputs(ours: Any, theirs: Any) -> dict[str, float]:
     for actual, expected in pairs.values():
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
     return {name: float((actual - expected).abs().max()) for name, (actual, expected) in pairs.items()}
+
+
+def compare_written(layout: Layout, ours: Detector, kind: Any, processor: Any, folder: Path) -> dict[str, float]:
+    """Write a layout, let transformers read it, and compare the outputs in double precision: with random weights
+    float32's rounding alone reaches the tolerance. Every tensor has to have its place there.
+
+    Args:
+        layout: of our detector.
+        ours: the detector, which becomes one of double precision.
+        kind: class of the model in transformers.
+        processor: class of its image processor.
+        folder: to write into.
+    """
+    write_folder(folder, layout.tensors, layout.files["config.json"], layout.files["preprocessor_config.json"])
+    theirs, loading = kind.from_pretrained(folder, output_loading_info=True)
+    assert not loading["unexpected_keys"]
+    assert not loading["missing_keys"]
+    pixels = processor.from_pretrained(folder)(images=draw_images()[0], return_tensors="pt")["pixel_values"].double()
+    with torch.no_grad():
+        return compare_outputs(ours.double()(pixels), theirs.eval().double()(pixel_values=pixels))
 
 
 def read(folder: Path, **overrides: Any) -> ModelWeights:

@@ -32,8 +32,8 @@ from weights.compared import Recorder, name_version
 from weights.released import find_hub_folder, read_image
 from weights.released_values import RTDETR, assert_values
 from weights.rtdetr_models import calibrate, make_config
-from weights.source_checks import SHAPES, draw_images
-from weights.transformers_models import assert_equal_detections, compare_outputs
+from weights.source_checks import SHAPES
+from weights.transformers_models import assert_equal_detections, compare_written
 
 SMALL = {
     "encoder_hidden_dim": 32,
@@ -107,19 +107,11 @@ def test_ours_written_in_their_layout_is_theirs(kind: str, tmp_path: Path, recor
     model.save_pretrained(tmp_path / "theirs")
     ours = build_model(read(tmp_path / "theirs", image_size=SIDE))
     (tmp_path / "ours").mkdir()
-    config = write_folder(ours, tmp_path / "ours")
-    kind_of = RTDetrV2ForObjectDetection if config["model_type"] == "rt_detr_v2" else RTDetrForObjectDetection
-    assert (kind_of is RTDetrV2ForObjectDetection) == kind.startswith("v2")
-    theirs, loading = kind_of.from_pretrained(tmp_path / "ours", output_loading_info=True)
-    assert not loading["unexpected_keys"]
-    assert not loading["missing_keys"]
-    processor = RTDetrImageProcessor.from_pretrained(tmp_path / "ours")
-    # With random weights float32's rounding alone reaches the tolerance.
-    theirs, ours = theirs.eval().double(), ours.double()
-    pixels = processor(images=draw_images()[0], return_tensors="pt")["pixel_values"].double()
-    with torch.no_grad():
-        expected, output = theirs(pixel_values=pixels), ours(pixels)
-    largest = compare_outputs(output, expected)
+    layout = HuggingFaceRTDETR().write(ours)
+    is_version_2 = layout.files["config.json"]["model_type"] == "rt_detr_v2"
+    assert is_version_2 == kind.startswith("v2")
+    kind_of = RTDetrV2ForObjectDetection if is_version_2 else RTDetrForObjectDetection
+    largest = compare_written(layout, ours, kind_of, RTDetrImageProcessor, tmp_path / "ours")
     project, note = name_version("transformers"), "in double precision"
     record_comparison("hf_rtdetr", f"{kind}, written", project, largest, images=SHAPES[:1], note=note)
 

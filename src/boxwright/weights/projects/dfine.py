@@ -158,16 +158,28 @@ def read_constants(tensors: Mapping[str, Tensor], num_levels: int) -> tuple[dict
     Raises:
         ValueError: the inner bins end elsewhere than ours.
     """
-    options, assumptions = read_points(tensors), []
-    if "decoder.up" in tensors and (upper := float(tensors["decoder.up"])) != UPPER:
-        raise ValueError(f"its inner bins end at {upper:g} sides of the box (decoder.up), and here at {UPPER}")
-    if "decoder.reg_scale" in tensors:
-        options["head.bin_scale"] = float(tensors["decoder.reg_scale"])
+    options, assumptions = {**read_points(tensors), **read_bins(tensors, "decoder.")}, list[str]()
     if "decoder.anchors" in tensors:
         options["input.image_size"] = read_image_size(tensors["decoder.anchors"], STRIDES[-num_levels:])
     else:
         assumptions.append(f"inputs of {IMAGE_SIZE} pixels (input.image_size)")
     return options, assumptions
+
+
+def read_bins(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
+    """Read the scale of the bins, by dotted key; nothing where it is not stored.
+
+    Args:
+        tensors: by their names.
+        prefix: before the names of the constants.
+
+    Raises:
+        ValueError: the inner bins end elsewhere than ours.
+    """
+    upper, scale = f"{prefix}up", f"{prefix}reg_scale"
+    if upper in tensors and (end := float(tensors[upper])) != UPPER:
+        raise ValueError(f"its inner bins end at {end:g} sides of the box ({upper}), and here at {UPPER}")
+    return {"head.bin_scale": float(tensors[scale])} if scale in tensors else {}
 
 
 def write_constants(options: Mapping[str, Any], image_size: int, num_levels: int) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from boxwright.weights.projects.rtdetr_names import OWN, sampling_rows
 from boxwright.weights.table import Row, Skip, Table
 
@@ -71,16 +73,47 @@ def make_encoder_rows(level: str, ours: str = "necks.0.") -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def make_fusion_rows(theirs: str, ours: str) -> list[Row]:
-    """Make the rows of a fusion block of these names, dots included."""
-    rows = [Row(f"{theirs}cv1.{{**}}", f"{ours}split.{{**}}"), Row(f"{theirs}cv4.{{**}}", f"{ours}join.{{**}}")]
-    for stage in range(2):
-        csp, ours_csp = f"{theirs}cv{stage + 2}.0.", f"{ours}stages.{stage}.0."
+@dataclass(frozen=True)
+class FusionNames:
+    """Names in a fusion block of another project, without a dot behind them.
+
+    Args:
+        split: of the first convolution.
+        join: of the last.
+        stages: of the two stages in between.
+        smooths: of the convolutions that these end with.
+    """
+
+    split: str
+    join: str
+    stages: tuple[str, str]
+    smooths: tuple[str, str]
+
+
+AUTHORS_FUSION = FusionNames("cv1", "cv4", ("cv2.0", "cv3.0"), ("cv2.1", "cv3.1"))
+
+HF_FUSION = FusionNames("conv1", "conv4", ("csp_rep1", "csp_rep2"), ("conv2", "conv3"))
+
+
+def make_fusion_rows(theirs: str, ours: str, names: FusionNames = AUTHORS_FUSION) -> list[Row]:
+    """Make the rows of a fusion block.
+
+    Args:
+        theirs: before their names, with its dot.
+        ours: before ours.
+        names: of its parts.
+    """
+    rows = [
+        Row(f"{theirs}{names.split}.{{**}}", f"{ours}split.{{**}}"),
+        Row(f"{theirs}{names.join}.{{**}}", f"{ours}join.{{**}}"),
+    ]
+    for i, (stage, smooth) in enumerate(zip(names.stages, names.smooths, strict=True)):
+        csp, ours_csp = f"{theirs}{stage}.", f"{ours}stages.{i}.0."
         rows += [
             Row(f"{csp}conv{{k}}.{{**}}", f"{ours_csp}conv{{k}}.{{**}}"),
             Row(f"{csp}bottlenecks.{{m}}.conv1.{{**}}", f"{ours_csp}blocks.{{m}}.conv3x3.{{**}}"),
             Row(f"{csp}bottlenecks.{{m}}.conv2.{{**}}", f"{ours_csp}blocks.{{m}}.conv1x1.{{**}}"),
-            Row(f"{theirs}cv{stage + 2}.1.{{**}}", f"{ours}stages.{stage}.1.{{**}}"),
+            Row(f"{theirs}{smooth}.{{**}}", f"{ours}stages.{i}.1.{{**}}"),
         ]
     return rows
 

@@ -133,15 +133,20 @@ def _add_constants(options: dict[str, Any], files: SourceFiles) -> list[str]:
     return assumptions
 
 
-def read_points(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Read the points of each level, and the heads, off the constants of version 2; nothing where there are none."""
-    if _SCALE not in tensors:
+def read_points(tensors: Mapping[str, Tensor], name: str = _SCALE) -> dict[str, Any]:
+    """Read the points of each level, and the heads, off the constants of version 2; nothing where there are none.
+
+    Args:
+        tensors: by their names.
+        name: of the constants of the first layer.
+    """
+    if name not in tensors:
         return {}
-    points, scale = [], tensors[_SCALE].tolist()
+    points, scale = [], tensors[name].tolist()
     while scale:
         points.append(round(1 / scale[0]))
         scale = scale[points[-1] :]
-    offsets = len(tensors[_SCALE.replace("num_points_scale", "sampling_offsets.bias")])
+    offsets = len(tensors[name.replace("num_points_scale", "sampling_offsets.bias")])
     return {
         "head.decoder.num_points": points[0] if len(set(points)) == 1 else points,
         "head.decoder.num_heads": offsets // (2 * sum(points)),

@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
 from boxwright.backbones.resnet_vd import BLOCKS_OF_VD
 from boxwright.detector import Detector
 from boxwright.layers.deformable_attention import spread_points
-from boxwright.weights.operations import Join
 from boxwright.weights.projects.huggingface import (
     RTDETR_PROCESSOR,
     read_categories,
     read_preprocessing,
     write_categories,
     write_preprocessing,
+)
+from boxwright.weights.projects.huggingface_queries import (
+    DECODER_LAYER,
+    ENCODER_LAYER,
+    FIXED_ENTRIES,
+    STATED_OPTIONS,
+    STATED_SIZES,
+    check_fixed,
+    count_predicting_layers,
+    list_predicting_weights,
+    make_layer_rows,
+    make_predictor_rows,
+    make_projection_rows,
+    make_selection_rows,
 )
 from boxwright.weights.projects.rtdetr import NUM_LEVELS, infer_options, nearest_recipe, read_options
 from boxwright.weights.projects.rtdetr_authors import make_scales
@@ -27,44 +38,11 @@ from boxwright.weights.table import Row, Skip, Table
 
 __all__ = ["HuggingFaceRTDETR"]
 
-_OPTIONS: Mapping[str, tuple[str, Any]] = {
-    "encoder_attention_heads": ("neck.num_heads", 8),
-    "num_queries": ("head.num_queries", 300),
-    "decoder_attention_heads": ("head.decoder.num_heads", 8),
-    "decoder_n_points": ("head.decoder.num_points", 4),
-    "decoder_method": ("head.decoder.sampling_method", "default"),
-    "decoder_offset_scale": ("head.decoder.offset_scale", 0.5),
-    "dropout": ("head.decoder.dropout", 0.0),
-    "num_denoising": ("head.denoising.num_queries", 100),
-    "label_noise_ratio": ("head.denoising.label_noise", 0.5),
-    "box_noise_scale": ("head.denoising.box_noise", 1.0),
-    "weight_loss_vfl": ("head.loss_weights.class_weight", 1.0),
-    "weight_loss_bbox": ("head.loss_weights.l1_weight", 5.0),
-    "weight_loss_giou": ("head.loss_weights.giou_weight", 2.0),
-}
-"""Entries of ``config.json`` that tensors do not tell, our options, and transformers' defaults."""
-
-_SIZES: Mapping[str, str] = {
-    "encoder_hidden_dim": "neck.hidden_dim",
-    "encoder_layers": "neck.num_layers",
-    "encoder_ffn_dim": "neck.feedforward_dim",
-    "hidden_expansion": "neck.expansion",
-    "d_model": "head.hidden_dim",
-    "decoder_layers": "head.decoder.num_layers",
-    "decoder_ffn_dim": "head.decoder.feedforward_dim",
-}
-"""Entries that tensors tell too, and our options."""
+_SIZES: Mapping[str, str] = {**STATED_SIZES, "decoder_layers": "head.decoder.num_layers"}
+"""Entries of ``config.json`` that tensors tell too, and our options."""
 
 _FIXED: Mapping[str, Any] = {
-    "activation_function": "silu",
-    "encoder_activation_function": "gelu",
-    "decoder_activation_function": "relu",
-    "normalize_before": False,
-    "with_box_refine": True,
-    "learn_initial_query": False,
-    "positional_encoding_temperature": 10000,
-    "layer_norm_eps": 1e-5,
-    "batch_norm_eps": 1e-5,
+    **FIXED_ENTRIES,
     "feat_strides": [8, 16, 32],
     "encode_proj_layers": [2],
     "num_feature_levels": NUM_LEVELS,
@@ -94,7 +72,8 @@ class HuggingFaceRTDETR:
 
     def recognizes(self, files: SourceFiles) -> bool:
         """Tell whether the files are of this kind."""
-        return files.has("model.encoder_input_proj.0.0.weight", "model.enc_score_head.weight")
+        names = "model.encoder_input_proj.0.0.weight", "model.enc_score_head.weight"
+        return files.has(*names) and not files.has("model.decoder.pre_bbox_head.layers.0.weight")
 
     def describe(self, files: SourceFiles) -> SourceModel:
         """Describe the model in our words."""
@@ -102,7 +81,7 @@ class HuggingFaceRTDETR:
         _check_config(config)
         located = {ours: files.tensors[theirs] for ours, theirs in table.locate(files.tensors).items()}
         options = infer_options(located)
-        options |= {ours: config.get(theirs, default) for theirs, (ours, default) in _OPTIONS.items()}
+        options |= {ours: config.get(theirs, default) for theirs, (ours, default) in STATED_OPTIONS.items()}
         # Theirs evaluates every layer and gives as many detections as queries.
         options |= {"head.decoder.eval_layers": None, "head.max_detections": options["head.num_queries"]}
         if "head.denoising_classes.weight" not in located:
@@ -127,7 +106,11 @@ class HuggingFaceRTDETR:
         options = read_options(detector)
         config = _write_config(options, is_version_2=_needs_version_2(options) or _is_called_version_2(detector))
         processor = write_preprocessing(detector.input_format, "RTDetrImageProcessor")
-        tensors = _make_table(for_writing=True).write(_list_weights(detector, options)).tensors
+        tensors = (
+            _make_table(for_writing=True)
+            .write(list_predicting_weights(detector, options, ("layers", "classes", "boxes")))
+            .tensors
+        )
         if config["model_type"] == _VERSION_2:
             tensors |= make_scales(options, config["decoder_layers"], _SCALE)
         return Layout(
@@ -148,11 +131,8 @@ def _check_config(config: Mapping[str, Any]) -> None:
     backbone = config.get("backbone_config") or {}
     if config.get("backbone") or config.get("use_timm_backbone"):
         raise ValueError(f"its backbone is {config.get('backbone')} of timm; Boxwright's RT-DETR has transformers' own")
-    for values, fixed in ((config, _FIXED), (backbone, _FIXED_BACKBONE)):
-        for name, value in fixed.items():
-            actual = values.get(name, value)
-            if (list(actual) if isinstance(actual, list | tuple) else actual) != value:
-                raise ValueError(f"its {name} is {actual}; Boxwright's RT-DETR has {value}")
+    check_fixed(_FIXED, config, "RT-DETR")
+    check_fixed(_FIXED_BACKBONE, backbone, "RT-DETR")
 
 
 def _needs_version_2(options: Mapping[str, Any]) -> bool:
@@ -180,9 +160,9 @@ def _write_config(options: Mapping[str, Any], *, is_version_2: bool) -> dict[str
             "head.decoder.reference_encoding": (options["head.decoder.reference_encoding"], "wide"),
         }
     )
-    values = {theirs: options[ours] for theirs, (ours, _) in _OPTIONS.items()}
+    values = {theirs: options[ours] for theirs, (ours, _) in STATED_OPTIONS.items()}
     values |= {theirs: options[ours] for theirs, ours in _SIZES.items()}
-    values |= {"decoder_n_points": points[0], "decoder_layers": _num_layers(options)}
+    values |= {"decoder_n_points": points[0], "decoder_layers": count_predicting_layers(options)}
     if not is_version_2:
         del values["decoder_method"], values["decoder_offset_scale"]
     backbone = _write_backbone(options)
@@ -211,61 +191,24 @@ def _write_backbone(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _num_layers(options: Mapping[str, Any]) -> int:
-    """Count the decoder layers that predict: transformers evaluates every layer that it has."""
-    layers: int = options["head.decoder.eval_layers"] or options["head.decoder.num_layers"]
-    return layers
-
-
-def _list_weights(detector: Detector, options: Mapping[str, Any]) -> dict[str, Tensor]:
-    """List the tensors that are there too: of the layers that predict, and of denoising where it is."""
-    unused = tuple(
-        f"head.{name}.{layer}."
-        for name in ("layers", "classes", "boxes")
-        for layer in range(_num_layers(options), options["head.decoder.num_layers"])
-    )
-    if not options["head.denoising.num_queries"]:
-        unused += ("head.denoising_classes.",)
-    return {name: tensor for name, tensor in detector.state_dict().items() if not name.startswith(unused)}
-
-
 def _make_table(*, for_writing: bool = False) -> Table:
     """Make the table of names.
 
     Args:
         for_writing: with today's names only, and not those of older files of version 2.
     """
-    encoder, ours_encoder = "model.encoder.encoder.0.layers.{n}.", "necks.0.layers.{n}."
-    decoder, ours_decoder = "model.decoder.layers.{n}.", "head.layers.{n}."
-
-    def head(name: str) -> tuple[str, ...]:
-        # Version 2 has these twice, and older files the second.
-        return (f"model.decoder.{name}",) if for_writing else (f"model.decoder.{name}", name)
-
+    decoder, ours_decoder = DECODER_LAYER, "head.layers.{n}."
     rows = [
         *_backbone_rows(),
-        Row("model.encoder_input_proj.{n}.0.{*}", "necks.0.projections.c{n+3}.conv.{*}"),
-        Row("model.encoder_input_proj.{n}.1.{*}", "necks.0.projections.c{n+3}.norm.{*}"),
-        *_attention_rows(encoder, ours_encoder),
-        Row(f"{encoder}self_attn_layer_norm.{{*}}", f"{ours_encoder}norm1.{{*}}"),
-        Row(f"{encoder}fc{{k}}.{{*}}", f"{ours_encoder}feed_forward.linear{{k}}.{{*}}"),
-        Row(f"{encoder}final_layer_norm.{{*}}", f"{ours_encoder}norm2.{{*}}"),
+        *make_projection_rows("c{n+3}"),
+        *make_layer_rows(ENCODER_LAYER, "necks.0.layers.{n}.", last_norm=2),
         *fusion_rows("model.encoder."),
-        Row("model.decoder_input_proj.{n}.0.{*}", "head.projections.c{n+3}.conv.{*}"),
-        Row("model.decoder_input_proj.{n}.1.{*}", "head.projections.c{n+3}.norm.{*}"),
-        Row("model.denoising_class_embed.{*}", "head.denoising_classes.{*}"),
-        Row("model.enc_output.{n}.{*}", "head.encoder_output.{n}.{*}"),
-        Row("model.enc_score_head.{*}", "head.encoder_classes.{*}"),
-        Row("model.enc_bbox_head.{**}", "head.encoder_boxes.{**}"),
-        Row("model.decoder.query_pos_head.{**}", "head.query_positions.{**}"),
-        *_attention_rows(decoder, ours_decoder),
-        Row(f"{decoder}self_attn_layer_norm.{{*}}", f"{ours_decoder}norm1.{{*}}"),
+        *make_selection_rows(),
+        *make_layer_rows(decoder, ours_decoder, last_norm=3),
         *sampling_rows(f"{decoder}encoder_attn."),
         Row(f"{decoder}encoder_attn_layer_norm.{{*}}", f"{ours_decoder}norm2.{{*}}"),
-        Row(f"{decoder}fc{{k}}.{{*}}", f"{ours_decoder}feed_forward.linear{{k}}.{{*}}"),
-        Row(f"{decoder}final_layer_norm.{{*}}", f"{ours_decoder}norm3.{{*}}"),
-        Row(head("class_embed.{n}.{*}"), "head.classes.{n}.{*}"),
-        Row(head("bbox_embed.{n}.{**}"), "head.boxes.{n}.{**}"),
+        # Version 2 has these twice, and older files the second.
+        *make_predictor_rows("boxes", for_writing=for_writing),
     ]
     points = Skip(f"{decoder}encoder_attn.n_points_scale", "the number of points, which is an option here")
     return Table(rows=rows, skips=[points], own=OWN)
@@ -284,14 +227,3 @@ def _backbone_rows() -> list[Row]:
             Row(f"{block}shortcut.1.{name}.{{*}}", f"{ours}shortcut.1.{our_name}.{{*}}"),
         ]
     return rows
-
-
-def _attention_rows(theirs: str, ours: str) -> list[Row]:
-    return [
-        Row(
-            tuple(f"{theirs}self_attn.{letter}_proj.{{*}}" for letter in "qkv"),
-            f"{ours}self_attention.in_proj_{{*}}",
-            Join(),
-        ),
-        Row(f"{theirs}self_attn.out_proj.{{*}}", f"{ours}self_attention.out_proj.{{*}}"),
-    ]
