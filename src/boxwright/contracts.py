@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from boxwright.mechanism import CellAttention, Mechanism
 from boxwright.recorded import Recorded
 from boxwright.structures import (
     AnchorFits,
+    Candidates,
     ClassRows,
     Decoded,
     Features,
@@ -146,6 +147,48 @@ class AssigningHead(Protocol):
 
     def count_assigned(self, output: Any) -> int:
         """Count the assigned predictions of such an output."""
+
+
+@runtime_checkable
+class CandidateHead(Protocol):
+    """A head that tells which boxes it is trained on, so that it can be an auxiliary head of another one.
+
+    ``candidate_channels`` is the width of the features of these boxes.
+    """
+
+    @property
+    def candidate_channels(self) -> int: ...
+
+    def list_candidates(self, output: Any, targets: Sequence[Targets]) -> Candidates:
+        """List the boxes that it is trained on, of an output that was made with the same targets."""
+
+    def candidate_features(
+        self, output: Any, features: Features, indices: Int[Tensor, "b q"]
+    ) -> Float[Tensor, "b q c"]:
+        """Extract the features that these boxes are predicted from.
+
+        Args:
+            output: that they were listed of.
+            features: that the output was made of.
+            indices: of the boxes.
+        """
+
+
+@runtime_checkable
+class TaughtHead(Protocol):
+    """A head that may have auxiliary heads beside it in training, which its options name."""
+
+    def auxiliary_options(self) -> Mapping[str, Mapping[str, Any]]:
+        """List the auxiliary heads, by their names, with their options; nothing where there are none."""
+
+    def auxiliary_spec(self) -> Spec:
+        """List the levels that they get."""
+
+    def add_auxiliary(self, heads: Mapping[str, nn.Module]) -> None:
+        """Add them by their names, built for these levels and the same classes."""
+
+    def count_auxiliary(self, targets: Sequence[Targets], input_size: tuple[int, int]) -> tuple[float, ...]:
+        """Count what their losses are divided by: matches and the sum of their weights, head by head."""
 
 
 @runtime_checkable

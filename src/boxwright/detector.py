@@ -25,6 +25,7 @@ from boxwright.contracts import (
     MatchWeighingHead,
     Neck,
     TaskHead,
+    TaughtHead,
     UncertainHead,
 )
 from boxwright.data.images import normalize, pad_inputs
@@ -153,12 +154,11 @@ class Detector(nn.Module):
             targets: one per image.
             input_size: (height, width) of the network input.
         """
-        totals = LossTotals.of(targets)
-        if isinstance(self.head, MatchCountingHead):
-            totals = totals._replace(matches=self.head.count_matches(targets, input_size))
-        if isinstance(self.head, MatchWeighingHead):
-            totals = totals._replace(match_weights=self.head.weigh_matches(targets, input_size))
-        return totals
+        head, seen = self.head, (targets, input_size)
+        matches = head.count_matches(*seen) if isinstance(head, MatchCountingHead) else None
+        weights = head.weigh_matches(*seen) if isinstance(head, MatchWeighingHead) else None
+        auxiliary = head.count_auxiliary(*seen) if isinstance(head, TaughtHead) else ()
+        return LossTotals.of(targets)._replace(matches=matches, match_weights=weights, auxiliary=auxiliary)
 
     def decode(self, output: Any) -> Decoded:
         """Decode an output with or without targets: detections of fixed shape in pixels of the network input."""

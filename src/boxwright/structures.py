@@ -90,6 +90,17 @@ class Targets(NamedTuple):
     most_objects: int | None = None
 
 
+class Candidates(NamedTuple):
+    """Boxes that a head is trained on, and the object of each within its image.
+
+    ``boxes`` are corner boxes in pixels of the network input. ``objects`` are -1 for background and -2 for boxes that
+    are left out.
+    """
+
+    boxes: Float[Tensor, "b n 4"]
+    objects: Int[Tensor, "b n"]
+
+
 class Decoded(NamedTuple):
     """Detections of a batch in the one form that every head has, of fixed shape, best first.
 
@@ -193,9 +204,10 @@ class LossTotals(NamedTuple):
 
     ``objects`` and ``images`` count the whole step, over processes and accumulated batches; so do ``matches``, the
     predictions that the head matches with objects, which only some heads count, and ``match_weights``,
-    the sum of their weights, likewise. Gradients are averaged over ``processes``, so that each process divides by its
-    own fraction of a count, and a count is at least 1. The authors' codes bound the fraction instead, with which a step
-    with fewer objects than processes has a smaller gradient on several processes than on one.
+    the sum of their weights, likewise; ``auxiliary`` are matches and weights of each auxiliary head. Gradients
+    are averaged over ``processes``, so that each process divides by its own fraction of a count, and a count is at
+    least 1. The authors' codes bound the fraction instead, with which a step with fewer objects than processes has a
+    smaller gradient on several processes than on one.
     """
 
     objects: int
@@ -203,6 +215,7 @@ class LossTotals(NamedTuple):
     processes: int = 1
     matches: int | None = None
     match_weights: float | None = None
+    auxiliary: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, targets: Sequence[Targets]) -> LossTotals:
@@ -212,6 +225,13 @@ class LossTotals(NamedTuple):
     def of_groups(self, num_groups: int) -> LossTotals:
         """Count objects and images once for each of several groups of queries, of which ``matches`` counts all."""
         return self._replace(objects=self.objects * num_groups, images=self.images * num_groups)
+
+    def of_auxiliary(self, index: int) -> LossTotals:
+        """Return the counts of an auxiliary head, by its index."""
+        if not self.auxiliary:
+            raise ValueError("auxiliary heads need LossTotals with auxiliary; Detector.totals counts that")
+        matches, weights = self.auxiliary[2 * index : 2 * index + 2]
+        return self._replace(matches=round(matches), match_weights=weights, auxiliary=())
 
     @property
     def objects_per_process(self) -> float:

@@ -101,6 +101,27 @@ FAMILIES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
         },
     ),
     "detr": ("detr_r50", {"backbone": RESNET, "neck": NARROW, "head": QUERIES}),
+    "rtdetr+auxiliary": (
+        "rtdetr_tiny",
+        {
+            "backbone": RESNET_VD,
+            "neck": {**{k: v for k, v in NARROW.items() if k not in ("num_layers", "dropout")}},
+            "head": {
+                **QUERIES,
+                "denoising.num_queries": 12,
+                "auxiliary": {
+                    "faster_rcnn": {
+                        "rpn.pre_nms_top_k": "60,60",
+                        "rpn.post_nms_top_k": "40,40",
+                        "roi.num_samples": 12,
+                        "boxes.hidden_dim": 16,
+                    },
+                    "atss": {"num_convs": 1},
+                    "fcos": {"num_convs": 1},
+                },
+            },
+        },
+    ),
     "deformable_detr": (
         "deformable_detr_r50_two_stage",
         {"backbone": RESNET, "neck": NARROW, "head": {**QUERIES, "supervision.num_groups": 2}},

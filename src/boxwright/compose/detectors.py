@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from boxwright.compose.building import limited_size
-from boxwright.compose.parts import find_part
+from boxwright.compose.options import Naming, parse_options
+from boxwright.compose.parts import check_part_name, find_part
 from boxwright.compose.position_tables import find_resized_tables
 from boxwright.compose.recipe import PartOptions, Recipe
 from boxwright.compose.recipe_text import SLOTS
 from boxwright.compose.recipes import resolve
 from boxwright.compose.undrawn import WithoutDraws
+from boxwright.contracts import TaughtHead
 from boxwright.detector import Detector
 from boxwright.passport import Passport
 from boxwright.structures import Category, levels_for_head, main_levels
@@ -96,6 +98,9 @@ def _assemble(recipe: Recipe, categories: Sequence[Category]) -> Detector:
             necks.append(_construct(address, part, {"in_spec": main_levels(specs[-1])}))
             specs.append(necks[-1].out_spec)
     head = _construct("head", recipe.head, {"in_spec": levels_for_head(specs), "num_classes": len(categories)})
+    if isinstance(head, TaughtHead) and (named := head.auxiliary_options()):
+        wiring = {"in_spec": head.auxiliary_spec(), "num_classes": len(categories)}
+        _add_auxiliary(head, named, wiring)
     return Detector(
         backbone,
         necks,
@@ -158,6 +163,19 @@ def _categories(num_classes: int | None, categories: Sequence[Category] | None) 
     if not categories:
         raise ValueError("categories are empty; a detector has at least one class")
     return list(categories)
+
+
+def _add_auxiliary(head: TaughtHead, named: Mapping[str, Mapping[str, Any]], wiring: Mapping[str, Any]) -> None:
+    """Build the auxiliary heads that the options of a head name; they are parts of the package."""
+    heads, address = {}, "head.supervision.auxiliary"
+    for name, options in named.items():
+        try:
+            part = find_part("heads", check_part_name("heads", name), trusted=())
+        except ValueError as error:
+            raise ValueError(f"{address}: {error}") from error
+        parsed = parse_options(part, options, Naming(owner=f"head {name}", address=f"{address}.{name}"))
+        heads[name] = _construct("head", PartOptions(name, parsed), wiring)
+    head.add_auxiliary(heads)
 
 
 def _construct(address: str, entry: PartOptions, wiring: Mapping[str, Any]) -> Any:

@@ -23,7 +23,7 @@ from boxwright.ops.anchors import AnchorGrid, best_anchor_ious, level_anchors, p
 from boxwright.ops.box_deltas import decode_deltas
 from boxwright.ops.boxes import area, at_least_float32
 from boxwright.recorded import Recorded
-from boxwright.structures import AnchorFits, ClassRows, Decoded, Features, ObjectLimit, Spec, Targets
+from boxwright.structures import AnchorFits, Candidates, ClassRows, Decoded, Features, ObjectLimit, Spec, Targets
 
 Maps = list[Float[Tensor, "b _c _h _w"]]
 """A map of each level."""
@@ -107,6 +107,24 @@ class DenseHead(nn.Module):
             valid_sizes,
             centerness,
         )
+
+    @property
+    def candidate_channels(self) -> int:
+        """Width of the levels that all convolutions begin with."""
+        return self.input_projection.channels
+
+    def list_candidates(self, output: DenseOutput, targets: Sequence[Targets]) -> Candidates:
+        """List all anchors, and the objects that they are matched with."""
+        boxes = torch.cat(output.anchors).expand(len(targets), -1, -1)
+        return Candidates(boxes, self.match_targets(output.anchors, targets))
+
+    def candidate_features(
+        self, output: DenseOutput, features: Features, indices: Int[Tensor, "b q"]
+    ) -> Float[Tensor, "b q c"]:
+        """Look up the cells that anchors belong to, in levels of one width."""
+        cells = torch.cat([x.flatten(2) for x in self.input_projection(features)], 2).transpose(1, 2)
+        cell = indices // self.base_anchors.shape[1]
+        return cells.gather(1, cell[..., None].expand(-1, -1, cells.shape[-1]))
 
     def decode(self, output: DenseOutput) -> Decoded:
         """Select the best (anchor, class) pairs that no better one of their class suppresses."""

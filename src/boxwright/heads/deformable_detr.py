@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,10 +17,18 @@ from boxwright.layers.predictions import run_in_full_precision
 from boxwright.layers.tokens import LevelTokens, flatten_levels
 from boxwright.mechanism import QueryMechanism
 from boxwright.ops.boxes import at_least_float32
+from boxwright.queries.auxiliary import AuxiliaryHeads, QueryStart
 from boxwright.queries.class_losses import make_class_loss
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
 from boxwright.queries.decode import PairDetections, rank_pairs
-from boxwright.queries.decoder import LayerHeads, build_decoder_layers, decode_queries, predict_layers, reset_predictors
+from boxwright.queries.decoder import (
+    LayerHeads,
+    Refinement,
+    build_decoder_layers,
+    decode_queries,
+    predict_layers,
+    reset_predictors,
+)
 from boxwright.queries.deformable_output import DeformableDETROutput, list_others
 from boxwright.queries.explanation import (
     LayerPredictions,
@@ -29,10 +37,12 @@ from boxwright.queries.explanation import (
     SelectedTokens,
 )
 from boxwright.queries.groups import EncoderHeads, GroupEncoder, join_queries
+from boxwright.queries.learned_queries import look_up
 from boxwright.queries.mask_branch import build_mask_branch
 from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.options import DecoderOptions, QueryLossWeights, SupervisionOptions
 from boxwright.queries.selection import Selection, make_anchors, measure_selection, select_tokens
+from boxwright.queries.taught_queries import TaughtQueries
 from boxwright.queries.tokens import LevelProjections
 from boxwright.recorded import Recorded
 from boxwright.structures import ClassRows, Features, LossTotals, SelectionQuality, Spec, Targets
@@ -40,7 +50,7 @@ from boxwright.structures import ClassRows, Features, LossTotals, SelectionQuali
 __all__ = ["DeformableDETR"]
 
 
-class DeformableDETR(PairDetections, nn.Module):
+class DeformableDETR(PairDetections, TaughtQueries):
     """Queries that sample around a point each; with ``refine`` around a box, which every layer corrects.
 
     With ``two_stage`` the best tokens of the encoder become the queries.
@@ -51,8 +61,10 @@ class DeformableDETR(PairDetections, nn.Module):
         hidden_dim: width of tokens and queries; a multiple of 4 and of the decoder's ``num_heads``.
         num_queries: most objects that are detected in an image.
         decoder: size of the decoder.
-        refine: each layer corrects the boxes of the layer before, with class and box heads of its own.
-        two_stage: queries come from the encoder; needs ``refine``.
+        refine: each layer corrects the boxes of the layer before, with class and box heads of its own; with ``twice``
+            its losses train these boxes too (looking forward twice).
+        two_stage: queries come from the encoder; needs ``refine``. With ``mixed`` their boxes do, and contents are
+            learned.
         auxiliary_losses: train every layer, not only the last; ``refine`` needs it.
         max_detections: most (query, class) pairs that are detected in an image.
         supervision: what all predictions learn from.
@@ -75,8 +87,8 @@ class DeformableDETR(PairDetections, nn.Module):
         hidden_dim: int = 256,
         num_queries: int = 300,
         decoder: DecoderOptions = DecoderOptions(dropout=0.1),
-        refine: bool = False,
-        two_stage: bool = False,
+        refine: bool | Literal["twice"] = False,
+        two_stage: bool | Literal["mixed"] = False,
         auxiliary_losses: bool = True,
         max_detections: int = 100,
         supervision: SupervisionOptions = SupervisionOptions(),
@@ -91,29 +103,36 @@ class DeformableDETR(PairDetections, nn.Module):
         if refine and not auxiliary_losses:
             raise ValueError("refine needs auxiliary_losses: nothing else trains the boxes of layers before the last")
         self.hidden_dim, self.num_queries, self.max_detections = hidden_dim, num_queries, max_detections
-        self.refine, self.two_stage, self.auxiliary_losses = refine, two_stage, auxiliary_losses
+        self.two_stage, self.auxiliary_losses = bool(two_stage), auxiliary_losses
+        self.refinement: Refinement = "twice" if refine == "twice" else "once" if refine else "none"
         self.eval_layers = decoder.predicting_layers
         # For counting only: run all heads of all layers and tokens, as the published graph does.
         self.count_as_published = False
         self.criterion = SetCriterion(make_class_loss(supervision.class_loss), HungarianMatcher(), loss_weights)
         self.num_groups, others = supervision.num_groups, range(supervision.num_groups - 1)
         self.projections = LevelProjections(in_spec, hidden_dim, level_projection)
+        self.contents = None
         if two_stage:
             self.encoder_output = nn.Sequential(nn.Linear(hidden_dim, hidden_dim), nn.LayerNorm(hidden_dim))
             linear = nn.Linear(2 * hidden_dim, 2 * hidden_dim)
             self.proposal_queries = nn.Sequential(linear, nn.LayerNorm(2 * hidden_dim))
             self.groups = nn.ModuleList(GroupEncoder(hidden_dim, num_classes, decoder.activation) for _ in others)
+            if two_stage == "mixed":
+                self.contents = nn.ModuleList(nn.Embedding(num_queries, hidden_dim) for _ in range(self.num_groups))
         else:
             self.queries = nn.Embedding(num_queries, 2 * hidden_dim)  # position, content
             self.groups = nn.ModuleList(nn.Embedding(num_queries, 2 * hidden_dim) for _ in others)
             self.reference_points = nn.Linear(hidden_dim, 2)
         self.layers = build_decoder_layers(decoder, hidden_dim, len(self.projections.levels))
         # One pair for all layers, or one per layer; then one for the encoder.
-        num_pairs = decoder.num_layers + two_stage if refine else 1
+        num_pairs = decoder.num_layers + bool(two_stage) if refine else 1
         classes = nn.Linear(hidden_dim, num_classes)
         boxes = MLP(hidden_dim, hidden_dim, 4, 3, activation=decoder.activation)
         self.classes = nn.ModuleList(deepcopy(classes) for _ in range(num_pairs))
         self.boxes = nn.ModuleList(deepcopy(boxes) for _ in range(num_pairs))
+        self.auxiliary = None
+        if supervision.auxiliary:
+            self.auxiliary = AuxiliaryHeads(in_spec, hidden_dim, decoder.num_heads, supervision, with_positions=True)
         self.masks, self.mask_region = build_mask_branch(masks, hidden_dim, decoder.num_layers, self.projections)
         self.reset_parameters()
 
@@ -157,9 +176,12 @@ class DeformableDETR(PairDetections, nn.Module):
             positions=lambda _: positions,
             heads=LayerHeads(self.classes, self.boxes),
             every_layer=every and (self.auxiliary_losses or self.count_as_published),
-            refinement="once" if self.refine else "none",
+            refinement=self.refinement,
             num_groups=num_groups,
             classes_first=True,
+        )
+        auxiliary = self.run_auxiliary(
+            features, padding_mask, targets, valid_sizes, lambda start: self._decode(start, tokens)
         )
         others, count, masks = None, logits.shape[2] // num_groups, None
         if self.masks is not None:
@@ -169,10 +191,29 @@ class DeformableDETR(PairDetections, nn.Module):
             logits, boxes = logits[:, :, :count], boxes[:, :, :count]
         selection = selections[0]
         if selection is None:
-            return DeformableDETROutput(logits, boxes, valid_sizes, others=others, masks=masks)
+            return DeformableDETROutput(logits, boxes, valid_sizes, others=others, masks=masks, auxiliary=auxiliary)
         selected = selection.logits, selection.boxes_cxcywh_norm
         encoded = *selected, selection.every_logits, selection.every_boxes_cxcywh_norm, selection.tokens
-        return DeformableDETROutput(logits, boxes, valid_sizes, *encoded, others, masks)
+        return DeformableDETROutput(logits, boxes, valid_sizes, *encoded, others, masks, auxiliary)
+
+    def _decode(
+        self, start: QueryStart, tokens: LevelTokens
+    ) -> tuple[Float[Tensor, "l b q k"], Float[Tensor, "l b q 4"]]:
+        """Decode further queries to the logits and boxes of the layers that are trained."""
+        positions = cast(Tensor, start.positions)
+        decoded = decode_queries(
+            self.layers,
+            tokens,
+            start.content,
+            start.reference,
+            positions=lambda _: positions,
+            heads=LayerHeads(self.classes, self.boxes),
+            every_layer=self.auxiliary_losses,
+            refinement=self.refinement,
+            blocked=start.blocked,
+            classes_first=True,
+        )
+        return decoded.logits, decoded.boxes_cxcywh_norm
 
     def class_rows(self) -> dict[str, ClassRows]:
         """Name the layers with a row for each class."""
@@ -187,6 +228,7 @@ class DeformableDETR(PairDetections, nn.Module):
         num_groups = 1 if output.others is None else self.num_groups
         objects = normalize_targets(targets, with_masks=self.masks is not None) * num_groups
         logits, boxes, *encoder = output.every_group()
+        of_step = totals
         totals = (totals or LossTotals.of(targets)).of_groups(num_groups)
         losses = self.criterion(logits, boxes, objects, totals, masks=output.masks)
         terms = name_terms(losses, layer_suffixes(len(logits)))
@@ -195,6 +237,9 @@ class DeformableDETR(PairDetections, nn.Module):
             any_object = [target._replace(labels=torch.zeros_like(target.labels)) for target in objects]
             losses = self.criterion(encoder[0][None], encoder[1][None], any_object, totals)
             terms |= name_terms(losses, ["_encoder"])
+        if self.auxiliary is not None:
+            own = objects[: len(targets)]
+            terms |= self.auxiliary.losses(output.auxiliary, targets, own, of_step, self.criterion)
         return terms
 
     def selection_quality(self, output: DeformableDETROutput, targets: Sequence[Targets]) -> SelectionQuality | None:
@@ -220,7 +265,7 @@ class DeformableDETR(PairDetections, nn.Module):
             decoder.contents(recorded),
             self._learned_queries()[2][None] if references is None else references,
             LayerHeads(self.classes, self.boxes),
-            refinement="once" if self.refine else "none",
+            refinement=self.refinement,
         )
         ranked = rank_pairs(output.logits[-1], self.max_detections)
         scores = at_least_float32(predictions[1]).sigmoid()
@@ -259,6 +304,8 @@ class DeformableDETR(PairDetections, nn.Module):
         reference = selection.boxes_cxcywh_norm.detach()
         encoded = encode_box_sine(reference, self.hidden_dim // 2).to(selection.logits.dtype)
         positions, content = self.proposal_queries(encoded).chunk(2, -1)
+        if self.contents is not None:
+            return look_up(self.contents[group], selection.content), positions, reference
         # Contiguous: of a view, attention fixes the batch of an export (torch 2.15).
         return content.contiguous(), positions, reference
 

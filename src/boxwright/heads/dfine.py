@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from boxwright.layers.deformable_attention import Joining
 from boxwright.layers.mlp import MLP
+from boxwright.layers.tokens import LevelTokens
 from boxwright.mechanism import QueryMechanism
+from boxwright.queries.auxiliary import QueryStart
 from boxwright.queries.class_losses import make_class_loss
 from boxwright.queries.criterion import SetCriterion
 from boxwright.queries.decode import QueryOutput, decode_pairs, rank_pairs, take_in_pixels
@@ -133,7 +135,28 @@ class DFINE(EncoderQueries):
             blocked=start.blocked,
             num_groups=start.num_groups,
         )
-        return DistributionOutput.of(predictions, start, *self.predict_masks(start, contents, targets))
+        output = DistributionOutput.of(predictions, start, *self.predict_masks(start, contents, targets))
+        return output._replace(
+            auxiliary=self.run_auxiliary(
+                features, padding_mask, targets, valid_sizes, lambda queries: self._decode(queries, start.tokens)
+            )
+        )
+
+    def _decode(
+        self, start: QueryStart, tokens: LevelTokens
+    ) -> tuple[Float[Tensor, "l b q k"], Float[Tensor, "l b q 4"]]:
+        """Decode further queries to the logits and boxes of every layer."""
+        predictions, _ = decode_distributions(
+            self.layers,
+            tokens,
+            start.content,
+            start.reference,
+            positions=self.hold_positions(self.encode_references, start.reference),
+            heads=self._heads(),
+            every_layer=True,
+            blocked=start.blocked,
+        )
+        return predictions.logits, predictions.boxes_cxcywh_norm
 
     def encode_references(self, reference: Float[Tensor, "b q 4"]) -> Float[Tensor, "b q d"]:
         """Encode center boxes as positions of queries, cut to [-10, 10]."""
@@ -187,7 +210,7 @@ class DFINE(EncoderQueries):
         """Compute the weighted loss terms of every decoder layer, of the selection and of denoising."""
         if output.assignment is None:
             output = self.assign(output, targets)
-        normalized, totals = self.normalize_targets(targets), totals or LossTotals.of(targets)
+        normalized, of_step, totals = self.normalize_targets(targets), totals, totals or LossTotals.of(targets)
         if totals.matches is None:
             totals = totals._replace(matches=self.count_assigned(output))
         (layers, selected), assignment = output.every_group, cast(Assignment, output.assignment)
@@ -199,6 +222,9 @@ class DFINE(EncoderQueries):
             counts = self.criterion.count(layers, of_groups)
             noised = output.noised, matches, groups, normalized, totals, counts, output.noised_masks
             terms |= self.criterion.noised(*noised)
+        if self.auxiliary is not None:
+            criterion = self.criterion.criterion
+            terms |= self.auxiliary.losses(output.auxiliary, targets, normalized, of_step, criterion)
         return terms
 
     def _heads(self) -> DistributionHeads:

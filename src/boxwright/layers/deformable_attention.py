@@ -306,7 +306,7 @@ class DeformableDecoderLayer(nn.Module):
         shapes: Sequence[tuple[int, int]],
         *,
         padding: Bool[Tensor, "b t"] | None = None,
-        blocked: Bool[Tensor, "f f"] | None = None,
+        blocked: Bool[Tensor, "*bm f f"] | None = None,
         num_groups: int = 1,
     ) -> Float[Tensor, "b q d"]:
         """Run one round.
@@ -319,7 +319,7 @@ class DeformableDecoderLayer(nn.Module):
             shapes: (h, w) of each level.
             padding: True on tokens that are padding.
             blocked: True where a query (row) must not see another (column); of the queries of the first group, and of
-                those that come before them.
+                those that come before them. Of all images, or of each image and attention head.
             num_groups: groups of as many queries each, which do not see those of other groups.
         """
         attended = self._attend(queries + positions, queries, blocked, num_groups)
@@ -334,7 +334,7 @@ class DeformableDecoderLayer(nn.Module):
         self,
         positioned: Float[Tensor, "b q d"],
         queries: Float[Tensor, "b q d"],
-        blocked: Bool[Tensor, "f f"] | None,
+        blocked: Bool[Tensor, "*bm f f"] | None,
         num_groups: int,
     ) -> Float[Tensor, "b q d"]:
         """Attend to the queries of the same group: each group is an image of the batch."""

@@ -15,6 +15,7 @@ class Purpose(IntEnum):
     REGIONS = 1
     DENOISING = 2
     MASKS = 3
+    AUXILIARY = 4
 
 
 def image_generator(seed: int, purpose: Purpose, device: torch.device, *, stage: int = 0) -> torch.Generator:

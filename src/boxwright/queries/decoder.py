@@ -108,7 +108,7 @@ def decode_queries(
     heads: LayerHeads,
     every_layer: bool,
     refinement: Refinement = "once",
-    blocked: Bool[Tensor, "f f"] | None = None,
+    blocked: Bool[Tensor, "*bm f f"] | None = None,
     num_groups: int = 1,
     classes_first: bool = False,
 ) -> DecodedQueries:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from boxwright.queries.auxiliary import AuxiliaryGroup
 from boxwright.queries.denoising import DenoisingQueries
 from boxwright.queries.distributions import DistributionLayers
 from boxwright.queries.encoder_queries import DecoderStart
@@ -34,7 +36,7 @@ class DistributionOutput(NamedTuple):
     its tokens, the best first. ``noised`` are predictions from the denoising queries, and ``denoising`` these queries;
     None without targets or denoising. ``others`` are predictions of further groups of queries, in training.
     ``assignment`` is that of the head's ``assign``. ``masks`` of all groups and ``noised_masks`` are those of the
-    decoder layers, None where the head has none.
+    decoder layers, None where the head has none. ``auxiliary`` are the groups of auxiliary heads, in training.
     """
 
     logits: Float[Tensor, "l b q k"]
@@ -52,6 +54,7 @@ class DistributionOutput(NamedTuple):
     assignment: Assignment | None = None
     masks: MaskFactors | None = None
     noised_masks: MaskFactors | None = None
+    auxiliary: Sequence[AuxiliaryGroup] = ()
 
     @classmethod
     def of(

@@ -189,7 +189,7 @@ def decode_distributions(
     positions: Callable[[Float[Tensor, "b q 4"]], Float[Tensor, "b q d"]],
     heads: DistributionHeads,
     every_layer: bool,
-    blocked: Bool[Tensor, "f f"] | None = None,
+    blocked: Bool[Tensor, "*bm f f"] | None = None,
     num_groups: int = 1,
 ) -> tuple[DistributionLayers, list[Float[Tensor, "b q d"]]]:
     """Decode queries layer by layer; each layer adds to the logits of the sides.

@@ -16,6 +16,7 @@ from boxwright.layers.predictions import cast_to_weights
 from boxwright.layers.tokens import LevelTokens, flatten_levels
 from boxwright.mechanism import QueryMechanism
 from boxwright.ops.boxes import at_least_float32, inverse_sigmoid
+from boxwright.queries.auxiliary import AuxiliaryHeads
 from boxwright.queries.criterion import normalize_targets
 from boxwright.queries.decode import PairDetections, QueryOutput, rank_pairs
 from boxwright.queries.denoising import DenoisingQueries, draw_denoising_queries
@@ -25,6 +26,7 @@ from boxwright.queries.mask_branch import MaskFactors, build_mask_branch
 from boxwright.queries.matching import HungarianMatcher, NormalizedTargets
 from boxwright.queries.options import DecoderOptions, DenoisingOptions, UnitedSupervisionOptions
 from boxwright.queries.selection import Selection, make_anchors, measure_selection, select_tokens
+from boxwright.queries.taught_queries import TaughtQueries
 from boxwright.queries.tokens import LevelProjections
 from boxwright.recorded import Recorded
 from boxwright.structures import ClassRows, Features, MaskRegion, SelectionQuality, Spec, Targets
@@ -85,7 +87,7 @@ class DecoderStart(NamedTuple):
         return torch.cat([one.logits for one in others]), torch.cat([one.boxes_cxcywh_norm for one in others])
 
 
-class EncoderQueries(PairDetections, nn.Module):
+class EncoderQueries(PairDetections, TaughtQueries):
     """Queries that begin as the best tokens of the encoder, with noised objects beside them in training; a base class.
 
     Such a head sets ``layers`` and ``classes``, the decoder layers and their class heads, and says by
@@ -156,6 +158,9 @@ class EncoderQueries(PairDetections, nn.Module):
             GroupEncoder(hidden_dim, num_classes, activation, mapped=not self.is_lean)
             for _ in range(supervision.num_groups - 1)
         )
+        self.auxiliary = None
+        if supervision.auxiliary:
+            self.auxiliary = AuxiliaryHeads(in_spec, hidden_dim, decoder.num_heads, supervision, with_positions=False)
         self.masks, region = build_mask_branch(masks, hidden_dim, decoder.num_layers, self.projections)
         self.mask_region = region or self.mask_region
 

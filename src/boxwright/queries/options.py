@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -214,13 +214,38 @@ class SupervisionOptions:
         class_loss: of all predictions; ``make_class_loss`` lists them.
         num_groups: groups of queries in training, each selected by heads of its own, matched by itself and attending to
             itself; the first one predicts. LW-DETR and RF-DETR have 13.
+        auxiliary: dense and two-stage heads beside the decoder, in training only, whose positives become further
+            queries, as in Co-DETR; their names, or with options of each: ``{faster_rcnn: {}, atss: {num_convs: 1}}``.
+        auxiliary_weight: of the losses of these heads.
+        auxiliary_queries: least and largest number of queries of an image that each of them gives; background fills up.
     """
 
     class_loss: ClassLossName = "focal"
     num_groups: int = 1
+    auxiliary: Sequence[str] | Mapping[str, Mapping[str, bool | int | float | str]] = ()
+    auxiliary_weight: float = 12.0
+    auxiliary_queries: tuple[int, int] = (9, 300)
 
     def __post_init__(self) -> None:
         check_counts({"num_groups": self.num_groups})
+        least, most = self.auxiliary_queries
+        if self.auxiliary_weight < 0 or not 1 <= least <= most:
+            raise ValueError(
+                "auxiliary_weight is at least 0, and auxiliary_queries are 1 or more, the least first, "
+                f"not {self.auxiliary_weight} and {list(self.auxiliary_queries)}"
+            )
+
+    def auxiliary_options(self) -> Mapping[str, Mapping[str, bool | int | float | str]]:
+        """List the auxiliary heads by their names, with the options of each.
+
+        Raises:
+            ValueError: two have one name.
+        """
+        if isinstance(self.auxiliary, Mapping):
+            return self.auxiliary
+        if len(set(self.auxiliary)) < len(self.auxiliary):
+            raise ValueError(f"auxiliary heads have names of their own, not {list(self.auxiliary)}")
+        return {name: {} for name in self.auxiliary}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from boxwright.layers.tokens import LevelTokens
+from boxwright.queries.auxiliary import AuxiliaryGroup, QueryStart
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms
 from boxwright.queries.decoder import LayerHeads, Refinement, decode_queries, predict_layers
 from boxwright.queries.denoising import DenoisingQueries
@@ -31,6 +32,7 @@ class RefinedOutput(NamedTuple):
     of the encoder's tokens, the best first. ``others`` are predictions of further groups of queries, in training.
     ``assignment`` is that of the head's ``assign``. ``masks`` of all groups and ``noised_masks`` are those of the
     decoder layers, None where the head has none; ``selected_masks`` are the encoder's, where it learns from them.
+    ``auxiliary`` are the groups of auxiliary heads, in training.
     """
 
     logits: Float[Tensor, "l b q k"]
@@ -47,6 +49,7 @@ class RefinedOutput(NamedTuple):
     masks: MaskFactors | None = None
     noised_masks: MaskFactors | None = None
     selected_masks: MaskFactors | None = None
+    auxiliary: Sequence[AuxiliaryGroup] = ()
 
     @property
     def every_mask(self) -> MaskFactors | None:
@@ -139,7 +142,27 @@ class RefinedQueries(EncoderQueries):
             masks=masks,
             noised_masks=noised_masks,
             selected_masks=None if targets is None else self.predict_selected_masks(start),
+            auxiliary=self.run_auxiliary(
+                features, padding_mask, targets, valid_sizes, lambda queries: self._decode(queries, start.tokens)
+            ),
         )
+
+    def _decode(
+        self, start: QueryStart, tokens: LevelTokens
+    ) -> tuple[Float[Tensor, "l b q k"], Float[Tensor, "l b q 4"]]:
+        """Decode further queries to the logits and boxes of every layer."""
+        decoded = decode_queries(
+            self.layers,
+            tokens,
+            start.content,
+            start.reference,
+            positions=self.hold_positions(lambda box: self.encode_on_maps(box, tokens), start.reference),
+            heads=self.layer_heads(),
+            every_layer=True,
+            refinement=self.refinement,
+            blocked=start.blocked,
+        )
+        return decoded.logits, decoded.boxes_cxcywh_norm
 
     def predict_selected_masks(self, start: DecoderStart) -> MaskFactors | None:
         """Predict masks of the selected tokens of all groups, for training; None where these do not learn from them."""
@@ -166,7 +189,7 @@ class RefinedQueries(EncoderQueries):
         self, output: RefinedOutput, targets: Sequence[Targets], totals: LossTotals | None = None
     ) -> dict[str, Float[Tensor, ""]]:
         """Compute the weighted loss terms of every decoder layer, of the selection and of denoising."""
-        normalized, totals = self.normalize_targets(targets), totals or LossTotals.of(targets)
+        normalized, of_step, totals = self.normalize_targets(targets), totals, totals or LossTotals.of(targets)
         (logits, boxes), num_layers = output.every_prediction, len(output.logits)
         objects, masks = normalized * output.num_groups, output.every_mask
         if self.divides_by_assigned and output.assignment is None:
@@ -194,4 +217,6 @@ class RefinedQueries(EncoderQueries):
             losses = self.criterion(*noised, normalized, totals, matches, groups)
             losses |= self.criterion.mask_losses(output.noised_masks, matches, normalized, totals, groups)
             terms |= name_terms(losses, [f"_denoising_{i}" for i in range(num_layers)])
+        if self.auxiliary is not None:
+            terms |= self.auxiliary.losses(output.auxiliary, targets, normalized, of_step, self.criterion)
         return terms

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from boxwright.layers.level_cells import LevelCells
@@ -15,6 +15,7 @@ from boxwright.layers.option_checks import check_counts
 from boxwright.mechanism import RegionStage, TwoStageMechanism
 from boxwright.ops.anchors import best_anchor_ious
 from boxwright.ops.box_deltas import FAST_RCNN_WEIGHTS, SMOOTH_L1_BETA, Weights
+from boxwright.ops.box_matching import IGNORED
 from boxwright.ops.boxes import area, at_least_float32
 from boxwright.ops.finite import nan_like_any
 from boxwright.recorded import Recorded
@@ -26,7 +27,17 @@ from boxwright.regions.options import DetectionOptions, RoIOptions, RPNOptions
 from boxwright.regions.proposals import FirstStage, Proposals, RPNLoss, RPNOutput
 from boxwright.regions.roi_extractor import RoISource, region_strides
 from boxwright.regions.sampling import SampledRegions, sample_regions
-from boxwright.structures import AnchorFits, ClassRows, Decoded, Features, LossTotals, ObjectLimit, Spec, Targets
+from boxwright.structures import (
+    AnchorFits,
+    Candidates,
+    ClassRows,
+    Decoded,
+    Features,
+    LossTotals,
+    ObjectLimit,
+    Spec,
+    Targets,
+)
 
 
 class StageOutput(NamedTuple):
@@ -173,6 +184,31 @@ class TwoStageHead(nn.Module):
         if output.aux_boxes:
             terms |= auxiliary_losses(output.aux_boxes, regions, images_per_process, weight=self.aux_weight)
         return terms
+
+    @property
+    def candidate_channels(self) -> int:
+        """Width of the levels that features of regions are extracted from."""
+        return self.roi_source.channels
+
+    def list_candidates(self, output: TwoStageOutput, targets: Sequence[Targets]) -> Candidates:
+        """List the regions that the first box branch is trained on; images with fewer are filled up."""
+        del targets
+        regions = output.stages[0].regions
+        counts = regions.images.bincount(minlength=len(output.maps[0])).tolist()
+        boxes = nn.utils.rnn.pad_sequence(list(regions.boxes.split(counts)), batch_first=True)
+        objects = list(regions.objects.split(counts))
+        return Candidates(boxes, nn.utils.rnn.pad_sequence(objects, batch_first=True, padding_value=IGNORED))
+
+    def candidate_features(
+        self, output: TwoStageOutput, features: Features, indices: Int[Tensor, "b q"]
+    ) -> Float[Tensor, "b q c"]:
+        """Extract the features of regions for the first box branch: the mean of their cells."""
+        del features
+        boxes = self.list_candidates(output, ()).boxes.gather(1, indices[..., None].expand(-1, -1, 4))
+        images = torch.arange(len(indices), device=indices.device).repeat_interleave(indices.shape[1])
+        maps = self.box_branches()[0].pooling(output.maps, boxes.flatten(0, 1), images)
+        vectors: Tensor = torch.stack(maps).mean((0, -2, -1)).unflatten(0, indices.shape)
+        return vectors
 
     def decode(self, output: TwoStageOutput) -> Decoded:
         """Propose regions, predict their classes and boxes, and select the best detections."""

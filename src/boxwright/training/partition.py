@@ -67,15 +67,17 @@ def _add_totals(detector: Detector, batch: Batch, device: torch.device) -> LossT
     if not dist.is_initialized():
         return own
     objects, images, matches = add_over_processes([own.objects, own.images, own.matches or 0], device)
-    weights = None if own.match_weights is None else torch.tensor(own.match_weights, dtype=torch.float64, device=device)
-    if weights is not None:
-        dist.all_reduce(weights)
+    numbers = torch.tensor([own.match_weights or 0, *own.auxiliary], dtype=torch.float64, device=device)
+    if own.match_weights is not None or own.auxiliary:
+        dist.all_reduce(numbers)
+    weights, *auxiliary = numbers.tolist()
     return LossTotals(
         objects,
         images,
         dist.get_world_size(),
         None if own.matches is None else matches,
-        None if weights is None else float(weights),
+        None if own.match_weights is None else weights,
+        tuple(auxiliary),
     )
 
 
