@@ -71,6 +71,17 @@ REDUCED: dict[str, dict[str, Any]] = {
 }
 """Options by part that make a recipe small; what is not named keeps the recipe's own options."""
 
+AUXILIARY = {
+    "atss": {"num_convs": 1},
+    "faster_rcnn": {
+        "rpn.pre_nms_top_k": "100,50",
+        "rpn.post_nms_top_k": "50,50",
+        "roi.num_samples": 32,
+        "boxes.hidden_dim": 64,
+    },
+}
+"""The auxiliary heads of a recipe that has them, as small as ``FEW``."""
+
 TRAINING: dict[str, Any] = {
     "epochs": 1,
     "steps": 150,
@@ -118,6 +129,8 @@ def small(name: str) -> Recipe:
         for i, entry in enumerate(entries):
             address = slot if len(entries) == 1 else f"{slot}.{i}"
             overrides |= {f"{address}.{key}": value for key, value in REDUCED.get(entry["name"], {}).items()}
+    if recipe["head"].get("supervision", {}).get("auxiliary"):
+        overrides["head.supervision.auxiliary"] = AUXILIARY
     return resolve(recipe, overrides).recipe
 
 

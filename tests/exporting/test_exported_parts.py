@@ -144,6 +144,20 @@ def test_further_groups_of_queries_stay_out() -> None:
     assert sizes[0] == sizes[1]
 
 
+def test_auxiliary_heads_stay_out() -> None:
+    """A graph has the weights of the decoder alone."""
+    sizes = []
+    for names in ((), ("atss",)):
+        backbone = build("backbones", "resnet_vd")
+        head = build("heads", "rtdetr", backbone.out_spec, NUM_CLASSES, **{"supervision.auxiliary": names})
+        if names:
+            head.add_auxiliary({"atss": build("heads", "atss", head.auxiliary_spec(), NUM_CLASSES)})
+        categories = [Category(label, f"class {label}") for label in range(NUM_CLASSES)]
+        model = export_network(Detector(backbone, [], head, categories=categories, input_format=SQUARE))
+        sizes.append(sorted(tuple(one.dims) for one in model.graph.initializer))
+    assert sizes[0] == sizes[1]
+
+
 @pytest.mark.slow
 def test_switchable_convolutions_and_soft_nms() -> None:
     """Both have other operators than what the parts have by themselves."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from boxwright.compose.building import limited_size
 from boxwright.compose.options import Naming, parse_options
-from boxwright.compose.parts import check_part_name, find_part
+from boxwright.compose.parts import find_part, list_parts, unknown
 from boxwright.compose.position_tables import find_resized_tables
 from boxwright.compose.recipe import PartOptions, Recipe
 from boxwright.compose.recipe_text import SLOTS
@@ -169,11 +169,12 @@ def _add_auxiliary(head: TaughtHead, named: Mapping[str, Mapping[str, Any]], wir
     """Build the auxiliary heads that the options of a head name; they are parts of the package."""
     heads, address = {}, "head.supervision.auxiliary"
     for name, options in named.items():
-        try:
-            part = find_part("heads", check_part_name("heads", name), trusted=())
-        except ValueError as error:
-            raise ValueError(f"{address}: {error}") from error
-        parsed = parse_options(part, options, Naming(owner=f"head {name}", address=f"{address}.{name}"))
+        # A checkpoint names them too: nothing outside the package is imported for them.
+        if name not in (choices := list_parts("heads")):
+            raise ValueError(f"{address}: {unknown('head', name, choices, 'heads')}")
+        parsed = parse_options(
+            find_part("heads", name), options, Naming(owner=f"head {name}", address=f"{address}.{name}")
+        )
         heads[name] = _construct("head", PartOptions(name, parsed), wiring)
     head.add_auxiliary(heads)
 

@@ -50,3 +50,4 @@ class FasterRCNN(TwoStageHead):
         self.boxes = BoxBranch(self.roi_source, num_classes, boxes)
         self.aux_boxes = build_auxiliary_box_head(in_spec, num_classes, boxes)
         self.aux_weight, self.smooth_l1_beta = boxes.aux_weight, boxes.smooth_l1_beta
+        self.box_loss, self.box_weight = boxes.box_loss, boxes.box_weight

@@ -67,6 +67,7 @@ class MaskRCNN(TwoStageHead):
         self.aux_boxes = build_auxiliary_box_head(in_spec, num_classes, boxes)
         self.aux_masks = build_auxiliary_mask_head(in_spec, num_classes, mask)
         self.aux_weight, self.smooth_l1_beta = boxes.aux_weight, boxes.smooth_l1_beta
+        self.box_loss, self.box_weight = boxes.box_loss, boxes.box_weight
         self.aux_mask_weight = mask.aux_weight
 
     def predict_samples(self, output: TwoStageOutput, regions: SampledRegions, features: Features) -> TwoStageOutput:

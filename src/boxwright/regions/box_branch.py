@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from boxwright.layers.conv import ConvNorm
 from boxwright.layers.predictions import run_in_full_precision
-from boxwright.ops.box_deltas import FAST_RCNN_WEIGHTS, SMOOTH_L1_BETA, Weights, encode_deltas
+from boxwright.ops.box_deltas import FAST_RCNN_WEIGHTS, SMOOTH_L1_BETA, Weights, decode_deltas, encode_deltas
 from boxwright.ops.box_matching import BACKGROUND
-from boxwright.ops.boxes import at_least_float32
+from boxwright.ops.boxes import at_least_float32, generalized_iou
 from boxwright.regions.auxiliary_levels import AuxiliaryLevels, needs_auxiliary
-from boxwright.regions.options import BoxBranchOptions, BoxOptions
+from boxwright.regions.options import BoxBranchOptions, BoxOptions, RegionBoxLoss
 from boxwright.regions.roi_extractor import RoIExtractor, RoISource, fuse_maps
 from boxwright.regions.sampling import SampledRegions
 from boxwright.structures import ClassRows, Features, Spec
@@ -207,8 +207,9 @@ def box_losses(
     *,
     weights: Weights = FAST_RCNN_WEIGHTS,
     beta: float = SMOOTH_L1_BETA,
+    box_loss: RegionBoxLoss = "smooth_l1",
 ) -> dict[str, Float[Tensor, ""]]:
-    """Compute ``cross_entropy`` of all regions and ``smooth_l1`` of those with an object.
+    """Compute ``cross_entropy`` of all regions and ``smooth_l1``, or ``giou``, of those with an object.
 
     Both are divided by the regions of an image, and averages over images.
 
@@ -218,6 +219,7 @@ def box_losses(
         images_per_process: of the optimizer step.
         weights: of the deltas, see ``encode_deltas``.
         beta: distance from which smooth L1 is linear; 0 for L1.
+        box_loss: ``smooth_l1`` of deltas, or ``giou`` of boxes.
 
     Source: Girshick, Fast R-CNN, ICCV 2015, equations 1 to 3. Checked against torchvision 0.29.2's RoIHeads, which
     divides by the regions of the batch: the same number wherever images have equally many.
@@ -229,9 +231,13 @@ def box_losses(
         entropy = F.cross_entropy(at_least_float32(logits), classes, reduction="none")
         (positive,) = torch.where(regions.labels != BACKGROUND)
         own = regions.labels[positive] if deltas.shape[1] > 1 else torch.zeros_like(positive)
-        target = encode_deltas(regions.target_boxes[positive], regions.boxes[positive], weights=weights)
-        distance = F.smooth_l1_loss(at_least_float32(deltas[positive, own]), target, reduction="none", beta=beta)
-        return {"cross_entropy": (entropy * weight).sum(), "smooth_l1": (distance.sum(-1) * weight[positive]).sum()}
+        boxes, targets, predicted = regions.boxes[positive], regions.target_boxes[positive], deltas[positive, own]
+        if box_loss == "giou":
+            distance = 1 - generalized_iou(decode_deltas(predicted, boxes, weights=weights), targets)
+        else:
+            target = encode_deltas(targets, boxes, weights=weights)
+            distance = F.smooth_l1_loss(at_least_float32(predicted), target, reduction="none", beta=beta).sum(-1)
+        return {"cross_entropy": (entropy * weight).sum(), box_loss: (distance * weight[positive]).sum()}
 
 
 def auxiliary_losses(

@@ -13,6 +13,7 @@ RoIExtractorKind = Literal["fpn_level", "adaptive", "soft"]
 LevelEpsilon = Literal["outside", "inside"]
 Fusion = Literal["max", "sum"]
 BoxHeadKind = Literal["two_linear", "four_conv"]
+RegionBoxLoss = Literal["smooth_l1", "giou"]
 MaskNorm = Literal["none", "batch"]
 
 
@@ -22,8 +23,10 @@ class RPNOptions:
 
     Args:
         num_convs: 3 x 3 convolutions; 2 in torchvision's V2.
-        anchor_scale: side of a level's square anchor, in strides: with stride 32 the coarsest, as of a dilated
+        anchor_scale: side of a level's smallest square anchor, in strides: with stride 32 the coarsest, as of a dilated
             backbone's P6, there is no anchor of 512 pixels.
+        octave_steps: sizes of anchors before the side has doubled.
+        box_beta: difference of deltas from which smooth L1 is linear, at least 0, which is L1 (mmdetection).
         anchor_grid: pixels between anchors: the stride of the ``level``, or those of the ``padded_input`` divided by
             the level's cells, rounded down (torchvision).
         whole_pixels: sides and corners of anchors are whole pixels (torchvision), else fractions (mmdetection).
@@ -34,6 +37,8 @@ class RPNOptions:
 
     num_convs: int = 1
     anchor_scale: float = 8.0
+    octave_steps: int = 1
+    box_beta: float = SMOOTH_L1_BETA
     anchor_grid: AnchorGrid = "level"
     whole_pixels: bool = True
     pre_nms_top_k: tuple[int, int] = (2000, 1000)
@@ -41,7 +46,9 @@ class RPNOptions:
     nms_threshold: float = 0.7
 
     def __post_init__(self) -> None:
-        check_counts({"num_convs": self.num_convs})
+        check_counts({"num_convs": self.num_convs, "octave_steps": self.octave_steps})
+        if not self.box_beta >= 0:
+            raise ValueError(f"box_beta is at least 0, not {self.box_beta}")
         check_choice("anchor_grid", self.anchor_grid, get_args(AnchorGrid))
         check_counts({"pre_nms_top_k": min(self.pre_nms_top_k), "post_nms_top_k": min(self.post_nms_top_k)})
         check_fractions({"nms_threshold": self.nms_threshold})
@@ -108,14 +115,19 @@ class BoxOptions(BoxBranchOptions):
             torchvision, 1/3 in PANet, 1 in Detectron and AugFPN, 0 in detectron2 and mmdetection.
         aux_weight: of the auxiliary losses, on each auxiliary level, as AugFPN's laterals; 0 for no auxiliary branch.
             That branch is used in training only, and its smooth L1 is linear from 1.
+        box_loss: ``smooth_l1`` of the deltas, or ``giou`` of the boxes.
+        box_weight: of it.
     """
 
     smooth_l1_beta: float = SMOOTH_L1_BETA
     aux_weight: float = 0.25
+    box_loss: RegionBoxLoss = "smooth_l1"
+    box_weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("smooth_l1_beta", "aux_weight"):
+        check_choice("box_loss", self.box_loss, get_args(RegionBoxLoss))
+        for name in ("smooth_l1_beta", "aux_weight", "box_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is at least 0, not {getattr(self, name)}")
 

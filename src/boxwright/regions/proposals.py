@@ -82,11 +82,15 @@ class RPN(nn.Module):
 
     def __init__(self, channels: int, strides: Sequence[int], options: RPNOptions) -> None:
         super().__init__()
-        self.strides, self.anchor_grid, num_anchors = list(strides), options.anchor_grid, len(ASPECT_RATIOS)
+        self.strides, self.anchor_grid, num_anchors = (
+            list(strides),
+            options.anchor_grid,
+            options.octave_steps * len(ASPECT_RATIOS),
+        )
 
         def make_anchors(stride: int) -> Float[Tensor, "a 4"]:
             side = options.anchor_scale * stride
-            return octave_anchors(side, 1, ASPECT_RATIOS, whole_pixels=options.whole_pixels)
+            return octave_anchors(side, options.octave_steps, ASPECT_RATIOS, whole_pixels=options.whole_pixels)
 
         self.register_buffer("base_anchors", level_anchors(strides, make_anchors), persistent=False)
         self.convs = nn.ModuleList(prediction_conv(channels, channels) for _ in range(options.num_convs))
@@ -161,6 +165,7 @@ class RPNLoss:
         negative_iou: IoU below which an anchor is background.
         num_samples: anchors sampled in an image.
         positive_fraction: most of them with an object, as a fraction.
+        beta: distance from which smooth L1 is linear; 0 for L1.
 
     Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3.1.2. Checked against torchvision 0.29.2's
     RegionProposalNetwork, which divides by the anchors sampled in the batch: the same number wherever images have
@@ -174,8 +179,9 @@ class RPNLoss:
         negative_iou: float = 0.3,
         num_samples: int = 256,
         positive_fraction: float = 0.5,
+        beta: float = SMOOTH_L1_BETA,
     ) -> None:
-        self.positive_iou, self.negative_iou = positive_iou, negative_iou
+        self.positive_iou, self.negative_iou, self.beta = positive_iou, negative_iou, beta
         self.num_samples, self.positive_fraction = num_samples, positive_fraction
 
     def __call__(
@@ -224,7 +230,7 @@ class RPNLoss:
             entropy = F.binary_cross_entropy_with_logits(logits, (matched >= 0).to(logits.dtype), reduction="none")
             image, index, boxes, _ = gather_matches(matched, targets)
             target = encode_deltas(boxes.to(anchors.dtype), anchors[index])
-            distance = F.smooth_l1_loss(deltas[image, index], target, reduction="none", beta=SMOOTH_L1_BETA).sum(-1)
+            distance = F.smooth_l1_loss(deltas[image, index], target, reduction="none", beta=self.beta).sum(-1)
             return {"objectness": (entropy * weights).sum(), "rpn_box": (distance * weights[image, index]).sum()}
 
 

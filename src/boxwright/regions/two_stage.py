@@ -23,7 +23,7 @@ from boxwright.regions.box_branch import AuxiliaryBoxHead, BoxBranch, BoxPredict
 from boxwright.regions.decode import RegionPrediction, decode_regions
 from boxwright.regions.explanation import ProposalOrigins, RankedPairs
 from boxwright.regions.mask_branch import MaskBranch
-from boxwright.regions.options import DetectionOptions, RoIOptions, RPNOptions
+from boxwright.regions.options import DetectionOptions, RegionBoxLoss, RoIOptions, RPNOptions
 from boxwright.regions.proposals import FirstStage, Proposals, RPNLoss, RPNOutput
 from boxwright.regions.roi_extractor import RoISource, region_strides
 from boxwright.regions.sampling import SampledRegions, sample_regions
@@ -94,6 +94,8 @@ class TwoStageHead(nn.Module):
     aux_boxes: AuxiliaryBoxHead | None
     aux_weight = 0.0
     smooth_l1_beta = SMOOTH_L1_BETA
+    box_loss: RegionBoxLoss = "smooth_l1"
+    box_weight = 1.0
 
     def __init__(
         self,
@@ -111,7 +113,7 @@ class TwoStageHead(nn.Module):
         self.first_stage = FirstStage(in_spec, channels, rpn)
         strides = region_strides(self.first_stage.rpn.strides, roi.coarsest_stride)
         self.roi_source = RoISource(self.first_stage.input_projection.channels, strides, roi)
-        self.rpn_loss = RPNLoss()
+        self.rpn_loss = RPNLoss(beta=rpn.box_beta)
 
     def forward(
         self,
@@ -175,12 +177,13 @@ class TwoStageHead(nn.Module):
     def region_losses(
         self, output: TwoStageOutput, targets: Sequence[Targets], images_per_process: float
     ) -> dict[str, Float[Tensor, ""]]:
-        """Compute ``cross_entropy`` and ``smooth_l1`` of regions.
+        """Compute ``cross_entropy`` and ``smooth_l1`` of regions, or ``giou``.
 
         With auxiliary levels also ``aux_cross_entropy`` and ``aux_smooth_l1``, sums over these levels.
         """
         ((boxes, regions),) = output.stages
-        terms = box_losses(boxes, regions, images_per_process, beta=self.smooth_l1_beta)
+        terms = box_losses(boxes, regions, images_per_process, beta=self.smooth_l1_beta, box_loss=self.box_loss)
+        terms[self.box_loss] = self.box_weight * terms[self.box_loss]
         if output.aux_boxes:
             terms |= auxiliary_losses(output.aux_boxes, regions, images_per_process, weight=self.aux_weight)
         return terms
