@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import DFineConfig, DFineForObjectDetection, HGNetV2Config, RTDetrImageProcessor
+from transformers import (
+    Deimv2Config,
+    Deimv2ForObjectDetection,
+    DFineConfig,
+    DFineForObjectDetection,
+    HGNetV2Config,
+    RTDetrImageProcessor,
+)
 
 import boxwright
 from boxwright.weights.model import build_model
@@ -42,16 +49,20 @@ KINDS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
 }
 
 
+def make_backbone(model: str, levels: list[str]) -> HGNetV2Config:
+    config = write_hgnet_config(model, levels, has_affine=True)
+    return HGNetV2Config(**{name: x for name, x in config.items() if name not in ("model_type", "out_features")})
+
+
 def make(kind: str) -> Any:
     """A small model of each kind, calibrated."""
     backbone, levels, options = KINDS[kind]
-    config, count = write_hgnet_config(backbone, levels, has_affine=True), len(levels)
-    config = {name: value for name, value in config.items() if name not in ("model_type", "out_features")}
+    config, count = make_backbone(backbone, levels), len(levels)
     torch.manual_seed(0)
     model = DFineForObjectDetection(
         DFineConfig(
-            backbone_config=HGNetV2Config(**config),
-            encoder_in_channels=config["hidden_sizes"][-count:],
+            backbone_config=config,
+            encoder_in_channels=config.hidden_sizes[-count:],
             num_feature_levels=count,
             feat_strides=[8, 16, 32][-count:],
             encode_proj_layers=[count - 1],
@@ -156,6 +167,20 @@ def test_what_they_do_not_have_is_not_written(recipe: str, message: str) -> None
     detector = boxwright.build(recipe, num_classes=2, overrides={"image_size": 64})
     with pytest.raises(ValueError, match=message):
         HuggingFaceDFINE().write(detector)
+
+
+def test_deimv2_of_transformers_is_refused(tmp_path: Path) -> None:
+    """It has a layer in front of the selection, which no file of the authors has, and ReLU where theirs has SiLU."""
+    options = {"num_feature_levels": 2, "encode_proj_layers": [1], "encoder_in_channels": [512, 1024]}
+    options |= {"decoder_in_channels": [64, 64], "feat_strides": [16, 32], "d_model": 64}
+    model = Deimv2ForObjectDetection(
+        Deimv2Config(backbone_config=make_backbone("hgnetv2_b0", ["c4", "c5"]), **SMALL, **options)
+    )
+    assert isinstance(model.model.enc_output[0], torch.nn.Linear)
+    assert isinstance(model.model.decoder.pre_bbox_head.act, torch.nn.ReLU)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="transformers' DEIMv2 is another network than its authors'"):
+        read(tmp_path)
 
 
 def test_only_layers_that_predict_are_written() -> None:

@@ -162,12 +162,13 @@ def _limited(shortest: int, longest: int | None, rule: str) -> dict[str, Any]:
     return {"resize": "shortest_side", "image_size": shortest, "max_size": longest, "size_rule": rule}
 
 
-def write_preprocessing(image: InputFormat, processor: str) -> dict[str, Any]:
+def write_preprocessing(image: InputFormat, processor: str, *, resizes_floats: bool = False) -> dict[str, Any]:
     """Make the content of ``preprocessor_config.json``.
 
     Args:
         image: the input format.
         processor: name of the class of transformers that reads it.
+        resizes_floats: this class resizes floats, and without antialias.
 
     Raises:
         ValueError: a preprocessing that transformers has no counterpart of, in one line.
@@ -177,8 +178,8 @@ def write_preprocessing(image: InputFormat, processor: str) -> dict[str, Any]:
         for name, value, usual in (
             ("resize", image.resize, ("square", "shortest_side")),
             ("channel_order", image.channel_order, ("rgb",)),
-            ("antialias", image.antialias, (True,)),
-            ("resize_floats", image.resize_floats, (False,)),
+            ("antialias", image.antialias, (not resizes_floats,)),
+            ("resize_floats", image.resize_floats, (resizes_floats,)),
             ("pad_multiple", image.pad_multiple, (1,)),
         )
         if value not in usual

@@ -68,6 +68,9 @@ _FIXED: Mapping[str, Any] = {
 
 _SCALE = "model.decoder.layers.0.encoder_attn.num_points_scale"
 
+_GATED = "model.decoder.layers.0.mlp.gate_proj.weight"
+"""A name in the files of DEIMv2."""
+
 _LISTS = ("layers", "classes", "sides", "qualities")
 """Lists in the head, with a module for each layer."""
 
@@ -80,11 +83,17 @@ class HuggingFaceDFINE:
 
     def recognizes(self, files: SourceFiles) -> bool:
         """Tell whether the files are of this kind."""
-        return files.has("model.encoder_input_proj.0.0.weight", "model.decoder.pre_bbox_head.layers.0.weight")
+        begins = files.has("model.encoder_input_proj.0.0.weight") or files.has(_GATED)
+        return begins and files.has("model.decoder.pre_bbox_head.layers.0.weight")
 
     def describe(self, files: SourceFiles) -> SourceModel:
         """Describe the model in our words."""
         config, assumptions = files.config, []
+        if files.has(_GATED):
+            raise ValueError(
+                "transformers' DEIMv2 is another network than its authors', with a layer in front of the selection of "
+                "queries and other activations, and has no counterpart here; a file of the authors does"
+            )
         num_levels = count_indices(files.tensors, "model.encoder_input_proj.{n}.0.weight")
         check_fixed({**_FIXED, **_level_entries(num_levels)}, config, "D-FINE")
         check_hgnet_config(config.get("backbone_config") or {})

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from boxwright.detector import Detector
 from boxwright.structures import Category
-from boxwright.weights.projects.deformable import LocatedTensors, assume_classes, read_number
-from boxwright.weights.projects.detr import count_indices, weights_without_counters
-from boxwright.weights.projects.rfdetr_names import ENCODER, PROJECTOR, make_rfdetr_table
-from boxwright.weights.projects.written_options import check_options, read_parts
+from boxwright.weights.projects.deformable import assume_classes
+from boxwright.weights.projects.rfdetr import infer_rfdetr, read_rfdetr_parts, write_rfdetr
+from boxwright.weights.projects.rfdetr_names import PROJECTOR
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 
 __all__ = ["RFDETR"]
-
-MODELS = {384: "vit_small_patch14_dinov2", 768: "vit_base_patch14_dinov2"}
-"""Models of timm by their width."""
-
-USUAL_WINDOWS = {14: (4, (2, 5, 8, 11)), 16: (2, (3, 6, 9, 12))}
-"""Windows along each side, and the stages whose maps are taken, by the size of a patch."""
-
-HEADS_OF_BOTH = (8, 16)
-"""Heads of self-attention and of sampling of every released model but the former large one."""
-
-RECIPES = {(2, 384): "rfdetr_n", (3, 512): "rfdetr_s", (4, 576): "rfdetr_m", (4, 704): "rfdetr_l"}
-"""Recipes by the number of decoder layers and the size of images that the table of positions is for."""
 
 
 class RFDETR:
@@ -36,108 +20,26 @@ class RFDETR:
 
     def recognizes(self, files: SourceFiles) -> bool:
         """Tell whether the files are of this kind."""
-        return files.has("refpoint_embed.weight", "query_feat.weight", f"{PROJECTOR}0.cv1.conv.weight")
+        names = "refpoint_embed.weight", "query_feat.weight", f"{PROJECTOR}0.cv1.conv.weight"
+        return files.has(*names) and files.config.get("model_type") != "rf_detr"
 
     def describe(self, files: SourceFiles) -> SourceModel:
         """Describe the model in our words."""
-        if any(name.startswith("segmentation_head.") for name in files.tensors):
-            raise ValueError("RF-DETR with masks has no counterpart here yet; its models for detection do")
-        if count_indices(files.tensors, "backbone.0.projector.stages.{n}.{**}") > 1:
-            raise ValueError("RF-DETR of several levels has no counterpart here; those of one level do")
-        args, notes = files.arguments, list[str]()
-        tensors = LocatedTensors(files.tensors)
-        backbone, size = _infer_backbone(tensors, args, notes)
-        num_groups = max(count_indices(files.tensors, "transformer.enc_output.{n}.{*}"), 1)
-        decoder = _infer_decoder(tensors, args, notes)
-        num_classes = tensors.side("class_embed.weight")
-        categories, note = _name_classes(num_classes, args.get("class_names"))
-        hidden_dim = tensors.side("query_feat.weight", 1)
-        overrides = {
-            **backbone,
-            **decoder,
-            "neck.out_channels": hidden_dim,
-            "neck.num_blocks": count_indices(files.tensors, f"{PROJECTOR}0.m.{{n}}.{{**}}"),
-            "head.hidden_dim": hidden_dim,
-            "head.num_queries": tensors.side("query_feat.weight") // num_groups,
-            "head.supervision.num_groups": num_groups,
-            "input.image_size": read_number(args, "resolution", size),
-        }
-        near = (decoder["head.decoder.num_layers"], backbone["backbone.table_size"])
-        table = make_rfdetr_table(num_groups, backbone["backbone.blocks"][-1] + 1)
+        notes = list[str]()
+        structure = infer_rfdetr(files.tensors, files.arguments, notes)
+        categories, note = _name_classes(structure.num_classes, files.arguments.get("class_names"))
         return SourceModel(
-            recipe=RECIPES.get(near, "rfdetr_n"),
-            overrides=overrides,
+            recipe=structure.recipe,
+            overrides=structure.overrides,
             categories=categories,
-            table=table,
+            table=structure.table,
             assumptions=[*notes, *note],
         )
 
     def write(self, detector: Detector) -> Layout:
         """Bring a detector into the layout."""
-        backbone, neck, head = read_parts(detector, "RF-DETR", ("vit", "multi_scale_projector", "lwdetr"))
-        check_options(
-            {
-                "backbone.final_norm": (backbone["final_norm"], True),
-                "backbone.bare": (backbone["bare"], False),
-                "backbone.model": (backbone["model"] in MODELS.values(), True),
-                "neck.scales": (list(neck["scales"]), [1.0]),
-                "neck.norm": (neck["norm"], "layer"),
-                "head.hidden_dim": (head["hidden_dim"], neck["out_channels"]),
-                "head.decoder.activation": (head["decoder"]["activation"], "relu"),
-            }
-        )
-        table = make_rfdetr_table(head["supervision"]["num_groups"], backbone["blocks"][-1] + 1)
-        tensors = table.write(weights_without_counters(detector)).tensors
+        tensors = write_rfdetr(detector, read_rfdetr_parts(detector))
         return Layout(tensors=tensors, file_name="checkpoint.pth", wrap=("model",))
-
-
-def _infer_backbone(tensors: LocatedTensors, args: Mapping[str, Any], notes: list[str]) -> tuple[dict[str, Any], int]:
-    """Infer the backbone's options from shapes, and what they do not tell from arguments, or from released models.
-
-    Returns:
-        the options, and the usual size of images.
-    """
-    patches = tensors[f"{ENCODER}embeddings.patch_embeddings.projection.weight"]
-    width, patch = patches.shape[0], patches.shape[-1]
-    if width not in MODELS:
-        raise ValueError(f"its backbone is {width} wide, and only those of {' and '.join(map(str, MODELS))} are known")
-    table = round((tensors.side(f"{ENCODER}embeddings.position_embeddings", 1, ndim=3) - 1) ** 0.5) * patch
-    windows, stages = USUAL_WINDOWS.get(patch, USUAL_WINDOWS[16])
-    stated = args.get("out_feature_indexes"), read_number(args, "num_windows")
-    if isinstance(stated[0], Sequence) and stated[0] and all(isinstance(i, int) and i > 0 for i in stated[0]):
-        stages = tuple(stated[0])
-    if stated[1] is None:
-        notes.append(f"{windows} x {windows} windows, which no tensor tells (backbone.num_windows)")
-    windows = stated[1] or windows
-    last = stages[-1] - 1
-    options = {
-        "backbone.model": MODELS[width],
-        "backbone.patch_size": patch,
-        "backbone.table_size": table,
-        "backbone.blocks": [stage - 1 for stage in stages],
-        "backbone.num_windows": windows,
-        "backbone.global_blocks": [stage for stage in stages if stage <= last] if windows > 1 else [],
-    }
-    return options, table if patch != 14 else 560
-
-
-def _infer_decoder(tensors: LocatedTensors, args: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
-    heads, sampling = read_number(args, "sa_nheads"), read_number(args, "ca_nheads")
-    if heads is None or sampling is None:
-        heads, sampling = HEADS_OF_BOTH
-        notes.append(
-            f"{heads} heads of self-attention and {sampling} of sampling, which no tensor tells "
-            "(head.decoder.num_heads, head.decoder.num_sampling_heads)"
-        )
-    layer = "transformer.decoder.layers.0"
-    samples = tensors.side(f"{layer}.cross_attn.attention_weights.weight")
-    return {
-        "head.decoder.num_layers": count_indices(tensors, "transformer.decoder.layers.{n}.{**}"),
-        "head.decoder.num_heads": heads,
-        "head.decoder.num_sampling_heads": sampling,
-        "head.decoder.num_points": max(samples // sampling, 1),
-        "head.decoder.feedforward_dim": tensors.side(f"{layer}.linear1.weight"),
-    }
 
 
 def _name_classes(num_classes: int, names: object) -> tuple[list[Category], list[str]]:
