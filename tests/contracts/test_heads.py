@@ -160,6 +160,22 @@ def test_boxes_and_losses_are_float32_under_autocast(name: str, make_targets: Ma
         assert value.item() == pytest.approx(exact[term].item(), rel=0.1, abs=0.01), term
 
 
+@heads_and_masks
+def test_losses_of_half_precision_are_those_of_the_same_numbers_in_float32(
+    name: str, make_targets: MakeTargets
+) -> None:
+    """In float32 itself other tokens may be selected, and masks compared at other points: those are about ties."""
+    head, targets = shaken(name), make_targets([3, 1], size=LIMIT)
+    targets = [one._replace(seed=seed) for seed, one in enumerate(targets)]
+    with torch.autocast("cpu", torch.bfloat16):
+        output = predict(head, targets)
+        losses = head.loss(output, targets)
+    widened = pytree.tree_map_only(Tensor, lambda x: x.float() if x.is_floating_point() else x, output)
+    assert any(x.dtype == torch.bfloat16 for x in tensors(output))
+    for term, value in head.loss(widened, targets).items():
+        assert losses[term].item() == pytest.approx(value.item(), rel=1e-6), term
+
+
 @heads_with(LimitedHead)
 def test_limits_are_options_and_can_be_raised(name: str) -> None:
     head = shaken(name)

@@ -124,8 +124,12 @@ def test_another_epsilon_of_the_projector_is_said(tmp_path: Path) -> None:
     )
 
 
-def test_models_that_resize_as_the_authors_do_ask_for_options() -> None:
+def test_models_that_resize_as_the_authors_do_ask_for_options_and_masks_are_refused() -> None:
     options = {"image_size": 64, "backbone.blocks": [0], "backbone.num_windows": 1, "backbone.global_blocks": []}
     detector = boxwright.build("rfdetr_n", num_classes=2, overrides=options)
     with pytest.raises(ValueError, match=r"give --input\.antialias false --input\.resize_floats true"):
+        HuggingFaceRFDETR().write(detector)
+    resizing = {"input.antialias": False, "input.resize_floats": True}
+    detector = boxwright.build("rfdetr_n", num_classes=2, overrides={**options, **resizing, "head.masks": True})
+    with pytest.raises(ValueError, match=r"head\.masks is True, and has to be False there"):
         HuggingFaceRFDETR().write(detector)

@@ -30,12 +30,14 @@ SMALL: dict[str, Any] = {
     "head.supervision.num_groups": 3,
     "image_size": 160,
 }
+WITH_MASKS = {**SMALL, "image_size": 96, "head.max_detections": 30}
 ARGS = {"out_feature_indexes": [1, 2], "num_windows": 2, "sa_nheads": 4, "ca_nheads": 8, "resolution": 160}
 
 
-def build_small(num_classes: int = 7) -> Detector:
+def build_small(num_classes: int = 7, *, masks: bool = False) -> Detector:
     """Build a detector on the weights of ``formula.py``, of queries that differ."""
-    detector = boxwright.build("rfdetr_n", num_classes=num_classes, overrides=SMALL)
+    recipe, overrides = ("rfdetr_s_seg", WITH_MASKS) if masks else ("rfdetr_n", SMALL)
+    detector = boxwright.build(recipe, num_classes=num_classes, overrides=overrides)
     set_weights(detector)
     detector.float().eval()
     with torch.no_grad():
@@ -49,11 +51,14 @@ def save(detector: Detector, path: Path, args: dict[str, Any] = ARGS) -> Path:
     return path
 
 
-def test_files_are_read_as_they_were_written(tmp_path: Path) -> None:
-    """Further groups of queries too."""
-    detector = build_small()
-    again = boxwright.load(save(detector, tmp_path / "checkpoint.pth"))
-    assert_same_model(again, detector)
+@pytest.mark.parametrize("masks", [False, True], ids=["boxes", "masks"])
+def test_files_are_read_as_they_were_written(masks: bool, tmp_path: Path) -> None:
+    """Further groups of queries too, and the branch of masks, whose 1 x 1 convolutions are linear layers there."""
+    detector = build_small(masks=masks)
+    path = save(detector, tmp_path / "checkpoint.pth", {**ARGS, "resolution": 96 if masks else 160})
+    assert_same_model(boxwright.load(path), detector)
+    names = {name for name in RFDETR().write(detector).tensors if name.startswith("segmentation_head.")}
+    assert len(names) == (35 if masks else 0)
 
 
 def test_their_groups_of_queries_are_one_tensor() -> None:
@@ -81,7 +86,6 @@ def test_names_of_classes_stand_in_the_arguments(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("segmentation_head.bias", "RF-DETR with masks has no counterpart here yet"),
         ("backbone.0.projector.stages.1.1.bias", "RF-DETR of several levels has no counterpart here"),
     ],
 )

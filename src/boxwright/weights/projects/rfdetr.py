@@ -10,14 +10,14 @@ from torch import Tensor
 from boxwright.detector import Detector
 from boxwright.weights.projects.deformable import LocatedTensors, read_number
 from boxwright.weights.projects.detr import count_indices, weights_without_counters
-from boxwright.weights.projects.rfdetr_names import ENCODER, PROJECTOR, make_rfdetr_table
+from boxwright.weights.projects.rfdetr_names import ENCODER, MASKS, PROJECTOR, make_rfdetr_table
 from boxwright.weights.projects.written_options import check_options, read_parts
 from boxwright.weights.table import Table
 
 _MODELS = {384: "vit_small_patch14_dinov2", 768: "vit_base_patch14_dinov2"}
 """Models of timm by their width."""
 
-_USUAL_WINDOWS = {14: (4, (2, 5, 8, 11)), 16: (2, (3, 6, 9, 12))}
+_USUAL_WINDOWS = {14: (4, (2, 5, 8, 11)), 12: (2, (3, 6, 9, 12)), 16: (2, (3, 6, 9, 12))}
 """Windows along each side, and the stages whose maps are taken, by the size of a patch."""
 
 _HEADS_OF_BOTH = (8, 16)
@@ -47,11 +47,9 @@ def infer_rfdetr(tensors: Mapping[str, Tensor], stated: Mapping[str, Any], notes
     Raises:
         ValueError: a variant that there is no counterpart of here, in one line.
     """
-    if any(name.startswith("segmentation_head.") for name in tensors):
-        raise ValueError("RF-DETR with masks has no counterpart here yet; its models for detection do")
     if count_indices(tensors, "backbone.0.projector.stages.{n}.{**}") > 1:
         raise ValueError("RF-DETR of several levels has no counterpart here; those of one level do")
-    located = LocatedTensors(tensors)
+    located, masks = LocatedTensors(tensors), any(name.startswith(MASKS) for name in tensors)
     backbone, size = _infer_backbone(located, stated, notes)
     num_groups = max(count_indices(tensors, "transformer.enc_output.{n}.{*}"), 1)
     decoder = _infer_decoder(located, stated, notes)
@@ -64,11 +62,15 @@ def infer_rfdetr(tensors: Mapping[str, Tensor], stated: Mapping[str, Any], notes
         "head.hidden_dim": hidden_dim,
         "head.num_queries": located.side("query_feat.weight") // num_groups,
         "head.supervision.num_groups": num_groups,
+        "head.masks": masks,
         "input.image_size": read_number(stated, "resolution", size),
     }
+    if masks:
+        overrides["head.max_detections"] = overrides["head.num_queries"]
     near = (decoder["head.decoder.num_layers"], backbone["backbone.table_size"])
-    table = make_rfdetr_table(num_groups, backbone["backbone.blocks"][-1] + 1)
-    return RFDETRStructure(_RECIPES.get(near, "rfdetr_n"), overrides, located.side("class_embed.weight"), table)
+    recipe = "rfdetr_s_seg" if masks else _RECIPES.get(near, "rfdetr_n")
+    table = make_rfdetr_table(num_groups, backbone["backbone.blocks"][-1] + 1, masks=masks)
+    return RFDETRStructure(recipe, overrides, located.side("class_embed.weight"), table)
 
 
 def read_rfdetr_parts(detector: Detector) -> list[Mapping[str, Any]]:
@@ -100,7 +102,8 @@ def write_rfdetr(detector: Detector, parts: list[Mapping[str, Any]]) -> dict[str
         parts: the options of its parts.
     """
     backbone, _, head = parts
-    table = make_rfdetr_table(head["supervision"]["num_groups"], backbone["blocks"][-1] + 1)
+    groups, masks = head["supervision"]["num_groups"], head["masks"]
+    table = make_rfdetr_table(groups, backbone["blocks"][-1] + 1, masks=masks)
     return table.write(weights_without_counters(detector)).tensors
 
 

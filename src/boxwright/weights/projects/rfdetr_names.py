@@ -4,25 +4,34 @@ from __future__ import annotations
 
 from boxwright.weights.operations import Join
 from boxwright.weights.projects.deformable import attention_rows
+from boxwright.weights.projects.mask_branch_names import make_mask_rows
 from boxwright.weights.table import Row, Skip, Split, Table
 
 ENCODER = "backbone.0.encoder.encoder."
 PROJECTOR = "backbone.0.projector.stages.0."
+MASKS = "segmentation_head."
 _OURS = "backbone.vit.body.model."
 _FUSE = "necks.0.fuse.c4."
 
 
-def make_rfdetr_table(num_groups: int, num_blocks: int) -> Table:
+def make_rfdetr_table(num_groups: int, num_blocks: int, *, masks: bool = False) -> Table:
     """Make the table of names of a detector of one level.
 
     Args:
         num_groups: of queries.
         num_blocks: of the backbone that are of use: those behind the last map are not.
+        masks: it has a mask branch.
 
     Source: roboflow/rf-detr 35ac6ab.
     """
     return Table(
-        rows=(*_backbone_rows(num_blocks), *_projector_rows(), *_decoder_rows(), *_group_rows(num_groups)),
+        rows=(
+            *_backbone_rows(num_blocks),
+            *_projector_rows(),
+            *_decoder_rows(),
+            *_group_rows(num_groups),
+            *(make_mask_rows(MASKS) if masks else ()),
+        ),
         skips=(
             Skip(f"{ENCODER}embeddings.mask_token", "nothing uses it"),
             Skip(f"{ENCODER}encoder.layer.{{n+{num_blocks}}}.{{**}}", "behind the last map that is used"),

@@ -21,7 +21,7 @@ from boxwright.weights.projects.huggingface_queries import check_fixed
 from boxwright.weights.projects.rfdetr import infer_rfdetr, read_rfdetr_parts, write_rfdetr
 from boxwright.weights.projects.rfdetr_names import ENCODER, PROJECTOR
 from boxwright.weights.projects.rtdetr import dotted_options
-from boxwright.weights.projects.written_options import ask_for_options
+from boxwright.weights.projects.written_options import ask_for_options, check_options
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 
 __all__ = ["HuggingFaceRFDETR"]
@@ -130,6 +130,7 @@ class HuggingFaceRFDETR:
         own = {"input.antialias": image.antialias, "input.resize_floats": image.resize_floats}
         ask_for_options("transformers", {name: (own[name], there) for name, there in _RESIZING.items()})
         options = dotted_options(dict(zip(("backbone", "neck", "head"), parts, strict=True)))
+        check_options({"head.masks": (options["head.masks"], False)})
         tensors, num_heads = write_rfdetr(detector, parts), options["head.decoder.num_heads"]
         config = {
             "architectures": ["RfDetrForObjectDetection"],

@@ -1,4 +1,4 @@
-"""RF-DETR of roboflow/rf-detr, for detection: files with ``model`` and ``args``."""
+"""RF-DETR of roboflow/rf-detr, for detection and masks: files with ``model`` and ``args``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["RFDETR"]
 class RFDETR:
     """Source: Robinson et al., RF-DETR, 2025; names of roboflow/rf-detr 35ac6ab."""
 
-    title = "RF-DETR of its authors, for detection"
+    title = "RF-DETR of its authors, also with masks"
     example = "rf-detr-nano.pth"
 
     def recognizes(self, files: SourceFiles) -> bool:
