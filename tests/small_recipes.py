@@ -37,6 +37,7 @@ REDUCED: dict[str, dict[str, Any]] = {
         "blocks": (0, 1, 2),
         "num_windows": 1,
         "global_blocks": (),
+        "patch_size": 16,
         "table_size": 96,
         "conv_patches": True,
     },
