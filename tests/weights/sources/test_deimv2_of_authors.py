@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import boxwright
+from boxwright.backbones.vit_sta import ViTSTA
 from boxwright.detector import Detector
 from boxwright.weights.files import read_source_files
 from boxwright.weights.sources.deimv2 import AuthorsDEIMv2
@@ -38,18 +41,28 @@ def test_files_are_read_as_they_were_written(recipe: str, options: dict[str, Any
     assert_same_model(again, detector)
 
 
-def test_maps_of_other_blocks_stand_in_the_configuration(tmp_path: Path) -> None:
+def test_a_folder_of_the_hub_states_blocks_and_queries(tmp_path: Path) -> None:
     """Later blocks are left out; without a configuration the usual ones are assumed."""
-    files = read_source_files(save(boxwright.build("deimv2_s", num_classes=3, overrides=SMALL), tmp_path / "s.pth"))
-    described = AuthorsDEIMv2().describe(files)
+    tensors = AuthorsDEIMv2().write(boxwright.build("deimv2_s", num_classes=3, overrides=SMALL)).tensors
+    save_file(dict(tensors), tmp_path / "model.safetensors")
+    described = AuthorsDEIMv2().describe(read_source_files(tmp_path))
     assert described.overrides["backbone.blocks"] == [3, 7, 11]
     assert any("backbone.blocks" in line for line in described.assumptions)
-    stated = AuthorsDEIMv2().describe(replace(files, config={"DINOv3STAs": {"interaction_indexes": [2, 5, 8]}}))
-    assert stated.overrides["backbone.blocks"] == [2, 5, 8]
-    assert "backbone.vit.body.model.blocks.9.norm1.weight" not in stated.table.locate(files.tensors)
-    wrong = replace(files, config={"DINOv3STAs": {"interaction_indexes": [2, "x"]}})
-    with pytest.raises(ValueError, match=r"its interaction_indexes are \[2, 'x'\], and should be blocks of 0 to 11"):
-        AuthorsDEIMv2().describe(wrong)
+    config = {"DINOv3STAs": {"interaction_indexes": [2, 5, 8]}, "DEIMTransformer": {"num_queries": 30}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    detector = boxwright.load(tmp_path)
+    assert isinstance(detector.backbone, ViTSTA)
+    assert detector.backbone.vit.blocks == (2, 5, 8)
+    assert detector.head.num_queries == 30
+    for wrong, message in (
+        (
+            {"DINOv3STAs": {"interaction_indexes": [2, "x"]}},
+            r"its interaction_indexes are \[2, 'x'\], and should be blocks",
+        ),
+        ({"DEIMTransformer": {"num_queries": "all"}}, "its num_queries is 'all', and should be a number of at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            AuthorsDEIMv2().describe(replace(read_source_files(tmp_path), config=wrong))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from boxwright.layers.plain_vit import HEAD_DIM
-from boxwright.weights.projects.deformable import LocatedTensors
+from boxwright.weights.projects.deformable import LocatedTensors, read_number
 
 MODEL = "vit_tiny_patch16_dinov3_qkvb"
 """The model of timm that is theirs but for its width, and for what ``bare`` leaves out."""
@@ -58,6 +58,19 @@ def read_blocks(config: Any, usual: Sequence[int], assumptions: list[str]) -> li
     if not isinstance(stated, list) or not stated or not all(type(i) is int and 0 <= i < NUM_BLOCKS for i in stated):
         raise ValueError(f"its interaction_indexes are {stated}, and should be blocks of 0 to {NUM_BLOCKS - 1}")
     return list(stated)
+
+
+def read_queries(config: Any) -> dict[str, Any]:
+    """Read the number of queries, by dotted key, from the part of ``config.json`` that is of the decoder.
+
+    Args:
+        config: of the decoder; None where the files have none.
+
+    Raises:
+        ValueError: it is no number, in one line.
+    """
+    count = read_number(config, "num_queries") if isinstance(config, Mapping) else None
+    return {} if count is None else {"head.num_queries": count}
 
 
 def need_vit_options(options: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -24,6 +24,7 @@ from boxwright.weights.projects.plain_vits import (
     make_periods,
     need_vit_options,
     read_blocks,
+    read_queries,
 )
 from boxwright.weights.projects.rtdetr import dotted_options
 from boxwright.weights.projects.rtdetr_authors import list_weights, name_unnamed_classes
@@ -94,7 +95,7 @@ class AuthorsDEIMv2:
             is_smooth = "necks.0.down_blocks.0.stages.0.1.conv.weight" in tensors
             options["neck.fusion"] = "elan_sum" if is_smooth else "elan_slim"
         constants, assumed = read_constants(files.tensors, LITE_LEVELS if is_lite else num_levels)
-        options |= infer_decoder_options(tensors) | constants
+        options |= infer_decoder_options(tensors) | constants | read_queries(files.config.get("DEIMTransformer"))
         options["head.decoder.design"] = "swiglu" if is_gated else "swiglu_shared"
         categories, note = name_unnamed_classes(tensors.side("head.classes.0.weight"))
         return SourceModel(

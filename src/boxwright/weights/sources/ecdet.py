@@ -20,6 +20,7 @@ from boxwright.weights.projects.plain_vits import (
     make_periods,
     need_vit_options,
     read_blocks,
+    read_queries,
 )
 from boxwright.weights.projects.rtdetr import dotted_options
 from boxwright.weights.projects.rtdetr_authors import list_weights, name_unnamed_classes
@@ -77,6 +78,7 @@ class AuthorsECDet:
             **infer_encoder_options(tensors, slot="neck.1", path="necks.1"),
             **infer_decoder_options(tensors),
             **constants,
+            **read_queries(files.config.get("decoder")),
             "head.masks": files.has(f"{ECDET_MASKS}bias"),
         }
         categories, note = name_unnamed_classes(tensors.side("head.classes.0.weight"))

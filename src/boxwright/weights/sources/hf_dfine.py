@@ -79,7 +79,7 @@ class HuggingFaceDFINE:
     """Source: transformers 5.24, ``DFineForObjectDetection``."""
 
     title = "D-FINE of Hugging Face"
-    example = "hf:ustc-community/dfine-small-coco"
+    example = "hf:ustc-community/dfine-xlarge-coco"
 
     def recognizes(self, files: SourceFiles) -> bool:
         """Tell whether the files are of this kind."""
