@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from boxwright.workflows.train import train
     from boxwright.workflows.tune_thresholds import tune_thresholds
     from boxwright_runtime.detections import Detections
+    from boxwright_runtime.tiles import TileOptions
 
 __all__ = [
     "Callback",
@@ -58,6 +59,7 @@ __all__ = [
     "ImageDataset",
     "LabeledImage",
     "Recipe",
+    "TileOptions",
     "__version__",
     "bench",
     "build",
@@ -94,6 +96,7 @@ _HOMES = {
     "ImageDataset": "boxwright.data.image_dataset",
     "LabeledImage": "boxwright.data.image_dataset",
     "Recipe": "boxwright.compose.recipe",
+    "TileOptions": "boxwright_runtime.tiles",
     "bench": "boxwright.workflows.bench",
     "build": "boxwright.compose.detectors",
     "check": "boxwright.workflows.check",

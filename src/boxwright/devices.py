@@ -1,4 +1,4 @@
-"""The device and the precision that a name means."""
+"""How detectors predict: the device and the precision that a name means, and the tiles of large images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+
+from boxwright_runtime.tiles import TileOptions
 
 ComputePrecision = Literal["auto", "float32", "bfloat16"]
 """Precision in which a network computes: ``bfloat16`` is torch's autocast, in which boxes and weights stay float32;
@@ -21,6 +23,7 @@ class ComputeOptions:
         device: cpu, cuda, ...; auto takes a GPU where there is one.
         precision: bfloat16 runs the network under autocast; weights, boxes and what follows the network stay float32.
             auto takes it where the device multiplies it natively.
+        tiles: predict large images tile by tile; None predicts each image as a whole.
         sides_std: tell the standard deviations of the sides of boxes, in ``boxwright.predict``; see ``Detections``.
 
     Raises:
@@ -30,6 +33,7 @@ class ComputeOptions:
     device: str = "auto"
     precision: ComputePrecision = "auto"
     sides_std: bool = False
+    tiles: TileOptions | None = None
 
     def __post_init__(self) -> None:
         require_precision(self.precision)

@@ -44,9 +44,9 @@ def scale_samples(samples: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], int
     if samples.ndim == 3 and samples.shape[2] % 2 == 0:
         colors, alpha = samples[..., :-1], samples[..., -1:]
         depth = sample_depth(colors)
-        return np.concatenate((_to_bytes(colors, depth), _to_bytes(alpha, sample_depth(alpha))), axis=2), depth
+        return np.concatenate((to_bytes(colors, depth), to_bytes(alpha, sample_depth(alpha))), axis=2), depth
     depth = sample_depth(samples)
-    return _to_bytes(samples, depth), depth
+    return to_bytes(samples, depth), depth
 
 
 def wide_samples(image: Image.Image, data: bytes) -> npt.NDArray[np.uint16] | None:
@@ -85,10 +85,12 @@ def _rawmode(image: Image.Image) -> str:
 
 
 def _with_rawmode(tile: Any, rawmode: str) -> Any:
-    args = tile[3]
-    return (*tile[:3], (rawmode, *args[1:]) if isinstance(args, tuple) else rawmode)
+    args = (rawmode, *tile[3][1:]) if isinstance(tile[3], tuple) else rawmode
+    # Pillow's own tuple, whose fields its decoder of TIFF reads by their names; before Pillow 11 a plain one.
+    return (*tile[:3], args) if type(tile) is tuple else type(tile)(*tile[:3], args)
 
 
-def _to_bytes(samples: npt.NDArray[Any], depth: int) -> npt.NDArray[np.uint8]:
+def to_bytes(samples: npt.NDArray[Any], depth: int) -> npt.NDArray[np.uint8]:
+    """Scale samples of some bits to bytes."""
     full = (1 << depth) - 1
     return np.asarray((samples.astype(np.uint32) * 255 + full // 2) // full, dtype=np.uint8)

@@ -70,12 +70,14 @@ class StreamedResult:
         source: its path, or else its index.
         detections: in pixels of the image, best first.
         image: as it was read, where it is kept.
+        image_scale: sides of ``image`` by those of the image that the detections are in; below 1 of a large file.
     """
 
     index: int
     source: Path | int
     detections: Detections
     image: UInt8[np.ndarray, "h w 3"] | None = None
+    image_scale: float = 1.0
 
 
 Threshold = float | Literal["tuned"]

@@ -1,9 +1,11 @@
-"""Options of commands that say where and how precisely a network predicts."""
+"""Options of commands that say where, how precisely and on which tiles a network predicts."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
+
+from boxwright_runtime.tiles import TileOptions
 
 if TYPE_CHECKING:
     from boxwright.devices import ComputeOptions
@@ -18,10 +20,51 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="of a model's network; auto takes bfloat16 where the device multiplies it natively (default: auto)",
     )
+    parser.add_argument(
+        "--tiles",
+        metavar="SIZE",
+        type=_read_size,
+        help="cut large images into tiles with sides of SIZE pixels, and join what is in them",
+    )
+    parser.add_argument(
+        "--overlap",
+        metavar="FRACTION",
+        type=_read_overlap,
+        help=f"of a tile that its neighbor covers too, at least (default: {TileOptions.overlap})",
+    )
+    parser.add_argument(
+        "--tiles-only",
+        action="store_true",
+        help="leave out the look at the whole image, for objects that no tile holds",
+    )
+
+
+def _read_size(text: str) -> int:
+    try:
+        return TileOptions(size=int(text)).size
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"pixels of a tile's side, 32 or more, not {text!r}") from None
+
+
+def _read_overlap(text: str) -> float:
+    try:
+        return TileOptions(size=32, overlap=float(text)).overlap
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a fraction between 0 and 0.9, not {text!r}") from None
 
 
 def read_compute(options: argparse.Namespace, *, sides_std: bool = False) -> ComputeOptions:
-    """Return the device and the precision that were typed, and whether sides were asked for."""
+    """Return the device, the precision and the tiles that were typed, and whether sides were asked for.
+
+    Raises:
+        ValueError: something about tiles was typed, but not their size.
+    """
     from boxwright.devices import ComputeOptions
 
-    return ComputeOptions(options.device, options.precision, sides_std)
+    tiles = None
+    if options.tiles is not None:
+        overlap = TileOptions.overlap if options.overlap is None else options.overlap
+        tiles = TileOptions(size=options.tiles, overlap=overlap, whole=not options.tiles_only)
+    elif options.overlap is not None or options.tiles_only:
+        raise ValueError("--overlap and --tiles-only are about tiles: give their size too, --tiles SIZE")
+    return ComputeOptions(options.device, options.precision, sides_std, tiles)

@@ -138,7 +138,7 @@ def _evaluate(
 ) -> Evaluation:
     if isinstance(model, Path):
         return evaluate_results(model, data, split=split, observer=observer)
-    device = ComputeOptions() if isinstance(model, Runtime) else compute
+    device = ComputeOptions(tiles=compute.tiles) if isinstance(model, Runtime) else compute
     own = evaluate(model, data, split=split, batch_size=batch_size, workers=workers, device=device, observer=observer)
     assert isinstance(own, Evaluation)  # it is a detector
     return own

@@ -16,7 +16,7 @@ from boxwright.data.records import DetectionData, max_objects
 from boxwright.detector import Detector
 from boxwright.devices import ComputeOptions
 from boxwright.evaluation.coco_results import write_results
-from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation
+from boxwright.evaluation.evaluate import ClassEvaluation, Evaluation, measure_detections
 from boxwright.evaluation.limits import MAX_DETECTIONS, head_limits, note_nothing_to_count
 from boxwright.files import check_target, replace_file
 from boxwright.structures import Batch, SelectionQuality
@@ -24,6 +24,7 @@ from boxwright.workflows.exported import evaluate_exported
 from boxwright.workflows.models import load_predictor
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.reading import Data, read_split
+from boxwright.workflows.streams import detect_tiled, prepare_detector
 from boxwright.workflows.validation import Validation
 from boxwright_runtime import Runtime
 
@@ -52,7 +53,8 @@ def evaluate(
         batch_size: images that go through the network together.
         workers: processes that read images, of an exported file threads; 0 reads in this one.
         max_detections: find and count so many per image; COCO counts 100 per class, a file has its own limit.
-        device: auto, cpu, cuda, ..., or ``ComputeOptions`` with the precision too. A detector is measured where it is,
+        device: auto, cpu, cuda, ..., or ``ComputeOptions`` with the precision and the tiles of large images too, of
+            whose joined detections the whole image is measured. A detector is measured where it is,
             an exported file on the CPU and in its own precision.
         save_detections: file for the detections in COCO's results form, with the ids of the annotation file.
         trusted: modules that may be imported for parts outside Boxwright.
@@ -73,12 +75,19 @@ def evaluate(
     if target is not None and task != "detection":
         raise ValueError(f"--save-detections is for detectors, and {_name(model)} is for {task}")
     options = {"batch_size": batch_size, "workers": workers}
-    if isinstance(detector, Runtime):
-        if max_detections is not None:
-            raise ValueError(f"--max-detections is for models; {detector.path}, an exported file, has its own limit")
+    limit = max_detections or MAX_DETECTIONS
+    if isinstance(detector, Runtime) and max_detections is not None and compute.tiles is None:
+        raise ValueError(f"--max-detections is for models; {detector.path}, an exported file, has its own limit")
+    if isinstance(detector, Detector):
+        detector = _raise_limits(detector, max_detections, _name(model))
+    if compute.tiles is not None:
+        read = _read_data(detector, data, split, observer)
+        evaluation: Evaluation | ClassEvaluation = _evaluate_tiles(
+            detector, read, compute, batch_size=batch_size, limit=limit, observer=observer
+        )
+    elif isinstance(detector, Runtime):
         evaluation = evaluate_exported(detector, data, split=split, observer=observer, **options)
     else:
-        limit, detector = max_detections or MAX_DETECTIONS, _raise_limits(detector, max_detections, _name(model))
         read = read_split(data, split, task=detector.task, categories=detector.categories, observer=observer)
         validation = Validation(read, max_detections=limit, precision=compute.precision, **options)
         evaluation = _evaluate_detector(detector, validation, split, observer)
@@ -90,6 +99,34 @@ def evaluate(
 
 def _name(model: str | Path | Detector | Runtime) -> str:
     return str(model) if isinstance(model, str | Path) else "this one"
+
+
+def _read_data(detector: Detector | Runtime, data: Data, split: str, observer: Observer) -> DetectionData:
+    """Read the split whose objects are found tile by tile."""
+    categories = detector.metadata.categories if isinstance(detector, Runtime) else detector.categories
+    read = read_split(data, split, task=detector.task, categories=categories, observer=observer)
+    if detector.metadata.masks if isinstance(detector, Runtime) else detector.needs_masks:
+        check_masks(read, crowds=True)
+    if nothing := note_nothing_to_count(read, split):
+        observer.note(nothing)
+    return read
+
+
+def _evaluate_tiles(
+    detector: Detector | Runtime,
+    data: DetectionData,
+    compute: ComputeOptions,
+    *,
+    batch_size: int,
+    limit: int,
+    observer: Observer,
+) -> Evaluation:
+    """Measure what is found tile by tile on the whole images."""
+    if isinstance(detector, Detector):
+        detector = prepare_detector(detector, compute)
+    with observer.track("evaluating") as progress:
+        detections = detect_tiled(detector, data, compute, batch_size=batch_size, progress=progress)
+    return measure_detections(data, detections, max_detections=limit)
 
 
 def _evaluate_detector(

@@ -8,29 +8,24 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
+from typing import Any
 
 from boxwright.data.image_check import ProgressCallback
 from boxwright.detector import Detector
 from boxwright.devices import ComputeOptions
 from boxwright.drawing import DrawingQueue, Drawings, describe_missing_glyphs
 from boxwright.files import check_target, replace_file, write_text
-from boxwright.prediction import stream_predictions
 from boxwright.structures import Category, Task
 from boxwright.workflows.exported import to_tensors
 from boxwright.workflows.models import load_predictor
 from boxwright.workflows.named_images import NamedImage, check_drawings, distinguish, drawing_path, name_images
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.predicted_results import CocoFile, PredictedResults, TakeDetections
+from boxwright.workflows.streams import prepare_detector, stream_images
 from boxwright_runtime import Detections, Runtime
 from boxwright_runtime.masks import to_json
 from boxwright_runtime.streaming import ImageInput, OnError, PredictionStream, SkippedImage, Threshold
-
-_USUAL_BATCH = 4
-"""Images of a batch, as fast in it as in larger ones: of RT-DETR-R18 at 320 pixels in bfloat16 on a CPU with
-AVX512-BF16, 107 to 110 ms each of one core, alone 133 ms."""
+from boxwright_runtime.tiled_streaming import TiledStream, scale_boxes
 
 
 @dataclass(eq=False)
@@ -89,7 +84,7 @@ def predict(
         coco: file for the detections in COCO's results form, all of them where ``threshold`` is None; see ``CocoFile``.
         batch_size: images at a time, at most; where None, 4 if every image becomes the same square, else 1.
         on_error: ``raise`` at an image that cannot be read, or ``skip`` it and report it.
-        device: as for ``evaluate``. A detector predicts where it is.
+        device: as for ``evaluate``, with the tiles of large images too. A detector predicts where it is.
         trusted: modules that may be imported for parts outside Boxwright.
         observer: hears notes and how far the prediction is; notes become warnings where None.
         overrides: changes of the model's recipe, as for ``boxwright.load``.
@@ -108,8 +103,15 @@ def predict(
     predictor = load_predictor(model, device=compute, trusted=trusted, observer=observer, overrides=overrides)
     chosen = predictor.thresholds() if threshold == "tuned" else threshold
     if isinstance(predictor, Detector):
-        predictor = _prepare(predictor, compute)
-    stream = _stream(predictor, named, _StreamOptions(compute, batch_size, on_error, drawings is not None))
+        predictor = prepare_detector(predictor, compute)
+    stream = stream_images(
+        predictor,
+        [one.source for one in named],
+        compute,
+        batch_size=batch_size,
+        on_error=on_error,
+        keep_images=drawings is not None,
+    )
     collector = _Collector(stream, named, 0.3 if chosen is None else chosen, predictor.task, drawings)
     with observer.track("predicting") as progress, closing(stream):
         if results is None:
@@ -136,34 +138,6 @@ def _check_targets(json: str | Path | None, results: CocoFile | None) -> None:
             check_target(Path(path))
 
 
-class _StreamOptions(NamedTuple):
-    compute: ComputeOptions
-    batch_size: int | None
-    on_error: OnError
-    keep_images: bool
-
-
-def _stream(predictor: Detector | Runtime, named: Sequence[NamedImage], options: _StreamOptions) -> PredictionStream:
-    images = [one.source for one in named]
-    compute, batch_size, on_error, keep_images = options
-    if isinstance(predictor, Runtime):
-        if compute.sides_std:
-            raise ValueError("sides_std is of models: an exported file tells boxes, scores and labels alone")
-        return predictor.stream(images, batch_size=batch_size or 1, on_error=on_error, keep_images=keep_images)
-    if batch_size is None:
-        # Images of other sizes would wait for each other, and large ones fill the memory.
-        batch_size = _USUAL_BATCH if predictor.input_format.resize in ("square", "center_crop") else 1
-    return stream_predictions(
-        images,
-        partial(predictor.predict_batch, precision=compute.precision),
-        predictor.input_format,
-        threshold=0.0,
-        batch_size=batch_size,
-        on_error=on_error,
-        keep_images=keep_images,
-    )
-
-
 class _Collector:
     """Takes the detections of a stream, image by image: collects and draws them.
 
@@ -177,7 +151,7 @@ class _Collector:
 
     def __init__(
         self,
-        stream: PredictionStream,
+        stream: PredictionStream | TiledStream,
         named: Sequence[NamedImage],
         threshold: float | tuple[float, ...],
         task: Task,
@@ -204,6 +178,7 @@ class _Collector:
                 above, drawn = _select(detections, result.threshold, result.task)
                 result.detections[image.name] = above
                 if queue is not None and self.drawings is not None and one.image is not None:
+                    drawn = scale_boxes(drawn, one.image_scale)
                     queue.draw(one.image, drawn, drawing_path(Path(self.drawings.folder), image))
                     self._categories = drawn.categories
                     self._drawn_labels.update(drawn.labels.tolist())
@@ -218,16 +193,6 @@ class _Collector:
             note = describe_missing_glyphs(self._categories, self._drawn_labels, self.drawings.style)
             if note is not None:
                 observer.note(note)
-
-
-def _prepare(detector: Detector, compute: ComputeOptions) -> Detector:
-    """Copy the detector for prediction, on its device."""
-    detector = detector.fold()
-    if compute.sides_std:
-        detector.tell_sides_std()
-    if next(detector.parameters()).device.type == "cpu":
-        detector.to(memory_format=torch.channels_last)
-    return detector
 
 
 def _select(detections: Detections, threshold: float | tuple[float, ...], task: Task) -> tuple[Detections, Detections]:
