@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from boxwright.workflows.replay import replay
     from boxwright.workflows.report import report
     from boxwright.workflows.study import study
+    from boxwright.workflows.tile import tile
     from boxwright.workflows.train import train
     from boxwright.workflows.tune_thresholds import tune_thresholds
     from boxwright_runtime.detections import Detections
@@ -78,6 +79,7 @@ __all__ = [
     "report",
     "save",
     "study",
+    "tile",
     "train",
     "tune_thresholds",
 ]
@@ -114,6 +116,7 @@ _HOMES = {
     "report": "boxwright.workflows.report",
     "save": "boxwright.compose.detectors",
     "study": "boxwright.workflows.study",
+    "tile": "boxwright.workflows.tile",
     "train": "boxwright.workflows.train",
     "tune_thresholds": "boxwright.workflows.tune_thresholds",
 }

@@ -23,13 +23,13 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tiles",
         metavar="SIZE",
-        type=_read_size,
+        type=read_size,
         help="cut large images into tiles with sides of SIZE pixels, and join what is in them",
     )
     parser.add_argument(
         "--overlap",
         metavar="FRACTION",
-        type=_read_overlap,
+        type=read_overlap,
         help=f"of a tile that its neighbor covers too, at least (default: {TileOptions.overlap})",
     )
     parser.add_argument(
@@ -39,14 +39,16 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _read_size(text: str) -> int:
+def read_size(text: str) -> int:
+    """Read the side of a tile."""
     try:
         return TileOptions(size=int(text)).size
     except ValueError:
         raise argparse.ArgumentTypeError(f"pixels of a tile's side, 32 or more, not {text!r}") from None
 
 
-def _read_overlap(text: str) -> float:
+def read_overlap(text: str) -> float:
+    """Read the overlap of tiles."""
     try:
         return TileOptions(size=32, overlap=float(text)).overlap
     except ValueError:

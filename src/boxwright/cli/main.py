@@ -32,6 +32,7 @@ COMMANDS = {
     "export": "a model to one file for ONNX Runtime or OpenVINO, which takes bytes of images and gives boxes",
     "draw": "a data set of drawn shapes, for first experiments",
     "convert-data": "a data set to another format: COCO, Pascal VOC or YOLO",
+    "tile": "cut the images of a data set into tiles, to train on",
     "crop": "cut the objects out of a data set, for a classifier",
     "list": "the backbones, necks, heads and recipes that there are",
 }

@@ -92,7 +92,7 @@ def convert_data(
     observer = observer or Observer()
     writer, folder = find_writer(to), Path(out)
     source = data.folder if isinstance(data, DataFiles) else data
-    _check_target(folder, source if isinstance(source, str | Path) else None)
+    check_data_folder(folder, source if isinstance(source, str | Path) else None)
     names = all_splits(data)
     if not names:
         # Says which formats there are, and what the folder looks like.
@@ -108,7 +108,8 @@ def convert_data(
     return ConvertedData(folder, counts, findings, tuple(written))
 
 
-def _check_target(folder: Path, source: str | Path | None) -> None:
+def check_data_folder(folder: Path, source: str | Path | None) -> None:
+    """Raise ``ValueError`` where a data set cannot be written to a folder, or is to be written into ``source``."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "is not empty and is not overwritten" if folder.is_dir() else "is a file"
         raise ValueError(f"{folder} {what}: give a folder that does not exist")
