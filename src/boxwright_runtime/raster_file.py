@@ -34,13 +34,14 @@ _COLORS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 def count_pixels(path: Path) -> int:
     """Count the pixels of a file by its header; 0 where rasterio does not open it."""
     try:
-        with open_file(path), _open(path) as file:
+        with open_file(path), open_raster(path) as file:
             return int(file.height * file.width)
     except (OSError, ValueError):  # rasterio's own errors are among these
         return 0
 
 
-def _open(path: Path) -> Any:
+def open_raster(path: Path) -> Any:
+    """Open a file with rasterio, without a warning where it has no coordinates."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(path)
@@ -65,7 +66,7 @@ class RasterFile:
         self.path = path
         self._settings = rasterio.Env(GDAL_CACHEMAX=_CACHE_MB, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
         with self._settings:
-            self._file = _open(path)
+            self._file = open_raster(path)
             self.size: tuple[int, int] = (self._file.height, self._file.width)
             self._bands, self._alpha = self._choose_bands()
             self._colors = self._read_palette()

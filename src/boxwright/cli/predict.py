@@ -95,7 +95,8 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument(
         "--json",
         metavar="FILE",
-        help="also write detections as JSON, - for standard output: boxes as [x, y, w, h], masks as RLE",
+        help="also write detections as JSON, - for standard output: boxes as [x, y, w, h], masks as RLE; a "
+        "name that ends in .geojson: where georeferenced images lie",
     )
     parser.add_argument(
         "--coco", metavar="FILE", help="also write detections in COCO's results form, for `boxwright eval --detections`"
