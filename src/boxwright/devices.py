@@ -1,4 +1,4 @@
-"""How detectors predict: the device and the precision that a name means, and the tiles of large images."""
+"""Device and precision that a name means, and all that says how a detector predicts."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from boxwright_runtime.image_file import image_errors, open_file
-from boxwright_runtime.sample_range import sample_depth, to_bytes
+from boxwright_runtime.sample_range import sample_depth, scale_to_bytes
 from boxwright_runtime.tiles import SmallImage, Tile
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class RasterFile:
             rgb: npt.NDArray[np.uint8] = self._colors[samples[0]]
         else:
             pixels = samples.transpose(1, 2, 0)
-            pixels = pixels if self._depth == 8 and pixels.dtype == np.uint8 else to_bytes(pixels, self._depth)
+            pixels = pixels if self._depth == 8 and pixels.dtype == np.uint8 else scale_to_bytes(pixels, self._depth)
             rgb = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
         if self._alpha is None:
             return rgb

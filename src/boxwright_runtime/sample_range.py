@@ -44,9 +44,11 @@ def scale_samples(samples: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], int
     if samples.ndim == 3 and samples.shape[2] % 2 == 0:
         colors, alpha = samples[..., :-1], samples[..., -1:]
         depth = sample_depth(colors)
-        return np.concatenate((to_bytes(colors, depth), to_bytes(alpha, sample_depth(alpha))), axis=2), depth
+        return np.concatenate(
+            (scale_to_bytes(colors, depth), scale_to_bytes(alpha, sample_depth(alpha))), axis=2
+        ), depth
     depth = sample_depth(samples)
-    return to_bytes(samples, depth), depth
+    return scale_to_bytes(samples, depth), depth
 
 
 def wide_samples(image: Image.Image, data: bytes) -> npt.NDArray[np.uint16] | None:
@@ -90,7 +92,7 @@ def _with_rawmode(tile: Any, rawmode: str) -> Any:
     return (*tile[:3], args) if type(tile) is tuple else type(tile)(*tile[:3], args)
 
 
-def to_bytes(samples: npt.NDArray[Any], depth: int) -> npt.NDArray[np.uint8]:
+def scale_to_bytes(samples: npt.NDArray[Any], depth: int) -> npt.NDArray[np.uint8]:
     """Scale samples of some bits to bytes."""
     full = (1 << depth) - 1
     return np.asarray((samples.astype(np.uint32) * 255 + full // 2) // full, dtype=np.uint8)

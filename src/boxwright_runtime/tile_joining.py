@@ -26,7 +26,7 @@ _AT_BORDER = 0.01
 
 
 class _Parts(NamedTuple):
-    """What tiles see: a row for each detection of each tile.
+    """All detections of tiles: a row for each detection of each tile.
 
     Args:
         boxes: corners in pixels of the image.
@@ -64,10 +64,10 @@ def join_tiles(tiles: Sequence[Tile], detections: Sequence[Detections], size: tu
     corners = np.array(tiles, dtype=np.float64).reshape(-1, 4)
     is_whole = (corners == (0, 0, size[1], size[0])).all(1) & (len(tiles) > 1)
     parts = _place(corners, detections, size)
-    usable = np.ones(len(parts.scores), dtype=np.bool_)
+    valid = np.ones(len(parts.scores), dtype=np.bool_)
     of_whole = is_whole[parts.tile]
-    usable[of_whole] = ~_inside(parts.boxes[of_whole], corners[~is_whole]).any(1)
-    objects = _join(parts, usable, corners)
+    valid[of_whole] = ~_inside(parts.boxes[of_whole], corners[~is_whole]).any(1)
+    objects = _join(parts, valid, corners)
     kept = [members for members in objects if not _seen_better(members, parts, corners, is_whole)]
     chosen = [_choose_sides(members, parts, is_whole) for members in kept]
     return _collect(kept, chosen, parts, tiles, detections, size)
@@ -93,9 +93,9 @@ def _inside(boxes: Float[np.ndarray, "n 4"], corners: Float[np.ndarray, "t 4"]) 
     return np.asarray(starts & ends)
 
 
-def _join(parts: _Parts, usable: Bool[np.ndarray, " n"], corners: Float[np.ndarray, "t 4"]) -> list[list[int]]:
+def _join(parts: _Parts, valid: Bool[np.ndarray, " n"], corners: Float[np.ndarray, "t 4"]) -> list[list[int]]:
     """Join parts of one object: lists of rows, each with one part of a tile at most."""
-    rows = np.flatnonzero(usable)
+    rows = np.flatnonzero(valid)
     by_tile = np.split(rows, np.searchsorted(parts.tile[rows], np.arange(1, len(corners))))
     pairs = [
         _agreeing(by_tile[one], by_tile[other], parts, corners[one], corners[other])

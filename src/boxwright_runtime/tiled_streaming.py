@@ -47,7 +47,7 @@ class _TiledImage:
 
     @property
     def complete(self) -> bool:
-        """Whether all tiles have come back."""
+        """Tell whether all tiles have come back."""
         return len(self.detections) == (self.num_given if self.failed else len(self.tiles))
 
     def join(self, threshold: float | Sequence[float]) -> StreamedResult:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TileOptions:
-    """How large images are predicted tile by tile.
+    """Size and overlap of the tiles in which large images are predicted.
 
     Args:
         size: side of a tile in pixels of the image. Tiles are predicted like images of that size.

@@ -107,7 +107,7 @@ def test_other_files_are_read_as_a_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda path: Image.fromarray(noise(3)).save(path, tiffinfo={274: 6}), "turned by its orientation tag"),
         (lambda path: Image.fromarray(noise(1).astype(np.float32)).save(path), "floats of unknown range"),
@@ -116,9 +116,9 @@ def test_other_files_are_read_as_a_whole(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.usefixtures("rasterio")
-def test_files_that_are_refused(tmp_path: Path, make: Any, said: str) -> None:
+def test_files_that_are_refused(tmp_path: Path, make: Any, message: str) -> None:
     make(tmp_path / "image.tif")
-    with pytest.raises((ValueError, FileNotFoundError), match=said) as caught, open_windows(tmp_path / "image.tif"):
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught, open_windows(tmp_path / "image.tif"):
         pass
     assert "\n" not in str(caught.value)
     assert "image.tif" in str(caught.value)

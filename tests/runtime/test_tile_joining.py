@@ -1,4 +1,4 @@
-"""What tiles see of objects, joined: every object once, with the sides that it has."""
+"""Detections of tiles, joined: every object once, with the sides that it has."""
 
 from __future__ import annotations
 

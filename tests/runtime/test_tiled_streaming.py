@@ -115,6 +115,34 @@ def test_images_are_read_as_they_are_needed(objects: Detections) -> None:
     assert next(stream, None) is None
 
 
+def test_the_whole_of_a_large_file_is_scaled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rasterio", reason="rasterio is not installed")
+    from boxwright_runtime import image_windows, raster_file
+
+    monkeypatch.setattr(image_windows, "LARGE", 100)
+    monkeypatch.setattr(raster_file, "MAX_WHOLE", 300)
+    size = (400, 600)
+    Image.fromarray(coordinates(*size)).save(tmp_path / "large.tif")
+    large = Detections(np.array([[20.0, 40, 580, 360]]), np.array([0.9]), np.array([1]))
+
+    def prepare(rgb: np.ndarray) -> PreparedImage:
+        return PreparedImage(rgb.shape[:2], rgb.shape[1::-1])
+
+    def predict(tiles: Any) -> list[Detections]:
+        # Tiles see nothing; the whole, of half the size, the object.
+        whole = Detections(large.boxes / 2, large.scores, large.labels)
+        return [whole if tile == (300, 200) else large[[]] for tile in tiles]
+
+    def make_stream(images: Iterable[ImageInput]) -> PredictionStream:
+        return PredictionStream(images, prepare, predict, threshold=0.0, batch_size=1, on_error="raise")
+
+    stream = TiledStream([tmp_path / "large.tif"], make_stream, TileOptions(size=128), keep_images=True)
+    (one,) = stream.results()
+    assert one.detections.boxes.tolist() == large.boxes.tolist()
+    assert one.image is not None
+    assert (one.image.shape, one.image_scale) == ((200, 300, 3), 0.5)
+
+
 def test_boxes_are_scaled() -> None:
     detections = Detections(np.array([[10.0, 20, 30, 40]]), np.ones(1), np.zeros(1), ({},), (), np.ones((1, 4)))
     scaled = scale_boxes(detections, 0.5)

@@ -1,4 +1,4 @@
-"""Where tiles lie: even, of one size, overlapping by what was asked for, over the whole image."""
+"""Positions of tiles: even, of one size, overlapping by what was asked for, over the whole image."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def test_tiles_of_a_known_image() -> None:
     assert [tile.left for tile in cut_tiles(64, 300, TileOptions(size=100, overlap=0))] == [0, 100, 200]
 
 
-@pytest.mark.parametrize(("size", "overlap", "said"), [(31, 0.2, "at least 32"), (64, 0.95, "0.9"), (64, -0.1, "0 ")])
-def test_sizes_and_overlaps_out_of_range(size: int, overlap: float, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+@pytest.mark.parametrize(
+    ("size", "overlap", "message"), [(31, 0.2, "at least 32"), (64, 0.95, "0.9"), (64, -0.1, "0 ")]
+)
+def test_sizes_and_overlaps_out_of_range(size: int, overlap: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         TileOptions(size=size, overlap=overlap)

@@ -75,7 +75,7 @@ def test_squares_are_joined_over_the_borders_of_tiles(
     with Image.open(tmp_path / "drawn" / image.name) as drawn, Image.open(image) as original:
         assert drawn.size == original.size
         assert drawn.tobytes() != original.tobytes()
-    # As a whole it is shrunk to one tile, and all that is bright is in one box.
+    # As a whole it is scaled to one tile, and all that is bright is in one box.
     assert len(boxwright.predict(detector, image).detections[image.name]) == 1
 
 
@@ -112,7 +112,7 @@ def test_the_commands(trained: Path, drawn: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--tiles", "16"], "32 or more, not '16'"),
         (["--tiles", "64", "--overlap", "1"], "between 0 and 0.9, not '1'"),
@@ -120,7 +120,7 @@ def test_the_commands(trained: Path, drawn: Path, tmp_path: Path) -> None:
     ],
 )
 def test_mistakes(
-    trained: Path, image: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    trained: Path, image: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", str(trained), str(image), *arguments]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

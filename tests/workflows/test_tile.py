@@ -53,7 +53,7 @@ def test_empty_tiles_are_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--size", "8"], "32 or more"),
         ([], "--size"),
@@ -61,10 +61,10 @@ def test_empty_tiles_are_left_out(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes(
-    drawn: Path, tmp_path: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    drawn: Path, tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["tile", str(drawn), str(tmp_path / "out"), *arguments]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -26,7 +26,7 @@ from boxwright_runtime.tiles import Tile, TileOptions, cut_tiles
 
 
 class TiledObject(NamedTuple):
-    """What a tile shows of an object.
+    """Part of an object that a tile shows.
 
     Args:
         annotation_id: in the data of the tiles.
@@ -253,7 +253,7 @@ def _render_mask(record: Record, index: int) -> _Mask:
 
 
 class _Part(NamedTuple):
-    """What a tile shows of an object: its box (x, y, width, height) in pixels of the image."""
+    """Part of an object that a tile shows, with its box (x, y, width, height) in pixels of the image."""
 
     row: int
     box: Float64[np.ndarray, " 4"]

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -24,7 +24,7 @@ from boxwright.workflows.exported import evaluate_exported
 from boxwright.workflows.models import load_predictor
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.reading import Data, read_split
-from boxwright.workflows.streams import detect_tiled, prepare_detector
+from boxwright.workflows.streams import detect_tiled
 from boxwright.workflows.validation import Validation
 from boxwright_runtime import Runtime
 
@@ -74,23 +74,8 @@ def evaluate(
     task = detector.metadata.task if isinstance(detector, Runtime) else detector.task
     if target is not None and task != "detection":
         raise ValueError(f"--save-detections is for detectors, and {_name(model)} is for {task}")
-    options = {"batch_size": batch_size, "workers": workers}
-    limit = max_detections or MAX_DETECTIONS
-    if isinstance(detector, Runtime) and max_detections is not None and compute.tiles is None:
-        raise ValueError(f"--max-detections is for models; {detector.path}, an exported file, has its own limit")
-    if isinstance(detector, Detector):
-        detector = _raise_limits(detector, max_detections, _name(model))
-    if compute.tiles is not None:
-        read = _read_data(detector, data, split, observer)
-        evaluation: Evaluation | ClassEvaluation = _evaluate_tiles(
-            detector, read, compute, batch_size=batch_size, limit=limit, observer=observer
-        )
-    elif isinstance(detector, Runtime):
-        evaluation = evaluate_exported(detector, data, split=split, observer=observer, **options)
-    else:
-        read = read_split(data, split, task=detector.task, categories=detector.categories, observer=observer)
-        validation = Validation(read, max_detections=limit, precision=compute.precision, **options)
-        evaluation = _evaluate_detector(detector, validation, split, observer)
+    options = _EvaluateOptions(split, batch_size, workers, max_detections, _name(model))
+    evaluation = _evaluate(detector, data, compute, options, observer)
     if target is not None and isinstance(evaluation, Evaluation):
         detections, ids = evaluation.detections, evaluation.data.category_ids()
         replace_file(target, lambda unfinished: write_results(unfinished, detections, ids))
@@ -99,6 +84,36 @@ def evaluate(
 
 def _name(model: str | Path | Detector | Runtime) -> str:
     return str(model) if isinstance(model, str | Path) else "this one"
+
+
+class _EvaluateOptions(NamedTuple):
+    split: str
+    batch_size: int
+    workers: int
+    max_detections: int | None
+    name: str
+
+
+def _evaluate(
+    detector: Detector | Runtime, data: Data, compute: ComputeOptions, options: _EvaluateOptions, observer: Observer
+) -> Evaluation | ClassEvaluation:
+    """Measure a model or an exported file, whole images or tile by tile."""
+    split, batch_size, workers, max_detections, name = options
+    limit = max_detections or MAX_DETECTIONS
+    if isinstance(detector, Detector):
+        detector = _raise_limits(detector, max_detections, name)
+    elif max_detections is not None and compute.tiles is None:
+        raise ValueError(f"--max-detections is for models; {detector.path}, an exported file, has its own limit")
+    if compute.tiles is not None:
+        read = _read_data(detector, data, split, observer)
+        return _evaluate_tiles(detector, read, compute, batch_size=batch_size, limit=limit, observer=observer)
+    if isinstance(detector, Runtime):
+        return evaluate_exported(detector, data, split=split, observer=observer, batch_size=batch_size, workers=workers)
+    read = read_split(data, split, task=detector.task, categories=detector.categories, observer=observer)
+    validation = Validation(
+        read, max_detections=limit, precision=compute.precision, batch_size=batch_size, workers=workers
+    )
+    return _evaluate_detector(detector, validation, split, observer)
 
 
 def _read_data(detector: Detector | Runtime, data: Data, split: str, observer: Observer) -> DetectionData:
@@ -122,8 +137,6 @@ def _evaluate_tiles(
     observer: Observer,
 ) -> Evaluation:
     """Measure what is found tile by tile on the whole images."""
-    if isinstance(detector, Detector):
-        detector = prepare_detector(detector, compute)
     with observer.track("evaluating") as progress:
         detections = detect_tiled(detector, data, compute, batch_size=batch_size, progress=progress)
     return measure_detections(data, detections, max_detections=limit)

@@ -17,12 +17,12 @@ from boxwright.drawing import DrawingQueue, Drawings, describe_missing_glyphs
 from boxwright.files import check_target, replace_file, write_text
 from boxwright.structures import Category, Task
 from boxwright.workflows.exported import to_tensors
-from boxwright.workflows.geographic import SUFFIX, Georeference, read_georeference, write_features
+from boxwright.workflows.geographic import GEO_SUFFIX, Georeference, read_georeference, write_features
 from boxwright.workflows.models import load_predictor
 from boxwright.workflows.named_images import NamedImage, check_drawings, distinguish, drawing_path, name_images
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.predicted_results import CocoFile, PredictedResults, TakeDetections
-from boxwright.workflows.streams import prepare_detector, stream_images
+from boxwright.workflows.streams import StreamOptions, stream_images
 from boxwright_runtime import Detections, Runtime
 from boxwright_runtime.masks import to_json
 from boxwright_runtime.streaming import ImageInput, OnError, PredictionStream, SkippedImage, Threshold
@@ -81,8 +81,7 @@ def predict(
         threshold: least score, 0.3 where None; a classifier's likeliest class is there in any case. ``tuned`` takes
             that of each class, of ``tune_thresholds``.
         out: folder for drawn images, with their style where it is ``Drawings``; nothing is drawn where None.
-        json: file for the detections, as ``detection_rows`` lists them; one that ends in ``.geojson`` has them where
-            georeferenced images say that they are, in longitude and latitude.
+        json: file for the detections, as ``detection_rows`` lists them; as GeoJSON where it ends in ``.geojson``.
         coco: file for the detections in COCO's results form, all of them where ``threshold`` is None; see ``CocoFile``.
         batch_size: images at a time, at most; where None, 4 if every image becomes the same square, else 1.
         on_error: ``raise`` at an image that cannot be read, or ``skip`` it and report it.
@@ -102,19 +101,11 @@ def predict(
     named = distinguish(named) if drawings is None else check_drawings(Path(drawings.folder), named)
     results = CocoFile(coco) if isinstance(coco, str | Path) else coco
     _check_targets(json, results)
-    places = _read_places(json, named)
+    georeferences = _read_georeferences(json, named)
     predictor = load_predictor(model, device=compute, trusted=trusted, observer=observer, overrides=overrides)
     chosen = predictor.thresholds() if threshold == "tuned" else threshold
-    if isinstance(predictor, Detector):
-        predictor = prepare_detector(predictor, compute)
-    stream = stream_images(
-        predictor,
-        [one.source for one in named],
-        compute,
-        batch_size=batch_size,
-        on_error=on_error,
-        keep_images=drawings is not None,
-    )
+    options = StreamOptions(batch_size, on_error, drawings is not None)
+    stream = stream_images(predictor, [one.source for one in named], compute, options)
     collector = _Collector(stream, named, 0.3 if chosen is None else chosen, predictor.task, drawings)
     with observer.track("predicting") as progress, closing(stream):
         if results is None:
@@ -124,14 +115,14 @@ def predict(
             replace_file(Path(results.path), partial(rows.write, collect=partial(collector.collect, progress)))
     collector.note_missing_glyphs(observer)
     if json is not None and collector.result.detections:
-        write_text(Path(json), _to_json(collector.result, places))
+        write_text(Path(json), _to_json(collector.result, georeferences))
     return collector.result
 
 
-def _to_json(result: PredictionResult, places: Mapping[str, Georeference] | None) -> str:
-    """List detections as JSON; as GeoJSON where the places of the images are known."""
-    if places is not None:
-        return write_features(result.detections, places)
+def _to_json(result: PredictionResult, georeferences: Mapping[str, Georeference] | None) -> str:
+    """List detections as JSON; as GeoJSON where the georeferences of the images are known."""
+    if georeferences is not None:
+        return write_features(result.detections, georeferences)
     return json_format.dumps(result.rows(), indent=1) + "\n"
 
 
@@ -148,9 +139,9 @@ def _check_targets(json: str | Path | None, results: CocoFile | None) -> None:
             check_target(Path(path))
 
 
-def _read_places(json: str | Path | None, named: Sequence[NamedImage]) -> dict[str, Georeference] | None:
+def _read_georeferences(json: str | Path | None, named: Sequence[NamedImage]) -> dict[str, Georeference] | None:
     """Read where images lie, for a file of GeoJSON; None for another."""
-    if json is None or Path(json).suffix.lower() != SUFFIX:
+    if json is None or Path(json).suffix.lower() != GEO_SUFFIX:
         return None
     return {one.name: read_georeference(one.path) for one in named}
 

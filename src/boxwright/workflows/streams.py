@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import torch
 
@@ -25,7 +25,7 @@ _USUAL_BATCH = 4
 AVX512-BF16, 107 to 110 ms each of one core, alone 133 ms."""
 
 
-def prepare_detector(detector: Detector, compute: ComputeOptions) -> Detector:
+def _prepare(detector: Detector, compute: ComputeOptions) -> Detector:
     """Copy a detector for prediction, on its device."""
     detector = detector.fold()
     if compute.sides_std:
@@ -35,47 +35,54 @@ def prepare_detector(detector: Detector, compute: ComputeOptions) -> Detector:
     return detector
 
 
+class StreamOptions(NamedTuple):
+    """Batches of a stream, and what it hands out.
+
+    Args:
+        batch_size: images, or tiles, at a time; where None, 4 if all become the same square, else 1.
+        on_error: ``raise`` at an image that cannot be read, or ``skip`` it.
+        keep_images: hand out each image beside its detections.
+    """
+
+    batch_size: int | None = None
+    on_error: OnError = "raise"
+    keep_images: bool = False
+
+
 def stream_images(
-    predictor: Detector | Runtime,
-    images: Iterable[ImageInput],
-    compute: ComputeOptions,
-    *,
-    batch_size: int | None = None,
-    on_error: OnError = "raise",
-    keep_images: bool = False,
+    predictor: Detector | Runtime, images: Iterable[ImageInput], compute: ComputeOptions, options: StreamOptions
 ) -> PredictionStream | TiledStream:
     """Stream all detections of images.
 
     Args:
-        predictor: a prepared detector, or an exported file.
+        predictor: a detector, of which a copy is prepared, or an exported file.
         images: one after the other.
         compute: precision, tiles, and whether sides are asked for.
-        batch_size: images, or tiles, at a time; where None, 4 if all become the same square, else 1.
-        on_error: ``raise`` at an image that cannot be read, or ``skip`` it.
-        keep_images: hand out each image beside its detections.
+        options: batches, and what is handed out.
 
     Raises:
         ValueError: sides are asked of an exported file, or tiles of a classifier.
     """
+    if isinstance(predictor, Detector):
+        predictor = _prepare(predictor, compute)
     if compute.tiles is None:
-        return _stream(predictor, images, compute, batch_size, on_error=on_error, keep_images=keep_images)
+        return _stream(images, predictor, compute, options)
     if predictor.task != "detection":
         raise ValueError(f"tiles are for detectors, and this model is for {predictor.task}")
-    make_stream = partial(_stream, predictor, compute=compute, batch_size=batch_size)
+    of_tiles = StreamOptions(options.batch_size)
+    make_stream = partial(_stream, predictor=predictor, compute=compute, options=of_tiles)
+    on_error, keep_images = options.on_error, options.keep_images
     return TiledStream(images, make_stream, compute.tiles, on_error=on_error, keep_images=keep_images)
 
 
 def _stream(
-    predictor: Detector | Runtime,
-    images: Iterable[ImageInput],
-    compute: ComputeOptions,
-    batch_size: int | None,
-    **options: Any,
+    images: Iterable[ImageInput], predictor: Detector | Runtime, compute: ComputeOptions, options: StreamOptions
 ) -> PredictionStream:
+    batch_size, on_error, keep_images = options
     if isinstance(predictor, Runtime):
         if compute.sides_std:
             raise ValueError("sides_std is of models: an exported file tells boxes, scores and labels alone")
-        return predictor.stream(images, batch_size=batch_size or 1, **options)
+        return predictor.stream(images, batch_size=batch_size or 1, on_error=on_error, keep_images=keep_images)
     if batch_size is None:
         # Images of other sizes would wait for each other, and large ones fill the memory.
         batch_size = _USUAL_BATCH if predictor.input_format.resize in ("square", "center_crop") else 1
@@ -85,7 +92,8 @@ def _stream(
         predictor.input_format,
         threshold=0.0,
         batch_size=batch_size,
-        **{"on_error": "raise", **options},
+        on_error=on_error,
+        keep_images=keep_images,
     )
 
 
@@ -100,7 +108,7 @@ def detect_tiled(
     """Return the detections of the images of a data set, tile by tile, by image id, as tensors.
 
     Args:
-        predictor: a prepared detector, or an exported file.
+        predictor: a detector or an exported file.
         data: the images.
         compute: tiles and precision.
         batch_size: tiles at a time, at most.
@@ -110,7 +118,7 @@ def detect_tiled(
         ValueError: an image cannot be read, or has another size than its annotations say.
     """
     detections: dict[int, Detections] = {}
-    with closing(stream_images(predictor, _read_images(data), compute, batch_size=batch_size)) as stream:
+    with closing(stream_images(predictor, _read_images(data), compute, StreamOptions(batch_size))) as stream:
         for record, one in zip(data.records, stream, strict=True):
             detections[record.image_id] = to_tensors(one)
             if progress is not None:
