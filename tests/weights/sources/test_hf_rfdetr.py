@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import RfDetrConfig, RfDetrForObjectDetection
+from transformers import RfDetrConfig, RfDetrForInstanceSegmentation, RfDetrForObjectDetection
 from transformers.models.rf_detr.configuration_rf_detr import RfDetrDinov2Config
 from transformers.models.rf_detr.image_processing_rf_detr import RfDetrImageProcessor
 
 import boxwright
+from boxwright.heads.lwdetr import LWDETR
 from boxwright.weights.model import build_model
 from boxwright.weights.sources.hf_rfdetr import HuggingFaceRFDETR
+from parity.formula import uniform
 from weights.compared import Recorder, name_version
 from weights.source_checks import SHAPES
 from weights.transformers_models import assert_equal_detections, compare_written, read
@@ -36,7 +38,7 @@ SMALL: dict[str, Any] = {
 
 
 @torch.no_grad()
-def make(**options: Any) -> Any:
+def make(kind: type = RfDetrForObjectDetection, **options: Any) -> Any:
     """A small model on weights that tell images and queries apart; its last block has no part in any map."""
     torch.manual_seed(0)
     backbone = RfDetrDinov2Config(
@@ -48,9 +50,7 @@ def make(**options: Any) -> Any:
         num_windows=2,
         out_features=["stage1", "stage2"],
     )
-    model = RfDetrForObjectDetection(
-        RfDetrConfig(backbone_config=backbone, **{"layer_norm_eps": 1e-6, **SMALL, **options})
-    )
+    model: Any = kind(RfDetrConfig(backbone_config=backbone, **{"layer_norm_eps": 1e-6, **SMALL, **options}))
     for name, parameter in model.named_parameters():
         if "query_feat" in name:
             parameter.normal_()
@@ -124,12 +124,30 @@ def test_another_epsilon_of_the_projector_is_said(tmp_path: Path) -> None:
     )
 
 
-def test_models_that_resize_as_the_authors_do_ask_for_options_and_masks_are_refused() -> None:
+def test_masks_are_read_and_written(tmp_path: Path, record_comparison: Recorder) -> None:
+    """Those of all queries agree, also in what is written; theirs have no other names than their authors' either."""
+    model = make(RfDetrForInstanceSegmentation, intermediate_size=256)
+    save(model, tmp_path)
+    ours = build_model(read(tmp_path))
+    assert isinstance(ours.head, LWDETR)
+    layout = HuggingFaceRFDETR().write(ours)
+    (tmp_path / "ours").mkdir()
+    kinds = RfDetrForInstanceSegmentation, RfDetrImageProcessor
+    largest = compare_written(layout, ours, *kinds, tmp_path / "ours")
+    pixels = uniform("images", 1, 3, SIDE, SIDE)
+    with torch.no_grad():
+        output: Any = ours(pixels)
+        expected = model.double()(pixel_values=pixels).pred_masks.sigmoid()
+    masks = output.masks.probabilities(torch.arange(SMALL["num_queries"])[None])
+    assert expected.std() > 0.05
+    torch.testing.assert_close(masks, expected, rtol=0, atol=1e-5)
+    largest["mask probabilities"] = float((masks - expected).abs().max())
+    project, note = name_version("transformers"), "in double precision"
+    record_comparison("hf_rfdetr", "masks, written", project, largest, images=SHAPES[:1], note=note)
+
+
+def test_models_that_resize_as_the_authors_do_ask_for_options() -> None:
     options = {"image_size": 64, "backbone.blocks": [0], "backbone.num_windows": 1, "backbone.global_blocks": []}
     detector = boxwright.build("rfdetr_n", num_classes=2, overrides=options)
     with pytest.raises(ValueError, match=r"give --input\.antialias false --input\.resize_floats true"):
-        HuggingFaceRFDETR().write(detector)
-    resizing = {"input.antialias": False, "input.resize_floats": True}
-    detector = boxwright.build("rfdetr_n", num_classes=2, overrides={**options, **resizing, "head.masks": True})
-    with pytest.raises(ValueError, match=r"head\.masks is True, and has to be False there"):
         HuggingFaceRFDETR().write(detector)

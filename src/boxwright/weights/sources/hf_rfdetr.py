@@ -1,4 +1,4 @@
-"""RF-DETR of Hugging Face, for detection: the names of its authors, beside transformers' configuration."""
+"""RF-DETR of Hugging Face, with and without masks: the names of its authors, beside transformers' configuration."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from boxwright.detector import Detector
 from boxwright.layers.plain_vit import HEAD_DIM
+from boxwright.queries.mask_branch import MASK_STRIDE
 from boxwright.weights.projects.huggingface import (
     ProcessorDefaults,
     read_categories,
@@ -21,12 +22,15 @@ from boxwright.weights.projects.huggingface_queries import check_fixed
 from boxwright.weights.projects.rfdetr import infer_rfdetr, read_rfdetr_parts, write_rfdetr
 from boxwright.weights.projects.rfdetr_names import ENCODER, PROJECTOR
 from boxwright.weights.projects.rtdetr import dotted_options
-from boxwright.weights.projects.written_options import ask_for_options, check_options
+from boxwright.weights.projects.written_options import ask_for_options
 from boxwright.weights.source import Layout, SourceFiles, SourceModel
 
 __all__ = ["HuggingFaceRFDETR"]
 
 _MODEL, _BACKBONE, _PROCESSOR = "rf_detr", "rf_detr_dinov2", "RfDetrImageProcessor"
+
+_CLASSES = {False: "RfDetrForObjectDetection", True: "RfDetrForInstanceSegmentation"}
+"""Classes of transformers without and with masks."""
 
 _HEADS: Mapping[str, tuple[str, int]] = {
     "sa_nheads": ("decoder_self_attention_heads", 8),
@@ -39,6 +43,8 @@ _OPTIONS: Mapping[str, tuple[str, Any]] = {
     "class_loss_coefficient": ("head.loss_weights.class_weight", 1),
     "bbox_loss_coefficient": ("head.loss_weights.l1_weight", 5),
     "giou_loss_coefficient": ("head.loss_weights.giou_weight", 2),
+    "mask_class_loss_coefficient": ("head.loss_weights.mask_weight", 5.0),
+    "mask_dice_loss_coefficient": ("head.loss_weights.dice_weight", 5.0),
 }
 """Entries that no tensor tells, our options, and transformers' defaults."""
 
@@ -59,6 +65,8 @@ _FIXED: Mapping[str, Any] = {
     "attention_bias": True,
     "hidden_expansion": 0.5,
     "num_feature_levels": 1,
+    "mask_downsample_ratio": MASK_STRIDE,
+    "segmentation_head_activation_function": "gelu",
 }
 """Entries that have one value here."""
 
@@ -83,9 +91,9 @@ _WINDOWS = 4
 
 
 class HuggingFaceRFDETR:
-    """Source: transformers 5.24, ``RfDetrForObjectDetection``."""
+    """Source: transformers 5.24, ``RfDetrForObjectDetection`` and ``RfDetrForInstanceSegmentation``."""
 
-    title = "RF-DETR of Hugging Face, for detection"
+    title = "RF-DETR of Hugging Face, also with masks"
     example = "hf:Roboflow/rf-detr-base"
 
     def recognizes(self, files: SourceFiles) -> bool:
@@ -130,15 +138,16 @@ class HuggingFaceRFDETR:
         own = {"input.antialias": image.antialias, "input.resize_floats": image.resize_floats}
         ask_for_options("transformers", {name: (own[name], there) for name, there in _RESIZING.items()})
         options = dotted_options(dict(zip(("backbone", "neck", "head"), parts, strict=True)))
-        check_options({"head.masks": (options["head.masks"], False)})
         tensors, num_heads = write_rfdetr(detector, parts), options["head.decoder.num_heads"]
         config = {
-            "architectures": ["RfDetrForObjectDetection"],
+            "architectures": [_CLASSES[options["head.masks"]]],
             "model_type": _MODEL,
             "layer_norm_eps": _EPS,
             **_FIXED,
             **{theirs: options[ours] for theirs, ours in _SIZES.items()},
             **{theirs: options[ours] for theirs, (ours, _) in _OPTIONS.items()},
+            # Of the hidden layer in the mask branch.
+            "intermediate_size": 4 * options["head.hidden_dim"],
             "decoder_self_attention_heads": num_heads,
             "decoder_cross_attention_heads": options["head.decoder.num_sampling_heads"] or num_heads,
             "backbone_config": _write_backbone(tensors, options),
