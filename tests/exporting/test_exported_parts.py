@@ -144,6 +144,7 @@ def test_further_groups_of_queries_stay_out() -> None:
     assert sizes[0] == sizes[1]
 
 
+@pytest.mark.slow
 def test_auxiliary_heads_stay_out() -> None:
     """A graph has the weights of the decoder alone."""
     sizes = []

@@ -82,6 +82,22 @@ def test_everything_is_reached(name: str, counts: list[int], make_targets: MakeT
         assert parameter.grad.isfinite().all(), key
 
 
+def test_the_gradient_of_one_image_does_not_depend_on_the_layout_of_memory() -> None:
+    """That of cells in a row has strides, for a batch of one, that norms behind it can misread."""
+    gradients = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        head, norm = taught("rtdetr").double().eval(), torch.nn.BatchNorm2d(12).double().eval()
+        norm.to(memory_format=layout)
+        features = {name: x.double().contiguous(memory_format=layout) for name, x in maps(batch=1).items()}
+        images = features["c3"].requires_grad_()
+        targets = [Targets(torch.tensor([1]), torch.tensor([[3.0, 4, 50, 30]]).double(), (40, 60), seed=0)]
+        output = head({**features, "c3": norm(images)}, None, targets)
+        torch.stack(list(head.loss(output, targets).values())).sum().backward()
+        gradients.append(images.grad)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-12)
+
+
 def test_losses_have_the_weight_of_the_option(make_targets: MakeTargets) -> None:
     targets = [target._replace(seed=1) for target in make_targets([2, 1], size=(40, 60))]
     terms = []

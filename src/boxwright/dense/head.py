@@ -18,6 +18,7 @@ from boxwright.layers.level_cells import LevelCells
 from boxwright.layers.option_checks import check_counts
 from boxwright.layers.padding import infer_valid_sizes
 from boxwright.layers.predictions import InputProjection, flatten_predictions
+from boxwright.layers.tokens import flatten_maps
 from boxwright.mechanism import DenseMechanism
 from boxwright.ops.anchors import AnchorGrid, best_anchor_ious, level_anchors, pyramid_anchors
 from boxwright.ops.box_deltas import decode_deltas
@@ -122,7 +123,7 @@ class DenseHead(nn.Module):
         self, output: DenseOutput, features: Features, indices: Int[Tensor, "b q"]
     ) -> Float[Tensor, "b q c"]:
         """Look up the cells that anchors belong to, in levels of one width."""
-        cells = torch.cat([x.flatten(2) for x in self.input_projection(features)], 2).transpose(1, 2)
+        cells, _ = flatten_maps(self.input_projection(features))
         cell = indices // self.base_anchors.shape[1]
         return cells.gather(1, cell[..., None].expand(-1, -1, cells.shape[-1]))
 
