@@ -82,20 +82,19 @@ def test_everything_is_reached(name: str, counts: list[int], make_targets: MakeT
         assert parameter.grad.isfinite().all(), key
 
 
-def test_the_gradient_of_one_image_does_not_depend_on_the_layout_of_memory() -> None:
-    """That of cells in a row has strides, for a batch of one, that norms behind it can misread."""
-    gradients = []
-    for layout in (torch.contiguous_format, torch.channels_last):
-        torch.manual_seed(0)
-        head, norm = taught("rtdetr").double().eval(), torch.nn.BatchNorm2d(12).double().eval()
-        norm.to(memory_format=layout)
-        features = {name: x.double().contiguous(memory_format=layout) for name, x in maps(batch=1).items()}
-        images = features["c3"].requires_grad_()
-        targets = [Targets(torch.tensor([1]), torch.tensor([[3.0, 4, 50, 30]]).double(), (40, 60), seed=0)]
-        output = head({**features, "c3": norm(images)}, None, targets)
-        torch.stack(list(head.loss(output, targets).values())).sum().backward()
-        gradients.append(images.grad)
-    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-12)
+@pytest.mark.parametrize("name", HEADS)
+def test_their_layers_of_classes_are_named(name: str) -> None:
+    """All tensors whose shape follows from the number of classes are those of named layers."""
+    heads = {}
+    for num_classes in (4, 5):
+        heads[num_classes] = head = build(
+            "heads", name, SPEC, num_classes, **{"supervision.auxiliary": ("faster_rcnn", "atss")}
+        )
+        spec = head.auxiliary_spec()
+        head.add_auxiliary({one: build("heads", one, spec, num_classes) for one in ("faster_rcnn", "atss")})
+    other = heads[5].state_dict()
+    changed = {key.rpartition(".")[0] for key, x in heads[4].state_dict().items() if x.shape != other[key].shape}
+    assert changed == set(heads[4].class_rows())
 
 
 def test_losses_have_the_weight_of_the_option(make_targets: MakeTargets) -> None:
@@ -152,6 +151,20 @@ def build_small(auxiliary: Any) -> Any:
     overrides = {"image_size": 64, "head.auxiliary": auxiliary, "backbone.width": 8, "neck.hidden_dim": 32}
     overrides |= {"head.hidden_dim": 32, "neck.num_heads": 4, "head.num_heads": 4}
     return boxwright.build("rtdetr_tiny", num_classes=3, overrides=overrides)
+
+
+def test_the_gradient_of_one_image_does_not_depend_on_the_layout_of_memory() -> None:
+    """That of cells in a row may have strides, for a batch of one, that norms before them misread."""
+    gradients = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        detector = build_small({"atss": {"num_convs": 1}}).double().eval().to(memory_format=layout)
+        images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).double()
+        targets = [Targets(torch.tensor([1]), torch.tensor([[3.0, 4, 50, 30]]).double(), (64, 64), seed=0)]
+        output = detector(images.contiguous(memory_format=layout), None, targets)
+        torch.stack(list(detector.loss(output, targets).values())).sum().backward()
+        gradients.append(next(detector.backbone.parameters()).grad)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("auxiliary", [SMALL, str(SMALL), "[atss, fcos]", ["retinanet"]], ids=str)

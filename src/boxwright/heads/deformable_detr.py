@@ -219,7 +219,7 @@ class DeformableDETR(PairDetections, TaughtQueries):
         """Name the layers with a row for each class."""
         names = [f"classes.{i}" for i in range(len(self.classes))]
         names += [f"groups.{i}.classes" for i in range(len(self.groups))] if self.two_stage else []
-        return {name: ClassRows() for name in names}
+        return {name: ClassRows() for name in names} | self.auxiliary_rows()
 
     def loss(
         self, output: DeformableDETROutput, targets: Sequence[Targets], totals: LossTotals | None = None

@@ -266,6 +266,7 @@ class EncoderQueries(PairDetections, TaughtQueries):
             **({} if self.denoising is None else {"denoising_classes": ClassRows(others=1)}),
             **{f"classes.{i}": ClassRows() for i in range(len(self.classes))},
             **{f"group_encoders.{i}.classes": ClassRows() for i in range(len(self.group_encoders))},
+            **self.auxiliary_rows(),
         }
 
     def selection_quality(self, output: SelectedOutput, targets: Sequence[Targets]) -> SelectionQuality:

@@ -8,8 +8,9 @@ from typing import Any
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from boxwright.contracts import ClassifyingHead
 from boxwright.queries.auxiliary import AuxiliaryGroup, AuxiliaryHeads, Decode
-from boxwright.structures import Features, Spec, Targets
+from boxwright.structures import ClassRows, Features, Spec, Targets
 
 
 class TaughtQueries(nn.Module):
@@ -41,6 +42,16 @@ class TaughtQueries(nn.Module):
     def count_auxiliary(self, targets: Sequence[Targets], input_size: tuple[int, int]) -> tuple[float, ...]:
         """Count what their losses are divided by: matches and the sum of their weights, head by head."""
         return () if self.auxiliary is None else self.auxiliary.count_matches(targets, input_size)
+
+    def auxiliary_rows(self) -> dict[str, ClassRows]:
+        """Name the layers of the auxiliary heads with a row for each class."""
+        heads = () if self.auxiliary is None else self.auxiliary.heads.items()
+        return {
+            f"auxiliary.heads.{name}.{path}": rows
+            for name, head in heads
+            if isinstance(head, ClassifyingHead)
+            for path, rows in head.class_rows().items()
+        }
 
     def run_auxiliary(
         self,
