@@ -64,6 +64,7 @@ REDUCED: dict[str, dict[str, Any]] = {
     "dino": {**QUERIES, "eval_layers": None, "denoising.num_queries": 12, "loss_weights.class_weight": 4.0},
     "lwdetr": {
         **QUERIES,
+        "num_queries": 30,
         "decoder.num_sampling_heads": 4,
         "supervision.num_groups": 3,
         "loss_weights.class_weight": 4.0,
