@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import boxwright
-from boxwright.backbones.vit_sta import ViTSTA
+from boxwright.compose.detectors import build_resolved
+from boxwright.compose.recipes import resolve
 from boxwright.detector import Detector
-from boxwright.weights.files import read_source_files
+from boxwright.passport import Origin
+from boxwright.structures import Category
+from boxwright.weights.source import SourceFiles
 from boxwright.weights.sources.deimv2 import AuthorsDEIMv2
 from weights.compared import Recorder
 from weights.sources.stored_detections import assert_same_model, build_stored, compare_stored, save_layout
@@ -26,6 +27,7 @@ def save(detector: Detector, path: Path) -> Path:
     return save_layout(AuthorsDEIMv2().write(detector), path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "options"),
     [
@@ -41,28 +43,27 @@ def test_files_are_read_as_they_were_written(recipe: str, options: dict[str, Any
     assert_same_model(again, detector)
 
 
-def test_a_folder_of_the_hub_states_blocks_and_queries(tmp_path: Path) -> None:
+def test_folders_of_the_hub_state_blocks_and_queries() -> None:
     """Later blocks are left out; without a configuration the usual ones are assumed."""
-    tensors = AuthorsDEIMv2().write(boxwright.build("deimv2_s", num_classes=3, overrides=SMALL)).tensors
-    save_file(dict(tensors), tmp_path / "model.safetensors")
-    described = AuthorsDEIMv2().describe(read_source_files(tmp_path))
+    with torch.device("meta"):
+        detector = build_resolved(resolve("deimv2_s", SMALL).recipe, categories=[Category(0, "a")])
+    files = SourceFiles(origin=Origin(source="a", kind=""), tensors=AuthorsDEIMv2().write(detector).tensors)
+    described = AuthorsDEIMv2().describe(files)
     assert described.overrides["backbone.blocks"] == [3, 7, 11]
     assert any("backbone.blocks" in line for line in described.assumptions)
     config = {"DINOv3STAs": {"interaction_indexes": [2, 5, 8]}, "DEIMTransformer": {"num_queries": 30}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    detector = boxwright.load(tmp_path)
-    assert isinstance(detector.backbone, ViTSTA)
-    assert detector.backbone.vit.blocks == (2, 5, 8)
-    assert detector.head.num_queries == 30
+    described = AuthorsDEIMv2().describe(replace(files, config=config))
+    assert described.overrides["backbone.blocks"] == [2, 5, 8]
+    assert described.overrides["head.num_queries"] == 30
+    taken = described.table.locate(files.tensors)
+    assert "backbone.vit.body.model.blocks.8.norm1.weight" in taken
+    assert "backbone.vit.body.model.blocks.9.norm1.weight" not in taken
     for wrong, message in (
-        (
-            {"DINOv3STAs": {"interaction_indexes": [2, "x"]}},
-            r"its interaction_indexes are \[2, 'x'\], and should be blocks",
-        ),
+        ({"DINOv3STAs": {"interaction_indexes": [2, "x"]}}, r"its interaction_indexes are \[2, 'x'\], and should be"),
         ({"DEIMTransformer": {"num_queries": "all"}}, "its num_queries is 'all', and should be a number of at least 1"),
     ):
         with pytest.raises(ValueError, match=message):
-            AuthorsDEIMv2().describe(replace(read_source_files(tmp_path), config=wrong))
+            AuthorsDEIMv2().describe(replace(files, config=wrong))
 
 
 @pytest.mark.parametrize(

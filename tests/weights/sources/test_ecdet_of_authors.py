@@ -35,6 +35,7 @@ def save(detector: Detector, path: Path) -> Path:
     return save_layout(AuthorsECDet().write(detector), path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
