@@ -152,13 +152,13 @@ def decoded(head: DeformableDETR, mask: Tensor | None, targets: list[Targets]) -
     for i, layer in enumerate(head.layers):
         wide = ratios.repeat(1, 1, reference.shape[-1] // 2)
         content = layer(content, positions, reference[:, :, None] * wide[:, None], memory, shapes, padding=padding)
-        delta = head.boxes[i if head.refine else 0](content)
+        delta = head.boxes[i if head.refinement == "once" else 0](content)
         start = inverse_sigmoid(reference)
         box = torch.cat((delta[..., :2] + start[..., :2], delta[..., 2:]), -1)
         if reference.shape[-1] == 4:
             box = delta + start
         outputs.append((reference, box.sigmoid()))
-        if head.refine:
+        if head.refinement == "once":
             reference = box.sigmoid()
     return outputs
 
