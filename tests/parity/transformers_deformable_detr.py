@@ -89,7 +89,7 @@ def transformers_deformable_detr(ours: Detector, *, depth: int, width: int = 64,
         num_queries=head.num_queries,
         two_stage_num_proposals=head.num_queries,
         num_labels=head.classes[0].out_features,
-        with_box_refine=head.refine,
+        with_box_refine=head.refinement != "none",
         two_stage=head.two_stage,
         class_cost=2,
         auxiliary_loss=True,
@@ -97,10 +97,10 @@ def transformers_deformable_detr(ours: Detector, *, depth: int, width: int = 64,
         attention_dropout=dropout,
         activation_dropout=dropout,
         # With it the class heads of all layers are one, also where refinement has one per layer.
-        tie_word_embeddings=not head.refine,
+        tie_word_embeddings=head.refinement == "none",
     )
     theirs = DeformableDetrForObjectDetection(config)
-    if head.refine:
+    if head.refinement != "none":
         # Two names of one head, as in the published code; untied they are copies.
         theirs.model.decoder.bbox_embed = theirs.bbox_embed
     if head.two_stage:
@@ -108,7 +108,9 @@ def transformers_deformable_detr(ours: Detector, *, depth: int, width: int = 64,
     state = renamed(ours.state_dict(), list(neck.out_spec))
     missing, unexpected = theirs.load_state_dict(state, strict=False)
     assert not unexpected, unexpected
-    shared = r"num_batches_tracked|^model\.decoder\.\w+_embed" + ("" if head.refine else r"|^\w+_embed\.[1-9]")
+    shared = r"num_batches_tracked|^model\.decoder\.\w+_embed" + (
+        "" if head.refinement != "none" else r"|^\w+_embed\.[1-9]"
+    )
     assert all(re.search(shared, name) for name in missing), missing
     # It freezes the whole backbone: it looks for "stage.1" where the name is "stages.1".
     return theirs.requires_grad_(True)
