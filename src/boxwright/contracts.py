@@ -352,3 +352,18 @@ class RepeatedBackbone(Protocol):
 
     def copies(self) -> Iterable[tuple[str, Any]]:
         """List the copies by their names in the checkpoint."""
+
+
+def count_totals(head: object, targets: Sequence[Targets], input_size: tuple[int, int]) -> LossTotals:
+    """Count what the losses of a head divide by; counts of parts of a step add up.
+
+    Args:
+        head: of any kind; contracts that it keeps say what is counted beside objects and images.
+        targets: one per image.
+        input_size: (height, width) of the network input.
+    """
+    seen = targets, input_size
+    matches = head.count_matches(*seen) if isinstance(head, MatchCountingHead) else None
+    weights = head.weigh_matches(*seen) if isinstance(head, MatchWeighingHead) else None
+    auxiliary = head.count_auxiliary(*seen) if isinstance(head, TaughtHead) else ()
+    return LossTotals.of(targets)._replace(matches=matches, match_weights=weights, auxiliary=auxiliary)

@@ -21,12 +21,10 @@ from boxwright.contracts import (
     DetectorRecipe,
     Head,
     MaskHead,
-    MatchCountingHead,
-    MatchWeighingHead,
     Neck,
     TaskHead,
-    TaughtHead,
     UncertainHead,
+    count_totals,
 )
 from boxwright.data.images import normalize, pad_inputs
 from boxwright.devices import ComputePrecision, network_precision, require_precision
@@ -154,11 +152,7 @@ class Detector(nn.Module):
             targets: one per image.
             input_size: (height, width) of the network input.
         """
-        head, seen = self.head, (targets, input_size)
-        matches = head.count_matches(*seen) if isinstance(head, MatchCountingHead) else None
-        weights = head.weigh_matches(*seen) if isinstance(head, MatchWeighingHead) else None
-        auxiliary = head.count_auxiliary(*seen) if isinstance(head, TaughtHead) else ()
-        return LossTotals.of(targets)._replace(matches=matches, match_weights=weights, auxiliary=auxiliary)
+        return count_totals(self.head, targets, input_size)
 
     def decode(self, output: Any) -> Decoded:
         """Decode an output with or without targets: detections of fixed shape in pixels of the network input."""

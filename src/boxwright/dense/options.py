@@ -6,8 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
+from jaxtyping import Float
+from torch import Tensor
+
 from boxwright.layers.option_checks import check_choice, check_counts, check_fractions
-from boxwright.ops.anchors import AnchorGrid
+from boxwright.ops.anchors import AnchorGrid, octave_anchors
 
 MAX_SIZES = 100
 
@@ -37,6 +40,16 @@ class AnchorOptions:
             raise ValueError(f"octave_steps and the number of aspect_ratios are from 1 to {MAX_SIZES}")
         if not all(0 < value < math.inf for value in (self.scale, *self.aspect_ratios)):
             raise ValueError(f"scale and aspect_ratios are greater than 0, not {self.scale} and {self.aspect_ratios}")
+
+    def make_anchors(self, stride: int) -> Float[Tensor, "a 4"]:
+        """Make the anchors of a cell, corner boxes around the origin in pixels; see ``octave_anchors``.
+
+        Args:
+            stride: of the level, in pixels.
+        """
+        return octave_anchors(
+            self.scale * stride, self.octave_steps, self.aspect_ratios, whole_pixels=self.whole_pixels
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,6 @@ from boxwright.layers.conv_over_levels import conv_over_levels
 from boxwright.layers.option_checks import check_counts
 from boxwright.layers.predictions import prediction_conv, run_in_full_precision
 from boxwright.losses.focal import summed_focal_loss_of_levels
-from boxwright.ops.anchors import octave_anchors
 from boxwright.ops.box_deltas import FAST_RCNN_WEIGHTS, decode_deltas
 from boxwright.ops.box_matching import gather_matches
 from boxwright.ops.boxes import at_least_float32, generalized_iou, xyxy_to_cxcywh
@@ -78,16 +77,11 @@ class ATSS(DenseHead):
         if box_weight < 0:
             raise ValueError(f"box_weight is at least 0, not {box_weight}")
 
-        def make_anchors(stride: int) -> Float[Tensor, "a 4"]:
-            return octave_anchors(
-                anchors.scale * stride, anchors.octave_steps, anchors.aspect_ratios, whole_pixels=anchors.whole_pixels
-            )
-
         super().__init__(
             in_spec,
             num_classes,
             channels=channels,
-            make_anchors=make_anchors,
+            make_anchors=anchors.make_anchors,
             detection=detection,
             anchor_grid=anchors.anchor_grid,
         )

@@ -19,7 +19,6 @@ from boxwright.layers.conv_over_levels import conv_over_levels
 from boxwright.layers.option_checks import check_choice, check_counts
 from boxwright.layers.predictions import prediction_conv, run_in_full_precision
 from boxwright.losses.focal import summed_focal_loss_of_levels
-from boxwright.ops.anchors import octave_anchors
 from boxwright.ops.box_deltas import encode_deltas
 from boxwright.ops.box_matching import IGNORED, gather_matches, match_by_iou
 from boxwright.ops.boxes import at_least_float32, generalized_iou
@@ -83,16 +82,11 @@ class RetinaNet(DenseHead):
         check_choice("box_loss", box_loss, get_args(BoxLoss))
         check_counts({"atss_top_k": 1 if atss_top_k is None else atss_top_k})
 
-        def make_anchors(stride: int) -> Float[Tensor, "a 4"]:
-            return octave_anchors(
-                anchors.scale * stride, anchors.octave_steps, anchors.aspect_ratios, whole_pixels=anchors.whole_pixels
-            )
-
         super().__init__(
             in_spec,
             num_classes,
             channels=channels,
-            make_anchors=make_anchors,
+            make_anchors=anchors.make_anchors,
             detection=detection,
             anchor_grid=anchors.anchor_grid,
         )
