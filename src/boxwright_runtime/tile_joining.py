@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -229,12 +228,9 @@ def _unite_masks(
 ) -> RLE:
     """Unite the masks of an object's parts; of one that was seen whole, take its mask."""
     rows = [chosen[0]] if len(set(chosen)) == 1 else list(members)
-    corners = defaultdict(list)
-    for row in rows:
-        for name, value in zip(("left", "top", "right", "bottom"), tiles[parts.tile[row]], strict=True):
-            corners[name].append(value)
-    left, top = min(corners["left"]), min(corners["top"])
-    united = np.zeros((max(corners["bottom"]) - top, max(corners["right"]) - left), dtype=np.bool_)
+    corners = np.array([tiles[parts.tile[row]] for row in rows])
+    (left, top), (right, bottom) = corners[:, :2].min(0).tolist(), corners[:, 2:].max(0).tolist()
+    united = np.zeros((bottom - top, right - left), dtype=np.bool_)
     for row in rows:
         tile = tiles[parts.tile[row]]
         united[tile.top - top : tile.bottom - top, tile.left - left : tile.right - left] |= decode_rle(masks[row])

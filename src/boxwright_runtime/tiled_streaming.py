@@ -9,9 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from boxwright_runtime.detections import Detections
 from boxwright_runtime.image_windows import ImageWindows, open_windows
+from boxwright_runtime.masks import decode_rle, encode_part
 from boxwright_runtime.streaming import ImageInput, OnError, PredictionStream, SkippedImage, StreamedResult
+from boxwright_runtime.structures import RLE
 from boxwright_runtime.tile_joining import join_tiles
 from boxwright_runtime.tiles import SmallImage, Tile, TileOptions, cut_tiles
 
@@ -53,7 +57,9 @@ class _TiledImage:
     def join(self, threshold: float | Sequence[float]) -> StreamedResult:
         """Join what the tiles hold."""
         if self.scale != 1:
-            self.detections[0] = scale_boxes(self.detections[0], 1 / self.scale)
+            whole = self.detections[0]
+            masks = None if whole.masks is None else tuple(_upsample_mask(mask, self.size) for mask in whole.masks)
+            self.detections[0] = replace(scale_boxes(whole, 1 / self.scale), masks=masks)
         joined = join_tiles(self.tiles, self.detections, self.size).above(threshold)
         pixels, scale = (None, 1.0) if self.kept is None else self.kept
         return StreamedResult(self.index, self.source, joined, pixels, scale)
@@ -159,3 +165,20 @@ def scale_boxes(detections: Detections, scale: float) -> Detections:
         return detections
     std = None if detections.sides_std is None else detections.sides_std * scale
     return replace(detections, boxes=detections.boxes * scale, sides_std=std, masks=None)
+
+
+def _upsample_mask(mask: RLE, size: tuple[int, int]) -> RLE:
+    """Scale a mask to an image of (height, width): each pixel is what the nearest one of the small image is."""
+    small = decode_rle(mask)
+    rows, columns = (
+        np.clip(((np.arange(side) + 0.5) * (own / side)).astype(np.int64), 0, own - 1)
+        for side, own in zip(size, small.shape, strict=True)
+    )
+    # Only where the object is: the image may have 400 million pixels.
+    of_rows, of_columns = np.asarray(small.any(1))[rows], np.asarray(small.any(0))[columns]
+    rows_of_object, columns_of_object = np.flatnonzero(of_rows), np.flatnonzero(of_columns)
+    if not len(rows_of_object):
+        return encode_part(small[:0, :0], (0, 0), size)
+    top, left = int(rows_of_object[0]), int(columns_of_object[0])
+    below, right = int(rows_of_object[-1]) + 1, int(columns_of_object[-1]) + 1
+    return encode_part(small[rows[top:below, None], columns[left:right]], (top, left), size)

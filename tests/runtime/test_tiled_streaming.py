@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from boxwright_runtime.detections import Detections
+from boxwright_runtime.masks import decode_rle, encode_rle
 from boxwright_runtime.streaming import ImageInput, PredictionStream, PreparedImage
 from boxwright_runtime.tiled_streaming import TiledStream, scale_boxes
 from boxwright_runtime.tiles import TileOptions
-from seen_objects import coordinates, draw_objects, rows_of, see, tile_of
+from seen_objects import coordinates, draw_objects, fill_box, rows_of, see, tile_of
 
 SIZES = [(700, 900), (90, 120), (400, 300)]
 
@@ -123,14 +124,15 @@ def test_the_whole_of_a_large_file_is_scaled_back(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(raster_file, "MAX_WHOLE", 300)
     size = (400, 600)
     Image.fromarray(coordinates(*size)).save(tmp_path / "large.tif")
-    large = Detections(np.array([[20.0, 40, 580, 360]]), np.array([0.9]), np.array([1]))
+    large = Detections(np.array([[20.0, 40, 580, 360]]), np.array([0.9]), np.array([1]), ({},))
 
     def prepare(rgb: np.ndarray) -> PreparedImage:
         return PreparedImage(rgb.shape[:2], rgb.shape[1::-1])
 
     def predict(tiles: Any) -> list[Detections]:
         # Tiles see nothing; the whole, of half the size, the object.
-        whole = Detections(large.boxes / 2, large.scores, large.labels)
+        runs = (encode_rle(fill_box(large.boxes[0] / 2, (200, 300))),)
+        whole = Detections(large.boxes / 2, large.scores, large.labels, runs)
         return [whole if tile == (300, 200) else large[[]] for tile in tiles]
 
     def make_stream(images: Iterable[ImageInput]) -> PredictionStream:
@@ -139,6 +141,8 @@ def test_the_whole_of_a_large_file_is_scaled_back(tmp_path: Path, monkeypatch: p
     stream = TiledStream([tmp_path / "large.tif"], make_stream, TileOptions(size=128), keep_images=True)
     (one,) = stream.results()
     assert one.detections.boxes.tolist() == large.boxes.tolist()
+    assert one.detections.masks is not None
+    np.testing.assert_array_equal(decode_rle(one.detections.masks[0]), fill_box(large.boxes[0], size))
     assert one.image is not None
     assert (one.image.shape, one.image_scale) == ((200, 300, 3), 0.5)
 
