@@ -28,6 +28,7 @@ from boxwright.structures import (
     Spec,
     Targets,
     Task,
+    TeacherMaps,
 )
 
 
@@ -189,6 +190,35 @@ class TaughtHead(Protocol):
 
     def count_auxiliary(self, targets: Sequence[Targets], input_size: tuple[int, int]) -> tuple[float, ...]:
         """Count what their losses are divided by: matches and the sum of their weights, head by head."""
+
+
+@runtime_checkable
+class DistillingHead(Protocol):
+    """A head that may learn from the maps of a frozen model, which training puts into targets; its options decide."""
+
+    @property
+    def steers_distillation(self) -> bool:
+        """Tell whether the weight of that loss depends on the gradient of ``SteeringNeck.steering_parameters``."""
+
+    def teacher_maps(self) -> TeacherMaps | None:
+        """Return the maps that targets have to have; None where there is nothing to learn from."""
+
+    def steer_distillation(self, fraction: float, *, ends_epoch: bool, is_late: bool) -> None:
+        """Take note of a step.
+
+        Args:
+            fraction: of the gradient that those parameters had, in [0, 1].
+            ends_epoch: the step was the last of a pass over the data.
+            is_late: strong augmentation had ended before this pass.
+        """
+
+
+@runtime_checkable
+class SteeringNeck(Protocol):
+    """A neck with layers whose gradient tells how much a head learns from a teacher."""
+
+    def steering_parameters(self) -> Iterable[nn.Parameter]:
+        """List their parameters."""
 
 
 @runtime_checkable

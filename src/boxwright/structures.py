@@ -79,7 +79,8 @@ class Targets(NamedTuple):
     ``masks`` are in pixels of the network input, or None where the task has none.
     ``seed`` is that of the random choices made for the image: noise of its objects, regions sampled from it; torch's
     global generator makes them where None. ``most_objects`` counts the objects of the fullest image of the optimizer
-    step, of which denoising makes as many queries in every image; that of the batch where None.
+    step, of which denoising makes as many queries in every image; that of the batch where None. ``teacher`` is the map
+    of a frozen model of the network input, for distillation.
     """
 
     labels: Int[Tensor, " n"]
@@ -88,6 +89,20 @@ class Targets(NamedTuple):
     masks: Bool[Tensor, "n h w"] | None = None
     seed: int | None = None
     most_objects: int | None = None
+    teacher: Float[Tensor, "c y x"] | None = None
+
+
+class TeacherMaps(NamedTuple):
+    """The maps of a frozen model that a head learns from, of network inputs.
+
+    ``model`` is its name in timm, and ``weights`` the source of them. There is a cell of ``channels`` for each
+    ``stride`` pixels.
+    """
+
+    model: str
+    weights: str | None
+    channels: int
+    stride: int
 
 
 class Candidates(NamedTuple):

@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import yaml
 from pages import small_recipe
+from safetensors.torch import save_file
 
 import boxwright
 from boxwright.compose.recipes import list_recipes
@@ -50,6 +52,7 @@ def folder(tmp_path: Path, data_set: Path, hub_cache: Path, monkeypatch: pytest.
     (tmp_path / "photos").mkdir()
     for name, image in zip(("photo.jpg", "photos/a.jpg", "photos/b.jpg"), images, strict=True):
         shutil.copy(image, tmp_path / name)
+    save_file(timm.create_model("test_vit", num_classes=0).state_dict(), tmp_path / "teacher.safetensors")
     write_stand_in(tmp_path / "model.onnx", categories=open_data(data_set, "val").categories)
     for name in list_recipes():
         (tmp_path / f"{name}.yaml").write_text(small_recipe(name))

@@ -44,6 +44,7 @@ SMALLER = {
     r"--rounds \d+": "--rounds 1",
     r"^boxwright study \w+ (?!--data)": "boxwright study query_selection --data DIR --train.steps 2 --image-size 64 ",
     r"--num-masks \d+": "--num-masks 4",
+    r"(--head.supervision.distillation).teacher \S+": r"\1.teacher test_vit \1.channels 64",
     r"^boxwright study ": "boxwright study --seeds 0 --no-latency --train.batch_size 2 ",
     r"--train\.batch_size \d+ (--train\.batches\.accumulate_steps) \d+": r"--train.batch_size 4 \1 2",
 }

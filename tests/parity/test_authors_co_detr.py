@@ -98,7 +98,7 @@ def test_predictions_losses_and_gradients(case: str, monkeypatch: pytest.MonkeyP
         theirs = {n.removeprefix(f"{case}: "): x for n, x in numbers.items() if n.startswith(f"{case}: ")}
     head, maps = build_head(), {name: x.requires_grad_() for name, x in make_maps(case).items()}
     output, terms = run(head, maps, case)
-    for name, group in zip(HEADS, output.auxiliary, strict=True):
+    for name, group in zip(HEADS, output.taught.groups, strict=True):
         counts = group.chosen.valid.sum(1).tolist()
         assert counts == theirs[f"{name} counts"].tolist()
         own = [x[:, i, :n] for i, n in enumerate(counts) for x in (group.logits, group.boxes_cxcywh_norm)]

@@ -16,6 +16,7 @@ from boxwright.heads.fcos import FCOS
 from boxwright.heads.retinanet import RetinaNet
 from boxwright.ops.box_matching import BACKGROUND, IGNORED
 from boxwright.queries.auxiliary import block_filled, choose_candidates
+from boxwright.queries.taught_queries import Taught
 from boxwright.structures import Targets, levels_for_head
 from part_checks import SPEC, TWO_STAGES, build, maps, padding, valid_sizes
 
@@ -54,7 +55,7 @@ def test_predictions_are_those_without_them(name: str, make_targets: MakeTargets
     assert all(key.startswith("auxiliary.") for key in added.missing_keys)
     inputs = maps(batch=2), padding(3)[:2], None, valid_sizes(3)[:2]
     outputs = alone(*inputs), beside(*inputs)
-    assert outputs[1].auxiliary == ()
+    assert outputs[1].taught == Taught()
     for one, other in zip(*(head.decode(x) for head, x in zip((alone, beside), outputs, strict=True)), strict=True):
         if one is not None:
             assert torch.equal(one, other)
@@ -75,7 +76,7 @@ def test_predictions_are_those_without_them(name: str, make_targets: MakeTargets
 def test_everything_is_reached(name: str, counts: list[int], make_targets: MakeTargets) -> None:
     head, targets = taught(name).train(), make_targets(counts, size=(40, 60))
     output = head(maps(batch=2), padding(3)[:2], targets, valid_sizes(3)[:2])
-    assert [group.chosen.valid.sum(1).min().item() for group in output.auxiliary] == [9, 9]
+    assert [group.chosen.valid.sum(1).min().item() for group in output.taught.groups] == [9, 9]
     torch.stack(list(head.loss(output, targets).values())).sum().backward()
     for key, parameter in head.named_parameters():
         assert parameter.grad is not None, key

@@ -10,6 +10,7 @@ FOREIGN = {
     "backbones/timm.py": "models of timm",
     "data/image_check.py": "functions of some operating systems",
     "data/transforms/adapters.py": "transforms of albumentations",
+    "layers/timm_maps.py": "models of timm",
     "devices.py": "functions of some versions of torch",
     "weights/sources/torchvision_rcnn.py": "the heads of one class with and without masks",
 }

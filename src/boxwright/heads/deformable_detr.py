@@ -17,7 +17,7 @@ from boxwright.layers.predictions import run_in_full_precision
 from boxwright.layers.tokens import LevelTokens, flatten_levels
 from boxwright.mechanism import QueryMechanism
 from boxwright.ops.boxes import at_least_float32
-from boxwright.queries.auxiliary import AuxiliaryHeads, QueryStart
+from boxwright.queries.auxiliary import QueryStart
 from boxwright.queries.class_losses import make_class_loss
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms, normalize_targets
 from boxwright.queries.decode import PairDetections, rank_pairs
@@ -130,9 +130,7 @@ class DeformableDETR(PairDetections, TaughtQueries):
         boxes = MLP(hidden_dim, hidden_dim, 4, 3, activation=decoder.activation)
         self.classes = nn.ModuleList(deepcopy(classes) for _ in range(num_pairs))
         self.boxes = nn.ModuleList(deepcopy(boxes) for _ in range(num_pairs))
-        self.auxiliary = None
-        if supervision.auxiliary:
-            self.auxiliary = AuxiliaryHeads(in_spec, hidden_dim, decoder.num_heads, supervision, with_positions=True)
+        self.build_teachers(in_spec, hidden_dim, decoder.num_heads, supervision, with_positions=True)
         self.masks, self.mask_region = build_mask_branch(masks, hidden_dim, decoder.num_layers, self.projections)
         self.reset_parameters()
 
@@ -180,9 +178,7 @@ class DeformableDETR(PairDetections, TaughtQueries):
             num_groups=num_groups,
             classes_first=True,
         )
-        auxiliary = self.run_auxiliary(
-            features, padding_mask, targets, valid_sizes, lambda start: self._decode(start, tokens)
-        )
+        taught = self.teach(features, padding_mask, targets, valid_sizes, lambda start: self._decode(start, tokens))
         others, count, masks = None, logits.shape[2] // num_groups, None
         if self.masks is not None:
             masks = self.masks(maps[0], torch.stack(contents), len(layers)).fold(num_groups)
@@ -191,10 +187,10 @@ class DeformableDETR(PairDetections, TaughtQueries):
             logits, boxes = logits[:, :, :count], boxes[:, :, :count]
         selection = selections[0]
         if selection is None:
-            return DeformableDETROutput(logits, boxes, valid_sizes, others=others, masks=masks, auxiliary=auxiliary)
+            return DeformableDETROutput(logits, boxes, valid_sizes, others=others, masks=masks, taught=taught)
         selected = selection.logits, selection.boxes_cxcywh_norm
         encoded = *selected, selection.every_logits, selection.every_boxes_cxcywh_norm, selection.tokens
-        return DeformableDETROutput(logits, boxes, valid_sizes, *encoded, others, masks, auxiliary)
+        return DeformableDETROutput(logits, boxes, valid_sizes, *encoded, others, masks, taught)
 
     def _decode(
         self, start: QueryStart, tokens: LevelTokens
@@ -237,10 +233,7 @@ class DeformableDETR(PairDetections, TaughtQueries):
             any_object = [target._replace(labels=torch.zeros_like(target.labels)) for target in objects]
             losses = self.criterion(encoder[0][None], encoder[1][None], any_object, totals)
             terms |= name_terms(losses, ["_encoder"])
-        if self.auxiliary is not None:
-            own = objects[: len(targets)]
-            terms |= self.auxiliary.losses(output.auxiliary, targets, own, of_step, self.criterion)
-        return terms
+        return terms | self.taught_losses(output, targets, objects[: len(targets)], of_step, self.criterion)
 
     def selection_quality(self, output: DeformableDETROutput, targets: Sequence[Targets]) -> SelectionQuality | None:
         """Count over the selected tokens; None without two stages. The first logit stands for any object."""

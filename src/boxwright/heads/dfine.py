@@ -137,7 +137,7 @@ class DFINE(EncoderQueries):
         )
         output = DistributionOutput.of(predictions, start, *self.predict_masks(start, contents, targets))
         return output._replace(
-            auxiliary=self.run_auxiliary(
+            taught=self.teach(
                 features, padding_mask, targets, valid_sizes, lambda queries: self._decode(queries, start.tokens)
             )
         )
@@ -222,10 +222,7 @@ class DFINE(EncoderQueries):
             counts = self.criterion.count(layers, of_groups)
             noised = output.noised, matches, groups, normalized, totals, counts, output.noised_masks
             terms |= self.criterion.noised(*noised)
-        if self.auxiliary is not None:
-            criterion = self.criterion.criterion
-            terms |= self.auxiliary.losses(output.auxiliary, targets, normalized, of_step, criterion)
-        return terms
+        return terms | self.taught_losses(output, targets, normalized, of_step, self.criterion.criterion)
 
     def _heads(self) -> DistributionHeads:
         return DistributionHeads(self.classes, self.sides, self.qualities, self.initial_boxes, self.bins)

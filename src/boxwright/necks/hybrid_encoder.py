@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -22,7 +22,7 @@ from boxwright.layers.tokens import flatten_maps, flatten_mask, split_maps
 from boxwright.layers.transformer import TransformerEncoderLayer
 from boxwright.mechanism import CellAttention
 from boxwright.recorded import Recorded
-from boxwright.structures import Features, Level, Spec
+from boxwright.structures import Features, Level, Spec, main_levels
 
 __all__ = ["HybridEncoder"]
 
@@ -60,6 +60,8 @@ class HybridEncoder(nn.Module):
             are not projected. ``elan_slim`` is that of DEIMv2 with a transformer, and EdgeCrafter's: stages end
             without a convolution, too.
         activation: of the attention layers' feed-forwards; EdgeCrafter has ``silu``.
+        offer_attended: of E: let the coarsest level go out as it is before the fusion too, as the auxiliary level
+            ``<name>_attended``, which distillation teaches.
 
     Source: Zhao et al., RT-DETR, CVPR 2024; E section 4.2, all variants section 5.2, figure 3 and table 3. E was
     checked against transformers' RTDetrHybridEncoder and ``HybridEncoder`` of lyuwenyu/RT-DETR 068dfde (there,
@@ -90,6 +92,7 @@ class HybridEncoder(nn.Module):
         variant: Variant = "E",
         fusion: LevelFusion = "csp",
         activation: Literal["gelu", "silu"] = "gelu",
+        offer_attended: bool = False,
     ) -> None:
         super().__init__()
         check_counts({"num_heads": num_heads})
@@ -98,12 +101,17 @@ class HybridEncoder(nn.Module):
             raise ValueError(f"expansion leaves at least one of {hidden_dim} channels, and {expansion} does not")
         check_choice("variant", variant, get_args(Variant))
         check_choice("fusion", fusion, get_args(LevelFusion))
+        if offer_attended and variant != "E":
+            raise ValueError(f"offer_attended is an option of variant E, not of {variant}")
         self.variant = variant
         if variant == "A":
             self.out_spec: Spec = dict(in_spec)
             return
         self.out_spec = {name: Level(hidden_dim, level.stride) for name, level in in_spec.items()}
-        strides = [level.stride for level in in_spec.values()]
+        strides, self.attended = [level.stride for level in in_spec.values()], ""
+        if offer_attended:
+            self.attended = f"{list(in_spec)[-1]}_attended"
+            self.out_spec[self.attended] = Level(hidden_dim, strides[-1], auxiliary=True)
         self.projections = nn.ModuleDict(
             {
                 name: nn.Identity()
@@ -157,24 +165,31 @@ class HybridEncoder(nn.Module):
     def forward(self, features: Features, padding_mask: Bool[Tensor, "b h w"] | None = None) -> Features:
         if self.variant == "A":
             return dict(features)
-        levels = [self.projections[name](features[name]) for name in self.out_spec]
+        levels = [projection(features[name]) for name, projection in self.projections.items()]
         if self.variant in ("B", "D"):
             levels = [self._attend([level], padding_mask)[0] for level in levels]
         elif self.variant == "C":
             levels = self._attend(levels, padding_mask)
         else:
             levels[-1:] = self._attend(levels[-1:], padding_mask)
+        coarsest = levels[-1]
         if self.variant in ("D", "D_S5"):
             levels = self.paths(levels)
         elif self.variant == "E":
             levels = self._fuse(levels)
-        return dict(zip(self.out_spec, levels, strict=True))
+        offered = {self.attended: coarsest} if self.attended else {}
+        return dict(zip(self.projections, levels, strict=True)) | offered
+
+    def steering_parameters(self) -> Iterator[nn.Parameter]:
+        """List the parameters of the attention layers."""
+        if self.variant != "A":
+            yield from self.layers.parameters()
 
     def recorded_modules(self) -> list[nn.Module]:
         """List the modules whose calls ``explain_cell`` needs."""
         if self.variant == "A":
             return []
-        return CellAttentionLayers(self.projections, self.layers, self.out_spec).recorded_modules()
+        return CellAttentionLayers(self.projections, self.layers, main_levels(self.out_spec)).recorded_modules()
 
     def explain_cell(
         self, recorded: Recorded, point: tuple[float, float], level: str | None = None
@@ -182,11 +197,11 @@ class HybridEncoder(nn.Module):
         """List the attention of a cell in each layer: within its level, or to all levels (C)."""
         if self.variant == "A":
             return []
-        names = list(self.out_spec)
+        names = list(self.projections)
         own = level if level in names and self.variant in ("B", "C", "D") else names[-1]
         # Levels that attend one by one go through the same layer, call by call.
         call = names.index(own) if self.variant in ("B", "D") else 0
-        attending = CellAttentionLayers(self.projections, self.layers, self.out_spec)
+        attending = CellAttentionLayers(self.projections, self.layers, main_levels(self.out_spec))
         return attending.explain_cell(recorded, point, own, names if self.variant == "C" else [own], call=call)
 
     def _fuse(self, levels: list[Float[Tensor, "b d _h _w"]]) -> list[Float[Tensor, "b d _h _w"]]:

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from boxwright.queries.auxiliary import AuxiliaryGroup
 from boxwright.queries.groups import fold_groups
 from boxwright.queries.mask_branch import MaskFactors
 from boxwright.queries.selection import Selection
+from boxwright.queries.taught_queries import Taught
 
 
 class DeformableGroups(NamedTuple):
@@ -32,7 +32,7 @@ class DeformableDETROutput(NamedTuple):
     are the encoder's best, which the decoder starts from, ``selected_tokens`` the indices of their tokens, and
     ``encoder_*``, with targets, the predictions of all tokens; None without two stages. ``others`` are predictions of
     further groups of queries, in training. ``masks`` of all groups are those of the decoder layers, None where the head
-    has none. ``auxiliary`` are the groups of auxiliary heads, in training.
+    has none. ``taught`` is what auxiliary heads and a teacher of features train, in training.
     """
 
     logits: Float[Tensor, "l b q k"]
@@ -45,7 +45,7 @@ class DeformableDETROutput(NamedTuple):
     selected_tokens: Int[Tensor, "b q"] | None = None
     others: DeformableGroups | None = None
     masks: MaskFactors | None = None
-    auxiliary: Sequence[AuxiliaryGroup] = ()
+    taught: Taught = Taught()
 
     def every_group(self) -> DeformableGroups:
         """Put the predictions of all groups together, each as images of a batch."""

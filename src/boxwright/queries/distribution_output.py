@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from boxwright.queries.auxiliary import AuxiliaryGroup
 from boxwright.queries.denoising import DenoisingQueries
 from boxwright.queries.distributions import DistributionLayers
 from boxwright.queries.encoder_queries import DecoderStart
 from boxwright.queries.mask_branch import MaskFactors
+from boxwright.queries.taught_queries import Taught
 from boxwright.queries.union import Assignment
 
 
@@ -36,7 +35,8 @@ class DistributionOutput(NamedTuple):
     its tokens, the best first. ``noised`` are predictions from the denoising queries, and ``denoising`` these queries;
     None without targets or denoising. ``others`` are predictions of further groups of queries, in training.
     ``assignment`` is that of the head's ``assign``. ``masks`` of all groups and ``noised_masks`` are those of the
-    decoder layers, None where the head has none. ``auxiliary`` are the groups of auxiliary heads, in training.
+    decoder layers, None where the head has none. ``taught`` is what auxiliary heads and a teacher of
+    features train, in training.
     """
 
     logits: Float[Tensor, "l b q k"]
@@ -54,7 +54,7 @@ class DistributionOutput(NamedTuple):
     assignment: Assignment | None = None
     masks: MaskFactors | None = None
     noised_masks: MaskFactors | None = None
-    auxiliary: Sequence[AuxiliaryGroup] = ()
+    taught: Taught = Taught()
 
     @classmethod
     def of(

@@ -16,7 +16,6 @@ from boxwright.layers.predictions import cast_to_weights
 from boxwright.layers.tokens import LevelTokens, flatten_levels
 from boxwright.mechanism import QueryMechanism
 from boxwright.ops.boxes import at_least_float32, inverse_sigmoid
-from boxwright.queries.auxiliary import AuxiliaryHeads
 from boxwright.queries.criterion import normalize_targets
 from boxwright.queries.decode import PairDetections, QueryOutput, rank_pairs
 from boxwright.queries.denoising import DenoisingQueries, draw_denoising_queries
@@ -158,9 +157,7 @@ class EncoderQueries(PairDetections, TaughtQueries):
             GroupEncoder(hidden_dim, num_classes, activation, mapped=not self.is_lean)
             for _ in range(supervision.num_groups - 1)
         )
-        self.auxiliary = None
-        if supervision.auxiliary:
-            self.auxiliary = AuxiliaryHeads(in_spec, hidden_dim, decoder.num_heads, supervision, with_positions=False)
+        self.build_teachers(in_spec, hidden_dim, decoder.num_heads, supervision, with_positions=False)
         self.masks, region = build_mask_branch(masks, hidden_dim, decoder.num_layers, self.projections)
         self.mask_region = region or self.mask_region
 

@@ -207,6 +207,41 @@ class SamplingDecoderOptions(DecoderOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistillationOptions:
+    """Learning from the map of a large frozen model, in training only.
+
+    Args:
+        teacher: name of a model in timm; None for no distillation.
+        weights: of the teacher: a file, a folder in Hugging Face layout, or ``timm:NAME``, which is downloaded unless
+            it is in the cache.
+        channels: of the teacher's map.
+        weight: of the loss, at the beginning.
+        gradient_fraction: of the gradient, in (0, 1), that the attention layers of the neck should have, by which the
+            weight is steered from one pass over the data to the next; None keeps the weight. RT-DETRv4-S has 0.11.
+        tolerance: difference from ``gradient_fraction`` within which the weight stays.
+        late_weight: once strong augmentation has ended, where the weight is steered.
+    """
+
+    teacher: str | None = None
+    weights: str | None = None
+    channels: int = 768
+    weight: float = 5.0
+    gradient_fraction: float | None = None
+    tolerance: float = 0.01
+    late_weight: float = 20.0
+
+    def __post_init__(self) -> None:
+        check_counts({"channels": self.channels})
+        if min(self.weight, self.late_weight) < 0:
+            raise ValueError(f"weights are at least 0, not {self.weight:g} and {self.late_weight:g}")
+        middle, tolerance = self.gradient_fraction, self.tolerance
+        if middle is not None and not 0 < middle - tolerance <= middle + tolerance < 1:
+            raise ValueError(
+                f"gradient_fraction and tolerance tell a range between 0 and 1, not {middle:g} and {tolerance:g}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SupervisionOptions:
     """Teaching of queries: the losses and matches that they learn from.
 
@@ -218,6 +253,7 @@ class SupervisionOptions:
             queries, as in Co-DETR; their names, or with options of each: ``{faster_rcnn: {}, atss: {num_convs: 1}}``.
         auxiliary_weight: of the losses of these heads.
         auxiliary_queries: least and largest number of queries of an image that each of them gives; background fills up.
+        distillation: a teacher of the features, as in RT-DETRv4.
     """
 
     class_loss: ClassLossName = "focal"
@@ -225,6 +261,7 @@ class SupervisionOptions:
     auxiliary: Sequence[str] | Mapping[str, Mapping[str, bool | int | float | str]] = ()
     auxiliary_weight: float = 12.0
     auxiliary_queries: tuple[int, int] = (9, 300)
+    distillation: DistillationOptions = DistillationOptions()
 
     def __post_init__(self) -> None:
         check_counts({"num_groups": self.num_groups})

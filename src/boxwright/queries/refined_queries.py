@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from boxwright.layers.tokens import LevelTokens
-from boxwright.queries.auxiliary import AuxiliaryGroup, QueryStart
+from boxwright.queries.auxiliary import QueryStart
 from boxwright.queries.criterion import SetCriterion, layer_suffixes, name_terms
 from boxwright.queries.decoder import LayerHeads, Refinement, decode_queries, predict_layers
 from boxwright.queries.denoising import DenoisingQueries
@@ -18,6 +18,7 @@ from boxwright.queries.encoder_queries import DecoderStart, EncoderQueries
 from boxwright.queries.groups import GroupPredictions, fold_groups
 from boxwright.queries.mask_branch import MaskFactors
 from boxwright.queries.matching import HungarianMatcher
+from boxwright.queries.taught_queries import Taught
 from boxwright.queries.union import Assignment
 from boxwright.structures import Features, LossTotals, Targets
 
@@ -32,7 +33,7 @@ class RefinedOutput(NamedTuple):
     of the encoder's tokens, the best first. ``others`` are predictions of further groups of queries, in training.
     ``assignment`` is that of the head's ``assign``. ``masks`` of all groups and ``noised_masks`` are those of the
     decoder layers, None where the head has none; ``selected_masks`` are the encoder's, where it learns from them.
-    ``auxiliary`` are the groups of auxiliary heads, in training.
+    ``taught`` is what auxiliary heads and a teacher of features train, in training.
     """
 
     logits: Float[Tensor, "l b q k"]
@@ -49,7 +50,7 @@ class RefinedOutput(NamedTuple):
     masks: MaskFactors | None = None
     noised_masks: MaskFactors | None = None
     selected_masks: MaskFactors | None = None
-    auxiliary: Sequence[AuxiliaryGroup] = ()
+    taught: Taught = Taught()
 
     @property
     def every_mask(self) -> MaskFactors | None:
@@ -142,7 +143,7 @@ class RefinedQueries(EncoderQueries):
             masks=masks,
             noised_masks=noised_masks,
             selected_masks=None if targets is None else self.predict_selected_masks(start),
-            auxiliary=self.run_auxiliary(
+            taught=self.teach(
                 features, padding_mask, targets, valid_sizes, lambda queries: self._decode(queries, start.tokens)
             ),
         )
@@ -217,6 +218,4 @@ class RefinedQueries(EncoderQueries):
             losses = self.criterion(*noised, normalized, totals, matches, groups)
             losses |= self.criterion.mask_losses(output.noised_masks, matches, normalized, totals, groups)
             terms |= name_terms(losses, [f"_denoising_{i}" for i in range(num_layers)])
-        if self.auxiliary is not None:
-            terms |= self.auxiliary.losses(output.auxiliary, targets, normalized, of_step, self.criterion)
-        return terms
+        return terms | self.taught_losses(output, targets, normalized, of_step, self.criterion)

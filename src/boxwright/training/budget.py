@@ -13,6 +13,7 @@ from boxwright.compose.train_options import TrainOptions
 from boxwright.contracts import WorstCaseHead
 from boxwright.detector import Detector
 from boxwright.structures import Batch
+from boxwright.training.distillation import Teacher
 from boxwright.training.moving_average import MovingAverage
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.pace import EVALUATION_SHARE
@@ -54,6 +55,7 @@ def measure_step(
     options: TrainOptions,
     device: torch.device,
     *,
+    teacher: Teacher | None = None,
     is_enough: Callable[[], bool],
 ) -> float:
     """Seconds of a step, its data included, averaged over the training sizes; trains a copy, not ``detector``.
@@ -64,6 +66,7 @@ def measure_step(
         sizes: what training chooses from, evenly.
         options: of the training.
         device: where the detector is.
+        teacher: of the distillation; None without.
         is_enough: asked before every step but the first; where several processes measure, it answers them all alike.
     """
     copy = deepcopy(detector).train()
@@ -77,7 +80,7 @@ def measure_step(
         batch = next(source)
         if isinstance(copy.head, WorstCaseHead):
             batch = batch._replace(targets=copy.head.worst_case_targets(batch.targets))
-        train_step(copy, copy, optimizer, batch, options, device)
+        train_step(copy, copy, optimizer, batch, options, device, teacher)
         if average is not None:
             average.update(copy, 0.5)
         if device.type == "cuda":

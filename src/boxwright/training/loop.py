@@ -28,6 +28,7 @@ from boxwright.training.checkpoint import Progress, RunCheckpoints
 from boxwright.training.compilation import Compilation, check_compilation
 from boxwright.training.determinism import deterministic
 from boxwright.training.display import Display
+from boxwright.training.distillation import Teacher, steer_distillation
 from boxwright.training.distributed import (
     Rank,
     SharedError,
@@ -75,6 +76,8 @@ def run_training(run: Run, *, resume: bool = False) -> Progress:
     # Before anything is written, and before a budget of time is spent on measuring.
     check_batches(len(run.data.records), run.options.batch_size, rank.world_size)
     check_compilation(run.options, rank)
+    teacher = Teacher.of(run.detector, rank.device, run.options.runtime.precision)
+    run = replace(run, teacher=teacher)
     detector = run.detector.to(rank.device).train()
     if rank.device.type == "cpu":
         # Convolutions on a CPU are fastest with channels last.
@@ -295,16 +298,23 @@ class _Loop:
         self.momentum_ramp.update()
         try:
             with self.compilation.step(batch.images.shape, is_ramp_over=self.momentum_ramp.is_over):
-                result = train_step(
-                    self.detector, self.model, self.optimizer, batch, self.run.options, self.rank.device
-                )
+                trained = self.detector, self.model, self.optimizer
+                result = train_step(*trained, batch, self.run.options, self.rank.device, self.run.teacher)
         except NotFiniteError as error:
             self.recovery.recover(error, batch, step, noise_seed)
             return None, lr
         self.buffers.forget()
+        self._steer(step, position)
         if self.average is not None:
             self.average.update(self.detector, self.schedule.ema_decay(step))
         return result, lr
+
+    def _steer(self, step: int, position: int | float) -> None:
+        """Let the weight of distillation follow from the gradients of a pass over the data."""
+        per_pass = len(self.run.data.records) / self.run.options.batch_size
+        ends_epoch = (step + 1) // per_pass > step // per_pass
+        is_late = position + 1 - per_pass > self.schedule.no_aug_from - 0.5
+        steer_distillation(self.detector, ends_epoch=ends_epoch, is_late=is_late)
 
     def _tell_step(self, result: StepResult, lr: float, duration: float, batch: Batch) -> None:
         progress, images = self.progress, self.run.options.batch_size

@@ -43,6 +43,7 @@ def begin_progress(run: Run, rank: Rank) -> tuple[Progress, Pace | None]:
         training_sizes(run.detector.input_format.image_size, options.batches.multi_scale),
         options,
         rank.device,
+        teacher=run.teacher,
         is_enough=_agreed(lambda: time.monotonic() - began > MEASURING_SHARE * budget, rank),
     )
     per_evaluation = _measure_evaluation(run, rank) if options.schedule.evaluations else 0.0

@@ -17,6 +17,7 @@ from boxwright.data.transforms.augment import Augmentation
 from boxwright.data.transforms.transform import Transform
 from boxwright.detector import Detector
 from boxwright.training.callbacks import Callback
+from boxwright.training.distillation import Teacher
 
 RECIPE = "recipe.yaml"
 """The resolved recipe in the folder of a run, for people to read; checkpoints have their own copy."""
@@ -58,6 +59,7 @@ class Run:
         note: hears what the user should know: a damaged file, evaluations of equal value.
         initial_weights: source and names of the weights that it begins with, for ``initial_weights.json``; None where
             they are random.
+        teacher: of the head's distillation, which ``run_training`` reads; None without.
         began: ``time.monotonic()`` when the user's budget began to run; now by default.
     """
 
@@ -73,6 +75,7 @@ class Run:
     console: Console | None = None
     note: Callable[[str], None] = say_nothing
     initial_weights: dict[str, Any] | None = None
+    teacher: Teacher | None = None
     began: float = field(default_factory=time.monotonic)
 
     @property

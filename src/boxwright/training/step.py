@@ -20,6 +20,7 @@ from boxwright.devices import choose_precision
 from boxwright.ops.finite import NotFiniteError
 from boxwright.structures import Batch, LossTotals, Targets
 from boxwright.training.activation_checkpointing import checkpoint_activations
+from boxwright.training.distillation import Teacher
 from boxwright.training.partition import (
     add_over_processes,
     assigning_head,
@@ -61,6 +62,7 @@ def train_step(
     batch: Batch,
     options: TrainOptions,
     device: torch.device,
+    teacher: Teacher | None = None,
 ) -> StepResult:
     """Compute gradients as ``compute_gradients`` does, and step.
 
@@ -71,6 +73,7 @@ def train_step(
         batch: this process's images of the step.
         options: of the training, with their precision resolved.
         device: of the detector.
+        teacher: puts its maps into targets; None without distillation.
 
     Raises:
         NotFiniteError: the loss or the gradient is not finite; no weight has changed, but statistics of norms may have.
@@ -78,6 +81,8 @@ def train_step(
     """
     optimizer.zero_grad(set_to_none=True)
     batch, totals = see_whole_step(detector, batch, options.batches.accumulate_steps, device)
+    if teacher is not None:
+        batch = teacher.teach(batch)
     result = compute_gradients(detector, model, batch, options, device, totals)
     if not result.is_finite:
         raise NotFiniteError(
@@ -199,7 +204,10 @@ def targets_to(targets: Sequence[Targets], device: torch.device) -> list[Targets
     """Move targets to a device."""
     return [
         t._replace(
-            labels=t.labels.to(device), boxes=t.boxes.to(device), masks=None if t.masks is None else t.masks.to(device)
+            labels=t.labels.to(device),
+            boxes=t.boxes.to(device),
+            masks=None if t.masks is None else t.masks.to(device),
+            teacher=None if t.teacher is None else t.teacher.to(device),
         )
         for t in targets
     ]
