@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from boxwright.workflows.info import info
     from boxwright.workflows.predict import predict
     from boxwright.workflows.predicted_results import CocoFile
+    from boxwright.workflows.prelabel import prelabel
     from boxwright.workflows.reading import DataFiles
     from boxwright.workflows.replay import replay
     from boxwright.workflows.report import report
@@ -75,6 +76,7 @@ __all__ = [
     "info",
     "load",
     "predict",
+    "prelabel",
     "replay",
     "report",
     "save",
@@ -112,6 +114,7 @@ _HOMES = {
     "info": "boxwright.workflows.info",
     "load": "boxwright.weights.model",
     "predict": "boxwright.workflows.predict",
+    "prelabel": "boxwright.workflows.prelabel",
     "replay": "boxwright.workflows.replay",
     "report": "boxwright.workflows.report",
     "save": "boxwright.compose.detectors",

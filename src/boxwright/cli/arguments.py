@@ -6,10 +6,13 @@ import argparse
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from boxwright.compose.parts import import_outside
 from boxwright.weights.source_names import require_source
+
+if TYPE_CHECKING:
+    from boxwright_runtime.streaming import Threshold
 
 MODEL_HELP = "a checkpoint, the folder of a run, hf:OWNER/NAME, or a file of weights of another project"
 
@@ -114,3 +117,11 @@ def _with_last_part_like(name: str, options: Iterable[str]) -> list[str]:
             by_last.setdefault(option.rpartition(".")[2], []).append(option)
     near = difflib.get_close_matches(name.lstrip("-").replace("-", "_"), by_last, n=1, cutoff=NEARLY)
     return by_last[near[0]] if near else []
+
+
+def read_threshold(text: str) -> Threshold:
+    """Read a least score; its range is checked with the others."""
+    try:
+        return "tuned" if text == "tuned" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number between 0 and 1, or tuned, not {text!r}") from None
