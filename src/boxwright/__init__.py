@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from boxwright.workflows.explain import explain
     from boxwright.workflows.export import export
     from boxwright.workflows.info import info
+    from boxwright.workflows.next_images import next_images
     from boxwright.workflows.predict import predict
     from boxwright.workflows.predicted_results import CocoFile
     from boxwright.workflows.prelabel import prelabel
@@ -75,6 +76,7 @@ __all__ = [
     "export",
     "info",
     "load",
+    "next_images",
     "predict",
     "prelabel",
     "replay",
@@ -113,6 +115,7 @@ _HOMES = {
     "export": "boxwright.workflows.export",
     "info": "boxwright.workflows.info",
     "load": "boxwright.weights.model",
+    "next_images": "boxwright.workflows.next_images",
     "predict": "boxwright.workflows.predict",
     "prelabel": "boxwright.workflows.prelabel",
     "replay": "boxwright.workflows.replay",

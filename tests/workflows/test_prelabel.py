@@ -15,7 +15,7 @@ from boxwright.cli.main import main
 from boxwright.data.open import open_data
 from boxwright.structures import Category
 from boxwright.workflows.label_imports import LabeledFile, Prelabel, list_label_studio_tasks, write_cvat
-from boxwright.workflows.prelabel import LOG
+from boxwright.workflows.prelabel import SCORES_FILE
 from boxwright_runtime.masks import encode_rle
 from passing_detector import gray, make_detector
 
@@ -45,7 +45,7 @@ class TestDataSets:
 
     def test_each_label_has_its_score_beside(self, photos: Path, tmp_path: Path) -> None:
         boxwright.prelabel(make_detector(), photos, tmp_path / "out", threshold=0.3, margin=0.2)
-        rows = [json.loads(line) for line in (tmp_path / "out" / LOG).read_text().splitlines()]
+        rows = [json.loads(line) for line in (tmp_path / "out" / SCORES_FILE).read_text().splitlines()]
         assert [(row["annotation_id"], row["uncertain"]) for row in rows] == [(1, False), (2, True)]
         assert [row["score"] for row in rows] == pytest.approx([0.8, 0.4], abs=1e-3)
         document = json.loads((tmp_path / "out/annotations/train.json").read_text())

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from boxwright.devices import ComputeOptions
 
 
-def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``ComputeOptions``."""
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``ComputeOptions`` that say where and how precisely."""
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
     parser.add_argument(
         "--precision",
@@ -20,6 +20,11 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="of a model's network; auto takes bfloat16 where the device multiplies it natively (default: auto)",
     )
+
+
+def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``ComputeOptions``."""
+    add_device_arguments(parser)
     parser.add_argument(
         "--tiles",
         metavar="SIZE",

@@ -28,10 +28,10 @@ from boxwright_runtime.streaming import ImageInput, SkippedImage, StreamedResult
 
 LabelFormat = Literal["coco", "yolo", "voc", "label_studio", "cvat"]
 
-LOG = "prelabels.jsonl"
+SCORES_FILE = "prelabels.jsonl"
 """File in the data set that has the score of each label, and which ones are uncertain."""
 
-DEFAULT_THRESHOLD = 0.3
+_DEFAULT_THRESHOLD = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,13 +105,9 @@ def prelabel(
         raise ValueError(f"labels are boxes, and this model is for {predictor.task}")
     categories = predictor.metadata.categories if isinstance(predictor, Runtime) else predictor.categories
     labeler = _Labeler(_choose_thresholds(predictor, threshold, len(categories), observer), margin, categories)
-    labeled, skipped = [], []
-    with (
-        observer.track("labeling") as progress,
-        closing(
-            stream_images(predictor, [one.source for one in named], compute, StreamOptions(batch_size, "skip", True))
-        ) as stream,
-    ):
+    stream = stream_images(predictor, [one.source for one in named], compute, StreamOptions(batch_size, "skip", True))
+    labeled, skipped = [], list[SkippedImage]()
+    with observer.track("labeling") as progress, closing(stream):
         for one in stream.results():
             labeled.append(labeler.label(named[one.index], one))
             progress(one.index + 1, len(named))
@@ -146,10 +142,10 @@ def _choose_thresholds(
         return predictor.thresholds()
     except ValueError:
         observer.note(
-            f"the thresholds of this model were not tuned: labels are detections of a score of {DEFAULT_THRESHOLD} and "
-            "more; `boxwright tune-thresholds` finds better ones"
+            f"the thresholds of this model were not tuned: labels are detections of a score of {_DEFAULT_THRESHOLD} "
+            "and more; `boxwright tune-thresholds` finds better ones"
         )
-        return (DEFAULT_THRESHOLD,) * num_classes
+        return (_DEFAULT_THRESHOLD,) * num_classes
 
 
 class _Labeler:
@@ -207,7 +203,7 @@ def _write(
         return
     data = DetectionData(_make_records(images, categories), tuple(categories), target)
     find_writer(to).write({"train": data}, target, link=True)
-    write_text(target / LOG, "".join(json.dumps(row) + "\n" for row in _list_rows(images)))
+    write_text(target / SCORES_FILE, "".join(json.dumps(row) + "\n" for row in _list_rows(images)))
 
 
 def _common_folder(images: Sequence[LabeledFile]) -> Path:
