@@ -35,10 +35,12 @@ if TYPE_CHECKING:
     from boxwright.workflows.export import export
     from boxwright.workflows.info import info
     from boxwright.workflows.predict import predict
+    from boxwright.workflows.predict_shards import predict_shards
     from boxwright.workflows.predicted_results import CocoFile
     from boxwright.workflows.reading import DataFiles
     from boxwright.workflows.replay import replay
     from boxwright.workflows.report import report
+    from boxwright.workflows.shard_folder import ShardedResults
     from boxwright.workflows.study import study
     from boxwright.workflows.tile import tile
     from boxwright.workflows.train import train
@@ -60,6 +62,7 @@ __all__ = [
     "ImageDataset",
     "LabeledImage",
     "Recipe",
+    "ShardedResults",
     "TileOptions",
     "__version__",
     "bench",
@@ -75,6 +78,7 @@ __all__ = [
     "info",
     "load",
     "predict",
+    "predict_shards",
     "replay",
     "report",
     "save",
@@ -98,6 +102,7 @@ _HOMES = {
     "ImageDataset": "boxwright.data.image_dataset",
     "LabeledImage": "boxwright.data.image_dataset",
     "Recipe": "boxwright.compose.recipe",
+    "ShardedResults": "boxwright.workflows.shard_folder",
     "TileOptions": "boxwright_runtime.tiles",
     "bench": "boxwright.workflows.bench",
     "build": "boxwright.compose.detectors",
@@ -112,6 +117,7 @@ _HOMES = {
     "info": "boxwright.workflows.info",
     "load": "boxwright.weights.model",
     "predict": "boxwright.workflows.predict",
+    "predict_shards": "boxwright.workflows.predict_shards",
     "replay": "boxwright.workflows.replay",
     "report": "boxwright.workflows.report",
     "save": "boxwright.compose.detectors",

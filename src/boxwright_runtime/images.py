@@ -52,10 +52,10 @@ def as_rgb(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
     """Convert an image in any of the usual forms to RGB, upright.
 
     Args:
-        image: a file's path, or a ``StoredImage``; a PIL image of any mode (its EXIF orientation is applied, as for a file); an
-            array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), in RGB order; a tensor of shape (h, w),
-            (1, h, w) or (3, h, w). Arrays and tensors hold uint8, floats in [0, 1], or uint16, which is scaled as in
-            a file.
+        image: a file's path, or a ``StoredImage``; a PIL image of any mode (its EXIF orientation is applied, as for
+            a file); an array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), in RGB order; a tensor of shape
+            (h, w), (1, h, w) or (3, h, w). Arrays and tensors hold uint8, floats in [0, 1], or uint16, which is scaled
+            as in a file.
 
     Raises:
         FileNotFoundError: there is no such file.

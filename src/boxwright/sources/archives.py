@@ -68,7 +68,8 @@ def _list_tar(location: str, file: IO[bytes]) -> Iterator[ArchivedImage]:
         while (member := archive.next()) is not None:
             if member.isreg() and not member.issparse():
                 yield ArchivedImage(location, member.name, member.offset_data, member.size)
-            archive.members = []  # which it would keep
+            # It would keep all of them.
+            archive.members = []  # type: ignore[attr-defined]  # documented, and missing from the stubs
         file.seek(archive.offset)
         # Reading headers simply ends where a file that was cut off does.
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

@@ -1,4 +1,4 @@
-"""Images that are listed before they are predicted, millions of them: packed, each once, with a hash of what they are."""
+"""Millions of images, listed before they are predicted: packed, each once, with a hash of what they are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from boxwright.data.packing import PackedTexts
 from boxwright.sources.listing import list_images
 from boxwright.sources.locations import absolute_location, describe_location, describe_version
 from boxwright.sources.source_image import SourceImage
-_WHOLE = re.compile(r"-?[0-9]{1,18}")
+
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 """Whole numbers that fit into 64 bits."""
 
 
@@ -96,6 +97,12 @@ def collect_images(texts: Iterable[str], note: Callable[[str], None]) -> Inputs:
     if listed.has_ids and not _is_first(listed.ids).all():
         raise ValueError("several images of the manifest have the same id")
     return Inputs(_distinguish(listed), digest.hexdigest())
+
+
+def find_repeated(texts: Sequence[str]) -> str | None:
+    """Return a text that is there twice; None where there is none."""
+    repeated = np.flatnonzero(~_is_first(texts))
+    return texts[int(repeated[0])] if len(repeated) else None
 
 
 class _Packer:

@@ -1,4 +1,4 @@
-"""Where the bytes of an image are: a file, a part of an archive, an address; as short texts that travel and are kept."""
+"""Locations of the bytes of images, a file, a part of an archive or an address, and short texts for them."""
 
 from __future__ import annotations
 

@@ -38,8 +38,9 @@ def list_manifest(location: str) -> Iterator[SourceImage]:
     read, count = MANIFESTS[_suffix(location)], 0
     with open_location(location) as file:
         try:
-            for count, entry in enumerate(read(file), 1):
-                yield _locate(entry, folder)
+            for one in (_locate(entry, folder) for entry in read(file)):
+                yield one
+                count += 1
         except _FaultError as error:
             raise ValueError(f"{printable(location)}, entry {count + 1:,}: {error}") from None
         except (UnicodeDecodeError, RecursionError) as error:
