@@ -19,7 +19,7 @@ from pyarrow import parquet
 
 import boxwright
 from boxwright.sources.image_list import ImageList, collect_images
-from boxwright.sources.listing import list_images
+from boxwright.sources.listing import list_source
 from boxwright.sources.source_image import SourceImage
 from boxwright_runtime.images import as_rgb
 from passing_detector import gray, png
@@ -33,7 +33,7 @@ def quiet(line: str) -> None:
 
 
 def listed(text: str | Path, note: Callable[[str], None] = quiet) -> list[SourceImage]:
-    return list(list_images(str(text), note))
+    return list(list_source(str(text), note))
 
 
 def pixels(images: list[SourceImage]) -> list[np.ndarray]:
@@ -73,7 +73,9 @@ def bucket(folder: Path) -> str:
     return address
 
 
-@pytest.mark.parametrize("kind", ["folder", "file", "memory", "stored.zip", "small.zip", "x.tar", "x.txt", "x.jsonl", "x.parquet"])
+@pytest.mark.parametrize(
+    "kind", ["folder", "file", "memory", "stored.zip", "small.zip", "x.tar", "x.txt", "x.jsonl", "x.parquet"]
+)
 def test_the_same_images_from_every_kind_of_source(folder: Path, bucket: str, kind: str) -> None:
     path = folder / kind
     sources = {"folder": folder, "file": f"file://{folder}", "memory": bucket}
@@ -112,7 +114,9 @@ def test_globs_and_archives_by_address(bucket: str) -> None:
 
 
 def test_absolute_paths_and_addresses_in_lists(folder: Path, bucket: str, tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text(f"{folder}/a.png\nimages/deep/b.png\n{bucket}/a.png\nfile://{folder}/deep/c.png\n")
+    (tmp_path / "list.txt").write_text(
+        f"{folder}/a.png\nimages/deep/b.png\n{bucket}/a.png\nfile://{folder}/deep/c.png\n"
+    )
     assert [one.shape[0] for one in pixels(listed(tmp_path / "list.txt"))] == [20, 50, 20, 8]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from boxwright.cli.arguments import MODEL_OR_FILE_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
 from boxwright.cli.compute_arguments import add_compute_arguments, read_compute
 from boxwright.cli.recipe_arguments import take_overrides
-from boxwright.cli.shard_arguments import add_shard_arguments, check_shard_arguments, read_results
+from boxwright.cli.shard_arguments import add_shard_arguments, check_shard_arguments, read_shard_options
 from boxwright.cli.style_arguments import add_style_arguments, read_style
 from boxwright.cli.terminal import is_piped, json_target, show
 from boxwright.files import check_target
@@ -64,7 +64,7 @@ def _run_shards(options: argparse.Namespace, overrides: dict[str, str]) -> int:
     result = predict_shards(
         options.model,
         options.paths,
-        read_results(options),
+        read_shard_options(options),
         resume=options.resume,
         engine=options.engine or "local",
         threshold=options.threshold,
@@ -138,18 +138,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         help="least score; a classifier's likeliest class is there in any case (default: 0.3, and 0 in --coco's file); "
         "tuned: that of each class, of `boxwright tune-thresholds`",
     )
-    parser.add_argument(
-        "--json",
-        metavar="FILE",
-        help="also write detections as JSON, - for standard output: boxes as [x, y, w, h], masks as RLE; a "
-        "name that ends in .geojson: where georeferenced images lie",
-    )
-    parser.add_argument(
-        "--coco", metavar="FILE", help="also write detections in COCO's results form, for `boxwright eval --detections`"
-    )
-    parser.add_argument(
-        "--annotations", metavar="FILE", help="annotation file whose ids of images and categories --coco's file has"
-    )
+    _add_output_arguments(parser)
     parser.add_argument(
         "--batch-size",
         metavar="N",
@@ -162,7 +151,6 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         help="draw how far each side may be off, a standard deviation to both sides, and list it in --json's file; for "
         "models whose head predicts it (dfine)",
     )
-    add_shard_arguments(parser)
     add_compute_arguments(parser)
     add_style_arguments(parser)
     add_trust_argument(parser)
@@ -179,3 +167,19 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     if options.annotations is not None and options.coco is None:
         parser.error("--annotations gives --coco's file its ids; give --coco FILE too")
     return options, overrides
+
+
+def _add_output_arguments(parser: CommandParser) -> None:
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="also write detections as JSON, - for standard output: boxes as [x, y, w, h], masks as RLE; a "
+        "name that ends in .geojson: where georeferenced images lie",
+    )
+    parser.add_argument(
+        "--coco", metavar="FILE", help="also write detections in COCO's results form, for `boxwright eval --detections`"
+    )
+    parser.add_argument(
+        "--annotations", metavar="FILE", help="annotation file whose ids of images and categories --coco's file has"
+    )
+    add_shard_arguments(parser)

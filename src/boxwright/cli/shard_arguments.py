@@ -52,7 +52,7 @@ def check_shard_arguments(parser: CommandParser, options: argparse.Namespace) ->
         parser.error(f"--shards is at least 1, not {options.shards}")
 
 
-def read_results(options: argparse.Namespace) -> ShardedResults:
+def read_shard_options(options: argparse.Namespace) -> ShardedResults:
     """Return the folder of results that was typed."""
     from boxwright.workflows.shard_folder import ShardedResults
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from boxwright.data.packing import PackedTexts
-from boxwright.sources.listing import list_images
+from boxwright.sources.listing import list_source
 from boxwright.sources.locations import absolute_location, describe_location, describe_version
 from boxwright.sources.source_image import SourceImage
 
@@ -73,7 +73,7 @@ class Inputs:
 
 
 def collect_images(texts: Iterable[str], note: Callable[[str], None]) -> Inputs:
-    """List the images that some texts mean; see ``list_images``.
+    """List the images that some texts mean; see ``list_source``.
 
     Args:
         texts: paths, addresses and globs.
@@ -85,7 +85,7 @@ def collect_images(texts: Iterable[str], note: Callable[[str], None]) -> Inputs:
     """
     columns, digest = [_Packer() for _ in range(3)], hashlib.sha256()
     for text in texts:
-        for one in list_images(text, note):
+        for one in list_source(text, note):
             location = absolute_location(one.location)
             version = one.version or describe_version(location)
             digest.update(_encode("\n".join((one.name, one.id, location, version, ""))))

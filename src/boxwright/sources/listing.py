@@ -21,7 +21,7 @@ Note = Callable[[str], None]
 """Takes a line that the user should know."""
 
 
-def list_images(text: str, note: Note) -> Iterator[SourceImage]:
+def list_source(text: str, note: Note) -> Iterator[SourceImage]:
     """List the images that a text means, in order, one at a time.
 
     Args:
@@ -35,7 +35,7 @@ def list_images(text: str, note: Note) -> Iterator[SourceImage]:
     """
     if is_address(text):
         path = local_path(text)
-        return _list_remote(text, note) if path is None else list_images(path, note)
+        return _list_remote(text, note) if path is None else list_source(path, note)
     if os.path.isdir(text):
         return _list_folder(text, note)
     if os.path.exists(text):

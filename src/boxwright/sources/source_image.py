@@ -26,5 +26,5 @@ class SourceImage(NamedTuple):
 
     @property
     def source(self) -> Path | StoredImage:
-        """What is read."""
+        """The path, or what else is read."""
         return unpack_location(self.location)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from boxwright.files import check_folder
-from boxwright.sources.listing import list_images
+from boxwright.sources.listing import list_source
 from boxwright.sources.locations import absolute_location, describe_location
 from boxwright.workflows.observer import Observer
 from boxwright_runtime.streaming import ImageInput, list_sources
@@ -56,7 +56,7 @@ def name_images(images: ImageInput | Iterable[ImageInput], observer: Observer | 
         if not isinstance(source, str | Path):
             named.append(NamedImage(f"image_{index}.png", source))
             continue
-        for one in list_images(str(source), note):
+        for one in list_source(str(source), note):
             # Links are images of their own: two names of one file are both predicted.
             if (location := absolute_location(one.location)) not in seen:
                 seen.add(location)

@@ -184,7 +184,7 @@ class _Collector:
                 detections, image = to_tensors(one.detections), self.named[one.index]
                 if len(detections):
                     result.best_score = max(result.best_score or 0.0, detections.scores.max().item())
-                above, drawn = select_detections(detections, result.threshold, result.task)
+                above, drawn = select_above(detections, result.threshold, result.task)
                 result.detections[image.name] = above
                 if queue is not None and self.drawings is not None and one.image is not None:
                     drawn = scale_boxes(drawn, one.image_scale)
@@ -204,7 +204,7 @@ class _Collector:
                 observer.note(note)
 
 
-def select_detections(
+def select_above(
     detections: Detections, threshold: float | tuple[float, ...], task: Task
 ) -> tuple[Detections, Detections]:
     """Return the detections above the threshold, and those that are drawn."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from boxwright.data.image_check import ProgressCallback
 from boxwright.detector import Detector
@@ -27,7 +27,7 @@ from boxwright.workflows.shard_prediction import Shard, ShardJob, ShardPredictor
 from boxwright_runtime import Runtime
 from boxwright_runtime.streaming import Threshold
 
-Engine = Literal["local", "ray"]
+ShardEngine = Literal["local", "ray"]
 
 RunShards = Callable[[Sequence[Shard], Callable[[int], None]], None]
 """Predicts shards; the function is called with the number of images that are done beside those of earlier runs."""
@@ -35,7 +35,7 @@ RunShards = Callable[[Sequence[Shard], Callable[[int], None]], None]
 
 @dataclass(frozen=True)
 class ShardedPrediction:
-    """What became of a sharded prediction.
+    """Files of a sharded prediction, and counts of what is in them.
 
     Args:
         files: of results, in the order of the images.
@@ -66,7 +66,7 @@ def predict_shards(
     results: str | Path | ShardedResults,
     *,
     resume: bool = False,
-    engine: Engine = "local",
+    engine: ShardEngine = "local",
     threshold: Threshold | None = None,
     out: str | Path | Drawings | None = None,
     batch_size: int | None = None,
@@ -85,8 +85,8 @@ def predict_shards(
         images: paths and addresses of images, folders, archives and lists, and globs.
         results: folder for the files, and their form and number where it is ``ShardedResults``.
         resume: go on in a folder with results of the same images, model and options; begin where there are none.
-        engine: ``local`` predicts here; ``ray`` on every device of a Ray cluster, which has to see the images and the
-            folder of the results under the same paths.
+        engine: ``local`` predicts here; ``ray`` on every device of a Ray cluster, whose machines see images, model and
+            results under the same paths.
         threshold: as for ``predict``; where None 0.3, and 0 in COCO's form.
         out: as for ``predict``.
         batch_size: as for ``predict``.
@@ -102,37 +102,33 @@ def predict_shards(
     observer, compute = observer or Observer(), ComputeOptions.of(device)
     target = results if isinstance(results, ShardedResults) else ShardedResults(results)
     threshold = (0.0 if target.format == "coco" else 0.3) if threshold is None else threshold
-    check_prediction(threshold, batch_size)
-    if engine not in ("local", "ray"):
-        raise ValueError(f"engine is local or ray, not {engine!r}")
-    if target.format == "parquet":
-        import_parquet()
-    folder = Path(target.folder).absolute()
-    check_folder(folder)
+    _check(target, engine, threshold, batch_size)
     inputs = collect_images(_list_texts(images), observer.note)
     drawings = _check_drawings(out, inputs.images)
     predictor = load_predictor(model, device=compute, trusted=trusted, observer=observer, overrides=overrides)
     chosen = predictor.thresholds() if threshold == "tuned" else threshold
+    numbering = _number(inputs.images, target, predictor.task)
     options = _describe_options(target, chosen, batch_size, compute)
     num_images, num_shards = len(inputs.images), target.count_shards(len(inputs.images))
     manifest = make_manifest(num_images, num_shards, inputs.sha256, hash_model(predictor), options)
-    job = ShardJob(
-        model=_travel(model),
-        folder=ShardFolder(folder, manifest),
-        compute=compute,
-        threshold=chosen,
-        batch_size=batch_size,
-        numbering=_number(inputs.images, target, predictor.task),
-        drawings=drawings,
-        trusted=tuple(trusted),
-        overrides=dict(overrides or {}),
-    )
-    with hold_folder(folder, observer.note):
-        job.folder.begin(resume=resume)
+    folder = ShardFolder(Path(target.folder).absolute(), manifest)
+    changes = dict(overrides or {})
+    job = ShardJob(_travel(model), folder, compute, chosen, batch_size, numbering, drawings, tuple(trusted), changes)
+    with hold_folder(folder.path, observer.note):
+        folder.begin(resume=resume)
         run = _choose_engine(engine, job, predictor, observer)
         with observer.track("predicting") as progress:
             num_resumed = _run_pending(job, inputs.images, run, progress)
         return _summarize(job, predictor.task, num_resumed)
+
+
+def _check(target: ShardedResults, engine: str, threshold: Threshold, batch_size: int | None) -> None:
+    check_prediction(threshold, batch_size)
+    if engine not in get_args(ShardEngine):
+        raise ValueError(f"engine is local or ray, not {engine!r}")
+    if target.format == "parquet":
+        import_parquet()
+    check_folder(Path(target.folder))
 
 
 def _list_texts(images: str | Path | Iterable[str | Path]) -> list[str]:
@@ -194,7 +190,7 @@ def _travel(model: str | Path | Detector | Runtime) -> str | Path | Detector:
     return Path(model).absolute() if Path(model).exists() else model
 
 
-def _choose_engine(engine: Engine, job: ShardJob, predictor: Detector | Runtime, observer: Observer) -> RunShards:
+def _choose_engine(engine: ShardEngine, job: ShardJob, predictor: Detector | Runtime, observer: Observer) -> RunShards:
     if engine == "local":
         return _LocalEngine(job, predictor)
     from boxwright.workflows.ray_engine import RayEngine

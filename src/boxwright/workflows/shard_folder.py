@@ -97,7 +97,7 @@ class ShardManifest:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What became of a shard.
+    """Counts of a complete shard.
 
     Args:
         key: of the manifest.
@@ -154,6 +154,13 @@ class ShardFolder:
         for name in shards:
             if not _COMPLETE.fullmatch(name):
                 (self.path / name).unlink(missing_ok=True)
+
+    def is_here(self) -> bool:
+        """Tell whether the manifest is in the folder, as it should be on every machine."""
+        try:
+            return _read_manifest(self.path / MANIFEST) == self.manifest
+        except (OSError, ValueError):
+            return False
 
     def finish_shard(self, shard: int, write: Callable[[Path], ShardRecord]) -> ShardRecord:
         """Write the results of a shard, and its record after them.

@@ -7,21 +7,23 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from boxwright.detector import Detector
 from boxwright.devices import ComputeOptions
 from boxwright.drawing import DrawingQueue, Drawings
 from boxwright.sources.image_list import ImageList
+from boxwright.structures import Category
 from boxwright.workflows.exported import to_tensors
 from boxwright.workflows.models import load_predictor
 from boxwright.workflows.named_images import drawing_name
 from boxwright.workflows.observer import Silent
-from boxwright.workflows.predict import select_detections
+from boxwright.workflows.predict import select_above
 from boxwright.workflows.shard_files import ShardWriter, write_coco, write_parquet
 from boxwright.workflows.shard_folder import ShardFolder, ShardRecord
 from boxwright.workflows.streams import StreamOptions, prepare_predictor, stream_prepared
 from boxwright_runtime import Runtime
+from boxwright_runtime.exported_file import is_exported_name
 from boxwright_runtime.streaming import ImageInput, SkippedImage, StreamedResult
 from boxwright_runtime.tiled_streaming import scale_boxes
 
@@ -69,10 +71,16 @@ class ShardJob:
     trusted: Collection[str] = ()
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
-    def load(self) -> Detector | Runtime:
-        """Load the model; what there is to note of it was noted where the work began."""
+    def load(self, *, threads: int) -> Detector | Runtime:
+        """Load the model in another process; what there is to note of it was noted where the work began.
+
+        Args:
+            threads: of an exported file, which otherwise takes as many as its runtime likes.
+        """
+        is_exported = not isinstance(self.model, Detector) and is_exported_name(self.model)
+        model = Runtime(cast(Path, self.model), threads=threads) if is_exported else self.model
         return load_predictor(
-            self.model, device=self.compute, trusted=self.trusted, observer=Silent(), overrides=self.overrides
+            model, device=self.compute, trusted=self.trusted, observer=Silent(), overrides=self.overrides
         )
 
 
@@ -85,7 +93,10 @@ class ShardPredictor:
     """
 
     def __init__(self, job: ShardJob, predictor: Detector | Runtime) -> None:
-        self.job, self.task, self.categories = job, predictor.task, categories_of(predictor)
+        self.job, self.task = job, predictor.task
+        self.categories: Sequence[Category] = (
+            predictor.metadata.categories if isinstance(predictor, Runtime) else predictor.categories
+        )
         self._predictor = prepare_predictor(predictor, job.compute)
 
     def predict(self, shard: Shard, tell: Callable[[int], None] = lambda _: None) -> ShardRecord:
@@ -134,7 +145,7 @@ class _Taker:
         detections, job = to_tensors(one.detections), self._of.job
         if len(detections):
             self.best_score = max(self.best_score or 0.0, detections.scores.max().item())
-        above, drawn = select_detections(detections, job.threshold, self._of.task)
+        above, drawn = select_above(detections, job.threshold, self._of.task)
         name = self._shard.images.names[one.index]
         self._writer.write(self._number(one.index), name, above)
         self.num_images += 1
@@ -157,7 +168,7 @@ class _Taker:
 
 
 class _Sources(Sequence[ImageInput]):
-    """What is read of images, made when it is its turn."""
+    """Sources of images, each made when it is its turn."""
 
     def __init__(self, images: ImageList) -> None:
         self._images = images
@@ -182,8 +193,3 @@ def _with_skipped(
         yield one
     yield from waiting
     yield from skipped
-
-
-def categories_of(predictor: Detector | Runtime) -> Any:
-    """Return the classes of a model."""
-    return predictor.metadata.categories if isinstance(predictor, Runtime) else predictor.categories
