@@ -119,6 +119,7 @@ def predict_shards(
         run = _choose_engine(engine, job, predictor, observer)
         with observer.track("predicting") as progress:
             num_resumed = _run_pending(job, inputs.images, run, progress)
+        folder.clean()
         return _summarize(job, predictor.task, num_resumed)
 
 

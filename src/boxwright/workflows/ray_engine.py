@@ -29,6 +29,9 @@ _MOST_LOSSES = 3
 _PATIENCE = 60.0
 """Seconds to wait for a machine, where there is none."""
 
+_PAUSE_SECONDS = 10.0
+"""Seconds for which no other worker is started on a device that has lost one; twice that after another loss."""
+
 _CHECK_SECONDS = 5.0
 """Seconds after which machines that have come or gone are noticed."""
 
@@ -118,6 +121,7 @@ class _Dispatch:
         self._workers: dict[DeviceSlot, _Worker] = {}
         self._running: dict[Any, _Worker] = {}
         self._losses: Counter[int | None] = Counter()
+        self._not_before: dict[DeviceSlot, float] = {}
         self._num_done = self._num_images = 0
         self._last_seen = time.monotonic()
         self._job_reference = ray.put(job)
@@ -144,6 +148,8 @@ class _Dispatch:
         elif time.monotonic() - self._last_seen > _PATIENCE:
             raise ValueError("the Ray cluster has no machine left to predict on: --resume goes on once it has")
         for slot in slots:
+            if self._not_before.get(slot, 0.0) > time.monotonic():
+                continue
             if slot not in self._workers and len(self._workers) < len(self._shards) - self._num_done:
                 worker = _Worker(slot, _start_worker(self._ray, slot, self._job_reference))
                 self._workers[slot] = worker
@@ -180,14 +186,16 @@ class _Dispatch:
         # Where it lives, and only could not be reached: what it still writes does no harm.
         self._ray.kill(worker.actor)
         self._losses[worker.position] += 1
+        # Ray notices the end of a machine half a minute later.
+        self._not_before[worker.slot] = time.monotonic() + _PAUSE_SECONDS * self._losses[worker.position]
         shard = None if worker.position is None else self._shards[worker.position].number
         what = "before its first shard" if shard is None else f"at shard {shard}"
-        if self._losses[worker.position] >= _MOST_LOSSES:
+        if self._losses[worker.position] >= _MOST_LOSSES and (shard is not None or not self._running):
             raise ValueError(
                 f"{_MOST_LOSSES} workers of Ray were lost {what}, as if the memory were too small: see Ray's log; "
                 f"--resume goes on ({type(error).__name__})"
             )
-        self._note(f"a worker of Ray was lost {what}, which another one predicts")
+        self._note(f"a worker of Ray was lost {what}" + ("" if shard is None else ", which is predicted anew"))
         if worker.position is not None:
             self._pending.appendleft(worker.position)
 

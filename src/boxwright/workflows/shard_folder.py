@@ -139,10 +139,8 @@ class ShardFolder:
             ValueError: there are shards, which are not to be resumed or are of something else.
         """
         path = self.path / MANIFEST
-        names = [entry.name for entry in os.scandir(self.path)]
-        shards = [name for name in names if name.startswith("shard-")]
         if not path.exists():
-            if any(_COMPLETE.fullmatch(name) for name in shards):
+            if any(_COMPLETE.fullmatch(entry.name) for entry in os.scandir(self.path)):
                 raise ValueError(f"{self.path}: there are shards without {MANIFEST}: give another folder")
             write_text(path, self.manifest.to_json())
         elif not resume:
@@ -151,8 +149,12 @@ class ShardFolder:
             )
         else:
             self._compare(_read_manifest(path))
-        for name in shards:
-            if not _COMPLETE.fullmatch(name):
+        self.clean()
+
+    def clean(self) -> None:
+        """Remove what processes that were killed have left unfinished."""
+        for name in [entry.name for entry in os.scandir(self.path)]:
+            if name.startswith("shard-") and not _COMPLETE.fullmatch(name):
                 (self.path / name).unlink(missing_ok=True)
 
     def is_here(self) -> bool:
