@@ -16,16 +16,17 @@ set -euo pipefail
 model=$1 images=$2 results=$3
 
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-on_host() { srun --nodes=1 --ntasks=1 --overlap --nodelist="$1" "${@:2}"; }
-address=$(on_host "${hosts[0]}" hostname -I | awk '{print $1}')
+step=(srun --nodes=1 --ntasks=1 --overlap)
+address=$("${step[@]}" --nodelist="${hosts[0]}" hostname -I | awk '{print $1}')
 port=$((20000 + SLURM_JOB_ID % 10000))
 export RAY_ADDRESS=$address:$port RAY_USAGE_STATS_ENABLED=0
 
 trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
-on_host "${hosts[0]}" ray start --head --node-ip-address="$address" --port="$port" --include-dashboard=false --block &
-until ray health-check --address "$RAY_ADDRESS" 2>/dev/null; do sleep 1; done
+"${step[@]}" --nodelist="${hosts[0]}" ray start --head --node-ip-address="$address" --port="$port" \
+  --include-dashboard=false --block &
+until ray health-check --address "$RAY_ADDRESS" 2>/dev/null; do kill -0 $!; sleep 1; done
 for host in "${hosts[@]:1}"; do
-  on_host "$host" ray start --address="$RAY_ADDRESS" --block &
+  "${step[@]}" --nodelist="$host" ray start --address="$RAY_ADDRESS" --block &
 done
 
 boxwright predict "$model" "$images" --results "$results" --engine ray --resume

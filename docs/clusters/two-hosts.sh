@@ -16,7 +16,7 @@ export RAY_ADDRESS=$address:$port RAY_USAGE_STATS_ENABLED=0
 # Each ends with this script, and takes its workers with it.
 trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
 "$ray" start --head --node-ip-address="$address" --port="$port" --include-dashboard=false --block &
-until "$ray" health-check --address "$RAY_ADDRESS" 2>/dev/null; do sleep 1; done
+until "$ray" health-check --address "$RAY_ADDRESS" 2>/dev/null; do kill -0 $!; sleep 1; done
 ssh -tt "$other" "RAY_USAGE_STATS_ENABLED=0 $ray start --address=$RAY_ADDRESS --block" </dev/null &
 
 # It begins here, and takes the other host as soon as that has joined.

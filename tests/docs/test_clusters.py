@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import signal
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,12 +57,15 @@ def test_scripts_predict(script: Path, tmp_path: Path) -> None:
         "SLURM_JOB_NODELIST": "one,two",
     }
     arguments = ["other"] if script.name == "two-hosts.sh" else []
-    done = subprocess.run(
-        ["bash", str(script), *arguments, str(model), str(tmp_path / "photos"), str(tmp_path / "out")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "objects in 40 images, in 1 shard in" in done.stdout
+    command = ["bash", str(script), *arguments, str(model), str(tmp_path / "photos"), str(tmp_path / "out")]
+    with (tmp_path / "shown").open("w+") as shown:
+        process = subprocess.Popen(command, env=environment, stdout=shown, stderr=shown, start_new_session=True)
+        try:
+            status = process.wait(300)
+        finally:
+            # What a script should have ended, and has not.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+    text = (tmp_path / "shown").read_text()
+    assert status == 0, text
+    assert "objects in 40 images, in 1 shard in" in text

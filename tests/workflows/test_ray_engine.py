@@ -107,16 +107,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def find_workers() -> list[int]:
     """List the processes of this test's cluster that predict."""
-    found = []
+    workers = []
     mark = f"{MARK}={os.environ[MARK]}".encode()
     for path in Path("/proc").glob("[0-9]*"):
         try:
             is_worker = (path / "cmdline").read_bytes().startswith(b"ray::ShardActor")
             if is_worker and mark in (path / "environ").read_bytes().split(b"\0"):
-                found.append(int(path.name))
+                workers.append(int(path.name))
         except OSError:
             continue
-    return sorted(found)
+    return sorted(workers)
 
 
 def count_complete(folder: Path) -> int:

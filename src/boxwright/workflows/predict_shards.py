@@ -119,7 +119,6 @@ def predict_shards(
         run = _choose_engine(engine, job, predictor, observer)
         with observer.track("predicting") as progress:
             num_resumed = _run_pending(job, inputs.images, run, progress)
-        folder.clean()
         return _summarize(job, predictor.task, num_resumed)
 
 
@@ -252,6 +251,7 @@ def _tell_all(tell: Callable[[int], None], before: int, done: int) -> None:
 
 def _summarize(job: ShardJob, task: Task, num_resumed: int) -> ShardedPrediction:
     folder = job.folder
+    folder.clean()
     num_images = num_detections = num_unreadable = 0
     best_score: float | None = None
     for number in range(folder.manifest.num_shards):
