@@ -84,7 +84,7 @@ def test_the_same_images_from_every_kind_of_source(folder: Path, bucket: str, ki
         write_zip(path, FILES, zipfile.ZIP_STORED if "stored" in kind else zipfile.ZIP_DEFLATED)
     elif kind.endswith(".tar"):
         # Beside each image of WebDataset there are other files.
-        write_tar(path, FILES | {"a.cls": b"1"})
+        write_tar(path, {f"./{name}": content for name, content in FILES.items()} | {"a.cls": b"1"})
     elif kind.endswith(".txt"):
         path.write_text("\n\n".join(names))
     elif kind.endswith(".jsonl"):
@@ -218,6 +218,11 @@ def test_addresses_of_nothing(address: str) -> None:
     with pytest.raises((FileNotFoundError, ValueError), match=address.partition("*")[0]) as caught:
         listed(address)
     assert "\n" not in str(caught.value)
+
+
+def test_chained_addresses_are_refused() -> None:
+    with pytest.raises(ValueError, match="give that of the archive itself"):
+        listed("zip://*.png::memory://x.zip")
 
 
 def test_addresses_need_fsspec(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def list_archive(location: str, note: Callable[[str], None]) -> Iterator[SourceI
                     others[suffix] += 1
                     continue
                 count += 1
-                yield SourceImage(member.member, pack_location(member), version=version)
+                yield SourceImage(member.member.removeprefix("./"), pack_location(member), version=version)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         raise ValueError(f"{printable(location)} cannot be read as an archive: {describe_error(error)}") from error
     left_out = FolderListing([], others).describe_others()

@@ -7,7 +7,7 @@ from typing import Any
 
 from boxwright_runtime.printable_names import printable
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def is_address(text: str) -> bool:
@@ -21,6 +21,9 @@ def open_storage(address: str) -> tuple[Any, str]:
     Raises:
         ValueError: fsspec, or what it needs for such addresses, is not installed; or it knows none like this.
     """
+    if "::" in address:
+        # An entry that is listed by such an address has lost the rest of it.
+        raise ValueError(f"{printable(address)}: chained addresses are not read; give that of the archive itself")
     try:
         import fsspec
     except ImportError as error:
