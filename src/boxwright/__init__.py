@@ -36,11 +36,13 @@ if TYPE_CHECKING:
     from boxwright.workflows.info import info
     from boxwright.workflows.next_images import next_images
     from boxwright.workflows.predict import predict
+    from boxwright.workflows.predict_shards import predict_shards
     from boxwright.workflows.predicted_results import CocoFile
     from boxwright.workflows.prelabel import prelabel
     from boxwright.workflows.reading import DataFiles
     from boxwright.workflows.replay import replay
     from boxwright.workflows.report import report
+    from boxwright.workflows.shard_folder import ShardedResults
     from boxwright.workflows.study import study
     from boxwright.workflows.tile import tile
     from boxwright.workflows.train import train
@@ -62,6 +64,7 @@ __all__ = [
     "ImageDataset",
     "LabeledImage",
     "Recipe",
+    "ShardedResults",
     "TileOptions",
     "__version__",
     "bench",
@@ -78,6 +81,7 @@ __all__ = [
     "load",
     "next_images",
     "predict",
+    "predict_shards",
     "prelabel",
     "replay",
     "report",
@@ -102,6 +106,7 @@ _HOMES = {
     "ImageDataset": "boxwright.data.image_dataset",
     "LabeledImage": "boxwright.data.image_dataset",
     "Recipe": "boxwright.compose.recipe",
+    "ShardedResults": "boxwright.workflows.shard_folder",
     "TileOptions": "boxwright_runtime.tiles",
     "bench": "boxwright.workflows.bench",
     "build": "boxwright.compose.detectors",
@@ -118,6 +123,7 @@ _HOMES = {
     "next_images": "boxwright.workflows.next_images",
     "predict": "boxwright.workflows.predict",
     "prelabel": "boxwright.workflows.prelabel",
+    "predict_shards": "boxwright.workflows.predict_shards",
     "replay": "boxwright.workflows.replay",
     "report": "boxwright.workflows.report",
     "save": "boxwright.compose.detectors",

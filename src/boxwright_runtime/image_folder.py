@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,26 +40,51 @@ def list_folder(folder: Path) -> FolderListing:
     Raises:
         OSError: the folder cannot be listed.
     """
-    images: list[Path] = []
     others: Counter[str] = Counter()
-    visited: set[tuple[int, int]] = set()
-    os.scandir(folder).close()  # a folder that cannot be listed is an error; os.walk says nothing
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    return FolderListing([Path(path) for path in walk_images(folder, others)], others)
+
+
+def walk_images(folder: Path | str, others: Counter[str]) -> Iterator[str]:
+    """Give the paths that ``list_folder`` lists, in its order, one folder at a time.
+
+    Args:
+        folder: the folder.
+        others: counts other files by suffix.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    os.scandir(folder).close()
+    return _walk(os.fspath(folder), others, set())
+
+
+def _walk(parent: str, others: Counter[str], visited: set[tuple[int, int]]) -> Iterator[str]:
+    try:
         status = os.stat(parent)
-        if (status.st_dev, status.st_ino) in visited:  # a link to a folder above, or to one that is listed already
-            folders.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        for name in files:
+        with os.scandir(parent) as scanned:
+            entries = sorted((entry.name, _is_folder(entry)) for entry in scanned if not entry.name.startswith("."))
+    except OSError:  # a folder in it that cannot be listed, as os.walk has it
+        return
+    if (status.st_dev, status.st_ino) in visited:  # a link to a folder above, or to one that is listed already
+        return
+    visited.add((status.st_dev, status.st_ino))
+    for name, is_folder in entries:
+        if is_folder:
+            if name != "__MACOSX":
+                yield from _walk(os.path.join(parent, name), others, visited)
+        elif name.lower() not in _CLUTTER:
             suffix = os.path.splitext(name)[1].lower()
-            if name.startswith(".") or name.lower() in _CLUTTER:
-                continue
             if suffix in SUFFIXES:
-                images.append(Path(parent, name))
+                yield os.path.join(parent, name)
             else:
                 others[suffix] += 1
-    return FolderListing(sorted(images), others)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _by_count(counts: Counter[str]) -> list[tuple[str, int]]:

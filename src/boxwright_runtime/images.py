@@ -14,6 +14,7 @@ from boxwright_runtime.image_decoding import decode_image, load_upright, rgb_pix
 from boxwright_runtime.image_file import describe_error, image_errors, load_file
 from boxwright_runtime.quiet_decoding import quiet_decoding
 from boxwright_runtime.sample_range import scale_samples
+from boxwright_runtime.stored_image import StoredImage
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -51,10 +52,10 @@ def as_rgb(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
     """Convert an image in any of the usual forms to RGB, upright.
 
     Args:
-        image: a file's path; a PIL image of any mode (its EXIF orientation is applied, as for a file); an
-            array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), in RGB order; a tensor of shape (h, w),
-            (1, h, w) or (3, h, w). Arrays and tensors hold uint8, floats in [0, 1], or uint16, which is scaled as in
-            a file.
+        image: a file's path, or a ``StoredImage``; a PIL image of any mode (its EXIF orientation is applied, as for
+            a file); an array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), in RGB order; a tensor of shape
+            (h, w), (1, h, w) or (3, h, w). Arrays and tensors hold uint8, floats in [0, 1], or uint16, which is scaled
+            as in a file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -62,6 +63,9 @@ def as_rgb(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
     """
     if isinstance(image, str | Path):
         return read_image(image)
+    if isinstance(image, StoredImage):
+        with image_errors(image.name):
+            return decode_rgb(image.load())
     if isinstance(image, Image.Image):
         try:
             with quiet_decoding():

@@ -20,12 +20,14 @@ from boxwright_runtime.image_file import SUFFIXES, describe_error
 from boxwright_runtime.image_folder import list_folder
 from boxwright_runtime.images import ImageLike, as_rgb, decode_rgb
 from boxwright_runtime.read_ahead import map_ahead, plan_read_ahead
+from boxwright_runtime.stored_image import StoredImage
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
 ImageInput = ImageLike | bytes | bytearray | memoryview | io.IOBase
-"""One image: a path, the bytes of a file or an open one, a PIL image, an array (h, w, 3) or a tensor (3, h, w)."""
+"""One image: a path, the bytes of a file or an open one, a PIL image, an array (h, w, 3) or a tensor (3, h, w); or a
+``StoredImage``."""
 
 OnError = Literal["raise", "skip"]
 
@@ -110,7 +112,8 @@ def list_sources(images: ImageInput | Iterable[ImageInput]) -> tuple[Iterable[Im
         return (list_image_files(path), False) if path.is_dir() else ([path], True)
     if (isinstance(images, np.ndarray) or is_tensor(images)) and images.ndim == 4:
         return iter(images), False
-    if isinstance(images, bytes | bytearray | memoryview | io.IOBase | Image.Image | np.ndarray) or is_tensor(images):
+    one = bytes | bytearray | memoryview | io.IOBase | Image.Image | np.ndarray | StoredImage
+    if isinstance(images, one) or is_tensor(images):
         return [images], True
     if not isinstance(images, Iterable):
         raise ValueError(
@@ -143,7 +146,7 @@ def list_image_files(folder: Path, note: Callable[[str], None] = warnings.warn) 
 class PredictionStream(Iterator[Detections]):
     """Detections of images, one image at a time and in the order of the input, which is read as far as is needed.
 
-    Files and bytes in a list or a tuple are decoded ahead, a few at a time, in threads that end with the stream;
+    Files and bytes in a sequence are decoded ahead, a few at a time, in threads that end with the stream;
     ``close`` ends it early. ``items`` gives pairs of path (index in the input, where an image has no path) and
     detections instead.
 
@@ -176,7 +179,7 @@ class PredictionStream(Iterator[Detections]):
             raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
         gaps = _Gaps([], set())
         self.skipped = gaps.skipped
-        ahead = plan_read_ahead(len(images) if isinstance(images, list | tuple) else None, batch_size)
+        ahead = plan_read_ahead(len(images) if isinstance(images, Sequence) else None, batch_size)
         read = map_ahead(_Reader(prepare, keep_images), images, ahead, in_thread=_is_encoded)
         batches = _batch(read, batch_size, gaps if on_error == "skip" else None)
         # Nothing of this refers to the stream: whoever drops it ends the threads.
@@ -280,7 +283,7 @@ def _batch(
 
 def _is_encoded(image: ImageInput) -> bool:
     """Tell whether decoding it concerns nothing that others may use at once, such as an open file."""
-    return isinstance(image, str | Path | bytes)
+    return isinstance(image, str | Path | bytes | StoredImage)
 
 
 @dataclass(frozen=True)
@@ -291,7 +294,7 @@ class _Reader:
     def __call__(self, index: int, image: Any) -> _ReadImage:
         """Read and prepare an image."""
         is_path = isinstance(image, str | Path)
-        rgb = as_rgb(image) if is_path else _read_in_memory(index, image)
+        rgb = as_rgb(image) if is_path or isinstance(image, StoredImage) else _read_in_memory(index, image)
         source = Path(image) if is_path else index
         return _ReadImage(index, source, self.prepare(rgb), rgb if self.keep_images else None)
 

@@ -42,11 +42,11 @@ def ended_process() -> int:
 
 
 def test_the_second_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
-    with hold_folder(tmp_path), pytest.raises(ValueError, match="trains here, since ") as caught, hold_folder(tmp_path):
+    with hold_folder(tmp_path), pytest.raises(ValueError, match="works here, since ") as caught, hold_folder(tmp_path):
         pass
-    assert str(caught.value).startswith(f"{tmp_path}: process {os.getpid()} on {socket.gethostname()} trains here")
+    assert str(caught.value).startswith(f"{tmp_path}: process {os.getpid()} on {socket.gethostname()} works here")
     assert str(caught.value).endswith(
-        f": wait for it, end it, or give another --out; if it no longer runs, remove {tmp_path / LOCK}"
+        f": wait for it, end it, or give another folder; if it no longer runs, remove {tmp_path / LOCK}"
     )
     with hold_folder(tmp_path):
         pass
@@ -111,7 +111,7 @@ def beating(tmp_path: Path) -> Iterator[None]:
 
 @pytest.mark.usefixtures("beating")
 def test_one_of_another_machine_is_respected_while_it_lives(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="trains here"), hold_folder(tmp_path):
+    with pytest.raises(ValueError, match="works here"), hold_folder(tmp_path):
         pass
     assert (tmp_path / LOCK).is_file()
 

@@ -168,7 +168,7 @@ class TestAuto:
 
 
 def test_a_folder_that_is_held_is_refused(tiny_recipe: dict[str, Any], drawn: Path, run: Path) -> None:
-    with hold_folder(run), pytest.raises(ValueError, match=r"trains here, since .*: wait for it, end it"):
+    with hold_folder(run), pytest.raises(ValueError, match=r"works here, since .*: wait for it, end it"):
         go_on(tiny_recipe, drawn, run)
     go_on(tiny_recipe, drawn, run)
     assert not (run / LOCK).exists()

@@ -1,4 +1,4 @@
-"""One run per folder: a lock with host and process id, which a process that was killed does not leave behind for good.
+"""One process per folder: a lock with host and process id, which a killed process does not leave behind for good.
 
 The lock is a file that only one process can create. While its process lives, it writes a number into it every few
 seconds. Where that process is known to have ended, as it is on the same machine, the lock is taken over at once; where
@@ -169,7 +169,7 @@ def _is_left_behind(path: Path, other: Holder, say: Callable[[str], None]) -> bo
 def _refusal(path: Path, other: Holder) -> ValueError:
     since = f", since {other.since}" if other.since else ""
     return ValueError(
-        f"{path.parent}: {_name(other)} trains here{since}: wait for it, end it, or give another --out; if it no "
+        f"{path.parent}: {_name(other)} works here{since}: wait for it, end it, or give another folder; if it no "
         f"longer runs, remove {path}"
     )
 

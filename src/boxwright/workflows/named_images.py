@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import glob
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from boxwright.files import check_folder
+from boxwright.sources.listing import list_source
+from boxwright.sources.locations import absolute_location, describe_location
 from boxwright.workflows.observer import Observer
-from boxwright_runtime.printable_names import printable
-from boxwright_runtime.streaming import ImageInput, list_image_files, list_sources
+from boxwright_runtime.streaming import ImageInput, list_sources
 
 
 @dataclass(frozen=True)
 class NamedImage:
-    """One image, and the name that it goes by: relative to the folder that it was found in, or the file's own.
+    """One image, and the name that it goes by: relative to the folder or archive that it is in, or the file's own.
 
     Args:
         name: for the drawing and for JSON.
-        source: a path, or the image itself.
+        source: a path, a ``StoredImage``, or the image itself.
+        id: that a manifest gives it; empty where none does.
+        location: of its bytes, where they are not in memory.
     """
 
     name: str
     source: Any
+    id: str = ""
+    location: str = ""
 
     @property
     def path(self) -> Path | None:
@@ -46,38 +49,26 @@ def name_images(images: ImageInput | Iterable[ImageInput], observer: Observer | 
         ValueError: a folder without images.
     """
     named: list[NamedImage] = []
-    seen: set[Path] = set()
+    seen: set[str] = set()
+    note = (observer or Observer()).note
     sources = [images] if isinstance(images, str | Path) else list_sources(images)[0]
     for index, source in enumerate(sources):
         if not isinstance(source, str | Path):
             named.append(NamedImage(f"image_{index}.png", source))
             continue
-        for one in _name_files(str(source), observer or Observer()):
+        for one in list_source(str(source), note):
             # Links are images of their own: two names of one file are both predicted.
-            if (path := Path(os.path.abspath(one.source))) not in seen:
-                seen.add(path)
-                named.append(one)
+            if (location := absolute_location(one.location)) not in seen:
+                seen.add(location)
+                named.append(NamedImage(one.name, one.source, one.id, one.location))
     return named
 
 
-def _name_files(text: str, observer: Observer) -> list[NamedImage]:
-    path = Path(text)
-    if os.path.isdir(text):
-        files = list_image_files(path, observer.note)
-        return [NamedImage(inside.relative_to(path).as_posix(), inside) for inside in files]
-    if os.path.exists(text):
-        return [NamedImage(path.name, path)]
-    matches = sorted(match for match in glob.glob(text, recursive=True) if not os.path.isdir(match))
-    if not matches:
-        raise FileNotFoundError(f"{printable(text)}: no such image or folder")
-    return [NamedImage(Path(match).name, Path(match)) for match in matches]
-
-
 def distinguish(images: Sequence[NamedImage]) -> Sequence[NamedImage]:
-    """Return the same with the path for a name where two files have the same name."""
+    """Return the same with where it is for a name where two images have the same name."""
     counts = Counter(one.name for one in images)
     return [
-        NamedImage(one.path.as_posix(), one.source) if one.path is not None and counts[one.name] > 1 else one
+        replace(one, name=describe_location(one.location)) if one.location and counts[one.name] > 1 else one
         for one in images
     ]
 
@@ -106,5 +97,11 @@ def check_drawings(out: Path, images: Sequence[NamedImage]) -> Sequence[NamedIma
 
 def drawing_path(out: Path, image: NamedImage) -> Path:
     """Return where an image is drawn to, as JPEG or PNG, whatever came in."""
-    name = Path(image.name)
-    return out / (name if name.suffix.lower() in (".jpg", ".jpeg", ".png") else name.with_suffix(".png"))
+    return out / drawing_name(image.name)
+
+
+def drawing_name(name: str) -> str:
+    """Return the name of a drawing in its folder; names in lists and archives may lead out of it."""
+    parts = [part for part in PurePosixPath(name.replace("://", "/")).parts if part not in ("..", "/", "//")]
+    path = PurePosixPath(*parts or ("image",))
+    return str(path if path.suffix.lower() in (".jpg", ".jpeg", ".png") else path.with_suffix(".png"))

@@ -77,7 +77,7 @@ def predict(
     Args:
         model: any source that ``boxwright.load`` takes, a detector, an exported file or a ``Runtime``.
         images: as for ``Detector.predict``; text may also be a glob, and folders may stand among several images. All
-            are listed first; for more images than memory holds, see ``Detector.stream``.
+            are listed first; for more images than memory holds, see ``predict_shards``.
         threshold: least score, 0.3 where None; a classifier's likeliest class is there in any case. ``tuned`` takes
             that of each class, of ``tune_thresholds``.
         out: folder for drawn images, with their style where it is ``Drawings``; nothing is drawn where None.
@@ -94,7 +94,7 @@ def predict(
         FileNotFoundError: a file or folder does not exist.
         ValueError: no model, something is not an image, or an argument is out of range.
     """
-    _check_numbers(0.3 if threshold is None else threshold, batch_size)
+    check_prediction(0.3 if threshold is None else threshold, batch_size)
     observer, compute = observer or Observer(), ComputeOptions.of(device)
     named = name_images(images, observer)
     drawings = Drawings(out) if isinstance(out, str | Path) else out
@@ -126,7 +126,8 @@ def _to_json(result: PredictionResult, georeferences: Mapping[str, Georeference]
     return json_format.dumps(result.rows(), indent=1) + "\n"
 
 
-def _check_numbers(threshold: Threshold, batch_size: int | None) -> None:
+def check_prediction(threshold: Threshold, batch_size: int | None) -> None:
+    """Raise ``ValueError`` where a number is out of range."""
     if threshold != "tuned" and (isinstance(threshold, str) or not 0 <= threshold <= 1):
         raise ValueError(f"threshold is between 0 and 1, or tuned, not {threshold}")
     if batch_size is not None and batch_size < 1:
@@ -183,7 +184,7 @@ class _Collector:
                 detections, image = to_tensors(one.detections), self.named[one.index]
                 if len(detections):
                     result.best_score = max(result.best_score or 0.0, detections.scores.max().item())
-                above, drawn = _select(detections, result.threshold, result.task)
+                above, drawn = select_above(detections, result.threshold, result.task)
                 result.detections[image.name] = above
                 if queue is not None and self.drawings is not None and one.image is not None:
                     drawn = scale_boxes(drawn, one.image_scale)
@@ -203,8 +204,10 @@ class _Collector:
                 observer.note(note)
 
 
-def _select(detections: Detections, threshold: float | tuple[float, ...], task: Task) -> tuple[Detections, Detections]:
-    """Detections above the threshold, and those that are drawn."""
+def select_above(
+    detections: Detections, threshold: float | tuple[float, ...], task: Task
+) -> tuple[Detections, Detections]:
+    """Return the detections above the threshold, and those that are drawn."""
     above = detections.above(threshold)
     if task == "detection":
         return above, above

@@ -26,7 +26,8 @@ class CocoFile:
     Args:
         path: of the file.
         annotations: annotation file with the ids of images, found by their names, and of categories. Where None,
-            images are numbered from 1, each row has the name of its image too, and categories have the model's ids.
+            images have the ids of their manifest or else are numbered from 1, each row has the name of its image too,
+            and categories have the model's ids.
     """
 
     path: str | Path
@@ -64,7 +65,7 @@ class PredictedResults:
         self.threshold = threshold
         self._names = [one.name for one in named] if results.annotations is None else None
         if results.annotations is None:
-            self.image_ids = list(range(1, len(named) + 1))
+            self.image_ids = _number(named)
             self.category_ids = [one.id for one in categories]
         else:
             self.image_ids, self.category_ids = _ids_of(Path(results.annotations), named, categories, observer)
@@ -80,6 +81,23 @@ class PredictedResults:
 
             collect(write)
             writer.finish()
+
+
+def _number(named: Sequence[NamedImage]) -> list[int]:
+    """Return the ids that a manifest gives to all images, or else numbers from 1.
+
+    Raises:
+        ValueError: some are no whole numbers, or several images have the same.
+    """
+    if not named or not all(one.id for one in named):
+        return list(range(1, len(named) + 1))
+    try:
+        ids = [int(one.id) for one in named]
+    except ValueError:
+        raise ValueError("ids of images in COCO's form are whole numbers, and some of the manifest are texts") from None
+    if len(set(ids)) < len(ids):
+        raise ValueError("several images of the manifest have the same id")
+    return ids
 
 
 def _ids_of(

@@ -25,9 +25,15 @@ _USUAL_BATCH = 4
 AVX512-BF16, 107 to 110 ms each of one core, alone 133 ms."""
 
 
-def _prepare(detector: Detector, compute: ComputeOptions) -> Detector:
-    """Copy a detector for prediction, on its device."""
-    detector = detector.fold()
+def prepare_predictor(predictor: Detector | Runtime, compute: ComputeOptions) -> Detector | Runtime:
+    """Copy a detector for prediction, on its device; an exported file is prepared already.
+
+    Raises:
+        ValueError: sides are asked of a head that does not predict them.
+    """
+    if isinstance(predictor, Runtime):
+        return predictor
+    detector = predictor.fold()
     if compute.sides_std:
         detector.tell_sides_std()
     if next(detector.parameters()).device.type == "cpu":
@@ -63,8 +69,13 @@ def stream_images(
     Raises:
         ValueError: sides are asked of an exported file, or tiles of a classifier.
     """
-    if isinstance(predictor, Detector):
-        predictor = _prepare(predictor, compute)
+    return stream_prepared(prepare_predictor(predictor, compute), images, compute, options)
+
+
+def stream_prepared(
+    predictor: Detector | Runtime, images: Iterable[ImageInput], compute: ComputeOptions, options: StreamOptions
+) -> PredictionStream | TiledStream:
+    """Stream as ``stream_images`` does, by what ``prepare_predictor`` has returned, which serves many streams."""
     if compute.tiles is None:
         return _stream(images, predictor, compute, options)
     if predictor.task != "detection":

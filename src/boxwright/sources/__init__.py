@@ -1,0 +1,1 @@
+"""Sources of images: folders, globs, lists, archives and storage services, as images with names."""
