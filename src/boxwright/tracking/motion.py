@@ -5,8 +5,8 @@ motion couples each coordinate with its own velocity alone: it is four filters o
 out here for all tracks at once.
 
 **Source**: Wojke et al., "Simple Online and Realtime Tracking with a Deep Association Metric" (2017), section 2.1, with
-the weights of ByteTrack's code, whose unit of time is a frame at 30 Hz. Theirs is repeated at whole frames: a prediction
-over n / 30 seconds is what n of their predictions in a row are, and any prediction is equal to two over its parts.
+the weights of ByteTrack's code, whose unit of time is a frame at 30 Hz. A prediction over n / 30 seconds is what n of
+their predictions in a row are, and any prediction is equal to two over its parts.
 """
 
 from __future__ import annotations

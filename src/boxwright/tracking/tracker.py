@@ -93,9 +93,9 @@ class _Tracks:
 
     def join(self, others: _Tracks) -> _Tracks:
         """Put others behind these."""
-        return _Tracks(
-            *(np.concatenate((getattr(self, one.name), getattr(others, one.name))) for one in fields(self))
-        )
+        if not len(others):
+            return self
+        return _Tracks(*(np.concatenate((getattr(self, one.name), getattr(others, one.name))) for one in fields(self)))
 
 
 class Tracker:
@@ -105,9 +105,9 @@ class Tracker:
     frames in a row have detected it, or the first frame of all. Memory is that of the objects of the last ``max_lost``
     seconds.
 
-    **Source**: Zhang et al., "ByteTrack" (2022), algorithm 1, and the authors' code. At 30 frames per second matches and
-    states are those of their code; but ids are given where an object is first shown, so that none is left out, classes
-    are voted and not taken from the last detection, and a track that was forgotten does not come back.
+    **Source**: Zhang et al., "ByteTrack" (2022), algorithm 1, and the authors' code. At 30 frames per second matches
+    and states are those of their code; but ids are given where an object is first shown, so that none is left out,
+    classes are voted and not taken from the last detection, and a track that was forgotten does not come back.
 
     Args:
         options: of scores and times.
@@ -160,10 +160,9 @@ class Tracker:
         begun = _begin(detections.boxes[new], detections.scores[new], detections.labels[new], time)
         begun.matches[:], begun.confirmed[:] = new, is_first
         tracks = _without_duplicates(_widen(tracks, begun).join(_widen(begun, tracks)))
-        self._tracks = tracks
-        shown = self._show(tracks)
-        ended = np.setdiff1d(before.ids[before.ids > 0], tracks.ids)
-        return TrackedFrame(*shown, tuple(ended.tolist()))
+        self._tracks, shown = tracks, self._show(tracks)
+        ended = set(before.ids.tolist()) - set(tracks.ids.tolist()) - {0}
+        return TrackedFrame(*shown, tuple(sorted(ended)))
 
     def _choose(self, detections: _Detections) -> tuple[Int64[np.ndarray, " s"], Int64[np.ndarray, " w"]]:
         """Indices of strong detections, and of weak ones."""
@@ -180,9 +179,7 @@ class Tracker:
         least: npt.NDArray[np.float64] = np.minimum(thresholds + 0.1, (1 + thresholds) / 2)
         return least
 
-    def _follow(
-        self, tracks: _Tracks, rows: Bool[np.ndarray, " n"], detections: _Detections, time: float
-    ) -> None:
+    def _follow(self, tracks: _Tracks, rows: Bool[np.ndarray, " n"], detections: _Detections, time: float) -> None:
         """Let tracks follow the detections that they are matched with."""
         matches = tracks.matches[rows]
         tracks.states[rows] = correct_states(tracks.states[rows], detections.boxes[matches])
@@ -191,7 +188,7 @@ class Tracker:
         tracks.votes = _pad_columns(tracks.votes, most)
         tracks.votes[np.flatnonzero(rows), detections.labels[matches]] += detections.scores[matches]
 
-    def _show(self, tracks: _Tracks) -> tuple[npt.NDArray[Any], ...]:
+    def _show(self, tracks: _Tracks) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
         """Give ids to objects that are shown for the first time; return indices, ids and labels of all that are."""
         shown = tracks.confirmed & ~tracks.lost
         new = np.flatnonzero(shown & (tracks.ids == 0))
@@ -215,7 +212,9 @@ class _Detections(NamedTuple):
         corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
         each, classes = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.int64)
         if each.shape != (len(corners),) or classes.shape != each.shape:
-            raise ValueError(f"{len(corners)} boxes need a score and a label each, not {each.shape} and {classes.shape}")
+            raise ValueError(
+                f"{len(corners)} boxes need a score and a label each, not {each.shape} and {classes.shape}"
+            )
         sides = corners[:, 2:] - corners[:, :2]
         valid = np.isfinite(corners).all(1) & (sides > 0).all(1) & np.isfinite(each) & (classes >= 0)
         return cls(corners, each, classes, valid)
@@ -253,6 +252,8 @@ def _match(
     boxes = state_boxes(tracks.states)
 
     def match(rows: npt.NDArray[Any], columns: npt.NDArray[Any], least: float, *, weighted: bool) -> npt.NDArray[Any]:
+        if not (len(rows) and len(columns)):
+            return columns
         agreement = overlap_of_pairs(boxes[rows], detections.boxes[columns])
         if weighted:
             agreement *= detections.scores[columns]
@@ -286,7 +287,8 @@ def _widen(tracks: _Tracks, others: _Tracks) -> _Tracks:
 
 
 def _pad_columns(votes: Float64[np.ndarray, "n c"], count: int) -> Float64[np.ndarray, "n d"]:
-    return np.pad(votes, ((0, 0), (0, max(0, count - votes.shape[1]))))
+    missing = count - votes.shape[1]
+    return np.pad(votes, ((0, 0), (0, missing))) if missing > 0 else votes
 
 
 def _voted(votes: Float64[np.ndarray, "n c"]) -> Int64[np.ndarray, " n"]:
