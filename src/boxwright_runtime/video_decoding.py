@@ -104,7 +104,9 @@ class OpenVideo:
                     self._count += 1
                     if frame.time is not None:
                         self._times = [self._times[0] if self._times else frame.time, frame.time]
-                    yield TimedImage(frame.time, turn_upright(frame.to_ndarray(format="rgb24"), _matrix_of(frame)))
+                    image = turn_upright(frame.to_ndarray(format="rgb24"), _matrix_of(frame))
+                    # Rows of a frame are padded.
+                    yield TimedImage(frame.time, np.ascontiguousarray(image))
 
     def describe_early_end(self) -> str | None:
         """Describe what is missing at the end, by the number of frames and the duration that the file says it has."""
@@ -169,7 +171,7 @@ def turn_upright(
         image = image[::-1]
     if columns < 0:
         image = image[:, ::-1]
-    return np.ascontiguousarray(image)
+    return image
 
 
 @contextmanager
