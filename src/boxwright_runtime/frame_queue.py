@@ -16,6 +16,10 @@ MAX_DECODED = 4
 """Frames that are decoded ahead; of a live video, the newest ones."""
 
 
+_PATIENCE = 0.2
+"""Seconds of waiting for a frame after which somebody may have asked to stop."""
+
+
 class Frame(NamedTuple):
     """A frame of a video.
 
@@ -76,15 +80,17 @@ class FrameQueue:
             self.stopped.set()
             self._changed.notify_all()
 
-    def take(self, note: Callable[[str], None]) -> Frame | None:
-        """Take the next frame, after the lines before it; None at the end.
+    def take(self, note: Callable[[str], None], is_asked_to_stop: Callable[[], bool]) -> Frame | None:
+        """Take the next frame, after the lines before it; None at the end, or where it is to stop.
 
         Raises:
             Exception: the one that ended the video.
         """
-        while True:
+        while not is_asked_to_stop():
             with self._changed:
-                self._changed.wait_for(lambda: self._lines or self._frames or self._finished or self.stopped.is_set())
+                while not self._changed.wait_for(self._has_something, timeout=_PATIENCE):
+                    if is_asked_to_stop():
+                        return None
                 lines = list(self._lines)
                 self._lines.clear()
                 frame = self._frames.popleft() if self._frames and not lines else None
@@ -99,3 +105,7 @@ class FrameQueue:
                 if failure is not None:
                     raise failure
                 return None
+        return None
+
+    def _has_something(self) -> bool:
+        return bool(self._lines or self._frames or self._finished or self.stopped.is_set())

@@ -46,6 +46,9 @@ class VideoConnection(Protocol):
     rate: float
     """Frames per second, on average; a guess where nobody knows."""
 
+    expected: int
+    """Number of frames, as far as it is known; 0 where it is not."""
+
     damaged: int
     """Packets that could not be decoded, and frames that were decoded with errors, so far."""
 
@@ -87,6 +90,7 @@ class OpenVideo:
             raise
         self.is_live = is_camera(text) or (is_address(text) and self._container.duration is None)
         self.rate = _rate_of(self._stream)
+        self.expected = int(self._stream.frames) or round(self._duration(0) * self.rate)
         self.damaged = 0
         self._count = 0
         self._times: list[float] = []

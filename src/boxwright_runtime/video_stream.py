@@ -25,6 +25,7 @@ class VideoStream(Iterator[Frame]):
         reconnection: of live videos.
         open_video: opens it, each time.
         clock: the time, by which live videos go on after a pause.
+        is_asked_to_stop: is asked from time to time; frames end where it says so.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -39,10 +40,11 @@ class VideoStream(Iterator[Frame]):
         reconnection: Reconnection | None = None,
         open_video: Callable[[str | Path], VideoConnection] = OpenVideo,
         clock: WallClock | None = None,
+        is_asked_to_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.source, self._note = source, note
+        self.source, self._note, self._is_asked_to_stop = source, note, is_asked_to_stop
         connection = open_video(source)
-        self.is_live, self.rate = connection.is_live, connection.rate
+        self.is_live, self.rate, self.expected = connection.is_live, connection.rate, connection.expected
         self._queue = FrameQueue(self.is_live)
         reopen = _Reopening(source, open_video, reconnection or Reconnection(), clock or WallClock())
         self._decoder = _Decoder(self._queue, reopen, self.rate)
@@ -54,7 +56,7 @@ class VideoStream(Iterator[Frame]):
         self._ended = weakref.finalize(self, self._queue.stop)
 
     def __next__(self) -> Frame:
-        frame = self._queue.take(self._note)
+        frame = self._queue.take(self._note, self._is_asked_to_stop)
         if frame is None:
             self.close()
             raise StopIteration

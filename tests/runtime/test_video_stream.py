@@ -24,6 +24,7 @@ class Camera:
     """A connection that gives frames at some times and then fails, or ends where ``failure`` is None."""
 
     rate = 10.0
+    expected = 0
 
     def __init__(self, times: list[float | None], failure: Exception | None = None, *, is_live: bool = True) -> None:
         self.is_live, self.times, self.failure = is_live, times, failure
@@ -178,3 +179,18 @@ def test_frames_are_given_as_they_come() -> None:
     numbers = [frame.number for frame in islice(stream, 5)]
     stream.close()
     assert numbers == sorted(set(numbers))
+
+
+def test_frames_end_where_somebody_asks_for_it() -> None:
+    wish = threading.Event()
+    silent = Camera([0.0, 0.1, 0.2])
+    silent.frames = lambda: _then_wait(silent, wish)  # type: ignore[method-assign]
+    stream = VideoStream("rtsp://x", open_video=opener(silent), is_asked_to_stop=wish.is_set)
+    assert [next(stream).number for _ in range(3)] == [0, 1, 2]
+    threading.Timer(0.1, wish.set).start()
+    assert list(stream) == []
+
+
+def _then_wait(camera: Camera, wish: threading.Event) -> Iterator[TimedImage]:
+    yield from (TimedImage(one, IMAGE) for one in camera.times)
+    assert wish.wait(30)
