@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from boxwright.devices import ComputeOptions
     from boxwright.drawing.style import Drawings, DrawingStyle
     from boxwright.structures import Category
+    from boxwright.tracking.counting import CountLine, CountZone
+    from boxwright.tracking.tracker import Tracker, TrackingOptions
     from boxwright.training.callbacks import Callback, EarlyStopping
     from boxwright.weights.model import load
     from boxwright.workflows.bench import bench
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from boxwright.workflows.export import export
     from boxwright.workflows.info import info
     from boxwright.workflows.predict import predict
+    from boxwright.workflows.predict_video import VideoFiles, predict_video
     from boxwright.workflows.predicted_results import CocoFile
     from boxwright.workflows.reading import DataFiles
     from boxwright.workflows.replay import replay
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from boxwright.workflows.tile import tile
     from boxwright.workflows.train import train
     from boxwright.workflows.tune_thresholds import tune_thresholds
+    from boxwright.workflows.video_frames import TrackOptions, stream_video
     from boxwright_runtime.detections import Detections
     from boxwright_runtime.tiles import TileOptions
 
@@ -51,6 +55,8 @@ __all__ = [
     "Category",
     "CocoFile",
     "ComputeOptions",
+    "CountLine",
+    "CountZone",
     "DataFiles",
     "Detections",
     "Detector",
@@ -61,6 +67,10 @@ __all__ = [
     "LabeledImage",
     "Recipe",
     "TileOptions",
+    "TrackOptions",
+    "Tracker",
+    "TrackingOptions",
+    "VideoFiles",
     "__version__",
     "bench",
     "build",
@@ -75,9 +85,11 @@ __all__ = [
     "info",
     "load",
     "predict",
+    "predict_video",
     "replay",
     "report",
     "save",
+    "stream_video",
     "study",
     "tile",
     "train",
@@ -89,6 +101,8 @@ _HOMES = {
     "Category": "boxwright.structures",
     "CocoFile": "boxwright.workflows.predicted_results",
     "ComputeOptions": "boxwright.devices",
+    "CountLine": "boxwright.tracking.counting",
+    "CountZone": "boxwright.tracking.counting",
     "DataFiles": "boxwright.workflows.reading",
     "Detections": "boxwright_runtime.detections",
     "Detector": "boxwright.detector",
@@ -99,6 +113,10 @@ _HOMES = {
     "LabeledImage": "boxwright.data.image_dataset",
     "Recipe": "boxwright.compose.recipe",
     "TileOptions": "boxwright_runtime.tiles",
+    "TrackOptions": "boxwright.workflows.video_frames",
+    "Tracker": "boxwright.tracking.tracker",
+    "TrackingOptions": "boxwright.tracking.tracker",
+    "VideoFiles": "boxwright.workflows.predict_video",
     "bench": "boxwright.workflows.bench",
     "build": "boxwright.compose.detectors",
     "check": "boxwright.workflows.check",
@@ -112,9 +130,11 @@ _HOMES = {
     "info": "boxwright.workflows.info",
     "load": "boxwright.weights.model",
     "predict": "boxwright.workflows.predict",
+    "predict_video": "boxwright.workflows.predict_video",
     "replay": "boxwright.workflows.replay",
     "report": "boxwright.workflows.report",
     "save": "boxwright.compose.detectors",
+    "stream_video": "boxwright.workflows.video_frames",
     "study": "boxwright.workflows.study",
     "tile": "boxwright.workflows.tile",
     "train": "boxwright.workflows.train",

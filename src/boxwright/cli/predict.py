@@ -11,6 +11,7 @@ from boxwright.cli.compute_arguments import add_compute_arguments, read_compute
 from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.cli.style_arguments import add_style_arguments, read_style
 from boxwright.cli.terminal import is_piped, json_target, show
+from boxwright.cli.video_arguments import add_video_arguments, check_video_arguments, run_video
 from boxwright.files import check_target
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 def run(argv: Sequence[str]) -> int:
     """Predict, draw, write JSON and say how much was found; return the exit status."""
     options, overrides = _parse(argv)
+    if options.is_video:
+        return run_video(options, overrides)
     from boxwright.cli.console import ConsoleObserver
     from boxwright.drawing import Drawings
     from boxwright.workflows.predict import predict
@@ -83,7 +86,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         description="Find objects in files, or their classes; draw them, and list them as JSON.\n" + OVERRIDES_HELP,
     )
     parser.add_argument("model", metavar="MODEL", help=MODEL_OR_FILE_HELP)
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="files, folders of files, globs")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="files, folders of files, globs; or one video")
     parser.add_argument("--out", metavar="DIR", default="predictions", help="for drawn images (default: predictions)")
     parser.add_argument(
         "--threshold",
@@ -96,7 +99,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         "--json",
         metavar="FILE",
         help="also write detections as JSON, - for standard output: boxes as [x, y, w, h], masks as RLE; a "
-        "name that ends in .geojson: where georeferenced images lie",
+        "name that ends in .geojson: where georeferenced images lie; of a video, a line for each frame",
     )
     parser.add_argument(
         "--coco", metavar="FILE", help="also write detections in COCO's results form, for `boxwright eval --detections`"
@@ -118,9 +121,11 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     )
     add_compute_arguments(parser)
     add_style_arguments(parser)
+    add_video_arguments(parser)
     add_trust_argument(parser)
     own, overrides = take_overrides(argv)
     options = parser.parse(own)
+    check_video_arguments(parser, options)
     if options.threshold not in (None, "tuned") and not 0 <= options.threshold <= 1:
         parser.error(f"--threshold is between 0 and 1, or tuned, not {options.threshold}")
     if options.batch_size is not None and options.batch_size < 1:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 
 from boxwright.tracking.assignment import assign, overlap_of_pairs
 from boxwright.tracking.motion import States, begin_states, correct_states, keep_height, predict_states, state_boxes
@@ -166,7 +166,8 @@ class Tracker:
 
     def _choose(self, detections: _Detections) -> tuple[Int64[np.ndarray, " s"], Int64[np.ndarray, " w"]]:
         """Indices of strong detections, and of weak ones."""
-        strong = detections.scores >= self._thresholds(detections.labels)
+        # In the precision of the scores: one that is equal is above.
+        strong = detections.scores >= self._thresholds(detections.labels).astype(detections.scores.dtype)
         weak = ~strong & (detections.scores > self.options.weak)
         return np.flatnonzero(strong & detections.valid), np.flatnonzero(weak & detections.valid)
 
@@ -203,14 +204,15 @@ class _Detections(NamedTuple):
     """Detections of a frame; those without an area are not valid."""
 
     boxes: Float64[np.ndarray, "n 4"]
-    scores: Float64[np.ndarray, " n"]
+    scores: Float[np.ndarray, " n"]
     labels: Int64[np.ndarray, " n"]
     valid: Bool[np.ndarray, " n"]
 
     @classmethod
     def read(cls, boxes: npt.ArrayLike, scores: npt.ArrayLike, labels: npt.ArrayLike) -> _Detections:
         corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-        each, classes = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+        each, classes = np.asarray(scores), np.asarray(labels, dtype=np.int64)
+        each = each if each.dtype.kind == "f" else each.astype(np.float64)
         if each.shape != (len(corners),) or classes.shape != each.shape:
             raise ValueError(
                 f"{len(corners)} boxes need a score and a label each, not {each.shape} and {classes.shape}"
@@ -221,7 +223,7 @@ class _Detections(NamedTuple):
 
 
 def _begin(
-    boxes: Float64[np.ndarray, "n 4"], scores: Float64[np.ndarray, " n"], labels: Int64[np.ndarray, " n"], time: float
+    boxes: Float64[np.ndarray, "n 4"], scores: Float[np.ndarray, " n"], labels: Int64[np.ndarray, " n"], time: float
 ) -> _Tracks:
     """Tracks that begin with detections."""
     count = len(boxes)
