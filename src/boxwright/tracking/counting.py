@@ -212,7 +212,10 @@ class ObjectCounts:
         """
 
         def by_name(counter: Counter[int]) -> dict[str, int]:
-            return {names[label]: counter[label] for label in sorted(counter)}
+            totals: Counter[str] = Counter()
+            for label in sorted(counter):
+                totals[names[label]] += counter[label]
+            return dict(totals)
 
         lines = [
             {"points": [*map(list, one.line.points)], "right": by_name(one.right), "left": by_name(one.left)}
