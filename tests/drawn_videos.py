@@ -18,17 +18,24 @@ def write_video(
     path: Path, times: Sequence[float], *, size: tuple[int, int] = (97, 65), codec: str = "mpeg4", rate: int = 30
 ) -> Path:
     """Write a video of one frame for each time, in seconds; of (width, height)."""
+    return write_images(path, times, [draw_frame(number, size) for number in range(len(times))], codec=codec, rate=rate)
+
+
+def write_images(
+    path: Path, times: Sequence[float], images: Sequence[np.ndarray], *, codec: str = "mpeg4", rate: int = 30
+) -> Path:
+    """Write a video of some images."""
     av = pytest.importorskip("av", reason="PyAV, of the extra video, is not installed")
     options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=rate, options={"qscale": "2"})
-        stream.width, stream.height = size
+        stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = {"mjpeg": "yuvj444p", "ffv1": "bgr0"}.get(codec, "yuv420p")
         # AVI counts in frames; other files in ms.
         unit = Fraction(1, rate) if path.suffix == ".avi" else Fraction(1, 1000)
         stream.codec_context.time_base = unit
-        for number, time in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(draw_frame(number, size), "rgb24")
+        for time, image in zip(times, images, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
             frame.pts, frame.time_base = round(time / float(unit)), unit
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

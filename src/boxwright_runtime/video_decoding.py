@@ -118,7 +118,8 @@ class OpenVideo:
         if frames and self._count >= frames * (1 - _LATE_END) - 1:
             return None
         duration = self._duration(frames)
-        end = self._times[1] - self._times[0] + 1 / self.rate if self._times else 0.0
+        # From the first frame, or from the clock's zero: formats differ in what their duration is.
+        end = self._times[1] - min(self._times[0], 0.0) + 1 / self.rate if self._times else 0.0
         if duration - end <= max(_LATE_END_SECONDS, _LATE_END * duration):
             return None
         return f"it ends at {end:.2f} s of {duration:.2f} s"

@@ -34,8 +34,10 @@ def test_odd_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
 
 
 def test_the_first_frame_is_at_zero(tmp_path: Path) -> None:
-    frames = list(VideoStream(write_video(tmp_path / "late.mkv", [5.0, 5.5, 6.0])))
+    stream = VideoStream(write_video(tmp_path / "late.mkv", [5.0, 5.5, 6.0]))
+    frames = list(stream)
     np.testing.assert_allclose([one.time for one in frames], [0, 0.5, 1.0], atol=0.0011)
+    assert stream.early_end is None
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count, islice
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,33 +15,7 @@ from boxwright_runtime.frame_queue import MAX_DECODED
 from boxwright_runtime.video_decoding import TimedImage
 from boxwright_runtime.video_stream import VideoStream
 from boxwright_runtime.video_timing import Reconnection, Timeline, WallClock
-
-IMAGE = np.zeros((2, 3, 3), dtype=np.uint8)
-
-
-class Camera:
-    """A connection that gives frames at some times and then fails, or ends where ``failure`` is None."""
-
-    rate = 10.0
-    expected = 0
-
-    def __init__(self, times: list[float | None], failure: Exception | None = None, *, is_live: bool = True) -> None:
-        self.is_live, self.times, self.failure = is_live, times, failure
-        self.damaged = 0
-        self.given, self.closed = threading.Event(), False
-
-    def frames(self) -> Iterator[TimedImage]:
-        for one in self.times:
-            yield TimedImage(one, IMAGE)
-        self.given.set()
-        if self.failure is not None:
-            raise self.failure
-
-    def describe_early_end(self) -> str | None:
-        return None
-
-    def close(self) -> None:
-        self.closed = True
+from fake_camera import IMAGE, Camera, opener
 
 
 class FakeClock(WallClock):
@@ -58,19 +31,6 @@ class FakeClock(WallClock):
     def wait(self, seconds: float, stop: threading.Event) -> None:  # noqa: ARG002
         self.pauses.append(seconds)
         self.seconds += seconds
-
-
-def opener(*connections: Camera | Exception) -> Callable[[str | Path], Camera]:
-    """Open one connection after the other, and then none."""
-    left = iter(connections)
-
-    def open_video(source: str | Path) -> Camera:
-        one = next(left, None) or OSError(f"{source}: nobody is there")
-        if isinstance(one, Exception):
-            raise one
-        return one
-
-    return open_video
 
 
 def test_the_oldest_frames_of_a_live_video_are_dropped_and_counted() -> None:
@@ -174,7 +134,7 @@ def test_waiting_ends_where_it_is_to_stop() -> None:
 def test_frames_are_given_as_they_come() -> None:
     """A live video without an end hands out frames while it goes on."""
     endless = Camera([])
-    endless.times = (index / 10 for index in count())  # type: ignore[assignment]
+    endless.times = (index / 10 for index in count())
     stream = VideoStream("rtsp://x", open_video=opener(endless))
     numbers = [frame.number for frame in islice(stream, 5)]
     stream.close()
