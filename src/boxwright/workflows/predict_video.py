@@ -6,6 +6,7 @@ import json as json_format
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,7 @@ def predict_video(
         )
         run = _Run(frames, counts, progress, VideoResult(frames.threshold, drawn=target), stop)
         try:
+            run.begin()
             style = DrawingStyle() if drawings is None else drawings.style
             write_files(_list_files(files, run, style), run.take)
         finally:
@@ -184,18 +186,28 @@ class _Run:
         stop: Stop,
     ) -> None:
         self.frames, self.counts, self.progress, self.result, self.stop = frames, counts, progress, result, stop
+        self._first: PredictedFrame | None = None
 
-    def take(self, write: Callable[[PredictedFrame], None]) -> None:
-        """Take all frames.
+    def begin(self) -> None:
+        """Predict the first frame, before there are files.
 
         Raises:
             ValueError: there is none, or a line or a zone lies outside the frame.
-            Interrupted: a signal came before the first one.
+            Interrupted: a signal came before.
         """
+        self._first = next(self.frames, None)
+        if self.stop.number is not None:
+            raise Interrupted(self.stop.number)
+        if self._first is None:
+            raise ValueError(f"{show_source(self.frames.video.source)}: no frame of this video could be read")
+        self.counts.check_size(self._first.size[1], self._first.size[0])
+
+    def take(self, write: Callable[[PredictedFrame], None]) -> None:
+        """Take all frames."""
         result = self.result
-        for frame in self.frames:
-            if not result.num_frames:
-                self.counts.check_size(frame.size[1], frame.size[0])
+        first, self._first = self._first, None
+        assert first is not None
+        for frame in chain((first,), self.frames):
             if frame.ids is not None:
                 labels, boxes = frame.detections.labels.tolist(), frame.detections.boxes
                 self.counts.update(frame.ids, labels, boxes, frame.ended)
@@ -205,10 +217,6 @@ class _Run:
             result.seconds = frame.time
             write(frame)
             self.progress(result.num_frames, max(self.frames.video.expected, result.num_frames))
-        if not result.num_frames and self.stop.number is not None:
-            raise Interrupted(self.stop.number)
-        if not result.num_frames and not self.frames.video.is_live:
-            raise ValueError(f"{show_source(self.frames.video.source)}: no frame of this video could be read")
 
     def finish(self) -> VideoResult:
         """Return the result, with what the video tells at its end."""
