@@ -157,3 +157,27 @@ def test_identity_f1_by_hand() -> None:
     # The ids of both objects change in the middle: half of all boxes are right.
     assert identity_f1(frames, [(np.array([1, 2]), boxes)] * 2 + [(np.array([2, 1]), boxes)] * 2) == 0.5
     assert identity_f1(frames, [(np.array([1]), boxes[:1])] * 4) == pytest.approx(2 * 4 / (8 + 4))
+
+
+def test_of_a_lost_object_and_one_at_its_position_the_longer_seen_stays() -> None:
+    tracker = Tracker()
+    for step in range(11):
+        hidden = [] if step > 1 else [box(100)]
+        shown = update(tracker, step / 10, box(10.0 * step), *hidden)
+        if shown.ended:
+            break
+    # It moves onto the lost one, which was seen for a tenth of a second.
+    assert (shown.ended, shown.ids.tolist(), len(tracker)) == ((2,), [1], 1)
+    assert step in (9, 10)
+
+
+def test_the_height_of_a_hidden_object_stays() -> None:
+    tracker = Tracker()
+    for step in range(6):
+        update(tracker, step / 10, [0.0, 0.0, 40.0, 40.0 + 4 * step])
+    assert tracker.states[1][3, 1] > 20
+    for step in range(6, 12):
+        update(tracker, step / 10)
+    value, velocity = tracker.states[1][3, :2]
+    assert velocity == 0
+    assert 55 < value < 70
