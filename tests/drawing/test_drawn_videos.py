@@ -12,7 +12,7 @@ from boxwright.drawing.style import DrawingStyle
 from boxwright.drawing.tracks import Trails, draw_tracked
 from boxwright.drawing.video_file import VideoFile
 from boxwright.structures import Category
-from boxwright.tracking.counting import CountLine, CountZone, ObjectCounts
+from boxwright.tracking.counting import CountLine, CountZone, CrossingCounts
 from boxwright_runtime import Detections
 from boxwright_runtime.video_stream import VideoStream
 from drawn_videos import corners_of, draw_frame
@@ -38,7 +38,7 @@ def test_objects_have_a_color_and_a_trail_by_their_id() -> None:
     trails = Trails()
     for step in range(11):
         trails.update(step / 10, [3], one_object(50 + 20 * step).boxes)
-    drawn = draw_tracked(gray(), one_object(250), [3], trails=trails, counts=ObjectCounts(), style=NO_LABELS)
+    drawn = draw_tracked(gray(), one_object(250), [3], trails=trails, counts=CrossingCounts(), style=NO_LABELS)
     assert drawn.shape == (200, 300, 3)
     color = class_color(2)
     assert (drawn[100, 60:220] == np.array(color)).all()
@@ -60,13 +60,13 @@ def test_trails_are_two_seconds_long_and_end() -> None:
 
 
 def test_lines_and_zones_are_drawn_with_their_counts() -> None:
-    counts = ObjectCounts([CountLine((10, 150), (290, 150))], [CountZone(((100, 40), (200, 40), (150, 90)))])
+    counts = CrossingCounts([CountLine((10, 150), (290, 150))], [CountZone(((100, 40), (200, 40), (150, 90)))])
     nothing = Detections(np.empty((0, 4)), np.empty(0), np.empty(0, dtype=np.int64), None, (Category(1, "car"),))
     drawn = draw_tracked(gray(), nothing, [], trails=Trails(), counts=counts, style=NO_LABELS)
     assert (drawn[150, 200:290] == 255).all()
     assert (drawn[40, 150:200] == 255).any()
     assert (drawn[20:30, 250:] == 90).all()
-    without = draw_tracked(gray(), nothing, [], trails=Trails(), counts=ObjectCounts(), style=NO_LABELS)
+    without = draw_tracked(gray(), nothing, [], trails=Trails(), counts=CrossingCounts(), style=NO_LABELS)
     assert (without == 90).all()
 
 
@@ -74,7 +74,7 @@ def test_lines_and_zones_are_drawn_with_their_counts() -> None:
 def test_the_size_of_a_frame_stays(labels: str) -> None:
     style = DrawingStyle(labels=labels, legend=True)  # type: ignore[arg-type]
     for ids in (None, [1]):
-        drawn = draw_tracked(gray(), one_object(150), ids, trails=Trails(), counts=ObjectCounts(), style=style)
+        drawn = draw_tracked(gray(), one_object(150), ids, trails=Trails(), counts=CrossingCounts(), style=style)
         assert drawn.shape == (200, 300, 3)
         assert (count_color(drawn[:80], class_color(0)) > 100) == (labels == "full")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from boxwright.drawing.tracks import Trails
 from boxwright.structures import Category
-from boxwright.tracking.counting import CountLine, CountZone, ObjectCounts
+from boxwright.tracking.counting import CountLine, CountZone, CrossingCounts
 from boxwright.tracking.tracker import Tracker
 from boxwright.workflows.video_files import CocoVideo, JsonLines, MotText
 from boxwright.workflows.video_frames import PredictedFrame
@@ -25,9 +25,9 @@ CATEGORIES = (Category(1, "car"), Category(2, "bus"))
 
 def peak_kib() -> int:
     """Peak memory of this process."""
-    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1])
+    match = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert match
+    return int(match[1])
 
 
 def objects_at(time: float) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +51,7 @@ def run(num_frames: int) -> tuple[int, int, int, int]:
     """
     tracker, trails = Tracker(), Trails()
     line, zone = CountLine((640, 0), (640, 720)), CountZone(((200, 0), (900, 0), (900, 720), (200, 720)))
-    counts, last_id, early = ObjectCounts([line], [zone]), 0, 0
+    counts, last_id, early = CrossingCounts([line], [zone]), 0, 0
     with (
         TemporaryDirectory() as folder,
         JsonLines(Path(folder, "a.jsonl")) as lines,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from boxwright.tracking.counting import CountLine, CountZone, ObjectCounts
+from boxwright.tracking.counting import CountLine, CountZone, CrossingCounts
 
 NAMES = ["car", "bus"]
 LEVEL = CountLine((10, 50), (90, 50))
@@ -15,7 +15,7 @@ SQUARE = CountZone(((20, 20), (80, 20), (80, 80), (20, 80)))
 
 
 def walk(
-    counts: ObjectCounts, *ways: list[tuple[float, float]], labels: tuple[int, ...] = (0, 1), side: float = 10
+    counts: CrossingCounts, *ways: list[tuple[float, float]], labels: tuple[int, ...] = (0, 1), side: float = 10
 ) -> None:
     """Move one object along each way, all at once."""
     for points in zip(*ways, strict=True):
@@ -29,7 +29,7 @@ def down(x: float) -> list[tuple[float, float]]:
 
 
 def test_a_line_is_crossed_in_two_directions() -> None:
-    counts = ObjectCounts([LEVEL])
+    counts = CrossingCounts([LEVEL])
     walk(counts, down(30), down(60)[::-1])
     assert counts.to_dict(NAMES) == {
         "lines": [{"points": [[10, 50], [90, 50]], "right": {"car": 1}, "left": {"bus": 1}}],
@@ -38,7 +38,7 @@ def test_a_line_is_crossed_in_two_directions() -> None:
 
 
 def test_ways_beside_the_ends_do_not_count() -> None:
-    counts = ObjectCounts([LEVEL])
+    counts = CrossingCounts([LEVEL])
     walk(counts, down(5), down(95))
     assert not counts.lines[0].right
     walk(counts, down(10.5)[::-1], down(89.5)[::-1])
@@ -48,7 +48,7 @@ def test_ways_beside_the_ends_do_not_count() -> None:
 def test_an_object_that_trembles_on_a_line_crosses_it_once() -> None:
     rng = np.random.default_rng(0)
     on_line = [(50.0, 50 + float(noise)) for noise in rng.uniform(-0.9, 0.9, 100)]
-    counts = ObjectCounts([LEVEL], [CountZone(((0, 50), (100, 50), (100, 100), (0, 100)))])
+    counts = CrossingCounts([LEVEL], [CountZone(((0, 50), (100, 50), (100, 100), (0, 100)))])
     walk(counts, [(50.0, 40.0), *on_line, (50.0, 60.0), *on_line, (50.0, 60.0)])
     assert counts.to_dict(NAMES)["lines"][0]["right"] == {"car": 1}
     assert counts.to_dict(NAMES)["lines"][0]["left"] == {}
@@ -61,13 +61,13 @@ def test_an_object_that_trembles_on_a_line_crosses_it_once() -> None:
 
 
 def test_a_fast_object_is_counted_where_its_way_crosses() -> None:
-    counts = ObjectCounts([LEVEL])
+    counts = CrossingCounts([LEVEL])
     walk(counts, [(0.0, 0.0), (100.0, 100.0)], [(-50.0, 45.0), (20.0, 300.0)])
     assert counts.to_dict(NAMES)["lines"][0]["right"] == {"car": 1}
 
 
 def test_zones_are_entered_and_left() -> None:
-    counts = ObjectCounts(zones=[SQUARE])
+    counts = CrossingCounts(zones=[SQUARE])
     walk(counts, [(50, 50), (50, 50), (50, 95)], [(50, 5), (50, 50), (50, 55)])
     (zone,) = counts.zones
     assert (dict(zone.entered), dict(zone.exited), zone.num_inside) == ({1: 1}, {0: 1}, 1)
@@ -86,7 +86,7 @@ def test_a_zone_may_be_hollow() -> None:
 
 
 def test_objects_that_have_ended_are_forgotten() -> None:
-    counts = ObjectCounts([LEVEL], [SQUARE])
+    counts = CrossingCounts([LEVEL], [SQUARE])
     for number in range(1000):
         counts.update([number], [0], [[40, 10, 50, 20]], [number - 1])
     assert len(counts.lines[0]._sides) == len(counts.zones[0]._inside) == 1
@@ -109,8 +109,8 @@ def test_lines_have_a_length() -> None:
 
 
 def test_lines_and_zones_lie_in_the_frame() -> None:
-    ObjectCounts([LEVEL], [SQUARE]).check_size(20, 60)
+    CrossingCounts([LEVEL], [SQUARE]).check_size(20, 60)
     with pytest.raises(ValueError, match="line 1 lies outside the frame of 20 x 40 pixels"):
-        ObjectCounts([LEVEL]).check_size(20, 40)
+        CrossingCounts([LEVEL]).check_size(20, 40)
     with pytest.raises(ValueError, match="zone 2 lies outside"):
-        ObjectCounts(zones=[SQUARE, CountZone(((-9, 0), (-1, 0), (-1, 9)))]).check_size(99, 99)
+        CrossingCounts(zones=[SQUARE, CountZone(((-9, 0), (-1, 0), (-1, 9)))]).check_size(99, 99)

@@ -18,7 +18,7 @@ from boxwright.drawing.lettering import Typesetter
 from boxwright.drawing.objects import DrawnObject
 from boxwright.drawing.rendering import draw_labels, draw_shapes
 from boxwright.drawing.style import DrawingStyle
-from boxwright.tracking.counting import ObjectCounts, Point
+from boxwright.tracking.counting import CrossingCounts, Point
 from boxwright_runtime.detections import Detections
 
 _SECONDS = 2.0
@@ -57,7 +57,7 @@ def draw_tracked(
     ids: Sequence[int] | None,
     *,
     trails: Trails,
-    counts: ObjectCounts,
+    counts: CrossingCounts,
     style: DrawingStyle,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Draw the objects of a frame; the drawing has the size of the frame.
@@ -87,7 +87,7 @@ def _named(one: DrawnObject, number: int) -> DrawnObject:
     return one._replace(name=f"{one.name} {number}", number=number, color=class_color(number - 1))
 
 
-def _draw_counts(drawing: Image.Image, counts: ObjectCounts, line: int, style: DrawingStyle) -> None:
+def _draw_counts(drawing: Image.Image, counts: CrossingCounts, line: int, style: DrawingStyle) -> None:
     """Draw lines and zones, each with its counts beside its first point."""
     draw = ImageDraw.Draw(drawing)
     for number, one in enumerate(counts.lines, 1):

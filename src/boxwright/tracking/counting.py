@@ -163,7 +163,7 @@ class ZoneCount:
         self._inside.pop(one, None)
 
 
-class ObjectCounts:
+class CrossingCounts:
     """Counts over lines and zones, by the middle of each object's box.
 
     Args:

@@ -95,8 +95,7 @@ def predict(
         FileNotFoundError: a file or folder does not exist.
         ValueError: no model, something is not an image, or an argument is out of range.
     """
-    _check_numbers(0.3 if threshold is None else threshold, batch_size)
-    _refuse_video(images)
+    _check_arguments(0.3 if threshold is None else threshold, batch_size, images)
     observer, compute = observer or Observer(), ComputeOptions.of(device)
     named = name_images(images, observer)
     drawings = Drawings(out) if isinstance(out, str | Path) else out
@@ -134,7 +133,8 @@ def _refuse_video(images: ImageInput | Iterable[ImageInput]) -> None:
         raise ValueError(f"{show_source(images)} is a video, and predict is for images: take predict_video")
 
 
-def _check_numbers(threshold: Threshold, batch_size: int | None) -> None:
+def _check_arguments(threshold: Threshold, batch_size: int | None, images: Any) -> None:
+    _refuse_video(images)
     if threshold != "tuned" and (isinstance(threshold, str) or not 0 <= threshold <= 1):
         raise ValueError(f"threshold is between 0 and 1, or tuned, not {threshold}")
     if batch_size is not None and batch_size < 1:

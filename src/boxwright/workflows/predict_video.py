@@ -17,7 +17,7 @@ from boxwright.drawing.style import Drawings, DrawingStyle
 from boxwright.drawing.tracks import Trails, draw_tracked
 from boxwright.drawing.video_file import VideoFile
 from boxwright.files import check_folder, check_target, write_text
-from boxwright.tracking.counting import ObjectCounts
+from boxwright.tracking.counting import CrossingCounts
 from boxwright.training.interrupt import Interrupted, Stop, stop_on_interrupt
 from boxwright.workflows.models import load_predictor
 from boxwright.workflows.observer import Observer
@@ -71,7 +71,7 @@ class VideoFiles:
 
 @dataclass(eq=False)
 class VideoResult:
-    """What was predicted of a video.
+    """Summary of a video that was predicted.
 
     Args:
         threshold: least score; of each class, by its label, where they were tuned.
@@ -84,7 +84,7 @@ class VideoResult:
         reconnected: times that a lost connection was taken up again.
         early_end: what is missing at the end of a truncated file, else None.
         drawn: the drawn video, where there is one.
-        counts: over lines and zones; see ``ObjectCounts.to_dict``.
+        counts: over lines and zones; see ``CrossingCounts.to_dict``.
     """
 
     threshold: float | tuple[float, ...] = 0.3
@@ -142,23 +142,19 @@ def predict_video(
     check_scores(threshold, batch_size, tracking)
     files.check(tracking)
     target = None if drawings is None else _drawn_path(Path(drawings.folder), source)
-    counts = ObjectCounts(*(() if tracking is None else (tracking.lines, tracking.zones)))
     predictor = load_predictor(model, device=compute, trusted=trusted, observer=observer, overrides=overrides)
     options = StreamOptions(batch_size, keep_images=target is not None)
     with stop_on_interrupt() as stop, observer.track("predicting") as progress:
         frames = open_video_prediction(
             predictor, source, compute, threshold, options, tracking, observer, lambda: stop.asked
         )
-        run = _Run(frames, counts, progress, VideoResult(frames.threshold, drawn=target), stop)
+        run = _Run(frames, tracking, progress, VideoResult(frames.threshold, drawn=target), stop)
         try:
             run.begin()
-            style = DrawingStyle() if drawings is None else drawings.style
-            write_files(_list_files(files, run, style), run.take)
+            write_files(_list_files(files, run, DrawingStyle() if drawings is None else drawings.style), run.take)
         finally:
             frames.close()
-        result = run.finish()
-    if files.counts is not None:
-        write_text(Path(files.counts), json_format.dumps(result.counts, indent=1) + "\n")
+        result = run.finish(files.counts)
     _note_faults(result, source, observer)
     if stop.number is not None:
         observer.note(f"stopped after {result.num_frames:,} frames; what was done until then is written")
@@ -171,7 +167,7 @@ class _Run:
 
     Args:
         frames: of the video.
-        counts: over lines and zones.
+        tracking: lines and zones to count over.
         progress: called after each frame.
         result: is filled.
         stop: a wish to stop.
@@ -180,12 +176,13 @@ class _Run:
     def __init__(
         self,
         frames: VideoPrediction,
-        counts: ObjectCounts,
+        tracking: TrackOptions | None,
         progress: ProgressCallback,
         result: VideoResult,
         stop: Stop,
     ) -> None:
-        self.frames, self.counts, self.progress, self.result, self.stop = frames, counts, progress, result, stop
+        self.frames, self.progress, self.result, self.stop = frames, progress, result, stop
+        self.counts = CrossingCounts() if tracking is None else CrossingCounts(tracking.lines, tracking.zones)
         self._first: PredictedFrame | None = None
 
     def begin(self) -> None:
@@ -218,13 +215,19 @@ class _Run:
             write(frame)
             self.progress(result.num_frames, max(self.frames.video.expected, result.num_frames))
 
-    def finish(self) -> VideoResult:
-        """Return the result, with what the video tells at its end."""
+    def finish(self, target: str | Path | None) -> VideoResult:
+        """Return the result, with what the video tells at its end.
+
+        Args:
+            target: file for the counts over lines and zones.
+        """
         video, result = self.frames.video, self.result
         result.dropped, result.damaged, result.reconnected = video.dropped, video.damaged, video.reconnected
         result.early_end = video.early_end
         names = [one.name for one in self.frames.categories]
         result.counts = self.counts.to_dict(names) if self.counts else None
+        if target is not None:
+            write_text(Path(target), json_format.dumps(result.counts, indent=1) + "\n")
         return result
 
 

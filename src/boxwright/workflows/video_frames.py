@@ -26,7 +26,7 @@ from boxwright_runtime.arrays import to_numpy
 from boxwright_runtime.streaming import Threshold
 from boxwright_runtime.video_stream import VideoStream
 
-DEFAULT_THRESHOLD = 0.3
+VIDEO_THRESHOLD = 0.3
 """Least score of detections in videos."""
 
 _LEAST_WEAK = 0.1
@@ -217,7 +217,7 @@ def open_video_prediction(
         is_asked_to_stop: is asked from time to time; frames end where it says so.
     """
     chosen = predictor.thresholds() if threshold == "tuned" else threshold
-    least = DEFAULT_THRESHOLD if chosen is None else chosen
+    least = VIDEO_THRESHOLD if chosen is None else chosen
     video = VideoStream(source, note=observer.note, is_asked_to_stop=is_asked_to_stop)
     try:
         return VideoPrediction(predictor, video, compute, threshold=least, options=options, tracking=tracking)
@@ -232,7 +232,7 @@ def check_scores(threshold: Threshold | None, batch_size: int | None, tracking: 
     Raises:
         ValueError: one is not.
     """
-    least = DEFAULT_THRESHOLD if threshold in (None, "tuned") else threshold
+    least = VIDEO_THRESHOLD if threshold in (None, "tuned") else threshold
     if isinstance(least, str) or least is None or not 0 <= least <= 1:
         raise ValueError(f"threshold is between 0 and 1, or tuned, not {threshold}")
     if batch_size is not None and batch_size < 1:
