@@ -98,7 +98,7 @@ def test_a_video_has_the_times_and_pixels_that_were_written(
 
 def test_a_frame_of_another_size_is_resized(tmp_path: Path) -> None:
     pytest.importorskip("av", reason="PyAV, of the extra video, is not installed")
-    with VideoFile(tmp_path / "a.mkv", "matroska", 10) as file:
+    with VideoFile(tmp_path / "a.mkv", "matroska", 10.0) as file:
         file.write(0.0, draw_frame(0, (64, 48)))
         file.write(0.1, draw_frame(0, (128, 96)))
     assert [corners_of(one.image) for one in VideoStream(tmp_path / "a.mkv")] == [[40, 100, 160, 220]] * 2
@@ -107,7 +107,7 @@ def test_a_frame_of_another_size_is_resized(tmp_path: Path) -> None:
 
 def test_no_encoder_of_the_gpl_is_used(tmp_path: Path) -> None:
     av = pytest.importorskip("av", reason="PyAV, of the extra video, is not installed")
-    with VideoFile(tmp_path / "a.mp4", "mp4", 10) as file:
+    with VideoFile(tmp_path / "a.mp4", "mp4", 10.0) as file:
         file.write(0.0, draw_frame(0, (64, 48)))
     with av.open(str(tmp_path / "a.mp4")) as container:
         assert container.streams.video[0].codec_context.name == "mpeg4"

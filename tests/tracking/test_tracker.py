@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import permutations
 
 import numpy as np
@@ -130,7 +132,7 @@ def test_a_frame_may_come_twice_and_none_from_before() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("threshold", 1.5), ("weak", -1), ("max_lost", 0.0), ("max_lost", 1e999)]
+    ("option", "value"), [("threshold", 1.5), ("weak", -1.0), ("max_lost", 0.0), ("max_lost", 1e999)]
 )
 def test_options_out_of_range(option: str, value: float) -> None:
     with pytest.raises(ValueError, match=str(value)):
@@ -181,3 +183,9 @@ def test_the_height_of_a_hidden_object_stays() -> None:
     value, velocity = tracker.states[1][3, :2]
     assert velocity == 0
     assert 55 < value < 70
+
+
+def test_tracking_needs_no_torch() -> None:
+    code = "import sys; from boxwright import CountLine, Tracker; Tracker(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -211,9 +211,8 @@ def test_an_end_ahead_of_time_ends_the_thread(detector: Detector, video: Path) -
     ("options", "message"),
     [
         ({"threshold": 1.5}, "threshold is between 0 and 1"),
-        ({"threshold": "best"}, "threshold is between 0 and 1"),
         ({"batch_size": 0}, "batch_size is at least 1"),
-        ({"track": TrackOptions(max_lost=0)}, "max_lost is a number of seconds above 0"),
+        ({"track": TrackOptions(max_lost=0.0)}, "max_lost is a number of seconds above 0"),
         ({"files": boxwright.VideoFiles(mot="a.txt")}, "track them too"),
         ({"files": boxwright.VideoFiles(counts="a.json"), "track": True}, "counts are over lines and zones"),
         ({"track": TrackOptions(lines=[boxwright.CountLine((200, 0), (200, 9))])}, "line 1 lies outside the frame"),

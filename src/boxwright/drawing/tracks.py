@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
@@ -35,7 +35,7 @@ class Trails:
         """Count the objects that have one."""
         return len(self._points)
 
-    def update(self, time: float, ids: Sequence[int], boxes: npt.ArrayLike) -> None:
+    def update(self, time: float, ids: Sequence[int], boxes: Any) -> None:
         """Take the objects of a frame, and forget what is older than trails are."""
         corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).tolist()
         for one, (x1, y1, x2, y2) in zip(ids, corners, strict=True):

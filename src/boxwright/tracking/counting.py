@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 _MARGIN = 0.1
 """Distance from a line or a border, by the smaller side of the box, from which on a side is clear: an object that
 stands on a line does not cross it whenever its box trembles."""
 
-Point = tuple[float, float]
+Point = tuple[float | int, float | int]
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,7 @@ class CrossingCounts:
                 if (high < 0).any() or low[0] > width or low[1] > height:
                     raise ValueError(f"{kind} {number} lies outside the frame of {width} x {height} pixels: {points}")
 
-    def update(self, ids: Sequence[int], labels: Sequence[int], boxes: npt.ArrayLike, ended: Sequence[int]) -> None:
+    def update(self, ids: Sequence[int], labels: Sequence[int], boxes: Any, ended: Sequence[int]) -> None:
         """Take the objects of a frame, and the ids of those that will not come again."""
         counts: list[LineCount | ZoneCount] = [*self.lines, *self.zones]
         corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).tolist()

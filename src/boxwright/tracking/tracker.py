@@ -128,12 +128,12 @@ class Tracker:
         """Motion of the objects that were shown, by their ids."""
         return {int(one): state for one, state in zip(self._tracks.ids, self._tracks.states, strict=True) if one}
 
-    def update(self, time: float, boxes: npt.ArrayLike, scores: npt.ArrayLike, labels: npt.ArrayLike) -> TrackedFrame:
+    def update(self, time: float, boxes: Any, scores: Any, labels: Any) -> TrackedFrame:
         """Take the detections of the next frame.
 
         Args:
             time: of the frame, in seconds.
-            boxes: corners (n, 4); one without an area is left out.
+            boxes: corners (n, 4), as an array or anything that becomes one; a box without an area is left out.
             scores: in [0, 1].
             labels: of the classes.
 
@@ -209,7 +209,7 @@ class _Detections(NamedTuple):
     valid: Bool[np.ndarray, " n"]
 
     @classmethod
-    def read(cls, boxes: npt.ArrayLike, scores: npt.ArrayLike, labels: npt.ArrayLike) -> _Detections:
+    def read(cls, boxes: Any, scores: Any, labels: Any) -> _Detections:
         corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
         each, classes = np.asarray(scores), np.asarray(labels, dtype=np.int64)
         each = each if each.dtype.kind == "f" else each.astype(np.float64)
