@@ -21,6 +21,8 @@ _TIMEOUT = 10.0
 _STREAM_OPTIONS = {"rtsp": {"rtsp_transport": "tcp"}, "rtsps": {"rtsp_transport": "tcp"}}
 """Options by scheme: packets of UDP are lost where a network is busy, and frames are gray then."""
 
+CANNOT_READ = "this video cannot be read"
+
 _LATE_END, _LATE_END_SECONDS = 0.02, 0.5
 """Part of a video, and seconds, that may be missing at its end, as its last frame lasts for some time."""
 
@@ -192,9 +194,13 @@ def video_errors(source: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise FileNotFoundError(f"{name}: no such video") from None
-    except (OSError, ValueError) as error:  # FFmpeg's errors are among these
+    except Exception as error:
+        # Of FFmpeg's errors, some are of the kinds of Python, but not all: that of a timeout is not.
+        if not isinstance(error, OSError | ValueError | _import_av().error.FFmpegError):
+            raise
         reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"{name}: this video cannot be read: {' '.join(reason.split())}") from error
+        reason = f"nothing came for {_TIMEOUT:.0f} s" if type(error).__name__ == "ExitError" else reason
+        raise ValueError(f"{name}: {CANNOT_READ}: {' '.join(reason.split())}") from error
 
 
 def _import_av() -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from boxwright_runtime.frame_queue import Frame, FrameQueue
-from boxwright_runtime.video_decoding import OpenVideo, TimedImage, VideoConnection
+from boxwright_runtime.video_decoding import CANNOT_READ, OpenVideo, TimedImage, VideoConnection
 from boxwright_runtime.video_names import show_source
 from boxwright_runtime.video_timing import Reconnection, Timeline, WallClock
 
@@ -116,7 +116,11 @@ class _Reopening:
             queue: is told about it, and says whether to stop.
         """
         lost = self.clock.now()
-        reason = "it ended" if failure is None else str(failure).removeprefix(f"{self.name}: ")
+        reason = (
+            "it ended"
+            if failure is None
+            else str(failure).removeprefix(f"{self.name}: ").removeprefix(f"{CANNOT_READ}: ")
+        )
         queue.tell(f"{self.name}: the connection was lost ({reason}); trying again")
         for pause in self._reconnection.pauses():
             self.clock.wait(pause, queue.stopped)

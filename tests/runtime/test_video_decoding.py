@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boxwright_runtime.video_decoding import OpenVideo, turn_upright
+from boxwright_runtime.video_decoding import OpenVideo, turn_upright, video_errors
 from boxwright_runtime.video_names import is_video, show_source, video_stem
 from boxwright_runtime.video_stream import VideoStream
 from drawn_videos import CORNERS, corners_of, turn_file, write_video
@@ -156,3 +156,16 @@ def test_a_folder_is_no_video(tmp_path: Path) -> None:
 def test_names_for_people_and_files(source: str, shown: str, stem: str) -> None:
     assert show_source(source) == shown
     assert video_stem(source) == stem
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("ExitError", "nothing came for 10 s"), ("EOFError", "End of file"), ("HTTPNotFoundError", "gone")],
+)
+def test_every_error_of_ffmpeg_is_a_line(name: str, line: str) -> None:
+    av = pytest.importorskip("av", reason="PyAV, of the extra video, is not installed")
+    expected = pytest.raises(ValueError, match=f"^rtsp://x/1: this video cannot be read: {line}$")
+    with expected, video_errors("rtsp://me:secret@x/1"):
+        raise getattr(av.error, name)(1, line)
+    with pytest.raises(ZeroDivisionError), video_errors("a.mp4"):
+        raise ZeroDivisionError
