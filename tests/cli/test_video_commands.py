@@ -51,6 +51,12 @@ def test_without_tracking_detections_are_counted(video: str, here: Path, capsys:
     assert not (here / "predictions").exists()
 
 
+def test_the_best_score_is_told_where_nothing_reaches_the_threshold(video: str, capsys: Capture) -> None:
+    assert main(["predict", "model.onnx", video, "--no-draw", "--threshold", "0.9"]) == 0
+    line = capsys.readouterr().out
+    assert line == "0 detections in 12 frames of 0:01 of street.mp4; the best score is 0.54, see --threshold\n"
+
+
 def test_json_on_standard_output_is_nothing_but_json(video: str, here: Path) -> None:
     command = [sys.executable, "-m", "boxwright", "predict", "model.onnx", video, "--track", "--no-draw", "--json", "-"]
     with (here / "out.jsonl").open("w") as output:

@@ -113,6 +113,9 @@ def _summary(result: VideoResult, options: argparse.Namespace) -> str:
     written = [] if result.drawn is None else [f"drawn in {result.drawn} (MPEG-4 part 2)"]
     written += [f"{how} in {file}" for how, file in files.items() if file is not None]
     lines = [", ".join([f"{objects} in {frames} of {name}", *written])]
+    if not result.num_detections:
+        best = "there is no score at all" if result.best_score is None else f"the best score is {result.best_score:.2g}"
+        lines[0] += f"; {best}, see --threshold"
     counts: dict[str, Any] = result.counts or {"lines": [], "zones": []}
     for number, one in enumerate(counts["lines"], 1):
         lines.append(f"line {number}: right {_count(one['right'])}; left {_count(one['left'])}")

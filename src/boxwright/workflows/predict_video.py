@@ -78,6 +78,7 @@ class VideoResult:
         num_frames: that were predicted.
         num_detections: in all frames.
         num_tracks: objects that were tracked.
+        best_score: highest score of all, also below the threshold; None where there was no detection at all.
         seconds: from the first frame to the last one.
         dropped: frames of a live video that came too fast.
         damaged: packets that could not be decoded, and frames that were decoded with errors.
@@ -91,6 +92,7 @@ class VideoResult:
     num_frames: int = 0
     num_detections: int = 0
     num_tracks: int = 0
+    best_score: float | None = None
     seconds: float = 0.0
     dropped: int = 0
     damaged: int = 0
@@ -223,7 +225,7 @@ class _Run:
         """
         video, result = self.frames.video, self.result
         result.dropped, result.damaged, result.reconnected = video.dropped, video.damaged, video.reconnected
-        result.early_end = video.early_end
+        result.early_end, result.best_score = video.early_end, self.frames.best_score
         names = [one.name for one in self.frames.categories]
         result.counts = self.counts.to_dict(names) if self.counts else None
         if target is not None:

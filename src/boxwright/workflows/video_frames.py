@@ -108,6 +108,7 @@ class VideoPrediction(Iterator[PredictedFrame]):
         if predictor.task != "detection":
             raise ValueError(f"videos are for detectors, and this model is for {predictor.task}")
         self.video, self.threshold = video, threshold
+        self.best_score: float | None = None
         self.categories = predictor.metadata.categories if isinstance(predictor, Runtime) else predictor.categories
         if options.batch_size is None and video.is_live:
             options = options._replace(batch_size=1)
@@ -136,6 +137,8 @@ class VideoPrediction(Iterator[PredictedFrame]):
     def _predict(self) -> Generator[PredictedFrame]:
         with closing(self.video), closing(self._stream):
             for detections in self._stream:
+                if len(detections):
+                    self.best_score = max(self.best_score or 0.0, float(detections.scores.max()))
                 frame = self._waiting.popleft()
                 shown, ids, ended = self._follow(frame.time, detections)
                 yield PredictedFrame(frame.number, frame.time, frame.size, shown, ids, ended, frame.image)
