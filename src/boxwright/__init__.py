@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from boxwright.devices import ComputeOptions
     from boxwright.drawing.style import Drawings, DrawingStyle
     from boxwright.structures import Category
+    from boxwright.tracking.counting import CountLine, CountZone
+    from boxwright.tracking.tracker import Tracker, TrackingOptions
     from boxwright.training.callbacks import Callback, EarlyStopping
     from boxwright.weights.model import load
     from boxwright.workflows.bench import bench
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from boxwright.workflows.next_images import next_images
     from boxwright.workflows.predict import predict
     from boxwright.workflows.predict_shards import predict_shards
+    from boxwright.workflows.predict_video import VideoFiles, predict_video
     from boxwright.workflows.predicted_results import CocoFile
     from boxwright.workflows.prelabel import prelabel
     from boxwright.workflows.reading import DataFiles
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from boxwright.workflows.tile import tile
     from boxwright.workflows.train import train
     from boxwright.workflows.tune_thresholds import tune_thresholds
+    from boxwright.workflows.video_frames import TrackOptions, stream_video
     from boxwright_runtime.detections import Detections
     from boxwright_runtime.tiles import TileOptions
 
@@ -55,6 +59,8 @@ __all__ = [
     "Category",
     "CocoFile",
     "ComputeOptions",
+    "CountLine",
+    "CountZone",
     "DataFiles",
     "Detections",
     "Detector",
@@ -66,6 +72,10 @@ __all__ = [
     "Recipe",
     "ShardedResults",
     "TileOptions",
+    "TrackOptions",
+    "Tracker",
+    "TrackingOptions",
+    "VideoFiles",
     "__version__",
     "bench",
     "build",
@@ -82,10 +92,12 @@ __all__ = [
     "next_images",
     "predict",
     "predict_shards",
+    "predict_video",
     "prelabel",
     "replay",
     "report",
     "save",
+    "stream_video",
     "study",
     "tile",
     "train",
@@ -97,6 +109,8 @@ _HOMES = {
     "Category": "boxwright.structures",
     "CocoFile": "boxwright.workflows.predicted_results",
     "ComputeOptions": "boxwright.devices",
+    "CountLine": "boxwright.tracking.counting",
+    "CountZone": "boxwright.tracking.counting",
     "DataFiles": "boxwright.workflows.reading",
     "Detections": "boxwright_runtime.detections",
     "Detector": "boxwright.detector",
@@ -108,6 +122,10 @@ _HOMES = {
     "Recipe": "boxwright.compose.recipe",
     "ShardedResults": "boxwright.workflows.shard_folder",
     "TileOptions": "boxwright_runtime.tiles",
+    "TrackOptions": "boxwright.workflows.video_frames",
+    "Tracker": "boxwright.tracking.tracker",
+    "TrackingOptions": "boxwright.tracking.tracker",
+    "VideoFiles": "boxwright.workflows.predict_video",
     "bench": "boxwright.workflows.bench",
     "build": "boxwright.compose.detectors",
     "check": "boxwright.workflows.check",
@@ -124,9 +142,11 @@ _HOMES = {
     "predict": "boxwright.workflows.predict",
     "prelabel": "boxwright.workflows.prelabel",
     "predict_shards": "boxwright.workflows.predict_shards",
+    "predict_video": "boxwright.workflows.predict_video",
     "replay": "boxwright.workflows.replay",
     "report": "boxwright.workflows.report",
     "save": "boxwright.compose.detectors",
+    "stream_video": "boxwright.workflows.video_frames",
     "study": "boxwright.workflows.study",
     "tile": "boxwright.workflows.tile",
     "train": "boxwright.workflows.train",

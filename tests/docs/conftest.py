@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from boxwright.compose.recipes import list_recipes
 from boxwright.data.open import open_data
 from boxwright.data.synthetic.shapes import draw_data_set
 from boxwright.weights.labels import coco_categories
+from drawn_videos import write_video
 from stand_in_export import write_stand_in
 
 
@@ -53,6 +55,8 @@ def folder(tmp_path: Path, data_set: Path, hub_cache: Path, monkeypatch: pytest.
     for name, image in zip(("photo.jpg", "photos/a.jpg", "photos/b.jpg"), images, strict=True):
         shutil.copy(image, tmp_path / name)
     save_file(timm.create_model("test_vit", num_classes=0).state_dict(), tmp_path / "teacher.safetensors")
+    if find_spec("av"):
+        write_video(tmp_path / "street.mp4", [i / 10 for i in range(12)], size=(64, 48))
     write_stand_in(tmp_path / "model.onnx", categories=open_data(data_set, "val").categories)
     for name in list_recipes():
         (tmp_path / f"{name}.yaml").write_text(small_recipe(name))

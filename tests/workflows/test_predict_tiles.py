@@ -8,46 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import Tensor
 
 import boxwright
 from boxwright.cli.main import main
 from boxwright.detector import Detector
 from boxwright.evaluation.evaluate import Evaluation
-from boxwright.structures import Category, Decoded, Features
-from boxwright_runtime.input_format import InputFormat
-from passing_detector import Passes
+from bright_square import make_bright_detector
 
 SIDE = 64
 SQUARES = [(20, 30, 40, 50), (120, 80, 150, 100), (230, 12, 270, 44), (30, 160, 50, 196), (280, 180, 300, 200)]
 """(x1, y1, x2, y2); the second and third are cut by tiles of 64 pixels without overlap, and no tile sees two."""
 
 
-class BrightHead(torch.nn.Module):
-    """A head whose one box holds all bright pixels of its image."""
-
-    def forward(self, features: Features, *_: object) -> Tensor:
-        return features["c0"]
-
-    def loss(self, *_: object) -> dict[str, Tensor]:
-        raise NotImplementedError
-
-    def decode(self, output: Tensor) -> Decoded:
-        bright = output.mean(1) > 0.5
-        boxes, valid = torch.zeros(len(output), 1, 4), bright.flatten(1).any(1, keepdim=True)
-        for image, mask in zip(boxes, bright, strict=True):
-            y, x = mask.nonzero(as_tuple=True)
-            if len(x):
-                image[0] = torch.stack((x.min(), y.min(), x.max() + 1, y.max() + 1)).float()
-        return Decoded(boxes, torch.full((len(output), 1), 0.9), torch.zeros(len(output), 1, dtype=torch.long), valid)
-
-
 @pytest.fixture
 def detector() -> Detector:
-    input_format = InputFormat(image_size=SIDE, resize="square", mean=(0, 0, 0), std=(1, 1, 1))
-    return Detector(Passes(), [], BrightHead(), categories=[Category(7, "square")], input_format=input_format)
+    return make_bright_detector(SIDE)
 
 
 @pytest.fixture

@@ -16,20 +16,21 @@ from boxwright.cli.arguments import (
 from boxwright.cli.compute_arguments import add_compute_arguments, read_compute
 from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.cli.shard_arguments import add_shard_arguments, check_shard_arguments, read_shard_options
-from boxwright.cli.style_arguments import add_style_arguments, read_style
+from boxwright.cli.style_arguments import DRAWINGS, add_style_arguments, read_style
 from boxwright.cli.terminal import is_piped, json_target, show
+from boxwright.cli.video_arguments import add_video_arguments, check_video_arguments, run_video
 from boxwright.files import check_target
 
 if TYPE_CHECKING:
     from boxwright.workflows.predict import PredictionResult
     from boxwright.workflows.predict_shards import ShardedPrediction
 
-_DRAWINGS = "predictions"
-
 
 def run(argv: Sequence[str]) -> int:
     """Predict, draw, write JSON and say how much was found; return the exit status."""
     options, overrides = _parse(argv)
+    if options.is_video:
+        return run_video(options, overrides)
     if options.results is not None:
         return _run_shards(options, overrides)
     from boxwright.cli.console import ConsoleObserver
@@ -42,7 +43,7 @@ def run(argv: Sequence[str]) -> int:
         options.model,
         options.paths,
         threshold=options.threshold,
-        out=Drawings(options.out or _DRAWINGS, style),
+        out=Drawings(options.out or DRAWINGS, style),
         json=target,
         coco=CocoFile(coco, options.annotations) if (coco := json_target(options.coco)) else None,
         batch_size=options.batch_size,
@@ -94,7 +95,7 @@ def _run_shards(options: argparse.Namespace, overrides: dict[str, str]) -> int:
 
 
 def _describe_outputs(options: argparse.Namespace) -> str:
-    written = [f"drawn in {options.out or _DRAWINGS}"]
+    written = [f"drawn in {options.out or DRAWINGS}"]
     written += [f"as JSON in {options.json}"] if options.json is not None else []
     written += [f"in COCO's form in {options.coco}"] if options.coco is not None else []
     return "".join(f", {one}" for one in written)
@@ -126,9 +127,10 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         "paths",
         metavar="PATH",
         nargs="+",
-        help="files, folders of files, globs, archives (.tar, .zip), lists (.txt, .jsonl, .parquet), addresses (s3://...)",
+        help="files, folders of files, globs, archives (.tar, .zip), lists (.txt, .jsonl, .parquet), addresses "
+        "(s3://...); or one video",
     )
-    parser.add_argument("--out", metavar="DIR", help=f"for drawn images (default: {_DRAWINGS})")
+    parser.add_argument("--out", metavar="DIR", help=f"for drawn images (default: {DRAWINGS})")
     parser.add_argument(
         "--threshold",
         metavar="T",
@@ -151,9 +153,11 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     )
     add_compute_arguments(parser)
     add_style_arguments(parser)
+    add_video_arguments(parser)
     add_trust_argument(parser)
     own, overrides = take_overrides(argv)
     options = parser.parse(own)
+    check_video_arguments(parser, options)
     if options.threshold not in (None, "tuned") and not 0 <= options.threshold <= 1:
         parser.error(f"--threshold is between 0 and 1, or tuned, not {options.threshold}")
     if options.batch_size is not None and options.batch_size < 1:
@@ -172,7 +176,7 @@ def _add_output_arguments(parser: CommandParser) -> None:
         "--json",
         metavar="FILE",
         help="also write detections as JSON, - for standard output: boxes as [x, y, w, h], masks as RLE; a "
-        "name that ends in .geojson: where georeferenced images lie",
+        "name that ends in .geojson: where georeferenced images lie; of a video, a line for each frame",
     )
     parser.add_argument(
         "--coco", metavar="FILE", help="also write detections in COCO's results form, for `boxwright eval --detections`"

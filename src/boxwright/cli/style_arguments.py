@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from boxwright.drawing import DrawingStyle
 
+DRAWINGS = "predictions"
+"""Folder for drawings where none is named."""
+
 
 def add_style_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``DrawingStyle``."""

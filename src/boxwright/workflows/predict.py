@@ -23,10 +23,11 @@ from boxwright.workflows.named_images import NamedImage, check_drawings, disting
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.predicted_results import CocoFile, PredictedResults, TakeDetections
 from boxwright.workflows.streams import StreamOptions, stream_images
-from boxwright_runtime import Detections, Runtime
+from boxwright_runtime import Detection, Detections, Runtime
 from boxwright_runtime.masks import to_json
 from boxwright_runtime.streaming import ImageInput, OnError, PredictionStream, SkippedImage, Threshold
 from boxwright_runtime.tiled_streaming import TiledStream, scale_boxes
+from boxwright_runtime.video_names import is_video, show_source
 
 
 @dataclass(eq=False)
@@ -94,6 +95,7 @@ def predict(
         FileNotFoundError: a file or folder does not exist.
         ValueError: no model, something is not an image, or an argument is out of range.
     """
+    _refuse_video(images)
     check_prediction(0.3 if threshold is None else threshold, batch_size)
     observer, compute = observer or Observer(), ComputeOptions.of(device)
     named = name_images(images, observer)
@@ -124,6 +126,12 @@ def _to_json(result: PredictionResult, georeferences: Mapping[str, Georeference]
     if georeferences is not None:
         return write_features(result.detections, georeferences)
     return json_format.dumps(result.rows(), indent=1) + "\n"
+
+
+def _refuse_video(images: ImageInput | Iterable[ImageInput]) -> None:
+    """Refuse a video, whose frames would all be in memory."""
+    if isinstance(images, str | Path) and is_video(images):
+        raise ValueError(f"{show_source(images)} is a video, and predict is for images: take predict_video")
 
 
 def check_prediction(threshold: Threshold, batch_size: int | None) -> None:
@@ -219,18 +227,19 @@ def select_above(
 def detection_rows(file_name: str, detections: Detections) -> list[dict[str, Any]]:
     """List detections of one image as JSON rows: ids of the data set, boxes (x, y, w, h) in pixels, RLE masks, perhaps
     ``sides_std`` of (x1, y1, x2, y2)."""
-    rows: list[dict[str, Any]] = []
-    for one in detections:
-        assert one.category is not None  # those of a detector have all of them
-        x1, y1, x2, y2 = one.box
-        row: dict[str, Any] = {
-            "file_name": file_name,
-            "category_id": one.category.id,
-            "category_name": one.category.name,
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "score": one.score,
-        }
-        mask = {} if one.mask is None else {"segmentation": to_json(one.mask)}
-        std = {} if one.sides_std is None else {"sides_std": list(one.sides_std)}
-        rows.append({**row, **mask, **std})
-    return rows
+    return [{"file_name": file_name, **object_row(one)} for one in detections]
+
+
+def object_row(one: Detection) -> dict[str, Any]:
+    """List one detection as a JSON row, without its image; see ``detection_rows``."""
+    assert one.category is not None  # those of a detector have all of them
+    x1, y1, x2, y2 = one.box
+    row: dict[str, Any] = {
+        "category_id": one.category.id,
+        "category_name": one.category.name,
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "score": one.score,
+    }
+    mask = {} if one.mask is None else {"segmentation": to_json(one.mask)}
+    std = {} if one.sides_std is None else {"sides_std": list(one.sides_std)}
+    return {**row, **mask, **std}
