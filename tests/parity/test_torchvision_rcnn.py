@@ -30,6 +30,9 @@ from boxwright.ops.masks import decode_mask
 from boxwright.regions.options import BoxOptions, MaskOptions, RoIOptions, RPNOptions
 from boxwright.structures import Category, ImageSize, Targets
 from boxwright_runtime.input_format import InputFormat
+from conformance import compare, compare_detections, compare_gradients, compare_tensors, compare_terms, note_inputs
+
+pytestmark = pytest.mark.conforms("Faster and Mask R-CNN", "torchvision")
 
 MakeTargets = Callable[..., list[Targets]]
 
@@ -170,6 +173,7 @@ def pair(models: tuple[Detector, TheirFasterRCNN], make_targets: MakeTargets) ->
 
 
 def test_proposals(pair: Pair) -> None:
+    note_inputs(pair.images)
     ours, theirs = pair.ours.eval(), pair.theirs.eval()
     with torch.no_grad():
         features = theirs.backbone(pair.images)
@@ -181,10 +185,11 @@ def test_proposals(pair: Pair) -> None:
     for image, boxes in enumerate(expected):
         valid = proposals.boxes[image][proposals.valid[image]]
         assert 40 < len(boxes) == len(valid)
-        torch.testing.assert_close(valid, boxes, rtol=0, atol=1e-4)
+        compare_tensors("outputs", valid, boxes, limit=1e-4, name="proposals", unit="pixels")
 
 
 def test_detections_and_masks(pair: Pair) -> None:
+    note_inputs(pair.images)
     with torch.no_grad():
         output = pair.ours.eval()(pair.images)
         detections = pair.ours.postprocess(output, [ImageSize(HEIGHT, WIDTH, HEIGHT, WIDTH)] * 2)
@@ -192,9 +197,8 @@ def test_detections_and_masks(pair: Pair) -> None:
     for ours, their_own in zip(detections, theirs, strict=True):
         assert len(their_own["scores"]) > 20
         assert len(their_own["labels"].unique()) > 2
-        assert (ours.labels == their_own["labels"] - 1).all()
-        torch.testing.assert_close(ours.scores, their_own["scores"], rtol=0, atol=1e-6, check_dtype=False)
-        torch.testing.assert_close(ours.boxes, their_own["boxes"], rtol=0, atol=1e-3, check_dtype=False)
+        expected_of = their_own["boxes"], their_own["scores"], their_own["labels"] - 1
+        compare_detections((ours.boxes, ours.scores, ours.labels), expected_of, scores=1e-6, boxes=1e-3)
         assert (ours.masks is not None) == ("masks" in their_own)
         if ours.masks is not None:
             masks = torch.stack([decode_mask(mask) for mask in ours.masks])
@@ -202,7 +206,8 @@ def test_detections_and_masks(pair: Pair) -> None:
             assert (expected > 0.5).any((1, 2)).float().mean() > 0.5
             differ = masks != (expected > 0.5)
             assert not differ[(expected - 0.5).abs() > 1e-4].any()
-            assert differ.float().mean() < 1e-4
+            fraction = differ.double().mean().item()
+            compare("post-processing", fraction, 1e-4, name="part of the pixels of masks", unit="different")
 
 
 def test_losses_and_gradients_on_the_same_samples(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +216,7 @@ def test_losses_and_gradients_on_the_same_samples(pair: Pair, monkeypatch: pytes
     # Theirs are means over a batch, ours over images: the same image by image. Batch norms want one alone.
     count = 1 if any(isinstance(module, nn.BatchNorm2d) for module in ours.modules()) else 2
     images, targets = pair.images[:count], pair.targets[:count]
+    note_inputs(images, targets=targets)
     losses = ours.loss(ours(images, None, targets), targets)
     gradients = torch.autograd.grad(sum(losses.values()), list(ours.parameters()))
     our_gradients = renamed(dict(zip([name for name, _ in ours.named_parameters()], gradients, strict=True)))
@@ -229,15 +235,11 @@ def test_losses_and_gradients_on_the_same_samples(pair: Pair, monkeypatch: pytes
     }
     assert list(losses) == list(names)[: len(losses)]
     assert len(losses) == len(expected)
-    for name, value in losses.items():
-        assert value > 0.001
-        assert value.item() == pytest.approx(expected[names[name]].item(), rel=1e-4)
+    assert all(value > 0.001 for value in losses.values())
+    compare_terms(losses, {name: expected[names[name]] for name in losses}, limit=1e-4)
     parameters = dict(theirs.named_parameters())
-    for name, gradient in zip(
-        parameters, torch.autograd.grad(sum(expected.values()), list(parameters.values())), strict=True
-    ):
-        error = (our_gradients[name] - gradient).norm() / gradient.norm().clamp(min=1e-12)
-        assert error < 1e-3, f"{name}: {error:.1e}"
+    theirs_of = torch.autograd.grad(sum(expected.values()), list(parameters.values()))
+    compare_gradients(our_gradients, dict(zip(parameters, theirs_of, strict=True)), limit=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,9 @@ from boxwright.necks.detr_encoder import DETREncoder
 from boxwright.queries import TransformerDecoderOptions, normalize_targets
 from boxwright.structures import Category, Targets
 from boxwright_runtime.input_format import InputFormat
+from conformance import compare_equal, compare_gradients, compare_tensors, compare_terms, note_inputs
+
+pytestmark = pytest.mark.conforms("DETR", "transformers")
 
 TERMS = {"loss_ce": ("cross_entropy", 1), "loss_bbox": ("l1", 5), "loss_giou": ("giou", 2)}
 NUM_CLASSES, WIDTH = 11, 16
@@ -126,10 +129,6 @@ def double_pair(pair: Pair) -> Pair:
     return Pair(deepcopy(pair.ours).double(), deepcopy(pair.theirs).double(), pair.images.double(), pair.mask, targets)
 
 
-def difference(ours: Tensor, theirs: Tensor) -> float:
-    return (ours - theirs).abs().max().item()
-
-
 def test_logits_and_boxes(pair: Pair) -> None:
     pair.ours.eval()
     pair.theirs.eval()
@@ -140,38 +139,38 @@ def test_logits_and_boxes(pair: Pair) -> None:
     # Queries and images are told apart, or there would be nothing to compare.
     assert logits.std(1).mean() > 0.15
     assert boxes.std(1).mean() > 0.02
-    assert difference(logits[0], logits[1]) > 0.2
-    assert difference(logits, theirs.logits) < 1e-4
-    assert difference(boxes, theirs.pred_boxes) < 1e-4
+    assert (logits[0] - logits[1]).abs().max() > 0.2
+    note_inputs(pair.images)
+    compare_tensors("outputs", logits, theirs.logits, limit=1e-4, name="logits")
+    compare_tensors("outputs", boxes, theirs.pred_boxes, limit=1e-4, name="boxes")
 
 
 def test_logits_and_boxes_of_every_layer_in_float64(double_pair: Pair) -> None:
     ours, theirs = double_pair.run_ours.output, double_pair.run_theirs.output
     assert len(ours.logits) == len(theirs.logits) == 4
     # Positions are made in float32 in ours.
-    assert difference(ours.logits, theirs.logits) < 1e-6
-    assert difference(ours.boxes_cxcywh_norm, theirs.boxes_cxcywh_norm) < 1e-6
+    note_inputs(double_pair.images)
+    compare_tensors("outputs", ours.logits, theirs.logits, limit=1e-6, name="logits")
+    compare_tensors("outputs", ours.boxes_cxcywh_norm, theirs.boxes_cxcywh_norm, limit=1e-6, name="boxes")
 
 
 def test_every_loss_term(double_pair: Pair) -> None:
     ours, theirs = double_pair.run_ours.losses, double_pair.run_theirs.losses
     assert len(ours) == 3 * 4
-    for name, (term, weight) in TERMS.items():
-        for suffix in ("_0", "_1", "_2", ""):
-            expected = weight * theirs[name + suffix]
-            assert expected > 1e-3
-            assert ours[term + suffix] == pytest.approx(expected, rel=1e-6), term + suffix
+    expected = {
+        term + suffix: weight * theirs[name + suffix]
+        for name, (term, weight) in TERMS.items()
+        for suffix in ("_0", "_1", "_2", "")
+    }
+    assert min(expected.values()) > 1e-3
+    note_inputs(double_pair.images, targets=double_pair.targets)
+    compare_terms(ours, expected, limit=1e-6)
 
 
 def test_gradient_of_every_parameter(double_pair: Pair) -> None:
     ours, theirs = double_pair.run_ours.gradients, double_pair.run_theirs.gradients
-    assert set(ours) == set(theirs)
-    total = torch.stack([grad.norm() for grad in theirs.values()]).norm()
-    for name, grad in theirs.items():
-        error = (ours[name] - grad).norm()
-        # The second summand is for gradients that are zero but for rounding: the bias of keys moves all scores of a
-        # softmax alike.
-        assert error <= 1e-6 * grad.norm() + 1e-10 * total, f"{name}: {error / grad.norm():.1e}"
+    note_inputs(double_pair.images, targets=double_pair.targets)
+    compare_gradients(ours, theirs, limit=1e-6, floor=1e-4)
 
 
 def test_assignments_are_identical(double_pair: Pair) -> None:
@@ -181,14 +180,15 @@ def test_assignments_are_identical(double_pair: Pair) -> None:
         output.logits, output.boxes_cxcywh_norm, normalize_targets(double_pair.targets)
     )
     assert len(ours.query) == 4 * 8
+    note_inputs(double_pair.images, targets=double_pair.targets)
     for layer, (logits, boxes) in enumerate(zip(*output[:2], strict=True)):
         first = 0
         for image, (queries, objects) in enumerate(
             matcher({"logits": logits, "pred_boxes": boxes}, double_pair.labels)
         ):
             here = (ours.layer == layer) & (ours.image == image)
-            assert ours.query[here].tolist() == queries.tolist()
-            assert (ours.object[here] - first).tolist() == objects.tolist()
+            compare_equal("assignment", ours.query[here], queries)
+            compare_equal("assignment", ours.object[here] - first, objects)
             first += len(double_pair.targets[image].labels)
 
 
