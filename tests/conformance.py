@@ -48,7 +48,7 @@ class Quantity:
 
 @dataclass
 class Case:
-    """What one test measured with one set of its parameters.
+    """Measurements of one test with one set of its parameters.
 
     Args:
         test: with its parameters.
@@ -106,9 +106,10 @@ def measure(test: str, part: str, project: str, *, live: bool = False) -> Iterat
 def describe_inputs(*batches: Tensor | Sequence[Tensor], targets: Sequence[Targets] | None = None) -> str:
     """Describe what was put in: the shapes of images or maps, and how many objects each image has."""
     tensors = [one for batch in batches for one in ([batch] if isinstance(batch, Tensor) else batch)]
-    shapes = [" × ".join(map(str, (len(x), *x.shape[-2:]))) for x in tensors]
+    shapes = list(dict.fromkeys(" × ".join(map(str, (len(x), *x.shape[-2:]))) for x in tensors))
+    shapes = [f"{shapes[0]} to {shapes[-1]}"] if len(shapes) > 2 else shapes
     objects = "" if targets is None else f"; objects: {', '.join(str(len(one.labels)) for one in targets)}"
-    return ", ".join(dict.fromkeys(shapes)) + objects
+    return ", ".join(shapes) + objects
 
 
 def note_inputs(*batches: Tensor | Sequence[Tensor], targets: Sequence[Targets] | None = None) -> None:
@@ -168,8 +169,19 @@ def compare_terms(
     kind: Kind = "loss terms",
     precision: str = "float64",
 ) -> None:
-    """Compare numbers of the same names, each relative to theirs, or to ``floor`` where theirs is smaller."""
+    """Compare numbers of the same names, each relative to theirs, or to ``floor`` where theirs is smaller.
+
+    Args:
+        ours: by name.
+        theirs: by name.
+        limit: largest relative difference.
+        floor: least number that a difference is divided by.
+        kind: what of a detector it is.
+        precision: of ours where they are no tensors.
+    """
     __tracebackhide__ = True
+    for term in ours.values():
+        precision = str(term.dtype).removeprefix("torch.") if isinstance(term, Tensor) else precision
     for name, (actual, expected) in _pair_up(ours, theirs).items():
         difference = abs(actual - expected)
         relative = difference / max(abs(expected), floor) if difference else 0.0

@@ -38,6 +38,7 @@ ORIGINALS = {
     "detr": Original("facebookresearch/detr", "29901c5"),
     "deformable_detr": Original("fundamentalvision/Deformable-DETR", "11169a6"),
     "rtdetr": Original("lyuwenyu/RT-DETR", "068dfde"),
+    "rtdetrv4": Original("RT-DETRs/RT-DETRv4", "df44122"),
     "dfine": Original("Peterande/D-FINE", "4a1f73a"),
     "deim": Original("ShihuaHuang95/DEIM", "a9aa4ad"),
     "deimv2": Original("Intellindust-AI-Lab/DEIMv2", "0fff8d4"),

@@ -29,6 +29,7 @@ from conformance import (
     note_inputs,
 )
 from random_weights import calibrate, shake
+from training_steps import compare_training_steps
 
 pytestmark = pytest.mark.conforms("EfficientDet", "effdet")
 
@@ -252,3 +253,22 @@ def test_multiply_adds(name: str) -> None:
         with FlopCounterMode(display=False, custom_mapping=OPERATIONS) as counter:
             torch.func.functional_call(detector, state, (torch.empty(1, 3, size, size),))
     assert counter.get_total_flops() / 2 == pytest.approx(MULTIPLY_ADDS[name], rel=2e-3)
+
+
+@pytest.mark.slow
+def test_20_training_steps(pair: Pair, make_targets: MakeTargets) -> None:
+    """The same blocks drop out in both, from the seed of each step."""
+    ours, theirs, images = pair.ours.double().train(), pair.theirs.double().train(), pair.images.double()
+    targets = make_targets([6, 3], size=SIZE, num_classes=NUM_CLASSES)
+    bench = effdet.DetBenchTrain(theirs)
+
+    def loss_of_ours() -> Tensor:
+        torch.manual_seed(1)
+        return sum(ours.loss(ours(images, None, targets), targets).values())
+
+    def loss_of_theirs() -> Tensor:
+        torch.manual_seed(1)
+        return bench(images, their_targets(targets))["loss"]
+
+    note_inputs(images, targets=targets)
+    compare_training_steps((ours, loss_of_ours), (theirs, loss_of_theirs), limit=1e-4)

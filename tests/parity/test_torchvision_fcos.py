@@ -30,6 +30,7 @@ from conformance import (
     compare_terms,
     note_inputs,
 )
+from training_steps import compare_training_steps
 
 pytestmark = pytest.mark.conforms("FCOS", "torchvision")
 
@@ -190,3 +191,18 @@ def test_losses_and_gradients(counts: list[int], pair: Pair, make_targets: MakeT
     sum(their.values()).backward()
     expected = {name: p.grad for name, p in theirs.named_parameters()}
     compare_gradients(renamed({n: p.grad for n, p in ours.named_parameters()}), expected, limit=1e-3)
+
+
+@pytest.mark.slow
+def test_20_training_steps(pair: Pair, make_targets: MakeTargets) -> None:
+    ours, theirs, images = pair.ours.double().train(), pair.theirs.double().train(), pair.images.double()
+    targets = targets_of(make_targets, [6, 3], (HEIGHT, WIDTH))
+    targets = [target._replace(boxes=target.boxes.double()) for target in targets]
+
+    def loss_of_theirs() -> Tensor:
+        maps = list(theirs.backbone(images).values())
+        return sum(their_terms(theirs, theirs.head(maps), maps, targets, (HEIGHT, WIDTH))[0].values())
+
+    note_inputs(images, targets=targets)
+    ours_of = ours, lambda: sum(ours.loss(ours(images, None, targets), targets).values())
+    compare_training_steps(ours_of, (theirs, loss_of_theirs), limit=1e-6)

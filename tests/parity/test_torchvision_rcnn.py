@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from boxwright.regions.options import BoxOptions, MaskOptions, RoIOptions, RPNOp
 from boxwright.structures import Category, ImageSize, Targets
 from boxwright_runtime.input_format import InputFormat
 from conformance import compare, compare_detections, compare_gradients, compare_tensors, compare_terms, note_inputs
+from training_steps import compare_training_steps
 
 pytestmark = pytest.mark.conforms("Faster and Mask R-CNN", "torchvision")
 
@@ -255,3 +257,21 @@ def test_published_parameters(head: Any, v2: bool, count: int) -> None:
     with torch.device("meta"):
         ours = our_detector(50, 90, head, v2=v2)
     assert sum(parameter.numel() for parameter in ours.parameters()) == count
+
+
+@pytest.mark.slow
+def test_20_training_steps(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image, because theirs averages over all regions of a batch."""
+    monkeypatch.setattr(torch, "randperm", lambda count, **options: torch.arange(count, device=options.get("device")))
+    ours, theirs = deepcopy(pair.ours).train(), deepcopy(pair.theirs).train()
+    images, targets = pair.images[:1], pair.targets[:1]
+    masks = targets[0].masks
+    assert masks is not None
+    expected = [{"boxes": targets[0].boxes, "labels": targets[0].labels + 1, "masks": masks.to(torch.uint8)}]
+    note_inputs(images, targets=targets)
+    compare_training_steps(
+        (ours, lambda: sum(ours.loss(ours(images, None, targets), targets).values())),
+        (theirs, lambda: sum(theirs(list(images), expected).values())),
+        limit=1e-4,
+        lr=1e-3,
+    )

@@ -29,6 +29,7 @@ from boxwright.necks.fpn import FPN
 from boxwright.structures import Category, ImageSize, Targets
 from boxwright_runtime.input_format import InputFormat
 from conformance import compare_detections, compare_gradients, compare_tensors, compare_terms, note_inputs
+from training_steps import compare_training_steps
 
 pytestmark = pytest.mark.conforms("RetinaNet", "torchvision")
 
@@ -234,3 +235,16 @@ def test_published_detectors(version: int, make_targets: MakeTargets) -> None:
     targets = make_targets([5, 3], size=(HEIGHT, WIDTH), num_classes=91)
     targets = [target._replace(boxes=target.boxes.double()) for target in targets]
     compare_losses_and_gradients(Pair(version, ours.double(), theirs.double(), images.double(), targets), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_20_training_steps(double_pair: Pair) -> None:
+    ours, theirs = deepcopy(double_pair.ours).train(), deepcopy(double_pair.theirs).train()
+    images, targets = double_pair.images, double_pair.targets
+    expected = [{"boxes": target.boxes, "labels": target.labels} for target in targets]
+    note_inputs(images, targets=targets)
+    compare_training_steps(
+        (ours, lambda: sum(ours.loss(ours(images, None, targets), targets).values())),
+        (theirs, lambda: sum(theirs(list(images), expected).values())),
+        limit=1e-6,
+    )

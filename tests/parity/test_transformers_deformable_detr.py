@@ -22,6 +22,7 @@ from boxwright.queries import DecoderOptions, QueryLossWeights, normalize_target
 from boxwright.structures import Category, Targets
 from boxwright_runtime.input_format import InputFormat
 from conformance import compare_equal, compare_gradients, compare_tensors, compare_terms, note_inputs
+from training_steps import compare_training_steps
 
 pytestmark = pytest.mark.conforms("Deformable DETR", "transformers")
 
@@ -58,19 +59,26 @@ class Pair:
     def labels(self) -> list[dict[str, Tensor]]:
         return [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalize_targets(self.targets)]
 
+    def compute_ours(self) -> tuple[Any, dict[str, Tensor]]:
+        """Compute output and terms of ours; transformers has no loss for the proposals of the encoder."""
+        output = self.ours.train()(self.images, self.mask, self.targets)
+        return output, {n: v for n, v in self.ours.loss(output, self.targets).items() if not n.endswith("_encoder")}
+
     @cached_property
     def run_ours(self) -> Run:
-        output = self.ours.train()(self.images, self.mask, self.targets)
-        # transformers has no loss for the proposals of the encoder.
-        losses = {n: v for n, v in self.ours.loss(output, self.targets).items() if not n.endswith("_encoder")}
+        output, losses = self.compute_ours()
         sum(losses.values()).backward()
         levels = list(self.ours.necks[0].out_spec)
         gradients = renamed({n: p.grad for n, p in self.ours.named_parameters() if p.grad is not None}, levels)
         return Run(output, {name: loss.item() for name, loss in losses.items()}, gradients)
 
+    def compute_theirs(self) -> Any:
+        """Compute the output of theirs, which has its loss."""
+        return self.theirs.train()(pixel_values=self.images, pixel_mask=(~self.mask).long(), labels=self.labels)
+
     @cached_property
     def run_theirs(self) -> Run:
-        output = self.theirs.train()(pixel_values=self.images, pixel_mask=(~self.mask).long(), labels=self.labels)
+        output = self.compute_theirs()
         output.loss.backward()
         # A head that several layers share, or that the decoder knows too, has several names.
         named = self.theirs.named_parameters(remove_duplicate=False)
@@ -179,3 +187,12 @@ def test_assignments_are_identical(pair: Pair) -> None:
             compare_equal("assignment", ours.query[here], queries)
             compare_equal("assignment", ours.object[here] - first, objects)
             first += len(pair.targets[image].labels)
+
+
+@pytest.mark.slow
+def test_20_training_steps(double_pair: Pair) -> None:
+    ours, theirs = deepcopy(double_pair.ours), deepcopy(double_pair.theirs)
+    pair = Pair(ours, theirs, double_pair.images, double_pair.mask, double_pair.targets)
+    note_inputs(pair.images, targets=pair.targets)
+    compute_ours = ours, lambda: sum(pair.compute_ours()[1].values())
+    compare_training_steps(compute_ours, (theirs, lambda: pair.compute_theirs().loss), limit=1e-4)

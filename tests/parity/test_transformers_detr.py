@@ -21,6 +21,7 @@ from boxwright.queries import TransformerDecoderOptions, normalize_targets
 from boxwright.structures import Category, Targets
 from boxwright_runtime.input_format import InputFormat
 from conformance import compare_equal, compare_gradients, compare_tensors, compare_terms, note_inputs
+from training_steps import compare_training_steps
 
 pytestmark = pytest.mark.conforms("DETR", "transformers")
 
@@ -57,10 +58,14 @@ class Pair:
             labels.append({"class_labels": target.labels, "boxes": boxes})
         return labels
 
+    def compute_ours(self) -> tuple[Any, dict[str, Tensor]]:
+        """Compute output and terms of ours."""
+        output = self.ours.train()(self.images, self.mask, self.targets)
+        return output, self.ours.loss(output, self.targets)
+
     @cached_property
     def run_ours(self) -> Run:
-        output = self.ours.train()(self.images, self.mask, self.targets)
-        losses = self.ours.loss(output, self.targets)
+        output, losses = self.compute_ours()
         sum(losses.values()).backward()
         gradients = renamed({name: p.grad for name, p in self.ours.named_parameters()})
         return Run(
@@ -69,9 +74,8 @@ class Pair:
             {name: torch.stack(parts).sum(0) for name, parts in gradients.items()},
         )
 
-    @cached_property
-    def run_theirs(self) -> Run:
-        """Run theirs, with norm and heads for the output of every layer.
+    def compute_theirs(self) -> tuple[DETROutput, Tensor, dict[str, Tensor]]:
+        """Compute output, loss and terms of theirs, with norm and heads for the output of every layer.
 
         With ``auxiliary_loss`` transformers hands the normed output to the next layer: another network than DETR.
         """
@@ -95,11 +99,14 @@ class Pair:
             )
         finally:
             torch.set_default_dtype(torch.float32)
+        return DETROutput(logits, boxes, torch.ones(1, 2)), total, losses
+
+    @cached_property
+    def run_theirs(self) -> Run:
+        output, total, losses = self.compute_theirs()
         total.backward()
         gradients = {name: p.grad for name, p in self.theirs.named_parameters()}
-        return Run(
-            DETROutput(logits, boxes, torch.ones(1, 2)), {name: loss.item() for name, loss in losses.items()}, gradients
-        )
+        return Run(output, {name: loss.item() for name, loss in losses.items()}, gradients)
 
 
 @pytest.fixture(scope="module", params=["sine", "learned", "dc5"])
@@ -203,3 +210,16 @@ def test_loss_of_the_same_outputs_without_objects(pair: Pair) -> None:
         _, theirs, _ = ForObjectDetectionLoss(logits, labels, logits.device, boxes, pair.theirs.config)
         for name, (term, weight) in TERMS.items():
             assert ours[term].item() == pytest.approx(weight * theirs[name].item(), rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.slow
+def test_20_training_steps(double_pair: Pair) -> None:
+    pair = Pair(
+        *(deepcopy(x) for x in (double_pair.ours, double_pair.theirs)),
+        double_pair.images,
+        double_pair.mask,
+        double_pair.targets,
+    )
+    note_inputs(pair.images, targets=pair.targets)
+    ours = pair.ours, lambda: sum(pair.compute_ours()[1].values())
+    compare_training_steps(ours, (pair.theirs, lambda: pair.compute_theirs()[1]), limit=1e-4)

@@ -19,6 +19,7 @@ from boxwright.detector import Detector
 from boxwright.queries import DenoisingOptions, HungarianMatcher, SetCriterion, VarifocalLoss, normalize_targets
 from boxwright.structures import LossTotals, Targets
 from conformance import compare, compare_equal, compare_gradients, compare_tensors, compare_terms, note_inputs
+from training_steps import compare_training_steps
 
 pytestmark = pytest.mark.conforms("RT-DETR", "transformers")
 
@@ -254,3 +255,25 @@ def test_looking_forward_twice_changes_gradients_and_no_loss(
         error = (twice.gradients[name] - theirs.gradients[name]).norm() / theirs.gradients[name].norm()
         # The last layer has none after it that could look back.
         assert error > 0.05 if i < layers - 1 else error < 1e-6, (name, error)
+
+
+@pytest.mark.slow
+def test_20_training_steps(double_pair: Pair) -> None:
+    """Noised queries too, which are drawn with the same seed in every step."""
+    ours, theirs = deepcopy(double_pair.ours).train(), deepcopy(double_pair.theirs).train()
+    ours.head.denoising, ours.head.refinement = DenoisingOptions(num_queries=100), "once"
+    theirs.config.num_denoising = theirs.model.config.num_denoising = 100
+    images = double_pair.images[..., :96, :128]
+    targets = [target._replace(size=(96, 128), boxes=target.boxes * 0.6) for target in double_pair.targets]
+    labels = [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalize_targets(targets)]
+
+    def loss_of_ours() -> Tensor:
+        torch.manual_seed(5)
+        return sum(ours.loss(ours(images, None, targets), targets).values())
+
+    def loss_of_theirs() -> Tensor:
+        torch.manual_seed(5)
+        return theirs(pixel_values=images, labels=labels).loss
+
+    note_inputs(images, targets=targets)
+    compare_training_steps((ours, loss_of_ours), (theirs, loss_of_theirs), limit=1e-4)
