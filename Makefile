@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= demo
 
-.PHONY: help install install-dev demo test slow mutants part rules check quick tables format clean
+.PHONY: help install install-dev demo test slow mutants part rules check quick conformance tables format clean
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -70,6 +70,13 @@ check: install-dev  ## style, import layers, types and tests
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(MAKE) --no-print-directory test
+
+# Tests that compare with other projects; those that need an author's repository say so where no folder is given.
+TEST ?= $(shell grep -rl 'mark\.conforms' tests --include='test_*.py')
+conformance: install-dev  ## measure what differs from other projects and write the page: make conformance ORIGINALS=DIR
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -rs -o addopts= -m conforms $(TEST) \
+	  --record-conformance docs/conformance.json $(if $(ORIGINALS),--originals $(ORIGINALS))
+	$(BIN)/python docs/tables.py conformance measurements parity systems
 
 tables: install-dev  ## write the tables that pages take from the code
 	$(BIN)/python docs/tables.py

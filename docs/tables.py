@@ -8,7 +8,8 @@ come from ``legacy.py``, the kinds of findings in docs/check.md from ``boxwright
 comparisons with other projects from docs/compared.json, into which tests write what they measured, and tables of
 studies from docs/studies, which has the ``study.json`` that each wrote. The list of studies comes from their files.
 Those of docs/speed.md come from docs/speed, which has the numbers of each machine that ``python -m benchmarks`` ran on,
-the table of systems from docs/systems.yaml, with the differences that docs/proven.md has.
+the table of systems from docs/systems.yaml, and what differs from other projects from docs/conformance.json, into which
+``make conformance`` writes what parity tests measured. ``python docs/tables.py NAME`` writes the tables named alone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -35,6 +37,7 @@ from boxwright.weights.recognize import find_kind, list_kinds
 from boxwright.weights.source import WritableSource
 from boxwright.workflows.study_file import list_studies, study_summary
 from boxwright.workflows.study_results import Difference, format_difference, format_spread
+from conformance_tables import conformance_of_parts, conformance_of_systems, conformance_of_tests, proof
 
 ROOT = Path(__file__).parents[1]
 COMMAND = "make tables"
@@ -201,24 +204,10 @@ def system_cells(row: dict[str, Any], tests: dict[str, str]) -> tuple[str, ...]:
     return (
         row["system"],
         ", ".join(f"`{name}`" for name in row["recipes"]),
-        "; ".join(proof(beginning) for beginning in row["proven"]),
+        "; ".join(proof(part) for part in row["proven"]),
         "; ".join(links[name] for name in row["trains"]),
         "; ".join(links[name] for name in row["exports"]),
     )
-
-
-def proof(beginning: str) -> str:
-    """Write what docs/proven.md has measured: the difference, and from what.
-
-    Raises:
-        ValueError: not one of its rows begins so, or several do.
-    """
-    lines = (ROOT / "docs" / "proven.md").read_text(encoding="utf-8").splitlines()
-    found = [line for line in lines if line.startswith(f"| {beginning}") and len(line.split(" | ")) == 4]
-    if len(found) != 1:
-        raise ValueError(f"docs/proven.md has {len(found)} rows of what is equal that begin with '{beginning}'")
-    what, to, difference, _ = found[0].strip("| ").split(" | ")
-    return f"{what.rpartition(': ')[2]}: {difference} ({to})"
 
 
 def finding_kinds() -> str:
@@ -253,6 +242,9 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "studies": ("docs/studies.md", studies),
     "speed": ("docs/speed.md", speed),
     "systems": ("README.md", systems),
+    "conformance": ("docs/conformance.md", conformance_of_systems),
+    "measurements": ("docs/conformance.md", conformance_of_tests),
+    "parity": ("docs/proven.md", conformance_of_parts),
 }
 """Name of each table, the page that has it, and the function that makes it."""
 
@@ -289,4 +281,6 @@ def write_table(name: str) -> bool:
 
 if __name__ == "__main__":
     for table_name, (page_name, _) in TABLES.items():
+        if sys.argv[1:] and table_name not in sys.argv[1:]:
+            continue
         print(f"{page_name}: {table_name} {'written' if write_table(table_name) else 'as before'}")

@@ -31,6 +31,8 @@ from random_weights import calibrate, shake
 from sparse_ids import draw_with_sparse_ids
 from tiny_recipe import TINY_RECIPE
 
+pytest_plugins = ["recorded_conformance"]
+
 MakeTargets = Callable[..., list[Targets]]
 MakeDetector = Callable[..., Detector]
 

@@ -16,6 +16,7 @@ from boxwright.backbones.resnet_vd import ResNetVD
 from boxwright.layers.conv import FrozenBatchNorm2d
 from boxwright.layers.folding import fold_norms
 from boxwright.structures import Level
+from conformance import compare, compare_gradients, note_inputs
 
 DEPTHS = [18, 34, 50, 101, 152]
 EVERY = ("c2", "c3", "c4", "c5")
@@ -64,16 +65,16 @@ def assert_equal(ours: ResNet, peer: nn.Module, x: Tensor) -> None:
     levels = list(ours.double()(inputs[0]).values()), outputs(peer, inputs[1])
     generator = torch.Generator().manual_seed(2)
     projections = [torch.randn(level.shape, generator=generator, dtype=level.dtype) for level in levels[1]]
+    note_inputs(x)
     for name, one, two in zip(EVERY, *levels, strict=True):
-        assert (one - two).norm() <= 1e-10 * two.norm(), name
+        compare("outputs", ((one - two).norm() / two.norm()).item(), 1e-10, of=name)
     for side in levels:
         sum((level * w / level.numel()).sum() for level, w in zip(side, projections, strict=True)).backward()
-    assert inputs[0].grad is not None
-    assert inputs[1].grad is not None
-    assert (inputs[0].grad - inputs[1].grad).norm() <= 1e-8 * inputs[1].grad.norm()
-    gradients = {name: parameter.grad for name, parameter in peer.named_parameters()}
-    for name, parameter in ours.named_parameters():
-        assert (parameter.grad - gradients[name]).norm() <= 1e-8 * gradients[name].norm(), name
+    gradients = [
+        {name: p.grad for name, p in module.named_parameters()} | {"images": images.grad}
+        for module, images in zip((ours, peer), inputs, strict=True)
+    ]
+    compare_gradients(*gradients, limit=1e-8)
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
@@ -83,6 +84,7 @@ def test_names_and_shapes_in_checkpoints_are_those_of_torchvision(depth: int) ->
     assert [(k, v.shape) for k, v in ours.state_dict().items()] == [(k, v.shape) for k, v in peer.state_dict().items()]
 
 
+@pytest.mark.conforms("ResNet", "torchvision")
 @pytest.mark.parametrize(
     ("depth", "training"),
     [
@@ -101,6 +103,7 @@ def test_outputs_and_gradients_are_those_of_torchvision(depth: int, training: bo
         torch.testing.assert_close(tensor, peer.state_dict()[name], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.conforms("ResNet", "torchvision")
 @pytest.mark.parametrize("dilation", ["after_first", "all"])
 def test_a_dilated_c5_is_that_of_torchvision_or_has_all_convolutions_dilated(dilation: str) -> None:
     peer = randomize(theirs(50, replace_stride_with_dilation=[False, False, True])).eval()

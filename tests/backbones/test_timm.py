@@ -15,6 +15,7 @@ from boxwright.backbones.timm import Timm
 from boxwright.layers.conv import FrozenBatchNorm2d
 from boxwright.layers.folding import fold_norms
 from boxwright.structures import Level
+from conformance import compare_gradients, compare_tensors, note_inputs
 
 EVERY = ("c1", "c2", "c3", "c4", "c5")
 
@@ -86,6 +87,7 @@ def test_levels_of_the_default_are_blocks_of_the_classifier() -> None:
         torch.testing.assert_close(level, expected[name], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.conforms("timm's models", "timm")
 @pytest.mark.parametrize(
     "model", ["test_efficientnet", "test_resnet", "test_byobnet", "test_convnext", "test_mambaout"]
 )
@@ -101,14 +103,17 @@ def test_outputs_and_gradients_are_those_of_timm(model: str, training: bool) -> 
     actual, expected = list(ours(make_images()).values()), peer(make_images())
     if ours.channels_last:
         expected = [x.permute(0, 3, 1, 2) for x in expected]
+    note_inputs(make_images())
     for one, two in zip(actual, expected, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
+        compare_tensors("outputs", one, two, limit=1e-10)
     for maps in (actual, expected):
         sum(x.square().mean() for x in maps).backward()
-    for (name, one), two in zip(ours.body.named_parameters(), peer.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, two.grad, rtol=1e-8, atol=1e-12, msg=name)
+    pairs = zip(ours.body.named_parameters(), peer.parameters(), strict=True)
+    gradients = [(name, one.grad, two.grad) for (name, one), two in pairs]
+    compare_gradients({n: one for n, one, _ in gradients}, {n: two for n, _, two in gradients}, limit=1e-8, floor=1e-4)
 
 
+@pytest.mark.conforms("HGNetv2", "timm")
 @pytest.mark.parametrize(
     "model", ["hgnetv2_b0", *(pytest.param(f"hgnetv2_b{i}", marks=pytest.mark.slow) for i in (4, 5, 6))]
 )
@@ -120,16 +125,14 @@ def test_hgnetv2_is_that_of_timm_at_odd_sizes(model: str, training: bool) -> Non
     images = [make_images(45, 71).requires_grad_() for _ in range(2)]
     maps = list(ours(images[0]).values()), peer(images[1])
     assert [tuple(x.shape[-2:]) for x in maps[0]] == [(6, 9), (3, 5), (2, 3)]
+    note_inputs(images)
     for one, two in zip(*maps, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
+        compare_tensors("outputs", one, two, limit=1e-10)
     for of_one in maps:
         sum(x.square().mean() for x in of_one).backward()
     pairs = [(images[0].grad, images[1].grad)]
     pairs += [(a.grad, b.grad) for a, b in zip(ours.body.parameters(), peer.parameters(), strict=True)]
-    for one, two in pairs:
-        assert one is not None
-        assert two is not None
-        assert (one - two).norm() <= 1e-8 * two.norm()
+    compare_gradients(*(dict(enumerate(x)) for x in zip(*pairs, strict=True)), limit=1e-8)
 
 
 @pytest.mark.parametrize(

@@ -250,7 +250,9 @@ def _resolve(block: Block, position: str) -> None:
 
 
 def load_generator() -> ModuleType:
-    """The module ``docs/tables.py``."""
+    """The module ``docs/tables.py``, which imports others of its folder."""
+    if (folder := str(ROOT / "docs")) not in sys.path:
+        sys.path.append(folder)
     spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
     assert spec
     assert spec.loader

@@ -13,6 +13,7 @@ from boxwright.detector import Detector
 from boxwright.heads.classifier import Classifier
 from boxwright.structures import Category, Features, ImageSize, Level, Spec, Targets
 from boxwright_runtime.input_format import InputFormat
+from conformance import compare_gradients, compare_tensors, compare_terms, note_inputs
 
 SPEC: Spec = {"c4": Level(3, 16), "c5": Level(5, 32)}
 
@@ -37,6 +38,7 @@ def test_parameters_of_resnets(depth: int, parameters: int) -> None:
     assert sum(p.numel() for part in (backbone, head) for p in part.parameters()) == parameters
 
 
+@pytest.mark.conforms("classifier", "torchvision")
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_logits_losses_and_gradients_are_torchvisions(smoothing: float) -> None:
     torch.manual_seed(0)
@@ -50,15 +52,16 @@ def test_logits_losses_and_gradients_are_torchvisions(smoothing: float) -> None:
     images, labels = torch.rand(3, 3, 65, 97, dtype=torch.float64), torch.tensor([6, 0, 3])
     output = ours(images)
     expected = theirs(images)
-    torch.testing.assert_close(output.logits, expected, rtol=0, atol=1e-12)
+    note_inputs(images)
+    compare_tensors("outputs", output.logits, expected, limit=1e-12)
     loss = ours.loss(output, targets([6], [0], [3]))["class"]
     reference = F.cross_entropy(expected, labels, label_smoothing=smoothing)
-    torch.testing.assert_close(loss, reference, rtol=1e-12, atol=0)
+    compare_terms({"class": loss}, {"class": reference}, limit=1e-12)
     loss.backward()
     reference.backward()
     ours_by_name = {**dict(backbone.named_parameters()), "fc.weight": head.linear.weight, "fc.bias": head.linear.bias}
-    for name, parameter in theirs.named_parameters():
-        torch.testing.assert_close(ours_by_name[name].grad, parameter.grad, rtol=1e-9, atol=1e-12)
+    gradients = [{name: p.grad for name, p in x.items()} for x in (ours_by_name, dict(theirs.named_parameters()))]
+    compare_gradients(*gradients, limit=1e-9)
 
 
 def test_it_averages_every_level_side_by_side() -> None:

@@ -21,6 +21,8 @@ from boxwright.backbones.resnet import ResNet
 from boxwright.layers.block_options import BlockForm, BlockOptions
 from boxwright.layers.position_attention import PositionAttention
 from boxwright.layers.resnet import BasicBlock, Bottleneck
+from conformance import compare as compare_difference
+from conformance import compare_gradients, note_inputs
 
 EVERY = ("c2", "c3", "c4", "c5")
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
@@ -54,18 +56,19 @@ def compare(ours: nn.Module, theirs: nn.Module, x: Tensor) -> None:
     ours.load_state_dict(theirs.state_dict())
     inputs = x.clone().requires_grad_(), x.clone().requires_grad_()
     results = ours(inputs[0])["c5"], theirs(inputs[1])
-    assert (results[0] - results[1]).norm() <= 1e-12 * results[1].norm()
+    note_inputs(x)
+    compare_difference("outputs", ((results[0] - results[1]).norm() / results[1].norm()).item(), 1e-12)
     weights = noise(*results[1].shape, seed=2)
     for result in results:
         (result * weights).sum().backward()
-    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    for name, parameter in ours.named_parameters():
-        assert (parameter.grad - gradients[name]).norm() <= 1e-8 * gradients[name].norm(), name
-    assert inputs[0].grad is not None
-    assert inputs[1].grad is not None
-    assert (inputs[0].grad - inputs[1].grad).norm() <= 1e-8 * inputs[1].grad.norm()
+    gradients = [
+        {name: p.grad for name, p in module.named_parameters()} | {"images": images.grad}
+        for module, images in zip((ours, theirs), inputs, strict=True)
+    ]
+    compare_gradients(*gradients, limit=1e-8)
 
 
+@pytest.mark.conforms("squeeze-excitation", "timm")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("activation", ["relu", "silu"])
 def test_squeeze_excitation_is_that_of_timm(activation: Any, training: bool) -> None:
@@ -82,6 +85,7 @@ def test_squeeze_excitation_is_that_of_timm(activation: Any, training: bool) -> 
     compare(ours.train(training), randomize(theirs).train(training), noise(2, 3, 37, 51))
 
 
+@pytest.mark.conforms("squeeze-excitation", "timm")
 def test_squeeze_excitation_of_basic_blocks_is_that_of_timm() -> None:
     # Without its rounding to multiples of 8, which the paper has not.
     attention = {"attn_layer": partial(SEModule, rd_divisor=1)}
@@ -91,6 +95,7 @@ def test_squeeze_excitation_of_basic_blocks_is_that_of_timm() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.conforms("squeeze-excitation", "timm")
 @pytest.mark.parametrize(("depth", "name"), [(200, "resnet200"), (50, "seresnet50")])
 def test_whole_networks_are_those_of_timm(depth: Any, name: str) -> None:
     theirs = timm.create_model(name, num_classes=0, global_pool="")

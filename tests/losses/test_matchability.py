@@ -8,6 +8,7 @@ import torch
 from boxwright.losses.matchability import matchability_loss
 from boxwright.queries.class_losses import MatchabilityLoss, MatchedQueries
 from boxwright.structures import LossTotals
+from conformance import compare_gradients, compare_terms
 
 LOGITS = ((-2.0, 0.5, 1.5), (0.3, -0.7, -3.0), (2.0, -1.0, 0.0))
 GRADIENT = (
@@ -17,6 +18,7 @@ GRADIENT = (
 )
 
 
+@pytest.mark.conforms("matchability-aware loss", "deim")
 def test_numbers_of_the_authors() -> None:
     """Query 0 has an object of class 2 with an IoU of 0.64, query 1 one of class 0 with 0.09; query 2 has none."""
     logits = torch.tensor(LOGITS, dtype=torch.float64)[None, None].requires_grad_()
@@ -24,10 +26,11 @@ def test_numbers_of_the_authors() -> None:
     zero = torch.zeros(2, dtype=torch.int64)
     matched = MatchedQueries(zero, zero, query, label, torch.tensor([0.64, 0.09], dtype=torch.float64))
     loss = MatchabilityLoss()(logits, matched, LossTotals(objects=2, images=1))
-    assert loss.item() == pytest.approx(2.1938855577520417, rel=1e-12)
+    compare_terms({"mal": loss}, {"mal": 2.1938855577520417}, limit=1e-12)
     loss.sum().backward()
     assert logits.grad is not None
-    torch.testing.assert_close(logits.grad[0, 0], torch.tensor(GRADIENT, dtype=torch.float64), rtol=1e-10, atol=0)
+    expected = torch.tensor(GRADIENT, dtype=torch.float64)
+    compare_gradients({"logits": logits.grad[0, 0]}, {"logits": expected}, limit=1e-10)
 
 
 def test_matches_of_poor_boxes_count_in_full() -> None:

@@ -9,6 +9,7 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxP
 
 from boxwright.necks.fpn import FPN
 from boxwright.structures import Features, Level, Spec
+from conformance import compare_tensors, note_inputs
 
 SPEC: Spec = {"c2": Level(6, 4), "c3": Level(8, 8), "c4": Level(10, 16)}
 EVEN, ODD = ((16, 16), (8, 8), (4, 4)), ((13, 9), (7, 5), (4, 3))
@@ -32,10 +33,12 @@ def torchvisions(ours: FPN, blocks: ExtraFPNBlock | None = None) -> torchvision.
 
 def assert_equal(actual: Features, expected: Features) -> None:
     """Level by level; their names of extra levels are others."""
+    note_inputs(list(actual.values()))
     for ours, theirs in zip(actual.values(), expected.values(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+        compare_tensors("outputs", ours, theirs, limit=1e-5)
 
 
+@pytest.mark.conforms("FPN", "torchvision")
 @pytest.mark.parametrize("sizes", [EVEN, ODD], ids=["even", "odd"])
 def test_equals_torchvisions(sizes: tuple[tuple[int, int], ...]) -> None:
     torch.manual_seed(0)
@@ -45,6 +48,7 @@ def test_equals_torchvisions(sizes: tuple[tuple[int, int], ...]) -> None:
     assert_equal(actual, torchvisions(ours)(features))
 
 
+@pytest.mark.conforms("FPN", "torchvision")
 @pytest.mark.parametrize("sizes", [EVEN, ODD], ids=["even", "odd"])
 def test_with_max_pool_equals_torchvisions(sizes: tuple[tuple[int, int], ...]) -> None:
     torch.manual_seed(0)
@@ -54,6 +58,7 @@ def test_with_max_pool_equals_torchvisions(sizes: tuple[tuple[int, int], ...]) -
     assert_equal(actual, torchvisions(ours, LastLevelMaxPool())(features))
 
 
+@pytest.mark.conforms("FPN", "torchvision")
 @pytest.mark.parametrize("sizes", [EVEN, ODD], ids=["even", "odd"])
 @pytest.mark.parametrize(("extra", "width"), [("conv_input", 10), ("conv_output", 5)])
 def test_with_convolutions_equals_torchvisions(extra: str, width: int, sizes: tuple[tuple[int, int], ...]) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 from formula import uniform
 from torch import Tensor
 
+from conformance import compare
+
 
 def check_gradients(
     gradients: Mapping[str, Tensor | None],
@@ -29,8 +31,10 @@ def check_gradients(
     names, norms, projections = (stored[f"{prefix}gradient_{kind}"] for kind in ("names", "norms", "projections"))
     assert set(gradients) == set(names.tolist())
     for name, norm, projection in zip(names.tolist(), norms, projections, strict=True):
-        grad, limit = gradients[name], tolerance * norm + floor * np.linalg.norm(norms)
+        grad = gradients[name]
         assert grad is not None, name
-        assert abs(grad.norm().item() - norm) <= limit, name
         # A projection of a wrong gradient of the right norm would be off by about the norm itself.
-        assert abs((grad * uniform(f"direction of {name}", *grad.shape)).sum().item() - projection) <= limit, name
+        projected = (grad * uniform(f"direction of {name}", *grad.shape)).sum().item()
+        difference = max(abs(grad.norm().item() - norm), abs(projected - projection))
+        relative = difference / (norm + floor / tolerance * np.linalg.norm(norms)) if difference else 0.0
+        compare("gradients", float(relative), tolerance, of=name)

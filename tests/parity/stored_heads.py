@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from formula import make_images, set_weights
 from stored_gradients import check_gradients
@@ -18,6 +17,7 @@ from boxwright.detector import Detector
 from boxwright.queries.distribution_output import DistributionOutput
 from boxwright.queries.refined_queries import RefinedOutput
 from boxwright.structures import Targets
+from conformance import compare_tensors, compare_terms, note_inputs
 
 SIZE = 64
 """Height and width of the images."""
@@ -66,6 +66,7 @@ def check_detector(
         gradients: that of each gradient, relative to its norm.
     """
     images = make_images(len(targets), SIZE) if images is None else images
+    note_inputs(images, targets=targets)
     with torch.no_grad():
         check_predictions(detector(images, mask), stored, logits=logits, boxes=boxes)
     losses = detector.loss(detector(images, mask, targets), targets)
@@ -79,8 +80,8 @@ def check_predictions(
     output: RefinedOutput | DistributionOutput, stored: Mapping[str, np.ndarray], *, logits: float, boxes: float
 ) -> None:
     """Compare the predictions of the last layer: ``logits`` and ``boxes``, each with its absolute tolerance."""
-    assert np.abs(output.logits[-1].numpy() - stored["logits"]).max() < logits
-    assert np.abs(output.boxes_cxcywh_norm[-1].numpy() - stored["boxes"]).max() < boxes
+    compare_tensors("outputs", output.logits[-1], stored["logits"], limit=logits, name="logits")
+    compare_tensors("outputs", output.boxes_cxcywh_norm[-1], stored["boxes"], limit=boxes, name="boxes")
 
 
 def check_terms(
@@ -95,5 +96,4 @@ def check_terms(
         tolerance: relative.
     """
     names, terms = (stored[f"{prefix}{kind}"].tolist() for kind in ("term_names", "terms"))
-    expected = dict(zip(names, terms, strict=True))
-    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=tolerance)
+    compare_terms(losses, dict(zip(names, terms, strict=True)), limit=tolerance)

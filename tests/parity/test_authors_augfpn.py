@@ -12,6 +12,9 @@ from stored_gradients import check_gradients
 
 from boxwright.necks.augfpn import AugFPN
 from boxwright.structures import Features, Level, Spec
+from conformance import compare_tensors, note_inputs
+
+pytestmark = pytest.mark.conforms("AugFPN", "augfpn")
 
 # Sizes at 224 x 320 pixels, where the coarsest level is pooled to 1 x 1, 1 x 2 and 2 x 3.
 SPEC: Spec = {"c4": Level(5, 16), "c5": Level(6, 32)}
@@ -46,11 +49,12 @@ def authors() -> dict[str, np.ndarray]:
 def test_outputs_and_gradients(authors: dict[str, np.ndarray], variant: str) -> None:
     expected = {key.removeprefix(f"{variant}/"): x for key, x in authors.items() if key.startswith(f"{variant}/")}
     ours = neck(variant)
+    note_inputs(list(maps().values()))
     levels = ours(maps())
     assert set(levels) == {key for key in expected if not key.startswith("gradient")}
     for name, level in levels.items():
         # Stored in float32.
-        assert np.abs(level.detach().numpy() - expected[name]).max() < 1e-6, name
+        compare_tensors("outputs", level, expected[name], limit=1e-6, of=name)
 
     sum((x * uniform(f"direction of {name}", *x.shape)).sum() for name, x in levels.items()).backward()
     gradients = {name: parameter.grad for name, parameter in ours.named_parameters()}

@@ -13,6 +13,9 @@ from stored_gradients import check_gradients
 from boxwright.regions.box_branch import FAST_RCNN_BETA, AuxiliaryBoxHead, auxiliary_losses, box_losses
 from boxwright.regions.sampling import SampledRegions, assign_targets
 from boxwright.structures import Features, Level, Spec, Targets
+from conformance import compare_terms, note_inputs
+
+pytestmark = pytest.mark.conforms("AugFPN", "augfpn")
 
 SPEC: Spec = {f"raw{i}": Level(2, 2**i, auxiliary=True) for i in (2, 3, 4)} | {"c2": Level(5, 4)}
 NUM_CLASSES, SIDE = 3, 128
@@ -51,17 +54,16 @@ def test_losses_of_each_level_and_gradients() -> None:
     with np.load(Path(__file__).parent / "data" / "augfpn_supervision.npz") as numbers:
         theirs = dict(numbers)
     ours, features, regions_ = branch(), {name: x.requires_grad_() for name, x in maps().items()}, regions()
+    note_inputs(list(features.values()))
     levels = ours(features, regions_.boxes, regions_.images)
     assert len(levels) == len(theirs["cross_entropy"]) == 3
     for i, level in enumerate(levels):
         terms = box_losses(level, regions_, 2.0, beta=FAST_RCNN_BETA)
-        for name, value in terms.items():
-            assert WEIGHT * value.item() == pytest.approx(theirs[name][i], rel=1e-9)
+        compare_terms({n: WEIGHT * x for n, x in terms.items()}, {n: theirs[n][i] for n in terms}, limit=1e-9)
 
     terms = auxiliary_losses(levels, regions_, 2.0, weight=WEIGHT)
-    assert {name: value.item() for name, value in terms.items()} == pytest.approx(
-        {f"aux_{name}": theirs[name].sum() for name in ("cross_entropy", "smooth_l1")}, rel=1e-9
-    )
+    sums = {f"aux_{name}": float(theirs[name].sum()) for name in ("cross_entropy", "smooth_l1")}
+    compare_terms(terms, sums, limit=1e-9)
 
     sum(terms.values()).backward()
     gradients = {name: x.grad for name, x in [*ours.named_parameters(), *features.items()] if name != "c2"}

@@ -20,6 +20,9 @@ from boxwright.queries import DecoderOptions
 from boxwright.queries.options import SupervisionOptions
 from boxwright.regions import BoxOptions, RoIOptions
 from boxwright.structures import Features, Level, Spec, Targets
+from conformance import compare_equal, compare_terms, note_inputs
+
+pytestmark = pytest.mark.conforms("auxiliary heads of Co-DETR", "co_detr")
 
 WIDTH, NUM_CLASSES, NUM_LAYERS = 64, 5, 3
 SPEC: Spec = {f"c{3 + i}": Level(WIDTH, 8 * 2**i) for i in range(4)}
@@ -97,15 +100,17 @@ def test_predictions_losses_and_gradients(case: str, monkeypatch: pytest.MonkeyP
     with np.load(Path(__file__).parent / "data" / "authors_co_detr.npz") as numbers:
         theirs = {n.removeprefix(f"{case}: "): x for n, x in numbers.items() if n.startswith(f"{case}: ")}
     head, maps = build_head(), {name: x.requires_grad_() for name, x in make_maps(case).items()}
+    note_inputs(list(maps.values()), targets=make_objects(case))
     output, terms = run(head, maps, case)
     for name, group in zip(HEADS, output.taught.groups, strict=True):
         counts = group.chosen.valid.sum(1).tolist()
-        assert counts == theirs[f"{name} counts"].tolist()
+        compare_equal("assignment", counts, theirs[f"{name} counts"].tolist(), name="counts")
         own = [x[:, i, :n] for i, n in enumerate(counts) for x in (group.logits, group.boxes_cxcywh_norm)]
-        assert project(own) == pytest.approx(theirs[f"{name} predictions"].tolist(), rel=1e-6)
+        ours, expected = (dict(enumerate(x)) for x in (project(own), theirs[f"{name} predictions"].tolist()))
+        compare_terms(ours, expected, limit=1e-6, kind="outputs")
     expected = dict(zip(theirs["term_names"].tolist(), theirs["terms"].tolist(), strict=True))
     # Their boxes and anchors of ATSS are float32.
-    assert {name: terms[name].item() for name in expected} == pytest.approx(expected, rel=1e-6)
+    compare_terms({name: terms[name] for name in expected}, expected, limit=1e-6)
     torch.stack([terms[name] for name in expected]).sum().backward()
     names = set(theirs["gradient_names"].tolist())
     named = {**dict(head.named_parameters()), **maps}

@@ -17,6 +17,9 @@ from boxwright.layers.padding import resize_mask
 from boxwright.necks.deformable_encoder import DeformableEncoder
 from boxwright.queries import DecoderOptions
 from boxwright.structures import Features, Level, Spec, Targets
+from conformance import compare_tensors, compare_terms, note_inputs
+
+pytestmark = pytest.mark.conforms("Deformable DETR", "deformable_detr")
 
 DATA = Path(__file__).parent / "data"
 INPUT_SIZE = (96, 128)
@@ -109,21 +112,23 @@ def transformer(variant: str) -> Transformer:
 
 
 def test_logits_and_boxes(authors: dict[str, np.ndarray], variant: str, transformer: Transformer) -> None:
+    note_inputs(list(maps(transformer.neck).values()))
     with torch.no_grad():
         output = transformer(maps(transformer.neck), padding_mask())
         logits, boxes = output.logits[-1], output.boxes_cxcywh_norm[-1]
     assert logits.std(1).mean() > 0.05
     assert boxes.std(1).mean() > 0.02
-    assert np.abs(logits.numpy() - authors[f"{variant}/logits"]).max() < 1e-5
-    assert np.abs(boxes.numpy() - authors[f"{variant}/boxes"]).max() < 1e-6
+    compare_tensors("outputs", logits, authors[f"{variant}/logits"], limit=1e-5, name="logits")
+    compare_tensors("outputs", boxes, authors[f"{variant}/boxes"], limit=1e-6, name="boxes")
 
 
 def test_losses_and_gradients(authors: dict[str, np.ndarray], variant: str, transformer: Transformer) -> None:
     targets = objects()
+    note_inputs(list(maps(transformer.neck).values()), targets=targets)
     transformer.zero_grad(set_to_none=True)
     losses = transformer.head.loss(transformer(maps(transformer.neck), padding_mask(), targets), targets)
     terms = zip(authors[f"{variant}/term_names"].tolist(), authors[f"{variant}/terms"].tolist(), strict=True)
-    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(dict(terms), rel=1e-6)
+    compare_terms(losses, dict(terms), limit=1e-6)
 
     torch.stack(list(losses.values())).sum().backward()
     gradients = {name: parameter.grad for name, parameter in transformer.named_parameters()}
@@ -133,12 +138,13 @@ def test_losses_and_gradients(authors: dict[str, np.ndarray], variant: str, tran
 def test_levels_apart_are_the_encoder_of_one_level() -> None:
     """Their encoder of one level on one map after the other, with one set of weights; padding has no part in it."""
     neck, mask = make_levels_apart(), padding_mask()
+    note_inputs(list(maps(neck).values()))
     with np.load(DATA / "authors_deformable_encoder.npz") as numbers:
         total = torch.zeros((), dtype=torch.float64)
         for name, out in neck(maps(neck), mask).items():
             valid = ~resize_mask(mask, *out.shape[-2:])[:, None]
             assert out.std() > 0.2
-            assert np.abs((out.detach() * valid).numpy() - numbers[name]).max() < 1e-6
+            compare_tensors("outputs", out * valid, numbers[name], limit=1e-6, name="levels apart", of=name)
             total = total + (out * valid * uniform(f"direction of {name}", *out.shape)).sum()
         total.backward()
         gradients = {name: parameter.grad for name, parameter in neck.named_parameters()}

@@ -6,6 +6,8 @@ import pytest
 from stored_heads import SIZE, build_small, check_detector, read_numbers
 from stored_queries import read_targets, use_stored_queries
 
+pytestmark = pytest.mark.conforms("DEIM with RT-DETRv2's head", "deim")
+
 
 @pytest.mark.parametrize("united", [False, True])
 def test_predictions_losses_and_gradients(united: bool, monkeypatch: pytest.MonkeyPatch) -> None:

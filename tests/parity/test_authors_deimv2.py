@@ -11,7 +11,14 @@ from boxwright.heads.dfine import DFINE
 
 
 @pytest.mark.parametrize(
-    ("recipe", "num_queries"), [("deimv2_atto", 20), ("deimv2_n", 20), ("deimv2_s", 30), ("ecdet_s", 30)]
+    ("recipe", "num_queries"),
+    [
+        *(
+            pytest.param(recipe, num_queries, marks=pytest.mark.conforms("DEIMv2", "deimv2"))
+            for recipe, num_queries in (("deimv2_atto", 20), ("deimv2_n", 20), ("deimv2_s", 30))
+        ),
+        pytest.param("ecdet_s", 30, marks=pytest.mark.conforms("ECDet", "edgecrafter")),
+    ],
 )
 def test_predictions_losses_and_gradients(recipe: str, num_queries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     authors = read_numbers(recipe)

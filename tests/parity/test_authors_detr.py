@@ -21,6 +21,9 @@ from boxwright.necks.detr_encoder import DETREncoder
 from boxwright.queries import TransformerDecoderOptions, normalize_targets
 from boxwright.structures import Category, Targets
 from boxwright_runtime.input_format import InputFormat
+from conformance import compare_detections, compare_equal, compare_tensors, compare_terms, note_inputs
+
+pytestmark = pytest.mark.conforms("DETR", "detr")
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "post_norm": {},
@@ -107,16 +110,17 @@ def test_outputs_assignments_losses_and_gradients(authors: dict[str, np.ndarray]
     expected = {key.removeprefix(f"{variant}/"): x for key, x in authors.items() if key.startswith(f"{variant}/")}
     ours, (images, mask), targets = detector(**VARIANTS[variant]).train(), padded_images(), objects()
     output = ours(images, mask, targets)
+    note_inputs(images, targets=targets)
     # Positions are made in float32 on both sides.
-    assert np.abs(output.logits.detach().numpy() - expected["logits"]).max() < 5e-6
-    assert np.abs(output.boxes_cxcywh_norm.detach().numpy() - expected["boxes"]).max() < 1e-6
+    compare_tensors("outputs", output.logits, expected["logits"], limit=5e-6, name="logits")
+    compare_tensors("outputs", output.boxes_cxcywh_norm, expected["boxes"], limit=1e-6, name="boxes")
 
     matches = ours.head.criterion.matcher(output.logits, output.boxes_cxcywh_norm, normalize_targets(targets))
-    assert torch.stack(tuple(matches)).tolist() == expected["matches"].tolist()
+    compare_equal("assignment", torch.stack(tuple(matches)), expected["matches"].tolist())
 
     losses = ours.loss(output, targets)
     terms = dict(zip(expected["term_names"].tolist(), expected["terms"].tolist(), strict=True))
-    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(terms, rel=1e-6)
+    compare_terms(losses, terms, limit=1e-6)
 
     sum(losses.values()).backward()
     check_gradients(collect_gradients(ours), expected, tolerance=1e-5, floor=1e-9)
@@ -132,16 +136,16 @@ def test_the_first_layers_and_nms(authors: dict[str, np.ndarray], variant: str, 
     ours = detector(**VARIANTS[variant], eval_layers=eval_layers).eval()
     with torch.no_grad():
         output = ours(*padded_images())
-    assert (output.logits[-1] - logits).abs().max() < 5e-6
-    assert (output.boxes_cxcywh_norm[-1] - boxes).abs().max() < 1e-6
+    note_inputs(padded_images()[0])
+    compare_tensors("outputs", output.logits[-1], logits, limit=5e-6, name="logits")
+    compare_tensors("outputs", output.boxes_cxcywh_norm[-1], boxes, limit=1e-6, name="boxes")
     counts = set()
     for threshold in (0.75, 0.85, 0.95):
         ours.head.nms_threshold = threshold
         decoded = ours.head.decode(output)
         for i, valid in enumerate(decoded.valid):
             kept = batched_nms(corners[i], scores[i], labels[i], threshold)
-            assert decoded.labels[i, valid].tolist() == labels[i, kept].tolist()
-            torch.testing.assert_close(decoded.scores[i, valid], scores[i, kept], rtol=0, atol=1e-6)
-            torch.testing.assert_close(decoded.boxes[i, valid], corners[i, kept], rtol=0, atol=1e-4)
+            expected = corners[i, kept], scores[i, kept], labels[i, kept]
+            compare_detections([x[i, valid] for x in decoded[:3]], expected, scores=1e-6, boxes=1e-4)
             counts.add(len(kept))
     assert len(counts) > 2, "boxes that are kept depend on the threshold"

@@ -6,6 +6,8 @@ import pytest
 from stored_heads import SIZE, build_small, check_detector, read_numbers
 from stored_queries import read_targets, use_stored_queries
 
+pytestmark = pytest.mark.conforms("D-FINE", "dfine")
+
 
 @pytest.mark.parametrize(("recipe", "num_queries"), [("dfine_n", 20), ("dfine_s", 30)])
 def test_predictions_losses_and_gradients(recipe: str, num_queries: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ def pad_images(sizes: np.ndarray) -> tuple[Tensor, Tensor]:
     return images.masked_fill(mask[:, None], 0.0), mask
 
 
+@pytest.mark.conforms("DINO", "dino")
 @pytest.mark.parametrize("recipe", ["dino_r50", "dino_r50_5scale"])
 def test_predictions_losses_and_gradients(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     authors = read_numbers(recipe)

@@ -15,6 +15,9 @@ from boxwright.heads.lwdetr import LWDETR
 from boxwright.queries.mask_points import MaskPoints, MaskTargets
 from boxwright.queries.options import SamplingDecoderOptions, UnitedSupervisionOptions
 from boxwright.structures import Features, Level, Spec, Targets
+from conformance import compare_tensors, note_inputs
+
+pytestmark = pytest.mark.conforms("RF-DETR's head", "rfdetr")
 
 SPEC: Spec = {"c0": Level(32, 16), "c1": Level(32, 32)}
 
@@ -46,6 +49,7 @@ def check_training(
     head: LWDETR, features: Features, mask: Tensor | None, targets: list[Targets], authors: dict[str, np.ndarray]
 ) -> None:
     """Compare every term of the loss, and its gradients."""
+    note_inputs(list(features.values()), targets=targets)
     features = {name: x.requires_grad_() for name, x in features.items()}
     losses = head.loss(head(features, mask, targets), targets)
     check_terms(losses, authors, tolerance=1e-9)
@@ -95,7 +99,7 @@ def test_masks_of_groups_and_of_selected_tokens(monkeypatch: pytest.MonkeyPatch)
         check_predictions(output, authors, logits=1e-9, boxes=1e-9)
         probabilities = output.masks.probabilities(torch.arange(10).expand(len(authors["sizes"]), -1))
     # Stored in float32, of every third row and column.
-    assert np.abs(probabilities[..., ::3, ::3].numpy() - authors["probabilities"]).max() < 1e-6
+    compare_tensors("outputs", probabilities[..., ::3, ::3], authors["probabilities"], limit=1e-6, name="masks")
     targets = read_targets(authors, [tuple(size) for size in authors["sizes"].tolist()])
     targets = [one._replace(masks=make_ellipses(one), seed=i) for i, one in enumerate(targets)]
     monkeypatch.setattr("boxwright.queries.criterion.make_mask_targets", make_points)

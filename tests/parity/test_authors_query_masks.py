@@ -15,6 +15,7 @@ from boxwright.queries.mask_branch import MaskFactors, QueryMaskBranch
 from boxwright.queries.mask_losses import compute_mask_losses
 from boxwright.queries.mask_points import MaskPoints, MaskTargets, compute_mask_costs
 from boxwright.queries.matching import Matches
+from conformance import compare_tensors, compare_terms, note_inputs
 
 SIZE, COUNTS, LAYERS, QUERIES, WIDTH = (64, 96), (2, 0, 4), 3, 6, 8
 CELLS = SIZE[0] // 4, SIZE[1] // 4
@@ -57,20 +58,28 @@ def losses_of(masks: MaskFactors, margin: float) -> tuple[Tensor, Tensor]:
     return compute_mask_losses(masks, MATCHES, make_targets(margin=margin), float(sum(COUNTS)))
 
 
-@pytest.mark.parametrize(("authors", "margin"), [("rf_detr", 0.0), ("edgecrafter", 0.05)])
+@pytest.mark.parametrize(
+    ("authors", "margin"),
+    [
+        pytest.param("rf_detr", 0.0, marks=pytest.mark.conforms("masks of queries", "rfdetr")),
+        pytest.param("edgecrafter", 0.05, marks=pytest.mark.conforms("masks of queries", "edgecrafter")),
+    ],
+)
 def test_masks_costs_losses_and_gradients(authors: str, margin: float) -> None:
     with np.load(Path(__file__).parent / "data" / "query_masks.npz") as numbers:
         theirs = {key.removeprefix(f"{authors}/"): x for key, x in numbers.items() if key.startswith(f"{authors}/")}
     branch = make_branch()
+    note_inputs(*make_inputs())
     masks = branch(*make_inputs(), LAYERS)
     every_query = torch.arange(QUERIES).expand(len(COUNTS), -1)
     probabilities = masks.probabilities(every_query).detach()
     # Stored in float32, of every third row and column.
-    assert np.abs(probabilities[..., ::3, ::3].numpy() - theirs["probabilities"]).max() < 1e-6
+    compare_tensors("outputs", probabilities[..., ::3, ::3], theirs["probabilities"], limit=1e-6, name="masks")
     for image, target in enumerate(make_targets(margin=margin)):
         costs = torch.stack(compute_mask_costs(masks, image, target))
-        np.testing.assert_allclose(costs.numpy(), theirs[f"costs_{image}"], rtol=1e-9)
+        expected = theirs[f"costs_{image}"]
+        compare_terms(*(dict(enumerate(x.ravel().tolist())) for x in (costs, expected)), limit=1e-9, kind="assignment")
     losses = torch.stack(losses_of(masks, margin))
-    np.testing.assert_allclose(losses.detach().numpy(), theirs["losses"], rtol=1e-9)
+    compare_terms(*(dict(enumerate(x.ravel().tolist())) for x in (losses, theirs["losses"])), limit=1e-9)
     losses.sum().backward()
     check_gradients({name: p.grad for name, p in branch.named_parameters()}, theirs, tolerance=1e-9)

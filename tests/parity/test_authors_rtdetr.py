@@ -12,6 +12,9 @@ from stored_queries import read_targets, use_stored_queries
 
 from boxwright.detector import Detector
 from boxwright.queries import DenoisingOptions
+from conformance import note_inputs
+
+pytestmark = pytest.mark.conforms("RT-DETR", "rtdetr")
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +34,7 @@ def noised(authors: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_logits_and_boxes(authors: dict[str, np.ndarray], detector: Detector) -> None:
+    note_inputs(make_images(2, SIZE))
     with torch.no_grad():
         check_predictions(detector(make_images(2, SIZE)), authors, logits=5e-6, boxes=1e-6)
 
@@ -41,6 +45,7 @@ def test_losses_and_gradients(authors: dict[str, np.ndarray], detector: Detector
     detector.head.denoising = DenoisingOptions(num_queries=8 if denoising == "with" else 0)
     detector.zero_grad(set_to_none=True)
     targets = read_targets(authors, [(SIZE, SIZE)] * 2)
+    note_inputs(make_images(2, SIZE), targets=targets)
     losses = detector.loss(detector(make_images(2, SIZE), None, targets), targets)
     check_terms(losses, authors, prefix=f"{denoising}/")
 

@@ -8,6 +8,8 @@ import pytest
 from stored_heads import SIZE, build_small, check_detector, read_numbers
 from stored_queries import read_targets, use_stored_queries
 
+pytestmark = pytest.mark.conforms("RT-DETRv2", "rtdetr")
+
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "points": ("rtdetrv2_r18", {"head.decoder.num_points": [3, 6, 2]}),
     "discrete": ("rtdetrv2_r18", {"head.decoder.sampling_method": "discrete"}),

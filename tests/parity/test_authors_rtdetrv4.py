@@ -9,6 +9,9 @@ from formula import set_weights, uniform
 from boxwright.queries.distillation import FeatureDistillation, steer_weight
 from boxwright.queries.options import DistillationOptions
 from boxwright.structures import Level, LossTotals, Targets
+from conformance import compare_terms, note_inputs
+
+pytestmark = pytest.mark.conforms("distillation of RT-DETRv4", "rtdetrv4")
 
 NONE = torch.zeros(0, dtype=torch.long), torch.zeros(0, 4)
 
@@ -43,15 +46,19 @@ def test_loss_and_gradients(shape: tuple[int, int, int]) -> None:
     targets = [Targets(*NONE, (32 * rows, 32 * columns), teacher=one) for one in maps]
     loss = distillation.loss(distillation({"c5": features}), targets, LossTotals.of(targets))
     expected, projections = LOSSES[shape]
-    assert loss.item() == pytest.approx(expected, rel=1e-12)
+    note_inputs(maps)
+    compare_terms({"distillation": loss}, {"distillation": expected}, limit=1e-12)
     parameters = {"features": features, **dict(distillation.projection.named_parameters())}
     gradients = torch.autograd.grad(loss, list(parameters.values()))
-    for name, gradient, projection in zip(parameters, gradients, projections, strict=True):
-        along = (gradient * uniform(f"direction of {name}", *gradient.shape)).sum()
-        assert along.item() == pytest.approx(projection, rel=1e-10)
+    along = {
+        name: (gradient * uniform(f"direction of {name}", *gradient.shape)).sum()
+        for name, gradient in zip(parameters, gradients, strict=True)
+    }
+    compare_terms(along, dict(zip(parameters, projections, strict=True)), limit=1e-10, kind="gradients")
 
 
 @pytest.mark.parametrize(("weight", "fraction", "is_late", "expected"), STEERED)
 def test_weights_of_the_small_model(weight: float, fraction: float, is_late: bool, expected: float) -> None:
     options = DistillationOptions(teacher="any", gradient_fraction=0.11, tolerance=0.01, late_weight=20.0)
-    assert steer_weight(weight, fraction, options, is_late=is_late) == pytest.approx(expected, rel=1e-12)
+    actual = steer_weight(weight, fraction, options, is_late=is_late)
+    compare_terms({"weight": actual}, {"weight": expected}, limit=1e-12)

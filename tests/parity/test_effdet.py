@@ -20,7 +20,18 @@ from boxwright.detector import Detector
 from boxwright.ops.box_deltas import MAX_LOG_SCALE
 from boxwright.structures import Category, Targets
 from boxwright.workflows.operation_counts import OPERATIONS
+from conformance import (
+    compare_detections,
+    compare_equal,
+    compare_gradients,
+    compare_tensors,
+    compare_terms,
+    note_inputs,
+)
 from random_weights import calibrate, shake
+from training_steps import compare_training_steps
+
+pytestmark = pytest.mark.conforms("EfficientDet", "effdet")
 
 MakeTargets = Callable[..., list[Targets]]
 
@@ -125,12 +136,14 @@ def test_outputs(name: str) -> None:
         logits, deltas = theirs.double().eval()(images.double())
     assert output.logits[0].std() > 0.5
     assert output.offsets[0].std() > 0.2
-    torch.testing.assert_close(torch.cat(output.logits, 1), flatten_predictions(logits, NUM_CLASSES), rtol=0, atol=1e-9)
-    torch.testing.assert_close(
-        torch.cat(output.offsets, 1), flatten_predictions(deltas, 4)[..., SWAPPED], rtol=0, atol=1e-9
-    )
+    note_inputs(images)
+    for name, ours_of, expected in (
+        ("logits", output.logits, flatten_predictions(logits, NUM_CLASSES)),
+        ("deltas", output.offsets, flatten_predictions(deltas, 4)[..., SWAPPED]),
+    ):
+        compare_tensors("outputs", torch.cat(ours_of, 1), expected, limit=1e-9, name=name)
     anchors = effdet.anchors.Anchors.from_config(theirs.config).boxes[:, SWAPPED]
-    torch.testing.assert_close(torch.cat(output.anchors), anchors.double(), rtol=0, atol=1e-4)
+    compare_tensors("outputs", torch.cat(output.anchors), anchors, limit=1e-4, name="anchors", unit="pixels")
 
 
 @pytest.mark.parametrize("counts", [[6, 3], [4, 0], [0, 0]], ids=str)
@@ -141,20 +154,17 @@ def test_losses_gradients_and_statistics(counts: list[int], pair: Pair, make_tar
     terms = ours.loss(ours(images, None, targets), targets)
     torch.manual_seed(1)
     expected = effdet.DetBenchTrain(theirs)(images, their_targets(targets))
-    close = {"rtol": 1e-5, "atol": 0.0, "check_dtype": False}
-    torch.testing.assert_close(terms["focal"], expected["class_loss"], **close)
-    torch.testing.assert_close(terms["huber"], 50 * expected["box_loss"], **close)
-    torch.testing.assert_close(terms["focal"] + terms["huber"], expected["loss"], **close)
+    note_inputs(images, targets=targets)
+    total = {"total": terms["focal"] + terms["huber"]}
+    theirs_of = {"focal": expected["class_loss"], "huber": 50 * expected["box_loss"], "total": expected["loss"]}
+    compare_terms(terms | total, theirs_of, limit=1e-5)
 
     sum(terms.values()).backward()
     expected["loss"].backward()
     theirs_by_name = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    largest = max(float(gradient.norm()) for gradient in theirs_by_name.values())
     gradients = renamed({name: parameter.grad for name, parameter in ours.named_parameters()}, ours)
-    assert gradients.keys() == theirs_by_name.keys()
-    for name, gradient in gradients.items():
-        # A bias in front of a norm has no gradient but for rounding.
-        assert (gradient - theirs_by_name[name]).norm() <= 1e-3 * theirs_by_name[name].norm() + 1e-9 * largest, name
+    # A bias in front of a norm has no gradient but for rounding.
+    compare_gradients(gradients, theirs_by_name, limit=1e-3, floor=1e-6)
     state = theirs.state_dict()
     for name, tensor in renamed(ours.state_dict(), ours).items():
         # effdet leaves the backbone timm's momentum of 0.1, where google/automl has 0.01 everywhere.
@@ -174,12 +184,13 @@ def test_every_anchor_has_the_same_object(make_targets: MakeTargets) -> None:
     targets[0] = targets[0]._replace(boxes=torch.cat((many, small, small[:5], whole)), labels=torch.arange(86))
     bench = effdet.DetBenchTrain(theirs)
     classes, _, counts = bench.anchor_labeler.batch_label_anchors(*their_targets(targets).values())
+    note_inputs(torch.empty(3, 1, *size), targets=targets)
     anchors = ours.head.anchors([(-(-size[0] // s), -(-size[1] // s)) for s in ours.head.strides])
     for image, target in enumerate(targets):
         objects = ours.head.match(anchors, target.boxes)
         none = target.labels.new_full((1,), -1)
         labels = torch.cat((target.labels, none))[objects]
-        assert torch.equal(labels, torch.cat([level[image].flatten() for level in classes]))
+        compare_equal("assignment", labels, torch.cat([level[image].flatten() for level in classes]))
         assert (objects >= 0).sum() == counts[image]
     assert ours.head.count_matches(targets, size) == counts.sum()
     assert all((level >= 0).any() for level in classes)
@@ -198,12 +209,12 @@ def test_detections(soft_nms: bool, pair: Pair) -> None:
     assert max(float(deltas.max()) for deltas in output.offsets) < MAX_LOG_SCALE
     decoded = head.decode(output)
     assert decoded.valid.all()
+    note_inputs(images)
     for boxes, scores, labels, theirs_of_image in zip(*decoded[:3], expected, strict=True):
         assert len(scores) == 100
         assert len(set(labels.tolist())) > 10
-        torch.testing.assert_close(scores, theirs_of_image[:, 4], rtol=0, atol=1e-4)
-        torch.testing.assert_close(boxes, theirs_of_image[:, :4], rtol=0, atol=1e-2)
-        assert torch.equal(labels, theirs_of_image[:, 5].long() - 1)
+        expected_of = theirs_of_image[:, :4], theirs_of_image[:, 4], theirs_of_image[:, 5].long() - 1
+        compare_detections((boxes, scores, labels), expected_of, scores=1e-4, boxes=1e-2)
 
 
 def without_storage(name: str) -> Detector:
@@ -242,3 +253,22 @@ def test_multiply_adds(name: str) -> None:
         with FlopCounterMode(display=False, custom_mapping=OPERATIONS) as counter:
             torch.func.functional_call(detector, state, (torch.empty(1, 3, size, size),))
     assert counter.get_total_flops() / 2 == pytest.approx(MULTIPLY_ADDS[name], rel=2e-3)
+
+
+@pytest.mark.slow
+def test_20_training_steps(pair: Pair, make_targets: MakeTargets) -> None:
+    """The same blocks drop out in both, from the seed of each step."""
+    ours, theirs, images = pair.ours.double().train(), pair.theirs.double().train(), pair.images.double()
+    targets = make_targets([6, 3], size=SIZE, num_classes=NUM_CLASSES)
+    bench = effdet.DetBenchTrain(theirs)
+
+    def loss_of_ours() -> Tensor:
+        torch.manual_seed(1)
+        return sum(ours.loss(ours(images, None, targets), targets).values())
+
+    def loss_of_theirs() -> Tensor:
+        torch.manual_seed(1)
+        return bench(images, their_targets(targets))["loss"]
+
+    note_inputs(images, targets=targets)
+    compare_training_steps((ours, loss_of_ours), (theirs, loss_of_theirs), limit=1e-4)

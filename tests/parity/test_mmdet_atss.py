@@ -12,6 +12,9 @@ from stored_gradients import check_gradients
 
 from boxwright.heads.atss import ATSS
 from boxwright.structures import Features, Level, Spec, Targets
+from conformance import compare_equal, compare_terms, note_inputs
+
+pytestmark = pytest.mark.conforms("ATSS", "mmdet_in_co_detr")
 
 SPEC: Spec = {"c3": Level(32, 8), "c4": Level(32, 16), "c5": Level(32, 32)}
 NUM_CLASSES = 3
@@ -62,14 +65,14 @@ def theirs() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("case", CASES)
 def test_matches_losses_and_gradients(case: str, theirs: dict[str, np.ndarray]) -> None:
     ours, features, targets = head(), {n: x.requires_grad_() for n, x in maps(CASES[case][0]).items()}, objects(case)
+    note_inputs(list(features.values()), targets=targets)
     output = ours(features)
     matched = ours.match_targets(output.anchors, targets)
-    assert matched.tolist() == theirs[f"{case}: matched"].tolist()
+    compare_equal("assignment", matched, theirs[f"{case}: matched"].tolist())
     losses = ours.loss(output, targets)
     # Their boxes are float32.
-    assert [losses[name].item() for name in ("focal", "giou", "centerness")] == pytest.approx(
-        theirs[f"{case}: terms"].tolist(), rel=1e-6, abs=1e-9
-    )
+    expected = dict(zip(("focal", "giou", "centerness"), theirs[f"{case}: terms"].tolist(), strict=True))
+    compare_terms(losses, expected, limit=1e-6, floor=1e-3)
     torch.stack(list(losses.values())).sum().backward()
     gradients = {name: x.grad for name, x in [*ours.named_parameters(), *features.items()]}
     prefix = f"{case}: "

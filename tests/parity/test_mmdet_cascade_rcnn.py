@@ -18,6 +18,9 @@ from boxwright.regions.decode import refine_boxes
 from boxwright.regions.options import BoxBranchOptions, RoIOptions
 from boxwright.regions.proposals import FirstStageOutput, Proposals, regions_to_proposals
 from boxwright.structures import Features, Level, Spec, Targets
+from conformance import compare, compare_detections, compare_equal, compare_tensors, compare_terms, note_inputs
+
+pytestmark = pytest.mark.conforms("Cascade R-CNN", "mmdet")
 
 SPEC: Spec = {"c2": Level(3, 4), "c3": Level(3, 8)}
 NUM_CLASSES, NUM_STAGES = 3, 3
@@ -94,22 +97,24 @@ def theirs() -> dict[str, np.ndarray]:
 
 def test_samples_losses_gradients_and_refined_boxes(theirs: dict[str, np.ndarray]) -> None:
     ours, features, targets = head(), {name: x.requires_grad_() for name, x in maps().items()}, objects()
+    note_inputs(list(features.values()), targets=targets)
     output = ours(features, None, targets)
     for stage, (boxes, regions) in enumerate(output.stages):
         counts = [len(regions.boxes), int((regions.labels >= 0).sum())]
-        assert counts == theirs["counts"][stage].tolist()
+        compare_equal("assignment", counts, theirs["counts"][stage].tolist(), name="counts")
         if stage < NUM_STAGES - 1:
             sizes = torch.tensor(SIZES, dtype=torch.float64)[regions.images]
             refined = refine_boxes(boxes.deltas[:, 0], regions.boxes, sizes, ours.delta_weights[stage])
             proposed = regions_to_proposals(regions, refined, 2)
             for i, (own, valid) in enumerate(zip(proposed.boxes, proposed.valid, strict=True)):
                 # Stored in float32.
-                assert np.abs(in_order(own[valid]) - theirs[f"refined_{stage}_{i}"]).max() < 1e-4
+                difference = np.abs(in_order(own[valid]) - theirs[f"refined_{stage}_{i}"]).max()
+                compare("outputs", float(difference), 1e-4, name="refined boxes", unit="pixels")
 
     terms = {name: value for name, value in ours.loss(output, targets).items() if name[-1].isdigit()}
     expected = dict(zip(theirs["term_names"].tolist(), theirs["terms"].tolist(), strict=True))
     # They add 1.2e-7 to the number of regions that they divide by.
-    assert {name: value.item() for name, value in terms.items()} == pytest.approx(expected, rel=1e-8)
+    compare_terms(terms, expected, limit=1e-8)
 
     sum(terms.values()).backward()
     gradients = {name: x.grad for name, x in [*ours.stages.named_parameters(prefix="stages"), *features.items()]}
@@ -129,6 +134,7 @@ def test_detections(theirs: dict[str, np.ndarray]) -> None:
     ours.stages[-1].register_forward_pre_hook(lambda _, inputs: last.append(inputs[1]))
     for branch in ours.stages:
         branch.register_forward_hook(lambda *results: predicted.append(results[-1]))
+    note_inputs(list(maps().values()))
     output = ours(maps())
     decoded = ours.decode(output)
     logits = torch.stack([one.logits for one in predicted]).unflatten(1, (2, -1))
@@ -138,13 +144,11 @@ def test_detections(theirs: dict[str, np.ndarray]) -> None:
     # They average logits, we by default what a softmax makes of them.
     scores = logits.mean(0).softmax(-1)
     for i, valid in enumerate(regions.valid):
-        assert np.abs(boxes[i, valid].numpy() - theirs[f"boxes_{i}"]).max() < 1e-4
-        assert np.abs(scores[i, valid].numpy() - theirs[f"scores_{i}"]).max() < 1e-6
+        compare_tensors("outputs", boxes[i, valid], theirs[f"boxes_{i}"], limit=1e-4, name="boxes", unit="pixels")
+        compare_tensors("outputs", scores[i, valid], theirs[f"scores_{i}"], limit=1e-6, name="scores")
 
     for name, decoded_boxes in (("of_logits", head("logits").decode(output)), ("of_scores", decoded)):
         for i, valid in enumerate(decoded_boxes.valid):
-            expected = {key: theirs[f"{name}_{key}_{i}"] for key in ("boxes", "scores", "labels")}
-            assert decoded_boxes.labels[i, valid].tolist() == expected["labels"].tolist()
-            assert len(set(expected["labels"].tolist())) == NUM_CLASSES
-            assert np.abs(decoded_boxes.scores[i, valid].numpy() - expected["scores"]).max() < 1e-6
-            assert np.abs(decoded_boxes.boxes[i, valid].numpy() - expected["boxes"]).max() < 1e-4
+            expected = [torch.from_numpy(theirs[f"{name}_{key}_{i}"]) for key in ("boxes", "scores", "labels")]
+            assert len(set(expected[2].tolist())) == NUM_CLASSES
+            compare_detections([x[i, valid] for x in decoded_boxes[:3]], expected, scores=1e-6, boxes=1e-4)

@@ -13,6 +13,7 @@ from stored_gradients import check_gradients
 
 from boxwright.necks.pafpn import PAFPN
 from boxwright.structures import Features, Level, Spec
+from conformance import compare_tensors, note_inputs
 
 SPEC: Spec = {"c2": Level(5, 4), "c3": Level(6, 8), "c4": Level(7, 16), "c5": Level(8, 32)}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -51,15 +52,22 @@ def theirs() -> dict[str, np.ndarray]:
         return dict(numbers)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(name, marks=pytest.mark.conforms("PAFPN", "panet" if name.startswith("authors") else "mmdet"))
+        for name in VARIANTS
+    ],
+)
 def test_outputs_and_gradients(theirs: dict[str, np.ndarray], variant: str) -> None:
     expected = {key.removeprefix(f"{variant}/"): x for key, x in theirs.items() if key.startswith(f"{variant}/")}
     ours = neck(variant)
+    note_inputs(list(maps(variant).values()))
     levels = ours(maps(variant))
     assert list(levels) == [key for key in expected if not key.startswith("gradient")]
     for name, level in levels.items():
         # Stored in float32.
-        assert np.abs(level.detach().numpy() - expected[name]).max() < 1e-6, name
+        compare_tensors("outputs", level, expected[name], limit=1e-6, of=name)
 
     sum((x * uniform(f"direction of {name}", *x.shape)).sum() for name, x in levels.items()).backward()
     without = PYRAMID_BIASES if variant.startswith("authors") else set()

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from boxwright.backbones.rfp import RFP
 from boxwright.layers.switchable_conv import SwitchableConv2d
+from conformance import compare, note_inputs
+
+pytestmark = pytest.mark.conforms("RFP", "mmdet")
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "two_steps/training": {"extra_levels": 1},
@@ -50,12 +53,14 @@ def theirs() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_outputs_and_gradients(theirs: dict[str, np.ndarray], variant: str) -> None:
     ours = backbone(variant)
+    note_inputs(images())
     check(ours, ours(images()), variant, theirs)
 
 
 @pytest.mark.parametrize("variant", CONVOLUTIONS)
 def test_switchable_convolution(theirs: dict[str, np.ndarray], variant: str) -> None:
     ours, x = convolution(variant)
+    note_inputs(x)
     check(ours, {"out": ours(x)}, variant, theirs)
 
 
@@ -65,7 +70,9 @@ def check(ours: nn.Module, levels: dict[str, Tensor], variant: str, theirs: dict
     assert list(levels) == [key for key in expected if not key.startswith("gradient")]
     for name, level in levels.items():
         # Stored in float32.
-        np.testing.assert_allclose(sparse(level), expected[name], rtol=1e-6, atol=1e-6, err_msg=name)
+        scale = np.maximum(np.abs(expected[name]), 1)
+        difference = (np.abs(sparse(level) - expected[name]) / scale).max()
+        compare("outputs", float(difference), 2e-6, of=name)
 
     sum((x * uniform(f"direction of {name}", *x.shape)).sum() for name, x in levels.items()).backward()
     assert all(parameter.grad is not None for parameter in ours.parameters())
@@ -74,9 +81,9 @@ def check(ours: nn.Module, levels: dict[str, Tensor], variant: str, theirs: dict
     for (group, (norm, projection)), their_norm, their_projection in zip(
         groups.items(), norms, projections, strict=True
     ):
-        assert norm == pytest.approx(their_norm, rel=1e-9), group
         # A projection of a wrong gradient of the right norm would be off by about the norm itself.
-        assert projection == pytest.approx(their_projection, abs=1e-9 * their_norm), group
+        difference = max(abs(norm - their_norm), abs(projection - their_projection))
+        compare("gradients", float(difference / their_norm), 1e-9, of=group)
 
 
 def sparse(level: Tensor) -> np.ndarray:

@@ -21,6 +21,7 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 from boxwright.data.images import normalize, pad_inputs, resample
 from boxwright_runtime.input_format import InputFormat, Resampling, ResizeRule, Window
 from boxwright_runtime.size_rules import letterbox_size
+from conformance import compare_equal, compare_tensors, note_inputs
 from weights.source_checks import draw_images
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -59,14 +60,16 @@ def pixels_of(image: Image.Image) -> Tensor:
 
 
 class TestSizes:
+    @pytest.mark.conforms("preprocessing", "transformers")
     @pytest.mark.parametrize("limits", LIMITS)
     def test_transformers(self, limits: tuple[int, int]) -> None:
         rule = ResizeRule(limits[0], "shortest_side", limits[1], "transformers")
         compared = 0
+        note_inputs(*(torch.empty(1, *shape, device="meta") for shape in product(SIDES, SIDES)))
         for height, width in product(SIDES, SIDES):
             theirs = get_size_with_aspect_ratio((height, width), *limits)
             if 0 not in theirs:
-                assert rule.input_size(height, width) == theirs, (height, width)
+                compare_equal("outputs", rule.input_size(height, width), theirs, name="sizes")
                 compared += 1
         assert compared > 200
 
@@ -121,6 +124,7 @@ class TestSizes:
 class TestPixels:
     """Largest difference measured: in brackets."""
 
+    @pytest.mark.conforms("preprocessing", "transformers")
     @pytest.mark.parametrize("index", range(len(SHAPES)))
     def test_transformers(self, index: int) -> None:
         """As DETR (2.4e-7) and RT-DETR (6e-8) do, where normalized colors have a range of 4.8 and of 1."""
@@ -129,16 +133,20 @@ class TestPixels:
         rtdetr = RTDetrImageProcessor(size={"height": 256, "width": 256})
         for processor, input_format in ((detr, TRANSFORMERS), (rtdetr, InputFormat(image_size=256))):
             theirs = processor(images=Image.fromarray(image), return_tensors="pt")["pixel_values"][0]
-            torch.testing.assert_close(network_input(image, input_format), theirs, atol=5e-7, rtol=0)
+            note_inputs(theirs[None])
+            compare_tensors("outputs", network_input(image, input_format), theirs, limit=5e-7)
 
+    @pytest.mark.conforms("preprocessing", "torchvision")
     @pytest.mark.parametrize("index", range(len(SHAPES)))
     def test_torchvision(self, index: int) -> None:
         """Resized after normalizing there, before it here: the same but for float32 (7e-7)."""
         image = draw_images(SHAPES)[index]
         transform = GeneralizedRCNNTransform(240, 400, list(MEAN), list(STD)).eval()
         theirs, _ = transform([torch.from_numpy(image).permute(2, 0, 1) / 255])
-        torch.testing.assert_close(network_input(image, TORCHVISION), theirs.tensors[0], atol=2e-6, rtol=0)
+        note_inputs(theirs.tensors)
+        compare_tensors("outputs", network_input(image, TORCHVISION), theirs.tensors[0], limit=2e-6)
 
+    @pytest.mark.conforms("preprocessing", "effdet")
     @pytest.mark.parametrize("index", range(len(SHAPES)))
     def test_effdet(self, index: int) -> None:
         """Pillow's rounding differs from torchvision's by one level in 0.2 % of the pixels; padding is equal (2e-7)."""
@@ -146,9 +154,11 @@ class TestPixels:
         padded, _ = ResizePad(256, fill_color=resolve_fill_color("mean", MEAN))(Image.fromarray(image), {})
         # As its loader does, which needs a GPU.
         mean, std = ((255 * torch.tensor(values))[:, None, None] for values in (MEAN, STD))
-        difference = (network_input(image, LETTERBOX) - (pixels_of(padded).float() - mean) / std).abs()
+        ours, theirs = network_input(image, LETTERBOX), (pixels_of(padded).float() - mean) / std
+        note_inputs(ours[None])
+        compare_tensors("outputs", ours, theirs, limit=1.001 / 255 / min(STD))
+        difference = (ours - theirs).abs()
         rows, columns = LETTERBOX.input_size(*image.shape[:2])
-        assert difference.max() < 1.001 / 255 / min(STD)
         assert (difference > 1e-6).float().mean() < 0.004
         shown = torch.zeros_like(difference, dtype=torch.bool)
         shown[:, :rows, :columns] = True

@@ -22,6 +22,17 @@ from boxwright.heads.fcos import FCOS
 from boxwright.necks.fpn import FPN
 from boxwright.structures import Category, ImageSize, Targets
 from boxwright_runtime.input_format import InputFormat
+from conformance import (
+    compare_detections,
+    compare_equal,
+    compare_gradients,
+    compare_tensors,
+    compare_terms,
+    note_inputs,
+)
+from training_steps import compare_training_steps
+
+pytestmark = pytest.mark.conforms("FCOS", "torchvision")
 
 MakeTargets = Callable[..., list[Targets]]
 
@@ -128,30 +139,31 @@ def test_parameters() -> None:
 
 def test_outputs_and_detections(pair: Pair) -> None:
     ours, theirs = pair.ours.eval(), pair.theirs.eval()
+    note_inputs(pair.images)
     with torch.no_grad():
         output = ours(pair.images)
         maps = list(theirs.backbone(pair.images).values())
         outputs = theirs.head(maps)
         parts = (output.logits, output.offsets, output.centerness)
         for mine, name in zip(parts, ("cls_logits", "bbox_regression", "bbox_ctrness"), strict=True):
-            torch.testing.assert_close(torch.cat(mine, 1), outputs[name], rtol=0, atol=1e-4)
+            compare_tensors("outputs", torch.cat(mine, 1), outputs[name], limit=1e-4)
         anchors = their_anchors(theirs, maps, HEIGHT, WIDTH)
-        torch.testing.assert_close(torch.cat(output.anchors), anchors[0], rtol=0, atol=0)
+        compare_tensors("outputs", torch.cat(output.anchors), anchors[0], limit=0, name="anchors", unit="pixels")
         counts = [x.shape[2] * x.shape[3] for x in maps]
         split = {name: list(x.split(counts, 1)) for name, x in outputs.items()}
         expected = theirs.postprocess_detections(split, [list(a.split(counts)) for a in anchors], [(HEIGHT, WIDTH)] * 2)
     actual = ours.postprocess(output, [ImageSize(HEIGHT, WIDTH, HEIGHT, WIDTH)] * 2)
     for detections, targets in zip(actual, expected, strict=True):
         assert 20 < len(detections.scores) == len(targets["scores"])
-        torch.testing.assert_close(detections.scores, targets["scores"], rtol=0, atol=1e-5)
-        torch.testing.assert_close(detections.boxes, targets["boxes"], rtol=0, atol=1e-2)
-        assert torch.equal(detections.labels, targets["labels"])
+        mine_of = detections.boxes, detections.scores, detections.labels
+        compare_detections(mine_of, [targets[n] for n in ("boxes", "scores", "labels")], scores=1e-5, boxes=1e-2)
 
 
 @pytest.mark.parametrize("center_radius", [1.5, None])
 def test_every_point_has_the_same_object(center_radius: float | None, pair: Pair, make_targets: MakeTargets) -> None:
     size = (768, 1280)
     targets = targets_of(make_targets, [40, 1, 0], size)
+    note_inputs(torch.empty(3, 1, *size), targets=targets)
     maps = [torch.zeros(3, 1, size[0] // s, size[1] // s) for s in pair.ours.head.strides]
     points = [x.shape[2] * x.shape[3] for x in maps]
     squares = their_anchors(pair.theirs, maps, *size)[0].split(points)
@@ -159,7 +171,7 @@ def test_every_point_has_the_same_object(center_radius: float | None, pair: Pair
     pair.theirs.center_sampling_radius = center_radius or float("inf")
     _, matched = their_terms(pair.theirs, {}, maps, targets, size)
     for objects, target in zip(matched, targets, strict=True):
-        assert torch.equal(head.match(squares, target.boxes), objects)
+        compare_equal("assignment", head.match(squares, target.boxes), objects)
     assert all((level >= 0).any() for level in matched[0].split(points))
     assert head.count_matches(targets, size) == sum(int((objects >= 0).sum()) for objects in matched)
 
@@ -173,11 +185,24 @@ def test_losses_and_gradients(counts: list[int], pair: Pair, make_targets: MakeT
     their, matched = their_terms(theirs, theirs.head(maps), maps, targets, (HEIGHT, WIDTH))
     assert sum(int((m >= 0).sum()) for m in matched) > 5 * sum(counts) or not sum(counts)
     assert list(terms) == list(TERMS)
-    for name, value in terms.items():
-        torch.testing.assert_close(value, their[TERMS[name]], rtol=1e-4, atol=0)
+    note_inputs(images, targets=targets)
+    compare_terms(terms, {name: their[theirs_name] for name, theirs_name in TERMS.items()}, limit=1e-4)
     sum(terms.values()).backward()
     sum(their.values()).backward()
-    expected = dict(theirs.named_parameters())
-    for name, gradient in renamed({n: p.grad for n, p in ours.named_parameters()}).items():
-        required = expected[name].grad
-        assert (gradient - required).norm() <= 1e-3 * required.norm(), name
+    expected = {name: p.grad for name, p in theirs.named_parameters()}
+    compare_gradients(renamed({n: p.grad for n, p in ours.named_parameters()}), expected, limit=1e-3)
+
+
+@pytest.mark.slow
+def test_20_training_steps(pair: Pair, make_targets: MakeTargets) -> None:
+    ours, theirs, images = pair.ours.double().train(), pair.theirs.double().train(), pair.images.double()
+    targets = targets_of(make_targets, [6, 3], (HEIGHT, WIDTH))
+    targets = [target._replace(boxes=target.boxes.double()) for target in targets]
+
+    def loss_of_theirs() -> Tensor:
+        maps = list(theirs.backbone(images).values())
+        return sum(their_terms(theirs, theirs.head(maps), maps, targets, (HEIGHT, WIDTH))[0].values())
+
+    note_inputs(images, targets=targets)
+    ours_of = ours, lambda: sum(ours.loss(ours(images, None, targets), targets).values())
+    compare_training_steps(ours_of, (theirs, loss_of_theirs), limit=1e-6)

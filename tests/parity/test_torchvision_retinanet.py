@@ -28,6 +28,10 @@ from boxwright.layers.conv_over_levels import winograd_conv3x3
 from boxwright.necks.fpn import FPN
 from boxwright.structures import Category, ImageSize, Targets
 from boxwright_runtime.input_format import InputFormat
+from conformance import compare_detections, compare_gradients, compare_tensors, compare_terms, note_inputs
+from training_steps import compare_training_steps
+
+pytestmark = pytest.mark.conforms("RetinaNet", "torchvision")
 
 MakeTargets = Callable[..., list[Targets]]
 
@@ -155,12 +159,11 @@ def compare_losses_and_gradients(pair: Pair, *, rtol: float) -> None:
     (ours, our_gradients), (theirs, their_gradients) = pair.run_ours(), pair.run_theirs()
     box_loss = {1: "l1", 2: "giou"}[pair.version]
     assert list(ours) == ["focal", box_loss]
-    assert ours["focal"] == pytest.approx(theirs["classification"], rel=1e-6)
-    assert ours[box_loss] == pytest.approx(theirs["bbox_regression"], rel=1e-6)
-    assert set(our_gradients) == set(their_gradients)
-    for name, gradient in their_gradients.items():
-        error = (our_gradients[name] - gradient).norm() / gradient.norm()
-        assert error <= rtol, f"{name}: {error:.1e}"
+    note_inputs(pair.images, targets=pair.targets)
+    precision = str(pair.images.dtype).removeprefix("torch.")
+    expected = {"focal": theirs["classification"], box_loss: theirs["bbox_regression"]}
+    compare_terms(ours, expected, limit=1e-6, precision=precision)
+    compare_gradients(our_gradients, their_gradients, limit=rtol)
 
 
 def test_outputs_and_anchors(pair: Pair) -> None:
@@ -171,10 +174,11 @@ def test_outputs_and_anchors(pair: Pair) -> None:
     # Anchors are told apart, or there would be nothing to compare.
     assert theirs["cls_logits"].std() > 0.2
     assert theirs["bbox_regression"].std() > 0.1
-    torch.testing.assert_close(torch.cat(output.logits, 1), theirs["cls_logits"], rtol=0, atol=1e-4)
-    torch.testing.assert_close(torch.cat(output.offsets, 1), theirs["bbox_regression"], rtol=0, atol=1e-4)
+    note_inputs(pair.images)
+    compare_tensors("outputs", torch.cat(output.logits, 1), theirs["cls_logits"], limit=1e-4, name="logits")
+    compare_tensors("outputs", torch.cat(output.offsets, 1), theirs["bbox_regression"], limit=1e-4, name="deltas")
     anchors = pair.theirs.anchor_generator(ImageList(pair.images, [(HEIGHT, WIDTH)] * 2), features)[0]
-    torch.testing.assert_close(torch.cat(output.anchors), anchors, rtol=0, atol=0)
+    compare_tensors("outputs", torch.cat(output.anchors), anchors, limit=0, name="anchors", unit="pixels")
 
 
 def test_detections(double_pair: Pair) -> None:
@@ -182,12 +186,12 @@ def test_detections(double_pair: Pair) -> None:
         output = double_pair.ours.eval()(double_pair.images)
         actual = double_pair.ours.postprocess(output, [ImageSize(HEIGHT, WIDTH, HEIGHT, WIDTH)] * 2)
         theirs = double_pair.theirs.eval()(list(double_pair.images))
+    note_inputs(double_pair.images)
     for ours, expected in zip(actual, theirs, strict=True):
         assert len(expected["scores"]) == 300
         assert len(expected["labels"].unique()) > 3
-        assert (ours.labels == expected["labels"]).all()
-        torch.testing.assert_close(ours.scores, expected["scores"], rtol=0, atol=1e-6)
-        torch.testing.assert_close(ours.boxes, expected["boxes"], rtol=0, atol=1e-4)
+        theirs_of = [expected[name] for name in ("boxes", "scores", "labels")]
+        compare_detections((ours.boxes, ours.scores, ours.labels), theirs_of, scores=1e-6, boxes=1e-4)
 
 
 def test_losses_and_gradients(double_pair: Pair) -> None:
@@ -231,3 +235,16 @@ def test_published_detectors(version: int, make_targets: MakeTargets) -> None:
     targets = make_targets([5, 3], size=(HEIGHT, WIDTH), num_classes=91)
     targets = [target._replace(boxes=target.boxes.double()) for target in targets]
     compare_losses_and_gradients(Pair(version, ours.double(), theirs.double(), images.double(), targets), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_20_training_steps(double_pair: Pair) -> None:
+    ours, theirs = deepcopy(double_pair.ours).train(), deepcopy(double_pair.theirs).train()
+    images, targets = double_pair.images, double_pair.targets
+    expected = [{"boxes": target.boxes, "labels": target.labels} for target in targets]
+    note_inputs(images, targets=targets)
+    compare_training_steps(
+        (ours, lambda: sum(ours.loss(ours(images, None, targets), targets).values())),
+        (theirs, lambda: sum(theirs(list(images), expected).values())),
+        limit=1e-6,
+    )

@@ -21,6 +21,10 @@ from boxwright.necks.deformable_encoder import DeformableEncoder
 from boxwright.queries import DecoderOptions, QueryLossWeights, normalize_targets
 from boxwright.structures import Category, Targets
 from boxwright_runtime.input_format import InputFormat
+from conformance import compare_equal, compare_gradients, compare_tensors, compare_terms, note_inputs
+from training_steps import compare_training_steps
+
+pytestmark = pytest.mark.conforms("Deformable DETR", "transformers")
 
 TERMS = {"loss_ce": ("focal", 1), "loss_bbox": ("l1", 5), "loss_giou": ("giou", 2)}
 NUM_CLASSES, WIDTH = 11, 16
@@ -55,19 +59,26 @@ class Pair:
     def labels(self) -> list[dict[str, Tensor]]:
         return [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalize_targets(self.targets)]
 
+    def compute_ours(self) -> tuple[Any, dict[str, Tensor]]:
+        """Compute output and terms of ours; transformers has no loss for the proposals of the encoder."""
+        output = self.ours.train()(self.images, self.mask, self.targets)
+        return output, {n: v for n, v in self.ours.loss(output, self.targets).items() if not n.endswith("_encoder")}
+
     @cached_property
     def run_ours(self) -> Run:
-        output = self.ours.train()(self.images, self.mask, self.targets)
-        # transformers has no loss for the proposals of the encoder.
-        losses = {n: v for n, v in self.ours.loss(output, self.targets).items() if not n.endswith("_encoder")}
+        output, losses = self.compute_ours()
         sum(losses.values()).backward()
         levels = list(self.ours.necks[0].out_spec)
         gradients = renamed({n: p.grad for n, p in self.ours.named_parameters() if p.grad is not None}, levels)
         return Run(output, {name: loss.item() for name, loss in losses.items()}, gradients)
 
+    def compute_theirs(self) -> Any:
+        """Compute the output of theirs, which has its loss."""
+        return self.theirs.train()(pixel_values=self.images, pixel_mask=(~self.mask).long(), labels=self.labels)
+
     @cached_property
     def run_theirs(self) -> Run:
-        output = self.theirs.train()(pixel_values=self.images, pixel_mask=(~self.mask).long(), labels=self.labels)
+        output = self.compute_theirs()
         output.loss.backward()
         # A head that several layers share, or that the decoder knows too, has several names.
         named = self.theirs.named_parameters(remove_duplicate=False)
@@ -106,10 +117,6 @@ def double_pair(pair: Pair) -> Pair:
     return Pair(deepcopy(pair.ours).double(), deepcopy(pair.theirs).double(), pair.images.double(), pair.mask, targets)
 
 
-def difference(ours: Tensor, theirs: Tensor) -> float:
-    return (ours - theirs).abs().max().item()
-
-
 def test_logits_and_boxes(pair: Pair) -> None:
     pair.ours.eval()
     pair.theirs.eval()
@@ -120,8 +127,9 @@ def test_logits_and_boxes(pair: Pair) -> None:
     # Queries are told apart, or there would be nothing to compare.
     assert logits.std(1).mean() > 0.1
     assert boxes.std(1).mean() > 0.05
-    assert difference(logits, theirs.logits) < 1e-4
-    assert difference(boxes, theirs.pred_boxes) < 1e-4
+    note_inputs(pair.images)
+    compare_tensors("outputs", logits, theirs.logits, limit=1e-4, name="logits")
+    compare_tensors("outputs", boxes, theirs.pred_boxes, limit=1e-4, name="boxes")
 
 
 def test_every_layer_and_every_token(double_pair: Pair) -> None:
@@ -129,37 +137,37 @@ def test_every_layer_and_every_token(double_pair: Pair) -> None:
     theirs = double_pair.run_theirs.output
     layers = [*theirs.auxiliary_outputs, {"logits": theirs.logits, "pred_boxes": theirs.pred_boxes}]
     assert len(layers) == len(ours.logits)
+    note_inputs(double_pair.images)
     for i, layer in enumerate(layers):
-        assert difference(ours.logits[i], layer["logits"]) < 1e-5
-        assert difference(ours.boxes_cxcywh_norm[i], layer["pred_boxes"]) < 1e-5
+        compare_tensors("outputs", ours.logits[i], layer["logits"], limit=1e-5, name="logits")
+        compare_tensors("outputs", ours.boxes_cxcywh_norm[i], layer["pred_boxes"], limit=1e-5, name="boxes")
     if double_pair.ours.head.two_stage:
         assert ours.encoder_logits is not None
         assert ours.encoder_boxes_cxcywh_norm is not None
-        assert difference(ours.encoder_logits, theirs.enc_outputs_class) < 1e-5
-        assert difference(ours.encoder_boxes_cxcywh_norm, theirs.enc_outputs_coord_logits.sigmoid()) < 1e-5
+        selected = theirs.enc_outputs_coord_logits.sigmoid()
+        compare_tensors("outputs", ours.encoder_logits, theirs.enc_outputs_class, limit=1e-5, name="logits")
+        compare_tensors("outputs", ours.encoder_boxes_cxcywh_norm, selected, limit=1e-5, name="boxes")
 
 
 def test_every_loss_term(double_pair: Pair) -> None:
     ours, theirs = double_pair.run_ours.losses, double_pair.run_theirs.losses
     assert len(ours) == len(theirs) == 3 * len(double_pair.ours.head.layers)
+    assert min(theirs.values()) > 1e-3
+    expected = {}
     for name, loss in theirs.items():
         base, _, suffix = name.removeprefix("loss_").partition("_")
         term, weight = TERMS[f"loss_{base}"]
-        assert loss > 1e-3
-        assert ours[f"{term}_{suffix}" if suffix else term] == pytest.approx(weight * loss, rel=1e-6), name
+        expected[f"{term}_{suffix}" if suffix else term] = weight * loss
+    note_inputs(double_pair.images, targets=double_pair.targets)
+    compare_terms(ours, expected, limit=1e-6)
 
 
 def test_gradient_of_every_parameter(double_pair: Pair) -> None:
     ours, theirs = double_pair.run_ours.gradients, double_pair.run_theirs.gradients
     assert set(ours) <= set(theirs)
     assert len(ours) == len({id(grad) for grad in theirs.values()})
-    total = torch.stack([grad.norm() for grad in ours.values()]).norm()
-    for name, our_grad in ours.items():
-        grad = theirs[name]
-        error = (our_grad - grad).norm()
-        # The second summand is for gradients that are zero but for rounding: the bias of keys moves all scores of a
-        # softmax alike.
-        assert error <= 1e-5 * grad.norm() + 1e-10 * total, f"{name}: {error / grad.norm():.1e}"
+    note_inputs(double_pair.images, targets=double_pair.targets)
+    compare_gradients(ours, {name: theirs[name] for name in ours}, limit=1e-5, floor=1e-5)
 
 
 def test_assignments_are_identical(pair: Pair) -> None:
@@ -171,10 +179,20 @@ def test_assignments_are_identical(pair: Pair) -> None:
     targets = normalize_targets(pair.targets)
     ours = pair.ours.head.criterion.matcher(output.logits, output.boxes_cxcywh_norm, targets)
     assert len(ours.query) == len(output.logits) * 10
+    note_inputs(pair.images, targets=pair.targets)
     for layer, (logits, boxes) in enumerate(zip(output.logits, output.boxes_cxcywh_norm, strict=True)):
         first = 0
         for image, (queries, objects) in enumerate(matcher({"logits": logits, "pred_boxes": boxes}, pair.labels)):
             here = (ours.layer == layer) & (ours.image == image)
-            assert ours.query[here].tolist() == queries.tolist()
-            assert (ours.object[here] - first).tolist() == objects.tolist()
+            compare_equal("assignment", ours.query[here], queries)
+            compare_equal("assignment", ours.object[here] - first, objects)
             first += len(pair.targets[image].labels)
+
+
+@pytest.mark.slow
+def test_20_training_steps(double_pair: Pair) -> None:
+    ours, theirs = deepcopy(double_pair.ours), deepcopy(double_pair.theirs)
+    pair = Pair(ours, theirs, double_pair.images, double_pair.mask, double_pair.targets)
+    note_inputs(pair.images, targets=pair.targets)
+    compute_ours = ours, lambda: sum(pair.compute_ours()[1].values())
+    compare_training_steps(compute_ours, (theirs, lambda: pair.compute_theirs().loss), limit=1e-4)

@@ -20,6 +20,10 @@ from boxwright.necks.detr_encoder import DETREncoder
 from boxwright.queries import TransformerDecoderOptions, normalize_targets
 from boxwright.structures import Category, Targets
 from boxwright_runtime.input_format import InputFormat
+from conformance import compare_equal, compare_gradients, compare_tensors, compare_terms, note_inputs
+from training_steps import compare_training_steps
+
+pytestmark = pytest.mark.conforms("DETR", "transformers")
 
 TERMS = {"loss_ce": ("cross_entropy", 1), "loss_bbox": ("l1", 5), "loss_giou": ("giou", 2)}
 NUM_CLASSES, WIDTH = 11, 16
@@ -54,10 +58,14 @@ class Pair:
             labels.append({"class_labels": target.labels, "boxes": boxes})
         return labels
 
+    def compute_ours(self) -> tuple[Any, dict[str, Tensor]]:
+        """Compute output and terms of ours."""
+        output = self.ours.train()(self.images, self.mask, self.targets)
+        return output, self.ours.loss(output, self.targets)
+
     @cached_property
     def run_ours(self) -> Run:
-        output = self.ours.train()(self.images, self.mask, self.targets)
-        losses = self.ours.loss(output, self.targets)
+        output, losses = self.compute_ours()
         sum(losses.values()).backward()
         gradients = renamed({name: p.grad for name, p in self.ours.named_parameters()})
         return Run(
@@ -66,9 +74,8 @@ class Pair:
             {name: torch.stack(parts).sum(0) for name, parts in gradients.items()},
         )
 
-    @cached_property
-    def run_theirs(self) -> Run:
-        """Run theirs, with norm and heads for the output of every layer.
+    def compute_theirs(self) -> tuple[DETROutput, Tensor, dict[str, Tensor]]:
+        """Compute output, loss and terms of theirs, with norm and heads for the output of every layer.
 
         With ``auxiliary_loss`` transformers hands the normed output to the next layer: another network than DETR.
         """
@@ -92,11 +99,14 @@ class Pair:
             )
         finally:
             torch.set_default_dtype(torch.float32)
+        return DETROutput(logits, boxes, torch.ones(1, 2)), total, losses
+
+    @cached_property
+    def run_theirs(self) -> Run:
+        output, total, losses = self.compute_theirs()
         total.backward()
         gradients = {name: p.grad for name, p in self.theirs.named_parameters()}
-        return Run(
-            DETROutput(logits, boxes, torch.ones(1, 2)), {name: loss.item() for name, loss in losses.items()}, gradients
-        )
+        return Run(output, {name: loss.item() for name, loss in losses.items()}, gradients)
 
 
 @pytest.fixture(scope="module", params=["sine", "learned", "dc5"])
@@ -126,10 +136,6 @@ def double_pair(pair: Pair) -> Pair:
     return Pair(deepcopy(pair.ours).double(), deepcopy(pair.theirs).double(), pair.images.double(), pair.mask, targets)
 
 
-def difference(ours: Tensor, theirs: Tensor) -> float:
-    return (ours - theirs).abs().max().item()
-
-
 def test_logits_and_boxes(pair: Pair) -> None:
     pair.ours.eval()
     pair.theirs.eval()
@@ -140,38 +146,38 @@ def test_logits_and_boxes(pair: Pair) -> None:
     # Queries and images are told apart, or there would be nothing to compare.
     assert logits.std(1).mean() > 0.15
     assert boxes.std(1).mean() > 0.02
-    assert difference(logits[0], logits[1]) > 0.2
-    assert difference(logits, theirs.logits) < 1e-4
-    assert difference(boxes, theirs.pred_boxes) < 1e-4
+    assert (logits[0] - logits[1]).abs().max() > 0.2
+    note_inputs(pair.images)
+    compare_tensors("outputs", logits, theirs.logits, limit=1e-4, name="logits")
+    compare_tensors("outputs", boxes, theirs.pred_boxes, limit=1e-4, name="boxes")
 
 
 def test_logits_and_boxes_of_every_layer_in_float64(double_pair: Pair) -> None:
     ours, theirs = double_pair.run_ours.output, double_pair.run_theirs.output
     assert len(ours.logits) == len(theirs.logits) == 4
     # Positions are made in float32 in ours.
-    assert difference(ours.logits, theirs.logits) < 1e-6
-    assert difference(ours.boxes_cxcywh_norm, theirs.boxes_cxcywh_norm) < 1e-6
+    note_inputs(double_pair.images)
+    compare_tensors("outputs", ours.logits, theirs.logits, limit=1e-6, name="logits")
+    compare_tensors("outputs", ours.boxes_cxcywh_norm, theirs.boxes_cxcywh_norm, limit=1e-6, name="boxes")
 
 
 def test_every_loss_term(double_pair: Pair) -> None:
     ours, theirs = double_pair.run_ours.losses, double_pair.run_theirs.losses
     assert len(ours) == 3 * 4
-    for name, (term, weight) in TERMS.items():
-        for suffix in ("_0", "_1", "_2", ""):
-            expected = weight * theirs[name + suffix]
-            assert expected > 1e-3
-            assert ours[term + suffix] == pytest.approx(expected, rel=1e-6), term + suffix
+    expected = {
+        term + suffix: weight * theirs[name + suffix]
+        for name, (term, weight) in TERMS.items()
+        for suffix in ("_0", "_1", "_2", "")
+    }
+    assert min(expected.values()) > 1e-3
+    note_inputs(double_pair.images, targets=double_pair.targets)
+    compare_terms(ours, expected, limit=1e-6)
 
 
 def test_gradient_of_every_parameter(double_pair: Pair) -> None:
     ours, theirs = double_pair.run_ours.gradients, double_pair.run_theirs.gradients
-    assert set(ours) == set(theirs)
-    total = torch.stack([grad.norm() for grad in theirs.values()]).norm()
-    for name, grad in theirs.items():
-        error = (ours[name] - grad).norm()
-        # The second summand is for gradients that are zero but for rounding: the bias of keys moves all scores of a
-        # softmax alike.
-        assert error <= 1e-6 * grad.norm() + 1e-10 * total, f"{name}: {error / grad.norm():.1e}"
+    note_inputs(double_pair.images, targets=double_pair.targets)
+    compare_gradients(ours, theirs, limit=1e-6, floor=1e-4)
 
 
 def test_assignments_are_identical(double_pair: Pair) -> None:
@@ -181,14 +187,15 @@ def test_assignments_are_identical(double_pair: Pair) -> None:
         output.logits, output.boxes_cxcywh_norm, normalize_targets(double_pair.targets)
     )
     assert len(ours.query) == 4 * 8
+    note_inputs(double_pair.images, targets=double_pair.targets)
     for layer, (logits, boxes) in enumerate(zip(*output[:2], strict=True)):
         first = 0
         for image, (queries, objects) in enumerate(
             matcher({"logits": logits, "pred_boxes": boxes}, double_pair.labels)
         ):
             here = (ours.layer == layer) & (ours.image == image)
-            assert ours.query[here].tolist() == queries.tolist()
-            assert (ours.object[here] - first).tolist() == objects.tolist()
+            compare_equal("assignment", ours.query[here], queries)
+            compare_equal("assignment", ours.object[here] - first, objects)
             first += len(double_pair.targets[image].labels)
 
 
@@ -203,3 +210,16 @@ def test_loss_of_the_same_outputs_without_objects(pair: Pair) -> None:
         _, theirs, _ = ForObjectDetectionLoss(logits, labels, logits.device, boxes, pair.theirs.config)
         for name, (term, weight) in TERMS.items():
             assert ours[term].item() == pytest.approx(weight * theirs[name].item(), rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.slow
+def test_20_training_steps(double_pair: Pair) -> None:
+    pair = Pair(
+        *(deepcopy(x) for x in (double_pair.ours, double_pair.theirs)),
+        double_pair.images,
+        double_pair.mask,
+        double_pair.targets,
+    )
+    note_inputs(pair.images, targets=pair.targets)
+    ours = pair.ours, lambda: sum(pair.compute_ours()[1].values())
+    compare_training_steps(ours, (pair.theirs, lambda: pair.compute_theirs()[1]), limit=1e-4)

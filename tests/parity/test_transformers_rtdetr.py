@@ -18,6 +18,10 @@ import boxwright
 from boxwright.detector import Detector
 from boxwright.queries import DenoisingOptions, HungarianMatcher, SetCriterion, VarifocalLoss, normalize_targets
 from boxwright.structures import LossTotals, Targets
+from conformance import compare, compare_equal, compare_gradients, compare_tensors, compare_terms, note_inputs
+from training_steps import compare_training_steps
+
+pytestmark = pytest.mark.conforms("RT-DETR", "transformers")
 
 TERMS = {"loss_vfl": "varifocal", "loss_bbox": "l1", "loss_giou": "giou"}
 
@@ -116,10 +120,6 @@ def runs(double_pair: Pair) -> dict[int, tuple[Run, Run]]:
     return {n: (double_pair.run_ours(num_denoising=n), double_pair.run_theirs(num_denoising=n)) for n in (0, 100)}
 
 
-def difference(ours: Tensor, theirs: Tensor) -> float:
-    return (ours - theirs).abs().max().item()
-
-
 def test_logits_and_boxes(pair: Pair) -> None:
     pair.ours.eval()
     pair.theirs.eval()
@@ -133,17 +133,19 @@ def test_logits_and_boxes(pair: Pair) -> None:
     # In float32 two tokens of nearly equal scores may change places, which permutes queries and changes nothing else.
     rows, their_rows = torch.cat((logits, boxes), -1), torch.cat((theirs.logits, theirs.pred_boxes), -1)
     distances = torch.cdist(rows, their_rows, p=torch.inf, compute_mode="donot_use_mm_for_euclid_dist")
-    assert distances.amin(1).max() < 1e-4
-    assert distances.amin(2).max() < 1e-4
+    note_inputs(pair.images)
+    for side in (1, 2):
+        compare("outputs", distances.amin(side).max().item(), 1e-4, unit="absolute", precision="float32")
 
 
 def test_logits_and_boxes_in_float64(double_pair: Pair) -> None:
     with torch.no_grad():
         output = double_pair.ours.eval()(double_pair.images)
         theirs = double_pair.theirs.eval()(pixel_values=double_pair.images)
+    note_inputs(double_pair.images)
     # Positions and anchors are made in float32 in both.
-    assert difference(output.logits[-1], theirs.logits) < 1e-5
-    assert difference(output.boxes_cxcywh_norm[-1], theirs.pred_boxes) < 1e-6
+    compare_tensors("outputs", output.logits[-1], theirs.logits, limit=1e-5, name="logits")
+    compare_tensors("outputs", output.boxes_cxcywh_norm[-1], theirs.pred_boxes, limit=1e-6, name="boxes")
 
 
 def test_logits_and_boxes_of_wide_images_in_float64(double_pair: Pair) -> None:
@@ -153,9 +155,10 @@ def test_logits_and_boxes_of_wide_images_in_float64(double_pair: Pair) -> None:
         output = ours(images)
         logits, boxes = output.logits[-1], output.boxes_cxcywh_norm[-1]
         expected = theirs(pixel_values=images)
+    note_inputs(images)
     # Positions and anchors are made in float32 in both.
-    assert difference(logits, expected.logits) < 1e-5
-    assert difference(boxes, expected.pred_boxes) < 1e-6
+    compare_tensors("outputs", logits, expected.logits, limit=1e-5, name="logits")
+    compare_tensors("outputs", boxes, expected.pred_boxes, limit=1e-6, name="boxes")
 
 
 @pytest.mark.parametrize("num_denoising", [0, 100], ids=["without denoising", "with denoising"])
@@ -163,24 +166,19 @@ def test_every_loss_term(runs: dict[int, tuple[Run, Run]], pair: Pair, num_denoi
     ours, theirs = runs[num_denoising]
     layers = len(pair.ours.head.layers)
     assert len(theirs.losses) == 3 * (layers + 1) + (3 * layers if num_denoising else 0)
-    assert set(ours.losses) == set(theirs.losses)
-    for name, loss in theirs.losses.items():
-        assert loss > 1e-3
-        assert ours.losses[name].item() == pytest.approx(loss.item(), rel=1e-6), name
+    assert all(loss > 1e-3 for loss in theirs.losses.values())
+    note_inputs(pair.images, targets=pair.targets)
+    compare_terms(ours.losses, theirs.losses, limit=1e-6)
 
 
 @pytest.mark.parametrize("num_denoising", [0, 100], ids=["without denoising", "with denoising"])
-def test_gradient_of_every_parameter(runs: dict[int, tuple[Run, Run]], num_denoising: int) -> None:
+def test_gradient_of_every_parameter(runs: dict[int, tuple[Run, Run]], pair: Pair, num_denoising: int) -> None:
     ours, theirs = (run.gradients for run in runs[num_denoising])
     assert set(theirs) <= set(ours)
     # A parameter that theirs does not reach has no gradient in ours either: the embedding of unused denoising.
     assert all(ours[name].norm() == 0 for name in set(ours) - set(theirs))
-    total = torch.stack([grad.norm() for grad in theirs.values()]).norm()
-    for name, grad in theirs.items():
-        error = (ours[name] - grad).norm()
-        # The second summand is for gradients that are zero but for rounding: of biases that a batch norm takes off
-        # again, and of the bias of keys, which moves all scores of a softmax alike.
-        assert error <= 1e-6 * grad.norm() + 1e-10 * total, f"{name}: {error / grad.norm():.1e}"
+    note_inputs(pair.images, targets=pair.targets)
+    compare_gradients({name: ours[name] for name in theirs}, theirs, limit=1e-6, floor=1e-4)
 
 
 def test_assignments_are_identical(pair: Pair) -> None:
@@ -190,12 +188,13 @@ def test_assignments_are_identical(pair: Pair) -> None:
         output = pair.ours(pair.images, None, pair.targets)
     ours = HungarianMatcher()(output.logits, output.boxes_cxcywh_norm, normalize_targets(pair.targets))
     assert len(ours.query) == len(output.logits) * 10
+    note_inputs(pair.images, targets=pair.targets)
     for layer, (logits, boxes) in enumerate(zip(output.logits, output.boxes_cxcywh_norm, strict=True)):
         first = 0
         for image, (queries, objects) in enumerate(matcher({"logits": logits, "pred_boxes": boxes}, pair.labels)):
             here = (ours.layer == layer) & (ours.image == image)
-            assert ours.query[here].tolist() == queries.tolist()
-            assert (ours.object[here] - first).tolist() == objects.tolist()
+            compare_equal("assignment", ours.query[here], queries)
+            compare_equal("assignment", ours.object[here] - first, objects)
             first += len(pair.targets[image].labels)
 
 
@@ -256,3 +255,25 @@ def test_looking_forward_twice_changes_gradients_and_no_loss(
         error = (twice.gradients[name] - theirs.gradients[name]).norm() / theirs.gradients[name].norm()
         # The last layer has none after it that could look back.
         assert error > 0.05 if i < layers - 1 else error < 1e-6, (name, error)
+
+
+@pytest.mark.slow
+def test_20_training_steps(double_pair: Pair) -> None:
+    """Noised queries too, which are drawn with the same seed in every step."""
+    ours, theirs = deepcopy(double_pair.ours).train(), deepcopy(double_pair.theirs).train()
+    ours.head.denoising, ours.head.refinement = DenoisingOptions(num_queries=100), "once"
+    theirs.config.num_denoising = theirs.model.config.num_denoising = 100
+    images = double_pair.images[..., :96, :128]
+    targets = [target._replace(size=(96, 128), boxes=target.boxes * 0.6) for target in double_pair.targets]
+    labels = [{"class_labels": t.labels, "boxes": t.boxes_cxcywh_norm} for t in normalize_targets(targets)]
+
+    def loss_of_ours() -> Tensor:
+        torch.manual_seed(5)
+        return sum(ours.loss(ours(images, None, targets), targets).values())
+
+    def loss_of_theirs() -> Tensor:
+        torch.manual_seed(5)
+        return theirs(pixel_values=images, labels=labels).loss
+
+    note_inputs(images, targets=targets)
+    compare_training_steps((ours, loss_of_ours), (theirs, loss_of_theirs), limit=1e-4)
