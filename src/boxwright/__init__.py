@@ -2,7 +2,7 @@
 
 ``boxwright.build("rtdetr_r18", num_classes=3)`` builds a detector, ``boxwright.load(path)`` loads a trained one, and
 ``boxwright.check``, ``train``, ``evaluate``, ``predict``, ``bench``, ``export``, ``replay``, ``convert``,
-``convert_data`` and ``info`` do what the commands of these names do.
+``convert_data``, ``serve`` and ``info`` do what the commands of these names do.
 """
 
 # Nothing that Python has not imported by now: for `python -m boxwright` this file comes before `__main__.py`, when the
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from boxwright.detector import Detector
     from boxwright.devices import ComputeOptions
     from boxwright.drawing.style import Drawings, DrawingStyle
+    from boxwright.serving.options import ServingOptions
+    from boxwright.serving.serve import serve
     from boxwright.structures import Category
     from boxwright.training.callbacks import Callback, EarlyStopping
     from boxwright.weights.model import load
@@ -60,6 +62,7 @@ __all__ = [
     "ImageDataset",
     "LabeledImage",
     "Recipe",
+    "ServingOptions",
     "TileOptions",
     "__version__",
     "bench",
@@ -78,6 +81,7 @@ __all__ = [
     "replay",
     "report",
     "save",
+    "serve",
     "study",
     "tile",
     "train",
@@ -98,6 +102,7 @@ _HOMES = {
     "ImageDataset": "boxwright.data.image_dataset",
     "LabeledImage": "boxwright.data.image_dataset",
     "Recipe": "boxwright.compose.recipe",
+    "ServingOptions": "boxwright.serving.options",
     "TileOptions": "boxwright_runtime.tiles",
     "bench": "boxwright.workflows.bench",
     "build": "boxwright.compose.detectors",
@@ -115,6 +120,7 @@ _HOMES = {
     "replay": "boxwright.workflows.replay",
     "report": "boxwright.workflows.report",
     "save": "boxwright.compose.detectors",
+    "serve": "boxwright.serving.serve",
     "study": "boxwright.workflows.study",
     "tile": "boxwright.workflows.tile",
     "train": "boxwright.workflows.train",

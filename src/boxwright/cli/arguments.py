@@ -6,10 +6,13 @@ import argparse
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from boxwright.compose.parts import import_outside
 from boxwright.weights.source_names import require_source
+
+if TYPE_CHECKING:
+    from boxwright_runtime.streaming import Threshold
 
 MODEL_HELP = "a checkpoint, the folder of a run, hf:OWNER/NAME, or a file of weights of another project"
 
@@ -89,6 +92,14 @@ def add_trust_argument(parser: CommandParser) -> None:
         default=[],
         help="import parts outside Boxwright that a file names from MODULE",
     )
+
+
+def read_threshold(text: str) -> Threshold:
+    """Read a least score."""
+    try:
+        return "tuned" if text == "tuned" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number between 0 and 1, or tuned, not {text!r}") from None
 
 
 def import_trusted(modules: Iterable[str]) -> None:

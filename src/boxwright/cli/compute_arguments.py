@@ -13,13 +13,7 @@ if TYPE_CHECKING:
 
 def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``ComputeOptions``."""
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
-    parser.add_argument(
-        "--precision",
-        choices=("auto", "float32", "bfloat16"),
-        default="auto",
-        help="of a model's network; auto takes bfloat16 where the device multiplies it natively (default: auto)",
-    )
+    add_device_arguments(parser)
     parser.add_argument(
         "--tiles",
         metavar="SIZE",
@@ -36,6 +30,17 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
         "--tiles-only",
         action="store_true",
         help="leave out the look at the whole image, for objects that no tile holds",
+    )
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the device and the precision alone."""
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="of a model's network; auto takes bfloat16 where the device multiplies it natively (default: auto)",
     )
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": "models on the same images: differences with intervals, objects that one alone detects, costs",
     "tune-thresholds": "the least score of each class for a wanted F1, precision or recall, stored in the checkpoint",
     "predict": "find objects in images, draw and list them",
+    "serve": "a model behind an address, with a page to try it",
     "explain": "the pixels that a detection depends on, and how well that holds",
     "study": "variations of a recipe, each trained with several seeds, compared in a page and a table",
     "bench": "latency, throughput and memory of models and exported files, side by side",

@@ -6,7 +6,13 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from boxwright.cli.arguments import MODEL_OR_FILE_HELP, OVERRIDES_HELP, CommandParser, add_trust_argument
+from boxwright.cli.arguments import (
+    MODEL_OR_FILE_HELP,
+    OVERRIDES_HELP,
+    CommandParser,
+    add_trust_argument,
+    read_threshold,
+)
 from boxwright.cli.compute_arguments import add_compute_arguments, read_compute
 from boxwright.cli.recipe_arguments import take_overrides
 from boxwright.cli.style_arguments import add_style_arguments, read_style
@@ -15,7 +21,6 @@ from boxwright.files import check_target
 
 if TYPE_CHECKING:
     from boxwright.workflows.predict import PredictionResult
-    from boxwright_runtime.streaming import Threshold
 
 
 def run(argv: Sequence[str]) -> int:
@@ -69,13 +74,6 @@ def _show(threshold: float | tuple[float, ...]) -> str:
     return "tuned" if isinstance(threshold, tuple) else f"{threshold:g}"
 
 
-def _read_threshold(text: str) -> Threshold:
-    try:
-        return "tuned" if text == "tuned" else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"a number between 0 and 1, or tuned, not {text!r}") from None
-
-
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     """Read what was typed, with changes of the model's recipe, and check it as far as it can be without the model."""
     parser = CommandParser(
@@ -88,7 +86,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument(
         "--threshold",
         metavar="T",
-        type=_read_threshold,
+        type=read_threshold,
         help="least score; a classifier's likeliest class is there in any case (default: 0.3, and 0 in --coco's file); "
         "tuned: that of each class, of `boxwright tune-thresholds`",
     )
