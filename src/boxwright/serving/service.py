@@ -15,7 +15,7 @@ import numpy as np
 from boxwright.serving.answers import SeenImage, draw_image
 from boxwright.serving.batcher import Batcher
 from boxwright.serving.budget import Budget
-from boxwright.serving.image_bytes import read_pixels, read_image_size
+from boxwright.serving.image_bytes import read_image_size, read_pixels
 from boxwright.serving.metrics import Metrics
 from boxwright.serving.options import ServingOptions
 from boxwright.serving.question import Question, read_thresholds
