@@ -25,10 +25,10 @@ def served(model: Path | Detector, images: list[Path]) -> list[Answered]:
 
 @pytest.mark.parametrize("kind", ["detector", "exported"])
 def test_answers_are_those_of_predict(
-    kind: str, overfitted: Detector, overfitted_export: Path, drawn: Path, tmp_path: Path
+    kind: str, rectangle_run: Path, rectangle_file: Path, rectangles: Path, tmp_path: Path
 ) -> None:
-    model = overfitted if kind == "detector" else overfitted_export
-    images = sorted((drawn / "images" / "train").glob("*"))[:6] or sorted(drawn.rglob("*.png"))[:6]
+    model = rectangle_run if kind == "detector" else rectangle_file
+    images = sorted((rectangles / "images").glob("val*"))[:6]
     assert len(images) == 6
     boxwright.predict(model, [str(one) for one in images], threshold=0.05, json=tmp_path / "rows.json")
     rows = json.loads((tmp_path / "rows.json").read_text())

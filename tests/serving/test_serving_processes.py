@@ -103,7 +103,7 @@ def test_signals_finish_what_was_taken(serving: Any, number: int) -> None:
         ending.start()
         time.sleep(0.5)
         assert not ended
-        with pytest.raises(OSError):  # nobody else is taken
+        with pytest.raises(ConnectionRefusedError):  # nobody else is taken
             service.ask("/health")
         connection.sendall(IMAGE[50:])
         answer = b""
