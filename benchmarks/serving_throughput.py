@@ -19,9 +19,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from serving_process import draw_images, serve_in_process
-
 from boxwright_runtime import Runtime
+from serving_process import draw_images, serve_in_process
 
 LEAST = 0.9
 

@@ -83,6 +83,8 @@ def test_an_exported_file_is_served_without_torch(serving: Any) -> None:
     service = serving()
     status, body = service.ask("/predict", IMAGE)
     assert (status, len(json.loads(body)["images"][0]["detections"])) == (200, 2)
+    status, drawing = service.ask("/predict?format=image", IMAGE)
+    assert (status, drawing[:2]) == (200, b"\xff\xd8")
     if sys.platform == "linux":
         assert "libtorch" not in Path(f"/proc/{service.process.pid}/maps").read_text()
     # A page whose name leads here, of a stranger.

@@ -73,11 +73,11 @@ def answer_image(images: Sequence[SeenImage]) -> Response:
 
 
 def draw_image(rgb: UInt8[np.ndarray, "h w 3"], detections: Detections) -> bytes:
-    """Draw detections as ``boxwright predict`` does, as a JPEG. Imports torch, as all drawing does."""
-    from boxwright.drawing import draw_detections
-    from boxwright.workflows.exported import to_tensors
+    """Draw detections as ``boxwright predict`` does, as a JPEG."""
+    # Fonts are read when the first drawing is made, not before the service is ready.
+    from boxwright.drawing.detections import draw_detections
 
-    drawing = draw_detections(rgb, to_tensors(detections), detections.categories, threshold=0.0)
+    drawing = draw_detections(rgb, detections, detections.categories, threshold=0.0)
     buffer = io.BytesIO()
     drawing.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue()
