@@ -62,3 +62,22 @@ def test_whatever_is_held_comes_back(plan: list[tuple[int, int, int, bool]]) -> 
         assert budget.try_take(7)
 
     asyncio.run(run())
+
+
+def test_a_part_that_comes_as_its_task_gives_up() -> None:
+    async def run() -> int:
+        budget = Budget(4)
+
+        async def hold() -> None:
+            async with budget.hold(3):
+                raise AssertionError("it has given up")
+
+        assert budget.try_take(2)
+        task = asyncio.create_task(hold())
+        await asyncio.sleep(0)
+        budget.give_back(2)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return budget.held
+
+    assert asyncio.run(run()) == 0

@@ -63,6 +63,11 @@ def serve(
             observer=observer,
             overrides=overrides,
         )
+        if workers > 1 and not served.can_fork:
+            raise ValueError(
+                "several workers have one model in common, which OpenVINO and GPUs do not allow: leave out workers, or "
+                "start several services"
+            )
         from boxwright.serving.processes import run_alone, run_workers
 
         if workers == 1:

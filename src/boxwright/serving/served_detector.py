@@ -49,6 +49,7 @@ def open_detector(
         input_format=detector.input_format,
         thresholds=None if detector.tuning is None else detector.thresholds(),
         has_masks=detector.mask_region is not None,
+        can_fork=next(detector.parameters()).device.type == "cpu",
         facts={
             "runtime": f"torch {torch.__version__}",
             "precision": compute.precision,

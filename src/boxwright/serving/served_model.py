@@ -30,6 +30,7 @@ class ServedModel:
         input_format: of the network.
         thresholds: that were tuned, of each class, by its label; None where they were not.
         has_masks: detections have masks.
+        can_fork: processes that are forked from the one that loaded it can predict.
         facts: about its origin, for clients.
         prepare: from RGB to what the model takes; images of equal shape may share a batch.
         predict: all detections of what was prepared.
@@ -40,6 +41,7 @@ class ServedModel:
     input_format: InputFormat
     thresholds: tuple[float, ...] | None
     has_masks: bool
+    can_fork: bool = True
     facts: Mapping[str, Any]
     prepare: Prepare
     predict: PredictPrepared
@@ -104,6 +106,7 @@ def _serve_runtime(runtime: Runtime) -> ServedModel:
         input_format=own.input_format,
         thresholds=None if own.thresholds is None else runtime.thresholds(),
         has_masks=own.masks is not None,
+        can_fork=runtime.runtime == "onnxruntime",  # OpenVINO's threads do not survive it
         facts={
             "runtime": runtime.runtime,
             "version": own.version,
