@@ -26,7 +26,7 @@ class _Waiting:
 class Batcher:
     """Predicts images in batches of equal shape, in one thread; the image that waits longest comes first.
 
-    An image waits only while others are on their way, and not for long; once its task is cancelled, it is left out.
+    An image waits only while others are on their way, and not for long; one that nobody asks for any more is left out.
 
     Args:
         predict: detections of the contents of prepared images.

@@ -18,11 +18,11 @@ from boxwright_runtime.quiet_decoding import quiet_decoding
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 """Formats of Pillow's that are read, as far as it was built with them: of the others, some start programs."""
 
 
-def read_image_size(data: bytearray, max_pixels: int) -> tuple[int, int]:
+def read_header_size(data: bytearray, max_pixels: int) -> tuple[int, int]:
     """Return (height, width) of an image from the header of its file, upright.
 
     Raises:
@@ -45,7 +45,7 @@ def read_image_size(data: bytearray, max_pixels: int) -> tuple[int, int]:
 @cache
 def _known_formats() -> list[str]:
     Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+    return [name for name in _FORMATS if name in Image.OPEN]
 
 
 def read_pixels(data: bytearray) -> UInt8[np.ndarray, "h w 3"]:

@@ -38,7 +38,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _GRACE = 5
 """Seconds for answers after the last deadline."""
 
-Table = np.ndarray[tuple[int, int], np.dtype[np.float64]]
+_Table = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
 
 def run_alone(model: ServedModel, options: ServingOptions, listener: socket.socket, observer: Observer) -> None:
@@ -73,7 +73,7 @@ def run_workers(
 class _Supervisor:
     """Starts processes, and replaces those that die."""
 
-    def __init__(self, model: ServedModel, options: ServingOptions, listener: socket.socket, table: Table) -> None:
+    def __init__(self, model: ServedModel, options: ServingOptions, listener: socket.socket, table: _Table) -> None:
         self._service_of = lambda row: Service(model, options, Metrics(table, row))
         self._listener, self._table = listener, table
         self._processes: dict[int, ForkProcess] = {}

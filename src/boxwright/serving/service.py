@@ -15,7 +15,7 @@ import numpy as np
 from boxwright.serving.answers import SeenImage, draw_image
 from boxwright.serving.batcher import Batcher
 from boxwright.serving.budget import Budget
-from boxwright.serving.image_bytes import read_image_size, read_pixels
+from boxwright.serving.image_bytes import read_header_size, read_pixels
 from boxwright.serving.metrics import Metrics
 from boxwright.serving.options import ServingOptions
 from boxwright.serving.question import Question, read_thresholds
@@ -123,7 +123,7 @@ class Service:
 
     async def _detect_in(self, image: UploadedImage, question: Question) -> SeenImage:
         try:
-            height, width = await self.in_thread(read_image_size, image.data, self.options.max_pixels)
+            height, width = await self.in_thread(read_header_size, image.data, self.options.max_pixels)
             async with self._pixels.hold(height * width):
                 return await self._detect_decoded(image, question)
         except RefusalError as error:
