@@ -12,6 +12,7 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+import boxwright
 from asgi_requests import Request, cut, encode_form, encode_image
 from boxwright.serving import ServingOptions, app
 from boxwright.serving.metrics import STATUSES
@@ -19,6 +20,7 @@ from boxwright.serving.served_model import open_model
 from boxwright_runtime import Runtime
 from boxwright_runtime.answers import detection_rows
 from service_client import Client, GatedModel, run_service
+from stand_in_export import write_stand_in
 
 BRIGHT = encode_image(30, 40)
 
@@ -239,6 +241,48 @@ def test_metrics_count(exported: Path) -> None:
         assert sum(line.startswith("boxwright_requests_total") for line in lines) == len(STATUSES)
 
     run_service(open_model(exported), ask)
+
+
+def test_forms_of_very_many_parts_are_refused_at_once(exported: Path) -> None:
+    form = b"--edge\r\n\r\n\r\n" * 100_000
+
+    async def ask(client: Client) -> None:
+        request = Request("/predict", cut(form, 65536), headers=FORM)
+        answer = await request.send_to(client.application)
+        assert (answer.status, answer.error) == (413, "a request has at most 64 images")
+        assert client.service.bodies.held == 0
+
+    run_service(open_model(exported), ask)
+
+
+def test_a_classifier_tells_its_likeliest_class(tmp_path: Path) -> None:
+    model = open_model(write_stand_in(tmp_path / "classifier.onnx", task="classification"))
+
+    async def ask(client: Client) -> None:
+        answer = await client.ask("/predict?threshold=1", encode_image(30, 40, 100))
+        assert [row["category_name"] for row in answer.content["images"][0]["detections"]] == ["thing"]
+        assert "for classification: take json" in (await client.ask("/predict?format=coco", BRIGHT)).error
+        assert (await client.ask("/predict?format=image", BRIGHT)).status == 200
+
+    run_service(model, ask)
+
+
+def test_openvino_is_served(tmp_path: Path) -> None:
+    file = write_stand_in(tmp_path / "model.xml", masks="box")
+
+    async def ask(client: Client) -> None:
+        answer = await client.ask("/predict", BRIGHT)
+        assert answer.content["images"][0]["detections"] == rows_without_names(Runtime(file), BRIGHT)
+
+    run_service(open_model(file), ask)
+    with pytest.raises(ValueError, match="which OpenVINO and GPUs do not allow"):
+        boxwright.serve(file, port=0, workers=2)
+
+
+def test_a_missing_extra_is_named(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "uvicorn" else name)
+    with pytest.raises(ValueError, match=r"uvicorn is not installed: pip install 'boxwright\[serve\]'"):
+        boxwright.serve(exported, port=0)
 
 
 def test_mounted_in_another_application(exported: Path) -> None:

@@ -87,9 +87,7 @@ def test_a_full_queue_refuses(gated: GatedModel) -> None:
         too_many, headers = encode_form({"a": IMAGE, "b": IMAGE, "c": IMAGE})
         gated.gate.set()
         assert [(await first).status, (await second).status] == [200, 200]
-        assert (
-            await client.ask("/predict", too_many, headers=headers)
-        ).error == "a request has at most 2 images, not 3"
+        assert (await client.ask("/predict", too_many, headers=headers)).error == "a request has at most 2 images"
         assert (await client.ask("/predict", IMAGE)).status == 200
 
     run_service(gated.serve(), ask, ServingOptions(queue=2))

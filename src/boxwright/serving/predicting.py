@@ -49,7 +49,7 @@ async def _predict_in_time(request: Request, service: Service) -> Response:
     try:
         async with (
             asyncio.timeout(options.deadline),
-            receive_images(request, options.max_bytes, service.bodies) as images,
+            receive_images(request, options.max_bytes, options.queue, service.bodies) as images,
         ):
             service.note_bodies(sum(len(one.data) for one in images))
             return await _while_connected(request, _detect_and_answer(service, images, question))

@@ -104,8 +104,6 @@ class Service:
         Raises:
             RefusalError: one of them cannot be read, or too many wait.
         """
-        if len(images) > self.queue.total:
-            raise RefusalError(413, f"a request has at most {self.queue.total} images, not {len(images)}")
         if question.form == "image" and len(images) > 1:
             raise RefusalError(400, f"the drawn image is of one, not of {len(images)}: ask for json or coco")
         if not self.queue.try_take(len(images)):

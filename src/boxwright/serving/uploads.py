@@ -24,6 +24,8 @@ _LINGER = 2.0
 
 _LONGEST_NAME = 200
 
+_MOST_DIGITS = 19
+
 
 @dataclass
 class UploadedImage:
@@ -39,12 +41,15 @@ class UploadedImage:
 
 
 @asynccontextmanager
-async def receive_images(request: Request, max_bytes: int, memory: Budget) -> AsyncIterator[list[UploadedImage]]:
+async def receive_images(
+    request: Request, max_bytes: int, max_images: int, memory: Budget
+) -> AsyncIterator[list[UploadedImage]]:
     """Receive the images of a request, whose bytes count in a budget for as long as this context.
 
     Args:
         request: whose body has not been read.
         max_bytes: of the body.
+        max_images: in a form.
         memory: bytes of all bodies.
 
     Raises:
@@ -52,7 +57,7 @@ async def receive_images(request: Request, max_bytes: int, memory: Budget) -> As
         ClientDisconnect: the client went away.
     """
     _check_length(request, max_bytes)
-    parts, held = _parts_of(request), 0
+    parts, held = _parts_of(request, max_images), 0
     try:
         async for chunk in request.stream():
             if held + len(chunk) > max_bytes:
@@ -82,8 +87,8 @@ async def drop_rest(request: Request) -> None:
 
 
 def _check_length(request: Request, max_bytes: int) -> None:
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > max_bytes:
+    length = request.headers.get("content-length", "").lstrip("0")
+    if length.isdecimal() and (len(length) > _MOST_DIGITS or int(length) > max_bytes):
         raise _too_long(max_bytes)
 
 
@@ -91,14 +96,14 @@ def _too_long(max_bytes: int) -> RefusalError:
     return RefusalError(413, f"the body has more than {max_bytes:,} bytes")
 
 
-def _parts_of(request: Request) -> _Body | _Form:
+def _parts_of(request: Request, max_images: int) -> _Body | _Form:
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data":
         return _Body(UploadedImage(""))
     if not options.get(b"boundary"):
         raise RefusalError(400, "the form has no boundary in its Content-Type")
     try:
-        return _Form(options[b"boundary"])
+        return _Form(options[b"boundary"], max_images)
     except FormParserError as error:
         raise _damaged_form(error) from None
 
@@ -125,7 +130,7 @@ class _Body:
 class _Form:
     """A form, of whose fields each is an image; nothing of it goes to the disk."""
 
-    def __init__(self, boundary: bytes) -> None:
+    def __init__(self, boundary: bytes, max_images: int) -> None:
         callbacks: MultipartCallbacks = {
             "on_part_begin": self._begin,
             "on_part_data": self._take,
@@ -137,6 +142,7 @@ class _Form:
         }
         self._parser = MultipartParser(boundary, callbacks)
         self._images: list[UploadedImage] = []
+        self._max_images = max_images
         self._header_name, self._header_value = bytearray(), bytearray()
         self._is_complete = False
 
@@ -154,6 +160,9 @@ class _Form:
         return self._images
 
     def _begin(self) -> None:
+        # A megabyte of empty parts would take a thousand times as much, and hold up everybody else.
+        if len(self._images) == self._max_images:
+            raise RefusalError(413, f"a request has at most {self._max_images} images")
         self._images.append(UploadedImage(""))
 
     def _take(self, data: bytes, start: int, end: int) -> None:
