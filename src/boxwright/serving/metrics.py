@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
+
+CountTable = np.ndarray[tuple[int, int], np.dtype[np.float64]]
+"""Counts of all processes: a row for each."""
 
 STATUSES = (200, 400, 401, 404, 405, 408, 411, 413, 421, 429, 499, 500, 503, 504)
 """Statuses of answers; 499 stands for clients that went away before theirs."""
@@ -41,7 +44,7 @@ class Metrics:
         row: of this process.
     """
 
-    def __init__(self, table: np.ndarray[tuple[int, int], np.dtype[np.float64]] | None = None, row: int = 0) -> None:
+    def __init__(self, table: CountTable | None = None, row: int = 0) -> None:
         self._table = make_counts(1) if table is None else table
         self._own = self._table[row]
 
@@ -90,15 +93,15 @@ class Metrics:
         yield f"boxwright_request_seconds_count {count:.10g}"
 
 
-def make_counts(processes: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def make_counts(processes: int) -> CountTable:
     """Make a table of zeros, a row for each process, in memory that processes forked from this one write to."""
     memory = mmap.mmap(-1, processes * len(_COLUMNS) * 8)
     return np.frombuffer(memory, dtype=np.float64).reshape(processes, len(_COLUMNS))
 
 
-def clear_row(table: np.ndarray[tuple[int, int], np.dtype[np.float64]], row: int, names: Sequence[str] = ()) -> None:
+def clear_gauges(table: CountTable, row: int) -> None:
     """Set gauges of a process that has ended to zero; its counters stay."""
-    for name in names or _GAUGES:
+    for name in _GAUGES:
         table[row, _INDEX[name]] = 0.0
 
 

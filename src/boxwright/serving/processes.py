@@ -15,13 +15,12 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
 from types import FrameType
 
-import numpy as np
 import uvicorn
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from boxwright.serving.application import make_application
 from boxwright.serving.listening import address_of, is_loopback
-from boxwright.serving.metrics import Metrics, clear_row, make_counts
+from boxwright.serving.metrics import CountTable, Metrics, clear_gauges, make_counts
 from boxwright.serving.options import ServingOptions
 from boxwright.serving.served_model import ServedModel
 from boxwright.serving.service import Service
@@ -37,8 +36,6 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _GRACE = 5
 """Seconds for answers after the last deadline."""
-
-_Table = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
 
 def run_alone(model: ServedModel, options: ServingOptions, listener: socket.socket, observer: Observer) -> None:
@@ -73,7 +70,7 @@ def run_workers(
 class _Supervisor:
     """Starts processes, and replaces those that die."""
 
-    def __init__(self, model: ServedModel, options: ServingOptions, listener: socket.socket, table: _Table) -> None:
+    def __init__(self, model: ServedModel, options: ServingOptions, listener: socket.socket, table: CountTable) -> None:
         self._service_of = lambda row: Service(model, options, Metrics(table, row))
         self._listener, self._table = listener, table
         self._processes: dict[int, ForkProcess] = {}
@@ -108,7 +105,7 @@ class _Supervisor:
 
     def _replace(self, row: int, process: ForkProcess) -> None:
         was_ready = Metrics(self._table[row : row + 1])["ready"] > 0
-        clear_row(self._table, row)
+        clear_gauges(self._table, row)
         process.join()
         del self._processes[row]
         if self._is_stopping:
