@@ -24,12 +24,13 @@ Result = TypeVar("Result")
 class GatedModel:
     """A model that predicts once its gate is open; it notes the batches that went through.
 
-    The score of an image is its first level by 255; of level 13, it fails.
+    The score of an image is its first level by 255; of level ``fails_on``, it fails.
     """
 
     def __init__(self) -> None:
         self.gate, self.entered = threading.Event(), threading.Event()
         self.batches: list[int] = []
+        self.fails_on = 13
         self.gate.set()
 
     def serve(self, **options: Any) -> ServedModel:
@@ -51,8 +52,8 @@ class GatedModel:
         assert self.gate.wait(30)
         self.batches.append(len(images))
         levels = np.array([image[0, 0, 0] for image in images])
-        if (levels == 13).any():
-            raise ValueError("fails on 13")
+        if (levels == self.fails_on).any():
+            raise ValueError(f"fails on {self.fails_on}")
         box = np.array([[0.0, 0.0, 4.0, 4.0]])
         return [
             Detections(box, np.array([level / 255]), np.array([0]), None, (Category(7, "thing"),)) for level in levels

@@ -17,6 +17,7 @@ from asgi_requests import Request, cut, encode_form, encode_image
 from boxwright.serving import ServingOptions, app
 from boxwright.serving.metrics import STATUSES
 from boxwright.serving.served_model import open_model
+from boxwright.serving.service import Service
 from boxwright_runtime import Runtime
 from boxwright_runtime.answers import detection_rows
 from service_client import Client, GatedModel, run_service
@@ -304,6 +305,22 @@ def test_failures_of_the_model_are_of_the_service(gated: GatedModel) -> None:
         assert client.service.metrics["requests 500"] == 1
 
     run_service(gated.serve(), ask)
+
+
+def test_a_model_that_cannot_predict_is_not_ready(gated: GatedModel, caplog: pytest.LogCaptureFixture) -> None:
+    async def ask() -> None:
+        gated.fails_on = 0  # of the image to warm up
+        service = Service(gated.serve(), ServingOptions())
+        client = Client(service)
+        with pytest.raises(ValueError, match="fails on 0"):
+            await service.start()
+        answer = await client.ask("/ready")
+        assert (answer.status, answer.error) == (503, "the model cannot predict; the log of the service says why")
+        assert (await client.ask("/health")).status == 200
+        await service.stop()
+
+    asyncio.run(ask())
+    assert "fails on 0" in caplog.text
 
 
 def test_a_model_without_tuned_thresholds(gated: GatedModel) -> None:

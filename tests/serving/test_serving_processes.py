@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -110,6 +111,28 @@ def test_workers_end_with_a_parent_that_is_killed(serving: Any) -> None:
     while any(Path(f"/proc/{pid}").exists() for pid in workers):
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+def test_headers_that_never_end(serving: Any) -> None:
+    """Each connection has its time; a request after another one on the same connection too, and bodies their own."""
+    service = serving("--deadline", "0.6")
+    whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for before, sent in ((b"", b""), (b"", b"POST /predict HTTP/1.1\r\nX-"), (whole, b"GET /hea")):
+        with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+            connection.sendall(before)
+            time.sleep(0.2 if before else 0)
+            connection.sendall(sent)
+            start, received = time.monotonic(), b""
+            while chunk := connection.recv(65536):
+                received += chunk
+            assert 0.3 < time.monotonic() - start < 4
+            assert received.startswith(b"HTTP/1.1 200") == bool(before)
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+    for _ in range(4):  # beyond that time in all
+        connection.request("GET", "/health")
+        assert connection.getresponse().read() == b'{"status":"alive"}'
+        time.sleep(0.3)
+    connection.close()
 
 
 def test_a_key_of_the_environment(serving: Any) -> None:

@@ -19,6 +19,7 @@ import uvicorn
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from boxwright.serving.application import make_application
+from boxwright.serving.header_deadline import bound_headers
 from boxwright.serving.listening import address_of, is_loopback
 from boxwright.serving.metrics import CountTable, Metrics, clear_gauges, make_counts
 from boxwright.serving.options import ServingOptions
@@ -137,7 +138,7 @@ def _run(
         log_level="warning",
         access_log=False,
         server_header=False,
-        http="h11",  # the one whose headers are bounded
+        http=bound_headers(service.options.deadline),
         ws="none",
         loop="asyncio",
         limit_concurrency=_MOST_CONNECTIONS,
