@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-
-from boxwright_runtime.streaming import Threshold
+from typing import Literal
 
 LARGEST_QUEUE = 10_000
 
@@ -30,7 +29,7 @@ class ServingOptions:
         ValueError: one of them is out of range.
     """
 
-    threshold: Threshold = 0.3
+    threshold: float | Literal["tuned"] = 0.3
     key: str | None = field(default=None, repr=False)
     max_bytes: int = 32 * 2**20
     max_pixels: int = 50_000_000
