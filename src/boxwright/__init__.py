@@ -2,7 +2,7 @@
 
 ``boxwright.build("rtdetr_r18", num_classes=3)`` builds a detector, ``boxwright.load(path)`` loads a trained one, and
 ``boxwright.check``, ``train``, ``evaluate``, ``predict``, ``bench``, ``export``, ``replay``, ``convert``,
-``convert_data`` and ``info`` do what the commands of these names do.
+``convert_data``, ``serve`` and ``info`` do what the commands of these names do.
 """
 
 # Nothing that Python has not imported by now: for `python -m boxwright` this file comes before `__main__.py`, when the
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from boxwright.detector import Detector
     from boxwright.devices import ComputeOptions
     from boxwright.drawing.style import Drawings, DrawingStyle
+    from boxwright.serving.options import ServingOptions
+    from boxwright.serving.serve import serve
     from boxwright.structures import Category
     from boxwright.tracking.counting import CountLine, CountZone
     from boxwright.tracking.tracker import Tracker, TrackingOptions
@@ -70,6 +72,7 @@ __all__ = [
     "ImageDataset",
     "LabeledImage",
     "Recipe",
+    "ServingOptions",
     "ShardedResults",
     "TileOptions",
     "TrackOptions",
@@ -97,6 +100,7 @@ __all__ = [
     "replay",
     "report",
     "save",
+    "serve",
     "stream_video",
     "study",
     "tile",
@@ -121,6 +125,7 @@ _HOMES = {
     "LabeledImage": "boxwright.data.image_dataset",
     "Recipe": "boxwright.compose.recipe",
     "ShardedResults": "boxwright.workflows.shard_folder",
+    "ServingOptions": "boxwright.serving.options",
     "TileOptions": "boxwright_runtime.tiles",
     "TrackOptions": "boxwright.workflows.video_frames",
     "Tracker": "boxwright.tracking.tracker",
@@ -147,6 +152,7 @@ _HOMES = {
     "report": "boxwright.workflows.report",
     "save": "boxwright.compose.detectors",
     "stream_video": "boxwright.workflows.video_frames",
+    "serve": "boxwright.serving.serve",
     "study": "boxwright.workflows.study",
     "tile": "boxwright.workflows.tile",
     "train": "boxwright.workflows.train",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -47,26 +48,29 @@ def stream_predictions(
         keep_images: hand out each image beside its detections.
     """
 
-    def prepare(rgb: UInt8[np.ndarray, "h w 3"]) -> PreparedImage:
-        height, width = rgb.shape[:2]
-        shape = input_format.input_size(height, width)
-        window, resampling = input_format.window(height, width), input_format.resampling
-        return PreparedImage(
-            shape, (resample(rgb, window, *shape, resampling=resampling), ImageSize(height, width, *shape))
-        )
-
-    def predict(contents: Sequence[tuple[Tensor, ImageSize]]) -> list[Detections]:
-        return predict_batch(torch.stack([pixels for pixels, _ in contents]), [size for _, size in contents])
-
     return PredictionStream(
         images,
-        prepare,
-        predict,
+        partial(prepare_image, input_format=input_format),
+        partial(predict_prepared, predict_batch=predict_batch),
         threshold=threshold,
         batch_size=batch_size,
         on_error=on_error,
         keep_images=keep_images,
     )
+
+
+def prepare_image(rgb: UInt8[np.ndarray, "h w 3"], input_format: InputFormat) -> PreparedImage:
+    """Resize an image to the network input, in the form that ``predict_prepared`` takes."""
+    height, width = rgb.shape[:2]
+    shape = input_format.input_size(height, width)
+    window, resampling = input_format.window(height, width), input_format.resampling
+    pixels = resample(rgb, window, *shape, resampling=resampling)
+    return PreparedImage(shape, (pixels, ImageSize(height, width, *shape)))
+
+
+def predict_prepared(contents: Sequence[tuple[Tensor, ImageSize]], predict_batch: PredictBatch) -> list[Detections]:
+    """Detect objects in the contents of prepared images of equal shape."""
+    return predict_batch(torch.stack([pixels for pixels, _ in contents]), [size for _, size in contents])
 
 
 _MODES_LOCK = threading.Lock()

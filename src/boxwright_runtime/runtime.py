@@ -145,8 +145,8 @@ class Runtime:
         """
         return PredictionStream(
             list_sources(images)[0],
-            self._prepare,
-            self._predict,
+            self.prepare,
+            self.predict_prepared,
             threshold=self.thresholds() if threshold == "tuned" else threshold,
             batch_size=batch_size,
             on_error=on_error,
@@ -187,6 +187,32 @@ class Runtime:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"{printable(self.path)} fails in {self.runtime} on {shapes}: {reason}") from error
 
+    def prepare(self, rgb: UInt8[np.ndarray, "h w 3"]) -> PreparedImage:
+        """Bring an image into the form that ``predict_prepared`` takes."""
+        height, width = rgb.shape[:2]
+        input_size = self.metadata.input_format.input_size(height, width)
+        size = ImageSize(height, width, *input_size)
+        if self.metadata.profile == "bytes":
+            return PreparedImage((height, width), _Input(rgb, size))
+        return PreparedImage(input_size, _Input(make_network_input(rgb, self.metadata.input_format), size))
+
+    def predict_prepared(self, images: Sequence[_Input]) -> list[Detections]:
+        """Detect objects in the contents of prepared images of equal shape; all detections, best first.
+
+        Raises:
+            ValueError: the runtime fails, or a score is not a number.
+        """
+        # One image is not copied: of a camera it has megabytes.
+        stacked = images[0].pixels[None] if len(images) == 1 else np.stack([image.pixels for image in images])
+        arrays = {"images": stacked}
+        if self.metadata.profile == "float":
+            arrays["sizes"] = np.array([image.size for image in images], dtype=np.int64)
+        outputs = self.run(arrays)
+        return [
+            self._detections({name: values[i] for name, values in outputs.items()}, images[i].size)
+            for i in range(len(images))
+        ]
+
     def _check_interface(self) -> None:
         """Compare inputs and outputs with those that the metadata promise.
 
@@ -202,26 +228,6 @@ class Runtime:
         outputs = FILE_OUTPUTS + (FILE_MASK_OUTPUTS if self.metadata.masks else ())
         if missing := [name for name in outputs if name not in self._session.outputs]:
             raise ValueError(f"{printable(self.path)} has no output {', '.join(missing)}; export it again")
-
-    def _prepare(self, rgb: UInt8[np.ndarray, "h w 3"]) -> PreparedImage:
-        height, width = rgb.shape[:2]
-        input_size = self.metadata.input_format.input_size(height, width)
-        size = ImageSize(height, width, *input_size)
-        if self.metadata.profile == "bytes":
-            return PreparedImage((height, width), _Input(rgb, size))
-        return PreparedImage(input_size, _Input(make_network_input(rgb, self.metadata.input_format), size))
-
-    def _predict(self, images: Sequence[_Input]) -> list[Detections]:
-        # One image is not copied: of a camera it has megabytes.
-        stacked = images[0].pixels[None] if len(images) == 1 else np.stack([image.pixels for image in images])
-        arrays = {"images": stacked}
-        if self.metadata.profile == "float":
-            arrays["sizes"] = np.array([image.size for image in images], dtype=np.int64)
-        outputs = self.run(arrays)
-        return [
-            self._detections({name: values[i] for name, values in outputs.items()}, images[i].size)
-            for i in range(len(images))
-        ]
 
     def _detections(self, outputs: Mapping[str, npt.NDArray[Any]], size: ImageSize) -> Detections:
         count = int(outputs["count"])

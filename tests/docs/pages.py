@@ -7,6 +7,7 @@ A fenced block is run in the order of the page, in a folder of its own:
 - ``text`` right after ``bash``: each of its lines was printed, where ``...`` stands for anything. Where one says
   "boxwright: error:", every command of that block ends with status 2; all others end with status 0.
 - ``python``: in one namespace for the whole page. A block that begins with ``# some/file.py`` is that file.
+- ``boxwright serve`` serves until the page ends, at a free port that takes the position of 8000 in all that follows.
 - ``yaml``: is resolved as a recipe, or as a study where it has variations.
 
 ``python tests/docs/pages.py PAGE FOLDER`` does it in a process of its own.
@@ -164,7 +165,39 @@ def play(page: Path, folder: Path) -> None:
             elif block.language == "yaml":
                 _resolve(block, position)
     finally:
+        _service.end()
         os.chdir(before)
+
+
+class _Service:
+    """The service that a page has started, if any."""
+
+    process: subprocess.Popen[str] | None = None
+    port = "8000"
+
+    def start(self, arguments: list[str]) -> tuple[int, str]:
+        self.end()
+        command = [sys.executable, "-m", "boxwright", *arguments, "--port", "0"]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr
+        line = self.process.stderr.readline()
+        address = re.match(r"ready at http://[\d.]+:(\d+)/", line)
+        self.port = address[1] if address else self.port
+        return (0 if address else 1), line
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            assert self.process.stderr
+            self.process.stderr.close()
+            assert self.process.wait(30) == 0
+        self.process, self.port = None, "8000"
+
+    def at_its_port(self, text: str) -> str:
+        return text.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
+
+
+_service = _Service()
 
 
 def _type(block: Block, answer: str | None, position: str) -> None:
@@ -185,8 +218,14 @@ def _run(command: str) -> tuple[int, str]:
     program, *arguments = shlex.split(command)
     if command in NOT_TYPED or command.startswith(ELSEWHERE):
         return 0, ""
+    if program == "boxwright" and arguments[0] == "serve" and "--help" not in arguments:
+        return _service.start(arguments)
     if program == "boxwright":
         return _run_boxwright(arguments)
+    if program == "curl":
+        arguments = ["--silent", "--show-error", "--fail", *map(_service.at_its_port, arguments)]
+        done = subprocess.run([program, *arguments], capture_output=True)
+        return done.returncode, (done.stdout + done.stderr).decode(errors="replace")
     if program == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         arguments = [argument for argument in arguments if "=" not in argument]
@@ -233,7 +272,8 @@ def _run_python(block: Block, namespace: dict[str, Any], position: str) -> None:
     sys.path.append(str(Path.cwd()))
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            exec(compile("\n" * (block.line - 1) + block.text, position, "exec"), namespace)
+            text = _service.at_its_port(block.text)
+            exec(compile("\n" * (block.line - 1) + text, position, "exec"), namespace)
     finally:
         sys.path.pop()
 

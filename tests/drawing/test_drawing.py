@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from boxwright.data.records import Record
-from boxwright.drawing import DrawingStyle, class_color, draw_detections, draw_ground_truth
-from boxwright.drawing import detections as drawing
+from boxwright.drawing import DrawingStyle, class_color, draw_detections, draw_ground_truth, ground_truth
+from boxwright.drawing import detections as detections_module
 from boxwright.drawing.colors import letter_color, relative_luminance
 from boxwright.ops.masks import encode_mask
 from boxwright.structures import Category
@@ -133,10 +133,10 @@ def test_masks_of_the_ground_truth() -> None:
 
 def test_masks_are_made_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of a hundred objects of 24 million pixels would need 2.4 GB."""
-    made: list[weakref.ref[torch.Tensor]] = []
+    made: list[weakref.ref[Any]] = []
 
-    def watched(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        def call(*args: Any) -> torch.Tensor:
+    def watched(make: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
             assert all(mask() is None for mask in made)
             mask = make(*args)
             made.append(weakref.ref(mask))
@@ -144,8 +144,8 @@ def test_masks_are_made_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return call
 
-    for name in ("decode_mask", "decode_image_mask"):
-        monkeypatch.setattr(drawing, name, watched(getattr(drawing, name)))
+    for module, name in ((detections_module, "decode_rle"), (ground_truth, "decode_image_mask")):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
     draw_detections(GRAY, masked(disc(), disc(), disc()), CATEGORIES, threshold=0.75)
     assert len(made) == 2
     square = [[60.0, 70, 140, 70, 140, 150, 60, 150]]

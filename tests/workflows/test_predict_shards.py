@@ -22,8 +22,8 @@ from pyarrow import parquet
 
 import boxwright
 from boxwright.cli.main import main
-from boxwright.workflows.predict import detection_rows
 from boxwright.workflows.predict_shards import ShardedPrediction
+from boxwright_runtime.answers import detection_rows
 from passing_detector import gray, make_detector, png
 from stand_in_export import write_stand_in
 from training.kills import states_of

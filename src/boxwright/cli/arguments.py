@@ -94,6 +94,14 @@ def add_trust_argument(parser: CommandParser) -> None:
     )
 
 
+def read_threshold(text: str) -> Threshold:
+    """Read a least score."""
+    try:
+        return "tuned" if text == "tuned" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number between 0 and 1, or tuned, not {text!r}") from None
+
+
 def import_trusted(modules: Iterable[str]) -> None:
     """Import the modules of ``--trust``: parts that a file names may come from modules that are imported already.
 
@@ -117,11 +125,3 @@ def _with_last_part_like(name: str, options: Iterable[str]) -> list[str]:
             by_last.setdefault(option.rpartition(".")[2], []).append(option)
     near = difflib.get_close_matches(name.lstrip("-").replace("-", "_"), by_last, n=1, cutoff=NEARLY)
     return by_last[near[0]] if near else []
-
-
-def read_threshold(text: str) -> Threshold:
-    """Read a least score; its range is checked with the others."""
-    try:
-        return "tuned" if text == "tuned" else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"a number between 0 and 1, or tuned, not {text!r}") from None

@@ -11,17 +11,6 @@ if TYPE_CHECKING:
     from boxwright.devices import ComputeOptions
 
 
-def add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``ComputeOptions`` that say where and how precisely."""
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
-    parser.add_argument(
-        "--precision",
-        choices=("auto", "float32", "bfloat16"),
-        default="auto",
-        help="of a model's network; auto takes bfloat16 where the device multiplies it natively (default: auto)",
-    )
-
-
 def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``ComputeOptions``."""
     add_device_arguments(parser)
@@ -41,6 +30,17 @@ def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
         "--tiles-only",
         action="store_true",
         help="leave out the look at the whole image, for objects that no tile holds",
+    )
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the device and the precision alone."""
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto)")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="of a model's network; auto takes bfloat16 where the device multiplies it natively (default: auto)",
     )
 
 

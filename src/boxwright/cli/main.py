@@ -25,6 +25,7 @@ COMMANDS = {
     "predict": "find objects in images, draw and list them",
     "prelabel": "labels by a model, for people to correct: a data set, or a file for Label Studio or CVAT",
     "next": "the images that are worth labeling first",
+    "serve": "a model behind an address, with a page to try it",
     "explain": "the pixels that a detection depends on, and how well that holds",
     "study": "variations of a recipe, each trained with several seeds, compared in a page and a table",
     "bench": "latency, throughput and memory of models and exported files, side by side",

@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw
 
 from boxwright.data.records import Record
 from boxwright.drawing.colors import BLACK, WHITE, Color
-from boxwright.drawing.detections import DASHED, DOTTED, annotated_objects, detected_objects
+from boxwright.drawing.detections import detected_objects
+from boxwright.drawing.ground_truth import DASHED, DOTTED, annotated_objects
 from boxwright.drawing.labels import letter_size
 from boxwright.drawing.legend import LegendEntry
 from boxwright.drawing.lettering import Lettering, Typesetter

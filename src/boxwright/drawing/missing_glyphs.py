@@ -8,8 +8,8 @@ from boxwright.drawing.detections import class_numbers
 from boxwright.drawing.glyphs import clean_text, missing_characters
 from boxwright.drawing.lettering import Typesetter
 from boxwright.drawing.style import AUTOMATIC, DrawingStyle
-from boxwright.structures import Category
 from boxwright_runtime.printable_names import printable
+from boxwright_runtime.structures import Category
 
 _MOST_GLYPHS = 10
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from jaxtyping import Bool
-from torch import Tensor
 
 from boxwright.drawing.colors import Color
 
@@ -37,7 +37,7 @@ class DrawnObject(NamedTuple):
     detail: str
     color: Color
     dash: int | None = None
-    mask: Callable[[], Bool[Tensor, "h w"]] | None = None
+    mask: Callable[[], Bool[np.ndarray, "h w"]] | None = None
     sides_std: tuple[float, ...] | None = None
 
     @property

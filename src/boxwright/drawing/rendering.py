@@ -57,7 +57,7 @@ def draw_shapes(
     # Masks below all boxes; of all of them, weak ones first, so that strong ones lie on top.
     for one, line in reversed(list(zip(objects, lines, strict=True))):
         if one.mask is not None:
-            draw_mask(drawing, one.mask().numpy(), one.color, max(1, line // 2))
+            draw_mask(drawing, one.mask(), one.color, max(1, line // 2))
     draw = ImageDraw.Draw(drawing)
     for one, line in reversed(list(zip(objects, lines, strict=True))):
         draw_box(draw, one.box, one.color, line, one.dash)

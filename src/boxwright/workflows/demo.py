@@ -33,11 +33,11 @@ from boxwright.workflows.demo_size import choose_size
 from boxwright.workflows.drawn_names import drawn_labels, note_undrawable_names
 from boxwright.workflows.machine import describe_machine
 from boxwright.workflows.observer import Observer
-from boxwright.workflows.predict import detection_rows
 from boxwright.workflows.report import write_evaluation
 from boxwright.workflows.run_folder import is_finished
 from boxwright.workflows.train import train
 from boxwright.workflows.validation import Validation
+from boxwright_runtime.answers import detection_rows
 from boxwright_runtime.detections import Detections
 
 DEMO_RECIPE, BUDGET = "rtdetr_tiny", "4m"

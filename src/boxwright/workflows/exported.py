@@ -43,6 +43,14 @@ def open_exported(
         FileNotFoundError: there is no such file.
         ValueError: it is no exported file, or an argument is not for such.
     """
+    check_file_options(file, device=device, overrides=overrides)
+    return file if isinstance(file, Runtime) else Runtime(file)
+
+
+def check_file_options(
+    file: str | Path | Runtime, *, device: str | ComputeOptions, overrides: Mapping[str, Any] | None
+) -> None:
+    """Raise ``ValueError`` for options that an exported file does not have; see ``open_exported``."""
     name = printable(file.path if isinstance(file, Runtime) else file)
     compute = ComputeOptions.of(device)
     if overrides:
@@ -59,7 +67,6 @@ def open_exported(
             f"{name} is an exported file, which has its own precision: leave out precision {compute.precision}, "
             "or export the model in it"
         )
-    return file if isinstance(file, Runtime) else Runtime(file)
 
 
 def to_tensors(detections: Detections) -> Detections:

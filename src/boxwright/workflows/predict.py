@@ -23,8 +23,8 @@ from boxwright.workflows.named_images import NamedImage, check_drawings, disting
 from boxwright.workflows.observer import Observer
 from boxwright.workflows.predicted_results import CocoFile, PredictedResults, TakeDetections
 from boxwright.workflows.streams import StreamOptions, stream_images
-from boxwright_runtime import Detection, Detections, Runtime
-from boxwright_runtime.masks import to_json
+from boxwright_runtime import Detections, Runtime
+from boxwright_runtime.answers import detection_rows, select_answered, select_drawn
 from boxwright_runtime.streaming import ImageInput, OnError, PredictionStream, SkippedImage, Threshold
 from boxwright_runtime.tiled_streaming import TiledStream, scale_boxes
 from boxwright_runtime.video_names import is_video, show_source
@@ -192,7 +192,8 @@ class _Collector:
                 detections, image = to_tensors(one.detections), self.named[one.index]
                 if len(detections):
                     result.best_score = max(result.best_score or 0.0, detections.scores.max().item())
-                above, drawn = select_above(detections, result.threshold, result.task)
+                above = select_answered(detections, result.threshold, result.task)
+                drawn = select_drawn(above, result.task)
                 result.detections[image.name] = above
                 if queue is not None and self.drawings is not None and one.image is not None:
                     drawn = scale_boxes(drawn, one.image_scale)
@@ -210,36 +211,3 @@ class _Collector:
             note = describe_missing_glyphs(self._categories, self._drawn_labels, self.drawings.style)
             if note is not None:
                 observer.note(note)
-
-
-def select_above(
-    detections: Detections, threshold: float | tuple[float, ...], task: Task
-) -> tuple[Detections, Detections]:
-    """Return the detections above the threshold, and those that are drawn."""
-    above = detections.above(threshold)
-    if task == "detection":
-        return above, above
-    # Best first: one class is there in any case. The boxes of an image's classes are all the same: one is drawn.
-    best = detections[:1]
-    return above if len(above) else best, best
-
-
-def detection_rows(file_name: str, detections: Detections) -> list[dict[str, Any]]:
-    """List detections of one image as JSON rows: ids of the data set, boxes (x, y, w, h) in pixels, RLE masks, perhaps
-    ``sides_std`` of (x1, y1, x2, y2)."""
-    return [{"file_name": file_name, **object_row(one)} for one in detections]
-
-
-def object_row(one: Detection) -> dict[str, Any]:
-    """List one detection as a JSON row, without its image; see ``detection_rows``."""
-    assert one.category is not None  # those of a detector have all of them
-    x1, y1, x2, y2 = one.box
-    row: dict[str, Any] = {
-        "category_id": one.category.id,
-        "category_name": one.category.name,
-        "bbox": [x1, y1, x2 - x1, y2 - y1],
-        "score": one.score,
-    }
-    mask = {} if one.mask is None else {"segmentation": to_json(one.mask)}
-    std = {} if one.sides_std is None else {"sides_std": list(one.sides_std)}
-    return {**row, **mask, **std}

@@ -18,11 +18,11 @@ from boxwright.workflows.exported import to_tensors
 from boxwright.workflows.models import load_predictor
 from boxwright.workflows.named_images import drawing_name
 from boxwright.workflows.observer import Silent
-from boxwright.workflows.predict import select_above
 from boxwright.workflows.shard_files import ShardWriter, write_coco, write_parquet
 from boxwright.workflows.shard_folder import ShardFolder, ShardRecord
 from boxwright.workflows.streams import StreamOptions, prepare_predictor, stream_prepared
 from boxwright_runtime import Runtime
+from boxwright_runtime.answers import select_answered, select_drawn
 from boxwright_runtime.exported_file import is_exported_name
 from boxwright_runtime.streaming import ImageInput, SkippedImage, StreamedResult
 from boxwright_runtime.tiled_streaming import scale_boxes
@@ -145,7 +145,8 @@ class _Taker:
         detections, job = to_tensors(one.detections), self._of.job
         if len(detections):
             self.best_score = max(self.best_score or 0.0, detections.scores.max().item())
-        above, drawn = select_above(detections, job.threshold, self._of.task)
+        above = select_answered(detections, job.threshold, self._of.task)
+        drawn = select_drawn(above, self._of.task)
         name = self._shard.images.names[one.index]
         self._writer.write(self._number(one.index), name, above)
         self.num_images += 1

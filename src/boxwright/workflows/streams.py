@@ -13,11 +13,11 @@ from boxwright.data.image_check import ProgressCallback
 from boxwright.data.records import DetectionData
 from boxwright.detector import Detector
 from boxwright.devices import ComputeOptions
-from boxwright.prediction import stream_predictions
+from boxwright.prediction import predict_prepared, prepare_image, stream_predictions
 from boxwright.workflows.exported import to_tensors
 from boxwright_runtime import Detections, Runtime
 from boxwright_runtime.image_windows import reads_in_parts
-from boxwright_runtime.streaming import ImageInput, OnError, PredictionStream
+from boxwright_runtime.streaming import ImageInput, OnError, PredictionStream, PredictPrepared, Prepare
 from boxwright_runtime.tiled_streaming import TiledStream
 
 _USUAL_BATCH = 4
@@ -39,6 +39,29 @@ def prepare_predictor(predictor: Detector | Runtime, compute: ComputeOptions) ->
     if next(detector.parameters()).device.type == "cpu":
         detector.to(memory_format=torch.channels_last)
     return detector
+
+
+class BatchFunctions(NamedTuple):
+    """The two steps from an image to its detections, for whoever makes batches by itself.
+
+    Args:
+        prepare: from RGB to what the model takes; images of equal shape may share a batch.
+        predict: all detections of what was prepared, on the CPU.
+    """
+
+    prepare: Prepare
+    predict: PredictPrepared
+
+
+def batch_functions(detector: Detector, compute: ComputeOptions) -> BatchFunctions:
+    """Return the steps with which a detector predicts, of a copy that is prepared as ``predict`` does."""
+    prepared = prepare_predictor(detector, compute)
+    assert isinstance(prepared, Detector)
+    predict_batch = partial(prepared.predict_batch, precision=compute.precision)
+    return BatchFunctions(
+        partial(prepare_image, input_format=prepared.input_format),
+        partial(predict_prepared, predict_batch=predict_batch),
+    )
 
 
 class StreamOptions(NamedTuple):

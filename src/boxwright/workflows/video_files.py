@@ -15,8 +15,8 @@ from typing import IO, Any
 
 from boxwright.files import is_standard_output, replace_file
 from boxwright.structures import Category
-from boxwright.workflows.predict import object_row
 from boxwright.workflows.video_frames import PredictedFrame
+from boxwright_runtime.answers import object_row
 
 
 class FrameWriter:
