@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from boxwright_runtime.video_names import is_address, is_camera, show_source
+from boxwright_runtime.video_names import is_camera, is_stream_address, show_source
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -90,7 +90,7 @@ class OpenVideo:
         except BaseException:
             self._container.close()
             raise
-        self.is_live = is_camera(text) or (is_address(text) and self._container.duration is None)
+        self.is_live = is_camera(text) or (is_stream_address(text) and self._container.duration is None)
         self.rate = _rate_of(self._stream)
         self.expected = int(self._stream.frames) or round(self._duration(0) * self.rate)
         self.damaged = 0
@@ -214,7 +214,7 @@ def _import_av() -> Any:
 def _open_options(source: str) -> dict[str, Any]:
     if is_camera(source):
         return {"format": "v4l2", "timeout": _TIMEOUT}
-    if not is_address(source):
+    if not is_stream_address(source):
         return {}
     return {"timeout": _TIMEOUT, "options": _STREAM_OPTIONS.get(source.partition("://")[0].lower(), {})}
 

@@ -17,6 +17,12 @@ VIDEO_SUFFIXES = {
 STREAM_SCHEMES = {"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "tcp", "srt", "http", "https"}
 """Schemes of addresses that give a video."""
 
+_IMAGE_SUFFIXES = {
+    *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jp2"),
+    *(".zip", ".tar", ".txt", ".jsonl", ".parquet"),
+}
+"""Suffixes of addresses of the web that give images, archives and lists of them."""
+
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:[^/?#]*@)?")
 
 _CAMERA = re.compile(r"/dev/video\d+")
@@ -25,12 +31,15 @@ _CAMERA = re.compile(r"/dev/video\d+")
 def is_video(source: str | os.PathLike[str]) -> bool:
     """Tell whether a name is that of a video file, of a stream (rtsp://...) or of a camera (/dev/video0)."""
     text = os.fspath(source)
-    if is_address(text) or is_camera(text):
+    if is_stream_address(text):
+        path = re.split("[?#]", text, maxsplit=1)[0]
+        return not text.lower().startswith("http") or os.path.splitext(path)[1].lower() not in _IMAGE_SUFFIXES
+    if is_camera(text):
         return True
     return os.path.splitext(text)[1].lower() in VIDEO_SUFFIXES and not os.path.isdir(text)
 
 
-def is_address(source: str) -> bool:
+def is_stream_address(source: str) -> bool:
     """Tell whether a name is the address of a stream."""
     match = _ADDRESS.match(source)
     return match is not None and match[1].lower() in STREAM_SCHEMES
@@ -44,13 +53,13 @@ def is_camera(source: str) -> bool:
 def show_source(source: str | os.PathLike[str]) -> str:
     """Write the name of a video for messages: without the user and the password of an address."""
     text = os.fspath(source)
-    return printable(_ADDRESS.sub(lambda match: f"{match[1]}://", text, count=1) if is_address(text) else text)
+    return printable(_ADDRESS.sub(lambda match: f"{match[1]}://", text, count=1) if is_stream_address(text) else text)
 
 
 def video_stem(source: str | os.PathLike[str]) -> str:
     """Return a name for files that come of a video: that of its file, or the letters and digits of its address."""
     text = os.fspath(source)
-    if not is_address(text) and not is_camera(text):
+    if not is_stream_address(text) and not is_camera(text):
         return os.path.splitext(os.path.basename(text))[0]
     without_scheme = re.sub(r"^[A-Za-z0-9+.-]+://|^/dev/", "", _ADDRESS.sub(lambda match: f"{match[1]}://", text))
     return re.sub(r"[^A-Za-z0-9.-]+", "_", without_scheme.partition("?")[0]).strip("_.") or "stream"

@@ -132,6 +132,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
         ("a.MP4", True), ("dir/b.mkv", True), ("rtsp://camera/1", True), ("RTSP://u:p@camera/1", True),
         ("https://host/a", True), ("/dev/video0", True), ("/dev/video", False), ("a.jpg", False), ("a.gif", False),
         ("mp4", False), ("file:///a.jpg", False), ("", False), ("/dev/null", False),
+        ("https://host/a.JPG?size=2", False), ("http://host/photos.zip", False), ("http://host/live", True),
     ],
 )  # fmt: skip
 def test_names_of_videos(source: str, expected: bool) -> None:

@@ -95,8 +95,7 @@ def predict(
         FileNotFoundError: a file or folder does not exist.
         ValueError: no model, something is not an image, or an argument is out of range.
     """
-    _refuse_video(images)
-    check_prediction(0.3 if threshold is None else threshold, batch_size)
+    _check_arguments(0.3 if threshold is None else threshold, batch_size, images)
     observer, compute = observer or Observer(), ComputeOptions.of(device)
     named = name_images(images, observer)
     drawings = Drawings(out) if isinstance(out, str | Path) else out
@@ -128,8 +127,9 @@ def _to_json(result: PredictionResult, georeferences: Mapping[str, Georeference]
     return json_format.dumps(result.rows(), indent=1) + "\n"
 
 
-def _refuse_video(images: ImageInput | Iterable[ImageInput]) -> None:
-    """Refuse a video, whose frames would all be in memory."""
+def _check_arguments(threshold: Threshold, batch_size: int | None, images: ImageInput | Iterable[ImageInput]) -> None:
+    """Check numbers, and refuse a video, whose frames would all be in memory."""
+    check_prediction(threshold, batch_size)
     if isinstance(images, str | Path) and is_video(images):
         raise ValueError(f"{show_source(images)} is a video, and predict is for images: take predict_video")
 

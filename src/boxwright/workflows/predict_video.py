@@ -32,7 +32,7 @@ from boxwright.workflows.video_frames import (
 )
 from boxwright_runtime import Runtime
 from boxwright_runtime.streaming import Threshold
-from boxwright_runtime.video_names import is_address, is_camera, show_source, video_stem
+from boxwright_runtime.video_names import is_camera, is_stream_address, show_source, video_stem
 
 ENDLESS_SUFFIX = ".mkv"
 """Of drawings of streams and cameras: the index of an MP4 file is in memory until its end, and grows for ever."""
@@ -289,7 +289,7 @@ def _drawn_path(folder: Path, source: str | Path) -> Path:
     """
     check_folder(folder)
     text = str(source)
-    is_endless = is_address(text) or is_camera(text)
+    is_endless = is_stream_address(text) or is_camera(text)
     path = folder / f"{video_stem(source)}{ENDLESS_SUFFIX if is_endless else '.mp4'}"
     if not is_endless and path.resolve() == Path(source).resolve():
         raise ValueError(f"{path} is the video itself, and drawing would overwrite it; give another --out")
