@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from pyarrow import parquet
 
 import boxwright
 from boxwright.cli.main import main
+from boxwright.workflows.observer import Observer
 from boxwright.workflows.predict_shards import ShardedPrediction
 from boxwright_runtime.answers import detection_rows
 from passing_detector import gray, make_detector, png
@@ -234,6 +237,30 @@ def test_wrong_arguments(model: Path, photos: Path, tmp_path: Path, monkeypatch:
         run(model, photos, out)
     assert not out.exists()
     assert run(model, photos, out, format="coco").num_images == 11
+
+
+def test_a_folder_without_a_complete_shard_is_begun_anew(model: Path, photos: Path, tmp_path: Path) -> None:
+    """Unless its manifest is that of somebody else."""
+    result = run(model, photos, tmp_path / "out", threshold=0.5)
+    for path in (tmp_path / "out").glob("shard-*"):
+        path.unlink()
+    assert run(model, photos, tmp_path / "out").num_images == result.num_images
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.json").write_text('{"name": "an app"}')
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged, or no manifest of shards"):
+        run(model, photos, tmp_path / "other", resume=True)
+    assert (tmp_path / "other" / "manifest.json").read_text() == '{"name": "an app"}'
+
+
+def test_the_manifest_goes_on_the_way(model: Path, photos: Path, tmp_path: Path) -> None:
+    class Removes(Observer):
+        @contextmanager
+        def track(self, title: str) -> Iterator[Any]:  # noqa: ARG002
+            yield lambda done, _: (tmp_path / "out" / "manifest.json").unlink() if done == 5 else None
+
+    with pytest.raises(ValueError, match=r"manifest\.json is gone, or that of another run"):
+        run(model, photos, tmp_path / "out", observer=Removes())
+    assert sorted(contents(tmp_path / "out")) == ["shard-00000-of-00004.done", "shard-00000-of-00004.parquet"]
 
 
 def test_one_process_at_a_time(model: Path, photos: Path, tmp_path: Path) -> None:

@@ -63,6 +63,16 @@ def test_ray_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
         boxwright.predict_shards(model, tmp_path / "a.png", tmp_path / "out", engine="ray")
 
 
+@needs_ray
+def test_a_cluster_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(gray(0.5)).save(tmp_path / "a.png")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ValueError, match=r"Ray cannot be reached at 127\.0\.0\.1:1: .*refused"):
+        boxwright.predict_shards(
+            write_stand_in(tmp_path / "m.onnx"), tmp_path / "a.png", tmp_path / "out", engine="ray"
+        )
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A cluster of two nodes with a processor each."""

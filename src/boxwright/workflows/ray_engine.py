@@ -29,6 +29,8 @@ _MOST_LOSSES = 3
 _PATIENCE = 60.0
 """Seconds to wait for a machine, where there is none."""
 
+_CONNECT_SECONDS = 10.0
+
 _PAUSE_SECONDS = 10.0
 """Seconds for which no other worker is started on a device that has lost one; twice that after another loss."""
 
@@ -64,7 +66,7 @@ class _Worker:
 class RayEngine:
     """Predicts shards on every device of a cluster.
 
-    The cluster is the one that ``RAY_ADDRESS`` names or that runs on this machine, or else a new one of this machine.
+    The cluster is the one that ``RAY_ADDRESS`` names, or else a new one of this machine alone.
 
     Args:
         job: what there is to do.
@@ -100,14 +102,24 @@ def _connect(ray: Any) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    # By itself Ray would wait minutes for a cluster that was on this machine once, and has ended.
+    address = os.environ.get("RAY_ADDRESS") or "local"
     try:
-        ray.init(log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ValueError(f"Ray cannot be reached: {' '.join(str(error).split())}") from error
+        _require_listener(address)
+        ray.init(address, log_to_driver=False, logging_level="ERROR")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"Ray cannot be reached at {address}: {' '.join(str(error).split())}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Raise ``OSError`` where nobody listens at HOST:PORT, for which Ray would wait as well."""
+    host, separator, port = address.rpartition(":")
+    if separator and port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 class _Dispatch:

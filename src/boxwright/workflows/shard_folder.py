@@ -139,16 +139,17 @@ class ShardFolder:
             ValueError: there are shards, which are not to be resumed or are of something else.
         """
         path = self.path / MANIFEST
-        if not path.exists():
-            if any(_COMPLETE.fullmatch(entry.name) for entry in os.scandir(self.path)):
-                raise ValueError(f"{self.path}: there are shards without {MANIFEST}: give another folder")
+        before = _read_manifest(path) if path.exists() else None
+        if not any(_COMPLETE.fullmatch(entry.name) for entry in os.scandir(self.path)):
             write_text(path, self.manifest.to_json())
+        elif before is None:
+            raise ValueError(f"{self.path}: there are shards without {MANIFEST}: give another folder")
         elif not resume:
             raise ValueError(
                 f"{self.path}: there are results already: --resume goes on with them, or give another folder"
             )
         else:
-            self._compare(_read_manifest(path))
+            self._compare(before)
         self.clean()
 
     def clean(self) -> None:
@@ -170,10 +171,19 @@ class ShardFolder:
         Args:
             shard: its number.
             write: writes the results into the file that it is called with.
+
+        Raises:
+            ValueError: the folder is another run's by now.
         """
         records: list[ShardRecord] = []
         path = self.results_path(shard)
-        _replace_by_attempt(path, lambda unfinished: records.append(write(unfinished)))
+
+        def write_own(unfinished: Path) -> None:
+            records.append(write(unfinished))
+            if not self.is_here():
+                raise ValueError(f"{self.path / MANIFEST} is gone, or that of another run: give another folder")
+
+        _replace_by_attempt(path, write_own)
         record = ShardRecord(**{**asdict(records[0]), "key": self.manifest.key, "num_bytes": path.stat().st_size})
         text = json.dumps(asdict(record)) + "\n"
         _replace_by_attempt(self._record_path(shard), lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
