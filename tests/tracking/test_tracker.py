@@ -189,3 +189,13 @@ def test_tracking_needs_no_torch() -> None:
     code = "import sys; from boxwright import CountLine, Tracker; Tracker(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.05, 0.15, 0.3, 0.5, 0.8, 1.0])
+def test_objects_go_on_at_any_threshold(threshold: float) -> None:
+    tracker = Tracker(TrackingOptions(threshold=threshold, weak=min(0.1, threshold)))
+    score = min(threshold * 1.21, (1 + threshold) / 2) if threshold else 0.01
+    update(tracker, 0.0)
+    shown = [update(tracker, step / 10, box(3.0 * step), scores=[score]).ids.tolist() for step in range(1, 20)]
+    assert shown == [[]] + [[1]] * 18
+    assert len(tracker) == 1

@@ -18,13 +18,17 @@ _LEAST_WEIGHTED, _LEAST_WEAK, _LEAST_NEW, _DUPLICATE = 0.2, 0.5, 0.3, 0.85
 which on a track and a lost one are one object."""
 
 
+_USUAL_THRESHOLD = 0.5
+"""Threshold down to which scores are those that ByteTrack's limits are meant for."""
+
+
 @dataclass(frozen=True)
 class TrackingOptions:
     """Scores and times of tracking.
 
     Args:
         threshold: least score of detections that tracks are looked for first; one for all classes, or one for each, by
-            its label. Tracks begin a tenth above it, or halfway to 1 where that is less.
+            its label. Tracks begin 0.1 above it; a fifth of it below 0.5, and halfway to 1 above 0.8.
         weak: least score of others, which only go on with tracks that are there.
         max_lost: seconds after which an object that is not seen is forgotten.
 
@@ -140,7 +144,7 @@ class Tracker:
         Raises:
             ValueError: the time is before that of the frame before, or the shapes do not agree.
         """
-        detections = _Detections.read(boxes, scores, labels)
+        detections = _Detections.read(boxes, scores, labels, self.options)
         is_first, seconds = self._time is None, 0.0 if self._time is None else time - self._time
         if not (seconds >= 0 and np.isfinite(time)):
             raise ValueError(f"frames come in the order of their times, and {time} s is not after {self._time} s")
@@ -149,36 +153,19 @@ class Tracker:
         tracks = before.select(time - before.seen <= self.options.max_lost)
         tracks.matches[:] = -1
         _predict(tracks, seconds)
-        strong, weak = self._choose(detections)
-        rest = _match(tracks, detections, strong, weak)
+        rest = _match(tracks, detections)
         rows = tracks.matches >= 0
         self._follow(tracks, rows, detections, time)
         # A track that only one frame has seen goes with the first one that does not.
         tracks.lost |= ~rows
         tracks = tracks.select(rows | tracks.confirmed)
-        new = rest[detections.scores[rest] >= self._least_of_new(detections.labels[rest])]
+        new = rest[detections.scores[rest] >= detections.least_new[rest]]
         begun = _begin(detections.boxes[new], detections.scores[new], detections.labels[new], time)
         begun.matches[:], begun.confirmed[:] = new, is_first
         tracks = _without_duplicates(_widen(tracks, begun).join(_widen(begun, tracks)))
         self._tracks, shown = tracks, self._show(tracks)
         ended = set(before.ids.tolist()) - set(tracks.ids.tolist()) - {0}
         return TrackedFrame(*shown, tuple(sorted(ended)))
-
-    def _choose(self, detections: _Detections) -> tuple[Int64[np.ndarray, " s"], Int64[np.ndarray, " w"]]:
-        """Indices of strong detections, and of weak ones."""
-        # In the precision of the scores: one that is equal is above.
-        strong = detections.scores >= self._thresholds(detections.labels).astype(detections.scores.dtype)
-        weak = ~strong & (detections.scores > self.options.weak)
-        return np.flatnonzero(strong & detections.valid), np.flatnonzero(weak & detections.valid)
-
-    def _thresholds(self, labels: Int64[np.ndarray, " n"]) -> npt.NDArray[np.float64]:
-        threshold = np.asarray(self.options.threshold, dtype=np.float64)
-        return threshold[labels] if threshold.ndim else np.broadcast_to(threshold, labels.shape)
-
-    def _least_of_new(self, labels: Int64[np.ndarray, " n"]) -> npt.NDArray[np.float64]:
-        thresholds = self._thresholds(labels)
-        least: npt.NDArray[np.float64] = np.minimum(thresholds + 0.1, (1 + thresholds) / 2)
-        return least
 
     def _follow(self, tracks: _Tracks, rows: Bool[np.ndarray, " n"], detections: _Detections, time: float) -> None:
         """Let tracks follow the detections that they are matched with."""
@@ -201,15 +188,29 @@ class Tracker:
 
 
 class _Detections(NamedTuple):
-    """Detections of a frame; those without an area are not valid."""
+    """Detections of a frame.
+
+    Args:
+        boxes: corners.
+        scores: in their own precision.
+        labels: of their classes.
+        weights: of their IoU with tracks: the scores, raised where the threshold is low, for ByteTrack's least IoU by
+            score would let no object with a low score go on.
+        strong: indices of those above the threshold.
+        weak: indices of others that may go on with tracks.
+        least_new: score from which on each begins a track.
+    """
 
     boxes: Float64[np.ndarray, "n 4"]
     scores: Float[np.ndarray, " n"]
     labels: Int64[np.ndarray, " n"]
-    valid: Bool[np.ndarray, " n"]
+    weights: Float[np.ndarray, " n"]
+    strong: Int64[np.ndarray, " s"]
+    weak: Int64[np.ndarray, " w"]
+    least_new: Float[np.ndarray, " n"]
 
     @classmethod
-    def read(cls, boxes: Any, scores: Any, labels: Any) -> _Detections:
+    def read(cls, boxes: Any, scores: Any, labels: Any, options: TrackingOptions) -> _Detections:
         corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
         each, classes = np.asarray(scores), np.asarray(labels, dtype=np.int64)
         each = each if each.dtype.kind == "f" else each.astype(np.float64)
@@ -219,7 +220,15 @@ class _Detections(NamedTuple):
             )
         sides = corners[:, 2:] - corners[:, :2]
         valid = np.isfinite(corners).all(1) & (sides > 0).all(1) & np.isfinite(each) & (classes >= 0)
-        return cls(corners, each, classes, valid)
+        # In the precision of the scores: one that is equal is above.
+        threshold = np.asarray(options.threshold, dtype=each.dtype)
+        least = threshold[np.where(valid, classes, 0)] if threshold.ndim else np.full(each.shape, threshold)
+        weights = np.minimum(each * np.maximum(_USUAL_THRESHOLD / np.maximum(least, 1e-6), 1), 1)
+        new = np.minimum(least + 0.1 * np.minimum(least / _USUAL_THRESHOLD, 1), (1 + least) / 2)
+        strong, weak = valid & (each >= least), valid & (each < least) & (each > options.weak)
+        return cls(
+            corners, each, classes, weights, np.flatnonzero(strong), np.flatnonzero(weak), new.astype(each.dtype)
+        )
 
 
 def _begin(
@@ -243,9 +252,7 @@ def _predict(tracks: _Tracks, seconds: float) -> None:
     tracks.states[tracks.confirmed] = predict_states(tracks.states[tracks.confirmed], seconds)
 
 
-def _match(
-    tracks: _Tracks, detections: _Detections, strong: Int64[np.ndarray, " s"], weak: Int64[np.ndarray, " w"]
-) -> Int64[np.ndarray, " r"]:
+def _match(tracks: _Tracks, detections: _Detections) -> Int64[np.ndarray, " r"]:
     """Match tracks with detections: strong ones, then those that are not lost with weak ones, then new tracks.
 
     Returns:
@@ -258,15 +265,15 @@ def _match(
             return columns
         agreement = overlap_of_pairs(boxes[rows], detections.boxes[columns])
         if weighted:
-            agreement *= detections.scores[columns]
+            agreement *= detections.weights[columns]
         chosen_rows, chosen_columns = assign(agreement, least)
         tracks.matches[rows[chosen_rows]] = columns[chosen_columns]
         return np.delete(columns, chosen_columns)
 
     confirmed, new = np.flatnonzero(tracks.confirmed), np.flatnonzero(~tracks.confirmed)
-    rest = match(confirmed, strong, _LEAST_WEIGHTED, weighted=True)
+    rest = match(confirmed, detections.strong, _LEAST_WEIGHTED, weighted=True)
     unmatched = tracks.confirmed & ~tracks.lost & (tracks.matches < 0)
-    match(np.flatnonzero(unmatched), weak, _LEAST_WEAK, weighted=False)
+    match(np.flatnonzero(unmatched), detections.weak, _LEAST_WEAK, weighted=False)
     return match(new, rest, _LEAST_NEW, weighted=True)
 
 
