@@ -75,7 +75,7 @@ def root(originals: Path | None) -> Path:
     return require_original(originals, "dfine")
 
 
-@pytest.mark.parametrize(("size", "counts"), [((96, 96), [5, 2]), ((96, 128), [0, 1]), ((64, 160), [4, 1, 3])], ids=str)
+@pytest.mark.parametrize(("size", "counts"), [((96, 96), [5, 2]), ((96, 128), [0, 1]), ((128, 64), [4, 1, 3])], ids=str)
 def test_predictions_losses_and_gradients(
     size: tuple[int, int], counts: list[int], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
