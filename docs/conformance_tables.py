@@ -68,6 +68,7 @@ def _compared_rows(compared: Iterable[dict[str, Any]]) -> Iterator[Row]:
         for part in (part for part, patterns in files.items() if any(fnmatch(source, x) for x in patterns)):
             project = re.split(r",| under ", row["project"])[0]
             peer = "authors' code" if "/" in project else project.partition(" ")[0]
+            project = f"open-mmlab/{project}" if peer == "mmdetection" else project
             inputs = ", ".join(f"{height} × {width}" for height, width in row["images"])
             shared = part, peer, project, "stored" in row["project"], row["test"], (inputs,), ""
             precision = "float64" if "double" in row.get("note", "") else "float32"

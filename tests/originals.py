@@ -72,7 +72,7 @@ def require_original(folder: Path | None, name: str) -> Path:
     """Return the folder of a repository below that of ``--originals``; skip the test where there is none.
 
     Raises:
-        ValueError: it is at another commit than the one of the stored numbers.
+        ValueError: it is no clone, or at another commit than the one of the stored numbers.
     """
     original = ORIGINALS[name]
     if folder is None:
@@ -80,7 +80,9 @@ def require_original(folder: Path | None, name: str) -> Path:
     path = folder / original.repository.partition("/")[2]
     if not path.is_dir():
         pytest.skip(f"needs {path}: git clone https://github.com/{original.repository}, then git checkout")
-    head = subprocess.run(["git", "-C", str(path), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    head = subprocess.run(["git", "-C", str(path), "rev-parse", "HEAD"], capture_output=True, text=True)
+    if head.returncode:
+        raise ValueError(f"{path} is no clone: git clone https://github.com/{original.repository} there")
     if not head.stdout.startswith(original.commit):
         raise ValueError(f"{path} is at {head.stdout[:7]}, but numbers are of {original.commit}: git checkout it")
     return path

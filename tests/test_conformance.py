@@ -180,6 +180,9 @@ def test_originals_are_at_their_commit(tmp_path: Path) -> None:
         with pytest.raises(pytest.skip.Exception, match=text):
             require_original(folder, "rtdetr")
     clone = tmp_path / "RT-DETR"
+    clone.mkdir()
+    with pytest.raises(ValueError, match="RT-DETR is no clone: git clone"):
+        require_original(tmp_path, "rtdetr")
     author = ["-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run(["git", "init", "-q", str(clone)], check=True)
     subprocess.run(["git", *author, "commit", "-qm", "empty", "--allow-empty"], cwd=clone, check=True)

@@ -30,6 +30,18 @@ def test_the_tests_of_one_file(name: str, test: str, module: str) -> None:
     assert f"-k '(test_{name}.py or [{name}]) and not exports'" in command
 
 
+def test_conformance_runs_what_is_marked_or_named() -> None:
+    command = dry_run("conformance")
+    assert " -m conforms " in command
+    assert "tests/parity/test_transformers_rtdetr.py" in command
+    assert "tests/necks/test_fpn.py" in command
+    assert "--originals" not in command
+    command = dry_run("conformance", "TEST=tests/any.py", "ORIGINALS=DIR")
+    assert "tests/any.py" in command
+    assert "tests/necks/test_fpn.py" not in command
+    assert "--record-conformance docs/conformance.json --originals DIR" in command
+
+
 def test_no_test_is_left_out_or_run_twice() -> None:
     """The second command leaves out the folders of the first, whose types are checked, and nothing else."""
     typed, untyped = (line.split(" -m pytest ")[1].split() for line in dry_run("test").splitlines() if "pytest" in line)

@@ -1,0 +1,93 @@
+"""D-FINE's authors' code beside ours, from a clone (``--originals DIR``), with no object, one and several."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from authors_modules import compare_training, import_authors, make_objects, order_positions
+from formula import make_images
+from stored_heads import build_small
+from torch import nn
+
+from boxwright.detector import Detector
+from boxwright.weights.sources.dfine import AuthorsDFINE
+from conformance import compare_tensors
+from originals import require_original
+
+pytestmark = [pytest.mark.conforms("D-FINE", "dfine", live=True), pytest.mark.slow]
+
+TERMS = {"vfl": "varifocal", "bbox": "l1", "giou": "giou", "fgl": "fgl", "ddf": "ddf"}
+SUFFIXES = {"aux_": "", "enc_0": "encoder", "dn_pre": "denoising_initial", "pre": "initial", "dn_": "denoising_"}
+WEIGHTS = {"loss_vfl": 1, "loss_bbox": 5, "loss_giou": 2, "loss_fgl": 0.15, "loss_ddf": 1.5}
+LAYERS = 3
+ANCHORS = ("decoder.anchors", "decoder.valid_mask")
+
+
+def build_theirs(root: Path, ours: Detector) -> tuple[nn.Module, nn.Module]:
+    """Build their S with our weights, and their criterion, in float64."""
+    names = ["hybrid_encoder", "dfine_decoder", "dfine_criterion", "matcher", "dfine"]
+    modules = import_authors(root, "dfine", ["nn.backbone.hgnetv2", *(f"zoo.dfine.{name}" for name in names)])
+    hgnet, encoder, decoder, criterion, matcher, dfine = modules
+    head = decoder.DFINETransformer(
+        5, 256, 30, feat_channels=[256] * 3, num_points=[3, 6, 3], num_layers=LAYERS, num_denoising=8
+    )
+    model = dfine.DFINE(
+        hgnet.HGNetv2("B0", use_lab=True, freeze_at=-1, freeze_norm=False, pretrained=False),
+        encoder.HybridEncoder([256, 512, 1024], depth_mult=0.34, expansion=0.5),
+        head,
+    )
+    # Anchors of the input size of their evaluation, which theirs makes for each input instead.
+    tensors = {name: x for name, x in AuthorsDFINE().write(ours).tensors.items() if name not in ANCHORS}
+    loaded = model.load_state_dict(tensors, strict=False)
+    assert not loaded.unexpected_keys
+    assert all("num_batches_tracked" in name for name in loaded.missing_keys), loaded
+    order_positions(model.encoder)
+    # Their anchors are float32 in every precision.
+    head._generate_anchors = partial(head._generate_anchors, dtype=torch.float64)
+    matching = matcher.HungarianMatcher({"cost_class": 2, "cost_bbox": 5, "cost_giou": 2}, use_focal_loss=True)
+    losses = criterion.DFINECriterion(
+        matching, WEIGHTS, ["vfl", "boxes", "local"], alpha=0.75, gamma=2.0, num_classes=5
+    )
+    model.double()
+    for name, buffer in model.named_buffers():
+        if name.endswith("num_points_scale"):
+            # One by the number of points, which theirs rounds to float32.
+            buffer.copy_(1 / (1 / buffer).round())
+    return model, losses.double()
+
+
+def our_name(name: str) -> str | None:
+    """Name one of their terms as ours; distilling the last layer into itself, always 0, is none of them."""
+    base, _, suffix = name.removeprefix("loss_").partition("_")
+    if base == "ddf" and suffix == f"dn_{LAYERS - 1}":
+        return None
+    for theirs, ours in SUFFIXES.items():
+        if suffix.startswith(theirs):
+            return f"{TERMS[base]}_{ours}{suffix.removeprefix(theirs)}"
+    return TERMS[base]
+
+
+@pytest.fixture
+def root(originals: Path | None) -> Path:
+    return require_original(originals, "dfine")
+
+
+@pytest.mark.parametrize(("size", "counts"), [((96, 96), [5, 2]), ((96, 128), [0, 1]), ((128, 64), [4, 1, 3])], ids=str)
+def test_predictions_losses_and_gradients(
+    size: tuple[int, int], counts: list[int], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The weights of neighboring bins are float32 there in every precision, which float64 beside them does not allow.
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    ours = build_small("dfine_s", 30, {"head.denoising.num_queries": 8})
+    theirs, criterion = build_theirs(root, ours)
+    images = make_images(len(counts), size)
+    with torch.no_grad():
+        expected, output = theirs.eval()(images), ours(images)
+    compare_tensors("outputs", output.logits[-1], expected["pred_logits"], limit=1e-6, name="logits")
+    compare_tensors("outputs", output.boxes_cxcywh_norm[-1], expected["pred_boxes"], limit=1e-7, name="boxes")
+    inputs = images, make_objects(counts, size)
+    # What is float32 there may move a sample over the edge of a cell, where bilinear sampling has a kink.
+    compare_training((ours, AuthorsDFINE()), theirs, criterion, inputs, our_name, gradients=1e-4)
