@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ class Taught(NamedTuple):
     student: Float[Tensor, "b c y x"] | None = None
 
 
+@runtime_checkable
 class TaughtOutput(Protocol):
     """Output of a head that may have teachers."""
 
